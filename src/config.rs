@@ -1,0 +1,154 @@
+//! The config: what the file says, resolved into a [`Spec`] in which every default is filled in and every value is checked.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::health::Thresholds;
+
+/// A whole config file, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    pub databases: Vec<Arc<Database>>,
+}
+
+/// The Service a database stands for, which also names the database.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DatabaseId {
+    pub namespace: String,
+    pub service: String,
+}
+
+impl fmt::Display for DatabaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.service)
+    }
+}
+
+/// One entry of the config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    pub id: DatabaseId,
+    /// At least one; with several, each has a name.
+    pub ports: Vec<Port>,
+    /// At least one, in the order of the file; no IP twice.
+    pub addresses: Vec<Address>,
+    /// Take over Endpoints that someone else wrote.
+    pub adopt: bool,
+}
+
+/// A port of the database, joined to a port of the Service by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    pub name: Option<String>,
+    pub number: u16,
+    pub protocol: Protocol,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+/// One place where a database answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    pub ip: IpAddr,
+    /// The DNS label of this replica in a headless Service.
+    pub hostname: Option<String>,
+    /// The database's check, with this address's overrides. Shared by the addresses that have none.
+    pub check: Arc<Check>,
+}
+
+/// How, how often and how patiently a target is tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    pub kind: CheckKind,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub thresholds: Thresholds,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckKind {
+    Tcp(TcpCheck),
+    Http(HttpCheck),
+    Exec(ExecCheck),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpCheck {
+    pub port: u16,
+    pub tls: Option<Tls>,
+    pub send: Option<Value>,
+    pub expect: Option<String>,
+    /// Complete the handshake, so that the target's accept() sees it. Implied by the three above.
+    pub accept: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpCheck {
+    pub port: u16,
+    pub path: String,
+    pub scheme: Scheme,
+    /// As it goes on the wire: `GET`.
+    pub method: String,
+    /// The Host header, if not the address.
+    pub host: Option<String>,
+    pub headers: Vec<(String, Value)>,
+    pub expected_statuses: Vec<RangeInclusive<u16>>,
+    pub expected_body: Option<String>,
+    /// How TLS is spoken when the scheme is https.
+    pub tls: Tls,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecCheck {
+    /// The program and its arguments, `$(NAME)` not yet expanded.
+    pub command: Vec<String>,
+    pub env: Vec<(String, Value)>,
+    pub working_directory: Option<PathBuf>,
+}
+
+/// How a TLS connection to a target is made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM certificates that sign the target's; else the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM client certificate chain, with `key_file`.
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    /// The name the certificate must carry and SNI announces; else the address.
+    pub server_name: Option<String>,
+    pub insecure_skip_verify: bool,
+}
+
+/// A string that may be a secret: its literal form never shows in `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Value {
+    Literal(String),
+    /// Read at each use, so that a rotated Secret works.
+    File(PathBuf),
+    FromEnv(String),
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Literal(_) => f.write_str("Literal(…)"),
+            Value::File(path) => write!(f, "File({})", path.display()),
+            Value::FromEnv(name) => write!(f, "FromEnv({name})"),
+        }
+    }
+}
