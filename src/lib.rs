@@ -40,4 +40,4 @@ pub mod log;
 
 pub mod run;
 
-pub mod cli;
+
