@@ -14,6 +14,9 @@ use libtest_mimic::{Arguments, Trial};
 const AT_ONCE: usize = 12;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(cluster::bottle::HOLD) {
+        cluster::bottle::hold();
+    }
     let mut arguments = Arguments::from_args();
     let trials: Vec<Trial> = [cluster::bottle::trials()].into_iter().flatten().collect();
     // `cargo test NAME` runs every test program there is; one that has nothing to do starts nothing.

@@ -1,17 +1,22 @@
 //! That the bottle is a real cluster: what the other trials take for granted is proven here.
 
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Service};
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use libtest_mimic::Trial;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::support::control_plane::STRANGER;
 use crate::support::traffic::connect;
 use crate::support::{
-    ApiProxy, Arrival, ControlPlane, Database, Options, Traffic, addresses, eventually, holds,
-    shared, trial::trials,
+    ApiProxy, Arrival, ControlPlane, Database, Options, Traffic, addresses, blocking, bottle,
+    eventually, holds, shared, trial::trials,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -25,6 +30,9 @@ pub fn trials() -> Vec<Trial> {
         a_stopped_database_refuses,
         data_outlives_the_api_server,
         the_proxy_makes_faults,
+        nothing_is_left_after_ctrl_c,
+        nothing_is_left_after_a_kill,
+        nothing_is_left_after_a_panic,
     ]
 }
 
@@ -248,4 +256,94 @@ async fn the_proxy_makes_faults() {
     );
     proxy.cut();
     eventually(SOON, "it passes everything again", list).await;
+}
+
+/// The argument that makes this program enter a bottle, start a process there, and wait for a line to panic.
+pub const HOLD: &str = "--hold";
+
+/// Marks the processes of one bottle within another.
+const MARK: &str = "EXTERNAL_ENDPOINTS_TRIAL";
+
+pub fn hold() -> ! {
+    bottle::enter();
+    let _child = Command::new("sleep")
+        .arg("1000")
+        .process_group(0)
+        .spawn()
+        .expect("sleep");
+    println!("held");
+    let mut line = String::new();
+    let _ = std::io::stdin().read_line(&mut line);
+    panic!("as the trial wants");
+}
+
+async fn nothing_is_left_after_ctrl_c() {
+    ends_whole("ctrl-c", |outside| {
+        killpg(pid_of(outside), Signal::SIGINT).expect("the group is there");
+    })
+    .await;
+}
+
+async fn nothing_is_left_after_a_kill() {
+    ends_whole("kill", |outside| {
+        kill(pid_of(outside), Signal::SIGKILL).expect("it runs");
+    })
+    .await;
+}
+
+async fn nothing_is_left_after_a_panic() {
+    ends_whole("panic", |outside| drop(outside.stdin.take())).await;
+}
+
+/// Starts a bottle within this one, ends it in some way, and waits until none of its processes is left.
+async fn ends_whole(mark: &'static str, end: impl FnOnce(&mut Child)) {
+    let mut outside = Command::new(std::env::current_exe().expect("this program"))
+        .arg(HOLD)
+        .env_remove(bottle::STAGE)
+        .env(MARK, mark)
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("this program");
+    let mut output = BufReader::new(outside.stdout.take().expect("a pipe"));
+    let held = blocking(move || {
+        let mut line = String::new();
+        output.read_line(&mut line).map(|_| line)
+    });
+    assert_eq!(held.await.expect("a line"), "held\n");
+    // outside, unshare, init, inside, sleep
+    assert_eq!(marked(mark).len(), 5, "{:?}", marked(mark));
+    end(&mut outside);
+    let status = blocking(move || outside.wait())
+        .await
+        .expect("our own child");
+    assert!(!status.success(), "{status}");
+    eventually(SOON, "all its processes are gone", async || {
+        match marked(mark) {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}")),
+        }
+    })
+    .await;
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed())
+}
+
+/// The processes that have the mark in their environment. A process that just ended has none.
+fn marked(mark: &str) -> Vec<String> {
+    let wanted = format!("{MARK}={mark}");
+    let processes = std::fs::read_dir("/proc").expect("/proc");
+    let with_mark = processes.flatten().filter(|process| {
+        let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
+        environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == wanted.as_bytes())
+    });
+    with_mark
+        .map(|process| process.file_name().to_string_lossy().into_owned())
+        .collect()
 }

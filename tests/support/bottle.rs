@@ -28,7 +28,7 @@ use nix::unistd::Pid;
 use super::binaries::build;
 
 /// How far inside a process is; unset outside.
-const STAGE: &str = "EXTERNAL_ENDPOINTS_BOTTLE";
+pub const STAGE: &str = "EXTERNAL_ENDPOINTS_BOTTLE";
 
 /// The node's addresses, on a bridge with carrier.
 pub const NODE_IP: &str = "192.0.2.1";
