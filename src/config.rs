@@ -55,6 +55,17 @@ pub enum Protocol {
     Sctp,
 }
 
+impl Protocol {
+    /// As Kubernetes spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "TCP",
+            Protocol::Udp => "UDP",
+            Protocol::Sctp => "SCTP",
+        }
+    }
+}
+
 /// One place where a database answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {

@@ -1,5 +1,15 @@
 //! The health of one target: a pure state machine from verdicts to Up and Down, with thresholds; no clock of its own.
+//!
+//! | state   | Pass                                  | Fail                                    | Inconclusive |
+//! | ---     | ---                                   | ---                                     | ---          |
+//! | Unknown | Up (once the cluster has been seen)   | Down (once the cluster has been seen)   | stays        |
+//! | Up      | stays, failures forgotten             | Down at `unhealthy` failures in a row   | stays        |
+//! | Down    | Up at `healthy` passes in a row       | stays, passes forgotten                 | stays        |
+//!
+//! A restart must not be an outage: a target that the cluster already publishes when it is first seen starts as Up, and
+//! leaves only as any Up target does. Verdicts that come before the cluster has been seen count toward that.
 
+use std::fmt;
 use std::time::Instant;
 
 /// The outcome of one try of a check.
@@ -13,13 +23,39 @@ pub enum Verdict {
     Inconclusive(String),
 }
 
+impl Verdict {
+    /// Why it is not a Pass.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Verdict::Pass => None,
+            Verdict::Fail(reason) | Verdict::Inconclusive(reason) => Some(reason),
+        }
+    }
+}
+
 /// What is known of a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// No verdict yet, and not seen in the cluster.
     Unknown,
     Up,
     Down,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Unknown => "unknown",
+            State::Up => "up",
+            State::Down => "down",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// How many consecutive verdicts flip a state. Both are at least 1.
@@ -29,6 +65,14 @@ pub struct Thresholds {
     pub unhealthy: u32,
 }
 
+/// Passes or failures in a row, up to the newest verdict that was either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streak {
+    None,
+    Passes(u32),
+    Failures(u32),
+}
+
 /// A state that flipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transition {
@@ -36,12 +80,257 @@ pub struct Transition {
     pub to: State,
 }
 
-/// Passes or failures in a row, as of the newest verdict that was one of the two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Streak {
-    None,
-    Passes(u32),
-    Failures(u32),
+/// What is known of one target, and what led there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    state: State,
+    streak: Streak,
+    since: Instant,
+    reason: Option<String>,
+    seen: bool,
 }
-#[allow(dead_code)]
-fn _todo(_: Instant) {}
+
+impl Health {
+    /// A target of which nothing is known yet.
+    pub fn new(now: Instant) -> Self {
+        Self { state: State::Unknown, streak: Streak::None, since: now, reason: None, seen: false }
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    pub fn streak(&self) -> Streak {
+        self.streak
+    }
+
+    /// When the target came into its state.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Why the newest verdict was not a Pass; none if it was.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    fn become_state(&mut self, to: State, now: Instant) -> Option<Transition> {
+        if self.state == to {
+            return None;
+        }
+        let from = std::mem::replace(&mut self.state, to);
+        self.since = now;
+        Some(Transition { from, to })
+    }
+
+    /// The state that the streak asks for.
+    fn asked_for(&self, thresholds: Thresholds) -> State {
+        match (self.state, self.streak) {
+            (State::Unknown, _) if !self.seen => State::Unknown,
+            (State::Unknown, Streak::Passes(_)) => State::Up,
+            (State::Unknown, Streak::Failures(_)) => State::Down,
+            (State::Up, Streak::Failures(n)) if n >= thresholds.unhealthy => State::Down,
+            (State::Down, Streak::Passes(n)) if n >= thresholds.healthy => State::Up,
+            (state, _) => state,
+        }
+    }
+}
+
+/// Counts a verdict, and flips the state if that was the last one it took.
+pub fn observe(health: &mut Health, verdict: &Verdict, thresholds: Thresholds, now: Instant) -> Option<Transition> {
+    health.reason = verdict.reason().map(str::to_owned);
+    health.streak = match (verdict, health.streak) {
+        (Verdict::Inconclusive(_), streak) => streak,
+        (Verdict::Pass, Streak::Passes(n)) => Streak::Passes(n.saturating_add(1)),
+        (Verdict::Pass, _) => Streak::Passes(1),
+        (Verdict::Fail(_), Streak::Failures(n)) => Streak::Failures(n.saturating_add(1)),
+        (Verdict::Fail(_), _) => Streak::Failures(1),
+    };
+    let to = health.asked_for(thresholds);
+    health.become_state(to, now)
+}
+
+/// Learns whether the cluster publishes the target, the first time that the cluster is seen. Later calls change nothing:
+/// from then on only verdicts count.
+pub fn see(health: &mut Health, published: bool, thresholds: Thresholds, now: Instant) -> Option<Transition> {
+    if health.seen {
+        return None;
+    }
+    health.seen = true;
+    let before = health.state;
+    if published {
+        health.become_state(State::Up, now);
+    }
+    let to = health.asked_for(thresholds);
+    health.become_state(to, now);
+    (before != health.state).then_some(Transition { from: before, to: health.state })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    const THRESHOLDS: Thresholds = Thresholds { healthy: 2, unhealthy: 3 };
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn fail() -> Verdict {
+        Verdict::Fail("connect: refused".into())
+    }
+
+    /// A target that has been seen, `published` or not, and then had these verdicts.
+    fn after(published: bool, verdicts: &[Verdict]) -> Health {
+        let now = start();
+        let mut health = Health::new(now);
+        see(&mut health, published, THRESHOLDS, now);
+        for verdict in verdicts {
+            observe(&mut health, verdict, THRESHOLDS, now);
+        }
+        health
+    }
+
+    #[test]
+    fn the_first_verdict_decides_for_a_target_that_is_not_published() {
+        assert_eq!(after(false, &[]).state(), State::Unknown);
+        assert_eq!(after(false, &[Verdict::Pass]).state(), State::Up);
+        assert_eq!(after(false, &[fail()]).state(), State::Down);
+        assert_eq!(after(false, &[Verdict::Inconclusive("no descriptors".into())]).state(), State::Unknown);
+    }
+
+    #[test]
+    fn a_published_target_is_up_until_disproved() {
+        assert_eq!(after(true, &[]).state(), State::Up);
+        assert_eq!(after(true, &[fail(), fail()]).state(), State::Up);
+        assert_eq!(after(true, &[fail(), fail(), fail()]).state(), State::Down);
+    }
+
+    #[test]
+    fn a_pass_between_failures_starts_the_count_anew_and_the_reason_follows_the_newest_verdict() {
+        let health = after(true, &[fail(), fail(), Verdict::Pass, fail(), fail()]);
+        assert_eq!((health.state(), health.streak()), (State::Up, Streak::Failures(2)));
+        assert_eq!(health.reason(), Some("connect: refused"));
+        assert_eq!(after(true, &[fail(), Verdict::Pass]).reason(), None);
+    }
+
+    #[test]
+    fn an_inconclusive_verdict_neither_counts_nor_breaks_a_count() {
+        let ours = || Verdict::Inconclusive("connect: no free local port".into());
+        let health = after(true, &[fail(), fail(), ours(), ours(), ours()]);
+        assert_eq!((health.state(), health.streak()), (State::Up, Streak::Failures(2)));
+        assert_eq!(after(true, &[fail(), fail(), ours(), fail()]).state(), State::Down);
+    }
+
+    #[test]
+    fn verdicts_that_come_before_the_cluster_is_seen_count_but_move_nothing() {
+        let now = start();
+        let mut health = Health::new(now);
+        for _ in 0..2 {
+            assert_eq!(observe(&mut health, &fail(), THRESHOLDS, now), None);
+        }
+        assert_eq!(health.state(), State::Unknown);
+
+        let mut published = health.clone();
+        let seen = see(&mut published, true, THRESHOLDS, now);
+        assert_eq!(seen, Some(Transition { from: State::Unknown, to: State::Up }));
+        observe(&mut published, &fail(), THRESHOLDS, now);
+        assert_eq!(published.state(), State::Down, "the third failure in a row disproves it");
+
+        let seen = see(&mut health, false, THRESHOLDS, now);
+        assert_eq!(seen, Some(Transition { from: State::Unknown, to: State::Down }));
+    }
+
+    #[test]
+    fn only_the_first_sight_of_the_cluster_counts() {
+        let mut health = after(false, &[fail()]);
+        assert_eq!(see(&mut health, true, THRESHOLDS, start()), None);
+        assert_eq!(health.state(), State::Down);
+    }
+
+    #[test]
+    fn since_moves_with_the_state_only() {
+        let now = start();
+        let later = now + Duration::from_secs(7);
+        let mut health = Health::new(now);
+        see(&mut health, true, THRESHOLDS, now);
+        observe(&mut health, &Verdict::Pass, THRESHOLDS, later);
+        assert_eq!(health.since(), now);
+        for _ in 0..3 {
+            observe(&mut health, &fail(), THRESHOLDS, later);
+        }
+        assert_eq!(health.since(), later);
+    }
+
+    /// The rules again, in the most naive form: look at the whole history after every verdict.
+    fn naive(published: bool, verdicts: &[Verdict], thresholds: Thresholds) -> State {
+        let ends_with = |history: &[&Verdict], n: u32, pass: bool| {
+            history.len() >= n as usize && history.iter().rev().take(n as usize).all(|v| (**v == Verdict::Pass) == pass)
+        };
+        let mut state = if published { State::Up } else { State::Unknown };
+        let mut history = Vec::new();
+        for verdict in verdicts.iter().filter(|v| !matches!(v, Verdict::Inconclusive(_))) {
+            history.push(verdict);
+            state = match state {
+                State::Unknown if *verdict == Verdict::Pass => State::Up,
+                State::Unknown => State::Down,
+                State::Up if ends_with(&history, thresholds.unhealthy, false) => State::Down,
+                State::Down if ends_with(&history, thresholds.healthy, true) => State::Up,
+                same => same,
+            };
+        }
+        state
+    }
+
+    fn any_verdict() -> impl Strategy<Value = Verdict> {
+        prop_oneof![3 => Just(Verdict::Pass), 3 => Just(fail()), 1 => Just(Verdict::Inconclusive("ours".into()))]
+    }
+
+    proptest! {
+        #[test]
+        fn any_history_ends_as_the_naive_model_says(
+            published: bool,
+            verdicts in prop::collection::vec(any_verdict(), 0..60),
+            healthy in 1u32..5,
+            unhealthy in 1u32..5,
+        ) {
+            let thresholds = Thresholds { healthy, unhealthy };
+            let now = start();
+            let mut health = Health::new(now);
+            see(&mut health, published, thresholds, now);
+            for (i, verdict) in verdicts.iter().enumerate() {
+                let before = health.state();
+                let transition = observe(&mut health, verdict, thresholds, now);
+                prop_assert_eq!(health.state(), naive(published, &verdicts[..=i], thresholds));
+                let flipped = (before != health.state()).then_some(Transition { from: before, to: health.state() });
+                prop_assert_eq!(transition, flipped);
+            }
+        }
+
+        #[test]
+        fn it_does_not_matter_how_early_the_cluster_is_seen_unless_the_state_flips_and_returns(
+            verdicts in prop::collection::vec(any_verdict(), 0..3),
+        ) {
+            // Fewer verdicts than a flip there and back takes: seen before or after them, a published target is the same.
+            let now = start();
+            let mut late = Health::new(now);
+            for verdict in &verdicts {
+                observe(&mut late, verdict, THRESHOLDS, now);
+            }
+            see(&mut late, true, THRESHOLDS, now);
+            prop_assert_eq!(late, after_at(now, &verdicts));
+        }
+    }
+
+    fn after_at(now: Instant, verdicts: &[Verdict]) -> Health {
+        let mut health = Health::new(now);
+        see(&mut health, true, THRESHOLDS, now);
+        for verdict in verdicts {
+            observe(&mut health, verdict, THRESHOLDS, now);
+        }
+        health
+    }
+}

@@ -1,5 +1,43 @@
 //! Keeps only the healthy addresses of off-cluster databases in their Services' Endpoints.
+//!
+//! ```text
+//! file -> Raw -> Spec
+//!                 |
+//!              monitor ---- one task a target ----> probe::{tcp,http,exec} -> Verdict
+//!                 |  (the single owner of all health; verdicts come back over one bounded channel)
+//!                 |  health::observe  (pure)
+//!                 |  plan::decide     (pure)
+//!                 v
+//!        watch<Plan> per database -> publish -> Kubernetes API
+//!                 ^                     |
+//!                 +------- seen --------+   (what the cluster held at first sight)
+//! admin: /healthz /readyz /metrics /api/v1/status
+//! ```
+//!
+//! Each module uses only those above it in this list, which tests/layers.rs checks.
+
+pub mod clock;
+
+pub mod health;
+
+pub mod plan;
+
+pub mod slice;
 
 pub mod config;
-pub mod health;
+
 pub mod probe;
+
+pub mod monitor;
+
+pub mod publish;
+
+pub mod metrics;
+
+pub mod admin;
+
+pub mod log;
+
+pub mod run;
+
+

@@ -1,0 +1,176 @@
+//! The HTTP pages for Kubernetes, Prometheus and people: /healthz, /readyz, /metrics and /api/v1/status.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use crate::clock;
+use crate::config::DatabaseId;
+use crate::health::Streak;
+use crate::monitor::{self, DatabaseSnapshot, TargetSnapshot, WATCHDOG};
+use crate::publish::{self, Publication};
+use crate::{health, metrics, plan};
+
+/// What the pages are made from.
+#[derive(Clone)]
+pub struct Sources {
+    pub monitor: monitor::Handle,
+    pub publish: publish::Handle,
+}
+
+/// Serves the pages until the daemon ends.
+pub async fn serve(listener: TcpListener, sources: Sources) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_page))
+        .route("/api/v1/status", get(status))
+        .fallback(async || (StatusCode::NOT_FOUND, "try /healthz, /readyz, /metrics or /api/v1/status\n"))
+        .with_state(sources);
+    axum::serve(listener, router).await
+}
+
+/// Binds the address of the admin pages.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+async fn healthz(State(sources): State<Sources>) -> Response {
+    let still = clock::now().saturating_duration_since(sources.monitor.turned());
+    if still > 3 * WATCHDOG {
+        let body = format!("the monitor has not turned its loop for {}\n", humantime::format_duration(still));
+        return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
+    }
+    "ok\n".into_response()
+}
+
+async fn readyz(State(sources): State<Sources>) -> Response {
+    let unlisted = sources.publish.unlisted();
+    if unlisted.is_empty() {
+        return "ok\n".into_response();
+    }
+    let names: Vec<String> = unlisted.iter().map(DatabaseId::to_string).collect();
+    let body = format!("the cluster has not been read yet for {}\n", names.join(", "));
+    (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+}
+
+async fn metrics_page(State(sources): State<Sources>) -> Response {
+    let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
+    match metrics::page(&snapshot, &sources.publish.publications(), &sources.publish.write_duration()) {
+        Ok(page) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], page).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn status(State(sources): State<Sources>) -> Response {
+    let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
+    let publications = sources.publish.publications();
+    let databases = snapshot.databases.iter().map(|database| DatabaseStatus::new(database, &publications));
+    Json(Status { version: env!("CARGO_PKG_VERSION"), databases: databases.collect() }).into_response()
+}
+
+fn ending() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending\n").into_response()
+}
+
+/// The body of /api/v1/status.
+#[derive(Serialize)]
+struct Status {
+    version: &'static str,
+    databases: Vec<DatabaseStatus>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DatabaseStatus {
+    namespace: String,
+    service: String,
+    condition: Option<String>,
+    reason: Option<String>,
+    /// When the condition came into force.
+    since: Option<String>,
+    /// What the cluster shall hold; null while that is undecided.
+    planned: Option<Vec<String>>,
+    /// What the cluster holds; null while that is unknown or not ours.
+    published: Option<Vec<String>>,
+    targets: Vec<TargetStatus>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TargetStatus {
+    address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<String>,
+    health: &'static str,
+    /// Passes or failures in a row, whichever the newest verdict was.
+    passes: u32,
+    failures: u32,
+    /// When the target came into its health.
+    since: String,
+    /// Why the newest verdict was not a pass.
+    reason: Option<String>,
+    last_check: Option<String>,
+    last_duration_seconds: Option<f64>,
+    published: bool,
+}
+
+impl DatabaseStatus {
+    fn new(database: &DatabaseSnapshot, publications: &BTreeMap<DatabaseId, Publication>) -> Self {
+        let publication = publications.get(&database.id);
+        let members = publication.and_then(|publication| publication.members.as_ref());
+        let planned = match &database.plan {
+            plan::Plan::Publish(members) => Some(members),
+            plan::Plan::Keep(_) => None,
+        };
+        Self {
+            namespace: database.id.namespace.clone(),
+            service: database.id.service.clone(),
+            condition: publication.map(|publication| publication.condition.kind.to_string()),
+            reason: publication.map(|publication| publication.condition.reason.clone()),
+            since: publication.map(|publication| calendar(publication.since)),
+            planned: planned.map(ips),
+            published: members.map(ips),
+            targets: database.targets.iter().map(|target| TargetStatus::new(target, members)).collect(),
+        }
+    }
+}
+
+impl TargetStatus {
+    fn new(target: &TargetSnapshot, members: Option<&plan::Members>) -> Self {
+        let health: &health::Health = &target.health;
+        let (passes, failures) = match health.streak() {
+            Streak::None => (0, 0),
+            Streak::Passes(passes) => (passes, 0),
+            Streak::Failures(failures) => (0, failures),
+        };
+        Self {
+            address: target.member.ip.to_string(),
+            hostname: target.member.hostname.clone(),
+            health: health.state().as_str(),
+            passes,
+            failures,
+            since: calendar(health.since()),
+            reason: health.reason().map(str::to_owned),
+            last_check: target.last.map(|(at, _)| calendar(at)),
+            last_duration_seconds: target.last.map(|(_, duration)| duration.as_secs_f64()),
+            published: members.is_some_and(|members| members.contains(target.member.ip)),
+        }
+    }
+}
+
+fn ips(members: &plan::Members) -> Vec<String> {
+    members.iter().map(|member| member.ip.to_string()).collect()
+}
+
+fn calendar(moment: Instant) -> String {
+    humantime::format_rfc3339_millis(clock::wall(moment)).to_string()
+}

@@ -1,0 +1,167 @@
+//! The decision for one database: which of its targets its Service shall have. Pure, and no clock of its own.
+//!
+//! | targets                  | plan                                     |
+//! | ---                      | ---                                      |
+//! | any of them Unknown      | keep what is there: an early guess could take a good address away |
+//! | all Up or Down           | publish those that are Up, be they none  |
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::health::State;
+
+/// A target as the cluster shows it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Member {
+    pub ip: IpAddr,
+    /// The DNS label of this replica in a headless Service.
+    pub hostname: Option<String>,
+}
+
+/// The targets that a Service has or shall have: sorted, none twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Members(Vec<Member>);
+
+impl Members {
+    pub fn iter(&self) -> std::slice::Iter<'_, Member> {
+        self.0.iter()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.0.binary_search_by(|member| member.ip.cmp(&ip)).is_ok()
+    }
+}
+
+impl FromIterator<Member> for Members {
+    fn from_iter<I: IntoIterator<Item = Member>>(members: I) -> Self {
+        let mut members: Vec<Member> = members.into_iter().collect();
+        members.sort();
+        members.dedup_by(|b, a| a.ip == b.ip);
+        Self(members)
+    }
+}
+
+/// `10.0.0.1, 10.0.0.2`, or `none`.
+impl fmt::Display for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("none");
+        }
+        for (i, member) in self.iter().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            write!(f, "{}", member.ip)?;
+        }
+        Ok(())
+    }
+}
+
+/// What shall be done about one database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Leave the cluster as it is.
+    Keep(Why),
+    /// The Service shall have exactly these members.
+    Publish(Members),
+}
+
+/// Why the cluster is left as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// These targets have had no verdict yet, and the cluster did not show them at start.
+    NoVerdictYet(Vec<IpAddr>),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Why::NoVerdictYet(targets) = self;
+        f.write_str("no verdict yet for ")?;
+        for (i, ip) in targets.iter().take(3).enumerate() {
+            write!(f, "{}{ip}", if i > 0 { ", " } else { "" })?;
+        }
+        match targets.len() {
+            0..=3 => Ok(()),
+            n => write!(f, " and {} more", n - 3),
+        }
+    }
+}
+
+/// Decides for one database, from all of its targets.
+pub fn decide<'a>(pool: impl Iterator<Item = (&'a Member, State)> + Clone) -> Plan {
+    let unknown: Vec<IpAddr> =
+        pool.clone().filter(|(_, state)| *state == State::Unknown).map(|(member, _)| member.ip).collect();
+    if !unknown.is_empty() {
+        return Plan::Keep(Why::NoVerdictYet(unknown));
+    }
+    Plan::Publish(pool.filter(|(_, state)| *state == State::Up).map(|(member, _)| member.clone()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn member(last: u8) -> Member {
+        Member { ip: IpAddr::from([198, 51, 100, last]), hostname: None }
+    }
+
+    fn decided(pool: &[(u8, State)]) -> Plan {
+        let pool: Vec<_> = pool.iter().map(|(last, state)| (member(*last), *state)).collect();
+        decide(pool.iter().map(|(member, state)| (member, *state)))
+    }
+
+    #[test]
+    fn the_up_ones_are_published_in_order() {
+        let plan = decided(&[(9, State::Up), (2, State::Down), (1, State::Up)]);
+        assert_eq!(plan, Plan::Publish([member(1), member(9)].into_iter().collect()));
+    }
+
+    #[test]
+    fn none_up_is_published_as_none() {
+        assert_eq!(decided(&[(1, State::Down), (2, State::Down)]), Plan::Publish(Members::default()));
+    }
+
+    #[test]
+    fn one_unknown_target_keeps_what_is_there_and_is_named() {
+        let Plan::Keep(why) = decided(&[(1, State::Up), (2, State::Unknown), (3, State::Down)]) else {
+            panic!("decided too early")
+        };
+        assert_eq!(why.to_string(), "no verdict yet for 198.51.100.2");
+        let many: Vec<_> = (1..=5).map(|n| (n, State::Unknown)).collect();
+        let Plan::Keep(why) = decided(&many) else { panic!("decided too early") };
+        assert_eq!(why.to_string(), "no verdict yet for 198.51.100.1, 198.51.100.2, 198.51.100.3 and 2 more");
+    }
+
+    #[test]
+    fn members_show_as_a_list() {
+        assert_eq!(Members::default().to_string(), "none");
+        assert_eq!(
+            [member(2), member(1), member(2)].into_iter().collect::<Members>().to_string(),
+            "198.51.100.1, 198.51.100.2"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn members_are_sorted_unique_and_exactly_the_up_ones(states in prop::collection::vec((any::<u8>(), 1u8..3), 0..40)) {
+            let pool: std::collections::BTreeMap<u8, State> =
+                states.into_iter().map(|(n, s)| (n, if s == 1 { State::Up } else { State::Down })).collect();
+            let shuffled: Vec<_> = pool.iter().rev().map(|(n, s)| (*n, *s)).collect();
+            let Plan::Publish(members) = decided(&shuffled) else { panic!("all are known") };
+            let ips: Vec<IpAddr> = members.iter().map(|m| m.ip).collect();
+            prop_assert!(ips.is_sorted_by(|a, b| a < b));
+            for (n, state) in pool {
+                prop_assert_eq!(members.contains(member(n).ip), state == State::Up);
+            }
+        }
+    }
+}

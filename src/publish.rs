@@ -1,0 +1,152 @@
+//! The only writer to the API: one publisher for each database applies its plan, and repairs what others change.
+//!
+//! A publisher looks at what the cluster holds and at the newest plan, takes one step, and waits for either to change. Every
+//! write stands on the resourceVersion that it was decided on, so that nothing older can overwrite anything newer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use k8s_openapi::api::core::v1::{Endpoints, Service};
+use kube::{Api, Client};
+use prometheus::{Histogram, HistogramOpts};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::clock;
+use crate::config::{DatabaseId, Spec};
+use crate::monitor;
+use crate::plan::Members;
+pub use condition::{Condition, Kind};
+use publisher::Publisher;
+use sight::{Observed, Sights, watch_kind};
+
+mod assess;
+mod backoff;
+mod condition;
+mod fault;
+mod ports;
+mod publisher;
+mod sight;
+mod write;
+
+/// Writes under way at once: enough for many Services to change in one second, few enough not to crowd the API.
+const WRITES_AT_ONCE: usize = 32;
+
+/// How a database's publishing stands.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    pub condition: Condition,
+    /// When the condition last changed its kind.
+    pub since: Instant,
+    /// What the cluster holds; none while that is unknown or not ours.
+    pub members: Option<Members>,
+    /// Whether the database's Service and Endpoints have been looked for.
+    pub listed: bool,
+    /// Calls that write, by their result.
+    pub writes: BTreeMap<&'static str, u64>,
+}
+
+/// What the rest of the daemon holds of publishing.
+#[derive(Clone)]
+pub struct Handle {
+    publications: Arc<BTreeMap<DatabaseId, watch::Receiver<Publication>>>,
+    write_duration: Histogram,
+}
+
+impl Handle {
+    /// How each database's publishing stands now.
+    pub fn publications(&self) -> BTreeMap<DatabaseId, Publication> {
+        self.publications.iter().map(|(id, publication)| (id.clone(), publication.borrow().clone())).collect()
+    }
+
+    /// The databases whose Service and Endpoints have not been looked for yet.
+    pub fn unlisted(&self) -> Vec<DatabaseId> {
+        let unlisted = self.publications.iter().filter(|(_, publication)| !publication.borrow().listed);
+        unlisted.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// How long calls that write took, in seconds.
+    pub fn write_duration(&self) -> Histogram {
+        self.write_duration.clone()
+    }
+}
+
+/// Where members are published.
+#[derive(Clone)]
+pub enum Cluster {
+    /// Read and written.
+    Write(Client),
+    /// Read only: a dry run shows what it would change.
+    Read(Client),
+    /// A dry run with no cluster.
+    None,
+}
+
+impl Cluster {
+    fn client(&self) -> Option<&Client> {
+        match self {
+            Cluster::Write(client) | Cluster::Read(client) => Some(client),
+            Cluster::None => None,
+        }
+    }
+}
+
+/// Starts to publish what `monitor` decides. Dropping the returned set of tasks ends it and leaves the cluster as it is.
+pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle) -> (Handle, JoinSet<()>) {
+    let mut tasks = JoinSet::new();
+    let mut publications = BTreeMap::new();
+    let mut namespaces: BTreeMap<String, HashMap<String, Arc<watch::Sender<Observed>>>> = BTreeMap::new();
+    let permits = Arc::new(Semaphore::new(WRITES_AT_ONCE));
+    let write_duration = write_duration();
+
+    for database in &spec.databases {
+        let Some(plan) = monitor.plan(&database.id) else { continue };
+        let observed = Arc::new(watch::Sender::new(Observed::default()));
+        let first = Publication {
+            condition: Condition::new(Kind::WaitingForCluster, "the cluster has not been read yet"),
+            since: clock::now(),
+            members: None,
+            listed: matches!(cluster, Cluster::None),
+            writes: BTreeMap::new(),
+        };
+        let (publication, publication_out) = watch::channel(first);
+        publications.insert(database.id.clone(), publication_out);
+        let publisher = Publisher {
+            database: database.clone(),
+            cluster: cluster.clone(),
+            monitor: monitor.clone(),
+            publication,
+            permits: permits.clone(),
+            write_duration: write_duration.clone(),
+        };
+        tasks.spawn(publisher.run(observed.clone(), plan));
+        let DatabaseId { namespace, service } = database.id.clone();
+        namespaces.entry(namespace).or_default().insert(service, observed);
+    }
+    if let Some(client) = cluster.client() {
+        watch_namespaces(&mut tasks, client, namespaces);
+    }
+    (Handle { publications: Arc::new(publications), write_duration }, tasks)
+}
+
+fn watch_namespaces(
+    tasks: &mut JoinSet<()>,
+    client: &Client,
+    namespaces: BTreeMap<String, HashMap<String, Arc<watch::Sender<Observed>>>>,
+) {
+    for (namespace, sights) in namespaces {
+        let sights: Sights = Arc::new(sights);
+        let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
+        let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), &namespace);
+        tasks.spawn(watch_kind(services, namespace.clone(), sights.clone()));
+        tasks.spawn(watch_kind(endpoints, namespace, sights));
+    }
+}
+
+fn write_duration() -> Histogram {
+    let buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+    let opts =
+        HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls that write to the API took.");
+    Histogram::with_opts(opts.buckets(buckets)).expect("the buckets are sorted and the name is valid")
+}

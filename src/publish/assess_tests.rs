@@ -1,0 +1,234 @@
+//! The truth table of what may be written, a row a test.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{EndpointPort, ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+use k8s_openapi::jiff::Timestamp;
+
+use super::*;
+use crate::config::{Address, Check, CheckKind, DatabaseId, Port, Protocol, TcpCheck};
+use crate::health::Thresholds;
+use crate::plan::{Member, Members, Why};
+
+fn database(adopt: bool) -> Database {
+    let check = Check {
+        kind: CheckKind::Tcp(TcpCheck { port: 3306, tls: None, send: None, expect: None, accept: false }),
+        interval: Duration::from_secs(5),
+        timeout: Duration::from_secs(2),
+        thresholds: Thresholds { healthy: 2, unhealthy: 3 },
+    };
+    Database {
+        id: DatabaseId { namespace: "prod".into(), service: "mysql".into() },
+        ports: vec![Port { name: None, number: 3306, protocol: Protocol::Tcp }],
+        addresses: vec![Address { ip: [198, 51, 100, 1].into(), hostname: None, check: Arc::new(check) }],
+        adopt,
+    }
+}
+
+fn service() -> Service {
+    let port = ServicePort { name: Some("mysql".into()), port: 3306, ..ServicePort::default() };
+    Service {
+        spec: Some(ServiceSpec { ports: Some(vec![port]), ..ServiceSpec::default() }),
+        ..Service::default()
+    }
+}
+
+fn members(last: &[u8]) -> Members {
+    last.iter().map(|last| Member { ip: [198, 51, 100, *last].into(), hostname: None }).collect()
+}
+
+fn publish(last: &[u8]) -> Plan {
+    Plan::Publish(members(last))
+}
+
+/// Endpoints as we would have written them, at resourceVersion 7.
+fn ours(last: &[u8]) -> Endpoints {
+    let port = EndpointPort {
+        name: Some("mysql".into()),
+        port: 3306,
+        protocol: Some("TCP".into()),
+        app_protocol: None,
+    };
+    let mut endpoints = slice::endpoints("prod", "mysql", &members(last), &[port], Some("7".into()));
+    endpoints.metadata.uid = Some("uid-1".into());
+    endpoints
+}
+
+/// The same under another label, or none.
+fn theirs(last: &[u8], manager: Option<&str>) -> Endpoints {
+    let mut endpoints = ours(last);
+    endpoints.metadata.labels =
+        manager.map(|manager| BTreeMap::from([(slice::MANAGED_BY.to_owned(), manager.to_owned())]));
+    endpoints
+}
+
+fn applied_by(manager: &str, operation: &str) -> Option<Vec<ManagedFieldsEntry>> {
+    Some(vec![ManagedFieldsEntry {
+        manager: Some(manager.into()),
+        operation: Some(operation.into()),
+        ..ManagedFieldsEntry::default()
+    }])
+}
+
+fn waits(step: Step) -> (Kind, String) {
+    match step {
+        Step::Wait(condition) => (condition.kind, condition.reason),
+        other => panic!("did not wait: {other:?}"),
+    }
+}
+
+fn writes(step: Step) -> Endpoints {
+    match step {
+        Step::Write(endpoints) => *endpoints,
+        other => panic!("did not write: {other:?}"),
+    }
+}
+
+#[test]
+fn no_service_is_waited_for_even_if_endpoints_are_there() {
+    let (kind, reason) = waits(assess(&database(false), &publish(&[1]), None, Some(&ours(&[])), None));
+    assert_eq!(kind, Kind::WaitingForService);
+    assert_eq!(reason, "there is no Service prod/mysql; create it, without a selector");
+
+    let mut dying = service();
+    dying.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    let (kind, _) = waits(assess(&database(false), &publish(&[1]), Some(&dying), None, None));
+    assert_eq!(kind, Kind::WaitingForService);
+}
+
+#[test]
+fn services_whose_endpoints_are_not_for_us_to_write() {
+    let mut selecting = service();
+    selecting.spec.as_mut().unwrap().selector = Some(BTreeMap::from([("app".into(), "mysql".into())]));
+    let mut external = service();
+    external.spec.as_mut().unwrap().type_ = Some("ExternalName".into());
+    for (service, expected) in [(selecting, Kind::ServiceHasSelector), (external, Kind::ServiceIsExternalName)] {
+        for adopt in [false, true] {
+            let (kind, _) = waits(assess(&database(adopt), &publish(&[1]), Some(&service), Some(&ours(&[])), None));
+            assert_eq!(kind, expected);
+        }
+    }
+    let mut kubernetes = database(true);
+    kubernetes.id = DatabaseId { namespace: "default".into(), service: "kubernetes".into() };
+    let (kind, _) = waits(assess(&kubernetes, &publish(&[1]), Some(&service()), None, None));
+    assert_eq!(kind, Kind::ServiceIsKubernetes);
+}
+
+#[test]
+fn an_empty_selector_selects_nothing() {
+    let mut service = service();
+    service.spec.as_mut().unwrap().selector = Some(BTreeMap::new());
+    assert_eq!(assess(&database(false), &publish(&[1]), Some(&service), Some(&ours(&[1])), None), Step::Hold);
+}
+
+#[test]
+fn what_is_held_already_is_not_written() {
+    assert_eq!(assess(&database(false), &publish(&[1, 2]), Some(&service()), Some(&ours(&[1, 2])), None), Step::Hold);
+    assert_eq!(assess(&database(false), &publish(&[]), Some(&service()), Some(&ours(&[])), None), Step::Hold);
+}
+
+#[test]
+fn a_difference_is_written_on_the_resource_version_it_was_seen_at() {
+    let written = writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&ours(&[1, 2])), None));
+    assert_eq!(written.metadata.resource_version.as_deref(), Some("7"));
+    assert_eq!(slice::members(&written), members(&[1]));
+    assert_eq!(slice::managed_by(&written), Some(slice::OURS));
+}
+
+#[test]
+fn none_healthy_is_written_as_no_subsets() {
+    let written = writes(assess(&database(false), &publish(&[]), Some(&service()), Some(&ours(&[1])), None));
+    assert_eq!(written.subsets, Some(Vec::new()));
+}
+
+#[test]
+fn missing_endpoints_are_created_blank_first() {
+    let step = assess(&database(false), &publish(&[1]), Some(&service()), None, None);
+    let Step::Create(blank) = step else { panic!("did not create: {step:?}") };
+    assert_eq!((blank.subsets.as_ref(), blank.metadata.labels.as_ref()), (None, None));
+    // The blank ones, as the API hands them back, are ours to fill.
+    let mut created = *blank;
+    created.metadata.resource_version = Some("3".into());
+    let written = writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&created), None));
+    assert_eq!(written.metadata.resource_version.as_deref(), Some("3"));
+}
+
+#[test]
+fn foreign_endpoints_need_adopt() {
+    for foreign in [theirs(&[9], None), theirs(&[9], Some("someone")), theirs(&[9], Some("endpoint-controller"))] {
+        let (kind, reason) = waits(assess(&database(false), &publish(&[1]), Some(&service()), Some(&foreign), None));
+        assert_eq!(kind, Kind::NotOurs);
+        assert!(reason.contains("adopt: true"), "{reason}");
+        let written = writes(assess(&database(true), &publish(&[1]), Some(&service()), Some(&foreign), None));
+        assert_eq!(slice::members(&written), members(&[1]));
+    }
+}
+
+#[test]
+fn foreign_endpoints_stay_foreign_even_without_addresses_if_someone_put_them_there() {
+    let mut foreign = theirs(&[], None);
+    foreign.metadata.managed_fields = applied_by("kubectl-create", "Update");
+    let (kind, _) = waits(assess(&database(false), &publish(&[1]), Some(&service()), Some(&foreign), None));
+    assert_eq!(kind, Kind::NotOurs);
+}
+
+#[test]
+fn endpoints_with_a_leader_election_annotation_are_never_taken_even_with_our_label_and_adopt() {
+    for annotation in LEADER_ANNOTATIONS {
+        let mut locked = ours(&[]);
+        locked.metadata.annotations = Some(BTreeMap::from([(annotation.to_owned(), "x".to_owned())]));
+        let (kind, reason) = waits(assess(&database(true), &publish(&[1]), Some(&service()), Some(&locked), None));
+        assert_eq!(kind, Kind::NotOurs);
+        assert!(reason.contains(annotation), "{reason}");
+    }
+}
+
+#[test]
+fn a_label_that_someone_took_off_is_put_back() {
+    let mut unlabelled = theirs(&[1], None);
+    unlabelled.metadata.managed_fields = applied_by(slice::OURS, "Apply");
+    let written = writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&unlabelled), None));
+    assert_eq!(slice::managed_by(&written), Some(slice::OURS));
+    let known = theirs(&[1], None);
+    writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&known), Some("uid-1")));
+}
+
+#[test]
+fn what_kubernetes_wrote_while_there_was_a_selector_is_taken_back_only_if_we_wrote_that_object_before() {
+    let taken = theirs(&[9], Some("endpoint-controller"));
+    writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&taken), Some("uid-1")));
+    for written in [None, Some("uid-0")] {
+        let (kind, _) = waits(assess(&database(false), &publish(&[1]), Some(&service()), Some(&taken), written));
+        assert_eq!(kind, Kind::NotOurs);
+    }
+    let handed_over = theirs(&[9], Some("someone"));
+    let (kind, _) = waits(assess(&database(false), &publish(&[1]), Some(&service()), Some(&handed_over), Some("uid-1")));
+    assert_eq!(kind, Kind::NotOurs, "a label with another name is a deliberate act");
+}
+
+#[test]
+fn endpoints_that_are_being_deleted_are_left_alone() {
+    let mut dying = ours(&[1]);
+    dying.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    waits(assess(&database(false), &publish(&[2]), Some(&service()), Some(&dying), None));
+}
+
+#[test]
+fn ports_without_a_join_are_reported_and_nothing_is_written() {
+    let mut database = database(false);
+    database.ports[0].name = Some("postgres".into());
+    let (kind, _) = waits(assess(&database, &publish(&[1]), Some(&service()), Some(&ours(&[])), None));
+    assert_eq!(kind, Kind::PortMismatch);
+}
+
+#[test]
+fn an_undecided_plan_writes_nothing() {
+    let plan = Plan::Keep(Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
+    for endpoints in [None, Some(ours(&[9]))] {
+        let (kind, _) = waits(assess(&database(false), &plan, Some(&service()), endpoints.as_ref(), None));
+        assert_eq!(kind, Kind::WaitingForVerdicts);
+    }
+}

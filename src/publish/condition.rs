@@ -1,0 +1,77 @@
+//! What state a database's publishing is in: one word for machines, and one sentence for people.
+
+use std::fmt;
+
+/// One word for the state of a database's publishing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The cluster has not been read yet.
+    WaitingForCluster,
+    /// Some targets have had no verdict yet.
+    WaitingForVerdicts,
+    /// There is no Service of that name.
+    WaitingForService,
+    /// The Service has a selector: Kubernetes writes its Endpoints.
+    ServiceHasSelector,
+    /// The Service is of type ExternalName, which has no Endpoints.
+    ServiceIsExternalName,
+    /// The API server's own Service.
+    ServiceIsKubernetes,
+    /// The Endpoints belong to someone else.
+    NotOurs,
+    /// The database's ports can't be joined to the Service's.
+    PortMismatch,
+    /// The cluster's access control says no.
+    Forbidden,
+    /// The API does not answer, or answers that it can't.
+    ApiUnavailable,
+    /// The API says that what we wrote is not valid.
+    Rejected,
+    /// Nothing is written, because the daemon was asked not to.
+    DryRun,
+    /// The cluster holds what was decided.
+    Published,
+}
+
+impl Kind {
+    /// Every kind, for a metric that shows which one is in force.
+    pub const ALL: [Kind; 13] = [
+        Kind::WaitingForCluster,
+        Kind::WaitingForVerdicts,
+        Kind::WaitingForService,
+        Kind::ServiceHasSelector,
+        Kind::ServiceIsExternalName,
+        Kind::ServiceIsKubernetes,
+        Kind::NotOurs,
+        Kind::PortMismatch,
+        Kind::Forbidden,
+        Kind::ApiUnavailable,
+        Kind::Rejected,
+        Kind::DryRun,
+        Kind::Published,
+    ];
+
+    /// Whether a person should look: not so for what passes by itself at a start, or is as it should be.
+    pub fn is_trouble(self) -> bool {
+        !matches!(self, Kind::WaitingForCluster | Kind::WaitingForVerdicts | Kind::DryRun | Kind::Published)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// The state of a database's publishing, with the reason in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    pub kind: Kind,
+    pub reason: String,
+}
+
+impl Condition {
+    pub fn new(kind: Kind, reason: impl Into<String>) -> Self {
+        Self { kind, reason: reason.into() }
+    }
+}

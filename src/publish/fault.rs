@@ -1,0 +1,91 @@
+//! What went wrong with an API call, as a condition in words that say what to do.
+
+use super::condition::{Condition, Kind};
+
+/// The condition that a failed call puts a database in. `name` is the object's, where the call was for one.
+pub fn of(error: &kube::Error, verb: &str, plural: &str, namespace: &str, name: Option<&str>) -> Condition {
+    let kube::Error::Api(status) = error else {
+        return Condition::new(Kind::ApiUnavailable, format!("{verb} {plural} in {namespace}: {}", root(error)));
+    };
+    let said = if status.message.is_empty() { &status.reason } else { &status.message };
+    match status.code {
+        403 if said.contains("being terminated") => {
+            Condition::new(Kind::WaitingForService, format!("namespace {namespace} is being deleted"))
+        }
+        403 => Condition::new(Kind::Forbidden, forbidden(verb, plural, namespace, name, said)),
+        400 | 422 => {
+            Condition::new(Kind::Rejected, format!("the API refuses to {verb} {plural} in {namespace}: {said}"))
+        }
+        code => Condition::new(
+            Kind::ApiUnavailable,
+            format!("{verb} {plural} in {namespace}: the API answered {code}: {said}"),
+        ),
+    }
+}
+
+/// Names what is not allowed, and the Role that would allow it.
+fn forbidden(verb: &str, plural: &str, namespace: &str, name: Option<&str>, said: &str) -> String {
+    let rule = match (name, plural) {
+        (Some(name), _) => {
+            format!("resources: [{plural}], resourceNames: [{name}], verbs: [get, create, patch]")
+        }
+        (None, _) => format!("resources: [{plural}], verbs: [get, list, watch]"),
+    };
+    let object = name.map(|name| format!(" {name}")).unwrap_or_default();
+    format!(
+        "may not {verb} {plural}{object} in namespace {namespace}; allow it there with a Role whose rules have \
+         {{apiGroups: [\"\"], {rule}}}, bound to this daemon's ServiceAccount (the API says: {said})"
+    )
+}
+
+/// The innermost cause, which is the one that says something: `connection refused` rather than `service error`.
+fn root(error: &kube::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// How long the API asks to be left alone, in seconds; 0 if it does not say.
+pub fn retry_after(error: &kube::Error) -> u64 {
+    match error {
+        kube::Error::Api(status) => status.details.as_ref().map_or(0, |details| details.retry_after_seconds.into()),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    fn api(code: u16, message: &str) -> kube::Error {
+        kube::Error::Api(Status::failure(message, "Reason").with_code(code).boxed())
+    }
+
+    #[test]
+    fn forbidden_names_verb_resource_namespace_and_role() {
+        let condition = of(&api(403, "no way"), "patch", "endpoints", "prod", Some("mysql"));
+        assert_eq!(condition.kind, Kind::Forbidden);
+        assert_eq!(
+            condition.reason,
+            "may not patch endpoints mysql in namespace prod; allow it there with a Role whose rules have \
+             {apiGroups: [\"\"], resources: [endpoints], resourceNames: [mysql], verbs: [get, create, patch]}, \
+             bound to this daemon's ServiceAccount (the API says: no way)"
+        );
+        let condition = of(&api(403, "no way"), "list", "services", "prod", None);
+        assert!(condition.reason.contains("resources: [services], verbs: [get, list, watch]"));
+    }
+
+    #[test]
+    fn each_answer_has_its_condition() {
+        let kind = |code| of(&api(code, "x"), "patch", "endpoints", "prod", Some("mysql")).kind;
+        assert_eq!(kind(422), Kind::Rejected);
+        for code in [401, 404, 410, 429, 500, 503, 504] {
+            assert_eq!(kind(code), Kind::ApiUnavailable, "{code}");
+        }
+        let terminating = api(403, "unable to create new content in namespace prod because it is being terminated");
+        assert_eq!(of(&terminating, "patch", "endpoints", "prod", None).kind, Kind::WaitingForService);
+    }
+}

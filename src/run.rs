@@ -1,0 +1,136 @@
+//! The daemon: wires the parts together, and ends them on a signal.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use kube::Client;
+use kube::config::{Config as ClientConfig, Kubeconfig};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::config::Spec;
+use crate::publish::Cluster;
+use crate::{admin, monitor, publish};
+
+/// Where a Pod finds the name of its own namespace.
+const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// What `run` was asked for besides the config.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub dry_run: bool,
+    pub listen: SocketAddr,
+}
+
+/// Runs until SIGTERM or SIGINT. What is published then stays as it is.
+pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
+    let mut ends = Ends::new()?;
+    let listener = admin::bind(options.listen)
+        .await
+        .with_context(|| format!("can't listen on {}; choose another address with --listen", options.listen))?;
+    info!(address = %listener.local_addr()?, "admin listening");
+
+    let cluster = tokio::select! {
+        cluster = connect(options.dry_run) => cluster?,
+        name = ends.next() => return Ok(info!(signal = name, "ending")),
+    };
+    let (monitor, mut checking) = monitor::start(&spec);
+    let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor);
+    let sources = admin::Sources { monitor, publish };
+    info!(databases = spec.databases.len(), dry_run = options.dry_run, "checking");
+
+    tokio::select! {
+        name = ends.next() => info!(signal = name, "ending; what is published stays as it is"),
+        served = admin::serve(listener, sources) => bail!("the admin pages ended: {served:?}"),
+        why = first_to_end(&mut checking) => bail!("checking ended by itself: {why}"),
+        why = first_to_end(&mut publishing) => bail!("publishing ended by itself: {why}"),
+    }
+    // Publishing first, so that nothing is written while checks are being ended.
+    publishing.shutdown().await;
+    // A second signal need not wait for the processes of exec checks.
+    tokio::select! {
+        () = checking.shutdown() => {}
+        _ = ends.next() => {}
+    }
+    Ok(())
+}
+
+/// Waits for a task that should never end; a daemon that only looks alive is worse than one that is started anew.
+async fn first_to_end(tasks: &mut JoinSet<()>) -> String {
+    match tasks.join_next().await {
+        Some(Err(error)) => error.to_string(),
+        Some(Ok(())) => "a task returned".to_owned(),
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that end the daemon.
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ends {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Finds the cluster: by the Pod's ServiceAccount, or by the kubeconfig.
+async fn connect(dry_run: bool) -> anyhow::Result<Cluster> {
+    match (client().await, dry_run) {
+        (Ok(client), false) => Ok(Cluster::Write(client)),
+        (Ok(client), true) => Ok(readable(client).await),
+        (Err(error), false) => Err(error.context(
+            "no cluster: run in a Pod with a ServiceAccount, or set KUBECONFIG, or use --dry-run to do without one",
+        )),
+        (Err(error), true) => {
+            info!(reason = format!("{error:#}"), "dry run without a cluster");
+            Ok(Cluster::None)
+        }
+    }
+}
+
+/// A dry run shows differences where a cluster answers, and does without them elsewhere.
+async fn readable(client: Client) -> Cluster {
+    let why = match tokio::time::timeout(Duration::from_secs(5), client.apiserver_version()).await {
+        Ok(Ok(_)) => return Cluster::Read(client),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no answer in 5s".to_owned(),
+    };
+    warn!(reason = why, "dry run without a cluster: the one that is configured does not answer");
+    Cluster::None
+}
+
+async fn client() -> anyhow::Result<Client> {
+    let mut config = ClientConfig::infer().await?;
+    config.connect_timeout = Some(Duration::from_secs(3));
+    // Longer than a watch may be silent: the server ends each after 60 s.
+    config.read_timeout = Some(Duration::from_secs(75));
+    config.reset_reader_on_write = true;
+    // Publishers decide themselves when to try again, on the newest plan.
+    config.default_retry = false;
+    Ok(Client::try_from(config)?)
+}
+
+/// The namespace of databases that name none: the Pod's own, else the kubeconfig's, else `default`.
+pub fn own_namespace() -> String {
+    let of_pod = std::fs::read_to_string(OWN_NAMESPACE).ok().map(|name| name.trim().to_owned());
+    of_pod.filter(|name| !name.is_empty()).or_else(of_kubeconfig).unwrap_or_else(|| "default".to_owned())
+}
+
+fn of_kubeconfig() -> Option<String> {
+    let config = Kubeconfig::read().ok()?;
+    let current = config.current_context?;
+    let context = config.contexts.into_iter().find(|context| context.name == current)?;
+    context.context?.namespace
+}
