@@ -39,5 +39,3 @@ pub mod admin;
 pub mod log;
 
 pub mod run;
-
-

@@ -1,5 +1,8 @@
 //! The cluster tests: one program, one control plane with kube-proxy, a Kubernetes namespace for each trial.
 
+// Trials measure real time.
+#![allow(clippy::disallowed_methods)]
+
 mod support;
 
 mod cluster {

@@ -1,7 +1,7 @@
 //! What the cluster tests and the demo share: a real cluster in a bottle, databases to break, and ways to wait and to watch.
 
 // Two programs use this module, and neither uses all of it.
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code, unused_imports, unused_macros)]
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -35,20 +35,13 @@ pub fn runtime() -> &'static tokio::runtime::Runtime {
     RUNTIME.get_or_init(|| {
         // An error only says that it is installed already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(4)
-            .enable_all()
-            .build()
-            .expect("a tokio runtime")
+        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a tokio runtime")
     })
 }
 
 /// Runs blocking work (a command, a wait for a process) without holding up the servers on the runtime.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    runtime()
-        .spawn_blocking(work)
-        .await
-        .expect("blocking work doesn't panic")
+    runtime().spawn_blocking(work).await.expect("blocking work doesn't panic")
 }
 
 /// What an attempt may return: it is settled, or it says what it saw instead.
@@ -79,11 +72,7 @@ impl<T, E: std::fmt::Display> Outcome for Result<T, E> {
 }
 
 /// Tries until an attempt settles, and panics with `what` and the last thing seen if none does `within` the time.
-pub async fn eventually<O: Outcome>(
-    within: Duration,
-    what: &str,
-    mut attempt: impl AsyncFnMut() -> O,
-) -> O::Value {
+pub async fn eventually<O: Outcome>(within: Duration, what: &str, mut attempt: impl AsyncFnMut() -> O) -> O::Value {
     let started = Instant::now();
     let mut last = "no attempt ended".to_owned();
     while let Some(left) = within.checked_sub(started.elapsed()) {
@@ -102,10 +91,7 @@ pub async fn holds<O: Outcome>(during: Duration, what: &str, mut attempt: impl A
     let started = Instant::now();
     while started.elapsed() < during {
         if let Err(seen) = attempt().await.settle() {
-            panic!(
-                "no longer after {:?}: {what}; seen: {seen}",
-                started.elapsed()
-            );
+            panic!("no longer after {:?}: {what}; seen: {seen}", started.elapsed());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -30,10 +30,7 @@ fn database(adopt: bool) -> Database {
 
 fn service() -> Service {
     let port = ServicePort { name: Some("mysql".into()), port: 3306, ..ServicePort::default() };
-    Service {
-        spec: Some(ServiceSpec { ports: Some(vec![port]), ..ServiceSpec::default() }),
-        ..Service::default()
-    }
+    Service { spec: Some(ServiceSpec { ports: Some(vec![port]), ..ServiceSpec::default() }), ..Service::default() }
 }
 
 fn members(last: &[u8]) -> Members {
@@ -46,12 +43,8 @@ fn publish(last: &[u8]) -> Plan {
 
 /// Endpoints as we would have written them, at resourceVersion 7.
 fn ours(last: &[u8]) -> Endpoints {
-    let port = EndpointPort {
-        name: Some("mysql".into()),
-        port: 3306,
-        protocol: Some("TCP".into()),
-        app_protocol: None,
-    };
+    let port =
+        EndpointPort { name: Some("mysql".into()), port: 3306, protocol: Some("TCP".into()), app_protocol: None };
     let mut endpoints = slice::endpoints("prod", "mysql", &members(last), &[port], Some("7".into()));
     endpoints.metadata.uid = Some("uid-1".into());
     endpoints
@@ -205,7 +198,8 @@ fn what_kubernetes_wrote_while_there_was_a_selector_is_taken_back_only_if_we_wro
         assert_eq!(kind, Kind::NotOurs);
     }
     let handed_over = theirs(&[9], Some("someone"));
-    let (kind, _) = waits(assess(&database(false), &publish(&[1]), Some(&service()), Some(&handed_over), Some("uid-1")));
+    let (kind, _) =
+        waits(assess(&database(false), &publish(&[1]), Some(&service()), Some(&handed_over), Some("uid-1")));
     assert_eq!(kind, Kind::NotOurs, "a label with another name is a deliberate act");
 }
 

@@ -15,8 +15,8 @@ use serde_json::json;
 use crate::support::control_plane::STRANGER;
 use crate::support::traffic::connect;
 use crate::support::{
-    ApiProxy, Arrival, ControlPlane, Database, Options, Traffic, addresses, blocking, bottle,
-    eventually, holds, shared, trial::trials,
+    ApiProxy, Arrival, ControlPlane, Database, Options, Traffic, addresses, blocking, bottle, eventually, holds,
+    shared, trial::trials,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -44,49 +44,31 @@ async fn rights_are_enforced() {
     for token in [STRANGER, &token] {
         let client = cluster.client_with_token(token).await;
         let services: Api<Service> = Api::namespaced(client, &namespace.name);
-        let error = services
-            .list(&ListParams::default())
-            .await
-            .expect_err("no right to list");
-        assert!(
-            matches!(&error, kube::Error::Api(status) if status.is_forbidden()),
-            "{error}"
-        );
+        let error = services.list(&ListParams::default()).await.expect_err("no right to list");
+        assert!(matches!(&error, kube::Error::Api(status) if status.is_forbidden()), "{error}");
     }
     let role = json!({"metadata": {"name": "reader"}, "rules": [{"apiGroups": [""], "resources": ["services"], "verbs": ["list"]}]});
-    namespace
-        .create_object::<k8s_openapi::api::rbac::v1::Role>(role)
-        .await;
+    namespace.create_object::<k8s_openapi::api::rbac::v1::Role>(role).await;
     let binding = json!({
         "metadata": {"name": "reader"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
         "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": namespace.name}],
     });
-    namespace
-        .create_object::<k8s_openapi::api::rbac::v1::RoleBinding>(binding)
-        .await;
+    namespace.create_object::<k8s_openapi::api::rbac::v1::RoleBinding>(binding).await;
     let client = cluster.client_with_token(&token).await;
     let services: Api<Service> = Api::namespaced(client, &namespace.name);
-    eventually(SOON, "the Role allows to list", async || {
-        services.list(&ListParams::default()).await
-    })
-    .await;
+    eventually(SOON, "the Role allows to list", async || services.list(&ListParams::default()).await).await;
 }
 
 async fn hand_written_endpoints_are_mirrored() {
     let namespace = shared().namespace("mirrored").await;
     let ips = addresses::take(2);
     namespace.create_service("mysql", &[("", 3306)]).await;
-    namespace
-        .create_endpoints("mysql", &ips, &[("", 3306)])
-        .await;
+    namespace.create_endpoints("mysql", &ips, &[("", 3306)]).await;
     let mut wanted: Vec<String> = ips.iter().map(ToString::to_string).collect();
     assert_eq!(namespace.endpoint_ips("mysql").await, wanted);
     wanted.sort();
-    eventually(SOON, "the slices have the addresses", async || {
-        namespace.slice_ips("mysql").await == wanted
-    })
-    .await;
+    eventually(SOON, "the slices have the addresses", async || namespace.slice_ips("mysql").await == wanted).await;
 }
 
 async fn connections_follow_the_endpoints() {
@@ -96,62 +78,29 @@ async fn connections_follow_the_endpoints() {
     let second = Database::start(ips[1], 3306).await;
     // The Service's port is not the databases': it is kube-proxy who translates.
     namespace.create_service("mysql", &[("", 13306)]).await;
-    namespace
-        .create_endpoints("mysql", &ips, &[("", 3306)])
-        .await;
-    let traffic = Traffic::start(
-        namespace.cluster_ip("mysql").await,
-        13306,
-        Duration::from_millis(20),
-    );
+    namespace.create_endpoints("mysql", &ips, &[("", 3306)]).await;
+    let traffic = Traffic::start(namespace.cluster_ip("mysql").await, 13306, Duration::from_millis(20));
     for ip in &ips {
-        eventually(SOON, "both databases get connections", async || {
-            traffic.last(Arrival::Reached(*ip))
-        })
-        .await;
+        eventually(SOON, "both databases get connections", async || traffic.last(Arrival::Reached(*ip))).await;
     }
 
-    let only_first =
-        json!({"subsets": [{"addresses": [{"ip": ips[0]}], "ports": [{"port": 3306}]}]});
+    let only_first = json!({"subsets": [{"addresses": [{"ip": ips[0]}], "ports": [{"port": 3306}]}]});
     let endpoints: Api<Endpoints> = namespace.api();
-    endpoints
-        .patch("mysql", &PatchParams::default(), &Patch::Merge(only_first))
-        .await
-        .expect("a patch");
+    endpoints.patch("mysql", &PatchParams::default(), &Patch::Merge(only_first)).await.expect("a patch");
     let written = Instant::now();
-    eventually(
-        SOON,
-        "for half a second the second database gets no connection",
-        async || {
-            let last = traffic
-                .last(Arrival::Reached(ips[1]))
-                .expect("it had some before");
-            last.elapsed() > Duration::from_millis(500)
-        },
-    )
+    eventually(SOON, "for half a second the second database gets no connection", async || {
+        let last = traffic.last(Arrival::Reached(ips[1])).expect("it had some before");
+        last.elapsed() > Duration::from_millis(500)
+    })
     .await;
-    let left = traffic
-        .last(Arrival::Reached(ips[1]))
-        .expect("it had some before");
+    let left = traffic.last(Arrival::Reached(ips[1])).expect("it had some before");
     let accepted = second.accepted();
     let tally = traffic.tally_since(left + Duration::from_millis(1));
     assert!(tally[&Arrival::Reached(ips[0])] > 0, "{tally:?}");
-    assert_eq!(
-        tally.len(),
-        1,
-        "every connection reaches the first database: {tally:?}"
-    );
-    holds(
-        Duration::from_secs(1),
-        "the second database gets no connection",
-        async || second.accepted() == accepted,
-    )
-    .await;
-    assert!(
-        left < written + Duration::from_secs(10),
-        "kube-proxy took {:?}",
-        left - written
-    );
+    assert_eq!(tally.len(), 1, "every connection reaches the first database: {tally:?}");
+    holds(Duration::from_secs(1), "the second database gets no connection", async || second.accepted() == accepted)
+        .await;
+    assert!(left < written + Duration::from_secs(10), "kube-proxy took {:?}", left - written);
 }
 
 async fn a_black_hole_is_silent() {
@@ -181,60 +130,41 @@ async fn a_stopped_database_refuses() {
 async fn data_outlives_the_api_server() {
     let plane = ControlPlane::start(Options::default()).await;
     let namespace = plane.namespace("kept").await;
-    let written: ConfigMap = namespace
-        .create_object(json!({"metadata": {"name": "kept"}}))
-        .await;
+    let written: ConfigMap = namespace.create_object(json!({"metadata": {"name": "kept"}})).await;
     let config_maps: Api<ConfigMap> = namespace.api();
     let get = || tokio::time::timeout(Duration::from_secs(1), config_maps.get("kept"));
 
     plane.kill_api().await;
-    assert!(
-        !matches!(get().await, Ok(Ok(_))),
-        "a killed API server answers"
-    );
+    assert!(!matches!(get().await, Ok(Ok(_))), "a killed API server answers");
     plane.start_api().await;
     let read = config_maps.get("kept").await.expect("it was stored");
     assert_eq!(read.metadata.uid, written.metadata.uid);
 
     plane.pause_api();
-    assert!(
-        get().await.is_err(),
-        "a paused API server doesn't answer in a second"
-    );
+    assert!(get().await.is_err(), "a paused API server doesn't answer in a second");
     plane.resume_api();
-    eventually(SOON, "a resumed API server answers", async || {
-        config_maps.get("kept").await
-    })
-    .await;
+    eventually(SOON, "a resumed API server answers", async || config_maps.get("kept").await).await;
 
     let pids = plane.pids();
     assert_eq!(pids.len(), 3);
     drop(plane);
     for pid in pids {
-        assert!(
-            !std::path::Path::new(&format!("/proc/{pid}")).exists(),
-            "process {pid} is left"
-        );
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "process {pid} is left");
     }
 }
 
 async fn the_proxy_makes_faults() {
     let proxy = ApiProxy::start(shared()).await;
     let namespace = shared().namespace("proxied").await;
-    let kubeconfig =
-        kube::config::Kubeconfig::read_from(proxy.kubeconfig()).expect("our own kubeconfig");
+    let kubeconfig = kube::config::Kubeconfig::read_from(proxy.kubeconfig()).expect("our own kubeconfig");
     let options = kube::config::KubeConfigOptions::default();
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
-        .await
-        .expect("our own kubeconfig");
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("our own kubeconfig");
     let client = kube::Client::try_from(config).expect("a client");
     let services: Api<Service> = Api::namespaced(client, &namespace.name);
     let list = || async {
         let params = ListParams::default();
         let listed = tokio::time::timeout(Duration::from_secs(2), services.list(&params)).await;
-        listed
-            .map_err(|_| "silence".to_owned())?
-            .map_err(|error| error.to_string())
+        listed.map_err(|_| "silence".to_owned())?.map_err(|error| error.to_string())
     };
     list().await.expect("it passes everything at first");
 
@@ -250,10 +180,7 @@ async fn the_proxy_makes_faults() {
 
     proxy.answer(403);
     let error = eventually(SOON, "it answers by itself", async || list().await.err()).await;
-    assert!(
-        error.contains("made by a test") || error.contains("403"),
-        "{error}"
-    );
+    assert!(error.contains("made by a test") || error.contains("403"), "{error}");
     proxy.cut();
     eventually(SOON, "it passes everything again", list).await;
 }
@@ -264,17 +191,10 @@ pub const HOLD: &str = "--hold";
 /// Marks the processes of one bottle within another.
 const MARK: &str = "EXTERNAL_ENDPOINTS_TRIAL";
 
-#[expect(
-    clippy::zombie_processes,
-    reason = "that nobody waits for it is the point: the bottle must take it along"
-)]
+#[expect(clippy::zombie_processes, reason = "that nobody waits for it is the point: the bottle must take it along")]
 pub fn hold() -> ! {
     bottle::enter();
-    let _child = Command::new("sleep")
-        .arg("1000")
-        .process_group(0)
-        .spawn()
-        .expect("sleep");
+    let _child = Command::new("sleep").arg("1000").process_group(0).spawn().expect("sleep");
     println!("held");
     let mut line = String::new();
     let _ = std::io::stdin().read_line(&mut line);
@@ -320,15 +240,11 @@ async fn ends_whole(mark: &'static str, end: impl FnOnce(&mut Child)) {
     // outside, unshare, init, inside, sleep
     assert_eq!(marked(mark).len(), 5, "{:?}", marked(mark));
     end(&mut outside);
-    let status = blocking(move || outside.wait())
-        .await
-        .expect("our own child");
+    let status = blocking(move || outside.wait()).await.expect("our own child");
     assert!(!status.success(), "{status}");
-    eventually(SOON, "all its processes are gone", async || {
-        match marked(mark) {
-            left if left.is_empty() => Ok(()),
-            left => Err(format!("{left:?}")),
-        }
+    eventually(SOON, "all its processes are gone", async || match marked(mark) {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?}")),
     })
     .await;
 }
@@ -343,11 +259,7 @@ fn marked(mark: &str) -> Vec<String> {
     let processes = std::fs::read_dir("/proc").expect("/proc");
     let with_mark = processes.flatten().filter(|process| {
         let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
-        environment
-            .split(|byte| *byte == 0)
-            .any(|variable| variable == wanted.as_bytes())
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
     });
-    with_mark
-        .map(|process| process.file_name().to_string_lossy().into_owned())
-        .collect()
+    with_mark.map(|process| process.file_name().to_string_lossy().into_owned()).collect()
 }

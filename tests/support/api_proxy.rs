@@ -39,20 +39,11 @@ impl<'a> ApiProxy<'a> {
     pub async fn start(plane: &'a ControlPlane) -> ApiProxy<'a> {
         let address = SocketAddr::from(([127, 0, 0, 1], addresses::port()));
         let (fault, faults) = watch::channel(Fault::None);
-        let proxy = Proxy {
-            address,
-            upstream: plane.api_address(),
-            tls: plane.server_identity().server_config(),
-            faults,
-        };
+        let proxy =
+            Proxy { address, upstream: plane.api_address(), tls: plane.server_identity().server_config(), faults };
         let listener = proxy.listen();
         let task = runtime().spawn(proxy.run(listener));
-        ApiProxy {
-            plane,
-            address,
-            fault,
-            task,
-        }
+        ApiProxy { plane, address, fault, task }
     }
 
     /// A kubeconfig with all rights that goes through this proxy.
@@ -68,11 +59,9 @@ impl<'a> ApiProxy<'a> {
     /// Refuses connections, and closes the open ones.
     pub async fn refuse(&self) {
         self.fault.send_replace(Fault::Refuse);
-        super::eventually(
-            std::time::Duration::from_secs(5),
-            "the proxy refuses",
-            async || TcpStream::connect(self.address).await.is_err(),
-        )
+        super::eventually(std::time::Duration::from_secs(5), "the proxy refuses", async || {
+            TcpStream::connect(self.address).await.is_err()
+        })
         .await;
     }
 
@@ -94,11 +83,9 @@ impl<'a> ApiProxy<'a> {
     /// Passes everything again.
     pub async fn heal(&self) {
         self.fault.send_replace(Fault::None);
-        super::eventually(
-            std::time::Duration::from_secs(5),
-            "the proxy accepts",
-            async || TcpStream::connect(self.address).await,
-        )
+        super::eventually(std::time::Duration::from_secs(5), "the proxy accepts", async || {
+            TcpStream::connect(self.address).await
+        })
         .await;
     }
 
@@ -164,12 +151,7 @@ async fn accept(listener: Option<&TcpListener>) -> std::io::Result<TcpStream> {
 }
 
 /// Serves one connection under whatever fault is in force. How it ends is its client's business.
-async fn pass(
-    client: TcpStream,
-    upstream: String,
-    tls: Arc<ServerConfig>,
-    faults: watch::Receiver<Fault>,
-) {
+async fn pass(client: TcpStream, upstream: String, tls: Arc<ServerConfig>, faults: watch::Receiver<Fault>) {
     let fault = faults.borrow().clone();
     match fault {
         Fault::Answer(status) => {

@@ -38,7 +38,5 @@ pub fn mongosh() -> Option<PathBuf> {
 }
 
 fn folder_in(variable: &str) -> PathBuf {
-    env::var_os(variable)
-        .unwrap_or_else(|| panic!("{variable} is set inside the bottle"))
-        .into()
+    env::var_os(variable).unwrap_or_else(|| panic!("{variable} is set inside the bottle")).into()
 }

@@ -34,16 +34,8 @@ pub const STAGE: &str = "EXTERNAL_ENDPOINTS_BOTTLE";
 pub const NODE_IP: &str = "192.0.2.1";
 pub const NODE_IP6: &str = "2001:db8::1";
 
-const UNSHARE: [&str; 8] = [
-    "--user",
-    "--map-root-user",
-    "--net",
-    "--mount",
-    "--fork",
-    "--pid",
-    "--kill-child",
-    "--mount-proc",
-];
+const UNSHARE: [&str; 8] =
+    ["--user", "--map-root-user", "--net", "--mount", "--fork", "--pid", "--kill-child", "--mount-proc"];
 
 /// Returns only inside the bottle; outside, it runs this very program again in a new bottle and exits as that does.
 /// Call it first in `main`, before any thread is started.
@@ -57,19 +49,14 @@ pub fn enter() {
 
 /// A folder on the bottle's own tmpfs.
 pub fn scratch() -> PathBuf {
-    assert!(
-        env::var(STAGE).as_deref() == Ok("inside"),
-        "only inside the bottle"
-    );
+    assert!(env::var(STAGE).as_deref() == Ok("inside"), "only inside the bottle");
     scratch_mount_point()
 }
 
 /// A command that runs as an ordinary user of the bottle, for programs that refuse to run as root.
 pub fn as_ordinary_user(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new("unshare");
-    command
-        .args(["--user", "--map-user=1000", "--map-group=1000", "--"])
-        .arg(program.as_ref());
+    command.args(["--user", "--map-user=1000", "--map-group=1000", "--"]).arg(program.as_ref());
     command
 }
 
@@ -118,9 +105,7 @@ fn outside() -> i32 {
         });
     }
     match command.status() {
-        Ok(status) => status
-            .code()
-            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+        Ok(status) => status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
         Err(error) => {
             eprintln!("error: unshare: {error}");
             1
@@ -130,12 +115,7 @@ fn outside() -> i32 {
 
 /// Finds out what is missing while it can still be said in one line.
 fn preflight(path: &OsString) -> Result<(), String> {
-    for (tool, package) in [
-        ("unshare", "util-linux"),
-        ("mount", "mount"),
-        ("ip", "iproute2"),
-        ("nft", "nftables"),
-    ] {
+    for (tool, package) in [("unshare", "util-linux"), ("mount", "mount"), ("ip", "iproute2"), ("nft", "nftables")] {
         if !env::split_paths(path).any(|folder| folder.join(tool).is_file()) {
             return Err(format!(
                 "`{tool}` is not installed; it is in Debian's package {package} (`make setup` installs all that is needed)"
@@ -190,12 +170,7 @@ fn init() -> i32 {
 }
 
 fn set_up() -> Result<(), String> {
-    run(
-        Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "mode=0755", "bottle"])
-            .arg(scratch_mount_point()),
-        "",
-    )?;
+    run(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=0755", "bottle"]).arg(scratch_mount_point()), "")?;
     // Whole networks are local by a route and not by addresses, so a server may bind what no interface has.
     for family in ["ipv4", "ipv6"] {
         let knob = format!("/proc/sys/net/{family}/ip_nonlocal_bind");
@@ -229,10 +204,7 @@ fn set_up() -> Result<(), String> {
             "
         ),
     )?;
-    run(
-        Command::new("nft").args(["-f", "-"]),
-        super::black_hole::TABLE,
-    )
+    run(Command::new("nft").args(["-f", "-"]), super::black_hole::TABLE)
 }
 
 /// Runs one command with an input, and gives its error output if it fails.
@@ -246,14 +218,8 @@ pub fn run(command: &mut Command, input: &str) -> Result<(), String> {
         .spawn()
         .map_err(|error| failed(error.to_string()))?;
     // A program that fails early reads nothing; its own error says more than the broken pipe.
-    let _ = child
-        .stdin
-        .take()
-        .expect("a pipe")
-        .write_all(input.as_bytes());
-    let output = child
-        .wait_with_output()
-        .map_err(|error| failed(error.to_string()))?;
+    let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+    let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
     if output.status.success() {
         return Ok(());
     }

@@ -72,9 +72,7 @@ impl ControlPlane {
             api_url,
             api_port,
             etcd_url,
-            proxy_health: options
-                .proxy
-                .then(|| format!("127.0.0.1:{}", addresses::port())),
+            proxy_health: options.proxy.then(|| format!("127.0.0.1:{}", addresses::port())),
             folder,
             authority,
             api: Mutex::new(None),
@@ -143,10 +141,7 @@ impl ControlPlane {
     /// Runs kubectl with all rights.
     pub async fn kubectl(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(binaries::kubernetes("kubectl"));
-        command
-            .arg("--kubeconfig")
-            .arg(self.kubeconfig())
-            .args(arguments);
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments);
         blocking(move || command.output().expect("kubectl runs")).await
     }
 
@@ -192,8 +187,7 @@ impl ControlPlane {
 
     fn spawn_api(&self) -> Process {
         let mut command = Command::new(binaries::kubernetes("kube-apiserver"));
-        let file =
-            |flag: &str, name: &str| format!("--{flag}={}", self.folder.join(name).display());
+        let file = |flag: &str, name: &str| format!("--{flag}={}", self.folder.join(name).display());
         command
             .args([
                 "--bind-address=127.0.0.1".to_owned(),
@@ -229,10 +223,7 @@ impl ControlPlane {
                  garbage-collector-controller,namespace-controller,serviceaccount-controller,\
                  deployment-controller,replicaset-controller",
             ])
-            .arg(format!(
-                "--service-account-private-key-file={}",
-                self.folder.join("accounts.key").display()
-            ));
+            .arg(format!("--service-account-private-key-file={}", self.folder.join("accounts.key").display()));
         let name = "kube-controller-manager";
         self.keep(Process::start(name, command, &self.log(name)));
     }
@@ -252,17 +243,9 @@ impl ControlPlane {
                 "--conntrack-tcp-timeout-close-wait=0",
             ])
             .arg(format!("--healthz-bind-address={health}"))
-            .arg(format!(
-                "--metrics-bind-address=127.0.0.1:{}",
-                addresses::port()
-            ));
-        self.keep(Process::start(
-            "kube-proxy",
-            command,
-            &self.log("kube-proxy"),
-        ));
-        self.wait_ready("kube-proxy", &format!("http://{health}/healthz"))
-            .await;
+            .arg(format!("--metrics-bind-address=127.0.0.1:{}", addresses::port()));
+        self.keep(Process::start("kube-proxy", command, &self.log("kube-proxy")));
+        self.wait_ready("kube-proxy", &format!("http://{health}/healthz")).await;
     }
 
     /// kube-proxy asks for its Node's addresses.
@@ -274,10 +257,7 @@ impl ControlPlane {
             {"type": "InternalIP", "address": NODE_IP6},
         ]}});
         let apply = PatchParams::apply("tests").force();
-        nodes
-            .patch("node1", &apply, &Patch::Apply(&node))
-            .await
-            .expect("a Node");
+        nodes.patch("node1", &apply, &Patch::Apply(&node)).await.expect("a Node");
         nodes
             .patch_status("node1", &PatchParams::default(), &Patch::Merge(&addresses))
             .await
@@ -335,11 +315,7 @@ impl ControlPlane {
     fn log_tails(&self) -> String {
         let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         let api = self.lock_api();
-        let tails: Vec<_> = others
-            .iter()
-            .chain(api.iter())
-            .map(Process::log_tail)
-            .collect();
+        let tails: Vec<_> = others.iter().chain(api.iter()).map(Process::log_tail).collect();
         tails.join("\n")
     }
 }
@@ -350,10 +326,7 @@ impl Drop for ControlPlane {
             eprintln!("{}", self.log_tails());
         }
         *self.lock_api() = None;
-        self.others
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).clear();
         // Its storage is memory.
         let _ = fs::remove_dir_all(&self.folder);
     }
@@ -401,10 +374,7 @@ fn start_etcd(folder: &Path) -> (Process, String) {
         format!("--initial-advertise-peer-urls={peers}"),
         format!("--initial-cluster=etcd={peers}"),
     ]);
-    (
-        Process::start("etcd", command, &folder.join("etcd.log")),
-        clients,
-    )
+    (Process::start("etcd", command, &folder.join("etcd.log")), clients)
 }
 
 fn write_kubeconfig(path: &Path, url: &str, ca: &Path, token: &str) -> PathBuf {

@@ -32,16 +32,12 @@ impl Daemon {
     /// Starts the daemon and waits until its admin port listens.
     pub async fn start(config: &str, kubeconfig: &Path, extra: &[&str]) -> Daemon {
         let mut daemon = Daemon::spawn(config, Some(kubeconfig), extra);
-        let address = eventually(
-            Duration::from_secs(30),
-            "the daemon's admin port listens",
-            async || {
-                if let Some(status) = daemon.exited() {
-                    return Some(Err(status));
-                }
-                daemon.admin_address().map(Ok)
-            },
-        )
+        let address = eventually(Duration::from_secs(30), "the daemon's admin port listens", async || {
+            if let Some(status) = daemon.exited() {
+                return Some(Err(status));
+            }
+            daemon.admin_address().map(Ok)
+        })
         .await;
         match address {
             Ok(address) => daemon.admin = Some(address),
@@ -123,10 +119,7 @@ impl Daemon {
     /// Everything that it has logged so far and that is JSON.
     pub fn logs(&self) -> Vec<Value> {
         let lines = lock(&self.lines);
-        lines
-            .iter()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect()
+        lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Everything that it has written so far, as it is.
@@ -139,17 +132,12 @@ impl Daemon {
     }
 
     pub fn exited(&mut self) -> Option<ExitStatus> {
-        self.child
-            .try_wait()
-            .expect("our own child can be waited for")
+        self.child.try_wait().expect("our own child can be waited for")
     }
 
     /// Waits until it has ended by itself.
     pub async fn wait(&mut self) -> ExitStatus {
-        eventually(Duration::from_secs(30), "the daemon ends", async || {
-            self.exited()
-        })
-        .await
+        eventually(Duration::from_secs(30), "the daemon ends", async || self.exited()).await
     }
 
     /// Asks it to end, and says how it did and how long it took.
@@ -166,9 +154,7 @@ impl Daemon {
 
     fn admin_address(&self) -> Option<SocketAddr> {
         let logs = self.logs();
-        let line = logs
-            .iter()
-            .find(|line| field(line, "message") == Some("admin listening"))?;
+        let line = logs.iter().find(|line| field(line, "message") == Some("admin listening"))?;
         field(line, "address")?.parse().ok()
     }
 }
@@ -186,17 +172,12 @@ impl Drop for Daemon {
 
 /// A field of a JSON log line, wherever the format keeps it.
 pub fn field<'a>(line: &'a Value, name: &str) -> Option<&'a str> {
-    line.get(name)
-        .or_else(|| line.get("fields")?.get(name))?
-        .as_str()
+    line.get(name).or_else(|| line.get("fields")?.get(name))?.as_str()
 }
 
 /// The sum of all series of a metric that have these labels, in a text of the exposition format.
 pub fn metric_in(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-    let wanted: Vec<String> = labels
-        .iter()
-        .map(|(key, value)| format!("{key}=\"{value}\""))
-        .collect();
+    let wanted: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
     let values = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         let (labels, value) = match rest.strip_prefix('{') {
@@ -204,15 +185,9 @@ pub fn metric_in(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64>
             None => ("", rest.strip_prefix(' ')?),
         };
         let has = |wanted: &String| {
-            labels
-                .split("\",")
-                .any(|label| label.trim_end_matches('"') == wanted.trim_end_matches('"'))
+            labels.split("\",").any(|label| label.trim_end_matches('"') == wanted.trim_end_matches('"'))
         };
-        wanted
-            .iter()
-            .all(has)
-            .then(|| value.trim().parse::<f64>().ok())
-            .flatten()
+        wanted.iter().all(has).then(|| value.trim().parse::<f64>().ok()).flatten()
     });
     values.reduce(|sum, value| sum + value)
 }

@@ -42,69 +42,43 @@ impl Namespace {
 
     /// A Service without a selector and with a ClusterIP. An empty port name is none.
     pub async fn create_service(&self, name: &str, ports: &[(&str, u16)]) -> Service {
-        self.create_object(
-            json!({"metadata": {"name": name}, "spec": {"ports": service_ports(ports)}}),
-        )
-        .await
+        self.create_object(json!({"metadata": {"name": name}, "spec": {"ports": service_ports(ports)}})).await
     }
 
     /// A Service without a selector and without a ClusterIP.
     pub async fn create_headless_service(&self, name: &str, ports: &[(&str, u16)]) -> Service {
         let spec = json!({"ports": service_ports(ports), "clusterIP": "None"});
-        self.create_object(json!({"metadata": {"name": name}, "spec": spec}))
-            .await
+        self.create_object(json!({"metadata": {"name": name}, "spec": spec})).await
     }
 
     /// Endpoints written by hand, as a person would who has no daemon. An empty port name is none.
-    pub async fn create_endpoints(
-        &self,
-        name: &str,
-        ips: &[IpAddr],
-        ports: &[(&str, u16)],
-    ) -> Endpoints {
+    pub async fn create_endpoints(&self, name: &str, ips: &[IpAddr], ports: &[(&str, u16)]) -> Endpoints {
         let addresses: Vec<_> = ips.iter().map(|ip| json!({"ip": ip})).collect();
         let subsets = json!([{"addresses": addresses, "ports": service_ports(ports)}]);
-        self.create_object(json!({"metadata": {"name": name}, "subsets": subsets}))
-            .await
+        self.create_object(json!({"metadata": {"name": name}, "subsets": subsets})).await
     }
 
     /// Creates any namespaced object from its JSON.
     pub async fn create_object<K>(&self, value: serde_json::Value) -> K
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + DeserializeOwned
-            + Serialize
-            + Debug,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug,
     {
         let object: K = object(value);
         self.api()
             .create(&PostParams::default(), &object)
             .await
-            .unwrap_or_else(|error| {
-                panic!(
-                    "creating {} {}/{}: {error}",
-                    K::kind(&()),
-                    self.name,
-                    object.name_any()
-                )
-            })
+            .unwrap_or_else(|error| panic!("creating {} {}/{}: {error}", K::kind(&()), self.name, object.name_any()))
     }
 
     /// Deletes an object that is there.
     pub async fn delete<K>(&self, name: &str)
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + DeserializeOwned
-            + Debug,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
         self.api::<K>()
             .delete(name, &DeleteParams::default())
             .await
-            .unwrap_or_else(|error| {
-                panic!("deleting {} {}/{name}: {error}", K::kind(&()), self.name)
-            });
+            .unwrap_or_else(|error| panic!("deleting {} {}/{name}: {error}", K::kind(&()), self.name));
     }
 
     /// The address that clients of a Service connect to.
@@ -112,8 +86,7 @@ impl Namespace {
         let service = self.api::<Service>().get(name).await.expect("a Service");
         let spec = service.spec.unwrap_or_default();
         let ip = spec.cluster_ip.expect("a ClusterIP");
-        ip.parse()
-            .unwrap_or_else(|_| panic!("Service {name} has ClusterIP {ip}"))
+        ip.parse().unwrap_or_else(|_| panic!("Service {name} has ClusterIP {ip}"))
     }
 
     pub async fn endpoints(&self, name: &str) -> Option<Endpoints> {
@@ -124,23 +97,18 @@ impl Namespace {
     pub async fn endpoint_ips(&self, name: &str) -> Vec<String> {
         let endpoints = self.endpoints(name).await.unwrap_or_default();
         let subsets = endpoints.subsets.unwrap_or_default();
-        let addresses = subsets
-            .into_iter()
-            .flat_map(|subset| subset.addresses.unwrap_or_default());
+        let addresses = subsets.into_iter().flat_map(|subset| subset.addresses.unwrap_or_default());
         addresses.map(|address| address.ip).collect()
     }
 
     /// The version of the Endpoints, which every write changes; none if there are no Endpoints.
     pub async fn resource_version(&self, name: &str) -> Option<String> {
-        self.endpoints(name)
-            .await
-            .and_then(|endpoints| endpoints.resource_version())
+        self.endpoints(name).await.and_then(|endpoints| endpoints.resource_version())
     }
 
     /// All EndpointSlices of a Service.
     pub async fn slices(&self, service: &str) -> Vec<EndpointSlice> {
-        let of_service =
-            ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
+        let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
         let list = self.api::<EndpointSlice>().list(&of_service).await;
         list.expect("listing EndpointSlices").items
     }
@@ -159,16 +127,12 @@ impl Namespace {
     }
 
     pub async fn create_service_account(&self, name: &str) {
-        self.create_object::<ServiceAccount>(json!({"metadata": {"name": name}}))
-            .await;
+        self.create_object::<ServiceAccount>(json!({"metadata": {"name": name}})).await;
     }
 
     /// A token of a ServiceAccount that is there.
     pub async fn token(&self, service_account: &str) -> String {
-        let request = TokenRequest {
-            spec: TokenRequestSpec::default(),
-            ..TokenRequest::default()
-        };
+        let request = TokenRequest { spec: TokenRequestSpec::default(), ..TokenRequest::default() };
         let answer = self
             .api::<ServiceAccount>()
             .create_token_request(service_account, &PostParams::default(), &request)

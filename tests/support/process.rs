@@ -33,11 +33,7 @@ impl Process {
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("starting {name}: {error}"));
-        Process {
-            name: name.to_owned(),
-            child,
-            log: log.to_owned(),
-        }
+        Process { name: name.to_owned(), child, log: log.to_owned() }
     }
 
     pub fn pid(&self) -> u32 {
@@ -51,9 +47,7 @@ impl Process {
     }
 
     pub fn exited(&mut self) -> Option<ExitStatus> {
-        self.child
-            .try_wait()
-            .expect("our own child can be waited for")
+        self.child.try_wait().expect("our own child can be waited for")
     }
 
     /// The end of its log, under its name.

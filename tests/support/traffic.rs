@@ -67,10 +67,7 @@ impl Traffic {
     /// How many connections that started after an instant went where.
     pub fn tally_since(&self, since: Instant) -> BTreeMap<Arrival, u64> {
         let mut tally = BTreeMap::new();
-        for connection in lock(&self.connections)
-            .iter()
-            .filter(|connection| connection.started >= since)
-        {
+        for connection in lock(&self.connections).iter().filter(|connection| connection.started >= since) {
             *tally.entry(connection.arrival).or_insert(0) += 1;
         }
         tally
@@ -79,9 +76,7 @@ impl Traffic {
     /// When the last connection with this arrival started.
     pub fn last(&self, arrival: Arrival) -> Option<Instant> {
         let connections = lock(&self.connections);
-        let of_it = connections
-            .iter()
-            .filter(|connection| connection.arrival == arrival);
+        let of_it = connections.iter().filter(|connection| connection.arrival == arrival);
         of_it.map(|connection| connection.started).max()
     }
 }
@@ -94,9 +89,7 @@ impl Drop for Traffic {
 
 /// One connection, to see where it goes.
 pub async fn connect(ip: IpAddr, port: u16) -> Arrival {
-    tokio::time::timeout(Duration::from_secs(1), try_connect(ip, port))
-        .await
-        .unwrap_or(Arrival::NoAnswer)
+    tokio::time::timeout(Duration::from_secs(1), try_connect(ip, port)).await.unwrap_or(Arrival::NoAnswer)
 }
 
 async fn try_connect(ip: IpAddr, port: u16) -> Arrival {
@@ -108,10 +101,7 @@ async fn try_connect(ip: IpAddr, port: u16) -> Arrival {
     };
     let mut line = String::new();
     match BufReader::new(stream).read_line(&mut line).await {
-        Ok(_) => line
-            .trim()
-            .parse()
-            .map_or(Arrival::Broken, Arrival::Reached),
+        Ok(_) => line.trim().parse().map_or(Arrival::Broken, Arrival::Reached),
         Err(_) => Arrival::Broken,
     }
 }
