@@ -1,40 +1,108 @@
 #!/bin/sh
-# Builds etcd, the Kubernetes binaries and the MongoDB stand-in once, into a cache outside target/, and prints where they are.
+# Builds a Kubernetes control plane and the MongoDB stand-in once, into a cache outside target/, and prints where they are as NAME=VALUE lines.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-version=$(sed -n "s/.*k8s.io\/kubernetes v\([0-9.]*\)\( \/\/.*\)*$/\1/p" "$here/go.mod" | head -n 1)
-minor=$(echo "$version" | cut -d. -f2)
+stand_in_sources=$(cd "$here/../stand-ins" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/external-endpoints
+version=$(sed -n 's|.*k8s.io/kubernetes v\([0-9.]*\)\( //.*\)*$|\1|p' "$here/go.mod" | head -n 1)
+minor=$(echo "$version" | cut -d. -f2)
+kubernetes="kube-apiserver kube-controller-manager kube-proxy kubectl"
 
 say() { echo "control-plane: $*" >&2; }
-command -v go >/dev/null || { say "Go is not installed; see https://go.dev/doc/install, or set KUBEBUILDER_ASSETS"; exit 1; }
-
+fail() { say "$*"; exit 1; }
 key() { cat "$@" | sha256sum | cut -c1-12; }
+
+need_go() {
+	command -v go >/dev/null || fail "Go is not installed; see https://go.dev/doc/install. (KUBEBUILDER_ASSETS may name a folder with a built control plane; the MongoDB stand-in needs Go all the same.)"
+	# Versions before 1.21 neither read our go.mod nor fetch the toolchain that it asks for.
+	case $(go env GOVERSION) in
+		go1.[0-9] | go1.[0-9].* | go1.1[0-9] | go1.1[0-9].* | go1.20 | go1.20.*)
+			fail "$(go env GOVERSION) is too old; 1.21 or later fetches the version it needs by itself; see https://go.dev/doc/install" ;;
+	esac
+}
+
+# watch WHAT PID LOG: waits for a job, and says how far it is: each second on a terminal, else now and then.
+watch() {
+	started=$(date +%s)
+	while kill -0 "$2" 2>/dev/null; do
+		sleep 1
+		seconds=$(($(date +%s) - started))
+		progress="$1: $(wc -l <"$3") packages, $seconds s"
+		if [ -t 2 ]; then
+			printf '\rcontrol-plane: %s ' "$progress" >&2
+		elif [ $((seconds % 20)) -eq 19 ]; then
+			say "$progress"
+		fi
+	done
+	[ ! -t 2 ] || printf '\r\033[K' >&2
+}
 
 # build MODULE_DIR OUTPUT PACKAGE: one binary, atomically, so that an interrupted build is never taken for a whole one.
 build() {
-	[ -x "$2" ] && return
-	started=$(date +%s)
-	say "building $(basename "$2") ..."
-	(cd "$1" && go build -trimpath -ldflags "-s -w \
+	[ ! -x "$2" ] || return 0
+	need_go
+	name=$(basename "$2")
+	log=$2.log
+	say "building $name ..."
+	(cd "$1" && exec go build -v -trimpath -ldflags "-s -w \
 		-X k8s.io/component-base/version.gitVersion=v$version \
 		-X k8s.io/component-base/version.gitMajor=1 \
-		-X k8s.io/component-base/version.gitMinor=$minor" -o "$2.part" "$3") || exit 1
+		-X k8s.io/component-base/version.gitMinor=$minor" -o "$2.part" "$3") >"$log" 2>&1 &
+	job=$!
+	watch "building $name" "$job" "$log"
+	if ! wait "$job"; then
+		# Lines of only an import path are progress; the rest is why it failed.
+		grep -v '^[^ ]*$' "$log" >&2 || tail -n 5 "$log" >&2
+		fail "building $name failed"
+	fi
+	job=
+	rm -f "$log"
 	mv "$2.part" "$2"
-	say "built $(basename "$2") in $(($(date +%s) - started)) s"
+	say "built $name in $seconds s"
 }
+
+# MongoDB's shell comes from npm. Who has no npm goes without: the test that would use it says so.
+install_mongosh() {
+	[ ! -e "$1/node_modules" ] && command -v npm >/dev/null || return 0
+	say "installing mongosh ..."
+	part=$1/mongosh.part
+	rm -rf "$part"
+	mkdir -p "$part"
+	cp "$stand_in_sources/mongosh/package.json" "$part/"
+	if npm install --prefix "$part" --omit=optional --no-audit --no-fund --fetch-retries=1 --loglevel=error >"$part/log" 2>&1; then
+		mv "$part/node_modules" "$1/node_modules"
+	else
+		say "npm could not install mongosh; going on without it: $(tail -n 1 "$part/log")"
+	fi
+	rm -rf "$part"
+}
+
+job=
+trap '[ -z "$job" ] || kill "$job" 2>/dev/null || true' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
 	assets=$KUBEBUILDER_ASSETS
-	for tool in etcd kube-apiserver kube-controller-manager kube-proxy kubectl; do
-		[ -x "$assets/$tool" ] || { say "KUBEBUILDER_ASSETS is set to $assets, which has no $tool; add it, or unset KUBEBUILDER_ASSETS to have all of them built"; exit 1; }
+	for tool in etcd $kubernetes; do
+		[ -x "$assets/$tool" ] || fail "KUBEBUILDER_ASSETS is set to $assets, which has no $tool; add it, or unset KUBEBUILDER_ASSETS to have all of them built"
 	done
 else
 	assets=$cache/control-plane-$version-$(key "$here/go.sum")
-	mkdir -p "$assets"
-	build "$here" "$assets/etcd" go.etcd.io/etcd/server/v3
-	for tool in kube-apiserver kube-controller-manager kube-proxy kubectl; do
-		build "$here" "$assets/$tool" "k8s.io/kubernetes/cmd/$tool"
-	done
 fi
-echo "$assets"
+stand_ins=$cache/stand-ins-$(key "$stand_in_sources"/ferretdb/go.sum "$stand_in_sources"/ferretdb/main.go "$stand_in_sources"/mongosh/package.json)
+mkdir -p "$assets" "$stand_ins"
+
+# Test programs that start at the same time build once.
+exec 9>"$cache/lock"
+flock -n 9 || { say "another build runs; waiting for it"; flock 9; }
+
+build "$here" "$assets/etcd" go.etcd.io/etcd/server/v3
+for tool in $kubernetes; do
+	build "$here" "$assets/$tool" "k8s.io/kubernetes/cmd/$tool"
+done
+build "$stand_in_sources/ferretdb" "$stand_ins/ferretdb" .
+install_mongosh "$stand_ins"
+
+echo "KUBEBUILDER_ASSETS=$assets"
+echo "EXTERNAL_ENDPOINTS_STAND_INS=$stand_ins"

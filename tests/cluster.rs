@@ -1,0 +1,32 @@
+//! The cluster tests: one program, one control plane with kube-proxy, a Kubernetes namespace for each trial.
+
+// Trials measure real time.
+#![allow(clippy::disallowed_methods)]
+
+mod support;
+
+mod cluster {
+    pub mod bottle;
+}
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// Trials wait most of their time, for checks and for the API, so there are more at once than cores.
+const AT_ONCE: usize = 12;
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(cluster::bottle::HOLD) {
+        cluster::bottle::hold();
+    }
+    let mut arguments = Arguments::from_args();
+    let trials: Vec<Trial> = [cluster::bottle::trials()].into_iter().flatten().collect();
+    // `cargo test NAME` runs every test program there is; one that has nothing to do starts nothing.
+    if !arguments.list && trials.iter().any(|trial| !arguments.is_filtered_out(trial)) {
+        support::bottle::enter();
+        support::runtime().block_on(support::control_plane::start_shared());
+        arguments.test_threads.get_or_insert(AT_ONCE);
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

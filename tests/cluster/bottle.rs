@@ -1,0 +1,265 @@
+//! That the bottle is a real cluster: what the other trials take for granted is proven here.
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Service};
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use libtest_mimic::Trial;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::support::control_plane::STRANGER;
+use crate::support::traffic::connect;
+use crate::support::{
+    ApiProxy, Arrival, ControlPlane, Database, Options, Traffic, addresses, blocking, bottle, eventually, holds,
+    shared, trial::trials,
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        rights_are_enforced,
+        hand_written_endpoints_are_mirrored,
+        connections_follow_the_endpoints,
+        a_black_hole_is_silent,
+        a_stopped_database_refuses,
+        data_outlives_the_api_server,
+        the_proxy_makes_faults,
+        nothing_is_left_after_ctrl_c,
+        nothing_is_left_after_a_kill,
+        nothing_is_left_after_a_panic,
+    ]
+}
+
+async fn rights_are_enforced() {
+    let cluster = shared();
+    let namespace = cluster.namespace("rights").await;
+    namespace.create_service_account("reader").await;
+    let token = namespace.token("reader").await;
+    for token in [STRANGER, &token] {
+        let client = cluster.client_with_token(token).await;
+        let services: Api<Service> = Api::namespaced(client, &namespace.name);
+        let error = services.list(&ListParams::default()).await.expect_err("no right to list");
+        assert!(matches!(&error, kube::Error::Api(status) if status.is_forbidden()), "{error}");
+    }
+    let role = json!({"metadata": {"name": "reader"}, "rules": [{"apiGroups": [""], "resources": ["services"], "verbs": ["list"]}]});
+    namespace.create_object::<k8s_openapi::api::rbac::v1::Role>(role).await;
+    let binding = json!({
+        "metadata": {"name": "reader"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
+        "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": namespace.name}],
+    });
+    namespace.create_object::<k8s_openapi::api::rbac::v1::RoleBinding>(binding).await;
+    let client = cluster.client_with_token(&token).await;
+    let services: Api<Service> = Api::namespaced(client, &namespace.name);
+    eventually(SOON, "the Role allows to list", async || services.list(&ListParams::default()).await).await;
+}
+
+async fn hand_written_endpoints_are_mirrored() {
+    let namespace = shared().namespace("mirrored").await;
+    let ips = addresses::take(2);
+    namespace.create_service("mysql", &[("", 3306)]).await;
+    namespace.create_endpoints("mysql", &ips, &[("", 3306)]).await;
+    let mut wanted: Vec<String> = ips.iter().map(ToString::to_string).collect();
+    assert_eq!(namespace.endpoint_ips("mysql").await, wanted);
+    wanted.sort();
+    eventually(SOON, "the slices have the addresses", async || namespace.slice_ips("mysql").await == wanted).await;
+}
+
+async fn connections_follow_the_endpoints() {
+    let namespace = shared().namespace("routed").await;
+    let ips = addresses::take(2);
+    let _first = Database::start(ips[0], 3306).await;
+    let second = Database::start(ips[1], 3306).await;
+    // The Service's port is not the databases': it is kube-proxy who translates.
+    namespace.create_service("mysql", &[("", 13306)]).await;
+    namespace.create_endpoints("mysql", &ips, &[("", 3306)]).await;
+    let traffic = Traffic::start(namespace.cluster_ip("mysql").await, 13306, Duration::from_millis(20));
+    for ip in &ips {
+        eventually(SOON, "both databases get connections", async || traffic.last(Arrival::Reached(*ip))).await;
+    }
+
+    let only_first = json!({"subsets": [{"addresses": [{"ip": ips[0]}], "ports": [{"port": 3306}]}]});
+    let endpoints: Api<Endpoints> = namespace.api();
+    endpoints.patch("mysql", &PatchParams::default(), &Patch::Merge(only_first)).await.expect("a patch");
+    let written = Instant::now();
+    eventually(SOON, "for half a second the second database gets no connection", async || {
+        let last = traffic.last(Arrival::Reached(ips[1])).expect("it had some before");
+        last.elapsed() > Duration::from_millis(500)
+    })
+    .await;
+    let left = traffic.last(Arrival::Reached(ips[1])).expect("it had some before");
+    let accepted = second.accepted();
+    let tally = traffic.tally_since(left + Duration::from_millis(1));
+    assert!(tally[&Arrival::Reached(ips[0])] > 0, "{tally:?}");
+    assert_eq!(tally.len(), 1, "every connection reaches the first database: {tally:?}");
+    holds(Duration::from_secs(1), "the second database gets no connection", async || second.accepted() == accepted)
+        .await;
+    assert!(left < written + Duration::from_secs(10), "kube-proxy took {:?}", left - written);
+}
+
+async fn a_black_hole_is_silent() {
+    for ip in addresses::take(1).into_iter().chain(addresses::take_v6(1)) {
+        let mut database = Database::start(ip, 5432).await;
+        assert_eq!(connect(ip, 5432).await, Arrival::Reached(ip));
+        database.black_hole().await;
+        let before = database.accepted();
+        assert_eq!(connect(ip, 5432).await, Arrival::NoAnswer);
+        assert_eq!(database.accepted(), before);
+        database.restore().await;
+        assert_eq!(connect(ip, 5432).await, Arrival::Reached(ip));
+    }
+}
+
+async fn a_stopped_database_refuses() {
+    let ip = addresses::take_one();
+    let mut database = Database::start(ip, 6379).await;
+    assert_eq!(connect(ip, 6379).await, Arrival::Reached(ip));
+    database.stop().await;
+    assert_eq!(connect(ip, 6379).await, Arrival::Refused);
+    database.start_again().await;
+    assert_eq!(connect(ip, 6379).await, Arrival::Reached(ip));
+    assert_eq!(database.accepted(), 2);
+}
+
+async fn data_outlives_the_api_server() {
+    let plane = ControlPlane::start(Options::default()).await;
+    let namespace = plane.namespace("kept").await;
+    let written: ConfigMap = namespace.create_object(json!({"metadata": {"name": "kept"}})).await;
+    let config_maps: Api<ConfigMap> = namespace.api();
+    let get = || tokio::time::timeout(Duration::from_secs(1), config_maps.get("kept"));
+
+    plane.kill_api().await;
+    assert!(!matches!(get().await, Ok(Ok(_))), "a killed API server answers");
+    plane.start_api().await;
+    let read = config_maps.get("kept").await.expect("it was stored");
+    assert_eq!(read.metadata.uid, written.metadata.uid);
+
+    plane.pause_api();
+    assert!(get().await.is_err(), "a paused API server doesn't answer in a second");
+    plane.resume_api();
+    eventually(SOON, "a resumed API server answers", async || config_maps.get("kept").await).await;
+
+    let pids = plane.pids();
+    assert_eq!(pids.len(), 3);
+    drop(plane);
+    for pid in pids {
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "process {pid} is left");
+    }
+}
+
+async fn the_proxy_makes_faults() {
+    let proxy = ApiProxy::start(shared()).await;
+    let namespace = shared().namespace("proxied").await;
+    let kubeconfig = kube::config::Kubeconfig::read_from(proxy.kubeconfig()).expect("our own kubeconfig");
+    let options = kube::config::KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("our own kubeconfig");
+    let client = kube::Client::try_from(config).expect("a client");
+    let services: Api<Service> = Api::namespaced(client, &namespace.name);
+    let list = || async {
+        let params = ListParams::default();
+        let listed = tokio::time::timeout(Duration::from_secs(2), services.list(&params)).await;
+        listed.map_err(|_| "silence".to_owned())?.map_err(|error| error.to_string())
+    };
+    list().await.expect("it passes everything at first");
+
+    proxy.refuse().await;
+    assert_ne!(list().await.expect_err("it refuses"), "silence");
+    proxy.heal().await;
+    eventually(SOON, "it passes everything again", list).await;
+
+    proxy.hang();
+    assert_eq!(list().await.expect_err("it hangs"), "silence");
+    proxy.heal().await;
+    eventually(SOON, "it passes everything again", list).await;
+
+    proxy.answer(403);
+    let error = eventually(SOON, "it answers by itself", async || list().await.err()).await;
+    assert!(error.contains("made by a test") || error.contains("403"), "{error}");
+    proxy.cut();
+    eventually(SOON, "it passes everything again", list).await;
+}
+
+/// The argument that makes this program enter a bottle, start a process there, and wait for a line to panic.
+pub const HOLD: &str = "--hold";
+
+/// Marks the processes of one bottle within another.
+const MARK: &str = "EXTERNAL_ENDPOINTS_TRIAL";
+
+#[expect(clippy::zombie_processes, reason = "that nobody waits for it is the point: the bottle must take it along")]
+pub fn hold() -> ! {
+    bottle::enter();
+    let _child = Command::new("sleep").arg("1000").process_group(0).spawn().expect("sleep");
+    println!("held");
+    let mut line = String::new();
+    let _ = std::io::stdin().read_line(&mut line);
+    panic!("as the trial wants");
+}
+
+async fn nothing_is_left_after_ctrl_c() {
+    ends_whole("ctrl-c", |outside| {
+        killpg(pid_of(outside), Signal::SIGINT).expect("the group is there");
+    })
+    .await;
+}
+
+async fn nothing_is_left_after_a_kill() {
+    ends_whole("kill", |outside| {
+        kill(pid_of(outside), Signal::SIGKILL).expect("it runs");
+    })
+    .await;
+}
+
+async fn nothing_is_left_after_a_panic() {
+    ends_whole("panic", |outside| drop(outside.stdin.take())).await;
+}
+
+/// Starts a bottle within this one, ends it in some way, and waits until none of its processes is left.
+async fn ends_whole(mark: &'static str, end: impl FnOnce(&mut Child)) {
+    let mut outside = Command::new(std::env::current_exe().expect("this program"))
+        .arg(HOLD)
+        .env_remove(bottle::STAGE)
+        .env(MARK, mark)
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("this program");
+    let mut output = BufReader::new(outside.stdout.take().expect("a pipe"));
+    let held = blocking(move || {
+        let mut line = String::new();
+        output.read_line(&mut line).map(|_| line)
+    });
+    assert_eq!(held.await.expect("a line"), "held\n");
+    // outside, unshare, init, inside, sleep
+    assert_eq!(marked(mark).len(), 5, "{:?}", marked(mark));
+    end(&mut outside);
+    let status = blocking(move || outside.wait()).await.expect("our own child");
+    assert!(!status.success(), "{status}");
+    eventually(SOON, "all its processes are gone", async || match marked(mark) {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?}")),
+    })
+    .await;
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed())
+}
+
+/// The processes that have the mark in their environment. A process that just ended has none.
+fn marked(mark: &str) -> Vec<String> {
+    let wanted = format!("{MARK}={mark}");
+    let processes = std::fs::read_dir("/proc").expect("/proc");
+    let with_mark = processes.flatten().filter(|process| {
+        let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    });
+    with_mark.map(|process| process.file_name().to_string_lossy().into_owned()).collect()
+}

@@ -1,0 +1,250 @@
+//! The demo, `make demo`: a real cluster stops sending connections to a database that died, as you watch.
+
+// It measures real time.
+#![allow(clippy::disallowed_methods)]
+
+mod support;
+
+mod demo {
+    pub mod screen;
+    pub mod stage;
+}
+
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use demo::screen::{Mark, Screen};
+use demo::stage::{PATIENCE, Stage, last_lost};
+use futures::FutureExt as _;
+use support::{Arrival, Traffic, eventually};
+
+/// The database that things happen to.
+const VICTIM: usize = 1;
+/// A connection that got no answer is known as such a second after it started, so quiet is counted from then.
+const QUIET: Duration = Duration::from_millis(2500);
+
+fn main() -> ExitCode {
+    support::bottle::enter();
+    let screen = Arc::new(Screen::new());
+    let played = support::runtime().block_on(async {
+        tokio::select! {
+            played = AssertUnwindSafe(play(&screen)).catch_unwind() => Some(played),
+            _ = tokio::signal::ctrl_c() => None,
+        }
+    });
+    screen.live(String::new());
+    match played {
+        Some(Ok(true)) => {
+            screen.say("\nAll of it came true.");
+            ExitCode::SUCCESS
+        }
+        Some(_) => {
+            screen.say("\nNot all of it came true.");
+            ExitCode::FAILURE
+        }
+        None => {
+            screen.say("\nStopped. The cluster and all the rest end with this program.");
+            ExitCode::from(130)
+        }
+    }
+}
+
+/// The whole play; says whether every claim of its summary is true.
+async fn play(screen: &Arc<Screen>) -> bool {
+    screen.heading("A cluster in a bottle: etcd, kube-apiserver, kube-controller-manager and kube-proxy, all real");
+    let began = Instant::now();
+    let mut stage = Stage::set().await;
+    screen.at(began.elapsed(), &format!("up; Service {}/mysql at {}", stage.namespace.name, stage.cluster_ip));
+    screen.say("\n  The daemon runs with this config:\n");
+    for line in stage.config.lines() {
+        screen.say(&format!("    {line}"));
+    }
+
+    let traffic = Arc::new(stage.traffic());
+    let ticker = support::runtime().spawn(tick(screen.clone(), traffic.clone(), Tally::of(&stage)));
+    let mut claims = vec![all_serve(screen, &stage, &traffic).await];
+    claims.push(goes_down(screen, &mut stage, &traffic, Fate::Killed).await);
+    claims.push(comes_back(screen, &mut stage, &traffic, Fate::Killed).await);
+    claims.push(goes_down(screen, &mut stage, &traffic, Fate::BlackHole).await);
+    claims.push(comes_back(screen, &mut stage, &traffic, Fate::BlackHole).await);
+    let writes = stage.writes().await;
+    claims.push(Claim {
+        holds: writes == 5.0,
+        words: format!("the daemon wrote {writes} times: at the start, and once for each of the four changes"),
+    });
+    ticker.abort();
+    screen.live(String::new());
+
+    screen.heading("Summary");
+    screen.say(&format!("  connections  {}", Tally::of(&stage).totals(&traffic)));
+    for claim in &claims {
+        screen.mark(if claim.holds { Mark::Good } else { Mark::Bad }, &claim.words);
+    }
+    claims.iter().all(|claim| claim.holds)
+}
+
+/// A line of the summary.
+struct Claim {
+    holds: bool,
+    words: String,
+}
+
+/// What happens to a database.
+#[derive(Clone, Copy)]
+enum Fate {
+    Killed,
+    BlackHole,
+}
+
+impl Fate {
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Fate::Killed => ("killed", "its address refuses connections"),
+            Fate::BlackHole => ("black-holed", "packets to and from its address vanish"),
+        }
+    }
+}
+
+async fn all_serve(screen: &Screen, stage: &Stage, traffic: &Traffic) -> Claim {
+    screen.heading("Three databases, and a client that connects to the Service fifty times a second");
+    let began = Instant::now();
+    stage.endpoints_are(&[0, 1, 2]).await;
+    screen.at(began.elapsed(), "all three are healthy; the daemon has written the Endpoints");
+    for database in &stage.databases {
+        reached(traffic, began, database.ip).await;
+    }
+    screen.at(began.elapsed(), "kube-proxy sends connections to each of them");
+    // Something to look at before it is taken apart.
+    let since = Instant::now();
+    eventually(PATIENCE, "two seconds of connections", async || since.elapsed() > Duration::from_secs(2)).await;
+    let lost = last_lost(traffic, since).is_some();
+    Claim { holds: !lost, words: "three healthy databases: every connection reaches one of them".into() }
+}
+
+async fn goes_down(screen: &Screen, stage: &mut Stage, traffic: &Traffic, fate: Fate) -> Claim {
+    let name = stage.name(VICTIM);
+    let (what, how) = fate.words();
+    screen.heading(&format!("{name} is {what}"));
+    let began = Instant::now();
+    match fate {
+        Fate::Killed => stage.databases[VICTIM].stop().await,
+        Fate::BlackHole => stage.databases[VICTIM].black_hole().await,
+    }
+    screen.at(began.elapsed(), &format!("{what}: {how}"));
+    let reason = stage.fails(VICTIM).await;
+    screen.at(began.elapsed(), &format!("first failing verdict: {reason}"));
+    stage.endpoints_are(&[0, 2]).await;
+    let written = began.elapsed();
+    screen.at(written, "Endpoints written: two addresses");
+
+    eventually(PATIENCE, &format!("no connection is sent to {name} any more"), async || {
+        Instant::now() > last_lost(traffic, began).unwrap_or(began).max(began + written) + QUIET
+    })
+    .await;
+    let last = last_lost(traffic, began).unwrap_or(began);
+    screen.at(last - began, "last connection sent there");
+    let after = traffic.tally_since(last + Duration::from_millis(1));
+    let others = [0, 2].map(|index| Arrival::Reached(stage.databases[index].ip));
+    let elsewhere = after.keys().all(|arrival| others.contains(arrival)) && after.len() == others.len();
+    Claim {
+        holds: elsewhere,
+        words: format!(
+            "{name} {what}: out of the Endpoints after {:.1} s, its last connection at {:.1} s; the next {} all reached the other two",
+            written.as_secs_f64(),
+            (last - began).as_secs_f64(),
+            after.values().sum::<u64>()
+        ),
+    }
+}
+
+async fn comes_back(screen: &Screen, stage: &mut Stage, traffic: &Traffic, fate: Fate) -> Claim {
+    let name = stage.name(VICTIM);
+    screen.heading(&format!("{name} is brought back"));
+    let began = Instant::now();
+    match fate {
+        Fate::Killed => stage.databases[VICTIM].start_again().await,
+        Fate::BlackHole => stage.databases[VICTIM].restore().await,
+    }
+    screen.at(began.elapsed(), "it answers again");
+    stage.passes(VICTIM).await;
+    screen.at(began.elapsed(), "first passing verdict");
+    stage.endpoints_are(&[0, 1, 2]).await;
+    let written = began.elapsed();
+    screen.at(written, "Endpoints written: three addresses");
+    let first = reached(traffic, began, stage.databases[VICTIM].ip).await - began;
+    screen.at(first, "first connection sent there");
+    Claim {
+        holds: last_lost(traffic, began).is_none(),
+        words: format!(
+            "{name} brought back: in the Endpoints after {:.1} s, its first connection at {:.1} s; none was lost",
+            written.as_secs_f64(),
+            first.as_secs_f64()
+        ),
+    }
+}
+
+/// Waits until a connection that started since an instant reaches a database, and says when it started.
+async fn reached(traffic: &Traffic, since: Instant, ip: std::net::IpAddr) -> Instant {
+    eventually(PATIENCE, &format!("a connection reaches {ip}"), async || {
+        let connections = traffic.connections().into_iter();
+        let there = connections.filter(|connection| connection.arrival == Arrival::Reached(ip));
+        there.map(|connection| connection.started).find(|started| *started >= since)
+    })
+    .await
+}
+
+/// Counts connections under the databases' names.
+struct Tally {
+    names: Vec<(String, Arrival)>,
+}
+
+impl Tally {
+    fn of(stage: &Stage) -> Tally {
+        let databases = stage.databases.iter().enumerate();
+        let names = databases.map(|(index, database)| (stage.name(index), Arrival::Reached(database.ip))).collect();
+        Tally { names }
+    }
+
+    /// What the last second looked like.
+    fn rates(&self, traffic: &Traffic) -> String {
+        let now = Instant::now();
+        let tally = traffic.tally_since(now.checked_sub(Duration::from_secs(1)).unwrap_or(now));
+        let mut line = "  live ".to_owned();
+        for (name, arrival) in &self.names {
+            let rate = tally.get(arrival).copied().unwrap_or(0);
+            let bar = "█".repeat(usize::try_from(rate.div_ceil(7)).unwrap_or(0).min(5));
+            line += &format!(" {name} {bar:<5}{rate:>3}/s");
+        }
+        line + &format!("  lost {}/s", self.lost(&tally))
+    }
+
+    /// What all the connections so far came to.
+    fn totals(&self, traffic: &Traffic) -> String {
+        let connections = traffic.connections();
+        let first = connections.iter().map(|connection| connection.started).min();
+        let tally = traffic.tally_since(first.unwrap_or_else(Instant::now));
+        let mut words: Vec<String> = Vec::new();
+        for (name, arrival) in &self.names {
+            words.push(format!("{name} {}", tally.get(arrival).copied().unwrap_or(0)));
+        }
+        words.push(format!("lost while the daemon made up its mind {}", self.lost(&tally)));
+        words.join(", ")
+    }
+
+    fn lost(&self, tally: &std::collections::BTreeMap<Arrival, u64>) -> u64 {
+        let lost = tally.iter().filter(|(arrival, _)| !matches!(arrival, Arrival::Reached(_)));
+        lost.map(|(_, count)| count).sum()
+    }
+}
+
+/// Keeps the live line, or says now and then how it goes where there is none.
+async fn tick(screen: Arc<Screen>, traffic: Arc<Traffic>, tally: Tally) {
+    let pause = if screen.is_live() { Duration::from_millis(100) } else { Duration::from_secs(3) };
+    loop {
+        tokio::time::sleep(pause).await;
+        let line = tally.rates(&traffic);
+        if screen.is_live() { screen.live(line) } else { screen.say(&line) }
+    }
+}

@@ -1,0 +1,124 @@
+//! What the cluster tests and the demo share: a real cluster in a bottle, databases to break, and ways to wait and to watch.
+
+// Two programs use this module, and neither uses all of it.
+#![allow(dead_code, unused_imports, unused_macros)]
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+pub mod addresses;
+pub mod api_proxy;
+pub mod binaries;
+pub mod black_hole;
+pub mod bottle;
+pub mod control_plane;
+pub mod daemon;
+pub mod database;
+pub mod namespace;
+pub mod pki;
+pub mod process;
+pub mod traffic;
+pub mod trial;
+
+pub use api_proxy::ApiProxy;
+pub use control_plane::{ControlPlane, Options, shared};
+pub use daemon::Daemon;
+pub use database::{Database, Manner};
+pub use namespace::Namespace;
+pub use traffic::{Arrival, Traffic};
+
+/// The one runtime of the run. Clients, databases and proxies live on it, so that they outlive the trial that made them only if it leaks them.
+pub fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        // An error only says that it is installed already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a tokio runtime")
+    })
+}
+
+/// Runs blocking work (a command, a wait for a process) without holding up the servers on the runtime.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    runtime().spawn_blocking(work).await.expect("blocking work doesn't panic")
+}
+
+/// What an attempt may return: it is settled, or it says what it saw instead.
+pub trait Outcome {
+    type Value;
+    fn settle(self) -> Result<Self::Value, String>;
+}
+
+impl Outcome for bool {
+    type Value = ();
+    fn settle(self) -> Result<(), String> {
+        if self { Ok(()) } else { Err("false".into()) }
+    }
+}
+
+impl<T> Outcome for Option<T> {
+    type Value = T;
+    fn settle(self) -> Result<T, String> {
+        self.ok_or_else(|| "nothing".into())
+    }
+}
+
+impl<T, E: std::fmt::Display> Outcome for Result<T, E> {
+    type Value = T;
+    fn settle(self) -> Result<T, String> {
+        self.map_err(|error| error.to_string())
+    }
+}
+
+/// Tries until an attempt settles, and panics with `what` and the last thing seen if none does `within` the time.
+pub async fn eventually<O: Outcome>(within: Duration, what: &str, mut attempt: impl AsyncFnMut() -> O) -> O::Value {
+    let started = Instant::now();
+    let mut last = "no attempt ended".to_owned();
+    while let Some(left) = within.checked_sub(started.elapsed()) {
+        match tokio::time::timeout(left, attempt()).await.map(O::settle) {
+            Ok(Ok(value)) => return value,
+            Ok(Err(seen)) => last = seen,
+            Err(_) => break,
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not within {within:?}: {what}; last seen: {last}");
+}
+
+/// Tries all the time `during` the time, and panics with `what` and what was seen as soon as an attempt doesn't settle.
+pub async fn holds<O: Outcome>(during: Duration, what: &str, mut attempt: impl AsyncFnMut() -> O) {
+    let started = Instant::now();
+    while started.elapsed() < during {
+        if let Err(seen) = attempt().await.settle() {
+            panic!("no longer after {:?}: {what}; seen: {seen}", started.elapsed());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Ends a future that takes too long, with words.
+pub async fn deadline<T>(within: Duration, what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(within, work).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} took longer than {within:?}"),
+    }
+}
+
+/// The last lines of a file, for an error message.
+pub fn tail(path: &Path, lines: usize) -> String {
+    let text = std::fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// A new empty folder in the bottle's own tmpfs: it is gone when the bottle is.
+pub fn folder(prefix: &str) -> PathBuf {
+    static TAKEN: Mutex<u32> = Mutex::new(0);
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    *taken += 1;
+    let path = bottle::scratch().join(format!("{prefix}-{}", *taken));
+    std::fs::create_dir_all(&path).expect("a folder in the bottle");
+    path
+}

@@ -1,0 +1,217 @@
+//! A TCP proxy in front of an API server that makes its failures: refused, hanging, cut off, or answering with an error.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use super::{ControlPlane, addresses, runtime};
+
+#[derive(Clone)]
+enum Fault {
+    None,
+    /// Connections are refused, and open ones closed.
+    Refuse,
+    /// Connections are accepted, open ones stay open, and nothing passes.
+    Hang,
+    /// Connections are cut once; those that come after pass.
+    Cut,
+    /// Every request gets this status, with `Retry-After: 1`; open connections are closed.
+    Answer(u16),
+}
+
+/// Runs until it is dropped.
+pub struct ApiProxy<'a> {
+    plane: &'a ControlPlane,
+    address: SocketAddr,
+    fault: watch::Sender<Fault>,
+    task: JoinHandle<()>,
+}
+
+impl<'a> ApiProxy<'a> {
+    pub async fn start(plane: &'a ControlPlane) -> ApiProxy<'a> {
+        let address = SocketAddr::from(([127, 0, 0, 1], addresses::port()));
+        let (fault, faults) = watch::channel(Fault::None);
+        let proxy =
+            Proxy { address, upstream: plane.api_address(), tls: plane.server_identity().server_config(), faults };
+        let listener = proxy.listen();
+        let task = runtime().spawn(proxy.run(listener));
+        ApiProxy { plane, address, fault, task }
+    }
+
+    /// A kubeconfig with all rights that goes through this proxy.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.plane.kubeconfig_at_url(&self.url())
+    }
+
+    /// A kubeconfig with a token that goes through this proxy.
+    pub fn kubeconfig_for_token(&self, token: &str) -> PathBuf {
+        self.plane.kubeconfig_at(&self.url(), token)
+    }
+
+    /// Refuses connections, and closes the open ones.
+    pub async fn refuse(&self) {
+        self.fault.send_replace(Fault::Refuse);
+        super::eventually(std::time::Duration::from_secs(5), "the proxy refuses", async || {
+            TcpStream::connect(self.address).await.is_err()
+        })
+        .await;
+    }
+
+    /// Accepts connections and passes nothing, on the open ones neither.
+    pub fn hang(&self) {
+        self.fault.send_replace(Fault::Hang);
+    }
+
+    /// Closes all open connections once.
+    pub fn cut(&self) {
+        self.fault.send_replace(Fault::Cut);
+    }
+
+    /// Answers every request with this HTTP status.
+    pub fn answer(&self, status: u16) {
+        self.fault.send_replace(Fault::Answer(status));
+    }
+
+    /// Passes everything again.
+    pub async fn heal(&self) {
+        self.fault.send_replace(Fault::None);
+        super::eventually(std::time::Duration::from_secs(5), "the proxy accepts", async || {
+            TcpStream::connect(self.address).await
+        })
+        .await;
+    }
+
+    fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+}
+
+impl Drop for ApiProxy<'_> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Proxy {
+    address: SocketAddr,
+    upstream: String,
+    tls: Arc<ServerConfig>,
+    faults: watch::Receiver<Fault>,
+}
+
+impl Proxy {
+    fn listen(&self) -> TcpListener {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("an option of sockets");
+        socket.bind(self.address).expect("a port of our own");
+        socket.listen(128).expect("a bound socket")
+    }
+
+    async fn run(mut self, listener: TcpListener) {
+        let mut listener = Some(listener);
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                changed = self.faults.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let fault = self.faults.borrow_and_update().clone();
+                    if !matches!(fault, Fault::Hang | Fault::None) {
+                        connections.shutdown().await;
+                    }
+                    listener = match fault {
+                        Fault::Refuse => None,
+                        _ => Some(listener.unwrap_or_else(|| self.listen())),
+                    };
+                }
+                accepted = accept(listener.as_ref()) => {
+                    let Ok(client) = accepted else { continue };
+                    connections.spawn(pass(client, self.upstream.clone(), self.tls.clone(), self.faults.clone()));
+                }
+            }
+            while connections.try_join_next().is_some() {}
+        }
+    }
+}
+
+async fn accept(listener: Option<&TcpListener>) -> std::io::Result<TcpStream> {
+    match listener {
+        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+        None => std::future::pending().await,
+    }
+}
+
+/// Serves one connection under whatever fault is in force. How it ends is its client's business.
+async fn pass(client: TcpStream, upstream: String, tls: Arc<ServerConfig>, faults: watch::Receiver<Fault>) {
+    let fault = faults.borrow().clone();
+    match fault {
+        Fault::Answer(status) => {
+            let _ = answer(client, tls, status).await;
+        }
+        Fault::None | Fault::Cut => {
+            let Ok(server) = TcpStream::connect(&upstream).await else {
+                return;
+            };
+            forward(client, server, faults).await;
+        }
+        // A connection made meanwhile stays dead when the proxy heals, as one does that a firewall forgot; only a time-out of the client ends it.
+        Fault::Hang | Fault::Refuse => std::future::pending().await,
+    }
+}
+
+/// Copies both ways until either end closes.
+async fn forward(client: TcpStream, server: TcpStream, faults: watch::Receiver<Fault>) {
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    tokio::select! {
+        _ = pump(from_client, to_server, faults.clone()) => {}
+        _ = pump(from_server, to_client, faults) => {}
+    }
+}
+
+/// Copies one way, and holds back what it has read for as long as the fault is to hang.
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut faults: watch::Receiver<Fault>,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let count = from.read(&mut buffer).await?;
+        // It fails only when the proxy is gone, and this task with it.
+        let _ = faults.wait_for(|fault| !matches!(fault, Fault::Hang)).await;
+        if count == 0 {
+            return Ok(());
+        }
+        to.write_all(&buffer[..count]).await?;
+    }
+}
+
+async fn answer(client: TcpStream, tls: Arc<ServerConfig>, status: u16) -> std::io::Result<()> {
+    let mut stream = TlsAcceptor::from(tls).accept(client).await?;
+    let mut request = Vec::new();
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        if stream.read_buf(&mut request).await? == 0 {
+            return Ok(());
+        }
+    }
+    let body = format!(
+        r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"made by a test","code":{status}}}"#
+    );
+    let head = format!(
+        "HTTP/1.1 {status} Fault\r\ncontent-type: application/json\r\nretry-after: 1\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    stream.shutdown().await
+}

@@ -1,0 +1,42 @@
+//! Builds the binaries that the bottle needs, once and before it is entered, and says where each is.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Runs the build script, whose cache makes the second run take no time. Returns the environment that it prints as `NAME=VALUE` lines.
+pub fn build() -> Result<Vec<(String, String)>, String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/control-plane/build.sh");
+    let output = Command::new(&script)
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("{}: {error}", script.display()))?;
+    if !output.status.success() {
+        return Err("the control plane could not be built; the lines above say why".into());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect())
+}
+
+/// A binary of the control plane.
+pub fn kubernetes(name: &str) -> PathBuf {
+    folder_in("KUBEBUILDER_ASSETS").join(name)
+}
+
+/// The server that speaks MongoDB's protocol: `ferretdb HOST:PORT DIRECTORY`.
+pub fn ferretdb() -> PathBuf {
+    folder_in("EXTERNAL_ENDPOINTS_STAND_INS").join("ferretdb")
+}
+
+/// MongoDB's shell, where npm could install it.
+pub fn mongosh() -> Option<PathBuf> {
+    let path = folder_in("EXTERNAL_ENDPOINTS_STAND_INS").join("node_modules/.bin/mongosh");
+    path.exists().then_some(path)
+}
+
+fn folder_in(variable: &str) -> PathBuf {
+    env::var_os(variable).unwrap_or_else(|| panic!("{variable} is set inside the bottle")).into()
+}

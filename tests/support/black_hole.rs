@@ -1,0 +1,36 @@
+//! Black holes: addresses to and from which every packet vanishes, as from a machine that lost its power.
+
+use std::net::IpAddr;
+use std::process::Command;
+
+use super::bottle::run;
+
+/// A table of our own, beside kube-proxy's. Packets are dropped on their way in, so that the sender sees silence and not an error.
+pub const TABLE: &str = "
+table inet bottle {
+    set black_holes4 { type ipv4_addr; }
+    set black_holes6 { type ipv6_addr; }
+    chain input {
+        type filter hook input priority -10; policy accept;
+        ip daddr @black_holes4 drop
+        ip saddr @black_holes4 drop
+        ip6 daddr @black_holes6 drop
+        ip6 saddr @black_holes6 drop
+    }
+}
+";
+
+pub fn add(ip: IpAddr) {
+    change("add", ip);
+}
+
+pub fn remove(ip: IpAddr) {
+    change("delete", ip);
+}
+
+fn change(verb: &str, ip: IpAddr) {
+    let family = if ip.is_ipv4() { 4 } else { 6 };
+    let line = format!("{verb} element inet bottle black_holes{family} {{ {ip} }}\n");
+    run(Command::new("nft").args(["-f", "-"]), &line)
+        .unwrap_or_else(|problem| panic!("{verb} black hole {ip}: {problem}"));
+}

@@ -1,0 +1,227 @@
+//! The bottle: an unprivileged network, process and mount namespace that holds a whole cluster, and takes all of it along when it ends.
+//!
+//! A program that calls [`enter`] becomes a chain of four processes:
+//!
+//! ```text
+//! outside        builds the binaries, waits; whatever ends it, ends the rest
+//!   unshare      ends with `outside` (parent-death signal)
+//!     init       process 1 of the bottle: sets up the network, reaps orphans
+//!       inside   the program itself; when it ends, the kernel ends every process of the bottle
+//! ```
+//!
+//! So nothing in the bottle needs to clean up after itself: not after a panic, not after Ctrl-C, not after SIGKILL.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio, exit};
+
+use nix::errno::Errno;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::binaries::build;
+
+/// How far inside a process is; unset outside.
+pub const STAGE: &str = "EXTERNAL_ENDPOINTS_BOTTLE";
+
+/// The node's addresses, on a bridge with carrier.
+pub const NODE_IP: &str = "192.0.2.1";
+pub const NODE_IP6: &str = "2001:db8::1";
+
+const UNSHARE: [&str; 8] =
+    ["--user", "--map-root-user", "--net", "--mount", "--fork", "--pid", "--kill-child", "--mount-proc"];
+
+/// Returns only inside the bottle; outside, it runs this very program again in a new bottle and exits as that does.
+/// Call it first in `main`, before any thread is started.
+pub fn enter() {
+    match env::var(STAGE).as_deref() {
+        Ok("inside") => {}
+        Ok("init") => exit(init()),
+        _ => exit(outside()),
+    }
+}
+
+/// A folder on the bottle's own tmpfs.
+pub fn scratch() -> PathBuf {
+    assert!(env::var(STAGE).as_deref() == Ok("inside"), "only inside the bottle");
+    scratch_mount_point()
+}
+
+/// A command that runs as an ordinary user of the bottle, for programs that refuse to run as root.
+pub fn as_ordinary_user(program: impl AsRef<Path>) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-user=1000", "--map-group=1000", "--"]).arg(program.as_ref());
+    command
+}
+
+fn scratch_mount_point() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("bottle")
+}
+
+fn outside() -> i32 {
+    let mut path = env::var_os("PATH").unwrap_or_default();
+    // Where Debian has `ip` and `nft`, which is not in an ordinary user's PATH.
+    path.push(OsString::from(":/usr/sbin:/sbin"));
+    if let Err(problem) = preflight(&path).and_then(|()| {
+        fs::create_dir_all(scratch_mount_point())
+            .map_err(|error| format!("{}: {error}", scratch_mount_point().display()))
+    }) {
+        eprintln!("error: {problem}");
+        return 1;
+    }
+    // Nothing in the bottle reaches the internet, so what has to be built is built now.
+    let binaries = match build() {
+        Ok(binaries) => binaries,
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            return 1;
+        }
+    };
+
+    // Ctrl-C reaches the whole terminal group. The program inside decides what it means; this process stays to pass on how that ended.
+    // SAFETY: no handler runs; the signal is ignored.
+    unsafe { signal(Signal::SIGINT, SigHandler::SigIgn) }.expect("SIGINT can be ignored");
+    let mut command = Command::new("unshare");
+    command
+        .args(UNSHARE)
+        .arg("--")
+        .arg(env::current_exe().expect("the path of this program"))
+        .args(env::args_os().skip(1))
+        .envs(binaries)
+        .env("PATH", path)
+        .env(STAGE, "init");
+    // SAFETY: both calls are async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            signal(Signal::SIGINT, SigHandler::SigDfl)?;
+            set_pdeathsig(Signal::SIGKILL)?;
+            Ok(())
+        });
+    }
+    match command.status() {
+        Ok(status) => status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+        Err(error) => {
+            eprintln!("error: unshare: {error}");
+            1
+        }
+    }
+}
+
+/// Finds out what is missing while it can still be said in one line.
+fn preflight(path: &OsString) -> Result<(), String> {
+    for (tool, package) in [("unshare", "util-linux"), ("mount", "mount"), ("ip", "iproute2"), ("nft", "nftables")] {
+        if !env::split_paths(path).any(|folder| folder.join(tool).is_file()) {
+            return Err(format!(
+                "`{tool}` is not installed; it is in Debian's package {package} (`make setup` installs all that is needed)"
+            ));
+        }
+    }
+    let tried = Command::new("unshare")
+        .args(UNSHARE)
+        .args(["--", "true"])
+        .env("PATH", path)
+        .output()
+        .map_err(|error| format!("unshare: {error}"))?;
+    if tried.status.success() {
+        return Ok(());
+    }
+    Err(format!(
+        "this machine doesn't let you make a user namespace, in which the cluster would run: {}\n\
+         On Debian: sysctl kernel.unprivileged_userns_clone=1; on Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0; \
+         in Docker: run the container with --privileged.",
+        String::from_utf8_lossy(&tried.stderr).trim()
+    ))
+}
+
+/// Process 1 of the bottle. It gets every orphan, so it reaps them all; the kernel ignores signals to it that it has no handler for.
+fn init() -> i32 {
+    if let Err(problem) = set_up() {
+        eprintln!("error: setting up the bottle: {problem}");
+        return 1;
+    }
+    let program = Command::new(env::current_exe().expect("the path of this program"))
+        .args(env::args_os().skip(1))
+        .env(STAGE, "inside")
+        .env("TMPDIR", scratch_mount_point())
+        .spawn();
+    let program = match program {
+        Ok(child) => Pid::from_raw(child.id().cast_signed()),
+        Err(error) => {
+            eprintln!("error: starting the program in the bottle: {error}");
+            return 1;
+        }
+    };
+    loop {
+        match waitpid(None, None) {
+            Ok(WaitStatus::Exited(pid, code)) if pid == program => return code,
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => {
+                return 128 + signal as i32;
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return 1,
+        }
+    }
+}
+
+fn set_up() -> Result<(), String> {
+    run(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=0755", "bottle"]).arg(scratch_mount_point()), "")?;
+    // Whole networks are local by a route and not by addresses, so a server may bind what no interface has.
+    for family in ["ipv4", "ipv6"] {
+        let knob = format!("/proc/sys/net/{family}/ip_nonlocal_bind");
+        fs::write(&knob, "1").map_err(|error| format!("{knob}: {error}"))?;
+    }
+    // A bridge has carrier only with a port that has.
+    run(
+        Command::new("ip").args(["-4", "-batch", "-"]),
+        &format!(
+            "link set lo up
+             link add bottle0 type bridge
+             link add veth0 type veth peer name veth1
+             link set veth0 master bottle0
+             link set veth0 up
+             link set veth1 up
+             link set bottle0 up
+             addr add {NODE_IP}/24 dev bottle0
+             route add default dev bottle0
+             route add local 198.51.100.0/24 dev lo
+             route add local 203.0.113.0/24 dev lo
+             route add local 198.18.0.0/15 dev lo
+            "
+        ),
+    )?;
+    run(
+        Command::new("ip").args(["-6", "-batch", "-"]),
+        &format!(
+            "addr add {NODE_IP6}/64 dev bottle0 nodad
+             route add default dev bottle0
+             route add local 2001:db8:1::/64 dev lo
+            "
+        ),
+    )?;
+    run(Command::new("nft").args(["-f", "-"]), super::black_hole::TABLE)
+}
+
+/// Runs one command with an input, and gives its error output if it fails.
+pub fn run(command: &mut Command, input: &str) -> Result<(), String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let failed = |what: String| format!("{name}: {}", what.trim());
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(error.to_string()))?;
+    // A program that fails early reads nothing; its own error says more than the broken pipe.
+    let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+    let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()))
+}

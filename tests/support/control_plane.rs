@@ -1,0 +1,399 @@
+//! A real control plane: etcd, kube-apiserver with RBAC, kube-controller-manager and, if asked for, kube-proxy in nftables mode.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::bottle::{NODE_IP, NODE_IP6};
+use super::namespace::Namespace;
+use super::pki::{Authority, Identity, Validity, signing_key};
+use super::process::Process;
+use super::{addresses, binaries, blocking, folder};
+
+const ADMIN: &str = "admin-token";
+const CONTROLLERS: &str = "controllers-token";
+const PROXY: &str = "proxy-token";
+/// A user whom the API knows, and to whom nothing is allowed.
+pub const STRANGER: &str = "stranger-token";
+
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Route ClusterIPs. Only one control plane of a bottle can.
+    pub proxy: bool,
+}
+
+pub struct ControlPlane {
+    pub api_url: String,
+    api_port: u16,
+    etcd_url: String,
+    proxy_health: Option<String>,
+    folder: PathBuf,
+    authority: Authority,
+    client: kube::Client,
+    api: Mutex<Option<Process>>,
+    others: Mutex<Vec<Process>>,
+}
+
+/// The control plane that all trials of a run share, with kube-proxy. `main` starts it before the first trial.
+pub fn shared() -> &'static ControlPlane {
+    SHARED.get().expect("main started the control plane")
+}
+
+static SHARED: OnceLock<ControlPlane> = OnceLock::new();
+
+pub async fn start_shared() {
+    let plane = ControlPlane::start(Options { proxy: true }).await;
+    assert!(SHARED.set(plane).is_ok(), "started twice");
+}
+
+impl ControlPlane {
+    pub async fn start(options: Options) -> ControlPlane {
+        let folder = folder("control-plane");
+        let authority = Authority::new("external-endpoints tests");
+        write_credentials(&folder, &authority);
+        let api_port = addresses::port();
+        let api_url = format!("https://127.0.0.1:{api_port}");
+        let ca = folder.join("ca.crt");
+        let kubeconfig = write_kubeconfig(&folder.join("admin.kubeconfig"), &api_url, &ca, ADMIN);
+        let (etcd, etcd_url) = start_etcd(&folder);
+        let plane = ControlPlane {
+            client: client_of(&kubeconfig).await,
+            api_url,
+            api_port,
+            etcd_url,
+            proxy_health: options.proxy.then(|| format!("127.0.0.1:{}", addresses::port())),
+            folder,
+            authority,
+            api: Mutex::new(None),
+            others: Mutex::new(vec![etcd]),
+        };
+        plane.start_api().await;
+        plane.start_controllers();
+        if let Some(health) = &plane.proxy_health {
+            plane.start_proxy(health).await;
+        }
+        plane
+    }
+
+    /// A client with all rights.
+    pub fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
+    /// A new client that sends this token.
+    pub async fn client_with_token(&self, token: &str) -> kube::Client {
+        client_of(&self.kubeconfig_for_token(token)).await
+    }
+
+    /// A kubeconfig with all rights.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("admin.kubeconfig")
+    }
+
+    pub fn kubeconfig_for_token(&self, token: &str) -> PathBuf {
+        self.kubeconfig_at(&self.api_url, token)
+    }
+
+    /// A kubeconfig with all rights that finds the API at another URL, such as that of a proxy.
+    pub fn kubeconfig_at_url(&self, url: &str) -> PathBuf {
+        self.kubeconfig_at(url, ADMIN)
+    }
+
+    /// A kubeconfig for a token that finds the API at another URL.
+    pub fn kubeconfig_at(&self, url: &str, token: &str) -> PathBuf {
+        static WRITTEN: AtomicU32 = AtomicU32::new(0);
+        let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+        let path = self.folder.join(format!("user-{number}.kubeconfig"));
+        write_kubeconfig(&path, url, &self.ca(), token)
+    }
+
+    /// The certificate of the authority that signed the API server's, a file.
+    pub fn ca(&self) -> PathBuf {
+        self.folder.join("ca.crt")
+    }
+
+    /// A certificate that clients of this API server trust, for whoever stands in front of it.
+    pub fn server_identity(&self) -> Identity {
+        server_identity(&self.authority)
+    }
+
+    /// `HOST:PORT` of the API server.
+    pub fn api_address(&self) -> String {
+        format!("127.0.0.1:{}", self.api_port)
+    }
+
+    /// A new Kubernetes namespace. Its name begins with the prefix.
+    pub async fn namespace(&self, prefix: &str) -> Namespace {
+        Namespace::create(self.client(), prefix).await
+    }
+
+    /// Runs kubectl with all rights.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(binaries::kubernetes("kubectl"));
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments);
+        blocking(move || command.output().expect("kubectl runs")).await
+    }
+
+    /// Ends the API server at once; what it stored stays.
+    pub async fn kill_api(&self) {
+        let api = self.lock_api().take().expect("the API server runs");
+        blocking(move || drop(api)).await;
+    }
+
+    /// Starts the API server on the same port and storage, and waits until it is ready.
+    pub async fn start_api(&self) {
+        let process = self.spawn_api();
+        let before = self.lock_api().replace(process);
+        assert!(before.is_none(), "the API server runs already");
+        let ready = format!("{}/readyz", self.api_url);
+        self.wait_ready("kube-apiserver", &ready).await;
+    }
+
+    /// Stops the API server without closing anything: connections stay open and nothing answers.
+    pub fn pause_api(&self) {
+        self.signal_api(Signal::SIGSTOP);
+    }
+
+    pub fn resume_api(&self) {
+        self.signal_api(Signal::SIGCONT);
+    }
+
+    /// The process numbers of everything that runs.
+    pub fn pids(&self) -> Vec<u32> {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let api = self.lock_api();
+        others.iter().chain(api.iter()).map(Process::pid).collect()
+    }
+
+    fn signal_api(&self, signal: Signal) {
+        let api = self.lock_api();
+        api.as_ref().expect("the API server runs").signal(signal);
+    }
+
+    fn lock_api(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
+        self.api.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spawn_api(&self) -> Process {
+        let mut command = Command::new(binaries::kubernetes("kube-apiserver"));
+        let file = |flag: &str, name: &str| format!("--{flag}={}", self.folder.join(name).display());
+        command
+            .args([
+                "--bind-address=127.0.0.1".to_owned(),
+                format!("--advertise-address={NODE_IP}"),
+                format!("--secure-port={}", self.api_port),
+                format!("--etcd-servers={}", self.etcd_url),
+                file("tls-cert-file", "api.crt"),
+                file("tls-private-key-file", "api.key"),
+                file("token-auth-file", "tokens.csv"),
+                file("service-account-key-file", "accounts.pub"),
+                file("service-account-signing-key-file", "accounts.key"),
+                file("cert-dir", "certificates"),
+            ])
+            .args([
+                "--authorization-mode=RBAC",
+                "--service-account-issuer=https://kubernetes.default.svc",
+                "--service-cluster-ip-range=10.0.0.0/16,fd00:10::/112",
+            ]);
+        Process::start("kube-apiserver", command, &self.log("kube-apiserver"))
+    }
+
+    fn start_controllers(&self) {
+        let mut command = Command::new(binaries::kubernetes("kube-controller-manager"));
+        command
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig_for_token(CONTROLLERS))
+            .args([
+                "--use-service-account-credentials",
+                "--leader-elect=false",
+                "--secure-port=0",
+                // Only what Services need, and what turns an applied Deployment into Pods that admission looks at.
+                "--controllers=endpoints-controller,endpointslice-controller,endpointslice-mirroring-controller,\
+                 garbage-collector-controller,namespace-controller,serviceaccount-controller,\
+                 deployment-controller,replicaset-controller",
+            ])
+            .arg(format!("--service-account-private-key-file={}", self.folder.join("accounts.key").display()));
+        let name = "kube-controller-manager";
+        self.keep(Process::start(name, command, &self.log(name)));
+    }
+
+    async fn start_proxy(&self, health: &str) {
+        self.create_node().await;
+        let mut command = Command::new(binaries::kubernetes("kube-proxy"));
+        command
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig_for_token(PROXY))
+            .args([
+                "--proxy-mode=nftables",
+                "--hostname-override=node1",
+                // Knobs of the whole machine, which the bottle can't turn.
+                "--conntrack-max-per-core=0",
+                "--conntrack-tcp-timeout-established=0",
+                "--conntrack-tcp-timeout-close-wait=0",
+            ])
+            .arg(format!("--healthz-bind-address={health}"))
+            .arg(format!("--metrics-bind-address=127.0.0.1:{}", addresses::port()));
+        self.keep(Process::start("kube-proxy", command, &self.log("kube-proxy")));
+        self.wait_ready("kube-proxy", &format!("http://{health}/healthz")).await;
+    }
+
+    /// kube-proxy asks for its Node's addresses.
+    async fn create_node(&self) {
+        let nodes: Api<Node> = Api::all(self.client());
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1"}});
+        let addresses = json!({"status": {"addresses": [
+            {"type": "InternalIP", "address": NODE_IP},
+            {"type": "InternalIP", "address": NODE_IP6},
+        ]}});
+        let apply = PatchParams::apply("tests").force();
+        nodes.patch("node1", &apply, &Patch::Apply(&node)).await.expect("a Node");
+        nodes
+            .patch_status("node1", &PatchParams::default(), &Patch::Merge(&addresses))
+            .await
+            .expect("the Node's addresses");
+    }
+
+    fn keep(&self, process: Process) {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.push(process);
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.log"))
+    }
+
+    /// Waits until a health URL answers 200. Panics with the ends of all logs if it doesn't, or if a process has ended.
+    async fn wait_ready(&self, what: &str, url: &str) {
+        let http = self.http();
+        let started = Instant::now();
+        loop {
+            let answer = http.get(url).bearer_auth(ADMIN).send().await;
+            let seen = match answer {
+                Ok(answer) if answer.status().is_success() => return,
+                Ok(answer) => answer.status().to_string(),
+                Err(error) => error.to_string(),
+            };
+            let ended = self.first_ended();
+            if ended.is_some() || started.elapsed() > READY_WITHIN {
+                let why = ended.unwrap_or(format!("not ready within {READY_WITHIN:?}: {seen}"));
+                panic!("{what} doesn't start: {why}\n{}", self.log_tails());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn http(&self) -> reqwest::Client {
+        let ca = reqwest::Certificate::from_pem(self.authority.certificate().as_bytes());
+        reqwest::Client::builder()
+            .tls_certs_only([ca.expect("our own certificate")])
+            .no_proxy()
+            .timeout(Duration::from_secs(5))
+            .build()
+            .expect("an HTTP client")
+    }
+
+    fn first_ended(&self) -> Option<String> {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut api = self.lock_api();
+        others.iter_mut().chain(api.iter_mut()).find_map(|process| {
+            let status = process.exited()?;
+            Some(format!("{} ended with {status}", process.name))
+        })
+    }
+
+    fn log_tails(&self) -> String {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let api = self.lock_api();
+        let tails: Vec<_> = others.iter().chain(api.iter()).map(Process::log_tail).collect();
+        tails.join("\n")
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log_tails());
+        }
+        *self.lock_api() = None;
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        // Its storage is memory.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn write_credentials(folder: &Path, authority: &Authority) {
+    let server = server_identity(authority);
+    let (private, public) = signing_key();
+    let tokens = format!(
+        "{ADMIN},admin,1,\"system:masters\"\n\
+         {CONTROLLERS},system:kube-controller-manager,2\n\
+         {PROXY},system:kube-proxy,3\n\
+         {STRANGER},stranger,4\n"
+    );
+    for (name, text) in [
+        ("ca.crt", authority.certificate()),
+        ("api.crt", &server.certificate),
+        ("api.key", &server.key),
+        ("accounts.key", &private),
+        ("accounts.pub", &public),
+        ("tokens.csv", &tokens),
+    ] {
+        fs::write(folder.join(name), text).expect("a file in the bottle");
+    }
+}
+
+fn server_identity(authority: &Authority) -> Identity {
+    let names = ["127.0.0.1", NODE_IP, "localhost", "kubernetes.default.svc"];
+    authority.issue(&names, Validity::Now)
+}
+
+fn start_etcd(folder: &Path) -> (Process, String) {
+    let url = || format!("http://127.0.0.1:{}", addresses::port());
+    let (clients, peers) = (url(), url());
+    let mut command = Command::new(binaries::kubernetes("etcd"));
+    command.args([
+        "--name=etcd".to_owned(),
+        // The bottle's storage is memory; nothing in it outlives a crash anyway.
+        "--unsafe-no-fsync".to_owned(),
+        "--log-level=warn".to_owned(),
+        format!("--data-dir={}", folder.join("etcd").display()),
+        format!("--listen-client-urls={clients}"),
+        format!("--advertise-client-urls={clients}"),
+        format!("--listen-peer-urls={peers}"),
+        format!("--initial-advertise-peer-urls={peers}"),
+        format!("--initial-cluster=etcd={peers}"),
+    ]);
+    (Process::start("etcd", command, &folder.join("etcd.log")), clients)
+}
+
+fn write_kubeconfig(path: &Path, url: &str, ca: &Path, token: &str) -> PathBuf {
+    let kubeconfig = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "bottle", "cluster": {"server": url, "certificate-authority": ca}}],
+        "users": [{"name": "user", "user": {"token": token}}],
+        "contexts": [{"name": "bottle", "context": {"cluster": "bottle", "user": "user", "namespace": "default"}}],
+        "current-context": "bottle",
+    });
+    fs::write(path, kubeconfig.to_string()).expect("a file in the bottle");
+    path.to_owned()
+}
+
+async fn client_of(kubeconfig: &Path) -> kube::Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("our own kubeconfig");
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .expect("our own kubeconfig");
+    kube::Client::try_from(config).expect("a client")
+}

@@ -1,0 +1,205 @@
+//! The real daemon as a child process, with its log, its status and its metrics within reach.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::process::kill_group;
+use super::{eventually, folder};
+
+/// The daemon's own program.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_external-endpoints");
+
+/// Runs until it is dropped; then it is killed, and the end of its log is shown if the trial panics.
+pub struct Daemon {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    config: PathBuf,
+    http: reqwest::Client,
+    admin: Option<SocketAddr>,
+}
+
+impl Daemon {
+    /// Starts the daemon and waits until its admin port listens.
+    pub async fn start(config: &str, kubeconfig: &Path, extra: &[&str]) -> Daemon {
+        let mut daemon = Daemon::spawn(config, Some(kubeconfig), extra);
+        let address = eventually(Duration::from_secs(30), "the daemon's admin port listens", async || {
+            if let Some(status) = daemon.exited() {
+                return Some(Err(status));
+            }
+            daemon.admin_address().map(Ok)
+        })
+        .await;
+        match address {
+            Ok(address) => daemon.admin = Some(address),
+            Err(status) => panic!("the daemon ended at its start: {status}"),
+        }
+        daemon
+    }
+
+    /// Starts the daemon, for one that may refuse to run. Without a kubeconfig it finds no cluster.
+    pub fn spawn(config: &str, kubeconfig: Option<&Path>, extra: &[&str]) -> Daemon {
+        let folder = folder("daemon");
+        let path = folder.join("config.yaml");
+        fs::write(&path, config).expect("a file in the bottle");
+        let mut command = Command::new(PROGRAM);
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(&path)
+            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(extra)
+            .env("KUBECONFIG", kubeconfig.unwrap_or(&folder.join("none")))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let mut child = command.spawn().expect("the daemon's program");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        collect(child.stdout.take().expect("a pipe"), lines.clone());
+        collect(child.stderr.take().expect("a pipe"), lines.clone());
+        Daemon {
+            child,
+            lines,
+            config: path,
+            http: reqwest::Client::builder()
+                .no_proxy()
+                .timeout(Duration::from_secs(10))
+                .build()
+                .expect("an HTTP client"),
+            admin: None,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its config file, for a test that changes it.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Status and body of a path of its admin port.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let admin = self.admin.expect("a daemon that was started");
+        let answer = self.http.get(format!("http://{admin}{path}")).send().await;
+        let answer = answer.unwrap_or_else(|error| panic!("GET {path}: {error}"));
+        let status = answer.status().as_u16();
+        (status, answer.text().await.expect("a body"))
+    }
+
+    /// What `/api/v1/status` says.
+    pub async fn status(&self) -> Value {
+        let (status, body) = self.get("/api/v1/status").await;
+        assert_eq!(status, 200, "/api/v1/status: {body}");
+        serde_json::from_str(&body).expect("a status in JSON")
+    }
+
+    pub async fn metrics(&self) -> String {
+        let (status, body) = self.get("/metrics").await;
+        assert_eq!(status, 200, "/metrics: {body}");
+        body
+    }
+
+    /// The sum of all series of a metric that have these labels; none if there is no such series.
+    pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        metric_in(&self.metrics().await, name, labels)
+    }
+
+    /// Everything that it has logged so far and that is JSON.
+    pub fn logs(&self) -> Vec<Value> {
+        let lines = lock(&self.lines);
+        lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Everything that it has written so far, as it is.
+    pub fn lines(&self) -> Vec<String> {
+        lock(&self.lines).clone()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("the daemon runs");
+    }
+
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("our own child can be waited for")
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn wait(&mut self) -> ExitStatus {
+        eventually(Duration::from_secs(30), "the daemon ends", async || self.exited()).await
+    }
+
+    /// Asks it to end, and says how it did and how long it took.
+    pub async fn terminate(&mut self) -> (ExitStatus, Duration) {
+        let asked = Instant::now();
+        self.signal(Signal::SIGTERM);
+        (self.wait().await, asked.elapsed())
+    }
+
+    /// Ends it at once, with all that it started.
+    pub fn kill(&mut self) {
+        kill_group(&mut self.child);
+    }
+
+    fn admin_address(&self) -> Option<SocketAddr> {
+        let logs = self.logs();
+        let line = logs.iter().find(|line| field(line, "message") == Some("admin listening"))?;
+        field(line, "address")?.parse().ok()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let lines = self.lines();
+            let last = &lines[lines.len().saturating_sub(60)..];
+            eprintln!("--- the daemon's log ends with\n{}", last.join("\n"));
+        }
+    }
+}
+
+/// A field of a JSON log line, wherever the format keeps it.
+pub fn field<'a>(line: &'a Value, name: &str) -> Option<&'a str> {
+    line.get(name).or_else(|| line.get("fields")?.get(name))?.as_str()
+}
+
+/// The sum of all series of a metric that have these labels, in a text of the exposition format.
+pub fn metric_in(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let wanted: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+    let values = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let (labels, value) = match rest.strip_prefix('{') {
+            Some(rest) => rest.rsplit_once("} ")?,
+            None => ("", rest.strip_prefix(' ')?),
+        };
+        let has = |wanted: &String| {
+            labels.split("\",").any(|label| label.trim_end_matches('"') == wanted.trim_end_matches('"'))
+        };
+        wanted.iter().all(has).then(|| value.trim().parse::<f64>().ok()).flatten()
+    });
+    values.reduce(|sum, value| sum + value)
+}
+
+fn collect(output: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            lock(&lines).push(String::from_utf8_lossy(&line).into_owned());
+        }
+    });
+}
+
+fn lock(lines: &Mutex<Vec<String>>) -> std::sync::MutexGuard<'_, Vec<String>> {
+    lines.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,207 @@
+//! A database that a test can break: a TCP server that says who it is, stops, falls into a black hole, or is hostile.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use super::{black_hole, blocking, runtime};
+
+/// How a database treats those who connect.
+#[derive(Clone, Default)]
+pub enum Manner {
+    /// Says its IP as a line, then waits until the client closes.
+    #[default]
+    Greets,
+    /// Answers every HTTP request with this status and body.
+    Http(u16, String),
+    /// As `Http(200, "ok")`, over TLS with this certificate.
+    Https(Arc<ServerConfig>),
+    /// Accepts and says nothing.
+    Silent,
+    /// Begins an HTTP answer and sends a byte of it each second, without an end.
+    Drip,
+    /// Accepts and resets.
+    Reset,
+    /// Answers HTTP with a body that never ends, as fast as it is read.
+    Endless,
+    /// Says bytes that are no protocol, and closes.
+    Garbage,
+}
+
+/// Runs until it is dropped.
+pub struct Database {
+    pub ip: IpAddr,
+    pub port: u16,
+    manner: Manner,
+    accepts: Arc<Mutex<Accepts>>,
+    server: Option<JoinHandle<()>>,
+    in_black_hole: bool,
+}
+
+#[derive(Default)]
+struct Accepts {
+    count: u64,
+    last: Option<Instant>,
+}
+
+impl Database {
+    pub async fn start(ip: IpAddr, port: u16) -> Database {
+        Database::start_with(ip, port, Manner::default()).await
+    }
+
+    pub async fn start_with(ip: IpAddr, port: u16, manner: Manner) -> Database {
+        let mut database = Database { ip, port, manner, accepts: Arc::default(), server: None, in_black_hole: false };
+        database.start_again().await;
+        database
+    }
+
+    /// Ends it as a crash does: open connections are closed, new ones refused.
+    pub async fn stop(&mut self) {
+        let server = self.server.take().expect("the database runs");
+        server.abort();
+        // Its sockets are closed when the task is gone. A cancelled task is all that can come of it.
+        let _ = server.await;
+    }
+
+    pub async fn start_again(&mut self) {
+        assert!(self.server.is_none(), "the database runs already");
+        let address = SocketAddr::from((self.ip, self.port));
+        let listener =
+            TcpListener::bind(address).await.unwrap_or_else(|error| panic!("a database on {address}: {error}"));
+        let greeting = format!("{}\n", self.ip);
+        let served = serve(listener, self.manner.clone(), greeting, self.accepts.clone());
+        self.server = Some(runtime().spawn(served));
+    }
+
+    /// Starts it again with other manners, on the same address.
+    pub async fn change(&mut self, manner: Manner) {
+        self.stop().await;
+        self.manner = manner;
+        self.start_again().await;
+    }
+
+    /// From now on every packet to and from its IP vanishes.
+    pub async fn black_hole(&mut self) {
+        let ip = self.ip;
+        blocking(move || black_hole::add(ip)).await;
+        self.in_black_hole = true;
+    }
+
+    /// Takes it out of the black hole.
+    pub async fn restore(&mut self) {
+        let ip = self.ip;
+        blocking(move || black_hole::remove(ip)).await;
+        self.in_black_hole = false;
+    }
+
+    /// How many connections it has accepted since it was made.
+    pub fn accepted(&self) -> u64 {
+        lock(&self.accepts).count
+    }
+
+    pub fn last_accept(&self) -> Option<Instant> {
+        lock(&self.accepts).last
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Some(server) = &self.server {
+            server.abort();
+        }
+        if self.in_black_hole {
+            black_hole::remove(self.ip);
+        }
+    }
+}
+
+/// Accepts until it is aborted; its connections end with it.
+async fn serve(listener: TcpListener, manner: Manner, greeting: String, accepts: Arc<Mutex<Accepts>>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            // The one who connected is gone already.
+            continue;
+        };
+        {
+            let mut accepts = lock(&accepts);
+            accepts.count += 1;
+            accepts.last = Some(Instant::now());
+        }
+        let (manner, greeting) = (manner.clone(), greeting.clone());
+        // How a connection ends is its client's business.
+        connections.spawn(async move {
+            let _ = converse(stream, manner, &greeting).await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n";
+
+async fn converse(mut stream: TcpStream, manner: Manner, greeting: &str) -> std::io::Result<()> {
+    match manner {
+        Manner::Greets => {
+            stream.write_all(greeting.as_bytes()).await?;
+            until_closed(&mut stream).await
+        }
+        Manner::Http(status, body) => answer_http(stream, status, &body).await,
+        Manner::Https(config) => {
+            let stream = TlsAcceptor::from(config).accept(stream).await?;
+            answer_http(stream, 200, "ok").await
+        }
+        Manner::Silent => until_closed(&mut stream).await,
+        Manner::Drip => {
+            for byte in HEAD.iter().cycle() {
+                stream.write_all(&[*byte]).await?;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Ok(())
+        }
+        Manner::Reset => stream.set_zero_linger(),
+        Manner::Endless => {
+            stream.write_all(HEAD).await?;
+            let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
+            loop {
+                stream.write_all(chunk.as_bytes()).await?;
+            }
+        }
+        Manner::Garbage => {
+            let garbage: Vec<u8> = (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+            stream.write_all(&garbage).await
+        }
+    }
+}
+
+async fn until_closed(stream: &mut TcpStream) -> std::io::Result<()> {
+    let mut buffer = [0; 1024];
+    while stream.read(&mut buffer).await? > 0 {}
+    Ok(())
+}
+
+/// Reads one request's head, answers, and closes.
+async fn answer_http<S>(mut stream: S, status: u16, body: &str) -> std::io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut request = Vec::new();
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        if stream.read_buf(&mut request).await? == 0 {
+            return Ok(());
+        }
+    }
+    let head = format!("HTTP/1.1 {status} Status\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+fn lock(accepts: &Mutex<Accepts>) -> std::sync::MutexGuard<'_, Accepts> {
+    accepts.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,70 @@
+//! A child process with its own process group and a log file, killed whole when it is dropped.
+
+use std::fs::OpenOptions;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::tail;
+
+pub struct Process {
+    pub name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a command whose output is appended to a file.
+    pub fn start(name: &str, mut command: Command, log: &Path) -> Process {
+        let output = || {
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(log)
+                .unwrap_or_else(|error| panic!("{}: {error}", log.display()))
+        };
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output())
+            .stderr(output())
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|error| panic!("starting {name}: {error}"));
+        Process { name: name.to_owned(), child, log: log.to_owned() }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal to the whole group.
+    pub fn signal(&self, signal: Signal) {
+        let group = Pid::from_raw(self.child.id().cast_signed());
+        killpg(group, signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.name));
+    }
+
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("our own child can be waited for")
+    }
+
+    /// The end of its log, under its name.
+    pub fn log_tail(&self) -> String {
+        format!("--- {}\n{}", self.name, tail(&self.log, 25))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        kill_group(&mut self.child);
+    }
+}
+
+/// Ends a process, whatever it started in its group, and the zombie that would remain.
+pub fn kill_group(child: &mut Child) {
+    // The group may be gone already; a child that was not waited for yet keeps its number from being used again.
+    let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+    let _ = child.wait();
+}

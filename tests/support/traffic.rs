@@ -1,0 +1,111 @@
+//! A client that connects to one address all the time, and remembers whom each connection reached.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::runtime;
+
+/// Where a connection went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Arrival {
+    /// At the database that said so itself.
+    Reached(IpAddr),
+    Refused,
+    /// No connection, or no word on it, within a second.
+    NoAnswer,
+    /// The connection broke.
+    Broken,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Connection {
+    pub started: Instant,
+    pub arrival: Arrival,
+}
+
+/// Runs until it is dropped.
+pub struct Traffic {
+    connections: Arc<Mutex<Vec<Connection>>>,
+    task: JoinHandle<()>,
+}
+
+impl Traffic {
+    /// Starts a connection each time the interval has passed, whatever became of those before.
+    pub fn start(ip: IpAddr, port: u16, every: Duration) -> Traffic {
+        let connections = Arc::new(Mutex::new(Vec::new()));
+        let seen = connections.clone();
+        let task = runtime().spawn(async move {
+            let mut ticks = tokio::time::interval(every);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut open = tokio::task::JoinSet::new();
+            loop {
+                ticks.tick().await;
+                let seen = seen.clone();
+                open.spawn(async move {
+                    let started = Instant::now();
+                    let arrival = connect(ip, port).await;
+                    lock(&seen).push(Connection { started, arrival });
+                });
+                while open.try_join_next().is_some() {}
+            }
+        });
+        Traffic { connections, task }
+    }
+
+    /// Every connection that has ended so far.
+    pub fn connections(&self) -> Vec<Connection> {
+        lock(&self.connections).clone()
+    }
+
+    /// How many connections that started after an instant went where.
+    pub fn tally_since(&self, since: Instant) -> BTreeMap<Arrival, u64> {
+        let mut tally = BTreeMap::new();
+        for connection in lock(&self.connections).iter().filter(|connection| connection.started >= since) {
+            *tally.entry(connection.arrival).or_insert(0) += 1;
+        }
+        tally
+    }
+
+    /// When the last connection with this arrival started.
+    pub fn last(&self, arrival: Arrival) -> Option<Instant> {
+        let connections = lock(&self.connections);
+        let of_it = connections.iter().filter(|connection| connection.arrival == arrival);
+        of_it.map(|connection| connection.started).max()
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// One connection, to see where it goes.
+pub async fn connect(ip: IpAddr, port: u16) -> Arrival {
+    tokio::time::timeout(Duration::from_secs(1), try_connect(ip, port)).await.unwrap_or(Arrival::NoAnswer)
+}
+
+async fn try_connect(ip: IpAddr, port: u16) -> Arrival {
+    let stream = match TcpStream::connect(SocketAddr::from((ip, port))).await {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Arrival::Refused,
+        Err(error) if error.kind() == ErrorKind::TimedOut => return Arrival::NoAnswer,
+        Err(_) => return Arrival::Broken,
+    };
+    let mut line = String::new();
+    match BufReader::new(stream).read_line(&mut line).await {
+        Ok(_) => line.trim().parse().map_or(Arrival::Broken, Arrival::Reached),
+        Err(_) => Arrival::Broken,
+    }
+}
+
+fn lock(connections: &Mutex<Vec<Connection>>) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+    connections.lock().unwrap_or_else(PoisonError::into_inner)
+}
