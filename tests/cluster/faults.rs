@@ -69,7 +69,11 @@ async fn the_api_server_is_paused_for_ten_seconds() {
     // The decision that hung may have come through first, but nothing older comes after the newest.
     holds(Duration::from_secs(3), "the newest decision stays", async || {
         let steps = history.steps();
-        if steps.last() == Some(&Some(scene.ips(&[2]))) && steps.len() <= 2 { Ok(()) } else { Err(format!("{steps:?}")) }
+        if steps.last() == Some(&Some(scene.ips(&[2]))) && steps.len() <= 2 {
+            Ok(())
+        } else {
+            Err(format!("{steps:?}"))
+        }
     })
     .await;
 }
@@ -170,7 +174,9 @@ async fn forbidden_names_the_role() {
     let reason = scene.condition(&daemon, "Forbidden").await;
     let namespace = &scene.namespace.name;
     assert!(
-        reason.starts_with(&format!("may not patch endpoints mysql in namespace {namespace}; allow it there with a Role")),
+        reason.starts_with(&format!(
+            "may not patch endpoints mysql in namespace {namespace}; allow it there with a Role"
+        )),
         "{reason}"
     );
     // The very rule that it names is enough.

@@ -36,7 +36,8 @@ async fn cases(folder: &Path, swarm: &Path) -> Vec<Case> {
     let authority = Authority::new("databases");
     let stranger = Authority::new("strangers");
     std::fs::write(folder.join("ca.crt"), authority.certificate()).expect("a file in the bottle");
-    let https = format!("http: {{scheme: https, tls: {{caFile: {}/ca.crt, serverName: db.example}}}}", folder.display());
+    let https =
+        format!("http: {{scheme: https, tls: {{caFile: {}/ca.crt, serverName: db.example}}}}", folder.display());
     let https = https.as_str();
     let with = |identity: crate::support::pki::Identity| Manner::Https(identity.server_config());
     let expired = with(authority.issue(&["db.example"], Validity::Expired));
@@ -68,7 +69,13 @@ async fn cases(folder: &Path, swarm: &Path) -> Vec<Case> {
     black_hole.database.as_mut().expect("a database").black_hole().await;
     cases.push(black_hole);
     let check = format!("exec: {{command: [{}, $(TARGET_IP)]}}", swarm.display());
-    cases.push(Case { service: "exec-swarm", database: None, ip: addresses::take_one(), check, reason: "exec: no exit in 1s" });
+    cases.push(Case {
+        service: "exec-swarm",
+        database: None,
+        ip: addresses::take_one(),
+        check,
+        reason: "exec: no exit in 1s",
+    });
     cases
 }
 
@@ -90,12 +97,16 @@ async fn hostile_databases_delay_nobody() {
     for ip in addresses::take(GOOD) {
         good.push(Database::start(ip, 3306).await);
     }
-    let mut yaml = format!("defaults:\n  namespace: {}\n  check: {{interval: 1s, timeout: 1s}}\ndatabases:\n", namespace.name);
+    let mut yaml =
+        format!("defaults:\n  namespace: {}\n  check: {{interval: 1s, timeout: 1s}}\ndatabases:\n", namespace.name);
     for Case { service, ip, check, .. } in &cases {
         yaml += &format!("- service: {service}\n  port: 3306\n  addresses: [{ip}]\n  check: {{{check}}}\n");
     }
     let ips: Vec<String> = good.iter().map(|database| database.ip.to_string()).collect();
-    yaml += &format!("- service: good\n  port: 3306\n  addresses: [{}]\n  check: {{tcp: {{accept: true}}}}\n", ips.join(", "));
+    yaml += &format!(
+        "- service: good\n  port: 3306\n  addresses: [{}]\n  check: {{tcp: {{accept: true}}}}\n",
+        ips.join(", ")
+    );
     let mut daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
 
     eventually(SOON, "each hostile database is down, and for its reason", async || {
@@ -129,7 +140,8 @@ fn wrong(case: &Case, status: &Value) -> Option<String> {
     let database = databases.iter().find(|database| database["service"] == case.service)?;
     let target = &database["targets"][0];
     let reason = target["reason"].as_str().unwrap_or_default();
-    let as_it_must_be = target["health"] == "down" && target["failures"].as_u64() >= Some(2) && reason.starts_with(case.reason);
+    let as_it_must_be =
+        target["health"] == "down" && target["failures"].as_u64() >= Some(2) && reason.starts_with(case.reason);
     (!as_it_must_be).then(|| format!("{}: {target}", case.service))
 }
 

@@ -88,7 +88,8 @@ async fn the_service_is_deleted_and_created_again() {
     let before = scene.namespace.endpoints("mysql").await.and_then(|endpoints| endpoints.metadata.uid);
     scene.namespace.delete::<Service>("mysql").await;
     scene.condition(&daemon, "WaitingForService").await;
-    eventually(SOON, "Kubernetes deletes the Endpoints", async || scene.namespace.endpoints("mysql").await.is_none()).await;
+    eventually(SOON, "Kubernetes deletes the Endpoints", async || scene.namespace.endpoints("mysql").await.is_none())
+        .await;
     let history = scene.history().await;
     checked(&daemon, 3).await;
     assert_eq!(history.steps(), [], "no Endpoints without a Service");
@@ -97,7 +98,11 @@ async fn the_service_is_deleted_and_created_again() {
     let endpoints = scene.namespace.endpoints("mysql").await.expect("Endpoints");
     assert_ne!(endpoints.metadata.uid, before);
     let subsets = serde_json::to_value(endpoints.subsets).expect("JSON");
-    assert_eq!(subsets[0]["ports"], json!([{"name": "sql", "port": 3306, "protocol": "TCP"}]), "the new Service's name");
+    assert_eq!(
+        subsets[0]["ports"],
+        json!([{"name": "sql", "port": 3306, "protocol": "TCP"}]),
+        "the new Service's name"
+    );
 }
 
 async fn a_missing_service_is_waited_for() {
@@ -203,7 +208,8 @@ async fn another_manager_s_label_is_respected() {
 
 async fn services_that_are_never_ours() {
     let scene = Scene::without_service("never").await;
-    let external = json!({"metadata": {"name": "mysql"}, "spec": {"type": "ExternalName", "externalName": "db.example"}});
+    let external =
+        json!({"metadata": {"name": "mysql"}, "spec": {"type": "ExternalName", "externalName": "db.example"}});
     scene.namespace.create_object::<Service>(external).await;
     let daemon = scene.start().await;
     scene.condition(&daemon, "ServiceIsExternalName").await;
@@ -212,8 +218,9 @@ async fn services_that_are_never_ours() {
 
     let api: Api<Endpoints> = Api::namespaced(shared().client(), "default");
     let before = api.get("kubernetes").await.expect("the API server's own Endpoints");
-    let yaml = config("default", &scene.ips(&[0]).join(", "), "{tcp: {}, interval: 250ms, timeout: 1s}", "  adopt: true\n")
-        .replace("service: mysql", "service: kubernetes");
+    let yaml =
+        config("default", &scene.ips(&[0]).join(", "), "{tcp: {}, interval: 250ms, timeout: 1s}", "  adopt: true\n")
+            .replace("service: mysql", "service: kubernetes");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     scene.condition(&daemon, "ServiceIsKubernetes").await;
     checked(&daemon, 3).await;
@@ -228,7 +235,9 @@ async fn ports_that_do_not_match() {
     let daemon = scene.start().await;
     let reason = scene.condition(&daemon, "PortMismatch").await;
     assert!(
-        reason.starts_with("the database's ports [unnamed (3306/TCP)] do not match the Service's ports [a (1/TCP), b (2/TCP)]"),
+        reason.starts_with(
+            "the database's ports [unnamed (3306/TCP)] do not match the Service's ports [a (1/TCP), b (2/TCP)]"
+        ),
         "{reason}"
     );
     checked(&daemon, 3).await;

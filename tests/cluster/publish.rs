@@ -25,9 +25,7 @@ async fn nothing_is_published_before_each_target_has_a_verdict() {
     let scene = Scene::new("verdicts").await;
     // One address whose check can't be run from here has no verdict, ever.
     let silent = addresses::take_one();
-    let more = format!(
-        "  - address: {silent}\n    check: {{http: {{tls: {{caFile: /nowhere/ca.crt}}}}}}\n",
-    );
+    let more = format!("  - address: {silent}\n    check: {{http: {{tls: {{caFile: /nowhere/ca.crt}}}}}}\n",);
     let yaml = format!(
         "databases:\n- service: mysql\n  namespace: {}\n  port: 3306\n  check: {{http: {{scheme: https}}, interval: 250ms, timeout: 1s}}\n  addresses:\n  - {}\n{more}",
         scene.namespace.name, scene.databases[0].ip
@@ -65,7 +63,10 @@ async fn one_of_three_dies() {
     assert_eq!(version.as_ref(), history.changes().last().map(|change| &change.version));
     let status = database(&daemon.status().await);
     let dead = &status["targets"][1];
-    assert_eq!((&dead["health"], &dead["reason"], &dead["published"]), (&"down".into(), &"connect: refused".into(), &false.into()));
+    assert_eq!(
+        (&dead["health"], &dead["reason"], &dead["published"]),
+        (&"down".into(), &"connect: refused".into(), &false.into())
+    );
 }
 
 async fn all_die_and_return() {
@@ -198,5 +199,6 @@ async fn a_slice_mirrors_the_healthy_ones_only() {
     scene.databases[0].stop().await;
     let mut healthy = scene.ips(&[1, 2]);
     healthy.sort();
-    eventually(SOON, "the slice has the healthy ones", async || scene.namespace.slice_ips("mysql").await == healthy).await;
+    eventually(SOON, "the slice has the healthy ones", async || scene.namespace.slice_ips("mysql").await == healthy)
+        .await;
 }

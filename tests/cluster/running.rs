@@ -8,7 +8,9 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
 use crate::cluster::scene::{SOON, Scene, checked, config, database};
-use crate::support::{ApiProxy, Daemon, Database, Manner, addresses, blocking, eventually, folder, shared, trial::trials};
+use crate::support::{
+    ApiProxy, Daemon, Database, Manner, addresses, blocking, eventually, folder, shared, trial::trials,
+};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -60,7 +62,11 @@ async fn a_dry_run_needs_no_cluster() {
     let says = async |reason: String| {
         eventually(SOON, &reason, async || {
             let database = database(&daemon.status().await);
-            if database["condition"] == "DryRun" && database["reason"] == reason { Ok(()) } else { Err(database.to_string()) }
+            if database["condition"] == "DryRun" && database["reason"] == reason {
+                Ok(())
+            } else {
+                Err(database.to_string())
+            }
         })
         .await;
     };
@@ -101,7 +107,8 @@ async fn promtool_has_nothing_to_say() {
         let page = page.clone();
         move || {
             let mut promtool = Command::new("promtool");
-            let promtool = promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let promtool =
+                promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut child = promtool.spawn().expect("promtool, from Debian's package prometheus");
             child.stdin.take().expect("a pipe").write_all(page.as_bytes()).expect("promtool reads");
             child.wait_with_output().expect("promtool ends")
@@ -114,7 +121,8 @@ async fn promtool_has_nothing_to_say() {
     let ip = scene.databases[0].ip.to_string();
     let of = [("namespace", scene.namespace.name.as_str()), ("service", "mysql")];
     let of_target = [of[0], of[1], ("address", ip.as_str())];
-    let metric = async |name: &str, labels: &[(&str, &str)]| daemon.metric(&format!("external_endpoints_{name}"), labels).await;
+    let metric =
+        async |name: &str, labels: &[(&str, &str)]| daemon.metric(&format!("external_endpoints_{name}"), labels).await;
     assert_eq!(metric("build_info", &[("version", env!("CARGO_PKG_VERSION"))]).await, Some(1.0));
     assert_eq!(metric("config_last_load_successful", &[]).await, Some(1.0));
     assert_eq!(metric("target_healthy", &of_target).await, Some(0.0));

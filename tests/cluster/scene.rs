@@ -151,10 +151,9 @@ impl History {
             let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
                 let change = match event.expect("a watch without errors") {
-                    WatchEvent::Added(endpoints) | WatchEvent::Modified(endpoints) => Change {
-                        version: endpoints.resource_version().unwrap_or_default(),
-                        ips: Some(ips(&endpoints)),
-                    },
+                    WatchEvent::Added(endpoints) | WatchEvent::Modified(endpoints) => {
+                        Change { version: endpoints.resource_version().unwrap_or_default(), ips: Some(ips(&endpoints)) }
+                    }
                     WatchEvent::Deleted(endpoints) => {
                         Change { version: endpoints.resource_version().unwrap_or_default(), ips: None }
                     }
