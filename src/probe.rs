@@ -277,4 +277,43 @@ mod tests {
             Verdict::Inconclusive("files: not read in 2s".into())
         );
     }
+
+    /// Ten thousand of them are held, and at times all at once in flight.
+    #[test]
+    fn a_quiet_try_is_small() {
+        use crate::config::TcpCheck;
+        use crate::health::Thresholds;
+        let tcp = TcpCheck {
+            port: 1,
+            tls: None,
+            send: None,
+            expect: None,
+            accept: false,
+        };
+        let check = Check {
+            kind: CheckKind::Tcp(tcp),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            thresholds: Thresholds {
+                healthy: 1,
+                unhealthy: 1,
+            },
+        };
+        let database = DatabaseId {
+            namespace: "a".into(),
+            service: "b".into(),
+        };
+        let target = Target {
+            database,
+            ip: [127, 0, 0, 1].into(),
+            hostname: None,
+            port: 1,
+        };
+        let prober = Prober::new(Arc::new(check), target);
+        let (held, in_flight) = (size_of_val(&prober), size_of_val(&prober.probe()));
+        assert!(
+            held <= 80 && in_flight <= 640,
+            "{held} and {in_flight} bytes"
+        );
+    }
 }

@@ -20,6 +20,7 @@ use super::group::Group;
 use super::output::{Output, Secrets};
 use super::{Phase, Progress, Step, Target, os_words, value};
 use crate::config::{ExecCheck, Value};
+use crate::health::Verdict;
 
 pub(super) struct Exec {
     command: Vec<String>,
@@ -54,9 +55,7 @@ impl Exec {
         let (env, secrets) = self.read_env().await?;
         progress.enter(Phase::Start);
         let start = self.starter(&env)?;
-        let (group, pipe) = value::blocking(Phase::Start, start)
-            .await?
-            .map_err(|why| Phase::Start.inconclusive(why))?;
+        let (group, pipe) = value::blocking(Phase::Start, start).await??;
         progress.enter(Phase::Exec);
         let (status, output) = watch(group, pipe)
             .await
@@ -90,10 +89,7 @@ impl Exec {
     }
 
     /// What starts the command, to be run where it may block.
-    fn starter(
-        &self,
-        env: &Env,
-    ) -> Step<impl FnOnce() -> Result<(Group, OwnedFd), String> + Send + 'static> {
+    fn starter(&self, env: &Env) -> Step<impl FnOnce() -> Step<(Group, OwnedFd)> + Send + 'static> {
         let value_of = |name: &str| {
             let value = env
                 .iter()
@@ -103,13 +99,14 @@ impl Exec {
         };
         let mut words = self.command.iter().map(|word| expand(word, value_of));
         let (Some(program), Some(written)) = (words.next(), self.command.first().cloned()) else {
-            return Err(Phase::Exec.inconclusive("the command is empty"));
+            return Err(Phase::Start.inconclusive("the command is empty"));
         };
         let arguments: Vec<String> = words.collect();
-        let env: Vec<_> = env.clone();
+        let env = env.clone();
         let directory = self.working_directory.clone();
         Ok(move || {
-            let path = find(&program, &written, directory.as_deref())?;
+            let path = find(&program, &written, directory.as_deref())
+                .map_err(|why| Phase::Start.inconclusive(why))?;
             let mut command = Command::new(&path);
             command.args(arguments).env_clear();
             command.envs(
@@ -166,16 +163,21 @@ fn find(program: &str, written: &str, directory: Option<&Path>) -> Result<PathBu
     Err(unfit.unwrap_or_else(|| format!("command not found: {written}")))
 }
 
-fn unstartable(written: &str, error: &io::Error) -> String {
+/// Whatever keeps a command from starting, it isn't the target.
+fn unstartable(written: &str, error: &io::Error) -> Verdict {
     match error.kind() {
         // The file itself is there, so what is missing is named in its first line.
-        io::ErrorKind::NotFound => format!("the interpreter of {written} is missing"),
-        io::ErrorKind::PermissionDenied => format!("{written} is not executable"),
+        io::ErrorKind::NotFound => {
+            Phase::Start.inconclusive(format_args!("the interpreter of {written} is missing"))
+        }
+        io::ErrorKind::PermissionDenied => {
+            Phase::Start.inconclusive(format_args!("{written} is not executable"))
+        }
         _ => match Phase::Start.io(error) {
-            crate::health::Verdict::Inconclusive(reason) => {
-                reason.trim_start_matches("exec: ").to_owned()
+            Verdict::Fail(_) => {
+                Phase::Start.inconclusive(format_args!("cannot run {written}: {}", os_words(error)))
             }
-            _ => format!("cannot run {written}: {}", os_words(error)),
+            ours => ours,
         },
     }
 }

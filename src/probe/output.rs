@@ -1,5 +1,7 @@
 //! What a command printed: the end of it is kept, secrets are masked, and a line's worth is quoted in the reason.
 
+use super::text::escape;
+
 /// How much of the output is kept; the rest is read and dropped, so that nobody waits on a full pipe.
 const KEPT: usize = 4 << 10;
 /// How much of it a reason shows.
@@ -32,7 +34,7 @@ impl Output {
         if text.is_empty() {
             return None;
         }
-        let quoted: Vec<char> = text.escape_debug().collect();
+        let quoted: Vec<char> = escape(text.chars()).chars().collect();
         let hidden = quoted.len().saturating_sub(SHOWN);
         let shown: String = quoted[hidden..].iter().collect();
         Some(if hidden > 0 || self.cut {

@@ -38,12 +38,24 @@ impl<'a> Finder<'a> {
 pub(super) fn quote(text: &str, most: usize) -> String {
     let mut quoted = String::from('"');
     let mut chars = text.chars();
-    quoted.extend(chars.by_ref().take(most).flat_map(char::escape_debug));
+    quoted.push_str(&escape(chars.by_ref().take(most)));
     if chars.next().is_some() {
         quoted.push('…');
     }
     quoted.push('"');
     quoted
+}
+
+/// Characters as they may stand between quotes on one line: what a terminal would obey is spelled out.
+pub(super) fn escape(chars: impl Iterator<Item = char>) -> String {
+    let mut escaped = String::new();
+    for char in chars {
+        match char {
+            '\'' => escaped.push(char),
+            _ => escaped.extend(char.escape_debug()),
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -70,6 +82,7 @@ mod tests {
     #[test]
     fn quotes_are_one_line_and_short() {
         assert_eq!(quote("a\r\n\"\u{1b}[31mü", 20), r#""a\r\n\"\u{1b}[31mü""#);
+        assert_eq!(quote("can't\u{202e}", 20), r#""can't\u{202e}""#);
         assert_eq!(quote("abcdef", 3), "\"abc…\"");
     }
 }

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::text::quote;
+use super::text::{escape, quote};
 use super::trust::Trust;
 use super::{Phase, Step};
 use crate::config::Tls;
@@ -23,7 +23,7 @@ use crate::health::Verdict;
 
 /// How long a server that asked for a client certificate may take to refuse the lack of one, when it says nothing
 /// else. Only such servers are waited for, and most end the wait at once with a session ticket.
-const SETTLE: Duration = Duration::from_millis(250);
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// How TLS is spoken to one target.
 pub(super) struct Connector {
@@ -295,12 +295,7 @@ fn plain_name(presented: &str) -> Option<String> {
             .and_then(|name| name.strip_suffix(')'))
     })?;
     // The server chose these bytes.
-    Some(
-        name.chars()
-            .take(100)
-            .flat_map(char::escape_debug)
-            .collect(),
-    )
+    Some(escape(name.chars().take(100)))
 }
 
 fn day(time: UnixTime) -> String {

@@ -250,3 +250,46 @@ impl ServerCertVerifier for TrustAnyone {
             .supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_configuration_is_shared_and_built_anew_only_when_a_file_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.crt");
+        let write = || {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let authority = rcgen::CertificateParams::default()
+                .self_signed(&key)
+                .unwrap();
+            std::fs::write(&file, authority.pem()).unwrap();
+        };
+        write();
+        let tls = Tls {
+            ca_file: Some(file.clone()),
+            ..Tls::default()
+        };
+        let (one, two) = (Trust::shared(&tls), Trust::shared(&tls));
+        assert!(Arc::ptr_eq(&one, &two));
+        let first = one.config().await.unwrap();
+        assert!(Arc::ptr_eq(&first, &two.config().await.unwrap()));
+        write();
+        let second = one.config().await.unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert!(Arc::ptr_eq(&second, &two.config().await.unwrap()));
+
+        let skipping = Tls {
+            insecure_skip_verify: true,
+            ..tls.clone()
+        };
+        assert!(!Arc::ptr_eq(&one, &Trust::shared(&skipping)));
+        drop((one, two));
+        Trust::shared(&Tls::default());
+        let held = lock(&SHARED)
+            .keys()
+            .any(|files| files.ca.as_deref() == Some(&file));
+        assert!(!held, "a configuration that nobody uses is let go");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use external_endpoints::config::{CheckKind, TcpCheck};
 
@@ -33,12 +34,7 @@ impl Database {
         folder: tempfile::TempDir,
         arguments: impl Fn(&Path, u16) -> Vec<String>,
     ) -> Self {
-        // Freed at once, taken by the server a moment later.
-        let port = std::net::TcpListener::bind((LOCAL, 0))
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = free_port();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let mut command = as_user(user, program);
         command
@@ -62,6 +58,17 @@ impl Database {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         database
+    }
+}
+
+/// A port below those that the kernel gives out by itself, so that no other test gets it before the server does.
+fn free_port() -> u16 {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let next = TAKEN.fetch_add(1, Ordering::Relaxed) + (std::process::id() % 5000) as u16;
+        if std::net::TcpListener::bind((LOCAL, 20_000 + next)).is_ok() {
+            return 20_000 + next;
+        }
     }
 }
 
