@@ -45,7 +45,7 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 async fn healthz(State(sources): State<Sources>) -> Response {
     let still = clock::now().saturating_duration_since(sources.monitor.turned());
-    if still > 3 * WATCHDOG {
+    if still >= 3 * WATCHDOG {
         let body = format!("the monitor has not turned its loop for {}\n", humantime::format_duration(still));
         return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
     }
@@ -173,4 +173,28 @@ fn ips(members: &plan::Members) -> Vec<String> {
 
 fn calendar(moment: Instant) -> String {
     humantime::format_rfc3339_millis(clock::wall(moment)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Spec;
+    use crate::publish::Cluster;
+
+    #[tokio::test(start_paused = true)]
+    async fn health_fails_when_the_monitor_has_not_turned_for_three_intervals_and_not_before() {
+        let spec = Spec { databases: Vec::new() };
+        let (monitor, mut checking) = monitor::start(&spec);
+        let (publish, _publishing) = publish::start(&spec, &Cluster::None, &monitor);
+        let sources = Sources { monitor, publish };
+        let status = async || healthz(State(sources.clone())).await.status();
+        // Turns by its watchdog alone: there is nothing to check.
+        tokio::time::sleep(10 * WATCHDOG).await;
+        assert_eq!(status().await, StatusCode::OK);
+        checking.shutdown().await;
+        tokio::time::advance(WATCHDOG).await;
+        assert_eq!(status().await, StatusCode::OK);
+        tokio::time::advance(2 * WATCHDOG).await;
+        assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
+    }
 }
