@@ -12,11 +12,10 @@ use futures::FutureExt;
 use prometheus::{Histogram, HistogramOpts};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use crate::clock;
-use crate::config::{Check, Database, DatabaseId, Spec};
+use crate::config::{Database, DatabaseId, Spec};
 use crate::health::{self, Health, State, Transition, Verdict};
 use crate::plan::{self, Member, Members, Plan};
 use crate::probe::{Prober, Target};
@@ -145,45 +144,66 @@ pub fn start(spec: &Spec) -> (Handle, JoinSet<()>) {
 
 /// Spawns the targets' tasks, those of one interval spread evenly over it.
 fn spawn_targets(tasks: &mut JoinSet<()>, spec: &Spec, now: Instant, report: &mpsc::Sender<Report>) {
-    let intervals = || spec.databases.iter().flat_map(|d| &d.addresses).map(|address| address.check.interval);
-    let mut total: HashMap<Duration, u32> = HashMap::new();
-    for interval in intervals() {
-        *total.entry(interval).or_default() += 1;
-    }
-    let mut placed: HashMap<Duration, u32> = HashMap::new();
+    let intervals =
+        spec.databases.iter().flat_map(|database| &database.addresses).map(|address| address.check.interval);
+    let mut phases = Phases::of(intervals);
     for (d, database) in spec.databases.iter().enumerate() {
         for (t, address) in database.addresses.iter().enumerate() {
             let interval = address.check.interval;
-            let place = placed.entry(interval).or_default();
-            let first = now + interval.mul_f64(f64::from(*place) / f64::from(total[&interval]));
-            *place += 1;
+            let first = now + phases.next(interval);
             let target = Target {
                 database: database.id.clone(),
                 ip: address.ip,
                 hostname: address.hostname.clone(),
                 port: database.ports[0].number,
             };
-            tasks.spawn(check_target((d, t), address.check.clone(), target, first, report.clone()));
+            let prober = Arc::new(Prober::new(address.check.clone(), target));
+            let probe = move || {
+                let prober = prober.clone();
+                async move { prober.probe().await }
+            };
+            tasks.spawn(check_target((d, t), probe, first, interval, report.clone()));
         }
     }
 }
 
-/// Tries one target for as long as the daemon runs: one try at a time, each at its phase of the interval.
-async fn check_target(
+/// Deals out places in an interval, evenly to all targets that have the same.
+struct Phases(HashMap<Duration, (u32, u32)>);
+
+impl Phases {
+    fn of(intervals: impl Iterator<Item = Duration>) -> Self {
+        let mut phases: HashMap<Duration, (u32, u32)> = HashMap::new();
+        for interval in intervals {
+            phases.entry(interval).or_default().1 += 1;
+        }
+        Self(phases)
+    }
+
+    fn next(&mut self, interval: Duration) -> Duration {
+        let (place, places) = self.0.entry(interval).or_insert((0, 1));
+        let phase = interval.mul_f64(f64::from(*place) / f64::from(*places));
+        *place += 1;
+        phase
+    }
+}
+
+/// Tries one target for as long as the daemon runs: one try at a time, each at its phase of the interval. A try that is
+/// missed because the one before took too long is not made up for.
+async fn check_target<F>(
     (database, index): (usize, usize),
-    check: Arc<Check>,
-    target: Target,
+    probe: impl Fn() -> F,
     first: Instant,
+    interval: Duration,
     reports: mpsc::Sender<Report>,
-) {
-    let prober = Prober::new(check.clone(), target);
-    let mut ticks = tokio::time::interval_at(first.into(), check.interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+) where
+    F: Future<Output = Verdict>,
+{
+    let mut due = first;
     loop {
-        let due = ticks.tick().await.into_std();
+        tokio::time::sleep_until(due.into()).await;
         let started = clock::now();
         // A defect of ours must not end the checks of this target for good.
-        let tried = AssertUnwindSafe(prober.probe()).catch_unwind().await;
+        let tried = AssertUnwindSafe(probe()).catch_unwind().await;
         let verdict =
             tried.unwrap_or_else(|_| Verdict::Inconclusive("check: a defect of this daemon; see its log".into()));
         let report = Report {
@@ -196,7 +216,20 @@ async fn check_target(
         if reports.send(report).await.is_err() {
             return;
         }
+        due = next_due(due, interval, clock::now());
     }
+}
+
+/// When the next try is due: an interval after the last, or, where that is over already, at the target's next phase. A try
+/// that used its interval up to the end, as one that times out does, may make the next one late by a tenth.
+fn next_due(last: Instant, interval: Duration, now: Instant) -> Instant {
+    let next = last + interval;
+    let late = now.saturating_duration_since(next);
+    if late <= interval / 10 {
+        return next;
+    }
+    let missed = late.as_nanos() / interval.as_nanos() + 1;
+    next + interval * u32::try_from(missed).unwrap_or(u32::MAX)
 }
 
 impl Monitor {
@@ -325,4 +358,77 @@ fn decide(targets: &[TargetSnapshot]) -> Plan {
 fn histogram(name: &str, buckets: &[f64]) -> Histogram {
     let opts = HistogramOpts::new(name, name).buckets(buckets.to_vec());
     Histogram::with_opts(opts).expect("the buckets are sorted and the name is valid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn targets_of_one_interval_are_spread_evenly_over_it() {
+        let mut phases = Phases::of([SECOND, SECOND * 5, SECOND, SECOND, SECOND].into_iter());
+        let dealt: Vec<u128> = (0..4).map(|_| phases.next(SECOND).as_millis()).collect();
+        assert_eq!(dealt, [0, 250, 500, 750]);
+        assert_eq!(phases.next(SECOND * 5), Duration::ZERO);
+    }
+
+    /// Runs one target's task for `time`, with tries that take as long as `takes` says, and tells when they started.
+    async fn starts(time: Duration, takes: impl Fn(u32) -> Duration + Send + Sync + 'static) -> Vec<u128> {
+        let from = clock::now();
+        let starts: Arc<Mutex<Vec<u128>>> = Arc::default();
+        let (seen, tries, takes) = (starts.clone(), Arc::new(AtomicU32::new(0)), Arc::new(takes));
+        let probe = move || {
+            let try_ = tries.fetch_add(1, Ordering::Relaxed);
+            seen.lock().unwrap().push((clock::now() - from).as_millis());
+            let pause = takes(try_);
+            async move {
+                tokio::time::sleep(pause).await;
+                Verdict::Pass
+            }
+        };
+        let (report, mut reports) = mpsc::channel(REPORTS);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(check_target((0, 0), probe, from + Duration::from_millis(300), SECOND, report));
+        tasks.spawn(async move { while reports.recv().await.is_some() {} });
+        tokio::time::sleep(time).await;
+        tasks.shutdown().await;
+        starts.lock().unwrap().clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tries_start_at_their_phase_of_every_interval() {
+        let starts = starts(SECOND * 5, |_| Duration::from_millis(900)).await;
+        assert_eq!(starts, [300, 1300, 2300, 3300, 4300]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn missed_tries_are_not_made_up_for_and_none_runs_beside_another() {
+        let slow_first = |try_| if try_ == 0 { Duration::from_millis(3500) } else { Duration::ZERO };
+        assert_eq!(starts(SECOND * 7, slow_first).await, [300, 4300, 5300, 6300]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_that_takes_just_the_interval_misses_none() {
+        let starts = starts(SECOND * 4, |_| Duration::from_millis(1010)).await;
+        assert_eq!(starts, [300, 1310, 2320, 3330]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_that_panics_says_nothing_and_the_next_one_comes() {
+        let (report, mut reports) = mpsc::channel(REPORTS);
+        let tries = Arc::new(AtomicU32::new(0));
+        let probe = move || {
+            let try_ = tries.fetch_add(1, Ordering::Relaxed);
+            async move { if try_ == 0 { panic!("a defect, made for this test") } else { Verdict::Pass } }
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(check_target((0, 0), probe, clock::now(), SECOND, report));
+        let first = reports.recv().await.expect("a report").verdict;
+        assert!(matches!(first, Verdict::Inconclusive(_)), "{first:?}");
+        assert_eq!(reports.recv().await.expect("a report").verdict, Verdict::Pass);
+    }
 }

@@ -7,6 +7,13 @@ mod support;
 
 mod cluster {
     pub mod bottle;
+    pub mod faults;
+    pub mod hostile;
+    pub mod ownership;
+    pub mod publish;
+    pub mod running;
+    pub mod scene;
+    pub mod traffic;
 }
 
 use std::process::ExitCode;
@@ -21,7 +28,19 @@ fn main() -> ExitCode {
         cluster::bottle::hold();
     }
     let mut arguments = Arguments::from_args();
-    let trials: Vec<Trial> = [cluster::bottle::trials()].into_iter().flatten().collect();
+    let trials: Vec<Trial> = [
+        // The longest first, so that the others run beside them.
+        cluster::publish::trials(),
+        cluster::hostile::trials(),
+        cluster::faults::trials(),
+        cluster::bottle::trials(),
+        cluster::ownership::trials(),
+        cluster::running::trials(),
+        cluster::traffic::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     // `cargo test NAME` runs every test program there is; one that has nothing to do starts nothing.
     if !arguments.list && trials.iter().any(|trial| !arguments.is_filtered_out(trial)) {
         support::bottle::enter();

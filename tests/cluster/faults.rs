@@ -1,0 +1,211 @@
+//! The API goes away in every way there is: checking goes on, and the newest decision is written when it is back.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use crate::cluster::scene::{SOON, Scene, checked};
+use crate::support::{ApiProxy, ControlPlane, Daemon, Options, eventually, holds, shared, trial::trials};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        the_api_server_is_killed_while_a_database_dies,
+        the_api_server_is_paused_for_ten_seconds,
+        the_api_is_refused_hanging_and_cut_off,
+        the_api_answers_with_errors,
+        the_api_is_away_at_the_start,
+        forbidden_names_the_role,
+        a_right_that_is_missing_hurts_only_its_namespace,
+    ]
+}
+
+/// Waits until the daemon has found this many targets up.
+async fn up(daemon: &Daemon, targets: f64) {
+    eventually(SOON, &format!("{targets} targets are up"), async || {
+        let up = daemon.metric("external_endpoints_target_healthy", &[]).await;
+        if up == Some(targets) { Ok(()) } else { Err(format!("{up:?}")) }
+    })
+    .await;
+}
+
+async fn the_api_server_is_killed_while_a_database_dies() {
+    let plane = ControlPlane::start(Options { proxy: false }).await;
+    let mut scene = Scene::on(plane.namespace("killed").await).await;
+    scene.namespace.create_service("mysql", &[("", 3306)]).await;
+    let daemon = Daemon::start(&scene.config(), &plane.kubeconfig(), &[]).await;
+    scene.published(&[0, 1, 2]).await;
+    plane.kill_api().await;
+    scene.databases[0].stop().await;
+    up(&daemon, 2.0).await;
+    scene.condition(&daemon, "ApiUnavailable").await;
+    plane.start_api().await;
+    scene.published(&[1, 2]).await;
+    scene.condition(&daemon, "Published").await;
+}
+
+async fn the_api_server_is_paused_for_ten_seconds() {
+    let plane = ControlPlane::start(Options { proxy: false }).await;
+    let mut scene = Scene::on(plane.namespace("paused").await).await;
+    scene.namespace.create_service("mysql", &[("", 3306)]).await;
+    let daemon = Daemon::start(&scene.config(), &plane.kubeconfig(), &[]).await;
+    scene.published(&[0, 1, 2]).await;
+    scene.condition(&daemon, "Published").await;
+    let history = scene.history().await;
+    plane.pause_api();
+    scene.databases[0].stop().await;
+    up(&daemon, 2.0).await;
+    let before = daemon.metric("external_endpoints_checks_total", &[]).await;
+    // A first decision is on its way and hangs; it is overtaken by a second one.
+    scene.databases[1].stop().await;
+    up(&daemon, 1.0).await;
+    scene.condition(&daemon, "ApiUnavailable").await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let after = daemon.metric("external_endpoints_checks_total", &[]).await;
+    assert!(after >= before.map(|n| n + 40.0), "checking goes on: {before:?} to {after:?}");
+    plane.resume_api();
+    scene.published(&[2]).await;
+    scene.condition(&daemon, "Published").await;
+    // The decision that hung may have come through first, but nothing older comes after the newest.
+    holds(Duration::from_secs(3), "the newest decision stays", async || {
+        let steps = history.steps();
+        if steps.last() == Some(&Some(scene.ips(&[2]))) && steps.len() <= 2 {
+            Ok(())
+        } else {
+            Err(format!("{steps:?}"))
+        }
+    })
+    .await;
+}
+
+async fn the_api_is_refused_hanging_and_cut_off() {
+    let mut scene = Scene::new("proxied").await;
+    let proxy = ApiProxy::start(shared()).await;
+    let daemon = Daemon::start(&scene.config(), &proxy.kubeconfig(), &[]).await;
+    scene.published(&[0, 1, 2]).await;
+    scene.condition(&daemon, "Published").await;
+
+    proxy.refuse().await;
+    scene.databases[0].stop().await;
+    scene.condition(&daemon, "ApiUnavailable").await;
+    up(&daemon, 2.0).await;
+    proxy.heal().await;
+    scene.published(&[1, 2]).await;
+    scene.condition(&daemon, "Published").await;
+
+    proxy.hang();
+    scene.databases[1].stop().await;
+    let reason = scene.condition(&daemon, "ApiUnavailable").await;
+    assert!(reason.ends_with("no answer in 5s"), "{reason}");
+    scene.databases[0].start_again().await;
+    up(&daemon, 2.0).await;
+    proxy.heal().await;
+    scene.published(&[0, 2]).await;
+
+    proxy.cut();
+    scene.databases[1].start_again().await;
+    scene.published(&[0, 1, 2]).await;
+    scene.condition(&daemon, "Published").await;
+}
+
+async fn the_api_answers_with_errors() {
+    let mut scene = Scene::new("errors").await;
+    let proxy = ApiProxy::start(shared()).await;
+    let daemon = Daemon::start(&scene.config(), &proxy.kubeconfig(), &[]).await;
+    scene.published(&[0, 1, 2]).await;
+    for (down, status) in [(0, 429), (1, 500), (2, 503)] {
+        proxy.answer(status);
+        scene.databases[down].stop().await;
+        let reason = scene.condition(&daemon, "ApiUnavailable").await;
+        assert!(reason.contains(&status.to_string()), "{reason}");
+        up(&daemon, 2.0).await;
+        proxy.heal().await;
+        let rest: Vec<usize> = (0..3).filter(|index| *index != down).collect();
+        scene.published(&rest).await;
+        scene.databases[down].start_again().await;
+        scene.published(&[0, 1, 2]).await;
+    }
+    // A version that is gone (410) in the middle of a watch is listed anew, without a word.
+    proxy.answer(410);
+    scene.databases[0].stop().await;
+    up(&daemon, 2.0).await;
+    proxy.heal().await;
+    scene.published(&[1, 2]).await;
+}
+
+async fn the_api_is_away_at_the_start() {
+    let mut scene = Scene::new("late").await;
+    let daemon = scene.start_published().await;
+    drop(daemon);
+    scene.databases[2].stop().await;
+    let history = scene.history().await;
+    let proxy = ApiProxy::start(shared()).await;
+    proxy.refuse().await;
+    let daemon = Daemon::start(&scene.config(), &proxy.kubeconfig(), &[]).await;
+    scene.condition(&daemon, "ApiUnavailable").await;
+    assert_eq!(daemon.get("/readyz").await.0, 503);
+    assert_eq!(daemon.get("/healthz").await.0, 200);
+    checked(&daemon, 6).await;
+    proxy.heal().await;
+    scene.published(&[0, 1]).await;
+    assert_eq!(history.steps(), [Some(scene.ips(&[0, 1]))], "one write, for the one that died meanwhile");
+    assert_eq!(daemon.get("/readyz").await.0, 200);
+}
+
+/// Rights of a ServiceAccount `daemon` in the scene's namespace; returns its token.
+async fn account(scene: &Scene, rules: serde_json::Value) -> String {
+    use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+    scene.namespace.create_service_account("daemon").await;
+    scene.namespace.create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": rules})).await;
+    let binding = json!({
+        "metadata": {"name": "daemon"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "daemon"},
+        "subjects": [{"kind": "ServiceAccount", "name": "daemon", "namespace": scene.namespace.name}],
+    });
+    scene.namespace.create_object::<RoleBinding>(binding).await;
+    scene.namespace.token("daemon").await
+}
+
+async fn forbidden_names_the_role() {
+    let scene = Scene::new("forbidden").await;
+    let rules = json!([{"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]}]);
+    let token = account(&scene, rules).await;
+    let daemon = Daemon::start(&scene.config(), &shared().kubeconfig_for_token(&token), &[]).await;
+    let reason = scene.condition(&daemon, "Forbidden").await;
+    let namespace = &scene.namespace.name;
+    assert!(
+        reason.starts_with(&format!(
+            "may not patch endpoints mysql in namespace {namespace}; allow it there with a Role"
+        )),
+        "{reason}"
+    );
+    // The very rule that it names is enough.
+    let role = json!({"rules": [
+        {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": ["mysql"], "verbs": ["get", "create", "patch"]},
+    ]});
+    let api: kube::Api<k8s_openapi::api::rbac::v1::Role> = scene.namespace.api();
+    api.patch("daemon", &Default::default(), &kube::api::Patch::Merge(role)).await.expect("a patch");
+    scene.published(&[0, 1, 2]).await;
+    scene.condition(&daemon, "Published").await;
+}
+
+async fn a_right_that_is_missing_hurts_only_its_namespace() {
+    let scene = Scene::new("allowed").await;
+    let other = Scene::new("closed").await;
+    let rules = json!([
+        {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": ["mysql"], "verbs": ["create", "patch"]},
+    ]);
+    let token = account(&scene, rules).await;
+    let both = scene.config() + other.config().strip_prefix("databases:\n").expect("a config");
+    let daemon = Daemon::start(&both, &shared().kubeconfig_for_token(&token), &[]).await;
+    scene.published(&[0, 1, 2]).await;
+    scene.condition(&daemon, "Published").await;
+    let status = daemon.status().await;
+    let closed = &status["databases"][1];
+    assert_eq!(closed["condition"], "Forbidden", "{closed}");
+    let reason = closed["reason"].as_str().unwrap_or_default();
+    assert!(reason.starts_with("may not list "), "{reason}");
+    assert!(other.namespace.endpoints("mysql").await.is_none());
+}

@@ -1,0 +1,174 @@
+//! Databases that misbehave in every way a check can meet, while fifty well-behaved ones keep their schedule.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::cluster::scene::SOON;
+use crate::support::pki::{Authority, Validity};
+use crate::support::{Daemon, Database, Manner, addresses, eventually, folder, shared, trial::trials};
+
+pub fn trials() -> Vec<Trial> {
+    trials![hostile_databases_delay_nobody]
+}
+
+const GOOD: usize = 50;
+
+/// A hostile database, how it is checked, and how its verdict must begin.
+struct Case {
+    service: &'static str,
+    database: Option<Database>,
+    ip: std::net::IpAddr,
+    check: String,
+    reason: &'static str,
+}
+
+async fn case(service: &'static str, manner: Manner, check: &str, reason: &'static str) -> Case {
+    let ip = addresses::take_one();
+    let database = Some(Database::start_with(ip, 3306, manner).await);
+    Case { service, database, ip, check: check.to_owned(), reason }
+}
+
+async fn cases(folder: &Path, swarm: &Path) -> Vec<Case> {
+    let authority = Authority::new("databases");
+    let stranger = Authority::new("strangers");
+    std::fs::write(folder.join("ca.crt"), authority.certificate()).expect("a file in the bottle");
+    let https =
+        format!("http: {{scheme: https, tls: {{caFile: {}/ca.crt, serverName: db.example}}}}", folder.display());
+    let https = https.as_str();
+    let with = |identity: crate::support::pki::Identity| Manner::Https(identity.server_config());
+    let expired = with(authority.issue(&["db.example"], Validity::Expired));
+    let wrong_name = with(authority.issue(&["other.example"], Validity::Now));
+    let unknown = with(stranger.issue(&["db.example"], Validity::Now));
+    const EXPECT: &str = "tcp: {expect: welcome}";
+    const HTTP: &str = "http: {expectedBody: welcome}";
+    let mut cases = vec![
+        case("tcp-silent", Manner::Silent, EXPECT, "expect: no answer in 1s").await,
+        case("tcp-drip", Manner::Drip, EXPECT, "expect: no answer in 1s").await,
+        case("tcp-reset", Manner::Reset, EXPECT, "").await,
+        case("tcp-endless", Manner::Endless, EXPECT, "expect: ").await,
+        case("tcp-garbage", Manner::Garbage, EXPECT, "expect: ").await,
+        case("http-silent", Manner::Silent, HTTP, "http: no answer in 1s").await,
+        case("http-drip", Manner::Drip, HTTP, "http: no answer in 1s").await,
+        case("http-reset", Manner::Reset, HTTP, "").await,
+        case("http-endless", Manner::Endless, HTTP, "http: ").await,
+        case("http-garbage", Manner::Garbage, HTTP, "http: ").await,
+        case("https-silent", Manner::Silent, https, "tls: no answer in 1s").await,
+        case("https-garbage", Manner::Garbage, https, "tls: ").await,
+        case("https-expired", expired, https, "tls: certificate expired on 2021-01-01").await,
+        case("https-wrong-name", wrong_name, https, "tls: certificate is not valid for name db.example").await,
+        case("https-unknown", unknown, https, "tls: certificate signed by an unknown authority").await,
+    ];
+    let mut refused = case("refused", Manner::Greets, "tcp: {}", "connect: refused").await;
+    refused.database.as_mut().expect("a database").stop().await;
+    cases.push(refused);
+    let mut black_hole = case("black-hole", Manner::Greets, "tcp: {}", "connect: no answer in 1s").await;
+    black_hole.database.as_mut().expect("a database").black_hole().await;
+    cases.push(black_hole);
+    let check = format!("exec: {{command: [{}, $(TARGET_IP)]}}", swarm.display());
+    cases.push(Case {
+        service: "exec-swarm",
+        database: None,
+        ip: addresses::take_one(),
+        check,
+        reason: "exec: no exit in 1s",
+    });
+    cases
+}
+
+/// A script that ignores SIGTERM, forks others that do too, and never ends.
+fn swarm(folder: &Path) -> PathBuf {
+    let path = folder.join("swarm.sh");
+    let script = "#!/bin/sh\ntrap '' TERM\nfor i in 1 2 3; do ( trap '' TERM; while :; do /bin/sleep 60; done ) & done\nwhile :; do /bin/sleep 60; done\n";
+    std::fs::write(&path, script).expect("a file in the bottle");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("our own file");
+    path
+}
+
+async fn hostile_databases_delay_nobody() {
+    let folder = folder("hostile");
+    let swarm = swarm(&folder);
+    let namespace = shared().namespace("hostile").await;
+    let cases = cases(&folder, &swarm).await;
+    let mut good = Vec::new();
+    for ip in addresses::take(GOOD) {
+        good.push(Database::start(ip, 3306).await);
+    }
+    let mut yaml =
+        format!("defaults:\n  namespace: {}\n  check: {{interval: 1s, timeout: 1s}}\ndatabases:\n", namespace.name);
+    for Case { service, ip, check, .. } in &cases {
+        yaml += &format!("- service: {service}\n  port: 3306\n  addresses: [{ip}]\n  check: {{{check}}}\n");
+    }
+    let ips: Vec<String> = good.iter().map(|database| database.ip.to_string()).collect();
+    yaml += &format!(
+        "- service: good\n  port: 3306\n  addresses: [{}]\n  check: {{tcp: {{accept: true}}}}\n",
+        ips.join(", ")
+    );
+    let mut daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+
+    eventually(SOON, "each hostile database is down, and for its reason", async || {
+        let status = daemon.status().await;
+        let wrong: Vec<String> = cases.iter().filter_map(|case| wrong(case, &status)).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+    })
+    .await;
+
+    let from = Instant::now();
+    let before: Vec<u64> = good.iter().map(Database::accepted).collect();
+    eventually(SOON, "every good database is checked ten times more", async || {
+        good.iter().zip(&before).all(|(database, before)| database.accepted() >= before + 10)
+    })
+    .await;
+    let passed = from.elapsed().as_secs_f64();
+    for (database, before) in good.iter().zip(&before) {
+        let checks = (database.accepted() - before) as f64;
+        assert!(checks <= passed + 2.0 && checks >= passed - 3.0, "{} checks in {passed} s", checks);
+    }
+    assert_spread(&daemon).await;
+    nothing_is_left(&daemon, &swarm).await;
+    let (status, took) = daemon.terminate().await;
+    assert!(status.success() && took < Duration::from_secs(1), "{status} after {took:?}");
+    eventually(SOON, "no process of the script is left", async || running(&swarm) == 0).await;
+}
+
+/// What is not yet as it must be.
+fn wrong(case: &Case, status: &Value) -> Option<String> {
+    let databases = status["databases"].as_array()?;
+    let database = databases.iter().find(|database| database["service"] == case.service)?;
+    let target = &database["targets"][0];
+    let reason = target["reason"].as_str().unwrap_or_default();
+    let as_it_must_be =
+        target["health"] == "down" && target["failures"].as_u64() >= Some(2) && reason.starts_with(case.reason);
+    (!as_it_must_be).then(|| format!("{}: {target}", case.service))
+}
+
+/// Tries start when they are due: the hostile ones take their second elsewhere.
+async fn assert_spread(daemon: &Daemon) {
+    let sum = daemon.metric("external_endpoints_check_start_delay_seconds_sum", &[]).await.expect("a sum");
+    let count = daemon.metric("external_endpoints_check_start_delay_seconds_count", &[]).await.expect("a count");
+    assert!(count > 0.0 && sum / count < 0.1, "started {} s late on average", sum / count);
+    let failed = daemon.metric("external_endpoints_checks_total", &[("service", "good"), ("result", "fail")]).await;
+    assert_eq!(failed, Some(0.0), "a good database failed");
+}
+
+/// One round of the script at most: what a try left is gone when the next one begins.
+async fn nothing_is_left(daemon: &Daemon, swarm: &Path) {
+    eventually(SOON, "at most one round of the script runs", async || {
+        let running = running(swarm);
+        if running <= 4 { Ok(()) } else { Err(format!("{running} of them")) }
+    })
+    .await;
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("our own child").count();
+    assert!(descriptors() < 120, "{} descriptors", descriptors());
+}
+
+/// How many processes run this script.
+fn running(script: &Path) -> usize {
+    let script = script.as_os_str().as_encoded_bytes();
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.filter(|line| line.windows(script.len()).any(|part| part == script)).count()
+}

@@ -1,0 +1,251 @@
+//! What is ours is repaired, and what is not ours is never written.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Endpoints, Service};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::cluster::scene::{SOON, Scene, checked, config};
+use crate::support::{Daemon, eventually, shared, trial::trials};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        an_outside_edit_is_repaired_within_a_second,
+        an_outside_deletion_is_repaired,
+        a_label_taken_off_is_put_back,
+        labels_and_annotations_of_others_survive,
+        the_service_is_deleted_and_created_again,
+        a_missing_service_is_waited_for,
+        a_service_gains_a_selector_and_loses_it,
+        foreign_endpoints_are_left_alone,
+        foreign_endpoints_are_adopted_if_asked,
+        endpoints_with_a_leader_are_never_taken,
+        another_manager_s_label_is_respected,
+        services_that_are_never_ours,
+        ports_that_do_not_match,
+    ]
+}
+
+async fn merge(scene: &Scene, patch: Value) {
+    let api: Api<Endpoints> = scene.namespace.api();
+    api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
+}
+
+async fn merge_service(scene: &Scene, patch: Value) {
+    let api: Api<Service> = scene.namespace.api();
+    api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
+}
+
+async fn an_outside_edit_is_repaired_within_a_second() {
+    let scene = Scene::new("edit").await;
+    let _daemon = scene.start_published().await;
+    let history = scene.history().await;
+    let edited = Instant::now();
+    merge(&scene, json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]})).await;
+    scene.published(&[0, 1, 2]).await;
+    let took = edited.elapsed();
+    assert!(took < Duration::from_secs(1), "repaired after {took:?}");
+    assert_eq!(history.steps(), [Some(vec!["192.0.2.99".to_owned()]), Some(scene.ips(&[0, 1, 2]))]);
+}
+
+async fn an_outside_deletion_is_repaired() {
+    let scene = Scene::new("deletion").await;
+    let _daemon = scene.start_published().await;
+    let deleted = Instant::now();
+    scene.namespace.delete::<Endpoints>("mysql").await;
+    scene.published(&[0, 1, 2]).await;
+    let took = deleted.elapsed();
+    assert!(took < Duration::from_secs(1), "repaired after {took:?}");
+}
+
+async fn a_label_taken_off_is_put_back() {
+    let scene = Scene::new("label").await;
+    let _daemon = scene.start_published().await;
+    merge(&scene, json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": null}}})).await;
+    eventually(SOON, "our label", async || {
+        let labels = scene.namespace.endpoints("mysql").await?.metadata.labels?;
+        labels.get("endpoints.kubernetes.io/managed-by").filter(|manager| *manager == "external-endpoints").cloned()
+    })
+    .await;
+}
+
+async fn labels_and_annotations_of_others_survive() {
+    let mut scene = Scene::new("survive").await;
+    let _daemon = scene.start_published().await;
+    merge(&scene, json!({"metadata": {"labels": {"team": "orders"}, "annotations": {"note": "by hand"}}})).await;
+    scene.databases[0].stop().await;
+    scene.published(&[1, 2]).await;
+    let endpoints = scene.namespace.endpoints("mysql").await.expect("Endpoints");
+    assert_eq!(endpoints.metadata.labels.unwrap_or_default().get("team").map(String::as_str), Some("orders"));
+    assert_eq!(endpoints.metadata.annotations.unwrap_or_default().get("note").map(String::as_str), Some("by hand"));
+}
+
+async fn the_service_is_deleted_and_created_again() {
+    let scene = Scene::new("recreated").await;
+    let daemon = scene.start_published().await;
+    let before = scene.namespace.endpoints("mysql").await.and_then(|endpoints| endpoints.metadata.uid);
+    scene.namespace.delete::<Service>("mysql").await;
+    scene.condition(&daemon, "WaitingForService").await;
+    eventually(SOON, "Kubernetes deletes the Endpoints", async || scene.namespace.endpoints("mysql").await.is_none())
+        .await;
+    let history = scene.history().await;
+    checked(&daemon, 3).await;
+    assert_eq!(history.steps(), [], "no Endpoints without a Service");
+    scene.namespace.create_service("mysql", &[("sql", 3306)]).await;
+    scene.published(&[0, 1, 2]).await;
+    let endpoints = scene.namespace.endpoints("mysql").await.expect("Endpoints");
+    assert_ne!(endpoints.metadata.uid, before);
+    let subsets = serde_json::to_value(endpoints.subsets).expect("JSON");
+    assert_eq!(
+        subsets[0]["ports"],
+        json!([{"name": "sql", "port": 3306, "protocol": "TCP"}]),
+        "the new Service's name"
+    );
+}
+
+async fn a_missing_service_is_waited_for() {
+    let scene = Scene::without_service("missing").await;
+    let history = scene.history().await;
+    let daemon = scene.start().await;
+    let reason = scene.condition(&daemon, "WaitingForService").await;
+    assert_eq!(reason, format!("there is no Service {}/mysql; create it, without a selector", scene.namespace.name));
+    checked(&daemon, 3).await;
+    assert_eq!(history.steps(), []);
+    assert_eq!(daemon.get("/readyz").await.0, 200, "the lists are synced all the same");
+    scene.namespace.create_service("mysql", &[("", 3306)]).await;
+    scene.published(&[0, 1, 2]).await;
+    scene.condition(&daemon, "Published").await;
+}
+
+async fn a_service_gains_a_selector_and_loses_it() {
+    let mut scene = Scene::new("selector").await;
+    let daemon = scene.start_published().await;
+    merge_service(&scene, json!({"spec": {"selector": {"app": "mysql"}}})).await;
+    scene.condition(&daemon, "ServiceHasSelector").await;
+    eventually(SOON, "Kubernetes takes the Endpoints over", async || {
+        scene.namespace.endpoint_ips("mysql").await.is_empty()
+    })
+    .await;
+    let history = scene.history().await;
+    scene.databases[0].stop().await;
+    eventually(SOON, "the dead one is down", async || {
+        daemon.metric("external_endpoints_target_healthy", &[]).await == Some(2.0)
+    })
+    .await;
+    assert_eq!(history.steps(), [], "never written while there is a selector");
+    merge_service(&scene, json!({"spec": {"selector": null}})).await;
+    scene.published(&[1, 2]).await;
+    scene.condition(&daemon, "Published").await;
+}
+
+/// Endpoints as a person would have written them, with one address that no config has.
+async fn by_hand(scene: &Scene, metadata: Value) {
+    let mut endpoints = json!({
+        "metadata": {"name": "mysql"},
+        "subsets": [{"addresses": [{"ip": "192.0.2.50"}], "ports": [{"port": 3306}]}],
+    });
+    for (key, value) in metadata.as_object().expect("an object") {
+        endpoints["metadata"][key] = value.clone();
+    }
+    let api: Api<Endpoints> = scene.namespace.api();
+    let endpoints = serde_json::from_value(endpoints).expect("Endpoints");
+    api.create(&PostParams::default(), &endpoints).await.expect("creating Endpoints");
+}
+
+async fn foreign_endpoints_are_left_alone() {
+    let scene = Scene::new("foreign").await;
+    by_hand(&scene, json!({})).await;
+    let history = scene.history().await;
+    let daemon = scene.start().await;
+    let reason = scene.condition(&daemon, "NotOurs").await;
+    assert!(reason.contains("set `adopt: true` on the database to take them over, or delete them"), "{reason}");
+    checked(&daemon, 4).await;
+    assert_eq!(history.steps(), []);
+    // The second way out that the reason names.
+    scene.namespace.delete::<Endpoints>("mysql").await;
+    scene.published(&[0, 1, 2]).await;
+}
+
+async fn foreign_endpoints_are_adopted_if_asked() {
+    let scene = Scene::new("adopt").await;
+    by_hand(&scene, json!({"labels": {"team": "orders"}})).await;
+    let history = scene.history().await;
+    let yaml = scene.config_with("  adopt: true\n");
+    let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+    scene.published(&[0, 1, 2]).await;
+    scene.condition(&daemon, "Published").await;
+    assert_eq!(history.steps(), [Some(scene.ips(&[0, 1, 2]))], "at once, and never empty in between");
+    let labels = scene.namespace.endpoints("mysql").await.and_then(|e| e.metadata.labels).unwrap_or_default();
+    assert_eq!(labels.get("team").map(String::as_str), Some("orders"));
+}
+
+async fn endpoints_with_a_leader_are_never_taken() {
+    let scene = Scene::new("leader").await;
+    by_hand(&scene, json!({"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}})).await;
+    let history = scene.history().await;
+    let yaml = scene.config_with("  adopt: true\n");
+    let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+    let reason = scene.condition(&daemon, "NotOurs").await;
+    assert!(reason.contains("control-plane.alpha.kubernetes.io/leader"), "{reason}");
+    checked(&daemon, 4).await;
+    assert_eq!(history.steps(), []);
+}
+
+async fn another_manager_s_label_is_respected() {
+    let scene = Scene::new("handover").await;
+    let daemon = scene.start_published().await;
+    // A deliberate act: someone else says that these are theirs from now on.
+    let label = json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": "someone"}}});
+    merge(&scene, label).await;
+    scene.condition(&daemon, "NotOurs").await;
+    let history = scene.history().await;
+    merge(&scene, json!({"subsets": [{"addresses": [{"ip": "192.0.2.51"}], "ports": [{"port": 3306}]}]})).await;
+    checked(&daemon, 4).await;
+    assert_eq!(history.steps(), [Some(vec!["192.0.2.51".to_owned()])]);
+}
+
+async fn services_that_are_never_ours() {
+    let scene = Scene::without_service("never").await;
+    let external =
+        json!({"metadata": {"name": "mysql"}, "spec": {"type": "ExternalName", "externalName": "db.example"}});
+    scene.namespace.create_object::<Service>(external).await;
+    let daemon = scene.start().await;
+    scene.condition(&daemon, "ServiceIsExternalName").await;
+    checked(&daemon, 3).await;
+    assert!(scene.namespace.endpoints("mysql").await.is_none());
+
+    let api: Api<Endpoints> = Api::namespaced(shared().client(), "default");
+    let before = api.get("kubernetes").await.expect("the API server's own Endpoints");
+    let yaml =
+        config("default", &scene.ips(&[0]).join(", "), "{tcp: {}, interval: 250ms, timeout: 1s}", "  adopt: true\n")
+            .replace("service: mysql", "service: kubernetes");
+    let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+    scene.condition(&daemon, "ServiceIsKubernetes").await;
+    checked(&daemon, 3).await;
+    let after = api.get("kubernetes").await.expect("the API server's own Endpoints");
+    assert_eq!(after.subsets, before.subsets);
+    assert_eq!(daemon.metric("external_endpoints_writes_total", &[]).await, None);
+}
+
+async fn ports_that_do_not_match() {
+    let scene = Scene::without_service("ports").await;
+    scene.namespace.create_service("mysql", &[("a", 1), ("b", 2)]).await;
+    let daemon = scene.start().await;
+    let reason = scene.condition(&daemon, "PortMismatch").await;
+    assert!(
+        reason.starts_with(
+            "the database's ports [unnamed (3306/TCP)] do not match the Service's ports [a (1/TCP), b (2/TCP)]"
+        ),
+        "{reason}"
+    );
+    checked(&daemon, 3).await;
+    assert!(scene.namespace.endpoints("mysql").await.is_none());
+    let ports = json!({"spec": {"ports": [{"name": "a", "port": 1}, {"name": "sql", "port": 2, "targetPort": 3306}]}});
+    merge_service(&scene, ports).await;
+    scene.published(&[0, 1, 2]).await;
+    let endpoints = scene.namespace.endpoints("mysql").await.expect("Endpoints");
+    let subsets = serde_json::to_value(endpoints.subsets).expect("JSON");
+    assert_eq!(subsets[0]["ports"][0]["name"], "sql", "by its target port");
+}

@@ -1,0 +1,204 @@
+//! The main job: what is healthy is published, with no write too many, and a restart changes nothing.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+
+use crate::cluster::scene::{SOON, Scene, checked, config, database};
+use crate::support::{Daemon, Database, addresses, eventually, holds, shared, trial::trials};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        nothing_is_published_before_each_target_has_a_verdict,
+        one_of_three_dies,
+        all_die_and_return,
+        restart_while_healthy_writes_nothing,
+        restart_while_one_is_down_writes_nothing,
+        a_restart_gives_a_published_address_its_full_threshold,
+        steady_state_for_a_minute,
+        both_families_and_hostnames,
+        a_slice_mirrors_the_healthy_ones_only,
+    ]
+}
+
+async fn nothing_is_published_before_each_target_has_a_verdict() {
+    let scene = Scene::new("verdicts").await;
+    // One address whose check can't be run from here has no verdict, ever.
+    let silent = addresses::take_one();
+    let more = format!("  - address: {silent}\n    check: {{http: {{tls: {{caFile: /nowhere/ca.crt}}}}}}\n",);
+    let yaml = format!(
+        "databases:\n- service: mysql\n  namespace: {}\n  port: 3306\n  check: {{http: {{scheme: https}}, interval: 250ms, timeout: 1s}}\n  addresses:\n  - {}\n{more}",
+        scene.namespace.name, scene.databases[0].ip
+    );
+    let history = scene.history().await;
+    let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+    let reason = scene.condition(&daemon, "WaitingForVerdicts").await;
+    eventually(SOON, "the other target has verdicts, and this one none", async || {
+        let database = database(&daemon.status().await);
+        let targets = &database["targets"];
+        if targets[0]["failures"].as_u64() >= Some(4) && targets[1]["health"] == "unknown" {
+            Ok(())
+        } else {
+            Err(database.to_string())
+        }
+    })
+    .await;
+    assert!(reason.contains(&silent.to_string()), "{reason}");
+    let inconclusive = [("address", silent.to_string())];
+    let inconclusive: Vec<(&str, &str)> = inconclusive.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    assert_eq!(daemon.metric("external_endpoints_target_healthy", &inconclusive).await, None, "absent while unknown");
+    assert_eq!(history.steps(), []);
+}
+
+async fn one_of_three_dies() {
+    let mut scene = Scene::new("one-dies").await;
+    let daemon = scene.start_published().await;
+    let history = scene.history().await;
+    scene.databases[1].stop().await;
+    scene.published(&[0, 2]).await;
+    scene.condition(&daemon, "Published").await;
+    checked(&daemon, 8).await;
+    assert_eq!(history.steps(), [Some(scene.ips(&[0, 2]))], "exactly one write");
+    let version = scene.namespace.resource_version("mysql").await;
+    assert_eq!(version.as_ref(), history.changes().last().map(|change| &change.version));
+    let status = database(&daemon.status().await);
+    let dead = &status["targets"][1];
+    assert_eq!(
+        (&dead["health"], &dead["reason"], &dead["published"]),
+        (&"down".into(), &"connect: refused".into(), &false.into())
+    );
+}
+
+async fn all_die_and_return() {
+    let mut scene = Scene::new("all-die").await;
+    let daemon = scene.start_published().await;
+    for database in &mut scene.databases {
+        database.stop().await;
+    }
+    scene.published(&[]).await;
+    let endpoints = scene.namespace.endpoints("mysql").await.expect("the Endpoints stay");
+    assert_eq!(endpoints.subsets.unwrap_or_default(), [], "none is no subsets");
+    scene.condition(&daemon, "Published").await;
+    for database in &mut scene.databases {
+        database.start_again().await;
+    }
+    scene.published(&[0, 1, 2]).await;
+}
+
+async fn restart_while_healthy_writes_nothing() {
+    let scene = Scene::new("restart").await;
+    let mut daemon = scene.start_published().await;
+    let (status, took) = daemon.terminate().await;
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(1), "took {took:?} to end");
+    let history = scene.history().await;
+    let again = scene.start().await;
+    checked(&again, 8).await;
+    scene.condition(&again, "Published").await;
+    drop(again);
+    assert_eq!(history.steps(), [], "a restart alone changes nothing");
+    assert_eq!(scene.namespace.endpoint_ips("mysql").await, scene.ips(&[0, 1, 2]));
+}
+
+async fn restart_while_one_is_down_writes_nothing() {
+    let mut scene = Scene::new("restart-down").await;
+    let mut daemon = scene.start_published().await;
+    scene.databases[0].stop().await;
+    scene.published(&[1, 2]).await;
+    // As a crash: no time to say goodbye.
+    daemon.kill();
+    let history = scene.history().await;
+    let again = scene.start().await;
+    checked(&again, 8).await;
+    scene.condition(&again, "Published").await;
+    assert_eq!(history.steps(), [], "a restart alone changes nothing");
+    assert_eq!(scene.namespace.endpoint_ips("mysql").await, scene.ips(&[1, 2]));
+}
+
+async fn a_restart_gives_a_published_address_its_full_threshold() {
+    let mut scene = Scene::new("restart-threshold").await;
+    let daemon = scene.start_published().await;
+    drop(daemon);
+    scene.databases[2].stop().await;
+    let history = scene.history().await;
+    let yaml = config(
+        &scene.namespace.name,
+        &scene.ips(&[0, 1, 2]).join(", "),
+        "{tcp: {}, interval: 250ms, timeout: 1s, unhealthyThreshold: 6}",
+        "",
+    );
+    let again = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+    let dead = scene.databases[2].ip.to_string();
+    eventually(SOON, "five failures", async || {
+        let failures = again.metric("external_endpoints_checks_total", &[("address", &dead), ("result", "fail")]).await;
+        if failures >= Some(6.0) {
+            return Ok(());
+        }
+        // Until the sixth failure, the address stays.
+        let steps = history.steps();
+        assert!(failures.is_none_or(|n| n >= 5.0) || steps.is_empty(), "{steps:?} after {failures:?} failures");
+        Err(format!("{failures:?}"))
+    })
+    .await;
+    scene.published(&[0, 1]).await;
+    assert_eq!(history.steps(), [Some(scene.ips(&[0, 1]))]);
+}
+
+async fn steady_state_for_a_minute() {
+    let scene = Scene::new("steady").await;
+    let daemon = scene.start_published().await;
+    checked(&daemon, 3).await;
+    let history = scene.history().await;
+    let logged = daemon.lines().len();
+    let writes = daemon.metric("external_endpoints_writes_total", &[]).await;
+    holds(Duration::from_secs(60), "nothing is written and nothing is logged", async || {
+        let steps = history.steps();
+        let lines = daemon.lines();
+        if steps.is_empty() && lines.len() == logged {
+            Ok(())
+        } else {
+            Err(format!("{steps:?}, {:?}", &lines[logged..]))
+        }
+    })
+    .await;
+    assert_eq!(daemon.metric("external_endpoints_writes_total", &[]).await, writes);
+    checked(&daemon, 200).await;
+}
+
+async fn both_families_and_hostnames() {
+    let namespace = shared().namespace("families").await;
+    namespace.create_headless_service("mysql", &[("mysql", 3306)]).await;
+    let four = Database::start(addresses::take_one(), 3306).await;
+    let six = Database::start(addresses::take_v6(1)[0], 3306).await;
+    let yaml = format!(
+        "databases:\n- service: mysql\n  namespace: {}\n  port: 3306\n  check: {{tcp: {{}}, interval: 250ms, timeout: 1s}}\n  addresses:\n  - {{address: \"{}\", hostname: db-six}}\n  - {{address: {}, hostname: db-four}}\n",
+        namespace.name, six.ip, four.ip
+    );
+    let _daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+    let endpoints = eventually(SOON, "both are published", async || {
+        namespace.endpoints("mysql").await.filter(|endpoints| endpoints.subsets.is_some())
+    })
+    .await;
+    let json = serde_json::to_value(endpoints.subsets).expect("JSON");
+    assert_eq!(
+        json,
+        serde_json::json!([{
+            "addresses": [{"ip": four.ip, "hostname": "db-four"}, {"ip": six.ip, "hostname": "db-six"}],
+            "ports": [{"name": "mysql", "port": 3306, "protocol": "TCP"}],
+        }])
+    );
+    eventually(SOON, "a slice for each family", async || namespace.slice_ips("mysql").await.len() == 2).await;
+}
+
+async fn a_slice_mirrors_the_healthy_ones_only() {
+    let mut scene = Scene::new("mirror").await;
+    let _daemon = scene.start_published().await;
+    let mut all = scene.ips(&[0, 1, 2]);
+    all.sort();
+    eventually(SOON, "the slice has all", async || scene.namespace.slice_ips("mysql").await == all).await;
+    scene.databases[0].stop().await;
+    let mut healthy = scene.ips(&[1, 2]);
+    healthy.sort();
+    eventually(SOON, "the slice has the healthy ones", async || scene.namespace.slice_ips("mysql").await == healthy)
+        .await;
+}

@@ -1,0 +1,200 @@
+//! The daemon as a process: signals, dry runs, pages, metrics and logs.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+
+use crate::cluster::scene::{SOON, Scene, checked, config, database};
+use crate::support::{
+    ApiProxy, Daemon, Database, Manner, addresses, blocking, eventually, folder, shared, trial::trials,
+};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        signals_leave_what_is_published,
+        a_second_signal_ends_at_once,
+        a_dry_run_needs_no_cluster,
+        a_dry_run_shows_the_difference,
+        without_a_cluster_it_says_what_to_do,
+        promtool_has_nothing_to_say,
+        standing_still_is_nobodys_failure,
+        a_secret_shows_nowhere,
+    ]
+}
+
+async fn signals_leave_what_is_published() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let scene = Scene::new("signals").await;
+        let mut daemon = scene.start_published().await;
+        let history = scene.history().await;
+        let asked = Instant::now();
+        daemon.signal(signal);
+        let status = daemon.wait().await;
+        let took = asked.elapsed();
+        assert!(status.success(), "{status}");
+        assert!(took < Duration::from_secs(1), "{signal} took {took:?}");
+        assert_eq!(history.steps(), []);
+        assert_eq!(scene.namespace.endpoint_ips("mysql").await, scene.ips(&[0, 1, 2]));
+    }
+}
+
+async fn a_second_signal_ends_at_once() {
+    // In the middle of a hanging start and of a hanging check, too.
+    let scene = Scene::new("second").await;
+    let proxy = ApiProxy::start(shared()).await;
+    proxy.hang();
+    let mut daemon = Daemon::start(&scene.config(), &proxy.kubeconfig(), &[]).await;
+    let asked = Instant::now();
+    daemon.signal(Signal::SIGTERM);
+    daemon.signal(Signal::SIGINT);
+    daemon.wait().await;
+    assert!(asked.elapsed() < Duration::from_secs(1), "took {:?}", asked.elapsed());
+}
+
+async fn a_dry_run_needs_no_cluster() {
+    let ip = addresses::take_one();
+    let mut live = Database::start(ip, 3306).await;
+    let yaml = config("prod", &ip.to_string(), "{tcp: {}, interval: 250ms, timeout: 1s}", "");
+    let daemon = Daemon::start(&yaml, &folder("nothing").join("kubeconfig"), &["--dry-run"]).await;
+    let says = async |reason: String| {
+        eventually(SOON, &reason, async || {
+            let database = database(&daemon.status().await);
+            if database["condition"] == "DryRun" && database["reason"] == reason {
+                Ok(())
+            } else {
+                Err(database.to_string())
+            }
+        })
+        .await;
+    };
+    says(format!("would publish {ip}")).await;
+    live.stop().await;
+    says("would publish none".to_owned()).await;
+    assert_eq!(daemon.get("/readyz").await.0, 200);
+}
+
+async fn a_dry_run_shows_the_difference() {
+    let mut scene = Scene::new("dry").await;
+    drop(scene.start_published().await);
+    let history = scene.history().await;
+    scene.databases[1].stop().await;
+    let daemon = Daemon::start(&scene.config(), &shared().kubeconfig(), &["--dry-run"]).await;
+    let reason = scene.condition(&daemon, "DryRun").await;
+    let rest = scene.ips(&[0, 2]).join(", ");
+    assert_eq!(reason, format!("would publish {rest} (-{})", scene.databases[1].ip));
+    assert_eq!(history.steps(), []);
+}
+
+async fn without_a_cluster_it_says_what_to_do() {
+    let yaml = config("prod", "192.0.2.7", "{tcp: {}}", "");
+    let mut daemon = Daemon::spawn(&yaml, None, &[]);
+    assert_eq!(daemon.wait().await.code(), Some(1));
+    let said = daemon.lines().join("\n");
+    assert!(said.contains("set KUBECONFIG, or use --dry-run"), "{said}");
+}
+
+async fn promtool_has_nothing_to_say() {
+    let mut scene = Scene::new("metrics").await;
+    let daemon = scene.start_published().await;
+    scene.databases[0].stop().await;
+    scene.published(&[1, 2]).await;
+    scene.condition(&daemon, "Published").await;
+    let page = daemon.metrics().await;
+    let output = blocking({
+        let page = page.clone();
+        move || {
+            let mut promtool = Command::new("promtool");
+            let promtool =
+                promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = promtool.spawn().expect("promtool, from Debian's package prometheus");
+            child.stdin.take().expect("a pipe").write_all(page.as_bytes()).expect("promtool reads");
+            child.wait_with_output().expect("promtool ends")
+        }
+    })
+    .await;
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+
+    let ip = scene.databases[0].ip.to_string();
+    let of = [("namespace", scene.namespace.name.as_str()), ("service", "mysql")];
+    let of_target = [of[0], of[1], ("address", ip.as_str())];
+    let metric =
+        async |name: &str, labels: &[(&str, &str)]| daemon.metric(&format!("external_endpoints_{name}"), labels).await;
+    assert_eq!(metric("build_info", &[("version", env!("CARGO_PKG_VERSION"))]).await, Some(1.0));
+    assert_eq!(metric("config_last_load_successful", &[]).await, Some(1.0));
+    assert_eq!(metric("target_healthy", &of_target).await, Some(0.0));
+    assert!(metric("checks_total", &[of_target.as_slice(), &[("result", "fail")]].concat()).await >= Some(3.0));
+    assert_eq!(metric("transitions_total", &[of_target.as_slice(), &[("to", "down")]].concat()).await, Some(1.0));
+    assert_eq!(metric("configured_addresses", &of).await, Some(3.0));
+    assert_eq!(metric("published_addresses", &of).await, Some(2.0));
+    assert_eq!(metric("database_condition", &[of.as_slice(), &[("condition", "Published")]].concat()).await, Some(1.0));
+    assert_eq!(metric("database_condition", &of).await, Some(1.0), "one condition is in force");
+    // Created blank, filled, and one address taken out.
+    assert_eq!(metric("writes_total", &[of.as_slice(), &[("result", "success")]].concat()).await, Some(3.0));
+    assert!(metric("write_duration_seconds_count", &[]).await >= Some(3.0));
+    assert!(metric("check_duration_seconds_count", &of).await >= Some(6.0));
+    assert!(metric("check_start_delay_seconds_count", &[]).await >= Some(6.0));
+    assert!(page.contains("\nprocess_resident_memory_bytes "), "{page}");
+}
+
+async fn standing_still_is_nobodys_failure() {
+    let scene = Scene::new("still").await;
+    let daemon = scene.start_published().await;
+    let history = scene.history().await;
+    assert_eq!(daemon.get("/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(daemon.get("/readyz").await, (200, "ok\n".to_owned()));
+    assert_eq!(daemon.get("/nothing").await.0, 404);
+    daemon.signal(Signal::SIGSTOP);
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    daemon.signal(Signal::SIGCONT);
+    eventually(SOON, "it is well again", async || daemon.get("/healthz").await.0 == 200).await;
+    checked(&daemon, 2).await;
+    assert_eq!(history.steps(), []);
+}
+
+async fn a_secret_shows_nowhere() {
+    const SECRET: &str = "correct-horse-battery";
+    let folder = folder("secrets");
+    std::fs::write(folder.join("password"), SECRET).expect("a file in the bottle");
+    let scene = Scene::new("secrets").await;
+    let echo = Database::start_with(addresses::take_one(), 3306, Manner::Http(500, format!("you said {SECRET}"))).await;
+    let yaml = format!(
+        "defaults: {{namespace: {namespace}, check: {{interval: 250ms, timeout: 1s}}}}
+databases:
+- service: mysql
+  port: 3306
+  addresses: [{live}]
+  check:
+    exec:
+      command: [/bin/sh, -c, 'echo \"password is $PASSWORD and $OTHER\"; exit 3']
+      env: {{PASSWORD: {{file: {folder}/password}}, OTHER: {SECRET}}}
+- service: web
+  port: 3306
+  addresses: [{echo}]
+  check: {{http: {{headers: {{Authorization: 'Basic {SECRET}'}}, expectedBody: nothing}}}}
+- service: raw
+  port: 3306
+  addresses: [{live}]
+  check: {{tcp: {{send: {SECRET}, expect: nothing}}}}
+",
+        namespace = scene.namespace.name,
+        live = scene.databases[0].ip,
+        folder = folder.display(),
+        echo = echo.ip,
+    );
+    let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+    let status = eventually(SOON, "each has failed", async || {
+        let status = daemon.status().await;
+        let databases = status["databases"].as_array().cloned().unwrap_or_default();
+        let failed = databases.iter().all(|database| database["targets"][0]["failures"].as_u64() >= Some(2));
+        if failed { Ok(status.to_string()) } else { Err(status.to_string()) }
+    })
+    .await;
+    assert!(status.contains("exec: exit status 3: "), "the output is quoted: {status}");
+    for text in [status, daemon.metrics().await, daemon.lines().join("\n")] {
+        assert!(!text.contains(SECRET), "{text}");
+    }
+}

@@ -1,0 +1,189 @@
+//! What most trials need: some databases behind one Service, a config for them, and the history of their Endpoints.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Endpoints;
+use kube::ResourceExt as _;
+use kube::api::{Api, WatchEvent, WatchParams};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use crate::support::{Daemon, Database, Namespace, addresses, eventually, runtime, shared};
+
+/// Far longer than anything takes on a busy machine, far shorter than the limit of a trial.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// Checks fast enough for a trial, and patient enough for a machine that is busy.
+pub const CHECK: &str = "{tcp: {}, interval: 250ms, timeout: 1s}";
+
+/// Three databases behind Service `mysql`, in a namespace of their own.
+pub struct Scene {
+    pub namespace: Namespace,
+    pub databases: Vec<Database>,
+}
+
+impl Scene {
+    /// With the Service.
+    pub async fn new(prefix: &str) -> Scene {
+        let scene = Scene::without_service(prefix).await;
+        scene.namespace.create_service("mysql", &[("", 3306)]).await;
+        scene
+    }
+
+    pub async fn without_service(prefix: &str) -> Scene {
+        Scene::on(shared().namespace(prefix).await).await
+    }
+
+    pub async fn on(namespace: Namespace) -> Scene {
+        let mut databases = Vec::new();
+        for ip in addresses::take(3) {
+            databases.push(Database::start(ip, 3306).await);
+        }
+        Scene { namespace, databases }
+    }
+
+    pub fn config(&self) -> String {
+        self.config_with("")
+    }
+
+    /// The config with more keys for the database, a line each.
+    pub fn config_with(&self, more: &str) -> String {
+        let ips: Vec<String> = self.databases.iter().map(|database| database.ip.to_string()).collect();
+        config(&self.namespace.name, &ips.join(", "), CHECK, more)
+    }
+
+    pub async fn start(&self) -> Daemon {
+        Daemon::start(&self.config(), &shared().kubeconfig(), &[]).await
+    }
+
+    /// Starts the daemon and waits until the Endpoints have all three.
+    pub async fn start_published(&self) -> Daemon {
+        let daemon = self.start().await;
+        self.published(&[0, 1, 2]).await;
+        self.condition(&daemon, "Published").await;
+        daemon
+    }
+
+    /// The addresses of these databases, as the cluster shall show them.
+    pub fn ips(&self, which: &[usize]) -> Vec<String> {
+        let mut ips: Vec<IpAddr> = which.iter().map(|index| self.databases[*index].ip).collect();
+        ips.sort();
+        ips.iter().map(ToString::to_string).collect()
+    }
+
+    /// Waits until the Endpoints have exactly these databases, in order.
+    pub async fn published(&self, which: &[usize]) {
+        let wanted = self.ips(which);
+        eventually(SOON, &format!("the Endpoints have {wanted:?}"), async || {
+            let there = self.namespace.endpoint_ips("mysql").await;
+            if there == wanted { Ok(()) } else { Err(format!("{there:?}")) }
+        })
+        .await;
+    }
+
+    /// Waits until the daemon says that the database is in this condition, and returns the reason.
+    pub async fn condition(&self, daemon: &Daemon, kind: &str) -> String {
+        eventually(SOON, &format!("condition {kind}"), async || {
+            let database = database(&daemon.status().await);
+            if database["condition"] == kind {
+                Ok(database["reason"].as_str().unwrap_or_default().to_owned())
+            } else {
+                Err(database.to_string())
+            }
+        })
+        .await
+    }
+
+    pub async fn history(&self) -> History {
+        History::start(&self.namespace, "mysql").await
+    }
+}
+
+/// A config with one database, `mysql`.
+pub fn config(namespace: &str, addresses: &str, check: &str, more: &str) -> String {
+    format!(
+        "databases:\n- service: mysql\n  namespace: {namespace}\n  port: 3306\n  addresses: [{addresses}]\n  check: {check}\n{more}"
+    )
+}
+
+/// The first database of a status.
+pub fn database(status: &Value) -> Value {
+    status["databases"][0].clone()
+}
+
+/// Waits until every target of the first database has had this many passes or failures in a row.
+pub async fn checked(daemon: &Daemon, times: u64) {
+    eventually(SOON, "every target is checked", async || {
+        let database = database(&daemon.status().await);
+        let targets = database["targets"].as_array().cloned().unwrap_or_default();
+        let enough = |target: &Value| target["passes"].as_u64().max(target["failures"].as_u64()) >= Some(times);
+        if !targets.is_empty() && targets.iter().all(enough) { Ok(()) } else { Err(database.to_string()) }
+    })
+    .await;
+}
+
+/// Every change of one Endpoints object since it was started: none is missed, and none is made up.
+pub struct History {
+    changes: Arc<Mutex<Vec<Change>>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub version: String,
+    /// None if the object was deleted.
+    pub ips: Option<Vec<String>>,
+}
+
+impl History {
+    pub async fn start(namespace: &Namespace, name: &str) -> History {
+        let api: Api<Endpoints> = namespace.api();
+        let list = api.list(&Default::default()).await.expect("listing Endpoints");
+        let version = list.metadata.resource_version.expect("a list has a version");
+        let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(290);
+        let events = api.watch(&params, &version).await.expect("watching Endpoints");
+        let changes: Arc<Mutex<Vec<Change>>> = Arc::default();
+        let seen = changes.clone();
+        let task = runtime().spawn(async move {
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                let change = match event.expect("a watch without errors") {
+                    WatchEvent::Added(endpoints) | WatchEvent::Modified(endpoints) => {
+                        Change { version: endpoints.resource_version().unwrap_or_default(), ips: Some(ips(&endpoints)) }
+                    }
+                    WatchEvent::Deleted(endpoints) => {
+                        Change { version: endpoints.resource_version().unwrap_or_default(), ips: None }
+                    }
+                    WatchEvent::Bookmark(_) => continue,
+                    WatchEvent::Error(status) => panic!("watching Endpoints: {status}"),
+                };
+                seen.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+            }
+        });
+        History { changes, task }
+    }
+
+    pub fn changes(&self) -> Vec<Change> {
+        assert!(!self.task.is_finished(), "the watch has ended");
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the Endpoints held after each change.
+    pub fn steps(&self) -> Vec<Option<Vec<String>>> {
+        self.changes().into_iter().map(|change| change.ips).collect()
+    }
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn ips(endpoints: &Endpoints) -> Vec<String> {
+    let subsets = endpoints.subsets.iter().flatten();
+    subsets.flat_map(|subset| subset.addresses.iter().flatten()).map(|address| address.ip.clone()).collect()
+}

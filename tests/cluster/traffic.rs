@@ -1,0 +1,69 @@
+//! What it is all for: connections through kube-proxy leave a database that died, and return when it does.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+
+use crate::cluster::scene::{SOON, Scene};
+use crate::support::{Arrival, Traffic, eventually, holds, trial::trials};
+
+pub fn trials() -> Vec<Trial> {
+    trials![connections_leave_a_dead_database, connections_leave_a_black_hole]
+}
+
+async fn traffic(scene: &Scene) -> Traffic {
+    let traffic = Traffic::start(scene.namespace.cluster_ip("mysql").await, 3306, Duration::from_millis(50));
+    for database in &scene.databases {
+        reached(&traffic, database.ip).await;
+    }
+    traffic
+}
+
+async fn reached(traffic: &Traffic, ip: IpAddr) {
+    let from = Instant::now();
+    eventually(SOON, &format!("{ip} gets connections"), async || {
+        traffic.tally_since(from).contains_key(&Arrival::Reached(ip))
+    })
+    .await;
+}
+
+/// Once kube-proxy has taken the address out, every connection reaches one of the others.
+async fn all_reach_the_others(scene: &Scene, traffic: &Traffic, dead: IpAddr) {
+    scene.published(&[0, 2]).await;
+    let good = |arrival: &Arrival| matches!(arrival, Arrival::Reached(ip) if *ip != dead);
+    eventually(SOON, "kube-proxy follows", async || {
+        let last_half_second = traffic.tally_since(Instant::now() - Duration::from_millis(500));
+        !last_half_second.is_empty() && last_half_second.keys().all(good)
+    })
+    .await;
+    let from = Instant::now();
+    holds(Duration::from_secs(3), "every connection reaches a healthy database", async || {
+        let tally = traffic.tally_since(from);
+        if tally.keys().all(good) { Ok(()) } else { Err(format!("{tally:?}")) }
+    })
+    .await;
+    assert!(traffic.tally_since(from).values().sum::<u64>() > 20, "too little traffic to prove anything");
+}
+
+async fn connections_leave_a_dead_database() {
+    let mut scene = Scene::new("traffic").await;
+    let _daemon = scene.start_published().await;
+    let traffic = traffic(&scene).await;
+    let dead = scene.databases[1].ip;
+    scene.databases[1].stop().await;
+    all_reach_the_others(&scene, &traffic, dead).await;
+    scene.databases[1].start_again().await;
+    reached(&traffic, dead).await;
+}
+
+async fn connections_leave_a_black_hole() {
+    let mut scene = Scene::new("swallowed").await;
+    let _daemon = scene.start_published().await;
+    let traffic = traffic(&scene).await;
+    let dead = scene.databases[1].ip;
+    scene.databases[1].black_hole().await;
+    all_reach_the_others(&scene, &traffic, dead).await;
+    scene.databases[1].restore().await;
+    reached(&traffic, dead).await;
+}
