@@ -29,12 +29,11 @@ fn main() -> ExitCode {
     }
     let mut arguments = Arguments::from_args();
     let trials: Vec<Trial> = [
-        // The longest first, so that the others run beside them.
-        cluster::publish::trials(),
-        cluster::hostile::trials(),
-        cluster::faults::trials(),
         cluster::bottle::trials(),
+        cluster::faults::trials(),
+        cluster::hostile::trials(),
         cluster::ownership::trials(),
+        cluster::publish::trials(),
         cluster::running::trials(),
         cluster::traffic::trials(),
     ]
