@@ -34,7 +34,10 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
 
     let cluster = tokio::select! {
         cluster = connect(options.dry_run) => cluster?,
-        name = ends.next() => return Ok(info!(signal = name, "ending")),
+        name = ends.next() => {
+            info!(signal = name, "ending");
+            return Ok(());
+        }
     };
     let (monitor, mut checking) = monitor::start(&spec);
     let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor);
@@ -94,7 +97,7 @@ async fn connect(dry_run: bool) -> anyhow::Result<Cluster> {
             "no cluster: run in a Pod with a ServiceAccount, or set KUBECONFIG, or use --dry-run to do without one",
         )),
         (Err(error), true) => {
-            info!(reason = format!("{error:#}"), "dry run without a cluster");
+            info!(reason = %error, "dry run without a cluster");
             Ok(Cluster::None)
         }
     }
