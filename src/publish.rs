@@ -29,6 +29,7 @@ mod ports;
 mod publisher;
 mod sight;
 mod write;
+mod writer;
 
 /// Writes under way at once: enough for many Services to change in one second, few enough not to crowd the API.
 const WRITES_AT_ONCE: usize = 32;
@@ -96,10 +97,9 @@ impl Cluster {
 pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle) -> (Handle, JoinSet<()>) {
     let mut tasks = JoinSet::new();
     let mut publications = BTreeMap::new();
-    let mut namespaces: BTreeMap<String, HashMap<String, Arc<watch::Sender<Observed>>>> = BTreeMap::new();
+    let mut namespaces: BTreeMap<String, Watched> = BTreeMap::new();
     let permits = Arc::new(Semaphore::new(WRITES_AT_ONCE));
     let write_duration = write_duration();
-    let answers = Arc::new(Notify::new());
 
     for database in &spec.databases {
         let Some(plan) = monitor.plan(&database.id) else { continue };
@@ -113,6 +113,9 @@ pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle) -> (Hand
         };
         let (publication, publication_out) = watch::channel(first);
         publications.insert(database.id.clone(), publication_out);
+        let DatabaseId { namespace, service } = database.id.clone();
+        let namespace = namespaces.entry(namespace).or_default();
+        namespace.sights.insert(service, observed.clone());
         let publisher = Publisher {
             database: database.clone(),
             cluster: cluster.clone(),
@@ -120,31 +123,31 @@ pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle) -> (Hand
             publication,
             permits: permits.clone(),
             write_duration: write_duration.clone(),
-            answers: answers.clone(),
+            nudge: namespace.nudge.clone(),
         };
-        tasks.spawn(publisher.run(observed.clone(), plan));
-        let DatabaseId { namespace, service } = database.id.clone();
-        namespaces.entry(namespace).or_default().insert(service, observed);
+        tasks.spawn(publisher.run(observed, plan));
     }
     if let Some(client) = cluster.client() {
-        watch_namespaces(&mut tasks, client, namespaces, &answers);
+        for (namespace, watched) in namespaces {
+            watch_namespace(&mut tasks, client, &namespace, watched);
+        }
     }
     (Handle { publications: Arc::new(publications), write_duration }, tasks)
 }
 
-fn watch_namespaces(
-    tasks: &mut JoinSet<()>,
-    client: &Client,
-    namespaces: BTreeMap<String, HashMap<String, Arc<watch::Sender<Observed>>>>,
-    answers: &Arc<Notify>,
-) {
-    for (namespace, sights) in namespaces {
-        let sights: Sights = Arc::new(sights);
-        let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
-        let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), &namespace);
-        tasks.spawn(watch_kind(services, namespace.clone(), sights.clone(), answers.clone()));
-        tasks.spawn(watch_kind(endpoints, namespace, sights, answers.clone()));
-    }
+/// A namespace that is watched: what is known for each of its Services, and a way to have it listed anew.
+#[derive(Default)]
+struct Watched {
+    sights: HashMap<String, Arc<watch::Sender<Observed>>>,
+    nudge: Arc<Notify>,
+}
+
+fn watch_namespace(tasks: &mut JoinSet<()>, client: &Client, namespace: &str, watched: Watched) {
+    let sights: Sights = Arc::new(watched.sights);
+    let services: Api<Service> = Api::namespaced(client.clone(), namespace);
+    let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), namespace);
+    tasks.spawn(watch_kind(services, namespace.to_owned(), sights.clone(), watched.nudge.clone()));
+    tasks.spawn(watch_kind(endpoints, namespace.to_owned(), sights, watched.nudge));
 }
 
 fn write_duration() -> Histogram {

@@ -12,21 +12,21 @@ use crate::plan::{Member, Members};
 pub const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 pub const OURS: &str = "external-endpoints";
 
-/// Endpoints in full as they shall be applied, on top of `resource_version`.
+/// Endpoints in full as they shall be applied on top of those that are `held`.
 ///
-/// No members means no subsets: the API refuses a subset without an address.
-pub fn endpoints(
-    namespace: &str,
-    name: &str,
-    members: &Members,
-    ports: &[EndpointPort],
-    resource_version: Option<String>,
-) -> Endpoints {
-    let labels = Some(BTreeMap::from([(MANAGED_BY.to_owned(), OURS.to_owned())]));
-    let mut endpoints = blank(namespace, name);
-    endpoints.metadata = ObjectMeta { labels, resource_version, ..endpoints.metadata };
-    endpoints.subsets = Some(subsets(members, ports));
-    endpoints
+/// The held ones' version and UID go along: the version is refused if they have changed, and the UID if they are gone,
+/// which an apply would otherwise take as a wish to create them. No members means no subsets: the API refuses a subset
+/// without an address.
+pub fn endpoints(held: &ObjectMeta, members: &Members, ports: &[EndpointPort]) -> Endpoints {
+    let metadata = ObjectMeta {
+        name: held.name.clone(),
+        namespace: held.namespace.clone(),
+        uid: held.uid.clone(),
+        resource_version: held.resource_version.clone(),
+        labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), OURS.to_owned())])),
+        ..ObjectMeta::default()
+    };
+    Endpoints { metadata, subsets: Some(subsets(members, ports)) }
 }
 
 /// Endpoints that say nothing but their name: what is applied to create them. Applied to Endpoints that someone else has
@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn no_members_are_no_subsets_in_the_json() {
-        let json = serde_json::to_value(endpoints("prod", "orders", &Members::default(), &ports(), None)).unwrap();
+        let json =
+            serde_json::to_value(endpoints(&blank("prod", "orders").metadata, &Members::default(), &ports())).unwrap();
         assert_eq!(json["subsets"], serde_json::json!([]));
     }
 
@@ -123,13 +124,13 @@ mod tests {
         let json = serde_json::to_value(&blank).unwrap();
         assert_eq!((json.get("subsets"), json["metadata"].get("labels")), (None, None));
         assert!(is_blank(&blank));
-        assert!(!is_blank(&endpoints("prod", "orders", &Members::default(), &ports(), None)));
+        assert!(!is_blank(&endpoints(&blank.metadata, &Members::default(), &ports())));
     }
 
     #[test]
     fn an_address_of_another_shape_is_not_what_we_hold() {
         let wanted: Members = [member("198.51.100.1".parse().unwrap())].into_iter().collect();
-        let ours = endpoints("prod", "orders", &wanted, &ports(), None);
+        let ours = endpoints(&blank("prod", "orders").metadata, &wanted, &ports());
         assert!(holds(&ours, &wanted, &ports()));
 
         let mut unready = ours.clone();
@@ -150,7 +151,7 @@ mod tests {
         fn members_survive_the_way_there_and_back(ips in prop::collection::vec(any::<[u8; 4]>(), 0..20), six in prop::collection::vec(any::<[u8; 16]>(), 0..5)) {
             let all = ips.into_iter().map(IpAddr::from).chain(six.into_iter().map(IpAddr::from));
             let wanted: Members = all.map(member).collect();
-            let written = endpoints("prod", "orders", &wanted, &ports(), None);
+            let written = endpoints(&blank("prod", "orders").metadata, &wanted, &ports());
             prop_assert_eq!(&members(&written), &wanted);
             prop_assert!(holds(&written, &wanted, &ports()));
         }

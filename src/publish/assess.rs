@@ -68,10 +68,7 @@ fn try_assess(
     Ok(match endpoints {
         None => Step::Create(Box::new(slice::blank(namespace, name))),
         Some(held) if slice::holds(held, members, &ports) => Step::Hold,
-        Some(held) => {
-            let version = held.metadata.resource_version.clone();
-            Step::Write(Box::new(slice::endpoints(namespace, name, members, &ports, version)))
-        }
+        Some(held) => Step::Write(Box::new(slice::endpoints(&held.metadata, members, &ports))),
     })
 }
 
@@ -118,6 +115,7 @@ fn writable_endpoints(database: &Database, endpoints: &Endpoints, written: Optio
         return Ok(());
     }
     let whose = match slice::managed_by(endpoints) {
+        Some(ENDPOINTS_CONTROLLER) => "were written by Kubernetes while the Service had a selector".to_owned(),
         Some(manager) => format!("belong to {manager} (label {})", slice::MANAGED_BY),
         None => "were written by someone else".to_owned(),
     };

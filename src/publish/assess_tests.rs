@@ -45,9 +45,10 @@ fn publish(last: &[u8]) -> Plan {
 fn ours(last: &[u8]) -> Endpoints {
     let port =
         EndpointPort { name: Some("mysql".into()), port: 3306, protocol: Some("TCP".into()), app_protocol: None };
-    let mut endpoints = slice::endpoints("prod", "mysql", &members(last), &[port], Some("7".into()));
-    endpoints.metadata.uid = Some("uid-1".into());
-    endpoints
+    let mut held = slice::blank("prod", "mysql").metadata;
+    held.resource_version = Some("7".into());
+    held.uid = Some("uid-1".into());
+    slice::endpoints(&held, &members(last), &[port])
 }
 
 /// The same under another label, or none.
@@ -124,9 +125,10 @@ fn what_is_held_already_is_not_written() {
 }
 
 #[test]
-fn a_difference_is_written_on_the_resource_version_it_was_seen_at() {
+fn a_difference_is_written_on_the_object_and_version_it_was_seen_at() {
     let written = writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&ours(&[1, 2])), None));
     assert_eq!(written.metadata.resource_version.as_deref(), Some("7"));
+    assert_eq!(written.metadata.uid.as_deref(), Some("uid-1"));
     assert_eq!(slice::members(&written), members(&[1]));
     assert_eq!(slice::managed_by(&written), Some(slice::OURS));
 }

@@ -26,10 +26,10 @@ pub fn of(error: &kube::Error, verb: &str, plural: &str, namespace: &str, name: 
 /// Names what is not allowed, and the Role that would allow it.
 fn forbidden(verb: &str, plural: &str, namespace: &str, name: Option<&str>, said: &str) -> String {
     let rule = match (name, plural) {
-        (Some(name), _) => {
+        (Some(name), "endpoints") => {
             format!("resources: [{plural}], resourceNames: [{name}], verbs: [get, create, patch]")
         }
-        (None, _) => format!("resources: [{plural}], verbs: [get, list, watch]"),
+        _ => format!("resources: [{plural}], verbs: [get, list, watch]"),
     };
     let object = name.map(|name| format!(" {name}")).unwrap_or_default();
     format!(
@@ -44,7 +44,11 @@ fn root(error: &kube::Error) -> String {
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    cause.to_string()
+    match cause.to_string() {
+        // What the client says when it could not connect in the time that it was given.
+        elapsed if elapsed == "deadline has elapsed" => "no connection in the time there is for one".to_owned(),
+        text => text,
+    }
 }
 
 /// How long the API asks to be left alone, in seconds; 0 if it does not say.

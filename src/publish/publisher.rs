@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Endpoints;
-use kube::{Api, ResourceExt};
+use k8s_openapi::api::core::v1::{Endpoints, Service};
+use kube::ResourceExt;
 use prometheus::Histogram;
 use tokio::sync::{Notify, Semaphore, watch};
 use tracing::{debug, info, warn};
@@ -12,8 +12,9 @@ use tracing::{debug, info, warn};
 use super::assess::{Step, assess};
 use super::backoff::Backoff;
 use super::condition::{Condition, Kind};
-use super::sight::{Observed, learn};
-use super::write::{self, Failure};
+use super::sight::Observed;
+use super::write::Failure;
+use super::writer::Writer;
 use super::{Cluster, Publication};
 use crate::clock;
 use crate::config::{Database, DatabaseId};
@@ -31,27 +32,33 @@ pub struct Publisher {
     pub publication: watch::Sender<Publication>,
     pub permits: Arc<Semaphore>,
     pub write_duration: Histogram,
-    /// Tells the watches that the API answers again.
-    pub answers: Arc<Notify>,
+    /// Has the namespace listed anew.
+    pub nudge: Arc<Notify>,
 }
 
 /// What a publisher remembers from step to step.
 #[derive(Default)]
-struct Memory {
+pub struct Memory {
     /// The UID of the Endpoints that this process has written.
-    written: Option<String>,
+    pub written: Option<String>,
     /// Whether the monitor knows what the cluster held at first sight.
     told: bool,
     /// Pauses between tries of what does not succeed.
-    backoff: Backoff,
+    pub backoff: Backoff,
+    pub conflicts: u32,
     /// Pauses between writes that do, so that a quarrel with someone who undoes them stays harmless.
     pace: Backoff,
     last_write: Option<Instant>,
 }
 
 impl Memory {
+    pub fn succeeded(&mut self) {
+        self.backoff.reset();
+        self.conflicts = 0;
+    }
+
     /// How long to leave the Endpoints alone after a write.
-    fn paced(&mut self, now: Instant) -> Duration {
+    pub fn paced(&mut self, now: Instant) -> Duration {
         if self.last_write.replace(now).is_none_or(|last| now.saturating_duration_since(last) > QUIET) {
             self.pace.reset();
         }
@@ -60,12 +67,34 @@ impl Memory {
 }
 
 /// What to wait for after a step, besides a change of the cluster or the plan.
-enum Next {
+pub enum Next {
     Change,
     /// A change, or this pause.
     ChangeOr(Duration),
-    /// This pause, whatever changes: the API asked for it.
+    /// This pause, whatever changes.
     Pause(Duration),
+}
+
+/// What is known at one moment.
+pub struct View {
+    pub seen: Observed,
+    pub plan: Plan,
+}
+
+impl View {
+    fn endpoints(&self) -> Option<&Endpoints> {
+        self.seen.endpoints.object.as_deref()
+    }
+
+    pub fn held(&self) -> Members {
+        self.endpoints().map(slice::members).unwrap_or_default()
+    }
+
+    /// Whether the Service may be another than the one seen: where the watch does not run, and where Endpoints that are not
+    /// under our label may tell of a change of the Service that is still on its way here.
+    pub fn doubts_service(&self) -> bool {
+        self.seen.service.fault.is_some() || self.endpoints().and_then(slice::managed_by) != Some(slice::OURS)
+    }
 }
 
 impl Publisher {
@@ -74,13 +103,7 @@ impl Publisher {
         let mut sights = observed.subscribe();
         let mut memory = Memory::default();
         loop {
-            let seen = sights.borrow_and_update().clone();
-            let wanted = plan.borrow_and_update().clone();
-            let next = match &self.cluster {
-                Cluster::None => self.step_without_cluster(&wanted, &mut memory).await,
-                _ => self.step(&seen, &wanted, &observed, &mut memory).await,
-            };
-            let pause = match next {
+            let pause = match self.turn(&observed, &mut sights, &mut plan, &mut memory).await {
                 Next::Pause(pause) => {
                     tokio::time::sleep(pause).await;
                     continue;
@@ -96,111 +119,82 @@ impl Publisher {
         }
     }
 
-    async fn step_without_cluster(&self, plan: &Plan, memory: &mut Memory) -> Next {
+    /// Looks, and does what is to be done.
+    async fn turn(
+        &self,
+        observed: &watch::Sender<Observed>,
+        sights: &mut watch::Receiver<Observed>,
+        plan: &mut watch::Receiver<Plan>,
+        memory: &mut Memory,
+    ) -> Next {
+        let mut view = || View { seen: sights.borrow_and_update().clone(), plan: plan.borrow_and_update().clone() };
+        let Cluster::Write(client) = &self.cluster else {
+            return self.dry_turn(&view(), memory).await;
+        };
+        if let Err(next) = self.look(&view(), memory).await {
+            return next;
+        }
+        // Something is to be written. When it is our turn to write, it may be something else.
+        let _permit = self.permits.acquire().await;
+        let view = view();
+        match self.look(&view, memory).await {
+            Ok(step) => Writer { publisher: self, client, view: &view, observed, memory }.carry_out(step).await,
+            Err(next) => next,
+        }
+    }
+
+    async fn dry_turn(&self, view: &View, memory: &mut Memory) -> Next {
+        if !matches!(self.cluster, Cluster::None) {
+            if self.look(view, memory).await.is_ok() {
+                let would = would_publish(&view.held(), &view.plan);
+                self.report(Some(view.held()), Condition::new(Kind::DryRun, would));
+            }
+            return Next::Change;
+        }
         self.tell_monitor(Members::default(), memory).await;
-        self.report(
-            None,
-            match plan {
-                Plan::Keep(why) => Condition::new(Kind::WaitingForVerdicts, why.to_string()),
-                Plan::Publish(members) => Condition::new(Kind::DryRun, format!("would publish {members}")),
-            },
-        );
+        let condition = match &view.plan {
+            Plan::Keep(why) => Condition::new(Kind::WaitingForVerdicts, why.to_string()),
+            Plan::Publish(members) => Condition::new(Kind::DryRun, format!("would publish {members}")),
+        };
+        self.report(None, condition);
         Next::Change
     }
 
-    async fn step(
-        &self,
-        seen: &Observed,
-        plan: &Plan,
-        observed: &watch::Sender<Observed>,
-        memory: &mut Memory,
-    ) -> Next {
-        if !seen.listed() {
+    /// Finds what is to be written. Where nothing is, says why and what to wait for.
+    async fn look(&self, view: &View, memory: &mut Memory) -> Result<Step, Next> {
+        let fault = || view.seen.fault().cloned();
+        if !view.seen.listed() {
             let waiting = || Condition::new(Kind::WaitingForCluster, "the cluster has not been read yet");
-            self.report(None, seen.fault().cloned().unwrap_or_else(waiting));
-            return Next::Change;
+            self.report(None, fault().unwrap_or_else(waiting));
+            return Err(Next::Change);
         }
         self.publication.send_if_modified(|publication| !std::mem::replace(&mut publication.listed, true));
-        let endpoints = seen.endpoints.object.as_deref();
-        let held = endpoints.map(slice::members).unwrap_or_default();
+        let held = view.held();
         self.tell_monitor(held.clone(), memory).await;
-
-        match assess(&self.database, plan, seen.service.object.as_deref(), endpoints, memory.written.as_deref()) {
+        match self.assess(view, view.seen.service.object.as_deref(), memory) {
             Step::Wait(condition) => {
                 let ours = condition.kind == Kind::WaitingForVerdicts;
-                self.report(ours.then_some(held), seen.fault().cloned().unwrap_or(condition));
-                Next::Change
+                self.report(ours.then_some(held), fault().unwrap_or(condition));
+                Err(Next::Change)
             }
             Step::Hold => {
-                memory.backoff.reset();
-                // What we adopted in whole is ours as if we had written it.
-                memory.written = endpoints.and_then(ResourceExt::uid);
+                memory.succeeded();
+                // What we found well is ours as if we had written it.
+                memory.written = view.endpoints().and_then(ResourceExt::uid);
                 let published = Condition::new(Kind::Published, held.to_string());
-                self.report(Some(held), seen.fault().cloned().unwrap_or(published));
-                Next::Change
+                self.report(Some(held), fault().unwrap_or(published));
+                Err(Next::Change)
             }
-            Step::Create(_) | Step::Write(_) if matches!(self.cluster, Cluster::Read(_)) => {
-                self.report(Some(held.clone()), Condition::new(Kind::DryRun, would_publish(&held, plan)));
-                Next::Change
-            }
-            Step::Create(blank) => self.create(&blank, held, observed, memory).await,
-            Step::Write(endpoints) => self.write(&endpoints, held, seen.fault(), observed, memory).await,
+            step => Ok(step),
         }
     }
 
-    async fn create(
-        &self,
-        blank: &Endpoints,
-        held: Members,
-        observed: &watch::Sender<Observed>,
-        memory: &mut Memory,
-    ) -> Next {
-        let Some(api) = self.api() else { return Next::Change };
-        match self.timed(write::create(&api, blank)).await {
-            Ok(created) => {
-                learn(observed, Some(created));
-                Next::Change
-            }
-            Err(failure) => self.failed(&api, blank, held, failure, observed, memory).await,
-        }
-    }
-
-    async fn write(
-        &self,
-        endpoints: &Endpoints,
-        held: Members,
-        fault: Option<&Condition>,
-        observed: &watch::Sender<Observed>,
-        memory: &mut Memory,
-    ) -> Next {
-        let Some(api) = self.api() else { return Next::Change };
-        match self.timed(write::write(&api, endpoints)).await {
-            Ok(now) => {
-                memory.written = now.uid();
-                let members = slice::members(&now);
-                let written = slice::agree(&now, endpoints);
-                let condition = if written {
-                    Condition::new(Kind::Published, members.to_string())
-                } else {
-                    Condition::new(Kind::Rejected, format!("the API stored {members}, which is not what was written"))
-                };
-                self.report(Some(members), fault.cloned().unwrap_or(condition));
-                if fault.is_some() {
-                    self.answers.notify_waiters();
-                }
-                learn(observed, Some(now));
-                if !written {
-                    return Next::Pause(memory.backoff.next());
-                }
-                memory.backoff.reset();
-                Next::Pause(memory.paced(clock::now()))
-            }
-            Err(failure) => self.failed(&api, endpoints, held, failure, observed, memory).await,
-        }
+    pub fn assess(&self, view: &View, service: Option<&Service>, memory: &Memory) -> Step {
+        assess(&self.database, &view.plan, service, view.endpoints(), memory.written.as_deref())
     }
 
     /// Counts and times one call that writes.
-    async fn timed(&self, call: impl Future<Output = Result<Endpoints, Failure>>) -> Result<Endpoints, Failure> {
+    pub async fn timed(&self, call: impl Future<Output = Result<Endpoints, Failure>>) -> Result<Endpoints, Failure> {
         let _permit = self.permits.acquire().await;
         let started = clock::now();
         let answer = call.await;
@@ -210,38 +204,6 @@ impl Publisher {
         answer
     }
 
-    /// After a conflict, looks at what is there now; after a fault, says so. Either way tries again after a pause.
-    async fn failed(
-        &self,
-        api: &Api<Endpoints>,
-        sent: &Endpoints,
-        held: Members,
-        failure: Failure,
-        observed: &watch::Sender<Observed>,
-        memory: &mut Memory,
-    ) -> Next {
-        let pause = memory.backoff.next();
-        let fault = match failure {
-            Failure::Fault(condition, asked) => Some((condition, asked)),
-            Failure::Conflict => match write::read(api, sent).await {
-                Ok(now) => {
-                    learn(observed, now);
-                    None
-                }
-                Err(Failure::Conflict) => None,
-                Err(Failure::Fault(condition, asked)) => Some((condition, asked)),
-            },
-        };
-        let Some((condition, asked)) = fault else { return Next::ChangeOr(pause) };
-        self.report(Some(held), condition);
-        if asked.is_zero() { Next::ChangeOr(pause) } else { Next::Pause(asked.max(pause)) }
-    }
-
-    fn api(&self) -> Option<Api<Endpoints>> {
-        let Cluster::Write(client) = &self.cluster else { return None };
-        Some(Api::namespaced(client.clone(), &self.database.id.namespace))
-    }
-
     async fn tell_monitor(&self, held: Members, memory: &mut Memory) {
         if !std::mem::replace(&mut memory.told, true) {
             self.monitor.seen(&self.database.id, held).await;
@@ -249,7 +211,7 @@ impl Publisher {
     }
 
     /// Makes the condition known, and logs it if it is news.
-    fn report(&self, members: Option<Members>, condition: Condition) {
+    pub fn report(&self, members: Option<Members>, condition: Condition) {
         self.publication.send_if_modified(|publication| {
             let same_kind = publication.condition.kind == condition.kind;
             let same_members = publication.members == members;

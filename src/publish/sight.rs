@@ -20,7 +20,17 @@ use super::fault;
 /// How long the API server may leave a watch open. A connection that died silently is noticed 5 s after that.
 const WATCH: Duration = Duration::from_secs(60);
 
+/// A list, or the start of a watch, that takes longer has failed.
+const LIST: Duration = Duration::from_secs(10);
+
+/// A watch that has run this long without an error runs.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// What is known of one object in the cluster.
+///
+/// News comes from a stream of events, which is in order, and from answers to our own calls, which may come before or
+/// after the events that they belong to. An answer counts only if it is newer than all that is known, and only within the
+/// list that the call was decided on: a new list says it all, and nothing older may come after it.
 #[derive(Debug, Clone)]
 pub struct Sight<K> {
     /// Whether the object has been looked for: until then, that it is missing says nothing.
@@ -28,43 +38,68 @@ pub struct Sight<K> {
     pub object: Option<Arc<K>>,
     /// Why the watch does not run, if so. What is known may be old then.
     pub fault: Option<Condition>,
+    /// Counts the lists, from when each begins.
+    pub list: u64,
+    /// Whether a list is under way.
+    listing: bool,
+    /// The version of the newest thing known of the object in this list, its deletion included.
+    newest: Option<u64>,
 }
 
 impl<K> Default for Sight<K> {
     fn default() -> Self {
-        Self { listed: false, object: None, fault: None }
+        Self { listed: false, object: None, fault: None, list: 0, listing: false, newest: None }
     }
 }
 
 impl<K: Resource> Sight<K> {
-    /// Takes what was learnt of the object, unless something newer is known already: an answer to our own write may
-    /// overtake the watch.
-    fn learn(&mut self, object: K) -> bool {
-        let outdated = self.object.as_ref().is_some_and(|held| {
-            held.meta().uid == object.meta().uid
-                && version(held.as_ref()).zip(version(&object)).is_some_and(|(h, n)| n <= h)
-        });
-        if !outdated {
-            self.object = Some(Arc::new(object));
+    /// Whether `object` is newer than all that is known; if so, it is now the newest. What has no version counts as newer.
+    fn advances(&mut self, object: &K) -> bool {
+        let version = version(object);
+        let newer = self.newest.zip(version).is_none_or(|(newest, version)| version > newest);
+        if newer {
+            self.newest = version;
         }
-        !outdated
+        newer
     }
 
-    fn unlearn(&mut self, deleted: &K) -> bool {
-        let newer = |held: &Arc<K>| {
-            held.meta().uid != deleted.meta().uid
-                && version(held.as_ref()).zip(version(deleted)).is_some_and(|(held, deleted)| held > deleted)
-        };
-        if self.object.as_ref().is_none_or(newer) {
-            return false;
+    /// Takes an event: the object as it is, or that it is gone.
+    fn take(&mut self, object: K, gone: bool) -> bool {
+        let newer = self.advances(&object);
+        if newer {
+            self.object = (!gone).then(|| Arc::new(object));
         }
-        self.object = None;
+        newer
+    }
+
+    /// Takes the answer to a call that was decided on the list numbered `list`.
+    fn take_answer(&mut self, object: K, list: u64) -> bool {
+        self.list == list && !self.listing && self.take(object, false)
+    }
+
+    fn begin_list(&mut self) {
+        self.list += 1;
+        self.listing = true;
+        self.newest = None;
+    }
+
+    /// Takes an object from a list. A list may go back in time, as after a restore of the cluster's storage.
+    fn take_listed(&mut self, object: K) -> bool {
+        self.newest = version(&object);
+        self.object = Some(Arc::new(object));
         true
+    }
+
+    /// Ends a list in which the object was, or was not. Returns whether that is news.
+    fn end_list(&mut self, there: bool) -> bool {
+        self.listing = false;
+        let gone = !there && self.object.take().is_some();
+        let first = !std::mem::replace(&mut self.listed, true);
+        gone || first
     }
 }
 
-/// Resource versions are decimal numbers that grow, as Kubernetes says since 1.35 and etcd has always done it. One that is
-/// not gets no ordering.
+/// Resource versions are decimal numbers that grow, as Kubernetes says since 1.35 and etcd has always done it.
 fn version(object: &impl Resource) -> Option<u64> {
     object.meta().resource_version.as_deref()?.parse().ok()
 }
@@ -109,40 +144,70 @@ impl Watchable for Endpoints {
 /// The databases of one namespace, by the name of their Service.
 pub type Sights = Arc<HashMap<String, Arc<watch::Sender<Observed>>>>;
 
-/// Takes what an answer to our own call says of the object, or that there is none.
-pub fn learn<K: Watchable>(observed: &watch::Sender<Observed>, object: Option<K>) {
-    observed.send_if_modified(|observed| match (K::sight(observed), object) {
-        (sight, Some(object)) => sight.learn(object),
-        (sight, None) => sight.object.take().is_some(),
-    });
+/// Takes the answer to a call that was decided on the list numbered `list`; says whether it was news.
+pub fn learn<K: Watchable>(observed: &watch::Sender<Observed>, object: K, list: u64) -> bool {
+    observed.send_if_modified(|observed| K::sight(observed).take_answer(object, list))
 }
 
-/// Watches one kind in one namespace for ever. After a fault it lists anew, so that nothing is missed, and so that the
-/// end of the fault shows; at once if a publisher says that the API `answers` again.
-pub async fn watch_kind<K: Watchable>(api: Api<K>, namespace: String, sights: Sights, answers: Arc<Notify>) {
+/// Watches one kind in one namespace for ever. After a fault it lists anew, so that nothing is missed; also when a
+/// publisher `nudge`s it, who has seen that the API answers, or that what is known here is old.
+pub async fn watch_kind<K: Watchable>(api: Api<K>, namespace: String, sights: Sights, nudge: Arc<Notify>) {
     let mut backoff = Backoff::default();
     loop {
-        let config = watcher::Config::default().timeout(WATCH.as_secs() as u32);
-        let mut events = std::pin::pin!(watcher(api.clone(), config));
-        let mut names = HashSet::new();
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => {
-                    if matches!(event, Event::InitDone) {
-                        backoff.reset();
-                    }
-                    take(event, &mut names, &sights);
-                }
-                Err(error) => {
-                    fail::<K>(&error, &namespace, &sights);
-                    break;
-                }
-            }
+        let (ended, settled) = follow(&api, &namespace, &sights, &nudge).await;
+        if settled {
+            backoff.reset();
+        }
+        if let Some(fault) = ended {
+            each(&sights, |sight: &mut Sight<K>| sight.fault.replace(fault.clone()).is_none_or(|held| held != fault));
         }
         tokio::select! {
             () = tokio::time::sleep(backoff.next()) => {}
-            () = answers.notified() => {}
+            () = nudge.notified() => {}
         }
+    }
+}
+
+/// Lists, then watches, until that fails or there is a nudge. Returns the fault, if it is one, and whether the watch ran.
+async fn follow<K: Watchable>(
+    api: &Api<K>,
+    namespace: &str,
+    sights: &Sights,
+    nudge: &Notify,
+) -> (Option<Condition>, bool) {
+    let config = watcher::Config::default().timeout(WATCH.as_secs() as u32);
+    let mut events = std::pin::pin!(watcher(api.clone(), config));
+    let mut names = HashSet::new();
+    let (mut listed, mut settled) = (false, false);
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = tokio::time::sleep(LIST), if !listed => {
+                let why = format!("list {} in {namespace}: no answer in {}", K::PLURAL, humantime::format_duration(LIST));
+                return (Some(Condition::new(Kind::ApiUnavailable, why)), false);
+            }
+            () = tokio::time::sleep(SETTLED), if listed && !settled => {
+                settled = true;
+                each(sights, |sight: &mut Sight<K>| sight.fault.take().is_some());
+                continue;
+            }
+            () = nudge.notified(), if settled => return (None, true),
+        };
+        match event {
+            Some(Ok(event)) => {
+                listed |= matches!(event, Event::InitDone);
+                take(event, &mut names, sights);
+            }
+            Some(Err(error)) => return (fault_of::<K>(&error, namespace), settled),
+            None => return (None, settled),
+        }
+    }
+}
+
+/// Changes the sight of every database, and tells those for whom it was news.
+fn each<K: Watchable>(sights: &Sights, change: impl Fn(&mut Sight<K>) -> bool) {
+    for sender in sights.values() {
+        sender.send_if_modified(|observed| change(K::sight(observed)));
     }
 }
 
@@ -153,74 +218,121 @@ fn take<K: Watchable>(event: Event<K>, names: &mut HashSet<String>, sights: &Sig
         }
     };
     match event {
-        Event::Init => names.clear(),
+        Event::Init => {
+            names.clear();
+            each(sights, |sight: &mut Sight<K>| {
+                sight.begin_list();
+                false
+            });
+        }
         Event::InitApply(object) => {
             names.insert(object.name_any());
-            with(object, Sight::learn);
+            with(object, Sight::take_listed);
         }
         Event::InitDone => {
             for (name, sender) in sights.iter() {
-                sender.send_if_modified(|observed| {
-                    let sight = K::sight(observed);
-                    let gone = !names.contains(name) && sight.object.take().is_some();
-                    let first = !std::mem::replace(&mut sight.listed, true);
-                    sight.fault.take().is_some() || gone || first
-                });
+                sender.send_if_modified(|observed| K::sight(observed).end_list(names.contains(name)));
             }
         }
-        Event::Apply(object) => with(object, Sight::learn),
-        Event::Delete(object) => with(object, |sight, deleted| sight.unlearn(&deleted)),
+        Event::Apply(object) => with(object, |sight, object| sight.take(object, false)),
+        Event::Delete(object) => with(object, |sight, object| sight.take(object, true)),
     }
 }
 
-fn fail<K: Watchable>(error: &watcher::Error, namespace: &str, sights: &Sights) {
-    let fault = match error {
+fn fault_of<K: Watchable>(error: &watcher::Error, namespace: &str) -> Option<Condition> {
+    Some(match error {
         watcher::Error::InitialListFailed(error) => fault::of(error, "list", K::PLURAL, namespace, None),
         watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
             fault::of(error, "watch", K::PLURAL, namespace, None)
         }
-        // The server forgot where we were (410): listing anew is all it takes.
-        watcher::Error::WatchError(status) if status.code == 410 => return,
-        other => Condition::new(Kind::ApiUnavailable, format!("watching {} in {namespace}: {other}", K::PLURAL)),
-    };
-    for sender in sights.values() {
-        sender.send_if_modified(|observed| {
-            K::sight(observed).fault.replace(fault.clone()).is_none_or(|held| held != fault)
-        });
-    }
+        // The server forgot where we were: listing anew is all it takes.
+        watcher::Error::WatchError(status) if status.code == 410 => return None,
+        other => Condition::new(Kind::ApiUnavailable, format!("watch {} in {namespace}: {other}", K::PLURAL)),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kube::core::Status;
 
-    fn endpoints(uid: &str, version: &str) -> Endpoints {
+    fn endpoints(uid: &str, version: u64) -> Endpoints {
         let mut endpoints = Endpoints::default();
         endpoints.metadata.uid = Some(uid.into());
-        endpoints.metadata.resource_version = Some(version.into());
+        endpoints.metadata.resource_version = Some(version.to_string());
         endpoints
     }
 
-    fn held(sight: &Sight<Endpoints>) -> Option<String> {
-        sight.object.as_ref().and_then(|object| object.resource_version())
+    fn held(sight: &Sight<Endpoints>) -> Option<u64> {
+        sight.object.as_deref().and_then(version)
+    }
+
+    /// After a list in which the object was, at this version, or was not.
+    fn listed(at: Option<u64>) -> Sight<Endpoints> {
+        let mut sight = Sight::default();
+        sight.begin_list();
+        if let Some(version) = at {
+            sight.take_listed(endpoints("a", version));
+        }
+        sight.end_list(at.is_some());
+        sight
     }
 
     #[test]
-    fn an_older_event_does_not_replace_the_answer_to_our_own_write() {
-        let mut sight = Sight::default();
-        assert!(sight.learn(endpoints("a", "9")));
-        assert!(!sight.learn(endpoints("a", "8")));
-        assert!(sight.learn(endpoints("a", "10")));
-        assert_eq!(held(&sight).as_deref(), Some("10"));
+    fn an_answer_that_overtakes_its_event_counts_and_the_event_is_no_news() {
+        let mut sight = listed(Some(8));
+        assert!(sight.take_answer(endpoints("a", 10), 1));
+        assert!(!sight.take(endpoints("a", 9), false), "older than the answer");
+        assert!(!sight.take(endpoints("a", 10), false));
+        assert!(sight.take(endpoints("a", 11), false));
+        assert_eq!(held(&sight), Some(11));
     }
 
     #[test]
-    fn the_late_news_that_a_forerunner_was_deleted_changes_nothing() {
-        let mut sight = Sight::default();
-        sight.learn(endpoints("new", "12"));
-        assert!(!sight.unlearn(&endpoints("old", "11")));
-        assert_eq!(held(&sight).as_deref(), Some("12"));
-        assert!(sight.unlearn(&endpoints("new", "13")));
+    fn an_answer_that_comes_after_the_deletion_does_not_bring_the_object_back() {
+        let mut sight = listed(Some(8));
+        sight.take(endpoints("a", 10), false);
+        sight.take(endpoints("a", 11), true);
+        assert!(!sight.take_answer(endpoints("a", 10), 1));
         assert_eq!(held(&sight), None);
+    }
+
+    #[test]
+    fn late_news_of_a_forerunner_does_not_replace_the_object() {
+        let mut sight = listed(None);
+        assert!(sight.take_answer(endpoints("new", 12), 1));
+        assert!(!sight.take(endpoints("old", 10), false));
+        assert!(!sight.take(endpoints("old", 11), true));
+        assert_eq!(held(&sight), Some(12));
+    }
+
+    #[test]
+    fn an_answer_from_before_a_new_list_or_during_one_does_not_count() {
+        let mut sight = listed(Some(8));
+        sight.begin_list();
+        assert!(!sight.take_answer(endpoints("a", 10), 2), "the list may be from before or after it");
+        sight.end_list(false);
+        assert!(!sight.take_answer(endpoints("a", 10), 1), "the list says that it is gone");
+        assert_eq!(held(&sight), None);
+        assert!(sight.take_answer(endpoints("b", 12), 2));
+    }
+
+    #[test]
+    fn a_list_may_go_back_in_time() {
+        let mut sight = listed(Some(80));
+        sight.begin_list();
+        sight.take_listed(endpoints("a", 8));
+        sight.end_list(true);
+        assert_eq!(held(&sight), Some(8));
+        assert!(sight.take(endpoints("a", 9), false));
+    }
+
+    #[test]
+    fn a_version_that_the_server_forgot_is_no_fault() {
+        let gone = Status::failure("too old resource version", "Expired").with_code(410).boxed();
+        assert_eq!(fault_of::<Endpoints>(&watcher::Error::WatchError(gone), "prod"), None);
+        let other = Status::failure("no", "InternalError").with_code(500).boxed();
+        let fault = fault_of::<Endpoints>(&watcher::Error::WatchError(other), "prod").expect("a fault");
+        assert_eq!(fault.kind, Kind::ApiUnavailable);
     }
 }

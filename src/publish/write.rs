@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::core::v1::{Endpoints, Service};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 
@@ -13,14 +13,17 @@ use crate::slice;
 /// An API call that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// The longest that we let the API tell us to wait.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
 /// Applies under a name of its own, so that a create that arrives late can never take back what a later write set.
 const CREATOR: &str = "external-endpoints-create";
 
 /// Why a call changed nothing.
 #[derive(Debug)]
 pub enum Failure {
-    /// The object is not, or no longer, what the step was decided on.
-    Conflict,
+    /// The object is not, or no longer, what the step was decided on; with what the API says of it.
+    Conflict(String),
     /// Another try may help, after at least this pause.
     Fault(Condition, Duration),
 }
@@ -29,7 +32,7 @@ impl Failure {
     /// One word for the metric.
     pub fn result(&self) -> &'static str {
         match self {
-            Failure::Conflict => "conflict",
+            Failure::Conflict(_) => "conflict",
             Failure::Fault(condition, _) => match condition.kind {
                 Kind::Forbidden => "forbidden",
                 Kind::Rejected => "rejected",
@@ -50,33 +53,55 @@ pub async fn write(api: &Api<Endpoints>, endpoints: &Endpoints) -> Result<Endpoi
 }
 
 async fn apply(api: &Api<Endpoints>, endpoints: &Endpoints, params: &PatchParams) -> Result<Endpoints, Failure> {
-    let name = endpoints.metadata.name.as_deref().unwrap_or_default();
-    within_deadline("patch", endpoints, api.patch(name, params, &Patch::Apply(endpoints))).await
+    let (name, call) = (name_of(endpoints), Call { verb: "patch", plural: "endpoints" });
+    call.within_deadline(endpoints, api.patch(name, params, &Patch::Apply(endpoints))).await
 }
 
 /// The Endpoints as they are now; none if there are none.
-pub async fn read(api: &Api<Endpoints>, expected: &Endpoints) -> Result<Option<Endpoints>, Failure> {
-    let name = expected.metadata.name.as_deref().unwrap_or_default();
-    within_deadline("get", expected, api.get_opt(name)).await
+pub async fn read(api: &Api<Endpoints>, like: &Endpoints) -> Result<Option<Endpoints>, Failure> {
+    let call = Call { verb: "get", plural: "endpoints" };
+    call.within_deadline(like, api.get_opt(name_of(like))).await
 }
 
-async fn within_deadline<T>(
-    verb: &str,
-    endpoints: &Endpoints,
-    call: impl Future<Output = kube::Result<T>>,
-) -> Result<T, Failure> {
-    let namespace = endpoints.metadata.namespace.as_deref().unwrap_or_default();
-    let error = match tokio::time::timeout(DEADLINE, call).await {
-        Ok(Ok(answer)) => return Ok(answer),
-        Ok(Err(error)) => error,
-        Err(_) => {
-            let why = format!("{verb} endpoints in {namespace}: no answer in {}", humantime::format_duration(DEADLINE));
-            return Err(Failure::Fault(Condition::new(Kind::ApiUnavailable, why), Duration::ZERO));
+/// The Service of the Endpoints as it is now; none if there is none.
+pub async fn read_service(api: &Api<Service>, like: &Endpoints) -> Result<Option<Service>, Failure> {
+    let call = Call { verb: "get", plural: "services" };
+    call.within_deadline(like, api.get_opt(name_of(like))).await
+}
+
+fn name_of(endpoints: &Endpoints) -> &str {
+    endpoints.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// What is asked of the API, for the words in which it fails.
+struct Call {
+    verb: &'static str,
+    plural: &'static str,
+}
+
+impl Call {
+    async fn within_deadline<T>(
+        &self,
+        like: &Endpoints,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, Failure> {
+        let Call { verb, plural } = self;
+        let namespace = like.metadata.namespace.as_deref().unwrap_or_default();
+        let error = match tokio::time::timeout(DEADLINE, call).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                let why =
+                    format!("{verb} {plural} in {namespace}: no answer in {}", humantime::format_duration(DEADLINE));
+                return Err(Failure::Fault(Condition::new(Kind::ApiUnavailable, why), Duration::ZERO));
+            }
+        };
+        if let kube::Error::Api(status) = &error
+            && status.code == 409
+        {
+            return Err(Failure::Conflict(status.message.clone()));
         }
-    };
-    if matches!(&error, kube::Error::Api(status) if status.code == 409) {
-        return Err(Failure::Conflict);
+        let condition = fault::of(&error, verb, plural, namespace, like.metadata.name.as_deref());
+        Err(Failure::Fault(condition, Duration::from_secs(fault::retry_after(&error)).min(LONGEST_PAUSE)))
     }
-    let condition = fault::of(&error, verb, "endpoints", namespace, endpoints.metadata.name.as_deref());
-    Err(Failure::Fault(condition, Duration::from_secs(fault::retry_after(&error))))
 }
