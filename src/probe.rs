@@ -1,9 +1,28 @@
 //! One try of one target: runs a check and says what it saw, as a verdict whose reason names the phase.
+//!
+//! A check has one deadline for all it does. Every kind reports the phase it enters, so that whatever the deadline
+//! cuts short is named. Inside, `Err(verdict)` ends a try early; reaching the end is a pass.
 
+mod exec;
+mod expand;
+mod group;
+mod http;
+mod output;
+mod tcp;
+mod text;
+mod tls;
+mod trust;
+mod value;
+
+use std::fmt;
+use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::config::{Check, DatabaseId};
+use rustix::io::Errno;
+
+use crate::config::{Check, CheckKind, DatabaseId};
 use crate::health::Verdict;
 
 /// The thing that is checked: one IP of one database.
@@ -19,18 +38,282 @@ pub struct Target {
 
 /// A check made ready to be tried on one target many times.
 pub struct Prober {
-    check: Arc<Check>,
-    target: Target,
+    timeout: Duration,
+    kind: Kind,
+}
+
+/// The rare kinds are boxed: ten thousand probers are mostly plain TCP.
+enum Kind {
+    Tcp(tcp::Tcp),
+    Http(Box<http::Http>),
+    Exec(Box<exec::Exec>),
 }
 
 impl Prober {
     pub fn new(check: Arc<Check>, target: Target) -> Self {
-        Self { check, target }
+        let kind = match &check.kind {
+            CheckKind::Tcp(tcp) => Kind::Tcp(tcp::Tcp::new(tcp, target.ip)),
+            CheckKind::Http(http) => Kind::Http(Box::new(http::Http::new(http, target.ip))),
+            CheckKind::Exec(exec) => Kind::Exec(Box::new(exec::Exec::new(exec, &target))),
+        };
+        Self {
+            timeout: check.timeout,
+            kind,
+        }
     }
 
-    /// One try. Always ends within the check's timeout.
+    /// One try. Always ends within the check's timeout; dropping it ends all that it started.
     pub async fn probe(&self) -> Verdict {
-        let _ = (&self.check, &self.target);
-        Verdict::Inconclusive("not built yet".into())
+        let progress = Progress::default();
+        match tokio::time::timeout(self.timeout, self.kind.run(&progress)).await {
+            Ok(Ok(())) => Verdict::Pass,
+            Ok(Err(verdict)) => verdict,
+            Err(_) => progress.phase().cut_short(self.timeout),
+        }
+    }
+}
+
+impl Kind {
+    async fn run(&self, progress: &Progress) -> Step<()> {
+        match self {
+            Kind::Tcp(tcp) => tcp.run(progress).await,
+            // Boxed for the same reason: the future of a try is as large as its largest kind.
+            Kind::Http(http) => Box::pin(http.run(progress)).await,
+            Kind::Exec(exec) => Box::pin(exec.run(progress)).await,
+        }
+    }
+}
+
+/// One step of a try, or the verdict that ends it.
+type Step<T> = Result<T, Verdict>;
+
+/// What a try is doing now.
+#[derive(Default)]
+struct Progress(Mutex<Phase>);
+
+impl Progress {
+    fn enter(&self, phase: Phase) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    fn phase(&self) -> Phase {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Phase {
+    /// Reading files: our own side.
+    #[default]
+    Files,
+    /// Looking the command up and starting it: our own side.
+    Start,
+    Connect,
+    Tls,
+    /// TLS is up and all that was asked is done; only a late refusal could still come.
+    Settle,
+    Send,
+    Expect,
+    /// As `Expect`, once something has come, but not the text.
+    Answer,
+    Http,
+    Body,
+    Exec,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Files => "files",
+            Phase::Connect => "connect",
+            Phase::Tls | Phase::Settle => "tls",
+            Phase::Send => "send",
+            Phase::Expect | Phase::Answer => "expect",
+            Phase::Http | Phase::Body => "http",
+            Phase::Start | Phase::Exec => "exec",
+        })
+    }
+}
+
+impl Phase {
+    fn fail(self, what: impl fmt::Display) -> Verdict {
+        Verdict::Fail(format!("{self}: {what}"))
+    }
+
+    fn inconclusive(self, what: impl fmt::Display) -> Verdict {
+        Verdict::Inconclusive(format!("{self}: {what}"))
+    }
+
+    fn cut_off(self, how: &str) -> Verdict {
+        let when = if self == Phase::Tls {
+            " in the handshake"
+        } else {
+            ""
+        };
+        self.fail(format_args!("connection {how}{when}"))
+    }
+
+    /// The verdict when the deadline comes in this phase.
+    fn cut_short(self, timeout: Duration) -> Verdict {
+        let timeout = humantime::format_duration(timeout);
+        match self {
+            Phase::Files => self.inconclusive(format_args!("not read in {timeout}")),
+            Phase::Start => self.inconclusive(format_args!("not started in {timeout}")),
+            Phase::Settle => Verdict::Pass,
+            Phase::Answer => self.fail(format_args!("the text did not come in {timeout}")),
+            Phase::Exec => self.fail(format_args!("no exit in {timeout}")),
+            Phase::Body => self.fail(format_args!("body did not end in {timeout}")),
+            _ => self.fail(format_args!("no answer in {timeout}")),
+        }
+    }
+
+    /// The verdict on an I/O error in this phase: the one place that decides whose fault it is.
+    fn io(self, error: &io::Error) -> Verdict {
+        let Some(errno) = Errno::from_io_error(error) else {
+            return match error.kind() {
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::WriteZero => self.cut_off("closed"),
+                _ => self.fail(error),
+            };
+        };
+        match errno {
+            Errno::MFILE | Errno::NFILE => {
+                self.inconclusive("this host has no free file descriptor")
+            }
+            Errno::NOBUFS | Errno::NOMEM => self.inconclusive("this host has no free memory"),
+            Errno::AGAIN => self.inconclusive("this host has no free process or port"),
+            Errno::ADDRNOTAVAIL => self.inconclusive("this host has no free local port"),
+            Errno::ACCESS | Errno::PERM => self.inconclusive("not allowed from this host"),
+            Errno::NETUNREACH => self.inconclusive("no route from this host"),
+            Errno::NETDOWN => self.inconclusive("the network of this host is down"),
+            Errno::AFNOSUPPORT | Errno::INVAL => {
+                self.inconclusive("this host cannot reach this kind of address")
+            }
+            Errno::CONNREFUSED => self.fail("refused"),
+            Errno::CONNRESET if self == Phase::Connect => self.fail("reset"),
+            Errno::CONNRESET => self.cut_off("reset"),
+            Errno::PIPE => self.cut_off("closed"),
+            Errno::HOSTUNREACH => self.fail("host unreachable"),
+            // The kernel gave up before our own deadline.
+            Errno::TIMEDOUT => self.fail("no answer"),
+            _ => self.fail(os_words(error)),
+        }
+    }
+}
+
+/// An operating system's error without the number that std appends.
+fn os_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_lowercase(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(phase: Phase, errno: Errno) -> Verdict {
+        phase.io(&io::Error::from_raw_os_error(errno.raw_os_error()))
+    }
+
+    #[test]
+    fn faults_of_this_host_are_inconclusive_and_all_others_fail() {
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::ADDRNOTAVAIL,
+            Errno::ACCESS,
+            Errno::PERM,
+            Errno::NETUNREACH,
+        ] {
+            let got = verdict(Phase::Connect, errno);
+            assert!(
+                matches!(got, Verdict::Inconclusive(_)),
+                "{errno:?} gave {got:?}"
+            );
+        }
+        let fails = [
+            (Phase::Connect, Errno::CONNREFUSED, "connect: refused"),
+            (Phase::Connect, Errno::CONNRESET, "connect: reset"),
+            (
+                Phase::Connect,
+                Errno::HOSTUNREACH,
+                "connect: host unreachable",
+            ),
+            (Phase::Connect, Errno::TIMEDOUT, "connect: no answer"),
+            (Phase::Expect, Errno::CONNRESET, "expect: connection reset"),
+            (Phase::Send, Errno::PIPE, "send: connection closed"),
+            (Phase::Connect, Errno::PROTO, "connect: protocol error"),
+        ];
+        for (phase, errno, reason) in fails {
+            assert_eq!(verdict(phase, errno), Verdict::Fail(reason.into()));
+        }
+        assert_eq!(
+            verdict(Phase::Connect, Errno::NETUNREACH),
+            Verdict::Inconclusive("connect: no route from this host".into())
+        );
+    }
+
+    #[test]
+    fn a_time_out_names_the_phase_and_the_time() {
+        let late = |phase: Phase, ms| phase.cut_short(Duration::from_millis(ms));
+        assert_eq!(
+            late(Phase::Connect, 2000),
+            Verdict::Fail("connect: no answer in 2s".into())
+        );
+        assert_eq!(
+            late(Phase::Tls, 500),
+            Verdict::Fail("tls: no answer in 500ms".into())
+        );
+        assert_eq!(
+            late(Phase::Exec, 1500),
+            Verdict::Fail("exec: no exit in 1s 500ms".into())
+        );
+        assert_eq!(
+            late(Phase::Files, 2000),
+            Verdict::Inconclusive("files: not read in 2s".into())
+        );
+    }
+
+    /// Ten thousand of them are held, and at times all at once in flight.
+    #[test]
+    fn a_quiet_try_is_small() {
+        use crate::config::TcpCheck;
+        use crate::health::Thresholds;
+        let tcp = TcpCheck {
+            port: 1,
+            tls: None,
+            send: None,
+            expect: None,
+            accept: false,
+        };
+        let check = Check {
+            kind: CheckKind::Tcp(tcp),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            thresholds: Thresholds {
+                healthy: 1,
+                unhealthy: 1,
+            },
+        };
+        let database = DatabaseId {
+            namespace: "a".into(),
+            service: "b".into(),
+        };
+        let target = Target {
+            database,
+            ip: [127, 0, 0, 1].into(),
+            hostname: None,
+            port: 1,
+        };
+        let prober = Prober::new(Arc::new(check), target);
+        let (held, in_flight) = (size_of_val(&prober), size_of_val(&prober.probe()));
+        assert!(
+            held <= 80 && in_flight <= 640,
+            "{held} and {in_flight} bytes"
+        );
     }
 }

@@ -16,6 +16,7 @@ pub mod bottle;
 pub mod control_plane;
 pub mod daemon;
 pub mod database;
+pub mod http;
 pub mod namespace;
 pub mod pki;
 pub mod process;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::http::Request;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -17,7 +18,7 @@ use super::bottle::{NODE_IP, NODE_IP6};
 use super::namespace::Namespace;
 use super::pki::{Authority, Identity, Validity, signing_key};
 use super::process::Process;
-use super::{addresses, binaries, blocking, folder};
+use super::{addresses, binaries, blocking, folder, http};
 
 const ADMIN: &str = "admin-token";
 const CONTROLLERS: &str = "controllers-token";
@@ -156,8 +157,7 @@ impl ControlPlane {
         let process = self.spawn_api();
         let before = self.lock_api().replace(process);
         assert!(before.is_none(), "the API server runs already");
-        let ready = format!("{}/readyz", self.api_url);
-        self.wait_ready("kube-apiserver", &ready).await;
+        self.wait_ready("kube-apiserver", async || self.api_healthy().await).await;
     }
 
     /// Stops the API server without closing anything: connections stay open and nothing answers.
@@ -245,7 +245,12 @@ impl ControlPlane {
             .arg(format!("--healthz-bind-address={health}"))
             .arg(format!("--metrics-bind-address=127.0.0.1:{}", addresses::port()));
         self.keep(Process::start("kube-proxy", command, &self.log("kube-proxy")));
-        self.wait_ready("kube-proxy", &format!("http://{health}/healthz")).await;
+        self.wait_ready("kube-proxy", async || match http::get(health, "/healthz").await {
+            Ok((200, _)) => Ok(()),
+            Ok((status, body)) => Err(format!("{status} {body}")),
+            Err(error) => Err(error.to_string()),
+        })
+        .await;
     }
 
     /// kube-proxy asks for its Node's addresses.
@@ -273,16 +278,14 @@ impl ControlPlane {
         self.folder.join(format!("{name}.log"))
     }
 
-    /// Waits until a health URL answers 200. Panics with the ends of all logs if it doesn't, or if a process has ended.
-    async fn wait_ready(&self, what: &str, url: &str) {
-        let http = self.http();
+    /// Waits until a health page answers 200. Panics with the ends of all logs if it doesn't, or if a process has ended.
+    async fn wait_ready(&self, what: &str, healthy: impl AsyncFn() -> Result<(), String>) {
         let started = Instant::now();
         loop {
-            let answer = http.get(url).bearer_auth(ADMIN).send().await;
-            let seen = match answer {
-                Ok(answer) if answer.status().is_success() => return,
-                Ok(answer) => answer.status().to_string(),
-                Err(error) => error.to_string(),
+            let seen = match tokio::time::timeout(Duration::from_secs(2), healthy()).await {
+                Ok(Ok(())) => return,
+                Ok(Err(seen)) => seen,
+                Err(_) => "no answer in 2s".to_owned(),
             };
             let ended = self.first_ended();
             if ended.is_some() || started.elapsed() > READY_WITHIN {
@@ -293,14 +296,9 @@ impl ControlPlane {
         }
     }
 
-    fn http(&self) -> reqwest::Client {
-        let ca = reqwest::Certificate::from_pem(self.authority.certificate().as_bytes());
-        reqwest::Client::builder()
-            .tls_certs_only([ca.expect("our own certificate")])
-            .no_proxy()
-            .timeout(Duration::from_secs(5))
-            .build()
-            .expect("an HTTP client")
+    async fn api_healthy(&self) -> Result<(), String> {
+        let request = Request::get("/readyz").body(Vec::new()).expect("a request");
+        self.client.request_text(request).await.map(drop).map_err(|error| error.to_string())
     }
 
     fn first_ended(&self) -> Option<String> {

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::process::kill_group;
-use super::{eventually, folder};
+use super::{eventually, folder, http};
 
 /// The daemon's own program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_external-endpoints");
@@ -24,7 +24,6 @@ pub struct Daemon {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
     config: PathBuf,
-    http: reqwest::Client,
     admin: Option<SocketAddr>,
 }
 
@@ -67,17 +66,7 @@ impl Daemon {
         let lines = Arc::new(Mutex::new(Vec::new()));
         collect(child.stdout.take().expect("a pipe"), lines.clone());
         collect(child.stderr.take().expect("a pipe"), lines.clone());
-        Daemon {
-            child,
-            lines,
-            config: path,
-            http: reqwest::Client::builder()
-                .no_proxy()
-                .timeout(Duration::from_secs(10))
-                .build()
-                .expect("an HTTP client"),
-            admin: None,
-        }
+        Daemon { child, lines, config: path, admin: None }
     }
 
     pub fn pid(&self) -> u32 {
@@ -92,10 +81,7 @@ impl Daemon {
     /// Status and body of a path of its admin port.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let admin = self.admin.expect("a daemon that was started");
-        let answer = self.http.get(format!("http://{admin}{path}")).send().await;
-        let answer = answer.unwrap_or_else(|error| panic!("GET {path}: {error}"));
-        let status = answer.status().as_u16();
-        (status, answer.text().await.expect("a body"))
+        http::get(admin, path).await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
     /// What `/api/v1/status` says.

@@ -1,0 +1,187 @@
+//! The TCP check: connects, and if asked speaks TLS, sends a text and waits for another.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use rustix::io::Errno;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::text::{Finder, quote};
+use super::{Phase, Progress, Step, tls, value};
+use crate::config::{TcpCheck, Value};
+use crate::health::Verdict;
+
+/// How much of an answer is searched for the expected text.
+const MOST_READ: usize = 64 << 10;
+
+pub(super) struct Tcp {
+    address: SocketAddr,
+    /// What follows the handshake; without it the check is quiet. Boxed, as most checks have none.
+    talk: Option<Box<Talk>>,
+}
+
+struct Talk {
+    tls: Option<tls::Connector>,
+    send: Option<Value>,
+    expect: Option<String>,
+}
+
+impl Tcp {
+    pub fn new(check: &TcpCheck, ip: IpAddr) -> Self {
+        let loud =
+            check.accept || check.tls.is_some() || check.send.is_some() || check.expect.is_some();
+        let talk = loud.then(|| {
+            Box::new(Talk {
+                tls: check
+                    .tls
+                    .as_ref()
+                    .map(|tls| tls::Connector::new(tls, ip, &[])),
+                send: check.send.clone(),
+                expect: check.expect.clone(),
+            })
+        });
+        Self {
+            address: SocketAddr::new(ip, check.port),
+            talk,
+        }
+    }
+
+    pub async fn run(&self, progress: &Progress) -> Step<()> {
+        let Some(talk) = &self.talk else {
+            progress.enter(Phase::Connect);
+            let stream = connect(self.address, Handshake::Quiet).await;
+            return stream.map(drop).map_err(|error| Phase::Connect.io(&error));
+        };
+        Box::pin(talk.run(self.address, progress)).await
+    }
+}
+
+impl Talk {
+    async fn run(&self, address: SocketAddr, progress: &Progress) -> Step<()> {
+        let text = match &self.send {
+            Some(text) => Some(value::read(text, Phase::Send).await?),
+            None => None,
+        };
+        let session = match &self.tls {
+            Some(tls) => Some(tls.prepare().await?),
+            None => None,
+        };
+        progress.enter(Phase::Connect);
+        let mut stream = connect(address, Handshake::Whole)
+            .await
+            .map_err(|error| Phase::Connect.io(&error))?;
+        let Some(session) = session else {
+            return self
+                .speak(&mut stream, text.as_deref(), progress, &|phase, error| {
+                    phase.io(error)
+                })
+                .await;
+        };
+        progress.enter(Phase::Tls);
+        let mut tls = session.handshake(stream).await?;
+        let asked = tls.asked.clone();
+        self.speak(
+            &mut tls.stream,
+            text.as_deref(),
+            progress,
+            &|phase, error| asked.verdict(phase, error),
+        )
+        .await?;
+        if self.expect.is_none() {
+            progress.enter(Phase::Settle);
+            tls.settle().await?;
+        }
+        Ok(())
+    }
+
+    async fn speak<S>(
+        &self,
+        stream: &mut S,
+        text: Option<&[u8]>,
+        progress: &Progress,
+        judge: Judge<'_>,
+    ) -> Step<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        if let Some(text) = text {
+            progress.enter(Phase::Send);
+            let sent = async {
+                stream.write_all(text).await?;
+                stream.flush().await
+            };
+            sent.await.map_err(|error| judge(Phase::Send, &error))?;
+        }
+        if let Some(wanted) = &self.expect {
+            progress.enter(Phase::Expect);
+            expect(stream, wanted, progress, judge).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Who gives the verdict on an I/O error: over TLS, the error may hold what the server said.
+type Judge<'a> = &'a (dyn Fn(Phase, &io::Error) -> Verdict + Sync);
+
+/// Reads until the text has come, the connection ends, or enough was read.
+async fn expect<S>(stream: &mut S, wanted: &str, progress: &Progress, judge: Judge<'_>) -> Step<()>
+where
+    S: AsyncRead + Unpin,
+{
+    let mut finder = Finder::new(wanted.as_bytes());
+    let mut buffer = vec![0; 4096];
+    let mut seen = 0;
+    loop {
+        let read = match stream.read(&mut buffer).await {
+            Ok(read) => read,
+            // A peer that ends TLS without saying so has closed the connection all the same.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+            Err(error) => return Err(judge(Phase::Expect, &error)),
+        };
+        if finder.feed(&buffer[..read]) {
+            return Ok(());
+        }
+        if read == 0 {
+            let wanted = quote(wanted, 60);
+            return Err(Phase::Expect.fail(format_args!("connection closed before {wanted}")));
+        }
+        progress.enter(Phase::Answer);
+        seen += read;
+        if seen >= MOST_READ {
+            let wanted = quote(wanted, 60);
+            return Err(Phase::Expect.fail(format_args!("no {wanted} in the first 64 KiB")));
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Handshake {
+    /// Two packets of three: the target's kernel answers, its program never hears of it.
+    Quiet,
+    Whole,
+}
+
+/// A connection that ends with a reset, at once and without TIME_WAIT on either side.
+pub(super) async fn connect(address: SocketAddr, handshake: Handshake) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_zero_linger()?;
+    match handshake {
+        // Linux then holds back the last ACK of the handshake for a moment, and the reset of a close goes out in its
+        // place. Elsewhere the check is a whole handshake.
+        #[cfg(target_os = "linux")]
+        Handshake::Quiet => socket2::SockRef::from(&socket).set_tcp_quickack(false)?,
+        #[cfg(not(target_os = "linux"))]
+        Handshake::Quiet => {}
+        Handshake::Whole => socket.set_nodelay(true)?,
+    }
+    let stream = socket.connect(address).await?;
+    // A local port that nobody listens on can be given to this very socket, which then connects to itself.
+    if stream.local_addr()? == address {
+        return Err(Errno::CONNREFUSED.into());
+    }
+    Ok(stream)
+}

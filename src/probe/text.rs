@@ -1,0 +1,88 @@
+//! Text among bytes: finding it in a stream, and quoting it in a reason.
+
+/// Finds a text in a stream of bytes, also where two reads split it.
+pub(super) struct Finder<'a> {
+    wanted: &'a [u8],
+    /// The end of what went by, too short to hold the text itself.
+    tail: Vec<u8>,
+}
+
+impl<'a> Finder<'a> {
+    pub fn new(wanted: &'a [u8]) -> Self {
+        Self {
+            wanted,
+            tail: Vec::new(),
+        }
+    }
+
+    /// Takes the next bytes; true once the text has gone by. The empty text is always there.
+    pub fn feed(&mut self, bytes: &[u8]) -> bool {
+        if self.wanted.is_empty() {
+            return true;
+        }
+        self.tail.extend_from_slice(bytes);
+        if self
+            .tail
+            .windows(self.wanted.len())
+            .any(|window| window == self.wanted)
+        {
+            return true;
+        }
+        let spent = self.tail.len().saturating_sub(self.wanted.len() - 1);
+        self.tail.drain(..spent);
+        false
+    }
+}
+
+/// The start of a text in quotes, on one line, safe for any terminal and log.
+pub(super) fn quote(text: &str, most: usize) -> String {
+    let mut quoted = String::from('"');
+    let mut chars = text.chars();
+    quoted.push_str(&escape(chars.by_ref().take(most)));
+    if chars.next().is_some() {
+        quoted.push('…');
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Characters as they may stand between quotes on one line: what a terminal would obey is spelled out.
+pub(super) fn escape(chars: impl Iterator<Item = char>) -> String {
+    let mut escaped = String::new();
+    for char in chars {
+        match char {
+            '\'' => escaped.push(char),
+            _ => escaped.extend(char.escape_debug()),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_found_wherever_the_reads_split_it() {
+        let stream = b"+PONG is what +PO +PONG\r\n";
+        for wanted in ["+PONG", "+PONG\r\n", "+", "\n", "PO +P", ""] {
+            for step in 1..=stream.len() {
+                let mut finder = Finder::new(wanted.as_bytes());
+                assert!(
+                    stream.chunks(step).any(|chunk| finder.feed(chunk)),
+                    "{wanted:?} in steps of {step}"
+                );
+            }
+        }
+        let mut finder = Finder::new(b"+PONGG");
+        assert!(!stream.chunks(2).any(|chunk| finder.feed(chunk)));
+        assert!(finder.tail.len() < 6);
+    }
+
+    #[test]
+    fn quotes_are_one_line_and_short() {
+        assert_eq!(quote("a\r\n\"\u{1b}[31mü", 20), r#""a\r\n\"\u{1b}[31mü""#);
+        assert_eq!(quote("can't\u{202e}", 20), r#""can't\u{202e}""#);
+        assert_eq!(quote("abcdef", 3), "\"abc…\"");
+    }
+}

@@ -1,0 +1,328 @@
+//! TLS over a connection: the handshake, and every way it goes wrong in plain words.
+
+use std::error::Error;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use rustls::client::ResolvesClientCert;
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{AlertDescription, CertificateError, ClientConfig, ProtocolVersion, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::text::{escape, quote};
+use super::trust::Trust;
+use super::{Phase, Step};
+use crate::config::Tls;
+use crate::health::Verdict;
+
+/// How long a server that asked for a client certificate may take to refuse the lack of one, when it says nothing
+/// else. Only such servers are waited for, and most end the wait at once with a session ticket.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// How TLS is spoken to one target.
+pub(super) struct Connector {
+    trust: Arc<Trust>,
+    /// None if the config's name is no name, which its parser refuses.
+    name: Option<ServerName<'static>>,
+    alpn: &'static [&'static [u8]],
+}
+
+impl Connector {
+    pub fn new(tls: &Tls, ip: IpAddr, alpn: &'static [&'static [u8]]) -> Self {
+        let name = match &tls.server_name {
+            Some(name) => ServerName::try_from(name.clone()).ok(),
+            None => Some(ServerName::from(ip)),
+        };
+        Self {
+            trust: Trust::shared(tls),
+            name,
+            alpn,
+        }
+    }
+
+    /// Reads what must be read, before the target is kept waiting.
+    pub async fn prepare(&self) -> Step<Session> {
+        let Some(name) = self.name.clone() else {
+            return Err(Phase::Tls.inconclusive("serverName is not a name"));
+        };
+        let shared = self.trust.config().await?;
+        let asked = Asked::default();
+        // A shallow copy: the trust in it stays shared, the note of what the server asked is this connection's own.
+        let mut config = ClientConfig::clone(&shared);
+        config.alpn_protocols = self.alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        config.client_auth_cert_resolver = Arc::new(Noting {
+            inner: shared.client_auth_cert_resolver.clone(),
+            asked: asked.clone(),
+        });
+        Ok(Session {
+            config: Arc::new(config),
+            name,
+            asked,
+        })
+    }
+}
+
+/// One handshake, made ready.
+pub(super) struct Session {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    asked: Asked,
+}
+
+impl Session {
+    pub async fn handshake(self, stream: TcpStream) -> Step<Connection> {
+        let connector = TlsConnector::from(self.config);
+        match connector.connect(self.name, stream).await {
+            Ok(stream) => Ok(Connection {
+                stream: Box::new(stream),
+                asked: self.asked,
+            }),
+            Err(error) => Err(self.asked.verdict(Phase::Tls, &error)),
+        }
+    }
+}
+
+/// A TLS connection whose handshake is over as far as the client can tell.
+pub(super) struct Connection {
+    pub stream: Box<TlsStream<TcpStream>>,
+    pub asked: Asked,
+}
+
+impl Connection {
+    pub fn speaks_h2(&self) -> bool {
+        self.stream.get_ref().1.alpn_protocol() == Some(b"h2")
+    }
+
+    /// Waits for a late refusal. In TLS 1.3 the client is done before the server has looked at its certificate, or at
+    /// the lack of one, so that a server that asked for one has yet to say yes or no.
+    pub async fn settle(&mut self) -> Step<()> {
+        let (stream, tls) = self.stream.get_mut();
+        if !self.asked.by_server() || tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return Ok(());
+        }
+        let asked = &self.asked;
+        let answer = async {
+            while tls.tls13_tickets_received() == 0 {
+                stream
+                    .readable()
+                    .await
+                    .map_err(|error| asked.verdict(Phase::Settle, &error))?;
+                match tls.read_tls(&mut Now(stream)) {
+                    Ok(0) => {
+                        return Err(
+                            asked.verdict(Phase::Settle, &io::ErrorKind::UnexpectedEof.into())
+                        );
+                    }
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                    Err(error) => return Err(asked.verdict(Phase::Settle, &error)),
+                }
+                let state = tls.process_new_packets();
+                let state = state
+                    .map_err(|error| asked.verdict(Phase::Settle, &io::Error::other(error)))?;
+                if state.plaintext_bytes_to_read() > 0 {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        tokio::time::timeout(SETTLE, answer).await.unwrap_or(Ok(()))
+    }
+}
+
+/// What a socket holds now.
+struct Now<'a>(&'a TcpStream);
+
+impl Read for Now<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
+    }
+}
+
+/// What the server of one connection asked for, and what it got.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asked(Arc<Answer>);
+
+#[derive(Debug, Default)]
+struct Answer {
+    asked: AtomicBool,
+    given: AtomicBool,
+}
+
+impl Asked {
+    fn by_server(&self) -> bool {
+        self.0.asked.load(Ordering::Relaxed)
+    }
+
+    /// The verdict on an error of a TLS connection, in whatever phase it shows.
+    pub fn verdict(&self, phase: Phase, error: &io::Error) -> Verdict {
+        if let Some(error) = tls_error(error) {
+            return self.tls_verdict(error);
+        }
+        let cut_off = matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe
+        );
+        // The reset of a server that hangs up can overtake the alert that says why.
+        if cut_off && self.by_server() && !self.0.given.load(Ordering::Relaxed) {
+            return Phase::Tls.fail("the server asks for a client certificate");
+        }
+        phase.io(error)
+    }
+
+    fn tls_verdict(&self, error: &rustls::Error) -> Verdict {
+        use rustls::Error as E;
+        match error {
+            E::FailedToGetCurrentTime | E::FailedToGetRandomBytes => Phase::Tls.inconclusive(error),
+            E::InvalidCertificate(error) => {
+                Phase::Tls.fail(format_args!("certificate {}", flaw(error)))
+            }
+            E::AlertReceived(alert) => Phase::Tls.fail(self.refusal(*alert)),
+            E::InvalidMessage(_) => Phase::Tls.fail("the server does not speak TLS"),
+            E::PeerIncompatible(_) => Phase::Tls.fail("no TLS version or cipher in common"),
+            E::NoCertificatesPresented => Phase::Tls.fail("the server shows no certificate"),
+            _ => Phase::Tls.fail(format_args!("the server breaks the protocol: {error}")),
+        }
+    }
+
+    /// What a server means by an alert.
+    fn refusal(&self, alert: AlertDescription) -> String {
+        use AlertDescription as A;
+        let given = self.0.given.load(Ordering::Relaxed);
+        match alert {
+            A::CertificateRequired => "the server asks for a client certificate".into(),
+            A::HandshakeFailure | A::BadCertificate | A::NoCertificate | A::AccessDenied
+                if self.by_server() && !given =>
+            {
+                "the server asks for a client certificate".into()
+            }
+            A::HandshakeFailure
+            | A::BadCertificate
+            | A::UnsupportedCertificate
+            | A::CertificateRevoked
+            | A::CertificateExpired
+            | A::CertificateUnknown
+            | A::UnknownCA
+            | A::AccessDenied
+            | A::DecryptError
+                if given =>
+            {
+                format!("the server refuses the client certificate ({alert:?})")
+            }
+            A::ProtocolVersion => "no TLS version in common".into(),
+            A::HandshakeFailure | A::InsufficientSecurity => {
+                "no TLS version or cipher in common".into()
+            }
+            A::UnrecognisedName => "the server does not know the server name".into(),
+            _ => format!("the server refuses ({alert:?})"),
+        }
+    }
+}
+
+/// The TLS error that an I/O error stands for.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    let mut cause: Option<&(dyn Error + 'static)> = error.get_ref().map(|inner| inner as _);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return Some(error);
+        }
+        cause = match error.downcast_ref::<io::Error>() {
+            Some(error) => error.get_ref().map(|inner| inner as _),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// What is wrong with a certificate; continues a sentence that begins with "certificate".
+fn flaw(error: &CertificateError) -> String {
+    use CertificateError as C;
+    match error {
+        C::ExpiredContext { not_after, .. } => format!("expired on {}", day(*not_after)),
+        C::Expired => "expired".into(),
+        C::NotValidYetContext { not_before, .. } => {
+            format!("is not valid before {}", day(*not_before))
+        }
+        C::NotValidYet => "is not valid yet".into(),
+        C::NotValidForNameContext {
+            expected,
+            presented,
+        } => {
+            let names: Vec<_> = presented
+                .iter()
+                .filter_map(|name| plain_name(name))
+                .take(5)
+                .collect();
+            let names = if names.is_empty() {
+                "no name".into()
+            } else {
+                names.join(", ")
+            };
+            format!(
+                "is not valid for name {} (it is for {names})",
+                expected.to_str()
+            )
+        }
+        C::NotValidForName => "is not valid for the server name".into(),
+        // A bad signature is mostly that of an authority which was made anew under its old name.
+        C::UnknownIssuer | C::BadSignature => "signed by an unknown authority".into(),
+        C::Revoked => "was revoked".into(),
+        C::BadEncoding => "is broken".into(),
+        C::InvalidPurpose | C::InvalidPurposeContext { .. } => "is not for a server".into(),
+        C::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "is an authority's, not a server's".into()
+        }
+        other => format!("is not valid: {}", quote(&other.to_string(), 120)),
+    }
+}
+
+/// A name as a person writes it, from the verifier's `DnsName("a.example")` or `IpAddress(10.0.0.1)`.
+fn plain_name(presented: &str) -> Option<String> {
+    let dns = presented
+        .strip_prefix("DnsName(\"")
+        .and_then(|name| name.strip_suffix("\")"));
+    let name = dns.or_else(|| {
+        presented
+            .strip_prefix("IpAddress(")
+            .and_then(|name| name.strip_suffix(')'))
+    })?;
+    // The server chose these bytes.
+    Some(escape(name.chars().take(100)))
+}
+
+fn day(time: UnixTime) -> String {
+    let time = UNIX_EPOCH + Duration::from_secs(time.as_secs());
+    humantime::format_rfc3339_seconds(time)
+        .to_string()
+        .chars()
+        .take(10)
+        .collect()
+}
+
+/// Gives the configured client certificate, and notes that it was asked for.
+#[derive(Debug)]
+struct Noting {
+    inner: Arc<dyn ResolvesClientCert>,
+    asked: Asked,
+}
+
+impl ResolvesClientCert for Noting {
+    fn resolve(&self, issuers: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let key = self.inner.resolve(issuers, schemes);
+        self.asked.0.asked.store(true, Ordering::Relaxed);
+        self.asked.0.given.store(key.is_some(), Ordering::Relaxed);
+        key
+    }
+
+    fn has_certs(&self) -> bool {
+        self.inner.has_certs()
+    }
+}

@@ -1,0 +1,295 @@
+//! Whom a TLS check trusts and who it says it is: files turned into a client configuration, built anew only when they change.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::value::{self, Print};
+use super::{Phase, Step};
+use crate::config::Tls;
+
+/// What decides a client configuration. Probers with equal ones share it, as all targets of a database do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Files {
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    trust_anyone: bool,
+}
+
+/// One client configuration and the files it was built from.
+pub(super) struct Trust {
+    files: Files,
+    built: Mutex<Option<Built>>,
+}
+
+struct Built {
+    from: Vec<Print>,
+    config: Arc<ClientConfig>,
+}
+
+static SHARED: LazyLock<Mutex<HashMap<Files, Weak<Trust>>>> = LazyLock::new(Mutex::default);
+static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+    LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+static SYSTEM_ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+
+impl Trust {
+    pub fn shared(tls: &Tls) -> Arc<Self> {
+        let files = Files {
+            ca: tls.ca_file.clone().filter(|_| !tls.insecure_skip_verify),
+            cert: tls.cert_file.clone(),
+            key: tls.key_file.clone(),
+            trust_anyone: tls.insecure_skip_verify,
+        };
+        let mut shared = lock(&SHARED);
+        if let Some(trust) = shared.get(&files).and_then(Weak::upgrade) {
+            return trust;
+        }
+        // A config that left takes its entry along when the next one comes.
+        shared.retain(|_, trust| trust.strong_count() > 0);
+        let trust = Arc::new(Self {
+            files: files.clone(),
+            built: Mutex::default(),
+        });
+        shared.insert(files, Arc::downgrade(&trust));
+        trust
+    }
+
+    /// The configuration that the files give now.
+    pub async fn config(self: &Arc<Self>) -> Step<Arc<ClientConfig>> {
+        let files = &self.files;
+        if files.ca.is_none()
+            && files.cert.is_none()
+            && files.key.is_none()
+            && let Some(built) = lock(&self.built).as_ref()
+        {
+            return Ok(built.config.clone());
+        }
+        let trust = self.clone();
+        value::blocking(Phase::Tls, move || trust.refresh())
+            .await?
+            .map_err(|why| Phase::Tls.inconclusive(why))
+    }
+
+    fn refresh(&self) -> Result<Arc<ClientConfig>, String> {
+        // Looked at before they are read: a change in between is then seen the next time.
+        let paths = [&self.files.ca, &self.files.cert, &self.files.key];
+        let from: Vec<Print> = paths
+            .into_iter()
+            .flatten()
+            .map(|path| Print::of(path))
+            .collect();
+        // Held while building, so that one of a thousand targets builds and the others wait for it.
+        let mut built = lock(&self.built);
+        if let Some(built) = built.as_ref().filter(|built| built.from == from) {
+            return Ok(built.config.clone());
+        }
+        let config = Arc::new(self.files.build()?);
+        *built = Some(Built {
+            from,
+            config: config.clone(),
+        });
+        Ok(config)
+    }
+}
+
+impl Files {
+    fn build(&self) -> Result<ClientConfig, String> {
+        let verifier: Arc<dyn ServerCertVerifier> = if self.trust_anyone {
+            Arc::new(TrustAnyone)
+        } else {
+            let roots = match &self.ca {
+                Some(path) => Arc::new(roots_of(path)?),
+                None => system_roots()?,
+            };
+            WebPkiServerVerifier::builder_with_provider(roots, PROVIDER.clone())
+                .build()
+                .map_err(|error| format!("cannot use the root certificates: {error}"))?
+        };
+        let builder = ClientConfig::builder_with_provider(PROVIDER.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match (&self.cert, &self.key) {
+            (None, None) => builder.with_no_client_auth(),
+            (Some(cert), Some(key)) => {
+                let chain = certificates("certFile", cert)?;
+                builder
+                    .with_client_auth_cert(chain, private_key(key)?)
+                    .map_err(|error| unfit(cert, key, &error))?
+            }
+            (Some(_), None) => return Err("certFile needs a keyFile".into()),
+            (None, Some(_)) => return Err("keyFile needs a certFile".into()),
+        };
+        // A check must go through what a new client goes through.
+        config.resumption = Resumption::disabled();
+        Ok(config)
+    }
+}
+
+fn unfit(cert: &Path, key: &Path, error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(_) => {
+            format!(
+                "keyFile {} does not belong to certFile {}",
+                key.display(),
+                cert.display()
+            )
+        }
+        _ => format!(
+            "cannot use certFile {} with keyFile {}: {error}",
+            cert.display(),
+            key.display()
+        ),
+    }
+}
+
+fn system_roots() -> Result<Arc<RootCertStore>, String> {
+    if let Some(roots) = SYSTEM_ROOTS.get() {
+        return Ok(roots.clone());
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err("this host has no root certificates; name some with caFile".into());
+    }
+    Ok(SYSTEM_ROOTS.get_or_init(|| Arc::new(roots)).clone())
+}
+
+fn roots_of(path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates("caFile", path)? {
+        roots
+            .add(certificate)
+            .map_err(|_| format!("caFile {} holds a broken certificate", path.display()))?;
+    }
+    Ok(roots)
+}
+
+fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bytes = read(key, path)?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<_, _>>()
+        .map_err(|_| format!("{key} {} is broken PEM", path.display()))?;
+    if certificates.is_empty() {
+        return Err(format!("{key} {} holds no PEM certificate", path.display()));
+    }
+    Ok(certificates)
+}
+
+/// What is wrong with a key is never quoted: it would be part of the key.
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let bytes = read("keyFile", path)?;
+    PrivateKeyDer::from_pem_slice(&bytes)
+        .map_err(|_| format!("keyFile {} holds no PEM private key", path.display()))
+}
+
+fn read(key: &str, path: &Path) -> Result<Vec<u8>, String> {
+    value::read_file(path).map_err(|why| format!("cannot read {key} {}: {why}", path.display()))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `insecureSkipVerify`: any certificate will do, but the server must hold the key of the one it shows.
+#[derive(Debug)]
+struct TrustAnyone;
+
+impl ServerCertVerifier for TrustAnyone {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &PROVIDER.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &PROVIDER.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        PROVIDER
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_configuration_is_shared_and_built_anew_only_when_a_file_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.crt");
+        let write = || {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let authority = rcgen::CertificateParams::default()
+                .self_signed(&key)
+                .unwrap();
+            std::fs::write(&file, authority.pem()).unwrap();
+        };
+        write();
+        let tls = Tls {
+            ca_file: Some(file.clone()),
+            ..Tls::default()
+        };
+        let (one, two) = (Trust::shared(&tls), Trust::shared(&tls));
+        assert!(Arc::ptr_eq(&one, &two));
+        let first = one.config().await.unwrap();
+        assert!(Arc::ptr_eq(&first, &two.config().await.unwrap()));
+        write();
+        let second = one.config().await.unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert!(Arc::ptr_eq(&second, &two.config().await.unwrap()));
+
+        let skipping = Tls {
+            insecure_skip_verify: true,
+            ..tls.clone()
+        };
+        assert!(!Arc::ptr_eq(&one, &Trust::shared(&skipping)));
+        drop((one, two));
+        Trust::shared(&Tls::default());
+        let held = lock(&SHARED)
+            .keys()
+            .any(|files| files.ca.as_deref() == Some(&file));
+        assert!(!held, "a configuration that nobody uses is let go");
+    }
+}

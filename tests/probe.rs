@@ -1,0 +1,23 @@
+//! The checks against real sockets, real processes and real databases: every verdict, its reason, and how long it took.
+
+// The daemon's own code takes time as an argument; a test of time-outs needs a clock.
+#![allow(clippy::disallowed_methods)]
+
+#[path = "probe/certificates.rs"]
+mod certificates;
+#[path = "probe/exec.rs"]
+mod exec;
+#[path = "probe/fixtures.rs"]
+mod fixtures;
+#[path = "probe/hostile.rs"]
+mod hostile;
+#[path = "probe/http.rs"]
+mod http;
+#[path = "probe/leaks.rs"]
+mod leaks;
+#[path = "probe/servers.rs"]
+mod servers;
+#[path = "probe/tcp.rs"]
+mod tcp;
+#[path = "probe/tls.rs"]
+mod tls;

@@ -1,0 +1,164 @@
+//! Certificates of every kind of wrongness, and TLS servers that show them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use external_endpoints::config::Tls;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
+
+use crate::fixtures::Server;
+
+/// An authority, and a folder in which what it signs is kept as files.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: TempDir,
+}
+
+/// A certificate and its key, as files.
+#[derive(Clone)]
+pub struct Pair {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.crt"), issuer.pem()).unwrap();
+        Self { issuer, folder }
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("ca.crt")
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn sign(&self, names: &[&str]) -> Pair {
+        self.sign_with(names, |_| {})
+    }
+
+    pub fn sign_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
+        let mut params = params(names);
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        self.keep(&cert.pem(), &key)
+    }
+
+    pub fn self_signed(&self, names: &[&str]) -> Pair {
+        let key = KeyPair::generate().unwrap();
+        let cert = params(names).self_signed(&key).unwrap();
+        self.keep(&cert.pem(), &key)
+    }
+
+    fn keep(&self, cert: &str, key: &KeyPair) -> Pair {
+        let folder = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
+        let pair = Pair {
+            cert: folder.join("tls.crt"),
+            key: folder.join("tls.key"),
+        };
+        std::fs::write(&pair.cert, cert).unwrap();
+        std::fs::write(&pair.key, key.serialize_pem()).unwrap();
+        pair
+    }
+
+    /// The keys of a check that trusts this authority.
+    pub fn trusted(&self) -> Tls {
+        Tls {
+            ca_file: Some(self.file()),
+            ..Tls::default()
+        }
+    }
+}
+
+fn params(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params
+}
+
+/// Which clients a server lets in.
+pub enum Clients<'a> {
+    All,
+    Asked(&'a Authority),
+    Known(&'a Authority),
+}
+
+pub const ALL: &[&SupportedProtocolVersion] = rustls::ALL_VERSIONS;
+pub const OLD: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+
+pub fn acceptor(
+    pair: &Pair,
+    clients: Clients<'_>,
+    versions: &[&'static SupportedProtocolVersion],
+    alpn: &[&str],
+) -> TlsAcceptor {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = |authority: &Authority, required: bool| {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.issuer.der().clone()).unwrap();
+        let builder =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        if required {
+            builder
+        } else {
+            builder.allow_unauthenticated()
+        }
+        .build()
+        .unwrap()
+    };
+    let verifier = match clients {
+        Clients::All => WebPkiClientVerifier::no_client_auth(),
+        Clients::Asked(authority) => verifier(authority, false),
+        Clients::Known(authority) => verifier(authority, true),
+    };
+    let chain = CertificateDer::pem_file_iter(&pair.cert)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(&pair.key).unwrap())
+        .unwrap();
+    config.alpn_protocols = alpn
+        .iter()
+        .map(|protocol| protocol.as_bytes().to_vec())
+        .collect();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// Answers every client that it lets in, whatever it says, as a small HTTP server does.
+pub async fn tls_server(acceptor: TlsAcceptor) -> Server {
+    Server::start(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(mut tls) = acceptor.accept(stream).await else {
+                return;
+            };
+            let _ = tls.read(&mut [0; 65536]).await;
+            let _ = tls
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                .await;
+            let _ = tls.flush().await;
+            let _ = tls.read(&mut [0; 65536]).await;
+        }
+    })
+    .await
+}

@@ -1,0 +1,288 @@
+//! What the tests share: checks with every key at its default, servers that misbehave in one way each, and tries that are timed.
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use external_endpoints::config::{
+    Check, CheckKind, DatabaseId, ExecCheck, HttpCheck, Scheme, TcpCheck, Tls, Value,
+};
+use external_endpoints::health::{Thresholds, Verdict};
+use external_endpoints::probe::{Prober, Target};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+pub const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Long enough for anything that answers, also on a busy machine.
+pub const PATIENT: Duration = Duration::from_secs(10);
+/// For what never answers.
+pub const SHORT: Duration = Duration::from_millis(500);
+
+pub fn pass() -> Verdict {
+    Verdict::Pass
+}
+
+pub fn fail(reason: impl Into<String>) -> Verdict {
+    Verdict::Fail(reason.into())
+}
+
+pub fn inconclusive(reason: impl Into<String>) -> Verdict {
+    Verdict::Inconclusive(reason.into())
+}
+
+pub fn literal(text: &str) -> Value {
+    Value::Literal(text.into())
+}
+
+pub fn tcp(port: u16) -> TcpCheck {
+    TcpCheck {
+        port,
+        tls: None,
+        send: None,
+        expect: None,
+        accept: false,
+    }
+}
+
+pub fn http(port: u16) -> HttpCheck {
+    HttpCheck {
+        port,
+        path: "/".into(),
+        scheme: Scheme::Http,
+        method: "GET".into(),
+        host: None,
+        headers: Vec::new(),
+        expected_statuses: vec![200..=399],
+        expected_body: None,
+        tls: Tls::default(),
+    }
+}
+
+pub fn exec(command: &[&str]) -> ExecCheck {
+    ExecCheck {
+        command: command.iter().map(|word| word.to_string()).collect(),
+        env: Vec::new(),
+        working_directory: None,
+    }
+}
+
+pub fn target(ip: IpAddr) -> Target {
+    Target {
+        database: DatabaseId {
+            namespace: "prod".into(),
+            service: "orders".into(),
+        },
+        ip,
+        hostname: None,
+        port: 5432,
+    }
+}
+
+pub fn prober(kind: CheckKind, timeout: Duration) -> Prober {
+    prober_of(kind, timeout, target(LOCAL))
+}
+
+pub fn prober_of(kind: CheckKind, timeout: Duration, target: Target) -> Prober {
+    let thresholds = Thresholds {
+        healthy: 2,
+        unhealthy: 3,
+    };
+    let check = Check {
+        kind,
+        interval: Duration::from_secs(5),
+        timeout,
+        thresholds,
+    };
+    Prober::new(Arc::new(check), target)
+}
+
+/// One try of the local host, which must end soon after its time-out.
+pub async fn try_once(kind: CheckKind, timeout: Duration) -> Verdict {
+    timed(&prober(kind, timeout), timeout).await
+}
+
+pub async fn timed(prober: &Prober, timeout: Duration) -> Verdict {
+    let start = Instant::now();
+    let verdict = prober.probe().await;
+    let took = start.elapsed();
+    assert!(
+        took < timeout + Duration::from_secs(2),
+        "{verdict:?} took {took:?} with a time-out of {timeout:?}"
+    );
+    verdict
+}
+
+/// A server on a port of its own, gone when dropped.
+pub struct Server {
+    pub port: u16,
+    accepted: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Serves each connection as told.
+    pub async fn start<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind((LOCAL, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let count = accepted.clone();
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                connections.spawn(serve(stream));
+            }
+        });
+        Self {
+            port,
+            accepted,
+            task,
+        }
+    }
+
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+
+    /// Accepts and then says nothing.
+    pub async fn silent() -> Self {
+        Self::start(|stream| async move {
+            let _held = stream;
+            std::future::pending::<()>().await;
+        })
+        .await
+    }
+
+    /// Says one byte of an endless answer every second.
+    pub async fn drip() -> Self {
+        Self::start(|mut stream| async move {
+            while stream.write_all(b"H").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        })
+        .await
+    }
+
+    /// Resets once the client has spoken.
+    pub async fn reset() -> Self {
+        Self::start(|mut stream| async move {
+            let _ = stream.read(&mut [0; 1]).await;
+            SockRef::from(&stream)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
+        })
+        .await
+    }
+
+    /// Closes in good order once the client has spoken, with all that it said read.
+    pub async fn closes() -> Self {
+        Self::start(|mut stream| async move {
+            let _ = stream.read(&mut [0; 65536]).await;
+            let _ = stream.shutdown().await;
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+        })
+        .await
+    }
+
+    /// Says this once the client has spoken, and waits.
+    pub async fn says(answer: impl Into<Vec<u8>>) -> Self {
+        let answer = Arc::new(answer.into());
+        Self::start(move |mut stream| {
+            let answer = answer.clone();
+            async move {
+                let _ = stream.read(&mut [0; 65536]).await;
+                let _ = stream.write_all(&answer).await;
+                std::future::pending::<()>().await;
+            }
+        })
+        .await
+    }
+
+    /// Says this, and then the rest without end.
+    pub async fn endless(head: &'static str, rest: &'static str) -> Self {
+        Self::start(move |mut stream| async move {
+            let _ = stream.read(&mut [0; 65536]).await;
+            let _ = stream.write_all(head.as_bytes()).await;
+            let rest = rest.repeat(4096);
+            while stream.write_all(rest.as_bytes()).await.is_ok() {}
+        })
+        .await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A port that refuses: bound, so that nobody else gets it, but not listened on.
+pub struct Refusing(socket2::Socket);
+
+impl Refusing {
+    pub fn new() -> Self {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket
+            .bind(&std::net::SocketAddr::new(LOCAL, 0).into())
+            .unwrap();
+        Self(socket)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().as_socket().unwrap().port()
+    }
+}
+
+/// A port whose queue is full, so that the kernel drops every SYN to it, as a host that is gone does.
+pub struct BlackHole {
+    listener: socket2::Socket,
+    _queued: std::net::TcpStream,
+}
+
+impl BlackHole {
+    pub fn new() -> Self {
+        let listener =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener
+            .bind(&std::net::SocketAddr::new(LOCAL, 0).into())
+            .unwrap();
+        // A queue of zero holds one.
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        Self {
+            _queued: std::net::TcpStream::connect(address).unwrap(),
+            listener,
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.listener
+            .local_addr()
+            .unwrap()
+            .as_socket()
+            .unwrap()
+            .port()
+    }
+}
+
+/// Waits until it is so, for as long as a busy machine may take.
+pub async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !so() {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "not so after 20 s: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,0 +1,143 @@
+//! What many tries leave behind: no descriptor, no child. Counted in a process of their own, as other tests have theirs.
+
+use std::process::Command;
+
+use external_endpoints::config::{CheckKind, TcpCheck};
+use rustix::process::{Resource, Rlimit, getpid, getrlimit, set_child_subreaper, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::exec::mark;
+use crate::fixtures::*;
+
+/// Runs one of the ignored tests of this file alone.
+fn alone(test: &str) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([
+            &format!("leaks::{test}"),
+            "--exact",
+            "--ignored",
+            "--nocapture",
+        ])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}\n{errors}"
+    );
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Children, and what was adopted from dead ones, zombies too.
+fn children() -> Vec<String> {
+    let parent = format!(" {} ", std::process::id());
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let stat = std::fs::read_to_string(entry.ok()?.path().join("stat")).ok()?;
+        let (_, after_name) = stat.rsplit_once(')')?;
+        let after_state = after_name.get(2..)?;
+        after_state.starts_with(&parent).then(|| stat.clone())
+    });
+    processes.collect()
+}
+
+#[test]
+fn many_tries_leak_nothing() {
+    alone("many_tries_here");
+}
+
+#[tokio::test]
+#[ignore = "run by many_tries_leak_nothing"]
+async fn many_tries_here() {
+    // As the first process of a container is: what the commands leave behind becomes ours.
+    set_child_subreaper(Some(getpid())).unwrap();
+    let server = Server::start(|mut stream| async move {
+        let _ = stream.read(&mut [0; 65536]).await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            .await;
+        let _ = stream.read(&mut [0; 1]).await;
+    })
+    .await;
+    let refusing = Refusing::new();
+    let expecting = TcpCheck {
+        send: Some(literal("x")),
+        expect: Some("200 OK".into()),
+        ..tcp(server.port)
+    };
+    let short = std::time::Duration::from_millis(30);
+    let probers = [
+        prober(CheckKind::Tcp(tcp(server.port)), PATIENT),
+        prober(CheckKind::Tcp(expecting), PATIENT),
+        prober(CheckKind::Tcp(tcp(refusing.port())), PATIENT),
+        prober(CheckKind::Http(http(server.port)), PATIENT),
+        prober(CheckKind::Exec(exec(&["true"])), PATIENT),
+        prober(
+            CheckKind::Exec(exec(&["/bin/sh", "-c", "sleep 60 & sleep 60 & exit 1"])),
+            PATIENT,
+        ),
+        prober(CheckKind::Exec(exec(&["/no/such/program"])), PATIENT),
+        prober(
+            CheckKind::Exec(mark(
+                "late",
+                exec(&["/bin/sh", "-c", "sleep 60 & sleep 60"]),
+            )),
+            short,
+        ),
+    ];
+    let mut before = 0;
+    for round in 0..25 {
+        for prober in &probers {
+            prober.probe().await;
+        }
+        if round == 4 {
+            eventually("no child", || children().is_empty()).await;
+            eventually("the server has let go", || descriptors() < 25).await;
+            before = descriptors();
+        }
+    }
+    eventually("no child", || children().is_empty()).await;
+    eventually("no more descriptors than after five rounds", || {
+        descriptors() <= before
+    })
+    .await;
+}
+
+#[test]
+fn no_descriptors_left_is_our_own_fault() {
+    alone("no_descriptors_here");
+}
+
+#[tokio::test]
+#[ignore = "run by no_descriptors_left_is_our_own_fault"]
+async fn no_descriptors_here() {
+    let server = Server::silent().await;
+    let limit = getrlimit(Resource::Nofile);
+    let tries = [
+        (CheckKind::Tcp(tcp(server.port)), "connect"),
+        (CheckKind::Http(http(server.port)), "connect"),
+        (CheckKind::Exec(exec(&["/bin/true"])), "exec"),
+    ];
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(3),
+            ..limit
+        },
+    )
+    .unwrap();
+    let mut verdicts = Vec::new();
+    for (kind, phase) in tries {
+        verdicts.push((try_once(kind, PATIENT).await, phase));
+    }
+    setrlimit(Resource::Nofile, limit).unwrap();
+    for (verdict, phase) in verdicts {
+        assert_eq!(
+            verdict,
+            inconclusive(format!("{phase}: this host has no free file descriptor"))
+        );
+    }
+}

@@ -1,0 +1,275 @@
+//! Real databases from the distribution's packages: what a check sees of them, and what they see of a check. Skipped, and said so, where one isn't installed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use external_endpoints::config::{CheckKind, TcpCheck};
+
+use crate::fixtures::*;
+
+/// A server that dies with its test, in a folder of its own.
+struct Database {
+    child: Child,
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Database {
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Starts it as this user, if we may choose, and waits until its port answers.
+    async fn start(
+        program: &Path,
+        user: &str,
+        folder: tempfile::TempDir,
+        arguments: impl Fn(&Path, u16) -> Vec<String>,
+    ) -> Self {
+        let port = free_port();
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let mut command = as_user(user, program);
+        command
+            .args(arguments(folder.path(), port))
+            .current_dir(folder.path());
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        let mut database = Self {
+            child: command.spawn().unwrap(),
+            folder,
+            port,
+        };
+        let prober = prober(CheckKind::Tcp(tcp(port)), PATIENT);
+        let start = std::time::Instant::now();
+        while prober.probe().await != pass() {
+            let ended = database.child.try_wait().unwrap();
+            let waited = start.elapsed() > std::time::Duration::from_secs(30);
+            assert!(ended.is_none() && !waited, "{ended:?}: {}", database.log());
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        database
+    }
+}
+
+/// A port below those that the kernel gives out by itself, so that no other test gets it before the server does.
+fn free_port() -> u16 {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let next = TAKEN.fetch_add(1, Ordering::Relaxed) + (std::process::id() % 5000) as u16;
+        if std::net::TcpListener::bind((LOCAL, 20_000 + next)).is_ok() {
+            return 20_000 + next;
+        }
+    }
+}
+
+/// The program, found where packages put servers, or None with a word about it.
+fn find(name: &str) -> Option<PathBuf> {
+    let mut folders: Vec<PathBuf> = ["/usr/sbin", "/usr/bin", "/usr/local/bin"]
+        .map(PathBuf::from)
+        .into();
+    if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
+        folders.extend(versions.flatten().map(|version| version.path().join("bin")));
+    }
+    let found = folders
+        .into_iter()
+        .map(|folder| folder.join(name))
+        .find(|path| path.exists());
+    if found.is_none() {
+        eprintln!("skipped: {name} is not installed");
+    }
+    found
+}
+
+/// Database servers refuse to run as root; all of them are to die with the test.
+fn as_user(user: &str, program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    if rustix::process::geteuid().is_root() {
+        command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
+    }
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command
+}
+
+/// A folder that the user may write to.
+fn folder_for(user: &str) -> tempfile::TempDir {
+    let folder = tempfile::Builder::new()
+        .prefix("probe-")
+        .tempdir_in("/tmp")
+        .unwrap();
+    if rustix::process::geteuid().is_root() {
+        let status = Command::new("chown")
+            .arg(user)
+            .arg(folder.path())
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+    folder
+}
+
+#[tokio::test]
+async fn redis_answers_ping() {
+    let Some(program) = find("redis-server") else {
+        return;
+    };
+    let redis = Database::start(&program, "redis", folder_for("redis"), |_, port| {
+        [
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]
+        .map(str::to_owned)
+        .into()
+    })
+    .await;
+    let ping = |expect: &str| {
+        CheckKind::Tcp(TcpCheck {
+            send: Some(literal("PING\r\n")),
+            expect: Some(expect.into()),
+            ..tcp(redis.port)
+        })
+    };
+    assert_eq!(try_once(ping("+PONG"), PATIENT).await, pass());
+    let verdict = try_once(ping("+OK"), SHORT).await;
+    assert_eq!(verdict, fail("expect: the text did not come in 500ms"));
+}
+
+#[tokio::test]
+async fn mariadb_counts_no_aborted_connect() {
+    let (Some(program), Some(client)) = (find("mariadbd"), find("mariadb")) else {
+        return;
+    };
+    let mariadb = Database::start(&program, "mysql", folder_for("mysql"), |folder, port| {
+        vec![
+            "--no-defaults".into(),
+            format!("--datadir={}", folder.display()),
+            format!("--socket={}/socket", folder.display()),
+            format!("--port={port}"),
+            "--bind-address=127.0.0.1".into(),
+            "--skip-grant-tables".into(),
+        ]
+    })
+    .await;
+    let status = |name: &str| -> u64 {
+        let query = format!("SHOW GLOBAL STATUS LIKE '{name}'");
+        let mut command = Command::new(&client);
+        command
+            .arg("--no-defaults")
+            .arg("-S")
+            .arg(mariadb.folder.path().join("socket"))
+            .args(["-N", "-e", &query]);
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_whitespace()
+            .last()
+            .and_then(|word| word.parse().ok())
+            .expect(&text)
+    };
+    let quiet = prober(CheckKind::Tcp(tcp(mariadb.port)), PATIENT);
+    let before = status("Aborted_connects");
+    for _ in 0..1000 {
+        assert_eq!(quiet.probe().await, pass());
+    }
+    // A loud one is counted, and proves that a quiet one before it would have been.
+    let loud = TcpCheck {
+        accept: true,
+        ..tcp(mariadb.port)
+    };
+    assert_eq!(try_once(CheckKind::Tcp(loud), PATIENT).await, pass());
+    eventually("the loud one is counted", || {
+        status("Aborted_connects") > before
+    })
+    .await;
+    assert_eq!(status("Aborted_connects"), before + 1);
+    let banner = TcpCheck {
+        expect: Some("MariaDB".into()),
+        ..tcp(mariadb.port)
+    };
+    assert_eq!(try_once(CheckKind::Tcp(banner), PATIENT).await, pass());
+    // A server that speaks first is no web server.
+    let verdict = try_once(CheckKind::Http(http(mariadb.port)), PATIENT).await;
+    assert!(
+        format!("{verdict:?}").starts_with("Fail(\"http: not HTTP: "),
+        "{verdict:?}"
+    );
+}
+
+#[tokio::test]
+async fn postgresql_logs_no_connection() {
+    let (Some(program), Some(initdb), Some(ready)) =
+        (find("postgres"), find("initdb"), find("pg_isready"))
+    else {
+        return;
+    };
+    let folder = folder_for("postgres");
+    let data = folder.path().join("data");
+    let mut command = as_user("postgres", &initdb);
+    command
+        .arg("-D")
+        .arg(&data)
+        .args(["-A", "trust", "-N", "-U", "postgres", "--no-instructions"]);
+    let output = command.current_dir(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let postgres = Database::start(&program, "postgres", folder, |folder, port| {
+        let folder = folder.display();
+        let settings =
+            format!("-D {folder}/data -k {folder} -p {port} -h 127.0.0.1 -F -c log_connections=on");
+        settings.split(' ').map(str::to_owned).collect()
+    })
+    .await;
+    let quiet = prober(CheckKind::Tcp(tcp(postgres.port)), PATIENT);
+    for _ in 0..200 {
+        assert_eq!(quiet.probe().await, pass());
+    }
+    let loud = TcpCheck {
+        accept: true,
+        ..tcp(postgres.port)
+    };
+    assert_eq!(try_once(CheckKind::Tcp(loud), PATIENT).await, pass());
+    eventually("the loud one is logged", || {
+        postgres.log().contains("connection received")
+    })
+    .await;
+    assert_eq!(
+        postgres.log().matches("connection received").count(),
+        1,
+        "{}",
+        postgres.log()
+    );
+    // A real client as an exec check, with the target in its arguments.
+    let mut isready = exec(&[
+        ready.to_str().unwrap(),
+        "-h",
+        "$(TARGET_IP)",
+        "-p",
+        "$(TARGET_PORT)",
+        "-t",
+        "5",
+    ]);
+    isready.env.push(("PGUSER".into(), literal("postgres")));
+    let mut target = target(LOCAL);
+    target.port = postgres.port;
+    let prober = prober_of(CheckKind::Exec(isready), PATIENT, target);
+    // The port answers a little before the server is done starting.
+    let start = std::time::Instant::now();
+    let mut verdict = prober.probe().await;
+    while verdict != pass() && start.elapsed() < PATIENT {
+        verdict = prober.probe().await;
+    }
+    assert_eq!(verdict, pass());
+}

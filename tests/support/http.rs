@@ -1,0 +1,28 @@
+//! One plain HTTP request, which is all that the admin pages and kube-proxy's health page need.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, ToSocketAddrs};
+
+/// Status and body of a page.
+pub async fn get(address: impl ToSocketAddrs, path: &str) -> io::Result<(u16, String)> {
+    // Of version 1.0, so that the answer ends with the connection and has no chunks.
+    let request = format!("GET {path} HTTP/1.0\r\nhost: test\r\n\r\n");
+    let answer = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        io::Result::Ok(answer)
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(10), answer).await.map_err(io::Error::other)??;
+    parse(&answer).ok_or_else(|| io::Error::other(format!("no HTTP answer: {answer}")))
+}
+
+fn parse(answer: &str) -> Option<(u16, String)> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}
