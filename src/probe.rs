@@ -56,10 +56,7 @@ impl Prober {
             CheckKind::Http(http) => Kind::Http(Box::new(http::Http::new(http, target.ip))),
             CheckKind::Exec(exec) => Kind::Exec(Box::new(exec::Exec::new(exec, &target))),
         };
-        Self {
-            timeout: check.timeout,
-            kind,
-        }
+        Self { timeout: check.timeout, kind }
     }
 
     /// One try. Always ends within the check's timeout; dropping it ends all that it started.
@@ -145,11 +142,7 @@ impl Phase {
     }
 
     fn cut_off(self, how: &str) -> Verdict {
-        let when = if self == Phase::Tls {
-            " in the handshake"
-        } else {
-            ""
-        };
+        let when = if self == Phase::Tls { " in the handshake" } else { "" };
         self.fail(format_args!("connection {how}{when}"))
     }
 
@@ -176,18 +169,14 @@ impl Phase {
             };
         };
         match errno {
-            Errno::MFILE | Errno::NFILE => {
-                self.inconclusive("this host has no free file descriptor")
-            }
+            Errno::MFILE | Errno::NFILE => self.inconclusive("this host has no free file descriptor"),
             Errno::NOBUFS | Errno::NOMEM => self.inconclusive("this host has no free memory"),
             Errno::AGAIN => self.inconclusive("this host has no free process or port"),
             Errno::ADDRNOTAVAIL => self.inconclusive("this host has no free local port"),
             Errno::ACCESS | Errno::PERM => self.inconclusive("not allowed from this host"),
             Errno::NETUNREACH => self.inconclusive("no route from this host"),
             Errno::NETDOWN => self.inconclusive("the network of this host is down"),
-            Errno::AFNOSUPPORT | Errno::INVAL => {
-                self.inconclusive("this host cannot reach this kind of address")
-            }
+            Errno::AFNOSUPPORT | Errno::INVAL => self.inconclusive("this host cannot reach this kind of address"),
             Errno::CONNREFUSED => self.fail("refused"),
             Errno::CONNRESET if self == Phase::Connect => self.fail("reset"),
             Errno::CONNRESET => self.cut_off("reset"),
@@ -230,19 +219,12 @@ mod tests {
             Errno::NETUNREACH,
         ] {
             let got = verdict(Phase::Connect, errno);
-            assert!(
-                matches!(got, Verdict::Inconclusive(_)),
-                "{errno:?} gave {got:?}"
-            );
+            assert!(matches!(got, Verdict::Inconclusive(_)), "{errno:?} gave {got:?}");
         }
         let fails = [
             (Phase::Connect, Errno::CONNREFUSED, "connect: refused"),
             (Phase::Connect, Errno::CONNRESET, "connect: reset"),
-            (
-                Phase::Connect,
-                Errno::HOSTUNREACH,
-                "connect: host unreachable",
-            ),
+            (Phase::Connect, Errno::HOSTUNREACH, "connect: host unreachable"),
             (Phase::Connect, Errno::TIMEDOUT, "connect: no answer"),
             (Phase::Expect, Errno::CONNRESET, "expect: connection reset"),
             (Phase::Send, Errno::PIPE, "send: connection closed"),
@@ -260,22 +242,10 @@ mod tests {
     #[test]
     fn a_time_out_names_the_phase_and_the_time() {
         let late = |phase: Phase, ms| phase.cut_short(Duration::from_millis(ms));
-        assert_eq!(
-            late(Phase::Connect, 2000),
-            Verdict::Fail("connect: no answer in 2s".into())
-        );
-        assert_eq!(
-            late(Phase::Tls, 500),
-            Verdict::Fail("tls: no answer in 500ms".into())
-        );
-        assert_eq!(
-            late(Phase::Exec, 1500),
-            Verdict::Fail("exec: no exit in 1s 500ms".into())
-        );
-        assert_eq!(
-            late(Phase::Files, 2000),
-            Verdict::Inconclusive("files: not read in 2s".into())
-        );
+        assert_eq!(late(Phase::Connect, 2000), Verdict::Fail("connect: no answer in 2s".into()));
+        assert_eq!(late(Phase::Tls, 500), Verdict::Fail("tls: no answer in 500ms".into()));
+        assert_eq!(late(Phase::Exec, 1500), Verdict::Fail("exec: no exit in 1s 500ms".into()));
+        assert_eq!(late(Phase::Files, 2000), Verdict::Inconclusive("files: not read in 2s".into()));
     }
 
     /// Ten thousand of them are held, and at times all at once in flight.
@@ -283,37 +253,17 @@ mod tests {
     fn a_quiet_try_is_small() {
         use crate::config::TcpCheck;
         use crate::health::Thresholds;
-        let tcp = TcpCheck {
-            port: 1,
-            tls: None,
-            send: None,
-            expect: None,
-            accept: false,
-        };
+        let tcp = TcpCheck { port: 1, tls: None, send: None, expect: None, accept: false };
         let check = Check {
             kind: CheckKind::Tcp(tcp),
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
-            thresholds: Thresholds {
-                healthy: 1,
-                unhealthy: 1,
-            },
+            thresholds: Thresholds { healthy: 1, unhealthy: 1 },
         };
-        let database = DatabaseId {
-            namespace: "a".into(),
-            service: "b".into(),
-        };
-        let target = Target {
-            database,
-            ip: [127, 0, 0, 1].into(),
-            hostname: None,
-            port: 1,
-        };
+        let database = DatabaseId { namespace: "a".into(), service: "b".into() };
+        let target = Target { database, ip: [127, 0, 0, 1].into(), hostname: None, port: 1 };
         let prober = Prober::new(Arc::new(check), target);
         let (held, in_flight) = (size_of_val(&prober), size_of_val(&prober.probe()));
-        assert!(
-            held <= 80 && in_flight <= 640,
-            "{held} and {in_flight} bytes"
-        );
+        assert!(held <= 80 && in_flight <= 640, "{held} and {in_flight} bytes");
     }
 }

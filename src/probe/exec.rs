@@ -57,26 +57,18 @@ impl Exec {
         let start = self.starter(&env)?;
         let (group, pipe) = value::blocking(Phase::Start, start).await??;
         progress.enter(Phase::Exec);
-        let (status, output) = watch(group, pipe)
-            .await
-            .map_err(|error| Phase::Exec.io(&error))?;
+        let (status, output) = watch(group, pipe).await.map_err(|error| Phase::Exec.io(&error))?;
         judge(status, output.quoted(&secrets))
     }
 
     /// The whole environment, and which values of it are secrets.
     async fn read_env(&self) -> Step<(Env, Secrets)> {
-        let mut env: Env = self
-            .told
-            .iter()
-            .map(|(name, value)| ((*name).into(), value.clone().into_bytes()))
-            .collect();
+        let mut env: Env = self.told.iter().map(|(name, value)| ((*name).into(), value.clone().into_bytes())).collect();
         let mut secrets = Secrets::default();
         for (name, value) in &self.env {
             let bytes = value::read_word(value, Phase::Exec).await?;
             if bytes.contains(&0) {
-                return Err(
-                    Phase::Exec.inconclusive(format_args!("the value of {name} holds a NUL byte"))
-                );
+                return Err(Phase::Exec.inconclusive(format_args!("the value of {name} holds a NUL byte")));
             }
             // A short word in the config, as `1` or `on`, is no secret, and masking it would mask half the output.
             if !matches!(value, Value::Literal(word) if word.len() < 4) {
@@ -91,10 +83,7 @@ impl Exec {
     /// What starts the command, to be run where it may block.
     fn starter(&self, env: &Env) -> Step<impl FnOnce() -> Step<(Group, OwnedFd)> + Send + 'static> {
         let value_of = |name: &str| {
-            let value = env
-                .iter()
-                .find(|(known, _)| known == name)
-                .map(|(_, value)| value);
+            let value = env.iter().find(|(known, _)| known == name).map(|(_, value)| value);
             value.map(|value| String::from_utf8_lossy(value).into_owned())
         };
         let mut words = self.command.iter().map(|word| expand(word, value_of));
@@ -105,21 +94,15 @@ impl Exec {
         let env = env.clone();
         let directory = self.working_directory.clone();
         Ok(move || {
-            let path = find(&program, &written, directory.as_deref())
-                .map_err(|why| Phase::Start.inconclusive(why))?;
+            let path = find(&program, &written, directory.as_deref()).map_err(|why| Phase::Start.inconclusive(why))?;
             let mut command = Command::new(&path);
             command.args(arguments).env_clear();
-            command.envs(
-                env.iter()
-                    .map(|(name, value)| (name, OsStr::from_bytes(value))),
-            );
+            command.envs(env.iter().map(|(name, value)| (name, OsStr::from_bytes(value))));
             if let Some(directory) = directory {
                 command.current_dir(directory);
             }
             let started = Group::start(command);
-            started
-                .map(|(group, pipe)| (group, pipe.into()))
-                .map_err(|error| unstartable(&written, &error))
+            started.map(|(group, pipe)| (group, pipe.into())).map_err(|error| unstartable(&written, &error))
         })
     }
 }
@@ -127,25 +110,15 @@ impl Exec {
 /// The file to run. `written` is the program as the config has it: what it expands to may hold a secret.
 fn find(program: &str, written: &str, directory: Option<&Path>) -> Result<PathBuf, String> {
     if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
-        return Err(format!(
-            "workingDirectory {} is not a directory",
-            directory.display()
-        ));
+        return Err(format!("workingDirectory {} is not a directory", directory.display()));
     }
     if program.contains('/') {
-        let path = directory.map_or_else(
-            || PathBuf::from(program),
-            |directory| directory.join(program),
-        );
+        let path = directory.map_or_else(|| PathBuf::from(program), |directory| directory.join(program));
         return match path.metadata() {
             Ok(kind) if kind.is_dir() => Err(format!("{written} is a directory")),
-            Ok(kind) if kind.permissions().mode() & 0o111 == 0 => {
-                Err(format!("{written} is not executable"))
-            }
+            Ok(kind) if kind.permissions().mode() & 0o111 == 0 => Err(format!("{written} is not executable")),
             Ok(_) => Ok(path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(format!("command not found: {written}"))
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(format!("command not found: {written}")),
             Err(error) => Err(format!("cannot run {written}: {}", os_words(&error))),
         };
     }
@@ -167,16 +140,10 @@ fn find(program: &str, written: &str, directory: Option<&Path>) -> Result<PathBu
 fn unstartable(written: &str, error: &io::Error) -> Verdict {
     match error.kind() {
         // The file itself is there, so what is missing is named in its first line.
-        io::ErrorKind::NotFound => {
-            Phase::Start.inconclusive(format_args!("the interpreter of {written} is missing"))
-        }
-        io::ErrorKind::PermissionDenied => {
-            Phase::Start.inconclusive(format_args!("{written} is not executable"))
-        }
+        io::ErrorKind::NotFound => Phase::Start.inconclusive(format_args!("the interpreter of {written} is missing")),
+        io::ErrorKind::PermissionDenied => Phase::Start.inconclusive(format_args!("{written} is not executable")),
         _ => match Phase::Start.io(error) {
-            Verdict::Fail(_) => {
-                Phase::Start.inconclusive(format_args!("cannot run {written}: {}", os_words(error)))
-            }
+            Verdict::Fail(_) => Phase::Start.inconclusive(format_args!("cannot run {written}: {}", os_words(error))),
             ours => ours,
         },
     }

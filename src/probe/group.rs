@@ -6,9 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, waitpgid,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, waitpgid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -29,25 +27,15 @@ impl Group {
     /// Starts the command with no input, and both its outputs in one pipe, which keeps their order.
     pub fn start(mut command: Command) -> io::Result<(Self, PipeReader)> {
         let (reader, writer) = io::pipe()?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone()?)
-            .stderr(writer)
-            .process_group(0)
-            .spawn()?;
+        let child = command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0).spawn()?;
         let mut child = Unwatched(Some(child));
         let id = child.id()?;
         let watched = pidfd_open(id, PidfdFlags::NONBLOCK)?;
         // SAFETY: the descriptor is owned by what registers it and closed by nothing else.
-        let exited = unsafe { AsyncFd::register_with_interest(watched, Interest::READABLE) }
-            .map_err(io::Error::from)?;
+        let exited =
+            unsafe { AsyncFd::register_with_interest(watched, Interest::READABLE) }.map_err(io::Error::from)?;
         let child = child.0.take().ok_or(io::ErrorKind::NotFound)?;
-        Ok((
-            Self {
-                leader: Some(Leader { child, id, exited }),
-            },
-            reader,
-        ))
+        Ok((Self { leader: Some(Leader { child, id, exited }) }, reader))
     }
 
     /// Waits for the leader to exit. Safe to drop and call again.
@@ -101,10 +89,7 @@ struct Unwatched(Option<Child>);
 
 impl Unwatched {
     fn id(&self) -> io::Result<Pid> {
-        let id = self
-            .0
-            .as_ref()
-            .and_then(|child| Pid::from_raw(child.id() as i32));
+        let id = self.0.as_ref().and_then(|child| Pid::from_raw(child.id() as i32));
         id.ok_or(io::ErrorKind::NotFound.into())
     }
 }

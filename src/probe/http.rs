@@ -63,19 +63,14 @@ impl Http {
     }
 
     pub async fn run(&self, progress: &Progress) -> Step<()> {
-        let ask = self
-            .ask
-            .as_ref()
-            .map_err(|what| Phase::Http.inconclusive(what))?;
+        let ask = self.ask.as_ref().map_err(|what| Phase::Http.inconclusive(what))?;
         let headers = ask.read_headers().await?;
         let session = match &self.tls {
             Some(tls) => Some(tls.prepare().await?),
             None => None,
         };
         progress.enter(Phase::Connect);
-        let stream = connect(self.address, Handshake::Whole)
-            .await
-            .map_err(|error| Phase::Connect.io(&error))?;
+        let stream = connect(self.address, Handshake::Whole).await.map_err(|error| Phase::Connect.io(&error))?;
         let Some(session) = session else {
             progress.enter(Phase::Http);
             let answer = self.over_http1(stream, ask.http1(headers), progress).await;
@@ -85,36 +80,20 @@ impl Http {
         let tls = session.handshake(stream).await?;
         progress.enter(Phase::Http);
         let answer = if tls.speaks_h2() {
-            self.over_http2(tls.stream, ask.http2(headers), progress)
-                .await
+            self.over_http2(tls.stream, ask.http2(headers), progress).await
         } else {
-            self.over_http1(tls.stream, ask.http1(headers), progress)
-                .await
+            self.over_http1(tls.stream, ask.http1(headers), progress).await
         };
         answer.map_err(|stop| stop.verdict(Some(&tls.asked)))
     }
 
-    async fn over_http1<S>(
-        &self,
-        stream: S,
-        request: Request<Empty<Bytes>>,
-        progress: &Progress,
-    ) -> Result<(), Stop>
+    async fn over_http1<S>(&self, stream: S, request: Request<Empty<Bytes>>, progress: &Progress) -> Result<(), Stop>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(MOST_HEAD)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(Stop::Head)?;
-        let answer = async {
-            self.judge(
-                sender.send_request(request).await.map_err(Stop::Head)?,
-                progress,
-            )
-            .await
-        };
+        let (mut sender, connection) =
+            http1::Builder::new().max_buf_size(MOST_HEAD).handshake(TokioIo::new(stream)).await.map_err(Stop::Head)?;
+        let answer = async { self.judge(sender.send_request(request).await.map_err(Stop::Head)?, progress).await };
         // Polled here and not in a task of its own: whoever drops the try drops the connection.
         match select(Box::pin(answer), connection).await {
             Either::Left((verdict, _)) => verdict,
@@ -122,27 +101,14 @@ impl Http {
         }
     }
 
-    async fn over_http2<S>(
-        &self,
-        stream: S,
-        request: Request<Empty<Bytes>>,
-        progress: &Progress,
-    ) -> Result<(), Stop>
+    async fn over_http2<S>(&self, stream: S, request: Request<Empty<Bytes>>, progress: &Progress) -> Result<(), Stop>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (tasks, started) = mpsc::unbounded();
-        let (mut sender, connection) = http2::Builder::new(Here(tasks))
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(Stop::Head)?;
-        let answer = async {
-            self.judge(
-                sender.send_request(request).await.map_err(Stop::Head)?,
-                progress,
-            )
-            .await
-        };
+        let (mut sender, connection) =
+            http2::Builder::new(Here(tasks)).handshake(TokioIo::new(stream)).await.map_err(Stop::Head)?;
+        let answer = async { self.judge(sender.send_request(request).await.map_err(Stop::Head)?, progress).await };
         let connection = async { select(connection, Box::pin(run_all(started))).await };
         match select(Box::pin(answer), Box::pin(connection)).await {
             Either::Left((verdict, _)) => verdict,
@@ -152,11 +118,7 @@ impl Http {
 
     async fn judge(&self, answer: Response<Incoming>, progress: &Progress) -> Result<(), Stop> {
         let status = answer.status().as_u16();
-        if !self
-            .expected_statuses
-            .iter()
-            .any(|expected| expected.contains(&status))
-        {
+        if !self.expected_statuses.iter().any(|expected| expected.contains(&status)) {
             return Err(Phase::Http.fail(format_args!("status {status}")).into());
         }
         let Some(wanted) = &self.expected_body else {
@@ -169,9 +131,7 @@ impl Http {
         while seen < MOST_BODY {
             let Some(frame) = body.frame().await else {
                 let wanted = quote(wanted, 60);
-                return Err(Phase::Http
-                    .fail(format_args!("body does not contain {wanted}"))
-                    .into());
+                return Err(Phase::Http.fail(format_args!("body does not contain {wanted}")).into());
             };
             let Ok(data) = frame.map_err(Stop::Body)?.into_data() else {
                 continue;
@@ -183,11 +143,7 @@ impl Http {
             seen += rest.len();
         }
         let wanted = quote(wanted, 60);
-        Err(Phase::Http
-            .fail(format_args!(
-                "the first 1 MiB of the body does not contain {wanted}"
-            ))
-            .into())
+        Err(Phase::Http.fail(format_args!("the first 1 MiB of the body does not contain {wanted}")).into())
     }
 }
 
@@ -203,18 +159,15 @@ impl Ask {
             None if address.is_ipv6() => format!("[{}]", address.ip()),
             None => address.ip().to_string(),
         };
-        let unfit =
-            |key: &str, what: &str| format!("{key} {} is not fit for HTTP", quote(what, 60));
+        let unfit = |key: &str, what: &str| format!("{key} {} is not fit for HTTP", quote(what, 60));
         let header = |(name, value): &(String, Value)| match HeaderName::try_from(name) {
             Ok(header) => Ok((header, value.clone())),
             Err(_) => Err(unfit("header", name)),
         };
         Ok(Self {
             scheme: check.scheme,
-            method: Method::from_bytes(check.method.as_bytes())
-                .map_err(|_| unfit("method", &check.method))?,
-            path: PathAndQuery::try_from(check.path.as_str())
-                .map_err(|_| unfit("path", &check.path))?,
+            method: Method::from_bytes(check.method.as_bytes()).map_err(|_| unfit("method", &check.method))?,
+            path: PathAndQuery::try_from(check.path.as_str()).map_err(|_| unfit("path", &check.path))?,
             authority: Authority::try_from(host.as_str()).map_err(|_| unfit("host", &host))?,
             headers: check.headers.iter().map(header).collect::<Result<_, _>>()?,
         })
@@ -226,9 +179,7 @@ impl Ask {
         for (name, value) in &self.headers {
             let bytes = value::read_word(value, Phase::Http).await?;
             let Ok(mut value) = HeaderValue::from_maybe_shared(Bytes::from(bytes)) else {
-                return Err(Phase::Http.inconclusive(format_args!(
-                    "the value of header {name} is not fit for HTTP"
-                )));
+                return Err(Phase::Http.inconclusive(format_args!("the value of header {name} is not fit for HTTP")));
             };
             value.set_sensitive(true);
             headers.push((name.clone(), value));
@@ -243,8 +194,7 @@ impl Ask {
             own.entry(HOST).or_insert(host);
         }
         // True, and lets the server forget the connection at once.
-        own.entry(CONNECTION)
-            .or_insert(HeaderValue::from_static("close"));
+        own.entry(CONNECTION).or_insert(HeaderValue::from_static("close"));
         request
     }
 
@@ -270,8 +220,7 @@ impl Ask {
         let own = request.headers_mut();
         own.extend(headers);
         own.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
-        let agent =
-            HeaderValue::from_static(concat!("external-endpoints/", env!("CARGO_PKG_VERSION")));
+        let agent = HeaderValue::from_static(concat!("external-endpoints/", env!("CARGO_PKG_VERSION")));
         own.entry(USER_AGENT).or_insert(agent);
         request
     }

@@ -37,11 +37,7 @@ impl Output {
         let quoted: Vec<char> = escape(text.chars()).chars().collect();
         let hidden = quoted.len().saturating_sub(SHOWN);
         let shown: String = quoted[hidden..].iter().collect();
-        Some(if hidden > 0 || self.cut {
-            format!("\"…{shown}\"")
-        } else {
-            format!("\"{shown}\"")
-        })
+        Some(if hidden > 0 || self.cut { format!("\"…{shown}\"") } else { format!("\"{shown}\"") })
     }
 }
 
@@ -52,13 +48,8 @@ pub(super) struct Secrets(Vec<Vec<u8>>);
 impl Secrets {
     pub fn add(&mut self, value: &[u8]) {
         // A program may print one line of a key and not the next.
-        let lines = value
-            .split(|&byte| byte == b'\n')
-            .map(|line| line.trim_ascii())
-            .filter(|line| line.len() >= 4);
-        let parts = lines
-            .chain([value, value.trim_ascii()])
-            .filter(|part| !part.is_empty());
+        let lines = value.split(|&byte| byte == b'\n').map(|line| line.trim_ascii()).filter(|line| line.len() >= 4);
+        let parts = lines.chain([value, value.trim_ascii()]).filter(|part| !part.is_empty());
         self.0.extend(parts.map(<[u8]>::to_vec));
         // The longest first: one secret may hold another.
         self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
@@ -69,12 +60,7 @@ impl Secrets {
     fn mask(&self, bytes: &[u8], cut: bool) -> Vec<u8> {
         let mut masked = Vec::with_capacity(bytes.len());
         let mut rest = bytes;
-        let begun = self
-            .0
-            .iter()
-            .filter(|_| cut)
-            .filter_map(|secret| end_of(secret, bytes))
-            .max();
+        let begun = self.0.iter().filter(|_| cut).filter_map(|secret| end_of(secret, bytes)).max();
         if let Some(length) = begun {
             masked.extend_from_slice(MASK);
             rest = &rest[length..];
@@ -97,9 +83,7 @@ impl Secrets {
 
 /// How many bytes at the start are the end of a secret.
 fn end_of(secret: &[u8], bytes: &[u8]) -> Option<usize> {
-    (1..secret.len())
-        .rev()
-        .find(|&length| bytes.starts_with(&secret[secret.len() - length..]))
+    (1..secret.len()).rev().find(|&length| bytes.starts_with(&secret[secret.len() - length..]))
 }
 
 #[cfg(test)]
@@ -118,15 +102,9 @@ mod tests {
     fn output_is_one_escaped_line() {
         assert_eq!(quoted(b"", &[]), None);
         assert_eq!(quoted(b" \r\n", &[]), None);
-        assert_eq!(
-            quoted(b"a\n\x1b[31mb\xff\"\n", &[]).unwrap(),
-            r#""a\n\u{1b}[31mb�\"""#
-        );
+        assert_eq!(quoted(b"a\n\x1b[31mb\xff\"\n", &[]).unwrap(), r#""a\n\u{1b}[31mb�\"""#);
         let long = quoted(&b"x\n".repeat(500), &[]).unwrap();
-        assert!(
-            long.starts_with("\"…") && long.chars().count() == SHOWN + 3,
-            "{long}"
-        );
+        assert!(long.starts_with("\"…") && long.chars().count() == SHOWN + 3, "{long}");
     }
 
     #[test]
@@ -137,29 +115,15 @@ mod tests {
         }
         output.push(b"\nthe end");
         assert!(output.bytes.len() <= KEPT && output.bytes.capacity() < 4 * KEPT);
-        assert!(
-            output
-                .quoted(&Secrets::default())
-                .unwrap()
-                .ends_with("yy\\nthe end\"")
-        );
+        assert!(output.quoted(&Secrets::default()).unwrap().ends_with("yy\\nthe end\""));
     }
 
     #[test]
     fn secrets_are_masked_wherever_they_stand() {
         assert_eq!(quoted(b"pw=hunter2!", &["hunter2"]).unwrap(), "\"pw=***!\"");
-        assert_eq!(
-            quoted(b"hunter2hunter22", &["hunter2", "hunter22"]).unwrap(),
-            "\"******\""
-        );
-        assert_eq!(
-            quoted(b"say BEGINKEY now", &["BEGINKEY\nabcdefgh\n"]).unwrap(),
-            "\"say *** now\""
-        );
-        assert_eq!(
-            quoted(b"abcdefgh", &["BEGINKEY\nabcdefgh\n"]).unwrap(),
-            "\"***\""
-        );
+        assert_eq!(quoted(b"hunter2hunter22", &["hunter2", "hunter22"]).unwrap(), "\"******\"");
+        assert_eq!(quoted(b"say BEGINKEY now", &["BEGINKEY\nabcdefgh\n"]).unwrap(), "\"say *** now\"");
+        assert_eq!(quoted(b"abcdefgh", &["BEGINKEY\nabcdefgh\n"]).unwrap(), "\"***\"");
         // Cut in the middle of the secret: its end must not show.
         let secret = "0123456789".repeat(10);
         for spare in 1..secret.len() {

@@ -29,22 +29,15 @@ struct Talk {
 
 impl Tcp {
     pub fn new(check: &TcpCheck, ip: IpAddr) -> Self {
-        let loud =
-            check.accept || check.tls.is_some() || check.send.is_some() || check.expect.is_some();
+        let loud = check.accept || check.tls.is_some() || check.send.is_some() || check.expect.is_some();
         let talk = loud.then(|| {
             Box::new(Talk {
-                tls: check
-                    .tls
-                    .as_ref()
-                    .map(|tls| tls::Connector::new(tls, ip, &[])),
+                tls: check.tls.as_ref().map(|tls| tls::Connector::new(tls, ip, &[])),
                 send: check.send.clone(),
                 expect: check.expect.clone(),
             })
         });
-        Self {
-            address: SocketAddr::new(ip, check.port),
-            talk,
-        }
+        Self { address: SocketAddr::new(ip, check.port), talk }
     }
 
     pub async fn run(&self, progress: &Progress) -> Step<()> {
@@ -68,26 +61,14 @@ impl Talk {
             None => None,
         };
         progress.enter(Phase::Connect);
-        let mut stream = connect(address, Handshake::Whole)
-            .await
-            .map_err(|error| Phase::Connect.io(&error))?;
+        let mut stream = connect(address, Handshake::Whole).await.map_err(|error| Phase::Connect.io(&error))?;
         let Some(session) = session else {
-            return self
-                .speak(&mut stream, text.as_deref(), progress, &|phase, error| {
-                    phase.io(error)
-                })
-                .await;
+            return self.speak(&mut stream, text.as_deref(), progress, &|phase, error| phase.io(error)).await;
         };
         progress.enter(Phase::Tls);
         let mut tls = session.handshake(stream).await?;
         let asked = tls.asked.clone();
-        self.speak(
-            &mut tls.stream,
-            text.as_deref(),
-            progress,
-            &|phase, error| asked.verdict(phase, error),
-        )
-        .await?;
+        self.speak(&mut tls.stream, text.as_deref(), progress, &|phase, error| asked.verdict(phase, error)).await?;
         if self.expect.is_none() {
             progress.enter(Phase::Settle);
             tls.settle().await?;
@@ -95,13 +76,7 @@ impl Talk {
         Ok(())
     }
 
-    async fn speak<S>(
-        &self,
-        stream: &mut S,
-        text: Option<&[u8]>,
-        progress: &Progress,
-        judge: Judge<'_>,
-    ) -> Step<()>
+    async fn speak<S>(&self, stream: &mut S, text: Option<&[u8]>, progress: &Progress, judge: Judge<'_>) -> Step<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {

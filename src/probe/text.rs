@@ -9,10 +9,7 @@ pub(super) struct Finder<'a> {
 
 impl<'a> Finder<'a> {
     pub fn new(wanted: &'a [u8]) -> Self {
-        Self {
-            wanted,
-            tail: Vec::new(),
-        }
+        Self { wanted, tail: Vec::new() }
     }
 
     /// Takes the next bytes; true once the text has gone by. The empty text is always there.
@@ -21,11 +18,7 @@ impl<'a> Finder<'a> {
             return true;
         }
         self.tail.extend_from_slice(bytes);
-        if self
-            .tail
-            .windows(self.wanted.len())
-            .any(|window| window == self.wanted)
-        {
+        if self.tail.windows(self.wanted.len()).any(|window| window == self.wanted) {
             return true;
         }
         let spent = self.tail.len().saturating_sub(self.wanted.len() - 1);
@@ -68,10 +61,7 @@ mod tests {
         for wanted in ["+PONG", "+PONG\r\n", "+", "\n", "PO +P", ""] {
             for step in 1..=stream.len() {
                 let mut finder = Finder::new(wanted.as_bytes());
-                assert!(
-                    stream.chunks(step).any(|chunk| finder.feed(chunk)),
-                    "{wanted:?} in steps of {step}"
-                );
+                assert!(stream.chunks(step).any(|chunk| finder.feed(chunk)), "{wanted:?} in steps of {step}");
             }
         }
         let mut finder = Finder::new(b"+PONGG");

@@ -39,11 +39,7 @@ impl Connector {
             Some(name) => ServerName::try_from(name.clone()).ok(),
             None => Some(ServerName::from(ip)),
         };
-        Self {
-            trust: Trust::shared(tls),
-            name,
-            alpn,
-        }
+        Self { trust: Trust::shared(tls), name, alpn }
     }
 
     /// Reads what must be read, before the target is kept waiting.
@@ -56,15 +52,9 @@ impl Connector {
         // A shallow copy: the trust in it stays shared, the note of what the server asked is this connection's own.
         let mut config = ClientConfig::clone(&shared);
         config.alpn_protocols = self.alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        config.client_auth_cert_resolver = Arc::new(Noting {
-            inner: shared.client_auth_cert_resolver.clone(),
-            asked: asked.clone(),
-        });
-        Ok(Session {
-            config: Arc::new(config),
-            name,
-            asked,
-        })
+        config.client_auth_cert_resolver =
+            Arc::new(Noting { inner: shared.client_auth_cert_resolver.clone(), asked: asked.clone() });
+        Ok(Session { config: Arc::new(config), name, asked })
     }
 }
 
@@ -79,10 +69,7 @@ impl Session {
     pub async fn handshake(self, stream: TcpStream) -> Step<Connection> {
         let connector = TlsConnector::from(self.config);
         match connector.connect(self.name, stream).await {
-            Ok(stream) => Ok(Connection {
-                stream: Box::new(stream),
-                asked: self.asked,
-            }),
+            Ok(stream) => Ok(Connection { stream: Box::new(stream), asked: self.asked }),
             Err(error) => Err(self.asked.verdict(Phase::Tls, &error)),
         }
     }
@@ -109,23 +96,17 @@ impl Connection {
         let asked = &self.asked;
         let answer = async {
             while tls.tls13_tickets_received() == 0 {
-                stream
-                    .readable()
-                    .await
-                    .map_err(|error| asked.verdict(Phase::Settle, &error))?;
+                stream.readable().await.map_err(|error| asked.verdict(Phase::Settle, &error))?;
                 match tls.read_tls(&mut Now(stream)) {
                     Ok(0) => {
-                        return Err(
-                            asked.verdict(Phase::Settle, &io::ErrorKind::UnexpectedEof.into())
-                        );
+                        return Err(asked.verdict(Phase::Settle, &io::ErrorKind::UnexpectedEof.into()));
                     }
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                     Err(error) => return Err(asked.verdict(Phase::Settle, &error)),
                 }
                 let state = tls.process_new_packets();
-                let state = state
-                    .map_err(|error| asked.verdict(Phase::Settle, &io::Error::other(error)))?;
+                let state = state.map_err(|error| asked.verdict(Phase::Settle, &io::Error::other(error)))?;
                 if state.plaintext_bytes_to_read() > 0 {
                     break;
                 }
@@ -167,9 +148,7 @@ impl Asked {
         }
         let cut_off = matches!(
             error.kind(),
-            io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::BrokenPipe
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
         );
         // The reset of a server that hangs up can overtake the alert that says why.
         if cut_off && self.by_server() && !self.0.given.load(Ordering::Relaxed) {
@@ -182,9 +161,7 @@ impl Asked {
         use rustls::Error as E;
         match error {
             E::FailedToGetCurrentTime | E::FailedToGetRandomBytes => Phase::Tls.inconclusive(error),
-            E::InvalidCertificate(error) => {
-                Phase::Tls.fail(format_args!("certificate {}", flaw(error)))
-            }
+            E::InvalidCertificate(error) => Phase::Tls.fail(format_args!("certificate {}", flaw(error))),
             E::AlertReceived(alert) => Phase::Tls.fail(self.refusal(*alert)),
             E::InvalidMessage(_) => Phase::Tls.fail("the server does not speak TLS"),
             E::PeerIncompatible(_) => Phase::Tls.fail("no TLS version or cipher in common"),
@@ -218,9 +195,7 @@ impl Asked {
                 format!("the server refuses the client certificate ({alert:?})")
             }
             A::ProtocolVersion => "no TLS version in common".into(),
-            A::HandshakeFailure | A::InsufficientSecurity => {
-                "no TLS version or cipher in common".into()
-            }
+            A::HandshakeFailure | A::InsufficientSecurity => "no TLS version or cipher in common".into(),
             A::UnrecognisedName => "the server does not know the server name".into(),
             _ => format!("the server refuses ({alert:?})"),
         }
@@ -252,24 +227,10 @@ fn flaw(error: &CertificateError) -> String {
             format!("is not valid before {}", day(*not_before))
         }
         C::NotValidYet => "is not valid yet".into(),
-        C::NotValidForNameContext {
-            expected,
-            presented,
-        } => {
-            let names: Vec<_> = presented
-                .iter()
-                .filter_map(|name| plain_name(name))
-                .take(5)
-                .collect();
-            let names = if names.is_empty() {
-                "no name".into()
-            } else {
-                names.join(", ")
-            };
-            format!(
-                "is not valid for name {} (it is for {names})",
-                expected.to_str()
-            )
+        C::NotValidForNameContext { expected, presented } => {
+            let names: Vec<_> = presented.iter().filter_map(|name| plain_name(name)).take(5).collect();
+            let names = if names.is_empty() { "no name".into() } else { names.join(", ") };
+            format!("is not valid for name {} (it is for {names})", expected.to_str())
         }
         C::NotValidForName => "is not valid for the server name".into(),
         // A bad signature is mostly that of an authority which was made anew under its old name.
@@ -286,25 +247,15 @@ fn flaw(error: &CertificateError) -> String {
 
 /// A name as a person writes it, from the verifier's `DnsName("a.example")` or `IpAddress(10.0.0.1)`.
 fn plain_name(presented: &str) -> Option<String> {
-    let dns = presented
-        .strip_prefix("DnsName(\"")
-        .and_then(|name| name.strip_suffix("\")"));
-    let name = dns.or_else(|| {
-        presented
-            .strip_prefix("IpAddress(")
-            .and_then(|name| name.strip_suffix(')'))
-    })?;
+    let dns = presented.strip_prefix("DnsName(\"").and_then(|name| name.strip_suffix("\")"));
+    let name = dns.or_else(|| presented.strip_prefix("IpAddress(").and_then(|name| name.strip_suffix(')')))?;
     // The server chose these bytes.
     Some(escape(name.chars().take(100)))
 }
 
 fn day(time: UnixTime) -> String {
     let time = UNIX_EPOCH + Duration::from_secs(time.as_secs());
-    humantime::format_rfc3339_seconds(time)
-        .to_string()
-        .chars()
-        .take(10)
-        .collect()
+    humantime::format_rfc3339_seconds(time).to_string().chars().take(10).collect()
 }
 
 /// Gives the configured client certificate, and notes that it was asked for.

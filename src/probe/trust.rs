@@ -36,8 +36,7 @@ struct Built {
 }
 
 static SHARED: LazyLock<Mutex<HashMap<Files, Weak<Trust>>>> = LazyLock::new(Mutex::default);
-static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-    LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
 static SYSTEM_ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
 impl Trust {
@@ -54,10 +53,7 @@ impl Trust {
         }
         // A config that left takes its entry along when the next one comes.
         shared.retain(|_, trust| trust.strong_count() > 0);
-        let trust = Arc::new(Self {
-            files: files.clone(),
-            built: Mutex::default(),
-        });
+        let trust = Arc::new(Self { files: files.clone(), built: Mutex::default() });
         shared.insert(files, Arc::downgrade(&trust));
         trust
     }
@@ -73,29 +69,20 @@ impl Trust {
             return Ok(built.config.clone());
         }
         let trust = self.clone();
-        value::blocking(Phase::Tls, move || trust.refresh())
-            .await?
-            .map_err(|why| Phase::Tls.inconclusive(why))
+        value::blocking(Phase::Tls, move || trust.refresh()).await?.map_err(|why| Phase::Tls.inconclusive(why))
     }
 
     fn refresh(&self) -> Result<Arc<ClientConfig>, String> {
         // Looked at before they are read: a change in between is then seen the next time.
         let paths = [&self.files.ca, &self.files.cert, &self.files.key];
-        let from: Vec<Print> = paths
-            .into_iter()
-            .flatten()
-            .map(|path| Print::of(path))
-            .collect();
+        let from: Vec<Print> = paths.into_iter().flatten().map(|path| Print::of(path)).collect();
         // Held while building, so that one of a thousand targets builds and the others wait for it.
         let mut built = lock(&self.built);
         if let Some(built) = built.as_ref().filter(|built| built.from == from) {
             return Ok(built.config.clone());
         }
         let config = Arc::new(self.files.build()?);
-        *built = Some(Built {
-            from,
-            config: config.clone(),
-        });
+        *built = Some(Built { from, config: config.clone() });
         Ok(config)
     }
 }
@@ -122,9 +109,7 @@ impl Files {
             (None, None) => builder.with_no_client_auth(),
             (Some(cert), Some(key)) => {
                 let chain = certificates("certFile", cert)?;
-                builder
-                    .with_client_auth_cert(chain, private_key(key)?)
-                    .map_err(|error| unfit(cert, key, &error))?
+                builder.with_client_auth_cert(chain, private_key(key)?).map_err(|error| unfit(cert, key, &error))?
             }
             (Some(_), None) => return Err("certFile needs a keyFile".into()),
             (None, Some(_)) => return Err("keyFile needs a certFile".into()),
@@ -138,17 +123,9 @@ impl Files {
 fn unfit(cert: &Path, key: &Path, error: &rustls::Error) -> String {
     match error {
         rustls::Error::InconsistentKeys(_) => {
-            format!(
-                "keyFile {} does not belong to certFile {}",
-                key.display(),
-                cert.display()
-            )
+            format!("keyFile {} does not belong to certFile {}", key.display(), cert.display())
         }
-        _ => format!(
-            "cannot use certFile {} with keyFile {}: {error}",
-            cert.display(),
-            key.display()
-        ),
+        _ => format!("cannot use certFile {} with keyFile {}: {error}", cert.display(), key.display()),
     }
 }
 
@@ -167,9 +144,7 @@ fn system_roots() -> Result<Arc<RootCertStore>, String> {
 fn roots_of(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates("caFile", path)? {
-        roots
-            .add(certificate)
-            .map_err(|_| format!("caFile {} holds a broken certificate", path.display()))?;
+        roots.add(certificate).map_err(|_| format!("caFile {} holds a broken certificate", path.display()))?;
     }
     Ok(roots)
 }
@@ -188,8 +163,7 @@ fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 /// What is wrong with a key is never quoted: it would be part of the key.
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let bytes = read("keyFile", path)?;
-    PrivateKeyDer::from_pem_slice(&bytes)
-        .map_err(|_| format!("keyFile {} holds no PEM private key", path.display()))
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| format!("keyFile {} holds no PEM private key", path.display()))
 }
 
 fn read(key: &str, path: &Path) -> Result<Vec<u8>, String> {
@@ -222,12 +196,7 @@ impl ServerCertVerifier for TrustAnyone {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &PROVIDER.signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -236,18 +205,11 @@ impl ServerCertVerifier for TrustAnyone {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &PROVIDER.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        PROVIDER
-            .signature_verification_algorithms
-            .supported_schemes()
+        PROVIDER.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -261,16 +223,11 @@ mod tests {
         let file = folder.path().join("ca.crt");
         let write = || {
             let key = rcgen::KeyPair::generate().unwrap();
-            let authority = rcgen::CertificateParams::default()
-                .self_signed(&key)
-                .unwrap();
+            let authority = rcgen::CertificateParams::default().self_signed(&key).unwrap();
             std::fs::write(&file, authority.pem()).unwrap();
         };
         write();
-        let tls = Tls {
-            ca_file: Some(file.clone()),
-            ..Tls::default()
-        };
+        let tls = Tls { ca_file: Some(file.clone()), ..Tls::default() };
         let (one, two) = (Trust::shared(&tls), Trust::shared(&tls));
         assert!(Arc::ptr_eq(&one, &two));
         let first = one.config().await.unwrap();
@@ -280,16 +237,11 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &second));
         assert!(Arc::ptr_eq(&second, &two.config().await.unwrap()));
 
-        let skipping = Tls {
-            insecure_skip_verify: true,
-            ..tls.clone()
-        };
+        let skipping = Tls { insecure_skip_verify: true, ..tls.clone() };
         assert!(!Arc::ptr_eq(&one, &Trust::shared(&skipping)));
         drop((one, two));
         Trust::shared(&Tls::default());
-        let held = lock(&SHARED)
-            .keys()
-            .any(|files| files.ca.as_deref() == Some(&file));
+        let held = lock(&SHARED).keys().any(|files| files.ca.as_deref() == Some(&file));
         assert!(!held, "a configuration that nobody uses is let go");
     }
 }

@@ -67,10 +67,7 @@ impl Authority {
 
     fn keep(&self, cert: &str, key: &KeyPair) -> Pair {
         let folder = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
-        let pair = Pair {
-            cert: folder.join("tls.crt"),
-            key: folder.join("tls.key"),
-        };
+        let pair = Pair { cert: folder.join("tls.crt"), key: folder.join("tls.key") };
         std::fs::write(&pair.cert, cert).unwrap();
         std::fs::write(&pair.key, key.serialize_pem()).unwrap();
         pair
@@ -78,10 +75,7 @@ impl Authority {
 
     /// The keys of a check that trusts this authority.
     pub fn trusted(&self) -> Tls {
-        Tls {
-            ca_file: Some(self.file()),
-            ..Tls::default()
-        }
+        Tls { ca_file: Some(self.file()), ..Tls::default() }
     }
 }
 
@@ -112,35 +106,22 @@ pub fn acceptor(
     let verifier = |authority: &Authority, required: bool| {
         let mut roots = RootCertStore::empty();
         roots.add(authority.issuer.der().clone()).unwrap();
-        let builder =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-        if required {
-            builder
-        } else {
-            builder.allow_unauthenticated()
-        }
-        .build()
-        .unwrap()
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        if required { builder } else { builder.allow_unauthenticated() }.build().unwrap()
     };
     let verifier = match clients {
         Clients::All => WebPkiClientVerifier::no_client_auth(),
         Clients::Asked(authority) => verifier(authority, false),
         Clients::Known(authority) => verifier(authority, true),
     };
-    let chain = CertificateDer::pem_file_iter(&pair.cert)
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
+    let chain = CertificateDer::pem_file_iter(&pair.cert).unwrap().map(Result::unwrap).collect();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .unwrap()
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, PrivateKeyDer::from_pem_file(&pair.key).unwrap())
         .unwrap();
-    config.alpn_protocols = alpn
-        .iter()
-        .map(|protocol| protocol.as_bytes().to_vec())
-        .collect();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     TlsAcceptor::from(Arc::new(config))
 }
 
@@ -153,9 +134,7 @@ pub async fn tls_server(acceptor: TlsAcceptor) -> Server {
                 return;
             };
             let _ = tls.read(&mut [0; 65536]).await;
-            let _ = tls
-                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-                .await;
+            let _ = tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
             let _ = tls.flush().await;
             let _ = tls.read(&mut [0; 65536]).await;
         }

@@ -23,19 +23,13 @@ pub fn marked(word: &str) -> Vec<i32> {
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let id = entry.ok()?.file_name().to_str()?.parse().ok()?;
         let environment = std::fs::read(format!("/proc/{id}/environ")).ok()?;
-        environment
-            .split(|&byte| byte == 0)
-            .any(|line| line == word.as_bytes())
-            .then_some(id)
+        environment.split(|&byte| byte == 0).any(|line| line == word.as_bytes()).then_some(id)
     });
     processes.collect()
 }
 
 pub fn mark(word: &str, check: ExecCheck) -> ExecCheck {
-    ExecCheck {
-        env: vec![("MARK".into(), literal(word))],
-        ..check
-    }
+    ExecCheck { env: vec![("MARK".into(), literal(word))], ..check }
 }
 
 #[tokio::test]
@@ -44,19 +38,10 @@ async fn the_exit_status_is_the_verdict_and_the_output_the_reason() {
         ("exit 0", pass()),
         ("echo noise; exit 0", pass()),
         ("exit 3", fail("exec: exit status 3")),
-        (
-            "echo refused >&2; exit 1",
-            fail("exec: exit status 1: \"refused\""),
-        ),
-        (
-            "echo a; echo b >&2; printf 'c\\033[0m\\t\"'; exit 2",
-            fail(r#"exec: exit status 2: "a\nb\nc\u{1b}[0m\t\"""#),
-        ),
+        ("echo refused >&2; exit 1", fail("exec: exit status 1: \"refused\"")),
+        ("echo a; echo b >&2; printf 'c\\033[0m\\t\"'; exit 2", fail(r#"exec: exit status 2: "a\nb\nc\u{1b}[0m\t\"""#)),
         ("kill -9 $$$$", fail("exec: killed by signal 9")),
-        (
-            "echo bye; kill -15 $$$$",
-            fail("exec: killed by signal 15: \"bye\""),
-        ),
+        ("echo bye; kill -15 $$$$", fail("exec: killed by signal 15: \"bye\"")),
     ];
     for (script, expected) in table {
         assert_eq!(run(shell(script)).await, expected, "{script}");
@@ -65,10 +50,9 @@ async fn the_exit_status_is_the_verdict_and_the_output_the_reason() {
 
 #[tokio::test]
 async fn a_long_output_neither_blocks_nor_fills_the_reason() {
-    let script = "i=0; while [ $i -lt 20000 ]; do echo 'line after line of nothing'; i=$((i+1)); done; echo last words; exit 1";
-    let Verdict::Fail(reason) = run(shell(script)).await else {
-        panic!("passed")
-    };
+    let script =
+        "i=0; while [ $i -lt 20000 ]; do echo 'line after line of nothing'; i=$((i+1)); done; echo last words; exit 1";
+    let Verdict::Fail(reason) = run(shell(script)).await else { panic!("passed") };
     assert!(reason.starts_with("exec: exit status 1: \"…"), "{reason}");
     assert!(reason.ends_with("nothing\\nlast words\""), "{reason}");
     assert!(reason.chars().count() < 230, "{reason}");
@@ -82,10 +66,7 @@ async fn the_environment_holds_what_is_named_and_nothing_else() {
     let (secret, copy) = (folder.path().join("secret"), folder.path().join("copy"));
     std::fs::write(&secret, "hunter2\n").unwrap();
     let check = ExecCheck {
-        env: vec![
-            ("PGPASSWORD".into(), Value::File(secret)),
-            ("HOME".into(), literal("/tmp")),
-        ],
+        env: vec![("PGPASSWORD".into(), Value::File(secret)), ("HOME".into(), literal("/tmp"))],
         ..exec(&["cp", "/proc/self/environ", copy.to_str().unwrap()])
     };
     let environment = |path: &Path| -> BTreeMap<String, String> {
@@ -111,29 +92,18 @@ async fn the_environment_holds_what_is_named_and_nothing_else() {
 
     let mut named = target(LOCAL);
     named.hostname = Some("pg-1".into());
-    assert_eq!(
-        prober_of(CheckKind::Exec(check), PATIENT, named)
-            .probe()
-            .await,
-        pass()
-    );
+    assert_eq!(prober_of(CheckKind::Exec(check), PATIENT, named).probe().await, pass());
     expected.insert("TARGET_HOST".into(), "pg-1".into());
     assert_eq!(environment(&copy), expected);
 }
 
 #[tokio::test]
 async fn references_in_the_command_are_expanded_and_no_shell_sees_them() {
-    let printed = [
-        "$(TARGET_IP):$(TARGET_PORT)",
-        "$(SERVICE).$(NAMESPACE)",
-        "$$(SERVICE)",
-        "$(TARGET_HOST)",
-        "$HOME;*",
-    ];
+    let printed =
+        ["$(TARGET_IP):$(TARGET_PORT)", "$(SERVICE).$(NAMESPACE)", "$$(SERVICE)", "$(TARGET_HOST)", "$HOME;*"];
     let mut command = vec!["/bin/sh", "-c", "printf '%s|' \"$@\"; exit 1", "sh"];
     command.extend(printed);
-    let reason =
-        r#"exec: exit status 1: "127.0.0.1:5432|orders.prod|$(SERVICE)|$(TARGET_HOST)|$HOME;*|""#;
+    let reason = r#"exec: exit status 1: "127.0.0.1:5432|orders.prod|$(SERVICE)|$(TARGET_HOST)|$HOME;*|""#;
     assert_eq!(run(exec(&command)).await, fail(reason));
     // The program too.
     let check = ExecCheck {
@@ -147,20 +117,11 @@ async fn references_in_the_command_are_expanded_and_no_shell_sees_them() {
 async fn input_is_empty_and_the_folder_as_told() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().canonicalize().unwrap();
-    let check = ExecCheck {
-        working_directory: Some(path.clone()),
-        ..shell("cat; pwd; exit 1")
-    };
-    assert_eq!(
-        run(check).await,
-        fail(format!("exec: exit status 1: \"{}\"", path.display()))
-    );
+    let check = ExecCheck { working_directory: Some(path.clone()), ..shell("cat; pwd; exit 1") };
+    assert_eq!(run(check).await, fail(format!("exec: exit status 1: \"{}\"", path.display())));
     // A relative program is the one in that folder.
     std::os::unix::fs::symlink("/bin/false", path.join("check")).unwrap();
-    let check = ExecCheck {
-        working_directory: Some(path),
-        ..exec(&["./check"])
-    };
+    let check = ExecCheck { working_directory: Some(path), ..exec(&["./check"]) };
     assert_eq!(run(check).await, fail("exec: exit status 1"));
 }
 
@@ -177,47 +138,20 @@ async fn what_cannot_be_started_is_our_own_fault() {
     let plain = write("plain", "exit 0", 0o644);
     let orphan = write("orphan", "#!/no/such/interpreter\n", 0o755);
     let here = folder.path().to_str().unwrap();
-    let nowhere = ExecCheck {
-        working_directory: Some("/no/such/folder".into()),
-        ..shell("exit 0")
-    };
+    let nowhere = ExecCheck { working_directory: Some("/no/such/folder".into()), ..shell("exit 0") };
     let unset = Value::FromEnv("EXTERNAL_ENDPOINTS_UNSET".into());
     let missing = Value::File("/no/such/file".into());
-    let with = |value: Value| ExecCheck {
-        env: vec![("TOKEN".into(), value)],
-        ..exec(&["true"])
-    };
+    let with = |value: Value| ExecCheck { env: vec![("TOKEN".into(), value)], ..exec(&["true"]) };
     let table = [
-        (
-            exec(&["no-such-command-at-all"]),
-            "command not found: no-such-command-at-all".into(),
-        ),
-        (
-            exec(&["/no/such/program"]),
-            "command not found: /no/such/program".into(),
-        ),
+        (exec(&["no-such-command-at-all"]), "command not found: no-such-command-at-all".into()),
+        (exec(&["/no/such/program"]), "command not found: /no/such/program".into()),
         (exec(&[&plain]), format!("{plain} is not executable")),
         (exec(&[here]), format!("{here} is a directory")),
-        (
-            exec(&[&orphan]),
-            format!("the interpreter of {orphan} is missing"),
-        ),
-        (
-            nowhere,
-            "workingDirectory /no/such/folder is not a directory".into(),
-        ),
-        (
-            with(unset),
-            "environment variable EXTERNAL_ENDPOINTS_UNSET is not set".into(),
-        ),
-        (
-            with(missing),
-            "cannot read /no/such/file: no such file".into(),
-        ),
-        (
-            with(literal("a\0b")),
-            "the value of TOKEN holds a NUL byte".into(),
-        ),
+        (exec(&[&orphan]), format!("the interpreter of {orphan} is missing")),
+        (nowhere, "workingDirectory /no/such/folder is not a directory".into()),
+        (with(unset), "environment variable EXTERNAL_ENDPOINTS_UNSET is not set".into()),
+        (with(missing), "cannot read /no/such/file: no such file".into()),
+        (with(literal("a\0b")), "the value of TOKEN holds a NUL byte".into()),
     ];
     for (check, reason) in table {
         assert_eq!(run(check).await, inconclusive(format!("exec: {reason}")));
@@ -236,23 +170,11 @@ async fn no_secret_reaches_a_reason() {
             ("TWO".into(), Value::FromEnv("PATH".into())),
             ("THREE".into(), literal("literal-s3cret")),
         ],
-        ..exec(&[
-            "/bin/sh",
-            "-c",
-            "echo \"$ONE,$TWO,$THREE,$1\"; exit 1",
-            "sh",
-            "$(ONE)",
-        ])
+        ..exec(&["/bin/sh", "-c", "echo \"$ONE,$TWO,$THREE,$1\"; exit 1", "sh", "$(ONE)"])
     };
-    assert_eq!(
-        run(check).await,
-        fail("exec: exit status 1: \"***,***,***,***\"")
-    );
+    assert_eq!(run(check).await, fail("exec: exit status 1: \"***,***,***,***\""));
     // A program named by a secret is not quoted either.
-    let check = ExecCheck {
-        env: vec![("ONE".into(), literal("/no/s3cret"))],
-        ..exec(&["$(ONE)", "x"])
-    };
+    let check = ExecCheck { env: vec![("ONE".into(), literal("/no/s3cret"))], ..exec(&["$(ONE)", "x"]) };
     let verdict = run(check).await;
     assert_eq!(verdict, inconclusive("exec: command not found: $(ONE)"));
     assert!(!format!("{verdict:?}").contains(&path));
@@ -270,10 +192,7 @@ async fn a_script_that_forks_and_ignores_signals_leaves_nothing() {
 
 #[tokio::test]
 async fn a_dropped_try_leaves_nothing() {
-    let prober = prober(
-        CheckKind::Exec(mark("dropped", shell("sleep 60 & sleep 60"))),
-        PATIENT,
-    );
+    let prober = prober(CheckKind::Exec(mark("dropped", shell("sleep 60 & sleep 60"))), PATIENT);
     let task = tokio::spawn(async move { prober.probe().await });
     eventually("it runs", || marked("dropped").len() >= 3).await;
     task.abort();
@@ -296,21 +215,10 @@ async fn what_the_leader_leaves_behind_is_killed_and_not_waited_for() {
         "setsid sh -c 'echo $$$$ > {0}; exec sleep 60' & while [ ! -s {0} ]; do :; done; echo done; exit 1",
         started.display()
     );
-    let check = ExecCheck {
-        env: vec![("PATH".into(), literal("/usr/bin:/bin"))],
-        ..shell(&script)
-    };
+    let check = ExecCheck { env: vec![("PATH".into(), literal("/usr/bin:/bin"))], ..shell(&script) };
     assert_eq!(run(check).await, fail("exec: exit status 1: \"done\""));
-    assert!(
-        start.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        start.elapsed()
-    );
-    let escaped: i32 = std::fs::read_to_string(started)
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    let escaped: i32 = std::fs::read_to_string(started).unwrap().trim().parse().unwrap();
     let escaped = rustix::process::Pid::from_raw(escaped).unwrap();
     rustix::process::kill_process(escaped, rustix::process::Signal::KILL).unwrap();
 }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use external_endpoints::config::{
-    Check, CheckKind, DatabaseId, ExecCheck, HttpCheck, Scheme, TcpCheck, Tls, Value,
-};
+use external_endpoints::config::{Check, CheckKind, DatabaseId, ExecCheck, HttpCheck, Scheme, TcpCheck, Tls, Value};
 use external_endpoints::health::{Thresholds, Verdict};
 use external_endpoints::probe::{Prober, Target};
 use socket2::SockRef;
@@ -39,13 +37,7 @@ pub fn literal(text: &str) -> Value {
 }
 
 pub fn tcp(port: u16) -> TcpCheck {
-    TcpCheck {
-        port,
-        tls: None,
-        send: None,
-        expect: None,
-        accept: false,
-    }
+    TcpCheck { port, tls: None, send: None, expect: None, accept: false }
 }
 
 pub fn http(port: u16) -> HttpCheck {
@@ -72,10 +64,7 @@ pub fn exec(command: &[&str]) -> ExecCheck {
 
 pub fn target(ip: IpAddr) -> Target {
     Target {
-        database: DatabaseId {
-            namespace: "prod".into(),
-            service: "orders".into(),
-        },
+        database: DatabaseId { namespace: "prod".into(), service: "orders".into() },
         ip,
         hostname: None,
         port: 5432,
@@ -87,16 +76,8 @@ pub fn prober(kind: CheckKind, timeout: Duration) -> Prober {
 }
 
 pub fn prober_of(kind: CheckKind, timeout: Duration, target: Target) -> Prober {
-    let thresholds = Thresholds {
-        healthy: 2,
-        unhealthy: 3,
-    };
-    let check = Check {
-        kind,
-        interval: Duration::from_secs(5),
-        timeout,
-        thresholds,
-    };
+    let thresholds = Thresholds { healthy: 2, unhealthy: 3 };
+    let check = Check { kind, interval: Duration::from_secs(5), timeout, thresholds };
     Prober::new(Arc::new(check), target)
 }
 
@@ -109,10 +90,7 @@ pub async fn timed(prober: &Prober, timeout: Duration) -> Verdict {
     let start = Instant::now();
     let verdict = prober.probe().await;
     let took = start.elapsed();
-    assert!(
-        took < timeout + Duration::from_secs(2),
-        "{verdict:?} took {took:?} with a time-out of {timeout:?}"
-    );
+    assert!(took < timeout + Duration::from_secs(2), "{verdict:?} took {took:?} with a time-out of {timeout:?}");
     verdict
 }
 
@@ -141,11 +119,7 @@ impl Server {
                 connections.spawn(serve(stream));
             }
         });
-        Self {
-            port,
-            accepted,
-            task,
-        }
+        Self { port, accepted, task }
     }
 
     pub fn accepted(&self) -> usize {
@@ -175,9 +149,7 @@ impl Server {
     pub async fn reset() -> Self {
         Self::start(|mut stream| async move {
             let _ = stream.read(&mut [0; 1]).await;
-            SockRef::from(&stream)
-                .set_linger(Some(Duration::ZERO))
-                .unwrap();
+            SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         })
         .await
     }
@@ -230,11 +202,8 @@ pub struct Refusing(socket2::Socket);
 
 impl Refusing {
     pub fn new() -> Self {
-        let socket =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket
-            .bind(&std::net::SocketAddr::new(LOCAL, 0).into())
-            .unwrap();
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&std::net::SocketAddr::new(LOCAL, 0).into()).unwrap();
         Self(socket)
     }
 
@@ -251,27 +220,16 @@ pub struct BlackHole {
 
 impl BlackHole {
     pub fn new() -> Self {
-        let listener =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        listener
-            .bind(&std::net::SocketAddr::new(LOCAL, 0).into())
-            .unwrap();
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&std::net::SocketAddr::new(LOCAL, 0).into()).unwrap();
         // A queue of zero holds one.
         listener.listen(0).unwrap();
         let address = listener.local_addr().unwrap().as_socket().unwrap();
-        Self {
-            _queued: std::net::TcpStream::connect(address).unwrap(),
-            listener,
-        }
+        Self { _queued: std::net::TcpStream::connect(address).unwrap(), listener }
     }
 
     pub fn port(&self) -> u16 {
-        self.listener
-            .local_addr()
-            .unwrap()
-            .as_socket()
-            .unwrap()
-            .port()
+        self.listener.local_addr().unwrap().as_socket().unwrap().port()
     }
 }
 
@@ -279,10 +237,7 @@ impl BlackHole {
 pub async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !so() {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "not so after 20 s: {what}"
-        );
+        assert!(start.elapsed() < Duration::from_secs(20), "not so after 20 s: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -16,18 +16,11 @@ async fn gives(check: HttpCheck, expected: external_endpoints::health::Verdict) 
     } else {
         PATIENT
     };
-    assert_eq!(
-        try_once(CheckKind::Http(check.clone()), timeout).await,
-        expected,
-        "{check:?}"
-    );
+    assert_eq!(try_once(CheckKind::Http(check.clone()), timeout).await, expected, "{check:?}");
 }
 
 fn wanting(port: u16, text: &str) -> HttpCheck {
-    HttpCheck {
-        expected_body: Some(text.into()),
-        ..http(port)
-    }
+    HttpCheck { expected_body: Some(text.into()), ..http(port) }
 }
 
 /// A server that keeps the heads of the requests it gets.
@@ -62,10 +55,7 @@ async fn the_request_is_as_configured_and_on_a_new_connection_each_time() {
         method: "OPTIONS".into(),
         path: "/primary?lag=1".into(),
         host: Some("pg.corp.example".into()),
-        headers: vec![
-            ("X-Token".into(), Value::File(token.clone())),
-            ("Accept".into(), literal("application/json")),
-        ],
+        headers: vec![("X-Token".into(), Value::File(token.clone())), ("Accept".into(), literal("application/json"))],
         ..http(server.port)
     };
     let prober = prober(CheckKind::Http(check), PATIENT);
@@ -95,38 +85,23 @@ fn sorted(head: &str) -> Vec<&str> {
 async fn the_host_is_the_address_unless_told() {
     let (server, heads) = recording().await;
     gives(http(server.port), pass()).await;
-    let own = HttpCheck {
-        headers: vec![("Host".into(), literal("own.example"))],
-        ..http(server.port)
-    };
+    let own = HttpCheck { headers: vec![("Host".into(), literal("own.example"))], ..http(server.port) };
     gives(own, pass()).await;
     let heads = heads.lock().unwrap();
-    assert!(
-        heads[0].contains(&format!("\r\nhost: 127.0.0.1:{}\r\n", server.port)),
-        "{heads:?}"
-    );
+    assert!(heads[0].contains(&format!("\r\nhost: 127.0.0.1:{}\r\n", server.port)), "{heads:?}");
     assert_eq!(heads[1].to_lowercase().matches("host:").count(), 1);
     assert!(heads[1].contains("own.example"));
 }
 
 #[tokio::test]
 async fn a_status_is_judged_and_never_followed() {
-    for (status, verdict) in [
-        (200, pass()),
-        (302, pass()),
-        (399, pass()),
-        (400, fail("http: status 400")),
-        (503, fail("http: status 503")),
-    ] {
-        let answer = format!(
-            "HTTP/1.1 {status} x\r\nLocation: http://192.0.2.1/\r\nContent-Length: 0\r\n\r\n"
-        );
+    for (status, verdict) in
+        [(200, pass()), (302, pass()), (399, pass()), (400, fail("http: status 400")), (503, fail("http: status 503"))]
+    {
+        let answer = format!("HTTP/1.1 {status} x\r\nLocation: http://192.0.2.1/\r\nContent-Length: 0\r\n\r\n");
         let server = Server::says(answer).await;
         gives(http(server.port), verdict).await;
-        let only = HttpCheck {
-            expected_statuses: vec![200..=200, 503..=503],
-            ..http(server.port)
-        };
+        let only = HttpCheck { expected_statuses: vec![200..=200, 503..=503], ..http(server.port) };
         let expected = match status {
             200 | 503 => pass(),
             _ => fail(format!("http: status {status}")),
@@ -138,37 +113,23 @@ async fn a_status_is_judged_and_never_followed() {
 
 #[tokio::test]
 async fn the_body_is_searched_and_only_if_asked() {
-    let server = Server::says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nru\xc3\r\n5\r\n\xbcnnin\r\n1\r\ng\r\n0\r\n\r\n").await;
-    gives(
-        wanting(server.port, "running"),
-        fail("http: body does not contain \"running\""),
-    )
-    .await;
     let server = Server::says(
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrun\r\n4\r\nning\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nru\xc3\r\n5\r\n\xbcnnin\r\n1\r\ng\r\n0\r\n\r\n",
     )
     .await;
+    gives(wanting(server.port, "running"), fail("http: body does not contain \"running\"")).await;
+    let server = Server::says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrun\r\n4\r\nning\r\n").await;
     gives(wanting(server.port, "running"), pass()).await;
-    gives(
-        wanting(server.port, "stopped"),
-        fail("http: body did not end in 500ms"),
-    )
-    .await;
+    gives(wanting(server.port, "stopped"), fail("http: body did not end in 500ms")).await;
     gives(http(server.port), pass()).await;
     let cut = Server::start(|mut stream| async move {
         let _ = stream.read(&mut [0; 65536]).await;
-        let _ = stream
-            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nrun")
-            .await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nrun").await;
         let _ = stream.shutdown().await;
         let _ = stream.read(&mut [0; 1]).await;
     })
     .await;
-    gives(
-        wanting(cut.port, "running"),
-        fail("http: connection closed"),
-    )
-    .await;
+    gives(wanting(cut.port, "running"), fail("http: connection closed")).await;
     let endless = Server::endless("HTTP/1.1 200 OK\r\n\r\n", "y").await;
     let reason = "http: the first 1 MiB of the body does not contain \"x\"";
     gives(wanting(endless.port, "x"), fail(reason)).await;
@@ -195,8 +156,7 @@ async fn a_banner_is_not_http() {
         std::future::pending::<()>().await;
     })
     .await;
-    let external_endpoints::health::Verdict::Fail(reason) =
-        try_once(CheckKind::Http(http(banner.port)), PATIENT).await
+    let external_endpoints::health::Verdict::Fail(reason) = try_once(CheckKind::Http(http(banner.port)), PATIENT).await
     else {
         panic!("a banner passed for HTTP");
     };
@@ -207,31 +167,14 @@ async fn a_banner_is_not_http() {
 async fn what_cannot_be_sent_is_our_own_fault_and_shows_no_secret() {
     let refusing = Refusing::new();
     let token = literal("secret\nnewline");
-    let check = HttpCheck {
-        headers: vec![("X-Token".into(), token)],
-        ..http(refusing.port())
-    };
-    gives(
-        check,
-        inconclusive("http: the value of header x-token is not fit for HTTP"),
-    )
-    .await;
+    let check = HttpCheck { headers: vec![("X-Token".into(), token)], ..http(refusing.port()) };
+    gives(check, inconclusive("http: the value of header x-token is not fit for HTTP")).await;
     let unset = Value::FromEnv("EXTERNAL_ENDPOINTS_UNSET".into());
-    let check = HttpCheck {
-        headers: vec![("X-Token".into(), unset)],
-        ..http(refusing.port())
-    };
+    let check = HttpCheck { headers: vec![("X-Token".into(), unset)], ..http(refusing.port()) };
     let reason = "http: environment variable EXTERNAL_ENDPOINTS_UNSET is not set";
     gives(check, inconclusive(reason)).await;
-    let check = HttpCheck {
-        path: "/a b".into(),
-        ..http(refusing.port())
-    };
-    gives(
-        check,
-        inconclusive("http: path \"/a b\" is not fit for HTTP"),
-    )
-    .await;
+    let check = HttpCheck { path: "/a b".into(), ..http(refusing.port()) };
+    gives(check, inconclusive("http: path \"/a b\" is not fit for HTTP")).await;
 }
 
 #[tokio::test]
@@ -248,9 +191,7 @@ async fn http2_is_spoken_where_the_server_chooses_it() {
             let mut connection = h2::server::handshake(tls).await.unwrap();
             let mut held = Vec::new();
             while let Some(Ok((request, mut respond))) = connection.accept().await {
-                seen.lock()
-                    .unwrap()
-                    .push((request.uri().to_string(), request.headers().clone()));
+                seen.lock().unwrap().push((request.uri().to_string(), request.headers().clone()));
                 let path = request.uri().path().to_owned();
                 let status = if path == "/down" { 503 } else { 200 };
                 let answer = hyper::Response::builder().status(status).body(()).unwrap();
@@ -264,10 +205,7 @@ async fn http2_is_spoken_where_the_server_chooses_it() {
         }
     })
     .await;
-    let tls = Tls {
-        server_name: Some("pg.corp.example".into()),
-        ..authority.trusted()
-    };
+    let tls = Tls { server_name: Some("pg.corp.example".into()), ..authority.trusted() };
     let ask = |path: &str, wanted: Option<&str>| HttpCheck {
         scheme: Scheme::Https,
         host: Some("db.example:8443".into()),
@@ -278,23 +216,12 @@ async fn http2_is_spoken_where_the_server_chooses_it() {
         ..http(server.port)
     };
     gives(ask("/", Some("running")), pass()).await;
-    gives(
-        ask("/", Some("stopped")),
-        fail("http: body does not contain \"stopped\""),
-    )
-    .await;
+    gives(ask("/", Some("stopped")), fail("http: body does not contain \"stopped\"")).await;
     gives(ask("/down", None), fail("http: status 503")).await;
-    gives(
-        ask("/hangs", Some("stopped")),
-        fail("http: body did not end in 500ms"),
-    )
-    .await;
+    gives(ask("/hangs", Some("stopped")), fail("http: body did not end in 500ms")).await;
     let kind = CheckKind::Http(ask("/cut", Some("stopped")));
     let verdict = format!("{:?}", try_once(kind, PATIENT).await);
-    assert!(
-        verdict.starts_with("Fail(\"http: body cut off: stream error"),
-        "{verdict}"
-    );
+    assert!(verdict.starts_with("Fail(\"http: body cut off: stream error"), "{verdict}");
     let seen = seen.lock().unwrap();
     assert_eq!(seen[0].0, "https://db.example:8443/");
     assert_eq!(seen[0].1["x-token"], "one");
@@ -305,8 +232,5 @@ async fn http2_is_spoken_where_the_server_chooses_it() {
 async fn no_route_is_our_own_fault_here_too() {
     let group = target(Ipv4Addr::new(224, 0, 0, 1).into());
     let prober = prober_of(CheckKind::Http(http(80)), PATIENT, group);
-    assert_eq!(
-        timed(&prober, PATIENT).await,
-        inconclusive("connect: no route from this host")
-    );
+    assert_eq!(timed(&prober, PATIENT).await, inconclusive("connect: no route from this host"));
 }

@@ -12,20 +12,12 @@ use crate::fixtures::*;
 /// Runs one of the ignored tests of this file alone.
 fn alone(test: &str) {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args([
-            &format!("leaks::{test}"),
-            "--exact",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args([&format!("leaks::{test}"), "--exact", "--ignored", "--nocapture"])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}\n{errors}"
-    );
+    assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
 }
 
 fn descriptors() -> usize {
@@ -56,18 +48,12 @@ async fn many_tries_here() {
     set_child_subreaper(Some(getpid())).unwrap();
     let server = Server::start(|mut stream| async move {
         let _ = stream.read(&mut [0; 65536]).await;
-        let _ = stream
-            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-            .await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
         let _ = stream.read(&mut [0; 1]).await;
     })
     .await;
     let refusing = Refusing::new();
-    let expecting = TcpCheck {
-        send: Some(literal("x")),
-        expect: Some("200 OK".into()),
-        ..tcp(server.port)
-    };
+    let expecting = TcpCheck { send: Some(literal("x")), expect: Some("200 OK".into()), ..tcp(server.port) };
     let short = std::time::Duration::from_millis(30);
     let probers = [
         prober(CheckKind::Tcp(tcp(server.port)), PATIENT),
@@ -75,18 +61,9 @@ async fn many_tries_here() {
         prober(CheckKind::Tcp(tcp(refusing.port())), PATIENT),
         prober(CheckKind::Http(http(server.port)), PATIENT),
         prober(CheckKind::Exec(exec(&["true"])), PATIENT),
-        prober(
-            CheckKind::Exec(exec(&["/bin/sh", "-c", "sleep 60 & sleep 60 & exit 1"])),
-            PATIENT,
-        ),
+        prober(CheckKind::Exec(exec(&["/bin/sh", "-c", "sleep 60 & sleep 60 & exit 1"])), PATIENT),
         prober(CheckKind::Exec(exec(&["/no/such/program"])), PATIENT),
-        prober(
-            CheckKind::Exec(mark(
-                "late",
-                exec(&["/bin/sh", "-c", "sleep 60 & sleep 60"]),
-            )),
-            short,
-        ),
+        prober(CheckKind::Exec(mark("late", exec(&["/bin/sh", "-c", "sleep 60 & sleep 60"]))), short),
     ];
     let mut before = 0;
     for round in 0..25 {
@@ -100,10 +77,7 @@ async fn many_tries_here() {
         }
     }
     eventually("no child", || children().is_empty()).await;
-    eventually("no more descriptors than after five rounds", || {
-        descriptors() <= before
-    })
-    .await;
+    eventually("no more descriptors than after five rounds", || descriptors() <= before).await;
 }
 
 #[test]
@@ -121,23 +95,13 @@ async fn no_descriptors_here() {
         (CheckKind::Http(http(server.port)), "connect"),
         (CheckKind::Exec(exec(&["/bin/true"])), "exec"),
     ];
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: Some(3),
-            ..limit
-        },
-    )
-    .unwrap();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..limit }).unwrap();
     let mut verdicts = Vec::new();
     for (kind, phase) in tries {
         verdicts.push((try_once(kind, PATIENT).await, phase));
     }
     setrlimit(Resource::Nofile, limit).unwrap();
     for (verdict, phase) in verdicts {
-        assert_eq!(
-            verdict,
-            inconclusive(format!("{phase}: this host has no free file descriptor"))
-        );
+        assert_eq!(verdict, inconclusive(format!("{phase}: this host has no free file descriptor")));
     }
 }

@@ -37,18 +37,9 @@ impl Database {
         let port = free_port();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let mut command = as_user(user, program);
-        command
-            .args(arguments(folder.path(), port))
-            .current_dir(folder.path());
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        let mut database = Self {
-            child: command.spawn().unwrap(),
-            folder,
-            port,
-        };
+        command.args(arguments(folder.path(), port)).current_dir(folder.path());
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let mut database = Self { child: command.spawn().unwrap(), folder, port };
         let prober = prober(CheckKind::Tcp(tcp(port)), PATIENT);
         let start = std::time::Instant::now();
         while prober.probe().await != pass() {
@@ -74,16 +65,11 @@ fn free_port() -> u16 {
 
 /// The program, found where packages put servers, or None with a word about it.
 fn find(name: &str) -> Option<PathBuf> {
-    let mut folders: Vec<PathBuf> = ["/usr/sbin", "/usr/bin", "/usr/local/bin"]
-        .map(PathBuf::from)
-        .into();
+    let mut folders: Vec<PathBuf> = ["/usr/sbin", "/usr/bin", "/usr/local/bin"].map(PathBuf::from).into();
     if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
         folders.extend(versions.flatten().map(|version| version.path().join("bin")));
     }
-    let found = folders
-        .into_iter()
-        .map(|folder| folder.join(name))
-        .find(|path| path.exists());
+    let found = folders.into_iter().map(|folder| folder.join(name)).find(|path| path.exists());
     if found.is_none() {
         eprintln!("skipped: {name} is not installed");
     }
@@ -102,16 +88,9 @@ fn as_user(user: &str, program: &Path) -> Command {
 
 /// A folder that the user may write to.
 fn folder_for(user: &str) -> tempfile::TempDir {
-    let folder = tempfile::Builder::new()
-        .prefix("probe-")
-        .tempdir_in("/tmp")
-        .unwrap();
+    let folder = tempfile::Builder::new().prefix("probe-").tempdir_in("/tmp").unwrap();
     if rustix::process::geteuid().is_root() {
-        let status = Command::new("chown")
-            .arg(user)
-            .arg(folder.path())
-            .status()
-            .unwrap();
+        let status = Command::new("chown").arg(user).arg(folder.path()).status().unwrap();
         assert!(status.success());
     }
     folder
@@ -123,26 +102,13 @@ async fn redis_answers_ping() {
         return;
     };
     let redis = Database::start(&program, "redis", folder_for("redis"), |_, port| {
-        [
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ]
-        .map(str::to_owned)
-        .into()
+        ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+            .map(str::to_owned)
+            .into()
     })
     .await;
     let ping = |expect: &str| {
-        CheckKind::Tcp(TcpCheck {
-            send: Some(literal("PING\r\n")),
-            expect: Some(expect.into()),
-            ..tcp(redis.port)
-        })
+        CheckKind::Tcp(TcpCheck { send: Some(literal("PING\r\n")), expect: Some(expect.into()), ..tcp(redis.port) })
     };
     assert_eq!(try_once(ping("+PONG"), PATIENT).await, pass());
     let verdict = try_once(ping("+OK"), SHORT).await;
@@ -168,17 +134,10 @@ async fn mariadb_counts_no_aborted_connect() {
     let status = |name: &str| -> u64 {
         let query = format!("SHOW GLOBAL STATUS LIKE '{name}'");
         let mut command = Command::new(&client);
-        command
-            .arg("--no-defaults")
-            .arg("-S")
-            .arg(mariadb.folder.path().join("socket"))
-            .args(["-N", "-e", &query]);
+        command.arg("--no-defaults").arg("-S").arg(mariadb.folder.path().join("socket")).args(["-N", "-e", &query]);
         let output = command.output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        text.split_whitespace()
-            .last()
-            .and_then(|word| word.parse().ok())
-            .expect(&text)
+        text.split_whitespace().last().and_then(|word| word.parse().ok()).expect(&text)
     };
     let quiet = prober(CheckKind::Tcp(tcp(mariadb.port)), PATIENT);
     let before = status("Aborted_connects");
@@ -186,49 +145,31 @@ async fn mariadb_counts_no_aborted_connect() {
         assert_eq!(quiet.probe().await, pass());
     }
     // A loud one is counted, and proves that a quiet one before it would have been.
-    let loud = TcpCheck {
-        accept: true,
-        ..tcp(mariadb.port)
-    };
+    let loud = TcpCheck { accept: true, ..tcp(mariadb.port) };
     assert_eq!(try_once(CheckKind::Tcp(loud), PATIENT).await, pass());
-    eventually("the loud one is counted", || {
-        status("Aborted_connects") > before
-    })
-    .await;
+    eventually("the loud one is counted", || status("Aborted_connects") > before).await;
     assert_eq!(status("Aborted_connects"), before + 1);
-    let banner = TcpCheck {
-        expect: Some("MariaDB".into()),
-        ..tcp(mariadb.port)
-    };
+    let banner = TcpCheck { expect: Some("MariaDB".into()), ..tcp(mariadb.port) };
     assert_eq!(try_once(CheckKind::Tcp(banner), PATIENT).await, pass());
     // A server that speaks first is no web server.
     let verdict = try_once(CheckKind::Http(http(mariadb.port)), PATIENT).await;
-    assert!(
-        format!("{verdict:?}").starts_with("Fail(\"http: not HTTP: "),
-        "{verdict:?}"
-    );
+    assert!(format!("{verdict:?}").starts_with("Fail(\"http: not HTTP: "), "{verdict:?}");
 }
 
 #[tokio::test]
 async fn postgresql_logs_no_connection() {
-    let (Some(program), Some(initdb), Some(ready)) =
-        (find("postgres"), find("initdb"), find("pg_isready"))
-    else {
+    let (Some(program), Some(initdb), Some(ready)) = (find("postgres"), find("initdb"), find("pg_isready")) else {
         return;
     };
     let folder = folder_for("postgres");
     let data = folder.path().join("data");
     let mut command = as_user("postgres", &initdb);
-    command
-        .arg("-D")
-        .arg(&data)
-        .args(["-A", "trust", "-N", "-U", "postgres", "--no-instructions"]);
+    command.arg("-D").arg(&data).args(["-A", "trust", "-N", "-U", "postgres", "--no-instructions"]);
     let output = command.current_dir(folder.path()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let postgres = Database::start(&program, "postgres", folder, |folder, port| {
         let folder = folder.display();
-        let settings =
-            format!("-D {folder}/data -k {folder} -p {port} -h 127.0.0.1 -F -c log_connections=on");
+        let settings = format!("-D {folder}/data -k {folder} -p {port} -h 127.0.0.1 -F -c log_connections=on");
         settings.split(' ').map(str::to_owned).collect()
     })
     .await;
@@ -236,31 +177,12 @@ async fn postgresql_logs_no_connection() {
     for _ in 0..200 {
         assert_eq!(quiet.probe().await, pass());
     }
-    let loud = TcpCheck {
-        accept: true,
-        ..tcp(postgres.port)
-    };
+    let loud = TcpCheck { accept: true, ..tcp(postgres.port) };
     assert_eq!(try_once(CheckKind::Tcp(loud), PATIENT).await, pass());
-    eventually("the loud one is logged", || {
-        postgres.log().contains("connection received")
-    })
-    .await;
-    assert_eq!(
-        postgres.log().matches("connection received").count(),
-        1,
-        "{}",
-        postgres.log()
-    );
+    eventually("the loud one is logged", || postgres.log().contains("connection received")).await;
+    assert_eq!(postgres.log().matches("connection received").count(), 1, "{}", postgres.log());
     // A real client as an exec check, with the target in its arguments.
-    let mut isready = exec(&[
-        ready.to_str().unwrap(),
-        "-h",
-        "$(TARGET_IP)",
-        "-p",
-        "$(TARGET_PORT)",
-        "-t",
-        "5",
-    ]);
+    let mut isready = exec(&[ready.to_str().unwrap(), "-h", "$(TARGET_IP)", "-p", "$(TARGET_PORT)", "-t", "5"]);
     isready.env.push(("PGUSER".into(), literal("postgres")));
     let mut target = target(LOCAL);
     target.port = postgres.port;

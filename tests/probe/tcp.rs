@@ -9,10 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::fixtures::*;
 
 fn expecting(port: u16, text: &str) -> CheckKind {
-    CheckKind::Tcp(TcpCheck {
-        expect: Some(text.into()),
-        ..tcp(port)
-    })
+    CheckKind::Tcp(TcpCheck { expect: Some(text.into()), ..tcp(port) })
 }
 
 #[tokio::test]
@@ -22,13 +19,7 @@ async fn a_quiet_check_is_never_seen_by_accept_and_a_loud_one_always() {
     for _ in 0..200 {
         assert_eq!(quiet.probe().await, pass());
     }
-    let loud = prober(
-        CheckKind::Tcp(TcpCheck {
-            accept: true,
-            ..tcp(server.port)
-        }),
-        PATIENT,
-    );
+    let loud = prober(CheckKind::Tcp(TcpCheck { accept: true, ..tcp(server.port) }), PATIENT);
     for _ in 0..20 {
         assert_eq!(loud.probe().await, pass());
     }
@@ -42,15 +33,8 @@ async fn no_check_leaves_a_time_wait() {
     let server = Server::says("hello").await;
     let kinds = [
         CheckKind::Tcp(tcp(server.port)),
-        CheckKind::Tcp(TcpCheck {
-            accept: true,
-            ..tcp(server.port)
-        }),
-        CheckKind::Tcp(TcpCheck {
-            send: Some(literal("hi")),
-            expect: Some("hello".into()),
-            ..tcp(server.port)
-        }),
+        CheckKind::Tcp(TcpCheck { accept: true, ..tcp(server.port) }),
+        CheckKind::Tcp(TcpCheck { send: Some(literal("hi")), expect: Some("hello".into()), ..tcp(server.port) }),
     ];
     for kind in kinds {
         assert_eq!(try_once(kind, PATIENT).await, pass());
@@ -58,9 +42,7 @@ async fn no_check_leaves_a_time_wait() {
     let port = format!(":{:04X} ", server.port);
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     // State 06 is TIME_WAIT.
-    let waiting = table
-        .lines()
-        .filter(|line| line.contains(&port) && line.contains(" 06 "));
+    let waiting = table.lines().filter(|line| line.contains(&port) && line.contains(" 06 "));
     assert_eq!(waiting.count(), 0, "{table}");
 }
 
@@ -69,10 +51,7 @@ async fn no_route_is_our_own_fault() {
     // Nobody connects to a multicast group: the kernel has no route for it.
     let group = target(Ipv4Addr::new(224, 0, 0, 1).into());
     let prober = prober_of(CheckKind::Tcp(tcp(80)), PATIENT, group);
-    assert_eq!(
-        timed(&prober, PATIENT).await,
-        inconclusive("connect: no route from this host")
-    );
+    assert_eq!(timed(&prober, PATIENT).await, inconclusive("connect: no route from this host"));
 }
 
 #[tokio::test]
@@ -83,12 +62,7 @@ async fn ipv6_is_checked_alike() {
     };
     let port = listener.local_addr().unwrap().port();
     let one = target("::1".parse().unwrap());
-    assert_eq!(
-        prober_of(CheckKind::Tcp(tcp(port)), PATIENT, one)
-            .probe()
-            .await,
-        pass()
-    );
+    assert_eq!(prober_of(CheckKind::Tcp(tcp(port)), PATIENT, one).probe().await, pass());
 }
 
 #[tokio::test]
@@ -102,10 +76,7 @@ async fn the_expected_text_is_found_in_pieces_and_in_bytes_that_are_no_text() {
         std::future::pending::<()>().await;
     })
     .await;
-    assert_eq!(
-        try_once(expecting(server.port, "+PONG\r\n"), PATIENT).await,
-        pass()
-    );
+    assert_eq!(try_once(expecting(server.port, "+PONG\r\n"), PATIENT).await, pass());
 }
 
 #[tokio::test]
@@ -118,32 +89,20 @@ async fn an_answer_that_ends_or_never_comes_is_told_apart() {
     assert_eq!(verdict, fail("expect: connection closed before \"+PONG\""));
 
     let silent = Server::silent().await;
-    assert_eq!(
-        try_once(expecting(silent.port, "x"), SHORT).await,
-        fail("expect: no answer in 500ms")
-    );
+    assert_eq!(try_once(expecting(silent.port, "x"), SHORT).await, fail("expect: no answer in 500ms"));
 
     let drip = Server::drip().await;
     let verdict = try_once(expecting(drip.port, "x"), SHORT).await;
     assert_eq!(verdict, fail("expect: the text did not come in 500ms"));
 
-    let endless = Server::start(|mut stream| async move {
-        while stream.write_all(&[b'y'; 8192]).await.is_ok() {}
-    })
-    .await;
+    let endless =
+        Server::start(|mut stream| async move { while stream.write_all(&[b'y'; 8192]).await.is_ok() {} }).await;
     let verdict = try_once(expecting(endless.port, "x"), PATIENT).await;
     assert_eq!(verdict, fail("expect: no \"x\" in the first 64 KiB"));
 
     let reset = Server::reset().await;
-    let kind = TcpCheck {
-        send: Some(literal("hi")),
-        expect: Some("x".into()),
-        ..tcp(reset.port)
-    };
-    assert_eq!(
-        try_once(CheckKind::Tcp(kind), PATIENT).await,
-        fail("expect: connection reset")
-    );
+    let kind = TcpCheck { send: Some(literal("hi")), expect: Some("x".into()), ..tcp(reset.port) };
+    assert_eq!(try_once(CheckKind::Tcp(kind), PATIENT).await, fail("expect: connection reset"));
 }
 
 #[tokio::test]
@@ -159,11 +118,7 @@ async fn what_is_sent_arrives_byte_for_byte_and_is_read_anew_each_time() {
     let file = folder.path().join("request");
     let send = Some(Value::File(file.clone()));
     let prober = prober(
-        CheckKind::Tcp(TcpCheck {
-            send,
-            expect: Some("PING\r\n".into()),
-            ..tcp(echo.port)
-        }),
+        CheckKind::Tcp(TcpCheck { send, expect: Some("PING\r\n".into()), ..tcp(echo.port) }),
         Duration::from_secs(2),
     );
     let missing = format!("send: cannot read {}: no such file", file.display());
@@ -172,10 +127,7 @@ async fn what_is_sent_arrives_byte_for_byte_and_is_read_anew_each_time() {
     assert_eq!(prober.probe().await, pass());
 
     let unset = Some(Value::FromEnv("EXTERNAL_ENDPOINTS_UNSET".into()));
-    let kind = CheckKind::Tcp(TcpCheck {
-        send: unset,
-        ..tcp(echo.port)
-    });
+    let kind = CheckKind::Tcp(TcpCheck { send: unset, ..tcp(echo.port) });
     let reason = "send: environment variable EXTERNAL_ENDPOINTS_UNSET is not set";
     assert_eq!(try_once(kind, PATIENT).await, inconclusive(reason));
 }
@@ -184,12 +136,6 @@ async fn what_is_sent_arrives_byte_for_byte_and_is_read_anew_each_time() {
 async fn a_peer_that_reads_nothing_ends_a_long_send() {
     let silent = Server::silent().await;
     let send = Some(Value::Literal("x".repeat(64 << 20)));
-    let kind = CheckKind::Tcp(TcpCheck {
-        send,
-        ..tcp(silent.port)
-    });
-    assert_eq!(
-        try_once(kind, SHORT).await,
-        fail("send: no answer in 500ms")
-    );
+    let kind = CheckKind::Tcp(TcpCheck { send, ..tcp(silent.port) });
+    assert_eq!(try_once(kind, SHORT).await, fail("send: no answer in 500ms"));
 }
