@@ -212,7 +212,7 @@ async fn probe_once(spec: &Spec) -> ExitCode {
     });
     let tried = join_all(tries).await;
     let mut table = Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
+    table.load_style(comfy_table::presets::NOTHING);
     table.set_header(["NAMESPACE", "SERVICE", "ADDRESS", "VERDICT", "TIME", "REASON"]);
     let mut status = ExitCode::SUCCESS;
     for (id, ip, verdict, duration) in tried {

@@ -1,4 +1,22 @@
-//! The config: what the file says, resolved into a [`Spec`] in which every default is filled in and every value is checked.
+//! The config: what the file says, made into a [`Spec`] in which every default is filled in and every value is checked.
+//!
+//! ```text
+//! file --tree--> nodes with places --read--> raw records --compile, check--> Spec --explain--> the file, in full
+//! ```
+//!
+//! Each step collects what is wrong and goes on, so that all mistakes of a file are shown at once; only bad YAML ends
+//! the reading early.
+
+mod check;
+mod compile;
+mod explain;
+mod file;
+mod ip;
+mod leaf;
+mod problem;
+mod raw;
+mod read;
+mod tree;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,6 +26,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::health::Thresholds;
+
+pub use explain::{explain, schema};
+pub use file::{load, parse};
+pub use problem::{Position, Problem, Problems};
+
+/// What the reading of a config depends on beside its text.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The namespace of databases for which the config names none.
+    pub own_namespace: String,
+    /// The networks that addresses may be in; empty allows all.
+    pub allow_cidr: Vec<ipnet::IpNet>,
+}
+
+/// A config that can be used.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub spec: Spec,
+    /// What is allowed, but probably not meant.
+    pub warnings: Problems,
+}
 
 /// A whole config file, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]

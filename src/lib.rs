@@ -39,3 +39,4 @@ pub mod admin;
 pub mod log;
 
 pub mod run;
+pub mod cli;

@@ -14,8 +14,8 @@ pub enum Format {
     Json,
 }
 
-/// What is logged unless RUST_LOG says otherwise. The client's own warnings repeat what conditions say in words.
-const FILTER: &str = "info,kube=error,kube_client=error,kube_runtime=error,hyper=error";
+/// What is logged unless RUST_LOG says otherwise. What the client logs, conditions say in words, and once.
+const FILTER: &str = "info,kube=off,kube_client=off,kube_runtime=off,tower=off,hyper=off";
 
 /// Starts the log. Later calls change nothing.
 pub fn start(format: Format) {

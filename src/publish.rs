@@ -10,7 +10,7 @@ use std::time::Instant;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use kube::{Api, Client};
 use prometheus::{Histogram, HistogramOpts};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::clock;
@@ -99,6 +99,7 @@ pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle) -> (Hand
     let mut namespaces: BTreeMap<String, HashMap<String, Arc<watch::Sender<Observed>>>> = BTreeMap::new();
     let permits = Arc::new(Semaphore::new(WRITES_AT_ONCE));
     let write_duration = write_duration();
+    let answers = Arc::new(Notify::new());
 
     for database in &spec.databases {
         let Some(plan) = monitor.plan(&database.id) else { continue };
@@ -119,13 +120,14 @@ pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle) -> (Hand
             publication,
             permits: permits.clone(),
             write_duration: write_duration.clone(),
+            answers: answers.clone(),
         };
         tasks.spawn(publisher.run(observed.clone(), plan));
         let DatabaseId { namespace, service } = database.id.clone();
         namespaces.entry(namespace).or_default().insert(service, observed);
     }
     if let Some(client) = cluster.client() {
-        watch_namespaces(&mut tasks, client, namespaces);
+        watch_namespaces(&mut tasks, client, namespaces, &answers);
     }
     (Handle { publications: Arc::new(publications), write_duration }, tasks)
 }
@@ -134,13 +136,14 @@ fn watch_namespaces(
     tasks: &mut JoinSet<()>,
     client: &Client,
     namespaces: BTreeMap<String, HashMap<String, Arc<watch::Sender<Observed>>>>,
+    answers: &Arc<Notify>,
 ) {
     for (namespace, sights) in namespaces {
         let sights: Sights = Arc::new(sights);
         let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
         let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), &namespace);
-        tasks.spawn(watch_kind(services, namespace.clone(), sights.clone()));
-        tasks.spawn(watch_kind(endpoints, namespace, sights));
+        tasks.spawn(watch_kind(services, namespace.clone(), sights.clone(), answers.clone()));
+        tasks.spawn(watch_kind(endpoints, namespace, sights, answers.clone()));
     }
 }
 

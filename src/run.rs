@@ -94,7 +94,7 @@ async fn connect(dry_run: bool) -> anyhow::Result<Cluster> {
             "no cluster: run in a Pod with a ServiceAccount, or set KUBECONFIG, or use --dry-run to do without one",
         )),
         (Err(error), true) => {
-            info!(reason = format!("{error:#}"), "dry run without a cluster");
+            info!(reason = %error, "dry run without a cluster");
             Ok(Cluster::None)
         }
     }

@@ -157,7 +157,7 @@ async fn watch(group: Group, pipe: OwnedFd) -> io::Result<(ExitStatus, Output)> 
     let mut open = true;
     loop {
         tokio::select! {
-            // First, or endless output would keep the exit from being seen.
+            // The exit first: endless output must not put it off.
             biased;
             exited = group.exited() => break exited?,
             read = pipe.read(&mut buffer), if open => match read? {

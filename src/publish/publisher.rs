@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Endpoints;
 use kube::{Api, ResourceExt};
 use prometheus::Histogram;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tracing::{debug, info, warn};
 
 use super::assess::{Step, assess};
@@ -31,6 +31,8 @@ pub struct Publisher {
     pub publication: watch::Sender<Publication>,
     pub permits: Arc<Semaphore>,
     pub write_duration: Histogram,
+    /// Tells the watches that the API answers again.
+    pub answers: Arc<Notify>,
 }
 
 /// What a publisher remembers from step to step.
@@ -128,7 +130,7 @@ impl Publisher {
                 Next::Change
             }
             Step::Create(blank) => self.create(&blank, held, observed, memory).await,
-            Step::Write(endpoints) => self.write(&endpoints, held, observed, memory).await,
+            Step::Write(endpoints) => self.write(&endpoints, held, seen.fault(), observed, memory).await,
         }
     }
 
@@ -153,6 +155,7 @@ impl Publisher {
         &self,
         endpoints: &Endpoints,
         held: Members,
+        fault: Option<&Condition>,
         observed: &watch::Sender<Observed>,
         memory: &mut Memory,
     ) -> Next {
@@ -162,7 +165,11 @@ impl Publisher {
                 memory.written = now.uid();
                 memory.backoff.reset();
                 let members = slice::members(&now);
-                self.report(Some(members.clone()), Condition::new(Kind::Published, members.to_string()));
+                let published = Condition::new(Kind::Published, members.to_string());
+                self.report(Some(members), fault.cloned().unwrap_or(published));
+                if fault.is_some() {
+                    self.answers.notify_waiters();
+                }
                 learn(observed, Some(now));
                 Next::Pause(BETWEEN_WRITES)
             }

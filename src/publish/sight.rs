@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Service};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::backoff::Backoff;
 use super::condition::{Condition, Kind};
@@ -118,8 +118,8 @@ pub fn learn<K: Watchable>(observed: &watch::Sender<Observed>, object: Option<K>
 }
 
 /// Watches one kind in one namespace for ever. After a fault it lists anew, so that nothing is missed, and so that the
-/// end of the fault shows.
-pub async fn watch_kind<K: Watchable>(api: Api<K>, namespace: String, sights: Sights) {
+/// end of the fault shows; at once if a publisher says that the API `answers` again.
+pub async fn watch_kind<K: Watchable>(api: Api<K>, namespace: String, sights: Sights, answers: Arc<Notify>) {
     let mut backoff = Backoff::default();
     loop {
         let config = watcher::Config::default().timeout(WATCH.as_secs() as u32);
@@ -139,7 +139,10 @@ pub async fn watch_kind<K: Watchable>(api: Api<K>, namespace: String, sights: Si
                 }
             }
         }
-        tokio::time::sleep(backoff.next()).await;
+        tokio::select! {
+            () = tokio::time::sleep(backoff.next()) => {}
+            () = answers.notified() => {}
+        }
     }
 }
 

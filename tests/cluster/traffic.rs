@@ -32,9 +32,10 @@ async fn reached(traffic: &Traffic, ip: IpAddr) {
 async fn all_reach_the_others(scene: &Scene, traffic: &Traffic, dead: IpAddr) {
     scene.published(&[0, 2]).await;
     let good = |arrival: &Arrival| matches!(arrival, Arrival::Reached(ip) if *ip != dead);
+    // A connection into silence shows only after a second.
     eventually(SOON, "kube-proxy follows", async || {
-        let last_half_second = traffic.tally_since(Instant::now() - Duration::from_millis(500));
-        !last_half_second.is_empty() && last_half_second.keys().all(good)
+        let lately = traffic.tally_since(Instant::now() - Duration::from_millis(2500));
+        !lately.is_empty() && lately.keys().all(good)
     })
     .await;
     let from = Instant::now();

@@ -19,17 +19,22 @@ fn shell(script: &str) -> ExecCheck {
 
 /// The processes that have this word in their environment; a zombie has none.
 pub fn marked(word: &str) -> Vec<i32> {
-    let word = format!("MARK={word}");
+    let line = format!("MARK={}", of_this_run(word));
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let id = entry.ok()?.file_name().to_str()?.parse().ok()?;
         let environment = std::fs::read(format!("/proc/{id}/environ")).ok()?;
-        environment.split(|&byte| byte == 0).any(|line| line == word.as_bytes()).then_some(id)
+        environment.split(|&byte| byte == 0).any(|one| one == line.as_bytes()).then_some(id)
     });
     processes.collect()
 }
 
 pub fn mark(word: &str, check: ExecCheck) -> ExecCheck {
-    ExecCheck { env: vec![("MARK".into(), literal(word))], ..check }
+    ExecCheck { env: vec![("MARK".into(), literal(&of_this_run(word)))], ..check }
+}
+
+/// What another run left behind is not this run's fault.
+fn of_this_run(word: &str) -> String {
+    format!("{word}-{}", std::process::id())
 }
 
 #[tokio::test]

@@ -1,8 +1,12 @@
 //! TLS in the TCP check and in the HTTP check: each case runs through both and must give the same words.
 
+use std::sync::{Arc, Mutex};
+
 use external_endpoints::config::{CheckKind, HttpCheck, Scheme, TcpCheck, Tls};
 use external_endpoints::health::Verdict;
 use rcgen::date_time_ymd;
+use rustls::HandshakeKind;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::certificates::*;
 use crate::fixtures::*;
@@ -159,4 +163,29 @@ async fn a_rotated_file_is_used_at_the_next_try() {
         let reason = format!("tls: caFile {} holds no PEM certificate", old.file().display());
         assert_eq!(prober.probe().await, inconclusive(reason));
     }
+}
+
+#[tokio::test]
+async fn every_handshake_is_a_full_one() {
+    let authority = Authority::new();
+    let acceptor = acceptor(&authority.sign(&["127.0.0.1"]), Clients::All, ALL, &[]);
+    let kinds_seen = Arc::new(Mutex::new(Vec::new()));
+    let keep = kinds_seen.clone();
+    let server = Server::start(move |stream| {
+        let (acceptor, seen) = (acceptor.clone(), keep.clone());
+        async move {
+            let mut tls = acceptor.accept(stream).await.unwrap();
+            seen.lock().unwrap().push(tls.get_ref().1.handshake_kind());
+            let _ = tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            let _ = tls.flush().await;
+            let _ = tls.read(&mut [0; 65536]).await;
+        }
+    })
+    .await;
+    let expecting = TcpCheck { tls: Some(authority.trusted()), expect: Some("200 OK".into()), ..tcp(server.port) };
+    let prober = prober(CheckKind::Tcp(expecting), PATIENT);
+    for _ in 0..3 {
+        assert_eq!(prober.probe().await, pass());
+    }
+    assert_eq!(*kinds_seen.lock().unwrap(), [Some(HandshakeKind::Full); 3]);
 }

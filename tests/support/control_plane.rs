@@ -162,11 +162,13 @@ impl ControlPlane {
 
     /// Stops the API server without closing anything: connections stay open and nothing answers.
     pub fn pause_api(&self) {
-        self.signal_api(Signal::SIGSTOP);
+        let api = self.lock_api();
+        api.as_ref().expect("the API server runs").pause();
     }
 
     pub fn resume_api(&self) {
-        self.signal_api(Signal::SIGCONT);
+        let api = self.lock_api();
+        api.as_ref().expect("the API server runs").signal(Signal::SIGCONT);
     }
 
     /// The process numbers of everything that runs.
@@ -174,11 +176,6 @@ impl ControlPlane {
         let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         let api = self.lock_api();
         others.iter().chain(api.iter()).map(Process::pid).collect()
-    }
-
-    fn signal_api(&self, signal: Signal) {
-        let api = self.lock_api();
-        api.as_ref().expect("the API server runs").signal(signal);
     }
 
     fn lock_api(&self) -> std::sync::MutexGuard<'_, Option<Process>> {

@@ -1,9 +1,11 @@
 //! A database that a test can break: a TCP server that says who it is, stops, falls into a black hole, or is hostile.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{Shutdown, shutdown};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,13 +26,13 @@ pub enum Manner {
     Https(Arc<ServerConfig>),
     /// Accepts and says nothing.
     Silent,
-    /// Begins an HTTP answer and sends a byte of it each second, without an end.
+    /// Sends the head of an HTTP answer, a byte each second, without an end.
     Drip,
     /// Accepts and resets.
     Reset,
-    /// Answers HTTP with a body that never ends, as fast as it is read.
+    /// Sends an HTTP answer with a body that never ends, as fast as it is read.
     Endless,
-    /// Says bytes that are no protocol, and closes.
+    /// Sends bytes that are no protocol, and closes.
     Garbage,
 }
 
@@ -40,7 +42,7 @@ pub struct Database {
     pub port: u16,
     manner: Manner,
     accepts: Arc<Mutex<Accepts>>,
-    server: Option<JoinHandle<()>>,
+    server: Option<(Arc<TcpListener>, JoinHandle<()>)>,
     in_black_hole: bool,
 }
 
@@ -63,7 +65,9 @@ impl Database {
 
     /// Ends it as a crash does: open connections are closed, new ones refused.
     pub async fn stop(&mut self) {
-        let server = self.server.take().expect("the database runs");
+        let (listener, server) = self.server.take().expect("the database runs");
+        // Not only closed: a process that is being started at this moment holds a copy of every descriptor.
+        shutdown(listener.as_raw_fd(), Shutdown::Both).expect("it listens");
         server.abort();
         // Its sockets are closed when the task is gone. A cancelled task is all that can come of it.
         let _ = server.await;
@@ -75,8 +79,9 @@ impl Database {
         let listener =
             TcpListener::bind(address).await.unwrap_or_else(|error| panic!("a database on {address}: {error}"));
         let greeting = format!("{}\n", self.ip);
-        let served = serve(listener, self.manner.clone(), greeting, self.accepts.clone());
-        self.server = Some(runtime().spawn(served));
+        let listener = Arc::new(listener);
+        let served = serve(listener.clone(), self.manner.clone(), greeting, self.accepts.clone());
+        self.server = Some((listener, runtime().spawn(served)));
     }
 
     /// Starts it again with other manners, on the same address.
@@ -112,7 +117,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        if let Some(server) = &self.server {
+        if let Some((_, server)) = &self.server {
             server.abort();
         }
         if self.in_black_hole {
@@ -122,7 +127,7 @@ impl Drop for Database {
 }
 
 /// Accepts until it is aborted; its connections end with it.
-async fn serve(listener: TcpListener, manner: Manner, greeting: String, accepts: Arc<Mutex<Accepts>>) {
+async fn serve(listener: Arc<TcpListener>, manner: Manner, greeting: String, accepts: Arc<Mutex<Accepts>>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -158,6 +163,7 @@ async fn converse(mut stream: TcpStream, manner: Manner, greeting: &str) -> std:
         }
         Manner::Silent => until_closed(&mut stream).await,
         Manner::Drip => {
+            asked(&stream).await;
             for byte in HEAD.iter().cycle() {
                 stream.write_all(&[*byte]).await?;
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -166,6 +172,7 @@ async fn converse(mut stream: TcpStream, manner: Manner, greeting: &str) -> std:
         }
         Manner::Reset => stream.set_zero_linger(),
         Manner::Endless => {
+            asked(&stream).await;
             stream.write_all(HEAD).await?;
             let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
             loop {
@@ -173,10 +180,16 @@ async fn converse(mut stream: TcpStream, manner: Manner, greeting: &str) -> std:
             }
         }
         Manner::Garbage => {
+            asked(&stream).await;
             let garbage: Vec<u8> = (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
             stream.write_all(&garbage).await
         }
     }
+}
+
+/// Waits for the client's first word, as a server of HTTP or TLS does; but not long, since in other protocols the server begins.
+async fn asked(stream: &TcpStream) {
+    let _ = tokio::time::timeout(Duration::from_millis(300), stream.peek(&mut [0])).await;
 }
 
 async fn until_closed(stream: &mut TcpStream) -> std::io::Result<()> {

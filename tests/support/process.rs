@@ -1,9 +1,10 @@
 //! A child process with its own process group and a log file, killed whole when it is dropped.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -44,6 +45,26 @@ impl Process {
     pub fn signal(&self, signal: Signal) {
         let group = Pid::from_raw(self.child.id().cast_signed());
         killpg(group, signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.name));
+    }
+
+    /// Stops it, and returns when not one of its threads runs any more: on a busy machine that is later than the signal.
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+        let started = Instant::now();
+        while !self.is_stopped() {
+            assert!(started.elapsed() < Duration::from_secs(10), "{} doesn't stop", self.name);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
+        let mut states = threads.flatten().map(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // After the name, which is in parentheses and may hold anything.
+            stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
+        });
+        states.all(|state| state == Some('T'))
     }
 
     pub fn exited(&mut self) -> Option<ExitStatus> {

@@ -1,0 +1,216 @@
+//! From what is written to the [`Spec`]: defaults filled in, and the rules that take more than one value to see.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::leaf::{Label, Switch};
+use super::problem::Collector;
+use super::raw::{self, AddressEntry};
+use super::read::{At, Field, Place};
+use super::{Address, Check, Database, DatabaseId, Options, Port, Protocol, Spec, check, ip};
+
+/// The Spec, or None when something is wrong, all of which is then reported.
+pub(super) fn compile(config: &raw::Config, options: &Options, problems: &mut Collector) -> Option<Spec> {
+    let defaults = config.defaults.or(raw::Defaults::default());
+    if let Some(check) = config.defaults.value().and_then(|defaults| defaults.check.value()) {
+        check::has_at_most_one_kind(check, problems);
+    }
+    let list = config.databases.given()?;
+    if list.value.is_empty() {
+        let message = "the list is empty; write at least one database, as in `- {service: mysql, port: 3306, …}`";
+        problems.error(list.place.span, &list.place.path, message);
+    }
+    // With the defaults in doubt, the databases are still looked through for mistakes of their own.
+    let mut compiler =
+        Compiler { options, problems, defaults: defaults.unwrap_or_default(), services: BTreeMap::new() };
+    let databases: Vec<_> =
+        list.value.iter().map(|database| Some(Arc::new(compiler.database(database.given()?)?))).collect();
+    Some(Spec { databases: databases.into_iter().collect::<Option<_>>()? })
+}
+
+struct Compiler<'a> {
+    options: &'a Options,
+    problems: &'a mut Collector,
+    defaults: raw::Defaults,
+    /// The databases so far, and the lines that they are named on.
+    services: BTreeMap<DatabaseId, u32>,
+}
+
+impl Compiler<'_> {
+    fn database(&mut self, database: &At<raw::Database>) -> Option<Database> {
+        let id = self.id(database);
+        let ports = self.ports(database);
+        let first = ports.as_ref().and_then(|ports| ports.first());
+        let (raw_check, check) = self.check(database, first);
+        let addresses = self.addresses(database, first, raw_check.as_ref(), check.as_ref());
+        Some(Database {
+            id: id?,
+            ports: ports?,
+            addresses: addresses?,
+            adopt: database.value.adopt.or(Switch(false))?.0,
+        })
+    }
+
+    fn id(&mut self, database: &At<raw::Database>) -> Option<DatabaseId> {
+        let service = database.value.service.given()?;
+        let default = self.defaults.namespace.or(Label(self.options.own_namespace.clone()))?;
+        let namespace = database.value.namespace.or(default)?.0;
+        let id = DatabaseId { namespace, service: service.value.0.clone() };
+        let line = service.place.span.line;
+        if let Some(first) = self.services.get(&id) {
+            let message = format!("{id} is already the database on line {first}; write each Service once");
+            self.error(&service.place, message);
+            return None;
+        }
+        self.services.insert(id.clone(), line);
+        Some(id)
+    }
+
+    fn error(&mut self, place: &Place, message: impl Into<String>) {
+        self.problems.error(place.span, &place.path, message);
+    }
+
+    fn ports(&mut self, database: &At<raw::Database>) -> Option<Vec<Port>> {
+        let raw = &database.value;
+        match (&raw.port, &raw.ports) {
+            (Field::Absent, Field::Absent) => {
+                let message = "the key `port` is missing; write `port: 3306`, or `ports: [{name: …, port: …}]`";
+                self.error(&database.place, message);
+                None
+            }
+            (Field::Given(_), Field::Given(ports)) => {
+                let message = "`port` is short for one of `ports`; take `port` or `ports` away";
+                self.problems.error(ports.place.key, &ports.place.path, message);
+                None
+            }
+            (Field::Given(port), Field::Absent) => {
+                Some(vec![Port { name: None, number: port.value.0, protocol: Protocol::Tcp }])
+            }
+            (Field::Absent, Field::Given(ports)) => self.port_list(ports),
+            _ => None,
+        }
+    }
+
+    fn port_list(&mut self, ports: &At<Vec<Field<raw::Port>>>) -> Option<Vec<Port>> {
+        if ports.value.is_empty() {
+            self.error(&ports.place, "the list is empty; write at least one port, as in `[{port: 3306}]`");
+            return None;
+        }
+        let mut names: BTreeMap<&str, u32> = BTreeMap::new();
+        let mut list = Some(Vec::new());
+        for field in &ports.value {
+            let port = field.given().and_then(|port| self.port(port, ports.value.len(), &mut names));
+            list = list.zip(port).map(|(mut list, port)| {
+                list.push(port);
+                list
+            });
+        }
+        list
+    }
+
+    fn port<'a>(&mut self, port: &'a At<raw::Port>, count: usize, names: &mut BTreeMap<&'a str, u32>) -> Option<Port> {
+        match &port.value.name {
+            Field::Given(name) => {
+                if let Some(first) = names.get(name.value.0.as_str()) {
+                    let message = format!("the port on line {first} has this name too; give each port its own");
+                    self.error(&name.place, message);
+                } else {
+                    names.insert(&name.value.0, name.place.span.line);
+                }
+            }
+            Field::Absent if count > 1 => {
+                let message = "with several ports each needs the name that it has in the Service; write `name: …`";
+                self.error(&port.place, message);
+            }
+            _ => {}
+        }
+        Some(Port {
+            name: port.value.name.optional()?.map(|name| name.0),
+            number: port.value.port.value()?.0,
+            protocol: port.value.protocol.or(Protocol::Tcp)?,
+        })
+    }
+
+    /// The database's check over the defaults', as it is written and as it is compiled.
+    fn check(&mut self, database: &At<raw::Database>, port: Option<&Port>) -> (Option<raw::Check>, Option<Arc<Check>>) {
+        let own = database.value.check.or(raw::Check::default());
+        let defaults = self.defaults.check.or(raw::Check::default());
+        let (Some(own), Some(defaults)) = (own, defaults) else { return (None, None) };
+        if !check::has_at_most_one_kind(&own, self.problems) {
+            return (None, None);
+        }
+        let place = database.value.check.given().map_or(&database.place, |check| &check.place);
+        let raw = check::over_defaults(&own, &defaults);
+        let compiled = check::compile(&raw, &check::Owner { port, place }, self.problems);
+        (Some(raw), compiled.map(Arc::new))
+    }
+
+    fn addresses(
+        &mut self,
+        database: &At<raw::Database>,
+        port: Option<&Port>,
+        raw_check: Option<&raw::Check>,
+        check: Option<&Arc<Check>>,
+    ) -> Option<Vec<Address>> {
+        let list = database.value.addresses.given()?;
+        if list.value.is_empty() {
+            self.error(&list.place, "the list is empty; write at least one IP, as in `[10.20.0.11]`");
+            return None;
+        }
+        let mut lines = BTreeMap::new();
+        let mut addresses = Vec::new();
+        for field in &list.value {
+            let Some(entry) = field.given() else { continue };
+            let (ip, hostname, own) = match &entry.value {
+                AddressEntry::Short(ip) => (Some((ip.0, &entry.place)), Some(None), None),
+                AddressEntry::Long(long) => (
+                    long.address.given().map(|at| (at.value.0, &at.place)),
+                    long.hostname.optional(),
+                    (!long.check.is_absent()).then_some(&long.check),
+                ),
+            };
+            let ip = ip.and_then(|(ip, place)| self.fresh_ip(ip, place, &mut lines));
+            let check = match own {
+                None => check.cloned(),
+                Some(own) => self.own_check(own, port, raw_check),
+            };
+            if let (Some(ip), Some(hostname), Some(check)) = (ip, hostname, check) {
+                addresses.push(Address { ip, hostname: hostname.map(|label: Label| label.0), check });
+            }
+        }
+        (addresses.len() == list.value.len()).then_some(addresses)
+    }
+
+    /// The IP, if it is allowed and not in the list already.
+    fn fresh_ip(
+        &mut self,
+        ip: std::net::IpAddr,
+        place: &Place,
+        lines: &mut BTreeMap<std::net::IpAddr, u32>,
+    ) -> Option<std::net::IpAddr> {
+        if let Some(message) = ip::not_allowed(ip, &self.options.allow_cidr) {
+            self.error(place, message);
+        }
+        if let Some(first) = lines.get(&ip) {
+            self.error(place, format!("{ip} is already in the list, on line {first}; write each address once"));
+            return None;
+        }
+        lines.insert(ip, place.span.line);
+        Some(ip)
+    }
+
+    fn own_check(
+        &mut self,
+        own: &Field<raw::Check>,
+        port: Option<&Port>,
+        database: Option<&raw::Check>,
+    ) -> Option<Arc<Check>> {
+        let own = own.given()?;
+        if !check::has_at_most_one_kind(&own.value, self.problems) {
+            return None;
+        }
+        let merged = check::over_database(&own.value, database?, self.problems)?;
+        let owner = check::Owner { port, place: &own.place };
+        check::compile(&merged, &owner, self.problems).map(Arc::new)
+    }
+}

@@ -1,0 +1,79 @@
+//! From a file to a [`Spec`], or to everything that is wrong with it.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
+use std::path::Path;
+
+use super::problem::{Collector, Problems, Span};
+use super::read::{Field, Reader};
+use super::{Loaded, Options, compile, raw, tree};
+
+/// More than any list of databases needs, and little enough to be read in an instant.
+const LARGEST_FILE: u64 = 10 * 1024 * 1024;
+
+/// Reads a config file.
+pub fn load(path: &Path, options: &Options) -> Result<Loaded, Problems> {
+    let name = path.display().to_string();
+    let bytes = read(path).map_err(|message| Problems::whole_file(&name, message))?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => parse(&name, text, options),
+        Err(error) => Err(not_utf8(&name, &bytes, error.valid_up_to())),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(_) if bytes.len() as u64 > LARGEST_FILE => {
+            Err("is larger than 10 MiB; write the config of fewer databases, or begin another".into())
+        }
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(match error.kind() {
+            ErrorKind::NotFound => "there is no such file; give the path of the config".into(),
+            ErrorKind::IsADirectory => "is a directory; give the path of a file".into(),
+            ErrorKind::PermissionDenied => "may not be read; give this user the right to read it".into(),
+            _ => format!("can't be read: {error}; give the path of a file that can"),
+        }),
+    }
+}
+
+fn not_utf8(name: &str, bytes: &[u8], valid: usize) -> Problems {
+    let mut problems = Collector::default();
+    let before = String::from_utf8_lossy(&bytes[..valid]);
+    let line = before.split('\n').count();
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let span = Span { line: line as u32, column: column as u32, ..Span::default() };
+    problems.error(span, "", "from here on this is not UTF-8; save the file as UTF-8");
+    problems.into_problems(name, "").0
+}
+
+/// Reads a config that is in memory already; `file_name` is what its problems call it.
+pub fn parse(file_name: &str, text: &str, options: &Options) -> Result<Loaded, Problems> {
+    // A file saved on Windows may begin with a mark that is no part of the text.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if let Some(message) = nothing_in(text) {
+        return Err(Problems::whole_file(file_name, message));
+    }
+    let mut problems = Collector::default();
+    let spec = tree::parse(text, &mut problems).and_then(|root| {
+        let config = Reader::new(&mut problems).field::<raw::Config>(&root, root.span);
+        let Field::Given(config) = config else { return None };
+        compile::compile(&config.value, options, &mut problems)
+    });
+    let (errors, warnings) = problems.into_problems(file_name, text);
+    match spec {
+        Some(spec) if errors.is_empty() => Ok(Loaded { spec, warnings }),
+        _ => Err(errors),
+    }
+}
+
+fn nothing_in(text: &str) -> Option<String> {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let what = match lines.next() {
+        None => "is empty",
+        Some(first) if first.starts_with('#') && lines.all(|line| line.starts_with('#')) => "holds only comments",
+        Some(_) => return None,
+    };
+    Some(format!("{what}; list the databases, as in `databases: [{{service: mysql, port: 3306, …}}]`"))
+}

@@ -1,0 +1,92 @@
+//! Which addresses a database may have: what Kubernetes refuses in Endpoints is refused here, with the reason.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::problem::quote;
+
+/// The IP that is written here, or what is wrong with it and what to write instead.
+pub(super) fn parse(text: &str) -> Result<IpAddr, String> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) => refused(ip).map_or(Ok(ip), |why| Err(format!("{} {why}", quote(text)))),
+        Err(_) => Err(format!("{} {}", quote(text), no_ip(text))),
+    }
+}
+
+/// Why Kubernetes would not take this IP.
+fn refused(ip: IpAddr) -> Option<String> {
+    if let IpAddr::V6(v6) = ip
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        return Some(format!("is an IPv4-mapped IPv6 address, which Kubernetes refuses; write `{v4}`"));
+    }
+    let what = if ip.is_unspecified() {
+        "is the unspecified address, where nothing answers"
+    } else if ip.is_loopback() {
+        "is a loopback address, which each Pod has for itself"
+    } else if ip.is_multicast() {
+        "is a multicast address, which is no single database"
+    } else if is_link_local(ip) {
+        "is a link-local address, which no other network reaches"
+    } else if ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        "is the broadcast address, which is no single database"
+    } else {
+        return None;
+    };
+    Some(format!("{what}; write the address that Pods reach the database at"))
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+/// What someone probably meant who wrote this for an IP.
+fn no_ip(text: &str) -> String {
+    if let Some(v4) = without_leading_zeros(text) {
+        return format!("has a part with a leading zero, which some programs read as octal; write `{v4}`");
+    }
+    if text.parse::<IpNet>().is_ok() {
+        return "is a network; write each address of the database by itself".into();
+    }
+    if let Some((ip, _)) = text.split_once('%').filter(|(ip, _)| ip.parse::<Ipv6Addr>().is_ok()) {
+        return format!("has a zone (`%…`), which Kubernetes refuses; write `{ip}` if other hosts reach it");
+    }
+    if text.parse::<std::net::SocketAddr>().is_ok() {
+        return "has a port; write the address alone, and the port as `port: …` of the database".into();
+    }
+    if text.trim_matches(['[', ']']).parse::<Ipv6Addr>().is_ok() {
+        return format!("has brackets; write `{}`", text.trim_matches(['[', ']']));
+    }
+    if text.chars().all(|char| char.is_ascii_digit() || char == '.') {
+        return "is not an IPv4 address; write four numbers from 0 to 255, as in `10.20.0.11`".into();
+    }
+    if text.contains("://") {
+        return "is a URL; write the IP of the database alone".into();
+    }
+    if text.contains(':') && text.chars().all(|char| char.is_ascii_hexdigit() || matches!(char, ':' | '.')) {
+        return "is not an IPv6 address; write one like `2001:db8::11`".into();
+    }
+    "is not an IP, and host names are not resolved yet; write the IP that it stands for".into()
+}
+
+/// `010.0.0.1` as `10.0.0.1`, if the zeros are all that is wrong.
+fn without_leading_zeros(text: &str) -> Option<Ipv4Addr> {
+    let parts = text.split('.').map(|part| {
+        let short = part.trim_start_matches('0');
+        if short.is_empty() && !part.is_empty() { "0" } else { short }
+    });
+    parts.collect::<Vec<_>>().join(".").parse().ok()
+}
+
+/// Why `--allow-cidr` forbids the IP; an empty list forbids none.
+pub(super) fn not_allowed(ip: IpAddr, allowed: &[IpNet]) -> Option<String> {
+    if allowed.is_empty() || allowed.iter().any(|net| net.contains(&ip)) {
+        return None;
+    }
+    let nets: Vec<_> = allowed.iter().map(IpNet::to_string).collect();
+    Some(format!("{ip} is outside of what --allow-cidr allows ({}); write an address inside it", nets.join(", ")))
+}

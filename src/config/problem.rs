@@ -1,0 +1,273 @@
+//! What is wrong in a config file: where it is, what it is, what to write instead; shown without the secrets of its line.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A place in the text: both numbers start at 1, columns count characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    pub line: usize,
+    pub column: usize,
+}
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// None where the whole file is meant.
+    pub position: Option<Position>,
+    /// `databases[3].check.interval`; empty for the whole file and for bad YAML.
+    pub path: String,
+    /// What is wrong; what to write instead.
+    pub message: String,
+}
+
+/// All mistakes of one file, in the order of its lines.
+#[derive(Clone, Default)]
+pub struct Problems {
+    file: String,
+    text: Arc<str>,
+    /// Byte ranges of the text that may hold secrets and are never shown.
+    hidden: Vec<Range<usize>>,
+    list: Vec<Problem>,
+    /// How many more were found than are kept.
+    more: usize,
+}
+
+/// The most problems of one file that are worth reading.
+const KEPT: usize = 100;
+
+/// How much of a line is shown on either side of the caret.
+const WINDOW: usize = 80;
+
+impl Problems {
+    /// The one problem of a file that could not even be read.
+    pub(super) fn whole_file(file: &str, message: String) -> Self {
+        let problem = Problem { position: None, path: String::new(), message };
+        Problems { file: file.into(), list: vec![problem], ..Self::default() }
+    }
+
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// How many were found; `iter` gives the first hundred.
+    pub fn len(&self) -> usize {
+        self.list.len() + self.more
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.list.iter()
+    }
+
+    /// One line a problem; for a terminal also the line of the file that is meant, with a caret under the place.
+    pub fn render(&self, terminal: bool) -> String {
+        let mut out = String::new();
+        for problem in &self.list {
+            out.push_str(&self.headline(problem));
+            out.push('\n');
+            if let (true, Some(position)) = (terminal, problem.position) {
+                out.push_str(&self.excerpt(position));
+            }
+        }
+        if self.more > 0 {
+            out.push_str(&format!("{}: and {} more problems\n", self.file, self.more));
+        }
+        out
+    }
+
+    fn headline(&self, problem: &Problem) -> String {
+        let mut line = self.file.clone();
+        if let Some(Position { line: row, column }) = problem.position {
+            line.push_str(&format!(":{row}:{column}"));
+        }
+        if !problem.path.is_empty() {
+            line.push_str(&format!(": {}", problem.path));
+        }
+        line.push_str(": ");
+        line.push_str(&problem.message);
+        line
+    }
+
+    /// The line of the text with secrets cut out, and the caret under it.
+    fn excerpt(&self, position: Position) -> String {
+        let Some((start, line)) = nth_line(&self.text, position.line) else {
+            return String::new();
+        };
+        let first = position.column.saturating_sub(WINDOW);
+        let window = line.char_indices().skip(first).take(2 * WINDOW);
+        let window: Vec<(usize, char)> = window.map(|(offset, char)| (start + offset, char)).collect();
+        let (shown, caret) = self.without_secrets(&window, position.column - 1 - first);
+        let before = if first > 0 { "…" } else { "" };
+        let after = if line.chars().nth(first + 2 * WINDOW).is_some() { "…" } else { "" };
+        let number = position.line.to_string();
+        let pad = " ".repeat(caret + before.chars().count());
+        let gutter = " ".repeat(number.len());
+        format!("  {number} | {before}{}{after}\n  {gutter} | {pad}^\n", shown.trim_end())
+    }
+
+    /// What to show of these characters, and the caret's place in it.
+    fn without_secrets(&self, window: &[(usize, char)], column: usize) -> (String, usize) {
+        let (Some(first), Some(last)) = (window.first(), window.last()) else {
+            return (String::new(), column);
+        };
+        let hidden: Vec<_> = self.hidden.iter().filter(|range| range.start <= last.0 && range.end > first.0).collect();
+        let mut shown = Vec::new();
+        let mut caret = None;
+        let mut in_secret = false;
+        for (index, &(offset, char)) in window.iter().enumerate() {
+            let secret = hidden.iter().any(|range| range.contains(&offset));
+            if index == column {
+                caret = Some(shown.len() - usize::from(secret && in_secret));
+            }
+            match char {
+                _ if secret && in_secret => {}
+                _ if secret => shown.push('…'),
+                // A tab has no width of its own on a terminal, and is often what is wrong.
+                '\t' => shown.push('→'),
+                // Nothing of the file may steer the terminal that shows it.
+                char if char.is_control() => shown.push('\u{fffd}'),
+                char => shown.push(char),
+            }
+            in_secret = secret;
+        }
+        let caret = caret.unwrap_or(shown.len());
+        (shown.into_iter().collect(), caret)
+    }
+}
+
+/// The line with this number, counted from 1, and the byte it starts at.
+fn nth_line(text: &str, number: usize) -> Option<(usize, &str)> {
+    let mut start = 0;
+    for (index, line) in text.split('\n').enumerate() {
+        if index + 1 == number {
+            return Some((start, line.trim_end_matches('\r')));
+        }
+        start += line.len() + 1;
+    }
+    None
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.render(false).trim_end())
+    }
+}
+
+/// The text may hold secrets, so that only what `Display` shows is shown.
+impl fmt::Debug for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Problems({self})")
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Where a key or a value stands in the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Span {
+    pub line: u32,
+    pub column: u32,
+    pub start: u32,
+    pub end: u32,
+}
+
+impl Span {
+    fn bytes(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    fn position(self) -> Position {
+        Position { line: self.line as usize, column: self.column as usize }
+    }
+}
+
+/// Gathers the problems and warnings of one file while it is read.
+#[derive(Default)]
+pub(super) struct Collector {
+    errors: Pile,
+    warnings: Pile,
+    hidden: Vec<Range<usize>>,
+}
+
+#[derive(Default)]
+struct Pile {
+    list: Vec<Problem>,
+    more: usize,
+    /// What an alias repeats is wrong once.
+    seen: BTreeSet<(Position, String)>,
+}
+
+impl Pile {
+    fn add(&mut self, span: Span, path: &str, message: String) {
+        let position = span.position();
+        if self.list.len() >= KEPT {
+            self.more += 1;
+            return;
+        }
+        if !self.seen.insert((position, message.clone())) {
+            return;
+        }
+        self.list.push(Problem { position: Some(position), path: path.into(), message });
+    }
+
+    fn problems(mut self, file: &str, text: &Arc<str>, hidden: &[Range<usize>]) -> Problems {
+        self.list.sort_by_key(|problem| problem.position);
+        Problems { file: file.into(), text: text.clone(), hidden: hidden.to_vec(), list: self.list, more: self.more }
+    }
+}
+
+impl Collector {
+    pub fn error(&mut self, span: Span, path: &str, message: impl Into<String>) {
+        self.errors.add(span, path, message.into());
+    }
+
+    pub fn warn(&mut self, span: Span, path: &str, message: impl Into<String>) {
+        self.warnings.add(span, path, message.into());
+    }
+
+    /// Further errors are only counted: no need to find good words for them.
+    pub fn is_full(&self) -> bool {
+        self.errors.list.len() >= KEPT
+    }
+
+    /// What stands here may be a secret: no excerpt shows it.
+    pub fn hide(&mut self, span: Span) {
+        if self.hidden.last() != Some(&span.bytes()) {
+            self.hidden.push(span.bytes());
+        }
+    }
+
+    /// The errors and the warnings, ready to be shown.
+    pub fn into_problems(self, file: &str, text: &str) -> (Problems, Problems) {
+        let text: Arc<str> = text.into();
+        (self.errors.problems(file, &text, &self.hidden), self.warnings.problems(file, &text, &self.hidden))
+    }
+}
+
+/// What a person wrote, fit to be quoted in a message: short, on one line, without control characters.
+pub(super) fn quote(text: &str) -> String {
+    const LONGEST: usize = 60;
+    if may_hold_credentials(text) {
+        return "`…`".into();
+    }
+    let mut shown: String = text.chars().take(LONGEST).flat_map(plain).collect();
+    if text.chars().count() > LONGEST {
+        shown.push('…');
+    }
+    format!("`{shown}`")
+}
+
+/// `postgres://user:password@host` is not a value of any key, but is what a person may paste.
+pub(super) fn may_hold_credentials(text: &str) -> bool {
+    text.contains('@')
+}
+
+fn plain(char: char) -> Vec<char> {
+    if char.is_control() { char.escape_default().collect() } else { vec![char] }
+}

@@ -1,0 +1,424 @@
+//! Reads typed records out of the tree: collects every mistake on the way instead of stopping at the first.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Serialize, Serializer};
+
+use super::problem::{Collector, Span, may_hold_credentials, quote};
+use super::tree::{Entry, Kind, Node, Scalar, ScalarKind};
+
+/// Something that can be read from a node. What is wrong is told to the reader; None says that it was.
+pub(super) trait Read: Sized + Clone {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self>;
+
+    /// This laid over the same thing of a lower layer: records and maps merge key by key, all else replaces.
+    fn over(&self, _lower: &Self) -> Self {
+        self.clone()
+    }
+
+    /// This without the keys that the other lacks.
+    fn common(&self, _other: &Self) -> Self {
+        self.clone()
+    }
+}
+
+/// A value of one scalar. Its `parse` gets the text, and says what is wrong and what to write instead.
+pub(super) trait Leaf: Sized + Clone {
+    /// What it is, for "expected …".
+    const WHAT: &'static str;
+
+    fn parse(scalar: &Scalar) -> Result<Self, String>;
+}
+
+impl<T: Leaf> Read for T {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let parsed = match &node.kind {
+            Kind::Scalar(Scalar { kind: ScalarKind::Null, .. }) | Kind::List(_) | Kind::Map(_) => {
+                return reader.expected(node, T::WHAT, "");
+            }
+            Kind::Scalar(scalar) => T::parse(scalar),
+        };
+        if parsed.is_err() && may_hold_credentials(node.text()) {
+            reader.hide(node.span);
+        }
+        parsed.map_err(|message| reader.error(node.span, message)).ok()
+    }
+}
+
+/// The text of a scalar that YAML does not take for something else.
+pub(super) fn text<'a>(scalar: &'a Scalar, what: &str) -> Result<&'a str, String> {
+    match scalar.kind {
+        ScalarKind::Text => Ok(&scalar.text),
+        ScalarKind::Number => Err(unquoted(scalar, what, "a number")),
+        _ => Err(unquoted(scalar, what, "not text")),
+    }
+}
+
+fn unquoted(scalar: &Scalar, what: &str, to_yaml: &str) -> String {
+    let shown = quote(&format!("\"{}\"", scalar.text));
+    format!("expected {what}, but without quotes this is {to_yaml} to YAML; write {shown}")
+}
+
+/// A place in the file that a later stage can point at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Place {
+    pub span: Span,
+    /// Of the key that the value belongs to; of an item of a list, the item's own.
+    pub key: Span,
+    pub path: Arc<str>,
+}
+
+/// A value and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct At<T> {
+    pub value: T,
+    pub place: Place,
+}
+
+impl<T> At<T> {
+    pub fn new(value: T) -> Self {
+        At { value, place: Place::default() }
+    }
+}
+
+/// What a record holds for a key.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) enum Field<T> {
+    #[default]
+    Absent,
+    /// Something is there, but wrong, and that is already reported: nothing more may be concluded.
+    Wrong,
+    /// Boxed, so that a list of a million mistakes is small.
+    Given(Box<At<T>>),
+}
+
+impl<T> Field<T> {
+    /// A value that comes from no file.
+    pub fn new(value: T) -> Self {
+        Field::Given(Box::new(At::new(value)))
+    }
+
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Field::Absent)
+    }
+
+    pub fn given(&self) -> Option<&At<T>> {
+        match self {
+            Field::Given(at) => Some(at),
+            _ => None,
+        }
+    }
+
+    pub fn value(&self) -> Option<&T> {
+        self.given().map(|at| &at.value)
+    }
+
+    /// The value or the default; None when what is there is wrong.
+    pub fn or(&self, default: T) -> Option<T>
+    where
+        T: Clone,
+    {
+        match self {
+            Field::Absent => Some(default),
+            Field::Wrong => None,
+            Field::Given(at) => Some(at.value.clone()),
+        }
+    }
+
+    /// The value if there is one; the outer None when what is there is wrong.
+    pub fn optional(&self) -> Option<Option<T>>
+    where
+        T: Clone,
+    {
+        match self {
+            Field::Absent => Some(None),
+            Field::Wrong => None,
+            Field::Given(at) => Some(Some(at.value.clone())),
+        }
+    }
+}
+
+impl<T: Read> Field<T> {
+    pub fn over(&self, lower: &Self) -> Self {
+        match (self, lower) {
+            (Field::Absent, lower) => lower.clone(),
+            (Field::Given(upper), Field::Given(lower)) => {
+                Field::Given(Box::new(At { value: upper.value.over(&lower.value), place: upper.place.clone() }))
+            }
+            (upper, _) => upper.clone(),
+        }
+    }
+
+    pub fn common(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Field::Given(one), Field::Given(other)) => Field::new(one.value.common(&other.value)),
+            _ => Field::Absent,
+        }
+    }
+}
+
+impl<T: Serialize> Serialize for Field<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value().serialize(serializer)
+    }
+}
+
+/// To a schema, a field is what it holds.
+impl<T: JsonSchema> JsonSchema for Field<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+impl<T: Read> Read for Vec<Field<T>> {
+    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+        let Kind::List(items) = &node.kind else {
+            return reader.expected(node, "a list", "write `[…, …]`, or each item on a line of its own after `- `");
+        };
+        let read = |(index, item): (usize, &Arc<Node>)| {
+            reader.within(&format!("[{index}]"), |reader| reader.field(item, item.span))
+        };
+        Some(items.iter().enumerate().map(read).collect())
+    }
+}
+
+/// Walks the tree, and knows the path to where it is.
+pub(super) struct Reader<'a> {
+    problems: &'a mut Collector,
+    path: String,
+    /// The key that the value at hand belongs to.
+    key: Span,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(problems: &'a mut Collector) -> Self {
+        Reader { problems, path: String::new(), key: Span::default() }
+    }
+
+    pub fn error(&mut self, span: Span, message: impl Into<String>) {
+        self.problems.error(span, &self.path, message);
+    }
+
+    pub fn hide(&mut self, span: Span) {
+        self.problems.hide(span);
+    }
+
+    /// Another kind of value stands where `what` must be.
+    pub fn expected<T>(&mut self, node: &Node, what: &str, write: &str) -> Option<T> {
+        let mut span = node.span;
+        if !matches!(node.kind, Kind::Scalar(_)) {
+            // Nobody has looked for secrets inside, and nobody will.
+            self.hide(span);
+            // Then the key says more than the first line of what is hidden.
+            if span.line != self.key.line {
+                span = self.key;
+            }
+        }
+        let write = if write.is_empty() { String::new() } else { format!("; {write}") };
+        self.error(span, format!("expected {what}, found {}{write}", node.kind.name()));
+        None
+    }
+
+    /// Does `read` one step deeper: `step` is `[3]`, or `.key` without its dot at the root.
+    pub fn within<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        let length = self.path.len();
+        self.path.push_str(if length == 0 { step.trim_start_matches('.') } else { step });
+        let value = read(self);
+        self.path.truncate(length);
+        value
+    }
+
+    pub fn place(&self, span: Span, key: Span) -> Place {
+        Place { span, key, path: self.path.as_str().into() }
+    }
+
+    pub fn field<T: Read>(&mut self, node: &Node, key: Span) -> Field<T> {
+        self.key = key;
+        match T::read(node, self) {
+            Some(value) => Field::Given(Box::new(At { value, place: self.place(node.span, key) })),
+            None => Field::Wrong,
+        }
+    }
+
+    /// Hands each entry of a record to `read`, and tells of keys that are unknown or missing. A key that was probably
+    /// meant by an unknown one is handed over without an entry: nothing more can be said of it.
+    pub fn record(
+        &mut self,
+        node: &Node,
+        keys: &[String],
+        required: &[&str],
+        mut read: impl FnMut(&mut Self, usize, Option<&Entry>),
+    ) -> Option<()> {
+        let Kind::Map(entries) = &node.kind else {
+            if matches!(&node.kind, Kind::Scalar(Scalar { kind: ScalarKind::Text, text }) if !keys.contains(text)) {
+                // Text where a mapping must be may be what belongs into the mapping, secrets too.
+                self.hide(node.span);
+            }
+            return self.expected(node, "a mapping", &format!("write `{}`", mapping_for(&node.kind, keys, required)));
+        };
+        let mut there: Vec<bool> = keys.iter().map(|key| entries.iter().any(|entry| entry.key == *key)).collect();
+        for entry in entries {
+            match keys.iter().position(|known| *known == entry.key) {
+                Some(index) => self.within(&format!(".{}", entry.key), |reader| read(reader, index, Some(entry))),
+                None => {
+                    let meant = self.unknown_key(entry, keys);
+                    if let Some(index) = meant.filter(|index| !there[*index]) {
+                        there[index] = true;
+                        read(self, index, None);
+                    }
+                }
+            }
+        }
+        let missing = keys.iter().zip(there).filter(|(key, there)| !there && required.contains(&key.as_str()));
+        for (key, _) in missing {
+            self.error(node.span, format!("the key `{key}` is missing; write `{key}: …`"));
+        }
+        Some(())
+    }
+
+    /// Reports the key, and says which known one was probably meant.
+    fn unknown_key(&mut self, entry: &Entry, keys: &[String]) -> Option<usize> {
+        let (key, span) = (entry.key.as_str(), entry.key_span);
+        // The key may be a misspelt one whose value is a secret, or text that is no key at all.
+        if entry.value.span != span {
+            self.hide(entry.value.span);
+        }
+        let step = if entry.is_plain {
+            format!(".{key}")
+        } else {
+            self.hide(span);
+            String::new()
+        };
+        if self.problems.is_full() {
+            self.error(span, "unknown key");
+            return None;
+        }
+        let meant = nearest(key, keys);
+        let message = match meant {
+            _ if key == "<<" => "YAML merge keys are not read here; use `defaults`, or write the keys out".into(),
+            Some(index) => format!("unknown key; did you mean `{}`?", keys[index]),
+            None => format!("unknown key; the keys here are {}", listed(keys)),
+        };
+        self.within(&step, |reader| reader.error(span, message));
+        meant
+    }
+}
+
+/// What to write where a record must be and something else is.
+fn mapping_for(kind: &Kind, keys: &[String], required: &[&str]) -> String {
+    match kind {
+        Kind::Scalar(Scalar { text, .. }) if keys.contains(text) => format!("{{{text}: …}}"),
+        Kind::Scalar(Scalar { kind: ScalarKind::Null | ScalarKind::Bool(_), .. }) if required.is_empty() => "{}".into(),
+        _ if required.is_empty() => format!("{{{}: …}}", keys[0]),
+        _ => format!("{{{}: …}}", required.join(": …, ")),
+    }
+}
+
+fn listed(keys: &[String]) -> String {
+    keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// What other tools, first of all Kubernetes itself, call our keys.
+const SYNONYMS: [(&str, &str); 14] = [
+    ("periodSeconds", "interval"),
+    ("period", "interval"),
+    ("timeoutSeconds", "timeout"),
+    ("successThreshold", "healthyThreshold"),
+    ("failureThreshold", "unhealthyThreshold"),
+    ("tcpSocket", "tcp"),
+    ("httpGet", "http"),
+    ("httpHeaders", "headers"),
+    ("name", "service"),
+    ("ip", "address"),
+    ("endpoints", "addresses"),
+    ("ips", "addresses"),
+    ("args", "command"),
+    ("expectedStatus", "expectedStatuses"),
+];
+
+/// The known key that was probably meant.
+fn nearest(key: &str, keys: &[String]) -> Option<usize> {
+    let folded = |key: &str| key.to_lowercase().replace(['_', '-', '.'], "");
+    let synonym = SYNONYMS.iter().find(|(other, _)| folded(other) == folded(key));
+    if let Some(known) = synonym.and_then(|(_, known)| keys.iter().position(|key| key == known)) {
+        return Some(known);
+    }
+    let distance = |index: &usize| strsim::osa_distance(&folded(key), &folded(&keys[*index]));
+    let close = |index: &usize| distance(index) <= key.len().max(keys[*index].len()).div_ceil(3);
+    (0..keys.len()).filter(close).min_by_key(distance)
+}
+
+/// `unhealthy_threshold` as it is spelt in the file.
+pub(super) fn camel_case(field: &str) -> String {
+    let mut words = field.split('_');
+    let mut key = words.next().unwrap_or_default().to_string();
+    for word in words {
+        key.push_str(&word[..1].to_uppercase());
+        key.push_str(&word[1..]);
+    }
+    key
+}
+
+/// Declares a record once: its struct, its JSON Schema, how it is read and how one is laid over another.
+macro_rules! record {
+    (
+        $(#[$meta:meta])*
+        $name:ident requires [$($required:literal),*] {
+            $($(#[$field_meta:meta])* $field:ident: $type:ty,)*
+        }
+    ) => {
+        #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, schemars::JsonSchema)]
+        $(#[$meta])*
+        #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+        #[schemars(extend("required" = [$($required),*]))]
+        pub(in crate::config) struct $name {
+            $(
+                $(#[$field_meta])*
+                #[serde(skip_serializing_if = "Field::is_absent")]
+                pub $field: Field<$type>,
+            )*
+        }
+
+        impl Read for $name {
+            fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
+                let keys = [$(camel_case(stringify!($field))),*];
+                let mut record = Self::default();
+                reader.record(node, &keys, &[$($required),*], |reader, index, entry| {
+                    let mut fields = 0..;
+                    $(
+                        if fields.next() == Some(index) {
+                            record.$field = match entry {
+                                Some(entry) => reader.field(&entry.value, entry.key_span),
+                                None => Field::Wrong,
+                            };
+                        }
+                    )*
+                })?;
+                Some(record)
+            }
+
+            fn over(&self, lower: &Self) -> Self {
+                Self { $($field: self.$field.over(&lower.$field),)* }
+            }
+
+            fn common(&self, other: &Self) -> Self {
+                Self { $($field: self.$field.common(&other.$field),)* }
+            }
+        }
+    };
+}
+pub(super) use record;

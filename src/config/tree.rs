@@ -1,0 +1,472 @@
+//! A YAML text as a tree in which every key and every value knows its place.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_saphyr::granit_parser::{
+    self, ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, StrInput, StructureStyle, Tag,
+};
+
+use super::problem::{Collector, Span, quote};
+
+/// One value of the file.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub span: Span,
+    pub kind: Kind,
+    /// How many values it holds, itself and those behind aliases included.
+    weight: usize,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Scalar(Scalar),
+    List(Vec<Arc<Node>>),
+    Map(Vec<Entry>),
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub key: String,
+    pub key_span: Span,
+    /// The key may be shown: it looks like one, and a colon follows it. Else it may be a secret that lost its key.
+    pub is_plain: bool,
+    pub value: Arc<Node>,
+}
+
+/// A scalar's text, and the type that YAML 1.2's core schema gives it.
+#[derive(Debug)]
+pub(super) struct Scalar {
+    pub text: String,
+    pub kind: ScalarKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ScalarKind {
+    Null,
+    Bool(bool),
+    Number,
+    Text,
+}
+
+impl Kind {
+    /// What this is, in the words of a message.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::List(_) => "a list",
+            Kind::Map(_) => "a mapping",
+            Kind::Scalar(scalar) => match scalar.kind {
+                ScalarKind::Null => "nothing",
+                ScalarKind::Bool(_) => "true or false",
+                ScalarKind::Number => "a number",
+                ScalarKind::Text => "text",
+            },
+        }
+    }
+}
+
+impl Node {
+    /// The text of a scalar.
+    pub fn text(&self) -> &str {
+        match &self.kind {
+            Kind::Scalar(scalar) => &scalar.text,
+            _ => "",
+        }
+    }
+}
+
+/// Deep enough for the language, shallow enough for the stack.
+const DEEPEST: usize = 64;
+
+/// How many values all aliases together may stand for: far above any real file, far below what hurts.
+const LARGEST_EXPANSION: usize = 1_000_000;
+
+/// The tree of the text's one document, or None when it is so wrong that nothing more can be said than is collected.
+pub(super) fn parse(text: &str, problems: &mut Collector) -> Option<Arc<Node>> {
+    let mut options = granit_parser::options! {
+        flow_nesting_limit: DEEPEST,
+        block_nesting_limit: DEEPEST,
+    };
+    options.set_emit_comments(false);
+    let parser = Parser::new_from_str_with_options(text, options);
+    let mut builder = Builder {
+        text,
+        parser,
+        problems,
+        path: String::new(),
+        open: Vec::new(),
+        anchors: HashMap::new(),
+        expansion: 0,
+    };
+    match builder.document() {
+        Ok(root) => Some(root),
+        Err(Stop { span, message }) => {
+            if may_hold_secret(text, span) {
+                hide_line(text, span, builder.problems);
+            }
+            builder.problems.error(span, "", message);
+            None
+        }
+    }
+}
+
+/// Why the tree can't be built.
+struct Stop {
+    span: Span,
+    message: String,
+}
+
+struct Builder<'a> {
+    text: &'a str,
+    parser: Parser<'a, StrInput<'a>>,
+    problems: &'a mut Collector,
+    /// Of the value that is being built.
+    path: String,
+    /// The lists and mappings in brackets and braces that have not ended yet.
+    open: Vec<(char, Span)>,
+    anchors: HashMap<usize, Arc<Node>>,
+    expansion: usize,
+}
+
+impl<'a> Builder<'a> {
+    fn next(&mut self) -> Result<(Event<'a>, Span), Stop> {
+        match self.parser.next_event() {
+            Some(Ok((event, span))) => Ok((event, place(&span.start, &span.end))),
+            Some(Err(error)) => Err(self.bad_yaml(&error)),
+            None => Ok((Event::StreamEnd, Span::default())),
+        }
+    }
+
+    fn error(&mut self, span: Span, message: String) {
+        self.problems.error(span, &self.path, message);
+    }
+
+    /// Builds what stands one step deeper.
+    fn within(&mut self, step: &str, event: Event<'a>, span: Span) -> Result<Arc<Node>, Stop> {
+        let length = self.path.len();
+        self.path.push_str(if length == 0 { step.trim_start_matches('.') } else { step });
+        let node = self.node(event, span);
+        self.path.truncate(length);
+        node
+    }
+
+    fn document(&mut self) -> Result<Arc<Node>, Stop> {
+        loop {
+            match self.next()? {
+                (Event::StreamStart | Event::DocumentStart(..), _) => {}
+                (Event::StreamEnd, _) => {
+                    let message = "holds only comments; list the databases, as in `databases: [{service: mysql, …}]`";
+                    let span = Span { line: 1, column: 1, ..Span::default() };
+                    return Err(Stop { span, message: message.into() });
+                }
+                (event, span) => {
+                    let root = self.node(event, span)?;
+                    self.end_of_document()?;
+                    return Ok(root);
+                }
+            }
+        }
+    }
+
+    /// A second document is wrong, but no reason to be silent about the mistakes of the first.
+    fn end_of_document(&mut self) -> Result<(), Stop> {
+        loop {
+            match self.next()? {
+                (Event::StreamEnd, _) => return Ok(()),
+                (Event::DocumentStart(..), span) => {
+                    let message = "a second YAML document begins here; write all databases in one document";
+                    self.problems.error(span, "", message);
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn node(&mut self, event: Event<'a>, span: Span) -> Result<Arc<Node>, Stop> {
+        let (node, anchor) = match event {
+            Event::Alias(id) => return self.alias(id, span),
+            Event::Scalar(text, style, anchor, tag) => {
+                let forced = self.is_text_by_tag(tag.as_deref(), span);
+                let kind = if forced { ScalarKind::Text } else { scalar_kind(&text, style) };
+                let kind = Kind::Scalar(Scalar { text: text.into_owned(), kind });
+                (Node { span, kind, weight: 1 }, anchor)
+            }
+            Event::SequenceStart(style, anchor, tag) => {
+                self.is_text_by_tag(tag.as_deref(), span);
+                (self.inside(style, '[', span, Self::list)?, anchor)
+            }
+            Event::MappingStart(style, anchor, tag) => {
+                self.is_text_by_tag(tag.as_deref(), span);
+                (self.inside(style, '{', span, Self::map)?, anchor)
+            }
+            _ => return Err(Stop { span, message: "is not a value; write valid YAML".into() }),
+        };
+        let node = Arc::new(node);
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn inside(
+        &mut self,
+        style: StructureStyle,
+        bracket: char,
+        span: Span,
+        build: impl FnOnce(&mut Self, Span) -> Result<Node, Stop>,
+    ) -> Result<Node, Stop> {
+        if style == StructureStyle::Block {
+            return build(self, span);
+        }
+        self.open.push((bracket, span));
+        let node = build(self, span)?;
+        self.open.pop();
+        Ok(node)
+    }
+
+    fn list(&mut self, mut span: Span) -> Result<Node, Stop> {
+        let mut items: Vec<Arc<Node>> = Vec::new();
+        let mut weight = 1_usize;
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, end) => {
+                    span.end = end.end.max(span.end);
+                    return Ok(Node { span, kind: Kind::List(items), weight });
+                }
+                (event, at) => {
+                    let item = self.within(&format!("[{}]", items.len()), event, at)?;
+                    weight = weight.saturating_add(item.weight);
+                    items.push(item);
+                }
+            }
+        }
+    }
+
+    fn map(&mut self, mut span: Span) -> Result<Node, Stop> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut lines: HashMap<String, u32> = HashMap::new();
+        let mut weight = 1_usize;
+        loop {
+            let (event, at) = self.next()?;
+            if event == Event::MappingEnd {
+                span.end = at.end.max(span.end);
+                return Ok(Node { span, kind: Kind::Map(entries), weight });
+            }
+            let key = self.node(event, at)?;
+            let is_plain = match &key.kind {
+                Kind::Scalar(Scalar { text, .. }) => looks_like_key(text) && has_colon(self.text, key.span),
+                _ => false,
+            };
+            let step = if is_plain { format!(".{}", key.text()) } else { String::new() };
+            let (event, at) = self.next()?;
+            let value = self.within(&step, event, at)?;
+            weight = weight.saturating_add(value.weight).saturating_add(key.weight);
+            let entry =
+                Entry { key: key.text().into(), key_span: key.span, is_plain, value: placed_by_key(value, key.span) };
+            if !matches!(key.kind, Kind::Scalar(_)) {
+                let message = format!("{} stands where a key must be; write `key: value`", key.kind.name());
+                self.refuse(&entry, message);
+            } else if let Some(first) = lines.get(&entry.key) {
+                let message = format!("this key is already on line {first}; write it once");
+                self.refuse(&entry, message);
+            } else {
+                lines.insert(entry.key.clone(), key.span.line);
+                entries.push(entry);
+            }
+        }
+    }
+
+    /// An entry that no one will read, and so no one would look for secrets in.
+    fn refuse(&mut self, entry: &Entry, message: String) {
+        if entry.value.span != entry.key_span {
+            self.problems.hide(entry.value.span);
+        }
+        let length = self.path.len();
+        if entry.is_plain {
+            let dot = if length == 0 { "" } else { "." };
+            self.path.push_str(dot);
+            self.path.push_str(&entry.key);
+        } else {
+            self.problems.hide(entry.key_span);
+        }
+        self.error(entry.key_span, message);
+        self.path.truncate(length);
+    }
+
+    fn alias(&mut self, id: usize, span: Span) -> Result<Arc<Node>, Stop> {
+        let Some(node) = self.anchors.get(&id) else {
+            let message = "this alias stands inside its own anchor; write the value out";
+            return Err(Stop { span, message: message.into() });
+        };
+        self.expansion = self.expansion.saturating_add(node.weight);
+        if self.expansion > LARGEST_EXPANSION {
+            let message = format!(
+                "the aliases up to here stand for more than {LARGEST_EXPANSION} values; write the values out, or \
+                 use `defaults`"
+            );
+            return Err(Stop { span, message });
+        }
+        Ok(node.clone())
+    }
+
+    /// `!!str` is the one tag with a use here; the others of YAML itself say what is known anyway.
+    fn is_text_by_tag(&mut self, tag: Option<&Tag>, span: Span) -> bool {
+        let Some(tag) = tag else { return false };
+        if !tag.is_yaml_core_schema() {
+            self.error(span, format!("the tag {} means nothing here; take it away", quote(&tag.original())));
+        }
+        tag.is_yaml_core_schema_tag("str")
+    }
+
+    fn bad_yaml(&self, error: &ScanError) -> Stop {
+        let mut span = place(error.marker(), error.marker());
+        let message = match (error.kind(), self.open.last()) {
+            (kind, _) if is_about_tabs(kind) => {
+                span.column = first_tab(self.text, span);
+                "a tab stands where YAML allows only spaces; indent with spaces".into()
+            }
+            (ErrorKind::UnclosedQuotedScalar, _) => "a quoted text does not end; write the closing quote".into(),
+            (_, Some((bracket, begin))) if span.line > begin.line => {
+                let closing = if *bracket == '[' { ']' } else { '}' };
+                format!(
+                    "bad YAML: the `{bracket}` on line {} is still open here; write the missing `{closing}`, or correct \
+                     this line",
+                    begin.line
+                )
+            }
+            (kind, _) => bad_yaml(kind),
+        };
+        Stop { span, message }
+    }
+}
+
+fn is_about_tabs(kind: &ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::TabNotAllowed
+            | ErrorKind::TabInBlockIndentation
+            | ErrorKind::TabInIndentation
+            | ErrorKind::TabAtBlockScalarStart
+            | ErrorKind::TabInPlainScalar
+    )
+}
+
+/// The parser reports a tab when it is past it.
+fn first_tab(text: &str, span: Span) -> u32 {
+    let line = text.lines().nth((span.line as usize).saturating_sub(1)).unwrap_or_default();
+    line.chars().position(|char| char == '\t').map_or(span.column, |index| index as u32 + 1)
+}
+
+/// `key:` with nothing behind it: the place is the key's, for there is none of the value's own.
+fn placed_by_key(value: Arc<Node>, key: Span) -> Arc<Node> {
+    match &value.kind {
+        Kind::Scalar(Scalar { text, kind: ScalarKind::Null }) if value.span.start == value.span.end => {
+            let scalar = Scalar { text: text.clone(), kind: ScalarKind::Null };
+            Arc::new(Node { span: key, kind: Kind::Scalar(scalar), weight: 1 })
+        }
+        _ => value,
+    }
+}
+
+/// Whether a colon follows, so that this is a key and not, say, a secret in braces that lost its key.
+fn has_colon(text: &str, key: Span) -> bool {
+    text.get(key.end as usize..).is_some_and(|rest| rest.trim_start_matches([' ', '\t']).starts_with(':'))
+}
+
+/// Whether a message may show this key.
+pub(super) fn looks_like_key(key: &str) -> bool {
+    let fits = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '-' | '.' | '/' | '<' | '~');
+    key.len() <= 40 && key.chars().all(fits)
+}
+
+/// YAML 1.2's core schema: what a plain scalar is when nothing else says so.
+fn scalar_kind(text: &str, style: ScalarStyle) -> ScalarKind {
+    if style != ScalarStyle::Plain {
+        return ScalarKind::Text;
+    }
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => ScalarKind::Null,
+        "true" | "True" | "TRUE" => ScalarKind::Bool(true),
+        "false" | "False" | "FALSE" => ScalarKind::Bool(false),
+        ".nan" | ".NaN" | ".NAN" => ScalarKind::Number,
+        _ if is_number(text) => ScalarKind::Number,
+        _ => ScalarKind::Text,
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    let based = |prefix, radix| {
+        let digits = text.strip_prefix(prefix);
+        digits.is_some_and(|digits: &str| !digits.is_empty() && digits.chars().all(|char| char.is_digit(radix)))
+    };
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let infinite = matches!(unsigned, ".inf" | ".Inf" | ".INF");
+    let decimal = unsigned.starts_with(|char: char| char.is_ascii_digit() || char == '.')
+        && unsigned.chars().any(|char| char.is_ascii_digit())
+        && unsigned.parse::<f64>().is_ok();
+    based("0x", 16) || based("0o", 8) || infinite || decimal
+}
+
+fn place(start: &Marker, end: &Marker) -> Span {
+    let byte = |marker: &Marker| marker.byte_offset().unwrap_or(0) as u32;
+    Span { line: start.line() as u32, column: start.col() as u32 + 1, start: byte(start), end: byte(end) }
+}
+
+/// The parser's error in the words of someone who writes the file.
+fn bad_yaml(kind: &ErrorKind) -> String {
+    let text = match kind {
+        ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => {
+            "bad YAML: a `:` makes a key here, where none can be; indent the line as its neighbours, or put the text \
+             in quotes"
+        }
+        ErrorKind::SimpleKeyExpected | ErrorKind::ExpectedBlockMappingKey => {
+            "bad YAML: no `key: value` is read here; write the `:` and a space after the key, and indent the line as \
+             its neighbours"
+        }
+        ErrorKind::ExpectedFlowSequenceSeparator
+        | ErrorKind::UnexpectedEofFlowSequence
+        | ErrorKind::UnclosedFlowCollection { open: '[' } => {
+            "bad YAML: a list in brackets does not end; write the missing `,` or `]`"
+        }
+        ErrorKind::ExpectedFlowMappingSeparator
+        | ErrorKind::UnexpectedEofFlowMapping
+        | ErrorKind::UnclosedFlowCollection { open: '{' } => {
+            "bad YAML: a mapping in braces does not end; write the missing `,` or `}`"
+        }
+        ErrorKind::UnknownAnchor => "this alias has no anchor above it; write the value out, or an `&anchor` before",
+        ErrorKind::RecursionLimitExceeded => {
+            return format!("lists and mappings are nested more than {DEEPEST} deep; the config needs far fewer");
+        }
+        ErrorKind::UnexpectedCharacter { character: '@' | '`' | '%' } => {
+            "bad YAML: no text can begin with this character; put the text in quotes"
+        }
+        other => return format!("bad YAML: {other}; correct the syntax"),
+    };
+    text.into()
+}
+
+/// Bad YAML has no tree that tells which text is secret: then any line of a database that has a word for one may hold it.
+fn may_hold_secret(text: &str, span: Span) -> bool {
+    const WORDS: [&str; 7] = ["send", "headers", "env", "pass", "secret", "token", "authorization"];
+    let lines: Vec<&str> = text.lines().take(span.line as usize).collect();
+    let begin = lines.iter().rposition(|line| line.trim_start().starts_with("- ") && indent(line) <= 2);
+    let database = lines[begin.unwrap_or(0)..].join("\n").to_lowercase();
+    WORDS.iter().any(|word| database.contains(word))
+}
+
+fn indent(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+fn hide_line(text: &str, span: Span, problems: &mut Collector) {
+    let mut start = 0;
+    for (index, line) in text.split('\n').enumerate() {
+        if index + 1 == span.line as usize {
+            let from = (start + indent(line)) as u32;
+            problems.hide(Span { start: from, end: (start + line.len()) as u32, ..span });
+            return;
+        }
+        start += line.len() + 1;
+    }
+}

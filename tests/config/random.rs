@@ -1,0 +1,168 @@
+//! Random Specs that a config can say, for the round trip through `explain`.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use external_endpoints::config::{
+    Address, Check, CheckKind, Database, DatabaseId, ExecCheck, HttpCheck, Port, Protocol, Scheme, Spec, TcpCheck, Tls,
+    Value,
+};
+use external_endpoints::health::Thresholds;
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option::of;
+use proptest::prelude::*;
+
+pub fn specs() -> impl Strategy<Value = Spec> {
+    btree_map((label(), service()), database(), 1..4).prop_map(|databases| Spec {
+        databases: databases
+            .into_iter()
+            .map(|((namespace, service), database)| {
+                Arc::new(Database { id: DatabaseId { namespace, service }, ..database })
+            })
+            .collect(),
+    })
+}
+
+fn database() -> impl Strategy<Value = Database> {
+    let ips = btree_set(ip(), 1..5);
+    (ports(), ips, vec(of(label()), 5), checks(), any::<bool>()).prop_map(|(ports, ips, hostnames, checks, adopt)| {
+        let address = |(index, (ip, hostname)): (usize, (IpAddr, Option<String>))| {
+            let check = checks[index % checks.len()].clone();
+            Address { ip, hostname, check }
+        };
+        let addresses = ips.into_iter().zip(hostnames).enumerate().map(address).collect();
+        let id = DatabaseId { namespace: String::new(), service: String::new() };
+        Database { id, ports, addresses, adopt }
+    })
+}
+
+fn ports() -> impl Strategy<Value = Vec<Port>> {
+    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)];
+    let named = btree_map(label(), (1_u16.., protocol.clone()), 1..4).prop_map(|ports| {
+        ports.into_iter().map(|(name, (number, protocol))| Port { name: Some(name), number, protocol }).collect()
+    });
+    let unnamed = (1_u16.., protocol).prop_map(|(number, protocol)| vec![Port { name: None, number, protocol }]);
+    prop_oneof![named, unnamed]
+}
+
+/// The checks of a database's addresses: all of one kind, as the language demands.
+fn checks() -> impl Strategy<Value = Vec<Arc<Check>>> {
+    let several = |kind: BoxedStrategy<CheckKind>| vec(check(kind), 1..3);
+    prop_oneof![several(tcp().boxed()), several(http().boxed()), several(exec().boxed())]
+}
+
+fn check(kind: BoxedStrategy<CheckKind>) -> impl Strategy<Value = Arc<Check>> {
+    let threshold = || prop_oneof![1..10_u32, Just(u32::MAX)];
+    (kind, span(), span(), threshold(), threshold()).prop_map(|(kind, interval, timeout, healthy, unhealthy)| {
+        Arc::new(Check { kind, interval, timeout, thresholds: Thresholds { healthy, unhealthy } })
+    })
+}
+
+fn tcp() -> impl Strategy<Value = CheckKind> {
+    (1_u16.., of(tls()), of(value()), of(text()), any::<bool>()).prop_map(|(port, tls, send, expect, accept)| {
+        let accept = accept || tls.is_some() || send.is_some() || expect.is_some();
+        CheckKind::Tcp(TcpCheck { port, tls, send, expect, accept })
+    })
+}
+
+fn http() -> impl Strategy<Value = CheckKind> {
+    let scheme = prop_oneof![Just(Scheme::Http), Just(Scheme::Https)];
+    let method = prop_oneof![Just("GET".to_string()), "[A-Z]{1,8}"];
+    let request = (1_u16.., "/[a-z0-9/?=&%._~-]{0,20}", scheme, method, of("[a-z0-9.-]{1,20}(:80)?"));
+    let headers = btree_map("[A-Z][a-z]{0,3}(-[A-Z][a-z]{0,3})?x", value(), 0..3);
+    (request, headers, vec(statuses(), 1..3), of(text()), tls()).prop_map(
+        |((port, path, scheme, method, host), headers, expected_statuses, expected_body, tls)| {
+            CheckKind::Http(HttpCheck {
+                port,
+                path,
+                scheme,
+                method,
+                host,
+                headers: headers.into_iter().collect(),
+                expected_statuses,
+                expected_body,
+                tls: if scheme == Scheme::Https { tls } else { Tls::default() },
+            })
+        },
+    )
+}
+
+fn exec() -> impl Strategy<Value = CheckKind> {
+    let env = btree_map("X[A-Z0-9_]{0,8}", value(), 0..3);
+    (text(), vec(prop_oneof![text(), Just(String::new())], 0..4), env, of(path())).prop_map(
+        |(program, arguments, env, working_directory)| {
+            CheckKind::Exec(ExecCheck {
+                command: std::iter::once(program).chain(arguments).collect(),
+                env: env.into_iter().collect(),
+                working_directory,
+            })
+        },
+    )
+}
+
+fn tls() -> impl Strategy<Value = Tls> {
+    (of(path()), of((path(), path())), of("[a-z][a-z0-9]{0,8}\\.example"), any::<bool>()).prop_map(
+        |(ca_file, client, server_name, insecure_skip_verify)| {
+            let (cert_file, key_file) = client.unzip();
+            Tls { ca_file, cert_file, key_file, server_name, insecure_skip_verify }
+        },
+    )
+}
+
+/// Literals are left out: `explain` hides them.
+fn value() -> impl Strategy<Value = Value> {
+    prop_oneof![path().prop_map(Value::File), text().prop_map(|name| Value::FromEnv(name.replace('=', "_")))]
+}
+
+fn span() -> impl Strategy<Value = Duration> {
+    (10..86_400_000_u64).prop_map(Duration::from_millis)
+}
+
+fn statuses() -> impl Strategy<Value = RangeInclusive<u16>> {
+    (100..=599_u16, 100..=599_u16).prop_map(|(one, other)| one.min(other)..=one.max(other))
+}
+
+fn ip() -> impl Strategy<Value = IpAddr> {
+    let v4 = any::<[u8; 2]>().prop_map(|[third, last]| IpAddr::from([10, 20, third, last]));
+    let v6 = any::<u16>().prop_map(|last| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]));
+    prop_oneof![v4, v6]
+}
+
+fn label() -> impl Strategy<Value = String> {
+    // Words that YAML may take for something else belong to what must survive.
+    prop_oneof!["[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", Just("null".into()), Just("no".into()), "[0-9]{1,3}(e[0-9])?"]
+}
+
+fn service() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z]([a-z0-9-]{0,10}[a-z0-9])?", Just("true".into()), Just("y".into())]
+}
+
+fn path() -> impl Strategy<Value = PathBuf> {
+    text().prop_map(PathBuf::from)
+}
+
+fn text() -> impl Strategy<Value = String> {
+    const HARD: [&str; 17] = [
+        "~",
+        "- x",
+        "# x",
+        "a: b",
+        "{}",
+        "[]",
+        "1.5",
+        "0x1f",
+        "*a",
+        "&a",
+        "|",
+        "\r\n",
+        "+PONG\r\n",
+        " x ",
+        "\t",
+        "'",
+        "\"",
+    ];
+    prop_oneof![proptest::sample::select(&HARD[..]).prop_map(String::from), "[ -~]{1,30}", "[^\\x00]{1,10}"]
+}
