@@ -39,4 +39,5 @@ pub mod admin;
 pub mod log;
 
 pub mod run;
+
 pub mod cli;

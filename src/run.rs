@@ -34,7 +34,10 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
 
     let cluster = tokio::select! {
         cluster = connect(options.dry_run) => cluster?,
-        name = ends.next() => return Ok(info!(signal = name, "ending")),
+        name = ends.next() => {
+            info!(signal = name, "ending");
+            return Ok(());
+        }
     };
     let (monitor, mut checking) = monitor::start(&spec);
     let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor);
