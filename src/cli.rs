@@ -118,8 +118,8 @@ fn load(file: &Path, allowed: &Allowed) -> Result<Spec, ExitCode> {
     let terminal = std::io::stderr().is_terminal();
     match config::load(file, &allowed.options()) {
         Ok(loaded) => {
-            if !loaded.warnings.is_empty() {
-                eprint!("{}", loaded.warnings.render(terminal));
+            for line in loaded.warnings.to_string().lines() {
+                eprintln!("warning: {line}");
             }
             Ok(loaded.spec)
         }

@@ -1,4 +1,4 @@
-//! From a file to a [`Spec`], or to everything that is wrong with it.
+//! From a file to a checked config, or to everything that is wrong with it.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};

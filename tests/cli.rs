@@ -1,0 +1,166 @@
+//! The command line as a person meets it: what it prints, where, and with which exit status.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::process::Output;
+
+use assert_cmd::Command;
+use tempfile::NamedTempFile;
+
+fn program() -> Command {
+    let mut command = Command::cargo_bin("external-endpoints").expect("the program is built");
+    command.env_remove("KUBECONFIG");
+    command
+}
+
+fn file(text: &str) -> NamedTempFile {
+    let mut file = NamedTempFile::new().expect("a temporary file");
+    file.write_all(text.as_bytes()).expect("a file that can be written");
+    file
+}
+
+/// Exit status, standard output, standard error.
+fn outcome(output: Output) -> (Option<i32>, String, String) {
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    outcome(program().args(arguments).output().expect("the program runs"))
+}
+
+const GOOD: &str =
+    "databases: [{service: mysql, namespace: prod, port: 3306, addresses: [192.0.2.1], check: {tcp: {}}}]\n";
+const BAD: &str = "databases:\n- service: mysql\n  namespace: prod\n  port: 3306\n  addresses: [192.0.2.1]\n  check:\n    tcp: {}\n    interval: 5\n";
+
+#[test]
+fn a_bad_config_is_exit_status_78_and_a_message_with_file_line_column_and_field() {
+    let file = file(BAD);
+    let path = file.path().to_str().expect("UTF-8");
+    for arguments in [vec!["run", "--config", path], vec!["validate", path], vec!["probe", path]] {
+        let (status, stdout, stderr) = run(&arguments);
+        assert_eq!(status, Some(78), "{arguments:?}: {stderr}");
+        assert_eq!(stdout, "");
+        let expected = format!("{path}:8:15: databases[0].check.interval: a duration needs a unit; write `5s`");
+        assert!(stderr.starts_with(&expected), "{stderr}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_a_bad_config_too() {
+    let (status, _, stderr) = run(&["run", "--config", "/nowhere/config.yaml"]);
+    assert_eq!(status, Some(78));
+    assert!(stderr.contains("/nowhere/config.yaml"), "{stderr}");
+}
+
+#[test]
+fn validate_says_which_files_are_good_and_looks_at_all_of_them() {
+    let (good, bad) = (file(GOOD), file(BAD));
+    let (good, bad) = (good.path().to_str().expect("UTF-8"), bad.path().to_str().expect("UTF-8"));
+    assert_eq!(
+        run(&["validate", good]),
+        (Some(0), format!("{good}: good; databases: 1, addresses: 1\n"), String::new())
+    );
+    let (status, stdout, stderr) = run(&["validate", bad, good]);
+    assert_eq!(status, Some(78));
+    assert!(stdout.contains(good) && stderr.contains(bad), "{stdout}{stderr}");
+}
+
+#[test]
+fn a_warning_leaves_the_exit_status_at_0_and_says_that_it_is_one() {
+    let file = file(&GOOD.replace("tcp: {}", "tcp: {}, interval: 1s, timeout: 5s"));
+    let (status, stdout, stderr) = run(&["validate", file.path().to_str().expect("UTF-8")]);
+    assert_eq!(status, Some(0));
+    assert!(stdout.contains(": good; "), "{stdout}");
+    assert!(stderr.contains("warning: ") && stderr.contains("databases[0].check.timeout"), "{stderr}");
+}
+
+#[test]
+fn what_validate_explains_is_a_config_that_explains_itself() {
+    let given = file(GOOD);
+    let (status, explained, _) = run(&["validate", "--explain", given.path().to_str().expect("UTF-8")]);
+    assert_eq!(status, Some(0));
+    assert!(explained.contains("interval: 5s") && explained.contains("unhealthyThreshold: 3"), "{explained}");
+    let again = file(&explained);
+    let (status, again, _) = run(&["validate", "--explain", again.path().to_str().expect("UTF-8")]);
+    assert_eq!((status, again), (Some(0), explained));
+}
+
+#[test]
+fn an_address_outside_the_allowed_networks_is_a_bad_config() {
+    let file = file(GOOD);
+    let path = file.path().to_str().expect("UTF-8");
+    let (status, _, _) = run(&["validate", "--allow-cidr", "10.0.0.0/8", "--allow-cidr", "192.0.2.0/24", path]);
+    assert_eq!(status, Some(0));
+    let (status, _, stderr) = run(&["validate", "--allow-cidr", "10.0.0.0/8", path]);
+    assert_eq!(status, Some(78));
+    assert!(stderr.contains("192.0.2.1"), "{stderr}");
+}
+
+#[test]
+fn wrong_usage_is_exit_status_2() {
+    for arguments in [
+        vec![],
+        vec!["run"],
+        vec!["nonsense"],
+        vec!["validate"],
+        vec!["run", "--config", "x", "--listen", "nowhere"],
+        vec!["probe", "x", "--service", "no-slash"],
+        vec!["validate", "--allow-cidr", "10.0.0.0/99", "x"],
+    ] {
+        let (status, _, stderr) = run(&arguments);
+        assert_eq!(status, Some(2), "{arguments:?}: {stderr}");
+        assert!(!stderr.is_empty());
+    }
+}
+
+#[test]
+fn the_schema_is_the_one_that_is_committed() {
+    let (status, stdout, _) = run(&["schema"]);
+    assert_eq!(status, Some(0));
+    let committed = include_str!("../config/schema.json");
+    assert_eq!(stdout, committed, "run `cargo run -- schema > config/schema.json`");
+}
+
+/// An exec check does not mind which address it is given, so nothing is connected to.
+fn exec(service: &str, command: &str) -> String {
+    format!(
+        "- {{service: {service}, namespace: prod, port: 1, addresses: [192.0.2.1], check: {{exec: {{command: {command}}}}}}}\n"
+    )
+}
+
+#[test]
+fn probe_shows_a_table_and_fails_if_anything_does() {
+    let config = file(&format!(
+        "databases:\n{}{}{}",
+        exec("good", "[/bin/true]"),
+        exec("bad", "[/bin/sh, -c, 'echo out of order; exit 3']"),
+        exec("lost", "[/nowhere/command]")
+    ));
+    let path = config.path().to_str().expect("UTF-8");
+    let (status, stdout, stderr) = run(&["probe", path]);
+    assert_eq!((status, stderr.as_str()), (Some(1), ""));
+    let rows: Vec<Vec<&str>> = stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["NAMESPACE", "SERVICE", "ADDRESS", "VERDICT", "TIME", "REASON"]);
+    assert_eq!(rows[1][..4], ["prod", "good", "192.0.2.1", "pass"]);
+    assert_eq!(rows[2][..4], ["prod", "bad", "192.0.2.1", "fail"]);
+    assert!(stdout.contains("exec: exit status 3: \"out of order\""), "{stdout}");
+    assert_eq!(rows[3][..4], ["prod", "lost", "192.0.2.1", "inconclusive"]);
+
+    let (status, stdout, _) = run(&["probe", path, "--service", "prod/good"]);
+    assert_eq!((status, stdout.lines().count()), (Some(0), 2), "{stdout}");
+    let (status, _, stderr) = run(&["probe", path, "--service", "prod/none"]);
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains("has no database prod/none"), "{stderr}");
+}
+
+#[test]
+fn an_address_that_is_taken_says_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let file = file(GOOD);
+    let path = file.path().to_str().expect("UTF-8");
+    let (status, _, stderr) = run(&["run", "--dry-run", "--config", path, "--listen", &address]);
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains(&format!("can't listen on {address}; choose another address with --listen")), "{stderr}");
+}
