@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use comfy_table::Table;
-use futures::future::join_all;
+use futures::StreamExt;
 use ipnet::IpNet;
 
 use crate::config::{self, DatabaseId, Spec};
@@ -194,7 +194,10 @@ impl Probe {
     }
 }
 
-/// Tries every target once, all at the same time, and shows a table.
+/// Targets that `probe` tries at the same time: many, but fewer than the descriptors that a shell allows.
+const AT_ONCE: usize = 256;
+
+/// Tries every target once, and shows a table.
 async fn probe_once(spec: &Spec) -> ExitCode {
     let tries = spec.databases.iter().flat_map(|database| {
         database.addresses.iter().map(async |address| {
@@ -210,7 +213,7 @@ async fn probe_once(spec: &Spec) -> ExitCode {
             (&database.id, address.ip, verdict, clock::now().saturating_duration_since(started))
         })
     });
-    let tried = join_all(tries).await;
+    let tried: Vec<_> = futures::stream::iter(tries).buffered(AT_ONCE).collect().await;
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(["NAMESPACE", "SERVICE", "ADDRESS", "VERDICT", "TIME", "REASON"]);

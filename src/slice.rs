@@ -41,7 +41,7 @@ pub fn blank(namespace: &str, name: &str) -> Endpoints {
 pub fn is_blank(endpoints: &Endpoints) -> bool {
     managed_by(endpoints).is_none()
         && endpoints.metadata.managed_fields.as_deref().unwrap_or_default().is_empty()
-        && endpoints.subsets.as_deref().unwrap_or_default().is_empty()
+        && subsets_of(endpoints).is_empty()
 }
 
 fn subsets(members: &Members, ports: &[EndpointPort]) -> Vec<EndpointSubset> {
@@ -61,8 +61,8 @@ fn subsets(members: &Members, ports: &[EndpointPort]) -> Vec<EndpointSubset> {
 
 /// The ready addresses of Endpoints. One that is no IP is left out.
 pub fn members(endpoints: &Endpoints) -> Members {
-    let subsets = endpoints.subsets.iter().flatten();
-    subsets
+    subsets_of(endpoints)
+        .iter()
         .flat_map(|subset| subset.addresses.iter().flatten())
         .filter_map(|address| {
             let ip: IpAddr = address.ip.parse().ok()?;
@@ -74,8 +74,17 @@ pub fn members(endpoints: &Endpoints) -> Members {
 /// Whether Endpoints already hold exactly these members on these ports under our label, so that a write would change
 /// nothing.
 pub fn holds(endpoints: &Endpoints, wanted: &Members, ports: &[EndpointPort]) -> bool {
-    managed_by(endpoints) == Some(OURS)
-        && endpoints.subsets.as_deref().unwrap_or_default() == subsets(wanted, ports).as_slice()
+    managed_by(endpoints) == Some(OURS) && subsets_of(endpoints) == subsets(wanted, ports).as_slice()
+}
+
+/// Whether two Endpoints say the same of all that we write.
+pub fn agree(one: &Endpoints, other: &Endpoints) -> bool {
+    managed_by(one) == managed_by(other) && subsets_of(one) == subsets_of(other)
+}
+
+/// The API returns no list where it was given an empty one.
+fn subsets_of(endpoints: &Endpoints) -> &[EndpointSubset] {
+    endpoints.subsets.as_deref().unwrap_or_default()
 }
 
 /// The value of the label that says whose Endpoints these are.

@@ -1,7 +1,7 @@
 //! One database's publisher: looks at the cluster and the plan, takes one step, waits for a change.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Endpoints;
 use kube::{Api, ResourceExt};
@@ -21,8 +21,8 @@ use crate::monitor;
 use crate::plan::{Members, Plan};
 use crate::slice;
 
-/// The least time between two writes of one database, so that a quarrel with someone who undoes them stays harmless.
-const BETWEEN_WRITES: Duration = Duration::from_millis(100);
+/// After this long without a write, the pauses between writes start short again.
+const QUIET: Duration = Duration::from_secs(10);
 
 pub struct Publisher {
     pub database: Arc<Database>,
@@ -42,7 +42,21 @@ struct Memory {
     written: Option<String>,
     /// Whether the monitor knows what the cluster held at first sight.
     told: bool,
+    /// Pauses between tries of what does not succeed.
     backoff: Backoff,
+    /// Pauses between writes that do, so that a quarrel with someone who undoes them stays harmless.
+    pace: Backoff,
+    last_write: Option<Instant>,
+}
+
+impl Memory {
+    /// How long to leave the Endpoints alone after a write.
+    fn paced(&mut self, now: Instant) -> Duration {
+        if self.last_write.replace(now).is_none_or(|last| now.saturating_duration_since(last) > QUIET) {
+            self.pace.reset();
+        }
+        self.pace.next()
+    }
 }
 
 /// What to wait for after a step, besides a change of the cluster or the plan.
@@ -163,15 +177,23 @@ impl Publisher {
         match self.timed(write::write(&api, endpoints)).await {
             Ok(now) => {
                 memory.written = now.uid();
-                memory.backoff.reset();
                 let members = slice::members(&now);
-                let published = Condition::new(Kind::Published, members.to_string());
-                self.report(Some(members), fault.cloned().unwrap_or(published));
+                let written = slice::agree(&now, endpoints);
+                let condition = if written {
+                    Condition::new(Kind::Published, members.to_string())
+                } else {
+                    Condition::new(Kind::Rejected, format!("the API stored {members}, which is not what was written"))
+                };
+                self.report(Some(members), fault.cloned().unwrap_or(condition));
                 if fault.is_some() {
                     self.answers.notify_waiters();
                 }
                 learn(observed, Some(now));
-                Next::Pause(BETWEEN_WRITES)
+                if !written {
+                    return Next::Pause(memory.backoff.next());
+                }
+                memory.backoff.reset();
+                Next::Pause(memory.paced(clock::now()))
             }
             Err(failure) => self.failed(&api, endpoints, held, failure, observed, memory).await,
         }

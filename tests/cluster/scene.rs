@@ -114,13 +114,14 @@ pub fn database(status: &Value) -> Value {
     status["databases"][0].clone()
 }
 
-/// Waits until every target of the first database has had this many passes or failures in a row.
-pub async fn checked(daemon: &Daemon, times: u64) {
-    eventually(SOON, "every target is checked", async || {
-        let database = database(&daemon.status().await);
-        let targets = database["targets"].as_array().cloned().unwrap_or_default();
-        let enough = |target: &Value| target["passes"].as_u64().max(target["failures"].as_u64()) >= Some(times);
-        if !targets.is_empty() && targets.iter().all(enough) { Ok(()) } else { Err(database.to_string()) }
+/// Waits until each target has been tried this many times more, on average: time enough for what must not happen.
+pub async fn checked(daemon: &Daemon, times: u32) {
+    let tried = async || daemon.metric("external_endpoints_checks_total", &[]).await.unwrap_or_default();
+    let targets = daemon.metric("external_endpoints_configured_addresses", &[]).await.expect("addresses");
+    let enough = tried().await + targets * f64::from(times);
+    eventually(SOON, "every target is tried", async || {
+        let tried = tried().await;
+        if tried >= enough { Ok(()) } else { Err(format!("{tried} of {enough}")) }
     })
     .await;
 }
@@ -169,6 +170,15 @@ impl History {
     pub fn changes(&self) -> Vec<Change> {
         assert!(!self.task.is_finished(), "the watch has ended");
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until these, and no others, are the steps: the watch may be a little late.
+    pub async fn is(&self, expected: &[Option<Vec<String>>]) {
+        eventually(SOON, &format!("the steps are {expected:?}"), async || {
+            let steps = self.steps();
+            if steps == expected { Ok(()) } else { Err(format!("{steps:?}")) }
+        })
+        .await;
     }
 
     /// What the Endpoints held after each change.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::Request;
@@ -38,11 +38,12 @@ pub struct ControlPlane {
     pub api_url: String,
     api_port: u16,
     etcd_url: String,
-    proxy_health: Option<String>,
     folder: PathBuf,
     authority: Authority,
     client: kube::Client,
     api: Mutex<Option<Process>>,
+    /// Ends by itself when it loses the API server while it starts; the API server's next start brings it back.
+    controllers: Mutex<Option<Process>>,
     others: Mutex<Vec<Process>>,
 }
 
@@ -73,16 +74,15 @@ impl ControlPlane {
             api_url,
             api_port,
             etcd_url,
-            proxy_health: options.proxy.then(|| format!("127.0.0.1:{}", addresses::port())),
             folder,
             authority,
             api: Mutex::new(None),
+            controllers: Mutex::new(None),
             others: Mutex::new(vec![etcd]),
         };
         plane.start_api().await;
-        plane.start_controllers();
-        if let Some(health) = &plane.proxy_health {
-            plane.start_proxy(health).await;
+        if options.proxy {
+            plane.start_proxy().await;
         }
         plane
     }
@@ -148,38 +148,37 @@ impl ControlPlane {
 
     /// Ends the API server at once; what it stored stays.
     pub async fn kill_api(&self) {
-        let api = self.lock_api().take().expect("the API server runs");
+        let api = lock(&self.api).take().expect("the API server runs");
         blocking(move || drop(api)).await;
     }
 
     /// Starts the API server on the same port and storage, and waits until it is ready.
     pub async fn start_api(&self) {
         let process = self.spawn_api();
-        let before = self.lock_api().replace(process);
+        let before = lock(&self.api).replace(process);
         assert!(before.is_none(), "the API server runs already");
         self.wait_ready("kube-apiserver", async || self.api_healthy().await).await;
+        let mut controllers = lock(&self.controllers);
+        if controllers.as_mut().is_none_or(|process| process.exited().is_some()) {
+            *controllers = Some(self.spawn_controllers());
+        }
     }
 
     /// Stops the API server without closing anything: connections stay open and nothing answers.
     pub fn pause_api(&self) {
-        let api = self.lock_api();
+        let api = lock(&self.api);
         api.as_ref().expect("the API server runs").pause();
     }
 
     pub fn resume_api(&self) {
-        let api = self.lock_api();
+        let api = lock(&self.api);
         api.as_ref().expect("the API server runs").signal(Signal::SIGCONT);
     }
 
     /// The process numbers of everything that runs.
     pub fn pids(&self) -> Vec<u32> {
-        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        let api = self.lock_api();
-        others.iter().chain(api.iter()).map(Process::pid).collect()
-    }
-
-    fn lock_api(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
-        self.api.lock().unwrap_or_else(PoisonError::into_inner)
+        let (api, controllers, others) = (lock(&self.api), lock(&self.controllers), lock(&self.others));
+        others.iter().chain(controllers.iter()).chain(api.iter()).map(Process::pid).collect()
     }
 
     fn spawn_api(&self) -> Process {
@@ -206,7 +205,7 @@ impl ControlPlane {
         Process::start("kube-apiserver", command, &self.log("kube-apiserver"))
     }
 
-    fn start_controllers(&self) {
+    fn spawn_controllers(&self) -> Process {
         let mut command = Command::new(binaries::kubernetes("kube-controller-manager"));
         command
             .arg("--kubeconfig")
@@ -222,11 +221,12 @@ impl ControlPlane {
             ])
             .arg(format!("--service-account-private-key-file={}", self.folder.join("accounts.key").display()));
         let name = "kube-controller-manager";
-        self.keep(Process::start(name, command, &self.log(name)));
+        Process::start(name, command, &self.log(name))
     }
 
-    async fn start_proxy(&self, health: &str) {
+    async fn start_proxy(&self) {
         self.create_node().await;
+        let health = format!("127.0.0.1:{}", addresses::port());
         let mut command = Command::new(binaries::kubernetes("kube-proxy"));
         command
             .arg("--kubeconfig")
@@ -241,8 +241,8 @@ impl ControlPlane {
             ])
             .arg(format!("--healthz-bind-address={health}"))
             .arg(format!("--metrics-bind-address=127.0.0.1:{}", addresses::port()));
-        self.keep(Process::start("kube-proxy", command, &self.log("kube-proxy")));
-        self.wait_ready("kube-proxy", async || match http::get(health, "/healthz").await {
+        lock(&self.others).push(Process::start("kube-proxy", command, &self.log("kube-proxy")));
+        self.wait_ready("kube-proxy", async || match http::get(&health, "/healthz").await {
             Ok((200, _)) => Ok(()),
             Ok((status, body)) => Err(format!("{status} {body}")),
             Err(error) => Err(error.to_string()),
@@ -264,11 +264,6 @@ impl ControlPlane {
             .patch_status("node1", &PatchParams::default(), &Patch::Merge(&addresses))
             .await
             .expect("the Node's addresses");
-    }
-
-    fn keep(&self, process: Process) {
-        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        others.push(process);
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -299,8 +294,7 @@ impl ControlPlane {
     }
 
     fn first_ended(&self) -> Option<String> {
-        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut api = self.lock_api();
+        let (mut api, mut others) = (lock(&self.api), lock(&self.others));
         others.iter_mut().chain(api.iter_mut()).find_map(|process| {
             let status = process.exited()?;
             Some(format!("{} ended with {status}", process.name))
@@ -308,10 +302,9 @@ impl ControlPlane {
     }
 
     fn log_tails(&self) -> String {
-        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        let api = self.lock_api();
-        let tails: Vec<_> = others.iter().chain(api.iter()).map(Process::log_tail).collect();
-        tails.join("\n")
+        let (api, controllers, others) = (lock(&self.api), lock(&self.controllers), lock(&self.others));
+        let all = others.iter().chain(controllers.iter()).chain(api.iter());
+        all.map(Process::log_tail).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -320,11 +313,16 @@ impl Drop for ControlPlane {
         if std::thread::panicking() {
             eprintln!("{}", self.log_tails());
         }
-        *self.lock_api() = None;
-        self.others.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.api).take();
+        lock(&self.controllers).take();
+        lock(&self.others).clear();
         // Its storage is memory.
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+fn lock<T>(processes: &Mutex<T>) -> MutexGuard<'_, T> {
+    processes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn write_credentials(folder: &Path, authority: &Authority) {
