@@ -7,6 +7,8 @@ mod support;
 
 mod cluster {
     pub mod bottle;
+    pub mod deploy;
+    pub mod examples;
     pub mod faults;
     pub mod hostile;
     pub mod ownership;
@@ -29,11 +31,14 @@ fn main() -> ExitCode {
     }
     let mut arguments = Arguments::from_args();
     let trials: Vec<Trial> = [
-        cluster::bottle::trials(),
-        cluster::faults::trials(),
-        cluster::hostile::trials(),
-        cluster::ownership::trials(),
+        // The longest first, so that the others run beside them.
+        cluster::examples::trials(),
         cluster::publish::trials(),
+        cluster::hostile::trials(),
+        cluster::faults::trials(),
+        cluster::deploy::trials(),
+        cluster::bottle::trials(),
+        cluster::ownership::trials(),
         cluster::running::trials(),
         cluster::traffic::trials(),
     ]

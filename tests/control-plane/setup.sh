@@ -26,8 +26,10 @@ need iproute2 ip
 need mariadb-server mariadbd
 need mount mount
 need nftables nft
+need patroni patroni
 need postgresql '/usr/lib/postgresql/*/bin/postgres'
 need prometheus promtool
+need python3-etcd /usr/lib/python3/dist-packages/etcd/__init__.py
 need redis-server redis-server
 need util-linux unshare
 

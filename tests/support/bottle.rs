@@ -53,10 +53,11 @@ pub fn scratch() -> PathBuf {
     scratch_mount_point()
 }
 
-/// A command that runs as an ordinary user of the bottle, for programs that refuse to run as root.
+/// A command that runs as an ordinary user of the bottle, for programs that refuse to run as root. The user is `nobody`, who
+/// has a name on every machine: some programs look for it.
 pub fn as_ordinary_user(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-user=1000", "--map-group=1000", "--"]).arg(program.as_ref());
+    command.args(["--user", "--map-user=65534", "--map-group=65534", "--"]).arg(program.as_ref());
     command
 }
 

@@ -30,7 +30,17 @@ pub struct Daemon {
 impl Daemon {
     /// Starts the daemon and waits until its admin port listens.
     pub async fn start(config: &str, kubeconfig: &Path, extra: &[&str]) -> Daemon {
-        let mut daemon = Daemon::spawn(config, Some(kubeconfig), extra);
+        Daemon::spawn(config, Some(kubeconfig), extra).listening().await
+    }
+
+    /// As [`Daemon::start`], by a command that the daemon's arguments are added to: one that prepares what it runs in.
+    pub async fn start_by(command: Command, config: &str, extra: &[&str]) -> Daemon {
+        Daemon::spawn_by(command, config, extra).listening().await
+    }
+
+    /// Waits until its admin port listens.
+    async fn listening(mut self) -> Daemon {
+        let daemon = &mut self;
         let address = eventually(Duration::from_secs(30), "the daemon's admin port listens", async || {
             if let Some(status) = daemon.exited() {
                 return Some(Err(status));
@@ -42,22 +52,25 @@ impl Daemon {
             Ok(address) => daemon.admin = Some(address),
             Err(status) => panic!("the daemon ended at its start: {status}"),
         }
-        daemon
+        self
     }
 
     /// Starts the daemon, for one that may refuse to run. Without a kubeconfig it finds no cluster.
     pub fn spawn(config: &str, kubeconfig: Option<&Path>, extra: &[&str]) -> Daemon {
-        let folder = folder("daemon");
-        let path = folder.join("config.yaml");
-        fs::write(&path, config).expect("a file in the bottle");
         let mut command = Command::new(PROGRAM);
+        command.env("KUBECONFIG", kubeconfig.unwrap_or(Path::new("/nowhere/kubeconfig")));
+        Daemon::spawn_by(command, config, extra)
+    }
+
+    fn spawn_by(mut command: Command, config: &str, extra: &[&str]) -> Daemon {
+        let path = folder("daemon").join("config.yaml");
+        fs::write(&path, config).expect("a file in the bottle");
         command
             .arg("run")
             .arg("--config")
             .arg(&path)
             .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(extra)
-            .env("KUBECONFIG", kubeconfig.unwrap_or(&folder.join("none")))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

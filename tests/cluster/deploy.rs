@@ -1,0 +1,471 @@
+//! deploy/ as a stranger applies it: it is admitted, it does the main job with the rights that it ships, and it may do nothing else.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authorization::v1::{SelfSubjectAccessReview, SelfSubjectRulesReview};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Pod, Secret, Service};
+use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::cluster::scene::{CHECK, Scene, config, database};
+use crate::support::{Daemon, Database, Namespace, daemon, eventually, folder, shared, trial::trials};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        as_shipped_it_does_the_main_job,
+        the_pod_is_admitted_where_restricted_is_enforced,
+        the_pod_finds_what_it_is_told_of,
+        nothing_else_is_allowed,
+        nothing_else_is_done,
+        the_role_is_what_forbidden_asks_for,
+        a_pod_finds_its_cluster_and_its_namespace,
+    ]
+}
+
+/// Three failures at the default interval, on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
+
+/// What the shipped files call things.
+const HOME: &str = "external-endpoints";
+const WATCHED: &str = "external-endpoints-example";
+const ACCOUNT: &str = "external-endpoints";
+const SERVICE: &str = "mysql";
+
+fn namespace(name: &str) -> Namespace {
+    Namespace { name: name.to_owned(), client: shared().client() }
+}
+
+async fn apply() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let output = shared().kubectl(&["apply", "-k", &folder.to_string_lossy()]).await;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("Warning"), "{output:?}");
+    said
+}
+
+/// Applies deploy/, once for all trials, and returns the token of its ServiceAccount.
+async fn applied() -> &'static str {
+    static TOKEN: OnceCell<String> = OnceCell::const_new();
+    let token = TOKEN.get_or_init(async || {
+        apply().await;
+        let again = apply().await;
+        assert!(again.lines().all(|line| line.ends_with(" unchanged")), "a second time changes nothing: {again}");
+        namespace(HOME).token(ACCOUNT).await
+    });
+    token.await
+}
+
+async fn deployment() -> Deployment {
+    namespace(HOME).api().get(HOME).await.expect("the Deployment")
+}
+
+/// The ConfigMap that the Deployment mounts.
+async fn config_map() -> ConfigMap {
+    let spec = deployment().await.spec.and_then(|spec| spec.template.spec).expect("a Pod's spec");
+    let names: Vec<String> =
+        spec.volumes.iter().flatten().filter_map(|v| Some(v.config_map.as_ref()?.name.clone())).collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    namespace(HOME).api().get(&names[0]).await.expect("the ConfigMap that the Deployment names")
+}
+
+async fn shipped_config() -> String {
+    config_map().await.data.and_then(|mut data| data.remove("config.yaml")).expect("a config.yaml")
+}
+
+async fn published(namespace: &Namespace, wanted: &[IpAddr]) {
+    let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+    eventually(SOON, &format!("the Endpoints have {wanted:?}"), async || {
+        let there = namespace.endpoint_ips(SERVICE).await;
+        if there == wanted { Ok(()) } else { Err(format!("{there:?}")) }
+    })
+    .await;
+}
+
+async fn as_shipped_it_does_the_main_job() {
+    let token = applied().await;
+    let yaml = shipped_config().await;
+    let parsed: Value = serde_saphyr::from_str(&yaml).expect("YAML");
+    let shipped = &parsed["databases"][0];
+    assert_eq!((&shipped["namespace"], &shipped["service"]), (&json!(WATCHED), &json!(SERVICE)));
+    // The shipped addresses are kept for documentation: local here, nobody's elsewhere.
+    let ips: Vec<IpAddr> = serde_json::from_value(shipped["addresses"].clone()).expect("IPs");
+    assert!(ips.iter().all(|ip| ip.to_string().starts_with("203.0.113.")), "{ips:?}");
+    let mut databases = Vec::new();
+    for ip in &ips {
+        databases.push(Database::start(*ip, 3306).await);
+    }
+    let watched = namespace(WATCHED);
+    let daemon = Daemon::start(&yaml, &shared().kubeconfig_for_token(token), &[]).await;
+    published(&watched, &ips).await;
+    databases[0].stop().await;
+    published(&watched, &ips[1..]).await;
+    databases[0].start_again().await;
+    published(&watched, &ips).await;
+    assert_eq!(database(&daemon.status().await)["condition"], "Published");
+    the_readme_has(&daemon.metrics().await);
+}
+
+/// By now there is a series of every metric.
+fn the_readme_has(metrics: &str) {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md");
+    let names = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE external_endpoints_")?.split(' ').next());
+    let names: BTreeSet<&str> = names.collect();
+    assert!(names.len() > 10, "{names:?}");
+    let missing: Vec<_> = names.iter().filter(|name| !readme.contains(&format!("| `{name}` |"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+async fn the_pod_is_admitted_where_restricted_is_enforced() {
+    applied().await;
+    let home = namespace(HOME);
+    let pods: Api<Pod> = home.api();
+    let of_daemon = ListParams::default().labels("app.kubernetes.io/name=external-endpoints");
+    let pod = eventually(SOON, "the Deployment's Pod is created", async || {
+        pods.list(&of_daemon).await.map(|list| list.items.into_iter().next()).ok().flatten()
+    })
+    .await;
+    let spec = pod.spec.expect("a Pod's spec");
+    assert_eq!(spec.service_account_name.as_deref(), Some(ACCOUNT));
+    assert!(
+        spec.volumes.iter().flatten().any(|volume| volume.name.starts_with("kube-api-access-")),
+        "it has the ServiceAccount's token"
+    );
+    // The very same Pod with one thing looser is refused, so it is the manifest that makes it pass.
+    let template = serde_json::to_value(deployment().await.spec.expect("a spec").template.spec).expect("JSON");
+    refused(&pods, &template, "").await.expect("the template as it is");
+    for (path, value) in [
+        ("/securityContext/runAsNonRoot", json!(false)),
+        ("/securityContext/seccompProfile", json!({"type": "Unconfined"})),
+        ("/containers/0/securityContext/allowPrivilegeEscalation", json!(true)),
+        ("/containers/0/securityContext/capabilities", json!({"add": ["NET_ADMIN"]})),
+        ("/containers/0/securityContext/capabilities/drop", json!([])),
+        ("/volumes/0", json!({"name": "config", "hostPath": {"path": "/etc"}})),
+    ] {
+        let mut looser = template.clone();
+        *looser.pointer_mut(path).unwrap_or_else(|| panic!("the template has no {path}")) = value;
+        let error = refused(&pods, &looser, path).await.expect_err(path);
+        assert!(error.contains("violates PodSecurity \"restricted"), "{path}: {error}");
+    }
+}
+
+/// Creates a Pod of this spec in a dry run; the error is the API's.
+async fn refused(pods: &Api<Pod>, spec: &Value, what: &str) -> Result<Pod, String> {
+    let pod = json!({"metadata": {"name": "trial"}, "spec": spec});
+    let pod: Pod = serde_json::from_value(pod).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    pods.create(&dry_run, &pod).await.map_err(|error| error.to_string())
+}
+
+/// Paths and ports in the manifest are the daemon's own.
+async fn the_pod_finds_what_it_is_told_of() {
+    let token = applied().await;
+    let template = serde_json::to_value(deployment().await.spec.expect("a spec").template).expect("JSON");
+    let container = &template["spec"]["containers"][0];
+    let mount = container["volumeMounts"][0]["mountPath"].as_str().expect("a mount");
+    let keys = config_map().await.data.expect("data").into_keys().collect::<Vec<_>>();
+    assert_eq!(keys, ["config.yaml"]);
+    let arguments: Vec<&str> = container["args"].as_array().expect("args").iter().filter_map(Value::as_str).collect();
+    // The log format is what every daemon of the tests is given too.
+    assert_eq!(arguments, ["run", &format!("--config={mount}/config.yaml"), "--log-format=json"]);
+
+    let help = Command::new(daemon::PROGRAM).args(["run", "--help"]).output().expect("the daemon's program");
+    let port = container["ports"][0]["containerPort"].as_u64().expect("a port");
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    assert!(help.contains(&format!("[default: 0.0.0.0:{port}]")), "{help}");
+    assert_eq!(template["metadata"]["annotations"]["prometheus.io/port"], port.to_string());
+
+    // Dry, because another trial has the one that writes.
+    let kubeconfig = shared().kubeconfig_for_token(token);
+    let mut daemon = Daemon::start(&shipped_config().await, &kubeconfig, &["--dry-run"]).await;
+    let metrics = template["metadata"]["annotations"]["prometheus.io/path"].as_str().expect("a path");
+    let probe = |name: &str| container[name]["httpGet"]["path"].as_str().expect("a path").to_owned();
+    for path in [probe("livenessProbe"), probe("readinessProbe"), metrics.to_owned()] {
+        eventually(SOON, &format!("{path} answers 200"), async || daemon.get(&path).await.0 == 200).await;
+    }
+    let (status, took) = daemon.terminate().await;
+    let grace = template["spec"]["terminationGracePeriodSeconds"].as_u64().expect("a period");
+    assert!(status.success() && took < Duration::from_secs(grace), "{status} after {took:?}");
+}
+
+const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+
+/// Group and resource, subresources among them.
+const RESOURCES: [(&str, &str); 22] = [
+    ("", "endpoints"),
+    ("", "services"),
+    ("", "services/status"),
+    ("", "secrets"),
+    ("", "configmaps"),
+    ("", "pods"),
+    ("", "pods/exec"),
+    ("", "nodes"),
+    ("", "namespaces"),
+    ("", "events"),
+    ("", "serviceaccounts"),
+    ("", "serviceaccounts/token"),
+    ("discovery.k8s.io", "endpointslices"),
+    ("discovery.k8s.io", "endpointslices/restricted"),
+    ("events.k8s.io", "events"),
+    ("coordination.k8s.io", "leases"),
+    ("apps", "deployments"),
+    ("networking.k8s.io", "ingresses"),
+    ("rbac.authorization.k8s.io", "roles"),
+    ("rbac.authorization.k8s.io", "rolebindings"),
+    ("rbac.authorization.k8s.io", "clusterroles"),
+    ("*", "*"),
+];
+
+/// The whole of what it may do.
+fn may(verb: &str, resource: (&str, &str), namespace: &str, name: &str) -> bool {
+    namespace == WATCHED
+        && match resource {
+            ("", "services") => ["get", "list", "watch"].contains(&verb),
+            ("", "endpoints") => {
+                ["get", "list", "watch"].contains(&verb) || name == SERVICE && ["create", "patch"].contains(&verb)
+            }
+            _ => false,
+        }
+}
+
+async fn nothing_else_is_allowed() {
+    let client = shared().client_with_token(applied().await).await;
+    let mut questions = Vec::new();
+    for verb in VERBS {
+        for resource in RESOURCES {
+            // An empty namespace asks for all of them at once.
+            for namespace in [WATCHED, HOME, "default", "kube-system", ""] {
+                let named = ["endpoints", "services"].contains(&resource.1);
+                for name in if named { &["", SERVICE, "other"][..] } else { &[""] } {
+                    questions.push((verb, resource, namespace, *name));
+                }
+            }
+        }
+    }
+    let asked = questions.len();
+    let wrong: Vec<String> = futures::stream::iter(questions)
+        .map(|(verb, resource, namespace, name)| {
+            let client = client.clone();
+            async move {
+                let allowed = allowed(client, verb, resource, namespace, name).await;
+                (allowed != may(verb, resource, namespace, name))
+                    .then(|| format!("{verb} {resource:?} {name:?} in {namespace:?}: allowed is {allowed}"))
+            }
+        })
+        .buffer_unordered(16)
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(asked > 1000, "{asked}");
+    only_the_role_is_added(client).await;
+}
+
+async fn allowed(
+    client: kube::Client,
+    verb: &str,
+    (group, resource): (&str, &str),
+    namespace: &str,
+    name: &str,
+) -> bool {
+    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+    let review = json!({"spec": {"resourceAttributes": {
+        "verb": verb, "group": group, "resource": resource, "subresource": subresource,
+        "namespace": namespace, "name": name,
+    }}});
+    let review: SelfSubjectAccessReview = serde_json::from_value(review).expect("a review");
+    let answer = Api::all(client).create(&PostParams::default(), &review).await.expect("an answer");
+    answer.status.expect("a status").allowed
+}
+
+/// What the table does not think of: in each namespace the rules are those of any ServiceAccount, and in the watched one
+/// the Role's besides.
+async fn only_the_role_is_added(client: kube::Client) {
+    let other = shared().namespace("nobody").await;
+    other.create_service_account("nobody").await;
+    let nobody = shared().client_with_token(&other.token("nobody").await).await;
+    let role: Role = namespace(WATCHED).api().get(ACCOUNT).await.expect("the shipped Role");
+    let role = atoms(&role.rules.unwrap_or_default());
+    for namespace in [WATCHED, HOME, "default", "kube-system", &other.name] {
+        let ours = rules(client.clone(), namespace).await;
+        let theirs = rules(nobody.clone(), namespace).await;
+        let more: BTreeSet<String> = ours.difference(&theirs).cloned().collect();
+        assert_eq!(more, if namespace == WATCHED { role.clone() } else { BTreeSet::new() }, "in {namespace}");
+    }
+}
+
+async fn rules(client: kube::Client, namespace: &str) -> BTreeSet<String> {
+    let review = json!({"spec": {"namespace": namespace}});
+    let review: SelfSubjectRulesReview = serde_json::from_value(review).expect("a review");
+    let answer = Api::all(client).create(&PostParams::default(), &review).await.expect("an answer");
+    let rules = answer.status.expect("a status").resource_rules;
+    let rules = rules.into_iter().map(|rule| PolicyRule {
+        api_groups: rule.api_groups,
+        resources: rule.resources,
+        resource_names: rule.resource_names,
+        verbs: rule.verbs,
+        ..PolicyRule::default()
+    });
+    atoms(&rules.collect::<Vec<_>>())
+}
+
+/// Rules taken apart into single rights.
+fn atoms(rules: &[PolicyRule]) -> BTreeSet<String> {
+    let mut atoms = BTreeSet::new();
+    for rule in rules {
+        let names = rule.resource_names.clone().filter(|names| !names.is_empty());
+        for name in names.unwrap_or_else(|| vec!["any".to_owned()]) {
+            for group in rule.api_groups.iter().flatten() {
+                for resource in rule.resources.iter().flatten() {
+                    atoms.extend(rule.verbs.iter().map(|verb| format!("{verb} {group}/{resource} {name}")));
+                }
+            }
+        }
+    }
+    atoms
+}
+
+/// The same on real objects, with real calls.
+async fn nothing_else_is_done() {
+    let client = shared().client_with_token(applied().await).await;
+    let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), WATCHED);
+    // As the daemon creates, so that what it finds is as if it had been there before.
+    let apply = PatchParams::apply("external-endpoints-create");
+    let blank = |name: &str| Patch::Apply(json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": name}}));
+    // What it may: create its own Service's Endpoints by name.
+    endpoints.patch(SERVICE, &apply, &blank(SERVICE)).await.expect("its own Endpoints");
+    let mut held = endpoints.get(SERVICE).await.expect("its own Endpoints");
+    held.metadata.managed_fields = None;
+    denied("another's Endpoints", endpoints.patch("other", &apply, &blank("other")).await);
+    denied("create", endpoints.create(&PostParams::default(), &held).await);
+    denied("replace", endpoints.replace(SERVICE, &PostParams::default(), &held).await);
+    denied("delete", endpoints.delete(SERVICE, &DeleteParams::default()).await);
+    let services: Api<Service> = Api::namespaced(client.clone(), WATCHED);
+    services.get(SERVICE).await.expect("its own Service");
+    let selector = Patch::Merge(json!({"spec": {"selector": {"app": "mine"}}}));
+    denied("change a Service", services.patch(SERVICE, &PatchParams::default(), &selector).await);
+    for namespace in [WATCHED, HOME, "default"] {
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+        denied("list Secrets", secrets.list(&ListParams::default()).await);
+    }
+    let elsewhere: Api<Endpoints> = Api::namespaced(client.clone(), "default");
+    denied("read elsewhere", elsewhere.get("kubernetes").await);
+    denied("write elsewhere", elsewhere.patch(SERVICE, &apply, &blank(SERVICE)).await);
+    let maps: Api<ConfigMap> = Api::namespaced(client, HOME);
+    denied("read its own config", maps.list(&ListParams::default()).await);
+}
+
+fn denied<T: std::fmt::Debug>(what: &str, answer: Result<T, kube::Error>) {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 403 => {}
+        other => panic!("{what}: {other:?}"),
+    }
+}
+
+/// Binds `daemon`, with no rights yet, in the scene's namespace; returns its token.
+async fn without_rights(namespace: &Namespace) -> String {
+    namespace.create_service_account("daemon").await;
+    namespace.create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": []})).await;
+    let binding = json!({
+        "metadata": {"name": "daemon"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "daemon"},
+        "subjects": [{"kind": "ServiceAccount", "name": "daemon", "namespace": namespace.name}],
+    });
+    namespace.create_object::<RoleBinding>(binding).await;
+    namespace.token("daemon").await
+}
+
+async fn grant(namespace: &Namespace, rules: &Value) {
+    let roles: Api<Role> = namespace.api();
+    roles.patch("daemon", &PatchParams::default(), &Patch::Merge(json!({"rules": rules}))).await.expect("a patch");
+}
+
+/// Whoever follows the daemon's own words, one after the other, ends with the Role that is shipped.
+async fn the_role_is_what_forbidden_asks_for() {
+    applied().await;
+    let scene = Scene::new("asks").await;
+    let token = without_rights(&scene.namespace).await;
+    let daemon = Daemon::start(&scene.config(), &shared().kubeconfig_for_token(&token), &[]).await;
+    let mut granted: Vec<PolicyRule> = Vec::new();
+    loop {
+        let asked = eventually(SOON, "it is published, or asks for more", async || {
+            let database = database(&daemon.status().await);
+            match database["condition"].as_str() {
+                Some("Published") => Ok(None),
+                Some("Forbidden") => {
+                    let rule = rule_in(database["reason"].as_str().unwrap_or_default());
+                    if granted.contains(&rule) { Err(format!("still {database}")) } else { Ok(Some(rule)) }
+                }
+                _ => Err(database.to_string()),
+            }
+        })
+        .await;
+        let Some(rule) = asked else { break };
+        granted.push(rule);
+        grant(&scene.namespace, &json!(granted)).await;
+    }
+    scene.published(&[0, 1, 2]).await;
+    let shipped: Role = namespace(WATCHED).api().get(ACCOUNT).await.expect("the shipped Role");
+    assert_eq!(atoms(&granted), atoms(&shipped.rules.unwrap_or_default()));
+}
+
+/// The rule that a reason quotes.
+fn rule_in(reason: &str) -> PolicyRule {
+    let from = reason.find("{apiGroups").unwrap_or_else(|| panic!("no rule in {reason}"));
+    let rule = reason[from..].split_inclusive('}').next().unwrap_or_default();
+    let rule: Value = serde_saphyr::from_str(rule).unwrap_or_else(|error| panic!("{rule}: {error}"));
+    serde_json::from_value(rule).expect("a rule")
+}
+
+/// Puts what the kubelet mounts where a Pod looks for it, on a /run of its own, and then runs the daemon.
+const AS_A_POD: &str = r#"
+    run=$(readlink -f /var/run)
+    mount -t tmpfs tmpfs "$run"
+    mkdir -p "$run/secrets/kubernetes.io/serviceaccount"
+    cp "$1"/* "$run/secrets/kubernetes.io/serviceaccount/"
+    shift
+    exec "$@"
+"#;
+
+async fn a_pod_finds_its_cluster_and_its_namespace() {
+    let scene = Scene::new("in-pod").await;
+    let token = without_rights(&scene.namespace).await;
+    let shipped: Role = {
+        applied().await;
+        namespace(WATCHED).api().get(ACCOUNT).await.expect("the shipped Role")
+    };
+    grant(&scene.namespace, &json!(shipped.rules)).await;
+    let mounted = folder("mounted");
+    std::fs::write(mounted.join("token"), token).expect("a file in the bottle");
+    std::fs::write(mounted.join("namespace"), &scene.namespace.name).expect("a file in the bottle");
+    std::fs::copy(shared().ca(), mounted.join("ca.crt")).expect("a file in the bottle");
+
+    let address = shared().api_address();
+    let (host, port) = address.rsplit_once(':').expect("a host and a port");
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--", "sh", "-ec", AS_A_POD, "sh"])
+        .arg(&mounted)
+        .arg(daemon::PROGRAM)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        // Whoever runs this may have a kubeconfig at home, and a Pod has none.
+        .env("HOME", "/nowhere")
+        .env("KUBERNETES_SERVICE_HOST", host)
+        .env("KUBERNETES_SERVICE_PORT", port);
+    let ips = scene.databases.iter().map(|database| database.ip.to_string()).collect::<Vec<_>>().join(", ");
+    let yaml = config("-", &ips, CHECK, "").replace("  namespace: -\n", "");
+    assert!(!yaml.contains("namespace"), "{yaml}");
+    let daemon = Daemon::start_by(command, &yaml, &[]).await;
+    scene.published(&[0, 1, 2]).await;
+    assert_eq!(database(&daemon.status().await)["namespace"], scene.namespace.name.as_str());
+}

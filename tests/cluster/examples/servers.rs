@@ -1,0 +1,289 @@
+//! Real database servers, as the distribution packages them, on addresses of the bottle.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::support::bottle::as_ordinary_user;
+use crate::support::process::Process;
+use crate::support::{addresses, binaries, blocking, eventually, folder, http};
+
+/// The first start of a server on a busy machine.
+const STARTED: Duration = Duration::from_secs(90);
+
+/// A server process that can be ended and started again.
+pub struct Server {
+    name: &'static str,
+    command: Box<dyn Fn() -> Command + Send + Sync>,
+    log: PathBuf,
+    process: Option<Process>,
+}
+
+impl Server {
+    fn start(name: &'static str, folder: &Path, command: impl Fn() -> Command + Send + Sync + 'static) -> Server {
+        let mut server = Server { name, command: Box::new(command), log: folder.join("log"), process: None };
+        server.start_again();
+        server
+    }
+
+    pub fn start_again(&mut self) {
+        assert!(self.process.is_none(), "{} runs already", self.name);
+        self.process = Some(Process::start(self.name, (self.command)(), &self.log));
+    }
+
+    /// Ends it as a crash does.
+    pub async fn kill(&mut self) {
+        let process = self.process.take();
+        blocking(move || drop(process)).await;
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.as_ref().expect("the server runs").signal(signal);
+    }
+
+    /// Waits until an attempt succeeds; shows the log if none does.
+    async fn ready(&mut self, mut attempt: impl AsyncFnMut() -> Result<(), String>) {
+        let process = self.process.as_mut().expect("the server runs");
+        let mut ended = None;
+        eventually(STARTED, self.name, async || {
+            ended = process.exited();
+            if ended.is_some() {
+                Ok(())
+            } else {
+                attempt().await.map_err(|seen| format!("{seen}\n{}", process.log_tail()))
+            }
+        })
+        .await;
+        assert!(ended.is_none(), "{ended:?}\n{}", process.log_tail());
+    }
+}
+
+/// Runs a client to its end.
+pub async fn run(mut command: Command) -> Result<String, String> {
+    let Output { status, stdout, stderr } =
+        blocking(move || command.output().expect("a client that is installed")).await;
+    let said = String::from_utf8_lossy(&stdout).trim().to_owned();
+    if status.success() { Ok(said) } else { Err(format!("{status}: {said}{}", String::from_utf8_lossy(&stderr))) }
+}
+
+async fn accepts(ip: IpAddr, port: u16) -> Result<(), String> {
+    tokio::net::TcpStream::connect((ip, port)).await.map(drop).map_err(|error| error.to_string())
+}
+
+pub struct MariaDb {
+    pub server: Server,
+    socket: PathBuf,
+}
+
+/// MariaDB on port 3306 of these addresses. `id` is what it answers to `select @@server_id`.
+pub async fn mariadb(ips: &[IpAddr], id: u32) -> MariaDb {
+    let folder = folder("mariadb");
+    let socket = folder.join("socket");
+    let addresses: Vec<String> = ips.iter().map(ToString::to_string).collect();
+    let arguments = [
+        "--no-defaults".to_owned(),
+        format!("--datadir={}", folder.display()),
+        format!("--socket={}", socket.display()),
+        format!("--bind-address={}", addresses.join(",")),
+        format!("--server-id={id}"),
+        "--port=3306".to_owned(),
+        // It is new and empty, and lets everyone in.
+        "--skip-grant-tables".to_owned(),
+        "--innodb-buffer-pool-size=8M".to_owned(),
+        "--innodb-log-file-size=4M".to_owned(),
+    ];
+    let command = move || {
+        let mut command = as_ordinary_user("mariadbd");
+        command.args(&arguments);
+        command
+    };
+    let mut database = MariaDb { server: Server::start("mariadbd", &folder, command), socket };
+    database.ready().await;
+    database
+}
+
+impl MariaDb {
+    pub async fn ready(&mut self) {
+        let query = self.query("select 1");
+        self.server.ready(async || run(clone(&query)).await.map(drop)).await;
+    }
+
+    /// The value of one of its counters. Asking is a connection too.
+    pub async fn counter(&self, name: &str) -> u64 {
+        let said = run(self.query(&format!("show global status like '{name}'"))).await.expect("an answer");
+        said.split_whitespace().last().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name}: {said}"))
+    }
+
+    fn query(&self, query: &str) -> Command {
+        let mut command = Command::new("mariadb");
+        command.args(["--no-defaults", "-N", "-e", query, "-S"]).arg(&self.socket);
+        command
+    }
+}
+
+/// Asks MariaDB by way of an address, such as a Service's.
+pub async fn ask_mariadb(ip: IpAddr, query: &str) -> Result<String, String> {
+    let mut command = Command::new("mariadb");
+    command.args(["--no-defaults", "--connect-timeout=5", "-u", "app", "-P", "3306", "-N", "-e", query, "-h"]);
+    command.arg(ip.to_string());
+    run(command).await
+}
+
+fn clone(command: &Command) -> Command {
+    let mut copy = Command::new(command.get_program());
+    copy.args(command.get_args());
+    copy
+}
+
+/// Where Debian keeps the newest version's programs.
+fn postgres_programs() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").expect("Debian's package postgresql");
+    let version = |folder: &PathBuf| folder.file_name()?.to_str()?.parse::<u32>().ok();
+    let newest = versions.flatten().map(|entry| entry.path()).max_by_key(version);
+    newest.expect("a version of PostgreSQL").join("bin")
+}
+
+/// Small, and without care for what a crash would lose.
+const POSTGRES: [(&str, &str); 4] =
+    [("fsync", "off"), ("shared_buffers", "8MB"), ("max_connections", "20"), ("log_connections", "off")];
+
+/// PostgreSQL alone, on port 5432 of this address.
+pub async fn postgres(ip: IpAddr) -> Server {
+    let folder = folder("postgres");
+    let data = folder.join("data");
+    let mut initdb = as_ordinary_user(postgres_programs().join("initdb"));
+    initdb.args(["-U", "postgres", "-A", "trust", "--no-sync", "--no-instructions", "--locale=C", "-D"]).arg(&data);
+    run(initdb).await.expect("initdb");
+    std::fs::write(data.join("pg_hba.conf"), "host all all all trust\nlocal all all trust\n").expect("a file");
+    let sockets = folder.clone();
+    let command = move || {
+        let mut command = as_ordinary_user(postgres_programs().join("postgres"));
+        command.arg("-D").arg(&data).arg("-k").arg(&sockets).args(["-h", &ip.to_string()]);
+        command.args(POSTGRES.iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]));
+        command
+    };
+    let mut server = Server::start("postgres", &folder, command);
+    server.ready(async || ask_postgres(ip, "select 1").await.map(drop)).await;
+    server
+}
+
+/// Asks PostgreSQL by way of an address, such as a Service's.
+pub async fn ask_postgres(ip: IpAddr, query: &str) -> Result<String, String> {
+    let mut command = Command::new("psql");
+    command.env("PGCONNECT_TIMEOUT", "5");
+    command.args(["-U", "postgres", "-d", "postgres", "-XAt", "-c", query, "-h"]).arg(ip.to_string());
+    run(command).await
+}
+
+/// Two PostgreSQL servers under Patroni, which agree by an etcd of their own on who is the primary.
+pub struct Patroni {
+    /// The first is the primary at the start.
+    pub nodes: Vec<Server>,
+    _etcd: Process,
+}
+
+pub async fn patroni(ips: [IpAddr; 2]) -> Patroni {
+    let folder = folder("patroni");
+    let (clients, peers) = (addresses::port(), addresses::port());
+    let mut etcd = Command::new(binaries::kubernetes("etcd"));
+    etcd.args(["--name=etcd", "--unsafe-no-fsync", "--log-level=warn"]);
+    etcd.args([
+        format!("--data-dir={}", folder.join("etcd").display()),
+        format!("--listen-client-urls=http://127.0.0.1:{clients}"),
+        format!("--advertise-client-urls=http://127.0.0.1:{clients}"),
+        format!("--listen-peer-urls=http://127.0.0.1:{peers}"),
+        format!("--initial-advertise-peer-urls=http://127.0.0.1:{peers}"),
+        format!("--initial-cluster=etcd=http://127.0.0.1:{peers}"),
+    ]);
+    let etcd = Process::start("etcd", etcd, &folder.join("etcd.log"));
+    let mut nodes = Vec::new();
+    for (index, ip) in ips.into_iter().enumerate() {
+        let node = folder.join(format!("pg-{index}"));
+        std::fs::create_dir(&node).expect("a folder in the bottle");
+        let path = node.join("patroni.yaml");
+        std::fs::write(&path, patroni_config(&node, index, ip, clients).to_string()).expect("a file in the bottle");
+        let command = move || {
+            let mut command = as_ordinary_user("patroni");
+            command.arg(&path);
+            command
+        };
+        let mut server = Server::start("patroni", &node, command);
+        // The second one clones the first, so it starts when that is the primary.
+        let role = if index == 0 { "/primary" } else { "/replica" };
+        let api = std::net::SocketAddr::new(ip, 8008);
+        server
+            .ready(async || match http::get(api, role).await {
+                Ok((200, _)) => Ok(()),
+                Ok((status, body)) => Err(format!("{status}: {body}")),
+                Err(error) => Err(error.to_string()),
+            })
+            .await;
+        nodes.push(server);
+    }
+    Patroni { nodes, _etcd: etcd }
+}
+
+/// JSON is YAML too.
+fn patroni_config(folder: &Path, index: usize, ip: IpAddr, etcd: u16) -> serde_json::Value {
+    let parameters: serde_json::Map<_, _> =
+        POSTGRES.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    let mut parameters = serde_json::Value::from(parameters);
+    parameters["unix_socket_directories"] = json!(folder);
+    json!({
+        "scope": "orders",
+        "name": format!("pg-{index}"),
+        "restapi": {"listen": format!("{ip}:8008"), "connect_address": format!("{ip}:8008")},
+        "etcd3": {"host": format!("127.0.0.1:{etcd}")},
+        "bootstrap": {
+            "dcs": {"ttl": 20, "loop_wait": 1, "retry_timeout": 5},
+            "initdb": ["no-sync", "no-instructions", {"encoding": "UTF8"}, {"locale": "C"}],
+            "pg_hba": ["host all all all trust", "host replication all all trust", "local all all trust"],
+        },
+        "postgresql": {
+            "listen": format!("{ip}:5432"),
+            "connect_address": format!("{ip}:5432"),
+            "data_dir": folder.join("data"),
+            "bin_dir": postgres_programs(),
+            "pgpass": folder.join("pgpass"),
+            "authentication": {
+                "superuser": {"username": "postgres"},
+                "replication": {"username": "replicator"},
+            },
+            "parameters": parameters,
+            "basebackup": ["checkpoint=fast", "no-sync"],
+        },
+    })
+}
+
+/// What speaks MongoDB's protocol, on port 27017 of this address.
+pub async fn mongodb(ip: IpAddr) -> Server {
+    let folder = folder("mongodb");
+    let data = folder.clone();
+    let command = move || {
+        let mut command = Command::new(binaries::ferretdb());
+        command.arg(format!("{ip}:27017")).arg(&data);
+        command
+    };
+    let mut server = Server::start("ferretdb", &folder, command);
+    server.ready(async || accepts(ip, 27017).await).await;
+    server
+}
+
+/// Redis on port 6379 of this address.
+pub async fn redis(ip: IpAddr) -> Server {
+    let folder = folder("redis");
+    let data = folder.clone();
+    let command = move || {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", &ip.to_string(), "--port", "6379", "--save", "", "--protected-mode", "no", "--dir"]);
+        command.arg(&data);
+        command
+    };
+    let mut server = Server::start("redis-server", &folder, command);
+    server.ready(async || accepts(ip, 6379).await).await;
+    server
+}
