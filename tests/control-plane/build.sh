@@ -21,13 +21,16 @@ need_go() {
 	esac
 }
 
+count() { grep -c "$@" || true; }
+
 # watch WHAT PID LOG: waits for a job, and says how far it is: each second on a terminal, else now and then.
 watch() {
 	started=$(date +%s)
 	while kill -0 "$2" 2>/dev/null; do
 		sleep 1
 		seconds=$(($(date +%s) - started))
-		progress="$1: $(wc -l <"$3") packages, $seconds s"
+		# A line without a space is a package that was compiled; before those come the modules that are fetched.
+		progress="$1: $(count '^go: downloading' "$3") modules, $(count '^[^ ]*$' "$3") packages, $seconds s"
 		if [ -t 2 ]; then
 			printf '\rcontrol-plane: %s ' "$progress" >&2
 		elif [ $((seconds % 20)) -eq 19 ]; then
@@ -49,10 +52,10 @@ build() {
 		-X k8s.io/component-base/version.gitMajor=1 \
 		-X k8s.io/component-base/version.gitMinor=$minor" -o "$2.part" "$3") >"$log" 2>&1 &
 	job=$!
-	watch "building $name" "$job" "$log"
+	watch "$name" "$job" "$log"
 	if ! wait "$job"; then
-		# Lines of only an import path are progress; the rest is why it failed.
-		grep -v '^[^ ]*$' "$log" >&2 || tail -n 5 "$log" >&2
+		# What is no progress is why it failed.
+		grep -v -e '^[^ ]*$' -e '^go: downloading' "$log" >&2 || tail -n 5 "$log" >&2
 		fail "building $name failed"
 	fi
 	job=
