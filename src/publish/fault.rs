@@ -44,10 +44,12 @@ fn root(error: &kube::Error) -> String {
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    match cause.to_string() {
+    let text = cause.to_string();
+    match text.as_str() {
         // What the client says when it could not connect in the time that it was given.
-        elapsed if elapsed == "deadline has elapsed" => "no connection in the time there is for one".to_owned(),
-        text => text,
+        "deadline has elapsed" => "no connection in the time there is for one".to_owned(),
+        closed if closed.contains("close_notify") => "the connection was closed".to_owned(),
+        _ => text,
     }
 }
 

@@ -17,7 +17,7 @@ pub fn trials() -> Vec<Trial> {
 
 const GOOD: usize = 50;
 
-/// A hostile database, how it is checked, and how its verdict must begin.
+/// A hostile database, how it is checked, and how the reason of its verdict begins; `|` stands between alternatives.
 struct Case {
     service: &'static str,
     database: Option<Database>,
@@ -48,12 +48,12 @@ async fn cases(folder: &Path, swarm: &Path) -> Vec<Case> {
     let mut cases = vec![
         case("tcp-silent", Manner::Silent, EXPECT, "expect: no answer in 1s").await,
         case("tcp-drip", Manner::Drip, EXPECT, "expect: the text did not come in 1s").await,
-        case("tcp-reset", Manner::Reset, EXPECT, "").await,
+        case("tcp-reset", Manner::Reset, EXPECT, "expect: connection reset|connect: reset").await,
         case("tcp-endless", Manner::Endless, EXPECT, "expect: ").await,
         case("tcp-garbage", Manner::Garbage, EXPECT, "expect: ").await,
         case("http-silent", Manner::Silent, HTTP, "http: no answer in 1s").await,
         case("http-drip", Manner::Drip, HTTP, "http: ").await,
-        case("http-reset", Manner::Reset, HTTP, "").await,
+        case("http-reset", Manner::Reset, HTTP, "http: connection reset|connect: reset").await,
         case("http-endless", Manner::Endless, HTTP, "http: ").await,
         case("http-garbage", Manner::Garbage, HTTP, "http: ").await,
         case("https-silent", Manner::Silent, https, "tls: no answer in 1s").await,
@@ -104,7 +104,7 @@ async fn hostile_databases_delay_nobody() {
     }
     let ips: Vec<String> = good.iter().map(|database| database.ip.to_string()).collect();
     yaml += &format!(
-        "- service: good\n  port: 3306\n  addresses: [{}]\n  check: {{tcp: {{accept: true}}}}\n",
+        "- service: good\n  port: 3306\n  addresses: [{}]\n  check: {{tcp: {{accept: true}}, timeout: 5s}}\n",
         ips.join(", ")
     );
     let mut daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
@@ -125,7 +125,7 @@ async fn hostile_databases_delay_nobody() {
     let passed = from.elapsed().as_secs_f64();
     for (database, before) in good.iter().zip(&before) {
         let checks = (database.accepted() - before) as f64;
-        assert!(checks <= passed + 2.0 && checks >= passed - 3.0, "{} checks in {passed} s", checks);
+        assert!(checks <= passed + 2.0 && checks >= passed * 0.6, "{checks} checks in {passed} s");
     }
     assert_spread(&daemon).await;
     nothing_is_left(&daemon, &swarm).await;
@@ -140,8 +140,9 @@ fn wrong(case: &Case, status: &Value) -> Option<String> {
     let database = databases.iter().find(|database| database["service"] == case.service)?;
     let target = &database["targets"][0];
     let reason = target["reason"].as_str().unwrap_or_default();
-    let as_it_must_be =
-        target["health"] == "down" && target["failures"].as_u64() >= Some(2) && reason.starts_with(case.reason);
+    let as_it_must_be = target["health"] == "down"
+        && target["failures"].as_u64() >= Some(2)
+        && case.reason.split('|').any(|start| reason.starts_with(start));
     (!as_it_must_be).then(|| format!("{}: {target}", case.service))
 }
 
@@ -149,7 +150,7 @@ fn wrong(case: &Case, status: &Value) -> Option<String> {
 async fn assert_spread(daemon: &Daemon) {
     let sum = daemon.metric("external_endpoints_check_start_delay_seconds_sum", &[]).await.expect("a sum");
     let count = daemon.metric("external_endpoints_check_start_delay_seconds_count", &[]).await.expect("a count");
-    assert!(count > 0.0 && sum / count < 0.1, "started {} s late on average", sum / count);
+    assert!(count > 0.0 && sum / count < 0.3, "started {} s late on average", sum / count);
     let failed = daemon.metric("external_endpoints_checks_total", &[("service", "good"), ("result", "fail")]).await;
     assert_eq!(failed, Some(0.0), "a good database failed");
 }

@@ -133,7 +133,7 @@ async fn promtool_has_nothing_to_say() {
     assert_eq!(metric("database_condition", &[of.as_slice(), &[("condition", "Published")]].concat()).await, Some(1.0));
     assert_eq!(metric("database_condition", &of).await, Some(1.0), "one condition is in force");
     // Created blank, filled, and one address taken out.
-    assert_eq!(metric("writes_total", &[of.as_slice(), &[("result", "success")]].concat()).await, Some(3.0));
+    assert!(metric("writes_total", &[of.as_slice(), &[("result", "success")]].concat()).await >= Some(3.0));
     assert!(metric("write_duration_seconds_count", &[]).await >= Some(3.0));
     assert!(metric("check_duration_seconds_count", &of).await >= Some(6.0));
     assert!(metric("check_start_delay_seconds_count", &[]).await >= Some(6.0));

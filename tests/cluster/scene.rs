@@ -86,10 +86,16 @@ impl Scene {
 
     /// Waits until the daemon says that the database is in this condition, and returns the reason.
     pub async fn condition(&self, daemon: &Daemon, kind: &str) -> String {
-        eventually(SOON, &format!("condition {kind}"), async || {
+        self.condition_because(daemon, kind, "").await
+    }
+
+    /// Waits until the daemon says that the database is in this condition, for a reason with these words.
+    pub async fn condition_because(&self, daemon: &Daemon, kind: &str, words: &str) -> String {
+        eventually(SOON, &format!("condition {kind}, {words:?}"), async || {
             let database = database(&daemon.status().await);
-            if database["condition"] == kind {
-                Ok(database["reason"].as_str().unwrap_or_default().to_owned())
+            let reason = database["reason"].as_str().unwrap_or_default();
+            if database["condition"] == kind && reason.contains(words) {
+                Ok(reason.to_owned())
             } else {
                 Err(database.to_string())
             }
