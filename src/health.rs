@@ -88,12 +88,13 @@ pub struct Health {
     since: Instant,
     reason: Option<String>,
     seen: bool,
+    tried: bool,
 }
 
 impl Health {
     /// A target of which nothing is known yet.
     pub fn new(now: Instant) -> Self {
-        Self { state: State::Unknown, streak: Streak::None, since: now, reason: None, seen: false }
+        Self { state: State::Unknown, streak: Streak::None, since: now, reason: None, seen: false, tried: false }
     }
 
     pub fn state(&self) -> State {
@@ -102,6 +103,11 @@ impl Health {
 
     pub fn streak(&self) -> Streak {
         self.streak
+    }
+
+    /// Whether there has been any verdict, be it an inconclusive one.
+    pub fn tried(&self) -> bool {
+        self.tried
     }
 
     /// When the target came into its state.
@@ -138,6 +144,7 @@ impl Health {
 
 /// Counts a verdict, and flips the state if that was the last one it took.
 pub fn observe(health: &mut Health, verdict: &Verdict, thresholds: Thresholds, now: Instant) -> Option<Transition> {
+    health.tried = true;
     health.reason = verdict.reason().map(str::to_owned);
     health.streak = match (verdict, health.streak) {
         (Verdict::Inconclusive(_), streak) => streak,

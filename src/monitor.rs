@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::clock;
 use crate::config::{Database, DatabaseId, Spec};
 use crate::health::{self, Health, State, Transition, Verdict};
-use crate::plan::{self, Member, Members, Plan};
+use crate::plan::{self, Candidate, Member, Members, Plan};
 use crate::probe::{Prober, Target};
 
 /// How often the monitor turns its loop even when nothing happens.
@@ -302,8 +302,12 @@ impl Watched {
         self.tell_of_inconclusive(index, &verdict);
         let target = &mut self.targets[index];
         let thresholds = self.database.addresses[index].check.thresholds;
+        let first = !target.health.tried();
         let transition = health::observe(&mut target.health, &verdict, thresholds, now);
-        self.flipped(index, transition);
+        self.tell(index, transition);
+        if first || transition.is_some() {
+            self.decide();
+        }
     }
 
     fn see(&mut self, members: &Members, now: Instant) {
@@ -312,12 +316,13 @@ impl Watched {
             let published = members.contains(target.member.ip);
             let thresholds = self.database.addresses[index].check.thresholds;
             let transition = health::see(&mut target.health, published, thresholds, now);
-            self.flipped(index, transition);
+            self.tell(index, transition);
         }
+        self.decide();
     }
 
-    /// Counts and tells a transition, and decides anew: nothing else can change a plan.
-    fn flipped(&mut self, index: usize, transition: Option<Transition>) {
+    /// Counts a transition, and tells it.
+    fn tell(&mut self, index: usize, transition: Option<Transition>) {
         let Some(transition) = transition else { return };
         let target = &mut self.targets[index];
         let DatabaseId { namespace, service } = &self.database.id;
@@ -334,6 +339,10 @@ impl Watched {
             }
             State::Unknown => unreachable!("no target becomes unknown"),
         }
+    }
+
+    /// Decides anew. Only a transition, or the first verdict of a target, can change a plan.
+    fn decide(&self) {
         let plan = decide(&self.targets);
         self.plan.send_if_modified(|held| std::mem::replace(held, plan.clone()) != plan);
     }
@@ -351,7 +360,11 @@ impl Watched {
 }
 
 fn decide(targets: &[TargetSnapshot]) -> Plan {
-    plan::decide(targets.iter().map(|target| (&target.member, target.health.state())))
+    plan::decide(targets.iter().map(|target| Candidate {
+        member: &target.member,
+        state: target.health.state(),
+        tried: target.health.tried(),
+    }))
 }
 
 /// A histogram that the metrics page names and labels.

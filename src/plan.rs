@@ -1,9 +1,10 @@
 //! The decision for one database: which of its targets its Service shall have. Pure, and no clock of its own.
 //!
-//! | targets                  | plan                                     |
-//! | ---                      | ---                                      |
-//! | any of them Unknown      | keep what is there: an early guess could take a good address away |
-//! | all Up or Down           | publish those that are Up, be they none  |
+//! | targets                                              | plan                                     |
+//! | ---                                                  | ---                                      |
+//! | any of them Unknown and not tried yet                | keep: an early guess could take a good address away |
+//! | none Up, and any of them Unknown for all its tries   | keep: not knowing is no reason to take the last address away |
+//! | all others                                           | publish those that are Up, be they none  |
 
 use std::fmt;
 use std::net::IpAddr;
@@ -79,12 +80,22 @@ pub enum Plan {
 pub enum Why {
     /// These targets have had no verdict yet, and the cluster did not show them at start.
     NoVerdictYet(Vec<IpAddr>),
+    /// No target is up, and of these all verdicts have been inconclusive.
+    NoneKnown(Vec<IpAddr>),
 }
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Why::NoVerdictYet(targets) = self;
-        f.write_str("no verdict yet for ")?;
+        let targets = match self {
+            Why::NoVerdictYet(targets) => {
+                f.write_str("no verdict yet for ")?;
+                targets
+            }
+            Why::NoneKnown(targets) => {
+                f.write_str("no target is up, and all verdicts are inconclusive for ")?;
+                targets
+            }
+        };
         for (i, ip) in targets.iter().take(3).enumerate() {
             write!(f, "{}{ip}", if i > 0 { ", " } else { "" })?;
         }
@@ -95,14 +106,32 @@ impl fmt::Display for Why {
     }
 }
 
+/// One target of a database, as far as the decision goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    pub member: &'a Member,
+    pub state: State,
+    /// Whether there has been any verdict.
+    pub tried: bool,
+}
+
 /// Decides for one database, from all of its targets.
-pub fn decide<'a>(pool: impl Iterator<Item = (&'a Member, State)> + Clone) -> Plan {
-    let unknown: Vec<IpAddr> =
-        pool.clone().filter(|(_, state)| *state == State::Unknown).map(|(member, _)| member.ip).collect();
-    if !unknown.is_empty() {
-        return Plan::Keep(Why::NoVerdictYet(unknown));
+pub fn decide<'a>(pool: impl Iterator<Item = Candidate<'a>> + Clone) -> Plan {
+    let unknown = |tried: bool| -> Vec<IpAddr> {
+        let unknown = pool.clone().filter(|target| target.state == State::Unknown && target.tried == tried);
+        unknown.map(|target| target.member.ip).collect()
+    };
+    let untried = unknown(false);
+    if !untried.is_empty() {
+        return Plan::Keep(Why::NoVerdictYet(untried));
     }
-    Plan::Publish(pool.filter(|(_, state)| *state == State::Up).map(|(member, _)| member.clone()).collect())
+    let up = pool.clone().filter(|target| target.state == State::Up);
+    let members: Members = up.map(|target| target.member.clone()).collect();
+    let inconclusive = unknown(true);
+    if members.is_empty() && !inconclusive.is_empty() {
+        return Plan::Keep(Why::NoneKnown(inconclusive));
+    }
+    Plan::Publish(members)
 }
 
 #[cfg(test)]
@@ -114,9 +143,15 @@ mod tests {
         Member { ip: IpAddr::from([198, 51, 100, last]), hostname: None }
     }
 
+    /// The plan for targets of which those that are Unknown have not been tried.
     fn decided(pool: &[(u8, State)]) -> Plan {
+        decided_with(pool, false)
+    }
+
+    fn decided_with(pool: &[(u8, State)], tried: bool) -> Plan {
         let pool: Vec<_> = pool.iter().map(|(last, state)| (member(*last), *state)).collect();
-        decide(pool.iter().map(|(member, state)| (member, *state)))
+        let candidate = |(member, state)| Candidate { member, state, tried };
+        decide(pool.iter().map(|(member, state)| candidate((member, *state))))
     }
 
     #[test]
@@ -139,6 +174,16 @@ mod tests {
         let many: Vec<_> = (1..=5).map(|n| (n, State::Unknown)).collect();
         let Plan::Keep(why) = decided(&many) else { panic!("decided too early") };
         assert_eq!(why.to_string(), "no verdict yet for 198.51.100.1, 198.51.100.2, 198.51.100.3 and 2 more");
+    }
+
+    #[test]
+    fn a_target_whose_tries_say_nothing_holds_nobody_up_and_takes_nobody_s_last_address() {
+        let plan = decided_with(&[(1, State::Up), (2, State::Unknown), (3, State::Down)], true);
+        assert_eq!(plan, Plan::Publish([member(1)].into_iter().collect()));
+        let Plan::Keep(why) = decided_with(&[(2, State::Unknown), (3, State::Down)], true) else {
+            panic!("took the last address away")
+        };
+        assert_eq!(why.to_string(), "no target is up, and all verdicts are inconclusive for 198.51.100.2");
     }
 
     #[test]

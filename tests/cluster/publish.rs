@@ -5,11 +5,12 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 
 use crate::cluster::scene::{SOON, Scene, checked, config, database};
-use crate::support::{Daemon, Database, addresses, eventually, holds, shared, trial::trials};
+use crate::support::{Daemon, Database, Manner, addresses, eventually, folder, holds, shared, trial::trials};
 
 pub fn trials() -> Vec<Trial> {
     trials![
         nothing_is_published_before_each_target_has_a_verdict,
+        an_inconclusive_target_holds_nobody_up,
         one_of_three_dies,
         all_die_and_return,
         restart_while_healthy_writes_nothing,
@@ -26,32 +27,75 @@ async fn writes(daemon: &Daemon) -> Option<f64> {
     daemon.metric("external_endpoints_writes_total", &[]).await
 }
 
+/// A config for `mysql` with these addresses in their long form, `{address: …}`.
+fn long_form(scene: &Scene, check: &str, addresses: &[String]) -> String {
+    let namespace = &scene.namespace.name;
+    let addresses: Vec<String> = addresses.iter().map(|address| format!("  - {{{address}}}\n")).collect();
+    format!(
+        "databases:\n- service: mysql\n  namespace: {namespace}\n  port: 3306\n  check: {check}\n  addresses:\n{}",
+        addresses.concat()
+    )
+}
+
 async fn nothing_is_published_before_each_target_has_a_verdict() {
     let scene = Scene::new("verdicts").await;
-    // One address whose check can't be run from here has no verdict, ever.
-    let silent = addresses::take_one();
-    let more = format!("  - address: {silent}\n    check: {{http: {{tls: {{caFile: /nowhere/ca.crt}}}}}}\n",);
-    let yaml = format!(
-        "databases:\n- service: mysql\n  namespace: {}\n  port: 3306\n  check: {{http: {{scheme: https}}, interval: 250ms, timeout: 1s}}\n  addresses:\n  - {}\n{more}",
-        scene.namespace.name, scene.databases[0].ip
+    // Its first verdict takes as long as its patience.
+    let silent = Database::start_with(addresses::take_one(), 3306, Manner::Silent).await;
+    let yaml = long_form(
+        &scene,
+        "{tcp: {}, interval: 250ms, timeout: 1s}",
+        &[
+            format!("address: {}", scene.databases[0].ip),
+            format!("address: {}, check: {{tcp: {{expect: welcome}}, timeout: 4s}}", silent.ip),
+        ],
     );
     let history = scene.history().await;
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    let reason = scene.condition(&daemon, "WaitingForVerdicts").await;
-    eventually(SOON, "the other target has verdicts, and this one none", async || {
-        let database = database(&daemon.status().await);
-        let targets = &database["targets"];
-        if targets[0]["failures"].as_u64() >= Some(4) && targets[1]["health"] == "unknown" {
-            Ok(())
-        } else {
-            Err(database.to_string())
-        }
+    eventually(SOON, "the good one is up", async || {
+        daemon.metric("external_endpoints_target_healthy", &[]).await == Some(1.0)
     })
     .await;
-    assert!(reason.contains(&silent.to_string()), "{reason}");
-    let inconclusive = [("address", silent.to_string())];
-    let inconclusive: Vec<(&str, &str)> = inconclusive.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    assert_eq!(daemon.metric("external_endpoints_target_healthy", &inconclusive).await, None, "absent while unknown");
+    let reason = scene.condition(&daemon, "WaitingForVerdicts").await;
+    assert_eq!(reason, format!("no verdict yet for {}", silent.ip));
+    let of_silent = [("address", silent.ip.to_string())];
+    let of_silent: Vec<(&str, &str)> = of_silent.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(daemon.metric("external_endpoints_target_healthy", &of_silent).await, None, "absent while unknown");
+    assert_eq!(history.steps(), []);
+    scene.published(&[0]).await;
+    // Created without addresses, and filled once.
+    history.is(&[Some(Vec::new()), Some(scene.ips(&[0]))]).await;
+}
+
+async fn an_inconclusive_target_holds_nobody_up() {
+    let scene = Scene::new("inconclusive").await;
+    // A target is well while its file is there.
+    let files = folder("well");
+    let well = files.join(scene.databases[0].ip.to_string());
+    std::fs::write(&well, "").expect("a file in the bottle");
+    let yaml = long_form(
+        &scene,
+        &format!(
+            "{{exec: {{command: [/usr/bin/test, -e, {}/$(TARGET_IP)]}}, interval: 250ms, timeout: 5s}}",
+            files.display()
+        ),
+        &[
+            format!("address: {}", scene.databases[0].ip),
+            format!("address: {}", scene.databases[1].ip),
+            format!("address: {}, check: {{exec: {{command: [/nowhere/check]}}}}", scene.databases[2].ip),
+        ],
+    );
+    let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+    scene.published(&[0]).await;
+    let health = async |index: usize| database(&daemon.status().await)["targets"][index]["health"].clone();
+    assert_eq!((health(1).await, health(2).await), ("down".into(), "unknown".into()));
+
+    // Not knowing is no reason to take the last address away.
+    let history = scene.history().await;
+    std::fs::remove_file(&well).expect("our own file");
+    eventually(SOON, "it is down", async || health(0).await == "down").await;
+    let reason = scene.condition(&daemon, "WaitingForVerdicts").await;
+    assert_eq!(reason, format!("no target is up, and all verdicts are inconclusive for {}", scene.databases[2].ip));
+    checked(&daemon, 4).await;
     assert_eq!(history.steps(), []);
 }
 
