@@ -3,10 +3,13 @@
 //! A check has one deadline for all it does. Every kind reports the phase it enters, so that whatever the deadline
 //! cuts short is named. Inside, `Err(verdict)` ends a try early; reaching the end is a pass.
 
+mod ask;
 mod exec;
 mod expand;
 mod group;
 mod http;
+mod https;
+mod notes;
 mod output;
 mod tcp;
 mod text;
@@ -22,7 +25,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::config::{Check, CheckKind, DatabaseId};
+use crate::config::{Check, CheckKind, DatabaseId, Scheme};
 use crate::health::Verdict;
 
 /// The thing that is checked: one IP of one database.
@@ -46,6 +49,7 @@ pub struct Prober {
 enum Kind {
     Tcp(tcp::Tcp),
     Http(Box<http::Http>),
+    Https(Box<https::Https>),
     Exec(Box<exec::Exec>),
 }
 
@@ -53,6 +57,9 @@ impl Prober {
     pub fn new(check: Arc<Check>, target: Target) -> Self {
         let kind = match &check.kind {
             CheckKind::Tcp(tcp) => Kind::Tcp(tcp::Tcp::new(tcp, target.ip)),
+            CheckKind::Http(http) if http.scheme == Scheme::Https => {
+                Kind::Https(Box::new(https::Https::new(http, target.ip)))
+            }
             CheckKind::Http(http) => Kind::Http(Box::new(http::Http::new(http, target.ip))),
             CheckKind::Exec(exec) => Kind::Exec(Box::new(exec::Exec::new(exec, &target))),
         };
@@ -76,6 +83,7 @@ impl Kind {
             Kind::Tcp(tcp) => tcp.run(progress).await,
             // Boxed for the same reason: the future of a try is as large as its largest kind.
             Kind::Http(http) => Box::pin(http.run(progress)).await,
+            Kind::Https(https) => Box::pin(https.run(progress)).await,
             Kind::Exec(exec) => Box::pin(exec.run(progress)).await,
         }
     }
@@ -84,9 +92,9 @@ impl Kind {
 /// One step of a try, or the verdict that ends it.
 type Step<T> = Result<T, Verdict>;
 
-/// What a try is doing now.
-#[derive(Default)]
-struct Progress(Mutex<Phase>);
+/// What a try is doing now. Shared with what works for the try where it can't be handed a reference.
+#[derive(Clone, Default)]
+struct Progress(Arc<Mutex<Phase>>);
 
 impl Progress {
     fn enter(&self, phase: Phase) {
@@ -187,6 +195,15 @@ impl Phase {
             _ => self.fail(os_words(error)),
         }
     }
+}
+
+/// The error that others were wrapped around: the only one that knows its kind and number.
+fn innermost(error: &io::Error) -> &io::Error {
+    let mut error = error;
+    while let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        error = inner;
+    }
+    error
 }
 
 /// An operating system's error without the number that std appends.

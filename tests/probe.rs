@@ -13,6 +13,8 @@ mod fixtures;
 mod hostile;
 #[path = "probe/http.rs"]
 mod http;
+#[path = "probe/https.rs"]
+mod https;
 #[path = "probe/leaks.rs"]
 mod leaks;
 #[path = "probe/servers.rs"]

@@ -32,7 +32,7 @@ impl Tcp {
         let loud = check.accept || check.tls.is_some() || check.send.is_some() || check.expect.is_some();
         let talk = loud.then(|| {
             Box::new(Talk {
-                tls: check.tls.as_ref().map(|tls| tls::Connector::new(tls, ip, &[])),
+                tls: check.tls.as_ref().map(|tls| tls::Connector::new(tls, ip)),
                 send: check.send.clone(),
                 expect: check.expect.clone(),
             })
@@ -66,7 +66,7 @@ impl Talk {
             return self.speak(&mut stream, text.as_deref(), progress, &|phase, error| phase.io(error)).await;
         };
         progress.enter(Phase::Tls);
-        let mut tls = session.handshake(stream).await?;
+        let mut tls = session.handshake(stream, progress).await?;
         let asked = tls.asked.clone();
         self.speak(&mut tls.stream, text.as_deref(), progress, &|phase, error| asked.verdict(phase, error)).await?;
         if self.expect.is_none() {

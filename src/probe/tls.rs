@@ -4,20 +4,18 @@ use std::error::Error;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use rustls::client::ResolvesClientCert;
 use rustls::pki_types::{ServerName, UnixTime};
-use rustls::sign::CertifiedKey;
-use rustls::{AlertDescription, CertificateError, ClientConfig, ProtocolVersion, SignatureScheme};
+use rustls::{AlertDescription, CertificateError, ClientConfig, ProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::notes::{Asked, Notes};
 use super::text::{escape, quote};
 use super::trust::Trust;
-use super::{Phase, Step};
+use super::{Phase, Progress, Step};
 use crate::config::Tls;
 use crate::health::Verdict;
 
@@ -30,16 +28,15 @@ pub(super) struct Connector {
     trust: Arc<Trust>,
     /// None if the config's name is no name, which its parser refuses.
     name: Option<ServerName<'static>>,
-    alpn: &'static [&'static [u8]],
 }
 
 impl Connector {
-    pub fn new(tls: &Tls, ip: IpAddr, alpn: &'static [&'static [u8]]) -> Self {
+    pub fn new(tls: &Tls, ip: IpAddr) -> Self {
         let name = match &tls.server_name {
             Some(name) => ServerName::try_from(name.clone()).ok(),
             None => Some(ServerName::from(ip)),
         };
-        Self { trust: Trust::shared(tls), name, alpn }
+        Self { trust: Trust::shared(tls), name }
     }
 
     /// Reads what must be read, before the target is kept waiting.
@@ -47,14 +44,7 @@ impl Connector {
         let Some(name) = self.name.clone() else {
             return Err(Phase::Tls.inconclusive("serverName is not a name"));
         };
-        let shared = self.trust.config().await?;
-        let asked = Asked::default();
-        // A shallow copy: the trust in it stays shared, the note of what the server asked is this connection's own.
-        let mut config = ClientConfig::clone(&shared);
-        config.alpn_protocols = self.alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        config.client_auth_cert_resolver =
-            Arc::new(Noting { inner: shared.client_auth_cert_resolver.clone(), asked: asked.clone() });
-        Ok(Session { config: Arc::new(config), name, asked })
+        Ok(Session { config: self.trust.config().await?, name })
     }
 }
 
@@ -62,15 +52,15 @@ impl Connector {
 pub(super) struct Session {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
-    asked: Asked,
 }
 
 impl Session {
-    pub async fn handshake(self, stream: TcpStream) -> Step<Connection> {
+    pub async fn handshake(self, stream: TcpStream, progress: &Progress) -> Step<Connection> {
+        let notes = Notes::new(progress);
         let connector = TlsConnector::from(self.config);
-        match connector.connect(self.name, stream).await {
-            Ok(stream) => Ok(Connection { stream: Box::new(stream), asked: self.asked }),
-            Err(error) => Err(self.asked.verdict(Phase::Tls, &error)),
+        match notes.during(connector.connect(self.name, stream)).await {
+            Ok(stream) => Ok(Connection { stream: Box::new(stream), asked: notes.asked().clone() }),
+            Err(error) => Err(notes.asked().verdict(Phase::Tls, &error)),
         }
     }
 }
@@ -82,10 +72,6 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub fn speaks_h2(&self) -> bool {
-        self.stream.get_ref().1.alpn_protocol() == Some(b"h2")
-    }
-
     /// Waits for a late refusal. In TLS 1.3 the client is done before the server has looked at its certificate, or at
     /// the lack of one, so that a server that asked for one has yet to say yes or no.
     pub async fn settle(&mut self) -> Step<()> {
@@ -126,21 +112,7 @@ impl Read for Now<'_> {
     }
 }
 
-/// What the server of one connection asked for, and what it got.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Asked(Arc<Answer>);
-
-#[derive(Debug, Default)]
-struct Answer {
-    asked: AtomicBool,
-    given: AtomicBool,
-}
-
 impl Asked {
-    fn by_server(&self) -> bool {
-        self.0.asked.load(Ordering::Relaxed)
-    }
-
     /// The verdict on an error of a TLS connection, in whatever phase it shows.
     pub fn verdict(&self, phase: Phase, error: &io::Error) -> Verdict {
         if let Some(error) = tls_error(error) {
@@ -151,7 +123,7 @@ impl Asked {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
         );
         // The reset of a server that hangs up can overtake the alert that says why.
-        if cut_off && self.by_server() && !self.0.given.load(Ordering::Relaxed) {
+        if cut_off && self.by_server() && !self.and_given() {
             return Phase::Tls.fail("the server asks for a client certificate");
         }
         phase.io(error)
@@ -173,7 +145,7 @@ impl Asked {
     /// What a server means by an alert.
     fn refusal(&self, alert: AlertDescription) -> String {
         use AlertDescription as A;
-        let given = self.0.given.load(Ordering::Relaxed);
+        let given = self.and_given();
         match alert {
             A::CertificateRequired => "the server asks for a client certificate".into(),
             A::HandshakeFailure | A::BadCertificate | A::NoCertificate | A::AccessDenied
@@ -256,24 +228,4 @@ fn plain_name(presented: &str) -> Option<String> {
 fn day(time: UnixTime) -> String {
     let time = UNIX_EPOCH + Duration::from_secs(time.as_secs());
     humantime::format_rfc3339_seconds(time).to_string().chars().take(10).collect()
-}
-
-/// Gives the configured client certificate, and notes that it was asked for.
-#[derive(Debug)]
-struct Noting {
-    inner: Arc<dyn ResolvesClientCert>,
-    asked: Asked,
-}
-
-impl ResolvesClientCert for Noting {
-    fn resolve(&self, issuers: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let key = self.inner.resolve(issuers, schemes);
-        self.asked.0.asked.store(true, Ordering::Relaxed);
-        self.asked.0.given.store(key.is_some(), Ordering::Relaxed);
-        key
-    }
-
-    fn has_certs(&self) -> bool {
-        self.inner.has_certs()
-    }
 }

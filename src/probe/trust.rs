@@ -1,16 +1,18 @@
 //! Whom a TLS check trusts and who it says it is: files turned into a client configuration, built anew only when they change.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use super::notes;
 use super::value::{self, Print};
 use super::{Phase, Step};
 use crate::config::Tls;
@@ -22,6 +24,8 @@ struct Files {
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
     trust_anyone: bool,
+    /// The IP that a certificate must carry, if it isn't the one that rustls connects to.
+    as_ip: Option<IpAddr>,
 }
 
 /// One client configuration and the files it was built from.
@@ -41,11 +45,22 @@ static SYSTEM_ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
 impl Trust {
     pub fn shared(tls: &Tls) -> Arc<Self> {
+        Self::expecting(None, tls)
+    }
+
+    /// As [`Trust::shared`], for a client that takes the name to expect from a URL, where an IP is the one to connect to.
+    pub fn of_url(tls: &Tls, ip: IpAddr) -> Arc<Self> {
+        let named = tls.server_name.as_ref().and_then(|name| name.parse().ok());
+        Self::expecting(named.filter(|named| *named != ip), tls)
+    }
+
+    fn expecting(as_ip: Option<IpAddr>, tls: &Tls) -> Arc<Self> {
         let files = Files {
             ca: tls.ca_file.clone().filter(|_| !tls.insecure_skip_verify),
             cert: tls.cert_file.clone(),
             key: tls.key_file.clone(),
             trust_anyone: tls.insecure_skip_verify,
+            as_ip: as_ip.filter(|_| !tls.insecure_skip_verify),
         };
         let mut shared = lock(&SHARED);
         if let Some(trust) = shared.get(&files).and_then(Weak::upgrade) {
@@ -100,6 +115,10 @@ impl Files {
                 .build()
                 .map_err(|error| format!("cannot use the root certificates: {error}"))?
         };
+        let verifier = match self.as_ip {
+            Some(ip) => Arc::new(As { name: ServerName::from(ip), inner: verifier }),
+            None => verifier,
+        };
         let builder = ClientConfig::builder_with_provider(PROVIDER.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
@@ -114,8 +133,7 @@ impl Files {
             (Some(_), None) => return Err("certFile needs a keyFile".into()),
             (None, Some(_)) => return Err("keyFile needs a certFile".into()),
         };
-        // A check must go through what a new client goes through.
-        config.resumption = Resumption::disabled();
+        notes::listen(&mut config);
         Ok(config)
     }
 }
@@ -210,6 +228,48 @@ impl ServerCertVerifier for TrustAnyone {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         PROVIDER.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Expects another name than rustls does.
+#[derive(Debug)]
+struct As {
+    name: ServerName<'static>,
+    inner: Arc<dyn ServerCertVerifier>,
+}
+
+impl ServerCertVerifier for As {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.inner.verify_server_cert(end_entity, intermediates, &self.name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
     }
 }
 

@@ -141,7 +141,11 @@ async fn what_cannot_be_started_is_our_own_fault() {
         path.to_str().unwrap().to_owned()
     };
     let plain = write("plain", "exit 0", 0o644);
-    let orphan = write("orphan", "#!/no/such/interpreter\n", 0o755);
+    // Put in place by another process: one that we hold open for writing is busy for as long as a child of another test,
+    // between its fork and its exec, holds it too.
+    let source = write("source", "#!/no/such/interpreter\n", 0o755);
+    let orphan = format!("{source}.copy");
+    assert!(std::process::Command::new("cp").args([&source, &orphan]).status().unwrap().success());
     let here = folder.path().to_str().unwrap();
     let nowhere = ExecCheck { working_directory: Some("/no/such/folder".into()), ..shell("exit 0") };
     let unset = Value::FromEnv("EXTERNAL_ENDPOINTS_UNSET".into());

@@ -13,6 +13,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 pub const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Long enough for anything that answers, also on a busy machine.
@@ -174,6 +175,24 @@ impl Server {
                 let _ = stream.read(&mut [0; 65536]).await;
                 let _ = stream.write_all(&answer).await;
                 std::future::pending::<()>().await;
+            }
+        })
+        .await
+    }
+
+    /// Speaks TLS in front of another server, with whom it answers, closes and resets.
+    pub async fn in_tls(self, acceptor: TlsAcceptor) -> Self {
+        let inner = Arc::new(self);
+        Self::start(move |stream| {
+            let (acceptor, inner) = (acceptor.clone(), inner.clone());
+            async move {
+                let Ok(mut outer) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let mut stream = TcpStream::connect((LOCAL, inner.port)).await.unwrap();
+                if tokio::io::copy_bidirectional(&mut outer, &mut stream).await.is_err() {
+                    SockRef::from(outer.get_ref().0).set_linger(Some(Duration::ZERO)).unwrap();
+                }
             }
         })
         .await

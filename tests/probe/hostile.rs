@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use external_endpoints::config::{CheckKind, HttpCheck, Scheme, TcpCheck, Tls};
 
+use crate::certificates::*;
 use crate::fixtures::*;
+
+fn trusting() -> Tls {
+    Tls { insecure_skip_verify: true, ..Tls::default() }
+}
 
 /// Every check that completes a handshake and waits for more.
 fn plain(port: u16) -> [CheckKind; 2] {
@@ -12,8 +17,28 @@ fn plain(port: u16) -> [CheckKind; 2] {
     [CheckKind::Tcp(expecting), CheckKind::Http(http(port))]
 }
 
+/// The same in TLS, of a server that completes that handshake too.
+fn inside(port: u16) -> [CheckKind; 2] {
+    let expecting =
+        TcpCheck { tls: Some(trusting()), send: Some(literal("hi")), expect: Some("x".into()), ..tcp(port) };
+    [CheckKind::Tcp(expecting), CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls: trusting(), ..http(port) })]
+}
+
+/// Whatever a server does to the TCP check and to the HTTP check, with TLS around it they see the same.
+async fn alike(server: Server, timeout: Duration, expected: [&str; 2]) {
+    let plain = plain(server.port);
+    let authority = Authority::new();
+    let front = server.in_tls(acceptor(&authority.sign(&["127.0.0.1"]), Clients::All, ALL, &[])).await;
+    for kinds in [plain, inside(front.port)] {
+        for (kind, expected) in kinds.into_iter().zip(expected) {
+            assert_eq!(try_once(kind.clone(), timeout).await, fail(expected), "{kind:?}");
+        }
+    }
+}
+
+/// TLS against a server that may know of none.
 fn secure(port: u16) -> [CheckKind; 2] {
-    let tls = Tls { insecure_skip_verify: true, ..Tls::default() };
+    let tls = trusting();
     [
         CheckKind::Tcp(TcpCheck { tls: Some(tls.clone()), ..tcp(port) }),
         CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls, ..http(port) }),
@@ -47,48 +72,40 @@ async fn a_swallowed_syn_is_no_answer() {
 #[tokio::test]
 async fn silence_after_the_connect_names_what_was_waited_for() {
     let silent = Server::silent().await;
-    let [tcp, http] = plain(silent.port);
-    assert_eq!(try_once(tcp, SHORT).await, fail("expect: no answer in 500ms"));
-    assert_eq!(try_once(http, SHORT).await, fail("http: no answer in 500ms"));
     for kind in secure(silent.port) {
         assert_eq!(try_once(kind.clone(), SHORT).await, fail("tls: no answer in 500ms"), "{kind:?}");
     }
+    alike(silent, SHORT, ["expect: no answer in 500ms", "http: no answer in 500ms"]).await;
 }
 
 #[tokio::test]
 async fn a_byte_a_second_does_not_stretch_the_deadline() {
     let drip = Server::drip().await;
-    let [tcp, http] = plain(drip.port);
-    assert_eq!(try_once(tcp, SHORT).await, fail("expect: the text did not come in 500ms"));
-    assert_eq!(try_once(http, SHORT).await, fail("http: no answer in 500ms"));
     for kind in secure(drip.port) {
         let verdict = try_once(kind.clone(), SHORT).await;
         assert_eq!(verdict, fail("tls: the server does not speak TLS"), "{kind:?}");
     }
+    alike(drip, SHORT, ["expect: the text did not come in 500ms", "http: no answer in 500ms"]).await;
 }
 
 #[tokio::test]
 async fn a_reset_is_told_with_its_phase() {
     let reset = Server::reset().await;
-    let [tcp, http] = plain(reset.port);
-    assert_eq!(try_once(tcp, PATIENT).await, fail("expect: connection reset"));
-    assert_eq!(try_once(http, PATIENT).await, fail("http: connection reset"));
     for kind in secure(reset.port) {
         let verdict = try_once(kind.clone(), PATIENT).await;
         assert_eq!(verdict, fail("tls: connection reset in the handshake"), "{kind:?}");
     }
+    alike(reset, PATIENT, ["expect: connection reset", "http: connection reset"]).await;
 }
 
 #[tokio::test]
 async fn a_close_is_told_with_its_phase() {
     let closes = Server::closes().await;
-    let [tcp, http] = plain(closes.port);
-    assert_eq!(try_once(tcp, PATIENT).await, fail("expect: connection closed before \"x\""));
-    assert_eq!(try_once(http, PATIENT).await, fail("http: connection closed"));
     for kind in secure(closes.port) {
         let verdict = try_once(kind.clone(), PATIENT).await;
         assert_eq!(verdict, fail("tls: connection closed in the handshake"), "{kind:?}");
     }
+    alike(closes, PATIENT, ["expect: connection closed before \"x\"", "http: connection closed"]).await;
 }
 
 #[tokio::test]
@@ -104,20 +121,15 @@ async fn garbage_is_neither_tls_nor_http() {
             0 => "http: not HTTP: invalid HTTP version parsed",
             _ => "http: status 400",
         };
-        let [_, http] = plain(server.port);
-        assert_eq!(try_once(http, PATIENT).await, fail(expected), "{garbage:?}");
+        alike(server, SHORT, ["expect: the text did not come in 500ms", expected]).await;
     }
 }
 
 #[tokio::test]
 async fn an_endless_answer_is_cut() {
+    let no_text = "expect: no \"x\" in the first 64 KiB";
     let body = Server::endless("", "y").await;
-    let [tcp, http] = plain(body.port);
-    assert_eq!(try_once(tcp, PATIENT).await, fail("expect: no \"x\" in the first 64 KiB"));
-    let verdict = try_once(http, PATIENT).await;
-    assert_eq!(verdict, fail("http: not HTTP: invalid HTTP version parsed"));
-    let head = Server::endless("HTTP/1.1 200 OK\r\nx: ", "y").await;
-    let [_, http] = plain(head.port);
-    let verdict = try_once(http, PATIENT).await;
-    assert_eq!(verdict, fail("http: the head of the answer is over 64 KiB"));
+    alike(body, PATIENT, [no_text, "http: not HTTP: invalid HTTP version parsed"]).await;
+    let head = Server::endless("HTTP/1.1 200 OK\r\nz: ", "y").await;
+    alike(head, PATIENT, [no_text, "http: the head of the answer is over 64 KiB"]).await;
 }

@@ -1,12 +1,11 @@
-//! The HTTP check: what it asks, what it takes for an answer, and over which version.
+//! The HTTP check: what it asks, what it takes for an answer.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
-use external_endpoints::config::{CheckKind, HttpCheck, Scheme, Tls, Value};
+use external_endpoints::config::{CheckKind, HttpCheck, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::certificates::*;
 use crate::fixtures::*;
 
 async fn gives(check: HttpCheck, expected: external_endpoints::health::Verdict) {
@@ -175,57 +174,6 @@ async fn what_cannot_be_sent_is_our_own_fault_and_shows_no_secret() {
     gives(check, inconclusive(reason)).await;
     let check = HttpCheck { path: "/a b".into(), ..http(refusing.port()) };
     gives(check, inconclusive("http: path \"/a b\" is not fit for HTTP")).await;
-}
-
-#[tokio::test]
-async fn http2_is_spoken_where_the_server_chooses_it() {
-    let authority = Authority::new();
-    let pair = authority.sign(&["pg.corp.example"]);
-    let acceptor = acceptor(&pair, Clients::All, ALL, &["h2", "http/1.1"]);
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let keep = seen.clone();
-    let server = Server::start(move |stream| {
-        let (acceptor, seen) = (acceptor.clone(), keep.clone());
-        async move {
-            let tls = acceptor.accept(stream).await.unwrap();
-            let mut connection = h2::server::handshake(tls).await.unwrap();
-            let mut held = Vec::new();
-            while let Some(Ok((request, mut respond))) = connection.accept().await {
-                seen.lock().unwrap().push((request.uri().to_string(), request.headers().clone()));
-                let path = request.uri().path().to_owned();
-                let status = if path == "/down" { 503 } else { 200 };
-                let answer = hyper::Response::builder().status(status).body(()).unwrap();
-                let mut body = respond.send_response(answer, false).unwrap();
-                let _ = body.send_data("run".into(), false);
-                let _ = body.send_data("ning".into(), path != "/hangs" && path != "/cut");
-                if path == "/hangs" {
-                    held.push(body);
-                }
-            }
-        }
-    })
-    .await;
-    let tls = Tls { server_name: Some("pg.corp.example".into()), ..authority.trusted() };
-    let ask = |path: &str, wanted: Option<&str>| HttpCheck {
-        scheme: Scheme::Https,
-        host: Some("db.example:8443".into()),
-        headers: vec![("X-Token".into(), literal("one"))],
-        tls: tls.clone(),
-        path: path.into(),
-        expected_body: wanted.map(str::to_owned),
-        ..http(server.port)
-    };
-    gives(ask("/", Some("running")), pass()).await;
-    gives(ask("/", Some("stopped")), fail("http: body does not contain \"stopped\"")).await;
-    gives(ask("/down", None), fail("http: status 503")).await;
-    gives(ask("/hangs", Some("stopped")), fail("http: body did not end in 500ms")).await;
-    let kind = CheckKind::Http(ask("/cut", Some("stopped")));
-    let verdict = format!("{:?}", try_once(kind, PATIENT).await);
-    assert!(verdict.starts_with("Fail(\"http: body cut off: stream error"), "{verdict}");
-    let seen = seen.lock().unwrap();
-    assert_eq!(seen[0].0, "https://db.example:8443/");
-    assert_eq!(seen[0].1["x-token"], "one");
-    assert_eq!((seen.len(), server.accepted()), (5, 5));
 }
 
 #[tokio::test]

@@ -2,10 +2,11 @@
 
 use std::process::Command;
 
-use external_endpoints::config::{CheckKind, TcpCheck};
+use external_endpoints::config::{CheckKind, HttpCheck, Scheme, TcpCheck, Tls};
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, set_child_subreaper, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::certificates::*;
 use crate::exec::mark;
 use crate::fixtures::*;
 
@@ -52,6 +53,14 @@ async fn many_tries_here() {
         let _ = stream.read(&mut [0; 1]).await;
     })
     .await;
+    let authority = Authority::new();
+    let pair = authority.sign(&["127.0.0.1"]);
+    let https = |port| CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls: authority.trusted(), ..http(port) });
+    let secure = tls_server(acceptor(&pair, Clients::All, ALL, &[])).await;
+    let hanging = Server::start(|mut stream| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let hanging = hanging.await.in_tls(acceptor(&pair, Clients::All, ALL, &[])).await;
     let refusing = Refusing::new();
     let expecting = TcpCheck { send: Some(literal("x")), expect: Some("200 OK".into()), ..tcp(server.port) };
     let short = std::time::Duration::from_millis(30);
@@ -60,6 +69,8 @@ async fn many_tries_here() {
         prober(CheckKind::Tcp(expecting), PATIENT),
         prober(CheckKind::Tcp(tcp(refusing.port())), PATIENT),
         prober(CheckKind::Http(http(server.port)), PATIENT),
+        prober(https(secure.port), PATIENT),
+        prober(https(hanging.port), short),
         prober(CheckKind::Exec(exec(&["true"])), PATIENT),
         prober(CheckKind::Exec(exec(&["/bin/sh", "-c", "sleep 60 & sleep 60 & exit 1"])), PATIENT),
         prober(CheckKind::Exec(exec(&["/no/such/program"])), PATIENT),
@@ -89,10 +100,12 @@ fn no_descriptors_left_is_our_own_fault() {
 #[ignore = "run by no_descriptors_left_is_our_own_fault"]
 async fn no_descriptors_here() {
     let server = Server::silent().await;
+    let tls = Tls { insecure_skip_verify: true, ..Tls::default() };
     let limit = getrlimit(Resource::Nofile);
     let tries = [
         (CheckKind::Tcp(tcp(server.port)), "connect"),
         (CheckKind::Http(http(server.port)), "connect"),
+        (CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls, ..http(server.port) }), "connect"),
         (CheckKind::Exec(exec(&["/bin/true"])), "exec"),
     ];
     setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..limit }).unwrap();

@@ -39,6 +39,16 @@ async fn a_good_certificate_passes_by_address_and_by_name() {
 }
 
 #[tokio::test]
+async fn a_certificate_may_be_for_another_ip_that_is_not_the_one_connected_to() {
+    let authority = Authority::new();
+    let server = serve(&authority.sign(&["192.0.2.7"])).await;
+    let named = |name: &str| Tls { server_name: Some(name.into()), ..authority.trusted() };
+    all_give(server.port, &named("192.0.2.7"), pass()).await;
+    let reason = "tls: certificate is not valid for name 192.0.2.8 (it is for 192.0.2.7)";
+    all_give(server.port, &named("192.0.2.8"), fail(reason)).await;
+}
+
+#[tokio::test]
 async fn each_flaw_of_a_certificate_has_its_words() {
     let authority = Authority::new();
     let trusted = authority.trusted();
@@ -176,16 +186,19 @@ async fn every_handshake_is_a_full_one() {
         async move {
             let mut tls = acceptor.accept(stream).await.unwrap();
             seen.lock().unwrap().push(tls.get_ref().1.handshake_kind());
+            let _ = tls.read(&mut [0; 65536]).await;
             let _ = tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
             let _ = tls.flush().await;
             let _ = tls.read(&mut [0; 65536]).await;
         }
     })
     .await;
-    let expecting = TcpCheck { tls: Some(authority.trusted()), expect: Some("200 OK".into()), ..tcp(server.port) };
-    let prober = prober(CheckKind::Tcp(expecting), PATIENT);
-    for _ in 0..3 {
-        assert_eq!(prober.probe().await, pass());
+    let [_, talking, https] = kinds(server.port, &authority.trusted());
+    for kind in [talking, https] {
+        let prober = prober(kind, PATIENT);
+        for _ in 0..3 {
+            assert_eq!(prober.probe().await, pass());
+        }
+        assert_eq!(std::mem::take(&mut *kinds_seen.lock().unwrap()), [Some(HandshakeKind::Full); 3]);
     }
-    assert_eq!(*kinds_seen.lock().unwrap(), [Some(HandshakeKind::Full); 3]);
 }
