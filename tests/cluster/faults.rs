@@ -143,9 +143,12 @@ async fn the_api_answers_with_errors() {
 async fn the_api_hangs_at_the_start() {
     let scene = Scene::new("hanging").await;
     let proxy = ApiProxy::start(shared()).await;
-    proxy.hang();
+    // First it takes requests and answers none, then it does not even shake hands.
+    proxy.mute();
     let daemon = Daemon::start(&scene.config(), &proxy.kubeconfig(), &[]).await;
-    scene.condition(&daemon, "ApiUnavailable").await;
+    scene.condition_because(&daemon, "ApiUnavailable", "no answer in 10s").await;
+    proxy.hang();
+    scene.condition_because(&daemon, "ApiUnavailable", "no connection").await;
     assert_eq!(daemon.get("/readyz").await.0, 503);
     proxy.heal().await;
     scene.published(&[0, 1, 2]).await;

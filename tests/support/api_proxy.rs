@@ -21,6 +21,8 @@ enum Fault {
     Refuse,
     /// Connections are accepted, open ones stay open, and nothing passes.
     Hang,
+    /// Connections and requests are accepted, and no request is answered; open connections are closed.
+    Mute,
     /// Connections are cut once; those that come after pass.
     Cut,
     /// Every request gets this status, with `Retry-After: 1`; open connections are closed.
@@ -68,6 +70,11 @@ impl<'a> ApiProxy<'a> {
     /// Accepts connections and passes nothing, on the open ones neither.
     pub fn hang(&self) {
         self.fault.send_replace(Fault::Hang);
+    }
+
+    /// Takes every request and answers none.
+    pub fn mute(&self) {
+        self.fault.send_replace(Fault::Mute);
     }
 
     /// Closes all open connections once.
@@ -156,6 +163,12 @@ async fn pass(client: TcpStream, upstream: String, tls: Arc<ServerConfig>, fault
     match fault {
         Fault::Answer(status) => {
             let _ = answer(client, tls, status).await;
+        }
+        Fault::Mute => {
+            let Ok(mut stream) = TlsAcceptor::from(tls).accept(client).await else {
+                return;
+            };
+            while stream.read_buf(&mut Vec::new()).await.is_ok_and(|count| count > 0) {}
         }
         Fault::None | Fault::Cut => {
             let Ok(server) = TcpStream::connect(&upstream).await else {
