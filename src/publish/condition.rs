@@ -7,7 +7,7 @@ use std::fmt;
 pub enum Kind {
     /// The cluster has not been read yet.
     WaitingForCluster,
-    /// Some targets have had no verdict yet.
+    /// Some targets have had no verdict yet, or none is up and some have had only inconclusive ones.
     WaitingForVerdicts,
     /// There is no Service of that name.
     WaitingForService,
