@@ -25,6 +25,22 @@ fn read(text: &str) -> Result<Loaded, Problems> {
     parse("db.yaml", text, &options())
 }
 
+#[test]
+fn more_addresses_than_kubernetes_mirrors_are_warned_of() {
+    let with = |count: usize| {
+        let addresses: Vec<String> = (0..count).map(|i| format!("10.0.{}.{}", i / 250, i % 250 + 1)).collect();
+        let text =
+            format!("databases: [{{service: a, port: 1, addresses: [{}], check: {{tcp: {{}}}}}}]", addresses.join(","));
+        read(&text).expect("a good config").warnings.to_string()
+    };
+    assert_eq!(with(1000), "");
+    let warning = with(1001);
+    assert!(
+        warning.contains("databases[0].addresses: 1001 addresses; Kubernetes copies only the first 1000"),
+        "{warning}"
+    );
+}
+
 #[track_caller]
 fn good(text: &str) -> Spec {
     read(text).unwrap_or_else(|problems| panic!("{}", problems.render(true))).spec

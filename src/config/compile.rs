@@ -9,6 +9,9 @@ use super::raw::{self, AddressEntry};
 use super::read::{At, Field, Place};
 use super::{Address, Check, Database, DatabaseId, Options, Port, Protocol, Spec, check, ip};
 
+/// Addresses of one Service that Kubernetes mirrors from Endpoints into EndpointSlices.
+const MIRRORED: usize = 1000;
+
 /// The Spec, or None when something is wrong, all of which is then reported.
 pub(super) fn compile(config: &raw::Config, options: &Options, problems: &mut Collector) -> Option<Spec> {
     let defaults = config.defaults.or(raw::Defaults::default());
@@ -177,6 +180,13 @@ impl Compiler<'_> {
             if let (Some(ip), Some(hostname), Some(check)) = (ip, hostname, check) {
                 addresses.push(Address { ip, hostname: hostname.map(|label: Label| label.0), check });
             }
+        }
+        if addresses.len() > MIRRORED {
+            let message = format!(
+                "{} addresses; Kubernetes copies only the first {MIRRORED} healthy ones into EndpointSlices, and clients reach no others",
+                addresses.len()
+            );
+            self.problems.warn(list.place.span, &list.place.path, message);
         }
         (addresses.len() == list.value.len()).then_some(addresses)
     }
