@@ -1,7 +1,7 @@
 //! The command line: what was typed, what it means, and the exit status that says how it went.
 
-use std::io::IsTerminal;
-use std::net::SocketAddr;
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use comfy_table::Table;
 use futures::StreamExt;
 use ipnet::IpNet;
+use tracing::{error, warn};
 
 use crate::config::{self, DatabaseId, Spec};
 use crate::health::Verdict;
@@ -35,7 +36,7 @@ enum Command {
     Run(Run),
     /// Tell whether config files are good.
     Validate(Validate),
-    /// Try each target once and show a table; exit status 1 if any fails.
+    /// Try each target once and show a table; exit status 1 unless all pass.
     Probe(Probe),
     /// Print the config's JSON Schema.
     Schema,
@@ -66,12 +67,14 @@ struct Validate {
     explain: bool,
     #[command(flatten)]
     allowed: Allowed,
+    /// The config files.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
 #[derive(clap::Args)]
 struct Probe {
+    /// The config file.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Try only this database.
@@ -84,14 +87,81 @@ struct Probe {
 #[derive(clap::Args)]
 struct Allowed {
     /// Refuse addresses outside these networks; repeat for more [default: any].
-    #[arg(long = "allow-cidr", value_name = "CIDR")]
+    #[arg(long = "allow-cidr", value_name = "CIDR", value_parser = parse_cidr)]
     cidrs: Vec<IpNet>,
 }
 
-impl Allowed {
-    fn options(&self) -> config::Options {
-        config::Options { own_namespace: run::own_namespace(), allow_cidr: self.cidrs.clone() }
+fn parse_cidr(text: &str) -> Result<IpNet, String> {
+    text.parse().map_err(|_| match text.parse::<IpAddr>() {
+        Ok(ip) => format!("write {} for this address alone, or a network as in 10.20.0.0/16", IpNet::from(ip)),
+        Err(_) => "write a network as in 10.20.0.0/16 or 2001:db8::/32".to_owned(),
+    })
+}
+
+/// Where a command says what went wrong.
+#[derive(Clone, Copy)]
+enum Voice {
+    /// On standard error, for a person.
+    Person,
+    /// In the log, a line each, for whoever collects it.
+    Log,
+}
+
+impl Voice {
+    fn warn(self, line: &str) {
+        match self {
+            Voice::Person => eprintln!("warning: {line}"),
+            Voice::Log => warn!("{line}"),
+        }
     }
+
+    fn bad_config(self, problems: &config::Problems) {
+        match self {
+            Voice::Person => eprint!("{}", problems.render(std::io::stderr().is_terminal())),
+            Voice::Log => problems.to_string().lines().for_each(|line| error!("{line}")),
+        }
+    }
+
+    fn failed(self, error: &anyhow::Error) -> ExitCode {
+        match self {
+            Voice::Person => eprintln!("external-endpoints: {error:#}"),
+            Voice::Log => error!("{error:#}"),
+        }
+        ExitCode::FAILURE
+    }
+
+    /// Reads a config file, and says what is wrong with it.
+    fn load(self, file: &Path, allowed: &Allowed) -> Result<Spec, ExitCode> {
+        let own_namespace = run::own_namespace().unwrap_or_else(|why| {
+            self.warn(&format!("KUBECONFIG: {why}; databases that name no namespace are taken to be in `default`"));
+            "default".to_owned()
+        });
+        match config::load(file, &config::Options { own_namespace, allow_cidr: allowed.cidrs.clone() }) {
+            Ok(loaded) => {
+                loaded.warnings.to_string().lines().for_each(|line| self.warn(line));
+                Ok(loaded.spec)
+            }
+            Err(problems) => {
+                self.bad_config(&problems);
+                Err(ExitCode::from(BAD_CONFIG))
+            }
+        }
+    }
+}
+
+/// Prints to standard output. That its reader has gone away is no mistake of ours, but nothing more is to be said then.
+fn print(text: &str) -> Result<(), ExitCode> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
+        if error.kind() != ErrorKind::BrokenPipe {
+            eprintln!("external-endpoints: standard output: {error}");
+        }
+        ExitCode::FAILURE
+    })
+}
+
+fn status(done: Result<ExitCode, ExitCode>) -> ExitCode {
+    done.unwrap_or_else(|failed| failed)
 }
 
 fn parse_id(text: &str) -> Result<DatabaseId, String> {
@@ -105,92 +175,65 @@ fn parse_id(text: &str) -> Result<DatabaseId, String> {
 
 /// Does what the command line asks for.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    status(match Cli::parse().command {
         Command::Run(run) => run.main(),
         Command::Validate(validate) => validate.main(),
         Command::Probe(probe) => probe.main(),
         Command::Schema => print_schema(),
-    }
+    })
 }
 
-/// Reads a config file; shows what is wrong with it on standard error.
-fn load(file: &Path, allowed: &Allowed) -> Result<Spec, ExitCode> {
-    let terminal = std::io::stderr().is_terminal();
-    match config::load(file, &allowed.options()) {
-        Ok(loaded) => {
-            for line in loaded.warnings.to_string().lines() {
-                eprintln!("warning: {line}");
-            }
-            Ok(loaded.spec)
-        }
-        Err(problems) => {
-            eprint!("{}", problems.render(terminal));
-            Err(ExitCode::from(BAD_CONFIG))
-        }
-    }
-}
-
-fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("external-endpoints: {error:#}");
-    ExitCode::FAILURE
-}
-
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+fn runtime(voice: Voice) -> Result<tokio::runtime::Runtime, ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| voice.failed(&error.into()))
 }
 
 impl Run {
-    fn main(self) -> ExitCode {
-        let spec = match load(&self.config, &self.allowed) {
-            Ok(spec) => spec,
-            Err(status) => return status,
-        };
+    fn main(self) -> Result<ExitCode, ExitCode> {
         log::start(self.log_format);
-        let options = run::Options { dry_run: self.dry_run, listen: self.listen };
-        let runtime = match runtime() {
-            Ok(runtime) => runtime,
-            Err(error) => return failed(&error),
+        let voice = match self.log_format {
+            Format::Human => Voice::Person,
+            Format::Json => Voice::Log,
         };
+        let spec = voice.load(&self.config, &self.allowed)?;
+        let options = run::Options { dry_run: self.dry_run, listen: self.listen };
+        let runtime = runtime(voice)?;
         let ended = runtime.block_on(run::run(spec, options));
         // Work that blocks, such as reading a file from a dead mount, must not hold up the end.
         runtime.shutdown_background();
-        ended.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+        ended.map(|()| ExitCode::SUCCESS).map_err(|error| voice.failed(&error))
     }
 }
 
 impl Validate {
-    fn main(self) -> ExitCode {
+    fn main(self) -> Result<ExitCode, ExitCode> {
         let mut status = ExitCode::SUCCESS;
         for file in &self.files {
-            match load(file, &self.allowed) {
-                Ok(spec) if self.explain => print!("{}", config::explain(&spec)),
+            match Voice::Person.load(file, &self.allowed) {
+                Ok(spec) if self.explain => print(&config::explain(&spec))?,
                 Ok(spec) => {
                     let addresses: usize = spec.databases.iter().map(|database| database.addresses.len()).sum();
-                    println!("{}: good; databases: {}, addresses: {addresses}", file.display(), spec.databases.len());
+                    let databases = spec.databases.len();
+                    print(&format!("{}: good; databases: {databases}, addresses: {addresses}\n", file.display()))?;
                 }
                 Err(bad) => status = bad,
             }
         }
-        status
+        Ok(status)
     }
 }
 
 impl Probe {
-    fn main(self) -> ExitCode {
-        let mut spec = match load(&self.file, &self.allowed) {
-            Ok(spec) => spec,
-            Err(status) => return status,
-        };
+    fn main(self) -> Result<ExitCode, ExitCode> {
+        let mut spec = Voice::Person.load(&self.file, &self.allowed)?;
         if let Some(wanted) = &self.service {
             spec.databases.retain(|database| database.id == *wanted);
             if spec.databases.is_empty() {
-                return failed(&anyhow::anyhow!("{} has no database {wanted}", self.file.display()));
+                let why = anyhow::anyhow!("{} has no database {wanted}", self.file.display());
+                return Err(Voice::Person.failed(&why));
             }
         }
-        match runtime() {
-            Ok(runtime) => runtime.block_on(probe_once(&spec)),
-            Err(error) => failed(&error),
-        }
+        runtime(Voice::Person)?.block_on(probe_once(&spec))
     }
 }
 
@@ -198,7 +241,7 @@ impl Probe {
 const AT_ONCE: usize = 256;
 
 /// Tries every target once, and shows a table.
-async fn probe_once(spec: &Spec) -> ExitCode {
+async fn probe_once(spec: &Spec) -> Result<ExitCode, ExitCode> {
     let tries = spec.databases.iter().flat_map(|database| {
         database.addresses.iter().map(async |address| {
             let target = Target {
@@ -231,16 +274,14 @@ async fn probe_once(spec: &Spec) -> ExitCode {
         let reason = verdict.reason().unwrap_or_default();
         table.add_row([&id.namespace, &id.service, &ip.to_string(), word, &time, reason]);
     }
-    println!("{table}");
-    status
+    let lines: Vec<String> = table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    print(&lines.concat())?;
+    Ok(status)
 }
 
-fn print_schema() -> ExitCode {
+fn print_schema() -> Result<ExitCode, ExitCode> {
     match serde_json::to_string_pretty(&config::schema()) {
-        Ok(schema) => {
-            println!("{schema}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => failed(&error.into()),
+        Ok(schema) => print(&format!("{schema}\n")).map(|()| ExitCode::SUCCESS),
+        Err(error) => Err(Voice::Person.failed(&error.into())),
     }
 }

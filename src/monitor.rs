@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::config::{Database, DatabaseId, Spec};
-use crate::health::{self, Health, State, Transition, Verdict};
+use crate::health::{self, Health, State, Streak, Transition, Verdict};
 use crate::plan::{self, Candidate, Member, Members, Plan};
 use crate::probe::{Prober, Target};
 
@@ -305,6 +305,7 @@ impl Watched {
         let first = !target.health.tried();
         let transition = health::observe(&mut target.health, &verdict, thresholds, now);
         self.tell(index, transition);
+        self.tell_of_unseen(index);
         if first || transition.is_some() {
             self.decide();
         }
@@ -347,6 +348,17 @@ impl Watched {
         self.plan.send_if_modified(|held| std::mem::replace(held, plan.clone()) != plan);
     }
 
+    /// Tells once that a target fails, where its health can't: it has none before the cluster has been seen.
+    fn tell_of_unseen(&self, index: usize) {
+        let health = &self.targets[index].health;
+        let unhealthy = self.database.addresses[index].check.thresholds.unhealthy;
+        if health.state() == State::Unknown && health.streak() == Streak::Failures(unhealthy) {
+            let DatabaseId { namespace, service } = &self.database.id;
+            let (address, reason) = (self.targets[index].member.ip, health.reason().unwrap_or_default());
+            warn!(%namespace, %service, %address, reason, "target fails; it will be down once the cluster has been read");
+        }
+    }
+
     /// Tells once that tries have become inconclusive, not at every try.
     fn tell_of_inconclusive(&self, index: usize, verdict: &Verdict) {
         let target = &self.targets[index];
@@ -364,6 +376,7 @@ fn decide(targets: &[TargetSnapshot]) -> Plan {
         member: &target.member,
         state: target.health.state(),
         tried: target.health.tried(),
+        reason: target.health.reason(),
     }))
 }
 

@@ -41,6 +41,15 @@ impl Members {
     }
 }
 
+impl Members {
+    /// What makes these of `held`: `+10.0.0.3, -10.0.0.2`; empty if the addresses are the same.
+    pub fn changes_from(&self, held: &Members) -> String {
+        let added = self.iter().filter(|member| !held.contains(member.ip)).map(|member| format!("+{}", member.ip));
+        let removed = held.iter().filter(|member| !self.contains(member.ip)).map(|member| format!("-{}", member.ip));
+        added.chain(removed).collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl FromIterator<Member> for Members {
     fn from_iter<I: IntoIterator<Item = Member>>(members: I) -> Self {
         let mut members: Vec<Member> = members.into_iter().collect();
@@ -80,31 +89,29 @@ pub enum Plan {
 pub enum Why {
     /// These targets have had no verdict yet, and the cluster did not show them at start.
     NoVerdictYet(Vec<IpAddr>),
-    /// No target is up, and of these all verdicts have been inconclusive.
-    NoneKnown(Vec<IpAddr>),
+    /// No target is up, and of these all verdicts have been inconclusive, for the reasons given.
+    NoneKnown(Vec<(IpAddr, String)>),
 }
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let targets = match self {
-            Why::NoVerdictYet(targets) => {
-                f.write_str("no verdict yet for ")?;
-                targets
-            }
-            Why::NoneKnown(targets) => {
-                f.write_str("no target is up, and all verdicts are inconclusive for ")?;
-                targets
-            }
+        let (what, targets): (_, Vec<String>) = match self {
+            Why::NoVerdictYet(targets) => ("no verdict yet for", targets.iter().map(IpAddr::to_string).collect()),
+            Why::NoneKnown(targets) => (
+                "no target is up, and all verdicts are inconclusive for",
+                targets.iter().map(|(ip, reason)| format!("{ip} ({reason})")).collect(),
+            ),
         };
-        for (i, ip) in targets.iter().take(3).enumerate() {
-            write!(f, "{}{ip}", if i > 0 { ", " } else { "" })?;
-        }
-        match targets.len() {
-            0..=3 => Ok(()),
-            n => write!(f, " and {} more", n - 3),
+        write!(f, "{what} {}", targets[..targets.len().min(SHOWN)].join(", "))?;
+        match targets.len().checked_sub(SHOWN) {
+            None | Some(0) => Ok(()),
+            Some(more) => write!(f, " and {more} more"),
         }
     }
 }
+
+/// Targets that a reason names.
+const SHOWN: usize = 3;
 
 /// One target of a database, as far as the decision goes.
 #[derive(Debug, Clone, Copy)]
@@ -113,21 +120,22 @@ pub struct Candidate<'a> {
     pub state: State,
     /// Whether there has been any verdict.
     pub tried: bool,
+    /// Why the newest verdict was not a Pass.
+    pub reason: Option<&'a str>,
 }
 
 /// Decides for one database, from all of its targets.
 pub fn decide<'a>(pool: impl Iterator<Item = Candidate<'a>> + Clone) -> Plan {
-    let unknown = |tried: bool| -> Vec<IpAddr> {
-        let unknown = pool.clone().filter(|target| target.state == State::Unknown && target.tried == tried);
-        unknown.map(|target| target.member.ip).collect()
-    };
-    let untried = unknown(false);
+    let unknown =
+        |tried: bool| pool.clone().filter(move |target| target.state == State::Unknown && target.tried == tried);
+    let untried: Vec<IpAddr> = unknown(false).map(|target| target.member.ip).collect();
     if !untried.is_empty() {
         return Plan::Keep(Why::NoVerdictYet(untried));
     }
     let up = pool.clone().filter(|target| target.state == State::Up);
     let members: Members = up.map(|target| target.member.clone()).collect();
-    let inconclusive = unknown(true);
+    let inconclusive: Vec<_> =
+        unknown(true).map(|target| (target.member.ip, target.reason.unwrap_or_default().to_owned())).collect();
     if members.is_empty() && !inconclusive.is_empty() {
         return Plan::Keep(Why::NoneKnown(inconclusive));
     }
@@ -150,7 +158,7 @@ mod tests {
 
     fn decided_with(pool: &[(u8, State)], tried: bool) -> Plan {
         let pool: Vec<_> = pool.iter().map(|(last, state)| (member(*last), *state)).collect();
-        let candidate = |(member, state)| Candidate { member, state, tried };
+        let candidate = |(member, state)| Candidate { member, state, tried, reason: Some("exec: no program") };
         decide(pool.iter().map(|(member, state)| candidate((member, *state))))
     }
 
@@ -183,7 +191,10 @@ mod tests {
         let Plan::Keep(why) = decided_with(&[(2, State::Unknown), (3, State::Down)], true) else {
             panic!("took the last address away")
         };
-        assert_eq!(why.to_string(), "no target is up, and all verdicts are inconclusive for 198.51.100.2");
+        assert_eq!(
+            why.to_string(),
+            "no target is up, and all verdicts are inconclusive for 198.51.100.2 (exec: no program)"
+        );
     }
 
     #[test]
@@ -193,6 +204,13 @@ mod tests {
             [member(2), member(1), member(2)].into_iter().collect::<Members>().to_string(),
             "198.51.100.1, 198.51.100.2"
         );
+    }
+
+    #[test]
+    fn changes_show_as_what_comes_and_what_goes() {
+        let members = |last: &[u8]| last.iter().map(|last| member(*last)).collect::<Members>();
+        assert_eq!(members(&[1, 3]).changes_from(&members(&[1, 2])), "+198.51.100.3, -198.51.100.2");
+        assert_eq!(members(&[1]).changes_from(&members(&[1])), "");
     }
 
     proptest! {

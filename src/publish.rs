@@ -18,6 +18,7 @@ use crate::config::{DatabaseId, Spec};
 use crate::monitor;
 use crate::plan::Members;
 pub use condition::{Condition, Kind};
+pub use fault::words;
 use publisher::Publisher;
 use sight::{Observed, Sights, watch_kind};
 

@@ -1,11 +1,14 @@
 //! The daemon: wires the parts together, and ends them on a signal.
 
+use std::error::Error;
+use std::fmt;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use kube::Client;
-use kube::config::{Config as ClientConfig, Kubeconfig};
+use kube::config::{Config as ClientConfig, InferConfigError, Kubeconfig, KubeconfigError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -32,6 +35,8 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
         .with_context(|| format!("can't listen on {}; choose another address with --listen", options.listen))?;
     info!(address = %listener.local_addr()?, "admin listening");
 
+    // What needs no cluster need not wait for one.
+    let (monitor, mut checking) = monitor::start(&spec);
     let cluster = tokio::select! {
         cluster = connect(options.dry_run) => cluster?,
         name = ends.next() => {
@@ -39,7 +44,6 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    let (monitor, mut checking) = monitor::start(&spec);
     let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor);
     let sources = admin::Sources { monitor, publish };
     info!(databases = spec.databases.len(), dry_run = options.dry_run, "checking");
@@ -88,16 +92,25 @@ impl Ends {
     }
 }
 
+/// How long it may take to get credentials, from a command that the kubeconfig names for instance.
+const CREDENTIALS: Duration = Duration::from_secs(30);
+
 /// Finds the cluster: by the Pod's ServiceAccount, or by the kubeconfig.
 async fn connect(dry_run: bool) -> anyhow::Result<Cluster> {
     match (client().await, dry_run) {
         (Ok(client), false) => Ok(Cluster::Write(client)),
         (Ok(client), true) => Ok(readable(client).await),
-        (Err(error), false) => Err(error.context(
-            "no cluster: run in a Pod with a ServiceAccount, or set KUBECONFIG, or use --dry-run to do without one",
-        )),
-        (Err(error), true) => {
-            info!(reason = %error, "dry run without a cluster");
+        (Err(why), false) => {
+            bail!(
+                "no cluster: {why}; run in a Pod with a ServiceAccount, or set KUBECONFIG, or use --dry-run to do without one"
+            )
+        }
+        (Err(NoCluster::Named(why)), true) => {
+            warn!(reason = why, "dry run without a cluster");
+            Ok(Cluster::None)
+        }
+        (Err(NoCluster::NotNamed), true) => {
+            info!("dry run without a cluster");
             Ok(Cluster::None)
         }
     }
@@ -105,34 +118,82 @@ async fn connect(dry_run: bool) -> anyhow::Result<Cluster> {
 
 /// A dry run shows differences where a cluster answers, and does without them elsewhere.
 async fn readable(client: Client) -> Cluster {
-    let why = match tokio::time::timeout(Duration::from_secs(5), client.apiserver_version()).await {
+    let deadline = Duration::from_secs(5);
+    let why = match tokio::time::timeout(deadline, client.apiserver_version()).await {
         Ok(Ok(_)) => return Cluster::Read(client),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "no answer in 5s".to_owned(),
+        Ok(Err(error)) => publish::words(&error),
+        Err(_) => format!("no answer in {}", humantime::format_duration(deadline)),
     };
-    warn!(reason = why, "dry run without a cluster: the one that is configured does not answer");
+    warn!(reason = why, "dry run without a cluster: the one that is configured can't be read");
     Cluster::None
 }
 
-async fn client() -> anyhow::Result<Client> {
-    let mut config = ClientConfig::infer().await?;
+/// Why there is no client.
+enum NoCluster {
+    /// Nothing names a cluster.
+    NotNamed,
+    /// One is named, but.
+    Named(String),
+}
+
+impl fmt::Display for NoCluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoCluster::NotNamed => f.write_str("there is no kubeconfig, and this is no Pod"),
+            NoCluster::Named(why) => f.write_str(why),
+        }
+    }
+}
+
+fn no_config(error: &InferConfigError) -> NoCluster {
+    match error.source().and_then(|source| source.downcast_ref()) {
+        Some(KubeconfigError::ReadConfig(io, path)) if io.kind() == ErrorKind::NotFound => {
+            match std::env::var_os("KUBECONFIG") {
+                Some(_) => NoCluster::Named(format!("there is no kubeconfig {}", path.display())),
+                None => NoCluster::NotNamed,
+            }
+        }
+        Some(error) => NoCluster::Named(format!("the kubeconfig is not good: {error}")),
+        None => NoCluster::Named(error.to_string()),
+    }
+}
+
+async fn client() -> Result<Client, NoCluster> {
+    let mut config = ClientConfig::infer().await.map_err(|error| no_config(&error))?;
     config.connect_timeout = Some(Duration::from_secs(3));
     // Longer than a watch may be silent: the server ends each after 60 s.
     config.read_timeout = Some(Duration::from_secs(75));
     config.reset_reader_on_write = true;
     // Publishers decide themselves when to try again, on the newest plan.
     config.default_retry = false;
-    Ok(Client::try_from(config)?)
+    // Blocks while a command that the kubeconfig names runs.
+    let client = tokio::task::spawn_blocking(move || Client::try_from(config));
+    match tokio::time::timeout(CREDENTIALS, client).await {
+        Ok(Ok(Ok(client))) => Ok(client),
+        Ok(Ok(Err(error))) => Err(NoCluster::Named(publish::words(&error))),
+        Ok(Err(panicked)) => Err(NoCluster::Named(panicked.to_string())),
+        Err(_) => {
+            let time = humantime::format_duration(CREDENTIALS);
+            Err(NoCluster::Named(format!("the kubeconfig's credentials did not come in {time}")))
+        }
+    }
 }
 
-/// The namespace of databases that name none: the Pod's own, else the kubeconfig's, else `default`.
-pub fn own_namespace() -> String {
+/// The namespace of databases that name none: the Pod's own, else the kubeconfig's, else `default`. An error tells why the
+/// kubeconfig that KUBECONFIG names has none to give.
+pub fn own_namespace() -> Result<String, String> {
     let of_pod = std::fs::read_to_string(OWN_NAMESPACE).ok().map(|name| name.trim().to_owned());
-    of_pod.filter(|name| !name.is_empty()).or_else(of_kubeconfig).unwrap_or_else(|| "default".to_owned())
+    if let Some(name) = of_pod.filter(|name| !name.is_empty()) {
+        return Ok(name);
+    }
+    match Kubeconfig::read() {
+        Ok(config) => Ok(of_context(config).unwrap_or_else(|| "default".to_owned())),
+        Err(error) if std::env::var_os("KUBECONFIG").is_some() => Err(error.to_string()),
+        Err(_) => Ok("default".to_owned()),
+    }
 }
 
-fn of_kubeconfig() -> Option<String> {
-    let config = Kubeconfig::read().ok()?;
+fn of_context(config: Kubeconfig) -> Option<String> {
     let current = config.current_context?;
     let context = config.contexts.into_iter().find(|context| context.name == current)?;
     context.context?.namespace

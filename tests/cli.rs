@@ -54,6 +54,44 @@ fn a_missing_file_is_a_bad_config_too() {
 }
 
 #[test]
+fn with_json_logs_even_a_bad_config_is_told_in_json() {
+    let file = file(BAD);
+    let (status, _, stderr) = run(&["run", "--log-format", "json", "--config", file.path().to_str().expect("UTF-8")]);
+    assert_eq!(status, Some(78));
+    for line in stderr.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(line["level"], "ERROR");
+        assert!(
+            line["message"].as_str().expect("a message").contains(":8:15: databases[0].check.interval: "),
+            "{line}"
+        );
+    }
+    assert_eq!(stderr.lines().count(), 1);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_external-endpoints")).arg("schema").stdout(full).output();
+    let (status, _, stderr) = outcome(output.expect("the program runs"));
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains("standard output: No space left on device"), "{stderr}");
+    let script = format!("{} schema | true", env!("CARGO_BIN_EXE_external-endpoints"));
+    let (_, _, stderr) = outcome(Command::new("sh").args(["-c", &script]).output().expect("a shell"));
+    assert_eq!(stderr, "");
+}
+
+#[test]
+fn a_kubeconfig_that_is_not_good_is_told_where_it_gives_the_namespace() {
+    let (config, broken) = (file(GOOD), file("nonsense: ["));
+    let output = program().env("KUBECONFIG", broken.path()).arg("validate").arg(config.path()).output();
+    let (status, _, stderr) = outcome(output.expect("the program runs"));
+    assert_eq!(status, Some(0));
+    assert!(stderr.starts_with("warning: KUBECONFIG: ") && stderr.contains("taken to be in `default`"), "{stderr}");
+}
+
+#[test]
 fn validate_says_which_files_are_good_and_looks_at_all_of_them() {
     let (good, bad) = (file(GOOD), file(BAD));
     let (good, bad) = (good.path().to_str().expect("UTF-8"), bad.path().to_str().expect("UTF-8"));
@@ -107,6 +145,7 @@ fn wrong_usage_is_exit_status_2() {
         vec!["run", "--config", "x", "--listen", "nowhere"],
         vec!["probe", "x", "--service", "no-slash"],
         vec!["validate", "--allow-cidr", "10.0.0.0/99", "x"],
+        vec!["validate", "--allow-cidr", "10.0.0.1", "x"],
     ] {
         let (status, _, stderr) = run(&arguments);
         assert_eq!(status, Some(2), "{arguments:?}: {stderr}");

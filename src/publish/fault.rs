@@ -1,11 +1,15 @@
 //! What went wrong with an API call, as a condition in words that say what to do.
 
+use std::error::Error;
+
+use kube::client::AuthError;
+
 use super::condition::{Condition, Kind};
 
 /// The condition that a failed call puts a database in. `name` is the object's, where the call was for one.
 pub fn of(error: &kube::Error, verb: &str, plural: &str, namespace: &str, name: Option<&str>) -> Condition {
     let kube::Error::Api(status) = error else {
-        return Condition::new(Kind::ApiUnavailable, format!("{verb} {plural} in {namespace}: {}", root(error)));
+        return Condition::new(Kind::ApiUnavailable, format!("{verb} {plural} in {namespace}: {}", words(error)));
     };
     let said = if status.message.is_empty() { &status.reason } else { &status.message };
     match status.code {
@@ -16,6 +20,12 @@ pub fn of(error: &kube::Error, verb: &str, plural: &str, namespace: &str, name: 
         400 | 422 => {
             Condition::new(Kind::Rejected, format!("the API refuses to {verb} {plural} in {namespace}: {said}"))
         }
+        401 => Condition::new(
+            Kind::ApiUnavailable,
+            format!(
+                "{verb} {plural} in {namespace}: the API does not accept our credentials, those of the ServiceAccount or the kubeconfig: {said}"
+            ),
+        ),
         code => Condition::new(
             Kind::ApiUnavailable,
             format!("{verb} {plural} in {namespace}: the API answered {code}: {said}"),
@@ -38,11 +48,18 @@ fn forbidden(verb: &str, plural: &str, namespace: &str, name: Option<&str>, said
     )
 }
 
-/// The innermost cause, which is the one that says something: `connection refused` rather than `service error`.
-fn root(error: &kube::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
+/// What went wrong, in the words of the innermost cause: `connection refused` rather than `service error`.
+pub fn words(error: &kube::Error) -> String {
+    let mut cause: &(dyn Error + 'static) = error;
+    loop {
+        if let Some(AuthError::AuthExecRun { out, .. }) = cause.downcast_ref() {
+            // Its arguments and its output may hold a secret.
+            return format!("the command that the kubeconfig has for credentials ended with {}", out.status);
+        }
+        match cause.source() {
+            Some(inner) => cause = inner,
+            None => break,
+        }
     }
     let text = cause.to_string();
     match text.as_str() {

@@ -41,6 +41,8 @@ pub struct Publisher {
 pub struct Memory {
     /// The UID of the Endpoints that this process has written.
     pub written: Option<String>,
+    /// The plan that the cluster held last.
+    pub held: Option<Plan>,
     /// Whether the monitor knows what the cluster held at first sight.
     told: bool,
     /// Pauses between tries of what does not succeed.
@@ -181,6 +183,7 @@ impl Publisher {
                 memory.succeeded();
                 // What we found well is ours as if we had written it.
                 memory.written = view.endpoints().and_then(ResourceExt::uid);
+                memory.held = Some(view.plan.clone());
                 let published = Condition::new(Kind::Published, held.to_string());
                 self.report(Some(held), fault().unwrap_or(published));
                 Err(Next::Change)
@@ -249,12 +252,10 @@ fn log(id: &DatabaseId, condition: &Condition, same_kind: bool) {
 /// `would publish 10.0.0.1, 10.0.0.3 (+10.0.0.3, -10.0.0.2)`
 fn would_publish(held: &Members, plan: &Plan) -> String {
     let Plan::Publish(wanted) = plan else { return "would publish nothing yet".to_owned() };
-    let added = wanted.iter().filter(|member| !held.contains(member.ip)).map(|member| format!("+{}", member.ip));
-    let removed = held.iter().filter(|member| !wanted.contains(member.ip)).map(|member| format!("-{}", member.ip));
-    let changes: Vec<String> = added.chain(removed).collect();
-    let changes =
-        if changes.is_empty() { "same addresses, other ports or labels".to_owned() } else { changes.join(", ") };
-    format!("would publish {wanted} ({changes})")
+    match wanted.changes_from(held).as_str() {
+        "" => format!("would publish {wanted} (same addresses, other ports or labels)"),
+        changes => format!("would publish {wanted} ({changes})"),
+    }
 }
 
 async fn sleep_if(pause: Option<Duration>) {

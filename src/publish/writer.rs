@@ -6,7 +6,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Endpoints;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::assess::Step;
 use super::condition::{Condition, Kind};
@@ -15,6 +15,7 @@ use super::sight::{Observed, learn};
 use super::write::{self, Failure};
 use crate::clock;
 use crate::config::DatabaseId;
+use crate::plan::Members;
 use crate::slice;
 
 /// Pauses between writes grow this long only when someone undoes them.
@@ -81,6 +82,7 @@ impl Writer<'_> {
     fn wrote(&mut self, now: Endpoints, sent: &Endpoints) -> Next {
         self.memory.written = now.uid();
         let members = slice::members(&now);
+        self.tell(&members);
         let as_sent = slice::agree(&now, sent);
         let condition = if as_sent {
             Condition::new(Kind::Published, members.to_string())
@@ -97,12 +99,24 @@ impl Writer<'_> {
             return Next::Pause(self.memory.backoff.next());
         }
         self.memory.succeeded();
+        self.memory.held = Some(self.view.plan.clone());
         let pause = self.memory.paced(clock::now());
         if pause > QUARREL {
             let DatabaseId { namespace, service } = &self.publisher.database.id;
             warn!(%namespace, %service, "someone keeps changing these Endpoints; they are repaired, ever more slowly");
         }
         Next::Pause(pause)
+    }
+
+    /// Tells what was written, and on whose account: nobody shall wonder where an edit by hand has gone.
+    fn tell(&self, members: &Members) {
+        let DatabaseId { namespace, service } = &self.publisher.database.id;
+        let changes = members.changes_from(&self.view.held());
+        if self.memory.held.as_ref() == Some(&self.view.plan) {
+            warn!(%namespace, %service, %members, changes, "an outside change of the Endpoints was repaired");
+        } else {
+            info!(%namespace, %service, %members, changes, "Endpoints written");
+        }
     }
 
     /// After a conflict, looks at what is there now; after a fault, says so. Either way tries again after a pause.

@@ -215,6 +215,9 @@ async fn the_api_is_away_at_the_start() {
     assert_eq!(daemon.get("/readyz").await.0, 503);
     assert_eq!(daemon.get("/healthz").await.0, 200);
     checked(&daemon, 6).await;
+    let told =
+        |line: &serde_json::Value| line["message"] == "target fails; it will be down once the cluster has been read";
+    assert_eq!(daemon.logs().iter().filter(|line| told(line)).count(), 1, "{:#?}", daemon.lines());
     proxy.heal().await;
     scene.published(&[0, 1]).await;
     history.is(&[Some(scene.ips(&[0, 1]))]).await;

@@ -41,7 +41,7 @@ async fn merge_service(scene: &Scene, patch: Value) {
 
 async fn an_outside_edit_is_repaired_within_a_second() {
     let scene = Scene::new("edit").await;
-    let _daemon = scene.start_published().await;
+    let daemon = scene.start_published().await;
     let history = scene.history().await;
     let edited = Instant::now();
     merge(&scene, json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]})).await;
@@ -49,6 +49,13 @@ async fn an_outside_edit_is_repaired_within_a_second() {
     let took = edited.elapsed();
     assert!(took < Duration::from_secs(1), "repaired after {took:?}");
     history.is(&[Some(vec!["192.0.2.99".to_owned()]), Some(scene.ips(&[0, 1, 2]))]).await;
+    // Whoever edits by hand can find out why it was in vain.
+    eventually(SOON, "it is told", async || {
+        let logs = daemon.logs();
+        let repair = logs.iter().find(|line| line["message"] == "an outside change of the Endpoints was repaired")?;
+        repair["changes"].as_str().filter(|changes| changes.ends_with(", -192.0.2.99")).map(str::to_owned)
+    })
+    .await;
 }
 
 async fn an_outside_deletion_is_repaired() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
-use crate::cluster::scene::{SOON, Scene, checked, config, database};
+use crate::cluster::scene::{CHECK, SOON, Scene, checked, config, database};
 use crate::support::{
     ApiProxy, Daemon, Database, Manner, addresses, blocking, eventually, folder, shared, trial::trials,
 };
@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         a_dry_run_needs_no_cluster,
         a_dry_run_shows_the_difference,
         without_a_cluster_it_says_what_to_do,
+        credentials_that_hang_or_fail,
         promtool_has_nothing_to_say,
         standing_still_is_nobodys_failure,
         a_secret_shows_nowhere,
@@ -94,6 +95,44 @@ async fn without_a_cluster_it_says_what_to_do() {
     assert_eq!(daemon.wait().await.code(), Some(1));
     let said = daemon.lines().join("\n");
     assert!(said.contains("set KUBECONFIG, or use --dry-run"), "{said}");
+}
+
+/// A kubeconfig whose credentials come from a command.
+fn kubeconfig_with_command(script: &str) -> std::path::PathBuf {
+    let path = folder("command").join("kubeconfig");
+    let text = format!(
+        "apiVersion: v1
+kind: Config
+current-context: a
+contexts: [{{name: a, context: {{cluster: a, user: a}}}}]
+clusters: [{{name: a, cluster: {{server: 'https://127.0.0.1:1'}}}}]
+users:
+- name: a
+  user: {{exec: {{apiVersion: client.authentication.k8s.io/v1, command: /bin/sh, args: [-c, '{script}'], interactiveMode: Never}}}}
+"
+    );
+    std::fs::write(&path, text).expect("a file in the bottle");
+    path
+}
+
+async fn credentials_that_hang_or_fail() {
+    let ip = addresses::take_one();
+    let yaml = config("prod", &ip.to_string(), CHECK, "");
+    // A command that hangs holds up neither the end nor, in a dry run, the checks.
+    let mut daemon = Daemon::start(&yaml, &kubeconfig_with_command("exec /bin/sleep 60"), &[]).await;
+    let (status, took) = daemon.terminate().await;
+    assert!(status.success() && took < Duration::from_secs(1), "{status} after {took:?}");
+
+    let failing = kubeconfig_with_command("echo a-token-that-is-secret; exit 3");
+    let mut daemon = Daemon::spawn(&yaml, Some(&failing), &[]);
+    assert_eq!(daemon.wait().await.code(), Some(1));
+    let said = daemon.lines().join("\n");
+    assert!(said.contains("ended with exit status: 3"), "{said}");
+    assert!(!said.contains("a-token-that-is-secret"), "{said}");
+    assert!(
+        daemon.lines().iter().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()),
+        "all in JSON: {said}"
+    );
 }
 
 async fn promtool_has_nothing_to_say() {
