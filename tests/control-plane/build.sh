@@ -1,6 +1,8 @@
 #!/bin/sh
-# Builds a Kubernetes control plane and the MongoDB stand-in once, into a cache outside target/, and prints where they are as NAME=VALUE lines.
+# build.sh [control-plane|all]: builds a Kubernetes control plane, and for `all` (as without a word) the MongoDB stand-in too, once, into a
+# cache outside target/, and prints where they are as NAME=VALUE lines.
 set -eu
+what=${1:-all}
 here=$(cd "$(dirname "$0")" && pwd)
 stand_in_sources=$(cd "$here/../stand-ins" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/external-endpoints
@@ -13,7 +15,7 @@ fail() { say "$*"; exit 1; }
 key() { cat "$@" | sha256sum | cut -c1-12; }
 
 need_go() {
-	command -v go >/dev/null || fail "Go is not installed; see https://go.dev/doc/install. (KUBEBUILDER_ASSETS may name a folder with a built control plane; the MongoDB stand-in needs Go all the same.)"
+	command -v go >/dev/null || fail "Go is not installed; see https://go.dev/doc/install. (KUBEBUILDER_ASSETS may name a folder with a built control plane; then only the MongoDB stand-in, for the tests, needs Go.)"
 	# Versions before 1.21 neither read our go.mod nor fetch the toolchain that it asks for.
 	case $(go env GOVERSION) in
 		go1.[0-9] | go1.[0-9].* | go1.1[0-9] | go1.1[0-9].* | go1.20 | go1.20.*)
@@ -80,6 +82,11 @@ install_mongosh() {
 	rm -rf "$part"
 }
 
+case $what in
+	control-plane | all) ;;
+	*) fail "there is nothing called $what; say control-plane or all" ;;
+esac
+
 job=
 trap '[ -z "$job" ] || kill "$job" 2>/dev/null || true' EXIT
 trap 'exit 130' INT
@@ -93,6 +100,7 @@ if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
 else
 	assets=$cache/control-plane-$version-$(key "$here/go.sum")
 fi
+# Named even where they are not built, so that who looks for one there learns which file is missing.
 stand_ins=$cache/stand-ins-$(key "$stand_in_sources"/ferretdb/go.sum "$stand_in_sources"/ferretdb/main.go "$stand_in_sources"/mongosh/package.json)
 mkdir -p "$assets" "$stand_ins"
 
@@ -104,8 +112,10 @@ build "$here" "$assets/etcd" go.etcd.io/etcd/server/v3
 for tool in $kubernetes; do
 	build "$here" "$assets/$tool" "k8s.io/kubernetes/cmd/$tool"
 done
-build "$stand_in_sources/ferretdb" "$stand_ins/ferretdb" .
-install_mongosh "$stand_ins"
+if [ "$what" = all ]; then
+	build "$stand_in_sources/ferretdb" "$stand_ins/ferretdb" .
+	install_mongosh "$stand_ins"
+fi
 
 echo "KUBEBUILDER_ASSETS=$assets"
 echo "EXTERNAL_ENDPOINTS_STAND_INS=$stand_ins"

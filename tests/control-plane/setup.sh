@@ -1,9 +1,11 @@
 #!/bin/sh
-# Installs the Debian packages that the tests and the demo need and this machine lacks, or prints the one line that does.
+# setup.sh [lint|demo|test]: installs the Debian packages that this needs and the machine lacks, or prints the one line that does. Without a
+# word it does so for all of them.
 set -eu
 
 say() { echo "setup: $*" >&2; }
 PATH=$PATH:/usr/sbin:/sbin
+purpose=${1:-test}
 
 missing=
 # need PACKAGE FILE...: the package is there if one of the files is: a command, or a path that may hold a wildcard.
@@ -19,35 +21,64 @@ need() {
 	missing="$missing $package"
 }
 
-need build-essential cc
-need ca-certificates /etc/ssl/certs/ca-certificates.crt
-need curl curl
-need iproute2 ip
-need mariadb-server mariadbd
-need mount mount
-need nftables nft
-need patroni patroni
-need postgresql '/usr/lib/postgresql/*/bin/postgres'
-need prometheus promtool
-need python3-etcd /usr/lib/python3/dist-packages/etcd/__init__.py
-need redis-server redis-server
-need util-linux unshare
+for_lint() {
+	need build-essential cc
+	need ca-certificates /etc/ssl/certs/ca-certificates.crt
+}
 
-# Services that the packages bring must not start: the tests run their own. Debian asks this file first.
-policy=/usr/sbin/policy-rc.d
+for_demo() {
+	for_lint
+	need iproute2 ip
+	need mount mount
+	need nftables nft
+	need util-linux unshare
+}
+
+# Each contains the one before.
+for_test() {
+	for_demo
+	need mariadb-server mariadbd
+	need patroni patroni
+	need postgresql '/usr/lib/postgresql/*/bin/postgres'
+	need prometheus promtool
+	need python3-etcd /usr/lib/python3/dist-packages/etcd/__init__.py
+	need redis-server redis-server
+}
+
+case $purpose in
+	lint | demo | test) "for_$purpose" ;;
+	*) say "there is nothing called $purpose; say lint, demo or test"; exit 1 ;;
+esac
+
+# The services that start at boot. A removed package may leave a link that leads nowhere, and works again once it is back.
+at_boot() {
+	for link in /etc/systemd/system/*.wants/*.service; do
+		[ ! -e "$link" ] || basename "$link"
+	done | sort -u
+}
+
+# Services that the packages bring must not start: the tests run their own.
 install() {
-	say "installing$missing"
-	if [ ! -e "$policy" ]; then
-		trap 'rm -f "$policy"' EXIT
-		trap 'exit 130' INT
-		trap 'exit 143' TERM
-		printf '#!/bin/sh\nexit 101\n' >"$policy"
-		chmod 755 "$policy"
-	fi
+	say "installing$missing (whatever service they bring is kept from starting, now and at boot)"
+	# Debian asks this file before it starts one. Who has such a file gets it back.
+	policy=/usr/sbin/policy-rc.d
+	kept=$(mktemp -d)
+	trap 'rm -f "$policy"; [ ! -e "$kept/policy" ] || mv "$kept/policy" "$policy"; rm -rf "$kept"' EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+	[ ! -e "$policy" ] || mv "$policy" "$kept/policy"
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+	at_boot >"$kept/before"
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq
 	# shellcheck disable=SC2086 # a list of names
-	apt-get install -y -qq --no-install-recommends $missing >/dev/null
+	apt-get install -y -qq --no-install-recommends $missing >"$kept/log" 2>&1 || { cat "$kept/log" >&2; exit 1; }
+	at_boot >"$kept/after"
+	for service in $(comm -13 "$kept/before" "$kept/after"); do
+		say "$service does not start at boot; for that: systemctl enable $service"
+		systemctl --quiet disable "$service" 2>/dev/null || say "$service could not be disabled"
+	done
 }
 
 if [ -n "$missing" ]; then
@@ -62,4 +93,7 @@ if [ -n "$missing" ]; then
 fi
 
 command -v cargo >/dev/null || { say "Rust is not installed; see https://rustup.rs"; exit 1; }
-command -v go >/dev/null || { say "Go is not installed; see https://go.dev/doc/install"; exit 1; }
+# Whatever is built with Go says so itself where it is too old; here it is said before the minutes that come first.
+if [ "$purpose" = test ] || { [ "$purpose" = demo ] && [ -z "${KUBEBUILDER_ASSETS:-}" ]; }; then
+	command -v go >/dev/null || { say "Go is not installed; see https://go.dev/doc/install"; exit 1; }
+fi

@@ -4,6 +4,9 @@ use std::io::{IsTerminal as _, Write as _, stdout};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+/// Where the screen doesn't say how wide it is.
+const WIDTH: usize = 80;
+
 /// Lines from several tasks, whole and in order.
 pub struct Screen {
     terminal: bool,
@@ -29,36 +32,62 @@ impl Screen {
 
     /// Prints a line above the live one.
     pub fn say(&self, line: &str) {
+        self.lines(line, 0, |line| line.to_owned());
+    }
+
+    /// Prints a line above the live one, in as many as the screen's width asks for: the next ones start under column `indent`.
+    fn lines(&self, line: &str, indent: usize, style: impl Fn(&str) -> String) {
+        let lines: Vec<String> = wrap(line, self.width(), indent).iter().map(|line| style(line)).collect();
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        self.draw(&format!("{line}\n"), &live);
+        self.draw(&format!("{}\n", lines.join("\n")), &live);
     }
 
     /// Prints what happens now, as the heading of the lines that follow.
     pub fn heading(&self, line: &str) {
-        self.say(&format!("\n{}", self.styled("1", line)));
+        self.say("");
+        self.lines(line, 0, |line| self.styled("1", line));
     }
 
     /// Prints when something happened, counted from the last heading.
     pub fn at(&self, when: Duration, what: &str) {
-        self.say(&format!("  {:>6.2} s  {what}", when.as_secs_f64()));
+        self.lines(&format!("  {:>6.2} s  {what}", when.as_secs_f64()), 12, str::to_owned);
+    }
+
+    /// Prints what was learned at once, in the order in which it happened.
+    pub fn in_order<const N: usize>(&self, mut happened: [(Duration, &str); N]) {
+        happened.sort();
+        happened.into_iter().for_each(|(when, what)| self.at(when, what));
+    }
+
+    /// Prints a number of the summary under its name.
+    pub fn note(&self, name: &str, what: &str) {
+        self.lines(&format!("  {name}  {what}"), name.chars().count() + 4, str::to_owned);
     }
 
     /// Prints a line of the summary.
     pub fn mark(&self, mark: Mark, line: &str) {
-        let mark = match mark {
-            Mark::Good => self.styled("32", "✓"),
-            Mark::Bad => self.styled("31", "✗"),
+        let (style, sign) = match mark {
+            Mark::Good => ("32", "✓"),
+            Mark::Bad => ("31", "✗"),
         };
-        self.say(&format!("  {mark} {line}"));
+        // Styled only once the line is broken: what a style is made of takes no room on the screen.
+        self.lines(&format!("  {sign} {line}"), 4, |line| line.replacen(sign, &self.styled(style, sign), 1));
     }
 
     /// Replaces the live line; an empty one takes it away.
     pub fn live(&self, line: String) {
         if self.terminal {
             let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-            *live = line;
+            // A line that wraps could not be taken away whole.
+            *live = line.chars().take(self.width() - 1).collect();
             self.draw("", &live);
         }
+    }
+
+    /// Asked each time, because a window may be made wider.
+    fn width(&self) -> usize {
+        let size = rustix::termios::tcgetwinsize(stdout()).ok();
+        size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(WIDTH)
     }
 
     fn draw(&self, above: &str, live: &str) {
@@ -71,4 +100,20 @@ impl Screen {
     fn styled(&self, style: &str, text: &str) -> String {
         if self.terminal { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// Breaks a line between words, never within one. What it starts with, an indent too, stays as it is.
+fn wrap(line: &str, width: usize, indent: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut current = String::new();
+    for word in line.split_inclusive(' ') {
+        let length = current.chars().count() + word.trim_end().chars().count();
+        if length > width && !current.trim().is_empty() {
+            lines.push(current.trim_end().to_owned());
+            current = " ".repeat(indent);
+        }
+        current += word;
+    }
+    lines.push(current.trim_end().to_owned());
+    lines
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::support::traffic::connect;
 use crate::support::{Arrival, ControlPlane, Daemon, Database, Namespace, Options, Traffic, addresses, eventually};
 
 /// Long enough for any step on a busy machine; a step that takes longer has failed.
@@ -55,6 +56,14 @@ impl Stage {
             let mut ips = self.namespace.endpoint_ips(SERVICE).await;
             ips.sort();
             if ips == wanted { Ok(()) } else { Err(ips.join(", ")) }
+        })
+        .await;
+    }
+
+    /// Waits until a connection to the ClusterIP reaches a database.
+    pub async fn answers(&self) {
+        eventually(PATIENCE, "the Service answers", async || {
+            matches!(connect(self.cluster_ip, PORT).await, Arrival::Reached(_))
         })
         .await;
     }

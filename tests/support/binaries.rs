@@ -4,10 +4,23 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// What a program runs in the bottle.
+#[derive(Debug, Clone, Copy)]
+pub enum Binaries {
+    ControlPlane,
+    /// The servers and clients that stand in for those Debian doesn't have, too.
+    All,
+}
+
 /// Runs the build script, whose cache makes the second run take no time. Returns the environment that it prints as `NAME=VALUE` lines.
-pub fn build() -> Result<Vec<(String, String)>, String> {
+pub fn build(binaries: Binaries) -> Result<Vec<(String, String)>, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/control-plane/build.sh");
+    let what = match binaries {
+        Binaries::ControlPlane => "control-plane",
+        Binaries::All => "all",
+    };
     let output = Command::new(&script)
+        .arg(what)
         .stderr(Stdio::inherit())
         .output()
         .map_err(|error| format!("{}: {error}", script.display()))?;

@@ -25,7 +25,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::binaries::build;
+use super::binaries::{Binaries, build};
 
 /// How far inside a process is; unset outside.
 pub const STAGE: &str = "EXTERNAL_ENDPOINTS_BOTTLE";
@@ -40,10 +40,15 @@ const UNSHARE: [&str; 8] =
 /// Returns only inside the bottle; outside, it runs this very program again in a new bottle and exits as that does.
 /// Call it first in `main`, before any thread is started.
 pub fn enter() {
+    enter_with(Binaries::All);
+}
+
+/// Enters a bottle that has only some binaries, so that nobody waits for a build of the rest.
+pub fn enter_with(binaries: Binaries) {
     match env::var(STAGE).as_deref() {
         Ok("inside") => {}
         Ok("init") => exit(init()),
-        _ => exit(outside()),
+        _ => exit(outside(binaries)),
     }
 }
 
@@ -65,7 +70,7 @@ fn scratch_mount_point() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("bottle")
 }
 
-fn outside() -> i32 {
+fn outside(binaries: Binaries) -> i32 {
     let mut path = env::var_os("PATH").unwrap_or_default();
     // Where Debian has `ip` and `nft`, which is not in an ordinary user's PATH.
     path.push(OsString::from(":/usr/sbin:/sbin"));
@@ -77,7 +82,7 @@ fn outside() -> i32 {
         return 1;
     }
     // Nothing in the bottle reaches the internet, so what has to be built is built now.
-    let binaries = match build() {
+    let binaries = match build(binaries) {
         Ok(binaries) => binaries,
         Err(problem) => {
             eprintln!("error: {problem}");
@@ -119,7 +124,7 @@ fn preflight(path: &OsString) -> Result<(), String> {
     for (tool, package) in [("unshare", "util-linux"), ("mount", "mount"), ("ip", "iproute2"), ("nft", "nftables")] {
         if !env::split_paths(path).any(|folder| folder.join(tool).is_file()) {
             return Err(format!(
-                "`{tool}` is not installed; it is in Debian's package {package} (`make setup` installs all that is needed)"
+                "`{tool}` is not installed; it is in Debian's package {package} (`tests/control-plane/setup.sh demo` installs it)"
             ));
         }
     }

@@ -27,6 +27,8 @@ pub enum Arrival {
 #[derive(Debug, Clone, Copy)]
 pub struct Connection {
     pub started: Instant,
+    /// When its arrival was known; for one without an answer that is a second after it started.
+    pub ended: Instant,
     pub arrival: Arrival,
 }
 
@@ -51,7 +53,7 @@ impl Traffic {
                 open.spawn(async move {
                     let started = Instant::now();
                     let arrival = connect(ip, port).await;
-                    lock(&seen).push(Connection { started, arrival });
+                    lock(&seen).push(Connection { started, ended: Instant::now(), arrival });
                 });
                 while open.try_join_next().is_some() {}
             }
@@ -66,8 +68,22 @@ impl Traffic {
 
     /// How many connections that started after an instant went where.
     pub fn tally_since(&self, since: Instant) -> BTreeMap<Arrival, u64> {
+        self.tally(|connection| connection.started >= since)
+    }
+
+    /// How many connections that ended after an instant went where: what a watcher can know now.
+    pub fn tally_ended_since(&self, since: Instant) -> BTreeMap<Arrival, u64> {
+        self.tally(|connection| connection.ended >= since)
+    }
+
+    /// How many of all connections that have ended went where.
+    pub fn tally_all(&self) -> BTreeMap<Arrival, u64> {
+        self.tally(|_| true)
+    }
+
+    fn tally(&self, wanted: impl Fn(&Connection) -> bool) -> BTreeMap<Arrival, u64> {
         let mut tally = BTreeMap::new();
-        for connection in lock(&self.connections).iter().filter(|connection| connection.started >= since) {
+        for connection in lock(&self.connections).iter().filter(|connection| wanted(connection)) {
             *tally.entry(connection.arrival).or_insert(0) += 1;
         }
         tally
