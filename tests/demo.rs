@@ -47,8 +47,8 @@ fn main() -> ExitCode {
         }
         None => {
             screen.heading("Stopped. The cluster and all the rest end with this program.");
-            // What was asked for is no failure; `make` got the signal too, and ends as interrupted.
-            ExitCode::SUCCESS
+            // As a shell has it for a program that Ctrl-C ended: only a play to the end is a success.
+            ExitCode::from(130)
         }
     }
 }
