@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use super::backoff::Backoff;
 use super::condition::{Condition, Kind};
 use super::fault;
+use crate::clock;
 
 /// How long the API server may leave a watch open. A connection that died silently is noticed 5 s after that.
 const WATCH: Duration = Duration::from_secs(60);
@@ -178,15 +179,17 @@ async fn follow<K: Watchable>(
     let config = watcher::Config::default().timeout(WATCH.as_secs() as u32);
     let mut events = std::pin::pin!(watcher(api.clone(), config));
     let mut names = HashSet::new();
-    let (mut listed, mut settled) = (false, false);
+    let (mut listed, mut settled) = (None, false);
     loop {
+        // However many events come meanwhile.
+        let settles = listed.map(|at: Instant| at + SETTLED);
         let event = tokio::select! {
             event = events.next() => event,
-            () = tokio::time::sleep(LIST), if !listed => {
+            () = tokio::time::sleep(LIST), if listed.is_none() => {
                 let why = format!("list {} in {namespace}: no answer in {}", K::PLURAL, humantime::format_duration(LIST));
                 return (Some(Condition::new(Kind::ApiUnavailable, why)), false);
             }
-            () = tokio::time::sleep(SETTLED), if listed && !settled => {
+            () = sleep_until(settles), if !settled => {
                 settled = true;
                 each(sights, |sight: &mut Sight<K>| sight.fault.take().is_some());
                 continue;
@@ -195,12 +198,21 @@ async fn follow<K: Watchable>(
         };
         match event {
             Some(Ok(event)) => {
-                listed |= matches!(event, Event::InitDone);
+                if matches!(event, Event::InitDone) {
+                    listed.get_or_insert(clock::now());
+                }
                 take(event, &mut names, sights);
             }
             Some(Err(error)) => return (fault_of::<K>(&error, namespace), settled),
             None => return (None, settled),
         }
+    }
+}
+
+async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
     }
 }
 
