@@ -16,6 +16,7 @@ mod leaf;
 mod problem;
 mod raw;
 mod read;
+mod syntax;
 mod tree;
 
 use std::fmt;
