@@ -16,6 +16,7 @@ mod leaf;
 mod problem;
 mod raw;
 mod read;
+mod reference;
 mod syntax;
 mod tree;
 

@@ -4,7 +4,7 @@ use schemars::transform::{RecursiveTransform, Transform};
 
 use super::check::{self, Owner};
 use super::leaf::{
-    Argument, FilePath, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber, ServerName, ServiceName,
+    Argument, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber, ServerName, ServiceName,
     Statuses, Switch, Text, Threshold, UrlPath, VariableName,
 };
 use super::problem::Collector;
@@ -147,7 +147,7 @@ fn exec(check: &ExecCheck) -> raw::Exec {
     raw::Exec {
         command: Field::new(check.command.iter().map(|text| Field::new(Argument(text.clone()))).collect()),
         env: Field::new(values(&check.env, VariableName)),
-        working_directory: maybe(&check.working_directory, |path| FilePath(path.clone())),
+        working_directory: maybe(&check.working_directory, |path| Folder(path.clone())),
     }
 }
 

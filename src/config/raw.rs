@@ -8,7 +8,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::leaf::{
-    Argument, FilePath, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber, ServerName, ServiceName,
+    Argument, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber, ServerName, ServiceName,
     SourceName, Statuses, Switch, Text, Threshold, UrlPath, VariableName,
 };
 use super::read::{At, Field, Leaf, Read, Reader, camel_case, record};
@@ -165,8 +165,8 @@ record! {
         /// What the program finds in its environment beside TARGET_IP, TARGET_PORT, TARGET_HOST, SERVICE and
         /// NAMESPACE. It sees nothing else.
         env: Values<VariableName>,
-        /// The folder that the program runs in.
-        working_directory: FilePath,
+        /// The folder that the program runs in: an absolute path.
+        working_directory: Folder,
     }
 }
 
