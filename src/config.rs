@@ -16,6 +16,8 @@ mod leaf;
 mod problem;
 mod raw;
 mod read;
+mod reference;
+mod syntax;
 mod tree;
 
 use std::fmt;

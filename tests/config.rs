@@ -13,6 +13,7 @@ use external_endpoints::config::{
 use external_endpoints::config::{explain, load, parse, schema};
 use insta::assert_snapshot;
 use proptest::prelude::*;
+use unicode_width::UnicodeWidthStr;
 
 #[path = "config/random.rs"]
 mod random;
@@ -300,6 +301,51 @@ fn values_are_texts_files_or_variables() {
     assert_eq!(values, [Value::Literal("text".into()), Value::File("/b".into()), Value::FromEnv("CC".into())]);
     let explained = explain(&spec);
     assert!(explained.contains("A: …") && !explained.contains("text"), "{explained}");
+}
+
+#[test]
+fn what_is_masked_says_so_and_is_not_taken_for_the_value() {
+    for check in
+        ["{tcp: {send: hunter2}}", "{http: {headers: {A: hunter2}}}", "{exec: {command: [x], env: {A: hunter2}}}"]
+    {
+        let explained = explain(&database(check, ""));
+        assert!(explained.starts_with("# Values that may be secrets are shown as `…`"), "{explained}");
+        assert!(!explained.contains("hunter2"), "{explained}");
+        let problems = bad(&explained);
+        assert!(problems.contains("`…` is what `validate --explain` shows instead of a value"), "{problems}");
+        assert!(!jsonschema::is_valid(&schema(), &as_json(&explained)), "{explained}");
+    }
+    let explained = explain(&database("{tcp: {send: {file: /ping}, expect: …}}", ""));
+    assert!(explained.starts_with("databases:"), "{explained}");
+}
+
+/// The caret stands under this text, and the excerpt fits a terminal.
+#[track_caller]
+fn caret_is_under(yaml: &str, text: &str) {
+    let shown = read(yaml).expect_err("a bad config").render(true);
+    let [_, line, caret] = shown.lines().collect::<Vec<_>>()[..] else { panic!("{shown}") };
+    assert!(line.width() <= 80 && caret.width() <= 80, "{shown}");
+    let before = line.split(text).next().unwrap_or_default();
+    assert_ne!(before, line, "{shown}");
+    assert_eq!(before.width() + 1, caret.width(), "{shown}");
+}
+
+#[test]
+fn the_caret_is_right_on_a_narrow_terminal() {
+    let with = |before: &str, after: &str| {
+        format!(
+            "databases: [{{service: a, port: 1, check: {{tcp: {{expect: \"{before}\"}}}}, addresses: [NO{after}]}}]"
+        )
+    };
+    for length in 0..200 {
+        for char in ["x", "中", "e\u{301}", "\u{202e}", "😀"] {
+            let long = char.repeat(length);
+            caret_is_under(&with(&format!("x{long}"), ""), "NO");
+            caret_is_under(&with("x", &format!(" # {long}\n")), "NO");
+        }
+    }
+    let far = format!("{}{}", "\n".repeat(12344), with(&"中".repeat(5000), ""));
+    caret_is_under(&far, "NO");
 }
 
 #[test]

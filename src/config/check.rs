@@ -5,11 +5,13 @@ use std::time::Duration;
 use crate::health::Thresholds;
 
 use super::leaf::{
-    FilePath, HostHeader, Method, Period, PortNumber, ServerName, Statuses, Switch, Text, Threshold, UrlPath,
+    FilePath, Folder, HeaderName, HostHeader, Method, Period, PortNumber, ServerName, Statuses, Switch, Text,
+    Threshold, UrlPath,
 };
 use super::problem::{Collector, Span};
 use super::raw;
 use super::read::{At, Field, Place, Read};
+use super::reference;
 use super::{Check, CheckKind, ExecCheck, HttpCheck, Port, Protocol, Scheme, TcpCheck, Tls, Value};
 
 /// The built-in values, which the JSON Schema shows as defaults too.
@@ -165,6 +167,9 @@ fn http_check(http: &At<raw::Http>, owner: &Owner, problems: &mut Collector) -> 
         }
         None => raw.tls.optional().map(|_| Tls::default()),
     };
+    if let Some(headers) = raw.headers.value() {
+        refuse_control_characters(headers, problems);
+    }
     let statuses = filled("status", "[200-399]", &raw.expected_statuses, problems);
     let headers = raw.headers.or(raw::Values(Vec::new())).and_then(|values| values_of(&values, |name| name.0.clone()));
     Some(HttpCheck {
@@ -181,6 +186,18 @@ fn http_check(http: &At<raw::Http>, owner: &Owner, problems: &mut Collector) -> 
         expected_body: raw.expected_body.optional()?.map(|text: Text| text.0),
         tls: tls?,
     })
+}
+
+/// No request can carry them. What a file or a variable holds is seen only when the check runs.
+fn refuse_control_characters(headers: &raw::Values<HeaderName>, problems: &mut Collector) {
+    for at in headers.0.iter().filter_map(|(_, value)| value.given()) {
+        if let Value::Literal(text) = &at.value.0
+            && text.chars().any(|char| char.is_ascii_control() && char != '\t')
+        {
+            let message = "a header can't carry a line break or another control character; write the value on one line";
+            problems.error(at.place.span, &at.place.path, message);
+        }
+    }
 }
 
 fn exec_check(exec: &At<raw::Exec>, owner: &Owner, problems: &mut Collector) -> Option<ExecCheck> {
@@ -200,10 +217,14 @@ fn exec_check(exec: &At<raw::Exec>, owner: &Owner, problems: &mut Collector) -> 
         );
     }
     let env = raw.env.or(raw::Values(Vec::new())).and_then(|values| values_of(&values, |name| name.0.clone()));
+    let (command, env) = (command?, env?);
+    for argument in raw.command.value().into_iter().flatten().filter_map(Field::given) {
+        reference::warn_of_unknown(&argument.value.0, &argument.place, &env, problems);
+    }
     Some(ExecCheck {
-        command: command?.into_iter().map(|argument| argument.0).collect(),
-        env: env?,
-        working_directory: raw.working_directory.optional()?.map(|path: FilePath| path.0),
+        command: command.into_iter().map(|argument| argument.0).collect(),
+        env,
+        working_directory: raw.working_directory.optional()?.map(|path: Folder| path.0),
     })
 }
 

@@ -59,6 +59,10 @@ impl Compiler<'_> {
         let default = self.defaults.namespace.or(Label(self.options.own_namespace.clone()))?;
         let namespace = database.value.namespace.or(default)?.0;
         let id = DatabaseId { namespace, service: service.value.0.clone() };
+        if id.namespace == "default" && id.service == "kubernetes" {
+            let message = "default/kubernetes is the API server's own Service, whose Endpoints stay as they are; name another Service";
+            self.problems.warn(service.place.span, &service.place.path, message);
+        }
         let line = service.place.span.line;
         if let Some(first) = self.services.get(&id) {
             let message = format!("{id} is already the database on line {first}; write each Service once");

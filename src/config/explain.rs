@@ -4,7 +4,7 @@ use schemars::transform::{RecursiveTransform, Transform};
 
 use super::check::{self, Owner};
 use super::leaf::{
-    Argument, FilePath, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber, ServerName, ServiceName,
+    Argument, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber, ServerName, ServiceName,
     Statuses, Switch, Text, Threshold, UrlPath, VariableName,
 };
 use super::problem::Collector;
@@ -13,13 +13,27 @@ use super::read::{At, Field, Place, Read};
 use super::{Address, Check, CheckKind, Database, ExecCheck, HttpCheck, Port, Scheme, Spec, TcpCheck, Tls, Value};
 
 /// The config with every default written out. It reads back as the same Spec, but for the literal values that may be
-/// secrets: they show as `…`.
+/// secrets: they show as `…`, which is refused on reading. A comment on top then says so.
 pub fn explain(spec: &Spec) -> String {
     let databases = spec.databases.iter().map(|entry| Field::new(database(entry))).collect();
     let config = raw::Config { defaults: Field::Absent, databases: Field::new(databases) };
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     // A tree of texts, numbers and lists: nothing in it can fail to be written.
-    serde_saphyr::to_string_with_options(&config, options).unwrap_or_else(|error| unreachable!("{error}"))
+    let text = serde_saphyr::to_string_with_options(&config, options).unwrap_or_else(|error| unreachable!("{error}"));
+    if has_literal(spec) { format!("{MASKED}{text}") } else { text }
+}
+
+const MASKED: &str = "# Values that may be secrets are shown as `…`; write them in before this is used as a config.\n";
+
+fn has_literal(spec: &Spec) -> bool {
+    let literal = |value: &Value| matches!(value, Value::Literal(_));
+    let any = |values: &[(String, Value)]| values.iter().any(|(_, value)| literal(value));
+    let masks = |kind: &CheckKind| match kind {
+        CheckKind::Tcp(check) => check.send.as_ref().is_some_and(literal),
+        CheckKind::Http(check) => any(&check.headers),
+        CheckKind::Exec(check) => any(&check.env),
+    };
+    spec.databases.iter().flat_map(|database| &database.addresses).any(|address| masks(&address.check.kind))
 }
 
 /// The JSON Schema of the config language.
@@ -133,7 +147,7 @@ fn exec(check: &ExecCheck) -> raw::Exec {
     raw::Exec {
         command: Field::new(check.command.iter().map(|text| Field::new(Argument(text.clone()))).collect()),
         env: Field::new(values(&check.env, VariableName)),
-        working_directory: maybe(&check.working_directory, |path| FilePath(path.clone())),
+        working_directory: maybe(&check.working_directory, |path| Folder(path.clone())),
     }
 }
 

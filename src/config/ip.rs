@@ -64,6 +64,9 @@ fn no_ip(text: &str) -> String {
     if text.chars().all(|char| char.is_ascii_digit() || char == '.') {
         return "is not an IPv4 address; write four numbers from 0 to 255, as in `10.20.0.11`".into();
     }
+    if text.split_whitespace().filter(|part| part.parse::<IpAddr>().is_ok()).count() > 1 {
+        return "is more than one IP; write a comma between them, as in `[10.20.0.11, 10.20.0.12]`".into();
+    }
     if text.contains("://") {
         return "is a URL; write the IP of the database alone".into();
     }

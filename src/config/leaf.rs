@@ -1,6 +1,6 @@
 //! The scalars of the config, each with its rule, its error and its schema in one place.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -63,6 +63,14 @@ leaf!(FilePath(PathBuf), "the path of a file", {"type": "string", "minLength": 1
     Ok(FilePath(text.into()))
 });
 
+leaf!(Folder(PathBuf), "the absolute path of a folder", {"type": "string", "pattern": "^/"}, |scalar, what| {
+    let text = no_nul(filled(scalar, what)?)?;
+    if !text.starts_with('/') {
+        return Err(format!("{} is not absolute, and where the daemon runs is no part of the config; write {what}", quote(text)));
+    }
+    Ok(Folder(text.into()))
+});
+
 leaf!(
     ServiceName(String),
     "the name of a Service",
@@ -96,11 +104,11 @@ leaf!(
     }
 );
 
-leaf!(Threshold(u32), "a number of 1 or more", {"type": "integer", "minimum": 1, "maximum": u32::MAX}, |scalar, what| {
+leaf!(Threshold(u32), "a number from 1 to 4294967295", {"type": "integer", "minimum": 1, "maximum": u32::MAX}, |scalar, what| {
     let number = whole_number(scalar, what)?;
     match u32::try_from(number) {
         Ok(number) if number > 0 => Ok(Threshold(number)),
-        _ => Err(format!("{number} verdicts in a row can't be waited for; write 1 or more")),
+        _ => Err(format!("{number} verdicts in a row can't be waited for; write a number from 1 to {}", u32::MAX)),
     }
 });
 
@@ -189,6 +197,7 @@ leaf!(
         if !host.chars().all(fits) {
             return Err(format!("{} is no host; write a name like `db.corp.example`, without scheme or path", quote(host)));
         }
+        port_of_host(host)?;
         Ok(HostHeader(host.into()))
     }
 );
@@ -218,14 +227,16 @@ leaf!(HeaderName(String), "the name of a header", {"pattern": "^[-!#$%&'*+.^_`|~
     Ok(HeaderName(name.clone()))
 });
 
+/// What the daemon tells every exec check.
+pub(super) const OWN_VARIABLES: [&str; 5] = ["TARGET_IP", "TARGET_PORT", "TARGET_HOST", "SERVICE", "NAMESPACE"];
+
 leaf!(VariableName(String), "the name of a variable", {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}, |scalar: &Scalar, _| {
-    const OWN: [&str; 5] = ["TARGET_IP", "TARGET_PORT", "TARGET_HOST", "SERVICE", "NAMESPACE"];
     let name = &scalar.text;
     let fits = |char: char| char.is_ascii_alphanumeric() || char == '_';
     if !name.chars().all(fits) || name.is_empty() || name.starts_with(|char: char| char.is_ascii_digit()) {
         return Err("this is not the name of a variable; write letters, digits and `_`, as in `PGPASSWORD: …`".into());
     }
-    if OWN.contains(&name.as_str()) {
+    if OWN_VARIABLES.contains(&name.as_str()) {
         return Err(format!("`{name}` is set for every exec check; take it away, or choose another name"));
     }
     Ok(VariableName(name.clone()))
@@ -354,6 +365,35 @@ fn one_of<T>(found: Option<T>, meant: Option<&str>, scalar: &Scalar, what: &str)
         Some(meant) => format!("{} is not known; write `{meant}`", quote(&scalar.text)),
         None => format!("{} is not known; write {what}", quote(&scalar.text)),
     })
+}
+
+/// What follows the name in a host must be a port; brackets keep the colons of an IPv6 address apart from it.
+fn port_of_host(host: &str) -> Result<(), String> {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(inner) => {
+            let (ip, rest) = inner.split_once(']').unwrap_or((inner, "]"));
+            if ip.parse::<Ipv6Addr>().is_err() || !(rest.is_empty() || rest.starts_with(':')) {
+                return Err(format!("{} is no host; write one like `[2001:db8::11]:8443`", quote(host)));
+            }
+            (ip, rest.strip_prefix(':'))
+        }
+        None if host.parse::<Ipv6Addr>().is_ok() => {
+            return Err(format!("an IPv6 address stands in brackets here; write `[{host}]`"));
+        }
+        None if host.contains(['[', ']']) => {
+            return Err(format!("{} is no host; write a name like `db.corp.example`, without brackets", quote(host)));
+        }
+        None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
+    };
+    let is_port =
+        |port: &str| port.chars().all(|char| char.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
+    match port {
+        _ if name.is_empty() => Err(format!("{} has no name; write one like `db.corp.example`", quote(host))),
+        Some(port) if !is_port(port) => {
+            Err(format!("{} ends in no port; write a number from 1 to 65535 after the `:`", quote(host)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// RFC 9110's `tchar`.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use unicode_width::UnicodeWidthChar;
+
 /// A place in the text: both numbers start at 1, columns count characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
@@ -38,8 +40,11 @@ pub struct Problems {
 /// The most problems of one file that are worth reading.
 const KEPT: usize = 100;
 
-/// How much of a line is shown on either side of the caret.
-const WINDOW: usize = 80;
+/// The columns that an excerpt may take: those of the narrowest terminal in use.
+const TERMINAL: usize = 80;
+
+/// How many characters on either side of the caret are looked at. More than fit, for secrets shrink to one character.
+const WINDOW: usize = 4 * TERMINAL;
 
 impl Problems {
     /// The one problem of a file that could not even be read.
@@ -94,27 +99,29 @@ impl Problems {
         line
     }
 
-    /// The line of the text with secrets cut out, and the caret under it.
+    /// The line of the text with secrets cut out, and the caret under it; no wider than a terminal, which would wrap it.
     fn excerpt(&self, position: Position) -> String {
         let Some((start, line)) = nth_line(&self.text, position.line) else {
             return String::new();
         };
-        let first = position.column.saturating_sub(WINDOW);
+        let first = (position.column - 1).saturating_sub(WINDOW);
         let window = line.char_indices().skip(first).take(2 * WINDOW);
         let window: Vec<(usize, char)> = window.map(|(offset, char)| (start + offset, char)).collect();
-        let (shown, caret) = self.without_secrets(&window, position.column - 1 - first);
-        let before = if first > 0 { "…" } else { "" };
-        let after = if line.chars().nth(first + 2 * WINDOW).is_some() { "…" } else { "" };
+        let (mut shown, caret) = self.without_secrets(&window, position.column - 1 - first);
+        let length = shown.iter().rposition(|char| *char != ' ').map_or(0, |last| last + 1);
+        shown.truncate(length.max(caret));
         let number = position.line.to_string();
-        let pad = " ".repeat(caret + before.chars().count());
+        let room = TERMINAL - number.len() - "   | ".len();
+        let whole = (first == 0, line.chars().nth(first + 2 * WINDOW).is_none());
+        let (shown, pad) = cut(&shown, caret, room, whole);
         let gutter = " ".repeat(number.len());
-        format!("  {number} | {before}{}{after}\n  {gutter} | {pad}^\n", shown.trim_end())
+        format!("  {number} | {}\n  {gutter} | {}^\n", shown.trim_end(), " ".repeat(pad))
     }
 
     /// What to show of these characters, and the caret's place in it.
-    fn without_secrets(&self, window: &[(usize, char)], column: usize) -> (String, usize) {
+    fn without_secrets(&self, window: &[(usize, char)], column: usize) -> (Vec<char>, usize) {
         let (Some(first), Some(last)) = (window.first(), window.last()) else {
-            return (String::new(), column);
+            return (Vec::new(), 0);
         };
         let hidden: Vec<_> = self.hidden.iter().filter(|range| range.start <= last.0 && range.end > first.0).collect();
         let mut shown = Vec::new();
@@ -131,14 +138,51 @@ impl Problems {
                 // A tab has no width of its own on a terminal, and is often what is wrong.
                 '\t' => shown.push('→'),
                 // Nothing of the file may steer the terminal that shows it.
-                char if char.is_control() => shown.push('\u{fffd}'),
+                char if char.is_control() || is_layout(char) => shown.push('\u{fffd}'),
                 char => shown.push(char),
             }
             in_secret = secret;
         }
         let caret = caret.unwrap_or(shown.len());
-        (shown.into_iter().collect(), caret)
+        (shown, caret)
     }
+}
+
+/// The characters around the caret that fit into this many columns, `…` for those that do not, and the caret's column.
+/// `whole` says whether the line begins with the first of the characters, and ends with the last.
+fn cut(chars: &[char], caret: usize, room: usize, whole: (bool, bool)) -> (String, usize) {
+    let width = |char: &char| char.width().unwrap_or(0);
+    let widths = |chars: &[char]| chars.iter().map(width).sum::<usize>();
+    // The caret may stand behind the last character, and needs a column there.
+    let end = usize::from(caret == chars.len());
+    let (mut first, mut last) = (0, chars.len());
+    if whole != (true, true) || widths(chars) + end > room {
+        let room = room - 2;
+        (first, last) = (caret, (caret + 1).min(chars.len()));
+        let mut used = widths(&chars[first..last]).max(1);
+        let grow_left = |first: &mut usize, used: &mut usize, most: usize| {
+            while *first > 0 && *used + width(&chars[*first - 1]) <= most {
+                *first -= 1;
+                *used += width(&chars[*first]);
+            }
+        };
+        // Half the room before the caret, then what is left of it behind, then what is still left before.
+        grow_left(&mut first, &mut used, room / 2);
+        while last < chars.len() && used + width(&chars[last]) <= room {
+            used += width(&chars[last]);
+            last += 1;
+        }
+        grow_left(&mut first, &mut used, room);
+    }
+    let before = if first > 0 || !whole.0 { "…" } else { "" };
+    let after = if last < chars.len() || !whole.1 { "…" } else { "" };
+    let shown: String = chars[first..last].iter().collect();
+    (format!("{before}{shown}{after}"), before.chars().count() + widths(&chars[first..caret]))
+}
+
+/// Characters that are not seen, but move those around them.
+fn is_layout(char: char) -> bool {
+    matches!(char, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// The line with this number, counted from 1, and the byte it starts at.

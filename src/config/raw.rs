@@ -8,7 +8,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::leaf::{
-    Argument, FilePath, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber, ServerName, ServiceName,
+    Argument, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber, ServerName, ServiceName,
     SourceName, Statuses, Switch, Text, Threshold, UrlPath, VariableName,
 };
 use super::read::{At, Field, Leaf, Read, Reader, camel_case, record};
@@ -165,8 +165,8 @@ record! {
         /// What the program finds in its environment beside TARGET_IP, TARGET_PORT, TARGET_HOST, SERVICE and
         /// NAMESPACE. It sees nothing else.
         env: Values<VariableName>,
-        /// The folder that the program runs in.
-        working_directory: FilePath,
+        /// The folder that the program runs in: an absolute path.
+        working_directory: Folder,
     }
 }
 
@@ -237,6 +237,9 @@ impl Read for AddressEntry {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Value(pub super::Value);
 
+/// What `validate --explain` shows for a literal. Refused on reading, or an explained config would check with it.
+pub(super) const MASK: &str = "…";
+
 const VALUE_FORMS: &str = "write a text, `{file: path}` or `{fromEnv: NAME}`";
 
 impl Read for Value {
@@ -247,6 +250,10 @@ impl Read for Value {
                     reader.hide(node.span);
                 }
                 let wrong = match scalar.kind {
+                    ScalarKind::Text if scalar.text == MASK => {
+                        "`…` is what `validate --explain` shows instead of a value; write the value, `{file: path}` or \
+                         `{fromEnv: NAME}`"
+                    }
                     ScalarKind::Text if scalar.text.contains('\0') => "holds a NUL character; take it away",
                     ScalarKind::Text => return Some(Value(super::Value::Literal(scalar.text.clone()))),
                     ScalarKind::Null => "the value is missing; write a text, `{file: path}` or `{fromEnv: NAME}`",
@@ -280,7 +287,7 @@ impl Read for Value {
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            super::Value::Literal(_) => serializer.serialize_str("…"),
+            super::Value::Literal(_) => serializer.serialize_str(MASK),
             super::Value::File(path) => FromFile { file: Field::new(FilePath(path.clone())) }.serialize(serializer),
             super::Value::FromEnv(name) => {
                 FromEnv { from_env: Field::new(SourceName(name.clone())) }.serialize(serializer)
@@ -298,7 +305,7 @@ impl JsonSchema for Value {
         json_schema!({
             "description": "A text, or where to take it from, so that no secret need stand in the config.",
             "anyOf": [
-                {"type": "string"},
+                {"type": "string", "not": {"const": MASK}},
                 generator.subschema_for::<FromFile>(),
                 generator.subschema_for::<FromEnv>(),
             ]

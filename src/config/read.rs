@@ -275,10 +275,10 @@ impl<'a> Reader<'a> {
             match keys.iter().position(|known| *known == entry.key) {
                 Some(index) => self.within(&format!(".{}", entry.key), |reader| read(reader, index, Some(entry))),
                 None => {
-                    let meant = self.unknown_key(entry, keys);
-                    if let Some(index) = meant.filter(|index| !there[*index]) {
-                        there[index] = true;
-                        read(self, index, None);
+                    for index in self.unknown_key(entry, keys, &there) {
+                        if !std::mem::replace(&mut there[index], true) {
+                            read(self, index, None);
+                        }
                     }
                 }
             }
@@ -290,8 +290,8 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    /// Reports the key, and says which known one was probably meant.
-    fn unknown_key(&mut self, entry: &Entry, keys: &[String]) -> Option<usize> {
+    /// Reports the key, and says which known ones it may stand for.
+    fn unknown_key(&mut self, entry: &Entry, keys: &[String], there: &[bool]) -> Vec<usize> {
         let (key, span) = (entry.key.as_str(), entry.key_span);
         // The key may be a misspelt one whose value is a secret, or text that is no key at all.
         if entry.value.span != span {
@@ -305,17 +305,35 @@ impl<'a> Reader<'a> {
         };
         if self.problems.is_full() {
             self.error(span, "unknown key");
-            return None;
+            return Vec::new();
         }
-        let meant = nearest(key, keys);
-        let message = match meant {
-            _ if key == "<<" => "YAML merge keys are not read here; use `defaults`, or write the keys out".into(),
-            Some(index) => format!("unknown key; did you mean `{}`?", keys[index]),
-            None => format!("unknown key; the keys here are {}", listed(keys)),
-        };
+        let (message, meant) = unknown(key, keys, there);
         self.within(&step, |reader| reader.error(span, message));
         meant
     }
+}
+
+/// The keys of a check, and the kinds among them.
+const OF_CHECK: [&str; 7] = ["interval", "timeout", "healthyThreshold", "unhealthyThreshold", "tcp", "http", "exec"];
+const KINDS: [&str; 3] = ["tcp", "http", "exec"];
+
+/// What to say of an unknown key, and which known ones are then not said to be missing.
+fn unknown(key: &str, keys: &[String], there: &[bool]) -> (String, Vec<usize>) {
+    let index_of = |known: &str| keys.iter().position(|key| key == known);
+    if key == "<<" {
+        let message = "YAML merge keys are not read here; use `defaults`, or write the keys out";
+        return (message.into(), (0..keys.len()).collect());
+    }
+    if let (true, Some(check)) = (OF_CHECK.contains(&key), index_of("check")) {
+        return (format!("this is a key of `check`; put it under `check`, as in `check: {{{key}: …}}`"), vec![check]);
+    }
+    if let Some(index) = nearest(key, keys) {
+        return (format!("unknown key; did you mean `{}`?", keys[index]), vec![index]);
+    }
+    // A check without a kind that is known: this may be its kind.
+    let kinds = KINDS.iter().filter_map(|kind| index_of(kind)).collect::<Vec<_>>();
+    let meant = if kinds.iter().any(|kind| there[*kind]) { None } else { kinds.first() };
+    (format!("unknown key; the keys here are {}", listed(keys)), meant.copied().into_iter().collect())
 }
 
 /// What to write where a record must be and something else is.

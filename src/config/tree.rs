@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_saphyr::granit_parser::{
-    self, ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, StrInput, StructureStyle, Tag,
-};
+use serde_saphyr::granit_parser::{self, Event, Marker, Parser, ScalarStyle, ScanError, StrInput, StructureStyle, Tag};
 
 use super::problem::{Collector, Span, quote};
+use super::syntax;
 
 /// One value of the file.
 #[derive(Debug)]
@@ -76,7 +75,7 @@ impl Node {
 }
 
 /// Deep enough for the language, shallow enough for the stack.
-const DEEPEST: usize = 64;
+pub(super) const DEEPEST: usize = 64;
 
 /// How many values all aliases together may stand for: far above any real file, far below what hurts.
 const LARGEST_EXPANSION: usize = 1_000_000;
@@ -320,42 +319,10 @@ impl<'a> Builder<'a> {
     }
 
     fn bad_yaml(&self, error: &ScanError) -> Stop {
-        let mut span = place(error.marker(), error.marker());
-        let message = match (error.kind(), self.open.last()) {
-            (kind, _) if is_about_tabs(kind) => {
-                span.column = first_tab(self.text, span);
-                "a tab stands where YAML allows only spaces; indent with spaces".into()
-            }
-            (ErrorKind::UnclosedQuotedScalar, _) => "a quoted text does not end; write the closing quote".into(),
-            (_, Some((bracket, begin))) if span.line > begin.line => {
-                let closing = if *bracket == '[' { ']' } else { '}' };
-                format!(
-                    "bad YAML: the `{bracket}` on line {} is still open here; write the missing `{closing}`, or correct \
-                     this line",
-                    begin.line
-                )
-            }
-            (kind, _) => bad_yaml(kind),
-        };
+        let span = place(error.marker(), error.marker());
+        let (span, message) = syntax::explain(error.kind(), span, self.text, self.open.last().copied());
         Stop { span, message }
     }
-}
-
-fn is_about_tabs(kind: &ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::TabNotAllowed
-            | ErrorKind::TabInBlockIndentation
-            | ErrorKind::TabInIndentation
-            | ErrorKind::TabAtBlockScalarStart
-            | ErrorKind::TabInPlainScalar
-    )
-}
-
-/// The parser reports a tab when it is past it.
-fn first_tab(text: &str, span: Span) -> u32 {
-    let line = text.lines().nth((span.line as usize).saturating_sub(1)).unwrap_or_default();
-    line.chars().position(|char| char == '\t').map_or(span.column, |index| index as u32 + 1)
 }
 
 /// `key:` with nothing behind it: the place is the key's, for there is none of the value's own.
@@ -411,39 +378,6 @@ fn is_number(text: &str) -> bool {
 fn place(start: &Marker, end: &Marker) -> Span {
     let byte = |marker: &Marker| marker.byte_offset().unwrap_or(0) as u32;
     Span { line: start.line() as u32, column: start.col() as u32 + 1, start: byte(start), end: byte(end) }
-}
-
-/// The parser's error in the words of someone who writes the file.
-fn bad_yaml(kind: &ErrorKind) -> String {
-    let text = match kind {
-        ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => {
-            "bad YAML: a `:` makes a key here, where none can be; indent the line as its neighbours, or put the text \
-             in quotes"
-        }
-        ErrorKind::SimpleKeyExpected | ErrorKind::ExpectedBlockMappingKey => {
-            "bad YAML: no `key: value` is read here; write the `:` and a space after the key, and indent the line as \
-             its neighbours"
-        }
-        ErrorKind::ExpectedFlowSequenceSeparator
-        | ErrorKind::UnexpectedEofFlowSequence
-        | ErrorKind::UnclosedFlowCollection { open: '[' } => {
-            "bad YAML: a list in brackets does not end; write the missing `,` or `]`"
-        }
-        ErrorKind::ExpectedFlowMappingSeparator
-        | ErrorKind::UnexpectedEofFlowMapping
-        | ErrorKind::UnclosedFlowCollection { open: '{' } => {
-            "bad YAML: a mapping in braces does not end; write the missing `,` or `}`"
-        }
-        ErrorKind::UnknownAnchor => "this alias has no anchor above it; write the value out, or an `&anchor` before",
-        ErrorKind::RecursionLimitExceeded => {
-            return format!("lists and mappings are nested more than {DEEPEST} deep; the config needs far fewer");
-        }
-        ErrorKind::UnexpectedCharacter { character: '@' | '`' | '%' } => {
-            "bad YAML: no text can begin with this character; put the text in quotes"
-        }
-        other => return format!("bad YAML: {other}; correct the syntax"),
-    };
-    text.into()
 }
 
 /// Bad YAML has no tree that tells which text is secret: then any line of a database that has a word for one may hold it.

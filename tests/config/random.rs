@@ -92,7 +92,7 @@ fn http() -> impl Strategy<Value = CheckKind> {
 
 fn exec() -> impl Strategy<Value = CheckKind> {
     let env = btree_map("X[A-Z0-9_]{0,8}", value(), 0..3);
-    (text(), vec(prop_oneof![text(), Just(String::new())], 0..4), env, of(path())).prop_map(
+    (text(), vec(prop_oneof![text(), Just(String::new())], 0..4), env, of(folder())).prop_map(
         |(program, arguments, env, working_directory)| {
             CheckKind::Exec(ExecCheck {
                 command: std::iter::once(program).chain(arguments).collect(),
@@ -142,6 +142,10 @@ fn service() -> impl Strategy<Value = String> {
 
 fn path() -> impl Strategy<Value = PathBuf> {
     text().prop_map(PathBuf::from)
+}
+
+fn folder() -> impl Strategy<Value = PathBuf> {
+    text().prop_map(|text| PathBuf::from(format!("/{text}")))
 }
 
 fn text() -> impl Strategy<Value = String> {
