@@ -238,8 +238,8 @@ fn log(id: &DatabaseId, condition: &Condition, same_kind: bool) {
     let DatabaseId { namespace, service } = id;
     let Condition { kind, reason } = condition;
     match kind {
-        // The words of these change with every verdict or every try; that they came is the news.
-        Kind::WaitingForVerdicts | Kind::ApiUnavailable if same_kind => {
+        // The words of these change with every verdict, try or write; that they came is the news.
+        Kind::WaitingForVerdicts | Kind::ApiUnavailable | Kind::Published if same_kind => {
             debug!(%namespace, %service, condition = %kind, reason)
         }
         Kind::Published => info!(%namespace, %service, members = reason, "published"),

@@ -214,10 +214,14 @@ async fn mongodb_replica_set() {
     named(&namespace, &[(zero, "mongo-0"), (two, "mongo-2")]).await;
     let reason = target(&daemon, one).await["reason"].as_str().unwrap_or_default().to_owned();
     assert!(reason.starts_with("exec: exit status 1: ") && reason.contains("ECONNREFUSED"), "{reason}");
-    let slices = namespace.slices("mongo").await;
-    let hostnames: Vec<_> =
-        slices.iter().flat_map(|slice| &slice.endpoints).filter_map(|e| e.hostname.clone()).collect();
-    assert_eq!(hostnames.len(), 2, "{hostnames:?}");
+    eventually(SOON, "the slice has the two names", async || {
+        let slices = namespace.slices("mongo").await;
+        let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+        let mut hostnames: Vec<_> = endpoints.filter_map(|endpoint| endpoint.hostname.clone()).collect();
+        hostnames.sort();
+        if hostnames == ["mongo-0", "mongo-2"] { Ok(()) } else { Err(format!("{hostnames:?}")) }
+    })
+    .await;
 }
 
 /// Waits until the Service's Endpoints have exactly these addresses under these names.

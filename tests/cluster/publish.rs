@@ -113,6 +113,13 @@ async fn one_of_three_dies() {
     assert_eq!(writes(&daemon).await, written.map(|before| before + 1.0));
     let version = scene.namespace.resource_version("mysql").await;
     assert_eq!(version.as_ref(), history.changes().last().map(|change| &change.version));
+    let told = |message: &str| daemon.logs().iter().filter(|line| line["message"] == message).count();
+    assert_eq!(
+        (told("published"), told("Endpoints written"), told("target is down")),
+        (1, 2, 1),
+        "{:#?}",
+        daemon.lines()
+    );
     let status = database(&daemon.status().await);
     let dead = &status["targets"][1];
     assert_eq!(
