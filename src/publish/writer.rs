@@ -82,9 +82,9 @@ impl Writer<'_> {
     fn wrote(&mut self, now: Endpoints, sent: &Endpoints) -> Next {
         self.memory.written = now.uid();
         let members = slice::members(&now);
-        self.tell(&members);
         let as_sent = slice::agree(&now, sent);
         let condition = if as_sent {
+            self.tell(&members);
             Condition::new(Kind::Published, members.to_string())
         } else {
             Condition::new(Kind::Rejected, format!("the API stored {members}, which is not what was written"))
