@@ -105,7 +105,7 @@ impl Trust {
 impl Files {
     fn build(&self) -> Result<ClientConfig, String> {
         let verifier: Arc<dyn ServerCertVerifier> = if self.trust_anyone {
-            Arc::new(TrustAnyone)
+            Arc::new(Judge::Anyone)
         } else {
             let roots = match &self.ca {
                 Some(path) => Arc::new(roots_of(path)?),
@@ -116,7 +116,7 @@ impl Files {
                 .map_err(|error| format!("cannot use the root certificates: {error}"))?
         };
         let verifier = match self.as_ip {
-            Some(ip) => Arc::new(As { name: ServerName::from(ip), inner: verifier }),
+            Some(ip) => Arc::new(Judge::As(ServerName::from(ip), verifier)),
             None => verifier,
         };
         let builder = ClientConfig::builder_with_provider(PROVIDER.clone())
@@ -192,20 +192,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `insecureSkipVerify`: any certificate will do, but the server must hold the key of the one it shows.
+/// Judges certificates by other rules than rustls does by itself. In each, the server must hold the key of the one it shows.
 #[derive(Debug)]
-struct TrustAnyone;
+enum Judge {
+    /// `insecureSkipVerify`: any certificate will do.
+    Anyone,
+    /// The certificate must be good for this name, whatever name rustls has.
+    As(ServerName<'static>, Arc<dyn ServerCertVerifier>),
+}
 
-impl ServerCertVerifier for TrustAnyone {
+impl ServerCertVerifier for Judge {
     fn verify_server_cert(
         &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
+        ocsp_response: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+        match self {
+            Judge::Anyone => Ok(ServerCertVerified::assertion()),
+            Judge::As(name, inner) => inner.verify_server_cert(end_entity, intermediates, name, ocsp_response, now),
+        }
     }
 
     fn verify_tls12_signature(
@@ -228,48 +236,6 @@ impl ServerCertVerifier for TrustAnyone {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         PROVIDER.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// Expects another name than rustls does.
-#[derive(Debug)]
-struct As {
-    name: ServerName<'static>,
-    inner: Arc<dyn ServerCertVerifier>,
-}
-
-impl ServerCertVerifier for As {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        self.inner.verify_server_cert(end_entity, intermediates, &self.name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
     }
 }
 
