@@ -106,7 +106,7 @@ pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle) -> (Hand
         let Some(plan) = monitor.plan(&database.id) else { continue };
         let observed = Arc::new(watch::Sender::new(Observed::default()));
         let first = Publication {
-            condition: Condition::new(Kind::WaitingForCluster, "the cluster has not been read yet"),
+            condition: Condition::waiting_for_cluster(),
             since: clock::now(),
             members: None,
             listed: matches!(cluster, Cluster::None),

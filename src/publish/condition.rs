@@ -74,4 +74,9 @@ impl Condition {
     pub fn new(kind: Kind, reason: impl Into<String>) -> Self {
         Self { kind, reason: reason.into() }
     }
+
+    /// What each database begins with.
+    pub fn waiting_for_cluster() -> Self {
+        Self::new(Kind::WaitingForCluster, "the cluster has not been read yet")
+    }
 }

@@ -166,8 +166,7 @@ impl Publisher {
     async fn look(&self, view: &View, memory: &mut Memory) -> Result<Step, Next> {
         let fault = || view.seen.fault().cloned();
         if !view.seen.listed() {
-            let waiting = || Condition::new(Kind::WaitingForCluster, "the cluster has not been read yet");
-            self.report(None, fault().unwrap_or_else(waiting));
+            self.report(None, fault().unwrap_or_else(Condition::waiting_for_cluster));
             return Err(Next::Change);
         }
         self.publication.send_if_modified(|publication| !std::mem::replace(&mut publication.listed, true));
@@ -196,9 +195,8 @@ impl Publisher {
         assess(&self.database, &view.plan, service, view.endpoints(), memory.written.as_deref())
     }
 
-    /// Counts and times one call that writes.
+    /// Counts and times one call that writes. Whoever calls has the permit to.
     pub async fn timed(&self, call: impl Future<Output = Result<Endpoints, Failure>>) -> Result<Endpoints, Failure> {
-        let _permit = self.permits.acquire().await;
         let started = clock::now();
         let answer = call.await;
         self.write_duration.observe(clock::now().saturating_duration_since(started).as_secs_f64());

@@ -21,7 +21,7 @@ use crate::clock;
 /// How long the API server may leave a watch open. A connection that died silently is noticed 5 s after that.
 const WATCH: Duration = Duration::from_secs(60);
 
-/// A list, or the start of a watch, that takes longer has failed.
+/// A list in which nothing comes for this long has failed.
 const LIST: Duration = Duration::from_secs(10);
 
 /// A watch that has run this long without an error runs.

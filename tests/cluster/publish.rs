@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Endpoints;
 use libtest_mimic::Trial;
 
-use crate::cluster::scene::{SOON, Scene, checked, config, database};
+use crate::cluster::scene::{CHECK, SOON, Scene, checked, config, database};
 use crate::support::{Daemon, Database, Manner, addresses, eventually, folder, holds, shared, trial::trials};
 
 pub fn trials() -> Vec<Trial> {
@@ -12,6 +13,7 @@ pub fn trials() -> Vec<Trial> {
         nothing_is_published_before_each_target_has_a_verdict,
         an_inconclusive_target_holds_nobody_up,
         one_of_three_dies,
+        many_services_lose_an_address_at_once,
         all_die_and_return,
         restart_while_healthy_writes_nothing,
         restart_while_one_is_down_writes_nothing,
@@ -126,6 +128,36 @@ async fn one_of_three_dies() {
         (&dead["health"], &dead["reason"], &dead["published"]),
         (&"down".into(), &"connect: refused".into(), &false.into())
     );
+}
+
+async fn many_services_lose_an_address_at_once() {
+    // More than may be written at the same time.
+    const SERVICES: usize = 80;
+    let namespace = shared().namespace("many").await;
+    let good = Database::start(addresses::take_one(), 3306).await;
+    let mut bad = Database::start(addresses::take_one(), 3306).await;
+    let mut yaml = format!("defaults: {{namespace: {}, check: {CHECK}}}\ndatabases:\n", namespace.name);
+    for index in 0..SERVICES {
+        namespace.create_service(&format!("mysql-{index}"), &[("", 3306)]).await;
+        yaml += &format!("- {{service: mysql-{index}, port: 3306, addresses: [{}, {}]}}\n", good.ip, bad.ip);
+    }
+    let _daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+    let all_have = async |count: usize| {
+        eventually(SOON, &format!("each Service has {count} addresses"), async || {
+            let list =
+                namespace.api::<Endpoints>().list(&Default::default()).await.map_err(|error| error.to_string())?;
+            let addresses = |endpoints: &Endpoints| {
+                let subsets = endpoints.subsets.iter().flatten();
+                subsets.flat_map(|subset| subset.addresses.iter().flatten()).count()
+            };
+            let done = list.items.iter().filter(|endpoints| addresses(endpoints) == count).count();
+            if done == SERVICES { Ok(()) } else { Err(format!("{done} of {SERVICES}")) }
+        })
+        .await;
+    };
+    all_have(2).await;
+    bad.stop().await;
+    all_have(1).await;
 }
 
 async fn all_die_and_return() {
