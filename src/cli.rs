@@ -244,13 +244,7 @@ const AT_ONCE: usize = 256;
 async fn probe_once(spec: &Spec) -> Result<ExitCode, ExitCode> {
     let tries = spec.databases.iter().flat_map(|database| {
         database.addresses.iter().map(async |address| {
-            let target = Target {
-                database: database.id.clone(),
-                ip: address.ip,
-                hostname: address.hostname.clone(),
-                port: database.ports[0].number,
-            };
-            let prober = Prober::new(address.check.clone(), target);
+            let prober = Prober::new(address.check.clone(), Target::new(database, address));
             let started = clock::now();
             let verdict = prober.probe().await;
             (&database.id, address.ip, verdict, clock::now().saturating_duration_since(started))

@@ -151,13 +151,7 @@ fn spawn_targets(tasks: &mut JoinSet<()>, spec: &Spec, now: Instant, report: &mp
         for (t, address) in database.addresses.iter().enumerate() {
             let interval = address.check.interval;
             let first = now + phases.next(interval);
-            let target = Target {
-                database: database.id.clone(),
-                ip: address.ip,
-                hostname: address.hostname.clone(),
-                port: database.ports[0].number,
-            };
-            let prober = Arc::new(Prober::new(address.check.clone(), target));
+            let prober = Arc::new(Prober::new(address.check.clone(), Target::new(database, address)));
             let probe = move || {
                 let prober = prober.clone();
                 async move { prober.probe().await }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::config::{Check, CheckKind, DatabaseId, Scheme};
+use crate::config::{Address, Check, CheckKind, Database, DatabaseId, Scheme};
 use crate::health::Verdict;
 
 /// The thing that is checked: one IP of one database.
@@ -37,6 +37,17 @@ pub struct Target {
     pub hostname: Option<String>,
     /// The database's first port.
     pub port: u16,
+}
+
+impl Target {
+    pub fn new(database: &Database, address: &Address) -> Self {
+        Self {
+            database: database.id.clone(),
+            ip: address.ip,
+            hostname: address.hostname.clone(),
+            port: database.ports[0].number,
+        }
+    }
 }
 
 /// A check made ready to be tried on one target many times.
