@@ -184,14 +184,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn health_fails_when_the_monitor_has_not_turned_for_three_intervals_and_not_before() {
         let spec = Spec { databases: Vec::new() };
-        let (monitor, mut checking) = monitor::start(&spec);
+        let (monitor, checks) = monitor::prepare(&spec, tokio::runtime::Handle::current());
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let checking = tokio::spawn(checks.run(stopped));
         let (publish, _publishing) = publish::start(&spec, &Cluster::None, &monitor);
         let sources = Sources { monitor, publish };
         let status = async || healthz(State(sources.clone())).await.status();
         // Turns by its watchdog alone: there is nothing to check.
         tokio::time::sleep(10 * WATCHDOG).await;
         assert_eq!(status().await, StatusCode::OK);
-        checking.shutdown().await;
+        drop(stop);
+        checking.await.expect("no panic");
         tokio::time::advance(WATCHDOG).await;
         assert_eq!(status().await, StatusCode::OK);
         tokio::time::advance(2 * WATCHDOG).await;

@@ -2,15 +2,16 @@
 //! publishers know then, so no series outlives its target.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::proto::{LabelPair, MetricFamily, MetricType};
-use prometheus::{Encoder, Histogram, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
+use prometheus::proto::{Bucket, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
 
 use crate::config::DatabaseId;
 use crate::health::State;
-use crate::monitor::{DatabaseSnapshot, Snapshot, TargetSnapshot};
+use crate::monitor::{DatabaseSnapshot, Histogram, Snapshot, TargetSnapshot};
 use crate::publish::{Kind, Publication};
 
 const DATABASE: [&str; 2] = ["namespace", "service"];
@@ -19,15 +20,15 @@ const DATABASE: [&str; 2] = ["namespace", "service"];
 pub fn page(
     snapshot: &Snapshot,
     publications: &BTreeMap<DatabaseId, Publication>,
-    write_duration: &Histogram,
+    write_duration: &prometheus::Histogram,
 ) -> prometheus::Result<String> {
     let mut families = daemon()?;
     families.extend(targets(snapshot)?);
     families.extend(databases(snapshot, publications)?);
-    families.push(renamed(
-        &snapshot.start_delay,
+    families.push(histograms(
         "external_endpoints_check_start_delay_seconds",
         "How late tries started, after they were due.",
+        [histogram(&snapshot.start_delay)],
     ));
     families.extend(write_duration.collect());
     families.extend(ProcessCollector::for_self().collect());
@@ -122,20 +123,37 @@ fn count(number: usize) -> i64 {
 }
 
 fn check_duration(snapshot: &Snapshot) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name("external_endpoints_check_duration_seconds".into());
-    family.set_help("How long tries took.".into());
-    family.set_field_type(MetricType::HISTOGRAM);
-    let metrics = snapshot.databases.iter().flat_map(|DatabaseSnapshot { id, check_duration, .. }| {
-        let families = check_duration.collect();
-        let metrics: Vec<_> = families.into_iter().flat_map(|mut family| family.take_metric()).collect();
-        metrics.into_iter().map(|mut metric| {
-            metric.set_label(vec![label("namespace", &id.namespace), label("service", &id.service)]);
-            metric
-        })
+    let metrics = snapshot.databases.iter().map(|DatabaseSnapshot { id, check_duration, .. }| {
+        let mut metric = histogram(check_duration);
+        metric.set_label(vec![label("namespace", &id.namespace), label("service", &id.service)]);
+        metric
     });
-    family.set_metric(metrics.collect());
+    histograms("external_endpoints_check_duration_seconds", "How long tries took.", metrics)
+}
+
+fn histograms(name: &str, help: &str, metrics: impl IntoIterator<Item = Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(MetricType::HISTOGRAM);
+    family.set_metric(metrics.into_iter().collect());
     family
+}
+
+fn histogram(from: &Histogram) -> Metric {
+    let bucket = |(bound, up_to): (Duration, u64)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(bound.as_secs_f64());
+        bucket.set_cumulative_count(up_to);
+        bucket
+    };
+    let mut histogram = prometheus::proto::Histogram::default();
+    histogram.set_bucket(from.buckets().map(bucket).collect());
+    histogram.set_sample_count(from.count());
+    histogram.set_sample_sum(from.sum().as_secs_f64());
+    let mut metric = Metric::default();
+    metric.set_histogram(histogram);
+    metric
 }
 
 fn label(name: &str, value: &str) -> LabelPair {
@@ -143,11 +161,4 @@ fn label(name: &str, value: &str) -> LabelPair {
     label.set_name(name.to_owned());
     label.set_value(value.to_owned());
     label
-}
-
-fn renamed(histogram: &Histogram, name: &str, help: &str) -> MetricFamily {
-    let mut family = histogram.collect().remove(0);
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family
 }

@@ -77,6 +77,15 @@ impl Prober {
         Self { timeout: check.timeout, kind }
     }
 
+    /// Whether a try takes long stretches of a processor at a time, as a TLS handshake and the start of a process do.
+    pub fn is_heavy(&self) -> bool {
+        match &self.kind {
+            Kind::Tcp(tcp) => tcp.speaks_tls(),
+            Kind::Http(_) => false,
+            Kind::Https(_) | Kind::Exec(_) => true,
+        }
+    }
+
     /// One try. Always ends within the check's timeout; dropping it ends all that it started.
     pub async fn probe(&self) -> Verdict {
         let progress = Progress::default();

@@ -40,6 +40,10 @@ impl Tcp {
         Self { address: SocketAddr::new(ip, check.port), talk }
     }
 
+    pub fn speaks_tls(&self) -> bool {
+        self.talk.as_ref().is_some_and(|talk| talk.tls.is_some())
+    }
+
     pub async fn run(&self, progress: &Progress) -> Step<()> {
         let Some(talk) = &self.talk else {
             progress.enter(Phase::Connect);

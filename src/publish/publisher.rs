@@ -105,7 +105,9 @@ impl Publisher {
         let mut sights = observed.subscribe();
         let mut memory = Memory::default();
         loop {
-            let pause = match self.turn(&observed, &mut sights, &mut plan, &mut memory).await {
+            // Boxed, for a turn takes kilobytes, and thousands of publishers wait most of the time.
+            let turn = Box::pin(self.turn(&observed, &mut sights, &mut plan, &mut memory));
+            let pause = match turn.await {
                 Next::Pause(pause) => {
                     tokio::time::sleep(pause).await;
                     continue;
