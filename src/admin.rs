@@ -194,7 +194,7 @@ mod tests {
         tokio::time::sleep(10 * WATCHDOG).await;
         assert_eq!(status().await, StatusCode::OK);
         drop(stop);
-        checking.await.expect("no panic");
+        checking.await.expect("no panic").expect("an epoll instance");
         tokio::time::advance(WATCHDOG).await;
         assert_eq!(status().await, StatusCode::OK);
         tokio::time::advance(2 * WATCHDOG).await;

@@ -1,9 +1,10 @@
 //! Starts the tries of all targets when they are due, listens to their verdicts, and is the single owner of all health.
 //!
-//! Each try is a task of its own, so that none waits for another, and no target is tried twice at once. Verdicts come back
-//! over one channel, which holds at most one for each target.
+//! No try waits for another, and no target is tried twice at once: light checks go into one swarm, and each try of any other
+//! is a task of its own, whose verdict comes back over one channel, which holds at most one for each target.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use crate::clock;
 use crate::config::{DatabaseId, Spec};
 use crate::health::{Health, Verdict};
 use crate::plan::{Member, Members, Plan};
-use crate::probe::{Prober, Target};
+use crate::probe::{Ended, Prober, Swarm, Target};
 use crate::schedule::{Key, Next, Rhythm, Schedule};
 pub use histogram::Histogram;
 use histogram::ms;
@@ -117,9 +118,16 @@ enum Command {
 struct Report {
     key: Key,
     verdict: Verdict,
-    due: Instant,
+    /// How late it started, if that is not yet known.
+    delay: Option<Duration>,
     started: Instant,
     ended: Instant,
+}
+
+impl Report {
+    fn of(Ended { tag, verdict, started }: Ended, ended: Instant) -> Self {
+        Self { key: tag, verdict, delay: None, started, ended }
+    }
 }
 
 /// What is tried, and for which database.
@@ -191,20 +199,22 @@ impl Monitor {
     }
 
     /// Checks until told to stop, or until nobody holds a handle. Ends with all that it started.
-    pub async fn run(mut self, mut stop: oneshot::Receiver<()>) {
-        tokio::select! {
-            () = self.turn() => {}
-            _ = &mut stop => {}
-        }
+    pub async fn run(mut self, mut stop: oneshot::Receiver<()>) -> io::Result<()> {
+        let mut swarm = Swarm::new()?;
+        let ended = tokio::select! {
+            ended = self.turn(&mut swarm) => ended,
+            _ = &mut stop => Ok(()),
+        };
         self.heavy.shutdown().await;
+        ended
     }
 
-    async fn turn(&mut self) {
+    async fn turn(&mut self, swarm: &mut Swarm) -> io::Result<()> {
         let mut watchdog = tokio::time::interval(WATCHDOG);
         let mut wake = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         let mut heard = Vec::with_capacity(HEARD_AT_ONCE);
         loop {
-            let next = self.start_due();
+            let next = self.start_due(swarm).into_iter().chain(swarm.deadline()).min();
             if let Some(at) = next
                 && wake.deadline() != at.into()
             {
@@ -216,31 +226,43 @@ impl Monitor {
                     Some(Command::Seen(id, members)) => self.see(&id, &members),
                     // Whoever asked may have gone away meanwhile.
                     Some(Command::Snapshot(reply)) => drop(reply.send(self.snapshot())),
-                    None => return,
+                    None => return Ok(()),
                 },
                 _ = self.reports.recv_many(&mut heard, HEARD_AT_ONCE) => {
                     heard.drain(..).for_each(|report| self.hear(&report));
                 }
+                news = swarm.news() => news?,
                 () = &mut wake, if next.is_some() => {}
                 _ = watchdog.tick() => {}
             }
-            self.turned.send_replace(clock::now());
+            let now = clock::now();
+            swarm.collect(now, |ended| self.hear(&Report::of(ended, now)))?;
+            self.turned.send_replace(now);
         }
     }
 
     /// Starts what is due. Returns when to look again, unless that is after a verdict only.
-    fn start_due(&mut self) -> Option<Instant> {
+    fn start_due(&mut self, swarm: &mut Swarm) -> Option<Instant> {
         let now = clock::now();
         loop {
-            match self.schedule.next(now) {
-                Next::Start { key, due } => self.start(key, due),
+            let (key, due) = match self.schedule.next(now) {
+                Next::Start { key, due } => (key, due),
                 Next::Wait(at) => return Some(at),
                 Next::Idle => return None,
+            };
+            match self.tried[key].prober.light() {
+                Some(light) => {
+                    self.start_delay.observe(now.saturating_duration_since(due));
+                    let ended = swarm.start(key, light, now);
+                    ended.into_iter().for_each(|ended| self.hear(&Report::of(ended, now)));
+                }
+                None => self.spawn(key, due),
             }
         }
     }
 
-    fn start(&mut self, key: Key, due: Instant) {
+    /// Starts a try in a task of its own.
+    fn spawn(&mut self, key: Key, due: Instant) {
         let prober = self.tried[key].prober.clone();
         let report = self.report.clone();
         let heavy = prober.is_heavy();
@@ -250,8 +272,9 @@ impl Monitor {
             let tried = AssertUnwindSafe(prober.probe()).catch_unwind().await;
             let verdict =
                 tried.unwrap_or_else(|_| Verdict::Inconclusive("check: a defect of this daemon; see its log".into()));
+            let delay = started.saturating_duration_since(due);
             // A monitor that is gone needs no telling.
-            let _ = report.send(Report { key, verdict, due, started, ended: clock::now() });
+            let _ = report.send(Report { key, verdict, delay: Some(delay), started, ended: clock::now() });
         };
         if heavy {
             while self.heavy.try_join_next().is_some() {}
@@ -262,7 +285,7 @@ impl Monitor {
     }
 
     fn hear(&mut self, report: &Report) {
-        self.start_delay.observe(report.started.saturating_duration_since(report.due));
+        report.delay.into_iter().for_each(|delay| self.start_delay.observe(delay));
         let &Tried { database, target, .. } = &self.tried[report.key];
         let in_doubt = self.databases[database].hear(target, report);
         self.schedule.ended(report.key, report.started, report.ended, in_doubt);

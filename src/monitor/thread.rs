@@ -5,6 +5,7 @@ use std::thread;
 
 use tokio::runtime::{Builder, Handle as Runtime};
 use tokio::sync::oneshot;
+use tracing::error;
 
 use super::{Handle, prepare};
 use crate::config::Spec;
@@ -37,7 +38,12 @@ pub fn start(spec: &Spec) -> io::Result<(Handle, Checking)> {
     let (alive, ended) = oneshot::channel();
     thread::Builder::new().name("checks".into()).spawn(move || {
         let _alive: oneshot::Sender<()> = alive;
-        runtime.block_on(monitor.run(stopped));
+        // A task, for whatever wakes the future that a runtime blocks on also wakes the runtime, by a system call.
+        match runtime.block_on(runtime.spawn(monitor.run(stopped))) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => error!(%error, "checks can't go on"),
+            Err(panic) => error!(%panic, "checks can't go on"),
+        }
         drop(runtime);
     })?;
     Ok((handle, Checking { stop: Some(stop), ended }))
