@@ -126,7 +126,7 @@ pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle) -> (Hand
             write_duration: write_duration.clone(),
             nudge: namespace.nudge.clone(),
         };
-        tasks.spawn(publisher.run(observed, plan));
+        tasks.spawn(Box::new(publisher).run(observed, plan));
     }
     if let Some(client) = cluster.client() {
         for (namespace, watched) in namespaces {
