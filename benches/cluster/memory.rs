@@ -1,12 +1,14 @@
 //! Memory of a daemon that checks thousands of targets with the cluster client loaded, and how long its pages take then.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::figures::{Times, ms};
 use super::report::Row;
 use super::stage::{PATIENCE, Stage};
-use crate::support::{Daemon, Database, addresses, eventually};
+use crate::support::daemon::field;
+use crate::support::{Daemon, Database, addresses, blocking, eventually};
 
 const PORT: u16 = 3308;
 const EACH: usize = 3;
@@ -31,6 +33,7 @@ async fn measure_one(stage: &Stage, targets: usize, goal: Option<f64>, rounds: f
     // A page would allocate, so time alone says when there have been enough rounds; the count that follows checks it.
     tokio::time::sleep(Duration::from_secs_f64(rounds)).await;
     let before = resident(daemon.pid());
+    let shares = shares(daemon.pid());
     let metrics_time = timed(&daemon, "/metrics").await;
     let status_time = timed(&daemon, "/api/v1/status").await;
     let after = resident(daemon.pid());
@@ -45,7 +48,7 @@ async fn measure_one(stage: &Stage, targets: usize, goal: Option<f64>, rounds: f
         pages.push((path, first, many(&daemon, path).await));
     }
 
-    let detail = format!("VmRSS after {rounds} s of checks; {}", shares(daemon.pid()));
+    let detail = format!("VmRSS after {rounds} s of checks: {shares}");
     let mut rows = vec![
         Row::at_most(goal, format!("memory, {targets} targets"), before, "MiB", detail),
         Row::at_most(
@@ -74,15 +77,36 @@ fn config(namespace: &str, targets: usize) -> String {
     config
 }
 
-async fn timed(daemon: &Daemon, path: &str) -> Duration {
-    let started = Instant::now();
-    let (status, body) = daemon.get(path).await;
-    let took = started.elapsed();
-    assert_eq!(status, 200, "{path}: {body}");
-    took
+/// How long a page takes from the connection to its last byte, for a client that does nothing with what it reads.
+async fn timed(daemon: &Daemon, path: &'static str) -> Duration {
+    let address = admin(daemon);
+    blocking(move || {
+        let started = Instant::now();
+        let mut stream = TcpStream::connect(address).expect("the admin port listens");
+        write!(stream, "GET {path} HTTP/1.0\r\nhost: bench\r\n\r\n").expect("the daemon reads");
+        let (mut buffer, mut head) = (vec![0; 256 << 10], None);
+        loop {
+            let count = stream.read(&mut buffer).expect("the daemon answers");
+            if count == 0 {
+                break;
+            }
+            head.get_or_insert_with(|| String::from_utf8_lossy(&buffer[..count.min(12)]).into_owned());
+        }
+        let took = started.elapsed();
+        assert!(head.as_deref().is_some_and(|head| head.ends_with(" 200")), "{path}: {head:?}");
+        took
+    })
+    .await
 }
 
-async fn many(daemon: &Daemon, path: &str) -> Times {
+/// Where its pages are, by its log.
+fn admin(daemon: &Daemon) -> SocketAddr {
+    let logs = daemon.logs();
+    let line = logs.iter().find(|line| field(line, "message") == Some("admin listening")).expect("it listens");
+    field(line, "address").and_then(|address| address.parse().ok()).expect("an address")
+}
+
+async fn many(daemon: &Daemon, path: &'static str) -> Times {
     let mut times = Vec::new();
     for _ in 0..10 {
         times.push(timed(daemon, path).await);
@@ -92,20 +116,20 @@ async fn many(daemon: &Daemon, path: &str) -> Times {
 
 /// Resident memory of a process, in MiB.
 pub fn resident(pid: u32) -> f64 {
-    field(pid, "VmRSS") / 1024.0
+    of_process(pid, "VmRSS") / 1024.0
 }
 
 /// Of what kind the resident memory is, and how many threads there are.
 fn shares(pid: u32) -> String {
     format!(
-        "after all pages {:.1} anonymous, {:.1} of files; {} threads",
-        field(pid, "RssAnon") / 1024.0,
-        field(pid, "RssFile") / 1024.0,
-        field(pid, "Threads")
+        "{:.1} anonymous, {:.1} of files; {} threads",
+        of_process(pid, "RssAnon") / 1024.0,
+        of_process(pid, "RssFile") / 1024.0,
+        of_process(pid, "Threads")
     )
 }
 
-fn field(pid: u32, name: &str) -> f64 {
+fn of_process(pid: u32, name: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the daemon runs");
     let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next());
     value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} of {pid}"))
