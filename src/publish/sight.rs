@@ -357,6 +357,34 @@ mod tests {
     }
 
     #[test]
+    fn of_an_object_is_kept_what_decisions_ask_for() {
+        let json = serde_json::json!({
+            "metadata": {
+                "name": "orders",
+                "uid": "a",
+                "resourceVersion": "8",
+                "labels": {"app": "orders"},
+                "annotations": {"acquireTime": "now"},
+                "managedFields": [{"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:subsets": {}}}],
+            },
+        });
+        let mut sight = listed(None);
+        sight.take(serde_json::from_value::<Endpoints>(json.clone()).expect("Endpoints"), false);
+        let mut kept = json.clone();
+        kept["metadata"]["managedFields"] = serde_json::json!([{"manager": "kubectl", "operation": "Update"}]);
+        assert_eq!(sight.object.as_deref(), Some(&serde_json::from_value(kept).expect("Endpoints")));
+
+        let mut service = json;
+        service["spec"] = serde_json::json!({"selector": {"app": "orders"}, "ports": [{"port": 5432}]});
+        service["status"] = serde_json::json!({"loadBalancer": {}});
+        let slim = serde_json::from_value::<Service>(service.clone()).expect("a Service").slim();
+        let metadata = service["metadata"].as_object_mut().expect("a map");
+        metadata.retain(|key, _| !["annotations", "managedFields"].contains(&key.as_str()));
+        service.as_object_mut().expect("a map").remove("status");
+        assert_eq!(slim, serde_json::from_value(service).expect("a Service"));
+    }
+
+    #[test]
     fn a_version_that_the_server_forgot_is_no_fault() {
         let gone = Status::failure("too old resource version", "Expired").with_code(410).boxed();
         assert_eq!(fault_of::<Endpoints>(&watcher::Error::WatchError(gone), "prod"), None);
