@@ -1,6 +1,5 @@
 //! The HTTP pages for Kubernetes, Prometheus and people: /healthz, /readyz, /metrics and /api/v1/status.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -66,7 +65,9 @@ async fn readyz(State(sources): State<Sources>) -> Response {
 
 async fn metrics_page(State(sources): State<Sources>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
-    match metrics::page(snapshot, sources.publish.publications(), &sources.publish.write_duration()) {
+    let write_duration = sources.publish.write_duration();
+    let publication = move |id: &DatabaseId| sources.publish.publication(id);
+    match metrics::page(snapshot, publication, &write_duration) {
         Ok(page) => in_pieces(prometheus::TEXT_FORMAT, page),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -74,18 +75,18 @@ async fn metrics_page(State(sources): State<Sources>) -> Response {
 
 async fn status(State(sources): State<Sources>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
-    in_pieces("application/json", status_pieces(snapshot.databases, sources.publish.publications()))
+    in_pieces("application/json", status_pieces(snapshot.databases, sources.publish))
 }
 
 /// The body of /api/v1/status: `version`, and a [`DatabaseStatus`] for each of `databases`.
 fn status_pieces(
     databases: Vec<DatabaseSnapshot>,
-    publications: BTreeMap<DatabaseId, Publication>,
+    publish: publish::Handle,
 ) -> impl Iterator<Item = String> + Send + 'static {
     let head = format!("{{\"version\":\"{}\",\"databases\":[", env!("CARGO_PKG_VERSION"));
     let databases = databases.into_iter().enumerate().map(move |(index, database)| {
         let comma = if index == 0 { "" } else { "," };
-        let status = DatabaseStatus::new(&database, &publications);
+        let status = DatabaseStatus::new(&database, publish.publication(&database.id).as_ref());
         comma.to_owned() + &serde_json::to_string(&status).expect("plain data")
     });
     std::iter::once(head).chain(databases).chain(std::iter::once("]}".to_owned()))
@@ -152,8 +153,7 @@ struct TargetStatus {
 }
 
 impl DatabaseStatus {
-    fn new(database: &DatabaseSnapshot, publications: &BTreeMap<DatabaseId, Publication>) -> Self {
-        let publication = publications.get(&database.id);
+    fn new(database: &DatabaseSnapshot, publication: Option<&Publication>) -> Self {
         let members = publication.and_then(|publication| publication.members.as_ref());
         let planned = match &database.plan {
             plan::Plan::Publish(members) => Some(members),

@@ -4,7 +4,6 @@
 //! Ten thousand targets make a page of many megabytes. It comes in pieces, one database's share of one metric at a time, so
 //! that it never is in memory as a whole, neither as text nor as a value for each series.
 
-use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 
@@ -17,19 +16,16 @@ use crate::health::State;
 use crate::monitor::{DatabaseSnapshot, Histogram, Snapshot};
 use crate::publish::{Kind, Publication};
 
-/// The page in Prometheus' text format, in pieces.
+/// The page in Prometheus' text format, in pieces. Asks `publication` for each as it comes to it.
 pub fn page(
     snapshot: Snapshot,
-    mut publications: BTreeMap<DatabaseId, Publication>,
+    publication: impl Fn(&DatabaseId) -> Option<Publication> + Clone + Send + 'static,
     write_duration: &prometheus::Histogram,
 ) -> prometheus::Result<impl Iterator<Item = String> + Send + 'static> {
     let daemon = daemon(&snapshot.start_delay, write_duration)?;
-    let databases = snapshot.databases.into_iter().map(|snapshot| {
-        let publication = publications.remove(&snapshot.id);
-        Database { snapshot, publication }
-    });
-    let databases: Arc<[Database]> = databases.collect();
-    Ok(std::iter::once(daemon).chain(FAMILIES.iter().flat_map(move |family| family.pieces(databases.clone()))))
+    let databases = Arc::new(snapshot.databases);
+    let pieces = FAMILIES.iter().flat_map(move |family| family.pieces(databases.clone(), publication.clone()));
+    Ok(std::iter::once(daemon).chain(pieces))
 }
 
 /// The metrics that belong to no database.
@@ -55,18 +51,18 @@ fn daemon(start_delay: &Histogram, write_duration: &prometheus::Histogram) -> pr
     Ok(samples.text)
 }
 
-/// All that is known of one database.
-struct Database {
-    snapshot: DatabaseSnapshot,
-    publication: Option<Publication>,
-}
-
 /// One metric of which each database has its share.
 struct Family {
     name: &'static str,
     kind: &'static str,
     help: &'static str,
-    write: fn(&Database, &mut Samples),
+    share: Share,
+}
+
+/// What writes a database's share of a metric, from what the monitor or the publisher knows of it.
+enum Share {
+    Checked(fn(&DatabaseSnapshot, &mut Samples)),
+    Published(fn(&Publication, &mut Samples)),
 }
 
 const FAMILIES: [Family; 8] = [
@@ -74,59 +70,63 @@ const FAMILIES: [Family; 8] = [
         name: "external_endpoints_target_healthy",
         kind: "gauge",
         help: "Whether the target is up (1) or down (0); absent while unknown.",
-        write: target_healthy,
+        share: Share::Checked(target_healthy),
     },
     Family {
         name: "external_endpoints_checks_total",
         kind: "counter",
         help: "Tries of a target's check, by their verdict.",
-        write: checks,
+        share: Share::Checked(checks),
     },
     Family {
         name: "external_endpoints_transitions_total",
         kind: "counter",
         help: "Flips of a target's health, by the state it came to.",
-        write: transitions,
+        share: Share::Checked(transitions),
     },
     Family {
         name: "external_endpoints_check_duration_seconds",
         kind: "histogram",
         help: "How long tries took.",
-        write: |database, samples| samples.histogram(&database.snapshot.check_duration),
+        share: Share::Checked(|database, samples| samples.histogram(&database.check_duration)),
     },
     Family {
         name: "external_endpoints_configured_addresses",
         kind: "gauge",
         help: "Addresses that the config lists.",
-        write: |database, samples| samples.add("", &[], database.snapshot.targets.len()),
+        share: Share::Checked(|database, samples| samples.add("", &[], database.targets.len())),
     },
     Family {
         name: "external_endpoints_published_addresses",
         kind: "gauge",
         help: "Addresses that the cluster holds; absent while that is unknown.",
-        write: published_addresses,
+        share: Share::Published(published_addresses),
     },
     Family {
         name: "external_endpoints_database_condition",
         kind: "gauge",
         help: "The condition in force has the value 1, all others 0.",
-        write: database_condition,
+        share: Share::Published(database_condition),
     },
     Family {
         name: "external_endpoints_writes_total",
         kind: "counter",
         help: "API calls that write, by their result.",
-        write: writes,
+        share: Share::Published(writes),
     },
 ];
 
 impl Family {
     /// Each database's share of the metric. The first that is not empty begins with what the metric is.
-    fn pieces(&'static self, databases: Arc<[Database]>) -> impl Iterator<Item = String> {
+    fn pieces(
+        &'static self,
+        databases: Arc<Vec<DatabaseSnapshot>>,
+        publication: impl Fn(&DatabaseId) -> Option<Publication>,
+    ) -> impl Iterator<Item = String> {
         let mut begun = false;
         (0..databases.len()).map(move |index| {
             let database = &databases[index];
-            let DatabaseId { namespace, service } = &database.snapshot.id;
+            let DatabaseId { namespace, service } = &database.id;
             // Names are DNS labels, addresses IPs, and all other values words of ours: nothing in them needs escaping.
             let labels = format!("namespace=\"{namespace}\",service=\"{service}\"");
             let mut samples = Samples { family: self.name, labels, text: String::new() };
@@ -134,7 +134,14 @@ impl Family {
                 samples.begin(self.kind, self.help);
             }
             let head = samples.text.len();
-            (self.write)(database, &mut samples);
+            match self.share {
+                Share::Checked(write) => write(database, &mut samples),
+                Share::Published(write) => {
+                    if let Some(publication) = publication(&database.id) {
+                        write(&publication, &mut samples);
+                    }
+                }
+            }
             if samples.text.len() == head {
                 return String::new();
             }
@@ -189,8 +196,8 @@ impl Samples {
     }
 }
 
-fn target_healthy(database: &Database, samples: &mut Samples) {
-    for target in &database.snapshot.targets {
+fn target_healthy(database: &DatabaseSnapshot, samples: &mut Samples) {
+    for target in &database.targets {
         let state = target.health.state();
         if state != State::Unknown {
             samples.add("", &[("address", &target.member.ip.to_string())], u8::from(state == State::Up));
@@ -198,8 +205,8 @@ fn target_healthy(database: &Database, samples: &mut Samples) {
     }
 }
 
-fn checks(database: &Database, samples: &mut Samples) {
-    for target in &database.snapshot.targets {
+fn checks(database: &DatabaseSnapshot, samples: &mut Samples) {
+    for target in &database.targets {
         let (address, counts) = (target.member.ip.to_string(), target.counts);
         for (result, count) in [("pass", counts.pass), ("fail", counts.fail), ("inconclusive", counts.inconclusive)] {
             samples.add("", &[("address", &address), ("result", result)], count);
@@ -207,8 +214,8 @@ fn checks(database: &Database, samples: &mut Samples) {
     }
 }
 
-fn transitions(database: &Database, samples: &mut Samples) {
-    for target in &database.snapshot.targets {
+fn transitions(database: &DatabaseSnapshot, samples: &mut Samples) {
+    for target in &database.targets {
         let (address, counts) = (target.member.ip.to_string(), target.counts);
         for (to, count) in [(State::Up, counts.to_up), (State::Down, counts.to_down)] {
             samples.add("", &[("address", &address), ("to", to.as_str())], count);
@@ -216,22 +223,21 @@ fn transitions(database: &Database, samples: &mut Samples) {
     }
 }
 
-fn published_addresses(database: &Database, samples: &mut Samples) {
-    if let Some(members) = database.publication.as_ref().and_then(|publication| publication.members.as_ref()) {
+fn published_addresses(publication: &Publication, samples: &mut Samples) {
+    if let Some(members) = &publication.members {
         samples.add("", &[], members.len());
     }
 }
 
-fn database_condition(database: &Database, samples: &mut Samples) {
-    let Some(publication) = &database.publication else { return };
+fn database_condition(publication: &Publication, samples: &mut Samples) {
     for kind in Kind::ALL {
         let in_force = kind == publication.condition.kind;
         samples.add("", &[("condition", &kind.to_string())], u8::from(in_force));
     }
 }
 
-fn writes(database: &Database, samples: &mut Samples) {
-    for (result, number) in database.publication.iter().flat_map(|publication| &publication.writes) {
+fn writes(publication: &Publication, samples: &mut Samples) {
+    for (result, number) in &publication.writes {
         samples.add("", &[("result", result)], number);
     }
 }
@@ -245,6 +251,7 @@ mod tests {
     use crate::plan::{Member, Plan, Why};
     use crate::publish::Condition;
     use prometheus::HistogramOpts;
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     fn histogram(seen: &[u64]) -> Histogram {
@@ -285,11 +292,12 @@ mod tests {
             listed: true,
             writes: BTreeMap::from([("success", 2)]),
         };
-        let publications = BTreeMap::from([(databases[1].id.clone(), publication)]);
+        let written = databases[1].id.clone();
+        let publication = move |id: &DatabaseId| (*id == written).then(|| publication.clone());
         let snapshot = Snapshot { databases, start_delay: histogram(&[]) };
         let opts = HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
         let writes = prometheus::Histogram::with_opts(opts).expect("a good name");
-        let page: String = page(snapshot, publications, &writes).expect("a page").collect();
+        let page: String = page(snapshot, publication, &writes).expect("a page").collect();
         assert!(page.ends_with('\n') && !page.contains("\n\n"), "{page}");
         page.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
     }

@@ -57,9 +57,9 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// How each database's publishing stands now.
-    pub fn publications(&self) -> BTreeMap<DatabaseId, Publication> {
-        self.publications.iter().map(|(id, publication)| (id.clone(), publication.borrow().clone())).collect()
+    /// How a database's publishing stands now.
+    pub fn publication(&self, id: &DatabaseId) -> Option<Publication> {
+        Some(self.publications.get(id)?.borrow().clone())
     }
 
     /// The databases whose Service and Endpoints have not been looked for yet.
