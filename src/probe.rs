@@ -295,6 +295,7 @@ mod tests {
             kind: CheckKind::Tcp(tcp),
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
+            recheck_interval: Duration::from_secs(1),
             thresholds: Thresholds { healthy: 1, unhealthy: 1 },
         };
         let database = DatabaseId { namespace: "a".into(), service: "b".into() };
