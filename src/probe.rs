@@ -11,6 +11,7 @@ mod http;
 mod https;
 mod notes;
 mod output;
+mod spawn;
 mod tcp;
 mod text;
 mod tls;
@@ -77,12 +78,13 @@ impl Prober {
         Self { timeout: check.timeout, kind }
     }
 
-    /// Whether a try takes long stretches of a processor at a time, as a TLS handshake and the start of a process do.
+    /// Whether a try takes long stretches of a processor at a time, as a TLS handshake does. An exec check doesn't: it has
+    /// a thread that may block for all that it does.
     pub fn is_heavy(&self) -> bool {
         match &self.kind {
             Kind::Tcp(tcp) => tcp.speaks_tls(),
-            Kind::Http(_) => false,
-            Kind::Https(_) | Kind::Exec(_) => true,
+            Kind::Http(_) | Kind::Exec(_) => false,
+            Kind::Https(_) => true,
         }
     }
 
