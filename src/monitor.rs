@@ -191,7 +191,7 @@ impl Monitor {
                 self.tried.push(Tried { database: index, target, prober });
                 rhythms.push(Rhythm {
                     interval: address.check.interval,
-                    recheck: address.check.interval.min(Duration::from_secs(1)),
+                    recheck: address.check.recheck_interval,
                 });
             }
         }

@@ -13,6 +13,7 @@ mod https;
 mod light;
 mod notes;
 mod output;
+mod spawn;
 mod swarm;
 mod tcp;
 mod text;
@@ -93,12 +94,14 @@ impl Prober {
         }
     }
 
-    /// Whether a try takes long stretches of a processor at a time, as a TLS handshake and the start of a process do.
+    /// Whether a try takes long stretches of a processor at a time, as a TLS handshake does. An exec check doesn't: it has
+    /// a thread that may block for all that it does.
     pub fn is_heavy(&self) -> bool {
         match &self.kind {
             Kind::Light(_) | Kind::Http(_) => false,
             Kind::Tcp(tcp) => tcp.speaks_tls(),
-            Kind::Https(_) | Kind::Exec(_) => true,
+            Kind::Exec(_) => false,
+            Kind::Https(_) => true,
         }
     }
 
@@ -315,6 +318,7 @@ mod tests {
             kind: CheckKind::Tcp(tcp),
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
+            recheck_interval: Duration::from_secs(1),
             thresholds: Thresholds { healthy: 1, unhealthy: 1 },
         };
         let database = DatabaseId { namespace: "a".into(), service: "b".into() };
