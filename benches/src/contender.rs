@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
+use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -100,6 +101,12 @@ fn listen(output: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<Line>>>) {
             lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
     });
+}
+
+/// Of whom a line of the daemon's log says that it is down.
+pub fn daemon_says_down(line: &str) -> Option<Ipv4Addr> {
+    let (_, rest) = line.split_once("target is down")?;
+    rest.split_once("address=")?.1.split_whitespace().next()?.parse().ok()
 }
 
 impl Running {

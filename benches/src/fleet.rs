@@ -98,10 +98,12 @@ impl Fleet {
         fleet
     }
 
-    pub fn add(&mut self, port: u16, check: &str, group: usize) {
-        let from = self.targets().len();
-        let addresses = (from..from + group).map(address).collect();
-        self.databases.push(Database { port, check: check.to_owned(), addresses });
+    /// One more database, with addresses that no other has, which it gives.
+    pub fn add(&mut self, port: u16, check: &str, group: usize) -> Vec<Ipv4Addr> {
+        let from = self.databases.iter().map(|database| database.addresses.len()).sum();
+        let addresses: Vec<Ipv4Addr> = (from..from + group).map(address).collect();
+        self.databases.push(Database { port, check: check.to_owned(), addresses: addresses.clone() });
+        addresses
     }
 
     pub fn targets(&self) -> Vec<SocketAddrV4> {

@@ -15,7 +15,7 @@ Measures external-endpoints beside HAProxy and beside bare loops that do the sam
   --daemon PATH        the daemon (default target/release/external-endpoints)
   --results FILE       where the figures are kept (default benches/results.json)
   --smoke              everything, small and short, to see that it works; keeps no figures
-  --soak               instead of all this: many targets, a tenth of them bad, for a long time
+  --soak               instead of all this: 2000 targets (or N), a tenth of them bad, for a long time
   --minutes M          how long the soak takes (default 10)
 ";
 
@@ -38,8 +38,12 @@ pub struct Options {
 /// `None` means that help was asked for.
 pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>> {
     let arguments: Vec<String> = arguments.collect();
-    let mut options = if arguments.iter().any(|argument| argument == "--smoke") { smoke() } else { full() };
-    let (mut soak, mut minutes) = (false, 10.0);
+    let typed = |option: &str| arguments.iter().any(|argument| argument == option);
+    let mut options = if typed("--smoke") { smoke() } else { full() };
+    let (soak, mut minutes) = (typed("--soak"), if options.smoke { 0.1 } else { 10.0 });
+    if soak && !options.smoke {
+        options.targets = 2_000;
+    }
     let mut arguments = arguments.into_iter();
     while let Some(option) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{option} needs a value"));
@@ -51,8 +55,7 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>>
             "--daemon" => options.daemon = value()?.into(),
             "--results" => options.results = value()?.into(),
             "--minutes" => minutes = value()?.parse::<f64>().context("--minutes")?,
-            "--soak" => soak = true,
-            "--smoke" => {}
+            "--soak" | "--smoke" => {}
             "--help" | "-h" => return Ok(None),
             other => bail!("there is no option {other}\n\n{USAGE}"),
         }
@@ -77,9 +80,9 @@ fn full() -> Options {
 
 fn smoke() -> Options {
     Options {
-        targets: 60,
+        targets: 120,
         interval: Duration::from_millis(200),
-        time: Duration::from_secs(1),
+        time: Duration::from_millis(600),
         rounds: 1,
         smoke: true,
         ..full()

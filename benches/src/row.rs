@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn the_table_lines_up() {
         let rows = [Row::new("a", 1.0, "x", "short").at_most(1.15), Row::new("longer", 123.4, "us", "").at_most(10.0)];
-        let expected = "figure  value      goal             how\n\
+        let expected = "figure  value      goal              how\n\
                         a       1.000  x   <= 1.15  reached  short\n\
                         longer  123.4  us  <= 10    MISSED\n";
         assert_eq!(table(&rows), expected);

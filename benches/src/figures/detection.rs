@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::contender::{Contender, Line};
+use crate::contender::{Contender, Line, daemon_says_down};
 use crate::fleet::{Database, Fleet, GROUP, Kind, port};
 use crate::machine::{self, MILLI, SECOND};
 use crate::row::Row;
@@ -113,11 +113,6 @@ fn first_downs(who: Contender, fleet: &Fleet, lines: &[Line]) -> BTreeMap<Ipv4Ad
         }
     }
     down
-}
-
-fn daemon_says_down(line: &str) -> Option<Ipv4Addr> {
-    let (_, rest) = line.split_once("target is down")?;
-    rest.split_once("address=")?.1.split_whitespace().next()?.parse().ok()
 }
 
 fn haproxy_says_down(line: &str) -> Option<usize> {
