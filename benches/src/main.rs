@@ -28,6 +28,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use fleet::{Kind, port};
 use machine::Cpus;
+use namespace::Stage;
 use options::Options;
 use row::Row;
 use server::Manner;
@@ -67,7 +68,11 @@ fn run() -> Result<ExitCode> {
         print!("{}", options::USAGE);
         return Ok(ExitCode::SUCCESS);
     };
-    if namespace::is_inside() { inside(&options) } else { outside(&options) }
+    match namespace::stage() {
+        Stage::Outside => outside(&options),
+        Stage::Init => std::process::exit(namespace::init()?),
+        Stage::Inside => inside(&options),
+    }
 }
 
 /// Where the inside leaves the figures of one part.

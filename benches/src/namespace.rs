@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal, wait};
 
 const STAGE: &str = "EXTERNAL_ENDPOINTS_BENCH";
 
@@ -23,8 +24,21 @@ const KNOBS: [(&str, &str); 3] = [
     ("/proc/sys/net/ipv4/tcp_syncookies", "0"),
 ];
 
-pub fn is_inside() -> bool {
-    env::var_os(STAGE).is_some()
+/// How far inside this process is.
+#[derive(PartialEq, Eq)]
+pub enum Stage {
+    Outside,
+    /// Process 1, which every orphan comes to.
+    Init,
+    Inside,
+}
+
+pub fn stage() -> Stage {
+    match env::var(STAGE).as_deref() {
+        Ok("init") => Stage::Init,
+        Ok(_) => Stage::Inside,
+        Err(_) => Stage::Outside,
+    }
 }
 
 /// Runs this program with the same arguments inside, and gives its exit status.
@@ -49,13 +63,31 @@ pub fn run_inside() -> Result<i32> {
         .arg(env::current_exe()?)
         .args(env::args_os().skip(1))
         .env("PATH", path)
-        .env(STAGE, "inside");
+        .env(STAGE, "init");
     // SAFETY: one system call, which a new process may make.
     unsafe {
         command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
     }
     let status = command.status().context("unshare (Debian's package util-linux)")?;
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
+}
+
+/// Runs this program with the same arguments once more, and reaps whatever ends. An orphan that nobody reaps would look like a process
+/// that the daemon left behind.
+pub fn init() -> Result<i32> {
+    let mut command = Command::new(env::current_exe()?);
+    let program = command.args(env::args_os().skip(1)).env(STAGE, "inside").spawn()?.id().cast_signed();
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid.as_raw_nonzero().get() == program => {
+                return Ok(status
+                    .exit_status()
+                    .unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or_default()));
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("wait"),
+        }
+    }
 }
 
 /// Makes the new network usable. Call it once, first thing inside.
@@ -79,7 +111,7 @@ pub fn forget_ended_connections() -> Result<()> {
 
 /// A folder that only the inside sees, and that is gone with it.
 pub fn scratch() -> Result<PathBuf> {
-    ensure!(is_inside(), "only inside");
+    ensure!(stage() == Stage::Inside, "only inside");
     mount_point()
 }
 

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
 use crate::namespace::run;
-use crate::options::Options;
-use crate::row::Row;
+use crate::options::{Options, PARTS};
+use crate::row::{self, Row};
 
 /// A part's name, and its figures.
 pub type Part = (String, Vec<Row>);
@@ -18,8 +18,33 @@ pub type Part = (String, Vec<Row>);
 pub fn keep(file: &Path, parts: &[Part], options: &Options) -> Result<()> {
     let text = fs::read_to_string(file).unwrap_or_else(|_| "{}".to_owned());
     let kept: Value = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
-    let text = serde_json::to_string_pretty(&merge(kept, parts, &circumstances(options)?))?;
-    fs::write(file, text + "\n").with_context(|| file.display().to_string())
+    let all = merge(kept, parts, &circumstances(options)?);
+    fs::write(file, serde_json::to_string_pretty(&all)? + "\n").with_context(|| file.display().to_string())?;
+    let page = file.with_file_name("README.md");
+    match fs::read_to_string(&page) {
+        Ok(text) => fs::write(&page, show(&text, &all)?).with_context(|| page.display().to_string()),
+        Err(_) => Ok(()),
+    }
+}
+
+/// What is between these two lines of the page is written by this program.
+const BEGIN: &str = "<!-- figures -->\n";
+const END: &str = "<!-- end of figures -->\n";
+
+/// Puts the figures into the page beside them.
+fn show(page: &str, all: &Value) -> Result<String> {
+    let (before, rest) = page.split_once(BEGIN).context("the page has no place for the figures")?;
+    let (_, after) = rest.split_once(END).context("the figures' place in the page has no end")?;
+    let mut text = before.to_owned() + BEGIN;
+    for part in PARTS {
+        let Some(rows) = all["parts"][part]["rows"].as_array() else { continue };
+        let rows: Vec<Row> = rows.iter().map(Row::from_json).collect::<Result<_>>()?;
+        let said = |key: &str| all["parts"][part]["measured"][key].as_str().unwrap_or("?").to_owned();
+        let (run, date, commit) = (said("run"), said("date"), said("commit"));
+        let table = row::markdown(&rows);
+        text.push_str(&format!("\n`{part}`: {run}, {date}, commit {commit}\n\n{table}"));
+    }
+    Ok(text + "\n" + END + after)
 }
 
 fn merge(mut kept: Value, parts: &[Part], circumstances: &Value) -> Value {
@@ -73,6 +98,18 @@ pub fn write_rows(file: &Path, rows: &[Row]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_shows_the_figures_and_keeps_the_rest() {
+        let row = Row::new("tcp: floor", 1.0, "us/check", "");
+        let all = merge(Value::Null, &[("tcp".into(), vec![row])], &json!({"date": "today"}));
+        let page = format!("before\n{BEGIN}old figures\n{END}after\n");
+        let shown = show(&page, &all).expect("a page");
+        assert!(shown.starts_with("before\n") && shown.ends_with("after\n") && !shown.contains("old"), "{shown}");
+        assert!(shown.contains("| tcp: floor | 1.000 us/check |"), "{shown}");
+        assert_eq!(show(&shown, &all).expect("the same page"), shown);
+        assert!(show("no place", &all).is_err());
+    }
 
     #[test]
     fn a_part_takes_the_place_of_its_old_figures_only() {

@@ -48,7 +48,7 @@ impl Row {
 pub fn table(rows: &[Row]) -> String {
     let head = ["figure", "value", "", "goal", "", "how"].map(str::to_owned);
     let lines = rows.iter().map(|row| {
-        let goal = row.goal.map_or_else(String::new, |goal| format!("<= {goal}"));
+        let goal = row.goal.map_or_else(String::new, |goal| format!("<= {}", (goal * 100.0).round() / 100.0));
         let reached = match row.reached {
             Some(true) => "reached",
             Some(false) => "MISSED",
@@ -71,6 +71,21 @@ pub fn table(rows: &[Row]) -> String {
         text.trim_end().to_owned() + "\n"
     };
     lines.iter().map(line).collect()
+}
+
+/// The same for a Markdown page.
+pub fn markdown(rows: &[Row]) -> String {
+    let mut text = String::from("| figure | value | goal | |\n| --- | ---: | ---: | --- |\n");
+    for Row { name, value, unit, goal, reached, .. } in rows {
+        let goal = goal.map_or_else(String::new, |goal| format!("{goal}"));
+        let reached = match reached {
+            Some(true) => "reached",
+            Some(false) => "**missed**",
+            None => "",
+        };
+        text.push_str(&format!("| {name} | {} {unit} | {goal} | {reached} |\n", number(*value)));
+    }
+    text
 }
 
 fn number(value: f64) -> String {
@@ -99,6 +114,12 @@ mod tests {
     fn a_drift_of_either_sign_can_miss() {
         assert_eq!(Row::new("drift", -12.0, "ppm", "").at_most(10.0).reached, Some(false));
         assert_eq!(Row::new("drift", -8.0, "ppm", "").at_most(10.0).reached, Some(true));
+    }
+
+    #[test]
+    fn a_page_tells_what_was_missed() {
+        let rows = [Row::new("tcp: burst", 1.6, "x mean", "").at_most(1.5)];
+        assert!(markdown(&rows).ends_with("| tcp: burst | 1.600 x mean | 1.5 | **missed** |\n"));
     }
 
     #[test]
