@@ -79,7 +79,7 @@ fn circumstances(options: &Options) -> Result<Value> {
         run(Command::new("git").args(["describe", "--always", "--dirty"])).unwrap_or_else(|_| "unknown".into()),
     );
     let Options { time, rounds, .. } = options;
-    say("run", format!("{rounds} rounds of {} s", time.as_secs()));
+    say("run", format!("{rounds} x {} s", time.as_secs()));
     Ok(all.into())
 }
 
