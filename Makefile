@@ -1,6 +1,6 @@
 # What a person or CI runs here; `make` alone lists it. Every target can be run again in seconds.
 .DEFAULT_GOAL := help
-.PHONY: help setup control-plane build lint test demo
+.PHONY: help setup control-plane build lint test demo bench bench-smoke soak
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,16 +12,44 @@ demo: ## Watch a real cluster stop sending connections to a database that died (
 # Ctrl-C is for the demo itself: cargo would end first, and leave it behind to write over the shell's prompt.
 	@trap '' INT; cargo test --quiet --test demo
 
+# The daemon that is measured, and the program that measures.
+DAEMON ?= target/release/external-endpoints
+MINUTES ?= 10
+BENCH = --manifest-path benches/Cargo.toml --target-dir target/bench
+
+bench: ## Measure the daemon beside HAProxy and bare loops: a table, and benches/results.json (half an hour; ONLY=tcp,http for parts)
+	@tests/control-plane/setup.sh bench
+	@tests/control-plane/build.sh control-plane >/dev/null
+	cargo build $(if $(findstring /debug/,$(DAEMON)),,--release)
+	cargo test --test cluster_bench --no-run
+	cargo run --quiet --release $(BENCH) -- --daemon $(DAEMON) $(if $(ONLY),--only $(ONLY))
+
+bench-smoke: ## Run all of the benchmark and the soak, so small and short that figures say nothing
+	@tests/control-plane/setup.sh bench
+	@tests/control-plane/build.sh control-plane >/dev/null
+	cargo build $(if $(findstring /debug/,$(DAEMON)),,--release)
+	cargo test --test cluster_bench --no-run
+	cargo run --quiet --release $(BENCH) -- --daemon $(DAEMON) --smoke
+	cargo run --quiet --release $(BENCH) -- --daemon $(DAEMON) --smoke --soak
+
+soak: ## Check 2,000 targets, a tenth of them bad, for MINUTES=10: memory and descriptors must stay flat
+	@tests/control-plane/setup.sh bench
+	cargo build $(if $(findstring /debug/,$(DAEMON)),,--release)
+	cargo run --quiet --release $(BENCH) -- --daemon $(DAEMON) --soak --minutes $(MINUTES)
+
 test: ## Run all tests, the cluster tests on a real control plane among them
 	@tests/control-plane/setup.sh test
 	@tests/control-plane/build.sh all >/dev/null
 	cargo test
+	cargo test --quiet $(BENCH)
 
 lint: ## Check the format, clippy's advice and the documentation's links; a warning is an error
 	@tests/control-plane/setup.sh lint
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	cargo clippy --test demo -- -D warnings
+	cargo clippy --test demo --test cluster_bench -- -D warnings
+	cargo fmt --check --manifest-path benches/Cargo.toml
+	cargo clippy $(BENCH) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
 build: ## Build the daemon for use: target/release/external-endpoints

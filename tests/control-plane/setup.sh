@@ -1,11 +1,11 @@
 #!/bin/sh
-# setup.sh [lint|demo|test]: installs the Debian packages that this needs and the machine lacks, or prints the one line that does. Without a
+# setup.sh [lint|demo|bench|test]: installs the Debian packages that this needs and the machine lacks, or prints the one line that does. Without a
 # word it does so for all of them.
 set -eu
 
 say() { echo "setup: $*" >&2; }
 PATH=$PATH:/usr/sbin:/sbin
-purpose=${1:-test}
+purpose=${1:-all}
 
 missing=
 # need PACKAGE FILE...: the package is there if one of the files is: a command, or a path that may hold a wildcard.
@@ -34,7 +34,11 @@ for_demo() {
 	need util-linux unshare
 }
 
-# Each contains the one before.
+for_bench() {
+	for_demo
+	need haproxy haproxy
+}
+
 for_test() {
 	for_demo
 	need mariadb-server mariadbd
@@ -45,9 +49,14 @@ for_test() {
 	need redis-server redis-server
 }
 
+for_all() {
+	for_test
+	need haproxy haproxy
+}
+
 case $purpose in
-	lint | demo | test) "for_$purpose" ;;
-	*) say "there is nothing called $purpose; say lint, demo or test"; exit 1 ;;
+	lint | demo | bench | test | all) "for_$purpose" ;;
+	*) say "there is nothing called $purpose; say lint, demo, bench or test"; exit 1 ;;
 esac
 
 # The services that start at boot. A removed package may leave a link that leads nowhere, and works again once it is back.
@@ -94,6 +103,11 @@ fi
 
 command -v cargo >/dev/null || { say "Rust is not installed; see https://rustup.rs"; exit 1; }
 # Whatever is built with Go says so itself where it is too old; here it is said before the minutes that come first.
-if [ "$purpose" = test ] || { [ "$purpose" = demo ] && [ -z "${KUBEBUILDER_ASSETS:-}" ]; }; then
+case $purpose in
+	lint) go=no ;;
+	demo | bench) [ -n "${KUBEBUILDER_ASSETS:-}" ] && go=no || go=yes ;;
+	*) go=yes ;;
+esac
+if [ "$go" = yes ]; then
 	command -v go >/dev/null || { say "Go is not installed; see https://go.dev/doc/install"; exit 1; }
 fi

@@ -1,0 +1,178 @@
+//! The targets that are checked, and how each checker is told of them.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+/// Where the targets listen, by what they do.
+pub mod port {
+    pub const DRAIN: u16 = 7001;
+    pub const HTTP: u16 = 7002;
+    pub const STOPS: u16 = 7003;
+    pub const VANISHES: u16 = 7004;
+    /// Nobody listens here.
+    pub const NOBODY: u16 = 7005;
+    pub const BLACK_HOLE: u16 = 7006;
+    pub const SILENT: u16 = 7007;
+    pub const DRIP: u16 = 7008;
+    pub const RESET: u16 = 7009;
+    pub const GARBAGE: u16 = 7010;
+    /// Of the daemon's pages.
+    pub const PAGES: u16 = 7999;
+}
+
+/// Addresses of one database.
+pub const GROUP: usize = 3;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Connects, and resets before the last ACK.
+    Tcp,
+    /// Connects with a whole handshake, which the target's program sees.
+    Accept,
+    /// GET on a new connection.
+    Http,
+    /// Runs a program that does nothing.
+    Exec,
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [Self::Tcp, Self::Accept, Self::Http, Self::Exec];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Accept => "accept",
+            Self::Http => "http",
+            Self::Exec => "exec",
+        }
+    }
+
+    pub fn port(self) -> u16 {
+        if self == Self::Http { port::HTTP } else { port::DRAIN }
+    }
+
+    pub fn yaml(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp: {}",
+            Self::Accept => "tcp: {accept: true}",
+            Self::Http => "http: {}",
+            Self::Exec => "exec: {command: [/bin/true]}",
+        }
+    }
+}
+
+/// Databases of [`GROUP`] addresses each that are checked alike.
+#[derive(Clone)]
+pub struct Database {
+    pub port: u16,
+    /// The `check` in the daemon's language.
+    pub check: String,
+    pub addresses: Vec<Ipv4Addr>,
+}
+
+#[derive(Clone)]
+pub struct Fleet {
+    pub interval: Duration,
+    pub databases: Vec<Database>,
+}
+
+/// The address of the target with this number.
+pub fn address(number: usize) -> Ipv4Addr {
+    let number = u32::try_from(number).expect("far fewer than the network has");
+    let first = u32::from(Ipv4Addr::new(198, 18, 1, 1));
+    // Nothing that ends in 0 or 255 looks like a network or a broadcast to anyone.
+    Ipv4Addr::from(first + number / 250 * 256 + number % 250)
+}
+
+impl Fleet {
+    /// So many targets of one kind.
+    pub fn uniform(kind: Kind, targets: usize, interval: Duration) -> Self {
+        let mut fleet = Self { interval, databases: Vec::new() };
+        let mut left = targets;
+        while left > 0 {
+            let group = left.min(GROUP);
+            fleet.add(kind.port(), kind.yaml(), group);
+            left -= group;
+        }
+        fleet
+    }
+
+    /// One more database, with addresses that no other has, which it gives.
+    pub fn add(&mut self, port: u16, check: &str, group: usize) -> Vec<Ipv4Addr> {
+        let from = self.databases.iter().map(|database| database.addresses.len()).sum();
+        let addresses: Vec<Ipv4Addr> = (from..from + group).map(address).collect();
+        self.databases.push(Database { port, check: check.to_owned(), addresses: addresses.clone() });
+        addresses
+    }
+
+    pub fn targets(&self) -> Vec<SocketAddrV4> {
+        let of = |database: &Database| {
+            let port = database.port;
+            database.addresses.iter().map(move |address| SocketAddrV4::new(*address, port)).collect::<Vec<_>>()
+        };
+        self.databases.iter().flat_map(of).collect()
+    }
+
+    /// The daemon's config.
+    pub fn daemon_config(&self) -> String {
+        let mut text = String::from("databases:\n");
+        let interval = self.interval.as_millis();
+        for (number, Database { port, check, addresses }) in self.databases.iter().enumerate() {
+            let addresses = addresses.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", ");
+            writeln!(
+                text,
+                "- service: db-{number}\n  namespace: bench\n  port: {port}\n  addresses: [{addresses}]\n  check: \
+                 {{{check}, interval: {interval}ms, timeout: {interval}ms, unhealthyThreshold: 3, healthyThreshold: 2}}"
+            )
+            .expect("text grows");
+        }
+        text
+    }
+
+    /// HAProxy's config: a line for each target, and what makes HAProxy check it the same way.
+    pub fn haproxy_config(&self, kind: Kind, socket: &str) -> String {
+        let interval = self.interval.as_millis();
+        let (global, check) = match kind {
+            Kind::Tcp | Kind::Accept => ("", ""),
+            Kind::Http => ("", "option httpchk\n  http-check send meth GET uri / ver HTTP/1.1 hdr Host bench"),
+            Kind::Exec => (
+                "external-check\n  insecure-fork-wanted",
+                "option external-check\n  external-check path /usr/bin:/bin\n  external-check command /bin/true",
+            ),
+        };
+        let mut text = format!(
+            "global\n  nbthread 1\n  maxconn 100\n  stats socket {socket} level admin\n  {global}\n\
+             defaults\n  mode tcp\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\n\
+             backend bench\n  timeout check {interval}ms\n  {check}\n  default-server check inter {interval}ms fall 3 rise 2\n"
+        );
+        for (number, target) in self.targets().iter().enumerate() {
+            writeln!(text, "  server s{number} {target}").expect("text grows");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_target_has_an_address_of_its_own_in_the_network() {
+        let fleet = Fleet::uniform(Kind::Tcp, 10_000, Duration::from_secs(1));
+        let addresses: BTreeSet<_> = fleet.targets().iter().map(|target| *target.ip()).collect();
+        assert_eq!(addresses.len(), 10_000);
+        assert!(addresses.iter().all(|address| (address.octets()[1] & 0xfe) == 18 && address.octets()[0] == 198));
+        assert!(addresses.iter().all(|address| !matches!(address.octets()[3], 0 | 255)));
+    }
+
+    #[test]
+    fn the_last_database_has_what_is_left() {
+        let fleet = Fleet::uniform(Kind::Http, 7, Duration::from_secs(1));
+        let groups: Vec<usize> = fleet.databases.iter().map(|database| database.addresses.len()).collect();
+        assert_eq!(groups, [3, 3, 1]);
+        assert!(fleet.haproxy_config(Kind::Http, "/s").contains("server s6 198.18.1.7:7002\n"));
+    }
+}

@@ -1,0 +1,158 @@
+//! The floor of TCP and HTTP checks: one epoll loop.
+
+use std::collections::VecDeque;
+use std::net::SocketAddrV4;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+
+use super::Rota;
+use crate::fleet::Kind;
+use crate::machine::{self, MILLI};
+
+pub struct Loop {
+    kind: Kind,
+    epoll: OwnedFd,
+    targets: Vec<Target>,
+    /// Deadlines come in the order of the starts, as all checks have the same time.
+    deadlines: VecDeque<Deadline>,
+    failures: u64,
+}
+
+struct Target {
+    address: SocketAddrV4,
+    request: Vec<u8>,
+    asked: bool,
+    /// The check in flight, and how many there were.
+    socket: Option<OwnedFd>,
+    checks: u32,
+}
+
+struct Deadline {
+    at: u64,
+    target: usize,
+    check: u32,
+}
+
+impl Loop {
+    pub fn new(kind: Kind, addresses: &[SocketAddrV4]) -> Result<Self> {
+        let target = |address: &SocketAddrV4| Target {
+            address: *address,
+            request: format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").into_bytes(),
+            asked: false,
+            socket: None,
+            checks: 0,
+        };
+        Ok(Self {
+            kind,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            targets: addresses.iter().map(target).collect(),
+            deadlines: VecDeque::new(),
+            failures: 0,
+        })
+    }
+
+    pub fn run(&mut self, rota: &mut Rota, timeout: u64) -> Result<()> {
+        let mut events = Vec::with_capacity(1024);
+        let mut told = 0;
+        loop {
+            let now = machine::now();
+            while let Some(target) = rota.take(now) {
+                self.start(target, now + timeout)?;
+            }
+            self.expire(now);
+            let next = self.deadlines.front().map_or(u64::MAX, |deadline| deadline.at).min(rota.next_at());
+            // Whole milliseconds, as every checker's timers have.
+            let wait = next.saturating_sub(now).div_ceil(MILLI).cast_signed();
+            let wait = Timespec { tv_sec: wait / 1000, tv_nsec: wait % 1000 * MILLI.cast_signed() };
+            epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&wait))?;
+            for event in events.drain(..) {
+                self.step(event.data.u64() as usize, event.flags);
+            }
+            if self.failures > told {
+                told = self.failures;
+                eprintln!("floor: {told} checks failed");
+            }
+        }
+    }
+
+    fn start(&mut self, number: usize, deadline: u64) -> Result<()> {
+        let target = &mut self.targets[number];
+        if target.socket.is_some() {
+            return Ok(());
+        }
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+        if self.kind == Kind::Tcp {
+            sockopt::set_tcp_quickack(&socket, false)?;
+        }
+        match net::connect(&socket, &target.address) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(error) => return Err(error).context("connect"),
+        }
+        let interest = epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        let interest = if self.kind == Kind::Http { interest | epoll::EventFlags::IN } else { interest };
+        epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(number as u64), interest)?;
+        target.socket = Some(socket);
+        target.asked = false;
+        target.checks += 1;
+        self.deadlines.push_back(Deadline { at: deadline, target: number, check: target.checks });
+        Ok(())
+    }
+
+    fn expire(&mut self, now: u64) {
+        while let Some(deadline) = self.deadlines.front() {
+            let target = &mut self.targets[deadline.target];
+            let in_flight = target.socket.is_some() && target.checks == deadline.check;
+            if in_flight && deadline.at > now {
+                return;
+            }
+            if in_flight {
+                target.socket = None;
+                self.failures += 1;
+            }
+            self.deadlines.pop_front();
+        }
+    }
+
+    fn step(&mut self, number: usize, flags: epoll::EventFlags) {
+        let target = &mut self.targets[number];
+        let Some(socket) = &target.socket else { return };
+        if self.kind != Kind::Http || !target.asked {
+            let connected = matches!(sockopt::socket_error(socket), Ok(Ok(())));
+            if connected && self.kind == Kind::Http {
+                target.asked = net::send(socket, &target.request, SendFlags::NOSIGNAL) == Ok(target.request.len());
+                if target.asked && !flags.contains(epoll::EventFlags::IN) {
+                    return;
+                }
+            }
+            let passed = connected && self.kind != Kind::Http;
+            if passed || !target.asked {
+                self.finish(number, passed);
+                return;
+            }
+        }
+        let mut answer = [0; 4096];
+        match net::recv(socket, &mut answer, RecvFlags::empty()) {
+            Err(Errno::AGAIN) => {}
+            Ok((read, _)) => self.finish(number, is_whole_page(&answer[..read])),
+            Err(_) => self.finish(number, false),
+        }
+    }
+
+    fn finish(&mut self, number: usize, passed: bool) {
+        self.targets[number].socket = None;
+        self.failures += u64::from(!passed);
+    }
+}
+
+/// The targets' answer comes in one piece.
+fn is_whole_page(answer: &[u8]) -> bool {
+    answer.starts_with(b"HTTP/1.1 200 ") && answer.ends_with(b"\r\n\r\nok\n")
+}

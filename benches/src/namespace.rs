@@ -1,0 +1,131 @@
+//! A network of the benchmark's own: this program runs itself again in new user, network, process and mount namespaces, where a
+//! whole network is local and from which no packet gets out. When the program ends, all that it started ends too.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal, wait};
+
+const STAGE: &str = "EXTERNAL_ENDPOINTS_BENCH";
+
+/// RFC 2544 keeps this network for benchmarks.
+const NETWORK: &str = "198.18.0.0/15";
+
+/// Knobs of the new network. A SYN must never be dropped because the machine is busy with other SYNs.
+const KNOBS: [(&str, &str); 3] = [
+    ("/proc/sys/net/core/somaxconn", "65535"),
+    ("/proc/sys/net/ipv4/tcp_max_syn_backlog", "65535"),
+    ("/proc/sys/net/ipv4/tcp_syncookies", "0"),
+];
+
+/// How far inside this process is.
+#[derive(PartialEq, Eq)]
+pub enum Stage {
+    Outside,
+    /// Process 1, which every orphan comes to.
+    Init,
+    Inside,
+}
+
+pub fn stage() -> Stage {
+    match env::var(STAGE).as_deref() {
+        Ok("init") => Stage::Init,
+        Ok(_) => Stage::Inside,
+        Err(_) => Stage::Outside,
+    }
+}
+
+/// Runs this program with the same arguments inside, and gives its exit status.
+pub fn run_inside() -> Result<i32> {
+    fs::create_dir_all(mount_point()?)?;
+    let mut path = env::var_os("PATH").unwrap_or_default();
+    // Where Debian has `ip`, `nft` and `haproxy`, which is not in an ordinary user's PATH.
+    path.push(OsString::from(":/usr/sbin:/sbin"));
+    let mut command = Command::new("unshare");
+    command
+        .args([
+            "--user",
+            "--map-root-user",
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "--",
+        ])
+        .arg(env::current_exe()?)
+        .args(env::args_os().skip(1))
+        .env("PATH", path)
+        .env(STAGE, "init");
+    // SAFETY: one system call, which a new process may make.
+    unsafe {
+        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+    }
+    let status = command.status().context("unshare (Debian's package util-linux)")?;
+    Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
+}
+
+/// Runs this program with the same arguments once more, and reaps whatever ends. An orphan that nobody reaps would look like a process
+/// that the daemon left behind.
+pub fn init() -> Result<i32> {
+    let mut command = Command::new(env::current_exe()?);
+    let program = command.args(env::args_os().skip(1)).env(STAGE, "inside").spawn()?.id().cast_signed();
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid.as_raw_nonzero().get() == program => {
+                return Ok(status
+                    .exit_status()
+                    .unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or_default()));
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("wait"),
+        }
+    }
+}
+
+/// Makes the new network usable. Call it once, first thing inside.
+pub fn set_up() -> Result<()> {
+    let point = mount_point()?;
+    run(Command::new("mount").args(["-t", "tmpfs", "bench"]).arg(&point))?;
+    run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
+    run(Command::new("ip").args(["route", "add", "local", NETWORK, "dev", "lo"]))?;
+    for (knob, value) in KNOBS {
+        fs::write(knob, value).with_context(|| knob.to_owned())?;
+    }
+    Ok(())
+}
+
+/// No connection stays in TIME_WAIT. Some checkers leave thousands a second at the targets, which would slow down whoever is measured
+/// next, while their cost is the targets' and not the checker's.
+pub fn forget_ended_connections() -> Result<()> {
+    const KNOB: &str = "/proc/sys/net/ipv4/tcp_max_tw_buckets";
+    fs::write(KNOB, "0").context(KNOB)
+}
+
+/// A folder that only the inside sees, and that is gone with it.
+pub fn scratch() -> Result<PathBuf> {
+    ensure!(stage() == Stage::Inside, "only inside");
+    mount_point()
+}
+
+fn mount_point() -> Result<PathBuf> {
+    let program = env::current_exe()?;
+    Ok(program.parent().unwrap_or(Path::new("/")).join("scratch"))
+}
+
+/// Runs a short command, and gives what it printed.
+pub fn run(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().with_context(|| name.clone())?;
+    if !output.status.success() {
+        bail!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
