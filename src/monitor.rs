@@ -189,10 +189,7 @@ impl Monitor {
             for (target, address) in database.addresses.iter().enumerate() {
                 let prober = Arc::new(Prober::new(address.check.clone(), Target::new(database, address)));
                 self.tried.push(Tried { database: index, target, prober });
-                rhythms.push(Rhythm {
-                    interval: address.check.interval,
-                    recheck: address.check.recheck_interval,
-                });
+                rhythms.push(Rhythm { interval: address.check.interval, recheck: address.check.recheck_interval });
             }
         }
         self.schedule.add(&rhythms, now);
