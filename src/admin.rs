@@ -1,14 +1,15 @@
 //! The HTTP pages for Kubernetes, Prometheus and people: /healthz, /readyz, /metrics and /api/v1/status.
 
-use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
@@ -64,28 +65,56 @@ async fn readyz(State(sources): State<Sources>) -> Response {
 
 async fn metrics_page(State(sources): State<Sources>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
-    match metrics::page(&snapshot, &sources.publish.publications(), &sources.publish.write_duration()) {
-        Ok(page) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], page).into_response(),
+    let write_duration = sources.publish.write_duration();
+    let publication = move |id: &DatabaseId| sources.publish.publication(id);
+    match metrics::page(snapshot, publication, &write_duration) {
+        Ok(page) => in_pieces(prometheus::TEXT_FORMAT, page),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
 async fn status(State(sources): State<Sources>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
-    let publications = sources.publish.publications();
-    let databases = snapshot.databases.iter().map(|database| DatabaseStatus::new(database, &publications));
-    Json(Status { version: env!("CARGO_PKG_VERSION"), databases: databases.collect() }).into_response()
+    in_pieces("application/json", status_pieces(snapshot.databases, sources.publish))
+}
+
+/// The body of /api/v1/status: `version`, and a [`DatabaseStatus`] for each of `databases`.
+fn status_pieces(
+    databases: Vec<DatabaseSnapshot>,
+    publish: publish::Handle,
+) -> impl Iterator<Item = String> + Send + 'static {
+    let head = format!("{{\"version\":\"{}\",\"databases\":[", env!("CARGO_PKG_VERSION"));
+    let databases = databases.into_iter().enumerate().map(move |(index, database)| {
+        let comma = if index == 0 { "" } else { "," };
+        let status = DatabaseStatus::new(&database, publish.publication(&database.id).as_ref());
+        comma.to_owned() + &serde_json::to_string(&status).expect("plain data")
+    });
+    std::iter::once(head).chain(databases).chain(std::iter::once("]}".to_owned()))
+}
+
+/// How much of a long page is made at once.
+const PIECE: usize = 32 << 10;
+
+/// A page of any length, made as its reader takes it. Other work has its turn between the pieces.
+fn in_pieces(content_type: &'static str, mut parts: impl Iterator<Item = String> + Send + 'static) -> Response {
+    let pieces = std::iter::from_fn(move || {
+        let mut piece = parts.next()?;
+        while piece.len() < PIECE
+            && let Some(part) = parts.next()
+        {
+            piece.push_str(&part);
+        }
+        Some(piece)
+    });
+    let stream = futures::stream::unfold(pieces, async |mut pieces| {
+        tokio::task::yield_now().await;
+        Some((Ok::<_, Infallible>(pieces.next()?), pieces))
+    });
+    ([(header::CONTENT_TYPE, content_type)], Body::from_stream(stream)).into_response()
 }
 
 fn ending() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending\n").into_response()
-}
-
-/// The body of /api/v1/status.
-#[derive(Serialize)]
-struct Status {
-    version: &'static str,
-    databases: Vec<DatabaseStatus>,
 }
 
 #[derive(Serialize)]
@@ -124,8 +153,7 @@ struct TargetStatus {
 }
 
 impl DatabaseStatus {
-    fn new(database: &DatabaseSnapshot, publications: &BTreeMap<DatabaseId, Publication>) -> Self {
-        let publication = publications.get(&database.id);
+    fn new(database: &DatabaseSnapshot, publication: Option<&Publication>) -> Self {
         let members = publication.and_then(|publication| publication.members.as_ref());
         let planned = match &database.plan {
             plan::Plan::Publish(members) => Some(members),
@@ -184,14 +212,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn health_fails_when_the_monitor_has_not_turned_for_three_intervals_and_not_before() {
         let spec = Spec { databases: Vec::new() };
-        let (monitor, mut checking) = monitor::start(&spec);
+        let (monitor, checks) = monitor::prepare(&spec, tokio::runtime::Handle::current());
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let checking = tokio::spawn(checks.run(stopped));
         let (publish, _publishing) = publish::start(&spec, &Cluster::None, &monitor);
         let sources = Sources { monitor, publish };
         let status = async || healthz(State(sources.clone())).await.status();
         // Turns by its watchdog alone: there is nothing to check.
         tokio::time::sleep(10 * WATCHDOG).await;
         assert_eq!(status().await, StatusCode::OK);
-        checking.shutdown().await;
+        drop(stop);
+        checking.await.expect("no panic").expect("an epoll instance");
         tokio::time::advance(WATCHDOG).await;
         assert_eq!(status().await, StatusCode::OK);
         tokio::time::advance(2 * WATCHDOG).await;

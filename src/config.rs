@@ -123,6 +123,8 @@ pub struct Check {
     pub kind: CheckKind,
     pub interval: Duration,
     pub timeout: Duration,
+    /// The pace of the tries after a verdict that disagrees with the target's state; at most the interval.
+    pub recheck_interval: Duration,
     pub thresholds: Thresholds,
 }
 

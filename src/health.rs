@@ -105,6 +105,11 @@ impl Health {
         self.streak
     }
 
+    /// Whether the newest verdicts speak against the state, and have yet to flip it.
+    pub fn in_doubt(&self) -> bool {
+        matches!((self.state, self.streak), (State::Up, Streak::Failures(_)) | (State::Down, Streak::Passes(_)))
+    }
+
     /// Whether there has been any verdict, be it an inconclusive one.
     pub fn tried(&self) -> bool {
         self.tried

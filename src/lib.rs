@@ -3,8 +3,9 @@
 //! ```text
 //! file -> Raw -> Spec
 //!                 |
-//!              monitor ---- one task a target ----> probe::{tcp,http,exec} -> Verdict
-//!                 |  (the single owner of all health; verdicts come back over one bounded channel)
+//!              monitor ---- one task a try -------> probe::{tcp,http,exec} -> Verdict
+//!                 |  (the single owner of all health, on a thread of its own; verdicts come back over one channel)
+//!                 |  schedule: who is tried when  (pure)
 //!                 |  health::observe  (pure)
 //!                 |  plan::decide     (pure)
 //!                 v
@@ -27,6 +28,8 @@ pub mod slice;
 pub mod config;
 
 pub mod probe;
+
+pub mod schedule;
 
 pub mod monitor;
 

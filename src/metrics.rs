@@ -1,153 +1,380 @@
 //! The metrics page: everything but the process's own figures is made at each scrape from what the monitor and the
 //! publishers know then, so no series outlives its target.
+//!
+//! Ten thousand targets make a page of many megabytes. It comes in pieces, one database's share of one metric at a time, so
+//! that it never is in memory as a whole, neither as text nor as a value for each series.
 
-use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+use std::sync::Arc;
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::proto::{LabelPair, MetricFamily, MetricType};
-use prometheus::{Encoder, Histogram, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
+use prometheus::{IntGauge, IntGaugeVec, Opts, TextEncoder};
 
 use crate::config::DatabaseId;
 use crate::health::State;
-use crate::monitor::{DatabaseSnapshot, Snapshot, TargetSnapshot};
+use crate::monitor::{DatabaseSnapshot, Histogram, Snapshot};
 use crate::publish::{Kind, Publication};
 
-const DATABASE: [&str; 2] = ["namespace", "service"];
-
-/// The page in Prometheus' text format.
+/// The page in Prometheus' text format, in pieces. Asks `publication` for each as it comes to it.
 pub fn page(
-    snapshot: &Snapshot,
-    publications: &BTreeMap<DatabaseId, Publication>,
-    write_duration: &Histogram,
-) -> prometheus::Result<String> {
-    let mut families = daemon()?;
-    families.extend(targets(snapshot)?);
-    families.extend(databases(snapshot, publications)?);
-    families.push(renamed(
-        &snapshot.start_delay,
-        "external_endpoints_check_start_delay_seconds",
-        "How late tries started, after they were due.",
-    ));
-    families.extend(write_duration.collect());
+    snapshot: Snapshot,
+    publication: impl Fn(&DatabaseId) -> Option<Publication> + Clone + Send + 'static,
+    write_duration: &prometheus::Histogram,
+) -> prometheus::Result<impl Iterator<Item = String> + Send + 'static> {
+    let daemon = daemon(&snapshot.start_delay, write_duration)?;
+    let databases = Arc::new(snapshot.databases);
+    let pieces = FAMILIES.iter().flat_map(move |family| family.pieces(databases.clone(), publication.clone()));
+    Ok(std::iter::once(daemon).chain(pieces))
+}
+
+/// The metrics that belong to no database.
+fn daemon(start_delay: &Histogram, write_duration: &prometheus::Histogram) -> prometheus::Result<String> {
+    let build = Opts::new("external_endpoints_build_info", "The version that runs, as a label; always 1.");
+    let build = IntGaugeVec::new(build, &["version"])?;
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    let load = IntGauge::new(
+        "external_endpoints_config_last_load_successful",
+        "Whether the config file was good when last read (1) or not (0).",
+    )?;
+    // A daemon whose config was not good has not started.
+    load.set(1);
+    let mut families = [build.collect(), load.collect(), write_duration.collect()].concat();
     families.extend(ProcessCollector::for_self().collect());
     // A family without a series is refused by the encoder.
     families.retain(|family| !family.get_metric().is_empty());
-    families.sort_by(|a, b| a.name().cmp(b.name()));
-    let mut text = Vec::new();
-    TextEncoder::new().encode(&families, &mut text)?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    let text = TextEncoder::new().encode_to_string(&families)?;
+    let name = "external_endpoints_check_start_delay_seconds";
+    let mut samples = Samples { family: name, labels: String::new(), text };
+    samples.begin("histogram", "How late tries started, after they were due.");
+    samples.histogram(start_delay);
+    Ok(samples.text)
 }
 
-fn gauge(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
-    IntGaugeVec::new(Opts::new(format!("external_endpoints_{name}"), help), labels)
+/// One metric of which each database has its share.
+struct Family {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    share: Share,
 }
 
-fn counter(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-    IntCounterVec::new(Opts::new(format!("external_endpoints_{name}"), help), labels)
+/// What writes a database's share of a metric, from what the monitor or the publisher knows of it.
+enum Share {
+    Checked(fn(&DatabaseSnapshot, &mut Samples)),
+    Published(fn(&Publication, &mut Samples)),
 }
 
-fn daemon() -> prometheus::Result<Vec<MetricFamily>> {
-    let build = gauge("build_info", "The version that runs, as a label; always 1.", &["version"])?;
-    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-    let load =
-        gauge("config_last_load_successful", "Whether the config file was good when last read (1) or not (0).", &[])?;
-    // A daemon whose config was not good has not started.
-    load.with_label_values::<&str>(&[]).set(1);
-    Ok(build.collect().into_iter().chain(load.collect()).collect())
-}
+const FAMILIES: [Family; 8] = [
+    Family {
+        name: "external_endpoints_target_healthy",
+        kind: "gauge",
+        help: "Whether the target is up (1) or down (0); absent while unknown.",
+        share: Share::Checked(target_healthy),
+    },
+    Family {
+        name: "external_endpoints_checks_total",
+        kind: "counter",
+        help: "Tries of a target's check, by their verdict.",
+        share: Share::Checked(checks),
+    },
+    Family {
+        name: "external_endpoints_transitions_total",
+        kind: "counter",
+        help: "Flips of a target's health, by the state it came to.",
+        share: Share::Checked(transitions),
+    },
+    Family {
+        name: "external_endpoints_check_duration_seconds",
+        kind: "histogram",
+        help: "How long tries took.",
+        share: Share::Checked(|database, samples| samples.histogram(&database.check_duration)),
+    },
+    Family {
+        name: "external_endpoints_configured_addresses",
+        kind: "gauge",
+        help: "Addresses that the config lists.",
+        share: Share::Checked(|database, samples| samples.add("", &[], database.targets.len())),
+    },
+    Family {
+        name: "external_endpoints_published_addresses",
+        kind: "gauge",
+        help: "Addresses that the cluster holds; absent while that is unknown.",
+        share: Share::Published(published_addresses),
+    },
+    Family {
+        name: "external_endpoints_database_condition",
+        kind: "gauge",
+        help: "The condition in force has the value 1, all others 0.",
+        share: Share::Published(database_condition),
+    },
+    Family {
+        name: "external_endpoints_writes_total",
+        kind: "counter",
+        help: "API calls that write, by their result.",
+        share: Share::Published(writes),
+    },
+];
 
-fn each_target(snapshot: &Snapshot) -> impl Iterator<Item = ([&str; 2], String, &TargetSnapshot)> {
-    snapshot.databases.iter().flat_map(|database| {
-        let id = [database.id.namespace.as_str(), database.id.service.as_str()];
-        database.targets.iter().map(move |target| (id, target.member.ip.to_string(), target))
-    })
-}
-
-fn targets(snapshot: &Snapshot) -> prometheus::Result<Vec<MetricFamily>> {
-    let labels = ["namespace", "service", "address"];
-    let healthy = gauge("target_healthy", "Whether the target is up (1) or down (0); absent while unknown.", &labels)?;
-    let labels = ["namespace", "service", "address", "result"];
-    let checks = counter("checks_total", "Tries of a target's check, by their verdict.", &labels)?;
-    let labels = ["namespace", "service", "address", "to"];
-    let transitions = counter("transitions_total", "Flips of a target's health, by the state it came to.", &labels)?;
-    for ([namespace, service], address, target) in each_target(snapshot) {
-        match target.health.state() {
-            State::Unknown => {}
-            state => healthy.with_label_values(&[namespace, service, &address]).set((state == State::Up).into()),
-        }
-        let counts = target.counts;
-        for (result, count) in [("pass", counts.pass), ("fail", counts.fail), ("inconclusive", counts.inconclusive)] {
-            checks.with_label_values(&[namespace, service, &address, result]).inc_by(count);
-        }
-        for (to, count) in [(State::Up, counts.to_up), (State::Down, counts.to_down)] {
-            transitions.with_label_values(&[namespace, service, &address, to.as_str()]).inc_by(count);
-        }
-    }
-    Ok([healthy.collect(), checks.collect(), transitions.collect()].concat())
-}
-
-fn databases(
-    snapshot: &Snapshot,
-    publications: &BTreeMap<DatabaseId, Publication>,
-) -> prometheus::Result<Vec<MetricFamily>> {
-    let configured = gauge("configured_addresses", "Addresses that the config lists.", &DATABASE)?;
-    let published =
-        gauge("published_addresses", "Addresses that the cluster holds; absent while that is unknown.", &DATABASE)?;
-    let labels = ["namespace", "service", "condition"];
-    let conditions = gauge("database_condition", "The condition in force has the value 1, all others 0.", &labels)?;
-    let labels = ["namespace", "service", "result"];
-    let writes = counter("writes_total", "API calls that write, by their result.", &labels)?;
-    for database in &snapshot.databases {
-        let id = [database.id.namespace.as_str(), database.id.service.as_str()];
-        configured.with_label_values(&id).set(count(database.targets.len()));
-        let Some(publication) = publications.get(&database.id) else { continue };
-        if let Some(members) = &publication.members {
-            published.with_label_values(&id).set(count(members.len()));
-        }
-        for kind in Kind::ALL {
-            let in_force = kind == publication.condition.kind;
-            conditions.with_label_values(&[id[0], id[1], &kind.to_string()]).set(in_force.into());
-        }
-        for (result, number) in &publication.writes {
-            writes.with_label_values(&[id[0], id[1], result]).inc_by(*number);
-        }
-    }
-    let gauges = [configured.collect(), published.collect(), conditions.collect(), writes.collect()];
-    Ok(gauges.into_iter().flatten().chain([check_duration(snapshot)]).collect())
-}
-
-fn count(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn check_duration(snapshot: &Snapshot) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name("external_endpoints_check_duration_seconds".into());
-    family.set_help("How long tries took.".into());
-    family.set_field_type(MetricType::HISTOGRAM);
-    let metrics = snapshot.databases.iter().flat_map(|DatabaseSnapshot { id, check_duration, .. }| {
-        let families = check_duration.collect();
-        let metrics: Vec<_> = families.into_iter().flat_map(|mut family| family.take_metric()).collect();
-        metrics.into_iter().map(|mut metric| {
-            metric.set_label(vec![label("namespace", &id.namespace), label("service", &id.service)]);
-            metric
+impl Family {
+    /// Each database's share of the metric. The first that is not empty begins with what the metric is.
+    fn pieces(
+        &'static self,
+        databases: Arc<Vec<DatabaseSnapshot>>,
+        publication: impl Fn(&DatabaseId) -> Option<Publication>,
+    ) -> impl Iterator<Item = String> {
+        let mut begun = false;
+        (0..databases.len()).map(move |index| {
+            let database = &databases[index];
+            let DatabaseId { namespace, service } = &database.id;
+            // Names are DNS labels, addresses IPs, and all other values words of ours: nothing in them needs escaping.
+            let labels = format!("namespace=\"{namespace}\",service=\"{service}\"");
+            let mut samples = Samples { family: self.name, labels, text: String::new() };
+            if !begun {
+                samples.begin(self.kind, self.help);
+            }
+            let head = samples.text.len();
+            match self.share {
+                Share::Checked(write) => write(database, &mut samples),
+                Share::Published(write) => {
+                    if let Some(publication) = publication(&database.id) {
+                        write(&publication, &mut samples);
+                    }
+                }
+            }
+            if samples.text.len() == head {
+                return String::new();
+            }
+            begun = true;
+            samples.text
         })
-    });
-    family.set_metric(metrics.collect());
-    family
+    }
 }
 
-fn label(name: &str, value: &str) -> LabelPair {
-    let mut label = LabelPair::default();
-    label.set_name(name.to_owned());
-    label.set_value(value.to_owned());
-    label
+/// Lines of one metric.
+struct Samples {
+    family: &'static str,
+    /// Those that all lines have.
+    labels: String,
+    text: String,
 }
 
-fn renamed(histogram: &Histogram, name: &str, help: &str) -> MetricFamily {
-    let mut family = histogram.collect().remove(0);
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family
+impl Samples {
+    /// Says what the metric is.
+    fn begin(&mut self, kind: &str, help: &str) {
+        let Self { family, text, .. } = self;
+        writeln!(text, "# HELP {family} {help}\n# TYPE {family} {kind}").expect("a String takes all");
+    }
+
+    fn add(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
+        let Self { family, labels: common, text } = self;
+        for part in [*family, suffix, "{", common] {
+            text.push_str(part);
+        }
+        for (name, value) in labels {
+            let comma = if text.ends_with('{') { "" } else { "," };
+            for part in [comma, name, "=\"", value, "\""] {
+                text.push_str(part);
+            }
+        }
+        // A line may have no labels.
+        if text.ends_with('{') {
+            text.pop();
+        } else {
+            text.push('}');
+        }
+        writeln!(text, " {value}").expect("a String takes all");
+    }
+
+    fn histogram(&mut self, histogram: &Histogram) {
+        for (bound, up_to) in histogram.buckets() {
+            self.add("_bucket", &[("le", &bound.as_secs_f64().to_string())], up_to);
+        }
+        self.add("_bucket", &[("le", "+Inf")], histogram.count());
+        self.add("_sum", &[], histogram.sum().as_secs_f64());
+        self.add("_count", &[], histogram.count());
+    }
+}
+
+fn target_healthy(database: &DatabaseSnapshot, samples: &mut Samples) {
+    for target in &database.targets {
+        let state = target.health.state();
+        if state != State::Unknown {
+            samples.add("", &[("address", &target.member.ip.to_string())], u8::from(state == State::Up));
+        }
+    }
+}
+
+fn checks(database: &DatabaseSnapshot, samples: &mut Samples) {
+    for target in &database.targets {
+        let (address, counts) = (target.member.ip.to_string(), target.counts);
+        for (result, count) in [("pass", counts.pass), ("fail", counts.fail), ("inconclusive", counts.inconclusive)] {
+            samples.add("", &[("address", &address), ("result", result)], count);
+        }
+    }
+}
+
+fn transitions(database: &DatabaseSnapshot, samples: &mut Samples) {
+    for target in &database.targets {
+        let (address, counts) = (target.member.ip.to_string(), target.counts);
+        for (to, count) in [(State::Up, counts.to_up), (State::Down, counts.to_down)] {
+            samples.add("", &[("address", &address), ("to", to.as_str())], count);
+        }
+    }
+}
+
+fn published_addresses(publication: &Publication, samples: &mut Samples) {
+    if let Some(members) = &publication.members {
+        samples.add("", &[], members.len());
+    }
+}
+
+fn database_condition(publication: &Publication, samples: &mut Samples) {
+    for kind in Kind::ALL {
+        let in_force = kind == publication.condition.kind;
+        samples.add("", &[("condition", &kind.to_string())], u8::from(in_force));
+    }
+}
+
+fn writes(publication: &Publication, samples: &mut Samples) {
+    for (result, number) in &publication.writes {
+        samples.add("", &[("result", result)], number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::health::{self, Health, Thresholds, Verdict};
+    use crate::monitor::{Counts, TargetSnapshot};
+    use crate::plan::{Member, Plan, Why};
+    use crate::publish::Condition;
+    use prometheus::HistogramOpts;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    fn histogram(seen: &[u64]) -> Histogram {
+        const BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
+        let mut histogram = Histogram::new(&BOUNDS);
+        seen.iter().for_each(|ms| histogram.observe(Duration::from_millis(*ms)));
+        histogram
+    }
+
+    fn target(last: u8, verdict: Option<Verdict>) -> TargetSnapshot {
+        let mut health = Health::new(clock::now());
+        let thresholds = Thresholds { healthy: 1, unhealthy: 1 };
+        health::see(&mut health, false, thresholds, clock::now());
+        let counts = Counts { pass: u64::from(verdict == Some(Verdict::Pass)), ..Counts::default() };
+        if let Some(verdict) = verdict {
+            health::observe(&mut health, &verdict, thresholds, clock::now());
+        }
+        let member = Member { ip: [198, 51, 100, last].into(), hostname: None };
+        TargetSnapshot { member, health, last: None, counts }
+    }
+
+    fn database(service: &str, targets: Vec<TargetSnapshot>) -> DatabaseSnapshot {
+        DatabaseSnapshot {
+            id: DatabaseId { namespace: "prod".into(), service: service.into() },
+            plan: Plan::Keep(Why::NoVerdictYet(Vec::new())),
+            targets,
+            check_duration: histogram(&[250, 750]),
+        }
+    }
+
+    /// The lines that begin with this, of the page of two databases of which only the second has been written.
+    fn lines(start: &str) -> Vec<String> {
+        let databases = vec![database("a", vec![target(1, None)]), database("b", vec![target(2, Some(Verdict::Pass))])];
+        let publication = Publication {
+            condition: Condition::new(Kind::Published, "198.51.100.2"),
+            since: clock::now(),
+            members: Some([Member { ip: [198, 51, 100, 2].into(), hostname: None }].into_iter().collect()),
+            listed: true,
+            writes: BTreeMap::from([("success", 2)]),
+        };
+        let written = databases[1].id.clone();
+        let publication = move |id: &DatabaseId| (*id == written).then(|| publication.clone());
+        let snapshot = Snapshot { databases, start_delay: histogram(&[]) };
+        let opts = HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
+        let writes = prometheus::Histogram::with_opts(opts).expect("a good name");
+        let page: String = page(snapshot, publication, &writes).expect("a page").collect();
+        assert!(page.ends_with('\n') && !page.contains("\n\n"), "{page}");
+        page.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_metric_says_once_what_it_is_before_its_first_series() {
+        let page = lines("");
+        let about = |what: &str| page.iter().position(|line| line.starts_with(what));
+        let name = "external_endpoints_target_healthy";
+        let help = about(&format!("# HELP {name} Whether")).expect("a help");
+        assert_eq!(about(&format!("# TYPE {name} gauge")), Some(help + 1));
+        // The first database has no series of it.
+        assert_eq!(page[help + 2], format!("{name}{{namespace=\"prod\",service=\"b\",address=\"198.51.100.2\"}} 1"));
+        assert_eq!(lines(&format!("# HELP {name}")).len(), 1);
+    }
+
+    #[test]
+    fn each_result_of_a_target_is_a_series() {
+        let name = "external_endpoints_checks_total";
+        let series = |service: &str, last: u8, result: &str, count: u64| {
+            format!(
+                "{name}{{namespace=\"prod\",service=\"{service}\",address=\"198.51.100.{last}\",result=\"{result}\"}} {count}"
+            )
+        };
+        let of = |service, last, pass| {
+            [
+                series(service, last, "pass", pass),
+                series(service, last, "fail", 0),
+                series(service, last, "inconclusive", 0),
+            ]
+        };
+        assert_eq!(lines(name), [of("a", 1, 0), of("b", 2, 1)].concat());
+    }
+
+    #[test]
+    fn a_histogram_has_cumulative_buckets_up_to_infinity() {
+        let name = "external_endpoints_check_duration_seconds";
+        let expected = [
+            "_bucket{namespace=\"prod\",service=\"a\",le=\"0.5\"} 1",
+            "_bucket{namespace=\"prod\",service=\"a\",le=\"1\"} 2",
+            "_bucket{namespace=\"prod\",service=\"a\",le=\"+Inf\"} 2",
+            "_sum{namespace=\"prod\",service=\"a\"} 1",
+            "_count{namespace=\"prod\",service=\"a\"} 2",
+        ];
+        assert_eq!(lines(name)[..5], expected.map(|line| format!("{name}{line}")));
+    }
+
+    #[test]
+    fn publishing_shows_where_it_is_known() {
+        assert_eq!(
+            lines("external_endpoints_published_addresses"),
+            ["external_endpoints_published_addresses{namespace=\"prod\",service=\"b\"} 1"]
+        );
+        assert_eq!(
+            lines("external_endpoints_writes_total"),
+            ["external_endpoints_writes_total{namespace=\"prod\",service=\"b\",result=\"success\"} 2"]
+        );
+        let conditions = lines("external_endpoints_database_condition");
+        assert_eq!(conditions.len(), Kind::ALL.len());
+        let in_force: Vec<_> = conditions.iter().filter(|line| line.ends_with(" 1")).collect();
+        assert_eq!(
+            in_force,
+            ["external_endpoints_database_condition{namespace=\"prod\",service=\"b\",condition=\"Published\"} 1"]
+        );
+    }
+
+    #[test]
+    fn what_belongs_to_no_database_is_there_too() {
+        for name in [
+            "external_endpoints_build_info{version=",
+            "external_endpoints_config_last_load_successful 1",
+            "external_endpoints_check_start_delay_seconds_count 0",
+            "external_endpoints_check_start_delay_seconds_bucket{le=\"+Inf\"} 0",
+            "external_endpoints_write_duration_seconds_count 0",
+            "process_resident_memory_bytes ",
+        ] {
+            assert_eq!(lines(name).len(), 1, "{name}");
+        }
+    }
 }

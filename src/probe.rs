@@ -7,10 +7,14 @@ mod ask;
 mod exec;
 mod expand;
 mod group;
+mod head;
 mod http;
 mod https;
+mod light;
 mod notes;
 mod output;
+mod spawn;
+mod swarm;
 mod tcp;
 mod text;
 mod tls;
@@ -27,6 +31,8 @@ use rustix::io::Errno;
 
 use crate::config::{Address, Check, CheckKind, Database, DatabaseId, Scheme};
 use crate::health::Verdict;
+pub use light::Light;
+pub use swarm::{Ended, Swarm};
 
 /// The thing that is checked: one IP of one database.
 #[derive(Debug, Clone)]
@@ -56,9 +62,9 @@ pub struct Prober {
     kind: Kind,
 }
 
-/// The rare kinds are boxed: ten thousand probers are mostly plain TCP.
 enum Kind {
-    Tcp(tcp::Tcp),
+    Light(Arc<Light>),
+    Tcp(Box<tcp::Tcp>),
     Http(Box<http::Http>),
     Https(Box<https::Https>),
     Exec(Box<exec::Exec>),
@@ -66,8 +72,11 @@ enum Kind {
 
 impl Prober {
     pub fn new(check: Arc<Check>, target: Target) -> Self {
+        if let Some(light) = Light::new(&check.kind, check.timeout, target.ip) {
+            return Self { timeout: check.timeout, kind: Kind::Light(Arc::new(light)) };
+        }
         let kind = match &check.kind {
-            CheckKind::Tcp(tcp) => Kind::Tcp(tcp::Tcp::new(tcp, target.ip)),
+            CheckKind::Tcp(tcp) => Kind::Tcp(Box::new(tcp::Tcp::new(tcp, target.ip))),
             CheckKind::Http(http) if http.scheme == Scheme::Https => {
                 Kind::Https(Box::new(https::Https::new(http, target.ip)))
             }
@@ -77,8 +86,30 @@ impl Prober {
         Self { timeout: check.timeout, kind }
     }
 
+    /// The check, if it is light: a swarm then tries it with less ado.
+    pub fn light(&self) -> Option<&Arc<Light>> {
+        match &self.kind {
+            Kind::Light(light) => Some(light),
+            _ => None,
+        }
+    }
+
+    /// Whether a try takes long stretches of a processor at a time, as a TLS handshake does. An exec check doesn't: it has
+    /// a thread that may block for all that it does.
+    pub fn is_heavy(&self) -> bool {
+        match &self.kind {
+            Kind::Light(_) | Kind::Http(_) => false,
+            Kind::Tcp(tcp) => tcp.speaks_tls(),
+            Kind::Exec(_) => false,
+            Kind::Https(_) => true,
+        }
+    }
+
     /// One try. Always ends within the check's timeout; dropping it ends all that it started.
     pub async fn probe(&self) -> Verdict {
+        if let Kind::Light(light) = &self.kind {
+            return Box::pin(swarm::alone(light)).await;
+        }
         let progress = Progress::default();
         match tokio::time::timeout(self.timeout, self.kind.run(&progress)).await {
             Ok(Ok(())) => Verdict::Pass,
@@ -91,8 +122,9 @@ impl Prober {
 impl Kind {
     async fn run(&self, progress: &Progress) -> Step<()> {
         match self {
-            Kind::Tcp(tcp) => tcp.run(progress).await,
-            // Boxed for the same reason: the future of a try is as large as its largest kind.
+            // Boxed, for the future of a try is as large as its largest kind.
+            Kind::Light(_) => Ok(()),
+            Kind::Tcp(tcp) => Box::pin(tcp.run(progress)).await,
             Kind::Http(http) => Box::pin(http.run(progress)).await,
             Kind::Https(https) => Box::pin(https.run(progress)).await,
             Kind::Exec(exec) => Box::pin(exec.run(progress)).await,
@@ -286,6 +318,7 @@ mod tests {
             kind: CheckKind::Tcp(tcp),
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
+            recheck_interval: Duration::from_secs(1),
             thresholds: Thresholds { healthy: 1, unhealthy: 1 },
         };
         let database = DatabaseId { namespace: "a".into(), service: "b".into() };

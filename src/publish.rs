@@ -57,9 +57,9 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// How each database's publishing stands now.
-    pub fn publications(&self) -> BTreeMap<DatabaseId, Publication> {
-        self.publications.iter().map(|(id, publication)| (id.clone(), publication.borrow().clone())).collect()
+    /// How a database's publishing stands now.
+    pub fn publication(&self, id: &DatabaseId) -> Option<Publication> {
+        Some(self.publications.get(id)?.borrow().clone())
     }
 
     /// The databases whose Service and Endpoints have not been looked for yet.
@@ -126,7 +126,7 @@ pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle) -> (Hand
             write_duration: write_duration.clone(),
             nudge: namespace.nudge.clone(),
         };
-        tasks.spawn(publisher.run(observed, plan));
+        tasks.spawn(Box::new(publisher).run(observed, plan));
     }
     if let Some(client) = cluster.client() {
         for (namespace, watched) in namespaces {

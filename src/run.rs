@@ -36,7 +36,7 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
     info!(address = %listener.local_addr()?, "admin listening");
 
     // What needs no cluster need not wait for one.
-    let (monitor, mut checking) = monitor::start(&spec);
+    let (monitor, mut checking) = monitor::start(&spec).context("can't start a thread for the checks")?;
     let cluster = tokio::select! {
         cluster = connect(options.dry_run) => cluster?,
         name = ends.next() => {
@@ -51,7 +51,7 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
     tokio::select! {
         name = ends.next() => info!(signal = name, "ending; what is published stays as it is"),
         served = admin::serve(listener, sources) => bail!("the admin pages ended: {served:?}"),
-        why = first_to_end(&mut checking) => bail!("checking ended by itself: {why}"),
+        () = checking.ended() => bail!("checking ended by itself"),
         why = first_to_end(&mut publishing) => bail!("publishing ended by itself: {why}"),
     }
     // Publishing first, so that nothing is written while checks are being ended.

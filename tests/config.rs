@@ -212,6 +212,7 @@ fn the_built_in_values_fill_what_is_left_out() {
     let spec = database("{tcp: {}}", "");
     let check = check_of(&spec, 0);
     assert_eq!((check.interval, check.timeout), (Duration::from_secs(5), Duration::from_secs(2)));
+    assert_eq!(check.recheck_interval, Duration::from_secs(1));
     assert_eq!((check.thresholds.healthy, check.thresholds.unhealthy), (2, 3));
     assert_eq!(tcp(check), &TcpCheck { port: 3306, tls: None, send: None, expect: None, accept: false });
     let database = &spec.databases[0];
@@ -274,6 +275,28 @@ fn an_address_may_change_the_timing_alone() {
     let spec = database("{tcp: {send: PING}}", ", {address: 10.0.0.2, check: {interval: 20s}}");
     assert_eq!(check_of(&spec, 1).interval, Duration::from_secs(20));
     assert_eq!(tcp(check_of(&spec, 1)), tcp(check_of(&spec, 0)));
+}
+
+#[test]
+fn a_recheck_interval_from_below_shrinks_to_the_interval() {
+    let paces =
+        |spec: &Spec| spec.databases[0].addresses.iter().map(|a| a.check.recheck_interval.as_millis()).collect();
+    let with = |defaults: &str, check: &str, address: &str| -> Vec<u128> {
+        paces(&good(&format!(
+            "defaults: {{check: {{{defaults}}}}}\ndatabases:\n- {{service: a, port: 1, addresses: [10.0.0.1, \
+             {{address: 10.0.0.2, check: {{{address}}}}}], check: {{timeout: 10ms, tcp: {{}}{check}}}}}\n"
+        )))
+    };
+    // The default, in every layer's interval.
+    assert_eq!(with("", "", ""), [1000, 1000]);
+    assert_eq!(with("", ", interval: 1m", "interval: 700ms"), [1000, 700]);
+    assert_eq!(with("interval: 300ms", "", ""), [300, 300]);
+    // One that is written in a lower layer than the interval; each interval is laid over what was written.
+    assert_eq!(with("recheckInterval: 3s", ", interval: 2s", "interval: 10s"), [2000, 3000]);
+    assert_eq!(with("", ", recheckInterval: 2s", "interval: 500ms"), [2000, 500]);
+    // One that fits.
+    assert_eq!(with("", ", interval: 20s, recheckInterval: 20s", "recheckInterval: 4s"), [20_000, 4000]);
+    assert!(explain(&database("{tcp: {}, interval: 400ms, timeout: 100ms}", "")).contains("recheckInterval: 400ms"));
 }
 
 #[test]

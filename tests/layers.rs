@@ -4,14 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module may use only those before it.
-const ORDER: [&str; 13] = [
-    "clock", "health", "plan", "slice", "config", "probe", "monitor", "publish", "metrics", "admin", "log", "run",
-    "cli",
+const ORDER: [&str; 14] = [
+    "clock", "health", "plan", "slice", "config", "probe", "schedule", "monitor", "publish", "metrics", "admin", "log",
+    "run", "cli",
 ];
 
 /// What a pure module must not name.
 const IMPURE: [&str; 5] = ["tokio", "k8s_openapi", "kube::", "clock::", "std::fs"];
-const PURE: [&str; 2] = ["health", "plan"];
+const PURE: [&str; 3] = ["health", "plan", "schedule"];
 
 /// Only these name Kubernetes' types.
 const KUBERNETES: [&str; 3] = ["slice", "publish", "run"];

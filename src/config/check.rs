@@ -17,6 +17,7 @@ use super::{Check, CheckKind, ExecCheck, HttpCheck, Port, Protocol, Scheme, TcpC
 /// The built-in values, which the JSON Schema shows as defaults too.
 const INTERVAL: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(2);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 const THRESHOLDS: Thresholds = Thresholds { healthy: 2, unhealthy: 3 };
 const EXPECTED_STATUSES: std::ops::RangeInclusive<u16> = 200..=399;
 
@@ -95,6 +96,7 @@ pub(super) fn compile(check: &raw::Check, owner: &Owner, problems: &mut Collecto
     {
         warn_of_long_timeout(check, interval, timeout, owner, problems);
     }
+    let recheck_interval = recheck_interval(check, interval, problems);
     let kind = match (&check.tcp, &check.http, &check.exec) {
         (Field::Given(tcp), Field::Absent, Field::Absent) => tcp_check(tcp, owner, problems).map(CheckKind::Tcp),
         (Field::Absent, Field::Given(http), Field::Absent) => http_check(http, owner, problems).map(CheckKind::Http),
@@ -110,6 +112,7 @@ pub(super) fn compile(check: &raw::Check, owner: &Owner, problems: &mut Collecto
         kind: kind?,
         interval: interval?.0,
         timeout: timeout?.0,
+        recheck_interval: recheck_interval?,
         thresholds: Thresholds { healthy: healthy?.0, unhealthy: unhealthy?.0 },
     })
 }
@@ -129,6 +132,45 @@ fn warn_of_long_timeout(
     let place = check.timeout.given().map(|at| &at.place).or(check.interval.given().map(|at| &at.place));
     let place = place.unwrap_or(owner.place);
     problems.warn(place.span, &place.path, message);
+}
+
+/// What is written beside the interval, or above it, must fit it. What comes from a layer below the interval's can't know
+/// it, and shrinks to it as the default does.
+fn recheck_interval(check: &raw::Check, interval: Option<Period>, problems: &mut Collector) -> Option<Duration> {
+    let recheck = check.recheck_interval.or(Period(RECHECK_INTERVAL))?.0;
+    let interval = interval?.0;
+    if let Some(at) = check.recheck_interval.given()
+        && recheck > interval
+        && Layer::of(&at.place) >= check.interval.given().map_or(Layer::BuiltIn, |interval| Layer::of(&interval.place))
+    {
+        let (recheck, interval) = (humantime::format_duration(recheck), humantime::format_duration(interval));
+        let message = format!(
+            "{recheck} is longer than the interval {interval}, and a recheck comes sooner than the next regular try; \
+             write at most `{interval}`, or a longer interval"
+        );
+        problems.error(at.place.span, &at.place.path, message);
+        return None;
+    }
+    Some(recheck.min(interval))
+}
+
+/// Where a key of a check was written, from the lowest layer up.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Layer {
+    BuiltIn,
+    Defaults,
+    Database,
+    Address,
+}
+
+impl Layer {
+    fn of(place: &Place) -> Self {
+        match &place.path {
+            path if path.starts_with("defaults") => Layer::Defaults,
+            path if path.contains(".addresses[") => Layer::Address,
+            _ => Layer::Database,
+        }
+    }
 }
 
 fn tcp_check(tcp: &At<raw::Tcp>, owner: &Owner, problems: &mut Collector) -> Option<TcpCheck> {

@@ -105,6 +105,7 @@ fn check(check: &Check) -> raw::Check {
     let mut raw = raw::Check {
         interval: Field::new(Period(check.interval)),
         timeout: Field::new(Period(check.timeout)),
+        recheck_interval: Field::new(Period(check.recheck_interval)),
         healthy_threshold: Field::new(Threshold(check.thresholds.healthy)),
         unhealthy_threshold: Field::new(Threshold(check.thresholds.unhealthy)),
         ..raw::Check::default()

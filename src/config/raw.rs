@@ -94,6 +94,10 @@ record! {
         /// How long one try may take, all of it. Not more than the interval.
         #[schemars(extend("default" = "2s"))]
         timeout: Period,
+        /// How soon an address is tried again after a verdict that disagrees with its state, until it flips or
+        /// recovers. Not more than the interval, to which the default shrinks.
+        #[schemars(extend("default" = "1s"))]
+        recheck_interval: Period,
         /// How many passes in a row make an address healthy.
         #[schemars(extend("default" = 2))]
         healthy_threshold: Threshold,

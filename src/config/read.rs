@@ -314,7 +314,8 @@ impl<'a> Reader<'a> {
 }
 
 /// The keys of a check, and the kinds among them.
-const OF_CHECK: [&str; 7] = ["interval", "timeout", "healthyThreshold", "unhealthyThreshold", "tcp", "http", "exec"];
+const OF_CHECK: [&str; 8] =
+    ["interval", "timeout", "recheckInterval", "healthyThreshold", "unhealthyThreshold", "tcp", "http", "exec"];
 const KINDS: [&str; 3] = ["tcp", "http", "exec"];
 
 /// What to say of an unknown key, and which known ones are then not said to be missing.

@@ -5,7 +5,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
-use hyper::header::{ACCEPT, CONNECTION, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{
+    ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+    USER_AGENT,
+};
 use hyper::http::uri::{Authority, PathAndQuery};
 use hyper::{Method, StatusCode};
 
@@ -13,6 +16,9 @@ use super::text::{Finder, quote};
 use super::{Phase, Step, innermost, value};
 use crate::config::{HttpCheck, Scheme, Value};
 use crate::health::Verdict;
+
+/// What the daemon calls itself.
+const AGENT: &str = concat!("external-endpoints/", env!("CARGO_PKG_VERSION"));
 
 /// How large an answer's head may be.
 pub(super) const MOST_HEAD: usize = 64 << 10;
@@ -69,11 +75,33 @@ impl Ask {
             headers.append(name, value);
         }
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
-        let agent = HeaderValue::from_static(concat!("external-endpoints/", env!("CARGO_PKG_VERSION")));
-        headers.entry(USER_AGENT).or_insert(agent);
+        headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
         // True, and lets the server forget the connection at once. HTTP/2 knows no such header, and hyper drops it.
         headers.entry(CONNECTION).or_insert(HeaderValue::from_static("close"));
         Ok(headers)
+    }
+
+    /// The whole request as it goes on the wire; none if it is not the same at each try, or frames itself.
+    pub fn written(&self) -> Option<Vec<u8>> {
+        let mut request = format!("{} {} HTTP/1.1\r\n", self.method, self.path).into_bytes();
+        let mut line = |name: &HeaderName, value: &[u8]| {
+            request.extend([name.as_str().as_bytes(), b": ", value, b"\r\n"].concat());
+        };
+        for (name, value) in &self.headers {
+            let Value::Literal(text) = value else { return None };
+            if [CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE].contains(name) || HeaderValue::from_str(text).is_err() {
+                return None;
+            }
+            line(name, text.as_bytes());
+        }
+        let host = self.authority.as_str();
+        for (name, value) in [(ACCEPT, "*/*"), (USER_AGENT, AGENT), (CONNECTION, "close"), (HOST, host)] {
+            if !self.has_header(&name) {
+                line(&name, value.as_bytes());
+            }
+        }
+        request.extend(b"\r\n");
+        Some(request)
     }
 
     pub fn host(&self) -> Option<HeaderValue> {

@@ -3,24 +3,33 @@
 //! A program named without a slash is looked up in the daemon's own PATH, as a person at a shell expects; the command
 //! itself sees no PATH unless `env` names one. A relative program with a slash is found from `workingDirectory`.
 
-use std::ffi::OsStr;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe::Receiver;
+use rustix::io::Errno;
 
 use super::expand::expand;
-use super::group::Group;
+use super::group::{Group, Leash, News, Rope};
 use super::output::{Output, Secrets};
+use super::spawn::{Program, Refused};
 use super::{Phase, Progress, Step, Target, os_words, value};
 use crate::config::{ExecCheck, Value};
 use crate::health::Verdict;
+
+/// How long only the end of a command is waited for: until then its pipe, which holds 64 KiB, needs no reader, and most
+/// commands have ended. Waiting for both would wake us twice at every end.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// How soon a thread notices that a command that was killed doesn't end.
+const STUCK: Duration = Duration::from_secs(1);
 
 pub(super) struct Exec {
     command: Vec<String>,
@@ -28,6 +37,19 @@ pub(super) struct Exec {
     told: Vec<(&'static str, String)>,
     env: Vec<(String, Value)>,
     working_directory: Option<PathBuf>,
+    /// Made at the first try, unless it has to be made anew at each.
+    ready: OnceLock<Arc<Ready>>,
+}
+
+/// A command with all that it is given, and how to speak of it.
+struct Ready {
+    /// The program as the config has it: what it expands to may hold a secret.
+    written: String,
+    program: String,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    directory: Option<PathBuf>,
+    secrets: Secrets,
 }
 
 type Env = Vec<(String, Vec<u8>)>;
@@ -48,17 +70,30 @@ impl Exec {
             told,
             env: check.env.clone(),
             working_directory: check.working_directory.clone(),
+            ready: OnceLock::new(),
         }
     }
 
     pub async fn run(&self, progress: &Progress) -> Step<()> {
-        let (env, secrets) = self.read_env().await?;
+        let ready = self.ready().await?;
         progress.enter(Phase::Start);
-        let start = self.starter(&env)?;
-        let (group, pipe) = value::blocking(Phase::Start, start).await??;
-        progress.enter(Phase::Exec);
-        let (status, output) = watch(group, pipe).await.map_err(|error| Phase::Exec.io(&error))?;
-        judge(status, output.quoted(&secrets))
+        let (leash, progress) = (Leash::default(), progress.clone());
+        let rope = leash.rope();
+        // All of it on one thread: starting a program stands still until the disk has given it, and each hand-over
+        // between threads costs as much as a dozen system calls.
+        value::blocking(Phase::Start, move || ready.run(rope, &progress)).await?
+    }
+
+    async fn ready(&self) -> Step<Arc<Ready>> {
+        if let Some(ready) = self.ready.get() {
+            return Ok(ready.clone());
+        }
+        let (env, secrets) = self.read_env().await?;
+        let ready = Arc::new(self.fill_in(&env, secrets)?);
+        if self.env.iter().all(|(_, value)| !matches!(value, Value::File(_))) {
+            let _ = self.ready.set(ready.clone());
+        }
+        Ok(ready)
     }
 
     /// The whole environment, and which values of it are secrets.
@@ -80,102 +115,146 @@ impl Exec {
         Ok((env, secrets))
     }
 
-    /// What starts the command, to be run where it may block.
-    fn starter(&self, env: &Env) -> Step<impl FnOnce() -> Step<(Group, OwnedFd)> + Send + 'static> {
+    /// The command with all references expanded.
+    fn fill_in(&self, env: &Env, secrets: Secrets) -> Step<Ready> {
         let value_of = |name: &str| {
             let value = env.iter().find(|(known, _)| known == name).map(|(_, value)| value);
             value.map(|value| String::from_utf8_lossy(value).into_owned())
         };
-        let mut words = self.command.iter().map(|word| expand(word, value_of));
-        let (Some(program), Some(written)) = (words.next(), self.command.first().cloned()) else {
+        let words: Vec<String> = self.command.iter().map(|word| expand(word, value_of)).collect();
+        let (Some(program), Some(written)) = (words.first().cloned(), self.command.first().cloned()) else {
             return Err(Phase::Start.inconclusive("the command is empty"));
         };
-        let arguments: Vec<String> = words.collect();
-        let env = env.clone();
-        let directory = self.working_directory.clone();
-        Ok(move || {
-            let path = find(&program, &written, directory.as_deref()).map_err(|why| Phase::Start.inconclusive(why))?;
-            let mut command = Command::new(&path);
-            command.args(arguments).env_clear();
-            command.envs(env.iter().map(|(name, value)| (name, OsStr::from_bytes(value))));
-            if let Some(directory) = directory {
-                command.current_dir(directory);
-            }
-            let started = Group::start(command);
-            started.map(|(group, pipe)| (group, pipe.into())).map_err(|error| unstartable(&written, &error))
+        let named = |(name, value): &(String, Vec<u8>)| [name.as_bytes(), b"=", value].concat();
+        Ok(Ready {
+            written,
+            program,
+            arguments: words.into_iter().map(text).collect::<Step<_>>()?,
+            environment: env.iter().map(named).map(text).collect::<Step<_>>()?,
+            directory: self.working_directory.clone(),
+            secrets,
         })
     }
 }
 
-/// The file to run. `written` is the program as the config has it: what it expands to may hold a secret.
-fn find(program: &str, written: &str, directory: Option<&Path>) -> Result<PathBuf, String> {
-    if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
-        return Err(format!("workingDirectory {} is not a directory", directory.display()));
-    }
-    if program.contains('/') {
-        let path = directory.map_or_else(|| PathBuf::from(program), |directory| directory.join(program));
-        return match path.metadata() {
-            Ok(kind) if kind.is_dir() => Err(format!("{written} is a directory")),
-            Ok(kind) if kind.permissions().mode() & 0o111 == 0 => Err(format!("{written} is not executable")),
-            Ok(_) => Ok(path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(format!("command not found: {written}")),
-            Err(error) => Err(format!("cannot run {written}: {}", os_words(&error))),
+fn text(bytes: impl Into<Vec<u8>>) -> Step<CString> {
+    CString::new(bytes).map_err(|_| Phase::Start.inconclusive("the command holds a NUL byte"))
+}
+
+fn path_text(path: &Path) -> Step<CString> {
+    text(path.as_os_str().to_owned().into_vec())
+}
+
+impl Ready {
+    /// One try, on a thread that may block.
+    fn run(&self, rope: Rope, progress: &Progress) -> Step<()> {
+        let path = self.path().map_err(|why| Phase::Start.inconclusive(why))?;
+        let directory = self.directory.as_deref().map(path_text).transpose()?;
+        let program = Program {
+            path: &path_text(&path)?,
+            arguments: &self.arguments,
+            environment: &self.environment,
+            directory: directory.as_deref(),
         };
+        let started = Group::start(&program, rope).map_err(|refused| self.unstartable(&path, refused))?;
+        progress.enter(Phase::Exec);
+        let Some((group, pipe)) = started else { return Err(unwanted()) };
+        let (status, output) = watch(group, &pipe).map_err(|error| Phase::Exec.io(&error))?.ok_or_else(unwanted)?;
+        judge(status, output.quoted(&self.secrets))
     }
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-    let mut unfit = None;
-    for candidate in std::env::split_paths(&path).map(|folder| folder.join(program)) {
-        match candidate.metadata() {
-            Ok(kind) if kind.is_file() && kind.permissions().mode() & 0o111 != 0 => {
-                return Ok(candidate);
+
+    /// The file to run. One named with a slash isn't looked for: to run it shows soon enough whether it is there.
+    fn path(&self) -> Result<PathBuf, String> {
+        if self.program.contains('/') {
+            let program = Path::new(&self.program);
+            return Ok(self.directory.as_ref().map_or_else(|| program.to_owned(), |folder| folder.join(program)));
+        }
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        let mut unfit = None;
+        for candidate in std::env::split_paths(&path).map(|folder| folder.join(&self.program)) {
+            match candidate.metadata() {
+                Ok(kind) if kind.is_file() && kind.permissions().mode() & 0o111 != 0 => {
+                    return Ok(candidate);
+                }
+                Ok(kind) if kind.is_file() => unfit = Some(format!("{} is not executable", self.written)),
+                _ => {}
             }
-            Ok(kind) if kind.is_file() => unfit = Some(format!("{written} is not executable")),
-            _ => {}
+        }
+        Err(unfit.unwrap_or_else(|| format!("command not found: {}", self.written)))
+    }
+
+    /// Whatever keeps a command from starting, it isn't the target.
+    fn unstartable(&self, path: &Path, refused: Refused) -> Verdict {
+        let (error, what) = match (&refused, &self.directory) {
+            (Refused::Program(error), _) => (error, self.unfit(path, error)),
+            (Refused::Directory(error), Some(folder)) if folder.is_dir() => {
+                (error, Some(format!("cannot enter workingDirectory {}: {}", folder.display(), os_words(error))))
+            }
+            (Refused::Directory(error), folder) => {
+                let folder = folder.as_deref().unwrap_or(Path::new("")).display();
+                (error, Some(format!("workingDirectory {folder} is not a directory")))
+            }
+        };
+        match (what, Phase::Start.io(error)) {
+            (Some(what), _) => Phase::Start.inconclusive(what),
+            (None, ours @ Verdict::Inconclusive(_)) => ours,
+            (None, _) => Phase::Start.inconclusive(format_args!("cannot run {}: {}", self.written, os_words(error))),
         }
     }
-    Err(unfit.unwrap_or_else(|| format!("command not found: {written}")))
-}
 
-/// Whatever keeps a command from starting, it isn't the target.
-fn unstartable(written: &str, error: &io::Error) -> Verdict {
-    match error.kind() {
-        // The file itself is there, so what is missing is named in its first line.
-        io::ErrorKind::NotFound => Phase::Start.inconclusive(format_args!("the interpreter of {written} is missing")),
-        io::ErrorKind::PermissionDenied => Phase::Start.inconclusive(format_args!("{written} is not executable")),
-        _ => match Phase::Start.io(error) {
-            Verdict::Fail(_) => Phase::Start.inconclusive(format_args!("cannot run {written}: {}", os_words(error))),
-            ours => ours,
-        },
+    /// What is wrong with the file, if it is the file.
+    fn unfit(&self, path: &Path, error: &io::Error) -> Option<String> {
+        let written = &self.written;
+        match (error.kind(), path.metadata()) {
+            (io::ErrorKind::NotFound, Err(_)) => Some(format!("command not found: {written}")),
+            // The file itself is there, so what is missing is named in its first line.
+            (io::ErrorKind::NotFound, Ok(_)) => Some(format!("the interpreter of {written} is missing")),
+            (io::ErrorKind::PermissionDenied, Ok(kind)) if kind.is_dir() => Some(format!("{written} is a directory")),
+            (io::ErrorKind::PermissionDenied, Ok(_)) => Some(format!("{written} is not executable")),
+            (io::ErrorKind::PermissionDenied, Err(error)) => {
+                Some(format!("cannot run {written}: {}", os_words(&error)))
+            }
+            _ => None,
+        }
     }
 }
 
-/// Waits for the leader to exit, and keeps its pipe from filling meanwhile.
-async fn watch(group: Group, pipe: OwnedFd) -> io::Result<(ExitStatus, Output)> {
-    let mut pipe = Receiver::from_owned_fd(pipe)?;
+/// Nobody hears it: the try is over.
+fn unwanted() -> Verdict {
+    Phase::Exec.inconclusive("no longer wanted")
+}
+
+/// Waits for the leader to exit, and keeps its pipe from filling meanwhile. None if the try is over and the command
+/// doesn't die.
+fn watch(group: Group, pipe: &OwnedFd) -> io::Result<Option<(ExitStatus, Output)>> {
     let mut output = Output::default();
     let mut buffer = [0; 4096];
     let mut open = true;
+    let mut news = group.wait(None, QUIET)?;
     loop {
-        tokio::select! {
-            // The exit first: endless output must not put it off.
-            biased;
-            exited = group.exited() => break exited?,
-            read = pipe.read(&mut buffer), if open => match read? {
-                0 => open = false,
-                read => output.push(&buffer[..read]),
+        match news {
+            News::Exited => break,
+            News::Readable => match rustix::io::read(pipe, &mut buffer) {
+                Ok(0) => open = false,
+                Ok(read) => output.push(&buffer[..read]),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             },
+            News::Nothing if group.is_unwanted() => return Ok(None),
+            News::Nothing => {}
         }
+        news = group.wait(open.then_some(pipe), STUCK)?;
     }
     let status = group.finish()?;
-    // What is in the pipe now is all there is to wait for: one that left the group may hold it open for ever. Read past
-    // the runtime, which may not have heard of it yet, and no more than a pipe holds.
+    // What is in the pipe now is all there is to wait for: one that left the group may hold it open for ever. No more than
+    // a pipe holds.
     for _ in 0..16 {
-        match rustix::io::read(&pipe, &mut buffer) {
+        match rustix::io::read(pipe, &mut buffer) {
             Ok(read @ 1..) => output.push(&buffer[..read]),
             _ => break,
         }
     }
-    Ok((status, output))
+    Ok(Some((status, output)))
 }
 
 fn judge(status: ExitStatus, output: Option<String>) -> Step<()> {

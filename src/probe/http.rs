@@ -1,7 +1,6 @@
-//! The HTTP check without TLS: one request on a connection of its own.
+//! The HTTP check without TLS that looks into the answer's body, or reads part of its request from elsewhere at each try.
 //!
-//! It speaks to hyper's connections and not through a client: of thousands of targets most are asked this way, and so
-//! no try costs a task or leaves a TIME_WAIT.
+//! It speaks to hyper's connections and not through a client, so that no try costs a task or leaves a TIME_WAIT.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::ask::{Ask, MOST_HEAD, Wanted, broken};
-use super::tcp::{Handshake, connect};
+use super::tcp::connect;
 use super::{Phase, Progress, Step};
 use crate::config::HttpCheck;
 use crate::health::Verdict;
@@ -37,7 +36,7 @@ impl Http {
         let ask = self.ask.as_ref().map_err(|what| Phase::Http.inconclusive(what))?;
         let request = request(ask, ask.headers().await?);
         progress.enter(Phase::Connect);
-        let stream = connect(self.address, Handshake::Whole).await.map_err(|error| Phase::Connect.io(&error))?;
+        let stream = connect(self.address).await.map_err(|error| Phase::Connect.io(&error))?;
         progress.enter(Phase::Http);
         exchange(stream, request, &self.wanted, progress).await
     }

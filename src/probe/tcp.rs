@@ -1,4 +1,4 @@
-//! The TCP check: connects, and if asked speaks TLS, sends a text and waits for another.
+//! The TCP check that has something to say: connects, and as asked speaks TLS, sends a text and waits for another.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,11 +17,6 @@ const MOST_READ: usize = 64 << 10;
 
 pub(super) struct Tcp {
     address: SocketAddr,
-    /// What follows the handshake; without it the check is quiet. Boxed, as most checks have none.
-    talk: Option<Box<Talk>>,
-}
-
-struct Talk {
     tls: Option<tls::Connector>,
     send: Option<Value>,
     expect: Option<String>,
@@ -29,29 +24,19 @@ struct Talk {
 
 impl Tcp {
     pub fn new(check: &TcpCheck, ip: IpAddr) -> Self {
-        let loud = check.accept || check.tls.is_some() || check.send.is_some() || check.expect.is_some();
-        let talk = loud.then(|| {
-            Box::new(Talk {
-                tls: check.tls.as_ref().map(|tls| tls::Connector::new(tls, ip)),
-                send: check.send.clone(),
-                expect: check.expect.clone(),
-            })
-        });
-        Self { address: SocketAddr::new(ip, check.port), talk }
+        Self {
+            address: SocketAddr::new(ip, check.port),
+            tls: check.tls.as_ref().map(|tls| tls::Connector::new(tls, ip)),
+            send: check.send.clone(),
+            expect: check.expect.clone(),
+        }
+    }
+
+    pub fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     pub async fn run(&self, progress: &Progress) -> Step<()> {
-        let Some(talk) = &self.talk else {
-            progress.enter(Phase::Connect);
-            let stream = connect(self.address, Handshake::Quiet).await;
-            return stream.map(drop).map_err(|error| Phase::Connect.io(&error));
-        };
-        Box::pin(talk.run(self.address, progress)).await
-    }
-}
-
-impl Talk {
-    async fn run(&self, address: SocketAddr, progress: &Progress) -> Step<()> {
         let text = match &self.send {
             Some(text) => Some(value::read(text, Phase::Send).await?),
             None => None,
@@ -61,7 +46,7 @@ impl Talk {
             None => None,
         };
         progress.enter(Phase::Connect);
-        let mut stream = connect(address, Handshake::Whole).await.map_err(|error| Phase::Connect.io(&error))?;
+        let mut stream = connect(self.address).await.map_err(|error| Phase::Connect.io(&error))?;
         let Some(session) = session else {
             return self.speak(&mut stream, text.as_deref(), progress, &|phase, error| phase.io(error)).await;
         };
@@ -130,29 +115,14 @@ where
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Handshake {
-    /// Two packets of three: the target's kernel answers, its program never hears of it.
-    Quiet,
-    Whole,
-}
-
 /// A connection that ends with a reset, at once and without TIME_WAIT on either side.
-pub(super) async fn connect(address: SocketAddr, handshake: Handshake) -> io::Result<TcpStream> {
+pub(super) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_zero_linger()?;
-    match handshake {
-        // Linux then holds back the last ACK of the handshake for a moment, and the reset of a close goes out in its
-        // place. Elsewhere the check is a whole handshake.
-        #[cfg(target_os = "linux")]
-        Handshake::Quiet => socket2::SockRef::from(&socket).set_tcp_quickack(false)?,
-        #[cfg(not(target_os = "linux"))]
-        Handshake::Quiet => {}
-        Handshake::Whole => socket.set_nodelay(true)?,
-    }
+    socket.set_nodelay(true)?;
     let stream = socket.connect(address).await?;
     // A local port that nobody listens on can be given to this very socket, which then connects to itself.
     if stream.local_addr()? == address {

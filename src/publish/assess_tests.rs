@@ -18,6 +18,7 @@ fn database(adopt: bool) -> Database {
         kind: CheckKind::Tcp(TcpCheck { port: 3306, tls: None, send: None, expect: None, accept: false }),
         interval: Duration::from_secs(5),
         timeout: Duration::from_secs(2),
+        recheck_interval: Duration::from_secs(1),
         thresholds: Thresholds { healthy: 2, unhealthy: 3 },
     };
     Database {

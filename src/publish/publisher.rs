@@ -101,11 +101,13 @@ impl View {
 
 impl Publisher {
     /// Publishes until the daemon ends.
-    pub async fn run(self, observed: Arc<watch::Sender<Observed>>, mut plan: watch::Receiver<Plan>) {
+    pub async fn run(self: Box<Self>, observed: Arc<watch::Sender<Observed>>, mut plan: watch::Receiver<Plan>) {
         let mut sights = observed.subscribe();
         let mut memory = Memory::default();
         loop {
-            let pause = match self.turn(&observed, &mut sights, &mut plan, &mut memory).await {
+            // Boxed, and so is the write within: a turn takes kilobytes, and thousands of publishers wait most of the time.
+            let turn = Box::pin(self.turn(&observed, &mut sights, &mut plan, &mut memory));
+            let pause = match turn.await {
                 Next::Pause(pause) => {
                     tokio::time::sleep(pause).await;
                     continue;
@@ -140,7 +142,9 @@ impl Publisher {
         let _permit = self.permits.acquire().await;
         let view = view();
         match self.look(&view, memory).await {
-            Ok(step) => Writer { publisher: self, client, view: &view, observed, memory }.carry_out(step).await,
+            Ok(step) => {
+                Box::pin(Writer { publisher: self, client, view: &view, observed, memory }.carry_out(step)).await
+            }
             Err(next) => next,
         }
     }

@@ -53,7 +53,7 @@ impl<K> Default for Sight<K> {
     }
 }
 
-impl<K: Resource> Sight<K> {
+impl<K: Watchable> Sight<K> {
     /// Whether `object` is newer than all that is known; if so, it is now the newest. What has no version counts as newer.
     fn advances(&mut self, object: &K) -> bool {
         let version = version(object);
@@ -68,7 +68,7 @@ impl<K: Resource> Sight<K> {
     fn take(&mut self, object: K, gone: bool) -> bool {
         let newer = self.advances(&object);
         if newer {
-            self.object = (!gone).then(|| Arc::new(object));
+            self.object = (!gone).then(|| Arc::new(object.slim()));
         }
         newer
     }
@@ -87,7 +87,7 @@ impl<K: Resource> Sight<K> {
     /// Takes an object from a list. A list may go back in time, as after a restore of the cluster's storage.
     fn take_listed(&mut self, object: K) -> bool {
         self.newest = version(&object);
-        self.object = Some(Arc::new(object));
+        self.object = Some(Arc::new(object.slim()));
         true
     }
 
@@ -126,6 +126,8 @@ impl Observed {
 pub trait Watchable: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static {
     const PLURAL: &'static str;
     fn sight(observed: &mut Observed) -> &mut Sight<Self>;
+    /// Without what no decision asks for, which would be most of the memory that it takes.
+    fn slim(self) -> Self;
 }
 
 impl Watchable for Service {
@@ -133,12 +135,27 @@ impl Watchable for Service {
     fn sight(observed: &mut Observed) -> &mut Sight<Self> {
         &mut observed.service
     }
+
+    fn slim(mut self) -> Self {
+        self.metadata.annotations = None;
+        self.metadata.managed_fields = None;
+        self.status = None;
+        self
+    }
 }
 
 impl Watchable for Endpoints {
     const PLURAL: &'static str = "endpoints";
     fn sight(observed: &mut Observed) -> &mut Sight<Self> {
         &mut observed.endpoints
+    }
+
+    /// Who has managed any of it says whose they are; which fields those were does not.
+    fn slim(mut self) -> Self {
+        for entry in self.metadata.managed_fields.iter_mut().flatten() {
+            entry.fields_v1 = None;
+        }
+        self
     }
 }
 
@@ -337,6 +354,34 @@ mod tests {
         sight.end_list(true);
         assert_eq!(held(&sight), Some(8));
         assert!(sight.take(endpoints("a", 9), false));
+    }
+
+    #[test]
+    fn of_an_object_is_kept_what_decisions_ask_for() {
+        let json = serde_json::json!({
+            "metadata": {
+                "name": "orders",
+                "uid": "a",
+                "resourceVersion": "8",
+                "labels": {"app": "orders"},
+                "annotations": {"acquireTime": "now"},
+                "managedFields": [{"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:subsets": {}}}],
+            },
+        });
+        let mut sight = listed(None);
+        sight.take(serde_json::from_value::<Endpoints>(json.clone()).expect("Endpoints"), false);
+        let mut kept = json.clone();
+        kept["metadata"]["managedFields"] = serde_json::json!([{"manager": "kubectl", "operation": "Update"}]);
+        assert_eq!(sight.object.as_deref(), Some(&serde_json::from_value(kept).expect("Endpoints")));
+
+        let mut service = json;
+        service["spec"] = serde_json::json!({"selector": {"app": "orders"}, "ports": [{"port": 5432}]});
+        service["status"] = serde_json::json!({"loadBalancer": {}});
+        let slim = serde_json::from_value::<Service>(service.clone()).expect("a Service").slim();
+        let metadata = service["metadata"].as_object_mut().expect("a map");
+        metadata.retain(|key, _| !["annotations", "managedFields"].contains(&key.as_str()));
+        service.as_object_mut().expect("a map").remove("status");
+        assert_eq!(slim, serde_json::from_value(service).expect("a Service"));
     }
 
     #[test]

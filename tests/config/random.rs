@@ -56,8 +56,10 @@ fn checks() -> impl Strategy<Value = Vec<Arc<Check>>> {
 
 fn check(kind: BoxedStrategy<CheckKind>) -> impl Strategy<Value = Arc<Check>> {
     let threshold = || prop_oneof![1..10_u32, Just(u32::MAX)];
-    (kind, span(), span(), threshold(), threshold()).prop_map(|(kind, interval, timeout, healthy, unhealthy)| {
-        Arc::new(Check { kind, interval, timeout, thresholds: Thresholds { healthy, unhealthy } })
+    let spans = (span(), span(), span());
+    (kind, spans, threshold(), threshold()).prop_map(|(kind, (interval, timeout, recheck), healthy, unhealthy)| {
+        let thresholds = Thresholds { healthy, unhealthy };
+        Arc::new(Check { kind, interval, timeout, recheck_interval: recheck.min(interval), thresholds })
     })
 }
 

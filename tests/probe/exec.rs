@@ -131,6 +131,53 @@ async fn input_is_empty_and_the_folder_as_told() {
 }
 
 #[tokio::test]
+async fn a_command_inherits_no_signal_no_descriptor_and_no_group() {
+    let prober = prober(CheckKind::Exec(mark("inherits", exec(&["sleep", "60"]))), PATIENT);
+    let task = tokio::spawn(async move { prober.probe().await });
+    eventually("it runs", || marked("inherits").len() == 1).await;
+    let id = marked("inherits")[0];
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{id}/{name}")).unwrap();
+    let status = read("status");
+    let signals = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
+    };
+    // A Rust program ignores it, as a database's client may not.
+    let pipe = 1 << (rustix::process::Signal::PIPE.as_raw() - 1);
+    assert_eq!((signals("SigBlk"), signals("SigIgn") & pipe), (0, 0), "{status}");
+    // `7 (sleep) S parent group …`
+    assert_eq!(read("stat").split(' ').nth(4).unwrap(), id.to_string());
+    let mut own = BTreeMap::new();
+    for entry in std::fs::read_dir(format!("/proc/{id}/fd")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        // Whoever started the tests may have left some open for all to inherit.
+        if name.parse::<u32>().unwrap() <= 2 || !stays_open(&name) {
+            own.insert(name.clone(), std::fs::read_link(format!("/proc/{id}/fd/{name}")).unwrap());
+        }
+    }
+    task.abort();
+    assert_eq!(own.keys().collect::<Vec<_>>(), ["0", "1", "2"], "{own:?}");
+    assert!(own["0"] == Path::new("/dev/null") && own["1"] == own["2"], "{own:?}");
+}
+
+/// Whether a descriptor of ours is left open in what we start.
+fn stays_open(name: &str) -> bool {
+    let Ok(info) = std::fs::read_to_string(format!("/proc/self/fdinfo/{name}")) else { return false };
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+    i64::from_str_radix(flags.trim(), 8).unwrap() & 0o2_000_000 == 0
+}
+
+#[tokio::test]
+async fn a_try_that_is_dropped_at_any_moment_leaves_nothing() {
+    let prober = prober(CheckKind::Exec(mark("any-moment", shell("sleep 60 & sleep 60"))), PATIENT);
+    for micros in (0..3000).step_by(50) {
+        // Before the thread has it, while the program is being started, and after.
+        let _ = tokio::time::timeout(Duration::from_micros(micros), prober.probe()).await;
+    }
+    eventually("all groups are gone", || marked("any-moment").is_empty()).await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_started_is_our_own_fault() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str, mode: u32| {

@@ -78,7 +78,8 @@ pub fn prober(kind: CheckKind, timeout: Duration) -> Prober {
 
 pub fn prober_of(kind: CheckKind, timeout: Duration, target: Target) -> Prober {
     let thresholds = Thresholds { healthy: 2, unhealthy: 3 };
-    let check = Check { kind, interval: Duration::from_secs(5), timeout, thresholds };
+    let (interval, recheck_interval) = (Duration::from_secs(5), Duration::from_secs(1));
+    let check = Check { kind, interval, timeout, recheck_interval, thresholds };
     Prober::new(Arc::new(check), target)
 }
 

@@ -1,0 +1,76 @@
+//! The benchmark figures that need a cluster: how fast a verdict is published, one or a thousand at once, and what memory it takes.
+
+// It measures real time.
+#![allow(clippy::disallowed_methods)]
+
+// The tests' own cluster, from the folder where it lives.
+#[path = "../tests"]
+mod tests {
+    pub mod support;
+}
+
+mod cluster {
+    pub mod burst;
+    pub mod figures;
+    pub mod flips;
+    pub mod memory;
+    pub mod report;
+    pub mod stage;
+    pub mod stamps;
+    pub mod targets;
+}
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use cluster::report;
+use cluster::stage::Stage;
+use tests::support;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Writes the figures to this file too, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Measures this program; without it, the one that cargo built for the tests, which is slow.
+    #[arg(long, default_value = support::daemon::PROGRAM)]
+    daemon: PathBuf,
+    /// Measures little, to see that all of it works.
+    #[arg(long)]
+    smoke: bool,
+    /// Takes only the figures of this part: flips, burst or memory.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+fn main() -> ExitCode {
+    // Before the bottle is made, so that a wrong word costs no time.
+    let arguments = Arguments::parse();
+    support::bottle::enter_with(support::binaries::Binaries::ControlPlane);
+    let rows = support::runtime().block_on(measure(&arguments));
+    print!("{}", report::table(&rows));
+    if let Some(path) = &arguments.json
+        && let Err(error) = std::fs::write(path, report::json(&rows))
+    {
+        eprintln!("error: {}: {error}", path.display());
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+async fn measure(arguments: &Arguments) -> Vec<report::Row> {
+    let stage = Stage::set(&arguments.daemon).await;
+    let wanted = |part: &str| arguments.only.as_ref().is_none_or(|only| only == part);
+    let mut rows = Vec::new();
+    if wanted("flips") {
+        rows.extend(cluster::flips::measure(&stage, arguments.smoke).await);
+    }
+    if wanted("burst") {
+        rows.extend(cluster::burst::measure(&stage, arguments.smoke).await);
+    }
+    if wanted("memory") {
+        rows.extend(cluster::memory::measure(&stage, arguments.smoke).await);
+    }
+    rows
+}

@@ -1,0 +1,103 @@
+//! How soon after the last failing, or passing, verdict the API has answered the write.
+//!
+//! Neither moment is the daemon's own word. The first is when the target's server begins the answer that makes the threshold, a
+//! little before the daemon can have a verdict; the second is when the API server's answer to the PATCH comes by a proxy.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::figures::Times;
+use super::report::Row;
+use super::stage::{self, PATIENCE, Stage};
+use super::stamps::{Stamps, Write};
+use super::targets::Targets;
+use crate::support::{addresses, eventually};
+
+const PORT: u16 = 8080;
+const UNHEALTHY: u32 = 3;
+const HEALTHY: u32 = 2;
+
+/// Between the turns of two Services. No divisor of the checks' interval, so that writes come at any distance.
+const APART: Duration = Duration::from_millis(170);
+
+pub async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
+    // Each goes down and comes back.
+    let services = if smoke { 10 } else { 100 };
+    let (namespace, token) = stage.services("flips", services, PORT).await;
+    let targets = Targets::start(PORT).await;
+    let stamps = Stamps::start(&stage.plane).await;
+    let ips: Vec<Vec<IpAddr>> = (0..services).map(|_| addresses::take(3)).collect();
+    let kubeconfig = stage.plane.kubeconfig_at(&stamps.url, &token);
+    let daemon = stage.daemon(&config(&namespace.name, &ips), &kubeconfig, &[]).await;
+    stage::all_have(&namespace, services, 3).await;
+    stamps.take();
+
+    let victims: Vec<IpAddr> = ips.iter().map(|ips| ips[1]).collect();
+    let mut flips = turn(&targets, &stamps, &victims, false).await;
+    stage::all_have(&namespace, services, 2).await;
+    flips.extend(turn(&targets, &stamps, &victims, true).await);
+    stage::all_have(&namespace, services, 3).await;
+
+    let whole = Times::of(flips.iter().map(|flip| flip.whole));
+    let ours = Times::of(flips.iter().map(|flip| flip.asked));
+    let theirs = Times::of(flips.iter().map(|flip| flip.whole - flip.asked));
+    let detail = format!(
+        "{} transitions of {services} Services, {}; of it until the API had the request: {}; the API's own: {}",
+        whole.count(),
+        whole.words(),
+        ours.words(),
+        theirs.words()
+    );
+    let goal = (!smoke).then_some(10.0);
+    let row = Row::at_most(goal, "decisive verdict to the API's answer, p99", whole.percentile(99), "ms", detail);
+    vec![row.spoilt(stage::failed_writes(&daemon.metrics().await))]
+}
+
+fn config(namespace: &str, ips: &[Vec<IpAddr>]) -> String {
+    let mut config = format!(
+        "defaults:\n  namespace: {namespace}\n  check: {{http: {{}}, interval: 1s, timeout: 1s, healthyThreshold: {HEALTHY}, unhealthyThreshold: {UNHEALTHY}}}\ndatabases:\n"
+    );
+    for (index, ips) in ips.iter().enumerate() {
+        let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
+        config += &format!("- {{service: {}, port: {PORT}, addresses: [{}]}}\n", stage::service(index), ips.join(", "));
+    }
+    config
+}
+
+/// What one transition took, from the decisive answer on.
+struct Flip {
+    /// Until the request for the write came by.
+    asked: Duration,
+    /// Until its answer did.
+    whole: Duration,
+}
+
+/// Turns one address of each Service after the other, and waits for one write for each.
+async fn turn(targets: &Targets, stamps: &Stamps, victims: &[IpAddr], passes: bool) -> Vec<Flip> {
+    let mut pace = tokio::time::interval(APART);
+    for ip in victims {
+        pace.tick().await;
+        targets.turn(*ip, passes, if passes { HEALTHY } else { UNHEALTHY });
+    }
+    eventually(PATIENCE, "a write for each Service", async || {
+        let count = stamps.count();
+        if count >= victims.len() { Ok(()) } else { Err(count.to_string()) }
+    })
+    .await;
+    let mut writes: HashMap<String, Vec<Write>> = HashMap::new();
+    for write in stamps.take() {
+        writes.entry(write.service.clone()).or_default().push(write);
+    }
+    let of_service = |(index, ip): (usize, &IpAddr)| {
+        let writes = writes.get(&stage::service(index)).map(Vec::as_slice).unwrap_or_default();
+        let [write] = writes else { panic!("one write for one transition, not {writes:?}") };
+        assert_eq!(write.status, 200, "{write:?}");
+        let decisive = targets.decisive(*ip).expect("a write has a reason");
+        let since = |moment| {
+            std::time::Instant::checked_duration_since(&moment, decisive).expect("a write comes after its reason")
+        };
+        Flip { asked: since(write.asked), whole: since(write.answered) }
+    };
+    victims.iter().enumerate().map(of_service).collect()
+}

@@ -1,0 +1,63 @@
+//! What was measured, as rows: a table for people, JSON for the program that puts all figures together.
+
+use comfy_table::Table;
+use serde::Serialize;
+
+#[derive(Serialize)]
+pub struct Row {
+    pub name: String,
+    pub value: f64,
+    pub unit: &'static str,
+    /// The most that the value may be; none where it is only told.
+    pub goal: Option<f64>,
+    pub reached: Option<bool>,
+    pub detail: String,
+}
+
+impl Row {
+    /// A figure that is to be at most its goal, if it has one.
+    pub fn at_most(goal: Option<f64>, name: impl Into<String>, value: f64, unit: &'static str, detail: String) -> Row {
+        Row { name: name.into(), value, unit, goal, reached: goal.map(|goal| value <= goal), detail }
+    }
+
+    /// A figure without a goal.
+    pub fn told(name: impl Into<String>, value: f64, unit: &'static str, detail: String) -> Row {
+        Row::at_most(None, name, value, unit, detail)
+    }
+
+    /// A figure that counts for nothing, because something went wrong that must not.
+    pub fn spoilt(self, why: Option<String>) -> Row {
+        let Some(why) = why else { return self };
+        Row { reached: self.goal.map(|_| false), detail: format!("{}; WRONG: {why}", self.detail), ..self }
+    }
+}
+
+pub fn json(rows: &[Row]) -> String {
+    serde_json::to_string_pretty(rows).expect("plain data") + "\n"
+}
+
+pub fn table(rows: &[Row]) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::ASCII_MARKDOWN);
+    table.set_header(["figure", "measured", "to reach", "", "in detail"]);
+    for row in rows {
+        let goal = row.goal.map(|goal| format!("{goal} {}", row.unit)).unwrap_or_default();
+        let reached = match row.reached {
+            Some(true) => "reached",
+            Some(false) => "missed",
+            None => "",
+        };
+        let value = format!("{:.*} {}", decimals(row.value), row.value, row.unit);
+        table.add_row([row.name.as_str(), &value, &goal, reached, &row.detail]);
+    }
+    format!("{table}\n")
+}
+
+/// Three digits say all that a measurement on a shared machine can.
+fn decimals(value: f64) -> usize {
+    match value.abs() {
+        value if value < 10.0 => 2,
+        value if value < 100.0 => 1,
+        _ => 0,
+    }
+}

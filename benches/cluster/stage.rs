@@ -1,0 +1,92 @@
+//! What all figures need: a cluster, a namespace with many Services, and the daemon as an ordinary ServiceAccount in it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use serde_json::json;
+
+use crate::support::{ControlPlane, Daemon, Namespace, Options, eventually};
+
+/// Far longer than any step takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Calls to the API at once while a stage is set.
+const AT_ONCE: usize = 16;
+
+pub struct Stage {
+    pub plane: ControlPlane,
+    program: PathBuf,
+}
+
+impl Stage {
+    pub async fn set(program: &Path) -> Stage {
+        Stage { plane: ControlPlane::start(Options::default()).await, program: program.to_owned() }
+    }
+
+    /// A namespace with this many Services, and a token of a ServiceAccount that may do there what a deployed daemon may. Not an
+    /// administrator's: the API server neither queues nor refuses what those ask for.
+    pub async fn services(&self, prefix: &str, count: usize, port: u16) -> (Namespace, String) {
+        let namespace = self.plane.namespace(prefix).await;
+        let made = futures::stream::iter(0..count).map(|index| {
+            let (namespace, name) = (&namespace, service(index));
+            async move { namespace.create_service(&name, &[("", port)]).await }
+        });
+        assert_eq!(made.buffer_unordered(AT_ONCE).count().await, count);
+
+        namespace.create_service_account("daemon").await;
+        let rules = json!([
+            {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": [""], "resources": ["endpoints"], "verbs": ["create", "patch"]},
+        ]);
+        namespace.create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": rules})).await;
+        namespace
+            .create_object::<RoleBinding>(json!({
+                "metadata": {"name": "daemon"},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "daemon"},
+                "subjects": [{"kind": "ServiceAccount", "name": "daemon", "namespace": namespace.name}],
+            }))
+            .await;
+        let token = namespace.token("daemon").await;
+        (namespace, token)
+    }
+
+    /// The program that is measured.
+    pub async fn daemon(&self, config: &str, kubeconfig: &Path, extra: &[&str]) -> Daemon {
+        let mut command = Command::new(&self.program);
+        command.env("KUBECONFIG", kubeconfig);
+        Daemon::start_by(command, config, extra).await
+    }
+}
+
+/// The name of a Service.
+pub fn service(index: usize) -> String {
+    format!("db-{index}")
+}
+
+/// Waits until each Service of a namespace has this many addresses.
+pub async fn all_have(namespace: &Namespace, services: usize, addresses: usize) {
+    eventually(PATIENCE, &format!("{services} Services have {addresses} addresses"), async || {
+        let list = namespace.api::<Endpoints>().list(&Default::default()).await.map_err(|error| error.to_string())?;
+        let done = list.items.iter().filter(|endpoints| ready(endpoints) == addresses).count();
+        if done == services { Ok(()) } else { Err(format!("{done} have")) }
+    })
+    .await;
+}
+
+/// How many ready addresses Endpoints have.
+pub fn ready(endpoints: &Endpoints) -> usize {
+    let subsets = endpoints.subsets.iter().flatten();
+    subsets.flat_map(|subset| subset.addresses.iter().flatten()).count()
+}
+
+/// What the daemon's writes came to that did not succeed, if any did not.
+pub fn failed_writes(metrics: &str) -> Option<String> {
+    let series = metrics.lines().filter(|line| line.starts_with("external_endpoints_writes_total{"));
+    let mut failed: Vec<&str> = series.filter(|line| !line.contains("result=\"success\"")).collect();
+    failed.truncate(3);
+    (!failed.is_empty()).then(|| failed.join(", "))
+}

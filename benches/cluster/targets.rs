@@ -1,0 +1,93 @@
+//! A web server on every address at once whose health can be turned for each, and which knows the moment of the decisive answer.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use crate::support::runtime;
+
+/// Runs until it is dropped.
+pub struct Targets {
+    turned: Arc<Mutex<HashMap<IpAddr, Turned>>>,
+    task: JoinHandle<()>,
+}
+
+/// An address whose health was turned, and what it has answered since.
+struct Turned {
+    passes: bool,
+    threshold: u32,
+    answers: u32,
+    /// When the answer began that makes the threshold.
+    decisive: Option<Instant>,
+}
+
+impl Targets {
+    /// Serves every address of the bottle on this port. Each passes until it is turned.
+    pub async fn start(port: u16) -> Targets {
+        let listener = TcpListener::bind(("0.0.0.0", port)).await.expect("a port of our own");
+        let turned: Arc<Mutex<HashMap<IpAddr, Turned>>> = Arc::default();
+        let served = turned.clone();
+        let task = runtime().spawn(async move {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { continue };
+                let turned = served.clone();
+                // How a connection ends is its client's business.
+                runtime().spawn(async move {
+                    let _ = answer(stream, &turned).await;
+                });
+            }
+        });
+        Targets { turned, task }
+    }
+
+    /// From now on the address passes or not; the answer of number `threshold` is the decisive one.
+    pub fn turn(&self, ip: IpAddr, passes: bool, threshold: u32) {
+        lock(&self.turned).insert(ip, Turned { passes, threshold, answers: 0, decisive: None });
+    }
+
+    /// When the decisive answer to a turn began, if it has.
+    pub fn decisive(&self, ip: IpAddr) -> Option<Instant> {
+        lock(&self.turned).get(&ip)?.decisive
+    }
+}
+
+impl Drop for Targets {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn answer(mut stream: TcpStream, turned: &Mutex<HashMap<IpAddr, Turned>>) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let ip = stream.local_addr()?.ip();
+    let mut request = Vec::new();
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        if stream.read_buf(&mut request).await? == 0 {
+            return Ok(());
+        }
+    }
+    let status = if count(&mut lock(turned), ip) { "200 OK" } else { "500 Down" };
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// Counts an answer that begins now, and says whether it is a good one. The stamp is from before its first byte is out, so no
+/// client can have its verdict earlier.
+fn count(turned: &mut HashMap<IpAddr, Turned>, ip: IpAddr) -> bool {
+    let Some(turned) = turned.get_mut(&ip) else { return true };
+    turned.answers += 1;
+    if turned.answers == turned.threshold {
+        turned.decisive = Some(Instant::now());
+    }
+    turned.passes
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,64 @@
+//! The checks that are only a few packets and never block: a connect, and an HTTP request of which only the status counts.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::ask::{Ask, Wanted};
+use super::head::{self, Head};
+use super::{Phase, Step};
+use crate::config::{CheckKind, HttpCheck, Scheme, TcpCheck};
+
+/// Such a check, made ready to be tried on one target many times by a [`Swarm`](super::Swarm).
+pub struct Light {
+    pub(super) address: SocketAddr,
+    pub(super) timeout: Duration,
+    pub(super) kind: Kind,
+}
+
+pub(super) enum Kind {
+    /// Two packets of three: the target's kernel answers, its program never hears of it.
+    Quiet,
+    /// The whole handshake.
+    Accept,
+    /// Boxed, for most are the first.
+    Http(Box<Http>),
+}
+
+pub(super) struct Http {
+    pub request: Vec<u8>,
+    wanted: Wanted,
+}
+
+impl Light {
+    /// None if the check has more to it.
+    pub(super) fn new(check: &CheckKind, timeout: Duration, ip: IpAddr) -> Option<Self> {
+        let (port, kind) = match check {
+            CheckKind::Tcp(TcpCheck { port, tls: None, send: None, expect: None, accept }) => {
+                (*port, if *accept { Kind::Accept } else { Kind::Quiet })
+            }
+            CheckKind::Http(http) if http.scheme == Scheme::Http && http.expected_body.is_none() => {
+                (http.port, Kind::Http(Box::new(Http::new(http, ip)?)))
+            }
+            _ => return None,
+        };
+        Some(Self { address: SocketAddr::new(ip, port), timeout, kind })
+    }
+}
+
+impl Http {
+    /// None if the request is not the same each time, or not fit for HTTP: whoever else makes it tells what is wrong.
+    fn new(check: &HttpCheck, ip: IpAddr) -> Option<Self> {
+        let ask = Ask::new(check, SocketAddr::new(ip, check.port)).ok()?;
+        Some(Self { request: ask.written()?, wanted: Wanted::new(check) })
+    }
+
+    /// The verdict on the answer as far as it has come; none if that is not enough.
+    pub fn judge(&self, answer: &[u8]) -> Option<Step<()>> {
+        match head::read(answer) {
+            Head::Partial => None,
+            Head::Status(status) => Some(self.wanted.judge(status).map(drop)),
+            Head::TooLarge => Some(Err(Phase::Http.fail("the head of the answer is over 64 KiB"))),
+            Head::Broken(what) => Some(Err(Phase::Http.fail(format_args!("not HTTP: {what}")))),
+        }
+    }
+}

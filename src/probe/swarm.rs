@@ -1,0 +1,349 @@
+//! Tries of light checks, thousands at once: sockets in one epoll instance, with neither a task nor a timer for each.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::ask::MOST_HEAD;
+use super::light::{Http, Kind, Light};
+use super::{Phase, Step};
+use crate::clock;
+use crate::health::Verdict;
+
+/// Events that are fetched at once.
+const EVENTS: usize = 256;
+
+/// How long to wait for events: the runtime's driver has done that.
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// How much of an answer is fetched at once: nearly always all of it.
+const FETCHED: usize = 16 << 10;
+
+/// A try that has ended.
+pub struct Ended {
+    /// As it was given to the start.
+    pub tag: usize,
+    pub verdict: Verdict,
+    pub started: Instant,
+}
+
+pub struct Swarm {
+    epoll: AsyncFd<OwnedFd>,
+    /// By number; those without a try are free.
+    tries: Vec<Option<Try>>,
+    free: Vec<usize>,
+    /// By how long a try may take: the tries in the order of their starts, which is that of their ends.
+    deadlines: BTreeMap<Duration, VecDeque<(Instant, Id)>>,
+    /// Counts the starts, to tell a try from an earlier one of the same number.
+    born: u32,
+    /// From here on the kernel gives out local ports.
+    ephemeral: u16,
+    fetched: Box<[u8]>,
+}
+
+/// Names a try: its number, and its place in the order of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Id {
+    number: u32,
+    born: u32,
+}
+
+impl Id {
+    fn data(self) -> EventData {
+        EventData::new_u64(u64::from(self.born) << 32 | u64::from(self.number))
+    }
+
+    fn of(data: EventData) -> Self {
+        let data = data.u64();
+        Self { number: data as u32, born: (data >> 32) as u32 }
+    }
+}
+
+struct Try {
+    socket: OwnedFd,
+    light: Arc<Light>,
+    tag: usize,
+    born: u32,
+    started: Instant,
+    stage: Stage,
+}
+
+enum Stage {
+    Connecting,
+    /// So much of the request has been sent.
+    Sending(usize),
+    /// What has come of the answer, where it did not come at once.
+    Answering(Vec<u8>),
+}
+
+impl Swarm {
+    /// Called from within a runtime, whose driver then tells when tries have news.
+    pub fn new() -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        // SAFETY: the descriptor is owned by what registers it and closed by nothing else.
+        let epoll = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) }.map_err(io::Error::from)?;
+        Ok(Self {
+            epoll,
+            tries: Vec::new(),
+            free: Vec::new(),
+            deadlines: BTreeMap::new(),
+            born: 0,
+            ephemeral: ephemeral(),
+            fetched: vec![0; FETCHED].into(),
+        })
+    }
+
+    /// How many tries are under way.
+    pub fn len(&self) -> usize {
+        self.tries.len() - self.free.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Starts a try. Where that fails, the verdict is there at once.
+    pub fn start(&mut self, tag: usize, light: &Arc<Light>, now: Instant) -> Option<Ended> {
+        self.born = self.born.wrapping_add(1);
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.tries.push(None);
+            self.tries.len() - 1
+        });
+        let id = Id { number: number as u32, born: self.born };
+        match connect(light, &self.epoll, id) {
+            Ok(socket) => {
+                let (light, stage) = (light.clone(), Stage::Connecting);
+                let deadlines = self.deadlines.entry(light.timeout).or_default();
+                forget_ended(deadlines, &self.tries);
+                deadlines.push_back((now + light.timeout, id));
+                self.tries[number] = Some(Try { socket, light, tag, born: id.born, started: now, stage });
+                None
+            }
+            Err(errno) => {
+                self.free.push(number);
+                Some(Ended { tag, verdict: Phase::Connect.io(&errno.into()), started: now })
+            }
+        }
+    }
+
+    /// When the next try runs out of time.
+    pub fn deadline(&mut self) -> Option<Instant> {
+        let tries = &self.tries;
+        self.deadlines.retain(|_, deadlines| {
+            forget_ended(deadlines, tries);
+            !deadlines.is_empty()
+        });
+        self.deadlines.values().filter_map(|deadlines| deadlines.front()).map(|(deadline, _)| *deadline).min()
+    }
+
+    /// Waits until a try has news. Safe to drop and call again.
+    pub async fn news(&self) -> io::Result<()> {
+        self.epoll.readable().await?.clear_ready();
+        Ok(())
+    }
+
+    /// Takes all news there are, and gives `end` the tries that have ended, those that ran out of time by `now` among them.
+    pub fn collect(&mut self, now: Instant, mut end: impl FnMut(Ended)) -> io::Result<()> {
+        let mut space = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
+        loop {
+            let events = match epoll::wait(&self.epoll, &mut space, Some(&AT_ONCE)) {
+                Ok((events, _)) => events,
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            };
+            for event in &*events {
+                let (data, flags) = (event.data, event.flags);
+                self.follow(Id::of(data), flags).into_iter().for_each(&mut end);
+            }
+            if events.len() < EVENTS {
+                break;
+            }
+        }
+        self.expire(now, end);
+        Ok(())
+    }
+
+    fn expire(&mut self, now: Instant, mut end: impl FnMut(Ended)) {
+        for (timeout, deadlines) in &mut self.deadlines {
+            while let Some(&(deadline, id)) = deadlines.front() {
+                let under_way = is_under_way(&self.tries, id);
+                if under_way && deadline > now {
+                    break;
+                }
+                deadlines.pop_front();
+                if !under_way {
+                    continue;
+                }
+                if let Some(ended) = self.tries[id.number as usize].take() {
+                    let phase = if matches!(ended.stage, Stage::Connecting) { Phase::Connect } else { Phase::Http };
+                    self.free.push(id.number as usize);
+                    end(Ended { tag: ended.tag, verdict: phase.cut_short(*timeout), started: ended.started });
+                }
+            }
+        }
+    }
+
+    /// Takes one try as far as it goes.
+    fn follow(&mut self, id: Id, flags: EventFlags) -> Option<Ended> {
+        if !is_under_way(&self.tries, id) {
+            return None;
+        }
+        let number = id.number as usize;
+        let step = self.tries[number].as_mut()?.go_on(flags, self.ephemeral, &mut self.fetched)?;
+        let Try { tag, started, .. } = self.tries[number].take()?;
+        self.free.push(number);
+        let verdict = step.err().unwrap_or(Verdict::Pass);
+        Some(Ended { tag, verdict, started })
+    }
+}
+
+impl Try {
+    /// The end of the try, if this is it.
+    fn go_on(&mut self, flags: EventFlags, ephemeral: u16, fetched: &mut [u8]) -> Option<Step<()>> {
+        if matches!(self.stage, Stage::Connecting) {
+            if let Err(errno) = connected(&self.socket, flags, self.light.address, ephemeral) {
+                return Some(Err(Phase::Connect.io(&errno.into())));
+            }
+            self.stage = Stage::Sending(0);
+        }
+        let light = self.light.clone();
+        let Kind::Http(http) = &light.kind else { return Some(Ok(())) };
+        self.exchange(http, flags, fetched).unwrap_or_else(|errno| Some(Err(Phase::Http.io(&errno.into()))))
+    }
+
+    fn exchange(&mut self, http: &Http, flags: EventFlags, fetched: &mut [u8]) -> Result<Option<Step<()>>, Errno> {
+        if let Stage::Sending(sent) = &mut self.stage {
+            if flags.contains(EventFlags::IN)
+                && *sent == 0
+                && net::recv(&self.socket, &mut *fetched, RecvFlags::PEEK)?.1 > 0
+            {
+                return Ok(Some(Err(Phase::Http.fail("not HTTP: the server spoke first"))));
+            }
+            match net::send(&self.socket, &http.request[*sent..], SendFlags::NOSIGNAL) {
+                Ok(more) => *sent += more,
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+            if *sent < http.request.len() {
+                return Ok(None);
+            }
+            self.stage = Stage::Answering(Vec::new());
+        }
+        let Stage::Answering(before) = &mut self.stage else { return Ok(None) };
+        loop {
+            let length = match net::recv(&self.socket, &mut *fetched, RecvFlags::empty()) {
+                Ok((_, 0)) => return Ok(Some(Err(Phase::Http.cut_off("closed")))),
+                Ok((_, length)) => length,
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno),
+            };
+            let judged = if before.is_empty() {
+                http.judge(&fetched[..length])
+            } else {
+                before.extend_from_slice(&fetched[..length]);
+                http.judge(before)
+            };
+            if judged.is_some() {
+                return Ok(judged);
+            }
+            if before.is_empty() {
+                before.extend_from_slice(&fetched[..length]);
+            }
+            debug_assert!(before.len() < MOST_HEAD + FETCHED, "a longer head is judged");
+        }
+    }
+}
+
+/// One try by itself, where there is no swarm.
+pub(super) async fn alone(light: &Arc<Light>) -> Verdict {
+    let ours = |error: io::Error| Phase::Connect.io(&error);
+    let mut swarm = match Swarm::new() {
+        Ok(swarm) => swarm,
+        Err(error) => return ours(error),
+    };
+    let now = clock::now();
+    if let Some(ended) = swarm.start(0, light, now) {
+        return ended.verdict;
+    }
+    let mut deadline = std::pin::pin!(tokio::time::sleep_until((now + light.timeout).into()));
+    let mut verdict = None;
+    loop {
+        let news = tokio::select! {
+            news = swarm.news() => news,
+            () = &mut deadline => Ok(()),
+        };
+        if let Err(error) = news.and_then(|()| swarm.collect(clock::now(), |ended| verdict = Some(ended.verdict))) {
+            return ours(error);
+        }
+        if let Some(verdict) = verdict {
+            return verdict;
+        }
+    }
+}
+
+/// Drops what has ended from the front.
+fn forget_ended(deadlines: &mut VecDeque<(Instant, Id)>, tries: &[Option<Try>]) {
+    while deadlines.front().is_some_and(|(_, id)| !is_under_way(tries, *id)) {
+        deadlines.pop_front();
+    }
+}
+
+fn is_under_way(tries: &[Option<Try>], id: Id) -> bool {
+    tries.get(id.number as usize).and_then(Option::as_ref).is_some_and(|try_| try_.born == id.born)
+}
+
+/// Starts a connection that ends with a reset, at once and without TIME_WAIT on either side.
+fn connect(light: &Light, epoll: &AsyncFd<OwnedFd>, id: Id) -> Result<OwnedFd, Errno> {
+    let family = if light.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = net::socket_with(family, SocketType::STREAM, flags, Some(net::ipproto::TCP))?;
+    sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+    let news = match light.kind {
+        Kind::Quiet => {
+            // Linux then holds back the last ACK of the handshake for a moment, and the reset of a close goes out in its
+            // place.
+            sockopt::set_tcp_quickack(&socket, false)?;
+            EventFlags::OUT
+        }
+        Kind::Accept => EventFlags::OUT,
+        Kind::Http(_) => EventFlags::OUT | EventFlags::IN,
+    };
+    match net::connect(&socket, &light.address) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(errno) => return Err(errno),
+    }
+    // Closing the socket takes it out again.
+    epoll::add(epoll, &socket, id.data(), news | EventFlags::ET)?;
+    Ok(socket)
+}
+
+/// What came of a connect.
+fn connected(socket: &OwnedFd, flags: EventFlags, address: SocketAddr, ephemeral: u16) -> Result<(), Errno> {
+    if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
+        sockopt::socket_error(socket)??;
+    }
+    // A local port that nobody listens on can be given to this very socket, which then connects to itself.
+    if address.port() >= ephemeral && net::getsockname(socket)? == net::SocketAddrAny::from(address) {
+        return Err(Errno::CONNREFUSED);
+    }
+    Ok(())
+}
+
+/// The lowest port that the kernel gives out by itself; the lowest of all if it does not say.
+fn ephemeral() -> u16 {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    range.split_whitespace().next().and_then(|lowest| lowest.parse().ok()).unwrap_or(0)
+}
