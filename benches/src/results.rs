@@ -73,14 +73,19 @@ fn circumstances(options: &Options) -> Result<Value> {
     say("cpus", format!("{} x {}", models.len(), models.first().unwrap_or(&"unknown")));
     let haproxy = run(Command::new("haproxy").arg("-v"))?;
     say("haproxy", haproxy.lines().next().unwrap_or_default().to_owned());
-    // Figures of a tree that no commit holds are told apart.
-    say(
-        "commit",
-        run(Command::new("git").args(["describe", "--always", "--dirty"])).unwrap_or_else(|_| "unknown".into()),
-    );
+    say("commit", commit());
     let Options { time, rounds, .. } = options;
     say("run", format!("{rounds} x {} s", time.as_secs()));
     Ok(all.into())
+}
+
+/// What was measured. Figures of a tree that no commit holds are told apart; that earlier figures were written doesn't count.
+fn commit() -> String {
+    let git = |arguments: &[&str]| run(Command::new("git").args(arguments));
+    let Ok(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".into() };
+    let clean =
+        git(&["diff", "--quiet", "HEAD", "--", ":/", ":!/benches/results.json", ":!/benches/README.md"]).is_ok();
+    commit.trim().to_owned() + if clean { "" } else { " and changes" }
 }
 
 /// What a program wrote as a JSON array of rows.
