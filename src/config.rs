@@ -77,8 +77,29 @@ pub struct Database {
     pub ports: Vec<Port>,
     /// At least one, in the order of the file; no IP twice.
     pub addresses: Vec<Address>,
+    /// In which kinds of object its members are published.
+    pub publish: Publish,
+    /// How to create the Service when there is none; without it, it is waited for.
+    pub create_service: Option<CreateService>,
     /// Take over Endpoints that someone else wrote.
     pub adopt: bool,
+}
+
+/// The kinds of object that members are published in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publish {
+    /// Endpoints, which Kubernetes mirrors into EndpointSlices.
+    Endpoints,
+    /// EndpointSlices.
+    Slices,
+    /// EndpointSlices, and Endpoints that are not mirrored.
+    Both,
+}
+
+/// What kind of Service to create.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CreateService {
+    pub headless: bool,
 }
 
 /// A port of the database, joined to a port of the Service by name.
@@ -113,6 +134,8 @@ pub struct Address {
     pub ip: IpAddr,
     /// The DNS label of this replica in a headless Service.
     pub hostname: Option<String>,
+    /// The topology zone, for EndpointSlices.
+    pub zone: Option<Box<str>>,
     /// The database's check, with this address's overrides. Shared by the addresses that have none.
     pub check: Arc<Check>,
 }

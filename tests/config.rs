@@ -27,19 +27,20 @@ fn read(text: &str) -> Result<Loaded, Problems> {
 }
 
 #[test]
-fn more_addresses_than_kubernetes_mirrors_are_warned_of() {
-    let with = |count: usize| {
+fn more_addresses_than_kubernetes_mirrors_are_refused_where_it_has_to_mirror_them() {
+    let with = |count: usize, publish: &str| {
         let addresses: Vec<String> = (0..count).map(|i| format!("10.0.{}.{}", i / 250, i % 250 + 1)).collect();
-        let text =
-            format!("databases: [{{service: a, port: 1, addresses: [{}], check: {{tcp: {{}}}}}}]", addresses.join(","));
-        read(&text).expect("a good config").warnings.to_string()
+        let addresses = addresses.join(",");
+        read(&format!(
+            "databases: [{{service: a, port: 1, addresses: [{addresses}], check: {{tcp: {{}}}}, publish: {publish}}}]"
+        ))
     };
-    assert_eq!(with(1000), "");
-    let warning = with(1001);
-    assert!(
-        warning.contains("databases[0].addresses: 1001 addresses; Kubernetes copies only the first 1000"),
-        "{warning}"
-    );
+    for (count, publish) in [(1000, "endpoints"), (1001, "slices"), (1001, "both")] {
+        assert_eq!(with(count, publish).expect("a good config").warnings.to_string(), "", "{count} {publish}");
+    }
+    let error = with(1001, "endpoints").expect_err("too many").to_string();
+    assert!(error.contains("databases[0].addresses: 1001 addresses; Kubernetes copies only 1000 of them"), "{error}");
+    assert!(error.ends_with("add `publish: slices` to the database"), "{error}");
 }
 
 #[track_caller]

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::leaf::{Label, Switch};
+use super::leaf::{Label, Switch, Zone};
 use super::problem::Collector;
 use super::raw::{self, AddressEntry};
 use super::read::{At, Field, Place};
-use super::{Address, Check, Database, DatabaseId, Options, Port, Protocol, Spec, check, ip};
+use super::{
+    Address, Check, CreateService, Database, DatabaseId, Options, Port, Protocol, Publish, Spec, check, ip,
+};
 
 /// Addresses of one Service that Kubernetes mirrors from Endpoints into EndpointSlices.
 const MIRRORED: usize = 1000;
@@ -46,12 +48,43 @@ impl Compiler<'_> {
         let first = ports.as_ref().and_then(|ports| ports.first());
         let (raw_check, check) = self.check(database, first);
         let addresses = self.addresses(database, first, raw_check.as_ref(), check.as_ref());
+        let publish = database.value.publish.or(Publish::Endpoints);
+        self.fits(database, publish);
         Some(Database {
             id: id?,
             ports: ports?,
             addresses: addresses?,
+            publish: publish?,
+            create_service: self.create_service(database)?,
             adopt: database.value.adopt.or(Switch(false))?.0,
         })
+    }
+
+    fn create_service(&mut self, database: &At<raw::Database>) -> Option<Option<CreateService>> {
+        let raw = database.value.create_service.optional()?;
+        let headless = raw.map(|service| service.headless.or(Switch(false)));
+        match headless {
+            Some(headless) => Some(Some(CreateService { headless: headless?.0 })),
+            None => Some(None),
+        }
+    }
+
+    /// Says what the addresses ask for that Endpoints do not give.
+    fn fits(&mut self, database: &At<raw::Database>, publish: Option<Publish>) {
+        let (Some(Publish::Endpoints), Some(list)) = (publish, database.value.addresses.given()) else { return };
+        if list.value.len() > MIRRORED {
+            let message = format!(
+                "{} addresses; Kubernetes copies only {MIRRORED} of them from Endpoints into EndpointSlices, and clients reach no others; add `publish: slices` to the database",
+                list.value.len()
+            );
+            self.error(&list.place, message);
+        }
+        for entry in list.value.iter().filter_map(Field::given) {
+            if let AddressEntry::Long(raw::Address { zone: Field::Given(zone), .. }) = &entry.value {
+                let message = "Endpoints know no zone, so that it has no effect; add `publish: slices` (or `both`) to the database, or take `zone` away";
+                self.problems.warn(zone.place.span, &zone.place.path, message);
+            }
+        }
     }
 
     fn id(&mut self, database: &At<raw::Database>) -> Option<DatabaseId> {
@@ -168,11 +201,12 @@ impl Compiler<'_> {
         let mut addresses = Vec::new();
         for field in &list.value {
             let Some(entry) = field.given() else { continue };
-            let (ip, hostname, own) = match &entry.value {
-                AddressEntry::Short(ip) => (Some((ip.0, &entry.place)), Some(None), None),
+            let (ip, hostname, zone, own) = match &entry.value {
+                AddressEntry::Short(ip) => (Some((ip.0, &entry.place)), Some(None), Some(None), None),
                 AddressEntry::Long(long) => (
                     long.address.given().map(|at| (at.value.0, &at.place)),
                     long.hostname.optional(),
+                    long.zone.optional(),
                     (!long.check.is_absent()).then_some(&long.check),
                 ),
             };
@@ -181,16 +215,11 @@ impl Compiler<'_> {
                 None => check.cloned(),
                 Some(own) => self.own_check(own, port, raw_check),
             };
-            if let (Some(ip), Some(hostname), Some(check)) = (ip, hostname, check) {
-                addresses.push(Address { ip, hostname: hostname.map(|label: Label| label.0), check });
+            if let (Some(ip), Some(hostname), Some(zone), Some(check)) = (ip, hostname, zone, check) {
+                let hostname = hostname.map(|label: Label| label.0);
+                let zone = zone.map(|zone: Zone| zone.0.into_boxed_str());
+                addresses.push(Address { ip, hostname, zone, check });
             }
-        }
-        if addresses.len() > MIRRORED {
-            let message = format!(
-                "{} addresses; Kubernetes copies only the first {MIRRORED} healthy ones into EndpointSlices, and clients reach no others",
-                addresses.len()
-            );
-            self.problems.warn(list.place.span, &list.place.path, message);
         }
         (addresses.len() == list.value.len()).then_some(addresses)
     }

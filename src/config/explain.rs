@@ -5,7 +5,7 @@ use schemars::transform::{RecursiveTransform, Transform};
 use super::check::{self, Owner};
 use super::leaf::{
     Argument, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber, ServerName, ServiceName,
-    Statuses, Switch, Text, Threshold, UrlPath, VariableName,
+    Statuses, Switch, Text, Threshold, UrlPath, VariableName, Zone,
 };
 use super::problem::Collector;
 use super::raw::{self, AddressEntry, Values};
@@ -69,6 +69,10 @@ fn database(database: &Database) -> raw::Database {
         ports: Field::new(database.ports.iter().map(|entry| Field::new(port(entry))).collect()),
         addresses: Field::new(database.addresses.iter().map(entry).collect()),
         check: Field::new(base),
+        publish: Field::new(database.publish),
+        create_service: maybe(&database.create_service, |service| raw::CreateService {
+            headless: Field::new(Switch(service.headless)),
+        }),
         adopt: Field::new(Switch(database.adopt)),
     }
 }
@@ -83,12 +87,13 @@ fn base_check(database: &Database) -> raw::Check {
 }
 
 fn address_entry(address: &Address, own: Field<raw::Check>) -> AddressEntry {
-    if address.hostname.is_none() && own.is_absent() {
+    if address.hostname.is_none() && address.zone.is_none() && own.is_absent() {
         return AddressEntry::Short(Ip(address.ip));
     }
     AddressEntry::Long(raw::Address {
         address: Field::new(Ip(address.ip)),
         hostname: maybe(&address.hostname, |name| Label(name.clone())),
+        zone: maybe(&address.zone, |zone| Zone(zone.to_string())),
         check: own,
     })
 }

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use super::problem::quote;
 use super::read::{Leaf, text};
 use super::tree::{Scalar, ScalarKind};
-use super::{Protocol, Scheme};
+use super::{Protocol, Publish, Scheme};
 
 /// Declares a leaf: its type, what it is in words, its schema, and how it is parsed.
 macro_rules! leaf {
@@ -150,6 +150,48 @@ impl Serialize for Scheme {
         name.serialize(serializer)
     }
 }
+
+leaf!(@rule Publish, "`endpoints`, `slices` or `both`", {"enum": ["endpoints", "slices", "both"]}, |scalar: &Scalar, what| {
+    let found = PUBLISH.iter().find(|(_, name)| *name == scalar.text);
+    let meant = match scalar.text.to_lowercase().as_str() {
+        "endpoints" | "endpoint" => Some("endpoints"),
+        "slices" | "slice" | "endpointslices" | "endpointslice" => Some("slices"),
+        "both" => Some("both"),
+        _ => None,
+    };
+    one_of(found.map(|(publish, _)| *publish), meant, scalar, what)
+});
+
+const PUBLISH: [(Publish, &str); 3] =
+    [(Publish::Endpoints, "endpoints"), (Publish::Slices, "slices"), (Publish::Both, "both")];
+
+impl Serialize for Publish {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let name = PUBLISH.iter().find(|(publish, _)| publish == self).map(|(_, name)| name);
+        name.serialize(serializer)
+    }
+}
+
+leaf!(
+    Zone(String),
+    "the name of a zone",
+    {"type": "string", "maxLength": 63, "pattern": "^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$"},
+    |scalar, what| {
+        // Compared with a label of the nodes, so that nothing else can match.
+        let zone = filled(scalar, what)?;
+        let ends = |char: char| char.is_ascii_alphanumeric();
+        if zone.len() > 63 {
+            return Err(format!("{} has {} characters; {what} has at most 63", quote(zone), zone.len()));
+        }
+        if !zone.chars().all(|char| ends(char) || "-_.".contains(char)) || !zone.starts_with(ends) || !zone.ends_with(ends) {
+            return Err(format!(
+                "{} is not {what}; write letters, digits, `-`, `_` and `.`, with a letter or digit at both ends",
+                quote(zone)
+            ));
+        }
+        Ok(Zone(zone.into()))
+    }
+);
 
 leaf!(
     Method(String),

@@ -9,11 +9,11 @@ use serde::{Serialize, Serializer};
 
 use super::leaf::{
     Argument, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber, ServerName, ServiceName,
-    SourceName, Statuses, Switch, Text, Threshold, UrlPath, VariableName,
+    SourceName, Statuses, Switch, Text, Threshold, UrlPath, VariableName, Zone,
 };
 use super::read::{At, Field, Leaf, Read, Reader, camel_case, record};
 use super::tree::{Entry, Kind, Node, Scalar, ScalarKind};
-use super::{Protocol, Scheme};
+use super::{Protocol, Publish, Scheme};
 
 record! {
     /// Databases outside the cluster, and how to find out which of their addresses are healthy.
@@ -54,9 +54,24 @@ record! {
         addresses: Vec<Field<AddressEntry>>,
         /// How its addresses are checked.
         check: Check,
+        /// What the healthy addresses are published in: Endpoints, which Kubernetes mirrors into EndpointSlices;
+        /// EndpointSlices; or both.
+        #[schemars(extend("default" = "endpoints"))]
+        publish: Publish,
+        /// Create the Service when there is none; without this key a missing Service is waited for.
+        create_service: CreateService,
         /// Take over Endpoints that someone else wrote.
         #[schemars(extend("default" = false))]
         adopt: Switch,
+    }
+}
+
+record! {
+    /// What kind of Service to create when there is none.
+    CreateService requires [] {
+        /// Without an IP of its own: DNS gives the addresses themselves.
+        #[schemars(extend("default" = false))]
+        headless: Switch,
     }
 }
 
@@ -80,6 +95,8 @@ record! {
         address: Ip,
         /// The DNS label of this replica in a headless Service.
         hostname: Label,
+        /// The topology zone that it is in. Only with `publish: slices` or `both`.
+        zone: Zone,
         /// What is different in the check of this address: single keys, laid over the database's check.
         check: Check,
     }

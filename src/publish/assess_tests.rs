@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::*;
-use crate::config::{Address, Check, CheckKind, DatabaseId, Port, Protocol, TcpCheck};
+use crate::config::{Address, Check, CheckKind, DatabaseId, Port, Protocol, Publish, TcpCheck};
 use crate::health::Thresholds;
 use crate::plan::{Member, Members, Why};
 
@@ -24,7 +24,9 @@ fn database(adopt: bool) -> Database {
     Database {
         id: DatabaseId { namespace: "prod".into(), service: "mysql".into() },
         ports: vec![Port { name: None, number: 3306, protocol: Protocol::Tcp }],
-        addresses: vec![Address { ip: [198, 51, 100, 1].into(), hostname: None, check: Arc::new(check) }],
+        addresses: vec![Address { ip: [198, 51, 100, 1].into(), hostname: None, zone: None, check: Arc::new(check) }],
+        publish: Publish::Endpoints,
+        create_service: None,
         adopt,
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use external_endpoints::config::{
-    Address, Check, CheckKind, Database, DatabaseId, ExecCheck, HttpCheck, Port, Protocol, Scheme, Spec, TcpCheck, Tls,
-    Value,
+    Address, Check, CheckKind, CreateService, Database, DatabaseId, ExecCheck, HttpCheck, Port, Protocol, Publish,
+    Scheme, Spec, TcpCheck, Tls, Value,
 };
 use external_endpoints::health::Thresholds;
 use proptest::collection::{btree_map, btree_set, vec};
@@ -28,15 +28,26 @@ pub fn specs() -> impl Strategy<Value = Spec> {
 
 fn database() -> impl Strategy<Value = Database> {
     let ips = btree_set(ip(), 1..5);
-    (ports(), ips, vec(of(label()), 5), checks(), any::<bool>()).prop_map(|(ports, ips, hostnames, checks, adopt)| {
-        let address = |(index, (ip, hostname)): (usize, (IpAddr, Option<String>))| {
+    let names = vec((of(label()), of(zone())), 5);
+    let publishing = (publish(), of(any::<bool>()), any::<bool>());
+    (ports(), ips, names, checks(), publishing).prop_map(|(ports, ips, names, checks, (publish, headless, adopt))| {
+        let address = |(index, (ip, (hostname, zone))): (usize, (IpAddr, (Option<String>, Option<String>)))| {
             let check = checks[index % checks.len()].clone();
-            Address { ip, hostname, check }
+            Address { ip, hostname, zone: zone.map(String::into_boxed_str), check }
         };
-        let addresses = ips.into_iter().zip(hostnames).enumerate().map(address).collect();
+        let addresses = ips.into_iter().zip(names).enumerate().map(address).collect();
         let id = DatabaseId { namespace: String::new(), service: String::new() };
-        Database { id, ports, addresses, adopt }
+        let create_service = headless.map(|headless| CreateService { headless });
+        Database { id, ports, addresses, publish, create_service, adopt }
     })
+}
+
+fn publish() -> impl Strategy<Value = Publish> {
+    prop_oneof![Just(Publish::Endpoints), Just(Publish::Slices), Just(Publish::Both)]
+}
+
+fn zone() -> impl Strategy<Value = String> {
+    prop_oneof!["[A-Za-z0-9]([A-Za-z0-9_.-]{0,10}[A-Za-z0-9])?", Just("null".into()), Just("1.5".into())]
 }
 
 fn ports() -> impl Strategy<Value = Vec<Port>> {
