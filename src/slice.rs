@@ -1,29 +1,47 @@
 //! Members to and from the values the API holds: builds Endpoints, reads members back, and says whether the two agree. Pure.
+//! `endpoint_slices` does the same for EndpointSlices, which `fill` says who stands in.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
 use crate::plan::{Member, Members};
+
+pub mod endpoint_slices;
+mod fill;
 
 /// The label that says whose Endpoints these are, and its value for ours.
 pub const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 pub const OURS: &str = "external-endpoints";
+
+/// The label by which Endpoints ask Kubernetes not to mirror them into EndpointSlices.
+pub const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
+
+/// Whether Kubernetes shall mirror Endpoints into EndpointSlices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mirror {
+    Yes,
+    No,
+}
 
 /// Endpoints in full as they shall be applied on top of those that are `held`.
 ///
 /// The held ones' version and UID go along: the version is refused if they have changed, and the UID if they are gone,
 /// which an apply would otherwise take as a wish to create them. No members means no subsets: the API refuses a subset
 /// without an address.
-pub fn endpoints(held: &ObjectMeta, members: &Members, ports: &[EndpointPort]) -> Endpoints {
+pub fn endpoints(held: &ObjectMeta, members: &Members, ports: &[EndpointPort], mirror: Mirror) -> Endpoints {
+    let mut labels = BTreeMap::from([(MANAGED_BY.to_owned(), OURS.to_owned())]);
+    if mirror == Mirror::No {
+        labels.insert(SKIP_MIRROR.to_owned(), "true".to_owned());
+    }
     let metadata = ObjectMeta {
         name: held.name.clone(),
         namespace: held.namespace.clone(),
         uid: held.uid.clone(),
         resource_version: held.resource_version.clone(),
-        labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), OURS.to_owned())])),
+        labels: Some(labels),
         ..ObjectMeta::default()
     };
     Endpoints { metadata, subsets: Some(subsets(members, ports)) }
@@ -73,13 +91,46 @@ pub fn members(endpoints: &Endpoints) -> Members {
 
 /// Whether Endpoints already hold exactly these members on these ports under our label, so that a write would change
 /// nothing.
-pub fn holds(endpoints: &Endpoints, wanted: &Members, ports: &[EndpointPort]) -> bool {
-    managed_by(endpoints) == Some(OURS) && subsets_of(endpoints) == subsets(wanted, ports).as_slice()
+pub fn holds(endpoints: &Endpoints, wanted: &Members, ports: &[EndpointPort], mirror: Mirror) -> bool {
+    let mirror = match mirror {
+        // A label of someone else's is theirs to take away.
+        Mirror::Yes => !we_skip_mirror(endpoints),
+        Mirror::No => skips_mirror(endpoints),
+    };
+    mirror && managed_by(endpoints) == Some(OURS) && subsets_of(endpoints) == subsets(wanted, ports).as_slice()
 }
 
-/// Whether two Endpoints say the same of all that we write.
-pub fn agree(one: &Endpoints, other: &Endpoints) -> bool {
-    managed_by(one) == managed_by(other) && subsets_of(one) == subsets_of(other)
+/// Whether Endpoints say all that was `sent`.
+pub fn agree(endpoints: &Endpoints, sent: &Endpoints) -> bool {
+    managed_by(endpoints) == managed_by(sent)
+        && subsets_of(endpoints) == subsets_of(sent)
+        && (skips_mirror(endpoints) || !skips_mirror(sent))
+}
+
+/// Whether Endpoints ask not to be mirrored.
+pub fn skips_mirror(endpoints: &Endpoints) -> bool {
+    let label = endpoints.metadata.labels.as_ref().and_then(|labels| labels.get(SKIP_MIRROR));
+    label.is_some_and(|label| label == "true")
+}
+
+/// Whether it was us who asked.
+pub fn we_skip_mirror(endpoints: &Endpoints) -> bool {
+    skips_mirror(endpoints) && endpoints.metadata.managed_fields.iter().flatten().any(holds_skip_mirror)
+}
+
+/// Whether an entry records that we have applied the label against mirroring.
+pub fn holds_skip_mirror(entry: &ManagedFieldsEntry) -> bool {
+    let fields = entry.fields_v1.as_ref().map(|fields| &fields.0["f:metadata"]["f:labels"]);
+    is_our_apply(entry) && fields.is_some_and(|labels| labels.get(format!("f:{SKIP_MIRROR}")).is_some())
+}
+
+/// Whether any of an object is as we have applied it.
+pub fn applied_by_us(metadata: &ObjectMeta) -> bool {
+    metadata.managed_fields.iter().flatten().any(is_our_apply)
+}
+
+fn is_our_apply(entry: &ManagedFieldsEntry) -> bool {
+    entry.manager.as_deref() == Some(OURS) && entry.operation.as_deref() == Some("Apply")
 }
 
 /// The API returns no list where it was given an empty one.
@@ -114,7 +165,7 @@ mod tests {
     #[test]
     fn no_members_are_no_subsets_in_the_json() {
         let json =
-            serde_json::to_value(endpoints(&blank("prod", "orders").metadata, &Members::default(), &ports())).unwrap();
+            serde_json::to_value(endpoints(&blank("prod", "orders").metadata, &Members::default(), &ports(), Mirror::Yes)).unwrap();
         assert_eq!(json["subsets"], serde_json::json!([]));
     }
 
@@ -124,26 +175,45 @@ mod tests {
         let json = serde_json::to_value(&blank).unwrap();
         assert_eq!((json.get("subsets"), json["metadata"].get("labels")), (None, None));
         assert!(is_blank(&blank));
-        assert!(!is_blank(&endpoints(&blank.metadata, &Members::default(), &ports())));
+        assert!(!is_blank(&endpoints(&blank.metadata, &Members::default(), &ports(), Mirror::Yes)));
     }
 
     #[test]
     fn an_address_of_another_shape_is_not_what_we_hold() {
         let wanted: Members = [member("198.51.100.1".parse().unwrap())].into_iter().collect();
-        let ours = endpoints(&blank("prod", "orders").metadata, &wanted, &ports());
-        assert!(holds(&ours, &wanted, &ports()));
+        let ours = endpoints(&blank("prod", "orders").metadata, &wanted, &ports(), Mirror::Yes);
+        assert!(holds(&ours, &wanted, &ports(), Mirror::Yes));
 
         let mut unready = ours.clone();
         unready.subsets.as_mut().unwrap()[0].not_ready_addresses =
             Some(vec![EndpointAddress { ip: "198.51.100.9".into(), ..Default::default() }]);
-        assert!(!holds(&unready, &wanted, &ports()));
+        assert!(!holds(&unready, &wanted, &ports(), Mirror::Yes));
 
         let mut unlabelled = ours.clone();
         unlabelled.metadata.labels = None;
-        assert!(!holds(&unlabelled, &wanted, &ports()));
+        assert!(!holds(&unlabelled, &wanted, &ports(), Mirror::Yes));
 
-        assert!(!holds(&ours, &wanted, &ports()[..1]));
-        assert!(!holds(&ours, &Members::default(), &ports()));
+        assert!(!holds(&ours, &wanted, &ports()[..1], Mirror::Yes));
+        assert!(!holds(&ours, &Members::default(), &ports(), Mirror::Yes));
+    }
+
+    #[test]
+    fn the_label_against_mirroring_is_taken_away_if_it_is_ours() {
+        let wanted: Members = [member("198.51.100.1".parse().unwrap())].into_iter().collect();
+        let write = |mirror| endpoints(&blank("prod", "orders").metadata, &wanted, &ports(), mirror);
+        let (mirrored, mut skipped) = (write(Mirror::Yes), write(Mirror::No));
+        assert!(holds(&skipped, &wanted, &ports(), Mirror::No) && !holds(&mirrored, &wanted, &ports(), Mirror::No));
+        assert!(!agree(&mirrored, &skipped) && agree(&skipped, &mirrored));
+        assert!(holds(&skipped, &wanted, &ports(), Mirror::Yes), "someone else's label");
+        let ours = |label: &str| {
+            let fields = serde_json::json!({"f:metadata": {"f:labels": {(format!("f:{label}")): {}}}});
+            let entry = serde_json::json!({"manager": OURS, "operation": "Apply", "fieldsV1": fields});
+            Some(vec![serde_json::from_value(entry).unwrap()])
+        };
+        skipped.metadata.managed_fields = ours(MANAGED_BY);
+        assert!(holds(&skipped, &wanted, &ports(), Mirror::Yes));
+        skipped.metadata.managed_fields = ours(SKIP_MIRROR);
+        assert!(!holds(&skipped, &wanted, &ports(), Mirror::Yes));
     }
 
     proptest! {
@@ -151,9 +221,9 @@ mod tests {
         fn members_survive_the_way_there_and_back(ips in prop::collection::vec(any::<[u8; 4]>(), 0..20), six in prop::collection::vec(any::<[u8; 16]>(), 0..5)) {
             let all = ips.into_iter().map(IpAddr::from).chain(six.into_iter().map(IpAddr::from));
             let wanted: Members = all.map(member).collect();
-            let written = endpoints(&blank("prod", "orders").metadata, &wanted, &ports());
+            let written = endpoints(&blank("prod", "orders").metadata, &wanted, &ports(), Mirror::Yes);
             prop_assert_eq!(&members(&written), &wanted);
-            prop_assert!(holds(&written, &wanted, &ports()));
+            prop_assert!(holds(&written, &wanted, &ports(), Mirror::Yes));
         }
     }
 }

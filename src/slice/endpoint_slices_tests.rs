@@ -1,0 +1,189 @@
+//! How members come to stand in EndpointSlices, and how they are read back.
+
+use k8s_openapi::api::core::v1::ServiceSpec;
+use proptest::prelude::*;
+
+use super::*;
+
+fn service(families: &[&str], cluster_ip: &str) -> Service {
+    let mut service = Service::default();
+    service.metadata.name = Some("orders".into());
+    service.metadata.uid = Some("service-1".into());
+    service.spec = Some(ServiceSpec {
+        cluster_ip: Some(cluster_ip.into()),
+        ip_families: Some(families.iter().map(|family| (*family).to_owned()).collect()),
+        ..ServiceSpec::default()
+    });
+    service
+}
+
+fn ports() -> Vec<CorePort> {
+    vec![CorePort { name: None, port: 5432, protocol: Some("TCP".into()), app_protocol: None }]
+}
+
+fn member(ip: &str) -> Member {
+    Member { ip: ip.parse().unwrap(), hostname: None }
+}
+
+fn slices(service: &Service, members: &Members, held: &[EndpointSlice]) -> Vec<EndpointSlice> {
+    let zones = BTreeMap::from([("198.51.100.2".parse().unwrap(), "dc-west")]);
+    let ports = ports();
+    let held = held.iter().map(|slice| (slice.metadata.name.as_deref().unwrap(), slice)).collect();
+    Frame { namespace: "prod", service, ports: &ports, zones }.slices(members, &held)
+}
+
+fn names(slices: &[EndpointSlice]) -> Vec<&str> {
+    slices.iter().map(|slice| slice.metadata.name.as_deref().unwrap()).collect()
+}
+
+#[test]
+fn a_slice_says_all_that_its_readers_ask_for() {
+    let hostname = Some("pg-1".to_owned());
+    let members = [member("198.51.100.1"), Member { hostname, ..member("198.51.100.2") }].into_iter().collect();
+    let slices = slices(&service(&["IPv4"], "None"), &members, &[]);
+    let conditions = serde_json::json!({"ready": true, "serving": true});
+    assert_eq!(
+        serde_json::to_value(&slices).unwrap(),
+        serde_json::json!([{
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": "orders-external-ipv4-1",
+                "namespace": "prod",
+                "labels": {
+                    "kubernetes.io/service-name": "orders",
+                    "endpointslice.kubernetes.io/managed-by": "external-endpoints",
+                    "service.kubernetes.io/headless": "",
+                },
+                "ownerReferences": [{
+                    "apiVersion": "v1", "kind": "Service", "name": "orders", "uid": "service-1",
+                    "blockOwnerDeletion": false,
+                }],
+            },
+            "addressType": "IPv4",
+            "endpoints": [
+                {"addresses": ["198.51.100.1"], "conditions": conditions},
+                {"addresses": ["198.51.100.2"], "conditions": conditions, "hostname": "pg-1", "zone": "dc-west"},
+            ],
+            "ports": [{"name": "", "port": 5432, "protocol": "TCP"}],
+        }])
+    );
+}
+
+#[test]
+fn only_the_families_of_the_service_have_slices() {
+    let members: Members = [member("198.51.100.1"), member("2001:db8::1")].into_iter().collect();
+    let of = |families: &[&str]| names(&slices(&service(families, "10.0.0.1"), &members, &[])).join(" ");
+    assert_eq!(of(&["IPv6", "IPv4"]), "orders-external-ipv4-1 orders-external-ipv6-1");
+    assert_eq!(of(&["IPv4"]), "orders-external-ipv4-1");
+    assert_eq!(of(&["IPv6"]), "orders-external-ipv6-1");
+    let mut silent = service(&[], "10.0.0.1");
+    assert_eq!(families(&silent), Family::BOTH);
+    silent.spec = None;
+    assert_eq!(families(&silent), Family::BOTH);
+    assert_eq!(left_out(&members, &[Family::V4]).to_string(), "2001:db8::1");
+}
+
+#[test]
+fn names_lead_back_to_their_service_and_others_do_not() {
+    for (name, service) in [
+        ("orders-external-ipv4-1", Some("orders")),
+        ("orders-external-ipv6-12", Some("orders")),
+        ("a-external-ipv4-1-external-ipv6-1", Some("a-external-ipv4-1")),
+        ("orders-external-ipv4-01", None),
+        ("orders-external-ipv4-0", None),
+        ("orders-external-ipv4-+1", None),
+        ("orders-external-ipv4", None),
+        ("orders-external-fqdn-1", None),
+        ("-external-ipv4-1", None),
+        ("orders-x7k2p", None),
+    ] {
+        assert_eq!(service_by_name(name), service, "{name}");
+    }
+}
+
+#[test]
+fn what_is_there_gives_version_and_uid_and_what_is_not_is_blank_at_first() {
+    let service = service(&["IPv4"], "10.0.0.1");
+    let members = [member("198.51.100.1")].into_iter().collect();
+    let fresh = slices(&service, &members, &[]);
+    let blank = blank(&fresh[0]);
+    assert!(blank.endpoints.is_empty() && blank.metadata.owner_references.is_none() && is_ours(&blank));
+    assert_eq!((blank.metadata.name.as_deref(), blank.address_type.as_str()), (Some("orders-external-ipv4-1"), "IPv4"));
+
+    let mut there = blank;
+    there.metadata.uid = Some("slice-1".into());
+    there.metadata.resource_version = Some("7".into());
+    let wanted = slices(&service, &members, std::slice::from_ref(&there));
+    assert_eq!(wanted[0].metadata.uid.as_deref(), Some("slice-1"));
+    assert_eq!(wanted[0].metadata.resource_version.as_deref(), Some("7"));
+    assert!(!holds(&there, &wanted[0]));
+}
+
+#[test]
+fn a_slice_that_differs_in_anything_of_ours_does_not_hold_and_what_is_of_others_does_not_matter() {
+    let members = [member("198.51.100.1")].into_iter().collect();
+    let wanted = slices(&service(&["IPv4"], "10.0.0.1"), &members, &[]).remove(0);
+    let with = |change: fn(&mut EndpointSlice)| {
+        let mut slice = wanted.clone();
+        change(&mut slice);
+        holds(&slice, &wanted)
+    };
+    assert!(with(|_| ()));
+    assert!(with(|slice| {
+        slice.metadata.labels.as_mut().unwrap().insert("team".into(), "orders".into());
+        let other = OwnerReference { kind: "Team".into(), uid: "x".into(), ..OwnerReference::default() };
+        slice.metadata.owner_references.as_mut().unwrap().push(other);
+    }));
+    assert!(!with(|slice| drop(slice.metadata.labels.as_mut().unwrap().remove(SERVICE_NAME))));
+    assert!(!with(|slice| slice.metadata.owner_references.as_mut().unwrap()[0].uid = "service-0".into()));
+    assert!(!with(|slice| slice.metadata.owner_references = None));
+    assert!(!with(|slice| slice.ports.as_mut().unwrap()[0].name = Some("other".into())));
+    assert!(!with(|slice| slice.endpoints[0].conditions = None));
+    assert!(!with(|slice| slice.endpoints.clear()));
+}
+
+#[test]
+fn members_are_the_ready_ones() {
+    let mut slice = slices(
+        &service(&["IPv4"], "10.0.0.1"),
+        &["198.51.100.1", "198.51.100.2", "198.51.100.3"].map(member).into_iter().collect(),
+        &[],
+    )
+    .remove(0);
+    slice.endpoints[0].conditions = Some(EndpointConditions { ready: Some(false), ..EndpointConditions::default() });
+    slice.endpoints[1].conditions = None;
+    slice.endpoints[2].addresses = vec!["db.example".into()];
+    assert_eq!(ready(&slice).collect::<Members>().to_string(), "198.51.100.2");
+}
+
+#[test]
+fn a_label_that_someone_took_off_leaves_it_ours_and_one_that_someone_changed_does_not() {
+    let mut slice = EndpointSlice::default();
+    assert!(!is_ours(&slice));
+    slice.metadata.managed_fields = Some(vec![
+        serde_json::from_value(serde_json::json!({"manager": "external-endpoints", "operation": "Apply"})).unwrap(),
+    ]);
+    assert!(is_ours(&slice));
+    slice.metadata.labels = Some(BTreeMap::from([(MANAGED_BY.to_owned(), "someone".to_owned())]));
+    assert!(!is_ours(&slice));
+}
+
+proptest! {
+    #[test]
+    fn members_survive_the_way_there_and_back_and_digests_tell_sets_apart(
+        four in prop::collection::btree_set(any::<[u8; 4]>(), 0..250), six in prop::collection::btree_set(any::<[u8; 16]>(), 0..150),
+    ) {
+        let all = || four.iter().map(|ip| IpAddr::from(*ip)).chain(six.iter().map(|ip| IpAddr::from(*ip)));
+        let members: Members = all().map(|ip| Member { ip, hostname: None }).collect();
+        let service = service(&["IPv4", "IPv6"], "10.0.0.1");
+        let slices = slices(&service, &members, &[]);
+        prop_assert_eq!(&slices.iter().flat_map(ready).collect::<Members>(), &members);
+        let digest: Digest = slices.iter().map(|slice| ips(slice).collect::<Digest>()).sum();
+        prop_assert_eq!(digest, all().collect::<Digest>());
+        if let Some(first) = all().next() {
+            prop_assert_ne!(digest, all().skip(1).collect::<Digest>());
+            prop_assert_ne!(digest, all().chain([first]).collect::<Digest>());
+        }
+    }
+}
