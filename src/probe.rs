@@ -28,6 +28,7 @@ use rustix::io::Errno;
 
 use crate::config::{Address, Check, CheckKind, Database, DatabaseId, Scheme};
 use crate::health::Verdict;
+use crate::limits::{Gates, Permit};
 
 /// The thing that is checked: one IP of one database.
 #[derive(Debug, Clone)]
@@ -85,6 +86,14 @@ impl Prober {
             Kind::Tcp(tcp) => tcp.speaks_tls(),
             Kind::Http(_) | Kind::Exec(_) => false,
             Kind::Https(_) => true,
+        }
+    }
+
+    /// Waits until a try may start. What it returns is to be held until the try has ended; the wait is no part of the try.
+    pub async fn ready<'a>(&self, gates: &'a Gates) -> Permit<'a> {
+        match &self.kind {
+            Kind::Exec(_) => gates.commands.enter().await,
+            _ => gates.checks.enter().await,
         }
     }
 

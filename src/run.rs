@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::config::Spec;
+use crate::limits::Limits;
 use crate::publish::Cluster;
 use crate::{admin, monitor, publish};
 
@@ -25,6 +26,7 @@ const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/names
 pub struct Options {
     pub dry_run: bool,
     pub listen: SocketAddr,
+    pub limits: Limits,
 }
 
 /// Runs until SIGTERM or SIGINT. What is published then stays as it is.
