@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::clock;
 use crate::config::{DatabaseId, Spec};
 use crate::health::{Health, Verdict};
+use crate::limits::{Gates, Limits};
 use crate::plan::{Member, Members, Plan};
 use crate::probe::{Prober, Target};
 use crate::schedule::{Key, Next, Rhythm, Schedule};
@@ -144,11 +145,12 @@ pub struct Monitor {
     /// Tries that take long stretches of a processor at a time.
     heavy: JoinSet<()>,
     heavy_runtime: Runtime,
+    gates: Arc<Gates>,
 }
 
 /// Makes a monitor of all targets of `spec`, which checks nothing until it runs. Tries that take long stretches of a
 /// processor at a time run on `heavy_runtime`, so that the others keep their time.
-pub fn prepare(spec: &Spec, heavy_runtime: Runtime) -> (Handle, Monitor) {
+pub fn prepare(spec: &Spec, limits: Limits, heavy_runtime: Runtime) -> (Handle, Monitor) {
     let now = clock::now();
     let (commands_in, commands) = mpsc::channel(64);
     let (turned, turned_out) = watch::channel(now);
@@ -168,6 +170,7 @@ pub fn prepare(spec: &Spec, heavy_runtime: Runtime) -> (Handle, Monitor) {
         reports,
         heavy: JoinSet::new(),
         heavy_runtime,
+        gates: Arc::new(Gates::new(limits)),
     };
     monitor.enlist(spec, now);
     (Handle { commands: commands_in, plans: Arc::new(plans), turned: turned_out }, monitor)
@@ -244,7 +247,10 @@ impl Monitor {
         let prober = self.tried[key].prober.clone();
         let report = self.report.clone();
         let heavy = prober.is_heavy();
+        let gates = self.gates.clone();
         let try_ = async move {
+            // What waits for its turn starts late, but has all of its time.
+            let _permit = prober.ready(&gates).await;
             let started = clock::now();
             // A defect of ours must not end the checks of this target for good.
             let tried = AssertUnwindSafe(prober.probe()).catch_unwind().await;

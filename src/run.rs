@@ -38,7 +38,8 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
     info!(address = %listener.local_addr()?, "admin listening");
 
     // What needs no cluster need not wait for one.
-    let (monitor, mut checking) = monitor::start(&spec).context("can't start a thread for the checks")?;
+    let (monitor, mut checking) =
+        monitor::start(&spec, options.limits).context("can't start a thread for the checks")?;
     let cluster = tokio::select! {
         cluster = connect(options.dry_run) => cluster?,
         name = ends.next() => {
