@@ -27,6 +27,8 @@ pub mod slice;
 
 pub mod config;
 
+pub mod limits;
+
 pub mod probe;
 
 pub mod schedule;
