@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use prometheus::{Histogram, HistogramOpts};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -25,10 +26,13 @@ use sight::{Observed, Sights, watch_kind};
 mod assess;
 mod backoff;
 mod condition;
+mod doubt;
 mod fault;
 mod ports;
 mod publisher;
+mod service;
 mod sight;
+mod slices;
 mod write;
 mod writer;
 
@@ -147,8 +151,11 @@ fn watch_namespace(tasks: &mut JoinSet<()>, client: &Client, namespace: &str, wa
     let sights: Sights = Arc::new(watched.sights);
     let services: Api<Service> = Api::namespaced(client.clone(), namespace);
     let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), namespace);
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
     tasks.spawn(watch_kind(services, namespace.to_owned(), sights.clone(), watched.nudge.clone()));
-    tasks.spawn(watch_kind(endpoints, namespace.to_owned(), sights, watched.nudge));
+    tasks.spawn(watch_kind(endpoints, namespace.to_owned(), sights.clone(), watched.nudge.clone()));
+    // Where only Endpoints are written, it shows whether Kubernetes mirrors them.
+    tasks.spawn(watch_kind(slices, namespace.to_owned(), sights, watched.nudge));
 }
 
 fn write_duration() -> Histogram {

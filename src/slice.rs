@@ -164,8 +164,13 @@ mod tests {
 
     #[test]
     fn no_members_are_no_subsets_in_the_json() {
-        let json =
-            serde_json::to_value(endpoints(&blank("prod", "orders").metadata, &Members::default(), &ports(), Mirror::Yes)).unwrap();
+        let json = serde_json::to_value(endpoints(
+            &blank("prod", "orders").metadata,
+            &Members::default(),
+            &ports(),
+            Mirror::Yes,
+        ))
+        .unwrap();
         assert_eq!(json["subsets"], serde_json::json!([]));
     }
 

@@ -15,6 +15,9 @@ mod cluster {
     pub mod publish;
     pub mod running;
     pub mod scene;
+    pub mod services;
+    pub mod slices;
+    pub mod slices_modes;
     pub mod traffic;
 }
 
@@ -33,7 +36,10 @@ fn main() -> ExitCode {
     let trials: Vec<Trial> = [
         // The longest first, so that the others run beside them.
         cluster::examples::trials(),
+        cluster::slices_modes::trials(),
         cluster::publish::trials(),
+        cluster::slices::trials(),
+        cluster::services::trials(),
         cluster::hostile::trials(),
         cluster::faults::trials(),
         cluster::deploy::trials(),

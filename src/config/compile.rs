@@ -7,9 +7,7 @@ use super::leaf::{Label, Switch, Zone};
 use super::problem::Collector;
 use super::raw::{self, AddressEntry};
 use super::read::{At, Field, Place};
-use super::{
-    Address, Check, CreateService, Database, DatabaseId, Options, Port, Protocol, Publish, Spec, check, ip,
-};
+use super::{Address, Check, CreateService, Database, DatabaseId, Options, Port, Protocol, Publish, Spec, check, ip};
 
 /// Addresses of one Service that Kubernetes mirrors from Endpoints into EndpointSlices.
 const MIRRORED: usize = 1000;

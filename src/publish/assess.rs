@@ -6,17 +6,31 @@
 //! | Endpoints of another manager, without `adopt`          | wait: never written                   |
 //! | Endpoints with a leader-election annotation            | wait: never written, `adopt` or not   |
 //! | ports without a join                                   | wait                                  |
-//! | no Endpoints                                           | create them, blank                    |
-//! | Endpoints that hold the members                        | nothing                               |
-//! | Endpoints of ours that differ                          | write, on their resourceVersion       |
+//! | EndpointSlices of another manager under our name    | wait: never written                   |
+//! | a Service with a selector, and slices of ours        | delete those                          |
+//! | no Service, with `createService`                     | create it                             |
+//! | no Endpoints, or no slice                            | create it, blank                      |
+//! | Endpoints and slices that hold the members           | nothing                               |
+//! | Endpoints or slices of ours that differ              | write, on their resourceVersion       |
+//!
+//! What clients are sent by is put in place before what it replaces is taken away:
+//!
+//! | `publish`   | first                      | then                              | last                                      |
+//! | ---         | ---                        | ---                               | ---                                       |
+//! | `slices`    | slices                     | Endpoints of ours: empty, unmirrored | slices that hold nothing any more, deleted |
+//! | `both`      | slices                     | Endpoints, unmirrored             | the same                                  |
+//! | `endpoints` | Endpoints, to be mirrored  | slices of ours kept in step until mirrored | slices of ours, deleted          |
 
-use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::core::v1::{EndpointPort, Endpoints, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::condition::{Condition, Kind};
-use super::ports;
-use crate::config::Database;
-use crate::plan::Plan;
-use crate::slice;
+use super::slices::Slices;
+use super::{doubt, ports, service};
+use crate::config::{Database, Publish};
+use crate::plan::{Members, Plan};
+use crate::slice::endpoint_slices::{self, Family, Frame, Others};
+use crate::slice::{self, Mirror};
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +42,11 @@ pub enum Step {
     /// There are no Endpoints: apply blank ones, so that the write after it has a resourceVersion to stand on.
     Create(Box<Endpoints>),
     Write(Box<Endpoints>),
+    /// The same for slices.
+    CreateSlice(Box<EndpointSlice>),
+    WriteSlice(Box<EndpointSlice>),
+    DeleteSlice(Box<EndpointSlice>),
+    CreateService(Box<Service>),
 }
 
 /// Annotations by which leader election keeps a lock in Endpoints: client-go's, and Patroni's.
@@ -42,34 +61,182 @@ pub fn assess(
     plan: &Plan,
     service: Option<&Service>,
     endpoints: Option<&Endpoints>,
+    slices: &Slices,
     written: Option<&str>,
 ) -> Step {
-    try_assess(database, plan, service, endpoints, written).unwrap_or_else(Step::Wait)
+    let step = match writable_service(database, service) {
+        Ok(service) => Assessment { database, service, endpoints, slices }.step(plan, written),
+        Err(refusal) => instead(database, service, slices, refusal),
+    };
+    step.unwrap_or_else(Step::Wait)
 }
 
-fn try_assess(
+/// What may be done where nothing may be published.
+fn instead(
     database: &Database,
-    plan: &Plan,
     service: Option<&Service>,
-    endpoints: Option<&Endpoints>,
-    written: Option<&str>,
+    slices: &Slices,
+    refusal: Condition,
 ) -> Result<Step, Condition> {
-    let service = writable_service(database, service)?;
-    if let Some(endpoints) = endpoints {
-        writable_endpoints(database, endpoints, written)?;
+    match (refusal.kind, database.create_service) {
+        (Kind::WaitingForService, Some(create)) if service.is_none() => {
+            Ok(Step::CreateService(Box::new(service::service(database, create))))
+        }
+        // They would be united with those of the Service's Pods.
+        (Kind::ServiceHasSelector | Kind::ServiceIsExternalName, _) => delete_first_of_ours(slices).ok_or(refusal),
+        _ => Err(refusal),
     }
-    let service_ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
-    let ports = ports::join(&database.ports, service_ports).map_err(|why| Condition::new(Kind::PortMismatch, why))?;
-    let members = match plan {
-        Plan::Publish(members) => members,
-        Plan::Keep(why) => return Err(Condition::new(Kind::WaitingForVerdicts, why.to_string())),
+}
+
+fn delete_first_of_ours(slices: &Slices) -> Option<Step> {
+    let own = slices.own();
+    let ours = own.values().find(|slice| endpoint_slices::is_ours(slice) && !is_being_deleted(slice))?;
+    Some(Step::DeleteSlice(Box::new((*ours).clone())))
+}
+
+fn is_being_deleted(slice: &EndpointSlice) -> bool {
+    slice.metadata.deletion_timestamp.is_some()
+}
+
+/// What there is to decide on, once the Service is one to publish for.
+struct Assessment<'a> {
+    database: &'a Database,
+    service: &'a Service,
+    endpoints: Option<&'a Endpoints>,
+    slices: &'a Slices,
+}
+
+impl Assessment<'_> {
+    fn step(&self, plan: &Plan, written: Option<&str>) -> Result<Step, Condition> {
+        let database = self.database;
+        let foreign = match self.endpoints.map(|endpoints| writable_endpoints(database, endpoints, written)) {
+            Some(Err(refusal)) if self.matters(&refusal) => return Err(self.with_leftovers(refusal)),
+            Some(Err(_)) => true,
+            _ => false,
+        };
+        let service_ports = self.service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+        let ports =
+            ports::join(&database.ports, service_ports).map_err(|why| Condition::new(Kind::PortMismatch, why))?;
+        let members = match plan {
+            Plan::Publish(members) => members,
+            Plan::Keep(why) => return Err(Condition::new(Kind::WaitingForVerdicts, why.to_string())),
+        };
+        let step = match database.publish {
+            Publish::Endpoints => self.endpoints(members, &ports, Mirror::Yes).map_or_else(
+                || if self.has_slices() { self.leave_slices(members, &ports) } else { Ok(None) },
+                |step| Ok(Some(step)),
+            )?,
+            Publish::Slices | Publish::Both => self
+                .slices(members, &ports)?
+                .or_else(|| if foreign { None } else { self.unmirrored(members, &ports) })
+                .or_else(|| self.delete_spare(members, &ports)),
+        };
+        Ok(step.unwrap_or(Step::Hold))
+    }
+
+    /// Whether Endpoints that are not for us to write stand in the way: beside slices not if they send nobody anywhere.
+    fn matters(&self, refusal: &Condition) -> bool {
+        let idle = self
+            .endpoints
+            .is_some_and(|endpoints| slice::skips_mirror(endpoints) || slice::members(endpoints).is_empty());
+        !(self.database.publish == Publish::Slices && refusal.kind == Kind::NotOurs && idle)
+    }
+
+    fn with_leftovers(&self, mut refusal: Condition) -> Condition {
+        if self.slices.ready(Others::Pods).count > 0 {
+            refusal.reason = format!("{}; {}", refusal.reason, doubt::left_behind(self.database));
+        }
+        refusal
+    }
+
+    fn endpoints(&self, members: &Members, ports: &[EndpointPort], mirror: Mirror) -> Option<Step> {
+        let id = &self.database.id;
+        match self.endpoints {
+            None => Some(Step::Create(Box::new(slice::blank(&id.namespace, &id.service)))),
+            Some(held) if slice::holds(held, members, ports, mirror) => None,
+            Some(held) => Some(Step::Write(Box::new(slice::endpoints(&held.metadata, members, ports, mirror)))),
+        }
+    }
+
+    /// The Endpoints beside slices: with the members for those who read them, or empty if there are any.
+    fn unmirrored(&self, members: &Members, ports: &[EndpointPort]) -> Option<Step> {
+        match self.database.publish {
+            Publish::Both => self.endpoints(members, ports, Mirror::No),
+            _ => self.endpoints.and_then(|_| self.endpoints(&Members::default(), ports, Mirror::No)),
+        }
+    }
+
+    fn wanted(&self, members: &Members, ports: &[EndpointPort]) -> Vec<EndpointSlice> {
+        let zoned = self.database.addresses.iter().filter_map(|address| Some((address.ip, address.zone.as_deref()?)));
+        // A family that no address has needs no slice, nor a right to write one.
+        let has = |family: &Family| self.database.addresses.iter().any(|address| Family::of(address.ip) == *family);
+        let frame = Frame {
+            families: endpoint_slices::families(self.service).into_iter().filter(has).collect(),
+            namespace: &self.database.id.namespace,
+            service: self.service,
+            ports,
+            zones: zoned.collect(),
+        };
+        frame.slices(members, &self.slices.own())
+    }
+
+    /// The first slice that is to be created or written.
+    fn slices(&self, members: &Members, ports: &[EndpointPort]) -> Result<Option<Step>, Condition> {
+        let own = self.slices.own();
+        for wanted in self.wanted(members, ports) {
+            let Some(held) = own.get(wanted.metadata.name.as_deref().unwrap_or_default()) else {
+                return Ok(Some(Step::CreateSlice(Box::new(endpoint_slices::blank(&wanted)))));
+            };
+            writable_slice(self.database, held)?;
+            if !endpoint_slices::holds(held, &wanted) {
+                return Ok(Some(Step::WriteSlice(Box::new(wanted))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Slices of ours that are not needed: those that hold nothing, and those of a family that the Service no longer has.
+    fn delete_spare(&self, members: &Members, ports: &[EndpointPort]) -> Option<Step> {
+        let wanted = self.wanted(members, ports);
+        let needed = |name: &str| wanted.iter().any(|slice| slice.metadata.name.as_deref() == Some(name));
+        let own = self.slices.own();
+        let ours = |slice: &EndpointSlice| endpoint_slices::is_ours(slice) && !is_being_deleted(slice);
+        let (_, spare) = own.iter().find(|(name, slice)| !needed(name) && ours(slice))?;
+        Some(Step::DeleteSlice(Box::new((*spare).clone())))
+    }
+
+    /// Whether there are slices of ours, which must not be where only Endpoints are published.
+    fn has_slices(&self) -> bool {
+        self.slices.listed && delete_first_of_ours(self.slices).is_some()
+    }
+
+    /// Deletes slices once Kubernetes is seen to have mirrored what they hold. Until then they are all that clients are sent by.
+    fn leave_slices(&self, members: &Members, ports: &[EndpointPort]) -> Result<Option<Step>, Condition> {
+        if doubt::is_mirrored(self.database, self.endpoints, self.slices) {
+            return Ok(delete_first_of_ours(self.slices));
+        }
+        self.slices(members, ports)
+    }
+}
+
+/// Says no to a slice of our name that is someone else's.
+fn writable_slice(database: &Database, slice: &EndpointSlice) -> Result<(), Condition> {
+    let name = slice.metadata.name.as_deref().unwrap_or_default();
+    let namespace = &database.id.namespace;
+    if is_being_deleted(slice) {
+        return Err(Condition::new(
+            Kind::WaitingForService,
+            format!("EndpointSlice {namespace}/{name} is being deleted"),
+        ));
+    }
+    if endpoint_slices::is_ours(slice) {
+        return Ok(());
+    }
+    let whose = match endpoint_slices::managed_by(slice) {
+        Some(manager) => format!("belongs to {manager}"),
+        None => "was written by someone else".to_owned(),
     };
-    let (namespace, name) = (&database.id.namespace, &database.id.service);
-    Ok(match endpoints {
-        None => Step::Create(Box::new(slice::blank(namespace, name))),
-        Some(held) if slice::holds(held, members, &ports) => Step::Hold,
-        Some(held) => Step::Write(Box::new(slice::endpoints(&held.metadata, members, &ports))),
-    })
+    Err(Condition::new(Kind::NotOurs, format!("EndpointSlice {namespace}/{name} {whose}; delete it")))
 }
 
 /// The Service, if its Endpoints are for anyone but Kubernetes to write.
@@ -134,15 +301,14 @@ fn is_ours(endpoints: &Endpoints, written: Option<&str>) -> bool {
     let written_by_us = written.is_some() && written == endpoints.metadata.uid.as_deref();
     match slice::managed_by(endpoints) {
         Some(manager) => manager == slice::OURS || (manager == ENDPOINTS_CONTROLLER && written_by_us),
-        None => {
-            let applied_by_us = endpoints.metadata.managed_fields.iter().flatten().any(|entry| {
-                entry.manager.as_deref() == Some(slice::OURS) && entry.operation.as_deref() == Some("Apply")
-            });
-            written_by_us || applied_by_us || slice::is_blank(endpoints)
-        }
+        None => written_by_us || slice::applied_by_us(&endpoints.metadata) || slice::is_blank(endpoints),
     }
 }
 
 #[cfg(test)]
 #[path = "assess_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "assess_slices_tests.rs"]
+mod slices_tests;

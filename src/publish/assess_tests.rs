@@ -13,7 +13,7 @@ use crate::config::{Address, Check, CheckKind, DatabaseId, Port, Protocol, Publi
 use crate::health::Thresholds;
 use crate::plan::{Member, Members, Why};
 
-fn database(adopt: bool) -> Database {
+pub fn database(adopt: bool) -> Database {
     let check = Check {
         kind: CheckKind::Tcp(TcpCheck { port: 3306, tls: None, send: None, expect: None, accept: false }),
         interval: Duration::from_secs(5),
@@ -31,31 +31,42 @@ fn database(adopt: bool) -> Database {
     }
 }
 
-fn service() -> Service {
+/// Where there are no slices.
+fn assess(
+    database: &Database,
+    plan: &Plan,
+    service: Option<&Service>,
+    endpoints: Option<&Endpoints>,
+    written: Option<&str>,
+) -> Step {
+    super::assess(database, plan, service, endpoints, &Slices::default(), written)
+}
+
+pub fn service() -> Service {
     let port = ServicePort { name: Some("mysql".into()), port: 3306, ..ServicePort::default() };
     Service { spec: Some(ServiceSpec { ports: Some(vec![port]), ..ServiceSpec::default() }), ..Service::default() }
 }
 
-fn members(last: &[u8]) -> Members {
+pub fn members(last: &[u8]) -> Members {
     last.iter().map(|last| Member { ip: [198, 51, 100, *last].into(), hostname: None }).collect()
 }
 
-fn publish(last: &[u8]) -> Plan {
+pub fn publish(last: &[u8]) -> Plan {
     Plan::Publish(members(last))
 }
 
 /// Endpoints as we would have written them, at resourceVersion 7.
-fn ours(last: &[u8]) -> Endpoints {
+pub fn ours(last: &[u8]) -> Endpoints {
     let port =
         EndpointPort { name: Some("mysql".into()), port: 3306, protocol: Some("TCP".into()), app_protocol: None };
     let mut held = slice::blank("prod", "mysql").metadata;
     held.resource_version = Some("7".into());
     held.uid = Some("uid-1".into());
-    slice::endpoints(&held, &members(last), &[port])
+    slice::endpoints(&held, &members(last), &[port], Mirror::Yes)
 }
 
 /// The same under another label, or none.
-fn theirs(last: &[u8], manager: Option<&str>) -> Endpoints {
+pub fn theirs(last: &[u8], manager: Option<&str>) -> Endpoints {
     let mut endpoints = ours(last);
     endpoints.metadata.labels =
         manager.map(|manager| BTreeMap::from([(slice::MANAGED_BY.to_owned(), manager.to_owned())]));
@@ -70,7 +81,7 @@ fn applied_by(manager: &str, operation: &str) -> Option<Vec<ManagedFieldsEntry>>
     }])
 }
 
-fn waits(step: Step) -> (Kind, String) {
+pub fn waits(step: Step) -> (Kind, String) {
     match step {
         Step::Wait(condition) => (condition.kind, condition.reason),
         other => panic!("did not wait: {other:?}"),

@@ -21,6 +21,10 @@ pub enum Kind {
     NotOurs,
     /// The database's ports can't be joined to the Service's.
     PortMismatch,
+    /// Kubernetes does not mirror the Endpoints into EndpointSlices as they are.
+    NotMirrored,
+    /// EndpointSlices of Pods that the Service no longer selects are still there.
+    SlicesLeftBehind,
     /// The cluster's access control says no.
     Forbidden,
     /// The API does not answer, or answers that it can't.
@@ -35,7 +39,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for a metric that shows which one is in force.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 15] = [
         Kind::WaitingForCluster,
         Kind::WaitingForVerdicts,
         Kind::WaitingForService,
@@ -44,6 +48,8 @@ impl Kind {
         Kind::ServiceIsKubernetes,
         Kind::NotOurs,
         Kind::PortMismatch,
+        Kind::NotMirrored,
+        Kind::SlicesLeftBehind,
         Kind::Forbidden,
         Kind::ApiUnavailable,
         Kind::Rejected,

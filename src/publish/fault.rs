@@ -35,16 +35,22 @@ pub fn of(error: &kube::Error, verb: &str, plural: &str, namespace: &str, name: 
 
 /// Names what is not allowed, and the Role that would allow it.
 fn forbidden(verb: &str, plural: &str, namespace: &str, name: Option<&str>, said: &str) -> String {
-    let rule = match (name, plural) {
-        (Some(name), "endpoints") => {
+    let group = if plural == "endpointslices" { "discovery.k8s.io" } else { "" };
+    let rule = match (name, plural, verb) {
+        // Of these the right can't be limited by a name.
+        (_, _, "create") => format!("resources: [{plural}], verbs: [create]"),
+        (Some(name), "endpoints", _) => {
             format!("resources: [{plural}], resourceNames: [{name}], verbs: [get, create, patch]")
+        }
+        (Some(name), "endpointslices", _) => {
+            format!("resources: [{plural}], resourceNames: [{name}], verbs: [get, create, patch, delete]")
         }
         _ => format!("resources: [{plural}], verbs: [get, list, watch]"),
     };
     let object = name.map(|name| format!(" {name}")).unwrap_or_default();
     format!(
         "may not {verb} {plural}{object} in namespace {namespace}; allow it there with a Role whose rules have \
-         {{apiGroups: [\"\"], {rule}}}, bound to this daemon's ServiceAccount (the API says: {said})"
+         {{apiGroups: [\"{group}\"], {rule}}}, bound to this daemon's ServiceAccount (the API says: {said})"
     )
 }
 

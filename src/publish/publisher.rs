@@ -12,15 +12,16 @@ use tracing::{debug, info, warn};
 use super::assess::{Step, assess};
 use super::backoff::Backoff;
 use super::condition::{Condition, Kind};
+use super::doubt::doubt;
 use super::sight::Observed;
 use super::write::Failure;
 use super::writer::Writer;
 use super::{Cluster, Publication};
 use crate::clock;
-use crate::config::{Database, DatabaseId};
+use crate::config::{Database, DatabaseId, Publish};
 use crate::monitor;
 use crate::plan::{Members, Plan};
-use crate::slice;
+use crate::slice::{self, endpoint_slices};
 
 /// After this long without a write, the pauses between writes start short again.
 const QUIET: Duration = Duration::from_secs(10);
@@ -51,12 +52,25 @@ pub struct Memory {
     /// Pauses between writes that do, so that a quarrel with someone who undoes them stays harmless.
     pace: Backoff,
     last_write: Option<Instant>,
+    /// What has been written since the cluster last held all that was decided.
+    pub round: Vec<String>,
+    /// What has been in doubt, and since when.
+    doubt: Option<(Kind, Instant)>,
 }
 
 impl Memory {
     pub fn succeeded(&mut self) {
         self.backoff.reset();
         self.conflicts = 0;
+    }
+
+    /// Whether the object of this name is written for the first time in its round.
+    pub fn first_in_round(&mut self, name: String) -> bool {
+        let first = !self.round.contains(&name);
+        if first {
+            self.round.push(name);
+        }
+        first
     }
 
     /// How long to leave the Endpoints alone after a write.
@@ -81,21 +95,50 @@ pub enum Next {
 pub struct View {
     pub seen: Observed,
     pub plan: Plan,
+    pub publish: Publish,
 }
 
 impl View {
-    fn endpoints(&self) -> Option<&Endpoints> {
+    pub fn endpoints(&self) -> Option<&Endpoints> {
         self.seen.endpoints.object.as_deref()
     }
 
-    pub fn held(&self) -> Members {
-        self.endpoints().map(slice::members).unwrap_or_default()
+    /// Whether all is known that a decision takes: slices too where they are published, or have been.
+    fn listed(&self) -> bool {
+        let endpoints = self.publish == Publish::Endpoints && !self.endpoints().is_some_and(slice::we_skip_mirror);
+        self.seen.service.listed && self.seen.endpoints.listed && (endpoints || self.seen.slices.listed)
     }
 
-    /// Whether the Service may be another than the one seen: where the watch does not run, and where Endpoints that are not
-    /// under our label may tell of a change of the Service that is still on its way here.
-    pub fn doubts_service(&self) -> bool {
-        self.seen.service.fault.is_some() || self.endpoints().and_then(slice::managed_by) != Some(slice::OURS)
+    /// What clients are sent to, by Endpoints or by slices.
+    pub fn held(&self) -> Members {
+        let in_endpoints = || self.endpoints().map(slice::members).unwrap_or_default();
+        let leaving_slices = self.endpoints().is_some_and(slice::we_skip_mirror);
+        if self.publish == Publish::Endpoints && !leaving_slices {
+            return in_endpoints();
+        }
+        let in_slices: Members = self.seen.slices.members().collect();
+        let mirrored = self.endpoints().is_some_and(|endpoints| !slice::skips_mirror(endpoints));
+        if in_slices.is_empty() && mirrored { in_endpoints() } else { in_slices }
+    }
+
+    /// All that clients may be sent to, wherever it is published.
+    fn published(&self) -> Members {
+        let in_endpoints = self.endpoints().map(slice::members).unwrap_or_default();
+        in_endpoints.iter().cloned().chain(self.seen.slices.members()).collect()
+    }
+
+    /// Whether the Service may be another than the one seen: where the watch does not run, where something is to be created or
+    /// deleted on account of it, and where Endpoints that are not under our label may tell of a change of the Service that is
+    /// still on its way here.
+    pub fn doubts_service(&self, step: &Step) -> bool {
+        let unlabelled = || self.endpoints().and_then(slice::managed_by) != Some(slice::OURS);
+        self.seen.service.fault.is_some()
+            || match step {
+                Step::Create(_) | Step::Write(_) => unlabelled(),
+                Step::CreateSlice(_) | Step::DeleteSlice(_) => true,
+                // Creating a Service that is there already changes nothing.
+                Step::WriteSlice(_) | Step::CreateService(_) | Step::Hold | Step::Wait(_) => false,
+            }
     }
 }
 
@@ -131,7 +174,9 @@ impl Publisher {
         plan: &mut watch::Receiver<Plan>,
         memory: &mut Memory,
     ) -> Next {
-        let mut view = || View { seen: sights.borrow_and_update().clone(), plan: plan.borrow_and_update().clone() };
+        let publish = self.database.publish;
+        let mut view =
+            || View { seen: sights.borrow_and_update().clone(), plan: plan.borrow_and_update().clone(), publish };
         let Cluster::Write(client) = &self.cluster else {
             return self.dry_turn(&view(), memory).await;
         };
@@ -169,13 +214,13 @@ impl Publisher {
     /// Finds what is to be written. Where nothing is, says why and what to wait for.
     async fn look(&self, view: &View, memory: &mut Memory) -> Result<Step, Next> {
         let fault = || view.seen.fault().cloned();
-        if !view.seen.listed() {
+        if !view.listed() {
             self.report(None, fault().unwrap_or_else(Condition::waiting_for_cluster));
             return Err(Next::Change);
         }
         self.publication.send_if_modified(|publication| !std::mem::replace(&mut publication.listed, true));
         let held = view.held();
-        self.tell_monitor(held.clone(), memory).await;
+        self.tell_monitor(view.published(), memory).await;
         match self.assess(view, view.seen.service.object.as_deref(), memory) {
             Step::Wait(condition) => {
                 let ours = condition.kind == Kind::WaitingForVerdicts;
@@ -187,20 +232,38 @@ impl Publisher {
                 // What we found well is ours as if we had written it.
                 memory.written = view.endpoints().and_then(ResourceExt::uid);
                 memory.held = Some(view.plan.clone());
-                let published = Condition::new(Kind::Published, held.to_string());
-                self.report(Some(held), fault().unwrap_or(published));
-                Err(Next::Change)
+                memory.round.clear();
+                let (condition, next) = self.standing(view, &held, memory);
+                self.report(Some(held), fault().unwrap_or(condition));
+                Err(next)
             }
             step => Ok(step),
         }
     }
 
+    /// The condition of a database for which the cluster holds what was decided, and what to wait for.
+    fn standing(&self, view: &View, held: &Members, memory: &mut Memory) -> (Condition, Next) {
+        let published = Condition::new(Kind::Published, said(view, held));
+        let Some(doubt) = doubt(&self.database, view.endpoints(), &view.seen.slices) else {
+            memory.doubt = None;
+            return (published, Next::Change);
+        };
+        let (kind, now) = (doubt.condition.kind, clock::now());
+        let since = memory.doubt.filter(|(doubted, _)| *doubted == kind).map_or(now, |(_, since)| since);
+        memory.doubt = Some((kind, since));
+        match doubt.after.checked_sub(now.saturating_duration_since(since)).filter(|left| !left.is_zero()) {
+            Some(left) => (published, Next::ChangeOr(left)),
+            None => (doubt.condition, Next::Change),
+        }
+    }
+
     pub fn assess(&self, view: &View, service: Option<&Service>, memory: &Memory) -> Step {
-        assess(&self.database, &view.plan, service, view.endpoints(), memory.written.as_deref())
+        let written = memory.written.as_deref();
+        assess(&self.database, &view.plan, service, view.endpoints(), &view.seen.slices, written)
     }
 
     /// Counts and times one call that writes. Whoever calls has the permit to.
-    pub async fn timed(&self, call: impl Future<Output = Result<Endpoints, Failure>>) -> Result<Endpoints, Failure> {
+    pub async fn timed<T>(&self, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let started = clock::now();
         let answer = call.await;
         self.write_duration.observe(clock::now().saturating_duration_since(started).as_secs_f64());
@@ -245,9 +308,27 @@ fn log(id: &DatabaseId, condition: &Condition, same_kind: bool) {
             debug!(%namespace, %service, condition = %kind, reason)
         }
         Kind::Published => info!(%namespace, %service, members = reason, "published"),
+        Kind::NotMirrored | Kind::SlicesLeftBehind => {
+            warn!(%namespace, %service, condition = %kind, reason, "published, but clients may be sent elsewhere")
+        }
         Kind::DryRun => info!(%namespace, %service, "{reason}"),
         kind if kind.is_trouble() => warn!(%namespace, %service, condition = %kind, reason, "not published"),
         kind => info!(%namespace, %service, condition = %kind, reason, "not published yet"),
+    }
+}
+
+/// `10.0.0.1, 10.0.0.2`, and who can't be among them.
+pub fn said(view: &View, held: &Members) -> String {
+    let (Plan::Publish(wanted), Some(service)) = (&view.plan, view.seen.service.object.as_deref()) else {
+        return held.to_string();
+    };
+    let left_out = match view.publish {
+        Publish::Endpoints => Members::default(),
+        _ => endpoint_slices::left_out(wanted, &endpoint_slices::families(service)),
+    };
+    match left_out.is_empty() {
+        true => held.to_string(),
+        false => format!("{held}; the Service does not have the IP family of {left_out}"),
     }
 }
 

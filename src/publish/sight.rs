@@ -1,7 +1,7 @@
-//! Lists and watches Services and Endpoints, one stream for each namespace and kind, and keeps what each database's
-//! publisher needs of them.
+//! Lists and watches Services, Endpoints and EndpointSlices, one stream for each namespace and kind, and keeps what each
+//! database's publisher needs of them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
 use super::backoff::Backoff;
 use super::condition::{Condition, Kind};
 use super::fault;
+use super::slices::Slices;
 use crate::clock;
+use crate::slice;
 
 /// How long the API server may leave a watch open. A connection that died silently is noticed 5 s after that.
 const WATCH: Duration = Duration::from_secs(60);
@@ -43,13 +45,15 @@ pub struct Sight<K> {
     pub list: u64,
     /// Whether a list is under way.
     listing: bool,
+    /// Whether the object has come in the list under way.
+    in_list: bool,
     /// The version of the newest thing known of the object in this list, its deletion included.
     newest: Option<u64>,
 }
 
 impl<K> Default for Sight<K> {
     fn default() -> Self {
-        Self { listed: false, object: None, fault: None, list: 0, listing: false, newest: None }
+        Self { listed: false, object: None, fault: None, list: 0, listing: false, in_list: false, newest: None }
     }
 }
 
@@ -63,8 +67,60 @@ impl<K: Watchable> Sight<K> {
         }
         newer
     }
+}
+
+/// What is known of one kind in the cluster for one database, and how it comes to be known.
+pub trait Intake<K> {
+    /// Counts the lists, from when each begins.
+    fn list(&self) -> u64;
+
+    fn fault(&mut self) -> &mut Option<Condition>;
+
+    fn begin_list(&mut self);
+
+    /// Takes an object from a list. A list may go back in time, as after a restore of the cluster's storage.
+    fn take_listed(&mut self, object: K) -> bool;
+
+    /// Ends a list. Returns whether that is news.
+    fn end_list(&mut self) -> bool;
 
     /// Takes an event: the object as it is, or that it is gone.
+    fn take(&mut self, object: K, gone: bool) -> bool;
+
+    /// Takes the answer to a call that was decided on the list numbered `list`.
+    fn take_answer(&mut self, object: K, list: u64) -> bool;
+}
+
+impl<K: Watchable> Intake<K> for Sight<K> {
+    fn list(&self) -> u64 {
+        self.list
+    }
+
+    fn fault(&mut self) -> &mut Option<Condition> {
+        &mut self.fault
+    }
+
+    fn begin_list(&mut self) {
+        self.list += 1;
+        self.listing = true;
+        self.in_list = false;
+        self.newest = None;
+    }
+
+    fn take_listed(&mut self, object: K) -> bool {
+        self.newest = version(&object);
+        self.object = Some(Arc::new(object.slim()));
+        self.in_list = true;
+        true
+    }
+
+    fn end_list(&mut self) -> bool {
+        self.listing = false;
+        let gone = !self.in_list && self.object.take().is_some();
+        let first = !std::mem::replace(&mut self.listed, true);
+        gone || first
+    }
+
     fn take(&mut self, object: K, gone: bool) -> bool {
         let newer = self.advances(&object);
         if newer {
@@ -73,35 +129,13 @@ impl<K: Watchable> Sight<K> {
         newer
     }
 
-    /// Takes the answer to a call that was decided on the list numbered `list`.
     fn take_answer(&mut self, object: K, list: u64) -> bool {
         self.list == list && !self.listing && self.take(object, false)
-    }
-
-    fn begin_list(&mut self) {
-        self.list += 1;
-        self.listing = true;
-        self.newest = None;
-    }
-
-    /// Takes an object from a list. A list may go back in time, as after a restore of the cluster's storage.
-    fn take_listed(&mut self, object: K) -> bool {
-        self.newest = version(&object);
-        self.object = Some(Arc::new(object.slim()));
-        true
-    }
-
-    /// Ends a list in which the object was, or was not. Returns whether that is news.
-    fn end_list(&mut self, there: bool) -> bool {
-        self.listing = false;
-        let gone = !there && self.object.take().is_some();
-        let first = !std::mem::replace(&mut self.listed, true);
-        gone || first
     }
 }
 
 /// Resource versions are decimal numbers that grow, as Kubernetes says since 1.35 and etcd has always done it.
-fn version(object: &impl Resource) -> Option<u64> {
+pub fn version(object: &impl Resource) -> Option<u64> {
     object.meta().resource_version.as_deref()?.parse().ok()
 }
 
@@ -110,30 +144,45 @@ fn version(object: &impl Resource) -> Option<u64> {
 pub struct Observed {
     pub service: Sight<Service>,
     pub endpoints: Sight<Endpoints>,
+    pub slices: Arc<Slices>,
 }
 
 impl Observed {
-    pub fn listed(&self) -> bool {
-        self.service.listed && self.endpoints.listed
-    }
-
     pub fn fault(&self) -> Option<&Condition> {
-        self.service.fault.as_ref().or(self.endpoints.fault.as_ref())
+        self.service.fault.as_ref().or(self.endpoints.fault.as_ref()).or(self.slices.fault.as_ref())
     }
 }
 
 /// The kinds that are watched, and where an [`Observed`] keeps them.
 pub trait Watchable: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static {
+    type Sight: Intake<Self>;
     const PLURAL: &'static str;
-    fn sight(observed: &mut Observed) -> &mut Sight<Self>;
+    /// How many the API shall send at once, where objects may be large.
+    const PAGE: Option<u32> = None;
+
+    fn sight(observed: &mut Observed) -> &mut Self::Sight;
+
+    fn seen(observed: &Observed) -> &Self::Sight;
+
+    /// The name of the Service that the object belongs to.
+    fn service(&self) -> &str {
+        self.meta().name.as_deref().unwrap_or_default()
+    }
+
     /// Without what no decision asks for, which would be most of the memory that it takes.
     fn slim(self) -> Self;
 }
 
 impl Watchable for Service {
+    type Sight = Sight<Self>;
     const PLURAL: &'static str = "services";
+
     fn sight(observed: &mut Observed) -> &mut Sight<Self> {
         &mut observed.service
+    }
+
+    fn seen(observed: &Observed) -> &Sight<Self> {
+        &observed.service
     }
 
     fn slim(mut self) -> Self {
@@ -145,15 +194,23 @@ impl Watchable for Service {
 }
 
 impl Watchable for Endpoints {
+    type Sight = Sight<Self>;
     const PLURAL: &'static str = "endpoints";
+
     fn sight(observed: &mut Observed) -> &mut Sight<Self> {
         &mut observed.endpoints
     }
 
-    /// Who has managed any of it says whose they are; which fields those were does not.
+    fn seen(observed: &Observed) -> &Sight<Self> {
+        &observed.endpoints
+    }
+
+    /// Who has managed any of it says whose they are; which fields those were does not, but for the label against mirroring.
     fn slim(mut self) -> Self {
         for entry in self.metadata.managed_fields.iter_mut().flatten() {
-            entry.fields_v1 = None;
+            if !slice::holds_skip_mirror(entry) {
+                entry.fields_v1 = None;
+            }
         }
         self
     }
@@ -177,7 +234,7 @@ pub async fn watch_kind<K: Watchable>(api: Api<K>, namespace: String, sights: Si
             backoff.reset();
         }
         if let Some(fault) = ended {
-            each(&sights, |sight: &mut Sight<K>| sight.fault.replace(fault.clone()).is_none_or(|held| held != fault));
+            each::<K>(&sights, |sight| sight.fault().replace(fault.clone()).is_none_or(|held| held != fault));
         }
         tokio::select! {
             () = tokio::time::sleep(backoff.next()) => {}
@@ -193,9 +250,9 @@ async fn follow<K: Watchable>(
     sights: &Sights,
     nudge: &Notify,
 ) -> (Option<Condition>, bool) {
-    let config = watcher::Config::default().timeout(WATCH.as_secs() as u32);
+    let mut config = watcher::Config::default().timeout(WATCH.as_secs() as u32);
+    config.page_size = K::PAGE.or(config.page_size);
     let mut events = std::pin::pin!(watcher(api.clone(), config));
-    let mut names = HashSet::new();
     let (mut listed, mut settled) = (None, false);
     loop {
         // However many events come meanwhile.
@@ -208,7 +265,7 @@ async fn follow<K: Watchable>(
             }
             () = sleep_until(settles), if !settled => {
                 settled = true;
-                each(sights, |sight: &mut Sight<K>| sight.fault.take().is_some());
+                each::<K>(sights, |sight| sight.fault().take().is_some());
                 continue;
             }
             () = nudge.notified(), if settled => return (None, true),
@@ -218,7 +275,7 @@ async fn follow<K: Watchable>(
                 if matches!(event, Event::InitDone) {
                     listed.get_or_insert(clock::now());
                 }
-                take(event, &mut names, sights);
+                take(event, sights);
             }
             Some(Err(error)) => return (fault_of::<K>(&error, namespace), settled),
             None => return (None, settled),
@@ -234,35 +291,25 @@ async fn sleep_until(moment: Option<Instant>) {
 }
 
 /// Changes the sight of every database, and tells those for whom it was news.
-fn each<K: Watchable>(sights: &Sights, change: impl Fn(&mut Sight<K>) -> bool) {
+fn each<K: Watchable>(sights: &Sights, change: impl Fn(&mut K::Sight) -> bool) {
     for sender in sights.values() {
         sender.send_if_modified(|observed| change(K::sight(observed)));
     }
 }
 
-fn take<K: Watchable>(event: Event<K>, names: &mut HashSet<String>, sights: &Sights) {
-    let with = |object: K, change: fn(&mut Sight<K>, K) -> bool| {
-        if let Some(sender) = sights.get(&object.name_any()) {
+fn take<K: Watchable>(event: Event<K>, sights: &Sights) {
+    let with = |object: K, change: fn(&mut K::Sight, K) -> bool| {
+        if let Some(sender) = sights.get(object.service()) {
             sender.send_if_modified(|observed| change(K::sight(observed), object));
         }
     };
     match event {
-        Event::Init => {
-            names.clear();
-            each(sights, |sight: &mut Sight<K>| {
-                sight.begin_list();
-                false
-            });
-        }
-        Event::InitApply(object) => {
-            names.insert(object.name_any());
-            with(object, Sight::take_listed);
-        }
-        Event::InitDone => {
-            for (name, sender) in sights.iter() {
-                sender.send_if_modified(|observed| K::sight(observed).end_list(names.contains(name)));
-            }
-        }
+        Event::Init => each::<K>(sights, |sight| {
+            sight.begin_list();
+            false
+        }),
+        Event::InitApply(object) => with(object, Intake::take_listed),
+        Event::InitDone => each::<K>(sights, Intake::end_list),
         Event::Apply(object) => with(object, |sight, object| sight.take(object, false)),
         Event::Delete(object) => with(object, |sight, object| sight.take(object, true)),
     }
@@ -303,7 +350,7 @@ mod tests {
         if let Some(version) = at {
             sight.take_listed(endpoints("a", version));
         }
-        sight.end_list(at.is_some());
+        sight.end_list();
         sight
     }
 
@@ -340,7 +387,7 @@ mod tests {
         let mut sight = listed(Some(8));
         sight.begin_list();
         assert!(!sight.take_answer(endpoints("a", 10), 2), "the list may be from before or after it");
-        sight.end_list(false);
+        sight.end_list();
         assert!(!sight.take_answer(endpoints("a", 10), 1), "the list says that it is gone");
         assert_eq!(held(&sight), None);
         assert!(sight.take_answer(endpoints("b", 12), 2));
@@ -351,7 +398,7 @@ mod tests {
         let mut sight = listed(Some(80));
         sight.begin_list();
         sight.take_listed(endpoints("a", 8));
-        sight.end_list(true);
+        sight.end_list();
         assert_eq!(held(&sight), Some(8));
         assert!(sight.take(endpoints("a", 9), false));
     }

@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use serde::Serialize;
 
 use super::condition::{Condition, Kind};
 use super::fault;
-use crate::slice;
+use super::sight::Watchable;
+use crate::config::DatabaseId;
+use crate::plan::Members;
+use crate::slice::{self, endpoint_slices};
 
 /// An API call that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -42,51 +47,101 @@ impl Failure {
     }
 }
 
-/// Creates Endpoints that say nothing yet. If someone else was faster, this changes nothing of theirs.
-pub async fn create(api: &Api<Endpoints>, blank: &Endpoints) -> Result<Endpoints, Failure> {
+/// A kind that is applied by server-side apply.
+pub trait Applied: Watchable + Serialize {
+    /// Whether what the API stored says all that was `sent`.
+    fn agrees(&self, sent: &Self) -> bool;
+
+    /// Who of the database stands in this object.
+    fn members(&self) -> Members;
+}
+
+impl Applied for Endpoints {
+    fn agrees(&self, sent: &Self) -> bool {
+        slice::agree(self, sent)
+    }
+
+    fn members(&self) -> Members {
+        slice::members(self)
+    }
+}
+
+impl Applied for EndpointSlice {
+    fn agrees(&self, sent: &Self) -> bool {
+        endpoint_slices::holds(self, sent)
+    }
+
+    fn members(&self) -> Members {
+        endpoint_slices::ready(self).collect()
+    }
+}
+
+/// Creates an object that says nothing yet. If someone else was faster, this changes nothing of theirs.
+pub async fn create<K: Applied>(api: &Api<K>, blank: &K) -> Result<K, Failure> {
     apply(api, blank, &PatchParams::apply(CREATOR)).await
 }
 
-/// Applies the members. Forced, because whether the Endpoints are ours has been decided on this very resourceVersion.
-pub async fn write(api: &Api<Endpoints>, endpoints: &Endpoints) -> Result<Endpoints, Failure> {
-    apply(api, endpoints, &PatchParams::apply(slice::OURS).force()).await
+/// Applies the members. Forced, because whether the object is ours has been decided on this very resourceVersion.
+pub async fn write<K: Applied>(api: &Api<K>, object: &K) -> Result<K, Failure> {
+    apply(api, object, &PatchParams::apply(slice::OURS).force()).await
 }
 
-async fn apply(api: &Api<Endpoints>, endpoints: &Endpoints, params: &PatchParams) -> Result<Endpoints, Failure> {
-    let (name, call) = (name_of(endpoints), Call { verb: "patch", plural: "endpoints" });
-    call.within_deadline(endpoints, api.patch(name, params, &Patch::Apply(endpoints))).await
+async fn apply<K: Applied>(api: &Api<K>, object: &K, params: &PatchParams) -> Result<K, Failure> {
+    Call::of("patch", object).within_deadline(api.patch(name_of(object), params, &Patch::Apply(object))).await
 }
 
-/// The Endpoints as they are now; none if there are none.
-pub async fn read(api: &Api<Endpoints>, like: &Endpoints) -> Result<Option<Endpoints>, Failure> {
-    let call = Call { verb: "get", plural: "endpoints" };
-    call.within_deadline(like, api.get_opt(name_of(like))).await
+/// Deletes the very object that was seen, at the version that it was seen at. That it is gone already is as good.
+pub async fn delete<K: Watchable>(api: &Api<K>, object: &K) -> Result<(), Failure> {
+    let meta = object.meta();
+    let preconditions = Preconditions { resource_version: meta.resource_version.clone(), uid: meta.uid.clone() };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    let call = async {
+        match api.delete(name_of(object), &params).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            done => done.map(drop),
+        }
+    };
+    Call::of("delete", object).within_deadline(call).await
 }
 
-/// The Service of the Endpoints as it is now; none if there is none.
-pub async fn read_service(api: &Api<Service>, like: &Endpoints) -> Result<Option<Service>, Failure> {
-    let call = Call { verb: "get", plural: "services" };
-    call.within_deadline(like, api.get_opt(name_of(like))).await
+/// Creates a Service. If there is one of its name, this fails and changes nothing.
+pub async fn create_service(api: &Api<Service>, service: &Service) -> Result<Service, Failure> {
+    let params = PostParams { field_manager: Some(slice::OURS.to_owned()), ..PostParams::default() };
+    Call::of("create", service).within_deadline(api.create(&params, service)).await
 }
 
-fn name_of(endpoints: &Endpoints) -> &str {
-    endpoints.metadata.name.as_deref().unwrap_or_default()
+/// An object as it is now; none if there is none.
+pub async fn read<K: Watchable>(api: &Api<K>, like: &K) -> Result<Option<K>, Failure> {
+    Call::of("get", like).within_deadline(api.get_opt(name_of(like))).await
+}
+
+/// The Service of the database as it is now; none if there is none.
+pub async fn read_service(api: &Api<Service>, id: &DatabaseId) -> Result<Option<Service>, Failure> {
+    let DatabaseId { namespace, service } = id;
+    let call = Call { verb: "get", plural: Service::PLURAL, namespace, name: service };
+    call.within_deadline(api.get_opt(service)).await
+}
+
+fn name_of(object: &impl Watchable) -> &str {
+    object.meta().name.as_deref().unwrap_or_default()
 }
 
 /// What is asked of the API, for the words in which it fails.
-struct Call {
+struct Call<'a> {
     verb: &'static str,
     plural: &'static str,
+    namespace: &'a str,
+    name: &'a str,
 }
 
-impl Call {
-    async fn within_deadline<T>(
-        &self,
-        like: &Endpoints,
-        call: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, Failure> {
-        let Call { verb, plural } = self;
-        let namespace = like.metadata.namespace.as_deref().unwrap_or_default();
+impl<'a> Call<'a> {
+    fn of<K: Watchable>(verb: &'static str, object: &'a K) -> Self {
+        let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+        Self { verb, plural: K::PLURAL, namespace, name: name_of(object) }
+    }
+
+    async fn within_deadline<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+        let Call { verb, plural, namespace, name } = self;
         let error = match tokio::time::timeout(DEADLINE, call).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => error,
@@ -101,7 +156,7 @@ impl Call {
         {
             return Err(Failure::Conflict(status.message.clone()));
         }
-        let condition = fault::of(&error, verb, plural, namespace, like.metadata.name.as_deref());
+        let condition = fault::of(&error, verb, plural, namespace, Some(name));
         Err(Failure::Fault(condition, Duration::from_secs(fault::retry_after(&error)).min(LONGEST_PAUSE)))
     }
 }

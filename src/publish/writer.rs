@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::assess::Step;
 use super::condition::{Condition, Kind};
-use super::publisher::{Memory, Next, Publisher, View};
-use super::sight::{Observed, learn};
-use super::write::{self, Failure};
+use super::publisher::{Memory, Next, Publisher, View, said};
+use super::sight::{Intake, Observed, Watchable, learn};
+use super::write::{self, Applied, Failure};
 use crate::clock;
 use crate::config::DatabaseId;
 use crate::plan::Members;
@@ -35,19 +36,13 @@ pub struct Writer<'a> {
 
 impl Writer<'_> {
     pub async fn carry_out(mut self, step: Step) -> Next {
-        let api = self.api();
         match self.confirm(step).await {
-            Ok(Step::Create(blank)) => match self.publisher.timed(write::create(&api, &blank)).await {
-                Ok(created) => {
-                    self.learn(created);
-                    Next::ChangeOr(self.memory.backoff.next())
-                }
-                Err(failure) => self.failed(&api, &blank, failure).await,
-            },
-            Ok(Step::Write(endpoints)) => match self.publisher.timed(write::write(&api, &endpoints)).await {
-                Ok(now) => self.wrote(now, &endpoints),
-                Err(failure) => self.failed(&api, &endpoints, failure).await,
-            },
+            Ok(Step::Create(blank)) => self.create(&*blank).await,
+            Ok(Step::CreateSlice(blank)) => self.create(&*blank).await,
+            Ok(Step::Write(endpoints)) => self.write(&*endpoints).await,
+            Ok(Step::WriteSlice(slice)) => self.write(&*slice).await,
+            Ok(Step::DeleteSlice(slice)) => self.delete(&slice).await,
+            Ok(Step::CreateService(service)) => self.create_service(&service).await,
             Ok(Step::Hold) => Next::Change,
             Ok(Step::Wait(condition)) => {
                 // The watch will say the same in a moment; if it does not, it is worth another look.
@@ -60,11 +55,10 @@ impl Writer<'_> {
 
     /// Decides again on the Service as it is now, where there is doubt whether it is the one that was seen.
     async fn confirm(&mut self, step: Step) -> Result<Step, Next> {
-        let (Step::Create(like) | Step::Write(like)) = &step else { return Ok(step) };
-        if !self.view.doubts_service() {
+        if !self.view.doubts_service(&step) {
             return Ok(step);
         }
-        match write::read_service(&self.api(), like).await {
+        match write::read_service(&self.api(), &self.publisher.database.id).await {
             Ok(service) => Ok(self.publisher.assess(self.view, service.as_ref(), self.memory)),
             Err(failure) => Err(self.fault(failure)),
         }
@@ -74,32 +68,97 @@ impl Writer<'_> {
         Api::namespaced(self.client.clone(), &self.publisher.database.id.namespace)
     }
 
-    fn learn(&self, endpoints: Endpoints) -> bool {
-        learn(self.observed, endpoints, self.view.seen.endpoints.list)
+    fn learn<K: Watchable>(&self, object: K) -> bool {
+        learn(self.observed, object, K::seen(&self.view.seen).list())
+    }
+
+    async fn create<K: Applied + Resource<Scope = NamespaceResourceScope>>(&mut self, blank: &K) -> Next {
+        let api = self.api();
+        match self.publisher.timed(write::create(&api, blank)).await {
+            Ok(created) => {
+                self.learn(created);
+                Next::ChangeOr(self.memory.backoff.next())
+            }
+            Err(failure) => self.failed(&api, blank, failure).await,
+        }
+    }
+
+    async fn write<K: Applied + Resource<Scope = NamespaceResourceScope>>(&mut self, object: &K) -> Next {
+        let api = self.api();
+        match self.publisher.timed(write::write(&api, object)).await {
+            Ok(now) => self.wrote(now, object),
+            Err(failure) => self.failed(&api, object, failure).await,
+        }
+    }
+
+    async fn delete(&mut self, slice: &EndpointSlice) -> Next {
+        let api = self.api();
+        match self.publisher.timed(write::delete(&api, slice)).await {
+            Ok(()) => {
+                let DatabaseId { namespace, service } = &self.publisher.database.id;
+                info!(%namespace, %service, slice = slice.name_any(), "EndpointSlice deleted");
+                // That it is gone comes by the watch; if it does not, another try does no harm.
+                Next::ChangeOr(self.memory.backoff.next())
+            }
+            Err(failure) => self.failed(&api, slice, failure).await,
+        }
+    }
+
+    async fn create_service(&mut self, wanted: &Service) -> Next {
+        let api = self.api();
+        match self.publisher.timed(write::create_service(&api, wanted)).await {
+            Ok(created) => {
+                let DatabaseId { namespace, service } = &self.publisher.database.id;
+                info!(%namespace, %service, "Service created");
+                self.learn(created);
+                Next::ChangeOr(self.memory.backoff.next())
+            }
+            Err(failure) => self.failed(&api, wanted, failure).await,
+        }
     }
 
     /// Takes the answer to a write.
-    fn wrote(&mut self, now: Endpoints, sent: &Endpoints) -> Next {
-        self.memory.written = now.uid();
-        let members = slice::members(&now);
-        let as_sent = slice::agree(&now, sent);
-        let condition = if as_sent {
-            self.tell(&members);
-            Condition::new(Kind::Published, members.to_string())
-        } else {
-            Condition::new(Kind::Rejected, format!("the API stored {members}, which is not what was written"))
-        };
-        let fault = self.view.seen.fault();
-        self.publisher.report(Some(members), fault.cloned().unwrap_or(condition));
+    fn wrote<K: Applied>(&mut self, now: K, sent: &K) -> Next {
+        let name = now.name_any();
+        let members = now.members();
+        if K::PLURAL == Endpoints::PLURAL {
+            self.memory.written = now.uid();
+        }
+        if !now.agrees(sent) {
+            let why = format!("the API stored {members} in {} {name}, which is not what was written", K::kind(&()));
+            let rejected = Condition::new(Kind::Rejected, why);
+            self.publisher.report(Some(self.view.held()), self.view.seen.fault().cloned().unwrap_or(rejected));
+            self.learn(now);
+            return Next::Pause(self.memory.backoff.next());
+        }
+        self.tell::<K>(&name, &members);
+        let learned = self.learn(now);
+        self.memory.succeeded();
+        let view =
+            View { seen: self.observed.borrow().clone(), plan: self.view.plan.clone(), publish: self.view.publish };
+        if self.publisher.assess(&view, view.seen.service.object.as_deref(), self.memory) == Step::Hold {
+            self.published(&view);
+        } else if learned && self.memory.first_in_round(name) {
+            return Next::Pause(Duration::ZERO);
+        }
+        self.paced()
+    }
+
+    /// Tells that the cluster now holds what was decided.
+    fn published(&mut self, view: &View) {
+        let held = view.held();
+        let published = Condition::new(Kind::Published, said(view, &held));
+        let fault = view.seen.fault();
+        self.publisher.report(Some(held), fault.cloned().unwrap_or(published));
         if fault.is_some() {
             self.publisher.nudge.notify_waiters();
         }
-        self.learn(now);
-        if !as_sent {
-            return Next::Pause(self.memory.backoff.next());
-        }
-        self.memory.succeeded();
-        self.memory.held = Some(self.view.plan.clone());
+        self.memory.held = Some(view.plan.clone());
+    }
+
+    /// Leaves what was written alone for a while.
+    fn paced(&mut self) -> Next {
+        self.memory.round.clear();
         let pause = self.memory.paced(clock::now());
         if pause > QUARREL {
             let DatabaseId { namespace, service } = &self.publisher.database.id;
@@ -109,10 +168,21 @@ impl Writer<'_> {
     }
 
     /// Tells what was written, and on whose account: nobody shall wonder where an edit by hand has gone.
-    fn tell(&self, members: &Members) {
+    fn tell<K: Applied>(&self, name: &str, members: &Members) {
         let DatabaseId { namespace, service } = &self.publisher.database.id;
-        let changes = members.changes_from(&self.view.held());
-        if self.memory.held.as_ref() == Some(&self.view.plan) {
+        let repaired = self.memory.held.as_ref() == Some(&self.view.plan);
+        if K::PLURAL != Endpoints::PLURAL {
+            let own = self.view.seen.slices.own();
+            let changes = members.changes_from(&own.get(name).map(|slice| slice.members()).unwrap_or_default());
+            if repaired {
+                warn!(%namespace, %service, slice = name, changes, "an outside change of an EndpointSlice was repaired");
+            } else {
+                info!(%namespace, %service, slice = name, changes, "EndpointSlice written");
+            }
+            return;
+        }
+        let changes = members.changes_from(&self.view.endpoints().map(slice::members).unwrap_or_default());
+        if repaired {
             warn!(%namespace, %service, %members, changes, "an outside change of the Endpoints was repaired");
         } else {
             info!(%namespace, %service, %members, changes, "Endpoints written");
@@ -120,7 +190,7 @@ impl Writer<'_> {
     }
 
     /// After a conflict, looks at what is there now; after a fault, says so. Either way tries again after a pause.
-    async fn failed(&mut self, api: &Api<Endpoints>, sent: &Endpoints, failure: Failure) -> Next {
+    async fn failed<K: Watchable>(&mut self, api: &Api<K>, sent: &K, failure: Failure) -> Next {
         let Failure::Conflict(said) = failure else { return self.fault(failure) };
         match write::read(api, sent).await {
             Ok(now) => {

@@ -42,7 +42,7 @@ impl Family {
         }
     }
 
-    fn of(ip: IpAddr) -> Self {
+    pub fn of(ip: IpAddr) -> Self {
         if ip.is_ipv4() { Family::V4 } else { Family::V6 }
     }
 }
@@ -87,6 +87,8 @@ pub fn service_by_name(name: &str) -> Option<&str> {
 pub struct Frame<'a> {
     pub namespace: &'a str,
     pub service: &'a Service,
+    /// The families that have slices, be they empty.
+    pub families: Vec<Family>,
     pub ports: &'a [CorePort],
     /// The topology zones of the IPs that have one.
     pub zones: BTreeMap<IpAddr, &'a str>,
@@ -96,10 +98,15 @@ impl Frame<'_> {
     /// The slices that shall hold the members, given those that are there. They carry version and UID of what they are to be
     /// applied on, as Endpoints do; one without is to be created first.
     pub fn slices(&self, members: &Members, held: &BTreeMap<&str, &EndpointSlice>) -> Vec<EndpointSlice> {
-        families(self.service).into_iter().flat_map(|family| self.of_family(family, members, held)).collect()
+        self.families.iter().flat_map(|family| self.of_family(*family, members, held)).collect()
     }
 
-    fn of_family(&self, family: Family, members: &Members, held: &BTreeMap<&str, &EndpointSlice>) -> Vec<EndpointSlice> {
+    fn of_family(
+        &self,
+        family: Family,
+        members: &Members,
+        held: &BTreeMap<&str, &EndpointSlice>,
+    ) -> Vec<EndpointSlice> {
         let service = self.service_name();
         let of_family = held.iter().filter_map(|(name, slice)| match parts(name)? {
             (named, its, number) if named == service && its == family => Some((number, ips(slice).collect())),

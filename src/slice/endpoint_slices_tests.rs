@@ -29,7 +29,7 @@ fn slices(service: &Service, members: &Members, held: &[EndpointSlice]) -> Vec<E
     let zones = BTreeMap::from([("198.51.100.2".parse().unwrap(), "dc-west")]);
     let ports = ports();
     let held = held.iter().map(|slice| (slice.metadata.name.as_deref().unwrap(), slice)).collect();
-    Frame { namespace: "prod", service, ports: &ports, zones }.slices(members, &held)
+    Frame { namespace: "prod", service, families: families(service), ports: &ports, zones }.slices(members, &held)
 }
 
 fn names(slices: &[EndpointSlice]) -> Vec<&str> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use external_endpoints::plan::{Member, Members};
-use external_endpoints::slice;
+use external_endpoints::slice::{self, Mirror};
 use k8s_openapi::api::core::v1::{EndpointPort, Endpoints, Service};
 use kube::api::{Api, Patch, PatchParams};
 use libtest_mimic::Trial;
@@ -187,9 +187,9 @@ async fn an_apply_on_deleted_endpoints_is_refused() {
     let member = Member { ip: addresses::take_one(), hostname: None };
     let port = EndpointPort { port: 3306, protocol: Some("TCP".into()), ..Default::default() };
     let members: Members = [member].into_iter().collect();
-    let filled = slice::endpoints(&blank.metadata, &members, std::slice::from_ref(&port));
+    let filled = slice::endpoints(&blank.metadata, &members, std::slice::from_ref(&port), Mirror::Yes);
     let held = apply(&filled).await.expect("filled");
-    assert!(slice::holds(&held, &members, &[port]), "as it was written: {held:?}");
+    assert!(slice::holds(&held, &members, &[port], Mirror::Yes), "as it was written: {held:?}");
 
     let conflict = |answer: kube::Result<Endpoints>| match answer {
         Err(kube::Error::Api(status)) => assert_eq!(status.code, 409, "{status}"),

@@ -59,6 +59,11 @@ impl Scene {
         Daemon::start(&self.config(), &shared().kubeconfig(), &[]).await
     }
 
+    /// As [`Scene::start`], with more keys for the database, a line each.
+    pub async fn start_with(&self, more: &str) -> Daemon {
+        Daemon::start(&self.config_with(more), &shared().kubeconfig(), &[]).await
+    }
+
     /// Starts the daemon and waits until the Endpoints have all three.
     pub async fn start_published(&self) -> Daemon {
         let daemon = self.start().await;
@@ -79,6 +84,17 @@ impl Scene {
         let wanted = self.ips(which);
         eventually(SOON, &format!("the Endpoints have {wanted:?}"), async || {
             let there = self.namespace.endpoint_ips("mysql").await;
+            if there == wanted { Ok(()) } else { Err(format!("{there:?}")) }
+        })
+        .await;
+    }
+
+    /// Waits until the EndpointSlices have exactly these databases, in all of them together.
+    pub async fn served(&self, which: &[usize]) {
+        let mut wanted = self.ips(which);
+        wanted.sort();
+        eventually(SOON, &format!("the EndpointSlices have {wanted:?}"), async || {
+            let there = self.namespace.slice_ips("mysql").await;
             if there == wanted { Ok(()) } else { Err(format!("{there:?}")) }
         })
         .await;

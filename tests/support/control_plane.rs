@@ -175,6 +175,17 @@ impl ControlPlane {
         api.as_ref().expect("the API server runs").signal(Signal::SIGCONT);
     }
 
+    /// Stops Kubernetes' controllers without ending them: nothing is mirrored, and nothing collected.
+    pub fn pause_controllers(&self) {
+        let controllers = lock(&self.controllers);
+        controllers.as_ref().expect("the controllers run").pause();
+    }
+
+    pub fn resume_controllers(&self) {
+        let controllers = lock(&self.controllers);
+        controllers.as_ref().expect("the controllers run").signal(Signal::SIGCONT);
+    }
+
     /// The process numbers of everything that runs.
     pub fn pids(&self) -> Vec<u32> {
         let (api, controllers, others) = (lock(&self.api), lock(&self.controllers), lock(&self.others));

@@ -1,0 +1,346 @@
+//! The truth table of slices: what is created, written and deleted in which order, in each mode and between them.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::json;
+
+use super::super::sight::Intake;
+use super::tests::{members, ours, publish, service, theirs, waits};
+use super::*;
+use crate::config::CreateService;
+
+fn database(publish: Publish) -> Database {
+    Database { publish, ..super::tests::database(false) }
+}
+
+fn known() -> Service {
+    let mut service = service();
+    service.metadata.name = Some("mysql".into());
+    service.metadata.uid = Some("service-1".into());
+    let spec = service.spec.as_mut().unwrap();
+    spec.ip_families = Some(vec!["IPv4".into()]);
+    service
+}
+
+fn selecting() -> Service {
+    let mut service = known();
+    service.spec.as_mut().unwrap().selector = Some([("app".to_owned(), "mysql".to_owned())].into());
+    service
+}
+
+/// A cluster that does as it is told.
+#[derive(Clone)]
+struct Cluster {
+    service: Option<Service>,
+    endpoints: Option<Endpoints>,
+    slices: Arc<Slices>,
+    version: u64,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let mut slices = Arc::new(Slices::default());
+        slices.begin_list();
+        slices.end_list();
+        Self { service: Some(known()), endpoints: None, slices, version: 10 }
+    }
+
+    fn assess(&self, database: &Database, plan: &Plan) -> Step {
+        assess(database, plan, self.service.as_ref(), self.endpoints.as_ref(), &self.slices, None)
+    }
+
+    /// Takes the step, and says in a few words what it was.
+    fn take(&mut self, step: Step) -> String {
+        self.version += 1;
+        let version = Some(self.version.to_string());
+        let uid = |held: Option<&String>| held.cloned().or(Some("uid".to_owned()));
+        match step {
+            Step::Create(mut endpoints) | Step::Write(mut endpoints) => {
+                endpoints.metadata.resource_version = version;
+                endpoints.metadata.uid = uid(endpoints.metadata.uid.as_ref());
+                if slice::skips_mirror(&endpoints) {
+                    let labels = json!({"f:endpointslice.kubernetes.io/skip-mirror": {}});
+                    let entry = json!({"manager": slice::OURS, "operation": "Apply",
+                        "fieldsV1": {"f:metadata": {"f:labels": labels}}});
+                    endpoints.metadata.managed_fields = Some(vec![serde_json::from_value(entry).unwrap()]);
+                }
+                let said = slice::members(&endpoints).to_string();
+                let mirror = if slice::skips_mirror(&endpoints) { "unmirrored" } else { "mirrored" };
+                self.endpoints = Some(*endpoints);
+                format!("endpoints {said} {mirror}")
+            }
+            Step::CreateSlice(mut slice) | Step::WriteSlice(mut slice) => {
+                slice.metadata.resource_version = version;
+                slice.metadata.uid = uid(slice.metadata.uid.as_ref());
+                let said = endpoint_slices::ready(&slice).collect::<Members>();
+                let name = slice.metadata.name.clone().unwrap();
+                assert!(self.slices.take(*slice, false));
+                format!("{name} {said}")
+            }
+            Step::DeleteSlice(mut slice) => {
+                slice.metadata.resource_version = version;
+                let name = slice.metadata.name.clone().unwrap();
+                assert!(self.slices.take(*slice, true));
+                format!("delete {name}")
+            }
+            Step::CreateService(service) => {
+                self.service = Some(*service);
+                "service".to_owned()
+            }
+            Step::Hold => "hold".to_owned(),
+            Step::Wait(condition) => format!("wait {}", condition.kind),
+        }
+    }
+
+    /// Takes steps until there is nothing more to do.
+    fn settle(&mut self, publish: Publish, plan: &Plan) -> Vec<String> {
+        let mut said = Vec::new();
+        while said.len() < 50 {
+            let step = self.assess(&database(publish), plan);
+            if matches!(step, Step::Hold | Step::Wait(_)) {
+                return said;
+            }
+            said.push(self.take(step));
+        }
+        panic!("never settles: {said:?}");
+    }
+
+    /// Kubernetes mirrors what the Endpoints hold, or takes it away.
+    fn mirror(&mut self) {
+        let endpoints = self.endpoints.clone().filter(|endpoints| !slice::skips_mirror(endpoints));
+        let members = endpoints.map(|endpoints| slice::members(&endpoints)).unwrap_or_default();
+        self.others("endpointslicemirroring-controller.k8s.io", &members);
+    }
+
+    fn others(&mut self, manager: &str, members: &Members) {
+        let endpoints: Vec<_> = members.iter().map(|member| json!({"addresses": [member.ip]})).collect();
+        let labels = json!({
+            "kubernetes.io/service-name": "mysql", "endpointslice.kubernetes.io/managed-by": manager,
+        });
+        let metadata = json!({"name": format!("mysql-{manager}"), "labels": labels});
+        let slice = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints});
+        self.slices.take(serde_json::from_value(slice).unwrap(), members.is_empty());
+    }
+
+    /// All that clients are sent to.
+    fn served(&self) -> Vec<String> {
+        let mirrored = self.slices.ready(Others::Mirrored);
+        let own = self.slices.members().map(|member| member.ip.to_string());
+        let mut served: Vec<String> = own.collect();
+        if mirrored.count > 0 {
+            served.push(format!("{} mirrored", mirrored.count));
+        }
+        served
+    }
+}
+
+const ONE: &str = "198.51.100.1";
+
+#[test]
+fn slices_are_created_blank_then_written_and_then_left_alone() {
+    let mut cluster = Cluster::new();
+    let said = cluster.settle(Publish::Slices, &publish(&[1]));
+    assert_eq!(said, ["mysql-external-ipv4-1 none", &format!("mysql-external-ipv4-1 {ONE}")]);
+    assert_eq!(cluster.assess(&database(Publish::Slices), &publish(&[1])), Step::Hold);
+    let Step::WriteSlice(slice) = cluster.assess(&database(Publish::Slices), &publish(&[1, 2])) else {
+        panic!("not written")
+    };
+    assert_eq!(slice.metadata.resource_version.as_deref(), Some("12"), "on the version that was seen");
+    assert_eq!(slice.metadata.uid.as_deref(), Some("uid"));
+}
+
+#[test]
+fn from_endpoints_to_slices_the_slices_come_first() {
+    let mut cluster = Cluster::new();
+    cluster.settle(Publish::Endpoints, &publish(&[1]));
+    cluster.mirror();
+    let said = cluster.settle(Publish::Slices, &publish(&[1]));
+    let expected = ["mysql-external-ipv4-1 none", &format!("mysql-external-ipv4-1 {ONE}"), "endpoints none unmirrored"];
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn back_to_endpoints_slices_stay_and_are_kept_in_step_until_what_they_hold_is_mirrored() {
+    let mut cluster = Cluster::new();
+    cluster.settle(Publish::Slices, &publish(&[1]));
+    let said = cluster.settle(Publish::Endpoints, &publish(&[1]));
+    assert_eq!(said, ["endpoints none mirrored", &format!("endpoints {ONE} mirrored")]);
+    assert_eq!(cluster.served(), [ONE], "slices stay");
+    // Kubernetes takes its time, and the address dies.
+    let said = cluster.settle(Publish::Endpoints, &publish(&[2]));
+    assert_eq!(said, ["endpoints 198.51.100.2 mirrored", "mysql-external-ipv4-1 198.51.100.2"]);
+    cluster.mirror();
+    assert_eq!(cluster.settle(Publish::Endpoints, &publish(&[2])), ["delete mysql-external-ipv4-1"]);
+    assert_eq!(cluster.served(), ["1 mirrored"]);
+}
+
+#[test]
+fn no_way_between_modes_has_a_moment_without_an_address() {
+    let modes = [Publish::Endpoints, Publish::Slices, Publish::Both];
+    for from in modes {
+        for to in modes {
+            for slow in [false, true] {
+                let mut cluster = Cluster::new();
+                cluster.settle(from, &publish(&[1]));
+                cluster.mirror();
+                cluster.settle(from, &publish(&[1]));
+                for _ in 0..20 {
+                    assert!(!cluster.served().is_empty(), "{from:?} to {to:?}");
+                    let step = cluster.assess(&database(to), &publish(&[1]));
+                    let said = cluster.take(step);
+                    if !slow || said == "hold" {
+                        cluster.mirror();
+                    }
+                }
+                let served = if to == Publish::Endpoints { "1 mirrored" } else { ONE };
+                assert_eq!(cluster.served(), [served], "{from:?} to {to:?}");
+                let skips = cluster.endpoints.as_ref().is_some_and(slice::skips_mirror);
+                assert_eq!(skips, to != Publish::Endpoints && (from, to) != (Publish::Slices, Publish::Slices));
+            }
+        }
+    }
+}
+
+#[test]
+fn both_keeps_endpoints_with_the_members() {
+    let mut cluster = Cluster::new();
+    let said = cluster.settle(Publish::Both, &publish(&[1]));
+    assert_eq!(said[2..], ["endpoints none mirrored".to_owned(), format!("endpoints {ONE} unmirrored")]);
+}
+
+#[test]
+fn a_service_with_a_selector_has_slices_of_ours_deleted_and_nothing_else() {
+    for mode in [Publish::Endpoints, Publish::Slices, Publish::Both] {
+        let mut cluster = Cluster::new();
+        cluster.settle(Publish::Slices, &publish(&[1]));
+        cluster.others("endpointslice-controller.k8s.io", &members(&[9]));
+        cluster.service = Some(selecting());
+        assert_eq!(cluster.settle(mode, &publish(&[1, 2])), ["delete mysql-external-ipv4-1"]);
+        let (kind, _) = waits(cluster.assess(&database(mode), &publish(&[1])));
+        assert_eq!(kind, Kind::ServiceHasSelector);
+        assert_eq!(cluster.slices.ready(Others::Pods).count, 1);
+    }
+}
+
+#[test]
+fn a_service_created_again_is_the_new_owner() {
+    let mut cluster = Cluster::new();
+    cluster.settle(Publish::Slices, &publish(&[1]));
+    cluster.service = None;
+    let (kind, _) = waits(cluster.assess(&database(Publish::Slices), &publish(&[1])));
+    assert_eq!(kind, Kind::WaitingForService);
+    let mut again = known();
+    again.metadata.uid = Some("service-2".into());
+    cluster.service = Some(again);
+    let Step::WriteSlice(slice) = cluster.assess(&database(Publish::Slices), &publish(&[1])) else {
+        panic!("not written")
+    };
+    assert_eq!(slice.metadata.owner_references.unwrap()[0].uid, "service-2");
+}
+
+#[test]
+fn a_family_that_the_service_loses_has_its_slice_deleted_last() {
+    let mut cluster = Cluster::new();
+    let mut database = database(Publish::Slices);
+    let six = crate::config::Address { ip: "2001:db8::1".parse().unwrap(), ..database.addresses[0].clone() };
+    database.addresses.push(six);
+    let mut settle = |cluster: &mut Cluster, plan: &Plan| {
+        let steps = (0..6).map(|_| {
+            let step = cluster.assess(&database, plan);
+            cluster.take(step)
+        });
+        steps.take_while(|said| said != "hold").collect::<Vec<_>>()
+    };
+    cluster.service.as_mut().unwrap().spec.as_mut().unwrap().ip_families = None;
+    settle(&mut cluster, &publish(&[1]));
+    assert_eq!(cluster.slices.own().len(), 2);
+    cluster.service = Some(known());
+    let said = settle(&mut cluster, &publish(&[2]));
+    assert_eq!(said, ["mysql-external-ipv4-1 198.51.100.2", "delete mysql-external-ipv6-1"]);
+}
+
+#[test]
+fn a_slice_of_our_name_that_is_another_s_or_being_deleted_is_left_alone() {
+    let slice = |metadata: serde_json::Value| {
+        let mut slice: EndpointSlice =
+            serde_json::from_value(json!({"metadata": metadata, "addressType": "IPv4", "endpoints": []})).unwrap();
+        slice.metadata.name = Some("mysql-external-ipv4-1".into());
+        slice
+    };
+    let labels = json!({"kubernetes.io/service-name": "mysql", "endpointslice.kubernetes.io/managed-by": "someone"});
+    let mut dying = slice(json!({}));
+    dying.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    for (theirs, kind, words) in [
+        (slice(json!({"labels": labels})), Kind::NotOurs, "belongs to someone; delete it"),
+        (slice(json!({})), Kind::NotOurs, "was written by someone else; delete it"),
+        (dying, Kind::WaitingForService, "is being deleted"),
+    ] {
+        let mut cluster = Cluster::new();
+        cluster.slices.take(theirs, false);
+        let (found, reason) = waits(cluster.assess(&database(Publish::Slices), &publish(&[1])));
+        assert_eq!(found, kind);
+        assert!(reason.ends_with(words), "{reason}");
+        cluster.service = Some(selecting());
+        let (found, _) = waits(cluster.assess(&database(Publish::Slices), &publish(&[1])));
+        assert_eq!(found, Kind::ServiceHasSelector);
+    }
+}
+
+#[test]
+fn endpoints_of_others_stand_in_the_way_of_slices_only_if_they_send_clients_somewhere() {
+    let mut cluster = Cluster::new();
+    for (last, skip, allowed) in [(&[9][..], false, false), (&[9], true, true), (&[], false, true)] {
+        let mut foreign = theirs(last, Some("someone"));
+        if skip {
+            foreign.metadata.labels.as_mut().unwrap().insert(slice::SKIP_MIRROR.into(), "true".into());
+        }
+        cluster.endpoints = Some(foreign.clone());
+        match cluster.assess(&database(Publish::Slices), &publish(&[1])) {
+            Step::CreateSlice(_) => assert!(allowed),
+            step => assert!(!allowed && waits(step).0 == Kind::NotOurs),
+        }
+        let mut settled = cluster.clone();
+        settled.settle(Publish::Slices, &publish(&[1]));
+        assert_eq!(settled.endpoints, Some(foreign), "never written");
+        assert_eq!(waits(cluster.assess(&database(Publish::Both), &publish(&[1]))).0, Kind::NotOurs);
+    }
+    let adopting = Database { adopt: true, ..database(Publish::Slices) };
+    cluster.endpoints = Some(ours(&[9]));
+    cluster.settle(Publish::Slices, &publish(&[1]));
+    cluster.endpoints = Some(theirs(&[9], Some("someone")));
+    let Step::Write(emptied) = cluster.assess(&adopting, &publish(&[1])) else { panic!("not emptied") };
+    assert!(slice::skips_mirror(&emptied) && slice::members(&emptied).is_empty());
+}
+
+#[test]
+fn an_undecided_plan_writes_no_slice() {
+    let cluster = Cluster::new();
+    let plan = Plan::Keep(crate::plan::Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
+    let (kind, _) = waits(cluster.assess(&database(Publish::Slices), &plan));
+    assert_eq!(kind, Kind::WaitingForVerdicts);
+}
+
+#[test]
+fn a_missing_service_is_created_if_asked_and_one_that_is_there_is_not_touched() {
+    for headless in [false, true] {
+        let asked = Database { create_service: Some(CreateService { headless }), ..database(Publish::Slices) };
+        let mut cluster = Cluster::new();
+        cluster.service = None;
+        let Step::CreateService(service) = cluster.assess(&asked, &publish(&[])) else { panic!("not created") };
+        let cluster_ip = if headless { json!("None") } else { json!(null) };
+        let json = serde_json::to_value(&service).unwrap();
+        assert_eq!(json["spec"]["clusterIP"], cluster_ip);
+        assert_eq!(json["spec"]["selector"], json!(null));
+        assert_eq!(json["spec"]["ports"], json!([{"port": 3306, "targetPort": 3306, "protocol": "TCP"}]));
+        assert_eq!(json["metadata"]["labels"], json!({"app.kubernetes.io/managed-by": "external-endpoints"}));
+
+        let mut dying = known();
+        dying.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        cluster.service = Some(dying);
+        assert_eq!(waits(cluster.assess(&asked, &publish(&[]))).0, Kind::WaitingForService);
+        cluster.service = Some(selecting());
+        assert_eq!(waits(cluster.assess(&asked, &publish(&[]))).0, Kind::ServiceHasSelector);
+    }
+}

@@ -1,0 +1,84 @@
+//! What may be wrong although the cluster holds what was decided: others' EndpointSlices, which kube-proxy reads beside ours. Pure.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Endpoints;
+
+use super::condition::{Condition, Kind};
+use super::slices::Slices;
+use crate::config::{Database, Publish};
+use crate::slice::endpoint_slices::{Digest, Others};
+use crate::slice::{self, SKIP_MIRROR};
+
+/// What is wrong if it is still so after a time: Kubernetes needs a moment to follow what is written.
+#[derive(Debug)]
+pub struct Doubt {
+    pub condition: Condition,
+    pub after: Duration,
+}
+
+/// Kubernetes mirrors within milliseconds, and within seconds when its controllers move to another node.
+const MIRRORED_WITHIN: Duration = Duration::from_secs(20);
+
+/// Of a Service that gains a selector the slices may be seen first.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Doubts that what the cluster holds is what clients get.
+pub fn doubt(database: &Database, endpoints: Option<&Endpoints>, slices: &Slices) -> Option<Doubt> {
+    if !slices.listed || slices.fault.is_some() {
+        return None;
+    }
+    if slices.ready(Others::Pods).count > 0 {
+        let condition = Condition::new(Kind::SlicesLeftBehind, left_behind(database));
+        return Some(Doubt { condition, after: SEEN_WITHIN });
+    }
+    if is_mirrored(database, endpoints, slices) {
+        return None;
+    }
+    let condition = Condition::new(Kind::NotMirrored, not_mirrored(database, endpoints));
+    Some(Doubt { condition, after: MIRRORED_WITHIN })
+}
+
+/// Whether Kubernetes has mirrored from the Endpoints what it should: all of it, or nothing.
+pub fn is_mirrored(database: &Database, endpoints: Option<&Endpoints>, slices: &Slices) -> bool {
+    let wanted: Digest = match (database.publish, endpoints) {
+        (Publish::Endpoints, Some(endpoints)) => ips(endpoints).collect(),
+        _ => Digest::default(),
+    };
+    slices.ready(Others::Mirrored) == wanted
+}
+
+fn ips(endpoints: &Endpoints) -> impl Iterator<Item = IpAddr> {
+    slice::members(endpoints).iter().map(|member| member.ip).collect::<Vec<_>>().into_iter()
+}
+
+fn not_mirrored(database: &Database, endpoints: Option<&Endpoints>) -> String {
+    let id = &database.id;
+    if database.publish != Publish::Endpoints {
+        return format!(
+            "EndpointSlices that Kubernetes has mirrored from Endpoints {id} are still there, so that clients are sent to their \
+             addresses too; see that kube-controller-manager runs endpointslice-mirroring-controller, or delete them"
+        );
+    }
+    if endpoints.is_some_and(slice::skips_mirror) {
+        return format!(
+            "Endpoints {id} carry the label {SKIP_MIRROR}, so that Kubernetes does not mirror them into EndpointSlices, which \
+             clients are sent by; take it away, or set `publish: slices`"
+        );
+    }
+    format!(
+        "Kubernetes has not mirrored Endpoints {id} into EndpointSlices, which clients are sent by; see that \
+         kube-controller-manager runs endpointslice-mirroring-controller, or set `publish: slices`"
+    )
+}
+
+/// Why there may be slices of Pods for a Service without a selector, and how to be rid of them.
+pub fn left_behind(database: &Database) -> String {
+    let id = &database.id;
+    format!(
+        "Service {id} has no selector, but EndpointSlices from when it had one are left, so that clients are sent to those Pods \
+         too; delete them: kubectl -n {} delete endpointslices -l kubernetes.io/service-name={},endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io",
+        id.namespace, id.service
+    )
+}

@@ -1,0 +1,42 @@
+//! The Service that a database asks to have created. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::config::{CreateService, Database, Port};
+use crate::slice;
+
+/// The label by which objects of any kind say what manages them.
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// A Service without a selector, whose ports are the database's.
+pub fn service(database: &Database, create: CreateService) -> Service {
+    let metadata = ObjectMeta {
+        name: Some(database.id.service.clone()),
+        namespace: Some(database.id.namespace.clone()),
+        labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), slice::OURS.to_owned())])),
+        ..ObjectMeta::default()
+    };
+    let spec = ServiceSpec {
+        cluster_ip: create.headless.then(|| "None".to_owned()),
+        // All families that the cluster has, as addresses may be of any.
+        ip_family_policy: Some("PreferDualStack".to_owned()),
+        ports: Some(database.ports.iter().map(port).collect()),
+        ..ServiceSpec::default()
+    };
+    Service { metadata, spec: Some(spec), status: None }
+}
+
+/// Without a selector the number that counts is the endpoint's; the same one everywhere leaves no room for doubt.
+fn port(port: &Port) -> ServicePort {
+    ServicePort {
+        name: port.name.clone(),
+        port: port.number.into(),
+        target_port: Some(IntOrString::Int(port.number.into())),
+        protocol: Some(port.protocol.as_str().to_owned()),
+        ..ServicePort::default()
+    }
+}

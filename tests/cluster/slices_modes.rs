@@ -1,0 +1,128 @@
+//! Moving between Endpoints, EndpointSlices and both under live traffic, and a Kubernetes that does not mirror.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt as _;
+use kube::api::{Api, Patch, PatchParams};
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use crate::cluster::scene::{SOON, Scene, checked};
+use crate::support::{Arrival, ControlPlane, Daemon, Namespace, Options, Traffic, eventually, trial::trials};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        between_the_modes_no_connection_is_refused,
+        a_kubernetes_that_does_not_mirror_is_found_out,
+        a_label_against_mirroring_that_someone_else_set_is_told_of,
+    ]
+}
+
+const MIRRORING: &str = "endpointslicemirroring-controller.k8s.io";
+const OURS: &str = "external-endpoints";
+
+/// Who manages the slices of the Service that send clients anywhere.
+async fn managers(namespace: &Namespace) -> Vec<String> {
+    let slices = namespace.slices("mysql").await;
+    let serving = slices.iter().filter(|slice| !slice.endpoints.is_empty());
+    let manager = |slice: &EndpointSlice| slice.labels().get("endpointslice.kubernetes.io/managed-by").cloned();
+    let mut managers: Vec<String> = serving.filter_map(manager).collect();
+    managers.sort();
+    managers
+}
+
+async fn between_the_modes_no_connection_is_refused() {
+    let mut scene = Scene::new("modes").await;
+    let mut daemon = scene.start_published().await;
+    let traffic = Traffic::start(scene.namespace.cluster_ip("mysql").await, 3306, Duration::from_millis(10));
+    let reached = |arrival: &Arrival| matches!(arrival, Arrival::Reached(_));
+    eventually(SOON, "kube-proxy follows", async || traffic.tally_all().keys().any(reached)).await;
+    let from = Instant::now();
+    // Every way there is, each way twice by another road.
+    for mode in ["slices", "both", "endpoints", "both", "slices", "endpoints"] {
+        daemon.terminate().await;
+        daemon = scene.start_with(&format!("  publish: {mode}\n")).await;
+        let wanted = if mode == "endpoints" { MIRRORING } else { OURS };
+        eventually(SOON, &format!("{mode}: slices by {wanted} alone"), async || {
+            let managers = managers(&scene.namespace).await;
+            if managers == [wanted] { Ok(()) } else { Err(format!("{managers:?}")) }
+        })
+        .await;
+        scene.condition(&daemon, "Published").await;
+        scene.served(&[0, 1, 2]).await;
+        let in_endpoints = if mode == "slices" { vec![] } else { scene.ips(&[0, 1, 2]) };
+        assert_eq!(scene.namespace.endpoint_ips("mysql").await, in_endpoints, "{mode}");
+        // What is there is what is kept up.
+        checked(&daemon, 3).await;
+    }
+    let tally = traffic.tally_since(from);
+    assert!(tally.keys().all(reached), "{tally:?}");
+    assert!(tally.values().sum::<u64>() > 200, "too little traffic to prove anything: {tally:?}");
+    scene.databases[0].stop().await;
+    scene.served(&[1, 2]).await;
+}
+
+async fn a_kubernetes_that_does_not_mirror_is_found_out() {
+    let plane = ControlPlane::start(Options { proxy: false }).await;
+    let mut scene = Scene::on(plane.namespace("unmirrored").await).await;
+    scene.namespace.create_service("mysql", &[("", 3306)]).await;
+    let mut daemon = Daemon::start(&scene.config(), &plane.kubeconfig(), &[]).await;
+    scene.served(&[0, 1, 2]).await;
+    scene.condition(&daemon, "Published").await;
+    let labels = [("condition", "NotMirrored")];
+    let metric = async || daemon.metric("external_endpoints_database_condition", &labels).await;
+    assert_eq!(metric().await, Some(0.0));
+
+    plane.pause_controllers();
+    let dead = Instant::now();
+    scene.databases[0].stop().await;
+    scene.published(&[1, 2]).await;
+    eventually(SOON, "it is found out", async || metric().await == Some(1.0)).await;
+    // The address had to be found dead first.
+    let took = dead.elapsed();
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    let reason = scene.condition(&daemon, "NotMirrored").await;
+    assert!(reason.contains("endpointslice-mirroring-controller"), "{reason}");
+    let told = daemon.logs().iter().any(|line| line["condition"] == "NotMirrored");
+    assert!(told, "it is on the log");
+
+    // The way out that the reason names needs no controller but the one that deletes what it mirrored.
+    daemon.terminate().await;
+    let yaml = scene.config_with("  publish: slices\n");
+    let daemon = Daemon::start(&yaml, &plane.kubeconfig(), &[]).await;
+    let own = async || {
+        let slice: Option<EndpointSlice> =
+            scene.namespace.api().get_opt("mysql-external-ipv4-1").await.expect("reading");
+        slice.map(|slice| slice.endpoints.len())
+    };
+    eventually(SOON, "our slice has the two", async || own().await == Some(2)).await;
+    let reason = scene.condition(&daemon, "NotMirrored").await;
+    assert!(reason.contains("are still there"), "{reason}");
+    plane.resume_controllers();
+    scene.condition(&daemon, "Published").await;
+    scene.served(&[1, 2]).await;
+}
+
+async fn a_label_against_mirroring_that_someone_else_set_is_told_of() {
+    let scene = Scene::new("skipped").await;
+    let daemon = scene.start_published().await;
+    scene.served(&[0, 1, 2]).await;
+    let api: Api<Endpoints> = scene.namespace.api();
+    let label =
+        |value: Option<&str>| json!({"metadata": {"labels": {"endpointslice.kubernetes.io/skip-mirror": value}}});
+    let patch = async |value| {
+        api.patch("mysql", &PatchParams::default(), &Patch::Merge(label(value)))
+            .await
+            .expect("a patch")
+            .resource_version()
+    };
+    let version = patch(Some("true")).await;
+    let reason = scene.condition(&daemon, "NotMirrored").await;
+    assert!(reason.contains("carry the label endpointslice.kubernetes.io/skip-mirror"), "{reason}");
+    assert_eq!(scene.namespace.resource_version("mysql").await, version, "a label of someone else's is theirs");
+    patch(None).await;
+    scene.condition(&daemon, "Published").await;
+    scene.served(&[0, 1, 2]).await;
+}
