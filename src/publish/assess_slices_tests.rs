@@ -246,7 +246,7 @@ fn a_family_that_the_service_loses_has_its_slice_deleted_last() {
     let mut database = database(Publish::Slices);
     let six = crate::config::Address { ip: "2001:db8::1".parse().unwrap(), ..database.addresses[0].clone() };
     database.addresses.push(six);
-    let mut settle = |cluster: &mut Cluster, plan: &Plan| {
+    let settle = |cluster: &mut Cluster, plan: &Plan| {
         let steps = (0..6).map(|_| {
             let step = cluster.assess(&database, plan);
             cluster.take(step)
