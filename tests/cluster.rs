@@ -13,6 +13,7 @@ mod cluster {
     pub mod hostile;
     pub mod ownership;
     pub mod publish;
+    pub mod rights;
     pub mod running;
     pub mod scene;
     pub mod services;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         cluster::hostile::trials(),
         cluster::faults::trials(),
         cluster::deploy::trials(),
+        cluster::rights::trials(),
         cluster::bottle::trials(),
         cluster::ownership::trials(),
         cluster::running::trials(),

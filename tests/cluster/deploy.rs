@@ -233,6 +233,7 @@ fn may(verb: &str, resource: (&str, &str), namespace: &str, name: &str) -> bool 
             ("", "endpoints") => {
                 ["get", "list", "watch"].contains(&verb) || name == SERVICE && ["create", "patch"].contains(&verb)
             }
+            ("discovery.k8s.io", "endpointslices") => ["get", "list", "watch"].contains(&verb),
             _ => false,
         }
 }
@@ -244,7 +245,7 @@ async fn nothing_else_is_allowed() {
         for resource in RESOURCES {
             // An empty namespace asks for all of them at once.
             for namespace in [WATCHED, HOME, "default", "kube-system", ""] {
-                let named = ["endpoints", "services"].contains(&resource.1);
+                let named = ["endpoints", "services", "endpointslices"].contains(&resource.1);
                 for name in if named { &["", SERVICE, "other"][..] } else { &[""] } {
                     questions.push((verb, resource, namespace, *name));
                 }
@@ -319,7 +320,7 @@ async fn rules(client: kube::Client, namespace: &str) -> BTreeSet<String> {
 }
 
 /// Rules taken apart into single rights.
-fn atoms(rules: &[PolicyRule]) -> BTreeSet<String> {
+pub fn atoms(rules: &[PolicyRule]) -> BTreeSet<String> {
     let mut atoms = BTreeSet::new();
     for rule in rules {
         let names = rule.resource_names.clone().filter(|names| !names.is_empty());
@@ -364,7 +365,7 @@ async fn nothing_else_is_done() {
     denied("read its own config", maps.list(&ListParams::default()).await);
 }
 
-fn denied<T: std::fmt::Debug>(what: &str, answer: Result<T, kube::Error>) {
+pub fn denied<T: std::fmt::Debug>(what: &str, answer: Result<T, kube::Error>) {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 403 => {}
         other => panic!("{what}: {other:?}"),
@@ -372,7 +373,7 @@ fn denied<T: std::fmt::Debug>(what: &str, answer: Result<T, kube::Error>) {
 }
 
 /// Binds `daemon`, with no rights yet, in the scene's namespace; returns its token.
-async fn without_rights(namespace: &Namespace) -> String {
+pub async fn without_rights(namespace: &Namespace) -> String {
     namespace.create_service_account("daemon").await;
     namespace.create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": []})).await;
     let binding = json!({
@@ -384,7 +385,7 @@ async fn without_rights(namespace: &Namespace) -> String {
     namespace.token("daemon").await
 }
 
-async fn grant(namespace: &Namespace, rules: &Value) {
+pub async fn grant(namespace: &Namespace, rules: &Value) {
     let roles: Api<Role> = namespace.api();
     roles.patch("daemon", &PatchParams::default(), &Patch::Merge(json!({"rules": rules}))).await.expect("a patch");
 }
@@ -419,7 +420,7 @@ async fn the_role_is_what_forbidden_asks_for() {
 }
 
 /// The rule that a reason quotes.
-fn rule_in(reason: &str) -> PolicyRule {
+pub fn rule_in(reason: &str) -> PolicyRule {
     let from = reason.find("{apiGroups").unwrap_or_else(|| panic!("no rule in {reason}"));
     let rule = reason[from..].split_inclusive('}').next().unwrap_or_default();
     let rule: Value = serde_saphyr::from_str(rule).unwrap_or_else(|error| panic!("{rule}: {error}"));

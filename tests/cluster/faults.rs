@@ -240,7 +240,10 @@ async fn account(scene: &Scene, rules: serde_json::Value) -> String {
 
 async fn forbidden_names_the_role() {
     let scene = Scene::new("forbidden").await;
-    let rules = json!([{"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]}]);
+    let rules = json!([
+        {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
+    ]);
     let token = account(&scene, rules).await;
     let daemon = Daemon::start(&scene.config(), &shared().kubeconfig_for_token(&token), &[]).await;
     let reason = scene.condition(&daemon, "Forbidden").await;
@@ -254,6 +257,7 @@ async fn forbidden_names_the_role() {
     // The very rule that it names is enough.
     let role = json!({"rules": [
         {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": ["mysql"], "verbs": ["get", "create", "patch"]},
     ]});
     let api: kube::Api<k8s_openapi::api::rbac::v1::Role> = scene.namespace.api();
@@ -267,6 +271,7 @@ async fn a_right_that_is_missing_hurts_only_its_namespace() {
     let other = Scene::new("closed").await;
     let rules = json!([
         {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": ["mysql"], "verbs": ["create", "patch"]},
     ]);
     let token = account(&scene, rules).await;
@@ -286,6 +291,7 @@ async fn a_watch_that_is_not_allowed_is_told_once() {
     let mut scene = Scene::new("blind").await;
     let rules = json!([
         {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list"]},
         {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": ["mysql"], "verbs": ["create", "patch"]},
     ]);
     let token = account(&scene, rules).await;
@@ -298,6 +304,6 @@ async fn a_watch_that_is_not_allowed_is_told_once() {
     scene.published(&[1, 2]).await;
     checked(&daemon, 20).await;
     let told = daemon.logs().iter().filter(|line| line["condition"] == "Forbidden").count();
-    // For Services and for Endpoints, whichever comes first and then the other, again after a write at most.
-    assert!(told <= 6, "told {told} times: {:#?}", daemon.lines());
+    // For each kind, in whichever order they come, again after a write at most.
+    assert!(told <= 9, "told {told} times: {:#?}", daemon.lines());
 }

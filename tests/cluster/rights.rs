@@ -1,0 +1,98 @@
+//! What a database with slices, or with a Service to create, needs besides: the Roles that deploy/ has for it, and nothing more.
+
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::{PolicyRule, Role};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use crate::cluster::deploy::{atoms, denied, grant, rule_in, without_rights};
+use crate::cluster::scene::{Scene, database};
+use crate::support::{Daemon, eventually, shared, trial::trials};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        the_further_roles_are_what_forbidden_asks_for,
+        with_the_further_roles_no_other_slice_and_no_service_can_be_changed,
+    ]
+}
+
+const SOON: Duration = Duration::from_secs(60);
+
+const ROLES: [&str; 3] = ["role.yaml", "role-create-service.yaml", "role-slices.yaml"];
+
+/// The rules of the Role in a file of deploy/.
+fn shipped(file: &str) -> Vec<PolicyRule> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/watched/external-endpoints-example");
+    let text = std::fs::read_to_string(folder.join(file)).expect("a file of deploy/");
+    let role = text.split("---\n").next().expect("a Role");
+    let role: Role = serde_saphyr::from_str(role).unwrap_or_else(|error| panic!("{file}: {error}"));
+    role.rules.expect("rules")
+}
+
+async fn the_further_roles_are_what_forbidden_asks_for() {
+    let scene = Scene::without_service("asks-more").await;
+    let token = without_rights(&scene.namespace).await;
+    let mut granted = shipped(ROLES[0]);
+    grant(&scene.namespace, &json!(granted)).await;
+    let kubeconfig = shared().kubeconfig_for_token(&token);
+    let yaml = scene.config_with("  publish: both\n  createService: {}\n");
+    let mut daemon = Daemon::start(&yaml, &kubeconfig, &[]).await;
+    for file in &ROLES[1..] {
+        let asked = eventually(SOON, &format!("it asks for {file}"), async || {
+            let database = database(&daemon.status().await);
+            let reason = database["reason"].as_str().unwrap_or_default().to_owned();
+            let rule = (database["condition"] == "Forbidden").then(|| rule_in(&reason));
+            rule.filter(|rule| !granted.contains(rule)).ok_or(database)
+        })
+        .await;
+        assert_eq!(atoms(std::slice::from_ref(&asked)), atoms(&shipped(file)), "{file}");
+        granted.push(asked);
+        grant(&scene.namespace, &json!(granted)).await;
+    }
+    scene.condition(&daemon, "Published").await;
+    scene.published(&[0, 1, 2]).await;
+    scene.served(&[0, 1, 2]).await;
+    // They are enough for the way back, too.
+    daemon.terminate().await;
+    let daemon = Daemon::start(&scene.config(), &kubeconfig, &[]).await;
+    eventually(SOON, "our slice is deleted", async || own(&scene).await.is_none()).await;
+    scene.served(&[0, 1, 2]).await;
+    scene.condition(&daemon, "Published").await;
+}
+
+async fn own(scene: &Scene) -> Option<EndpointSlice> {
+    scene.namespace.api().get_opt("mysql-external-ipv4-1").await.expect("reading an EndpointSlice")
+}
+
+async fn with_the_further_roles_no_other_slice_and_no_service_can_be_changed() {
+    let scene = Scene::new("no-more").await;
+    let token = without_rights(&scene.namespace).await;
+    let all: Vec<PolicyRule> = ROLES.iter().flat_map(|file| shipped(file)).collect();
+    grant(&scene.namespace, &json!(all)).await;
+    let client = shared().client_with_token(&token).await;
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &scene.namespace.name);
+    let apply = PatchParams::apply("external-endpoints-create");
+    let slice = |name: &str| {
+        let version = "discovery.k8s.io/v1";
+        let metadata = json!({"name": name});
+        let kind = "EndpointSlice";
+        Patch::Apply(
+            json!({"apiVersion": version, "kind": kind, "metadata": metadata, "addressType": "IPv4", "endpoints": []}),
+        )
+    };
+    eventually(SOON, "the rights have come", async || {
+        slices.patch("mysql-external-ipv4-1", &apply, &slice("mysql-external-ipv4-1")).await
+    })
+    .await;
+    denied("another slice", slices.patch("mysql-x7k2p", &apply, &slice("mysql-x7k2p")).await);
+    denied("delete another slice", slices.delete("mysql-x7k2p", &DeleteParams::default()).await);
+    let services: Api<Service> = Api::namespaced(client, &scene.namespace.name);
+    let selector = Patch::Merge(json!({"spec": {"selector": {"app": "mine"}}}));
+    denied("change a Service", services.patch("mysql", &PatchParams::default(), &selector).await);
+    denied("delete a Service", services.delete("mysql", &DeleteParams::default()).await);
+}
