@@ -109,11 +109,14 @@ struct Assessment<'a> {
 impl Assessment<'_> {
     fn step(&self, plan: &Plan, written: Option<&str>) -> Result<Step, Condition> {
         let database = self.database;
-        let foreign = match self.endpoints.map(|endpoints| writable_endpoints(database, endpoints, written)) {
-            Some(Err(refusal)) if self.matters(&refusal) => return Err(self.with_leftovers(refusal)),
-            Some(Err(_)) => true,
-            _ => false,
+        let refusal = match self.endpoints.map(|endpoints| writable_endpoints(database, endpoints, written)) {
+            Some(Err(refusal)) => Some(refusal),
+            _ => None,
         };
+        let in_the_way = refusal.as_ref().is_some_and(|refusal| self.matters(refusal));
+        if let Some(refusal) = refusal.clone().filter(|_| in_the_way && !self.has_slices()) {
+            return Err(self.with_leftovers(refusal));
+        }
         let service_ports = self.service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
         let ports =
             ports::join(&database.ports, service_ports).map_err(|why| Condition::new(Kind::PortMismatch, why))?;
@@ -121,17 +124,23 @@ impl Assessment<'_> {
             Plan::Publish(members) => members,
             Plan::Keep(why) => return Err(Condition::new(Kind::WaitingForVerdicts, why.to_string())),
         };
-        let step = match database.publish {
-            Publish::Endpoints => self.endpoints(members, &ports, Mirror::Yes).map_or_else(
-                || if self.has_slices() { self.leave_slices(members, &ports) } else { Ok(None) },
-                |step| Ok(Some(step)),
-            )?,
-            Publish::Slices | Publish::Both => self
+        let step = match (database.publish, &refusal) {
+            // Slices that are there are kept in step, or clients would be sent to who died meanwhile.
+            (Publish::Endpoints, Some(_)) => self.slices(members, &ports)?,
+            (Publish::Endpoints, None) => match self.endpoints(members, &ports, Mirror::Yes) {
+                None if self.has_slices() => self.leave_slices(members, &ports)?,
+                step => step,
+            },
+            (Publish::Slices | Publish::Both, refusal) => self
                 .slices(members, &ports)?
-                .or_else(|| if foreign { None } else { self.unmirrored(members, &ports) })
+                .or_else(|| if refusal.is_some() { None } else { self.unmirrored(members, &ports) })
                 .or_else(|| self.delete_spare(members, &ports)),
         };
-        Ok(step.unwrap_or(Step::Hold))
+        match (step, refusal.filter(|_| in_the_way)) {
+            (Some(step), _) => Ok(step),
+            (None, Some(refusal)) => Err(self.with_leftovers(refusal)),
+            (None, None) => Ok(Step::Hold),
+        }
     }
 
     /// Whether Endpoints that are not for us to write stand in the way: beside slices not if they send nobody anywhere.

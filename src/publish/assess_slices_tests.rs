@@ -315,6 +315,20 @@ fn endpoints_of_others_stand_in_the_way_of_slices_only_if_they_send_clients_some
 }
 
 #[test]
+fn slices_that_are_there_are_kept_in_step_even_where_someone_else_s_endpoints_stand_in_the_way() {
+    for mode in [Publish::Endpoints, Publish::Slices, Publish::Both] {
+        let mut cluster = Cluster::new();
+        cluster.settle(Publish::Slices, &publish(&[1, 2]));
+        let foreign = theirs(&[9], Some("someone"));
+        cluster.endpoints = Some(foreign.clone());
+        cluster.mirror();
+        assert_eq!(cluster.settle(mode, &publish(&[1])), [format!("mysql-external-ipv4-1 {ONE}")]);
+        assert_eq!(waits(cluster.assess(&database(mode), &publish(&[1]))).0, Kind::NotOurs);
+        assert_eq!(cluster.endpoints, Some(foreign));
+    }
+}
+
+#[test]
 fn an_undecided_plan_writes_no_slice() {
     let cluster = Cluster::new();
     let plan = Plan::Keep(crate::plan::Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));

@@ -196,10 +196,13 @@ impl Publisher {
 
     async fn dry_turn(&self, view: &View, memory: &mut Memory) -> Next {
         if !matches!(self.cluster, Cluster::None) {
-            if self.look(view, memory).await.is_ok() {
-                let would = would_publish(&view.held(), &view.plan);
-                self.report(Some(view.held()), Condition::new(Kind::DryRun, would));
-            }
+            let step = match self.look(view, memory).await {
+                Ok(step) => step,
+                Err(next) => return next,
+            };
+            let first = if matches!(step, Step::CreateService(_)) { "would create the Service; " } else { "" };
+            let would = format!("{first}{}", would_publish(&view.held(), &view.plan));
+            self.report(Some(view.held()), Condition::new(Kind::DryRun, would));
             return Next::Change;
         }
         self.tell_monitor(Members::default(), memory).await;
@@ -230,7 +233,8 @@ impl Publisher {
             Step::Hold => {
                 memory.succeeded();
                 // What we found well is ours as if we had written it.
-                memory.written = view.endpoints().and_then(ResourceExt::uid);
+                let ours = |endpoints: &&Endpoints| slice::managed_by(endpoints) == Some(slice::OURS);
+                memory.written = view.endpoints().filter(ours).and_then(ResourceExt::uid);
                 memory.held = Some(view.plan.clone());
                 memory.round.clear();
                 let (condition, next) = self.standing(view, &held, memory);

@@ -74,7 +74,9 @@ fn parts(name: &str) -> Option<(&str, Family, u16)> {
         })?;
         Some((service, family))
     })?;
-    let parsed = number.parse().ok().filter(|parsed: &u16| *parsed > 0 && parsed.to_string() == number)?;
+    // The names that Kubernetes makes up end in five characters.
+    let ours = |parsed: &u16| (1..=9999).contains(parsed) && parsed.to_string() == number;
+    let parsed = number.parse().ok().filter(ours)?;
     (!service.is_empty()).then_some((service, family, parsed))
 }
 

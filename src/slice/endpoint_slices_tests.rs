@@ -90,6 +90,7 @@ fn names_lead_back_to_their_service_and_others_do_not() {
         ("orders-external-ipv4-1", Some("orders")),
         ("orders-external-ipv6-12", Some("orders")),
         ("a-external-ipv4-1-external-ipv6-1", Some("a-external-ipv4-1")),
+        ("orders-external-ipv4-24567", None),
         ("orders-external-ipv4-01", None),
         ("orders-external-ipv4-0", None),
         ("orders-external-ipv4-+1", None),

@@ -24,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         a_deleted_service_takes_its_slices_with_it_and_a_new_one_owns_new_ones,
         several_ports_join_by_name,
         each_family_of_the_service_has_its_slice,
+        endpoints_of_someone_else_beside_slices_are_never_written,
         a_slice_of_our_name_that_someone_else_made_is_left_alone,
     ]
 }
@@ -322,6 +323,31 @@ async fn each_family_of_the_service_has_its_slice() {
     })
     .await;
     scene.condition_because(&daemon, "Published", &format!("does not have the IP family of {six}")).await;
+}
+
+async fn endpoints_of_someone_else_beside_slices_are_never_written() {
+    let mut scene = Scene::new("slice-beside").await;
+    // As someone who means to fill them later.
+    let empty = json!({"metadata": {"name": "mysql", "labels": {"team": "orders"}}});
+    let made: Endpoints = scene.namespace.create_object(empty).await;
+    let daemon = start_served(&scene).await;
+    checked(&daemon, 3).await;
+    assert_eq!(scene.namespace.resource_version("mysql").await, made.resource_version());
+    let filled = json!({"subsets": [{"addresses": [{"ip": "192.0.2.9"}], "ports": [{"port": 3306}]}]});
+    merge::<Endpoints>(&scene, "mysql", filled).await;
+    let reason = scene.condition(&daemon, "NotOurs").await;
+    assert!(reason.contains("were written by someone else"), "{reason}");
+    // What is ours is still kept up.
+    scene.databases[0].stop().await;
+    eventually(SOON, "the dead one is out of our slice", async || {
+        own(&scene).await.is_some_and(|slice| slice.endpoints.len() == 2)
+    })
+    .await;
+    assert_eq!(scene.namespace.endpoint_ips("mysql").await, ["192.0.2.9"]);
+    scene.condition(&daemon, "NotOurs").await;
+    scene.namespace.delete::<Endpoints>("mysql").await;
+    scene.condition(&daemon, "Published").await;
+    scene.served(&[1, 2]).await;
 }
 
 async fn a_slice_of_our_name_that_someone_else_made_is_left_alone() {

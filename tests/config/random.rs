@@ -31,11 +31,12 @@ fn database() -> impl Strategy<Value = Database> {
     let names = vec((of(label()), of(zone())), 5);
     let publishing = (publish(), of(any::<bool>()), any::<bool>());
     (ports(), ips, names, checks(), publishing).prop_map(|(ports, ips, names, checks, (publish, headless, adopt))| {
-        let address = |(index, (ip, (hostname, zone))): (usize, (IpAddr, (Option<String>, Option<String>)))| {
-            let check = checks[index % checks.len()].clone();
-            Address { ip, hostname, zone: zone.map(String::into_boxed_str), check }
-        };
-        let addresses = ips.into_iter().zip(names).enumerate().map(address).collect();
+        let addresses = ips.into_iter().zip(names).zip(checks.iter().cycle());
+        let addresses = addresses.map(|((ip, (hostname, zone)), check)| {
+            let zone = zone.map(String::into_boxed_str);
+            Address { ip, hostname, zone, check: check.clone() }
+        });
+        let addresses = addresses.collect();
         let id = DatabaseId { namespace: String::new(), service: String::new() };
         let create_service = headless.map(|headless| CreateService { headless });
         Database { id, ports, addresses, publish, create_service, adopt }
