@@ -1,16 +1,19 @@
 //! Starts the tries of all targets when they are due, listens to their verdicts, and is the single owner of all health.
 //!
 //! No try waits for another, and no target is tried twice at once: light checks go into one swarm, and each try of any other
-//! is a task of its own, whose verdict comes back over one channel, which holds at most one for each target.
+//! is a task of its own, whose verdict comes back over one channel, which holds at most one for each target. The monitor is a
+//! plain loop on a thread of its own, which waits for its swarm and for the swarm's bell.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use tokio::runtime::Handle as Runtime;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -19,7 +22,7 @@ use crate::config::{DatabaseId, Spec};
 use crate::health::{Health, Verdict};
 use crate::limits::Limits;
 use crate::plan::{Member, Members, Plan};
-use crate::probe::{Ended, Prober, Swarm, Target};
+use crate::probe::{Bell, Ended, Prober, Swarm, Target};
 use crate::schedule::{Key, Next, Rhythm, Schedule};
 pub use histogram::Histogram;
 use lateness::{Lateness, Scarce};
@@ -37,18 +40,20 @@ pub use thread::{Checking, start};
 /// How often the monitor turns its loop even when nothing happens.
 pub const WATCHDOG: Duration = Duration::from_secs(2);
 
+/// Where the next try is due within this time, the monitor takes a nap as long, in which nothing wakes it: with thousands of
+/// tries a second, waking up for each piece of news would be a good part of all the work.
+const NAP: Duration = Duration::from_millis(1);
+
 /// Commands that may be under way beside one from each database at the start.
 const AHEAD: usize = 64;
-
-/// Verdicts that are heard before anything else is done.
-const HEARD_AT_ONCE: usize = 256;
 
 /// What the rest of the daemon holds of the monitor.
 #[derive(Clone)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
+    bell: Bell,
     plans: Arc<BTreeMap<DatabaseId, watch::Receiver<Plan>>>,
-    turned: watch::Receiver<Instant>,
+    turned: Arc<Turned>,
 }
 
 impl Handle {
@@ -61,18 +66,36 @@ impl Handle {
     pub async fn seen(&self, id: &DatabaseId, members: Members) {
         // A monitor that is gone needs no telling: the daemon is ending.
         let _ = self.commands.send(Command::Seen(id.clone(), members)).await;
+        self.bell.ring();
     }
 
     /// All that is known now; none if the monitor is gone.
     pub async fn snapshot(&self) -> Option<Snapshot> {
         let (reply, snapshot) = oneshot::channel();
         self.commands.send(Command::Snapshot(reply)).await.ok()?;
+        self.bell.ring();
         snapshot.await.ok()
     }
 
     /// When the monitor last turned its loop.
     pub fn turned(&self) -> Instant {
-        *self.turned.borrow()
+        self.turned.last()
+    }
+}
+
+/// When the monitor last turned its loop, for all threads to read.
+struct Turned {
+    origin: Instant,
+    nanos: AtomicU64,
+}
+
+impl Turned {
+    fn last(&self) -> Instant {
+        self.origin + Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
+    }
+
+    fn now(&self, now: Instant) {
+        self.nanos.store(now.saturating_duration_since(self.origin).as_nanos() as u64, Ordering::Relaxed);
     }
 }
 
@@ -155,20 +178,29 @@ pub struct Monitor {
     network_places: Places,
     command_places: Places,
     commands: mpsc::Receiver<Command>,
-    turned: watch::Sender<Instant>,
+    turned: Arc<Turned>,
+    swarm: Swarm,
+    bell: Bell,
+    /// Those of the swarm that have ended; kept for its room.
+    ended: Vec<Ended>,
     report: mpsc::UnboundedSender<Report>,
     reports: mpsc::UnboundedReceiver<Report>,
-    /// Tries that take long stretches of a processor at a time.
+    /// Runs the tries that are tasks.
+    runtime: Runtime,
+    /// Those of them that take long stretches of a processor at a time run elsewhere.
     heavy: JoinSet<()>,
     heavy_runtime: Runtime,
 }
 
-/// Makes a monitor of all targets of `spec`, which checks nothing until it runs. Tries that take long stretches of a
-/// processor at a time run on `heavy_runtime`, so that the others keep their time.
-pub fn prepare(spec: &Spec, limits: Limits, heavy_runtime: Runtime) -> (Handle, Monitor) {
+/// Makes a monitor of all targets of `spec`, which checks nothing until it runs. Tries that are no light ones run on `runtime`,
+/// but for those that take long stretches of a processor at a time, which run on `heavy_runtime`, so that the others keep
+/// their time.
+pub fn prepare(spec: &Spec, limits: Limits, runtime: Runtime, heavy_runtime: Runtime) -> io::Result<(Handle, Monitor)> {
     let now = clock::now();
     let (commands_in, commands) = mpsc::channel(AHEAD + spec.databases.len());
-    let (turned, turned_out) = watch::channel(now);
+    let turned = Arc::new(Turned { origin: now, nanos: AtomicU64::new(0) });
+    let mut swarm = Swarm::new()?;
+    let bell = swarm.bell()?;
     let (report, reports) = mpsc::unbounded_channel();
     let databases: Vec<Watched> = spec.databases.iter().map(|database| Watched::new(database, now)).collect();
     let ids = || spec.databases.iter().map(|database| database.id.clone());
@@ -182,14 +214,18 @@ pub fn prepare(spec: &Spec, limits: Limits, heavy_runtime: Runtime) -> (Handle, 
         network_places: Places::new(limits.checks_in_flight),
         command_places: Places::new(limits.exec_at_once),
         commands,
-        turned,
+        turned: turned.clone(),
+        swarm,
+        bell: bell.clone(),
+        ended: Vec::new(),
         report,
         reports,
+        runtime,
         heavy: JoinSet::new(),
         heavy_runtime,
     };
     monitor.enlist(spec, now);
-    (Handle { commands: commands_in, plans: Arc::new(plans), turned: turned_out }, monitor)
+    Ok((Handle { commands: commands_in, bell, plans: Arc::new(plans), turned }, monitor))
 }
 
 impl Monitor {
@@ -206,60 +242,68 @@ impl Monitor {
         self.schedule.add(&rhythms, now);
     }
 
-    /// Checks until told to stop, or until nobody holds a handle. Ends with all that it started.
-    pub async fn run(mut self, mut stop: oneshot::Receiver<()>) -> io::Result<()> {
-        let mut swarm = Swarm::new()?;
-        let ended = tokio::select! {
-            ended = self.turn(&mut swarm) => ended,
-            _ = &mut stop => Ok(()),
-        };
-        self.heavy.shutdown().await;
-        ended
+    /// What wakes the monitor.
+    fn bell(&self) -> Bell {
+        self.bell.clone()
     }
 
-    async fn turn(&mut self, swarm: &mut Swarm) -> io::Result<()> {
-        let mut watchdog = tokio::time::interval(WATCHDOG);
-        let mut wake = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
-        let mut heard = Vec::with_capacity(HEARD_AT_ONCE);
-        loop {
-            let next = self.start_due(swarm).into_iter().chain(swarm.deadline()).min();
-            if let Some(at) = next
-                && wake.deadline() != at.into()
-            {
-                wake.as_mut().reset(at.into());
-            }
-            tokio::select! {
-                biased;
-                command = self.commands.recv() => match command {
-                    Some(Command::Seen(id, members)) => self.see(&id, &members),
-                    // Whoever asked may have gone away meanwhile.
-                    Some(Command::Snapshot(reply)) => drop(reply.send(self.snapshot())),
-                    None => return Ok(()),
-                },
-                _ = self.reports.recv_many(&mut heard, HEARD_AT_ONCE) => {
-                    heard.drain(..).for_each(|report| self.hear(&report));
-                }
-                news = swarm.news() => news?,
-                () = &mut wake, if next.is_some() => {}
-                _ = watchdog.tick() => {}
-            }
+    /// Checks until told to stop, or until nobody holds a handle.
+    pub fn run(mut self, mut stop: oneshot::Receiver<()>) -> io::Result<()> {
+        while matches!(stop.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+            let due = self.start_due();
+            let next = due.into_iter().chain(self.swarm.deadline()).min();
+            let wait = next.map_or(WATCHDOG, |next| next.saturating_duration_since(clock::now()).min(WATCHDOG));
+            let nap = (Duration::from_nanos(1)..=NAP).contains(&wait);
+            self.swarm.wait(if nap { Duration::ZERO } else { wait })?;
             let now = clock::now();
-            swarm.collect(now, |ended| self.hear(&Report::of(ended, now)))?;
+            self.turned.now(now);
+            self.collect(now)?;
+            if self.obey(now).is_err() {
+                break;
+            }
             let scarce = self.scarce();
             self.lateness.look(now, || scarce);
-            self.turned.send_replace(now);
+            if nap {
+                std::thread::sleep(NAP);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the verdicts that have come.
+    fn collect(&mut self, now: Instant) -> io::Result<()> {
+        let mut ended = std::mem::take(&mut self.ended);
+        self.swarm.collect(now, |try_| ended.push(try_))?;
+        ended.drain(..).for_each(|ended| self.hear(&Report::of(ended, now)));
+        self.ended = ended;
+        while let Ok(report) = self.reports.try_recv() {
+            self.hear(&report);
+        }
+        Ok(())
+    }
+
+    /// Does what it was told to. An error says that there is nobody left to tell it anything.
+    fn obey(&mut self, now: Instant) -> Result<(), TryRecvError> {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Seen(id, members)) => self.see(&id, &members, now),
+                // Whoever asked may have gone away meanwhile.
+                Ok(Command::Snapshot(reply)) => drop(reply.send(self.snapshot())),
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(gone @ TryRecvError::Disconnected) => return Err(gone),
+            }
         }
     }
 
     /// Starts what is due, or has it wait for a place. Returns when to look again, unless that is after a verdict only.
-    fn start_due(&mut self, swarm: &mut Swarm) -> Option<Instant> {
+    fn start_due(&mut self) -> Option<Instant> {
         let now = clock::now();
         loop {
             let next = self.schedule.next(now);
             if let Next::Start { key, due } = next {
                 self.places(key).come(key, due);
             }
-            self.start_waiting(swarm, now);
+            self.start_waiting(now);
             match next {
                 Next::Start { .. } => {}
                 Next::Wait(at) => return Some(at),
@@ -269,7 +313,7 @@ impl Monitor {
     }
 
     /// Starts what waits for a place, as far as there are any.
-    fn start_waiting(&mut self, swarm: &mut Swarm, now: Instant) {
+    fn start_waiting(&mut self, now: Instant) {
         while let Some((key, due)) = self.network_places.admit().or_else(|| self.command_places.admit()) {
             let Tried { prober, interval, .. } = &self.tried[key];
             let Some(light) = prober.light() else {
@@ -277,7 +321,7 @@ impl Monitor {
                 continue;
             };
             self.lateness.observe(now.saturating_duration_since(due), *interval);
-            let ended = swarm.start(key, light, now);
+            let ended = self.swarm.start(key, light, now);
             ended.into_iter().for_each(|ended| self.hear(&Report::of(ended, now)));
         }
     }
@@ -300,7 +344,7 @@ impl Monitor {
     /// Starts a try in a task of its own.
     fn spawn(&mut self, key: Key, due: Instant) {
         let prober = self.tried[key].prober.clone();
-        let report = self.report.clone();
+        let (report, bell) = (self.report.clone(), self.bell.clone());
         let heavy = prober.is_heavy();
         let try_ = async move {
             let started = clock::now();
@@ -311,12 +355,13 @@ impl Monitor {
             let delay = started.saturating_duration_since(due);
             // A monitor that is gone needs no telling.
             let _ = report.send(Report { key, verdict, delay: Some(delay), started, ended: clock::now() });
+            bell.ring();
         };
         if heavy {
             while self.heavy.try_join_next().is_some() {}
             self.heavy.spawn_on(try_, &self.heavy_runtime);
         } else {
-            tokio::spawn(try_);
+            self.runtime.spawn(try_);
         }
     }
 
@@ -328,9 +373,9 @@ impl Monitor {
         self.schedule.ended(report.key, report.started, report.ended, in_doubt);
     }
 
-    fn see(&mut self, id: &DatabaseId, members: &Members) {
+    fn see(&mut self, id: &DatabaseId, members: &Members, now: Instant) {
         if let Some(&index) = self.by_id.get(id) {
-            self.databases[index].see(members, clock::now());
+            self.databases[index].see(members, now);
         }
     }
 
