@@ -68,7 +68,7 @@ async fn a_kubernetes_that_does_not_mirror_is_found_out() {
     let plane = ControlPlane::start(Options { proxy: false }).await;
     let mut scene = Scene::on(plane.namespace("unmirrored").await).await;
     scene.namespace.create_service("mysql", &[("", 3306)]).await;
-    let mut daemon = Daemon::start(&scene.config(), &plane.kubeconfig(), &[]).await;
+    let daemon = Daemon::start(&scene.config(), &plane.kubeconfig(), &[]).await;
     scene.served(&[0, 1, 2]).await;
     scene.condition(&daemon, "Published").await;
     let labels = [("condition", "NotMirrored")];
@@ -89,7 +89,7 @@ async fn a_kubernetes_that_does_not_mirror_is_found_out() {
     assert!(told, "it is on the log");
 
     // The way out that the reason names needs no controller but the one that deletes what it mirrored.
-    daemon.terminate().await;
+    drop(daemon);
     let yaml = scene.config_with("  publish: slices\n");
     let daemon = Daemon::start(&yaml, &plane.kubeconfig(), &[]).await;
     let own = async || {
@@ -103,6 +103,21 @@ async fn a_kubernetes_that_does_not_mirror_is_found_out() {
     plane.resume_controllers();
     scene.condition(&daemon, "Published").await;
     scene.served(&[1, 2]).await;
+
+    // The way back waits until it mirrors: until then our slice is all there is, and follows.
+    drop(daemon);
+    plane.pause_controllers();
+    let daemon = Daemon::start(&scene.config(), &plane.kubeconfig(), &[]).await;
+    scene.published(&[1, 2]).await;
+    checked(&daemon, 4).await;
+    assert_eq!(own().await, Some(2), "not given up before there is another");
+    scene.databases[1].stop().await;
+    scene.published(&[2]).await;
+    eventually(SOON, "our slice follows", async || own().await == Some(1)).await;
+    plane.resume_controllers();
+    eventually(SOON, "our slice is deleted", async || own().await.is_none()).await;
+    scene.served(&[2]).await;
+    scene.condition(&daemon, "Published").await;
 }
 
 async fn a_label_against_mirroring_that_someone_else_set_is_told_of() {
