@@ -74,3 +74,44 @@ pub fn words(error: &kube::Error) -> String {
         _ => text,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::join;
+    use tokio::net::TcpListener;
+
+    /// Makes a call that stands on a deadline; what it came to, and all that its server got.
+    async fn call(deadline: Deadline) -> (Result<String, String>, String) {
+        let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", server.local_addr().expect("an address"));
+        let client = client(Config::new(url.parse().expect("a URL"))).expect("a client");
+        let request = Request::put("/members").body(b"198.51.100.1".to_vec()).expect("a request");
+        let served = async {
+            let (mut stream, _) = server.accept().await.expect("a connection");
+            let mut got = Vec::new();
+            while !got.ends_with(b"198.51.100.1") && stream.read_buf(&mut got).await.is_ok_and(|count| count > 0) {}
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            // The client may have gone.
+            let _ = stream.write_all(answer).await;
+            String::from_utf8(got).expect("text")
+        };
+        let called = deadline.bears(client.request_text(request));
+        let (answer, got) = join!(called, served);
+        (answer.map_err(|error| words(&error)), got)
+    }
+
+    #[tokio::test]
+    async fn a_call_is_sent_whole_before_its_deadline_and_without_what_it_says_after_it() {
+        let (answer, got) = call(Deadline::new(None)).await;
+        assert_eq!(answer.as_deref(), Ok("ok"));
+        assert!(got.starts_with("PUT /members ") && got.ends_with("\r\n\r\n198.51.100.1"), "{got}");
+
+        let ended = Deadline::new(None);
+        ended.end();
+        let (answer, got) = call(ended).await;
+        assert_eq!(answer, Err("not sent, as the time for it had passed".to_owned()));
+        assert!(!got.contains("198.51.100.1"), "{got}");
+    }
+}
