@@ -13,7 +13,7 @@ use kube::{Client, Config};
 use tower::{BoxError, ServiceBuilder, service_fn};
 
 pub use deadline::Deadline;
-use deadline::{Basis, Guarded};
+use deadline::Guarded;
 
 mod deadline;
 
@@ -46,7 +46,7 @@ pub fn client(config: Config) -> kube::Result<Client> {
             let http = http.clone();
             // Runs in the task that makes the call, which knows what it stands on.
             async move {
-                let basis = Basis::of_this_task();
+                let basis = Deadline::of_this_task();
                 http.request(request.map(|body| Guarded::new(body, basis))).await
             }
         }));

@@ -45,22 +45,14 @@ impl Deadline {
         !self.left().is_zero() && !self.0.ended.load(Ordering::Relaxed)
     }
 
+    /// What the calls of this task stand on; most stand on nothing, and may always be sent.
+    pub fn of_this_task() -> Option<Self> {
+        STANDS_ON.try_with(Self::clone).ok()
+    }
+
     /// Makes calls of the API that stand on this deadline.
     pub async fn bears<T>(self, calls: impl Future<Output = T>) -> T {
         STANDS_ON.scope(self, calls).await
-    }
-}
-
-/// What a call stands on; most stand on nothing, and may always be sent.
-pub struct Basis(Option<Deadline>);
-
-impl Basis {
-    pub fn of_this_task() -> Self {
-        Self(STANDS_ON.try_with(Deadline::clone).ok())
-    }
-
-    fn holds(&self) -> bool {
-        self.0.as_ref().is_none_or(Deadline::holds)
     }
 }
 
@@ -68,11 +60,11 @@ impl Basis {
 /// most, and does nothing with it.
 pub struct Guarded {
     body: Inner,
-    basis: Basis,
+    basis: Option<Deadline>,
 }
 
 impl Guarded {
-    pub fn new(body: Inner, basis: Basis) -> Self {
+    pub fn new(body: Inner, basis: Option<Deadline>) -> Self {
         Self { body, basis }
     }
 }
@@ -82,7 +74,7 @@ impl Body for Guarded {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if !self.basis.holds() {
+        if self.basis.as_ref().is_some_and(|deadline| !deadline.holds()) {
             return Poll::Ready(Some(Err("not sent, as the time for it had passed".into())));
         }
         Pin::new(&mut self.body).poll_frame(context).map_err(BoxError::from)
@@ -103,7 +95,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     async fn sent(deadline: &Deadline) -> Result<Bytes, String> {
-        let body = async { Guarded::new(Inner::from(b"members".to_vec()), Basis::of_this_task()) };
+        let body = async { Guarded::new(Inner::from(b"members".to_vec()), Deadline::of_this_task()) };
         let body = deadline.clone().bears(body).await;
         body.collect().await.map(|body| body.to_bytes()).map_err(|error| error.to_string())
     }
@@ -123,7 +115,7 @@ mod tests {
     async fn a_deadline_that_passes_on_the_way_is_noticed() {
         let deadline = Deadline::new(None);
         let body =
-            deadline.clone().bears(async { Guarded::new(Inner::from(b"members".to_vec()), Basis::of_this_task()) });
+            deadline.clone().bears(async { Guarded::new(Inner::from(b"members".to_vec()), Deadline::of_this_task()) });
         let body = body.await;
         assert_eq!(body.size_hint().exact(), Some(7));
         deadline.end();
@@ -132,7 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_stands_on_nothing_is_always_sent() {
-        let body = Guarded::new(Inner::from(b"members".to_vec()), Basis::of_this_task());
+        let body = Guarded::new(Inner::from(b"members".to_vec()), Deadline::of_this_task());
         assert!(body.collect().await.is_ok());
     }
 }

@@ -235,6 +235,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_call_stands_on_the_permission_and_is_not_sent_after_it() {
+        let lease = lease();
+        lease.hold(clock::moment() + HOUR);
+        let permission = lease.permission().await.expect("the holder");
+        let call = async {
+            let basis = Deadline::of_this_task().expect("a deadline");
+            assert!(basis.holds() && basis.left() <= HOUR);
+            basis
+        };
+        let basis = permission.make(Duration::from_secs(5), call).await.expect("an answer");
+        assert!(!basis.holds(), "nobody waits for it any more");
+    }
+
+    #[tokio::test]
     async fn a_call_that_ends_by_its_own_time_out_may_still_arrive() {
         let lease = lease();
         lease.hold(clock::moment() + HOUR);
