@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use crate::clock;
 use crate::config::DatabaseId;
 use crate::health::Streak;
+use crate::lease::{self, Standing};
 use crate::monitor::{self, DatabaseSnapshot, TargetSnapshot, WATCHDOG};
 use crate::publish::{self, Publication};
 use crate::{health, metrics, plan};
@@ -25,6 +26,7 @@ use crate::{health, metrics, plan};
 pub struct Sources {
     pub monitor: monitor::Handle,
     pub publish: publish::Handle,
+    pub lease: lease::Handle,
 }
 
 /// Serves the pages until the daemon ends.
@@ -67,7 +69,7 @@ async fn metrics_page(State(sources): State<Sources>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
     let write_duration = sources.publish.write_duration();
     let publication = move |id: &DatabaseId| sources.publish.publication(id);
-    match metrics::page(snapshot, publication, &write_duration) {
+    match metrics::page(snapshot, publication, &write_duration, sources.lease.leads()) {
         Ok(page) => in_pieces(prometheus::TEXT_FORMAT, page),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -75,15 +77,18 @@ async fn metrics_page(State(sources): State<Sources>) -> Response {
 
 async fn status(State(sources): State<Sources>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
-    in_pieces("application/json", status_pieces(snapshot.databases, sources.publish))
+    let lease = LeaseStatus::new(&sources.lease);
+    in_pieces("application/json", status_pieces(snapshot.databases, sources.publish, lease.as_ref()))
 }
 
-/// The body of /api/v1/status: `version`, and a [`DatabaseStatus`] for each of `databases`.
+/// The body of /api/v1/status: `version`, `lease`, and a [`DatabaseStatus`] for each of `databases`.
 fn status_pieces(
     databases: Vec<DatabaseSnapshot>,
     publish: publish::Handle,
+    lease: Option<&LeaseStatus>,
 ) -> impl Iterator<Item = String> + Send + 'static {
-    let head = format!("{{\"version\":\"{}\",\"databases\":[", env!("CARGO_PKG_VERSION"));
+    let lease = serde_json::to_string(&lease).expect("plain data");
+    let head = format!("{{\"version\":\"{}\",\"lease\":{lease},\"databases\":[", env!("CARGO_PKG_VERSION"));
     let databases = databases.into_iter().enumerate().map(move |(index, database)| {
         let comma = if index == 0 { "" } else { "," };
         let status = DatabaseStatus::new(&database, publish.publication(&database.id).as_ref());
@@ -115,6 +120,33 @@ fn in_pieces(content_type: &'static str, mut parts: impl Iterator<Item = String>
 
 fn ending() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending\n").into_response()
+}
+
+/// Null where there is no lease.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LeaseStatus {
+    /// NAMESPACE/NAME of the Lease.
+    name: String,
+    /// Who this replica is in it.
+    identity: String,
+    /// Whether this replica holds it, and writes.
+    held: bool,
+    /// Who holds it; null if nobody is known to.
+    holder: Option<String>,
+    /// Why it can't be had, where that is not because another holds it.
+    trouble: Option<String>,
+}
+
+impl LeaseStatus {
+    fn new(lease: &lease::Handle) -> Option<Self> {
+        let (name, me) = lease.identity()?;
+        let (holder, trouble) = match lease.standing() {
+            Standing::Standby { holder, trouble } => (holder, trouble),
+            _ => (Some(me.to_owned()), None),
+        };
+        Some(Self { name: name.to_string(), identity: me.to_owned(), held: lease.leads(), holder, trouble })
+    }
 }
 
 #[derive(Serialize)]
@@ -219,8 +251,9 @@ mod tests {
         let runtime = tokio::runtime::Handle::current();
         // One that never runs.
         let (monitor, _checks) = monitor::prepare(&spec, limits, runtime.clone(), runtime).expect("an epoll instance");
-        let (publish, _publishing) = publish::start(&spec, &Cluster::None, &monitor);
-        let sources = Sources { monitor, publish };
+        let lease = lease::Handle::dry_run();
+        let (publish, _publishing) = publish::start(&spec, &Cluster::None, &monitor, &lease);
+        let sources = Sources { monitor, publish, lease };
         let status = async || healthz(State(sources.clone())).await.status();
         tokio::time::advance(WATCHDOG).await;
         assert_eq!(status().await, StatusCode::OK);

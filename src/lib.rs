@@ -12,7 +12,7 @@
 //!        watch<Plan> per database -> publish -> Kubernetes API
 //!                 ^                     |
 //!                 +------- seen --------+   (what the cluster held at first sight)
-//! admin: /healthz /readyz /metrics /api/v1/status
+//! admin: /healthz /readyz /metrics /api/v1/status      lease: who may write, until when
 //! ```
 //!
 //! Each module uses only those above it in this list, which tests/layers.rs checks.
@@ -28,6 +28,10 @@ pub mod slice;
 pub mod config;
 
 pub mod limits;
+
+pub mod api;
+
+pub mod lease;
 
 pub mod probe;
 

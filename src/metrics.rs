@@ -21,15 +21,16 @@ pub fn page(
     snapshot: Snapshot,
     publication: impl Fn(&DatabaseId) -> Option<Publication> + Clone + Send + 'static,
     write_duration: &prometheus::Histogram,
+    leads: bool,
 ) -> prometheus::Result<impl Iterator<Item = String> + Send + 'static> {
-    let daemon = daemon(&snapshot, write_duration)?;
+    let daemon = daemon(&snapshot, write_duration, leads)?;
     let databases = Arc::new(snapshot.databases);
     let pieces = FAMILIES.iter().flat_map(move |family| family.pieces(databases.clone(), publication.clone()));
     Ok(std::iter::once(daemon).chain(pieces))
 }
 
 /// The metrics that belong to no database.
-fn daemon(snapshot: &Snapshot, write_duration: &prometheus::Histogram) -> prometheus::Result<String> {
+fn daemon(snapshot: &Snapshot, write_duration: &prometheus::Histogram, leads: bool) -> prometheus::Result<String> {
     let build = Opts::new("external_endpoints_build_info", "The version that runs, as a label; always 1.");
     let build = IntGaugeVec::new(build, &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -44,7 +45,13 @@ fn daemon(snapshot: &Snapshot, write_duration: &prometheus::Histogram) -> promet
         "Tries that started more than half an interval after they were due.",
     )?;
     late.inc_by(snapshot.started_late);
-    let mut families = [build.collect(), load.collect(), late.collect(), write_duration.collect()].concat();
+    let leader = IntGauge::new(
+        "external_endpoints_leader",
+        "Whether this replica is the one that writes (1) or not (0): by its lease, or because it is alone.",
+    )?;
+    leader.set(i64::from(leads));
+    let own = [build.collect(), load.collect(), leader.collect(), late.collect()];
+    let mut families = [own.concat(), write_duration.collect()].concat();
     families.extend(ProcessCollector::for_self().collect());
     // A family without a series is refused by the encoder.
     families.retain(|family| !family.get_metric().is_empty());
@@ -302,7 +309,7 @@ mod tests {
         let snapshot = Snapshot { databases, start_delay: histogram(&[]), started_late: 7 };
         let opts = HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
         let writes = prometheus::Histogram::with_opts(opts).expect("a good name");
-        let page: String = page(snapshot, publication, &writes).expect("a page").collect();
+        let page: String = page(snapshot, publication, &writes, true).expect("a page").collect();
         assert!(page.ends_with('\n') && !page.contains("\n\n"), "{page}");
         page.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
     }
@@ -374,6 +381,7 @@ mod tests {
         for name in [
             "external_endpoints_build_info{version=",
             "external_endpoints_config_last_load_successful 1",
+            "external_endpoints_leader 1",
             "external_endpoints_check_start_delay_seconds_count 0",
             "external_endpoints_check_start_delay_seconds_bucket{le=\"+Inf\"} 0",
             "external_endpoints_checks_late_total 7",

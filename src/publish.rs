@@ -15,10 +15,10 @@ use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::config::{DatabaseId, Spec};
+use crate::lease;
 use crate::monitor;
 use crate::plan::Members;
 pub use condition::{Condition, Kind};
-pub use fault::words;
 use publisher::Publisher;
 use sight::{Observed, Sights, watch_kind};
 
@@ -94,8 +94,14 @@ impl Cluster {
     }
 }
 
-/// Starts to publish what `monitor` decides. Dropping the returned set of tasks ends it and leaves the cluster as it is.
-pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle) -> (Handle, JoinSet<()>) {
+/// Starts to publish what `monitor` decides, while `lease` permits it. Dropping the returned set of tasks ends it and leaves
+/// the cluster as it is.
+pub fn start(
+    spec: &Spec,
+    cluster: &Cluster,
+    monitor: &monitor::Handle,
+    lease: &lease::Handle,
+) -> (Handle, JoinSet<()>) {
     let mut tasks = JoinSet::new();
     let mut publications = BTreeMap::new();
     let mut namespaces: BTreeMap<String, Watched> = BTreeMap::new();
@@ -121,6 +127,7 @@ pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle) -> (Hand
             database: database.clone(),
             cluster: cluster.clone(),
             monitor: monitor.clone(),
+            lease: lease.clone(),
             publication,
             permits: permits.clone(),
             write_duration: write_duration.clone(),

@@ -11,6 +11,7 @@ mod cluster {
     pub mod examples;
     pub mod faults;
     pub mod hostile;
+    pub mod lease;
     pub mod ownership;
     pub mod publish;
     pub mod running;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let trials: Vec<Trial> = [
         // The longest first, so that the others run beside them.
         cluster::examples::trials(),
+        cluster::lease::trials(),
         cluster::publish::trials(),
         cluster::hostile::trials(),
         cluster::faults::trials(),

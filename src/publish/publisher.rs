@@ -13,11 +13,12 @@ use super::assess::{Step, assess};
 use super::backoff::Backoff;
 use super::condition::{Condition, Kind};
 use super::sight::Observed;
-use super::write::Failure;
+use super::write::{DEADLINE, Failure};
 use super::writer::Writer;
 use super::{Cluster, Publication};
 use crate::clock;
 use crate::config::{Database, DatabaseId};
+use crate::lease;
 use crate::monitor;
 use crate::plan::{Members, Plan};
 use crate::slice;
@@ -29,6 +30,7 @@ pub struct Publisher {
     pub database: Arc<Database>,
     pub cluster: Cluster,
     pub monitor: monitor::Handle,
+    pub lease: lease::Handle,
     pub publication: watch::Sender<Publication>,
     pub permits: Arc<Semaphore>,
     pub write_duration: Histogram,
@@ -103,6 +105,7 @@ impl Publisher {
     /// Publishes until the daemon ends.
     pub async fn run(self: Box<Self>, observed: Arc<watch::Sender<Observed>>, mut plan: watch::Receiver<Plan>) {
         let mut sights = observed.subscribe();
+        let mut standing = self.lease.changes();
         let mut memory = Memory::default();
         loop {
             // Boxed, and so is the write within: a turn takes kilobytes, and thousands of publishers wait most of the time.
@@ -118,6 +121,7 @@ impl Publisher {
             tokio::select! {
                 Ok(()) = sights.changed() => {}
                 changed = plan.changed() => if changed.is_err() { return },
+                Ok(()) = standing.changed() => {}
                 () = sleep_if(pause) => {}
             }
         }
@@ -188,21 +192,40 @@ impl Publisher {
                 memory.written = view.endpoints().and_then(ResourceExt::uid);
                 memory.held = Some(view.plan.clone());
                 let published = Condition::new(Kind::Published, held.to_string());
-                self.report(Some(held), fault().unwrap_or(published));
+                let settled = fault().or_else(|| self.standby(format!("the cluster holds {held}")));
+                self.report(Some(held), settled.unwrap_or(published));
                 Err(Next::Change)
             }
-            step => Ok(step),
+            step => match self.standby(would_publish(&held, &view.plan)) {
+                Some(standby) => {
+                    self.report(Some(held), fault().unwrap_or(standby));
+                    Err(Next::Change)
+                }
+                None => Ok(step),
+            },
         }
+    }
+
+    /// Why this replica does not write, if it is for another to do.
+    fn standby(&self, about: String) -> Option<Condition> {
+        self.lease.standby().map(|why| Condition::new(Kind::Standby, format!("{why}; {about}")))
     }
 
     pub fn assess(&self, view: &View, service: Option<&Service>, memory: &Memory) -> Step {
         assess(&self.database, &view.plan, service, view.endpoints(), memory.written.as_deref())
     }
 
-    /// Counts and times one call that writes. Whoever calls has the permit to.
+    /// Makes one call that writes, if the lease permits it; counts and times it. Whoever calls has the permit to.
     pub async fn timed(&self, call: impl Future<Output = Result<Endpoints, Failure>>) -> Result<Endpoints, Failure> {
+        let Some(permission) = self.lease.permission().await else {
+            let why = self.lease.standby().unwrap_or_else(|| "the lease was not ours for a moment".to_owned());
+            return Err(Failure::Fault(Condition::new(Kind::Standby, why), Duration::ZERO));
+        };
         let started = clock::now();
-        let answer = call.await;
+        let answer = permission.make(DEADLINE, call).await.unwrap_or_else(|| {
+            let why = "a write had no answer in the time that the lease was ours";
+            Err(Failure::Fault(Condition::new(Kind::ApiUnavailable, why), Duration::ZERO))
+        });
         self.write_duration.observe(clock::now().saturating_duration_since(started).as_secs_f64());
         let result = answer.as_ref().map_or_else(Failure::result, |_| "success");
         self.publication.send_modify(|publication| *publication.writes.entry(result).or_default() += 1);
@@ -244,6 +267,8 @@ fn log(id: &DatabaseId, condition: &Condition, same_kind: bool) {
         Kind::WaitingForVerdicts | Kind::ApiUnavailable | Kind::Published if same_kind => {
             debug!(%namespace, %service, condition = %kind, reason)
         }
+        // That another holds the lease is told once, and not for each database.
+        Kind::Standby => debug!(%namespace, %service, condition = %kind, reason),
         Kind::Published => info!(%namespace, %service, members = reason, "published"),
         Kind::DryRun => info!(%namespace, %service, "{reason}"),
         kind if kind.is_trouble() => warn!(%namespace, %service, condition = %kind, reason, "not published"),

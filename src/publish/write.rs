@@ -11,7 +11,7 @@ use super::fault;
 use crate::slice;
 
 /// An API call that takes longer has failed.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The longest that we let the API tell us to wait.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
