@@ -8,8 +8,9 @@ pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// The calendar time at which `moment` was, for people to read.
+/// The calendar time at which `moment` was or will be, for people to read.
 #[expect(clippy::disallowed_methods, reason = "this module owns the clock")]
 pub fn wall(moment: Instant) -> SystemTime {
-    SystemTime::now() - now().saturating_duration_since(moment)
+    let now = now();
+    SystemTime::now() - now.saturating_duration_since(moment) + moment.saturating_duration_since(now)
 }

@@ -16,6 +16,8 @@ use crate::health::State;
 use crate::monitor::{DatabaseSnapshot, Histogram, Snapshot};
 use crate::publish::{Kind, Publication};
 
+mod policy;
+
 /// The page in Prometheus' text format, in pieces. Asks `publication` for each as it comes to it.
 pub fn page(
     snapshot: Snapshot,
@@ -65,7 +67,7 @@ enum Share {
     Published(fn(&Publication, &mut Samples)),
 }
 
-const FAMILIES: [Family; 8] = [
+const FAMILIES: [Family; 14] = [
     Family {
         name: "external_endpoints_target_healthy",
         kind: "gauge",
@@ -95,6 +97,42 @@ const FAMILIES: [Family; 8] = [
         kind: "gauge",
         help: "Addresses that the config lists.",
         share: Share::Checked(|database, samples| samples.add("", &[], database.targets.len())),
+    },
+    Family {
+        name: "external_endpoints_target_in_maintenance",
+        kind: "gauge",
+        help: "1 for a target that is in maintenance; absent for others.",
+        share: Share::Checked(policy::in_maintenance),
+    },
+    Family {
+        name: "external_endpoints_target_flapping",
+        kind: "gauge",
+        help: "1 for a target that is up, but out because it flapped; absent for others.",
+        share: Share::Checked(policy::flapping),
+    },
+    Family {
+        name: "external_endpoints_unhealthy_kept_addresses",
+        kind: "gauge",
+        help: "Addresses that stay published although they are not healthy, because minHealthy asks for it.",
+        share: Share::Checked(policy::kept),
+    },
+    Family {
+        name: "external_endpoints_split_brain",
+        kind: "gauge",
+        help: "Whether more than one target passes of a database that shall have exactly one (1) or not (0).",
+        share: Share::Checked(policy::split_brain),
+    },
+    Family {
+        name: "external_endpoints_serving_tier",
+        kind: "gauge",
+        help: "The lowest tier that serves, where there are several: the highest priority number; absent while none does.",
+        share: Share::Checked(policy::serving_tier),
+    },
+    Family {
+        name: "external_endpoints_failback_waiting",
+        kind: "gauge",
+        help: "Whether preferred tiers are well again and wait to take over (1) or not (0), where there are several tiers.",
+        share: Share::Checked(policy::failback_waiting),
     },
     Family {
         name: "external_endpoints_published_addresses",
@@ -248,7 +286,7 @@ mod tests {
     use crate::clock;
     use crate::health::{self, Health, Thresholds, Verdict};
     use crate::monitor::{Counts, TargetSnapshot};
-    use crate::plan::{Member, Plan, Why};
+    use crate::plan::{Member, Plan, Policy, Why};
     use crate::publish::Condition;
     use prometheus::HistogramOpts;
     use std::collections::BTreeMap;
@@ -270,13 +308,17 @@ mod tests {
             health::observe(&mut health, &verdict, thresholds, clock::now());
         }
         let member = Member { ip: [198, 51, 100, last].into(), hostname: None };
-        TargetSnapshot { member, health, last: None, counts }
+        let (priority, maintenance, returned, flaps) = (0, None, None, None);
+        TargetSnapshot { member, health, last: None, counts, priority, maintenance, returned, flaps }
     }
 
     fn database(service: &str, targets: Vec<TargetSnapshot>) -> DatabaseSnapshot {
         DatabaseSnapshot {
             id: DatabaseId { namespace: "prod".into(), service: service.into() },
             plan: Plan::Keep(Why::NoVerdictYet(Vec::new())),
+            policy: Policy::default(),
+            notes: Vec::new(),
+            problems: Vec::new(),
             targets,
             check_duration: histogram(&[250, 750]),
         }

@@ -3,7 +3,8 @@
 //! No try waits for another, and no target is tried twice at once: light checks go into one swarm, and each try of any other
 //! is a task of its own, whose verdict comes back over one channel, which holds at most one for each target.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,14 +17,16 @@ use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::config::{DatabaseId, Spec};
-use crate::health::{Health, Verdict};
-use crate::plan::{Member, Members, Plan};
+use crate::health::{Flaps, Health, State, Streak, Verdict};
+use crate::plan::{Member, Members, Note, Plan, Policy};
 use crate::probe::{Ended, Prober, Swarm, Target};
 use crate::schedule::{Key, Next, Rhythm, Schedule};
+pub use asked::Asked;
 pub use histogram::Histogram;
 use histogram::ms;
 use watched::Watched;
 
+mod asked;
 mod histogram;
 mod thread;
 mod watched;
@@ -56,6 +59,16 @@ impl Handle {
         let _ = self.commands.send(Command::Seen(id.clone(), members)).await;
     }
 
+    /// Tells which members the cluster holds for a database, by a decision of ours or of the replica that writes.
+    pub async fn published(&self, id: &DatabaseId, members: Members) {
+        let _ = self.commands.send(Command::Published(id.clone(), members)).await;
+    }
+
+    /// Tells what the annotations of a database's Service ask for.
+    pub async fn asked(&self, id: &DatabaseId, asked: Asked) {
+        let _ = self.commands.send(Command::Asked(id.clone(), asked)).await;
+    }
+
     /// All that is known now; none if the monitor is gone.
     pub async fn snapshot(&self) -> Option<Snapshot> {
         let (reply, snapshot) = oneshot::channel();
@@ -85,6 +98,11 @@ pub struct Snapshot {
 pub struct DatabaseSnapshot {
     pub id: DatabaseId,
     pub plan: Plan,
+    pub policy: Policy,
+    /// What the policy did to the plan.
+    pub notes: Vec<Note>,
+    /// What is wrong with the Service's annotations.
+    pub problems: Vec<String>,
     pub targets: Vec<TargetSnapshot>,
     /// How long tries took.
     pub check_duration: Histogram,
@@ -97,6 +115,31 @@ pub struct TargetSnapshot {
     /// When the newest verdict came, and how long the try took.
     pub last: Option<(Instant, Duration)>,
     pub counts: Counts,
+    /// The tier; the lowest is preferred.
+    pub priority: u32,
+    /// Why it is in maintenance, if it is.
+    pub maintenance: Option<Arc<str>>,
+    /// When its last maintenance was over.
+    pub returned: Option<Instant>,
+    /// Its flips, if there were any.
+    pub flaps: Option<Box<Flaps>>,
+}
+
+impl TargetSnapshot {
+    /// Whether the newest verdict that was not inconclusive was a Pass.
+    pub fn passing(&self) -> bool {
+        matches!(self.health.streak(), Streak::Passes(_))
+    }
+
+    /// Until when it is out for flapping, if it stays Up.
+    pub fn out_until(&self) -> Option<Instant> {
+        self.flaps.as_ref()?.out_until()
+    }
+
+    /// As above, but none if it is not Up or the time is over.
+    pub fn flapping(&self) -> Option<Instant> {
+        self.out_until().filter(|until| self.health.state() == State::Up && *until > clock::now())
+    }
 }
 
 /// What has been counted of one target since the daemon started.
@@ -111,6 +154,8 @@ pub struct Counts {
 
 enum Command {
     Seen(DatabaseId, Members),
+    Published(DatabaseId, Members),
+    Asked(DatabaseId, Asked),
     Snapshot(oneshot::Sender<Snapshot>),
 }
 
@@ -144,6 +189,8 @@ pub struct Monitor {
     tried: Vec<Tried>,
     databases: Vec<Watched>,
     by_id: HashMap<DatabaseId, usize>,
+    /// The databases to decide anew, and when.
+    again: BinaryHeap<Reverse<(Instant, usize)>>,
     start_delay: Histogram,
     commands: mpsc::Receiver<Command>,
     turned: watch::Sender<Instant>,
@@ -169,6 +216,7 @@ pub fn prepare(spec: &Spec, heavy_runtime: Runtime) -> (Handle, Monitor) {
         tried: Vec::new(),
         databases,
         by_id: ids().enumerate().map(|(index, id)| (id, index)).collect(),
+        again: BinaryHeap::new(),
         start_delay: Histogram::new(&START_DELAYS),
         commands,
         turned,
@@ -211,7 +259,7 @@ impl Monitor {
         let mut wake = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         let mut heard = Vec::with_capacity(HEARD_AT_ONCE);
         loop {
-            let next = self.start_due(swarm).into_iter().chain(swarm.deadline()).min();
+            let next = self.start_due(swarm).into_iter().chain(swarm.deadline()).chain(self.look_again()).min();
             if let Some(at) = next
                 && wake.deadline() != at.into()
             {
@@ -220,7 +268,11 @@ impl Monitor {
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
-                    Some(Command::Seen(id, members)) => self.see(&id, &members),
+                    Some(Command::Seen(id, members)) => self.with(&id, |database, now| database.see(&members, now)),
+                    Some(Command::Published(id, members)) => {
+                        self.with(&id, |database, now| database.follow(members, now));
+                    }
+                    Some(Command::Asked(id, asked)) => self.with(&id, |database, now| database.ask(asked, now)),
                     // Whoever asked may have gone away meanwhile.
                     Some(Command::Snapshot(reply)) => drop(reply.send(self.snapshot())),
                     None => return Ok(()),
@@ -285,13 +337,36 @@ impl Monitor {
         report.delay.into_iter().for_each(|delay| self.start_delay.observe(delay));
         let &Tried { database, target, .. } = &self.tried[report.key];
         let in_doubt = self.databases[database].hear(target, report);
+        self.arrange(database);
         self.schedule.ended(report.key, report.started, report.ended, in_doubt);
     }
 
-    fn see(&mut self, id: &DatabaseId, members: &Members) {
+    fn with(&mut self, id: &DatabaseId, change: impl FnOnce(&mut Watched, Instant)) {
         if let Some(&index) = self.by_id.get(id) {
-            self.databases[index].see(members, clock::now());
+            change(&mut self.databases[index], clock::now());
+            self.arrange(index);
         }
+    }
+
+    /// Remembers when to decide anew for a database.
+    fn arrange(&mut self, index: usize) {
+        if let Some(again) = self.databases[index].take_again() {
+            self.again.push(Reverse((again, index)));
+        }
+    }
+
+    /// Decides anew for the databases whose time has come. Returns when the next one's comes.
+    fn look_again(&mut self) -> Option<Instant> {
+        let now = clock::now();
+        while let Some(&Reverse((again, index))) = self.again.peek() {
+            if again > now {
+                return Some(again);
+            }
+            self.again.pop();
+            self.databases[index].look_again(now);
+            self.arrange(index);
+        }
+        None
     }
 
     fn snapshot(&self) -> Snapshot {

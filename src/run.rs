@@ -13,9 +13,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::config::Spec;
+use crate::config::{DatabaseId, Spec};
 use crate::publish::Cluster;
-use crate::{admin, monitor, publish};
+use crate::{admin, clock, monitor, publish};
 
 /// Where a Pod finds the name of its own namespace.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -62,6 +62,12 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
         _ = ends.next() => {}
     }
     Ok(())
+}
+
+/// Asks the daemon that runs in the cluster to let a database's preferred tier serve again.
+pub async fn ask_failback(id: &DatabaseId) -> anyhow::Result<()> {
+    let client = client().await.map_err(|why| anyhow::anyhow!("no cluster: {why}; set KUBECONFIG"))?;
+    publish::ask_failback(client, id, clock::wall(clock::now())).await.map_err(anyhow::Error::msg)
 }
 
 /// Waits for a task that should never end; a daemon that only looks alive is worse than one that is started anew.
