@@ -12,6 +12,7 @@ mod cluster {
     pub mod faults;
     pub mod hostile;
     pub mod ownership;
+    pub mod policy;
     pub mod publish;
     pub mod running;
     pub mod scene;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         // The longest first, so that the others run beside them.
         cluster::examples::trials(),
         cluster::publish::trials(),
+        cluster::policy::trials(),
         cluster::hostile::trials(),
         cluster::faults::trials(),
         cluster::deploy::trials(),

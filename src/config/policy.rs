@@ -249,10 +249,6 @@ fn warn_of_tiers(raw: &Policy, policy: &plan::Policy, addresses: &[Address], pro
             "with `exactlyOne` the one that passes is published, whatever its `priority`; take one of the two away";
         problems.warn(at.place.span, &at.place.path, message);
     }
-    if let (false, Some(at)) = (tiers, raw.failback.given()) {
-        let message = "`failback` means nothing while all addresses have the same `priority`";
-        problems.warn(at.place.key, &at.place.path, message);
-    }
 }
 
 /// The policy written out in full.

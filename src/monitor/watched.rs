@@ -45,7 +45,8 @@ pub(super) struct Watched {
 struct Policing {
     /// What the cluster holds; none before it has been seen. Stays empty where no policy asks for it.
     published: Option<Members>,
-    asked: Option<Box<Asked>>,
+    /// The annotation that asks for a failback.
+    failback: Option<Box<str>>,
     failback_asked: Option<Instant>,
     notes: Vec<Note>,
     /// What is wrong with the Service's annotations.
@@ -154,9 +155,11 @@ impl Watched {
             self.maintain(index, by_annotation.or_else(|| self.database.addresses[index].maintenance.clone()), now);
         }
         // What was there at first sight may have been asked long ago.
-        let before = self.policing.asked.replace(Box::new(asked));
-        let after = self.policing.asked.as_ref().and_then(|asked| asked.failback.as_deref());
-        if after.is_some() && before.is_some_and(|before| before.failback.as_deref() != after) {
+        let seen = self.policing.published.is_some();
+        let failback = asked.failback.map(String::into_boxed_str);
+        let news = failback.is_some() && self.policing.failback != failback;
+        self.policing.failback = failback;
+        if news && seen {
             let DatabaseId { namespace, service } = &self.database.id;
             info!(%namespace, %service, "a failback is asked for");
             self.policing.failback_asked = Some(now);
@@ -304,3 +307,7 @@ fn candidate(target: &TargetSnapshot) -> Candidate<'_> {
         out_until: target.out_until(),
     }
 }
+
+#[cfg(test)]
+#[path = "watched_tests.rs"]
+mod tests;

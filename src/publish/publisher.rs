@@ -59,6 +59,7 @@ struct Told {
     seen: bool,
     /// What it takes to be published, where that has a say in its plan.
     published: Option<Members>,
+    /// What it knows of the Service's annotations; none is as good as no annotations.
     asked: Option<Box<Asked>>,
 }
 
@@ -249,7 +250,8 @@ impl Publisher {
             annotations.get(name).cloned()
         };
         let asked = Asked { maintenance: annotation(MAINTENANCE), failback: annotation(FAILBACK) };
-        if memory.told.asked.as_deref() != Some(&asked) {
+        let held = memory.told.asked.as_deref();
+        if held.map_or(asked != Asked::default(), |held| *held != asked) {
             memory.told.asked = Some(Box::new(asked.clone()));
             self.monitor.asked(&self.database.id, asked).await;
         }
