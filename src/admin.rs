@@ -239,12 +239,14 @@ fn calendar(moment: Instant) -> String {
 mod tests {
     use super::*;
     use crate::config::Spec;
+    use crate::limits::Limits;
     use crate::publish::Cluster;
 
     #[tokio::test(start_paused = true)]
     async fn health_fails_when_the_monitor_has_not_turned_for_three_intervals_and_not_before() {
         let spec = Spec { databases: Vec::new() };
-        let (monitor, checks) = monitor::prepare(&spec, tokio::runtime::Handle::current());
+        let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
+        let (monitor, checks) = monitor::prepare(&spec, limits, tokio::runtime::Handle::current());
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let checking = tokio::spawn(checks.run(stopped));
         let (publish, _publishing) = publish::start(&spec, &Cluster::None, &monitor);

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,10 +10,12 @@ use clap::{Parser, Subcommand};
 use comfy_table::Table;
 use futures::StreamExt;
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 use tracing::{error, warn};
 
 use crate::config::{self, DatabaseId, Spec};
 use crate::health::Verdict;
+use crate::limits::Limits;
 use crate::log::{self, Format};
 use crate::probe::{Prober, Target};
 use crate::{clock, run};
@@ -55,6 +58,9 @@ struct Run {
     /// Where /healthz, /readyz, /metrics and /api/v1/status are served.
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+    /// How many commands of exec checks may run at once [default: 4 for each core].
+    #[arg(long, value_name = "N", value_parser = parse_max_exec)]
+    max_exec: Option<NonZeroUsize>,
     #[command(flatten)]
     allowed: Allowed,
     /// How a line of the log looks.
@@ -105,6 +111,18 @@ fn parse_cidr(text: &str) -> Result<IpNet, String> {
         Ok(ip) => format!("write {} for this address alone, or a network as in 10.20.0.0/16", IpNet::from(ip)),
         Err(_) => "write a network as in 10.20.0.0/16 or 2001:db8::/32".to_owned(),
     })
+}
+
+/// Each command has a thread to itself, so that their number has an end.
+const MAX_EXEC: usize = 10_000;
+
+fn parse_max_exec(text: &str) -> Result<NonZeroUsize, String> {
+    match text.parse::<usize>() {
+        Ok(number) if number <= MAX_EXEC => {
+            NonZeroUsize::new(number).ok_or_else(|| "with 0 no exec check would ever run; write at least 1".to_owned())
+        }
+        _ => Err(format!("write a number from 1 to {MAX_EXEC}")),
+    }
 }
 
 /// Where a command says what went wrong.
@@ -206,7 +224,8 @@ impl Run {
             Format::Json => Voice::Log,
         };
         let spec = voice.load(&self.config, &self.allowed)?;
-        let options = run::Options { dry_run: self.dry_run, listen: self.listen };
+        let limits = Limits::raise(self.max_exec);
+        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits };
         let runtime = runtime(voice)?;
         let ended = runtime.block_on(run::run(spec, options));
         // Work that blocks, such as reading a file from a dead mount, must not hold up the end.
@@ -243,7 +262,8 @@ impl Probe {
                 return Err(Voice::Person.failed(&why));
             }
         }
-        runtime(Voice::Person)?.block_on(probe_once(&spec))
+        let limits = Limits::raise(None);
+        runtime(Voice::Person)?.block_on(probe_once(&spec, limits))
     }
 }
 
@@ -256,20 +276,23 @@ impl Failback {
     }
 }
 
-/// Targets that `probe` tries at the same time: many, but fewer than the descriptors that a shell allows.
+/// Targets that `probe` tries at the same time, if there are descriptors for so many.
 const AT_ONCE: usize = 256;
 
 /// Tries every target once, and shows a table.
-async fn probe_once(spec: &Spec) -> Result<ExitCode, ExitCode> {
+async fn probe_once(spec: &Spec, limits: Limits) -> Result<ExitCode, ExitCode> {
+    let commands = Semaphore::new(limits.exec_at_once);
+    let commands = &commands;
     let tries = spec.databases.iter().flat_map(|database| {
         database.addresses.iter().map(async |address| {
             let prober = Prober::new(address.check.clone(), Target::new(database, address));
+            let _permit = if prober.is_command() { commands.acquire().await.ok() } else { None };
             let started = clock::now();
             let verdict = prober.probe().await;
             (&database.id, address.ip, verdict, clock::now().saturating_duration_since(started))
         })
     });
-    let tried: Vec<_> = futures::stream::iter(tries).buffered(AT_ONCE).collect().await;
+    let tried: Vec<_> = futures::stream::iter(tries).buffered(AT_ONCE.min(limits.checks_in_flight)).collect().await;
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(["NAMESPACE", "SERVICE", "ADDRESS", "VERDICT", "TIME", "REASON"]);

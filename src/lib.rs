@@ -28,6 +28,8 @@ pub mod slice;
 
 pub mod config;
 
+pub mod limits;
+
 pub mod probe;
 
 pub mod schedule;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{IntGauge, IntGaugeVec, Opts, TextEncoder};
+use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, TextEncoder};
 
 use crate::config::DatabaseId;
 use crate::health::State;
@@ -24,14 +24,14 @@ pub fn page(
     publication: impl Fn(&DatabaseId) -> Option<Publication> + Clone + Send + 'static,
     write_duration: &prometheus::Histogram,
 ) -> prometheus::Result<impl Iterator<Item = String> + Send + 'static> {
-    let daemon = daemon(&snapshot.start_delay, write_duration)?;
+    let daemon = daemon(&snapshot, write_duration)?;
     let databases = Arc::new(snapshot.databases);
     let pieces = FAMILIES.iter().flat_map(move |family| family.pieces(databases.clone(), publication.clone()));
     Ok(std::iter::once(daemon).chain(pieces))
 }
 
 /// The metrics that belong to no database.
-fn daemon(start_delay: &Histogram, write_duration: &prometheus::Histogram) -> prometheus::Result<String> {
+fn daemon(snapshot: &Snapshot, write_duration: &prometheus::Histogram) -> prometheus::Result<String> {
     let build = Opts::new("external_endpoints_build_info", "The version that runs, as a label; always 1.");
     let build = IntGaugeVec::new(build, &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -41,7 +41,12 @@ fn daemon(start_delay: &Histogram, write_duration: &prometheus::Histogram) -> pr
     )?;
     // A daemon whose config was not good has not started.
     load.set(1);
-    let mut families = [build.collect(), load.collect(), write_duration.collect()].concat();
+    let late = IntCounter::new(
+        "external_endpoints_checks_late_total",
+        "Tries that started more than half an interval after they were due.",
+    )?;
+    late.inc_by(snapshot.started_late);
+    let mut families = [build.collect(), load.collect(), late.collect(), write_duration.collect()].concat();
     families.extend(ProcessCollector::for_self().collect());
     // A family without a series is refused by the encoder.
     families.retain(|family| !family.get_metric().is_empty());
@@ -49,7 +54,7 @@ fn daemon(start_delay: &Histogram, write_duration: &prometheus::Histogram) -> pr
     let name = "external_endpoints_check_start_delay_seconds";
     let mut samples = Samples { family: name, labels: String::new(), text };
     samples.begin("histogram", "How late tries started, after they were due.");
-    samples.histogram(start_delay);
+    samples.histogram(&snapshot.start_delay);
     Ok(samples.text)
 }
 
@@ -336,7 +341,7 @@ mod tests {
         };
         let written = databases[1].id.clone();
         let publication = move |id: &DatabaseId| (*id == written).then(|| publication.clone());
-        let snapshot = Snapshot { databases, start_delay: histogram(&[]) };
+        let snapshot = Snapshot { databases, start_delay: histogram(&[]), started_late: 7 };
         let opts = HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
         let writes = prometheus::Histogram::with_opts(opts).expect("a good name");
         let page: String = page(snapshot, publication, &writes).expect("a page").collect();
@@ -413,6 +418,7 @@ mod tests {
             "external_endpoints_config_last_load_successful 1",
             "external_endpoints_check_start_delay_seconds_count 0",
             "external_endpoints_check_start_delay_seconds_bucket{le=\"+Inf\"} 0",
+            "external_endpoints_checks_late_total 7",
             "external_endpoints_write_duration_seconds_count 0",
             "process_resident_memory_bytes ",
         ] {

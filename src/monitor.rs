@@ -18,16 +18,20 @@ use tokio::task::JoinSet;
 use crate::clock;
 use crate::config::{DatabaseId, Spec};
 use crate::health::{Flaps, Health, State, Streak, Verdict};
+use crate::limits::Limits;
 use crate::plan::{Member, Members, Note, Plan, Policy};
 use crate::probe::{Ended, Prober, Swarm, Target};
 use crate::schedule::{Key, Next, Rhythm, Schedule};
 pub use asked::Asked;
 pub use histogram::Histogram;
-use histogram::ms;
+use lateness::{Lateness, Scarce};
+use places::Places;
 use watched::Watched;
 
 mod asked;
 mod histogram;
+mod lateness;
+mod places;
 mod thread;
 mod watched;
 
@@ -35,6 +39,9 @@ pub use thread::{Checking, start};
 
 /// How often the monitor turns its loop even when nothing happens.
 pub const WATCHDOG: Duration = Duration::from_secs(2);
+
+/// Commands that may be under way beside one from each database at the start.
+const AHEAD: usize = 64;
 
 /// Verdicts that are heard before anything else is done.
 const HEARD_AT_ONCE: usize = 256;
@@ -82,16 +89,14 @@ impl Handle {
     }
 }
 
-/// How late tries start.
-const START_DELAYS: [Duration; 11] =
-    [ms(1), Duration::from_micros(2500), ms(5), ms(10), ms(25), ms(50), ms(100), ms(250), ms(500), ms(1000), ms(2500)];
-
 /// All that is known at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
     pub databases: Vec<DatabaseSnapshot>,
     /// How long after they were due tries started.
     pub start_delay: Histogram,
+    /// Tries that started more than half an interval after they were due.
+    pub started_late: u64,
 }
 
 #[derive(Debug)]
@@ -180,6 +185,7 @@ struct Tried {
     database: usize,
     target: usize,
     prober: Arc<Prober>,
+    interval: Duration,
 }
 
 /// Checks every target for as long as it runs.
@@ -191,7 +197,10 @@ pub struct Monitor {
     by_id: HashMap<DatabaseId, usize>,
     /// The databases to decide anew, and when.
     again: BinaryHeap<Reverse<(Instant, usize)>>,
-    start_delay: Histogram,
+    lateness: Lateness,
+    /// For tries over the network, and for those that run a command.
+    network_places: Places,
+    command_places: Places,
     commands: mpsc::Receiver<Command>,
     turned: watch::Sender<Instant>,
     report: mpsc::UnboundedSender<Report>,
@@ -203,9 +212,9 @@ pub struct Monitor {
 
 /// Makes a monitor of all targets of `spec`, which checks nothing until it runs. Tries that take long stretches of a
 /// processor at a time run on `heavy_runtime`, so that the others keep their time.
-pub fn prepare(spec: &Spec, heavy_runtime: Runtime) -> (Handle, Monitor) {
+pub fn prepare(spec: &Spec, limits: Limits, heavy_runtime: Runtime) -> (Handle, Monitor) {
     let now = clock::now();
-    let (commands_in, commands) = mpsc::channel(64);
+    let (commands_in, commands) = mpsc::channel(AHEAD + spec.databases.len());
     let (turned, turned_out) = watch::channel(now);
     let (report, reports) = mpsc::unbounded_channel();
     let databases: Vec<Watched> = spec.databases.iter().map(|database| Watched::new(database, now)).collect();
@@ -217,7 +226,9 @@ pub fn prepare(spec: &Spec, heavy_runtime: Runtime) -> (Handle, Monitor) {
         databases,
         by_id: ids().enumerate().map(|(index, id)| (id, index)).collect(),
         again: BinaryHeap::new(),
-        start_delay: Histogram::new(&START_DELAYS),
+        lateness: Lateness::new(now),
+        network_places: Places::new(limits.checks_in_flight),
+        command_places: Places::new(limits.exec_at_once),
         commands,
         turned,
         report,
@@ -236,7 +247,7 @@ impl Monitor {
         for (index, database) in spec.databases.iter().enumerate() {
             for (target, address) in database.addresses.iter().enumerate() {
                 let prober = Arc::new(Prober::new(address.check.clone(), Target::new(database, address)));
-                self.tried.push(Tried { database: index, target, prober });
+                self.tried.push(Tried { database: index, target, prober, interval: address.check.interval });
                 rhythms.push(Rhythm { interval: address.check.interval, recheck: address.check.recheck_interval });
             }
         }
@@ -286,27 +297,55 @@ impl Monitor {
             }
             let now = clock::now();
             swarm.collect(now, |ended| self.hear(&Report::of(ended, now)))?;
+            let scarce = self.scarce();
+            self.lateness.look(now, || scarce);
             self.turned.send_replace(now);
         }
     }
 
-    /// Starts what is due. Returns when to look again, unless that is after a verdict only.
+    /// Starts what is due, or has it wait for a place. Returns when to look again, unless that is after a verdict only.
     fn start_due(&mut self, swarm: &mut Swarm) -> Option<Instant> {
         let now = clock::now();
         loop {
-            let (key, due) = match self.schedule.next(now) {
-                Next::Start { key, due } => (key, due),
+            let next = self.schedule.next(now);
+            if let Next::Start { key, due } = next {
+                self.places(key).come(key, due);
+            }
+            self.start_waiting(swarm, now);
+            match next {
+                Next::Start { .. } => {}
                 Next::Wait(at) => return Some(at),
                 Next::Idle => return None,
-            };
-            match self.tried[key].prober.light() {
-                Some(light) => {
-                    self.start_delay.observe(now.saturating_duration_since(due));
-                    let ended = swarm.start(key, light, now);
-                    ended.into_iter().for_each(|ended| self.hear(&Report::of(ended, now)));
-                }
-                None => self.spawn(key, due),
             }
+        }
+    }
+
+    /// Starts what waits for a place, as far as there are any.
+    fn start_waiting(&mut self, swarm: &mut Swarm, now: Instant) {
+        while let Some((key, due)) = self.network_places.admit().or_else(|| self.command_places.admit()) {
+            let Tried { prober, interval, .. } = &self.tried[key];
+            let Some(light) = prober.light() else {
+                self.spawn(key, due);
+                continue;
+            };
+            self.lateness.observe(now.saturating_duration_since(due), *interval);
+            let ended = swarm.start(key, light, now);
+            ended.into_iter().for_each(|ended| self.hear(&Report::of(ended, now)));
+        }
+    }
+
+    fn places(&mut self, key: Key) -> &mut Places {
+        match self.tried[key].prober.is_command() {
+            true => &mut self.command_places,
+            false => &mut self.network_places,
+        }
+    }
+
+    fn scarce(&self) -> Scarce {
+        match (self.command_places.are_short(), self.network_places.are_short()) {
+            (true, _) => Scarce::Commands,
+            (false, true) => Scarce::Descriptors,
+            (false, false) => Scarce::Processor,
         }
     }
 
@@ -334,8 +373,9 @@ impl Monitor {
     }
 
     fn hear(&mut self, report: &Report) {
-        report.delay.into_iter().for_each(|delay| self.start_delay.observe(delay));
-        let &Tried { database, target, .. } = &self.tried[report.key];
+        self.places(report.key).leave();
+        let &Tried { database, target, interval, .. } = &self.tried[report.key];
+        report.delay.into_iter().for_each(|delay| self.lateness.observe(delay, interval));
         let in_doubt = self.databases[database].hear(target, report);
         self.arrange(database);
         self.schedule.ended(report.key, report.started, report.ended, in_doubt);
@@ -372,7 +412,8 @@ impl Monitor {
     fn snapshot(&self) -> Snapshot {
         Snapshot {
             databases: self.databases.iter().map(Watched::snapshot).collect(),
-            start_delay: self.start_delay.clone(),
+            start_delay: self.lateness.delays().clone(),
+            started_late: self.lateness.late(),
         }
     }
 }

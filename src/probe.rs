@@ -105,6 +105,11 @@ impl Prober {
         }
     }
 
+    /// Whether a try runs a command.
+    pub fn is_command(&self) -> bool {
+        matches!(self.kind, Kind::Exec(_))
+    }
+
     /// One try. Always ends within the check's timeout; dropping it ends all that it started.
     pub async fn probe(&self) -> Verdict {
         if let Kind::Light(light) = &self.kind {

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::config::{DatabaseId, Spec};
+use crate::limits::Limits;
 use crate::publish::Cluster;
 use crate::{admin, clock, monitor, publish};
 
@@ -25,6 +26,7 @@ const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/names
 pub struct Options {
     pub dry_run: bool,
     pub listen: SocketAddr,
+    pub limits: Limits,
 }
 
 /// Runs until SIGTERM or SIGINT. What is published then stays as it is.
@@ -36,7 +38,8 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
     info!(address = %listener.local_addr()?, "admin listening");
 
     // What needs no cluster need not wait for one.
-    let (monitor, mut checking) = monitor::start(&spec).context("can't start a thread for the checks")?;
+    let (monitor, mut checking) =
+        monitor::start(&spec, options.limits).context("can't start a thread for the checks")?;
     let cluster = tokio::select! {
         cluster = connect(options.dry_run) => cluster?,
         name = ends.next() => {

@@ -47,6 +47,22 @@ fn a_bad_config_is_exit_status_78_and_a_message_with_file_line_column_and_field(
 }
 
 #[test]
+fn a_number_of_commands_that_makes_no_sense_is_wrong_usage() {
+    let config = file(GOOD);
+    let config = config.path().to_str().expect("UTF-8");
+    for (number, words) in [
+        ("0", "with 0 no exec check would ever run; write at least 1"),
+        ("-1", "write a number from 1 to 10000"),
+        ("1000000", "write a number from 1 to 10000"),
+        ("many", "write a number from 1 to 10000"),
+    ] {
+        let (status, _, stderr) = run(&["run", "--config", config, &format!("--max-exec={number}")]);
+        assert_eq!(status, Some(2), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+    }
+}
+
+#[test]
 fn a_missing_file_is_a_bad_config_too() {
     let (status, _, stderr) = run(&["run", "--config", "/nowhere/config.yaml"]);
     assert_eq!(status, Some(78));

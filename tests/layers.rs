@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module may use only those before it.
-const ORDER: [&str; 14] = [
-    "clock", "health", "plan", "slice", "config", "probe", "schedule", "monitor", "publish", "metrics", "admin", "log",
-    "run", "cli",
+const ORDER: [&str; 15] = [
+    "clock", "health", "plan", "slice", "config", "limits", "probe", "schedule", "monitor", "publish", "metrics",
+    "admin", "log", "run", "cli",
 ];
 
 /// What a pure module must not name.

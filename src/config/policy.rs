@@ -227,10 +227,10 @@ fn warn(raw: &Policy, policy: &plan::Policy, addresses: &[Address], problems: &m
         let message = if policy.exactly_one && needed > 1 {
             "with `exactlyOne` there is never more than one address; write `minHealthy: 1`, or 0".to_owned()
         } else if needed > addresses.len() {
-            format!("{number} is more than the {} addresses there are, so that none ever leaves", addresses.len())
+            format!("{number} is more than there are addresses ({}), so that none ever leaves", addresses.len())
         } else if needed > preferred {
             format!(
-                "{number} is more than the {preferred} addresses of the preferred tier, so that lower tiers always serve beside it"
+                "{number} is more than the preferred tier has addresses ({preferred}), so that lower tiers always serve beside it"
             )
         } else {
             String::new()

@@ -9,6 +9,10 @@ use tracing::error;
 
 use super::{Handle, prepare};
 use crate::config::Spec;
+use crate::limits::Limits;
+
+/// Threads that may read files for checks, beside those that commands have.
+const READERS: usize = 512;
 
 /// The checks that run. Dropping it ends them.
 pub struct Checking {
@@ -31,9 +35,13 @@ impl Checking {
 }
 
 /// Starts to check every target of `spec`, on a thread of its own. Called from within a runtime, which gets the heavy tries.
-pub fn start(spec: &Spec) -> io::Result<(Handle, Checking)> {
-    let (handle, monitor) = prepare(spec, Runtime::current());
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+pub fn start(spec: &Spec, limits: Limits) -> io::Result<(Handle, Checking)> {
+    let (handle, monitor) = prepare(spec, limits, Runtime::current());
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        // A command has a thread for as long as it runs.
+        .max_blocking_threads(READERS + limits.exec_at_once)
+        .build()?;
     let (stop, stopped) = oneshot::channel();
     let (alive, ended) = oneshot::channel();
     thread::Builder::new().name("checks".into()).spawn(move || {

@@ -15,6 +15,8 @@ use std::sync::OnceLock;
 
 use rustix::process::{Pid, WaitOptions, waitpid};
 
+use crate::limits;
+
 /// What is to run.
 pub(super) struct Program<'a> {
     pub path: &'a CStr,
@@ -53,6 +55,10 @@ pub(super) fn start(program: &Program) -> Result<Started, Refused> {
         input: input.as_raw_fd(),
         output: writer.as_raw_fd(),
         caught: caught(),
+        descriptors: limits::of_commands().map(|limit| libc::rlimit {
+            rlim_cur: limit.current.unwrap_or(libc::RLIM_INFINITY),
+            rlim_max: limit.maximum.unwrap_or(libc::RLIM_INFINITY),
+        }),
         at_directory: false,
         problem: 0,
     };
@@ -108,6 +114,8 @@ struct Orders {
     input: RawFd,
     output: RawFd,
     caught: &'static [c_int],
+    /// The limit to go back to.
+    descriptors: Option<libc::rlimit>,
     /// Whether it is changing to the directory.
     at_directory: bool,
     /// The error that ended it.
@@ -179,6 +187,9 @@ unsafe fn obey(orders: &mut Orders) -> c_int {
             orders.at_directory = !ready;
         }
         if ready {
+            if let Some(limit) = &orders.descriptors {
+                libc::setrlimit(libc::RLIMIT_NOFILE, limit);
+            }
             let mut none = mem::zeroed();
             libc::sigemptyset(&mut none);
             libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut());

@@ -1,0 +1,99 @@
+//! How much may be done at once: checks, by the descriptors that this process may open, and commands, by its processors.
+
+use std::num::NonZeroUsize;
+use std::sync::OnceLock;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
+
+/// Descriptors kept for all but checks: connections to the API, of which each namespace watched has two, the admin pages,
+/// the log, the runtimes.
+const RESERVE: u64 = 256;
+
+/// What a try holds at most: its connection, and a file that a value, a certificate or a key is read from.
+const OF_A_TRY: u64 = 2;
+
+/// What a command holds at most: both ends of its pipe, its process, and a file that a value is read from.
+const OF_A_COMMAND: u64 = 4;
+
+/// Commands at once for each processor, if nobody says otherwise. Most of them wait for a database most of the time.
+const COMMANDS_A_CORE: usize = 4;
+
+/// How much may be done at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Tries over the network.
+    pub checks_in_flight: usize,
+    /// Commands of exec checks, which don't count as tries over the network.
+    pub exec_at_once: usize,
+}
+
+impl Limits {
+    /// Raises the limit of open descriptors as far as this process may, and shares out what there is. To be called once,
+    /// before anything is started.
+    pub fn raise(max_exec: Option<NonZeroUsize>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let max_exec = max_exec.map_or(COMMANDS_A_CORE * cores, NonZeroUsize::get);
+        let limits = Self::of(raise_descriptors(), max_exec);
+        if limits.exec_at_once < max_exec {
+            let exec_at_once = limits.exec_at_once;
+            warn!(max_exec, exec_at_once, "too few file descriptors for so many commands at once; raise `ulimit -n`");
+        }
+        limits
+    }
+
+    fn of(descriptors: u64, max_exec: usize) -> Self {
+        // Where there is little, all get a part of it.
+        let spare = descriptors - RESERVE.min(descriptors / 2);
+        let commands = (spare / 4 / OF_A_COMMAND).clamp(1, max_exec as u64);
+        let checks = (spare.saturating_sub(commands * OF_A_COMMAND) / OF_A_TRY).clamp(1, MOST);
+        Self { checks_in_flight: checks as usize, exec_at_once: commands as usize }
+    }
+}
+
+/// As many as anybody will have targets.
+const MOST: u64 = 1 << 24;
+
+/// The limit of descriptors as it was before it was raised.
+static BEFORE: OnceLock<Rlimit> = OnceLock::new();
+
+/// Raises the soft limit of descriptors to the hard one. Returns what is in force then.
+fn raise_descriptors() -> u64 {
+    let before = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: before.maximum, maximum: before.maximum };
+    let differs = before.current != raised.current;
+    if differs && setrlimit(Resource::Nofile, raised).is_ok() {
+        return BEFORE.get_or_init(|| before).maximum.unwrap_or(u64::MAX);
+    }
+    before.current.unwrap_or(u64::MAX)
+}
+
+/// The limit of descriptors that a command shall have, if not our own: programs that close all they may have open, or wait
+/// with select, take the raised one badly.
+pub fn of_commands() -> Option<Rlimit> {
+    BEFORE.get().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_shared_out_so_that_all_can_work() {
+        let of = |descriptors, max_exec| {
+            let limits = Limits::of(descriptors, max_exec);
+            (limits.checks_in_flight, limits.exec_at_once)
+        };
+        assert_eq!(of(1024, 8), (368, 8));
+        assert_eq!(of(1_048_576, 8), (524_144, 8));
+        assert_eq!(of(64, 8), (12, 2));
+        assert_eq!(of(1_000_000_000, 8), (1 << 24, 8));
+        assert_eq!(of(u64::MAX, 1_000_000), (1 << 24, 1_000_000));
+        assert_eq!(of(8, 8), (1, 1));
+        for descriptors in 12..5000 {
+            let (checks, commands) = of(descriptors, 1000);
+            let used = checks as u64 * OF_A_TRY + commands as u64 * OF_A_COMMAND;
+            assert!(used <= descriptors - RESERVE.min(descriptors / 2), "{descriptors}: {checks} and {commands}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! How late tries start: counts it, and tells when there is more to do than can be done.
+
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::histogram::{Histogram, ms};
+
+/// The delays that are told apart.
+const DELAYS: [Duration; 11] =
+    [ms(1), Duration::from_micros(2500), ms(5), ms(10), ms(25), ms(50), ms(100), ms(250), ms(500), ms(1000), ms(2500)];
+
+/// How long a look at how late tries start takes: a short stall is not worth a word.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// What there is too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scarce {
+    Descriptors,
+    Commands,
+    Processor,
+}
+
+impl Scarce {
+    fn advice(self) -> &'static str {
+        match self {
+            Scarce::Descriptors => {
+                "more file descriptors are needed (`ulimit -n`), or longer intervals, or shorter timeouts"
+            }
+            Scarce::Commands => {
+                "more commands must run at once (--max-exec), or exec checks need longer intervals or shorter timeouts"
+            }
+            Scarce::Processor => "more processor time is needed, or longer intervals",
+        }
+    }
+}
+
+pub(super) struct Lateness {
+    delays: Histogram,
+    late: u64,
+    /// Since the look began.
+    since: Instant,
+    started: u64,
+    started_late: u64,
+    overloaded: bool,
+}
+
+impl Lateness {
+    pub fn new(now: Instant) -> Self {
+        Self { delays: Histogram::new(&DELAYS), late: 0, since: now, started: 0, started_late: 0, overloaded: false }
+    }
+
+    /// Takes note that a try of a target with this interval has started so late.
+    pub fn observe(&mut self, delay: Duration, interval: Duration) {
+        self.delays.observe(delay);
+        self.started += 1;
+        // Any later, and the target is tried less often than it should be.
+        if delay > interval / 2 {
+            self.late += 1;
+            self.started_late += 1;
+        }
+    }
+
+    /// Tells if it has become too much, or no longer is, and what is short.
+    pub fn look(&mut self, now: Instant, scarce: impl FnOnce() -> Scarce) {
+        if now.saturating_duration_since(self.since) < LOOK {
+            return;
+        }
+        let (started, late) = (self.started, self.started_late);
+        (self.since, self.started, self.started_late) = (now, 0, 0);
+        // One in ten is no single slow target, and no single stall.
+        let overloaded = late * 10 > started;
+        if overloaded && !self.overloaded {
+            let advice = scarce().advice();
+            warn!(
+                started,
+                late,
+                advice,
+                "checks start late: there is more to do than can be done, and all targets are tried less often"
+            );
+        }
+        if !overloaded && self.overloaded {
+            info!(started, late, "checks start in time again");
+        }
+        self.overloaded = overloaded;
+    }
+
+    pub fn delays(&self) -> &Histogram {
+        &self.delays
+    }
+
+    /// Tries that started more than half an interval late.
+    pub fn late(&self) -> u64 {
+        self.late
+    }
+
+    #[cfg(test)]
+    pub fn is_overloaded(&self) -> bool {
+        self.overloaded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_one_in_ten_over_a_while_is_too_much() {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+        let start = Instant::now();
+        let mut lateness = Lateness::new(start);
+        let mut run = |late: u64, at: Duration| {
+            for index in 0..100 {
+                lateness.observe(if index < late { ms(501) } else { ms(500) }, ms(1000));
+            }
+            lateness.look(start + at, || Scarce::Processor);
+            (lateness.is_overloaded(), lateness.late())
+        };
+        assert_eq!(run(100, LOOK - ms(1)), (false, 100), "it is too early to say");
+        assert_eq!(run(0, LOOK), (true, 100));
+        assert_eq!(run(10, LOOK * 2), (false, 110));
+        assert_eq!(run(11, LOOK * 3), (true, 121));
+    }
+}

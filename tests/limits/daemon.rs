@@ -1,0 +1,101 @@
+//! The daemon as these tests run it: without a cluster, within limits, and asked over its pages.
+
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The program, run by another one that limits it.
+pub fn program(within: &[&str]) -> Command {
+    let mut words = within.iter().copied().chain([env!("CARGO_BIN_EXE_external-endpoints")]);
+    let mut command = Command::new(words.next().unwrap());
+    // No kubeconfig of whoever runs the tests.
+    command.args(words).env_remove("KUBECONFIG").env("HOME", "/nonexistent").stdin(Stdio::null());
+    command
+}
+
+pub struct Daemon {
+    child: Child,
+    pages: SocketAddr,
+    log: Arc<Mutex<String>>,
+}
+
+impl Daemon {
+    pub fn start(within: &[&str], config: &Path, more: &[&str]) -> Self {
+        let mut child = program(within)
+            .args(["run", "--dry-run", "--listen", "127.0.0.1:0", "--config"])
+            .arg(config)
+            .args(more)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut before = Vec::new();
+        let pages = loop {
+            let Some(line) = log.next() else { panic!("ended: {before:#?}") };
+            let line = line.unwrap();
+            if let Some((_, address)) = line.split_once("admin listening address=") {
+                break address.trim().parse().unwrap();
+            }
+            before.push(line);
+        };
+        let kept = Arc::new(Mutex::new(String::new()));
+        let keep = kept.clone();
+        thread::spawn(move || log.map_while(Result::ok).for_each(|line| *keep.lock().unwrap() += &(line + "\n")));
+        Self { child, pages, log: kept }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the daemon has logged since its pages are served.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.pages).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// The sum of a metric over all series whose labels hold this text.
+    pub fn metric(&self, name: &str, label: &str) -> f64 {
+        self.series(name, label).into_iter().sum()
+    }
+
+    pub fn series(&self, name: &str, label: &str) -> Vec<f64> {
+        let page = self.get("/metrics");
+        let wanted = |line: &&str| {
+            let series = line.strip_prefix("external_endpoints_").and_then(|line| line.strip_prefix(name));
+            series.is_some_and(|rest| rest.starts_with([' ', '{']) && rest.contains(label))
+        };
+        page.lines().filter(wanted).map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).collect()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until there is an answer, for as long as a busy machine may take.
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "not so after 60 s: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
