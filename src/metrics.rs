@@ -291,7 +291,7 @@ mod tests {
     use crate::clock;
     use crate::health::{self, Health, Thresholds, Verdict};
     use crate::monitor::{Counts, TargetSnapshot};
-    use crate::plan::{Member, Plan, Policy, Why};
+    use crate::plan::{Member, MinHealthy, Note, Plan, Policy, Why};
     use crate::publish::Condition;
     use prometheus::HistogramOpts;
     use std::collections::BTreeMap;
@@ -332,6 +332,10 @@ mod tests {
     /// The lines that begin with this, of the page of two databases of which only the second has been written.
     fn lines(start: &str) -> Vec<String> {
         let databases = vec![database("a", vec![target(1, None)]), database("b", vec![target(2, Some(Verdict::Pass))])];
+        lines_of(databases, start)
+    }
+
+    fn lines_of(databases: Vec<DatabaseSnapshot>, start: &str) -> Vec<String> {
         let publication = Publication {
             condition: Condition::new(Kind::Published, "198.51.100.2"),
             since: clock::now(),
@@ -339,7 +343,7 @@ mod tests {
             listed: true,
             writes: BTreeMap::from([("success", 2)]),
         };
-        let written = databases[1].id.clone();
+        let written = DatabaseId { namespace: "prod".into(), service: "b".into() };
         let publication = move |id: &DatabaseId| (*id == written).then(|| publication.clone());
         let snapshot = Snapshot { databases, start_delay: histogram(&[]), started_late: 7 };
         let opts = HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
@@ -390,6 +394,40 @@ mod tests {
             "_count{namespace=\"prod\",service=\"a\"} 2",
         ];
         assert_eq!(lines(name)[..5], expected.map(|line| format!("{name}{line}")));
+    }
+
+    #[test]
+    fn a_policy_shows_where_there_is_one() {
+        let plain = lines("external_endpoints_");
+        for name in
+            ["split_brain", "serving_tier", "failback_waiting", "unhealthy_kept", "target_in", "target_flapping"]
+        {
+            let start = format!("external_endpoints_{name}");
+            assert!(!plain.iter().any(|line| line.starts_with(&start)), "{name}");
+        }
+        let mut tiers = database("b", vec![target(1, None), target(2, Some(Verdict::Pass))]);
+        tiers.targets[0].maintenance = Some("disk".into());
+        tiers.targets[1].priority = 3;
+        tiers.policy = Policy { exactly_one: true, min_healthy: MinHealthy::Number(2), ..Policy::default() };
+        tiers.plan = Plan::Publish([tiers.targets[1].member.clone()].into_iter().collect());
+        let [first, second] = [0, 1].map(|index: usize| tiers.targets[index].member.ip);
+        tiers.notes = vec![
+            Note::BelowMinHealthy { healthy: 0, needed: 2, kept: vec![first, second] },
+            Note::SplitBrain { passing: vec![first, second], published: None },
+            Note::FailbackWaits { tier: 0, until: None },
+        ];
+        let of = |name: &str, labels: &str, value: u32| {
+            format!("external_endpoints_{name}{{namespace=\"prod\",service=\"b\"{labels}}} {value}")
+        };
+        for line in [
+            of("target_in_maintenance", ",address=\"198.51.100.1\"", 1),
+            of("unhealthy_kept_addresses", "", 2),
+            of("split_brain", "", 1),
+            of("serving_tier", "", 3),
+            of("failback_waiting", "", 1),
+        ] {
+            assert_eq!(lines_of(vec![tiers.clone()], &line), [line.clone()]);
+        }
     }
 
     #[test]

@@ -99,7 +99,7 @@ pub struct Snapshot {
     pub started_late: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct DatabaseSnapshot {
     pub id: DatabaseId,
     pub plan: Plan,

@@ -81,7 +81,7 @@ record! {
     Address requires ["address"] {
         /// The IP.
         address: Ip,
-        /// The tier: the lowest number is preferred, and the others serve only when all below them are too weak.
+        /// The tier: the lowest number is preferred; the others serve only when all that are preferred to them are too weak.
         #[schemars(extend("default" = 0))]
         priority: Priority,
         /// The DNS label of this replica in a headless Service.

@@ -382,11 +382,13 @@ mod tests {
         assert_eq!(sight.object.as_deref(), Some(&serde_json::from_value(kept).expect("Endpoints")));
 
         let mut service = json;
+        service["metadata"]["annotations"][MAINTENANCE] = "10.20.0.11=disk swap".into();
         service["spec"] = serde_json::json!({"selector": {"app": "orders"}, "ports": [{"port": 5432}]});
         service["status"] = serde_json::json!({"loadBalancer": {}});
         let slim = serde_json::from_value::<Service>(service.clone()).expect("a Service").slim();
         let metadata = service["metadata"].as_object_mut().expect("a map");
-        metadata.retain(|key, _| !["annotations", "managedFields"].contains(&key.as_str()));
+        metadata.retain(|key, _| key != "managedFields");
+        metadata["annotations"] = serde_json::json!({MAINTENANCE: "10.20.0.11=disk swap"});
         service.as_object_mut().expect("a map").remove("status");
         assert_eq!(slim, serde_json::from_value(service).expect("a Service"));
     }

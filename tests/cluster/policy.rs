@@ -140,7 +140,7 @@ async fn a_writer_is_replaced_in_one_write_and_never_doubled() {
         scene.ips(&[0, 1]).join(", "),
         scene.databases[0].ip
     );
-    assert_eq!(notes(&daemon).await, [note.clone()]);
+    assert_eq!(notes(&daemon).await, std::slice::from_ref(&note));
     checked(&daemon, 3).await;
     assert_eq!(history.steps(), []);
 
