@@ -426,7 +426,7 @@ mod tests {
             of("serving_tier", "", 3),
             of("failback_waiting", "", 1),
         ] {
-            assert_eq!(lines_of(vec![tiers.clone()], &line), [line.clone()]);
+            assert_eq!(lines_of(vec![tiers.clone()], &line), std::slice::from_ref(&line));
         }
     }
 
