@@ -18,6 +18,7 @@ use crate::config::DatabaseId;
 use crate::health::Streak;
 use crate::lease::{self, Standing};
 use crate::monitor::{self, DatabaseSnapshot, TargetSnapshot, WATCHDOG};
+use crate::plan::Note;
 use crate::publish::{self, Publication};
 use crate::{health, metrics, plan};
 
@@ -158,6 +159,13 @@ struct DatabaseStatus {
     reason: Option<String>,
     /// When the condition came into force.
     since: Option<String>,
+    /// What the policy did to the plan, and what is wrong with the Service's annotations.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    policy: Vec<String>,
+    split_brain: bool,
+    /// When a preferred tier takes over again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failback_at: Option<String>,
     /// What the cluster shall hold; null while that is undecided.
     planned: Option<Vec<String>>,
     /// What the cluster holds; null while that is unknown or not ours.
@@ -171,6 +179,14 @@ struct TargetStatus {
     address: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     hostname: Option<String>,
+    /// The `priority` of the address.
+    tier: u32,
+    /// Why it is in maintenance, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maintenance: Option<String>,
+    /// Until when it is out for flapping, if it is and stays up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flapping_until: Option<String>,
     health: &'static str,
     /// Passes or failures in a row, whichever the newest verdict was.
     passes: u32,
@@ -197,6 +213,12 @@ impl DatabaseStatus {
             condition: publication.map(|publication| publication.condition.kind.to_string()),
             reason: publication.map(|publication| publication.condition.reason.clone()),
             since: publication.map(|publication| calendar(publication.since)),
+            policy: notes(database),
+            split_brain: database.notes.iter().any(|note| matches!(note, Note::SplitBrain { .. })),
+            failback_at: database.notes.iter().find_map(|note| match note {
+                Note::FailbackWaits { until, .. } => until.map(calendar),
+                _ => None,
+            }),
             planned: planned.map(ips),
             published: members.map(ips),
             targets: database.targets.iter().map(|target| TargetStatus::new(target, members)).collect(),
@@ -215,6 +237,9 @@ impl TargetStatus {
         Self {
             address: target.member.ip.to_string(),
             hostname: target.member.hostname.clone(),
+            tier: target.priority,
+            maintenance: target.maintenance.as_deref().map(str::to_owned),
+            flapping_until: target.flapping().map(calendar),
             health: health.state().as_str(),
             passes,
             failures,
@@ -227,10 +252,17 @@ impl TargetStatus {
     }
 }
 
+fn notes(database: &DatabaseSnapshot) -> Vec<String> {
+    let problems =
+        database.problems.iter().map(|problem| format!("annotation external-endpoints/maintenance: {problem}"));
+    database.notes.iter().map(Note::to_string).chain(problems).collect()
+}
+
 fn ips(members: &plan::Members) -> Vec<String> {
     members.iter().map(|member| member.ip.to_string()).collect()
 }
 
+/// A moment in the past, or one to come.
 fn calendar(moment: Instant) -> String {
     humantime::format_rfc3339_millis(clock::wall(moment)).to_string()
 }

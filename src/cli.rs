@@ -42,6 +42,8 @@ enum Command {
     Validate(Validate),
     /// Try each target once and show a table; exit status 1 unless all pass.
     Probe(Probe),
+    /// Ask the daemon in the cluster to let a database's preferred tier serve again, without a further delay.
+    Failback(Failback),
     /// Print the config's JSON Schema.
     Schema,
 }
@@ -95,6 +97,13 @@ struct Probe {
     service: Option<DatabaseId>,
     #[command(flatten)]
     allowed: Allowed,
+}
+
+#[derive(clap::Args)]
+struct Failback {
+    /// The database's Service.
+    #[arg(value_name = "NAMESPACE/SERVICE", value_parser = parse_id)]
+    service: DatabaseId,
 }
 
 #[derive(clap::Args)]
@@ -209,6 +218,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.main(),
         Command::Validate(validate) => validate.main(),
         Command::Probe(probe) => probe.main(),
+        Command::Failback(failback) => failback.main(),
         Command::Schema => print_schema(),
     })
 }
@@ -267,6 +277,15 @@ impl Probe {
         }
         let limits = Limits::raise(None);
         runtime(Voice::Person)?.block_on(probe_once(&spec, limits))
+    }
+}
+
+impl Failback {
+    fn main(self) -> Result<ExitCode, ExitCode> {
+        let asked = runtime(Voice::Person)?.block_on(run::ask_failback(&self.service));
+        asked.map_err(|error| Voice::Person.failed(&error))?;
+        print(&format!("asked for a failback of {}; its tiers above take over if they are well\n", self.service))?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -9,10 +9,11 @@ pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// The calendar time at which `moment` was, for people to read.
+/// The calendar time at which `moment` was or will be, for people to read.
 #[expect(clippy::disallowed_methods, reason = "this module owns the clock")]
 pub fn wall(moment: Instant) -> SystemTime {
-    SystemTime::now() - now().saturating_duration_since(moment)
+    let now = now();
+    SystemTime::now() - now.saturating_duration_since(moment) + moment.saturating_duration_since(now)
 }
 
 /// A moment on the clock that goes on while the machine is suspended, where that of [`Instant`] stands still: what counts

@@ -11,7 +11,8 @@
 //!                 v
 //!        watch<Plan> per database -> publish -> Kubernetes API
 //!                 ^                     |
-//!                 +------- seen --------+   (what the cluster held at first sight)
+//!                 +- seen, published ---+   (what the cluster held at first sight, and holds by decision)
+//!                 +------- asked -------+   (what people ask for by annotations of the Service)
 //! admin: /healthz /readyz /metrics /api/v1/status      lease: who may write, until when
 //! ```
 //!

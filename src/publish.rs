@@ -19,12 +19,14 @@ use crate::lease;
 use crate::monitor;
 use crate::plan::Members;
 pub use condition::{Condition, Kind};
+pub use failback::ask_failback;
 use publisher::Publisher;
 use sight::{Observed, Sights, watch_kind};
 
 mod assess;
 mod backoff;
 mod condition;
+mod failback;
 mod fault;
 mod ports;
 mod publisher;

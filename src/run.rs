@@ -13,12 +13,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::config::Spec;
+use crate::config::{DatabaseId, Spec};
 use crate::lease::{self, Keeping};
 use crate::limits::Limits;
 use crate::monitor::Checking;
 use crate::publish::Cluster;
-use crate::{admin, api, monitor, publish};
+use crate::{admin, api, clock, monitor, publish};
 
 /// Where a Pod finds the name of its own namespace.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -110,6 +110,12 @@ pub fn own_lease() -> lease::Name {
     // Why there may be no namespace has been told with the config, whose databases are in it too.
     let namespace = own_namespace().unwrap_or_else(|_| "default".to_owned());
     lease::Name { namespace, name: "external-endpoints".to_owned() }
+}
+
+/// Asks the daemon that runs in the cluster to let a database's preferred tier serve again.
+pub async fn ask_failback(id: &DatabaseId) -> anyhow::Result<()> {
+    let client = client().await.map_err(|why| anyhow::anyhow!("no cluster: {why}; set KUBECONFIG"))?;
+    publish::ask_failback(client, id, clock::wall(clock::now())).await.map_err(anyhow::Error::msg)
 }
 
 /// Waits for a task that should never end; a daemon that only looks alive is worse than one that is started anew.

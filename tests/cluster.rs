@@ -13,6 +13,7 @@ mod cluster {
     pub mod hostile;
     pub mod lease;
     pub mod ownership;
+    pub mod policy;
     pub mod publish;
     pub mod running;
     pub mod scene;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         cluster::examples::trials(),
         cluster::lease::trials(),
         cluster::publish::trials(),
+        cluster::policy::trials(),
         cluster::hostile::trials(),
         cluster::faults::trials(),
         cluster::deploy::trials(),

@@ -7,7 +7,7 @@ use super::leaf::{Label, Switch};
 use super::problem::Collector;
 use super::raw::{self, AddressEntry};
 use super::read::{At, Field, Place};
-use super::{Address, Check, Database, DatabaseId, Options, Port, Protocol, Spec, check, ip};
+use super::{Address, Check, Database, DatabaseId, Options, Port, Protocol, Spec, check, ip, policy};
 
 /// Addresses of one Service that Kubernetes mirrors from Endpoints into EndpointSlices.
 const MIRRORED: usize = 1000;
@@ -46,10 +46,12 @@ impl Compiler<'_> {
         let first = ports.as_ref().and_then(|ports| ports.first());
         let (raw_check, check) = self.check(database, first);
         let addresses = self.addresses(database, first, raw_check.as_ref(), check.as_ref());
+        let policy = policy::compile(&database.value.policy, addresses.as_deref(), self.problems);
         Some(Database {
             id: id?,
             ports: ports?,
             addresses: addresses?,
+            policy: policy?,
             adopt: database.value.adopt.or(Switch(false))?.0,
         })
     }
@@ -168,11 +170,12 @@ impl Compiler<'_> {
         let mut addresses = Vec::new();
         for field in &list.value {
             let Some(entry) = field.given() else { continue };
-            let (ip, hostname, own) = match &entry.value {
-                AddressEntry::Short(ip) => (Some((ip.0, &entry.place)), Some(None), None),
+            let (ip, hostname, policy, own) = match &entry.value {
+                AddressEntry::Short(ip) => (Some((ip.0, &entry.place)), Some(None), Some((0, None)), None),
                 AddressEntry::Long(long) => (
                     long.address.given().map(|at| (at.value.0, &at.place)),
                     long.hostname.optional(),
+                    policy::of_address(long),
                     (!long.check.is_absent()).then_some(&long.check),
                 ),
             };
@@ -181,8 +184,11 @@ impl Compiler<'_> {
                 None => check.cloned(),
                 Some(own) => self.own_check(own, port, raw_check),
             };
-            if let (Some(ip), Some(hostname), Some(check)) = (ip, hostname, check) {
-                addresses.push(Address { ip, hostname: hostname.map(|label: Label| label.0), check });
+            if let (Some(ip), Some(hostname), Some((priority, maintenance)), Some(check)) =
+                (ip, hostname, policy, check)
+            {
+                let hostname = hostname.map(|label: Label| label.0);
+                addresses.push(Address { ip, priority, hostname, maintenance, check });
             }
         }
         if addresses.len() > MIRRORED {

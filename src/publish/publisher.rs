@@ -12,14 +12,14 @@ use tracing::{debug, info, warn};
 use super::assess::{Step, assess};
 use super::backoff::Backoff;
 use super::condition::{Condition, Kind};
-use super::sight::Observed;
+use super::sight::{FAILBACK, MAINTENANCE, Observed};
 use super::write::{DEADLINE, Failure};
 use super::writer::Writer;
 use super::{Cluster, Publication};
 use crate::clock;
 use crate::config::{Database, DatabaseId};
 use crate::lease;
-use crate::monitor;
+use crate::monitor::{self, Asked};
 use crate::plan::{Members, Plan};
 use crate::slice;
 
@@ -45,14 +45,24 @@ pub struct Memory {
     pub written: Option<String>,
     /// The plan that the cluster held last.
     pub held: Option<Plan>,
-    /// Whether the monitor knows what the cluster held at first sight.
-    told: bool,
+    told: Told,
     /// Pauses between tries of what does not succeed.
     pub backoff: Backoff,
     pub conflicts: u32,
     /// Pauses between writes that do, so that a quarrel with someone who undoes them stays harmless.
     pace: Backoff,
     last_write: Option<Instant>,
+}
+
+/// What the monitor knows.
+#[derive(Default)]
+struct Told {
+    /// Whether it knows what the cluster held at first sight.
+    seen: bool,
+    /// What it takes to be published, where that has a say in its plan.
+    published: Option<Members>,
+    /// What it knows of the Service's annotations; none is as good as no annotations.
+    asked: Option<Box<Asked>>,
 }
 
 impl Memory {
@@ -155,6 +165,10 @@ impl Publisher {
 
     async fn dry_turn(&self, view: &View, memory: &mut Memory) -> Next {
         if !matches!(self.cluster, Cluster::None) {
+            if view.seen.listed() {
+                // Nothing of this view is about to be repaired by us: it is what another replica has decided.
+                self.tell_published(&view.held(), memory).await;
+            }
             if self.look(view, memory).await.is_ok() {
                 let would = would_publish(&view.held(), &view.plan);
                 self.report(Some(view.held()), Condition::new(Kind::DryRun, would));
@@ -164,7 +178,10 @@ impl Publisher {
         self.tell_monitor(Members::default(), memory).await;
         let condition = match &view.plan {
             Plan::Keep(why) => Condition::new(Kind::WaitingForVerdicts, why.to_string()),
-            Plan::Publish(members) => Condition::new(Kind::DryRun, format!("would publish {members}")),
+            Plan::Publish(members) => {
+                self.tell_published(members, memory).await;
+                Condition::new(Kind::DryRun, format!("would publish {members}"))
+            }
         };
         self.report(None, condition);
         Next::Change
@@ -179,6 +196,7 @@ impl Publisher {
         }
         self.publication.send_if_modified(|publication| !std::mem::replace(&mut publication.listed, true));
         let held = view.held();
+        self.forward_asked(view, memory).await;
         self.tell_monitor(held.clone(), memory).await;
         match self.assess(view, view.seen.service.object.as_deref(), memory) {
             Step::Wait(condition) => {
@@ -191,6 +209,7 @@ impl Publisher {
                 // What we found well is ours as if we had written it.
                 memory.written = view.endpoints().and_then(ResourceExt::uid);
                 memory.held = Some(view.plan.clone());
+                self.tell_published(&held, memory).await;
                 let published = Condition::new(Kind::Published, held.to_string());
                 let settled = fault().or_else(|| self.standby(format!("the cluster holds {held}")));
                 self.report(Some(held), settled.unwrap_or(published));
@@ -198,6 +217,7 @@ impl Publisher {
             }
             step => match self.standby(would_publish(&held, &view.plan)) {
                 Some(standby) => {
+                    self.tell_published(&held, memory).await;
                     self.report(Some(held), fault().unwrap_or(standby));
                     Err(Next::Change)
                 }
@@ -233,8 +253,31 @@ impl Publisher {
     }
 
     async fn tell_monitor(&self, held: Members, memory: &mut Memory) {
-        if !std::mem::replace(&mut memory.told, true) {
+        if !std::mem::replace(&mut memory.told.seen, true) {
             self.monitor.seen(&self.database.id, held).await;
+        }
+    }
+
+    /// Tells the monitor what the cluster holds by decision: of ours, or, where another replica writes, of that one. Not what
+    /// it holds by an outside edit that is about to be repaired: the policy would take that for its own.
+    pub async fn tell_published(&self, held: &Members, memory: &mut Memory) {
+        if self.database.builds_on_published() && memory.told.published.as_ref() != Some(held) {
+            memory.told.published = Some(held.clone());
+            self.monitor.published(&self.database.id, held.clone()).await;
+        }
+    }
+
+    /// Tells the monitor what the Service's annotations ask for.
+    async fn forward_asked(&self, view: &View, memory: &mut Memory) {
+        let annotation = |name: &str| {
+            let annotations = view.seen.service.object.as_ref()?.metadata.annotations.as_ref()?;
+            annotations.get(name).cloned()
+        };
+        let asked = Asked { maintenance: annotation(MAINTENANCE), failback: annotation(FAILBACK) };
+        let held = memory.told.asked.as_deref();
+        if held.map_or(asked != Asked::default(), |held| *held != asked) {
+            memory.told.asked = Some(Box::new(asked.clone()));
+            self.monitor.asked(&self.database.id, asked).await;
         }
     }
 
