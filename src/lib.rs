@@ -11,8 +11,9 @@
 //!                 v
 //!        watch<Plan> per database -> publish -> Kubernetes API
 //!                 ^                     |
-//!                 +------- seen --------+   (what the cluster held at first sight)
-//! admin: /healthz /readyz /metrics /api/v1/status
+//!                 +- seen, published ---+   (what the cluster held at first sight, and holds by decision)
+//!                 +------- asked -------+   (what people ask for by annotations of the Service)
+//! admin: /healthz /readyz /metrics /api/v1/status      lease: who may write, until when
 //! ```
 //!
 //! Each module uses only those above it in this list, which tests/layers.rs checks.
@@ -28,6 +29,10 @@ pub mod slice;
 pub mod config;
 
 pub mod limits;
+
+pub mod api;
+
+pub mod lease;
 
 pub mod probe;
 

@@ -4,7 +4,8 @@
 //! is a task of its own, whose verdict comes back over one channel, which holds at most one for each target. The monitor is a
 //! plain loop on a thread of its own, which waits for its swarm and for the swarm's bell.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -19,16 +20,18 @@ use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::config::{DatabaseId, Spec};
-use crate::health::{Health, Verdict};
+use crate::health::{Flaps, Health, State, Streak, Verdict};
 use crate::limits::Limits;
-use crate::plan::{Member, Members, Plan};
+use crate::plan::{Member, Members, Note, Plan, Policy};
 use crate::probe::{Bell, Ended, Prober, Swarm, Target};
 use crate::schedule::{Key, Next, Rhythm, Schedule};
+pub use asked::Asked;
 pub use histogram::Histogram;
 use lateness::{Lateness, Scarce};
 use places::Places;
 use watched::Watched;
 
+mod asked;
 mod histogram;
 mod lateness;
 mod places;
@@ -64,16 +67,29 @@ impl Handle {
 
     /// Tells which members the cluster holds for a database when it is first seen.
     pub async fn seen(&self, id: &DatabaseId, members: Members) {
+        self.tell(Command::Seen(id.clone(), members)).await;
+    }
+
+    /// Tells which members the cluster holds for a database, by a decision of ours or of the replica that writes.
+    pub async fn published(&self, id: &DatabaseId, members: Members) {
+        self.tell(Command::Published(id.clone(), members)).await;
+    }
+
+    /// Tells what the annotations of a database's Service ask for.
+    pub async fn asked(&self, id: &DatabaseId, asked: Asked) {
+        self.tell(Command::Asked(id.clone(), asked)).await;
+    }
+
+    async fn tell(&self, command: Command) {
         // A monitor that is gone needs no telling: the daemon is ending.
-        let _ = self.commands.send(Command::Seen(id.clone(), members)).await;
+        let _ = self.commands.send(command).await;
         self.bell.ring();
     }
 
     /// All that is known now; none if the monitor is gone.
     pub async fn snapshot(&self) -> Option<Snapshot> {
         let (reply, snapshot) = oneshot::channel();
-        self.commands.send(Command::Snapshot(reply)).await.ok()?;
-        self.bell.ring();
+        self.tell(Command::Snapshot(reply)).await;
         snapshot.await.ok()
     }
 
@@ -109,10 +125,15 @@ pub struct Snapshot {
     pub started_late: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct DatabaseSnapshot {
     pub id: DatabaseId,
     pub plan: Plan,
+    pub policy: Policy,
+    /// What the policy did to the plan.
+    pub notes: Vec<Note>,
+    /// What is wrong with the Service's annotations.
+    pub problems: Vec<String>,
     pub targets: Vec<TargetSnapshot>,
     /// How long tries took.
     pub check_duration: Histogram,
@@ -125,6 +146,31 @@ pub struct TargetSnapshot {
     /// When the newest verdict came, and how long the try took.
     pub last: Option<(Instant, Duration)>,
     pub counts: Counts,
+    /// The tier; the lowest is preferred.
+    pub priority: u32,
+    /// Why it is in maintenance, if it is.
+    pub maintenance: Option<Arc<str>>,
+    /// When its last maintenance was over.
+    pub returned: Option<Instant>,
+    /// Its flips, if there were any.
+    pub flaps: Option<Box<Flaps>>,
+}
+
+impl TargetSnapshot {
+    /// Whether the newest verdict that was not inconclusive was a Pass.
+    pub fn passing(&self) -> bool {
+        matches!(self.health.streak(), Streak::Passes(_))
+    }
+
+    /// Until when it is out for flapping, if it stays Up.
+    pub fn out_until(&self) -> Option<Instant> {
+        self.flaps.as_ref()?.out_until()
+    }
+
+    /// As above, but none if it is not Up or the time is over.
+    pub fn flapping(&self) -> Option<Instant> {
+        self.out_until().filter(|until| self.health.state() == State::Up && *until > clock::now())
+    }
 }
 
 /// What has been counted of one target since the daemon started.
@@ -139,6 +185,8 @@ pub struct Counts {
 
 enum Command {
     Seen(DatabaseId, Members),
+    Published(DatabaseId, Members),
+    Asked(DatabaseId, Asked),
     Snapshot(oneshot::Sender<Snapshot>),
 }
 
@@ -173,6 +221,8 @@ pub struct Monitor {
     tried: Vec<Tried>,
     databases: Vec<Watched>,
     by_id: HashMap<DatabaseId, usize>,
+    /// The databases to decide anew, and when.
+    again: BinaryHeap<Reverse<(Instant, usize)>>,
     lateness: Lateness,
     /// For tries over the network, and for those that run a command.
     network_places: Places,
@@ -210,6 +260,7 @@ pub fn prepare(spec: &Spec, limits: Limits, runtime: Runtime, heavy_runtime: Run
         tried: Vec::new(),
         databases,
         by_id: ids().enumerate().map(|(index, id)| (id, index)).collect(),
+        again: BinaryHeap::new(),
         lateness: Lateness::new(now),
         network_places: Places::new(limits.checks_in_flight),
         command_places: Places::new(limits.exec_at_once),
@@ -251,7 +302,7 @@ impl Monitor {
     pub fn run(mut self, mut stop: oneshot::Receiver<()>) -> io::Result<()> {
         while matches!(stop.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
             let due = self.start_due();
-            let next = due.into_iter().chain(self.swarm.deadline()).min();
+            let next = due.into_iter().chain(self.swarm.deadline()).chain(self.look_again()).min();
             let wait = next.map_or(WATCHDOG, |next| next.saturating_duration_since(clock::now()).min(WATCHDOG));
             let nap = (Duration::from_nanos(1)..=NAP).contains(&wait);
             self.swarm.wait(if nap { Duration::ZERO } else { wait })?;
@@ -286,7 +337,9 @@ impl Monitor {
     fn obey(&mut self, now: Instant) -> Result<(), TryRecvError> {
         loop {
             match self.commands.try_recv() {
-                Ok(Command::Seen(id, members)) => self.see(&id, &members, now),
+                Ok(Command::Seen(id, members)) => self.with(&id, |database| database.see(&members, now)),
+                Ok(Command::Published(id, members)) => self.with(&id, |database| database.follow(members, now)),
+                Ok(Command::Asked(id, asked)) => self.with(&id, |database| database.ask(asked, now)),
                 // Whoever asked may have gone away meanwhile.
                 Ok(Command::Snapshot(reply)) => drop(reply.send(self.snapshot())),
                 Err(TryRecvError::Empty) => return Ok(()),
@@ -370,13 +423,36 @@ impl Monitor {
         let &Tried { database, target, interval, .. } = &self.tried[report.key];
         report.delay.into_iter().for_each(|delay| self.lateness.observe(delay, interval));
         let in_doubt = self.databases[database].hear(target, report);
+        self.arrange(database);
         self.schedule.ended(report.key, report.started, report.ended, in_doubt);
     }
 
-    fn see(&mut self, id: &DatabaseId, members: &Members, now: Instant) {
+    fn with(&mut self, id: &DatabaseId, change: impl FnOnce(&mut Watched)) {
         if let Some(&index) = self.by_id.get(id) {
-            self.databases[index].see(members, now);
+            change(&mut self.databases[index]);
+            self.arrange(index);
         }
+    }
+
+    /// Remembers when to decide anew for a database.
+    fn arrange(&mut self, index: usize) {
+        if let Some(again) = self.databases[index].take_again() {
+            self.again.push(Reverse((again, index)));
+        }
+    }
+
+    /// Decides anew for the databases whose time has come. Returns when the next one's comes.
+    fn look_again(&mut self) -> Option<Instant> {
+        let now = clock::now();
+        while let Some(&Reverse((again, index))) = self.again.peek() {
+            if again > now {
+                return Some(again);
+            }
+            self.again.pop();
+            self.databases[index].look_again(now);
+            self.arrange(index);
+        }
+        None
     }
 
     fn snapshot(&self) -> Snapshot {

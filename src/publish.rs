@@ -16,10 +16,11 @@ use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::config::{DatabaseId, Spec};
+use crate::lease;
 use crate::monitor;
 use crate::plan::Members;
 pub use condition::{Condition, Kind};
-pub use fault::words;
+pub use failback::ask_failback;
 use publisher::Publisher;
 use sight::{Observed, Sights, watch_kind};
 
@@ -27,6 +28,7 @@ mod assess;
 mod backoff;
 mod condition;
 mod doubt;
+mod failback;
 mod fault;
 mod ports;
 mod publisher;
@@ -98,8 +100,14 @@ impl Cluster {
     }
 }
 
-/// Starts to publish what `monitor` decides. Dropping the returned set of tasks ends it and leaves the cluster as it is.
-pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle) -> (Handle, JoinSet<()>) {
+/// Starts to publish what `monitor` decides, while `lease` permits it. Dropping the returned set of tasks ends it and leaves
+/// the cluster as it is.
+pub fn start(
+    spec: &Spec,
+    cluster: &Cluster,
+    monitor: &monitor::Handle,
+    lease: &lease::Handle,
+) -> (Handle, JoinSet<()>) {
     let mut tasks = JoinSet::new();
     let mut publications = BTreeMap::new();
     let mut namespaces: BTreeMap<String, Watched> = BTreeMap::new();
@@ -125,6 +133,7 @@ pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle) -> (Hand
             database: database.clone(),
             cluster: cluster.clone(),
             monitor: monitor.clone(),
+            lease: lease.clone(),
             publication,
             permits: permits.clone(),
             write_duration: write_duration.clone(),

@@ -11,7 +11,9 @@ mod cluster {
     pub mod examples;
     pub mod faults;
     pub mod hostile;
+    pub mod lease;
     pub mod ownership;
+    pub mod policy;
     pub mod publish;
     pub mod rights;
     pub mod running;
@@ -38,9 +40,11 @@ fn main() -> ExitCode {
         // The longest first, so that the others run beside them.
         cluster::examples::trials(),
         cluster::slices_modes::trials(),
+        cluster::lease::trials(),
         cluster::publish::trials(),
         cluster::slices::trials(),
         cluster::services::trials(),
+        cluster::policy::trials(),
         cluster::hostile::trials(),
         cluster::faults::trials(),
         cluster::deploy::trials(),

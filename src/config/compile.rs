@@ -7,7 +7,9 @@ use super::leaf::{Label, Switch, Zone};
 use super::problem::Collector;
 use super::raw::{self, AddressEntry};
 use super::read::{At, Field, Place};
-use super::{Address, Check, CreateService, Database, DatabaseId, Options, Port, Protocol, Publish, Spec, check, ip};
+use super::{
+    Address, Check, CreateService, Database, DatabaseId, Options, Port, Protocol, Publish, Spec, check, ip, policy,
+};
 
 /// Addresses of one Service that Kubernetes mirrors from Endpoints into EndpointSlices.
 const MIRRORED: usize = 1000;
@@ -48,10 +50,12 @@ impl Compiler<'_> {
         let addresses = self.addresses(database, first, raw_check.as_ref(), check.as_ref());
         let publish = database.value.publish.or(Publish::Endpoints);
         self.fits(database, publish);
+        let policy = policy::compile(&database.value.policy, addresses.as_deref(), self.problems);
         Some(Database {
             id: id?,
             ports: ports?,
             addresses: addresses?,
+            policy: policy?,
             publish: publish?,
             create_service: self.create_service(database)?,
             adopt: database.value.adopt.or(Switch(false))?.0,
@@ -199,12 +203,13 @@ impl Compiler<'_> {
         let mut addresses = Vec::new();
         for field in &list.value {
             let Some(entry) = field.given() else { continue };
-            let (ip, hostname, zone, own) = match &entry.value {
-                AddressEntry::Short(ip) => (Some((ip.0, &entry.place)), Some(None), Some(None), None),
+            let (ip, hostname, zone, policy, own) = match &entry.value {
+                AddressEntry::Short(ip) => (Some((ip.0, &entry.place)), Some(None), Some(None), Some((0, None)), None),
                 AddressEntry::Long(long) => (
                     long.address.given().map(|at| (at.value.0, &at.place)),
                     long.hostname.optional(),
                     long.zone.optional(),
+                    policy::of_address(long),
                     (!long.check.is_absent()).then_some(&long.check),
                 ),
             };
@@ -213,10 +218,12 @@ impl Compiler<'_> {
                 None => check.cloned(),
                 Some(own) => self.own_check(own, port, raw_check),
             };
-            if let (Some(ip), Some(hostname), Some(zone), Some(check)) = (ip, hostname, zone, check) {
+            if let (Some(ip), Some(hostname), Some(zone), Some((priority, maintenance)), Some(check)) =
+                (ip, hostname, zone, policy, check)
+            {
                 let hostname = hostname.map(|label: Label| label.0);
                 let zone = zone.map(|zone: Zone| zone.0.into_boxed_str());
-                addresses.push(Address { ip, hostname, zone, check });
+                addresses.push(Address { ip, priority, hostname, zone, maintenance, check });
             }
         }
         (addresses.len() == list.value.len()).then_some(addresses)

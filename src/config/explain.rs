@@ -7,6 +7,7 @@ use super::leaf::{
     Argument, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber, ServerName, ServiceName,
     Statuses, Switch, Text, Threshold, UrlPath, VariableName, Zone,
 };
+use super::policy::{self, Priority, Reason};
 use super::problem::Collector;
 use super::raw::{self, AddressEntry, Values};
 use super::read::{At, Field, Place, Read};
@@ -69,6 +70,7 @@ fn database(database: &Database) -> raw::Database {
         ports: Field::new(database.ports.iter().map(|entry| Field::new(port(entry))).collect()),
         addresses: Field::new(database.addresses.iter().map(entry).collect()),
         check: Field::new(base),
+        policy: Field::new(policy::explain(&database.policy)),
         publish: Field::new(database.publish),
         create_service: maybe(&database.create_service, |service| raw::CreateService {
             headless: Field::new(Switch(service.headless)),
@@ -87,13 +89,17 @@ fn base_check(database: &Database) -> raw::Check {
 }
 
 fn address_entry(address: &Address, own: Field<raw::Check>) -> AddressEntry {
-    if address.hostname.is_none() && address.zone.is_none() && own.is_absent() {
+    let plain = address.hostname.is_none() && address.zone.is_none();
+    let plain = plain && address.maintenance.is_none() && address.priority == 0;
+    if plain && own.is_absent() {
         return AddressEntry::Short(Ip(address.ip));
     }
     AddressEntry::Long(raw::Address {
         address: Field::new(Ip(address.ip)),
+        priority: Field::new(Priority(address.priority)),
         hostname: maybe(&address.hostname, |name| Label(name.clone())),
         zone: maybe(&address.zone, |zone| Zone(zone.to_string())),
+        maintenance: maybe(&address.maintenance, |reason| Reason(reason.to_string())),
         check: own,
     })
 }

@@ -6,20 +6,20 @@
 //! | Endpoints of another manager, without `adopt`          | wait: never written                   |
 //! | Endpoints with a leader-election annotation            | wait: never written, `adopt` or not   |
 //! | ports without a join                                   | wait                                  |
-//! | EndpointSlices of another manager under our name    | wait: never written                   |
-//! | a Service with a selector, and slices of ours        | delete those                          |
-//! | no Service, with `createService`                     | create it                             |
-//! | no Endpoints, or no slice                            | create it, blank                      |
-//! | Endpoints and slices that hold the members           | nothing                               |
-//! | Endpoints or slices of ours that differ              | write, on their resourceVersion       |
+//! | a slice of our name that is another manager's          | wait: never written                   |
+//! | a Service with a selector, and slices of ours          | delete those                          |
+//! | no Service, with `createService`                       | create it                             |
+//! | no Endpoints, or no slice                              | create it, blank                      |
+//! | Endpoints and slices that hold the members             | nothing                               |
+//! | Endpoints or slices of ours that differ                | write, on their resourceVersion       |
 //!
 //! What clients are sent by is put in place before what it replaces is taken away:
 //!
-//! | `publish`   | first                      | then                              | last                                      |
-//! | ---         | ---                        | ---                               | ---                                       |
-//! | `slices`    | slices                     | Endpoints of ours: empty, unmirrored | slices that hold nothing any more, deleted |
-//! | `both`      | slices                     | Endpoints, unmirrored             | the same                                  |
-//! | `endpoints` | Endpoints, to be mirrored  | slices of ours kept in step until mirrored | slices of ours, deleted          |
+//! | `publish`   | first                         | then                                 | last                                 |
+//! | ---         | ---                           | ---                                  | ---                                  |
+//! | `slices`    | slices                        | Endpoints of ours: empty, unmirrored | slices that hold nothing are deleted |
+//! | `both`      | slices                        | Endpoints, unmirrored                | the same                             |
+//! | `endpoints` | slices, if there are any left | Endpoints, to be mirrored            | slices are deleted, once mirrored    |
 
 use k8s_openapi::api::core::v1::{EndpointPort, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -29,7 +29,7 @@ use super::slices::Slices;
 use super::{doubt, ports, service};
 use crate::config::{Database, Publish};
 use crate::plan::{Members, Plan};
-use crate::slice::endpoint_slices::{self, Family, Frame, Others};
+use crate::slice::endpoint_slices::{self, Digest, Family, Frame, Others};
 use crate::slice::{self, Mirror};
 
 /// What is to be done next.
@@ -126,11 +126,12 @@ impl Assessment<'_> {
         };
         let step = match (database.publish, &refusal) {
             // Slices that are there are kept in step, or clients would be sent to who died meanwhile.
-            (Publish::Endpoints, Some(_)) => self.slices(members, &ports)?,
-            (Publish::Endpoints, None) => match self.endpoints(members, &ports, Mirror::Yes) {
-                None if self.has_slices() => self.leave_slices(members, &ports)?,
-                step => step,
-            },
+            (Publish::Endpoints, Some(_)) => self.follow(members, &ports)?,
+            (Publish::Endpoints, None) if self.has_slices() => self.leave_slices(members, &ports)?,
+            (Publish::Endpoints, None) => self.endpoints(members, &ports, Mirror::Yes),
+            (Publish::Slices | Publish::Both, None) if self.changes_beside_mirrored(members) => {
+                self.endpoints(members, &ports, Mirror::Yes)
+            }
             (Publish::Slices | Publish::Both, refusal) => self
                 .slices(members, &ports)?
                 .or_else(|| if refusal.is_some() { None } else { self.unmirrored(members, &ports) })
@@ -191,17 +192,46 @@ impl Assessment<'_> {
 
     /// The first slice that is to be created or written.
     fn slices(&self, members: &Members, ports: &[EndpointPort]) -> Result<Option<Step>, Condition> {
+        // Who died is out before there is room for more.
+        let missing = || self.missing(members, ports).map(|blank| Step::CreateSlice(Box::new(blank)));
+        Ok(self.follow(members, ports)?.or_else(missing))
+    }
+
+    fn missing(&self, members: &Members, ports: &[EndpointPort]) -> Option<EndpointSlice> {
         let own = self.slices.own();
-        for wanted in self.wanted(members, ports) {
-            let Some(held) = own.get(wanted.metadata.name.as_deref().unwrap_or_default()) else {
-                return Ok(Some(Step::CreateSlice(Box::new(endpoint_slices::blank(&wanted)))));
-            };
+        let is_there = |slice: &EndpointSlice| own.contains_key(slice.metadata.name.as_deref().unwrap_or_default());
+        self.wanted(members, ports).iter().find(|slice| !is_there(slice)).map(endpoint_slices::blank)
+    }
+
+    /// The first slice that is there and is to be written.
+    fn follow(&self, members: &Members, ports: &[EndpointPort]) -> Result<Option<Step>, Condition> {
+        let own = self.slices.own();
+        let mut wanted = self.wanted(members, ports);
+        if self.database.policy.exactly_one {
+            // Of two IP families the old one leaves before the new one comes.
+            wanted.sort_by_key(|slice| slice.endpoints.len());
+        }
+        for wanted in wanted {
+            let Some(held) = own.get(wanted.metadata.name.as_deref().unwrap_or_default()) else { continue };
             writable_slice(self.database, held)?;
             if !endpoint_slices::holds(held, &wanted) {
                 return Ok(Some(Step::WriteSlice(Box::new(wanted))));
             }
         }
         Ok(None)
+    }
+
+    /// With `exactlyOne`: whether mirrored Endpoints send clients elsewhere than slices would, which must not be at once. They
+    /// change first, and slices come when that has been mirrored.
+    fn changes_beside_mirrored(&self, members: &Members) -> bool {
+        let wanted: Digest = members.iter().map(|member| member.ip).collect();
+        let mirrored = self.slices.ready(Others::Mirrored);
+        let unlike = |endpoints: &Endpoints| {
+            let held = slice::members(endpoints);
+            let serves = !held.is_empty() || mirrored.count > 0;
+            serves && !slice::skips_mirror(endpoints) && (held != *members || mirrored != wanted)
+        };
+        self.database.policy.exactly_one && self.endpoints.is_some_and(unlike)
     }
 
     /// Slices of ours that are not needed: those that hold nothing, and those of a family that the Service no longer has.
@@ -219,12 +249,14 @@ impl Assessment<'_> {
         self.slices.listed && delete_first_of_ours(self.slices).is_some()
     }
 
-    /// Deletes slices once Kubernetes is seen to have mirrored what they hold. Until then they are all that clients are sent by.
+    /// Deletes slices once Kubernetes is seen to have mirrored what they hold. Until then they are all that clients are sent by,
+    /// and change first.
     fn leave_slices(&self, members: &Members, ports: &[EndpointPort]) -> Result<Option<Step>, Condition> {
-        if doubt::is_mirrored(self.database, self.endpoints, self.slices) {
+        let endpoints = self.endpoints(members, ports, Mirror::Yes);
+        if endpoints.is_none() && doubt::is_mirrored(self.database, self.endpoints, self.slices) {
             return Ok(delete_first_of_ours(self.slices));
         }
-        self.slices(members, ports)
+        Ok(self.follow(members, ports)?.or(endpoints))
     }
 }
 

@@ -36,6 +36,8 @@ struct Cluster {
     service: Option<Service>,
     endpoints: Option<Endpoints>,
     slices: Arc<Slices>,
+    /// Whom Kubernetes' own slices have.
+    mirrored: Members,
     version: u64,
 }
 
@@ -44,7 +46,7 @@ impl Cluster {
         let mut slices = Arc::new(Slices::default());
         slices.begin_list();
         slices.end_list();
-        Self { service: Some(known()), endpoints: None, slices, version: 10 }
+        Self { service: Some(known()), endpoints: None, slices, mirrored: Members::default(), version: 10 }
     }
 
     fn assess(&self, database: &Database, plan: &Plan) -> Step {
@@ -112,6 +114,7 @@ impl Cluster {
         let endpoints = self.endpoints.clone().filter(|endpoints| !slice::skips_mirror(endpoints));
         let members = endpoints.map(|endpoints| slice::members(&endpoints)).unwrap_or_default();
         self.others("endpointslicemirroring-controller.k8s.io", &members);
+        self.mirrored = members;
     }
 
     fn others(&mut self, manager: &str, members: &Members) {
@@ -122,6 +125,12 @@ impl Cluster {
         let metadata = json!({"name": format!("mysql-{manager}"), "labels": labels});
         let slice = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints});
         self.slices.take(serde_json::from_value(slice).unwrap(), members.is_empty());
+    }
+
+    /// The IPs that clients are sent to, wherever from.
+    fn ips(&self) -> std::collections::BTreeSet<String> {
+        let own = self.slices.members().map(|member| member.ip.to_string());
+        own.chain(self.mirrored.iter().map(|member| member.ip.to_string())).collect()
     }
 
     /// All that clients are sent to.
@@ -170,7 +179,7 @@ fn back_to_endpoints_slices_stay_and_are_kept_in_step_until_what_they_hold_is_mi
     assert_eq!(cluster.served(), [ONE], "slices stay");
     // Kubernetes takes its time, and the address dies.
     let said = cluster.settle(Publish::Endpoints, &publish(&[2]));
-    assert_eq!(said, ["endpoints 198.51.100.2 mirrored", "mysql-external-ipv4-1 198.51.100.2"]);
+    assert_eq!(said, ["mysql-external-ipv4-1 198.51.100.2", "endpoints 198.51.100.2 mirrored"]);
     cluster.mirror();
     assert_eq!(cluster.settle(Publish::Endpoints, &publish(&[2])), ["delete mysql-external-ipv4-1"]);
     assert_eq!(cluster.served(), ["1 mirrored"]);
@@ -200,6 +209,55 @@ fn no_way_between_modes_has_a_moment_without_an_address() {
                 assert_eq!(skips, to != Publish::Endpoints && (from, to) != (Publish::Slices, Publish::Slices));
             }
         }
+    }
+}
+
+#[test]
+fn with_exactly_one_no_way_between_modes_has_two_or_none_even_as_it_changes() {
+    let modes = [Publish::Endpoints, Publish::Slices, Publish::Both];
+    for (from, to) in modes.iter().flat_map(|from| modes.map(|to| (*from, to))) {
+        for slow in 1..4 {
+            let mut cluster = Cluster::new();
+            let of = |mode| {
+                let mut database = database(mode);
+                database.policy.exactly_one = true;
+                database
+            };
+            for (round, plan) in [(from, publish(&[1])), (to, publish(&[2]))] {
+                for turn in 0..30 {
+                    let step = cluster.assess(&of(round), &plan);
+                    cluster.take(step);
+                    if turn % slow == 0 {
+                        cluster.mirror();
+                    }
+                    if round == to && plan == publish(&[2]) {
+                        let ips = cluster.ips();
+                        assert_eq!(ips.len(), 1, "{from:?} to {to:?}: {ips:?}");
+                    }
+                }
+            }
+            assert_eq!(cluster.ips(), ["198.51.100.2"].map(str::to_owned).into());
+        }
+    }
+}
+
+#[test]
+fn with_exactly_one_a_change_of_family_takes_the_old_one_out_first() {
+    let six: std::net::IpAddr = "2001:db8::1".parse().unwrap();
+    let mut database = database(Publish::Slices);
+    database.policy.exactly_one = true;
+    database.addresses.push(crate::config::Address { ip: six, ..database.addresses[0].clone() });
+    let mut cluster = Cluster::new();
+    cluster.service.as_mut().unwrap().spec.as_mut().unwrap().ip_families = None;
+    let of_six = Plan::Publish([crate::plan::Member { ip: six, hostname: None }].into_iter().collect());
+    for plan in [publish(&[1]), of_six, publish(&[1])] {
+        for _ in 0..6 {
+            let step = cluster.assess(&database, &plan);
+            cluster.take(step);
+            assert!(cluster.ips().len() < 2);
+        }
+        let Plan::Publish(members) = &plan else { unreachable!() };
+        assert_eq!(cluster.slices.members().collect::<Members>(), *members);
     }
 }
 

@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::*;
 use crate::config::{Address, Check, CheckKind, DatabaseId, Port, Protocol, Publish, TcpCheck};
 use crate::health::Thresholds;
-use crate::plan::{Member, Members, Why};
+use crate::plan::{Member, Members, Policy, Why};
 
 pub fn database(adopt: bool) -> Database {
     let check = Check {
@@ -24,7 +24,15 @@ pub fn database(adopt: bool) -> Database {
     Database {
         id: DatabaseId { namespace: "prod".into(), service: "mysql".into() },
         ports: vec![Port { name: None, number: 3306, protocol: Protocol::Tcp }],
-        addresses: vec![Address { ip: [198, 51, 100, 1].into(), hostname: None, zone: None, check: Arc::new(check) }],
+        addresses: vec![Address {
+            ip: [198, 51, 100, 1].into(),
+            hostname: None,
+            zone: None,
+            priority: 0,
+            maintenance: None,
+            check: Arc::new(check),
+        }],
+        policy: Policy::default(),
         publish: Publish::Endpoints,
         create_service: None,
         adopt,

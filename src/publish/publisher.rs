@@ -13,13 +13,14 @@ use super::assess::{Step, assess};
 use super::backoff::Backoff;
 use super::condition::{Condition, Kind};
 use super::doubt::doubt;
-use super::sight::Observed;
-use super::write::Failure;
+use super::sight::{FAILBACK, MAINTENANCE, Observed};
+use super::write::{DEADLINE, Failure};
 use super::writer::Writer;
 use super::{Cluster, Publication};
 use crate::clock;
 use crate::config::{Database, DatabaseId, Publish};
-use crate::monitor;
+use crate::lease;
+use crate::monitor::{self, Asked};
 use crate::plan::{Members, Plan};
 use crate::slice::{self, endpoint_slices};
 
@@ -30,6 +31,7 @@ pub struct Publisher {
     pub database: Arc<Database>,
     pub cluster: Cluster,
     pub monitor: monitor::Handle,
+    pub lease: lease::Handle,
     pub publication: watch::Sender<Publication>,
     pub permits: Arc<Semaphore>,
     pub write_duration: Histogram,
@@ -44,8 +46,7 @@ pub struct Memory {
     pub written: Option<String>,
     /// The plan that the cluster held last.
     pub held: Option<Plan>,
-    /// Whether the monitor knows what the cluster held at first sight.
-    told: bool,
+    told: Told,
     /// Pauses between tries of what does not succeed.
     pub backoff: Backoff,
     pub conflicts: u32,
@@ -56,6 +57,17 @@ pub struct Memory {
     pub round: Vec<String>,
     /// What has been in doubt, and since when.
     doubt: Option<(Kind, Instant)>,
+}
+
+/// What the monitor knows.
+#[derive(Default)]
+struct Told {
+    /// Whether it knows what the cluster held at first sight.
+    seen: bool,
+    /// What it takes to be published, where that has a say in its plan.
+    published: Option<Members>,
+    /// What it knows of the Service's annotations; none is as good as no annotations.
+    asked: Option<Box<Asked>>,
 }
 
 impl Memory {
@@ -146,6 +158,7 @@ impl Publisher {
     /// Publishes until the daemon ends.
     pub async fn run(self: Box<Self>, observed: Arc<watch::Sender<Observed>>, mut plan: watch::Receiver<Plan>) {
         let mut sights = observed.subscribe();
+        let mut standing = self.lease.changes();
         let mut memory = Memory::default();
         loop {
             // Boxed, and so is the write within: a turn takes kilobytes, and thousands of publishers wait most of the time.
@@ -161,6 +174,7 @@ impl Publisher {
             tokio::select! {
                 Ok(()) = sights.changed() => {}
                 changed = plan.changed() => if changed.is_err() { return },
+                Ok(()) = standing.changed() => {}
                 () = sleep_if(pause) => {}
             }
         }
@@ -196,6 +210,10 @@ impl Publisher {
 
     async fn dry_turn(&self, view: &View, memory: &mut Memory) -> Next {
         if !matches!(self.cluster, Cluster::None) {
+            if view.listed() {
+                // Nothing of this view is about to be repaired by us: it is what another replica has decided.
+                self.tell_published(&view.held(), memory).await;
+            }
             let step = match self.look(view, memory).await {
                 Ok(step) => step,
                 Err(next) => return next,
@@ -208,7 +226,10 @@ impl Publisher {
         self.tell_monitor(Members::default(), memory).await;
         let condition = match &view.plan {
             Plan::Keep(why) => Condition::new(Kind::WaitingForVerdicts, why.to_string()),
-            Plan::Publish(members) => Condition::new(Kind::DryRun, format!("would publish {members}")),
+            Plan::Publish(members) => {
+                self.tell_published(members, memory).await;
+                Condition::new(Kind::DryRun, format!("would publish {members}"))
+            }
         };
         self.report(None, condition);
         Next::Change
@@ -223,6 +244,7 @@ impl Publisher {
         }
         self.publication.send_if_modified(|publication| !std::mem::replace(&mut publication.listed, true));
         let held = view.held();
+        self.forward_asked(view, memory).await;
         self.tell_monitor(view.published(), memory).await;
         match self.assess(view, view.seen.service.object.as_deref(), memory) {
             Step::Wait(condition) => {
@@ -237,12 +259,26 @@ impl Publisher {
                 memory.written = view.endpoints().filter(ours).and_then(ResourceExt::uid);
                 memory.held = Some(view.plan.clone());
                 memory.round.clear();
+                self.tell_published(&held, memory).await;
                 let (condition, next) = self.standing(view, &held, memory);
-                self.report(Some(held), fault().unwrap_or(condition));
+                let settled = fault().or_else(|| self.standby(format!("the cluster holds {held}")));
+                self.report(Some(held), settled.unwrap_or(condition));
                 Err(next)
             }
-            step => Ok(step),
+            step => match self.standby(would_publish(&held, &view.plan)) {
+                Some(standby) => {
+                    self.tell_published(&held, memory).await;
+                    self.report(Some(held), fault().unwrap_or(standby));
+                    Err(Next::Change)
+                }
+                None => Ok(step),
+            },
         }
+    }
+
+    /// Why this replica does not write, if it is for another to do.
+    fn standby(&self, about: String) -> Option<Condition> {
+        self.lease.standby().map(|why| Condition::new(Kind::Standby, format!("{why}; {about}")))
     }
 
     /// The condition of a database for which the cluster holds what was decided, and what to wait for.
@@ -266,10 +302,17 @@ impl Publisher {
         assess(&self.database, &view.plan, service, view.endpoints(), &view.seen.slices, written)
     }
 
-    /// Counts and times one call that writes. Whoever calls has the permit to.
+    /// Makes one call that writes, if the lease permits it; counts and times it. Whoever calls has the permit to.
     pub async fn timed<T>(&self, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let Some(permission) = self.lease.permission().await else {
+            let why = self.lease.standby().unwrap_or_else(|| "the lease was not ours for a moment".to_owned());
+            return Err(Failure::Fault(Condition::new(Kind::Standby, why), Duration::ZERO));
+        };
         let started = clock::now();
-        let answer = call.await;
+        let answer = permission.make(DEADLINE, call).await.unwrap_or_else(|| {
+            let why = "a write had no answer in the time that the lease was ours";
+            Err(Failure::Fault(Condition::new(Kind::ApiUnavailable, why), Duration::ZERO))
+        });
         self.write_duration.observe(clock::now().saturating_duration_since(started).as_secs_f64());
         let result = answer.as_ref().map_or_else(Failure::result, |_| "success");
         self.publication.send_modify(|publication| *publication.writes.entry(result).or_default() += 1);
@@ -277,8 +320,31 @@ impl Publisher {
     }
 
     async fn tell_monitor(&self, held: Members, memory: &mut Memory) {
-        if !std::mem::replace(&mut memory.told, true) {
+        if !std::mem::replace(&mut memory.told.seen, true) {
             self.monitor.seen(&self.database.id, held).await;
+        }
+    }
+
+    /// Tells the monitor what the cluster holds by decision: of ours, or, where another replica writes, of that one. Not what
+    /// it holds by an outside edit that is about to be repaired: the policy would take that for its own.
+    pub async fn tell_published(&self, held: &Members, memory: &mut Memory) {
+        if self.database.builds_on_published() && memory.told.published.as_ref() != Some(held) {
+            memory.told.published = Some(held.clone());
+            self.monitor.published(&self.database.id, held.clone()).await;
+        }
+    }
+
+    /// Tells the monitor what the Service's annotations ask for.
+    async fn forward_asked(&self, view: &View, memory: &mut Memory) {
+        let annotation = |name: &str| {
+            let annotations = view.seen.service.object.as_ref()?.metadata.annotations.as_ref()?;
+            annotations.get(name).cloned()
+        };
+        let asked = Asked { maintenance: annotation(MAINTENANCE), failback: annotation(FAILBACK) };
+        let held = memory.told.asked.as_deref();
+        if held.map_or(asked != Asked::default(), |held| *held != asked) {
+            memory.told.asked = Some(Box::new(asked.clone()));
+            self.monitor.asked(&self.database.id, asked).await;
         }
     }
 
@@ -311,6 +377,8 @@ fn log(id: &DatabaseId, condition: &Condition, same_kind: bool) {
         Kind::WaitingForVerdicts | Kind::ApiUnavailable | Kind::Published if same_kind => {
             debug!(%namespace, %service, condition = %kind, reason)
         }
+        // That another holds the lease is told once, and not for each database.
+        Kind::Standby => debug!(%namespace, %service, condition = %kind, reason),
         Kind::Published => info!(%namespace, %service, members = reason, "published"),
         Kind::NotMirrored | Kind::SlicesLeftBehind => {
             warn!(%namespace, %service, condition = %kind, reason, "published, but clients may be sent elsewhere")

@@ -16,7 +16,7 @@ use crate::plan::Members;
 use crate::slice::{self, endpoint_slices};
 
 /// An API call that takes longer has failed.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The longest that we let the API tell us to wait.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

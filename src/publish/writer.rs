@@ -86,7 +86,7 @@ impl Writer<'_> {
     async fn write<K: Applied + Resource<Scope = NamespaceResourceScope>>(&mut self, object: &K) -> Next {
         let api = self.api();
         match self.publisher.timed(write::write(&api, object)).await {
-            Ok(now) => self.wrote(now, object),
+            Ok(now) => self.wrote(now, object).await,
             Err(failure) => self.failed(&api, object, failure).await,
         }
     }
@@ -118,7 +118,7 @@ impl Writer<'_> {
     }
 
     /// Takes the answer to a write.
-    fn wrote<K: Applied>(&mut self, now: K, sent: &K) -> Next {
+    async fn wrote<K: Applied>(&mut self, now: K, sent: &K) -> Next {
         let name = now.name_any();
         let members = now.members();
         if K::PLURAL == Endpoints::PLURAL {
@@ -137,7 +137,7 @@ impl Writer<'_> {
         let view =
             View { seen: self.observed.borrow().clone(), plan: self.view.plan.clone(), publish: self.view.publish };
         if self.publisher.assess(&view, view.seen.service.object.as_deref(), self.memory) == Step::Hold {
-            self.published(&view);
+            self.published(&view).await;
         } else if learned && self.memory.first_in_round(name) {
             return Next::Pause(Duration::ZERO);
         }
@@ -145,15 +145,16 @@ impl Writer<'_> {
     }
 
     /// Tells that the cluster now holds what was decided.
-    fn published(&mut self, view: &View) {
+    async fn published(&mut self, view: &View) {
         let held = view.held();
         let published = Condition::new(Kind::Published, said(view, &held));
         let fault = view.seen.fault();
-        self.publisher.report(Some(held), fault.cloned().unwrap_or(published));
+        self.publisher.report(Some(held.clone()), fault.cloned().unwrap_or(published));
         if fault.is_some() {
             self.publisher.nudge.notify_waiters();
         }
         self.memory.held = Some(view.plan.clone());
+        self.publisher.tell_published(&held, self.memory).await;
     }
 
     /// Leaves what was written alone for a while.

@@ -46,7 +46,7 @@ async fn the_further_roles_are_what_forbidden_asks_for() {
         let asked = eventually(SOON, &format!("it asks for {file}"), async || {
             let database = database(&daemon.status().await);
             let reason = database["reason"].as_str().unwrap_or_default().to_owned();
-            let rule = (database["condition"] == "Forbidden").then(|| rule_in(&reason));
+            let rule = (database["condition"] == "Forbidden").then(|| rule_in(&reason)).flatten();
             rule.filter(|rule| !granted.contains(rule)).ok_or(database)
         })
         .await;

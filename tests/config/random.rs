@@ -11,6 +11,7 @@ use external_endpoints::config::{
     Scheme, Spec, TcpCheck, Tls, Value,
 };
 use external_endpoints::health::Thresholds;
+use external_endpoints::plan::{Failback, MinHealthy, Policy};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
@@ -28,18 +29,33 @@ pub fn specs() -> impl Strategy<Value = Spec> {
 
 fn database() -> impl Strategy<Value = Database> {
     let ips = btree_set(ip(), 1..5);
-    let names = vec((of(label()), of(zone())), 5);
-    let publishing = (publish(), of(any::<bool>()), any::<bool>());
-    (ports(), ips, names, checks(), publishing).prop_map(|(ports, ips, names, checks, (publish, headless, adopt))| {
+    let names = vec((of(label()), of(zone()), prop_oneof![Just(0), any::<u32>()], of(reason())), 5);
+    let publishing = (publish(), of(any::<bool>()), policy(), any::<bool>());
+    (ports(), ips, names, checks(), publishing).prop_map(|(ports, ips, names, checks, publishing)| {
+        let (publish, headless, policy, adopt) = publishing;
         let addresses = ips.into_iter().zip(names).zip(checks.iter().cycle());
-        let addresses = addresses.map(|((ip, (hostname, zone)), check)| {
+        let addresses = addresses.map(|((ip, (hostname, zone, priority, maintenance)), check)| {
             let zone = zone.map(String::into_boxed_str);
-            Address { ip, hostname, zone, check: check.clone() }
+            Address { ip, priority, hostname, zone, maintenance, check: check.clone() }
         });
         let addresses = addresses.collect();
         let id = DatabaseId { namespace: String::new(), service: String::new() };
         let create_service = headless.map(|headless| CreateService { headless });
-        Database { id, ports, addresses, publish, create_service, adopt }
+        Database { id, ports, addresses, policy, publish, create_service, adopt }
+    })
+}
+
+fn reason() -> impl Strategy<Value = Arc<str>> {
+    prop_oneof!["[ -~]{0,20}[!-~]", Just("yes".into())].prop_map(|reason: String| reason.trim().into())
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let min_healthy =
+        prop_oneof![any::<u32>().prop_map(MinHealthy::Number), (0..=100_u8).prop_map(MinHealthy::Percentage),];
+    let delay = prop_oneof![span(), Just(Duration::ZERO)].prop_map(Failback::Delay);
+    let failback = prop_oneof![delay, Just(Failback::Manual)];
+    (min_healthy, any::<bool>(), failback, 1..=1000_u32).prop_map(|(min_healthy, exactly_one, failback, max_flips)| {
+        Policy { min_healthy, exactly_one, failback, max_flips }
     })
 }
 
