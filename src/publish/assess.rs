@@ -49,6 +49,19 @@ pub enum Step {
     CreateService(Box<Service>),
 }
 
+impl Step {
+    /// The name of what is to be written.
+    pub fn object(&self) -> Option<&str> {
+        let metadata = match self {
+            Step::Create(endpoints) | Step::Write(endpoints) => &endpoints.metadata,
+            Step::CreateSlice(slice) | Step::WriteSlice(slice) | Step::DeleteSlice(slice) => &slice.metadata,
+            Step::CreateService(service) => &service.metadata,
+            Step::Wait(_) | Step::Hold => return None,
+        };
+        metadata.name.as_deref()
+    }
+}
+
 /// Annotations by which leader election keeps a lock in Endpoints: client-go's, and Patroni's.
 const LEADER_ANNOTATIONS: [&str; 3] = ["control-plane.alpha.kubernetes.io/leader", "acquireTime", "renewTime"];
 

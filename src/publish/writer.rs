@@ -132,13 +132,15 @@ impl Writer<'_> {
             return Next::Pause(self.memory.backoff.next());
         }
         self.tell::<K>(&name, &members);
-        let learned = self.learn(now);
+        self.learn(now);
         self.memory.succeeded();
         let view =
             View { seen: self.observed.borrow().clone(), plan: self.view.plan.clone(), publish: self.view.publish };
-        if self.publisher.assess(&view, view.seen.service.object.as_deref(), self.memory) == Step::Hold {
+        let next = self.publisher.assess(&view, view.seen.service.object.as_deref(), self.memory);
+        if next == Step::Hold {
             self.published(&view).await;
-        } else if learned && self.memory.first_in_round(name) {
+        } else if next.object() != Some(name.as_str()) && self.memory.first_in_round(name) {
+            // What was decided takes more than this object.
             return Next::Pause(Duration::ZERO);
         }
         self.paced()
