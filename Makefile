@@ -1,6 +1,9 @@
 # What a person or CI runs here; `make` alone lists it. Every target can be run again in seconds.
 .DEFAULT_GOAL := help
-.PHONY: help setup control-plane build lint test demo bench bench-smoke soak
+.PHONY: help setup control-plane build lint test chaos demo bench bench-smoke soak
+
+# Which Kubernetes the cluster tests run on: today's, or the one of this folder of tests/control-plane.
+export K8S ?=
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +40,7 @@ soak: ## Check 2,000 targets, a tenth of them bad, for MINUTES=10: memory and de
 	cargo build $(if $(findstring /debug/,$(DAEMON)),,--release)
 	cargo run --quiet --release $(BENCH) -- --daemon $(DAEMON) --soak --minutes $(MINUTES)
 
-test: ## Run all tests, the cluster tests on a real control plane among them
+test: ## Run all tests, the cluster tests on a real control plane among them (K8S=1.33 for the oldest Kubernetes)
 	@tests/control-plane/setup.sh test
 	@tests/control-plane/build.sh all >/dev/null
 	cargo test
