@@ -116,15 +116,20 @@ fi
 stand_ins=$cache/stand-ins-$(key "$stand_in_sources"/ferretdb/go.sum "$stand_in_sources"/ferretdb/main.go "$stand_in_sources"/mongosh/package.json)
 mkdir -p "$assets" "$stand_ins"
 
-# Test programs that start at the same time build once.
-exec 9>"$cache/lock"
-flock -n 9 || { say "another build runs; waiting for it"; flock 9; }
+# once NAME: test programs that start at the same time build once.
+once() {
+	exec 9>"$cache/$1.lock"
+	flock -n 9 || { say "another build runs; waiting for it"; flock 9; }
+}
 
+# One Kubernetes need not wait for another.
+once "kubernetes-$version"
 build "$modules" "$assets/etcd" go.etcd.io/etcd/server/v3
 for tool in $kubernetes; do
 	build "$modules" "$assets/$tool" "k8s.io/kubernetes/cmd/$tool"
 done
 if [ "$what" = all ]; then
+	once stand-ins
 	build "$stand_in_sources/ferretdb" "$stand_ins/ferretdb" .
 	install_mongosh "$stand_ins"
 fi
