@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -23,6 +24,8 @@ enum Fault {
     Hang,
     /// Connections and requests are accepted, and no request is answered; open connections are closed.
     Mute,
+    /// Each piece of each connection arrives this much later.
+    Slow(Duration),
     /// Connections are cut once; those that come after pass.
     Cut,
     /// Every request gets this status, with `Retry-After: 1`; open connections are closed.
@@ -61,7 +64,7 @@ impl<'a> ApiProxy<'a> {
     /// Refuses connections, and closes the open ones.
     pub async fn refuse(&self) {
         self.fault.send_replace(Fault::Refuse);
-        super::eventually(std::time::Duration::from_secs(5), "the proxy refuses", async || {
+        super::eventually(Duration::from_secs(5), "the proxy refuses", async || {
             TcpStream::connect(self.address).await.is_err()
         })
         .await;
@@ -77,6 +80,11 @@ impl<'a> ApiProxy<'a> {
         self.fault.send_replace(Fault::Mute);
     }
 
+    /// Passes everything, late.
+    pub fn slow(&self, by: Duration) {
+        self.fault.send_replace(Fault::Slow(by));
+    }
+
     /// Closes all open connections once.
     pub fn cut(&self) {
         self.fault.send_replace(Fault::Cut);
@@ -90,7 +98,7 @@ impl<'a> ApiProxy<'a> {
     /// Passes everything again.
     pub async fn heal(&self) {
         self.fault.send_replace(Fault::None);
-        super::eventually(std::time::Duration::from_secs(5), "the proxy accepts", async || {
+        super::eventually(Duration::from_secs(5), "the proxy accepts", async || {
             TcpStream::connect(self.address).await
         })
         .await;
@@ -132,7 +140,7 @@ impl Proxy {
                         return;
                     }
                     let fault = self.faults.borrow_and_update().clone();
-                    if !matches!(fault, Fault::Hang | Fault::None) {
+                    if !matches!(fault, Fault::Hang | Fault::Slow(_) | Fault::None) {
                         connections.shutdown().await;
                     }
                     listener = match fault {
@@ -170,7 +178,7 @@ async fn pass(client: TcpStream, upstream: String, tls: Arc<ServerConfig>, fault
             };
             while stream.read_buf(&mut Vec::new()).await.is_ok_and(|count| count > 0) {}
         }
-        Fault::None | Fault::Cut => {
+        Fault::None | Fault::Slow(_) | Fault::Cut => {
             let Ok(server) = TcpStream::connect(&upstream).await else {
                 return;
             };
@@ -200,6 +208,13 @@ async fn pump(
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let count = from.read(&mut buffer).await?;
+        let slow = match *faults.borrow() {
+            Fault::Slow(by) => Some(by),
+            _ => None,
+        };
+        if let Some(by) = slow {
+            tokio::time::sleep(by).await;
+        }
         // It fails only when the proxy is gone, and this task with it.
         let _ = faults.wait_for(|fault| !matches!(fault, Fault::Hang)).await;
         if count == 0 {
