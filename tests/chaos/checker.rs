@@ -126,9 +126,10 @@ fn empties(record: &Record, excused: &[Span], judgement: &mut Judgement) {
             if excused.iter().any(|excuse| excuse.touches(&decided)) {
                 continue;
             }
-            let up = |ip: &&IpAddr| up_since(record, **ip, change.at).is_some_and(|since| {
-                change.at > since + limits.recovery + limits.slack || since.is_zero()
-            });
+            let up = |ip: &&IpAddr| {
+                up_since(record, **ip, change.at)
+                    .is_some_and(|since| change.at > since + limits.recovery + limits.slack || since.is_zero())
+            };
             if let Some(ip) = ips.iter().find(up) {
                 let words = format!("version {} is empty while {ip} is up", change.version);
                 judgement.breaches.push(Breach { rule: Rule::Empty, at: change.at, database, words });
@@ -152,14 +153,16 @@ fn target(record: &Record, database: usize, ip: IpAddr, excused: &[Span], judgem
     let changes: Vec<_> = record.changes.iter().filter(|change| change.database == database).collect();
     let edits: Vec<_> = changes.iter().filter(|change| record.outside.contains(&change.version)).collect();
     for (wrong, dead) in wrongs(record, ip, &changes) {
-        let mut covers: Vec<Span> = excused.iter().map(|span| Span::new(span.from, span.until + limits.slack)).collect();
+        let mut covers: Vec<Span> =
+            excused.iter().map(|span| Span::new(span.from, span.until + limits.slack)).collect();
         covers.extend(edits.iter().map(|edit| Span::new(edit.at, edit.at + limits.slack)));
         covers.extend(flips.iter().map(|flip| {
             let limit = if flip.up { limits.recovery } else { limits.detection };
             Span::new(flip.at, flip.at + limit + limits.slack)
         }));
         if let Some(bad) = uncovered(wrong, &mut covers) {
-            let (rule, state) = if dead { (Rule::Dead, "dead, and published") } else { (Rule::Missing, "up, and missing") };
+            let (rule, state) =
+                if dead { (Rule::Dead, "dead, and published") } else { (Rule::Missing, "up, and missing") };
             let words = format!(
                 "{ip} was {state} for {:.2?}, and nothing excuses {:.2?} of it",
                 wrong.until - wrong.from,

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::script::ReplicaFault;
+
 /// Time since the start of the run.
 pub type At = Duration;
 
@@ -85,8 +87,8 @@ pub struct Fault {
 pub enum Kind {
     /// The API was killed, stopped, slow or answered with errors.
     Api(&'static str),
-    /// A replica was killed, stopped or cut off from the API.
-    Replica(&'static str, String),
+    /// This was done to a replica.
+    Replica(ReplicaFault, String),
     /// The machine ran nothing: not the daemon, and not its judge.
     Stall,
 }

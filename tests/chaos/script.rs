@@ -1,5 +1,6 @@
 //! What happens in a chaos run, and when: made of a seed before the run begins, so that a seed can be played again. Pure.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::record::At;
@@ -48,12 +49,13 @@ pub enum ReplicaFault {
     CutOff,
 }
 
-impl Act {
-    pub fn lasts(&self) -> Duration {
-        match self {
-            Act::Api(_, lasts) | Act::Replica(_, _, lasts) => *lasts,
-            _ => Duration::ZERO,
-        }
+impl fmt::Display for ReplicaFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ReplicaFault::Killed => "killed",
+            ReplicaFault::Stopped => "stopped",
+            ReplicaFault::CutOff => "cut off",
+        })
     }
 }
 
@@ -93,8 +95,7 @@ fn targets(dice: &mut Dice, length: Duration, databases: usize, addresses: usize
         let database = dice.below(databases);
         let dead = up.iter().flatten().filter(|up| !**up).count();
         let may_die = (dead + addresses) as f64 <= DEAD * (databases * addresses) as f64;
-        let which: Vec<usize> =
-            if dice.one_in(12) { (0..addresses).collect() } else { vec![dice.below(addresses)] };
+        let which: Vec<usize> = if dice.one_in(12) { (0..addresses).collect() } else { vec![dice.below(addresses)] };
         let dies = up[database][which[0]];
         let hangs = dice.one_in(3);
         for index in which {

@@ -1,6 +1,7 @@
 //! Spans of time, and the excused ones: when nobody could have written, to the moment, from what was done.
 
 use super::record::{At, Fault, Kind, Record};
+use super::script::ReplicaFault;
 
 /// From one moment to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,8 +38,13 @@ fn excuse(record: &Record, fault: &Fault) -> Option<Span> {
             });
             let renewed = seen.map(|other| other.until).fold(held.at, At::max);
             let runs_out = renewed + limits.lease;
-            // One that was only cut off has the pauses between its tries before it.
-            let back = fault.until + if *how == "cut off" { limits.backoff } else { At::ZERO };
+            let back = match how {
+                // Who is started again is another.
+                ReplicaFault::Killed => At::MAX,
+                ReplicaFault::Stopped => fault.until,
+                // The pauses between its tries are before it.
+                ReplicaFault::CutOff => fault.until + limits.backoff,
+            };
             // Whoever has it then may write.
             let taken = record.leases.iter().find(|next| next.at > fault.from && next.holder.as_ref() != Some(who));
             let taken = taken.filter(|next| next.holder.is_some()).map_or(At::MAX, |next| next.at);

@@ -98,10 +98,8 @@ impl<'a> ApiProxy<'a> {
     /// Passes everything again.
     pub async fn heal(&self) {
         self.fault.send_replace(Fault::None);
-        super::eventually(Duration::from_secs(5), "the proxy accepts", async || {
-            TcpStream::connect(self.address).await
-        })
-        .await;
+        super::eventually(Duration::from_secs(5), "the proxy accepts", async || TcpStream::connect(self.address).await)
+            .await;
     }
 
     fn url(&self) -> String {
