@@ -46,11 +46,17 @@ test: ## Run all tests, the cluster tests on a real control plane among them (K8
 	cargo test
 	cargo test --quiet $(BENCH)
 
+chaos: ## Let everything go wrong for MINUTES=10, as SEED=n has it, and judge the daemon by the API's own history
+	@tests/control-plane/setup.sh demo
+	@tests/control-plane/build.sh control-plane >/dev/null
+	cargo test --test chaos --no-run
+	@trap '' INT; cargo test --quiet --test chaos -- --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
 lint: ## Check the format, clippy's advice and the documentation's links; a warning is an error
 	@tests/control-plane/setup.sh lint
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	cargo clippy --test demo --test cluster_bench -- -D warnings
+	cargo clippy --test demo --test chaos --test cluster_bench -- -D warnings
 	cargo fmt --check --manifest-path benches/Cargo.toml
 	cargo clippy $(BENCH) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items

@@ -133,8 +133,9 @@ fn edits(dice: &mut Dice, length: Duration, databases: usize, addresses: usize) 
 fn api(dice: &mut Dice, length: Duration) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut at = dice.between(5000, 12_000);
+    let mut kinds = Bag::of(4);
     loop {
-        let (fault, lasts) = match dice.below(5) {
+        let (fault, lasts) = match kinds.draw(dice) {
             0 => (ApiFault::Killed, dice.between(500, 8000)),
             1 => (ApiFault::Stopped, dice.between(500, 14_000)),
             2 => (ApiFault::Answers([429, 500, 503][dice.below(3)]), dice.between(1000, 6000)),
@@ -151,9 +152,10 @@ fn api(dice: &mut Dice, length: Duration) -> Vec<Step> {
 fn replicas(dice: &mut Dice, length: Duration) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut at = dice.between(8000, 20_000);
+    let mut kinds = Bag::of(5);
     loop {
         let victim = if dice.one_in(4) { Victim::Standby } else { Victim::Leader };
-        let (fault, lasts) = match dice.below(5) {
+        let (fault, lasts) = match kinds.draw(dice) {
             0 | 1 => (ReplicaFault::Killed, dice.between(500, 20_000)),
             2 | 3 => (ReplicaFault::Stopped, dice.between(500, 22_000)),
             _ => (ReplicaFault::CutOff, dice.between(1000, 20_000)),
@@ -163,6 +165,26 @@ fn replicas(dice: &mut Dice, length: Duration) -> Vec<Step> {
         }
         steps.push(Step { at, act: Act::Replica(victim, fault, lasts) });
         at += lasts + CALM + dice.between(8000, 20_000);
+    }
+}
+
+/// Kinds of which each is drawn once before any is drawn again: a short run has some of many.
+struct Bag {
+    kinds: usize,
+    left: Vec<usize>,
+}
+
+impl Bag {
+    fn of(kinds: usize) -> Bag {
+        Bag { kinds, left: Vec::new() }
+    }
+
+    fn draw(&mut self, dice: &mut Dice) -> usize {
+        if self.left.is_empty() {
+            self.left = (0..self.kinds).collect();
+        }
+        let index = dice.below(self.left.len());
+        self.left.swap_remove(index)
     }
 }
 
