@@ -188,11 +188,14 @@ fn a_killed_holder_excuses_until_its_lease_runs_out_or_another_has_it() {
 }
 
 #[test]
-fn a_stopped_holder_excuses_until_it_goes_on() {
+fn a_stopped_holder_excuses_until_it_has_found_out_what_happened() {
     let stopped = Kind::Replica(ReplicaFault::Stopped, "a".to_owned());
     let story = || Story::new().held(8, 80, Some("a")).flips(10, 1, false).fault(9, 16, stopped.clone());
-    story().writes("a", 18, &[2]).breaks(&[]);
-    story().writes("a", 19, &[2]).breaks(&[Rule::Dead]);
+    story().writes("a", 21, &[2]).breaks(&[]);
+    story().writes("a", 22, &[2]).breaks(&[Rule::Dead]);
+    // Another that has the Lease has seen all.
+    story().held(13, 130, Some("b")).writes("b", 16, &[2]).breaks(&[Rule::Dead]);
+    story().held(13, 130, Some("b")).writes("b", 15, &[2]).breaks(&[]);
     let cut_off = Kind::Replica(ReplicaFault::CutOff, "a".to_owned());
     let story = || Story::new().held(8, 80, Some("a")).flips(10, 1, false).fault(9, 12, cut_off.clone());
     story().writes("a", 19, &[2]).breaks(&[]);

@@ -50,7 +50,7 @@ pub struct Judgement {
     pub writes: usize,
     /// Writes that were with the API already when another took the Lease, of which no client can know.
     pub late: usize,
-    /// Writes that the API server was killed over before it could note whose they were.
+    /// Writes that the API server was killed or stopped over, so that it could not note whose they were.
     pub unnoted: usize,
     /// From a death to the write, at the worst, where nothing else was the matter.
     pub worst_out: Duration,

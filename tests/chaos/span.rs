@@ -41,7 +41,8 @@ fn excuse(record: &Record, fault: &Fault) -> Option<Span> {
             let back = match how {
                 // Who is started again is another.
                 ReplicaFault::Killed => At::MAX,
-                ReplicaFault::Stopped => fault.until,
+                // It saw nothing while it was stopped, and has to find out all that happened.
+                ReplicaFault::Stopped => fault.until + limits.detection.max(limits.recovery),
                 // The pauses between its tries are before it.
                 ReplicaFault::CutOff => fault.until + limits.backoff,
             };
