@@ -217,7 +217,7 @@ mod tests {
         let (monitor, checks) = monitor::prepare(&spec, limits, tokio::runtime::Handle::current());
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let checking = tokio::spawn(checks.run(stopped));
-        let (publish, _publishing) = publish::start(&spec, &Cluster::None, &monitor);
+        let (publish, _publishing) = publish::start(&spec, &Cluster::None, &monitor, &publish::Options::default());
         let sources = Sources { monitor, publish };
         let status = async || healthz(State(sources.clone())).await.status();
         // Turns by its watchdog alone: there is nothing to check.

@@ -18,6 +18,7 @@ use crate::health::Verdict;
 use crate::limits::Limits;
 use crate::log::{self, Format};
 use crate::probe::{Prober, Target};
+use crate::publish::Rate;
 use crate::{clock, run};
 
 /// The exit status for a bad config, as sysexits.h has it.
@@ -59,6 +60,12 @@ struct Run {
     /// How many commands of exec checks may run at once [default: 4 for each core].
     #[arg(long, value_name = "N", value_parser = parse_max_exec)]
     max_exec: Option<NonZeroUsize>,
+    /// How many repairs of outside changes a second are written; ten times as many writes that change the members.
+    #[arg(long, value_name = "N", default_value_t = Rate::default().qps, value_parser = clap::value_parser!(u32).range(1..))]
+    api_qps: u32,
+    /// How many repairs may be written at once after a quiet time; ten times as many writes that change the members.
+    #[arg(long, value_name = "N", default_value_t = Rate::default().burst, value_parser = clap::value_parser!(u32).range(1..))]
+    api_burst: u32,
     #[command(flatten)]
     allowed: Allowed,
     /// How a line of the log looks.
@@ -215,7 +222,8 @@ impl Run {
         };
         let spec = voice.load(&self.config, &self.allowed)?;
         let limits = Limits::raise(self.max_exec);
-        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits };
+        let rate = Rate { qps: self.api_qps, burst: self.api_burst };
+        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, rate };
         let runtime = runtime(voice)?;
         let ended = runtime.block_on(run::run(spec, options));
         // Work that blocks, such as reading a file from a dead mount, must not hold up the end.

@@ -10,30 +10,33 @@ use std::time::Instant;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use kube::{Api, Client};
 use prometheus::{Histogram, HistogramOpts};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::config::{DatabaseId, Spec};
 use crate::monitor;
 use crate::plan::Members;
+pub use budget::Rate;
+pub use client::client;
 pub use condition::{Condition, Kind};
 pub use fault::words;
+use budget::Budget;
 use publisher::Publisher;
 use sight::{Observed, Sights, watch_kind};
 
 mod assess;
 mod backoff;
+mod budget;
+mod client;
 mod condition;
 mod fault;
+mod pace;
 mod ports;
 mod publisher;
 mod sight;
 mod write;
 mod writer;
-
-/// Writes under way at once: enough for many Services to change in one second, few enough not to crowd the API.
-const WRITES_AT_ONCE: usize = 32;
 
 /// How a database's publishing stands.
 #[derive(Debug, Clone)]
@@ -94,12 +97,19 @@ impl Cluster {
     }
 }
 
+/// What publishing was asked for besides the config.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub rate: Rate,
+}
+
 /// Starts to publish what `monitor` decides. Dropping the returned set of tasks ends it and leaves the cluster as it is.
-pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle) -> (Handle, JoinSet<()>) {
+pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle, options: &Options) -> (Handle, JoinSet<()>) {
     let mut tasks = JoinSet::new();
     let mut publications = BTreeMap::new();
     let mut namespaces: BTreeMap<String, Watched> = BTreeMap::new();
-    let permits = Arc::new(Semaphore::new(WRITES_AT_ONCE));
+    let budget = Arc::new(Budget::new(options.rate));
+    tasks.spawn(budget.clone().run());
     let write_duration = write_duration();
 
     for database in &spec.databases {
@@ -122,7 +132,7 @@ pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle) -> (Hand
             cluster: cluster.clone(),
             monitor: monitor.clone(),
             publication,
-            permits: permits.clone(),
+            budget: budget.clone(),
             write_duration: write_duration.clone(),
             nudge: namespace.nudge.clone(),
         };

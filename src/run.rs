@@ -27,6 +27,7 @@ pub struct Options {
     pub dry_run: bool,
     pub listen: SocketAddr,
     pub limits: Limits,
+    pub rate: publish::Rate,
 }
 
 /// Runs until SIGTERM or SIGINT. What is published then stays as it is.
@@ -47,7 +48,7 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor);
+    let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &publish::Options { rate: options.rate });
     let sources = admin::Sources { monitor, publish };
     info!(databases = spec.databases.len(), dry_run = options.dry_run, "checking");
 
@@ -170,7 +171,7 @@ async fn client() -> Result<Client, NoCluster> {
     // Publishers decide themselves when to try again, on the newest plan.
     config.default_retry = false;
     // Blocks while a command that the kubeconfig names runs.
-    let client = tokio::task::spawn_blocking(move || Client::try_from(config));
+    let client = tokio::task::spawn_blocking(move || publish::client(config));
     match tokio::time::timeout(CREDENTIALS, client).await {
         Ok(Ok(Ok(client))) => Ok(client),
         Ok(Ok(Err(error))) => Err(NoCluster::Named(publish::words(&error))),

@@ -1,17 +1,19 @@
 //! One database's publisher: looks at the cluster and the plan, takes one step, waits for a change.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use kube::ResourceExt;
 use prometheus::Histogram;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use super::assess::{Step, assess};
 use super::backoff::Backoff;
+use super::budget::{Budget, Turn, Urgency};
 use super::condition::{Condition, Kind};
+use super::pace::Pace;
 use super::sight::Observed;
 use super::write::Failure;
 use super::writer::Writer;
@@ -22,15 +24,12 @@ use crate::monitor;
 use crate::plan::{Members, Plan};
 use crate::slice;
 
-/// After this long without a write, the pauses between writes start short again.
-const QUIET: Duration = Duration::from_secs(10);
-
 pub struct Publisher {
     pub database: Arc<Database>,
     pub cluster: Cluster,
     pub monitor: monitor::Handle,
     pub publication: watch::Sender<Publication>,
-    pub permits: Arc<Semaphore>,
+    pub budget: Arc<Budget>,
     pub write_duration: Histogram,
     /// Has the namespace listed anew.
     pub nudge: Arc<Notify>,
@@ -48,9 +47,8 @@ pub struct Memory {
     /// Pauses between tries of what does not succeed.
     pub backoff: Backoff,
     pub conflicts: u32,
-    /// Pauses between writes that do, so that a quarrel with someone who undoes them stays harmless.
-    pace: Backoff,
-    last_write: Option<Instant>,
+    /// Pauses between writes that do.
+    pub pace: Pace,
 }
 
 impl Memory {
@@ -59,12 +57,13 @@ impl Memory {
         self.conflicts = 0;
     }
 
-    /// How long to leave the Endpoints alone after a write.
-    pub fn paced(&mut self, now: Instant) -> Duration {
-        if self.last_write.replace(now).is_none_or(|last| now.saturating_duration_since(last) > QUIET) {
-            self.pace.reset();
+    /// How much it matters to make of the view what is decided.
+    fn urgency(&self, view: &View) -> Urgency {
+        match &view.plan {
+            plan if self.held.as_ref() == Some(plan) => Urgency::Repair,
+            Plan::Publish(members) if view.held().iter().all(|held| members.contains(held.ip)) => Urgency::Change,
+            _ => Urgency::Removal,
         }
-        self.pace.next()
     }
 }
 
@@ -135,17 +134,47 @@ impl Publisher {
         let Cluster::Write(client) = &self.cluster else {
             return self.dry_turn(&view(), memory).await;
         };
-        if let Err(next) = self.look(&view(), memory).await {
+        let first = view();
+        if let Err(next) = self.look(&first, memory).await {
             return next;
         }
+        let urgency = memory.urgency(&first);
+        if let Some(rest) = memory.pace.rest(urgency, clock::now()) {
+            return Next::ChangeOr(rest);
+        }
         // Something is to be written. When it is our turn to write, it may be something else.
-        let _permit = self.permits.acquire().await;
-        let view = view();
+        let _turn = self.turn_to_write(urgency, sights, plan, memory).await;
+        let view = View { seen: sights.borrow_and_update().clone(), plan: plan.borrow_and_update().clone() };
         match self.look(&view, memory).await {
             Ok(step) => {
+                memory.pace.begin(memory.urgency(&view), matches!(step, Step::Create(_)), clock::now());
                 Box::pin(Writer { publisher: self, client, view: &view, observed, memory }.carry_out(step)).await
             }
             Err(next) => next,
+        }
+    }
+
+    /// Waits for a turn to write: a better one, when what is decided meanwhile matters more.
+    async fn turn_to_write(
+        &self,
+        mut urgency: Urgency,
+        sights: &watch::Receiver<Observed>,
+        plan: &mut watch::Receiver<Plan>,
+        memory: &Memory,
+    ) -> Turn {
+        let mut turn = std::pin::pin!(self.budget.turn(urgency));
+        loop {
+            tokio::select! {
+                turn = &mut turn => return turn,
+                Ok(()) = plan.changed() => {
+                    let view = View { seen: sights.borrow().clone(), plan: plan.borrow_and_update().clone() };
+                    let now = memory.urgency(&view);
+                    if now < urgency {
+                        urgency = now;
+                        turn.set(self.budget.turn(now));
+                    }
+                }
+            }
         }
     }
 

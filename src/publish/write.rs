@@ -13,8 +13,8 @@ use crate::slice;
 /// An API call that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The longest that we let the API tell us to wait.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest that we let the API tell us to wait: a dead address is published meanwhile.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Applies under a name of its own, so that a create that arrives late can never take back what a later write set.
 const CREATOR: &str = "external-endpoints-create";
