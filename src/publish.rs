@@ -17,11 +17,11 @@ use crate::clock;
 use crate::config::{DatabaseId, Spec};
 use crate::monitor;
 use crate::plan::Members;
+use budget::Budget;
 pub use budget::Rate;
 pub use client::client;
 pub use condition::{Condition, Kind};
 pub use fault::words;
-use budget::Budget;
 use publisher::Publisher;
 use sight::{Observed, Sights, watch_kind};
 

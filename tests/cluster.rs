@@ -7,6 +7,7 @@ mod support;
 
 mod cluster {
     pub mod bottle;
+    pub mod budget;
     pub mod deploy;
     pub mod examples;
     pub mod faults;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         cluster::faults::trials(),
         cluster::deploy::trials(),
         cluster::bottle::trials(),
+        cluster::budget::trials(),
         cluster::ownership::trials(),
         cluster::running::trials(),
         cluster::traffic::trials(),

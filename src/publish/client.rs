@@ -75,7 +75,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_header_is_said_in_the_body_and_keeps_its_words() {
-        for body in ["Too many requests, please try again later.\n", r#"{"kind":"Status","message":"busy","code":429}"#] {
+        for body in ["Too many requests, please try again later.\n", r#"{"kind":"Status","message":"busy","code":429}"#]
+        {
             let (code, heard) = heard(429, Some("7"), body).await;
             let status: Status = serde_json::from_str(&heard).expect("a Status");
             assert_eq!((code, status.code), (429, 429), "{heard}");
