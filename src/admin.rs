@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::clock;
-use crate::config::DatabaseId;
+use crate::config::{DatabaseId, Refused};
 use crate::health::Streak;
 use crate::monitor::{self, DatabaseSnapshot, TargetSnapshot, WATCHDOG};
 use crate::publish::{self, Publication};
@@ -131,6 +131,15 @@ struct DatabaseStatus {
     /// What the cluster holds; null while that is unknown or not ours.
     published: Option<Vec<String>>,
     targets: Vec<TargetStatus>,
+    /// Addresses of the config that may not be published, and are not checked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refused: Vec<RefusedStatus>,
+}
+
+#[derive(Serialize)]
+struct RefusedStatus {
+    address: String,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -168,7 +177,14 @@ impl DatabaseStatus {
             planned: planned.map(ips),
             published: members.map(ips),
             targets: database.targets.iter().map(|target| TargetStatus::new(target, members)).collect(),
+            refused: database.refused.iter().map(RefusedStatus::new).collect(),
         }
+    }
+}
+
+impl RefusedStatus {
+    fn new(refused: &Refused) -> Self {
+        Self { address: refused.ip.to_string(), reason: refused.why.clone() }
     }
 }
 

@@ -157,11 +157,17 @@ impl Voice {
 
     /// Reads a config file, and says what is wrong with it.
     fn load(self, file: &Path, allowed: &Allowed) -> Result<Spec, ExitCode> {
+        self.load_with(file, allowed, false)
+    }
+
+    /// As [`Voice::load`]; addresses that may not be published can be left out.
+    fn load_with(self, file: &Path, allowed: &Allowed, leave_out_refused: bool) -> Result<Spec, ExitCode> {
         let own_namespace = run::own_namespace().unwrap_or_else(|why| {
             self.warn(&format!("KUBECONFIG: {why}; databases that name no namespace are taken to be in `default`"));
             "default".to_owned()
         });
-        match config::load(file, &config::Options { own_namespace, allow_cidr: allowed.cidrs.clone() }) {
+        let allow_cidr = allowed.cidrs.clone();
+        match config::load(file, &config::Options { own_namespace, allow_cidr, leave_out_refused }) {
             Ok(loaded) => {
                 loaded.warnings.to_string().lines().for_each(|line| self.warn(line));
                 Ok(loaded.spec)
@@ -220,7 +226,7 @@ impl Run {
             Format::Human => Voice::Person,
             Format::Json => Voice::Log,
         };
-        let spec = voice.load(&self.config, &self.allowed)?;
+        let spec = voice.load_with(&self.config, &self.allowed, true)?;
         let limits = Limits::raise(self.max_exec);
         let rate = Rate { qps: self.api_qps, burst: self.api_burst };
         let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, rate };

@@ -70,7 +70,7 @@ enum Share {
     Published(fn(&Publication, &mut Samples)),
 }
 
-const FAMILIES: [Family; 8] = [
+const FAMILIES: [Family; 9] = [
     Family {
         name: "external_endpoints_target_healthy",
         kind: "gauge",
@@ -99,7 +99,15 @@ const FAMILIES: [Family; 8] = [
         name: "external_endpoints_configured_addresses",
         kind: "gauge",
         help: "Addresses that the config lists.",
-        share: Share::Checked(|database, samples| samples.add("", &[], database.targets.len())),
+        share: Share::Checked(|database, samples| {
+            samples.add("", &[], database.targets.len() + database.refused.len())
+        }),
+    },
+    Family {
+        name: "external_endpoints_refused_addresses",
+        kind: "gauge",
+        help: "Addresses of the config that may not be published, and are not checked.",
+        share: Share::Checked(|database, samples| samples.add("", &[], database.refused.len())),
     },
     Family {
         name: "external_endpoints_published_addresses",
@@ -283,6 +291,7 @@ mod tests {
             id: DatabaseId { namespace: "prod".into(), service: service.into() },
             plan: Plan::Keep(Why::NoVerdictYet(Vec::new())),
             targets,
+            refused: Vec::new(),
             check_duration: histogram(&[250, 750]),
         }
     }

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::clock;
-use crate::config::{DatabaseId, Spec};
+use crate::config::{DatabaseId, Refused, Spec};
 use crate::health::{Health, Verdict};
 use crate::limits::Limits;
 use crate::plan::{Member, Members, Plan};
@@ -91,6 +91,8 @@ pub struct DatabaseSnapshot {
     pub id: DatabaseId,
     pub plan: Plan,
     pub targets: Vec<TargetSnapshot>,
+    /// The addresses that may not be published, and are no targets.
+    pub refused: Vec<Refused>,
     /// How long tries took.
     pub check_duration: Histogram,
 }

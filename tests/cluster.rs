@@ -14,6 +14,7 @@ mod cluster {
     pub mod hostile;
     pub mod ownership;
     pub mod publish;
+    pub mod refused;
     pub mod running;
     pub mod scene;
     pub mod traffic;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         cluster::bottle::trials(),
         cluster::budget::trials(),
         cluster::ownership::trials(),
+        cluster::refused::trials(),
         cluster::running::trials(),
         cluster::traffic::trials(),
     ]

@@ -62,6 +62,7 @@ impl Watched {
             id: self.database.id.clone(),
             plan: self.plan.borrow().clone(),
             targets: self.targets.clone(),
+            refused: self.database.refused.clone(),
             check_duration: self.check_duration.clone(),
         }
     }

@@ -207,7 +207,7 @@ impl Publisher {
         self.tell_monitor(held.clone(), memory).await;
         match self.assess(view, view.seen.service.object.as_deref(), memory) {
             Step::Wait(condition) => {
-                let ours = condition.kind == Kind::WaitingForVerdicts;
+                let ours = matches!(condition.kind, Kind::WaitingForVerdicts | Kind::AddressesRefused);
                 self.report(ours.then_some(held), fault().unwrap_or(condition));
                 Err(Next::Change)
             }

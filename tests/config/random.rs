@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use external_endpoints::config::{
-    Address, Check, CheckKind, Database, DatabaseId, ExecCheck, HttpCheck, Port, Protocol, Scheme, Spec, TcpCheck, Tls,
-    Value,
+    Address, Allowed, Check, CheckKind, Database, DatabaseId, ExecCheck, HttpCheck, Port, Protocol, Scheme, Spec,
+    TcpCheck, Tls, Value,
 };
 use external_endpoints::health::Thresholds;
 use proptest::collection::{btree_map, btree_set, vec};
@@ -35,7 +35,7 @@ fn database() -> impl Strategy<Value = Database> {
         };
         let addresses = ips.into_iter().zip(hostnames).enumerate().map(address).collect();
         let id = DatabaseId { namespace: String::new(), service: String::new() };
-        Database { id, ports, addresses, adopt }
+        Database { id, ports, addresses, refused: Vec::new(), allowed: Allowed::default(), adopt }
     })
 }
 
