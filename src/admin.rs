@@ -18,13 +18,14 @@ use crate::config::{DatabaseId, Refused};
 use crate::health::Streak;
 use crate::monitor::{self, DatabaseSnapshot, TargetSnapshot, WATCHDOG};
 use crate::publish::{self, Publication};
-use crate::{health, metrics, plan};
+use crate::{event, health, metrics, plan};
 
 /// What the pages are made from.
 #[derive(Clone)]
 pub struct Sources {
     pub monitor: monitor::Handle,
     pub publish: publish::Handle,
+    pub events: event::Counts,
 }
 
 /// Serves the pages until the daemon ends.
@@ -66,8 +67,9 @@ async fn readyz(State(sources): State<Sources>) -> Response {
 async fn metrics_page(State(sources): State<Sources>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
     let write_duration = sources.publish.write_duration();
-    let publication = move |id: &DatabaseId| sources.publish.publication(id);
-    match metrics::page(snapshot, publication, &write_duration) {
+    let publish = sources.publish;
+    let publication = move |id: &DatabaseId| publish.publication(id);
+    match metrics::page(snapshot, publication, &write_duration, &sources.events) {
         Ok(page) => in_pieces(prometheus::TEXT_FORMAT, page),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -224,17 +226,18 @@ mod tests {
     use super::*;
     use crate::config::Spec;
     use crate::limits::Limits;
+    use crate::news::Teller;
     use crate::publish::Cluster;
 
     #[tokio::test(start_paused = true)]
     async fn health_fails_when_the_monitor_has_not_turned_for_three_intervals_and_not_before() {
         let spec = Spec { databases: Vec::new() };
         let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
-        let (monitor, checks) = monitor::prepare(&spec, limits, tokio::runtime::Handle::current());
+        let (monitor, checks) = monitor::prepare(&spec, limits, &Teller::default(), tokio::runtime::Handle::current());
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let checking = tokio::spawn(checks.run(stopped));
         let (publish, _publishing) = publish::start(&spec, &Cluster::None, &monitor, &publish::Options::default());
-        let sources = Sources { monitor, publish };
+        let sources = Sources { monitor, publish, events: event::Counts::default() };
         let status = async || healthz(State(sources.clone())).await.status();
         // Turns by its watchdog alone: there is nothing to check.
         tokio::time::sleep(10 * WATCHDOG).await;

@@ -12,6 +12,7 @@
 //!        watch<Plan> per database -> publish -> Kubernetes API
 //!                 ^                     |
 //!                 +------- seen --------+   (what the cluster held at first sight)
+//! news, from monitor and publish -> event -> Events on the Services
 //! admin: /healthz /readyz /metrics /api/v1/status
 //! ```
 //!
@@ -27,6 +28,8 @@ pub mod slice;
 
 pub mod config;
 
+pub mod news;
+
 pub mod limits;
 
 pub mod probe;
@@ -36,6 +39,8 @@ pub mod schedule;
 pub mod monitor;
 
 pub mod publish;
+
+pub mod event;
 
 pub mod metrics;
 

@@ -18,6 +18,7 @@ use crate::clock;
 use crate::config::{DatabaseId, Refused, Spec};
 use crate::health::{Health, Verdict};
 use crate::limits::Limits;
+use crate::news::Teller;
 use crate::plan::{Member, Members, Plan};
 use crate::probe::{Ended, Prober, Swarm, Target};
 use crate::schedule::{Key, Next, Rhythm, Schedule};
@@ -167,12 +168,13 @@ pub struct Monitor {
 
 /// Makes a monitor of all targets of `spec`, which checks nothing until it runs. Tries that take long stretches of a
 /// processor at a time run on `heavy_runtime`, so that the others keep their time.
-pub fn prepare(spec: &Spec, limits: Limits, heavy_runtime: Runtime) -> (Handle, Monitor) {
+pub fn prepare(spec: &Spec, limits: Limits, news: &Teller, heavy_runtime: Runtime) -> (Handle, Monitor) {
     let now = clock::now();
     let (commands_in, commands) = mpsc::channel(AHEAD + spec.databases.len());
     let (turned, turned_out) = watch::channel(now);
     let (report, reports) = mpsc::unbounded_channel();
-    let databases: Vec<Watched> = spec.databases.iter().map(|database| Watched::new(database, now)).collect();
+    let watched = |database| Watched::new(database, news.clone(), now);
+    let databases: Vec<Watched> = spec.databases.iter().map(watched).collect();
     let ids = || spec.databases.iter().map(|database| database.id.clone());
     let plans = ids().zip(databases.iter().map(Watched::plan)).collect();
     let mut monitor = Monitor {

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::clock;
 use crate::config::{DatabaseId, Spec};
 use crate::monitor;
+use crate::news::Teller;
 use crate::plan::Members;
 use budget::Budget;
 pub use budget::Rate;
@@ -56,6 +57,7 @@ pub struct Publication {
 #[derive(Clone)]
 pub struct Handle {
     publications: Arc<BTreeMap<DatabaseId, watch::Receiver<Publication>>>,
+    observed: Arc<BTreeMap<DatabaseId, watch::Receiver<Observed>>>,
     write_duration: Histogram,
 }
 
@@ -63,6 +65,11 @@ impl Handle {
     /// How a database's publishing stands now.
     pub fn publication(&self, id: &DatabaseId) -> Option<Publication> {
         Some(self.publications.get(id)?.borrow().clone())
+    }
+
+    /// The UID of the database's Service, if there is one.
+    pub fn service_uid(&self, id: &DatabaseId) -> Option<String> {
+        self.observed.get(id)?.borrow().service.object.as_ref()?.metadata.uid.clone()
     }
 
     /// The databases whose Service and Endpoints have not been looked for yet.
@@ -101,12 +108,14 @@ impl Cluster {
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     pub rate: Rate,
+    pub news: Teller,
 }
 
 /// Starts to publish what `monitor` decides. Dropping the returned set of tasks ends it and leaves the cluster as it is.
 pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle, options: &Options) -> (Handle, JoinSet<()>) {
     let mut tasks = JoinSet::new();
     let mut publications = BTreeMap::new();
+    let mut sights = BTreeMap::new();
     let mut namespaces: BTreeMap<String, Watched> = BTreeMap::new();
     let budget = Arc::new(Budget::new(options.rate));
     tasks.spawn(budget.clone().run());
@@ -124,6 +133,7 @@ pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle, options:
         };
         let (publication, publication_out) = watch::channel(first);
         publications.insert(database.id.clone(), publication_out);
+        sights.insert(database.id.clone(), observed.subscribe());
         let DatabaseId { namespace, service } = database.id.clone();
         let namespace = namespaces.entry(namespace).or_default();
         namespace.sights.insert(service, observed.clone());
@@ -133,6 +143,7 @@ pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle, options:
             monitor: monitor.clone(),
             publication,
             budget: budget.clone(),
+            news: options.news.clone(),
             write_duration: write_duration.clone(),
             nudge: namespace.nudge.clone(),
         };
@@ -143,7 +154,7 @@ pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle, options:
             watch_namespace(&mut tasks, client, &namespace, watched);
         }
     }
-    (Handle { publications: Arc::new(publications), write_duration }, tasks)
+    (Handle { publications: Arc::new(publications), observed: Arc::new(sights), write_duration }, tasks)
 }
 
 /// A namespace that is watched: what is known for each of its Services, and a way to have it listed anew.

@@ -10,13 +10,15 @@ use anyhow::{Context, bail};
 use kube::Client;
 use kube::config::{Config as ClientConfig, InferConfigError, Kubeconfig, KubeconfigError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::config::Spec;
 use crate::limits::Limits;
+use crate::news::{self, Teller};
 use crate::publish::Cluster;
-use crate::{admin, monitor, publish};
+use crate::{admin, event, monitor, publish};
 
 /// Where a Pod finds the name of its own namespace.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -38,9 +40,10 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
         .with_context(|| format!("can't listen on {}; choose another address with --listen", options.listen))?;
     info!(address = %listener.local_addr()?, "admin listening");
 
+    let (teller, news) = if options.dry_run { (Teller::default(), None) } else { listened_to() };
     // What needs no cluster need not wait for one.
     let (monitor, mut checking) =
-        monitor::start(&spec, options.limits).context("can't start a thread for the checks")?;
+        monitor::start(&spec, options.limits, &teller).context("can't start a thread for the checks")?;
     let cluster = tokio::select! {
         cluster = connect(options.dry_run) => cluster?,
         name = ends.next() => {
@@ -48,8 +51,10 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &publish::Options { rate: options.rate });
-    let sources = admin::Sources { monitor, publish };
+    let publishes = publish::Options { rate: options.rate, news: teller };
+    let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &publishes);
+    let events = start_events(&mut publishing, &cluster, &publish, news);
+    let sources = admin::Sources { monitor, publish, events };
     info!(databases = spec.databases.len(), dry_run = options.dry_run, "checking");
 
     tokio::select! {
@@ -66,6 +71,30 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
         _ = ends.next() => {}
     }
     Ok(())
+}
+
+fn listened_to() -> (Teller, Option<news::Listener>) {
+    let (teller, listener) = news::line();
+    (teller, Some(listener))
+}
+
+/// Starts to publish news as Events, where they go to a cluster.
+fn start_events(
+    tasks: &mut JoinSet<()>,
+    cluster: &Cluster,
+    publish: &publish::Handle,
+    listener: Option<news::Listener>,
+) -> event::Counts {
+    let (Cluster::Write(client), Some(listener)) = (cluster, listener) else { return event::Counts::default() };
+    // In a Pod, its name.
+    let instance = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let instance = if instance.trim().is_empty() { "external-endpoints" } else { instance.trim() };
+    // The one replica there is publishes.
+    let (_, enabled) = watch::channel(true);
+    let events = event::Publisher::new(client.clone(), publish.clone(), instance.to_owned(), enabled, listener);
+    let counts = events.counts();
+    tasks.spawn(events.run());
+    counts
 }
 
 /// Waits for a task that should never end; a daemon that only looks alive is worse than one that is started anew.

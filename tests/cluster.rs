@@ -9,6 +9,7 @@ mod cluster {
     pub mod bottle;
     pub mod budget;
     pub mod deploy;
+    pub mod events;
     pub mod examples;
     pub mod faults;
     pub mod hostile;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     let trials: Vec<Trial> = [
         // The longest first, so that the others run beside them.
         cluster::examples::trials(),
+        cluster::events::trials(),
         cluster::publish::trials(),
         cluster::hostile::trials(),
         cluster::faults::trials(),

@@ -10,6 +10,7 @@ use tracing::error;
 use super::{Handle, prepare};
 use crate::config::Spec;
 use crate::limits::Limits;
+use crate::news::Teller;
 
 /// Threads that may read files for checks, beside those that commands have.
 const READERS: usize = 512;
@@ -35,8 +36,8 @@ impl Checking {
 }
 
 /// Starts to check every target of `spec`, on a thread of its own. Called from within a runtime, which gets the heavy tries.
-pub fn start(spec: &Spec, limits: Limits) -> io::Result<(Handle, Checking)> {
-    let (handle, monitor) = prepare(spec, limits, Runtime::current());
+pub fn start(spec: &Spec, limits: Limits, news: &Teller) -> io::Result<(Handle, Checking)> {
+    let (handle, monitor) = prepare(spec, limits, news, Runtime::current());
     let runtime = Builder::new_current_thread()
         .enable_all()
         // A command has a thread for as long as it runs.

@@ -10,6 +10,7 @@ use super::histogram::{Histogram, ms};
 use super::{Counts, DatabaseSnapshot, Report, TargetSnapshot};
 use crate::config::{Database, DatabaseId};
 use crate::health::{self, Health, State, Streak, Transition, Verdict};
+use crate::news::{News, Teller};
 use crate::plan::{self, Candidate, Member, Members, Plan};
 
 /// How long tries take.
@@ -35,10 +36,11 @@ pub(super) struct Watched {
     targets: Vec<TargetSnapshot>,
     plan: watch::Sender<Plan>,
     check_duration: Histogram,
+    news: Teller,
 }
 
 impl Watched {
-    pub fn new(database: &Arc<Database>, now: Instant) -> Self {
+    pub fn new(database: &Arc<Database>, news: Teller, now: Instant) -> Self {
         let targets: Vec<TargetSnapshot> = database
             .addresses
             .iter()
@@ -50,7 +52,7 @@ impl Watched {
             })
             .collect();
         let (plan, _) = watch::channel(decide(&targets));
-        Self { database: database.clone(), targets, plan, check_duration: Histogram::new(&DURATIONS) }
+        Self { database: database.clone(), targets, plan, check_duration: Histogram::new(&DURATIONS), news }
     }
 
     pub fn plan(&self) -> watch::Receiver<Plan> {
@@ -85,6 +87,7 @@ impl Watched {
         let first = !target.health.tried();
         let transition = health::observe(&mut target.health, verdict, thresholds, now);
         self.tell(index, transition);
+        self.tell_people(index, transition, now);
         self.tell_of_unseen(index);
         if first || transition.is_some() {
             self.decide();
@@ -98,7 +101,12 @@ impl Watched {
             let published = members.contains(target.member.ip);
             let thresholds = self.database.addresses[index].check.thresholds;
             let transition = health::see(&mut target.health, published, thresholds, now);
+            // That it was up before this daemon came is no news.
+            let known = published && transition.is_some_and(|transition| transition.to == State::Up);
             self.tell(index, transition);
+            if !known {
+                self.tell_people(index, transition, now);
+            }
         }
         self.decide();
     }
@@ -121,6 +129,24 @@ impl Watched {
             }
             State::Unknown => unreachable!("no target becomes unknown"),
         }
+    }
+
+    /// Tells a transition to those who do not read the log.
+    fn tell_people(&self, index: usize, transition: Option<Transition>, now: Instant) {
+        let Some(Transition { to, .. }) = transition else { return };
+        let target = &self.targets[index];
+        self.news.tell(|| News {
+            about: self.database.id.clone(),
+            reason: if to == State::Up { "TargetUp" } else { "TargetDown" }.into(),
+            action: "Check",
+            warning: to == State::Down,
+            subject: target.member.ip.to_string(),
+            note: match target.health.reason() {
+                Some(reason) if to == State::Down => format!("{} is down: {reason}", target.member.ip),
+                _ => format!("{} is {to}", target.member.ip),
+            },
+            at: now,
+        });
     }
 
     /// Decides anew. Only a transition, or the first verdict of a target, can change a plan.

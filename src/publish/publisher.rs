@@ -1,5 +1,6 @@
 //! One database's publisher: looks at the cluster and the plan, takes one step, waits for a change.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ use super::write::Failure;
 use super::writer::Writer;
 use super::{Cluster, Publication};
 use crate::clock;
-use crate::config::{Database, DatabaseId};
+use crate::config::{Database, DatabaseId, Refused};
 use crate::monitor;
+use crate::news::{News, Teller};
 use crate::plan::{Members, Plan};
 use crate::slice;
 
@@ -31,6 +33,7 @@ pub struct Publisher {
     pub publication: watch::Sender<Publication>,
     pub budget: Arc<Budget>,
     pub write_duration: Histogram,
+    pub news: Teller,
     /// Has the namespace listed anew.
     pub nudge: Arc<Notify>,
 }
@@ -202,7 +205,9 @@ impl Publisher {
             self.report(None, fault().unwrap_or_else(Condition::waiting_for_cluster));
             return Err(Next::Change);
         }
-        self.publication.send_if_modified(|publication| !std::mem::replace(&mut publication.listed, true));
+        if self.publication.send_if_modified(|publication| !std::mem::replace(&mut publication.listed, true)) {
+            self.tell_refused();
+        }
         let held = view.held();
         self.tell_monitor(held.clone(), memory).await;
         match self.assess(view, view.seen.service.object.as_deref(), memory) {
@@ -244,6 +249,32 @@ impl Publisher {
         }
     }
 
+    /// Tells what happened to the database. Of the same reason and subject is what happens again.
+    pub fn tell(&self, reason: impl fmt::Display, warning: bool, subject: String, note: impl FnOnce() -> String) {
+        self.news.tell(|| News {
+            about: self.database.id.clone(),
+            reason: reason.to_string(),
+            action: "Publish",
+            warning,
+            subject,
+            note: note(),
+            at: clock::now(),
+        });
+    }
+
+    fn tell_refused(&self) {
+        for Refused { ip, why } in &self.database.refused {
+            self.tell("AddressRefused", true, ip.to_string(), || format!("not published: {why}"));
+        }
+    }
+
+    /// An API that is away takes no Events, and what it was away for has an Event when it is done.
+    fn tell_trouble(&self, condition: &Condition) {
+        if condition.kind.is_trouble() && condition.kind != Kind::ApiUnavailable {
+            self.tell(condition.kind, true, String::new(), || format!("not published: {}", condition.reason));
+        }
+    }
+
     /// Makes the condition known, and logs it if it is news.
     pub fn report(&self, members: Option<Members>, condition: Condition) {
         self.publication.send_if_modified(|publication| {
@@ -257,6 +288,7 @@ impl Publisher {
             }
             if !same_kind || publication.condition.reason != condition.reason {
                 log(&self.database.id, &condition, same_kind);
+                self.tell_trouble(&condition);
             }
             publication.condition = condition;
             publication.members = members;

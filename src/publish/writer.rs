@@ -107,8 +107,11 @@ impl Writer<'_> {
         let changes = members.changes_from(&self.view.held());
         if self.memory.held.as_ref() == Some(&self.view.plan) {
             warn!(%namespace, %service, %members, changes, "an outside change of the Endpoints was repaired");
+            let note = || format!("an outside change was repaired: {members} ({changes})");
+            self.publisher.tell("Repaired", true, String::new(), note);
         } else {
             info!(%namespace, %service, %members, changes, "Endpoints written");
+            self.publisher.tell("Published", false, String::new(), || format!("{members} ({changes})"));
         }
     }
 

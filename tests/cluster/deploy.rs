@@ -233,6 +233,7 @@ fn may(verb: &str, resource: (&str, &str), namespace: &str, name: &str) -> bool 
             ("", "endpoints") => {
                 ["get", "list", "watch"].contains(&verb) || name == SERVICE && ["create", "patch"].contains(&verb)
             }
+            ("events.k8s.io", "events") => ["create", "patch"].contains(&verb),
             _ => false,
         }
 }
@@ -414,6 +415,14 @@ async fn the_role_is_what_forbidden_asks_for() {
         grant(&scene.namespace, &json!(granted)).await;
     }
     scene.published(&[0, 1, 2]).await;
+    // Without Events it does its work, so it says that on the log alone.
+    let events = eventually(SOON, "it asks for Events", async || {
+        let logs = daemon.logs();
+        let line = logs.iter().find(|line| line["message"] == "Events are not published")?;
+        line["reason"].as_str().map(rule_in)
+    })
+    .await;
+    granted.push(events);
     let shipped: Role = namespace(WATCHED).api().get(ACCOUNT).await.expect("the shipped Role");
     assert_eq!(atoms(&granted), atoms(&shipped.rules.unwrap_or_default()));
 }

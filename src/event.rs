@@ -1,0 +1,302 @@
+//! What happened, as Kubernetes Events on the Services: one at a time, and never in the way of a check or a write.
+//!
+//! The library's recorder counts what differs only in its words as the same and keeps the first words, so that of two
+//! addresses that go down it would show one, twice. Here each address is a thing of its own, and the words are the newest.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::{Event, EventSeries};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt as _};
+use serde_json::json;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::clock;
+use crate::config::DatabaseId;
+use crate::news::{Listener, News};
+use crate::publish;
+use ledger::{Due, Ledger, Told};
+
+mod ledger;
+
+/// Who reports.
+const CONTROLLER: &str = "external-endpoints";
+
+/// The longest note, in bytes.
+const NOTE: usize = 1024;
+
+/// An API call that takes longer has failed.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The least time between two calls: Events get few of the API's requests, and none of those that writes may have.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The first pause after the API did not take an Event, and the longest.
+const AWAY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+
+/// How long a namespace is left alone in which a right is missing.
+const MUTE: Duration = Duration::from_secs(60);
+
+/// News that are taken in before anything is told.
+const HEARD_AT_ONCE: usize = 256;
+
+/// What became of news.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    published: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Counts {
+    /// By their result: Events that are in the cluster, news that the API did not take, and those without room or Service.
+    pub fn by_result(&self) -> [(&'static str, u64); 3] {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        [("published", of(&self.published)), ("failed", of(&self.failed)), ("dropped", of(&self.dropped))]
+    }
+}
+
+/// Publishes news as Events for as long as it runs.
+pub struct Publisher {
+    client: Client,
+    services: publish::Handle,
+    /// The name of this replica.
+    instance: String,
+    /// Whether this replica is the one that publishes. News that come to another are forgotten: all replicas see the same.
+    enabled: watch::Receiver<bool>,
+    listener: Listener,
+    counts: Counts,
+    ledger: Ledger,
+    muted: HashMap<String, Instant>,
+    /// How long to leave the API alone when it does not take the next one.
+    away: Duration,
+}
+
+/// Why an Event was not taken.
+enum Refusal {
+    /// Its namespace is going.
+    Gone,
+    /// Not this one.
+    Rejected(String),
+    /// None of this namespace.
+    Forbidden(String),
+    /// None at all, for now.
+    Away(String),
+}
+
+impl Publisher {
+    pub fn new(
+        client: Client,
+        services: publish::Handle,
+        instance: String,
+        enabled: watch::Receiver<bool>,
+        listener: Listener,
+    ) -> Self {
+        let counts = Counts { dropped: listener.dropped.clone(), ..Counts::default() };
+        let (ledger, muted, away) = Default::default();
+        Self { client, services, instance, enabled, listener, counts, ledger, muted, away }
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts.clone()
+    }
+
+    /// Publishes until nobody is left who could tell anything.
+    pub async fn run(mut self) {
+        let mut heard = Vec::new();
+        // Until then nothing is told: the API has had its call.
+        let mut quiet = clock::now();
+        loop {
+            let now = clock::now();
+            let pause = match self.ledger.due(now) {
+                Ok(due) if quiet <= now => {
+                    let rest = self.publish(due).await;
+                    quiet = clock::now() + rest;
+                    continue;
+                }
+                Ok(_) => Some(quiet - now),
+                Err(pause) => pause,
+            };
+            tokio::select! {
+                count = self.listener.news.recv_many(&mut heard, HEARD_AT_ONCE) => {
+                    if count == 0 {
+                        return;
+                    }
+                    heard.drain(..).for_each(|news| self.hear(news));
+                }
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+            }
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        if *self.enabled.borrow() && !self.ledger.hear(news, clock::now()) {
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Publishes it, or gives it up. Returns how long to leave the API alone.
+    async fn publish(&mut self, due: Due) -> Duration {
+        let DatabaseId { namespace, .. } = &due.thing.about;
+        let uid = self.services.service_uid(&due.thing.about);
+        let muted = self.muted.get(namespace).is_some_and(|until| *until > clock::now());
+        let Some(uid) = uid.filter(|_| !muted && *self.enabled.borrow()) else {
+            let count = if muted { &self.counts.failed } else { &self.counts.dropped };
+            self.give_up(&due, count.clone());
+            return Duration::ZERO;
+        };
+        let answer = match tokio::time::timeout(DEADLINE, self.send(&due, uid)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Refusal::Away(format!("no answer in {}", humantime::format_duration(DEADLINE)))),
+        };
+        match answer {
+            Ok(told) => {
+                if !std::mem::take(&mut self.away).is_zero() {
+                    info!("Events are published again");
+                }
+                self.counts.published.fetch_add(due.count.into(), Ordering::Relaxed);
+                self.ledger.told(due, told, clock::now());
+                PAUSE
+            }
+            Err(refusal) => {
+                self.give_up(&due, self.counts.failed.clone());
+                self.refused(&due, refusal)
+            }
+        }
+    }
+
+    fn give_up(&mut self, due: &Due, count: Arc<AtomicU64>) {
+        count.fetch_add(due.count.into(), Ordering::Relaxed);
+        self.ledger.give_up(&due.thing);
+    }
+
+    /// Says once why Events are missing, and returns how long to leave the API alone.
+    fn refused(&mut self, due: &Due, refusal: Refusal) -> Duration {
+        let DatabaseId { namespace, service } = &due.thing.about;
+        match refusal {
+            Refusal::Gone => PAUSE,
+            Refusal::Rejected(reason) => {
+                warn!(%namespace, %service, reason, "an Event was not taken");
+                PAUSE
+            }
+            Refusal::Forbidden(reason) => {
+                if self.muted.insert(namespace.clone(), clock::now() + MUTE).is_none() {
+                    warn!(%namespace, reason, "Events are not published");
+                }
+                PAUSE
+            }
+            Refusal::Away(reason) => {
+                if self.away.is_zero() {
+                    warn!(%namespace, %service, reason, "Events are not published");
+                }
+                self.away = (self.away * 2).clamp(AWAY[0], AWAY[1]);
+                self.away
+            }
+        }
+    }
+
+    /// Counts on in an Event that is there, or makes one.
+    async fn send(&self, due: &Due, uid: String) -> Result<Told, Refusal> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &due.thing.about.namespace);
+        if let Some(before) = due.before.as_ref().filter(|before| before.uid == uid) {
+            let count = before.count.saturating_add(due.count);
+            let series = json!({"series": series(count, due.news.at)});
+            match api.patch(&before.name, &PatchParams::default(), &Patch::Merge(series)).await {
+                Ok(_) => return Ok(Told { count, ..before.clone() }),
+                // The API forgets Events after an hour, or whoever likes to sooner.
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(refusal(&error, &due.thing.about)),
+            }
+        }
+        let event = event(due, &uid, &self.instance);
+        let made =
+            api.create(&PostParams::default(), &event).await.map_err(|error| refusal(&error, &due.thing.about))?;
+        Ok(Told { name: made.name_any(), uid, count: due.count })
+    }
+}
+
+fn event(due: &Due, uid: &str, instance: &str) -> Event {
+    let Due { news, count, .. } = due;
+    let DatabaseId { namespace, service } = &news.about;
+    let happened = MicroTime(timestamp(news.at));
+    Event {
+        // As client-go names them.
+        metadata: ObjectMeta {
+            namespace: Some(namespace.clone()),
+            name: Some(format!("{service}.{:x}", timestamp(clock::now()).as_nanosecond())),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(happened),
+        regarding: Some(ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Service".into()),
+            namespace: Some(namespace.clone()),
+            name: Some(service.clone()),
+            uid: Some(uid.into()),
+            ..ObjectReference::default()
+        }),
+        type_: Some(if news.warning { "Warning" } else { "Normal" }.into()),
+        reason: Some(news.reason.clone()),
+        action: Some(news.action.into()),
+        note: Some(cut(&news.note, NOTE)),
+        series: (*count > 1).then(|| series(*count, news.at)),
+        reporting_controller: Some(CONTROLLER.into()),
+        reporting_instance: Some(cut(instance, 128)),
+        ..Event::default()
+    }
+}
+
+fn series(count: u32, at: Instant) -> EventSeries {
+    EventSeries { count: count.try_into().unwrap_or(i32::MAX), last_observed_time: MicroTime(timestamp(at)) }
+}
+
+fn timestamp(moment: Instant) -> Timestamp {
+    Timestamp::try_from(clock::wall(moment)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// At most so many bytes, of which the last say that there were more.
+fn cut(text: &str, bytes: usize) -> String {
+    if text.len() <= bytes {
+        return text.to_owned();
+    }
+    let mut end = bytes - '…'.len_utf8();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
+}
+
+fn refusal(error: &kube::Error, id: &DatabaseId) -> Refusal {
+    let namespace = &id.namespace;
+    match error {
+        kube::Error::Api(status) if status.code == 404 || status.message.contains("being terminated") => Refusal::Gone,
+        kube::Error::Api(status) if status.code == 403 => Refusal::Forbidden(format!(
+            "may not write Events in namespace {namespace}; allow it there with a Role whose rules have \
+             {{apiGroups: [\"events.k8s.io\"], resources: [events], verbs: [create, patch]}}, bound to this daemon's \
+             ServiceAccount (the API says: {})",
+            status.message
+        )),
+        kube::Error::Api(status) if matches!(status.code, 400 | 409 | 422) => Refusal::Rejected(status.message.clone()),
+        error => Refusal::Away(publish::words(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_cut_between_characters() {
+        assert_eq!(cut("short", 8), "short");
+        assert_eq!(cut("ééééé", 8), "éé…");
+        let long = cut(&"é".repeat(2000), NOTE);
+        assert!(long.len() <= NOTE && long.len() > NOTE - 4 && long.ends_with('…'));
+    }
+}
