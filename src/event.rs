@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::events::v1::{Event, EventSeries};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
@@ -81,6 +81,8 @@ pub struct Publisher {
 
 /// Why an Event was not taken.
 enum Refusal {
+    /// There is nothing that it could regard.
+    NoService,
     /// Its namespace is going.
     Gone,
     /// Not this one.
@@ -145,14 +147,15 @@ impl Publisher {
     /// Publishes it, or gives it up. Returns how long to leave the API alone.
     async fn publish(&mut self, due: Due) -> Duration {
         let DatabaseId { namespace, .. } = &due.thing.about;
-        let uid = self.services.service_uid(&due.thing.about);
-        let muted = self.muted.get(namespace).is_some_and(|until| *until > clock::now());
-        let Some(uid) = uid.filter(|_| !muted && *self.enabled.borrow()) else {
-            let count = if muted { &self.counts.failed } else { &self.counts.dropped };
-            self.give_up(&due, count.clone());
+        if self.muted.get(namespace).is_some_and(|until| *until > clock::now()) {
+            self.give_up(&due, self.counts.failed.clone());
             return Duration::ZERO;
-        };
-        let answer = match tokio::time::timeout(DEADLINE, self.send(&due, uid)).await {
+        }
+        if !*self.enabled.borrow() {
+            self.give_up(&due, self.counts.dropped.clone());
+            return Duration::ZERO;
+        }
+        let answer = match tokio::time::timeout(DEADLINE, self.send(&due)).await {
             Ok(answer) => answer,
             Err(_) => Err(Refusal::Away(format!("no answer in {}", humantime::format_duration(DEADLINE)))),
         };
@@ -164,6 +167,10 @@ impl Publisher {
                 self.counts.published.fetch_add(due.count.into(), Ordering::Relaxed);
                 self.ledger.told(due, told, clock::now());
                 PAUSE
+            }
+            Err(Refusal::NoService) => {
+                self.give_up(&due, self.counts.dropped.clone());
+                Duration::ZERO
             }
             Err(refusal) => {
                 self.give_up(&due, self.counts.failed.clone());
@@ -181,7 +188,7 @@ impl Publisher {
     fn refused(&mut self, due: &Due, refusal: Refusal) -> Duration {
         let DatabaseId { namespace, service } = &due.thing.about;
         match refusal {
-            Refusal::Gone => PAUSE,
+            Refusal::NoService | Refusal::Gone => PAUSE,
             Refusal::Rejected(reason) => {
                 warn!(%namespace, %service, reason, "an Event was not taken");
                 PAUSE
@@ -203,7 +210,8 @@ impl Publisher {
     }
 
     /// Counts on in an Event that is there, or makes one.
-    async fn send(&self, due: &Due, uid: String) -> Result<Told, Refusal> {
+    async fn send(&self, due: &Due) -> Result<Told, Refusal> {
+        let uid = self.service_uid(&due.thing.about).await?;
         let api: Api<Event> = Api::namespaced(self.client.clone(), &due.thing.about.namespace);
         if let Some(before) = due.before.as_ref().filter(|before| before.uid == uid) {
             let count = before.count.saturating_add(due.count);
@@ -219,6 +227,19 @@ impl Publisher {
         let made =
             api.create(&PostParams::default(), &event).await.map_err(|error| refusal(&error, &due.thing.about))?;
         Ok(Told { name: made.name_any(), uid, count: due.count })
+    }
+
+    /// Looked up only for a database that has left the config: all others are watched.
+    async fn service_uid(&self, id: &DatabaseId) -> Result<String, Refusal> {
+        let uid = match self.services.service_uid(id) {
+            Some(uid) => uid,
+            None => {
+                let api: Api<Service> = Api::namespaced(self.client.clone(), &id.namespace);
+                let service = api.get_opt(&id.service).await.map_err(|error| refusal(&error, id))?;
+                service.and_then(|service| service.uid())
+            }
+        };
+        uid.ok_or(Refusal::NoService)
     }
 }
 

@@ -67,9 +67,10 @@ impl Handle {
         Some(self.publications.get(id)?.borrow().clone())
     }
 
-    /// The UID of the database's Service, if there is one.
-    pub fn service_uid(&self, id: &DatabaseId) -> Option<String> {
-        self.observed.get(id)?.borrow().service.object.as_ref()?.metadata.uid.clone()
+    /// The UID of a database's Service: none if the config has no such database, and within, none if there is no Service.
+    pub fn service_uid(&self, id: &DatabaseId) -> Option<Option<String>> {
+        let observed = self.observed.get(id)?.borrow();
+        Some(observed.service.object.as_ref().and_then(|service| service.metadata.uid.clone()))
     }
 
     /// The databases whose Service and Endpoints have not been looked for yet.
@@ -151,7 +152,7 @@ pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle, options:
     }
     if let Some(client) = cluster.client() {
         for (namespace, watched) in namespaces {
-            watch_namespace(&mut tasks, client, &namespace, watched);
+            watch_namespace(&mut tasks, client, &namespace, watched, &options.news);
         }
     }
     (Handle { publications: Arc::new(publications), observed: Arc::new(sights), write_duration }, tasks)
@@ -164,12 +165,12 @@ struct Watched {
     nudge: Arc<Notify>,
 }
 
-fn watch_namespace(tasks: &mut JoinSet<()>, client: &Client, namespace: &str, watched: Watched) {
+fn watch_namespace(tasks: &mut JoinSet<()>, client: &Client, namespace: &str, watched: Watched, news: &Teller) {
     let sights: Sights = Arc::new(watched.sights);
     let services: Api<Service> = Api::namespaced(client.clone(), namespace);
     let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), namespace);
-    tasks.spawn(watch_kind(services, namespace.to_owned(), sights.clone(), watched.nudge.clone()));
-    tasks.spawn(watch_kind(endpoints, namespace.to_owned(), sights, watched.nudge));
+    tasks.spawn(watch_kind(services, namespace.to_owned(), sights.clone(), watched.nudge.clone(), news.clone()));
+    tasks.spawn(watch_kind(endpoints, namespace.to_owned(), sights, watched.nudge, news.clone()));
 }
 
 fn write_duration() -> Histogram {

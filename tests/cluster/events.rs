@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         the_same_thing_again_is_counted_once_a_minute,
         targets_and_writes_are_told_on_the_service,
         refusals_are_told_with_their_reason,
+        what_left_the_config_is_left_behind,
         no_secret_is_told,
         without_the_right_all_else_goes_on,
         an_api_that_is_away_costs_events_and_nothing_else,
@@ -59,8 +60,9 @@ async fn targets_and_writes_are_told_on_the_service() {
     assert_eq!((down.action.as_deref(), down.series.as_ref()), (Some("Check"), None));
     let published = told(&scene.namespace, "Published", &scene.ips(&[0, 1, 2]).join(", ")).await;
     assert_eq!(published.type_.as_deref(), Some("Normal"));
-    scene.databases[0].start_again().await;
     told(&scene.namespace, "TargetUp", &format!("{gone} is up")).await;
+    scene.databases[0].start_again().await;
+    scene.published(&[0, 1, 2]).await;
 
     // Where people look.
     let shown = shared().kubectl(&["describe", "service", "mysql", "--namespace", &scene.namespace.name]).await;
@@ -130,6 +132,24 @@ async fn refusals_are_told_with_their_reason() {
         assert_eq!(event.regarding.and_then(|regarding| regarding.name).as_deref(), Some(service), "{reason}");
         assert_eq!(event.type_.as_deref(), Some("Warning"), "{reason}");
     }
+}
+
+async fn what_left_the_config_is_left_behind() {
+    let scene = Scene::new("left").await;
+    drop(scene.start_published().await);
+    let history = scene.history().await;
+    scene.namespace.create_service("other", &[("", 3306)]).await;
+    scene.namespace.create_endpoints("foreign", &["192.0.2.1".parse().expect("an IP")], &[("", 3306)]).await;
+    let yaml = scene.config().replace("service: mysql", "service: other");
+    let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+    let left = told(&scene.namespace, "LeftBehind", "stay as they are").await;
+    assert_eq!(left.regarding.and_then(|regarding| regarding.name).as_deref(), Some("mysql"));
+    scene.condition(&daemon, "Published").await;
+    checked(&daemon, 4).await;
+    assert_eq!(events(&scene.namespace, "LeftBehind").await.len(), 1);
+    let said = daemon.lines().iter().filter(|line| line.contains("left behind")).count();
+    assert_eq!(said, 1, "{:#?}", daemon.lines());
+    assert_eq!(history.steps(), []);
 }
 
 async fn no_secret_is_told() {
