@@ -101,12 +101,8 @@ impl Watched {
             let published = members.contains(target.member.ip);
             let thresholds = self.database.addresses[index].check.thresholds;
             let transition = health::see(&mut target.health, published, thresholds, now);
-            // That it was up before this daemon came is no news.
-            let known = published && transition.is_some_and(|transition| transition.to == State::Up);
             self.tell(index, transition);
-            if !known {
-                self.tell_people(index, transition, now);
-            }
+            self.tell_people(index, transition, now);
         }
         self.decide();
     }
@@ -131,9 +127,13 @@ impl Watched {
         }
     }
 
-    /// Tells a transition to those who do not read the log.
+    /// Tells a transition to those who do not read the log. That a target is up which nobody knew to be down is no news to
+    /// them: it may have been so for years before this daemon came.
     fn tell_people(&self, index: usize, transition: Option<Transition>, now: Instant) {
-        let Some(Transition { to, .. }) = transition else { return };
+        let Some(Transition { from, to }) = transition else { return };
+        if (from, to) == (State::Unknown, State::Up) {
+            return;
+        }
         let target = &self.targets[index];
         self.news.tell(|| News {
             about: self.database.id.clone(),

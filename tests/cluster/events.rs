@@ -60,8 +60,8 @@ async fn targets_and_writes_are_told_on_the_service() {
     assert_eq!((down.action.as_deref(), down.series.as_ref()), (Some("Check"), None));
     let published = told(&scene.namespace, "Published", &scene.ips(&[0, 1, 2]).join(", ")).await;
     assert_eq!(published.type_.as_deref(), Some("Normal"));
-    told(&scene.namespace, "TargetUp", &format!("{gone} is up")).await;
     scene.databases[0].start_again().await;
+    told(&scene.namespace, "TargetUp", &format!("{gone} is up")).await;
     scene.published(&[0, 1, 2]).await;
 
     // Where people look.
@@ -72,13 +72,12 @@ async fn targets_and_writes_are_told_on_the_service() {
     assert!(daemon.metric("external_endpoints_events_total", &labels).await.is_some_and(|count| count >= 3.0));
 
     // What is well when a daemon starts is no news.
-    let before = events(&scene.namespace, "TargetUp").await.len();
     drop(daemon);
     let daemon = scene.start_published().await;
     checked(&daemon, 4).await;
     scene.databases[1].stop().await;
     told(&scene.namespace, "TargetDown", &scene.ips(&[1])[0]).await;
-    assert_eq!(events(&scene.namespace, "TargetUp").await.len(), before);
+    assert_eq!(events(&scene.namespace, "TargetUp").await.len(), 1);
 }
 
 async fn the_same_thing_again_is_counted_once_a_minute() {
@@ -164,7 +163,7 @@ async fn no_secret_is_told() {
     scene.condition(&daemon, "Published").await;
     checked(&daemon, 4).await;
     let all = scene.namespace.api::<Event>().list(&Default::default()).await.expect("Events");
-    assert!(all.items.len() >= 3);
+    assert!(all.items.len() >= 3, "{:#?}", all.items);
     let text = serde_json::to_string(&all.items).expect("JSON");
     assert!(!text.contains("hunter2"), "{text}");
 }
@@ -182,7 +181,7 @@ async fn without_the_right_all_else_goes_on() {
     scene.published(&[1, 2]).await;
     eventually(SOON, "they are counted", async || {
         let failed = daemon.metric("external_endpoints_events_total", &[("result", "failed")]).await;
-        if failed >= Some(5.0) { Ok(()) } else { Err(format!("{failed:?}")) }
+        if failed >= Some(3.0) { Ok(()) } else { Err(format!("{failed:?}")) }
     })
     .await;
     let said = daemon.logs().into_iter().filter(|line| line["message"] == "Events are not published").count();
