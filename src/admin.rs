@@ -16,7 +16,9 @@ use tokio::net::TcpListener;
 use crate::clock;
 use crate::config::{DatabaseId, Refused};
 use crate::health::Streak;
+use crate::lease::{self, Standing};
 use crate::monitor::{self, DatabaseSnapshot, TargetSnapshot, WATCHDOG};
+use crate::plan::Note;
 use crate::publish::{self, Publication};
 use crate::{event, health, metrics, plan};
 
@@ -25,6 +27,7 @@ use crate::{event, health, metrics, plan};
 pub struct Sources {
     pub monitor: monitor::Handle,
     pub publish: publish::Handle,
+    pub lease: lease::Handle,
     pub events: event::Counts,
 }
 
@@ -69,7 +72,7 @@ async fn metrics_page(State(sources): State<Sources>) -> Response {
     let write_duration = sources.publish.write_duration();
     let publish = sources.publish;
     let publication = move |id: &DatabaseId| publish.publication(id);
-    match metrics::page(snapshot, publication, &write_duration, &sources.events) {
+    match metrics::page(snapshot, publication, &write_duration, sources.lease.leads(), &sources.events) {
         Ok(page) => in_pieces(prometheus::TEXT_FORMAT, page),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -77,15 +80,18 @@ async fn metrics_page(State(sources): State<Sources>) -> Response {
 
 async fn status(State(sources): State<Sources>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
-    in_pieces("application/json", status_pieces(snapshot.databases, sources.publish))
+    let lease = LeaseStatus::new(&sources.lease);
+    in_pieces("application/json", status_pieces(snapshot.databases, sources.publish, lease.as_ref()))
 }
 
-/// The body of /api/v1/status: `version`, and a [`DatabaseStatus`] for each of `databases`.
+/// The body of /api/v1/status: `version`, `lease`, and a [`DatabaseStatus`] for each of `databases`.
 fn status_pieces(
     databases: Vec<DatabaseSnapshot>,
     publish: publish::Handle,
+    lease: Option<&LeaseStatus>,
 ) -> impl Iterator<Item = String> + Send + 'static {
-    let head = format!("{{\"version\":\"{}\",\"databases\":[", env!("CARGO_PKG_VERSION"));
+    let lease = serde_json::to_string(&lease).expect("plain data");
+    let head = format!("{{\"version\":\"{}\",\"lease\":{lease},\"databases\":[", env!("CARGO_PKG_VERSION"));
     let databases = databases.into_iter().enumerate().map(move |(index, database)| {
         let comma = if index == 0 { "" } else { "," };
         let status = DatabaseStatus::new(&database, publish.publication(&database.id).as_ref());
@@ -119,6 +125,33 @@ fn ending() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending\n").into_response()
 }
 
+/// Null where there is no lease.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LeaseStatus {
+    /// NAMESPACE/NAME of the Lease.
+    name: String,
+    /// Who this replica is in it.
+    identity: String,
+    /// Whether this replica holds it, and writes.
+    held: bool,
+    /// Who holds it; null if nobody is known to.
+    holder: Option<String>,
+    /// Why it can't be had, where that is not because another holds it.
+    trouble: Option<String>,
+}
+
+impl LeaseStatus {
+    fn new(lease: &lease::Handle) -> Option<Self> {
+        let (name, me) = lease.identity()?;
+        let (holder, trouble) = match lease.standing() {
+            Standing::Standby { holder, trouble } => (holder, trouble),
+            _ => (Some(me.to_owned()), None),
+        };
+        Some(Self { name: name.to_string(), identity: me.to_owned(), held: lease.leads(), holder, trouble })
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct DatabaseStatus {
@@ -128,6 +161,13 @@ struct DatabaseStatus {
     reason: Option<String>,
     /// When the condition came into force.
     since: Option<String>,
+    /// What the policy did to the plan, and what is wrong with the Service's annotations.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    policy: Vec<String>,
+    split_brain: bool,
+    /// When a preferred tier takes over again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failback_at: Option<String>,
     /// What the cluster shall hold; null while that is undecided.
     planned: Option<Vec<String>>,
     /// What the cluster holds; null while that is unknown or not ours.
@@ -150,6 +190,14 @@ struct TargetStatus {
     address: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     hostname: Option<String>,
+    /// The `priority` of the address.
+    tier: u32,
+    /// Why it is in maintenance, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maintenance: Option<String>,
+    /// Until when it is out for flapping, if it is and stays up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flapping_until: Option<String>,
     health: &'static str,
     /// Passes or failures in a row, whichever the newest verdict was.
     passes: u32,
@@ -176,6 +224,12 @@ impl DatabaseStatus {
             condition: publication.map(|publication| publication.condition.kind.to_string()),
             reason: publication.map(|publication| publication.condition.reason.clone()),
             since: publication.map(|publication| calendar(publication.since)),
+            policy: notes(database),
+            split_brain: database.notes.iter().any(|note| matches!(note, Note::SplitBrain { .. })),
+            failback_at: database.notes.iter().find_map(|note| match note {
+                Note::FailbackWaits { until, .. } => until.map(calendar),
+                _ => None,
+            }),
             planned: planned.map(ips),
             published: members.map(ips),
             targets: database.targets.iter().map(|target| TargetStatus::new(target, members)).collect(),
@@ -201,6 +255,9 @@ impl TargetStatus {
         Self {
             address: target.member.ip.to_string(),
             hostname: target.member.hostname.clone(),
+            tier: target.priority,
+            maintenance: target.maintenance.as_deref().map(str::to_owned),
+            flapping_until: target.flapping().map(calendar),
             health: health.state().as_str(),
             passes,
             failures,
@@ -213,16 +270,25 @@ impl TargetStatus {
     }
 }
 
+fn notes(database: &DatabaseSnapshot) -> Vec<String> {
+    let problems =
+        database.problems.iter().map(|problem| format!("annotation external-endpoints/maintenance: {problem}"));
+    database.notes.iter().map(Note::to_string).chain(problems).collect()
+}
+
 fn ips(members: &plan::Members) -> Vec<String> {
     members.iter().map(|member| member.ip.to_string()).collect()
 }
 
+/// A moment in the past, or one to come.
 fn calendar(moment: Instant) -> String {
     humantime::format_rfc3339_millis(clock::wall(moment)).to_string()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::Spec;
     use crate::limits::Limits;
@@ -233,20 +299,18 @@ mod tests {
     async fn health_fails_when_the_monitor_has_not_turned_for_three_intervals_and_not_before() {
         let spec = Spec { databases: Vec::new() };
         let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
-        let (monitor, checks) = monitor::prepare(&spec, limits, &Teller::default(), tokio::runtime::Handle::current());
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let checking = tokio::spawn(checks.run(stopped));
-        let (publish, _publishing) = publish::start(&spec, &Cluster::None, &monitor, &publish::Options::default());
-        let sources = Sources { monitor, publish, events: event::Counts::default() };
+        let runtime = tokio::runtime::Handle::current();
+        // One that never runs.
+        let (monitor, _checks) =
+            monitor::prepare(&spec, limits, &Teller::default(), runtime.clone(), runtime).expect("an epoll instance");
+        let lease = lease::Handle::dry_run();
+        let (publish, _publishing) =
+            publish::start(&spec, &Cluster::None, &monitor, &lease, &publish::Options::default());
+        let sources = Sources { monitor, publish, lease, events: event::Counts::default() };
         let status = async || healthz(State(sources.clone())).await.status();
-        // Turns by its watchdog alone: there is nothing to check.
-        tokio::time::sleep(10 * WATCHDOG).await;
-        assert_eq!(status().await, StatusCode::OK);
-        drop(stop);
-        checking.await.expect("no panic").expect("an epoll instance");
         tokio::time::advance(WATCHDOG).await;
         assert_eq!(status().await, StatusCode::OK);
-        tokio::time::advance(2 * WATCHDOG).await;
+        tokio::time::advance(2 * WATCHDOG + Duration::from_millis(1)).await;
         assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
     }
 }

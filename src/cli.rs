@@ -15,6 +15,7 @@ use tracing::{error, warn};
 
 use crate::config::{self, DatabaseId, Spec};
 use crate::health::Verdict;
+use crate::lease;
 use crate::limits::Limits;
 use crate::log::{self, Format};
 use crate::probe::{Prober, Target};
@@ -42,6 +43,8 @@ enum Command {
     Validate(Validate),
     /// Try each target once and show a table; exit status 1 unless all pass.
     Probe(Probe),
+    /// Ask the daemon in the cluster to let a database's preferred tier serve again, without a further delay.
+    Failback(Failback),
     /// Print the config's JSON Schema.
     Schema,
 }
@@ -68,6 +71,12 @@ struct Run {
     api_burst: u32,
     #[command(flatten)]
     allowed: Allowed,
+    /// The Lease by which one of several replicas writes [default: external-endpoints in the daemon's own namespace].
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = parse_lease)]
+    lease: Option<lease::Name>,
+    /// Write without a Lease. For one replica only: two would undo each other's writes.
+    #[arg(long, conflicts_with = "lease")]
+    no_leader_election: bool,
     /// How a line of the log looks.
     #[arg(long, value_enum, default_value = "human")]
     log_format: Format,
@@ -95,6 +104,13 @@ struct Probe {
     service: Option<DatabaseId>,
     #[command(flatten)]
     allowed: Allowed,
+}
+
+#[derive(clap::Args)]
+struct Failback {
+    /// The database's Service.
+    #[arg(value_name = "NAMESPACE/SERVICE", value_parser = parse_id)]
+    service: DatabaseId,
 }
 
 #[derive(clap::Args)]
@@ -204,12 +220,18 @@ fn parse_id(text: &str) -> Result<DatabaseId, String> {
     }
 }
 
+fn parse_lease(text: &str) -> Result<lease::Name, String> {
+    let DatabaseId { namespace, service: name } = parse_id(text).map_err(|why| why.replace("SERVICE", "NAME"))?;
+    Ok(lease::Name { namespace, name })
+}
+
 /// Does what the command line asks for.
 pub fn main() -> ExitCode {
     status(match Cli::parse().command {
         Command::Run(run) => run.main(),
         Command::Validate(validate) => validate.main(),
         Command::Probe(probe) => probe.main(),
+        Command::Failback(failback) => failback.main(),
         Command::Schema => print_schema(),
     })
 }
@@ -229,7 +251,8 @@ impl Run {
         let spec = voice.load_with(&self.config, &self.allowed, true)?;
         let limits = Limits::raise(self.max_exec);
         let rate = Rate { qps: self.api_qps, burst: self.api_burst };
-        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, rate };
+        let lease = (!self.no_leader_election).then(|| self.lease.unwrap_or_else(run::own_lease));
+        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, rate, lease };
         let runtime = runtime(voice)?;
         let ended = runtime.block_on(run::run(spec, options));
         // Work that blocks, such as reading a file from a dead mount, must not hold up the end.
@@ -268,6 +291,15 @@ impl Probe {
         }
         let limits = Limits::raise(None);
         runtime(Voice::Person)?.block_on(probe_once(&spec, limits))
+    }
+}
+
+impl Failback {
+    fn main(self) -> Result<ExitCode, ExitCode> {
+        let asked = runtime(Voice::Person)?.block_on(run::ask_failback(&self.service));
+        asked.map_err(|error| Voice::Person.failed(&error))?;
+        print(&format!("asked for a failback of {}; its tiers above take over if they are well\n", self.service))?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 

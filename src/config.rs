@@ -13,6 +13,7 @@ mod explain;
 mod file;
 mod ip;
 mod leaf;
+mod policy;
 mod problem;
 mod raw;
 mod read;
@@ -28,10 +29,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::health::Thresholds;
+use crate::plan::{MinHealthy, Policy};
 
 pub use explain::{explain, schema};
 pub use file::{load, parse};
 pub use ip::Allowed;
+pub use policy::LONGEST_REASON;
 pub use problem::{Position, Problem, Problems};
 
 /// What the reading of a config depends on beside its text.
@@ -85,8 +88,19 @@ pub struct Database {
     pub refused: Vec<Refused>,
     /// Where addresses may be at all, those that the cluster holds from earlier included.
     pub allowed: Allowed,
+    /// Which of the healthy addresses are published, and which others.
+    pub policy: Policy,
     /// Take over Endpoints that someone else wrote.
     pub adopt: bool,
+}
+
+impl Database {
+    /// Whether what is published has a say in what shall be.
+    pub fn builds_on_published(&self) -> bool {
+        let first = self.addresses.first().map(|address| address.priority);
+        let tiers = self.addresses.iter().any(|address| Some(address.priority) != first);
+        tiers || self.policy.exactly_one || self.policy.min_healthy != MinHealthy::Number(0)
+    }
 }
 
 /// A port of the database, joined to a port of the Service by name.
@@ -119,8 +133,12 @@ impl Protocol {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     pub ip: IpAddr,
+    /// The tier; the lowest is preferred.
+    pub priority: u32,
     /// The DNS label of this replica in a headless Service.
     pub hostname: Option<String>,
+    /// Why it is taken out, if it is.
+    pub maintenance: Option<Arc<str>>,
     /// The database's check, with this address's overrides. Shared by the addresses that have none.
     pub check: Arc<Check>,
 }

@@ -15,13 +15,13 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
-use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::clock;
 use crate::config::DatabaseId;
+use crate::lease;
 use crate::news::{Listener, News};
-use crate::publish;
+use crate::{api, publish};
 use ledger::{Due, Ledger, Told};
 
 mod ledger;
@@ -43,6 +43,12 @@ const AWAY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
 /// How long a namespace is left alone in which a right is missing.
 const MUTE: Duration = Duration::from_secs(60);
+
+/// How long a replica that does not publish keeps news: as long as it may take to take over from one that was killed.
+const HANDOVER: Duration = Duration::from_secs(20);
+
+/// How often such a replica looks for what it need not keep any longer.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// News that are taken in before anything is told.
 const HEARD_AT_ONCE: usize = 256;
@@ -67,10 +73,10 @@ impl Counts {
 pub struct Publisher {
     client: Client,
     services: publish::Handle,
+    /// Only the replica that holds it publishes: all see the same.
+    lease: lease::Handle,
     /// The name of this replica.
     instance: String,
-    /// Whether this replica is the one that publishes. News that come to another are forgotten: all replicas see the same.
-    enabled: watch::Receiver<bool>,
     listener: Listener,
     counts: Counts,
     ledger: Ledger,
@@ -94,16 +100,11 @@ enum Refusal {
 }
 
 impl Publisher {
-    pub fn new(
-        client: Client,
-        services: publish::Handle,
-        instance: String,
-        enabled: watch::Receiver<bool>,
-        listener: Listener,
-    ) -> Self {
+    pub fn new(client: Client, services: publish::Handle, lease: lease::Handle, listener: Listener) -> Self {
         let counts = Counts { dropped: listener.dropped.clone(), ..Counts::default() };
+        let instance = lease.identity().map_or(CONTROLLER, |(_, me)| me).to_owned();
         let (ledger, muted, away) = Default::default();
-        Self { client, services, instance, enabled, listener, counts, ledger, muted, away }
+        Self { client, services, lease, instance, listener, counts, ledger, muted, away }
     }
 
     pub fn counts(&self) -> Counts {
@@ -113,11 +114,12 @@ impl Publisher {
     /// Publishes until nobody is left who could tell anything.
     pub async fn run(mut self) {
         let mut heard = Vec::new();
+        let mut standing = self.lease.changes();
         // Until then nothing is told: the API has had its call.
         let mut quiet = clock::now();
         loop {
             let now = clock::now();
-            let pause = match self.ledger.due(now) {
+            let pause = match self.due(now) {
                 Ok(due) if quiet <= now => {
                     let rest = self.publish(due).await;
                     quiet = clock::now() + rest;
@@ -133,15 +135,25 @@ impl Publisher {
                     }
                     heard.drain(..).for_each(|news| self.hear(news));
                 }
+                Ok(()) = standing.changed() => {}
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             }
         }
     }
 
     fn hear(&mut self, news: News) {
-        if *self.enabled.borrow() && !self.ledger.hear(news, clock::now()) {
+        if !self.ledger.hear(news, clock::now()) {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// What is to be told now; else how long until something may be.
+    fn due(&mut self, now: Instant) -> Result<Due, Option<Duration>> {
+        if self.lease.leads() {
+            return self.ledger.due(now);
+        }
+        // Another tells it, unless that one has gone and this one takes over.
+        Err(self.ledger.forget_older(HANDOVER, now).then_some(LOOK))
     }
 
     /// Publishes it, or gives it up. Returns how long to leave the API alone.
@@ -149,10 +161,6 @@ impl Publisher {
         let DatabaseId { namespace, .. } = &due.thing.about;
         if self.muted.get(namespace).is_some_and(|until| *until > clock::now()) {
             self.give_up(&due, self.counts.failed.clone());
-            return Duration::ZERO;
-        }
-        if !*self.enabled.borrow() {
-            self.give_up(&due, self.counts.dropped.clone());
             return Duration::ZERO;
         }
         let answer = match tokio::time::timeout(DEADLINE, self.send(&due)).await {
@@ -305,7 +313,7 @@ fn refusal(error: &kube::Error, id: &DatabaseId) -> Refusal {
             status.message
         )),
         kube::Error::Api(status) if matches!(status.code, 400 | 409 | 422) => Refusal::Rejected(status.message.clone()),
-        error => Refusal::Away(publish::words(error)),
+        error => Refusal::Away(api::words(error)),
     }
 }
 

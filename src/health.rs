@@ -12,6 +12,10 @@
 use std::fmt;
 use std::time::Instant;
 
+pub use flaps::Flaps;
+
+mod flaps;
+
 /// The outcome of one try of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {

@@ -11,9 +11,10 @@
 //!                 v
 //!        watch<Plan> per database -> publish -> Kubernetes API
 //!                 ^                     |
-//!                 +------- seen --------+   (what the cluster held at first sight)
+//!                 +- seen, published ---+   (what the cluster held at first sight, and holds by decision)
+//!                 +------- asked -------+   (what people ask for by annotations of the Service)
 //! news, from monitor and publish -> event -> Events on the Services
-//! admin: /healthz /readyz /metrics /api/v1/status
+//! admin: /healthz /readyz /metrics /api/v1/status      lease: who may write, until when
 //! ```
 //!
 //! Each module uses only those above it in this list, which tests/layers.rs checks.
@@ -31,6 +32,10 @@ pub mod config;
 pub mod news;
 
 pub mod limits;
+
+pub mod api;
+
+pub mod lease;
 
 pub mod probe;
 

@@ -17,14 +17,17 @@ use crate::health::State;
 use crate::monitor::{DatabaseSnapshot, Histogram, Snapshot};
 use crate::publish::{Kind, Publication};
 
+mod policy;
+
 /// The page in Prometheus' text format, in pieces. Asks `publication` for each as it comes to it.
 pub fn page(
     snapshot: Snapshot,
     publication: impl Fn(&DatabaseId) -> Option<Publication> + Clone + Send + 'static,
     write_duration: &prometheus::Histogram,
+    leads: bool,
     events: &event::Counts,
 ) -> prometheus::Result<impl Iterator<Item = String> + Send + 'static> {
-    let daemon = daemon(&snapshot, write_duration, events)?;
+    let daemon = daemon(&snapshot, write_duration, leads, events)?;
     let databases = Arc::new(snapshot.databases);
     let pieces = FAMILIES.iter().flat_map(move |family| family.pieces(databases.clone(), publication.clone()));
     Ok(std::iter::once(daemon).chain(pieces))
@@ -34,6 +37,7 @@ pub fn page(
 fn daemon(
     snapshot: &Snapshot,
     write_duration: &prometheus::Histogram,
+    leads: bool,
     events: &event::Counts,
 ) -> prometheus::Result<String> {
     let build = Opts::new("external_endpoints_build_info", "The version that runs, as a label; always 1.");
@@ -50,7 +54,13 @@ fn daemon(
         "Tries that started more than half an interval after they were due.",
     )?;
     late.inc_by(snapshot.started_late);
-    let mut families = [build.collect(), load.collect(), late.collect(), write_duration.collect()].concat();
+    let leader = IntGauge::new(
+        "external_endpoints_leader",
+        "Whether this replica is the one that writes (1) or not (0): by its lease, or because it is alone.",
+    )?;
+    leader.set(i64::from(leads));
+    let own = [build.collect(), load.collect(), leader.collect(), late.collect()];
+    let mut families = [own.concat(), write_duration.collect()].concat();
     families.extend(ProcessCollector::for_self().collect());
     // A family without a series is refused by the encoder.
     families.retain(|family| !family.get_metric().is_empty());
@@ -81,7 +91,7 @@ enum Share {
     Published(fn(&Publication, &mut Samples)),
 }
 
-const FAMILIES: [Family; 9] = [
+const FAMILIES: [Family; 15] = [
     Family {
         name: "external_endpoints_target_healthy",
         kind: "gauge",
@@ -119,6 +129,42 @@ const FAMILIES: [Family; 9] = [
         kind: "gauge",
         help: "Addresses of the config that may not be published, and are not checked.",
         share: Share::Checked(|database, samples| samples.add("", &[], database.refused.len())),
+    },
+    Family {
+        name: "external_endpoints_target_in_maintenance",
+        kind: "gauge",
+        help: "1 for a target that is in maintenance; absent for others.",
+        share: Share::Checked(policy::in_maintenance),
+    },
+    Family {
+        name: "external_endpoints_target_flapping",
+        kind: "gauge",
+        help: "1 for a target that is up, but out because it flapped; absent for others.",
+        share: Share::Checked(policy::flapping),
+    },
+    Family {
+        name: "external_endpoints_unhealthy_kept_addresses",
+        kind: "gauge",
+        help: "Addresses that stay published although they are not healthy, because minHealthy asks for it.",
+        share: Share::Checked(policy::kept),
+    },
+    Family {
+        name: "external_endpoints_split_brain",
+        kind: "gauge",
+        help: "Whether more than one target passes of a database that shall have exactly one (1) or not (0).",
+        share: Share::Checked(policy::split_brain),
+    },
+    Family {
+        name: "external_endpoints_serving_tier",
+        kind: "gauge",
+        help: "The lowest tier that serves, where there are several: the highest priority number; absent while none does.",
+        share: Share::Checked(policy::serving_tier),
+    },
+    Family {
+        name: "external_endpoints_failback_waiting",
+        kind: "gauge",
+        help: "Whether preferred tiers are well again and wait to take over (1) or not (0), where there are several tiers.",
+        share: Share::Checked(policy::failback_waiting),
     },
     Family {
         name: "external_endpoints_published_addresses",
@@ -272,7 +318,7 @@ mod tests {
     use crate::clock;
     use crate::health::{self, Health, Thresholds, Verdict};
     use crate::monitor::{Counts, TargetSnapshot};
-    use crate::plan::{Member, Plan, Why};
+    use crate::plan::{Member, MinHealthy, Note, Plan, Policy, Why};
     use crate::publish::Condition;
     use prometheus::HistogramOpts;
     use std::collections::BTreeMap;
@@ -294,13 +340,17 @@ mod tests {
             health::observe(&mut health, &verdict, thresholds, clock::now());
         }
         let member = Member { ip: [198, 51, 100, last].into(), hostname: None };
-        TargetSnapshot { member, health, last: None, counts }
+        let (priority, maintenance, returned, flaps) = (0, None, None, None);
+        TargetSnapshot { member, health, last: None, counts, priority, maintenance, returned, flaps }
     }
 
     fn database(service: &str, targets: Vec<TargetSnapshot>) -> DatabaseSnapshot {
         DatabaseSnapshot {
             id: DatabaseId { namespace: "prod".into(), service: service.into() },
             plan: Plan::Keep(Why::NoVerdictYet(Vec::new())),
+            policy: Policy::default(),
+            notes: Vec::new(),
+            problems: Vec::new(),
             targets,
             refused: Vec::new(),
             check_duration: histogram(&[250, 750]),
@@ -310,6 +360,10 @@ mod tests {
     /// The lines that begin with this, of the page of two databases of which only the second has been written.
     fn lines(start: &str) -> Vec<String> {
         let databases = vec![database("a", vec![target(1, None)]), database("b", vec![target(2, Some(Verdict::Pass))])];
+        lines_of(databases, start)
+    }
+
+    fn lines_of(databases: Vec<DatabaseSnapshot>, start: &str) -> Vec<String> {
         let publication = Publication {
             condition: Condition::new(Kind::Published, "198.51.100.2"),
             since: clock::now(),
@@ -317,12 +371,13 @@ mod tests {
             listed: true,
             writes: BTreeMap::from([("success", 2)]),
         };
-        let written = databases[1].id.clone();
+        let written = DatabaseId { namespace: "prod".into(), service: "b".into() };
         let publication = move |id: &DatabaseId| (*id == written).then(|| publication.clone());
         let snapshot = Snapshot { databases, start_delay: histogram(&[]), started_late: 7 };
         let opts = HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
         let writes = prometheus::Histogram::with_opts(opts).expect("a good name");
-        let page: String = page(snapshot, publication, &writes, &event::Counts::default()).expect("a page").collect();
+        let events = event::Counts::default();
+        let page: String = page(snapshot, publication, &writes, true, &events).expect("a page").collect();
         assert!(page.ends_with('\n') && !page.contains("\n\n"), "{page}");
         page.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
     }
@@ -371,6 +426,40 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_shows_where_there_is_one() {
+        let plain = lines("external_endpoints_");
+        for name in
+            ["split_brain", "serving_tier", "failback_waiting", "unhealthy_kept", "target_in", "target_flapping"]
+        {
+            let start = format!("external_endpoints_{name}");
+            assert!(!plain.iter().any(|line| line.starts_with(&start)), "{name}");
+        }
+        let mut tiers = database("b", vec![target(1, None), target(2, Some(Verdict::Pass))]);
+        tiers.targets[0].maintenance = Some("disk".into());
+        tiers.targets[1].priority = 3;
+        tiers.policy = Policy { exactly_one: true, min_healthy: MinHealthy::Number(2), ..Policy::default() };
+        tiers.plan = Plan::Publish([tiers.targets[1].member.clone()].into_iter().collect());
+        let [first, second] = [0, 1].map(|index: usize| tiers.targets[index].member.ip);
+        tiers.notes = vec![
+            Note::BelowMinHealthy { healthy: 0, needed: 2, kept: vec![first, second] },
+            Note::SplitBrain { passing: vec![first, second], published: None },
+            Note::FailbackWaits { tier: 0, until: None },
+        ];
+        let of = |name: &str, labels: &str, value: u32| {
+            format!("external_endpoints_{name}{{namespace=\"prod\",service=\"b\"{labels}}} {value}")
+        };
+        for line in [
+            of("target_in_maintenance", ",address=\"198.51.100.1\"", 1),
+            of("unhealthy_kept_addresses", "", 2),
+            of("split_brain", "", 1),
+            of("serving_tier", "", 3),
+            of("failback_waiting", "", 1),
+        ] {
+            assert_eq!(lines_of(vec![tiers.clone()], &line), std::slice::from_ref(&line));
+        }
+    }
+
+    #[test]
     fn publishing_shows_where_it_is_known() {
         assert_eq!(
             lines("external_endpoints_published_addresses"),
@@ -394,6 +483,7 @@ mod tests {
         for name in [
             "external_endpoints_build_info{version=",
             "external_endpoints_config_last_load_successful 1",
+            "external_endpoints_leader 1",
             "external_endpoints_check_start_delay_seconds_count 0",
             "external_endpoints_check_start_delay_seconds_bucket{le=\"+Inf\"} 0",
             "external_endpoints_checks_late_total 7",

@@ -1,32 +1,38 @@
 //! Starts the tries of all targets when they are due, listens to their verdicts, and is the single owner of all health.
 //!
 //! No try waits for another, and no target is tried twice at once: light checks go into one swarm, and each try of any other
-//! is a task of its own, whose verdict comes back over one channel, which holds at most one for each target.
+//! is a task of its own, whose verdict comes back over one channel, which holds at most one for each target. The monitor is a
+//! plain loop on a thread of its own, which waits for its swarm and for the swarm's bell.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use tokio::runtime::Handle as Runtime;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::config::{DatabaseId, Refused, Spec};
-use crate::health::{Health, Verdict};
+use crate::health::{Flaps, Health, State, Streak, Verdict};
 use crate::limits::Limits;
 use crate::news::Teller;
-use crate::plan::{Member, Members, Plan};
-use crate::probe::{Ended, Prober, Swarm, Target};
+use crate::plan::{Member, Members, Note, Plan, Policy};
+use crate::probe::{Bell, Ended, Prober, Swarm, Target};
 use crate::schedule::{Key, Next, Rhythm, Schedule};
+pub use asked::Asked;
 pub use histogram::Histogram;
 use lateness::{Lateness, Scarce};
 use places::Places;
 use watched::Watched;
 
+mod asked;
 mod histogram;
 mod lateness;
 mod places;
@@ -38,18 +44,20 @@ pub use thread::{Checking, start};
 /// How often the monitor turns its loop even when nothing happens.
 pub const WATCHDOG: Duration = Duration::from_secs(2);
 
+/// Where the next try is due within this time, the monitor takes a nap as long, in which nothing wakes it: with thousands of
+/// tries a second, waking up for each piece of news would be a good part of all the work.
+const NAP: Duration = Duration::from_millis(1);
+
 /// Commands that may be under way beside one from each database at the start.
 const AHEAD: usize = 64;
-
-/// Verdicts that are heard before anything else is done.
-const HEARD_AT_ONCE: usize = 256;
 
 /// What the rest of the daemon holds of the monitor.
 #[derive(Clone)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
+    bell: Bell,
     plans: Arc<BTreeMap<DatabaseId, watch::Receiver<Plan>>>,
-    turned: watch::Receiver<Instant>,
+    turned: Arc<Turned>,
 }
 
 impl Handle {
@@ -60,20 +68,51 @@ impl Handle {
 
     /// Tells which members the cluster holds for a database when it is first seen.
     pub async fn seen(&self, id: &DatabaseId, members: Members) {
+        self.tell(Command::Seen(id.clone(), members)).await;
+    }
+
+    /// Tells which members the cluster holds for a database, by a decision of ours or of the replica that writes.
+    pub async fn published(&self, id: &DatabaseId, members: Members) {
+        self.tell(Command::Published(id.clone(), members)).await;
+    }
+
+    /// Tells what the annotations of a database's Service ask for.
+    pub async fn asked(&self, id: &DatabaseId, asked: Asked) {
+        self.tell(Command::Asked(id.clone(), asked)).await;
+    }
+
+    async fn tell(&self, command: Command) {
         // A monitor that is gone needs no telling: the daemon is ending.
-        let _ = self.commands.send(Command::Seen(id.clone(), members)).await;
+        let _ = self.commands.send(command).await;
+        self.bell.ring();
     }
 
     /// All that is known now; none if the monitor is gone.
     pub async fn snapshot(&self) -> Option<Snapshot> {
         let (reply, snapshot) = oneshot::channel();
-        self.commands.send(Command::Snapshot(reply)).await.ok()?;
+        self.tell(Command::Snapshot(reply)).await;
         snapshot.await.ok()
     }
 
     /// When the monitor last turned its loop.
     pub fn turned(&self) -> Instant {
-        *self.turned.borrow()
+        self.turned.last()
+    }
+}
+
+/// When the monitor last turned its loop, for all threads to read.
+struct Turned {
+    origin: Instant,
+    nanos: AtomicU64,
+}
+
+impl Turned {
+    fn last(&self) -> Instant {
+        self.origin + Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
+    }
+
+    fn now(&self, now: Instant) {
+        self.nanos.store(now.saturating_duration_since(self.origin).as_nanos() as u64, Ordering::Relaxed);
     }
 }
 
@@ -87,10 +126,15 @@ pub struct Snapshot {
     pub started_late: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct DatabaseSnapshot {
     pub id: DatabaseId,
     pub plan: Plan,
+    pub policy: Policy,
+    /// What the policy did to the plan.
+    pub notes: Vec<Note>,
+    /// What is wrong with the Service's annotations.
+    pub problems: Vec<String>,
     pub targets: Vec<TargetSnapshot>,
     /// The addresses that may not be published, and are no targets.
     pub refused: Vec<Refused>,
@@ -105,6 +149,31 @@ pub struct TargetSnapshot {
     /// When the newest verdict came, and how long the try took.
     pub last: Option<(Instant, Duration)>,
     pub counts: Counts,
+    /// The tier; the lowest is preferred.
+    pub priority: u32,
+    /// Why it is in maintenance, if it is.
+    pub maintenance: Option<Arc<str>>,
+    /// When its last maintenance was over.
+    pub returned: Option<Instant>,
+    /// Its flips, if there were any.
+    pub flaps: Option<Box<Flaps>>,
+}
+
+impl TargetSnapshot {
+    /// Whether the newest verdict that was not inconclusive was a Pass.
+    pub fn passing(&self) -> bool {
+        matches!(self.health.streak(), Streak::Passes(_))
+    }
+
+    /// Until when it is out for flapping, if it stays Up.
+    pub fn out_until(&self) -> Option<Instant> {
+        self.flaps.as_ref()?.out_until()
+    }
+
+    /// As above, but none if it is not Up or the time is over.
+    pub fn flapping(&self) -> Option<Instant> {
+        self.out_until().filter(|until| self.health.state() == State::Up && *until > clock::now())
+    }
 }
 
 /// What has been counted of one target since the daemon started.
@@ -119,6 +188,8 @@ pub struct Counts {
 
 enum Command {
     Seen(DatabaseId, Members),
+    Published(DatabaseId, Members),
+    Asked(DatabaseId, Asked),
     Snapshot(oneshot::Sender<Snapshot>),
 }
 
@@ -153,25 +224,42 @@ pub struct Monitor {
     tried: Vec<Tried>,
     databases: Vec<Watched>,
     by_id: HashMap<DatabaseId, usize>,
+    /// The databases to decide anew, and when.
+    again: BinaryHeap<Reverse<(Instant, usize)>>,
     lateness: Lateness,
     /// For tries over the network, and for those that run a command.
     network_places: Places,
     command_places: Places,
     commands: mpsc::Receiver<Command>,
-    turned: watch::Sender<Instant>,
+    turned: Arc<Turned>,
+    swarm: Swarm,
+    bell: Bell,
+    /// Those of the swarm that have ended; kept for its room.
+    ended: Vec<Ended>,
     report: mpsc::UnboundedSender<Report>,
     reports: mpsc::UnboundedReceiver<Report>,
-    /// Tries that take long stretches of a processor at a time.
+    /// Runs the tries that are tasks.
+    runtime: Runtime,
+    /// Those of them that take long stretches of a processor at a time run elsewhere.
     heavy: JoinSet<()>,
     heavy_runtime: Runtime,
 }
 
-/// Makes a monitor of all targets of `spec`, which checks nothing until it runs. Tries that take long stretches of a
-/// processor at a time run on `heavy_runtime`, so that the others keep their time.
-pub fn prepare(spec: &Spec, limits: Limits, news: &Teller, heavy_runtime: Runtime) -> (Handle, Monitor) {
+/// Makes a monitor of all targets of `spec`, which checks nothing until it runs. Tries that are no light ones run on `runtime`,
+/// but for those that take long stretches of a processor at a time, which run on `heavy_runtime`, so that the others keep
+/// their time.
+pub fn prepare(
+    spec: &Spec,
+    limits: Limits,
+    news: &Teller,
+    runtime: Runtime,
+    heavy_runtime: Runtime,
+) -> io::Result<(Handle, Monitor)> {
     let now = clock::now();
     let (commands_in, commands) = mpsc::channel(AHEAD + spec.databases.len());
-    let (turned, turned_out) = watch::channel(now);
+    let turned = Arc::new(Turned { origin: now, nanos: AtomicU64::new(0) });
+    let mut swarm = Swarm::new()?;
+    let bell = swarm.bell()?;
     let (report, reports) = mpsc::unbounded_channel();
     let watched = |database| Watched::new(database, news.clone(), now);
     let databases: Vec<Watched> = spec.databases.iter().map(watched).collect();
@@ -182,18 +270,23 @@ pub fn prepare(spec: &Spec, limits: Limits, news: &Teller, heavy_runtime: Runtim
         tried: Vec::new(),
         databases,
         by_id: ids().enumerate().map(|(index, id)| (id, index)).collect(),
+        again: BinaryHeap::new(),
         lateness: Lateness::new(now),
         network_places: Places::new(limits.checks_in_flight),
         command_places: Places::new(limits.exec_at_once),
         commands,
-        turned,
+        turned: turned.clone(),
+        swarm,
+        bell: bell.clone(),
+        ended: Vec::new(),
         report,
         reports,
+        runtime,
         heavy: JoinSet::new(),
         heavy_runtime,
     };
     monitor.enlist(spec, now);
-    (Handle { commands: commands_in, plans: Arc::new(plans), turned: turned_out }, monitor)
+    Ok((Handle { commands: commands_in, bell, plans: Arc::new(plans), turned }, monitor))
 }
 
 impl Monitor {
@@ -210,60 +303,70 @@ impl Monitor {
         self.schedule.add(&rhythms, now);
     }
 
-    /// Checks until told to stop, or until nobody holds a handle. Ends with all that it started.
-    pub async fn run(mut self, mut stop: oneshot::Receiver<()>) -> io::Result<()> {
-        let mut swarm = Swarm::new()?;
-        let ended = tokio::select! {
-            ended = self.turn(&mut swarm) => ended,
-            _ = &mut stop => Ok(()),
-        };
-        self.heavy.shutdown().await;
-        ended
+    /// What wakes the monitor.
+    fn bell(&self) -> Bell {
+        self.bell.clone()
     }
 
-    async fn turn(&mut self, swarm: &mut Swarm) -> io::Result<()> {
-        let mut watchdog = tokio::time::interval(WATCHDOG);
-        let mut wake = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
-        let mut heard = Vec::with_capacity(HEARD_AT_ONCE);
-        loop {
-            let next = self.start_due(swarm).into_iter().chain(swarm.deadline()).min();
-            if let Some(at) = next
-                && wake.deadline() != at.into()
-            {
-                wake.as_mut().reset(at.into());
-            }
-            tokio::select! {
-                biased;
-                command = self.commands.recv() => match command {
-                    Some(Command::Seen(id, members)) => self.see(&id, &members),
-                    // Whoever asked may have gone away meanwhile.
-                    Some(Command::Snapshot(reply)) => drop(reply.send(self.snapshot())),
-                    None => return Ok(()),
-                },
-                _ = self.reports.recv_many(&mut heard, HEARD_AT_ONCE) => {
-                    heard.drain(..).for_each(|report| self.hear(&report));
-                }
-                news = swarm.news() => news?,
-                () = &mut wake, if next.is_some() => {}
-                _ = watchdog.tick() => {}
-            }
+    /// Checks until told to stop, or until nobody holds a handle.
+    pub fn run(mut self, mut stop: oneshot::Receiver<()>) -> io::Result<()> {
+        while matches!(stop.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+            let due = self.start_due();
+            let next = due.into_iter().chain(self.swarm.deadline()).chain(self.look_again()).min();
+            let wait = next.map_or(WATCHDOG, |next| next.saturating_duration_since(clock::now()).min(WATCHDOG));
+            let nap = (Duration::from_nanos(1)..=NAP).contains(&wait);
+            self.swarm.wait(if nap { Duration::ZERO } else { wait })?;
             let now = clock::now();
-            swarm.collect(now, |ended| self.hear(&Report::of(ended, now)))?;
+            self.turned.now(now);
+            self.collect(now)?;
+            if self.obey(now).is_err() {
+                break;
+            }
             let scarce = self.scarce();
             self.lateness.look(now, || scarce);
-            self.turned.send_replace(now);
+            if nap {
+                std::thread::sleep(NAP);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the verdicts that have come.
+    fn collect(&mut self, now: Instant) -> io::Result<()> {
+        let mut ended = std::mem::take(&mut self.ended);
+        self.swarm.collect(now, |try_| ended.push(try_))?;
+        ended.drain(..).for_each(|ended| self.hear(&Report::of(ended, now)));
+        self.ended = ended;
+        while let Ok(report) = self.reports.try_recv() {
+            self.hear(&report);
+        }
+        Ok(())
+    }
+
+    /// Does what it was told to. An error says that there is nobody left to tell it anything.
+    fn obey(&mut self, now: Instant) -> Result<(), TryRecvError> {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Seen(id, members)) => self.with(&id, |database| database.see(&members, now)),
+                Ok(Command::Published(id, members)) => self.with(&id, |database| database.follow(members, now)),
+                Ok(Command::Asked(id, asked)) => self.with(&id, |database| database.ask(asked, now)),
+                // Whoever asked may have gone away meanwhile.
+                Ok(Command::Snapshot(reply)) => drop(reply.send(self.snapshot())),
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(gone @ TryRecvError::Disconnected) => return Err(gone),
+            }
         }
     }
 
     /// Starts what is due, or has it wait for a place. Returns when to look again, unless that is after a verdict only.
-    fn start_due(&mut self, swarm: &mut Swarm) -> Option<Instant> {
+    fn start_due(&mut self) -> Option<Instant> {
         let now = clock::now();
         loop {
             let next = self.schedule.next(now);
             if let Next::Start { key, due } = next {
                 self.places(key).come(key, due);
             }
-            self.start_waiting(swarm, now);
+            self.start_waiting(now);
             match next {
                 Next::Start { .. } => {}
                 Next::Wait(at) => return Some(at),
@@ -273,7 +376,7 @@ impl Monitor {
     }
 
     /// Starts what waits for a place, as far as there are any.
-    fn start_waiting(&mut self, swarm: &mut Swarm, now: Instant) {
+    fn start_waiting(&mut self, now: Instant) {
         while let Some((key, due)) = self.network_places.admit().or_else(|| self.command_places.admit()) {
             let Tried { prober, interval, .. } = &self.tried[key];
             let Some(light) = prober.light() else {
@@ -281,7 +384,7 @@ impl Monitor {
                 continue;
             };
             self.lateness.observe(now.saturating_duration_since(due), *interval);
-            let ended = swarm.start(key, light, now);
+            let ended = self.swarm.start(key, light, now);
             ended.into_iter().for_each(|ended| self.hear(&Report::of(ended, now)));
         }
     }
@@ -304,7 +407,7 @@ impl Monitor {
     /// Starts a try in a task of its own.
     fn spawn(&mut self, key: Key, due: Instant) {
         let prober = self.tried[key].prober.clone();
-        let report = self.report.clone();
+        let (report, bell) = (self.report.clone(), self.bell.clone());
         let heavy = prober.is_heavy();
         let try_ = async move {
             let started = clock::now();
@@ -315,12 +418,13 @@ impl Monitor {
             let delay = started.saturating_duration_since(due);
             // A monitor that is gone needs no telling.
             let _ = report.send(Report { key, verdict, delay: Some(delay), started, ended: clock::now() });
+            bell.ring();
         };
         if heavy {
             while self.heavy.try_join_next().is_some() {}
             self.heavy.spawn_on(try_, &self.heavy_runtime);
         } else {
-            tokio::spawn(try_);
+            self.runtime.spawn(try_);
         }
     }
 
@@ -329,13 +433,36 @@ impl Monitor {
         let &Tried { database, target, interval, .. } = &self.tried[report.key];
         report.delay.into_iter().for_each(|delay| self.lateness.observe(delay, interval));
         let in_doubt = self.databases[database].hear(target, report);
+        self.arrange(database);
         self.schedule.ended(report.key, report.started, report.ended, in_doubt);
     }
 
-    fn see(&mut self, id: &DatabaseId, members: &Members) {
+    fn with(&mut self, id: &DatabaseId, change: impl FnOnce(&mut Watched)) {
         if let Some(&index) = self.by_id.get(id) {
-            self.databases[index].see(members, clock::now());
+            change(&mut self.databases[index]);
+            self.arrange(index);
         }
+    }
+
+    /// Remembers when to decide anew for a database.
+    fn arrange(&mut self, index: usize) {
+        if let Some(again) = self.databases[index].take_again() {
+            self.again.push(Reverse((again, index)));
+        }
+    }
+
+    /// Decides anew for the databases whose time has come. Returns when the next one's comes.
+    fn look_again(&mut self) -> Option<Instant> {
+        let now = clock::now();
+        while let Some(&Reverse((again, index))) = self.again.peek() {
+            if again > now {
+                return Some(again);
+            }
+            self.again.pop();
+            self.databases[index].look_again(now);
+            self.arrange(index);
+        }
+        None
     }
 
     fn snapshot(&self) -> Snapshot {

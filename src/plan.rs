@@ -1,15 +1,37 @@
 //! The decision for one database: which of its targets its Service shall have. Pure, and no clock of its own.
 //!
-//! | targets                                              | plan                                     |
+//! | targets that are not in maintenance                  | plan                                     |
 //! | ---                                                  | ---                                      |
 //! | any of them Unknown and not tried yet                | keep: an early guess could take a good address away |
 //! | none Up, and any of them Unknown for all its tries   | keep: not knowing is no reason to take the last address away |
-//! | all others                                           | publish those that are Up, be they none  |
+//! | all others                                           | publish those that are Up, be they none, as far as the policy lets |
+//!
+//! Where several rules of a policy speak, the upper one wins:
+//!
+//! | rule          | what it does                                       | what it wins over                        |
+//! | ---           | ---                                                | ---                                      |
+//! | `exactlyOne`  | never two members; two that pass: nobody new       | all others: no tier, failback, flapping or number brings a second one in |
+//! | `minHealthy`  | with fewer healthy ones, published ones stay       | maintenance, flapping and health: the last ones of a Service are not taken out |
+//! | maintenance   | takes a target out, as if it were Down             | health: it says nothing, whatever its checks say |
+//! | flapping      | takes a target out until it was well for longer    | health; the last ones that are Up stay in |
+//! | `priority`    | the lower tiers wait until those above are too weak | health: those that wait are Up         |
+//!
+//! `minHealthy` never adds what is not published: with nothing there that could stay, a Service may be empty.
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use crate::health::State;
+pub use note::Note;
+pub use policy::{Failback, MinHealthy, Policy};
+use tiers::Tiers;
+
+mod floor;
+mod note;
+mod one;
+mod policy;
+mod tiers;
 
 /// A target as the cluster shows it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +113,8 @@ pub enum Why {
     NoVerdictYet(Vec<IpAddr>),
     /// No target is up, and of these all verdicts have been inconclusive, for the reasons given.
     NoneKnown(Vec<(IpAddr, String)>),
+    /// What the cluster holds is not known yet.
+    NotSeen,
 }
 
 impl fmt::Display for Why {
@@ -101,6 +125,7 @@ impl fmt::Display for Why {
                 "no target is up, and all verdicts are inconclusive for",
                 targets.iter().map(|(ip, reason)| format!("{ip} ({reason})")).collect(),
             ),
+            Why::NotSeen => return f.write_str("the cluster has not been read yet"),
         };
         write!(f, "{what} {}", targets[..targets.len().min(SHOWN)].join(", "))?;
         match targets.len().checked_sub(SHOWN) {
@@ -118,113 +143,144 @@ const SHOWN: usize = 3;
 pub struct Candidate<'a> {
     pub member: &'a Member,
     pub state: State,
+    /// When it came into its state, or out of maintenance after that.
+    pub since: Instant,
     /// Whether there has been any verdict.
     pub tried: bool,
+    /// Whether the newest verdict that was not inconclusive was a Pass.
+    pub passing: bool,
     /// Why the newest verdict was not a Pass.
     pub reason: Option<&'a str>,
+    /// The tier; 0 is preferred.
+    pub priority: u32,
+    pub in_maintenance: bool,
+    /// Until when it is out for flapping, if it is.
+    pub out_until: Option<Instant>,
 }
 
-/// Decides for one database, from all of its targets.
-pub fn decide<'a>(pool: impl Iterator<Item = Candidate<'a>> + Clone) -> Plan {
-    let unknown =
-        |tried: bool| pool.clone().filter(move |target| target.state == State::Unknown && target.tried == tried);
+impl Candidate<'_> {
+    fn is_up(&self) -> bool {
+        self.state == State::Up
+    }
+}
+
+/// A database, as far as the decision goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Pool<'a> {
+    pub targets: &'a [Candidate<'a>],
+    pub policy: &'a Policy,
+    /// When a person last asked for a failback.
+    pub failback_asked: Option<Instant>,
+}
+
+/// What is decided, what the policy had to do with it, and when to decide anew although nothing else has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    pub plan: Plan,
+    pub notes: Vec<Note>,
+    pub again: Option<Instant>,
+}
+
+impl Decision {
+    fn keep(why: Why) -> Self {
+        Self { plan: Plan::Keep(why), notes: Vec::new(), again: None }
+    }
+}
+
+/// Which of the healthy ones are members.
+#[derive(Default)]
+struct Choice<'a> {
+    members: Vec<Candidate<'a>>,
+    note: Option<Note>,
+    again: Option<Instant>,
+}
+
+/// Decides for one database, from all of its targets. `published` are the members that the cluster holds by a decision of
+/// ours or held at first sight; none if it has not been seen.
+pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decision {
+    let up = match up(pool, published) {
+        Ok(up) => up,
+        Err(why) => return Decision::keep(why),
+    };
+    let published = published.unwrap_or(const { &Members(Vec::new()) });
+    let needed = needed(pool);
+    let out = |target: &Candidate| target.out_until.filter(|until| *until > now);
+    let Choice { members: mut chosen, note, again } = if pool.policy.exactly_one {
+        one::choose(&up, published)
+    } else {
+        let (failback, asked) = (pool.policy.failback, pool.failback_asked);
+        let tiers = Tiers { published, needed: needed.max(1), failback, asked, now };
+        tiers.choose(&steady(&up, needed.max(1), out))
+    };
+    let mut notes: Vec<Note> = note.into_iter().collect();
+    notes.extend(lower_tier(pool, &chosen));
+    notes.extend(floor::keep(&mut chosen, pool.targets, published, needed));
+    let members: Members = chosen.iter().map(|target| target.member.clone()).collect();
+    if !pool.policy.exactly_one {
+        notes.extend(flapping(&up, &members, out));
+    }
+    let again = again.into_iter().chain(up.iter().filter_map(out)).min();
+    Decision { plan: Plan::Publish(members), notes, again }
+}
+
+/// The targets that are Up and not in maintenance, if that is all that needs to be known.
+fn up<'a>(pool: &Pool<'a>, published: Option<&Members>) -> Result<Vec<Candidate<'a>>, Why> {
+    let asked = || pool.targets.iter().filter(|target| !target.in_maintenance);
+    let unknown = |tried: bool| asked().filter(move |target| target.state == State::Unknown && target.tried == tried);
     let untried: Vec<IpAddr> = unknown(false).map(|target| target.member.ip).collect();
     if !untried.is_empty() {
-        return Plan::Keep(Why::NoVerdictYet(untried));
+        return Err(Why::NoVerdictYet(untried));
     }
-    let up = pool.clone().filter(|target| target.state == State::Up);
-    let members: Members = up.map(|target| target.member.clone()).collect();
+    let up: Vec<_> = asked().filter(|target| target.is_up()).copied().collect();
     let inconclusive: Vec<_> =
         unknown(true).map(|target| (target.member.ip, target.reason.unwrap_or_default().to_owned())).collect();
-    if members.is_empty() && !inconclusive.is_empty() {
-        return Plan::Keep(Why::NoneKnown(inconclusive));
+    if up.is_empty() && !inconclusive.is_empty() {
+        return Err(Why::NoneKnown(inconclusive));
     }
-    Plan::Publish(members)
+    let published = published.ok_or(Why::NotSeen)?;
+    // Of several published ones only one may stay, and which one their checks must tell.
+    let rivals = || up.iter().filter(|target| published.contains(target.member.ip));
+    if pool.policy.exactly_one && rivals().count() > 1 && rivals().any(|target| !target.tried) {
+        return Err(Why::NoVerdictYet(
+            rivals().filter(|target| !target.tried).map(|target| target.member.ip).collect(),
+        ));
+    }
+    Ok(up)
+}
+
+/// How many healthy members the policy asks for.
+fn needed(pool: &Pool) -> usize {
+    let preferred = pool.targets.iter().map(|target| target.priority).min();
+    let preferred = pool.targets.iter().filter(|target| Some(target.priority) == preferred).count();
+    let needed = pool.policy.min_healthy.of(preferred);
+    if pool.policy.exactly_one { needed.min(1) } else { needed }
+}
+
+/// Those of the targets that are not out for flapping, and as many of the others as it takes to have enough: of these, those
+/// that have been well for longest.
+fn steady<'a>(up: &[Candidate<'a>], enough: usize, out: impl Fn(&Candidate) -> Option<Instant>) -> Vec<Candidate<'a>> {
+    let (mut flapping, mut steady): (Vec<Candidate>, Vec<Candidate>) =
+        up.iter().copied().partition(|target| out(target).is_some());
+    flapping.sort_by_key(|target| (target.since, target.member.ip));
+    flapping.truncate(enough.saturating_sub(steady.len()));
+    steady.extend(flapping);
+    steady
+}
+
+fn flapping(up: &[Candidate], members: &Members, out: impl Fn(&Candidate) -> Option<Instant>) -> Option<Note> {
+    let held = || up.iter().filter(|target| !members.contains(target.member.ip)).filter(|target| out(target).is_some());
+    let until = held().filter_map(&out).min()?;
+    let mut out: Vec<IpAddr> = held().map(|target| target.member.ip).collect();
+    out.sort();
+    Some(Note::Flapping { out, until })
+}
+
+/// Tells when the healthy members are not those of the preferred tier alone.
+fn lower_tier(pool: &Pool, chosen: &[Candidate]) -> Option<Note> {
+    let preferred = pool.targets.iter().map(|target| target.priority).min()?;
+    let tier = chosen.iter().map(|target| target.priority).max()?;
+    (tier > preferred && !pool.policy.exactly_one).then_some(Note::LowerTier { tier })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn member(last: u8) -> Member {
-        Member { ip: IpAddr::from([198, 51, 100, last]), hostname: None }
-    }
-
-    /// The plan for targets of which those that are Unknown have not been tried.
-    fn decided(pool: &[(u8, State)]) -> Plan {
-        decided_with(pool, false)
-    }
-
-    fn decided_with(pool: &[(u8, State)], tried: bool) -> Plan {
-        let pool: Vec<_> = pool.iter().map(|(last, state)| (member(*last), *state)).collect();
-        let candidate = |(member, state)| Candidate { member, state, tried, reason: Some("exec: no program") };
-        decide(pool.iter().map(|(member, state)| candidate((member, *state))))
-    }
-
-    #[test]
-    fn the_up_ones_are_published_in_order() {
-        let plan = decided(&[(9, State::Up), (2, State::Down), (1, State::Up)]);
-        assert_eq!(plan, Plan::Publish([member(1), member(9)].into_iter().collect()));
-    }
-
-    #[test]
-    fn none_up_is_published_as_none() {
-        assert_eq!(decided(&[(1, State::Down), (2, State::Down)]), Plan::Publish(Members::default()));
-    }
-
-    #[test]
-    fn one_unknown_target_keeps_what_is_there_and_is_named() {
-        let Plan::Keep(why) = decided(&[(1, State::Up), (2, State::Unknown), (3, State::Down)]) else {
-            panic!("decided too early")
-        };
-        assert_eq!(why.to_string(), "no verdict yet for 198.51.100.2");
-        let many: Vec<_> = (1..=5).map(|n| (n, State::Unknown)).collect();
-        let Plan::Keep(why) = decided(&many) else { panic!("decided too early") };
-        assert_eq!(why.to_string(), "no verdict yet for 198.51.100.1, 198.51.100.2, 198.51.100.3 and 2 more");
-    }
-
-    #[test]
-    fn a_target_whose_tries_say_nothing_holds_nobody_up_and_takes_nobody_s_last_address() {
-        let plan = decided_with(&[(1, State::Up), (2, State::Unknown), (3, State::Down)], true);
-        assert_eq!(plan, Plan::Publish([member(1)].into_iter().collect()));
-        let Plan::Keep(why) = decided_with(&[(2, State::Unknown), (3, State::Down)], true) else {
-            panic!("took the last address away")
-        };
-        assert_eq!(
-            why.to_string(),
-            "no target is up, and all verdicts are inconclusive for 198.51.100.2 (exec: no program)"
-        );
-    }
-
-    #[test]
-    fn members_show_as_a_list() {
-        assert_eq!(Members::default().to_string(), "none");
-        assert_eq!(
-            [member(2), member(1), member(2)].into_iter().collect::<Members>().to_string(),
-            "198.51.100.1, 198.51.100.2"
-        );
-    }
-
-    #[test]
-    fn changes_show_as_what_comes_and_what_goes() {
-        let members = |last: &[u8]| last.iter().map(|last| member(*last)).collect::<Members>();
-        assert_eq!(members(&[1, 3]).changes_from(&members(&[1, 2])), "+198.51.100.3, -198.51.100.2");
-        assert_eq!(members(&[1]).changes_from(&members(&[1])), "");
-    }
-
-    proptest! {
-        #[test]
-        fn members_are_sorted_unique_and_exactly_the_up_ones(states in prop::collection::vec((any::<u8>(), 1u8..3), 0..40)) {
-            let pool: std::collections::BTreeMap<u8, State> =
-                states.into_iter().map(|(n, s)| (n, if s == 1 { State::Up } else { State::Down })).collect();
-            let shuffled: Vec<_> = pool.iter().rev().map(|(n, s)| (*n, *s)).collect();
-            let Plan::Publish(members) = decided(&shuffled) else { panic!("all are known") };
-            let ips: Vec<IpAddr> = members.iter().map(|m| m.ip).collect();
-            prop_assert!(ips.is_sorted_by(|a, b| a < b));
-            for (n, state) in pool {
-                prop_assert_eq!(members.contains(member(n).ip), state == State::Up);
-            }
-        }
-    }
-}
+mod tests;

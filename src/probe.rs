@@ -4,6 +4,7 @@
 //! cuts short is named. Inside, `Err(verdict)` ends a try early; reaching the end is a pass.
 
 mod ask;
+mod bell;
 mod exec;
 mod expand;
 mod group;
@@ -31,6 +32,7 @@ use rustix::io::Errno;
 
 use crate::config::{Address, Check, CheckKind, Database, DatabaseId, Scheme};
 use crate::health::Verdict;
+pub use bell::Bell;
 pub use light::Light;
 pub use swarm::{Ended, Swarm};
 

@@ -15,22 +15,22 @@ use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::config::{DatabaseId, Spec};
+use crate::lease;
 use crate::monitor;
 use crate::news::Teller;
 use crate::plan::Members;
 use budget::Budget;
 pub use budget::Rate;
-pub use client::client;
 pub use condition::{Condition, Kind};
-pub use fault::words;
+pub use failback::ask_failback;
 use publisher::Publisher;
 use sight::{Observed, Sights, watch_kind};
 
 mod assess;
 mod backoff;
 mod budget;
-mod client;
 mod condition;
+mod failback;
 mod fault;
 mod pace;
 mod ports;
@@ -112,8 +112,15 @@ pub struct Options {
     pub news: Teller,
 }
 
-/// Starts to publish what `monitor` decides. Dropping the returned set of tasks ends it and leaves the cluster as it is.
-pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle, options: &Options) -> (Handle, JoinSet<()>) {
+/// Starts to publish what `monitor` decides, while `lease` permits it. Dropping the returned set of tasks ends it and leaves
+/// the cluster as it is.
+pub fn start(
+    spec: &Spec,
+    cluster: &Cluster,
+    monitor: &monitor::Handle,
+    lease: &lease::Handle,
+    options: &Options,
+) -> (Handle, JoinSet<()>) {
     let mut tasks = JoinSet::new();
     let mut publications = BTreeMap::new();
     let mut sights = BTreeMap::new();
@@ -142,6 +149,7 @@ pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle, options:
             database: database.clone(),
             cluster: cluster.clone(),
             monitor: monitor.clone(),
+            lease: lease.clone(),
             publication,
             budget: budget.clone(),
             news: options.news.clone(),

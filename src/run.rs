@@ -6,19 +6,20 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use kube::Client;
 use kube::config::{Config as ClientConfig, InferConfigError, Kubeconfig, KubeconfigError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::config::Spec;
+use crate::config::{DatabaseId, Spec};
+use crate::lease::{self, Keeping};
 use crate::limits::Limits;
+use crate::monitor::Checking;
 use crate::news::{self, Teller};
 use crate::publish::Cluster;
-use crate::{admin, event, monitor, publish};
+use crate::{admin, api, clock, event, monitor, publish};
 
 /// Where a Pod finds the name of its own namespace.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -30,6 +31,8 @@ pub struct Options {
     pub listen: SocketAddr,
     pub limits: Limits,
     pub rate: publish::Rate,
+    /// The Lease by which one of several replicas writes; none for the only one.
+    pub lease: Option<lease::Name>,
 }
 
 /// Runs until SIGTERM or SIGINT. What is published then stays as it is.
@@ -51,26 +54,73 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
             return Ok(());
         }
     };
+    let (lease, mut keeping) = compete(options.lease, &cluster)?;
     let publishes = publish::Options { rate: options.rate, news: teller };
-    let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &publishes);
-    let events = start_events(&mut publishing, &cluster, &publish, news);
-    let sources = admin::Sources { monitor, publish, events };
+    let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &lease, &publishes);
+    let events = start_events(&mut publishing, &cluster, &publish, &lease, news);
+    let sources = admin::Sources { monitor, publish, lease, events };
     info!(databases = spec.databases.len(), dry_run = options.dry_run, "checking");
 
+    let outcome = tokio::select! {
+        name = ends.next() => {
+            info!(signal = name, "ending; what is published stays as it is");
+            Ok(())
+        }
+        served = admin::serve(listener, sources) => Err(anyhow!("the admin pages ended: {served:?}")),
+        () = checking.ended() => Err(anyhow!("checking ended by itself")),
+        why = first_to_end(&mut publishing) => Err(anyhow!("publishing ended by itself: {why}")),
+        why = lost(&mut keeping) => Err(anyhow!("the lease is no longer kept: {why}")),
+    };
+    // A second signal waits for nothing.
     tokio::select! {
-        name = ends.next() => info!(signal = name, "ending; what is published stays as it is"),
-        served = admin::serve(listener, sources) => bail!("the admin pages ended: {served:?}"),
-        () = checking.ended() => bail!("checking ended by itself"),
-        why = first_to_end(&mut publishing) => bail!("publishing ended by itself: {why}"),
-    }
-    // Publishing first, so that nothing is written while checks are being ended.
-    publishing.shutdown().await;
-    // A second signal need not wait for the processes of exec checks.
-    tokio::select! {
-        () = checking.shutdown() => {}
+        () = end(keeping, publishing, checking) => {}
         _ = ends.next() => {}
     }
-    Ok(())
+    outcome
+}
+
+/// Ends all that runs. Publishing first, so that nothing is written while checks are being ended; and before that the lease is
+/// given up, which waits for the last write.
+async fn end(keeping: Option<Keeping>, mut publishing: JoinSet<()>, checking: Checking) {
+    let _no_more_writes = match keeping {
+        Some(keeping) => keeping.give_up().await,
+        None => None,
+    };
+    publishing.shutdown().await;
+    checking.shutdown().await;
+}
+
+/// The lease as this daemon needs it, and what keeps it if there is one.
+fn compete(name: Option<lease::Name>, cluster: &Cluster) -> anyhow::Result<(lease::Handle, Option<Keeping>)> {
+    Ok(match (cluster, name) {
+        (Cluster::Write(client), Some(name)) => {
+            let (lease, keeping) = lease::start(client.clone(), name).context("can't tell who this replica is")?;
+            (lease, Some(keeping))
+        }
+        (Cluster::Write(_), None) => (lease::Handle::alone(), None),
+        (Cluster::Read(_) | Cluster::None, _) => (lease::Handle::dry_run(), None),
+    })
+}
+
+/// Waits for the task that keeps the lease, which should never end.
+async fn lost(keeping: &mut Option<Keeping>) -> String {
+    match keeping {
+        Some(keeping) => keeping.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The Lease of daemons that are told of none.
+pub fn own_lease() -> lease::Name {
+    // Why there may be no namespace has been told with the config, whose databases are in it too.
+    let namespace = own_namespace().unwrap_or_else(|_| "default".to_owned());
+    lease::Name { namespace, name: "external-endpoints".to_owned() }
+}
+
+/// Asks the daemon that runs in the cluster to let a database's preferred tier serve again.
+pub async fn ask_failback(id: &DatabaseId) -> anyhow::Result<()> {
+    let client = client().await.map_err(|why| anyhow::anyhow!("no cluster: {why}; set KUBECONFIG"))?;
+    publish::ask_failback(client, id, clock::wall(clock::now())).await.map_err(anyhow::Error::msg)
 }
 
 fn listened_to() -> (Teller, Option<news::Listener>) {
@@ -83,15 +133,11 @@ fn start_events(
     tasks: &mut JoinSet<()>,
     cluster: &Cluster,
     publish: &publish::Handle,
+    lease: &lease::Handle,
     listener: Option<news::Listener>,
 ) -> event::Counts {
     let (Cluster::Write(client), Some(listener)) = (cluster, listener) else { return event::Counts::default() };
-    // In a Pod, its name.
-    let instance = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let instance = if instance.trim().is_empty() { "external-endpoints" } else { instance.trim() };
-    // The one replica there is publishes.
-    let (_, enabled) = watch::channel(true);
-    let events = event::Publisher::new(client.clone(), publish.clone(), instance.to_owned(), enabled, listener);
+    let events = event::Publisher::new(client.clone(), publish.clone(), lease.clone(), listener);
     let counts = events.counts();
     tasks.spawn(events.run());
     counts
@@ -154,7 +200,7 @@ async fn readable(client: Client) -> Cluster {
     let deadline = Duration::from_secs(5);
     let why = match tokio::time::timeout(deadline, client.apiserver_version()).await {
         Ok(Ok(_)) => return Cluster::Read(client),
-        Ok(Err(error)) => publish::words(&error),
+        Ok(Err(error)) => api::words(&error),
         Err(_) => format!("no answer in {}", humantime::format_duration(deadline)),
     };
     warn!(reason = why, "dry run without a cluster: the one that is configured can't be read");
@@ -200,10 +246,10 @@ async fn client() -> Result<Client, NoCluster> {
     // Publishers decide themselves when to try again, on the newest plan.
     config.default_retry = false;
     // Blocks while a command that the kubeconfig names runs.
-    let client = tokio::task::spawn_blocking(move || publish::client(config));
+    let client = tokio::task::spawn_blocking(move || api::client(config));
     match tokio::time::timeout(CREDENTIALS, client).await {
         Ok(Ok(Ok(client))) => Ok(client),
-        Ok(Ok(Err(error))) => Err(NoCluster::Named(publish::words(&error))),
+        Ok(Ok(Err(error))) => Err(NoCluster::Named(api::words(&error))),
         Ok(Err(panicked)) => Err(NoCluster::Named(panicked.to_string())),
         Err(_) => {
             let time = humantime::format_duration(CREDENTIALS);

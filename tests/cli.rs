@@ -152,6 +152,15 @@ fn an_address_outside_the_allowed_networks_is_a_bad_config() {
 }
 
 #[test]
+fn a_failback_without_a_cluster_says_what_to_do() {
+    let mut command = program();
+    let output = command.env("KUBECONFIG", "/nowhere/kubeconfig").args(["failback", "prod/orders"]).output();
+    let (status, stdout, stderr) = outcome(output.expect("the program runs"));
+    assert_eq!((status, stdout.as_str()), (Some(1), ""));
+    assert!(stderr.contains("no cluster: there is no kubeconfig /nowhere/kubeconfig; set KUBECONFIG"), "{stderr}");
+}
+
+#[test]
 fn wrong_usage_is_exit_status_2() {
     for arguments in [
         vec![],
@@ -160,6 +169,8 @@ fn wrong_usage_is_exit_status_2() {
         vec!["validate"],
         vec!["run", "--config", "x", "--listen", "nowhere"],
         vec!["probe", "x", "--service", "no-slash"],
+        vec!["failback"],
+        vec!["failback", "no-slash"],
         vec!["validate", "--allow-cidr", "10.0.0.0/99", "x"],
         vec!["validate", "--allow-cidr", "10.0.0.1", "x"],
     ] {

@@ -13,7 +13,9 @@ mod cluster {
     pub mod examples;
     pub mod faults;
     pub mod hostile;
+    pub mod lease;
     pub mod ownership;
+    pub mod policy;
     pub mod publish;
     pub mod refused;
     pub mod running;
@@ -37,7 +39,9 @@ fn main() -> ExitCode {
         // The longest first, so that the others run beside them.
         cluster::examples::trials(),
         cluster::events::trials(),
+        cluster::lease::trials(),
         cluster::publish::trials(),
+        cluster::policy::trials(),
         cluster::hostile::trials(),
         cluster::faults::trials(),
         cluster::deploy::trials(),

@@ -7,7 +7,7 @@ use super::leaf::{Label, Switch};
 use super::problem::Collector;
 use super::raw::{self, AddressEntry};
 use super::read::{At, Field, Place};
-use super::{Address, Allowed, Check, Database, DatabaseId, Options, Port, Protocol, Refused, Spec, check, ip};
+use super::{Address, Allowed, Check, Database, DatabaseId, Options, Port, Protocol, Refused, Spec, check, ip, policy};
 
 /// Addresses of one Service that Kubernetes mirrors from Endpoints into EndpointSlices.
 const MIRRORED: usize = 1000;
@@ -52,6 +52,8 @@ impl Compiler<'_> {
         let first = ports.as_ref().and_then(|ports| ports.first());
         let (raw_check, check) = self.check(database, first);
         let addresses = self.addresses(database, first, raw_check.as_ref(), check.as_ref());
+        let shown = addresses.as_ref().map(|(addresses, _)| addresses.as_slice());
+        let policy = policy::compile(&database.value.policy, shown, self.problems);
         let (addresses, refused) = addresses?;
         Some(Database {
             id: id?,
@@ -59,6 +61,7 @@ impl Compiler<'_> {
             addresses,
             refused,
             allowed: self.allowed.clone(),
+            policy: policy?,
             adopt: database.value.adopt.or(Switch(false))?.0,
         })
     }
@@ -177,11 +180,12 @@ impl Compiler<'_> {
         let (mut addresses, mut refused) = (Vec::new(), Vec::new());
         for field in &list.value {
             let Some(entry) = field.given() else { continue };
-            let (ip, hostname, own) = match &entry.value {
-                AddressEntry::Short(ip) => (Some((ip.0, &entry.place)), Some(None), None),
+            let (ip, hostname, policy, own) = match &entry.value {
+                AddressEntry::Short(ip) => (Some((ip.0, &entry.place)), Some(None), Some((0, None)), None),
                 AddressEntry::Long(long) => (
                     long.address.given().map(|at| (at.value.0, &at.place)),
                     long.hostname.optional(),
+                    policy::of_address(long),
                     (!long.check.is_absent()).then_some(&long.check),
                 ),
             };
@@ -190,10 +194,11 @@ impl Compiler<'_> {
                 None => check.cloned(),
                 Some(own) => self.own_check(own, port, raw_check),
             };
-            match (ip, hostname, check) {
-                (Some(Err(why)), Some(_), Some(_)) => refused.push(why),
-                (Some(Ok(ip)), Some(hostname), Some(check)) => {
-                    addresses.push(Address { ip, hostname: hostname.map(|label: Label| label.0), check });
+            match (ip, hostname, policy, check) {
+                (Some(Err(why)), Some(_), Some(_), Some(_)) => refused.push(why),
+                (Some(Ok(ip)), Some(hostname), Some((priority, maintenance)), Some(check)) => {
+                    let hostname = hostname.map(|label: Label| label.0);
+                    addresses.push(Address { ip, priority, hostname, maintenance, check });
                 }
                 _ => {}
             }

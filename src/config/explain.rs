@@ -7,6 +7,7 @@ use super::leaf::{
     Argument, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber, ServerName, ServiceName,
     Statuses, Switch, Text, Threshold, UrlPath, VariableName,
 };
+use super::policy::{self, Priority, Reason};
 use super::problem::Collector;
 use super::raw::{self, AddressEntry, Values};
 use super::read::{At, Field, Place, Read};
@@ -69,6 +70,7 @@ fn database(database: &Database) -> raw::Database {
         ports: Field::new(database.ports.iter().map(|entry| Field::new(port(entry))).collect()),
         addresses: Field::new(database.addresses.iter().map(entry).collect()),
         check: Field::new(base),
+        policy: Field::new(policy::explain(&database.policy)),
         adopt: Field::new(Switch(database.adopt)),
     }
 }
@@ -83,12 +85,15 @@ fn base_check(database: &Database) -> raw::Check {
 }
 
 fn address_entry(address: &Address, own: Field<raw::Check>) -> AddressEntry {
-    if address.hostname.is_none() && own.is_absent() {
+    let plain = address.hostname.is_none() && address.maintenance.is_none() && address.priority == 0;
+    if plain && own.is_absent() {
         return AddressEntry::Short(Ip(address.ip));
     }
     AddressEntry::Long(raw::Address {
         address: Field::new(Ip(address.ip)),
+        priority: Field::new(Priority(address.priority)),
         hostname: maybe(&address.hostname, |name| Label(name.clone())),
+        maintenance: maybe(&address.maintenance, |reason| Reason(reason.to_string())),
         check: own,
     })
 }

@@ -48,6 +48,8 @@ macro_rules! leaf {
     };
 }
 
+pub(super) use leaf;
+
 leaf!(Text(String), "text", {"type": "string", "minLength": 1}, |scalar, what| {
     let text = filled(scalar, what)?;
     Ok(Text(text.into()))
@@ -351,7 +353,7 @@ fn label<'a>(scalar: &'a Scalar, what: &str) -> Result<&'a str, String> {
     Ok(name)
 }
 
-fn whole_number(scalar: &Scalar, what: &str) -> Result<i64, String> {
+pub(super) fn whole_number(scalar: &Scalar, what: &str) -> Result<i64, String> {
     let number = scalar.text.parse::<i64>();
     match (scalar.kind, number) {
         (ScalarKind::Number, Ok(number)) => Ok(number),

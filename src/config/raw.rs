@@ -11,6 +11,7 @@ use super::leaf::{
     Argument, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber, ServerName, ServiceName,
     SourceName, Statuses, Switch, Text, Threshold, UrlPath, VariableName,
 };
+use super::policy::{Policy, Priority, Reason};
 use super::read::{At, Field, Leaf, Read, Reader, camel_case, record};
 use super::tree::{Entry, Kind, Node, Scalar, ScalarKind};
 use super::{Protocol, Scheme};
@@ -54,6 +55,8 @@ record! {
         addresses: Vec<Field<AddressEntry>>,
         /// How its addresses are checked.
         check: Check,
+        /// Which of the healthy addresses are published, and which others.
+        policy: Policy,
         /// Take over Endpoints that someone else wrote.
         #[schemars(extend("default" = false))]
         adopt: Switch,
@@ -78,8 +81,13 @@ record! {
     Address requires ["address"] {
         /// The IP.
         address: Ip,
+        /// The tier: the lowest number is preferred; the others serve only when all that are preferred to them are too weak.
+        #[schemars(extend("default" = 0))]
+        priority: Priority,
         /// The DNS label of this replica in a headless Service.
         hostname: Label,
+        /// Why this address is in maintenance: it is taken out, still checked, and shown with this reason.
+        maintenance: Reason,
         /// What is different in the check of this address: single keys, laid over the database's check.
         check: Check,
     }

@@ -313,9 +313,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The keys of a check, and the kinds among them.
+/// The keys of a check.
 const OF_CHECK: [&str; 8] =
     ["interval", "timeout", "recheckInterval", "healthyThreshold", "unhealthyThreshold", "tcp", "http", "exec"];
+
+/// The keys of a policy.
+const OF_POLICY: [&str; 4] = ["minHealthy", "exactlyOne", "failback", "maxFlips"];
+
+/// The kinds of a check.
 const KINDS: [&str; 3] = ["tcp", "http", "exec"];
 
 /// What to say of an unknown key, and which known ones are then not said to be missing.
@@ -327,6 +332,12 @@ fn unknown(key: &str, keys: &[String], there: &[bool]) -> (String, Vec<usize>) {
     }
     if let (true, Some(check)) = (OF_CHECK.contains(&key), index_of("check")) {
         return (format!("this is a key of `check`; put it under `check`, as in `check: {{{key}: …}}`"), vec![check]);
+    }
+    if let (true, Some(policy)) = (OF_POLICY.contains(&key), index_of("policy")) {
+        return (
+            format!("this is a key of `policy`; put it under `policy`, as in `policy: {{{key}: …}}`"),
+            vec![policy],
+        );
     }
     if let Some(index) = nearest(key, keys) {
         return (format!("unknown key; did you mean `{}`?", keys[index]), vec![index]);

@@ -119,6 +119,16 @@ impl Ledger {
         }
     }
 
+    /// Forgets what is to be told and older than this. Says whether anything is left to be told.
+    pub fn forget_older(&mut self, age: Duration, now: Instant) -> bool {
+        self.entries.retain(|_, entry| {
+            let old = |(news, _): &mut (News, u32)| now.saturating_duration_since(news.at) > age;
+            entry.pending.take_if(old);
+            entry.pending.is_some() || entry.told.is_some()
+        });
+        self.entries.values().any(|entry| entry.pending.is_some())
+    }
+
     fn forget(&mut self, now: Instant) {
         self.entries.retain(|_, entry| {
             let old = entry.told.as_ref().is_none_or(|(_, _, at)| now - *at >= FORGOTTEN);
@@ -208,6 +218,20 @@ mod tests {
         assert!(!ledger.hear(news("one more", "x", now), now));
         assert!(ledger.hear(news("one more", "x", now), now + FORGOTTEN));
         assert_eq!(ledger.entries.len(), 1);
+    }
+
+    #[test]
+    fn what_another_replica_tells_is_kept_for_a_while() {
+        let now = clock::now();
+        let mut ledger = Ledger::default();
+        ledger.hear(news("a", "x", now), now);
+        ledger.hear(news("b", "x", now + MINUTE), now);
+        assert!(ledger.forget_older(MINUTE, now + MINUTE));
+        assert_eq!(ledger.entries.len(), 2);
+        assert!(ledger.forget_older(MINUTE, now + MINUTE * 2));
+        assert_eq!(ledger.due(now).map(|due| due.thing.subject), Ok("b".into()));
+        assert!(!ledger.forget_older(MINUTE, now + MINUTE * 3));
+        assert!(ledger.entries.is_empty());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The monitor's own thread, so that no work for the cluster or for the admin pages delays a check.
+//! The threads of the checks: one for the monitor and its light tries, and one for the tasks of all others, so that no work for
+//! the cluster or for the admin pages delays a check.
 
 use std::io;
 use std::thread;
@@ -11,6 +12,7 @@ use super::{Handle, prepare};
 use crate::config::Spec;
 use crate::limits::Limits;
 use crate::news::Teller;
+use crate::probe::Bell;
 
 /// Threads that may read files for checks, beside those that commands have.
 const READERS: usize = 512;
@@ -18,6 +20,7 @@ const READERS: usize = 512;
 /// The checks that run. Dropping it ends them.
 pub struct Checking {
     stop: Option<oneshot::Sender<()>>,
+    bell: Bell,
     ended: oneshot::Receiver<()>,
 }
 
@@ -30,30 +33,60 @@ impl Checking {
 
     /// Ends all checks, and all that they started.
     pub async fn shutdown(mut self) {
-        self.stop.take();
+        self.stop();
         self.ended().await;
+    }
+
+    fn stop(&mut self) {
+        self.stop.take();
+        self.bell.ring();
     }
 }
 
-/// Starts to check every target of `spec`, on a thread of its own. Called from within a runtime, which gets the heavy tries.
+impl Drop for Checking {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Starts to check every target of `spec`, on threads of its own. Called from within a runtime, which gets the heavy tries.
 pub fn start(spec: &Spec, limits: Limits, news: &Teller) -> io::Result<(Handle, Checking)> {
-    let (handle, monitor) = prepare(spec, limits, news, Runtime::current());
-    let runtime = Builder::new_current_thread()
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("tries")
         .enable_all()
         // A command has a thread for as long as it runs.
         .max_blocking_threads(READERS + limits.exec_at_once)
         .build()?;
+    let (handle, monitor) = prepare(spec, limits, news, runtime.handle().clone(), Runtime::current())?;
+    let bell = monitor.bell();
     let (stop, stopped) = oneshot::channel();
     let (alive, ended) = oneshot::channel();
     thread::Builder::new().name("checks".into()).spawn(move || {
         let _alive: oneshot::Sender<()> = alive;
-        // A task, for whatever wakes the future that a runtime blocks on also wakes the runtime, by a system call.
-        match runtime.block_on(runtime.spawn(monitor.run(stopped))) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => error!(%error, "checks can't go on"),
-            Err(panic) => error!(%panic, "checks can't go on"),
+        if let Err(error) = monitor.run(stopped) {
+            error!(%error, "checks can't go on");
         }
+        // Waits for the ends of all processes of exec checks.
         drop(runtime);
     })?;
-    Ok((handle, Checking { stop: Some(stop), ended }))
+    Ok((handle, Checking { stop: Some(stop), bell, ended }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_monitor_turns_with_nothing_to_check_and_ends_when_told_to() {
+        let spec = Spec { databases: Vec::new() };
+        let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
+        let (monitor, checking) = start(&spec, limits, &Teller::default()).expect("threads");
+        let first = monitor.turned();
+        while monitor.turned() == first {
+            tokio::task::yield_now().await;
+        }
+        checking.shutdown().await;
+        assert!(monitor.snapshot().await.is_none());
+    }
 }

@@ -1,17 +1,19 @@
 //! A database and all that is known of it: hears verdicts, tells what came of them, and decides anew when it must.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use super::asked::{self, Asked};
 use super::histogram::{Histogram, ms};
 use super::{Counts, DatabaseSnapshot, Report, TargetSnapshot};
 use crate::config::{Database, DatabaseId};
 use crate::health::{self, Health, State, Streak, Transition, Verdict};
 use crate::news::{News, Teller};
-use crate::plan::{self, Candidate, Member, Members, Plan};
+use crate::plan::{self, Candidate, Decision, Member, Members, Note, Plan, Pool};
 
 /// How long tries take.
 const DURATIONS: [Duration; 14] = [
@@ -35,8 +37,26 @@ pub(super) struct Watched {
     database: Arc<Database>,
     targets: Vec<TargetSnapshot>,
     plan: watch::Sender<Plan>,
+    policing: Policing,
     check_duration: Histogram,
     news: Teller,
+}
+
+/// What a policy goes by besides health, and what it did.
+#[derive(Default)]
+struct Policing {
+    /// What the cluster holds; none before it has been seen. Stays empty where no policy asks for it.
+    published: Option<Members>,
+    /// The annotation that asks for a failback.
+    failback: Option<Box<str>>,
+    failback_asked: Option<Instant>,
+    notes: Vec<Note>,
+    /// What is wrong with the Service's annotations.
+    problems: Vec<String>,
+    /// When to decide anew although nothing else has changed.
+    again: Option<Instant>,
+    /// When the monitor will have it decided anew.
+    arranged: Option<Instant>,
 }
 
 impl Watched {
@@ -49,10 +69,15 @@ impl Watched {
                 health: Health::new(now),
                 last: None,
                 counts: Counts::default(),
+                priority: address.priority,
+                maintenance: address.maintenance.clone(),
+                returned: None,
+                flaps: None,
             })
             .collect();
-        let (plan, _) = watch::channel(decide(&targets));
-        Self { database: database.clone(), targets, plan, check_duration: Histogram::new(&DURATIONS), news }
+        let policing = Policing::default();
+        let (plan, _) = watch::channel(decide(database, &targets, &policing, now).plan);
+        Self { database: database.clone(), targets, plan, policing, check_duration: Histogram::new(&DURATIONS), news }
     }
 
     pub fn plan(&self) -> watch::Receiver<Plan> {
@@ -63,6 +88,9 @@ impl Watched {
         DatabaseSnapshot {
             id: self.database.id.clone(),
             plan: self.plan.borrow().clone(),
+            policy: self.database.policy.clone(),
+            notes: self.policing.notes.clone(),
+            problems: self.policing.problems.clone(),
             targets: self.targets.clone(),
             refused: self.database.refused.clone(),
             check_duration: self.check_duration.clone(),
@@ -84,13 +112,15 @@ impl Watched {
         self.tell_of_inconclusive(index, verdict);
         let target = &mut self.targets[index];
         let thresholds = self.database.addresses[index].check.thresholds;
-        let first = !target.health.tried();
+        let (first, passing) = (!target.health.tried(), target.passing());
         let transition = health::observe(&mut target.health, verdict, thresholds, now);
+        let turned = self.database.policy.exactly_one && passing != target.passing();
+        self.count_flip(index, transition, now);
         self.tell(index, transition);
         self.tell_people(index, transition, now);
         self.tell_of_unseen(index);
-        if first || transition.is_some() {
-            self.decide();
+        if first || turned || transition.is_some() {
+            self.decide(now);
         }
         self.targets[index].health.in_doubt()
     }
@@ -104,7 +134,80 @@ impl Watched {
             self.tell(index, transition);
             self.tell_people(index, transition, now);
         }
-        self.decide();
+        let follows = self.database.builds_on_published();
+        self.policing.published.get_or_insert(if follows { members.clone() } else { Members::default() });
+        self.decide(now);
+    }
+
+    /// Takes what the cluster holds, by a decision of ours or of the replica that writes.
+    pub fn follow(&mut self, members: Members, now: Instant) {
+        let news = self.policing.published.as_ref().is_some_and(|held| *held != members);
+        if news && self.database.builds_on_published() {
+            self.policing.published = Some(members);
+            self.decide(now);
+        }
+    }
+
+    /// Takes what the annotations of the Service ask for.
+    pub fn ask(&mut self, asked: Asked, now: Instant) {
+        let known = |ip: IpAddr| self.targets.iter().any(|target| target.member.ip == ip);
+        let (maintenance, problems) = asked::maintenance(asked.maintenance.as_deref().unwrap_or_default(), known);
+        self.tell_of_problems(&problems);
+        self.policing.problems = problems;
+        for index in 0..self.targets.len() {
+            let ip = self.targets[index].member.ip;
+            let by_annotation = maintenance.iter().find(|(of, _)| *of == ip).map(|(_, reason)| reason.clone());
+            self.maintain(index, by_annotation.or_else(|| self.database.addresses[index].maintenance.clone()), now);
+        }
+        // What was there at first sight may have been asked long ago.
+        let seen = self.policing.published.is_some();
+        let failback = asked.failback.map(String::into_boxed_str);
+        let news = failback.is_some() && self.policing.failback != failback;
+        self.policing.failback = failback;
+        if news && seen {
+            let DatabaseId { namespace, service } = &self.database.id;
+            info!(%namespace, %service, "a failback is asked for");
+            self.policing.failback_asked = Some(now);
+        }
+        self.decide(now);
+    }
+
+    fn maintain(&mut self, index: usize, reason: Option<Arc<str>>, now: Instant) {
+        let DatabaseId { namespace, service } = &self.database.id;
+        let target = &mut self.targets[index];
+        if target.maintenance == reason {
+            return;
+        }
+        let address = target.member.ip;
+        match &reason {
+            Some(reason) => info!(%namespace, %service, %address, %reason, "target is in maintenance"),
+            None => {
+                info!(%namespace, %service, %address, "maintenance of target is over");
+                target.returned = Some(now);
+            }
+        }
+        target.maintenance = reason;
+    }
+
+    /// When the monitor shall have this decided anew, if that is news.
+    pub fn take_again(&mut self) -> Option<Instant> {
+        let news = self.policing.again != self.policing.arranged;
+        self.policing.arranged = self.policing.again;
+        self.policing.again.filter(|_| news)
+    }
+
+    /// Decides anew, if it is time to.
+    pub fn look_again(&mut self, now: Instant) {
+        if self.policing.again.is_some_and(|again| again <= now) {
+            self.decide(now);
+        }
+    }
+
+    fn count_flip(&mut self, index: usize, transition: Option<Transition>, now: Instant) {
+        if let Some(Transition { from: State::Up | State::Down, to }) = transition {
+            let flaps = self.targets[index].flaps.get_or_insert_default();
+            flaps.flip(to, self.database.policy.max_flips, now);
+        }
     }
 
     /// Counts a transition, and tells it.
@@ -135,24 +238,78 @@ impl Watched {
             return;
         }
         let target = &self.targets[index];
-        self.news.tell(|| News {
-            about: self.database.id.clone(),
-            reason: if to == State::Up { "TargetUp" } else { "TargetDown" }.into(),
-            action: "Check",
-            warning: to == State::Down,
-            subject: target.member.ip.to_string(),
-            note: match target.health.reason() {
-                Some(reason) if to == State::Down => format!("{} is down: {reason}", target.member.ip),
-                _ => format!("{} is {to}", target.member.ip),
-            },
-            at: now,
+        let ip = target.member.ip;
+        let (reason, warning) = if to == State::Up { ("TargetUp", false) } else { ("TargetDown", true) };
+        self.announce(reason, "Check", warning, ip.to_string(), now, || match target.health.reason() {
+            Some(reason) if to == State::Down => format!("{ip} is down: {reason}"),
+            _ => format!("{ip} is {to}"),
         });
     }
 
-    /// Decides anew. Only a transition, or the first verdict of a target, can change a plan.
-    fn decide(&self) {
-        let plan = decide(&self.targets);
+    fn announce(
+        &self,
+        reason: &str,
+        action: &'static str,
+        warning: bool,
+        subject: String,
+        at: Instant,
+        note: impl FnOnce() -> String,
+    ) {
+        let about = || self.database.id.clone();
+        self.news.tell(|| News { about: about(), reason: reason.into(), action, warning, subject, note: note(), at });
+    }
+
+    /// Decides anew. A transition, the first verdict of a target, and what a policy goes by can change a plan.
+    fn decide(&mut self, now: Instant) {
+        let Decision { plan, notes, again } = decide(&self.database, &self.targets, &self.policing, now);
+        let before = std::mem::replace(&mut self.policing.notes, notes);
+        self.policing.again = again;
+        self.tell_of_notes(&before);
+        self.announce_notes(&before, now);
         self.plan.send_if_modified(|held| std::mem::replace(held, plan.clone()) != plan);
+    }
+
+    /// Tells what the policy does now and did not do before, and the end of what a person should have looked at.
+    fn tell_of_notes(&self, before: &[Note]) {
+        let DatabaseId { namespace, service } = &self.database.id;
+        let notes = &self.policing.notes;
+        for note in notes.iter().filter(|note| !before.contains(note)) {
+            match note {
+                Note::SplitBrain { .. } => error!(%namespace, %service, "{note}"),
+                Note::BelowMinHealthy { .. } => warn!(%namespace, %service, "{note}"),
+                Note::LowerTier { .. } | Note::FailbackWaits { .. } | Note::Flapping { .. } => {
+                    info!(%namespace, %service, "{note}");
+                }
+            }
+        }
+        for note in before.iter().filter(|note| !notes.iter().any(|now| now.is_like(note))) {
+            match note {
+                Note::SplitBrain { .. } => info!(%namespace, %service, "the split brain is over"),
+                Note::BelowMinHealthy { .. } => info!(%namespace, %service, "enough are healthy again"),
+                Note::LowerTier { .. } => info!(%namespace, %service, "the preferred tier serves alone again"),
+                Note::FailbackWaits { .. } | Note::Flapping { .. } => {}
+            }
+        }
+    }
+
+    /// Tells what a person should look at to those who do not read the log.
+    fn announce_notes(&self, before: &[Note], now: Instant) {
+        for note in self.policing.notes.iter().filter(|note| !before.contains(note)) {
+            let reason = match note {
+                Note::SplitBrain { .. } => "SplitBrain",
+                Note::BelowMinHealthy { .. } => "BelowMinHealthy",
+                Note::Flapping { .. } => "Flapping",
+                Note::LowerTier { .. } | Note::FailbackWaits { .. } => continue,
+            };
+            self.announce(reason, "Decide", true, String::new(), now, || note.to_string());
+        }
+    }
+
+    fn tell_of_problems(&self, problems: &[String]) {
+        let DatabaseId { namespace, service } = &self.database.id;
+        for problem in problems.iter().filter(|problem| !self.policing.problems.contains(problem)) {
+            warn!(%namespace, %service, problem, "the annotation external-endpoints/maintenance is not good");
+        }
     }
 
     /// Tells once that a target fails, where its health can't: it has none before the cluster has been seen.
@@ -178,11 +335,27 @@ impl Watched {
     }
 }
 
-fn decide(targets: &[TargetSnapshot]) -> Plan {
-    plan::decide(targets.iter().map(|target| Candidate {
-        member: &target.member,
-        state: target.health.state(),
-        tried: target.health.tried(),
-        reason: target.health.reason(),
-    }))
+fn decide(database: &Database, targets: &[TargetSnapshot], policing: &Policing, now: Instant) -> Decision {
+    let candidates: Vec<Candidate> = targets.iter().map(candidate).collect();
+    let pool = Pool { targets: &candidates, policy: &database.policy, failback_asked: policing.failback_asked };
+    plan::decide(&pool, policing.published.as_ref(), now)
 }
+
+fn candidate(target: &TargetSnapshot) -> Candidate<'_> {
+    let health = &target.health;
+    Candidate {
+        member: &target.member,
+        state: health.state(),
+        since: target.returned.map_or(health.since(), |returned| health.since().max(returned)),
+        tried: health.tried(),
+        passing: target.passing(),
+        reason: health.reason(),
+        priority: target.priority,
+        in_maintenance: target.maintenance.is_some(),
+        out_until: target.out_until(),
+    }
+}
+
+#[cfg(test)]
+#[path = "watched_tests.rs"]
+mod tests;

@@ -18,15 +18,15 @@ use tokio::io::unix::AsyncFd;
 
 use super::ask::MOST_HEAD;
 use super::light::{Http, Kind, Light};
-use super::{Phase, Step};
+use super::{Bell, Phase, Step};
 use crate::clock;
 use crate::health::Verdict;
 
 /// Events that are fetched at once.
 const EVENTS: usize = 256;
 
-/// How long to wait for events: the runtime's driver has done that.
-const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+/// What an event of the bell carries; no try is ever born so late.
+const RUNG: u64 = u64::MAX;
 
 /// How much of an answer is fetched at once: nearly always all of it.
 const FETCHED: usize = 16 << 10;
@@ -40,7 +40,11 @@ pub struct Ended {
 }
 
 pub struct Swarm {
-    epoll: AsyncFd<OwnedFd>,
+    epoll: Arc<OwnedFd>,
+    /// What ends a wait, once there is something that may.
+    bell: Option<Bell>,
+    /// News that have come and wait to be taken.
+    news: Vec<(u64, EventFlags)>,
     /// By number; those without a try are free.
     tries: Vec<Option<Try>>,
     free: Vec<usize>,
@@ -65,8 +69,7 @@ impl Id {
         EventData::new_u64(u64::from(self.born) << 32 | u64::from(self.number))
     }
 
-    fn of(data: EventData) -> Self {
-        let data = data.u64();
+    fn of(data: u64) -> Self {
         Self { number: data as u32, born: (data >> 32) as u32 }
     }
 }
@@ -89,13 +92,12 @@ enum Stage {
 }
 
 impl Swarm {
-    /// Called from within a runtime, whose driver then tells when tries have news.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        // SAFETY: the descriptor is owned by what registers it and closed by nothing else.
-        let epoll = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) }.map_err(io::Error::from)?;
         Ok(Self {
-            epoll,
+            epoll: Arc::new(epoll),
+            bell: None,
+            news: Vec::with_capacity(EVENTS),
             tries: Vec::new(),
             free: Vec::new(),
             deadlines: BTreeMap::new(),
@@ -112,6 +114,13 @@ impl Swarm {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What ends a wait, from any thread.
+    pub fn bell(&mut self) -> io::Result<Bell> {
+        let bell = Bell::new()?;
+        epoll::add(&self.epoll, &bell, EventData::new_u64(RUNG), EventFlags::IN | EventFlags::ET)?;
+        Ok(self.bell.insert(bell).clone())
     }
 
     /// Starts a try. Where that fails, the verdict is there at once.
@@ -141,35 +150,40 @@ impl Swarm {
     /// When the next try runs out of time.
     pub fn deadline(&mut self) -> Option<Instant> {
         let tries = &self.tries;
-        self.deadlines.retain(|_, deadlines| {
-            forget_ended(deadlines, tries);
-            !deadlines.is_empty()
-        });
+        self.deadlines.values_mut().for_each(|deadlines| forget_ended(deadlines, tries));
         self.deadlines.values().filter_map(|deadlines| deadlines.front()).map(|(deadline, _)| *deadline).min()
     }
 
-    /// Waits until a try has news. Safe to drop and call again.
-    pub async fn news(&self) -> io::Result<()> {
-        self.epoll.readable().await?.clear_ready();
+    /// Blocks until a try has news, the bell rings, or so much time has passed, rounded up to a millisecond: what is due
+    /// within one is best done together.
+    pub fn wait(&mut self, time: Duration) -> io::Result<()> {
+        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+        let mut space = [const { MaybeUninit::uninit() }; EVENTS];
+        match epoll::wait(&self.epoll, &mut space, Some(&time)) {
+            Ok((events, _)) => self.news.extend(events.iter().map(|event| (event.data.u64(), event.flags))),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
         Ok(())
     }
 
     /// Takes all news there are, and gives `end` the tries that have ended, those that ran out of time by `now` among them.
     pub fn collect(&mut self, now: Instant, mut end: impl FnMut(Ended)) -> io::Result<()> {
-        let mut space = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
         loop {
-            let events = match epoll::wait(&self.epoll, &mut space, Some(&AT_ONCE)) {
-                Ok((events, _)) => events,
-                Err(Errno::INTR) => continue,
-                Err(errno) => return Err(errno.into()),
-            };
-            for event in &*events {
-                let (data, flags) = (event.data, event.flags);
-                self.follow(Id::of(data), flags).into_iter().for_each(&mut end);
+            let mut news = std::mem::take(&mut self.news);
+            let all = news.len() < EVENTS;
+            for (data, flags) in news.drain(..) {
+                if data == RUNG {
+                    self.bell.iter().for_each(Bell::heard);
+                } else {
+                    self.follow(Id::of(data), flags).into_iter().for_each(&mut end);
+                }
             }
-            if events.len() < EVENTS {
+            self.news = news;
+            if all {
                 break;
             }
+            self.wait(Duration::ZERO)?;
         }
         self.expire(now, end);
         Ok(())
@@ -218,6 +232,9 @@ impl Try {
             }
             self.stage = Stage::Sending(0);
         }
+        if !matches!(self.light.kind, Kind::Http(_)) {
+            return Some(Ok(()));
+        }
         let light = self.light.clone();
         let Kind::Http(http) = &light.kind else { return Some(Ok(())) };
         self.exchange(http, flags, fetched).unwrap_or_else(|errno| Some(Err(Phase::Http.io(&errno.into()))))
@@ -240,6 +257,8 @@ impl Try {
                 return Ok(None);
             }
             self.stage = Stage::Answering(Vec::new());
+            // There is nothing to read yet: the answer's coming is news of its own.
+            return Ok(None);
         }
         let Stage::Answering(before) = &mut self.stage else { return Ok(None) };
         loop {
@@ -274,6 +293,12 @@ pub(super) async fn alone(light: &Arc<Light>) -> Verdict {
         Ok(swarm) => swarm,
         Err(error) => return ours(error),
     };
+    // SAFETY: the descriptor is owned by what registers it and closed by nothing else.
+    let news = unsafe { AsyncFd::register_with_interest(swarm.epoll.clone(), Interest::READABLE) };
+    let news = match news {
+        Ok(news) => news,
+        Err(error) => return ours(error.into()),
+    };
     let now = clock::now();
     if let Some(ended) = swarm.start(0, light, now) {
         return ended.verdict;
@@ -281,11 +306,12 @@ pub(super) async fn alone(light: &Arc<Light>) -> Verdict {
     let mut deadline = std::pin::pin!(tokio::time::sleep_until((now + light.timeout).into()));
     let mut verdict = None;
     loop {
-        let news = tokio::select! {
-            news = swarm.news() => news,
+        let ready = tokio::select! {
+            ready = news.readable() => ready.map(|mut ready| ready.clear_ready()),
             () = &mut deadline => Ok(()),
         };
-        if let Err(error) = news.and_then(|()| swarm.collect(clock::now(), |ended| verdict = Some(ended.verdict))) {
+        let taken = ready.and_then(|()| swarm.wait(Duration::ZERO));
+        if let Err(error) = taken.and_then(|()| swarm.collect(clock::now(), |ended| verdict = Some(ended.verdict))) {
             return ours(error);
         }
         if let Some(verdict) = verdict {
@@ -306,19 +332,18 @@ fn is_under_way(tries: &[Option<Try>], id: Id) -> bool {
 }
 
 /// Starts a connection that ends with a reset, at once and without TIME_WAIT on either side.
-fn connect(light: &Light, epoll: &AsyncFd<OwnedFd>, id: Id) -> Result<OwnedFd, Errno> {
+fn connect(light: &Light, epoll: &OwnedFd, id: Id) -> Result<OwnedFd, Errno> {
     let family = if light.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = net::socket_with(family, SocketType::STREAM, flags, Some(net::ipproto::TCP))?;
     sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+    if !matches!(light.kind, Kind::Accept) {
+        // Linux then holds back the last ACK of the handshake for a moment, and what we do next takes its place: the reset of
+        // a close, or the request.
+        sockopt::set_tcp_quickack(&socket, false)?;
+    }
     let news = match light.kind {
-        Kind::Quiet => {
-            // Linux then holds back the last ACK of the handshake for a moment, and the reset of a close goes out in its
-            // place.
-            sockopt::set_tcp_quickack(&socket, false)?;
-            EventFlags::OUT
-        }
-        Kind::Accept => EventFlags::OUT,
+        Kind::Quiet | Kind::Accept => EventFlags::OUT,
         Kind::Http(_) => EventFlags::OUT | EventFlags::IN,
     };
     match net::connect(&socket, &light.address) {

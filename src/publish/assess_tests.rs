@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::*;
 use crate::config::{Address, Allowed, Check, CheckKind, DatabaseId, Port, Protocol, Refused, TcpCheck};
 use crate::health::Thresholds;
-use crate::plan::{Member, Members, Why};
+use crate::plan::{Member, Members, Policy, Why};
 
 fn database(adopt: bool) -> Database {
     let check = Check {
@@ -24,9 +24,16 @@ fn database(adopt: bool) -> Database {
     Database {
         id: DatabaseId { namespace: "prod".into(), service: "mysql".into() },
         ports: vec![Port { name: None, number: 3306, protocol: Protocol::Tcp }],
-        addresses: vec![Address { ip: [198, 51, 100, 1].into(), hostname: None, check: Arc::new(check) }],
+        addresses: vec![Address {
+            ip: [198, 51, 100, 1].into(),
+            hostname: None,
+            priority: 0,
+            maintenance: None,
+            check: Arc::new(check),
+        }],
         refused: Vec::new(),
         allowed: Allowed::default(),
+        policy: Policy::default(),
         adopt,
     }
 }

@@ -29,6 +29,8 @@ pub enum Kind {
     ApiUnavailable,
     /// The API says that what we wrote is not valid.
     Rejected,
+    /// Another replica holds the lease, and writes.
+    Standby,
     /// Nothing is written, because the daemon was asked not to.
     DryRun,
     /// The cluster holds what was decided.
@@ -37,7 +39,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for a metric that shows which one is in force.
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 15] = [
         Kind::WaitingForCluster,
         Kind::WaitingForVerdicts,
         Kind::WaitingForService,
@@ -50,13 +52,17 @@ impl Kind {
         Kind::Forbidden,
         Kind::ApiUnavailable,
         Kind::Rejected,
+        Kind::Standby,
         Kind::DryRun,
         Kind::Published,
     ];
 
     /// Whether a person should look: not so for what passes by itself at a start, or is as it should be.
     pub fn is_trouble(self) -> bool {
-        !matches!(self, Kind::WaitingForCluster | Kind::WaitingForVerdicts | Kind::DryRun | Kind::Published)
+        !matches!(
+            self,
+            Kind::WaitingForCluster | Kind::WaitingForVerdicts | Kind::Standby | Kind::DryRun | Kind::Published
+        )
     }
 }
 

@@ -1,11 +1,9 @@
 //! What went wrong with an API call, as a condition in words that say what to do.
 
-use std::error::Error;
 use std::time::Duration;
 
-use kube::client::AuthError;
-
 use super::condition::{Condition, Kind};
+use crate::api::words;
 
 /// The condition that a failed call puts a database in. `name` is the object's, where the call was for one.
 pub fn of(error: &kube::Error, verb: &str, plural: &str, namespace: &str, name: Option<&str>) -> Condition {
@@ -47,28 +45,6 @@ fn forbidden(verb: &str, plural: &str, namespace: &str, name: Option<&str>, said
         "may not {verb} {plural}{object} in namespace {namespace}; allow it there with a Role whose rules have \
          {{apiGroups: [\"\"], {rule}}}, bound to this daemon's ServiceAccount (the API says: {said})"
     )
-}
-
-/// What went wrong, in the words of the innermost cause: `connection refused` rather than `service error`.
-pub fn words(error: &kube::Error) -> String {
-    let mut cause: &(dyn Error + 'static) = error;
-    loop {
-        if let Some(AuthError::AuthExecRun { out, .. }) = cause.downcast_ref() {
-            // Its arguments and its output may hold a secret.
-            return format!("the command that the kubeconfig has for credentials ended with {}", out.status);
-        }
-        match cause.source() {
-            Some(inner) => cause = inner,
-            None => break,
-        }
-    }
-    let text = cause.to_string();
-    match text.as_str() {
-        // What the client says when it could not connect in the time that it was given.
-        "deadline has elapsed" => "no connection in the time there is for one".to_owned(),
-        closed if closed.contains("close_notify") => "the connection was closed".to_owned(),
-        _ => text,
-    }
 }
 
 /// The longest that we let the API tell us to wait: a dead address is published meanwhile.

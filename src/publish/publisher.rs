@@ -15,13 +15,14 @@ use super::backoff::Backoff;
 use super::budget::{Budget, Turn, Urgency};
 use super::condition::{Condition, Kind};
 use super::pace::Pace;
-use super::sight::Observed;
-use super::write::Failure;
+use super::sight::{FAILBACK, MAINTENANCE, Observed};
+use super::write::{DEADLINE, Failure};
 use super::writer::Writer;
 use super::{Cluster, Publication};
 use crate::clock;
 use crate::config::{Database, DatabaseId, Refused};
-use crate::monitor;
+use crate::lease;
+use crate::monitor::{self, Asked};
 use crate::news::{News, Teller};
 use crate::plan::{Members, Plan};
 use crate::slice;
@@ -30,6 +31,7 @@ pub struct Publisher {
     pub database: Arc<Database>,
     pub cluster: Cluster,
     pub monitor: monitor::Handle,
+    pub lease: lease::Handle,
     pub publication: watch::Sender<Publication>,
     pub budget: Arc<Budget>,
     pub write_duration: Histogram,
@@ -45,13 +47,23 @@ pub struct Memory {
     pub written: Option<String>,
     /// The plan that the cluster held last.
     pub held: Option<Plan>,
-    /// Whether the monitor knows what the cluster held at first sight.
-    told: bool,
+    told: Told,
     /// Pauses between tries of what does not succeed.
     pub backoff: Backoff,
     pub conflicts: u32,
     /// Pauses between writes that do.
     pub pace: Pace,
+}
+
+/// What the monitor knows.
+#[derive(Default)]
+struct Told {
+    /// Whether it knows what the cluster held at first sight.
+    seen: bool,
+    /// What it takes to be published, where that has a say in its plan.
+    published: Option<Members>,
+    /// What it knows of the Service's annotations; none is as good as no annotations.
+    asked: Option<Box<Asked>>,
 }
 
 impl Memory {
@@ -105,6 +117,7 @@ impl Publisher {
     /// Publishes until the daemon ends.
     pub async fn run(self: Box<Self>, observed: Arc<watch::Sender<Observed>>, mut plan: watch::Receiver<Plan>) {
         let mut sights = observed.subscribe();
+        let mut standing = self.lease.changes();
         let mut memory = Memory::default();
         loop {
             // Boxed, and so is the write within: a turn takes kilobytes, and thousands of publishers wait most of the time.
@@ -120,6 +133,7 @@ impl Publisher {
             tokio::select! {
                 Ok(()) = sights.changed() => {}
                 changed = plan.changed() => if changed.is_err() { return },
+                Ok(()) = standing.changed() => {}
                 () = sleep_if(pause) => {}
             }
         }
@@ -183,6 +197,10 @@ impl Publisher {
 
     async fn dry_turn(&self, view: &View, memory: &mut Memory) -> Next {
         if !matches!(self.cluster, Cluster::None) {
+            if view.seen.listed() {
+                // Nothing of this view is about to be repaired by us: it is what another replica has decided.
+                self.tell_published(&view.held(), memory).await;
+            }
             if self.look(view, memory).await.is_ok() {
                 let would = would_publish(&view.held(), &view.plan);
                 self.report(Some(view.held()), Condition::new(Kind::DryRun, would));
@@ -192,7 +210,10 @@ impl Publisher {
         self.tell_monitor(Members::default(), memory).await;
         let condition = match &view.plan {
             Plan::Keep(why) => Condition::new(Kind::WaitingForVerdicts, why.to_string()),
-            Plan::Publish(members) => Condition::new(Kind::DryRun, format!("would publish {members}")),
+            Plan::Publish(members) => {
+                self.tell_published(members, memory).await;
+                Condition::new(Kind::DryRun, format!("would publish {members}"))
+            }
         };
         self.report(None, condition);
         Next::Change
@@ -209,6 +230,7 @@ impl Publisher {
             self.tell_refused();
         }
         let held = view.held();
+        self.forward_asked(view, memory).await;
         self.tell_monitor(held.clone(), memory).await;
         match self.assess(view, view.seen.service.object.as_deref(), memory) {
             Step::Wait(condition) => {
@@ -221,22 +243,43 @@ impl Publisher {
                 // What we found well is ours as if we had written it.
                 memory.written = view.endpoints().and_then(ResourceExt::uid);
                 memory.held = Some(view.plan.clone());
+                self.tell_published(&held, memory).await;
                 let published = Condition::new(Kind::Published, held.to_string());
-                self.report(Some(held), fault().unwrap_or(published));
+                let settled = fault().or_else(|| self.standby(format!("the cluster holds {held}")));
+                self.report(Some(held), settled.unwrap_or(published));
                 Err(Next::Change)
             }
-            step => Ok(step),
+            step => match self.standby(would_publish(&held, &view.plan)) {
+                Some(standby) => {
+                    self.tell_published(&held, memory).await;
+                    self.report(Some(held), fault().unwrap_or(standby));
+                    Err(Next::Change)
+                }
+                None => Ok(step),
+            },
         }
+    }
+
+    /// Why this replica does not write, if it is for another to do.
+    fn standby(&self, about: String) -> Option<Condition> {
+        self.lease.standby().map(|why| Condition::new(Kind::Standby, format!("{why}; {about}")))
     }
 
     pub fn assess(&self, view: &View, service: Option<&Service>, memory: &Memory) -> Step {
         assess(&self.database, &view.plan, service, view.endpoints(), memory.written.as_deref())
     }
 
-    /// Counts and times one call that writes. Whoever calls has the permit to.
+    /// Makes one call that writes, if the lease permits it; counts and times it. Whoever calls has the permit to.
     pub async fn timed(&self, call: impl Future<Output = Result<Endpoints, Failure>>) -> Result<Endpoints, Failure> {
+        let Some(permission) = self.lease.permission().await else {
+            let why = self.lease.standby().unwrap_or_else(|| "the lease was not ours for a moment".to_owned());
+            return Err(Failure::Fault(Condition::new(Kind::Standby, why), Duration::ZERO));
+        };
         let started = clock::now();
-        let answer = call.await;
+        let answer = permission.make(DEADLINE, call).await.unwrap_or_else(|| {
+            let why = "a write had no answer in the time that the lease was ours";
+            Err(Failure::Fault(Condition::new(Kind::ApiUnavailable, why), Duration::ZERO))
+        });
         self.write_duration.observe(clock::now().saturating_duration_since(started).as_secs_f64());
         let result = answer.as_ref().map_or_else(Failure::result, |_| "success");
         self.publication.send_modify(|publication| *publication.writes.entry(result).or_default() += 1);
@@ -244,7 +287,7 @@ impl Publisher {
     }
 
     async fn tell_monitor(&self, held: Members, memory: &mut Memory) {
-        if !std::mem::replace(&mut memory.told, true) {
+        if !std::mem::replace(&mut memory.told.seen, true) {
             self.monitor.seen(&self.database.id, held).await;
         }
     }
@@ -272,6 +315,29 @@ impl Publisher {
     fn tell_trouble(&self, condition: &Condition) {
         if condition.kind.is_trouble() && condition.kind != Kind::ApiUnavailable {
             self.tell(condition.kind, true, String::new(), || format!("not published: {}", condition.reason));
+        }
+    }
+
+    /// Tells the monitor what the cluster holds by decision: of ours, or, where another replica writes, of that one. Not what
+    /// it holds by an outside edit that is about to be repaired: the policy would take that for its own.
+    pub async fn tell_published(&self, held: &Members, memory: &mut Memory) {
+        if self.database.builds_on_published() && memory.told.published.as_ref() != Some(held) {
+            memory.told.published = Some(held.clone());
+            self.monitor.published(&self.database.id, held.clone()).await;
+        }
+    }
+
+    /// Tells the monitor what the Service's annotations ask for.
+    async fn forward_asked(&self, view: &View, memory: &mut Memory) {
+        let annotation = |name: &str| {
+            let annotations = view.seen.service.object.as_ref()?.metadata.annotations.as_ref()?;
+            annotations.get(name).cloned()
+        };
+        let asked = Asked { maintenance: annotation(MAINTENANCE), failback: annotation(FAILBACK) };
+        let held = memory.told.asked.as_deref();
+        if held.map_or(asked != Asked::default(), |held| *held != asked) {
+            memory.told.asked = Some(Box::new(asked.clone()));
+            self.monitor.asked(&self.database.id, asked).await;
         }
     }
 
@@ -305,6 +371,8 @@ fn log(id: &DatabaseId, condition: &Condition, same_kind: bool) {
         Kind::WaitingForVerdicts | Kind::ApiUnavailable | Kind::Published if same_kind => {
             debug!(%namespace, %service, condition = %kind, reason)
         }
+        // That another holds the lease is told once, and not for each database.
+        Kind::Standby => debug!(%namespace, %service, condition = %kind, reason),
         Kind::Published => info!(%namespace, %service, members = reason, "published"),
         Kind::DryRun => info!(%namespace, %service, "{reason}"),
         kind if kind.is_trouble() => warn!(%namespace, %service, condition = %kind, reason, "not published"),

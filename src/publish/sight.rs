@@ -1,7 +1,7 @@
 //! Lists and watches Services and Endpoints, one stream for each namespace and kind, and keeps what each database's
 //! publisher needs of them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +21,11 @@ use crate::clock;
 use crate::config::DatabaseId;
 use crate::news::{News, Teller};
 use crate::slice;
+
+/// What annotations of ours begin with, and those by which people ask something of us.
+const PREFIX: &str = "external-endpoints/";
+pub const MAINTENANCE: &str = "external-endpoints/maintenance";
+pub const FAILBACK: &str = "external-endpoints/failback";
 
 /// How long the API server may leave a watch open. A connection that died silently is noticed 5 s after that.
 const WATCH: Duration = Duration::from_secs(60);
@@ -145,7 +150,9 @@ impl Watchable for Service {
     }
 
     fn slim(mut self) -> Self {
-        self.metadata.annotations = None;
+        let annotations = self.metadata.annotations.take();
+        let ours = annotations.into_iter().flatten().filter(|(name, _)| name.starts_with(PREFIX));
+        self.metadata.annotations = Some(ours.collect()).filter(|ours: &BTreeMap<_, _>| !ours.is_empty());
         self.metadata.managed_fields = None;
         self.status = None;
         self
@@ -442,11 +449,13 @@ mod tests {
         assert_eq!(sight.object.as_deref(), Some(&serde_json::from_value(kept).expect("Endpoints")));
 
         let mut service = json;
+        service["metadata"]["annotations"][MAINTENANCE] = "10.20.0.11=disk swap".into();
         service["spec"] = serde_json::json!({"selector": {"app": "orders"}, "ports": [{"port": 5432}]});
         service["status"] = serde_json::json!({"loadBalancer": {}});
         let slim = serde_json::from_value::<Service>(service.clone()).expect("a Service").slim();
         let metadata = service["metadata"].as_object_mut().expect("a map");
-        metadata.retain(|key, _| !["annotations", "managedFields"].contains(&key.as_str()));
+        metadata.retain(|key, _| key != "managedFields");
+        metadata["annotations"] = serde_json::json!({MAINTENANCE: "10.20.0.11=disk swap"});
         service.as_object_mut().expect("a map").remove("status");
         assert_eq!(slim, serde_json::from_value(service).expect("a Service"));
     }

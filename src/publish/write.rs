@@ -11,7 +11,7 @@ use super::fault;
 use crate::slice;
 
 /// An API call that takes longer has failed.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Applies under a name of its own, so that a create that arrives late can never take back what a later write set.
 const CREATOR: &str = "external-endpoints-create";

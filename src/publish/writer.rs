@@ -39,7 +39,14 @@ impl Writer<'_> {
                 Err(failure) => self.failed(&api, &blank, failure).await,
             },
             Ok(Step::Write(endpoints)) => match self.publisher.timed(write::write(&api, &endpoints)).await {
-                Ok(now) => self.wrote(now, &endpoints),
+                Ok(now) => {
+                    let held = slice::members(&now);
+                    let next = self.wrote(now, &endpoints);
+                    if self.memory.held.as_ref() == Some(&self.view.plan) {
+                        self.publisher.tell_published(&held, self.memory).await;
+                    }
+                    next
+                }
                 Err(failure) => self.failed(&api, &endpoints, failure).await,
             },
             Ok(Step::Hold) => Next::Change,

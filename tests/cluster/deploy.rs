@@ -9,7 +9,9 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authorization::v1::{SelfSubjectAccessReview, SelfSubjectRulesReview};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Pod, Secret, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
@@ -19,6 +21,10 @@ use tokio::sync::OnceCell;
 use crate::cluster::scene::{CHECK, Scene, config, database};
 use crate::support::{Daemon, Database, Namespace, daemon, eventually, folder, shared, trial::trials};
 
+mod replicas;
+
+use replicas::both_are_kept_apart_and_in_the_budget;
+
 pub fn trials() -> Vec<Trial> {
     trials![
         as_shipped_it_does_the_main_job,
@@ -26,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
         the_pod_finds_what_it_is_told_of,
         nothing_else_is_allowed,
         nothing_else_is_done,
+        both_are_kept_apart_and_in_the_budget,
         the_role_is_what_forbidden_asks_for,
         a_pod_finds_its_cluster_and_its_namespace,
     ]
@@ -39,6 +46,7 @@ const HOME: &str = "external-endpoints";
 const WATCHED: &str = "external-endpoints-example";
 const ACCOUNT: &str = "external-endpoints";
 const SERVICE: &str = "mysql";
+const LEASE: &str = "external-endpoints";
 
 fn namespace(name: &str) -> Namespace {
     Namespace { name: name.to_owned(), client: shared().client() }
@@ -59,7 +67,12 @@ async fn applied() -> &'static str {
     let token = TOKEN.get_or_init(async || {
         apply().await;
         let again = apply().await;
-        assert!(again.lines().all(|line| line.ends_with(" unchanged")), "a second time changes nothing: {again}");
+        // Of a budget kubectl never says so: it replaces the selector, by the same one.
+        let budget = |line: &str| line == "poddisruptionbudget.policy/external-endpoints configured";
+        let same = again.lines().all(|line| line.ends_with(" unchanged") || budget(line));
+        assert!(same, "a second time changes nothing: {again}");
+        let budget: PodDisruptionBudget = namespace(HOME).api().get(HOME).await.expect("the PodDisruptionBudget");
+        assert_eq!(budget.metadata.generation, Some(1));
         namespace(HOME).token(ACCOUNT).await
     });
     token.await
@@ -105,8 +118,11 @@ async fn as_shipped_it_does_the_main_job() {
         databases.push(Database::start(*ip, 3306).await);
     }
     let watched = namespace(WATCHED);
-    let daemon = Daemon::start(&yaml, &shared().kubeconfig_for_token(token), &[]).await;
+    // The Lease that a Pod finds by itself.
+    let lease = ["--lease", &format!("{HOME}/{LEASE}")];
+    let daemon = Daemon::start(&yaml, &shared().kubeconfig_for_token(token), &lease).await;
     published(&watched, &ips).await;
+    assert_eq!(daemon.status().await["lease"]["held"], true);
     databases[0].stop().await;
     published(&watched, &ips[1..]).await;
     databases[0].start_again().await;
@@ -227,15 +243,14 @@ const RESOURCES: [(&str, &str); 22] = [
 
 /// The whole of what it may do.
 fn may(verb: &str, resource: (&str, &str), namespace: &str, name: &str) -> bool {
-    namespace == WATCHED
-        && match resource {
-            ("", "services") => ["get", "list", "watch"].contains(&verb),
-            ("", "endpoints") => {
-                ["get", "list", "watch"].contains(&verb) || name == SERVICE && ["create", "patch"].contains(&verb)
-            }
-            ("events.k8s.io", "events") => ["create", "patch"].contains(&verb),
-            _ => false,
-        }
+    let read = ["get", "list", "watch"].contains(&verb);
+    match (namespace, resource) {
+        (WATCHED, ("", "services")) => read,
+        (WATCHED, ("", "endpoints")) => read || name == SERVICE && ["create", "patch"].contains(&verb),
+        (WATCHED, ("events.k8s.io", "events")) => ["create", "patch"].contains(&verb),
+        (HOME, ("coordination.k8s.io", "leases")) => name == LEASE && ["get", "create", "update"].contains(&verb),
+        _ => false,
+    }
 }
 
 async fn nothing_else_is_allowed() {
@@ -245,8 +260,8 @@ async fn nothing_else_is_allowed() {
         for resource in RESOURCES {
             // An empty namespace asks for all of them at once.
             for namespace in [WATCHED, HOME, "default", "kube-system", ""] {
-                let named = ["endpoints", "services"].contains(&resource.1);
-                for name in if named { &["", SERVICE, "other"][..] } else { &[""] } {
+                let named = ["endpoints", "services", "leases"].contains(&resource.1);
+                for name in if named { &["", SERVICE, LEASE, "other"][..] } else { &[""] } {
                     questions.push((verb, resource, namespace, *name));
                 }
             }
@@ -288,19 +303,24 @@ async fn allowed(
     answer.status.expect("a status").allowed
 }
 
+/// The rights of the Role that is shipped for this namespace.
+async fn shipped(name: &str) -> BTreeSet<String> {
+    let role: Role = namespace(name).api().get(ACCOUNT).await.expect("the shipped Role");
+    atoms(&role.rules.unwrap_or_default())
+}
+
 /// What the table does not think of: in each namespace the rules are those of any ServiceAccount, and in the watched one
-/// the Role's besides.
+/// and its own a Role's besides.
 async fn only_the_role_is_added(client: kube::Client) {
     let other = shared().namespace("nobody").await;
     other.create_service_account("nobody").await;
     let nobody = shared().client_with_token(&other.token("nobody").await).await;
-    let role: Role = namespace(WATCHED).api().get(ACCOUNT).await.expect("the shipped Role");
-    let role = atoms(&role.rules.unwrap_or_default());
     for namespace in [WATCHED, HOME, "default", "kube-system", &other.name] {
         let ours = rules(client.clone(), namespace).await;
         let theirs = rules(nobody.clone(), namespace).await;
         let more: BTreeSet<String> = ours.difference(&theirs).cloned().collect();
-        assert_eq!(more, if namespace == WATCHED { role.clone() } else { BTreeSet::new() }, "in {namespace}");
+        let role = if [WATCHED, HOME].contains(&namespace) { shipped(namespace).await } else { BTreeSet::new() };
+        assert_eq!(more, role, "in {namespace}");
     }
 }
 
@@ -361,6 +381,14 @@ async fn nothing_else_is_done() {
     let elsewhere: Api<Endpoints> = Api::namespaced(client.clone(), "default");
     denied("read elsewhere", elsewhere.get("kubernetes").await);
     denied("write elsewhere", elsewhere.patch(SERVICE, &apply, &blank(SERVICE)).await);
+    let lease = |name: &str| serde_json::from_value::<Lease>(json!({"metadata": {"name": name}})).expect("a Lease");
+    let leases: Api<Lease> = Api::namespaced(client.clone(), HOME);
+    denied("another Lease", leases.replace("other", &PostParams::default(), &lease("other")).await);
+    denied("a Lease without its name", leases.create(&PostParams::default(), &lease(LEASE)).await);
+    denied("delete its Lease", leases.delete(LEASE, &DeleteParams::default()).await);
+    denied("list Leases", leases.list(&ListParams::default()).await);
+    let elsewhere: Api<Lease> = Api::namespaced(client.clone(), WATCHED);
+    denied("a Lease elsewhere", elsewhere.replace(LEASE, &PostParams::default(), &lease(LEASE)).await);
     let maps: Api<ConfigMap> = Api::namespaced(client, HOME);
     denied("read its own config", maps.list(&ListParams::default()).await);
 }
@@ -395,15 +423,18 @@ async fn the_role_is_what_forbidden_asks_for() {
     applied().await;
     let scene = Scene::new("asks").await;
     let token = without_rights(&scene.namespace).await;
-    let daemon = Daemon::start(&scene.config(), &shared().kubeconfig_for_token(&token), &[]).await;
+    let lease = ["--lease", &format!("{}/{LEASE}", scene.namespace.name)];
+    let daemon = Daemon::start(&scene.config(), &shared().kubeconfig_for_token(&token), &lease).await;
     let mut granted: Vec<PolicyRule> = Vec::new();
     loop {
         let asked = eventually(SOON, "it is published, or asks for more", async || {
             let database = database(&daemon.status().await);
             match database["condition"].as_str() {
                 Some("Published") => Ok(None),
-                Some("Forbidden") => {
-                    let rule = rule_in(database["reason"].as_str().unwrap_or_default());
+                Some("Forbidden" | "Standby") => {
+                    let Some(rule) = rule_in(database["reason"].as_str().unwrap_or_default()) else {
+                        return Err(database.to_string());
+                    };
                     if granted.contains(&rule) { Err(format!("still {database}")) } else { Ok(Some(rule)) }
                 }
                 _ => Err(database.to_string()),
@@ -419,20 +450,19 @@ async fn the_role_is_what_forbidden_asks_for() {
     let events = eventually(SOON, "it asks for Events", async || {
         let logs = daemon.logs();
         let line = logs.iter().find(|line| line["message"] == "Events are not published")?;
-        line["reason"].as_str().map(rule_in)
+        line["reason"].as_str().and_then(rule_in)
     })
     .await;
     granted.push(events);
-    let shipped: Role = namespace(WATCHED).api().get(ACCOUNT).await.expect("the shipped Role");
-    assert_eq!(atoms(&granted), atoms(&shipped.rules.unwrap_or_default()));
+    let shipped = [shipped(WATCHED).await, shipped(HOME).await];
+    assert_eq!(atoms(&granted), shipped.into_iter().flatten().collect());
 }
 
-/// The rule that a reason quotes.
-fn rule_in(reason: &str) -> PolicyRule {
-    let from = reason.find("{apiGroups").unwrap_or_else(|| panic!("no rule in {reason}"));
-    let rule = reason[from..].split_inclusive('}').next().unwrap_or_default();
+/// The rule that a reason quotes, if it does.
+fn rule_in(reason: &str) -> Option<PolicyRule> {
+    let rule = reason[reason.find("{apiGroups")?..].split_inclusive('}').next().unwrap_or_default();
     let rule: Value = serde_saphyr::from_str(rule).unwrap_or_else(|error| panic!("{rule}: {error}"));
-    serde_json::from_value(rule).expect("a rule")
+    Some(serde_json::from_value(rule).expect("a rule"))
 }
 
 /// Puts what the kubelet mounts where a Pod looks for it, on a /run of its own, and then runs the daemon.
@@ -448,11 +478,13 @@ const AS_A_POD: &str = r#"
 async fn a_pod_finds_its_cluster_and_its_namespace() {
     let scene = Scene::new("in-pod").await;
     let token = without_rights(&scene.namespace).await;
-    let shipped: Role = {
-        applied().await;
-        namespace(WATCHED).api().get(ACCOUNT).await.expect("the shipped Role")
-    };
-    grant(&scene.namespace, &json!(shipped.rules)).await;
+    applied().await;
+    let mut rules = Vec::new();
+    for shipped in [WATCHED, HOME] {
+        let role: Role = namespace(shipped).api().get(ACCOUNT).await.expect("the shipped Role");
+        rules.extend(role.rules.unwrap_or_default());
+    }
+    grant(&scene.namespace, &json!(rules)).await;
     let mounted = folder("mounted");
     std::fs::write(mounted.join("token"), token).expect("a file in the bottle");
     std::fs::write(mounted.join("namespace"), &scene.namespace.name).expect("a file in the bottle");
@@ -474,7 +506,11 @@ async fn a_pod_finds_its_cluster_and_its_namespace() {
     let ips = scene.databases.iter().map(|database| database.ip.to_string()).collect::<Vec<_>>().join(", ");
     let yaml = config("-", &ips, CHECK, "").replace("  namespace: -\n", "");
     assert!(!yaml.contains("namespace"), "{yaml}");
-    let daemon = Daemon::start_by(command, &yaml, &[]).await;
+    let daemon = Daemon::start_by(command, &yaml, &[daemon::OWN_LEASE]).await;
     scene.published(&[0, 1, 2]).await;
-    assert_eq!(database(&daemon.status().await)["namespace"], scene.namespace.name.as_str());
+    let status = daemon.status().await;
+    assert_eq!(database(&status)["namespace"], scene.namespace.name.as_str());
+    let lease: Lease = scene.namespace.api().get(LEASE).await.expect("the Lease, in the Pod's namespace");
+    let holder = lease.spec.and_then(|spec| spec.holder_identity);
+    assert_eq!(holder.as_deref(), status["lease"]["identity"].as_str());
 }

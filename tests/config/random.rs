@@ -11,6 +11,7 @@ use external_endpoints::config::{
     TcpCheck, Tls, Value,
 };
 use external_endpoints::health::Thresholds;
+use external_endpoints::plan::{Failback, MinHealthy, Policy};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
@@ -28,14 +29,30 @@ pub fn specs() -> impl Strategy<Value = Spec> {
 
 fn database() -> impl Strategy<Value = Database> {
     let ips = btree_set(ip(), 1..5);
-    (ports(), ips, vec(of(label()), 5), checks(), any::<bool>()).prop_map(|(ports, ips, hostnames, checks, adopt)| {
-        let address = |(index, (ip, hostname)): (usize, (IpAddr, Option<String>))| {
-            let check = checks[index % checks.len()].clone();
-            Address { ip, hostname, check }
+    let more = vec((of(label()), prop_oneof![Just(0), any::<u32>()], of(reason())), 5);
+    (ports(), ips, more, checks(), policy(), any::<bool>()).prop_map(|(ports, ips, more, checks, policy, adopt)| {
+        let address = |(index, (ip, (hostname, priority, maintenance)))| {
+            let check: &Arc<Check> = &checks[index % checks.len()];
+            Address { ip, priority, hostname, maintenance, check: check.clone() }
         };
-        let addresses = ips.into_iter().zip(hostnames).enumerate().map(address).collect();
+        let addresses = ips.into_iter().zip(more).enumerate().map(address).collect();
         let id = DatabaseId { namespace: String::new(), service: String::new() };
-        Database { id, ports, addresses, refused: Vec::new(), allowed: Allowed::default(), adopt }
+        let (refused, allowed) = (Vec::new(), Allowed::default());
+        Database { id, ports, addresses, refused, allowed, policy, adopt }
+    })
+}
+
+fn reason() -> impl Strategy<Value = Arc<str>> {
+    prop_oneof!["[ -~]{0,20}[!-~]", Just("yes".into())].prop_map(|reason: String| reason.trim().into())
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let min_healthy =
+        prop_oneof![any::<u32>().prop_map(MinHealthy::Number), (0..=100_u8).prop_map(MinHealthy::Percentage),];
+    let delay = prop_oneof![span(), Just(Duration::ZERO)].prop_map(Failback::Delay);
+    let failback = prop_oneof![delay, Just(Failback::Manual)];
+    (min_healthy, any::<bool>(), failback, 1..=1000_u32).prop_map(|(min_healthy, exactly_one, failback, max_flips)| {
+        Policy { min_healthy, exactly_one, failback, max_flips }
     })
 }
 

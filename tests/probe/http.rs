@@ -4,18 +4,80 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use external_endpoints::config::{CheckKind, HttpCheck, Value};
+use external_endpoints::health::Verdict;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::fixtures::*;
 
-async fn gives(check: HttpCheck, expected: external_endpoints::health::Verdict) {
-    let timeout = if matches!(&expected, external_endpoints::health::Verdict::Fail(reason) if reason.contains("500ms"))
-    {
-        SHORT
-    } else {
-        PATIENT
-    };
+async fn gives(check: HttpCheck, expected: Verdict) {
+    let timeout = if matches!(&expected, Verdict::Fail(reason) if reason.contains("500ms")) { SHORT } else { PATIENT };
     assert_eq!(try_once(CheckKind::Http(check.clone()), timeout).await, expected, "{check:?}");
+}
+
+/// The same request but for a header that is read anew at each try, which keeps the check from being a light one: there are two
+/// ways to speak plain HTTP, and a light check goes the other one.
+fn not_light(check: &HttpCheck) -> HttpCheck {
+    let mut headers = check.headers.clone();
+    headers.push(("X-Path".into(), Value::FromEnv("PATH".into())));
+    HttpCheck { headers, ..check.clone() }
+}
+
+#[tokio::test]
+async fn both_ways_to_speak_http_see_the_same() {
+    let long = |size: usize| format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(size));
+    let many = |lines: usize| format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(lines));
+    let closed = || fail("http: connection closed");
+    let not_http = || fail("http: not HTTP: ");
+    let table = [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(), pass()),
+        ("HTTP/1.0 204 No Content\r\n\r\n".into(), pass()),
+        ("HTTP/1.1 200\r\n\r\n".into(), pass()),
+        ("HTTP/1.1 200 OK\n\n".into(), pass()),
+        ("HTTP/1.1 399 Nö\r\n\r\n".into(), pass()),
+        ("HTTP/1.1 404 Not Found\r\n\r\n".into(), fail("http: status 404")),
+        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into(), pass()),
+        ("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 500 No\r\n\r\n".into(), fail("http: status 500")),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".into(), pass()),
+        (long(60 << 10), pass()),
+        (long(200 << 10), fail("http: the head of the answer is over 64 KiB")),
+        (many(99), pass()),
+        ("HTTP/1.1 200 OK\r\nContent-Len".into(), closed()),
+        (String::new(), closed()),
+        ("SSH-2.0-OpenSSH_9.6\r\n".into(), not_http()),
+        ("HTTP/9.9 200 OK\r\n\r\n".into(), not_http()),
+        ("HTTP/1.1 20 OK\r\n\r\n".into(), not_http()),
+        ("HTTP/1.1 200 OK\r\nno colon\r\n\r\n".into(), not_http()),
+        ("HTTP/1.1 200 OK\r\nX\0: y\r\n\r\n".into(), not_http()),
+        (many(1000), fail("http: the head of the answer is over 64 KiB")),
+    ];
+    for (answer, expected) in table {
+        let server = Server::start({
+            let answer = answer.clone();
+            move |mut stream| {
+                let answer = answer.clone();
+                async move {
+                    let _ = stream.read(&mut [0; 65536]).await;
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                }
+            }
+        })
+        .await;
+        let check = http(server.port);
+        let one = try_once(CheckKind::Http(check.clone()), PATIENT).await;
+        let other = try_once(CheckKind::Http(not_light(&check)), PATIENT).await;
+        let shown = &answer[..answer.len().min(80)];
+        assert_eq!(one, other, "{shown:?}");
+        match expected {
+            Verdict::Fail(start) if start == "http: not HTTP: " => {
+                assert!(matches!(&one, Verdict::Fail(reason) if reason.starts_with(&start)), "{shown:?}: {one:?}");
+            }
+            expected => assert_eq!(one, expected, "{shown:?}"),
+        }
+    }
+    let refusing = http(Refusing::new().port());
+    for check in [&refusing, &not_light(&refusing)] {
+        assert_eq!(try_once(CheckKind::Http(check.clone()), PATIENT).await, fail("connect: refused"));
+    }
 }
 
 fn wanting(port: u16, text: &str) -> HttpCheck {
@@ -155,8 +217,7 @@ async fn a_banner_is_not_http() {
         std::future::pending::<()>().await;
     })
     .await;
-    let external_endpoints::health::Verdict::Fail(reason) = try_once(CheckKind::Http(http(banner.port)), PATIENT).await
-    else {
+    let Verdict::Fail(reason) = try_once(CheckKind::Http(http(banner.port)), PATIENT).await else {
         panic!("a banner passed for HTTP");
     };
     assert!(reason.starts_with("http: not HTTP: "), "{reason}");

@@ -19,6 +19,9 @@ use super::{eventually, folder, http};
 /// The daemon's own program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_external-endpoints");
 
+/// Stands among the arguments for no argument at all: the daemon finds its Lease by itself.
+pub const OWN_LEASE: &str = "the Lease of its own namespace";
+
 /// Runs until it is dropped; then it is killed, and the end of its log is shown if the trial panics.
 pub struct Daemon {
     child: Child,
@@ -62,9 +65,13 @@ impl Daemon {
         Daemon::spawn_by(command, config, extra)
     }
 
+    /// Without a Lease, unless `extra` says something of one: most tests have one daemon, and kill and start it as they like.
     fn spawn_by(mut command: Command, config: &str, extra: &[&str]) -> Daemon {
         let path = folder("daemon").join("config.yaml");
         fs::write(&path, config).expect("a file in the bottle");
+        let of_lease = |argument: &&str| argument.starts_with("--lease") || **argument == *OWN_LEASE;
+        let alone = if extra.iter().any(of_lease) { None } else { Some("--no-leader-election") };
+        let extra = extra.iter().copied().filter(|argument| *argument != OWN_LEASE).chain(alone);
         command
             .arg("run")
             .arg("--config")

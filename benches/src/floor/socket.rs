@@ -89,7 +89,7 @@ impl Loop {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
         sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
-        if self.kind == Kind::Tcp {
+        if self.kind != Kind::Accept {
             sockopt::set_tcp_quickack(&socket, false)?;
         }
         match net::connect(&socket, &target.address) {

@@ -1,27 +1,18 @@
-//! The client of the API: as the library builds it, and with the API's wish to be left alone where callers look for it.
+//! How long the API asks to be left alone, put where callers look for it.
 
 use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Response, StatusCode, header};
-use kube::client::ClientBuilder;
 use kube::core::Status;
 use kube::core::response::StatusDetails;
-use kube::{Client, Config};
 use tower::BoxError;
-use tower::util::AndThenLayer;
 
 /// More than any answer that says no is long.
 const LONGEST_REFUSAL: usize = 64 << 10;
 
-/// Builds the client. May block while a command that the kubeconfig names runs.
-pub fn client(config: Config) -> kube::Result<Client> {
-    let builder = ClientBuilder::try_from(config)?;
-    Ok(builder.with_layer(&AndThenLayer::new(with_retry_after)).build())
-}
-
 /// An API server that has too much to do says in a header how long to wait, with a body in plain words. The library passes on
 /// bodies alone, so the body is made to say it.
-async fn with_retry_after<B>(answer: Response<B>) -> Result<Response<Either<Full<Bytes>, B>>, BoxError>
+pub async fn with_retry_after<B>(answer: Response<B>) -> Result<Response<Either<Full<Bytes>, B>>, BoxError>
 where
     B: hyper::body::Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,

@@ -1,0 +1,121 @@
+//! The way to the Kubernetes API: a client that keeps to the deadlines that its calls stand on, and what went wrong, in words.
+
+use std::error::Error;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper_timeout::TimeoutConnector;
+use hyper_util::client::legacy::Client as Http;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::{AuthError, Body, ConfigExt};
+use kube::{Client, Config};
+use tower::util::AndThenLayer;
+use tower::{BoxError, ServiceBuilder, service_fn};
+
+pub use deadline::Deadline;
+use deadline::Guarded;
+use retry_after::with_retry_after;
+
+mod deadline;
+mod retry_after;
+
+/// What the API server's host has not acknowledged for this long is no longer sent: a connection that was given up would go
+/// on trying for minutes.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
+
+/// A client as [`Client::try_from`] makes it, but that sends nothing for a call whose deadline has passed, however the call
+/// was held up on its way: by its connection, or because this process was stopped.
+pub fn client(config: Config) -> kube::Result<Client> {
+    if config.proxy_url.is_some() {
+        // Says what to do about proxies.
+        return Client::try_from(config);
+    }
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
+    connector.set_connect_timeout(config.connect_timeout);
+    connector.set_read_timeout(config.read_timeout);
+    connector.set_write_timeout(config.write_timeout);
+    connector.set_reset_reader_on_write(config.reset_reader_on_write);
+    let http: Http<_, Guarded> = Http::builder(TokioExecutor::new()).build(connector);
+    let service = ServiceBuilder::new()
+        .layer(AndThenLayer::new(with_retry_after))
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(service_fn(move |request: Request<Body>| {
+            let http = http.clone();
+            // Runs in the task that makes the call, which knows what it stands on.
+            async move {
+                let basis = Deadline::of_this_task();
+                http.request(request.map(|body| Guarded::new(body, basis))).await
+            }
+        }));
+    Ok(Client::new(service, config.default_namespace))
+}
+
+/// What went wrong, in the words of the innermost cause: `connection refused` rather than `service error`.
+pub fn words(error: &kube::Error) -> String {
+    let mut cause: &(dyn Error + 'static) = error;
+    loop {
+        if let Some(AuthError::AuthExecRun { out, .. }) = cause.downcast_ref() {
+            // Its arguments and its output may hold a secret.
+            return format!("the command that the kubeconfig has for credentials ended with {}", out.status);
+        }
+        match cause.source() {
+            Some(inner) => cause = inner,
+            None => break,
+        }
+    }
+    let text = cause.to_string();
+    match text.as_str() {
+        // What the client says when it could not connect in the time that it was given.
+        "deadline has elapsed" => "no connection in the time there is for one".to_owned(),
+        closed if closed.contains("close_notify") => "the connection was closed".to_owned(),
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::join;
+    use tokio::net::TcpListener;
+
+    /// Makes a call that stands on a deadline; what it came to, and all that its server got.
+    async fn call(deadline: Deadline) -> (Result<String, String>, String) {
+        let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", server.local_addr().expect("an address"));
+        let client = client(Config::new(url.parse().expect("a URL"))).expect("a client");
+        let request = Request::put("/members").body(b"198.51.100.1".to_vec()).expect("a request");
+        let served = async {
+            let (mut stream, _) = server.accept().await.expect("a connection");
+            let mut got = Vec::new();
+            while !got.ends_with(b"198.51.100.1") && stream.read_buf(&mut got).await.is_ok_and(|count| count > 0) {}
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            // The client may have gone.
+            let _ = stream.write_all(answer).await;
+            String::from_utf8(got).expect("text")
+        };
+        let called = deadline.bears(client.request_text(request));
+        let (answer, got) = join!(called, served);
+        (answer.map_err(|error| words(&error)), got)
+    }
+
+    #[tokio::test]
+    async fn a_call_is_sent_whole_before_its_deadline_and_without_what_it_says_after_it() {
+        let (answer, got) = call(Deadline::new(None)).await;
+        assert_eq!(answer.as_deref(), Ok("ok"));
+        assert!(got.starts_with("PUT /members ") && got.ends_with("\r\n\r\n198.51.100.1"), "{got}");
+
+        let ended = Deadline::new(None);
+        ended.end();
+        let (answer, got) = call(ended).await;
+        assert_eq!(answer, Err("not sent, as the time for it had passed".to_owned()));
+        assert!(!got.contains("198.51.100.1"), "{got}");
+    }
+}

@@ -1,0 +1,138 @@
+//! Flap damping: a target that flips too often stays out until it was well for longer than a moment.
+//!
+//! | flip    | more flips in the window than allowed, or out already | out until                                       |
+//! | ---     | ---                                                   | ---                                             |
+//! | to Up   | no                                                    | it is not out                                   |
+//! | to Up   | yes                                                   | it has been Up for the back-off, which doubles  |
+//! | to Down | any                                                   | as before: being Down does not count as well    |
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::State;
+
+/// Flips are counted over this long.
+pub const WINDOW: Duration = Duration::from_secs(10 * 60);
+
+/// How long a target must be well that flipped too often, for the first time and at most.
+pub const SHORTEST: Duration = Duration::from_secs(60);
+pub const LONGEST: Duration = Duration::from_secs(15 * 60);
+
+/// After this long without a flip, the back-off starts short again.
+const FORGOTTEN: Duration = Duration::from_secs(30 * 60);
+
+/// The flips of one target.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Flaps {
+    /// In the window, and no more than it takes to be too many.
+    recent: VecDeque<Instant>,
+    last: Option<Instant>,
+    backoff: Option<Duration>,
+    out_until: Option<Instant>,
+}
+
+impl Flaps {
+    /// Counts a flip between Up and Down. More than `allowed` in the window are too many.
+    pub fn flip(&mut self, to: State, allowed: u32, now: Instant) {
+        let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
+        let age = |at: Instant| now.saturating_duration_since(at);
+        if self.last.replace(now).is_none_or(|last| age(last) > FORGOTTEN) {
+            self.backoff = None;
+        }
+        self.recent.retain(|at| age(*at) < WINDOW);
+        self.recent.push_back(now);
+        while self.recent.len() > allowed.saturating_add(1) {
+            self.recent.pop_front();
+        }
+        if to == State::Down {
+            self.out_until = self.out_until.filter(|until| *until > now);
+        }
+        if to == State::Up && (self.recent.len() > allowed || self.out_until.is_some()) {
+            let backoff = self.backoff.map_or(SHORTEST, |backoff| (backoff * 2).min(LONGEST));
+            self.backoff = Some(backoff);
+            self.out_until = now.checked_add(backoff);
+        }
+    }
+
+    /// Until when the target is out, if it stays Up.
+    pub fn out_until(&self) -> Option<Instant> {
+        self.out_until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    /// What is left of the back-off after flips at these seconds, the last of them to Up.
+    fn after(flips: &[u64]) -> Option<u64> {
+        let start = start();
+        let mut flaps = Flaps::default();
+        for (index, at) in flips.iter().enumerate() {
+            let to = if (flips.len() - index) % 2 == 1 { State::Up } else { State::Down };
+            flaps.flip(to, 5, start + Duration::from_secs(*at));
+        }
+        let last = start + Duration::from_secs(*flips.last().expect("a flip"));
+        flaps.out_until().map(|until| until.saturating_duration_since(last).as_secs())
+    }
+
+    #[test]
+    fn five_flips_in_ten_minutes_are_allowed_and_six_are_not() {
+        assert_eq!(after(&[1, 2, 3, 4, 5]), None);
+        assert_eq!(after(&[1, 2, 3, 4, 5, 6]), Some(60));
+        assert_eq!(after(&[1, 2, 3, 4, 5, 600]), Some(60));
+        assert_eq!(after(&[1, 2, 3, 4, 5, 601]), None);
+    }
+
+    #[test]
+    fn the_backoff_doubles_up_to_a_quarter_of_an_hour_and_starts_anew_after_a_quiet_time() {
+        let flaps: Vec<u64> = (1..=18).collect();
+        let backoff = |last: usize| after(&flaps[..last]);
+        assert_eq!([6, 8, 10, 12, 14, 16].map(backoff), [60, 120, 240, 480, 900, 900].map(Some));
+        let again: Vec<u64> = (1..=8).chain(1809..=1814).collect();
+        assert_eq!(after(&again), Some(60), "half an hour after");
+        let sooner: Vec<u64> = (1..=8).chain(1700..=1705).collect();
+        assert_eq!(after(&sooner), Some(240));
+    }
+
+    #[test]
+    fn who_goes_down_while_out_stays_out_for_longer_however_late_he_returns() {
+        // Out for 60 s at 6, Down at 7, and Up again when the old flips are forgotten.
+        assert_eq!(after(&[1, 2, 3, 4, 5, 6, 7, 650]), Some(120));
+        // Well for all of the back-off: out no more, and a flip that is one too many is the next.
+        assert_eq!(after(&[1, 2, 3, 4, 5, 6, 70, 80]), Some(120));
+        assert_eq!(after(&[1, 2, 3, 4, 5, 6, 700, 710]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_target_is_out_only_after_too_many_flips_and_never_for_more_than_the_longest(
+            pauses in prop::collection::vec(0..400_u64, 1..60),
+            allowed in 1..8_u32,
+        ) {
+            let mut now = start();
+            let mut flaps = Flaps::default();
+            let mut to = State::Down;
+            let mut flips = Vec::new();
+            for pause in pauses {
+                now += Duration::from_secs(pause);
+                flaps.flip(to, allowed, now);
+                flips.push(now);
+                let recent = flips.iter().filter(|at| now.saturating_duration_since(**at) < WINDOW).count();
+                if to == State::Up {
+                    let left = flaps.out_until().map(|until| until.saturating_duration_since(now));
+                    prop_assert!(left.is_none_or(|left| (SHORTEST..=LONGEST).contains(&left)));
+                    prop_assert!(recent <= allowed as usize || left.is_some());
+                }
+                prop_assert!(flaps.recent.len() <= allowed as usize + 1);
+                to = if to == State::Up { State::Down } else { State::Up };
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! A database as the monitor knows it: fed with verdicts, with what the cluster holds, and with what people ask for.
+
+use super::*;
+use crate::config::{Options, parse};
+use crate::news::Teller;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A database with these keys, at a time of its own.
+struct Scene {
+    database: Watched,
+    now: Instant,
+}
+
+impl Scene {
+    /// Each target has two thresholds of one verdict.
+    fn new(addresses: &str, policy: &str) -> Self {
+        let text = format!(
+            "databases: [{{service: a, port: 1, addresses: [{addresses}], policy: {policy}, \
+             check: {{tcp: {{}}, healthyThreshold: 1, unhealthyThreshold: 1}}}}]"
+        );
+        let options = Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), leave_out_refused: false };
+        let spec = parse("a.yaml", &text, &options).expect("a good config").spec;
+        #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
+        let now = Instant::now();
+        Self { database: Watched::new(&spec.databases[0], Teller::default(), now), now }
+    }
+
+    /// A second later, the targets' verdicts: `+` passes, `-` fails, and a space is none.
+    fn hear(&mut self, verdicts: &str) {
+        self.now += SECOND;
+        for (index, verdict) in verdicts.chars().enumerate() {
+            let verdict = match verdict {
+                '+' => Verdict::Pass,
+                '-' => Verdict::Fail("connect: refused".into()),
+                _ => continue,
+            };
+            let (started, ended) = (self.now, self.now);
+            self.database.hear(index, &Report { key: index, verdict, delay: None, started, ended });
+        }
+    }
+
+    fn see(&mut self, last: &[u8]) {
+        self.database.see(&members(last), self.now);
+    }
+
+    fn follow(&mut self, last: &[u8]) {
+        self.database.follow(members(last), self.now);
+    }
+
+    fn ask(&mut self, maintenance: Option<&str>, failback: Option<&str>) {
+        let [maintenance, failback] = [maintenance, failback].map(|text| text.map(str::to_owned));
+        self.database.ask(Asked { maintenance, failback }, self.now);
+    }
+
+    /// The last numbers of the members; none while the cluster is left as it is.
+    fn members(&self) -> Option<String> {
+        match &*self.database.plan().borrow() {
+            Plan::Publish(members) => Some(members.to_string().replace("10.0.0.", "")),
+            Plan::Keep(_) => None,
+        }
+    }
+
+    #[track_caller]
+    fn publishes(&self, members: &str) {
+        assert_eq!(self.members().as_deref(), Some(members));
+    }
+}
+
+fn members(last: &[u8]) -> Members {
+    last.iter().map(|last| Member { ip: [10, 0, 0, *last].into(), hostname: None }).collect()
+}
+
+const TIERS: &str = "10.0.0.1, {address: 10.0.0.2, priority: 1}";
+
+#[test]
+fn the_plan_follows_what_is_published_and_health_only_the_first_sight() {
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{minHealthy: 1}");
+    scene.see(&[1]);
+    scene.hear("--");
+    scene.publishes("1");
+    // Another replica wrote meanwhile: its choice is taken over, and nobody becomes Up by it.
+    scene.follow(&[2]);
+    scene.publishes("2");
+    assert_eq!(scene.database.targets[1].health.state(), State::Down);
+    scene.hear("+ ");
+    scene.publishes("1");
+    scene.hear("- ");
+    scene.publishes("2");
+    scene.follow(&[1]);
+    scene.publishes("1");
+}
+
+#[test]
+fn a_replica_that_takes_over_decides_as_the_one_before() {
+    let policy = "{minHealthy: 1, failback: {delay: 10s}}";
+    let mut leader = Scene::new(TIERS, policy);
+    let mut standby = Scene::new(TIERS, policy);
+    let both = |change: &dyn Fn(&mut Scene), leader: &mut Scene, standby: &mut Scene| {
+        change(leader);
+        change(standby);
+        assert_eq!(leader.members(), standby.members());
+        // What the leader decides is written, and both hear of it.
+        let plan = leader.database.plan().borrow().clone();
+        if let Plan::Publish(members) = plan {
+            leader.database.follow(members.clone(), leader.now);
+            standby.database.follow(members, standby.now);
+        }
+        assert_eq!(leader.members(), standby.members());
+    };
+    leader.see(&[1]);
+    standby.see(&[1]);
+    let mut shown = Vec::new();
+    for verdicts in ["++", "-+", "++", "+-", "--", "-+", "+ ", "+ "] {
+        both(&|scene: &mut Scene| scene.hear(verdicts), &mut leader, &mut standby);
+        shown.push(leader.members().unwrap_or_default());
+    }
+    assert_eq!(shown, ["1", "2", "2", "1", "1", "2", "2", "2"]);
+}
+
+#[test]
+fn a_failback_comes_by_time_alone() {
+    let mut scene = Scene::new(TIERS, "{failback: {delay: 1m}}");
+    scene.see(&[1]);
+    scene.hear("-+");
+    scene.publishes("2");
+    scene.follow(&[2]);
+    assert_eq!(scene.database.take_again(), None);
+    scene.hear("+ ");
+    let due = scene.now + SECOND * 60;
+    assert_eq!(scene.database.take_again(), Some(due));
+    assert_eq!(scene.database.take_again(), None, "told once");
+    scene.database.look_again(due - SECOND);
+    scene.publishes("2");
+    scene.database.look_again(due);
+    scene.publishes("1");
+    assert_eq!(scene.database.take_again(), None);
+}
+
+#[test]
+fn a_failback_is_asked_for_by_a_change_of_the_annotation() {
+    let mut scene = Scene::new(TIERS, "{failback: {manual: true}}");
+    scene.ask(None, Some("yesterday"));
+    scene.see(&[1]);
+    scene.hear("-+");
+    scene.follow(&[2]);
+    scene.hear("+ ");
+    scene.publishes("2");
+    scene.ask(Some("x"), Some("yesterday"));
+    scene.publishes("2");
+    scene.ask(None, Some("today"));
+    scene.publishes("1");
+    scene.follow(&[1]);
+    // It was meant for that time alone.
+    scene.hear("-+");
+    scene.follow(&[2]);
+    scene.hear("++");
+    scene.ask(None, Some("today"));
+    scene.publishes("2");
+    scene.ask(None, None);
+    scene.publishes("2");
+    scene.ask(None, Some("today"));
+    scene.publishes("1");
+}
+
+#[test]
+fn maintenance_comes_from_the_config_and_from_the_annotation() {
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2, {address: 10.0.0.3, maintenance: kernel}", "{}");
+    scene.ask(Some("10.0.0.9=x"), None);
+    scene.see(&[]);
+    scene.hear("+++");
+    scene.publishes("1, 2");
+    assert_eq!(scene.database.snapshot().problems, ["10.0.0.9 is no address of this database"]);
+    scene.ask(Some("10.0.0.1=disk, 10.0.0.3=memory"), None);
+    scene.publishes("2");
+    let reasons = |scene: &Scene| {
+        let targets = scene.database.snapshot().targets;
+        targets.iter().map(|target| target.maintenance.clone().unwrap_or_default().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(reasons(&scene), ["disk", "", "memory"]);
+    scene.ask(None, None);
+    scene.publishes("1, 2");
+    assert_eq!(
+        (reasons(&scene), scene.database.snapshot().problems),
+        (vec!["".into(), "".into(), "kernel".into()], vec![])
+    );
+}
+
+#[test]
+fn the_failback_delay_counts_from_the_end_of_maintenance() {
+    let mut scene = Scene::new(TIERS, "{failback: {delay: 10s}}");
+    scene.see(&[1]);
+    scene.hear("++");
+    scene.ask(Some("10.0.0.1=disk"), None);
+    scene.publishes("2");
+    scene.follow(&[2]);
+    scene.now += SECOND * 100;
+    scene.ask(None, None);
+    scene.publishes("2");
+    assert_eq!(scene.database.take_again(), Some(scene.now + SECOND * 10));
+}
+
+#[test]
+fn a_split_brain_is_raised_and_is_over_as_soon_as_one_stops_to_pass() {
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{exactlyOne: true}");
+    scene.see(&[1]);
+    scene.hear("+-");
+    let split = |scene: &Scene| !scene.database.snapshot().notes.is_empty();
+    assert!(!split(&scene));
+    scene.hear(" +");
+    assert!(split(&scene));
+    scene.publishes("1");
+    scene.hear("- ");
+    assert!(!split(&scene));
+    scene.publishes("2");
+}
+
+#[test]
+fn a_target_that_flaps_stays_out_until_it_was_well_for_a_minute() {
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{maxFlips: 3}");
+    scene.see(&[]);
+    scene.hear("++");
+    scene.hear("- ");
+    scene.hear("+ ");
+    scene.publishes("1, 2");
+    scene.hear("- ");
+    scene.hear("+ ");
+    scene.publishes("2");
+    let due = scene.now + SECOND * 60;
+    assert_eq!(scene.database.take_again(), Some(due));
+    scene.database.look_again(due);
+    scene.publishes("1, 2");
+    // The last one stays in.
+    scene.now = due;
+    scene.hear("- ");
+    scene.hear("+-");
+    scene.publishes("1");
+}

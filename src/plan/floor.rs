@@ -1,0 +1,39 @@
+//! `minHealthy`: below it, the most recently healthy published targets stay, so that no check empties a Service.
+
+use std::cmp::Reverse;
+use std::time::Instant;
+
+use super::{Candidate, Members, Note};
+
+/// Adds to the healthy `members` what is published and may stay, up to `needed`.
+///
+/// First those that are Up and out for another reason, such as maintenance: they answer. Then those that are not, the most
+/// recently healthy ones first; and last those of them that somebody works on.
+pub(super) fn keep<'a>(
+    members: &mut Vec<Candidate<'a>>,
+    targets: &[Candidate<'a>],
+    published: &Members,
+    needed: usize,
+) -> Option<Note> {
+    let healthy = members.len();
+    let missing = needed.checked_sub(healthy).filter(|missing| *missing > 0)?;
+    let is_member = |target: &Candidate| members.iter().any(|member| member.member.ip == target.member.ip);
+    let mut rest: Vec<_> =
+        targets.iter().filter(|target| published.contains(target.member.ip) && !is_member(target)).copied().collect();
+    rest.sort_by_key(rank);
+    rest.truncate(missing);
+    let kept = rest.iter().map(|target| target.member.ip).collect();
+    members.extend(rest);
+    Some(Note::BelowMinHealthy { healthy, needed, kept })
+}
+
+/// The lowest stays first.
+fn rank<'a>(target: &Candidate<'a>) -> (u8, Option<Reverse<Instant>>, u32, &'a super::Member) {
+    let class = match (target.is_up(), target.in_maintenance) {
+        (true, _) => 0,
+        (false, false) => 1,
+        (false, true) => 2,
+    };
+    // A target has been healthy until it went Down.
+    (class, (!target.is_up()).then_some(Reverse(target.since)), target.priority, target.member)
+}

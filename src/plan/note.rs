@@ -1,0 +1,68 @@
+//! What a policy did to a plan beyond publishing the healthy ones: typed for machines, a sentence for people.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Instant;
+
+/// One thing that a policy did, or waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// More than one target of an `exactlyOne` database passes; the published one stays, if it is among them.
+    SplitBrain { passing: Vec<IpAddr>, published: Option<IpAddr> },
+    /// Fewer are healthy than `minHealthy` asks for; these stay although they are not.
+    BelowMinHealthy { healthy: usize, needed: usize, kept: Vec<IpAddr> },
+    /// A lower tier serves, because those above are too weak or may not return yet.
+    LowerTier { tier: u32 },
+    /// The tiers down to this one are well again; when they take over, or none if a person must ask for it.
+    FailbackWaits { tier: u32, until: Option<Instant> },
+    /// These are up, but have flapped, and stay out; until when the first of them does.
+    Flapping { out: Vec<IpAddr>, until: Instant },
+}
+
+impl Note {
+    /// Whether both say the same of the same kind of thing, be it of other targets or another time.
+    pub fn is_like(&self, other: &Note) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::SplitBrain { passing, published } => {
+                write!(f, "split brain: {} pass, where one should; ", list(passing))?;
+                match published {
+                    Some(ip) => write!(f, "{ip}, which is published, stays alone"),
+                    None => f.write_str("none of them is published until it passes alone"),
+                }
+            }
+            Note::BelowMinHealthy { healthy, needed, kept } => {
+                write!(f, "{healthy} healthy, where minHealthy asks for {needed}; ")?;
+                match kept.as_slice() {
+                    [] => f.write_str("nothing else is published that could stay"),
+                    [one] => write!(f, "{one} stays although it is not"),
+                    more => write!(f, "{} stay although they are not", list(more)),
+                }
+            }
+            Note::LowerTier { tier } => write!(f, "tier {tier} serves"),
+            Note::FailbackWaits { tier, until: Some(_) } => {
+                write!(f, "tier {tier} is well again, and takes over after the failback delay")
+            }
+            Note::FailbackWaits { tier, until: None } => {
+                write!(f, "tier {tier} is well again, and takes over when asked by `external-endpoints failback`")
+            }
+            Note::Flapping { out, .. } => write!(f, "{} flapped, and must be well for longer", list(out)),
+        }
+    }
+}
+
+/// Addresses that a sentence names.
+const SHOWN: usize = 5;
+
+fn list(ips: &[IpAddr]) -> String {
+    let shown: Vec<String> = ips.iter().take(SHOWN).map(IpAddr::to_string).collect();
+    match ips.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}

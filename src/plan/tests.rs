@@ -1,0 +1,523 @@
+//! The truth tables of the plan, row by row, and what holds for every input.
+
+use super::*;
+use proptest::prelude::*;
+use std::time::Duration;
+
+fn member(last: u8) -> Member {
+    Member { ip: IpAddr::from([198, 51, 100, last]), hostname: None }
+}
+
+fn members(last: &[u8]) -> Members {
+    last.iter().map(|last| member(*last)).collect()
+}
+
+/// A target, with times in seconds since the start of the test.
+#[derive(Debug, Clone)]
+struct Target {
+    member: Member,
+    state: State,
+    since: u64,
+    tried: bool,
+    passing: bool,
+    tier: u32,
+    in_maintenance: bool,
+    out_until: Option<u64>,
+    published: bool,
+}
+
+fn target(last: u8, state: State) -> Target {
+    let (tried, passing) = (state != State::Unknown, state == State::Up);
+    let (tier, in_maintenance, out_until, published) = (0, false, None, false);
+    Target { member: member(last), state, since: 0, tried, passing, tier, in_maintenance, out_until, published }
+}
+
+fn up(last: u8) -> Target {
+    target(last, State::Up)
+}
+
+fn down(last: u8) -> Target {
+    target(last, State::Down)
+}
+
+fn unknown(last: u8) -> Target {
+    target(last, State::Unknown)
+}
+
+impl Target {
+    fn candidate(&self) -> Candidate<'_> {
+        Candidate {
+            member: &self.member,
+            state: self.state,
+            since: at(self.since),
+            tried: self.tried,
+            passing: self.passing,
+            reason: Some("exec: no program"),
+            priority: self.tier,
+            in_maintenance: self.in_maintenance,
+            out_until: self.out_until.map(at),
+        }
+    }
+
+    fn published(self) -> Self {
+        Self { published: true, ..self }
+    }
+
+    fn since(self, since: u64) -> Self {
+        Self { since, ..self }
+    }
+
+    fn tier(self, tier: u32) -> Self {
+        Self { tier, ..self }
+    }
+
+    fn failing(self) -> Self {
+        Self { passing: false, ..self }
+    }
+
+    fn untried(self) -> Self {
+        Self { tried: false, passing: false, ..self }
+    }
+
+    fn tried(self) -> Self {
+        Self { tried: true, ..self }
+    }
+
+    fn in_maintenance(self) -> Self {
+        Self { in_maintenance: true, ..self }
+    }
+
+    fn out_until(self, until: u64) -> Self {
+        Self { out_until: Some(until), ..self }
+    }
+}
+
+/// A database, at a moment in seconds since the start of the test.
+#[derive(Debug, Clone)]
+struct Case {
+    policy: Policy,
+    targets: Vec<Target>,
+    asked: Option<u64>,
+    now: u64,
+}
+
+fn case(targets: &[Target]) -> Case {
+    Case { policy: Policy::default(), targets: targets.to_vec(), asked: None, now: 1000 }
+}
+
+fn at_least(min_healthy: u32, targets: &[Target]) -> Case {
+    let policy = Policy { min_healthy: MinHealthy::Number(min_healthy), ..Policy::default() };
+    Case { policy, ..case(targets) }
+}
+
+fn one(targets: &[Target]) -> Case {
+    Case { policy: Policy { exactly_one: true, ..Policy::default() }, ..case(targets) }
+}
+
+fn manual(targets: &[Target]) -> Case {
+    Case { policy: Policy { failback: Failback::Manual, ..Policy::default() }, ..case(targets) }
+}
+
+#[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
+fn origin() -> Instant {
+    static ORIGIN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *ORIGIN.get_or_init(Instant::now)
+}
+
+fn at(seconds: u64) -> Instant {
+    origin() + Duration::from_secs(seconds)
+}
+
+impl Case {
+    fn published(&self) -> Members {
+        self.targets.iter().filter(|target| target.published).map(|target| target.member.clone()).collect()
+    }
+
+    fn decide(&self) -> Decision {
+        self.decide_on(Some(&self.published()))
+    }
+
+    fn decide_on(&self, published: Option<&Members>) -> Decision {
+        let targets: Vec<_> = self.targets.iter().map(Target::candidate).collect();
+        let pool = Pool { targets: &targets, policy: &self.policy, failback_asked: self.asked.map(at) };
+        decide(&pool, published, at(self.now))
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.decide().notes.iter().map(ToString::to_string).collect()
+    }
+
+    #[track_caller]
+    fn publishes(&self, last: &[u8]) {
+        assert_eq!(self.decide().plan, Plan::Publish(members(last)), "{self:?}");
+    }
+
+    #[track_caller]
+    fn keeps(&self, why: &str) {
+        match self.decide().plan {
+            Plan::Keep(held) => assert_eq!(held.to_string(), why),
+            Plan::Publish(members) => panic!("decided too early on {members}: {self:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_up_ones_are_published_in_order() {
+    case(&[up(9), down(2).published(), up(1)]).publishes(&[1, 9]);
+}
+
+#[test]
+fn none_up_is_published_as_none() {
+    case(&[down(1).published(), down(2)]).publishes(&[]);
+}
+
+#[test]
+fn one_unknown_target_keeps_what_is_there_and_is_named() {
+    case(&[up(1), unknown(2), down(3)]).keeps("no verdict yet for 198.51.100.2");
+    let many: Vec<_> = (1..=5).map(unknown).collect();
+    case(&many).keeps("no verdict yet for 198.51.100.1, 198.51.100.2, 198.51.100.3 and 2 more");
+}
+
+#[test]
+fn a_target_whose_tries_say_nothing_holds_nobody_up_and_takes_nobody_s_last_address() {
+    case(&[up(1), unknown(2).tried(), down(3)]).publishes(&[1]);
+    let why = "no target is up, and all verdicts are inconclusive for 198.51.100.2 (exec: no program)";
+    case(&[unknown(2).tried(), down(3)]).keeps(why);
+    // Nor while the only good one is in maintenance.
+    case(&[up(1).published().in_maintenance(), unknown(2).tried()]).keeps(why);
+}
+
+#[test]
+fn nothing_is_decided_before_the_cluster_was_seen() {
+    let decision = case(&[unknown(1).in_maintenance()]).decide_on(None);
+    assert_eq!(decision.plan, Plan::Keep(Why::NotSeen));
+    assert_eq!(Why::NotSeen.to_string(), "the cluster has not been read yet");
+}
+
+#[test]
+fn below_min_healthy_the_most_recently_healthy_published_ones_stay() {
+    let all = [down(1).since(10).published(), down(2).since(30).published(), down(3).since(20), up(4)];
+    at_least(0, &all).publishes(&[4]);
+    at_least(1, &all).publishes(&[4]);
+    at_least(2, &all).publishes(&[2, 4]);
+    at_least(3, &all).publishes(&[1, 2, 4]);
+    // The third was not published, and does not stay.
+    at_least(9, &all).publishes(&[1, 2, 4]);
+    at_least(1, &all[..2]).publishes(&[2]);
+    assert_eq!(
+        at_least(2, &all).notes(),
+        ["1 healthy, where minHealthy asks for 2; 198.51.100.2 stays although it is not"]
+    );
+    let none = at_least(1, &[down(1), down(2)]);
+    none.publishes(&[]);
+    assert_eq!(none.notes(), ["0 healthy, where minHealthy asks for 1; nothing else is published that could stay"]);
+}
+
+#[test]
+fn a_percentage_is_of_the_preferred_tier_rounded_up() {
+    let of = |percentage, addresses| MinHealthy::Percentage(percentage).of(addresses);
+    assert_eq!([of(0, 5), of(1, 5), of(50, 5), of(50, 4), of(100, 3)], [0, 1, 3, 2, 3]);
+    let policy = Policy { min_healthy: MinHealthy::Percentage(50), ..Policy::default() };
+    let spare = [up(1).published(), up(2).tier(1), up(3).tier(1)];
+    Case { policy, ..case(&spare) }.publishes(&[1]);
+}
+
+#[test]
+fn maintenance_takes_out_but_for_the_last_ones_that_min_healthy_asks_for() {
+    let one_of_two = [up(1).published().in_maintenance(), up(2).published()];
+    case(&one_of_two).publishes(&[2]);
+    at_least(1, &one_of_two).publishes(&[2]);
+    at_least(2, &one_of_two).publishes(&[1, 2]);
+    // All of them: what the operator asks for, unless the policy forbids it.
+    let all = [up(1).published().in_maintenance(), up(2).published().in_maintenance()];
+    case(&all).publishes(&[]);
+    at_least(1, &all).publishes(&[1]);
+    assert_eq!(
+        at_least(1, &all).notes(),
+        ["0 healthy, where minHealthy asks for 1; 198.51.100.1 stays although it is not"]
+    );
+    // One that answers stays before one that does not, and one that somebody works on goes before others.
+    at_least(1, &[up(1).published().in_maintenance(), down(2).since(900).published()]).publishes(&[1]);
+    at_least(1, &[down(1).since(900).published().in_maintenance(), down(2).published()]).publishes(&[2]);
+    // It holds nobody up, and being well does not bring it in.
+    case(&[unknown(1).in_maintenance(), up(2)]).publishes(&[2]);
+    at_least(1, &[up(1).in_maintenance(), down(2).published()]).publishes(&[2]);
+}
+
+#[test]
+fn a_lower_tier_serves_when_those_above_are_too_weak() {
+    case(&[up(1).published(), up(2), up(3).tier(1)]).publishes(&[1, 2]);
+    let failed = case(&[down(1).published(), down(2).published(), up(3).tier(1), up(4).tier(2)]);
+    failed.publishes(&[3]);
+    assert_eq!(failed.notes(), ["tier 1 serves"]);
+    case(&[down(1).published(), down(2).tier(1), up(3).tier(2)]).publishes(&[3]);
+    // What is left of a tier that is too weak goes on beside the next.
+    at_least(2, &[up(1).published(), down(2).published(), up(3).tier(1), up(4).tier(2)]).publishes(&[1, 3]);
+    at_least(9, &[up(1).published(), up(3).tier(1), up(4).tier(2)]).publishes(&[1, 3, 4]);
+    // A tier in maintenance is as weak as one that is down.
+    case(&[up(1).published().in_maintenance(), up(3).tier(1)]).publishes(&[3]);
+    // Who has been left with nothing published starts from the top.
+    case(&[up(1), up(3).tier(1)]).publishes(&[1]);
+}
+
+#[test]
+fn the_preferred_tier_returns_after_the_delay() {
+    let back = [up(1).since(800), down(2), up(3).tier(1).published(), up(4).tier(1), up(5).tier(2)];
+    let waiting = case(&back);
+    // The tier that serves takes in whoever belongs to it meanwhile.
+    waiting.publishes(&[3, 4]);
+    assert_eq!(waiting.decide().again, Some(at(1100)), "five minutes after it came up");
+    let until = Some(at(1100));
+    assert_eq!(waiting.decide().notes, [Note::FailbackWaits { tier: 0, until }, Note::LowerTier { tier: 1 }]);
+    Case { now: 1099, ..waiting.clone() }.publishes(&[3, 4]);
+    let done = Case { now: 1100, ..waiting };
+    done.publishes(&[1]);
+    assert_eq!((done.decide().again, done.decide().notes), (None, Vec::new()));
+    // A tier is well once it has as many as it takes.
+    let both = [up(1).since(700), up(2).since(900), up(3).since(950), up(4).tier(1).published(), up(5).tier(1)];
+    assert_eq!(at_least(2, &both).decide().again, Some(at(1200)));
+    // It need not wait when those who serve become too few.
+    case(&[up(1).since(999), down(3).tier(1).published()]).publishes(&[1]);
+    at_least(2, &[up(1).since(999), up(2).since(999), up(3).tier(1).published(), down(4).tier(1).published()])
+        .publishes(&[1, 2]);
+    // What has returned of a tier that is still too weak waits too.
+    at_least(2, &[up(1), down(2), up(3).tier(1).published(), up(4).tier(1).published()]).publishes(&[3, 4]);
+    at_least(2, &[up(1), down(2), up(3).tier(1).published(), down(4).tier(1).published()]).publishes(&[1, 3]);
+}
+
+#[test]
+fn the_preferred_tier_returns_when_asked() {
+    let back = [up(1).since(500), up(3).tier(1).published()];
+    let waiting = manual(&back);
+    waiting.publishes(&[3]);
+    assert_eq!(waiting.decide().again, None);
+    assert_eq!(
+        waiting.notes(),
+        ["tier 0 is well again, and takes over when asked by `external-endpoints failback`", "tier 1 serves"]
+    );
+    // What was asked before it was well was for an earlier failback, or in vain.
+    Case { asked: Some(499), ..waiting.clone() }.publishes(&[3]);
+    Case { asked: Some(500), ..waiting }.publishes(&[1]);
+    // Asking spares the delay.
+    let impatient = Case { asked: Some(999), ..case(&[up(1).since(998), up(3).tier(1).published()]) };
+    impatient.publishes(&[1]);
+    // It does not make a tier stronger than it is.
+    Case { asked: Some(999), ..manual(&[down(1), up(3).tier(1).published()]) }.publishes(&[3]);
+}
+
+#[test]
+fn of_an_exactly_one_database_one_is_published() {
+    one(&[up(1).published(), down(2)]).publishes(&[1]);
+    one(&[down(1), up(2)]).publishes(&[2]);
+    one(&[down(1).published(), down(2)]).publishes(&[]);
+    // The old one fails, and is not yet Down: the new one waits, without an alarm.
+    let switching = one(&[up(1).published().failing(), up(2)]);
+    switching.publishes(&[1]);
+    assert_eq!(switching.notes(), [""; 0]);
+    one(&[down(1).published(), up(2)]).publishes(&[2]);
+}
+
+#[test]
+fn two_that_pass_are_a_split_brain_and_never_published_together() {
+    let published = one(&[up(2).published(), up(1)]);
+    published.publishes(&[2]);
+    assert_eq!(
+        published.notes(),
+        [
+            "split brain: 198.51.100.1, 198.51.100.2 pass, where one should; 198.51.100.2, which is published, stays alone"
+        ]
+    );
+    let neither = one(&[up(1), up(2), down(3).published()]);
+    neither.publishes(&[]);
+    let passing = vec![member(1).ip, member(2).ip];
+    assert_eq!(neither.decide().notes, [Note::SplitBrain { passing, published: None }]);
+    // Nobody can tell which of two in doubt is the one.
+    let doubted = one(&[up(1), up(2).failing()]);
+    doubted.publishes(&[]);
+    assert_eq!(doubted.notes(), [""; 0]);
+    // Published by someone else: those that pass first, then by priority, then by IP.
+    one(&[up(1).published(), up(2).published()]).publishes(&[1]);
+    one(&[up(1).published().failing(), up(2).published()]).publishes(&[2]);
+    one(&[up(1).published().tier(1), up(2).published()]).publishes(&[2]);
+    // At a start, two that are published are both taken to be Up until their checks have told.
+    one(&[up(1).published().untried(), up(2).published()]).keeps("no verdict yet for 198.51.100.1");
+    one(&[up(1).published().untried(), up(2)]).publishes(&[1]);
+}
+
+#[test]
+fn exactly_one_wins_over_all_other_rules() {
+    let split = [up(1), up(2), down(3).published()];
+    let with = |policy: Policy, targets: &[Target]| Case {
+        policy: Policy { exactly_one: true, ..policy },
+        asked: Some(999),
+        ..case(targets)
+    };
+    let at_least_one = || Policy { min_healthy: MinHealthy::Number(1), ..Policy::default() };
+    // Not over what is there: the old one stays, although it is down, rather than one of two that claim its place.
+    with(at_least_one(), &split).publishes(&[3]);
+    with(at_least_one(), &split[..2]).publishes(&[]);
+    with(
+        Policy { min_healthy: MinHealthy::Number(2), ..Policy::default() },
+        &[down(1).published(), down(2).published()],
+    )
+    .publishes(&[1]);
+    with(at_least_one(), &[up(1).published().in_maintenance(), down(2)]).publishes(&[1]);
+    // No preferred tier comes in beside the one that serves, or instead of it.
+    with(Policy::default(), &[up(1), up(2).tier(1).published()]).publishes(&[2]);
+    // Maintenance is the operator's word on who is not the one.
+    let settled = with(Policy::default(), &[up(1).in_maintenance(), up(2)]);
+    settled.publishes(&[2]);
+    assert_eq!(settled.notes(), [""; 0]);
+    // Flapping keeps no writer out.
+    with(Policy::default(), &[up(1).out_until(1100), down(2).published()]).publishes(&[1]);
+}
+
+#[test]
+fn a_target_that_flaps_stays_out_unless_it_is_needed() {
+    let flapping = case(&[up(1).out_until(1060), up(2).published()]);
+    flapping.publishes(&[2]);
+    assert_eq!(flapping.decide().again, Some(at(1060)));
+    assert_eq!(flapping.notes(), ["198.51.100.1 flapped, and must be well for longer"]);
+    Case { now: 1060, ..flapping }.publishes(&[1, 2]);
+    // The last one that is up stays in, and of several the one that has been well for longest.
+    case(&[up(1).out_until(1060), down(2).published()]).publishes(&[1]);
+    case(&[up(1).since(950).out_until(1060), up(2).since(940).out_until(1090), down(3)]).publishes(&[2]);
+    at_least(2, &[up(1).out_until(1060), up(2)]).publishes(&[1, 2]);
+    // A lower tier is a reason to leave it out.
+    case(&[up(1).out_until(1060).published(), up(2).tier(1)]).publishes(&[2]);
+}
+
+#[test]
+fn members_show_as_a_list() {
+    assert_eq!(Members::default().to_string(), "none");
+    assert_eq!(members(&[2, 1, 2]).to_string(), "198.51.100.1, 198.51.100.2");
+}
+
+#[test]
+fn changes_show_as_what_comes_and_what_goes() {
+    assert_eq!(members(&[1, 3]).changes_from(&members(&[1, 2])), "+198.51.100.3, -198.51.100.2");
+    assert_eq!(members(&[1]).changes_from(&members(&[1])), "");
+}
+
+fn any_policy() -> impl Strategy<Value = Policy> {
+    let min_healthy = prop_oneof![
+        prop_oneof![0..4_u32, Just(u32::MAX)].prop_map(MinHealthy::Number),
+        (0..=100_u8).prop_map(MinHealthy::Percentage),
+    ];
+    let delays = prop_oneof![(0..300_u64).prop_map(Duration::from_secs), Just(Duration::MAX)];
+    let failback = prop_oneof![delays.prop_map(Failback::Delay), Just(Failback::Manual)];
+    (min_healthy, any::<bool>(), failback).prop_map(|(min_healthy, exactly_one, failback)| Policy {
+        min_healthy,
+        exactly_one,
+        failback,
+        max_flips: 5,
+    })
+}
+
+fn any_target(last: u8) -> impl Strategy<Value = Target> {
+    let state = prop_oneof![4 => Just(State::Up), 3 => Just(State::Down), 1 => Just(State::Unknown)];
+    let odds = |odds: f64| prop::bool::weighted(odds);
+    let times = (0..1000_u64, prop::option::weighted(0.2, 900..1100_u64));
+    (state, times, odds(0.9), odds(0.8), 0..3_u32, odds(0.2), odds(0.5)).prop_map(
+        move |(state, (since, out_until), tried, passing, tier, in_maintenance, published)| Target {
+            member: member(last),
+            state,
+            since,
+            tried,
+            passing,
+            tier,
+            in_maintenance,
+            out_until,
+            published,
+        },
+    )
+}
+
+fn any_case() -> impl Strategy<Value = Case> {
+    let targets = (0..8_u8).map(|last| prop::option::weighted(0.6, any_target(last))).collect::<Vec<_>>();
+    (any_policy(), targets, prop::option::of(0..1000_u64)).prop_map(|(policy, targets, asked)| Case {
+        policy,
+        targets: targets.into_iter().flatten().collect(),
+        asked,
+        now: 1000,
+    })
+}
+
+/// Holds if the case is decided at all.
+fn decided(case: &Case) -> Option<(Members, Decision)> {
+    match case.decide() {
+        Decision { plan: Plan::Publish(members), notes, again } => {
+            Some((members.clone(), Decision { plan: Plan::Publish(members), notes, again }))
+        }
+        _ => None,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn members_are_sorted_and_of_the_config_and_at_most_one_where_one_is_asked_for(case in any_case(), foreign in any::<u8>()) {
+        let published: Members = case.published().iter().cloned().chain([member(foreign)]).collect();
+        if let Plan::Publish(members) = case.decide_on(Some(&published)).plan {
+            prop_assert!(members.iter().is_sorted_by(|a, b| a.ip < b.ip));
+            for member in members.iter() {
+                let target = case.targets.iter().find(|target| target.member == *member);
+                prop_assert!(target.is_some_and(|target| target.state == State::Up || published.contains(member.ip)));
+            }
+            prop_assert!(members.len() <= 1 || !case.policy.exactly_one);
+        }
+    }
+
+    #[test]
+    fn what_the_policy_forbids_to_empty_is_not_emptied(case in any_case()) {
+        let Some((members, _)) = decided(&case) else { return Ok(()) };
+        let preferred = case.targets.iter().map(|target| target.tier).min();
+        let preferred = case.targets.iter().filter(|target| Some(target.tier) == preferred).count();
+        let needed = match case.policy.min_healthy {
+            MinHealthy::Number(number) => number as usize,
+            MinHealthy::Percentage(percentage) => (preferred * usize::from(percentage)).div_ceil(100),
+        };
+        let needed = if case.policy.exactly_one { needed.min(1) } else { needed };
+        prop_assert!(members.len() >= needed.min(case.published().len()), "{members}");
+        // Nor is any Service emptied that has a good one left.
+        let good = case.targets.iter().any(|target| target.state == State::Up && !target.in_maintenance);
+        prop_assert!(!good || case.policy.exactly_one || !members.is_empty());
+    }
+
+    #[test]
+    fn the_order_of_the_config_changes_nothing(case in any_case(), turn in 0..8_usize) {
+        let mut turned = case.clone();
+        turned.targets.reverse();
+        let turn = turn.min(turned.targets.len());
+        turned.targets.rotate_left(turn);
+        let (mut one, mut other) = (case.decide(), turned.decide());
+        if let (Plan::Keep(_), Plan::Keep(_)) = (&one.plan, &other.plan) {
+            // Named in the order of the config.
+            (one.plan, other.plan) = (Plan::Publish(Members::default()), Plan::Publish(Members::default()));
+        }
+        prop_assert_eq!(one, other);
+    }
+
+    #[test]
+    fn what_was_decided_stays_once_it_is_published_and_until_it_is_time_to_look_again(case in any_case(), later in 0..500_u64) {
+        let Some((members, decision)) = decided(&case) else { return Ok(()) };
+        prop_assert_eq!(&case.decide_on(Some(&members)).plan, &decision.plan);
+        prop_assert!(decision.again.is_none_or(|again| again > at(case.now)));
+        let later = Case { now: case.now + later, ..case.clone() };
+        if decision.again.is_none_or(|again| at(later.now) < again) {
+            prop_assert_eq!(later.decide().plan, decision.plan);
+        }
+    }
+
+    #[test]
+    fn without_a_policy_the_members_are_exactly_the_up_ones(states in prop::collection::btree_map(any::<u8>(), any::<(bool, bool)>(), 0..40)) {
+        let targets: Vec<Target> = states
+            .iter()
+            .map(|(last, (is_up, published))| Target { published: *published, ..if *is_up { up(*last) } else { down(*last) } })
+            .collect();
+        let ups: Vec<u8> = states.iter().filter(|(_, (is_up, _))| *is_up).map(|(last, _)| *last).collect();
+        let decision = case(&targets).decide();
+        prop_assert_eq!(decision, Decision { plan: Plan::Publish(members(&ups)), notes: Vec::new(), again: None });
+    }
+}

@@ -1,0 +1,32 @@
+//! What deploy/ says of its two replicas: that they are kept apart, and that one at a time may be taken away.
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{Api, ListParams};
+
+use super::{HOME, SOON, applied, deployment, namespace};
+use crate::support::eventually;
+
+/// No scheduler runs here, so this is about whom the words of the manifests mean.
+pub async fn both_are_kept_apart_and_in_the_budget() {
+    applied().await;
+    let home = namespace(HOME);
+    let budget: PodDisruptionBudget = home.api().get(HOME).await.expect("the PodDisruptionBudget");
+    let budget = serde_json::to_value(budget.spec).expect("JSON");
+    assert_eq!(budget["maxUnavailable"], 1);
+    let template = serde_json::to_value(deployment().await.spec.expect("a spec").template).expect("JSON");
+    let apart = &template["spec"]["affinity"]["podAntiAffinity"];
+    let apart = &apart["preferredDuringSchedulingIgnoredDuringExecution"][0]["podAffinityTerm"];
+    assert_eq!(apart["topologyKey"], "kubernetes.io/hostname");
+    for selector in [&budget["selector"], &apart["labelSelector"]] {
+        let labels = selector["matchLabels"].as_object().expect("labels").iter();
+        let labels: Vec<String> =
+            labels.map(|(key, value)| format!("{key}={}", value.as_str().expect("text"))).collect();
+        let pods: Api<Pod> = home.api();
+        eventually(SOON, "both replicas are meant", async || {
+            let meant = pods.list(&ListParams::default().labels(&labels.join(","))).await.expect("Pods").items.len();
+            if meant == 2 { Ok(()) } else { Err(format!("{meant}")) }
+        })
+        .await;
+    }
+}

@@ -1,0 +1,313 @@
+//! Two replicas and one Lease: one writes, the other takes over soon, and a write of the old one never arrives.
+
+use std::time::{Duration, Instant};
+
+use external_endpoints::plan::{Member, Members};
+use external_endpoints::slice;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{EndpointPort, Endpoints};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::cluster::scene::{SOON, Scene, checked};
+use crate::support::daemon::field;
+use crate::support::{ApiProxy, addresses, eventually, holds, shared, trial::trials};
+
+mod replicas;
+
+use replicas::{
+    LATER, LEASE, LeaseHistory, identity, leads, lease, pair, published, replica, replica_at, standby, takes_over, up,
+    writes,
+};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        a_holder_that_was_stopped_writes_nothing_when_it_goes_on,
+        a_write_on_its_way_is_refused_once_another_has_written,
+        after_sigkill_another_takes_over_within_17_seconds_and_writes_nothing,
+        a_holder_without_the_api_stops_before_another_begins,
+        in_steady_state_there_are_only_renewals,
+        after_sigterm_another_takes_over_within_2_seconds_and_writes_nothing,
+        a_holder_keeps_the_lease_while_the_api_is_away_for_a_moment,
+        of_replicas_started_at_once_one_leads,
+        a_lease_that_is_deleted_stays_with_its_holder,
+        a_lease_can_only_be_made_or_changed_as_it_was_seen,
+        a_late_create_changes_nothing,
+        without_leader_election_there_is_no_lease,
+    ]
+}
+
+async fn after_sigterm_another_takes_over_within_2_seconds_and_writes_nothing() {
+    let mut scene = Scene::new("sigterm").await;
+    let (mut first, second) = pair(&scene).await;
+    let identities = (identity(&first).await, identity(&second).await);
+    assert_ne!(identities.0, identities.1);
+    assert_eq!(second.status().await["lease"]["holder"], identities.0.as_str());
+    assert_eq!(second.get("/readyz").await.0, 200, "a standby is ready");
+    let history = scene.history().await;
+
+    let asked = Instant::now();
+    first.signal(Signal::SIGTERM);
+    takes_over(&second).await;
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(2), "took {took:?}");
+    assert!(first.wait().await.success());
+    assert_eq!(lease(&scene).await.and_then(|lease| lease.holder_identity), Some(identities.1));
+    scene.condition(&second, "Published").await;
+    checked(&second, 4).await;
+    assert_eq!(history.steps(), []);
+
+    scene.databases[0].stop().await;
+    scene.published(&[1, 2]).await;
+    history.is(&[Some(scene.ips(&[1, 2]))]).await;
+}
+
+async fn after_sigkill_another_takes_over_within_17_seconds_and_writes_nothing() {
+    let mut scene = Scene::new("sigkill").await;
+    let (mut first, second) = pair(&scene).await;
+    let history = scene.history().await;
+    let killed = Instant::now();
+    first.kill();
+    takes_over(&second).await;
+    let took = killed.elapsed();
+    assert!(took < Duration::from_secs(17), "took {took:?}");
+    // It was renewed at most 2 s before, and by no other clock than its own can the other tell.
+    assert!(took > Duration::from_secs(12), "took only {took:?}");
+    scene.condition(&second, "Published").await;
+    checked(&second, 4).await;
+    assert_eq!(history.steps(), []);
+    // One that was killed and starts again is another, and stands by.
+    let third = standby(&scene).await;
+    assert_ne!(identity(&third).await, identity(&second).await);
+
+    scene.databases[0].stop().await;
+    scene.published(&[1, 2]).await;
+    history.is(&[Some(scene.ips(&[1, 2]))]).await;
+}
+
+async fn in_steady_state_there_are_only_renewals() {
+    let scene = Scene::new("renewals").await;
+    let (first, second) = pair(&scene).await;
+    let (history, renewals) = (scene.history().await, LeaseHistory::start(&scene).await);
+    let begun = Instant::now();
+    eventually(LATER, "five renewals", async || {
+        let count = renewals.changes().len();
+        if count >= 5 { Ok(()) } else { Err(format!("{count}")) }
+    })
+    .await;
+    checked(&first, 2).await;
+    checked(&second, 2).await;
+    let (changes, most) = (renewals.changes(), begun.elapsed().as_secs() / 2 + 1);
+    assert!(changes.len() as u64 <= most, "{} renewals, and not {most}", changes.len());
+    let but_the_time = |lease: &LeaseSpec| LeaseSpec { renew_time: None, ..lease.clone() };
+    let held = identity(&first).await;
+    for change in &changes {
+        assert_eq!(change.holder_identity.as_ref(), Some(&held));
+        assert_eq!(but_the_time(change), but_the_time(&changes[0]), "nothing but the time of renewal changes");
+    }
+    assert_eq!(history.steps(), []);
+}
+
+async fn of_replicas_started_at_once_one_leads() {
+    let scene = Scene::new("at-once").await;
+    let replicas = futures::future::join_all((0..3).map(|_| replica(&scene))).await;
+    let leaders = async || {
+        let mut leaders = 0;
+        for replica in &replicas {
+            leaders += usize::from(leads(replica).await);
+        }
+        leaders
+    };
+    eventually(SOON, "one leads", async || leaders().await == 1).await;
+    scene.published(&[0, 1, 2]).await;
+    holds(Duration::from_secs(3), "one leads", async || leaders().await == 1).await;
+    let mut wrote = 0;
+    for replica in &replicas {
+        wrote += usize::from(writes(replica).await > 0.0);
+    }
+    assert_eq!(wrote, 1, "only one has written");
+}
+
+/// What it would write when it goes on is old: it does not know yet that a database has died.
+async fn a_holder_that_was_stopped_writes_nothing_when_it_goes_on() {
+    let mut scene = Scene::new("stopped").await;
+    let (first, second) = pair(&scene).await;
+    let history = scene.history().await;
+    let before = writes(&first).await;
+    first.signal(Signal::SIGSTOP);
+    let stopped = Instant::now();
+    takes_over(&second).await;
+    assert!(stopped.elapsed() > Duration::from_secs(10), "{:?}", stopped.elapsed());
+    scene.databases[0].stop().await;
+    scene.published(&[1, 2]).await;
+
+    first.signal(Signal::SIGCONT);
+    scene.condition_because(&first, "Standby", "is held by").await;
+    up(&first, 2.0).await;
+    scene.condition_because(&first, "Standby", "the cluster holds").await;
+    checked(&first, 8).await;
+    assert_eq!(writes(&first).await, before, "not one write of its own");
+    history.is(&[Some(scene.ips(&[1, 2]))]).await;
+    // Each change in the cluster since then is one that the other has counted.
+    let succeeded = second.metric("external_endpoints_writes_total", &[("result", "success")]).await;
+    assert_eq!(succeeded, Some(history.steps().len() as f64));
+    assert_eq!(first.status().await["lease"]["held"], false);
+}
+
+/// Held up in the network, a write of the old holder arrives after the new one has written: the version that it carries keeps
+/// it out.
+async fn a_write_on_its_way_is_refused_once_another_has_written() {
+    let mut scene = Scene::new("on-its-way").await;
+    let proxy = ApiProxy::start(shared()).await;
+    let first = replica_at(&scene, &proxy.kubeconfig()).await;
+    let first = published(&scene, first).await;
+    let second = standby(&scene).await;
+    let history = scene.history().await;
+    let before = writes(&first).await;
+    proxy.hang();
+    scene.databases[0].stop().await;
+    // It has begun to write, and has had no answer.
+    eventually(SOON, "the holder has begun to write", async || writes(&first).await > before).await;
+    first.signal(Signal::SIGSTOP);
+    takes_over(&second).await;
+    scene.published(&[1, 2]).await;
+    scene.databases[0].start_again().await;
+    scene.published(&[0, 1, 2]).await;
+    // Now all that was held up arrives.
+    proxy.heal().await;
+    first.signal(Signal::SIGCONT);
+    scene.condition_because(&first, "Standby", "the cluster holds").await;
+    checked(&first, 8).await;
+    history.is(&[Some(scene.ips(&[1, 2])), Some(scene.ips(&[0, 1, 2]))]).await;
+}
+
+async fn a_holder_keeps_the_lease_while_the_api_is_away_for_a_moment() {
+    let scene = Scene::new("moment").await;
+    let proxy = ApiProxy::start(shared()).await;
+    let first = replica_at(&scene, &proxy.kubeconfig()).await;
+    let first = published(&scene, first).await;
+    let second = standby(&scene).await;
+    let before = lease(&scene).await.expect("a Lease");
+    proxy.hang();
+    let tells = "the lease could not be renewed; trying again";
+    eventually(SOON, "a renewal fails", async || first.logs().iter().any(|line| field(line, "message") == Some(tells)))
+        .await;
+    assert!(leads(&first).await, "it has some seconds left");
+    proxy.heal().await;
+    let after = eventually(SOON, "it is renewed", async || {
+        lease(&scene).await.filter(|lease| lease.renew_time != before.renew_time)
+    })
+    .await;
+    assert_eq!(LeaseSpec { renew_time: None, ..after }, LeaseSpec { renew_time: None, ..before });
+    assert!(leads(&first).await && !leads(&second).await);
+}
+
+async fn a_holder_without_the_api_stops_before_another_begins() {
+    let mut scene = Scene::new("away").await;
+    let proxy = ApiProxy::start(shared()).await;
+    let first = replica_at(&scene, &proxy.kubeconfig()).await;
+    let first = published(&scene, first).await;
+    let second = standby(&scene).await;
+    let history = scene.history().await;
+    proxy.refuse().await;
+    eventually(LATER, "it no longer leads", async || !leads(&first).await).await;
+    assert!(!leads(&second).await, "nobody leads for some seconds");
+    takes_over(&second).await;
+    assert!(!leads(&first).await);
+    let trouble = first.status().await["lease"]["trouble"].as_str().unwrap_or_default().to_owned();
+    assert!(trouble.contains("refused"), "{trouble}");
+    scene.databases[0].stop().await;
+    scene.published(&[1, 2]).await;
+    up(&first, 2.0).await;
+    scene.databases[0].start_again().await;
+    proxy.heal().await;
+    scene.condition_because(&first, "Standby", "is held by").await;
+    scene.published(&[0, 1, 2]).await;
+    checked(&first, 4).await;
+    history.is(&[Some(scene.ips(&[1, 2])), Some(scene.ips(&[0, 1, 2]))]).await;
+    assert!(!leads(&first).await && leads(&second).await);
+}
+
+async fn a_lease_that_is_deleted_stays_with_its_holder() {
+    let scene = Scene::new("deleted").await;
+    let (first, second) = pair(&scene).await;
+    scene.namespace.delete::<Lease>(LEASE).await;
+    let again = eventually(SOON, "it is made again", async || {
+        assert!(!leads(&second).await, "the holder goes on");
+        lease(&scene).await
+    })
+    .await;
+    assert_eq!(again.holder_identity, Some(identity(&first).await));
+    checked(&second, 4).await;
+    assert!(leads(&first).await && !leads(&second).await);
+}
+
+/// What taking and renewing stand on, on the real API.
+async fn a_lease_can_only_be_made_or_changed_as_it_was_seen() {
+    let namespace = shared().namespace("facts").await;
+    let api: Api<Lease> = namespace.api();
+    let put = async |lease: &Lease| api.replace(LEASE, &PostParams::default(), lease).await;
+    let new = |holder: &str| -> Lease {
+        let spec = json!({"holderIdentity": holder, "leaseDurationSeconds": 15});
+        let metadata = json!({"name": LEASE, "namespace": namespace.name});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a Lease")
+    };
+    let refused = |answer: kube::Result<Lease>, codes: &[u16]| match answer {
+        Err(kube::Error::Api(status)) => assert!(codes.contains(&status.code), "{status}"),
+        other => panic!("not refused: {other:?}"),
+    };
+    let held = put(&new("a")).await.expect("a replace that creates");
+    refused(put(&new("b")).await, &[422]);
+    let renewed = put(&held).await.map(|same| same.metadata.resource_version);
+    assert_eq!(renewed.expect("on its version"), held.metadata.resource_version, "it changes nothing");
+    let mut b = held.clone();
+    b.spec.as_mut().expect("a spec").holder_identity = Some("b".into());
+    let taken = put(&b).await.expect("on its version");
+    refused(put(&held).await, &[409]);
+    // Given up, and gone.
+    let mut free = taken.clone();
+    free.spec.as_mut().expect("a spec").holder_identity = None;
+    put(&free).await.expect("nobody may hold it");
+    namespace.delete::<Lease>(LEASE).await;
+    refused(put(&taken).await, &[404, 409]);
+    // Of several that make it at once, one does.
+    let made = futures::future::join_all(["a", "b", "c", "d"].map(async |who| put(&new(who)).await)).await;
+    assert_eq!(made.iter().filter(|answer| answer.is_ok()).count(), 1, "{made:#?}");
+    for answer in made.into_iter().filter(Result::is_err) {
+        refused(answer, &[409, 422]);
+    }
+}
+
+/// A create carries no version, and needs none: it says nothing.
+async fn a_late_create_changes_nothing() {
+    let namespace = shared().namespace("facts").await;
+    let api: Api<Endpoints> = namespace.api();
+    let create = async || {
+        let blank = Patch::Apply(slice::blank(&namespace.name, "mysql"));
+        api.patch("mysql", &PatchParams::apply("external-endpoints-create"), &blank).await.expect("an apply")
+    };
+    let blank = create().await;
+    let member = Member { ip: addresses::take_one(), hostname: None };
+    let members: Members = [member].into_iter().collect();
+    let port = EndpointPort { port: 3306, protocol: Some("TCP".into()), ..Default::default() };
+    let endpoints = slice::endpoints(&blank.metadata, &members, std::slice::from_ref(&port));
+    let apply = PatchParams::apply("external-endpoints").force();
+    let filled = api.patch("mysql", &apply, &Patch::Apply(endpoints)).await.expect("filled");
+    let after = create().await;
+    assert_eq!(after.metadata.resource_version, filled.metadata.resource_version);
+    assert!(slice::holds(&after, &members, &[port]), "{after:?}");
+}
+
+async fn without_leader_election_there_is_no_lease() {
+    let scene = Scene::new("alone").await;
+    // Without a Lease, as daemons of the tests are unless they ask for one.
+    let daemon = scene.start_published().await;
+    assert!(leads(&daemon).await);
+    assert!(daemon.status().await["lease"].is_null());
+    let leases: Api<Lease> = scene.namespace.api();
+    assert!(leases.list(&ListParams::default()).await.expect("a list").items.is_empty());
+    let elsewhere: Api<Lease> = Api::namespaced(scene.namespace.client.clone(), "default");
+    assert!(elsewhere.get_opt(LEASE).await.expect("an answer").is_none());
+}

@@ -1,0 +1,126 @@
+//! What the trials of the lease need: replicas that compete for a Lease of their own, and the history of that Lease.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use kube::api::{Api, WatchEvent, WatchParams};
+use tokio::task::JoinHandle;
+
+use crate::cluster::scene::{SOON, Scene};
+use crate::support::{Daemon, eventually, runtime, shared};
+
+/// The Lease's name.
+pub const LEASE: &str = "external-endpoints";
+
+/// Longer than a lease, on a busy machine.
+pub const LATER: Duration = Duration::from_secs(60);
+
+/// Starts a replica that competes for the Lease in the scene's namespace.
+pub async fn replica(scene: &Scene) -> Daemon {
+    replica_at(scene, &shared().kubeconfig()).await
+}
+
+/// As [`replica`], for one that has a way of its own to the API.
+pub async fn replica_at(scene: &Scene, kubeconfig: &std::path::Path) -> Daemon {
+    let lease = format!("{}/{LEASE}", scene.namespace.name);
+    Daemon::start(&scene.config(), kubeconfig, &["--lease", &lease]).await
+}
+
+/// A holder that has published all three databases, and a replica that stands by.
+pub async fn pair(scene: &Scene) -> (Daemon, Daemon) {
+    let first = replica(scene).await;
+    (published(scene, first).await, standby(scene).await)
+}
+
+/// Waits until this replica holds the lease and all is published.
+pub async fn published(scene: &Scene, first: Daemon) -> Daemon {
+    scene.published(&[0, 1, 2]).await;
+    scene.condition(&first, "Published").await;
+    assert!(leads(&first).await);
+    first
+}
+
+/// A replica that stands by for another, and knows all that it needs to take over.
+pub async fn standby(scene: &Scene) -> Daemon {
+    let second = replica(scene).await;
+    scene.condition_because(&second, "Standby", "the cluster holds").await;
+    up(&second, 3.0).await;
+    assert!(!leads(&second).await);
+    second
+}
+
+/// Waits until the replica has found this many targets up.
+pub async fn up(daemon: &Daemon, targets: f64) {
+    eventually(SOON, &format!("{targets} targets are up"), async || {
+        let up = daemon.metric("external_endpoints_target_healthy", &[]).await;
+        if up == Some(targets) { Ok(()) } else { Err(format!("{up:?}")) }
+    })
+    .await;
+}
+
+/// Whether this replica is the one that writes.
+pub async fn leads(daemon: &Daemon) -> bool {
+    daemon.metric("external_endpoints_leader", &[]).await.expect("the metric") == 1.0
+}
+
+/// Waits until this replica is the one that writes.
+pub async fn takes_over(daemon: &Daemon) {
+    eventually(LATER, "the replica takes over", async || leads(daemon).await).await;
+}
+
+/// How many calls that write this replica has made, whatever came of them.
+pub async fn writes(daemon: &Daemon) -> f64 {
+    daemon.metric("external_endpoints_writes_total", &[]).await.unwrap_or_default()
+}
+
+/// Who a replica is in the Lease.
+pub async fn identity(daemon: &Daemon) -> String {
+    daemon.status().await["lease"]["identity"].as_str().expect("an identity").to_owned()
+}
+
+/// What the Lease says; none if there is none.
+pub async fn lease(scene: &Scene) -> Option<LeaseSpec> {
+    let api: Api<Lease> = scene.namespace.api();
+    api.get_opt(LEASE).await.expect("reading the Lease").and_then(|lease| lease.spec)
+}
+
+/// Every change of the Lease since it was started.
+pub struct LeaseHistory {
+    changes: Arc<Mutex<Vec<LeaseSpec>>>,
+    task: JoinHandle<()>,
+}
+
+impl LeaseHistory {
+    pub async fn start(scene: &Scene) -> LeaseHistory {
+        let api: Api<Lease> = scene.namespace.api();
+        let version = api.list(&Default::default()).await.expect("listing Leases").metadata.resource_version;
+        let params = WatchParams::default().timeout(290);
+        let events = api.watch(&params, &version.expect("a version")).await.expect("watching Leases");
+        let changes: Arc<Mutex<Vec<LeaseSpec>>> = Arc::default();
+        let seen = changes.clone();
+        let task = runtime().spawn(async move {
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                let (WatchEvent::Added(lease) | WatchEvent::Modified(lease)) = event.expect("a watch without errors")
+                else {
+                    continue;
+                };
+                seen.lock().unwrap_or_else(PoisonError::into_inner).push(lease.spec.expect("a spec"));
+            }
+        });
+        LeaseHistory { changes, task }
+    }
+
+    pub fn changes(&self) -> Vec<LeaseSpec> {
+        assert!(!self.task.is_finished(), "the watch has ended");
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for LeaseHistory {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
