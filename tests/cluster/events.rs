@@ -7,8 +7,10 @@ use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt as _;
 use kube::api::Api;
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::cluster::lease::replicas::{identity, pair, takes_over, up};
 use crate::cluster::ownership::merge;
 use crate::cluster::scene::{CHECK, SOON, Scene, checked, config};
 use crate::support::{ApiProxy, Daemon, Namespace, eventually, shared, trial::trials};
@@ -19,6 +21,8 @@ pub fn trials() -> Vec<Trial> {
         targets_and_writes_are_told_on_the_service,
         refusals_are_told_with_their_reason,
         what_left_the_config_is_left_behind,
+        a_split_brain_is_told,
+        of_two_replicas_the_one_that_writes_tells,
         no_secret_is_told,
         without_the_right_all_else_goes_on,
         an_api_that_is_away_costs_events_and_nothing_else,
@@ -149,6 +153,33 @@ async fn what_left_the_config_is_left_behind() {
     let said = daemon.lines().iter().filter(|line| line.contains("left behind")).count();
     assert_eq!(said, 1, "{:#?}", daemon.lines());
     assert_eq!(history.steps(), []);
+}
+
+async fn a_split_brain_is_told() {
+    let scene = Scene::new("brains").await;
+    let yaml = scene.config_with("  policy: {exactlyOne: true}\n");
+    let _daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+    let event = told(&scene.namespace, "SplitBrain", "where one should").await;
+    assert_eq!(event.type_.as_deref(), Some("Warning"));
+}
+
+async fn of_two_replicas_the_one_that_writes_tells() {
+    let mut scene = Scene::new("chorus").await;
+    let (mut first, second) = pair(&scene).await;
+    let who = (identity(&first).await, identity(&second).await);
+    scene.databases[0].stop().await;
+    let down = told(&scene.namespace, "TargetDown", &scene.ips(&[0])[0]).await;
+    assert_eq!(down.reporting_instance, Some(who.0));
+    up(&second, 2.0).await;
+    checked(&second, 4).await;
+    assert_eq!(events(&scene.namespace, "TargetDown").await.len(), 1);
+
+    first.signal(Signal::SIGTERM);
+    takes_over(&second).await;
+    scene.databases[1].stop().await;
+    let down = told(&scene.namespace, "TargetDown", &scene.ips(&[1])[0]).await;
+    assert_eq!(down.reporting_instance, Some(who.1));
+    assert!(first.wait().await.success());
 }
 
 async fn no_secret_is_told() {
