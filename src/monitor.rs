@@ -19,9 +19,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::clock;
-use crate::config::{DatabaseId, Spec};
+use crate::config::{DatabaseId, Refused, Spec};
 use crate::health::{Flaps, Health, State, Streak, Verdict};
 use crate::limits::Limits;
+use crate::news::Teller;
 use crate::plan::{Member, Members, Note, Plan, Policy};
 use crate::probe::{Bell, Ended, Prober, Swarm, Target};
 use crate::schedule::{Key, Next, Rhythm, Schedule};
@@ -135,6 +136,8 @@ pub struct DatabaseSnapshot {
     /// What is wrong with the Service's annotations.
     pub problems: Vec<String>,
     pub targets: Vec<TargetSnapshot>,
+    /// The addresses that may not be published, and are no targets.
+    pub refused: Vec<Refused>,
     /// How long tries took.
     pub check_duration: Histogram,
 }
@@ -245,14 +248,21 @@ pub struct Monitor {
 /// Makes a monitor of all targets of `spec`, which checks nothing until it runs. Tries that are no light ones run on `runtime`,
 /// but for those that take long stretches of a processor at a time, which run on `heavy_runtime`, so that the others keep
 /// their time.
-pub fn prepare(spec: &Spec, limits: Limits, runtime: Runtime, heavy_runtime: Runtime) -> io::Result<(Handle, Monitor)> {
+pub fn prepare(
+    spec: &Spec,
+    limits: Limits,
+    news: &Teller,
+    runtime: Runtime,
+    heavy_runtime: Runtime,
+) -> io::Result<(Handle, Monitor)> {
     let now = clock::now();
     let (commands_in, commands) = mpsc::channel(AHEAD + spec.databases.len());
     let turned = Arc::new(Turned { origin: now, nanos: AtomicU64::new(0) });
     let mut swarm = Swarm::new()?;
     let bell = swarm.bell()?;
     let (report, reports) = mpsc::unbounded_channel();
-    let databases: Vec<Watched> = spec.databases.iter().map(|database| Watched::new(database, now)).collect();
+    let watched = |database| Watched::new(database, news.clone(), now);
+    let databases: Vec<Watched> = spec.databases.iter().map(watched).collect();
     let ids = || spec.databases.iter().map(|database| database.id.clone());
     let plans = ids().zip(databases.iter().map(Watched::plan)).collect();
     let mut monitor = Monitor {

@@ -193,6 +193,10 @@ fn a_stopped_holder_excuses_until_it_has_found_out_what_happened() {
     let story = || Story::new().held(8, 80, Some("a")).flips(10, 1, false).fault(9, 16, stopped.clone());
     story().writes("a", 21, &[2]).breaks(&[]);
     story().writes("a", 22, &[2]).breaks(&[Rule::Dead]);
+    // To the end, where it goes on with its Lease about to run out: 8 and 16.5 s.
+    let longer = || Story::new().held(8, 80, Some("a")).flips(10, 1, false).fault(9, 24, stopped.clone());
+    longer().writes("a", 29, &[2]).breaks(&[]);
+    longer().writes("a", 30, &[2]).breaks(&[Rule::Dead]);
     // Another that has the Lease has seen all.
     story().held(13, 130, Some("b")).writes("b", 16, &[2]).breaks(&[Rule::Dead]);
     story().held(13, 130, Some("b")).writes("b", 15, &[2]).breaks(&[]);

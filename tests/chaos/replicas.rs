@@ -155,6 +155,7 @@ async fn allow(namespace: &Namespace, services: &[String]) {
     let rules = json!([
         {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": services, "verbs": ["get", "create", "patch"]},
+        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [LEASE],
          "verbs": ["get", "create", "update"]},
     ]);

@@ -145,7 +145,7 @@ fn api(dice: &mut Dice, length: Duration) -> Vec<Step> {
             return steps;
         }
         steps.push(Step { at, act: Act::Api(fault, lasts) });
-        at += lasts + CALM + dice.between(10_000, 25_000);
+        at += lasts + CALM + dice.between(12_000, 35_000);
     }
 }
 
@@ -164,7 +164,7 @@ fn replicas(dice: &mut Dice, length: Duration) -> Vec<Step> {
             return steps;
         }
         steps.push(Step { at, act: Act::Replica(victim, fault, lasts) });
-        at += lasts + CALM + dice.between(8000, 20_000);
+        at += lasts + CALM + dice.between(12_000, 35_000);
     }
 }
 

@@ -40,7 +40,7 @@ fn excuse(record: &Record, fault: &Fault) -> Option<Span> {
             let runs_out = renewed + limits.lease;
             let back = match how {
                 // Who is started again is another.
-                ReplicaFault::Killed => At::MAX,
+                ReplicaFault::Killed => runs_out,
                 // It saw nothing while it was stopped, and has to find out all that happened.
                 ReplicaFault::Stopped => fault.until + limits.detection.max(limits.recovery),
                 // The pauses between its tries are before it.
@@ -49,7 +49,10 @@ fn excuse(record: &Record, fault: &Fault) -> Option<Span> {
             // Whoever has it then may write.
             let taken = record.leases.iter().find(|next| next.at > fault.from && next.holder.as_ref() != Some(who));
             let taken = taken.filter(|next| next.holder.is_some()).map_or(At::MAX, |next| next.at);
-            Some(Span::new(fault.from, runs_out.min(back).min(taken).max(fault.from)))
+            // One that goes on before its Lease ran out has it again; after that it is anyone's.
+            let again = *how != ReplicaFault::Killed && fault.until <= runs_out;
+            let end = if again { back } else { runs_out };
+            Some(Span::new(fault.from, end.min(taken).max(fault.from)))
         }
     }
 }
