@@ -140,7 +140,7 @@ fn empties(record: &Record, excused: &[Span], judgement: &mut Judgement) {
 
 /// Since when a target is up; none if it is dead.
 fn up_since(record: &Record, ip: IpAddr, at: At) -> Option<At> {
-    match record.flips.iter().filter(|flip| flip.ip == ip && flip.at <= at).next_back() {
+    match record.flips.iter().rfind(|flip| flip.ip == ip && flip.at <= at) {
         Some(flip) => flip.up.then_some(flip.at),
         None => Some(At::ZERO),
     }

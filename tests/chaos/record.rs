@@ -102,12 +102,12 @@ impl Record {
 
     /// Who held the Lease then, and when it was last renewed before.
     pub fn held(&self, at: At) -> Option<&Holding> {
-        self.leases.iter().filter(|holding| holding.at <= at).next_back()
+        self.leases.iter().rfind(|holding| holding.at <= at)
     }
 
     /// Whether the API was at fault at some time of this.
     pub fn api_fault(&self, from: At, until: At) -> bool {
-        let api = self.faults.iter().filter(|fault| matches!(fault.kind, Kind::Api(_)));
-        api.into_iter().any(|fault| fault.from <= until && from <= fault.until)
+        let mut api = self.faults.iter().filter(|fault| matches!(fault.kind, Kind::Api(_)));
+        api.any(|fault| fault.from <= until && from <= fault.until)
     }
 }
