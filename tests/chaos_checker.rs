@@ -125,6 +125,11 @@ fn a_write_of_nobody_known_is_a_breach_unless_the_api_was_killed_over_it() {
     story().breaks(&[Rule::Holder]);
     assert_eq!(story().fault(12, 15, Kind::Api("killed")).breaks(&[]).unnoted, 1);
     story().fault(20, 25, Kind::Api("killed")).breaks(&[Rule::Holder]);
+    // Nor if it was held back in the network so long that the caller had given it up.
+    let cut_off = || Kind::Replica(ReplicaFault::CutOff, "a".to_owned());
+    assert_eq!(story().fault(5, 12, cut_off()).breaks(&[]).unnoted, 1);
+    story().fault(5, 9, cut_off()).breaks(&[Rule::Holder]);
+    story().fault(5, 12, killed("a")).breaks(&[Rule::Holder]);
 }
 
 #[test]

@@ -48,9 +48,9 @@ pub struct Judgement {
     pub breaches: Vec<Breach>,
     /// Writes of the daemon.
     pub writes: usize,
-    /// Writes that were with the API already when another took the Lease, of which no client can know.
+    /// Writes that were in the network or with the API already when another took the Lease, of which no client can know.
     pub late: usize,
-    /// Writes that the API server was killed or stopped over, so that it could not note whose they were.
+    /// Writes whose caller was gone when they were made, or the API server before it could note whose they were.
     pub unnoted: usize,
     /// From a death to the write, at the worst, where nothing else was the matter.
     pub worst_out: Duration,
@@ -85,14 +85,14 @@ fn writers(record: &Record, judgement: &mut Judgement) {
         if writer.is_some() && writer == holder {
             continue;
         }
-        let api_away = record.api_fault(change.at.saturating_sub(record.limits.slack), change.at);
+        let held_back = record.held_back(change.at.saturating_sub(record.limits.slack), change.at);
         let ours = change.managers.iter().any(|manager| manager.starts_with("external-endpoints"));
         let held_before = |who: &str| {
             record.leases.iter().any(|lease| lease.version < change.version && lease.holder.as_deref() == Some(who))
         };
         match writer {
-            None if ours && api_away => judgement.unnoted += 1,
-            Some(writer) if api_away && held_before(writer) => judgement.late += 1,
+            None if ours && held_back => judgement.unnoted += 1,
+            Some(writer) if held_back && held_before(writer) => judgement.late += 1,
             _ => judgement.breaches.push(Breach {
                 rule: Rule::Holder,
                 at: change.at,

@@ -105,9 +105,11 @@ impl Record {
         self.leases.iter().rfind(|holding| holding.at <= at)
     }
 
-    /// Whether the API was at fault at some time of this.
-    pub fn api_fault(&self, from: At, until: At) -> bool {
-        let mut api = self.faults.iter().filter(|fault| matches!(fault.kind, Kind::Api(_)));
-        api.any(|fault| fault.from <= until && from <= fault.until)
+    /// Whether something on the way to storage held writes back at some time of this: the API, or what lies before it.
+    pub fn held_back(&self, from: At, until: At) -> bool {
+        self.faults.iter().any(|fault| {
+            let holds = matches!(fault.kind, Kind::Api(_) | Kind::Replica(ReplicaFault::CutOff, _));
+            holds && fault.from <= until && from <= fault.until
+        })
     }
 }
