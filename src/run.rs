@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::config::{DatabaseId, Spec};
+use crate::freeze;
 use crate::lease::{self, Keeping};
 use crate::limits::Limits;
 use crate::monitor::Checking;
@@ -29,6 +30,8 @@ pub struct Options {
     pub dry_run: bool,
     pub listen: SocketAddr,
     pub limits: Limits,
+    /// When nothing is taken out, because so many targets fail together.
+    pub freeze: freeze::Rules,
     /// The Lease by which one of several replicas writes; none for the only one.
     pub lease: Option<lease::Name>,
 }
@@ -43,7 +46,7 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
 
     // What needs no cluster need not wait for one.
     let (monitor, mut checking) =
-        monitor::start(&spec, options.limits).context("can't start a thread for the checks")?;
+        monitor::start(&spec, options.limits, options.freeze).context("can't start a thread for the checks")?;
     let cluster = tokio::select! {
         cluster = connect(options.dry_run) => cluster?,
         name = ends.next() => {

@@ -28,7 +28,7 @@ pub(super) fn keep<'a>(
 }
 
 /// The lowest stays first.
-fn rank<'a>(target: &Candidate<'a>) -> (u8, Option<Reverse<Instant>>, u32, &'a super::Member) {
+pub(super) fn rank<'a>(target: &Candidate<'a>) -> (u8, Option<Reverse<Instant>>, u32, &'a super::Member) {
     let class = match (target.is_up(), target.in_maintenance) {
         (true, _) => 0,
         (false, false) => 1,
