@@ -223,7 +223,10 @@ pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decisio
     };
     let mut notes: Vec<Note> = note.into_iter().collect();
     notes.extend(lower_tier(pool, &chosen));
-    notes.extend(floor::keep(&mut chosen, pool.targets, published, needed));
+    // What a hold brings back counts as if it had never left, or it would push out again what stays in its place.
+    let returns = |target: &Candidate| pool.holds && !pool.policy.exactly_one && target.comes_back && !target.is_up();
+    let may_stay = |target: &Candidate| published.contains(target.member.ip) || returns(target);
+    notes.extend(floor::keep(&mut chosen, pool.targets, may_stay, needed));
     if pool.holds {
         notes.extend(hold::keep(&mut chosen, pool.targets, published, pool.policy.exactly_one));
     }
