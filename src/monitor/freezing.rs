@@ -42,3 +42,7 @@ fn tell(news: &News, freeze: &Freeze) {
     }
     debug!(holds = freeze.holds(), "the freeze has changed");
 }
+
+#[cfg(test)]
+#[path = "freezing_tests.rs"]
+mod tests;
