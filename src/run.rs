@@ -48,10 +48,18 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
     let (monitor, mut checking) =
         monitor::start(&spec, options.limits, options.freeze).context("can't start a thread for the checks")?;
     let cluster = tokio::select! {
-        cluster = connect(options.dry_run) => cluster?,
+        cluster = connect(options.dry_run) => cluster.map(Some),
         name = ends.next() => {
             info!(signal = name, "ending");
-            return Ok(());
+            Ok(None)
+        }
+    };
+    let cluster = match cluster {
+        Ok(Some(cluster)) => cluster,
+        nothing => {
+            // What has been started for checks is not left behind.
+            checking.shutdown().await;
+            return nothing.map(drop);
         }
     };
     let (lease, mut keeping) = compete(options.lease, &cluster)?;
