@@ -14,14 +14,14 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::clock;
-use crate::config::DatabaseId;
+use crate::config::{DatabaseId, Refused};
 use crate::freeze::Frozen;
 use crate::health::Streak;
 use crate::lease::{self, Standing};
 use crate::monitor::{self, DatabaseSnapshot, TargetSnapshot, WATCHDOG};
 use crate::plan::Note;
 use crate::publish::{self, Publication};
-use crate::{health, metrics, plan};
+use crate::{event, health, metrics, plan};
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -29,6 +29,7 @@ pub struct Sources {
     pub monitor: monitor::Handle,
     pub publish: publish::Handle,
     pub lease: lease::Handle,
+    pub events: event::Counts,
 }
 
 /// Serves the pages until the daemon ends.
@@ -70,8 +71,9 @@ async fn readyz(State(sources): State<Sources>) -> Response {
 async fn metrics_page(State(sources): State<Sources>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
     let write_duration = sources.publish.write_duration();
-    let publication = move |id: &DatabaseId| sources.publish.publication(id);
-    match metrics::page(snapshot, publication, &write_duration, sources.lease.leads()) {
+    let publish = sources.publish;
+    let publication = move |id: &DatabaseId| publish.publication(id);
+    match metrics::page(snapshot, publication, &write_duration, sources.lease.leads(), &sources.events) {
         Ok(page) => in_pieces(prometheus::TEXT_FORMAT, page),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -194,6 +196,15 @@ struct DatabaseStatus {
     /// What the cluster holds; null while that is unknown or not ours.
     published: Option<Vec<String>>,
     targets: Vec<TargetStatus>,
+    /// Addresses of the config that may not be published, and are not checked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refused: Vec<RefusedStatus>,
+}
+
+#[derive(Serialize)]
+struct RefusedStatus {
+    address: String,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -245,7 +256,14 @@ impl DatabaseStatus {
             planned: planned.map(ips),
             published: members.map(ips),
             targets: database.targets.iter().map(|target| TargetStatus::new(target, members)).collect(),
+            refused: database.refused.iter().map(RefusedStatus::new).collect(),
         }
+    }
+}
+
+impl RefusedStatus {
+    fn new(refused: &Refused) -> Self {
+        Self { address: refused.ip.to_string(), reason: refused.why.clone() }
     }
 }
 
@@ -298,6 +316,7 @@ mod tests {
     use crate::config::Spec;
     use crate::freeze::Rules;
     use crate::limits::Limits;
+    use crate::news::Teller;
     use crate::publish::Cluster;
 
     #[tokio::test(start_paused = true)]
@@ -307,10 +326,12 @@ mod tests {
         let runtime = tokio::runtime::Handle::current();
         // One that never runs.
         let (monitor, _checks) =
-            monitor::prepare(&spec, limits, Rules::default(), runtime.clone(), runtime).expect("an epoll instance");
+            monitor::prepare(&spec, limits, Rules::default(), &Teller::default(), runtime.clone(), runtime)
+                .expect("an epoll instance");
         let lease = lease::Handle::dry_run();
-        let (publish, _publishing) = publish::start(&spec, &Cluster::None, &monitor, &lease);
-        let sources = Sources { monitor, publish, lease };
+        let (publish, _publishing) =
+            publish::start(&spec, &Cluster::None, &monitor, &lease, &publish::Options::default());
+        let sources = Sources { monitor, publish, lease, events: event::Counts::default() };
         let status = async || healthz(State(sources.clone())).await.status();
         tokio::time::advance(WATCHDOG).await;
         assert_eq!(status().await, StatusCode::OK);

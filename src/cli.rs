@@ -21,6 +21,7 @@ use crate::lease;
 use crate::limits::Limits;
 use crate::log::{self, Format};
 use crate::probe::{Prober, Target};
+use crate::publish::Rate;
 use crate::{clock, run};
 
 /// The exit status for a bad config, as sysexits.h has it.
@@ -64,6 +65,12 @@ struct Run {
     /// How many commands of exec checks may run at once [default: 4 for each core].
     #[arg(long, value_name = "N", value_parser = parse_max_exec)]
     max_exec: Option<NonZeroUsize>,
+    /// How many repairs of outside changes a second are written; ten times as many writes that change the members.
+    #[arg(long, value_name = "N", default_value_t = Rate::default().qps, value_parser = clap::value_parser!(u32).range(1..))]
+    api_qps: u32,
+    /// How many repairs may be written at once after a quiet time; ten times as many writes that change the members.
+    #[arg(long, value_name = "N", default_value_t = Rate::default().burst, value_parser = clap::value_parser!(u32).range(1..))]
+    api_burst: u32,
     #[command(flatten)]
     allowed: Allowed,
     /// The Lease by which one of several replicas writes [default: external-endpoints in the daemon's own namespace].
@@ -183,11 +190,17 @@ impl Voice {
 
     /// Reads a config file, and says what is wrong with it.
     fn load(self, file: &Path, allowed: &Allowed) -> Result<Spec, ExitCode> {
+        self.load_with(file, allowed, false)
+    }
+
+    /// As [`Voice::load`]; addresses that may not be published can be left out.
+    fn load_with(self, file: &Path, allowed: &Allowed, leave_out_refused: bool) -> Result<Spec, ExitCode> {
         let own_namespace = run::own_namespace().unwrap_or_else(|why| {
             self.warn(&format!("KUBECONFIG: {why}; databases that name no namespace are taken to be in `default`"));
             "default".to_owned()
         });
-        match config::load(file, &config::Options { own_namespace, allow_cidr: allowed.cidrs.clone() }) {
+        let allow_cidr = allowed.cidrs.clone();
+        match config::load(file, &config::Options { own_namespace, allow_cidr, leave_out_refused }) {
             Ok(loaded) => {
                 loaded.warnings.to_string().lines().for_each(|line| self.warn(line));
                 Ok(loaded.spec)
@@ -252,11 +265,12 @@ impl Run {
             Format::Human => Voice::Person,
             Format::Json => Voice::Log,
         };
-        let spec = voice.load(&self.config, &self.allowed)?;
+        let spec = voice.load_with(&self.config, &self.allowed, true)?;
         let limits = Limits::raise(self.max_exec);
+        let rate = Rate { qps: self.api_qps, burst: self.api_burst };
         let lease = (!self.no_leader_election).then(|| self.lease.unwrap_or_else(run::own_lease));
         let freeze = freeze::Rules { max_unhealthy: self.max_unhealthy, timeout: self.freeze_timeout };
-        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, freeze, lease };
+        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, rate, freeze, lease };
         let runtime = runtime(voice)?;
         let ended = runtime.block_on(run::run(spec, options));
         // Work that blocks, such as reading a file from a dead mount, must not hold up the end.

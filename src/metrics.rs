@@ -12,6 +12,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, TextEncoder};
 
 use crate::config::DatabaseId;
+use crate::event;
 use crate::health::State;
 use crate::monitor::{DatabaseSnapshot, Histogram, Snapshot};
 use crate::publish::{Kind, Publication};
@@ -24,15 +25,21 @@ pub fn page(
     publication: impl Fn(&DatabaseId) -> Option<Publication> + Clone + Send + 'static,
     write_duration: &prometheus::Histogram,
     leads: bool,
+    events: &event::Counts,
 ) -> prometheus::Result<impl Iterator<Item = String> + Send + 'static> {
-    let daemon = daemon(&snapshot, write_duration, leads)?;
+    let daemon = daemon(&snapshot, write_duration, leads, events)?;
     let databases = Arc::new(snapshot.databases);
     let pieces = FAMILIES.iter().flat_map(move |family| family.pieces(databases.clone(), publication.clone()));
     Ok(std::iter::once(daemon).chain(pieces))
 }
 
 /// The metrics that belong to no database.
-fn daemon(snapshot: &Snapshot, write_duration: &prometheus::Histogram, leads: bool) -> prometheus::Result<String> {
+fn daemon(
+    snapshot: &Snapshot,
+    write_duration: &prometheus::Histogram,
+    leads: bool,
+    events: &event::Counts,
+) -> prometheus::Result<String> {
     let build = Opts::new("external_endpoints_build_info", "The version that runs, as a label; always 1.");
     let build = IntGaugeVec::new(build, &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -67,6 +74,11 @@ fn daemon(snapshot: &Snapshot, write_duration: &prometheus::Histogram, leads: bo
     let mut samples = Samples { family: name, labels: String::new(), text };
     samples.begin("histogram", "How late tries started, after they were due.");
     samples.histogram(&snapshot.start_delay);
+    samples.family = "external_endpoints_events_total";
+    samples.begin("counter", "What was to be told as Events, by what became of it.");
+    for (result, count) in events.by_result() {
+        samples.add("", &[("result", result)], count);
+    }
     Ok(samples.text)
 }
 
@@ -84,7 +96,7 @@ enum Share {
     Published(fn(&Publication, &mut Samples)),
 }
 
-const FAMILIES: [Family; 14] = [
+const FAMILIES: [Family; 15] = [
     Family {
         name: "external_endpoints_target_healthy",
         kind: "gauge",
@@ -113,7 +125,15 @@ const FAMILIES: [Family; 14] = [
         name: "external_endpoints_configured_addresses",
         kind: "gauge",
         help: "Addresses that the config lists.",
-        share: Share::Checked(|database, samples| samples.add("", &[], database.targets.len())),
+        share: Share::Checked(|database, samples| {
+            samples.add("", &[], database.targets.len() + database.refused.len())
+        }),
+    },
+    Family {
+        name: "external_endpoints_refused_addresses",
+        kind: "gauge",
+        help: "Addresses of the config that may not be published, and are not checked.",
+        share: Share::Checked(|database, samples| samples.add("", &[], database.refused.len())),
     },
     Family {
         name: "external_endpoints_target_in_maintenance",
@@ -337,6 +357,7 @@ mod tests {
             notes: Vec::new(),
             problems: Vec::new(),
             targets,
+            refused: Vec::new(),
             check_duration: histogram(&[250, 750]),
         }
     }
@@ -360,7 +381,8 @@ mod tests {
         let snapshot = Snapshot { databases, start_delay: histogram(&[]), started_late: 7, frozen: None };
         let opts = HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
         let writes = prometheus::Histogram::with_opts(opts).expect("a good name");
-        let page: String = page(snapshot, publication, &writes, true).expect("a page").collect();
+        let events = event::Counts::default();
+        let page: String = page(snapshot, publication, &writes, true, &events).expect("a page").collect();
         assert!(page.ends_with('\n') && !page.contains("\n\n"), "{page}");
         page.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
     }
@@ -472,6 +494,7 @@ mod tests {
             "external_endpoints_check_start_delay_seconds_bucket{le=\"+Inf\"} 0",
             "external_endpoints_checks_late_total 7",
             "external_endpoints_write_duration_seconds_count 0",
+            "external_endpoints_events_total{result=\"published\"} 0",
             "process_resident_memory_bytes ",
         ] {
             assert_eq!(lines(name).len(), 1, "{name}");

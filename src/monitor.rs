@@ -19,10 +19,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::clock;
-use crate::config::{DatabaseId, Spec};
+use crate::config::{DatabaseId, Refused, Spec};
 use crate::freeze::{Freeze, Frozen, Rules};
 use crate::health::{Flaps, Health, State, Streak, Verdict};
 use crate::limits::Limits;
+use crate::news::Teller;
 use crate::plan::{Member, Members, Note, Plan, Policy};
 use crate::probe::{Bell, Ended, Prober, Swarm, Target};
 use crate::schedule::{Key, Next, Rhythm, Schedule};
@@ -139,6 +140,8 @@ pub struct DatabaseSnapshot {
     /// What is wrong with the Service's annotations.
     pub problems: Vec<String>,
     pub targets: Vec<TargetSnapshot>,
+    /// The addresses that may not be published, and are no targets.
+    pub refused: Vec<Refused>,
     /// How long tries took.
     pub check_duration: Histogram,
 }
@@ -254,6 +257,7 @@ pub fn prepare(
     spec: &Spec,
     limits: Limits,
     rules: Rules,
+    news: &Teller,
     runtime: Runtime,
     heavy_runtime: Runtime,
 ) -> io::Result<(Handle, Monitor)> {
@@ -263,7 +267,8 @@ pub fn prepare(
     let mut swarm = Swarm::new()?;
     let bell = swarm.bell()?;
     let (report, reports) = mpsc::unbounded_channel();
-    let databases: Vec<Watched> = spec.databases.iter().map(|database| Watched::new(database, now)).collect();
+    let watched = |database| Watched::new(database, news.clone(), now);
+    let databases: Vec<Watched> = spec.databases.iter().map(watched).collect();
     let ids = || spec.databases.iter().map(|database| database.id.clone());
     let plans = ids().zip(databases.iter().map(Watched::plan)).collect();
     let mut monitor = Monitor {

@@ -10,14 +10,17 @@ use std::time::Instant;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use kube::{Api, Client};
 use prometheus::{Histogram, HistogramOpts};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::config::{DatabaseId, Spec};
 use crate::lease;
 use crate::monitor;
+use crate::news::Teller;
 use crate::plan::Members;
+use budget::Budget;
+pub use budget::Rate;
 pub use condition::{Condition, Kind};
 pub use failback::ask_failback;
 use publisher::Publisher;
@@ -25,17 +28,16 @@ use sight::{Observed, Sights, watch_kind};
 
 mod assess;
 mod backoff;
+mod budget;
 mod condition;
 mod failback;
 mod fault;
+mod pace;
 mod ports;
 mod publisher;
 mod sight;
 mod write;
 mod writer;
-
-/// Writes under way at once: enough for many Services to change in one second, few enough not to crowd the API.
-const WRITES_AT_ONCE: usize = 32;
 
 /// How a database's publishing stands.
 #[derive(Debug, Clone)]
@@ -55,6 +57,7 @@ pub struct Publication {
 #[derive(Clone)]
 pub struct Handle {
     publications: Arc<BTreeMap<DatabaseId, watch::Receiver<Publication>>>,
+    observed: Arc<BTreeMap<DatabaseId, watch::Receiver<Observed>>>,
     write_duration: Histogram,
 }
 
@@ -62,6 +65,12 @@ impl Handle {
     /// How a database's publishing stands now.
     pub fn publication(&self, id: &DatabaseId) -> Option<Publication> {
         Some(self.publications.get(id)?.borrow().clone())
+    }
+
+    /// The UID of a database's Service: none if the config has no such database, and within, none if there is no Service.
+    pub fn service_uid(&self, id: &DatabaseId) -> Option<Option<String>> {
+        let observed = self.observed.get(id)?.borrow();
+        Some(observed.service.object.as_ref().and_then(|service| service.metadata.uid.clone()))
     }
 
     /// The databases whose Service and Endpoints have not been looked for yet.
@@ -96,6 +105,13 @@ impl Cluster {
     }
 }
 
+/// What publishing was asked for besides the config.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub rate: Rate,
+    pub news: Teller,
+}
+
 /// Starts to publish what `monitor` decides, while `lease` permits it. Dropping the returned set of tasks ends it and leaves
 /// the cluster as it is.
 pub fn start(
@@ -103,11 +119,14 @@ pub fn start(
     cluster: &Cluster,
     monitor: &monitor::Handle,
     lease: &lease::Handle,
+    options: &Options,
 ) -> (Handle, JoinSet<()>) {
     let mut tasks = JoinSet::new();
     let mut publications = BTreeMap::new();
+    let mut sights = BTreeMap::new();
     let mut namespaces: BTreeMap<String, Watched> = BTreeMap::new();
-    let permits = Arc::new(Semaphore::new(WRITES_AT_ONCE));
+    let budget = Arc::new(Budget::new(options.rate));
+    tasks.spawn(budget.clone().run());
     let write_duration = write_duration();
 
     for database in &spec.databases {
@@ -122,6 +141,7 @@ pub fn start(
         };
         let (publication, publication_out) = watch::channel(first);
         publications.insert(database.id.clone(), publication_out);
+        sights.insert(database.id.clone(), observed.subscribe());
         let DatabaseId { namespace, service } = database.id.clone();
         let namespace = namespaces.entry(namespace).or_default();
         namespace.sights.insert(service, observed.clone());
@@ -131,7 +151,8 @@ pub fn start(
             monitor: monitor.clone(),
             lease: lease.clone(),
             publication,
-            permits: permits.clone(),
+            budget: budget.clone(),
+            news: options.news.clone(),
             write_duration: write_duration.clone(),
             nudge: namespace.nudge.clone(),
         };
@@ -139,10 +160,10 @@ pub fn start(
     }
     if let Some(client) = cluster.client() {
         for (namespace, watched) in namespaces {
-            watch_namespace(&mut tasks, client, &namespace, watched);
+            watch_namespace(&mut tasks, client, &namespace, watched, &options.news);
         }
     }
-    (Handle { publications: Arc::new(publications), write_duration }, tasks)
+    (Handle { publications: Arc::new(publications), observed: Arc::new(sights), write_duration }, tasks)
 }
 
 /// A namespace that is watched: what is known for each of its Services, and a way to have it listed anew.
@@ -152,12 +173,12 @@ struct Watched {
     nudge: Arc<Notify>,
 }
 
-fn watch_namespace(tasks: &mut JoinSet<()>, client: &Client, namespace: &str, watched: Watched) {
+fn watch_namespace(tasks: &mut JoinSet<()>, client: &Client, namespace: &str, watched: Watched, news: &Teller) {
     let sights: Sights = Arc::new(watched.sights);
     let services: Api<Service> = Api::namespaced(client.clone(), namespace);
     let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), namespace);
-    tasks.spawn(watch_kind(services, namespace.to_owned(), sights.clone(), watched.nudge.clone()));
-    tasks.spawn(watch_kind(endpoints, namespace.to_owned(), sights, watched.nudge));
+    tasks.spawn(watch_kind(services, namespace.to_owned(), sights.clone(), watched.nudge.clone(), news.clone()));
+    tasks.spawn(watch_kind(endpoints, namespace.to_owned(), sights, watched.nudge, news.clone()));
 }
 
 fn write_duration() -> Histogram {

@@ -18,8 +18,9 @@ use crate::freeze;
 use crate::lease::{self, Keeping};
 use crate::limits::Limits;
 use crate::monitor::Checking;
+use crate::news::{self, Teller};
 use crate::publish::Cluster;
-use crate::{admin, api, clock, monitor, publish};
+use crate::{admin, api, clock, event, monitor, publish};
 
 /// Where a Pod finds the name of its own namespace.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -30,6 +31,7 @@ pub struct Options {
     pub dry_run: bool,
     pub listen: SocketAddr,
     pub limits: Limits,
+    pub rate: publish::Rate,
     /// When nothing is taken out, because so many targets fail together.
     pub freeze: freeze::Rules,
     /// The Lease by which one of several replicas writes; none for the only one.
@@ -44,9 +46,10 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
         .with_context(|| format!("can't listen on {}; choose another address with --listen", options.listen))?;
     info!(address = %listener.local_addr()?, "admin listening");
 
+    let (teller, news) = if options.dry_run { (Teller::default(), None) } else { listened_to() };
     // What needs no cluster need not wait for one.
-    let (monitor, mut checking) =
-        monitor::start(&spec, options.limits, options.freeze).context("can't start a thread for the checks")?;
+    let (monitor, mut checking) = monitor::start(&spec, options.limits, options.freeze, &teller)
+        .context("can't start a thread for the checks")?;
     let cluster = tokio::select! {
         cluster = connect(options.dry_run) => cluster.map(Some),
         name = ends.next() => {
@@ -63,8 +66,10 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
         }
     };
     let (lease, mut keeping) = compete(options.lease, &cluster)?;
-    let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &lease);
-    let sources = admin::Sources { monitor, publish, lease };
+    let publishes = publish::Options { rate: options.rate, news: teller };
+    let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &lease, &publishes);
+    let events = start_events(&mut publishing, &cluster, &publish, &lease, news);
+    let sources = admin::Sources { monitor, publish, lease, events };
     info!(databases = spec.databases.len(), dry_run = options.dry_run, "checking");
 
     let outcome = tokio::select! {
@@ -127,6 +132,26 @@ pub fn own_lease() -> lease::Name {
 pub async fn ask_failback(id: &DatabaseId) -> anyhow::Result<()> {
     let client = client().await.map_err(|why| anyhow::anyhow!("no cluster: {why}; set KUBECONFIG"))?;
     publish::ask_failback(client, id, clock::wall(clock::now())).await.map_err(anyhow::Error::msg)
+}
+
+fn listened_to() -> (Teller, Option<news::Listener>) {
+    let (teller, listener) = news::line();
+    (teller, Some(listener))
+}
+
+/// Starts to publish news as Events, where they go to a cluster.
+fn start_events(
+    tasks: &mut JoinSet<()>,
+    cluster: &Cluster,
+    publish: &publish::Handle,
+    lease: &lease::Handle,
+    listener: Option<news::Listener>,
+) -> event::Counts {
+    let (Cluster::Write(client), Some(listener)) = (cluster, listener) else { return event::Counts::default() };
+    let events = event::Publisher::new(client.clone(), publish.clone(), lease.clone(), listener);
+    let counts = events.counts();
+    tasks.spawn(events.run());
+    counts
 }
 
 /// Waits for a task that should never end; a daemon that only looks alive is worse than one that is started anew.

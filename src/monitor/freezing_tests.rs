@@ -10,6 +10,7 @@ use crate::freeze::Rules;
 use crate::health::Verdict;
 use crate::limits::Limits;
 use crate::monitor::{Asked, Report, prepare};
+use crate::news::Teller;
 use crate::plan::{Member, Members, Plan};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -37,11 +38,11 @@ impl Scene {
             database("b", 3, "{}"),
             database("c", 5, policy)
         );
-        let options = Options { own_namespace: "prod".into(), allow_cidr: Vec::new() };
+        let options = Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), leave_out_refused: false };
         let spec = parse("a.yaml", &text, &options).expect("a good config").spec;
         let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
         let runtime = tokio::runtime::Handle::current();
-        let prepared = prepare(&spec, limits, Rules::default(), runtime.clone(), runtime);
+        let prepared = prepare(&spec, limits, Rules::default(), &Teller::default(), runtime.clone(), runtime);
         Self { monitor: prepared.expect("an epoll instance").1, now: clock::now() }
     }
 

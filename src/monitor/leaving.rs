@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::Watched;
 use crate::freeze::{Count, Freeze, WINDOW};
 use crate::health::{State, Streak};
+use crate::plan::Note;
 
 /// The targets, by their index, that went Down while they were published, and when. They stay here for a window, and for as long
 /// as a freeze goes on.
@@ -14,6 +15,8 @@ pub struct Leaving {
     since: BTreeMap<usize, Instant>,
     /// What was counted last.
     counted: Count,
+    /// Whether it has been told that a freeze keeps any of them.
+    told: bool,
 }
 
 impl Leaving {
@@ -80,6 +83,22 @@ impl Watched {
             let started = target.last.and_then(|(ended, duration)| ended.checked_sub(duration));
             !matches!(target.health.streak(), Streak::Failures(_)) || started.is_none_or(|started| started < from)
         })
+    }
+
+    /// Tells once that a freeze keeps what should leave, and once that it is over, to those who do not read the log.
+    pub fn announce_freeze(&mut self, frozen: bool, now: Instant) {
+        let held = self.policing.notes.iter().find(|note| matches!(note, Note::Held { .. }));
+        match (self.leaving.told, frozen, held) {
+            (false, true, Some(held)) => {
+                self.announce("Frozen", "Decide", true, String::new(), now, || held.to_string());
+                self.leaving.told = true;
+            }
+            (true, false, _) => {
+                self.announce("Thawed", "Decide", false, String::new(), now, || "the freeze is over".to_owned());
+                self.leaving.told = false;
+            }
+            _ => {}
+        }
     }
 
     /// Lets go what a freeze held back.

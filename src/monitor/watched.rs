@@ -13,6 +13,7 @@ use super::{Counts, DatabaseSnapshot, Report, TargetSnapshot};
 use crate::config::{Database, DatabaseId};
 use crate::freeze::Freeze;
 use crate::health::{self, Health, State, Streak, Transition, Verdict};
+use crate::news::{News, Teller};
 use crate::plan::{self, Candidate, Decision, Member, Members, Note, Plan, Pool};
 use leaving::Leaving;
 
@@ -44,6 +45,7 @@ pub(super) struct Watched {
     policing: Policing,
     leaving: Leaving,
     check_duration: Histogram,
+    news: Teller,
 }
 
 /// What a policy goes by besides health, and what it did.
@@ -64,7 +66,7 @@ struct Policing {
 }
 
 impl Watched {
-    pub fn new(database: &Arc<Database>, now: Instant) -> Self {
+    pub fn new(database: &Arc<Database>, news: Teller, now: Instant) -> Self {
         let targets: Vec<TargetSnapshot> = database
             .addresses
             .iter()
@@ -89,6 +91,7 @@ impl Watched {
             policing,
             leaving,
             check_duration: Histogram::new(&DURATIONS),
+            news,
         }
     }
 
@@ -104,6 +107,7 @@ impl Watched {
             notes: self.policing.notes.clone(),
             problems: self.policing.problems.clone(),
             targets: self.targets.clone(),
+            refused: self.database.refused.clone(),
             check_duration: self.check_duration.clone(),
         }
     }
@@ -128,6 +132,7 @@ impl Watched {
         let turned = self.database.policy.exactly_one && passing != target.passing();
         self.count_flip(index, transition, now);
         self.tell(index, transition);
+        self.tell_people(index, transition, now);
         self.tell_of_unseen(index);
         let in_doubt = self.targets[index].health.in_doubt();
         if transition.is_some() {
@@ -150,6 +155,7 @@ impl Watched {
             let thresholds = self.database.addresses[index].check.thresholds;
             let transition = health::see(&mut target.health, published, thresholds, now);
             self.tell(index, transition);
+            self.tell_people(index, transition, now);
             if transition.is_some() {
                 self.leave(index, freeze, now);
             }
@@ -251,6 +257,35 @@ impl Watched {
         }
     }
 
+    /// Tells a transition to those who do not read the log. That a target is up which nobody knew to be down is no news to
+    /// them: it may have been so for years before this daemon came.
+    fn tell_people(&self, index: usize, transition: Option<Transition>, now: Instant) {
+        let Some(Transition { from, to }) = transition else { return };
+        if (from, to) == (State::Unknown, State::Up) {
+            return;
+        }
+        let target = &self.targets[index];
+        let ip = target.member.ip;
+        let (reason, warning) = if to == State::Up { ("TargetUp", false) } else { ("TargetDown", true) };
+        self.announce(reason, "Check", warning, ip.to_string(), now, || match target.health.reason() {
+            Some(reason) if to == State::Down => format!("{ip} is down: {reason}"),
+            _ => format!("{ip} is {to}"),
+        });
+    }
+
+    fn announce(
+        &self,
+        reason: &str,
+        action: &'static str,
+        warning: bool,
+        subject: String,
+        at: Instant,
+        note: impl FnOnce() -> String,
+    ) {
+        let about = || self.database.id.clone();
+        self.news.tell(|| News { about: about(), reason: reason.into(), action, warning, subject, note: note(), at });
+    }
+
     /// Decides anew. A transition, the first verdict of a target, and what a policy goes by can change a plan.
     pub fn decide(&mut self, freeze: &mut Freeze, now: Instant) {
         if freeze.frozen().is_none() {
@@ -263,6 +298,8 @@ impl Watched {
         let before = std::mem::replace(&mut self.policing.notes, notes);
         self.policing.again = again.into_iter().chain(self.leaving.again(now)).min();
         self.tell_of_notes(&before);
+        self.announce_notes(&before, now);
+        self.announce_freeze(freeze.frozen().is_some(), now);
         self.plan.send_if_modified(|held| std::mem::replace(held, plan.clone()) != plan);
     }
 
@@ -288,6 +325,20 @@ impl Watched {
                 Note::LowerTier { .. } => info!(%namespace, %service, "the preferred tier serves alone again"),
                 Note::FailbackWaits { .. } | Note::Flapping { .. } | Note::Held { .. } => {}
             }
+        }
+    }
+
+    /// Tells what a person should look at to those who do not read the log.
+    fn announce_notes(&self, before: &[Note], now: Instant) {
+        for note in self.policing.notes.iter().filter(|note| !before.contains(note)) {
+            let reason = match note {
+                Note::SplitBrain { .. } => "SplitBrain",
+                Note::BelowMinHealthy { .. } => "BelowMinHealthy",
+                Note::Flapping { .. } => "Flapping",
+                // A freeze is told for each database once.
+                Note::LowerTier { .. } | Note::FailbackWaits { .. } | Note::Held { .. } => continue,
+            };
+            self.announce(reason, "Decide", true, String::new(), now, || note.to_string());
         }
     }
 

@@ -12,11 +12,15 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
+use tracing::warn;
 
 use super::backoff::Backoff;
 use super::condition::{Condition, Kind};
 use super::fault;
 use crate::clock;
+use crate::config::DatabaseId;
+use crate::news::{News, Teller};
+use crate::slice;
 
 /// What annotations of ours begin with, and those by which people ask something of us.
 const PREFIX: &str = "external-endpoints/";
@@ -133,6 +137,10 @@ pub trait Watchable: Resource<DynamicType = ()> + Clone + DeserializeOwned + Deb
     fn sight(observed: &mut Observed) -> &mut Sight<Self>;
     /// Without what no decision asks for, which would be most of the memory that it takes.
     fn slim(self) -> Self;
+    /// Whether it says of itself that it is ours.
+    fn is_ours(&self) -> bool {
+        false
+    }
 }
 
 impl Watchable for Service {
@@ -164,6 +172,10 @@ impl Watchable for Endpoints {
         }
         self
     }
+
+    fn is_ours(&self) -> bool {
+        slice::managed_by(self) == Some(slice::OURS)
+    }
 }
 
 /// The databases of one namespace, by the name of their Service.
@@ -176,30 +188,43 @@ pub fn learn<K: Watchable>(observed: &watch::Sender<Observed>, object: K, list: 
 
 /// Watches one kind in one namespace for ever. After a fault it lists anew, so that nothing is missed; also when a
 /// publisher `nudge`s it, who has seen that the API answers, or that what is known here is old.
-pub async fn watch_kind<K: Watchable>(api: Api<K>, namespace: String, sights: Sights, nudge: Arc<Notify>) {
+pub async fn watch_kind<K: Watchable>(
+    api: Api<K>,
+    namespace: String,
+    sights: Sights,
+    nudge: Arc<Notify>,
+    news: Teller,
+) {
     let mut backoff = Backoff::default();
+    let mut strays = Strays { namespace, news, told: HashSet::new() };
     loop {
-        let (ended, settled) = follow(&api, &namespace, &sights, &nudge).await;
+        let Ended { fault, settled, asked } = follow(&api, &sights, &nudge, &mut strays).await;
         if settled {
             backoff.reset();
         }
-        if let Some(fault) = ended {
+        if let Some(fault) = fault {
             each(&sights, |sight: &mut Sight<K>| sight.fault.replace(fault.clone()).is_none_or(|held| held != fault));
         }
         tokio::select! {
-            () = tokio::time::sleep(backoff.next()) => {}
+            () = tokio::time::sleep(backoff.next().max(asked)) => {}
             () = nudge.notified() => {}
         }
     }
 }
 
-/// Lists, then watches, until that fails or there is a nudge. Returns the fault, if it is one, and whether the watch ran.
-async fn follow<K: Watchable>(
-    api: &Api<K>,
-    namespace: &str,
-    sights: &Sights,
-    nudge: &Notify,
-) -> (Option<Condition>, bool) {
+/// How a watch ended.
+#[derive(Default)]
+struct Ended {
+    fault: Option<Condition>,
+    /// Whether the watch ran.
+    settled: bool,
+    /// How long the API asks to be left alone.
+    asked: Duration,
+}
+
+/// Lists, then watches, until that fails or there is a nudge.
+async fn follow<K: Watchable>(api: &Api<K>, sights: &Sights, nudge: &Notify, strays: &mut Strays) -> Ended {
+    let namespace = &strays.namespace.clone();
     let config = watcher::Config::default().timeout(WATCH.as_secs() as u32);
     let mut events = std::pin::pin!(watcher(api.clone(), config));
     let mut names = HashSet::new();
@@ -211,24 +236,26 @@ async fn follow<K: Watchable>(
             event = events.next() => event,
             () = tokio::time::sleep(LIST), if listed.is_none() => {
                 let why = format!("list {} in {namespace}: no answer in {}", K::PLURAL, humantime::format_duration(LIST));
-                return (Some(Condition::new(Kind::ApiUnavailable, why)), false);
+                return Ended { fault: Some(Condition::new(Kind::ApiUnavailable, why)), ..Ended::default() };
             }
             () = sleep_until(settles), if !settled => {
                 settled = true;
                 each(sights, |sight: &mut Sight<K>| sight.fault.take().is_some());
                 continue;
             }
-            () = nudge.notified(), if settled => return (None, true),
+            () = nudge.notified(), if settled => return Ended { settled, ..Ended::default() },
         };
         match event {
             Some(Ok(event)) => {
                 if matches!(event, Event::InitDone) {
                     listed.get_or_insert(clock::now());
                 }
-                take(event, &mut names, sights);
+                take(event, &mut names, sights, strays);
             }
-            Some(Err(error)) => return (fault_of::<K>(&error, namespace), settled),
-            None => return (None, settled),
+            Some(Err(error)) => {
+                return Ended { fault: fault_of::<K>(&error, namespace), settled, asked: asked_by(&error) };
+            }
+            None => return Ended { settled, ..Ended::default() },
         }
     }
 }
@@ -247,11 +274,39 @@ fn each<K: Watchable>(sights: &Sights, change: impl Fn(&mut Sight<K>) -> bool) {
     }
 }
 
-fn take<K: Watchable>(event: Event<K>, names: &mut HashSet<String>, sights: &Sights) {
-    let with = |object: K, change: fn(&mut Sight<K>, K) -> bool| {
-        if let Some(sender) = sights.get(&object.name_any()) {
-            sender.send_if_modified(|observed| change(K::sight(observed), object));
+/// What is ours in a namespace, and of no database of the config.
+struct Strays {
+    namespace: String,
+    news: Teller,
+    told: HashSet<String>,
+}
+
+impl Strays {
+    /// Tells once of an object that no database stands for, if it is ours: it stays as it is, and nobody keeps it true.
+    fn find<K: Watchable>(&mut self, object: &K) {
+        let service = object.name_any();
+        if !object.is_ours() || !self.told.insert(service.clone()) {
+            return;
         }
+        let Self { namespace, .. } = self;
+        warn!(%namespace, %service, "left behind: the config has no such database; delete its Endpoints if nobody needs them");
+        self.news.tell(|| News {
+            about: DatabaseId { namespace: self.namespace.clone(), service },
+            reason: "LeftBehind".into(),
+            action: "Publish",
+            warning: true,
+            subject: String::new(),
+            note: "the config has this database no more; its Endpoints stay as they are, and are not kept up to date"
+                .into(),
+            at: clock::now(),
+        });
+    }
+}
+
+fn take<K: Watchable>(event: Event<K>, names: &mut HashSet<String>, sights: &Sights, strays: &mut Strays) {
+    let mut with = |object: K, change: fn(&mut Sight<K>, K) -> bool| match sights.get(&object.name_any()) {
+        Some(sender) => drop(sender.send_if_modified(|observed| change(K::sight(observed), object))),
+        None => strays.find(&object),
     };
     match event {
         Event::Init => {
@@ -271,7 +326,19 @@ fn take<K: Watchable>(event: Event<K>, names: &mut HashSet<String>, sights: &Sig
             }
         }
         Event::Apply(object) => with(object, |sight, object| sight.take(object, false)),
-        Event::Delete(object) => with(object, |sight, object| sight.take(object, true)),
+        Event::Delete(object) => match sights.contains_key(&object.name_any()) {
+            true => with(object, |sight, object| sight.take(object, true)),
+            false => drop(strays.told.remove(&object.name_any())),
+        },
+    }
+}
+
+fn asked_by(error: &watcher::Error) -> Duration {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => fault::retry_after(error),
+        _ => Duration::ZERO,
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
+use crate::cluster::events;
 use crate::cluster::scene::{History, SOON, checked};
 use crate::support::{Daemon, Database, Namespace, addresses, eventually, shared, trial::trials};
 
@@ -139,6 +140,8 @@ async fn what_fails_together_stays_until_the_others_are_back() {
     let note = status["databases"][1]["policy"][0].as_str().unwrap_or_default();
     assert!(note.ends_with("stay: so many targets fail together that the fault is probably ours"), "{status}");
 
+    events::told(&fleet.namespace, "Frozen", "the fault is probably ours").await;
+
     // One that comes up is added.
     fleet.spare.start_again().await;
     fleet.published(0, 2, true).await;
@@ -150,6 +153,7 @@ async fn what_fails_together_stays_until_the_others_are_back() {
     }
     fleet.servers[0][0].start_again().await;
     frozen(&daemon, 0.0).await;
+    events::told(&fleet.namespace, "Thawed", "the freeze is over").await;
     fleet.published(0, 1, true).await;
     fleet.published(2, 0, false).await;
     fleet.published(1, 2, false).await;
