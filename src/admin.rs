@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::clock;
 use crate::config::{DatabaseId, Refused};
+use crate::freeze::Frozen;
 use crate::health::Streak;
 use crate::lease::{self, Standing};
 use crate::monitor::{self, DatabaseSnapshot, TargetSnapshot, WATCHDOG};
@@ -81,17 +82,21 @@ async fn metrics_page(State(sources): State<Sources>) -> Response {
 async fn status(State(sources): State<Sources>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
     let lease = LeaseStatus::new(&sources.lease);
-    in_pieces("application/json", status_pieces(snapshot.databases, sources.publish, lease.as_ref()))
+    let frozen = snapshot.frozen.as_ref().map(FreezeStatus::new);
+    in_pieces("application/json", status_pieces(snapshot.databases, sources.publish, lease.as_ref(), frozen.as_ref()))
 }
 
-/// The body of /api/v1/status: `version`, `lease`, and a [`DatabaseStatus`] for each of `databases`.
+/// The body of /api/v1/status: `version`, `lease`, `frozen`, and a [`DatabaseStatus`] for each of `databases`.
 fn status_pieces(
     databases: Vec<DatabaseSnapshot>,
     publish: publish::Handle,
     lease: Option<&LeaseStatus>,
+    frozen: Option<&FreezeStatus>,
 ) -> impl Iterator<Item = String> + Send + 'static {
     let lease = serde_json::to_string(&lease).expect("plain data");
-    let head = format!("{{\"version\":\"{}\",\"lease\":{lease},\"databases\":[", env!("CARGO_PKG_VERSION"));
+    let frozen = serde_json::to_string(&frozen).expect("plain data");
+    let version = env!("CARGO_PKG_VERSION");
+    let head = format!("{{\"version\":\"{version}\",\"lease\":{lease},\"frozen\":{frozen},\"databases\":[");
     let databases = databases.into_iter().enumerate().map(move |(index, database)| {
         let comma = if index == 0 { "" } else { "," };
         let status = DatabaseStatus::new(&database, publish.publication(&database.id).as_ref());
@@ -149,6 +154,24 @@ impl LeaseStatus {
             _ => (Some(me.to_owned()), None),
         };
         Some(Self { name: name.to_string(), identity: me.to_owned(), held: lease.leads(), holder, trouble })
+    }
+}
+
+/// Null where there is no freeze.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FreezeStatus {
+    since: String,
+    /// When it ends at the latest.
+    until: Option<String>,
+    /// Of the published targets, how many fail.
+    failed: usize,
+    published: usize,
+}
+
+impl FreezeStatus {
+    fn new(&Frozen { since, until, failed, published }: &Frozen) -> Self {
+        Self { since: calendar(since), until: until.map(calendar), failed, published }
     }
 }
 
@@ -291,6 +314,7 @@ mod tests {
 
     use super::*;
     use crate::config::Spec;
+    use crate::freeze::Rules;
     use crate::limits::Limits;
     use crate::news::Teller;
     use crate::publish::Cluster;
@@ -302,7 +326,8 @@ mod tests {
         let runtime = tokio::runtime::Handle::current();
         // One that never runs.
         let (monitor, _checks) =
-            monitor::prepare(&spec, limits, &Teller::default(), runtime.clone(), runtime).expect("an epoll instance");
+            monitor::prepare(&spec, limits, Rules::default(), &Teller::default(), runtime.clone(), runtime)
+                .expect("an epoll instance");
         let lease = lease::Handle::dry_run();
         let (publish, _publishing) =
             publish::start(&spec, &Cluster::None, &monitor, &lease, &publish::Options::default());

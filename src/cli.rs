@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use comfy_table::Table;
@@ -14,6 +15,7 @@ use tokio::sync::Semaphore;
 use tracing::{error, warn};
 
 use crate::config::{self, DatabaseId, Spec};
+use crate::freeze;
 use crate::health::Verdict;
 use crate::lease;
 use crate::limits::Limits;
@@ -77,6 +79,12 @@ struct Run {
     /// Write without a Lease. For one replica only: two would undo each other's writes.
     #[arg(long, conflicts_with = "lease")]
     no_leader_election: bool,
+    /// Take nothing out when more than this share of all published addresses would leave within 30 s; 100% always lets them.
+    #[arg(long, value_name = "PERCENT", default_value = "60%", value_parser = parse_percentage)]
+    max_unhealthy: u8,
+    /// After this time take them out all the same; 0s does so at once.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    freeze_timeout: Duration,
     /// How a line of the log looks.
     #[arg(long, value_enum, default_value = "human")]
     log_format: Format,
@@ -125,6 +133,15 @@ fn parse_cidr(text: &str) -> Result<IpNet, String> {
         Ok(ip) => format!("write {} for this address alone, or a network as in 10.20.0.0/16", IpNet::from(ip)),
         Err(_) => "write a network as in 10.20.0.0/16 or 2001:db8::/32".to_owned(),
     })
+}
+
+fn parse_percentage(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    number.filter(|number| (1..=100).contains(number)).ok_or_else(|| "write a percentage from 1% to 100%".to_owned())
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "write a duration as in 10m, 90s or 0s".to_owned())
 }
 
 /// Each command has a thread to itself, so that their number has an end.
@@ -252,7 +269,8 @@ impl Run {
         let limits = Limits::raise(self.max_exec);
         let rate = Rate { qps: self.api_qps, burst: self.api_burst };
         let lease = (!self.no_leader_election).then(|| self.lease.unwrap_or_else(run::own_lease));
-        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, rate, lease };
+        let freeze = freeze::Rules { max_unhealthy: self.max_unhealthy, timeout: self.freeze_timeout };
+        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, rate, freeze, lease };
         let runtime = runtime(voice)?;
         let ended = runtime.block_on(run::run(spec, options));
         // Work that blocks, such as reading a file from a dead mount, must not hold up the end.

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::health::Thresholds;
-use crate::plan::{MinHealthy, Policy};
+use crate::plan::Policy;
 
 pub use explain::{explain, schema};
 pub use file::{load, parse};
@@ -92,15 +92,6 @@ pub struct Database {
     pub policy: Policy,
     /// Take over Endpoints that someone else wrote.
     pub adopt: bool,
-}
-
-impl Database {
-    /// Whether what is published has a say in what shall be.
-    pub fn builds_on_published(&self) -> bool {
-        let first = self.addresses.first().map(|address| address.priority);
-        let tiers = self.addresses.iter().any(|address| Some(address.priority) != first);
-        tiers || self.policy.exactly_one || self.policy.min_healthy != MinHealthy::Number(0)
-    }
 }
 
 /// A port of the database, joined to a port of the Service by name.

@@ -7,6 +7,7 @@
 //!                 |  (the single owner of all health, on a thread of its own; verdicts come back over one channel)
 //!                 |  schedule: who is tried when  (pure)
 //!                 |  health::observe  (pure)
+//!                 |  freeze           (pure)
 //!                 |  plan::decide     (pure)
 //!                 v
 //!        watch<Plan> per database -> publish -> Kubernetes API
@@ -22,6 +23,8 @@
 pub mod clock;
 
 pub mod health;
+
+pub mod freeze;
 
 pub mod plan;
 

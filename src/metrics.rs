@@ -59,7 +59,12 @@ fn daemon(
         "Whether this replica is the one that writes (1) or not (0): by its lease, or because it is alone.",
     )?;
     leader.set(i64::from(leads));
-    let own = [build.collect(), load.collect(), leader.collect(), late.collect()];
+    let frozen = IntGauge::new(
+        "external_endpoints_frozen",
+        "Whether nothing is taken out (1) or not (0), because so many targets fail together that the fault is probably ours.",
+    )?;
+    frozen.set(i64::from(snapshot.frozen.is_some()));
+    let own = [build.collect(), load.collect(), leader.collect(), frozen.collect(), late.collect()];
     let mut families = [own.concat(), write_duration.collect()].concat();
     families.extend(ProcessCollector::for_self().collect());
     // A family without a series is refused by the encoder.
@@ -373,7 +378,7 @@ mod tests {
         };
         let written = DatabaseId { namespace: "prod".into(), service: "b".into() };
         let publication = move |id: &DatabaseId| (*id == written).then(|| publication.clone());
-        let snapshot = Snapshot { databases, start_delay: histogram(&[]), started_late: 7 };
+        let snapshot = Snapshot { databases, start_delay: histogram(&[]), started_late: 7, frozen: None };
         let opts = HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
         let writes = prometheus::Histogram::with_opts(opts).expect("a good name");
         let events = event::Counts::default();
@@ -484,6 +489,7 @@ mod tests {
             "external_endpoints_build_info{version=",
             "external_endpoints_config_last_load_successful 1",
             "external_endpoints_leader 1",
+            "external_endpoints_frozen 0",
             "external_endpoints_check_start_delay_seconds_count 0",
             "external_endpoints_check_start_delay_seconds_bucket{le=\"+Inf\"} 0",
             "external_endpoints_checks_late_total 7",

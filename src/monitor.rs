@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::config::{DatabaseId, Refused, Spec};
+use crate::freeze::{Freeze, Frozen, Rules};
 use crate::health::{Flaps, Health, State, Streak, Verdict};
 use crate::limits::Limits;
 use crate::news::Teller;
@@ -33,6 +34,7 @@ use places::Places;
 use watched::Watched;
 
 mod asked;
+mod freezing;
 mod histogram;
 mod lateness;
 mod places;
@@ -124,6 +126,8 @@ pub struct Snapshot {
     pub start_delay: Histogram,
     /// Tries that started more than half an interval after they were due.
     pub started_late: u64,
+    /// The freeze, if there is one.
+    pub frozen: Option<Frozen>,
 }
 
 #[derive(Debug, Clone)]
@@ -226,6 +230,7 @@ pub struct Monitor {
     by_id: HashMap<DatabaseId, usize>,
     /// The databases to decide anew, and when.
     again: BinaryHeap<Reverse<(Instant, usize)>>,
+    freeze: Freeze,
     lateness: Lateness,
     /// For tries over the network, and for those that run a command.
     network_places: Places,
@@ -251,6 +256,7 @@ pub struct Monitor {
 pub fn prepare(
     spec: &Spec,
     limits: Limits,
+    rules: Rules,
     news: &Teller,
     runtime: Runtime,
     heavy_runtime: Runtime,
@@ -271,6 +277,7 @@ pub fn prepare(
         databases,
         by_id: ids().enumerate().map(|(index, id)| (id, index)).collect(),
         again: BinaryHeap::new(),
+        freeze: Freeze::new(rules, spec.databases.iter().map(|database| database.addresses.len())),
         lateness: Lateness::new(now),
         network_places: Places::new(limits.checks_in_flight),
         command_places: Places::new(limits.exec_at_once),
@@ -312,7 +319,8 @@ impl Monitor {
     pub fn run(mut self, mut stop: oneshot::Receiver<()>) -> io::Result<()> {
         while matches!(stop.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
             let due = self.start_due();
-            let next = due.into_iter().chain(self.swarm.deadline()).chain(self.look_again()).min();
+            let again = self.look_again().into_iter().chain(self.weigh(clock::now()));
+            let next = due.into_iter().chain(self.swarm.deadline()).chain(again).min();
             let wait = next.map_or(WATCHDOG, |next| next.saturating_duration_since(clock::now()).min(WATCHDOG));
             let nap = (Duration::from_nanos(1)..=NAP).contains(&wait);
             self.swarm.wait(if nap { Duration::ZERO } else { wait })?;
@@ -347,9 +355,13 @@ impl Monitor {
     fn obey(&mut self, now: Instant) -> Result<(), TryRecvError> {
         loop {
             match self.commands.try_recv() {
-                Ok(Command::Seen(id, members)) => self.with(&id, |database| database.see(&members, now)),
-                Ok(Command::Published(id, members)) => self.with(&id, |database| database.follow(members, now)),
-                Ok(Command::Asked(id, asked)) => self.with(&id, |database| database.ask(asked, now)),
+                Ok(Command::Seen(id, members)) => {
+                    self.with(&id, |database, freeze| database.see(&members, freeze, now))
+                }
+                Ok(Command::Published(id, members)) => {
+                    self.with(&id, |database, freeze| database.follow(members, freeze, now))
+                }
+                Ok(Command::Asked(id, asked)) => self.with(&id, |database, freeze| database.ask(asked, freeze, now)),
                 // Whoever asked may have gone away meanwhile.
                 Ok(Command::Snapshot(reply)) => drop(reply.send(self.snapshot())),
                 Err(TryRecvError::Empty) => return Ok(()),
@@ -432,14 +444,14 @@ impl Monitor {
         self.places(report.key).leave();
         let &Tried { database, target, interval, .. } = &self.tried[report.key];
         report.delay.into_iter().for_each(|delay| self.lateness.observe(delay, interval));
-        let in_doubt = self.databases[database].hear(target, report);
+        let in_doubt = self.databases[database].hear(target, report, &mut self.freeze);
         self.arrange(database);
         self.schedule.ended(report.key, report.started, report.ended, in_doubt);
     }
 
-    fn with(&mut self, id: &DatabaseId, change: impl FnOnce(&mut Watched)) {
+    fn with(&mut self, id: &DatabaseId, change: impl FnOnce(&mut Watched, &mut Freeze)) {
         if let Some(&index) = self.by_id.get(id) {
-            change(&mut self.databases[index]);
+            change(&mut self.databases[index], &mut self.freeze);
             self.arrange(index);
         }
     }
@@ -459,7 +471,7 @@ impl Monitor {
                 return Some(again);
             }
             self.again.pop();
-            self.databases[index].look_again(now);
+            self.databases[index].look_again(&mut self.freeze, now);
             self.arrange(index);
         }
         None
@@ -470,6 +482,7 @@ impl Monitor {
             databases: self.databases.iter().map(Watched::snapshot).collect(),
             start_delay: self.lateness.delays().clone(),
             started_late: self.lateness.late(),
+            frozen: self.freeze.frozen(),
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::config::{DatabaseId, Spec};
+use crate::freeze;
 use crate::lease::{self, Keeping};
 use crate::limits::Limits;
 use crate::monitor::Checking;
@@ -31,6 +32,8 @@ pub struct Options {
     pub listen: SocketAddr,
     pub limits: Limits,
     pub rate: publish::Rate,
+    /// When nothing is taken out, because so many targets fail together.
+    pub freeze: freeze::Rules,
     /// The Lease by which one of several replicas writes; none for the only one.
     pub lease: Option<lease::Name>,
 }
@@ -45,8 +48,8 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
 
     let (teller, news) = if options.dry_run { (Teller::default(), None) } else { listened_to() };
     // What needs no cluster need not wait for one.
-    let (monitor, mut checking) =
-        monitor::start(&spec, options.limits, &teller).context("can't start a thread for the checks")?;
+    let (monitor, mut checking) = monitor::start(&spec, options.limits, options.freeze, &teller)
+        .context("can't start a thread for the checks")?;
     let cluster = tokio::select! {
         cluster = connect(options.dry_run) => cluster.map(Some),
         name = ends.next() => {

@@ -12,6 +12,7 @@ mod cluster {
     pub mod events;
     pub mod examples;
     pub mod faults;
+    pub mod freeze;
     pub mod hostile;
     pub mod lease;
     pub mod ownership;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         cluster::lease::trials(),
         cluster::publish::trials(),
         cluster::policy::trials(),
+        cluster::freeze::trials(),
         cluster::hostile::trials(),
         cluster::faults::trials(),
         cluster::deploy::trials(),

@@ -5,15 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::asked::{self, Asked};
 use super::histogram::{Histogram, ms};
 use super::{Counts, DatabaseSnapshot, Report, TargetSnapshot};
 use crate::config::{Database, DatabaseId};
+use crate::freeze::Freeze;
 use crate::health::{self, Health, State, Streak, Transition, Verdict};
 use crate::news::{News, Teller};
 use crate::plan::{self, Candidate, Decision, Member, Members, Note, Plan, Pool};
+use leaving::Leaving;
+
+#[path = "leaving.rs"]
+mod leaving;
 
 /// How long tries take.
 const DURATIONS: [Duration; 14] = [
@@ -38,6 +43,7 @@ pub(super) struct Watched {
     targets: Vec<TargetSnapshot>,
     plan: watch::Sender<Plan>,
     policing: Policing,
+    leaving: Leaving,
     check_duration: Histogram,
     news: Teller,
 }
@@ -45,7 +51,7 @@ pub(super) struct Watched {
 /// What a policy goes by besides health, and what it did.
 #[derive(Default)]
 struct Policing {
-    /// What the cluster holds; none before it has been seen. Stays empty where no policy asks for it.
+    /// What the cluster holds; none before it has been seen.
     published: Option<Members>,
     /// The annotation that asks for a failback.
     failback: Option<Box<str>>,
@@ -76,8 +82,17 @@ impl Watched {
             })
             .collect();
         let policing = Policing::default();
-        let (plan, _) = watch::channel(decide(database, &targets, &policing, now).plan);
-        Self { database: database.clone(), targets, plan, policing, check_duration: Histogram::new(&DURATIONS), news }
+        let leaving = Leaving::default();
+        let (plan, _) = watch::channel(decide(database, &targets, &policing, None, now).plan);
+        Self {
+            database: database.clone(),
+            targets,
+            plan,
+            policing,
+            leaving,
+            check_duration: Histogram::new(&DURATIONS),
+            news,
+        }
     }
 
     pub fn plan(&self) -> watch::Receiver<Plan> {
@@ -98,7 +113,7 @@ impl Watched {
     }
 
     /// Takes the verdict on the target numbered `index`. Returns whether its state is in doubt since.
-    pub fn hear(&mut self, index: usize, report: &Report) -> bool {
+    pub fn hear(&mut self, index: usize, report: &Report, freeze: &mut Freeze) -> bool {
         let &Report { ref verdict, started, ended: now, .. } = report;
         let duration = now.saturating_duration_since(started);
         self.check_duration.observe(duration);
@@ -112,20 +127,28 @@ impl Watched {
         self.tell_of_inconclusive(index, verdict);
         let target = &mut self.targets[index];
         let thresholds = self.database.addresses[index].check.thresholds;
-        let (first, passing) = (!target.health.tried(), target.passing());
+        let (first, passing, doubted) = (!target.health.tried(), target.passing(), target.health.in_doubt());
         let transition = health::observe(&mut target.health, verdict, thresholds, now);
         let turned = self.database.policy.exactly_one && passing != target.passing();
         self.count_flip(index, transition, now);
         self.tell(index, transition);
         self.tell_people(index, transition, now);
         self.tell_of_unseen(index);
-        if first || turned || transition.is_some() {
-            self.decide(now);
+        let in_doubt = self.targets[index].health.in_doubt();
+        if transition.is_some() {
+            self.leave(index, freeze, now);
         }
-        self.targets[index].health.in_doubt()
+        if first || turned || transition.is_some() {
+            self.decide(freeze, now);
+        } else if doubted != in_doubt {
+            self.count(freeze, now);
+        }
+        in_doubt
     }
 
-    pub fn see(&mut self, members: &Members, now: Instant) {
+    pub fn see(&mut self, members: &Members, freeze: &mut Freeze, now: Instant) {
+        let first = self.policing.published.is_none();
+        self.policing.published.get_or_insert_with(|| members.clone());
         for index in 0..self.targets.len() {
             let target = &mut self.targets[index];
             let published = members.contains(target.member.ip);
@@ -133,23 +156,27 @@ impl Watched {
             let transition = health::see(&mut target.health, published, thresholds, now);
             self.tell(index, transition);
             self.tell_people(index, transition, now);
+            if transition.is_some() {
+                self.leave(index, freeze, now);
+            }
         }
-        let follows = self.database.builds_on_published();
-        self.policing.published.get_or_insert(if follows { members.clone() } else { Members::default() });
-        self.decide(now);
+        self.decide(freeze, now);
+        if first {
+            freeze.see(now);
+        }
     }
 
     /// Takes what the cluster holds, by a decision of ours or of the replica that writes.
-    pub fn follow(&mut self, members: Members, now: Instant) {
+    pub fn follow(&mut self, members: Members, freeze: &mut Freeze, now: Instant) {
         let news = self.policing.published.as_ref().is_some_and(|held| *held != members);
-        if news && self.database.builds_on_published() {
+        if news {
             self.policing.published = Some(members);
-            self.decide(now);
+            self.decide(freeze, now);
         }
     }
 
     /// Takes what the annotations of the Service ask for.
-    pub fn ask(&mut self, asked: Asked, now: Instant) {
+    pub fn ask(&mut self, asked: Asked, freeze: &mut Freeze, now: Instant) {
         let known = |ip: IpAddr| self.targets.iter().any(|target| target.member.ip == ip);
         let (maintenance, problems) = asked::maintenance(asked.maintenance.as_deref().unwrap_or_default(), known);
         self.tell_of_problems(&problems);
@@ -169,7 +196,7 @@ impl Watched {
             info!(%namespace, %service, "a failback is asked for");
             self.policing.failback_asked = Some(now);
         }
-        self.decide(now);
+        self.decide(freeze, now);
     }
 
     fn maintain(&mut self, index: usize, reason: Option<Arc<str>>, now: Instant) {
@@ -197,9 +224,9 @@ impl Watched {
     }
 
     /// Decides anew, if it is time to.
-    pub fn look_again(&mut self, now: Instant) {
+    pub fn look_again(&mut self, freeze: &mut Freeze, now: Instant) {
         if self.policing.again.is_some_and(|again| again <= now) {
-            self.decide(now);
+            self.decide(freeze, now);
         }
     }
 
@@ -260,12 +287,19 @@ impl Watched {
     }
 
     /// Decides anew. A transition, the first verdict of a target, and what a policy goes by can change a plan.
-    fn decide(&mut self, now: Instant) {
-        let Decision { plan, notes, again } = decide(&self.database, &self.targets, &self.policing, now);
+    pub fn decide(&mut self, freeze: &mut Freeze, now: Instant) {
+        if freeze.frozen().is_none() {
+            self.leaving.forget(now);
+        }
+        self.count(freeze, now);
+        let hold = freeze.holds().then(|| Hold { left: freeze.frozen().map(|_| &self.leaving) });
+        let decision = decide(&self.database, &self.targets, &self.policing, hold.as_ref(), now);
+        let Decision { plan, notes, again } = decision;
         let before = std::mem::replace(&mut self.policing.notes, notes);
-        self.policing.again = again;
+        self.policing.again = again.into_iter().chain(self.leaving.again(now)).min();
         self.tell_of_notes(&before);
         self.announce_notes(&before, now);
+        self.announce_freeze(freeze.frozen().is_some(), now);
         self.plan.send_if_modified(|held| std::mem::replace(held, plan.clone()) != plan);
     }
 
@@ -280,6 +314,8 @@ impl Watched {
                 Note::LowerTier { .. } | Note::FailbackWaits { .. } | Note::Flapping { .. } => {
                     info!(%namespace, %service, "{note}");
                 }
+                // That there is a freeze is told once, and not for each database.
+                Note::Held { .. } => debug!(%namespace, %service, "{note}"),
             }
         }
         for note in before.iter().filter(|note| !notes.iter().any(|now| now.is_like(note))) {
@@ -287,7 +323,7 @@ impl Watched {
                 Note::SplitBrain { .. } => info!(%namespace, %service, "the split brain is over"),
                 Note::BelowMinHealthy { .. } => info!(%namespace, %service, "enough are healthy again"),
                 Note::LowerTier { .. } => info!(%namespace, %service, "the preferred tier serves alone again"),
-                Note::FailbackWaits { .. } | Note::Flapping { .. } => {}
+                Note::FailbackWaits { .. } | Note::Flapping { .. } | Note::Held { .. } => {}
             }
         }
     }
@@ -299,7 +335,8 @@ impl Watched {
                 Note::SplitBrain { .. } => "SplitBrain",
                 Note::BelowMinHealthy { .. } => "BelowMinHealthy",
                 Note::Flapping { .. } => "Flapping",
-                Note::LowerTier { .. } | Note::FailbackWaits { .. } => continue,
+                // A freeze is told for each database once.
+                Note::LowerTier { .. } | Note::FailbackWaits { .. } | Note::Held { .. } => continue,
             };
             self.announce(reason, "Decide", true, String::new(), now, || note.to_string());
         }
@@ -335,13 +372,29 @@ impl Watched {
     }
 }
 
-fn decide(database: &Database, targets: &[TargetSnapshot], policing: &Policing, now: Instant) -> Decision {
-    let candidates: Vec<Candidate> = targets.iter().map(candidate).collect();
-    let pool = Pool { targets: &candidates, policy: &database.policy, failback_asked: policing.failback_asked };
+/// While nothing is taken out.
+struct Hold<'a> {
+    /// What comes back, in a freeze.
+    left: Option<&'a Leaving>,
+}
+
+fn decide(
+    database: &Database,
+    targets: &[TargetSnapshot],
+    policing: &Policing,
+    hold: Option<&Hold>,
+    now: Instant,
+) -> Decision {
+    let left = hold.and_then(|hold| hold.left);
+    let comes_back = |index: usize| left.is_some_and(|left| left.contains(index));
+    let candidates: Vec<Candidate> =
+        targets.iter().enumerate().map(|(index, target)| candidate(target, comes_back(index))).collect();
+    let (policy, failback_asked) = (&database.policy, policing.failback_asked);
+    let pool = Pool { targets: &candidates, policy, failback_asked, holds: hold.is_some() };
     plan::decide(&pool, policing.published.as_ref(), now)
 }
 
-fn candidate(target: &TargetSnapshot) -> Candidate<'_> {
+fn candidate(target: &TargetSnapshot, comes_back: bool) -> Candidate<'_> {
     let health = &target.health;
     Candidate {
         member: &target.member,
@@ -353,6 +406,7 @@ fn candidate(target: &TargetSnapshot) -> Candidate<'_> {
         priority: target.priority,
         in_maintenance: target.maintenance.is_some(),
         out_until: target.out_until(),
+        comes_back,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{Options, parse};
+use crate::freeze::Rules;
 use crate::news::Teller;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -9,6 +10,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A database with these keys, at a time of its own.
 struct Scene {
     database: Watched,
+    /// There is none.
+    freeze: Freeze,
     now: Instant,
 }
 
@@ -23,7 +26,8 @@ impl Scene {
         let spec = parse("a.yaml", &text, &options).expect("a good config").spec;
         #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
         let now = Instant::now();
-        Self { database: Watched::new(&spec.databases[0], Teller::default(), now), now }
+        let freeze = Freeze::new(Rules { max_unhealthy: 100, ..Rules::default() }, std::iter::empty());
+        Self { database: Watched::new(&spec.databases[0], Teller::default(), now), freeze, now }
     }
 
     /// A second later, the targets' verdicts: `+` passes, `-` fails, and a space is none.
@@ -36,21 +40,21 @@ impl Scene {
                 _ => continue,
             };
             let (started, ended) = (self.now, self.now);
-            self.database.hear(index, &Report { key: index, verdict, delay: None, started, ended });
+            self.database.hear(index, &Report { key: index, verdict, delay: None, started, ended }, &mut self.freeze);
         }
     }
 
     fn see(&mut self, last: &[u8]) {
-        self.database.see(&members(last), self.now);
+        self.database.see(&members(last), &mut self.freeze, self.now);
     }
 
     fn follow(&mut self, last: &[u8]) {
-        self.database.follow(members(last), self.now);
+        self.database.follow(members(last), &mut self.freeze, self.now);
     }
 
     fn ask(&mut self, maintenance: Option<&str>, failback: Option<&str>) {
         let [maintenance, failback] = [maintenance, failback].map(|text| text.map(str::to_owned));
-        self.database.ask(Asked { maintenance, failback }, self.now);
+        self.database.ask(Asked { maintenance, failback }, &mut self.freeze, self.now);
     }
 
     /// The last numbers of the members; none while the cluster is left as it is.
@@ -103,8 +107,8 @@ fn a_replica_that_takes_over_decides_as_the_one_before() {
         // What the leader decides is written, and both hear of it.
         let plan = leader.database.plan().borrow().clone();
         if let Plan::Publish(members) = plan {
-            leader.database.follow(members.clone(), leader.now);
-            standby.database.follow(members, standby.now);
+            leader.database.follow(members.clone(), &mut leader.freeze, leader.now);
+            standby.database.follow(members, &mut standby.freeze, standby.now);
         }
         assert_eq!(leader.members(), standby.members());
     };
@@ -130,9 +134,9 @@ fn a_failback_comes_by_time_alone() {
     let due = scene.now + SECOND * 60;
     assert_eq!(scene.database.take_again(), Some(due));
     assert_eq!(scene.database.take_again(), None, "told once");
-    scene.database.look_again(due - SECOND);
+    scene.database.look_again(&mut scene.freeze, due - SECOND);
     scene.publishes("2");
-    scene.database.look_again(due);
+    scene.database.look_again(&mut scene.freeze, due);
     scene.publishes("1");
     assert_eq!(scene.database.take_again(), None);
 }
@@ -228,7 +232,7 @@ fn a_target_that_flaps_stays_out_until_it_was_well_for_a_minute() {
     scene.publishes("2");
     let due = scene.now + SECOND * 60;
     assert_eq!(scene.database.take_again(), Some(due));
-    scene.database.look_again(due);
+    scene.database.look_again(&mut scene.freeze, due);
     scene.publishes("1, 2");
     // The last one stays in.
     scene.now = due;

@@ -60,7 +60,7 @@ pub struct Memory {
 struct Told {
     /// Whether it knows what the cluster held at first sight.
     seen: bool,
-    /// What it takes to be published, where that has a say in its plan.
+    /// What it takes to be published.
     published: Option<Members>,
     /// What it knows of the Service's annotations; none is as good as no annotations.
     asked: Option<Box<Asked>>,
@@ -321,7 +321,7 @@ impl Publisher {
     /// Tells the monitor what the cluster holds by decision: of ours, or, where another replica writes, of that one. Not what
     /// it holds by an outside edit that is about to be repaired: the policy would take that for its own.
     pub async fn tell_published(&self, held: &Members, memory: &mut Memory) {
-        if self.database.builds_on_published() && memory.told.published.as_ref() != Some(held) {
+        if memory.told.published.as_ref() != Some(held) {
             memory.told.published = Some(held.clone());
             self.monitor.published(&self.database.id, held.clone()).await;
         }

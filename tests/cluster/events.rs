@@ -39,7 +39,7 @@ async fn events(namespace: &Namespace, reason: &str) -> Vec<Event> {
 }
 
 /// Waits for an Event with this reason and these words.
-async fn told(namespace: &Namespace, reason: &str, words: &str) -> Event {
+pub async fn told(namespace: &Namespace, reason: &str, words: &str) -> Event {
     eventually(SOON, &format!("Event {reason}, {words:?}"), async || {
         let events = events(namespace, reason).await;
         let notes: Vec<_> = events.iter().filter_map(|event| event.note.clone()).collect();
