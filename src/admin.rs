@@ -20,7 +20,7 @@ use crate::lease::{self, Standing};
 use crate::monitor::{self, DatabaseSnapshot, TargetSnapshot, WATCHDOG};
 use crate::plan::Note;
 use crate::publish::{self, Publication};
-use crate::{health, metrics, plan};
+use crate::{health, metrics, plan, reload};
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -28,6 +28,7 @@ pub struct Sources {
     pub monitor: monitor::Handle,
     pub publish: publish::Handle,
     pub lease: lease::Handle,
+    pub config: reload::Handle,
 }
 
 /// Serves the pages until the daemon ends.
@@ -69,8 +70,13 @@ async fn readyz(State(sources): State<Sources>) -> Response {
 async fn metrics_page(State(sources): State<Sources>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
     let write_duration = sources.publish.write_duration();
+    let standing = metrics::Standing {
+        leads: sources.lease.leads(),
+        config_is_good: sources.config.problems().is_empty(),
+        leftovers: sources.publish.leftovers(),
+    };
     let publication = move |id: &DatabaseId| sources.publish.publication(id);
-    match metrics::page(snapshot, publication, &write_duration, sources.lease.leads()) {
+    match metrics::page(snapshot, publication, &write_duration, &standing) {
         Ok(page) => in_pieces(prometheus::TEXT_FORMAT, page),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -78,22 +84,31 @@ async fn metrics_page(State(sources): State<Sources>) -> Response {
 
 async fn status(State(sources): State<Sources>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
-    let lease = LeaseStatus::new(&sources.lease);
-    in_pieces("application/json", status_pieces(snapshot.databases, sources.publish, lease.as_ref()))
+    let head = [
+        json(&env!("CARGO_PKG_VERSION")),
+        json(&LeaseStatus::new(&sources.lease)),
+        json(&ConfigStatus::new(&sources.config)),
+        json(&left_behind(&sources.publish)),
+    ];
+    in_pieces("application/json", status_pieces(snapshot.databases, sources.publish, head))
 }
 
-/// The body of /api/v1/status: `version`, `lease`, and a [`DatabaseStatus`] for each of `databases`.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain data")
+}
+
+/// The body of /api/v1/status: `version`, `lease`, `config`, `leftBehind`, and a [`DatabaseStatus`] for each of `databases`.
 fn status_pieces(
     databases: Vec<DatabaseSnapshot>,
     publish: publish::Handle,
-    lease: Option<&LeaseStatus>,
+    [version, lease, config, left]: [String; 4],
 ) -> impl Iterator<Item = String> + Send + 'static {
-    let lease = serde_json::to_string(&lease).expect("plain data");
-    let head = format!("{{\"version\":\"{}\",\"lease\":{lease},\"databases\":[", env!("CARGO_PKG_VERSION"));
+    let head =
+        format!("{{\"version\":{version},\"lease\":{lease},\"config\":{config},\"leftBehind\":{left},\"databases\":[");
     let databases = databases.into_iter().enumerate().map(move |(index, database)| {
         let comma = if index == 0 { "" } else { "," };
         let status = DatabaseStatus::new(&database, publish.publication(&database.id).as_ref());
-        comma.to_owned() + &serde_json::to_string(&status).expect("plain data")
+        comma.to_owned() + &json(&status)
     });
     std::iter::once(head).chain(databases).chain(std::iter::once("]}".to_owned()))
 }
@@ -121,6 +136,40 @@ fn in_pieces(content_type: &'static str, mut parts: impl Iterator<Item = String>
 
 fn ending() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending\n").into_response()
+}
+
+/// The config in force, and the file that it is from.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ConfigStatus {
+    file: String,
+    /// When the config in force was taken.
+    since: String,
+    /// What is wrong with the file as it is now; while there is anything, the last good config stays in force.
+    problems: Vec<String>,
+}
+
+impl ConfigStatus {
+    fn new(config: &reload::Handle) -> Self {
+        Self { file: config.file(), since: calendar(config.since()), problems: config.problems().to_vec() }
+    }
+}
+
+/// Endpoints that are ours by their label, and of no database of the config.
+#[derive(Serialize)]
+struct LeftBehind {
+    namespace: String,
+    service: String,
+    addresses: Vec<String>,
+}
+
+fn left_behind(publish: &publish::Handle) -> Vec<LeftBehind> {
+    let leftovers = publish.leftovers().into_iter();
+    let left = leftovers.map(|(DatabaseId { namespace, service }, leftover)| {
+        let addresses = ips(&leftover.members);
+        LeftBehind { namespace, service, addresses }
+    });
+    left.collect()
 }
 
 /// Null where there is no lease.
@@ -272,20 +321,21 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Spec;
+    use crate::config::{self, Spec};
     use crate::limits::Limits;
     use crate::publish::Cluster;
 
     #[tokio::test(start_paused = true)]
     async fn health_fails_when_the_monitor_has_not_turned_for_three_intervals_and_not_before() {
-        let spec = Spec { databases: Vec::new() };
+        let spec = Spec::default();
         let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
         let runtime = tokio::runtime::Handle::current();
         // One that never runs.
         let (monitor, _checks) = monitor::prepare(&spec, limits, runtime.clone(), runtime).expect("an epoll instance");
         let lease = lease::Handle::dry_run();
         let (publish, _publishing) = publish::start(&spec, &Cluster::None, &monitor, &lease);
-        let sources = Sources { monitor, publish, lease };
+        let source = reload::Source { path: "config.yaml".into(), options: config::Options::default() };
+        let sources = Sources { monitor, publish, lease, config: reload::start(source, spec) };
         let status = async || healthz(State(sources.clone())).await.status();
         tokio::time::advance(WATCHDOG).await;
         assert_eq!(status().await, StatusCode::OK);

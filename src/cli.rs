@@ -19,6 +19,7 @@ use crate::lease;
 use crate::limits::Limits;
 use crate::log::{self, Format};
 use crate::probe::{Prober, Target};
+use crate::reload::Source;
 use crate::{clock, run};
 
 /// The exit status for a bad config, as sysexits.h has it.
@@ -164,13 +165,18 @@ impl Voice {
         ExitCode::FAILURE
     }
 
-    /// Reads a config file, and says what is wrong with it.
-    fn load(self, file: &Path, allowed: &Allowed) -> Result<Spec, ExitCode> {
+    /// What the reading of a config depends on.
+    fn options(self, allowed: &Allowed) -> config::Options {
         let own_namespace = run::own_namespace().unwrap_or_else(|why| {
             self.warn(&format!("KUBECONFIG: {why}; databases that name no namespace are taken to be in `default`"));
             "default".to_owned()
         });
-        match config::load(file, &config::Options { own_namespace, allow_cidr: allowed.cidrs.clone() }) {
+        config::Options { own_namespace, allow_cidr: allowed.cidrs.clone() }
+    }
+
+    /// Reads a config file, and says what is wrong with it.
+    fn load(self, file: &Path, options: &config::Options) -> Result<Spec, ExitCode> {
+        match config::load(file, options) {
             Ok(loaded) => {
                 loaded.warnings.to_string().lines().for_each(|line| self.warn(line));
                 Ok(loaded.spec)
@@ -235,10 +241,12 @@ impl Run {
             Format::Human => Voice::Person,
             Format::Json => Voice::Log,
         };
-        let spec = voice.load(&self.config, &self.allowed)?;
+        let read_by = voice.options(&self.allowed);
+        let spec = voice.load(&self.config, &read_by)?;
         let limits = Limits::raise(self.max_exec);
         let lease = (!self.no_leader_election).then(|| self.lease.unwrap_or_else(run::own_lease));
-        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, lease };
+        let config = Source { path: self.config, options: read_by };
+        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, lease, config };
         let runtime = runtime(voice)?;
         let ended = runtime.block_on(run::run(spec, options));
         // Work that blocks, such as reading a file from a dead mount, must not hold up the end.
@@ -250,8 +258,9 @@ impl Run {
 impl Validate {
     fn main(self) -> Result<ExitCode, ExitCode> {
         let mut status = ExitCode::SUCCESS;
+        let options = Voice::Person.options(&self.allowed);
         for file in &self.files {
-            match Voice::Person.load(file, &self.allowed) {
+            match Voice::Person.load(file, &options) {
                 Ok(spec) if self.explain => print(&config::explain(&spec))?,
                 Ok(spec) => {
                     let addresses: usize = spec.databases.iter().map(|database| database.addresses.len()).sum();
@@ -267,7 +276,7 @@ impl Validate {
 
 impl Probe {
     fn main(self) -> Result<ExitCode, ExitCode> {
-        let mut spec = Voice::Person.load(&self.file, &self.allowed)?;
+        let mut spec = Voice::Person.load(&self.file, &Voice::Person.options(&self.allowed))?;
         if let Some(wanted) = &self.service {
             spec.databases.retain(|database| database.id == *wanted);
             if spec.databases.is_empty() {

@@ -14,7 +14,7 @@ use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, TextEncoder};
 use crate::config::DatabaseId;
 use crate::health::State;
 use crate::monitor::{DatabaseSnapshot, Histogram, Snapshot};
-use crate::publish::{Kind, Publication};
+use crate::publish::{Kind, Leftover, Publication};
 
 mod policy;
 
@@ -23,16 +23,30 @@ pub fn page(
     snapshot: Snapshot,
     publication: impl Fn(&DatabaseId) -> Option<Publication> + Clone + Send + 'static,
     write_duration: &prometheus::Histogram,
-    leads: bool,
+    standing: &Standing,
 ) -> prometheus::Result<impl Iterator<Item = String> + Send + 'static> {
-    let daemon = daemon(&snapshot, write_duration, leads)?;
+    let daemon = daemon(&snapshot, write_duration, standing)?;
     let databases = Arc::new(snapshot.databases);
     let pieces = FAMILIES.iter().flat_map(move |family| family.pieces(databases.clone(), publication.clone()));
     Ok(std::iter::once(daemon).chain(pieces))
 }
 
+/// What is known of the daemon as a whole.
+pub struct Standing {
+    /// Whether this replica is the one that writes.
+    pub leads: bool,
+    /// Whether the config file was good when last read.
+    pub config_is_good: bool,
+    /// What is left behind.
+    pub leftovers: Vec<(DatabaseId, Leftover)>,
+}
+
 /// The metrics that belong to no database.
-fn daemon(snapshot: &Snapshot, write_duration: &prometheus::Histogram, leads: bool) -> prometheus::Result<String> {
+fn daemon(
+    snapshot: &Snapshot,
+    write_duration: &prometheus::Histogram,
+    standing: &Standing,
+) -> prometheus::Result<String> {
     let build = Opts::new("external_endpoints_build_info", "The version that runs, as a label; always 1.");
     let build = IntGaugeVec::new(build, &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -40,8 +54,7 @@ fn daemon(snapshot: &Snapshot, write_duration: &prometheus::Histogram, leads: bo
         "external_endpoints_config_last_load_successful",
         "Whether the config file was good when last read (1) or not (0).",
     )?;
-    // A daemon whose config was not good has not started.
-    load.set(1);
+    load.set(i64::from(standing.config_is_good));
     let late = IntCounter::new(
         "external_endpoints_checks_late_total",
         "Tries that started more than half an interval after they were due.",
@@ -51,7 +64,7 @@ fn daemon(snapshot: &Snapshot, write_duration: &prometheus::Histogram, leads: bo
         "external_endpoints_leader",
         "Whether this replica is the one that writes (1) or not (0): by its lease, or because it is alone.",
     )?;
-    leader.set(i64::from(leads));
+    leader.set(i64::from(standing.leads));
     let own = [build.collect(), load.collect(), leader.collect(), late.collect()];
     let mut families = [own.concat(), write_duration.collect()].concat();
     families.extend(ProcessCollector::for_self().collect());
@@ -62,7 +75,19 @@ fn daemon(snapshot: &Snapshot, write_duration: &prometheus::Histogram, leads: bo
     let mut samples = Samples { family: name, labels: String::new(), text };
     samples.begin("histogram", "How late tries started, after they were due.");
     samples.histogram(&snapshot.start_delay);
+    left_behind(&standing.leftovers, &mut samples);
     Ok(samples.text)
+}
+
+fn left_behind(leftovers: &[(DatabaseId, Leftover)], samples: &mut Samples) {
+    if !leftovers.is_empty() {
+        samples.family = "external_endpoints_left_behind_addresses";
+        samples
+            .begin("gauge", "Addresses in Endpoints that are ours by their label, and of no database of the config.");
+    }
+    for (DatabaseId { namespace, service }, Leftover { members, .. }) in leftovers {
+        samples.add("", &[("namespace", namespace), ("service", service)], members.len());
+    }
 }
 
 /// One metric of which each database has its share.
@@ -353,9 +378,10 @@ mod tests {
         let written = DatabaseId { namespace: "prod".into(), service: "b".into() };
         let publication = move |id: &DatabaseId| (*id == written).then(|| publication.clone());
         let snapshot = Snapshot { databases, start_delay: histogram(&[]), started_late: 7 };
+        let standing = Standing { leads: true, config_is_good: true, leftovers: Vec::new() };
         let opts = HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
         let writes = prometheus::Histogram::with_opts(opts).expect("a good name");
-        let page: String = page(snapshot, publication, &writes, true).expect("a page").collect();
+        let page: String = page(snapshot, publication, &writes, &standing).expect("a page").collect();
         assert!(page.ends_with('\n') && !page.contains("\n\n"), "{page}");
         page.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
     }

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module may use only those before it.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "clock", "health", "plan", "slice", "config", "limits", "api", "lease", "probe", "schedule", "monitor", "publish",
-    "metrics", "admin", "log", "run", "cli",
+    "reload", "metrics", "admin", "log", "run", "cli",
 ];
 
 /// What a pure module must not name.

@@ -19,7 +19,7 @@ use super::{Cluster, Publication};
 use crate::clock;
 use crate::config::{Database, DatabaseId};
 use crate::lease;
-use crate::monitor::{self, Asked};
+use crate::monitor::{self, Asked, Decided};
 use crate::plan::{Members, Plan};
 use crate::slice;
 
@@ -27,6 +27,7 @@ use crate::slice;
 const QUIET: Duration = Duration::from_secs(10);
 
 pub struct Publisher {
+    /// As it was when the plan in hand was decided.
     pub database: Arc<Database>,
     pub cluster: Cluster,
     pub monitor: monitor::Handle,
@@ -112,12 +113,12 @@ impl View {
 }
 
 impl Publisher {
-    /// Publishes until the daemon ends.
-    pub async fn run(self: Box<Self>, observed: Arc<watch::Sender<Observed>>, mut plan: watch::Receiver<Plan>) {
+    /// Publishes until the database leaves the config, or the daemon ends.
+    pub async fn run(mut self: Box<Self>, observed: Arc<watch::Sender<Observed>>, mut plan: watch::Receiver<Decided>) {
         let mut sights = observed.subscribe();
         let mut standing = self.lease.changes();
         let mut memory = Memory::default();
-        loop {
+        while decides(&plan) {
             // Boxed, and so is the write within: a turn takes kilobytes, and thousands of publishers wait most of the time.
             let turn = Box::pin(self.turn(&observed, &mut sights, &mut plan, &mut memory));
             let pause = match turn.await {
@@ -139,28 +140,50 @@ impl Publisher {
 
     /// Looks, and does what is to be done.
     async fn turn(
-        &self,
+        &mut self,
         observed: &watch::Sender<Observed>,
         sights: &mut watch::Receiver<Observed>,
-        plan: &mut watch::Receiver<Plan>,
+        plan: &mut watch::Receiver<Decided>,
         memory: &mut Memory,
     ) -> Next {
-        let mut view = || View { seen: sights.borrow_and_update().clone(), plan: plan.borrow_and_update().clone() };
-        let Cluster::Write(client) = &self.cluster else {
-            return self.dry_turn(&view(), memory).await;
-        };
-        if let Err(next) = self.look(&view(), memory).await {
+        let view = self.view(sights, plan, memory);
+        if !matches!(self.cluster, Cluster::Write(_)) {
+            return self.dry_turn(&view, memory).await;
+        }
+        if let Err(next) = self.look(&view, memory).await {
             return next;
         }
-        // Something is to be written. When it is our turn to write, it may be something else.
-        let _permit = self.permits.acquire().await;
-        let view = view();
+        // Something is to be written. When it is our turn to write, it may be something else, or no longer ours to write.
+        let _permit = self.permits.clone().acquire_owned().await;
+        if !decides(plan) {
+            return Next::Change;
+        }
+        let view = self.view(sights, plan, memory);
+        let Cluster::Write(client) = &self.cluster else { return Next::Change };
         match self.look(&view, memory).await {
             Ok(step) => {
                 Box::pin(Writer { publisher: self, client, view: &view, observed, memory }.carry_out(step)).await
             }
             Err(next) => next,
         }
+    }
+
+    /// Looks at all that is known now. A plan is for the database that it was decided for, and for no other version of it.
+    fn view(
+        &mut self,
+        sights: &mut watch::Receiver<Observed>,
+        plan: &mut watch::Receiver<Decided>,
+        memory: &mut Memory,
+    ) -> View {
+        let Decided { database, plan } = plan.borrow_and_update().clone();
+        if !Arc::ptr_eq(&self.database, &database) {
+            self.database = database;
+            memory.held = None;
+            // The monitor asks for these again: of addresses that are new to it, and for a policy that is.
+            memory.told.seen = false;
+            memory.told.published = None;
+        }
+        View { seen: sights.borrow_and_update().clone(), plan }
     }
 
     async fn dry_turn(&self, view: &View, memory: &mut Memory) -> Next {
@@ -300,6 +323,11 @@ impl Publisher {
             true
         });
     }
+}
+
+/// Whether the monitor still decides for the database: it does not once the database has left the config.
+fn decides(plan: &watch::Receiver<Decided>) -> bool {
+    plan.has_changed().is_ok()
 }
 
 fn log(id: &DatabaseId, condition: &Condition, same_kind: bool) {

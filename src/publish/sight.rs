@@ -16,7 +16,9 @@ use tokio::sync::{Notify, watch};
 use super::backoff::Backoff;
 use super::condition::{Condition, Kind};
 use super::fault;
+use super::leftover::{self, Leftover, Leftovers};
 use crate::clock;
+use crate::config::DatabaseId;
 
 /// What annotations of ours begin with, and those by which people ask something of us.
 const PREFIX: &str = "external-endpoints/";
@@ -130,6 +132,12 @@ impl Observed {
 /// The kinds that are watched, and where an [`Observed`] keeps them.
 pub trait Watchable: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static {
     const PLURAL: &'static str;
+    /// Whether objects of this kind can be left behind.
+    const LEAVES: bool = false;
+    /// What is left behind, if this is of no database.
+    fn leftover(&self) -> Option<Leftover> {
+        None
+    }
     fn sight(observed: &mut Observed) -> &mut Sight<Self>;
     /// Without what no decision asks for, which would be most of the memory that it takes.
     fn slim(self) -> Self;
@@ -153,6 +161,11 @@ impl Watchable for Service {
 
 impl Watchable for Endpoints {
     const PLURAL: &'static str = "endpoints";
+    const LEAVES: bool = true;
+    fn leftover(&self) -> Option<Leftover> {
+        Leftover::of(self)
+    }
+
     fn sight(observed: &mut Observed) -> &mut Sight<Self> {
         &mut observed.endpoints
     }
@@ -166,8 +179,20 @@ impl Watchable for Endpoints {
     }
 }
 
-/// The databases of one namespace, by the name of their Service.
-pub type Sights = Arc<HashMap<String, Arc<watch::Sender<Observed>>>>;
+/// One namespace that is watched.
+pub struct Sights {
+    /// Its databases, by the name of their Service.
+    pub databases: HashMap<String, Arc<watch::Sender<Observed>>>,
+    /// What is under our label and of no database.
+    pub leftovers: Arc<watch::Sender<Leftovers>>,
+    pub namespace: String,
+}
+
+impl Sights {
+    fn id(&self, service: String) -> DatabaseId {
+        DatabaseId { namespace: self.namespace.clone(), service }
+    }
+}
 
 /// Takes the answer to a call that was decided on the list numbered `list`; says whether it was news.
 pub fn learn<K: Watchable>(observed: &watch::Sender<Observed>, object: K, list: u64) -> bool {
@@ -176,10 +201,10 @@ pub fn learn<K: Watchable>(observed: &watch::Sender<Observed>, object: K, list: 
 
 /// Watches one kind in one namespace for ever. After a fault it lists anew, so that nothing is missed; also when a
 /// publisher `nudge`s it, who has seen that the API answers, or that what is known here is old.
-pub async fn watch_kind<K: Watchable>(api: Api<K>, namespace: String, sights: Sights, nudge: Arc<Notify>) {
+pub async fn watch_kind<K: Watchable>(api: Api<K>, sights: Arc<Sights>, nudge: Arc<Notify>) {
     let mut backoff = Backoff::default();
     loop {
-        let (ended, settled) = follow(&api, &namespace, &sights, &nudge).await;
+        let (ended, settled) = follow(&api, &sights, &nudge).await;
         if settled {
             backoff.reset();
         }
@@ -194,12 +219,8 @@ pub async fn watch_kind<K: Watchable>(api: Api<K>, namespace: String, sights: Si
 }
 
 /// Lists, then watches, until that fails or there is a nudge. Returns the fault, if it is one, and whether the watch ran.
-async fn follow<K: Watchable>(
-    api: &Api<K>,
-    namespace: &str,
-    sights: &Sights,
-    nudge: &Notify,
-) -> (Option<Condition>, bool) {
+async fn follow<K: Watchable>(api: &Api<K>, sights: &Sights, nudge: &Notify) -> (Option<Condition>, bool) {
+    let namespace = sights.namespace.as_str();
     let config = watcher::Config::default().timeout(WATCH.as_secs() as u32);
     let mut events = std::pin::pin!(watcher(api.clone(), config));
     let mut names = HashSet::new();
@@ -242,15 +263,18 @@ async fn sleep_until(moment: Option<Instant>) {
 
 /// Changes the sight of every database, and tells those for whom it was news.
 fn each<K: Watchable>(sights: &Sights, change: impl Fn(&mut Sight<K>) -> bool) {
-    for sender in sights.values() {
+    for sender in sights.databases.values() {
         sender.send_if_modified(|observed| change(K::sight(observed)));
     }
 }
 
 fn take<K: Watchable>(event: Event<K>, names: &mut HashSet<String>, sights: &Sights) {
-    let with = |object: K, change: fn(&mut Sight<K>, K) -> bool| {
-        if let Some(sender) = sights.get(&object.name_any()) {
+    let with = |object: K, gone: bool, change: fn(&mut Sight<K>, K) -> bool| {
+        let name = object.name_any();
+        if let Some(sender) = sights.databases.get(&name) {
             sender.send_if_modified(|observed| change(K::sight(observed), object));
+        } else if K::LEAVES {
+            leftover::note(&sights.leftovers, sights.id(name), object.leftover().filter(|_| !gone));
         }
     };
     match event {
@@ -263,15 +287,18 @@ fn take<K: Watchable>(event: Event<K>, names: &mut HashSet<String>, sights: &Sig
         }
         Event::InitApply(object) => {
             names.insert(object.name_any());
-            with(object, Sight::take_listed);
+            with(object, false, Sight::take_listed);
         }
         Event::InitDone => {
-            for (name, sender) in sights.iter() {
+            for (name, sender) in &sights.databases {
                 sender.send_if_modified(|observed| K::sight(observed).end_list(names.contains(name)));
             }
+            if K::LEAVES {
+                leftover::retain(&sights.leftovers, &sights.namespace, names);
+            }
         }
-        Event::Apply(object) => with(object, |sight, object| sight.take(object, false)),
-        Event::Delete(object) => with(object, |sight, object| sight.take(object, true)),
+        Event::Apply(object) => with(object, false, |sight, object| sight.take(object, false)),
+        Event::Delete(object) => with(object, true, |sight, object| sight.take(object, true)),
     }
 }
 
