@@ -334,7 +334,7 @@ mod tests {
         let (monitor, _checks) = monitor::prepare(&spec, limits, runtime.clone(), runtime).expect("an epoll instance");
         let lease = lease::Handle::dry_run();
         let (publish, _publishing) = publish::start(&spec, &Cluster::None, &monitor, &lease);
-        let source = reload::Source { path: "config.yaml".into(), options: config::Options::default() };
+        let (source, _) = reload::Source::read("config.yaml".into(), config::Options::default());
         let sources = Sources { monitor, publish, lease, config: reload::start(source, spec) };
         let status = async || healthz(State(sources.clone())).await.status();
         tokio::time::advance(WATCHDOG).await;

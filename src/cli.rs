@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tracing::{error, warn};
 
-use crate::config::{self, DatabaseId, Spec};
+use crate::config::{self, DatabaseId, Loaded, Problems, Spec};
 use crate::health::Verdict;
 use crate::lease;
 use crate::limits::Limits;
@@ -150,7 +150,7 @@ impl Voice {
         }
     }
 
-    fn bad_config(self, problems: &config::Problems) {
+    fn bad_config(self, problems: &Problems) {
         match self {
             Voice::Person => eprint!("{}", problems.render(std::io::stderr().is_terminal())),
             Voice::Log => problems.to_string().lines().for_each(|line| error!("{line}")),
@@ -176,7 +176,12 @@ impl Voice {
 
     /// Reads a config file, and says what is wrong with it.
     fn load(self, file: &Path, options: &config::Options) -> Result<Spec, ExitCode> {
-        match config::load(file, options) {
+        self.tell(config::load(file, options))
+    }
+
+    /// Says what is wrong with a config.
+    fn tell(self, loaded: Result<Loaded, Problems>) -> Result<Spec, ExitCode> {
+        match loaded {
             Ok(loaded) => {
                 loaded.warnings.to_string().lines().for_each(|line| self.warn(line));
                 Ok(loaded.spec)
@@ -241,11 +246,10 @@ impl Run {
             Format::Human => Voice::Person,
             Format::Json => Voice::Log,
         };
-        let read_by = voice.options(&self.allowed);
-        let spec = voice.load(&self.config, &read_by)?;
+        let (config, loaded) = Source::read(self.config, voice.options(&self.allowed));
+        let spec = voice.tell(loaded)?;
         let limits = Limits::raise(self.max_exec);
         let lease = (!self.no_leader_election).then(|| self.lease.unwrap_or_else(run::own_lease));
-        let config = Source { path: self.config, options: read_by };
         let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, lease, config };
         let runtime = runtime(voice)?;
         let ended = runtime.block_on(run::run(spec, options));

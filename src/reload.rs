@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::clock;
-use crate::config::{self, Spec};
+use crate::config::{self, Loaded, Problems, Spec};
 
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -20,8 +20,20 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Where the config is from, and how it is read.
 #[derive(Debug, Clone)]
 pub struct Source {
-    pub path: PathBuf,
-    pub options: config::Options,
+    path: PathBuf,
+    options: config::Options,
+    /// What was last made a config of, or found bad.
+    taken: Print,
+}
+
+impl Source {
+    /// Reads the file for the first time.
+    pub fn read(path: PathBuf, options: config::Options) -> (Self, Result<Loaded, Problems>) {
+        let content = config::read(&path);
+        let taken = Print::of(&content);
+        let loaded = config::understand(&path, content, &options);
+        (Self { path, options, taken }, loaded)
+    }
 }
 
 /// The config in force, and what is wrong with the file as it is now.
@@ -76,7 +88,7 @@ pub fn start(source: Source, spec: Spec) -> Handle {
     let first = Standing { spec: spec.clone(), since: clock::now(), problems: Arc::default() };
     let (standing, standing_out) = watch::channel(first);
     let file = source.path.display().to_string().into();
-    let reader = Reader { source, seen: None, taken: None, standing };
+    let reader = Reader { source, seen: None, standing };
     tokio::spawn(reader.run());
     Handle { file, standing: standing_out, given: spec }
 }
@@ -105,8 +117,6 @@ struct Reader {
     source: Source,
     /// What the last look found.
     seen: Option<Print>,
-    /// What was last made a config of, or found bad.
-    taken: Option<Print>,
     standing: watch::Sender<Standing>,
 }
 
@@ -128,28 +138,24 @@ impl Reader {
     fn look(&mut self, content: Result<Vec<u8>, String>) {
         let print = Print::of(&content);
         let settled = self.seen.replace(print.clone()).is_some_and(|seen| seen == print);
-        if !settled || self.taken.as_ref() == Some(&print) {
+        if !settled || self.source.taken == print {
             return;
         }
-        // The first is what the daemon started with, unless it was changed in between.
-        let first = self.taken.replace(print).is_none();
+        self.source.taken = print;
         match config::understand(&self.source.path, content, &self.source.options) {
-            Ok(loaded) => self.take(loaded, first),
+            Ok(loaded) => self.take(loaded),
             Err(problems) => self.refuse(&problems),
         }
     }
 
-    fn take(&self, config::Loaded { spec, warnings }: config::Loaded, first: bool) {
+    fn take(&self, Loaded { spec, warnings }: Loaded) {
         let file = self.source.path.display();
         let (was_bad, same) = {
             let held = self.standing.borrow();
             (!held.problems.is_empty(), *held.spec == spec)
         };
-        if !(first && same) {
-            warnings.to_string().lines().for_each(|line| warn!("{line}"));
-        }
+        warnings.to_string().lines().for_each(|line| warn!("{line}"));
         match (same, was_bad) {
-            (true, false) if first => return,
             (true, false) => info!(%file, "the config file has changed, and says the same"),
             (true, true) => info!(%file, "the config file is good again, and says what is in force"),
             (false, _) => info!(%file, "the config file has changed"),
@@ -163,7 +169,7 @@ impl Reader {
         });
     }
 
-    fn refuse(&self, problems: &config::Problems) {
+    fn refuse(&self, problems: &Problems) {
         let lines: Vec<String> = problems.to_string().lines().map(str::to_owned).collect();
         lines.iter().for_each(|line| error!("{line}"));
         error!(file = %self.source.path.display(), "the config file is bad; the last good config stays in force");
@@ -183,13 +189,13 @@ mod tests {
 
     /// A reader that is shown contents by hand, and what it tells.
     fn reader() -> (Reader, Handle) {
-        let source = Source { path: "a.yaml".into(), options: config::Options::default() };
+        let taken = Print::of(&Ok(GOOD.into()));
+        let source = Source { path: "a.yaml".into(), options: config::Options::default(), taken };
         let spec = config::parse("a.yaml", GOOD, &source.options).expect("a good config").spec;
         let spec = Arc::new(spec);
         let first = Standing { spec: spec.clone(), since: clock::now(), problems: Arc::default() };
         let (standing, standing_out) = watch::channel(first);
-        let mut reader = Reader { source, seen: None, taken: None, standing };
-        show(&mut reader, GOOD);
+        let reader = Reader { source, seen: None, standing };
         (reader, Handle { file: "a.yaml".into(), standing: standing_out, given: spec })
     }
 
@@ -248,7 +254,7 @@ mod tests {
     #[test]
     fn a_file_that_is_changed_between_the_start_and_the_first_look_is_news() {
         let (mut reader, mut handle) = reader();
-        (reader.seen, reader.taken) = (None, None);
+        assert_eq!(reader.seen, None);
         show(&mut reader, &other());
         assert!(news(&mut handle).is_some());
     }

@@ -15,6 +15,7 @@ mod cluster {
     pub mod ownership;
     pub mod policy;
     pub mod publish;
+    pub mod reload;
     pub mod running;
     pub mod scene;
     pub mod traffic;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         cluster::lease::trials(),
         cluster::publish::trials(),
         cluster::policy::trials(),
+        cluster::reload::trials(),
         cluster::hostile::trials(),
         cluster::faults::trials(),
         cluster::deploy::trials(),

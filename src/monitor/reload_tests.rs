@@ -127,8 +127,7 @@ async fn what_did_not_change_keeps_health_counts_and_phase_whatever_else_does() 
     scene.see("b", &[]);
     let before = scene.run(MINUTE);
     let phase = |starts: &[(IpAddr, Instant)], ip: &str| {
-        let last = starts.iter().rfind(|(of, _)| of.to_string() == ip).expect("it was tried").1;
-        last
+        starts.iter().rfind(|(of, _)| of.to_string() == ip).expect("it was tried").1
     };
     let known = scene.target("10.0.0.1");
     assert!(known.counts.pass >= 5, "{:?}", known.counts);
