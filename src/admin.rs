@@ -14,13 +14,13 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::clock;
-use crate::config::DatabaseId;
+use crate::config::{DatabaseId, Refused};
 use crate::health::Streak;
 use crate::lease::{self, Standing};
 use crate::monitor::{self, DatabaseSnapshot, TargetSnapshot, WATCHDOG};
 use crate::plan::Note;
 use crate::publish::{self, Publication};
-use crate::{health, metrics, plan, reload};
+use crate::{event, health, metrics, plan, reload};
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -29,6 +29,7 @@ pub struct Sources {
     pub publish: publish::Handle,
     pub lease: lease::Handle,
     pub config: reload::Handle,
+    pub events: event::Counts,
 }
 
 /// Serves the pages until the daemon ends.
@@ -75,8 +76,9 @@ async fn metrics_page(State(sources): State<Sources>) -> Response {
         config_is_good: sources.config.problems().is_empty(),
         leftovers: sources.publish.leftovers(),
     };
-    let publication = move |id: &DatabaseId| sources.publish.publication(id);
-    match metrics::page(snapshot, publication, &write_duration, &standing) {
+    let publish = sources.publish;
+    let publication = move |id: &DatabaseId| publish.publication(id);
+    match metrics::page(snapshot, publication, &write_duration, &standing, &sources.events) {
         Ok(page) => in_pieces(prometheus::TEXT_FORMAT, page),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -220,6 +222,15 @@ struct DatabaseStatus {
     /// What the cluster holds; null while that is unknown or not ours.
     published: Option<Vec<String>>,
     targets: Vec<TargetStatus>,
+    /// Addresses of the config that may not be published, and are not checked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refused: Vec<RefusedStatus>,
+}
+
+#[derive(Serialize)]
+struct RefusedStatus {
+    address: String,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -271,7 +282,14 @@ impl DatabaseStatus {
             planned: planned.map(ips),
             published: members.map(ips),
             targets: database.targets.iter().map(|target| TargetStatus::new(target, members)).collect(),
+            refused: database.refused.iter().map(RefusedStatus::new).collect(),
         }
+    }
+}
+
+impl RefusedStatus {
+    fn new(refused: &Refused) -> Self {
+        Self { address: refused.ip.to_string(), reason: refused.why.clone() }
     }
 }
 
@@ -323,6 +341,7 @@ mod tests {
     use super::*;
     use crate::config::{self, Spec};
     use crate::limits::Limits;
+    use crate::news::Teller;
     use crate::publish::Cluster;
 
     #[tokio::test(start_paused = true)]
@@ -331,11 +350,14 @@ mod tests {
         let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
         let runtime = tokio::runtime::Handle::current();
         // One that never runs.
-        let (monitor, _checks) = monitor::prepare(&spec, limits, runtime.clone(), runtime).expect("an epoll instance");
+        let (monitor, _checks) =
+            monitor::prepare(&spec, limits, &Teller::default(), runtime.clone(), runtime).expect("an epoll instance");
         let lease = lease::Handle::dry_run();
-        let (publish, _publishing) = publish::start(&spec, &Cluster::None, &monitor, &lease);
+        let (publish, _publishing) =
+            publish::start(&spec, &Cluster::None, &monitor, &lease, &publish::Options::default());
         let (source, _) = reload::Source::read("config.yaml".into(), config::Options::default());
-        let sources = Sources { monitor, publish, lease, config: reload::start(source, spec) };
+        let config = reload::start(source, spec);
+        let sources = Sources { monitor, publish, lease, config, events: event::Counts::default() };
         let status = async || healthz(State(sources.clone())).await.status();
         tokio::time::advance(WATCHDOG).await;
         assert_eq!(status().await, StatusCode::OK);

@@ -19,6 +19,7 @@ use crate::lease;
 use crate::limits::Limits;
 use crate::log::{self, Format};
 use crate::probe::{Prober, Target};
+use crate::publish::Rate;
 use crate::reload::Source;
 use crate::{clock, run};
 
@@ -63,6 +64,12 @@ struct Run {
     /// How many commands of exec checks may run at once [default: 4 for each core].
     #[arg(long, value_name = "N", value_parser = parse_max_exec)]
     max_exec: Option<NonZeroUsize>,
+    /// How many repairs of outside changes a second are written; ten times as many writes that change the members.
+    #[arg(long, value_name = "N", default_value_t = Rate::default().qps, value_parser = clap::value_parser!(u32).range(1..))]
+    api_qps: u32,
+    /// How many repairs may be written at once after a quiet time; ten times as many writes that change the members.
+    #[arg(long, value_name = "N", default_value_t = Rate::default().burst, value_parser = clap::value_parser!(u32).range(1..))]
+    api_burst: u32,
     #[command(flatten)]
     allowed: Allowed,
     /// The Lease by which one of several replicas writes [default: external-endpoints in the daemon's own namespace].
@@ -165,13 +172,13 @@ impl Voice {
         ExitCode::FAILURE
     }
 
-    /// What the reading of a config depends on.
-    fn options(self, allowed: &Allowed) -> config::Options {
+    /// What the reading of a config depends on. Addresses that may not be published can be left out.
+    fn options(self, allowed: &Allowed, leave_out_refused: bool) -> config::Options {
         let own_namespace = run::own_namespace().unwrap_or_else(|why| {
             self.warn(&format!("KUBECONFIG: {why}; databases that name no namespace are taken to be in `default`"));
             "default".to_owned()
         });
-        config::Options { own_namespace, allow_cidr: allowed.cidrs.clone() }
+        config::Options { own_namespace, allow_cidr: allowed.cidrs.clone(), leave_out_refused }
     }
 
     /// Reads a config file, and says what is wrong with it.
@@ -246,11 +253,12 @@ impl Run {
             Format::Human => Voice::Person,
             Format::Json => Voice::Log,
         };
-        let (config, loaded) = Source::read(self.config, voice.options(&self.allowed));
+        let (config, loaded) = Source::read(self.config, voice.options(&self.allowed, true));
         let spec = voice.tell(loaded)?;
         let limits = Limits::raise(self.max_exec);
+        let rate = Rate { qps: self.api_qps, burst: self.api_burst };
         let lease = (!self.no_leader_election).then(|| self.lease.unwrap_or_else(run::own_lease));
-        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, lease, config };
+        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, rate, lease, config };
         let runtime = runtime(voice)?;
         let ended = runtime.block_on(run::run(spec, options));
         // Work that blocks, such as reading a file from a dead mount, must not hold up the end.
@@ -262,7 +270,7 @@ impl Run {
 impl Validate {
     fn main(self) -> Result<ExitCode, ExitCode> {
         let mut status = ExitCode::SUCCESS;
-        let options = Voice::Person.options(&self.allowed);
+        let options = Voice::Person.options(&self.allowed, false);
         for file in &self.files {
             match Voice::Person.load(file, &options) {
                 Ok(spec) if self.explain => print(&config::explain(&spec))?,
@@ -280,7 +288,7 @@ impl Validate {
 
 impl Probe {
     fn main(self) -> Result<ExitCode, ExitCode> {
-        let mut spec = Voice::Person.load(&self.file, &Voice::Person.options(&self.allowed))?;
+        let mut spec = Voice::Person.load(&self.file, &Voice::Person.options(&self.allowed, false))?;
         if let Some(wanted) = &self.service {
             spec.databases.retain(|database| database.id == *wanted);
             if spec.databases.is_empty() {

@@ -33,6 +33,7 @@ use crate::plan::{MinHealthy, Policy};
 
 pub use explain::{explain, schema};
 pub use file::{load, parse, read, understand};
+pub use ip::Allowed;
 pub use policy::LONGEST_REASON;
 pub use problem::{Position, Problem, Problems};
 
@@ -43,6 +44,9 @@ pub struct Options {
     pub own_namespace: String,
     /// The networks that addresses may be in; empty allows all.
     pub allow_cidr: Vec<ipnet::IpNet>,
+    /// Leave out addresses that may not be published, with a warning, where the config would else be bad. One wrong address
+    /// shall not stop what runs for all others.
+    pub leave_out_refused: bool,
 }
 
 /// A config that can be used.
@@ -80,8 +84,12 @@ pub struct Database {
     pub id: DatabaseId,
     /// At least one; with several, each has a name.
     pub ports: Vec<Port>,
-    /// At least one, in the order of the file; no IP twice.
+    /// In the order of the file; no IP twice. At least one, unless all are refused.
     pub addresses: Vec<Address>,
+    /// Those that may not be published, and so are not checked either.
+    pub refused: Vec<Refused>,
+    /// Where addresses may be at all, those that the cluster holds from earlier included.
+    pub allowed: Allowed,
     /// Which of the healthy addresses are published, and which others.
     pub policy: Policy,
     /// Take over Endpoints that someone else wrote.
@@ -135,6 +143,14 @@ pub struct Address {
     pub maintenance: Option<Arc<str>>,
     /// The database's check, with this address's overrides. Shared by the addresses that have none.
     pub check: Arc<Check>,
+}
+
+/// An address of the config that may not be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub ip: IpAddr,
+    /// Why, and what to write instead.
+    pub why: String,
 }
 
 /// How, how often and how patiently a target is tried.

@@ -13,6 +13,7 @@
 //!                 ^                     |
 //!                 +- seen, published ---+   (what the cluster held at first sight, and holds by decision)
 //!                 +------- asked -------+   (what people ask for by annotations of the Service)
+//! news, from monitor and publish -> event -> Events on the Services
 //! admin: /healthz /readyz /metrics /api/v1/status      lease: who may write, until when
 //! ```
 //!
@@ -28,6 +29,8 @@ pub mod slice;
 
 pub mod config;
 
+pub mod news;
+
 pub mod limits;
 
 pub mod api;
@@ -41,6 +44,8 @@ pub mod schedule;
 pub mod monitor;
 
 pub mod publish;
+
+pub mod event;
 
 pub mod reload;
 

@@ -12,6 +12,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, TextEncoder};
 
 use crate::config::DatabaseId;
+use crate::event;
 use crate::health::State;
 use crate::monitor::{DatabaseSnapshot, Histogram, Snapshot};
 use crate::publish::{Kind, Leftover, Publication};
@@ -24,8 +25,9 @@ pub fn page(
     publication: impl Fn(&DatabaseId) -> Option<Publication> + Clone + Send + 'static,
     write_duration: &prometheus::Histogram,
     standing: &Standing,
+    events: &event::Counts,
 ) -> prometheus::Result<impl Iterator<Item = String> + Send + 'static> {
-    let daemon = daemon(&snapshot, write_duration, standing)?;
+    let daemon = daemon(&snapshot, write_duration, standing, events)?;
     let databases = Arc::new(snapshot.databases);
     let pieces = FAMILIES.iter().flat_map(move |family| family.pieces(databases.clone(), publication.clone()));
     Ok(std::iter::once(daemon).chain(pieces))
@@ -46,6 +48,7 @@ fn daemon(
     snapshot: &Snapshot,
     write_duration: &prometheus::Histogram,
     standing: &Standing,
+    events: &event::Counts,
 ) -> prometheus::Result<String> {
     let build = Opts::new("external_endpoints_build_info", "The version that runs, as a label; always 1.");
     let build = IntGaugeVec::new(build, &["version"])?;
@@ -76,6 +79,11 @@ fn daemon(
     samples.begin("histogram", "How late tries started, after they were due.");
     samples.histogram(&snapshot.start_delay);
     left_behind(&standing.leftovers, &mut samples);
+    samples.family = "external_endpoints_events_total";
+    samples.begin("counter", "What was to be told as Events, by what became of it.");
+    for (result, count) in events.by_result() {
+        samples.add("", &[("result", result)], count);
+    }
     Ok(samples.text)
 }
 
@@ -104,7 +112,7 @@ enum Share {
     Published(fn(&Publication, &mut Samples)),
 }
 
-const FAMILIES: [Family; 14] = [
+const FAMILIES: [Family; 15] = [
     Family {
         name: "external_endpoints_target_healthy",
         kind: "gauge",
@@ -133,7 +141,15 @@ const FAMILIES: [Family; 14] = [
         name: "external_endpoints_configured_addresses",
         kind: "gauge",
         help: "Addresses that the config lists.",
-        share: Share::Checked(|database, samples| samples.add("", &[], database.targets.len())),
+        share: Share::Checked(|database, samples| {
+            samples.add("", &[], database.targets.len() + database.refused.len())
+        }),
+    },
+    Family {
+        name: "external_endpoints_refused_addresses",
+        kind: "gauge",
+        help: "Addresses of the config that may not be published, and are not checked.",
+        share: Share::Checked(|database, samples| samples.add("", &[], database.refused.len())),
     },
     Family {
         name: "external_endpoints_target_in_maintenance",
@@ -357,6 +373,7 @@ mod tests {
             notes: Vec::new(),
             problems: Vec::new(),
             targets,
+            refused: Vec::new(),
             check_duration: histogram(&[250, 750]),
         }
     }
@@ -381,7 +398,8 @@ mod tests {
         let standing = Standing { leads: true, config_is_good: true, leftovers: Vec::new() };
         let opts = HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
         let writes = prometheus::Histogram::with_opts(opts).expect("a good name");
-        let page: String = page(snapshot, publication, &writes, &standing).expect("a page").collect();
+        let events = event::Counts::default();
+        let page: String = page(snapshot, publication, &writes, &standing, &events).expect("a page").collect();
         assert!(page.ends_with('\n') && !page.contains("\n\n"), "{page}");
         page.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
     }
@@ -492,6 +510,7 @@ mod tests {
             "external_endpoints_check_start_delay_seconds_bucket{le=\"+Inf\"} 0",
             "external_endpoints_checks_late_total 7",
             "external_endpoints_write_duration_seconds_count 0",
+            "external_endpoints_events_total{result=\"published\"} 0",
             "process_resident_memory_bytes ",
         ] {
             assert_eq!(lines(name).len(), 1, "{name}");

@@ -19,9 +19,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::clock;
-use crate::config::{Database, DatabaseId, Spec};
+use crate::config::{Database, DatabaseId, Refused, Spec};
 use crate::health::{Flaps, Health, State, Streak, Verdict};
 use crate::limits::Limits;
+use crate::news::Teller;
 use crate::plan::{Member, Members, Note, Plan, Policy};
 use crate::probe::{Bell, Ended, Prober, Swarm};
 use crate::schedule::{Key, Next, Schedule};
@@ -154,6 +155,8 @@ pub struct DatabaseSnapshot {
     /// What is wrong with the Service's annotations.
     pub problems: Vec<String>,
     pub targets: Vec<TargetSnapshot>,
+    /// The addresses that may not be published, and are no targets.
+    pub refused: Vec<Refused>,
     /// How long tries took.
     pub check_duration: Histogram,
 }
@@ -242,6 +245,7 @@ pub struct Monitor {
     databases: Vec<Watched>,
     by_id: HashMap<DatabaseId, usize>,
     plans: watch::Sender<Arc<Plans>>,
+    news: Teller,
     /// The databases to decide anew, and when.
     again: BinaryHeap<Reverse<(Instant, usize)>>,
     lateness: Lateness,
@@ -266,7 +270,13 @@ pub struct Monitor {
 /// Makes a monitor of all targets of `spec`, which checks nothing until it runs. Tries that are no light ones run on `runtime`,
 /// but for those that take long stretches of a processor at a time, which run on `heavy_runtime`, so that the others keep
 /// their time.
-pub fn prepare(spec: &Spec, limits: Limits, runtime: Runtime, heavy_runtime: Runtime) -> io::Result<(Handle, Monitor)> {
+pub fn prepare(
+    spec: &Spec,
+    limits: Limits,
+    news: &Teller,
+    runtime: Runtime,
+    heavy_runtime: Runtime,
+) -> io::Result<(Handle, Monitor)> {
     let now = clock::now();
     let (commands_in, commands) = mpsc::channel(AHEAD + spec.databases.len());
     let turned = Arc::new(Turned { origin: now, nanos: AtomicU64::new(0) });
@@ -280,6 +290,7 @@ pub fn prepare(spec: &Spec, limits: Limits, runtime: Runtime, heavy_runtime: Run
         databases: Vec::new(),
         by_id: HashMap::new(),
         plans,
+        news: news.clone(),
         again: BinaryHeap::new(),
         lateness: Lateness::new(now),
         network_places: Places::new(limits.checks_in_flight),

@@ -15,19 +15,24 @@ use tokio::sync::watch;
 use crate::config::{DatabaseId, Spec};
 use crate::lease;
 use crate::monitor;
+use crate::news::Teller;
 use crate::plan::Members;
+pub use budget::Rate;
 pub use condition::{Condition, Kind};
 pub use failback::ask_failback;
 pub use leftover::Leftover;
 use leftover::Leftovers;
 pub use publishing::Publishing;
+use sight::Observed;
 
 mod assess;
 mod backoff;
+mod budget;
 mod condition;
 mod failback;
 mod fault;
 mod leftover;
+mod pace;
 mod ports;
 mod publisher;
 mod publishing;
@@ -49,12 +54,19 @@ pub struct Publication {
     pub writes: BTreeMap<&'static str, u64>,
 }
 
-type Publications = BTreeMap<DatabaseId, watch::Receiver<Publication>>;
+/// What is known of one database's publishing, as it changes.
+#[derive(Clone)]
+struct Outlet {
+    publication: watch::Receiver<Publication>,
+    observed: watch::Receiver<Observed>,
+}
+
+type Outlets = BTreeMap<DatabaseId, Outlet>;
 
 /// What the rest of the daemon holds of publishing.
 #[derive(Clone)]
 pub struct Handle {
-    publications: watch::Receiver<Arc<Publications>>,
+    outlets: watch::Receiver<Arc<Outlets>>,
     /// Whether every database has been looked for once.
     ready: Arc<AtomicBool>,
     leftovers: Arc<watch::Sender<Leftovers>>,
@@ -64,7 +76,14 @@ pub struct Handle {
 impl Handle {
     /// How a database's publishing stands now.
     pub fn publication(&self, id: &DatabaseId) -> Option<Publication> {
-        Some(self.publications.borrow().get(id)?.borrow().clone())
+        Some(self.outlets.borrow().get(id)?.publication.borrow().clone())
+    }
+
+    /// The UID of a database's Service: none if the config has no such database, and within, none if there is no Service.
+    pub fn service_uid(&self, id: &DatabaseId) -> Option<Option<String>> {
+        let outlets = self.outlets.borrow();
+        let observed = outlets.get(id)?.observed.borrow();
+        Some(observed.service.object.as_ref().and_then(|service| service.metadata.uid.clone()))
     }
 
     /// The databases whose Service and Endpoints have not been looked for yet. None once all have been: what a new config adds
@@ -73,8 +92,8 @@ impl Handle {
         if self.ready.load(Ordering::Relaxed) {
             return Vec::new();
         }
-        let publications = self.publications.borrow();
-        let unlisted = publications.iter().filter(|(_, publication)| !publication.borrow().listed);
+        let outlets = self.outlets.borrow();
+        let unlisted = outlets.iter().filter(|(_, outlet)| !outlet.publication.borrow().listed);
         let unlisted: Vec<DatabaseId> = unlisted.map(|(id, _)| id.clone()).collect();
         self.ready.store(unlisted.is_empty(), Ordering::Relaxed);
         unlisted
@@ -111,10 +130,23 @@ impl Cluster {
     }
 }
 
+/// What publishing was asked for besides the config.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub rate: Rate,
+    pub news: Teller,
+}
+
 /// Starts to publish what `monitor` decides, while `lease` permits it. Dropping the returned [`Publishing`] ends it and leaves
 /// the cluster as it is.
-pub fn start(spec: &Spec, cluster: &Cluster, monitor: &monitor::Handle, lease: &lease::Handle) -> (Handle, Publishing) {
-    let mut publishing = Publishing::new(cluster.clone(), monitor.clone(), lease.clone(), write_duration());
+pub fn start(
+    spec: &Spec,
+    cluster: &Cluster,
+    monitor: &monitor::Handle,
+    lease: &lease::Handle,
+    options: &Options,
+) -> (Handle, Publishing) {
+    let mut publishing = Publishing::new(cluster.clone(), monitor.clone(), lease.clone(), options, write_duration());
     publishing.begin(spec);
     (publishing.handle(), publishing)
 }

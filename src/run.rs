@@ -16,9 +16,10 @@ use crate::config::{DatabaseId, Spec};
 use crate::lease::{self, Keeping};
 use crate::limits::Limits;
 use crate::monitor::Checking;
+use crate::news::{self, Teller};
 use crate::publish::{Cluster, Publishing};
 use crate::reload::{self, Source};
-use crate::{admin, api, clock, monitor, publish};
+use crate::{admin, api, clock, event, monitor, publish};
 
 /// Where a Pod finds the name of its own namespace.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -29,6 +30,7 @@ pub struct Options {
     pub dry_run: bool,
     pub listen: SocketAddr,
     pub limits: Limits,
+    pub rate: publish::Rate,
     /// The Lease by which one of several replicas writes; none for the only one.
     pub lease: Option<lease::Name>,
     /// Where the config is from.
@@ -43,21 +45,32 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
         .with_context(|| format!("can't listen on {}; choose another address with --listen", options.listen))?;
     info!(address = %listener.local_addr()?, "admin listening");
 
+    let (teller, news) = if options.dry_run { (Teller::default(), None) } else { listened_to() };
     // What needs no cluster need not wait for one.
     let (monitor, mut checking) =
-        monitor::start(&spec, options.limits).context("can't start a thread for the checks")?;
+        monitor::start(&spec, options.limits, &teller).context("can't start a thread for the checks")?;
     let cluster = tokio::select! {
-        cluster = connect(options.dry_run) => cluster?,
+        cluster = connect(options.dry_run) => cluster.map(Some),
         name = ends.next() => {
             info!(signal = name, "ending");
-            return Ok(());
+            Ok(None)
+        }
+    };
+    let cluster = match cluster {
+        Ok(Some(cluster)) => cluster,
+        nothing => {
+            // What has been started for checks is not left behind.
+            checking.shutdown().await;
+            return nothing.map(drop);
         }
     };
     let (lease, mut keeping) = compete(options.lease, &cluster)?;
-    let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &lease);
+    let publishes = publish::Options { rate: options.rate, news: teller };
+    let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &lease, &publishes);
+    let events = start_events(&mut publishing, &cluster, &publish, &lease, news);
     info!(databases = spec.databases.len(), dry_run = options.dry_run, "checking");
     let mut config = reload::start(options.config, spec);
-    let sources = admin::Sources { monitor, publish, lease, config: config.clone() };
+    let sources = admin::Sources { monitor, publish, lease, config: config.clone(), events };
 
     let outcome = tokio::select! {
         name = ends.next() => {
@@ -131,6 +144,26 @@ pub fn own_lease() -> lease::Name {
 pub async fn ask_failback(id: &DatabaseId) -> anyhow::Result<()> {
     let client = client().await.map_err(|why| anyhow::anyhow!("no cluster: {why}; set KUBECONFIG"))?;
     publish::ask_failback(client, id, clock::wall(clock::now())).await.map_err(anyhow::Error::msg)
+}
+
+fn listened_to() -> (Teller, Option<news::Listener>) {
+    let (teller, listener) = news::line();
+    (teller, Some(listener))
+}
+
+/// Starts to publish news as Events, where they go to a cluster.
+fn start_events(
+    publishing: &mut Publishing,
+    cluster: &Cluster,
+    publish: &publish::Handle,
+    lease: &lease::Handle,
+    listener: Option<news::Listener>,
+) -> event::Counts {
+    let (Cluster::Write(client), Some(listener)) = (cluster, listener) else { return event::Counts::default() };
+    let events = event::Publisher::new(client.clone(), publish.clone(), lease.clone(), listener);
+    let counts = events.counts();
+    publishing.beside(events.run());
+    counts
 }
 
 /// The signals that end the daemon.

@@ -7,7 +7,9 @@ mod support;
 
 mod cluster {
     pub mod bottle;
+    pub mod budget;
     pub mod deploy;
+    pub mod events;
     pub mod examples;
     pub mod faults;
     pub mod hostile;
@@ -15,6 +17,7 @@ mod cluster {
     pub mod ownership;
     pub mod policy;
     pub mod publish;
+    pub mod refused;
     pub mod reload;
     pub mod running;
     pub mod scene;
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let trials: Vec<Trial> = [
         // The longest first, so that the others run beside them.
         cluster::examples::trials(),
+        cluster::events::trials(),
         cluster::lease::trials(),
         cluster::publish::trials(),
         cluster::policy::trials(),
@@ -44,7 +48,9 @@ fn main() -> ExitCode {
         cluster::faults::trials(),
         cluster::deploy::trials(),
         cluster::bottle::trials(),
+        cluster::budget::trials(),
         cluster::ownership::trials(),
+        cluster::refused::trials(),
         cluster::running::trials(),
         cluster::traffic::trials(),
     ]

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module may use only those before it.
-const ORDER: [&str; 18] = [
-    "clock", "health", "plan", "slice", "config", "limits", "api", "lease", "probe", "schedule", "monitor", "publish",
-    "reload", "metrics", "admin", "log", "run", "cli",
+const ORDER: [&str; 20] = [
+    "clock", "health", "plan", "slice", "config", "news", "limits", "api", "lease", "probe", "schedule", "monitor",
+    "publish", "event", "reload", "metrics", "admin", "log", "run", "cli",
 ];
 
 /// What a pure module must not name.
@@ -14,7 +14,7 @@ const IMPURE: [&str; 5] = ["tokio", "k8s_openapi", "kube::", "clock::", "std::fs
 const PURE: [&str; 3] = ["health", "plan", "schedule"];
 
 /// Only these name Kubernetes' types.
-const KUBERNETES: [&str; 5] = ["slice", "api", "lease", "publish", "run"];
+const KUBERNETES: [&str; 6] = ["slice", "api", "lease", "publish", "event", "run"];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

@@ -33,7 +33,7 @@ impl Monitor {
                 }
                 None => {
                     new.extend((0..database.addresses.len()).map(|target| (index, target)));
-                    Watched::new(database, now)
+                    Watched::new(database, self.news.clone(), now)
                 }
             };
             databases.push(watched);

@@ -17,7 +17,7 @@ const B: &str =
 
 fn spec(databases: &[&str]) -> Spec {
     let text = format!("databases: [{}]", databases.join(", "));
-    let options = Options { own_namespace: "prod".into(), allow_cidr: Vec::new() };
+    let options = Options { own_namespace: "prod".into(), ..Options::default() };
     parse("a.yaml", &text, &options).expect("a good config").spec
 }
 
@@ -35,7 +35,8 @@ impl Scene {
     fn new(databases: &[&str]) -> Self {
         let limits = Limits { checks_in_flight: 8, exec_at_once: 8 };
         let runtime = tokio::runtime::Handle::current();
-        let (_, monitor) = prepare(&spec(databases), limits, runtime.clone(), runtime).expect("an epoll instance");
+        let (_, monitor) = prepare(&spec(databases), limits, &crate::news::Teller::default(), runtime.clone(), runtime)
+            .expect("an epoll instance");
         Self { monitor, now: clock::now() }
     }
 

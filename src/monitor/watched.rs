@@ -13,6 +13,7 @@ use super::histogram::{Histogram, ms};
 use super::{Counts, DatabaseSnapshot, Decided, Report, TargetSnapshot};
 use crate::config::{Address, Database, DatabaseId};
 use crate::health::{self, Health, State, Streak, Transition, Verdict};
+use crate::news::{News, Teller};
 use crate::plan::{self, Candidate, Decision, Member, Members, Note, Pool};
 
 /// How long tries take.
@@ -39,6 +40,7 @@ pub(super) struct Watched {
     decided: watch::Sender<Decided>,
     policing: Policing,
     check_duration: Histogram,
+    news: Teller,
 }
 
 /// What a policy goes by besides health, and what it did.
@@ -61,12 +63,19 @@ struct Policing {
 }
 
 impl Watched {
-    pub fn new(database: &Arc<Database>, now: Instant) -> Self {
+    pub fn new(database: &Arc<Database>, news: Teller, now: Instant) -> Self {
         let targets: Vec<TargetSnapshot> = database.addresses.iter().map(|address| target(address, now)).collect();
         let policing = Policing::default();
         let plan = decide(database, &targets, &policing, now).plan;
         let (decided, _) = watch::channel(Decided { database: database.clone(), plan });
-        Self { database: database.clone(), targets, decided, policing, check_duration: Histogram::new(&DURATIONS) }
+        Self {
+            database: database.clone(),
+            targets,
+            decided,
+            policing,
+            check_duration: Histogram::new(&DURATIONS),
+            news,
+        }
     }
 
     pub fn database(&self) -> &Arc<Database> {
@@ -111,6 +120,7 @@ impl Watched {
             notes: self.policing.notes.clone(),
             problems: self.policing.problems.clone(),
             targets: self.targets.clone(),
+            refused: self.database.refused.clone(),
             check_duration: self.check_duration.clone(),
         }
     }
@@ -135,6 +145,7 @@ impl Watched {
         let turned = self.database.policy.exactly_one && passing != target.passing();
         self.count_flip(index, transition, now);
         self.tell(index, transition);
+        self.tell_people(index, transition, now);
         self.tell_of_unseen(index);
         if first || turned || transition.is_some() {
             self.decide(now);
@@ -149,6 +160,7 @@ impl Watched {
             let thresholds = self.database.addresses[index].check.thresholds;
             let transition = health::see(&mut target.health, published, thresholds, now);
             self.tell(index, transition);
+            self.tell_people(index, transition, now);
         }
         let follows = self.database.builds_on_published();
         self.policing.published.get_or_insert(if follows { members.clone() } else { Members::default() });
@@ -258,12 +270,42 @@ impl Watched {
         }
     }
 
+    /// Tells a transition to those who do not read the log. That a target is up which nobody knew to be down is no news to
+    /// them: it may have been so for years before this daemon came.
+    fn tell_people(&self, index: usize, transition: Option<Transition>, now: Instant) {
+        let Some(Transition { from, to }) = transition else { return };
+        if (from, to) == (State::Unknown, State::Up) {
+            return;
+        }
+        let target = &self.targets[index];
+        let ip = target.member.ip;
+        let (reason, warning) = if to == State::Up { ("TargetUp", false) } else { ("TargetDown", true) };
+        self.announce(reason, "Check", warning, ip.to_string(), now, || match target.health.reason() {
+            Some(reason) if to == State::Down => format!("{ip} is down: {reason}"),
+            _ => format!("{ip} is {to}"),
+        });
+    }
+
+    fn announce(
+        &self,
+        reason: &str,
+        action: &'static str,
+        warning: bool,
+        subject: String,
+        at: Instant,
+        note: impl FnOnce() -> String,
+    ) {
+        let about = || self.database.id.clone();
+        self.news.tell(|| News { about: about(), reason: reason.into(), action, warning, subject, note: note(), at });
+    }
+
     /// Decides anew. A transition, the first verdict of a target, and what a policy goes by can change a plan.
     fn decide(&mut self, now: Instant) {
         let Decision { plan, notes, again } = decide(&self.database, &self.targets, &self.policing, now);
         let before = std::mem::replace(&mut self.policing.notes, notes);
         self.policing.again = again;
         self.tell_of_notes(&before);
+        self.announce_notes(&before, now);
         self.decided.send_if_modified(|held| {
             let news = held.plan != plan || !Arc::ptr_eq(&held.database, &self.database);
             *held = Decided { database: self.database.clone(), plan };
@@ -291,6 +333,19 @@ impl Watched {
                 Note::LowerTier { .. } => info!(%namespace, %service, "the preferred tier serves alone again"),
                 Note::FailbackWaits { .. } | Note::Flapping { .. } => {}
             }
+        }
+    }
+
+    /// Tells what a person should look at to those who do not read the log.
+    fn announce_notes(&self, before: &[Note], now: Instant) {
+        for note in self.policing.notes.iter().filter(|note| !before.contains(note)) {
+            let reason = match note {
+                Note::SplitBrain { .. } => "SplitBrain",
+                Note::BelowMinHealthy { .. } => "BelowMinHealthy",
+                Note::Flapping { .. } => "Flapping",
+                Note::LowerTier { .. } | Note::FailbackWaits { .. } => continue,
+            };
+            self.announce(reason, "Decide", true, String::new(), now, || note.to_string());
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{Options, parse};
+use crate::news::Teller;
 use crate::plan::Plan;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -19,11 +20,11 @@ impl Scene {
             "databases: [{{service: a, port: 1, addresses: [{addresses}], policy: {policy}, \
              check: {{tcp: {{}}, healthyThreshold: 1, unhealthyThreshold: 1}}}}]"
         );
-        let options = Options { own_namespace: "prod".into(), allow_cidr: Vec::new() };
+        let options = Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), leave_out_refused: false };
         let spec = parse("a.yaml", &text, &options).expect("a good config").spec;
         #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
         let now = Instant::now();
-        Self { database: Watched::new(&spec.databases[0], now), now }
+        Self { database: Watched::new(&spec.databases[0], Teller::default(), now), now }
     }
 
     /// A second later, the targets' verdicts: `+` passes, `-` fails, and a space is none.

@@ -6,6 +6,7 @@
 //! | Endpoints of another manager, without `adopt`          | wait: never written                   |
 //! | Endpoints with a leader-election annotation            | wait: never written, `adopt` or not   |
 //! | ports without a join                                   | wait                                  |
+//! | no plan yet, or no address that may be published       | wait; but what is not allowed goes    |
 //! | no Endpoints                                           | create them, blank                    |
 //! | Endpoints that hold the members                        | nothing                               |
 //! | Endpoints of ours that differ                          | write, on their resourceVersion       |
@@ -15,7 +16,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Service};
 use super::condition::{Condition, Kind};
 use super::ports;
 use crate::config::Database;
-use crate::plan::Plan;
+use crate::plan::{Members, Plan};
 use crate::slice;
 
 /// What is to be done next.
@@ -60,16 +61,32 @@ fn try_assess(
     }
     let service_ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
     let ports = ports::join(&database.ports, service_ports).map_err(|why| Condition::new(Kind::PortMismatch, why))?;
-    let members = match plan {
-        Plan::Publish(members) => members,
-        Plan::Keep(why) => return Err(Condition::new(Kind::WaitingForVerdicts, why.to_string())),
-    };
+    let members = &wanted(database, plan, endpoints)?;
     let (namespace, name) = (&database.id.namespace, &database.id.service);
     Ok(match endpoints {
         None => Step::Create(Box::new(slice::blank(namespace, name))),
         Some(held) if slice::holds(held, members, &ports) => Step::Hold,
         Some(held) => Step::Write(Box::new(slice::endpoints(&held.metadata, members, &ports))),
     })
+}
+
+/// The members that the Endpoints shall have. None of them is one that is not allowed, whoever published it.
+fn wanted(database: &Database, plan: &Plan, held: Option<&Endpoints>) -> Result<Members, Condition> {
+    let allowed = |members: &Members| -> Members {
+        members.iter().filter(|member| database.allowed.allows(member.ip)).cloned().collect()
+    };
+    let why = match plan {
+        Plan::Publish(members) if !database.addresses.is_empty() => return Ok(allowed(members)),
+        Plan::Publish(_) => {
+            let why = database.refused.first().map_or("it has none", |refused| &refused.why);
+            let why = format!("none of the addresses may be published, so what was is kept: {why}");
+            Condition::new(Kind::AddressesRefused, why)
+        }
+        Plan::Keep(why) => Condition::new(Kind::WaitingForVerdicts, why.to_string()),
+    };
+    let held = held.map(slice::members).unwrap_or_default();
+    let rest = allowed(&held);
+    if rest == held { Err(why) } else { Ok(rest) }
 }
 
 /// The Service, if its Endpoints are for anyone but Kubernetes to write.

@@ -21,6 +21,8 @@ pub enum Kind {
     NotOurs,
     /// The database's ports can't be joined to the Service's.
     PortMismatch,
+    /// None of the database's addresses may be published.
+    AddressesRefused,
     /// The cluster's access control says no.
     Forbidden,
     /// The API does not answer, or answers that it can't.
@@ -37,7 +39,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for a metric that shows which one is in force.
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 15] = [
         Kind::WaitingForCluster,
         Kind::WaitingForVerdicts,
         Kind::WaitingForService,
@@ -46,6 +48,7 @@ impl Kind {
         Kind::ServiceIsKubernetes,
         Kind::NotOurs,
         Kind::PortMismatch,
+        Kind::AddressesRefused,
         Kind::Forbidden,
         Kind::ApiUnavailable,
         Kind::Rejected,

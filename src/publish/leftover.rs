@@ -4,13 +4,12 @@
 //! this daemon, whose label is the same.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Endpoints;
-use kube::Api;
-use kube::ResourceExt;
+use kube::{Api, ResourceExt};
 use prometheus::Histogram;
-use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -21,8 +20,12 @@ use super::write::{self, DEADLINE, Failure};
 use crate::clock;
 use crate::config::{DatabaseId, Spec};
 use crate::lease;
+use crate::news::{News, Teller};
 use crate::plan::Members;
 use crate::slice;
+
+/// What an Event says of them.
+const NOTE: &str = "the config has this database no more; its Endpoints stay as they are, and are not kept up to date";
 
 /// Endpoints that are left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +115,7 @@ pub struct Pruner {
     pub leftovers: Arc<watch::Sender<Leftovers>>,
     pub cluster: Cluster,
     pub lease: lease::Handle,
+    pub news: Teller,
     pub write_duration: Histogram,
 }
 
@@ -126,7 +130,7 @@ impl Pruner {
         loop {
             let doomed = {
                 let leftovers = changes.borrow_and_update();
-                tell(&leftovers, &mut told);
+                self.tell(&leftovers, &mut told);
                 leftovers.doomed()
             };
             let pause = match self.prune(doomed).await {
@@ -146,6 +150,26 @@ impl Pruner {
                 Ok(()) = changes.changed() => {}
                 Ok(()) = standing.changed() => {}
                 () = sleep_if(pause) => {}
+            }
+        }
+    }
+
+    /// Says once what is newly left behind.
+    fn tell(&self, leftovers: &Leftovers, told: &mut BTreeSet<DatabaseId>) {
+        told.retain(|id| leftovers.found.contains_key(id));
+        for (id, Leftover { members, .. }) in &leftovers.found {
+            if told.insert(id.clone()) {
+                let DatabaseId { namespace, service } = id;
+                warn!(%namespace, %service, %members, "Endpoints are left behind: the config has no such database; delete them if nobody needs them");
+                self.news.tell(|| News {
+                    about: id.clone(),
+                    reason: "LeftBehind".into(),
+                    action: "Publish",
+                    warning: true,
+                    subject: String::new(),
+                    note: NOTE.into(),
+                    at: clock::now(),
+                });
             }
         }
     }
@@ -175,17 +199,6 @@ impl Pruner {
             }
         }
         Ok(())
-    }
-}
-
-/// Says what is newly left behind.
-fn tell(leftovers: &Leftovers, told: &mut BTreeSet<DatabaseId>) {
-    told.retain(|id| leftovers.found.contains_key(id));
-    for (id, Leftover { members, .. }) in &leftovers.found {
-        if told.insert(id.clone()) {
-            let DatabaseId { namespace, service } = id;
-            warn!(%namespace, %service, %members, "Endpoints are left behind: they are ours by their label, and no database of the config has them");
-        }
     }
 }
 

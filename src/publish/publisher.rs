@@ -1,30 +1,31 @@
 //! One database's publisher: looks at the cluster and the plan, takes one step, waits for a change.
 
+use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use kube::ResourceExt;
 use prometheus::Histogram;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use super::assess::{Step, assess};
 use super::backoff::Backoff;
+use super::budget::{Budget, Turn, Urgency};
 use super::condition::{Condition, Kind};
+use super::pace::Pace;
 use super::sight::{FAILBACK, MAINTENANCE, Observed};
 use super::write::{DEADLINE, Failure};
 use super::writer::Writer;
 use super::{Cluster, Publication};
 use crate::clock;
-use crate::config::{Database, DatabaseId};
+use crate::config::{Database, DatabaseId, Refused};
 use crate::lease;
 use crate::monitor::{self, Asked, Decided};
+use crate::news::{News, Teller};
 use crate::plan::{Members, Plan};
 use crate::slice;
-
-/// After this long without a write, the pauses between writes start short again.
-const QUIET: Duration = Duration::from_secs(10);
 
 pub struct Publisher {
     /// As it was when the plan in hand was decided.
@@ -33,8 +34,9 @@ pub struct Publisher {
     pub monitor: monitor::Handle,
     pub lease: lease::Handle,
     pub publication: watch::Sender<Publication>,
-    pub permits: Arc<Semaphore>,
+    pub budget: Arc<Budget>,
     pub write_duration: Histogram,
+    pub news: Teller,
     /// Has the namespace listed anew.
     pub nudge: Arc<Notify>,
 }
@@ -50,9 +52,8 @@ pub struct Memory {
     /// Pauses between tries of what does not succeed.
     pub backoff: Backoff,
     pub conflicts: u32,
-    /// Pauses between writes that do, so that a quarrel with someone who undoes them stays harmless.
-    pace: Backoff,
-    last_write: Option<Instant>,
+    /// Pauses between writes that do.
+    pub pace: Pace,
 }
 
 /// What the monitor knows.
@@ -72,12 +73,13 @@ impl Memory {
         self.conflicts = 0;
     }
 
-    /// How long to leave the Endpoints alone after a write.
-    pub fn paced(&mut self, now: Instant) -> Duration {
-        if self.last_write.replace(now).is_none_or(|last| now.saturating_duration_since(last) > QUIET) {
-            self.pace.reset();
+    /// How much it matters to make of the view what is decided.
+    fn urgency(&self, view: &View) -> Urgency {
+        match &view.plan {
+            plan if self.held.as_ref() == Some(plan) => Urgency::Repair,
+            Plan::Publish(members) if view.held().iter().all(|held| members.contains(held.ip)) => Urgency::Change,
+            _ => Urgency::Removal,
         }
-        self.pace.next()
     }
 }
 
@@ -146,15 +148,20 @@ impl Publisher {
         plan: &mut watch::Receiver<Decided>,
         memory: &mut Memory,
     ) -> Next {
-        let view = self.view(sights, plan, memory);
+        let first = self.view(sights, plan, memory);
         if !matches!(self.cluster, Cluster::Write(_)) {
-            return self.dry_turn(&view, memory).await;
+            return self.dry_turn(&first, memory).await;
         }
-        if let Err(next) = self.look(&view, memory).await {
+        if let Err(next) = self.look(&first, memory).await {
             return next;
         }
+        let urgency = memory.urgency(&first);
+        if let Some(rest) = memory.pace.rest(urgency, clock::now()) {
+            return Next::ChangeOr(rest);
+        }
         // Something is to be written. When it is our turn to write, it may be something else, or no longer ours to write.
-        let _permit = self.permits.clone().acquire_owned().await;
+        let budget = self.budget.clone();
+        let _turn = turn_to_write(&budget, urgency, sights, plan, memory).await;
         if !decides(plan) {
             return Next::Change;
         }
@@ -162,6 +169,7 @@ impl Publisher {
         let Cluster::Write(client) = &self.cluster else { return Next::Change };
         match self.look(&view, memory).await {
             Ok(step) => {
+                memory.pace.begin(memory.urgency(&view), matches!(step, Step::Create(_)), clock::now());
                 Box::pin(Writer { publisher: self, client, view: &view, observed, memory }.carry_out(step)).await
             }
             Err(next) => next,
@@ -217,13 +225,15 @@ impl Publisher {
             self.report(None, fault().unwrap_or_else(Condition::waiting_for_cluster));
             return Err(Next::Change);
         }
-        self.publication.send_if_modified(|publication| !std::mem::replace(&mut publication.listed, true));
+        if self.publication.send_if_modified(|publication| !std::mem::replace(&mut publication.listed, true)) {
+            self.tell_refused();
+        }
         let held = view.held();
         self.forward_asked(view, memory).await;
         self.tell_monitor(held.clone(), memory).await;
         match self.assess(view, view.seen.service.object.as_deref(), memory) {
             Step::Wait(condition) => {
-                let ours = condition.kind == Kind::WaitingForVerdicts;
+                let ours = matches!(condition.kind, Kind::WaitingForVerdicts | Kind::AddressesRefused);
                 self.report(ours.then_some(held), fault().unwrap_or(condition));
                 Err(Next::Change)
             }
@@ -281,6 +291,32 @@ impl Publisher {
         }
     }
 
+    /// Tells what happened to the database. Of the same reason and subject is what happens again.
+    pub fn tell(&self, reason: impl fmt::Display, warning: bool, subject: String, note: impl FnOnce() -> String) {
+        self.news.tell(|| News {
+            about: self.database.id.clone(),
+            reason: reason.to_string(),
+            action: "Publish",
+            warning,
+            subject,
+            note: note(),
+            at: clock::now(),
+        });
+    }
+
+    fn tell_refused(&self) {
+        for Refused { ip, why } in &self.database.refused {
+            self.tell("AddressRefused", true, ip.to_string(), || format!("not published: {why}"));
+        }
+    }
+
+    /// An API that is away takes no Events, and what it was away for has an Event when it is done.
+    fn tell_trouble(&self, condition: &Condition) {
+        if condition.kind.is_trouble() && condition.kind != Kind::ApiUnavailable {
+            self.tell(condition.kind, true, String::new(), || format!("not published: {}", condition.reason));
+        }
+    }
+
     /// Tells the monitor what the cluster holds by decision: of ours, or, where another replica writes, of that one. Not what
     /// it holds by an outside edit that is about to be repaired: the policy would take that for its own.
     pub async fn tell_published(&self, held: &Members, memory: &mut Memory) {
@@ -317,11 +353,36 @@ impl Publisher {
             }
             if !same_kind || publication.condition.reason != condition.reason {
                 log(&self.database.id, &condition, same_kind);
+                self.tell_trouble(&condition);
             }
             publication.condition = condition;
             publication.members = members;
             true
         });
+    }
+}
+
+/// Waits for a turn to write: a better one, when what is decided meanwhile matters more.
+async fn turn_to_write(
+    budget: &Budget,
+    mut urgency: Urgency,
+    sights: &watch::Receiver<Observed>,
+    plan: &mut watch::Receiver<Decided>,
+    memory: &Memory,
+) -> Turn {
+    let mut turn = std::pin::pin!(budget.turn(urgency));
+    loop {
+        tokio::select! {
+            turn = &mut turn => return turn,
+            Ok(()) = plan.changed() => {
+                let view = View { seen: sights.borrow().clone(), plan: plan.borrow_and_update().plan.clone() };
+                let now = memory.urgency(&view);
+                if now < urgency {
+                    urgency = now;
+                    turn.set(budget.turn(now));
+                }
+            }
+        }
     }
 }
 

@@ -7,32 +7,32 @@ use std::sync::atomic::AtomicBool;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use kube::{Api, Client};
 use prometheus::Histogram;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use super::budget::Budget;
 use super::condition::Condition;
 use super::leftover::{Leftovers, Pruner};
 use super::publisher::Publisher;
 use super::sight::{Observed, Sights, watch_kind};
-use super::{Cluster, Handle, Publication, Publications};
+use super::{Cluster, Handle, Options, Outlet, Outlets, Publication};
 use crate::clock;
 use crate::config::{Database, DatabaseId, Spec};
 use crate::lease;
 use crate::monitor;
-
-/// Writes under way at once: enough for many Services to change in one second, few enough not to crowd the API.
-const WRITES_AT_ONCE: usize = 32;
+use crate::news::Teller;
 
 /// The publishers and watches that run. Dropping it ends them, and leaves the cluster as it is.
 pub struct Publishing {
     tasks: JoinSet<()>,
     namespaces: BTreeMap<String, Namespace>,
-    publications: watch::Sender<Arc<Publications>>,
+    outlets: watch::Sender<Arc<Outlets>>,
     leftovers: Arc<watch::Sender<Leftovers>>,
     cluster: Cluster,
     monitor: monitor::Handle,
     lease: lease::Handle,
-    permits: Arc<Semaphore>,
+    budget: Arc<Budget>,
+    news: Teller,
     write_duration: Histogram,
 }
 
@@ -58,6 +58,7 @@ impl Publishing {
         cluster: Cluster,
         monitor: monitor::Handle,
         lease: lease::Handle,
+        options: &Options,
         write_duration: Histogram,
     ) -> Self {
         let mut tasks = JoinSet::new();
@@ -66,25 +67,29 @@ impl Publishing {
             leftovers: leftovers.clone(),
             cluster: cluster.clone(),
             lease: lease.clone(),
+            news: options.news.clone(),
             write_duration: write_duration.clone(),
         };
         tasks.spawn(pruner.run());
+        let budget = Arc::new(Budget::new(options.rate));
+        tasks.spawn(budget.clone().run());
         Self {
             tasks,
             namespaces: BTreeMap::new(),
-            publications: watch::Sender::new(Arc::default()),
+            outlets: watch::Sender::new(Arc::default()),
             leftovers,
             cluster,
             monitor,
             lease,
-            permits: Arc::new(Semaphore::new(WRITES_AT_ONCE)),
+            budget,
+            news: options.news.clone(),
             write_duration,
         }
     }
 
     pub(super) fn handle(&self) -> Handle {
         Handle {
-            publications: self.publications.subscribe(),
+            outlets: self.outlets.subscribe(),
             ready: Arc::new(AtomicBool::new(false)),
             leftovers: self.leftovers.clone(),
             write_duration: self.write_duration.clone(),
@@ -95,15 +100,15 @@ impl Publishing {
     pub(super) fn begin(&mut self, spec: &Spec) {
         self.leftovers.send_modify(|leftovers| leftovers.reload(spec, []));
         let started = spec.databases.iter().filter_map(|database| self.add(database));
-        let publications: Publications = started.collect();
-        self.publications.send_replace(Arc::new(publications));
+        let outlets: Outlets = started.collect();
+        self.outlets.send_replace(Arc::new(outlets));
         self.namespaces.keys().cloned().collect::<Vec<_>>().iter().for_each(|namespace| self.watch(namespace));
     }
 
     /// Goes on with another config, from which the monitor decides from then on too. A database that stays keeps its publisher,
     /// which takes each plan together with the version of the database that it is for.
     pub async fn reload(&mut self, spec: &Arc<Spec>) {
-        let before = self.publications.borrow().clone();
+        let before = self.outlets.borrow().clone();
         let ids: BTreeSet<&DatabaseId> = spec.databases.iter().map(|database| &database.id).collect();
         let gone: Vec<DatabaseId> = before.keys().filter(|id| !ids.contains(id)).cloned().collect();
         let new: Vec<&Arc<Database>> =
@@ -120,9 +125,9 @@ impl Publishing {
         }
         // A publisher ends when nobody decides for its database any more.
         self.monitor.reload(spec.clone()).await;
-        let mut publications = (*before).clone();
+        let mut outlets = (*before).clone();
         for id in &gone {
-            publications.remove(id);
+            outlets.remove(id);
             self.namespaces.get_mut(&id.namespace).and_then(|namespace| namespace.databases.remove(&id.service));
         }
         // Nothing looks into a namespace where there neither is nor was a database of ours.
@@ -130,8 +135,8 @@ impl Publishing {
         self.namespaces
             .retain(|namespace, _| !idle.contains(namespace) || gone.iter().any(|id| id.namespace == *namespace));
         self.leftovers.send_modify(|leftovers| leftovers.reload(spec, gone));
-        publications.extend(new.into_iter().filter_map(|database| self.add(database)));
-        self.publications.send_replace(Arc::new(publications));
+        outlets.extend(new.into_iter().filter_map(|database| self.add(database)));
+        self.outlets.send_replace(Arc::new(outlets));
         touched.iter().for_each(|namespace| self.watch(namespace));
     }
 
@@ -144,7 +149,7 @@ impl Publishing {
     }
 
     /// Starts to publish one database.
-    fn add(&mut self, database: &Arc<Database>) -> Option<(DatabaseId, watch::Receiver<Publication>)> {
+    fn add(&mut self, database: &Arc<Database>) -> Option<(DatabaseId, Outlet)> {
         let plan = self.monitor.plan(&database.id)?;
         let observed = Arc::new(watch::Sender::new(Observed::default()));
         let first = Publication {
@@ -155,6 +160,7 @@ impl Publishing {
             writes: BTreeMap::new(),
         };
         let (publication, publication_out) = watch::channel(first);
+        let outlet = Outlet { publication: publication_out, observed: observed.subscribe() };
         let DatabaseId { namespace, service } = database.id.clone();
         let namespace = self.namespaces.entry(namespace).or_default();
         namespace.databases.insert(service, observed.clone());
@@ -164,12 +170,13 @@ impl Publishing {
             monitor: self.monitor.clone(),
             lease: self.lease.clone(),
             publication,
-            permits: self.permits.clone(),
+            budget: self.budget.clone(),
+            news: self.news.clone(),
             write_duration: self.write_duration.clone(),
             nudge: namespace.nudge.clone(),
         };
         self.tasks.spawn(Box::new(publisher).run(observed, plan));
-        Some((database.id.clone(), publication_out))
+        Some((database.id.clone(), outlet))
     }
 
     /// Watches a namespace for the databases that are in it now.
@@ -195,6 +202,11 @@ impl Publishing {
                 None => std::future::pending().await,
             }
         }
+    }
+
+    /// Runs something else beside it, until it ends or is ended.
+    pub fn beside(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
     }
 
     /// Ends all of it.

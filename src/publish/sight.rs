@@ -204,22 +204,32 @@ pub fn learn<K: Watchable>(observed: &watch::Sender<Observed>, object: K, list: 
 pub async fn watch_kind<K: Watchable>(api: Api<K>, sights: Arc<Sights>, nudge: Arc<Notify>) {
     let mut backoff = Backoff::default();
     loop {
-        let (ended, settled) = follow(&api, &sights, &nudge).await;
+        let Ended { fault, settled, asked } = follow(&api, &sights, &nudge).await;
         if settled {
             backoff.reset();
         }
-        if let Some(fault) = ended {
+        if let Some(fault) = fault {
             each(&sights, |sight: &mut Sight<K>| sight.fault.replace(fault.clone()).is_none_or(|held| held != fault));
         }
         tokio::select! {
-            () = tokio::time::sleep(backoff.next()) => {}
+            () = tokio::time::sleep(backoff.next().max(asked)) => {}
             () = nudge.notified() => {}
         }
     }
 }
 
-/// Lists, then watches, until that fails or there is a nudge. Returns the fault, if it is one, and whether the watch ran.
-async fn follow<K: Watchable>(api: &Api<K>, sights: &Sights, nudge: &Notify) -> (Option<Condition>, bool) {
+/// How a watch ended.
+#[derive(Default)]
+struct Ended {
+    fault: Option<Condition>,
+    /// Whether the watch ran.
+    settled: bool,
+    /// How long the API asks to be left alone.
+    asked: Duration,
+}
+
+/// Lists, then watches, until that fails or there is a nudge.
+async fn follow<K: Watchable>(api: &Api<K>, sights: &Sights, nudge: &Notify) -> Ended {
     let namespace = sights.namespace.as_str();
     let config = watcher::Config::default().timeout(WATCH.as_secs() as u32);
     let mut events = std::pin::pin!(watcher(api.clone(), config));
@@ -232,14 +242,14 @@ async fn follow<K: Watchable>(api: &Api<K>, sights: &Sights, nudge: &Notify) -> 
             event = events.next() => event,
             () = tokio::time::sleep(LIST), if listed.is_none() => {
                 let why = format!("list {} in {namespace}: no answer in {}", K::PLURAL, humantime::format_duration(LIST));
-                return (Some(Condition::new(Kind::ApiUnavailable, why)), false);
+                return Ended { fault: Some(Condition::new(Kind::ApiUnavailable, why)), ..Ended::default() };
             }
             () = sleep_until(settles), if !settled => {
                 settled = true;
                 each(sights, |sight: &mut Sight<K>| sight.fault.take().is_some());
                 continue;
             }
-            () = nudge.notified(), if settled => return (None, true),
+            () = nudge.notified(), if settled => return Ended { settled, ..Ended::default() },
         };
         match event {
             Some(Ok(event)) => {
@@ -248,8 +258,10 @@ async fn follow<K: Watchable>(api: &Api<K>, sights: &Sights, nudge: &Notify) -> 
                 }
                 take(event, &mut names, sights);
             }
-            Some(Err(error)) => return (fault_of::<K>(&error, namespace), settled),
-            None => return (None, settled),
+            Some(Err(error)) => {
+                return Ended { fault: fault_of::<K>(&error, namespace), settled, asked: asked_by(&error) };
+            }
+            None => return Ended { settled, ..Ended::default() },
         }
     }
 }
@@ -299,6 +311,15 @@ fn take<K: Watchable>(event: Event<K>, names: &mut HashSet<String>, sights: &Sig
         }
         Event::Apply(object) => with(object, false, |sight, object| sight.take(object, false)),
         Event::Delete(object) => with(object, true, |sight, object| sight.take(object, true)),
+    }
+}
+
+fn asked_by(error: &watcher::Error) -> Duration {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => fault::retry_after(error),
+        _ => Duration::ZERO,
     }
 }
 

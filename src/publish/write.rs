@@ -13,9 +13,6 @@ use crate::slice;
 /// An API call that takes longer has failed.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The longest that we let the API tell us to wait.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
 /// Applies under a name of its own, so that a create that arrives late can never take back what a later write set.
 const CREATOR: &str = "external-endpoints-create";
 
@@ -116,6 +113,6 @@ impl Call {
             return Err(Failure::Conflict(status.message.clone()));
         }
         let condition = fault::of(&error, verb, plural, namespace, like.metadata.name.as_deref());
-        Err(Failure::Fault(condition, Duration::from_secs(fault::retry_after(&error)).min(LONGEST_PAUSE)))
+        Err(Failure::Fault(condition, fault::retry_after(&error)))
     }
 }

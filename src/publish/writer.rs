@@ -1,7 +1,5 @@
 //! Carries out one step that writes, and makes of the answer what a publisher waits for next.
 
-use std::time::Duration;
-
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Endpoints;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -13,13 +11,9 @@ use super::condition::{Condition, Kind};
 use super::publisher::{Memory, Next, Publisher, View};
 use super::sight::{Observed, learn};
 use super::write::{self, Failure};
-use crate::clock;
 use crate::config::DatabaseId;
 use crate::plan::Members;
 use crate::slice;
-
-/// Pauses between writes grow this long only when someone undoes them.
-const QUARREL: Duration = Duration::from_millis(1500);
 
 /// Conflicts in a row before they are told: one or two are how others' changes show.
 const CONFLICTS: u32 = 3;
@@ -107,12 +101,11 @@ impl Writer<'_> {
         }
         self.memory.succeeded();
         self.memory.held = Some(self.view.plan.clone());
-        let pause = self.memory.paced(clock::now());
-        if pause > QUARREL {
+        if self.memory.pace.is_quarrel() {
             let DatabaseId { namespace, service } = &self.publisher.database.id;
             warn!(%namespace, %service, "someone keeps changing these Endpoints; they are repaired, ever more slowly");
         }
-        Next::Pause(pause)
+        Next::Change
     }
 
     /// Tells what was written, and on whose account: nobody shall wonder where an edit by hand has gone.
@@ -121,8 +114,11 @@ impl Writer<'_> {
         let changes = members.changes_from(&self.view.held());
         if self.memory.held.as_ref() == Some(&self.view.plan) {
             warn!(%namespace, %service, %members, changes, "an outside change of the Endpoints was repaired");
+            let note = || format!("an outside change was repaired: {members} ({changes})");
+            self.publisher.tell("Repaired", true, String::new(), note);
         } else {
             info!(%namespace, %service, %members, changes, "Endpoints written");
+            self.publisher.tell("Published", false, String::new(), || format!("{members} ({changes})"));
         }
     }
 

@@ -225,7 +225,7 @@ async fn the_api_is_away_at_the_start() {
 }
 
 /// Rights of a ServiceAccount `daemon` in the scene's namespace; returns its token.
-async fn account(scene: &Scene, rules: serde_json::Value) -> String {
+pub async fn account(scene: &Scene, rules: serde_json::Value) -> String {
     use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
     scene.namespace.create_service_account("daemon").await;
     scene.namespace.create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": rules})).await;

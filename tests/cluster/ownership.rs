@@ -29,7 +29,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-async fn merge(scene: &Scene, patch: Value) {
+pub async fn merge(scene: &Scene, patch: Value) {
     let api: Api<Endpoints> = scene.namespace.api();
     api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
 }

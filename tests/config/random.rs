@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use external_endpoints::config::{
-    Address, Check, CheckKind, Database, DatabaseId, ExecCheck, HttpCheck, Port, Protocol, Scheme, Spec, TcpCheck, Tls,
-    Value,
+    Address, Allowed, Check, CheckKind, Database, DatabaseId, ExecCheck, HttpCheck, Port, Protocol, Scheme, Spec,
+    TcpCheck, Tls, Value,
 };
 use external_endpoints::health::Thresholds;
 use external_endpoints::plan::{Failback, MinHealthy, Policy};
@@ -38,7 +38,8 @@ fn database() -> impl Strategy<Value = Database> {
         };
         let addresses = ips.into_iter().zip(more).enumerate().map(address).collect();
         let id = DatabaseId { namespace: String::new(), service: String::new() };
-        Database { id, ports, addresses, policy, adopt }
+        let (refused, allowed) = (Vec::new(), Allowed::default());
+        Database { id, ports, addresses, refused, allowed, policy, adopt }
     })
 }
 
