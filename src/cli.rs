@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tracing::{error, warn};
 
-use crate::config::{self, DatabaseId, Spec};
+use crate::config::{self, DatabaseId, Loaded, Problems, Spec};
 use crate::freeze;
 use crate::health::Verdict;
 use crate::lease;
@@ -22,6 +22,7 @@ use crate::limits::Limits;
 use crate::log::{self, Format};
 use crate::probe::{Prober, Target};
 use crate::publish::Rate;
+use crate::reload::Source;
 use crate::{clock, run};
 
 /// The exit status for a bad config, as sysexits.h has it.
@@ -173,7 +174,7 @@ impl Voice {
         }
     }
 
-    fn bad_config(self, problems: &config::Problems) {
+    fn bad_config(self, problems: &Problems) {
         match self {
             Voice::Person => eprint!("{}", problems.render(std::io::stderr().is_terminal())),
             Voice::Log => problems.to_string().lines().for_each(|line| error!("{line}")),
@@ -188,19 +189,23 @@ impl Voice {
         ExitCode::FAILURE
     }
 
-    /// Reads a config file, and says what is wrong with it.
-    fn load(self, file: &Path, allowed: &Allowed) -> Result<Spec, ExitCode> {
-        self.load_with(file, allowed, false)
-    }
-
-    /// As [`Voice::load`]; addresses that may not be published can be left out.
-    fn load_with(self, file: &Path, allowed: &Allowed, leave_out_refused: bool) -> Result<Spec, ExitCode> {
+    /// What the reading of a config depends on. Addresses that may not be published can be left out.
+    fn options(self, allowed: &Allowed, leave_out_refused: bool) -> config::Options {
         let own_namespace = run::own_namespace().unwrap_or_else(|why| {
             self.warn(&format!("KUBECONFIG: {why}; databases that name no namespace are taken to be in `default`"));
             "default".to_owned()
         });
-        let allow_cidr = allowed.cidrs.clone();
-        match config::load(file, &config::Options { own_namespace, allow_cidr, leave_out_refused }) {
+        config::Options { own_namespace, allow_cidr: allowed.cidrs.clone(), leave_out_refused }
+    }
+
+    /// Reads a config file, and says what is wrong with it.
+    fn load(self, file: &Path, options: &config::Options) -> Result<Spec, ExitCode> {
+        self.tell(config::load(file, options))
+    }
+
+    /// Says what is wrong with a config.
+    fn tell(self, loaded: Result<Loaded, Problems>) -> Result<Spec, ExitCode> {
+        match loaded {
             Ok(loaded) => {
                 loaded.warnings.to_string().lines().for_each(|line| self.warn(line));
                 Ok(loaded.spec)
@@ -265,12 +270,13 @@ impl Run {
             Format::Human => Voice::Person,
             Format::Json => Voice::Log,
         };
-        let spec = voice.load_with(&self.config, &self.allowed, true)?;
+        let (config, loaded) = Source::read(self.config, voice.options(&self.allowed, true));
+        let spec = voice.tell(loaded)?;
         let limits = Limits::raise(self.max_exec);
         let rate = Rate { qps: self.api_qps, burst: self.api_burst };
         let lease = (!self.no_leader_election).then(|| self.lease.unwrap_or_else(run::own_lease));
         let freeze = freeze::Rules { max_unhealthy: self.max_unhealthy, timeout: self.freeze_timeout };
-        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, rate, freeze, lease };
+        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, rate, freeze, lease, config };
         let runtime = runtime(voice)?;
         let ended = runtime.block_on(run::run(spec, options));
         // Work that blocks, such as reading a file from a dead mount, must not hold up the end.
@@ -282,8 +288,9 @@ impl Run {
 impl Validate {
     fn main(self) -> Result<ExitCode, ExitCode> {
         let mut status = ExitCode::SUCCESS;
+        let options = Voice::Person.options(&self.allowed, false);
         for file in &self.files {
-            match Voice::Person.load(file, &self.allowed) {
+            match Voice::Person.load(file, &options) {
                 Ok(spec) if self.explain => print(&config::explain(&spec))?,
                 Ok(spec) => {
                     let addresses: usize = spec.databases.iter().map(|database| database.addresses.len()).sum();
@@ -299,7 +306,7 @@ impl Validate {
 
 impl Probe {
     fn main(self) -> Result<ExitCode, ExitCode> {
-        let mut spec = Voice::Person.load(&self.file, &self.allowed)?;
+        let mut spec = Voice::Person.load(&self.file, &Voice::Person.options(&self.allowed, false))?;
         if let Some(wanted) = &self.service {
             spec.databases.retain(|database| database.id == *wanted);
             if spec.databases.is_empty() {

@@ -32,13 +32,13 @@ use crate::health::Thresholds;
 use crate::plan::Policy;
 
 pub use explain::{explain, schema};
-pub use file::{load, parse};
+pub use file::{load, parse, read, understand};
 pub use ip::Allowed;
 pub use policy::LONGEST_REASON;
 pub use problem::{Position, Problem, Problems};
 
 /// What the reading of a config depends on beside its text.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// The namespace of databases for which the config names none.
     pub own_namespace: String,
@@ -58,9 +58,11 @@ pub struct Loaded {
 }
 
 /// A whole config file, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Spec {
     pub databases: Vec<Arc<Database>>,
+    /// Delete what a database leaves behind that is taken out of the config.
+    pub prune: bool,
 }
 
 /// The Service a database stands for, which also names the database.

@@ -166,6 +166,11 @@ impl Freeze {
         }
     }
 
+    /// After a change of the config: so many databases have not been seen.
+    pub fn wait_for(&mut self, unseen: usize) {
+        self.unseen = unseen;
+    }
+
     /// Counts a database anew.
     pub fn count(&mut self, old: Count, new: Count) {
         self.published.replace(old.published, new.published);

@@ -1,7 +1,7 @@
 //! Keeps only the healthy addresses of off-cluster databases in their Services' Endpoints.
 //!
 //! ```text
-//! file -> Raw -> Spec
+//! file -> Raw -> Spec   reload: the file again, whenever it says something else
 //!                 |
 //!              monitor ---- one task a try -------> probe::{tcp,http,exec} -> Verdict
 //!                 |  (the single owner of all health, on a thread of its own; verdicts come back over one channel)
@@ -49,6 +49,8 @@ pub mod monitor;
 pub mod publish;
 
 pub mod event;
+
+pub mod reload;
 
 pub mod metrics;
 

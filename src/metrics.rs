@@ -15,7 +15,7 @@ use crate::config::DatabaseId;
 use crate::event;
 use crate::health::State;
 use crate::monitor::{DatabaseSnapshot, Histogram, Snapshot};
-use crate::publish::{Kind, Publication};
+use crate::publish::{Kind, Leftover, Publication};
 
 mod policy;
 
@@ -24,20 +24,30 @@ pub fn page(
     snapshot: Snapshot,
     publication: impl Fn(&DatabaseId) -> Option<Publication> + Clone + Send + 'static,
     write_duration: &prometheus::Histogram,
-    leads: bool,
+    standing: &Standing,
     events: &event::Counts,
 ) -> prometheus::Result<impl Iterator<Item = String> + Send + 'static> {
-    let daemon = daemon(&snapshot, write_duration, leads, events)?;
+    let daemon = daemon(&snapshot, write_duration, standing, events)?;
     let databases = Arc::new(snapshot.databases);
     let pieces = FAMILIES.iter().flat_map(move |family| family.pieces(databases.clone(), publication.clone()));
     Ok(std::iter::once(daemon).chain(pieces))
+}
+
+/// What is known of the daemon as a whole.
+pub struct Standing {
+    /// Whether this replica is the one that writes.
+    pub leads: bool,
+    /// Whether the config file was good when last read.
+    pub config_is_good: bool,
+    /// What is left behind.
+    pub leftovers: Vec<(DatabaseId, Leftover)>,
 }
 
 /// The metrics that belong to no database.
 fn daemon(
     snapshot: &Snapshot,
     write_duration: &prometheus::Histogram,
-    leads: bool,
+    standing: &Standing,
     events: &event::Counts,
 ) -> prometheus::Result<String> {
     let build = Opts::new("external_endpoints_build_info", "The version that runs, as a label; always 1.");
@@ -47,8 +57,7 @@ fn daemon(
         "external_endpoints_config_last_load_successful",
         "Whether the config file was good when last read (1) or not (0).",
     )?;
-    // A daemon whose config was not good has not started.
-    load.set(1);
+    load.set(i64::from(standing.config_is_good));
     let late = IntCounter::new(
         "external_endpoints_checks_late_total",
         "Tries that started more than half an interval after they were due.",
@@ -58,7 +67,7 @@ fn daemon(
         "external_endpoints_leader",
         "Whether this replica is the one that writes (1) or not (0): by its lease, or because it is alone.",
     )?;
-    leader.set(i64::from(leads));
+    leader.set(i64::from(standing.leads));
     let frozen = IntGauge::new(
         "external_endpoints_frozen",
         "Whether nothing is taken out (1) or not (0), because so many targets fail together that the fault is probably ours.",
@@ -74,12 +83,24 @@ fn daemon(
     let mut samples = Samples { family: name, labels: String::new(), text };
     samples.begin("histogram", "How late tries started, after they were due.");
     samples.histogram(&snapshot.start_delay);
+    left_behind(&standing.leftovers, &mut samples);
     samples.family = "external_endpoints_events_total";
     samples.begin("counter", "What was to be told as Events, by what became of it.");
     for (result, count) in events.by_result() {
         samples.add("", &[("result", result)], count);
     }
     Ok(samples.text)
+}
+
+fn left_behind(leftovers: &[(DatabaseId, Leftover)], samples: &mut Samples) {
+    if !leftovers.is_empty() {
+        samples.family = "external_endpoints_left_behind_addresses";
+        samples
+            .begin("gauge", "Addresses in Endpoints that are ours by their label, and of no database of the config.");
+    }
+    for (DatabaseId { namespace, service }, Leftover { members, .. }) in leftovers {
+        samples.add("", &[("namespace", namespace), ("service", service)], members.len());
+    }
 }
 
 /// One metric of which each database has its share.
@@ -379,10 +400,11 @@ mod tests {
         let written = DatabaseId { namespace: "prod".into(), service: "b".into() };
         let publication = move |id: &DatabaseId| (*id == written).then(|| publication.clone());
         let snapshot = Snapshot { databases, start_delay: histogram(&[]), started_late: 7, frozen: None };
+        let standing = Standing { leads: true, config_is_good: true, leftovers: Vec::new() };
         let opts = HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
         let writes = prometheus::Histogram::with_opts(opts).expect("a good name");
         let events = event::Counts::default();
-        let page: String = page(snapshot, publication, &writes, true, &events).expect("a page").collect();
+        let page: String = page(snapshot, publication, &writes, &standing, &events).expect("a page").collect();
         assert!(page.ends_with('\n') && !page.contains("\n\n"), "{page}");
         page.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
     }

@@ -19,14 +19,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::clock;
-use crate::config::{DatabaseId, Refused, Spec};
+use crate::config::{Database, DatabaseId, Refused, Spec};
 use crate::freeze::{Freeze, Frozen, Rules};
 use crate::health::{Flaps, Health, State, Streak, Verdict};
 use crate::limits::Limits;
 use crate::news::Teller;
 use crate::plan::{Member, Members, Note, Plan, Policy};
-use crate::probe::{Bell, Ended, Prober, Swarm, Target};
-use crate::schedule::{Key, Next, Rhythm, Schedule};
+use crate::probe::{Bell, Ended, Prober, Swarm};
+use crate::schedule::{Key, Next, Schedule};
 pub use asked::Asked;
 pub use histogram::Histogram;
 use lateness::{Lateness, Scarce};
@@ -38,6 +38,7 @@ mod freezing;
 mod histogram;
 mod lateness;
 mod places;
+mod reload;
 mod thread;
 mod watched;
 
@@ -58,14 +59,22 @@ const AHEAD: usize = 64;
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     bell: Bell,
-    plans: Arc<BTreeMap<DatabaseId, watch::Receiver<Plan>>>,
+    plans: watch::Receiver<Arc<Plans>>,
     turned: Arc<Turned>,
 }
 
 impl Handle {
     /// The decision for a database, and each newer one.
-    pub fn plan(&self, id: &DatabaseId) -> Option<watch::Receiver<Plan>> {
-        self.plans.get(id).cloned()
+    pub fn plan(&self, id: &DatabaseId) -> Option<watch::Receiver<Decided>> {
+        self.plans.borrow().get(id).cloned()
+    }
+
+    /// Has these databases checked from now on, and no others. What did not change goes on as it was.
+    pub async fn reload(&self, spec: Arc<Spec>) {
+        let (reply, done) = oneshot::channel();
+        self.tell(Command::Reload(spec, reply)).await;
+        // A monitor that is gone decides nothing more.
+        let _ = done.await;
     }
 
     /// Tells which members the cluster holds for a database when it is first seen.
@@ -117,6 +126,16 @@ impl Turned {
         self.nanos.store(now.saturating_duration_since(self.origin).as_nanos() as u64, Ordering::Relaxed);
     }
 }
+
+/// The decision for a database as the config has it: a new config changes both at once, so that no plan is ever taken for
+/// another version of its database.
+#[derive(Debug, Clone)]
+pub struct Decided {
+    pub database: Arc<Database>,
+    pub plan: Plan,
+}
+
+type Plans = BTreeMap<DatabaseId, watch::Receiver<Decided>>;
 
 /// All that is known at one moment.
 #[derive(Debug)]
@@ -194,6 +213,7 @@ enum Command {
     Seen(DatabaseId, Members),
     Published(DatabaseId, Members),
     Asked(DatabaseId, Asked),
+    Reload(Arc<Spec>, oneshot::Sender<()>),
     Snapshot(oneshot::Sender<Snapshot>),
 }
 
@@ -215,8 +235,8 @@ impl Report {
 
 /// What is tried, and for which database.
 struct Tried {
-    database: usize,
-    target: usize,
+    /// The numbers of the database and of its target; none once it has left the config.
+    place: Option<(usize, usize)>,
     prober: Arc<Prober>,
     interval: Duration,
 }
@@ -228,6 +248,8 @@ pub struct Monitor {
     tried: Vec<Tried>,
     databases: Vec<Watched>,
     by_id: HashMap<DatabaseId, usize>,
+    plans: watch::Sender<Arc<Plans>>,
+    news: Teller,
     /// The databases to decide anew, and when.
     again: BinaryHeap<Reverse<(Instant, usize)>>,
     freeze: Freeze,
@@ -267,15 +289,14 @@ pub fn prepare(
     let mut swarm = Swarm::new()?;
     let bell = swarm.bell()?;
     let (report, reports) = mpsc::unbounded_channel();
-    let watched = |database| Watched::new(database, news.clone(), now);
-    let databases: Vec<Watched> = spec.databases.iter().map(watched).collect();
-    let ids = || spec.databases.iter().map(|database| database.id.clone());
-    let plans = ids().zip(databases.iter().map(Watched::plan)).collect();
+    let (plans, plans_out) = watch::channel(Arc::default());
     let mut monitor = Monitor {
         schedule: Schedule::new(now),
         tried: Vec::new(),
-        databases,
-        by_id: ids().enumerate().map(|(index, id)| (id, index)).collect(),
+        databases: Vec::new(),
+        by_id: HashMap::new(),
+        plans,
+        news: news.clone(),
         again: BinaryHeap::new(),
         freeze: Freeze::new(rules, spec.databases.iter().map(|database| database.addresses.len())),
         lateness: Lateness::new(now),
@@ -292,24 +313,11 @@ pub fn prepare(
         heavy: JoinSet::new(),
         heavy_runtime,
     };
-    monitor.enlist(spec, now);
-    Ok((Handle { commands: commands_in, bell, plans: Arc::new(plans), turned }, monitor))
+    monitor.reload(spec, now);
+    Ok((Handle { commands: commands_in, bell, plans: plans_out, turned }, monitor))
 }
 
 impl Monitor {
-    /// Puts all targets into the schedule.
-    fn enlist(&mut self, spec: &Spec, now: Instant) {
-        let mut rhythms = Vec::new();
-        for (index, database) in spec.databases.iter().enumerate() {
-            for (target, address) in database.addresses.iter().enumerate() {
-                let prober = Arc::new(Prober::new(address.check.clone(), Target::new(database, address)));
-                self.tried.push(Tried { database: index, target, prober, interval: address.check.interval });
-                rhythms.push(Rhythm { interval: address.check.interval, recheck: address.check.recheck_interval });
-            }
-        }
-        self.schedule.add(&rhythms, now);
-    }
-
     /// What wakes the monitor.
     fn bell(&self) -> Bell {
         self.bell.clone()
@@ -363,6 +371,10 @@ impl Monitor {
                 }
                 Ok(Command::Asked(id, asked)) => self.with(&id, |database, freeze| database.ask(asked, freeze, now)),
                 // Whoever asked may have gone away meanwhile.
+                Ok(Command::Reload(spec, done)) => {
+                    self.reload(&spec, now);
+                    let _ = done.send(());
+                }
                 Ok(Command::Snapshot(reply)) => drop(reply.send(self.snapshot())),
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(gone @ TryRecvError::Disconnected) => return Err(gone),
@@ -390,7 +402,13 @@ impl Monitor {
     /// Starts what waits for a place, as far as there are any.
     fn start_waiting(&mut self, now: Instant) {
         while let Some((key, due)) = self.network_places.admit().or_else(|| self.command_places.admit()) {
-            let Tried { prober, interval, .. } = &self.tried[key];
+            let Tried { place, prober, interval } = &self.tried[key];
+            if place.is_none() {
+                // It left the config while it waited.
+                self.places(key).leave();
+                self.schedule.ended(key, now, now, false);
+                continue;
+            }
             let Some(light) = prober.light() else {
                 self.spawn(key, due);
                 continue;
@@ -442,10 +460,13 @@ impl Monitor {
 
     fn hear(&mut self, report: &Report) {
         self.places(report.key).leave();
-        let &Tried { database, target, interval, .. } = &self.tried[report.key];
+        let &Tried { place, interval, .. } = &self.tried[report.key];
         report.delay.into_iter().for_each(|delay| self.lateness.observe(delay, interval));
-        let in_doubt = self.databases[database].hear(target, report, &mut self.freeze);
-        self.arrange(database);
+        let in_doubt = place.is_some_and(|(database, target)| {
+            let in_doubt = self.databases[database].hear(target, report, &mut self.freeze);
+            self.arrange(database);
+            in_doubt
+        });
         self.schedule.ended(report.key, report.started, report.ended, in_doubt);
     }
 

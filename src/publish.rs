@@ -3,28 +3,27 @@
 //! A publisher looks at what the cluster holds and at the newest plan, takes one step, and waits for either to change. Every
 //! write stands on the resourceVersion that it was decided on, so that nothing older can overwrite anything newer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::{Endpoints, Service};
-use kube::{Api, Client};
+use kube::Client;
 use prometheus::{Histogram, HistogramOpts};
-use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 
-use crate::clock;
 use crate::config::{DatabaseId, Spec};
 use crate::lease;
 use crate::monitor;
 use crate::news::Teller;
 use crate::plan::Members;
-use budget::Budget;
 pub use budget::Rate;
 pub use condition::{Condition, Kind};
 pub use failback::ask_failback;
-use publisher::Publisher;
-use sight::{Observed, Sights, watch_kind};
+pub use leftover::Leftover;
+use leftover::Leftovers;
+pub use publishing::Publishing;
+use sight::Observed;
 
 mod assess;
 mod backoff;
@@ -32,9 +31,11 @@ mod budget;
 mod condition;
 mod failback;
 mod fault;
+mod leftover;
 mod pace;
 mod ports;
 mod publisher;
+mod publishing;
 mod sight;
 mod write;
 mod writer;
@@ -53,30 +54,54 @@ pub struct Publication {
     pub writes: BTreeMap<&'static str, u64>,
 }
 
+/// What is known of one database's publishing, as it changes.
+#[derive(Clone)]
+struct Outlet {
+    publication: watch::Receiver<Publication>,
+    observed: watch::Receiver<Observed>,
+}
+
+type Outlets = BTreeMap<DatabaseId, Outlet>;
+
 /// What the rest of the daemon holds of publishing.
 #[derive(Clone)]
 pub struct Handle {
-    publications: Arc<BTreeMap<DatabaseId, watch::Receiver<Publication>>>,
-    observed: Arc<BTreeMap<DatabaseId, watch::Receiver<Observed>>>,
+    outlets: watch::Receiver<Arc<Outlets>>,
+    /// Whether every database has been looked for once.
+    ready: Arc<AtomicBool>,
+    leftovers: Arc<watch::Sender<Leftovers>>,
     write_duration: Histogram,
 }
 
 impl Handle {
     /// How a database's publishing stands now.
     pub fn publication(&self, id: &DatabaseId) -> Option<Publication> {
-        Some(self.publications.get(id)?.borrow().clone())
+        Some(self.outlets.borrow().get(id)?.publication.borrow().clone())
     }
 
     /// The UID of a database's Service: none if the config has no such database, and within, none if there is no Service.
     pub fn service_uid(&self, id: &DatabaseId) -> Option<Option<String>> {
-        let observed = self.observed.get(id)?.borrow();
+        let outlets = self.outlets.borrow();
+        let observed = outlets.get(id)?.observed.borrow();
         Some(observed.service.object.as_ref().and_then(|service| service.metadata.uid.clone()))
     }
 
-    /// The databases whose Service and Endpoints have not been looked for yet.
+    /// The databases whose Service and Endpoints have not been looked for yet. None once all have been: what a new config adds
+    /// does not make a daemon that serves less ready.
     pub fn unlisted(&self) -> Vec<DatabaseId> {
-        let unlisted = self.publications.iter().filter(|(_, publication)| !publication.borrow().listed);
-        unlisted.map(|(id, _)| id.clone()).collect()
+        if self.ready.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let outlets = self.outlets.borrow();
+        let unlisted = outlets.iter().filter(|(_, outlet)| !outlet.publication.borrow().listed);
+        let unlisted: Vec<DatabaseId> = unlisted.map(|(id, _)| id.clone()).collect();
+        self.ready.store(unlisted.is_empty(), Ordering::Relaxed);
+        unlisted
+    }
+
+    /// The Endpoints under our label that no database of the config has.
+    pub fn leftovers(&self) -> Vec<(DatabaseId, Leftover)> {
+        self.leftovers.borrow().all()
     }
 
     /// How long calls that write took, in seconds.
@@ -112,7 +137,7 @@ pub struct Options {
     pub news: Teller,
 }
 
-/// Starts to publish what `monitor` decides, while `lease` permits it. Dropping the returned set of tasks ends it and leaves
+/// Starts to publish what `monitor` decides, while `lease` permits it. Dropping the returned [`Publishing`] ends it and leaves
 /// the cluster as it is.
 pub fn start(
     spec: &Spec,
@@ -120,65 +145,10 @@ pub fn start(
     monitor: &monitor::Handle,
     lease: &lease::Handle,
     options: &Options,
-) -> (Handle, JoinSet<()>) {
-    let mut tasks = JoinSet::new();
-    let mut publications = BTreeMap::new();
-    let mut sights = BTreeMap::new();
-    let mut namespaces: BTreeMap<String, Watched> = BTreeMap::new();
-    let budget = Arc::new(Budget::new(options.rate));
-    tasks.spawn(budget.clone().run());
-    let write_duration = write_duration();
-
-    for database in &spec.databases {
-        let Some(plan) = monitor.plan(&database.id) else { continue };
-        let observed = Arc::new(watch::Sender::new(Observed::default()));
-        let first = Publication {
-            condition: Condition::waiting_for_cluster(),
-            since: clock::now(),
-            members: None,
-            listed: matches!(cluster, Cluster::None),
-            writes: BTreeMap::new(),
-        };
-        let (publication, publication_out) = watch::channel(first);
-        publications.insert(database.id.clone(), publication_out);
-        sights.insert(database.id.clone(), observed.subscribe());
-        let DatabaseId { namespace, service } = database.id.clone();
-        let namespace = namespaces.entry(namespace).or_default();
-        namespace.sights.insert(service, observed.clone());
-        let publisher = Publisher {
-            database: database.clone(),
-            cluster: cluster.clone(),
-            monitor: monitor.clone(),
-            lease: lease.clone(),
-            publication,
-            budget: budget.clone(),
-            news: options.news.clone(),
-            write_duration: write_duration.clone(),
-            nudge: namespace.nudge.clone(),
-        };
-        tasks.spawn(Box::new(publisher).run(observed, plan));
-    }
-    if let Some(client) = cluster.client() {
-        for (namespace, watched) in namespaces {
-            watch_namespace(&mut tasks, client, &namespace, watched, &options.news);
-        }
-    }
-    (Handle { publications: Arc::new(publications), observed: Arc::new(sights), write_duration }, tasks)
-}
-
-/// A namespace that is watched: what is known for each of its Services, and a way to have it listed anew.
-#[derive(Default)]
-struct Watched {
-    sights: HashMap<String, Arc<watch::Sender<Observed>>>,
-    nudge: Arc<Notify>,
-}
-
-fn watch_namespace(tasks: &mut JoinSet<()>, client: &Client, namespace: &str, watched: Watched, news: &Teller) {
-    let sights: Sights = Arc::new(watched.sights);
-    let services: Api<Service> = Api::namespaced(client.clone(), namespace);
-    let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), namespace);
-    tasks.spawn(watch_kind(services, namespace.to_owned(), sights.clone(), watched.nudge.clone(), news.clone()));
-    tasks.spawn(watch_kind(endpoints, namespace.to_owned(), sights, watched.nudge, news.clone()));
+) -> (Handle, Publishing) {
+    let mut publishing = Publishing::new(cluster.clone(), monitor.clone(), lease.clone(), options, write_duration());
+    publishing.begin(spec);
+    (publishing.handle(), publishing)
 }
 
 fn write_duration() -> Histogram {

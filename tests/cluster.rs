@@ -19,6 +19,7 @@ mod cluster {
     pub mod policy;
     pub mod publish;
     pub mod refused;
+    pub mod reload;
     pub mod running;
     pub mod scene;
     pub mod traffic;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         cluster::publish::trials(),
         cluster::policy::trials(),
         cluster::freeze::trials(),
+        cluster::reload::trials(),
         cluster::hostile::trials(),
         cluster::faults::trials(),
         cluster::deploy::trials(),

@@ -33,7 +33,8 @@ pub(super) fn compile(config: &raw::Config, options: &Options, problems: &mut Co
     };
     let databases: Vec<_> =
         list.value.iter().map(|database| Some(Arc::new(compiler.database(database.given()?)?))).collect();
-    Some(Spec { databases: databases.into_iter().collect::<Option<_>>()? })
+    let prune = config.prune.or(Switch(false))?.0;
+    Some(Spec { databases: databases.into_iter().collect::<Option<_>>()?, prune })
 }
 
 struct Compiler<'a> {

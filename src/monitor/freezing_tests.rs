@@ -83,7 +83,7 @@ impl Scene {
     fn publish(&mut self) {
         let Monitor { databases, freeze, .. } = &mut self.monitor;
         for database in databases {
-            let plan = database.plan().borrow().clone();
+            let plan = database.decided().borrow().plan.clone();
             if let Plan::Publish(members) = plan {
                 database.follow(members, freeze, self.now);
             }
@@ -113,7 +113,7 @@ impl Scene {
             .monitor
             .databases
             .iter()
-            .map(|database| match &*database.plan().borrow() {
+            .map(|database| match &database.decided().borrow().plan {
                 Plan::Publish(members) => members.to_string().replace("10.0.0.", ""),
                 Plan::Keep(why) => why.to_string(),
             })
@@ -272,4 +272,26 @@ async fn what_a_policy_keeps_counts_and_stays_after_the_freeze() {
     scene.hear("++++--");
     scene.hear("++++--");
     scene.is(["1, 2", "3, 4", "5"], false);
+}
+
+#[tokio::test]
+async fn a_config_without_a_database_that_failed_counts_it_no_more_and_the_others_go_on_as_they_were() {
+    let mut scene = Scene::published("{}").await;
+    scene.hear("--++++");
+    scene.hear("----++");
+    scene.hear("  --  ");
+    scene.is(ALL, true);
+    // The other two stay, with another policy and so in another order of addresses for one of them.
+    let text = "defaults: {check: {tcp: {}, healthyThreshold: 1, unhealthyThreshold: 2}}\ndatabases: [\
+        {service: b, port: 1, addresses: [10.0.0.4, 10.0.0.3], policy: {maxFlips: 9}}, \
+        {service: c, port: 1, addresses: [10.0.0.5, 10.0.0.6]}]";
+    let options = Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), leave_out_refused: false };
+    let spec = parse("a.yaml", text, &options).expect("a good config").spec;
+    scene.monitor.reload(&spec, scene.now);
+    let plan = |scene: &Scene, index: usize| scene.monitor.databases[index].decided().borrow().plan.clone();
+    assert!(scene.monitor.freeze.frozen().is_some(), "until what failed has been tried again");
+    assert_eq!(plan(&scene, 0), Plan::Publish(members(&[3, 4])));
+    scene.hear("--++");
+    assert!(scene.monitor.freeze.frozen().is_none(), "four targets in two databases are too few");
+    assert_eq!((plan(&scene, 0), plan(&scene, 1)), (Plan::Publish(members(&[])), Plan::Publish(members(&[5, 6]))));
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Watched;
+use crate::config::{Address, Database};
 use crate::freeze::{Count, Freeze, WINDOW};
 use crate::health::{State, Streak};
 use crate::plan::Note;
@@ -29,6 +30,16 @@ impl Leaving {
         if !self.since.is_empty() {
             self.since.retain(|_, since| since.checked_add(WINDOW).is_some_and(|end| end > now));
         }
+    }
+
+    /// Goes by the numbers that the targets have in another config. What another check found says nothing.
+    pub fn move_to(&mut self, old: &Database, new: &Database) {
+        let moved = std::mem::take(&mut self.since).into_iter().filter_map(|(index, since)| {
+            let before = &old.addresses[index];
+            let same = |address: &Address| address.ip == before.ip && address.check == before.check;
+            Some((new.addresses.iter().position(same)?, since))
+        });
+        self.since = moved.collect();
     }
 
     /// When the next one is to be forgotten.
@@ -99,6 +110,11 @@ impl Watched {
             }
             _ => {}
         }
+    }
+
+    /// Leaves the count, with the config that it leaves.
+    pub fn uncount(&mut self, freeze: &mut Freeze) {
+        freeze.count(std::mem::take(&mut self.leaving.counted), Count::default());
     }
 
     /// Lets go what a freeze held back.

@@ -80,7 +80,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_monitor_turns_with_nothing_to_check_and_ends_when_told_to() {
-        let spec = Spec { databases: Vec::new() };
+        let spec = Spec::default();
         let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
         let (monitor, checking) = start(&spec, limits, Rules::default(), &Teller::default()).expect("threads");
         let first = monitor.turned();

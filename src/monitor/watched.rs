@@ -1,5 +1,6 @@
 //! A database and all that is known of it: hears verdicts, tells what came of them, and decides anew when it must.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,12 +10,12 @@ use tracing::{debug, error, info, warn};
 
 use super::asked::{self, Asked};
 use super::histogram::{Histogram, ms};
-use super::{Counts, DatabaseSnapshot, Report, TargetSnapshot};
-use crate::config::{Database, DatabaseId};
+use super::{Counts, DatabaseSnapshot, Decided, Report, TargetSnapshot};
+use crate::config::{Address, Database, DatabaseId};
 use crate::freeze::Freeze;
 use crate::health::{self, Health, State, Streak, Transition, Verdict};
 use crate::news::{News, Teller};
-use crate::plan::{self, Candidate, Decision, Member, Members, Note, Plan, Pool};
+use crate::plan::{self, Candidate, Decision, Member, Members, Note, Pool};
 use leaving::Leaving;
 
 #[path = "leaving.rs"]
@@ -41,7 +42,7 @@ const DURATIONS: [Duration; 14] = [
 pub(super) struct Watched {
     database: Arc<Database>,
     targets: Vec<TargetSnapshot>,
-    plan: watch::Sender<Plan>,
+    decided: watch::Sender<Decided>,
     policing: Policing,
     leaving: Leaving,
     check_duration: Histogram,
@@ -53,6 +54,8 @@ pub(super) struct Watched {
 struct Policing {
     /// What the cluster holds; none before it has been seen.
     published: Option<Members>,
+    /// The annotation about maintenance.
+    maintenance: Option<Box<str>>,
     /// The annotation that asks for a failback.
     failback: Option<Box<str>>,
     failback_asked: Option<Instant>,
@@ -67,42 +70,61 @@ struct Policing {
 
 impl Watched {
     pub fn new(database: &Arc<Database>, news: Teller, now: Instant) -> Self {
-        let targets: Vec<TargetSnapshot> = database
-            .addresses
-            .iter()
-            .map(|address| TargetSnapshot {
-                member: Member { ip: address.ip, hostname: address.hostname.clone() },
-                health: Health::new(now),
-                last: None,
-                counts: Counts::default(),
-                priority: address.priority,
-                maintenance: address.maintenance.clone(),
-                returned: None,
-                flaps: None,
-            })
-            .collect();
+        let targets: Vec<TargetSnapshot> = database.addresses.iter().map(|address| target(address, now)).collect();
         let policing = Policing::default();
-        let leaving = Leaving::default();
-        let (plan, _) = watch::channel(decide(database, &targets, &policing, None, now).plan);
+        let plan = decide(database, &targets, &policing, None, now).plan;
+        let (decided, _) = watch::channel(Decided { database: database.clone(), plan });
         Self {
             database: database.clone(),
             targets,
-            plan,
+            decided,
             policing,
-            leaving,
+            leaving: Leaving::default(),
             check_duration: Histogram::new(&DURATIONS),
             news,
         }
     }
 
-    pub fn plan(&self) -> watch::Receiver<Plan> {
-        self.plan.subscribe()
+    pub fn database(&self) -> &Arc<Database> {
+        &self.database
+    }
+
+    pub fn decided(&self) -> watch::Receiver<Decided> {
+        self.decided.subscribe()
+    }
+
+    /// Takes the database as a new config has it. A target whose check is the same keeps what is known of it; any other must
+    /// be seen and tried first, and until then nothing is decided.
+    pub fn reload(&mut self, database: &Arc<Database>, freeze: &mut Freeze, now: Instant) {
+        if self.database == *database {
+            return;
+        }
+        let before = std::mem::replace(&mut self.database, database.clone());
+        self.leaving.move_to(&before, database);
+        let known = before.addresses.iter().zip(std::mem::take(&mut self.targets));
+        let mut known: HashMap<IpAddr, _> = known.map(|(address, target)| (address.ip, (address, target))).collect();
+        let renew = |address: &Address| match known.remove(&address.ip) {
+            Some((old, target)) => renewed(target, old, address, now),
+            None => target(address, now),
+        };
+        self.targets = database.addresses.iter().map(renew).collect();
+        // Nothing is decided before it is told which of the new ones are published.
+        if self.targets.iter().any(|target| !target.health.seen()) {
+            self.policing.published = None;
+        }
+        self.maintain_all(now);
+        self.decide(freeze, now);
+    }
+
+    /// Whether it has been told what the cluster holds.
+    pub fn is_seen(&self) -> bool {
+        self.policing.published.is_some()
     }
 
     pub fn snapshot(&self) -> DatabaseSnapshot {
         DatabaseSnapshot {
             id: self.database.id.clone(),
-            plan: self.plan.borrow().clone(),
+            plan: self.decided.borrow().plan.clone(),
             policy: self.database.policy.clone(),
             notes: self.policing.notes.clone(),
             problems: self.policing.problems.clone(),
@@ -177,15 +199,8 @@ impl Watched {
 
     /// Takes what the annotations of the Service ask for.
     pub fn ask(&mut self, asked: Asked, freeze: &mut Freeze, now: Instant) {
-        let known = |ip: IpAddr| self.targets.iter().any(|target| target.member.ip == ip);
-        let (maintenance, problems) = asked::maintenance(asked.maintenance.as_deref().unwrap_or_default(), known);
-        self.tell_of_problems(&problems);
-        self.policing.problems = problems;
-        for index in 0..self.targets.len() {
-            let ip = self.targets[index].member.ip;
-            let by_annotation = maintenance.iter().find(|(of, _)| *of == ip).map(|(_, reason)| reason.clone());
-            self.maintain(index, by_annotation.or_else(|| self.database.addresses[index].maintenance.clone()), now);
-        }
+        self.policing.maintenance = asked.maintenance.map(String::into_boxed_str);
+        self.maintain_all(now);
         // What was there at first sight may have been asked long ago.
         let seen = self.policing.published.is_some();
         let failback = asked.failback.map(String::into_boxed_str);
@@ -197,6 +212,20 @@ impl Watched {
             self.policing.failback_asked = Some(now);
         }
         self.decide(freeze, now);
+    }
+
+    /// Has those in maintenance that the annotation and the config name.
+    fn maintain_all(&mut self, now: Instant) {
+        let known = |ip: IpAddr| self.targets.iter().any(|target| target.member.ip == ip);
+        let annotation = self.policing.maintenance.as_deref().unwrap_or_default();
+        let (maintenance, problems) = asked::maintenance(annotation, known);
+        self.tell_of_problems(&problems);
+        self.policing.problems = problems;
+        for index in 0..self.targets.len() {
+            let ip = self.targets[index].member.ip;
+            let by_annotation = maintenance.iter().find(|(of, _)| *of == ip).map(|(_, reason)| reason.clone());
+            self.maintain(index, by_annotation.or_else(|| self.database.addresses[index].maintenance.clone()), now);
+        }
     }
 
     fn maintain(&mut self, index: usize, reason: Option<Arc<str>>, now: Instant) {
@@ -221,6 +250,11 @@ impl Watched {
         let news = self.policing.again != self.policing.arranged;
         self.policing.arranged = self.policing.again;
         self.policing.again.filter(|_| news)
+    }
+
+    /// Forgets that the monitor has been told when to decide anew.
+    pub fn forget_again(&mut self) {
+        self.policing.arranged = None;
     }
 
     /// Decides anew, if it is time to.
@@ -300,7 +334,11 @@ impl Watched {
         self.tell_of_notes(&before);
         self.announce_notes(&before, now);
         self.announce_freeze(freeze.frozen().is_some(), now);
-        self.plan.send_if_modified(|held| std::mem::replace(held, plan.clone()) != plan);
+        self.decided.send_if_modified(|held| {
+            let news = held.plan != plan || !Arc::ptr_eq(&held.database, &self.database);
+            *held = Decided { database: self.database.clone(), plan };
+            news
+        });
     }
 
     /// Tells what the policy does now and did not do before, and the end of what a person should have looked at.
@@ -376,6 +414,30 @@ impl Watched {
 struct Hold<'a> {
     /// What comes back, in a freeze.
     left: Option<&'a Leaving>,
+}
+
+/// A target of which nothing is known.
+fn target(address: &Address, now: Instant) -> TargetSnapshot {
+    TargetSnapshot {
+        member: Member { ip: address.ip, hostname: address.hostname.clone() },
+        health: Health::new(now),
+        last: None,
+        counts: Counts::default(),
+        priority: address.priority,
+        maintenance: address.maintenance.clone(),
+        returned: None,
+        flaps: None,
+    }
+}
+
+/// What is known of a target that another config has too. Health was found by a check, and says nothing of another one.
+fn renewed(known: TargetSnapshot, old: &Address, address: &Address, now: Instant) -> TargetSnapshot {
+    let new = target(address, now);
+    if old.check == address.check {
+        return TargetSnapshot { member: new.member, priority: new.priority, ..known };
+    }
+    let TargetSnapshot { counts, maintenance, returned, .. } = known;
+    TargetSnapshot { counts, maintenance, returned, ..new }
 }
 
 fn decide(

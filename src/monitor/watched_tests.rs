@@ -4,6 +4,7 @@ use super::*;
 use crate::config::{Options, parse};
 use crate::freeze::Rules;
 use crate::news::Teller;
+use crate::plan::Plan;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -59,7 +60,7 @@ impl Scene {
 
     /// The last numbers of the members; none while the cluster is left as it is.
     fn members(&self) -> Option<String> {
-        match &*self.database.plan().borrow() {
+        match &self.database.decided().borrow().plan {
             Plan::Publish(members) => Some(members.to_string().replace("10.0.0.", "")),
             Plan::Keep(_) => None,
         }
@@ -105,7 +106,7 @@ fn a_replica_that_takes_over_decides_as_the_one_before() {
         change(standby);
         assert_eq!(leader.members(), standby.members());
         // What the leader decides is written, and both hear of it.
-        let plan = leader.database.plan().borrow().clone();
+        let plan = leader.database.decided().borrow().plan.clone();
         if let Plan::Publish(members) = plan {
             leader.database.follow(members.clone(), &mut leader.freeze, leader.now);
             standby.database.follow(members, &mut standby.freeze, standby.now);

@@ -139,7 +139,7 @@ fn writable_endpoints(database: &Database, endpoints: &Endpoints, written: Optio
     not_ours(format!("Endpoints {id} {whose}; set `adopt: true` on the database to take them over, or delete them"))
 }
 
-fn leader_annotation(endpoints: &Endpoints) -> Option<&'static str> {
+pub(super) fn leader_annotation(endpoints: &Endpoints) -> Option<&'static str> {
     let annotations = endpoints.metadata.annotations.as_ref()?;
     LEADER_ANNOTATIONS.into_iter().find(|annotation| annotations.contains_key(*annotation))
 }

@@ -22,12 +22,13 @@ use super::{Cluster, Publication};
 use crate::clock;
 use crate::config::{Database, DatabaseId, Refused};
 use crate::lease;
-use crate::monitor::{self, Asked};
+use crate::monitor::{self, Asked, Decided};
 use crate::news::{News, Teller};
 use crate::plan::{Members, Plan};
 use crate::slice;
 
 pub struct Publisher {
+    /// As it was when the plan in hand was decided.
     pub database: Arc<Database>,
     pub cluster: Cluster,
     pub monitor: monitor::Handle,
@@ -114,12 +115,12 @@ impl View {
 }
 
 impl Publisher {
-    /// Publishes until the daemon ends.
-    pub async fn run(self: Box<Self>, observed: Arc<watch::Sender<Observed>>, mut plan: watch::Receiver<Plan>) {
+    /// Publishes until the database leaves the config, or the daemon ends.
+    pub async fn run(mut self: Box<Self>, observed: Arc<watch::Sender<Observed>>, mut plan: watch::Receiver<Decided>) {
         let mut sights = observed.subscribe();
         let mut standing = self.lease.changes();
         let mut memory = Memory::default();
-        loop {
+        while decides(&plan) {
             // Boxed, and so is the write within: a turn takes kilobytes, and thousands of publishers wait most of the time.
             let turn = Box::pin(self.turn(&observed, &mut sights, &mut plan, &mut memory));
             let pause = match turn.await {
@@ -141,17 +142,16 @@ impl Publisher {
 
     /// Looks, and does what is to be done.
     async fn turn(
-        &self,
+        &mut self,
         observed: &watch::Sender<Observed>,
         sights: &mut watch::Receiver<Observed>,
-        plan: &mut watch::Receiver<Plan>,
+        plan: &mut watch::Receiver<Decided>,
         memory: &mut Memory,
     ) -> Next {
-        let mut view = || View { seen: sights.borrow_and_update().clone(), plan: plan.borrow_and_update().clone() };
-        let Cluster::Write(client) = &self.cluster else {
-            return self.dry_turn(&view(), memory).await;
-        };
-        let first = view();
+        let first = self.view(sights, plan, memory);
+        if !matches!(self.cluster, Cluster::Write(_)) {
+            return self.dry_turn(&first, memory).await;
+        }
         if let Err(next) = self.look(&first, memory).await {
             return next;
         }
@@ -159,9 +159,14 @@ impl Publisher {
         if let Some(rest) = memory.pace.rest(urgency, clock::now()) {
             return Next::ChangeOr(rest);
         }
-        // Something is to be written. When it is our turn to write, it may be something else.
-        let _turn = self.turn_to_write(urgency, sights, plan, memory).await;
-        let view = View { seen: sights.borrow_and_update().clone(), plan: plan.borrow_and_update().clone() };
+        // Something is to be written. When it is our turn to write, it may be something else, or no longer ours to write.
+        let budget = self.budget.clone();
+        let _turn = turn_to_write(&budget, urgency, sights, plan, memory).await;
+        if !decides(plan) {
+            return Next::Change;
+        }
+        let view = self.view(sights, plan, memory);
+        let Cluster::Write(client) = &self.cluster else { return Next::Change };
         match self.look(&view, memory).await {
             Ok(step) => {
                 memory.pace.begin(memory.urgency(&view), matches!(step, Step::Create(_)), clock::now());
@@ -171,28 +176,22 @@ impl Publisher {
         }
     }
 
-    /// Waits for a turn to write: a better one, when what is decided meanwhile matters more.
-    async fn turn_to_write(
-        &self,
-        mut urgency: Urgency,
-        sights: &watch::Receiver<Observed>,
-        plan: &mut watch::Receiver<Plan>,
-        memory: &Memory,
-    ) -> Turn {
-        let mut turn = std::pin::pin!(self.budget.turn(urgency));
-        loop {
-            tokio::select! {
-                turn = &mut turn => return turn,
-                Ok(()) = plan.changed() => {
-                    let view = View { seen: sights.borrow().clone(), plan: plan.borrow_and_update().clone() };
-                    let now = memory.urgency(&view);
-                    if now < urgency {
-                        urgency = now;
-                        turn.set(self.budget.turn(now));
-                    }
-                }
-            }
+    /// Looks at all that is known now. A plan is for the database that it was decided for, and for no other version of it.
+    fn view(
+        &mut self,
+        sights: &mut watch::Receiver<Observed>,
+        plan: &mut watch::Receiver<Decided>,
+        memory: &mut Memory,
+    ) -> View {
+        let Decided { database, plan } = plan.borrow_and_update().clone();
+        if !Arc::ptr_eq(&self.database, &database) {
+            self.database = database;
+            memory.held = None;
+            // The monitor asks for these again: of addresses that are new to it, and for a policy that is.
+            memory.told.seen = false;
+            memory.told.published = None;
         }
+        View { seen: sights.borrow_and_update().clone(), plan }
     }
 
     async fn dry_turn(&self, view: &View, memory: &mut Memory) -> Next {
@@ -361,6 +360,35 @@ impl Publisher {
             true
         });
     }
+}
+
+/// Waits for a turn to write: a better one, when what is decided meanwhile matters more.
+async fn turn_to_write(
+    budget: &Budget,
+    mut urgency: Urgency,
+    sights: &watch::Receiver<Observed>,
+    plan: &mut watch::Receiver<Decided>,
+    memory: &Memory,
+) -> Turn {
+    let mut turn = std::pin::pin!(budget.turn(urgency));
+    loop {
+        tokio::select! {
+            turn = &mut turn => return turn,
+            Ok(()) = plan.changed() => {
+                let view = View { seen: sights.borrow().clone(), plan: plan.borrow_and_update().plan.clone() };
+                let now = memory.urgency(&view);
+                if now < urgency {
+                    urgency = now;
+                    turn.set(budget.turn(now));
+                }
+            }
+        }
+    }
+}
+
+/// Whether the monitor still decides for the database: it does not once the database has left the config.
+fn decides(plan: &watch::Receiver<Decided>) -> bool {
+    plan.has_changed().is_ok()
 }
 
 fn log(id: &DatabaseId, condition: &Condition, same_kind: bool) {

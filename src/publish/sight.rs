@@ -12,15 +12,13 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
-use tracing::warn;
 
 use super::backoff::Backoff;
 use super::condition::{Condition, Kind};
 use super::fault;
+use super::leftover::{self, Leftover, Leftovers};
 use crate::clock;
 use crate::config::DatabaseId;
-use crate::news::{News, Teller};
-use crate::slice;
 
 /// What annotations of ours begin with, and those by which people ask something of us.
 const PREFIX: &str = "external-endpoints/";
@@ -134,13 +132,15 @@ impl Observed {
 /// The kinds that are watched, and where an [`Observed`] keeps them.
 pub trait Watchable: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static {
     const PLURAL: &'static str;
+    /// Whether objects of this kind can be left behind.
+    const LEAVES: bool = false;
+    /// What is left behind, if this is of no database.
+    fn leftover(&self) -> Option<Leftover> {
+        None
+    }
     fn sight(observed: &mut Observed) -> &mut Sight<Self>;
     /// Without what no decision asks for, which would be most of the memory that it takes.
     fn slim(self) -> Self;
-    /// Whether it says of itself that it is ours.
-    fn is_ours(&self) -> bool {
-        false
-    }
 }
 
 impl Watchable for Service {
@@ -161,6 +161,11 @@ impl Watchable for Service {
 
 impl Watchable for Endpoints {
     const PLURAL: &'static str = "endpoints";
+    const LEAVES: bool = true;
+    fn leftover(&self) -> Option<Leftover> {
+        Leftover::of(self)
+    }
+
     fn sight(observed: &mut Observed) -> &mut Sight<Self> {
         &mut observed.endpoints
     }
@@ -172,14 +177,22 @@ impl Watchable for Endpoints {
         }
         self
     }
-
-    fn is_ours(&self) -> bool {
-        slice::managed_by(self) == Some(slice::OURS)
-    }
 }
 
-/// The databases of one namespace, by the name of their Service.
-pub type Sights = Arc<HashMap<String, Arc<watch::Sender<Observed>>>>;
+/// One namespace that is watched.
+pub struct Sights {
+    /// Its databases, by the name of their Service.
+    pub databases: HashMap<String, Arc<watch::Sender<Observed>>>,
+    /// What is under our label and of no database.
+    pub leftovers: Arc<watch::Sender<Leftovers>>,
+    pub namespace: String,
+}
+
+impl Sights {
+    fn id(&self, service: String) -> DatabaseId {
+        DatabaseId { namespace: self.namespace.clone(), service }
+    }
+}
 
 /// Takes the answer to a call that was decided on the list numbered `list`; says whether it was news.
 pub fn learn<K: Watchable>(observed: &watch::Sender<Observed>, object: K, list: u64) -> bool {
@@ -188,17 +201,10 @@ pub fn learn<K: Watchable>(observed: &watch::Sender<Observed>, object: K, list: 
 
 /// Watches one kind in one namespace for ever. After a fault it lists anew, so that nothing is missed; also when a
 /// publisher `nudge`s it, who has seen that the API answers, or that what is known here is old.
-pub async fn watch_kind<K: Watchable>(
-    api: Api<K>,
-    namespace: String,
-    sights: Sights,
-    nudge: Arc<Notify>,
-    news: Teller,
-) {
+pub async fn watch_kind<K: Watchable>(api: Api<K>, sights: Arc<Sights>, nudge: Arc<Notify>) {
     let mut backoff = Backoff::default();
-    let mut strays = Strays { namespace, news, told: HashSet::new() };
     loop {
-        let Ended { fault, settled, asked } = follow(&api, &sights, &nudge, &mut strays).await;
+        let Ended { fault, settled, asked } = follow(&api, &sights, &nudge).await;
         if settled {
             backoff.reset();
         }
@@ -223,8 +229,8 @@ struct Ended {
 }
 
 /// Lists, then watches, until that fails or there is a nudge.
-async fn follow<K: Watchable>(api: &Api<K>, sights: &Sights, nudge: &Notify, strays: &mut Strays) -> Ended {
-    let namespace = &strays.namespace.clone();
+async fn follow<K: Watchable>(api: &Api<K>, sights: &Sights, nudge: &Notify) -> Ended {
+    let namespace = sights.namespace.as_str();
     let config = watcher::Config::default().timeout(WATCH.as_secs() as u32);
     let mut events = std::pin::pin!(watcher(api.clone(), config));
     let mut names = HashSet::new();
@@ -250,7 +256,7 @@ async fn follow<K: Watchable>(api: &Api<K>, sights: &Sights, nudge: &Notify, str
                 if matches!(event, Event::InitDone) {
                     listed.get_or_insert(clock::now());
                 }
-                take(event, &mut names, sights, strays);
+                take(event, &mut names, sights);
             }
             Some(Err(error)) => {
                 return Ended { fault: fault_of::<K>(&error, namespace), settled, asked: asked_by(&error) };
@@ -269,44 +275,19 @@ async fn sleep_until(moment: Option<Instant>) {
 
 /// Changes the sight of every database, and tells those for whom it was news.
 fn each<K: Watchable>(sights: &Sights, change: impl Fn(&mut Sight<K>) -> bool) {
-    for sender in sights.values() {
+    for sender in sights.databases.values() {
         sender.send_if_modified(|observed| change(K::sight(observed)));
     }
 }
 
-/// What is ours in a namespace, and of no database of the config.
-struct Strays {
-    namespace: String,
-    news: Teller,
-    told: HashSet<String>,
-}
-
-impl Strays {
-    /// Tells once of an object that no database stands for, if it is ours: it stays as it is, and nobody keeps it true.
-    fn find<K: Watchable>(&mut self, object: &K) {
-        let service = object.name_any();
-        if !object.is_ours() || !self.told.insert(service.clone()) {
-            return;
+fn take<K: Watchable>(event: Event<K>, names: &mut HashSet<String>, sights: &Sights) {
+    let with = |object: K, gone: bool, change: fn(&mut Sight<K>, K) -> bool| {
+        let name = object.name_any();
+        if let Some(sender) = sights.databases.get(&name) {
+            sender.send_if_modified(|observed| change(K::sight(observed), object));
+        } else if K::LEAVES {
+            leftover::note(&sights.leftovers, sights.id(name), object.leftover().filter(|_| !gone));
         }
-        let Self { namespace, .. } = self;
-        warn!(%namespace, %service, "left behind: the config has no such database; delete its Endpoints if nobody needs them");
-        self.news.tell(|| News {
-            about: DatabaseId { namespace: self.namespace.clone(), service },
-            reason: "LeftBehind".into(),
-            action: "Publish",
-            warning: true,
-            subject: String::new(),
-            note: "the config has this database no more; its Endpoints stay as they are, and are not kept up to date"
-                .into(),
-            at: clock::now(),
-        });
-    }
-}
-
-fn take<K: Watchable>(event: Event<K>, names: &mut HashSet<String>, sights: &Sights, strays: &mut Strays) {
-    let mut with = |object: K, change: fn(&mut Sight<K>, K) -> bool| match sights.get(&object.name_any()) {
-        Some(sender) => drop(sender.send_if_modified(|observed| change(K::sight(observed), object))),
-        None => strays.find(&object),
     };
     match event {
         Event::Init => {
@@ -318,18 +299,18 @@ fn take<K: Watchable>(event: Event<K>, names: &mut HashSet<String>, sights: &Sig
         }
         Event::InitApply(object) => {
             names.insert(object.name_any());
-            with(object, Sight::take_listed);
+            with(object, false, Sight::take_listed);
         }
         Event::InitDone => {
-            for (name, sender) in sights.iter() {
+            for (name, sender) in &sights.databases {
                 sender.send_if_modified(|observed| K::sight(observed).end_list(names.contains(name)));
             }
+            if K::LEAVES {
+                leftover::retain(&sights.leftovers, &sights.namespace, names);
+            }
         }
-        Event::Apply(object) => with(object, |sight, object| sight.take(object, false)),
-        Event::Delete(object) => match sights.contains_key(&object.name_any()) {
-            true => with(object, |sight, object| sight.take(object, true)),
-            false => drop(strays.told.remove(&object.name_any())),
-        },
+        Event::Apply(object) => with(object, false, |sight, object| sight.take(object, false)),
+        Event::Delete(object) => with(object, true, |sight, object| sight.take(object, true)),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, Preconditions};
 
 use super::condition::{Condition, Kind};
 use super::fault;
@@ -64,6 +64,20 @@ pub async fn read(api: &Api<Endpoints>, like: &Endpoints) -> Result<Option<Endpo
 pub async fn read_service(api: &Api<Service>, like: &Endpoints) -> Result<Option<Service>, Failure> {
     let call = Call { verb: "get", plural: "services" };
     call.within_deadline(like, api.get_opt(name_of(like))).await
+}
+
+/// Deletes Endpoints if they still are as they were `held`. That they are gone already is as good.
+pub async fn delete(api: &Api<Endpoints>, held: &Endpoints) -> Result<(), Failure> {
+    let ObjectMeta { uid, resource_version, .. } = held.metadata.clone();
+    let params =
+        DeleteParams { preconditions: Some(Preconditions { uid, resource_version }), ..DeleteParams::default() };
+    let call = async {
+        match api.delete(name_of(held), &params).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            answer => answer.map(drop),
+        }
+    };
+    Call { verb: "delete", plural: "endpoints" }.within_deadline(held, call).await
 }
 
 fn name_of(endpoints: &Endpoints) -> &str {

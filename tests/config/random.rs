@@ -17,13 +17,14 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 pub fn specs() -> impl Strategy<Value = Spec> {
-    btree_map((label(), service()), database(), 1..4).prop_map(|databases| Spec {
+    (btree_map((label(), service()), database(), 1..4), any::<bool>()).prop_map(|(databases, prune)| Spec {
         databases: databases
             .into_iter()
             .map(|((namespace, service), database)| {
                 Arc::new(Database { id: DatabaseId { namespace, service }, ..database })
             })
             .collect(),
+        prune,
     })
 }
 
