@@ -1,6 +1,9 @@
 # What a person or CI runs here; `make` alone lists it. Every target can be run again in seconds.
 .DEFAULT_GOAL := help
-.PHONY: help setup control-plane build lint test demo bench bench-smoke soak
+.PHONY: help setup control-plane build lint test chaos demo bench bench-smoke soak
+
+# Which Kubernetes the cluster tests run on: today's, or the one of this folder of tests/control-plane.
+export K8S ?=
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,17 +40,23 @@ soak: ## Check 2,000 targets, a tenth of them bad, for MINUTES=10: memory and de
 	cargo build $(if $(findstring /debug/,$(DAEMON)),,--release)
 	cargo run --quiet --release $(BENCH) -- --daemon $(DAEMON) --soak --minutes $(MINUTES)
 
-test: ## Run all tests, the cluster tests on a real control plane among them
+test: ## Run all tests, the cluster tests on a real control plane among them (K8S=1.33 for the oldest Kubernetes)
 	@tests/control-plane/setup.sh test
 	@tests/control-plane/build.sh all >/dev/null
 	cargo test
 	cargo test --quiet $(BENCH)
 
+chaos: ## Let everything go wrong for MINUTES=10, as SEED=n has it, and judge the daemon by the API's own history
+	@tests/control-plane/setup.sh demo
+	@tests/control-plane/build.sh control-plane >/dev/null
+	cargo test --test chaos --no-run
+	@trap '' INT; cargo test --quiet --test chaos -- --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
 lint: ## Check the format, clippy's advice and the documentation's links; a warning is an error
 	@tests/control-plane/setup.sh lint
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	cargo clippy --test demo --test cluster_bench -- -D warnings
+	cargo clippy --test demo --test chaos --test cluster_bench -- -D warnings
 	cargo fmt --check --manifest-path benches/Cargo.toml
 	cargo clippy $(BENCH) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items

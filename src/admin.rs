@@ -14,13 +14,14 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::clock;
-use crate::config::DatabaseId;
+use crate::config::{DatabaseId, Refused};
+use crate::freeze::Frozen;
 use crate::health::Streak;
 use crate::lease::{self, Standing};
 use crate::monitor::{self, DatabaseSnapshot, TargetSnapshot, WATCHDOG};
 use crate::plan::Note;
 use crate::publish::{self, Publication};
-use crate::{health, metrics, plan};
+use crate::{event, health, metrics, plan, reload};
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -28,6 +29,8 @@ pub struct Sources {
     pub monitor: monitor::Handle,
     pub publish: publish::Handle,
     pub lease: lease::Handle,
+    pub config: reload::Handle,
+    pub events: event::Counts,
 }
 
 /// Serves the pages until the daemon ends.
@@ -69,8 +72,14 @@ async fn readyz(State(sources): State<Sources>) -> Response {
 async fn metrics_page(State(sources): State<Sources>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
     let write_duration = sources.publish.write_duration();
-    let publication = move |id: &DatabaseId| sources.publish.publication(id);
-    match metrics::page(snapshot, publication, &write_duration, sources.lease.leads()) {
+    let standing = metrics::Standing {
+        leads: sources.lease.leads(),
+        config_is_good: sources.config.problems().is_empty(),
+        leftovers: sources.publish.leftovers(),
+    };
+    let publish = sources.publish;
+    let publication = move |id: &DatabaseId| publish.publication(id);
+    match metrics::page(snapshot, publication, &write_duration, &standing, &sources.events) {
         Ok(page) => in_pieces(prometheus::TEXT_FORMAT, page),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -78,22 +87,33 @@ async fn metrics_page(State(sources): State<Sources>) -> Response {
 
 async fn status(State(sources): State<Sources>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
-    let lease = LeaseStatus::new(&sources.lease);
-    in_pieces("application/json", status_pieces(snapshot.databases, sources.publish, lease.as_ref()))
+    let head = [
+        json(&env!("CARGO_PKG_VERSION")),
+        json(&LeaseStatus::new(&sources.lease)),
+        json(&snapshot.frozen.as_ref().map(FreezeStatus::new)),
+        json(&ConfigStatus::new(&sources.config)),
+        json(&left_behind(&sources.publish)),
+    ];
+    in_pieces("application/json", status_pieces(snapshot.databases, sources.publish, head))
 }
 
-/// The body of /api/v1/status: `version`, `lease`, and a [`DatabaseStatus`] for each of `databases`.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain data")
+}
+
+/// The body of /api/v1/status: `version`, `lease`, `frozen`, `config`, `leftBehind`, and a [`DatabaseStatus`] for each of `databases`.
 fn status_pieces(
     databases: Vec<DatabaseSnapshot>,
     publish: publish::Handle,
-    lease: Option<&LeaseStatus>,
+    [version, lease, frozen, config, left]: [String; 5],
 ) -> impl Iterator<Item = String> + Send + 'static {
-    let lease = serde_json::to_string(&lease).expect("plain data");
-    let head = format!("{{\"version\":\"{}\",\"lease\":{lease},\"databases\":[", env!("CARGO_PKG_VERSION"));
+    let head = format!(
+        "{{\"version\":{version},\"lease\":{lease},\"frozen\":{frozen},\"config\":{config},\"leftBehind\":{left},\"databases\":["
+    );
     let databases = databases.into_iter().enumerate().map(move |(index, database)| {
         let comma = if index == 0 { "" } else { "," };
         let status = DatabaseStatus::new(&database, publish.publication(&database.id).as_ref());
-        comma.to_owned() + &serde_json::to_string(&status).expect("plain data")
+        comma.to_owned() + &json(&status)
     });
     std::iter::once(head).chain(databases).chain(std::iter::once("]}".to_owned()))
 }
@@ -123,6 +143,40 @@ fn ending() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending\n").into_response()
 }
 
+/// The config in force, and the file that it is from.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ConfigStatus {
+    file: String,
+    /// When the config in force was taken.
+    since: String,
+    /// What is wrong with the file as it is now; while there is anything, the last good config stays in force.
+    problems: Vec<String>,
+}
+
+impl ConfigStatus {
+    fn new(config: &reload::Handle) -> Self {
+        Self { file: config.file(), since: calendar(config.since()), problems: config.problems().to_vec() }
+    }
+}
+
+/// Endpoints that are ours by their label, and of no database of the config.
+#[derive(Serialize)]
+struct LeftBehind {
+    namespace: String,
+    service: String,
+    addresses: Vec<String>,
+}
+
+fn left_behind(publish: &publish::Handle) -> Vec<LeftBehind> {
+    let leftovers = publish.leftovers().into_iter();
+    let left = leftovers.map(|(DatabaseId { namespace, service }, members)| {
+        let addresses = ips(&members);
+        LeftBehind { namespace, service, addresses }
+    });
+    left.collect()
+}
+
 /// Null where there is no lease.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -150,6 +204,24 @@ impl LeaseStatus {
     }
 }
 
+/// Null where there is no freeze.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FreezeStatus {
+    since: String,
+    /// When it ends at the latest.
+    until: Option<String>,
+    /// Of the published targets, how many fail.
+    failed: usize,
+    published: usize,
+}
+
+impl FreezeStatus {
+    fn new(&Frozen { since, until, failed, published }: &Frozen) -> Self {
+        Self { since: calendar(since), until: until.map(calendar), failed, published }
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct DatabaseStatus {
@@ -171,6 +243,15 @@ struct DatabaseStatus {
     /// What the cluster holds; null while that is unknown or not ours.
     published: Option<Vec<String>>,
     targets: Vec<TargetStatus>,
+    /// Addresses of the config that may not be published, and are not checked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refused: Vec<RefusedStatus>,
+}
+
+#[derive(Serialize)]
+struct RefusedStatus {
+    address: String,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -222,7 +303,14 @@ impl DatabaseStatus {
             planned: planned.map(ips),
             published: members.map(ips),
             targets: database.targets.iter().map(|target| TargetStatus::new(target, members)).collect(),
+            refused: database.refused.iter().map(RefusedStatus::new).collect(),
         }
+    }
+}
+
+impl RefusedStatus {
+    fn new(refused: &Refused) -> Self {
+        Self { address: refused.ip.to_string(), reason: refused.why.clone() }
     }
 }
 
@@ -272,20 +360,27 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Spec;
+    use crate::config::{self, Spec};
+    use crate::freeze::Rules;
     use crate::limits::Limits;
+    use crate::news::Teller;
     use crate::publish::Cluster;
 
     #[tokio::test(start_paused = true)]
     async fn health_fails_when_the_monitor_has_not_turned_for_three_intervals_and_not_before() {
-        let spec = Spec { databases: Vec::new() };
+        let spec = Spec::default();
         let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
         let runtime = tokio::runtime::Handle::current();
         // One that never runs.
-        let (monitor, _checks) = monitor::prepare(&spec, limits, runtime.clone(), runtime).expect("an epoll instance");
+        let (monitor, _checks) =
+            monitor::prepare(&spec, limits, Rules::default(), &Teller::default(), runtime.clone(), runtime)
+                .expect("an epoll instance");
         let lease = lease::Handle::dry_run();
-        let (publish, _publishing) = publish::start(&spec, &Cluster::None, &monitor, &lease);
-        let sources = Sources { monitor, publish, lease };
+        let (publish, _publishing) =
+            publish::start(&spec, &Cluster::None, &monitor, &lease, &publish::Options::default());
+        let (source, _) = reload::Source::read("config.yaml".into(), config::Options::default());
+        let config = reload::start(source, spec);
+        let sources = Sources { monitor, publish, lease, config, events: event::Counts::default() };
         let status = async || healthz(State(sources.clone())).await.status();
         tokio::time::advance(WATCHDOG).await;
         assert_eq!(status().await, StatusCode::OK);

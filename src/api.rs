@@ -10,12 +10,15 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{AuthError, Body, ConfigExt};
 use kube::{Client, Config};
+use tower::util::AndThenLayer;
 use tower::{BoxError, ServiceBuilder, service_fn};
 
 pub use deadline::Deadline;
 use deadline::Guarded;
+use retry_after::with_retry_after;
 
 mod deadline;
+mod retry_after;
 
 /// What the API server's host has not acknowledged for this long is no longer sent: a connection that was given up would go
 /// on trying for minutes.
@@ -38,6 +41,7 @@ pub fn client(config: Config) -> kube::Result<Client> {
     connector.set_reset_reader_on_write(config.reset_reader_on_write);
     let http: Http<_, Guarded> = Http::builder(TokioExecutor::new()).build(connector);
     let service = ServiceBuilder::new()
+        .layer(AndThenLayer::new(with_retry_after))
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)

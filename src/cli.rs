@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use comfy_table::Table;
@@ -13,12 +14,15 @@ use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tracing::{error, warn};
 
-use crate::config::{self, DatabaseId, Spec};
+use crate::config::{self, DatabaseId, Loaded, Problems, Spec};
+use crate::freeze;
 use crate::health::Verdict;
 use crate::lease;
 use crate::limits::Limits;
 use crate::log::{self, Format};
 use crate::probe::{Prober, Target};
+use crate::publish::Rate;
+use crate::reload::Source;
 use crate::{clock, run};
 
 /// The exit status for a bad config, as sysexits.h has it.
@@ -62,6 +66,12 @@ struct Run {
     /// How many commands of exec checks may run at once [default: 4 for each core].
     #[arg(long, value_name = "N", value_parser = parse_max_exec)]
     max_exec: Option<NonZeroUsize>,
+    /// How many repairs of outside changes a second are written; ten times as many writes that change the members.
+    #[arg(long, value_name = "N", default_value_t = Rate::default().qps, value_parser = clap::value_parser!(u32).range(1..))]
+    api_qps: u32,
+    /// How many repairs may be written at once after a quiet time; ten times as many writes that change the members.
+    #[arg(long, value_name = "N", default_value_t = Rate::default().burst, value_parser = clap::value_parser!(u32).range(1..))]
+    api_burst: u32,
     #[command(flatten)]
     allowed: Allowed,
     /// The Lease by which one of several replicas writes [default: external-endpoints in the daemon's own namespace].
@@ -70,6 +80,12 @@ struct Run {
     /// Write without a Lease. For one replica only: two would undo each other's writes.
     #[arg(long, conflicts_with = "lease")]
     no_leader_election: bool,
+    /// Take nothing out when more than this share of all published addresses would leave within 30 s; 100% always lets them.
+    #[arg(long, value_name = "PERCENT", default_value = "60%", value_parser = parse_percentage)]
+    max_unhealthy: u8,
+    /// After this time take them out all the same; 0s does so at once.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    freeze_timeout: Duration,
     /// How a line of the log looks.
     #[arg(long, value_enum, default_value = "human")]
     log_format: Format,
@@ -120,6 +136,15 @@ fn parse_cidr(text: &str) -> Result<IpNet, String> {
     })
 }
 
+fn parse_percentage(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    number.filter(|number| (1..=100).contains(number)).ok_or_else(|| "write a percentage from 1% to 100%".to_owned())
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "write a duration as in 10m, 90s or 0s".to_owned())
+}
+
 /// Each command has a thread to itself, so that their number has an end.
 const MAX_EXEC: usize = 10_000;
 
@@ -149,7 +174,7 @@ impl Voice {
         }
     }
 
-    fn bad_config(self, problems: &config::Problems) {
+    fn bad_config(self, problems: &Problems) {
         match self {
             Voice::Person => eprint!("{}", problems.render(std::io::stderr().is_terminal())),
             Voice::Log => problems.to_string().lines().for_each(|line| error!("{line}")),
@@ -164,13 +189,23 @@ impl Voice {
         ExitCode::FAILURE
     }
 
-    /// Reads a config file, and says what is wrong with it.
-    fn load(self, file: &Path, allowed: &Allowed) -> Result<Spec, ExitCode> {
+    /// What the reading of a config depends on. Addresses that may not be published can be left out.
+    fn options(self, allowed: &Allowed, leave_out_refused: bool) -> config::Options {
         let own_namespace = run::own_namespace().unwrap_or_else(|why| {
             self.warn(&format!("KUBECONFIG: {why}; databases that name no namespace are taken to be in `default`"));
             "default".to_owned()
         });
-        match config::load(file, &config::Options { own_namespace, allow_cidr: allowed.cidrs.clone() }) {
+        config::Options { own_namespace, allow_cidr: allowed.cidrs.clone(), leave_out_refused }
+    }
+
+    /// Reads a config file, and says what is wrong with it.
+    fn load(self, file: &Path, options: &config::Options) -> Result<Spec, ExitCode> {
+        self.tell(config::load(file, options))
+    }
+
+    /// Says what is wrong with a config.
+    fn tell(self, loaded: Result<Loaded, Problems>) -> Result<Spec, ExitCode> {
+        match loaded {
             Ok(loaded) => {
                 loaded.warnings.to_string().lines().for_each(|line| self.warn(line));
                 Ok(loaded.spec)
@@ -235,10 +270,13 @@ impl Run {
             Format::Human => Voice::Person,
             Format::Json => Voice::Log,
         };
-        let spec = voice.load(&self.config, &self.allowed)?;
+        let (config, loaded) = Source::read(self.config, voice.options(&self.allowed, true));
+        let spec = voice.tell(loaded)?;
         let limits = Limits::raise(self.max_exec);
+        let rate = Rate { qps: self.api_qps, burst: self.api_burst };
         let lease = (!self.no_leader_election).then(|| self.lease.unwrap_or_else(run::own_lease));
-        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, lease };
+        let freeze = freeze::Rules { max_unhealthy: self.max_unhealthy, timeout: self.freeze_timeout };
+        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, rate, freeze, lease, config };
         let runtime = runtime(voice)?;
         let ended = runtime.block_on(run::run(spec, options));
         // Work that blocks, such as reading a file from a dead mount, must not hold up the end.
@@ -250,8 +288,9 @@ impl Run {
 impl Validate {
     fn main(self) -> Result<ExitCode, ExitCode> {
         let mut status = ExitCode::SUCCESS;
+        let options = Voice::Person.options(&self.allowed, false);
         for file in &self.files {
-            match Voice::Person.load(file, &self.allowed) {
+            match Voice::Person.load(file, &options) {
                 Ok(spec) if self.explain => print(&config::explain(&spec))?,
                 Ok(spec) => {
                     let addresses: usize = spec.databases.iter().map(|database| database.addresses.len()).sum();
@@ -267,7 +306,7 @@ impl Validate {
 
 impl Probe {
     fn main(self) -> Result<ExitCode, ExitCode> {
-        let mut spec = Voice::Person.load(&self.file, &self.allowed)?;
+        let mut spec = Voice::Person.load(&self.file, &Voice::Person.options(&self.allowed, false))?;
         if let Some(wanted) = &self.service {
             spec.databases.retain(|database| database.id == *wanted);
             if spec.databases.is_empty() {

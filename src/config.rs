@@ -29,20 +29,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::health::Thresholds;
-use crate::plan::{MinHealthy, Policy};
+use crate::plan::Policy;
 
 pub use explain::{explain, schema};
-pub use file::{load, parse};
+pub use file::{load, parse, read, understand};
+pub use ip::Allowed;
 pub use policy::LONGEST_REASON;
 pub use problem::{Position, Problem, Problems};
 
 /// What the reading of a config depends on beside its text.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// The namespace of databases for which the config names none.
     pub own_namespace: String,
     /// The networks that addresses may be in; empty allows all.
     pub allow_cidr: Vec<ipnet::IpNet>,
+    /// Leave out addresses that may not be published, with a warning, where the config would else be bad. One wrong address
+    /// shall not stop what runs for all others.
+    pub leave_out_refused: bool,
 }
 
 /// A config that can be used.
@@ -54,9 +58,11 @@ pub struct Loaded {
 }
 
 /// A whole config file, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Spec {
     pub databases: Vec<Arc<Database>>,
+    /// Delete what a database leaves behind that is taken out of the config.
+    pub prune: bool,
 }
 
 /// The Service a database stands for, which also names the database.
@@ -78,8 +84,12 @@ pub struct Database {
     pub id: DatabaseId,
     /// At least one; with several, each has a name.
     pub ports: Vec<Port>,
-    /// At least one, in the order of the file; no IP twice.
+    /// In the order of the file; no IP twice. At least one, unless all are refused.
     pub addresses: Vec<Address>,
+    /// Those that may not be published, and so are not checked either.
+    pub refused: Vec<Refused>,
+    /// Where addresses may be at all, those that the cluster holds from earlier included.
+    pub allowed: Allowed,
     /// Which of the healthy addresses are published, and which others.
     pub policy: Policy,
     /// In which kinds of object its members are published.
@@ -88,15 +98,6 @@ pub struct Database {
     pub create_service: Option<CreateService>,
     /// Take over Endpoints that someone else wrote.
     pub adopt: bool,
-}
-
-impl Database {
-    /// Whether what is published has a say in what shall be.
-    pub fn builds_on_published(&self) -> bool {
-        let first = self.addresses.first().map(|address| address.priority);
-        let tiers = self.addresses.iter().any(|address| Some(address.priority) != first);
-        tiers || self.policy.exactly_one || self.policy.min_healthy != MinHealthy::Number(0)
-    }
 }
 
 /// The kinds of object that members are published in.
@@ -156,6 +157,14 @@ pub struct Address {
     pub maintenance: Option<Arc<str>>,
     /// The database's check, with this address's overrides. Shared by the addresses that have none.
     pub check: Arc<Check>,
+}
+
+/// An address of the config that may not be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub ip: IpAddr,
+    /// Why, and what to write instead.
+    pub why: String,
 }
 
 /// How, how often and how patiently a target is tried.

@@ -114,6 +114,11 @@ impl Health {
         matches!((self.state, self.streak), (State::Up, Streak::Failures(_)) | (State::Down, Streak::Passes(_)))
     }
 
+    /// Whether it is known if the cluster published it at first sight.
+    pub fn seen(&self) -> bool {
+        self.seen
+    }
+
     /// Whether there has been any verdict, be it an inconclusive one.
     pub fn tried(&self) -> bool {
         self.tried

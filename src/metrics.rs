@@ -4,6 +4,7 @@
 //! Ten thousand targets make a page of many megabytes. It comes in pieces, one database's share of one metric at a time, so
 //! that it never is in memory as a whole, neither as text nor as a value for each series.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 
@@ -12,8 +13,10 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, TextEncoder};
 
 use crate::config::DatabaseId;
+use crate::event;
 use crate::health::State;
 use crate::monitor::{DatabaseSnapshot, Histogram, Snapshot};
+use crate::plan::Members;
 use crate::publish::{Kind, Publication};
 
 mod policy;
@@ -23,16 +26,32 @@ pub fn page(
     snapshot: Snapshot,
     publication: impl Fn(&DatabaseId) -> Option<Publication> + Clone + Send + 'static,
     write_duration: &prometheus::Histogram,
-    leads: bool,
+    standing: &Standing,
+    events: &event::Counts,
 ) -> prometheus::Result<impl Iterator<Item = String> + Send + 'static> {
-    let daemon = daemon(&snapshot, write_duration, leads)?;
+    let daemon = daemon(&snapshot, write_duration, standing, events)?;
     let databases = Arc::new(snapshot.databases);
     let pieces = FAMILIES.iter().flat_map(move |family| family.pieces(databases.clone(), publication.clone()));
     Ok(std::iter::once(daemon).chain(pieces))
 }
 
+/// What is known of the daemon as a whole.
+pub struct Standing {
+    /// Whether this replica is the one that writes.
+    pub leads: bool,
+    /// Whether the config file was good when last read.
+    pub config_is_good: bool,
+    /// What is left behind.
+    pub leftovers: BTreeMap<DatabaseId, Members>,
+}
+
 /// The metrics that belong to no database.
-fn daemon(snapshot: &Snapshot, write_duration: &prometheus::Histogram, leads: bool) -> prometheus::Result<String> {
+fn daemon(
+    snapshot: &Snapshot,
+    write_duration: &prometheus::Histogram,
+    standing: &Standing,
+    events: &event::Counts,
+) -> prometheus::Result<String> {
     let build = Opts::new("external_endpoints_build_info", "The version that runs, as a label; always 1.");
     let build = IntGaugeVec::new(build, &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -40,8 +59,7 @@ fn daemon(snapshot: &Snapshot, write_duration: &prometheus::Histogram, leads: bo
         "external_endpoints_config_last_load_successful",
         "Whether the config file was good when last read (1) or not (0).",
     )?;
-    // A daemon whose config was not good has not started.
-    load.set(1);
+    load.set(i64::from(standing.config_is_good));
     let late = IntCounter::new(
         "external_endpoints_checks_late_total",
         "Tries that started more than half an interval after they were due.",
@@ -51,8 +69,13 @@ fn daemon(snapshot: &Snapshot, write_duration: &prometheus::Histogram, leads: bo
         "external_endpoints_leader",
         "Whether this replica is the one that writes (1) or not (0): by its lease, or because it is alone.",
     )?;
-    leader.set(i64::from(leads));
-    let own = [build.collect(), load.collect(), leader.collect(), late.collect()];
+    leader.set(i64::from(standing.leads));
+    let frozen = IntGauge::new(
+        "external_endpoints_frozen",
+        "Whether nothing is taken out (1) or not (0), because so many targets fail together that the fault is probably ours.",
+    )?;
+    frozen.set(i64::from(snapshot.frozen.is_some()));
+    let own = [build.collect(), load.collect(), leader.collect(), frozen.collect(), late.collect()];
     let mut families = [own.concat(), write_duration.collect()].concat();
     families.extend(ProcessCollector::for_self().collect());
     // A family without a series is refused by the encoder.
@@ -62,7 +85,26 @@ fn daemon(snapshot: &Snapshot, write_duration: &prometheus::Histogram, leads: bo
     let mut samples = Samples { family: name, labels: String::new(), text };
     samples.begin("histogram", "How late tries started, after they were due.");
     samples.histogram(&snapshot.start_delay);
+    left_behind(&standing.leftovers, &mut samples);
+    samples.family = "external_endpoints_events_total";
+    samples.begin("counter", "What was to be told as Events, by what became of it.");
+    for (result, count) in events.by_result() {
+        samples.add("", &[("result", result)], count);
+    }
     Ok(samples.text)
+}
+
+fn left_behind(leftovers: &BTreeMap<DatabaseId, Members>, samples: &mut Samples) {
+    if !leftovers.is_empty() {
+        samples.family = "external_endpoints_left_behind_addresses";
+        samples.begin(
+            "gauge",
+            "Addresses in Endpoints and EndpointSlices that are ours by their label, and of no database of the config.",
+        );
+    }
+    for (DatabaseId { namespace, service }, members) in leftovers {
+        samples.add("", &[("namespace", namespace), ("service", service)], members.len());
+    }
 }
 
 /// One metric of which each database has its share.
@@ -79,7 +121,7 @@ enum Share {
     Published(fn(&Publication, &mut Samples)),
 }
 
-const FAMILIES: [Family; 14] = [
+const FAMILIES: [Family; 15] = [
     Family {
         name: "external_endpoints_target_healthy",
         kind: "gauge",
@@ -108,7 +150,15 @@ const FAMILIES: [Family; 14] = [
         name: "external_endpoints_configured_addresses",
         kind: "gauge",
         help: "Addresses that the config lists.",
-        share: Share::Checked(|database, samples| samples.add("", &[], database.targets.len())),
+        share: Share::Checked(|database, samples| {
+            samples.add("", &[], database.targets.len() + database.refused.len())
+        }),
+    },
+    Family {
+        name: "external_endpoints_refused_addresses",
+        kind: "gauge",
+        help: "Addresses of the config that may not be published, and are not checked.",
+        share: Share::Checked(|database, samples| samples.add("", &[], database.refused.len())),
     },
     Family {
         name: "external_endpoints_target_in_maintenance",
@@ -332,6 +382,7 @@ mod tests {
             notes: Vec::new(),
             problems: Vec::new(),
             targets,
+            refused: Vec::new(),
             check_duration: histogram(&[250, 750]),
         }
     }
@@ -352,10 +403,12 @@ mod tests {
         };
         let written = DatabaseId { namespace: "prod".into(), service: "b".into() };
         let publication = move |id: &DatabaseId| (*id == written).then(|| publication.clone());
-        let snapshot = Snapshot { databases, start_delay: histogram(&[]), started_late: 7 };
+        let snapshot = Snapshot { databases, start_delay: histogram(&[]), started_late: 7, frozen: None };
+        let standing = Standing { leads: true, config_is_good: true, leftovers: BTreeMap::new() };
         let opts = HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
         let writes = prometheus::Histogram::with_opts(opts).expect("a good name");
-        let page: String = page(snapshot, publication, &writes, true).expect("a page").collect();
+        let events = event::Counts::default();
+        let page: String = page(snapshot, publication, &writes, &standing, &events).expect("a page").collect();
         assert!(page.ends_with('\n') && !page.contains("\n\n"), "{page}");
         page.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
     }
@@ -462,10 +515,12 @@ mod tests {
             "external_endpoints_build_info{version=",
             "external_endpoints_config_last_load_successful 1",
             "external_endpoints_leader 1",
+            "external_endpoints_frozen 0",
             "external_endpoints_check_start_delay_seconds_count 0",
             "external_endpoints_check_start_delay_seconds_bucket{le=\"+Inf\"} 0",
             "external_endpoints_checks_late_total 7",
             "external_endpoints_write_duration_seconds_count 0",
+            "external_endpoints_events_total{result=\"published\"} 0",
             "process_resident_memory_bytes ",
         ] {
             assert_eq!(lines(name).len(), 1, "{name}");

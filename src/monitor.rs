@@ -19,12 +19,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::clock;
-use crate::config::{DatabaseId, Spec};
+use crate::config::{Database, DatabaseId, Refused, Spec};
+use crate::freeze::{Freeze, Frozen, Rules};
 use crate::health::{Flaps, Health, State, Streak, Verdict};
 use crate::limits::Limits;
+use crate::news::Teller;
 use crate::plan::{Member, Members, Note, Plan, Policy};
-use crate::probe::{Bell, Ended, Prober, Swarm, Target};
-use crate::schedule::{Key, Next, Rhythm, Schedule};
+use crate::probe::{Bell, Ended, Prober, Swarm};
+use crate::schedule::{Key, Next, Schedule};
 pub use asked::Asked;
 pub use histogram::Histogram;
 use lateness::{Lateness, Scarce};
@@ -32,9 +34,11 @@ use places::Places;
 use watched::Watched;
 
 mod asked;
+mod freezing;
 mod histogram;
 mod lateness;
 mod places;
+mod reload;
 mod thread;
 mod watched;
 
@@ -55,14 +59,22 @@ const AHEAD: usize = 64;
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     bell: Bell,
-    plans: Arc<BTreeMap<DatabaseId, watch::Receiver<Plan>>>,
+    plans: watch::Receiver<Arc<Plans>>,
     turned: Arc<Turned>,
 }
 
 impl Handle {
     /// The decision for a database, and each newer one.
-    pub fn plan(&self, id: &DatabaseId) -> Option<watch::Receiver<Plan>> {
-        self.plans.get(id).cloned()
+    pub fn plan(&self, id: &DatabaseId) -> Option<watch::Receiver<Decided>> {
+        self.plans.borrow().get(id).cloned()
+    }
+
+    /// Has these databases checked from now on, and no others. What did not change goes on as it was.
+    pub async fn reload(&self, spec: Arc<Spec>) {
+        let (reply, done) = oneshot::channel();
+        self.tell(Command::Reload(spec, reply)).await;
+        // A monitor that is gone decides nothing more.
+        let _ = done.await;
     }
 
     /// Tells which members the cluster holds for a database when it is first seen.
@@ -115,6 +127,16 @@ impl Turned {
     }
 }
 
+/// The decision for a database as the config has it: a new config changes both at once, so that no plan is ever taken for
+/// another version of its database.
+#[derive(Debug, Clone)]
+pub struct Decided {
+    pub database: Arc<Database>,
+    pub plan: Plan,
+}
+
+type Plans = BTreeMap<DatabaseId, watch::Receiver<Decided>>;
+
 /// All that is known at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -123,6 +145,8 @@ pub struct Snapshot {
     pub start_delay: Histogram,
     /// Tries that started more than half an interval after they were due.
     pub started_late: u64,
+    /// The freeze, if there is one.
+    pub frozen: Option<Frozen>,
 }
 
 #[derive(Debug, Clone)]
@@ -135,6 +159,8 @@ pub struct DatabaseSnapshot {
     /// What is wrong with the Service's annotations.
     pub problems: Vec<String>,
     pub targets: Vec<TargetSnapshot>,
+    /// The addresses that may not be published, and are no targets.
+    pub refused: Vec<Refused>,
     /// How long tries took.
     pub check_duration: Histogram,
 }
@@ -187,6 +213,7 @@ enum Command {
     Seen(DatabaseId, Members),
     Published(DatabaseId, Members),
     Asked(DatabaseId, Asked),
+    Reload(Arc<Spec>, oneshot::Sender<()>),
     Snapshot(oneshot::Sender<Snapshot>),
 }
 
@@ -208,8 +235,8 @@ impl Report {
 
 /// What is tried, and for which database.
 struct Tried {
-    database: usize,
-    target: usize,
+    /// The numbers of the database and of its target; none once it has left the config.
+    place: Option<(usize, usize)>,
     prober: Arc<Prober>,
     interval: Duration,
 }
@@ -221,8 +248,11 @@ pub struct Monitor {
     tried: Vec<Tried>,
     databases: Vec<Watched>,
     by_id: HashMap<DatabaseId, usize>,
+    plans: watch::Sender<Arc<Plans>>,
+    news: Teller,
     /// The databases to decide anew, and when.
     again: BinaryHeap<Reverse<(Instant, usize)>>,
+    freeze: Freeze,
     lateness: Lateness,
     /// For tries over the network, and for those that run a command.
     network_places: Places,
@@ -245,22 +275,30 @@ pub struct Monitor {
 /// Makes a monitor of all targets of `spec`, which checks nothing until it runs. Tries that are no light ones run on `runtime`,
 /// but for those that take long stretches of a processor at a time, which run on `heavy_runtime`, so that the others keep
 /// their time.
-pub fn prepare(spec: &Spec, limits: Limits, runtime: Runtime, heavy_runtime: Runtime) -> io::Result<(Handle, Monitor)> {
+pub fn prepare(
+    spec: &Spec,
+    limits: Limits,
+    rules: Rules,
+    news: &Teller,
+    runtime: Runtime,
+    heavy_runtime: Runtime,
+) -> io::Result<(Handle, Monitor)> {
     let now = clock::now();
     let (commands_in, commands) = mpsc::channel(AHEAD + spec.databases.len());
     let turned = Arc::new(Turned { origin: now, nanos: AtomicU64::new(0) });
     let mut swarm = Swarm::new()?;
     let bell = swarm.bell()?;
     let (report, reports) = mpsc::unbounded_channel();
-    let databases: Vec<Watched> = spec.databases.iter().map(|database| Watched::new(database, now)).collect();
-    let ids = || spec.databases.iter().map(|database| database.id.clone());
-    let plans = ids().zip(databases.iter().map(Watched::plan)).collect();
+    let (plans, plans_out) = watch::channel(Arc::default());
     let mut monitor = Monitor {
         schedule: Schedule::new(now),
         tried: Vec::new(),
-        databases,
-        by_id: ids().enumerate().map(|(index, id)| (id, index)).collect(),
+        databases: Vec::new(),
+        by_id: HashMap::new(),
+        plans,
+        news: news.clone(),
         again: BinaryHeap::new(),
+        freeze: Freeze::new(rules, spec.databases.iter().map(|database| database.addresses.len())),
         lateness: Lateness::new(now),
         network_places: Places::new(limits.checks_in_flight),
         command_places: Places::new(limits.exec_at_once),
@@ -275,24 +313,11 @@ pub fn prepare(spec: &Spec, limits: Limits, runtime: Runtime, heavy_runtime: Run
         heavy: JoinSet::new(),
         heavy_runtime,
     };
-    monitor.enlist(spec, now);
-    Ok((Handle { commands: commands_in, bell, plans: Arc::new(plans), turned }, monitor))
+    monitor.reload(spec, now);
+    Ok((Handle { commands: commands_in, bell, plans: plans_out, turned }, monitor))
 }
 
 impl Monitor {
-    /// Puts all targets into the schedule.
-    fn enlist(&mut self, spec: &Spec, now: Instant) {
-        let mut rhythms = Vec::new();
-        for (index, database) in spec.databases.iter().enumerate() {
-            for (target, address) in database.addresses.iter().enumerate() {
-                let prober = Arc::new(Prober::new(address.check.clone(), Target::new(database, address)));
-                self.tried.push(Tried { database: index, target, prober, interval: address.check.interval });
-                rhythms.push(Rhythm { interval: address.check.interval, recheck: address.check.recheck_interval });
-            }
-        }
-        self.schedule.add(&rhythms, now);
-    }
-
     /// What wakes the monitor.
     fn bell(&self) -> Bell {
         self.bell.clone()
@@ -302,7 +327,8 @@ impl Monitor {
     pub fn run(mut self, mut stop: oneshot::Receiver<()>) -> io::Result<()> {
         while matches!(stop.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
             let due = self.start_due();
-            let next = due.into_iter().chain(self.swarm.deadline()).chain(self.look_again()).min();
+            let again = self.look_again().into_iter().chain(self.weigh(clock::now()));
+            let next = due.into_iter().chain(self.swarm.deadline()).chain(again).min();
             let wait = next.map_or(WATCHDOG, |next| next.saturating_duration_since(clock::now()).min(WATCHDOG));
             let nap = (Duration::from_nanos(1)..=NAP).contains(&wait);
             self.swarm.wait(if nap { Duration::ZERO } else { wait })?;
@@ -337,10 +363,18 @@ impl Monitor {
     fn obey(&mut self, now: Instant) -> Result<(), TryRecvError> {
         loop {
             match self.commands.try_recv() {
-                Ok(Command::Seen(id, members)) => self.with(&id, |database| database.see(&members, now)),
-                Ok(Command::Published(id, members)) => self.with(&id, |database| database.follow(members, now)),
-                Ok(Command::Asked(id, asked)) => self.with(&id, |database| database.ask(asked, now)),
+                Ok(Command::Seen(id, members)) => {
+                    self.with(&id, |database, freeze| database.see(&members, freeze, now))
+                }
+                Ok(Command::Published(id, members)) => {
+                    self.with(&id, |database, freeze| database.follow(members, freeze, now))
+                }
+                Ok(Command::Asked(id, asked)) => self.with(&id, |database, freeze| database.ask(asked, freeze, now)),
                 // Whoever asked may have gone away meanwhile.
+                Ok(Command::Reload(spec, done)) => {
+                    self.reload(&spec, now);
+                    let _ = done.send(());
+                }
                 Ok(Command::Snapshot(reply)) => drop(reply.send(self.snapshot())),
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(gone @ TryRecvError::Disconnected) => return Err(gone),
@@ -368,7 +402,13 @@ impl Monitor {
     /// Starts what waits for a place, as far as there are any.
     fn start_waiting(&mut self, now: Instant) {
         while let Some((key, due)) = self.network_places.admit().or_else(|| self.command_places.admit()) {
-            let Tried { prober, interval, .. } = &self.tried[key];
+            let Tried { place, prober, interval } = &self.tried[key];
+            if place.is_none() {
+                // It left the config while it waited.
+                self.places(key).leave();
+                self.schedule.ended(key, now, now, false);
+                continue;
+            }
             let Some(light) = prober.light() else {
                 self.spawn(key, due);
                 continue;
@@ -420,16 +460,19 @@ impl Monitor {
 
     fn hear(&mut self, report: &Report) {
         self.places(report.key).leave();
-        let &Tried { database, target, interval, .. } = &self.tried[report.key];
+        let &Tried { place, interval, .. } = &self.tried[report.key];
         report.delay.into_iter().for_each(|delay| self.lateness.observe(delay, interval));
-        let in_doubt = self.databases[database].hear(target, report);
-        self.arrange(database);
+        let in_doubt = place.is_some_and(|(database, target)| {
+            let in_doubt = self.databases[database].hear(target, report, &mut self.freeze);
+            self.arrange(database);
+            in_doubt
+        });
         self.schedule.ended(report.key, report.started, report.ended, in_doubt);
     }
 
-    fn with(&mut self, id: &DatabaseId, change: impl FnOnce(&mut Watched)) {
+    fn with(&mut self, id: &DatabaseId, change: impl FnOnce(&mut Watched, &mut Freeze)) {
         if let Some(&index) = self.by_id.get(id) {
-            change(&mut self.databases[index]);
+            change(&mut self.databases[index], &mut self.freeze);
             self.arrange(index);
         }
     }
@@ -449,7 +492,7 @@ impl Monitor {
                 return Some(again);
             }
             self.again.pop();
-            self.databases[index].look_again(now);
+            self.databases[index].look_again(&mut self.freeze, now);
             self.arrange(index);
         }
         None
@@ -460,6 +503,7 @@ impl Monitor {
             databases: self.databases.iter().map(Watched::snapshot).collect(),
             start_delay: self.lateness.delays().clone(),
             started_late: self.lateness.late(),
+            frozen: self.freeze.frozen(),
         }
     }
 }

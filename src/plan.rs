@@ -16,10 +16,13 @@
 //! | flapping      | takes a target out until it was well for longer    | health; the last ones that are Up stay in |
 //! | `priority`    | the lower tiers wait until those above are too weak | health: those that wait are Up         |
 //!
+//! Above all of them but maintenance stands a hold, in a freeze: what is published stays, and all else goes on (see `hold`).
+//!
 //! `minHealthy` never adds what is not published: with nothing there that could stay, a Service may be empty.
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::health::State;
@@ -28,6 +31,7 @@ pub use policy::{Failback, MinHealthy, Policy};
 use tiers::Tiers;
 
 mod floor;
+mod hold;
 mod note;
 mod one;
 mod policy;
@@ -41,9 +45,9 @@ pub struct Member {
     pub hostname: Option<String>,
 }
 
-/// The targets that a Service has or shall have: sorted, none twice.
+/// The targets that a Service has or shall have: sorted, none twice. Many hold the same ones, so they are shared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Members(Vec<Member>);
+pub struct Members(Arc<[Member]>);
 
 impl Members {
     pub fn iter(&self) -> std::slice::Iter<'_, Member> {
@@ -77,7 +81,7 @@ impl FromIterator<Member> for Members {
         let mut members: Vec<Member> = members.into_iter().collect();
         members.sort();
         members.dedup_by(|b, a| a.ip == b.ip);
-        Self(members)
+        Self(members.into())
     }
 }
 
@@ -156,6 +160,8 @@ pub struct Candidate<'a> {
     pub in_maintenance: bool,
     /// Until when it is out for flapping, if it is.
     pub out_until: Option<Instant>,
+    /// Whether it left so shortly before a freeze that it comes back.
+    pub comes_back: bool,
 }
 
 impl Candidate<'_> {
@@ -171,6 +177,8 @@ pub struct Pool<'a> {
     pub policy: &'a Policy,
     /// When a person last asked for a failback.
     pub failback_asked: Option<Instant>,
+    /// Whether nothing may be taken out, because so many targets fail together.
+    pub holds: bool,
 }
 
 /// What is decided, what the policy had to do with it, and when to decide anew although nothing else has changed.
@@ -202,7 +210,8 @@ pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decisio
         Ok(up) => up,
         Err(why) => return Decision::keep(why),
     };
-    let published = published.unwrap_or(const { &Members(Vec::new()) });
+    let none = Members::default();
+    let published = published.unwrap_or(&none);
     let needed = needed(pool);
     let out = |target: &Candidate| target.out_until.filter(|until| *until > now);
     let Choice { members: mut chosen, note, again } = if pool.policy.exactly_one {
@@ -214,7 +223,13 @@ pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decisio
     };
     let mut notes: Vec<Note> = note.into_iter().collect();
     notes.extend(lower_tier(pool, &chosen));
-    notes.extend(floor::keep(&mut chosen, pool.targets, published, needed));
+    // What a hold brings back counts as if it had never left, or it would push out again what stays in its place.
+    let returns = |target: &Candidate| pool.holds && !pool.policy.exactly_one && target.comes_back && !target.is_up();
+    let may_stay = |target: &Candidate| published.contains(target.member.ip) || returns(target);
+    notes.extend(floor::keep(&mut chosen, pool.targets, may_stay, needed));
+    if pool.holds {
+        notes.extend(hold::keep(&mut chosen, pool.targets, published, pool.policy.exactly_one));
+    }
     let members: Members = chosen.iter().map(|target| target.member.clone()).collect();
     if !pool.policy.exactly_one {
         notes.extend(flapping(&up, &members, out));

@@ -37,7 +37,7 @@ pub use light::Light;
 pub use swarm::{Ended, Swarm};
 
 /// The thing that is checked: one IP of one database.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub database: DatabaseId,
     pub ip: IpAddr,

@@ -3,43 +3,46 @@
 //! A publisher looks at what the cluster holds and at the newest plan, takes one step, and waits for either to change. Every
 //! write stands on the resourceVersion that it was decided on, so that nothing older can overwrite anything newer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::{Endpoints, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, Client};
+use kube::Client;
 use prometheus::{Histogram, HistogramOpts};
-use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 
-use crate::clock;
 use crate::config::{DatabaseId, Spec};
 use crate::lease;
 use crate::monitor;
+use crate::news::Teller;
 use crate::plan::Members;
+pub use budget::Rate;
 pub use condition::{Condition, Kind};
 pub use failback::ask_failback;
-use publisher::Publisher;
-use sight::{Observed, Sights, watch_kind};
+use leftover::Leftovers;
+pub use publishing::Publishing;
+use sight::Observed;
 
 mod assess;
 mod backoff;
+mod budget;
 mod condition;
 mod doubt;
 mod failback;
 mod fault;
+mod leftover;
+mod pace;
 mod ports;
+mod prune;
 mod publisher;
+mod publishing;
 mod service;
 mod sight;
 mod slices;
+mod view;
 mod write;
 mod writer;
-
-/// Writes under way at once: enough for many Services to change in one second, few enough not to crowd the API.
-const WRITES_AT_ONCE: usize = 32;
 
 /// How a database's publishing stands.
 #[derive(Debug, Clone)]
@@ -55,23 +58,54 @@ pub struct Publication {
     pub writes: BTreeMap<&'static str, u64>,
 }
 
+/// What is known of one database's publishing, as it changes.
+#[derive(Clone)]
+struct Outlet {
+    publication: watch::Receiver<Publication>,
+    observed: watch::Receiver<Observed>,
+}
+
+type Outlets = BTreeMap<DatabaseId, Outlet>;
+
 /// What the rest of the daemon holds of publishing.
 #[derive(Clone)]
 pub struct Handle {
-    publications: Arc<BTreeMap<DatabaseId, watch::Receiver<Publication>>>,
+    outlets: watch::Receiver<Arc<Outlets>>,
+    /// Whether every database has been looked for once.
+    ready: Arc<AtomicBool>,
+    leftovers: Arc<watch::Sender<Leftovers>>,
     write_duration: Histogram,
 }
 
 impl Handle {
     /// How a database's publishing stands now.
     pub fn publication(&self, id: &DatabaseId) -> Option<Publication> {
-        Some(self.publications.get(id)?.borrow().clone())
+        Some(self.outlets.borrow().get(id)?.publication.borrow().clone())
     }
 
-    /// The databases whose Service and Endpoints have not been looked for yet.
+    /// The UID of a database's Service: none if the config has no such database, and within, none if there is no Service.
+    pub fn service_uid(&self, id: &DatabaseId) -> Option<Option<String>> {
+        let outlets = self.outlets.borrow();
+        let observed = outlets.get(id)?.observed.borrow();
+        Some(observed.service.object.as_ref().and_then(|service| service.metadata.uid.clone()))
+    }
+
+    /// The databases whose Service and Endpoints have not been looked for yet. None once all have been: what a new config adds
+    /// does not make a daemon that serves less ready.
     pub fn unlisted(&self) -> Vec<DatabaseId> {
-        let unlisted = self.publications.iter().filter(|(_, publication)| !publication.borrow().listed);
-        unlisted.map(|(id, _)| id.clone()).collect()
+        if self.ready.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let outlets = self.outlets.borrow();
+        let unlisted = outlets.iter().filter(|(_, outlet)| !outlet.publication.borrow().listed);
+        let unlisted: Vec<DatabaseId> = unlisted.map(|(id, _)| id.clone()).collect();
+        self.ready.store(unlisted.is_empty(), Ordering::Relaxed);
+        unlisted
+    }
+
+    /// What is published under our label for Services that no database of the config has.
+    pub fn leftovers(&self) -> BTreeMap<DatabaseId, Members> {
+        self.leftovers.borrow().all()
     }
 
     /// How long calls that write took, in seconds.
@@ -100,71 +134,25 @@ impl Cluster {
     }
 }
 
-/// Starts to publish what `monitor` decides, while `lease` permits it. Dropping the returned set of tasks ends it and leaves
+/// What publishing was asked for besides the config.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub rate: Rate,
+    pub news: Teller,
+}
+
+/// Starts to publish what `monitor` decides, while `lease` permits it. Dropping the returned [`Publishing`] ends it and leaves
 /// the cluster as it is.
 pub fn start(
     spec: &Spec,
     cluster: &Cluster,
     monitor: &monitor::Handle,
     lease: &lease::Handle,
-) -> (Handle, JoinSet<()>) {
-    let mut tasks = JoinSet::new();
-    let mut publications = BTreeMap::new();
-    let mut namespaces: BTreeMap<String, Watched> = BTreeMap::new();
-    let permits = Arc::new(Semaphore::new(WRITES_AT_ONCE));
-    let write_duration = write_duration();
-
-    for database in &spec.databases {
-        let Some(plan) = monitor.plan(&database.id) else { continue };
-        let observed = Arc::new(watch::Sender::new(Observed::default()));
-        let first = Publication {
-            condition: Condition::waiting_for_cluster(),
-            since: clock::now(),
-            members: None,
-            listed: matches!(cluster, Cluster::None),
-            writes: BTreeMap::new(),
-        };
-        let (publication, publication_out) = watch::channel(first);
-        publications.insert(database.id.clone(), publication_out);
-        let DatabaseId { namespace, service } = database.id.clone();
-        let namespace = namespaces.entry(namespace).or_default();
-        namespace.sights.insert(service, observed.clone());
-        let publisher = Publisher {
-            database: database.clone(),
-            cluster: cluster.clone(),
-            monitor: monitor.clone(),
-            lease: lease.clone(),
-            publication,
-            permits: permits.clone(),
-            write_duration: write_duration.clone(),
-            nudge: namespace.nudge.clone(),
-        };
-        tasks.spawn(Box::new(publisher).run(observed, plan));
-    }
-    if let Some(client) = cluster.client() {
-        for (namespace, watched) in namespaces {
-            watch_namespace(&mut tasks, client, &namespace, watched);
-        }
-    }
-    (Handle { publications: Arc::new(publications), write_duration }, tasks)
-}
-
-/// A namespace that is watched: what is known for each of its Services, and a way to have it listed anew.
-#[derive(Default)]
-struct Watched {
-    sights: HashMap<String, Arc<watch::Sender<Observed>>>,
-    nudge: Arc<Notify>,
-}
-
-fn watch_namespace(tasks: &mut JoinSet<()>, client: &Client, namespace: &str, watched: Watched) {
-    let sights: Sights = Arc::new(watched.sights);
-    let services: Api<Service> = Api::namespaced(client.clone(), namespace);
-    let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), namespace);
-    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
-    tasks.spawn(watch_kind(services, namespace.to_owned(), sights.clone(), watched.nudge.clone()));
-    tasks.spawn(watch_kind(endpoints, namespace.to_owned(), sights.clone(), watched.nudge.clone()));
-    // Where only Endpoints are written, it shows whether Kubernetes mirrors them.
-    tasks.spawn(watch_kind(slices, namespace.to_owned(), sights, watched.nudge));
+    options: &Options,
+) -> (Handle, Publishing) {
+    let mut publishing = Publishing::new(cluster.clone(), monitor.clone(), lease.clone(), options, write_duration());
+    publishing.begin(spec);
+    (publishing.handle(), publishing)
 }
 
 fn write_duration() -> Histogram {

@@ -10,15 +10,17 @@ use anyhow::{Context, anyhow, bail};
 use kube::Client;
 use kube::config::{Config as ClientConfig, InferConfigError, Kubeconfig, KubeconfigError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::config::{DatabaseId, Spec};
+use crate::freeze;
 use crate::lease::{self, Keeping};
 use crate::limits::Limits;
 use crate::monitor::Checking;
-use crate::publish::Cluster;
-use crate::{admin, api, clock, monitor, publish};
+use crate::news::{self, Teller};
+use crate::publish::{Cluster, Publishing};
+use crate::reload::{self, Source};
+use crate::{admin, api, clock, event, monitor, publish};
 
 /// Where a Pod finds the name of its own namespace.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -29,8 +31,13 @@ pub struct Options {
     pub dry_run: bool,
     pub listen: SocketAddr,
     pub limits: Limits,
+    pub rate: publish::Rate,
+    /// When nothing is taken out, because so many targets fail together.
+    pub freeze: freeze::Rules,
     /// The Lease by which one of several replicas writes; none for the only one.
     pub lease: Option<lease::Name>,
+    /// Where the config is from.
+    pub config: Source,
 }
 
 /// Runs until SIGTERM or SIGINT. What is published then stays as it is.
@@ -41,9 +48,10 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
         .with_context(|| format!("can't listen on {}; choose another address with --listen", options.listen))?;
     info!(address = %listener.local_addr()?, "admin listening");
 
+    let (teller, news) = if options.dry_run { (Teller::default(), None) } else { listened_to() };
     // What needs no cluster need not wait for one.
-    let (monitor, mut checking) =
-        monitor::start(&spec, options.limits).context("can't start a thread for the checks")?;
+    let (monitor, mut checking) = monitor::start(&spec, options.limits, options.freeze, &teller)
+        .context("can't start a thread for the checks")?;
     let cluster = tokio::select! {
         cluster = connect(options.dry_run) => cluster.map(Some),
         name = ends.next() => {
@@ -60,9 +68,12 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
         }
     };
     let (lease, mut keeping) = compete(options.lease, &cluster)?;
-    let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &lease);
-    let sources = admin::Sources { monitor, publish, lease };
+    let publishes = publish::Options { rate: options.rate, news: teller };
+    let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &lease, &publishes);
+    let events = start_events(&mut publishing, &cluster, &publish, &lease, news);
     info!(databases = spec.databases.len(), dry_run = options.dry_run, "checking");
+    let mut config = reload::start(options.config, spec);
+    let sources = admin::Sources { monitor, publish, lease, config: config.clone(), events };
 
     let outcome = tokio::select! {
         name = ends.next() => {
@@ -71,7 +82,7 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
         }
         served = admin::serve(listener, sources) => Err(anyhow!("the admin pages ended: {served:?}")),
         () = checking.ended() => Err(anyhow!("checking ended by itself")),
-        why = first_to_end(&mut publishing) => Err(anyhow!("publishing ended by itself: {why}")),
+        why = follow(&mut publishing, &mut config) => Err(anyhow!("publishing ended by itself: {why}")),
         why = lost(&mut keeping) => Err(anyhow!("the lease is no longer kept: {why}")),
     };
     // A second signal waits for nothing.
@@ -84,13 +95,25 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
 
 /// Ends all that runs. Publishing first, so that nothing is written while checks are being ended; and before that the lease is
 /// given up, which waits for the last write.
-async fn end(keeping: Option<Keeping>, mut publishing: JoinSet<()>, checking: Checking) {
+async fn end(keeping: Option<Keeping>, publishing: Publishing, checking: Checking) {
     let _no_more_writes = match keeping {
         Some(keeping) => keeping.give_up().await,
         None => None,
     };
     publishing.shutdown().await;
     checking.shutdown().await;
+}
+
+/// Goes by each new config, until publishing ends, which it should not.
+async fn follow(publishing: &mut Publishing, config: &mut reload::Handle) -> String {
+    loop {
+        let spec = tokio::select! {
+            spec = config.next() => spec,
+            why = publishing.ended() => return why,
+        };
+        publishing.reload(&spec).await;
+        info!(databases = spec.databases.len(), "the new config is in force");
+    }
 }
 
 /// The lease as this daemon needs it, and what keeps it if there is one.
@@ -126,13 +149,24 @@ pub async fn ask_failback(id: &DatabaseId) -> anyhow::Result<()> {
     publish::ask_failback(client, id, clock::wall(clock::now())).await.map_err(anyhow::Error::msg)
 }
 
-/// Waits for a task that should never end; a daemon that only looks alive is worse than one that is started anew.
-async fn first_to_end(tasks: &mut JoinSet<()>) -> String {
-    match tasks.join_next().await {
-        Some(Err(error)) => error.to_string(),
-        Some(Ok(())) => "a task returned".to_owned(),
-        None => std::future::pending().await,
-    }
+fn listened_to() -> (Teller, Option<news::Listener>) {
+    let (teller, listener) = news::line();
+    (teller, Some(listener))
+}
+
+/// Starts to publish news as Events, where they go to a cluster.
+fn start_events(
+    publishing: &mut Publishing,
+    cluster: &Cluster,
+    publish: &publish::Handle,
+    lease: &lease::Handle,
+    listener: Option<news::Listener>,
+) -> event::Counts {
+    let (Cluster::Write(client), Some(listener)) = (cluster, listener) else { return event::Counts::default() };
+    let events = event::Publisher::new(client.clone(), publish.clone(), lease.clone(), listener);
+    let counts = events.counts();
+    publishing.beside(events.run());
+    counts
 }
 
 /// The signals that end the daemon.

@@ -63,6 +63,22 @@ fn a_number_of_commands_that_makes_no_sense_is_wrong_usage() {
 }
 
 #[test]
+fn a_freeze_that_makes_no_sense_is_wrong_usage() {
+    let config = file(GOOD);
+    let config = config.path().to_str().expect("UTF-8");
+    for (flag, words) in [
+        ("--max-unhealthy=0", "write a percentage from 1% to 100%"),
+        ("--max-unhealthy=101%", "write a percentage from 1% to 100%"),
+        ("--max-unhealthy=half", "write a percentage from 1% to 100%"),
+        ("--freeze-timeout=10", "write a duration as in 10m, 90s or 0s"),
+    ] {
+        let (status, _, stderr) = run(&["run", "--config", config, flag]);
+        assert_eq!(status, Some(2), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+    }
+}
+
+#[test]
 fn a_missing_file_is_a_bad_config_too() {
     let (status, _, stderr) = run(&["run", "--config", "/nowhere/config.yaml"]);
     assert_eq!(status, Some(78));

@@ -7,14 +7,19 @@ mod support;
 
 mod cluster {
     pub mod bottle;
+    pub mod budget;
     pub mod deploy;
+    pub mod events;
     pub mod examples;
     pub mod faults;
+    pub mod freeze;
     pub mod hostile;
     pub mod lease;
     pub mod ownership;
     pub mod policy;
     pub mod publish;
+    pub mod refused;
+    pub mod reload;
     pub mod rights;
     pub mod running;
     pub mod scene;
@@ -40,17 +45,22 @@ fn main() -> ExitCode {
         // The longest first, so that the others run beside them.
         cluster::examples::trials(),
         cluster::slices_modes::trials(),
+        cluster::events::trials(),
         cluster::lease::trials(),
         cluster::publish::trials(),
         cluster::slices::trials(),
         cluster::services::trials(),
         cluster::policy::trials(),
+        cluster::freeze::trials(),
+        cluster::reload::trials(),
         cluster::hostile::trials(),
         cluster::faults::trials(),
         cluster::deploy::trials(),
         cluster::rights::trials(),
         cluster::bottle::trials(),
+        cluster::budget::trials(),
         cluster::ownership::trials(),
+        cluster::refused::trials(),
         cluster::running::trials(),
         cluster::traffic::trials(),
     ]

@@ -19,7 +19,7 @@ use unicode_width::UnicodeWidthStr;
 mod random;
 
 fn options() -> Options {
-    Options { own_namespace: "own".into(), allow_cidr: Vec::new() }
+    Options { own_namespace: "own".into(), allow_cidr: Vec::new(), leave_out_refused: false }
 }
 
 fn read(text: &str) -> Result<Loaded, Problems> {
@@ -394,6 +394,25 @@ fn allowed_networks_hold_every_address() {
     let problems = parse("db.yaml", text, &options).unwrap_err();
     assert_eq!(problems.len(), 1);
     assert!(problems.to_string().contains("2001:db8::1 is outside of what --allow-cidr allows (10.0.0.0/8)"));
+}
+
+#[test]
+fn refused_addresses_are_left_out_with_a_warning_if_asked() {
+    let text = "databases: [{service: a, port: 1, addresses: [10.1.2.3, 127.0.0.1, 192.0.2.1], check: {tcp: {}}}]\n";
+    let allow_cidr = vec!["10.0.0.0/8".parse().unwrap()];
+    let strict = Options { allow_cidr, ..options() };
+    assert_eq!(parse("db.yaml", text, &strict).unwrap_err().len(), 2);
+    let loaded = parse("db.yaml", text, &Options { leave_out_refused: true, ..strict.clone() }).unwrap();
+    let database = &loaded.spec.databases[0];
+    let ips = |ips: Vec<IpAddr>| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>();
+    assert_eq!(ips(database.addresses.iter().map(|address| address.ip).collect()), ["10.1.2.3"]);
+    assert_eq!(ips(database.refused.iter().map(|refused| refused.ip).collect()), ["127.0.0.1", "192.0.2.1"]);
+    assert_eq!(loaded.warnings.len(), 2, "{}", loaded.warnings);
+    // What is no IP, or there twice, is a mistake all the same.
+    let options = Options { leave_out_refused: true, ..strict };
+    for wrong in ["10.20.0", "192.0.2.1"] {
+        assert_eq!(parse("db.yaml", &text.replace("10.1.2.3", wrong), &options).unwrap_err().len(), 1, "{wrong}");
+    }
 }
 
 #[test]

@@ -4,17 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module may use only those before it.
-const ORDER: [&str; 17] = [
-    "clock", "health", "plan", "slice", "config", "limits", "api", "lease", "probe", "schedule", "monitor", "publish",
-    "metrics", "admin", "log", "run", "cli",
+const ORDER: [&str; 21] = [
+    "clock", "health", "freeze", "plan", "slice", "config", "news", "limits", "api", "lease", "probe", "schedule",
+    "monitor", "publish", "event", "reload", "metrics", "admin", "log", "run", "cli",
 ];
 
 /// What a pure module must not name.
 const IMPURE: [&str; 5] = ["tokio", "k8s_openapi", "kube::", "clock::", "std::fs"];
-const PURE: [&str; 3] = ["health", "plan", "schedule"];
+const PURE: [&str; 4] = ["health", "freeze", "plan", "schedule"];
 
 /// Only these name Kubernetes' types.
-const KUBERNETES: [&str; 5] = ["slice", "api", "lease", "publish", "run"];
+const KUBERNETES: [&str; 6] = ["slice", "api", "lease", "publish", "event", "run"];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

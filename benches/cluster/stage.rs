@@ -41,6 +41,7 @@ impl Stage {
         let rules = json!([
             {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
             {"apiGroups": [""], "resources": ["endpoints"], "verbs": ["create", "patch"]},
+            {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
         ]);
         namespace.create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": rules})).await;
         namespace

@@ -8,7 +8,8 @@ use super::problem::Collector;
 use super::raw::{self, AddressEntry};
 use super::read::{At, Field, Place};
 use super::{
-    Address, Check, CreateService, Database, DatabaseId, Options, Port, Protocol, Publish, Spec, check, ip, policy,
+    Address, Allowed, Check, CreateService, Database, DatabaseId, Options, Port, Protocol, Publish, Refused, Spec,
+    check, ip, policy,
 };
 
 /// Addresses of one Service that Kubernetes mirrors from Endpoints into EndpointSlices.
@@ -26,15 +27,22 @@ pub(super) fn compile(config: &raw::Config, options: &Options, problems: &mut Co
         problems.error(list.place.span, &list.place.path, message);
     }
     // With the defaults in doubt, the databases are still looked through for mistakes of their own.
-    let mut compiler =
-        Compiler { options, problems, defaults: defaults.unwrap_or_default(), services: BTreeMap::new() };
+    let mut compiler = Compiler {
+        options,
+        allowed: Allowed::new(&options.allow_cidr),
+        problems,
+        defaults: defaults.unwrap_or_default(),
+        services: BTreeMap::new(),
+    };
     let databases: Vec<_> =
         list.value.iter().map(|database| Some(Arc::new(compiler.database(database.given()?)?))).collect();
-    Some(Spec { databases: databases.into_iter().collect::<Option<_>>()? })
+    let prune = config.prune.or(Switch(false))?.0;
+    Some(Spec { databases: databases.into_iter().collect::<Option<_>>()?, prune })
 }
 
 struct Compiler<'a> {
     options: &'a Options,
+    allowed: Allowed,
     problems: &'a mut Collector,
     defaults: raw::Defaults,
     /// The databases so far, and the lines that they are named on.
@@ -50,11 +58,15 @@ impl Compiler<'_> {
         let addresses = self.addresses(database, first, raw_check.as_ref(), check.as_ref());
         let publish = database.value.publish.or(Publish::Endpoints);
         self.fits(database, publish);
-        let policy = policy::compile(&database.value.policy, addresses.as_deref(), self.problems);
+        let shown = addresses.as_ref().map(|(addresses, _)| addresses.as_slice());
+        let policy = policy::compile(&database.value.policy, shown, self.problems);
+        let (addresses, refused) = addresses?;
         Some(Database {
             id: id?,
             ports: ports?,
-            addresses: addresses?,
+            addresses,
+            refused,
+            allowed: self.allowed.clone(),
             policy: policy?,
             publish: publish?,
             create_service: self.create_service(database)?,
@@ -193,14 +205,14 @@ impl Compiler<'_> {
         port: Option<&Port>,
         raw_check: Option<&raw::Check>,
         check: Option<&Arc<Check>>,
-    ) -> Option<Vec<Address>> {
+    ) -> Option<(Vec<Address>, Vec<Refused>)> {
         let list = database.value.addresses.given()?;
         if list.value.is_empty() {
             self.error(&list.place, "the list is empty; write at least one IP, as in `[10.20.0.11]`");
             return None;
         }
         let mut lines = BTreeMap::new();
-        let mut addresses = Vec::new();
+        let (mut addresses, mut refused) = (Vec::new(), Vec::new());
         for field in &list.value {
             let Some(entry) = field.given() else { continue };
             let (ip, hostname, zone, policy, own) = match &entry.value {
@@ -218,33 +230,41 @@ impl Compiler<'_> {
                 None => check.cloned(),
                 Some(own) => self.own_check(own, port, raw_check),
             };
-            if let (Some(ip), Some(hostname), Some(zone), Some((priority, maintenance)), Some(check)) =
-                (ip, hostname, zone, policy, check)
-            {
-                let hostname = hostname.map(|label: Label| label.0);
-                let zone = zone.map(|zone: Zone| zone.0.into_boxed_str());
-                addresses.push(Address { ip, priority, hostname, zone, maintenance, check });
+            match (ip, hostname, zone, policy, check) {
+                (Some(Err(why)), Some(_), Some(_), Some(_), Some(_)) => refused.push(why),
+                (Some(Ok(ip)), Some(hostname), Some(zone), Some((priority, maintenance)), Some(check)) => {
+                    let hostname = hostname.map(|label: Label| label.0);
+                    let zone = zone.map(|zone: Zone| zone.0.into_boxed_str());
+                    addresses.push(Address { ip, priority, hostname, zone, maintenance, check });
+                }
+                _ => {}
             }
         }
-        (addresses.len() == list.value.len()).then_some(addresses)
+        (addresses.len() + refused.len() == list.value.len()).then_some((addresses, refused))
     }
 
-    /// The IP, if it is allowed and not in the list already.
+    /// The IP, if it is not in the list already; or why it may not be published.
     fn fresh_ip(
         &mut self,
         ip: std::net::IpAddr,
         place: &Place,
         lines: &mut BTreeMap<std::net::IpAddr, u32>,
-    ) -> Option<std::net::IpAddr> {
-        if let Some(message) = ip::not_allowed(ip, &self.options.allow_cidr) {
-            self.error(place, message);
+    ) -> Option<Result<std::net::IpAddr, Refused>> {
+        let why = ip::refused(ip, &self.allowed);
+        match &why {
+            Some(why) if self.options.leave_out_refused => {
+                let message = format!("{why}; until then it is neither checked nor published");
+                self.problems.warn(place.span, &place.path, message);
+            }
+            Some(why) => self.error(place, why),
+            None => {}
         }
         if let Some(first) = lines.get(&ip) {
             self.error(place, format!("{ip} is already in the list, on line {first}; write each address once"));
             return None;
         }
         lines.insert(ip, place.span.line);
-        Some(ip)
+        Some(why.map_or(Ok(ip), |why| Err(Refused { ip, why })))
     }
 
     fn own_check(

@@ -17,7 +17,11 @@ use super::{Address, Check, CheckKind, Database, ExecCheck, HttpCheck, Port, Sch
 /// secrets: they show as `…`, which is refused on reading. A comment on top then says so.
 pub fn explain(spec: &Spec) -> String {
     let databases = spec.databases.iter().map(|entry| Field::new(database(entry))).collect();
-    let config = raw::Config { defaults: Field::Absent, databases: Field::new(databases) };
+    let config = raw::Config {
+        defaults: Field::Absent,
+        databases: Field::new(databases),
+        prune: Field::new(Switch(spec.prune)),
+    };
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     // A tree of texts, numbers and lists: nothing in it can fail to be written.
     let text = serde_saphyr::to_string_with_options(&config, options).unwrap_or_else(|error| unreachable!("{error}"));

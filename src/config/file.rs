@@ -13,15 +13,21 @@ const LARGEST_FILE: u64 = 10 * 1024 * 1024;
 
 /// Reads a config file.
 pub fn load(path: &Path, options: &Options) -> Result<Loaded, Problems> {
+    understand(path, read(path), options)
+}
+
+/// Makes a config of what was read from a file.
+pub fn understand(path: &Path, content: Result<Vec<u8>, String>, options: &Options) -> Result<Loaded, Problems> {
     let name = path.display().to_string();
-    let bytes = read(path).map_err(|message| Problems::whole_file(&name, message))?;
+    let bytes = content.map_err(|message| Problems::whole_file(&name, message))?;
     match std::str::from_utf8(&bytes) {
         Ok(text) => parse(&name, text, options),
         Err(error) => Err(not_utf8(&name, &bytes, error.valid_up_to())),
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// The content of a config file, or why it can't be had.
+pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes));
     match read {

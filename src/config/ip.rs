@@ -1,21 +1,40 @@
-//! Which addresses a database may have: what Kubernetes refuses in Endpoints is refused here, with the reason.
+//! Which addresses a database may have: what Kubernetes refuses in Endpoints is refused here, with the reason, and so is what
+//! whoever deploys the daemon does not allow.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::problem::quote;
 
-/// The IP that is written here, or what is wrong with it and what to write instead.
-pub(super) fn parse(text: &str) -> Result<IpAddr, String> {
-    match text.parse::<IpAddr>() {
-        Ok(ip) => refused(ip).map_or(Ok(ip), |why| Err(format!("{} {why}", quote(text)))),
-        Err(_) => Err(format!("{} {}", quote(text), no_ip(text))),
+/// The networks that addresses may be in; without any, all are allowed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Allowed(Arc<[IpNet]>);
+
+impl Allowed {
+    pub fn new(networks: &[IpNet]) -> Self {
+        Self(networks.into())
+    }
+
+    pub fn allows(&self, ip: IpAddr) -> bool {
+        self.0.is_empty() || self.0.iter().any(|net| net.contains(&ip))
     }
 }
 
-/// Why Kubernetes would not take this IP.
-fn refused(ip: IpAddr) -> Option<String> {
+/// The IP that is written here, or what is wrong with it and what to write instead.
+pub(super) fn parse(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("{} {}", quote(text), no_ip(text)))
+}
+
+/// Why this IP may not be published.
+pub(super) fn refused(ip: IpAddr, allowed: &Allowed) -> Option<String> {
+    let by_kubernetes = impossible(ip).map(|why| format!("{} {why}", quote(&ip.to_string())));
+    by_kubernetes.or_else(|| not_allowed(ip, allowed))
+}
+
+/// Why Kubernetes would not take this IP, or nobody reach one database at it.
+fn impossible(ip: IpAddr) -> Option<String> {
     if let IpAddr::V6(v6) = ip
         && let Some(v4) = v6.to_ipv4_mapped()
     {
@@ -85,11 +104,11 @@ fn without_leading_zeros(text: &str) -> Option<Ipv4Addr> {
     parts.collect::<Vec<_>>().join(".").parse().ok()
 }
 
-/// Why `--allow-cidr` forbids the IP; an empty list forbids none.
-pub(super) fn not_allowed(ip: IpAddr, allowed: &[IpNet]) -> Option<String> {
-    if allowed.is_empty() || allowed.iter().any(|net| net.contains(&ip)) {
+/// Why `--allow-cidr` forbids the IP.
+fn not_allowed(ip: IpAddr, allowed: &Allowed) -> Option<String> {
+    if allowed.allows(ip) {
         return None;
     }
-    let nets: Vec<_> = allowed.iter().map(IpNet::to_string).collect();
+    let nets: Vec<_> = allowed.0.iter().map(IpNet::to_string).collect();
     Some(format!("{ip} is outside of what --allow-cidr allows ({}); write an address inside it", nets.join(", ")))
 }

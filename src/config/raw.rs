@@ -24,6 +24,9 @@ record! {
         /// The databases, one for each Service.
         #[schemars(length(min = 1))]
         databases: Vec<Field<Database>>,
+        /// Delete the Endpoints of a database that is taken out of this file while the daemon runs; else they stay as they are.
+        #[schemars(extend("default" = false))]
+        prune: Switch,
     }
 }
 

@@ -10,7 +10,9 @@ use tracing::error;
 
 use super::{Handle, prepare};
 use crate::config::Spec;
+use crate::freeze::Rules;
 use crate::limits::Limits;
+use crate::news::Teller;
 use crate::probe::Bell;
 
 /// Threads that may read files for checks, beside those that commands have.
@@ -49,7 +51,7 @@ impl Drop for Checking {
 }
 
 /// Starts to check every target of `spec`, on threads of its own. Called from within a runtime, which gets the heavy tries.
-pub fn start(spec: &Spec, limits: Limits) -> io::Result<(Handle, Checking)> {
+pub fn start(spec: &Spec, limits: Limits, rules: Rules, news: &Teller) -> io::Result<(Handle, Checking)> {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("tries")
@@ -57,7 +59,7 @@ pub fn start(spec: &Spec, limits: Limits) -> io::Result<(Handle, Checking)> {
         // A command has a thread for as long as it runs.
         .max_blocking_threads(READERS + limits.exec_at_once)
         .build()?;
-    let (handle, monitor) = prepare(spec, limits, runtime.handle().clone(), Runtime::current())?;
+    let (handle, monitor) = prepare(spec, limits, rules, news, runtime.handle().clone(), Runtime::current())?;
     let bell = monitor.bell();
     let (stop, stopped) = oneshot::channel();
     let (alive, ended) = oneshot::channel();
@@ -78,9 +80,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_monitor_turns_with_nothing_to_check_and_ends_when_told_to() {
-        let spec = Spec { databases: Vec::new() };
+        let spec = Spec::default();
         let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
-        let (monitor, checking) = start(&spec, limits).expect("threads");
+        let (monitor, checking) = start(&spec, limits, Rules::default(), &Teller::default()).expect("threads");
         let first = monitor.turned();
         while monitor.turned() == first {
             tokio::task::yield_now().await;

@@ -1,18 +1,25 @@
 //! A database and all that is known of it: hears verdicts, tells what came of them, and decides anew when it must.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::asked::{self, Asked};
 use super::histogram::{Histogram, ms};
-use super::{Counts, DatabaseSnapshot, Report, TargetSnapshot};
-use crate::config::{Database, DatabaseId};
+use super::{Counts, DatabaseSnapshot, Decided, Report, TargetSnapshot};
+use crate::config::{Address, Database, DatabaseId};
+use crate::freeze::Freeze;
 use crate::health::{self, Health, State, Streak, Transition, Verdict};
-use crate::plan::{self, Candidate, Decision, Member, Members, Note, Plan, Pool};
+use crate::news::{News, Teller};
+use crate::plan::{self, Candidate, Decision, Member, Members, Note, Pool};
+use leaving::Leaving;
+
+#[path = "leaving.rs"]
+mod leaving;
 
 /// How long tries take.
 const DURATIONS: [Duration; 14] = [
@@ -35,16 +42,20 @@ const DURATIONS: [Duration; 14] = [
 pub(super) struct Watched {
     database: Arc<Database>,
     targets: Vec<TargetSnapshot>,
-    plan: watch::Sender<Plan>,
+    decided: watch::Sender<Decided>,
     policing: Policing,
+    leaving: Leaving,
     check_duration: Histogram,
+    news: Teller,
 }
 
 /// What a policy goes by besides health, and what it did.
 #[derive(Default)]
 struct Policing {
-    /// What the cluster holds; none before it has been seen. Stays empty where no policy asks for it.
+    /// What the cluster holds; none before it has been seen.
     published: Option<Members>,
+    /// The annotation about maintenance.
+    maintenance: Option<Box<str>>,
     /// The annotation that asks for a failback.
     failback: Option<Box<str>>,
     failback_asked: Option<Instant>,
@@ -58,44 +69,73 @@ struct Policing {
 }
 
 impl Watched {
-    pub fn new(database: &Arc<Database>, now: Instant) -> Self {
-        let targets: Vec<TargetSnapshot> = database
-            .addresses
-            .iter()
-            .map(|address| TargetSnapshot {
-                member: Member { ip: address.ip, hostname: address.hostname.clone() },
-                health: Health::new(now),
-                last: None,
-                counts: Counts::default(),
-                priority: address.priority,
-                maintenance: address.maintenance.clone(),
-                returned: None,
-                flaps: None,
-            })
-            .collect();
+    pub fn new(database: &Arc<Database>, news: Teller, now: Instant) -> Self {
+        let targets: Vec<TargetSnapshot> = database.addresses.iter().map(|address| target(address, now)).collect();
         let policing = Policing::default();
-        let (plan, _) = watch::channel(decide(database, &targets, &policing, now).plan);
-        Self { database: database.clone(), targets, plan, policing, check_duration: Histogram::new(&DURATIONS) }
+        let plan = decide(database, &targets, &policing, None, now).plan;
+        let (decided, _) = watch::channel(Decided { database: database.clone(), plan });
+        Self {
+            database: database.clone(),
+            targets,
+            decided,
+            policing,
+            leaving: Leaving::default(),
+            check_duration: Histogram::new(&DURATIONS),
+            news,
+        }
     }
 
-    pub fn plan(&self) -> watch::Receiver<Plan> {
-        self.plan.subscribe()
+    pub fn database(&self) -> &Arc<Database> {
+        &self.database
+    }
+
+    pub fn decided(&self) -> watch::Receiver<Decided> {
+        self.decided.subscribe()
+    }
+
+    /// Takes the database as a new config has it. A target whose check is the same keeps what is known of it; any other must
+    /// be seen and tried first, and until then nothing is decided.
+    pub fn reload(&mut self, database: &Arc<Database>, freeze: &mut Freeze, now: Instant) {
+        if self.database == *database {
+            return;
+        }
+        let before = std::mem::replace(&mut self.database, database.clone());
+        self.leaving.move_to(&before, database);
+        let known = before.addresses.iter().zip(std::mem::take(&mut self.targets));
+        let mut known: HashMap<IpAddr, _> = known.map(|(address, target)| (address.ip, (address, target))).collect();
+        let renew = |address: &Address| match known.remove(&address.ip) {
+            Some((old, target)) => renewed(target, old, address, now),
+            None => target(address, now),
+        };
+        self.targets = database.addresses.iter().map(renew).collect();
+        // Nothing is decided before it is told which of the new ones are published.
+        if self.targets.iter().any(|target| !target.health.seen()) {
+            self.policing.published = None;
+        }
+        self.maintain_all(now);
+        self.decide(freeze, now);
+    }
+
+    /// Whether it has been told what the cluster holds.
+    pub fn is_seen(&self) -> bool {
+        self.policing.published.is_some()
     }
 
     pub fn snapshot(&self) -> DatabaseSnapshot {
         DatabaseSnapshot {
             id: self.database.id.clone(),
-            plan: self.plan.borrow().clone(),
+            plan: self.decided.borrow().plan.clone(),
             policy: self.database.policy.clone(),
             notes: self.policing.notes.clone(),
             problems: self.policing.problems.clone(),
             targets: self.targets.clone(),
+            refused: self.database.refused.clone(),
             check_duration: self.check_duration.clone(),
         }
     }
 
     /// Takes the verdict on the target numbered `index`. Returns whether its state is in doubt since.
-    pub fn hear(&mut self, index: usize, report: &Report) -> bool {
+    pub fn hear(&mut self, index: usize, report: &Report, freeze: &mut Freeze) -> bool {
         let &Report { ref verdict, started, ended: now, .. } = report;
         let duration = now.saturating_duration_since(started);
         self.check_duration.observe(duration);
@@ -109,51 +149,58 @@ impl Watched {
         self.tell_of_inconclusive(index, verdict);
         let target = &mut self.targets[index];
         let thresholds = self.database.addresses[index].check.thresholds;
-        let (first, passing) = (!target.health.tried(), target.passing());
+        let (first, passing, doubted) = (!target.health.tried(), target.passing(), target.health.in_doubt());
         let transition = health::observe(&mut target.health, verdict, thresholds, now);
         let turned = self.database.policy.exactly_one && passing != target.passing();
         self.count_flip(index, transition, now);
         self.tell(index, transition);
+        self.tell_people(index, transition, now);
         self.tell_of_unseen(index);
-        if first || turned || transition.is_some() {
-            self.decide(now);
+        let in_doubt = self.targets[index].health.in_doubt();
+        if transition.is_some() {
+            self.leave(index, freeze, now);
         }
-        self.targets[index].health.in_doubt()
+        if first || turned || transition.is_some() {
+            self.decide(freeze, now);
+        } else if doubted != in_doubt {
+            self.count(freeze, now);
+        }
+        in_doubt
     }
 
-    pub fn see(&mut self, members: &Members, now: Instant) {
+    pub fn see(&mut self, members: &Members, freeze: &mut Freeze, now: Instant) {
+        let first = self.policing.published.is_none();
+        self.policing.published.get_or_insert_with(|| members.clone());
         for index in 0..self.targets.len() {
             let target = &mut self.targets[index];
             let published = members.contains(target.member.ip);
             let thresholds = self.database.addresses[index].check.thresholds;
             let transition = health::see(&mut target.health, published, thresholds, now);
             self.tell(index, transition);
+            self.tell_people(index, transition, now);
+            if transition.is_some() {
+                self.leave(index, freeze, now);
+            }
         }
-        let follows = self.database.builds_on_published();
-        self.policing.published.get_or_insert(if follows { members.clone() } else { Members::default() });
-        self.decide(now);
+        self.decide(freeze, now);
+        if first {
+            freeze.see(now);
+        }
     }
 
     /// Takes what the cluster holds, by a decision of ours or of the replica that writes.
-    pub fn follow(&mut self, members: Members, now: Instant) {
+    pub fn follow(&mut self, members: Members, freeze: &mut Freeze, now: Instant) {
         let news = self.policing.published.as_ref().is_some_and(|held| *held != members);
-        if news && self.database.builds_on_published() {
+        if news {
             self.policing.published = Some(members);
-            self.decide(now);
+            self.decide(freeze, now);
         }
     }
 
     /// Takes what the annotations of the Service ask for.
-    pub fn ask(&mut self, asked: Asked, now: Instant) {
-        let known = |ip: IpAddr| self.targets.iter().any(|target| target.member.ip == ip);
-        let (maintenance, problems) = asked::maintenance(asked.maintenance.as_deref().unwrap_or_default(), known);
-        self.tell_of_problems(&problems);
-        self.policing.problems = problems;
-        for index in 0..self.targets.len() {
-            let ip = self.targets[index].member.ip;
-            let by_annotation = maintenance.iter().find(|(of, _)| *of == ip).map(|(_, reason)| reason.clone());
-            self.maintain(index, by_annotation.or_else(|| self.database.addresses[index].maintenance.clone()), now);
-        }
+    pub fn ask(&mut self, asked: Asked, freeze: &mut Freeze, now: Instant) {
+        self.policing.maintenance = asked.maintenance.map(String::into_boxed_str);
+        self.maintain_all(now);
         // What was there at first sight may have been asked long ago.
         let seen = self.policing.published.is_some();
         let failback = asked.failback.map(String::into_boxed_str);
@@ -164,7 +211,21 @@ impl Watched {
             info!(%namespace, %service, "a failback is asked for");
             self.policing.failback_asked = Some(now);
         }
-        self.decide(now);
+        self.decide(freeze, now);
+    }
+
+    /// Has those in maintenance that the annotation and the config name.
+    fn maintain_all(&mut self, now: Instant) {
+        let known = |ip: IpAddr| self.targets.iter().any(|target| target.member.ip == ip);
+        let annotation = self.policing.maintenance.as_deref().unwrap_or_default();
+        let (maintenance, problems) = asked::maintenance(annotation, known);
+        self.tell_of_problems(&problems);
+        self.policing.problems = problems;
+        for index in 0..self.targets.len() {
+            let ip = self.targets[index].member.ip;
+            let by_annotation = maintenance.iter().find(|(of, _)| *of == ip).map(|(_, reason)| reason.clone());
+            self.maintain(index, by_annotation.or_else(|| self.database.addresses[index].maintenance.clone()), now);
+        }
     }
 
     fn maintain(&mut self, index: usize, reason: Option<Arc<str>>, now: Instant) {
@@ -191,10 +252,15 @@ impl Watched {
         self.policing.again.filter(|_| news)
     }
 
+    /// Forgets that the monitor has been told when to decide anew.
+    pub fn forget_again(&mut self) {
+        self.policing.arranged = None;
+    }
+
     /// Decides anew, if it is time to.
-    pub fn look_again(&mut self, now: Instant) {
+    pub fn look_again(&mut self, freeze: &mut Freeze, now: Instant) {
         if self.policing.again.is_some_and(|again| again <= now) {
-            self.decide(now);
+            self.decide(freeze, now);
         }
     }
 
@@ -225,13 +291,54 @@ impl Watched {
         }
     }
 
+    /// Tells a transition to those who do not read the log. That a target is up which nobody knew to be down is no news to
+    /// them: it may have been so for years before this daemon came.
+    fn tell_people(&self, index: usize, transition: Option<Transition>, now: Instant) {
+        let Some(Transition { from, to }) = transition else { return };
+        if (from, to) == (State::Unknown, State::Up) {
+            return;
+        }
+        let target = &self.targets[index];
+        let ip = target.member.ip;
+        let (reason, warning) = if to == State::Up { ("TargetUp", false) } else { ("TargetDown", true) };
+        self.announce(reason, "Check", warning, ip.to_string(), now, || match target.health.reason() {
+            Some(reason) if to == State::Down => format!("{ip} is down: {reason}"),
+            _ => format!("{ip} is {to}"),
+        });
+    }
+
+    fn announce(
+        &self,
+        reason: &str,
+        action: &'static str,
+        warning: bool,
+        subject: String,
+        at: Instant,
+        note: impl FnOnce() -> String,
+    ) {
+        let about = || self.database.id.clone();
+        self.news.tell(|| News { about: about(), reason: reason.into(), action, warning, subject, note: note(), at });
+    }
+
     /// Decides anew. A transition, the first verdict of a target, and what a policy goes by can change a plan.
-    fn decide(&mut self, now: Instant) {
-        let Decision { plan, notes, again } = decide(&self.database, &self.targets, &self.policing, now);
+    pub fn decide(&mut self, freeze: &mut Freeze, now: Instant) {
+        if freeze.frozen().is_none() {
+            self.leaving.forget(now);
+        }
+        self.count(freeze, now);
+        let hold = freeze.holds().then(|| Hold { left: freeze.frozen().map(|_| &self.leaving) });
+        let decision = decide(&self.database, &self.targets, &self.policing, hold.as_ref(), now);
+        let Decision { plan, notes, again } = decision;
         let before = std::mem::replace(&mut self.policing.notes, notes);
-        self.policing.again = again;
+        self.policing.again = again.into_iter().chain(self.leaving.again(now)).min();
         self.tell_of_notes(&before);
-        self.plan.send_if_modified(|held| std::mem::replace(held, plan.clone()) != plan);
+        self.announce_notes(&before, now);
+        self.announce_freeze(freeze.frozen().is_some(), now);
+        self.decided.send_if_modified(|held| {
+            let news = held.plan != plan || !Arc::ptr_eq(&held.database, &self.database);
+            *held = Decided { database: self.database.clone(), plan };
+            news
+        });
     }
 
     /// Tells what the policy does now and did not do before, and the end of what a person should have looked at.
@@ -245,6 +352,8 @@ impl Watched {
                 Note::LowerTier { .. } | Note::FailbackWaits { .. } | Note::Flapping { .. } => {
                     info!(%namespace, %service, "{note}");
                 }
+                // That there is a freeze is told once, and not for each database.
+                Note::Held { .. } => debug!(%namespace, %service, "{note}"),
             }
         }
         for note in before.iter().filter(|note| !notes.iter().any(|now| now.is_like(note))) {
@@ -252,8 +361,22 @@ impl Watched {
                 Note::SplitBrain { .. } => info!(%namespace, %service, "the split brain is over"),
                 Note::BelowMinHealthy { .. } => info!(%namespace, %service, "enough are healthy again"),
                 Note::LowerTier { .. } => info!(%namespace, %service, "the preferred tier serves alone again"),
-                Note::FailbackWaits { .. } | Note::Flapping { .. } => {}
+                Note::FailbackWaits { .. } | Note::Flapping { .. } | Note::Held { .. } => {}
             }
+        }
+    }
+
+    /// Tells what a person should look at to those who do not read the log.
+    fn announce_notes(&self, before: &[Note], now: Instant) {
+        for note in self.policing.notes.iter().filter(|note| !before.contains(note)) {
+            let reason = match note {
+                Note::SplitBrain { .. } => "SplitBrain",
+                Note::BelowMinHealthy { .. } => "BelowMinHealthy",
+                Note::Flapping { .. } => "Flapping",
+                // A freeze is told for each database once.
+                Note::LowerTier { .. } | Note::FailbackWaits { .. } | Note::Held { .. } => continue,
+            };
+            self.announce(reason, "Decide", true, String::new(), now, || note.to_string());
         }
     }
 
@@ -287,13 +410,53 @@ impl Watched {
     }
 }
 
-fn decide(database: &Database, targets: &[TargetSnapshot], policing: &Policing, now: Instant) -> Decision {
-    let candidates: Vec<Candidate> = targets.iter().map(candidate).collect();
-    let pool = Pool { targets: &candidates, policy: &database.policy, failback_asked: policing.failback_asked };
+/// While nothing is taken out.
+struct Hold<'a> {
+    /// What comes back, in a freeze.
+    left: Option<&'a Leaving>,
+}
+
+/// A target of which nothing is known.
+fn target(address: &Address, now: Instant) -> TargetSnapshot {
+    TargetSnapshot {
+        member: Member { ip: address.ip, hostname: address.hostname.clone() },
+        health: Health::new(now),
+        last: None,
+        counts: Counts::default(),
+        priority: address.priority,
+        maintenance: address.maintenance.clone(),
+        returned: None,
+        flaps: None,
+    }
+}
+
+/// What is known of a target that another config has too. Health was found by a check, and says nothing of another one.
+fn renewed(known: TargetSnapshot, old: &Address, address: &Address, now: Instant) -> TargetSnapshot {
+    let new = target(address, now);
+    if old.check == address.check {
+        return TargetSnapshot { member: new.member, priority: new.priority, ..known };
+    }
+    let TargetSnapshot { counts, maintenance, returned, .. } = known;
+    TargetSnapshot { counts, maintenance, returned, ..new }
+}
+
+fn decide(
+    database: &Database,
+    targets: &[TargetSnapshot],
+    policing: &Policing,
+    hold: Option<&Hold>,
+    now: Instant,
+) -> Decision {
+    let left = hold.and_then(|hold| hold.left);
+    let comes_back = |index: usize| left.is_some_and(|left| left.contains(index));
+    let candidates: Vec<Candidate> =
+        targets.iter().enumerate().map(|(index, target)| candidate(target, comes_back(index))).collect();
+    let (policy, failback_asked) = (&database.policy, policing.failback_asked);
+    let pool = Pool { targets: &candidates, policy, failback_asked, holds: hold.is_some() };
     plan::decide(&pool, policing.published.as_ref(), now)
 }
 
-fn candidate(target: &TargetSnapshot) -> Candidate<'_> {
+fn candidate(target: &TargetSnapshot, comes_back: bool) -> Candidate<'_> {
     let health = &target.health;
     Candidate {
         member: &target.member,
@@ -305,6 +468,7 @@ fn candidate(target: &TargetSnapshot) -> Candidate<'_> {
         priority: target.priority,
         in_maintenance: target.maintenance.is_some(),
         out_until: target.out_until(),
+        comes_back,
     }
 }
 

@@ -2,12 +2,17 @@
 
 use super::*;
 use crate::config::{Options, parse};
+use crate::freeze::Rules;
+use crate::news::Teller;
+use crate::plan::Plan;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A database with these keys, at a time of its own.
 struct Scene {
     database: Watched,
+    /// There is none.
+    freeze: Freeze,
     now: Instant,
 }
 
@@ -18,11 +23,12 @@ impl Scene {
             "databases: [{{service: a, port: 1, addresses: [{addresses}], policy: {policy}, \
              check: {{tcp: {{}}, healthyThreshold: 1, unhealthyThreshold: 1}}}}]"
         );
-        let options = Options { own_namespace: "prod".into(), allow_cidr: Vec::new() };
+        let options = Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), leave_out_refused: false };
         let spec = parse("a.yaml", &text, &options).expect("a good config").spec;
         #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
         let now = Instant::now();
-        Self { database: Watched::new(&spec.databases[0], now), now }
+        let freeze = Freeze::new(Rules { max_unhealthy: 100, ..Rules::default() }, std::iter::empty());
+        Self { database: Watched::new(&spec.databases[0], Teller::default(), now), freeze, now }
     }
 
     /// A second later, the targets' verdicts: `+` passes, `-` fails, and a space is none.
@@ -35,26 +41,26 @@ impl Scene {
                 _ => continue,
             };
             let (started, ended) = (self.now, self.now);
-            self.database.hear(index, &Report { key: index, verdict, delay: None, started, ended });
+            self.database.hear(index, &Report { key: index, verdict, delay: None, started, ended }, &mut self.freeze);
         }
     }
 
     fn see(&mut self, last: &[u8]) {
-        self.database.see(&members(last), self.now);
+        self.database.see(&members(last), &mut self.freeze, self.now);
     }
 
     fn follow(&mut self, last: &[u8]) {
-        self.database.follow(members(last), self.now);
+        self.database.follow(members(last), &mut self.freeze, self.now);
     }
 
     fn ask(&mut self, maintenance: Option<&str>, failback: Option<&str>) {
         let [maintenance, failback] = [maintenance, failback].map(|text| text.map(str::to_owned));
-        self.database.ask(Asked { maintenance, failback }, self.now);
+        self.database.ask(Asked { maintenance, failback }, &mut self.freeze, self.now);
     }
 
     /// The last numbers of the members; none while the cluster is left as it is.
     fn members(&self) -> Option<String> {
-        match &*self.database.plan().borrow() {
+        match &self.database.decided().borrow().plan {
             Plan::Publish(members) => Some(members.to_string().replace("10.0.0.", "")),
             Plan::Keep(_) => None,
         }
@@ -100,10 +106,10 @@ fn a_replica_that_takes_over_decides_as_the_one_before() {
         change(standby);
         assert_eq!(leader.members(), standby.members());
         // What the leader decides is written, and both hear of it.
-        let plan = leader.database.plan().borrow().clone();
+        let plan = leader.database.decided().borrow().plan.clone();
         if let Plan::Publish(members) = plan {
-            leader.database.follow(members.clone(), leader.now);
-            standby.database.follow(members, standby.now);
+            leader.database.follow(members.clone(), &mut leader.freeze, leader.now);
+            standby.database.follow(members, &mut standby.freeze, standby.now);
         }
         assert_eq!(leader.members(), standby.members());
     };
@@ -129,9 +135,9 @@ fn a_failback_comes_by_time_alone() {
     let due = scene.now + SECOND * 60;
     assert_eq!(scene.database.take_again(), Some(due));
     assert_eq!(scene.database.take_again(), None, "told once");
-    scene.database.look_again(due - SECOND);
+    scene.database.look_again(&mut scene.freeze, due - SECOND);
     scene.publishes("2");
-    scene.database.look_again(due);
+    scene.database.look_again(&mut scene.freeze, due);
     scene.publishes("1");
     assert_eq!(scene.database.take_again(), None);
 }
@@ -227,7 +233,7 @@ fn a_target_that_flaps_stays_out_until_it_was_well_for_a_minute() {
     scene.publishes("2");
     let due = scene.now + SECOND * 60;
     assert_eq!(scene.database.take_again(), Some(due));
-    scene.database.look_again(due);
+    scene.database.look_again(&mut scene.freeze, due);
     scene.publishes("1, 2");
     // The last one stays in.
     scene.now = due;

@@ -3,23 +3,22 @@
 use std::cmp::Reverse;
 use std::time::Instant;
 
-use super::{Candidate, Members, Note};
+use super::{Candidate, Note};
 
-/// Adds to the healthy `members` what is published and may stay, up to `needed`.
+/// Adds to the healthy `members` what `may_stay`, up to `needed`.
 ///
 /// First those that are Up and out for another reason, such as maintenance: they answer. Then those that are not, the most
 /// recently healthy ones first; and last those of them that somebody works on.
 pub(super) fn keep<'a>(
     members: &mut Vec<Candidate<'a>>,
     targets: &[Candidate<'a>],
-    published: &Members,
+    may_stay: impl Fn(&Candidate) -> bool,
     needed: usize,
 ) -> Option<Note> {
     let healthy = members.len();
     let missing = needed.checked_sub(healthy).filter(|missing| *missing > 0)?;
     let is_member = |target: &Candidate| members.iter().any(|member| member.member.ip == target.member.ip);
-    let mut rest: Vec<_> =
-        targets.iter().filter(|target| published.contains(target.member.ip) && !is_member(target)).copied().collect();
+    let mut rest: Vec<_> = targets.iter().filter(|target| may_stay(target) && !is_member(target)).copied().collect();
     rest.sort_by_key(rank);
     rest.truncate(missing);
     let kept = rest.iter().map(|target| target.member.ip).collect();
@@ -28,7 +27,7 @@ pub(super) fn keep<'a>(
 }
 
 /// The lowest stays first.
-fn rank<'a>(target: &Candidate<'a>) -> (u8, Option<Reverse<Instant>>, u32, &'a super::Member) {
+pub(super) fn rank<'a>(target: &Candidate<'a>) -> (u8, Option<Reverse<Instant>>, u32, &'a super::Member) {
     let class = match (target.is_up(), target.in_maintenance) {
         (true, _) => 0,
         (false, false) => 1,

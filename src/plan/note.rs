@@ -17,6 +17,8 @@ pub enum Note {
     FailbackWaits { tier: u32, until: Option<Instant> },
     /// These are up, but have flapped, and stay out; until when the first of them does.
     Flapping { out: Vec<IpAddr>, until: Instant },
+    /// These stay although they should leave, because so many targets fail together.
+    Held { kept: Vec<IpAddr> },
 }
 
 impl Note {
@@ -50,6 +52,10 @@ impl fmt::Display for Note {
             }
             Note::FailbackWaits { tier, until: None } => {
                 write!(f, "tier {tier} is well again, and takes over when asked by `external-endpoints failback`")
+            }
+            Note::Held { kept } => {
+                let stay = if kept.len() == 1 { "stays" } else { "stay" };
+                write!(f, "{} {stay}: so many targets fail together that the fault is probably ours", list(kept))
             }
             Note::Flapping { out, .. } => write!(f, "{} flapped, and must be well for longer", list(out)),
         }

@@ -24,12 +24,25 @@ struct Target {
     in_maintenance: bool,
     out_until: Option<u64>,
     published: bool,
+    comes_back: bool,
 }
 
 fn target(last: u8, state: State) -> Target {
     let (tried, passing) = (state != State::Unknown, state == State::Up);
     let (tier, in_maintenance, out_until, published) = (0, false, None, false);
-    Target { member: member(last), state, since: 0, tried, passing, tier, in_maintenance, out_until, published }
+    let comes_back = false;
+    Target {
+        member: member(last),
+        state,
+        since: 0,
+        tried,
+        passing,
+        tier,
+        in_maintenance,
+        out_until,
+        published,
+        comes_back,
+    }
 }
 
 fn up(last: u8) -> Target {
@@ -56,11 +69,16 @@ impl Target {
             priority: self.tier,
             in_maintenance: self.in_maintenance,
             out_until: self.out_until.map(at),
+            comes_back: self.comes_back,
         }
     }
 
     fn published(self) -> Self {
         Self { published: true, ..self }
+    }
+
+    fn comes_back(self) -> Self {
+        Self { comes_back: true, ..self }
     }
 
     fn since(self, since: u64) -> Self {
@@ -99,10 +117,11 @@ struct Case {
     targets: Vec<Target>,
     asked: Option<u64>,
     now: u64,
+    holds: bool,
 }
 
 fn case(targets: &[Target]) -> Case {
-    Case { policy: Policy::default(), targets: targets.to_vec(), asked: None, now: 1000 }
+    Case { policy: Policy::default(), targets: targets.to_vec(), asked: None, now: 1000, holds: false }
 }
 
 fn at_least(min_healthy: u32, targets: &[Target]) -> Case {
@@ -139,7 +158,8 @@ impl Case {
 
     fn decide_on(&self, published: Option<&Members>) -> Decision {
         let targets: Vec<_> = self.targets.iter().map(Target::candidate).collect();
-        let pool = Pool { targets: &targets, policy: &self.policy, failback_asked: self.asked.map(at) };
+        let asked = self.asked.map(at);
+        let pool = Pool { targets: &targets, policy: &self.policy, failback_asked: asked, holds: self.holds };
         decide(&pool, published, at(self.now))
     }
 
@@ -388,6 +408,40 @@ fn a_target_that_flaps_stays_out_unless_it_is_needed() {
 }
 
 #[test]
+fn in_a_hold_what_is_published_stays_and_what_is_up_comes() {
+    let hold = |case: Case| Case { holds: true, ..case };
+    let held = hold(case(&[up(1), down(2).published(), down(3)]));
+    held.publishes(&[1, 2]);
+    assert_eq!(held.notes(), ["198.51.100.2 stays: so many targets fail together that the fault is probably ours"]);
+    hold(case(&[down(1).comes_back(), down(2)])).publishes(&[1]);
+    // Once it is up, what is said of any other is said of it.
+    hold(case(&[up(1).comes_back().out_until(1060), up(2)])).publishes(&[2]);
+    // Maintenance is no failure.
+    hold(case(&[down(1).published().in_maintenance(), down(2).published()])).publishes(&[2]);
+    hold(case(&[down(1).comes_back().in_maintenance()])).publishes(&[]);
+    // The tiers above come in; who serves leaves later.
+    hold(case(&[up(1).since(900), up(2).tier(1).published()])).publishes(&[2]);
+    hold(case(&[up(1).since(500), up(2).tier(1).published()])).publishes(&[1, 2]);
+    hold(case(&[down(1).published(), up(2).tier(1)])).publishes(&[1, 2]);
+    hold(case(&[up(1).published().out_until(1060), up(2)])).publishes(&[1, 2]);
+    hold(at_least(1, &[down(1).published(), down(2).published()])).publishes(&[1, 2]);
+}
+
+#[test]
+fn in_a_hold_a_writer_stays_until_another_is_confirmed() {
+    let hold = |targets: &[Target]| Case { holds: true, ..one(targets) };
+    hold(&[down(1).published(), down(2)]).publishes(&[1]);
+    hold(&[down(1).published(), up(2)]).publishes(&[2]);
+    hold(&[down(1).comes_back(), down(2)]).publishes(&[1]);
+    hold(&[down(1).comes_back().since(5), down(2).comes_back().since(6)]).publishes(&[2]);
+    hold(&[down(1).published(), down(2).comes_back().since(6)]).publishes(&[1]);
+    // Two claim to be the writer: nobody new, and nobody comes back beside them.
+    hold(&[down(1).published(), up(2), up(3)]).publishes(&[1]);
+    hold(&[down(1).comes_back(), up(2), up(3)]).publishes(&[]);
+    hold(&[down(1).published().in_maintenance(), down(2)]).publishes(&[]);
+}
+
+#[test]
 fn members_show_as_a_list() {
     assert_eq!(Members::default().to_string(), "none");
     assert_eq!(members(&[2, 1, 2]).to_string(), "198.51.100.1, 198.51.100.2");
@@ -418,8 +472,8 @@ fn any_target(last: u8) -> impl Strategy<Value = Target> {
     let state = prop_oneof![4 => Just(State::Up), 3 => Just(State::Down), 1 => Just(State::Unknown)];
     let odds = |odds: f64| prop::bool::weighted(odds);
     let times = (0..1000_u64, prop::option::weighted(0.2, 900..1100_u64));
-    (state, times, odds(0.9), odds(0.8), 0..3_u32, odds(0.2), odds(0.5)).prop_map(
-        move |(state, (since, out_until), tried, passing, tier, in_maintenance, published)| Target {
+    (state, times, odds(0.9), odds(0.8), 0..3_u32, odds(0.2), (odds(0.5), odds(0.3))).prop_map(
+        move |(state, (since, out_until), tried, passing, tier, in_maintenance, (published, comes_back))| Target {
             member: member(last),
             state,
             since,
@@ -429,17 +483,20 @@ fn any_target(last: u8) -> impl Strategy<Value = Target> {
             in_maintenance,
             out_until,
             published,
+            comes_back,
         },
     )
 }
 
 fn any_case() -> impl Strategy<Value = Case> {
     let targets = (0..8_u8).map(|last| prop::option::weighted(0.6, any_target(last))).collect::<Vec<_>>();
-    (any_policy(), targets, prop::option::of(0..1000_u64)).prop_map(|(policy, targets, asked)| Case {
+    let holds = prop::bool::weighted(0.3);
+    (any_policy(), targets, prop::option::of(0..1000_u64), holds).prop_map(|(policy, targets, asked, holds)| Case {
         policy,
         targets: targets.into_iter().flatten().collect(),
         asked,
         now: 1000,
+        holds,
     })
 }
 
@@ -463,7 +520,8 @@ proptest! {
             prop_assert!(members.iter().is_sorted_by(|a, b| a.ip < b.ip));
             for member in members.iter() {
                 let target = case.targets.iter().find(|target| target.member == *member);
-                prop_assert!(target.is_some_and(|target| target.state == State::Up || published.contains(member.ip)));
+                let stays = |target: &Target| published.contains(member.ip) || case.holds && target.comes_back;
+                prop_assert!(target.is_some_and(|target| target.state == State::Up || stays(target)));
             }
             prop_assert!(members.len() <= 1 || !case.policy.exactly_one);
         }
@@ -486,6 +544,25 @@ proptest! {
     }
 
     #[test]
+    fn in_a_hold_only_maintenance_and_a_new_writer_take_out(case in any_case()) {
+        let held = Case { holds: true, ..case };
+        let Some((members, _)) = decided(&held) else { return Ok(()) };
+        let stays = |target: &&Target| (target.published || target.comes_back && target.state != State::Up) && !target.in_maintenance;
+        let mut stay = held.targets.iter().filter(stays);
+        let writer = held.targets.iter().any(|target| target.state == State::Up && members.contains(target.member.ip));
+        if held.policy.exactly_one {
+            prop_assert!(writer || !members.is_empty() || stay.all(|target| !target.published));
+        } else {
+            prop_assert!(stay.all(|target| members.contains(target.member.ip)));
+            // And whoever would be a member without it is one, but for maintenance.
+            let free = Case { holds: false, ..held.clone() };
+            let worked_on = |ip| held.targets.iter().any(|target| target.member.ip == ip && target.in_maintenance);
+            let stays = |member: &Member| members.contains(member.ip) || worked_on(member.ip);
+            prop_assert!(decided(&free).is_some_and(|(free, _)| free.iter().all(stays)));
+        }
+    }
+
+    #[test]
     fn the_order_of_the_config_changes_nothing(case in any_case(), turn in 0..8_usize) {
         let mut turned = case.clone();
         turned.targets.reverse();
@@ -502,7 +579,14 @@ proptest! {
     #[test]
     fn what_was_decided_stays_once_it_is_published_and_until_it_is_time_to_look_again(case in any_case(), later in 0..500_u64) {
         let Some((members, decision)) = decided(&case) else { return Ok(()) };
-        prop_assert_eq!(&case.decide_on(Some(&members)).plan, &decision.plan);
+        let next = case.decide_on(Some(&members)).plan;
+        if let (true, Plan::Publish(more)) = (case.holds, &next) {
+            // What a hold keeps of a lower tier may bring in the rest of that tier, and that is all.
+            prop_assert!(members.iter().all(|member| more.contains(member.ip)));
+            prop_assert_eq!(&case.decide_on(Some(more)).plan, &next);
+        } else {
+            prop_assert_eq!(&next, &decision.plan);
+        }
         prop_assert!(decision.again.is_none_or(|again| again > at(case.now)));
         let later = Case { now: case.now + later, ..case.clone() };
         if decision.again.is_none_or(|again| at(later.now) < again) {

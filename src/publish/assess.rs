@@ -9,6 +9,7 @@
 //! | a slice of our name that is another manager's          | wait: never written                   |
 //! | a Service with a selector, and slices of ours          | delete those                          |
 //! | no Service, with `createService`                       | create it                             |
+//! | no plan yet, or no address that may be published       | wait; but what is not allowed goes    |
 //! | no Endpoints, or no slice                              | create it, blank                      |
 //! | Endpoints and slices that hold the members             | nothing                               |
 //! | Endpoints or slices of ours that differ                | write, on their resourceVersion       |
@@ -21,12 +22,14 @@
 //! | `both`      | slices                        | Endpoints, unmirrored                | the same                             |
 //! | `endpoints` | slices, if there are any left | Endpoints, to be mirrored            | slices are deleted, once mirrored    |
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{EndpointPort, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::condition::{Condition, Kind};
 use super::slices::Slices;
-use super::{doubt, ports, service};
+use super::{doubt, ports, service, view};
 use crate::config::{Database, Publish};
 use crate::plan::{Members, Plan};
 use crate::slice::endpoint_slices::{self, Digest, Family, Frame, Others};
@@ -50,6 +53,11 @@ pub enum Step {
 }
 
 impl Step {
+    /// Whether it only makes what another step will fill.
+    pub fn is_half(&self) -> bool {
+        matches!(self, Step::Create(_) | Step::CreateSlice(_) | Step::CreateService(_))
+    }
+
     /// The name of what is to be written.
     pub fn object(&self) -> Option<&str> {
         let metadata = match self {
@@ -133,10 +141,7 @@ impl Assessment<'_> {
         let service_ports = self.service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
         let ports =
             ports::join(&database.ports, service_ports).map_err(|why| Condition::new(Kind::PortMismatch, why))?;
-        let members = match plan {
-            Plan::Publish(members) => members,
-            Plan::Keep(why) => return Err(Condition::new(Kind::WaitingForVerdicts, why.to_string())),
-        };
+        let members = &self.members(plan)?;
         let step = match (database.publish, &refusal) {
             // Slices that are there are kept in step, or clients would be sent to who died meanwhile.
             (Publish::Endpoints, Some(_)) => self.follow(members, &ports)?,
@@ -155,6 +160,28 @@ impl Assessment<'_> {
             (None, Some(refusal)) => Err(self.with_leftovers(refusal)),
             (None, None) => Ok(Step::Hold),
         }
+    }
+
+    /// The members that shall be published. None of them is one that is not allowed, whoever published it.
+    fn members(&self, plan: &Plan) -> Result<Members, Condition> {
+        let database = self.database;
+        let allowed = |members: &Members| -> Members {
+            members.iter().filter(|member| database.allowed.allows(member.ip)).cloned().collect()
+        };
+        let why = match plan {
+            Plan::Publish(members) if !database.addresses.is_empty() => return Ok(allowed(members)),
+            Plan::Publish(_) => {
+                let why = database.refused.first().map_or("it has none", |refused| &refused.why);
+                let why = format!("none of the addresses may be published, so what was is kept: {why}");
+                Condition::new(Kind::AddressesRefused, why)
+            }
+            Plan::Keep(why) => Condition::new(Kind::WaitingForVerdicts, why.to_string()),
+        };
+        let published = view::published(self.endpoints, self.slices);
+        if allowed(&published) == published {
+            return Err(why);
+        }
+        Ok(allowed(&view::held(database.publish, self.endpoints, self.slices)))
     }
 
     /// Whether Endpoints that are not for us to write stand in the way: beside slices not if they send nobody anywhere.
@@ -192,9 +219,13 @@ impl Assessment<'_> {
     fn wanted(&self, members: &Members, ports: &[EndpointPort]) -> Vec<EndpointSlice> {
         let zoned = self.database.addresses.iter().filter_map(|address| Some((address.ip, address.zone.as_deref()?)));
         // A family that no address has needs no slice, nor a right to write one.
-        let has = |family: &Family| self.database.addresses.iter().any(|address| Family::of(address.ip) == *family);
+        let configured = self.database.addresses.iter().map(|address| address.ip);
+        let used: BTreeSet<Family> = configured.chain(members.iter().map(|member| member.ip)).map(Family::of).collect();
         let frame = Frame {
-            families: endpoint_slices::families(self.service).into_iter().filter(has).collect(),
+            families: endpoint_slices::families(self.service)
+                .into_iter()
+                .filter(|family| used.contains(family))
+                .collect(),
             namespace: &self.database.id.namespace,
             service: self.service,
             ports,
@@ -343,7 +374,7 @@ fn writable_endpoints(database: &Database, endpoints: &Endpoints, written: Optio
     not_ours(format!("Endpoints {id} {whose}; set `adopt: true` on the database to take them over, or delete them"))
 }
 
-fn leader_annotation(endpoints: &Endpoints) -> Option<&'static str> {
+pub(super) fn leader_annotation(endpoints: &Endpoints) -> Option<&'static str> {
     let annotations = endpoints.metadata.annotations.as_ref()?;
     LEADER_ANNOTATIONS.into_iter().find(|annotation| annotations.contains_key(*annotation))
 }

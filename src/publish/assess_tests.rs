@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::*;
-use crate::config::{Address, Check, CheckKind, DatabaseId, Port, Protocol, Publish, TcpCheck};
+use crate::config::{Address, Allowed, Check, CheckKind, DatabaseId, Port, Protocol, Publish, Refused, TcpCheck};
 use crate::health::Thresholds;
 use crate::plan::{Member, Members, Policy, Why};
 
@@ -32,6 +32,8 @@ pub fn database(adopt: bool) -> Database {
             maintenance: None,
             check: Arc::new(check),
         }],
+        refused: Vec::new(),
+        allowed: Allowed::default(),
         policy: Policy::default(),
         publish: Publish::Endpoints,
         create_service: None,
@@ -249,4 +251,41 @@ fn an_undecided_plan_writes_nothing() {
         let (kind, _) = waits(assess(&database(false), &plan, Some(&service()), endpoints.as_ref(), None));
         assert_eq!(kind, Kind::WaitingForVerdicts);
     }
+}
+
+/// A database of which only 198.51.100.0/30 is allowed, which is .0 to .3.
+fn restricted() -> Database {
+    Database { allowed: Allowed::new(&["198.51.100.0/30".parse().expect("a network")]), ..database(false) }
+}
+
+fn written(step: Step) -> Members {
+    let Step::Write(endpoints) = step else { panic!("{step:?}") };
+    slice::members(&endpoints)
+}
+
+#[test]
+fn nothing_outside_of_what_is_allowed_is_written_whatever_the_plan() {
+    let step = assess(&restricted(), &publish(&[1, 9]), Some(&service()), Some(&ours(&[2])), None);
+    assert_eq!(written(step), members(&[1]));
+    let step = assess(&restricted(), &publish(&[1, 9]), Some(&service()), Some(&ours(&[1])), None);
+    assert_eq!(step, Step::Hold);
+}
+
+#[test]
+fn what_is_held_from_outside_goes_while_all_else_is_kept() {
+    let keep = Plan::Keep(Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
+    let step = assess(&restricted(), &keep, Some(&service()), Some(&ours(&[1, 2, 9])), None);
+    assert_eq!(written(step), members(&[1, 2]));
+    let step = assess(&restricted(), &keep, Some(&service()), Some(&ours(&[1, 2])), None);
+    assert_eq!(waits(step).0, Kind::WaitingForVerdicts);
+}
+
+#[test]
+fn a_config_of_which_every_address_is_refused_empties_nothing() {
+    let refused = Refused { ip: [203, 0, 113, 9].into(), why: "it is outside".into() };
+    let database = Database { addresses: Vec::new(), refused: vec![refused], ..restricted() };
+    let step = assess(&database, &publish(&[]), Some(&service()), Some(&ours(&[1, 9])), None);
+    assert_eq!(written(step), members(&[1]));
+    let step = assess(&database, &publish(&[]), Some(&service()), Some(&ours(&[1])), None);
+    assert_eq!(waits(step).0, Kind::AddressesRefused);
 }

@@ -25,6 +25,8 @@ pub enum Kind {
     NotMirrored,
     /// EndpointSlices of Pods that the Service no longer selects are still there.
     SlicesLeftBehind,
+    /// None of the database's addresses may be published.
+    AddressesRefused,
     /// The cluster's access control says no.
     Forbidden,
     /// The API does not answer, or answers that it can't.
@@ -41,7 +43,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for a metric that shows which one is in force.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 17] = [
         Kind::WaitingForCluster,
         Kind::WaitingForVerdicts,
         Kind::WaitingForService,
@@ -52,6 +54,7 @@ impl Kind {
         Kind::PortMismatch,
         Kind::NotMirrored,
         Kind::SlicesLeftBehind,
+        Kind::AddressesRefused,
         Kind::Forbidden,
         Kind::ApiUnavailable,
         Kind::Rejected,

@@ -1,5 +1,7 @@
 //! What went wrong with an API call, as a condition in words that say what to do.
 
+use std::time::Duration;
+
 use super::condition::{Condition, Kind};
 use crate::api::words;
 
@@ -51,12 +53,16 @@ fn forbidden(verb: &str, plural: &str, namespace: &str, name: Option<&str>, said
     )
 }
 
-/// How long the API asks to be left alone, in seconds; 0 if it does not say.
-pub fn retry_after(error: &kube::Error) -> u64 {
-    match error {
-        kube::Error::Api(status) => status.details.as_ref().map_or(0, |details| details.retry_after_seconds.into()),
+/// The longest that we let the API tell us to wait: a dead address is published meanwhile.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long the API asks to be left alone; zero if it does not say.
+pub fn retry_after(error: &kube::Error) -> Duration {
+    let seconds = match error {
+        kube::Error::Api(status) => status.details.as_ref().map_or(0, |details| details.retry_after_seconds),
         _ => 0,
-    }
+    };
+    Duration::from_secs(seconds.into()).min(LONGEST_PAUSE)
 }
 
 #[cfg(test)]

@@ -1,40 +1,44 @@
 //! One database's publisher: looks at the cluster and the plan, takes one step, waits for a change.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use kube::ResourceExt;
 use prometheus::Histogram;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use super::assess::{Step, assess};
 use super::backoff::Backoff;
+use super::budget::{Budget, Turn, Urgency};
 use super::condition::{Condition, Kind};
 use super::doubt::doubt;
+use super::pace::Pace;
 use super::sight::{FAILBACK, MAINTENANCE, Observed};
+use super::view::View;
 use super::write::{DEADLINE, Failure};
 use super::writer::Writer;
 use super::{Cluster, Publication};
 use crate::clock;
-use crate::config::{Database, DatabaseId, Publish};
+use crate::config::{Database, DatabaseId, Publish, Refused};
 use crate::lease;
-use crate::monitor::{self, Asked};
+use crate::monitor::{self, Asked, Decided};
+use crate::news::{News, Teller};
 use crate::plan::{Members, Plan};
 use crate::slice::{self, endpoint_slices};
 
-/// After this long without a write, the pauses between writes start short again.
-const QUIET: Duration = Duration::from_secs(10);
-
 pub struct Publisher {
+    /// As it was when the plan in hand was decided.
     pub database: Arc<Database>,
     pub cluster: Cluster,
     pub monitor: monitor::Handle,
     pub lease: lease::Handle,
     pub publication: watch::Sender<Publication>,
-    pub permits: Arc<Semaphore>,
+    pub budget: Arc<Budget>,
     pub write_duration: Histogram,
+    pub news: Teller,
     /// Has the namespace listed anew.
     pub nudge: Arc<Notify>,
 }
@@ -50,9 +54,8 @@ pub struct Memory {
     /// Pauses between tries of what does not succeed.
     pub backoff: Backoff,
     pub conflicts: u32,
-    /// Pauses between writes that do, so that a quarrel with someone who undoes them stays harmless.
-    pace: Backoff,
-    last_write: Option<Instant>,
+    /// Pauses between writes that do.
+    pub pace: Pace,
     /// What has been written since the cluster last held all that was decided.
     pub round: Vec<String>,
     /// What has been in doubt, and since when.
@@ -64,7 +67,7 @@ pub struct Memory {
 struct Told {
     /// Whether it knows what the cluster held at first sight.
     seen: bool,
-    /// What it takes to be published, where that has a say in its plan.
+    /// What it takes to be published.
     published: Option<Members>,
     /// What it knows of the Service's annotations; none is as good as no annotations.
     asked: Option<Box<Asked>>,
@@ -85,12 +88,13 @@ impl Memory {
         first
     }
 
-    /// How long to leave the Endpoints alone after a write.
-    pub fn paced(&mut self, now: Instant) -> Duration {
-        if self.last_write.replace(now).is_none_or(|last| now.saturating_duration_since(last) > QUIET) {
-            self.pace.reset();
+    /// How much it matters to make of the view what is decided.
+    fn urgency(&self, view: &View) -> Urgency {
+        match &view.plan {
+            plan if self.held.as_ref() == Some(plan) => Urgency::Repair,
+            Plan::Publish(members) if view.held().iter().all(|held| members.contains(held.ip)) => Urgency::Change,
+            _ => Urgency::Removal,
         }
-        self.pace.next()
     }
 }
 
@@ -103,64 +107,13 @@ pub enum Next {
     Pause(Duration),
 }
 
-/// What is known at one moment.
-pub struct View {
-    pub seen: Observed,
-    pub plan: Plan,
-    pub publish: Publish,
-}
-
-impl View {
-    pub fn endpoints(&self) -> Option<&Endpoints> {
-        self.seen.endpoints.object.as_deref()
-    }
-
-    /// Whether all is known that a decision takes: slices too where they are published, or have been.
-    fn listed(&self) -> bool {
-        let endpoints = self.publish == Publish::Endpoints && !self.endpoints().is_some_and(slice::we_skip_mirror);
-        self.seen.service.listed && self.seen.endpoints.listed && (endpoints || self.seen.slices.listed)
-    }
-
-    /// What clients are sent to, by Endpoints or by slices.
-    pub fn held(&self) -> Members {
-        let in_endpoints = || self.endpoints().map(slice::members).unwrap_or_default();
-        let leaving_slices = self.endpoints().is_some_and(slice::we_skip_mirror);
-        if self.publish == Publish::Endpoints && !leaving_slices {
-            return in_endpoints();
-        }
-        let in_slices: Members = self.seen.slices.members().collect();
-        let mirrored = self.endpoints().is_some_and(|endpoints| !slice::skips_mirror(endpoints));
-        if in_slices.is_empty() && mirrored { in_endpoints() } else { in_slices }
-    }
-
-    /// All that clients may be sent to, wherever it is published.
-    fn published(&self) -> Members {
-        let in_endpoints = self.endpoints().map(slice::members).unwrap_or_default();
-        in_endpoints.iter().cloned().chain(self.seen.slices.members()).collect()
-    }
-
-    /// Whether the Service may be another than the one seen: where the watch does not run, where something is to be created or
-    /// deleted on account of it, and where Endpoints that are not under our label may tell of a change of the Service that is
-    /// still on its way here.
-    pub fn doubts_service(&self, step: &Step) -> bool {
-        let unlabelled = || self.endpoints().and_then(slice::managed_by) != Some(slice::OURS);
-        self.seen.service.fault.is_some()
-            || match step {
-                Step::Create(_) | Step::Write(_) => unlabelled(),
-                Step::CreateSlice(_) | Step::DeleteSlice(_) => true,
-                // Creating a Service that is there already changes nothing.
-                Step::WriteSlice(_) | Step::CreateService(_) | Step::Hold | Step::Wait(_) => false,
-            }
-    }
-}
-
 impl Publisher {
-    /// Publishes until the daemon ends.
-    pub async fn run(self: Box<Self>, observed: Arc<watch::Sender<Observed>>, mut plan: watch::Receiver<Plan>) {
+    /// Publishes until the database leaves the config, or the daemon ends.
+    pub async fn run(mut self: Box<Self>, observed: Arc<watch::Sender<Observed>>, mut plan: watch::Receiver<Decided>) {
         let mut sights = observed.subscribe();
         let mut standing = self.lease.changes();
         let mut memory = Memory::default();
-        loop {
+        while decides(&plan) {
             // Boxed, and so is the write within: a turn takes kilobytes, and thousands of publishers wait most of the time.
             let turn = Box::pin(self.turn(&observed, &mut sights, &mut plan, &mut memory));
             let pause = match turn.await {
@@ -182,30 +135,56 @@ impl Publisher {
 
     /// Looks, and does what is to be done.
     async fn turn(
-        &self,
+        &mut self,
         observed: &watch::Sender<Observed>,
         sights: &mut watch::Receiver<Observed>,
-        plan: &mut watch::Receiver<Plan>,
+        plan: &mut watch::Receiver<Decided>,
         memory: &mut Memory,
     ) -> Next {
-        let publish = self.database.publish;
-        let mut view =
-            || View { seen: sights.borrow_and_update().clone(), plan: plan.borrow_and_update().clone(), publish };
-        let Cluster::Write(client) = &self.cluster else {
-            return self.dry_turn(&view(), memory).await;
-        };
-        if let Err(next) = self.look(&view(), memory).await {
+        let first = self.view(sights, plan, memory);
+        if !matches!(self.cluster, Cluster::Write(_)) {
+            return self.dry_turn(&first, memory).await;
+        }
+        if let Err(next) = self.look(&first, memory).await {
             return next;
         }
-        // Something is to be written. When it is our turn to write, it may be something else.
-        let _permit = self.permits.acquire().await;
-        let view = view();
+        let urgency = memory.urgency(&first);
+        if let Some(rest) = memory.pace.rest(urgency, clock::now()) {
+            return Next::ChangeOr(rest);
+        }
+        // Something is to be written. When it is our turn to write, it may be something else, or no longer ours to write.
+        let budget = self.budget.clone();
+        let _turn = turn_to_write(&budget, urgency, sights, plan, memory).await;
+        if !decides(plan) {
+            return Next::Change;
+        }
+        let view = self.view(sights, plan, memory);
+        let Cluster::Write(client) = &self.cluster else { return Next::Change };
         match self.look(&view, memory).await {
             Ok(step) => {
+                memory.pace.begin(memory.urgency(&view), step.is_half(), clock::now());
                 Box::pin(Writer { publisher: self, client, view: &view, observed, memory }.carry_out(step)).await
             }
             Err(next) => next,
         }
+    }
+
+    /// Looks at all that is known now. A plan is for the database that it was decided for, and for no other version of it.
+    fn view(
+        &mut self,
+        sights: &mut watch::Receiver<Observed>,
+        plan: &mut watch::Receiver<Decided>,
+        memory: &mut Memory,
+    ) -> View {
+        let Decided { database, plan } = plan.borrow_and_update().clone();
+        if !Arc::ptr_eq(&self.database, &database) {
+            self.database = database;
+            memory.held = None;
+            // The monitor asks for these again: of addresses that are new to it, and for a policy that is.
+            memory.told.seen = false;
+            memory.told.published = None;
+        }
+        View { seen: sights.borrow_and_update().clone(), plan, publish: self.database.publish }
     }
 
     async fn dry_turn(&self, view: &View, memory: &mut Memory) -> Next {
@@ -242,13 +221,15 @@ impl Publisher {
             self.report(None, fault().unwrap_or_else(Condition::waiting_for_cluster));
             return Err(Next::Change);
         }
-        self.publication.send_if_modified(|publication| !std::mem::replace(&mut publication.listed, true));
+        if self.publication.send_if_modified(|publication| !std::mem::replace(&mut publication.listed, true)) {
+            self.tell_refused();
+        }
         let held = view.held();
         self.forward_asked(view, memory).await;
         self.tell_monitor(view.published(), memory).await;
         match self.assess(view, view.seen.service.object.as_deref(), memory) {
             Step::Wait(condition) => {
-                let ours = condition.kind == Kind::WaitingForVerdicts;
+                let ours = matches!(condition.kind, Kind::WaitingForVerdicts | Kind::AddressesRefused);
                 self.report(ours.then_some(held), fault().unwrap_or(condition));
                 Err(Next::Change)
             }
@@ -325,10 +306,36 @@ impl Publisher {
         }
     }
 
+    /// Tells what happened to the database. Of the same reason and subject is what happens again.
+    pub fn tell(&self, reason: impl fmt::Display, warning: bool, subject: String, note: impl FnOnce() -> String) {
+        self.news.tell(|| News {
+            about: self.database.id.clone(),
+            reason: reason.to_string(),
+            action: "Publish",
+            warning,
+            subject,
+            note: note(),
+            at: clock::now(),
+        });
+    }
+
+    fn tell_refused(&self) {
+        for Refused { ip, why } in &self.database.refused {
+            self.tell("AddressRefused", true, ip.to_string(), || format!("not published: {why}"));
+        }
+    }
+
+    /// An API that is away takes no Events, and what it was away for has an Event when it is done.
+    fn tell_trouble(&self, condition: &Condition) {
+        if condition.kind.is_trouble() && condition.kind != Kind::ApiUnavailable {
+            self.tell(condition.kind, true, String::new(), || format!("not published: {}", condition.reason));
+        }
+    }
+
     /// Tells the monitor what the cluster holds by decision: of ours, or, where another replica writes, of that one. Not what
     /// it holds by an outside edit that is about to be repaired: the policy would take that for its own.
     pub async fn tell_published(&self, held: &Members, memory: &mut Memory) {
-        if self.database.builds_on_published() && memory.told.published.as_ref() != Some(held) {
+        if memory.told.published.as_ref() != Some(held) {
             memory.told.published = Some(held.clone());
             self.monitor.published(&self.database.id, held.clone()).await;
         }
@@ -361,12 +368,43 @@ impl Publisher {
             }
             if !same_kind || publication.condition.reason != condition.reason {
                 log(&self.database.id, &condition, same_kind);
+                self.tell_trouble(&condition);
             }
             publication.condition = condition;
             publication.members = members;
             true
         });
     }
+}
+
+/// Waits for a turn to write: a better one, when what is decided meanwhile matters more.
+async fn turn_to_write(
+    budget: &Budget,
+    mut urgency: Urgency,
+    sights: &watch::Receiver<Observed>,
+    plan: &mut watch::Receiver<Decided>,
+    memory: &Memory,
+) -> Turn {
+    let mut turn = std::pin::pin!(budget.turn(urgency));
+    loop {
+        tokio::select! {
+            turn = &mut turn => return turn,
+            Ok(()) = plan.changed() => {
+                let Decided { database, plan } = plan.borrow_and_update().clone();
+                let view = View { seen: sights.borrow().clone(), plan, publish: database.publish };
+                let now = memory.urgency(&view);
+                if now < urgency {
+                    urgency = now;
+                    turn.set(budget.turn(now));
+                }
+            }
+        }
+    }
+}
+
+/// Whether the monitor still decides for the database: it does not once the database has left the config.
+fn decides(plan: &watch::Receiver<Decided>) -> bool {
+    plan.has_changed().is_ok()
 }
 
 fn log(id: &DatabaseId, condition: &Condition, same_kind: bool) {

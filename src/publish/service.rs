@@ -30,6 +30,19 @@ pub fn service(database: &Database, create: CreateService) -> Service {
     Service { metadata, spec: Some(spec), status: None }
 }
 
+/// Whether we have created a Service.
+pub fn is_created_by_us(service: &Service) -> bool {
+    let label = service.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
+    label.is_some_and(|label| label == slice::OURS)
+}
+
+/// Whether nobody else has changed a Service that we have created, as its record of who changed what says.
+pub fn is_ours_alone(service: &Service) -> bool {
+    let mut by =
+        service.metadata.managed_fields.iter().flatten().filter_map(|entry| entry.manager.as_deref()).peekable();
+    is_created_by_us(service) && by.peek().is_some() && by.all(|manager| manager == slice::OURS)
+}
+
 /// Without a selector the number that counts is the endpoint's; the same one everywhere leaves no room for doubt.
 fn port(port: &Port) -> ServicePort {
     ServicePort {

@@ -16,8 +16,10 @@ use tokio::sync::{Notify, watch};
 use super::backoff::Backoff;
 use super::condition::{Condition, Kind};
 use super::fault;
+use super::leftover::{self, Leftover, Leftovers, Part};
 use super::slices::Slices;
 use crate::clock;
+use crate::config::DatabaseId;
 use crate::slice;
 
 /// What annotations of ours begin with, and those by which people ask something of us.
@@ -162,6 +164,7 @@ impl Observed {
 pub trait Watchable: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static {
     type Sight: Intake<Self>;
     const PLURAL: &'static str;
+    const PART: Part;
     /// How many the API shall send at once, where objects may be large.
     const PAGE: Option<u32> = None;
 
@@ -174,6 +177,9 @@ pub trait Watchable: Resource<DynamicType = ()> + Clone + DeserializeOwned + Deb
         self.meta().name.as_deref().unwrap_or_default()
     }
 
+    /// What is left behind, if this is ours and of no database.
+    fn leftover(&self) -> Option<Leftover>;
+
     /// Without what no decision asks for, which would be most of the memory that it takes.
     fn slim(self) -> Self;
 }
@@ -181,6 +187,11 @@ pub trait Watchable: Resource<DynamicType = ()> + Clone + DeserializeOwned + Deb
 impl Watchable for Service {
     type Sight = Sight<Self>;
     const PLURAL: &'static str = "services";
+    const PART: Part = Part::Service;
+
+    fn leftover(&self) -> Option<Leftover> {
+        Leftover::of_service(self)
+    }
 
     fn sight(observed: &mut Observed) -> &mut Sight<Self> {
         &mut observed.service
@@ -203,6 +214,11 @@ impl Watchable for Service {
 impl Watchable for Endpoints {
     type Sight = Sight<Self>;
     const PLURAL: &'static str = "endpoints";
+    const PART: Part = Part::Endpoints;
+
+    fn leftover(&self) -> Option<Leftover> {
+        Leftover::of_endpoints(self)
+    }
 
     fn sight(observed: &mut Observed) -> &mut Sight<Self> {
         &mut observed.endpoints
@@ -223,8 +239,22 @@ impl Watchable for Endpoints {
     }
 }
 
-/// The databases of one namespace, by the name of their Service.
-pub type Sights = Arc<HashMap<String, Arc<watch::Sender<Observed>>>>;
+/// One namespace that is watched.
+pub struct Sights {
+    /// Its databases, by the name of their Service.
+    pub databases: HashMap<String, Arc<watch::Sender<Observed>>>,
+    /// What is under our label and of no database.
+    pub leftovers: Arc<watch::Sender<Leftovers>>,
+    pub namespace: String,
+}
+
+impl Sights {
+    fn note_leftover<K: Watchable>(&self, object: &K, gone: bool) {
+        let id = DatabaseId { namespace: self.namespace.clone(), service: object.service().to_owned() };
+        let name = object.meta().name.as_deref().unwrap_or_default();
+        leftover::note(&self.leftovers, id, K::PART, name, object.leftover().filter(|_| !gone));
+    }
+}
 
 /// Takes the answer to a call that was decided on the list numbered `list`; says whether it was news.
 pub fn learn<K: Watchable>(observed: &watch::Sender<Observed>, object: K, list: u64) -> bool {
@@ -233,30 +263,36 @@ pub fn learn<K: Watchable>(observed: &watch::Sender<Observed>, object: K, list: 
 
 /// Watches one kind in one namespace for ever. After a fault it lists anew, so that nothing is missed; also when a
 /// publisher `nudge`s it, who has seen that the API answers, or that what is known here is old.
-pub async fn watch_kind<K: Watchable>(api: Api<K>, namespace: String, sights: Sights, nudge: Arc<Notify>) {
+pub async fn watch_kind<K: Watchable>(api: Api<K>, sights: Arc<Sights>, nudge: Arc<Notify>) {
     let mut backoff = Backoff::default();
     loop {
-        let (ended, settled) = follow(&api, &namespace, &sights, &nudge).await;
+        let Ended { fault, settled, asked } = follow(&api, &sights, &nudge).await;
         if settled {
             backoff.reset();
         }
-        if let Some(fault) = ended {
+        if let Some(fault) = fault {
             each::<K>(&sights, |sight| sight.fault().replace(fault.clone()).is_none_or(|held| held != fault));
         }
         tokio::select! {
-            () = tokio::time::sleep(backoff.next()) => {}
+            () = tokio::time::sleep(backoff.next().max(asked)) => {}
             () = nudge.notified() => {}
         }
     }
 }
 
-/// Lists, then watches, until that fails or there is a nudge. Returns the fault, if it is one, and whether the watch ran.
-async fn follow<K: Watchable>(
-    api: &Api<K>,
-    namespace: &str,
-    sights: &Sights,
-    nudge: &Notify,
-) -> (Option<Condition>, bool) {
+/// How a watch ended.
+#[derive(Default)]
+struct Ended {
+    fault: Option<Condition>,
+    /// Whether the watch ran.
+    settled: bool,
+    /// How long the API asks to be left alone.
+    asked: Duration,
+}
+
+/// Lists, then watches, until that fails or there is a nudge.
+async fn follow<K: Watchable>(api: &Api<K>, sights: &Sights, nudge: &Notify) -> Ended {
+    let namespace = sights.namespace.as_str();
     let mut config = watcher::Config::default().timeout(WATCH.as_secs() as u32);
     config.page_size = K::PAGE.or(config.page_size);
     let mut events = std::pin::pin!(watcher(api.clone(), config));
@@ -268,14 +304,14 @@ async fn follow<K: Watchable>(
             event = events.next() => event,
             () = tokio::time::sleep(LIST), if listed.is_none() => {
                 let why = format!("list {} in {namespace}: no answer in {}", K::PLURAL, humantime::format_duration(LIST));
-                return (Some(Condition::new(Kind::ApiUnavailable, why)), false);
+                return Ended { fault: Some(Condition::new(Kind::ApiUnavailable, why)), ..Ended::default() };
             }
             () = sleep_until(settles), if !settled => {
                 settled = true;
                 each::<K>(sights, |sight| sight.fault().take().is_some());
                 continue;
             }
-            () = nudge.notified(), if settled => return (None, true),
+            () = nudge.notified(), if settled => return Ended { settled, ..Ended::default() },
         };
         match event {
             Some(Ok(event)) => {
@@ -284,8 +320,10 @@ async fn follow<K: Watchable>(
                 }
                 take(event, sights);
             }
-            Some(Err(error)) => return (fault_of::<K>(&error, namespace), settled),
-            None => return (None, settled),
+            Some(Err(error)) => {
+                return Ended { fault: fault_of::<K>(&error, namespace), settled, asked: asked_by(&error) };
+            }
+            None => return Ended { settled, ..Ended::default() },
         }
     }
 }
@@ -299,26 +337,43 @@ async fn sleep_until(moment: Option<Instant>) {
 
 /// Changes the sight of every database, and tells those for whom it was news.
 fn each<K: Watchable>(sights: &Sights, change: impl Fn(&mut K::Sight) -> bool) {
-    for sender in sights.values() {
+    for sender in sights.databases.values() {
         sender.send_if_modified(|observed| change(K::sight(observed)));
     }
 }
 
 fn take<K: Watchable>(event: Event<K>, sights: &Sights) {
-    let with = |object: K, change: fn(&mut K::Sight, K) -> bool| {
-        if let Some(sender) = sights.get(object.service()) {
+    let with = |object: K, gone: bool, change: fn(&mut K::Sight, K) -> bool| {
+        if let Some(sender) = sights.databases.get(object.service()) {
             sender.send_if_modified(|observed| change(K::sight(observed), object));
+        } else {
+            sights.note_leftover(&object, gone);
         }
     };
     match event {
-        Event::Init => each::<K>(sights, |sight| {
-            sight.begin_list();
-            false
-        }),
-        Event::InitApply(object) => with(object, Intake::take_listed),
-        Event::InitDone => each::<K>(sights, Intake::end_list),
-        Event::Apply(object) => with(object, |sight, object| sight.take(object, false)),
-        Event::Delete(object) => with(object, |sight, object| sight.take(object, true)),
+        Event::Init => {
+            each::<K>(sights, |sight| {
+                sight.begin_list();
+                false
+            });
+            leftover::begin_list(&sights.leftovers, &sights.namespace, K::PART);
+        }
+        Event::InitApply(object) => with(object, false, Intake::take_listed),
+        Event::InitDone => {
+            each::<K>(sights, Intake::end_list);
+            leftover::end_list(&sights.leftovers, &sights.namespace, K::PART);
+        }
+        Event::Apply(object) => with(object, false, |sight, object| sight.take(object, false)),
+        Event::Delete(object) => with(object, true, |sight, object| sight.take(object, true)),
+    }
+}
+
+fn asked_by(error: &watcher::Error) -> Duration {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => fault::retry_after(error),
+        _ => Duration::ZERO,
     }
 }
 

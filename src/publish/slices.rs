@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::condition::Condition;
+use super::leftover::{Leftover, Part};
 use super::sight::{Intake, Observed, Watchable, version};
 use crate::plan::Member;
 use crate::slice::endpoint_slices::{self, Digest, Others};
@@ -148,8 +149,13 @@ impl Intake<EndpointSlice> for Arc<Slices> {
 impl Watchable for EndpointSlice {
     type Sight = Arc<Slices>;
     const PLURAL: &'static str = "endpointslices";
+    const PART: Part = Part::Slice;
     /// Those of Pods come too, with a hundred of them each.
     const PAGE: Option<u32> = Some(50);
+
+    fn leftover(&self) -> Option<Leftover> {
+        Leftover::of_slice(self)
+    }
 
     fn sight(observed: &mut Observed) -> &mut Arc<Slices> {
         &mut observed.slices

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use serde::Serialize;
 
 use super::condition::{Condition, Kind};
@@ -17,9 +17,6 @@ use crate::slice::{self, endpoint_slices};
 
 /// An API call that takes longer has failed.
 pub const DEADLINE: Duration = Duration::from_secs(5);
-
-/// The longest that we let the API tell us to wait.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Applies under a name of its own, so that a create that arrives late can never take back what a later write set.
 const CREATOR: &str = "external-endpoints-create";
@@ -87,32 +84,35 @@ pub async fn write<K: Applied>(api: &Api<K>, object: &K) -> Result<K, Failure> {
 }
 
 async fn apply<K: Applied>(api: &Api<K>, object: &K, params: &PatchParams) -> Result<K, Failure> {
-    Call::of("patch", object).within_deadline(api.patch(name_of(object), params, &Patch::Apply(object))).await
+    let call = Call::of::<K>("patch", object.meta());
+    call.within_deadline(api.patch(call.name, params, &Patch::Apply(object))).await
 }
 
 /// Deletes the very object that was seen, at the version that it was seen at. That it is gone already is as good.
-pub async fn delete<K: Watchable>(api: &Api<K>, object: &K) -> Result<(), Failure> {
-    let meta = object.meta();
-    let preconditions = Preconditions { resource_version: meta.resource_version.clone(), uid: meta.uid.clone() };
-    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-    let call = async {
-        match api.delete(name_of(object), &params).await {
+pub async fn delete<K: Watchable>(api: &Api<K>, seen: &ObjectMeta) -> Result<(), Failure> {
+    let ObjectMeta { uid, resource_version, .. } = seen.clone();
+    let params =
+        DeleteParams { preconditions: Some(Preconditions { uid, resource_version }), ..DeleteParams::default() };
+    let call = Call::of::<K>("delete", seen);
+    let deleted = async {
+        match api.delete(call.name, &params).await {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             done => done.map(drop),
         }
     };
-    Call::of("delete", object).within_deadline(call).await
+    call.within_deadline(deleted).await
 }
 
 /// Creates a Service. If there is one of its name, this fails and changes nothing.
 pub async fn create_service(api: &Api<Service>, service: &Service) -> Result<Service, Failure> {
     let params = PostParams { field_manager: Some(slice::OURS.to_owned()), ..PostParams::default() };
-    Call::of("create", service).within_deadline(api.create(&params, service)).await
+    Call::of::<Service>("create", &service.metadata).within_deadline(api.create(&params, service)).await
 }
 
 /// An object as it is now; none if there is none.
 pub async fn read<K: Watchable>(api: &Api<K>, like: &K) -> Result<Option<K>, Failure> {
-    Call::of("get", like).within_deadline(api.get_opt(name_of(like))).await
+    let call = Call::of::<K>("get", like.meta());
+    call.within_deadline(api.get_opt(call.name)).await
 }
 
 /// The Service of the database as it is now; none if there is none.
@@ -120,10 +120,6 @@ pub async fn read_service(api: &Api<Service>, id: &DatabaseId) -> Result<Option<
     let DatabaseId { namespace, service } = id;
     let call = Call { verb: "get", plural: Service::PLURAL, namespace, name: service };
     call.within_deadline(api.get_opt(service)).await
-}
-
-fn name_of(object: &impl Watchable) -> &str {
-    object.meta().name.as_deref().unwrap_or_default()
 }
 
 /// What is asked of the API, for the words in which it fails.
@@ -135,9 +131,9 @@ struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn of<K: Watchable>(verb: &'static str, object: &'a K) -> Self {
-        let namespace = object.meta().namespace.as_deref().unwrap_or_default();
-        Self { verb, plural: K::PLURAL, namespace, name: name_of(object) }
+    fn of<K: Watchable>(verb: &'static str, object: &'a ObjectMeta) -> Self {
+        let said = |given: &'a Option<String>| given.as_deref().unwrap_or_default();
+        Self { verb, plural: K::PLURAL, namespace: said(&object.namespace), name: said(&object.name) }
     }
 
     async fn within_deadline<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
@@ -157,6 +153,6 @@ impl<'a> Call<'a> {
             return Err(Failure::Conflict(status.message.clone()));
         }
         let condition = fault::of(&error, verb, plural, namespace, Some(name));
-        Err(Failure::Fault(condition, Duration::from_secs(fault::retry_after(&error)).min(LONGEST_PAUSE)))
+        Err(Failure::Fault(condition, fault::retry_after(&error)))
     }
 }

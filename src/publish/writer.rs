@@ -11,16 +11,13 @@ use tracing::{info, warn};
 
 use super::assess::Step;
 use super::condition::{Condition, Kind};
-use super::publisher::{Memory, Next, Publisher, View, said};
+use super::publisher::{Memory, Next, Publisher, said};
 use super::sight::{Intake, Observed, Watchable, learn};
+use super::view::View;
 use super::write::{self, Applied, Failure};
-use crate::clock;
 use crate::config::DatabaseId;
 use crate::plan::Members;
 use crate::slice;
-
-/// Pauses between writes grow this long only when someone undoes them.
-const QUARREL: Duration = Duration::from_millis(1500);
 
 /// Conflicts in a row before they are told: one or two are how others' changes show.
 const CONFLICTS: u32 = 3;
@@ -93,7 +90,7 @@ impl Writer<'_> {
 
     async fn delete(&mut self, slice: &EndpointSlice) -> Next {
         let api = self.api();
-        match self.publisher.timed(write::delete(&api, slice)).await {
+        match self.publisher.timed(write::delete(&api, &slice.metadata)).await {
             Ok(()) => {
                 let DatabaseId { namespace, service } = &self.publisher.database.id;
                 info!(%namespace, %service, slice = slice.name_any(), "EndpointSlice deleted");
@@ -141,9 +138,12 @@ impl Writer<'_> {
             self.published(&view).await;
         } else if next.object() != Some(name.as_str()) && self.memory.first_in_round(name) {
             // What was decided takes more than this object.
+            self.memory.pace.go_on();
             return Next::Pause(Duration::ZERO);
+        } else {
+            self.memory.held = Some(view.plan);
         }
-        self.paced()
+        self.end_round()
     }
 
     /// Tells that the cluster now holds what was decided.
@@ -159,15 +159,14 @@ impl Writer<'_> {
         self.publisher.tell_published(&held, self.memory).await;
     }
 
-    /// Leaves what was written alone for a while.
-    fn paced(&mut self) -> Next {
+    /// Ends a round of writes.
+    fn end_round(&mut self) -> Next {
         self.memory.round.clear();
-        let pause = self.memory.paced(clock::now());
-        if pause > QUARREL {
+        if self.memory.pace.is_quarrel() {
             let DatabaseId { namespace, service } = &self.publisher.database.id;
             warn!(%namespace, %service, "someone keeps changing these Endpoints; they are repaired, ever more slowly");
         }
-        Next::Pause(pause)
+        Next::Change
     }
 
     /// Tells what was written, and on whose account: nobody shall wonder where an edit by hand has gone.
@@ -179,16 +178,23 @@ impl Writer<'_> {
             let changes = members.changes_from(&own.get(name).map(|slice| slice.members()).unwrap_or_default());
             if repaired {
                 warn!(%namespace, %service, slice = name, changes, "an outside change of an EndpointSlice was repaired");
+                let note = || format!("an outside change of EndpointSlice {name} was repaired ({changes})");
+                self.publisher.tell("Repaired", true, name.to_owned(), note);
             } else {
                 info!(%namespace, %service, slice = name, changes, "EndpointSlice written");
+                let note = || format!("EndpointSlice {name}: {changes}");
+                self.publisher.tell("Published", false, name.to_owned(), note);
             }
             return;
         }
         let changes = members.changes_from(&self.view.endpoints().map(slice::members).unwrap_or_default());
         if repaired {
             warn!(%namespace, %service, %members, changes, "an outside change of the Endpoints was repaired");
+            let note = || format!("an outside change was repaired: {members} ({changes})");
+            self.publisher.tell("Repaired", true, String::new(), note);
         } else {
             info!(%namespace, %service, %members, changes, "Endpoints written");
+            self.publisher.tell("Published", false, String::new(), || format!("{members} ({changes})"));
         }
     }
 

@@ -247,6 +247,7 @@ fn may(verb: &str, resource: (&str, &str), namespace: &str, name: &str) -> bool 
     match (namespace, resource) {
         (WATCHED, ("", "services") | ("discovery.k8s.io", "endpointslices")) => read,
         (WATCHED, ("", "endpoints")) => read || name == SERVICE && ["create", "patch"].contains(&verb),
+        (WATCHED, ("events.k8s.io", "events")) => ["create", "patch"].contains(&verb),
         (HOME, ("coordination.k8s.io", "leases")) => name == LEASE && ["get", "create", "update"].contains(&verb),
         _ => false,
     }
@@ -445,6 +446,14 @@ async fn the_role_is_what_forbidden_asks_for() {
         grant(&scene.namespace, &json!(granted)).await;
     }
     scene.published(&[0, 1, 2]).await;
+    // Without Events it does its work, so it says that on the log alone.
+    let events = eventually(SOON, "it asks for Events", async || {
+        let logs = daemon.logs();
+        let line = logs.iter().find(|line| line["message"] == "Events are not published")?;
+        line["reason"].as_str().and_then(rule_in)
+    })
+    .await;
+    granted.push(events);
     let shipped = [shipped(WATCHED).await, shipped(HOME).await];
     assert_eq!(atoms(&granted), shipped.into_iter().flatten().collect());
 }

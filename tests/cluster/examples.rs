@@ -30,7 +30,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// As many failures in a row as it takes at the examples' intervals, on a busy machine.
-const SOON: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(180);
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config")

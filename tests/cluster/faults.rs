@@ -38,7 +38,7 @@ async fn up(daemon: &Daemon, targets: f64) {
 }
 
 async fn the_api_server_is_killed_while_a_database_dies() {
-    let plane = ControlPlane::start(Options { proxy: false }).await;
+    let plane = ControlPlane::start(Options::default()).await;
     let mut scene = Scene::on(plane.namespace("killed").await).await;
     scene.namespace.create_service("mysql", &[("", 3306)]).await;
     let daemon = Daemon::start(&scene.config(), &plane.kubeconfig(), &[]).await;
@@ -53,7 +53,7 @@ async fn the_api_server_is_killed_while_a_database_dies() {
 }
 
 async fn the_api_server_is_paused_for_ten_seconds() {
-    let plane = ControlPlane::start(Options { proxy: false }).await;
+    let plane = ControlPlane::start(Options::default()).await;
     let mut scene = Scene::on(plane.namespace("paused").await).await;
     scene.namespace.create_service("mysql", &[("", 3306)]).await;
     let daemon = Daemon::start(&scene.config(), &plane.kubeconfig(), &[]).await;
@@ -225,7 +225,7 @@ async fn the_api_is_away_at_the_start() {
 }
 
 /// Rights of a ServiceAccount `daemon` in the scene's namespace; returns its token.
-async fn account(scene: &Scene, rules: serde_json::Value) -> String {
+pub async fn account(scene: &Scene, rules: serde_json::Value) -> String {
     use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
     scene.namespace.create_service_account("daemon").await;
     scene.namespace.create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": rules})).await;

@@ -15,7 +15,7 @@ use crate::cluster::scene::{SOON, Scene, checked};
 use crate::support::daemon::field;
 use crate::support::{ApiProxy, addresses, eventually, holds, shared, trial::trials};
 
-mod replicas;
+pub mod replicas;
 
 use replicas::{
     LATER, LEASE, LeaseHistory, identity, leads, lease, pair, published, replica, replica_at, standby, takes_over, up,

@@ -12,6 +12,9 @@ use crate::support::{
     ApiProxy, Daemon, Database, Manner, addresses, blocking, eventually, folder, shared, trial::trials,
 };
 
+/// On a machine however busy; what waits for something that hangs takes longer.
+const AT_ONCE: Duration = Duration::from_secs(4);
+
 pub fn trials() -> Vec<Trial> {
     trials![
         signals_leave_what_is_published,
@@ -36,7 +39,7 @@ async fn signals_leave_what_is_published() {
         let status = daemon.wait().await;
         let took = asked.elapsed();
         assert!(status.success(), "{status}");
-        assert!(took < Duration::from_secs(1), "{signal} took {took:?}");
+        assert!(took < AT_ONCE, "{signal} took {took:?}");
         assert_eq!(history.steps(), []);
         assert_eq!(scene.namespace.endpoint_ips("mysql").await, scene.ips(&[0, 1, 2]));
     }
@@ -52,7 +55,7 @@ async fn a_second_signal_ends_at_once() {
     daemon.signal(Signal::SIGTERM);
     daemon.signal(Signal::SIGINT);
     daemon.wait().await;
-    assert!(asked.elapsed() < Duration::from_secs(1), "took {:?}", asked.elapsed());
+    assert!(asked.elapsed() < AT_ONCE, "took {:?}", asked.elapsed());
 }
 
 async fn a_dry_run_needs_no_cluster() {

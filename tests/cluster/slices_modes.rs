@@ -65,7 +65,7 @@ async fn between_the_modes_no_connection_is_refused() {
 }
 
 async fn a_kubernetes_that_does_not_mirror_is_found_out() {
-    let plane = ControlPlane::start(Options { proxy: false }).await;
+    let plane = ControlPlane::start(Options { proxy: false, ..Options::default() }).await;
     let mut scene = Scene::on(plane.namespace("unmirrored").await).await;
     scene.namespace.create_service("mysql", &[("", 3306)]).await;
     let daemon = Daemon::start(&scene.config(), &plane.kubeconfig(), &[]).await;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use external_endpoints::config::{
-    Address, Check, CheckKind, CreateService, Database, DatabaseId, ExecCheck, HttpCheck, Port, Protocol, Publish,
-    Scheme, Spec, TcpCheck, Tls, Value,
+    Address, Allowed, Check, CheckKind, CreateService, Database, DatabaseId, ExecCheck, HttpCheck, Port, Protocol,
+    Publish, Scheme, Spec, TcpCheck, Tls, Value,
 };
 use external_endpoints::health::Thresholds;
 use external_endpoints::plan::{Failback, MinHealthy, Policy};
@@ -17,13 +17,14 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 pub fn specs() -> impl Strategy<Value = Spec> {
-    btree_map((label(), service()), database(), 1..4).prop_map(|databases| Spec {
+    (btree_map((label(), service()), database(), 1..4), any::<bool>()).prop_map(|(databases, prune)| Spec {
         databases: databases
             .into_iter()
             .map(|((namespace, service), database)| {
                 Arc::new(Database { id: DatabaseId { namespace, service }, ..database })
             })
             .collect(),
+        prune,
     })
 }
 
@@ -41,7 +42,8 @@ fn database() -> impl Strategy<Value = Database> {
         let addresses = addresses.collect();
         let id = DatabaseId { namespace: String::new(), service: String::new() };
         let create_service = headless.map(|headless| CreateService { headless });
-        Database { id, ports, addresses, policy, publish, create_service, adopt }
+        let (refused, allowed) = (Vec::new(), Allowed::default());
+        Database { id, ports, addresses, refused, allowed, policy, publish, create_service, adopt }
     })
 }
 

@@ -1,18 +1,30 @@
 #!/bin/sh
 # build.sh [control-plane|all]: builds a Kubernetes control plane, and for `all` (as without a word) the MongoDB stand-in too, once, into a
-# cache outside target/, and prints where they are as NAME=VALUE lines.
+# cache outside target/, and prints where they are as NAME=VALUE lines. K8S=1.33 builds that Kubernetes instead of today's, beside it.
 set -eu
 what=${1:-all}
 here=$(cd "$(dirname "$0")" && pwd)
 stand_in_sources=$(cd "$here/../stand-ins" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/external-endpoints
-version=$(sed -n 's|.*k8s.io/kubernetes v\([0-9.]*\)\( //.*\)*$|\1|p' "$here/go.mod" | head -n 1)
-minor=$(echo "$version" | cut -d. -f2)
 kubernetes="kube-apiserver kube-controller-manager kube-proxy kubectl"
 
 say() { echo "control-plane: $*" >&2; }
 fail() { say "$*"; exit 1; }
 key() { cat "$@" | sha256sum | cut -c1-12; }
+
+# version_in MODULE_DIR: the Kubernetes that a go.mod declares.
+version_in() { sed -n 's|.*k8s.io/kubernetes v\([0-9.]*\)\( //.*\)*$|\1|p' "$1/go.mod" | head -n 1; }
+
+# Each Kubernetes but today's has a folder of its own here, named after it.
+modules=$here
+version=$(version_in "$modules")
+if [ -n "${K8S:-}" ] && [ "$K8S" != "${version%.*}" ]; then
+	modules=$here/$K8S
+	[ -f "$modules/go.mod" ] || fail "there is no Kubernetes $K8S here; K8S may be ${version%.*}$(cd "$here" && for other in */go.mod; do printf ' or %s' "${other%/go.mod}"; done)"
+	[ -z "${KUBEBUILDER_ASSETS:-}" ] || fail "both K8S and KUBEBUILDER_ASSETS are set, and each names a control plane; unset one"
+	version=$(version_in "$modules")
+fi
+minor=$(echo "$version" | cut -d. -f2)
 
 need_go() {
 	command -v go >/dev/null || fail "Go is not installed; see https://go.dev/doc/install. (KUBEBUILDER_ASSETS may name a folder with a built control plane; then only the MongoDB stand-in, for the tests, needs Go.)"
@@ -98,21 +110,26 @@ if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
 		[ -x "$assets/$tool" ] || fail "KUBEBUILDER_ASSETS is set to $assets, which has no $tool; add it, or unset KUBEBUILDER_ASSETS to have all of them built"
 	done
 else
-	assets=$cache/control-plane-$version-$(key "$here/go.sum")
+	assets=$cache/control-plane-$version-$(key "$modules/go.sum")
 fi
 # Named even where they are not built, so that who looks for one there learns which file is missing.
 stand_ins=$cache/stand-ins-$(key "$stand_in_sources"/ferretdb/go.sum "$stand_in_sources"/ferretdb/main.go "$stand_in_sources"/mongosh/package.json)
 mkdir -p "$assets" "$stand_ins"
 
-# Test programs that start at the same time build once.
-exec 9>"$cache/lock"
-flock -n 9 || { say "another build runs; waiting for it"; flock 9; }
+# once NAME: test programs that start at the same time build once.
+once() {
+	exec 9>"$cache/$1.lock"
+	flock -n 9 || { say "another build runs; waiting for it"; flock 9; }
+}
 
-build "$here" "$assets/etcd" go.etcd.io/etcd/server/v3
+# One Kubernetes need not wait for another.
+once "kubernetes-$version"
+build "$modules" "$assets/etcd" go.etcd.io/etcd/server/v3
 for tool in $kubernetes; do
-	build "$here" "$assets/$tool" "k8s.io/kubernetes/cmd/$tool"
+	build "$modules" "$assets/$tool" "k8s.io/kubernetes/cmd/$tool"
 done
 if [ "$what" = all ]; then
+	once stand-ins
 	build "$stand_in_sources/ferretdb" "$stand_ins/ferretdb" .
 	install_mongosh "$stand_ins"
 fi

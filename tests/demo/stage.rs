@@ -25,7 +25,7 @@ pub struct Stage {
 
 impl Stage {
     pub async fn set() -> Stage {
-        let plane = ControlPlane::start(Options { proxy: true }).await;
+        let plane = ControlPlane::start(Options { proxy: true, ..Options::default() }).await;
         let namespace = plane.namespace("demo").await;
         namespace.create_service(SERVICE, &[("", PORT)]).await;
         let cluster_ip = namespace.cluster_ip(SERVICE).await;

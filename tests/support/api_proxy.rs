@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -23,10 +25,21 @@ enum Fault {
     Hang,
     /// Connections and requests are accepted, and no request is answered; open connections are closed.
     Mute,
+    /// Each piece of each connection arrives this much later.
+    Slow(Duration),
     /// Connections are cut once; those that come after pass.
     Cut,
-    /// Every request gets this status, with `Retry-After: 1`; open connections are closed.
-    Answer(u16),
+    /// Every request gets this answer; open connections are closed.
+    Answer(Refusal),
+}
+
+/// An HTTP status, with `Retry-After` in seconds.
+#[derive(Clone, Copy)]
+struct Refusal {
+    status: u16,
+    after: u32,
+    /// With a Status in JSON, or in plain words as the API server does when it is asked for too much.
+    json: bool,
 }
 
 /// Runs until it is dropped.
@@ -34,6 +47,7 @@ pub struct ApiProxy<'a> {
     plane: &'a ControlPlane,
     address: SocketAddr,
     fault: watch::Sender<Fault>,
+    refusals: Arc<AtomicU32>,
     task: JoinHandle<()>,
 }
 
@@ -41,11 +55,17 @@ impl<'a> ApiProxy<'a> {
     pub async fn start(plane: &'a ControlPlane) -> ApiProxy<'a> {
         let address = SocketAddr::from(([127, 0, 0, 1], addresses::port()));
         let (fault, faults) = watch::channel(Fault::None);
-        let proxy =
-            Proxy { address, upstream: plane.api_address(), tls: plane.server_identity().server_config(), faults };
+        let refusals = Arc::default();
+        let proxy = Proxy {
+            address,
+            upstream: plane.api_address(),
+            tls: plane.server_identity().server_config(),
+            faults,
+            refusals: Arc::clone(&refusals),
+        };
         let listener = proxy.listen();
         let task = runtime().spawn(proxy.run(listener));
-        ApiProxy { plane, address, fault, task }
+        ApiProxy { plane, address, fault, refusals, task }
     }
 
     /// A kubeconfig with all rights that goes through this proxy.
@@ -61,7 +81,7 @@ impl<'a> ApiProxy<'a> {
     /// Refuses connections, and closes the open ones.
     pub async fn refuse(&self) {
         self.fault.send_replace(Fault::Refuse);
-        super::eventually(std::time::Duration::from_secs(5), "the proxy refuses", async || {
+        super::eventually(Duration::from_secs(5), "the proxy refuses", async || {
             TcpStream::connect(self.address).await.is_err()
         })
         .await;
@@ -77,6 +97,11 @@ impl<'a> ApiProxy<'a> {
         self.fault.send_replace(Fault::Mute);
     }
 
+    /// Passes everything, late.
+    pub fn slow(&self, by: Duration) {
+        self.fault.send_replace(Fault::Slow(by));
+    }
+
     /// Closes all open connections once.
     pub fn cut(&self) {
         self.fault.send_replace(Fault::Cut);
@@ -84,16 +109,24 @@ impl<'a> ApiProxy<'a> {
 
     /// Answers every request with this HTTP status.
     pub fn answer(&self, status: u16) {
-        self.fault.send_replace(Fault::Answer(status));
+        self.fault.send_replace(Fault::Answer(Refusal { status, after: 1, json: true }));
+    }
+
+    /// The same in plain words, with `Retry-After` in seconds.
+    pub fn answer_plainly(&self, status: u16, after: u32) {
+        self.fault.send_replace(Fault::Answer(Refusal { status, after, json: false }));
+    }
+
+    /// How many requests it has answered by itself.
+    pub fn refusals(&self) -> u32 {
+        self.refusals.load(Ordering::Relaxed)
     }
 
     /// Passes everything again.
     pub async fn heal(&self) {
         self.fault.send_replace(Fault::None);
-        super::eventually(std::time::Duration::from_secs(5), "the proxy accepts", async || {
-            TcpStream::connect(self.address).await
-        })
-        .await;
+        super::eventually(Duration::from_secs(5), "the proxy accepts", async || TcpStream::connect(self.address).await)
+            .await;
     }
 
     fn url(&self) -> String {
@@ -112,6 +145,7 @@ struct Proxy {
     upstream: String,
     tls: Arc<ServerConfig>,
     faults: watch::Receiver<Fault>,
+    refusals: Arc<AtomicU32>,
 }
 
 impl Proxy {
@@ -132,7 +166,7 @@ impl Proxy {
                         return;
                     }
                     let fault = self.faults.borrow_and_update().clone();
-                    if !matches!(fault, Fault::Hang | Fault::None) {
+                    if !matches!(fault, Fault::Hang | Fault::Slow(_) | Fault::None) {
                         connections.shutdown().await;
                     }
                     listener = match fault {
@@ -142,10 +176,40 @@ impl Proxy {
                 }
                 accepted = accept(listener.as_ref()) => {
                     let Ok(client) = accepted else { continue };
-                    connections.spawn(pass(client, self.upstream.clone(), self.tls.clone(), self.faults.clone()));
+                    connections.spawn(self.pass(client));
                 }
             }
             while connections.try_join_next().is_some() {}
+        }
+    }
+
+    /// Serves one connection under whatever fault is in force. How it ends is its client's business.
+    fn pass(&self, client: TcpStream) -> impl Future<Output = ()> + use<> {
+        let (upstream, tls, faults) = (self.upstream.clone(), self.tls.clone(), self.faults.clone());
+        let refusals = self.refusals.clone();
+        async move {
+            let fault = faults.borrow().clone();
+            match fault {
+                Fault::Answer(refusal) => {
+                    if answer(client, tls, refusal).await.is_ok() {
+                        refusals.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                Fault::Mute => {
+                    let Ok(mut stream) = TlsAcceptor::from(tls).accept(client).await else {
+                        return;
+                    };
+                    while stream.read_buf(&mut Vec::new()).await.is_ok_and(|count| count > 0) {}
+                }
+                Fault::None | Fault::Slow(_) | Fault::Cut => {
+                    let Ok(server) = TcpStream::connect(&upstream).await else {
+                        return;
+                    };
+                    forward(client, server, faults).await;
+                }
+                // A connection made meanwhile stays dead when the proxy heals, as one does that a firewall forgot; only a time-out of the client ends it.
+                Fault::Hang | Fault::Refuse => std::future::pending().await,
+            }
         }
     }
 }
@@ -154,30 +218,6 @@ async fn accept(listener: Option<&TcpListener>) -> std::io::Result<TcpStream> {
     match listener {
         Some(listener) => listener.accept().await.map(|(stream, _)| stream),
         None => std::future::pending().await,
-    }
-}
-
-/// Serves one connection under whatever fault is in force. How it ends is its client's business.
-async fn pass(client: TcpStream, upstream: String, tls: Arc<ServerConfig>, faults: watch::Receiver<Fault>) {
-    let fault = faults.borrow().clone();
-    match fault {
-        Fault::Answer(status) => {
-            let _ = answer(client, tls, status).await;
-        }
-        Fault::Mute => {
-            let Ok(mut stream) = TlsAcceptor::from(tls).accept(client).await else {
-                return;
-            };
-            while stream.read_buf(&mut Vec::new()).await.is_ok_and(|count| count > 0) {}
-        }
-        Fault::None | Fault::Cut => {
-            let Ok(server) = TcpStream::connect(&upstream).await else {
-                return;
-            };
-            forward(client, server, faults).await;
-        }
-        // A connection made meanwhile stays dead when the proxy heals, as one does that a firewall forgot; only a time-out of the client ends it.
-        Fault::Hang | Fault::Refuse => std::future::pending().await,
     }
 }
 
@@ -200,6 +240,13 @@ async fn pump(
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let count = from.read(&mut buffer).await?;
+        let slow = match *faults.borrow() {
+            Fault::Slow(by) => Some(by),
+            _ => None,
+        };
+        if let Some(by) = slow {
+            tokio::time::sleep(by).await;
+        }
         // It fails only when the proxy is gone, and this task with it.
         let _ = faults.wait_for(|fault| !matches!(fault, Fault::Hang)).await;
         if count == 0 {
@@ -209,7 +256,8 @@ async fn pump(
     }
 }
 
-async fn answer(client: TcpStream, tls: Arc<ServerConfig>, status: u16) -> std::io::Result<()> {
+async fn answer(client: TcpStream, tls: Arc<ServerConfig>, refusal: Refusal) -> std::io::Result<()> {
+    let Refusal { status, after, json } = refusal;
     let mut stream = TlsAcceptor::from(tls).accept(client).await?;
     let mut request = Vec::new();
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -217,11 +265,16 @@ async fn answer(client: TcpStream, tls: Arc<ServerConfig>, status: u16) -> std::
             return Ok(());
         }
     }
-    let body = format!(
-        r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"made by a test","code":{status}}}"#
-    );
+    let (kind, body) = if json {
+        let body = format!(
+            r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"made by a test","code":{status}}}"#
+        );
+        ("application/json", body)
+    } else {
+        ("text/plain", "Too many requests, please try again later.\n".to_owned())
+    };
     let head = format!(
-        "HTTP/1.1 {status} Fault\r\ncontent-type: application/json\r\nretry-after: 1\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {status} Fault\r\ncontent-type: {kind}\r\nretry-after: {after}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).await?;

@@ -100,6 +100,8 @@ fn outside(binaries: Binaries) -> i32 {
         .arg(env::current_exe().expect("the path of this program"))
         .args(env::args_os().skip(1))
         .envs(binaries)
+        // It has been built; what is named now are its binaries.
+        .env_remove("K8S")
         .env("PATH", path)
         .env(STAGE, "init");
     // SAFETY: both calls are async-signal-safe.

@@ -26,12 +26,25 @@ const PROXY: &str = "proxy-token";
 /// A user whom the API knows, and to whom nothing is allowed.
 pub const STRANGER: &str = "stranger-token";
 
+/// Only whole writes of what the daemon writes, with what they became.
+const AUDIT_POLICY: &str = r#"{
+    "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "RequestResponse", "verbs": ["create", "update", "patch", "delete"], "resources": [
+            {"group": "", "resources": ["endpoints"]}, {"group": "coordination.k8s.io", "resources": ["leases"]}
+        ]},
+        {"level": "None"}
+    ]
+}"#;
+
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// Route ClusterIPs. Only one control plane of a bottle can.
     pub proxy: bool,
+    /// The API server notes who changed what.
+    pub audited: bool,
 }
 
 pub struct ControlPlane {
@@ -42,6 +55,7 @@ pub struct ControlPlane {
     authority: Authority,
     client: kube::Client,
     api: Mutex<Option<Process>>,
+    audited: bool,
     /// Ends by itself when it loses the API server while it starts; the API server's next start brings it back.
     controllers: Mutex<Option<Process>>,
     others: Mutex<Vec<Process>>,
@@ -55,7 +69,7 @@ pub fn shared() -> &'static ControlPlane {
 static SHARED: OnceLock<ControlPlane> = OnceLock::new();
 
 pub async fn start_shared() {
-    let plane = ControlPlane::start(Options { proxy: true }).await;
+    let plane = ControlPlane::start(Options { proxy: true, ..Options::default() }).await;
     assert!(SHARED.set(plane).is_ok(), "started twice");
 }
 
@@ -77,6 +91,7 @@ impl ControlPlane {
             folder,
             authority,
             api: Mutex::new(None),
+            audited: options.audited,
             controllers: Mutex::new(None),
             others: Mutex::new(vec![etcd]),
         };
@@ -157,7 +172,7 @@ impl ControlPlane {
         let process = self.spawn_api();
         let before = lock(&self.api).replace(process);
         assert!(before.is_none(), "the API server runs already");
-        self.wait_ready("kube-apiserver", async || self.api_healthy().await).await;
+        self.wait_ready("kube-apiserver", async || healthy(&self.client).await).await;
         let mut controllers = lock(&self.controllers);
         if controllers.as_mut().is_none_or(|process| process.exited().is_some()) {
             *controllers = Some(self.spawn_controllers());
@@ -193,13 +208,43 @@ impl ControlPlane {
     }
 
     fn spawn_api(&self) -> Process {
+        let mut command = self.api_command(self.api_port);
+        if self.audited {
+            let policy = self.folder.join("audit-policy.json");
+            fs::write(&policy, AUDIT_POLICY).expect("a file in the bottle");
+            command.arg(format!("--audit-policy-file={}", policy.display()));
+            command.arg(format!("--audit-log-path={}", self.audit_log().display()));
+        }
+        Process::start("kube-apiserver", command, &self.log("kube-apiserver"))
+    }
+
+    /// What the API server noted of changes of Endpoints and Leases, before it answered: a line of JSON each.
+    pub fn audit_log(&self) -> PathBuf {
+        self.folder.join("audit.log")
+    }
+
+    /// Starts another API server on the same storage, and gives a client of it with all rights. It sees what is stored whatever is
+    /// done to the first.
+    pub async fn start_observer(&self) -> kube::Client {
+        let port = addresses::port();
+        let mut command = self.api_command(port);
+        // The first one says where the API is.
+        command.arg("--endpoint-reconciler-type=none");
+        let name = "kube-apiserver-observer";
+        lock(&self.others).push(Process::start(name, command, &self.log(name)));
+        let client = client_of(&self.kubeconfig_at_url(&format!("https://127.0.0.1:{port}"))).await;
+        self.wait_ready(name, async || healthy(&client).await).await;
+        client
+    }
+
+    fn api_command(&self, port: u16) -> Command {
         let mut command = Command::new(binaries::kubernetes("kube-apiserver"));
         let file = |flag: &str, name: &str| format!("--{flag}={}", self.folder.join(name).display());
         command
             .args([
                 "--bind-address=127.0.0.1".to_owned(),
                 format!("--advertise-address={NODE_IP}"),
-                format!("--secure-port={}", self.api_port),
+                format!("--secure-port={port}"),
                 format!("--etcd-servers={}", self.etcd_url),
                 file("tls-cert-file", "api.crt"),
                 file("tls-private-key-file", "api.key"),
@@ -213,7 +258,7 @@ impl ControlPlane {
                 "--service-account-issuer=https://kubernetes.default.svc",
                 "--service-cluster-ip-range=10.0.0.0/16,fd00:10::/112",
             ]);
-        Process::start("kube-apiserver", command, &self.log("kube-apiserver"))
+        command
     }
 
     fn spawn_controllers(&self) -> Process {
@@ -299,11 +344,6 @@ impl ControlPlane {
         }
     }
 
-    async fn api_healthy(&self) -> Result<(), String> {
-        let request = Request::get("/readyz").body(Vec::new()).expect("a request");
-        self.client.request_text(request).await.map(drop).map_err(|error| error.to_string())
-    }
-
     fn first_ended(&self) -> Option<String> {
         let (mut api, mut others) = (lock(&self.api), lock(&self.others));
         others.iter_mut().chain(api.iter_mut()).find_map(|process| {
@@ -330,6 +370,11 @@ impl Drop for ControlPlane {
         // Its storage is memory.
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+async fn healthy(client: &kube::Client) -> Result<(), String> {
+    let request = Request::get("/readyz").body(Vec::new()).expect("a request");
+    client.request_text(request).await.map(drop).map_err(|error| error.to_string())
 }
 
 fn lock<T>(processes: &Mutex<T>) -> MutexGuard<'_, T> {

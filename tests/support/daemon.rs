@@ -141,9 +141,13 @@ impl Daemon {
         self.child.try_wait().expect("our own child can be waited for")
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended by itself, and all that it wrote has been read.
     pub async fn wait(&mut self) -> ExitStatus {
-        eventually(Duration::from_secs(30), "the daemon ends", async || self.exited()).await
+        let status = eventually(Duration::from_secs(30), "the daemon ends", async || self.exited()).await;
+        // Those who read hold the lines until there are no more.
+        let read = async || (Arc::strong_count(&self.lines) == 1).then_some(());
+        eventually(Duration::from_secs(30), "its output ends", read).await;
+        status
     }
 
     /// Asks it to end, and says how it did and how long it took.

@@ -105,6 +105,15 @@ impl Database {
         self.in_black_hole = false;
     }
 
+    /// Whether it answers who connects.
+    pub fn is_up(&self) -> bool {
+        self.server.is_some() && !self.in_black_hole
+    }
+
+    pub fn in_black_hole(&self) -> bool {
+        self.in_black_hole
+    }
+
     /// How many connections it has accepted since it was made.
     pub fn accepted(&self) -> u64 {
         lock(&self.accepts).count

@@ -1,0 +1,331 @@
+//! What happened, as Kubernetes Events on the Services: one at a time, and never in the way of a check or a write.
+//!
+//! The library's recorder counts what differs only in its words as the same and keeps the first words, so that of two
+//! addresses that go down it would show one, twice. Here each address is a thing of its own, and the words are the newest.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use k8s_openapi::api::events::v1::{Event, EventSeries};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt as _};
+use serde_json::json;
+use tracing::{info, warn};
+
+use crate::clock;
+use crate::config::DatabaseId;
+use crate::lease;
+use crate::news::{Listener, News};
+use crate::{api, publish};
+use ledger::{Due, Ledger, Told};
+
+mod ledger;
+
+/// Who reports.
+const CONTROLLER: &str = "external-endpoints";
+
+/// The longest note, in bytes.
+const NOTE: usize = 1024;
+
+/// An API call that takes longer has failed.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The least time between two calls: Events get few of the API's requests, and none of those that writes may have.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The first pause after the API did not take an Event, and the longest.
+const AWAY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+
+/// How long a namespace is left alone in which a right is missing.
+const MUTE: Duration = Duration::from_secs(60);
+
+/// How long a replica that does not publish keeps news: as long as it may take to take over from one that was killed.
+const HANDOVER: Duration = Duration::from_secs(20);
+
+/// How often such a replica looks for what it need not keep any longer.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// News that are taken in before anything is told.
+const HEARD_AT_ONCE: usize = 256;
+
+/// What became of news.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    published: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Counts {
+    /// By their result: Events that are in the cluster, news that the API did not take, and those without room or Service.
+    pub fn by_result(&self) -> [(&'static str, u64); 3] {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        [("published", of(&self.published)), ("failed", of(&self.failed)), ("dropped", of(&self.dropped))]
+    }
+}
+
+/// Publishes news as Events for as long as it runs.
+pub struct Publisher {
+    client: Client,
+    services: publish::Handle,
+    /// Only the replica that holds it publishes: all see the same.
+    lease: lease::Handle,
+    /// The name of this replica.
+    instance: String,
+    listener: Listener,
+    counts: Counts,
+    ledger: Ledger,
+    muted: HashMap<String, Instant>,
+    /// How long to leave the API alone when it does not take the next one.
+    away: Duration,
+}
+
+/// Why an Event was not taken.
+enum Refusal {
+    /// There is nothing that it could regard.
+    NoService,
+    /// Its namespace is going.
+    Gone,
+    /// Not this one.
+    Rejected(String),
+    /// None of this namespace.
+    Forbidden(String),
+    /// None at all, for now.
+    Away(String),
+}
+
+impl Publisher {
+    pub fn new(client: Client, services: publish::Handle, lease: lease::Handle, listener: Listener) -> Self {
+        let counts = Counts { dropped: listener.dropped.clone(), ..Counts::default() };
+        let instance = lease.identity().map_or(CONTROLLER, |(_, me)| me).to_owned();
+        let (ledger, muted, away) = Default::default();
+        Self { client, services, lease, instance, listener, counts, ledger, muted, away }
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts.clone()
+    }
+
+    /// Publishes until nobody is left who could tell anything.
+    pub async fn run(mut self) {
+        let mut heard = Vec::new();
+        let mut standing = self.lease.changes();
+        // Until then nothing is told: the API has had its call.
+        let mut quiet = clock::now();
+        loop {
+            let now = clock::now();
+            let pause = match self.due(now) {
+                Ok(due) if quiet <= now => {
+                    let rest = self.publish(due).await;
+                    quiet = clock::now() + rest;
+                    continue;
+                }
+                Ok(_) => Some(quiet - now),
+                Err(pause) => pause,
+            };
+            tokio::select! {
+                count = self.listener.news.recv_many(&mut heard, HEARD_AT_ONCE) => {
+                    if count == 0 {
+                        return;
+                    }
+                    heard.drain(..).for_each(|news| self.hear(news));
+                }
+                Ok(()) = standing.changed() => {}
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+            }
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        if !self.ledger.hear(news, clock::now()) {
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What is to be told now; else how long until something may be.
+    fn due(&mut self, now: Instant) -> Result<Due, Option<Duration>> {
+        if self.lease.leads() {
+            return self.ledger.due(now);
+        }
+        // Another tells it, unless that one has gone and this one takes over.
+        Err(self.ledger.forget_older(HANDOVER, now).then_some(LOOK))
+    }
+
+    /// Publishes it, or gives it up. Returns how long to leave the API alone.
+    async fn publish(&mut self, due: Due) -> Duration {
+        let DatabaseId { namespace, .. } = &due.thing.about;
+        if self.muted.get(namespace).is_some_and(|until| *until > clock::now()) {
+            self.give_up(&due, self.counts.failed.clone());
+            return Duration::ZERO;
+        }
+        let answer = match tokio::time::timeout(DEADLINE, self.send(&due)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Refusal::Away(format!("no answer in {}", humantime::format_duration(DEADLINE)))),
+        };
+        match answer {
+            Ok(told) => {
+                if !std::mem::take(&mut self.away).is_zero() {
+                    info!("Events are published again");
+                }
+                self.counts.published.fetch_add(due.count.into(), Ordering::Relaxed);
+                self.ledger.told(due, told, clock::now());
+                PAUSE
+            }
+            Err(Refusal::NoService) => {
+                self.give_up(&due, self.counts.dropped.clone());
+                Duration::ZERO
+            }
+            Err(refusal) => {
+                self.give_up(&due, self.counts.failed.clone());
+                self.refused(&due, refusal)
+            }
+        }
+    }
+
+    fn give_up(&mut self, due: &Due, count: Arc<AtomicU64>) {
+        count.fetch_add(due.count.into(), Ordering::Relaxed);
+        self.ledger.give_up(&due.thing);
+    }
+
+    /// Says once why Events are missing, and returns how long to leave the API alone.
+    fn refused(&mut self, due: &Due, refusal: Refusal) -> Duration {
+        let DatabaseId { namespace, service } = &due.thing.about;
+        match refusal {
+            Refusal::NoService | Refusal::Gone => PAUSE,
+            Refusal::Rejected(reason) => {
+                warn!(%namespace, %service, reason, "an Event was not taken");
+                PAUSE
+            }
+            Refusal::Forbidden(reason) => {
+                if self.muted.insert(namespace.clone(), clock::now() + MUTE).is_none() {
+                    warn!(%namespace, reason, "Events are not published");
+                }
+                PAUSE
+            }
+            Refusal::Away(reason) => {
+                if self.away.is_zero() {
+                    warn!(%namespace, %service, reason, "Events are not published");
+                }
+                self.away = (self.away * 2).clamp(AWAY[0], AWAY[1]);
+                self.away
+            }
+        }
+    }
+
+    /// Counts on in an Event that is there, or makes one.
+    async fn send(&self, due: &Due) -> Result<Told, Refusal> {
+        let uid = self.service_uid(&due.thing.about).await?;
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &due.thing.about.namespace);
+        if let Some(before) = due.before.as_ref().filter(|before| before.uid == uid) {
+            let count = before.count.saturating_add(due.count);
+            let series = json!({"series": series(count, due.news.at)});
+            match api.patch(&before.name, &PatchParams::default(), &Patch::Merge(series)).await {
+                Ok(_) => return Ok(Told { count, ..before.clone() }),
+                // The API forgets Events after an hour, or whoever likes to sooner.
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(refusal(&error, &due.thing.about)),
+            }
+        }
+        let event = event(due, &uid, &self.instance);
+        let made =
+            api.create(&PostParams::default(), &event).await.map_err(|error| refusal(&error, &due.thing.about))?;
+        Ok(Told { name: made.name_any(), uid, count: due.count })
+    }
+
+    /// Looked up only for a database that has left the config: all others are watched.
+    async fn service_uid(&self, id: &DatabaseId) -> Result<String, Refusal> {
+        let uid = match self.services.service_uid(id) {
+            Some(uid) => uid,
+            None => {
+                let api: Api<Service> = Api::namespaced(self.client.clone(), &id.namespace);
+                let service = api.get_opt(&id.service).await.map_err(|error| refusal(&error, id))?;
+                service.and_then(|service| service.uid())
+            }
+        };
+        uid.ok_or(Refusal::NoService)
+    }
+}
+
+fn event(due: &Due, uid: &str, instance: &str) -> Event {
+    let Due { news, count, .. } = due;
+    let DatabaseId { namespace, service } = &news.about;
+    let happened = MicroTime(timestamp(news.at));
+    Event {
+        // As client-go names them.
+        metadata: ObjectMeta {
+            namespace: Some(namespace.clone()),
+            name: Some(format!("{service}.{:x}", timestamp(clock::now()).as_nanosecond())),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(happened),
+        regarding: Some(ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Service".into()),
+            namespace: Some(namespace.clone()),
+            name: Some(service.clone()),
+            uid: Some(uid.into()),
+            ..ObjectReference::default()
+        }),
+        type_: Some(if news.warning { "Warning" } else { "Normal" }.into()),
+        reason: Some(news.reason.clone()),
+        action: Some(news.action.into()),
+        note: Some(cut(&news.note, NOTE)),
+        series: (*count > 1).then(|| series(*count, news.at)),
+        reporting_controller: Some(CONTROLLER.into()),
+        reporting_instance: Some(cut(instance, 128)),
+        ..Event::default()
+    }
+}
+
+fn series(count: u32, at: Instant) -> EventSeries {
+    EventSeries { count: count.try_into().unwrap_or(i32::MAX), last_observed_time: MicroTime(timestamp(at)) }
+}
+
+fn timestamp(moment: Instant) -> Timestamp {
+    Timestamp::try_from(clock::wall(moment)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// At most so many bytes, of which the last say that there were more.
+fn cut(text: &str, bytes: usize) -> String {
+    if text.len() <= bytes {
+        return text.to_owned();
+    }
+    let mut end = bytes - '…'.len_utf8();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
+}
+
+fn refusal(error: &kube::Error, id: &DatabaseId) -> Refusal {
+    let namespace = &id.namespace;
+    match error {
+        kube::Error::Api(status) if status.code == 404 || status.message.contains("being terminated") => Refusal::Gone,
+        kube::Error::Api(status) if status.code == 403 => Refusal::Forbidden(format!(
+            "may not write Events in namespace {namespace}; allow it there with a Role whose rules have \
+             {{apiGroups: [\"events.k8s.io\"], resources: [events], verbs: [create, patch]}}, bound to this daemon's \
+             ServiceAccount (the API says: {})",
+            status.message
+        )),
+        kube::Error::Api(status) if matches!(status.code, 400 | 409 | 422) => Refusal::Rejected(status.message.clone()),
+        error => Refusal::Away(api::words(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_cut_between_characters() {
+        assert_eq!(cut("short", 8), "short");
+        assert_eq!(cut("ééééé", 8), "éé…");
+        let long = cut(&"é".repeat(2000), NOTE);
+        assert!(long.len() <= NOTE && long.len() > NOTE - 4 && long.ends_with('…'));
+    }
+}

@@ -1,0 +1,340 @@
+//! The stages of a freeze, row by row, and what holds for every history.
+
+use super::*;
+use proptest::prelude::*;
+
+/// Databases and their counts, at a time of its own.
+struct Scene {
+    freeze: Freeze,
+    counts: Vec<Count>,
+    start: Instant,
+    now: Instant,
+}
+
+const RULES: Rules = Rules { max_unhealthy: 60, timeout: Duration::from_secs(600) };
+
+impl Scene {
+    fn started(rules: Rules, published: &[usize]) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
+        let now = Instant::now();
+        let freeze = Freeze::new(rules, published.iter().copied());
+        Self { freeze, counts: vec![Count::default(); published.len()], start: now, now }
+    }
+
+    /// All are seen, and are well.
+    fn with(rules: Rules, published: &[usize]) -> Self {
+        let mut scene = Self::started(rules, published);
+        for (index, published) in published.iter().enumerate() {
+            scene.see(index, *published);
+        }
+        scene.end();
+        scene.freeze.take_changed();
+        assert!(!scene.freeze.holds());
+        scene
+    }
+
+    fn new(published: &[usize]) -> Self {
+        Self::with(RULES, published)
+    }
+
+    fn see(&mut self, index: usize, published: usize) {
+        self.set(index, Count { published, ..Count::default() });
+        self.freeze.see(self.now);
+    }
+
+    fn set(&mut self, index: usize, count: Count) {
+        let before = std::mem::replace(&mut self.counts[index], count);
+        self.freeze.count(before, count);
+        self.freeze.begin(self.now);
+    }
+
+    /// So many have failed, of each database.
+    fn failed(&mut self, failed: &[usize]) {
+        for (index, failed) in failed.iter().enumerate() {
+            self.set(index, Count { failed: *failed, ..self.counts[index] });
+        }
+    }
+
+    fn in_doubt(&mut self, in_doubt: &[usize]) {
+        for (index, in_doubt) in in_doubt.iter().enumerate() {
+            self.set(index, Count { in_doubt: *in_doubt, ..self.counts[index] });
+        }
+    }
+
+    fn end(&mut self) {
+        self.freeze.end(self.now, |_| false);
+    }
+
+    fn later(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+        self.end();
+    }
+
+    fn stage(&self) -> &'static str {
+        match self.freeze.stage {
+            Stage::Starting(_) => "starting",
+            Stage::Free => "free",
+            Stage::Wary { .. } => "wary",
+            Stage::Frozen { .. } => "frozen",
+        }
+    }
+
+    #[track_caller]
+    fn is(&self, stage: &str) {
+        assert_eq!(self.stage(), stage);
+        assert_eq!(self.freeze.holds(), stage != "free");
+        assert_eq!(self.freeze.frozen().is_some(), stage == "frozen");
+    }
+}
+
+#[test]
+fn too_many_is_more_than_the_share_of_enough_targets_in_enough_databases() {
+    // Published, failed, and whether that is a freeze.
+    let table: [(&[usize], &[usize], bool); 11] = [
+        (&[2, 2, 1], &[2, 1, 0], false),
+        (&[2, 2, 1], &[2, 2, 0], true),
+        (&[2, 2, 1], &[2, 1, 1], true),
+        // Too few targets, too few databases.
+        (&[2, 1, 1], &[2, 1, 1], false),
+        (&[50, 50], &[50, 50], false),
+        (&[50, 50, 0], &[50, 50, 0], false),
+        // One database's own trouble.
+        (&[98, 1, 1], &[98, 0, 0], false),
+        (&[98, 1, 1], &[98, 1, 0], true),
+        (&[4, 3, 3], &[3, 3, 0], false),
+        (&[4, 3, 3], &[4, 3, 0], true),
+        (&[2, 2, 1], &[0, 0, 0], false),
+    ];
+    for (published, failed, frozen) in table {
+        let mut scene = Scene::new(published);
+        scene.failed(failed);
+        assert_eq!(scene.freeze.frozen().is_some(), frozen, "{failed:?} of {published:?}");
+    }
+}
+
+#[test]
+fn the_rules_can_switch_it_off() {
+    for rules in [Rules { max_unhealthy: 100, ..RULES }, Rules { timeout: Duration::ZERO, ..RULES }] {
+        let mut scene = Scene::with(rules, &[3, 3, 3]);
+        scene.in_doubt(&[0, 3, 3]);
+        scene.failed(&[3, 0, 0]);
+        scene.is("free");
+        Scene::started(rules, &[3, 3, 3]).is("free");
+    }
+    let mut scene = Scene::with(Rules { timeout: Duration::MAX, ..RULES }, &[3, 3, 3]);
+    scene.failed(&[3, 3, 3]);
+    assert_eq!(scene.freeze.frozen().and_then(|frozen| frozen.until), None);
+    scene.later(1 << 30);
+    scene.is("frozen");
+}
+
+#[test]
+fn those_in_doubt_hold_but_make_no_freeze() {
+    let mut scene = Scene::new(&[3, 3, 3]);
+    scene.failed(&[1, 0, 0]);
+    scene.in_doubt(&[2, 2, 0]);
+    scene.is("free");
+    scene.in_doubt(&[2, 3, 0]);
+    scene.is("wary");
+    assert!(scene.freeze.take_changed());
+    assert_eq!(scene.freeze.take_news(), []);
+    scene.in_doubt(&[2, 2, 0]);
+    scene.later(0);
+    scene.is("free");
+    assert!(scene.freeze.take_changed());
+    // From doubt to failure.
+    scene.in_doubt(&[2, 3, 3]);
+    scene.failed(&[1, 2, 2]);
+    scene.is("wary");
+    scene.failed(&[1, 2, 3]);
+    scene.is("frozen");
+    let [failed, published] = [6, 9].map(|targets| Sum { targets, databases: 3 });
+    assert_eq!(scene.freeze.take_news(), [News::Frozen { failed, published }]);
+}
+
+#[test]
+fn doubt_that_leads_to_nothing_holds_for_a_window_and_not_again() {
+    let mut scene = Scene::new(&[3, 3, 3]);
+    scene.in_doubt(&[3, 3, 3]);
+    assert_eq!(scene.freeze.again(), Some(scene.start + WINDOW));
+    scene.later(29);
+    scene.is("wary");
+    scene.later(1);
+    scene.is("free");
+    assert_eq!(scene.freeze.again(), None);
+    scene.in_doubt(&[3, 3, 2]);
+    scene.is("free");
+    scene.in_doubt(&[0, 3, 2]);
+    scene.in_doubt(&[3, 3, 2]);
+    scene.is("wary");
+}
+
+#[test]
+fn a_freeze_ends_when_it_is_not_too_many_and_each_has_been_tried_since() {
+    let mut scene = Scene::new(&[3, 3, 3]);
+    scene.failed(&[3, 3, 3]);
+    scene.later(60);
+    scene.is("frozen");
+    scene.failed(&[3, 2, 0]);
+    let fell = scene.now;
+    scene.now += Duration::from_secs(7);
+    // Some have not been tried.
+    let mut asked = None;
+    scene.freeze.end(scene.now, |from| asked.replace(from).is_none());
+    assert_eq!(asked, Some(fell));
+    scene.is("frozen");
+    // Too many again: what was tried meanwhile says nothing.
+    scene.failed(&[3, 3, 0]);
+    scene.later(7);
+    scene.is("frozen");
+    scene.failed(&[2, 3, 0]);
+    assert_eq!(scene.freeze.again(), Some(scene.now + WINDOW));
+    scene.freeze.take_news();
+    scene.later(1);
+    scene.is("free");
+    assert_eq!(scene.freeze.take_news(), [News::Thawed]);
+}
+
+#[test]
+fn one_that_is_never_tried_holds_for_a_window_only() {
+    let mut scene = Scene::new(&[3, 3, 3]);
+    scene.failed(&[3, 3, 0]);
+    scene.failed(&[3, 2, 0]);
+    scene.now += WINDOW - Duration::from_millis(1);
+    scene.freeze.end(scene.now, |_| true);
+    scene.is("frozen");
+    scene.now += Duration::from_millis(1);
+    scene.freeze.end(scene.now, |_| true);
+    scene.is("free");
+}
+
+#[test]
+fn a_freeze_times_out_and_begins_again_with_new_failures_only() {
+    let mut scene = Scene::new(&[3, 3, 3]);
+    scene.failed(&[3, 3, 0]);
+    assert_eq!(scene.freeze.frozen().and_then(|frozen| frozen.until), Some(scene.start + RULES.timeout));
+    scene.later(599);
+    scene.is("frozen");
+    scene.freeze.take_news();
+    scene.later(1);
+    scene.is("free");
+    assert_eq!(scene.freeze.take_news(), [News::TimedOut]);
+    // What was held back is let go.
+    scene.counts.iter().for_each(|count| scene.freeze.count(*count, Count { published: 3, ..Count::default() }));
+    scene.counts = vec![Count { published: 3, ..Count::default() }; 3];
+    scene.failed(&[0, 0, 3]);
+    scene.is("free");
+    scene.failed(&[3, 0, 3]);
+    scene.is("frozen");
+}
+
+#[test]
+fn at_a_start_nothing_is_taken_out_until_all_is_known() {
+    let mut scene = Scene::started(RULES, &[2, 2, 2]);
+    scene.is("starting");
+    scene.later(3600);
+    scene.is("starting");
+    assert_eq!(scene.freeze.again(), None);
+    scene.see(0, 2);
+    scene.failed(&[2]);
+    scene.see(1, 2);
+    scene.later(29);
+    scene.is("starting");
+    scene.see(2, 2);
+    scene.end();
+    scene.is("free");
+    // As above, but now it is too many.
+    let mut scene = Scene::started(RULES, &[2, 2, 2]);
+    for index in 0..3 {
+        scene.see(index, 2);
+        scene.in_doubt(&[2, 2, 2][..=index]);
+    }
+    scene.end();
+    scene.is("wary");
+    scene.failed(&[2, 2, 2]);
+    scene.is("frozen");
+    // One that can't be read must not hold up all others for ever.
+    let mut scene = Scene::started(RULES, &[3, 3, 3]);
+    scene.see(0, 3);
+    scene.failed(&[3]);
+    assert_eq!(scene.freeze.again(), Some(scene.start + WINDOW));
+    scene.later(30);
+    scene.is("free");
+    // Too few for a freeze are too few to wait for.
+    Scene::started(RULES, &[9, 9]).is("free");
+    Scene::started(RULES, &[2, 1, 1]).is("free");
+}
+
+/// Something that happens to a database.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Count(usize, Count),
+    Later(u64, bool),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let count = (0..8_usize, 0..8_usize, 0..8_usize).prop_map(|(well, failed, in_doubt)| Count {
+        published: well + failed + in_doubt,
+        failed,
+        in_doubt,
+    });
+    prop_oneof![
+        3 => (0..4_usize, count).prop_map(|(index, count)| Step::Count(index, count)),
+        1 => (0..40_u64, any::<bool>()).prop_map(|(seconds, waits)| Step::Later(seconds, waits)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn it_never_lets_go_what_is_too_much_or_holds_for_longer_than_it_may(
+        steps in prop::collection::vec(any_step(), 0..60),
+        max_unhealthy in 1..=100_u8,
+        timeout in 0..120_u64,
+    ) {
+        let rules = Rules { max_unhealthy, timeout: Duration::from_secs(timeout) };
+        let mut scene = Scene::with(rules, &[3, 3, 3, 3]);
+        let mut held_since = None;
+        for step in steps {
+            let frozen = scene.freeze.frozen();
+            match step {
+                Step::Count(index, count) => scene.set(index, count),
+                Step::Later(seconds, waits) => {
+                    scene.now += Duration::from_secs(seconds);
+                    scene.freeze.end(scene.now, |_| waits);
+                }
+            }
+            let all = |of: fn(&Count) -> usize| Sum {
+                targets: scene.counts.iter().map(of).sum(),
+                databases: scene.counts.iter().filter(|count| of(count) > 0).count(),
+            };
+            // The sums are those of a count from scratch.
+            let (published, failed) = (all(|count| count.published), all(|count| count.failed));
+            prop_assert_eq!((scene.freeze.published, scene.freeze.failed), (published, failed));
+            prop_assert_eq!(scene.freeze.suspect, all(|count| count.failed + count.in_doubt));
+
+            let share = failed.targets as f64 / published.targets.max(1) as f64;
+            let too_many = share > f64::from(max_unhealthy) / 100.0 + 1e-9
+                && published.targets >= 5 && published.databases >= 3 && failed.databases >= 2;
+            let on = max_unhealthy < 100 && timeout > 0;
+            let counted = matches!(step, Step::Count(..));
+            // Too many are held, at once; and a freeze begins by nothing else.
+            prop_assert!(!(on && too_many && counted) || scene.freeze.frozen().is_some());
+            prop_assert!(frozen.is_some() || scene.freeze.frozen().is_none() || on && too_many);
+            prop_assert!(on || !scene.freeze.holds());
+            // Nothing but time ends a freeze while it is too many.
+            if let Some(frozen) = frozen
+                && too_many
+            {
+                prop_assert!(scene.freeze.frozen().is_some() || frozen.until.is_some_and(|until| until <= scene.now));
+            }
+            // No stage outlives its time.
+            held_since = scene.freeze.holds().then(|| held_since.unwrap_or(scene.now));
+            if let (Some(frozen), Step::Later(..)) = (scene.freeze.frozen(), step) {
+                prop_assert!(frozen.until.is_none_or(|until| until > scene.now));
+            }
+            prop_assert!(scene.freeze.again().is_none_or(|again| !matches!(step, Step::Later(..)) || again > scene.now));
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! A whole monitor, told by hand what its tries would tell it: what is decided while targets of several databases fail together.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::clock;
+use crate::config::{Options, parse};
+use crate::freeze::Rules;
+use crate::health::Verdict;
+use crate::limits::Limits;
+use crate::monitor::{Asked, Report, prepare};
+use crate::news::Teller;
+use crate::plan::{Member, Members, Plan};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Three databases with two targets each: 10.0.0.1 and 2, 3 and 4, 5 and 6. A target is Down by its second failure.
+struct Scene {
+    monitor: Monitor,
+    now: Instant,
+}
+
+fn members(last: &[u8]) -> Members {
+    last.iter().map(|last| Member { ip: IpAddr::from([10, 0, 0, *last]), hostname: None }).collect()
+}
+
+impl Scene {
+    /// Of which the last one has this policy.
+    async fn new(policy: &str) -> Self {
+        let database = |service: &str, one: u8, policy: &str| {
+            let other = one + 1;
+            format!("{{service: {service}, port: 1, addresses: [10.0.0.{one}, 10.0.0.{other}], policy: {policy}}}")
+        };
+        let text = format!(
+            "defaults: {{check: {{tcp: {{}}, healthyThreshold: 1, unhealthyThreshold: 2}}}}\ndatabases: [{}, {}, {}]",
+            database("a", 1, "{}"),
+            database("b", 3, "{}"),
+            database("c", 5, policy)
+        );
+        let options = Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), leave_out_refused: false };
+        let spec = parse("a.yaml", &text, &options).expect("a good config").spec;
+        let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
+        let runtime = tokio::runtime::Handle::current();
+        let prepared = prepare(&spec, limits, Rules::default(), &Teller::default(), runtime.clone(), runtime);
+        Self { monitor: prepared.expect("an epoll instance").1, now: clock::now() }
+    }
+
+    /// One that has seen all targets published, or all but the last one, and all of them well.
+    async fn published(policy: &str) -> Self {
+        let mut scene = Self::new(policy).await;
+        scene.see(["1, 2", "3, 4", if policy == "{}" { "5, 6" } else { "5" }]);
+        scene.hear(if policy == "{}" { "++++++" } else { "+++++-" });
+        scene
+    }
+
+    fn see(&mut self, held: [&str; 3]) {
+        for (index, held) in held.into_iter().enumerate() {
+            let held: Vec<u8> = held.split(", ").filter_map(|last| last.parse().ok()).collect();
+            let Monitor { databases, freeze, .. } = &mut self.monitor;
+            databases[index].see(&members(&held), freeze, self.now);
+        }
+        self.monitor.weigh(self.now);
+    }
+
+    /// A second later, the targets' verdicts: `+` passes, `-` fails, and a space is none. What is decided is published at once.
+    fn hear(&mut self, verdicts: &str) {
+        self.now += SECOND;
+        for (index, verdict) in verdicts.chars().enumerate() {
+            let verdict = match verdict {
+                '+' => Verdict::Pass,
+                '-' => Verdict::Fail("connect: refused".into()),
+                _ => continue,
+            };
+            let report = Report { key: index, verdict, delay: None, started: self.now, ended: self.now };
+            let Monitor { databases, freeze, .. } = &mut self.monitor;
+            databases[index / 2].hear(index % 2, &report, freeze);
+            self.publish();
+        }
+        self.later(Duration::ZERO);
+    }
+
+    fn publish(&mut self) {
+        let Monitor { databases, freeze, .. } = &mut self.monitor;
+        for database in databases {
+            let plan = database.decided().borrow().plan.clone();
+            if let Plan::Publish(members) = plan {
+                database.follow(members, freeze, self.now);
+            }
+        }
+    }
+
+    /// Looks again after this time.
+    fn later(&mut self, time: Duration) {
+        self.now += time;
+        self.monitor.weigh(self.now);
+        let Monitor { databases, freeze, .. } = &mut self.monitor;
+        databases.iter_mut().for_each(|database| database.look_again(freeze, self.now));
+        self.publish();
+    }
+
+    fn ask(&mut self, index: usize, maintenance: Option<&str>) {
+        let asked = Asked { maintenance: maintenance.map(str::to_owned), failback: None };
+        let Monitor { databases, freeze, .. } = &mut self.monitor;
+        databases[index].ask(asked, freeze, self.now);
+        self.publish();
+    }
+
+    /// The last numbers of the members of all databases, and whether there is a freeze.
+    #[track_caller]
+    fn is(&self, wanted: [&str; 3], frozen: bool) {
+        let plans: Vec<String> = self
+            .monitor
+            .databases
+            .iter()
+            .map(|database| match &database.decided().borrow().plan {
+                Plan::Publish(members) => members.to_string().replace("10.0.0.", ""),
+                Plan::Keep(why) => why.to_string(),
+            })
+            .collect();
+        assert_eq!((plans, self.monitor.freeze.frozen().is_some()), (wanted.map(str::to_owned).to_vec(), frozen));
+    }
+}
+
+const ALL: [&str; 3] = ["1, 2", "3, 4", "5, 6"];
+
+#[tokio::test]
+async fn what_fails_together_stays_and_leaves_when_it_fails_on_after_the_others_are_back() {
+    let mut scene = Scene::published("{}").await;
+    scene.hear("----++");
+    scene.is(ALL, false);
+    scene.hear("----++");
+    scene.is(ALL, true);
+    scene.hear("------");
+    scene.hear("------");
+    scene.is(ALL, true);
+    // Three of six is not too many; but the last ones have yet to be tried.
+    scene.hear("+++   ");
+    scene.is(ALL, true);
+    scene.hear("   -- ");
+    scene.is(ALL, true);
+    scene.hear("     -");
+    scene.is(["1, 2", "3", "none"], false);
+    // What has left is no part of the next one.
+    scene.hear("---   ");
+    scene.hear("-- +++");
+    scene.is(["none", "3, 4", "5, 6"], false);
+}
+
+#[tokio::test]
+async fn what_left_within_the_window_comes_back_and_what_left_before_does_not() {
+    let mut scene = Scene::published("{}").await;
+    scene.hear("-     ");
+    scene.hear("-     ");
+    scene.is(["2", "3, 4", "5, 6"], false);
+    scene.later(30 * SECOND);
+    // Five are left, of which four are too many; three alone are not.
+    for _ in 0..2 {
+        scene.hear(" --   ");
+    }
+    scene.is(["none", "4", "5, 6"], false);
+    for _ in 0..2 {
+        scene.hear("   -  ");
+    }
+    scene.is(["none", "none", "5, 6"], false);
+    for _ in 0..2 {
+        scene.hear("    - ");
+    }
+    scene.is(["2", "3, 4", "5, 6"], true);
+    // Up targets come, as ever.
+    scene.hear("+     ");
+    scene.is(ALL, true);
+}
+
+#[tokio::test]
+async fn failures_that_are_spread_over_more_than_the_window_are_no_freeze() {
+    let mut scene = Scene::published("{}").await;
+    for verdicts in ["-     ", "  -   ", "    - ", " -    "] {
+        scene.hear(verdicts);
+        scene.hear(verdicts);
+        scene.later(15 * SECOND);
+    }
+    scene.is(["none", "4", "6"], false);
+}
+
+#[tokio::test]
+async fn doubt_alone_takes_nothing_out_and_makes_no_freeze() {
+    let mut scene = Scene::published("{}").await;
+    scene.hear("----  ");
+    scene.hear("-   ++");
+    scene.is(ALL, false);
+    // The others are well again: it leaves.
+    scene.hear(" +++  ");
+    scene.is(["2", "3, 4", "5, 6"], false);
+}
+
+#[tokio::test]
+async fn a_freeze_times_out() {
+    let mut scene = Scene::published("{}").await;
+    scene.hear("------");
+    scene.hear("------");
+    scene.later(599 * SECOND);
+    scene.is(ALL, true);
+    scene.later(SECOND);
+    scene.is(["none", "none", "none"], false);
+    scene.later(SECOND);
+    scene.is(["none", "none", "none"], false);
+}
+
+#[tokio::test]
+async fn a_first_round_in_which_all_fail_empties_nothing_however_late_the_cluster_is_seen() {
+    for early in [false, true] {
+        let mut scene = Scene::new("{}").await;
+        let rounds = |scene: &mut Scene| (0..3).for_each(|_| scene.hear("------"));
+        if early {
+            rounds(&mut scene);
+        }
+        scene.see(ALL);
+        scene.is(ALL, early);
+        rounds(&mut scene);
+        scene.is(ALL, true);
+        scene.hear("++++++");
+        scene.hear("++++++");
+        scene.is(ALL, false);
+    }
+    // Nor does it publish what was not.
+    let mut scene = Scene::new("{}").await;
+    scene.see(["1", "3, 4", "5, 6"]);
+    scene.hear("------");
+    scene.hear("------");
+    scene.is(["1", "3, 4", "5, 6"], true);
+}
+
+#[tokio::test]
+async fn a_writer_is_replaced_in_a_freeze_and_kept_as_long_as_it_is_not() {
+    let mut scene = Scene::published("{exactlyOne: true}").await;
+    scene.is(["1, 2", "3, 4", "5"], false);
+    scene.hear("----- ");
+    scene.hear("----- ");
+    scene.is(["1, 2", "3, 4", "5"], true);
+    scene.hear("-----+");
+    scene.is(["1, 2", "3, 4", "6"], true);
+    scene.hear("------");
+    scene.hear("------");
+    scene.is(["1, 2", "3, 4", "6"], true);
+}
+
+#[tokio::test]
+async fn maintenance_takes_out_in_a_freeze_and_is_no_failure() {
+    let mut scene = Scene::published("{}").await;
+    for index in 0..3 {
+        scene.ask(index, Some(["10.0.0.1=x, 10.0.0.2=x", "10.0.0.3=x, 10.0.0.4=x", ""][index]));
+    }
+    scene.hear("------");
+    scene.hear("------");
+    scene.is(["none", "none", "none"], false);
+
+    let mut scene = Scene::published("{}").await;
+    scene.hear("------");
+    scene.hear("------");
+    scene.ask(1, Some("10.0.0.3=disk"));
+    scene.is(["1, 2", "4", "5, 6"], true);
+}
+
+#[tokio::test]
+async fn what_a_policy_keeps_counts_and_stays_after_the_freeze() {
+    let mut scene = Scene::published("{minHealthy: 1}").await;
+    scene.hear("     +");
+    scene.hear("------");
+    scene.hear("------");
+    scene.is(ALL, true);
+    scene.hear("++++--");
+    scene.hear("++++--");
+    scene.is(["1, 2", "3, 4", "5"], false);
+}
+
+#[tokio::test]
+async fn a_config_without_a_database_that_failed_counts_it_no_more_and_the_others_go_on_as_they_were() {
+    let mut scene = Scene::published("{}").await;
+    scene.hear("--++++");
+    scene.hear("----++");
+    scene.hear("  --  ");
+    scene.is(ALL, true);
+    // The other two stay, with another policy and so in another order of addresses for one of them.
+    let text = "defaults: {check: {tcp: {}, healthyThreshold: 1, unhealthyThreshold: 2}}\ndatabases: [\
+        {service: b, port: 1, addresses: [10.0.0.4, 10.0.0.3], policy: {maxFlips: 9}}, \
+        {service: c, port: 1, addresses: [10.0.0.5, 10.0.0.6]}]";
+    let options = Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), leave_out_refused: false };
+    let spec = parse("a.yaml", text, &options).expect("a good config").spec;
+    scene.monitor.reload(&spec, scene.now);
+    let plan = |scene: &Scene, index: usize| scene.monitor.databases[index].decided().borrow().plan.clone();
+    assert!(scene.monitor.freeze.frozen().is_some(), "until what failed has been tried again");
+    assert_eq!(plan(&scene, 0), Plan::Publish(members(&[3, 4])));
+    scene.hear("--++");
+    assert!(scene.monitor.freeze.frozen().is_none(), "four targets in two databases are too few");
+    assert_eq!((plan(&scene, 0), plan(&scene, 1)), (Plan::Publish(members(&[])), Plan::Publish(members(&[5, 6]))));
+}

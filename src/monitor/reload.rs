@@ -1,0 +1,139 @@
+//! Takes another config in while checks run: a target whose check did not change goes on at its own phase, as if nothing had been.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::watched::Watched;
+use super::{Monitor, Tried};
+use crate::config::{Database, DatabaseId, Spec};
+use crate::probe::{Prober, Target};
+use crate::schedule::{Key, Rhythm};
+
+/// A database as it was until now, and the keys of its targets in the schedule.
+struct Before {
+    watched: Watched,
+    keys: Vec<Key>,
+}
+
+impl Monitor {
+    /// Checks what `spec` has, and nothing else.
+    pub(super) fn reload(&mut self, spec: &Spec, now: Instant) {
+        let mut before = self.before();
+        let mut databases = Vec::with_capacity(spec.databases.len());
+        let mut new = Vec::new();
+        for (index, database) in spec.databases.iter().enumerate() {
+            let watched = match before.remove(&database.id) {
+                Some(Before { mut watched, keys }) => {
+                    let old = watched.database().clone();
+                    watched.reload(database, &mut self.freeze, now);
+                    new.extend(self.go_on(index, &old, keys, database));
+                    watched
+                }
+                None => {
+                    new.extend((0..database.addresses.len()).map(|target| (index, target)));
+                    Watched::new(database, self.news.clone(), now)
+                }
+            };
+            databases.push(watched);
+        }
+        for Before { mut watched, keys } in before.into_values() {
+            watched.uncount(&mut self.freeze);
+            keys.into_iter().for_each(|key| self.remove(key));
+        }
+        self.freeze.wait_for(databases.iter().filter(|watched| !watched.is_seen()).count());
+        self.freeze.begin(now);
+        self.databases = databases;
+        self.number();
+        self.enlist(spec, &new, now);
+    }
+
+    /// Takes apart what was checked until now.
+    fn before(&mut self) -> HashMap<DatabaseId, Before> {
+        let mut before: Vec<Before> = std::mem::take(&mut self.databases)
+            .into_iter()
+            .map(|watched| Before { watched, keys: Vec::new() })
+            .collect();
+        for database in &mut before {
+            database.keys.resize(database.watched.database().addresses.len(), Key::MAX);
+        }
+        for (key, tried) in self.tried.iter().enumerate() {
+            if let Some((database, target)) = tried.place {
+                before[database].keys[target] = key;
+            }
+        }
+        before.into_iter().map(|before| (before.watched.database().id.clone(), before)).collect()
+    }
+
+    /// Lets those targets of a database go on whose check did not change, and ends the others. Returns which are to begin.
+    fn go_on(&mut self, index: usize, old: &Database, keys: Vec<Key>, new: &Database) -> Vec<(usize, usize)> {
+        let mut there: HashMap<IpAddr, _> =
+            old.addresses.iter().zip(keys).map(|(address, key)| (address.ip, (address, key))).collect();
+        let mut begin = Vec::new();
+        for (number, address) in new.addresses.iter().enumerate() {
+            let place = (index, number);
+            match there.get(&address.ip) {
+                Some(&(before, key)) if before.check == address.check => {
+                    there.remove(&address.ip);
+                    let tried = &mut self.tried[key];
+                    tried.place = Some(place);
+                    let target = Target::new(new, address);
+                    if target != Target::new(old, before) {
+                        // A try that is under way goes on with what it knew.
+                        tried.prober = Arc::new(Prober::new(address.check.clone(), target));
+                    }
+                }
+                _ => begin.push(place),
+            }
+        }
+        there.into_values().for_each(|(_, key)| self.remove(key));
+        begin
+    }
+
+    /// Ends a target. A try that is under way, or waits for a place, keeps its key until it has ended.
+    fn remove(&mut self, key: Key) {
+        self.tried[key].place = None;
+        self.schedule.remove(key);
+    }
+
+    /// Puts targets into the schedule.
+    fn enlist(&mut self, spec: &Spec, places: &[(usize, usize)], now: Instant) {
+        let address = |&(database, target): &(usize, usize)| {
+            let database = &spec.databases[database];
+            (database, &database.addresses[target])
+        };
+        let rhythm = |place| {
+            let check = &address(place).1.check;
+            Rhythm { interval: check.interval, recheck: check.recheck_interval }
+        };
+        let rhythms: Vec<Rhythm> = places.iter().map(rhythm).collect();
+        let keys = self.schedule.add(&rhythms, now);
+        for (key, place) in keys.into_iter().zip(places) {
+            let (database, address) = address(place);
+            let prober = Arc::new(Prober::new(address.check.clone(), Target::new(database, address)));
+            let tried = Tried { place: Some(*place), prober, interval: address.check.interval };
+            match self.tried.get_mut(key) {
+                Some(free) => *free = tried,
+                None => self.tried.push(tried),
+            }
+        }
+    }
+
+    /// Goes by the databases' new numbers.
+    fn number(&mut self) {
+        let ids = self.databases.iter().map(|watched| watched.database().id.clone());
+        self.by_id = ids.enumerate().map(|(index, id)| (id, index)).collect();
+        let plans = self.databases.iter().map(|watched| (watched.database().id.clone(), watched.decided()));
+        self.plans.send_replace(Arc::new(plans.collect::<BTreeMap<_, _>>()));
+        self.again.clear();
+        for index in 0..self.databases.len() {
+            self.databases[index].forget_again();
+            self.arrange(index);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "reload_tests.rs"]
+mod tests;

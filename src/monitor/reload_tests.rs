@@ -1,0 +1,273 @@
+//! A monitor that takes other configs in, turned by hand: what goes on, what begins, and what ends.
+
+use std::time::Duration;
+
+use super::*;
+use crate::clock;
+use crate::config::{Options, parse};
+use crate::health::{State, Streak, Verdict};
+use crate::limits::Limits;
+use crate::monitor::{Decided, Report, TargetSnapshot, prepare};
+use crate::plan::{Member, Members, Plan};
+use crate::schedule::Next;
+
+const A: &str = "{service: a, port: 1, addresses: [10.0.0.1, 10.0.0.2], check: {tcp: {port: 9}, interval: 10s}}";
+const B: &str =
+    "{service: b, port: 1, addresses: [10.0.1.1, 10.0.1.2], check: {exec: {command: [/bin/true]}, interval: 10s}}";
+
+fn spec(databases: &[&str]) -> Spec {
+    let text = format!("databases: [{}]", databases.join(", "));
+    let options = Options { own_namespace: "prod".into(), ..Options::default() };
+    parse("a.yaml", &text, &options).expect("a good config").spec
+}
+
+fn id(service: &str) -> DatabaseId {
+    DatabaseId { namespace: "prod".into(), service: service.into() }
+}
+
+fn members(ips: &[[u8; 4]]) -> Members {
+    ips.iter().map(|ip| Member { ip: (*ip).into(), hostname: None }).collect()
+}
+
+/// A monitor whose tries are started and ended by the test.
+struct Scene {
+    monitor: Monitor,
+    now: Instant,
+}
+
+impl Scene {
+    fn new(databases: &[&str]) -> Self {
+        let limits = Limits { checks_in_flight: 8, exec_at_once: 8 };
+        let (rules, news) = (crate::freeze::Rules::default(), crate::news::Teller::default());
+        let runtime = tokio::runtime::Handle::current();
+        let (_, monitor) =
+            prepare(&spec(databases), limits, rules, &news, runtime.clone(), runtime).expect("an epoll instance");
+        Self { monitor, now: clock::now() }
+    }
+
+    fn reload(&mut self, databases: &[&str]) {
+        self.monitor.reload(&spec(databases), self.now);
+    }
+
+    /// What is started within this time, without an end.
+    fn started_within(&mut self, time: Duration) -> Vec<Key> {
+        let end = self.now + time;
+        let mut keys = Vec::new();
+        loop {
+            match self.monitor.schedule.next(self.now) {
+                Next::Start { key, .. } => keys.push(key),
+                Next::Wait(at) if at <= end => self.now = self.now.max(at),
+                _ => break,
+            }
+        }
+        self.now = end;
+        keys
+    }
+
+    /// Ends a try, as it has a place.
+    fn end(&mut self, key: Key, pass: bool) {
+        let verdict = if pass { Verdict::Pass } else { Verdict::Fail("connect: refused".into()) };
+        let report = Report { key, verdict, delay: None, started: self.now, ended: self.now };
+        // A place that was never taken does no harm when it is given back.
+        self.monitor.hear(&report);
+    }
+
+    /// Tries all targets for so long, and says when each was started.
+    fn run(&mut self, time: Duration) -> Vec<(IpAddr, Instant)> {
+        let end = self.now + time;
+        let mut starts = Vec::new();
+        loop {
+            match self.monitor.schedule.next(self.now) {
+                Next::Start { key, .. } => {
+                    starts.push((self.ip(key), self.now));
+                    self.end(key, true);
+                }
+                Next::Wait(at) if at <= end => self.now = self.now.max(at),
+                _ => break,
+            }
+        }
+        self.now = end;
+        starts
+    }
+
+    fn ip(&self, key: Key) -> IpAddr {
+        let (database, target) = self.monitor.tried[key].place.expect("it is in the config");
+        self.monitor.databases[database].database().addresses[target].ip
+    }
+
+    fn key(&self, ip: &str) -> Option<Key> {
+        let ip: IpAddr = ip.parse().expect("an IP");
+        (0..self.monitor.tried.len()).find(|&key| self.monitor.tried[key].place.is_some() && self.ip(key) == ip)
+    }
+
+    fn see(&mut self, service: &str, last: &[[u8; 4]]) {
+        let (members, now) = (members(last), self.now);
+        self.monitor.with(&id(service), |database, freeze| database.see(&members, freeze, now));
+    }
+
+    fn target(&self, ip: &str) -> TargetSnapshot {
+        let targets = self.monitor.snapshot().databases.into_iter().flat_map(|database| database.targets);
+        targets.into_iter().find(|target| target.member.ip.to_string() == ip).expect("a target")
+    }
+
+    fn decided(&self, service: &str) -> Decided {
+        self.monitor.plans.borrow()[&id(service)].borrow().clone()
+    }
+
+    fn members(&self, service: &str) -> Option<String> {
+        match self.decided(service).plan {
+            Plan::Publish(members) => Some(members.to_string()),
+            Plan::Keep(_) => None,
+        }
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn what_did_not_change_keeps_health_counts_and_phase_whatever_else_does() {
+    let mut scene = Scene::new(&[A, B]);
+    scene.see("a", &[]);
+    scene.see("b", &[]);
+    let before = scene.run(MINUTE);
+    let phase = |starts: &[(IpAddr, Instant)], ip: &str| {
+        starts.iter().rfind(|(of, _)| of.to_string() == ip).expect("it was tried").1
+    };
+    let known = scene.target("10.0.0.1");
+    assert!(known.counts.pass >= 5, "{:?}", known.counts);
+    // Another order, an address less and one more, another policy, other ports, another name for the replica.
+    let changed = "{service: a, port: 2, addresses: [10.0.0.3, {address: 10.0.0.1, hostname: a-1}], \
+                   policy: {minHealthy: 1}, check: {tcp: {port: 9}, interval: 10s}}";
+    scene.reload(&[B, changed]);
+    let after = scene.target("10.0.0.1");
+    assert_eq!((after.health.clone(), after.counts.pass), (known.health, known.counts.pass));
+    assert_eq!(after.member.hostname.as_deref(), Some("a-1"));
+    assert_eq!(scene.target("10.0.0.3").health.state(), State::Unknown);
+    assert_eq!(scene.key("10.0.0.2"), None);
+    let later = scene.run(MINUTE);
+    for ip in ["10.0.0.1", "10.0.1.1", "10.0.1.2"] {
+        let between = phase(&later, ip) - phase(&before, ip);
+        let off = between.as_millis() % 10_000;
+        assert!(off.min(10_000 - off) < 100, "{ip}: {between:?}");
+    }
+    assert!(!later.iter().any(|(ip, _)| ip.to_string() == "10.0.0.2"));
+}
+
+#[tokio::test]
+async fn a_config_that_says_the_same_is_no_news_to_anybody() {
+    let mut scene = Scene::new(&[A, B]);
+    scene.see("a", &[]);
+    scene.run(MINUTE);
+    let mut plan = scene.monitor.plans.borrow()[&id("a")].clone();
+    plan.mark_unchanged();
+    let keys = [scene.key("10.0.0.1"), scene.key("10.0.1.2")];
+    scene.reload(&[B, A]);
+    assert!(!plan.has_changed().expect("it goes on"));
+    assert_eq!([scene.key("10.0.0.1"), scene.key("10.0.1.2")], keys);
+}
+
+#[tokio::test]
+async fn an_address_that_is_added_takes_nothing_away_and_comes_after_its_verdict() {
+    let mut scene = Scene::new(&[A]);
+    scene.see("a", &[]);
+    scene.run(MINUTE);
+    assert_eq!(scene.members("a").as_deref(), Some("10.0.0.1, 10.0.0.2"));
+    scene.reload(&[&A.replace("10.0.0.2", "10.0.0.2, 10.0.0.3")]);
+    assert_eq!(scene.members("a"), None, "nothing is decided");
+    let key = scene.key("10.0.0.3").expect("a target");
+    assert!(scene.started_within(MINUTE).contains(&key));
+    scene.end(key, true);
+    assert_eq!(scene.members("a"), None, "nor before the cluster was looked at for it");
+    scene.see("a", &[[10, 0, 0, 1], [10, 0, 0, 2]]);
+    assert_eq!(scene.members("a").as_deref(), Some("10.0.0.1, 10.0.0.2, 10.0.0.3"));
+}
+
+#[tokio::test]
+async fn a_changed_check_begins_as_at_a_start() {
+    let mut scene = Scene::new(&[A]);
+    scene.see("a", &[]);
+    scene.run(MINUTE);
+    let counts = scene.target("10.0.0.1").counts.pass;
+    scene.reload(&[&A.replace("port: 9", "port: 8")]);
+    assert_eq!(scene.target("10.0.0.1").health.state(), State::Unknown);
+    assert_eq!(scene.members("a"), None);
+    scene.see("a", &[[10, 0, 0, 1]]);
+    assert_eq!(scene.target("10.0.0.1").health.state(), State::Up, "until disproved");
+    assert_eq!(scene.target("10.0.0.1").health.streak(), Streak::None);
+    assert_eq!(scene.target("10.0.0.1").counts.pass, counts);
+    assert_eq!(scene.target("10.0.0.2").health.state(), State::Unknown);
+}
+
+#[tokio::test]
+async fn a_plan_comes_with_the_database_that_it_is_for() {
+    let mut scene = Scene::new(&[A]);
+    scene.see("a", &[]);
+    scene.run(MINUTE);
+    let mut decided = scene.monitor.plans.borrow()[&id("a")].clone();
+    decided.mark_unchanged();
+    scene.reload(&[&A.replace("port: 1,", "port: 7,")]);
+    assert!(decided.has_changed().expect("it goes on"), "the same members on another port");
+    let Decided { database, plan } = decided.borrow().clone();
+    assert_eq!((database.ports[0].number, plan), (7, scene.decided("a").plan));
+}
+
+#[tokio::test]
+async fn a_policy_that_comes_goes_by_what_is_published() {
+    let mut scene = Scene::new(&[A]);
+    scene.see("a", &[]);
+    scene.run(MINUTE);
+    let (held, now) = (members(&[[10, 0, 0, 2]]), scene.now);
+    scene.monitor.with(&id("a"), |database, freeze| database.follow(held, freeze, now));
+    scene.reload(&[&A.replace("check:", "policy: {exactlyOne: true}, check:")]);
+    assert_eq!(scene.members("a").as_deref(), Some("10.0.0.2"));
+}
+
+#[tokio::test]
+async fn maintenance_by_annotation_outlasts_a_new_config_and_that_of_the_config_does_not() {
+    let mut scene = Scene::new(&[&A.replace("10.0.0.2", "{address: 10.0.0.2, maintenance: disk}")]);
+    scene.see("a", &[]);
+    let asked = crate::monitor::Asked { maintenance: Some("10.0.0.1=kernel".into()), failback: None };
+    let now = scene.now;
+    scene.monitor.with(&id("a"), |database, freeze| database.ask(asked, freeze, now));
+    scene.reload(&[A]);
+    assert_eq!(scene.target("10.0.0.1").maintenance.as_deref(), Some("kernel"));
+    assert_eq!(scene.target("10.0.0.2").maintenance, None);
+    scene.reload(&[&A.replace("10.0.0.2", "10.0.0.1").replacen("10.0.0.1, ", "", 1)]);
+    assert_eq!(scene.target("10.0.0.1").maintenance.as_deref(), Some("kernel"));
+}
+
+#[tokio::test]
+async fn a_target_that_left_while_it_was_tried_says_nothing_more_and_its_key_is_free_then() {
+    let mut scene = Scene::new(&[A, B]);
+    scene.see("a", &[]);
+    let started = scene.started_within(MINUTE);
+    let (first, second) = (scene.key("10.0.0.1").expect("a key"), scene.key("10.0.0.2").expect("a key"));
+    assert!(started.contains(&first) && started.contains(&second));
+    let left = scene.monitor.plans.borrow()[&id("a")].clone();
+    scene.reload(&[B]);
+    assert!(left.has_changed().is_err(), "nobody decides for it any more");
+    scene.reload(&[B, A]);
+    assert!(![first, second].contains(&scene.key("10.0.0.1").expect("a new key")));
+    scene.end(first, true);
+    assert_eq!(scene.target("10.0.0.1").counts.pass, 0, "a verdict of the one that left");
+    scene.reload(&[B, A, &A.replace("service: a", "service: c").replace("10.0.0", "10.0.2")]);
+    assert!([scene.key("10.0.2.1"), scene.key("10.0.2.2")].contains(&Some(first)));
+}
+
+#[tokio::test]
+async fn a_target_that_left_while_it_waited_for_a_place_is_not_started() {
+    let mut scene = Scene::new(&[A]);
+    let started = scene.started_within(MINUTE);
+    assert_eq!(started.len(), 2);
+    for key in started {
+        let now = scene.now;
+        scene.monitor.places(key).come(key, now);
+    }
+    scene.reload(&[B]);
+    scene.monitor.start_waiting(scene.now);
+    assert!(scene.monitor.swarm.is_empty());
+    assert!(!scene.monitor.network_places.are_short());
+    scene.reload(&[B, A]);
+    let keys = [scene.key("10.0.0.1"), scene.key("10.0.0.2")];
+    assert!(keys.iter().all(|key| key.is_some_and(|key| key < 4)), "their keys were free: {keys:?}");
+}

@@ -1,0 +1,37 @@
+//! A hold: so many targets fail together that the fault is probably ours, so nothing that is published is taken out.
+//!
+//! | policy         | members beside the chosen ones                                               |
+//! | ---            | ---                                                                          |
+//! | not exactlyOne | all that are published or come back                                          |
+//! | `exactlyOne`   | none, if one is chosen: a writer that passes alone is no fault of ours; else one that is published; else, if none is Up, one that comes back |
+//!
+//! Maintenance is a person's word, and takes out all the same.
+
+use super::floor::rank;
+use super::{Candidate, Members, Note};
+
+/// Adds to `members` what stays.
+pub(super) fn keep<'a>(
+    members: &mut Vec<Candidate<'a>>,
+    targets: &[Candidate<'a>],
+    published: &Members,
+    exactly_one: bool,
+) -> Option<Note> {
+    if exactly_one && !members.is_empty() {
+        return None;
+    }
+    let is_member = |target: &Candidate| members.iter().any(|member| member.member.ip == target.member.ip);
+    let is_published = |target: &Candidate| published.contains(target.member.ip);
+    let claimed = exactly_one && targets.iter().any(|target| target.is_up() && !target.in_maintenance);
+    let comes_back = |target: &Candidate| target.comes_back && !target.is_up() && !claimed;
+    let stays = |target: &&Candidate| !target.in_maintenance && (is_published(target) || comes_back(target));
+    let mut rest: Vec<_> = targets.iter().filter(|target| stays(target) && !is_member(target)).copied().collect();
+    if exactly_one {
+        rest.sort_by_key(|target| (!is_published(target), rank(target)));
+        rest.truncate(1);
+    }
+    let mut kept: Vec<_> = rest.iter().map(|target| target.member.ip).collect();
+    kept.sort();
+    members.extend(rest);
+    (!kept.is_empty()).then_some(Note::Held { kept })
+}

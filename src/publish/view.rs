@@ -1,0 +1,71 @@
+//! What is known of one database at one moment, and what of it is published.
+
+use k8s_openapi::api::core::v1::Endpoints;
+
+use super::assess::Step;
+use super::sight::Observed;
+use super::slices::Slices;
+use crate::config::Publish;
+use crate::plan::{Members, Plan};
+use crate::slice;
+
+/// What is known at one moment.
+pub struct View {
+    pub seen: Observed,
+    pub plan: Plan,
+    pub publish: Publish,
+}
+
+impl View {
+    pub fn endpoints(&self) -> Option<&Endpoints> {
+        self.seen.endpoints.object.as_deref()
+    }
+
+    /// Whether all is known that a decision takes: slices too where they are published, or have been.
+    pub fn listed(&self) -> bool {
+        let endpoints = self.publish == Publish::Endpoints && !self.endpoints().is_some_and(slice::we_skip_mirror);
+        self.seen.service.listed && self.seen.endpoints.listed && (endpoints || self.seen.slices.listed)
+    }
+
+    /// What clients are sent to, by Endpoints or by slices.
+    pub fn held(&self) -> Members {
+        held(self.publish, self.endpoints(), &self.seen.slices)
+    }
+
+    /// All that clients may be sent to, wherever it is published.
+    pub fn published(&self) -> Members {
+        published(self.endpoints(), &self.seen.slices)
+    }
+
+    /// Whether the Service may be another than the one seen: where the watch does not run, where something is to be created or
+    /// deleted on account of it, and where Endpoints that are not under our label may tell of a change of the Service that is
+    /// still on its way here.
+    pub fn doubts_service(&self, step: &Step) -> bool {
+        let unlabelled = || self.endpoints().and_then(slice::managed_by) != Some(slice::OURS);
+        self.seen.service.fault.is_some()
+            || match step {
+                Step::Create(_) | Step::Write(_) => unlabelled(),
+                Step::CreateSlice(_) | Step::DeleteSlice(_) => true,
+                // Creating a Service that is there already changes nothing.
+                Step::WriteSlice(_) | Step::CreateService(_) | Step::Hold | Step::Wait(_) => false,
+            }
+    }
+}
+
+/// What clients are sent to, by Endpoints or by slices.
+pub fn held(publish: Publish, endpoints: Option<&Endpoints>, slices: &Slices) -> Members {
+    let in_endpoints = || endpoints.map(slice::members).unwrap_or_default();
+    let leaving_slices = endpoints.is_some_and(slice::we_skip_mirror);
+    if publish == Publish::Endpoints && !leaving_slices {
+        return in_endpoints();
+    }
+    let in_slices: Members = slices.members().collect();
+    let mirrored = endpoints.is_some_and(|endpoints| !slice::skips_mirror(endpoints));
+    if in_slices.is_empty() && mirrored { in_endpoints() } else { in_slices }
+}
+
+/// All that clients may be sent to, wherever it is published.
+pub fn published(endpoints: Option<&Endpoints>, slices: &Slices) -> Members {
+    let in_endpoints = endpoints.map(slice::members).unwrap_or_default();
+    in_endpoints.iter().cloned().chain(slices.members()).collect()
+}

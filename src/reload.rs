@@ -1,0 +1,261 @@
+//! Reads the config file again and again, and tells of each config that is good and says something new; a bad one changes nothing.
+//!
+//! The path is followed anew at each look, so that the swap of a symlink shows, as the kubelet makes it for a ConfigMap. What counts
+//! is the content, and only once two looks in a row have found the same: an editor may be in the middle of writing.
+
+use std::hash::{DefaultHasher, Hasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::clock;
+use crate::config::{self, Loaded, Problems, Spec};
+
+/// How often the file is looked at.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Where the config is from, and how it is read.
+#[derive(Debug, Clone)]
+pub struct Source {
+    path: PathBuf,
+    options: config::Options,
+    /// What was last made a config of, or found bad.
+    taken: Print,
+}
+
+impl Source {
+    /// Reads the file for the first time.
+    pub fn read(path: PathBuf, options: config::Options) -> (Self, Result<Loaded, Problems>) {
+        let content = config::read(&path);
+        let taken = Print::of(&content);
+        let loaded = config::understand(&path, content, &options);
+        (Self { path, options, taken }, loaded)
+    }
+}
+
+/// The config in force, and what is wrong with the file as it is now.
+#[derive(Debug, Clone)]
+struct Standing {
+    spec: Arc<Spec>,
+    since: Instant,
+    /// A line each; none while the file is good.
+    problems: Arc<[String]>,
+}
+
+/// What the rest of the daemon holds of the config.
+#[derive(Clone)]
+pub struct Handle {
+    file: Arc<str>,
+    standing: watch::Receiver<Standing>,
+    /// The config that was given out last.
+    given: Arc<Spec>,
+}
+
+impl Handle {
+    /// Waits for a config that is good and other than the one before.
+    pub async fn next(&mut self) -> Arc<Spec> {
+        let given = self.given.clone();
+        match self.standing.wait_for(|standing| !Arc::ptr_eq(&standing.spec, &given)).await {
+            Ok(standing) => self.given = standing.spec.clone(),
+            // Nobody reads the file any more.
+            Err(_) => std::future::pending().await,
+        }
+        self.given.clone()
+    }
+
+    /// The path of the file.
+    pub fn file(&self) -> String {
+        self.file.to_string()
+    }
+
+    /// What is wrong with the file as it is now, a line each.
+    pub fn problems(&self) -> Arc<[String]> {
+        self.standing.borrow().problems.clone()
+    }
+
+    /// When the config in force was taken.
+    pub fn since(&self) -> Instant {
+        self.standing.borrow().since
+    }
+}
+
+/// Follows the file from which `spec` was read, for as long as anybody wants to know.
+pub fn start(source: Source, spec: Spec) -> Handle {
+    let spec = Arc::new(spec);
+    let first = Standing { spec: spec.clone(), since: clock::now(), problems: Arc::default() };
+    let (standing, standing_out) = watch::channel(first);
+    let file = source.path.display().to_string().into();
+    let reader = Reader { source, seen: None, standing };
+    tokio::spawn(reader.run());
+    Handle { file, standing: standing_out, given: spec }
+}
+
+/// The content of the file, or why it can't be had; a hash stands for the content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Print {
+    Content(u64),
+    None(String),
+}
+
+impl Print {
+    fn of(content: &Result<Vec<u8>, String>) -> Self {
+        match content {
+            Ok(content) => {
+                let mut hasher = DefaultHasher::new();
+                hasher.write(content);
+                Print::Content(hasher.finish())
+            }
+            Err(why) => Print::None(why.clone()),
+        }
+    }
+}
+
+struct Reader {
+    source: Source,
+    /// What the last look found.
+    seen: Option<Print>,
+    standing: watch::Sender<Standing>,
+}
+
+impl Reader {
+    async fn run(mut self) {
+        loop {
+            let path = self.source.path.clone();
+            // A dead mount must block nothing else.
+            if let Ok(content) = tokio::task::spawn_blocking(move || config::read(&path)).await {
+                self.look(content);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                () = self.standing.closed() => return,
+            }
+        }
+    }
+
+    fn look(&mut self, content: Result<Vec<u8>, String>) {
+        let print = Print::of(&content);
+        let settled = self.seen.replace(print.clone()).is_some_and(|seen| seen == print);
+        if !settled || self.source.taken == print {
+            return;
+        }
+        self.source.taken = print;
+        match config::understand(&self.source.path, content, &self.source.options) {
+            Ok(loaded) => self.take(loaded),
+            Err(problems) => self.refuse(&problems),
+        }
+    }
+
+    fn take(&self, Loaded { spec, warnings }: Loaded) {
+        let file = self.source.path.display();
+        let (was_bad, same) = {
+            let held = self.standing.borrow();
+            (!held.problems.is_empty(), *held.spec == spec)
+        };
+        warnings.to_string().lines().for_each(|line| warn!("{line}"));
+        match (same, was_bad) {
+            (true, false) => info!(%file, "the config file has changed, and says the same"),
+            (true, true) => info!(%file, "the config file is good again, and says what is in force"),
+            (false, _) => info!(%file, "the config file has changed"),
+        }
+        self.standing.send_modify(|standing| {
+            standing.problems = Arc::default();
+            if !same {
+                standing.spec = Arc::new(spec);
+                standing.since = clock::now();
+            }
+        });
+    }
+
+    fn refuse(&self, problems: &Problems) {
+        let lines: Vec<String> = problems.to_string().lines().map(str::to_owned).collect();
+        lines.iter().for_each(|line| error!("{line}"));
+        error!(file = %self.source.path.display(), "the config file is bad; the last good config stays in force");
+        self.standing.send_modify(|standing| standing.problems = lines.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "databases: [{service: a, namespace: b, port: 1, addresses: [192.0.2.1], check: {tcp: {}}}]";
+
+    fn other() -> String {
+        GOOD.replace("192.0.2.1", "192.0.2.2")
+    }
+
+    /// A reader that is shown contents by hand, and what it tells.
+    fn reader() -> (Reader, Handle) {
+        let taken = Print::of(&Ok(GOOD.into()));
+        let source = Source { path: "a.yaml".into(), options: config::Options::default(), taken };
+        let spec = config::parse("a.yaml", GOOD, &source.options).expect("a good config").spec;
+        let spec = Arc::new(spec);
+        let first = Standing { spec: spec.clone(), since: clock::now(), problems: Arc::default() };
+        let (standing, standing_out) = watch::channel(first);
+        let reader = Reader { source, seen: None, standing };
+        (reader, Handle { file: "a.yaml".into(), standing: standing_out, given: spec })
+    }
+
+    /// Long enough to be taken.
+    fn show(reader: &mut Reader, text: &str) {
+        (0..2).for_each(|_| reader.look(Ok(text.into())));
+    }
+
+    fn address(handle: &Handle) -> String {
+        handle.standing.borrow().spec.databases[0].addresses[0].ip.to_string()
+    }
+
+    fn news(handle: &mut Handle) -> Option<Arc<Spec>> {
+        futures::FutureExt::now_or_never(handle.next())
+    }
+
+    #[test]
+    fn another_config_is_taken_once_two_looks_have_found_it() {
+        let (mut reader, mut handle) = reader();
+        assert!(news(&mut handle).is_none(), "it is what the daemon started with");
+        reader.look(Ok(other().into()));
+        assert_eq!(address(&handle), "192.0.2.1");
+        reader.look(Ok(other().into()));
+        assert_eq!(address(&handle), "192.0.2.2");
+        assert_eq!(news(&mut handle).map(|spec| spec.databases.len()), Some(1));
+        assert!(news(&mut handle).is_none());
+    }
+
+    #[test]
+    fn what_reads_otherwise_and_says_the_same_is_no_news() {
+        let (mut reader, mut handle) = reader();
+        let since = handle.since();
+        show(&mut reader, &format!("# The databases.\n{GOOD}"));
+        assert!(news(&mut handle).is_none());
+        assert_eq!(handle.since(), since);
+    }
+
+    #[test]
+    fn a_bad_file_changes_nothing_but_what_is_wrong_and_a_good_one_ends_that() {
+        let (mut reader, mut handle) = reader();
+        show(&mut reader, &GOOD.replace("port: 1", "port: 0"));
+        let problems = handle.problems();
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].starts_with("a.yaml:1:46: databases[0].port: "), "{problems:?}");
+        (0..2).for_each(|_| reader.look(Err("there is no such file".into())));
+        assert_eq!(*handle.problems(), ["a.yaml: there is no such file".to_owned()]);
+        show(&mut reader, "");
+        assert!(handle.problems()[0].starts_with("a.yaml: is empty"));
+        assert!(news(&mut handle).is_none());
+        show(&mut reader, GOOD);
+        assert!(handle.problems().is_empty() && news(&mut handle).is_none());
+        show(&mut reader, &other());
+        assert!(news(&mut handle).is_some());
+    }
+
+    #[test]
+    fn a_file_that_is_changed_between_the_start_and_the_first_look_is_news() {
+        let (mut reader, mut handle) = reader();
+        assert_eq!(reader.seen, None);
+        show(&mut reader, &other());
+        assert!(news(&mut handle).is_some());
+    }
+}

@@ -1,0 +1,253 @@
+//! Plays a script on a real cluster, and keeps the record of what was done and of what came of it.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Endpoints;
+use kube::ResourceExt as _;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use serde_json::json;
+
+use super::record::{Fault, Flip, Kind, Record, Version};
+use super::replicas::Replicas;
+use super::script::{Act, ApiFault, ReplicaFault, Step, Victim};
+use super::stage::{PORT, Stage, service};
+use super::watch::{Watch, version};
+use crate::support::{ApiProxy, ControlPlane, Database, Namespace, eventually};
+
+/// Far longer than anything takes that is not at fault.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What was done so far.
+#[derive(Clone)]
+pub struct Deeds {
+    pub began: Instant,
+    done: Arc<Mutex<Done>>,
+}
+
+#[derive(Default)]
+struct Done {
+    flips: Vec<Flip>,
+    faults: Vec<Fault>,
+    edits: Vec<Version>,
+    deletions: usize,
+}
+
+impl Deeds {
+    pub fn new(began: Instant) -> Deeds {
+        Deeds { began, done: Arc::default() }
+    }
+
+    fn add(&self, change: impl FnOnce(&mut Done)) {
+        change(&mut self.done.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn fault(&self, from: Duration, kind: Kind) {
+        let until = self.began.elapsed();
+        self.add(|done| done.faults.push(Fault { from, until, kind }));
+    }
+
+    async fn wait_for(&self, step: &Step) {
+        tokio::time::sleep(step.at.saturating_sub(self.began.elapsed())).await;
+    }
+
+    /// Puts all of it into a record, whose history is there already.
+    pub fn told(&self, record: &mut Record) {
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        record.flips.clone_from(&done.flips);
+        record.faults.extend(done.faults.iter().cloned());
+        let deleted: Vec<Version> =
+            record.changes.iter().filter(|change| change.members.is_none()).map(|change| change.version).collect();
+        assert_eq!(deleted.len(), done.deletions, "nobody else deletes Endpoints");
+        record.outside = done.edits.iter().copied().chain(deleted).collect();
+    }
+}
+
+/// Plays all streams of the script beside each other, each in its order.
+pub async fn play(stage: &mut Stage, script: &[Step], deeds: &Deeds) {
+    let of = |wanted: fn(&Act) -> bool| script.iter().filter(|step| wanted(&step.act)).cloned().collect::<Vec<_>>();
+    let targets = of(|act| matches!(act, Act::Dies(_) | Act::Hangs(_) | Act::Returns(_)));
+    let edits = of(|act| matches!(act, Act::Edit(_) | Act::Delete(_)));
+    let api = of(|act| matches!(act, Act::Api(..)));
+    let replicas = of(|act| matches!(act, Act::Replica(..)));
+    // Where a fault of the API is made on the replicas' way to it, a replica is not cut off at the same time.
+    let way = tokio::sync::Mutex::new(());
+    let (ips, proxies) = (stage.ips(), stage.replicas.proxies());
+    tokio::join!(
+        play_targets(&mut stage.databases, targets, deeds),
+        play_edits(&stage.namespace, &ips, edits, deeds),
+        play_api(stage.plane, &proxies, &way, api, deeds),
+        play_replicas(&mut stage.replicas, &stage.watch, &way, replicas, deeds),
+    );
+}
+
+async fn play_targets(databases: &mut [Vec<Database>], steps: Vec<Step>, deeds: &Deeds) {
+    for step in steps {
+        deeds.wait_for(&step).await;
+        let (Act::Dies((database, index)) | Act::Hangs((database, index)) | Act::Returns((database, index))) = step.act
+        else {
+            continue;
+        };
+        let target = &mut databases[database][index];
+        let how = match step.act {
+            Act::Dies(_) => {
+                target.stop().await;
+                "died"
+            }
+            Act::Hangs(_) => {
+                target.black_hole().await;
+                "hangs"
+            }
+            _ if target.in_black_hole() => {
+                target.restore().await;
+                "no longer hangs"
+            }
+            _ => {
+                target.start_again().await;
+                "came back"
+            }
+        };
+        let flip = Flip { at: deeds.began.elapsed(), ip: target.ip, up: matches!(step.act, Act::Returns(_)), how };
+        deeds.add(|done| done.flips.push(flip));
+    }
+}
+
+async fn play_edits(namespace: &Namespace, ips: &[Vec<IpAddr>], steps: Vec<Step>, deeds: &Deeds) {
+    let api: Api<Endpoints> = namespace.api();
+    for step in steps {
+        deeds.wait_for(&step).await;
+        match step.act {
+            Act::Edit((database, index)) => {
+                if let Some(version) = edit(&api, &service(database), ips[database][index]).await {
+                    deeds.add(|done| done.edits.push(version));
+                }
+            }
+            Act::Delete(database) => match api.delete(&service(database), &DeleteParams::default()).await {
+                Ok(_) => deeds.add(|done| done.deletions += 1),
+                // Deleted before, and not made again since: the leader may be away.
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                Err(error) => panic!("deleting Endpoints: {error}"),
+            },
+            _ => {}
+        }
+    }
+}
+
+/// Takes an address out of the Endpoints if it is in, and puts it in if it is not, as a person would. None if it could not be.
+async fn edit(api: &Api<Endpoints>, name: &str, ip: IpAddr) -> Option<Version> {
+    let before = api.get_opt(name).await.expect("an answer")?;
+    let ip = ip.to_string();
+    let subsets = before.subsets.iter().flatten().flat_map(|subset| subset.addresses.iter().flatten());
+    let mut ips: Vec<String> = subsets.map(|address| address.ip.clone()).collect();
+    match ips.iter().position(|there| *there == ip) {
+        Some(there) => drop(ips.remove(there)),
+        None => ips.push(ip),
+    }
+    let addresses: Vec<_> = ips.iter().map(|ip| json!({"ip": ip})).collect();
+    let ports = json!([{"port": PORT, "protocol": "TCP"}]);
+    let subsets = if ips.is_empty() { json!([]) } else { json!([{"addresses": addresses, "ports": ports}]) };
+    let patch = json!({"metadata": {"resourceVersion": before.resource_version()}, "subsets": subsets});
+    let person = PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };
+    match api.patch(name, &person, &Patch::Merge(patch)).await {
+        Ok(after) => Some(version(&after)),
+        // The daemon was faster.
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => None,
+        Err(error) => panic!("editing Endpoints: {error}"),
+    }
+}
+
+async fn play_api(
+    plane: &ControlPlane,
+    proxies: &[Arc<ApiProxy<'static>>],
+    way: &tokio::sync::Mutex<()>,
+    steps: Vec<Step>,
+    deeds: &Deeds,
+) {
+    for step in steps {
+        deeds.wait_for(&step).await;
+        let Act::Api(fault, lasts) = step.act else { continue };
+        let on_the_way = match fault {
+            ApiFault::Slow(_) | ApiFault::Answers(_) => Some(way.lock().await),
+            _ => None,
+        };
+        let from = deeds.began.elapsed();
+        let how = match fault {
+            ApiFault::Killed => {
+                plane.kill_api().await;
+                tokio::time::sleep(lasts).await;
+                plane.start_api().await;
+                "killed"
+            }
+            ApiFault::Stopped => {
+                plane.pause_api();
+                tokio::time::sleep(lasts).await;
+                plane.resume_api();
+                "stopped"
+            }
+            ApiFault::Slow(by) => {
+                proxies.iter().for_each(|proxy| proxy.slow(by));
+                tokio::time::sleep(lasts).await;
+                "slow"
+            }
+            ApiFault::Answers(status) => {
+                proxies.iter().for_each(|proxy| proxy.answer(status));
+                tokio::time::sleep(lasts).await;
+                "answering with errors"
+            }
+        };
+        if on_the_way.is_some() {
+            for proxy in proxies {
+                proxy.heal().await;
+            }
+        }
+        deeds.fault(from, Kind::Api(how));
+    }
+}
+
+async fn play_replicas(
+    replicas: &mut Replicas,
+    watch: &Watch,
+    way: &tokio::sync::Mutex<()>,
+    steps: Vec<Step>,
+    deeds: &Deeds,
+) {
+    for step in steps {
+        deeds.wait_for(&step).await;
+        let Act::Replica(victim, fault, lasts) = step.act else { continue };
+        // Of two replicas one must be well.
+        replicas.know_all().await;
+        let leader =
+            eventually(PATIENCE, "one of both holds the lease", async || replicas.slot(&watch.holder()?)).await;
+        let slot = match victim {
+            Victim::Leader => leader,
+            Victim::Standby => 1 - leader,
+        };
+        let who = replicas.account(slot);
+        let from = match fault {
+            ReplicaFault::Killed => {
+                let from = deeds.began.elapsed();
+                replicas.kill(slot);
+                tokio::time::sleep(lasts).await;
+                replicas.start_again(slot).await;
+                from
+            }
+            ReplicaFault::Stopped => {
+                let from = deeds.began.elapsed();
+                replicas.stop(slot);
+                tokio::time::sleep(lasts).await;
+                replicas.go_on(slot);
+                from
+            }
+            ReplicaFault::CutOff => {
+                let _way = way.lock().await;
+                let from = deeds.began.elapsed();
+                replicas.cut_off(slot);
+                tokio::time::sleep(lasts).await;
+                replicas.connect_again(slot).await;
+                from
+            }
+        };
+        deeds.fault(from, Kind::Replica(fault, who));
+    }
+}

@@ -1,0 +1,170 @@
+//! Two replicas of the daemon, each with its own way to the API, and each start of one with a ServiceAccount of its own: so the API's
+//! audit log tells them apart.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::support::daemon::field;
+use crate::support::{ApiProxy, ControlPlane, Daemon, Namespace, eventually};
+
+/// Far longer than anything takes that is not at fault.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const LEASE: &str = "external-endpoints";
+
+pub struct Replicas {
+    slots: Vec<Slot>,
+    config: String,
+    lease: String,
+    targets: usize,
+    /// Of ServiceAccounts that no replica has had, by their names. Made before, as the API may be away when one is needed.
+    tokens: Vec<(String, String)>,
+    /// The ServiceAccount of each identity that there has been.
+    pub accounts: BTreeMap<String, String>,
+    /// The logs of those that were killed.
+    logs: Vec<String>,
+}
+
+struct Slot {
+    proxy: Arc<ApiProxy<'static>>,
+    daemon: Daemon,
+    identity: String,
+}
+
+impl Replicas {
+    /// Starts two, of at most so many in all.
+    pub async fn start(
+        plane: &'static ControlPlane,
+        namespace: &Namespace,
+        config: String,
+        services: &[String],
+        targets: usize,
+        most: usize,
+    ) -> Replicas {
+        allow(namespace, services).await;
+        let mut tokens = Vec::new();
+        for number in (1..=most).rev() {
+            let name = format!("replica-{number}");
+            namespace.create_service_account(&name).await;
+            tokens.push((name.clone(), namespace.token(&name).await));
+        }
+        let lease = format!("{}/{LEASE}", namespace.name);
+        let mut replicas =
+            Replicas { slots: Vec::new(), config, lease, targets, tokens, accounts: BTreeMap::new(), logs: Vec::new() };
+        for _ in 0..2 {
+            let proxy = Arc::new(ApiProxy::start(plane).await);
+            let (daemon, identity) = replicas.run(&proxy).await;
+            replicas.slots.push(Slot { proxy, daemon, identity });
+        }
+        replicas
+    }
+
+    async fn run(&mut self, proxy: &ApiProxy<'static>) -> (Daemon, String) {
+        let (account, token) = self.tokens.pop().expect("a ServiceAccount that is left");
+        let daemon = Daemon::start(&self.config, &proxy.kubeconfig_for_token(&token), &["--lease", &self.lease]).await;
+        let identity = eventually(PATIENCE, "the replica competes for the lease", async || {
+            let logs = daemon.logs();
+            logs.iter().find_map(|line| field(line, "identity").map(str::to_owned))
+        })
+        .await;
+        self.accounts.insert(identity.clone(), account);
+        (daemon, identity)
+    }
+
+    /// Waits until both know every target, so that either can take over.
+    pub async fn know_all(&self) {
+        for slot in &self.slots {
+            eventually(PATIENCE, "a replica knows every target", async || {
+                let metrics = slot.daemon.metrics().await;
+                let known =
+                    metrics.lines().filter(|line| line.starts_with("external_endpoints_target_healthy{")).count();
+                if known == self.targets { Ok(()) } else { Err(format!("{known} of {}", self.targets)) }
+            })
+            .await;
+        }
+    }
+
+    /// The slot of the replica with this identity.
+    pub fn slot(&self, identity: &str) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.identity == identity)
+    }
+
+    /// The ServiceAccount of the replica in a slot.
+    pub fn account(&self, slot: usize) -> String {
+        self.accounts[&self.slots[slot].identity].clone()
+    }
+
+    /// Their ways to the API.
+    pub fn proxies(&self) -> Vec<Arc<ApiProxy<'static>>> {
+        self.slots.iter().map(|slot| slot.proxy.clone()).collect()
+    }
+
+    pub fn kill(&mut self, slot: usize) {
+        let daemon = &mut self.slots[slot].daemon;
+        daemon.kill();
+        self.logs.extend(daemon.lines());
+    }
+
+    /// Starts another in place of one that was killed.
+    pub async fn start_again(&mut self, slot: usize) {
+        let proxy = self.slots[slot].proxy.clone();
+        let (daemon, identity) = self.run(&proxy).await;
+        self.slots[slot] = Slot { proxy, daemon, identity };
+    }
+
+    pub fn stop(&self, slot: usize) {
+        self.slots[slot].daemon.signal(Signal::SIGSTOP);
+    }
+
+    pub fn go_on(&self, slot: usize) {
+        self.slots[slot].daemon.signal(Signal::SIGCONT);
+    }
+
+    pub fn cut_off(&self, slot: usize) {
+        self.slots[slot].proxy.hang();
+    }
+
+    pub async fn connect_again(&self, slot: usize) {
+        self.slots[slot].proxy.heal().await;
+    }
+
+    /// Those that have ended by themselves, which none should.
+    pub fn ended(&mut self) -> Vec<String> {
+        let ended = self.slots.iter_mut().filter_map(|slot| Some((slot.daemon.exited()?, &slot.identity)));
+        ended.map(|(status, identity)| format!("replica {identity} ended with {status}")).collect()
+    }
+
+    /// All log lines with one of these words, of all replicas that there were.
+    pub fn log(&self, words: &[&str]) -> Vec<String> {
+        let alive = self.slots.iter().flat_map(|slot| slot.daemon.lines());
+        let lines = self.logs.iter().cloned().chain(alive);
+        let mut lines: Vec<String> = lines.filter(|line| words.iter().any(|word| line.contains(word))).collect();
+        // Each begins with its time.
+        lines.sort();
+        lines
+    }
+}
+
+/// What deploy/ allows a daemon, to all ServiceAccounts of the namespace.
+async fn allow(namespace: &Namespace, services: &[String]) {
+    let rules = json!([
+        {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": services, "verbs": ["get", "create", "patch"]},
+        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [LEASE],
+         "verbs": ["get", "create", "update"]},
+    ]);
+    namespace.create_object::<Role>(json!({"metadata": {"name": "replica"}, "rules": rules})).await;
+    let group = format!("system:serviceaccounts:{}", namespace.name);
+    let binding = json!({
+        "metadata": {"name": "replica"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "replica"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}],
+    });
+    namespace.create_object::<RoleBinding>(binding).await;
+}

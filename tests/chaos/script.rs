@@ -1,0 +1,222 @@
+//! What happens in a chaos run, and when: made of a seed before the run begins, so that a seed can be played again. Pure.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::record::At;
+
+/// A target: the database, and which of its addresses.
+pub type Who = (usize, usize);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// The target refuses connections.
+    Dies(Who),
+    /// Every packet to and from the target vanishes.
+    Hangs(Who),
+    Returns(Who),
+    /// Someone takes an address out of the Endpoints, or puts one in, by the index.
+    Edit(Who),
+    /// Someone deletes the Endpoints.
+    Delete(usize),
+    Api(ApiFault, Duration),
+    Replica(Victim, ReplicaFault, Duration),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiFault {
+    Killed,
+    Stopped,
+    /// Each piece of each connection takes this long.
+    Slow(Duration),
+    /// Requests are answered with this status.
+    Answers(u16),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Victim {
+    Leader,
+    Standby,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplicaFault {
+    /// And started again after the time.
+    Killed,
+    /// And continued after the time.
+    Stopped,
+    /// From the API alone.
+    CutOff,
+}
+
+impl fmt::Display for ReplicaFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ReplicaFault::Killed => "killed",
+            ReplicaFault::Stopped => "stopped",
+            ReplicaFault::CutOff => "cut off",
+        })
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub at: At,
+    pub act: Act,
+}
+
+/// At most so many of all targets are dead at once.
+const DEAD: f64 = 0.4;
+
+/// A replica that has just come back is left alone for as long as it takes to know all targets; so is the API.
+const CALM: Duration = Duration::from_secs(8);
+
+/// Nobody edits the same Endpoints more often: repairs that are undone again and again become slow, as they should.
+const EDITS_APART: Duration = Duration::from_secs(20);
+
+/// The whole script, in order, for databases of so many addresses each.
+///
+/// Edits of the config have their place here, as a stream of acts of their own, once a running daemon takes a new one.
+pub fn script(seed: u64, length: Duration, databases: usize, addresses: usize) -> Vec<Step> {
+    let mut steps = targets(&mut Dice::new(seed, 1), length, databases, addresses);
+    steps.extend(edits(&mut Dice::new(seed, 2), length, databases, addresses));
+    steps.extend(api(&mut Dice::new(seed, 3), length));
+    steps.extend(replicas(&mut Dice::new(seed, 4), length));
+    steps.sort_by_key(|step| step.at);
+    steps
+}
+
+/// Deaths and returns: of single targets, and now and then of all of a database at once.
+fn targets(dice: &mut Dice, length: Duration, databases: usize, addresses: usize) -> Vec<Step> {
+    let mut up = vec![vec![true; addresses]; databases];
+    let mut steps = Vec::new();
+    let mut at = Duration::from_secs(1);
+    while at < length {
+        let database = dice.below(databases);
+        let dead = up.iter().flatten().filter(|up| !**up).count();
+        let may_die = (dead + addresses) as f64 <= DEAD * (databases * addresses) as f64;
+        let which: Vec<usize> = if dice.one_in(12) { (0..addresses).collect() } else { vec![dice.below(addresses)] };
+        let dies = up[database][which[0]];
+        let hangs = dice.one_in(3);
+        for index in which {
+            let (who, is_up) = ((database, index), &mut up[database][index]);
+            let act = match (*is_up, dies) {
+                (true, true) if may_die && hangs => Act::Hangs(who),
+                (true, true) if may_die => Act::Dies(who),
+                (false, false) => Act::Returns(who),
+                _ => continue,
+            };
+            *is_up = !*is_up;
+            steps.push(Step { at, act });
+        }
+        at += dice.between(100, 1100);
+    }
+    steps
+}
+
+fn edits(dice: &mut Dice, length: Duration, databases: usize, addresses: usize) -> Vec<Step> {
+    let mut last = vec![None; databases];
+    let mut steps = Vec::new();
+    let mut at = Duration::from_secs(2);
+    while at < length {
+        let database = dice.below(databases);
+        if last[database].is_none_or(|last| at > last + EDITS_APART) {
+            last[database] = Some(at);
+            let act = if dice.one_in(4) { Act::Delete(database) } else { Act::Edit((database, dice.below(addresses))) };
+            steps.push(Step { at, act });
+        }
+        at += dice.between(500, 2500);
+    }
+    steps
+}
+
+fn api(dice: &mut Dice, length: Duration) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut at = dice.between(5000, 12_000);
+    let mut kinds = Bag::of(4);
+    loop {
+        let (fault, lasts) = match kinds.draw(dice) {
+            0 => (ApiFault::Killed, dice.between(500, 8000)),
+            1 => (ApiFault::Stopped, dice.between(500, 14_000)),
+            2 => (ApiFault::Answers([429, 500, 503][dice.below(3)]), dice.between(1000, 6000)),
+            _ => (ApiFault::Slow(dice.between(50, 400)), dice.between(2000, 10_000)),
+        };
+        if at + lasts > length {
+            return steps;
+        }
+        steps.push(Step { at, act: Act::Api(fault, lasts) });
+        at += lasts + CALM + dice.between(12_000, 35_000);
+    }
+}
+
+fn replicas(dice: &mut Dice, length: Duration) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut at = dice.between(8000, 20_000);
+    let mut kinds = Bag::of(5);
+    loop {
+        let victim = if dice.one_in(4) { Victim::Standby } else { Victim::Leader };
+        let (fault, lasts) = match kinds.draw(dice) {
+            0 | 1 => (ReplicaFault::Killed, dice.between(500, 20_000)),
+            2 | 3 => (ReplicaFault::Stopped, dice.between(500, 22_000)),
+            _ => (ReplicaFault::CutOff, dice.between(1000, 20_000)),
+        };
+        if at + lasts > length {
+            return steps;
+        }
+        steps.push(Step { at, act: Act::Replica(victim, fault, lasts) });
+        at += lasts + CALM + dice.between(12_000, 35_000);
+    }
+}
+
+/// Kinds of which each is drawn once before any is drawn again: a short run has some of many.
+struct Bag {
+    kinds: usize,
+    left: Vec<usize>,
+}
+
+impl Bag {
+    fn of(kinds: usize) -> Bag {
+        Bag { kinds, left: Vec::new() }
+    }
+
+    fn draw(&mut self, dice: &mut Dice) -> usize {
+        if self.left.is_empty() {
+            self.left = (0..self.kinds).collect();
+        }
+        let index = dice.below(self.left.len());
+        self.left.swap_remove(index)
+    }
+}
+
+/// Chance from a seed: SplitMix64, which is a line or two, and the same everywhere.
+pub struct Dice(u64);
+
+impl Dice {
+    /// Each stream of acts has dice of its own, so that a change of one leaves the others as they were.
+    pub fn new(seed: u64, stream: u64) -> Dice {
+        let mut dice = Dice(seed ^ stream.rotate_left(32));
+        dice.roll();
+        dice
+    }
+
+    fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+
+    pub fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.roll() % limit as u64).expect("less than a usize")
+    }
+
+    pub fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    /// A time between two numbers of milliseconds.
+    pub fn between(&mut self, least: u64, most: u64) -> Duration {
+        Duration::from_millis(least + self.roll() % (most - least + 1))
+    }
+}

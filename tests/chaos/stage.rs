@@ -1,0 +1,164 @@
+//! What a chaos run is played on: a cluster, thirty databases of three targets each, two replicas of the daemon, and the API's history.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Endpoints;
+use kube::ResourceExt as _;
+use kube::api::Api;
+
+use super::record::Limits;
+use super::replicas::Replicas;
+use super::watch::{Stalls, Watch};
+use crate::support::traffic::connect;
+use crate::support::{Arrival, ControlPlane, Database, Namespace, Options, addresses, eventually};
+
+pub const DATABASES: usize = 30;
+pub const ADDRESSES: usize = 3;
+pub const PORT: u16 = 3306;
+
+/// Far longer than anything takes that is not at fault.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const INTERVAL: Duration = Duration::from_secs(1);
+const RECHECK: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_secs(1);
+const UNHEALTHY: u32 = 3;
+const HEALTHY: u32 = 2;
+
+/// What the daemon says that it takes, in README.md, for the check above.
+pub fn limits() -> Limits {
+    // A slot is taken half an interval after the last try at the soonest, and a try that fails takes all of its time-out.
+    let first = INTERVAL + INTERVAL / 2 + TIMEOUT;
+    Limits {
+        detection: first + (UNHEALTHY - 1) * RECHECK.max(TIMEOUT),
+        // The try that was under way when it came back fails.
+        recovery: first + (HEALTHY - 1) * RECHECK,
+        slack: Duration::from_secs(2),
+        // 15 s, half a second between two looks, and a call.
+        lease: Duration::from_millis(16_500),
+        backoff: Duration::from_secs(5),
+    }
+}
+
+/// A Service's name.
+pub fn service(database: usize) -> String {
+    format!("db-{database}")
+}
+
+pub struct Stage {
+    pub plane: &'static ControlPlane,
+    /// Seen through the API server to which nothing is done.
+    pub namespace: Namespace,
+    pub databases: Vec<Vec<Database>>,
+    pub replicas: Replicas,
+    pub watch: Watch,
+    pub stalls: Stalls,
+    pub began: Instant,
+}
+
+impl Stage {
+    /// Sets all up, and waits until all is published.
+    pub async fn set(starts: usize) -> Stage {
+        let options = Options { proxy: true, audited: true };
+        // The bottle takes it along when it ends.
+        let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(options).await));
+        let observer = plane.start_observer().await;
+        let namespace = Namespace::create(observer, "chaos").await;
+        let mut databases = Vec::new();
+        let mut names = Vec::new();
+        for database in 0..DATABASES {
+            namespace.create_service(&service(database), &[("", PORT)]).await;
+            names.push(service(database));
+            let mut targets = Vec::new();
+            for ip in addresses::take(ADDRESSES) {
+                targets.push(Database::start(ip, PORT).await);
+            }
+            databases.push(targets);
+        }
+        let config = config(&namespace.name, &databases);
+        let replicas = Replicas::start(plane, &namespace, config, &names, DATABASES * ADDRESSES, starts).await;
+        replicas.know_all().await;
+        let began = Instant::now();
+        let mut stage = Stage {
+            plane,
+            watch: Watch::start(&namespace, names, began).await,
+            stalls: Stalls::start(began),
+            namespace,
+            databases,
+            replicas,
+            began,
+        };
+        stage.as_is_true().await;
+        // From here on, so that the first publishing is not judged.
+        stage.began = Instant::now();
+        stage.watch = Watch::start(&stage.namespace, (0..DATABASES).map(service).collect(), stage.began).await;
+        stage.stalls = Stalls::start(stage.began);
+        stage
+    }
+
+    /// Waits until the Endpoints of each database hold exactly its targets that are up.
+    pub async fn as_is_true(&self) {
+        let api: Api<Endpoints> = self.namespace.api();
+        eventually(PATIENCE, "each database is published as is true", async || {
+            let list = api.list(&Default::default()).await.expect("a list").items;
+            let wrong = (0..DATABASES).find_map(|database| {
+                let there = list.iter().find(|endpoints| endpoints.name_any() == service(database));
+                let subsets = there.iter().flat_map(|endpoints| endpoints.subsets.iter().flatten());
+                let there: BTreeSet<&str> =
+                    subsets.flat_map(|subset| subset.addresses.iter().flatten()).map(|address| &*address.ip).collect();
+                let up = self.up(database);
+                let wanted: BTreeSet<&str> = up.iter().map(String::as_str).collect();
+                (there != wanted).then(|| format!("{}: {there:?} and not {wanted:?}", service(database)))
+            });
+            wrong.map_or(Ok(()), Err)
+        })
+        .await;
+    }
+
+    /// Waits until connections to each Service reach one of its targets that is up, where there is one.
+    pub async fn all_reached(&self) {
+        for database in 0..DATABASES {
+            let up = self.up(database);
+            let service_ip = self.namespace.cluster_ip(&service(database)).await;
+            eventually(PATIENCE, &format!("{} leads to {up:?}", service(database)), async || {
+                match connect(service_ip, PORT).await {
+                    Arrival::Reached(ip) if up.contains(&ip.to_string()) => Ok(()),
+                    Arrival::Refused if up.is_empty() => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+            .await;
+        }
+    }
+
+    fn up(&self, database: usize) -> Vec<String> {
+        let up = self.databases[database].iter().filter(|target| target.is_up());
+        up.map(|target| target.ip.to_string()).collect()
+    }
+
+    pub fn ips(&self) -> Vec<Vec<IpAddr>> {
+        self.databases.iter().map(|targets| targets.iter().map(|target| target.ip).collect()).collect()
+    }
+}
+
+fn config(namespace: &str, databases: &[Vec<Database>]) -> String {
+    let time = |duration| humantime::format_duration(duration).to_string().replace(' ', "");
+    let mut config = format!(
+        "defaults:\n  namespace: {namespace}\n  check: {{tcp: {{}}, interval: {}, recheckInterval: {}, timeout: {}, healthyThreshold: {HEALTHY}, unhealthyThreshold: {UNHEALTHY}}}\ndatabases:\n",
+        time(INTERVAL),
+        time(RECHECK),
+        time(TIMEOUT)
+    );
+    for (index, targets) in databases.iter().enumerate() {
+        let ips: Vec<String> = targets.iter().map(|target| target.ip.to_string()).collect();
+        // Targets flip for minutes here, and shall come back each time.
+        config += &format!(
+            "- {{service: {}, port: {PORT}, addresses: [{}], policy: {{maxFlips: 1000}}}}\n",
+            service(index),
+            ips.join(", ")
+        );
+    }
+    config
+}

@@ -1,0 +1,188 @@
+//! The API's own history of a run: every change of Endpoints and of the Lease, each told once, by a server to which nothing is done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Endpoints;
+use kube::api::{Api, WatchEvent, WatchParams};
+use kube::{Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use super::record::{At, Change, Holding, Version};
+use crate::support::{Namespace, runtime};
+
+/// Runs until it is dropped.
+pub struct Watch {
+    seen: Arc<Mutex<Seen>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    changes: Vec<Change>,
+    leases: Vec<Holding>,
+}
+
+impl Watch {
+    /// Watches from what is there now. A name that is no database's is passed over.
+    pub async fn start(namespace: &Namespace, names: Vec<String>, began: Instant) -> Watch {
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let told = seen.clone();
+        let endpoints = follow::<Endpoints>(namespace, move |endpoints, deleted| {
+            let Some(database) = names.iter().position(|name| *name == endpoints.name_any()) else { return };
+            let change = Change {
+                at: began.elapsed(),
+                version: version(&endpoints),
+                database,
+                members: (!deleted).then(|| members(&endpoints)),
+                managers: managers(&endpoints),
+            };
+            lock(&told).changes.push(change);
+        })
+        .await;
+        let told = seen.clone();
+        let first: Vec<Lease> = namespace.api().list(&Default::default()).await.expect("listing Leases").items;
+        let leases = follow::<Lease>(namespace, move |lease, deleted| {
+            lock(&told).leases.push(holding(&lease, deleted, began.elapsed()));
+        })
+        .await;
+        lock(&seen).leases.splice(0..0, first.iter().map(|lease| holding(lease, false, At::ZERO)));
+        Watch { seen, tasks: vec![endpoints, leases] }
+    }
+
+    /// Who holds the Lease now.
+    pub fn holder(&self) -> Option<String> {
+        lock(&self.seen).leases.last().and_then(|lease| lease.holder.clone())
+    }
+
+    /// All that was seen, and that nothing was missed: the watches have run all the time.
+    pub fn history(&self) -> (Vec<Change>, Vec<Holding>) {
+        assert!(self.tasks.iter().all(|task| !task.is_finished()), "a watch has ended");
+        let seen = lock(&self.seen);
+        (seen.changes.clone(), seen.leases.clone())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Tells each change since now: a watch that ends is begun again right after what it told last, so nothing is missed.
+async fn follow<K>(namespace: &Namespace, mut tell: impl FnMut(K, bool) + Send + 'static) -> JoinHandle<()>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let api: Api<K> = namespace.api();
+    let list = api.list(&Default::default()).await.expect("a list");
+    let mut version = list.metadata.resource_version.expect("a list has a version");
+    runtime().spawn(async move {
+        loop {
+            let params = WatchParams::default().timeout(290);
+            let events = api.watch(&params, &version).await.expect("a watch");
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                let (object, deleted) = match event.expect("a watch without errors") {
+                    WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
+                    WatchEvent::Deleted(object) => (object, true),
+                    WatchEvent::Bookmark(mark) => {
+                        version = mark.metadata.resource_version;
+                        continue;
+                    }
+                    WatchEvent::Error(status) => panic!("a watch: {status}"),
+                };
+                version = object.resource_version().expect("an object has a version");
+                tell(object, deleted);
+            }
+        }
+    })
+}
+
+fn holding(lease: &Lease, deleted: bool, at: At) -> Holding {
+    let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).filter(|holder| !holder.is_empty());
+    Holding { at, version: version(lease), holder: holder.filter(|_| !deleted) }
+}
+
+pub fn version(object: &impl kube::ResourceExt) -> Version {
+    object.resource_version().and_then(|version| version.parse().ok()).expect("a version that is a number")
+}
+
+fn members(endpoints: &Endpoints) -> BTreeSet<IpAddr> {
+    let addresses = endpoints.subsets.iter().flatten().flat_map(|subset| subset.addresses.iter().flatten());
+    addresses.map(|address| address.ip.parse().expect("an IP")).collect()
+}
+
+fn managers(endpoints: &Endpoints) -> BTreeSet<String> {
+    let fields = endpoints.metadata.managed_fields.iter().flatten();
+    fields.filter_map(|entry| entry.manager.clone()).collect()
+}
+
+/// Who made each version of Endpoints through the API server, by its audit log: the name of the ServiceAccount.
+pub fn writers(audit_log: &Path) -> BTreeMap<Version, String> {
+    let text = fs::read_to_string(audit_log).expect("an audit log");
+    // The last line may have been cut off by a kill.
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter_map(|line| writer(&line)).collect()
+}
+
+fn writer(line: &Value) -> Option<(Version, String)> {
+    let done = line["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300);
+    if !done || line["objectRef"]["resource"] != "endpoints" {
+        return None;
+    }
+    let version = line["responseObject"]["metadata"]["resourceVersion"].as_str()?.parse().ok()?;
+    let account = line["user"]["username"].as_str()?.strip_prefix("system:serviceaccount:")?;
+    Some((version, account.rsplit(':').next()?.to_owned()))
+}
+
+/// Sees when this machine runs nothing for so long that no program on it could keep to its times.
+pub struct Stalls {
+    seen: Arc<Mutex<Vec<(At, At)>>>,
+    task: JoinHandle<()>,
+}
+
+/// A sleep that ends this late is a stall.
+const STALL: Duration = Duration::from_millis(500);
+
+impl Stalls {
+    pub fn start(began: Instant) -> Stalls {
+        let seen: Arc<Mutex<Vec<(At, At)>>> = Arc::default();
+        let told = seen.clone();
+        let task = runtime().spawn(async move {
+            loop {
+                let from = began.elapsed();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let until = began.elapsed();
+                if until > from + STALL {
+                    told.lock().unwrap_or_else(PoisonError::into_inner).push((from, until));
+                }
+            }
+        });
+        Stalls { seen, task }
+    }
+
+    pub fn all(&self) -> Vec<(At, At)> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Stalls {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,241 @@
+//! What happens is told as Events on the Service, briefly, without secrets, and in nobody's way.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::events::v1::Event;
+use kube::ResourceExt as _;
+use kube::api::Api;
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::cluster::lease::replicas::{identity, pair, takes_over, up};
+use crate::cluster::ownership::merge;
+use crate::cluster::scene::{CHECK, SOON, Scene, checked, config};
+use crate::support::{ApiProxy, Daemon, Namespace, eventually, shared, trial::trials};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        the_same_thing_again_is_counted_once_a_minute,
+        targets_and_writes_are_told_on_the_service,
+        refusals_are_told_with_their_reason,
+        what_left_the_config_is_left_behind,
+        a_split_brain_is_told,
+        of_two_replicas_the_one_that_writes_tells,
+        no_secret_is_told,
+        without_the_right_all_else_goes_on,
+        an_api_that_is_away_costs_events_and_nothing_else,
+    ]
+}
+
+/// The Events with this reason, the oldest first.
+async fn events(namespace: &Namespace, reason: &str) -> Vec<Event> {
+    let api: Api<Event> = namespace.api();
+    let mut events = api.list(&Default::default()).await.expect("listing Events").items;
+    events.retain(|event| event.reason.as_deref() == Some(reason));
+    events.sort_by_key(|event| event.event_time.as_ref().map(|time| time.0));
+    events
+}
+
+/// Waits for an Event with this reason and these words.
+pub async fn told(namespace: &Namespace, reason: &str, words: &str) -> Event {
+    eventually(SOON, &format!("Event {reason}, {words:?}"), async || {
+        let events = events(namespace, reason).await;
+        let notes: Vec<_> = events.iter().filter_map(|event| event.note.clone()).collect();
+        let found = events.into_iter().find(|event| event.note.as_deref().is_some_and(|note| note.contains(words)));
+        found.ok_or(format!("{notes:?}"))
+    })
+    .await
+}
+
+async fn targets_and_writes_are_told_on_the_service() {
+    let mut scene = Scene::new("told").await;
+    let daemon = scene.start_published().await;
+    let gone = scene.ips(&[0]).remove(0);
+    scene.databases[0].stop().await;
+    let down = told(&scene.namespace, "TargetDown", &format!("{gone} is down: connect: refused")).await;
+    let service = scene.namespace.api::<Service>().get("mysql").await.expect("the Service");
+    let regarding = down.regarding.clone().expect("what it regards");
+    assert_eq!(regarding.uid, service.uid());
+    assert_eq!((regarding.kind.as_deref(), regarding.name.as_deref()), (Some("Service"), Some("mysql")));
+    assert_eq!(down.type_.as_deref(), Some("Warning"));
+    assert_eq!(down.reporting_controller.as_deref(), Some("external-endpoints"));
+    assert_eq!((down.action.as_deref(), down.series.as_ref()), (Some("Check"), None));
+    let published = told(&scene.namespace, "Published", &scene.ips(&[0, 1, 2]).join(", ")).await;
+    assert_eq!(published.type_.as_deref(), Some("Normal"));
+    scene.databases[0].start_again().await;
+    told(&scene.namespace, "TargetUp", &format!("{gone} is up")).await;
+    scene.published(&[0, 1, 2]).await;
+
+    // Where people look.
+    let shown = shared().kubectl(&["describe", "service", "mysql", "--namespace", &scene.namespace.name]).await;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("TargetDown") && shown.contains("connect: refused"), "{shown}");
+    let labels = [("result", "published")];
+    assert!(daemon.metric("external_endpoints_events_total", &labels).await.is_some_and(|count| count >= 3.0));
+
+    // What is well when a daemon starts is no news.
+    drop(daemon);
+    let daemon = scene.start_published().await;
+    checked(&daemon, 4).await;
+    scene.databases[1].stop().await;
+    told(&scene.namespace, "TargetDown", &scene.ips(&[1])[0]).await;
+    assert_eq!(events(&scene.namespace, "TargetUp").await.len(), 1);
+}
+
+async fn the_same_thing_again_is_counted_once_a_minute() {
+    let scene = Scene::new("again").await;
+    let _daemon = scene.start_published().await;
+    let edit = json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]});
+    for _ in 0..3 {
+        merge(&scene, edit.clone()).await;
+        scene.published(&[0, 1, 2]).await;
+    }
+    let first = told(&scene.namespace, "Repaired", "-192.0.2.99").await;
+    assert_eq!(first.series, None);
+    let begun = first.event_time.as_ref().expect("a time").0;
+    let counted = eventually(Duration::from_secs(90), "the others are counted", async || {
+        let events = events(&scene.namespace, "Repaired").await;
+        assert_eq!(events.len(), 1, "{events:#?}");
+        events[0].series.clone()
+    })
+    .await;
+    let now = k8s_openapi::jiff::Timestamp::now();
+    assert!(now.duration_since(begun).as_secs() >= 59, "counted at {now}, begun at {begun}");
+    assert_eq!(counted.count, 3);
+    assert!(counted.last_observed_time.0 > begun);
+}
+
+async fn refusals_are_told_with_their_reason() {
+    let scene = Scene::without_service("refusals").await;
+    let namespace = &scene.namespace;
+    let ips = scene.ips(&[0, 1, 2]);
+    let mut yaml = "databases:\n".to_owned();
+    for service in ["selector", "foreign", "ports", "outside"] {
+        let all = if service == "outside" { ips.join(", ") } else { ips[..2].join(", ") };
+        let one = config(&namespace.name, &all, CHECK, "").replace("service: mysql", &format!("service: {service}"));
+        yaml += one.strip_prefix("databases:\n").expect("a config");
+    }
+    namespace.create_service("foreign", &[("", 3306)]).await;
+    namespace.create_service("outside", &[("", 3306)]).await;
+    namespace.create_service("ports", &[("a", 1), ("b", 2)]).await;
+    namespace.create_endpoints("foreign", &["192.0.2.1".parse().expect("an IP")], &[("", 3306)]).await;
+    let spec = json!({"ports": [{"port": 3306}], "selector": {"app": "mysql"}});
+    namespace.create_object::<Service>(json!({"metadata": {"name": "selector"}, "spec": spec})).await;
+    let allow = [format!("--allow-cidr={}/32", ips[0]), format!("--allow-cidr={}/32", ips[1])];
+    let _daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[&allow[0], &allow[1]]).await;
+    for (reason, service, words) in [
+        ("ServiceHasSelector", "selector", "remove spec.selector"),
+        ("NotOurs", "foreign", "adopt: true"),
+        ("PortMismatch", "ports", "3306"),
+        ("AddressRefused", "outside", ips[2].as_str()),
+    ] {
+        let event = told(namespace, reason, words).await;
+        assert_eq!(event.regarding.and_then(|regarding| regarding.name).as_deref(), Some(service), "{reason}");
+        assert_eq!(event.type_.as_deref(), Some("Warning"), "{reason}");
+    }
+}
+
+async fn what_left_the_config_is_left_behind() {
+    let scene = Scene::new("left").await;
+    drop(scene.start_published().await);
+    let history = scene.history().await;
+    scene.namespace.create_service("other", &[("", 3306)]).await;
+    scene.namespace.create_endpoints("foreign", &["192.0.2.1".parse().expect("an IP")], &[("", 3306)]).await;
+    let yaml = scene.config().replace("service: mysql", "service: other");
+    let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+    let left = told(&scene.namespace, "LeftBehind", "stays as it is").await;
+    assert_eq!(left.regarding.and_then(|regarding| regarding.name).as_deref(), Some("mysql"));
+    scene.condition(&daemon, "Published").await;
+    checked(&daemon, 4).await;
+    assert_eq!(events(&scene.namespace, "LeftBehind").await.len(), 1);
+    let said = daemon.lines().iter().filter(|line| line.contains("left behind")).count();
+    assert_eq!(said, 1, "{:#?}", daemon.lines());
+    assert_eq!(history.steps(), []);
+}
+
+async fn a_split_brain_is_told() {
+    let scene = Scene::new("brains").await;
+    let yaml = scene.config_with("  policy: {exactlyOne: true}\n");
+    let _daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+    let event = told(&scene.namespace, "SplitBrain", "where one should").await;
+    assert_eq!(event.type_.as_deref(), Some("Warning"));
+}
+
+async fn of_two_replicas_the_one_that_writes_tells() {
+    let mut scene = Scene::new("chorus").await;
+    let (mut first, second) = pair(&scene).await;
+    let who = (identity(&first).await, identity(&second).await);
+    scene.databases[0].stop().await;
+    let down = told(&scene.namespace, "TargetDown", &scene.ips(&[0])[0]).await;
+    assert_eq!(down.reporting_instance, Some(who.0));
+    up(&second, 2.0).await;
+    checked(&second, 4).await;
+    assert_eq!(events(&scene.namespace, "TargetDown").await.len(), 1);
+
+    first.signal(Signal::SIGTERM);
+    takes_over(&second).await;
+    scene.databases[1].stop().await;
+    let down = told(&scene.namespace, "TargetDown", &scene.ips(&[1])[0]).await;
+    assert_eq!(down.reporting_instance, Some(who.1));
+    assert!(first.wait().await.success());
+}
+
+async fn no_secret_is_told() {
+    let scene = Scene::new("secret").await;
+    let script = "echo cannot log in at https://admin:$PGPASSWORD@db with $PGPASSWORD >&2; exit 1";
+    let check = format!(
+        "{{exec: {{command: [/bin/sh, -c, '{script}'], env: {{PGPASSWORD: 'hunter2-of-prod'}}}}, interval: 250ms, timeout: 250ms}}"
+    );
+    let yaml = config(&scene.namespace.name, &scene.ips(&[0, 1, 2]).join(", "), &check, "");
+    let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+    told(&scene.namespace, "TargetDown", "cannot log in").await;
+    scene.condition(&daemon, "Published").await;
+    checked(&daemon, 4).await;
+    let all = scene.namespace.api::<Event>().list(&Default::default()).await.expect("Events");
+    assert!(all.items.len() >= 3, "{:#?}", all.items);
+    let text = serde_json::to_string(&all.items).expect("JSON");
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
+async fn without_the_right_all_else_goes_on() {
+    let mut scene = Scene::new("mute").await;
+    let rules = json!([
+        {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": ["mysql"], "verbs": ["create", "patch"]},
+    ]);
+    let token = crate::cluster::faults::account(&scene, rules).await;
+    let daemon = Daemon::start(&scene.config(), &shared().kubeconfig_for_token(&token), &[]).await;
+    scene.published(&[0, 1, 2]).await;
+    scene.databases[0].stop().await;
+    scene.published(&[1, 2]).await;
+    eventually(SOON, "they are counted", async || {
+        let failed = daemon.metric("external_endpoints_events_total", &[("result", "failed")]).await;
+        if failed >= Some(3.0) { Ok(()) } else { Err(format!("{failed:?}")) }
+    })
+    .await;
+    let said = daemon.logs().into_iter().filter(|line| line["message"] == "Events are not published").count();
+    assert_eq!(said, 1, "{:#?}", daemon.lines());
+}
+
+async fn an_api_that_is_away_costs_events_and_nothing_else() {
+    let mut scene = Scene::new("unheard").await;
+    let proxy = ApiProxy::start(shared()).await;
+    let daemon = Daemon::start(&scene.config(), &proxy.kubeconfig(), &[]).await;
+    scene.published(&[0, 1, 2]).await;
+    told(&scene.namespace, "Published", "+").await;
+    proxy.answer(503);
+    scene.databases[0].stop().await;
+    eventually(SOON, "an Event is lost", async || {
+        let failed = daemon.metric("external_endpoints_events_total", &[("result", "failed")]).await;
+        if failed >= Some(1.0) { Ok(()) } else { Err(format!("{failed:?}")) }
+    })
+    .await;
+    proxy.heal().await;
+    scene.published(&[1, 2]).await;
+    // And when it is back, so are they.
+    scene.databases[1].stop().await;
+    told(&scene.namespace, "TargetDown", &scene.ips(&[1])[0]).await;
+    assert!(events(&scene.namespace, "TargetDown").await.len() == 1, "the one that was lost stays lost");
+}

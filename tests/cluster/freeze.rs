@@ -1,0 +1,223 @@
+//! The freeze: many targets of several databases fail together, and nothing is taken out, on a real cluster and at a start.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+
+use crate::cluster::events;
+use crate::cluster::scene::{History, SOON, checked};
+use crate::support::{Daemon, Database, Namespace, addresses, eventually, shared, trial::trials};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        what_fails_together_stays_until_the_others_are_back,
+        a_freeze_ends_after_its_time,
+        a_start_in_an_outage_changes_nothing,
+        two_replicas_freeze_alike,
+    ]
+}
+
+/// So slow that all targets have failed once before any of them has failed three times.
+const SLOW: &str = "{tcp: {}, interval: 1s, timeout: 1s}";
+
+const SERVICES: [&str; 3] = ["mysql", "orders", "redis"];
+
+/// Three databases with two servers each, and one that the first has besides, which is down.
+struct Fleet {
+    namespace: Namespace,
+    servers: Vec<[Database; 2]>,
+    spare: Database,
+}
+
+impl Fleet {
+    async fn new(prefix: &str) -> Fleet {
+        let namespace = shared().namespace(prefix).await;
+        let mut servers = Vec::new();
+        for service in SERVICES {
+            namespace.create_service(service, &[("", 3306)]).await;
+            let ips = addresses::take(2);
+            servers.push([Database::start(ips[0], 3306).await, Database::start(ips[1], 3306).await]);
+        }
+        let mut spare = Database::start(addresses::take_one(), 3306).await;
+        spare.stop().await;
+        Fleet { namespace, servers, spare }
+    }
+
+    fn config(&self) -> String {
+        let mut yaml = format!("defaults: {{namespace: {}, check: {SLOW}}}\ndatabases:\n", self.namespace.name);
+        for (index, service) in SERVICES.iter().enumerate() {
+            let mut ips: Vec<String> = self.servers[index].iter().map(|server| server.ip.to_string()).collect();
+            ips.extend((index == 0).then(|| self.spare.ip.to_string()));
+            yaml += &format!("- {{service: {service}, port: 3306, addresses: [{}]}}\n", ips.join(", "));
+        }
+        yaml
+    }
+
+    async fn start(&self, extra: &[&str]) -> Daemon {
+        Daemon::start(&self.config(), &shared().kubeconfig(), extra).await
+    }
+
+    /// Waits until the Service has exactly so many of its servers, counted from the first, and the spare one if it shall.
+    async fn published(&self, index: usize, servers: usize, spare: bool) {
+        let service = SERVICES[index];
+        let mut wanted: Vec<_> = self.servers[index][..servers].iter().map(|server| server.ip).collect();
+        wanted.extend(spare.then_some(self.spare.ip));
+        wanted.sort();
+        let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+        eventually(SOON, &format!("{service} has {wanted:?}"), async || {
+            let there = self.namespace.endpoint_ips(service).await;
+            if there == wanted { Ok(()) } else { Err(format!("{there:?}")) }
+        })
+        .await;
+    }
+
+    async fn all_published(&self) {
+        for index in 0..SERVICES.len() {
+            self.published(index, 2, false).await;
+        }
+    }
+
+    async fn histories(&self) -> Vec<History> {
+        let mut histories = Vec::new();
+        for service in SERVICES {
+            histories.push(History::start(&self.namespace, service).await);
+        }
+        histories
+    }
+
+    async fn stop(&mut self) {
+        for server in self.servers.iter_mut().flatten() {
+            server.stop().await;
+        }
+    }
+
+    async fn start_again(&mut self) {
+        for server in self.servers.iter_mut().flatten() {
+            server.start_again().await;
+        }
+    }
+}
+
+async fn frozen(daemon: &Daemon, wanted: f64) {
+    eventually(SOON, &format!("frozen is {wanted}"), async || {
+        let frozen = daemon.metric("external_endpoints_frozen", &[]).await;
+        if frozen == Some(wanted) { Ok(()) } else { Err(format!("{}", daemon.status().await)) }
+    })
+    .await;
+}
+
+/// Waits until so many targets are down.
+async fn down(daemon: &Daemon, wanted: f64) {
+    eventually(SOON, &format!("{wanted} are down"), async || {
+        let down = daemon.metric("external_endpoints_transitions_total", &[("to", "down")]).await;
+        if down >= Some(wanted) { Ok(()) } else { Err(format!("{down:?}")) }
+    })
+    .await;
+}
+
+fn told(daemon: &Daemon, words: &str) -> usize {
+    let logs = daemon.logs();
+    logs.iter().filter(|line| line["message"].as_str().is_some_and(|message| message.starts_with(words))).count()
+}
+
+async fn what_fails_together_stays_until_the_others_are_back() {
+    let mut fleet = Fleet::new("freeze").await;
+    let daemon = fleet.start(&[]).await;
+    fleet.all_published().await;
+    frozen(&daemon, 0.0).await;
+    assert!(daemon.status().await["frozen"].is_null());
+    let histories = fleet.histories().await;
+
+    fleet.stop().await;
+    frozen(&daemon, 1.0).await;
+    // The spare one has been down before.
+    down(&daemon, 7.0).await;
+    checked(&daemon, 2).await;
+    histories.iter().for_each(|history| assert_eq!(history.steps(), []));
+    let status = daemon.status().await;
+    assert_eq!((&status["frozen"]["failed"], &status["frozen"]["published"]), (&6.into(), &6.into()), "{status}");
+    assert!(status["frozen"]["until"].is_string(), "{status}");
+    let note = status["databases"][1]["policy"][0].as_str().unwrap_or_default();
+    assert!(note.ends_with("stay: so many targets fail together that the fault is probably ours"), "{status}");
+
+    events::told(&fleet.namespace, "Frozen", "the fault is probably ours").await;
+
+    // One that comes up is added.
+    fleet.spare.start_again().await;
+    fleet.published(0, 2, true).await;
+    frozen(&daemon, 1.0).await;
+
+    // Three of seven still fail, and leave.
+    for server in &mut fleet.servers[1] {
+        server.start_again().await;
+    }
+    fleet.servers[0][0].start_again().await;
+    frozen(&daemon, 0.0).await;
+    events::told(&fleet.namespace, "Thawed", "the freeze is over").await;
+    fleet.published(0, 1, true).await;
+    fleet.published(2, 0, false).await;
+    fleet.published(1, 2, false).await;
+    assert_eq!(histories[1].steps(), []);
+    assert_eq!((told(&daemon, "frozen: "), told(&daemon, "the freeze is over")), (1, 1), "{:#?}", daemon.lines());
+}
+
+async fn a_freeze_ends_after_its_time() {
+    let mut fleet = Fleet::new("freeze-timeout").await;
+    let daemon = fleet.start(&["--max-unhealthy", "80%", "--freeze-timeout", "5s"]).await;
+    fleet.all_published().await;
+    fleet.stop().await;
+    frozen(&daemon, 1.0).await;
+    fleet.all_published().await;
+    for index in 0..SERVICES.len() {
+        fleet.published(index, 0, false).await;
+    }
+    frozen(&daemon, 0.0).await;
+    assert_eq!(told(&daemon, "the freeze is over: it ran into --freeze-timeout"), 1, "{:#?}", daemon.lines());
+    checked(&daemon, 2).await;
+    frozen(&daemon, 0.0).await;
+}
+
+async fn a_start_in_an_outage_changes_nothing() {
+    let mut fleet = Fleet::new("freeze-start").await;
+    let daemon = fleet.start(&[]).await;
+    fleet.all_published().await;
+    fleet.stop().await;
+    frozen(&daemon, 1.0).await;
+    let histories = fleet.histories().await;
+    // Killed in the middle of a freeze, twice.
+    drop(daemon);
+    let daemon = fleet.start(&[]).await;
+    frozen(&daemon, 1.0).await;
+    drop(daemon);
+    let daemon = fleet.start(&[]).await;
+    frozen(&daemon, 1.0).await;
+    down(&daemon, 7.0).await;
+    checked(&daemon, 2).await;
+    fleet.start_again().await;
+    frozen(&daemon, 0.0).await;
+    checked(&daemon, 2).await;
+    histories.iter().for_each(|history| assert_eq!(history.steps(), []));
+}
+
+async fn two_replicas_freeze_alike() {
+    let mut fleet = Fleet::new("freeze-two").await;
+    let lease = format!("--lease={}/freeze", fleet.namespace.name);
+    let mut leader = fleet.start(&[&lease]).await;
+    fleet.all_published().await;
+    let standby = fleet.start(&[&lease]).await;
+    checked(&standby, 1).await;
+    let histories = fleet.histories().await;
+    fleet.stop().await;
+    frozen(&leader, 1.0).await;
+    frozen(&standby, 1.0).await;
+    // The one that takes over goes on with it.
+    leader.terminate().await;
+    eventually(Duration::from_secs(30), "the standby leads", async || {
+        standby.metric("external_endpoints_leader", &[]).await == Some(1.0)
+    })
+    .await;
+    down(&standby, 7.0).await;
+    checked(&standby, 2).await;
+    frozen(&standby, 1.0).await;
+    histories.iter().for_each(|history| assert_eq!(history.steps(), []));
+}

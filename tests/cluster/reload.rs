@@ -1,0 +1,399 @@
+//! A config that changes while the daemon runs: what comes, what goes, what goes on, and what a bad one does, which is nothing.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, Patch, PatchParams};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::cluster::scene::{CHECK, History, SOON, Scene, checked, config};
+use crate::support::{Daemon, eventually, shared, trial::trials};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        databases_come_and_go_while_it_runs,
+        what_did_not_change_keeps_its_health_and_its_streak,
+        an_address_that_is_added_comes_when_it_is_well,
+        another_port_is_one_write,
+        a_changed_check_gives_what_is_published_its_full_threshold,
+        a_config_that_says_the_same_writes_nothing,
+        a_bad_config_changes_nothing_and_is_told_once,
+        a_config_map_is_followed_through_its_symlinks,
+        what_leaves_the_config_stays_and_is_told,
+        what_leaves_the_config_is_deleted_where_it_asks_for_it,
+        a_created_service_goes_after_its_slices_unless_someone_changed_it,
+        what_is_left_behind_is_found_at_the_start_and_never_deleted,
+    ]
+}
+
+/// Writes another config as an editor does: in place.
+fn edit(daemon: &Daemon, yaml: &str) {
+    fs::write(daemon.config(), yaml).expect("a file in the bottle");
+}
+
+/// One more database for a config, on an address of the scene.
+fn database(scene: &Scene, service: &str, which: usize) -> String {
+    let (namespace, ip) = (&scene.namespace.name, scene.databases[which].ip);
+    format!("- {{service: {service}, namespace: {namespace}, port: 3306, addresses: [{ip}], check: {CHECK}}}\n")
+}
+
+/// Waits until the status has exactly these databases, and returns it.
+async fn databases(daemon: &Daemon, services: &[&str]) -> Value {
+    eventually(SOON, &format!("databases {services:?}"), async || {
+        let status = daemon.status().await;
+        let there: Vec<&str> = status["databases"].as_array().expect("a list").iter().map(service).collect();
+        if there == services { Ok(status.clone()) } else { Err(format!("{there:?}")) }
+    })
+    .await
+}
+
+fn service(database: &Value) -> &str {
+    database["service"].as_str().expect("a name")
+}
+
+/// Waits until a Service's Endpoints have exactly these databases.
+async fn published(scene: &Scene, service: &str, which: &[usize]) {
+    let wanted = scene.ips(which);
+    eventually(SOON, &format!("{service} has {wanted:?}"), async || {
+        let there = scene.namespace.endpoint_ips(service).await;
+        if there == wanted { Ok(()) } else { Err(format!("{there:?}")) }
+    })
+    .await;
+}
+
+/// Waits until something is left behind under these names, and no others.
+async fn left_behind(daemon: &Daemon, services: &[&str]) {
+    eventually(SOON, &format!("{services:?} are left behind"), async || {
+        let left = daemon.status().await["leftBehind"].clone();
+        let there: Vec<&str> = left.as_array().expect("a list").iter().map(service).collect();
+        if there == services { Ok(()) } else { Err(format!("{there:?}")) }
+    })
+    .await;
+}
+
+async fn load_successful(daemon: &Daemon, wanted: f64) {
+    eventually(SOON, &format!("the last load counts {wanted}"), async || {
+        daemon.metric("external_endpoints_config_last_load_successful", &[]).await == Some(wanted)
+    })
+    .await;
+}
+
+fn told(daemon: &Daemon, words: &str) -> usize {
+    daemon.lines().iter().filter(|line| line.contains(words)).count()
+}
+
+async fn databases_come_and_go_while_it_runs() {
+    let mut scene = Scene::new("come-go").await;
+    let other = shared().namespace("come-go-other").await;
+    other.create_service("redis", &[("", 3306)]).await;
+    scene.namespace.create_service("orders", &[("", 3306)]).await;
+    let daemon = scene.start_published().await;
+    let history = scene.history().await;
+    let ip = scene.databases[2].ip;
+    let elsewhere =
+        format!("- {{service: redis, namespace: {}, port: 3306, addresses: [{ip}], check: {CHECK}}}\n", other.name);
+    edit(&daemon, &(scene.config() + &database(&scene, "orders", 1) + &elsewhere));
+    databases(&daemon, &["mysql", "orders", "redis"]).await;
+    published(&scene, "orders", &[1]).await;
+    eventually(SOON, "redis is published", async || other.endpoint_ips("redis").await == scene.ips(&[2])).await;
+    assert_eq!(history.steps(), [], "nothing of this is the first database's business");
+    assert_eq!(daemon.get("/readyz").await.0, 200);
+    // What is new is looked after as all others are.
+    other.delete::<Endpoints>("redis").await;
+    eventually(SOON, "redis is repaired", async || other.endpoint_ips("redis").await == scene.ips(&[2])).await;
+    scene.databases[1].stop().await;
+    published(&scene, "orders", &[]).await;
+    published(&scene, "mysql", &[0, 2]).await;
+
+    edit(&daemon, &format!("databases:\n{}", database(&scene, "orders", 1)));
+    databases(&daemon, &["orders"]).await;
+    let metrics = daemon.metrics().await;
+    assert!(!metrics.lines().any(|line| line.contains("service=\"redis\"") && !line.contains("left_behind")));
+    left_behind(&daemon, &["mysql", "redis"]).await;
+    // Nobody is checked or repaired any more for those that left.
+    scene.databases[2].stop().await;
+    other.delete::<Endpoints>("redis").await;
+    left_behind(&daemon, &["mysql"]).await;
+    checked(&daemon, 8).await;
+    assert_eq!(scene.namespace.endpoint_ips("mysql").await, scene.ips(&[0, 2]));
+    assert!(other.endpoints("redis").await.is_none());
+
+    // And back again: what is published is up until disproved.
+    edit(&daemon, &(scene.config() + &database(&scene, "orders", 1)));
+    published(&scene, "mysql", &[0]).await;
+    history.is(&[Some(scene.ips(&[0, 2])), Some(scene.ips(&[0]))]).await;
+    left_behind(&daemon, &[]).await;
+}
+
+async fn what_did_not_change_keeps_its_health_and_its_streak() {
+    let mut scene = Scene::new("keeps").await;
+    scene.databases[1].stop().await;
+    let daemon = scene.start().await;
+    scene.published(&[0, 2]).await;
+    checked(&daemon, 4).await;
+    let before = databases(&daemon, &["mysql"]).await["databases"][0]["targets"].clone();
+    let history = scene.history().await;
+    // Another order, another policy, a name for one.
+    let [a, b, c] = [0, 1, 2].map(|which| scene.databases[which].ip);
+    let addresses = format!("{{address: {c}, hostname: db-c}}, {a}, {b}");
+    let yaml = config(&scene.namespace.name, &addresses, CHECK, "  policy: {minHealthy: 1}\n");
+    edit(&daemon, &yaml);
+    let after = eventually(SOON, "the new config is in force", async || {
+        let targets = databases(&daemon, &["mysql"]).await["databases"][0]["targets"].clone();
+        if targets[0]["address"] == c.to_string() { Ok(targets) } else { Err(targets.to_string()) }
+    })
+    .await;
+    for (old, new) in [(0, 1), (1, 2), (2, 0)] {
+        assert_eq!(before[old]["address"], after[new]["address"]);
+        assert_eq!(before[old]["health"], after[new]["health"]);
+        assert_eq!(before[old]["since"], after[new]["since"], "it did not flip");
+        let streak = |target: &Value| target["passes"].as_u64().max(target["failures"].as_u64());
+        assert!(streak(&after[new]) >= streak(&before[old]), "{before} {after}");
+    }
+    // The name is the only thing that is written.
+    history.is(&[Some(scene.ips(&[0, 2]))]).await;
+}
+
+async fn an_address_that_is_added_comes_when_it_is_well() {
+    let mut scene = Scene::new("added").await;
+    let two = scene.ips(&[0, 1]).join(", ");
+    let daemon = Daemon::start(&config(&scene.namespace.name, &two, CHECK, ""), &shared().kubeconfig(), &[]).await;
+    scene.published(&[0, 1]).await;
+    scene.databases[2].stop().await;
+    let history = scene.history().await;
+    edit(&daemon, &scene.config());
+    eventually(SOON, "the third is down", async || {
+        databases(&daemon, &["mysql"]).await["databases"][0]["targets"][2]["health"] == "down"
+    })
+    .await;
+    checked(&daemon, 3).await;
+    assert_eq!(history.steps(), [], "nothing was taken away meanwhile");
+    scene.databases[2].start_again().await;
+    history.is(&[Some(scene.ips(&[0, 1, 2]))]).await;
+    // And one that is taken out of the config leaves.
+    edit(&daemon, &config(&scene.namespace.name, &two, CHECK, ""));
+    history.is(&[Some(scene.ips(&[0, 1, 2])), Some(scene.ips(&[0, 1]))]).await;
+}
+
+async fn another_port_is_one_write() {
+    let scene = Scene::new("port").await;
+    let check = "{tcp: {port: 3306}, interval: 250ms, timeout: 1s}";
+    let ips = scene.ips(&[0, 1, 2]);
+    let yaml = config(&scene.namespace.name, &ips.join(", "), check, "");
+    let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+    scene.published(&[0, 1, 2]).await;
+    let history = scene.history().await;
+    edit(&daemon, &yaml.replace("  port: 3306", "  port: 3307"));
+    history.is(&[Some(ips.clone())]).await;
+    let endpoints = scene.namespace.endpoints("mysql").await.expect("Endpoints");
+    let ports: Vec<i32> = endpoints
+        .subsets
+        .iter()
+        .flatten()
+        .flat_map(|subset| subset.ports.iter().flatten())
+        .map(|port| port.port)
+        .collect();
+    assert_eq!(ports, [3307]);
+    assert_eq!(told(&daemon, "an outside change"), 0);
+    checked(&daemon, 3).await;
+    history.is(&[Some(ips)]).await;
+}
+
+async fn a_changed_check_gives_what_is_published_its_full_threshold() {
+    let scene = Scene::new("check").await;
+    let daemon = scene.start_published().await;
+    let history = scene.history().await;
+    let failures =
+        async || daemon.metric("external_endpoints_checks_total", &[("result", "fail")]).await.unwrap_or(0.0);
+    // Nothing answers on that port: all leave, each after as many failures as an address that is up needs.
+    edit(&daemon, &scene.config().replace("tcp: {}", "tcp: {port: 9}"));
+    eventually(SOON, "all have left", async || scene.namespace.endpoint_ips("mysql").await.is_empty()).await;
+    assert!(failures().await >= 9.0, "{}", failures().await);
+    let transitions = daemon.metric("external_endpoints_transitions_total", &[("to", "down")]).await;
+    assert_eq!(transitions, Some(3.0));
+    // One that is down and not published is up by its first verdict.
+    edit(&daemon, &scene.config());
+    scene.published(&[0, 1, 2]).await;
+    assert!(history.steps().iter().flatten().all(|ips| ips.len() <= 3));
+}
+
+async fn a_config_that_says_the_same_writes_nothing() {
+    let scene = Scene::new("same").await;
+    let daemon = scene.start_published().await;
+    let history = scene.history().await;
+    let writes = daemon.metric("external_endpoints_writes_total", &[]).await;
+    edit(&daemon, &format!("# Only a comment.\n{}", scene.config()));
+    eventually(SOON, "it was read", async || told(&daemon, "has changed, and says the same") == 1).await;
+    // What is in front of it and behind it is another matter than the database itself.
+    scene.namespace.create_service("orders", &[("", 3306)]).await;
+    edit(
+        &daemon,
+        &format!("databases:\n{}{}", database(&scene, "orders", 0), scene.config().trim_start_matches("databases:\n")),
+    );
+    databases(&daemon, &["orders", "mysql"]).await;
+    published(&scene, "orders", &[0]).await;
+    checked(&daemon, 4).await;
+    assert_eq!(history.steps(), []);
+    assert_eq!(daemon.metric("external_endpoints_writes_total", &[("service", "mysql")]).await, writes);
+}
+
+async fn a_bad_config_changes_nothing_and_is_told_once() {
+    let mut scene = Scene::new("bad").await;
+    let daemon = scene.start_published().await;
+    let history = scene.history().await;
+    load_successful(&daemon, 1.0).await;
+    edit(&daemon, &scene.config().replace("interval: 250ms", "interval: 250"));
+    load_successful(&daemon, 0.0).await;
+    let problems = daemon.status().await["config"]["problems"].clone();
+    let problem = problems[0].as_str().expect("a problem");
+    let place = format!("{}:6:30: databases[0].check.interval: a duration needs a unit", daemon.config().display());
+    assert!(problem.starts_with(&place), "{problem}");
+    checked(&daemon, 8).await;
+    assert_eq!(told(&daemon, "a duration needs a unit"), 1, "once for each content");
+    // Half of a file, and none at all.
+    let whole = scene.config();
+    edit(&daemon, &whole[..whole.len() / 2]);
+    eventually(SOON, "half of a file is bad", async || told(&daemon, "the config file is bad") == 2).await;
+    fs::remove_file(daemon.config()).expect("a file");
+    eventually(SOON, "no file is bad", async || told(&daemon, "there is no such file") == 1).await;
+    load_successful(&daemon, 0.0).await;
+    // All the while the last good one is in force.
+    scene.databases[1].stop().await;
+    scene.published(&[0, 2]).await;
+    assert_eq!(daemon.get("/readyz").await.0, 200);
+    edit(&daemon, &whole);
+    load_successful(&daemon, 1.0).await;
+    assert_eq!(daemon.status().await["config"]["problems"], json!([]));
+    checked(&daemon, 3).await;
+    history.is(&[Some(scene.ips(&[0, 2]))]).await;
+}
+
+/// Puts a config where the kubelet puts a ConfigMap's: behind `config.yaml -> ..data/config.yaml`, `..data -> ..N`.
+fn as_kubelet(volume: &Path, number: u32, yaml: &str) {
+    let content = volume.join(format!("..{number}"));
+    fs::create_dir(&content).expect("a folder");
+    fs::write(content.join("config.yaml"), yaml).expect("a file");
+    let new = volume.join("..data_tmp");
+    symlink(content.file_name().expect("a name"), &new).expect("a symlink");
+    fs::rename(&new, volume.join("..data")).expect("a swap");
+    let path = volume.join("config.yaml");
+    if !path.is_symlink() {
+        // The daemon was started with a plain file there.
+        let link = volume.join("link");
+        symlink("..data/config.yaml", &link).expect("a symlink");
+        fs::rename(&link, &path).expect("a swap");
+    }
+}
+
+async fn a_config_map_is_followed_through_its_symlinks() {
+    let scene = Scene::new("symlink").await;
+    let daemon = scene.start_published().await;
+    let volume: PathBuf = daemon.config().parent().expect("a folder").to_owned();
+    let of = |which: &[usize]| config(&scene.namespace.name, &scene.ips(which).join(", "), CHECK, "");
+    for (number, which) in [(1, &[0, 1][..]), (2, &[1, 2]), (3, &[0])] {
+        as_kubelet(&volume, number, &of(which));
+        if number > 1 {
+            fs::remove_dir_all(volume.join(format!("..{}", number - 1))).expect("the old content");
+        }
+        scene.published(which).await;
+    }
+    assert_eq!(told(&daemon, "the config file is bad"), 0, "at no moment was there none");
+}
+
+async fn what_leaves_the_config_stays_and_is_told() {
+    let scene = Scene::new("left").await;
+    scene.namespace.create_service("orders", &[("", 3306)]).await;
+    let both = scene.config() + &database(&scene, "orders", 1);
+    let daemon = Daemon::start(&both, &shared().kubeconfig(), &[]).await;
+    published(&scene, "orders", &[1]).await;
+    left_behind(&daemon, &[]).await;
+    assert_eq!(daemon.metric("external_endpoints_left_behind_addresses", &[]).await, None);
+    let before = scene.namespace.resource_version("orders").await;
+    edit(&daemon, &scene.config());
+    left_behind(&daemon, &["orders"]).await;
+    let of_orders = [("service", "orders")];
+    assert_eq!(daemon.metric("external_endpoints_left_behind_addresses", &of_orders).await, Some(1.0));
+    assert_eq!(told(&daemon, "left behind: the config has no such database"), 1);
+    checked(&daemon, 4).await;
+    assert_eq!(scene.namespace.resource_version("orders").await, before);
+    scene.namespace.delete::<Endpoints>("orders").await;
+    left_behind(&daemon, &[]).await;
+}
+
+async fn what_leaves_the_config_is_deleted_where_it_asks_for_it() {
+    let scene = Scene::new("prune").await;
+    for service in ["orders", "taken"] {
+        scene.namespace.create_service(service, &[("", 3306)]).await;
+    }
+    let all = scene.config() + &database(&scene, "orders", 1) + &database(&scene, "taken", 2) + "prune: true\n";
+    let daemon = Daemon::start(&all, &shared().kubeconfig(), &[]).await;
+    published(&scene, "orders", &[1]).await;
+    published(&scene, "taken", &[2]).await;
+    scene.published(&[0, 1, 2]).await;
+    let history = scene.history().await;
+    // Someone says that these are theirs from now on.
+    let api: Api<Endpoints> = scene.namespace.api();
+    let label = Patch::Merge(json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": "someone"}}}));
+    api.patch("taken", &PatchParams::default(), &label).await.expect("a patch");
+    edit(&daemon, &(scene.config() + "prune: true\n"));
+    databases(&daemon, &["mysql"]).await;
+    eventually(SOON, "the Endpoints are gone", async || scene.namespace.endpoints("orders").await.is_none()).await;
+    left_behind(&daemon, &[]).await;
+    assert_eq!(told(&daemon, "deleted: its database has left the config"), 1);
+    checked(&daemon, 3).await;
+    assert_eq!(scene.namespace.endpoint_ips("taken").await, scene.ips(&[2]));
+    assert!(scene.namespace.api::<Service>().get_opt("orders").await.expect("a read").is_some());
+    assert_eq!(history.steps(), []);
+}
+
+async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
+    let scene = Scene::new("departs").await;
+    let created = |service: &str, which: usize| {
+        let plain = database(&scene, service, which);
+        plain.replace(", addresses:", ", createService: {}, publish: slices, addresses:")
+    };
+    let all = scene.config() + &created("orders", 1) + &created("taken", 2) + "prune: true\n";
+    let daemon = Daemon::start(&all, &shared().kubeconfig(), &[]).await;
+    let slices: Api<EndpointSlice> = scene.namespace.api();
+    let services: Api<Service> = scene.namespace.api();
+    for service in ["orders", "taken"] {
+        let slice = format!("{service}-external-ipv4-1");
+        eventually(SOON, "published in a slice", async || {
+            slices.get_opt(&slice).await.expect("a read").is_some_and(|slice| slice.endpoints.len() == 1)
+        })
+        .await;
+    }
+    let label = Patch::Merge(json!({"metadata": {"labels": {"team": "payments"}}}));
+    services.patch("taken", &PatchParams::default(), &label).await.expect("a patch");
+    edit(&daemon, &(scene.config() + "prune: true\n"));
+    databases(&daemon, &["mysql"]).await;
+    eventually(SOON, "its Service is gone", async || services.get_opt("orders").await.expect("a read").is_none()).await;
+    left_behind(&daemon, &[]).await;
+    let at = |words: &str| daemon.lines().iter().position(|line| line.contains(words) && line.contains("orders"));
+    let (slice, service) = (at(r#""kind":"EndpointSlice""#), at(r#""kind":"Service""#));
+    assert!(slice.is_some() && slice < service, "{:#?}", daemon.lines());
+    checked(&daemon, 4).await;
+    assert!(services.get_opt("taken").await.expect("a read").is_some(), "someone else has changed it");
+    assert!(slices.get_opt("taken-external-ipv4-1").await.expect("a read").is_none());
+}
+
+async fn what_is_left_behind_is_found_at_the_start_and_never_deleted() {
+    let scene = Scene::new("found").await;
+    scene.namespace.create_service("orders", &[("", 3306)]).await;
+    let both = scene.config() + &database(&scene, "orders", 1);
+    let daemon = Daemon::start(&both, &shared().kubeconfig(), &[]).await;
+    published(&scene, "orders", &[1]).await;
+    drop(daemon);
+    let history = History::start(&scene.namespace, "orders").await;
+    // It may as well be of another deployment, with a config of its own.
+    let daemon = Daemon::start(&(scene.config() + "prune: true\n"), &shared().kubeconfig(), &[]).await;
+    left_behind(&daemon, &["orders"]).await;
+    scene.condition(&daemon, "Published").await;
+    checked(&daemon, 4).await;
+    assert_eq!(history.steps(), []);
+    assert_eq!(told(&daemon, "left behind: the config has no such database"), 1);
+}
