@@ -42,7 +42,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind, for a metric that shows which one is in force.
+    /// Every kind: README.md has a line for each.
     pub const ALL: [Kind; 17] = [
         Kind::WaitingForCluster,
         Kind::WaitingForVerdicts,
