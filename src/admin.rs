@@ -125,6 +125,7 @@ const PIECE: usize = 32 << 10;
 fn in_pieces(content_type: &'static str, mut parts: impl Iterator<Item = String> + Send + 'static) -> Response {
     let pieces = std::iter::from_fn(move || {
         let mut piece = parts.next()?;
+        piece.reserve(PIECE);
         while piece.len() < PIECE
             && let Some(part) = parts.next()
         {
@@ -379,7 +380,7 @@ mod tests {
         let (publish, _publishing) =
             publish::start(&spec, &Cluster::None, &monitor, &lease, &publish::Options::default());
         let (source, _) = reload::Source::read("config.yaml".into(), config::Options::default());
-        let config = reload::start(source, spec);
+        let config = reload::start(source, spec, crate::news::Teller::default());
         let sources = Sources { monitor, publish, lease, config, events: event::Counts::default() };
         let status = async || healthz(State(sources.clone())).await.status();
         tokio::time::advance(WATCHDOG).await;

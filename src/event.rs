@@ -1,26 +1,29 @@
-//! What happened, as Kubernetes Events on the Services: one at a time, and never in the way of a check or a write.
+//! What happened, as Kubernetes Events on the Services, and on the Lease what is about the daemon as a whole: one at a time, and never in the way of a check or a write.
 //!
 //! The library's recorder counts what differs only in its words as the same and keeps the first words, so that of two
 //! addresses that go down it would show one, twice. Here each address is a thing of its own, and the words are the newest.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::events::v1::{Event, EventSeries};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::{Client, ResourceExt as _};
+use kube::{Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tracing::{info, warn};
 
 use crate::clock;
-use crate::config::DatabaseId;
 use crate::lease;
-use crate::news::{Listener, News};
+use crate::news::{About, Listener, News};
 use crate::{api, publish};
 use ledger::{Due, Ledger, Told};
 
@@ -85,10 +88,18 @@ pub struct Publisher {
     away: Duration,
 }
 
+/// What an Event regards.
+struct Object {
+    api_version: &'static str,
+    kind: &'static str,
+    namespace: String,
+    name: String,
+}
+
 /// Why an Event was not taken.
 enum Refusal {
     /// There is nothing that it could regard.
-    NoService,
+    NoObject,
     /// Its namespace is going.
     Gone,
     /// Not this one.
@@ -158,12 +169,15 @@ impl Publisher {
 
     /// Publishes it, or gives it up. Returns how long to leave the API alone.
     async fn publish(&mut self, due: Due) -> Duration {
-        let DatabaseId { namespace, .. } = &due.thing.about;
-        if self.muted.get(namespace).is_some_and(|until| *until > clock::now()) {
+        let Some(object) = self.object(&due.thing.about) else {
+            self.give_up(&due, self.counts.dropped.clone());
+            return Duration::ZERO;
+        };
+        if self.muted.get(&object.namespace).is_some_and(|until| *until > clock::now()) {
             self.give_up(&due, self.counts.failed.clone());
             return Duration::ZERO;
         }
-        let answer = match tokio::time::timeout(DEADLINE, self.send(&due)).await {
+        let answer = match tokio::time::timeout(DEADLINE, self.send(&due, &object)).await {
             Ok(answer) => answer,
             Err(_) => Err(Refusal::Away(format!("no answer in {}", humantime::format_duration(DEADLINE)))),
         };
@@ -176,13 +190,13 @@ impl Publisher {
                 self.ledger.told(due, told, clock::now());
                 PAUSE
             }
-            Err(Refusal::NoService) => {
+            Err(Refusal::NoObject) => {
                 self.give_up(&due, self.counts.dropped.clone());
                 Duration::ZERO
             }
             Err(refusal) => {
                 self.give_up(&due, self.counts.failed.clone());
-                self.refused(&due, refusal)
+                self.refused(&object, refusal)
             }
         }
     }
@@ -193,12 +207,11 @@ impl Publisher {
     }
 
     /// Says once why Events are missing, and returns how long to leave the API alone.
-    fn refused(&mut self, due: &Due, refusal: Refusal) -> Duration {
-        let DatabaseId { namespace, service } = &due.thing.about;
+    fn refused(&mut self, Object { kind, namespace, name, .. }: &Object, refusal: Refusal) -> Duration {
         match refusal {
-            Refusal::NoService | Refusal::Gone => PAUSE,
+            Refusal::NoObject | Refusal::Gone => PAUSE,
             Refusal::Rejected(reason) => {
-                warn!(%namespace, %service, reason, "an Event was not taken");
+                warn!(%namespace, kind, name, reason, "an Event was not taken");
                 PAUSE
             }
             Refusal::Forbidden(reason) => {
@@ -209,7 +222,7 @@ impl Publisher {
             }
             Refusal::Away(reason) => {
                 if self.away.is_zero() {
-                    warn!(%namespace, %service, reason, "Events are not published");
+                    warn!(%namespace, kind, name, reason, "Events are not published");
                 }
                 self.away = (self.away * 2).clamp(AWAY[0], AWAY[1]);
                 self.away
@@ -218,9 +231,9 @@ impl Publisher {
     }
 
     /// Counts on in an Event that is there, or makes one.
-    async fn send(&self, due: &Due) -> Result<Told, Refusal> {
-        let uid = self.service_uid(&due.thing.about).await?;
-        let api: Api<Event> = Api::namespaced(self.client.clone(), &due.thing.about.namespace);
+    async fn send(&self, due: &Due, object: &Object) -> Result<Told, Refusal> {
+        let uid = self.uid(&due.thing.about, object).await?;
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &object.namespace);
         if let Some(before) = due.before.as_ref().filter(|before| before.uid == uid) {
             let count = before.count.saturating_add(due.count);
             let series = json!({"series": series(count, due.news.at)});
@@ -228,46 +241,68 @@ impl Publisher {
                 Ok(_) => return Ok(Told { count, ..before.clone() }),
                 // The API forgets Events after an hour, or whoever likes to sooner.
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(refusal(&error, &due.thing.about)),
+                Err(error) => return Err(refusal(&error, &object.namespace)),
             }
         }
-        let event = event(due, &uid, &self.instance);
+        let event = event(due, object, &uid, &self.instance);
         let made =
-            api.create(&PostParams::default(), &event).await.map_err(|error| refusal(&error, &due.thing.about))?;
+            api.create(&PostParams::default(), &event).await.map_err(|error| refusal(&error, &object.namespace))?;
         Ok(Told { name: made.name_any(), uid, count: due.count })
     }
 
-    /// Looked up only for a database that has left the config: all others are watched.
-    async fn service_uid(&self, id: &DatabaseId) -> Result<String, Refusal> {
-        let uid = match self.services.service_uid(id) {
-            Some(uid) => uid,
-            None => {
-                let api: Api<Service> = Api::namespaced(self.client.clone(), &id.namespace);
-                let service = api.get_opt(&id.service).await.map_err(|error| refusal(&error, id))?;
-                service.and_then(|service| service.uid())
+    /// What news are told on; none where the daemon as a whole has nothing that stands for it.
+    fn object(&self, about: &About) -> Option<Object> {
+        let (api_version, kind, namespace, name) = match about {
+            About::Database(id) => ("v1", "Service", &id.namespace, &id.service),
+            About::Daemon => {
+                let (lease, _) = self.lease.identity()?;
+                ("coordination.k8s.io/v1", "Lease", &lease.namespace, &lease.name)
             }
         };
-        uid.ok_or(Refusal::NoService)
+        Some(Object { api_version, kind, namespace: namespace.clone(), name: name.clone() })
+    }
+
+    async fn uid(&self, about: &About, object: &Object) -> Result<String, Refusal> {
+        let known = match about {
+            About::Database(id) => self.services.service_uid(id),
+            About::Daemon => None,
+        };
+        let uid = match (about, known) {
+            (_, Some(uid)) => uid,
+            // All others are watched.
+            (About::Database(_), None) => self.look_up::<Service>(object).await?,
+            (About::Daemon, None) => self.look_up::<Lease>(object).await?,
+        };
+        uid.ok_or(Refusal::NoObject)
+    }
+
+    async fn look_up<K>(&self, object: &Object) -> Result<Option<String>, Refusal>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace);
+        let found = api.get_opt(&object.name).await.map_err(|error| refusal(&error, &object.namespace))?;
+        Ok(found.and_then(|found| found.uid()))
     }
 }
 
-fn event(due: &Due, uid: &str, instance: &str) -> Event {
+fn event(due: &Due, object: &Object, uid: &str, instance: &str) -> Event {
     let Due { news, count, .. } = due;
-    let DatabaseId { namespace, service } = &news.about;
+    let Object { api_version, kind, namespace, name } = object;
     let happened = MicroTime(timestamp(news.at));
     Event {
         // As client-go names them.
         metadata: ObjectMeta {
             namespace: Some(namespace.clone()),
-            name: Some(format!("{service}.{:x}", timestamp(clock::now()).as_nanosecond())),
+            name: Some(format!("{name}.{:x}", timestamp(clock::now()).as_nanosecond())),
             ..ObjectMeta::default()
         },
         event_time: Some(happened),
         regarding: Some(ObjectReference {
-            api_version: Some("v1".into()),
-            kind: Some("Service".into()),
+            api_version: Some((*api_version).into()),
+            kind: Some((*kind).into()),
             namespace: Some(namespace.clone()),
-            name: Some(service.clone()),
+            name: Some(name.clone()),
             uid: Some(uid.into()),
             ..ObjectReference::default()
         }),
@@ -302,8 +337,7 @@ fn cut(text: &str, bytes: usize) -> String {
     format!("{}…", &text[..end])
 }
 
-fn refusal(error: &kube::Error, id: &DatabaseId) -> Refusal {
-    let namespace = &id.namespace;
+fn refusal(error: &kube::Error, namespace: &str) -> Refusal {
     match error {
         kube::Error::Api(status) if status.code == 404 || status.message.contains("being terminated") => Refusal::Gone,
         kube::Error::Api(status) if status.code == 403 => Refusal::Forbidden(format!(

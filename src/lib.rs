@@ -58,6 +58,8 @@ pub mod admin;
 
 pub mod log;
 
+pub mod footprint;
+
 pub mod run;
 
 pub mod cli;

@@ -224,12 +224,14 @@ impl Family {
         publication: impl Fn(&DatabaseId) -> Option<Publication>,
     ) -> impl Iterator<Item = String> {
         let mut begun = false;
+        // One database's share is about as long as the one before.
+        let mut long = 0;
         (0..databases.len()).map(move |index| {
             let database = &databases[index];
             let DatabaseId { namespace, service } = &database.id;
             // Names are DNS labels, addresses IPs, and all other values words of ours: nothing in them needs escaping.
             let labels = format!("namespace=\"{namespace}\",service=\"{service}\"");
-            let mut samples = Samples { family: self.name, labels, text: String::new() };
+            let mut samples = Samples { family: self.name, labels, text: String::with_capacity(long) };
             if !begun {
                 samples.begin(self.kind, self.help);
             }
@@ -246,6 +248,7 @@ impl Family {
                 return String::new();
             }
             begun = true;
+            long = samples.text.len() + samples.text.len() / 8;
             samples.text
         })
     }
@@ -341,184 +344,4 @@ fn writes(publication: &Publication, samples: &mut Samples) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock;
-    use crate::health::{self, Health, Thresholds, Verdict};
-    use crate::monitor::{Counts, TargetSnapshot};
-    use crate::plan::{Member, MinHealthy, Note, Plan, Policy, Why};
-    use crate::publish::{Condition, Kind};
-    use prometheus::HistogramOpts;
-    use std::collections::BTreeMap;
-    use std::time::Duration;
-
-    fn histogram(seen: &[u64]) -> Histogram {
-        const BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
-        let mut histogram = Histogram::new(&BOUNDS);
-        seen.iter().for_each(|ms| histogram.observe(Duration::from_millis(*ms)));
-        histogram
-    }
-
-    fn target(last: u8, verdict: Option<Verdict>) -> TargetSnapshot {
-        let mut health = Health::new(clock::now());
-        let thresholds = Thresholds { healthy: 1, unhealthy: 1 };
-        health::see(&mut health, false, thresholds, clock::now());
-        let counts = Counts { pass: u64::from(verdict == Some(Verdict::Pass)), ..Counts::default() };
-        if let Some(verdict) = verdict {
-            health::observe(&mut health, &verdict, thresholds, clock::now());
-        }
-        let member = Member { ip: [198, 51, 100, last].into(), hostname: None };
-        let (priority, maintenance, returned, flaps) = (0, None, None, None);
-        TargetSnapshot { member, health, last: None, counts, priority, maintenance, returned, flaps }
-    }
-
-    fn database(service: &str, targets: Vec<TargetSnapshot>) -> DatabaseSnapshot {
-        DatabaseSnapshot {
-            id: DatabaseId { namespace: "prod".into(), service: service.into() },
-            plan: Plan::Keep(Why::NoVerdictYet(Vec::new())),
-            policy: Policy::default(),
-            notes: Vec::new(),
-            problems: Vec::new(),
-            targets,
-            refused: Vec::new(),
-            check_duration: histogram(&[250, 750]),
-        }
-    }
-
-    /// The lines that begin with this, of the page of two databases of which only the second has been written.
-    fn lines(start: &str) -> Vec<String> {
-        let databases = vec![database("a", vec![target(1, None)]), database("b", vec![target(2, Some(Verdict::Pass))])];
-        lines_of(databases, start)
-    }
-
-    fn lines_of(databases: Vec<DatabaseSnapshot>, start: &str) -> Vec<String> {
-        let publication = Publication {
-            condition: Condition::new(Kind::Published, "198.51.100.2"),
-            since: clock::now(),
-            members: Some([Member { ip: [198, 51, 100, 2].into(), hostname: None }].into_iter().collect()),
-            listed: true,
-            writes: BTreeMap::from([("success", 2)]),
-        };
-        let written = DatabaseId { namespace: "prod".into(), service: "b".into() };
-        let publication = move |id: &DatabaseId| (*id == written).then(|| publication.clone());
-        let snapshot = Snapshot { databases, start_delay: histogram(&[]), started_late: 7, frozen: None };
-        let standing = Standing { leads: true, config_is_good: true, leftovers: BTreeMap::new() };
-        let opts = HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
-        let writes = prometheus::Histogram::with_opts(opts).expect("a good name");
-        let events = event::Counts::default();
-        let page: String = page(snapshot, publication, &writes, &standing, &events).expect("a page").collect();
-        assert!(page.ends_with('\n') && !page.contains("\n\n"), "{page}");
-        page.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn a_metric_says_once_what_it_is_before_its_first_series() {
-        let page = lines("");
-        let about = |what: &str| page.iter().position(|line| line.starts_with(what));
-        let name = "external_endpoints_target_healthy";
-        let help = about(&format!("# HELP {name} Whether")).expect("a help");
-        assert_eq!(about(&format!("# TYPE {name} gauge")), Some(help + 1));
-        // The first database has no series of it.
-        assert_eq!(page[help + 2], format!("{name}{{namespace=\"prod\",service=\"b\",address=\"198.51.100.2\"}} 1"));
-        assert_eq!(lines(&format!("# HELP {name}")).len(), 1);
-    }
-
-    #[test]
-    fn each_result_of_a_target_is_a_series() {
-        let name = "external_endpoints_checks_total";
-        let series = |service: &str, last: u8, result: &str, count: u64| {
-            format!(
-                "{name}{{namespace=\"prod\",service=\"{service}\",address=\"198.51.100.{last}\",result=\"{result}\"}} {count}"
-            )
-        };
-        let of = |service, last, pass| {
-            [
-                series(service, last, "pass", pass),
-                series(service, last, "fail", 0),
-                series(service, last, "inconclusive", 0),
-            ]
-        };
-        assert_eq!(lines(name), [of("a", 1, 0), of("b", 2, 1)].concat());
-    }
-
-    #[test]
-    fn a_histogram_has_cumulative_buckets_up_to_infinity() {
-        let name = "external_endpoints_check_duration_seconds";
-        let expected = [
-            "_bucket{namespace=\"prod\",service=\"a\",le=\"0.5\"} 1",
-            "_bucket{namespace=\"prod\",service=\"a\",le=\"1\"} 2",
-            "_bucket{namespace=\"prod\",service=\"a\",le=\"+Inf\"} 2",
-            "_sum{namespace=\"prod\",service=\"a\"} 1",
-            "_count{namespace=\"prod\",service=\"a\"} 2",
-        ];
-        assert_eq!(lines(name)[..5], expected.map(|line| format!("{name}{line}")));
-    }
-
-    #[test]
-    fn a_policy_shows_where_there_is_one() {
-        let plain = lines("external_endpoints_");
-        for name in
-            ["split_brain", "serving_tier", "failback_waiting", "unhealthy_kept", "target_in", "target_flapping"]
-        {
-            let start = format!("external_endpoints_{name}");
-            assert!(!plain.iter().any(|line| line.starts_with(&start)), "{name}");
-        }
-        let mut tiers = database("b", vec![target(1, None), target(2, Some(Verdict::Pass))]);
-        tiers.targets[0].maintenance = Some("disk".into());
-        tiers.targets[1].priority = 3;
-        tiers.policy = Policy { exactly_one: true, min_healthy: MinHealthy::Number(2), ..Policy::default() };
-        tiers.plan = Plan::Publish([tiers.targets[1].member.clone()].into_iter().collect());
-        let [first, second] = [0, 1].map(|index: usize| tiers.targets[index].member.ip);
-        tiers.notes = vec![
-            Note::BelowMinHealthy { healthy: 0, needed: 2, kept: vec![first, second] },
-            Note::SplitBrain { passing: vec![first, second], published: None },
-            Note::FailbackWaits { tier: 0, until: None },
-        ];
-        let of = |name: &str, labels: &str, value: u32| {
-            format!("external_endpoints_{name}{{namespace=\"prod\",service=\"b\"{labels}}} {value}")
-        };
-        for line in [
-            of("target_in_maintenance", ",address=\"198.51.100.1\"", 1),
-            of("unhealthy_kept_addresses", "", 2),
-            of("split_brain", "", 1),
-            of("serving_tier", "", 3),
-            of("failback_waiting", "", 1),
-        ] {
-            assert_eq!(lines_of(vec![tiers.clone()], &line), std::slice::from_ref(&line));
-        }
-    }
-
-    #[test]
-    fn publishing_shows_where_it_is_known() {
-        assert_eq!(
-            lines("external_endpoints_published_addresses"),
-            ["external_endpoints_published_addresses{namespace=\"prod\",service=\"b\"} 1"]
-        );
-        assert_eq!(
-            lines("external_endpoints_writes_total"),
-            ["external_endpoints_writes_total{namespace=\"prod\",service=\"b\",result=\"success\"} 2"]
-        );
-        assert_eq!(
-            lines("external_endpoints_database_condition"),
-            ["external_endpoints_database_condition{namespace=\"prod\",service=\"b\",condition=\"Published\"} 1"]
-        );
-    }
-
-    #[test]
-    fn what_belongs_to_no_database_is_there_too() {
-        for name in [
-            "external_endpoints_build_info{version=",
-            "external_endpoints_config_last_load_successful 1",
-            "external_endpoints_leader 1",
-            "external_endpoints_frozen 0",
-            "external_endpoints_check_start_delay_seconds_count 0",
-            "external_endpoints_check_start_delay_seconds_bucket{le=\"+Inf\"} 0",
-            "external_endpoints_checks_late_total 7",
-            "external_endpoints_write_duration_seconds_count 0",
-            "external_endpoints_events_total{result=\"published\"} 0",
-            "process_resident_memory_bytes ",
-        ] {
-            assert_eq!(lines(name).len(), 1, "{name}");
-        }
-    }
-}
+mod tests;

@@ -19,18 +19,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::clock;
-use crate::config::{Database, DatabaseId, Refused, Spec};
-use crate::freeze::{Freeze, Frozen, Rules};
-use crate::health::{Flaps, Health, State, Streak, Verdict};
+use crate::config::{Database, DatabaseId, Spec};
+use crate::freeze::{Freeze, Rules};
+use crate::health::Verdict;
 use crate::limits::Limits;
 use crate::news::Teller;
-use crate::plan::{Member, Members, Note, Plan, Policy};
+use crate::plan::{Members, Plan};
 use crate::probe::{Bell, Ended, Prober, Swarm};
 use crate::schedule::{Key, Next, Schedule};
 pub use asked::Asked;
 pub use histogram::Histogram;
 use lateness::{Lateness, Scarce};
 use places::Places;
+pub use snapshot::{Counts, DatabaseSnapshot, Snapshot, TargetSnapshot};
 use watched::Watched;
 
 mod asked;
@@ -39,6 +40,7 @@ mod histogram;
 mod lateness;
 mod places;
 mod reload;
+mod snapshot;
 mod thread;
 mod watched;
 
@@ -136,78 +138,6 @@ pub struct Decided {
 }
 
 type Plans = BTreeMap<DatabaseId, watch::Receiver<Decided>>;
-
-/// All that is known at one moment.
-#[derive(Debug)]
-pub struct Snapshot {
-    pub databases: Vec<DatabaseSnapshot>,
-    /// How long after they were due tries started.
-    pub start_delay: Histogram,
-    /// Tries that started more than half an interval after they were due.
-    pub started_late: u64,
-    /// The freeze, if there is one.
-    pub frozen: Option<Frozen>,
-}
-
-#[derive(Debug, Clone)]
-pub struct DatabaseSnapshot {
-    pub id: DatabaseId,
-    pub plan: Plan,
-    pub policy: Policy,
-    /// What the policy did to the plan.
-    pub notes: Vec<Note>,
-    /// What is wrong with the Service's annotations.
-    pub problems: Vec<String>,
-    pub targets: Vec<TargetSnapshot>,
-    /// The addresses that may not be published, and are no targets.
-    pub refused: Vec<Refused>,
-    /// How long tries took.
-    pub check_duration: Histogram,
-}
-
-#[derive(Debug, Clone)]
-pub struct TargetSnapshot {
-    pub member: Member,
-    pub health: Health,
-    /// When the newest verdict came, and how long the try took.
-    pub last: Option<(Instant, Duration)>,
-    pub counts: Counts,
-    /// The tier; the lowest is preferred.
-    pub priority: u32,
-    /// Why it is in maintenance, if it is.
-    pub maintenance: Option<Arc<str>>,
-    /// When its last maintenance was over.
-    pub returned: Option<Instant>,
-    /// Its flips, if there were any.
-    pub flaps: Option<Box<Flaps>>,
-}
-
-impl TargetSnapshot {
-    /// Whether the newest verdict that was not inconclusive was a Pass.
-    pub fn passing(&self) -> bool {
-        matches!(self.health.streak(), Streak::Passes(_))
-    }
-
-    /// Until when it is out for flapping, if it stays Up.
-    pub fn out_until(&self) -> Option<Instant> {
-        self.flaps.as_ref()?.out_until()
-    }
-
-    /// As above, but none if it is not Up or the time is over.
-    pub fn flapping(&self) -> Option<Instant> {
-        self.out_until().filter(|until| self.health.state() == State::Up && *until > clock::now())
-    }
-}
-
-/// What has been counted of one target since the daemon started.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Counts {
-    pub pass: u64,
-    pub fail: u64,
-    pub inconclusive: u64,
-    pub to_up: u64,
-    pub to_down: u64,
-}
 
 enum Command {
     Seen(DatabaseId, Members),

@@ -14,17 +14,25 @@ use crate::config::DatabaseId;
 /// How much may be in line.
 const ROOM: usize = 1024;
 
-/// One thing that happened to a database.
+/// What news are about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum About {
+    Database(DatabaseId),
+    /// The daemon as a whole.
+    Daemon,
+}
+
+/// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct News {
-    pub about: DatabaseId,
+    pub about: About,
     /// One word for machines, in PascalCase: `TargetDown`.
     pub reason: String,
     /// What was being done, in the same manner: `Check`.
     pub action: &'static str,
     /// Whether a person should look.
     pub warning: bool,
-    /// What of the database, such as the address; with the reason it says which news are the same thing again.
+    /// What of it, such as the address; with the reason it says which news are the same thing again.
     pub subject: String,
     /// The words for people. They hold no secret: whoever tells has seen to that.
     pub note: String,
@@ -73,7 +81,7 @@ mod tests {
 
     fn news() -> News {
         News {
-            about: DatabaseId { namespace: "prod".into(), service: "mysql".into() },
+            about: About::Database(DatabaseId { namespace: "prod".into(), service: "mysql".into() }),
             reason: "TargetDown".into(),
             action: "Check",
             warning: true,

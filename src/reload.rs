@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::clock;
 use crate::config::{self, Loaded, Problems, Spec};
+use crate::news::{About, News, Teller};
 
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -83,12 +84,12 @@ impl Handle {
 }
 
 /// Follows the file from which `spec` was read, for as long as anybody wants to know.
-pub fn start(source: Source, spec: Spec) -> Handle {
+pub fn start(source: Source, spec: Spec, news: Teller) -> Handle {
     let spec = Arc::new(spec);
     let first = Standing { spec: spec.clone(), since: clock::now(), problems: Arc::default() };
     let (standing, standing_out) = watch::channel(first);
     let file = source.path.display().to_string().into();
-    let reader = Reader { source, seen: None, standing };
+    let reader = Reader { source, seen: None, standing, news };
     tokio::spawn(reader.run());
     Handle { file, standing: standing_out, given: spec }
 }
@@ -118,6 +119,7 @@ struct Reader {
     /// What the last look found.
     seen: Option<Print>,
     standing: watch::Sender<Standing>,
+    news: Teller,
 }
 
 impl Reader {
@@ -160,6 +162,9 @@ impl Reader {
             (true, true) => info!(%file, "the config file is good again, and says what is in force"),
             (false, _) => info!(%file, "the config file has changed"),
         }
+        if was_bad {
+            self.tell("ConfigGood", false, || format!("{file} is good again"));
+        }
         self.standing.send_modify(|standing| {
             standing.problems = Arc::default();
             if !same {
@@ -172,8 +177,26 @@ impl Reader {
     fn refuse(&self, problems: &Problems) {
         let lines: Vec<String> = problems.to_string().lines().map(str::to_owned).collect();
         lines.iter().for_each(|line| error!("{line}"));
-        error!(file = %self.source.path.display(), "the config file is bad; the last good config stays in force");
+        let file = self.source.path.display();
+        error!(%file, "the config file is bad; the last good config stays in force");
+        self.tell("ConfigBad", true, || {
+            let first = lines.first().map_or("", String::as_str);
+            let more = if lines.len() > 1 { format!(" (and {} more)", lines.len() - 1) } else { String::new() };
+            format!("the config file is bad, and the last good config stays in force: {first}{more}")
+        });
         self.standing.send_modify(|standing| standing.problems = lines.into());
+    }
+
+    fn tell(&self, reason: &str, warning: bool, note: impl FnOnce() -> String) {
+        self.news.tell(|| News {
+            about: About::Daemon,
+            reason: reason.to_owned(),
+            action: "LoadConfig",
+            warning,
+            subject: String::new(),
+            note: note(),
+            at: clock::now(),
+        });
     }
 }
 
@@ -195,7 +218,7 @@ mod tests {
         let spec = Arc::new(spec);
         let first = Standing { spec: spec.clone(), since: clock::now(), problems: Arc::default() };
         let (standing, standing_out) = watch::channel(first);
-        let reader = Reader { source, seen: None, standing };
+        let reader = Reader { source, seen: None, standing, news: Teller::default() };
         (reader, Handle { file: "a.yaml".into(), standing: standing_out, given: spec })
     }
 

@@ -20,7 +20,7 @@ use crate::monitor::Checking;
 use crate::news::{self, Teller};
 use crate::publish::{Cluster, Publishing};
 use crate::reload::{self, Source};
-use crate::{admin, api, clock, event, monitor, publish};
+use crate::{admin, api, clock, event, footprint, monitor, publish};
 
 /// Where a Pod finds the name of its own namespace.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -68,11 +68,12 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
         }
     };
     let (lease, mut keeping) = compete(options.lease, &cluster)?;
-    let publishes = publish::Options { rate: options.rate, news: teller };
+    let publishes = publish::Options { rate: options.rate, news: teller.clone() };
     let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &lease, &publishes);
     let events = start_events(&mut publishing, &cluster, &publish, &lease, news);
     info!(databases = spec.databases.len(), dry_run = options.dry_run, "checking");
-    let mut config = reload::start(options.config, spec);
+    let mut config = reload::start(options.config, spec, teller);
+    tokio::spawn(footprint::shrink_after_start());
     let sources = admin::Sources { monitor, publish, lease, config: config.clone(), events };
 
     let outcome = tokio::select! {

@@ -7,6 +7,7 @@ mod support;
 
 mod chaos {
     pub mod checker;
+    pub mod config;
     pub mod play;
     pub mod record;
     pub mod replicas;
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use chaos::play::{Deeds, play};
 use chaos::record::{Fault, Holding, Kind, Record};
-use chaos::script::{Act, ReplicaFault, script};
+use chaos::script::{Act, ReplicaFault, keeps, script};
 use chaos::stage::{ADDRESSES, DATABASES, Stage, limits};
 use chaos::{checker, report, watch};
 use clap::Parser;
@@ -51,9 +52,10 @@ fn main() -> ExitCode {
 /// All of a run; says whether every rule held.
 async fn run(seed: u64, length: Duration) -> bool {
     let script = script(seed, length, DATABASES, ADDRESSES);
-    let kills = script.iter().filter(|step| matches!(step.act, Act::Replica(_, ReplicaFault::Killed, _))).count();
+    let ends = |act: &Act| matches!(act, Act::Replica(_, ReplicaFault::Killed | ReplicaFault::Ended, _));
+    let ends = script.iter().filter(|step| ends(&step.act)).count();
     let set = Instant::now();
-    let mut stage = Stage::set(2 + kills).await;
+    let mut stage = Stage::set(2 + ends).await;
     println!("chaos: set up in {:.0} s; {} acts begin", set.elapsed().as_secs_f64(), script.len());
     let deeds = Deeds::new(stage.began);
     play(&mut stage, &script, &deeds).await;
@@ -78,6 +80,7 @@ fn record(stage: &Stage, deeds: &Deeds) -> Record {
     let mut record = Record {
         limits: limits(),
         databases: stage.ips(),
+        keep: (0..DATABASES).filter(|database| keeps(*database)).collect(),
         changes,
         leases: leases.collect(),
         writers: watch::writers(&stage.plane.audit_log()),

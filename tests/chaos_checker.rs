@@ -28,7 +28,15 @@ struct Story(Record);
 
 impl Story {
     fn new() -> Story {
-        let limits = Limits { detection: 3 * S, recovery: 2 * S, slack: 2 * S, lease: 16 * S, backoff: 5 * S };
+        let limits = Limits {
+            detection: 3 * S,
+            recovery: 2 * S,
+            slack: 2 * S,
+            config: 4 * S,
+            handover: 2 * S,
+            lease: 16 * S,
+            backoff: 5 * S,
+        };
         let record = Record { limits, databases: vec![vec![ip(1), ip(2)]], end: 60 * S, ..Record::default() };
         Story(record).held(0, 1, Some("a"))
     }
@@ -63,6 +71,17 @@ impl Story {
 
     fn fault(mut self, from: u32, until: u32, kind: Kind) -> Story {
         self.0.faults.push(Fault { from: S * from, until: S * until, kind });
+        self
+    }
+
+    /// A policy keeps the database from being empty.
+    fn kept(mut self) -> Story {
+        self.0.keep.insert(0);
+        self
+    }
+
+    fn joins(mut self, second: u32) -> Story {
+        self.0.joins.push((S * second, 0));
         self
     }
 
@@ -152,6 +171,42 @@ fn an_empty_set_while_a_target_is_up_is_a_breach() {
 }
 
 #[test]
+fn a_database_that_a_policy_keeps_is_never_emptied_and_its_last_one_stays() {
+    let all_die = || Story::new().kept().flips(10, 1, false).flips(10, 2, false);
+    all_die().writes("a", 13, &[2]).breaks(&[]);
+    all_die().breaks(&[]);
+    all_die().writes("a", 13, &[]).breaks(&[Rule::Empty]);
+    all_die().fault(12, 14, Kind::Api("slow")).writes("a", 13, &[]).breaks(&[Rule::Empty]);
+    // One that is back takes the place of who was kept.
+    let back = || all_die().writes("a", 13, &[2]).flips(30, 1, true);
+    back().writes("a", 34, &[1]).breaks(&[]);
+    back().writes("a", 33, &[1, 2]).writes("a", 34, &[1]).breaks(&[]);
+    back().writes("a", 33, &[1, 2]).writes("a", 35, &[1]).breaks(&[Rule::Dead]);
+    back().writes("a", 35, &[1]).breaks(&[Rule::Dead, Rule::Missing]);
+    // Who dies while another is up has to go.
+    Story::new().kept().flips(10, 1, false).writes("a", 16, &[2]).breaks(&[Rule::Dead]);
+}
+
+#[test]
+fn a_target_that_comes_into_the_config_holds_up_the_others_for_its_first_try() {
+    let story = || Story::new().flips(10, 1, false).joins(11);
+    story().writes("a", 17, &[2]).breaks(&[]);
+    story().writes("a", 18, &[2]).breaks(&[Rule::Dead]);
+}
+
+#[test]
+fn a_holder_that_is_asked_to_end_hands_its_lease_over() {
+    let ended = || Kind::Replica(ReplicaFault::Ended, "a".to_owned());
+    let story = || Story::new().fault(10, 30, ended());
+    story().held(14, 140, Some("b")).breaks(&[]);
+    story().held(11, 110, None).held(14, 140, Some("b")).breaks(&[]);
+    story().held(11, 110, None).held(15, 150, Some("b")).breaks(&[Rule::Handover]);
+    story().breaks(&[Rule::Handover]);
+    story().fault(12, 13, Kind::Api("killed")).breaks(&[]);
+    Story::new().held(5, 50, Some("b")).fault(10, 30, ended()).breaks(&[]);
+}
+
+#[test]
 fn an_outside_edit_is_repaired_in_the_slack() {
     for edit in [Some([1_u8].as_slice()), None] {
         Story::new().edits(30, edit).writes("a", 32, &[1, 2]).breaks(&[]);
@@ -232,7 +287,7 @@ fn the_timeline_tells_all_of_a_database_in_order() {
 
 fn lasts(act: &Act) -> Duration {
     match act {
-        Act::Api(_, lasts) | Act::Replica(_, _, lasts) => *lasts,
+        Act::Api(_, lasts) | Act::Replica(_, _, lasts) | Act::Garbles(lasts) => *lasts,
         _ => Duration::ZERO,
     }
 }
@@ -248,7 +303,7 @@ fn a_seed_is_a_script() {
         assert!(script.windows(2).all(|pair| pair[0].at <= pair[1].at));
         assert!(script.iter().all(|step| step.at + lasts(&step.act) <= minutes(1)), "{script:#?}");
         // A minute has some of each kind.
-        for kind in ["Dies", "Hangs", "Returns", "Edit", "Delete", "Api", "Replica"] {
+        for kind in ["Dies", "Hangs", "Returns", "Edit", "Delete", "Leaves", "Joins", "Garbles", "Api", "Replica"] {
             assert!(script.iter().any(|step| format!("{:?}", step.act).starts_with(kind)), "no {kind} of {seed}");
         }
         // So few are dead at once that it can't be taken for the daemon's own fault.

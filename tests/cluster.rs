@@ -8,6 +8,7 @@ mod support;
 mod cluster {
     pub mod bottle;
     pub mod budget;
+    pub mod cases;
     pub mod deploy;
     pub mod events;
     pub mod examples;
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
         cluster::bottle::hold();
     }
     let mut arguments = Arguments::from_args();
-    let trials: Vec<Trial> = [
+    let mut trials: Vec<Trial> = [
         // The longest first, so that the others run beside them.
         cluster::examples::trials(),
         cluster::slices_modes::trials(),
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
     .into_iter()
     .flatten()
     .collect();
+    trials.extend(cluster::cases::trials(&trials));
     // `cargo test NAME` runs every test program there is; one that has nothing to do starts nothing.
     if !arguments.list && trials.iter().any(|trial| !arguments.is_filtered_out(trial)) {
         support::bottle::enter();

@@ -4,9 +4,29 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module may use only those before it.
-const ORDER: [&str; 21] = [
-    "clock", "health", "freeze", "plan", "slice", "config", "news", "limits", "api", "lease", "probe", "schedule",
-    "monitor", "publish", "event", "reload", "metrics", "admin", "log", "run", "cli",
+const ORDER: [&str; 22] = [
+    "clock",
+    "health",
+    "freeze",
+    "plan",
+    "slice",
+    "config",
+    "news",
+    "limits",
+    "api",
+    "lease",
+    "probe",
+    "schedule",
+    "monitor",
+    "publish",
+    "event",
+    "reload",
+    "metrics",
+    "admin",
+    "log",
+    "footprint",
+    "run",
+    "cli",
 ];
 
 /// What a pure module must not name.

@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::config::DatabaseId;
-use crate::news::News;
+use crate::news::{About, News};
 
 /// The least time between two tellings of the same thing.
 const APART: Duration = Duration::from_secs(60);
@@ -18,7 +17,7 @@ const ROOM: usize = 2048;
 /// What makes two news the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Thing {
-    pub about: DatabaseId,
+    pub about: About,
     pub reason: String,
     pub subject: String,
 }
@@ -141,12 +140,13 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::clock;
+    use crate::config::DatabaseId;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn news(subject: &str, note: &str, at: Instant) -> News {
         News {
-            about: DatabaseId { namespace: "prod".into(), service: "mysql".into() },
+            about: About::Database(DatabaseId { namespace: "prod".into(), service: "mysql".into() }),
             reason: "TargetDown".into(),
             action: "Check",
             warning: true,

@@ -14,7 +14,7 @@ use super::{Counts, DatabaseSnapshot, Decided, Report, TargetSnapshot};
 use crate::config::{Address, Database, DatabaseId};
 use crate::freeze::Freeze;
 use crate::health::{self, Health, State, Streak, Transition, Verdict};
-use crate::news::{News, Teller};
+use crate::news::{About, News, Teller};
 use crate::plan::{self, Candidate, Decision, Member, Members, Note, Pool};
 use leaving::Leaving;
 
@@ -316,7 +316,7 @@ impl Watched {
         at: Instant,
         note: impl FnOnce() -> String,
     ) {
-        let about = || self.database.id.clone();
+        let about = || About::Database(self.database.id.clone());
         self.news.tell(|| News { about: about(), reason: reason.into(), action, warning, subject, note: note(), at });
     }
 

@@ -15,6 +15,10 @@ pub fn of(error: &kube::Error, verb: &str, plural: &str, namespace: &str, name: 
         403 if said.contains("being terminated") => {
             Condition::new(Kind::WaitingForService, format!("namespace {namespace} is being deleted"))
         }
+        404 if said.starts_with("namespaces ") => {
+            let why = format!("there is no namespace {namespace}; create it, and the Service in it");
+            Condition::new(Kind::WaitingForService, why)
+        }
         403 => Condition::new(Kind::Forbidden, forbidden(verb, plural, namespace, name, said)),
         400 | 422 => {
             Condition::new(Kind::Rejected, format!("the API refuses to {verb} {plural} in {namespace}: {said}"))
@@ -97,5 +101,7 @@ mod tests {
         }
         let terminating = api(403, "unable to create new content in namespace prod because it is being terminated");
         assert_eq!(of(&terminating, "patch", "endpoints", "prod", None).kind, Kind::WaitingForService);
+        let gone = api(404, "namespaces \"prod\" not found");
+        assert_eq!(of(&gone, "create", "services", "prod", None).kind, Kind::WaitingForService);
     }
 }

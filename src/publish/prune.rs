@@ -19,7 +19,7 @@ use super::write::{self, DEADLINE, Failure};
 use crate::clock;
 use crate::config::DatabaseId;
 use crate::lease;
-use crate::news::{News, Teller};
+use crate::news::{About, News, Teller};
 use crate::slice;
 
 /// What an Event says of them.
@@ -78,7 +78,7 @@ impl Pruner {
                 let DatabaseId { namespace, service } = &id;
                 warn!(%namespace, %service, %members, "left behind: the config has no such database; delete its Endpoints and EndpointSlices if nobody needs them");
                 self.news.tell(|| News {
-                    about: id.clone(),
+                    about: About::Database(id.clone()),
                     reason: "LeftBehind".into(),
                     action: "Publish",
                     warning: true,

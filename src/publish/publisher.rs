@@ -25,7 +25,7 @@ use crate::clock;
 use crate::config::{Database, DatabaseId, Publish, Refused};
 use crate::lease;
 use crate::monitor::{self, Asked, Decided};
-use crate::news::{News, Teller};
+use crate::news::{About, News, Teller};
 use crate::plan::{Members, Plan};
 use crate::slice::{self, endpoint_slices};
 
@@ -309,7 +309,7 @@ impl Publisher {
     /// Tells what happened to the database. Of the same reason and subject is what happens again.
     pub fn tell(&self, reason: impl fmt::Display, warning: bool, subject: String, note: impl FnOnce() -> String) {
         self.news.tell(|| News {
-            about: self.database.id.clone(),
+            about: About::Database(self.database.id.clone()),
             reason: reason.to_string(),
             action: "Publish",
             warning,
@@ -328,7 +328,11 @@ impl Publisher {
     /// An API that is away takes no Events, and what it was away for has an Event when it is done.
     fn tell_trouble(&self, condition: &Condition) {
         if condition.kind.is_trouble() && condition.kind != Kind::ApiUnavailable {
-            self.tell(condition.kind, true, String::new(), || format!("not published: {}", condition.reason));
+            let note = || match condition.kind {
+                Kind::NotMirrored | Kind::SlicesLeftBehind => condition.reason.clone(),
+                _ => format!("not published: {}", condition.reason),
+            };
+            self.tell(condition.kind, true, String::new(), note);
         }
     }
 

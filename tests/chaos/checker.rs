@@ -5,10 +5,12 @@
 //! | holder    | a write of a replica that did not hold the Lease when it was made, or of nobody who is known       |
 //! | dead      | an address published that has been dead for longer than its detection and the slack                |
 //! | missing   | an address not published that has been up for longer than its recovery and the slack               |
-//! | empty     | a write that takes the last address out while a target has been up for as long as that             |
+//! | empty     | a write that takes the last address out while a target has been up for as long as that, or where    |
+//! |           | the policy forbids it                                                                               |
+//! | handover  | a holder that was asked to end, whose Lease nobody else had in time                                |
 //!
-//! A time begins again with each flip of the target, with each outside edit of its Endpoints, and when what kept all replicas
-//! from writing is over.
+//! A time begins again with each flip of the target, with each outside edit of its Endpoints, with each target that comes into
+//! the config for the same database, and when what kept all replicas from writing is over.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,6 +18,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::record::{At, Change, Kind, Record};
+use super::script::ReplicaFault;
 use super::span::{Span, excused, uncovered};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +27,7 @@ pub enum Rule {
     Dead,
     Missing,
     Empty,
+    Handover,
 }
 
 /// A rule that was broken.
@@ -67,6 +71,7 @@ pub fn judge(record: &Record) -> Judgement {
     let mut judgement = Judgement { excused: total(&excused), ..Judgement::default() };
     writers(record, &mut judgement);
     empties(record, &excused, &mut judgement);
+    handovers(record, &mut judgement);
     for (database, ips) in record.databases.iter().enumerate() {
         for ip in ips {
             target(record, database, *ip, &excused, &mut judgement);
@@ -121,6 +126,12 @@ fn empties(record: &Record, excused: &[Span], judgement: &mut Judgement) {
             if !emptied || record.outside.contains(&change.version) {
                 continue;
             }
+            let mut breach =
+                |words| judgement.breaches.push(Breach { rule: Rule::Empty, at: change.at, database, words });
+            if record.keep.contains(&database) {
+                breach(format!("version {} is empty, which the policy forbids", change.version));
+                continue;
+            }
             // What was decided a moment before was decided on what was true then.
             let decided = Span::new(change.at.saturating_sub(limits.slack), change.at);
             if excused.iter().any(|excuse| excuse.touches(&decided)) {
@@ -131,11 +142,52 @@ fn empties(record: &Record, excused: &[Span], judgement: &mut Judgement) {
                     .is_some_and(|since| change.at > since + limits.recovery + limits.slack || since.is_zero())
             };
             if let Some(ip) = ips.iter().find(up) {
-                let words = format!("version {} is empty while {ip} is up", change.version);
-                judgement.breaches.push(Breach { rule: Rule::Empty, at: change.at, database, words });
+                breach(format!("version {} is empty while {ip} is up", change.version));
             }
         }
     }
+}
+
+/// Looks at each holder that was asked to end while the API was well.
+fn handovers(record: &Record, judgement: &mut Judgement) {
+    let limit = record.limits.handover + record.limits.slack;
+    for fault in &record.faults {
+        let Kind::Replica(ReplicaFault::Ended, who) = &fault.kind else { continue };
+        let held = record.held(fault.from).is_some_and(|held| held.holder.as_ref() == Some(who));
+        let until = fault.from + limit;
+        if !held || until > record.end || record.held_back(fault.from.saturating_sub(record.limits.backoff), until) {
+            continue;
+        }
+        let mut after = record.leases.iter().filter(|lease| lease.at > fault.from && lease.at <= until);
+        if !after.any(|lease| lease.holder.as_ref().is_some_and(|holder| holder != who)) {
+            let words = format!("{who} was asked to end, and {limit:.1?} later nobody else had the Lease");
+            judgement.breaches.push(Breach { rule: Rule::Handover, at: until, database: 0, words });
+        }
+    }
+}
+
+/// The spans in which a policy keeps dead targets of a database in: none is up, or none is known to be.
+fn kept(record: &Record, database: usize) -> Vec<Span> {
+    if !record.keep.contains(&database) {
+        return Vec::new();
+    }
+    let ips = &record.databases[database];
+    let mut flips: Vec<_> = record.flips.iter().filter(|flip| ips.contains(&flip.ip)).collect();
+    flips.sort_by_key(|flip| flip.at);
+    let (mut up, mut since, mut spans) = (ips.len(), None, Vec::new());
+    for flip in flips {
+        up = if flip.up { up + 1 } else { up - 1 };
+        match (up, since) {
+            (0, None) => since = Some(flip.at),
+            (1, Some(from)) => {
+                spans.push(Span::new(from, flip.at + record.limits.recovery + record.limits.slack));
+                since = None;
+            }
+            _ => {}
+        }
+    }
+    spans.extend(since.map(|from| Span::new(from, record.end)));
+    spans
 }
 
 /// Since when a target is up; none if it is dead.
@@ -152,9 +204,14 @@ fn target(record: &Record, database: usize, ip: IpAddr, excused: &[Span], judgem
     let flips: Vec<_> = record.flips.iter().filter(|flip| flip.ip == ip).collect();
     let changes: Vec<_> = record.changes.iter().filter(|change| change.database == database).collect();
     let edits: Vec<_> = changes.iter().filter(|change| record.outside.contains(&change.version)).collect();
+    let joins = record.joins.iter().filter(|(_, of)| *of == database);
+    let joins: Vec<Span> = joins.map(|(at, _)| Span::new(*at, *at + limits.config + limits.slack)).collect();
+    let kept = kept(record, database);
     for (wrong, dead) in wrongs(record, ip, &changes) {
         let mut covers: Vec<Span> =
             excused.iter().map(|span| Span::new(span.from, span.until + limits.slack)).collect();
+        covers.extend(&joins);
+        covers.extend(kept.iter().filter(|_| dead));
         covers.extend(edits.iter().map(|edit| Span::new(edit.at, edit.at + limits.slack)));
         covers.extend(flips.iter().map(|flip| {
             let limit = if flip.up { limits.recovery } else { limits.detection };
@@ -173,6 +230,7 @@ fn target(record: &Record, database: usize, ip: IpAddr, excused: &[Span], judgem
         let flip = flips.iter().find(|flip| flip.at == wrong.from && flip.up != dead);
         let else_the_matter = excused.iter().any(|span| span.touches(&wrong))
             || edits.iter().any(|edit| edit.at + limits.slack >= wrong.from && edit.at <= wrong.until)
+            || joins.iter().chain(&kept).any(|span| span.touches(&wrong))
             || flips.iter().any(|other| other.at == wrong.until)
             || wrong.until == record.end;
         if flip.is_some() && !else_the_matter {

@@ -1,14 +1,17 @@
 //! Plays a script on a real cluster, and keeps the record of what was done and of what came of it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Endpoints;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::json;
+use tokio::sync::Mutex;
 
+use super::config::Config;
 use super::record::{Fault, Flip, Kind, Record, Version};
 use super::replicas::Replicas;
 use super::script::{Act, ApiFault, ReplicaFault, Step, Victim};
@@ -23,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Deeds {
     pub began: Instant,
-    done: Arc<Mutex<Done>>,
+    done: Arc<std::sync::Mutex<Done>>,
 }
 
 #[derive(Default)]
@@ -32,6 +35,16 @@ struct Done {
     faults: Vec<Fault>,
     edits: Vec<Version>,
     deletions: usize,
+    joins: Vec<(Duration, usize)>,
+    /// The targets that are dead, and those that the config does not have.
+    dead: BTreeSet<IpAddr>,
+    left: BTreeSet<IpAddr>,
+}
+
+impl Done {
+    fn is_up(&self, ip: IpAddr) -> bool {
+        !self.dead.contains(&ip) && !self.left.contains(&ip)
+    }
 }
 
 impl Deeds {
@@ -41,6 +54,19 @@ impl Deeds {
 
     fn add(&self, change: impl FnOnce(&mut Done)) {
         change(&mut self.done.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Takes note of what happened to a target: a flip, unless it is out for another reason too.
+    fn flip(&self, ip: IpAddr, how: &'static str, change: impl FnOnce(&mut Done)) {
+        let at = self.began.elapsed();
+        self.add(|done| {
+            let before = done.is_up(ip);
+            change(done);
+            let up = done.is_up(ip);
+            if up != before {
+                done.flips.push(Flip { at, ip, up, how });
+            }
+        });
     }
 
     fn fault(&self, from: Duration, kind: Kind) {
@@ -56,6 +82,7 @@ impl Deeds {
     pub fn told(&self, record: &mut Record) {
         let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         record.flips.clone_from(&done.flips);
+        record.joins.clone_from(&done.joins);
         record.faults.extend(done.faults.iter().cloned());
         let deleted: Vec<Version> =
             record.changes.iter().filter(|change| change.members.is_none()).map(|change| change.version).collect();
@@ -69,14 +96,16 @@ pub async fn play(stage: &mut Stage, script: &[Step], deeds: &Deeds) {
     let of = |wanted: fn(&Act) -> bool| script.iter().filter(|step| wanted(&step.act)).cloned().collect::<Vec<_>>();
     let targets = of(|act| matches!(act, Act::Dies(_) | Act::Hangs(_) | Act::Returns(_)));
     let edits = of(|act| matches!(act, Act::Edit(_) | Act::Delete(_)));
+    let configs = of(|act| matches!(act, Act::Leaves(_) | Act::Joins(_) | Act::Comments | Act::Garbles(_)));
     let api = of(|act| matches!(act, Act::Api(..)));
     let replicas = of(|act| matches!(act, Act::Replica(..)));
     // Where a fault of the API is made on the replicas' way to it, a replica is not cut off at the same time.
-    let way = tokio::sync::Mutex::new(());
-    let (ips, proxies) = (stage.ips(), stage.replicas.proxies());
+    let way = Mutex::new(());
+    let (ips, proxies, config) = (stage.ips(), stage.replicas.proxies(), stage.replicas.config.clone());
     tokio::join!(
         play_targets(&mut stage.databases, targets, deeds),
         play_edits(&stage.namespace, &ips, edits, deeds),
+        play_configs(&config, &ips, configs, deeds),
         play_api(stage.plane, &proxies, &way, api, deeds),
         play_replicas(&mut stage.replicas, &stage.watch, &way, replicas, deeds),
     );
@@ -108,8 +137,41 @@ async fn play_targets(databases: &mut [Vec<Database>], steps: Vec<Step>, deeds: 
                 "came back"
             }
         };
-        let flip = Flip { at: deeds.began.elapsed(), ip: target.ip, up: matches!(step.act, Act::Returns(_)), how };
-        deeds.add(|done| done.flips.push(flip));
+        let ip = target.ip;
+        deeds.flip(ip, how, |done| match step.act {
+            Act::Returns(_) => drop(done.dead.remove(&ip)),
+            _ => drop(done.dead.insert(ip)),
+        });
+    }
+}
+
+async fn play_configs(config: &Mutex<Config>, ips: &[Vec<IpAddr>], steps: Vec<Step>, deeds: &Deeds) {
+    for step in steps {
+        deeds.wait_for(&step).await;
+        match step.act {
+            Act::Leaves(who) => {
+                let ip = ips[who.0][who.1];
+                config.lock().await.leaves(who);
+                deeds.flip(ip, "left the config", |done| {
+                    done.left.insert(ip);
+                });
+            }
+            Act::Joins(who) => {
+                let ip = ips[who.0][who.1];
+                config.lock().await.joins(who);
+                deeds.flip(ip, "is in the config again", |done| {
+                    done.left.remove(&ip);
+                    done.joins.push((deeds.began.elapsed(), who.0));
+                });
+            }
+            Act::Comments => config.lock().await.comment(),
+            Act::Garbles(lasts) => {
+                config.lock().await.garble();
+                tokio::time::sleep(lasts).await;
+                config.lock().await.mend();
+            }
+            _ => {}
+        }
     }
 }
 
@@ -160,7 +222,7 @@ async fn edit(api: &Api<Endpoints>, name: &str, ip: IpAddr) -> Option<Version> {
 async fn play_api(
     plane: &ControlPlane,
     proxies: &[Arc<ApiProxy<'static>>],
-    way: &tokio::sync::Mutex<()>,
+    way: &Mutex<()>,
     steps: Vec<Step>,
     deeds: &Deeds,
 ) {
@@ -205,13 +267,7 @@ async fn play_api(
     }
 }
 
-async fn play_replicas(
-    replicas: &mut Replicas,
-    watch: &Watch,
-    way: &tokio::sync::Mutex<()>,
-    steps: Vec<Step>,
-    deeds: &Deeds,
-) {
+async fn play_replicas(replicas: &mut Replicas, watch: &Watch, way: &Mutex<()>, steps: Vec<Step>, deeds: &Deeds) {
     for step in steps {
         deeds.wait_for(&step).await;
         let Act::Replica(victim, fault, lasts) = step.act else { continue };
@@ -228,6 +284,13 @@ async fn play_replicas(
             ReplicaFault::Killed => {
                 let from = deeds.began.elapsed();
                 replicas.kill(slot);
+                tokio::time::sleep(lasts).await;
+                replicas.start_again(slot).await;
+                from
+            }
+            ReplicaFault::Ended => {
+                let from = deeds.began.elapsed();
+                replicas.end(slot).await;
                 tokio::time::sleep(lasts).await;
                 replicas.start_again(slot).await;
                 from

@@ -19,6 +19,10 @@ pub struct Record {
     /// The addresses of each database; all are up at the start, and published.
     pub databases: Vec<Vec<IpAddr>>,
     pub flips: Vec<Flip>,
+    /// When targets came into the config, and of which databases.
+    pub joins: Vec<(At, usize)>,
+    /// The databases that a policy keeps from being empty.
+    pub keep: BTreeSet<usize>,
     pub changes: Vec<Change>,
     pub leases: Vec<Holding>,
     /// Which replica made which version, by the API server's audit log.
@@ -38,13 +42,17 @@ pub struct Limits {
     pub recovery: Duration,
     /// From there to the cluster.
     pub slack: Duration,
+    /// From an edit of the config until each target that is new has been tried.
+    pub config: Duration,
+    /// From when a holder is asked to end until another has the Lease.
+    pub handover: Duration,
     /// How long another leaves the Lease alone, and how long it then takes at most to have it.
     pub lease: Duration,
     /// The longest pause of the daemon between two tries of a call, once the API is back.
     pub backoff: Duration,
 }
 
-/// A target that died or came back; from this moment on.
+/// A target that died, left the config, or came back; from this moment on.
 #[derive(Debug, Clone)]
 pub struct Flip {
     pub at: At,

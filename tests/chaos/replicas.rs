@@ -8,7 +8,9 @@ use std::time::Duration;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tokio::sync::Mutex;
 
+use super::config::Config;
 use crate::support::daemon::field;
 use crate::support::{ApiProxy, ControlPlane, Daemon, Namespace, eventually};
 
@@ -19,9 +21,9 @@ const LEASE: &str = "external-endpoints";
 
 pub struct Replicas {
     slots: Vec<Slot>,
-    config: String,
+    /// What all of them read.
+    pub config: Arc<Mutex<Config>>,
     lease: String,
-    targets: usize,
     /// Of ServiceAccounts that no replica has had, by their names. Made before, as the API may be away when one is needed.
     tokens: Vec<(String, String)>,
     /// The ServiceAccount of each identity that there has been.
@@ -41,9 +43,8 @@ impl Replicas {
     pub async fn start(
         plane: &'static ControlPlane,
         namespace: &Namespace,
-        config: String,
+        config: Config,
         services: &[String],
-        targets: usize,
         most: usize,
     ) -> Replicas {
         allow(namespace, services).await;
@@ -54,8 +55,9 @@ impl Replicas {
             tokens.push((name.clone(), namespace.token(&name).await));
         }
         let lease = format!("{}/{LEASE}", namespace.name);
+        let config = Arc::new(Mutex::new(config));
         let mut replicas =
-            Replicas { slots: Vec::new(), config, lease, targets, tokens, accounts: BTreeMap::new(), logs: Vec::new() };
+            Replicas { slots: Vec::new(), config, lease, tokens, accounts: BTreeMap::new(), logs: Vec::new() };
         for _ in 0..2 {
             let proxy = Arc::new(ApiProxy::start(plane).await);
             let (daemon, identity) = replicas.run(&proxy).await;
@@ -66,7 +68,12 @@ impl Replicas {
 
     async fn run(&mut self, proxy: &ApiProxy<'static>) -> (Daemon, String) {
         let (account, token) = self.tokens.pop().expect("a ServiceAccount that is left");
-        let daemon = Daemon::start(&self.config, &proxy.kubeconfig_for_token(&token), &["--lease", &self.lease]).await;
+        // Nobody edits meanwhile: what this one reads is what all others do.
+        let mut config = self.config.lock().await;
+        let kubeconfig = proxy.kubeconfig_for_token(&token);
+        let daemon = Daemon::start(&config.text(), &kubeconfig, &["--lease", &self.lease]).await;
+        config.is_read_from(daemon.config().to_owned());
+        drop(config);
         let identity = eventually(PATIENCE, "the replica competes for the lease", async || {
             let logs = daemon.logs();
             logs.iter().find_map(|line| field(line, "identity").map(str::to_owned))
@@ -83,7 +90,8 @@ impl Replicas {
                 let metrics = slot.daemon.metrics().await;
                 let known =
                     metrics.lines().filter(|line| line.starts_with("external_endpoints_target_healthy{")).count();
-                if known == self.targets { Ok(()) } else { Err(format!("{known} of {}", self.targets)) }
+                let targets = self.config.lock().await.targets();
+                if known == targets { Ok(()) } else { Err(format!("{known} of {targets}")) }
             })
             .await;
         }
@@ -107,6 +115,14 @@ impl Replicas {
     pub fn kill(&mut self, slot: usize) {
         let daemon = &mut self.slots[slot].daemon;
         daemon.kill();
+        self.logs.extend(daemon.lines());
+    }
+
+    /// Asks one to end, and waits until it has.
+    pub async fn end(&mut self, slot: usize) {
+        let daemon = &mut self.slots[slot].daemon;
+        let (status, _) = daemon.terminate().await;
+        assert!(status.success(), "a replica that was asked to end: {status}");
         self.logs.extend(daemon.lines());
     }
 

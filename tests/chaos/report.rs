@@ -27,6 +27,16 @@ pub fn tell(seed: u64, script: &[Step], record: &Record, judgement: &Judgement, 
         ),
     );
     say("outside", format!("{} edits and deletions", record.outside.len()));
+    say(
+        "config",
+        format!(
+            "{} targets left it, {} joined, {} comments, {} times it was bad",
+            count(|act| matches!(act, Act::Leaves(_))),
+            count(|act| matches!(act, Act::Joins(_))),
+            count(|act| matches!(act, Act::Comments)),
+            count(|act| matches!(act, Act::Garbles(_)))
+        ),
+    );
     let faults: Vec<String> = record.faults.iter().filter_map(fault).collect();
     say("faults", faults.join("; "));
     println!("chaos: what came of it");

@@ -19,6 +19,14 @@ pub enum Act {
     Edit(Who),
     /// Someone deletes the Endpoints.
     Delete(usize),
+    /// Someone takes the target out of the config.
+    Leaves(Who),
+    /// And puts it in again.
+    Joins(Who),
+    /// Someone changes the config in a way that means nothing.
+    Comments,
+    /// Someone breaks the config, and takes so long to mend it.
+    Garbles(Duration),
     Api(ApiFault, Duration),
     Replica(Victim, ReplicaFault, Duration),
 }
@@ -43,6 +51,8 @@ pub enum Victim {
 pub enum ReplicaFault {
     /// And started again after the time.
     Killed,
+    /// Asked to end, as in an update, and started again after the time.
+    Ended,
     /// And continued after the time.
     Stopped,
     /// From the API alone.
@@ -53,6 +63,7 @@ impl fmt::Display for ReplicaFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ReplicaFault::Killed => "killed",
+            ReplicaFault::Ended => "ended",
             ReplicaFault::Stopped => "stopped",
             ReplicaFault::CutOff => "cut off",
         })
@@ -74,14 +85,21 @@ const CALM: Duration = Duration::from_secs(8);
 /// Nobody edits the same Endpoints more often: repairs that are undone again and again become slow, as they should.
 const EDITS_APART: Duration = Duration::from_secs(20);
 
+/// At most so many targets are out of the config at once.
+const OUT: usize = 8;
+
+/// Whether a database has a policy of `minHealthy: 1`, so that it is never emptied. Its config is not edited.
+pub fn keeps(database: usize) -> bool {
+    database % 5 == 4
+}
+
 /// The whole script, in order, for databases of so many addresses each.
-///
-/// Edits of the config have their place here, as a stream of acts of their own, once a running daemon takes a new one.
 pub fn script(seed: u64, length: Duration, databases: usize, addresses: usize) -> Vec<Step> {
     let mut steps = targets(&mut Dice::new(seed, 1), length, databases, addresses);
     steps.extend(edits(&mut Dice::new(seed, 2), length, databases, addresses));
     steps.extend(api(&mut Dice::new(seed, 3), length));
     steps.extend(replicas(&mut Dice::new(seed, 4), length));
+    steps.extend(configs(&mut Dice::new(seed, 5), length, databases, addresses));
     steps.sort_by_key(|step| step.at);
     steps
 }
@@ -130,6 +148,36 @@ fn edits(dice: &mut Dice, length: Duration, databases: usize, addresses: usize) 
     steps
 }
 
+/// Edits of the config: of each database at most one address is out at a time.
+fn configs(dice: &mut Dice, length: Duration, databases: usize, addresses: usize) -> Vec<Step> {
+    let mut out: Vec<Who> = Vec::new();
+    let mut steps = Vec::new();
+    let mut at = dice.between(2000, 5000);
+    let mut kinds = Bag::of(5);
+    loop {
+        let who = (dice.below(databases), dice.below(addresses));
+        let free = !keeps(who.0) && out.len() < OUT && out.iter().all(|(database, _)| *database != who.0);
+        let (act, lasts) = match kinds.draw(dice) {
+            0 => (Some(Act::Comments), Duration::ZERO),
+            1 => {
+                let lasts = dice.between(1000, 6000);
+                (Some(Act::Garbles(lasts)), lasts)
+            }
+            2 | 3 if !out.is_empty() => (Some(Act::Joins(out.swap_remove(dice.below(out.len())))), Duration::ZERO),
+            _ if free => {
+                out.push(who);
+                (Some(Act::Leaves(who)), Duration::ZERO)
+            }
+            _ => (None, Duration::ZERO),
+        };
+        if at + lasts > length {
+            return steps;
+        }
+        steps.extend(act.map(|act| Step { at, act }));
+        at += lasts + dice.between(2000, 5000);
+    }
+}
+
 fn api(dice: &mut Dice, length: Duration) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut at = dice.between(5000, 12_000);
@@ -152,12 +200,13 @@ fn api(dice: &mut Dice, length: Duration) -> Vec<Step> {
 fn replicas(dice: &mut Dice, length: Duration) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut at = dice.between(8000, 20_000);
-    let mut kinds = Bag::of(5);
+    let mut kinds = Bag::of(6);
     loop {
         let victim = if dice.one_in(4) { Victim::Standby } else { Victim::Leader };
         let (fault, lasts) = match kinds.draw(dice) {
             0 | 1 => (ReplicaFault::Killed, dice.between(500, 20_000)),
             2 | 3 => (ReplicaFault::Stopped, dice.between(500, 22_000)),
+            4 => (ReplicaFault::Ended, dice.between(500, 10_000)),
             _ => (ReplicaFault::CutOff, dice.between(1000, 20_000)),
         };
         if at + lasts > length {

@@ -40,7 +40,7 @@ fn excuse(record: &Record, fault: &Fault) -> Option<Span> {
             let runs_out = renewed + limits.lease;
             let back = match how {
                 // Who is started again is another.
-                ReplicaFault::Killed => runs_out,
+                ReplicaFault::Killed | ReplicaFault::Ended => runs_out,
                 // It saw nothing while it was stopped, and has to find out all that happened.
                 ReplicaFault::Stopped => fault.until + limits.detection.max(limits.recovery),
                 // The pauses between its tries are before it.
@@ -50,7 +50,8 @@ fn excuse(record: &Record, fault: &Fault) -> Option<Span> {
             let taken = record.leases.iter().find(|next| next.at > fault.from && next.holder.as_ref() != Some(who));
             let taken = taken.filter(|next| next.holder.is_some()).map_or(At::MAX, |next| next.at);
             // One that goes on before its Lease ran out has it again; after that it is anyone's.
-            let again = *how != ReplicaFault::Killed && fault.until <= runs_out;
+            let goes_on = matches!(how, ReplicaFault::Stopped | ReplicaFault::CutOff);
+            let again = goes_on && fault.until <= runs_out;
             let end = if again { back } else { runs_out };
             Some(Span::new(fault.from, end.min(taken).max(fault.from)))
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt as _;
@@ -23,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         what_left_the_config_is_left_behind,
         a_split_brain_is_told,
         of_two_replicas_the_one_that_writes_tells,
+        a_bad_config_is_told_on_the_lease,
         no_secret_is_told,
         without_the_right_all_else_goes_on,
         an_api_that_is_away_costs_events_and_nothing_else,
@@ -180,6 +182,23 @@ async fn of_two_replicas_the_one_that_writes_tells() {
     let down = told(&scene.namespace, "TargetDown", &scene.ips(&[1])[0]).await;
     assert_eq!(down.reporting_instance, Some(who.1));
     assert!(first.wait().await.success());
+}
+
+async fn a_bad_config_is_told_on_the_lease() {
+    let scene = Scene::new("bad-told").await;
+    let (first, second) = pair(&scene).await;
+    let save = |text: &str| {
+        [&first, &second].into_iter().for_each(|daemon| std::fs::write(daemon.config(), text).expect("a file"));
+    };
+    save(&scene.config().replace("interval: 250ms", "interval: 250"));
+    let event = told(&scene.namespace, "ConfigBad", "a duration needs a unit").await;
+    let lease = scene.namespace.api::<Lease>().get("external-endpoints").await.expect("the Lease");
+    let regarding = event.regarding.clone().expect("what it regards");
+    assert_eq!((regarding.kind.as_deref(), regarding.uid), (Some("Lease"), lease.metadata.uid));
+    assert_eq!((event.type_.as_deref(), event.action.as_deref()), (Some("Warning"), Some("LoadConfig")));
+    save(&scene.config());
+    told(&scene.namespace, "ConfigGood", "is good again").await;
+    assert_eq!(events(&scene.namespace, "ConfigBad").await.len(), 1, "by the one that writes");
 }
 
 async fn no_secret_is_told() {

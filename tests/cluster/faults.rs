@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use external_endpoints::plan::{Member, Members};
 use external_endpoints::slice::{self, Mirror};
-use k8s_openapi::api::core::v1::{EndpointPort, Endpoints, Service};
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{ConfigMap, EndpointPort, Endpoints, Namespace as KubeNamespace, Service};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
         the_api_answers_with_errors,
         the_api_hangs_at_the_start,
         the_api_is_away_at_the_start,
+        a_namespace_that_is_being_deleted_takes_no_writes,
         endpoints_that_went_with_their_service_meanwhile_do_not_come_back,
         an_apply_on_deleted_endpoints_is_refused,
         a_watch_that_is_not_allowed_is_told_once,
@@ -131,6 +132,14 @@ async fn the_api_answers_with_errors() {
         scene.databases[down].start_again().await;
         scene.published(&[0, 1, 2]).await;
     }
+    // Someone is always faster.
+    proxy.answer(409);
+    scene.databases[1].stop().await;
+    scene.condition_because(&daemon, "ApiUnavailable", "conflict after conflict").await;
+    proxy.heal().await;
+    scene.published(&[0, 2]).await;
+    scene.databases[1].start_again().await;
+    scene.published(&[0, 1, 2]).await;
     // Gone, as a version that a watch asks for may be: it is listed anew.
     proxy.answer(410);
     scene.databases[0].stop().await;
@@ -153,6 +162,29 @@ async fn the_api_hangs_at_the_start() {
     proxy.heal().await;
     scene.published(&[0, 1, 2]).await;
     scene.condition(&daemon, "Published").await;
+}
+
+async fn a_namespace_that_is_being_deleted_takes_no_writes() {
+    let scene = Scene::without_service("terminated").await;
+    let daemon = scene.start_with("  createService: {}\n").await;
+    scene.published(&[0, 1, 2]).await;
+    // Something in it takes its time.
+    let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/wait"]}});
+    scene.namespace.create_object::<ConfigMap>(held).await;
+    let namespaces: Api<KubeNamespace> = Api::all(scene.namespace.client.clone());
+    let name = &scene.namespace.name;
+    namespaces.delete(name, &DeleteParams::default()).await.expect("a deletion");
+    scene.condition_because(&daemon, "WaitingForService", "is being deleted").await;
+    checked(&daemon, 8).await;
+    scene.condition(&daemon, "WaitingForService").await;
+    assert!(scene.namespace.endpoints("mysql").await.is_none());
+    let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    let held: Api<ConfigMap> = scene.namespace.api();
+    held.patch("held", &PatchParams::default(), &release).await.expect("a patch");
+    eventually(SOON, "it is gone", async || namespaces.get_opt(name).await.expect("a read").is_none()).await;
+    // There is nothing to create a Service in.
+    scene.condition_because(&daemon, "WaitingForService", "there is no namespace").await;
+    assert!(daemon.logs().iter().all(|line| line["condition"] != "Forbidden"), "{:#?}", daemon.lines());
 }
 
 async fn endpoints_that_went_with_their_service_meanwhile_do_not_come_back() {

@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
         the_preferred_tier_returns_when_asked,
         maintenance_by_config_and_by_annotation,
         a_target_that_flaps_stays_out_but_as_the_last_one,
+        a_target_that_fails_now_and_then_stays_in,
         a_dry_run_plans_by_the_policy,
     ]
 }
@@ -319,6 +320,30 @@ async fn a_target_that_flaps_stays_out_but_as_the_last_one() {
     scene.published(&[2]).await;
     scene.databases[2].stop().await;
     scene.published(&[1]).await;
+}
+
+/// Below the threshold, again and again.
+async fn a_target_that_fails_now_and_then_stays_in() {
+    let mut scene = Scene::new("unsteady").await;
+    let patient = "{tcp: {}, interval: 3s, recheckInterval: 3s, timeout: 1s, unhealthyThreshold: 3}";
+    let daemon = start(&with_each(&scene, ["", "", ""], patient, "{}")).await;
+    scene.published(&[0, 1, 2]).await;
+    let history = scene.history().await;
+    let address = scene.databases[1].ip.to_string();
+    let tried = async |result: &str| {
+        let labels = [("address", address.as_str()), ("result", result)];
+        daemon.metric("external_endpoints_checks_total", &labels).await.unwrap_or_default()
+    };
+    for time in 1..=4 {
+        let passed = tried("pass").await;
+        scene.databases[1].stop().await;
+        eventually(SOON, "a check fails", async || tried("fail").await >= f64::from(time)).await;
+        scene.databases[1].start_again().await;
+        eventually(SOON, "a check passes", async || tried("pass").await > passed).await;
+    }
+    assert_eq!(history.steps(), []);
+    health(&daemon, ["up", "up", "up"]).await;
+    metric(&daemon, "target_flapping", None).await;
 }
 
 async fn a_dry_run_plans_by_the_policy() {

@@ -9,6 +9,7 @@ use kube::api::{Api, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
+use crate::cluster::events::told;
 use crate::cluster::scene::{SOON, Scene, checked};
 use crate::support::{Arrival, ControlPlane, Daemon, Namespace, Options, Traffic, eventually, trial::trials};
 
@@ -40,10 +41,16 @@ async fn between_the_modes_no_connection_is_refused() {
     let reached = |arrival: &Arrival| matches!(arrival, Arrival::Reached(_));
     eventually(SOON, "kube-proxy follows", async || traffic.tally_all().keys().any(reached)).await;
     let from = Instant::now();
-    // Every way there is, each way twice by another road.
-    for mode in ["slices", "both", "endpoints", "both", "slices", "endpoints"] {
-        daemon.terminate().await;
-        daemon = scene.start_with(&format!("  publish: {mode}\n")).await;
+    // Every way there is, from one daemon to the next and by an edit of the config.
+    let ways = ["slices", "both", "endpoints", "both", "slices", "endpoints"];
+    for (number, mode) in ways.into_iter().chain(ways).enumerate() {
+        let more = format!("  publish: {mode}\n");
+        if number < ways.len() {
+            daemon.terminate().await;
+            daemon = scene.start_with(&more).await;
+        } else {
+            std::fs::write(daemon.config(), scene.config_with(&more)).expect("a file in the bottle");
+        }
         let wanted = if mode == "endpoints" { MIRRORING } else { OURS };
         eventually(SOON, &format!("{mode}: slices by {wanted} alone"), async || {
             let managers = managers(&scene.namespace).await;
@@ -53,7 +60,11 @@ async fn between_the_modes_no_connection_is_refused() {
         scene.condition(&daemon, "Published").await;
         scene.served(&[0, 1, 2]).await;
         let in_endpoints = if mode == "slices" { vec![] } else { scene.ips(&[0, 1, 2]) };
-        assert_eq!(scene.namespace.endpoint_ips("mysql").await, in_endpoints, "{mode}");
+        eventually(SOON, &format!("{mode}: Endpoints hold {in_endpoints:?}"), async || {
+            let there = scene.namespace.endpoint_ips("mysql").await;
+            if there == in_endpoints { Ok(()) } else { Err(format!("{there:?}")) }
+        })
+        .await;
         // What is there is what is kept up.
         checked(&daemon, 3).await;
     }
@@ -85,8 +96,9 @@ async fn a_kubernetes_that_does_not_mirror_is_found_out() {
     assert!(took < Duration::from_secs(30), "{took:?}");
     let reason = scene.condition(&daemon, "NotMirrored").await;
     assert!(reason.contains("endpointslice-mirroring-controller"), "{reason}");
-    let told = async || daemon.logs().iter().any(|line| line["condition"] == "NotMirrored");
-    eventually(SOON, "it is on the log", told).await;
+    told(&scene.namespace, "NotMirrored", "endpointslice-mirroring-controller").await;
+    let logged = async || daemon.logs().iter().any(|line| line["condition"] == "NotMirrored");
+    eventually(SOON, "it is on the log", logged).await;
 
     // The way out that the reason names needs no controller but the one that deletes what it mirrored.
     drop(daemon);

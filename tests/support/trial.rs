@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use super::{deadline, runtime};
 
 /// Far more than any trial takes on a busy machine; one that hangs must not hang the run.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// Use [`trials!`], which finds the name.
 pub fn trial<F>(module: &str, function: &str, body: impl FnOnce() -> F + Send + 'static) -> Trial

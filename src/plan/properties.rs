@@ -1,0 +1,157 @@
+//! What holds of the plan for every input.
+
+use super::*;
+use proptest::prelude::*;
+
+fn any_policy() -> impl Strategy<Value = Policy> {
+    let min_healthy = prop_oneof![
+        prop_oneof![0..4_u32, Just(u32::MAX)].prop_map(MinHealthy::Number),
+        (0..=100_u8).prop_map(MinHealthy::Percentage),
+    ];
+    let delays = prop_oneof![(0..300_u64).prop_map(Duration::from_secs), Just(Duration::MAX)];
+    let failback = prop_oneof![delays.prop_map(Failback::Delay), Just(Failback::Manual)];
+    (min_healthy, any::<bool>(), failback).prop_map(|(min_healthy, exactly_one, failback)| Policy {
+        min_healthy,
+        exactly_one,
+        failback,
+        max_flips: 5,
+    })
+}
+
+fn any_target(last: u8) -> impl Strategy<Value = Target> {
+    let state = prop_oneof![4 => Just(State::Up), 3 => Just(State::Down), 1 => Just(State::Unknown)];
+    let odds = |odds: f64| prop::bool::weighted(odds);
+    let times = (0..1000_u64, prop::option::weighted(0.2, 900..1100_u64));
+    (state, times, odds(0.9), odds(0.8), 0..3_u32, odds(0.2), (odds(0.5), odds(0.3))).prop_map(
+        move |(state, (since, out_until), tried, passing, tier, in_maintenance, (published, comes_back))| Target {
+            member: member(last),
+            state,
+            since,
+            tried,
+            passing,
+            tier,
+            in_maintenance,
+            out_until,
+            published,
+            comes_back,
+        },
+    )
+}
+
+fn any_case() -> impl Strategy<Value = Case> {
+    let targets = (0..8_u8).map(|last| prop::option::weighted(0.6, any_target(last))).collect::<Vec<_>>();
+    let holds = prop::bool::weighted(0.3);
+    (any_policy(), targets, prop::option::of(0..1000_u64), holds).prop_map(|(policy, targets, asked, holds)| Case {
+        policy,
+        targets: targets.into_iter().flatten().collect(),
+        asked,
+        now: 1000,
+        holds,
+    })
+}
+
+/// Holds if the case is decided at all.
+fn decided(case: &Case) -> Option<(Members, Decision)> {
+    match case.decide() {
+        Decision { plan: Plan::Publish(members), notes, again } => {
+            Some((members.clone(), Decision { plan: Plan::Publish(members), notes, again }))
+        }
+        _ => None,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn members_are_sorted_and_of_the_config_and_at_most_one_where_one_is_asked_for(case in any_case(), foreign in any::<u8>()) {
+        let published: Members = case.published().iter().cloned().chain([member(foreign)]).collect();
+        if let Plan::Publish(members) = case.decide_on(Some(&published)).plan {
+            prop_assert!(members.iter().is_sorted_by(|a, b| a.ip < b.ip));
+            for member in members.iter() {
+                let target = case.targets.iter().find(|target| target.member == *member);
+                let stays = |target: &Target| published.contains(member.ip) || case.holds && target.comes_back;
+                prop_assert!(target.is_some_and(|target| target.state == State::Up || stays(target)));
+            }
+            prop_assert!(members.len() <= 1 || !case.policy.exactly_one);
+        }
+    }
+
+    #[test]
+    fn what_the_policy_forbids_to_empty_is_not_emptied(case in any_case()) {
+        let Some((members, _)) = decided(&case) else { return Ok(()) };
+        let preferred = case.targets.iter().map(|target| target.tier).min();
+        let preferred = case.targets.iter().filter(|target| Some(target.tier) == preferred).count();
+        let needed = match case.policy.min_healthy {
+            MinHealthy::Number(number) => number as usize,
+            MinHealthy::Percentage(percentage) => (preferred * usize::from(percentage)).div_ceil(100),
+        };
+        let needed = if case.policy.exactly_one { needed.min(1) } else { needed };
+        prop_assert!(members.len() >= needed.min(case.published().len()), "{members}");
+        // Nor is any Service emptied that has a good one left.
+        let good = case.targets.iter().any(|target| target.state == State::Up && !target.in_maintenance);
+        prop_assert!(!good || case.policy.exactly_one || !members.is_empty());
+    }
+
+    #[test]
+    fn in_a_hold_only_maintenance_and_a_new_writer_take_out(case in any_case()) {
+        let held = Case { holds: true, ..case };
+        let Some((members, _)) = decided(&held) else { return Ok(()) };
+        let stays = |target: &&Target| (target.published || target.comes_back && target.state != State::Up) && !target.in_maintenance;
+        let mut stay = held.targets.iter().filter(stays);
+        let writer = held.targets.iter().any(|target| target.state == State::Up && members.contains(target.member.ip));
+        if held.policy.exactly_one {
+            prop_assert!(writer || !members.is_empty() || stay.all(|target| !target.published));
+        } else {
+            prop_assert!(stay.all(|target| members.contains(target.member.ip)));
+            // And whoever would be a member without it is one, but for maintenance.
+            let free = Case { holds: false, ..held.clone() };
+            let worked_on = |ip| held.targets.iter().any(|target| target.member.ip == ip && target.in_maintenance);
+            let stays = |member: &Member| members.contains(member.ip) || worked_on(member.ip);
+            prop_assert!(decided(&free).is_some_and(|(free, _)| free.iter().all(stays)));
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_config_changes_nothing(case in any_case(), turn in 0..8_usize) {
+        let mut turned = case.clone();
+        turned.targets.reverse();
+        let turn = turn.min(turned.targets.len());
+        turned.targets.rotate_left(turn);
+        let (mut one, mut other) = (case.decide(), turned.decide());
+        if let (Plan::Keep(_), Plan::Keep(_)) = (&one.plan, &other.plan) {
+            // Named in the order of the config.
+            (one.plan, other.plan) = (Plan::Publish(Members::default()), Plan::Publish(Members::default()));
+        }
+        prop_assert_eq!(one, other);
+    }
+
+    #[test]
+    fn what_was_decided_stays_once_it_is_published_and_until_it_is_time_to_look_again(case in any_case(), later in 0..500_u64) {
+        let Some((members, decision)) = decided(&case) else { return Ok(()) };
+        let next = case.decide_on(Some(&members)).plan;
+        if let (true, Plan::Publish(more)) = (case.holds, &next) {
+            // What a hold keeps of a lower tier may bring in the rest of that tier, and that is all.
+            prop_assert!(members.iter().all(|member| more.contains(member.ip)));
+            prop_assert_eq!(&case.decide_on(Some(more)).plan, &next);
+        } else {
+            prop_assert_eq!(&next, &decision.plan);
+        }
+        prop_assert!(decision.again.is_none_or(|again| again > at(case.now)));
+        let later = Case { now: case.now + later, ..case.clone() };
+        if decision.again.is_none_or(|again| at(later.now) < again) {
+            prop_assert_eq!(later.decide().plan, decision.plan);
+        }
+    }
+
+    #[test]
+    fn without_a_policy_the_members_are_exactly_the_up_ones(states in prop::collection::btree_map(any::<u8>(), any::<(bool, bool)>(), 0..40)) {
+        let targets: Vec<Target> = states
+            .iter()
+            .map(|(last, (is_up, published))| Target { published: *published, ..if *is_up { up(*last) } else { down(*last) } })
+            .collect();
+        let ups: Vec<u8> = states.iter().filter(|(_, (is_up, _))| *is_up).map(|(last, _)| *last).collect();
+        let decision = case(&targets).decide();
+        prop_assert_eq!(decision, Decision { plan: Plan::Publish(members(&ups)), notes: Vec::new(), again: None });
+    }
+}

@@ -1,0 +1,114 @@
+//! What comes of news that arrives in any order.
+
+use super::*;
+use kube::core::Status;
+
+fn endpoints(uid: &str, version: u64) -> Endpoints {
+    let mut endpoints = Endpoints::default();
+    endpoints.metadata.uid = Some(uid.into());
+    endpoints.metadata.resource_version = Some(version.to_string());
+    endpoints
+}
+
+fn held(sight: &Sight<Endpoints>) -> Option<u64> {
+    sight.object.as_deref().and_then(version)
+}
+
+/// After a list in which the object was, at this version, or was not.
+fn listed(at: Option<u64>) -> Sight<Endpoints> {
+    let mut sight = Sight::default();
+    sight.begin_list();
+    if let Some(version) = at {
+        sight.take_listed(endpoints("a", version));
+    }
+    sight.end_list();
+    sight
+}
+
+#[test]
+fn an_answer_that_overtakes_its_event_counts_and_the_event_is_no_news() {
+    let mut sight = listed(Some(8));
+    assert!(sight.take_answer(endpoints("a", 10), 1));
+    assert!(!sight.take(endpoints("a", 9), false), "older than the answer");
+    assert!(!sight.take(endpoints("a", 10), false));
+    assert!(sight.take(endpoints("a", 11), false));
+    assert_eq!(held(&sight), Some(11));
+}
+
+#[test]
+fn an_answer_that_comes_after_the_deletion_does_not_bring_the_object_back() {
+    let mut sight = listed(Some(8));
+    sight.take(endpoints("a", 10), false);
+    sight.take(endpoints("a", 11), true);
+    assert!(!sight.take_answer(endpoints("a", 10), 1));
+    assert_eq!(held(&sight), None);
+}
+
+#[test]
+fn late_news_of_a_forerunner_does_not_replace_the_object() {
+    let mut sight = listed(None);
+    assert!(sight.take_answer(endpoints("new", 12), 1));
+    assert!(!sight.take(endpoints("old", 10), false));
+    assert!(!sight.take(endpoints("old", 11), true));
+    assert_eq!(held(&sight), Some(12));
+}
+
+#[test]
+fn an_answer_from_before_a_new_list_or_during_one_does_not_count() {
+    let mut sight = listed(Some(8));
+    sight.begin_list();
+    assert!(!sight.take_answer(endpoints("a", 10), 2), "the list may be from before or after it");
+    sight.end_list();
+    assert!(!sight.take_answer(endpoints("a", 10), 1), "the list says that it is gone");
+    assert_eq!(held(&sight), None);
+    assert!(sight.take_answer(endpoints("b", 12), 2));
+}
+
+#[test]
+fn a_list_may_go_back_in_time() {
+    let mut sight = listed(Some(80));
+    sight.begin_list();
+    sight.take_listed(endpoints("a", 8));
+    sight.end_list();
+    assert_eq!(held(&sight), Some(8));
+    assert!(sight.take(endpoints("a", 9), false));
+}
+
+#[test]
+fn of_an_object_is_kept_what_decisions_ask_for() {
+    let json = serde_json::json!({
+        "metadata": {
+            "name": "orders",
+            "uid": "a",
+            "resourceVersion": "8",
+            "labels": {"app": "orders"},
+            "annotations": {"acquireTime": "now"},
+            "managedFields": [{"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:subsets": {}}}],
+        },
+    });
+    let mut sight = listed(None);
+    sight.take(serde_json::from_value::<Endpoints>(json.clone()).expect("Endpoints"), false);
+    let mut kept = json.clone();
+    kept["metadata"]["managedFields"] = serde_json::json!([{"manager": "kubectl", "operation": "Update"}]);
+    assert_eq!(sight.object.as_deref(), Some(&serde_json::from_value(kept).expect("Endpoints")));
+
+    let mut service = json;
+    service["metadata"]["annotations"][MAINTENANCE] = "10.20.0.11=disk swap".into();
+    service["spec"] = serde_json::json!({"selector": {"app": "orders"}, "ports": [{"port": 5432}]});
+    service["status"] = serde_json::json!({"loadBalancer": {}});
+    let slim = serde_json::from_value::<Service>(service.clone()).expect("a Service").slim();
+    let metadata = service["metadata"].as_object_mut().expect("a map");
+    metadata.retain(|key, _| key != "managedFields");
+    metadata["annotations"] = serde_json::json!({MAINTENANCE: "10.20.0.11=disk swap"});
+    service.as_object_mut().expect("a map").remove("status");
+    assert_eq!(slim, serde_json::from_value(service).expect("a Service"));
+}
+
+#[test]
+fn a_version_that_the_server_forgot_is_no_fault() {
+    let gone = Status::failure("too old resource version", "Expired").with_code(410).boxed();
+    assert_eq!(fault_of::<Endpoints>(&watcher::Error::WatchError(gone), "prod"), None);
+    let other = Status::failure("no", "InternalError").with_code(500).boxed();
+    let fault = fault_of::<Endpoints>(&watcher::Error::WatchError(other), "prod").expect("a fault");
+    assert_eq!(fault.kind, Kind::ApiUnavailable);
+}

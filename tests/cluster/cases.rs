@@ -1,0 +1,146 @@
+//! The twenty cases that the daemon must stand to be let near production, and the trials that show each.
+
+use std::collections::BTreeSet;
+
+use libtest_mimic::Trial;
+
+/// What happens and what must come of it, and the trials. All run on the Kubernetes that `make test K8S=…` names.
+const CASES: [(&str, &[&str]); 20] = [
+    ("one of three fails: exactly one write", &["publish::one_of_three_dies"]),
+    (
+        "two minutes of steady state: no write, and of the Lease only renewals",
+        &["lease::in_steady_state_there_are_only_renewals", "publish::steady_state_for_a_minute"],
+    ),
+    ("all fail, by each policy", &["policy::all_fail_and_what_the_policy_says_stays", "publish::all_die_and_return"]),
+    (
+        "restart and failover while all is well: no write",
+        &[
+            "publish::restart_while_healthy_writes_nothing",
+            "publish::restart_while_one_is_down_writes_nothing",
+            "lease::after_sigterm_another_takes_over_within_2_seconds_and_writes_nothing",
+            "lease::after_sigkill_another_takes_over_within_17_seconds_and_writes_nothing",
+        ],
+    ),
+    (
+        "a target flaps, below the threshold and above it",
+        &[
+            "policy::a_target_that_fails_now_and_then_stays_in",
+            "policy::a_target_that_flaps_stays_out_but_as_the_last_one",
+        ],
+    ),
+    (
+        "a Service gains a selector: writing stops, our slices go, those of the Pods stay",
+        &[
+            "slices::a_service_that_gains_a_selector_loses_our_slices_alone",
+            "ownership::a_service_gains_a_selector_and_loses_it",
+        ],
+    ),
+    ("it loses the selector: what is left over is told", &["slices::slices_of_pods_that_are_left_behind_are_reported"]),
+    (
+        "a Service is deleted: our slices go, and no Endpoints come back",
+        &[
+            "slices::a_deleted_service_takes_its_slices_with_it_and_a_new_one_owns_new_ones",
+            "ownership::the_service_is_deleted_and_created_again",
+            "faults::endpoints_that_went_with_their_service_meanwhile_do_not_come_back",
+        ],
+    ),
+    (
+        "deleted and created again: another owner",
+        &["slices::a_deleted_service_takes_its_slices_with_it_and_a_new_one_owns_new_ones"],
+    ),
+    (
+        "several ports join by name, and one without a name has the name \"\"",
+        &[
+            "slices::several_ports_join_by_name",
+            "slices::slices_say_all_that_clients_need",
+            "ownership::ports_that_do_not_match",
+        ],
+    ),
+    (
+        "dual-stack, and a Service of one family",
+        &["slices::each_family_of_the_service_has_its_slice", "publish::both_families_and_hostnames"],
+    ),
+    (
+        "bad addresses are refused, the others published",
+        &["refused::bad_addresses_are_refused_and_the_others_published"],
+    ),
+    (
+        "an address outside the allow-list is never published, also if it was before",
+        &[
+            "refused::outside_the_allow_list_nothing_is_published_or_checked",
+            "refused::what_was_published_from_outside_goes_before_any_verdict",
+        ],
+    ),
+    (
+        "1,001 addresses are many slices, and refused for Endpoints",
+        &["slices::a_thousand_and_one_addresses_are_slices_of_a_hundred"],
+    ),
+    (
+        "Endpoints, slices, both, and Endpoints again under live traffic: no refused connection",
+        &["slices_modes::between_the_modes_no_connection_is_refused"],
+    ),
+    (
+        "nobody mirrors Endpoints: found out within 30 s, with an Event and a metric",
+        &["slices_modes::a_kubernetes_that_does_not_mirror_is_found_out"],
+    ),
+    (
+        "Endpoints of someone else: with a leader's annotation, by kubectl, and default/kubernetes",
+        &[
+            "ownership::endpoints_with_a_leader_are_never_taken",
+            "ownership::foreign_endpoints_are_left_alone",
+            "ownership::services_that_are_never_ours",
+        ],
+    ),
+    (
+        "a leader that was stopped for longer than its lease goes on: no write of it arrives",
+        &[
+            "lease::a_holder_that_was_stopped_writes_nothing_when_it_goes_on",
+            "lease::a_write_on_its_way_is_refused_once_another_has_written",
+        ],
+    ),
+    (
+        "faults of the API: 429 with Retry-After, 410, 409, 503, hanging, cut off, a namespace that is being deleted",
+        &[
+            "budget::an_api_that_asks_to_be_left_alone_is_left_alone",
+            "faults::the_api_answers_with_errors",
+            "faults::the_api_is_refused_hanging_and_cut_off",
+            "faults::a_namespace_that_is_being_deleted_takes_no_writes",
+        ],
+    ),
+    (
+        "with the rights of deploy/ and no others",
+        &[
+            "deploy::as_shipped_it_does_the_main_job",
+            "deploy::nothing_else_is_allowed",
+            "deploy::nothing_else_is_done",
+            "rights::with_the_further_roles_no_other_slice_and_no_service_can_be_changed",
+        ],
+    ),
+];
+
+/// The trials that README.md names beside its promises.
+fn promised() -> Vec<&'static str> {
+    let readme = include_str!("../../README.md");
+    let safety =
+        readme.split("## Safety").nth(1).and_then(|rest| rest.split("### ").next()).expect("a section on safety");
+    safety.split('`').filter(|word| word.contains("::")).collect()
+}
+
+/// A trial that fails when a case names one that is not there.
+pub fn trials(others: &[Trial]) -> Vec<Trial> {
+    let there: BTreeSet<String> = others.iter().map(|trial| trial.name().to_owned()).collect();
+    let whole = move || {
+        for (case, trials) in CASES {
+            for trial in trials {
+                if !there.contains(*trial) {
+                    return Err(format!("there is no trial {trial}, which shows: {case}").into());
+                }
+            }
+        }
+        match promised().into_iter().find(|trial| !there.contains(*trial)) {
+            Some(missing) => Err(format!("README.md names the trial {missing}, and there is none").into()),
+            None => Ok(()),
+        }
+    };
+    vec![Trial::test("cases::each_of_the_twenty_has_its_trials", whole)]
+}
