@@ -135,7 +135,7 @@ async fn the_api_answers_with_errors() {
     // Someone is always faster.
     proxy.answer(409);
     scene.databases[1].stop().await;
-    scene.condition_because(&daemon, "ApiUnavailable", "conflict after conflict").await;
+    scene.condition_because(&daemon, "ApiUnavailable", "409").await;
     proxy.heal().await;
     scene.published(&[0, 2]).await;
     scene.databases[1].start_again().await;
