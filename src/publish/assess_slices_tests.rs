@@ -395,6 +395,29 @@ fn an_undecided_plan_writes_no_slice() {
 }
 
 #[test]
+fn what_slices_hold_from_outside_of_what_is_allowed_goes_while_all_else_is_kept() {
+    for mode in [Publish::Slices, Publish::Both] {
+        let mut cluster = Cluster::new();
+        cluster.settle(mode, &publish(&[1, 2, 9]));
+        let restricted = Database { publish: mode, ..super::tests::restricted() };
+        let keep = Plan::Keep(crate::plan::Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
+        for plan in [keep, publish(&[1, 2, 9])] {
+            let mut cluster = cluster.clone();
+            while let step @ (Step::WriteSlice(_) | Step::Write(_)) = cluster.assess(&restricted, &plan) {
+                cluster.take(step);
+            }
+            assert!(matches!(cluster.assess(&restricted, &plan), Step::Hold | Step::Wait(_)));
+            assert_eq!(view::published(cluster.endpoints.as_ref(), &cluster.slices), members(&[1, 2]), "{mode:?}");
+        }
+        // All are refused: what was is kept.
+        let refused = crate::config::Refused { ip: [203, 0, 113, 9].into(), why: "it is outside".into() };
+        let none = Database { addresses: Vec::new(), refused: vec![refused], ..restricted };
+        let step = cluster.assess(&none, &publish(&[]));
+        assert_eq!(cluster.take(step), "mysql-external-ipv4-1 198.51.100.1, 198.51.100.2");
+    }
+}
+
+#[test]
 fn a_missing_service_is_created_if_asked_and_one_that_is_there_is_not_touched() {
     for headless in [false, true] {
         let asked = Database { create_service: Some(CreateService { headless }), ..database(Publish::Slices) };

@@ -254,7 +254,7 @@ fn an_undecided_plan_writes_nothing() {
 }
 
 /// A database of which only 198.51.100.0/30 is allowed, which is .0 to .3.
-fn restricted() -> Database {
+pub fn restricted() -> Database {
     Database { allowed: Allowed::new(&["198.51.100.0/30".parse().expect("a network")]), ..database(false) }
 }
 
