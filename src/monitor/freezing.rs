@@ -5,7 +5,8 @@ use std::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::Monitor;
-use crate::freeze::{Freeze, News};
+use crate::freeze::News;
+use crate::news::{self, About};
 
 impl Monitor {
     /// Returns when to look again.
@@ -15,7 +16,7 @@ impl Monitor {
         if self.freeze.take_changed() {
             let news = self.freeze.take_news();
             let released = news.iter().any(|news| matches!(news, News::Thawed | News::TimedOut));
-            news.iter().for_each(|news| tell(news, &self.freeze));
+            news.iter().for_each(|news| self.tell_freeze(news, now));
             if released {
                 // All of them before any is decided on: what is let go counts no more.
                 self.databases.iter_mut().for_each(|database| database.release(&mut self.freeze));
@@ -27,20 +28,45 @@ impl Monitor {
         }
         self.freeze.again()
     }
+
+    fn tell_freeze(&self, news: &News, now: Instant) {
+        let words = words(news);
+        let (reason, warning) = match news {
+            News::Frozen { failed, published } => {
+                let (failed, failed_in, published) = (failed.targets, failed.databases, published.targets);
+                warn!(failed, failed_in, published, "{words}");
+                ("Frozen", true)
+            }
+            News::Thawed => {
+                info!("{words}");
+                ("Thawed", false)
+            }
+            News::TimedOut => {
+                warn!("{words}");
+                ("Thawed", true)
+            }
+        };
+        debug!(holds = self.freeze.holds(), "the freeze has changed");
+        self.news.tell(|| news::News {
+            about: About::Daemon,
+            reason: reason.to_owned(),
+            action: "Decide",
+            warning,
+            subject: String::new(),
+            note: words.to_owned(),
+            at: now,
+        });
+    }
 }
 
-fn tell(news: &News, freeze: &Freeze) {
+fn words(news: &News) -> &'static str {
     match news {
-        News::Frozen { failed, published } => warn!(
-            failed = failed.targets,
-            failed_in = failed.databases,
-            published = published.targets,
+        News::Frozen { .. } => {
             "frozen: so many targets fail together that the fault is probably ours; nothing is taken out"
-        ),
-        News::Thawed => info!("the freeze is over: enough targets are well again; those that still fail are taken out"),
-        News::TimedOut => warn!("the freeze is over: it ran into --freeze-timeout; those that fail are taken out"),
+        }
+        News::Thawed => "the freeze is over: enough targets are well again; those that still fail are taken out",
+        News::TimedOut => "the freeze is over: it ran into --freeze-timeout; those that fail are taken out",
     }
-    debug!(holds = freeze.holds(), "the freeze has changed");
 }
 
 #[cfg(test)]

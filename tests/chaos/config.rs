@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::script::{Who, keeps};
+use super::script::{Who, in_slice, keeps};
 use super::stage::{HEALTHY, INTERVAL, PORT, RECHECK, TIMEOUT, UNHEALTHY, service};
 
 /// What someone saves who has not done yet.
@@ -86,9 +86,10 @@ impl Config {
             let there = ips.iter().enumerate().filter(|(index, _)| self.has((database, *index)));
             let ips: Vec<String> = there.map(|(_, ip)| ip.to_string()).collect();
             let floor = if keeps(database) { ", minHealthy: 1" } else { "" };
+            let slices = if in_slice(database) { ", publish: slices" } else { "" };
             // Targets flip for minutes here, and shall come back each time.
             text += &format!(
-                "- {{service: {}, port: {PORT}, addresses: [{}], policy: {{maxFlips: 1000{floor}}}}}\n",
+                "- {{service: {}, port: {PORT}, addresses: [{}], policy: {{maxFlips: 1000{floor}}}{slices}}}\n",
                 service(database),
                 ips.join(", ")
             );

@@ -1,22 +1,24 @@
 //! Plays a script on a real cluster, and keeps the record of what was done and of what came of it.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Endpoints;
-use kube::ResourceExt as _;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::config::Config;
 use super::record::{Fault, Flip, Kind, Record, Version};
 use super::replicas::Replicas;
-use super::script::{Act, ApiFault, ReplicaFault, Step, Victim};
-use super::stage::{PORT, Stage, service};
-use super::watch::{Watch, version};
+use super::script::{Act, ApiFault, ReplicaFault, Step, Victim, in_slice};
+use super::stage::{PORT, Stage, object};
+use super::watch::{Publishes, Watch, version};
 use crate::support::{ApiProxy, ControlPlane, Database, Namespace, eventually};
 
 /// Far longer than anything takes that is not at fault.
@@ -176,46 +178,71 @@ async fn play_configs(config: &Mutex<Config>, ips: &[Vec<IpAddr>], steps: Vec<St
 }
 
 async fn play_edits(namespace: &Namespace, ips: &[Vec<IpAddr>], steps: Vec<Step>, deeds: &Deeds) {
-    let api: Api<Endpoints> = namespace.api();
+    let (endpoints, slices): (Api<Endpoints>, Api<EndpointSlice>) = (namespace.api(), namespace.api());
     for step in steps {
         deeds.wait_for(&step).await;
         match step.act {
             Act::Edit((database, index)) => {
-                if let Some(version) = edit(&api, &service(database), ips[database][index]).await {
-                    deeds.add(|done| done.edits.push(version));
-                }
+                let (name, ip) = (object(database), ips[database][index]);
+                let edited = if in_slice(database) {
+                    edit(&slices, &name, ip, |ips| json!({"endpoints": in_a_slice(ips)})).await
+                } else {
+                    edit(&endpoints, &name, ip, |ips| json!({"subsets": in_endpoints(ips)})).await
+                };
+                deeds.add(|done| done.edits.extend(edited));
             }
-            Act::Delete(database) => match api.delete(&service(database), &DeleteParams::default()).await {
-                Ok(_) => deeds.add(|done| done.deletions += 1),
-                // Deleted before, and not made again since: the leader may be away.
-                Err(kube::Error::Api(status)) if status.is_not_found() => {}
-                Err(error) => panic!("deleting Endpoints: {error}"),
-            },
+            Act::Delete(database) => {
+                let name = object(database);
+                let deleted =
+                    if in_slice(database) { delete(&slices, &name).await } else { delete(&endpoints, &name).await };
+                deeds.add(|done| done.deletions += usize::from(deleted));
+            }
             _ => {}
         }
     }
 }
 
-/// Takes an address out of the Endpoints if it is in, and puts it in if it is not, as a person would. None if it could not be.
-async fn edit(api: &Api<Endpoints>, name: &str, ip: IpAddr) -> Option<Version> {
-    let before = api.get_opt(name).await.expect("an answer")?;
-    let ip = ip.to_string();
-    let subsets = before.subsets.iter().flatten().flat_map(|subset| subset.addresses.iter().flatten());
-    let mut ips: Vec<String> = subsets.map(|address| address.ip.clone()).collect();
-    match ips.iter().position(|there| *there == ip) {
-        Some(there) => drop(ips.remove(there)),
-        None => ips.push(ip),
+fn in_endpoints(ips: &BTreeSet<IpAddr>) -> Value {
+    if ips.is_empty() {
+        return json!([]);
     }
     let addresses: Vec<_> = ips.iter().map(|ip| json!({"ip": ip})).collect();
-    let ports = json!([{"port": PORT, "protocol": "TCP"}]);
-    let subsets = if ips.is_empty() { json!([]) } else { json!([{"addresses": addresses, "ports": ports}]) };
-    let patch = json!({"metadata": {"resourceVersion": before.resource_version()}, "subsets": subsets});
+    json!([{"addresses": addresses, "ports": [{"port": PORT, "protocol": "TCP"}]}])
+}
+
+fn in_a_slice(ips: &BTreeSet<IpAddr>) -> Value {
+    ips.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect()
+}
+
+/// Says whether there was anything to delete: if not, it was deleted before and not made again since, as the leader may be away.
+async fn delete<K: Publishes + Clone + DeserializeOwned + Debug>(api: &Api<K>, name: &str) -> bool {
+    match api.delete(name, &DeleteParams::default()).await {
+        Ok(_) => true,
+        Err(kube::Error::Api(status)) if status.is_not_found() => false,
+        Err(error) => panic!("deleting {name}: {error}"),
+    }
+}
+
+/// Takes an address out if it is in, and puts it in if it is not, as a person would. None if it could not be.
+async fn edit<K: Publishes + Clone + DeserializeOwned + Debug>(
+    api: &Api<K>,
+    name: &str,
+    ip: IpAddr,
+    body: impl FnOnce(&BTreeSet<IpAddr>) -> Value,
+) -> Option<Version> {
+    let before = api.get_opt(name).await.expect("an answer")?;
+    let mut ips = before.ips();
+    if !ips.remove(&ip) {
+        ips.insert(ip);
+    }
+    let mut patch = body(&ips);
+    patch["metadata"] = json!({"resourceVersion": before.resource_version()});
     let person = PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };
     match api.patch(name, &person, &Patch::Merge(patch)).await {
         Ok(after) => Some(version(&after)),
         // The daemon was faster.
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => None,
-        Err(error) => panic!("editing Endpoints: {error}"),
+        Err(error) => panic!("editing {name}: {error}"),
     }
 }
 

@@ -168,9 +168,13 @@ impl Replicas {
 
 /// What deploy/ allows a daemon, to all ServiceAccounts of the namespace.
 async fn allow(namespace: &Namespace, services: &[String]) {
+    let slices: Vec<String> = services.iter().map(|service| format!("{service}-external-ipv4-1")).collect();
     let rules = json!([
         {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": services, "verbs": ["get", "create", "patch"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "resourceNames": slices,
+         "verbs": ["get", "create", "patch", "delete"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [LEASE],
          "verbs": ["get", "create", "update"]},

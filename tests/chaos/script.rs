@@ -15,9 +15,9 @@ pub enum Act {
     /// Every packet to and from the target vanishes.
     Hangs(Who),
     Returns(Who),
-    /// Someone takes an address out of the Endpoints, or puts one in, by the index.
+    /// Someone takes an address out of the Endpoints or the slice, or puts one in, by the index.
     Edit(Who),
-    /// Someone deletes the Endpoints.
+    /// Someone deletes the Endpoints or the slice.
     Delete(usize),
     /// Someone takes the target out of the config.
     Leaves(Who),
@@ -91,6 +91,11 @@ const OUT: usize = 8;
 /// Whether a database has a policy of `minHealthy: 1`, so that it is never emptied. Its config is not edited.
 pub fn keeps(database: usize) -> bool {
     database % 5 == 4
+}
+
+/// Whether a database is published in an EndpointSlice of the daemon's own, and not in Endpoints.
+pub fn in_slice(database: usize) -> bool {
+    database % 5 == 3
 }
 
 /// The whole script, in order, for databases of so many addresses each.

@@ -1,18 +1,19 @@
 //! What a chaos run is played on: a cluster, thirty databases of three targets each, two replicas of the daemon, and the API's history.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
 use kube::api::Api;
 
 use super::config::Config;
 use super::record::Limits;
 use super::replicas::Replicas;
-use super::script::keeps;
-use super::watch::{Stalls, Watch};
+use super::script::{in_slice, keeps};
+use super::watch::{Publishes as _, Stalls, Watch};
 use crate::support::traffic::connect;
 use crate::support::{Arrival, ControlPlane, Database, Namespace, Options, addresses, eventually};
 
@@ -51,6 +52,12 @@ pub fn service(database: usize) -> String {
     format!("db-{database}")
 }
 
+/// The name of the object that a database is published in.
+pub fn object(database: usize) -> String {
+    let service = service(database);
+    if in_slice(database) { format!("{service}-external-ipv4-1") } else { service }
+}
+
 pub struct Stage {
     pub plane: &'static ControlPlane,
     /// Seen through the API server to which nothing is done.
@@ -87,7 +94,7 @@ impl Stage {
         let began = Instant::now();
         let mut stage = Stage {
             plane,
-            watch: Watch::start(&namespace, names, began).await,
+            watch: Watch::start(&namespace, objects(), began).await,
             stalls: Stalls::start(began),
             namespace,
             databases,
@@ -97,23 +104,28 @@ impl Stage {
         stage.as_is_true().await;
         // From here on, so that the first publishing is not judged.
         stage.began = Instant::now();
-        stage.watch = Watch::start(&stage.namespace, (0..DATABASES).map(service).collect(), stage.began).await;
+        stage.watch = Watch::start(&stage.namespace, objects(), stage.began).await;
         stage.stalls = Stalls::start(stage.began);
         stage
     }
 
-    /// Waits until the Endpoints of each database hold exactly its targets that are up, or the one that a policy keeps.
+    /// The IPs that are published, by the name of what they are published in.
+    async fn published(&self) -> BTreeMap<String, BTreeSet<IpAddr>> {
+        let endpoints: Api<Endpoints> = self.namespace.api();
+        let slices: Api<EndpointSlice> = self.namespace.api();
+        let endpoints = endpoints.list(&Default::default()).await.expect("a list");
+        let slices = slices.list(&Default::default()).await.expect("a list");
+        let endpoints = endpoints.items.iter().map(|endpoints| (endpoints.name_any(), endpoints.ips()));
+        endpoints.chain(slices.items.iter().map(|slice| (slice.name_any(), slice.ips()))).collect()
+    }
+
+    /// Waits until each database is published with exactly its targets that are up, or the one that a policy keeps.
     pub async fn as_is_true(&self) {
-        let api: Api<Endpoints> = self.namespace.api();
         eventually(PATIENCE, "each database is published as is true", async || {
-            let list = api.list(&Default::default()).await.expect("a list").items;
-            let up = self.up().await;
+            let (published, up) = (self.published().await, self.up().await);
             let wrong = (0..DATABASES).find_map(|database| {
-                let there = list.iter().find(|endpoints| endpoints.name_any() == service(database));
-                let subsets = there.iter().flat_map(|endpoints| endpoints.subsets.iter().flatten());
-                let there: BTreeSet<&str> =
-                    subsets.flat_map(|subset| subset.addresses.iter().flatten()).map(|address| &*address.ip).collect();
-                let wanted: BTreeSet<&str> = up[database].iter().map(String::as_str).collect();
+                let there = published.get(&object(database)).cloned().unwrap_or_default();
+                let wanted: BTreeSet<IpAddr> = up[database].iter().copied().collect();
                 let kept = wanted.is_empty() && keeps(database) && there.len() == 1;
                 (there != wanted && !kept).then(|| format!("{}: {there:?} and not {wanted:?}", service(database)))
             });
@@ -128,7 +140,7 @@ impl Stage {
             let service_ip = self.namespace.cluster_ip(&service(database)).await;
             eventually(PATIENCE, &format!("{} leads to {up:?}", service(database)), async || {
                 match connect(service_ip, PORT).await {
-                    Arrival::Reached(ip) if up.contains(&ip.to_string()) => Ok(()),
+                    Arrival::Reached(ip) if up.contains(&ip) => Ok(()),
                     Arrival::Refused if up.is_empty() => Ok(()),
                     Arrival::NoAnswer if up.is_empty() && keeps(database) => Ok(()),
                     other => Err(format!("{other:?}")),
@@ -139,12 +151,12 @@ impl Stage {
     }
 
     /// The targets of each database that are up, and in the config.
-    async fn up(&self) -> Vec<Vec<String>> {
+    async fn up(&self) -> Vec<Vec<IpAddr>> {
         let config = self.replicas.config.lock().await;
         let up = |(database, targets): (usize, &Vec<Database>)| {
             let targets = targets.iter().enumerate();
             let up = targets.filter(|(index, target)| target.is_up() && config.has((database, *index)));
-            up.map(|(_, target)| target.ip.to_string()).collect()
+            up.map(|(_, target)| target.ip).collect()
         };
         self.databases.iter().enumerate().map(up).collect()
     }
@@ -152,6 +164,10 @@ impl Stage {
     pub fn ips(&self) -> Vec<Vec<IpAddr>> {
         ips(&self.databases)
     }
+}
+
+fn objects() -> Vec<String> {
+    (0..DATABASES).map(object).collect()
 }
 
 fn ips(databases: &[Vec<Database>]) -> Vec<Vec<IpAddr>> {

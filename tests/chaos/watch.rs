@@ -1,4 +1,4 @@
-//! The API's own history of a run: every change of Endpoints and of the Lease, each told once, by a server to which nothing is done.
+//! The API's own history of a run: every change of Endpoints, of EndpointSlices and of the Lease, each told once, by a server to which nothing is done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, WatchEvent, WatchParams};
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -37,19 +38,8 @@ impl Watch {
     /// Watches from what is there now. A name that is no database's is passed over.
     pub async fn start(namespace: &Namespace, names: Vec<String>, began: Instant) -> Watch {
         let seen: Arc<Mutex<Seen>> = Arc::default();
-        let told = seen.clone();
-        let endpoints = follow::<Endpoints>(namespace, move |endpoints, deleted| {
-            let Some(database) = names.iter().position(|name| *name == endpoints.name_any()) else { return };
-            let change = Change {
-                at: began.elapsed(),
-                version: version(&endpoints),
-                database,
-                members: (!deleted).then(|| members(&endpoints)),
-                managers: managers(&endpoints),
-            };
-            lock(&told).changes.push(change);
-        })
-        .await;
+        let endpoints = follow::<Endpoints>(namespace, changes(&seen, &names, began)).await;
+        let slices = follow::<EndpointSlice>(namespace, changes(&seen, &names, began)).await;
         let told = seen.clone();
         let first: Vec<Lease> = namespace.api().list(&Default::default()).await.expect("listing Leases").items;
         let leases = follow::<Lease>(namespace, move |lease, deleted| {
@@ -57,7 +47,7 @@ impl Watch {
         })
         .await;
         lock(&seen).leases.splice(0..0, first.iter().map(|lease| holding(lease, false, At::ZERO)));
-        Watch { seen, tasks: vec![endpoints, leases] }
+        Watch { seen, tasks: vec![endpoints, slices, leases] }
     }
 
     /// Who holds the Lease now.
@@ -76,6 +66,41 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// What takes note of changes of the objects of these names, each of which is of the database at its place.
+fn changes<K: Publishes>(seen: &Arc<Mutex<Seen>>, names: &[String], began: Instant) -> impl FnMut(K, bool) + use<K> {
+    let (seen, names) = (seen.clone(), names.to_vec());
+    move |object, deleted| {
+        let Some(database) = names.iter().position(|name| *name == object.name_any()) else { return };
+        let change = Change {
+            at: began.elapsed(),
+            version: version(&object),
+            database,
+            members: (!deleted).then(|| object.ips()),
+            managers: managers(&object),
+        };
+        lock(&seen).changes.push(change);
+    }
+}
+
+/// A kind of object that clients are sent by.
+pub trait Publishes: kube::ResourceExt {
+    fn ips(&self) -> BTreeSet<IpAddr>;
+}
+
+impl Publishes for Endpoints {
+    fn ips(&self) -> BTreeSet<IpAddr> {
+        let addresses = self.subsets.iter().flatten().flat_map(|subset| subset.addresses.iter().flatten());
+        addresses.map(|address| address.ip.parse().expect("an IP")).collect()
+    }
+}
+
+impl Publishes for EndpointSlice {
+    fn ips(&self) -> BTreeSet<IpAddr> {
+        let addresses = self.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+        addresses.map(|address| address.parse().expect("an IP")).collect()
     }
 }
 
@@ -118,17 +143,11 @@ pub fn version(object: &impl kube::ResourceExt) -> Version {
     object.resource_version().and_then(|version| version.parse().ok()).expect("a version that is a number")
 }
 
-fn members(endpoints: &Endpoints) -> BTreeSet<IpAddr> {
-    let addresses = endpoints.subsets.iter().flatten().flat_map(|subset| subset.addresses.iter().flatten());
-    addresses.map(|address| address.ip.parse().expect("an IP")).collect()
+fn managers(object: &impl kube::ResourceExt) -> BTreeSet<String> {
+    object.managed_fields().iter().filter_map(|entry| entry.manager.clone()).collect()
 }
 
-fn managers(endpoints: &Endpoints) -> BTreeSet<String> {
-    let fields = endpoints.metadata.managed_fields.iter().flatten();
-    fields.filter_map(|entry| entry.manager.clone()).collect()
-}
-
-/// Who made each version of Endpoints through the API server, by its audit log: the name of the ServiceAccount.
+/// Who made each version of Endpoints and EndpointSlices through the API server, by its audit log: the name of the ServiceAccount.
 pub fn writers(audit_log: &Path) -> BTreeMap<Version, String> {
     let text = fs::read_to_string(audit_log).expect("an audit log");
     // The last line may have been cut off by a kill.
@@ -138,7 +157,8 @@ pub fn writers(audit_log: &Path) -> BTreeMap<Version, String> {
 
 fn writer(line: &Value) -> Option<(Version, String)> {
     let done = line["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300);
-    if !done || line["objectRef"]["resource"] != "endpoints" {
+    let kind = line["objectRef"]["resource"].as_str()?;
+    if !done || !["endpoints", "endpointslices"].contains(&kind) {
         return None;
     }
     let version = line["responseObject"]["metadata"]["resourceVersion"].as_str()?.parse().ok()?;

@@ -210,6 +210,9 @@ async fn two_replicas_freeze_alike() {
     fleet.stop().await;
     frozen(&leader, 1.0).await;
     frozen(&standby, 1.0).await;
+    let told = events::told(&fleet.namespace, "Frozen", "nothing is taken out").await;
+    let regarding = told.regarding.expect("what it regards");
+    assert_eq!((regarding.kind.as_deref(), regarding.name.as_deref()), (Some("Lease"), Some("freeze")));
     // The one that takes over goes on with it.
     leader.terminate().await;
     eventually(Duration::from_secs(30), "the standby leads", async || {

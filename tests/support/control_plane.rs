@@ -31,7 +31,9 @@ const AUDIT_POLICY: &str = r#"{
     "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
     "rules": [
         {"level": "RequestResponse", "verbs": ["create", "update", "patch", "delete"], "resources": [
-            {"group": "", "resources": ["endpoints"]}, {"group": "coordination.k8s.io", "resources": ["leases"]}
+            {"group": "", "resources": ["endpoints"]},
+            {"group": "discovery.k8s.io", "resources": ["endpointslices"]},
+            {"group": "coordination.k8s.io", "resources": ["leases"]}
         ]},
         {"level": "None"}
     ]
@@ -218,7 +220,7 @@ impl ControlPlane {
         Process::start("kube-apiserver", command, &self.log("kube-apiserver"))
     }
 
-    /// What the API server noted of changes of Endpoints and Leases, before it answered: a line of JSON each.
+    /// What the API server noted of changes of Endpoints, EndpointSlices and Leases, before it answered: a line of JSON each.
     pub fn audit_log(&self) -> PathBuf {
         self.folder.join("audit.log")
     }
