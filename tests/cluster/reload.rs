@@ -374,8 +374,9 @@ async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
     eventually(SOON, "its Service is gone", async || services.get_opt("orders").await.expect("a read").is_none()).await;
     left_behind(&daemon, &[]).await;
     let at = |words: &str| daemon.lines().iter().position(|line| line.contains(words) && line.contains("orders"));
-    let (slice, service) = (at(r#""kind":"EndpointSlice""#), at(r#""kind":"Service""#));
-    assert!(slice.is_some() && slice < service, "{:#?}", daemon.lines());
+    let deleted = async || at(r#""kind":"EndpointSlice""#).zip(at(r#""kind":"Service""#));
+    let (slice, service) = eventually(SOON, "both deletions are on the log", deleted).await;
+    assert!(slice < service, "{:#?}", daemon.lines());
     checked(&daemon, 4).await;
     assert!(services.get_opt("taken").await.expect("a read").is_some(), "someone else has changed it");
     assert!(slices.get_opt("taken-external-ipv4-1").await.expect("a read").is_none());
