@@ -125,7 +125,9 @@ const PIECE: usize = 32 << 10;
 fn in_pieces(content_type: &'static str, mut parts: impl Iterator<Item = String> + Send + 'static) -> Response {
     let pieces = std::iter::from_fn(move || {
         let mut piece = parts.next()?;
-        piece.reserve(PIECE);
+        if piece.len() < PIECE {
+            piece.reserve(PIECE);
+        }
         while piece.len() < PIECE
             && let Some(part) = parts.next()
         {

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
-use std::sync::Arc;
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
@@ -21,17 +20,36 @@ use crate::publish::Publication;
 
 mod policy;
 
+/// How much of the page is made at once.
+const PIECE: usize = 32 << 10;
+
 /// The page in Prometheus' text format, in pieces. Asks `publication` for each as it comes to it.
 pub fn page(
     snapshot: Snapshot,
-    publication: impl Fn(&DatabaseId) -> Option<Publication> + Clone + Send + 'static,
+    publication: impl Fn(&DatabaseId) -> Option<Publication> + Send + 'static,
     write_duration: &prometheus::Histogram,
     standing: &Standing,
     events: &event::Counts,
 ) -> prometheus::Result<impl Iterator<Item = String> + Send + 'static> {
     let daemon = daemon(&snapshot, write_duration, standing, events)?;
-    let databases = Arc::new(snapshot.databases);
-    let pieces = FAMILIES.iter().flat_map(move |family| family.pieces(databases.clone(), publication.clone()));
+    let databases = snapshot.databases;
+    let count = databases.len();
+    let mut shares = FAMILIES.iter().flat_map(move |family| (0..count).map(move |index| (family, index)));
+    let mut samples = Samples::default();
+    let pieces = std::iter::from_fn(move || {
+        samples.text.reserve(PIECE + PIECE / 8);
+        for (family, index) in shares.by_ref() {
+            if index == 0 {
+                samples.family = family.name;
+                samples.head = Some((family.kind, family.help));
+            }
+            samples.share(&family.share, &databases[index], &publication);
+            if samples.text.len() >= PIECE {
+                break;
+            }
+        }
+        Some(std::mem::take(&mut samples.text)).filter(|text| !text.is_empty())
+    });
     Ok(std::iter::once(daemon).chain(pieces))
 }
 
@@ -82,7 +100,7 @@ fn daemon(
     families.retain(|family| !family.get_metric().is_empty());
     let text = TextEncoder::new().encode_to_string(&families)?;
     let name = "external_endpoints_check_start_delay_seconds";
-    let mut samples = Samples { family: name, labels: String::new(), text };
+    let mut samples = Samples { family: name, text, ..Samples::default() };
     samples.begin("histogram", "How late tries started, after they were due.");
     samples.histogram(&snapshot.start_delay);
     left_behind(&standing.leftovers, &mut samples);
@@ -216,53 +234,41 @@ const FAMILIES: [Family; 15] = [
     },
 ];
 
-impl Family {
-    /// Each database's share of the metric. The first that is not empty begins with what the metric is.
-    fn pieces(
-        &'static self,
-        databases: Arc<Vec<DatabaseSnapshot>>,
-        publication: impl Fn(&DatabaseId) -> Option<Publication>,
-    ) -> impl Iterator<Item = String> {
-        let mut begun = false;
-        // One database's share is about as long as the one before.
-        let mut long = 0;
-        (0..databases.len()).map(move |index| {
-            let database = &databases[index];
-            let DatabaseId { namespace, service } = &database.id;
-            // Names are DNS labels, addresses IPs, and all other values words of ours: nothing in them needs escaping.
-            let labels = format!("namespace=\"{namespace}\",service=\"{service}\"");
-            let mut samples = Samples { family: self.name, labels, text: String::with_capacity(long) };
-            if !begun {
-                samples.begin(self.kind, self.help);
-            }
-            let head = samples.text.len();
-            match self.share {
-                Share::Checked(write) => write(database, &mut samples),
-                Share::Published(write) => {
-                    if let Some(publication) = publication(&database.id) {
-                        write(&publication, &mut samples);
-                    }
-                }
-            }
-            if samples.text.len() == head {
-                return String::new();
-            }
-            begun = true;
-            long = samples.text.len() + samples.text.len() / 8;
-            samples.text
-        })
-    }
-}
-
 /// Lines of one metric.
+#[derive(Default)]
 struct Samples {
     family: &'static str,
+    /// The metric's kind and what it is, until its first line is there: one without lines is left out.
+    head: Option<(&'static str, &'static str)>,
     /// Those that all lines have.
     labels: String,
     text: String,
 }
 
 impl Samples {
+    /// Adds a database's share of the metric.
+    fn share(
+        &mut self,
+        share: &Share,
+        database: &DatabaseSnapshot,
+        publication: &impl Fn(&DatabaseId) -> Option<Publication>,
+    ) {
+        let DatabaseId { namespace, service } = &database.id;
+        self.labels.clear();
+        // Names are DNS labels, addresses IPs, and all other values words of ours: nothing in them needs escaping.
+        for part in ["namespace=\"", namespace, "\",service=\"", service, "\""] {
+            self.labels.push_str(part);
+        }
+        match share {
+            Share::Checked(write) => write(database, self),
+            Share::Published(write) => {
+                if let Some(publication) = publication(&database.id) {
+                    write(&publication, self);
+                }
+            }
+        }
+    }
+
     /// Says what the metric is.
     fn begin(&mut self, kind: &str, help: &str) {
         let Self { family, text, .. } = self;
@@ -270,7 +276,10 @@ impl Samples {
     }
 
     fn add(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
-        let Self { family, labels: common, text } = self;
+        if let Some((kind, help)) = self.head.take() {
+            self.begin(kind, help);
+        }
+        let Self { family, labels: common, text, .. } = self;
         for part in [*family, suffix, "{", common] {
             text.push_str(part);
         }
