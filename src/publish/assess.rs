@@ -22,7 +22,7 @@
 //! | `both`      | slices                        | Endpoints, unmirrored                | the same                             |
 //! | `endpoints` | slices, if there are any left | Endpoints, to be mirrored            | slices are deleted, once mirrored    |
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{EndpointPort, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -148,7 +148,7 @@ impl Assessment<'_> {
             (Publish::Endpoints, None) if self.has_slices() => self.leave_slices(members, &ports)?,
             (Publish::Endpoints, None) => self.endpoints(members, &ports, Mirror::Yes),
             (Publish::Slices | Publish::Both, None) if self.changes_beside_mirrored(members) => {
-                self.endpoints(members, &ports, Mirror::Yes)
+                Some(self.change_mirrored(members, &ports)?)
             }
             (Publish::Slices | Publish::Both, refusal) => self
                 .slices(members, &ports)?
@@ -216,12 +216,12 @@ impl Assessment<'_> {
         }
     }
 
-    fn wanted(&self, members: &Members, ports: &[EndpointPort]) -> Vec<EndpointSlice> {
+    fn frame<'b>(&'b self, members: &Members, ports: &'b [EndpointPort]) -> Frame<'b> {
         let zoned = self.database.addresses.iter().filter_map(|address| Some((address.ip, address.zone.as_deref()?)));
         // A family that no address has needs no slice, nor a right to write one.
         let configured = self.database.addresses.iter().map(|address| address.ip);
         let used: BTreeSet<Family> = configured.chain(members.iter().map(|member| member.ip)).map(Family::of).collect();
-        let frame = Frame {
+        Frame {
             families: endpoint_slices::families(self.service)
                 .into_iter()
                 .filter(|family| used.contains(family))
@@ -230,8 +230,29 @@ impl Assessment<'_> {
             service: self.service,
             ports,
             zones: zoned.collect(),
+        }
+    }
+
+    fn wanted(&self, members: &Members, ports: &[EndpointPort]) -> Vec<EndpointSlice> {
+        self.frame(members, ports).slices(members, &self.own())
+    }
+
+    /// The slices of our name, but for those of someone else.
+    fn own(&self) -> BTreeMap<&str, &EndpointSlice> {
+        let mut own = self.slices.own();
+        own.retain(|_, slice| endpoint_slices::is_ours(slice));
+        own
+    }
+
+    /// A slice that is not needed, and sends clients to who should get none. It is emptied at once, and deleted last.
+    fn outdated(&self, wanted: &[EndpointSlice], members: &Members, ports: &[EndpointPort]) -> Option<Step> {
+        let needed = |name: &str| wanted.iter().any(|slice| slice.metadata.name.as_deref() == Some(name));
+        let outdated = |(name, slice): &(&str, &EndpointSlice)| {
+            let mut ready = endpoint_slices::ready(slice);
+            !needed(name) && !is_being_deleted(slice) && ready.any(|member| !members.contains(member.ip))
         };
-        frame.slices(members, &self.slices.own())
+        let (_, slice) = self.own().into_iter().find(outdated)?;
+        Some(Step::WriteSlice(Box::new(self.frame(members, ports).emptied(slice)?)))
     }
 
     /// The first slice that is to be created or written.
@@ -247,35 +268,59 @@ impl Assessment<'_> {
         self.wanted(members, ports).iter().find(|slice| !is_there(slice)).map(endpoint_slices::blank)
     }
 
-    /// The first slice that is there and is to be written.
+    /// The first slice that is there and is to be written. One that is not for us to write holds up no other.
     fn follow(&self, members: &Members, ports: &[EndpointPort]) -> Result<Option<Step>, Condition> {
         let own = self.slices.own();
         let mut wanted = self.wanted(members, ports);
+        if let Some(step) = self.outdated(&wanted, members, ports) {
+            return Ok(Some(step));
+        }
+        let mut refusal = None;
         if self.database.policy.exactly_one {
             // Of two IP families the old one leaves before the new one comes.
             wanted.sort_by_key(|slice| slice.endpoints.len());
         }
         for wanted in wanted {
             let Some(held) = own.get(wanted.metadata.name.as_deref().unwrap_or_default()) else { continue };
-            writable_slice(self.database, held)?;
-            if !endpoint_slices::holds(held, &wanted) {
-                return Ok(Some(Step::WriteSlice(Box::new(wanted))));
+            match writable_slice(self.database, held) {
+                Err(refused) => refusal = refusal.or(Some(refused)),
+                Ok(()) if endpoint_slices::holds(held, &wanted) => {}
+                Ok(()) => return Ok(Some(Step::WriteSlice(Box::new(wanted)))),
             }
         }
-        Ok(None)
+        refusal.map_or(Ok(None), Err)
     }
 
-    /// With `exactlyOne`: whether mirrored Endpoints send clients elsewhere than slices would, which must not be at once. They
-    /// change first, and slices come when that has been mirrored.
+    /// With `exactlyOne`: whether Endpoints that are mirrored, or may be at any moment, send clients elsewhere than slices would,
+    /// which must not be at once.
     fn changes_beside_mirrored(&self, members: &Members) -> bool {
         let wanted: Digest = members.iter().map(|member| member.ip).collect();
         let mirrored = self.slices.ready(Others::Mirrored);
         let unlike = |endpoints: &Endpoints| {
             let held = slice::members(endpoints);
-            let serves = !held.is_empty() || mirrored.count > 0;
-            serves && !slice::skips_mirror(endpoints) && (held != *members || mirrored != wanted)
+            !slice::skips_mirror(endpoints) && !held.is_empty() && held != *members
         };
-        self.database.policy.exactly_one && self.endpoints.is_some_and(unlike)
+        let elsewhere = mirrored.count > 0 && mirrored != wanted;
+        self.database.policy.exactly_one && (elsewhere || self.endpoints.is_some_and(unlike))
+    }
+
+    /// Takes out of slices who leaves, then has mirrored who comes. Slices come when that has been seen.
+    fn change_mirrored(&self, members: &Members, ports: &[EndpointPort]) -> Result<Step, Condition> {
+        let stays: Members = self.slices.members().filter(|member| members.contains(member.ip)).collect();
+        let mirror = if self.endpoints.is_some_and(slice::we_skip_mirror) && self.database.publish != Publish::Endpoints
+        {
+            Mirror::No
+        } else {
+            Mirror::Yes
+        };
+        let in_endpoints = if mirror == Mirror::No && self.database.publish == Publish::Slices {
+            Members::default()
+        } else {
+            members.clone()
+        };
+        let endpoints = || self.endpoints.and_then(|_| self.endpoints(&in_endpoints, ports, mirror));
+        let step = self.follow(&stays, ports)?.or_else(endpoints);
+        step.ok_or_else(|| Condition::new(Kind::NotMirrored, doubt::waits(self.database)))
     }
 
     /// Slices of ours that are not needed: those that hold nothing, and those of a family that the Service no longer has.
@@ -296,6 +341,9 @@ impl Assessment<'_> {
     /// Deletes slices once Kubernetes is seen to have mirrored what they hold. Until then they are all that clients are sent by,
     /// and change first.
     fn leave_slices(&self, members: &Members, ports: &[EndpointPort]) -> Result<Option<Step>, Condition> {
+        if self.changes_beside_mirrored(members) {
+            return self.change_mirrored(members, ports).map(Some);
+        }
         let endpoints = self.endpoints(members, ports, Mirror::Yes);
         if endpoints.is_none() && doubt::is_mirrored(self.database, self.endpoints, self.slices) {
             return Ok(delete_first_of_ours(self.slices));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::super::sight::Intake;
@@ -241,6 +242,100 @@ fn with_exactly_one_no_way_between_modes_has_two_or_none_even_as_it_changes() {
     }
 }
 
+fn one_of(mode: Publish) -> Database {
+    let mut database = database(mode);
+    database.policy.exactly_one = true;
+    database
+}
+
+proptest! {
+    /// Whatever the config and the plan come to in the middle of whatever way, and however late Kubernetes mirrors.
+    #[test]
+    fn with_exactly_one_two_are_never_published(
+        acts in prop::collection::vec((0..4_u8, prop_oneof![Just(Publish::Endpoints), Just(Publish::Slices), Just(Publish::Both)], 1..4_u8), 1..80),
+    ) {
+        let mut cluster = Cluster::new();
+        let (mut mode, mut member) = (Publish::Endpoints, 1);
+        for (act, other_mode, other_member) in acts {
+            match act {
+                0 => mode = other_mode,
+                1 => member = other_member,
+                2 => cluster.mirror(),
+                _ => {
+                    let step = cluster.assess(&one_of(mode), &publish(&[member]));
+                    cluster.take(step);
+                }
+            }
+            prop_assert!(cluster.ips().len() < 2, "{mode:?} {member}: {:?}", cluster.ips());
+        }
+        // All ways end where they should.
+        for _ in 0..40 {
+            let step = cluster.assess(&one_of(mode), &publish(&[member]));
+            cluster.take(step);
+            cluster.mirror();
+            prop_assert!(cluster.ips().len() < 2);
+        }
+        prop_assert_eq!(cluster.assess(&one_of(mode), &publish(&[member])), Step::Hold);
+        prop_assert_eq!(cluster.ips(), [format!("198.51.100.{member}")].into());
+    }
+}
+
+#[test]
+fn with_exactly_one_the_way_to_slices_leads_past_a_kubernetes_that_does_not_mirror() {
+    let mut cluster = Cluster::new();
+    for mode in [Publish::Endpoints, Publish::Slices] {
+        for _ in 0..10 {
+            let step = cluster.assess(&one_of(mode), &publish(&[1]));
+            cluster.take(step);
+        }
+    }
+    assert_eq!(cluster.ips(), [ONE.to_owned()].into());
+}
+
+#[test]
+fn who_died_leaves_a_slice_that_is_not_needed_any_more_at_once() {
+    for mode in [Publish::Endpoints, Publish::Slices, Publish::Both] {
+        let mut cluster = Cluster::new();
+        cluster.settle(Publish::Slices, &publish(&[1]));
+        let mut second = cluster.slices.own()["mysql-external-ipv4-1"].clone();
+        second.metadata.name = Some("mysql-external-ipv4-2".into());
+        second.endpoints[0].addresses = vec!["198.51.100.9".into()];
+        cluster.take(Step::WriteSlice(Box::new(second)));
+        let step = cluster.assess(&database(mode), &publish(&[1]));
+        assert_eq!(cluster.take(step), "mysql-external-ipv4-2 none", "{mode:?}");
+        cluster.settle(mode, &publish(&[1]));
+        cluster.mirror();
+        cluster.settle(mode, &publish(&[1]));
+        assert!(!cluster.slices.own().contains_key("mysql-external-ipv4-2"), "{mode:?}");
+    }
+}
+
+#[test]
+fn a_slice_of_someone_else_holds_up_none_of_ours() {
+    let mut cluster = Cluster::new();
+    cluster.settle(Publish::Slices, &publish(&[1]));
+    let mut second = cluster.slices.own()["mysql-external-ipv4-1"].clone();
+    second.metadata.name = Some("mysql-external-ipv4-2".into());
+    second.endpoints[0].addresses = vec!["198.51.100.2".into()];
+    cluster.take(Step::WriteSlice(Box::new(second)));
+    let mut first = cluster.slices.own()["mysql-external-ipv4-1"].clone();
+    first.metadata.labels.as_mut().unwrap().insert("endpointslice.kubernetes.io/managed-by".into(), "someone".into());
+    cluster.take(Step::WriteSlice(Box::new(first)));
+    let step = cluster.assess(&database(Publish::Slices), &publish(&[1]));
+    assert_eq!(cluster.take(step), format!("mysql-external-ipv4-2 {ONE}"));
+    assert_eq!(waits(cluster.assess(&database(Publish::Slices), &publish(&[1]))).0, Kind::NotOurs);
+}
+
+#[test]
+fn on_the_way_from_slices_they_are_what_is_held() {
+    let mut cluster = Cluster::new();
+    cluster.settle(Publish::Slices, &publish(&[1]));
+    assert_eq!(view::held(Publish::Endpoints, None, &cluster.slices), members(&[1]));
+    let empty = ours(&[]);
+    assert_eq!(view::held(Publish::Endpoints, Some(&empty), &cluster.slices), members(&[1]));
+    assert_eq!(view::held(Publish::Endpoints, Some(&ours(&[2])), &cluster.slices), members(&[2]));
+}
+
 #[test]
 fn with_exactly_one_a_change_of_family_takes_the_old_one_out_first() {
     let six: std::net::IpAddr = "2001:db8::1".parse().unwrap();
@@ -250,13 +345,18 @@ fn with_exactly_one_a_change_of_family_takes_the_old_one_out_first() {
     let mut cluster = Cluster::new();
     cluster.service.as_mut().unwrap().spec.as_mut().unwrap().ip_families = None;
     let of_six = Plan::Publish([crate::plan::Member { ip: six, hostname: None }].into_iter().collect());
-    for plan in [publish(&[1]), of_six, publish(&[1])] {
-        for _ in 0..6 {
-            let step = cluster.assess(&database, &plan);
+    let mut alone = database.clone();
+    alone.addresses.remove(0);
+    // The last time the address before has left the config too.
+    let rounds =
+        [(&database, publish(&[1])), (&database, of_six.clone()), (&database, publish(&[1])), (&alone, of_six)];
+    for (database, plan) in &rounds {
+        for _ in 0..8 {
+            let step = cluster.assess(database, plan);
             cluster.take(step);
             assert!(cluster.ips().len() < 2);
         }
-        let Plan::Publish(members) = &plan else { unreachable!() };
+        let Plan::Publish(members) = plan else { unreachable!() };
         assert_eq!(cluster.slices.members().collect::<Members>(), *members);
     }
 }

@@ -53,6 +53,15 @@ fn ips(endpoints: &Endpoints) -> impl Iterator<Item = IpAddr> {
     slice::members(endpoints).iter().map(|member| member.ip).collect::<Vec<_>>().into_iter()
 }
 
+/// Why a database of which exactly one is published waits for Kubernetes.
+pub fn waits(database: &Database) -> String {
+    let id = &database.id;
+    format!(
+        "exactly one is to be published, and Kubernetes has yet to mirror the change of Endpoints {id}, so that until then clients are \
+         sent to the one before; see that kube-controller-manager runs endpointslice-mirroring-controller"
+    )
+}
+
 fn not_mirrored(database: &Database, endpoints: Option<&Endpoints>) -> String {
     let id = &database.id;
     if database.publish != Publish::Endpoints {

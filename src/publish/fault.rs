@@ -42,6 +42,9 @@ fn forbidden(verb: &str, plural: &str, namespace: &str, name: Option<&str>, said
     let rule = match (name, plural, verb) {
         // Of these the right can't be limited by a name.
         (_, _, "create") => format!("resources: [{plural}], verbs: [create]"),
+        (Some(name), "endpoints" | "services", "delete") => {
+            format!("resources: [{plural}], resourceNames: [{name}], verbs: [delete]")
+        }
         (Some(name), "endpoints", _) => {
             format!("resources: [{plural}], resourceNames: [{name}], verbs: [get, create, patch]")
         }
@@ -88,6 +91,11 @@ mod tests {
              {apiGroups: [\"\"], resources: [endpoints], resourceNames: [mysql], verbs: [get, create, patch]}, \
              bound to this daemon's ServiceAccount (the API says: no way)"
         );
+        for plural in ["endpoints", "services"] {
+            let condition = of(&api(403, "no way"), "delete", plural, "prod", Some("mysql"));
+            let rule = format!("resources: [{plural}], resourceNames: [mysql], verbs: [delete]");
+            assert!(condition.reason.contains(&rule), "{}", condition.reason);
+        }
         let condition = of(&api(403, "no way"), "list", "services", "prod", None);
         assert!(condition.reason.contains("resources: [services], verbs: [get, list, watch]"));
     }

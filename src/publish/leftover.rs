@@ -115,6 +115,13 @@ impl Leftovers {
         found.map(|((id, part, _), (leftover, _))| (id.clone(), *part, leftover.clone())).collect()
     }
 
+    /// Whether this is still to be deleted.
+    pub fn is_doomed(&self, id: &DatabaseId, part: Part, leftover: &Leftover) -> bool {
+        let key = (id.clone(), part, leftover.metadata.name.clone().unwrap_or_default());
+        let found = self.found.get(&key).is_some_and(|(found, _)| found == leftover);
+        found && self.prune && self.departed.contains(id)
+    }
+
     /// Whether all has been looked for, and nothing but a Service is left.
     fn is_alone(&self, id: &DatabaseId) -> bool {
         let listed = |part| self.listed.contains(&(id.namespace.clone(), part));

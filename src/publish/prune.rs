@@ -93,27 +93,38 @@ impl Pruner {
     /// Deletes these, if it is this replica's turn to write.
     async fn prune(&self, doomed: Vec<(DatabaseId, Part, Leftover)>) -> Result<(), String> {
         let Cluster::Write(client) = &self.cluster else { return Ok(()) };
+        let mut trouble = Ok(());
         for (id, part, leftover) in doomed {
             let deleted = match part {
-                Part::Slice => self.delete::<EndpointSlice>(client, &id, &leftover).await?,
-                Part::Endpoints => self.delete::<Endpoints>(client, &id, &leftover).await?,
-                // With it Kubernetes would delete Endpoints that are someone else's.
-                Part::Service if has_endpoints(client, &id).await? => false,
-                Part::Service => self.delete::<Service>(client, &id, &leftover).await?,
+                Part::Slice => self.delete::<EndpointSlice>(client, &id, part, &leftover).await,
+                Part::Endpoints => self.delete::<Endpoints>(client, &id, part, &leftover).await,
+                Part::Service => match has_endpoints(client, &id).await {
+                    // With it Kubernetes would delete them.
+                    Ok(true) => Err(format!("Service {id} stays, as it has Endpoints of someone else")),
+                    Ok(false) => self.delete::<Service>(client, &id, part, &leftover).await,
+                    Err(why) => Err(why),
+                },
             };
-            if deleted {
-                leftover::note(&self.leftovers, id, part, &name(&leftover), None);
+            match deleted {
+                Ok(true) => leftover::note(&self.leftovers, id, part, &name(&leftover), None),
+                Ok(false) => {}
+                // What is missing for one is there for another.
+                Err(why) => trouble = trouble.and(Err(why)),
             }
         }
-        Ok(())
+        trouble
     }
 
     /// Deletes one object if it is as it was seen; says whether it is gone.
-    async fn delete<K>(&self, client: &Client, id: &DatabaseId, leftover: &Leftover) -> Result<bool, String>
+    async fn delete<K>(&self, client: &Client, id: &DatabaseId, part: Part, leftover: &Leftover) -> Result<bool, String>
     where
         K: Watchable<Scope = k8s_openapi::NamespaceResourceScope>,
     {
         let Some(permission) = self.lease.permission().await else { return Ok(false) };
+        // The config may have it again by now.
+        if !self.leftovers.borrow().is_doomed(id, part, leftover) {
+            return Ok(false);
+        }
         let api: Api<K> = Api::namespaced(client.clone(), &id.namespace);
         let started = clock::now();
         let answer = permission.make(DEADLINE, write::delete(&api, &leftover.metadata)).await;

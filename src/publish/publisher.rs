@@ -56,8 +56,8 @@ pub struct Memory {
     pub conflicts: u32,
     /// Pauses between writes that do.
     pub pace: Pace,
-    /// What has been written since the cluster last held all that was decided.
-    pub round: Vec<String>,
+    /// What has been written of a plan, until the cluster holds all of it.
+    round: Option<(Plan, Vec<String>)>,
     /// What has been in doubt, and since when.
     doubt: Option<(Kind, Instant)>,
 }
@@ -79,13 +79,27 @@ impl Memory {
         self.conflicts = 0;
     }
 
-    /// Whether the object of this name is written for the first time in its round.
-    pub fn first_in_round(&mut self, name: String) -> bool {
-        let first = !self.round.contains(&name);
+    /// Takes note that an object was written for a plan; says whether for the first time.
+    pub fn first_in_round(&mut self, name: String, plan: &Plan) -> bool {
+        let (_, names) = match self.round.take().filter(|(of, _)| of == plan) {
+            Some(round) => self.round.insert(round),
+            None => self.round.insert((plan.clone(), Vec::new())),
+        };
+        let first = !names.contains(&name);
         if first {
-            self.round.push(name);
+            names.push(name);
         }
         first
+    }
+
+    /// Takes note that all of a plan has been written, or that someone undoes it.
+    pub fn end_round(&mut self) {
+        self.round = None;
+    }
+
+    /// Whether the plan takes more than one object.
+    pub fn in_round(&self) -> bool {
+        self.round.is_some()
     }
 
     /// How much it matters to make of the view what is decided.
@@ -229,7 +243,8 @@ impl Publisher {
         self.tell_monitor(view.published(), memory).await;
         match self.assess(view, view.seen.service.object.as_deref(), memory) {
             Step::Wait(condition) => {
-                let ours = matches!(condition.kind, Kind::WaitingForVerdicts | Kind::AddressesRefused);
+                let ours =
+                    matches!(condition.kind, Kind::WaitingForVerdicts | Kind::AddressesRefused | Kind::NotMirrored);
                 self.report(ours.then_some(held), fault().unwrap_or(condition));
                 Err(Next::Change)
             }
@@ -239,7 +254,7 @@ impl Publisher {
                 let ours = |endpoints: &&Endpoints| slice::managed_by(endpoints) == Some(slice::OURS);
                 memory.written = view.endpoints().filter(ours).and_then(ResourceExt::uid);
                 memory.held = Some(view.plan.clone());
-                memory.round.clear();
+                memory.end_round();
                 self.tell_published(&held, memory).await;
                 let (condition, next) = self.standing(view, &held, memory);
                 let settled = fault().or_else(|| self.standby(format!("the cluster holds {held}")));

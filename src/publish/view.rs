@@ -21,10 +21,12 @@ impl View {
         self.seen.endpoints.object.as_deref()
     }
 
-    /// Whether all is known that a decision takes: slices too where they are published, or have been.
+    /// Whether all is known that a decision takes. Slices may have been published although only Endpoints are to be; where the
+    /// right to see them is missing, they can't have been.
     pub fn listed(&self) -> bool {
         let endpoints = self.publish == Publish::Endpoints && !self.endpoints().is_some_and(slice::we_skip_mirror);
-        self.seen.service.listed && self.seen.endpoints.listed && (endpoints || self.seen.slices.listed)
+        let slices = self.seen.slices.listed || endpoints && self.seen.slices.fault.is_some();
+        self.seen.service.listed && self.seen.endpoints.listed && slices
     }
 
     /// What clients are sent to, by Endpoints or by slices.
@@ -55,11 +57,12 @@ impl View {
 /// What clients are sent to, by Endpoints or by slices.
 pub fn held(publish: Publish, endpoints: Option<&Endpoints>, slices: &Slices) -> Members {
     let in_endpoints = || endpoints.map(slice::members).unwrap_or_default();
-    let leaving_slices = endpoints.is_some_and(slice::we_skip_mirror);
+    let in_slices: Members = slices.members().collect();
+    // On the way from slices they are all that clients are sent by, until there are Endpoints.
+    let leaving_slices = endpoints.is_some_and(slice::we_skip_mirror) || in_endpoints().is_empty();
     if publish == Publish::Endpoints && !leaving_slices {
         return in_endpoints();
     }
-    let in_slices: Members = slices.members().collect();
     let mirrored = endpoints.is_some_and(|endpoints| !slice::skips_mirror(endpoints));
     if in_slices.is_empty() && mirrored { in_endpoints() } else { in_slices }
 }

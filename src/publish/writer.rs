@@ -134,13 +134,14 @@ impl Writer<'_> {
         let view =
             View { seen: self.observed.borrow().clone(), plan: self.view.plan.clone(), publish: self.view.publish };
         let next = self.publisher.assess(&view, view.seen.service.object.as_deref(), self.memory);
+        let undone = next.object() == Some(name.as_str());
         if next == Step::Hold {
             self.published(&view).await;
-        } else if next.object() != Some(name.as_str()) && self.memory.first_in_round(name) {
+        } else if !undone && self.memory.first_in_round(name, &view.plan) {
             // What was decided takes more than this object.
             self.memory.pace.go_on();
             return Next::Pause(Duration::ZERO);
-        } else {
+        } else if undone && !self.memory.in_round() {
             self.memory.held = Some(view.plan);
         }
         self.end_round()
@@ -161,7 +162,7 @@ impl Writer<'_> {
 
     /// Ends a round of writes.
     fn end_round(&mut self) -> Next {
-        self.memory.round.clear();
+        self.memory.end_round();
         if self.memory.pace.is_quarrel() {
             let DatabaseId { namespace, service } = &self.publisher.database.id;
             warn!(%namespace, %service, "someone keeps changing these Endpoints; they are repaired, ever more slowly");

@@ -103,6 +103,13 @@ impl Frame<'_> {
         self.families.iter().flat_map(|family| self.of_family(*family, members, held)).collect()
     }
 
+    /// A slice that is there, without its endpoints.
+    pub fn emptied(&self, held: &EndpointSlice) -> Option<EndpointSlice> {
+        let name = held.metadata.name.clone()?;
+        let (_, family, _) = parts(&name)?;
+        Some(self.slice(name, family, Some(&held.metadata), Vec::new()))
+    }
+
     fn of_family(
         &self,
         family: Family,
