@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::Cluster;
 use super::backoff::Backoff;
+use super::budget::{Budget, Urgency};
 use super::leftover::{self, Leftover, Leftovers, Part};
 use super::sight::Watchable;
 use super::write::{self, DEADLINE, Failure};
@@ -30,6 +31,7 @@ pub struct Pruner {
     pub leftovers: Arc<watch::Sender<Leftovers>>,
     pub cluster: Cluster,
     pub lease: lease::Handle,
+    pub budget: Arc<Budget>,
     pub news: Teller,
     pub write_duration: Histogram,
 }
@@ -120,6 +122,7 @@ impl Pruner {
     where
         K: Watchable<Scope = k8s_openapi::NamespaceResourceScope>,
     {
+        let _turn = self.budget.turn(Urgency::Repair).await;
         let Some(permission) = self.lease.permission().await else { return Ok(false) };
         // The config may have it again by now.
         if !self.leftovers.borrow().is_doomed(id, part, leftover) {

@@ -65,16 +65,17 @@ impl Publishing {
     ) -> Self {
         let mut tasks = JoinSet::new();
         let leftovers = Arc::new(watch::Sender::new(Leftovers::default()));
+        let budget = Arc::new(Budget::new(options.rate));
+        tasks.spawn(budget.clone().run());
         let pruner = Pruner {
             leftovers: leftovers.clone(),
             cluster: cluster.clone(),
             lease: lease.clone(),
+            budget: budget.clone(),
             news: options.news.clone(),
             write_duration: write_duration.clone(),
         };
         tasks.spawn(pruner.run());
-        let budget = Arc::new(Budget::new(options.rate));
-        tasks.spawn(budget.clone().run());
         Self {
             tasks,
             namespaces: BTreeMap::new(),
