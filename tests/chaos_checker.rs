@@ -257,6 +257,11 @@ fn a_stopped_holder_excuses_until_it_has_found_out_what_happened() {
     let longer = || Story::new().held(8, 80, Some("a")).flips(10, 1, false).fault(9, 24, stopped.clone());
     longer().writes("a", 29, &[2]).breaks(&[]);
     longer().writes("a", 30, &[2]).breaks(&[Rule::Dead]);
+    // A renewal that the API held back is seen when it is stored: until 13 and 16.5 s.
+    let api = || Story::new().held(8, 80, Some("a")).flips(20, 1, false).fault(9, 13, Kind::Api("stopped"));
+    let held_back = |until| api().fault(12, until, stopped.clone()).held(13, 130, Some("a"));
+    held_back(40).held(29, 290, Some("b")).writes("b", 30, &[2]).breaks(&[]);
+    held_back(40).held(33, 330, Some("b")).writes("b", 34, &[2]).breaks(&[Rule::Dead]);
     // Another that has the Lease has seen all.
     story().held(13, 130, Some("b")).writes("b", 16, &[2]).breaks(&[Rule::Dead]);
     story().held(13, 130, Some("b")).writes("b", 15, &[2]).breaks(&[]);

@@ -32,11 +32,15 @@ fn excuse(record: &Record, fault: &Fault) -> Option<Span> {
         Kind::Stall => Some(Span::new(fault.from, fault.until)),
         Kind::Replica(how, who) => {
             let held = record.held(fault.from).filter(|held| held.holder.as_ref() == Some(who))?;
+            // One that was on its way may have been stored since: the API or the network held it back.
+            let on_its_way = record.leases.iter().filter(|lease| lease.holder.as_ref() == Some(who));
+            let on_its_way = on_its_way.filter(|lease| lease.at > fault.from && lease.at < fault.until);
+            let stored = on_its_way.map(|lease| lease.at).fold(held.at, At::max);
             // Others count from when they saw the renewal, which they could not while the API was away.
             let seen = record.faults.iter().filter(|other| {
-                matches!(other.kind, Kind::Api(_)) && other.from <= held.at + limits.slack / 2 && held.at <= other.until
+                matches!(other.kind, Kind::Api(_)) && other.from <= stored + limits.slack / 2 && stored <= other.until
             });
-            let renewed = seen.map(|other| other.until).fold(held.at, At::max);
+            let renewed = seen.map(|other| other.until).fold(stored, At::max);
             let runs_out = renewed + limits.lease;
             let back = match how {
                 // Who is started again is another.
