@@ -6,7 +6,7 @@ use super::replicas::Replicas;
 use super::script::{Act, Step};
 use super::stage::service;
 
-/// So many breaches are told with their timelines; more say no more.
+/// So many breaches are told with their timelines.
 const TOLD: usize = 3;
 
 pub fn tell(seed: u64, script: &[Step], record: &Record, judgement: &Judgement, replicas: &Replicas) {
@@ -65,8 +65,9 @@ pub fn tell(seed: u64, script: &[Step], record: &Record, judgement: &Judgement, 
         return;
     }
     println!("chaos: {} breaches; `make chaos SEED={seed}` plays the same script", judgement.breaches.len());
+    judgement.breaches.iter().for_each(|breach| println!("{breach}"));
     for breach in judgement.breaches.iter().take(TOLD) {
-        println!("{breach}");
+        println!("chaos: how it came to {breach}");
         timeline(record, breach.database).iter().for_each(|line| println!("  {line}"));
         println!("  what the replicas logged");
         let name = format!("\"{}\"", service(breach.database));
