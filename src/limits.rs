@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// Descriptors kept for all but checks: connections to the API, of which each namespace watched has two, the admin pages,
+/// Descriptors kept for all but checks: connections to the API, of which each namespace watched has three, the admin pages,
 /// the log, the runtimes.
 const RESERVE: u64 = 256;
 

@@ -104,15 +104,18 @@ fn instead(
             Ok(Step::CreateService(Box::new(service::service(database, create))))
         }
         // They would be united with those of the Service's Pods.
-        (Kind::ServiceHasSelector | Kind::ServiceIsExternalName, _) => delete_first_of_ours(slices).ok_or(refusal),
+        (Kind::ServiceHasSelector | Kind::ServiceIsExternalName, _) => ours(slices).next().map(delete).ok_or(refusal),
         _ => Err(refusal),
     }
 }
 
-fn delete_first_of_ours(slices: &Slices) -> Option<Step> {
-    let own = slices.own();
-    let ours = own.values().find(|slice| endpoint_slices::is_ours(slice) && !is_being_deleted(slice))?;
-    Some(Step::DeleteSlice(Box::new((*ours).clone())))
+/// The slices of ours, but for those that are going already.
+fn ours(slices: &Slices) -> impl Iterator<Item = &EndpointSlice> {
+    slices.own().into_values().filter(|slice| endpoint_slices::is_ours(slice) && !is_being_deleted(slice))
+}
+
+fn delete(slice: &EndpointSlice) -> Step {
+    Step::DeleteSlice(Box::new(slice.clone()))
 }
 
 fn is_being_deleted(slice: &EndpointSlice) -> bool {
@@ -244,14 +247,17 @@ impl Assessment<'_> {
         own
     }
 
+    /// The slices of ours that are not among those that are wanted.
+    fn spare<'b>(&'b self, wanted: &'b [EndpointSlice]) -> impl Iterator<Item = &'b EndpointSlice> {
+        let needed = |slice: &EndpointSlice| wanted.iter().any(|wanted| wanted.metadata.name == slice.metadata.name);
+        ours(self.slices).filter(move |slice| !needed(slice))
+    }
+
     /// A slice that is not needed, and sends clients to who should get none. It is emptied at once, and deleted last.
     fn outdated(&self, wanted: &[EndpointSlice], members: &Members, ports: &[EndpointPort]) -> Option<Step> {
-        let needed = |name: &str| wanted.iter().any(|slice| slice.metadata.name.as_deref() == Some(name));
-        let outdated = |(name, slice): &(&str, &EndpointSlice)| {
-            let mut ready = endpoint_slices::ready(slice);
-            !needed(name) && !is_being_deleted(slice) && ready.any(|member| !members.contains(member.ip))
-        };
-        let (_, slice) = self.own().into_iter().find(outdated)?;
+        let leads_astray =
+            |slice: &&EndpointSlice| endpoint_slices::ready(slice).any(|member| !members.contains(member.ip));
+        let slice = self.spare(wanted).find(leads_astray)?;
         Some(Step::WriteSlice(Box::new(self.frame(members, ports).emptied(slice)?)))
     }
 
@@ -307,18 +313,11 @@ impl Assessment<'_> {
     /// Takes out of slices who leaves, then has mirrored who comes. Slices come when that has been seen.
     fn change_mirrored(&self, members: &Members, ports: &[EndpointPort]) -> Result<Step, Condition> {
         let stays: Members = self.slices.members().filter(|member| members.contains(member.ip)).collect();
-        let mirror = if self.endpoints.is_some_and(slice::we_skip_mirror) && self.database.publish != Publish::Endpoints
-        {
-            Mirror::No
-        } else {
-            Mirror::Yes
+        let skips = self.database.publish != Publish::Endpoints && self.endpoints.is_some_and(slice::we_skip_mirror);
+        let endpoints = || match skips {
+            true => self.unmirrored(members, ports),
+            false => self.endpoints.and_then(|_| self.endpoints(members, ports, Mirror::Yes)),
         };
-        let in_endpoints = if mirror == Mirror::No && self.database.publish == Publish::Slices {
-            Members::default()
-        } else {
-            members.clone()
-        };
-        let endpoints = || self.endpoints.and_then(|_| self.endpoints(&in_endpoints, ports, mirror));
         let step = self.follow(&stays, ports)?.or_else(endpoints);
         step.ok_or_else(|| Condition::new(Kind::NotMirrored, doubt::waits(self.database)))
     }
@@ -326,16 +325,12 @@ impl Assessment<'_> {
     /// Slices of ours that are not needed: those that hold nothing, and those of a family that the Service no longer has.
     fn delete_spare(&self, members: &Members, ports: &[EndpointPort]) -> Option<Step> {
         let wanted = self.wanted(members, ports);
-        let needed = |name: &str| wanted.iter().any(|slice| slice.metadata.name.as_deref() == Some(name));
-        let own = self.slices.own();
-        let ours = |slice: &EndpointSlice| endpoint_slices::is_ours(slice) && !is_being_deleted(slice);
-        let (_, spare) = own.iter().find(|(name, slice)| !needed(name) && ours(slice))?;
-        Some(Step::DeleteSlice(Box::new((*spare).clone())))
+        self.spare(&wanted).next().map(delete)
     }
 
     /// Whether there are slices of ours, which must not be where only Endpoints are published.
     fn has_slices(&self) -> bool {
-        self.slices.listed && delete_first_of_ours(self.slices).is_some()
+        self.slices.listed && ours(self.slices).next().is_some()
     }
 
     /// Deletes slices once Kubernetes is seen to have mirrored what they hold. Until then they are all that clients are sent by,
@@ -346,7 +341,7 @@ impl Assessment<'_> {
         }
         let endpoints = self.endpoints(members, ports, Mirror::Yes);
         if endpoints.is_none() && doubt::is_mirrored(self.database, self.endpoints, self.slices) {
-            return Ok(delete_first_of_ours(self.slices));
+            return Ok(ours(self.slices).next().map(delete));
         }
         Ok(self.follow(members, ports)?.or(endpoints))
     }

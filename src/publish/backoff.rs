@@ -27,6 +27,14 @@ impl Backoff {
     }
 }
 
+/// Sleeps for the pause; where there is none, for ever.
+pub async fn sleep_if(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -108,8 +108,7 @@ impl Leftovers {
     pub fn doomed(&self) -> Vec<(DatabaseId, Part, Leftover)> {
         let doomed = |(key, (leftover, _)): &(&Key, &(Leftover, bool))| {
             let (id, part, _) = key;
-            let turn = *part != Part::Service || self.is_alone(id);
-            self.prune && leftover.ours && self.departed.contains(id) && turn
+            self.may_go(id, leftover) && (*part != Part::Service || self.is_alone(id))
         };
         let found = self.found.iter().filter(doomed);
         found.map(|((id, part, _), (leftover, _))| (id.clone(), *part, leftover.clone())).collect()
@@ -118,8 +117,11 @@ impl Leftovers {
     /// Whether this is still to be deleted.
     pub fn is_doomed(&self, id: &DatabaseId, part: Part, leftover: &Leftover) -> bool {
         let key = (id.clone(), part, leftover.metadata.name.clone().unwrap_or_default());
-        let found = self.found.get(&key).is_some_and(|(found, _)| found == leftover);
-        found && self.prune && self.departed.contains(id)
+        self.found.get(&key).is_some_and(|(found, _)| found == leftover) && self.may_go(id, leftover)
+    }
+
+    fn may_go(&self, id: &DatabaseId, leftover: &Leftover) -> bool {
+        self.prune && leftover.ours && self.departed.contains(id)
     }
 
     /// Whether all has been looked for, and nothing but a Service is left.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -12,7 +11,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::Cluster;
-use super::backoff::Backoff;
+use super::backoff::{Backoff, sleep_if};
 use super::budget::{Budget, Urgency};
 use super::leftover::{self, Leftover, Leftovers, Part};
 use super::sight::Watchable;
@@ -159,11 +158,4 @@ async fn has_endpoints(client: &Client, id: &DatabaseId) -> Result<bool, String>
 
 fn name(leftover: &Leftover) -> String {
     leftover.metadata.name.clone().unwrap_or_default()
-}
-
-async fn sleep_if(pause: Option<Duration>) {
-    match pause {
-        Some(pause) => tokio::time::sleep(pause).await,
-        None => std::future::pending().await,
-    }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use super::assess::{Step, assess};
-use super::backoff::Backoff;
+use super::backoff::{Backoff, sleep_if};
 use super::budget::{Budget, Turn, Urgency};
 use super::condition::{Condition, Kind};
 use super::doubt::doubt;
@@ -467,12 +467,5 @@ fn would_publish(held: &Members, plan: &Plan) -> String {
     match wanted.changes_from(held).as_str() {
         "" => format!("would publish {wanted} (same addresses, other ports or labels)"),
         changes => format!("would publish {wanted} ({changes})"),
-    }
-}
-
-async fn sleep_if(pause: Option<Duration>) {
-    match pause {
-        Some(pause) => tokio::time::sleep(pause).await,
-        None => std::future::pending().await,
     }
 }
