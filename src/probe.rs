@@ -5,6 +5,7 @@
 
 mod ask;
 mod bell;
+mod connect;
 mod exec;
 mod expand;
 mod group;
@@ -218,7 +219,7 @@ impl Phase {
         }
     }
 
-    /// The verdict on an I/O error in this phase: the one place that decides whose fault it is.
+    /// The verdict on an I/O error in this phase that came from outside, or may have: all but `socket` and `connect` itself.
     fn io(self, error: &io::Error) -> Verdict {
         let Some(errno) = Errno::from_io_error(error) else {
             return match error.kind() {
@@ -226,25 +227,57 @@ impl Phase {
                 _ => self.fail(error),
             };
         };
+        if let Some(shortage) = shortage(errno) {
+            return self.inconclusive(shortage);
+        }
         match errno {
-            Errno::MFILE | Errno::NFILE => self.inconclusive("this host has no free file descriptor"),
-            Errno::NOBUFS | Errno::NOMEM => self.inconclusive("this host has no free memory"),
-            Errno::AGAIN => self.inconclusive("this host has no free process or port"),
-            Errno::ADDRNOTAVAIL => self.inconclusive("this host has no free local port"),
-            Errno::ACCESS | Errno::PERM => self.inconclusive("not allowed from this host"),
-            Errno::NETUNREACH => self.inconclusive("no route from this host"),
-            Errno::NETDOWN => self.inconclusive("the network of this host is down"),
-            Errno::AFNOSUPPORT | Errno::INVAL => self.inconclusive("this host cannot reach this kind of address"),
             Errno::CONNREFUSED => self.fail("refused"),
             Errno::CONNRESET if self == Phase::Connect => self.fail("reset"),
             Errno::CONNRESET => self.cut_off("reset"),
             Errno::PIPE => self.cut_off("closed"),
+            // A router has said so, or nobody on this host's own subnet has answered to the address.
             Errno::HOSTUNREACH => self.fail("host unreachable"),
+            // Linux makes these of ICMP, for IPv4 in `icmp_err_convert` and for IPv6 in `icmpv6_err_convert`.
+            Errno::NETUNREACH => self.fail("network unreachable, says a router"),
+            Errno::ACCESS | Errno::PERM => self.fail("administratively prohibited, says a router"),
+            Errno::NOPROTOOPT => self.fail("protocol unreachable, says a router"),
+            Errno::HOSTDOWN => self.fail("host unknown, says a router"),
+            Errno::NONET => self.fail("this host is isolated, says a router"),
+            Errno::OPNOTSUPP => self.fail("source route failed, says a router"),
+            Errno::PROTO => self.fail("protocol error, says a router"),
             // The kernel gave up before our own deadline.
             Errno::TIMEDOUT => self.fail("no answer"),
             _ => self.fail(os_words(error)),
         }
     }
+
+    /// The verdict on an error in this phase that this host itself gave before anything was sent.
+    fn own_io(self, error: &io::Error) -> Verdict {
+        let Some(errno) = Errno::from_io_error(error) else {
+            return self.inconclusive(error);
+        };
+        match errno {
+            Errno::ACCESS | Errno::PERM => self.inconclusive("not allowed from this host"),
+            Errno::NETUNREACH | Errno::HOSTUNREACH => self.inconclusive("no route from this host"),
+            _ => match shortage(errno) {
+                Some(shortage) => self.inconclusive(shortage),
+                None => self.inconclusive(os_words(error)),
+            },
+        }
+    }
+}
+
+/// What this host lacks, if that is all that an error can mean.
+fn shortage(errno: Errno) -> Option<&'static str> {
+    Some(match errno {
+        Errno::MFILE | Errno::NFILE => "this host has no free file descriptor",
+        Errno::NOBUFS | Errno::NOMEM => "this host has no free memory",
+        Errno::AGAIN => "this host has no free process or port",
+        Errno::ADDRNOTAVAIL => "this host has no free local port",
+        Errno::NETDOWN => "the network of this host is down",
+        Errno::AFNOSUPPORT | Errno::INVAL => "this host cannot reach this kind of address",
+        _ => return None,
+    })
 }
 
 /// The error that others were wrapped around: the only one that knows its kind and number.
@@ -274,36 +307,50 @@ mod tests {
     }
 
     #[test]
-    fn faults_of_this_host_are_inconclusive_and_all_others_fail() {
-        for errno in [
-            Errno::MFILE,
-            Errno::NFILE,
-            Errno::NOBUFS,
-            Errno::NOMEM,
-            Errno::ADDRNOTAVAIL,
-            Errno::ACCESS,
-            Errno::PERM,
-            Errno::NETUNREACH,
-        ] {
-            let got = verdict(Phase::Connect, errno);
-            assert!(matches!(got, Verdict::Inconclusive(_)), "{errno:?} gave {got:?}");
+    fn what_this_host_lacks_is_inconclusive_whenever_it_shows() {
+        for errno in
+            [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::NETDOWN, Errno::INVAL]
+        {
+            for got in [verdict(Phase::Connect, errno), Phase::Connect.own_io(&errno.into())] {
+                assert!(matches!(got, Verdict::Inconclusive(_)), "{errno:?} gave {got:?}");
+            }
         }
+    }
+
+    /// The same error is this host's own before anything was sent, and a word from outside after that.
+    #[test]
+    fn an_error_at_once_is_ours_and_a_later_one_is_not() {
+        let table = [
+            (Errno::NETUNREACH, "no route from this host", "network unreachable, says a router"),
+            (Errno::HOSTUNREACH, "no route from this host", "host unreachable"),
+            (Errno::ACCESS, "not allowed from this host", "administratively prohibited, says a router"),
+            (Errno::PERM, "not allowed from this host", "administratively prohibited, says a router"),
+            (Errno::NOSPC, "no space left on device", "no space left on device"),
+        ];
+        for (errno, at_once, later) in table {
+            let own = Phase::Connect.own_io(&errno.into());
+            assert_eq!(own, Verdict::Inconclusive(format!("connect: {at_once}")), "{errno:?}");
+            assert_eq!(verdict(Phase::Connect, errno), Verdict::Fail(format!("connect: {later}")), "{errno:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_from_outside_has_its_own_words() {
         let fails = [
             (Phase::Connect, Errno::CONNREFUSED, "connect: refused"),
             (Phase::Connect, Errno::CONNRESET, "connect: reset"),
-            (Phase::Connect, Errno::HOSTUNREACH, "connect: host unreachable"),
             (Phase::Connect, Errno::TIMEDOUT, "connect: no answer"),
+            (Phase::Connect, Errno::NOPROTOOPT, "connect: protocol unreachable, says a router"),
+            (Phase::Connect, Errno::HOSTDOWN, "connect: host unknown, says a router"),
+            (Phase::Connect, Errno::NONET, "connect: this host is isolated, says a router"),
             (Phase::Expect, Errno::CONNRESET, "expect: connection reset"),
+            (Phase::Http, Errno::NETUNREACH, "http: network unreachable, says a router"),
             (Phase::Send, Errno::PIPE, "send: connection closed"),
-            (Phase::Connect, Errno::PROTO, "connect: protocol error"),
+            (Phase::Connect, Errno::PROTO, "connect: protocol error, says a router"),
         ];
         for (phase, errno, reason) in fails {
             assert_eq!(verdict(phase, errno), Verdict::Fail(reason.into()));
         }
-        assert_eq!(
-            verdict(Phase::Connect, Errno::NETUNREACH),
-            Verdict::Inconclusive("connect: no route from this host".into())
-        );
     }
 
     #[test]

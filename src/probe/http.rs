@@ -36,7 +36,7 @@ impl Http {
         let ask = self.ask.as_ref().map_err(|what| Phase::Http.inconclusive(what))?;
         let request = request(ask, ask.headers().await?);
         progress.enter(Phase::Connect);
-        let stream = connect(self.address).await.map_err(|error| Phase::Connect.io(&error))?;
+        let stream = connect(self.address).await?;
         progress.enter(Phase::Http);
         exchange(stream, request, &self.wanted, progress).await
     }

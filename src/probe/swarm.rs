@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::{self, RecvFlags, SendFlags, sockopt};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::ask::MOST_HEAD;
 use super::light::{Http, Kind, Light};
-use super::{Bell, Phase, Step};
+use super::{Bell, Phase, Step, connect};
 use crate::clock;
 use crate::health::Verdict;
 
@@ -140,9 +140,9 @@ impl Swarm {
                 self.tries[number] = Some(Try { socket, light, tag, born: id.born, started: now, stage });
                 None
             }
-            Err(errno) => {
+            Err(verdict) => {
                 self.free.push(number);
-                Some(Ended { tag, verdict: Phase::Connect.io(&errno.into()), started: now })
+                Some(Ended { tag, verdict, started: now })
             }
         }
     }
@@ -227,8 +227,8 @@ impl Try {
     /// The end of the try, if this is it.
     fn go_on(&mut self, flags: EventFlags, ephemeral: u16, fetched: &mut [u8]) -> Option<Step<()>> {
         if matches!(self.stage, Stage::Connecting) {
-            if let Err(errno) = connected(&self.socket, flags, self.light.address, ephemeral) {
-                return Some(Err(Phase::Connect.io(&errno.into())));
+            if let Err(verdict) = connected(&self.socket, flags, self.light.address, ephemeral) {
+                return Some(Err(verdict));
             }
             self.stage = Stage::Sending(0);
         }
@@ -288,7 +288,7 @@ impl Try {
 
 /// One try by itself, where there is no swarm.
 pub(super) async fn alone(light: &Arc<Light>) -> Verdict {
-    let ours = |error: io::Error| Phase::Connect.io(&error);
+    let ours = |error: io::Error| Phase::Connect.own_io(&error);
     let mut swarm = match Swarm::new() {
         Ok(swarm) => swarm,
         Err(error) => return ours(error),
@@ -332,37 +332,31 @@ fn is_under_way(tries: &[Option<Try>], id: Id) -> bool {
 }
 
 /// Starts a connection that ends with a reset, at once and without TIME_WAIT on either side.
-fn connect(light: &Light, epoll: &OwnedFd, id: Id) -> Result<OwnedFd, Errno> {
-    let family = if light.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = net::socket_with(family, SocketType::STREAM, flags, Some(net::ipproto::TCP))?;
-    sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+fn connect(light: &Light, epoll: &OwnedFd, id: Id) -> Step<OwnedFd> {
+    let socket = connect::socket(light.address)?;
+    let own_fault = |errno: Errno| Phase::Connect.own_io(&errno.into());
     if !matches!(light.kind, Kind::Accept) {
         // Linux then holds back the last ACK of the handshake for a moment, and what we do next takes its place: the reset of
         // a close, or the request.
-        sockopt::set_tcp_quickack(&socket, false)?;
+        sockopt::set_tcp_quickack(&socket, false).map_err(own_fault)?;
     }
     let news = match light.kind {
         Kind::Quiet | Kind::Accept => EventFlags::OUT,
         Kind::Http(_) => EventFlags::OUT | EventFlags::IN,
     };
-    match net::connect(&socket, &light.address) {
-        Ok(()) | Err(Errno::INPROGRESS) => {}
-        Err(errno) => return Err(errno),
-    }
+    connect::begin(&socket, light.address)?;
     // Closing the socket takes it out again.
-    epoll::add(epoll, &socket, id.data(), news | EventFlags::ET)?;
+    epoll::add(epoll, &socket, id.data(), news | EventFlags::ET).map_err(own_fault)?;
     Ok(socket)
 }
 
 /// What came of a connect.
-fn connected(socket: &OwnedFd, flags: EventFlags, address: SocketAddr, ephemeral: u16) -> Result<(), Errno> {
+fn connected(socket: &OwnedFd, flags: EventFlags, address: SocketAddr, ephemeral: u16) -> Step<()> {
     if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
-        sockopt::socket_error(socket)??;
+        connect::result(socket)?;
     }
-    // A local port that nobody listens on can be given to this very socket, which then connects to itself.
-    if address.port() >= ephemeral && net::getsockname(socket)? == net::SocketAddrAny::from(address) {
-        return Err(Errno::CONNREFUSED);
+    if address.port() >= ephemeral {
+        connect::refuse_self(socket, address)?;
     }
     Ok(())
 }

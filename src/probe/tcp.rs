@@ -3,12 +3,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 use super::text::{Finder, quote};
-use super::{Phase, Progress, Step, tls, value};
+use super::{Phase, Progress, Step, connect, tls, value};
 use crate::config::{TcpCheck, Value};
 use crate::health::Verdict;
 
@@ -46,7 +45,7 @@ impl Tcp {
             None => None,
         };
         progress.enter(Phase::Connect);
-        let mut stream = connect(self.address).await.map_err(|error| Phase::Connect.io(&error))?;
+        let mut stream = connect(self.address).await?;
         let Some(session) = session else {
             return self.speak(&mut stream, text.as_deref(), progress, &|phase, error| phase.io(error)).await;
         };
@@ -115,18 +114,7 @@ where
     }
 }
 
-/// A connection that ends with a reset, at once and without TIME_WAIT on either side.
-pub(super) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    socket.set_zero_linger()?;
-    socket.set_nodelay(true)?;
-    let stream = socket.connect(address).await?;
-    // A local port that nobody listens on can be given to this very socket, which then connects to itself.
-    if stream.local_addr()? == address {
-        return Err(Errno::CONNREFUSED.into());
-    }
-    Ok(stream)
+/// Connects, to a connection that ends with a reset, at once and without TIME_WAIT on either side.
+pub(super) async fn connect(address: SocketAddr) -> Step<TcpStream> {
+    connect::connect(address).await
 }

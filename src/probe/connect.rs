@@ -1,0 +1,73 @@
+//! The start and the end of a TCP connect, and whose fault it is when one fails.
+//!
+//! | error | comes from | verdict |
+//! | --- | --- | --- |
+//! | at once, from `socket` or `connect` | this host: descriptors, local ports, routes, firewall hooks | inconclusive |
+//! | at once, refused | a reset over the loopback interface | fail |
+//! | later, as `SO_ERROR` | the target, or ICMP from a router on the way | fail |
+//!
+//! No word of a router can come at once: Linux holds the socket locked while `connect` sends the SYN, keeps an ICMP error
+//! that arrives meanwhile as a soft error, and reports it at the first retransmission, a second later. The error of a failed
+//! neighbour discovery (ARP) comes later too: nobody is there at an address of the same subnet.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use tokio::net::TcpStream;
+
+use super::{Phase, Step};
+use crate::health::Verdict;
+
+/// Creates a socket that ends with a reset when it is closed, at once and without TIME_WAIT on either side.
+pub(super) fn socket(address: SocketAddr) -> Step<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = net::socket_with(family, SocketType::STREAM, flags, Some(net::ipproto::TCP)).map_err(own_fault)?;
+    sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).map_err(own_fault)?;
+    Ok(socket)
+}
+
+/// Begins to connect.
+pub(super) fn begin(socket: &OwnedFd, address: SocketAddr) -> Step<()> {
+    match net::connect(socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
+        Err(errno @ (Errno::CONNREFUSED | Errno::CONNRESET)) => Err(Phase::Connect.io(&errno.into())),
+        Err(errno) => Err(own_fault(errno)),
+    }
+}
+
+/// Returns what came of a connect, once the socket has news.
+pub(super) fn result(socket: impl AsFd) -> Step<()> {
+    let outcome = sockopt::socket_error(socket).map_err(own_fault)?;
+    outcome.map_err(|errno| Phase::Connect.io(&errno.into()))
+}
+
+/// Refuses a connection of a socket with itself: a local port that nobody listens on can be given to the very socket that
+/// connects to it.
+pub(super) fn refuse_self(socket: impl AsFd, address: SocketAddr) -> Step<()> {
+    let own = net::getsockname(socket).map_err(own_fault)?;
+    if own == net::SocketAddrAny::from(address) {
+        return Err(Phase::Connect.io(&Errno::CONNREFUSED.into()));
+    }
+    Ok(())
+}
+
+/// Connects, for a check that is a task.
+pub(super) async fn connect(address: SocketAddr) -> Step<TcpStream> {
+    let socket = socket(address)?;
+    sockopt::set_tcp_nodelay(&socket, true).map_err(own_fault)?;
+    begin(&socket, address)?;
+    let stream = TcpStream::from_std(socket.into()).map_err(|error| Phase::Connect.own_io(&error))?;
+    stream.writable().await.map_err(|error| Phase::Connect.own_io(&error))?;
+    result(&stream)?;
+    refuse_self(&stream, address)?;
+    Ok(stream)
+}
+
+fn own_fault(errno: Errno) -> Verdict {
+    Phase::Connect.own_io(&io::Error::from(errno))
+}
