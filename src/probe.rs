@@ -5,6 +5,8 @@
 
 mod ask;
 mod bell;
+#[allow(dead_code)]
+mod byte_limit;
 mod connect;
 mod exec;
 mod expand;
