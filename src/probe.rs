@@ -3,9 +3,10 @@
 //! A check has one deadline for all it does. Every kind reports the phase it enters, so that whatever the deadline
 //! cuts short is named. Inside, `Err(verdict)` ends a try early; reaching the end is a pass.
 
+mod answer;
 mod ask;
 mod bell;
-#[allow(dead_code)]
+mod body;
 mod byte_limit;
 mod connect;
 mod exec;
@@ -15,6 +16,7 @@ mod head;
 mod http;
 mod https;
 mod light;
+mod light_exchange;
 mod notes;
 mod output;
 mod spawn;
@@ -28,7 +30,7 @@ mod value;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -121,11 +123,8 @@ impl Prober {
             return Box::pin(swarm::alone(light)).await;
         }
         let progress = Progress::default();
-        match tokio::time::timeout(self.timeout, self.kind.run(&progress)).await {
-            Ok(Ok(())) => Verdict::Pass,
-            Ok(Err(verdict)) => verdict,
-            Err(_) => progress.phase().cut_short(self.timeout),
-        }
+        let tried = tokio::time::timeout(self.timeout, self.kind.run(&progress)).await;
+        tried.unwrap_or_else(|_| progress.cut_short(self.timeout)).err().unwrap_or(Verdict::Pass)
     }
 }
 
@@ -145,17 +144,42 @@ impl Kind {
 /// One step of a try, or the verdict that ends it.
 type Step<T> = Result<T, Verdict>;
 
-/// What a try is doing now. Shared with what works for the try where it can't be handed a reference.
+/// The state of a try. Shared with what works for the try where it can't be handed a reference.
 #[derive(Clone, Default)]
-struct Progress(Arc<Mutex<Phase>>);
+struct Progress(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    phase: Phase,
+    /// Fixed already, while the try only ends its conversation in good order.
+    verdict: Option<Step<()>>,
+}
 
 impl Progress {
     fn enter(&self, phase: Phase) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+        self.state().phase = phase;
     }
 
     fn phase(&self) -> Phase {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state().phase
+    }
+
+    /// Fixes the verdict: a deadline that comes later does not change it.
+    fn decide(&self, verdict: &Step<()>) {
+        let mut state = self.state();
+        if state.verdict.is_none() {
+            state.verdict = Some(verdict.clone());
+        }
+    }
+
+    /// The verdict when the deadline comes now.
+    fn cut_short(&self, timeout: Duration) -> Step<()> {
+        let state = self.state();
+        state.verdict.clone().unwrap_or_else(|| Err(state.phase.cut_short(timeout)))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

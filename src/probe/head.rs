@@ -1,81 +1,278 @@
-//! Reads the status from the head of an HTTP/1 answer, as strictly as hyper does, whose words it uses.
+//! The reader of an HTTP/1 answer's head, as strict as hyper, whose words it uses.
+//!
+//! It takes the head in any pieces and looks at each byte a bounded number of times. Interim answers (1xx) are dropped once
+//! they are parsed, but their bytes count against the same limit.
 
-use hyper::StatusCode;
+use hyper::{Method, StatusCode};
 
 use super::ask::MOST_HEAD;
+use super::body::Body;
 
 /// As many header lines as hyper takes.
-const MOST_HEADERS: usize = 100;
+const MAX_HEADERS: usize = 100;
 
+/// The last head of an answer: that of no interim answer.
 #[derive(Debug, PartialEq)]
-pub(super) enum Head {
-    /// It goes on.
-    Partial,
-    Status(StatusCode),
+pub(super) struct Head {
+    pub status: StatusCode,
+    pub body: Body,
+}
+
+/// The reason why an answer is no HTTP answer, or none that is read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Flaw {
     TooLarge,
-    Broken(&'static str),
+    /// The interim answers are counted in.
+    TooLargeWithInterim,
+    TooManyHeaders,
+    NotHttp(&'static str),
 }
 
-/// Reads an answer as far as it has come. Interim answers (1xx) are passed over.
-pub(super) fn read(mut answer: &[u8]) -> Head {
-    loop {
-        let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
-        let mut response = httparse::Response::new(&mut headers);
-        let length = match response.parse(answer) {
-            Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) if answer.len() >= MOST_HEAD => return Head::TooLarge,
-            Ok(httparse::Status::Partial) => return Head::Partial,
-            Err(error) => return broken(error),
-        };
-        let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
-        let Some(status) = status else { return Head::Broken("invalid HTTP status-code parsed") };
-        // 101 is the last answer in HTTP/1.
-        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-            answer = &answer[length..];
-            continue;
+#[derive(Debug, Default)]
+pub(super) struct HeadReader {
+    /// The beginning of a head that did not come in one piece.
+    buffer: Vec<u8>,
+    /// Up to here the buffer has been searched for the end of the head.
+    searched: usize,
+    /// The size of all that was taken.
+    taken: usize,
+    has_interim: bool,
+}
+
+impl HeadReader {
+    /// Takes a head off the beginning of the data. Without its end, all of the data is taken.
+    pub fn read(&mut self, data: &mut &[u8], method: &Method) -> Result<Option<Head>, Flaw> {
+        loop {
+            self.skip_blank_lines(data)?;
+            if data.is_empty() {
+                return Ok(None);
+            }
+            let parsed = if self.buffer.is_empty() { self.parse_whole(data)? } else { self.parse_on(data)? };
+            let Some((status, framing)) = parsed else { return Ok(None) };
+            // 101 is the last answer in HTTP/1.
+            if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(Some(Head { status, body: Body::new(status, method, framing) }));
+            }
+            self.has_interim = true;
         }
-        return Head::Status(status);
+    }
+
+    pub fn is_untouched(&self) -> bool {
+        self.taken == 0
+    }
+
+    /// How much memory the reader keeps.
+    #[cfg(test)]
+    pub fn kept(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    /// Drops the blank lines that may stand before a head.
+    fn skip_blank_lines(&mut self, data: &mut &[u8]) -> Result<(), Flaw> {
+        if self.buffer == b"\r" && !data.is_empty() {
+            if data[0] != b'\n' {
+                return Err(Flaw::NotHttp(HEADER));
+            }
+            self.buffer.clear();
+            self.take(data, 1)?;
+        }
+        while self.buffer.is_empty() {
+            match data {
+                [b'\r', b'\n', ..] => self.take(data, 2)?,
+                [b'\n', ..] => self.take(data, 1)?,
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn parse_whole(&mut self, data: &mut &[u8]) -> Result<Option<(StatusCode, Framing)>, Flaw> {
+        match parse(data)? {
+            Some((length, status, framing)) => {
+                self.take(data, length)?;
+                Ok(Some((status, framing)))
+            }
+            None => {
+                self.buffer.extend_from_slice(data);
+                self.searched = self.buffer.len();
+                self.take(data, data.len())?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Parses again only once the end of the head is there.
+    fn parse_on(&mut self, data: &mut &[u8]) -> Result<Option<(StatusCode, Framing)>, Flaw> {
+        let before = self.buffer.len();
+        self.buffer.extend_from_slice(data);
+        let Some(end) = end_of_head(&self.buffer, self.searched) else {
+            self.searched = self.buffer.len();
+            self.take(data, data.len())?;
+            return Ok(None);
+        };
+        self.take(data, end - before)?;
+        // An empty line always ends a head that begins with no empty line.
+        let (_, status, framing) = parse(&self.buffer[..end])?.ok_or(Flaw::NotHttp(HEADER))?;
+        self.buffer.clear();
+        self.searched = 0;
+        Ok(Some((status, framing)))
+    }
+
+    fn take(&mut self, data: &mut &[u8], length: usize) -> Result<(), Flaw> {
+        self.taken += length;
+        *data = &data[length..];
+        match (self.taken > MOST_HEAD, self.has_interim) {
+            (false, _) => Ok(()),
+            (true, false) => Err(Flaw::TooLarge),
+            (true, true) => Err(Flaw::TooLargeWithInterim),
+        }
     }
 }
 
-fn broken(error: httparse::Error) -> Head {
-    match error {
-        httparse::Error::TooManyHeaders => Head::TooLarge,
-        httparse::Error::Version => Head::Broken("invalid HTTP version parsed"),
-        httparse::Error::Status => Head::Broken("invalid HTTP status-code parsed"),
-        _ => Head::Broken("invalid HTTP header parsed"),
+/// The length of a head that ends with an empty line behind `from`, or with the bytes just before it.
+fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from.saturating_sub(2);
+    while let Some(found) = bytes[at..].iter().position(|byte| *byte == b'\n') {
+        let rest = &bytes[at + found + 1..];
+        match rest {
+            [b'\n', ..] => return Some(at + found + 2),
+            [b'\r', b'\n', ..] => return Some(at + found + 3),
+            _ => at += found + 1,
+        }
     }
+    None
+}
+
+/// The headers that say how an answer's body ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Framing {
+    Chunked,
+    Length(u64),
+    /// No header says it: the end of the connection does.
+    None,
+    Invalid(&'static str),
+}
+
+const HEADER: &str = "invalid HTTP header parsed";
+const STATUS: &str = "invalid HTTP status-code parsed";
+
+/// The length of the first head, if it is whole, and its meaning.
+fn parse(bytes: &[u8]) -> Result<Option<(usize, StatusCode, Framing)>, Flaw> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let length = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(Flaw::TooManyHeaders),
+        Err(httparse::Error::Version) => return Err(Flaw::NotHttp("invalid HTTP version parsed")),
+        Err(httparse::Error::Status) => return Err(Flaw::NotHttp(STATUS)),
+        Err(_) => return Err(Flaw::NotHttp(HEADER)),
+    };
+    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Flaw::NotHttp(STATUS))?;
+    Ok(Some((length, status, framing(response.version, response.headers))))
+}
+
+/// The last encoding decides, and lengths must agree (RFC 9112, section 6.3).
+fn framing(version: Option<u8>, headers: &[httparse::Header<'_>]) -> Framing {
+    let values = |name: &'static str| {
+        headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+    };
+    if let Some(encodings) = values("transfer-encoding").last() {
+        let last = encodings.rsplit(|byte| *byte == b',').next().unwrap_or_default();
+        return match version {
+            Some(0) => Framing::Invalid("unexpected transfer-encoding parsed"),
+            _ if last.trim_ascii().eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
+            _ => Framing::None,
+        };
+    }
+    let mut length = None;
+    for value in values("content-length").flat_map(|value| value.split(|byte| *byte == b',')) {
+        match decimal(value.trim_ascii()) {
+            Some(number) if length.is_none_or(|before| before == number) => length = Some(number),
+            _ => return Framing::Invalid("invalid content-length parsed"),
+        }
+    }
+    length.map_or(Framing::None, Framing::Length)
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+    let add = |number: u64, byte: &u8| number.checked_mul(10)?.checked_add(digit(byte)?);
+    if digits.is_empty() { None } else { digits.iter().try_fold(0, add) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The status, read in pieces of this size at most.
+    fn read(answer: &[u8], size: usize) -> Result<Option<StatusCode>, Flaw> {
+        let mut reader = HeadReader::default();
+        for mut piece in answer.chunks(size.max(1)) {
+            if let Some(head) = reader.read(&mut piece, &Method::GET)? {
+                return Ok(Some(head.status));
+            }
+            assert!(piece.is_empty());
+        }
+        Ok(None)
+    }
+
     #[test]
     fn the_status_is_read_once_the_head_is_whole() {
         let whole = b"HTTP/1.1 204 No Content\r\nServer: x\r\n\r\nand more";
-        for length in 0..whole.len() - 8 {
-            assert_eq!(read(&whole[..length]), Head::Partial, "{length}");
+        for size in 1..=whole.len() {
+            for length in 0..whole.len() - 8 {
+                assert_eq!(read(&whole[..length], size), Ok(None), "{length} in pieces of {size}");
+            }
+            assert_eq!(read(whole, size), Ok(Some(StatusCode::NO_CONTENT)), "in pieces of {size}");
         }
-        assert_eq!(read(whole), Head::Status(StatusCode::NO_CONTENT));
-        assert_eq!(read(b"HTTP/1.0 503 x\r\n\r\n"), Head::Status(StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(read(b"HTTP/1.0 503 x\r\n\r\n", 99), Ok(Some(StatusCode::SERVICE_UNAVAILABLE)));
     }
 
     #[test]
     fn interim_answers_are_passed_over_but_a_switch_is_an_answer() {
-        let interim = b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 x\r\n\r\n";
-        assert_eq!(read(interim), Head::Status(StatusCode::INTERNAL_SERVER_ERROR));
-        assert_eq!(read(&interim[..40]), Head::Partial);
-        assert_eq!(read(b"HTTP/1.1 101 x\r\n\r\n"), Head::Status(StatusCode::SWITCHING_PROTOCOLS));
+        let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n\r\n\nHTTP/1.1 100 Continue\n\nHTTP/1.1 500 x\r\n\r\n";
+        for size in 1..=interim.len() {
+            assert_eq!(read(interim, size), Ok(Some(StatusCode::INTERNAL_SERVER_ERROR)), "in pieces of {size}");
+            assert_eq!(read(&interim[..40], size), Ok(None));
+        }
+        assert_eq!(read(b"HTTP/1.1 101 x\r\n\r\n", 99), Ok(Some(StatusCode::SWITCHING_PROTOCOLS)));
     }
 
     #[test]
-    fn what_is_not_http_is_told() {
-        assert_eq!(read(b"SSH-2.0-OpenSSH_9.2\r\n"), Head::Broken("invalid HTTP version parsed"));
-        assert_eq!(read(b"HTTP/1.1 2x0 y\r\n"), Head::Broken("invalid HTTP status-code parsed"));
+    fn an_answer_without_http_is_a_flaw() {
+        assert_eq!(read(b"SSH-2.0-OpenSSH_9.2\r\n", 1), Err(Flaw::NotHttp("invalid HTTP version parsed")));
+        assert_eq!(read(b"HTTP/1.1 2x0 y\r\n", 99), Err(Flaw::NotHttp(STATUS)));
+        assert_eq!(read(b"\r\rHTTP/1.1 200 OK\r\n\r\n", 1), Err(Flaw::NotHttp(HEADER)));
+    }
+
+    #[test]
+    fn every_byte_counts_whatever_it_means() {
         let long = [b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'y'; MOST_HEAD]].concat();
-        assert_eq!(read(&long), Head::TooLarge);
-        let many = [b"HTTP/1.1 200 OK\r\n".as_slice(), &b"x: y\r\n".repeat(MOST_HEADERS + 1), b"\r\n"].concat();
-        assert_eq!(read(&many), Head::TooLarge);
+        let many = [b"HTTP/1.1 200 OK\r\n".as_slice(), &b"x: y\r\n".repeat(MAX_HEADERS + 1), b"\r\n"].concat();
+        let interim = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(MOST_HEAD / 25 + 1);
+        let blank = b"\r\n".repeat(MOST_HEAD / 2 + 1);
+        for size in [1, 7, 16 << 10, usize::MAX] {
+            assert_eq!(read(&long, size), Err(Flaw::TooLarge), "in pieces of {size}");
+            assert_eq!(read(&many, size), Err(Flaw::TooManyHeaders), "in pieces of {size}");
+            assert_eq!(read(&interim, size), Err(Flaw::TooLargeWithInterim), "in pieces of {size}");
+            assert_eq!(read(&blank, size), Err(Flaw::TooLarge), "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn the_headers_say_how_the_body_ends() {
+        let of = |headers: &str| parse(format!("HTTP/1.1 200 OK\r\n{headers}\r\n").as_bytes()).unwrap().unwrap().2;
+        assert_eq!(of(""), Framing::None);
+        assert_eq!(of("content-length: 12\r\n"), Framing::Length(12));
+        assert_eq!(of("Content-Length: 12, 12\r\nContent-Length: 12\r\n"), Framing::Length(12));
+        assert_eq!(of("Content-Length: 12\r\nTransfer-Encoding: gzip, Chunked\r\n"), Framing::Chunked);
+        assert_eq!(of("Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n"), Framing::None);
+        for invalid in ["12, 13", "", "+1", "-1", "0x1", "18446744073709551616"] {
+            let got = of(&format!("Content-Length: {invalid}\r\n"));
+            assert_eq!(got, Framing::Invalid("invalid content-length parsed"), "{invalid:?}");
+        }
+        let old = parse(b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap().unwrap().2;
+        assert_eq!(old, Framing::Invalid("unexpected transfer-encoding parsed"));
     }
 }

@@ -1,23 +1,32 @@
 //! The HTTP check without TLS that looks into the answer's body, or reads part of its request from elsewhere at each try.
 //!
-//! It speaks to hyper's connections and not through a client, so that no try costs a task or leaves a TIME_WAIT.
+//! It speaks HTTP/1.1 by itself and not through a client, so that no try costs a task or leaves a TIME_WAIT, and so that a
+//! server may answer whenever it likes: some answer when they accept, and only then read the request.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 
-use futures::future::{Either, select};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper::header::{HOST, HeaderMap};
-use hyper::{Request, Response, Uri};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use futures::FutureExt;
+use futures::future::FusedFuture;
+use hyper::Method;
+use hyper::header::{HOST, HeaderMap, TRANSFER_ENCODING};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::ask::{Ask, MOST_HEAD, Wanted, broken};
+use super::answer::{Answer, Judge};
+use super::ask::{Ask, MOST_HEAD, Wanted};
+use super::byte_limit::ByteLimit;
 use super::tcp::connect;
 use super::{Phase, Progress, Step};
 use crate::config::HttpCheck;
 use crate::health::Verdict;
+
+/// How many bytes of a server are read in one try: the largest head, and twice the largest body that is searched, for a
+/// chunked body is longer than its content.
+const MAX_READ: usize = MOST_HEAD + (2 << 20);
+
+/// How much is read at once.
+const BUFFER: usize = 16 << 10;
 
 pub(super) struct Http {
     address: SocketAddr,
@@ -38,61 +47,88 @@ impl Http {
         progress.enter(Phase::Connect);
         let stream = connect(self.address).await?;
         progress.enter(Phase::Http);
-        exchange(stream, request, &self.wanted, progress).await
+        let exchange = Exchange { request: &request, method: &ask.method, wanted: &self.wanted, progress };
+        exchange.run(stream, |error| Phase::Http.io(error)).await
     }
 }
 
-fn request(ask: &Ask, headers: HeaderMap) -> Request<Empty<Bytes>> {
-    let mut request = Request::new(Empty::new());
-    *request.method_mut() = ask.method.clone();
-    *request.uri_mut() = Uri::from(ask.path.clone());
-    *request.headers_mut() = headers;
+/// The request as it goes on the wire. It has no body, so nothing may announce chunks.
+fn request(ask: &Ask, mut headers: HeaderMap) -> Vec<u8> {
+    headers.remove(TRANSFER_ENCODING);
     if let Some(host) = ask.host() {
-        request.headers_mut().entry(HOST).or_insert(host);
+        headers.entry(HOST).or_insert(host);
     }
+    let mut request = format!("{} {} HTTP/1.1\r\n", ask.method, ask.path).into_bytes();
+    for (name, value) in &headers {
+        request.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    request.extend(b"\r\n");
     request
 }
 
-async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>, wanted: &Wanted, progress: &Progress) -> Step<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let failed = |error| failed(&error, progress);
-    let (mut sender, connection) =
-        http1::Builder::new().max_buf_size(MOST_HEAD).handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let answer = async { judge(sender.send_request(request).await.map_err(failed)?, wanted, progress).await };
-    // Polled here and not in a task of its own: whoever drops the try drops the connection.
-    match select(Box::pin(answer), connection).await {
-        Either::Left((verdict, _)) => verdict,
-        Either::Right((_, answer)) => answer.await,
-    }
+/// One request over a connection of its own, and its answer.
+pub(super) struct Exchange<'a> {
+    pub request: &'a [u8],
+    pub method: &'a Method,
+    pub wanted: &'a Wanted,
+    pub progress: &'a Progress,
 }
 
-async fn judge(answer: Response<Incoming>, wanted: &Wanted, progress: &Progress) -> Step<()> {
-    let Some(mut search) = wanted.judge(answer.status())? else {
-        return Ok(());
-    };
-    progress.enter(Phase::Body);
-    let mut body = answer.into_body();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| failed(&error, progress))?;
-        if let Some(data) = frame.data_ref()
-            && search.feed(data)?
-        {
-            return Ok(());
+impl Exchange<'_> {
+    /// Sends the request and reads the answer at the same time. `failed` judges an I/O error.
+    pub async fn run<S>(&self, stream: S, failed: impl Fn(&io::Error) -> Verdict) -> Step<()>
+    where
+        S: AsyncRead + AsyncWrite,
+    {
+        let stream = pin!(stream);
+        let (mut reader, mut writer) = tokio::io::split(ByteLimit::new(stream, MAX_READ));
+        let mut send = pin!(
+            async {
+                writer.write_all(self.request).await?;
+                writer.flush().await
+            }
+            .fuse()
+        );
+        let (mut answer, mut judge) = (Answer::new(), Judge::new(self.wanted));
+        let mut buffer = vec![0; BUFFER];
+        let mut unsent = None;
+        let mut early = reader.read(&mut buffer).now_or_never();
+        if early.is_some() {
+            answer.set_early();
+        }
+        loop {
+            let read = match early.take() {
+                Some(read) => read,
+                None => tokio::select! {
+                    biased;
+                    sent = &mut send, if !send.is_terminated() => {
+                        unsent = sent.err();
+                        continue;
+                    }
+                    read = reader.read(&mut buffer) => read,
+                },
+            };
+            match read {
+                // Some servers close without having read the request, or all of it: their answer counts.
+                Ok(0) if answer.is_empty() => {
+                    return unsent.map_or_else(|| answer.close(&mut judge), |error| Err(failed(&error)));
+                }
+                Ok(0) => return answer.close(&mut judge),
+                Ok(length) => {
+                    if let Some(verdict) = answer.feed(&buffer[..length], self.method, &mut judge) {
+                        return verdict;
+                    }
+                    self.progress.enter(answer.phase());
+                    answer.verdict().into_iter().for_each(|verdict| self.progress.decide(verdict));
+                }
+                Err(error) => return answer.verdict().cloned().unwrap_or_else(|| Err(failed(&error))),
+            }
         }
     }
-    search.ended()
-}
-
-fn failed(error: &hyper::Error, progress: &Progress) -> Verdict {
-    broken(progress.phase(), error, |error| Phase::Http.io(error))
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
-
     use super::*;
     use crate::config::{Scheme, Tls};
 
@@ -112,10 +148,10 @@ mod tests {
         let ask = Ask::new(&check, ([127, 0, 0, 1], 80).into()).unwrap();
         let (ours, mut theirs) = tokio::io::duplex(1024);
         theirs.write_all(b"J\0\0\0\x0a8.0.36\0").await.unwrap();
-        let progress = Progress::default();
-        progress.enter(Phase::Http);
+        let (wanted, progress) = (Wanted::new(&check), Progress::default());
         let request = request(&ask, ask.headers().await.unwrap());
-        let got = exchange(ours, request, &Wanted::new(&check), &progress).await;
+        let exchange = Exchange { request: &request, method: &ask.method, wanted: &wanted, progress: &progress };
+        let got = exchange.run(ours, |error| Phase::Http.io(error)).await;
         assert_eq!(got, Err(Verdict::Fail("http: not HTTP: the server spoke first".into())));
     }
 }

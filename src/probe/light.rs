@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use hyper::Method;
+
 use super::ask::{Ask, Wanted};
-use super::head::{self, Head};
-use super::{Phase, Step};
 use crate::config::{CheckKind, HttpCheck, Scheme, TcpCheck};
 
 /// Such a check, made ready to be tried on one target many times by a [`Swarm`](super::Swarm).
@@ -26,7 +26,8 @@ pub(super) enum Kind {
 
 pub(super) struct Http {
     pub request: Vec<u8>,
-    wanted: Wanted,
+    pub method: Method,
+    pub wanted: Wanted,
 }
 
 impl Light {
@@ -49,16 +50,6 @@ impl Http {
     /// None if the request is not the same each time, or not fit for HTTP: whoever else makes it tells what is wrong.
     fn new(check: &HttpCheck, ip: IpAddr) -> Option<Self> {
         let ask = Ask::new(check, SocketAddr::new(ip, check.port)).ok()?;
-        Some(Self { request: ask.written()?, wanted: Wanted::new(check) })
-    }
-
-    /// The verdict on the answer as far as it has come; none if that is not enough.
-    pub fn judge(&self, answer: &[u8]) -> Option<Step<()>> {
-        match head::read(answer) {
-            Head::Partial => None,
-            Head::Status(status) => Some(self.wanted.judge(status).map(drop)),
-            Head::TooLarge => Some(Err(Phase::Http.fail("the head of the answer is over 64 KiB"))),
-            Head::Broken(what) => Some(Err(Phase::Http.fail(format_args!("not HTTP: {what}")))),
-        }
+        Some(Self { request: ask.written()?, method: ask.method, wanted: Wanted::new(check) })
     }
 }

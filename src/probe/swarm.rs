@@ -9,15 +9,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{self, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::net::{self, RecvFlags, SendFlags, sockopt};
+use rustix::net::sockopt;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::ask::MOST_HEAD;
-use super::light::{Http, Kind, Light};
+use super::light::{Kind, Light};
+use super::light_exchange::{Advance, LightExchange};
 use super::{Bell, Phase, Step, connect};
 use crate::clock;
 use crate::health::Verdict;
@@ -30,6 +30,9 @@ const RUNG: u64 = u64::MAX;
 
 /// How much of an answer is fetched at once: nearly always all of it.
 const FETCHED: usize = 16 << 10;
+
+/// How long news are taken at once, before anything else has its turn.
+const MAX_COLLECT_TIME: Duration = Duration::from_millis(20);
 
 /// A try that has ended.
 pub struct Ended {
@@ -45,6 +48,8 @@ pub struct Swarm {
     bell: Option<Bell>,
     /// News that have come and wait to be taken.
     news: Vec<(u64, EventFlags)>,
+    /// Those of whose answers so much was read at once that others come first. No news tells of the rest.
+    unread: VecDeque<Id>,
     /// By number; those without a try are free.
     tries: Vec<Option<Try>>,
     free: Vec<usize>,
@@ -85,10 +90,7 @@ struct Try {
 
 enum Stage {
     Connecting,
-    /// So much of the request has been sent.
-    Sending(usize),
-    /// What has come of the answer, where it did not come at once.
-    Answering(Vec<u8>),
+    Exchanging(LightExchange),
 }
 
 impl Swarm {
@@ -98,6 +100,7 @@ impl Swarm {
             epoll: Arc::new(epoll),
             bell: None,
             news: Vec::with_capacity(EVENTS),
+            unread: VecDeque::new(),
             tries: Vec::new(),
             free: Vec::new(),
             deadlines: BTreeMap::new(),
@@ -157,6 +160,7 @@ impl Swarm {
     /// Blocks until a try has news, the bell rings, or so much time has passed, rounded up to a millisecond: what is due
     /// within one is best done together.
     pub fn wait(&mut self, time: Duration) -> io::Result<()> {
+        let time = if self.unread.is_empty() { time } else { Duration::ZERO };
         let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
         let mut space = [const { MaybeUninit::uninit() }; EVENTS];
         match epoll::wait(&self.epoll, &mut space, Some(&time)) {
@@ -167,9 +171,16 @@ impl Swarm {
         Ok(())
     }
 
-    /// Takes all news there are, and gives `end` the tries that have ended, those that ran out of time by `now` among them.
+    /// Takes the news there are, and gives `end` the tries that have ended, those that ran out of time by `now` among them.
+    /// Returns in bounded time, also where sockets have bytes without end.
     pub fn collect(&mut self, now: Instant, mut end: impl FnMut(Ended)) -> io::Result<()> {
-        loop {
+        // Those that are added meanwhile have had their turn.
+        for _ in 0..self.unread.len().min(EVENTS) {
+            if let Some(id) = self.unread.pop_front() {
+                self.follow(id, EventFlags::IN).into_iter().for_each(&mut end);
+            }
+        }
+        let news_left = loop {
             let mut news = std::mem::take(&mut self.news);
             let all = news.len() < EVENTS;
             for (data, flags) in news.drain(..) {
@@ -180,33 +191,65 @@ impl Swarm {
                 }
             }
             self.news = news;
-            if all {
-                break;
+            if all || clock::now().saturating_duration_since(now) > MAX_COLLECT_TIME {
+                break !all;
             }
             self.wait(Duration::ZERO)?;
+        };
+        for id in self.expired(now) {
+            // The answer may have come in time, and wait behind others' news.
+            let ended = if news_left { self.follow_pending(id) } else { None };
+            ended.or_else(|| self.expire(id)).into_iter().for_each(&mut end);
         }
-        self.expire(now, end);
         Ok(())
     }
 
-    fn expire(&mut self, now: Instant, mut end: impl FnMut(Ended)) {
-        for (timeout, deadlines) in &mut self.deadlines {
+    /// True if the next turn has something to do whatever happens.
+    fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    /// Takes the tries that have run out of time off the deadlines.
+    fn expired(&mut self, now: Instant) -> Vec<Id> {
+        let mut expired = Vec::new();
+        for deadlines in self.deadlines.values_mut() {
             while let Some(&(deadline, id)) = deadlines.front() {
                 let under_way = is_under_way(&self.tries, id);
                 if under_way && deadline > now {
                     break;
                 }
                 deadlines.pop_front();
-                if !under_way {
-                    continue;
-                }
-                if let Some(ended) = self.tries[id.number as usize].take() {
-                    let phase = if matches!(ended.stage, Stage::Connecting) { Phase::Connect } else { Phase::Http };
-                    self.free.push(id.number as usize);
-                    end(Ended { tag: ended.tag, verdict: phase.cut_short(*timeout), started: ended.started });
-                }
+                expired.extend(under_way.then_some(id));
             }
         }
+        expired
+    }
+
+    fn expire(&mut self, id: Id) -> Option<Ended> {
+        if !is_under_way(&self.tries, id) {
+            return None;
+        }
+        let Try { tag, started, light, stage, .. } = self.tries[id.number as usize].take()?;
+        self.free.push(id.number as usize);
+        let late = |phase: Phase| phase.cut_short(light.timeout);
+        let verdict = match stage {
+            Stage::Connecting => late(Phase::Connect),
+            Stage::Exchanging(exchange) => match exchange.verdict() {
+                // The rest of a body does not matter any more.
+                Some(verdict) => verdict.clone().err().unwrap_or(Verdict::Pass),
+                None => late(Phase::Http),
+            },
+        };
+        Some(Ended { tag, verdict, started })
+    }
+
+    /// Takes a try as far as it goes with the news that its socket has now.
+    fn follow_pending(&mut self, id: Id) -> Option<Ended> {
+        let try_ = self.tries.get(id.number as usize)?.as_ref()?;
+        let mut news = [PollFd::new(&try_.socket, PollFlags::IN | PollFlags::OUT)];
+        event::poll(&mut news, Some(&Timespec::default())).ok()?;
+        let flags = EventFlags::from_bits_truncate(news[0].revents().bits().into());
+        if flags.is_empty() { None } else { self.follow(id, flags) }
     }
 
     /// Takes one try as far as it goes.
@@ -215,7 +258,14 @@ impl Swarm {
             return None;
         }
         let number = id.number as usize;
-        let step = self.tries[number].as_mut()?.go_on(flags, self.ephemeral, &mut self.fetched)?;
+        let step = match self.tries[number].as_mut()?.advance(flags, self.ephemeral, &mut self.fetched) {
+            Advance::Waiting => return None,
+            Advance::Unread => {
+                self.unread.push_back(id);
+                return None;
+            }
+            Advance::Ended(step) => step,
+        };
         let Try { tag, started, .. } = self.tries[number].take()?;
         self.free.push(number);
         let verdict = step.err().unwrap_or(Verdict::Pass);
@@ -224,64 +274,16 @@ impl Swarm {
 }
 
 impl Try {
-    /// The end of the try, if this is it.
-    fn go_on(&mut self, flags: EventFlags, ephemeral: u16, fetched: &mut [u8]) -> Option<Step<()>> {
+    fn advance(&mut self, flags: EventFlags, ephemeral: u16, fetched: &mut [u8]) -> Advance {
         if matches!(self.stage, Stage::Connecting) {
             if let Err(verdict) = connected(&self.socket, flags, self.light.address, ephemeral) {
-                return Some(Err(verdict));
+                return Advance::Ended(Err(verdict));
             }
-            self.stage = Stage::Sending(0);
+            self.stage = Stage::Exchanging(LightExchange::default());
         }
-        if !matches!(self.light.kind, Kind::Http(_)) {
-            return Some(Ok(()));
-        }
-        let light = self.light.clone();
-        let Kind::Http(http) = &light.kind else { return Some(Ok(())) };
-        self.exchange(http, flags, fetched).unwrap_or_else(|errno| Some(Err(Phase::Http.io(&errno.into()))))
-    }
-
-    fn exchange(&mut self, http: &Http, flags: EventFlags, fetched: &mut [u8]) -> Result<Option<Step<()>>, Errno> {
-        if let Stage::Sending(sent) = &mut self.stage {
-            if flags.contains(EventFlags::IN)
-                && *sent == 0
-                && net::recv(&self.socket, &mut *fetched, RecvFlags::PEEK)?.1 > 0
-            {
-                return Ok(Some(Err(Phase::Http.fail("not HTTP: the server spoke first"))));
-            }
-            match net::send(&self.socket, &http.request[*sent..], SendFlags::NOSIGNAL) {
-                Ok(more) => *sent += more,
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(errno) => return Err(errno),
-            }
-            if *sent < http.request.len() {
-                return Ok(None);
-            }
-            self.stage = Stage::Answering(Vec::new());
-            // There is nothing to read yet: the answer's coming is news of its own.
-            return Ok(None);
-        }
-        let Stage::Answering(before) = &mut self.stage else { return Ok(None) };
-        loop {
-            let length = match net::recv(&self.socket, &mut *fetched, RecvFlags::empty()) {
-                Ok((_, 0)) => return Ok(Some(Err(Phase::Http.cut_off("closed")))),
-                Ok((_, length)) => length,
-                Err(Errno::AGAIN) => return Ok(None),
-                Err(Errno::INTR) => continue,
-                Err(errno) => return Err(errno),
-            };
-            let judged = if before.is_empty() {
-                http.judge(&fetched[..length])
-            } else {
-                before.extend_from_slice(&fetched[..length]);
-                http.judge(before)
-            };
-            if judged.is_some() {
-                return Ok(judged);
-            }
-            if before.is_empty() {
-                before.extend_from_slice(&fetched[..length]);
-            }
-            debug_assert!(before.len() < MOST_HEAD + FETCHED, "a longer head is judged");
+        match (&self.light.kind, &mut self.stage) {
+            (Kind::Http(http), Stage::Exchanging(exchange)) => exchange.advance(&self.socket, http, flags, fetched),
+            _ => Advance::Ended(Ok(())),
         }
     }
 }
@@ -307,6 +309,7 @@ pub(super) async fn alone(light: &Arc<Light>) -> Verdict {
     let mut verdict = None;
     loop {
         let ready = tokio::select! {
+            () = tokio::task::yield_now(), if swarm.has_unread() => Ok(()),
             ready = news.readable() => ready.map(|mut ready| ready.clear_ready()),
             () = &mut deadline => Ok(()),
         };

@@ -199,6 +199,34 @@ impl Server {
         .await
     }
 
+    /// Says this again and again, with so much time in between.
+    pub async fn repeats(words: &'static str, pause: Duration) -> Self {
+        Self::drips("", words, pause).await
+    }
+
+    /// Says this, and then something else again and again, with so much time in between.
+    pub async fn drips(head: &'static str, words: &'static str, pause: Duration) -> Self {
+        Self::start(move |mut stream| async move {
+            let _ = stream.set_nodelay(true);
+            let _ = stream.read(&mut [0; 65536]).await;
+            let _ = stream.write_all(head.as_bytes()).await;
+            while stream.write_all(words.as_bytes()).await.is_ok() {
+                tokio::time::sleep(pause).await;
+            }
+        })
+        .await
+    }
+
+    /// Says this when it accepts, and only then reads, as scripts under inetd do.
+    pub async fn speaks_first(words: &'static str) -> Self {
+        Self::start(move |mut stream| async move {
+            let _ = stream.write_all(words.as_bytes()).await;
+            let _ = stream.shutdown().await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        })
+        .await
+    }
+
     /// Says this, and then the rest without end.
     pub async fn endless(head: &'static str, rest: &'static str) -> Self {
         Self::start(move |mut stream| async move {

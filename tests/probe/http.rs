@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use external_endpoints::config::{CheckKind, HttpCheck, Value};
 use external_endpoints::health::Verdict;
@@ -48,7 +49,7 @@ async fn both_ways_to_speak_http_see_the_same() {
         ("HTTP/1.1 20 OK\r\n\r\n".into(), not_http()),
         ("HTTP/1.1 200 OK\r\nno colon\r\n\r\n".into(), not_http()),
         ("HTTP/1.1 200 OK\r\nX\0: y\r\n\r\n".into(), not_http()),
-        (many(1000), fail("http: the head of the answer is over 64 KiB")),
+        (many(1000), fail("http: the head of the answer has over 100 headers")),
     ];
     for (answer, expected) in table {
         let server = Server::start({
@@ -180,9 +181,11 @@ async fn the_body_is_searched_and_only_if_asked() {
     .await;
     gives(wanting(server.port, "running"), fail("http: body does not contain \"running\"")).await;
     let server = Server::says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrun\r\n4\r\nning\r\n").await;
-    gives(wanting(server.port, "running"), pass()).await;
+    // The rest never comes, but the verdict is fixed by then.
+    for check in [wanting(server.port, "running"), http(server.port)] {
+        assert_eq!(try_once(CheckKind::Http(check), SHORT).await, pass());
+    }
     gives(wanting(server.port, "stopped"), fail("http: body did not end in 500ms")).await;
-    gives(http(server.port), pass()).await;
     let cut = Server::start(|mut stream| async move {
         let _ = stream.read(&mut [0; 65536]).await;
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nrun").await;
@@ -210,17 +213,176 @@ async fn a_head_that_drips_ends_with_the_deadline() {
     gives(http(drip.port), fail("http: no answer in 500ms")).await;
 }
 
+/// The three ways to check the same: by the status, with a header that is read anew, and by the body.
+fn ways(port: u16, body: &str) -> [HttpCheck; 3] {
+    [http(port), not_light(&http(port)), wanting(port, body)]
+}
+
 #[tokio::test]
 async fn a_banner_is_not_http() {
-    let banner = Server::start(|mut stream| async move {
-        let _ = stream.write_all(b"J\0\0\0\x0a8.0.36\0").await;
-        std::future::pending::<()>().await;
+    for banner in ["J\0\0\0\x0a8.0.36\0", "220 mail.example ESMTP\r\n", "SSH-2.0-OpenSSH_9.6\r\n"] {
+        let server = Server::start(move |mut stream| async move {
+            let _ = stream.write_all(banner.as_bytes()).await;
+            std::future::pending::<()>().await;
+        })
+        .await;
+        for check in ways(server.port, "x") {
+            let Verdict::Fail(reason) = try_once(CheckKind::Http(check), PATIENT).await else {
+                panic!("a banner passed for HTTP");
+            };
+            assert!(reason.starts_with("http: not HTTP: "), "{reason}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_before_the_request_is_an_answer() {
+    let table = [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nsynced\n", pass()),
+        ("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nsynced\n", pass()),
+        ("HTTP/1.0 503 Service Unavailable\r\n\r\nnot synced\n", fail("http: status 503")),
+    ];
+    for (answer, expected) in table {
+        let reads = Server::speaks_first(answer).await;
+        // This one ends without having read the request, so that a reset follows its answer.
+        let ends = Server::start(move |mut stream| async move {
+            let _ = stream.write_all(answer.as_bytes()).await;
+        })
+        .await;
+        for server in [reads, ends] {
+            for check in ways(server.port, "synced") {
+                for _ in 0..20 {
+                    gives(check.clone(), expected.clone()).await;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_half_a_request_is_an_answer() {
+    let long = "y".repeat(16 << 20);
+    for (answer, expected) in [("200 OK", pass()), ("431 Too Large", fail("http: status 431"))] {
+        let text = format!("HTTP/1.1 {answer}\r\nContent-Length: 6\r\n\r\nsynced");
+        // It never reads.
+        let server = Server::start(move |mut stream| {
+            let text = text.clone();
+            async move {
+                let _ = stream.write_all(text.as_bytes()).await;
+                std::future::pending::<()>().await;
+            }
+        })
+        .await;
+        for mut check in ways(server.port, "synced") {
+            check.headers.push(("X-Long".into(), literal(&long)));
+            gives(check, expected.clone()).await;
+        }
+    }
+}
+
+/// A server that writes its answer in pieces, and keeps what it met in the writing.
+async fn writing(pieces: &'static [&'static str]) -> (Server, Arc<Mutex<Vec<std::io::Result<()>>>>) {
+    let met = Arc::new(Mutex::new(Vec::new()));
+    let keep = met.clone();
+    let server = Server::start(move |mut stream| {
+        let met = keep.clone();
+        async move {
+            let _ = stream.set_nodelay(true);
+            let _ = stream.read(&mut [0; 65536]).await;
+            let write = async {
+                for piece in pieces {
+                    stream.write_all(piece.as_bytes()).await?;
+                    // A program's pause: a client that is content by now has all the time to go.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Ok(())
+            };
+            let written = write.await;
+            met.lock().unwrap().push(written);
+        }
     })
     .await;
-    let Verdict::Fail(reason) = try_once(CheckKind::Http(http(banner.port)), PATIENT).await else {
-        panic!("a banner passed for HTTP");
-    };
-    assert!(reason.starts_with("http: not HTTP: "), "{reason}");
+    (server, met)
+}
+
+#[tokio::test]
+async fn a_short_answer_is_read_to_its_end() {
+    let answers: [&[&str]; 5] = [
+        &["HTTP/1.1 200 OK\r\nContent-Length: 14\r\n", "\r\n", "running", "running", ""],
+        &["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "7\r\nrunning\r\n", "0\r\n", "\r\n", ""],
+        &["HTTP/1.0 200 OK\r\n\r\n", "running", "running", ""],
+        &["HTTP/1.0 503 No\r\n\r\n", "running", "running", ""],
+        &["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n", "running", "running", ""],
+    ];
+    for pieces in answers {
+        let expected = if pieces[0].contains("503") { fail("http: status 503") } else { pass() };
+        let (server, met) = writing(pieces).await;
+        for check in ways(server.port, "running") {
+            gives(check, expected.clone()).await;
+        }
+        eventually("three answers", || met.lock().unwrap().len() == 3).await;
+        assert!(met.lock().unwrap().iter().all(Result::is_ok), "{pieces:?}: {:?}", met.lock().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn the_rest_of_an_answer_never_changes_the_verdict() {
+    for rest in ["", "y", "nonsense\r\n", "5\r\nab"] {
+        for (status, expected) in [(200, pass()), (503, fail("http: status 503"))] {
+            let head = format!("HTTP/1.1 {status} x\r\nTransfer-Encoding: chunked\r\n\r\n7\r\nrunning\r\n{rest}");
+            let hanging = Server::says(head.clone()).await;
+            let resetting = Server::start(move |mut stream| {
+                let head = head.clone();
+                async move {
+                    let _ = stream.read(&mut [0; 65536]).await;
+                    let _ = stream.write_all(head.as_bytes()).await;
+                    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+                }
+            })
+            .await;
+            for check in ways(hanging.port, "running") {
+                assert_eq!(try_once(CheckKind::Http(check), SHORT).await, expected, "{rest:?}");
+            }
+            // The reset may overtake the answer, but a verdict on the answer is the one of its status.
+            for check in ways(resetting.port, "running") {
+                let verdict = try_once(CheckKind::Http(check), PATIENT).await;
+                assert!(verdict == expected || verdict == fail("http: connection reset"), "{rest:?}: {verdict:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_long_body_is_not_read_to_its_end() {
+    let (server, sent) = sending(1 << 30).await;
+    for check in ways(server.port, "y") {
+        gives(check, pass()).await;
+    }
+    eventually("three answers", || sent.lock().unwrap().len() == 3).await;
+    let sent = sent.lock().unwrap();
+    // All that the buffers of two kernels hold, of a gigabyte.
+    assert!(sent.iter().all(|sent| *sent < 64 << 20), "{sent:?}");
+}
+
+/// A server that sends a body of this size as fast as it goes, and keeps how much of each it could send.
+async fn sending(size: usize) -> (Server, Arc<Mutex<Vec<usize>>>) {
+    let all = Arc::new(Mutex::new(Vec::new()));
+    let keep = all.clone();
+    let server = Server::start(move |mut stream| {
+        let all = keep.clone();
+        async move {
+            let _ = stream.read(&mut [0; 65536]).await;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes()).await;
+            let mut sent = 0;
+            while sent < size && stream.write_all(&[b'y'; 65536]).await.is_ok() {
+                sent += 65536;
+            }
+            all.lock().unwrap().push(sent);
+        }
+    })
+    .await;
+    (server, all)
 }
 
 #[tokio::test]

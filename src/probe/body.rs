@@ -1,0 +1,199 @@
+//! The reader of an HTTP/1 answer's body: ended by its length, by its last chunk, or by the end of the connection.
+
+use hyper::{Method, StatusCode};
+
+use super::head::Framing;
+
+/// The rest of a body.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Body {
+    /// So many bytes are still to come.
+    Length(u64),
+    Chunked(Chunk),
+    UntilClose,
+    /// The head says nothing sensible about it.
+    Invalid(&'static str),
+}
+
+/// The next part of a chunked body.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Chunk {
+    /// The digits of a chunk's size, at least one of which must come; none has.
+    SizeStart,
+    Size(u64),
+    /// Blanks behind the size.
+    SizeEnd(u64),
+    Extension(u64),
+    SizeLineFeed(u64),
+    Data(u64),
+    DataReturn,
+    DataLineFeed,
+    /// The beginning of a line behind the last chunk.
+    Trailer,
+    /// The rest of that line.
+    TrailerRest,
+    TrailerLineFeed,
+    /// The end of the empty line that ends it all.
+    EndLineFeed,
+    End,
+}
+
+/// A piece of the body, or its end.
+#[derive(Debug, PartialEq)]
+pub(super) enum Piece<'a> {
+    Data(&'a [u8]),
+    End,
+}
+
+impl Body {
+    pub fn new(status: StatusCode, method: &Method, framing: Framing) -> Self {
+        let tunnel = status == StatusCode::SWITCHING_PROTOCOLS || (*method == Method::CONNECT && status.is_success());
+        let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || *method == Method::HEAD;
+        match framing {
+            _ if tunnel || bodiless => Self::Length(0),
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked(Chunk::SizeStart),
+            Framing::None => Self::UntilClose,
+            Framing::Invalid(what) => Self::Invalid(what),
+        }
+    }
+
+    /// Takes a piece off the beginning of the data; none if the data is used up first. An error says what is not HTTP.
+    pub fn read<'a>(&mut self, data: &mut &'a [u8]) -> Result<Option<Piece<'a>>, &'static str> {
+        match self {
+            Self::Invalid(what) => Err(what),
+            Self::Length(0) => Ok(Some(Piece::End)),
+            _ if data.is_empty() => Ok(None),
+            Self::Length(left) => Ok(Some(Piece::Data(take(data, left)))),
+            Self::UntilClose => Ok(Some(Piece::Data(std::mem::take(data)))),
+            Self::Chunked(chunk) => chunk.read(data),
+        }
+    }
+
+    /// True if a connection that ends here ends the body in good order.
+    pub fn may_end(&self) -> bool {
+        matches!(self, Self::UntilClose | Self::Length(0) | Self::Chunked(Chunk::End))
+    }
+
+    /// How many bytes are still to come at least.
+    pub fn remaining(&self) -> u64 {
+        match self {
+            Self::Length(left) | Self::Chunked(Chunk::Data(left)) => *left,
+            _ => 0,
+        }
+    }
+}
+
+impl Chunk {
+    fn read<'a>(&mut self, data: &mut &'a [u8]) -> Result<Option<Piece<'a>>, &'static str> {
+        loop {
+            match self {
+                Self::End => return Ok(Some(Piece::End)),
+                Self::Data(left) if !data.is_empty() => {
+                    let piece = take(data, left);
+                    if *left == 0 {
+                        *self = Self::DataReturn;
+                    }
+                    return Ok(Some(Piece::Data(piece)));
+                }
+                _ => {}
+            }
+            let Some((byte, rest)) = data.split_first() else { return Ok(None) };
+            *self = self.after(*byte)?;
+            *data = rest;
+        }
+    }
+
+    /// The part that follows once this byte has come, which is none of a chunk's data.
+    fn after(self, byte: u8) -> Result<Self, &'static str> {
+        Ok(match (self, byte) {
+            (Self::SizeStart, _) => Self::Size(hex(byte).ok_or("invalid chunk size")?),
+            (Self::Size(size) | Self::SizeEnd(size), b'\r') => Self::SizeLineFeed(size),
+            (Self::Size(size) | Self::SizeEnd(size), b' ' | b'\t') => Self::SizeEnd(size),
+            (Self::Size(size) | Self::SizeEnd(size), b';') => Self::Extension(size),
+            (Self::Size(size), _) => {
+                let digit = hex(byte).ok_or("invalid chunk size")?;
+                Self::Size(size.checked_mul(16).ok_or("chunk size too large")? + digit)
+            }
+            (Self::Extension(size), b'\r') => Self::SizeLineFeed(size),
+            (Self::Extension(_), b'\n') => return Err("invalid chunk extension"),
+            (Self::Extension(_), _) => self,
+            (Self::SizeLineFeed(0), b'\n') => Self::Trailer,
+            (Self::SizeLineFeed(size), b'\n') => Self::Data(size),
+            (Self::DataReturn, b'\r') => Self::DataLineFeed,
+            (Self::DataLineFeed, b'\n') => Self::SizeStart,
+            (Self::Trailer, b'\r') => Self::EndLineFeed,
+            (Self::TrailerRest, b'\r') => Self::TrailerLineFeed,
+            (Self::Trailer | Self::TrailerRest, _) => Self::TrailerRest,
+            (Self::TrailerLineFeed, b'\n') => Self::Trailer,
+            (Self::EndLineFeed, b'\n') => Self::End,
+            _ => return Err("invalid chunk"),
+        })
+    }
+}
+
+fn hex(byte: u8) -> Option<u64> {
+    char::from(byte).to_digit(16).map(u64::from)
+}
+
+/// Takes off the beginning of the data as much as is left of it.
+fn take<'a>(data: &mut &'a [u8], left: &mut u64) -> &'a [u8] {
+    let length = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
+    let (piece, rest) = data.split_at(length);
+    *left -= length as u64;
+    *data = rest;
+    piece
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The content, and true once it has ended; read in pieces of this size.
+    fn read(mut body: Body, bytes: &[u8], size: usize) -> Result<(Vec<u8>, bool), &'static str> {
+        let mut content = Vec::new();
+        for mut data in bytes.chunks(size).chain([&[][..]]) {
+            while let Some(piece) = body.read(&mut data)? {
+                match piece {
+                    Piece::Data(data) => content.extend_from_slice(data),
+                    Piece::End => return Ok((content, true)),
+                }
+            }
+        }
+        Ok((content, false))
+    }
+
+    const CHUNKED: Body = Body::Chunked(Chunk::SizeStart);
+
+    #[test]
+    fn each_kind_of_body_is_read_to_its_end() {
+        let whole = b"4;a=b\r\nrunn\r\n0003 \t\r\ning\r\n0\r\nX: y\r\nZ: \r\n\r\nrest";
+        for size in 1..=whole.len() {
+            assert_eq!(read(Body::Length(7), b"runningX", size), Ok((b"running".into(), true)));
+            assert_eq!(read(Body::Length(8), b"running", size), Ok((b"running".into(), false)));
+            assert_eq!(read(Body::UntilClose, b"running", size), Ok((b"running".into(), false)));
+            assert_eq!(read(CHUNKED, whole, size), Ok((b"running".into(), true)), "in pieces of {size}");
+            assert_eq!(read(CHUNKED, &whole[..whole.len() - 5], size), Ok((b"running".into(), false)));
+        }
+        assert_eq!(read(Body::Length(0), b"", 1), Ok((Vec::new(), true)));
+    }
+
+    #[test]
+    fn malformed_chunks_are_errors() {
+        for bytes in ["\r\n", "g\r\n", "1\n", "1\r\nab", "1\r\na\n", "1 2\r\n", "1;\n", "1\rx", "0\r\n\rx", "-1\r\n"] {
+            assert!(read(CHUNKED, bytes.as_bytes(), 1).is_err(), "{bytes:?}");
+        }
+        assert_eq!(read(CHUNKED, b"fffffffffffffffff\r\n", 1), Err("chunk size too large"));
+        assert_eq!(read(CHUNKED, b"ffffffffffffffff\r\nab", 1), Ok((b"ab".into(), false)));
+    }
+
+    #[test]
+    fn some_answers_have_no_body_whatever_their_head_says() {
+        let of = |status: u16, method: &Method| {
+            Body::new(StatusCode::from_u16(status).unwrap(), method, Framing::Length(9)) == Body::Length(0)
+        };
+        assert!(of(204, &Method::GET) && of(304, &Method::GET) && of(101, &Method::GET));
+        assert!(of(200, &Method::HEAD) && of(503, &Method::HEAD) && of(200, &Method::CONNECT));
+        assert!(!of(200, &Method::GET) && !of(503, &Method::OPTIONS) && !of(407, &Method::CONNECT));
+    }
+}
