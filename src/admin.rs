@@ -279,6 +279,9 @@ struct TargetStatus {
     since: String,
     /// Why the newest verdict was not a pass.
     reason: Option<String>,
+    /// Since when all verdicts have been inconclusive, once that is for more than a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inconclusive_since: Option<String>,
     last_check: Option<String>,
     last_duration_seconds: Option<f64>,
     published: bool,
@@ -336,6 +339,7 @@ impl TargetStatus {
             failures,
             since: calendar(health.since()),
             reason: health.reason().map(str::to_owned),
+            inconclusive_since: health.inconclusive_since().map(calendar),
             last_check: target.last.map(|(at, _)| calendar(at)),
             last_duration_seconds: target.last.map(|(_, duration)| duration.as_secs_f64()),
             published: members.is_some_and(|members| members.contains(target.member.ip)),

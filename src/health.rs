@@ -8,9 +8,12 @@
 //!
 //! A restart must not be an outage: a target that the cluster already publishes when it is first seen starts as Up, and
 //! leaves only as any Up target does. Verdicts that come before the cluster has been seen count toward that.
+//!
+//! An Inconclusive leaves the state as it is, but what is known grows old meanwhile: when the newest Pass and the newest
+//! verdict of any other weight came is kept, for those who go by it.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use flaps::Flaps;
 
@@ -62,6 +65,9 @@ impl fmt::Display for State {
     }
 }
 
+/// How long nothing but inconclusive verdicts may come before it is worth a word: a short lack of descriptors is not.
+pub const INCONCLUSIVE_TOLERANCE: Duration = Duration::from_secs(60);
+
 /// How many consecutive verdicts flip a state. Both are at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thresholds {
@@ -92,13 +98,40 @@ pub struct Health {
     since: Instant,
     reason: Option<String>,
     seen: bool,
-    tried: bool,
+    verdict_times: VerdictTimes,
+}
+
+/// When the newest verdict of each weight came; none if there has not been one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct VerdictTimes {
+    any: Option<Instant>,
+    pass: Option<Instant>,
+    /// Of those that say something about the target: a Pass or a Fail.
+    conclusive: Option<Instant>,
+    /// The first of those inconclusive ones after which nothing else has come.
+    inconclusive_since: Option<Instant>,
+}
+
+impl VerdictTimes {
+    fn note(&mut self, verdict: &Verdict, now: Instant) {
+        self.any = Some(now);
+        if let Verdict::Inconclusive(_) = verdict {
+            self.inconclusive_since.get_or_insert(now);
+            return;
+        }
+        self.conclusive = Some(now);
+        self.inconclusive_since = None;
+        if *verdict == Verdict::Pass {
+            self.pass = Some(now);
+        }
+    }
 }
 
 impl Health {
     /// A target of which nothing is known yet.
     pub fn new(now: Instant) -> Self {
-        Self { state: State::Unknown, streak: Streak::None, since: now, reason: None, seen: false, tried: false }
+        let (state, streak, verdict_times) = (State::Unknown, Streak::None, VerdictTimes::default());
+        Self { state, streak, since: now, reason: None, seen: false, verdict_times }
     }
 
     pub fn state(&self) -> State {
@@ -121,7 +154,25 @@ impl Health {
 
     /// Whether there has been any verdict, be it an inconclusive one.
     pub fn tried(&self) -> bool {
-        self.tried
+        self.verdict_times.any.is_some()
+    }
+
+    /// When the newest Pass came.
+    pub fn passed_at(&self) -> Option<Instant> {
+        self.verdict_times.pass
+    }
+
+    /// When it was last known how the target is: by its newest verdict that was not inconclusive, or, without one, by what
+    /// the cluster showed.
+    pub fn known_at(&self) -> Instant {
+        self.verdict_times.conclusive.unwrap_or(self.since)
+    }
+
+    /// Since when all verdicts have been inconclusive, if they have been for longer than is to be put up with.
+    pub fn inconclusive_since(&self) -> Option<Instant> {
+        let VerdictTimes { any, inconclusive_since, .. } = self.verdict_times;
+        inconclusive_since
+            .filter(|since| any.is_some_and(|newest| newest.duration_since(*since) > INCONCLUSIVE_TOLERANCE))
     }
 
     /// When the target came into its state.
@@ -158,7 +209,7 @@ impl Health {
 
 /// Counts a verdict, and flips the state if that was the last one it took.
 pub fn observe(health: &mut Health, verdict: &Verdict, thresholds: Thresholds, now: Instant) -> Option<Transition> {
-    health.tried = true;
+    health.verdict_times.note(verdict, now);
     health.reason = verdict.reason().map(str::to_owned);
     health.streak = match (verdict, health.streak) {
         (Verdict::Inconclusive(_), streak) => streak,
@@ -284,6 +335,66 @@ mod tests {
             observe(&mut health, &fail(), THRESHOLDS, later);
         }
         assert_eq!(health.since(), later);
+    }
+
+    #[test]
+    fn each_state_has_its_word() {
+        let words = [State::Unknown, State::Up, State::Down].map(|state| (state.as_str(), state.to_string()));
+        assert_eq!(words, ["unknown", "up", "down"].map(|word| (word, word.to_owned())));
+    }
+
+    #[test]
+    fn a_target_is_tried_by_any_verdict_and_not_by_being_seen() {
+        assert!(!after(true, &[]).tried());
+        for verdict in [Verdict::Pass, fail(), Verdict::Inconclusive("ours".into())] {
+            assert!(after(false, &[verdict]).tried());
+        }
+    }
+
+    #[test]
+    fn a_state_is_in_doubt_while_the_newest_verdicts_speak_against_it() {
+        assert!(!after(true, &[]).in_doubt() && !after(true, &[Verdict::Pass]).in_doubt());
+        assert!(after(true, &[fail()]).in_doubt());
+        assert!(!after(false, &[fail()]).in_doubt());
+        assert!(after(false, &[fail(), Verdict::Pass]).in_doubt());
+        assert!(!after(false, &[Verdict::Pass]).in_doubt());
+    }
+
+    #[test]
+    fn it_is_known_when_a_verdict_last_said_something() {
+        let now = start();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let mut health = Health::new(now);
+        see(&mut health, true, THRESHOLDS, at(1));
+        assert_eq!((health.known_at(), health.passed_at()), (at(1), None));
+        let mut hear = |verdict: Verdict, seconds| {
+            observe(&mut health, &verdict, THRESHOLDS, at(seconds));
+            (health.known_at(), health.passed_at())
+        };
+        let ours = || Verdict::Inconclusive("ours".into());
+        assert_eq!(hear(ours(), 2), (at(1), None));
+        assert_eq!(hear(Verdict::Pass, 3), (at(3), Some(at(3))));
+        assert_eq!(hear(fail(), 4), (at(4), Some(at(3))));
+        assert_eq!(hear(ours(), 5), (at(4), Some(at(3))));
+    }
+
+    #[test]
+    fn only_inconclusive_verdicts_for_over_a_minute_are_too_much() {
+        let now = start();
+        let mut health = Health::new(now);
+        let mut hear = |verdict: Verdict, seconds| {
+            observe(&mut health, &verdict, THRESHOLDS, now + Duration::from_secs(seconds));
+            health.inconclusive_since().map(|since| since.duration_since(now).as_secs())
+        };
+        let ours = || Verdict::Inconclusive("ours".into());
+        assert_eq!(hear(ours(), 0), None);
+        assert_eq!(hear(ours(), 60), None);
+        assert_eq!(hear(ours(), 61), Some(0));
+        assert_eq!(hear(ours(), 200), Some(0));
+        assert_eq!(hear(fail(), 201), None);
+        assert_eq!(hear(ours(), 300), None, "a failure before was no part of it");
+        assert_eq!(hear(ours(), 361), Some(300));
+        assert_eq!(hear(Verdict::Pass, 362), None);
     }
 
     /// The rules again, in the most naive form: look at the whole history after every verdict.

@@ -139,7 +139,7 @@ enum Share {
     Published(fn(&Publication, &mut Samples)),
 }
 
-const FAMILIES: [Family; 15] = [
+const FAMILIES: [Family; 16] = [
     Family {
         name: "external_endpoints_target_healthy",
         kind: "gauge",
@@ -189,6 +189,12 @@ const FAMILIES: [Family; 15] = [
         kind: "gauge",
         help: "1 for a target that is up, but out because it flapped; absent for others.",
         share: Share::Checked(policy::flapping),
+    },
+    Family {
+        name: "external_endpoints_target_inconclusive",
+        kind: "gauge",
+        help: "1 for a published target whose checks have been inconclusive for more than a minute; absent for others.",
+        share: Share::Checked(policy::inconclusive),
     },
     Family {
         name: "external_endpoints_unhealthy_kept_addresses",

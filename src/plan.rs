@@ -3,6 +3,7 @@
 //! | targets that are not in maintenance                  | plan                                     |
 //! | ---                                                  | ---                                      |
 //! | any of them Unknown and not tried yet                | keep: an early guess could take a good address away |
+//! | any, but what the cluster holds is not known         | keep: who is published there is Up until disproved |
 //! | none Up, and any of them Unknown for all its tries   | keep: not knowing is no reason to take the last address away |
 //! | all others                                           | publish those that are Up, be they none, as far as the policy lets |
 //!
@@ -153,6 +154,10 @@ pub struct Candidate<'a> {
     pub tried: bool,
     /// Whether the newest verdict that was not inconclusive was a Pass.
     pub passing: bool,
+    /// When the newest Pass came.
+    pub passed_at: Option<Instant>,
+    /// From when on that is too old to say how the target is now; none for never.
+    pub stale_at: Option<Instant>,
     /// Why the newest verdict was not a Pass.
     pub reason: Option<&'a str>,
     /// The tier; 0 is preferred.
@@ -167,6 +172,16 @@ pub struct Candidate<'a> {
 impl Candidate<'_> {
     fn is_up(&self) -> bool {
         self.state == State::Up
+    }
+
+    /// Whether it is no longer known how the target is: it has been tried in vain since.
+    fn is_stale(&self, now: Instant) -> bool {
+        self.stale_at.is_some_and(|stale_at| stale_at <= now)
+    }
+
+    /// Whether the target is known to pass now.
+    fn passes(&self, now: Instant) -> bool {
+        self.passing && !self.is_stale(now)
     }
 }
 
@@ -215,7 +230,7 @@ pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decisio
     let needed = needed(pool);
     let out = |target: &Candidate| target.out_until.filter(|until| *until > now);
     let Choice { members: mut chosen, note, again } = if pool.policy.exactly_one {
-        one::choose(&up, published)
+        one::choose(&up, published, now)
     } else {
         let (failback, asked) = (pool.policy.failback, pool.failback_asked);
         let tiers = Tiers { published, needed: needed.max(1), failback, asked, now };
@@ -246,13 +261,13 @@ fn up<'a>(pool: &Pool<'a>, published: Option<&Members>) -> Result<Vec<Candidate<
     if !untried.is_empty() {
         return Err(Why::NoVerdictYet(untried));
     }
+    let published = published.ok_or(Why::NotSeen)?;
     let up: Vec<_> = asked().filter(|target| target.is_up()).copied().collect();
     let inconclusive: Vec<_> =
         unknown(true).map(|target| (target.member.ip, target.reason.unwrap_or_default().to_owned())).collect();
     if up.is_empty() && !inconclusive.is_empty() {
         return Err(Why::NoneKnown(inconclusive));
     }
-    let published = published.ok_or(Why::NotSeen)?;
     // Of several published ones only one may stay, and which one their checks must tell.
     let rivals = || up.iter().filter(|target| published.contains(target.member.ip));
     if pool.policy.exactly_one && rivals().count() > 1 && rivals().any(|target| !target.tried) {

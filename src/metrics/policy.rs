@@ -12,6 +12,16 @@ pub(super) fn flapping(database: &DatabaseSnapshot, samples: &mut Samples) {
     each(database, samples, |target| target.flapping().is_some());
 }
 
+pub(super) fn inconclusive(database: &DatabaseSnapshot, samples: &mut Samples) {
+    let listed = |target: &TargetSnapshot| {
+        database
+            .notes
+            .iter()
+            .any(|note| matches!(note, Note::ChecksInconclusive { ips, .. } if ips.contains(&target.member.ip)))
+    };
+    each(database, samples, listed);
+}
+
 /// 1 for the targets of which this is so.
 fn each(database: &DatabaseSnapshot, samples: &mut Samples, is_so: impl Fn(&TargetSnapshot) -> bool) {
     for target in database.targets.iter().filter(|target| is_so(target)) {

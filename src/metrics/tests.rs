@@ -115,7 +115,15 @@ fn a_histogram_has_cumulative_buckets_up_to_infinity() {
 #[test]
 fn a_policy_shows_where_there_is_one() {
     let plain = lines("external_endpoints_");
-    for name in ["split_brain", "serving_tier", "failback_waiting", "unhealthy_kept", "target_in", "target_flapping"] {
+    for name in [
+        "split_brain",
+        "serving_tier",
+        "failback_waiting",
+        "unhealthy_kept",
+        "target_in_m",
+        "target_inc",
+        "target_flapping",
+    ] {
         let start = format!("external_endpoints_{name}");
         assert!(!plain.iter().any(|line| line.starts_with(&start)), "{name}");
     }
@@ -129,12 +137,14 @@ fn a_policy_shows_where_there_is_one() {
         Note::BelowMinHealthy { healthy: 0, needed: 2, kept: vec![first, second] },
         Note::SplitBrain { passing: vec![first, second], published: None },
         Note::FailbackWaits { tier: 0, until: None },
+        Note::ChecksInconclusive { ips: vec![second], reason: "connect: no route from this host".into() },
     ];
     let of = |name: &str, labels: &str, value: u32| {
         format!("external_endpoints_{name}{{namespace=\"prod\",service=\"b\"{labels}}} {value}")
     };
     for line in [
         of("target_in_maintenance", ",address=\"198.51.100.1\"", 1),
+        of("target_inconclusive", ",address=\"198.51.100.2\"", 1),
         of("unhealthy_kept_addresses", "", 2),
         of("split_brain", "", 1),
         of("serving_tier", "", 3),

@@ -6,20 +6,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tracing::{debug, error, info, warn};
+use tracing::info;
 
 use super::asked::{self, Asked};
 use super::histogram::{Histogram, ms};
 use super::{Counts, DatabaseSnapshot, Decided, Report, TargetSnapshot};
-use crate::config::{Address, Database, DatabaseId};
+use crate::config::{Address, Check, Database, DatabaseId};
 use crate::freeze::Freeze;
-use crate::health::{self, Health, State, Streak, Transition, Verdict};
-use crate::news::{About, News, Teller};
+use crate::health::{self, Health, State, Transition, Verdict};
+use crate::news::Teller;
 use crate::plan::{self, Candidate, Decision, Member, Members, Note, Pool};
 use leaving::Leaving;
 
+#[path = "announcements.rs"]
+mod announcements;
 #[path = "leaving.rs"]
 mod leaving;
+
+/// What a verdict says holds for so many intervals: one or two tries may say nothing.
+const FRESH_INTERVALS: u32 = 3;
 
 /// How long tries take.
 const DURATIONS: [Duration; 14] = [
@@ -148,10 +153,12 @@ impl Watched {
         }
         self.tell_of_inconclusive(index, verdict);
         let target = &mut self.targets[index];
-        let thresholds = self.database.addresses[index].check.thresholds;
-        let (first, passing, doubted) = (!target.health.tried(), target.passing(), target.health.in_doubt());
-        let transition = health::observe(&mut target.health, verdict, thresholds, now);
-        let turned = self.database.policy.exactly_one && passing != target.passing();
+        let check = &self.database.addresses[index].check;
+        let (first, doubted) = (!target.health.tried(), target.health.in_doubt());
+        let before = (known_to_pass(target, check, now), target.health.inconclusive_since());
+        let transition = health::observe(&mut target.health, verdict, check.thresholds, now);
+        let after = (known_to_pass(target, check, now), target.health.inconclusive_since());
+        let turned = self.database.policy.exactly_one && before.0 != after.0 || before.1 != after.1;
         self.count_flip(index, transition, now);
         self.tell(index, transition);
         self.tell_people(index, transition, now);
@@ -271,53 +278,19 @@ impl Watched {
         }
     }
 
-    /// Counts a transition, and tells it.
-    fn tell(&mut self, index: usize, transition: Option<Transition>) {
-        let Some(transition) = transition else { return };
-        let target = &mut self.targets[index];
-        let DatabaseId { namespace, service } = &self.database.id;
-        let address = target.member.ip;
-        match transition.to {
-            State::Up => {
-                target.counts.to_up += 1;
-                info!(%namespace, %service, %address, from = %transition.from, "target is up");
-            }
-            State::Down => {
-                target.counts.to_down += 1;
-                let reason = target.health.reason().unwrap_or_default();
-                warn!(%namespace, %service, %address, from = %transition.from, reason, "target is down");
-            }
-            State::Unknown => unreachable!("no target becomes unknown"),
-        }
-    }
-
-    /// Tells a transition to those who do not read the log. That a target is up which nobody knew to be down is no news to
-    /// them: it may have been so for years before this daemon came.
-    fn tell_people(&self, index: usize, transition: Option<Transition>, now: Instant) {
-        let Some(Transition { from, to }) = transition else { return };
-        if (from, to) == (State::Unknown, State::Up) {
-            return;
-        }
-        let target = &self.targets[index];
-        let ip = target.member.ip;
-        let (reason, warning) = if to == State::Up { ("TargetUp", false) } else { ("TargetDown", true) };
-        self.announce(reason, "Check", warning, ip.to_string(), now, || match target.health.reason() {
-            Some(reason) if to == State::Down => format!("{ip} is down: {reason}"),
-            _ => format!("{ip} is {to}"),
-        });
-    }
-
-    fn announce(
-        &self,
-        reason: &str,
-        action: &'static str,
-        warning: bool,
-        subject: String,
-        at: Instant,
-        note: impl FnOnce() -> String,
-    ) {
-        let about = || About::Database(self.database.id.clone());
-        self.news.tell(|| News { about: about(), reason: reason.into(), action, warning, subject, note: note(), at });
+    /// The published targets of which nothing has been learnt for too long, in the words of before if they are the same.
+    fn inconclusive_note(&self) -> Option<Note> {
+        let published = self.policing.published.as_ref()?;
+        let is_inconclusive = |target: &&TargetSnapshot| {
+            published.contains(target.member.ip) && target.health.inconclusive_since().is_some()
+        };
+        let mut targets: Vec<&TargetSnapshot> = self.targets.iter().filter(is_inconclusive).collect();
+        targets.sort_by_key(|target| target.member.ip);
+        let reason = targets.first()?.health.reason().unwrap_or_default();
+        let ips: Vec<IpAddr> = targets.iter().map(|target| target.member.ip).collect();
+        let same = |note: &&Note| matches!(note, Note::ChecksInconclusive { ips: before, .. } if *before == ips);
+        let before = self.policing.notes.iter().find(same).cloned();
+        Some(before.unwrap_or_else(|| Note::ChecksInconclusive { ips, reason: reason.to_owned() }))
     }
 
     /// Decides anew. A transition, the first verdict of a target, and what a policy goes by can change a plan.
@@ -328,7 +301,8 @@ impl Watched {
         self.count(freeze, now);
         let hold = freeze.holds().then(|| Hold { left: freeze.frozen().map(|_| &self.leaving) });
         let decision = decide(&self.database, &self.targets, &self.policing, hold.as_ref(), now);
-        let Decision { plan, notes, again } = decision;
+        let Decision { plan, mut notes, again } = decision;
+        notes.extend(self.inconclusive_note());
         let before = std::mem::replace(&mut self.policing.notes, notes);
         self.policing.again = again.into_iter().chain(self.leaving.again(now)).min();
         self.tell_of_notes(&before);
@@ -339,74 +313,6 @@ impl Watched {
             *held = Decided { database: self.database.clone(), plan };
             news
         });
-    }
-
-    /// Tells what the policy does now and did not do before, and the end of what a person should have looked at.
-    fn tell_of_notes(&self, before: &[Note]) {
-        let DatabaseId { namespace, service } = &self.database.id;
-        let notes = &self.policing.notes;
-        for note in notes.iter().filter(|note| !before.contains(note)) {
-            match note {
-                Note::SplitBrain { .. } => error!(%namespace, %service, "{note}"),
-                Note::BelowMinHealthy { .. } => warn!(%namespace, %service, "{note}"),
-                Note::LowerTier { .. } | Note::FailbackWaits { .. } | Note::Flapping { .. } => {
-                    info!(%namespace, %service, "{note}");
-                }
-                // That there is a freeze is told once, and not for each database.
-                Note::Held { .. } => debug!(%namespace, %service, "{note}"),
-            }
-        }
-        for note in before.iter().filter(|note| !notes.iter().any(|now| now.is_like(note))) {
-            match note {
-                Note::SplitBrain { .. } => info!(%namespace, %service, "the split brain is over"),
-                Note::BelowMinHealthy { .. } => info!(%namespace, %service, "enough are healthy again"),
-                Note::LowerTier { .. } => info!(%namespace, %service, "the preferred tier serves alone again"),
-                Note::FailbackWaits { .. } | Note::Flapping { .. } | Note::Held { .. } => {}
-            }
-        }
-    }
-
-    /// Tells what a person should look at to those who do not read the log.
-    fn announce_notes(&self, before: &[Note], now: Instant) {
-        for note in self.policing.notes.iter().filter(|note| !before.contains(note)) {
-            let reason = match note {
-                Note::SplitBrain { .. } => "SplitBrain",
-                Note::BelowMinHealthy { .. } => "BelowMinHealthy",
-                Note::Flapping { .. } => "Flapping",
-                // A freeze is told for each database once.
-                Note::LowerTier { .. } | Note::FailbackWaits { .. } | Note::Held { .. } => continue,
-            };
-            self.announce(reason, "Decide", true, String::new(), now, || note.to_string());
-        }
-    }
-
-    fn tell_of_problems(&self, problems: &[String]) {
-        let DatabaseId { namespace, service } = &self.database.id;
-        for problem in problems.iter().filter(|problem| !self.policing.problems.contains(problem)) {
-            warn!(%namespace, %service, problem, "the annotation external-endpoints/maintenance is not good");
-        }
-    }
-
-    /// Tells once that a target fails, where its health can't: it has none before the cluster has been seen.
-    fn tell_of_unseen(&self, index: usize) {
-        let health = &self.targets[index].health;
-        let unhealthy = self.database.addresses[index].check.thresholds.unhealthy;
-        if health.state() == State::Unknown && health.streak() == Streak::Failures(unhealthy) {
-            let DatabaseId { namespace, service } = &self.database.id;
-            let (address, reason) = (self.targets[index].member.ip, health.reason().unwrap_or_default());
-            warn!(%namespace, %service, %address, reason, "target fails; it will be down once the cluster has been read");
-        }
-    }
-
-    /// Tells once that tries have become inconclusive, not at every try.
-    fn tell_of_inconclusive(&self, index: usize, verdict: &Verdict) {
-        let target = &self.targets[index];
-        if let Verdict::Inconclusive(reason) = verdict
-            && target.health.reason() != Some(reason)
-        {
-            let DatabaseId { namespace, service } = &self.database.id;
-            warn!(%namespace, %service, address = %target.member.ip, reason, "check is inconclusive; health stays as it is");
-        }
     }
 }
 
@@ -449,14 +355,30 @@ fn decide(
 ) -> Decision {
     let left = hold.and_then(|hold| hold.left);
     let comes_back = |index: usize| left.is_some_and(|left| left.contains(index));
-    let candidates: Vec<Candidate> =
-        targets.iter().enumerate().map(|(index, target)| candidate(target, comes_back(index))).collect();
+    let checks = database.addresses.iter().map(|address| &*address.check);
+    let candidates: Vec<Candidate> = targets
+        .iter()
+        .zip(checks)
+        .enumerate()
+        .map(|(index, (target, check))| candidate(target, check, comes_back(index)))
+        .collect();
     let (policy, failback_asked) = (&database.policy, policing.failback_asked);
     let pool = Pool { targets: &candidates, policy, failback_asked, holds: hold.is_some() };
     plan::decide(&pool, policing.published.as_ref(), now)
 }
 
-fn candidate(target: &TargetSnapshot, comes_back: bool) -> Candidate<'_> {
+/// When what is known of a target is too old to say how it is now. Not before as many failures would have taken it out.
+fn stale_at(health: &Health, check: &Check) -> Option<Instant> {
+    let intervals = check.thresholds.unhealthy.max(FRESH_INTERVALS);
+    let time = check.interval.checked_mul(intervals)?.checked_add(check.timeout)?;
+    health.known_at().checked_add(time)
+}
+
+fn known_to_pass(target: &TargetSnapshot, check: &Check, now: Instant) -> bool {
+    target.passing() && stale_at(&target.health, check).is_none_or(|stale_at| stale_at > now)
+}
+
+fn candidate<'a>(target: &'a TargetSnapshot, check: &Check, comes_back: bool) -> Candidate<'a> {
     let health = &target.health;
     Candidate {
         member: &target.member,
@@ -464,6 +386,8 @@ fn candidate(target: &TargetSnapshot, comes_back: bool) -> Candidate<'_> {
         since: target.returned.map_or(health.since(), |returned| health.since().max(returned)),
         tried: health.tried(),
         passing: target.passing(),
+        passed_at: health.passed_at(),
+        stale_at: stale_at(health, check),
         reason: health.reason(),
         priority: target.priority,
         in_maintenance: target.maintenance.is_some(),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{Options, parse};
 use crate::freeze::Rules;
-use crate::news::Teller;
+use crate::news::{Listener, line};
 use crate::plan::Plan;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -14,6 +14,7 @@ struct Scene {
     /// There is none.
     freeze: Freeze,
     now: Instant,
+    listener: Listener,
 }
 
 impl Scene {
@@ -28,16 +29,18 @@ impl Scene {
         #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
         let now = Instant::now();
         let freeze = Freeze::new(Rules { max_unhealthy: 100, ..Rules::default() }, std::iter::empty());
-        Self { database: Watched::new(&spec.databases[0], Teller::default(), now), freeze, now }
+        let (teller, listener) = line();
+        Self { database: Watched::new(&spec.databases[0], teller, now), freeze, now, listener }
     }
 
-    /// A second later, the targets' verdicts: `+` passes, `-` fails, and a space is none.
+    /// A second later, the targets' verdicts: `+` passes, `-` fails, `?` is inconclusive, and a space is none.
     fn hear(&mut self, verdicts: &str) {
         self.now += SECOND;
         for (index, verdict) in verdicts.chars().enumerate() {
             let verdict = match verdict {
                 '+' => Verdict::Pass,
                 '-' => Verdict::Fail("connect: refused".into()),
+                '?' => Verdict::Inconclusive("connect: no route from this host".into()),
                 _ => continue,
             };
             let (started, ended) = (self.now, self.now);
@@ -56,6 +59,18 @@ impl Scene {
     fn ask(&mut self, maintenance: Option<&str>, failback: Option<&str>) {
         let [maintenance, failback] = [maintenance, failback].map(|text| text.map(str::to_owned));
         self.database.ask(Asked { maintenance, failback }, &mut self.freeze, self.now);
+    }
+
+    /// The same verdicts each second, for so many seconds.
+    fn hear_for(&mut self, seconds: u32, verdicts: &str) {
+        (0..seconds).for_each(|_| self.hear(verdicts));
+    }
+
+    /// The reasons of those Events with their notes that begin like this, since this was last asked.
+    fn events(&mut self, start: &str) -> Vec<String> {
+        let news = std::iter::from_fn(|| self.listener.news.try_recv().ok());
+        let texts = news.map(|news| format!("{}: {}", news.reason, news.note));
+        texts.filter(|text| text.starts_with(start)).collect()
     }
 
     /// The last numbers of the members; none while the cluster is left as it is.
@@ -240,4 +255,81 @@ fn a_target_that_flaps_stays_out_until_it_was_well_for_a_minute() {
     scene.hear("- ");
     scene.hear("+-");
     scene.publishes("1");
+}
+
+#[test]
+fn a_published_target_of_which_nothing_is_learnt_is_told_once() {
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
+    scene.see(&[1]);
+    scene.hear("+-");
+    scene.hear_for(61, "??");
+    assert_eq!(scene.events("Checks"), [""; 0], "no longer than a minute");
+    scene.hear_for(30, "??");
+    let note = "ChecksInconclusive: the checks of 10.0.0.1 have been inconclusive for over 1m (connect: no route from this \
+                host); it stays published, be it dead or alive: mend that on the daemon's side";
+    assert_eq!(scene.events("Checks"), [note], "one that is not published keeps nobody from anything");
+    assert_eq!(scene.database.snapshot().notes.len(), 1);
+    scene.publishes("1");
+    let since = scene.database.targets[0].health.inconclusive_since();
+    assert_eq!(since, Some(scene.now - SECOND * 90));
+    // A failure says something, and one that says nothing after it begins anew.
+    scene.hear("- ");
+    assert_eq!(scene.events("Checks"), ["ChecksConclusive: the checks of all published addresses say something again"]);
+    assert!(scene.database.snapshot().notes.is_empty());
+    scene.hear_for(61, "??");
+    assert_eq!(scene.events("Checks"), [""; 0]);
+}
+
+#[test]
+fn an_inconclusive_target_is_told_of_once_it_is_published() {
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
+    scene.see(&[]);
+    scene.hear("++");
+    scene.hear_for(90, "??");
+    assert_eq!(scene.events("Checks"), [""; 0]);
+    scene.follow(&[1, 2]);
+    assert_eq!(scene.events("ChecksInconclusive: the checks of 10.0.0.1, 10.0.0.2 have been").len(), 1);
+    scene.follow(&[2]);
+    assert_eq!(scene.events("ChecksInconclusive: the checks of 10.0.0.2 have been").len(), 1);
+    scene.follow(&[]);
+    assert_eq!(scene.events("ChecksConclusive").len(), 1);
+}
+
+#[test]
+fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
+    // Three intervals of 5 s, and a timeout of 2 s.
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{exactlyOne: true}");
+    scene.see(&[1]);
+    scene.hear("+-");
+    scene.hear_for(5, "?-");
+    scene.hear_for(11, "?+");
+    scene.publishes("1");
+    assert!(scene.database.snapshot().notes.iter().any(|note| matches!(note, Note::SplitBrain { .. })));
+    let due = scene.now + SECOND;
+    assert_eq!(scene.database.policing.again, Some(due));
+    scene.database.look_again(&mut scene.freeze, due);
+    scene.publishes("2");
+    assert!(scene.database.snapshot().notes.is_empty(), "no split brain");
+    // The old one passes again: told at once, and changes nothing.
+    scene.follow(&[2]);
+    scene.hear("++");
+    assert!(scene.database.snapshot().notes.iter().any(|note| matches!(note, Note::SplitBrain { .. })));
+    scene.publishes("2");
+}
+
+#[test]
+fn a_writer_that_cannot_be_tried_stays_where_both_passed() {
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{exactlyOne: true}");
+    scene.see(&[1]);
+    scene.hear_for(3, "++");
+    scene.hear_for(60, "?+");
+    scene.database.decide(&mut scene.freeze, scene.now);
+    scene.publishes("1");
+    assert!(scene.database.snapshot().notes.is_empty(), "no split brain: one of them says nothing");
+    // Nor does it go when nothing at all is learnt, and what is learnt again counts at once.
+    scene.hear_for(60, "??");
+    scene.publishes("1");
+    scene.hear("+?");
+    scene.hear_for(3, "-?");
+    scene.publishes("2");
 }

@@ -1,10 +1,12 @@
-//! What a policy did to a plan beyond publishing the healthy ones: typed for machines, a sentence for people.
+//! What a policy did to a plan beyond publishing the healthy ones, and what is in doubt about them: typed for machines, a sentence for people.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Instant;
 
-/// One thing that a policy did, or waits for.
+use crate::health::INCONCLUSIVE_TOLERANCE;
+
+/// One thing that a policy did or waits for, or that a person should know of what is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
     /// More than one target of an `exactlyOne` database passes; the published one stays, if it is among them.
@@ -19,6 +21,8 @@ pub enum Note {
     Flapping { out: Vec<IpAddr>, until: Instant },
     /// These stay although they should leave, because so many targets fail together.
     Held { kept: Vec<IpAddr> },
+    /// These are published, but all of their verdicts have been inconclusive for too long; why, for the first of them.
+    ChecksInconclusive { ips: Vec<IpAddr>, reason: String },
 }
 
 impl Note {
@@ -56,6 +60,12 @@ impl fmt::Display for Note {
             Note::Held { kept } => {
                 let stay = if kept.len() == 1 { "stays" } else { "stay" };
                 write!(f, "{} {stay}: so many targets fail together that the fault is probably ours", list(kept))
+            }
+            Note::ChecksInconclusive { ips, reason } => {
+                let over = humantime::format_duration(INCONCLUSIVE_TOLERANCE);
+                let stay = if ips.len() == 1 { "it stays" } else { "they stay" };
+                write!(f, "the checks of {} have been inconclusive for over {over} ({reason}); ", list(ips))?;
+                write!(f, "{stay} published, be it dead or alive: mend that on the daemon's side")
             }
             Note::Flapping { out, .. } => write!(f, "{} flapped, and must be well for longer", list(out)),
         }

@@ -22,18 +22,24 @@ fn any_target(last: u8) -> impl Strategy<Value = Target> {
     let state = prop_oneof![4 => Just(State::Up), 3 => Just(State::Down), 1 => Just(State::Unknown)];
     let odds = |odds: f64| prop::bool::weighted(odds);
     let times = (0..1000_u64, prop::option::weighted(0.2, 900..1100_u64));
-    (state, times, odds(0.9), odds(0.8), 0..3_u32, odds(0.2), (odds(0.5), odds(0.3))).prop_map(
-        move |(state, (since, out_until), tried, passing, tier, in_maintenance, (published, comes_back))| Target {
-            member: member(last),
-            state,
-            since,
-            tried,
-            passing,
-            tier,
-            in_maintenance,
-            out_until,
-            published,
-            comes_back,
+    let knowledge = (odds(0.9), odds(0.8), prop::option::weighted(0.9, 0..1000_u64), prop::option::of(900..1100_u64));
+    (state, times, knowledge, 0..3_u32, odds(0.2), (odds(0.5), odds(0.3))).prop_map(
+        move |(state, (since, out_until), knowledge, tier, in_maintenance, (published, comes_back))| {
+            let (tried, passing, passed_at, stale_at) = knowledge;
+            Target {
+                member: member(last),
+                state,
+                since,
+                tried,
+                passing,
+                passed_at,
+                stale_at,
+                tier,
+                in_maintenance,
+                out_until,
+                published,
+                comes_back,
+            }
         },
     )
 }
@@ -109,6 +115,33 @@ proptest! {
             let worked_on = |ip| held.targets.iter().any(|target| target.member.ip == ip && target.in_maintenance);
             let stays = |member: &Member| members.contains(member.ip) || worked_on(member.ip);
             prop_assert!(decided(&free).is_some_and(|(free, _)| free.iter().all(stays)));
+        }
+    }
+
+    #[test]
+    fn a_writer_that_is_up_gives_way_only_to_one_that_came_up_after_its_last_pass(case in any_case()) {
+        let case = Case { policy: Policy { exactly_one: true, ..case.policy.clone() }, ..case };
+        let Some((members, _)) = decided(&case) else { return Ok(()) };
+        let is_up = |target: &&Target| target.state == State::Up && !target.in_maintenance;
+        let stale = |target: &Target| target.stale_at.is_some_and(|stale_at| stale_at <= case.now);
+        let writers: Vec<&Target> = case.targets.iter().filter(is_up).filter(|target| target.published).collect();
+        prop_assert!(writers.is_empty() || members.len() == 1, "no verdict that says nothing takes the last one away");
+        for new in case.targets.iter().filter(is_up).filter(|new| members.contains(new.member.ip) && !new.published) {
+            prop_assert!(writers.is_empty() || new.passing && !stale(new));
+            for old in &writers {
+                prop_assert!(stale(old) && old.passed_at.is_none_or(|passed_at| passed_at <= new.since));
+            }
+        }
+    }
+
+    #[test]
+    fn only_those_that_pass_now_make_a_split_brain(case in any_case()) {
+        let Some((_, decision)) = decided(&case) else { return Ok(()) };
+        for note in decision.notes {
+            let Note::SplitBrain { passing, .. } = note else { continue };
+            let of = |ip: &IpAddr| case.targets.iter().find(|target| target.member.ip == *ip);
+            let passes = |target: &Target| target.passing && target.stale_at.is_none_or(|stale_at| stale_at > case.now);
+            prop_assert!(passing.len() > 1 && passing.iter().filter_map(of).all(passes));
         }
     }
 

@@ -3,6 +3,8 @@
 use super::*;
 use std::time::Duration;
 
+#[path = "one_tests.rs"]
+mod exactly_one;
 #[path = "properties.rs"]
 mod properties;
 
@@ -22,6 +24,8 @@ struct Target {
     since: u64,
     tried: bool,
     passing: bool,
+    passed_at: Option<u64>,
+    stale_at: Option<u64>,
     tier: u32,
     in_maintenance: bool,
     out_until: Option<u64>,
@@ -32,13 +36,15 @@ struct Target {
 fn target(last: u8, state: State) -> Target {
     let (tried, passing) = (state != State::Unknown, state == State::Up);
     let (tier, in_maintenance, out_until, published) = (0, false, None, false);
-    let comes_back = false;
+    let (comes_back, passed_at, stale_at) = (false, (state == State::Up).then_some(990), Some(2000));
     Target {
         member: member(last),
         state,
         since: 0,
         tried,
         passing,
+        passed_at,
+        stale_at,
         tier,
         in_maintenance,
         out_until,
@@ -67,6 +73,8 @@ impl Target {
             since: at(self.since),
             tried: self.tried,
             passing: self.passing,
+            passed_at: self.passed_at.map(at),
+            stale_at: self.stale_at.map(at),
             reason: Some("exec: no program"),
             priority: self.tier,
             in_maintenance: self.in_maintenance,
@@ -96,7 +104,17 @@ impl Target {
     }
 
     fn untried(self) -> Self {
-        Self { tried: false, passing: false, ..self }
+        Self { tried: false, passing: false, passed_at: None, ..self }
+    }
+
+    /// Has not said anything since long after its last Pass.
+    fn stale(self, passed_at: u64) -> Self {
+        Self { passed_at: Some(passed_at), stale_at: Some(passed_at + 20), ..self }
+    }
+
+    /// Has said nothing ever.
+    fn never_conclusive(self) -> Self {
+        Self { passing: false, passed_at: None, stale_at: Some(900), ..self }
     }
 
     fn tried(self) -> Self {
@@ -214,6 +232,9 @@ fn nothing_is_decided_before_the_cluster_was_seen() {
     let decision = case(&[unknown(1).in_maintenance()]).decide_on(None);
     assert_eq!(decision.plan, Plan::Keep(Why::NotSeen));
     assert_eq!(Why::NotSeen.to_string(), "the cluster has not been read yet");
+    // Verdicts that have come meanwhile say something, though no target is Up or Down by them yet.
+    let decision = case(&[unknown(1).tried(), unknown(2).tried()]).decide_on(None);
+    assert_eq!(decision.plan, Plan::Keep(Why::NotSeen));
 }
 
 #[test]
@@ -328,73 +349,6 @@ fn the_preferred_tier_returns_when_asked() {
 }
 
 #[test]
-fn of_an_exactly_one_database_one_is_published() {
-    one(&[up(1).published(), down(2)]).publishes(&[1]);
-    one(&[down(1), up(2)]).publishes(&[2]);
-    one(&[down(1).published(), down(2)]).publishes(&[]);
-    // The old one fails, and is not yet Down: the new one waits, without an alarm.
-    let switching = one(&[up(1).published().failing(), up(2)]);
-    switching.publishes(&[1]);
-    assert_eq!(switching.notes(), [""; 0]);
-    one(&[down(1).published(), up(2)]).publishes(&[2]);
-}
-
-#[test]
-fn two_that_pass_are_a_split_brain_and_never_published_together() {
-    let published = one(&[up(2).published(), up(1)]);
-    published.publishes(&[2]);
-    assert_eq!(
-        published.notes(),
-        [
-            "split brain: 198.51.100.1, 198.51.100.2 pass, where one should; 198.51.100.2, which is published, stays alone"
-        ]
-    );
-    let neither = one(&[up(1), up(2), down(3).published()]);
-    neither.publishes(&[]);
-    let passing = vec![member(1).ip, member(2).ip];
-    assert_eq!(neither.decide().notes, [Note::SplitBrain { passing, published: None }]);
-    // Nobody can tell which of two in doubt is the one.
-    let doubted = one(&[up(1), up(2).failing()]);
-    doubted.publishes(&[]);
-    assert_eq!(doubted.notes(), [""; 0]);
-    // Published by someone else: those that pass first, then by priority, then by IP.
-    one(&[up(1).published(), up(2).published()]).publishes(&[1]);
-    one(&[up(1).published().failing(), up(2).published()]).publishes(&[2]);
-    one(&[up(1).published().tier(1), up(2).published()]).publishes(&[2]);
-    // At a start, two that are published are both taken to be Up until their checks have told.
-    one(&[up(1).published().untried(), up(2).published()]).keeps("no verdict yet for 198.51.100.1");
-    one(&[up(1).published().untried(), up(2)]).publishes(&[1]);
-}
-
-#[test]
-fn exactly_one_wins_over_all_other_rules() {
-    let split = [up(1), up(2), down(3).published()];
-    let with = |policy: Policy, targets: &[Target]| Case {
-        policy: Policy { exactly_one: true, ..policy },
-        asked: Some(999),
-        ..case(targets)
-    };
-    let at_least_one = || Policy { min_healthy: MinHealthy::Number(1), ..Policy::default() };
-    // Not over what is there: the old one stays, although it is down, rather than one of two that claim its place.
-    with(at_least_one(), &split).publishes(&[3]);
-    with(at_least_one(), &split[..2]).publishes(&[]);
-    with(
-        Policy { min_healthy: MinHealthy::Number(2), ..Policy::default() },
-        &[down(1).published(), down(2).published()],
-    )
-    .publishes(&[1]);
-    with(at_least_one(), &[up(1).published().in_maintenance(), down(2)]).publishes(&[1]);
-    // No preferred tier comes in beside the one that serves, or instead of it.
-    with(Policy::default(), &[up(1), up(2).tier(1).published()]).publishes(&[2]);
-    // Maintenance is the operator's word on who is not the one.
-    let settled = with(Policy::default(), &[up(1).in_maintenance(), up(2)]);
-    settled.publishes(&[2]);
-    assert_eq!(settled.notes(), [""; 0]);
-    // Flapping keeps no writer out.
-    with(Policy::default(), &[up(1).out_until(1100), down(2).published()]).publishes(&[1]);
-}
-
-#[test]
 fn a_target_that_flaps_stays_out_unless_it_is_needed() {
     let flapping = case(&[up(1).out_until(1060), up(2).published()]);
     flapping.publishes(&[2]);
@@ -427,20 +381,6 @@ fn in_a_hold_what_is_published_stays_and_what_is_up_comes() {
     hold(case(&[down(1).published(), up(2).tier(1)])).publishes(&[1, 2]);
     hold(case(&[up(1).published().out_until(1060), up(2)])).publishes(&[1, 2]);
     hold(at_least(1, &[down(1).published(), down(2).published()])).publishes(&[1, 2]);
-}
-
-#[test]
-fn in_a_hold_a_writer_stays_until_another_is_confirmed() {
-    let hold = |targets: &[Target]| Case { holds: true, ..one(targets) };
-    hold(&[down(1).published(), down(2)]).publishes(&[1]);
-    hold(&[down(1).published(), up(2)]).publishes(&[2]);
-    hold(&[down(1).comes_back(), down(2)]).publishes(&[1]);
-    hold(&[down(1).comes_back().since(5), down(2).comes_back().since(6)]).publishes(&[2]);
-    hold(&[down(1).published(), down(2).comes_back().since(6)]).publishes(&[1]);
-    // Two claim to be the writer: nobody new, and nobody comes back beside them.
-    hold(&[down(1).published(), up(2), up(3)]).publishes(&[1]);
-    hold(&[down(1).comes_back(), up(2), up(3)]).publishes(&[]);
-    hold(&[down(1).published().in_maintenance(), down(2)]).publishes(&[]);
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::config::{Database, DatabaseId, Publish, Refused};
 use crate::lease;
 use crate::monitor::{self, Asked, Decided};
 use crate::news::{About, News, Teller};
-use crate::plan::{Members, Plan};
+use crate::plan::{Members, Plan, Why};
 use crate::slice::{self, endpoint_slices};
 
 pub struct Publisher {
@@ -218,6 +218,8 @@ impl Publisher {
         }
         self.tell_monitor(Members::default(), memory).await;
         let condition = match &view.plan {
+            // It has just been told, and decides anew at once.
+            Plan::Keep(Why::NotSeen) => return Next::Change,
             Plan::Keep(why) => Condition::new(Kind::WaitingForVerdicts, why.to_string()),
             Plan::Publish(members) => {
                 self.tell_published(members, memory).await;
