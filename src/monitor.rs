@@ -5,7 +5,7 @@
 //! plain loop on a thread of its own, which waits for its swarm and for the swarm's bell.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::schedule::{Key, Next, Schedule};
 pub use asked::Asked;
 pub use histogram::Histogram;
 use lateness::{Lateness, Scarce};
-use places::Places;
+use places::{Owner, Owners, Places};
 pub use snapshot::{Counts, DatabaseSnapshot, Snapshot, TargetSnapshot};
 use watched::Watched;
 
@@ -167,6 +167,8 @@ impl Report {
 struct Tried {
     /// The numbers of the database and of its target; none once it has left the config.
     place: Option<(usize, usize)>,
+    /// The number that its database's tries are counted by.
+    owner: Owner,
     prober: Arc<Prober>,
     interval: Duration,
 }
@@ -187,6 +189,7 @@ pub struct Monitor {
     /// For tries over the network, and for those that run a command.
     network_places: Places,
     command_places: Places,
+    owners: Owners,
     commands: mpsc::Receiver<Command>,
     turned: Arc<Turned>,
     swarm: Swarm,
@@ -232,6 +235,7 @@ pub fn prepare(
         lateness: Lateness::new(now),
         network_places: Places::new(limits.checks_in_flight),
         command_places: Places::new(limits.exec_at_once),
+        owners: Owners::default(),
         commands,
         turned: turned.clone(),
         swarm,
@@ -318,7 +322,8 @@ impl Monitor {
         loop {
             let next = self.schedule.next(now);
             if let Next::Start { key, due } = next {
-                self.places(key).come(key, due);
+                let owner = self.tried[key].owner;
+                self.places(key).come(owner, key, due);
             }
             self.start_waiting(now);
             match next {
@@ -332,10 +337,10 @@ impl Monitor {
     /// Starts what waits for a place, as far as there are any.
     fn start_waiting(&mut self, now: Instant) {
         while let Some((key, due)) = self.network_places.admit().or_else(|| self.command_places.admit()) {
-            let Tried { place, prober, interval } = &self.tried[key];
+            let &Tried { place, owner, ref prober, interval } = &self.tried[key];
             if place.is_none() {
                 // It left the config while it waited.
-                self.places(key).leave();
+                self.places(key).leave(owner);
                 self.schedule.ended(key, now, now, false);
                 continue;
             }
@@ -343,7 +348,7 @@ impl Monitor {
                 self.spawn(key, due);
                 continue;
             };
-            self.lateness.observe(now.saturating_duration_since(due), *interval);
+            self.lateness.observe(now.saturating_duration_since(due), interval);
             let ended = self.swarm.start(key, light, now);
             ended.into_iter().for_each(|ended| self.hear(&Report::of(ended, now)));
         }
@@ -354,6 +359,18 @@ impl Monitor {
             true => &mut self.command_places,
             false => &mut self.network_places,
         }
+    }
+
+    /// Counts the databases that share the places of each kind.
+    fn share_places(&mut self) {
+        let owners = |is_command: bool| {
+            let tried = self.tried.iter().filter(|tried| tried.place.is_some());
+            let tried = tried.filter(|tried| tried.prober.is_command() == is_command);
+            tried.map(|tried| tried.owner).collect::<BTreeSet<Owner>>().len()
+        };
+        let (network, commands) = (owners(false), owners(true));
+        self.network_places.share_among(network);
+        self.command_places.share_among(commands);
     }
 
     fn scarce(&self) -> Scarce {
@@ -389,8 +406,8 @@ impl Monitor {
     }
 
     fn hear(&mut self, report: &Report) {
-        self.places(report.key).leave();
-        let &Tried { place, interval, .. } = &self.tried[report.key];
+        let &Tried { place, owner, interval, .. } = &self.tried[report.key];
+        self.places(report.key).leave(owner);
         report.delay.into_iter().for_each(|delay| self.lateness.observe(delay, interval));
         let in_doubt = place.is_some_and(|(database, target)| {
             let in_doubt = self.databases[database].hear(target, report, &mut self.freeze);

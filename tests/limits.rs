@@ -3,6 +3,8 @@
 // The daemon's own code takes time as an argument; a test that waits needs a clock.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "limits/commands.rs"]
+mod commands;
 #[path = "limits/daemon.rs"]
 mod daemon;
 

@@ -1,63 +1,166 @@
-//! Places for tries that are under way at once. What finds none waits, in the order it came.
+//! Places for tries that are under way at once, shared out fairly over the databases. Pure.
+//!
+//! A try that may not start yet waits. A place goes to the waiting database with the fewest tries under way, and among
+//! equals to the one that was given its last place the longest ago. So every database has its turn, however many tries of
+//! another one hang. A database may start a try by this table:
+//!
+//! | free places | databases with such tries | tries of this database under way | it may start one more |
+//! | --- | --- | --- | --- |
+//! | 0 | any number | any number | no |
+//! | 1 or more | one | any number | yes |
+//! | 1 or more | several | fewer than places are free | yes |
+//! | 1 or more | several | as many as places are free, or more | no: these places are kept for the others |
+//!
+//! The last row is the dynamic threshold by which switches share out their memory (Choudhury and Hahne, 1998). A single
+//! database gets half of the places at most, two that hang get two thirds, and a newcomer finds a free one. Once none is
+//! free, a database without a try under way is passed over by each other database at most once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
+use crate::config::DatabaseId;
 use crate::schedule::Key;
+
+/// A number that a database keeps from one config to the next.
+pub(super) type Owner = usize;
 
 pub(super) struct Places {
     free: usize,
-    /// What waits, and when it was due.
+    /// Databases with tries of this kind: one alone may take all places.
+    sharers: usize,
+    /// By owner.
+    shares: Vec<Share>,
+    /// The databases with tries that wait: the first one is the next to start.
+    queue: BTreeSet<Turn>,
+    /// A try that got its place as it came, and has not been handed out.
+    admitted: Option<(Key, Instant)>,
+    /// Counts the places given, so that each has a number.
+    given: u64,
+}
+
+/// Tries of one database.
+#[derive(Default)]
+struct Share {
+    under_way: usize,
+    /// The number of the place that it was given last.
+    last_given: u64,
+    /// Each with the time it was due at, in the order they came.
     waiting: VecDeque<(Key, Instant)>,
+}
+
+/// The rank of a database among those that wait, the lowest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    under_way: usize,
+    last_given: u64,
+    owner: Owner,
+}
+
+impl Share {
+    fn turn(&self, owner: Owner) -> Option<Turn> {
+        let Self { under_way, last_given, waiting } = self;
+        (!waiting.is_empty()).then_some(Turn { under_way: *under_way, last_given: *last_given, owner })
+    }
 }
 
 impl Places {
     pub fn new(places: usize) -> Self {
-        Self { free: places, waiting: VecDeque::new() }
+        Self { free: places, sharers: 0, shares: Vec::new(), queue: BTreeSet::new(), admitted: None, given: 0 }
     }
 
-    pub fn come(&mut self, key: Key, due: Instant) {
-        self.waiting.push_back((key, due));
+    /// Sets how many databases have tries of this kind.
+    pub fn share_among(&mut self, databases: usize) {
+        self.sharers = databases;
     }
 
-    /// The next that may start, which then has a place.
+    /// Takes in a try that is due. Whether it starts is for `admit` to say, before the next one comes.
+    pub fn come(&mut self, owner: Owner, key: Key, due: Instant) {
+        if self.shares.len() <= owner {
+            self.shares.resize_with(owner + 1, Share::default);
+        }
+        // Nearly always nothing waits, and this is all there is to do.
+        if self.queue.is_empty() && self.admitted.is_none() && self.may_start(self.shares[owner].under_way) {
+            self.take(owner);
+            self.admitted = Some((key, due));
+            return;
+        }
+        let share = &mut self.shares[owner];
+        share.waiting.push_back((key, due));
+        if share.waiting.len() == 1 {
+            self.queue.extend(share.turn(owner));
+        }
+    }
+
+    /// Returns the next try that may start, which then has a place.
     pub fn admit(&mut self) -> Option<(Key, Instant)> {
-        self.free.checked_sub(1)?;
-        let first = self.waiting.pop_front()?;
-        self.free -= 1;
-        Some(first)
+        if let Some(admitted) = self.admitted.take() {
+            return Some(admitted);
+        }
+        // The first has the fewest under way: if it may not start, none may.
+        let turn = *self.queue.first()?;
+        if !self.may_start(turn.under_way) {
+            return None;
+        }
+        self.queue.remove(&turn);
+        let (key, due) = self.shares[turn.owner].waiting.pop_front()?;
+        self.take(turn.owner);
+        self.queue.extend(self.shares[turn.owner].turn(turn.owner));
+        Some((key, due))
     }
 
-    /// Gives a place back.
-    pub fn leave(&mut self) {
+    /// Gives a place back, if the database has one.
+    pub fn leave(&mut self, owner: Owner) {
+        let Some(share) = self.shares.get_mut(owner).filter(|share| share.under_way > 0) else { return };
+        if let Some(turn) = share.turn(owner) {
+            self.queue.remove(&turn);
+        }
         self.free += 1;
+        share.under_way -= 1;
+        self.queue.extend(share.turn(owner));
     }
 
     pub fn are_short(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.queue.is_empty()
+    }
+
+    fn take(&mut self, owner: Owner) {
+        self.free -= 1;
+        self.given += 1;
+        let share = &mut self.shares[owner];
+        share.under_way += 1;
+        share.last_given = self.given;
+    }
+
+    /// Applies the table above.
+    fn may_start(&self, under_way: usize) -> bool {
+        self.free > 0 && (self.sharers <= 1 || under_way < self.free)
+    }
+}
+
+/// The numbers of the databases, which stay the same while other databases come and go.
+#[derive(Default)]
+pub(super) struct Owners(BTreeMap<DatabaseId, Owner>);
+
+impl Owners {
+    /// Goes by the databases of another config. The number of one that is gone may be given to a new one: tries of the
+    /// old one that have yet to end then count as the new one's.
+    pub fn update<'a>(&mut self, databases: impl Iterator<Item = &'a DatabaseId>) {
+        let databases: BTreeSet<&DatabaseId> = databases.collect();
+        self.0.retain(|id, _| databases.contains(id));
+        let used: BTreeSet<Owner> = self.0.values().copied().collect();
+        let mut unused = (0..).filter(|owner| !used.contains(owner));
+        for id in databases {
+            if !self.0.contains_key(id) {
+                self.0.extend(unused.next().map(|owner| (id.clone(), owner)));
+            }
+        }
+    }
+
+    pub fn of(&self, id: &DatabaseId) -> Owner {
+        self.0.get(id).copied().unwrap_or_default()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn as_many_are_admitted_as_there_are_places_in_the_order_they_came() {
-        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
-        let due = Instant::now();
-        let mut places = Places::new(2);
-        (0..4).for_each(|key| places.come(key, due));
-        let admitted = |places: &mut Places| places.admit().map(|(key, _)| key);
-        assert_eq!((admitted(&mut places), admitted(&mut places), admitted(&mut places)), (Some(0), Some(1), None));
-        assert!(places.are_short());
-        places.leave();
-        assert_eq!((admitted(&mut places), admitted(&mut places)), (Some(2), None));
-        places.leave();
-        places.leave();
-        assert_eq!((admitted(&mut places), admitted(&mut places)), (Some(3), None));
-        assert!(!places.are_short());
-        places.come(9, due);
-        assert_eq!(admitted(&mut places), Some(9), "one place was free all the while");
-    }
-}
+#[path = "places_tests.rs"]
+mod tests;

@@ -46,7 +46,9 @@ impl Monitor {
         self.freeze.begin(now);
         self.databases = databases;
         self.number();
+        self.owners.update(spec.databases.iter().map(|database| &database.id));
         self.enlist(spec, &new, now);
+        self.share_places();
     }
 
     /// Takes apart what was checked until now.
@@ -112,7 +114,8 @@ impl Monitor {
         for (key, place) in keys.into_iter().zip(places) {
             let (database, address) = address(place);
             let prober = Arc::new(Prober::new(address.check.clone(), Target::new(database, address)));
-            let tried = Tried { place: Some(*place), prober, interval: address.check.interval };
+            let owner = self.owners.of(&database.id);
+            let tried = Tried { place: Some(*place), owner, prober, interval: address.check.interval };
             match self.tried.get_mut(key) {
                 Some(free) => *free = tried,
                 None => self.tried.push(tried),

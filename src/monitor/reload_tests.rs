@@ -261,7 +261,8 @@ async fn a_target_that_left_while_it_waited_for_a_place_is_not_started() {
     assert_eq!(started.len(), 2);
     for key in started {
         let now = scene.now;
-        scene.monitor.places(key).come(key, now);
+        let owner = scene.monitor.tried[key].owner;
+        scene.monitor.places(key).come(owner, key, now);
     }
     scene.reload(&[B]);
     scene.monitor.start_waiting(scene.now);

@@ -3,10 +3,12 @@
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
 
 /// The program, run by another one that limits it.
 pub fn program(within: &[&str]) -> Command {
@@ -19,6 +21,8 @@ pub fn program(within: &[&str]) -> Command {
 
 pub struct Daemon {
     child: Child,
+    /// Started by a program that stays, and waits for it.
+    is_grandchild: bool,
     pages: SocketAddr,
     log: Arc<Mutex<String>>,
 }
@@ -45,11 +49,32 @@ impl Daemon {
         let kept = Arc::new(Mutex::new(String::new()));
         let keep = kept.clone();
         thread::spawn(move || log.map_while(Result::ok).for_each(|line| *keep.lock().unwrap() += &(line + "\n")));
-        Self { child, pages, log: kept }
+        Self { child, is_grandchild: within.contains(&"--fork"), pages, log: kept }
     }
 
+    /// The process that was started.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The process to end, unless it has ended.
+    pub fn main_id(&self) -> Option<Pid> {
+        let id = self.child.id();
+        if !self.is_grandchild {
+            return Some(Pid::from_child(&self.child));
+        }
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+        Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
+    }
+
+    /// Waits for the daemon's end, after it was asked for. Returns its exit status, and its log.
+    pub fn ended(mut self) -> (ExitStatus, String) {
+        let status = eventually("the daemon has ended", || self.child.try_wait().unwrap());
+        let log = eventually("its log has ended", || {
+            let readers = Arc::strong_count(&self.log);
+            (readers == 1).then(|| self.log())
+        });
+        (status, log)
     }
 
     /// What the daemon has logged since its pages are served.
@@ -82,8 +107,10 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let id = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+        if let Ok(Some(_)) = self.child.try_wait() {
+            return;
+        }
+        let _ = self.main_id().map(|id| rustix::process::kill_process(id, rustix::process::Signal::TERM));
         let _ = self.child.wait();
     }
 }

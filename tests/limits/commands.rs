@@ -1,0 +1,125 @@
+//! Commands that hang, and commands that leave children behind: what they take from the checks of others.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::daemon::{Daemon, eventually};
+
+/// A config of several databases in a folder of its own: each with its name, its number of addresses, and its check.
+fn config(databases: &[(&str, usize, String)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut text = String::from("databases:\n");
+    for (index, (name, addresses, check)) in databases.iter().enumerate() {
+        let addresses: Vec<String> = (1..=*addresses).map(|last| format!("198.18.{index}.{last}")).collect();
+        text += &format!(
+            "- {{service: {name}, namespace: b, port: 1, addresses: [{}], check: {check}}}\n",
+            addresses.join(", ")
+        );
+    }
+    fs::write(folder.path().join("config.yaml"), text).unwrap();
+    folder
+}
+
+fn exec(script: &str, timing: &str) -> String {
+    format!("{{exec: {{command: [/bin/sh, -c, '{script}'], env: {{PATH: /usr/bin:/bin}}}}, {timing}}}")
+}
+
+/// The tries of a database so far.
+fn tries(daemon: &Daemon, service: &str) -> f64 {
+    daemon.metric("checks_total", &format!("service=\"{service}\""))
+}
+
+#[test]
+fn hanging_commands_of_one_database_delay_no_other() {
+    let folder = config(&[
+        ("hangs", 20, exec("exec sleep 600", "interval: 5s, timeout: 5s")),
+        ("hangs-too", 20, exec("exec sleep 600", "interval: 5s, timeout: 5s")),
+        ("lives", 1, exec("exit 0", "interval: 1s, timeout: 1s")),
+    ]);
+    let daemon = Daemon::start(&[], &folder.path().join("config.yaml"), &["--max-exec", "8"]);
+    eventually("all commands hang", || (tries(&daemon, "hangs") >= 1.0).then_some(()));
+    let (start, before) = (Instant::now(), tries(&daemon, "lives"));
+    let hung = tries(&daemon, "hangs") + tries(&daemon, "hangs-too");
+    while start.elapsed() < Duration::from_secs(12) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let lived = tries(&daemon, "lives") - before;
+    assert!(lived >= 10.0, "{lived} tries in 12 s of one a second");
+    assert!(tries(&daemon, "hangs") + tries(&daemon, "hangs-too") > hung, "those that hang have their turns too");
+    assert_eq!(daemon.metric("checks_total", "result=\"inconclusive\""), 0.0, "{}", daemon.get("/api/v1/status"));
+}
+
+/// The daemon as the first process of a container is: process 1 of a process namespace of its own.
+fn as_process_1(config: &Path) -> Daemon {
+    Daemon::start(&["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"], config, &[])
+}
+
+/// Parent and state of each process of this host.
+fn processes() -> BTreeMap<u32, (u32, char)> {
+    let of = |id: u32| {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        let mut words = stat.rsplit_once(')')?.1.split_whitespace();
+        Some((id, (words.next().map(|parent| parent.chars().next())??, words.next()?.parse().ok()?)))
+    };
+    let ids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    ids.filter_map(of).map(|(id, (state, parent))| (id, (parent, state))).collect()
+}
+
+/// All processes below this one that have ended, and that nobody has reaped.
+fn zombies_below(ancestor: u32) -> usize {
+    let processes = processes();
+    let is_below = |mut id: u32| {
+        while let Some(&(parent, _)) = processes.get(&id) {
+            if parent == ancestor {
+                return true;
+            }
+            id = parent;
+        }
+        false
+    };
+    processes.iter().filter(|(id, (_, state))| *state == 'Z' && is_below(**id)).count()
+}
+
+#[test]
+fn as_process_1_the_daemon_reaps_what_its_commands_leave() {
+    // Ten helpers leave the group of each command and end after it, so that they become children of process 1.
+    let storm = "for i in 1 2 3 4 5 6 7 8 9 10; do setsid sleep 0.$$i & done; exit 7";
+    let folder = config(&[
+        ("storm", 10, exec(storm, "interval: 250ms, recheckInterval: 250ms, timeout: 10s")),
+        ("plain", 5, exec("exit 0", "interval: 250ms, timeout: 10s")),
+    ]);
+    let daemon = as_process_1(&folder.path().join("config.yaml"));
+    eventually("a storm of helpers has gone by", || (tries(&daemon, "storm") >= 100.0).then_some(()));
+    eventually("the others are checked", || (tries(&daemon, "plain") >= 20.0).then_some(()));
+    // A thousand have ended by now. One that has just ended may be there for a moment.
+    eventually("nearly all are reaped", || (zombies_below(daemon.id()) < 20).then_some(()));
+    let page = daemon.get("/api/v1/status");
+    assert_eq!(daemon.metric("checks_total", "result=\"inconclusive\""), 0.0, "a status got lost: {page}");
+    let failed = daemon.series("checks_total", "service=\"plain\",address=\"198.18.1.1\",result=\"fail\"");
+    assert_eq!(failed.into_iter().sum::<f64>(), 0.0, "{page}");
+    assert_eq!(page.matches("exec: exit status 7").count(), 10, "{page}");
+}
+
+#[test]
+fn as_process_1_it_ends_as_asked_and_says_how_it_ended() {
+    let folder = config(&[("plain", 1, exec("exit 0", "interval: 1s, timeout: 1s"))]);
+    let config = folder.path().join("config.yaml");
+    let daemon = as_process_1(&config);
+    let started = Instant::now();
+    let id = daemon.main_id().unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    let (status, log) = daemon.ended();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("ending signal=\"SIGTERM\""), "{log}");
+    assert!(started.elapsed() < Duration::from_secs(20));
+
+    // A bad config is told to whoever started it, too.
+    fs::write(&config, "databases: 5\n").unwrap();
+    let within = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
+    let output = crate::daemon::program(&within).args(["run", "--dry-run", "--config"]).arg(&config).output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{}", String::from_utf8_lossy(&output.stderr));
+}
