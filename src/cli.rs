@@ -23,7 +23,7 @@ use crate::log::{self, Format};
 use crate::probe::{Prober, Target};
 use crate::publish::Rate;
 use crate::reload::Source;
-use crate::{clock, run};
+use crate::{clock, init, run};
 
 /// The exit status for a bad config, as sysexits.h has it.
 const BAD_CONFIG: u8 = 78;
@@ -265,6 +265,7 @@ fn runtime(voice: Voice) -> Result<tokio::runtime::Runtime, ExitCode> {
 
 impl Run {
     fn main(self) -> Result<ExitCode, ExitCode> {
+        init::stand_in().map_err(|error| Voice::Person.failed(&anyhow::anyhow!("process 1 can't fork: {error}")))?;
         log::start(self.log_format);
         let voice = match self.log_format {
             Format::Human => Voice::Person,

@@ -60,6 +60,8 @@ pub mod log;
 
 pub mod footprint;
 
+pub mod init;
+
 pub mod run;
 
 pub mod cli;

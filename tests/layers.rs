@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module may use only those before it.
-const ORDER: [&str; 22] = [
+const ORDER: [&str; 23] = [
     "clock",
     "health",
     "freeze",
@@ -25,6 +25,7 @@ const ORDER: [&str; 22] = [
     "admin",
     "log",
     "footprint",
+    "init",
     "run",
     "cli",
 ];

@@ -1,0 +1,107 @@
+//! Process 1 of a container: reaps the processes that become its children, and hands signals on to the daemon.
+//!
+//! A process whose parent has ended becomes a child of process 1, which has to reap it: a helper that has left the process
+//! group of its command, for example. A daemon that were process 1 itself would have to tell such processes from its own
+//! commands, or it would take away the exit status that a check waits for. So the daemon runs as a child of process 1,
+//! as `docker run --init` and tini do it, and process 1 does nothing but this.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::process;
+use std::ptr;
+
+/// Returns in the process that is to be the daemon: at once, unless this is process 1. Process 1 itself stays here, and
+/// ends as the daemon does. To be called while the process has one thread.
+pub fn stand_in() -> io::Result<()> {
+    if process::id() != 1 {
+        return Ok(());
+    }
+    // SAFETY: the sets are filled in before they are read. There is one thread, so that the child has all there is: no lock
+    // is held by a thread that it lacks.
+    let (child, all) = unsafe {
+        let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        libc::sigfillset(all.as_mut_ptr());
+        // Blocked before there is a child, so that no signal is lost.
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+        let child = libc::fork();
+        if child <= 0 {
+            let error = io::Error::last_os_error();
+            libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
+            return if child == 0 { Ok(()) } else { Err(error) };
+        }
+        (child, all.assume_init())
+    };
+    loop {
+        match next_signal(&all) {
+            Some((libc::SIGCHLD, _)) => {}
+            Some((signal, Sender::Process)) => {
+                // SAFETY: the child is not reaped, so that the number is its own.
+                unsafe { libc::kill(child, signal) };
+            }
+            // A terminal sends its signals to the daemon too.
+            Some((_, Sender::Kernel)) | None => {}
+        }
+        if let Some(status) = reap_all(child) {
+            // The kernel ends all that is left here with process 1.
+            process::exit(status);
+        }
+    }
+}
+
+enum Sender {
+    Process,
+    Kernel,
+}
+
+/// Waits for a signal. None when the wait was interrupted.
+fn next_signal(all: &libc::sigset_t) -> Option<(libc::c_int, Sender)> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
+    // SAFETY: the call fills in `info` if it returns a signal.
+    let (signal, code) = unsafe {
+        let signal = libc::sigwaitinfo(all, info.as_mut_ptr());
+        if signal < 0 {
+            return None;
+        }
+        (signal, info.assume_init().si_code)
+    };
+    // sigaction(2): codes of signals that the kernel sends by itself are above 0.
+    Some((signal, if code > 0 { Sender::Kernel } else { Sender::Process }))
+}
+
+/// Reaps all children that have ended. Returns the exit status to end with, once the daemon is among them.
+fn reap_all(daemon: libc::pid_t) -> Option<i32> {
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` outlives the call.
+        let ended = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        if ended == daemon {
+            return Some(exit_status(status));
+        }
+        if ended <= 0 {
+            return None;
+        }
+    }
+}
+
+/// Returns the exit status that says how a process ended, as a shell has it.
+fn exit_status(status: libc::c_int) -> i32 {
+    if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_status_is_that_of_a_shell() {
+        assert_eq!(exit_status(0), 0);
+        assert_eq!(exit_status(78 << 8), 78);
+        assert_eq!(exit_status(libc::SIGKILL), 137);
+        assert_eq!(exit_status(libc::SIGSEGV | 0x80), 139, "with a core dump");
+    }
+
+    #[test]
+    fn a_process_that_is_not_the_first_goes_on() {
+        assert!(stand_in().is_ok());
+    }
+}
