@@ -17,6 +17,8 @@ mod http;
 mod https;
 #[path = "probe/leaks.rs"]
 mod leaks;
+#[path = "probe/router.rs"]
+mod router;
 #[path = "probe/servers.rs"]
 mod servers;
 #[path = "probe/tcp.rs"]

@@ -183,7 +183,6 @@ async fn rows() -> Vec<Row> {
             PATIENT,
             Err("http: not HTTP: invalid HTTP version parsed"),
         ),
-        head("a head in the middle of a word", Server::repeats("HTT", pause).await, PATIENT, Err("http: not HTTP: …")),
         row("endless body", Server::endless("HTTP/1.1 200 OK\r\n\r\n", "y").await, PATIENT, Ok(()), no_text),
         row("endless chunks", Server::endless(chunked, "1\r\ny\r\n").await, PATIENT, Ok(()), TOO_MUCH),
         row("endless chunk extension", Server::endless(chunked, "1;").await, PATIENT, Ok(()), TOO_MUCH),
