@@ -1,4 +1,5 @@
-//! What the daemon does when this host has little to give: few descriptors, no local port, few places for commands.
+//! What the daemon does when this host has little to give (few descriptors, no local port, few places for commands), and when
+//! its targets do all they can against it.
 
 // The daemon's own code takes time as an argument; a test that waits needs a clock.
 #![allow(clippy::disallowed_methods)]
@@ -7,6 +8,10 @@
 mod commands;
 #[path = "limits/daemon.rs"]
 mod daemon;
+#[path = "limits/hostile.rs"]
+mod hostile;
+#[path = "support/hostile_http.rs"]
+mod hostile_http;
 
 use std::fmt::Write as _;
 use std::fs;

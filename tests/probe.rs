@@ -11,6 +11,8 @@ mod exec;
 mod fixtures;
 #[path = "probe/hostile.rs"]
 mod hostile;
+#[path = "support/hostile_http.rs"]
+mod hostile_http;
 #[path = "probe/http.rs"]
 mod http;
 #[path = "probe/https.rs"]

@@ -247,13 +247,16 @@ async fn postgres_patroni() {
     let [first, second] = addresses::take(2)[..] else { panic!("two addresses") };
     let patroni = servers::patroni([first, second]).await;
     let ips = [("10.20.1.21", first), ("10.20.1.22", second)];
-    let _daemon = start(&localised("postgres-patroni.yaml", &[("prod", &namespace)], &ips)).await;
+    let yaml = localised("postgres-patroni.yaml", &[("prod", &namespace)], &ips);
+    let _daemon = start(&yaml).await;
     published(&namespace, "orders", &[first]).await;
     published(&namespace, "orders-replicas", &[second]).await;
     let (orders, replicas) = (namespace.cluster_ip("orders").await, namespace.cluster_ip("orders-replicas").await);
     let in_recovery = "select pg_is_in_recovery()";
     answers("the primary's recovery", "f", async || servers::ask_postgres(orders, in_recovery).await).await;
     answers("a replica's recovery", "t", async || servers::ask_postgres(replicas, in_recovery).await).await;
+
+    patroni_hears_nothing(&patroni, &yaml).await;
 
     // Patroni hands over when it is asked to end.
     patroni.nodes[0].signal(Signal::SIGTERM);
@@ -262,6 +265,25 @@ async fn postgres_patroni() {
     let who = "select host(inet_server_addr()) || ' ' || pg_is_in_recovery()";
     let wanted = format!("{second} false");
     answers("the new primary", &wanted, async || servers::ask_postgres(orders, who).await).await;
+}
+
+/// A thousand tries, of which half get the status that they want: whatever is cut off while it writes logs a traceback.
+async fn patroni_hears_nothing(patroni: &servers::Patroni, yaml: &str) {
+    let traceless =
+        || patroni.nodes.iter().for_each(|node| assert!(!node.log().contains("Traceback"), "{}", node.log()));
+    traceless();
+    let often = yaml.replace("interval: 2s", "interval: 50ms");
+    let by_body = often.replace("path: /primary}", "path: /primary, expectedBody: running}");
+    assert!(often != yaml && by_body != often);
+    for yaml in [often, by_body] {
+        let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &["--dry-run"]).await;
+        eventually(SOON, "a thousand tries", async || {
+            let tried = daemon.metric("external_endpoints_checks_total", &[]).await.unwrap_or(0.0);
+            if tried >= 1000.0 { Ok(()) } else { Err(format!("{tried} tries")) }
+        })
+        .await;
+    }
+    traceless();
 }
 
 async fn legacy_import() {

@@ -84,6 +84,8 @@ impl Daemon {
 
     pub fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.pages).unwrap();
+        // A page that hangs fails the test.
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -103,15 +105,29 @@ impl Daemon {
         };
         page.lines().filter(wanted).map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).collect()
     }
+
+    /// Sends SIGTERM and returns how long the daemon took to end, if it did within half a minute.
+    pub fn terminate(&mut self) -> Option<Duration> {
+        let start = Instant::now();
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.main_id().map(|id| rustix::process::kill_process(id, rustix::process::Signal::TERM));
+        }
+        while start.elapsed() < Duration::from_secs(30) {
+            if self.child.try_wait().unwrap().is_some() {
+                return Some(start.elapsed());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if let Ok(Some(_)) = self.child.try_wait() {
-            return;
+        if self.terminate().is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
         }
-        let _ = self.main_id().map(|id| rustix::process::kill_process(id, rustix::process::Signal::TERM));
-        let _ = self.child.wait();
     }
 }
 

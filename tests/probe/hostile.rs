@@ -8,6 +8,7 @@ use external_endpoints::health::Verdict;
 
 use crate::certificates::*;
 use crate::fixtures::*;
+use crate::hostile_http::{self, Expected, Row, Then};
 
 fn trusting() -> Tls {
     Tls { insecure_skip_verify: true, ..Tls::default() }
@@ -136,103 +137,16 @@ async fn an_endless_answer_is_cut() {
     alike(head, PATIENT, [no_text, "http: the head of the answer is over 64 KiB"]).await;
 }
 
-/// A hostile web server, and the verdicts of the two ways to speak plain HTTP: of which only the status counts, and with a
-/// text that the body must contain. `…` stands for any end.
-struct Row {
-    name: &'static str,
-    server: Server,
-    timeout: Duration,
-    status: Result<(), &'static str>,
-    body: Result<(), &'static str>,
+/// Serves as a row says.
+async fn serve(row: &Row) -> Server {
+    match row.then {
+        Then::Endless(words) => Server::endless(row.head, words).await,
+        Then::Slow(words) => Server::drips(row.head, words, Duration::from_millis(5)).await,
+        Then::Silence => Server::says(row.head).await,
+    }
 }
 
-const NO_ANSWER: Result<(), &str> = Err("http: no answer in 500ms");
-const INTERIM: Result<(), &str> = Err("http: the head of the answer is over 64 KiB, interim answers (1xx) included");
-const LONG_HEAD: Result<(), &str> = Err("http: the head of the answer is over 64 KiB");
-const TOO_MUCH: Result<(), &str> = Err("http: the server has sent over 2112 KiB, more than a check reads");
-
-async fn rows() -> Vec<Row> {
-    let row = |name, server, timeout, status, body| Row { name, server, timeout, status, body };
-    let head = |name, server, timeout, verdict| Row { name, server, timeout, status: verdict, body: verdict };
-    let pause = Duration::from_millis(5);
-    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n";
-    let continues = "HTTP/1.1 100 Continue\r\n\r\n";
-    let drip = "HTTP/1.1 200 OK\r\nX: ";
-    let no_text = Err("http: the first 1 MiB of the body does not contain \"x\"");
-    vec![
-        head("endless 100", Server::endless("", continues).await, PATIENT, INTERIM),
-        head("endless 103", Server::endless("", hints).await, PATIENT, INTERIM),
-        head("slow 100", Server::repeats(continues, pause).await, SHORT, NO_ANSWER),
-        head("slow 103", Server::repeats(hints, pause).await, SHORT, NO_ANSWER),
-        head("endless blank lines", Server::endless("", "\r\n").await, PATIENT, LONG_HEAD),
-        head("slow blank lines", Server::repeats("\n", pause).await, SHORT, NO_ANSWER),
-        head("endless reason", Server::endless("HTTP/1.1 200 ", "y").await, PATIENT, LONG_HEAD),
-        head("endless header", Server::endless(drip, "y").await, PATIENT, LONG_HEAD),
-        head(
-            "endless headers",
-            Server::endless("HTTP/1.1 200 OK\r\n", "x: y\r\n").await,
-            PATIENT,
-            Err("http: the head of the answer …"),
-        ),
-        head("dripping header", Server::drips(drip, "y", pause).await, SHORT, NO_ANSWER),
-        head("dripping headers", Server::drips("HTTP/1.1 200 OK\r\n", "x: y\r\n", pause).await, SHORT, NO_ANSWER),
-        head(
-            "endless text",
-            Server::endless("", "y").await,
-            PATIENT,
-            Err("http: not HTTP: invalid HTTP version parsed"),
-        ),
-        row("endless body", Server::endless("HTTP/1.1 200 OK\r\n\r\n", "y").await, PATIENT, Ok(()), no_text),
-        row("endless chunks", Server::endless(chunked, "1\r\ny\r\n").await, PATIENT, Ok(()), TOO_MUCH),
-        row("endless chunk extension", Server::endless(chunked, "1;").await, PATIENT, Ok(()), TOO_MUCH),
-        row("endless trailers", Server::endless(chunked, "0\r\n").await, PATIENT, Ok(()), TOO_MUCH),
-        row(
-            "dripping body",
-            Server::drips("HTTP/1.1 200 OK\r\n\r\n", "y", pause).await,
-            SHORT,
-            Ok(()),
-            Err("http: body did not end in 500ms"),
-        ),
-        row(
-            "dripping chunks",
-            Server::drips(chunked, "1\r\ny\r\n", pause).await,
-            SHORT,
-            Ok(()),
-            Err("http: body did not end in 500ms"),
-        ),
-        row(
-            "malformed chunk",
-            Server::says([chunked, "y\r\n"].concat()).await,
-            PATIENT,
-            Ok(()),
-            Err("http: not HTTP: invalid chunk size"),
-        ),
-        row(
-            "a body that never comes",
-            Server::says("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").await,
-            SHORT,
-            Ok(()),
-            Err("http: body did not end in 500ms"),
-        ),
-        row(
-            "a body larger than memory",
-            Server::says("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n").await,
-            SHORT,
-            Ok(()),
-            Err("http: body did not end in 500ms"),
-        ),
-        row(
-            "two lengths",
-            Server::says("HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n").await,
-            PATIENT,
-            Ok(()),
-            Err("http: not HTTP: invalid content-length parsed"),
-        ),
-    ]
-}
-
-fn agrees(verdict: &Verdict, expected: Result<(), &str>) -> bool {
+fn agrees(verdict: &Verdict, expected: Expected) -> bool {
     match (verdict, expected) {
         (Verdict::Pass, Ok(())) => true,
         (Verdict::Fail(reason), Err(expected)) => match expected.strip_suffix('…') {
@@ -245,11 +159,15 @@ fn agrees(verdict: &Verdict, expected: Result<(), &str>) -> bool {
 
 #[tokio::test]
 async fn no_web_server_stretches_a_try_or_gets_it_wrong() {
-    for row in rows().await {
-        let status = http(row.server.port);
-        let body = HttpCheck { expected_body: Some("x".into()), ..status.clone() };
+    for row in hostile_http::rows() {
+        let server = serve(&row).await;
+        let status = http(server.port);
+        let body = HttpCheck { expected_body: Some(hostile_http::TEXT.into()), ..status.clone() };
+        let short =
+            [row.status, row.body].iter().any(|expected| expected.is_err_and(|reason| reason.contains("500ms")));
+        let timeout = if short { SHORT } else { PATIENT };
         for (check, expected) in [(status, row.status), (body, row.body)] {
-            let verdict = try_once(CheckKind::Http(check), row.timeout).await;
+            let verdict = try_once(CheckKind::Http(check), timeout).await;
             assert!(agrees(&verdict, expected), "{}: {verdict:?} instead of {expected:?}", row.name);
         }
     }

@@ -45,6 +45,11 @@ impl Server {
         self.process.as_ref().expect("the server runs").signal(signal);
     }
 
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
     /// Waits until an attempt succeeds; shows the log if none does.
     async fn ready(&mut self, mut attempt: impl AsyncFnMut() -> Result<(), String>) {
         let process = self.process.as_mut().expect("the server runs");

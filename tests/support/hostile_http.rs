@@ -1,0 +1,82 @@
+//! Web servers that are hostile in one way each, and the verdict on each: one table for the tests of single tries and for the
+//! test of the daemon among all of them.
+
+/// A hostile server: reads a request, says its head, and goes on as it does.
+pub struct Row {
+    pub name: &'static str,
+    pub head: &'static str,
+    pub then: Then,
+    /// The verdict of a check of which only the status counts.
+    pub status: Expected,
+    /// The verdict of a check with a text that the body must contain.
+    pub body: Expected,
+}
+
+pub enum Then {
+    /// Says this without end, as fast as it goes.
+    Endless(&'static str),
+    /// Says this again and again, every few milliseconds.
+    Slow(&'static str),
+    /// Keeps the connection.
+    Silence,
+}
+
+/// Passes, or fails for this reason; `…` stands for any end. The time-out is 500 ms where the reason says so.
+pub type Expected = Result<(), &'static str>;
+
+/// The text that no body contains.
+pub const TEXT: &str = "x";
+
+const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\n\r\n";
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+const NO_ANSWER: Expected = Err("http: no answer in 500ms");
+const INTERIM: Expected = Err("http: the head of the answer is over 64 KiB, interim answers (1xx) included");
+const LONG_HEAD: Expected = Err("http: the head of the answer is over 64 KiB");
+const ANY_HEAD: Expected = Err("http: the head of the answer …");
+const NO_HTTP: Expected = Err("http: not HTTP: …");
+const NO_TEXT: Expected = Err("http: the first 1 MiB of the body does not contain \"x\"");
+const NO_END: Expected = Err("http: body did not end in 500ms");
+const TOO_MUCH: Expected = Err("http: the server has sent over 2112 KiB, more than a check reads");
+
+pub fn rows() -> Vec<Row> {
+    use Then::{Endless, Silence, Slow};
+    // A fault of the head is one to both checks.
+    let head = |name, head, then, verdict| Row { name, head, then, status: verdict, body: verdict };
+    // A fault of the body is one only to the check that looks into it.
+    let body = |name, head, then, verdict| Row { name, head, then, status: Ok(()), body: verdict };
+    vec![
+        head("silence", "", Silence, NO_ANSWER),
+        head("endless 100", "", Endless(CONTINUE), INTERIM),
+        head("endless 103", "", Endless(HINTS), INTERIM),
+        head("slow 100", "", Slow(CONTINUE), NO_ANSWER),
+        head("slow 103", "", Slow(HINTS), NO_ANSWER),
+        head("endless blank lines", "", Endless("\r\n"), LONG_HEAD),
+        head("slow blank lines", "", Slow("\n"), NO_ANSWER),
+        head("endless reason", "HTTP/1.1 200 ", Endless("y"), LONG_HEAD),
+        head("endless header", "HTTP/1.1 200 OK\r\nX: ", Endless("y"), LONG_HEAD),
+        head("endless headers", "HTTP/1.1 200 OK\r\n", Endless("x: y\r\n"), ANY_HEAD),
+        head("dripping header", "HTTP/1.1 200 OK\r\nX: ", Slow("y"), NO_ANSWER),
+        head("dripping headers", "HTTP/1.1 200 OK\r\n", Slow("x: y\r\n"), NO_ANSWER),
+        head("endless text", "", Endless("y"), NO_HTTP),
+        head("dripping text", "", Slow("y"), NO_HTTP),
+        body("endless body", OK, Endless("y"), NO_TEXT),
+        body("endless chunks", CHUNKED, Endless("1\r\ny\r\n"), TOO_MUCH),
+        body("endless chunk extension", CHUNKED, Endless("1;"), TOO_MUCH),
+        body("endless trailers", [CHUNKED, "0\r\n"].concat().leak(), Endless("y: z\r\n"), TOO_MUCH),
+        body("dripping body", OK, Slow("y"), NO_END),
+        body("dripping chunks", CHUNKED, Slow("1\r\ny\r\n"), NO_END),
+        body("dripping trailers", [CHUNKED, "0\r\n"].concat().leak(), Slow("y: z\r\n"), NO_END),
+        body("malformed chunk", [CHUNKED, "y\r\n"].concat().leak(), Silence, Err("http: not HTTP: invalid chunk size")),
+        body("no body", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Silence, NO_END),
+        body("vast body", "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n", Silence, NO_END),
+        body(
+            "two lengths",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n",
+            Silence,
+            Err("http: not HTTP: invalid content-length parsed"),
+        ),
+    ]
+}
