@@ -132,8 +132,8 @@ mod tests {
     use super::*;
     use crate::config::{Scheme, Tls};
 
-    #[tokio::test]
-    async fn a_server_that_speaks_first_is_told() {
+    /// The verdict on a server that has said this before it is sent anything.
+    async fn after(words: &[u8], text: Option<&str>) -> Step<()> {
         let check = HttpCheck {
             port: 80,
             path: "/".into(),
@@ -142,16 +142,32 @@ mod tests {
             host: None,
             headers: Vec::new(),
             expected_statuses: vec![200..=399],
-            expected_body: None,
+            expected_body: text.map(str::to_owned),
             tls: Tls::default(),
         };
         let ask = Ask::new(&check, ([127, 0, 0, 1], 80).into()).unwrap();
         let (ours, mut theirs) = tokio::io::duplex(1024);
-        theirs.write_all(b"J\0\0\0\x0a8.0.36\0").await.unwrap();
+        theirs.write_all(words).await.unwrap();
         let (wanted, progress) = (Wanted::new(&check), Progress::default());
         let request = request(&ask, ask.headers().await.unwrap());
         let exchange = Exchange { request: &request, method: &ask.method, wanted: &wanted, progress: &progress };
-        let got = exchange.run(ours, |error| Phase::Http.io(error)).await;
-        assert_eq!(got, Err(Verdict::Fail("http: not HTTP: the server spoke first".into())));
+        exchange.run(ours, |error| Phase::Http.io(error)).await
+    }
+
+    #[tokio::test]
+    async fn an_answer_before_the_request_is_an_answer() {
+        let synced = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsynced";
+        assert_eq!(after(synced, None).await, Ok(()));
+        assert_eq!(after(synced, Some("synced")).await, Ok(()));
+        let no = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(after(no, None).await, Err(Verdict::Fail("http: status 503".into())));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_speaks_another_protocol_first_is_named() {
+        for words in [&b"J\0\0\0\x0a8.0.36\0"[..], b"220 mail.example ESMTP\r\n"] {
+            let expected = Err(Verdict::Fail("http: not HTTP: the server spoke first".into()));
+            assert_eq!(after(words, None).await, expected);
+        }
     }
 }

@@ -217,16 +217,6 @@ impl Server {
         .await
     }
 
-    /// Says this when it accepts, and only then reads, as scripts under inetd do.
-    pub async fn speaks_first(words: &'static str) -> Self {
-        Self::start(move |mut stream| async move {
-            let _ = stream.write_all(words.as_bytes()).await;
-            let _ = stream.shutdown().await;
-            let _ = stream.read_to_end(&mut Vec::new()).await;
-        })
-        .await
-    }
-
     /// Says this, and then the rest without end.
     pub async fn endless(head: &'static str, rest: &'static str) -> Self {
         Self::start(move |mut stream| async move {
