@@ -369,3 +369,93 @@ fn ephemeral() -> u16 {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     range.split_whitespace().next().and_then(|lowest| lowest.parse().ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+    use crate::config::{CheckKind, HttpCheck, Scheme, TcpCheck, Tls};
+
+    const TIMEOUT: Duration = Duration::from_secs(5);
+
+    fn light(check: &CheckKind) -> Arc<Light> {
+        Arc::new(Light::new(check, TIMEOUT, [127, 0, 0, 1].into()).expect("a light check"))
+    }
+
+    fn http(port: u16) -> Arc<Light> {
+        light(&CheckKind::Http(HttpCheck {
+            port,
+            path: "/".into(),
+            scheme: Scheme::Http,
+            method: "GET".into(),
+            host: None,
+            headers: Vec::new(),
+            expected_statuses: vec![200..=200],
+            expected_body: None,
+            tls: Tls::default(),
+        }))
+    }
+
+    /// Waits until all sockets have news.
+    fn until_ready(swarm: &Swarm, flags: PollFlags) {
+        let mut news: Vec<_> = swarm.tries.iter().flatten().map(|try_| PollFd::new(&try_.socket, flags)).collect();
+        while news.iter().any(|socket| socket.revents().is_empty()) {
+            event::poll(&mut news, None).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_event_reads_a_bounded_amount_and_goes_on_later() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut swarm = Swarm::new().unwrap();
+        let (now, mut ended) = (clock::now(), Vec::new());
+        assert!(swarm.start(0, &http(listener.local_addr().unwrap().port()), now).is_none());
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            stream
+        });
+        while !server.is_finished() {
+            swarm.wait(Duration::from_millis(1)).unwrap();
+            swarm.collect(now, |try_| ended.push(try_)).unwrap();
+        }
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: {}\r\n\r\n", "y".repeat(60 << 10));
+        let mut stream = server.join().unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        let come = |swarm: &Swarm| rustix::io::ioctl_fionread(&swarm.tries[0].as_ref().unwrap().socket).unwrap();
+        while come(&swarm) < head.len() as u64 {
+            thread::yield_now();
+        }
+        let mut turns = 0;
+        while ended.is_empty() {
+            // No event ends any of these waits but the first.
+            swarm.wait(TIMEOUT).unwrap();
+            swarm.collect(now, |try_| ended.push(try_)).unwrap();
+            turns += 1;
+        }
+        assert_eq!((&ended[0].verdict, turns), (&Verdict::Pass, 4));
+        assert!(clock::now().saturating_duration_since(now) < TIMEOUT);
+    }
+
+    /// More have news than are taken at once, and by the clock it is late.
+    #[test]
+    fn an_answer_that_waits_behind_others_is_not_out_of_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, tries) = (listener.local_addr().unwrap().port(), EVENTS + 50);
+        let check = light(&CheckKind::Tcp(TcpCheck { port, tls: None, send: None, expect: None, accept: false }));
+        let mut swarm = Swarm::new().unwrap();
+        let before = clock::now() - 3 * TIMEOUT;
+        for tag in 0..tries {
+            assert!(swarm.start(tag, &check, before).is_none());
+        }
+        until_ready(&swarm, PollFlags::OUT);
+        let mut verdicts = Vec::new();
+        swarm.wait(TIMEOUT).unwrap();
+        swarm.collect(before + 2 * TIMEOUT, |ended| verdicts.push(ended.verdict)).unwrap();
+        assert_eq!(verdicts, vec![Verdict::Pass; tries]);
+        assert!(swarm.is_empty());
+    }
+}
