@@ -293,7 +293,7 @@ impl Phase {
     }
 }
 
-/// What this host lacks, if that is all that an error can mean.
+/// Returns the resource that this host lacks, if an error can mean nothing else.
 fn shortage(errno: Errno) -> Option<&'static str> {
     Some(match errno {
         Errno::MFILE | Errno::NFILE => "this host has no free file descriptor",

@@ -1,7 +1,9 @@
-//! An HTTP/1 answer as it comes in: its head and body are judged, and what is left of a short body is read before the end.
+//! An HTTP/1 answer as it comes in: its head and body are judged, and what is left of a short body
+//! is read before the end.
 //!
-//! The rest is read because a server that is cut off while it writes may log an error, as Patroni does with a traceback. By
-//! then the verdict is fixed: no malformed rest, no reset and no deadline changes it.
+//! The rest is read because a server that is cut off while it writes may log an error, as Patroni
+//! does with a traceback. By then the verdict is fixed: no malformed rest, no reset and no deadline
+//! changes it.
 
 use hyper::{Method, StatusCode};
 
@@ -54,7 +56,7 @@ impl Answer {
         matches!(&self.stage, Stage::Head(head) if head.is_untouched())
     }
 
-    /// What is read now.
+    /// The part of the answer that is read now.
     pub fn phase(&self) -> Phase {
         match self.stage {
             Stage::Head(_) => Phase::Http,

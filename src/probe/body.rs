@@ -1,4 +1,5 @@
-//! The reader of an HTTP/1 answer's body: ended by its length, by its last chunk, or by the end of the connection.
+//! The reader of an HTTP/1 answer's body: ended by its length, by its last chunk, or by the end of
+//! the connection.
 
 use hyper::{Method, StatusCode};
 
@@ -58,7 +59,8 @@ impl Body {
         }
     }
 
-    /// Takes a piece off the beginning of the data; none if the data is used up first. An error says what is not HTTP.
+    /// Takes a piece off the beginning of the data; none if the data is used up first. An error
+    /// says what is not HTTP.
     pub fn read<'a>(&mut self, data: &mut &'a [u8]) -> Result<Option<Piece<'a>>, &'static str> {
         match self {
             Self::Invalid(what) => Err(what),
@@ -176,6 +178,7 @@ mod tests {
             assert_eq!(read(CHUNKED, &whole[..whole.len() - 5], size), Ok((b"running".into(), false)));
         }
         assert_eq!(read(Body::Length(0), b"", 1), Ok((Vec::new(), true)));
+        assert_eq!(read(CHUNKED, b"0\r\n\n", 1), Ok((Vec::new(), false)));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A limit on all bytes of a try: a stream that fails once the peer has sent more, whatever the bytes are.
+//! A limit on all bytes of a try: a stream that fails once the peer has sent more, whatever the
+//! bytes are.
 
 use std::fmt;
 use std::io;
@@ -7,8 +8,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream of which at most so many bytes are read. The limit counts what the peer sends, not what it means: interim
-/// heads, paddings and frames without content count too, so that no peer can keep a reader busy for ever.
+/// A stream of which at most so many bytes are read. The limit counts what the peer sends, not what
+/// it means: interim heads, paddings and frames without content count too, so that no peer can keep
+/// a reader busy for ever.
 pub(super) struct ByteLimit<S> {
     stream: S,
     limit: usize,

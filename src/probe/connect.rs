@@ -6,9 +6,10 @@
 //! | at once, refused | a reset over the loopback interface | fail |
 //! | later, as `SO_ERROR` | the target, or ICMP from a router on the way | fail |
 //!
-//! No word of a router can come at once: Linux holds the socket locked while `connect` sends the SYN, keeps an ICMP error
-//! that arrives meanwhile as a soft error, and reports it at the first retransmission, a second later. The error of a failed
-//! neighbour discovery (ARP) comes later too: nobody is there at an address of the same subnet.
+//! No word of a router can come at once: Linux holds the socket locked while `connect` sends the
+//! SYN, keeps an ICMP error that arrives meanwhile as a soft error, and reports it at the first
+//! retransmission, a second later. The error of a failed neighbour discovery (ARP) comes later too:
+//! nobody is there at an address of the same subnet.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +23,8 @@ use tokio::net::TcpStream;
 use super::{Phase, Step};
 use crate::health::Verdict;
 
-/// Creates a socket that ends with a reset when it is closed, at once and without TIME_WAIT on either side.
+/// Creates a socket that ends with a reset when it is closed, at once and without TIME_WAIT on
+/// either side.
 pub(super) fn socket(address: SocketAddr) -> Step<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -46,8 +48,8 @@ pub(super) fn result(socket: impl AsFd) -> Step<()> {
     outcome.map_err(|errno| Phase::Connect.io(&errno.into()))
 }
 
-/// Refuses a connection of a socket with itself: a local port that nobody listens on can be given to the very socket that
-/// connects to it.
+/// Refuses a connection of a socket with itself: a local port that nobody listens on can be given
+/// to the very socket that connects to it.
 pub(super) fn refuse_self(socket: impl AsFd, address: SocketAddr) -> Step<()> {
     let own = net::getsockname(socket).map_err(own_fault)?;
     if own == net::SocketAddrAny::from(address) {

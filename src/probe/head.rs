@@ -1,7 +1,7 @@
 //! The reader of an HTTP/1 answer's head, as strict as hyper, whose words it uses.
 //!
-//! It takes the head in any pieces and looks at each byte a bounded number of times. Interim answers (1xx) are dropped once
-//! they are parsed, but their bytes count against the same limit.
+//! It takes the head in any pieces and looks at each byte a bounded number of times. Interim
+//! answers (1xx) are dropped once they are parsed, but their bytes count against the same limit.
 
 use hyper::{Method, StatusCode};
 
@@ -129,7 +129,8 @@ impl HeadReader {
     }
 }
 
-/// The length of a head that ends with an empty line behind `from`, or with the bytes just before it.
+/// The length of a head that ends with an empty line behind `from`, or with the bytes just before
+/// it.
 fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from.saturating_sub(2);
     while let Some(found) = bytes[at..].iter().position(|byte| *byte == b'\n') {
@@ -177,7 +178,7 @@ fn framing(version: Option<u8>, headers: &[httparse::Header<'_>]) -> Framing {
     let values = |name: &'static str| {
         headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     };
-    if let Some(encodings) = values("transfer-encoding").last() {
+    if let Some(encodings) = values("transfer-encoding").next_back() {
         let last = encodings.rsplit(|byte| *byte == b',').next().unwrap_or_default();
         return match version {
             Some(0) => Framing::Invalid("unexpected transfer-encoding parsed"),

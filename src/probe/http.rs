@@ -1,7 +1,9 @@
-//! The HTTP check without TLS that looks into the answer's body, or reads part of its request from elsewhere at each try.
+//! The HTTP check without TLS that looks into the answer's body, or reads part of its request from
+//! elsewhere at each try.
 //!
-//! It speaks HTTP/1.1 by itself and not through a client, so that no try costs a task or leaves a TIME_WAIT, and so that a
-//! server may answer whenever it likes: some answer when they accept, and only then read the request.
+//! It speaks HTTP/1.1 by itself and not through a client, so that no try costs a task or leaves a
+//! TIME_WAIT, and so that a server may answer whenever it likes: some answer when they accept, and
+//! only then read the request.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -21,8 +23,8 @@ use super::{Phase, Progress, Step};
 use crate::config::HttpCheck;
 use crate::health::Verdict;
 
-/// How many bytes of a server are read in one try: the largest head, and twice the largest body that is searched, for a
-/// chunked body is longer than its content.
+/// How many bytes of a server are read in one try: the largest head, and twice the largest body
+/// that is searched, for a chunked body is longer than its content.
 const MAX_READ: usize = MOST_HEAD + (2 << 20);
 
 /// How much is read at once.
@@ -109,7 +111,8 @@ impl Exchange<'_> {
                 },
             };
             match read {
-                // Some servers close without having read the request, or all of it: their answer counts.
+                // Some servers close without having read the request, or all of it: their answer
+                // counts.
                 Ok(0) if answer.is_empty() => {
                     return unsent.map_or_else(|| answer.close(&mut judge), |error| Err(failed(&error)));
                 }

@@ -48,7 +48,7 @@ pub struct Swarm {
     bell: Option<Bell>,
     /// News that have come and wait to be taken.
     news: Vec<(u64, EventFlags)>,
-    /// Those of whose answers so much was read at once that others come first. No news tells of the rest.
+    /// Tries with more to read, after others have had their turn. No event tells of the rest.
     unread: VecDeque<Id>,
     /// By number; those without a try are free.
     tries: Vec<Option<Try>>,
@@ -174,7 +174,7 @@ impl Swarm {
     /// Takes the news there are, and gives `end` the tries that have ended, those that ran out of time by `now` among them.
     /// Returns in bounded time, also where sockets have bytes without end.
     pub fn collect(&mut self, now: Instant, mut end: impl FnMut(Ended)) -> io::Result<()> {
-        // Those that are added meanwhile have had their turn.
+        // A try that is added meanwhile has had its turn.
         for _ in 0..self.unread.len().min(EVENTS) {
             if let Some(id) = self.unread.pop_front() {
                 self.follow(id, EventFlags::IN).into_iter().for_each(&mut end);
@@ -353,7 +353,7 @@ fn connect(light: &Light, epoll: &OwnedFd, id: Id) -> Step<OwnedFd> {
     Ok(socket)
 }
 
-/// What came of a connect.
+/// Returns the outcome of a connect.
 fn connected(socket: &OwnedFd, flags: EventFlags, address: SocketAddr, ephemeral: u16) -> Step<()> {
     if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
         connect::result(socket)?;

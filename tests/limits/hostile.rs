@@ -1,4 +1,5 @@
-//! The daemon among hostile servers: all other targets are checked on time, its pages answer, and it ends when it is told to.
+//! The daemon among hostile servers: all other targets are checked on time, its pages answer, and
+//! it ends when it is told to.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -199,11 +199,6 @@ impl Server {
         .await
     }
 
-    /// Says this again and again, with so much time in between.
-    pub async fn repeats(words: &'static str, pause: Duration) -> Self {
-        Self::drips("", words, pause).await
-    }
-
     /// Says this, and then something else again and again, with so much time in between.
     pub async fn drips(head: &'static str, words: &'static str, pause: Duration) -> Self {
         Self::start(move |mut stream| async move {

@@ -1,5 +1,6 @@
-//! What a router says about a target is the target's fault, and what this host's own routes say is this host's: all codes of
-//! ICMP in both families, from a router in a network namespace of its own.
+//! A router's word about a target is the target's fault, and a refusal of this host's own routes is
+//! this host's: all codes of ICMP in both families, from a router in a network namespace of its
+//! own.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -18,8 +19,8 @@ const PORT: u16 = 3306;
 /// From here on the last part of an address names what ICMP says of it.
 const FIRST: u8 = 100;
 
-/// ICMP "destination unreachable" by its codes, then "time exceeded" and "parameter problem"; none is for a code that says
-/// something else. In RFC 792, RFC 1812 and Linux's `icmp_err_convert`.
+/// ICMP "destination unreachable" by its codes, then "time exceeded" and "parameter problem"; none
+/// is for a code that says something else. In RFC 792, RFC 1812 and Linux's `icmp_err_convert`.
 const IPV4: [Option<&str>; 18] = [
     Some("network unreachable, says a router"),
     Some("host unreachable"),
@@ -59,7 +60,7 @@ fn ipv4(last: u8) -> IpAddr {
     Ipv4Addr::new(203, 0, 113, last).into()
 }
 
-/// The last part as it is written in decimal.
+/// An address whose last part reads the same in hexadecimal digits.
 fn ipv6(last: u8) -> IpAddr {
     let last = u16::from_str_radix(&last.to_string(), 16).unwrap();
     Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, last).into()

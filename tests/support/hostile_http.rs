@@ -1,5 +1,5 @@
-//! Web servers that are hostile in one way each, and the verdict on each: one table for the tests of single tries and for the
-//! test of the daemon among all of them.
+//! Web servers that are hostile in one way each, and the verdict on each: one table for the tests
+//! of single tries and for the test of the daemon among all of them.
 
 /// A hostile server: reads a request, says its head, and goes on as it does.
 pub struct Row {
@@ -21,7 +21,8 @@ pub enum Then {
     Silence,
 }
 
-/// Passes, or fails for this reason; `…` stands for any end. The time-out is 500 ms where the reason says so.
+/// Passes, or fails for this reason; `…` stands for any end. The time-out is 500 ms where the
+/// reason says so.
 pub type Expected = Result<(), &'static str>;
 
 /// The text that no body contains.

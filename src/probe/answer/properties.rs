@@ -1,4 +1,4 @@
-//! What holds of every answer, however it is cut into pieces; hyper is the other opinion.
+//! Properties of every answer, however it is cut into pieces; hyper is the other opinion.
 
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
@@ -139,7 +139,8 @@ proptest! {
         prop_assert_eq!(&read(bytes.chunks(1)), &whole, "{:?}", String::from_utf8_lossy(&bytes));
     }
 
-    /// Nonsense in the lines behind the last chunk is an error to hyper alone: no check has ever read them.
+    /// Nonsense in the lines behind the last chunk is an error to hyper alone: no check has ever
+    /// read them.
     #[test]
     fn an_answer_is_read_as_hyper_reads_it(bytes in any_answer()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
