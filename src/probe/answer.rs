@@ -172,4 +172,5 @@ impl<'a> Judge<'a> {
 }
 
 #[cfg(test)]
+#[path = "answer_properties.rs"]
 mod properties;
