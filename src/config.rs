@@ -207,6 +207,8 @@ pub struct HttpCheck {
     pub headers: Vec<(String, Value)>,
     pub expected_statuses: Vec<RangeInclusive<u16>>,
     pub expected_body: Option<String>,
+    /// Offers HTTP/2 to the server, which may choose HTTP/1.1; only when the scheme is https.
+    pub http2: bool,
     /// How TLS is spoken when the scheme is https.
     pub tls: Tls,
 }

@@ -7,13 +7,16 @@ mod answer;
 mod ask;
 mod bell;
 mod body;
+mod bounded;
 mod byte_limit;
+mod close;
 mod connect;
 mod exec;
 mod expand;
 mod group;
 mod head;
 mod http;
+mod http2;
 mod https;
 mod light;
 mod light_exchange;
@@ -26,6 +29,7 @@ mod text;
 mod tls;
 mod trust;
 mod value;
+mod verifier;
 
 use std::fmt;
 use std::io;
@@ -304,15 +308,6 @@ fn shortage(errno: Errno) -> Option<&'static str> {
         Errno::AFNOSUPPORT | Errno::INVAL => "this host cannot reach this kind of address",
         _ => return None,
     })
-}
-
-/// The error that others were wrapped around: the only one that knows its kind and number.
-fn innermost(error: &io::Error) -> &io::Error {
-    let mut error = error;
-    while let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
-        error = inner;
-    }
-    error
 }
 
 /// An operating system's error without the number that std appends.

@@ -9,6 +9,8 @@ mod certificates;
 mod exec;
 #[path = "probe/fixtures.rs"]
 mod fixtures;
+#[path = "probe/floods.rs"]
+mod floods;
 #[path = "probe/hostile.rs"]
 mod hostile;
 #[path = "support/hostile_http.rs"]

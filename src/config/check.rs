@@ -209,6 +209,11 @@ fn http_check(http: &At<raw::Http>, owner: &Owner, problems: &mut Collector) -> 
         }
         None => raw.tls.optional().map(|_| Tls::default()),
     };
+    let http2 = raw.http2.or(Switch(false));
+    if let (Some(Switch(true)), Some(Scheme::Http), Some(at)) = (&http2, scheme, raw.http2.given()) {
+        let message = "`http2` means nothing without `scheme: https`; add that, or take `http2` away";
+        problems.error(at.place.key, &at.place.path, message);
+    }
     if let Some(headers) = raw.headers.value() {
         refuse_control_characters(headers, problems);
     }
@@ -226,6 +231,7 @@ fn http_check(http: &At<raw::Http>, owner: &Owner, problems: &mut Collector) -> 
             None => vec![EXPECTED_STATUSES],
         },
         expected_body: raw.expected_body.optional()?.map(|text: Text| text.0),
+        http2: http2?.0,
         tls: tls?,
     })
 }

@@ -155,6 +155,7 @@ fn http(check: &HttpCheck) -> raw::Http {
             check.expected_statuses.iter().map(|range| Field::new(Statuses(range.clone()))).collect(),
         ),
         expected_body: maybe(&check.expected_body, |text| Text(text.clone())),
+        http2: if check.scheme == Scheme::Https { Field::new(Switch(check.http2)) } else { Field::Absent },
         tls: if check.scheme == Scheme::Https { Field::new(tls(&check.tls)) } else { Field::Absent },
     }
 }

@@ -182,6 +182,9 @@ record! {
         expected_statuses: Vec<Field<Statuses>>,
         /// Text that the body must contain.
         expected_body: Text,
+        /// Offer HTTP/2, which the server may choose. Only with `scheme: https`; else HTTP/1.1 is spoken.
+        #[schemars(extend("default" = false))]
+        http2: Switch,
         /// How TLS is spoken. Only with `scheme: https`.
         tls: Tls,
     }

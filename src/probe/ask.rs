@@ -1,7 +1,5 @@
 //! What an HTTP check asks, what it takes for an answer, and its words for the lack of one, whichever way the request goes.
 
-use std::error::Error;
-use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
@@ -13,9 +11,8 @@ use hyper::http::uri::{Authority, PathAndQuery};
 use hyper::{Method, StatusCode};
 
 use super::text::{Finder, quote};
-use super::{Phase, Step, innermost, value};
+use super::{Phase, Step, value};
 use crate::config::{HttpCheck, Scheme, Value};
-use crate::health::Verdict;
 
 /// What the daemon calls itself.
 const AGENT: &str = concat!("external-endpoints/", env!("CARGO_PKG_VERSION"));
@@ -23,7 +20,7 @@ const AGENT: &str = concat!("external-endpoints/", env!("CARGO_PKG_VERSION"));
 /// How large an answer's head may be.
 pub(super) const MOST_HEAD: usize = 64 << 10;
 /// How much of a body is searched for the expected text.
-const MOST_BODY: usize = 1 << 20;
+pub(super) const MOST_BODY: usize = 1 << 20;
 
 /// The parts of the request that stay the same.
 pub(super) struct Ask {
@@ -160,39 +157,5 @@ impl Search<'_> {
     /// The verdict when the body ends first.
     pub fn ended(self) -> Step<()> {
         Err(Phase::Http.fail(format_args!("body does not contain {}", quote(self.wanted, 60))))
-    }
-}
-
-/// The verdict on an exchange that broke in this phase. `io` judges the I/O error that broke it, if one did.
-pub(super) fn broken(phase: Phase, error: &(dyn Error + 'static), io: impl Fn(&io::Error) -> Verdict) -> Verdict {
-    let mut cause = error;
-    let mut hyper: Option<&hyper::Error> = None;
-    loop {
-        if let Some(error) = cause.downcast_ref::<io::Error>() {
-            return io(innermost(error));
-        }
-        hyper = cause.downcast_ref().or(hyper);
-        match cause.source() {
-            Some(source) => cause = source,
-            None => break,
-        }
-    }
-    if let Some(error) = hyper {
-        // A request that is canceled without a cause came too late for a connection that was gone.
-        if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
-            return io(&io::ErrorKind::UnexpectedEof.into());
-        }
-        if error.is_parse_too_large() {
-            return Phase::Http.fail("the head of the answer is over 64 KiB");
-        }
-        // hyper has no other way to ask.
-        if error.to_string() == "received unexpected message from connection" {
-            return Phase::Http.fail("not HTTP: the server spoke first");
-        }
-    }
-    match phase {
-        Phase::Http => phase.fail(format_args!("not HTTP: {cause}")),
-        Phase::Body => phase.fail(format_args!("body cut off: {cause}")),
-        _ => phase.fail(cause),
     }
 }

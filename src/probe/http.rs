@@ -55,7 +55,7 @@ impl Http {
 }
 
 /// The request as it goes on the wire. It has no body, so nothing may announce chunks.
-fn request(ask: &Ask, mut headers: HeaderMap) -> Vec<u8> {
+pub(super) fn request(ask: &Ask, mut headers: HeaderMap) -> Vec<u8> {
     headers.remove(TRANSFER_ENCODING);
     if let Some(host) = ask.host() {
         headers.entry(HOST).or_insert(host);
@@ -146,6 +146,7 @@ mod tests {
             headers: Vec::new(),
             expected_statuses: vec![200..=399],
             expected_body: text.map(str::to_owned),
+            http2: false,
             tls: Tls::default(),
         };
         let ask = Ask::new(&check, ([127, 0, 0, 1], 80).into()).unwrap();

@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::close::close_first;
 use super::text::{Finder, quote};
+use super::trust::Alpn;
 use super::{Phase, Progress, Step, connect, tls, value};
 use crate::config::{TcpCheck, Value};
 use crate::health::Verdict;
@@ -25,7 +27,7 @@ impl Tcp {
     pub fn new(check: &TcpCheck, ip: IpAddr) -> Self {
         Self {
             address: SocketAddr::new(ip, check.port),
-            tls: check.tls.as_ref().map(|tls| tls::Connector::new(tls, ip)),
+            tls: check.tls.as_ref().map(|tls| tls::Connector::new(tls, ip, Alpn::None)),
             send: check.send.clone(),
             expect: check.expect.clone(),
         }
@@ -47,16 +49,19 @@ impl Tcp {
         progress.enter(Phase::Connect);
         let mut stream = connect(self.address).await?;
         let Some(session) = session else {
-            return self.speak(&mut stream, text.as_deref(), progress, &|phase, error| phase.io(error)).await;
+            self.speak(&mut stream, text.as_deref(), progress, &|phase, error| phase.io(error)).await?;
+            close_first(stream);
+            return Ok(());
         };
         progress.enter(Phase::Tls);
-        let mut tls = session.handshake(stream, progress).await?;
+        let mut tls = session.handshake(stream).await?;
         let asked = tls.asked.clone();
         self.speak(&mut tls.stream, text.as_deref(), progress, &|phase, error| asked.verdict(phase, error)).await?;
         if self.expect.is_none() {
             progress.enter(Phase::Settle);
             tls.settle().await?;
         }
+        close_first(tls.end());
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! TLS over a connection: the handshake, and every way it goes wrong in plain words.
 
 use std::error::Error;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -12,16 +12,19 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::notes::{Asked, Notes};
+use super::notes::Asked;
 use super::text::{escape, quote};
-use super::trust::Trust;
-use super::{Phase, Progress, Step};
+use super::trust::{Alpn, Trust};
+use super::{Phase, Step, verifier};
 use crate::config::Tls;
 use crate::health::Verdict;
 
 /// How long a server that asked for a client certificate may take to refuse the lack of one, when it says nothing
 /// else. Only such servers are waited for, and most end the wait at once with a session ticket.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// Why servers of many names refuse a client that names none.
+const NAME_NEEDED: &str = "the server needs a server name, and none was sent; set `tls.serverName`";
 
 /// How TLS is spoken to one target.
 pub(super) struct Connector {
@@ -31,12 +34,12 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub fn new(tls: &Tls, ip: IpAddr) -> Self {
+    pub fn new(tls: &Tls, ip: IpAddr, alpn: Alpn) -> Self {
         let name = match &tls.server_name {
             Some(name) => ServerName::try_from(name.clone()).ok(),
             None => Some(ServerName::from(ip)),
         };
-        Self { trust: Trust::shared(tls), name }
+        Self { trust: Trust::shared(tls, alpn), name }
     }
 
     /// Reads what must be read, before the target is kept waiting.
@@ -55,12 +58,15 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub async fn handshake(self, stream: TcpStream, progress: &Progress) -> Step<Connection> {
-        let notes = Notes::new(progress);
+    pub async fn handshake(self, stream: TcpStream) -> Step<Connection> {
+        let asked = match self.name {
+            ServerName::DnsName(_) => Asked::by_name(),
+            _ => Asked::without_name(),
+        };
         let connector = TlsConnector::from(self.config);
-        match notes.during(connector.connect(self.name, stream)).await {
-            Ok(stream) => Ok(Connection { stream: Box::new(stream), asked: notes.asked().clone() }),
-            Err(error) => Err(notes.asked().verdict(Phase::Tls, &error)),
+        match asked.during(connector.connect(self.name, stream)).await {
+            Ok(stream) => Ok(Connection { stream: Box::new(stream), asked }),
+            Err(error) => Err(asked.verdict(Phase::Tls, &error)),
         }
     }
 }
@@ -72,6 +78,20 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// Returns true if the server chose HTTP/2.
+    pub fn speaks_http2(&self) -> bool {
+        self.stream.get_ref().1.alpn_protocol() == Some(b"h2")
+    }
+
+    /// Sends the words that end TLS, and returns the connection below. Nothing is waited for: those are a few bytes, and
+    /// a socket that does not take them is full of what the server has not read.
+    pub fn end(mut self) -> TcpStream {
+        let (stream, tls) = self.stream.get_mut();
+        tls.send_close_notify();
+        while tls.wants_write() && tls.write_tls(&mut Now(stream)).is_ok() {}
+        self.stream.into_inner().0
+    }
+
     /// Waits for a late refusal. In TLS 1.3 the client is done before the server has looked at its certificate, or at
     /// the lack of one, so that a server that asked for one has yet to say yes or no.
     pub async fn settle(&mut self) -> Step<()> {
@@ -103,12 +123,22 @@ impl Connection {
     }
 }
 
-/// What a socket holds now.
+/// What a socket holds and takes now.
 struct Now<'a>(&'a TcpStream);
 
 impl Read for Now<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.try_read(buffer)
+    }
+}
+
+impl Write for Now<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -167,8 +197,18 @@ impl Asked {
                 format!("the server refuses the client certificate ({alert:?})")
             }
             A::ProtocolVersion => "no TLS version in common".into(),
+            A::HandshakeFailure if self.is_unnamed() => {
+                format!("no TLS version or cipher in common, or {NAME_NEEDED}")
+            }
             A::HandshakeFailure | A::InsufficientSecurity => "no TLS version or cipher in common".into(),
+            A::UnrecognisedName if self.is_unnamed() => NAME_NEEDED.into(),
             A::UnrecognisedName => "the server does not know the server name".into(),
+            A::NoApplicationProtocol => {
+                "the server speaks no HTTP version that is offered; if it speaks HTTP/2 alone, set `http2: true`".into()
+            }
+            _ if self.is_unnamed() && alert == A::InternalError => {
+                format!("the server refuses (InternalError), maybe as {NAME_NEEDED}")
+            }
             _ => format!("the server refuses ({alert:?})"),
         }
     }
@@ -210,8 +250,9 @@ fn flaw(error: &CertificateError) -> String {
         C::Revoked => "was revoked".into(),
         C::BadEncoding => "is broken".into(),
         C::InvalidPurpose | C::InvalidPurposeContext { .. } => "is not for a server".into(),
-        C::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-            "is an authority's, not a server's".into()
+        _ if verifier::is_authority(error) => "is an authority's, not a server's".into(),
+        _ if verifier::is_old(error) => {
+            "carries no names, being of X.509 version 1; make it anew with a subjectAltName".into()
         }
         other => format!("is not valid: {}", quote(&other.to_string(), 120)),
     }

@@ -1,21 +1,36 @@
 //! Whom a TLS check trusts and who it says it is: files turned into a client configuration, built anew only when they change.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 
-use super::notes;
 use super::value::{self, Print};
-use super::{Phase, Step};
+use super::{Phase, Step, notes, verifier};
 use crate::config::Tls;
+
+/// Which protocols the client offers in the handshake (ALPN).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Alpn {
+    None,
+    Http1,
+    /// HTTP/2, and HTTP/1.1 for servers that don't have it.
+    Http2,
+}
+
+impl Alpn {
+    fn protocols(self) -> Vec<Vec<u8>> {
+        match self {
+            Alpn::None => Vec::new(),
+            Alpn::Http1 => vec![b"http/1.1".to_vec()],
+            Alpn::Http2 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        }
+    }
+}
 
 /// What decides a client configuration. Probers with equal ones share it, as all targets of a database do.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,8 +39,7 @@ struct Files {
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
     trust_anyone: bool,
-    /// The IP that a certificate must carry, if it isn't the one that rustls connects to.
-    as_ip: Option<IpAddr>,
+    alpn: Alpn,
 }
 
 /// One client configuration and the files it was built from.
@@ -40,27 +54,17 @@ struct Built {
 }
 
 static SHARED: LazyLock<Mutex<HashMap<Files, Weak<Trust>>>> = LazyLock::new(Mutex::default);
-static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+pub(super) static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
 static SYSTEM_ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
 impl Trust {
-    pub fn shared(tls: &Tls) -> Arc<Self> {
-        Self::expecting(None, tls)
-    }
-
-    /// As [`Trust::shared`], for a client that takes the name to expect from a URL, where an IP is the one to connect to.
-    pub fn of_url(tls: &Tls, ip: IpAddr) -> Arc<Self> {
-        let named = tls.server_name.as_ref().and_then(|name| name.parse().ok());
-        Self::expecting(named.filter(|named| *named != ip), tls)
-    }
-
-    fn expecting(as_ip: Option<IpAddr>, tls: &Tls) -> Arc<Self> {
+    pub fn shared(tls: &Tls, alpn: Alpn) -> Arc<Self> {
         let files = Files {
             ca: tls.ca_file.clone().filter(|_| !tls.insecure_skip_verify),
             cert: tls.cert_file.clone(),
             key: tls.key_file.clone(),
             trust_anyone: tls.insecure_skip_verify,
-            as_ip: as_ip.filter(|_| !tls.insecure_skip_verify),
+            alpn,
         };
         let mut shared = lock(&SHARED);
         if let Some(trust) = shared.get(&files).and_then(Weak::upgrade) {
@@ -104,20 +108,13 @@ impl Trust {
 
 impl Files {
     fn build(&self) -> Result<ClientConfig, String> {
-        let verifier: Arc<dyn ServerCertVerifier> = if self.trust_anyone {
-            Arc::new(Judge::Anyone)
-        } else {
-            let roots = match &self.ca {
-                Some(path) => Arc::new(roots_of(path)?),
-                None => system_roots()?,
-            };
-            WebPkiServerVerifier::builder_with_provider(roots, PROVIDER.clone())
-                .build()
-                .map_err(|error| format!("cannot use the root certificates: {error}"))?
-        };
-        let verifier = match self.as_ip {
-            Some(ip) => Arc::new(Judge::As(ServerName::from(ip), verifier)),
-            None => verifier,
+        let verifier = match (&self.ca, self.trust_anyone) {
+            (_, true) => verifier::any(),
+            (Some(path), false) => {
+                let listed = certificates("caFile", path)?;
+                verifier::trusting(Arc::new(roots_of(path, &listed)?), listed)?
+            }
+            (None, false) => verifier::trusting(system_roots()?, Vec::new())?,
         };
         let builder = ClientConfig::builder_with_provider(PROVIDER.clone())
             .with_safe_default_protocol_versions()
@@ -133,6 +130,7 @@ impl Files {
             (Some(_), None) => return Err("certFile needs a keyFile".into()),
             (None, Some(_)) => return Err("keyFile needs a certFile".into()),
         };
+        config.alpn_protocols = self.alpn.protocols();
         notes::listen(&mut config);
         Ok(config)
     }
@@ -159,10 +157,10 @@ fn system_roots() -> Result<Arc<RootCertStore>, String> {
     Ok(SYSTEM_ROOTS.get_or_init(|| Arc::new(roots)).clone())
 }
 
-fn roots_of(path: &Path) -> Result<RootCertStore, String> {
+fn roots_of(path: &Path, certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates("caFile", path)? {
-        roots.add(certificate).map_err(|_| format!("caFile {} holds a broken certificate", path.display()))?;
+    for certificate in certificates {
+        roots.add(certificate.clone()).map_err(|_| format!("caFile {} holds a broken certificate", path.display()))?;
     }
     Ok(roots)
 }
@@ -192,53 +190,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Judges certificates by other rules than rustls does by itself. In each, the server must hold the key of the one it shows.
-#[derive(Debug)]
-enum Judge {
-    /// `insecureSkipVerify`: any certificate will do.
-    Anyone,
-    /// The certificate must be good for this name, whatever name rustls has.
-    As(ServerName<'static>, Arc<dyn ServerCertVerifier>),
-}
-
-impl ServerCertVerifier for Judge {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        match self {
-            Judge::Anyone => Ok(ServerCertVerified::assertion()),
-            Judge::As(name, inner) => inner.verify_server_cert(end_entity, intermediates, name, ocsp_response, now),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        PROVIDER.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,7 +205,7 @@ mod tests {
         };
         write();
         let tls = Tls { ca_file: Some(file.clone()), ..Tls::default() };
-        let (one, two) = (Trust::shared(&tls), Trust::shared(&tls));
+        let (one, two) = (Trust::shared(&tls, Alpn::None), Trust::shared(&tls, Alpn::None));
         assert!(Arc::ptr_eq(&one, &two));
         let first = one.config().await.unwrap();
         assert!(Arc::ptr_eq(&first, &two.config().await.unwrap()));
@@ -263,10 +214,11 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &second));
         assert!(Arc::ptr_eq(&second, &two.config().await.unwrap()));
 
+        assert!(!Arc::ptr_eq(&one, &Trust::shared(&tls, Alpn::Http1)));
         let skipping = Tls { insecure_skip_verify: true, ..tls.clone() };
-        assert!(!Arc::ptr_eq(&one, &Trust::shared(&skipping)));
+        assert!(!Arc::ptr_eq(&one, &Trust::shared(&skipping, Alpn::None)));
         drop((one, two));
-        Trust::shared(&Tls::default());
+        Trust::shared(&Tls::default(), Alpn::None);
         let held = lock(&SHARED).keys().any(|files| files.ca.as_deref() == Some(&file));
         assert!(!held, "a configuration that nobody uses is let go");
     }

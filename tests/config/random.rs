@@ -103,10 +103,11 @@ fn tcp() -> impl Strategy<Value = CheckKind> {
 fn http() -> impl Strategy<Value = CheckKind> {
     let scheme = prop_oneof![Just(Scheme::Http), Just(Scheme::Https)];
     let method = prop_oneof![Just("GET".to_string()), "[A-Z]{1,8}"];
+    let http2 = any::<bool>();
     let request = (1_u16.., "/[a-z0-9/?=&%._~-]{0,20}", scheme, method, of("[a-z0-9.-]{1,20}(:80)?"));
     let headers = btree_map("[A-Z][a-z]{0,3}(-[A-Z][a-z]{0,3})?x", value(), 0..3);
-    (request, headers, vec(statuses(), 1..3), of(text()), tls()).prop_map(
-        |((port, path, scheme, method, host), headers, expected_statuses, expected_body, tls)| {
+    (request, headers, vec(statuses(), 1..3), of(text()), http2, tls()).prop_map(
+        |((port, path, scheme, method, host), headers, expected_statuses, expected_body, http2, tls)| {
             CheckKind::Http(HttpCheck {
                 port,
                 path,
@@ -116,6 +117,7 @@ fn http() -> impl Strategy<Value = CheckKind> {
                 headers: headers.into_iter().collect(),
                 expected_statuses,
                 expected_body,
+                http2: http2 && scheme == Scheme::Https,
                 tls: if scheme == Scheme::Https { tls } else { Tls::default() },
             })
         },

@@ -1,6 +1,8 @@
 //! Certificates of every kind of wrongness, and TLS servers that show them.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use external_endpoints::config::Tls;
@@ -9,6 +11,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,7 +26,7 @@ pub struct Authority {
 }
 
 /// A certificate and its key, as files.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Pair {
     pub cert: PathBuf,
     pub key: PathBuf,
@@ -60,8 +63,14 @@ impl Authority {
     }
 
     pub fn self_signed(&self, names: &[&str]) -> Pair {
+        self.self_signed_with(names, |_| {})
+    }
+
+    pub fn self_signed_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
+        let mut params = params(names);
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
-        let cert = params(names).self_signed(&key).unwrap();
+        let cert = params.self_signed(&key).unwrap();
         self.keep(&cert.pem(), &key)
     }
 
@@ -125,6 +134,19 @@ pub fn acceptor(
     TlsAcceptor::from(Arc::new(config))
 }
 
+/// As [`acceptor`], of a server that does not look whether its key belongs to its certificate.
+pub fn unchecked_acceptor(pair: &Pair, versions: &[&'static SupportedProtocolVersion]) -> TlsAcceptor {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let chain = CertificateDer::pem_file_iter(&pair.cert).unwrap().map(Result::unwrap).collect();
+    let key = provider.key_provider.load_private_key(PrivateKeyDer::from_pem_file(&pair.key).unwrap()).unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))));
+    TlsAcceptor::from(Arc::new(config))
+}
+
 /// Answers every client that it lets in, whatever it says, as a small HTTP server does.
 pub async fn tls_server(acceptor: TlsAcceptor) -> Server {
     Server::start(move |stream| {
@@ -140,4 +162,60 @@ pub async fn tls_server(acceptor: TlsAcceptor) -> Server {
         }
     })
     .await
+}
+
+/// A certificate and key as the `openssl` command makes them, where rcgen can't: too old, too short, too new.
+pub fn openssl_pair(folder: &Path, arguments: &[&str]) -> Pair {
+    let folder = tempfile::tempdir_in(folder).unwrap().keep();
+    let pair = Pair { cert: folder.join("tls.crt"), key: folder.join("tls.key") };
+    let request = folder.join("request");
+    let run = |command: &mut Command| {
+        let output = command.output().expect("openssl is installed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let subject = ["-nodes", "-batch", "-subj", "/CN=old", "-keyout"];
+    let new = || {
+        let mut command = Command::new("openssl");
+        command.arg("req").args(arguments).args(subject).arg(&pair.key);
+        command
+    };
+    if arguments.contains(&"-x509") {
+        run(new().arg("-out").arg(&pair.cert));
+        return pair;
+    }
+    // Without extensions, this signs certificates of version 1.
+    run(new().arg("-new").arg("-out").arg(&request));
+    let mut sign = Command::new("openssl");
+    sign.args(["x509", "-req", "-days", "30", "-in"]).arg(&request).arg("-signkey").arg(&pair.key);
+    run(sign.arg("-out").arg(&pair.cert));
+    pair
+}
+
+/// The `openssl` command as a server that answers every request with a page.
+pub struct OpenSsl {
+    child: Child,
+    pub port: u16,
+}
+
+impl OpenSsl {
+    pub async fn start(pair: &Pair, arguments: &[&str]) -> Self {
+        let mut command = Command::new("openssl");
+        command.args(["s_server", "-www", "-accept", "127.0.0.1:0", "-cipher", "DEFAULT@SECLEVEL=0"]);
+        command.arg("-cert").arg(&pair.cert).arg("-key").arg(&pair.key).args(arguments);
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("openssl");
+        // It prints `ACCEPT 127.0.0.1:PORT`.
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let port = lines.find_map(|line| line.unwrap().strip_prefix("ACCEPT ")?.rsplit_once(':')?.1.parse().ok());
+        // What it prints of each connection has to go somewhere.
+        std::thread::spawn(move || lines.count());
+        Self { port: port.expect("openssl listens"), child }
+    }
+}
+
+impl Drop for OpenSsl {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

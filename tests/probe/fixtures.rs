@@ -51,6 +51,7 @@ pub fn http(port: u16) -> HttpCheck {
         headers: Vec::new(),
         expected_statuses: vec![200..=399],
         expected_body: None,
+        http2: false,
         tls: Tls::default(),
     }
 }

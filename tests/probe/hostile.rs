@@ -138,7 +138,7 @@ async fn an_endless_answer_is_cut() {
 }
 
 /// Serves as a row says.
-async fn serve(row: &Row) -> Server {
+pub async fn serve(row: &Row) -> Server {
     match row.then {
         Then::Endless(words) => Server::endless(row.head, words).await,
         Then::Slow(words) => Server::drips(row.head, words, Duration::from_millis(5)).await,
@@ -161,14 +161,27 @@ fn agrees(verdict: &Verdict, expected: Expected) -> bool {
 async fn no_web_server_stretches_a_try_or_gets_it_wrong() {
     for row in hostile_http::rows() {
         let server = serve(&row).await;
-        let status = http(server.port);
-        let body = HttpCheck { expected_body: Some(hostile_http::TEXT.into()), ..status.clone() };
-        let short =
-            [row.status, row.body].iter().any(|expected| expected.is_err_and(|reason| reason.contains("500ms")));
-        let timeout = if short { SHORT } else { PATIENT };
-        for (check, expected) in [(status, row.status), (body, row.body)] {
-            let verdict = try_once(CheckKind::Http(check), timeout).await;
-            assert!(agrees(&verdict, expected), "{}: {verdict:?} instead of {expected:?}", row.name);
-        }
+        judged(&row, http(server.port)).await;
+    }
+}
+
+#[tokio::test]
+async fn no_web_server_over_tls_stretches_a_try_either() {
+    let authority = Authority::new();
+    let acceptor = acceptor(&authority.sign(&["127.0.0.1"]), Clients::All, ALL, &[]);
+    for row in hostile_http::rows() {
+        let server = serve(&row).await.in_tls(acceptor.clone()).await;
+        judged(&row, HttpCheck { scheme: Scheme::Https, tls: trusting(), ..http(server.port) }).await;
+    }
+}
+
+/// Tries a server whose status alone counts, and then its body too.
+async fn judged(row: &Row, status: HttpCheck) {
+    let body = HttpCheck { expected_body: Some(hostile_http::TEXT.into()), ..status.clone() };
+    let short = [row.status, row.body].iter().any(|expected| expected.is_err_and(|reason| reason.contains("500ms")));
+    let timeout = if short { SHORT } else { PATIENT };
+    for (check, expected) in [(status, row.status), (body, row.body)] {
+        let verdict = try_once(CheckKind::Http(check), timeout).await;
+        assert!(agrees(&verdict, expected), "{}: {verdict:?} instead of {expected:?}", row.name);
     }
 }

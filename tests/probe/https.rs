@@ -93,6 +93,7 @@ async fn http2_is_spoken_where_the_server_chooses_it() {
         headers: vec![("X-Token".into(), literal("one"))],
         path: path.into(),
         expected_body: wanted.map(str::to_owned),
+        http2: true,
         ..https(server.port, &tls)
     };
     gives(ask("/", Some("running")), PATIENT, pass()).await;
@@ -118,13 +119,35 @@ async fn http2_is_spoken_where_the_server_chooses_it() {
 async fn http2_is_spoken_to_an_address_too() {
     let authority = Authority::new();
     let (server, seen, _) = http2(&authority, &["127.0.0.1"]).await;
-    gives(https(server.port, &authority.trusted()), PATIENT, pass()).await;
-    assert_eq!(seen.lock().unwrap()[0].0, format!("https://127.0.0.1:{}/", server.port));
+    let plain = HttpCheck { http2: true, ..https(server.port, &authority.trusted()) };
+    let with_host = |host: &str| HttpCheck { headers: vec![("Host".into(), literal(host))], ..plain.clone() };
+    gives(plain.clone(), PATIENT, pass()).await;
+    gives(HttpCheck { host: Some("db.example:8443".into()), ..plain.clone() }, PATIENT, pass()).await;
+    gives(with_host("own.example"), PATIENT, pass()).await;
+    gives(with_host("not a host"), PATIENT, inconclusive("http: the Host header is not fit for HTTP/2")).await;
+    let seen: Vec<_> = seen.lock().unwrap().iter().map(|(uri, _)| uri.clone()).collect();
+    let address = format!("https://127.0.0.1:{}/", server.port);
+    assert_eq!(seen, [&address, "https://db.example:8443/", "https://own.example/"]);
+    assert_eq!(server.accepted(), 3, "nobody was bothered with what could not work");
 }
 
-/// HTTP/2 would name the server name, and a server that serves many hosts would answer for another one.
 #[tokio::test]
-async fn a_host_that_is_not_the_server_name_is_said_over_http1() {
+async fn http2_is_offered_only_where_the_config_says_so() {
+    let authority = Authority::new();
+    let pair = authority.sign(&["127.0.0.1"]);
+    let server = tls_server(acceptor(&pair, Clients::All, ALL, &["h2"])).await;
+    let check = https(server.port, &authority.trusted());
+    let reason = "tls: the server speaks no HTTP version that is offered; if it speaks HTTP/2 alone, set `http2: true`";
+    gives(check.clone(), PATIENT, fail(reason)).await;
+    // A server that has only HTTP/1.1 may choose that.
+    for alpn in [&["http/1.1"][..], &[]] {
+        let server = tls_server(acceptor(&pair, Clients::All, ALL, alpn)).await;
+        gives(HttpCheck { http2: true, port: server.port, ..check.clone() }, PATIENT, pass()).await;
+    }
+}
+
+#[tokio::test]
+async fn the_host_is_said_whatever_the_server_name() {
     let authority = Authority::new();
     let acceptor = acceptor(&authority.sign(&["pg.corp.example"]), Clients::All, ALL, &["h2", "http/1.1"]);
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -160,13 +183,12 @@ async fn a_host_that_is_not_the_server_name_is_said_over_http1() {
     assert_eq!(seen.lock().unwrap().len(), 2);
 }
 
+/// A URL would take it for an IP, and lead elsewhere.
 #[tokio::test]
-async fn a_name_that_a_url_takes_for_an_ip_is_refused() {
+async fn a_server_name_that_looks_like_an_ip_is_a_name() {
     let refusing = Refusing::new();
     let tls = Tls { server_name: Some("127.0.0.0x2".into()), ..Tls::default() };
-    let check = https(refusing.port(), &tls);
-    let reason = format!("http: host \"127.0.0.0x2:{}\" is not fit for HTTP", refusing.port());
-    gives(check, PATIENT, inconclusive(reason)).await;
+    gives(https(refusing.port(), &tls), PATIENT, fail("connect: refused")).await;
 }
 
 #[tokio::test]
@@ -244,6 +266,7 @@ async fn a_try_that_ends_early_leaves_no_connection() {
     let asking = |port, path: &str| HttpCheck {
         path: path.into(),
         expected_body: Some("stopped".into()),
+        http2: true,
         ..https(port, &authority.trusted())
     };
     for (check, phase) in [

@@ -10,10 +10,10 @@ use crate::certificates::*;
 use crate::exec::mark;
 use crate::fixtures::*;
 
-/// Runs one of the ignored tests of this file alone.
-fn alone(test: &str) {
+/// Runs one of the ignored tests in a process of its own.
+pub fn alone(test: &str) {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args([&format!("leaks::{test}"), "--exact", "--ignored", "--nocapture"])
+        .args([test, "--exact", "--ignored", "--nocapture"])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -21,7 +21,7 @@ fn alone(test: &str) {
     assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
 }
 
-fn descriptors() -> usize {
+pub fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
@@ -39,7 +39,7 @@ fn children() -> Vec<String> {
 
 #[test]
 fn many_tries_leak_nothing() {
-    alone("many_tries_here");
+    alone("leaks::many_tries_here");
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn many_tries_here() {
 
 #[test]
 fn no_descriptors_left_is_our_own_fault() {
-    alone("no_descriptors_here");
+    alone("leaks::no_descriptors_here");
 }
 
 #[tokio::test]

@@ -152,21 +152,60 @@ async fn mariadb_counts_no_aborted_connect() {
     assert!(format!("{verdict:?}").starts_with("Fail(\"http: not HTTP: "), "{verdict:?}");
 }
 
-#[tokio::test]
-async fn postgresql_logs_no_connection() {
-    let (program, initdb, ready) = (find("postgres"), find("initdb"), find("pg_isready"));
+/// A PostgreSQL that logs what connects.
+async fn postgresql() -> Database {
+    let (program, initdb) = (find("postgres"), find("initdb"));
     let folder = folder_for("postgres");
     let data = folder.path().join("data");
     let mut command = as_user("postgres", &initdb);
     command.arg("-D").arg(&data).args(["-A", "trust", "-N", "-U", "postgres", "--no-instructions"]);
     let output = command.current_dir(folder.path()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    let postgres = Database::start(&program, "postgres", folder, |folder, port| {
+    Database::start(&program, "postgres", folder, |folder, port| {
         let folder = folder.display();
         let settings = format!("-D {folder}/data -k {folder} -p {port} -h 127.0.0.1 -F -c log_connections=on");
         settings.split(' ').map(str::to_owned).collect()
     })
-    .await;
+    .await
+}
+
+/// The question whether a PostgreSQL speaks TLS, which it answers before it knows who asks.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+#[tokio::test]
+async fn postgresql_logs_nothing_of_an_answered_question() {
+    let postgres = postgresql().await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), SSL_REQUEST).unwrap();
+    let asking = |expect: &str| {
+        let send = Some(external_endpoints::config::Value::File(file.path().to_owned()));
+        CheckKind::Tcp(TcpCheck { send, expect: Some(expect.into()), ..tcp(postgres.port) })
+    };
+    let prober = prober(asking("N"), PATIENT);
+    let received = || postgres.log().matches("connection received").count();
+    let before = received();
+    for _ in 0..500 {
+        assert_eq!(prober.probe().await, pass());
+    }
+    eventually("all are logged as received", || received() >= before + 500).await;
+    // The last one of them has ended when the next one, which is cut off, is complained of.
+    assert_eq!(try_once(asking("S"), SHORT).await, fail("expect: the text did not come in 500ms"));
+    eventually("a reset is logged", || postgres.log().contains("Connection reset by peer")).await;
+    let log = postgres.log();
+    assert_eq!(log.matches("could not").count(), 1, "{log}");
+    assert_eq!(time_waits(postgres.port), 0);
+}
+
+/// Connections to this port that are over, but not forgotten.
+fn time_waits(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    // State 06 is TIME_WAIT.
+    table.lines().filter(|line| line.contains(&format!(":{port:04X} ")) && line.contains(" 06 ")).count()
+}
+
+#[tokio::test]
+async fn postgresql_logs_no_connection() {
+    let (postgres, ready) = (postgresql().await, find("pg_isready"));
     let quiet = prober(CheckKind::Tcp(tcp(postgres.port)), PATIENT);
     for _ in 0..200 {
         assert_eq!(quiet.probe().await, pass());

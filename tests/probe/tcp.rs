@@ -3,9 +3,10 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use external_endpoints::config::{CheckKind, TcpCheck, Value};
+use external_endpoints::config::{CheckKind, HttpCheck, Scheme, TcpCheck, Tls, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::certificates::*;
 use crate::fixtures::*;
 
 fn expecting(port: u16, text: &str) -> CheckKind {
@@ -48,13 +49,18 @@ async fn no_check_leaves_a_time_wait() {
     })
     .await;
     kinds.push(CheckKind::Http(http(asked.port)));
-    let ports = [server.port, asked.port].map(|port| format!(":{port:04X} "));
+    let acceptor = acceptor(&Authority::new().sign(&["127.0.0.1"]), Clients::All, ALL, &[]);
+    let secure = tls_server(acceptor).await;
+    let tls = Tls { insecure_skip_verify: true, ..Tls::default() };
+    let talking = TcpCheck { send: Some(literal("x")), expect: Some("200 OK".into()), ..tcp(secure.port) };
+    kinds.push(CheckKind::Tcp(TcpCheck { tls: Some(tls.clone()), ..talking }));
+    kinds.push(CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls, ..http(secure.port) }));
+    let ports = [server.port, asked.port, secure.port].map(|port| format!(":{port:04X} "));
     // The port of a listener may have been another test's client's a moment ago.
     let before = connections();
     for kind in kinds {
         assert_eq!(try_once(kind, PATIENT).await, pass());
     }
-    // The HTTP check over TLS is the exception: nobody can tell reqwest's sockets how to close.
     eventually("only the listeners are left", || {
         let mut ours = connections();
         ours.retain(|line| ports.iter().any(|port| line.contains(port)) && !before.contains(line));

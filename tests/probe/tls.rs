@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use external_endpoints::config::{CheckKind, HttpCheck, Scheme, TcpCheck, Tls};
 use external_endpoints::health::Verdict;
-use rcgen::date_time_ymd;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, date_time_ymd};
 use rustls::HandshakeKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -81,6 +81,89 @@ async fn each_flaw_of_a_certificate_has_its_words() {
 }
 
 #[tokio::test]
+async fn without_verification_any_certificate_passes() {
+    let authority = Authority::new();
+    let skipping = Tls { insecure_skip_verify: true, ..Tls::default() };
+    let made: [&[&str]; 5] = [
+        // X.509 version 1.
+        &["-newkey", "rsa:2048"],
+        &["-newkey", "rsa:1024"],
+        &["-x509", "-newkey", "rsa:1024"],
+        &["-x509", "-newkey", "rsa:3072", "-sha1"],
+        &["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+    ];
+    for arguments in made {
+        let pair = openssl_pair(authority.folder(), arguments);
+        for version in ["-tls1_2", "-tls1_3"] {
+            openssl_passes(&pair, version, &skipping).await;
+        }
+    }
+    let expired = authority.sign_with(&["a.example"], |params| params.not_after = date_time_ymd(2026, 1, 2));
+    all_give(serve(&expired).await.port, &skipping, pass()).await;
+    // rustls has no Ed448 in TLS 1.2.
+    let pair = openssl_pair(authority.folder(), &["-x509", "-newkey", "ed448"]);
+    openssl_passes(&pair, "-tls1_3", &skipping).await;
+}
+
+async fn openssl_passes(pair: &Pair, version: &str, tls: &Tls) {
+    let server = OpenSsl::start(pair, &[version]).await;
+    for kind in kinds(server.port, tls) {
+        let verdict = try_once(expecting(kind.clone(), "200 ok"), PATIENT).await;
+        assert_eq!(verdict, pass(), "{pair:?} {version} {kind:?}");
+    }
+}
+
+/// A check, of whose answer these words are expected if any are.
+fn expecting(mut kind: CheckKind, words: &str) -> CheckKind {
+    if let CheckKind::Tcp(TcpCheck { expect: Some(expect), .. }) = &mut kind {
+        *expect = words.into();
+    }
+    kind
+}
+
+#[tokio::test]
+async fn without_verification_the_server_still_holds_its_key() {
+    let authority = Authority::new();
+    let (one, other) = (authority.sign(&["127.0.0.1"]), authority.sign(&["127.0.0.1"]));
+    let mixed = Pair { cert: one.cert, key: other.key };
+    let skipping = Tls { insecure_skip_verify: true, ..Tls::default() };
+    for versions in [ALL, OLD] {
+        let server = tls_server(unchecked_acceptor(&mixed, versions)).await;
+        all_give(server.port, &skipping, fail("tls: certificate signed by an unknown authority")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_in_its_own_ca_file_is_trusted() {
+    let authority = Authority::new();
+    let is_ca = |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let own = |pair: &Pair| Tls { ca_file: Some(pair.cert.clone()), ..Tls::default() };
+    let names = ["127.0.0.1", "pg.corp.example"];
+    // With CA:TRUE, as `openssl req -x509` makes it; without; and one that another authority has signed.
+    let (root, leaf) = (authority.self_signed_with(&names, is_ca), authority.self_signed(&names));
+    for pair in [&root, &leaf, &authority.sign(&names)] {
+        let server = serve(pair).await;
+        all_give(server.port, &own(pair), pass()).await;
+        let named = |name: &str| Tls { server_name: Some(name.into()), ..own(pair) };
+        all_give(server.port, &named("pg.corp.example"), pass()).await;
+        let reason = "tls: certificate is not valid for name a.example (it is for 127.0.0.1, pg.corp.example)";
+        all_give(server.port, &named("a.example"), fail(reason)).await;
+    }
+    let expired = authority.self_signed_with(&names, |params| {
+        is_ca(params);
+        params.not_after = date_time_ymd(2026, 1, 2);
+    });
+    let server = serve(&expired).await;
+    all_give(server.port, &own(&expired), fail("tls: certificate expired on 2026-01-02")).await;
+    // Another of the same name and kind is not the one that is trusted.
+    let server = serve(&authority.self_signed_with(&names, is_ca)).await;
+    all_give(server.port, &own(&root), fail("tls: certificate is an authority's, not a server's")).await;
+    let server = OpenSsl::start(&openssl_pair(authority.folder(), &["-newkey", "rsa:2048"]), &[]).await;
+    let reason = "tls: certificate carries no names, being of X.509 version 1; make it anew with a subjectAltName";
+    all_give(server.port, &own(&root), fail(reason)).await;
+}
+
+#[tokio::test]
 async fn a_client_certificate_is_asked_for_in_both_versions() {
     let authority = Authority::new();
     let other = Authority::new();
@@ -111,7 +194,30 @@ async fn no_version_in_common_is_said() {
     let server = Server::says(b"\x15\x03\x01\x00\x02\x02\x46").await;
     all_give(server.port, &authority.trusted(), fail("tls: no TLS version in common")).await;
     let server = Server::says(b"\x15\x03\x03\x00\x02\x02\x28").await;
-    all_give(server.port, &authority.trusted(), fail("tls: no TLS version or cipher in common")).await;
+    let named = Tls { server_name: Some("pg.corp.example".into()), ..authority.trusted() };
+    all_give(server.port, &named, fail("tls: no TLS version or cipher in common")).await;
+}
+
+#[tokio::test]
+async fn a_server_that_needs_a_name_says_so() {
+    let authority = Authority::new();
+    let needed = "the server needs a server name, and none was sent; set `tls.serverName`";
+    // The alerts with which HAProxy, nginx and Caddy refuse a client that names no host of theirs.
+    let table = [
+        (40, format!("no TLS version or cipher in common, or {needed}"), "no TLS version or cipher in common"),
+        (112, needed.into(), "the server does not know the server name"),
+        (80, format!("the server refuses (InternalError), maybe as {needed}"), "the server refuses (InternalError)"),
+    ];
+    for (alert, unnamed, named) in table {
+        let server = Server::says([0x15, 3, 3, 0, 2, 2, alert]).await;
+        // An IP is no name that a client sends.
+        for name in [None, Some("192.0.2.7".into())] {
+            let tls = Tls { server_name: name, ..authority.trusted() };
+            all_give(server.port, &tls, fail(format!("tls: {unnamed}"))).await;
+        }
+        let tls = Tls { server_name: Some("pg.corp.example".into()), ..authority.trusted() };
+        all_give(server.port, &tls, fail(format!("tls: {named}"))).await;
+    }
 }
 
 #[tokio::test]

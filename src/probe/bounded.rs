@@ -1,0 +1,186 @@
+//! A stream of which a try reads a bounded amount: in all, and in one turn of its task.
+//!
+//! The bytes in all bound what an answer can cost in memory, whatever its framing makes of them: interim heads, frames
+//! without content, compressed headers. The bytes of a turn let the deadline and the other tries have theirs while a
+//! server sends without a pause, and let this try look at what has come before it reads on.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// How much is read before the task gives its thread away.
+const TURN: usize = 16 << 10;
+
+/// A stream that counts.
+pub(super) struct Bounded<S> {
+    inner: S,
+    meter: Meter,
+    read_this_turn: usize,
+}
+
+/// How much may still be read from a [`Bounded`] stream, and the error that broke it.
+#[derive(Clone, Default)]
+pub(super) struct Meter(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    remaining: AtomicUsize,
+    exhausted: AtomicBool,
+    error: Mutex<Option<io::Error>>,
+}
+
+impl Meter {
+    pub fn new(bytes: usize) -> Self {
+        let meter = Self::default();
+        meter.allow(bytes);
+        meter
+    }
+
+    /// Allows so many more bytes.
+    pub fn allow(&self, bytes: usize) {
+        self.0.remaining.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns true once more has come than was allowed.
+    pub fn is_exhausted(&self) -> bool {
+        self.0.exhausted.load(Ordering::Relaxed)
+    }
+
+    /// Takes the I/O error that broke the stream. HTTP/2's own errors keep only its text.
+    pub fn take_error(&self) -> Option<io::Error> {
+        self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Counts so many bytes; false if they are more than were allowed.
+    fn count(&self, bytes: usize) -> bool {
+        let less = |remaining: usize| remaining.checked_sub(bytes);
+        let counted = self.0.remaining.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        if !counted {
+            self.0.exhausted.store(true, Ordering::Relaxed);
+        }
+        counted
+    }
+
+    /// Keeps the error, and gives one of the same kind to whoever called.
+    fn keep(&self, error: io::Error) -> io::Error {
+        let copy = error.kind().into();
+        *self.0.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        copy
+    }
+}
+
+impl<S> Bounded<S> {
+    pub fn new(inner: S, meter: &Meter) -> Self {
+        Self { inner, meter: meter.clone(), read_this_turn: 0 }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.meter.is_exhausted() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        if self.read_this_turn >= TURN {
+            self.read_this_turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        let read = match Pin::new(&mut self.inner).poll_read(cx, buffer) {
+            Poll::Ready(read) => read,
+            Poll::Pending => {
+                self.read_this_turn = 0;
+                return Poll::Pending;
+            }
+        };
+        if let Err(error) = read {
+            return Poll::Ready(Err(self.meter.keep(error)));
+        }
+        let bytes = buffer.filled().len() - before;
+        self.read_this_turn += bytes;
+        if !self.meter.count(bytes) {
+            buffer.set_filled(before);
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes));
+        Poll::Ready(written.map_err(|error| self.meter.keep(error)))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = ready!(Pin::new(&mut self.inner).poll_flush(cx));
+        Poll::Ready(flushed.map_err(|error| self.meter.keep(error)))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn as_much_is_read_as_was_allowed() {
+        for (sent, fails) in [(100, false), (101, true)] {
+            let (mut server, client) = tokio::io::duplex(1 << 20);
+            server.write_all(&vec![0; sent]).await.unwrap();
+            drop(server);
+            let meter = Meter::new(60);
+            meter.allow(40);
+            let read = Bounded::new(client, &meter).read_to_end(&mut Vec::new()).await;
+            assert_eq!((read.is_err(), meter.is_exhausted()), (fails, fails), "{sent} bytes");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_although_there_is_more() {
+        let (mut server, client) = tokio::io::duplex(1 << 20);
+        server.write_all(&vec![0; 1 << 20]).await.unwrap();
+        let mut stream = Bounded::new(client, &Meter::new(2 << 20));
+        let (mut reads, mut turns) = (0, 0);
+        let mut bytes = vec![0; 1024];
+        while reads < 1024 {
+            poll_fn(|cx| {
+                let mut buffer = ReadBuf::new(&mut bytes);
+                while Pin::new(&mut stream).poll_read(cx, &mut buffer).is_ready() {
+                    reads += 1;
+                    buffer.clear();
+                }
+                turns += 1;
+                Poll::Ready(())
+            })
+            .await;
+        }
+        assert_eq!(turns, 64, "16 KiB in each");
+    }
+
+    #[tokio::test]
+    async fn the_error_that_broke_the_stream_is_kept() {
+        struct Broken;
+        impl AsyncRead for Broken {
+            fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Err(io::Error::other("why")))
+            }
+        }
+        let meter = Meter::new(1);
+        assert!(Bounded::new(Broken, &meter).read_u8().await.is_err());
+        assert_eq!(meter.take_error().unwrap().to_string(), "why");
+        assert!(!meter.is_exhausted());
+    }
+}

@@ -1,0 +1,193 @@
+//! One request over HTTP/2.
+//!
+//! The connection is polled inside the try and ends with it, whatever the server does: nothing of it is left to a task.
+//! h2 reads on only when its own answers (to PING, SETTINGS) could be written, drops what is over 64 KiB of a header
+//! list, and ends a connection that floods it with small frames. All else is for [`super::bounded`] to limit.
+
+use std::io;
+use std::pin::pin;
+
+use futures::FutureExt;
+use futures::future::{Either, select};
+use h2::client::Builder;
+use h2::{Reason, RecvStream};
+use hyper::body::Bytes;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::http::uri::{Authority, Scheme, Uri};
+use hyper::{Request, Response, Version};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::ask::{Ask, MOST_BODY, MOST_HEAD, Wanted};
+use super::bounded::{Bounded, Meter};
+use super::{Phase, Progress, Step};
+use crate::health::Verdict;
+
+/// How many bytes are read until the head of an answer is whole: interim heads and all other frames count too.
+const HEAD_READ: usize = MOST_HEAD + (4 << 10);
+/// How many more bytes are read for the body and the frames that it comes in.
+const BODY_READ: usize = MOST_BODY + MOST_BODY / 4;
+/// How long a body may be that is read to its end although nothing more is wanted of it.
+const MAX_REST: u64 = 16 << 10;
+
+/// What HTTP/2 has no place for (RFC 9113, section 8.2.2).
+const HTTP1_ONLY: [HeaderName; 6] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    TE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// The request; its host is in the URI, where HTTP/2 has it.
+pub(super) fn request(ask: &Ask, mut headers: HeaderMap) -> Step<Request<()>> {
+    let authority = match headers.remove(HOST) {
+        Some(host) => authority(&host)?,
+        None => ask.authority.clone(),
+    };
+    for name in HTTP1_ONLY {
+        headers.remove(name);
+    }
+    let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(ask.path.clone()).build();
+    let mut request = Request::new(());
+    *request.method_mut() = ask.method.clone();
+    *request.uri_mut() = uri.map_err(|_| Phase::Http.inconclusive("path is not fit for HTTP/2"))?;
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// The configured Host header. It may be a secret, so that it is not quoted.
+fn authority(host: &HeaderValue) -> Step<Authority> {
+    Authority::try_from(host.as_bytes()).map_err(|_| Phase::Http.inconclusive("the Host header is not fit for HTTP/2"))
+}
+
+/// One request over a connection of its own, and its answer.
+pub(super) struct Exchange<'a> {
+    pub request: Request<()>,
+    pub wanted: &'a Wanted,
+    pub progress: &'a Progress,
+}
+
+impl Exchange<'_> {
+    /// Sends the request and judges the answer. `failed` judges an I/O error.
+    pub async fn run<S>(self, stream: S, failed: impl Fn(&io::Error) -> Verdict) -> Step<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let meter = &Meter::new(HEAD_READ);
+        let failed = &|error| self::failed(&error, self.progress, meter, &failed);
+        let (sender, connection) =
+            builder().handshake::<_, Bytes>(Bounded::new(stream, meter)).await.map_err(failed)?;
+        let answer = pin!(async move {
+            let mut sender = sender.ready().await.map_err(failed)?;
+            let (response, _) = sender.send_request(self.request, true).map_err(failed)?;
+            let response = response.await.map_err(failed)?;
+            meter.allow(BODY_READ);
+            judge(response, self.wanted, self.progress, failed).await
+        });
+        // The answer is looked at first in each turn: interim heads are dropped before more of them are read.
+        match select(answer, connection).await {
+            Either::Left((verdict, mut connection)) => {
+                if verdict.is_ok() {
+                    // GOAWAY and the end of TLS, as far as they go without waiting.
+                    let _ = (&mut connection).now_or_never();
+                }
+                verdict
+            }
+            Either::Right((_, answer)) => answer.await,
+        }
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .enable_push(false)
+        .max_header_list_size(MOST_HEAD as u32)
+        .max_send_buffer_size(MOST_HEAD)
+        .max_concurrent_reset_streams(1);
+    builder
+}
+
+async fn judge(
+    response: Response<RecvStream>,
+    wanted: &Wanted,
+    progress: &Progress,
+    failed: impl Fn(h2::Error) -> Verdict,
+) -> Step<()> {
+    let is_short = has_short_body(response.headers());
+    let search = wanted.judge(response.status())?;
+    let mut body = response.into_body();
+    if let Some(mut search) = search {
+        progress.enter(Phase::Body);
+        loop {
+            let Some(data) = next(&mut body).await.map_err(&failed)? else {
+                return search.ended();
+            };
+            if search.feed(&data)? {
+                break;
+            }
+        }
+    }
+    progress.decide(&Ok(()));
+    // A server whose answer is read to its end has nothing to complain of.
+    while is_short && matches!(next(&mut body).await, Ok(Some(_))) {}
+    Ok(())
+}
+
+/// Returns true if the answer says that its body is short enough to be read to its end.
+fn has_short_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    length.is_some_and(|length| length <= MAX_REST)
+}
+
+/// The next bytes of the body, for which the server may send as many more.
+async fn next(body: &mut RecvStream) -> Result<Option<Bytes>, h2::Error> {
+    let Some(data) = body.data().await.transpose()? else {
+        return Ok(None);
+    };
+    body.flow_control().release_capacity(data.len())?;
+    Ok(Some(data))
+}
+
+/// The verdict on an exchange that broke.
+fn failed(error: &h2::Error, progress: &Progress, meter: &Meter, failed: &impl Fn(&io::Error) -> Verdict) -> Verdict {
+    if meter.is_exhausted() {
+        return Phase::Http.fail(match progress.phase() {
+            Phase::Body => "the answer is over 1 MiB",
+            _ => "the head of the answer is over 64 KiB",
+        });
+    }
+    if error.is_io() {
+        // h2 keeps no more of it than its text, and tells the end of the connection by an error of its own.
+        return failed(&meter.take_error().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
+    }
+    let Some(reason) = error.reason() else {
+        return Phase::Http.fail(format_args!("not HTTP: {error}"));
+    };
+    let said = debug_data(error).map(|text| format!(": {text}")).unwrap_or_default();
+    match reason {
+        Reason::HTTP_1_1_REQUIRED if error.is_remote() => {
+            Phase::Http.fail("the server asks for HTTP/1.1; take `http2: true` away")
+        }
+        _ if error.is_remote() && error.is_go_away() => {
+            Phase::Http.fail(format_args!("the server ends the connection ({reason:?}{said})"))
+        }
+        _ if error.is_remote() => Phase::Http.fail(format_args!("the server refuses the request ({reason:?})")),
+        _ => Phase::Http.fail(format_args!("the server breaks HTTP/2 ({reason:?}{said})")),
+    }
+}
+
+/// The start of the text that came with the end of a connection. h2 shows it only as part of its own message, as
+/// `b"…"` in which all but printable ASCII is spelled out.
+fn debug_data(error: &h2::Error) -> Option<String> {
+    let text = error.to_string();
+    let text = text.split_once(" (b\"")?.1.strip_suffix("\")")?;
+    Some(match text.char_indices().nth(60) {
+        Some((end, _)) => format!("\"{}…\"", &text[..end]),
+        None => format!("\"{text}\""),
+    })
+}

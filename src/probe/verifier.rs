@@ -1,0 +1,176 @@
+//! Which server certificates a TLS check takes.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+use super::trust::PROVIDER;
+
+/// Takes what these authorities have signed, and each of the listed certificates itself.
+pub(super) fn trusting(
+    roots: Arc<RootCertStore>,
+    listed: Vec<CertificateDer<'static>>,
+) -> Result<Arc<dyn ServerCertVerifier>, String> {
+    let webpki = WebPkiServerVerifier::builder_with_provider(roots, PROVIDER.clone())
+        .build()
+        .map_err(|error| format!("cannot use the root certificates: {error}"))?;
+    if listed.is_empty() {
+        return Ok(webpki);
+    }
+    Ok(Arc::new(Listed { webpki, listed }))
+}
+
+/// Takes any certificate, as `insecureSkipVerify` wants it.
+pub(super) fn any() -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Any)
+}
+
+/// Returns true if a certificate was refused for being an authority's.
+pub(super) fn is_authority(error: &CertificateError) -> bool {
+    is_webpki(error, |error| matches!(error, webpki::Error::CaUsedAsEndEntity))
+}
+
+/// Returns true if a certificate was refused for being older than X.509 version 3, which is the first to have names.
+pub(super) fn is_old(error: &CertificateError) -> bool {
+    is_webpki(error, |error| matches!(error, webpki::Error::UnsupportedCertVersion))
+}
+
+fn is_webpki(error: &CertificateError, test: impl Fn(&webpki::Error) -> bool) -> bool {
+    let CertificateError::Other(other) = error else { return false };
+    other.0.downcast_ref::<webpki::Error>().is_some_and(test)
+}
+
+/// Webpki's rules and one more, which curl and Go have too: a certificate that stands in `caFile` itself is trusted,
+/// whether it is an authority's, as `openssl req -x509` makes it, or another authority has signed it.
+#[derive(Debug)]
+struct Listed {
+    webpki: Arc<WebPkiServerVerifier>,
+    listed: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Listed {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let result = self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        if is_only_about_the_issuer(&result) && self.listed.iter().any(|listed| listed.as_ref() == end_entity.as_ref())
+        {
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        result
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.webpki.supported_verify_schemes()
+    }
+}
+
+/// Returns true for what webpki finds wrong after it has looked at the validity period, and before it looks at the name.
+fn is_only_about_the_issuer(result: &Result<ServerCertVerified, Error>) -> bool {
+    let Err(Error::InvalidCertificate(error)) = result else { return false };
+    matches!(error, CertificateError::UnknownIssuer | CertificateError::BadSignature) || is_authority(error)
+}
+
+/// No rules: a certificate of any age, key and algorithm will do. The server must hold the key of the certificate that
+/// it shows, as far as webpki can check that: not for X.509 version 1, RSA keys of under 2048 bits, or Ed448. Nothing
+/// is lost by that, as a certificate that nobody has verified proves nothing about its holder.
+#[derive(Debug)]
+struct Any;
+
+/// What no certificate is verified by, but old and unusual servers sign with.
+const UNCHECKED_SCHEMES: [SignatureScheme; 3] =
+    [SignatureScheme::ED448, SignatureScheme::RSA_PKCS1_SHA1, SignatureScheme::ECDSA_SHA1_Legacy];
+
+impl ServerCertVerifier for Any {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        unless_wrong(verify_tls12_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms), dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        unless_wrong(verify_tls13_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms), dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let mut schemes = PROVIDER.signature_verification_algorithms.supported_schemes();
+        schemes.extend(UNCHECKED_SCHEMES);
+        schemes
+    }
+}
+
+/// Passes all but a signature that could be checked and is wrong.
+fn unless_wrong(
+    result: Result<HandshakeSignatureValid, Error>,
+    dss: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    match result {
+        Err(Error::InvalidCertificate(CertificateError::BadSignature)) if has_usual_length(dss) => {
+            Err(Error::InvalidCertificate(CertificateError::BadSignature))
+        }
+        _ => Ok(HandshakeSignatureValid::assertion()),
+    }
+}
+
+/// Returns true unless this is the signature of an RSA key, whose length it has, that webpki takes for a wrong one
+/// because it is too short or too long.
+fn has_usual_length(dss: &DigitallySignedStruct) -> bool {
+    use SignatureScheme as S;
+    match dss.scheme {
+        S::RSA_PKCS1_SHA256
+        | S::RSA_PKCS1_SHA384
+        | S::RSA_PKCS1_SHA512
+        | S::RSA_PSS_SHA256
+        | S::RSA_PSS_SHA384
+        | S::RSA_PSS_SHA512 => (2048 / 8..=8192 / 8).contains(&dss.signature().len()),
+        _ => true,
+    }
+}
