@@ -182,17 +182,17 @@ async fn postgresql_logs_nothing_of_an_answered_question() {
         CheckKind::Tcp(TcpCheck { send, expect: Some(expect.into()), ..tcp(postgres.port) })
     };
     let prober = prober(asking("N"), PATIENT);
-    let received = || postgres.log().matches("connection received").count();
-    let before = received();
+    let logged = |words: &str| postgres.log().matches(words).count();
     for _ in 0..500 {
         assert_eq!(prober.probe().await, pass());
     }
-    eventually("all are logged as received", || received() >= before + 500).await;
-    // The last one of them has ended when the next one, which is cut off, is complained of.
+    // One that is cut off, and complained of.
     assert_eq!(try_once(asking("S"), SHORT).await, fail("expect: the text did not come in 500ms"));
-    eventually("a reset is logged", || postgres.log().contains("Connection reset by peer")).await;
-    let log = postgres.log();
-    assert_eq!(log.matches("could not").count(), 1, "{log}");
+    eventually("all are logged as received", || logged("connection received") > 500).await;
+    eventually("a reset is logged", || logged("Connection reset by peer") > 0).await;
+    // The tries that waited for the start may be seen too, and end with a reset.
+    let others = logged("connection received") - 500;
+    assert!(logged("could not") <= others, "{}", postgres.log());
     assert_eq!(time_waits(postgres.port), 0);
 }
 
