@@ -395,6 +395,7 @@ mod tests {
             headers: Vec::new(),
             expected_statuses: vec![200..=200],
             expected_body: None,
+            http2: false,
             tls: Tls::default(),
         }))
     }
