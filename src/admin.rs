@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -12,13 +13,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 
 use crate::clock;
 use crate::config::{DatabaseId, Refused};
 use crate::freeze::Frozen;
 use crate::health::Streak;
 use crate::lease::{self, Standing};
-use crate::monitor::{self, DatabaseSnapshot, TargetSnapshot, WATCHDOG};
+use crate::monitor::{self, DatabaseSnapshot, Snapshot, TargetSnapshot, WATCHDOG};
 use crate::plan::Note;
 use crate::publish::{self, Publication};
 use crate::{event, health, metrics, plan, reload};
@@ -94,25 +96,26 @@ async fn status(State(sources): State<Sources>) -> Response {
         json(&ConfigStatus::new(&sources.config)),
         json(&left_behind(&sources.publish)),
     ];
-    in_pieces("application/json", status_pieces(snapshot.databases, sources.publish, head))
+    in_pieces("application/json", status_pieces(snapshot, sources.publish, head))
 }
 
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain data")
 }
 
-/// The body of /api/v1/status: `version`, `lease`, `frozen`, `config`, `leftBehind`, and a [`DatabaseStatus`] for each of `databases`.
+/// The body of /api/v1/status: `version`, `lease`, `frozen`, `config`, `leftBehind`, and a [`DatabaseStatus`] for each database.
 fn status_pieces(
-    databases: Vec<DatabaseSnapshot>,
+    snapshot: Arc<Snapshot>,
     publish: publish::Handle,
     [version, lease, frozen, config, left]: [String; 5],
 ) -> impl Iterator<Item = String> + Send + 'static {
     let head = format!(
         "{{\"version\":{version},\"lease\":{lease},\"frozen\":{frozen},\"config\":{config},\"leftBehind\":{left},\"databases\":["
     );
-    let databases = databases.into_iter().enumerate().map(move |(index, database)| {
+    let databases = (0..snapshot.databases.len()).map(move |index| {
+        let database = &snapshot.databases[index];
         let comma = if index == 0 { "" } else { "," };
-        let status = DatabaseStatus::new(&database, publish.publication(&database.id).as_ref());
+        let status = DatabaseStatus::new(database, publish.publication(&database.id).as_ref());
         comma.to_owned() + &json(&status)
     });
     std::iter::once(head).chain(databases).chain(std::iter::once("]}".to_owned()))
@@ -120,6 +123,10 @@ fn status_pieces(
 
 /// How much of a long page is made at once.
 const PIECE: usize = 32 << 10;
+
+/// Held while a piece is made: however many pages are asked for, they take one processor at a time, and leave the others to
+/// the checks.
+static MAKING: Mutex<()> = Mutex::const_new(());
 
 /// A page of any length, made as its reader takes it. Other work has its turn between the pieces.
 fn in_pieces(content_type: &'static str, mut parts: impl Iterator<Item = String> + Send + 'static) -> Response {
@@ -137,6 +144,7 @@ fn in_pieces(content_type: &'static str, mut parts: impl Iterator<Item = String>
     });
     let stream = futures::stream::unfold(pieces, async |mut pieces| {
         tokio::task::yield_now().await;
+        let _making = MAKING.lock().await;
         Some((Ok::<_, Infallible>(pieces.next()?), pieces))
     });
     ([(header::CONTENT_TYPE, content_type)], Body::from_stream(stream)).into_response()

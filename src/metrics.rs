@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
+use std::sync::Arc;
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
@@ -25,15 +26,14 @@ const PIECE: usize = 32 << 10;
 
 /// The page in Prometheus' text format, in pieces. Asks `publication` for each as it comes to it.
 pub fn page(
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     publication: impl Fn(&DatabaseId) -> Option<Publication> + Send + 'static,
     write_duration: &prometheus::Histogram,
     standing: &Standing,
     events: &event::Counts,
 ) -> prometheus::Result<impl Iterator<Item = String> + Send + 'static> {
     let daemon = daemon(&snapshot, write_duration, standing, events)?;
-    let databases = snapshot.databases;
-    let count = databases.len();
+    let count = snapshot.databases.len();
     let mut shares = FAMILIES.iter().flat_map(move |family| (0..count).map(move |index| (family, index)));
     let mut samples = Samples::default();
     let pieces = std::iter::from_fn(move || {
@@ -43,7 +43,7 @@ pub fn page(
                 samples.family = family.name;
                 samples.head = Some((family.kind, family.help));
             }
-            samples.share(&family.share, &databases[index], &publication);
+            samples.share(&family.share, &snapshot.databases[index], &publication);
             if samples.text.len() >= PIECE {
                 break;
             }

@@ -3,9 +3,12 @@
 //! No try waits for another, and no target is tried twice at once: light checks go into one swarm, and each try of any other
 //! is a task of its own, whose verdict comes back over one channel, which holds at most one for each target. The monitor is a
 //! plain loop on a thread of its own, which waits for its swarm and for the swarm's bell.
+//!
+//! Each turn of the loop is short, whatever comes in: it does as much of each kind of work as a [`Budget`] allows, and goes on
+//! with the rest in the next turn, which then does not wait. It reads no files, and waits for nobody.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -28,18 +31,22 @@ use crate::plan::{Members, Plan};
 use crate::probe::{Bell, Ended, Prober, Swarm};
 use crate::schedule::{Key, Next, Schedule};
 pub use asked::Asked;
+use budget::Budget;
 pub use histogram::Histogram;
 use lateness::{Lateness, Scarce};
 use places::{Owner, Owners, Places};
+use sharing::{SnapshotReader, SnapshotWriter};
 pub use snapshot::{Counts, DatabaseSnapshot, Snapshot, TargetSnapshot};
 use watched::Watched;
 
 mod asked;
+mod budget;
 mod freezing;
 mod histogram;
 mod lateness;
 mod places;
 mod reload;
+mod sharing;
 mod snapshot;
 mod thread;
 mod watched;
@@ -62,6 +69,7 @@ pub struct Handle {
     commands: mpsc::Sender<Command>,
     bell: Bell,
     plans: watch::Receiver<Arc<Plans>>,
+    snapshots: SnapshotReader,
     turned: Arc<Turned>,
 }
 
@@ -100,11 +108,9 @@ impl Handle {
         self.bell.ring();
     }
 
-    /// All that is known now; none if the monitor is gone.
-    pub async fn snapshot(&self) -> Option<Snapshot> {
-        let (reply, snapshot) = oneshot::channel();
-        self.tell(Command::Snapshot(reply)).await;
-        snapshot.await.ok()
+    /// All that is known now, or was a moment ago: however many ask, they share one. None if the monitor is gone.
+    pub async fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.snapshots.get().await
     }
 
     /// When the monitor last turned its loop.
@@ -144,7 +150,6 @@ enum Command {
     Published(DatabaseId, Members),
     Asked(DatabaseId, Asked),
     Reload(Arc<Spec>, oneshot::Sender<()>),
-    Snapshot(oneshot::Sender<Snapshot>),
 }
 
 /// One verdict on its way from a try to the monitor.
@@ -185,6 +190,8 @@ pub struct Monitor {
     /// The databases to decide anew, and when.
     again: BinaryHeap<Reverse<(Instant, usize)>>,
     freeze: Freeze,
+    /// From this database on, all are to be decided anew, because a freeze has come or gone.
+    undecided: Option<usize>,
     lateness: Lateness,
     /// For tries over the network, and for those that run a command.
     network_places: Places,
@@ -194,8 +201,9 @@ pub struct Monitor {
     turned: Arc<Turned>,
     swarm: Swarm,
     bell: Bell,
-    /// Those of the swarm that have ended; kept for its room.
-    ended: Vec<Ended>,
+    /// Verdicts that have come and are yet to be taken; no more than there are tries in flight.
+    verdicts: VecDeque<Report>,
+    snapshots: SnapshotWriter,
     report: mpsc::UnboundedSender<Report>,
     reports: mpsc::UnboundedReceiver<Report>,
     /// Runs the tries that are tasks.
@@ -223,6 +231,7 @@ pub fn prepare(
     let bell = swarm.bell()?;
     let (report, reports) = mpsc::unbounded_channel();
     let (plans, plans_out) = watch::channel(Arc::default());
+    let (snapshots, snapshots_out) = sharing::channel(bell.clone());
     let mut monitor = Monitor {
         schedule: Schedule::new(now),
         tried: Vec::new(),
@@ -232,6 +241,7 @@ pub fn prepare(
         news: news.clone(),
         again: BinaryHeap::new(),
         freeze: Freeze::new(rules, spec.databases.iter().map(|database| database.addresses.len())),
+        undecided: None,
         lateness: Lateness::new(now),
         network_places: Places::new(limits.checks_in_flight),
         command_places: Places::new(limits.exec_at_once),
@@ -240,7 +250,8 @@ pub fn prepare(
         turned: turned.clone(),
         swarm,
         bell: bell.clone(),
-        ended: Vec::new(),
+        verdicts: VecDeque::new(),
+        snapshots,
         report,
         reports,
         runtime,
@@ -248,7 +259,7 @@ pub fn prepare(
         heavy_runtime,
     };
     monitor.reload(spec, now);
-    Ok((Handle { commands: commands_in, bell, plans: plans_out, turned }, monitor))
+    Ok((Handle { commands: commands_in, bell, plans: plans_out, snapshots: snapshots_out, turned }, monitor))
 }
 
 impl Monitor {
@@ -264,14 +275,17 @@ impl Monitor {
             let again = self.look_again().into_iter().chain(self.weigh(clock::now()));
             let next = due.into_iter().chain(self.swarm.deadline()).chain(again).min();
             let wait = next.map_or(WATCHDOG, |next| next.saturating_duration_since(clock::now()).min(WATCHDOG));
+            let wait = if self.has_backlog() { Duration::ZERO } else { wait };
             let nap = (Duration::from_nanos(1)..=NAP).contains(&wait);
             self.swarm.wait(if nap { Duration::ZERO } else { wait })?;
             let now = clock::now();
             self.turned.now(now);
             self.collect(now)?;
+            self.take_verdicts();
             if self.obey(now).is_err() {
                 break;
             }
+            self.share_snapshot(now);
             let scarce = self.scarce();
             self.lateness.look(now, || scarce);
             if nap {
@@ -281,21 +295,34 @@ impl Monitor {
         Ok(())
     }
 
-    /// Takes the verdicts that have come.
-    fn collect(&mut self, now: Instant) -> io::Result<()> {
-        let mut ended = std::mem::take(&mut self.ended);
-        self.swarm.collect(now, |try_| ended.push(try_))?;
-        ended.drain(..).for_each(|ended| self.hear(&Report::of(ended, now)));
-        self.ended = ended;
-        while let Ok(report) = self.reports.try_recv() {
-            self.hear(&report);
-        }
-        Ok(())
+    /// Whether a turn left something for the next.
+    fn has_backlog(&self) -> bool {
+        !self.verdicts.is_empty()
+            || !self.reports.is_empty()
+            || !self.commands.is_empty()
+            || self.undecided.is_some()
+            || self.snapshots.is_busy()
     }
 
-    /// Does what it was told to. An error says that there is nobody left to tell it anything.
+    /// Fetches the verdicts that have come.
+    fn collect(&mut self, now: Instant) -> io::Result<()> {
+        let verdicts = &mut self.verdicts;
+        self.swarm.collect(now, |try_| verdicts.push_back(Report::of(try_, now)))
+    }
+
+    /// Takes verdicts in: those that came first, and as many as a turn may.
+    fn take_verdicts(&mut self) {
+        let mut budget = Budget::new();
+        while budget.take() {
+            let Some(report) = self.verdicts.pop_front().or_else(|| self.reports.try_recv().ok()) else { break };
+            self.hear(&report);
+        }
+    }
+
+    /// Does what it was told to, as much as a turn may. An error says that there is nobody left to tell it anything.
     fn obey(&mut self, now: Instant) -> Result<(), TryRecvError> {
-        loop {
+        let mut budget = Budget::new();
+        while budget.take() {
             match self.commands.try_recv() {
                 Ok(Command::Seen(id, members)) => {
                     self.with(&id, |database, freeze| database.see(&members, freeze, now))
@@ -309,11 +336,11 @@ impl Monitor {
                     self.reload(&spec, now);
                     let _ = done.send(());
                 }
-                Ok(Command::Snapshot(reply)) => drop(reply.send(self.snapshot())),
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(gone @ TryRecvError::Disconnected) => return Err(gone),
             }
         }
+        Ok(())
     }
 
     /// Starts what is due, or has it wait for a place. Returns when to look again, unless that is after a verdict only.
@@ -350,7 +377,7 @@ impl Monitor {
             };
             self.lateness.observe(now.saturating_duration_since(due), interval);
             let ended = self.swarm.start(key, light, now);
-            ended.into_iter().for_each(|ended| self.hear(&Report::of(ended, now)));
+            self.verdicts.extend(ended.map(|ended| Report::of(ended, now)));
         }
     }
 
@@ -431,11 +458,12 @@ impl Monitor {
         }
     }
 
-    /// Decides anew for the databases whose time has come. Returns when the next one's comes.
+    /// Decides anew for the databases whose time has come, as many as a turn may. Returns when the next one's comes.
     fn look_again(&mut self) -> Option<Instant> {
         let now = clock::now();
+        let mut budget = Budget::new();
         while let Some(&Reverse((again, index))) = self.again.peek() {
-            if again > now {
+            if again > now || !budget.take() {
                 return Some(again);
             }
             self.again.pop();
@@ -445,12 +473,18 @@ impl Monitor {
         None
     }
 
-    fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            databases: self.databases.iter().map(Watched::snapshot).collect(),
-            start_delay: self.lateness.delays().clone(),
-            started_late: self.lateness.late(),
-            frozen: self.freeze.frozen(),
+    /// Makes a snapshot for those who wait for one, as much of it as a turn may.
+    fn share_snapshot(&mut self, now: Instant) {
+        let Self { databases, snapshots, lateness, freeze, .. } = self;
+        if !snapshots.is_wanted(now) || !snapshots.advance(databases) {
+            return;
         }
+        snapshots.share(|taken, databases| Snapshot {
+            taken,
+            databases,
+            start_delay: lateness.delays().clone(),
+            started_late: lateness.late(),
+            frozen: freeze.frozen(),
+        });
     }
 }

@@ -12,6 +12,8 @@ mod daemon;
 mod hostile;
 #[path = "support/hostile_http.rs"]
 mod hostile_http;
+#[path = "limits/watchdog.rs"]
+mod watchdog;
 
 use std::fmt::Write as _;
 use std::fs;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tracing::{debug, info, warn};
 
-use super::Monitor;
+use super::{Budget, Monitor};
 use crate::freeze::News;
 use crate::news::{self, About};
 
@@ -21,12 +21,25 @@ impl Monitor {
                 // All of them before any is decided on: what is let go counts no more.
                 self.databases.iter_mut().for_each(|database| database.release(&mut self.freeze));
             }
-            for index in 0..self.databases.len() {
-                self.databases[index].decide(&mut self.freeze, now);
-                self.arrange(index);
-            }
+            self.undecided = Some(0);
         }
+        self.decide_undecided(now);
         self.freeze.again()
+    }
+
+    /// Decides anew for the databases that a freeze has left to be, as many as a turn may. Whatever is decided for the others
+    /// meanwhile goes by the freeze as it is now too.
+    fn decide_undecided(&mut self, now: Instant) {
+        let mut budget = Budget::new();
+        while let Some(index) = self.undecided.filter(|index| *index < self.databases.len()) {
+            if !budget.take() {
+                return;
+            }
+            self.databases[index].decide(&mut self.freeze, now);
+            self.arrange(index);
+            self.undecided = Some(index + 1);
+        }
+        self.undecided = None;
     }
 
     fn tell_freeze(&self, news: &News, now: Instant) {

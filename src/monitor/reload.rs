@@ -45,6 +45,9 @@ impl Monitor {
         self.freeze.wait_for(databases.iter().filter(|watched| !watched.is_seen()).count());
         self.freeze.begin(now);
         self.databases = databases;
+        // The numbers that these go by are others.
+        self.undecided = self.undecided.map(|_| 0);
+        self.snapshots.restart();
         self.number();
         self.owners.update(spec.databases.iter().map(|database| &database.id));
         self.enlist(spec, &new, now);

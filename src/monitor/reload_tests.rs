@@ -106,8 +106,8 @@ impl Scene {
     }
 
     fn target(&self, ip: &str) -> TargetSnapshot {
-        let targets = self.monitor.snapshot().databases.into_iter().flat_map(|database| database.targets);
-        targets.into_iter().find(|target| target.member.ip.to_string() == ip).expect("a target")
+        let mut targets = self.monitor.databases.iter().flat_map(|database| database.snapshot().targets);
+        targets.find(|target| target.member.ip.to_string() == ip).expect("a target")
     }
 
     fn decided(&self, service: &str) -> Decided {

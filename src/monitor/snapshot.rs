@@ -10,9 +10,11 @@ use crate::freeze::Frozen;
 use crate::health::{Flaps, Health, State, Streak};
 use crate::plan::{Member, Note, Plan, Policy};
 
-/// All that is known at one moment.
+/// All that is known at one moment, or very nearly.
 #[derive(Debug)]
 pub struct Snapshot {
+    /// When the first of it was taken.
+    pub taken: Instant,
     pub databases: Vec<DatabaseSnapshot>,
     /// How long after they were due tries started.
     pub start_delay: Histogram,

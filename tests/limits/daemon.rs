@@ -52,6 +52,11 @@ impl Daemon {
         Self { child, is_grandchild: within.contains(&"--fork"), pages, log: kept }
     }
 
+    /// Where it serves its pages.
+    pub fn pages(&self) -> SocketAddr {
+        self.pages
+    }
+
     /// The process that was started.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -98,7 +103,11 @@ impl Daemon {
     }
 
     pub fn series(&self, name: &str, label: &str) -> Vec<f64> {
-        let page = self.get("/metrics");
+        Self::series_on(&self.get("/metrics"), name, label)
+    }
+
+    /// As [`Daemon::series`], of a page that is there.
+    pub fn series_on(page: &str, name: &str, label: &str) -> Vec<f64> {
         let wanted = |line: &&str| {
             let series = line.strip_prefix("external_endpoints_").and_then(|line| line.strip_prefix(name));
             series.is_some_and(|rest| rest.starts_with([' ', '{']) && rest.contains(label))

@@ -1,0 +1,184 @@
+//! One snapshot for all who ask at about the same time, so that asking costs the checks the same however often it is done.
+//!
+//! Who asks leaves no more behind than a flag: one that goes away before the answer comes has cost nothing that the next does
+//! not use. The monitor makes a snapshot over as many turns as it takes; so its databases need not be of the same moment.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::budget::Budget;
+use super::snapshot::{DatabaseSnapshot, Snapshot};
+use super::watched::Watched;
+use crate::clock;
+use crate::probe::Bell;
+
+/// How old a snapshot may be when it is asked for.
+const MAX_AGE: Duration = Duration::from_millis(250);
+
+/// Gives snapshots to whoever asks.
+#[derive(Clone)]
+pub(super) struct SnapshotReader {
+    newest: watch::Receiver<Option<Arc<Snapshot>>>,
+    wanted: Arc<AtomicBool>,
+    bell: Bell,
+}
+
+/// Makes snapshots when they are asked for.
+pub(super) struct SnapshotWriter {
+    newest: watch::Sender<Option<Arc<Snapshot>>>,
+    /// When the one that is shared was begun.
+    shared: Option<Instant>,
+    wanted: Arc<AtomicBool>,
+    /// The one that is being made: when it was begun, and as much of it as is there.
+    unfinished: Option<(Instant, Vec<DatabaseSnapshot>)>,
+}
+
+/// The two ends of it. `bell` wakes whoever has the writer.
+pub(super) fn channel(bell: Bell) -> (SnapshotWriter, SnapshotReader) {
+    let (newest, newest_out) = watch::channel(None);
+    let wanted = Arc::new(AtomicBool::new(false));
+    let writer = SnapshotWriter { newest, shared: None, wanted: wanted.clone(), unfinished: None };
+    (writer, SnapshotReader { newest: newest_out, wanted, bell })
+}
+
+impl SnapshotReader {
+    /// The newest snapshot, once it is no older than it may be now; none if nobody makes any.
+    pub async fn get(&self) -> Option<Arc<Snapshot>> {
+        let asked = clock::now();
+        let mut newest = self.newest.clone();
+        loop {
+            let snapshot = newest.borrow_and_update().clone();
+            if let Some(snapshot) = snapshot.filter(|snapshot| !is_too_old(snapshot.taken, asked)) {
+                return Some(snapshot);
+            }
+            self.wanted.store(true, Ordering::SeqCst);
+            self.bell.ring();
+            newest.changed().await.ok()?;
+        }
+    }
+}
+
+impl SnapshotWriter {
+    /// Whether a snapshot is being made.
+    pub fn is_busy(&self) -> bool {
+        self.unfinished.is_some()
+    }
+
+    /// Whether there is anything to do. Lets go of what nobody may be given any more: it takes room.
+    pub fn is_wanted(&mut self, now: Instant) -> bool {
+        if self.shared.is_some_and(|taken| is_too_old(taken, now)) {
+            self.shared = None;
+            self.newest.send_replace(None);
+        }
+        // Whoever asked while the one that is shared was being made is content with it.
+        let asked = self.wanted.swap(false, Ordering::SeqCst) && self.shared.is_none();
+        if asked && self.unfinished.is_none() {
+            self.unfinished = Some((now, Vec::new()));
+        }
+        self.is_busy()
+    }
+
+    /// Goes on with the one that is being made, and says whether all databases are in it.
+    pub fn advance(&mut self, databases: &[Watched]) -> bool {
+        let Some((_, made)) = &mut self.unfinished else { return false };
+        let mut budget = Budget::new();
+        made.reserve_exact(databases.len() - made.len());
+        while made.len() < databases.len() && budget.take() {
+            made.push(databases[made.len()].snapshot());
+        }
+        made.len() == databases.len()
+    }
+
+    /// Shares the one that is being made.
+    pub fn share(&mut self, finish: impl FnOnce(Instant, Vec<DatabaseSnapshot>) -> Snapshot) {
+        if let Some((taken, databases)) = self.unfinished.take() {
+            self.shared = Some(taken);
+            self.newest.send_replace(Some(Arc::new(finish(taken, databases))));
+        }
+    }
+
+    /// Begins anew: the databases are others.
+    pub fn restart(&mut self) {
+        if let Some((_, made)) = &mut self.unfinished {
+            made.clear();
+        }
+    }
+}
+
+fn is_too_old(taken: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(taken) > MAX_AGE
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::monitor::Histogram;
+
+    fn snapshot(taken: Instant, databases: Vec<DatabaseSnapshot>) -> Snapshot {
+        Snapshot { taken, databases, start_delay: Histogram::new(&[]), started_late: 0, frozen: None }
+    }
+
+    /// Makes a snapshot if one is wanted, and says whether it was.
+    fn make(writer: &mut SnapshotWriter) -> bool {
+        let made = writer.is_wanted(clock::now()) && writer.advance(&[]);
+        writer.share(snapshot);
+        made
+    }
+
+    fn ends() -> (SnapshotWriter, SnapshotReader) {
+        channel(crate::probe::Swarm::new().and_then(|mut swarm| swarm.bell()).expect("an epoll instance"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_ask_at_about_the_same_time_share_one() {
+        let (mut writer, reader) = ends();
+        assert!(!make(&mut writer), "nobody asks");
+        let (first, second) = (reader.get(), reader.get());
+        let mut both = Box::pin(futures::future::join(first, second));
+        assert!((&mut both).now_or_never().is_none());
+        assert!(make(&mut writer));
+        let (Some(first), Some(second)) = both.await else { panic!("none") };
+        assert!(Arc::ptr_eq(&first, &second));
+        tokio::time::advance(MAX_AGE).await;
+        let third = reader.get().now_or_never().flatten().expect("it is there");
+        assert!(Arc::ptr_eq(&first, &third) && !make(&mut writer));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let mut later = Box::pin(reader.get());
+        assert!((&mut later).now_or_never().is_none(), "it is too old");
+        assert!(make(&mut writer));
+        assert!(!Arc::ptr_eq(&first, &later.await.expect("a newer one")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_goes_away_leaves_one_snapshot_to_make_and_no_more() {
+        let (mut writer, reader) = ends();
+        for _ in 0..1000 {
+            assert!(reader.get().now_or_never().is_none());
+        }
+        assert!(make(&mut writer));
+        assert!(!make(&mut writer));
+        // Who asks while one is being made is content with it.
+        tokio::time::advance(MAX_AGE * 2).await;
+        assert!(reader.get().now_or_never().is_none());
+        assert!(writer.is_wanted(clock::now()));
+        let mut late = Box::pin(reader.get());
+        assert!((&mut late).now_or_never().is_none());
+        writer.share(snapshot);
+        assert!(late.now_or_never().flatten().is_some() && !make(&mut writer));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_too_old_is_let_go_and_who_asks_a_dead_monitor_is_told() {
+        let (mut writer, reader) = ends();
+        assert!(reader.get().now_or_never().is_none() && make(&mut writer));
+        tokio::time::advance(MAX_AGE * 2).await;
+        assert!(!make(&mut writer) && reader.newest.borrow().is_none());
+        drop(writer);
+        assert!(reader.get().await.is_none());
+    }
+}

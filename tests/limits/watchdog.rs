@@ -1,0 +1,176 @@
+//! All that comes from outside turned hostile at once: the checks of friendly targets keep their time.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::daemon::{Daemon, eventually};
+use crate::in_own_network;
+
+/// Friendly targets, each tried once a second.
+const FRIENDLY: usize = 200;
+
+/// Targets that all go down and come up together, those that each config checks in another way, and those that only make all that
+/// is known larger.
+const FLAPPING: usize = 200;
+const CHANGING: usize = 50;
+const IDLE: usize = 5000;
+
+/// How long all is hostile.
+const TIME: Duration = Duration::from_secs(10);
+
+/// Of the tries of friendly targets, the share that must be made, and how late nearly all of them may start at the most: far more
+/// than it takes, as the machine may be busy with other tests.
+const LEAST_SHARE: f64 = 0.95;
+const LATEST: f64 = 0.25;
+
+#[test]
+fn whatever_is_hostile_at_once_delays_no_check() {
+    in_own_network("watchdog::hostile_at_once_here");
+}
+
+#[test]
+#[ignore = "run by whatever_is_hostile_at_once_delays_no_check"]
+fn hostile_at_once_here() {
+    let friendly = TcpListener::bind("0.0.0.0:0").unwrap();
+    let good = friendly.local_addr().unwrap().port();
+    let flapping = TcpListener::bind("0.0.0.0:0").unwrap();
+    let bad = flapping.local_addr().unwrap().port();
+    drop(flapping);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    fs::write(&file, config(good, bad, 60)).unwrap();
+    let daemon = Daemon::start(&[], &file, &[]);
+    // A start tries them all in a second, which may take longer.
+    let all = FRIENDLY + FLAPPING + CHANGING + IDLE;
+    eventually("each is tried", || (daemon.series("target_healthy", "").len() == all).then_some(()));
+    eventually("tries start in time", || {
+        let before = Tries::of(&daemon);
+        thread::sleep(Duration::from_millis(500));
+        (before.late_until(&Tries::of(&daemon)) == 0.0).then_some(())
+    });
+
+    let done = AtomicBool::new(false);
+    let (flips, aborted) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (before, start) = (Tries::of(&daemon), Instant::now());
+    thread::scope(|scope| {
+        scope.spawn(|| flap(bad, &done, &flips));
+        scope.spawn(|| rewrite(&file, good, bad, &done));
+        scope.spawn(|| abort(&daemon, "/metrics", &done, &aborted));
+        scope.spawn(|| abort(&daemon, "/api/v1/status", &done, &aborted));
+        let _done = SetAtEnd(&done);
+        while start.elapsed() < TIME {
+            let answer = daemon.get("/healthz");
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let (after, time) = (Tries::of(&daemon), start.elapsed());
+    let share = (after.friendly - before.friendly) / (FRIENDLY as f64 * time.as_secs_f64());
+    let late = before.late_until(&after);
+    let (flips, aborted) = (flips.into_inner(), aborted.into_inner());
+    let figures = format!("{share:.3} of the tries, {late:.4} of them late, {aborted} aborted requests, {flips} flips");
+    println!("{figures}");
+    daemon.log().lines().filter(|line| line.starts_with("DBG")).for_each(|line| println!("{line}"));
+    assert!(flips >= 6 && aborted >= 500 && daemon.log().contains("the new config is in force"), "too tame: {figures}");
+    assert!(share >= LEAST_SHARE && late <= 0.01, "{figures}");
+}
+
+/// Ends what is hostile, also where an assertion ends the test.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What has been tried since the daemon began.
+struct Tries {
+    friendly: f64,
+    all: f64,
+    /// Those of all that started no later than they may.
+    in_time: f64,
+}
+
+impl Tries {
+    fn of(daemon: &Daemon) -> Self {
+        // What was shown before is shown again for a moment.
+        thread::sleep(Duration::from_millis(300));
+        let page = daemon.get("/metrics");
+        let sum = |name: &str, label: &str| Daemon::series_on(&page, name, label).iter().sum();
+        Self {
+            friendly: sum("checks_total", "service=\"friendly\""),
+            all: sum("check_start_delay_seconds_count", ""),
+            in_time: sum("check_start_delay_seconds_bucket", &format!("le=\"{LATEST}\"")),
+        }
+    }
+
+    /// The share of late ones of those between this moment and a later one.
+    fn late_until(&self, later: &Self) -> f64 {
+        1.0 - (later.in_time - self.in_time) / (later.all - self.all)
+    }
+}
+
+fn config(good: u16, bad: u16, changing: u64) -> String {
+    let mut text = String::from("databases:\n");
+    let mut next = 0;
+    let mut database = |name: &str, port: u16, check: &str, targets: usize| {
+        writeln!(text, "- service: {name}\n  namespace: b\n  port: {port}\n  check: {check}").unwrap();
+        text += "  publish: slices\n  policy: {maxFlips: 1000}\n  addresses:\n";
+        for index in next..next + targets {
+            writeln!(text, "  - 198.18.{}.{}", index / 250, index % 250 + 1).unwrap();
+        }
+        next += targets;
+    };
+    database("friendly", good, "{tcp: {}, interval: 1s, timeout: 500ms}", FRIENDLY);
+    let check = "{tcp: {}, interval: 1s, timeout: 500ms, healthyThreshold: 1, unhealthyThreshold: 1}";
+    (0..FLAPPING / 100).for_each(|number| database(&format!("flapping-{number}"), bad, check, 100));
+    // As many new targets as that are all tried within a second.
+    database("changing", good, &format!("{{tcp: {{}}, interval: {changing}s}}"), CHANGING);
+    (0..IDLE / 100).for_each(|number| database(&format!("idle-{number}"), good, "{tcp: {}, interval: 60s}", 100));
+    text
+}
+
+/// Has a port of all addresses listen for a second, and not for another.
+fn flap(port: u16, done: &AtomicBool, flips: &AtomicU64) {
+    let mut listener = None;
+    while !done.load(Ordering::Relaxed) {
+        listener = match listener {
+            None => Some(TcpListener::bind(("0.0.0.0", port)).unwrap()),
+            Some(_) => None,
+        };
+        flips.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// Changes the check of some targets, as often as the daemon takes a config.
+fn rewrite(file: &Path, good: u16, bad: u16, done: &AtomicBool) {
+    let new = file.with_extension("new");
+    let mut interval = 60;
+    while !done.load(Ordering::Relaxed) {
+        interval += 1;
+        fs::write(&new, config(good, bad, interval)).unwrap();
+        fs::rename(&new, file).unwrap();
+        thread::sleep(Duration::from_secs(2));
+    }
+}
+
+/// Asks for a page some hundred times a second, and never takes it.
+fn abort(daemon: &Daemon, path: &str, done: &AtomicBool, aborted: &AtomicU64) {
+    while !done.load(Ordering::Relaxed) {
+        if let Ok(mut stream) = TcpStream::connect(daemon.pages()) {
+            let _ = write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+            // Long enough for it to be read.
+            thread::sleep(Duration::from_millis(10));
+            let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            aborted.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
