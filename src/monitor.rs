@@ -479,8 +479,8 @@ impl Monitor {
         if !snapshots.is_wanted(now) || !snapshots.advance(databases) {
             return;
         }
-        snapshots.share(|taken, databases| Snapshot {
-            taken,
+        snapshots.share(|fresh_until, databases| Snapshot {
+            fresh_until,
             databases,
             start_delay: lateness.delays().clone(),
             started_late: lateness.late(),

@@ -15,7 +15,9 @@ use super::watched::Watched;
 use crate::clock;
 use crate::probe::Bell;
 
-/// How old a snapshot may be when it is asked for.
+/// A snapshot serves for so many times as long as it took to make, so that no more than a fiftieth of the time of the checks is
+/// spent on them; but not for longer than nobody minds.
+const SERVES: u32 = 50;
 const MAX_AGE: Duration = Duration::from_millis(250);
 
 /// Gives snapshots to whoever asks.
@@ -29,29 +31,36 @@ pub(super) struct SnapshotReader {
 /// Makes snapshots when they are asked for.
 pub(super) struct SnapshotWriter {
     newest: watch::Sender<Option<Arc<Snapshot>>>,
-    /// When the one that is shared was begun.
-    shared: Option<Instant>,
+    /// Until when the one that is shared serves.
+    fresh_until: Option<Instant>,
     wanted: Arc<AtomicBool>,
-    /// The one that is being made: when it was begun, and as much of it as is there.
-    unfinished: Option<(Instant, Vec<DatabaseSnapshot>)>,
+    unfinished: Option<Unfinished>,
+}
+
+/// The snapshot that is being made.
+struct Unfinished {
+    begun: Instant,
+    /// How long it has taken so far.
+    effort: Duration,
+    databases: Vec<DatabaseSnapshot>,
 }
 
 /// The two ends of it. `bell` wakes whoever has the writer.
 pub(super) fn channel(bell: Bell) -> (SnapshotWriter, SnapshotReader) {
     let (newest, newest_out) = watch::channel(None);
     let wanted = Arc::new(AtomicBool::new(false));
-    let writer = SnapshotWriter { newest, shared: None, wanted: wanted.clone(), unfinished: None };
+    let writer = SnapshotWriter { newest, fresh_until: None, wanted: wanted.clone(), unfinished: None };
     (writer, SnapshotReader { newest: newest_out, wanted, bell })
 }
 
 impl SnapshotReader {
-    /// The newest snapshot, once it is no older than it may be now; none if nobody makes any.
+    /// The newest snapshot, once it is as fresh as it must be now; none if nobody makes any.
     pub async fn get(&self) -> Option<Arc<Snapshot>> {
         let asked = clock::now();
         let mut newest = self.newest.clone();
         loop {
             let snapshot = newest.borrow_and_update().clone();
-            if let Some(snapshot) = snapshot.filter(|snapshot| !is_too_old(snapshot.taken, asked)) {
+            if let Some(snapshot) = snapshot.filter(|snapshot| asked <= snapshot.fresh_until) {
                 return Some(snapshot);
             }
             self.wanted.store(true, Ordering::SeqCst);
@@ -67,49 +76,47 @@ impl SnapshotWriter {
         self.unfinished.is_some()
     }
 
-    /// Whether there is anything to do. Lets go of what nobody may be given any more: it takes room.
+    /// Whether there is anything to do. Lets go of what nobody is given any more: it takes room.
     pub fn is_wanted(&mut self, now: Instant) -> bool {
-        if self.shared.is_some_and(|taken| is_too_old(taken, now)) {
-            self.shared = None;
+        if self.fresh_until.is_some_and(|until| until < now) {
+            self.fresh_until = None;
             self.newest.send_replace(None);
         }
         // Whoever asked while the one that is shared was being made is content with it.
-        let asked = self.wanted.swap(false, Ordering::SeqCst) && self.shared.is_none();
+        let asked = self.wanted.swap(false, Ordering::SeqCst) && self.fresh_until.is_none();
         if asked && self.unfinished.is_none() {
-            self.unfinished = Some((now, Vec::new()));
+            self.unfinished = Some(Unfinished { begun: now, effort: Duration::ZERO, databases: Vec::new() });
         }
         self.is_busy()
     }
 
     /// Goes on with the one that is being made, and says whether all databases are in it.
     pub fn advance(&mut self, databases: &[Watched]) -> bool {
-        let Some((_, made)) = &mut self.unfinished else { return false };
-        let mut budget = Budget::new();
+        let Some(Unfinished { effort, databases: made, .. }) = &mut self.unfinished else { return false };
+        let (start, mut budget) = (clock::now(), Budget::new());
         made.reserve_exact(databases.len() - made.len());
         while made.len() < databases.len() && budget.take() {
             made.push(databases[made.len()].snapshot());
         }
+        *effort += clock::now().saturating_duration_since(start);
         made.len() == databases.len()
     }
 
-    /// Shares the one that is being made.
+    /// Shares the one that is being made. `finish` is given until when it is fresh, and the databases.
     pub fn share(&mut self, finish: impl FnOnce(Instant, Vec<DatabaseSnapshot>) -> Snapshot) {
-        if let Some((taken, databases)) = self.unfinished.take() {
-            self.shared = Some(taken);
-            self.newest.send_replace(Some(Arc::new(finish(taken, databases))));
+        if let Some(Unfinished { begun, effort, databases }) = self.unfinished.take() {
+            let fresh_until = begun + (effort * SERVES).min(MAX_AGE);
+            self.fresh_until = Some(fresh_until);
+            self.newest.send_replace(Some(Arc::new(finish(fresh_until, databases))));
         }
     }
 
     /// Begins anew: the databases are others.
     pub fn restart(&mut self) {
-        if let Some((_, made)) = &mut self.unfinished {
-            made.clear();
+        if let Some(unfinished) = &mut self.unfinished {
+            unfinished.databases.clear();
         }
     }
-}
-
-fn is_too_old(taken: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(taken) > MAX_AGE
 }
 
 #[cfg(test)]
@@ -119,15 +126,20 @@ mod tests {
     use super::*;
     use crate::monitor::Histogram;
 
-    fn snapshot(taken: Instant, databases: Vec<DatabaseSnapshot>) -> Snapshot {
-        Snapshot { taken, databases, start_delay: Histogram::new(&[]), started_late: 0, frozen: None }
+    fn snapshot(fresh_until: Instant, databases: Vec<DatabaseSnapshot>) -> Snapshot {
+        Snapshot { fresh_until, databases, start_delay: Histogram::new(&[]), started_late: 0, frozen: None }
     }
 
-    /// Makes a snapshot if one is wanted, and says whether it was.
-    fn make(writer: &mut SnapshotWriter) -> bool {
+    /// Makes a snapshot that takes so long if one is wanted, and says whether it was.
+    fn make_in(writer: &mut SnapshotWriter, effort: Duration) -> bool {
         let made = writer.is_wanted(clock::now()) && writer.advance(&[]);
+        writer.unfinished.iter_mut().for_each(|unfinished| unfinished.effort = effort);
         writer.share(snapshot);
         made
+    }
+
+    fn make(writer: &mut SnapshotWriter) -> bool {
+        make_in(writer, MAX_AGE)
     }
 
     fn ends() -> (SnapshotWriter, SnapshotReader) {
@@ -155,6 +167,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn one_that_took_no_time_serves_no_longer_than_that_is_worth() {
+        let (mut writer, reader) = ends();
+        assert!(reader.get().now_or_never().is_none() && make_in(&mut writer, Duration::from_millis(1)));
+        tokio::time::advance(Duration::from_millis(50)).await;
+        assert!(reader.get().now_or_never().is_some());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(reader.get().now_or_never().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_goes_away_leaves_one_snapshot_to_make_and_no_more() {
         let (mut writer, reader) = ends();
         for _ in 0..1000 {
@@ -168,7 +190,7 @@ mod tests {
         assert!(writer.is_wanted(clock::now()));
         let mut late = Box::pin(reader.get());
         assert!((&mut late).now_or_never().is_none());
-        writer.share(snapshot);
+        assert!(make(&mut writer));
         assert!(late.now_or_never().flatten().is_some() && !make(&mut writer));
     }
 

@@ -13,8 +13,8 @@ use crate::plan::{Member, Note, Plan, Policy};
 /// All that is known at one moment, or very nearly.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// When the first of it was taken.
-    pub taken: Instant,
+    /// Until when whoever asks is given this one.
+    pub fresh_until: Instant,
     pub databases: Vec<DatabaseSnapshot>,
     /// How long after they were due tries started.
     pub start_delay: Histogram,

@@ -243,6 +243,10 @@ impl Publisher {
         let held = view.held();
         self.forward_asked(view, memory).await;
         self.tell_monitor(view.published(), memory).await;
+        if view.plan == Plan::Keep(Why::NotSeen) {
+            // It has just been told, and decides anew at once.
+            return Err(Next::Change);
+        }
         match self.assess(view, view.seen.service.object.as_deref(), memory) {
             Step::Wait(condition) => {
                 let ours =

@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Endpoints;
 use libtest_mimic::Trial;
 
+use crate::cluster::events::told;
 use crate::cluster::scene::{CHECK, SOON, Scene, checked, config, database};
 use crate::support::{Daemon, Database, Manner, addresses, eventually, folder, holds, shared, trial::trials};
 
@@ -12,6 +13,7 @@ pub fn trials() -> Vec<Trial> {
     trials![
         nothing_is_published_before_each_target_has_a_verdict,
         an_inconclusive_target_holds_nobody_up,
+        a_published_target_that_cannot_be_tried_is_told,
         one_of_three_dies,
         many_services_lose_an_address_at_once,
         all_die_and_return,
@@ -100,6 +102,38 @@ async fn an_inconclusive_target_holds_nobody_up() {
     assert!(reason.starts_with(&start), "{reason}");
     checked(&daemon, 4).await;
     assert_eq!(history.steps(), []);
+}
+
+async fn a_published_target_that_cannot_be_tried_is_told() {
+    let scene = Scene::new("untried").await;
+    let program = folder("programs").join("check");
+    let install = || std::os::unix::fs::symlink("/usr/bin/true", &program).expect("a link in the bottle");
+    install();
+    let check = format!("{{exec: {{command: [{}]}}, interval: 250ms, timeout: 5s}}", program.display());
+    let yaml = long_form(&scene, &check, &[format!("address: {}", scene.databases[0].ip)]);
+    let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
+    scene.published(&[0]).await;
+    scene.condition(&daemon, "Published").await;
+    let history = scene.history().await;
+    let inconclusive = async || daemon.metric("external_endpoints_target_inconclusive", &[]).await;
+    assert_eq!(inconclusive().await, None);
+
+    std::fs::remove_file(&program).expect("our own link");
+    let patience = Duration::from_secs(60) + SOON;
+    eventually(patience, "it is in the metrics", async || inconclusive().await == Some(1.0)).await;
+    let event = told(&scene.namespace, "ChecksInconclusive", "have been inconclusive for over 1m (exec: ").await;
+    assert_eq!(event.type_.as_deref(), Some("Warning"));
+    let status = database(&daemon.status().await);
+    assert!(status["targets"][0]["inconclusiveSince"].is_string(), "{status:#}");
+    assert!(status["policy"][0].as_str().is_some_and(|note| note.contains("it stays published")), "{status:#}");
+
+    install();
+    told(&scene.namespace, "ChecksConclusive", "say something again").await;
+    assert_eq!(inconclusive().await, None);
+    let lines = daemon.logs();
+    let logged = |words: &str| lines.iter().filter(|line| line["message"].to_string().contains(words)).count();
+    assert_eq!((logged("have been inconclusive for over"), logged("say something again")), (1, 1));
+    assert_eq!(history.steps(), [], "it was published all the while");
 }
 
 async fn one_of_three_dies() {

@@ -61,8 +61,10 @@ fn hostile_at_once_here() {
     thread::scope(|scope| {
         scope.spawn(|| flap(bad, &done, &flips));
         scope.spawn(|| rewrite(&file, good, bad, &done));
-        scope.spawn(|| abort(&daemon, "/metrics", &done, &aborted));
-        scope.spawn(|| abort(&daemon, "/api/v1/status", &done, &aborted));
+        for path in ["/metrics", "/api/v1/status", "/metrics"] {
+            let (daemon, done, aborted) = (&daemon, &done, &aborted);
+            scope.spawn(move || abort(daemon, path, done, aborted));
+        }
         let _done = SetAtEnd(&done);
         while start.elapsed() < TIME {
             let answer = daemon.get("/healthz");
@@ -168,7 +170,7 @@ fn abort(daemon: &Daemon, path: &str, done: &AtomicBool, aborted: &AtomicU64) {
         if let Ok(mut stream) = TcpStream::connect(daemon.pages()) {
             let _ = write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
             // Long enough for it to be read.
-            thread::sleep(Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(4));
             let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             aborted.fetch_add(1, Ordering::Relaxed);
         }
