@@ -9,12 +9,13 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::cluster::scene::{CHECK, SOON, Scene, checked, config, database};
-use crate::support::{Daemon, Manner, blocking, eventually, holds, shared, trial::trials};
+use crate::support::{Daemon, Manner, blocking, eventually, folder, holds, shared, trial::trials};
 
 pub fn trials() -> Vec<Trial> {
     trials![
         all_fail_and_what_the_policy_says_stays,
         a_writer_is_replaced_in_one_write_and_never_doubled,
+        a_writer_that_cannot_be_tried_gives_way_to_its_successor,
         two_writers_at_the_start_are_not_published,
         the_preferred_tier_returns_after_its_delay,
         the_preferred_tier_returns_when_asked,
@@ -157,6 +158,40 @@ async fn a_writer_is_replaced_in_one_write_and_never_doubled() {
     history.is(&[Some(scene.ips(&[1])), Some(scene.ips(&[2]))]).await;
     let told = |words: &str| daemon.logs().iter().filter(|line| line["message"] == words).count();
     assert_eq!((told(&note), told("the split brain is over")), (1, 1), "{:#?}", daemon.lines());
+}
+
+async fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
+    let scene = Scene::new("untried-writer").await;
+    let folder = folder("writer");
+    let program = |which: usize| folder.join(scene.databases[which].ip.to_string());
+    let says = |which: usize, answer: &str| {
+        let new = folder.join("new");
+        std::os::unix::fs::symlink(format!("/usr/bin/{answer}"), &new).expect("a link in the bottle");
+        std::fs::rename(new, program(which)).expect("our own link");
+    };
+    for (which, answer) in ["true", "false", "false"].into_iter().enumerate() {
+        says(which, answer);
+    }
+    let check = format!("{{exec: {{command: [{}/$(TARGET_IP)]}}, interval: 250ms, timeout: 1s}}", folder.display());
+    let daemon = start(&with_each(&scene, ["", "", ""], &check, "{exactlyOne: true}")).await;
+    scene.published(&[0]).await;
+    health(&daemon, ["up", "down", "down"]).await;
+    let history = scene.history().await;
+
+    std::fs::remove_file(program(0)).expect("our own link");
+    eventually(SOON, "it can't be tried", async || {
+        let reason = database(&daemon.status().await)["targets"][0]["reason"].to_string();
+        if reason.contains("not found") { Ok(()) } else { Err(reason) }
+    })
+    .await;
+    // Alone, it stays.
+    checked(&daemon, 20).await;
+    assert_eq!(history.steps(), []);
+    says(1, "true");
+    scene.published(&[1]).await;
+    metric(&daemon, "split_brain", Some(0.0)).await;
+    health(&daemon, ["up", "up", "down"]).await;
+    history.is(&[Some(scene.ips(&[1]))]).await;
 }
 
 async fn two_writers_at_the_start_are_not_published() {
