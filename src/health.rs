@@ -318,6 +318,7 @@ mod tests {
 
     #[test]
     fn only_the_first_sight_of_the_cluster_counts() {
+        assert!(!Health::new(start()).seen() && after(false, &[]).seen());
         let mut health = after(false, &[fail()]);
         assert_eq!(see(&mut health, true, THRESHOLDS, start()), None);
         assert_eq!(health.state(), State::Down);

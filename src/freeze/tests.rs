@@ -120,7 +120,9 @@ fn the_rules_can_switch_it_off() {
         scene.failed(&[3, 0, 0]);
         scene.is("free");
         Scene::started(rules, &[3, 3, 3]).is("free");
+        assert!(!scene.freeze.is_on());
     }
+    assert!(Scene::new(&[3, 3, 3]).freeze.is_on());
     let mut scene = Scene::with(Rules { timeout: Duration::MAX, ..RULES }, &[3, 3, 3]);
     scene.failed(&[3, 3, 3]);
     assert_eq!(scene.freeze.frozen().and_then(|frozen| frozen.until), None);
@@ -137,6 +139,7 @@ fn those_in_doubt_hold_but_make_no_freeze() {
     scene.in_doubt(&[2, 3, 0]);
     scene.is("wary");
     assert!(scene.freeze.take_changed());
+    assert!(!scene.freeze.take_changed(), "asked for once");
     assert_eq!(scene.freeze.take_news(), []);
     scene.in_doubt(&[2, 2, 0]);
     scene.later(0);
@@ -263,6 +266,25 @@ fn at_a_start_nothing_is_taken_out_until_all_is_known() {
     // Too few for a freeze are too few to wait for.
     Scene::started(RULES, &[9, 9]).is("free");
     Scene::started(RULES, &[2, 1, 1]).is("free");
+}
+
+#[test]
+fn a_start_waits_for_the_databases_of_the_newest_config() {
+    let mut scene = Scene::started(RULES, &[2, 2, 2]);
+    scene.see(0, 2);
+    scene.see(1, 2);
+    // The third one has left the config.
+    scene.freeze.wait_for(0);
+    scene.end();
+    scene.is("free");
+    // Two more have come, as the last one was seen.
+    let mut scene = Scene::started(RULES, &[2, 2, 2]);
+    scene.see(0, 2);
+    scene.see(1, 2);
+    scene.freeze.wait_for(3);
+    scene.see(2, 2);
+    scene.end();
+    scene.is("starting");
 }
 
 /// Something that happens to a database.
