@@ -23,7 +23,7 @@ use crate::lease::{self, Standing};
 use crate::monitor::{self, DatabaseSnapshot, Snapshot, TargetSnapshot, WATCHDOG};
 use crate::plan::Note;
 use crate::publish::{self, Publication};
-use crate::{event, health, metrics, plan, reload};
+use crate::{event, health, log, metrics, plan, reload};
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -77,6 +77,7 @@ async fn metrics_page(State(sources): State<Sources>) -> Response {
     let standing = metrics::Standing {
         leads: sources.lease.leads(),
         config_is_good: sources.config.problems().is_empty(),
+        log_lines_dropped: log::dropped_lines(),
         leftovers: sources.publish.leftovers(),
     };
     let publish = sources.publish;
@@ -374,6 +375,8 @@ fn calendar(moment: Instant) -> String {
 mod tests {
     use std::time::Duration;
 
+    use tokio::signal::unix::{SignalKind, signal};
+
     use super::*;
     use crate::config::{self, Spec};
     use crate::freeze::Rules;
@@ -393,8 +396,9 @@ mod tests {
         let lease = lease::Handle::dry_run();
         let (publish, _publishing) =
             publish::start(&spec, &Cluster::None, &monitor, &lease, &publish::Options::default());
-        let (source, _) = reload::Source::read("config.yaml".into(), config::Options::default());
-        let config = reload::start(source, spec, crate::news::Teller::default());
+        let (source, _) = reload::Source::read("config.yaml".into(), config::Options::default()).expect("descriptors");
+        let hangup = signal(SignalKind::hangup()).expect("a handler");
+        let config = reload::start(source, spec, Teller::default(), hangup);
         let sources = Sources { monitor, publish, lease, config, events: event::Counts::default() };
         let status = async || healthz(State(sources.clone())).await.status();
         tokio::time::advance(WATCHDOG).await;

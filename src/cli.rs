@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use clap::{Parser, Subcommand};
 use comfy_table::Table;
 use futures::StreamExt;
 use ipnet::IpNet;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tracing::{error, warn};
 
@@ -169,21 +171,21 @@ enum Voice {
 impl Voice {
     fn warn(self, line: &str) {
         match self {
-            Voice::Person => eprintln!("warning: {line}"),
+            Voice::Person => log::print(&format!("warning: {line}\n")),
             Voice::Log => warn!("{line}"),
         }
     }
 
     fn bad_config(self, problems: &Problems) {
         match self {
-            Voice::Person => eprint!("{}", problems.render(std::io::stderr().is_terminal())),
+            Voice::Person => log::print(&problems.render(std::io::stderr().is_terminal())),
             Voice::Log => problems.to_string().lines().for_each(|line| error!("{line}")),
         }
     }
 
     fn failed(self, error: &anyhow::Error) -> ExitCode {
         match self {
-            Voice::Person => eprintln!("external-endpoints: {error:#}"),
+            Voice::Person => log::print(&format!("external-endpoints: {error:#}\n")),
             Voice::Log => error!("{error:#}"),
         }
         ExitCode::FAILURE
@@ -199,8 +201,11 @@ impl Voice {
     }
 
     /// Reads a config file, and says what is wrong with it.
-    fn load(self, file: &Path, options: &config::Options) -> Result<Spec, ExitCode> {
-        self.tell(config::load(file, options))
+    fn load(self, file: &Path, options: config::Options) -> Result<(Source, Spec), ExitCode> {
+        match Source::read(file.to_owned(), options) {
+            Ok((source, loaded)) => Ok((source, self.tell(loaded)?)),
+            Err(shortage) => Err(self.failed(&anyhow!("{}: {shortage}", file.display()))),
+        }
     }
 
     /// Says what is wrong with a config.
@@ -221,12 +226,23 @@ impl Voice {
 /// Prints to standard output. That its reader has gone away is no mistake of ours, but nothing more is to be said then.
 fn print(text: &str) -> Result<(), ExitCode> {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
-        if error.kind() != ErrorKind::BrokenPipe {
-            eprintln!("external-endpoints: standard output: {error}");
-        }
-        ExitCode::FAILURE
-    })
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| not_printed(&error))
+}
+
+fn not_printed(error: &std::io::Error) -> ExitCode {
+    if error.kind() != ErrorKind::BrokenPipe {
+        log::print(&format!("external-endpoints: standard output: {error}\n"));
+    }
+    ExitCode::FAILURE
+}
+
+/// Prints the help that was asked for, or how to use the command line.
+fn print_usage(usage: &clap::Error) -> ExitCode {
+    let printed = usage.print().and_then(|()| std::io::stdout().flush());
+    match printed {
+        Err(error) if !usage.use_stderr() => not_printed(&error),
+        _ => ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(u8::MAX)),
+    }
 }
 
 fn status(done: Result<ExitCode, ExitCode>) -> ExitCode {
@@ -249,13 +265,24 @@ fn parse_lease(text: &str) -> Result<lease::Name, String> {
 
 /// Does what the command line asks for.
 pub fn main() -> ExitCode {
-    status(match Cli::parse().command {
-        Command::Run(run) => run.main(),
-        Command::Validate(validate) => validate.main(),
-        Command::Probe(probe) => probe.main(),
-        Command::Failback(failback) => failback.main(),
-        Command::Schema => print_schema(),
-    })
+    let code = match Cli::try_parse() {
+        Ok(cli) => status(cli.command.main()),
+        Err(usage) => print_usage(&usage),
+    };
+    log::flush();
+    code
+}
+
+impl Command {
+    fn main(self) -> Result<ExitCode, ExitCode> {
+        match self {
+            Command::Run(run) => run.main(),
+            Command::Validate(validate) => validate.main(),
+            Command::Probe(probe) => probe.main(),
+            Command::Failback(failback) => failback.main(),
+            Command::Schema => print_schema(),
+        }
+    }
 }
 
 fn runtime(voice: Voice) -> Result<tokio::runtime::Runtime, ExitCode> {
@@ -263,23 +290,32 @@ fn runtime(voice: Voice) -> Result<tokio::runtime::Runtime, ExitCode> {
     runtime.map_err(|error| voice.failed(&error.into()))
 }
 
+/// Handles the signals that must not end the daemon: SIGHUP, and SIGXFSZ, which says that a log file can't grow.
+fn signals(runtime: &tokio::runtime::Runtime) -> std::io::Result<Signal> {
+    let _inside = runtime.enter();
+    // The write that is too much then fails as on a full disk.
+    drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
+    signal(SignalKind::hangup())
+}
+
 impl Run {
     fn main(self) -> Result<ExitCode, ExitCode> {
-        init::stand_in().map_err(|error| Voice::Person.failed(&anyhow::anyhow!("process 1 can't fork: {error}")))?;
-        log::start(self.log_format);
+        init::stand_in().map_err(|error| Voice::Person.failed(&anyhow!("process 1 can't fork: {error}")))?;
+        log::start(self.log_format).map_err(|error| Voice::Person.failed(&anyhow!("can't start the log: {error}")))?;
         let voice = match self.log_format {
             Format::Human => Voice::Person,
             Format::Json => Voice::Log,
         };
-        let (config, loaded) = Source::read(self.config, voice.options(&self.allowed, true));
-        let spec = voice.tell(loaded)?;
+        let runtime = runtime(voice)?;
+        // From here on SIGHUP ends nothing, also while the config is read for the first time.
+        let hangup = signals(&runtime).map_err(|error| voice.failed(&error.into()))?;
+        let (config, spec) = voice.load(&self.config, voice.options(&self.allowed, true))?;
         let limits = Limits::raise(self.max_exec);
         let rate = Rate { qps: self.api_qps, burst: self.api_burst };
         let lease = (!self.no_leader_election).then(|| self.lease.unwrap_or_else(run::own_lease));
         let freeze = freeze::Rules { max_unhealthy: self.max_unhealthy, timeout: self.freeze_timeout };
         let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, rate, freeze, lease, config };
-        let runtime = runtime(voice)?;
-        let ended = runtime.block_on(run::run(spec, options));
+        let ended = runtime.block_on(run::run(spec, options, hangup));
         // Work that blocks, such as reading a file from a dead mount, must not hold up the end.
         runtime.shutdown_background();
         ended.map(|()| ExitCode::SUCCESS).map_err(|error| voice.failed(&error))
@@ -291,9 +327,9 @@ impl Validate {
         let mut status = ExitCode::SUCCESS;
         let options = Voice::Person.options(&self.allowed, false);
         for file in &self.files {
-            match Voice::Person.load(file, &options) {
-                Ok(spec) if self.explain => print(&config::explain(&spec))?,
-                Ok(spec) => {
+            match Voice::Person.load(file, options.clone()) {
+                Ok((_, spec)) if self.explain => print(&config::explain(&spec))?,
+                Ok((_, spec)) => {
                     let addresses: usize = spec.databases.iter().map(|database| database.addresses.len()).sum();
                     let databases = spec.databases.len();
                     print(&format!("{}: good; databases: {databases}, addresses: {addresses}\n", file.display()))?;
@@ -307,11 +343,11 @@ impl Validate {
 
 impl Probe {
     fn main(self) -> Result<ExitCode, ExitCode> {
-        let mut spec = Voice::Person.load(&self.file, &Voice::Person.options(&self.allowed, false))?;
+        let (_, mut spec) = Voice::Person.load(&self.file, Voice::Person.options(&self.allowed, false))?;
         if let Some(wanted) = &self.service {
             spec.databases.retain(|database| database.id == *wanted);
             if spec.databases.is_empty() {
-                let why = anyhow::anyhow!("{} has no database {wanted}", self.file.display());
+                let why = anyhow!("{} has no database {wanted}", self.file.display());
                 return Err(Voice::Person.failed(&why));
             }
         }

@@ -32,7 +32,7 @@ use crate::health::Thresholds;
 use crate::plan::Policy;
 
 pub use explain::{explain, schema};
-pub use file::{load, parse, read, understand};
+pub use file::{ReadError, load, parse, read, understand};
 pub use ip::Allowed;
 pub use policy::LONGEST_REASON;
 pub use problem::{Position, Problem, Problems};

@@ -22,6 +22,8 @@
 
 pub mod clock;
 
+pub mod log;
+
 pub mod health;
 
 pub mod freeze;
@@ -55,8 +57,6 @@ pub mod reload;
 pub mod metrics;
 
 pub mod admin;
-
-pub mod log;
 
 pub mod footprint;
 

@@ -59,6 +59,8 @@ pub struct Standing {
     pub leads: bool,
     /// Whether the config file was good when last read.
     pub config_is_good: bool,
+    /// How many lines of the log were lost.
+    pub log_lines_dropped: u64,
     /// What is left behind.
     pub leftovers: BTreeMap<DatabaseId, Members>,
 }
@@ -93,7 +95,12 @@ fn daemon(
         "Whether nothing is taken out (1) or not (0), because so many targets fail together that the fault is probably ours.",
     )?;
     frozen.set(i64::from(snapshot.frozen.is_some()));
-    let own = [build.collect(), load.collect(), leader.collect(), frozen.collect(), late.collect()];
+    let lost = IntCounter::new(
+        "external_endpoints_log_lines_dropped_total",
+        "Lines of the log that were lost, because its reader was too slow or it could not be written.",
+    )?;
+    lost.inc_by(standing.log_lines_dropped);
+    let own = [build.collect(), load.collect(), leader.collect(), frozen.collect(), late.collect(), lost.collect()];
     let mut families = [own.concat(), write_duration.collect()].concat();
     families.extend(ProcessCollector::for_self().collect());
     // A family without a series is refused by the encoder.

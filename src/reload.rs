@@ -1,22 +1,27 @@
 //! Reads the config file again and again, and tells of each config that is good and says something new; a bad one changes nothing.
 //!
 //! The path is followed anew at each look, so that the swap of a symlink shows, as the kubelet makes it for a ConfigMap. What counts
-//! is the content, and only once two looks in a row have found the same: an editor may be in the middle of writing.
+//! is the content, and only once two looks in a row have found the same: an editor may be in the middle of writing. SIGHUP makes
+//! both looks come at once.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::clock;
-use crate::config::{self, Loaded, Problems, Spec};
+use crate::config::{self, Loaded, Problems, ReadError, Spec};
 use crate::news::{About, News, Teller};
 
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// How soon after a look that SIGHUP asked for the second one follows.
+const HANGUP_DELAY: Duration = Duration::from_millis(100);
 
 /// Where the config is from, and how it is read.
 #[derive(Debug, Clone)]
@@ -28,12 +33,15 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads the file for the first time.
-    pub fn read(path: PathBuf, options: config::Options) -> (Self, Result<Loaded, Problems>) {
+    /// Reads the file for the first time. The error says what this host is short of, so that nothing is known of the file.
+    pub fn read(path: PathBuf, options: config::Options) -> Result<(Self, Result<Loaded, Problems>), String> {
         let content = config::read(&path);
+        if let Err(ReadError::Shortage(why)) = content {
+            return Err(why);
+        }
         let taken = Print::of(&content);
         let loaded = config::understand(&path, content, &options);
-        (Self { path, options, taken }, loaded)
+        Ok((Self { path, options, taken }, loaded))
     }
 }
 
@@ -83,14 +91,14 @@ impl Handle {
     }
 }
 
-/// Follows the file from which `spec` was read, for as long as anybody wants to know.
-pub fn start(source: Source, spec: Spec, news: Teller) -> Handle {
+/// Follows the file from which `spec` was read, for as long as anybody wants to know. Each `hangup` has it read at once.
+pub fn start(source: Source, spec: Spec, news: Teller, hangup: Signal) -> Handle {
     let spec = Arc::new(spec);
     let first = Standing { spec: spec.clone(), since: clock::now(), problems: Arc::default() };
     let (standing, standing_out) = watch::channel(first);
     let file = source.path.display().to_string().into();
-    let reader = Reader { source, seen: None, standing, news };
-    tokio::spawn(reader.run());
+    let reader = Reader { source, seen: None, short: false, standing, news };
+    tokio::spawn(reader.run(hangup));
     Handle { file, standing: standing_out, given: spec }
 }
 
@@ -98,11 +106,11 @@ pub fn start(source: Source, spec: Spec, news: Teller) -> Handle {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Print {
     Content(u64),
-    None(String),
+    None(ReadError),
 }
 
 impl Print {
-    fn of(content: &Result<Vec<u8>, String>) -> Self {
+    fn of(content: &Result<Vec<u8>, ReadError>) -> Self {
         match content {
             Ok(content) => {
                 let mut hasher = DefaultHasher::new();
@@ -118,12 +126,15 @@ struct Reader {
     source: Source,
     /// What the last look found.
     seen: Option<Print>,
+    /// Whether this host was short of something at the last look.
+    short: bool,
     standing: watch::Sender<Standing>,
     news: Teller,
 }
 
 impl Reader {
-    async fn run(mut self) {
+    async fn run(mut self, mut hangup: Signal) {
+        let mut pause = EVERY;
         loop {
             let path = self.source.path.clone();
             // A dead mount must block nothing else.
@@ -131,13 +142,20 @@ impl Reader {
                 self.look(content);
             }
             tokio::select! {
-                () = tokio::time::sleep(EVERY) => {}
+                () = tokio::time::sleep(pause) => pause = EVERY,
+                Some(()) = hangup.recv() => {
+                    info!("SIGHUP: reading the config");
+                    pause = HANGUP_DELAY;
+                }
                 () = self.standing.closed() => return,
             }
         }
     }
 
-    fn look(&mut self, content: Result<Vec<u8>, String>) {
+    fn look(&mut self, content: Result<Vec<u8>, ReadError>) {
+        if self.is_short(&content) {
+            return;
+        }
         let print = Print::of(&content);
         let settled = self.seen.replace(print.clone()).is_some_and(|seen| seen == print);
         if !settled || self.source.taken == print {
@@ -148,6 +166,21 @@ impl Reader {
             Ok(loaded) => self.take(loaded),
             Err(problems) => self.refuse(&problems),
         }
+    }
+
+    /// Tells a host that is short of something from a file that is bad: such a look says nothing of the file.
+    fn is_short(&mut self, content: &Result<Vec<u8>, ReadError>) -> bool {
+        let Err(ReadError::Shortage(why)) = content else {
+            self.short = false;
+            return false;
+        };
+        if !std::mem::replace(&mut self.short, true) {
+            warn!(
+                "{}: {why}; the config in force stays, and the file is tried again each second",
+                self.source.path.display()
+            );
+        }
+        true
     }
 
     fn take(&self, Loaded { spec, warnings }: Loaded) {
@@ -218,7 +251,7 @@ mod tests {
         let spec = Arc::new(spec);
         let first = Standing { spec: spec.clone(), since: clock::now(), problems: Arc::default() };
         let (standing, standing_out) = watch::channel(first);
-        let reader = Reader { source, seen: None, standing, news: Teller::default() };
+        let reader = Reader { source, seen: None, short: false, standing, news: Teller::default() };
         (reader, Handle { file: "a.yaml".into(), standing: standing_out, given: spec })
     }
 
@@ -263,7 +296,8 @@ mod tests {
         let problems = handle.problems();
         assert_eq!(problems.len(), 1);
         assert!(problems[0].starts_with("a.yaml:1:46: databases[0].port: "), "{problems:?}");
-        (0..2).for_each(|_| reader.look(Err("there is no such file".into())));
+        let missing = ReadError::Mistake("there is no such file".into());
+        (0..2).for_each(|_| reader.look(Err(missing.clone())));
         assert_eq!(*handle.problems(), ["a.yaml: there is no such file".to_owned()]);
         show(&mut reader, "");
         assert!(handle.problems()[0].starts_with("a.yaml: is empty"));
@@ -271,6 +305,19 @@ mod tests {
         show(&mut reader, GOOD);
         assert!(handle.problems().is_empty() && news(&mut handle).is_none());
         show(&mut reader, &other());
+        assert!(news(&mut handle).is_some());
+    }
+
+    #[test]
+    fn a_shortage_of_descriptors_is_no_fault_of_the_file() {
+        let (mut reader, mut handle) = reader();
+        let short = ReadError::Shortage("too many open files".into());
+        (0..3).for_each(|_| reader.look(Err(short.clone())));
+        assert!(handle.problems().is_empty() && news(&mut handle).is_none());
+        // Nor does it come between two looks that find the same.
+        reader.look(Ok(other().into()));
+        reader.look(Err(short));
+        reader.look(Ok(other().into()));
         assert!(news(&mut handle).is_some());
     }
 

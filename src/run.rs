@@ -40,8 +40,8 @@ pub struct Options {
     pub config: Source,
 }
 
-/// Runs until SIGTERM or SIGINT. What is published then stays as it is.
-pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
+/// Runs until SIGTERM or SIGINT. What is published then stays as it is. Each `hangup` has the config read at once.
+pub async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow::Result<()> {
     let mut ends = Ends::new()?;
     let listener = admin::bind(options.listen)
         .await
@@ -50,7 +50,7 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
 
     let (teller, news) = if options.dry_run { (Teller::default(), None) } else { listened_to() };
     // What needs no cluster need not wait for one.
-    let (monitor, mut checking) = monitor::start(&spec, options.limits, options.freeze, &teller)
+    let (monitor, checking) = monitor::start(&spec, options.limits, options.freeze, &teller)
         .context("can't start a thread for the checks")?;
     let cluster = tokio::select! {
         cluster = connect(options.dry_run) => cluster.map(Some),
@@ -67,42 +67,66 @@ pub async fn run(spec: Spec, options: Options) -> anyhow::Result<()> {
             return nothing.map(drop);
         }
     };
-    let (lease, mut keeping) = compete(options.lease, &cluster)?;
+    let (lease, keeping) = compete(options.lease, &cluster)?;
     let publishes = publish::Options { rate: options.rate, news: teller.clone() };
     let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &lease, &publishes);
     let events = start_events(&mut publishing, &cluster, &publish, &lease, news);
     info!(databases = spec.databases.len(), dry_run = options.dry_run, "checking");
-    let mut config = reload::start(options.config, spec, teller);
+    let config = reload::start(options.config, spec, teller, hangup);
     tokio::spawn(footprint::shrink_after_start());
     let sources = admin::Sources { monitor, publish, lease, config: config.clone(), events };
 
+    let mut parts = Parts { keeping, publishing, checking, config };
     let outcome = tokio::select! {
         name = ends.next() => {
             info!(signal = name, "ending; what is published stays as it is");
             Ok(())
         }
         served = admin::serve(listener, sources) => Err(anyhow!("the admin pages ended: {served:?}")),
-        () = checking.ended() => Err(anyhow!("checking ended by itself")),
-        why = follow(&mut publishing, &mut config) => Err(anyhow!("publishing ended by itself: {why}")),
-        why = lost(&mut keeping) => Err(anyhow!("the lease is no longer kept: {why}")),
+        ended = parts.ended() => Err(ended),
     };
     // A second signal waits for nothing.
     tokio::select! {
-        () = end(keeping, publishing, checking) => {}
+        () = parts.shutdown() => {}
         _ = ends.next() => {}
     }
     outcome
 }
 
-/// Ends all that runs. Publishing first, so that nothing is written while checks are being ended; and before that the lease is
-/// given up, which waits for the last write.
-async fn end(keeping: Option<Keeping>, publishing: Publishing, checking: Checking) {
-    let _no_more_writes = match keeping {
-        Some(keeping) => keeping.give_up().await,
-        None => None,
-    };
-    publishing.shutdown().await;
-    checking.shutdown().await;
+/// All that runs until the daemon ends.
+struct Parts {
+    keeping: Option<Keeping>,
+    publishing: Publishing,
+    checking: Checking,
+    config: reload::Handle,
+}
+
+/// How long the end waits for the checks: longer than they take when all is well.
+const CHECKS_END_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Parts {
+    /// Waits until one of them ends by itself, which it should not, and says why it did.
+    async fn ended(&mut self) -> anyhow::Error {
+        tokio::select! {
+            why = self.checking.ended() => anyhow!("checking ended by itself: {why}"),
+            why = follow(&mut self.publishing, &mut self.config) => anyhow!("publishing ended by itself: {why}"),
+            why = lost(&mut self.keeping) => anyhow!("the lease is no longer kept: {why}"),
+        }
+    }
+
+    /// Ends them all. Publishing first, so that nothing is written while checks are being ended; and before that the lease is
+    /// given up, which waits for the last write.
+    async fn shutdown(self) {
+        let _no_more_writes = match self.keeping {
+            Some(keeping) => keeping.give_up().await,
+            None => None,
+        };
+        self.publishing.shutdown().await;
+        if tokio::time::timeout(CHECKS_END_TIMEOUT, self.checking.shutdown()).await.is_err() {
+            let time = humantime::format_duration(CHECKS_END_TIMEOUT);
+            warn!("the checks did not end within {time}; the daemon ends without them");
+        }
+    }
 }
 
 /// Goes by each new config, until publishing ends, which it should not.
@@ -294,4 +318,39 @@ fn of_context(config: Kubeconfig) -> Option<String> {
     let current = config.current_context?;
     let context = config.contexts.into_iter().find(|context| context.name == current)?;
     context.context?.namespace
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tokio::signal::unix::{SignalKind, signal};
+
+    use super::*;
+    use crate::config;
+
+    /// All parts of a dry run, but for the checks.
+    fn parts(checking: Checking) -> Parts {
+        let spec = Spec::default();
+        let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
+        let (monitor, _) =
+            monitor::start(&spec, limits, freeze::Rules::default(), &Teller::default()).expect("threads");
+        let lease = lease::Handle::dry_run();
+        let (_, publishing) = publish::start(&spec, &Cluster::None, &monitor, &lease, &publish::Options::default());
+        let (source, _) = Source::read("config.yaml".into(), config::Options::default()).expect("descriptors");
+        let hangup = signal(SignalKind::hangup()).expect("a handler");
+        let config = reload::start(source, spec, Teller::default(), hangup);
+        Parts { keeping: None, publishing, checking, config }
+    }
+
+    #[tokio::test]
+    async fn the_end_after_dead_checks_says_why_and_is_quiet() {
+        let mut failed = parts(Checking::that_ends(|| Err(io::Error::other("epoll is gone"))));
+        assert_eq!(failed.ended().await.to_string(), "checking ended by itself: epoll is gone");
+        failed.shutdown().await;
+        let mut panicked = parts(Checking::that_ends(|| panic!("a panic of this test")));
+        let why = "checking ended by itself: its thread panicked; the log says where";
+        assert_eq!(panicked.ended().await.to_string(), why);
+        panicked.shutdown().await;
+    }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// Each module may use only those before it.
 const ORDER: [&str; 23] = [
     "clock",
+    "log",
     "health",
     "freeze",
     "plan",
@@ -23,7 +24,6 @@ const ORDER: [&str; 23] = [
     "reload",
     "metrics",
     "admin",
-    "log",
     "footprint",
     "init",
     "run",

@@ -1,9 +1,11 @@
-//! What the daemon does when this host has little to give (few descriptors, no local port, few places for commands), and when
-//! its targets do all they can against it.
+//! What the daemon does when this host has little to give (few descriptors, no local port, few places for commands), when its
+//! targets do all they can against it, when nobody reads its log, and when many read its pages.
 
 // The daemon's own code takes time as an argument; a test that waits needs a clock.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "limits/admin.rs"]
+mod admin;
 #[path = "limits/commands.rs"]
 mod commands;
 #[path = "limits/daemon.rs"]
@@ -12,6 +14,10 @@ mod daemon;
 mod hostile;
 #[path = "support/hostile_http.rs"]
 mod hostile_http;
+#[path = "limits/log.rs"]
+mod log;
+#[path = "limits/signals.rs"]
+mod signals;
 #[path = "limits/watchdog.rs"]
 mod watchdog;
 

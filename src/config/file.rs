@@ -1,7 +1,8 @@
 //! From a file to a checked config, or to everything that is wrong with it.
 
+use std::fmt;
 use std::fs::File;
-use std::io::{ErrorKind, Read as _};
+use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 
 use super::problem::{Collector, Problems, Span};
@@ -17,30 +18,60 @@ pub fn load(path: &Path, options: &Options) -> Result<Loaded, Problems> {
 }
 
 /// Makes a config of what was read from a file.
-pub fn understand(path: &Path, content: Result<Vec<u8>, String>, options: &Options) -> Result<Loaded, Problems> {
+pub fn understand(path: &Path, content: Result<Vec<u8>, ReadError>, options: &Options) -> Result<Loaded, Problems> {
     let name = path.display().to_string();
-    let bytes = content.map_err(|message| Problems::whole_file(&name, message))?;
+    let bytes = content.map_err(|error| Problems::whole_file(&name, error.to_string()))?;
     match std::str::from_utf8(&bytes) {
         Ok(text) => parse(&name, text, options),
         Err(error) => Err(not_utf8(&name, &bytes, error.valid_up_to())),
     }
 }
 
-/// The content of a config file, or why it can't be had.
-pub fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// Why the content of a config file can't be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadError {
+    /// A mistake in the path or the file.
+    Mistake(String),
+    /// Something that this process or host is short of, such as descriptors. The file may be good.
+    Shortage(String),
+}
+
+impl ReadError {
+    fn new(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => {
+                Self::Shortage(format!("can't be read now: {error}; raise `ulimit -n`"))
+            }
+            Some(libc::ENOMEM | libc::EAGAIN) => {
+                Self::Shortage(format!("can't be read now: {error}; give the process more memory"))
+            }
+            _ => Self::Mistake(match error.kind() {
+                ErrorKind::NotFound => "there is no such file; give the path of the config".into(),
+                ErrorKind::IsADirectory => "is a directory; give the path of a file".into(),
+                ErrorKind::PermissionDenied => "may not be read; give this user the right to read it".into(),
+                _ => format!("can't be read: {error}; give the path of a file that can"),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Mistake(message) | Self::Shortage(message)) = self;
+        f.write_str(message)
+    }
+}
+
+/// Reads the content of a config file.
+pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes));
     match read {
-        Ok(_) if bytes.len() as u64 > LARGEST_FILE => {
-            Err("is larger than 10 MiB; write the config of fewer databases, or begin another".into())
-        }
+        Ok(_) if bytes.len() as u64 > LARGEST_FILE => Err(ReadError::Mistake(
+            "is larger than 10 MiB; write the config of fewer databases, or begin another".into(),
+        )),
         Ok(_) => Ok(bytes),
-        Err(error) => Err(match error.kind() {
-            ErrorKind::NotFound => "there is no such file; give the path of the config".into(),
-            ErrorKind::IsADirectory => "is a directory; give the path of a file".into(),
-            ErrorKind::PermissionDenied => "may not be read; give this user the right to read it".into(),
-            _ => format!("can't be read: {error}; give the path of a file that can"),
-        }),
+        Err(error) => Err(ReadError::new(&error)),
     }
 }
 

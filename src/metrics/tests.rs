@@ -61,7 +61,7 @@ fn lines_of(databases: Vec<DatabaseSnapshot>, start: &str) -> Vec<String> {
     let publication = move |id: &DatabaseId| (*id == written).then(|| publication.clone());
     let (fresh_until, start_delay) = (clock::now(), histogram(&[]));
     let snapshot = Arc::new(Snapshot { fresh_until, databases, start_delay, started_late: 7, frozen: None });
-    let standing = Standing { leads: true, config_is_good: true, leftovers: BTreeMap::new() };
+    let standing = Standing { leads: true, config_is_good: true, log_lines_dropped: 3, leftovers: BTreeMap::new() };
     let opts = HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
     let writes = prometheus::Histogram::with_opts(opts).expect("a good name");
     let events = event::Counts::default();

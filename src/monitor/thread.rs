@@ -6,7 +6,6 @@ use std::thread;
 
 use tokio::runtime::{Builder, Handle as Runtime};
 use tokio::sync::oneshot;
-use tracing::error;
 
 use super::{Handle, prepare};
 use crate::config::Spec;
@@ -22,14 +21,34 @@ const READERS: usize = 512;
 pub struct Checking {
     stop: Option<oneshot::Sender<()>>,
     bell: Bell,
-    ended: oneshot::Receiver<()>,
+    /// Gets why the checks have ended; none once that has come.
+    ended: Option<oneshot::Receiver<String>>,
 }
 
 impl Checking {
-    /// Waits for the checks to end, which they should not do by themselves.
-    pub async fn ended(&mut self) {
-        // Whether the thread returned or panicked, its end of the channel is gone.
-        let _ = (&mut self.ended).await;
+    /// Starts a thread that does the work of the checks until it is told to stop.
+    fn spawn<W>(bell: Bell, work: W) -> io::Result<Self>
+    where
+        W: FnOnce(oneshot::Receiver<()>) -> io::Result<()> + Send + 'static,
+    {
+        let (stop, stopped) = oneshot::channel();
+        let (why, ended) = oneshot::channel();
+        thread::Builder::new().name("checks".into()).spawn(move || {
+            let outcome = work(stopped);
+            // An error says that nobody wants to know any more.
+            let _ = why.send(outcome.map_or_else(|error| error.to_string(), |()| "its thread returned".to_owned()));
+        })?;
+        Ok(Self { stop: Some(stop), bell, ended: Some(ended) })
+    }
+
+    /// Waits for the checks to end, which they should not do by themselves, and says why they did. Once that is known it
+    /// returns at once.
+    pub async fn ended(&mut self) -> String {
+        let Some(ended) = &mut self.ended else { return "it has ended before".to_owned() };
+        // A thread that panics drops its end of the channel.
+        let why = ended.await.unwrap_or_else(|_| "its thread panicked; the log says where".to_owned());
+        self.ended = None;
+        why
     }
 
     /// Ends all checks, and all that they started.
@@ -60,18 +79,22 @@ pub fn start(spec: &Spec, limits: Limits, rules: Rules, news: &Teller) -> io::Re
         .max_blocking_threads(READERS + limits.exec_at_once)
         .build()?;
     let (handle, monitor) = prepare(spec, limits, rules, news, runtime.handle().clone(), Runtime::current())?;
-    let bell = monitor.bell();
-    let (stop, stopped) = oneshot::channel();
-    let (alive, ended) = oneshot::channel();
-    thread::Builder::new().name("checks".into()).spawn(move || {
-        let _alive: oneshot::Sender<()> = alive;
-        if let Err(error) = monitor.run(stopped) {
-            error!(%error, "checks can't go on");
-        }
+    let checking = Checking::spawn(monitor.bell(), move |stopped| {
+        let outcome = monitor.run(stopped);
         // Waits for the ends of all processes of exec checks.
         drop(runtime);
+        outcome
     })?;
-    Ok((handle, Checking { stop: Some(stop), bell, ended }))
+    Ok((handle, checking))
+}
+
+#[cfg(test)]
+impl Checking {
+    /// Checks that end by themselves at once, as `work` says.
+    pub(crate) fn that_ends(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Self {
+        let bell = crate::probe::Swarm::new().and_then(|mut swarm| swarm.bell()).expect("an epoll instance");
+        Self::spawn(bell, move |_| work()).expect("a thread")
+    }
 }
 
 #[cfg(test)]
@@ -89,5 +112,15 @@ mod tests {
         }
         checking.shutdown().await;
         assert!(monitor.snapshot().await.is_none());
+    }
+    #[tokio::test]
+    async fn checks_that_end_by_themselves_say_why_once_and_for_all() {
+        let mut failed = Checking::that_ends(|| Err(io::Error::other("epoll is gone")));
+        assert_eq!(failed.ended().await, "epoll is gone");
+        failed.ended().await;
+        failed.shutdown().await;
+        let mut panicked = Checking::that_ends(|| panic!("a panic of this test"));
+        assert_eq!(panicked.ended().await, "its thread panicked; the log says where");
+        panicked.shutdown().await;
     }
 }

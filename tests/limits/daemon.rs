@@ -1,7 +1,7 @@
 //! The daemon as these tests run it: without a cluster, within limits, and asked over its pages.
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -52,9 +52,39 @@ impl Daemon {
         Self { child, is_grandchild: within.contains(&"--fork"), pages, log: kept }
     }
 
+    /// Starts it with a standard error that these tests do not read, so that it is told where to serve its pages.
+    pub fn start_unread(within: &[&str], config: &Path, more: &[&str], stderr: Stdio) -> Self {
+        let pages = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
+        let mut command = program(within);
+        command.args(["run", "--dry-run", "--listen", &pages.to_string(), "--config"]).arg(config).args(more);
+        let child = command.stderr(stderr).spawn().unwrap();
+        eventually("its pages are there", || TcpStream::connect(pages).ok());
+        Self { child, is_grandchild: false, pages, log: Arc::default() }
+    }
+
     /// Where it serves its pages.
     pub fn pages(&self) -> SocketAddr {
         self.pages
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Its exit status once it has ended; none while it runs.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// The most memory that it has had, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+    }
+
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
     }
 
     /// The process that was started.
