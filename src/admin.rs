@@ -1,29 +1,38 @@
 //! The HTTP pages for Kubernetes, Prometheus and people: /healthz, /readyz, /metrics and /api/v1/status.
+//!
+//! Whoever reaches the port may do what they like to it: `server` bounds the connections, and `chunked` the work for a page,
+//! so that neither the checks nor the probes of the kubelet suffer.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde::Serialize;
+use chunked::chunked;
+use guarded::Guarded;
 use tokio::net::TcpListener;
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 
-use crate::clock;
-use crate::config::{DatabaseId, Refused};
-use crate::freeze::Frozen;
-use crate::health::Streak;
-use crate::lease::{self, Standing};
-use crate::monitor::{self, DatabaseSnapshot, Snapshot, TargetSnapshot, WATCHDOG};
-use crate::plan::Note;
-use crate::publish::{self, Publication};
-use crate::{event, health, log, metrics, plan, reload};
+use crate::config::DatabaseId;
+use crate::monitor::{self, WATCHDOG};
+use crate::{clock, event, lease, limits, log, metrics, publish, reload};
+
+mod chunked;
+mod connections;
+mod guarded;
+mod server;
+mod status;
+
+/// How many of the connections may read large pages at once: one of so many. The small pages, which Kubernetes asks for, have
+/// all the others.
+const LARGE_PAGES_SHARE: usize = 4;
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -35,21 +44,39 @@ pub struct Sources {
     pub events: event::Counts,
 }
 
-/// Serves the pages until the daemon ends.
-pub async fn serve(listener: TcpListener, sources: Sources) -> std::io::Result<()> {
-    let router = Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics_page))
-        .route("/api/v1/status", get(status))
-        .fallback(async || (StatusCode::NOT_FOUND, "try /healthz, /readyz, /metrics or /api/v1/status\n"))
-        .with_state(sources);
-    axum::serve(listener, router).await
+/// Binds the address of the admin pages.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    server::bind(address)
 }
 
-/// Binds the address of the admin pages.
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
+/// Serves the pages until the daemon ends.
+pub async fn serve(listener: TcpListener, sources: Sources) -> Infallible {
+    let connections = limits::of_pages();
+    let large_pages = (connections / LARGE_PAGES_SHARE).max(1);
+    server::serve(listener, router(sources, large_pages), connections).await
+}
+
+fn router(sources: Sources, large_pages: usize) -> Router {
+    let places = Arc::new(Semaphore::new(large_pages));
+    Router::new()
+        .route("/metrics", get(metrics_page))
+        .route("/api/v1/status", get(status_page))
+        .route_layer(middleware::from_fn_with_state(places, limit_large_pages))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(async || (StatusCode::NOT_FOUND, "try /healthz, /readyz, /metrics or /api/v1/status\n"))
+        .with_state(sources)
+}
+
+/// Holds a place for as long as a page is read, or says that there is none.
+async fn limit_large_pages(State(places): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    match places.try_acquire_owned() {
+        Ok(place) => next.run(request).await.map(|body| Body::new(Guarded::new(body, place))),
+        Err(_) => {
+            let body = "too many read large pages already; try again in a second\n";
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], body).into_response()
+        }
+    }
 }
 
 async fn healthz(State(sources): State<Sources>) -> Response {
@@ -72,7 +99,7 @@ async fn readyz(State(sources): State<Sources>) -> Response {
 }
 
 async fn metrics_page(State(sources): State<Sources>) -> Response {
-    let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
+    let Some(snapshot) = sources.monitor.snapshot().await else { return shutting_down() };
     let write_duration = sources.publish.write_duration();
     let standing = metrics::Standing {
         leads: sources.lease.leads(),
@@ -83,298 +110,27 @@ async fn metrics_page(State(sources): State<Sources>) -> Response {
     let publish = sources.publish;
     let publication = move |id: &DatabaseId| publish.publication(id);
     match metrics::page(snapshot, publication, &write_duration, &standing, &sources.events) {
-        Ok(page) => in_pieces(prometheus::TEXT_FORMAT, page),
+        Ok(page) => chunked(prometheus::TEXT_FORMAT, page),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
-async fn status(State(sources): State<Sources>) -> Response {
-    let Some(snapshot) = sources.monitor.snapshot().await else { return ending() };
-    let head = [
-        json(&env!("CARGO_PKG_VERSION")),
-        json(&LeaseStatus::new(&sources.lease)),
-        json(&snapshot.frozen.as_ref().map(FreezeStatus::new)),
-        json(&ConfigStatus::new(&sources.config)),
-        json(&left_behind(&sources.publish)),
-    ];
-    in_pieces("application/json", status_pieces(snapshot, sources.publish, head))
+async fn status_page(State(sources): State<Sources>) -> Response {
+    match sources.monitor.snapshot().await {
+        Some(snapshot) => chunked("application/json", status::page(snapshot, sources)),
+        None => shutting_down(),
+    }
 }
 
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("plain data")
-}
-
-/// The body of /api/v1/status: `version`, `lease`, `frozen`, `config`, `leftBehind`, and a [`DatabaseStatus`] for each database.
-fn status_pieces(
-    snapshot: Arc<Snapshot>,
-    publish: publish::Handle,
-    [version, lease, frozen, config, left]: [String; 5],
-) -> impl Iterator<Item = String> + Send + 'static {
-    let head = format!(
-        "{{\"version\":{version},\"lease\":{lease},\"frozen\":{frozen},\"config\":{config},\"leftBehind\":{left},\"databases\":["
-    );
-    let databases = (0..snapshot.databases.len()).map(move |index| {
-        let database = &snapshot.databases[index];
-        let comma = if index == 0 { "" } else { "," };
-        let status = DatabaseStatus::new(database, publish.publication(&database.id).as_ref());
-        comma.to_owned() + &json(&status)
-    });
-    std::iter::once(head).chain(databases).chain(std::iter::once("]}".to_owned()))
-}
-
-/// How much of a long page is made at once.
-const PIECE: usize = 32 << 10;
-
-/// Held while a piece is made: however many pages are asked for, they take one processor at a time, and leave the others to
-/// the checks.
-static MAKING: Mutex<()> = Mutex::const_new(());
-
-/// A page of any length, made as its reader takes it. Other work has its turn between the pieces.
-fn in_pieces(content_type: &'static str, mut parts: impl Iterator<Item = String> + Send + 'static) -> Response {
-    let pieces = std::iter::from_fn(move || {
-        let mut piece = parts.next()?;
-        if piece.len() < PIECE {
-            piece.reserve(PIECE);
-        }
-        while piece.len() < PIECE
-            && let Some(part) = parts.next()
-        {
-            piece.push_str(&part);
-        }
-        Some(piece)
-    });
-    let stream = futures::stream::unfold(pieces, async |mut pieces| {
-        tokio::task::yield_now().await;
-        let _making = MAKING.lock().await;
-        Some((Ok::<_, Infallible>(pieces.next()?), pieces))
-    });
-    ([(header::CONTENT_TYPE, content_type)], Body::from_stream(stream)).into_response()
-}
-
-fn ending() -> Response {
+fn shutting_down() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending\n").into_response()
-}
-
-/// The config in force, and the file that it is from.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ConfigStatus {
-    file: String,
-    /// When the config in force was taken.
-    since: String,
-    /// What is wrong with the file as it is now; while there is anything, the last good config stays in force.
-    problems: Vec<String>,
-}
-
-impl ConfigStatus {
-    fn new(config: &reload::Handle) -> Self {
-        Self { file: config.file(), since: calendar(config.since()), problems: config.problems().to_vec() }
-    }
-}
-
-/// Endpoints that are ours by their label, and of no database of the config.
-#[derive(Serialize)]
-struct LeftBehind {
-    namespace: String,
-    service: String,
-    addresses: Vec<String>,
-}
-
-fn left_behind(publish: &publish::Handle) -> Vec<LeftBehind> {
-    let leftovers = publish.leftovers().into_iter();
-    let left = leftovers.map(|(DatabaseId { namespace, service }, members)| {
-        let addresses = ips(&members);
-        LeftBehind { namespace, service, addresses }
-    });
-    left.collect()
-}
-
-/// Null where there is no lease.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct LeaseStatus {
-    /// NAMESPACE/NAME of the Lease.
-    name: String,
-    /// Who this replica is in it.
-    identity: String,
-    /// Whether this replica holds it, and writes.
-    held: bool,
-    /// Who holds it; null if nobody is known to.
-    holder: Option<String>,
-    /// Why it can't be had, where that is not because another holds it.
-    trouble: Option<String>,
-}
-
-impl LeaseStatus {
-    fn new(lease: &lease::Handle) -> Option<Self> {
-        let (name, me) = lease.identity()?;
-        let (holder, trouble) = match lease.standing() {
-            Standing::Standby { holder, trouble } => (holder, trouble),
-            _ => (Some(me.to_owned()), None),
-        };
-        Some(Self { name: name.to_string(), identity: me.to_owned(), held: lease.leads(), holder, trouble })
-    }
-}
-
-/// Null where there is no freeze.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct FreezeStatus {
-    since: String,
-    /// When it ends at the latest.
-    until: Option<String>,
-    /// Of the published targets, how many fail.
-    failed: usize,
-    published: usize,
-}
-
-impl FreezeStatus {
-    fn new(&Frozen { since, until, failed, published }: &Frozen) -> Self {
-        Self { since: calendar(since), until: until.map(calendar), failed, published }
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct DatabaseStatus {
-    namespace: String,
-    service: String,
-    condition: Option<String>,
-    reason: Option<String>,
-    /// When the condition came into force.
-    since: Option<String>,
-    /// What the policy did to the plan, and what is wrong with the Service's annotations.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    policy: Vec<String>,
-    split_brain: bool,
-    /// When a preferred tier takes over again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    failback_at: Option<String>,
-    /// What the cluster shall hold; null while that is undecided.
-    planned: Option<Vec<String>>,
-    /// What the cluster holds; null while that is unknown or not ours.
-    published: Option<Vec<String>>,
-    targets: Vec<TargetStatus>,
-    /// Addresses of the config that may not be published, and are not checked.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    refused: Vec<RefusedStatus>,
-}
-
-#[derive(Serialize)]
-struct RefusedStatus {
-    address: String,
-    reason: String,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TargetStatus {
-    address: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hostname: Option<String>,
-    /// The `priority` of the address.
-    tier: u32,
-    /// Why it is in maintenance, if it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    maintenance: Option<String>,
-    /// Until when it is out for flapping, if it is and stays up.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    flapping_until: Option<String>,
-    health: &'static str,
-    /// Passes or failures in a row, whichever the newest verdict was.
-    passes: u32,
-    failures: u32,
-    /// When the target came into its health.
-    since: String,
-    /// Why the newest verdict was not a pass.
-    reason: Option<String>,
-    /// Since when all verdicts have been inconclusive, once that is for more than a minute.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    inconclusive_since: Option<String>,
-    last_check: Option<String>,
-    last_duration_seconds: Option<f64>,
-    published: bool,
-}
-
-impl DatabaseStatus {
-    fn new(database: &DatabaseSnapshot, publication: Option<&Publication>) -> Self {
-        let members = publication.and_then(|publication| publication.members.as_ref());
-        let planned = match &database.plan {
-            plan::Plan::Publish(members) => Some(members),
-            plan::Plan::Keep(_) => None,
-        };
-        Self {
-            namespace: database.id.namespace.clone(),
-            service: database.id.service.clone(),
-            condition: publication.map(|publication| publication.condition.kind.to_string()),
-            reason: publication.map(|publication| publication.condition.reason.clone()),
-            since: publication.map(|publication| calendar(publication.since)),
-            policy: notes(database),
-            split_brain: database.notes.iter().any(|note| matches!(note, Note::SplitBrain { .. })),
-            failback_at: database.notes.iter().find_map(|note| match note {
-                Note::FailbackWaits { until, .. } => until.map(calendar),
-                _ => None,
-            }),
-            planned: planned.map(ips),
-            published: members.map(ips),
-            targets: database.targets.iter().map(|target| TargetStatus::new(target, members)).collect(),
-            refused: database.refused.iter().map(RefusedStatus::new).collect(),
-        }
-    }
-}
-
-impl RefusedStatus {
-    fn new(refused: &Refused) -> Self {
-        Self { address: refused.ip.to_string(), reason: refused.why.clone() }
-    }
-}
-
-impl TargetStatus {
-    fn new(target: &TargetSnapshot, members: Option<&plan::Members>) -> Self {
-        let health: &health::Health = &target.health;
-        let (passes, failures) = match health.streak() {
-            Streak::None => (0, 0),
-            Streak::Passes(passes) => (passes, 0),
-            Streak::Failures(failures) => (0, failures),
-        };
-        Self {
-            address: target.member.ip.to_string(),
-            hostname: target.member.hostname.clone(),
-            tier: target.priority,
-            maintenance: target.maintenance.as_deref().map(str::to_owned),
-            flapping_until: target.flapping().map(calendar),
-            health: health.state().as_str(),
-            passes,
-            failures,
-            since: calendar(health.since()),
-            reason: health.reason().map(str::to_owned),
-            inconclusive_since: health.inconclusive_since().map(calendar),
-            last_check: target.last.map(|(at, _)| calendar(at)),
-            last_duration_seconds: target.last.map(|(_, duration)| duration.as_secs_f64()),
-            published: members.is_some_and(|members| members.contains(target.member.ip)),
-        }
-    }
-}
-
-fn notes(database: &DatabaseSnapshot) -> Vec<String> {
-    let problems =
-        database.problems.iter().map(|problem| format!("annotation external-endpoints/maintenance: {problem}"));
-    database.notes.iter().map(Note::to_string).chain(problems).collect()
-}
-
-fn ips(members: &plan::Members) -> Vec<String> {
-    members.iter().map(|member| member.ip.to_string()).collect()
-}
-
-/// A moment in the past, or one to come.
-fn calendar(moment: Instant) -> String {
-    humantime::format_rfc3339_millis(clock::wall(moment)).to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use axum::http::StatusCode;
     use tokio::signal::unix::{SignalKind, signal};
 
     use super::*;

@@ -1,5 +1,6 @@
 //! The command line: what was typed, what it means, and the exit status that says how it went.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -310,7 +311,8 @@ impl Run {
         // From here on SIGHUP ends nothing, also while the config is read for the first time.
         let hangup = signals(&runtime).map_err(|error| voice.failed(&error.into()))?;
         let (config, spec) = voice.load(&self.config, voice.options(&self.allowed, true))?;
-        let limits = Limits::raise(self.max_exec);
+        let namespaces: BTreeSet<&str> = spec.databases.iter().map(|database| database.id.namespace.as_str()).collect();
+        let limits = Limits::raise(self.max_exec, namespaces.len());
         let rate = Rate { qps: self.api_qps, burst: self.api_burst };
         let lease = (!self.no_leader_election).then(|| self.lease.unwrap_or_else(run::own_lease));
         let freeze = freeze::Rules { max_unhealthy: self.max_unhealthy, timeout: self.freeze_timeout };
@@ -351,7 +353,7 @@ impl Probe {
                 return Err(Voice::Person.failed(&why));
             }
         }
-        let limits = Limits::raise(None);
+        let limits = Limits::raise(None, 0);
         runtime(Voice::Person)?.block_on(probe_once(&spec, limits))
     }
 }

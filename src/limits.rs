@@ -6,9 +6,18 @@ use std::sync::OnceLock;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// Descriptors kept for all but checks: connections to the API, of which each namespace watched has three, the admin pages,
-/// the log, the runtimes.
+/// Descriptors kept for all but checks, at least: the pages, connections to the API, and what the daemon has open itself.
 const RESERVE: u64 = 256;
+
+/// Connections to the pages: so many, or a quarter of what is kept for all but checks if that is less.
+const OF_PAGES: u64 = 64;
+
+/// What the daemon has open itself, beside that: files, the log, its runtimes, and connections to the API for writes, Events
+/// and the Lease.
+const OF_DAEMON: u64 = 64;
+
+/// Connections to the API that watch a namespace.
+const OF_A_NAMESPACE: u64 = 3;
 
 /// What a try holds at most: its connection, and a file that a value, a certificate or a key is read from.
 const OF_A_TRY: u64 = 2;
@@ -29,12 +38,12 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Raises the limit of open descriptors as far as this process may, and shares out what there is. To be called once,
-    /// before anything is started.
-    pub fn raise(max_exec: Option<NonZeroUsize>) -> Self {
+    /// Raises the limit of open descriptors as far as this process may, and shares out what there is, for a config with so many
+    /// namespaces. To be called once, before anything is started.
+    pub fn raise(max_exec: Option<NonZeroUsize>, namespaces: usize) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let max_exec = max_exec.map_or(COMMANDS_A_CORE * cores, NonZeroUsize::get);
-        let limits = Self::of(raise_descriptors(), max_exec);
+        let limits = Self::of(raise_descriptors(), max_exec, namespaces as u64);
         if limits.exec_at_once < max_exec {
             let exec_at_once = limits.exec_at_once;
             warn!(max_exec, exec_at_once, "too few file descriptors for so many commands at once; raise `ulimit -n`");
@@ -42,13 +51,26 @@ impl Limits {
         limits
     }
 
-    fn of(descriptors: u64, max_exec: usize) -> Self {
-        // Where there is little, all get a part of it.
-        let spare = descriptors - RESERVE.min(descriptors / 2);
+    fn of(descriptors: u64, max_exec: usize, namespaces: u64) -> Self {
+        let spare = descriptors - reserve(descriptors, namespaces);
         let commands = (spare / 4 / OF_A_COMMAND).clamp(1, max_exec as u64);
         let checks = (spare.saturating_sub(commands * OF_A_COMMAND) / OF_A_TRY).clamp(1, MOST);
         Self { checks_in_flight: checks as usize, exec_at_once: commands as usize }
     }
+}
+
+/// Descriptors that are kept for all but checks. Where there is little, all get a part of it.
+fn reserve(descriptors: u64, namespaces: u64) -> u64 {
+    RESERVE.max(OF_PAGES + OF_DAEMON + OF_A_NAMESPACE * namespaces).min(descriptors / 2)
+}
+
+/// How many connections to the pages there may be, by the limit of descriptors that is in force.
+pub fn of_pages() -> usize {
+    pages_of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)) as usize
+}
+
+fn pages_of(descriptors: u64) -> u64 {
+    (reserve(descriptors, 0) / 4).clamp(1, OF_PAGES)
 }
 
 /// As many as anybody will have targets.
@@ -81,7 +103,7 @@ mod tests {
     #[test]
     fn descriptors_are_shared_out_so_that_all_can_work() {
         let of = |descriptors, max_exec| {
-            let limits = Limits::of(descriptors, max_exec);
+            let limits = Limits::of(descriptors, max_exec, 1);
             (limits.checks_in_flight, limits.exec_at_once)
         };
         assert_eq!(of(1024, 8), (368, 8));
@@ -95,5 +117,18 @@ mod tests {
             let used = checks as u64 * OF_A_TRY + commands as u64 * OF_A_COMMAND;
             assert!(used <= descriptors - RESERVE.min(descriptors / 2), "{descriptors}: {checks} and {commands}");
         }
+        // Many namespaces are watched at the cost of checks.
+        assert_eq!(Limits::of(1024, 8, 100).checks_in_flight, 282);
+        assert_eq!(Limits::of(1024, 8, 1000).checks_in_flight, 240);
+    }
+
+    #[test]
+    fn pages_leave_enough_of_the_reserve_for_all_else() {
+        for (descriptors, pages) in [(u64::MAX, 64), (1024, 64), (512, 64), (256, 32), (64, 8), (8, 1), (1, 1)] {
+            assert_eq!(pages_of(descriptors), pages, "{descriptors}");
+        }
+        // With 1,024 descriptors, 42 namespaces can be watched whatever the readers of pages do; with 256, 10.
+        let namespaces = |descriptors| (reserve(descriptors, 0) - pages_of(descriptors) - OF_DAEMON) / OF_A_NAMESPACE;
+        assert_eq!([namespaces(1024), namespaces(256)], [42, 10]);
     }
 }

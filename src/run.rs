@@ -44,7 +44,6 @@ pub struct Options {
 pub async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow::Result<()> {
     let mut ends = Ends::new()?;
     let listener = admin::bind(options.listen)
-        .await
         .with_context(|| format!("can't listen on {}; choose another address with --listen", options.listen))?;
     info!(address = %listener.local_addr()?, "admin listening");
 
@@ -82,7 +81,7 @@ pub async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow::Result
             info!(signal = name, "ending; what is published stays as it is");
             Ok(())
         }
-        served = admin::serve(listener, sources) => Err(anyhow!("the admin pages ended: {served:?}")),
+        never = admin::serve(listener, sources) => match never {},
         ended = parts.ended() => Err(ended),
     };
     // A second signal waits for nothing.

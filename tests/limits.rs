@@ -33,7 +33,7 @@ use daemon::{Daemon, eventually, program};
 use tempfile::TempDir;
 
 /// Runs one of the ignored tests of this file in a network of its own, in which all of 198.18.0.0/15 is this host.
-fn in_own_network(test: &str) {
+pub fn in_own_network(test: &str) {
     let network = "ip link set lo up && ip route add local 198.18.0.0/15 dev lo && exec \"$@\"";
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net", "sh", "-c", network, "sh"])
@@ -48,7 +48,7 @@ fn in_own_network(test: &str) {
 }
 
 /// A config of one database with so many addresses, in a folder of its own.
-fn config(addresses: usize, port: u16, check: &str) -> TempDir {
+pub fn config(addresses: usize, port: u16, check: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut text =
         format!("databases:\n- service: a\n  namespace: b\n  port: {port}\n  check: {check}\n  addresses:\n");
@@ -60,7 +60,7 @@ fn config(addresses: usize, port: u16, check: &str) -> TempDir {
 }
 
 /// Serves HTTP on all addresses, so slowly that many tries are in flight at once.
-fn slow_server() -> u16 {
+pub fn slow_server() -> u16 {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {

@@ -21,8 +21,10 @@ use tokio::sync::OnceCell;
 use crate::cluster::scene::{CHECK, Scene, config, database};
 use crate::support::{Daemon, Database, Namespace, daemon, eventually, folder, shared, trial::trials};
 
+mod network;
 mod replicas;
 
+use network::only_prometheus_may_reach_the_pages;
 use replicas::both_are_kept_apart_and_in_the_budget;
 
 pub fn trials() -> Vec<Trial> {
@@ -33,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
         nothing_else_is_allowed,
         nothing_else_is_done,
         both_are_kept_apart_and_in_the_budget,
+        only_prometheus_may_reach_the_pages,
         the_role_is_what_forbidden_asks_for,
         a_pod_finds_its_cluster_and_its_namespace,
     ]

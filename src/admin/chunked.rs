@@ -1,0 +1,96 @@
+//! Pages of any length, made in chunks as their readers take them.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::Mutex;
+
+use crate::clock;
+
+/// How much of a page is made at once.
+const CHUNK: usize = 32 << 10;
+
+/// How much time all pages together may take before they have to wait.
+const BURST: Duration = Duration::from_millis(500);
+
+/// Held while a chunk is made, so that all pages together keep at most one processor busy.
+static THROTTLE: Mutex<Throttle> = Mutex::const_new(Throttle { idle_at: None });
+
+/// A limit of the time that goes into pages: in the long run half of one processor, so that checks keep their share wherever
+/// the daemon has only one (GCRA).
+struct Throttle {
+    /// When twice the time that pages have taken is over.
+    idle_at: Option<Instant>,
+}
+
+impl Throttle {
+    /// How long the next chunk has to wait.
+    fn delay(&self, now: Instant) -> Duration {
+        self.idle_at.map_or(Duration::ZERO, |idle_at| idle_at.saturating_duration_since(now).saturating_sub(BURST))
+    }
+
+    fn charge(&mut self, start: Instant, end: Instant) {
+        let idle_at = self.idle_at.map_or(start, |idle_at| idle_at.max(start));
+        self.idle_at = Some(idle_at + 2 * end.saturating_duration_since(start));
+    }
+}
+
+/// Returns a page made of `parts`. Other work has its turn between the chunks.
+pub fn chunked(content_type: &'static str, mut parts: impl Iterator<Item = String> + Send + 'static) -> Response {
+    let chunks = std::iter::from_fn(move || {
+        let mut chunk = parts.next()?;
+        if chunk.len() < CHUNK {
+            chunk.reserve(CHUNK);
+        }
+        while chunk.len() < CHUNK
+            && let Some(part) = parts.next()
+        {
+            chunk.push_str(&part);
+        }
+        Some(chunk)
+    });
+    let stream = futures::stream::unfold(chunks, async |mut chunks| {
+        tokio::task::yield_now().await;
+        let mut throttle = THROTTLE.lock().await;
+        let delay = throttle.delay(clock::now());
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        let start = clock::now();
+        let chunk = chunks.next();
+        throttle.charge(start, clock::now());
+        Some((Ok::<_, Infallible>(chunk?), chunks))
+    });
+    ([(header::CONTENT_TYPE, content_type)], Body::from_stream(stream)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_take_half_of_one_processor_after_a_burst() {
+        let (mut throttle, mut now) = (Throttle { idle_at: None }, clock::now());
+        let start = now;
+        let chunk = Duration::from_millis(10);
+        let mut free = 0;
+        for number in 0..1000 {
+            let delay = throttle.delay(now);
+            if delay.is_zero() && free == number {
+                free += 1;
+            }
+            now += delay;
+            throttle.charge(now, now + chunk);
+            now += chunk;
+        }
+        assert!((45..=55).contains(&free), "{free} chunks before the first had to wait");
+        let (taken, passed) = (1000 * chunk, now - start);
+        assert!(2 * taken - passed <= BURST + 2 * chunk, "{taken:?} of {passed:?}");
+        // A page now and then never waits.
+        now += Duration::from_secs(10);
+        assert_eq!(throttle.delay(now), Duration::ZERO);
+    }
+}

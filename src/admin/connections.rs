@@ -1,0 +1,221 @@
+//! The connections to the pages: how many there may be, and which one has to go for a new one.
+//!
+//! When all places are taken, the first line that fits decides:
+//!
+//! | connections that are open | what goes |
+//! | --- | --- |
+//! | some have waited for a request for a while | of the address among them with the most connections, the one that has waited longest |
+//! | one address has more than its share | of that address, the one that has waited longest |
+//! | some wait for a request | nothing yet: the new one waits until one has waited for a while |
+//! | none waits | of the address with the most connections, the one whose answer is oldest |
+//!
+//! So a new connection gets in soon, a flood from one address drives away no other, and a client that sends its request at
+//! once, as the kubelet does, gets its answer whatever the others do.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+use crate::clock;
+
+/// How long a client may take for its request before another may have its place: much longer than one that is well needs.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// What a connection is busy with. Those that come first in this order have to go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Activity {
+    /// Waiting for a request, or for the rest of its head.
+    Waiting(Instant),
+    /// Answering one.
+    Answering(Instant),
+}
+
+/// The activity of a connection, shared with whoever serves it.
+#[derive(Clone)]
+pub struct Tracker(Arc<Mutex<Activity>>);
+
+impl Tracker {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Activity::Waiting(clock::now()))))
+    }
+
+    /// Marks the connection as answering until the result is dropped.
+    pub fn answer(&self) -> Answering {
+        self.set(Activity::Answering(clock::now()));
+        Answering(self.clone())
+    }
+
+    fn set(&self, activity: Activity) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = activity;
+    }
+
+    fn get(&self) -> Activity {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that is being answered.
+pub struct Answering(Tracker);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.set(Activity::Waiting(clock::now()));
+    }
+}
+
+struct Connection {
+    source: IpAddr,
+    tracker: Tracker,
+    task: JoinHandle<()>,
+}
+
+/// All connections that are open.
+pub struct Connections {
+    max: usize,
+    open: Vec<Connection>,
+}
+
+impl Connections {
+    /// None yet, and at most so many.
+    pub fn new(max: usize) -> Self {
+        Self { max, open: Vec::new() }
+    }
+
+    /// Adds a connection, once there is room for it. `start` starts the task that serves it.
+    pub async fn add(&mut self, peer: IpAddr, start: impl FnOnce(Tracker) -> JoinHandle<()>) {
+        self.open.retain(|connection| !connection.task.is_finished());
+        while self.open.len() >= self.max {
+            match self.evict() {
+                Some(Eviction::Now(index)) => {
+                    let mut evicted = self.open.swap_remove(index).task;
+                    evicted.abort();
+                    // Only then is its descriptor free again. An error only says that it was aborted.
+                    let _ = (&mut evicted).await;
+                }
+                Some(Eviction::Later(delay)) => {
+                    tokio::time::sleep(delay).await;
+                    self.open.retain(|connection| !connection.task.is_finished());
+                }
+                None => break,
+            }
+        }
+        let tracker = Tracker::new();
+        self.open.push(Connection { source: source(peer), task: start(tracker.clone()), tracker });
+    }
+
+    fn evict(&self) -> Option<Eviction> {
+        let activities = self.open.iter().map(|connection| (connection.source, connection.tracker.get()));
+        eviction(&activities.collect::<Vec<_>>(), self.max / 4, clock::now())
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        self.open.iter().for_each(|connection| connection.task.abort());
+    }
+}
+
+/// The address that connections are counted by. A host has a whole /64 of IPv6 addresses to choose from.
+fn source(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 => v4,
+    }
+}
+
+/// What has to happen before a new connection gets a place.
+#[derive(Debug, PartialEq, Eq)]
+enum Eviction {
+    /// This connection is closed.
+    Now(usize),
+    /// So much time passes.
+    Later(Duration),
+}
+
+/// Decides by the table above. `share` is how many connections of one address are not too many.
+fn eviction(open: &[(IpAddr, Activity)], share: usize, now: Instant) -> Option<Eviction> {
+    let mut counts = HashMap::new();
+    open.iter().for_each(|(source, _)| *counts.entry(*source).or_insert(0_usize) += 1);
+    // Of the address with the most connections, the one that comes first in the order of activities.
+    let first = |candidates: &dyn Fn(&(IpAddr, Activity)) -> bool| {
+        let candidates = open.iter().enumerate().filter(|(_, connection)| candidates(connection));
+        let first = candidates.min_by_key(|(_, (source, activity))| (Reverse(counts[source]), *activity));
+        first.map(|(index, _)| index)
+    };
+    let ends = |activity: Activity| match activity {
+        Activity::Waiting(since) => Some(since + GRACE),
+        Activity::Answering(_) => None,
+    };
+    let stale = first(&|(_, activity)| ends(*activity).is_some_and(|end| end <= now));
+    let too_many = || first(&|(source, activity)| counts[source] > share && ends(*activity).is_some());
+    if let Some(index) = stale.or_else(too_many) {
+        return Some(Eviction::Now(index));
+    }
+    match open.iter().filter_map(|(_, activity)| ends(*activity)).min() {
+        Some(end) => Some(Eviction::Later(end.saturating_duration_since(now))),
+        None => first(&|_| true).map(Eviction::Now),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+    const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+    const C: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 3));
+
+    const SHARE: usize = 2;
+
+    #[test]
+    fn a_place_is_made_as_the_table_says() {
+        let now = clock::now() + Duration::from_secs(100);
+        let ago = |tenths: u32| now - GRACE * tenths / 10;
+        let (waiting, answering) = (|t| Activity::Waiting(ago(t)), |t| Activity::Answering(ago(t)));
+        let table = [
+            // Some have waited for a while: the address with the most, and the longest of it.
+            (vec![(A, waiting(20)), (A, waiting(30)), (A, answering(40))], Eviction::Now(1)),
+            (vec![(A, waiting(50)), (B, waiting(20)), (B, waiting(30))], Eviction::Now(2)),
+            (vec![(A, waiting(20)), (B, waiting(5)), (B, waiting(5))], Eviction::Now(0)),
+            (vec![(A, waiting(10)), (B, waiting(30)), (C, waiting(20))], Eviction::Now(1)),
+            // One address has more than its share.
+            (vec![(A, waiting(9)), (B, waiting(1)), (B, waiting(2)), (B, answering(9))], Eviction::Now(2)),
+            // All have come just now.
+            (vec![(A, waiting(4)), (B, waiting(1)), (B, answering(9))], Eviction::Later(GRACE * 6 / 10)),
+            // None waits.
+            (vec![(A, answering(90)), (B, answering(20)), (B, answering(30))], Eviction::Now(2)),
+        ];
+        for (row, (open, expected)) in table.into_iter().enumerate() {
+            assert_eq!(eviction(&open, SHARE, now), Some(expected), "row {row}");
+        }
+        assert_eq!(eviction(&[], SHARE, now), None);
+    }
+
+    #[test]
+    fn a_flood_of_one_address_drives_away_no_other() {
+        let start = clock::now();
+        let mut open = vec![(B, Activity::Waiting(start))];
+        for number in 1..1000 {
+            let now = start + Duration::from_micros(number);
+            if open.len() == 64 {
+                let Some(Eviction::Now(index)) = eviction(&open, 16, now) else { panic!("it waits: {open:?}") };
+                open.swap_remove(index);
+            }
+            open.push((A, Activity::Waiting(now)));
+        }
+        assert!(open.iter().any(|(source, _)| *source == B));
+    }
+
+    #[test]
+    fn a_network_of_64_bits_counts_as_one_address() {
+        let source = |ip: &str| super::source(ip.parse().expect("an IP"));
+        assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:1"));
+        assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
+        assert_eq!(source("::ffff:10.0.0.1"), A);
+        assert_ne!(source("10.0.0.1"), source("10.0.0.2"));
+    }
+}

@@ -1,0 +1,39 @@
+//! What deploy/ says of the network: who may reach the pages, and that nothing that goes out is limited.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{Api, ListParams};
+use serde_json::json;
+
+use super::{HOME, SOON, applied, deployment, namespace};
+use crate::support::eventually;
+
+/// No network plugin runs here, so this is about whom the words of the manifest mean.
+pub async fn only_prometheus_may_reach_the_pages() {
+    applied().await;
+    let home = namespace(HOME);
+    let policy: NetworkPolicy = home.api().get(HOME).await.expect("the NetworkPolicy");
+    let policy = serde_json::to_value(policy.spec).expect("JSON");
+    // With Egress among them, no check would get out.
+    assert_eq!(policy["policyTypes"], json!(["Ingress"]));
+    assert_eq!(policy["egress"], json!(null));
+    let prometheus = json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}});
+    assert_eq!(policy["ingress"][0]["from"], json!([prometheus]));
+    assert_eq!(policy["ingress"].as_array().map(Vec::len), Some(1));
+    let port = &policy["ingress"][0]["ports"][0]["port"];
+    let template = serde_json::to_value(deployment().await.spec.expect("a spec").template).expect("JSON");
+    let ports = template["spec"]["containers"][0]["ports"].as_array().expect("ports");
+    assert!(ports.iter().any(|named| named["name"] == *port), "no port is called {port}");
+
+    let labels: BTreeMap<String, String> =
+        serde_json::from_value(policy["podSelector"]["matchLabels"].clone()).expect("labels");
+    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let pods: Api<Pod> = home.api();
+    eventually(SOON, "both replicas are meant", async || {
+        let meant = pods.list(&ListParams::default().labels(&labels.join(","))).await.expect("Pods").items.len();
+        if meant == 2 { Ok(()) } else { Err(format!("{meant}")) }
+    })
+    .await;
+}
