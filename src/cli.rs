@@ -288,7 +288,7 @@ impl Command {
 
 fn runtime(voice: Voice) -> Result<tokio::runtime::Runtime, ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(|error| voice.failed(&error.into()))
+    runtime.map_err(|error| voice.failed(&anyhow!("can't start a runtime: {error}")))
 }
 
 /// Handles the signals that must not end the daemon: SIGHUP, and SIGXFSZ, which says that a log file can't grow.
@@ -309,7 +309,7 @@ impl Run {
         };
         let runtime = runtime(voice)?;
         // From here on SIGHUP ends nothing, also while the config is read for the first time.
-        let hangup = signals(&runtime).map_err(|error| voice.failed(&error.into()))?;
+        let hangup = signals(&runtime).map_err(|error| voice.failed(&anyhow!("can't handle signals: {error}")))?;
         let (config, spec) = voice.load(&self.config, voice.options(&self.allowed, true))?;
         let namespaces: BTreeSet<&str> = spec.databases.iter().map(|database| database.id.namespace.as_str()).collect();
         let limits = Limits::raise(self.max_exec, namespaces.len());

@@ -71,21 +71,48 @@ impl Drop for Checking {
 
 /// Starts to check every target of `spec`, on threads of its own. Called from within a runtime, which gets the heavy tries.
 pub fn start(spec: &Spec, limits: Limits, rules: Rules, news: &Teller) -> io::Result<(Handle, Checking)> {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("tries")
-        .enable_all()
-        // A command has a thread for as long as it runs.
-        .max_blocking_threads(READERS + limits.exec_at_once)
-        .build()?;
-    let (handle, monitor) = prepare(spec, limits, rules, news, runtime.handle().clone(), Runtime::current())?;
+    let runtime = Tries::new(limits)?;
+    let (handle, monitor) = prepare(spec, limits, rules, news, runtime.handle(), Runtime::current())?;
     let checking = Checking::spawn(monitor.bell(), move |stopped| {
         let outcome = monitor.run(stopped);
-        // Waits for the ends of all processes of exec checks.
-        drop(runtime);
+        runtime.shutdown();
         outcome
     })?;
     Ok((handle, checking))
+}
+
+/// The runtime of the tries that are tasks.
+struct Tries(Option<tokio::runtime::Runtime>);
+
+impl Tries {
+    fn new(limits: Limits) -> io::Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("tries")
+            .enable_all()
+            // A command has a thread for as long as it runs.
+            .max_blocking_threads(READERS + limits.exec_at_once)
+            .build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> Runtime {
+        self.0.as_ref().expect("it is not shut down").handle().clone()
+    }
+
+    /// Waits for the ends of all processes of exec checks.
+    fn shutdown(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Tries {
+    /// Waits for nothing: a start that has failed drops it inside another runtime, where waiting is a panic.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Whatever the clients of the admin port do, the pages that Kubernetes asks for come at once, and the checks go on.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -11,7 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use crate::daemon::{Daemon, eventually};
+use crate::daemon::{Daemon, eventually, program};
 use crate::{config, in_own_network, slow_server};
 
 /// What the kubelet waits for by the probes of deploy/.
@@ -255,6 +256,7 @@ fn bounds_here() {
 fn a_shortage_of_descriptors_is_no_bad_config() {
     let folder = config(1, 1, "{exec: {command: [/bin/true]}, interval: 1s, timeout: 1s}");
     let mut daemon = Daemon::start(&[], &folder.path().join("config.yaml"), &[]);
+    eventually("it checks", || (daemon.metric("checks_total", "pass") >= 1.0).then_some(()));
     let id = rustix::process::Pid::from_raw(daemon.id().cast_signed());
     let before = getrlimit(Resource::Nofile);
     let none = Rlimit { current: Some(0), maximum: before.maximum };
@@ -275,4 +277,28 @@ fn a_shortage_of_descriptors_is_no_bad_config() {
     let log = daemon.log();
     assert!(!log.contains("bad"), "{log}");
     assert_eq!(log.matches("can't be").count(), 2, "it is told once: {log}");
+}
+
+#[test]
+fn a_start_without_descriptors_says_so() {
+    let folder = config(1, 1, "{tcp: {}}");
+    // From the config's first descriptor to more than all that the daemon has open itself.
+    for few in 10..24 {
+        let mut command = program(&["prlimit", &format!("--nofile={few}:{few}")]);
+        command.args(["run", "--dry-run", "--listen=127.0.0.1:0", "--config"]).arg(folder.path().join("config.yaml"));
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+            said += &(line + "\n");
+            if said.contains("checking databases=1") {
+                let _ = child.kill();
+            }
+        }
+        let status = child.wait().unwrap();
+        assert!(!said.contains("panicked"), "{few}: {said}");
+        match status.code() {
+            Some(1) => assert!(said.contains("Too many open files"), "{few}: {said}"),
+            code => assert_eq!(code, None, "{few}: {said}"),
+        }
+    }
 }
