@@ -86,7 +86,7 @@ struct Run {
     /// Take nothing out when more than this share of all published addresses would leave within 30 s; 100% always lets them.
     #[arg(long, value_name = "PERCENT", default_value = "60%", value_parser = parse_percentage)]
     max_unhealthy: u8,
-    /// After this time take them out all the same; 0s does so at once.
+    /// After this time, of at most 365d, take them out all the same; 0s does so at once.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
     freeze_timeout: Duration,
     /// How a line of the log looks.
@@ -144,8 +144,15 @@ fn parse_percentage(text: &str) -> Result<u8, String> {
     number.filter(|number| (1..=100).contains(number)).ok_or_else(|| "write a percentage from 1% to 100%".to_owned())
 }
 
+/// No duration of the command line is longer, so that each moment it leads to is one that can be shown.
+const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| "write a duration as in 10m, 90s or 0s".to_owned())
+    let duration = humantime::parse_duration(text).map_err(|_| "write a duration as in 10m, 90s or 0s".to_owned())?;
+    if duration > MAX_DURATION {
+        return Err("write at most 365d".to_owned());
+    }
+    Ok(duration)
 }
 
 /// Each command has a thread to itself, so that their number has an end.

@@ -12,8 +12,28 @@ pub fn now() -> Instant {
 /// The calendar time at which `moment` was or will be, for people to read.
 #[expect(clippy::disallowed_methods, reason = "this module owns the clock")]
 pub fn wall(moment: Instant) -> SystemTime {
-    let now = now();
-    SystemTime::now() - now.saturating_duration_since(moment) + moment.saturating_duration_since(now)
+    let (wall, now) = (SystemTime::now(), now());
+    let time = wall.checked_sub(now.saturating_duration_since(moment));
+    let time = time.and_then(|time| time.checked_add(moment.saturating_duration_since(now)));
+    time.unwrap_or(wall)
+}
+
+/// The last second that RFC 3339 has a form for, the end of the year 9999, since 1970.
+const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
+
+/// A calendar time as RFC 3339 has it, in UTC, to the millisecond. One before 1970 or after the year 9999 becomes the
+/// nearest that there is a form for.
+pub fn rfc3339_millis(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(within_rfc3339(time)).to_string()
+}
+
+/// As [`rfc3339_millis`], to the second.
+pub fn rfc3339_seconds(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(within_rfc3339(time)).to_string()
+}
+
+fn within_rfc3339(time: SystemTime) -> SystemTime {
+    time.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + LAST_SECOND)
 }
 
 /// A moment on the clock that goes on while the machine is suspended, where that of [`Instant`] stands still: what counts
@@ -39,4 +59,42 @@ impl Add<Duration> for Moment {
 pub fn moment() -> Moment {
     let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Moment(Duration::try_from(since_boot).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn times_without_a_form_become_the_nearest_that_has_one() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        let table = [
+            (epoch - Duration::from_secs(1), "1970-01-01T00:00:00.000Z"),
+            (epoch + Duration::from_millis(1_234_567_890_123), "2009-02-13T23:31:30.123Z"),
+            (epoch + LAST_SECOND, "9999-12-31T23:59:59.000Z"),
+            (epoch + LAST_SECOND + Duration::from_secs(1), "9999-12-31T23:59:59.000Z"),
+        ];
+        for (time, text) in table {
+            assert_eq!(rfc3339_millis(time), text);
+            assert_eq!(rfc3339_seconds(time), format!("{}Z", &text[..19]));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_moment_has_a_form(seconds in any::<u64>(), nanos in 0..1_000_000_000_u32) {
+            let duration = Duration::new(seconds, nanos);
+            let epoch = SystemTime::UNIX_EPOCH;
+            for time in [epoch.checked_add(duration), epoch.checked_sub(duration)].into_iter().flatten() {
+                prop_assert_eq!(rfc3339_millis(time).len(), 24);
+            }
+            for moment in [now().checked_add(duration), now().checked_sub(duration)].into_iter().flatten() {
+                prop_assert_eq!(rfc3339_seconds(wall(moment)).len(), 20);
+            }
+        }
+    }
 }

@@ -71,6 +71,9 @@ fn a_freeze_that_makes_no_sense_is_wrong_usage() {
         ("--max-unhealthy=101%", "write a percentage from 1% to 100%"),
         ("--max-unhealthy=half", "write a percentage from 1% to 100%"),
         ("--freeze-timeout=10", "write a duration as in 10m, 90s or 0s"),
+        ("--freeze-timeout=9000y", "write at most 365d"),
+        ("--freeze-timeout=366d", "write at most 365d"),
+        ("--freeze-timeout=999999999999999y", "write a duration as in 10m, 90s or 0s"),
     ] {
         let (status, _, stderr) = run(&["run", "--config", config, flag]);
         assert_eq!(status, Some(2), "{stderr}");

@@ -253,5 +253,5 @@ fn ips(members: &plan::Members) -> Vec<String> {
 
 /// A moment in the past, or one to come.
 fn calendar(moment: Instant) -> String {
-    humantime::format_rfc3339_millis(clock::wall(moment)).to_string()
+    clock::rfc3339_millis(clock::wall(moment))
 }

@@ -16,6 +16,7 @@ use super::notes::Asked;
 use super::text::{escape, quote};
 use super::trust::{Alpn, Trust};
 use super::{Phase, Step, verifier};
+use crate::clock;
 use crate::config::Tls;
 use crate::health::Verdict;
 
@@ -267,6 +268,6 @@ fn plain_name(presented: &str) -> Option<String> {
 }
 
 fn day(time: UnixTime) -> String {
-    let time = UNIX_EPOCH + Duration::from_secs(time.as_secs());
-    humantime::format_rfc3339_seconds(time).to_string().chars().take(10).collect()
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
+    time.map_or_else(|| "the end of time".into(), |time| clock::rfc3339_seconds(time).chars().take(10).collect())
 }

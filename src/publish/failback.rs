@@ -8,6 +8,7 @@ use kube::{Api, Client};
 
 use super::sight::FAILBACK;
 use crate::api::words;
+use crate::clock;
 use crate::config::DatabaseId;
 
 /// How long the API may take to answer.
@@ -16,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Sets the annotation to this time; an error says why not. What it says does not matter, only that it changes: the daemon's clock is another.
 pub async fn ask_failback(client: Client, id: &DatabaseId, at: SystemTime) -> Result<(), String> {
     let services: Api<Service> = Api::namespaced(client, &id.namespace);
-    let annotations = serde_json::json!({ FAILBACK: humantime::format_rfc3339_millis(at).to_string() });
+    let annotations = serde_json::json!({ FAILBACK: clock::rfc3339_millis(at) });
     let patch = Patch::Merge(serde_json::json!({"metadata": {"annotations": annotations}}));
     let params = PatchParams::default();
     let answer = tokio::time::timeout(DEADLINE, services.patch(&id.service, &params, &patch)).await;
