@@ -1,5 +1,7 @@
 //! What a command printed: the end of it is kept, secrets are masked, and a line's worth is quoted in the reason.
 
+use std::ops::Range;
+
 use super::text::escape;
 
 /// How much of the output is kept; the rest is read and dropped, so that nobody waits on a full pipe.
@@ -56,38 +58,49 @@ impl Secrets {
         self.0.dedup();
     }
 
-    /// `cut` says that the bytes may begin in the middle of a secret.
+    /// Puts a mask in place of each secret. Where two overlap, one mask stands for both. `cut` says that the bytes may begin
+    /// in the middle of a secret.
     fn mask(&self, bytes: &[u8], cut: bool) -> Vec<u8> {
         let mut masked = Vec::with_capacity(bytes.len());
-        let mut rest = bytes;
-        let begun = self.0.iter().filter(|_| cut).filter_map(|secret| end_of(secret, bytes)).max();
-        if let Some(length) = begun {
+        let mut shown = 0;
+        for Range { start, end } in self.found_in(bytes, cut) {
+            masked.extend_from_slice(&bytes[shown..start]);
             masked.extend_from_slice(MASK);
-            rest = &rest[length..];
+            shown = end;
         }
-        while let Some((first, after)) = rest.split_first() {
-            match self.0.iter().find(|secret| rest.starts_with(secret)) {
-                Some(secret) => {
-                    masked.extend_from_slice(MASK);
-                    rest = &rest[secret.len()..];
-                }
-                None => {
-                    masked.push(*first);
-                    rest = after;
-                }
+        masked.extend_from_slice(&bytes[shown..]);
+        masked
+    }
+
+    /// Returns where secrets stand, in order; those that overlap as one.
+    fn found_in(&self, bytes: &[u8], cut: bool) -> Vec<Range<usize>> {
+        let begun = self.0.iter().filter(|_| cut).filter_map(|secret| rest_of(secret, bytes)).max();
+        let mut found: Vec<Range<usize>> = begun.map(|end| 0..end).into_iter().collect();
+        for start in 0..bytes.len() {
+            // The first that fits is the longest.
+            let Some(secret) = self.0.iter().find(|secret| bytes[start..].starts_with(secret)) else { continue };
+            let end = start + secret.len();
+            match found.last_mut() {
+                Some(last) if start < last.end => last.end = last.end.max(end),
+                _ => found.push(start..end),
             }
         }
-        masked
+        found
     }
 }
 
-/// How many bytes at the start are the end of a secret.
-fn end_of(secret: &[u8], bytes: &[u8]) -> Option<usize> {
+/// How many bytes at the start are of a secret that has begun before: its end, or a part of its middle that is all there is.
+fn rest_of(secret: &[u8], bytes: &[u8]) -> Option<usize> {
+    if !bytes.is_empty() && secret.windows(bytes.len()).any(|part| part == bytes) {
+        return Some(bytes.len());
+    }
     (1..secret.len()).rev().find(|&length| bytes.starts_with(&secret[secret.len() - length..]))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn quoted(printed: &[u8], secrets: &[&str]) -> Option<String> {
@@ -133,6 +146,100 @@ mod tests {
             let shown = quoted(&printed, &[&secret]).unwrap();
             assert!(shown.ends_with('.') || shown.ends_with(".\""), "{shown}");
             assert!(!shown.contains('9'), "{spare}: {shown}");
+        }
+    }
+
+    #[test]
+    fn secrets_that_overlap_are_masked_as_one() {
+        assert_eq!(quoted(b"abcdefghij.", &["abcdefg", "defghij"]).unwrap(), "\"***.\"");
+        assert_eq!(quoted(b"xaaaaay", &["aaaa"]).unwrap(), "\"x***y\"");
+    }
+
+    #[test]
+    fn nothing_but_the_middle_of_a_long_secret_is_masked() {
+        let secret: String = (0..3000).map(|number| format!("{number:04x}")).collect();
+        // The command printed only a part, of which the start is not kept.
+        let shown = quoted(&secret.as_bytes()[..8000], &[&secret]).unwrap();
+        assert_eq!(shown, "\"…***\"");
+    }
+
+    /// Words of which a few overlap, repeat or hold each other, and lines of keys.
+    fn secret() -> impl Strategy<Value = Vec<u8>> {
+        let lines = proptest::collection::vec("[A-Za-z0-9+/=]{0,30}", 1..4).prop_map(|lines| lines.join("\n"));
+        let text = prop_oneof!["[ab]{4,7}", "[a-zA-Z0-9]{4,40}", "[ -)+-~]{4,20}", "[äöüß€]{2,8}", lines];
+        let bytes = proptest::collection::vec(any::<u8>(), 4..20);
+        prop_oneof![text.prop_map(String::into_bytes), bytes]
+    }
+
+    /// Output that is made of secrets, parts of them and other things, by its pieces.
+    fn printed(secrets: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+        let whole = proptest::sample::select(secrets.clone());
+        let part = (proptest::sample::select(secrets), any::<prop::sample::Index>())
+            .prop_map(|(secret, index)| secret[index.index(secret.len())..].to_vec());
+        let other = prop_oneof![
+            "[ab \n\"\\\\]{0,9}".prop_map(String::into_bytes),
+            proptest::collection::vec(any::<u8>(), 0..20),
+            (0..3000_usize).prop_map(|length| vec![b'x'; length]),
+        ];
+        proptest::collection::vec(prop_oneof![3 => whole, 1 => part, 3 => other], 0..12)
+            .prop_map(|pieces| pieces.concat())
+    }
+
+    fn secrets_and_output() -> impl Strategy<Value = (Vec<Vec<u8>>, Vec<u8>)> {
+        let secrets = proptest::collection::vec(secret().prop_filter("a value", |secret| secret.len() >= 4), 1..5);
+        secrets.prop_flat_map(|secrets| (Just(secrets.clone()), printed(secrets)))
+    }
+
+    fn holds(text: &[u8], secret: &[u8]) -> bool {
+        text.windows(secret.len()).any(|part| part == secret)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_secret_survives_however_the_output_comes(
+            (secrets, printed) in secrets_and_output(),
+            sizes in proptest::collection::vec(1..4096_usize, 1..20),
+        ) {
+            let mut all = Secrets::default();
+            secrets.iter().for_each(|secret| all.add(secret));
+            let (mut output, mut rest, mut sizes) = (Output::default(), &printed[..], sizes.iter().cycle());
+            while let (false, Some(size)) = (rest.is_empty(), sizes.next()) {
+                let (chunk, after) = rest.split_at((*size).min(rest.len()));
+                output.push(chunk);
+                prop_assert!(output.bytes.len() <= KEPT);
+                rest = after;
+            }
+            let masked = all.mask(&output.bytes, output.cut);
+            let quoted = output.quoted(&all).unwrap_or_default();
+            prop_assert!(quoted.chars().count() <= SHOWN + 3, "{}", quoted);
+            prop_assert!(!quoted.contains(char::is_control), "{:?}", quoted);
+            // What a mask is made of may be of a secret too.
+            for secret in secrets.iter().filter(|secret| !secret.contains(&b'*')) {
+                prop_assert!(!holds(&masked, secret), "{:?} in {:?}", secret, masked);
+                // Nor may the letter of an escape, as in `\n`, begin one.
+                if secret.iter().all(u8::is_ascii_alphanumeric) && !b"nrtu0".contains(&secret[0]) {
+                    prop_assert!(!holds(quoted.as_bytes(), secret), "{:?} in {}", secret, quoted);
+                }
+            }
+            // However it comes, the same is shown.
+            let mut whole = Output::default();
+            whole.push(&printed);
+            prop_assert_eq!(whole.quoted(&all).unwrap_or_default(), quoted);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(
+            printed in proptest::collection::vec(any::<u8>(), 0..6000),
+            secrets in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..6), 0..5),
+        ) {
+            let mut all = Secrets::default();
+            secrets.iter().for_each(|secret| all.add(secret));
+            let mut output = Output::default();
+            printed.chunks(997).for_each(|chunk| output.push(chunk));
+            let quoted = output.quoted(&all).unwrap_or_default();
+            prop_assert!(quoted.chars().count() <= SHOWN + 3);
         }
     }
 }
