@@ -7,10 +7,13 @@
 //! Each step collects what is wrong and goes on, so that all mistakes of a file are shown at once; only bad YAML ends
 //! the reading early.
 
+mod bytes;
 mod check;
 mod compile;
 mod explain;
 mod file;
+mod hex;
+mod invisible;
 mod ip;
 mod leaf;
 mod policy;
@@ -20,6 +23,7 @@ mod read;
 mod reference;
 mod syntax;
 mod tree;
+mod value;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -190,7 +194,7 @@ pub struct TcpCheck {
     pub port: u16,
     pub tls: Option<Tls>,
     pub send: Option<Value>,
-    pub expect: Option<String>,
+    pub expect: Option<Expected>,
     /// Complete the handshake, so that the target's accept() sees it. Implied by the three above.
     pub accept: bool,
 }
@@ -225,6 +229,8 @@ pub struct ExecCheck {
     pub command: Vec<String>,
     pub env: Vec<(String, Value)>,
     pub working_directory: Option<PathBuf>,
+    /// The exit statuses that say nothing about the target.
+    pub inconclusive_statuses: Vec<RangeInclusive<u8>>,
 }
 
 /// How a TLS connection to a target is made.
@@ -240,10 +246,35 @@ pub struct Tls {
     pub insecure_skip_verify: bool,
 }
 
+/// What an answer must contain, as the config has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    Text(String),
+    /// Bytes that are no text, and are shown in hex.
+    Hex(Vec<u8>),
+}
+
+impl Expected {
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Expected::Text(text) => text.as_bytes(),
+            Expected::Hex(bytes) => bytes,
+        }
+    }
+}
+
+impl From<&str> for Expected {
+    fn from(text: &str) -> Self {
+        Expected::Text(text.into())
+    }
+}
+
 /// A string that may be a secret: its literal form never shows in `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Value {
     Literal(String),
+    /// As a literal, for what is no text.
+    Bytes(Vec<u8>),
     /// Read at each use, so that a rotated Secret works.
     File(PathBuf),
     FromEnv(String),
@@ -253,6 +284,7 @@ impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::Literal(_) => f.write_str("Literal(…)"),
+            Value::Bytes(_) => f.write_str("Bytes(…)"),
             Value::File(path) => write!(f, "File({})", path.display()),
             Value::FromEnv(name) => write!(f, "FromEnv({name})"),
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use external_endpoints::config::{
-    Check, CheckKind, HttpCheck, Loaded, Options, Problems, Protocol, Spec, TcpCheck, Value,
+    Check, CheckKind, Expected, HttpCheck, Loaded, Options, Problems, Protocol, Spec, TcpCheck, Value,
 };
 use external_endpoints::config::{explain, load, parse, schema};
 use insta::assert_snapshot;
@@ -123,6 +123,20 @@ fn a_file_from_windows_is_read() {
         good("\u{feff}databases:\r\n- service: a\r\n  port: 1\r\n  addresses: [10.0.0.1]\r\n  check: {tcp: {}}\r\n");
     assert_eq!(spec.databases[0].id.to_string(), "own/a");
     assert!(bad("\u{feff}databases:\r\n- service: A\r\n").contains("db.yaml:2:12: databases[0].service: `A`"));
+}
+
+#[test]
+fn documents_that_are_empty_are_ignored() {
+    let database = "databases:\n- {service: a, port: 1, addresses: [10.0.0.1], check: {tcp: {}}}\n";
+    let nothing = ["", "---\n", "---\n# nothing\n---\n", "--- ~\n---\n"];
+    for before in nothing {
+        for after in ["", "---\n", "---", "...\n", "---\n# nothing\n---\n...\n", "---\n---\n"] {
+            let text = format!("{before}{database}{after}");
+            assert_eq!(good(&text).databases.len(), 1, "{text}");
+            let problems = bad(&format!("{text}{}---\n{database}", if after == "---" { "\n" } else { "" }));
+            assert!(problems.contains("a second YAML document begins here; write all databases"), "{text}: {problems}");
+        }
+    }
 }
 
 #[test]
@@ -328,15 +342,65 @@ fn values_are_texts_files_or_variables() {
 }
 
 #[test]
-fn what_is_masked_says_so_and_is_not_taken_for_the_value() {
-    for check in
-        ["{tcp: {send: hunter2}}", "{http: {headers: {A: hunter2}}}", "{exec: {command: [x], env: {A: hunter2}}}"]
+fn bytes_are_sent_and_expected_as_hex() {
+    let spec = database("{tcp: {send: {hex: '00 0C ff'}, expect: {hex: '4e00'}}}", "");
+    let check = tcp(check_of(&spec, 0));
+    assert_eq!(check.send, Some(Value::Bytes(vec![0, 12, 255])));
+    assert_eq!(check.expect, Some(Expected::Hex(vec![0x4e, 0])));
+    assert!(check.accept);
+    assert!(!format!("{check:?}").contains("255"), "{check:?}");
+}
+
+#[test]
+fn an_escape_that_is_none_is_warned_of_and_shows_no_secret() {
+    let warnings = |check: &str| {
+        let text = format!("databases:\n- {{service: a, port: 1, addresses: [10.0.0.1], check: {{{check}}}}}\n");
+        read(&text).unwrap_or_else(|problems| panic!("{problems}")).warnings
+    };
+    for send in
+        [r"'AUTH hunter2\r\n'", r"AUTH hunter2\n", r"'hunter2\x0A'", r"'hunter2\u000a'", r"'hunter2\0'", r"'\\r'"]
     {
+        let warnings = warnings(&format!("tcp: {{send: {send}}}"));
+        assert_eq!(warnings.len(), 1, "{send}: {warnings}");
+        let shown = warnings.render(true);
+        assert!(shown.contains("put the text in double quotes") && !shown.contains("hunter2"), "{shown}");
+    }
+    for send in [r#""PING\r\n""#, r#""a\\r""#, r"'DOMAIN\user'", r"'\xzz'", r"'\'", "{file: '/a\\n'}", r#"{hex: "5c"}"#]
+    {
+        let warnings = warnings(&format!("tcp: {{send: {send}}}"));
+        assert!(warnings.is_empty(), "{send}: {warnings}");
+    }
+    assert!(warnings(r"http: {headers: {A: 'DOMAIN\name'}}").is_empty());
+    assert!(warnings(r"exec: {command: [printf, 'a\n'], env: {A: 'a\n'}}").is_empty());
+}
+
+#[test]
+fn inconclusive_statuses_are_those_of_the_highest_layer() {
+    let statuses = "inconclusiveStatuses: [3, 64-78]";
+    let spec = database(
+        &format!("{{exec: {{command: [x], {statuses}}}}}"),
+        ", {address: 10.0.0.2, check: {exec: {inconclusiveStatuses: []}}}",
+    );
+    let statuses = |address: usize| match &check_of(&spec, address).kind {
+        CheckKind::Exec(exec) => exec.inconclusive_statuses.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((statuses(0), statuses(1)), (vec![3..=3, 64..=78], Vec::new()));
+}
+
+#[test]
+fn what_is_masked_says_so_and_is_not_taken_for_the_value() {
+    for check in [
+        "{tcp: {send: hunter2}}",
+        "{tcp: {send: {hex: 68 75 6e 74 65 72 32}}}",
+        "{http: {headers: {A: hunter2}}}",
+        "{exec: {command: [x], env: {A: hunter2}}}",
+    ] {
         let explained = explain(&database(check, ""));
         assert!(explained.starts_with("# Values that may be secrets are shown as `…`"), "{explained}");
-        assert!(!explained.contains("hunter2"), "{explained}");
+        assert!(!explained.contains("hunter2") && !explained.contains("68"), "{explained}");
         let problems = bad(&explained);
-        assert!(problems.contains("`…` is what `validate --explain` shows instead of a value"), "{problems}");
+        assert!(problems.contains("`…` is what `validate --explain` shows instead of "), "{problems}");
         assert!(!jsonschema::is_valid(&schema(), &as_json(&explained)), "{explained}");
     }
     let explained = explain(&database("{tcp: {send: {file: /ping}, expect: …}}", ""));
@@ -381,7 +445,7 @@ fn aliases_and_block_texts_are_plain_yaml() {
     let second = &spec.databases[1];
     assert_eq!(second.addresses[1].ip, "2001:db8::1".parse::<IpAddr>().unwrap());
     assert_eq!(tcp(&second.addresses[0].check).send, Some(Value::Literal("PING\n".into())));
-    assert_eq!(tcp(&second.addresses[0].check).expect.as_deref(), Some("+PONG"));
+    assert_eq!(tcp(&second.addresses[0].check).expect, Some("+PONG".into()));
 }
 
 #[test]

@@ -5,13 +5,14 @@ use std::time::Duration;
 use crate::health::Thresholds;
 
 use super::leaf::{
-    FilePath, Folder, HeaderName, HostHeader, Method, Period, PortNumber, ServerName, Statuses, Switch, Text,
-    Threshold, UrlPath,
+    FilePath, Folder, HeaderName, HostHeader, Method, Period, PortNumber, ServerName, Statuses, Switch, Threshold,
+    UrlPath,
 };
 use super::problem::{Collector, Span};
 use super::raw;
 use super::read::{At, Field, Place, Read};
 use super::reference;
+use super::value::{self, Values};
 use super::{Check, CheckKind, ExecCheck, HttpCheck, Port, Protocol, Scheme, TcpCheck, Tls, Value};
 
 /// The built-in values, which the JSON Schema shows as defaults too.
@@ -190,7 +191,7 @@ fn tcp_check(tcp: &At<raw::Tcp>, owner: &Owner, problems: &mut Collector) -> Opt
         port: port?,
         tls: tls?,
         send: raw.send.optional()?.map(|value| value.0),
-        expect: raw.expect.optional()?.map(|text: Text| text.0),
+        expect: raw.expect.optional()?.map(|answer| answer.0),
         accept,
     })
 }
@@ -218,7 +219,7 @@ fn http_check(http: &At<raw::Http>, owner: &Owner, problems: &mut Collector) -> 
         refuse_control_characters(headers, problems);
     }
     let statuses = filled("status", "[200-399]", &raw.expected_statuses, problems);
-    let headers = raw.headers.or(raw::Values(Vec::new())).and_then(|values| values_of(&values, |name| name.0.clone()));
+    let headers = raw.headers.or(Values(Vec::new())).and_then(|values| values_of(&values, |name| name.0.clone()));
     Some(HttpCheck {
         port: port?,
         path: raw.path.or(UrlPath("/".into()))?.0,
@@ -230,14 +231,14 @@ fn http_check(http: &At<raw::Http>, owner: &Owner, problems: &mut Collector) -> 
             Some(statuses) => statuses.into_iter().map(|statuses: Statuses| statuses.0).collect(),
             None => vec![EXPECTED_STATUSES],
         },
-        expected_body: raw.expected_body.optional()?.map(|text: Text| text.0),
+        expected_body: raw.expected_body.optional()?.map(|text| text.0),
         http2: http2?.0,
         tls: tls?,
     })
 }
 
 /// No request can carry them. What a file or a variable holds is seen only when the check runs.
-fn refuse_control_characters(headers: &raw::Values<HeaderName>, problems: &mut Collector) {
+fn refuse_control_characters(headers: &Values<HeaderName>, problems: &mut Collector) {
     for at in headers.0.iter().filter_map(|(_, value)| value.given()) {
         if let Value::Literal(text) = &at.value.0
             && text.chars().any(|char| char.is_ascii_control() && char != '\t')
@@ -264,7 +265,9 @@ fn exec_check(exec: &At<raw::Exec>, owner: &Owner, problems: &mut Collector) -> 
             "the program's name is empty; write the path or name of a program",
         );
     }
-    let env = raw.env.or(raw::Values(Vec::new())).and_then(|values| values_of(&values, |name| name.0.clone()));
+    let env = raw.env.or(Values(Vec::new())).and_then(|values| values_of(&values, |name| name.0.clone()));
+    let statuses = raw.inconclusive_statuses.or(Vec::new());
+    let statuses = statuses.and_then(|list| list.iter().map(|item| item.value().cloned()).collect::<Option<Vec<_>>>());
     let (command, env) = (command?, env?);
     for argument in raw.command.value().into_iter().flatten().filter_map(Field::given) {
         reference::warn_of_unknown(&argument.value.0, &argument.place, &env, problems);
@@ -273,6 +276,7 @@ fn exec_check(exec: &At<raw::Exec>, owner: &Owner, problems: &mut Collector) -> 
         command: command.into_iter().map(|argument| argument.0).collect(),
         env,
         working_directory: raw.working_directory.optional()?.map(|path: Folder| path.0),
+        inconclusive_statuses: statuses?.into_iter().map(|statuses| statuses.0).collect(),
     })
 }
 
@@ -347,7 +351,7 @@ fn filled<T: Clone>(
     at.value.iter().map(|item| item.value().cloned()).collect::<Option<Vec<T>>>().map(Some)
 }
 
-fn values_of<N>(values: &raw::Values<N>, name: impl Fn(&N) -> String) -> Option<Vec<(String, Value)>> {
-    let pair = |(key, value): &(At<N>, Field<raw::Value>)| Some((name(&key.value), value.value()?.0.clone()));
+fn values_of<N>(values: &Values<N>, name: impl Fn(&N) -> String) -> Option<Vec<(String, Value)>> {
+    let pair = |(key, value): &(At<N>, Field<value::Value>)| Some((name(&key.value), value.value()?.0.clone()));
     values.0.iter().map(pair).collect()
 }

@@ -1,5 +1,6 @@
 //! From what is written to the [`Spec`]: defaults filled in, and the rules that take more than one value to see.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use super::leaf::{Label, Switch, Zone};
 use super::problem::Collector;
 use super::raw::{self, AddressEntry};
 use super::read::{At, Field, Place};
+use super::reference::Urls;
 use super::{
     Address, Allowed, Check, CreateService, Database, DatabaseId, Options, Port, Protocol, Publish, Refused, Spec,
     check, ip, policy,
@@ -213,6 +215,7 @@ impl Compiler<'_> {
         }
         let mut lines = BTreeMap::new();
         let (mut addresses, mut refused) = (Vec::new(), Vec::new());
+        let mut commands = Vec::new();
         for field in &list.value {
             let Some(entry) = field.given() else { continue };
             let (ip, hostname, zone, policy, own) = match &entry.value {
@@ -226,10 +229,16 @@ impl Compiler<'_> {
                 ),
             };
             let ip = ip.and_then(|(ip, place)| self.fresh_ip(ip, place, &mut lines));
-            let check = match own {
-                None => check.cloned(),
-                Some(own) => self.own_check(own, port, raw_check),
+            let (raw_check, check) = match own {
+                None => (raw_check.map(Cow::Borrowed), check.cloned()),
+                Some(own) => {
+                    let own = self.own_check(own, port, raw_check);
+                    own.map_or((None, None), |(raw, check)| (Some(Cow::Owned(raw)), check))
+                }
             };
+            if let (Some(raw_check), Some(Ok(ip))) = (raw_check, &ip) {
+                commands.push((raw_check, *ip));
+            }
             match (ip, hostname, zone, policy, check) {
                 (Some(Err(why)), Some(_), Some(_), Some(_), Some(_)) => refused.push(why),
                 (Some(Ok(ip)), Some(hostname), Some(zone), Some((priority, maintenance)), Some(check)) => {
@@ -240,6 +249,9 @@ impl Compiler<'_> {
                 _ => {}
             }
         }
+        let mut urls = Urls::default();
+        commands.iter().for_each(|(check, ip)| urls.add(check, *ip));
+        urls.warn(self.problems);
         (addresses.len() + refused.len() == list.value.len()).then_some((addresses, refused))
     }
 
@@ -272,13 +284,14 @@ impl Compiler<'_> {
         own: &Field<raw::Check>,
         port: Option<&Port>,
         database: Option<&raw::Check>,
-    ) -> Option<Arc<Check>> {
+    ) -> Option<(raw::Check, Option<Arc<Check>>)> {
         let own = own.given()?;
         if !check::has_at_most_one_kind(&own.value, self.problems) {
             return None;
         }
         let merged = check::over_database(&own.value, database?, self.problems)?;
         let owner = check::Owner { port, place: &own.place };
-        check::compile(&merged, &owner, self.problems).map(Arc::new)
+        let compiled = check::compile(&merged, &owner, self.problems).map(Arc::new);
+        Some((merged, compiled))
     }
 }

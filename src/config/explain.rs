@@ -2,15 +2,17 @@
 
 use schemars::transform::{RecursiveTransform, Transform};
 
+use super::bytes::{Answer, BodyText, Payload};
 use super::check::{self, Owner};
 use super::leaf::{
-    Argument, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber, ServerName, ServiceName,
-    Statuses, Switch, Text, Threshold, UrlPath, VariableName, Zone,
+    Argument, ExitStatuses, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber,
+    ServerName, ServiceName, Statuses, Switch, Threshold, UrlPath, VariableName, Zone,
 };
 use super::policy::{self, Priority, Reason};
 use super::problem::Collector;
-use super::raw::{self, AddressEntry, Values};
+use super::raw::{self, AddressEntry};
 use super::read::{At, Field, Place, Read};
+use super::value::{self, Values};
 use super::{Address, Check, CheckKind, Database, ExecCheck, HttpCheck, Port, Scheme, Spec, TcpCheck, Tls, Value};
 
 /// The config with every default written out. It reads back as the same Spec, but for the literal values that may be
@@ -31,7 +33,7 @@ pub fn explain(spec: &Spec) -> String {
 const MASKED: &str = "# Values that may be secrets are shown as `…`; write them in before this is used as a config.\n";
 
 fn has_literal(spec: &Spec) -> bool {
-    let literal = |value: &Value| matches!(value, Value::Literal(_));
+    let literal = |value: &Value| matches!(value, Value::Literal(_) | Value::Bytes(_));
     let any = |values: &[(String, Value)]| values.iter().any(|(_, value)| literal(value));
     let masks = |kind: &CheckKind| match kind {
         CheckKind::Tcp(check) => check.send.as_ref().is_some_and(literal),
@@ -137,8 +139,8 @@ fn tcp(check: &TcpCheck) -> raw::Tcp {
     raw::Tcp {
         port: Field::new(PortNumber(check.port)),
         tls: maybe(&check.tls, tls),
-        send: maybe(&check.send, |value| raw::Value(value.clone())),
-        expect: maybe(&check.expect, |text| Text(text.clone())),
+        send: maybe(&check.send, |value| Payload(value.clone())),
+        expect: maybe(&check.expect, |expected| Answer(expected.clone())),
         accept: Field::new(Switch(check.accept)),
     }
 }
@@ -154,7 +156,7 @@ fn http(check: &HttpCheck) -> raw::Http {
         expected_statuses: Field::new(
             check.expected_statuses.iter().map(|range| Field::new(Statuses(range.clone()))).collect(),
         ),
-        expected_body: maybe(&check.expected_body, |text| Text(text.clone())),
+        expected_body: maybe(&check.expected_body, |text| BodyText(text.clone())),
         http2: if check.scheme == Scheme::Https { Field::new(Switch(check.http2)) } else { Field::Absent },
         tls: if check.scheme == Scheme::Https { Field::new(tls(&check.tls)) } else { Field::Absent },
     }
@@ -165,6 +167,9 @@ fn exec(check: &ExecCheck) -> raw::Exec {
         command: Field::new(check.command.iter().map(|text| Field::new(Argument(text.clone()))).collect()),
         env: Field::new(values(&check.env, VariableName)),
         working_directory: maybe(&check.working_directory, |path| Folder(path.clone())),
+        inconclusive_statuses: Field::new(
+            check.inconclusive_statuses.iter().map(|range| Field::new(ExitStatuses(range.clone()))).collect(),
+        ),
     }
 }
 
@@ -179,7 +184,7 @@ fn tls(tls: &Tls) -> raw::Tls {
 }
 
 fn values<N>(values: &[(String, Value)], name: impl Fn(String) -> N) -> Values<N> {
-    let pair = |(key, value): &(String, Value)| (At::new(name(key.clone())), Field::new(raw::Value(value.clone())));
+    let pair = |(key, value): &(String, Value)| (At::new(name(key.clone())), Field::new(value::Value(value.clone())));
     Values(values.iter().map(pair).collect())
 }
 

@@ -364,6 +364,42 @@ impl Serialize for Statuses {
     }
 }
 
+/// An exit status, or a range of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ExitStatuses(pub RangeInclusive<u8>);
+
+leaf!(
+    @rule ExitStatuses,
+    "an exit status like `3`, or a range like `64-78`",
+    {
+        "anyOf": [
+            {"type": "integer", "minimum": 1, "maximum": 255},
+            {"type": "string", "pattern": "^[0-9]{1,3}(-[0-9]{1,3})?$"}
+        ]
+    },
+    |scalar: &Scalar, what| {
+        let (first, last) = scalar.text.split_once('-').unwrap_or((&scalar.text, &scalar.text));
+        match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
+            (Ok(0), Ok(_)) | (Ok(_), Ok(0)) => Err("exit status 0 passes, always; write statuses from 1 to 255".into()),
+            (Ok(first), Ok(last)) => match (u8::try_from(first), u8::try_from(last)) {
+                (Ok(first), Ok(last)) if first <= last => Ok(ExitStatuses(first..=last)),
+                (Ok(first), Ok(last)) => Err(format!("the range {first}-{last} is empty; write `{last}-{first}`")),
+                _ => Err(format!("no program can exit with {}; write statuses from 1 to 255", first.max(last))),
+            },
+            _ => Err(format!("{} is not {what}; statuses go from 1 to 255", quote(&scalar.text))),
+        }
+    }
+);
+
+impl Serialize for ExitStatuses {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match (self.0.start(), self.0.end()) {
+            (first, last) if first == last => first.serialize(serializer),
+            (first, last) => format!("{first}-{last}").serialize(serializer),
+        }
+    }
+}
+
 leaf!(Ip(IpAddr), "an IP", {"type": "string", "pattern": "^[0-9a-fA-F.:]+$"}, |scalar: &Scalar, _| {
     super::ip::parse(&scalar.text).map(Ip)
 });

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use unicode_width::UnicodeWidthChar;
 
+use super::invisible::is_invisible;
+
 /// A place in the text: both numbers start at 1, columns count characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
@@ -138,7 +140,7 @@ impl Problems {
                 // A tab has no width of its own on a terminal, and is often what is wrong.
                 '\t' => shown.push('→'),
                 // Nothing of the file may steer the terminal that shows it.
-                char if char.is_control() || is_layout(char) => shown.push('\u{fffd}'),
+                char if char.is_control() || is_invisible(char) => shown.push('\u{fffd}'),
                 char => shown.push(char),
             }
             in_secret = secret;
@@ -178,11 +180,6 @@ fn cut(chars: &[char], caret: usize, room: usize, whole: (bool, bool)) -> (Strin
     let after = if last < chars.len() || !whole.1 { "…" } else { "" };
     let shown: String = chars[first..last].iter().collect();
     (format!("{before}{shown}{after}"), before.chars().count() + widths(&chars[first..caret]))
-}
-
-/// Characters that are not seen, but move those around them.
-fn is_layout(char: char) -> bool {
-    matches!(char, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// The line with this number, counted from 1, and the byte it starts at.

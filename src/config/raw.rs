@@ -1,19 +1,17 @@
 //! The config as it is written: one record a mapping, from which reading, the JSON Schema and `validate --explain` all come.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
-
+use super::bytes::{Answer, BodyText, Payload};
 use super::leaf::{
-    Argument, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber, ServerName, ServiceName,
-    SourceName, Statuses, Switch, Text, Threshold, UrlPath, VariableName, Zone,
+    Argument, ExitStatuses, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber,
+    ServerName, ServiceName, Statuses, Switch, Threshold, UrlPath, VariableName, Zone,
 };
 use super::policy::{Policy, Priority, Reason};
-use super::read::{At, Field, Leaf, Read, Reader, camel_case, record};
+use super::read::{Field, Leaf, Read, Reader, camel_case, record};
 use super::tree::{Entry, Kind, Node, Scalar, ScalarKind};
+use super::value::Values;
 use super::{Protocol, Publish, Scheme};
 
 record! {
@@ -149,9 +147,9 @@ record! {
         /// Speak TLS on the connection. `{}` checks against the system's certificates.
         tls: Tls,
         /// What to send once connected.
-        send: Value,
-        /// Text that the answer must contain.
-        expect: Text,
+        send: Payload,
+        /// Text that the answer must contain, or bytes.
+        expect: Answer,
         /// Complete the handshake, so that the database sees the connection. Implied by `tls`, `send` and `expect`;
         /// without it the connection ends before the database hears of it.
         #[schemars(extend("default" = false))]
@@ -181,7 +179,7 @@ record! {
         #[schemars(length(min = 1), extend("default" = ["200-399"]))]
         expected_statuses: Vec<Field<Statuses>>,
         /// Text that the body must contain.
-        expected_body: Text,
+        expected_body: BodyText,
         /// Offer HTTP/2, which the server may choose. Only with `scheme: https`; else HTTP/1.1 is spoken.
         #[schemars(extend("default" = false))]
         http2: Switch,
@@ -202,6 +200,11 @@ record! {
         env: Values<VariableName>,
         /// The folder that the program runs in: an absolute path.
         working_directory: Folder,
+        /// The exit statuses that say nothing about the address, as 3 of Nagios' plugins: numbers, or ranges like
+        /// `64-78`. A try that ends so is inconclusive. So is one that ends with 126 or 127, by which a shell says that
+        /// it can't run a command.
+        #[schemars(extend("default" = []))]
+        inconclusive_statuses: Vec<Field<ExitStatuses>>,
     }
 }
 
@@ -222,22 +225,6 @@ record! {
     }
 }
 
-record! {
-    /// A file that holds the value. It is read at each use.
-    FromFile requires ["file"] {
-        /// The path of the file.
-        file: FilePath,
-    }
-}
-
-record! {
-    /// A variable of the daemon's own environment that holds the value.
-    FromEnv requires ["fromEnv"] {
-        /// The name of the variable.
-        from_env: SourceName,
-    }
-}
-
 /// One of a database's addresses, short or long.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
@@ -255,7 +242,7 @@ impl Read for AddressEntry {
             }
             Kind::Map(entries) => {
                 if let [Entry { key, key_span, .. }] = entries.as_slice()
-                    && Ip::parse(&Scalar { text: format!("{key}:"), kind: ScalarKind::Text }).is_ok()
+                    && Ip::parse(&Scalar::text(format!("{key}:"))).is_ok()
                 {
                     let message = format!("YAML takes the last colon for a key's; write `\"{key}:\"` in quotes");
                     reader.error(*key_span, message);
@@ -265,203 +252,5 @@ impl Read for AddressEntry {
             }
             _ => reader.expected(node, "an IP", "write one like `10.20.0.11`, or `{address: 10.20.0.11, …}`"),
         }
-    }
-}
-
-/// A string that may be a secret, or where to take it from.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Value(pub super::Value);
-
-/// What `validate --explain` shows for a literal. Refused on reading, or an explained config would check with it.
-pub(super) const MASK: &str = "…";
-
-const VALUE_FORMS: &str = "write a text, `{file: path}` or `{fromEnv: NAME}`";
-
-impl Read for Value {
-    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
-        match &node.kind {
-            Kind::Scalar(scalar) => {
-                if scalar.kind != ScalarKind::Null {
-                    reader.hide(node.span);
-                }
-                let wrong = match scalar.kind {
-                    ScalarKind::Text if scalar.text == MASK => {
-                        "`…` is what `validate --explain` shows instead of a value; write the value, `{file: path}` or \
-                         `{fromEnv: NAME}`"
-                    }
-                    ScalarKind::Text if scalar.text.contains('\0') => "holds a NUL character; take it away",
-                    ScalarKind::Text => return Some(Value(super::Value::Literal(scalar.text.clone()))),
-                    ScalarKind::Null => "the value is missing; write a text, `{file: path}` or `{fromEnv: NAME}`",
-                    ScalarKind::Number => "without quotes this is a number to YAML; put it in quotes",
-                    ScalarKind::Bool(_) => "without quotes this is true or false to YAML; put it in quotes",
-                };
-                reader.error(node.span, wrong);
-                None
-            }
-            Kind::Map(entries) => match entries.as_slice() {
-                [Entry { key, .. }] if key == "file" => {
-                    let record = FromFile::read(node, reader)?;
-                    Some(Value(super::Value::File(record.file.value()?.0.clone())))
-                }
-                [Entry { key, .. }] if key == "fromEnv" => {
-                    let record = FromEnv::read(node, reader)?;
-                    Some(Value(super::Value::FromEnv(record.from_env.value()?.0.clone())))
-                }
-                _ => {
-                    reader.hide(node.span);
-                    reader.error(node.span, format!("this mapping is no value; {VALUE_FORMS}"));
-                    None
-                }
-            },
-            Kind::List(_) => reader.expected(node, "one value", VALUE_FORMS),
-        }
-    }
-}
-
-/// A literal is never written out: it may be a secret.
-impl Serialize for Value {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match &self.0 {
-            super::Value::Literal(_) => serializer.serialize_str(MASK),
-            super::Value::File(path) => FromFile { file: Field::new(FilePath(path.clone())) }.serialize(serializer),
-            super::Value::FromEnv(name) => {
-                FromEnv { from_env: Field::new(SourceName(name.clone())) }.serialize(serializer)
-            }
-        }
-    }
-}
-
-impl JsonSchema for Value {
-    fn schema_name() -> Cow<'static, str> {
-        "Value".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "description": "A text, or where to take it from, so that no secret need stand in the config.",
-            "anyOf": [
-                {"type": "string", "not": {"const": MASK}},
-                generator.subschema_for::<FromFile>(),
-                generator.subschema_for::<FromEnv>(),
-            ]
-        })
-    }
-}
-
-/// What values are known by.
-pub(super) trait Name: Leaf {
-    fn text(&self) -> &str;
-
-    /// Equal for names that mean the same.
-    fn identity(&self) -> String;
-}
-
-impl Name for HeaderName {
-    fn text(&self) -> &str {
-        &self.0
-    }
-
-    fn identity(&self) -> String {
-        self.0.to_ascii_lowercase()
-    }
-}
-
-impl Name for VariableName {
-    fn text(&self) -> &str {
-        &self.0
-    }
-
-    fn identity(&self) -> String {
-        self.0.clone()
-    }
-}
-
-/// Values by name, in the order of the file.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Values<N>(pub Vec<(At<N>, Field<Value>)>);
-
-impl<N: Name> Values<N> {
-    fn names(&self) -> BTreeSet<String> {
-        self.0.iter().map(|(name, _)| name.value.identity()).collect()
-    }
-}
-
-impl<N: Name> Read for Values<N> {
-    fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
-        let Kind::Map(entries) = &node.kind else {
-            reader.hide(node.span);
-            return reader.expected(node, "a mapping of names to values", "write `{NAME: value}`");
-        };
-        let mut values = Vec::new();
-        let mut lines = BTreeMap::new();
-        for entry in entries {
-            let Some((name, value)) = named::<N>(entry, reader) else { continue };
-            if let Some(first) = lines.insert(name.value.identity(), entry.key_span.line) {
-                let message = format!("the same name is already on line {first}; write it once");
-                reader.within(&format!(".{}", entry.key), |reader| reader.error(entry.key_span, message));
-            }
-            values.push((name, value));
-        }
-        Some(Values(values))
-    }
-
-    /// What only the lower layer has comes first; then all of this, in its own order.
-    fn over(&self, lower: &Self) -> Self {
-        let own = self.names();
-        let inherited = lower.0.iter().filter(|(name, _)| !own.contains(&name.value.identity()));
-        Values(inherited.chain(&self.0).cloned().collect())
-    }
-
-    fn common(&self, other: &Self) -> Self {
-        let others = other.names();
-        Values(self.0.iter().filter(|(name, _)| others.contains(&name.value.identity())).cloned().collect())
-    }
-}
-
-fn named<N: Name>(entry: &Entry, reader: &mut Reader) -> Option<(At<N>, Field<Value>)> {
-    let scalar = Scalar { text: entry.key.clone(), kind: ScalarKind::Text };
-    match N::parse(&scalar) {
-        Ok(name) if entry.is_plain => reader.within(&format!(".{}", entry.key), |reader| {
-            let place = reader.place(entry.key_span, entry.key_span);
-            Some((At { value: name, place }, reader.field(&entry.value, entry.key_span)))
-        }),
-        parsed => {
-            let message =
-                parsed.err().unwrap_or_else(|| "a name stands here without a value; write `name: value`".into());
-            if !entry.is_plain {
-                reader.hide(entry.key_span);
-            }
-            if entry.value.span != entry.key_span {
-                reader.hide(entry.value.span);
-            }
-            reader.error(entry.key_span, message);
-            None
-        }
-    }
-}
-
-impl<N: Name> Serialize for Values<N> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, value) in &self.0 {
-            map.serialize_entry(name.value.text(), value)?;
-        }
-        map.end()
-    }
-}
-
-impl<N: JsonSchema> JsonSchema for Values<N> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Values".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mut schema = <BTreeMap<String, Value>>::json_schema(generator);
-        schema.insert("propertyNames".into(), N::json_schema(generator).into());
-        schema
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, Serializer};
 
+use super::invisible;
 use super::problem::{Collector, Span, may_hold_credentials, quote};
 use super::tree::{Entry, Kind, Node, Scalar, ScalarKind};
 
@@ -43,7 +44,15 @@ impl<T: Leaf> Read for T {
         if parsed.is_err() && may_hold_credentials(node.text()) {
             reader.hide(node.span);
         }
-        parsed.map_err(|message| reader.error(node.span, message)).ok()
+        parsed.map_err(|message| reader.error(node.span, message_for(node.text(), message))).ok()
+    }
+}
+
+/// The message for a word that is wrong: its invisible character if it has one, for then it looks right.
+pub(super) fn message_for(word: &str, message: String) -> String {
+    match invisible::first(word) {
+        Some((place, name)) => format!("an invisible character, {name}, is character {place} of this word; delete it"),
+        None => message,
     }
 }
 
@@ -213,6 +222,10 @@ impl<'a> Reader<'a> {
         self.problems.error(span, &self.path, message);
     }
 
+    pub fn warn(&mut self, span: Span, message: impl Into<String>) {
+        self.problems.warn(span, &self.path, message);
+    }
+
     pub fn hide(&mut self, span: Span) {
         self.problems.hide(span);
     }
@@ -264,7 +277,7 @@ impl<'a> Reader<'a> {
         mut read: impl FnMut(&mut Self, usize, Option<&Entry>),
     ) -> Option<()> {
         let Kind::Map(entries) = &node.kind else {
-            if matches!(&node.kind, Kind::Scalar(Scalar { kind: ScalarKind::Text, text }) if !keys.contains(text)) {
+            if matches!(&node.kind, Kind::Scalar(Scalar { kind: ScalarKind::Text, text, .. }) if !keys.contains(text)) {
                 // Text where a mapping must be may be what belongs into the mapping, secrets too.
                 self.hide(node.span);
             }
@@ -307,7 +320,12 @@ impl<'a> Reader<'a> {
             self.error(span, "unknown key");
             return Vec::new();
         }
-        let (message, meant) = unknown(key, keys, there);
+        let visible: String = key.chars().filter(|char| !invisible::is_invisible(*char)).collect();
+        let (message, meant) = match keys.iter().position(|known| *known == visible) {
+            Some(index) if visible != key => (String::new(), vec![index]),
+            _ => unknown(&visible, keys, there),
+        };
+        let message = message_for(key, message);
         self.within(&step, |reader| reader.error(span, message));
         meant
     }

@@ -4,11 +4,24 @@ use std::net::IpAddr;
 
 use serde_saphyr::granit_parser::ErrorKind;
 
+use super::invisible;
 use super::problem::Span;
 use super::tree::DEEPEST;
 
+/// Where to point and what to say: the invisible character of the line that is wrong, if it has one, else [`visible`].
+pub(super) fn explain(kind: &ErrorKind, span: Span, text: &str, open: Option<(char, Span)>) -> (Span, String) {
+    let line = text.lines().nth((span.line as usize).saturating_sub(1)).unwrap_or_default();
+    match invisible::first(line) {
+        Some((column, name)) => {
+            let message = format!("bad YAML: an invisible character, {name}, stands here; delete it, or write a space");
+            (at(span.line as usize, column), message)
+        }
+        None => visible(kind, span, text, open),
+    }
+}
+
 /// Where to point and what to say. `open` is the innermost bracket or brace that has not ended yet.
-pub(super) fn explain(kind: &ErrorKind, mut span: Span, text: &str, open: Option<(char, Span)>) -> (Span, String) {
+fn visible(kind: &ErrorKind, mut span: Span, text: &str, open: Option<(char, Span)>) -> (Span, String) {
     let lines: Vec<&str> = text.lines().take(span.line as usize).collect();
     if is_about_tabs(kind) {
         span.column = first_tab(&lines, span);

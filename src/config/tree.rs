@@ -38,6 +38,14 @@ pub(super) struct Entry {
 pub(super) struct Scalar {
     pub text: String,
     pub kind: ScalarKind,
+    pub style: ScalarStyle,
+}
+
+impl Scalar {
+    /// A text that stands nowhere in the file.
+    pub fn text(text: String) -> Self {
+        Scalar { text, kind: ScalarKind::Text, style: ScalarStyle::Plain }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,35 +157,33 @@ impl<'a> Builder<'a> {
         node
     }
 
+    /// Builds the one document that is not empty: a `---` on top or at the end, as templates leave it, begins an empty one.
     fn document(&mut self) -> Result<Arc<Node>, Stop> {
+        let mut root: Option<Arc<Node>> = None;
+        let mut empty = None;
+        let mut start = Span::default();
         loop {
-            match self.next()? {
-                (Event::StreamStart | Event::DocumentStart(..), _) => {}
-                (Event::StreamEnd, _) => {
-                    let message = "holds only comments; list the databases, as in `databases: [{service: mysql, …}]`";
-                    let span = Span { line: 1, column: 1, ..Span::default() };
-                    return Err(Stop { span, message: message.into() });
+            let next = self.next();
+            let is_second = root.is_some() && start != Span::default();
+            match next {
+                Ok((Event::StreamStart | Event::DocumentEnd, _)) => {}
+                Ok((Event::DocumentStart(..), span)) if root.is_some() => start = span,
+                Ok((Event::DocumentStart(..), _)) => {}
+                Ok((Event::StreamEnd, span)) => {
+                    let nothing = "holds only comments; list the databases, as in `databases: [{service: mysql, …}]`";
+                    let span = Span { line: 1, column: 1, ..span };
+                    return root.or(empty).ok_or_else(|| Stop { span, message: nothing.into() });
                 }
-                (event, span) => {
-                    let root = self.node(event, span)?;
-                    self.end_of_document()?;
-                    return Ok(root);
-                }
-            }
-        }
-    }
-
-    /// A second document is wrong, but no reason to be silent about the mistakes of the first.
-    fn end_of_document(&mut self) -> Result<(), Stop> {
-        loop {
-            match self.next()? {
-                (Event::StreamEnd, _) => return Ok(()),
-                (Event::DocumentStart(..), span) => {
+                Ok((event, span)) if is_empty(&event) => empty = Some(self.node(event, span)?),
+                Ok((event, span)) if root.is_none() => root = Some(self.node(event, span)?),
+                // It is no reason to be silent about the mistakes of the first one.
+                Ok(_) | Err(_) if is_second => {
                     let message = "a second YAML document begins here; write all databases in one document";
-                    self.problems.error(span, "", message);
-                    return Ok(());
+                    self.problems.error(start, "", message);
+                    return root.ok_or_else(|| Stop { span: start, message: message.into() });
                 }
-                _ => {}
+                Ok((_, span)) => return Err(Stop { span, message: "is not a value; write valid YAML".into() }),
+                Err(stop) => return Err(stop),
             }
         }
     }
@@ -188,7 +194,7 @@ impl<'a> Builder<'a> {
             Event::Scalar(text, style, anchor, tag) => {
                 let forced = self.is_text_by_tag(tag.as_deref(), span);
                 let kind = if forced { ScalarKind::Text } else { scalar_kind(&text, style) };
-                let kind = Kind::Scalar(Scalar { text: text.into_owned(), kind });
+                let kind = Kind::Scalar(Scalar { text: text.into_owned(), kind, style });
                 (Node { span, kind, weight: 1 }, anchor)
             }
             Event::SequenceStart(style, anchor, tag) => {
@@ -312,7 +318,12 @@ impl<'a> Builder<'a> {
     /// `!!str` is the one tag with a use here; the others of YAML itself say what is known anyway.
     fn is_text_by_tag(&mut self, tag: Option<&Tag>, span: Span) -> bool {
         let Some(tag) = tag else { return false };
-        if !tag.is_yaml_core_schema() {
+        if tag.original() == "!!binary" {
+            // The bytes may be a secret.
+            self.problems.hide(span);
+            let message = "`!!binary` is not read here; write `{hex: \"00 0c\"}` for the bytes of `send` and `expect`, or `{file: path}`";
+            self.error(span, message.into());
+        } else if !tag.is_yaml_core_schema() {
             self.error(span, format!("the tag {} means nothing here; take it away", quote(&tag.original())));
         }
         tag.is_yaml_core_schema_tag("str")
@@ -325,11 +336,15 @@ impl<'a> Builder<'a> {
     }
 }
 
+fn is_empty(document: &Event) -> bool {
+    matches!(document, Event::Scalar(text, style, 0, None) if scalar_kind(text, *style) == ScalarKind::Null)
+}
+
 /// `key:` with nothing behind it: the place is the key's, for there is none of the value's own.
 fn placed_by_key(value: Arc<Node>, key: Span) -> Arc<Node> {
     match &value.kind {
-        Kind::Scalar(Scalar { text, kind: ScalarKind::Null }) if value.span.start == value.span.end => {
-            let scalar = Scalar { text: text.clone(), kind: ScalarKind::Null };
+        Kind::Scalar(Scalar { text, kind: ScalarKind::Null, style }) if value.span.start == value.span.end => {
+            let scalar = Scalar { text: text.clone(), kind: ScalarKind::Null, style: *style };
             Arc::new(Node { span: key, kind: Kind::Scalar(scalar), weight: 1 })
         }
         _ => value,

@@ -5,6 +5,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
@@ -37,6 +38,7 @@ pub(super) struct Exec {
     told: Vec<(&'static str, String)>,
     env: Vec<(String, Value)>,
     working_directory: Option<PathBuf>,
+    inconclusive_statuses: Vec<RangeInclusive<u8>>,
     /// Made at the first try, unless it has to be made anew at each.
     ready: OnceLock<Arc<Ready>>,
 }
@@ -50,6 +52,7 @@ struct Ready {
     environment: Vec<CString>,
     directory: Option<PathBuf>,
     secrets: Secrets,
+    inconclusive_statuses: Vec<RangeInclusive<u8>>,
 }
 
 type Env = Vec<(String, Vec<u8>)>;
@@ -70,6 +73,7 @@ impl Exec {
             told,
             env: check.env.clone(),
             working_directory: check.working_directory.clone(),
+            inconclusive_statuses: check.inconclusive_statuses.clone(),
             ready: OnceLock::new(),
         }
     }
@@ -133,6 +137,7 @@ impl Exec {
             environment: env.iter().map(named).map(text).collect::<Step<_>>()?,
             directory: self.working_directory.clone(),
             secrets,
+            inconclusive_statuses: self.inconclusive_statuses.clone(),
         })
     }
 }
@@ -160,7 +165,7 @@ impl Ready {
         progress.enter(Phase::Exec);
         let Some((group, pipe)) = started else { return Err(unwanted()) };
         let (status, output) = watch(group, &pipe).map_err(|error| Phase::Exec.io(&error))?.ok_or_else(unwanted)?;
-        judge(status, output.quoted(&self.secrets))
+        judge(status, output.quoted(&self.secrets), &self.inconclusive_statuses)
     }
 
     /// The file to run. One named with a slash isn't looked for: to run it shows soon enough whether it is there.
@@ -257,14 +262,32 @@ fn watch(group: Group, pipe: &OwnedFd) -> io::Result<Option<(ExitStatus, Output)
     Ok(Some((status, output)))
 }
 
-fn judge(status: ExitStatus, output: Option<String>) -> Step<()> {
-    let what = match (status.code(), status.signal()) {
+/// A shell's words for a command that it can't run (POSIX, "Exit Status for Commands").
+const NOT_EXECUTABLE: i32 = 126;
+const NOT_FOUND: i32 = 127;
+
+/// The verdict on a command that has ended:
+///
+/// | it ended with | verdict |
+/// | --- | --- |
+/// | exit status 0 | pass |
+/// | a status that the config names | inconclusive |
+/// | 126 or 127 | inconclusive: a shell could not run a command |
+/// | any other status, or a signal | fail |
+fn judge(status: ExitStatus, output: Option<String>, inconclusive: &[RangeInclusive<u8>]) -> Step<()> {
+    let is_named =
+        |code: i32| u8::try_from(code).is_ok_and(|code| inconclusive.iter().any(|range| range.contains(&code)));
+    let (what, is_ours) = match (status.code(), status.signal()) {
         (Some(0), _) => return Ok(()),
-        (Some(code), _) => format!("exit status {code}"),
-        (None, signal) => format!("killed by signal {}", signal.unwrap_or_default()),
+        (Some(code), _) if is_named(code) => (format!("exit status {code}, one of inconclusiveStatuses"), true),
+        (Some(NOT_FOUND), _) => ("exit status 127, a command was not found".to_owned(), true),
+        (Some(NOT_EXECUTABLE), _) => ("exit status 126, a command is not executable".to_owned(), true),
+        (Some(code), _) => (format!("exit status {code}"), false),
+        (None, signal) => (format!("killed by signal {}", signal.unwrap_or_default()), false),
     };
-    Err(match output {
-        Some(output) => Phase::Exec.fail(format_args!("{what}: {output}")),
-        None => Phase::Exec.fail(what),
-    })
+    let what = match output {
+        Some(output) => format!("{what}: {output}"),
+        None => what,
+    };
+    Err(if is_ours { Phase::Exec.inconclusive(what) } else { Phase::Exec.fail(what) })
 }

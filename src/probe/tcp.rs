@@ -7,10 +7,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::close::close_first;
-use super::text::{Finder, quote};
+use super::text::{Finder, quote_expected};
 use super::trust::Alpn;
 use super::{Phase, Progress, Step, connect, tls, value};
-use crate::config::{TcpCheck, Value};
+use crate::config::{Expected, TcpCheck, Value};
 use crate::health::Verdict;
 
 /// How much of an answer is searched for the expected text.
@@ -20,7 +20,7 @@ pub(super) struct Tcp {
     address: SocketAddr,
     tls: Option<tls::Connector>,
     send: Option<Value>,
-    expect: Option<String>,
+    expect: Option<Expected>,
 }
 
 impl Tcp {
@@ -89,7 +89,7 @@ impl Tcp {
 type Judge<'a> = &'a (dyn Fn(Phase, &io::Error) -> Verdict + Sync);
 
 /// Reads until the text has come, the connection ends, or enough was read.
-async fn expect<S>(stream: &mut S, wanted: &str, progress: &Progress, judge: Judge<'_>) -> Step<()>
+async fn expect<S>(stream: &mut S, wanted: &Expected, progress: &Progress, judge: Judge<'_>) -> Step<()>
 where
     S: AsyncRead + Unpin,
 {
@@ -107,13 +107,13 @@ where
             return Ok(());
         }
         if read == 0 {
-            let wanted = quote(wanted, 60);
+            let wanted = quote_expected(wanted);
             return Err(Phase::Expect.fail(format_args!("connection closed before {wanted}")));
         }
         progress.enter(Phase::Answer);
         seen += read;
         if seen >= MOST_READ {
-            let wanted = quote(wanted, 60);
+            let wanted = quote_expected(wanted);
             return Err(Phase::Expect.fail(format_args!("no {wanted} in the first 64 KiB")));
         }
     }

@@ -15,6 +15,7 @@ const LARGEST: u64 = 1 << 20;
 pub(super) async fn read(value: &Value, phase: Phase) -> Step<Vec<u8>> {
     match value {
         Value::Literal(text) => Ok(text.as_bytes().to_vec()),
+        Value::Bytes(bytes) => Ok(bytes.clone()),
         Value::FromEnv(name) => match std::env::var_os(name) {
             Some(text) => Ok(text.into_vec()),
             None => Err(phase.inconclusive(format_args!("environment variable {name} is not set"))),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use external_endpoints::config::{
-    Address, Allowed, Check, CheckKind, CreateService, Database, DatabaseId, ExecCheck, HttpCheck, Port, Protocol,
-    Publish, Scheme, Spec, TcpCheck, Tls, Value,
+    Address, Allowed, Check, CheckKind, CreateService, Database, DatabaseId, ExecCheck, Expected, HttpCheck, Port,
+    Protocol, Publish, Scheme, Spec, TcpCheck, Tls, Value,
 };
 use external_endpoints::health::Thresholds;
 use external_endpoints::plan::{Failback, MinHealthy, Policy};
@@ -94,7 +94,7 @@ fn check(kind: BoxedStrategy<CheckKind>) -> impl Strategy<Value = Arc<Check>> {
 }
 
 fn tcp() -> impl Strategy<Value = CheckKind> {
-    (1_u16.., of(tls()), of(value()), of(text()), any::<bool>()).prop_map(|(port, tls, send, expect, accept)| {
+    (1_u16.., of(tls()), of(value()), of(expected()), any::<bool>()).prop_map(|(port, tls, send, expect, accept)| {
         let accept = accept || tls.is_some() || send.is_some() || expect.is_some();
         CheckKind::Tcp(TcpCheck { port, tls, send, expect, accept })
     })
@@ -126,12 +126,14 @@ fn http() -> impl Strategy<Value = CheckKind> {
 
 fn exec() -> impl Strategy<Value = CheckKind> {
     let env = btree_map("X[A-Z0-9_]{0,8}", value(), 0..3);
-    (text(), vec(prop_oneof![text(), Just(String::new())], 0..4), env, of(folder())).prop_map(
-        |(program, arguments, env, working_directory)| {
+    let statuses = vec((1..=255_u8, 1..=255_u8).prop_map(|(one, other)| one.min(other)..=one.max(other)), 0..3);
+    (text(), vec(prop_oneof![text(), Just(String::new())], 0..4), env, of(folder()), statuses).prop_map(
+        |(program, arguments, env, working_directory, inconclusive_statuses)| {
             CheckKind::Exec(ExecCheck {
                 command: std::iter::once(program).chain(arguments).collect(),
                 env: env.into_iter().collect(),
                 working_directory,
+                inconclusive_statuses,
             })
         },
     )
@@ -144,6 +146,10 @@ fn tls() -> impl Strategy<Value = Tls> {
             Tls { ca_file, cert_file, key_file, server_name, insecure_skip_verify }
         },
     )
+}
+
+fn expected() -> impl Strategy<Value = Expected> {
+    prop_oneof![text().prop_map(Expected::Text), vec(any::<u8>(), 1..20).prop_map(Expected::Hex)]
 }
 
 /// Literals are left out: `explain` hides them.

@@ -54,6 +54,41 @@ async fn the_exit_status_is_the_verdict_and_the_output_the_reason() {
 }
 
 #[tokio::test]
+async fn a_status_that_says_nothing_of_the_target_is_inconclusive() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = folder.path().join("plain");
+    std::fs::write(&plain, "exit 0").unwrap();
+    let found = run(shell("mysqladmin-that-is-not-there ping")).await;
+    let Verdict::Inconclusive(reason) = &found else { panic!("{found:?}") };
+    assert!(reason.starts_with("exec: exit status 127, a command was not found: \""), "{reason}");
+    assert!(reason.contains("mysqladmin-that-is-not-there"), "{reason}");
+    let found = run(shell(plain.to_str().unwrap())).await;
+    let Verdict::Inconclusive(reason) = &found else { panic!("{found:?}") };
+    assert!(reason.starts_with("exec: exit status 126, a command is not executable: \""), "{reason}");
+
+    let naming = |script: &str| ExecCheck { inconclusive_statuses: vec![3..=3, 64..=78, 255..=255], ..shell(script) };
+    let table = [
+        ("exit 0", pass()),
+        ("exit 2", fail("exec: exit status 2")),
+        (
+            "echo UNKNOWN - no data; exit 3",
+            inconclusive("exec: exit status 3, one of inconclusiveStatuses: \"UNKNOWN - no data\""),
+        ),
+        ("exit 4", fail("exec: exit status 4")),
+        ("exit 64", inconclusive("exec: exit status 64, one of inconclusiveStatuses")),
+        ("exit 78", inconclusive("exec: exit status 78, one of inconclusiveStatuses")),
+        ("exit 79", fail("exec: exit status 79")),
+        ("exit 255", inconclusive("exec: exit status 255, one of inconclusiveStatuses")),
+        ("exit 127", inconclusive("exec: exit status 127, a command was not found")),
+        ("exit 128", fail("exec: exit status 128")),
+        ("kill -3 $$$$", fail("exec: killed by signal 3")),
+    ];
+    for (script, expected) in table {
+        assert_eq!(run(naming(script)).await, expected, "{script}");
+    }
+}
+
+#[tokio::test]
 async fn a_long_output_neither_blocks_nor_fills_the_reason() {
     let script =
         "i=0; while [ $i -lt 20000 ]; do echo 'line after line of nothing'; i=$((i+1)); done; echo last words; exit 1";

@@ -61,6 +61,7 @@ pub fn exec(command: &[&str]) -> ExecCheck {
         command: command.iter().map(|word| word.to_string()).collect(),
         env: Vec::new(),
         working_directory: None,
+        inconclusive_statuses: Vec::new(),
     }
 }
 

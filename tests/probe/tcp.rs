@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use external_endpoints::config::{CheckKind, HttpCheck, Scheme, TcpCheck, Tls, Value};
+use external_endpoints::config::{CheckKind, Expected, HttpCheck, Scheme, TcpCheck, Tls, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::certificates::*;
@@ -165,6 +165,24 @@ async fn what_is_sent_arrives_byte_for_byte_and_is_read_anew_each_time() {
     let kind = CheckKind::Tcp(TcpCheck { send: unset, ..tcp(echo.port) });
     let reason = "send: environment variable EXTERNAL_ENDPOINTS_UNSET is not set";
     assert_eq!(try_once(kind, PATIENT).await, inconclusive(reason));
+}
+
+#[tokio::test]
+async fn bytes_in_hex_are_sent_expected_and_told_as_hex() {
+    let echo = Server::start(|mut stream| async move {
+        let mut buffer = [0; 1024];
+        let read = stream.read(&mut buffer).await.unwrap_or_default();
+        let _ = stream.write_all(&buffer[..read]).await;
+    })
+    .await;
+    let request = vec![0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f];
+    let check = |expect: &[u8]| {
+        let expect = Some(Expected::Hex(expect.to_vec()));
+        CheckKind::Tcp(TcpCheck { send: Some(Value::Bytes(request.clone())), expect, ..tcp(echo.port) })
+    };
+    assert_eq!(try_once(check(&request[2..]), PATIENT).await, pass());
+    let reason = "expect: connection closed before hex 00 ff";
+    assert_eq!(try_once(check(&[0, 0xff]), PATIENT).await, fail(reason));
 }
 
 #[tokio::test]
