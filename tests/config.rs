@@ -186,8 +186,17 @@ fn the_examples_fit_the_schema_and_mistakes_do_not() {
         let errors: Vec<_> = schema.iter_errors(&as_json(&text)).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{}: {errors:#?}", path.display());
     }
-    for name in ["unknown-keys", "ports-out-of-range", "names", "http", "databases-empty", "ports-both", "missing-keys"]
-    {
+    for name in [
+        "unknown-keys",
+        "ports-out-of-range",
+        "names",
+        "http",
+        "databases-empty",
+        "ports-both",
+        "missing-keys",
+        "exec-statuses",
+        "hex",
+    ] {
         let text = fs::read_to_string(format!("tests/config/bad/{name}.yaml")).unwrap();
         assert!(!schema.is_valid(&as_json(&text)), "the schema takes {name}");
     }

@@ -27,7 +27,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daemon::{Daemon, eventually, program};
 use tempfile::TempDir;
@@ -104,6 +104,34 @@ fn with_few_descriptors_here() {
     let (sum, count) =
         (daemon.metric("check_start_delay_seconds_sum", ""), daemon.metric("check_start_delay_seconds_count", ""));
     assert!(sum / count > 0.1, "tries started {} s late on average: nothing had to wait", sum / count);
+}
+
+#[test]
+fn with_few_descriptors_a_hanging_database_delays_no_other() {
+    in_own_network("with_a_hanging_database_here");
+}
+
+#[test]
+#[ignore = "run by with_few_descriptors_a_hanging_database_delays_no_other"]
+fn with_a_hanging_database_here() {
+    // It accepts, and says nothing.
+    let silent = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let folder = config(TARGETS, port, "{tcp: {expect: hello}, interval: 5s, timeout: 5s}");
+    let file = folder.path().join("config.yaml");
+    let mut text = fs::read_to_string(&file).unwrap();
+    write!(
+        text,
+        "- {{service: lives, namespace: b, port: {port}, addresses: [198.19.0.1], check: {{tcp: {{accept: true}}, interval: 1s, timeout: 1s}}}}"
+    )
+    .unwrap();
+    fs::write(&file, text).unwrap();
+    let daemon = Daemon::start(&["prlimit", "--nofile=64:64"], &file, &[]);
+    let tries = |service: &str| daemon.metric("checks_total", &format!("service=\"{service}\""));
+    eventually("all places hang", || (tries("a") >= 1.0).then_some(()));
+    let (start, before) = (Instant::now(), tries("lives"));
+    eventually("the other is tried ten times", || (tries("lives") - before >= 10.0).then_some(()));
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?} for ten tries of one a second", start.elapsed());
 }
 
 #[test]

@@ -336,6 +336,7 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// Whether this is all there is of a document that says nothing.
 fn is_empty(document: &Event) -> bool {
     matches!(document, Event::Scalar(text, style, 0, None) if scalar_kind(text, *style) == ScalarKind::Null)
 }

@@ -172,8 +172,8 @@ fn reap(leader: Pid) -> io::Result<ExitStatus> {
     }
 }
 
-/// Reaps the members of the group that are our children: the leader, and those that became it when their parent died, as
-/// they do if we are the first process of a container. False while some have yet to die.
+/// Reaps the members of the group that are our children: the leader, and where this process is a subreaper those whose
+/// parent has died. False while some have yet to die.
 fn is_reaped(group: Pid) -> bool {
     loop {
         match waitpgid(group, WaitOptions::NOHANG) {
