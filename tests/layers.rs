@@ -44,8 +44,13 @@ fn source() -> PathBuf {
 /// A module's files: `src/NAME.rs` and all below `src/NAME/`.
 fn files(module: &str) -> Vec<PathBuf> {
     let mut files = vec![source().join(format!("{module}.rs"))];
-    if let Ok(entries) = fs::read_dir(source().join(module)) {
-        files.extend(entries.map(|entry| entry.expect("a readable folder").path()));
+    let mut folders = vec![source().join(module)];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(folder) else { continue };
+        let paths = entries.map(|entry| entry.expect("a readable folder").path());
+        let (inner, found): (Vec<_>, Vec<_>) = paths.partition(|path| path.is_dir());
+        folders.extend(inner);
+        files.extend(found);
     }
     files
 }
