@@ -111,12 +111,13 @@ impl Places {
     /// Gives a place back, if the database has one.
     pub fn leave(&mut self, owner: Owner) {
         let Some(share) = self.shares.get_mut(owner).filter(|share| share.under_way > 0) else { return };
-        if let Some(turn) = share.turn(owner) {
-            self.queue.remove(&turn);
-        }
         self.free += 1;
+        let waited = share.turn(owner);
         share.under_way -= 1;
-        self.queue.extend(share.turn(owner));
+        if let (Some(before), Some(after)) = (waited, share.turn(owner)) {
+            self.queue.remove(&before);
+            self.queue.insert(after);
+        }
     }
 
     pub fn are_short(&self) -> bool {
