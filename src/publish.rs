@@ -43,6 +43,7 @@ mod slices;
 mod view;
 mod write;
 mod writer;
+mod waiting;
 
 /// How a database's publishing stands.
 #[derive(Debug, Clone)]

@@ -29,6 +29,7 @@ mod cluster {
     pub mod slices_modes;
     pub mod traffic;
 }
+    pub mod waiting;
 
 use std::process::ExitCode;
 
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         cluster::traffic::trials(),
     ]
     .into_iter()
+        cluster::waiting::trials(),
     .flatten()
     .collect();
     trials.extend(cluster::cases::trials(&trials));

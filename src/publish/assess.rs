@@ -9,7 +9,7 @@
 //! | a slice of our name that is another manager's          | wait: never written                   |
 //! | a Service with a selector, and slices of ours          | delete those                          |
 //! | no Service, with `createService`                       | create it                             |
-//! | no plan yet, or no address that may be published       | wait; but what is not allowed goes    |
+//! | no plan yet, or no address that may be published       | wait; but some leave (see `waiting`)  |
 //! | no Endpoints, or no slice                              | create it, blank                      |
 //! | Endpoints and slices that hold the members             | nothing                               |
 //! | Endpoints or slices of ours that differ                | write, on their resourceVersion       |
@@ -29,6 +29,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::condition::{Condition, Kind};
 use super::slices::Slices;
+use super::waiting::{self, Published, Retained};
 use super::{doubt, ports, service, view};
 use crate::config::{Database, Publish};
 use crate::plan::{Members, Plan};
@@ -71,7 +72,8 @@ impl Step {
 }
 
 /// Annotations by which leader election keeps a lock in Endpoints: client-go's, and Patroni's.
-const LEADER_ANNOTATIONS: [&str; 3] = ["control-plane.alpha.kubernetes.io/leader", "acquireTime", "renewTime"];
+pub(super) const LEADER_ANNOTATIONS: [&str; 3] =
+    ["control-plane.alpha.kubernetes.io/leader", "acquireTime", "renewTime"];
 
 /// How Kubernetes' own controller labels the Endpoints of a Service with a selector.
 const ENDPOINTS_CONTROLLER: &str = "endpoint-controller";
@@ -144,7 +146,8 @@ impl Assessment<'_> {
         let service_ports = self.service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
         let ports =
             ports::join(&database.ports, service_ports).map_err(|why| Condition::new(Kind::PortMismatch, why))?;
-        let members = &self.members(plan)?;
+        let managed = self.endpoints.filter(|_| refusal.is_none());
+        let (members, waiting) = &self.members(plan, managed, written)?;
         let step = match (database.publish, &refusal) {
             // Slices that are there are kept in step, or clients would be sent to who died meanwhile.
             (Publish::Endpoints, Some(_)) => self.follow(members, &ports)?,
@@ -161,18 +164,24 @@ impl Assessment<'_> {
         match (step, refusal.filter(|_| in_the_way)) {
             (Some(step), _) => Ok(step),
             (None, Some(refusal)) => Err(self.with_leftovers(refusal)),
-            (None, None) => Ok(Step::Hold),
+            (None, None) => waiting.clone().map_or(Ok(Step::Hold), Err),
         }
     }
 
-    /// The members that shall be published. None of them is one that is not allowed, whoever published it.
-    fn members(&self, plan: &Plan) -> Result<Members, Condition> {
+    /// Returns the members that shall be published, and the condition of a database that waits for a decision. None of them
+    /// is one that is not allowed, whoever published it. `managed` are the Endpoints, if they are for us to write.
+    fn members(
+        &self,
+        plan: &Plan,
+        managed: Option<&Endpoints>,
+        written: Option<&str>,
+    ) -> Result<(Members, Option<Condition>), Condition> {
         let database = self.database;
-        let allowed = |members: &Members| -> Members {
-            members.iter().filter(|member| database.allowed.allows(member.ip)).cloned().collect()
-        };
-        let why = match plan {
-            Plan::Publish(members) if !database.addresses.is_empty() => return Ok(allowed(members)),
+        let mut waiting = match plan {
+            Plan::Publish(members) if !database.addresses.is_empty() => {
+                let allowed = members.iter().filter(|member| database.allowed.allows(member.ip));
+                return Ok((allowed.cloned().collect(), None));
+            }
             Plan::Publish(_) => {
                 let why = database.refused.first().map_or("it has none", |refused| &refused.why);
                 let why = format!("none of the addresses may be published, so what was is kept: {why}");
@@ -180,11 +189,20 @@ impl Assessment<'_> {
             }
             Plan::Keep(why) => Condition::new(Kind::WaitingForVerdicts, why.to_string()),
         };
-        let published = view::published(self.endpoints, self.slices);
-        if allowed(&published) == published {
-            return Err(why);
+        let is_foreign = |held: &Endpoints| !is_ours(held, written) && !slice::members(held).is_empty();
+        let published = Published {
+            serving: &view::held(database.publish, managed, self.slices),
+            exposed: &view::published(managed, self.slices),
+            is_foreign: managed.is_some_and(is_foreign),
+        };
+        match waiting::retained(database, &published) {
+            Retained::Only(members) => Ok((members, Some(waiting))),
+            Retained::All { unconfigured } => {
+                let note = waiting::describe(&unconfigured).map(|note| format!("; {note}"));
+                waiting.reason.push_str(&note.unwrap_or_default());
+                Err(waiting)
+            }
         }
-        Ok(allowed(&view::held(database.publish, self.endpoints, self.slices)))
     }
 
     /// Whether Endpoints that are not for us to write stand in the way: beside slices not if they send nobody anywhere.
@@ -435,8 +453,12 @@ fn is_ours(endpoints: &Endpoints, written: Option<&str>) -> bool {
 
 #[cfg(test)]
 #[path = "assess_tests.rs"]
-mod tests;
+pub(super) mod tests;
 
 #[cfg(test)]
 #[path = "assess_slices_tests.rs"]
 mod slices_tests;
+
+#[cfg(test)]
+#[path = "assess_waiting_tests.rs"]
+mod waiting_tests;

@@ -12,7 +12,7 @@ use super::tests::{members, ours, publish, service, theirs, waits};
 use super::*;
 use crate::config::CreateService;
 
-fn database(publish: Publish) -> Database {
+pub fn database(publish: Publish) -> Database {
     Database { publish, ..super::tests::database(false) }
 }
 
@@ -33,29 +33,29 @@ fn selecting() -> Service {
 
 /// A cluster that does as it is told.
 #[derive(Clone)]
-struct Cluster {
+pub struct Cluster {
     service: Option<Service>,
-    endpoints: Option<Endpoints>,
-    slices: Arc<Slices>,
+    pub endpoints: Option<Endpoints>,
+    pub slices: Arc<Slices>,
     /// Whom Kubernetes' own slices have.
     mirrored: Members,
     version: u64,
 }
 
 impl Cluster {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut slices = Arc::new(Slices::default());
         slices.begin_list();
         slices.end_list();
         Self { service: Some(known()), endpoints: None, slices, mirrored: Members::default(), version: 10 }
     }
 
-    fn assess(&self, database: &Database, plan: &Plan) -> Step {
+    pub fn assess(&self, database: &Database, plan: &Plan) -> Step {
         assess(database, plan, self.service.as_ref(), self.endpoints.as_ref(), &self.slices, None)
     }
 
     /// Takes the step, and says in a few words what it was.
-    fn take(&mut self, step: Step) -> String {
+    pub fn take(&mut self, step: Step) -> String {
         self.version += 1;
         let version = Some(self.version.to_string());
         let uid = |held: Option<&String>| held.cloned().or(Some("uid".to_owned()));
@@ -98,7 +98,7 @@ impl Cluster {
     }
 
     /// Takes steps until there is nothing more to do.
-    fn settle(&mut self, publish: Publish, plan: &Plan) -> Vec<String> {
+    pub fn settle(&mut self, publish: Publish, plan: &Plan) -> Vec<String> {
         let mut said = Vec::new();
         while said.len() < 50 {
             let step = self.assess(&database(publish), plan);
@@ -111,7 +111,7 @@ impl Cluster {
     }
 
     /// Kubernetes mirrors what the Endpoints hold, or takes it away.
-    fn mirror(&mut self) {
+    pub fn mirror(&mut self) {
         let endpoints = self.endpoints.clone().filter(|endpoints| !slice::skips_mirror(endpoints));
         let members = endpoints.map(|endpoints| slice::members(&endpoints)).unwrap_or_default();
         self.others("endpointslicemirroring-controller.k8s.io", &members);
@@ -129,7 +129,7 @@ impl Cluster {
     }
 
     /// The IPs that clients are sent to, wherever from.
-    fn ips(&self) -> std::collections::BTreeSet<String> {
+    pub fn ips(&self) -> std::collections::BTreeSet<String> {
         let own = self.slices.members().map(|member| member.ip.to_string());
         own.chain(self.mirrored.iter().map(|member| member.ip.to_string())).collect()
     }
@@ -492,29 +492,6 @@ fn an_undecided_plan_writes_no_slice() {
     let plan = Plan::Keep(crate::plan::Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
     let (kind, _) = waits(cluster.assess(&database(Publish::Slices), &plan));
     assert_eq!(kind, Kind::WaitingForVerdicts);
-}
-
-#[test]
-fn what_slices_hold_from_outside_of_what_is_allowed_goes_while_all_else_is_kept() {
-    for mode in [Publish::Slices, Publish::Both] {
-        let mut cluster = Cluster::new();
-        cluster.settle(mode, &publish(&[1, 2, 9]));
-        let restricted = Database { publish: mode, ..super::tests::restricted() };
-        let keep = Plan::Keep(crate::plan::Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
-        for plan in [keep, publish(&[1, 2, 9])] {
-            let mut cluster = cluster.clone();
-            while let step @ (Step::WriteSlice(_) | Step::Write(_)) = cluster.assess(&restricted, &plan) {
-                cluster.take(step);
-            }
-            assert!(matches!(cluster.assess(&restricted, &plan), Step::Hold | Step::Wait(_)));
-            assert_eq!(view::published(cluster.endpoints.as_ref(), &cluster.slices), members(&[1, 2]), "{mode:?}");
-        }
-        // All are refused: what was is kept.
-        let refused = crate::config::Refused { ip: [203, 0, 113, 9].into(), why: "it is outside".into() };
-        let none = Database { addresses: Vec::new(), refused: vec![refused], ..restricted };
-        let step = cluster.assess(&none, &publish(&[]));
-        assert_eq!(cluster.take(step), "mysql-external-ipv4-1 198.51.100.1, 198.51.100.2");
-    }
 }
 
 #[test]

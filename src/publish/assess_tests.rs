@@ -253,9 +253,21 @@ fn an_undecided_plan_writes_nothing() {
     }
 }
 
-/// A database of which only 198.51.100.0/30 is allowed, which is .0 to .3.
+/// A database with these addresses in 198.51.100.0/24.
+pub fn configured(database: Database, last: &[u8]) -> Database {
+    let like = &database.addresses[0];
+    let addresses = last.iter().map(|last| Address { ip: [198, 51, 100, *last].into(), ..like.clone() }).collect();
+    Database { addresses, ..database }
+}
+
+/// A database with .1 and .2, of which only 198.51.100.0/30 is allowed, which is .0 to .3.
 pub fn restricted() -> Database {
-    Database { allowed: Allowed::new(&["198.51.100.0/30".parse().expect("a network")]), ..database(false) }
+    let allowed = Allowed::new(&["198.51.100.0/30".parse().expect("a network")]);
+    Database { allowed, ..configured(database(false), &[1, 2]) }
+}
+
+fn undecided() -> Plan {
+    Plan::Keep(Why::NoneKnown(vec![([198, 51, 100, 1].into(), "exec: no such command".into())]))
 }
 
 fn written(step: Step) -> Members {
@@ -278,6 +290,39 @@ fn what_is_held_from_outside_goes_while_all_else_is_kept() {
     assert_eq!(written(step), members(&[1, 2]));
     let step = assess(&restricted(), &keep, Some(&service()), Some(&ours(&[1, 2])), None);
     assert_eq!(waits(step).0, Kind::WaitingForVerdicts);
+}
+
+#[test]
+fn a_member_that_left_the_config_leaves_while_the_database_waits() {
+    let database = configured(database(false), &[1, 3]);
+    let step = assess(&database, &undecided(), Some(&service()), Some(&ours(&[1, 2])), None);
+    assert_eq!(written(step), members(&[1]));
+    let (kind, reason) = waits(assess(&database, &undecided(), Some(&service()), Some(&ours(&[1])), None));
+    assert_eq!(kind, Kind::WaitingForVerdicts);
+    assert!(!reason.contains("does not have"), "{reason}");
+}
+
+#[test]
+fn a_config_of_new_addresses_alone_empties_nothing_while_it_waits() {
+    let step = assess(&database(false), &undecided(), Some(&service()), Some(&ours(&[2])), None);
+    let (kind, reason) = waits(step);
+    assert_eq!(kind, Kind::WaitingForVerdicts);
+    assert_eq!(
+        reason,
+        "no target is up, and all verdicts are inconclusive for 198.51.100.1 (exec: no such command); published although \
+         the config does not have it, and unchecked, until an address of the config has a verdict: 198.51.100.2"
+    );
+}
+
+#[test]
+fn endpoints_to_adopt_stay_as_they_are_while_the_database_waits() {
+    let foreign = theirs(&[1, 2], None);
+    let database = configured(database(true), &[1, 3]);
+    let (kind, _) = waits(assess(&database, &undecided(), Some(&service()), Some(&foreign), None));
+    assert_eq!(kind, Kind::WaitingForVerdicts);
+    // Taken over before, they are ours.
+    let step = assess(&database, &undecided(), Some(&service()), Some(&foreign), Some("uid-1"));
+    assert_eq!(written(step), members(&[1]));
 }
 
 #[test]

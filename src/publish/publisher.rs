@@ -212,7 +212,7 @@ impl Publisher {
                 Err(next) => return next,
             };
             let first = if matches!(step, Step::CreateService(_)) { "would create the Service; " } else { "" };
-            let would = format!("{first}{}", would_publish(&view.held(), &view.plan));
+            let would = format!("{first}{}", would_publish(&view.held(), &view.plan, &step));
             self.report(Some(view.held()), Condition::new(Kind::DryRun, would));
             return Next::Change;
         }
@@ -267,7 +267,7 @@ impl Publisher {
                 self.report(Some(held), settled.unwrap_or(condition));
                 Err(next)
             }
-            step => match self.standby(would_publish(&held, &view.plan)) {
+            step => match self.standby(would_publish(&held, &view.plan, &step)) {
                 Some(standby) => {
                     self.tell_published(&held, memory).await;
                     self.report(Some(held), fault().unwrap_or(standby));
@@ -468,8 +468,13 @@ pub fn said(view: &View, held: &Members) -> String {
 }
 
 /// `would publish 10.0.0.1, 10.0.0.3 (+10.0.0.3, -10.0.0.2)`
-fn would_publish(held: &Members, plan: &Plan) -> String {
-    let Plan::Publish(wanted) = plan else { return "would publish nothing yet".to_owned() };
+fn would_publish(held: &Members, plan: &Plan, step: &Step) -> String {
+    let wanted = match (plan, step) {
+        (Plan::Publish(wanted), _) => wanted.clone(),
+        (Plan::Keep(_), Step::Write(endpoints)) => slice::members(endpoints),
+        (Plan::Keep(_), Step::Hold | Step::Wait(_)) => return "would publish nothing yet".to_owned(),
+        (Plan::Keep(_), _) => return "would take out what the config does not have".to_owned(),
+    };
     match wanted.changes_from(held).as_str() {
         "" => format!("would publish {wanted} (same addresses, other ports or labels)"),
         changes => format!("would publish {wanted} ({changes})"),

@@ -135,8 +135,12 @@ impl Writer<'_> {
             View { seen: self.observed.borrow().clone(), plan: self.view.plan.clone(), publish: self.view.publish };
         let next = self.publisher.assess(&view, view.seen.service.object.as_deref(), self.memory);
         let undone = next.object() == Some(name.as_str());
+        let undecided = |why: &Condition| matches!(why.kind, Kind::WaitingForVerdicts | Kind::AddressesRefused);
         if next == Step::Hold {
             self.published(&view).await;
+        } else if matches!(&next, Step::Wait(why) if undecided(why)) {
+            // What may not stay while the database waits is out. Putting it back is an outside change, which is repaired.
+            self.memory.held = Some(view.plan);
         } else if !undone && self.memory.first_in_round(name, &view.plan) {
             // What was decided takes more than this object.
             self.memory.pace.go_on();

@@ -1,0 +1,83 @@
+//! Published members that stay while a database waits for a decision. Pure.
+//!
+//! | a published member                                   | while the database waits                             |
+//! | ---                                                  | ---                                                  |
+//! | is not allowed by `--allow-cidr`                     | leaves, whoever published it                         |
+//! | is in the config                                     | stays                                                |
+//! | is not in the config, and others of them are         | leaves: nobody checks it any more                    |
+//! | is not in the config, and none of them is            | stays until one of the config has a verdict, as an empty Service is an outage |
+//! | is not in the config, in Endpoints to be taken over  | stays until the decision with which they are taken over |
+//!
+//! Nothing is added, so an `exactlyOne` database never has a second member for this.
+
+use std::net::IpAddr;
+
+use crate::config::Database;
+use crate::plan::Members;
+
+/// The published members of one database.
+pub struct Published<'a> {
+    /// Those that clients are sent to.
+    pub serving: &'a Members,
+    /// All that clients may be sent to, between Endpoints and slices too.
+    pub exposed: &'a Members,
+    /// Whether they are in Endpoints of someone else's, which `adopt` takes over.
+    pub is_foreign: bool,
+}
+
+/// What is written while a database waits.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Retained {
+    /// Nothing. The members that stay although the config does not have them are told.
+    All { unconfigured: Members },
+    /// These members: the others leave.
+    Only(Members),
+}
+
+/// Finds the members that stay.
+pub fn retained(database: &Database, published: &Published) -> Retained {
+    let Published { serving, exposed, is_foreign } = *published;
+    let allowed = |ip: IpAddr| database.allowed.allows(ip);
+    let configured = |ip: IpAddr| database.addresses.iter().any(|address| address.ip == ip);
+    let stays = |ip: IpAddr| allowed(ip) && configured(ip);
+    // Between Endpoints and slices all that serve may leave while others are there that stay.
+    let may_replace = !serving.is_empty() && !database.policy.exactly_one;
+    let filtered = |stays: &dyn Fn(IpAddr) -> bool| match only(serving, stays) {
+        none if none.is_empty() && may_replace => only(exposed, stays),
+        some => some,
+    };
+    let staying = if is_foreign { Members::default() } else { filtered(&stays) };
+    let (staying, unchanged) = match staying.is_empty() {
+        true => (filtered(&allowed), exposed.iter().all(|member| allowed(member.ip))),
+        false => (staying, exposed.iter().all(|member| stays(member.ip))),
+    };
+    match unchanged {
+        true => Retained::All { unconfigured: only(exposed, &|ip| !configured(ip)) },
+        false => Retained::Only(staying),
+    }
+}
+
+fn only(members: &Members, keeps: &dyn Fn(IpAddr) -> bool) -> Members {
+    members.iter().filter(|member| keeps(member.ip)).cloned().collect()
+}
+
+/// Names the members that stay although the config does not have them, if there are any.
+pub fn describe(unconfigured: &Members) -> Option<String> {
+    const MAX_NAMED: usize = 3;
+    if unconfigured.is_empty() {
+        return None;
+    }
+    let named: Vec<String> = unconfigured.iter().take(MAX_NAMED).map(|member| member.ip.to_string()).collect();
+    let more = match unconfigured.len().saturating_sub(MAX_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!(
+        "published although the config does not have it, and unchecked, until an address of the config has a verdict: {}{more}",
+        named.join(", ")
+    ))
+}
+
+#[cfg(test)]
+#[path = "waiting_tests.rs"]
+mod tests;
