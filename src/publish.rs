@@ -35,6 +35,7 @@ mod leftover;
 mod pace;
 mod ports;
 mod prune;
+mod pruning;
 mod publisher;
 mod publishing;
 mod service;
@@ -42,8 +43,8 @@ mod sight;
 mod slices;
 mod view;
 mod write;
-mod writer;
 mod waiting;
+mod writer;
 
 /// How a database's publishing stands.
 #[derive(Debug, Clone)]

@@ -18,6 +18,7 @@ mod cluster {
     pub mod lease;
     pub mod ownership;
     pub mod policy;
+    pub mod prune;
     pub mod publish;
     pub mod refused;
     pub mod reload;
@@ -28,8 +29,8 @@ mod cluster {
     pub mod slices;
     pub mod slices_modes;
     pub mod traffic;
-}
     pub mod waiting;
+}
 
 use std::process::ExitCode;
 
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         cluster::slices_modes::trials(),
         cluster::events::trials(),
         cluster::lease::trials(),
+        cluster::prune::trials(),
         cluster::publish::trials(),
         cluster::slices::trials(),
         cluster::services::trials(),
@@ -65,9 +67,9 @@ fn main() -> ExitCode {
         cluster::refused::trials(),
         cluster::running::trials(),
         cluster::traffic::trials(),
+        cluster::waiting::trials(),
     ]
     .into_iter()
-        cluster::waiting::trials(),
     .flatten()
     .collect();
     trials.extend(cluster::cases::trials(&trials));

@@ -1,9 +1,10 @@
 //! What is under our label and of no database of the config: found by the watches, and known until it is gone.
 //!
-//! Only what a new config took away while this daemon ran is ever deleted. What was there before may be of another deployment of
-//! this daemon, whose label is the same.
+//! Only what a new config took away while this daemon ran is ever deleted, when `pruning` says so. What was there before may be of
+//! another deployment of this daemon, whose label is the same.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -12,6 +13,7 @@ use kube::Resource;
 use tokio::sync::watch;
 
 use super::assess::leader_annotation;
+use super::pruning::{Gate, gate};
 use super::service;
 use crate::config::{DatabaseId, Spec};
 use crate::plan::Members;
@@ -73,9 +75,29 @@ pub struct Leftovers {
     found: BTreeMap<Key, (Leftover, bool)>,
     /// What has been listed.
     listed: BTreeSet<(String, Part)>,
-    /// The databases that a new config took away.
-    departed: BTreeSet<DatabaseId>,
+    /// The databases that a new config took away, and when.
+    departed: BTreeMap<DatabaseId, Instant>,
+    /// The databases of the config, and since when it has them.
+    configured: BTreeMap<DatabaseId, Instant>,
+    /// When the config last changed; none before there was one.
+    changed_at: Option<Instant>,
     prune: bool,
+}
+
+/// What there is to delete, and when.
+#[derive(Debug, PartialEq)]
+pub enum Pruning {
+    Nothing,
+    /// Not yet: the config is too new.
+    Settling(Duration),
+    /// Not yet: so many databases have left, and so few of those that were published with them remain.
+    SecondLook {
+        departed: Vec<DatabaseId>,
+        remain: usize,
+        delay: Duration,
+    },
+    /// These, in order.
+    Delete(Vec<(DatabaseId, Part, Leftover)>),
 }
 
 impl Leftovers {
@@ -95,40 +117,81 @@ impl Leftovers {
         self.found.keys().any(|(id, ..)| id.namespace == namespace)
     }
 
-    /// Takes note of a new config, which has no longer the databases that are `gone`.
-    pub fn reload(&mut self, spec: &Spec, gone: impl IntoIterator<Item = DatabaseId>) {
+    /// Applies a new config, which has no longer the databases that are `gone`.
+    pub fn reload(&mut self, spec: &Spec, gone: impl IntoIterator<Item = DatabaseId>, now: Instant) {
         self.prune = spec.prune;
-        self.departed.extend(gone);
-        let there: BTreeSet<&DatabaseId> = spec.databases.iter().map(|database| &database.id).collect();
-        self.departed.retain(|id| !there.contains(id));
-        self.found.retain(|(id, ..), _| !there.contains(id));
+        self.changed_at = Some(now);
+        let configured = spec.databases.iter().map(|database| database.id.clone());
+        self.configured = configured.map(|id| (id.clone(), self.configured.get(&id).copied().unwrap_or(now))).collect();
+        self.departed.extend(gone.into_iter().map(|id| (id, now)));
+        self.departed.retain(|id, _| !self.configured.contains_key(id));
+        self.found.retain(|(id, ..), _| !self.configured.contains_key(id));
     }
 
-    /// What is to be deleted, in order.
-    pub fn doomed(&self) -> Vec<(DatabaseId, Part, Leftover)> {
-        let doomed = |(key, (leftover, _)): &(&Key, &(Leftover, bool))| {
+    /// Finds what is to be deleted now, or when to look again. `is_published` knows the databases of the config that have
+    /// members in the cluster.
+    pub fn pruning(&self, now: Instant, is_published: impl Fn(&DatabaseId) -> bool) -> Pruning {
+        let prunable = |(key, (leftover, _)): &(&Key, &(Leftover, bool))| {
             let (id, part, _) = key;
             self.may_go(id, leftover) && (*part != Part::Service || self.is_alone(id))
         };
-        let found = self.found.iter().filter(doomed);
-        found.map(|((id, part, _), (leftover, _))| (id.clone(), *part, leftover.clone())).collect()
+        let found = self.found.iter().filter(prunable);
+        let prunable: Vec<_> =
+            found.map(|((id, part, _), (leftover, _))| (id.clone(), *part, leftover.clone())).collect();
+        if prunable.is_empty() {
+            return Pruning::Nothing;
+        }
+        match self.gate(now, &is_published) {
+            (Gate::Open, ..) => Pruning::Delete(prunable),
+            (Gate::Settling(delay), ..) => Pruning::Settling(delay),
+            (Gate::SecondLook(delay), departed, remain) => Pruning::SecondLook { departed, remain, delay },
+        }
     }
 
-    /// Whether this is still to be deleted.
-    pub fn is_doomed(&self, id: &DatabaseId, part: Part, leftover: &Leftover) -> bool {
+    /// Returns whether one object is still to be deleted.
+    pub fn is_prunable(
+        &self,
+        (id, part, leftover): (&DatabaseId, Part, &Leftover),
+        now: Instant,
+        is_published: impl Fn(&DatabaseId) -> bool,
+    ) -> bool {
         let key = (id.clone(), part, leftover.metadata.name.clone().unwrap_or_default());
-        self.found.get(&key).is_some_and(|(found, _)| found == leftover) && self.may_go(id, leftover)
+        self.found.get(&key).is_some_and(|(found, _)| found == leftover)
+            && self.may_go(id, leftover)
+            && self.gate(now, &is_published).0 == Gate::Open
+    }
+
+    /// Returns whether anything of a database will be deleted.
+    pub fn will_go(&self, id: &DatabaseId) -> bool {
+        self.found.iter().any(|((of, ..), (leftover, _))| of == id && self.may_go(id, leftover))
     }
 
     fn may_go(&self, id: &DatabaseId, leftover: &Leftover) -> bool {
-        self.prune && leftover.ours && self.departed.contains(id)
+        self.prune && leftover.ours && self.departed.contains_key(id)
+    }
+
+    /// Returns the gate, the databases that have left and may have left something behind that is to be deleted, and the number
+    /// of those that were published with them and remain. Databases that came later say nothing of what was there before.
+    fn gate(&self, now: Instant, is_published: &dyn Fn(&DatabaseId) -> bool) -> (Gate, Vec<DatabaseId>, usize) {
+        let is_pending = |id: &DatabaseId| !self.is_listed(&id.namespace) || self.will_go(id);
+        let departed: Vec<(&DatabaseId, Instant)> =
+            self.departed.iter().filter(|(id, _)| is_pending(id)).map(|(id, at)| (id, *at)).collect();
+        let first = departed.iter().map(|(_, at)| *at).min().unwrap_or(now);
+        let remain = self.configured.iter().filter(|(id, since)| **since < first && is_published(id)).count();
+        let stood_for = self.changed_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let gate = gate(departed.len(), remain, stood_for);
+        (gate, departed.into_iter().map(|(id, _)| id.clone()).collect(), remain)
+    }
+
+    /// Whether all of a namespace has been looked for.
+    fn is_listed(&self, namespace: &str) -> bool {
+        Part::ALL.into_iter().all(|part| self.listed.contains(&(namespace.to_owned(), part)))
     }
 
     /// Whether all has been looked for, and nothing but a Service is left.
     fn is_alone(&self, id: &DatabaseId) -> bool {
-        let listed = |part| self.listed.contains(&(id.namespace.clone(), part));
         let members = self.found.keys().any(|(of, part, _)| of == id && *part != Part::Service);
-        !members && Part::ALL.into_iter().all(listed)
+        !members && self.is_listed(&id.namespace)
     }
 
     /// Changes what is known of one object; says whether that is news.
@@ -172,3 +235,7 @@ pub fn begin_list(leftovers: &watch::Sender<Leftovers>, namespace: &str, part: P
 pub fn end_list(leftovers: &watch::Sender<Leftovers>, namespace: &str, part: Part) {
     leftovers.send_if_modified(|leftovers| leftovers.end_list(namespace, part));
 }
+
+#[cfg(test)]
+#[path = "leftover_tests.rs"]
+mod tests;

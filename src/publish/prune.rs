@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -10,12 +11,12 @@ use prometheus::Histogram;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::Cluster;
 use super::backoff::{Backoff, sleep_if};
 use super::budget::{Budget, Urgency};
-use super::leftover::{self, Leftover, Leftovers, Part};
+use super::leftover::{self, Leftover, Leftovers, Part, Pruning};
 use super::sight::Watchable;
 use super::write::{self, DEADLINE, Failure};
+use super::{Cluster, Outlets};
 use crate::clock;
 use crate::config::DatabaseId;
 use crate::lease;
@@ -23,11 +24,15 @@ use crate::news::{About, News, Teller};
 use crate::slice;
 
 /// What an Event says of them.
-const NOTE: &str = "the config has this database no more; what is published stays as it is, and is not kept up to date";
+const STAYS: &str =
+    "the config has this database no more; what is published stays as it is, and is not kept up to date";
+const GOES: &str = "the config has this database no more; what is published is deleted once the config has stood for 30s, or for \
+                    5m more if more than half of all databases left with it; put it back into the config to keep it";
 
 /// What tells of leftovers, and deletes them.
 pub struct Pruner {
     pub leftovers: Arc<watch::Sender<Leftovers>>,
+    pub outlets: watch::Receiver<Arc<Outlets>>,
     pub cluster: Cluster,
     pub lease: lease::Handle,
     pub budget: Arc<Budget>,
@@ -41,32 +46,71 @@ impl Pruner {
         let mut changes = self.leftovers.subscribe();
         let mut standing = self.lease.changes();
         let mut told = BTreeSet::new();
+        let mut delayed = Vec::new();
         let mut trouble = None;
         let mut backoff = Backoff::default();
         loop {
-            let doomed = {
+            let pruning = {
                 let leftovers = changes.borrow_and_update();
                 self.tell(&leftovers, &mut told);
-                leftovers.doomed()
+                leftovers.pruning(clock::now(), |id| self.is_published(id))
             };
-            let pause = match self.prune(doomed).await {
-                Ok(()) => {
-                    backoff.reset();
-                    None
-                }
-                Err(why) => {
-                    if trouble.as_ref() != Some(&why) {
-                        warn!(reason = why, "what is left behind can't be deleted");
-                        trouble = Some(why);
+            self.tell_second_look(&pruning, &mut delayed);
+            let pause = match pruning {
+                Pruning::Nothing => None,
+                Pruning::Settling(delay) | Pruning::SecondLook { delay, .. } => Some(delay),
+                Pruning::Delete(prunable) => match self.prune(prunable).await {
+                    Ok(()) => {
+                        backoff.reset();
+                        None
                     }
-                    Some(backoff.next())
-                }
+                    Err(why) => {
+                        if trouble.as_ref() != Some(&why) {
+                            warn!(reason = why, "what is left behind can't be deleted");
+                            trouble = Some(why);
+                        }
+                        Some(backoff.next())
+                    }
+                },
             };
             tokio::select! {
                 Ok(()) = changes.changed() => {}
                 Ok(()) = standing.changed() => {}
                 () = sleep_if(pause) => {}
             }
+        }
+    }
+
+    /// Returns whether the cluster is known to hold members of a database of the config.
+    fn is_published(&self, id: &DatabaseId) -> bool {
+        let outlets = self.outlets.borrow();
+        let Some(outlet) = outlets.get(id) else { return false };
+        outlet.publication.borrow().members.as_ref().is_some_and(|members| !members.is_empty())
+    }
+
+    /// Logs and announces once that a deletion is delayed because of its size.
+    fn tell_second_look(&self, pruning: &Pruning, delayed: &mut Vec<DatabaseId>) {
+        let Pruning::SecondLook { departed, remain, delay } = pruning else {
+            delayed.clear();
+            return;
+        };
+        if !matches!(self.cluster, Cluster::Write(_)) || *delayed == *departed {
+            return;
+        }
+        delayed.clone_from(departed);
+        let (count, all) = (departed.len(), departed.len() + remain);
+        let delay = humantime::format_duration(Duration::from_secs(delay.as_secs_f64().ceil() as u64));
+        warn!(
+            "{count} of {all} published databases have left the config at once: what they left behind is deleted in {delay}, unless the \
+             config has them again"
+        );
+        for id in departed {
+            self.announce(id, "second look", || {
+                format!(
+                    "{count} of {all} published databases have left the config at once, so what is published stays for {delay} more, and \
+                     is deleted then; put it back into the config to keep it"
+                )
+            });
         }
     }
 
@@ -77,25 +121,35 @@ impl Pruner {
         for (id, members) in found {
             if told.insert(id.clone()) {
                 let DatabaseId { namespace, service } = &id;
-                warn!(%namespace, %service, %members, "left behind: the config has no such database; delete its Endpoints and EndpointSlices if nobody needs them");
-                self.news.tell(|| News {
-                    about: About::Database(id.clone()),
-                    reason: "LeftBehind".into(),
-                    action: "Publish",
-                    warning: true,
-                    subject: String::new(),
-                    note: NOTE.into(),
-                    at: clock::now(),
-                });
+                if leftovers.will_go(&id) {
+                    warn!(%namespace, %service, %members, "left behind: the config has no such database; it is deleted once the config has stood for a while");
+                    self.announce(&id, "", || GOES.into());
+                } else {
+                    warn!(%namespace, %service, %members, "left behind: the config has no such database; delete its Endpoints and EndpointSlices if nobody needs them");
+                    self.announce(&id, "", || STAYS.into());
+                }
             }
         }
     }
 
+    /// Emits an Event on the Service. One with the same subject counts as the same thing again.
+    fn announce(&self, id: &DatabaseId, subject: &str, note: impl FnOnce() -> String) {
+        self.news.tell(|| News {
+            about: About::Database(id.clone()),
+            reason: "LeftBehind".into(),
+            action: "Publish",
+            warning: true,
+            subject: subject.to_owned(),
+            note: note(),
+            at: clock::now(),
+        });
+    }
+
     /// Deletes these, if it is this replica's turn to write.
-    async fn prune(&self, doomed: Vec<(DatabaseId, Part, Leftover)>) -> Result<(), String> {
+    async fn prune(&self, prunable: Vec<(DatabaseId, Part, Leftover)>) -> Result<(), String> {
         let Cluster::Write(client) = &self.cluster else { return Ok(()) };
         let mut trouble = Ok(());
-        for (id, part, leftover) in doomed {
+        for (id, part, leftover) in prunable {
             let deleted = match part {
                 Part::Slice => self.delete::<EndpointSlice>(client, &id, part, &leftover).await,
                 Part::Endpoints => self.delete::<Endpoints>(client, &id, part, &leftover).await,
@@ -124,7 +178,8 @@ impl Pruner {
         let _turn = self.budget.turn(Urgency::Repair).await;
         let Some(permission) = self.lease.permission().await else { return Ok(false) };
         // The config may have it again by now.
-        if !self.leftovers.borrow().is_doomed(id, part, leftover) {
+        let is_published = |id: &DatabaseId| self.is_published(id);
+        if !self.leftovers.borrow().is_prunable((id, part, leftover), clock::now(), is_published) {
             return Ok(false);
         }
         let api: Api<K> = Api::namespaced(client.clone(), &id.namespace);

@@ -65,10 +65,12 @@ impl Publishing {
     ) -> Self {
         let mut tasks = JoinSet::new();
         let leftovers = Arc::new(watch::Sender::new(Leftovers::default()));
+        let outlets = watch::Sender::new(Arc::default());
         let budget = Arc::new(Budget::new(options.rate));
         tasks.spawn(budget.clone().run());
         let pruner = Pruner {
             leftovers: leftovers.clone(),
+            outlets: outlets.subscribe(),
             cluster: cluster.clone(),
             lease: lease.clone(),
             budget: budget.clone(),
@@ -79,7 +81,7 @@ impl Publishing {
         Self {
             tasks,
             namespaces: BTreeMap::new(),
-            outlets: watch::Sender::new(Arc::default()),
+            outlets,
             leftovers,
             cluster,
             monitor,
@@ -101,7 +103,7 @@ impl Publishing {
 
     /// Starts with the databases of the first config.
     pub(super) fn begin(&mut self, spec: &Spec) {
-        self.leftovers.send_modify(|leftovers| leftovers.reload(spec, []));
+        self.leftovers.send_modify(|leftovers| leftovers.reload(spec, [], clock::now()));
         let started = spec.databases.iter().filter_map(|database| self.add(database));
         let outlets: Outlets = started.collect();
         self.outlets.send_replace(Arc::new(outlets));
@@ -137,7 +139,7 @@ impl Publishing {
         let idle = self.idle();
         self.namespaces
             .retain(|namespace, _| !idle.contains(namespace) || gone.iter().any(|id| id.namespace == *namespace));
-        self.leftovers.send_modify(|leftovers| leftovers.reload(spec, gone));
+        self.leftovers.send_modify(|leftovers| leftovers.reload(spec, gone, clock::now()));
         outlets.extend(new.into_iter().filter_map(|database| self.add(database)));
         self.outlets.send_replace(Arc::new(outlets));
         touched.iter().for_each(|namespace| self.watch(namespace));

@@ -51,6 +51,18 @@ pub async fn told(namespace: &Namespace, reason: &str, words: &str) -> Event {
     .await
 }
 
+/// Waits for an Event on this Service with this reason and these words.
+pub async fn told_of(namespace: &Namespace, service: &str, reason: &str, words: &str) {
+    let regards = |event: &Event| event.regarding.as_ref().and_then(|it| it.name.as_deref()) == Some(service);
+    eventually(SOON, &format!("Event {reason} on {service}, {words:?}"), async || {
+        let events = events(namespace, reason).await;
+        let notes: Vec<_> =
+            events.iter().filter(|event| regards(event)).filter_map(|event| event.note.clone()).collect();
+        if notes.iter().any(|note| note.contains(words)) { Ok(()) } else { Err(format!("{notes:?}")) }
+    })
+    .await;
+}
+
 async fn targets_and_writes_are_told_on_the_service() {
     let mut scene = Scene::new("told").await;
     let daemon = scene.start_published().await;

@@ -4,9 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Endpoints, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::api::core::v1::Endpoints;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -24,25 +22,23 @@ pub fn trials() -> Vec<Trial> {
         a_bad_config_changes_nothing_and_is_told_once,
         a_config_map_is_followed_through_its_symlinks,
         what_leaves_the_config_stays_and_is_told,
-        what_leaves_the_config_is_deleted_where_it_asks_for_it,
-        a_created_service_goes_after_its_slices_unless_someone_changed_it,
         what_is_left_behind_is_found_at_the_start_and_never_deleted,
     ]
 }
 
 /// Writes another config as an editor does: in place.
-fn edit(daemon: &Daemon, yaml: &str) {
+pub fn edit(daemon: &Daemon, yaml: &str) {
     fs::write(daemon.config(), yaml).expect("a file in the bottle");
 }
 
 /// One more database for a config, on an address of the scene.
-fn database(scene: &Scene, service: &str, which: usize) -> String {
+pub fn database(scene: &Scene, service: &str, which: usize) -> String {
     let (namespace, ip) = (&scene.namespace.name, scene.databases[which].ip);
     format!("- {{service: {service}, namespace: {namespace}, port: 3306, addresses: [{ip}], check: {CHECK}}}\n")
 }
 
 /// Waits until the status has exactly these databases, and returns it.
-async fn databases(daemon: &Daemon, services: &[&str]) -> Value {
+pub async fn databases(daemon: &Daemon, services: &[&str]) -> Value {
     eventually(SOON, &format!("databases {services:?}"), async || {
         let status = daemon.status().await;
         let there: Vec<&str> = status["databases"].as_array().expect("a list").iter().map(service).collect();
@@ -56,7 +52,7 @@ fn service(database: &Value) -> &str {
 }
 
 /// Waits until a Service's Endpoints have exactly these databases.
-async fn published(scene: &Scene, service: &str, which: &[usize]) {
+pub async fn published(scene: &Scene, service: &str, which: &[usize]) {
     let wanted = scene.ips(which);
     eventually(SOON, &format!("{service} has {wanted:?}"), async || {
         let there = scene.namespace.endpoint_ips(service).await;
@@ -66,7 +62,7 @@ async fn published(scene: &Scene, service: &str, which: &[usize]) {
 }
 
 /// Waits until something is left behind under these names, and no others.
-async fn left_behind(daemon: &Daemon, services: &[&str]) {
+pub async fn left_behind(daemon: &Daemon, services: &[&str]) {
     eventually(SOON, &format!("{services:?} are left behind"), async || {
         let left = daemon.status().await["leftBehind"].clone();
         let there: Vec<&str> = left.as_array().expect("a list").iter().map(service).collect();
@@ -82,7 +78,7 @@ async fn load_successful(daemon: &Daemon, wanted: f64) {
     .await;
 }
 
-fn told(daemon: &Daemon, words: &str) -> usize {
+pub fn told(daemon: &Daemon, words: &str) -> usize {
     daemon.lines().iter().filter(|line| line.contains(words)).count()
 }
 
@@ -322,64 +318,6 @@ async fn what_leaves_the_config_stays_and_is_told() {
     assert_eq!(scene.namespace.resource_version("orders").await, before);
     scene.namespace.delete::<Endpoints>("orders").await;
     left_behind(&daemon, &[]).await;
-}
-
-async fn what_leaves_the_config_is_deleted_where_it_asks_for_it() {
-    let scene = Scene::new("prune").await;
-    for service in ["orders", "taken"] {
-        scene.namespace.create_service(service, &[("", 3306)]).await;
-    }
-    let all = scene.config() + &database(&scene, "orders", 1) + &database(&scene, "taken", 2) + "prune: true\n";
-    let daemon = Daemon::start(&all, &shared().kubeconfig(), &[]).await;
-    published(&scene, "orders", &[1]).await;
-    published(&scene, "taken", &[2]).await;
-    scene.published(&[0, 1, 2]).await;
-    let history = scene.history().await;
-    // Someone says that these are theirs from now on.
-    let api: Api<Endpoints> = scene.namespace.api();
-    let label = Patch::Merge(json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": "someone"}}}));
-    api.patch("taken", &PatchParams::default(), &label).await.expect("a patch");
-    edit(&daemon, &(scene.config() + "prune: true\n"));
-    databases(&daemon, &["mysql"]).await;
-    eventually(SOON, "the Endpoints are gone", async || scene.namespace.endpoints("orders").await.is_none()).await;
-    left_behind(&daemon, &[]).await;
-    assert_eq!(told(&daemon, "deleted: its database has left the config"), 1);
-    checked(&daemon, 3).await;
-    assert_eq!(scene.namespace.endpoint_ips("taken").await, scene.ips(&[2]));
-    assert!(scene.namespace.api::<Service>().get_opt("orders").await.expect("a read").is_some());
-    assert_eq!(history.steps(), []);
-}
-
-async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
-    let scene = Scene::new("departs").await;
-    let created = |service: &str, which: usize| {
-        let plain = database(&scene, service, which);
-        plain.replace(", addresses:", ", createService: {}, publish: slices, addresses:")
-    };
-    let all = scene.config() + &created("orders", 1) + &created("taken", 2) + "prune: true\n";
-    let daemon = Daemon::start(&all, &shared().kubeconfig(), &[]).await;
-    let slices: Api<EndpointSlice> = scene.namespace.api();
-    let services: Api<Service> = scene.namespace.api();
-    for service in ["orders", "taken"] {
-        let slice = format!("{service}-external-ipv4-1");
-        eventually(SOON, "published in a slice", async || {
-            slices.get_opt(&slice).await.expect("a read").is_some_and(|slice| slice.endpoints.len() == 1)
-        })
-        .await;
-    }
-    let label = Patch::Merge(json!({"metadata": {"labels": {"team": "payments"}}}));
-    services.patch("taken", &PatchParams::default(), &label).await.expect("a patch");
-    edit(&daemon, &(scene.config() + "prune: true\n"));
-    databases(&daemon, &["mysql"]).await;
-    eventually(SOON, "its Service is gone", async || services.get_opt("orders").await.expect("a read").is_none()).await;
-    left_behind(&daemon, &[]).await;
-    let at = |words: &str| daemon.lines().iter().position(|line| line.contains(words) && line.contains("orders"));
-    let deleted = async || at(r#""kind":"EndpointSlice""#).zip(at(r#""kind":"Service""#));
-    let (slice, service) = eventually(SOON, "both deletions are on the log", deleted).await;
-    assert!(slice < service, "{:#?}", daemon.lines());
-    checked(&daemon, 4).await;
-    assert!(services.get_opt("taken").await.expect("a read").is_some(), "someone else has changed it");
-    assert!(slices.get_opt("taken-external-ipv4-1").await.expect("a read").is_none());
 }
 
 async fn what_is_left_behind_is_found_at_the_start_and_never_deleted() {

@@ -1,0 +1,176 @@
+//! What a new config no longer has, from the moment it left until it may be deleted.
+
+use serde_json::json;
+
+use super::*;
+use crate::publish::assess::tests::database;
+
+const NAMESPACE: &str = "prod";
+
+fn id(service: &str) -> DatabaseId {
+    DatabaseId { namespace: NAMESPACE.into(), service: service.into() }
+}
+
+fn spec(services: &[&str]) -> Spec {
+    let databases =
+        services.iter().map(|service| crate::config::Database { id: id(service), ..database(false) }.into());
+    Spec { databases: databases.collect(), prune: true }
+}
+
+/// Some published databases, a clock, and what is in the cluster of those that leave.
+struct Scene {
+    leftovers: Leftovers,
+    spec: Spec,
+    now: Instant,
+    deleted: BTreeSet<DatabaseId>,
+}
+
+impl Scene {
+    fn new(services: &[&str], now: Instant) -> Self {
+        let mut leftovers = Leftovers::default();
+        leftovers.reload(&spec(services), [], now);
+        let now = now + Duration::from_secs(3600);
+        Self { leftovers, spec: spec(services), now, deleted: BTreeSet::new() }
+    }
+
+    /// Applies another config, and has the namespace listed again, as after each change of its databases.
+    fn reload(&mut self, services: &[&str]) {
+        let new = spec(services);
+        let before = std::mem::replace(&mut self.spec, new.clone());
+        let gone = before.databases.iter().map(|database| database.id.clone());
+        let gone: Vec<DatabaseId> = gone.filter(|id| !services.contains(&id.service.as_str())).collect();
+        self.leftovers.reload(&new, gone.clone(), self.now);
+        for part in Part::ALL {
+            self.leftovers.begin_list(NAMESPACE, part);
+        }
+        let departed: Vec<DatabaseId> = self.leftovers.departed.keys().cloned().collect();
+        for id in departed.into_iter().filter(|id| !self.deleted.contains(id)) {
+            self.leftovers.note((id.clone(), Part::Endpoints, id.service.clone()), Some(endpoints(&id.service)));
+        }
+        for part in Part::ALL {
+            self.leftovers.end_list(NAMESPACE, part);
+        }
+    }
+
+    fn delete(&mut self, service: &str) {
+        self.deleted.insert(id(service));
+        self.leftovers.note((id(service), Part::Endpoints, service.into()), None);
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+
+    fn pruning(&self) -> Pruning {
+        self.leftovers.pruning(self.now, |_| true)
+    }
+
+    /// The services whose Endpoints may be deleted now.
+    fn prunable(&self) -> Vec<String> {
+        match self.pruning() {
+            Pruning::Delete(prunable) => {
+                let all = |(id, part, leftover): &(DatabaseId, Part, Leftover)| {
+                    self.leftovers.is_prunable((id, *part, leftover), self.now, |_| true)
+                };
+                assert!(prunable.iter().all(all), "{prunable:?}");
+                prunable.into_iter().map(|(id, ..)| id.service).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn endpoints(service: &str) -> Leftover {
+    let metadata = json!({"name": service, "namespace": NAMESPACE, "uid": "uid", "resourceVersion": "7",
+        "labels": {(slice::MANAGED_BY): slice::OURS}});
+    let subsets = json!([{"addresses": [{"ip": "198.51.100.1"}], "ports": [{"port": 3306}]}]);
+    let endpoints = serde_json::from_value(json!({"metadata": metadata, "subsets": subsets})).unwrap();
+    Leftover::of_endpoints(&endpoints).expect("ours")
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_three_goes_once_the_config_has_stood() {
+    let mut scene = Scene::new(&["a", "b", "c"], crate::clock::now());
+    assert_eq!(scene.pruning(), Pruning::Nothing);
+    scene.reload(&["a", "b"]);
+    assert_eq!(scene.pruning(), Pruning::Settling(Duration::from_secs(30)));
+    scene.pass(20);
+    // Another change starts the time anew.
+    scene.reload(&["a", "b", "d"]);
+    assert_eq!(scene.pruning(), Pruning::Settling(Duration::from_secs(30)));
+    scene.pass(29);
+    assert_eq!(scene.prunable(), [""; 0]);
+    scene.pass(1);
+    assert_eq!(scene.prunable(), ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_in_two_halves_deletes_nothing() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], crate::clock::now());
+    scene.reload(&["a", "b"]);
+    scene.pass(29);
+    scene.reload(&["a", "b", "c", "d"]);
+    assert_eq!(scene.pruning(), Pruning::Nothing);
+    scene.pass(3600);
+    assert_eq!(scene.pruning(), Pruning::Nothing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_half_has_a_second_look_however_many_changes_it_took() {
+    let mut scene = Scene::new(&["a", "b", "c", "d", "e"], crate::clock::now());
+    scene.reload(&["a", "b", "c"]);
+    scene.pass(29);
+    scene.reload(&["a", "b"]);
+    scene.pass(30);
+    let departed = vec![id("c"), id("d"), id("e")];
+    assert_eq!(scene.pruning(), Pruning::SecondLook { departed, remain: 2, delay: Duration::from_secs(300) });
+    scene.pass(299);
+    assert_eq!(scene.prunable(), [""; 0]);
+    scene.pass(1);
+    assert_eq!(scene.prunable(), ["c", "d", "e"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn databases_that_came_with_the_change_do_not_count_as_remaining() {
+    // As when `defaults.namespace` is mistyped: each has left, and as many others have come.
+    let mut scene = Scene::new(&["a", "b"], crate::clock::now());
+    scene.reload(&["c", "d", "e"]);
+    scene.pass(30);
+    assert!(matches!(scene.pruning(), Pruning::SecondLook { remain: 0, .. }), "{:?}", scene.pruning());
+}
+
+#[tokio::test(start_paused = true)]
+async fn databases_that_are_not_published_do_not_count_as_remaining() {
+    let mut scene = Scene::new(&["a", "b", "c"], crate::clock::now());
+    scene.reload(&["b", "c"]);
+    scene.pass(30);
+    let published = |id: &DatabaseId| id.service == "b";
+    assert!(matches!(scene.leftovers.pruning(scene.now, published), Pruning::Delete(_)), "one of two");
+    let pruning = scene.leftovers.pruning(scene.now, |_| false);
+    assert!(matches!(pruning, Pruning::SecondLook { remain: 0, .. }), "{pruning:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_been_deleted_does_not_count_the_next_time() {
+    let mut scene = Scene::new(&["a", "b", "c"], crate::clock::now());
+    scene.reload(&["a", "b"]);
+    scene.pass(30);
+    assert_eq!(scene.prunable(), ["c"]);
+    scene.delete("c");
+    assert_eq!(scene.pruning(), Pruning::Nothing);
+    scene.reload(&["a"]);
+    scene.pass(30);
+    assert_eq!(scene.prunable(), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_is_not_listed_yet_counts_as_departed() {
+    let mut scene = Scene::new(&["a", "b", "c"], crate::clock::now());
+    scene.reload(&["a"]);
+    scene.delete("c");
+    scene.leftovers.begin_list(NAMESPACE, Part::Slice);
+    scene.pass(30);
+    assert!(matches!(scene.pruning(), Pruning::SecondLook { remain: 1, .. }), "{:?}", scene.pruning());
+    scene.leftovers.end_list(NAMESPACE, Part::Slice);
+    assert_eq!(scene.prunable(), ["b"]);
+}

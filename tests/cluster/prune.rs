@@ -1,0 +1,121 @@
+//! What a new config no longer has is deleted where it asks for that: late, and more than half of all only after a second look.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, Patch, PatchParams};
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use crate::cluster::events;
+use crate::cluster::reload::{database, databases, edit, left_behind, published, told};
+use crate::cluster::scene::{SOON, Scene, checked};
+use crate::support::{Daemon, eventually, holds, shared, trial::trials};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        what_leaves_the_config_is_deleted_where_it_asks_for_it,
+        a_created_service_goes_after_its_slices_unless_someone_changed_it,
+        a_file_that_is_written_in_two_halves_deletes_nothing,
+    ]
+}
+
+/// Until a config has stood for long enough, and as soon after as a busy machine can.
+const LATER: Duration = Duration::from_secs(75);
+
+async fn what_leaves_the_config_is_deleted_where_it_asks_for_it() {
+    let scene = Scene::new("prune").await;
+    for service in ["orders", "taken"] {
+        scene.namespace.create_service(service, &[("", 3306)]).await;
+    }
+    let all = scene.config() + &database(&scene, "orders", 1) + &database(&scene, "taken", 2) + "prune: true\n";
+    let daemon = Daemon::start(&all, &shared().kubeconfig(), &[]).await;
+    published(&scene, "orders", &[1]).await;
+    published(&scene, "taken", &[2]).await;
+    scene.published(&[0, 1, 2]).await;
+    let history = scene.history().await;
+    // Someone says that these are theirs from now on.
+    let api: Api<Endpoints> = scene.namespace.api();
+    let label = Patch::Merge(json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": "someone"}}}));
+    api.patch("taken", &PatchParams::default(), &label).await.expect("a patch");
+    edit(&daemon, &(scene.config() + "prune: true\n"));
+    let edited = Instant::now();
+    databases(&daemon, &["mysql"]).await;
+    eventually(LATER, "the Endpoints are gone", async || scene.namespace.endpoints("orders").await.is_none()).await;
+    assert!(edited.elapsed() > Duration::from_secs(29), "deleted after {:?}", edited.elapsed());
+    left_behind(&daemon, &[]).await;
+    assert_eq!(told(&daemon, "deleted: its database has left the config"), 1);
+    checked(&daemon, 3).await;
+    assert_eq!(scene.namespace.endpoint_ips("taken").await, scene.ips(&[2]));
+    assert!(scene.namespace.api::<Service>().get_opt("orders").await.expect("a read").is_some());
+    assert_eq!(history.steps(), []);
+}
+
+async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
+    let scene = Scene::new("departs").await;
+    let created = |service: &str, which: usize| {
+        let plain = database(&scene, service, which);
+        plain.replace(", addresses:", ", createService: {}, publish: slices, addresses:")
+    };
+    scene.namespace.create_service("stays", &[("", 3306)]).await;
+    let stay = scene.config() + &database(&scene, "stays", 0);
+    let all = format!("{stay}{}{}prune: true\n", created("orders", 1), created("taken", 2));
+    let daemon = Daemon::start(&all, &shared().kubeconfig(), &[]).await;
+    let slices: Api<EndpointSlice> = scene.namespace.api();
+    let services: Api<Service> = scene.namespace.api();
+    for service in ["orders", "taken"] {
+        let slice = format!("{service}-external-ipv4-1");
+        eventually(SOON, "published in a slice", async || {
+            slices.get_opt(&slice).await.expect("a read").is_some_and(|slice| slice.endpoints.len() == 1)
+        })
+        .await;
+    }
+    let label = Patch::Merge(json!({"metadata": {"labels": {"team": "payments"}}}));
+    services.patch("taken", &PatchParams::default(), &label).await.expect("a patch");
+    published(&scene, "stays", &[0]).await;
+    edit(&daemon, &(stay + "prune: true\n"));
+    databases(&daemon, &["mysql", "stays"]).await;
+    eventually(LATER, "its Service is gone", async || services.get_opt("orders").await.expect("a read").is_none())
+        .await;
+    left_behind(&daemon, &[]).await;
+    let at = |words: &str| daemon.lines().iter().position(|line| line.contains(words) && line.contains("orders"));
+    let deleted = async || at(r#""kind":"EndpointSlice""#).zip(at(r#""kind":"Service""#));
+    let (slice, service) = eventually(SOON, "both deletions are on the log", deleted).await;
+    assert!(slice < service, "{:#?}", daemon.lines());
+    checked(&daemon, 4).await;
+    assert!(services.get_opt("taken").await.expect("a read").is_some(), "someone else has changed it");
+    assert!(slices.get_opt("taken-external-ipv4-1").await.expect("a read").is_none());
+}
+
+async fn a_file_that_is_written_in_two_halves_deletes_nothing() {
+    let scene = Scene::new("prune-halves").await;
+    let names = ["orders", "users"];
+    for service in names {
+        scene.namespace.create_service(service, &[("", 3306)]).await;
+    }
+    let first = scene.config() + "prune: true\n";
+    let whole = format!("prune: true\n{}{}", scene.config(), names.map(|name| database(&scene, name, 1)).concat());
+    let daemon = Daemon::start(&whole, &shared().kubeconfig(), &[]).await;
+    for service in names {
+        published(&scene, service, &[1]).await;
+    }
+    let there = async || {
+        let endpoints = [scene.namespace.endpoints("orders").await, scene.namespace.endpoints("users").await];
+        if endpoints.iter().all(Option::is_some) { Ok(()) } else { Err(format!("{endpoints:?}")) }
+    };
+    // Two of three leave at once. After the time in which one would have gone, it is told, and nothing is deleted.
+    edit(&daemon, &first);
+    left_behind(&daemon, &names).await;
+    let words = "2 of 3 published databases have left the config at once";
+    eventually(LATER, "it is on the log", async || told(&daemon, words) == 1).await;
+    for service in names {
+        events::told_of(&scene.namespace, service, "LeftBehind", words).await;
+    }
+    holds(Duration::from_secs(3), "nothing is deleted", there).await;
+    edit(&daemon, &whole);
+    databases(&daemon, &["mysql", "orders", "users"]).await;
+    left_behind(&daemon, &[]).await;
+    assert_eq!(told(&daemon, "deleted: its database has left the config"), 0);
+    assert_eq!(there().await, Ok(()));
+}
