@@ -30,7 +30,7 @@ use crate::news::Teller;
 use crate::plan::{Members, Plan};
 use crate::probe::{Bell, Ended, Prober, Swarm};
 use crate::schedule::{Key, Next, Schedule};
-pub use asked::Asked;
+pub use asked::{Asked, cut as cut_annotation};
 use budget::Budget;
 pub use histogram::Histogram;
 use lateness::{Lateness, Scarce};

@@ -242,9 +242,7 @@ impl TargetStatus {
 }
 
 fn notes(database: &DatabaseSnapshot) -> Vec<String> {
-    let problems =
-        database.problems.iter().map(|problem| format!("annotation external-endpoints/maintenance: {problem}"));
-    database.notes.iter().map(Note::to_string).chain(problems).collect()
+    database.notes.iter().map(Note::to_string).chain(database.problems.iter().cloned()).collect()
 }
 
 fn ips(members: &plan::Members) -> Vec<String> {

@@ -113,7 +113,7 @@ impl Watched {
     pub(super) fn tell_of_problems(&self, problems: &[String]) {
         let DatabaseId { namespace, service } = &self.database.id;
         for problem in problems.iter().filter(|problem| !self.policing.problems.contains(problem)) {
-            warn!(%namespace, %service, problem, "the annotation external-endpoints/maintenance is not good");
+            warn!(%namespace, %service, problem, "an annotation of the Service is not good");
         }
     }
 

@@ -207,12 +207,12 @@ impl Watched {
     /// Takes what the annotations of the Service ask for.
     pub fn ask(&mut self, asked: Asked, freeze: &mut Freeze, now: Instant) {
         self.policing.maintenance = asked.maintenance.map(String::into_boxed_str);
-        self.maintain_all(now);
         // What was there at first sight may have been asked long ago.
         let seen = self.policing.published.is_some();
         let failback = asked.failback.map(String::into_boxed_str);
         let news = failback.is_some() && self.policing.failback != failback;
         self.policing.failback = failback;
+        self.maintain_all(now);
         if news && seen {
             let DatabaseId { namespace, service } = &self.database.id;
             info!(%namespace, %service, "a failback is asked for");
@@ -226,6 +226,8 @@ impl Watched {
         let known = |ip: IpAddr| self.targets.iter().any(|target| target.member.ip == ip);
         let annotation = self.policing.maintenance.as_deref().unwrap_or_default();
         let (maintenance, problems) = asked::maintenance(annotation, known);
+        let problems = problems.iter().map(|problem| format!("annotation external-endpoints/maintenance: {problem}"));
+        let problems = problems.chain(asked::failback_problem(self.policing.failback.as_deref())).collect::<Vec<_>>();
         self.tell_of_problems(&problems);
         self.policing.problems = problems;
         for index in 0..self.targets.len() {

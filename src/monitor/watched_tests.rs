@@ -190,7 +190,10 @@ fn maintenance_comes_from_the_config_and_from_the_annotation() {
     scene.see(&[]);
     scene.hear("+++");
     scene.publishes("1, 2");
-    assert_eq!(scene.database.snapshot().problems, ["10.0.0.9 is no address of this database"]);
+    assert_eq!(
+        scene.database.snapshot().problems,
+        ["annotation external-endpoints/maintenance: 10.0.0.9 is no address of this database"]
+    );
     scene.ask(Some("10.0.0.1=disk, 10.0.0.3=memory"), None);
     scene.publishes("2");
     let reasons = |scene: &Scene| {

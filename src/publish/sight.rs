@@ -13,6 +13,7 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
+use super::assess::LEADER_ANNOTATIONS;
 use super::backoff::Backoff;
 use super::condition::{Condition, Kind};
 use super::fault;
@@ -20,10 +21,10 @@ use super::leftover::{self, Leftover, Leftovers, Part};
 use super::slices::Slices;
 use crate::clock;
 use crate::config::DatabaseId;
+use crate::monitor::cut_annotation;
 use crate::slice;
 
-/// What annotations of ours begin with, and those by which people ask something of us.
-const PREFIX: &str = "external-endpoints/";
+/// The annotations of a Service by which people ask something of us.
 pub const MAINTENANCE: &str = "external-endpoints/maintenance";
 pub const FAILBACK: &str = "external-endpoints/failback";
 
@@ -203,8 +204,10 @@ impl Watchable for Service {
 
     fn slim(mut self) -> Self {
         let annotations = self.metadata.annotations.take();
-        let ours = annotations.into_iter().flatten().filter(|(name, _)| name.starts_with(PREFIX));
-        self.metadata.annotations = Some(ours.collect()).filter(|ours: &BTreeMap<_, _>| !ours.is_empty());
+        let mut ours: BTreeMap<String, String> = annotations.into_iter().flatten().collect();
+        ours.retain(|name, _| name == MAINTENANCE || name == FAILBACK);
+        ours.values_mut().for_each(cut_annotation);
+        self.metadata.annotations = Some(ours).filter(|ours| !ours.is_empty());
         self.metadata.managed_fields = None;
         self.status = None;
         self
@@ -228,8 +231,13 @@ impl Watchable for Endpoints {
         &observed.endpoints
     }
 
-    /// Who has managed any of it says whose they are; which fields those were does not, but for the label against mirroring.
+    /// Who has managed any of it says whose they are; which fields those were does not, but for the label against mirroring. That
+    /// an annotation of leader election is there says enough.
     fn slim(mut self) -> Self {
+        if let Some(annotations) = &mut self.metadata.annotations {
+            annotations.retain(|name, _| LEADER_ANNOTATIONS.contains(&name.as_str()));
+            annotations.values_mut().for_each(|value| *value = String::new());
+        }
         for entry in self.metadata.managed_fields.iter_mut().flatten() {
             if !slice::holds_skip_mirror(entry) {
                 entry.fields_v1 = None;

@@ -82,13 +82,14 @@ fn of_an_object_is_kept_what_decisions_ask_for() {
             "uid": "a",
             "resourceVersion": "8",
             "labels": {"app": "orders"},
-            "annotations": {"acquireTime": "now"},
+            "annotations": {"acquireTime": "now", "note": "by hand"},
             "managedFields": [{"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:subsets": {}}}],
         },
     });
     let mut sight = listed(None);
     sight.take(serde_json::from_value::<Endpoints>(json.clone()).expect("Endpoints"), false);
     let mut kept = json.clone();
+    kept["metadata"]["annotations"] = serde_json::json!({"acquireTime": ""});
     kept["metadata"]["managedFields"] = serde_json::json!([{"manager": "kubectl", "operation": "Update"}]);
     assert_eq!(sight.object.as_deref(), Some(&serde_json::from_value(kept).expect("Endpoints")));
 
@@ -102,6 +103,18 @@ fn of_an_object_is_kept_what_decisions_ask_for() {
     metadata["annotations"] = serde_json::json!({MAINTENANCE: "10.20.0.11=disk swap"});
     service.as_object_mut().expect("a map").remove("status");
     assert_eq!(slim, serde_json::from_value(service).expect("a Service"));
+}
+
+#[test]
+fn annotations_for_us_are_cut_and_all_others_dropped() {
+    let many = "10.20.0.11=é,".repeat(20_000);
+    let annotations =
+        serde_json::json!({MAINTENANCE: many, FAILBACK: many, "external-endpoints/note": many, "note": many});
+    let json = serde_json::json!({"metadata": {"name": "orders", "annotations": annotations}});
+    let service = serde_json::from_value::<Service>(json).expect("a Service").slim();
+    let kept = service.metadata.annotations.expect("annotations");
+    assert_eq!(kept.keys().collect::<Vec<_>>(), [FAILBACK, MAINTENANCE]);
+    assert!(kept.values().all(|text| text.capacity() < 8200 && many.starts_with(text)));
 }
 
 #[test]
