@@ -38,12 +38,13 @@ mod prune;
 mod pruning;
 mod publisher;
 mod publishing;
+mod remarks;
 mod service;
 mod sight;
 mod slices;
 mod view;
-mod write;
 mod waiting;
+mod write;
 mod writer;
 
 /// How a database's publishing stands.

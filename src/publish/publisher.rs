@@ -16,18 +16,19 @@ use super::budget::{Budget, Turn, Urgency};
 use super::condition::{Condition, Kind};
 use super::doubt::doubt;
 use super::pace::Pace;
+use super::remarks;
 use super::sight::{FAILBACK, MAINTENANCE, Observed};
 use super::view::View;
 use super::write::{DEADLINE, Failure};
 use super::writer::Writer;
 use super::{Cluster, Publication};
 use crate::clock;
-use crate::config::{Database, DatabaseId, Publish, Refused};
+use crate::config::{Database, DatabaseId, Refused};
 use crate::lease;
 use crate::monitor::{self, Asked, Decided};
 use crate::news::{About, News, Teller};
 use crate::plan::{Members, Plan, Why};
-use crate::slice::{self, endpoint_slices};
+use crate::slice;
 
 pub struct Publisher {
     /// As it was when the plan in hand was decided.
@@ -60,6 +61,8 @@ pub struct Memory {
     round: Option<(Plan, Vec<String>)>,
     /// What has been in doubt, and since when.
     doubt: Option<(Kind, Instant)>,
+    /// The remark on the Service's traffic policy that was told last.
+    local_traffic: Option<String>,
 }
 
 /// What the monitor knows.
@@ -283,9 +286,28 @@ impl Publisher {
         self.lease.standby().map(|why| Condition::new(Kind::Standby, format!("{why}; {about}")))
     }
 
+    /// Returns the condition of a database for which the cluster holds what was decided.
+    pub fn published(&self, view: &View, held: &Members) -> Condition {
+        let service = view.seen.service.object.as_deref();
+        Condition::new(Kind::Published, remarks::describe(&self.database, service, &view.plan, held))
+    }
+
+    /// Tells once that the Service lets nobody through, for as long as it does.
+    fn tell_local_traffic(&self, view: &View, memory: &mut Memory) {
+        let service = view.seen.service.object.as_deref();
+        let remark = service.and_then(|service| remarks::local_traffic(&self.database.id, service));
+        if let Some(remark) = remark.as_ref().filter(|_| memory.local_traffic != remark) {
+            let DatabaseId { namespace, service } = &self.database.id;
+            warn!(%namespace, %service, reason = remark, "published, but clients are kept out");
+            self.tell("LocalTrafficPolicy", true, String::new(), || remark.clone());
+        }
+        memory.local_traffic = remark;
+    }
+
     /// The condition of a database for which the cluster holds what was decided, and what to wait for.
     fn standing(&self, view: &View, held: &Members, memory: &mut Memory) -> (Condition, Next) {
-        let published = Condition::new(Kind::Published, said(view, held));
+        let published = self.published(view, held);
+        self.tell_local_traffic(view, memory);
         let Some(doubt) = doubt(&self.database, view.endpoints(), &view.seen.slices) else {
             memory.doubt = None;
             return (published, Next::Change);
@@ -449,21 +471,6 @@ fn log(id: &DatabaseId, condition: &Condition, same_kind: bool) {
         Kind::DryRun => info!(%namespace, %service, "{reason}"),
         kind if kind.is_trouble() => warn!(%namespace, %service, condition = %kind, reason, "not published"),
         kind => info!(%namespace, %service, condition = %kind, reason, "not published yet"),
-    }
-}
-
-/// `10.0.0.1, 10.0.0.2`, and who can't be among them.
-pub fn said(view: &View, held: &Members) -> String {
-    let (Plan::Publish(wanted), Some(service)) = (&view.plan, view.seen.service.object.as_deref()) else {
-        return held.to_string();
-    };
-    let left_out = match view.publish {
-        Publish::Endpoints => Members::default(),
-        _ => endpoint_slices::left_out(wanted, &endpoint_slices::families(service)),
-    };
-    match left_out.is_empty() {
-        true => held.to_string(),
-        false => format!("{held}; the Service does not have the IP family of {left_out}"),
     }
 }
 

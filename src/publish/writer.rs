@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::assess::Step;
 use super::condition::{Condition, Kind};
-use super::publisher::{Memory, Next, Publisher, said};
+use super::publisher::{Memory, Next, Publisher};
 use super::sight::{Intake, Observed, Watchable, learn};
 use super::view::View;
 use super::write::{self, Applied, Failure};
@@ -154,7 +154,7 @@ impl Writer<'_> {
     /// Tells that the cluster now holds what was decided.
     async fn published(&mut self, view: &View) {
         let held = view.held();
-        let published = Condition::new(Kind::Published, said(view, &held));
+        let published = self.publisher.published(view, &held);
         let fault = view.seen.fault();
         self.publisher.report(Some(held.clone()), fault.cloned().unwrap_or(published));
         if fault.is_some() {

@@ -1,5 +1,7 @@
 //! Services that are created where there is none, and left alone where there is one.
 
+use std::time::{Duration, Instant};
+
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
@@ -7,14 +9,18 @@ use kube::api::{Api, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::cluster::scene::{CHECK, SOON, Scene, checked, config};
+use crate::cluster::events::told;
+use crate::cluster::scene::{CHECK, SOON, Scene, checked, config, database};
 use crate::support::{Arrival, Daemon, Traffic, eventually, shared, trial::trials};
 
 pub fn trials() -> Vec<Trial> {
     trials![
         a_missing_service_is_created,
         a_headless_service_names_each_replica,
-        a_service_that_is_there_is_never_changed
+        a_service_that_is_there_is_never_changed,
+        all_ports_that_lead_to_the_database_get_its_traffic,
+        a_local_traffic_policy_is_told,
+        a_long_annotation_is_read_in_part_and_told,
     ]
 }
 
@@ -32,7 +38,7 @@ async fn a_missing_service_is_created() {
     let spec = created.spec.as_ref().expect("a spec");
     assert_eq!((spec.type_.as_deref(), spec.selector.as_ref()), (Some("ClusterIP"), None));
     assert_eq!(spec.ip_families.as_deref().unwrap_or_default().len(), 2, "all that the cluster has");
-    let traffic = Traffic::start(scene.namespace.cluster_ip("mysql").await, 3306, std::time::Duration::from_millis(50));
+    let traffic = Traffic::start(scene.namespace.cluster_ip("mysql").await, 3306, Duration::from_millis(50));
     eventually(SOON, "clients arrive", async || {
         traffic.tally_all().keys().any(|arrival| matches!(arrival, Arrival::Reached(_)))
     })
@@ -86,4 +92,102 @@ async fn a_service_that_is_there_is_never_changed() {
     scene.condition(&daemon, "Published").await;
     checked(&daemon, 4).await;
     assert_eq!(service(&scene).await.and_then(|service| service.resource_version()), before);
+}
+
+/// A Service with two ports that lead to the database, and one that does not.
+async fn create_twins(scene: &Scene) {
+    let ports = json!([
+        {"name": "mysql", "port": 3306, "targetPort": 3306},
+        {"name": "mysqlx", "port": 33060, "targetPort": 3306},
+        {"name": "metrics", "port": 9104},
+    ]);
+    let service = json!({"metadata": {"name": "mysql"}, "spec": {"ports": ports}});
+    scene.namespace.create_object::<Service>(service).await;
+}
+
+async fn all_ports_that_lead_to_the_database_get_its_traffic() {
+    for (prefix, publish) in [("twins", "endpoints"), ("twins-slices", "slices")] {
+        let mut scene = Scene::without_service(prefix).await;
+        create_twins(&scene).await;
+        let daemon = scene.start_with(&format!("  publish: {publish}\n")).await;
+        scene.served(&[0, 1, 2]).await;
+        let reason = scene.condition(&daemon, "Published").await;
+        assert!(reason.ends_with("[metrics (9104/TCP)], which have no endpoints; add them to `ports`"), "{reason}");
+        let ip = scene.namespace.cluster_ip("mysql").await;
+        let traffic = [3306, 33060].map(|port| Traffic::start(ip, port, Duration::from_millis(50)));
+        for (traffic, port) in traffic.iter().zip([3306, 33060]) {
+            for database in &scene.databases {
+                eventually(SOON, &format!("{} is reached by {port}", database.ip), async || {
+                    traffic.tally_all().contains_key(&Arrival::Reached(database.ip))
+                })
+                .await;
+            }
+        }
+        // Steady state, also with two names for one port.
+        let writes = async || daemon.metric("external_endpoints_writes_total", &[]).await;
+        let before = writes().await;
+        checked(&daemon, 4).await;
+        assert_eq!(writes().await, before);
+        let dead = scene.databases[1].ip;
+        scene.databases[1].stop().await;
+        for traffic in &traffic {
+            eventually(SOON, "the dead one gets nothing any more", async || {
+                let lately = traffic.tally_since(Instant::now() - Duration::from_secs(1));
+                !lately.is_empty() && lately.keys().all(|to| matches!(to, Arrival::Reached(ip) if *ip != dead))
+            })
+            .await;
+        }
+    }
+}
+
+async fn a_local_traffic_policy_is_told() {
+    let scene = Scene::new("local").await;
+    let daemon = scene.start_published().await;
+    let ip = scene.namespace.cluster_ip("mysql").await;
+    let traffic = Traffic::start(ip, 3306, Duration::from_millis(50));
+    let lately = || traffic.tally_since(Instant::now() - Duration::from_secs(3));
+    let reached = |arrival: &Arrival| matches!(arrival, Arrival::Reached(_));
+    eventually(SOON, "clients arrive", async || lately().keys().any(reached)).await;
+    let api: Api<Service> = scene.namespace.api();
+    let patch = json!({"spec": {"internalTrafficPolicy": "Local"}});
+    api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
+    let words = "`internalTrafficPolicy: Local` of Service";
+    let reason = scene.condition_because(&daemon, "Published", words).await;
+    let reached_by_none = async || {
+        let lately = lately();
+        if !lately.is_empty() && !lately.keys().any(reached) { Ok(()) } else { Err(format!("{lately:?}")) }
+    };
+    eventually(SOON, "it is true", reached_by_none).await;
+    told(&scene.namespace, "LocalTrafficPolicy", words).await;
+    checked(&daemon, 4).await;
+    let warned = daemon.lines().iter().filter(|line| line.contains("clients are kept out")).count();
+    assert_eq!(warned, 1, "{:#?}", daemon.lines());
+    // The way out that it names is one.
+    let command = reason.split("allow all: ").nth(1).expect("a command");
+    let arguments: Vec<&str> = command.split_whitespace().skip(1).map(|word| word.trim_matches('\'')).collect();
+    let output = shared().kubectl(&arguments).await;
+    assert!(output.status.success(), "{output:?}");
+    scene.condition_because(&daemon, "Published", &scene.ips(&[0, 1, 2]).join(", ")).await;
+    eventually(SOON, "clients arrive again", async || lately().keys().all(reached)).await;
+    let reason = scene.condition(&daemon, "Published").await;
+    assert!(!reason.contains("Local"), "{reason}");
+}
+
+async fn a_long_annotation_is_read_in_part_and_told() {
+    let scene = Scene::new("long-annotation").await;
+    let daemon = scene.start_published().await;
+    let [first, last] = [scene.ips(&[0]).remove(0), scene.ips(&[2]).remove(0)];
+    // About as much as Kubernetes takes.
+    let maintenance = format!("{first}=disk swap,{last}={}", "x".repeat(250_000));
+    let api: Api<Service> = scene.namespace.api();
+    let patch = json!({"metadata": {"annotations": {"external-endpoints/maintenance": maintenance}}});
+    api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
+    scene.published(&[1, 2]).await;
+    let problems = database(&daemon.status().await)["policy"].to_string();
+    assert!(
+        problems.contains("annotation external-endpoints/maintenance: it is over 8 kB: only its first 8 kB are read"),
+        "{problems}"
+    );
+    checked(&daemon, 3).await;
+    scene.published(&[1, 2]).await;
 }
