@@ -1,6 +1,6 @@
 # What a person or CI runs here; `make` alone lists it. Every target can be run again in seconds.
 .DEFAULT_GOAL := help
-.PHONY: help setup control-plane build lint test chaos demo bench bench-smoke soak
+.PHONY: help setup control-plane build lint deny test chaos demo bench bench-smoke soak
 
 # Which Kubernetes the cluster tests run on: today's, or the one of this folder of tests/control-plane.
 export K8S ?=
@@ -52,7 +52,7 @@ chaos: ## Let everything go wrong for MINUTES=10, as SEED=n has it, and judge th
 	cargo test --test chaos --no-run
 	@trap '' INT; cargo test --quiet --test chaos -- --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-lint: ## Check the format, clippy's advice and the documentation's links; a warning is an error
+lint: ## Check the format, clippy's advice, the documentation's links, and dependencies' licences and sources; a warning is an error
 	@tests/control-plane/setup.sh lint
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
@@ -60,6 +60,10 @@ lint: ## Check the format, clippy's advice and the documentation's links; a warn
 	cargo fmt --check --manifest-path benches/Cargo.toml
 	cargo clippy $(BENCH) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+	@tests/supply-chain/deny.sh licenses bans sources
+
+deny: ## Check all of deny.toml: licences, bans, sources, and known vulnerabilities, by a database that is fetched from GitHub
+	@tests/supply-chain/deny.sh licenses bans sources advisories
 
 build: ## Build the daemon for use: target/release/external-endpoints
 	cargo build --release

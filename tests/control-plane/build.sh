@@ -78,15 +78,17 @@ build() {
 	say "built $name in $seconds s"
 }
 
-# MongoDB's shell comes from npm. Who has no npm goes without: the test that would use it says so.
+# MongoDB's shell comes from npm, by a lock file that has the digest of each package. After a change of package.json:
+#   npm install --package-lock-only --omit=optional --omit-lockfile-registry-resolved
+# Who has no npm goes without: the test that would use it says so.
 install_mongosh() {
 	[ ! -e "$1/node_modules" ] && command -v npm >/dev/null || return 0
 	say "installing mongosh ..."
 	part=$1/mongosh.part
 	rm -rf "$part"
 	mkdir -p "$part"
-	cp "$stand_in_sources/mongosh/package.json" "$part/"
-	if npm install --prefix "$part" --omit=optional --no-audit --no-fund --fetch-retries=1 --loglevel=error >"$part/log" 2>&1; then
+	cp "$stand_in_sources/mongosh/package.json" "$stand_in_sources/mongosh/package-lock.json" "$part/"
+	if npm ci --prefix "$part" --omit=optional --no-audit --no-fund --fetch-retries=1 --loglevel=error >"$part/log" 2>&1; then
 		mv "$part/node_modules" "$1/node_modules"
 	else
 		say "npm could not install mongosh; going on without it: $(tail -n 1 "$part/log")"
@@ -113,7 +115,7 @@ else
 	assets=$cache/control-plane-$version-$(key "$modules/go.sum")
 fi
 # Named even where they are not built, so that who looks for one there learns which file is missing.
-stand_ins=$cache/stand-ins-$(key "$stand_in_sources"/ferretdb/go.sum "$stand_in_sources"/ferretdb/main.go "$stand_in_sources"/mongosh/package.json)
+stand_ins=$cache/stand-ins-$(key "$stand_in_sources"/ferretdb/go.sum "$stand_in_sources"/ferretdb/main.go "$stand_in_sources"/mongosh/package-lock.json)
 mkdir -p "$assets" "$stand_ins"
 
 # once NAME: test programs that start at the same time build once.
