@@ -375,6 +375,9 @@ fn in_a_hold_what_is_published_stays_and_what_is_up_comes() {
     // Maintenance is no failure.
     hold(case(&[down(1).published().in_maintenance(), down(2).published()])).publishes(&[2]);
     hold(case(&[down(1).comes_back().in_maintenance()])).publishes(&[]);
+    // Leaving the config is none either.
+    let left = hold(case(&[down(1).published()])).decide_on(Some(&members(&[1, 9])));
+    assert_eq!(left.plan, Plan::Publish(members(&[1])));
     // The tiers above come in; who serves leaves later.
     hold(case(&[up(1).since(900), up(2).tier(1).published()])).publishes(&[2]);
     hold(case(&[up(1).since(500), up(2).tier(1).published()])).publishes(&[1, 2]);
