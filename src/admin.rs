@@ -15,7 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use chunked::chunked;
+use chunked::{chunked, throttled};
 use guarded::Guarded;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -109,7 +109,8 @@ async fn metrics_page(State(sources): State<Sources>) -> Response {
     };
     let publish = sources.publish;
     let publication = move |id: &DatabaseId| publish.publication(id);
-    match metrics::page(snapshot, publication, &write_duration, &standing, &sources.events) {
+    let page = || metrics::page(snapshot, publication, &write_duration, &standing, &sources.events);
+    match throttled(page).await {
         Ok(page) => chunked(prometheus::TEXT_FORMAT, page),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -117,7 +118,7 @@ async fn metrics_page(State(sources): State<Sources>) -> Response {
 
 async fn status_page(State(sources): State<Sources>) -> Response {
     match sources.monitor.snapshot().await {
-        Some(snapshot) => chunked("application/json", status::page(snapshot, sources)),
+        Some(snapshot) => chunked("application/json", throttled(|| status::page(snapshot, sources)).await),
         None => shutting_down(),
     }
 }

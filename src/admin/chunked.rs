@@ -16,7 +16,7 @@ const CHUNK: usize = 32 << 10;
 /// How much time all pages together may take before they have to wait.
 const BURST: Duration = Duration::from_millis(500);
 
-/// Held while a chunk is made, so that all pages together keep at most one processor busy.
+/// Held while a part of a page is made, so that all pages together keep at most one processor busy.
 static THROTTLE: Mutex<Throttle> = Mutex::const_new(Throttle { idle_at: None });
 
 /// A limit of the time that goes into pages: in the long run half of one processor, so that checks keep their share wherever
@@ -27,7 +27,7 @@ struct Throttle {
 }
 
 impl Throttle {
-    /// How long the next chunk has to wait.
+    /// How long the next part has to wait.
     fn delay(&self, now: Instant) -> Duration {
         self.idle_at.map_or(Duration::ZERO, |idle_at| idle_at.saturating_duration_since(now).saturating_sub(BURST))
     }
@@ -36,6 +36,19 @@ impl Throttle {
         let idle_at = self.idle_at.map_or(start, |idle_at| idle_at.max(start));
         self.idle_at = Some(idle_at + 2 * end.saturating_duration_since(start));
     }
+}
+
+/// Makes a part of a page when it is its turn.
+pub async fn throttled<T>(make: impl FnOnce() -> T) -> T {
+    let mut throttle = THROTTLE.lock().await;
+    let delay = throttle.delay(clock::now());
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+    let start = clock::now();
+    let part = make();
+    throttle.charge(start, clock::now());
+    part
 }
 
 /// Returns a page made of `parts`. Other work has its turn between the chunks.
@@ -54,15 +67,8 @@ pub fn chunked(content_type: &'static str, mut parts: impl Iterator<Item = Strin
     });
     let stream = futures::stream::unfold(chunks, async |mut chunks| {
         tokio::task::yield_now().await;
-        let mut throttle = THROTTLE.lock().await;
-        let delay = throttle.delay(clock::now());
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-        }
-        let start = clock::now();
-        let chunk = chunks.next();
-        throttle.charge(start, clock::now());
-        Some((Ok::<_, Infallible>(chunk?), chunks))
+        let chunk = throttled(|| chunks.next()).await?;
+        Some((Ok::<_, Infallible>(chunk), chunks))
     });
     ([(header::CONTENT_TYPE, content_type)], Body::from_stream(stream)).into_response()
 }
