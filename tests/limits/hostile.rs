@@ -173,9 +173,9 @@ fn all_at_once_here() {
         });
     };
     passed(3.0);
-    let before = most_descriptors(&daemon);
+    let before = fewest_descriptors(&daemon);
     passed(10.0);
-    let after = most_descriptors(&daemon);
+    let after = fewest_descriptors(&daemon);
 
     for service in services {
         for result in ["fail", "inconclusive"] {
@@ -188,21 +188,25 @@ fn all_at_once_here() {
             assert!(expected.is_ok() || passed == 0.0, "{} passed {passed} times by its {kind}", row.name);
         }
     }
-    let (late, started) =
-        (daemon.metric("checks_late_total", ""), daemon.metric("check_start_delay_seconds_count", ""));
-    assert!(late <= started / 100.0, "{late} of {started} started more than a second late");
-    assert!(after <= before + 20, "{before} descriptors at first, {after} later");
+    // Each hostile server is tried twice in this time. A machine that is busy with other things
+    // has calmer times; servers that delay others do it again and again.
+    eventually("four seconds in which no try starts late", || {
+        let late = daemon.metric("checks_late_total", "");
+        thread::sleep(Duration::from_secs(4));
+        (daemon.metric("checks_late_total", "") == late).then_some(())
+    });
+    assert!(after <= before + 10, "{before} descriptors at first, {after} later");
     let peak = memory(&daemon, "VmHWM:");
     assert!(peak < 64 << 10, "{peak} KiB");
-    println!("{late} of {started} late, {before} then {after} descriptors, {peak} KiB");
+    println!("{before} then {after} descriptors, {peak} KiB");
     assert!(daemon.terminate().is_some(), "SIGTERM does not end it");
 }
 
-/// The most descriptors of one round: they come and go with the tries.
-fn most_descriptors(daemon: &Daemon) -> usize {
+/// The fewest descriptors of one round: those of tries come and go, and a leak stays.
+fn fewest_descriptors(daemon: &Daemon) -> usize {
     let looks = (0..200).map(|_| {
         thread::sleep(Duration::from_millis(10));
         descriptors(daemon)
     });
-    looks.max().unwrap()
+    looks.min().unwrap()
 }
