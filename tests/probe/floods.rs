@@ -220,7 +220,7 @@ async fn many_floods_here() {
     let (mut open, mut resident) = (0, 0);
     for round in 1..=ROUNDS {
         // All at once, as on a bad day: more then run out of time than each alone.
-        let verdicts = join_all(probers.iter().map(|prober| timed(prober, SOON))).await;
+        let verdicts = join_all(probers.iter().map(Prober::probe)).await;
         for verdict in verdicts {
             assert!(matches!(verdict, Verdict::Pass | Verdict::Fail(_)), "{verdict:?}");
         }
