@@ -8,7 +8,6 @@ mod ask;
 mod bell;
 mod body;
 mod bounded;
-mod byte_limit;
 mod close;
 mod connect;
 mod exec;

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::answer::{Answer, Judge};
 use super::ask::{Ask, MOST_HEAD, Wanted};
-use super::byte_limit::ByteLimit;
+use super::bounded::{Bounded, Meter};
 use super::tcp::connect;
 use super::{Phase, Progress, Step};
 use crate::config::HttpCheck;
@@ -83,7 +83,13 @@ impl Exchange<'_> {
         S: AsyncRead + AsyncWrite,
     {
         let stream = pin!(stream);
-        let (mut reader, mut writer) = tokio::io::split(ByteLimit::new(stream, MAX_READ));
+        let meter = &Meter::new(MAX_READ);
+        let failed = |error: io::Error| match meter.is_exhausted() {
+            true => Phase::Http
+                .fail(format_args!("the server has sent over {} KiB, more than a check reads", MAX_READ >> 10)),
+            false => failed(&meter.take_error().unwrap_or(error)),
+        };
+        let (mut reader, mut writer) = tokio::io::split(Bounded::new(stream, meter));
         let mut send = pin!(
             async {
                 writer.write_all(self.request).await?;
@@ -114,7 +120,7 @@ impl Exchange<'_> {
                 // Some servers close without having read the request, or all of it: their answer
                 // counts.
                 Ok(0) if answer.is_empty() => {
-                    return unsent.map_or_else(|| answer.close(&mut judge), |error| Err(failed(&error)));
+                    return unsent.map_or_else(|| answer.close(&mut judge), |error| Err(failed(error)));
                 }
                 Ok(0) => return answer.close(&mut judge),
                 Ok(length) => {
@@ -124,7 +130,7 @@ impl Exchange<'_> {
                     self.progress.enter(answer.phase());
                     answer.verdict().into_iter().for_each(|verdict| self.progress.decide(verdict));
                 }
-                Err(error) => return answer.verdict().cloned().unwrap_or_else(|| Err(failed(&error))),
+                Err(error) => return answer.verdict().cloned().unwrap_or_else(|| Err(failed(error))),
             }
         }
     }
