@@ -96,7 +96,9 @@ mod tests {
         let backoff = |last: usize| after(&flaps[..last]);
         assert_eq!([6, 8, 10, 12, 14, 16].map(backoff), [60, 120, 240, 480, 900, 900].map(Some));
         let again: Vec<u64> = (1..=8).chain(1809..=1814).collect();
-        assert_eq!(after(&again), Some(60), "half an hour after");
+        assert_eq!(after(&again), Some(60), "over half an hour after");
+        let just: Vec<u64> = (1..=8).chain(1808..=1813).collect();
+        assert_eq!(after(&just), Some(240), "half an hour after");
         let sooner: Vec<u64> = (1..=8).chain(1700..=1705).collect();
         assert_eq!(after(&sooner), Some(240));
     }

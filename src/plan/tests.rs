@@ -370,6 +370,10 @@ fn in_a_hold_what_is_published_stays_and_what_is_up_comes() {
     held.publishes(&[1, 2]);
     assert_eq!(held.notes(), ["198.51.100.2 stays: so many targets fail together that the fault is probably ours"]);
     hold(case(&[down(1).comes_back(), down(2)])).publishes(&[1]);
+    // What comes back counts as if it had never left: it was healthy after the one that is published.
+    let below = hold(at_least(2, &[down(1).comes_back().since(20), down(2).published().since(10), up(3)]));
+    below.publishes(&[1, 2, 3]);
+    assert_eq!(below.notes()[0], "1 healthy, where minHealthy asks for 2; 198.51.100.1 stays although it is not");
     // Once it is up, what is said of any other is said of it.
     hold(case(&[up(1).comes_back().out_until(1060), up(2)])).publishes(&[2]);
     // Maintenance is no failure.
@@ -390,6 +394,7 @@ fn in_a_hold_what_is_published_stays_and_what_is_up_comes() {
 fn members_show_as_a_list() {
     assert_eq!(Members::default().to_string(), "none");
     assert_eq!(members(&[2, 1, 2]).to_string(), "198.51.100.1, 198.51.100.2");
+    assert_eq!((Members::default().len(), members(&[2, 1, 2]).len()), (0, 2));
 }
 
 #[test]
