@@ -82,7 +82,9 @@ fn a_writer_becomes_stale_by_time_alone() {
     let fresh = one(&[Target { stale_at: Some(1010), ..up(1).published().failing() }, up(2).since(995)]);
     fresh.publishes(&[1]);
     assert_eq!(fresh.decide().again, Some(at(1010)));
-    Case { now: 1010, ..fresh.clone() }.publishes(&[2]);
+    let stale = Case { now: 1010, ..fresh.clone() };
+    stale.publishes(&[2]);
+    assert_eq!(stale.decide().again, Some(at(2000)), "never at once: the other one's time");
     // With one that is Up there is nothing to decide.
     assert_eq!(one(&[up(1).published(), down(2)]).decide().again, None);
     // Other databases go by the state alone.

@@ -398,6 +398,23 @@ fn members_show_as_a_list() {
 }
 
 #[test]
+fn a_note_is_like_another_of_its_kind_and_speaks_of_one_or_several() {
+    let [one, other] = [1, 2].map(|last| member(last).ip);
+    let held = |kept: &[IpAddr]| Note::Held { kept: kept.to_vec() };
+    let inconclusive =
+        |ips: &[IpAddr]| Note::ChecksInconclusive { ips: ips.to_vec(), reason: "exec: no program".into() };
+    assert!(held(&[one]).is_like(&held(&[other])) && !held(&[one]).is_like(&inconclusive(&[one])));
+    let words = |note: Note| note.to_string();
+    assert!(words(held(&[one])).starts_with("198.51.100.1 stays: "));
+    assert!(words(held(&[one, other])).starts_with("198.51.100.1, 198.51.100.2 stay: "));
+    assert!(
+        words(inconclusive(&[one]))
+            .contains("the checks of 198.51.100.1 have been inconclusive for over 1m (exec: no program); it stays")
+    );
+    assert!(words(inconclusive(&[one, other])).contains("; they stay published"));
+}
+
+#[test]
 fn changes_show_as_what_comes_and_what_goes() {
     assert_eq!(members(&[1, 3]).changes_from(&members(&[1, 2])), "+198.51.100.3, -198.51.100.2");
     assert_eq!(members(&[1]).changes_from(&members(&[1])), "");
