@@ -25,6 +25,7 @@ use crate::clock;
 use crate::config::{Database, DatabaseId, Spec};
 use crate::freeze::{Freeze, Rules};
 use crate::health::Verdict;
+use crate::lease::CheckFacts;
 use crate::limits::Limits;
 use crate::news::Teller;
 use crate::plan::{Members, Plan};
@@ -32,6 +33,7 @@ use crate::probe::{Bell, Ended, Prober, Swarm};
 use crate::schedule::{Key, Next, Schedule};
 pub use asked::{Asked, cut as cut_annotation};
 use budget::Budget;
+use facts::{Facts, InconclusiveRun};
 pub use histogram::Histogram;
 use lateness::{Lateness, Scarce};
 use places::{Owner, Owners, Places};
@@ -41,6 +43,7 @@ use watched::Watched;
 
 mod asked;
 mod budget;
+mod facts;
 mod freezing;
 mod histogram;
 mod lateness;
@@ -71,6 +74,7 @@ pub struct Handle {
     plans: watch::Receiver<Arc<Plans>>,
     snapshots: SnapshotReader,
     turned: Arc<Turned>,
+    facts: Arc<Facts>,
 }
 
 impl Handle {
@@ -116,6 +120,12 @@ impl Handle {
     /// When the monitor last turned its loop.
     pub fn turned(&self) -> Instant {
         self.turned.last()
+    }
+
+    /// How the checks as a whole do, also while the monitor stands still.
+    pub fn check_facts(&self) -> CheckFacts {
+        let (late_since, inconclusive_since) = (self.facts.late_since(), self.facts.inconclusive_since());
+        CheckFacts { last_turn: self.turned(), late_since, inconclusive_since }
     }
 }
 
@@ -199,6 +209,8 @@ pub struct Monitor {
     owners: Owners,
     commands: mpsc::Receiver<Command>,
     turned: Arc<Turned>,
+    facts: Arc<Facts>,
+    inconclusive: InconclusiveRun,
     swarm: Swarm,
     bell: Bell,
     /// Verdicts that have come and are yet to be taken; no more than there are tries in flight.
@@ -227,6 +239,7 @@ pub fn prepare(
     let now = clock::now();
     let (commands_in, commands) = mpsc::channel(AHEAD + spec.databases.len());
     let turned = Arc::new(Turned { origin: now, nanos: AtomicU64::new(0) });
+    let facts = Arc::new(Facts::new(now));
     let mut swarm = Swarm::new()?;
     let bell = swarm.bell()?;
     let (report, reports) = mpsc::unbounded_channel();
@@ -248,6 +261,8 @@ pub fn prepare(
         owners: Owners::default(),
         commands,
         turned: turned.clone(),
+        facts: facts.clone(),
+        inconclusive: InconclusiveRun::new(0),
         swarm,
         bell: bell.clone(),
         verdicts: VecDeque::new(),
@@ -259,7 +274,7 @@ pub fn prepare(
         heavy_runtime,
     };
     monitor.reload(spec, now);
-    Ok((Handle { commands: commands_in, bell, plans: plans_out, snapshots: snapshots_out, turned }, monitor))
+    Ok((Handle { commands: commands_in, bell, plans: plans_out, snapshots: snapshots_out, turned, facts }, monitor))
 }
 
 impl Monitor {
@@ -288,6 +303,8 @@ impl Monitor {
             self.share_snapshot(now);
             let scarce = self.scarce();
             self.lateness.look(now, || scarce);
+            self.facts.set_late_since(self.lateness.late_since());
+            self.facts.set_inconclusive_since(self.inconclusive.since());
             if nap {
                 std::thread::sleep(NAP);
             }
@@ -437,6 +454,7 @@ impl Monitor {
         self.places(report.key).leave(owner);
         report.delay.into_iter().for_each(|delay| self.lateness.observe(delay, interval));
         let in_doubt = place.is_some_and(|(database, target)| {
+            self.inconclusive.observe(&report.verdict, report.ended);
             let in_doubt = self.databases[database].hear(target, report, &mut self.freeze);
             self.arrange(database);
             in_doubt

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use kube::Client;
 use prometheus::{Histogram, HistogramOpts};
 use tokio::sync::watch;
@@ -31,6 +33,7 @@ mod condition;
 mod doubt;
 mod failback;
 mod fault;
+mod installation;
 mod leftover;
 mod pace;
 mod ports;
@@ -109,6 +112,12 @@ impl Handle {
     /// What is published under our label for Services that no database of the config has.
     pub fn leftovers(&self) -> BTreeMap<DatabaseId, Members> {
         self.leftovers.borrow().all()
+    }
+
+    /// Reads from the API whether anything in the namespaces of the config bears our label yet.
+    pub fn installation(&self, client: &Client) -> BoxFuture<'static, Result<lease::Installation, String>> {
+        let namespaces = self.outlets.borrow().keys().map(|id| id.namespace.clone()).collect();
+        installation::read(client.clone(), namespaces).boxed()
     }
 
     /// How long calls that write took, in seconds.

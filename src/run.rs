@@ -2,11 +2,13 @@
 
 use std::error::Error;
 use std::fmt;
+use std::future::ready;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use futures::FutureExt;
 use kube::Client;
 use kube::config::{Config as ClientConfig, InferConfigError, Kubeconfig, KubeconfigError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::config::{DatabaseId, Spec};
 use crate::freeze;
-use crate::lease::{self, Keeping};
+use crate::lease::{self, Candidate, Conditions, Keeping};
 use crate::limits::Limits;
 use crate::monitor::Checking;
 use crate::news::{self, Teller};
@@ -66,9 +68,10 @@ pub async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow::Result
             return nothing.map(drop);
         }
     };
-    let (lease, keeping) = compete(options.lease, &cluster)?;
+    let (lease, candidate) = candidate(options.lease, &cluster)?;
     let publishes = publish::Options { rate: options.rate, news: teller.clone() };
     let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &lease, &publishes);
+    let keeping = candidate.map(|candidate| compete(candidate, &cluster, &monitor, &publish));
     let events = start_events(&mut publishing, &cluster, &publish, &lease, news);
     info!(databases = spec.databases.len(), dry_run = options.dry_run, "checking");
     let config = reload::start(options.config, spec, teller, hangup);
@@ -140,15 +143,28 @@ async fn follow(publishing: &mut Publishing, config: &mut reload::Handle) -> Str
     }
 }
 
-/// The lease as this daemon needs it, and what keeps it if there is one.
-fn compete(name: Option<lease::Name>, cluster: &Cluster) -> anyhow::Result<(lease::Handle, Option<Keeping>)> {
+/// The lease as this daemon needs it, and what may compete for it if there is one.
+fn candidate(name: Option<lease::Name>, cluster: &Cluster) -> anyhow::Result<(lease::Handle, Option<Candidate>)> {
     Ok(match (cluster, name) {
         (Cluster::Write(client), Some(name)) => {
-            let (lease, keeping) = lease::start(client.clone(), name).context("can't tell who this replica is")?;
-            (lease, Some(keeping))
+            let (lease, candidate) =
+                lease::candidate(client.clone(), name).context("can't tell who this replica is")?;
+            (lease, Some(candidate))
         }
         (Cluster::Write(_), None) => (lease::Handle::alone(), None),
         (Cluster::Read(_) | Cluster::None, _) => (lease::Handle::dry_run(), None),
+    })
+}
+
+/// Starts to compete for the lease.
+fn compete(candidate: Candidate, cluster: &Cluster, monitor: &monitor::Handle, publish: &publish::Handle) -> Keeping {
+    let (monitor, publish, cluster) = (monitor.clone(), publish.clone(), cluster.clone());
+    candidate.start(Conditions {
+        checks: Box::new(move || monitor.check_facts()),
+        installation: Box::new(move || match &cluster {
+            Cluster::Write(client) => publish.installation(client),
+            Cluster::Read(_) | Cluster::None => ready(Err("there is no cluster to write to".to_owned())).boxed(),
+        }),
     })
 }
 

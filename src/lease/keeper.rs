@@ -1,9 +1,9 @@
 //! Gets the Lease, renews it, and gives it up at the end.
 
-use std::fs;
 use std::io;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
@@ -11,23 +11,28 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::{OwnedRwLockWriteGuard, oneshot};
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::{debug, error, info, warn};
 
-use super::{Action, DURATION, HELD, Handle, Name, Sighting, Standing, decide};
+use super::decision::Action;
+use super::election::{Draft, Election, Installation, Record, Step};
+use super::fitness::{CheckFacts, Checks};
+use super::identity::Identity;
+use super::mark::{self, Mark};
+use super::{DURATION, HELD, Handle, LOOK, Name, RENEW, Standing};
 use crate::api;
-use crate::clock::{self, Moment};
-
-/// How often the holder renews the Lease, and how soon it tries again.
-const RENEW: Duration = Duration::from_secs(2);
-
-/// How often the others look: the sooner they see that it was given up, the shorter nobody writes.
-const LOOK: Duration = Duration::from_millis(500);
+use crate::clock;
 
 /// An API call that takes longer has failed: short enough for three in the time that the holder has.
 const CALL: Duration = Duration::from_secs(3);
 
 /// At the end, how long writes that are under way may take: longer than they can.
 const LAST_WRITES: Duration = Duration::from_secs(6);
+
+/// The holder of a Lease without one, in the log.
+const NOBODY: &str = "nobody";
+
+/// The most steps in one turn, for a Lease that others keep changing.
+const MAX_STEPS: usize = 8;
 
 /// The task that keeps the Lease. Dropping it leaves the Lease to run out.
 pub struct Keeping {
@@ -56,31 +61,52 @@ impl Keeping {
     }
 }
 
-/// Starts to compete for the Lease.
-pub fn start(client: Client, name: Name) -> io::Result<(Handle, Keeping)> {
-    let me = identity()?;
-    let handle = Handle::of(name.clone(), me.clone());
-    info!(lease = %name, identity = me, "competing for the lease");
-    let api = Api::namespaced(client, &name.namespace);
-    let keeper = Keeper { api, name, me, handle: handle.clone(), object: None, seen: None };
-    let (stop, stopped) = oneshot::channel();
-    Ok((handle, Keeping { stop, task: tokio::spawn(keeper.run(stopped)) }))
+/// The answers that the keeper needs from the rest of the daemon.
+pub struct Conditions {
+    /// The facts about the checks of this replica.
+    pub checks: Box<dyn Fn() -> CheckFacts + Send + Sync>,
+    /// Reads from the API whether anything bears our label, when the call begins or later.
+    pub installation: Box<dyn Fn() -> BoxFuture<'static, Result<Installation, String>> + Send + Sync>,
 }
 
-/// The host's name, which is the Pod's, and something that no other process has: after a restart we are another.
-fn identity() -> io::Result<String> {
-    let read = |path| fs::read_to_string(path).map(|text: String| text.trim().to_owned());
-    Ok(format!("{}_{}", read("/proc/sys/kernel/hostname")?, read("/proc/sys/kernel/random/uuid")?))
+/// A replica that does not compete for the Lease yet.
+pub struct Candidate {
+    client: Client,
+    name: Name,
+    identity: Identity,
+    handle: Handle,
+}
+
+/// Makes this replica one that may compete for the Lease.
+pub fn candidate(client: Client, name: Name) -> io::Result<(Handle, Candidate)> {
+    let identity = Identity::of_this_process()?;
+    let handle = Handle::of(name.clone(), identity.replica.clone());
+    Ok((handle.clone(), Candidate { client, name, identity, handle }))
+}
+
+impl Candidate {
+    /// Starts to compete.
+    pub fn start(self, conditions: Conditions) -> Keeping {
+        let Self { client, name, identity: Identity { replica, process }, handle } = self;
+        info!(lease = %name, identity = replica, "competing for the lease");
+        let api = Api::namespaced(client, &name.namespace);
+        let election = Election::new(replica, process);
+        let keeper = Keeper { api, name, handle, conditions, election, object: None, twin: None };
+        let (stop, stopped) = oneshot::channel();
+        Keeping { stop, task: tokio::spawn(keeper.run(stopped)) }
+    }
 }
 
 struct Keeper {
     api: Api<Lease>,
     name: Name,
-    me: String,
     handle: Handle,
-    /// The Lease as it was last seen; none if it was not there.
+    conditions: Conditions,
+    election: Election,
+    /// The Lease as it was last seen; none if it was absent.
     object: Option<Lease>,
-    seen: Option<Sighting>,
+    /// The line that was last logged about another process with our identity.
+    twin: Option<String>,
 }
 
 impl Keeper {
@@ -97,7 +123,7 @@ impl Keeper {
     /// Does what is to be done now, and says how long to wait before the next turn.
     async fn turn(&mut self) -> Duration {
         let begun = clock::moment();
-        let pause = match self.step().await {
+        let pause = match self.steps().await {
             Ok(pause) => pause,
             Err(trouble) => {
                 self.tell(trouble);
@@ -108,74 +134,80 @@ impl Keeper {
         self.left().map_or(pause, |left| pause.min(left))
     }
 
-    /// How long we still hold it; none if we don't.
+    /// How long we may still write; none if we may not.
     fn left(&self) -> Option<Duration> {
-        let left = self.handle.until()?.saturating_duration_since(clock::moment());
-        (!left.is_zero()).then_some(left)
+        self.election.remaining(clock::moment())
     }
 
-    async fn step(&mut self) -> Result<Duration, String> {
-        if self.left().is_none() {
-            if self.handle.standing() == Standing::Holder {
-                self.stand_by(Some(format!("it was not renewed within {}", humantime::format_duration(HELD))));
-            }
-            self.look().await?;
+    /// Takes step after step until there is something to wait for.
+    async fn steps(&mut self) -> Result<Duration, String> {
+        let checks = Checks::judge(&(self.conditions.checks)(), clock::now());
+        self.election.begin_turn(checks, clock::moment());
+        if self.left().is_none() && self.handle.standing() == Standing::Holder {
+            self.stand_by(Some(format!("it was not renewed within {}", humantime::format_duration(HELD))));
         }
-        let Some(seen) = &self.seen else { return Ok(LOOK) };
-        match decide(seen, clock::moment(), &self.me) {
-            Action::Wait(left) => {
-                self.stand_by(None);
-                Ok(left.min(LOOK))
-            }
-            action => {
-                if self.claim(action).await? {
-                    return Ok(RENEW);
+        for _ in 0..MAX_STEPS {
+            match self.election.next(clock::moment()) {
+                Step::Look => self.look().await?,
+                Step::Write(draft) => self.claim(draft).await?,
+                Step::AskWhetherNew => match self.ask_whether_new().await {
+                    Ok(installation) => self.election.answered(installation),
+                    Err(reason) => {
+                        debug!(lease = %self.name, reason, "it is not known whether this is a first installation");
+                        self.stand_by(None);
+                        break;
+                    }
+                },
+                Step::GiveUp => self.step_down().await,
+                Step::Hold(pause) => return Ok(pause),
+                Step::StandBy(pause) => {
+                    let trouble = self.election.twin().or_else(|| self.unfit());
+                    self.stand_by(trouble);
+                    return Ok(pause);
                 }
-                // Someone was faster: whoever holds it now, the next turn begins with that.
-                self.look().await?;
-                if self.seen.as_ref().is_some_and(|seen| seen.holder.as_ref() != Some(&self.me)) {
-                    self.stand_by(None);
-                }
-                Ok(LOOK)
             }
         }
+        Ok(LOOK)
     }
 
     async fn look(&mut self) -> Result<(), String> {
         let object = self.call("get", self.api.get_opt(&self.name.name)).await.map_err(|refused| refused.words)?;
-        self.see(object);
+        self.election.observe(object.as_ref().map(record), clock::moment());
+        self.object = object;
         Ok(())
     }
 
-    /// Takes the Lease as it is now.
-    fn see(&mut self, object: Option<Lease>) {
-        let version = |lease: Option<&Lease>| lease.and_then(|lease| lease.metadata.resource_version.clone());
-        let unchanged = version(self.object.as_ref()) == version(object.as_ref());
-        match &mut self.seen {
-            Some(_) if unchanged => {}
-            // Its holder goes on, until it finds out.
-            Some(seen) if object.is_none() => *seen = Sighting { there: false, since: clock::moment(), ..seen.clone() },
-            _ => self.seen = Some(sighting(object.as_ref(), clock::moment())),
-        }
-        self.object = object;
-    }
-
-    /// Creates, takes or renews the Lease. Says no if it is no longer as it was seen.
-    async fn claim(&mut self, action: Action) -> Result<bool, String> {
+    /// Creates, takes or renews the Lease, unless it is no longer as it was seen.
+    async fn claim(&mut self, draft: Draft) -> Result<(), String> {
         // From before the call, as the others count from after it.
         let begun = clock::moment();
-        match self.put(self.lease_of(action)).await {
+        match self.put(self.lease_of(&draft)).await {
             Ok(now) => {
                 let version = now.metadata.resource_version.clone().unwrap_or_default();
-                self.see(Some(now));
-                if self.handle.hold(begun + HELD) {
+                self.election.wrote(&draft, record(&now), begun, clock::moment());
+                self.object = Some(now);
+                if draft.action == Action::Create {
+                    info!(lease = %self.name, version, "lease created: nobody holds it yet");
+                } else if let Some(expires_at) = self.election.expires_at()
+                    && self.handle.hold(expires_at)
+                {
                     info!(lease = %self.name, version, "holding the lease: this replica writes");
                 }
-                Ok(true)
+                Ok(())
             }
             // One that has gone is no longer as it was seen.
-            Err(refused) if refused.conflict || (refused.gone && action != Action::Create) => Ok(false),
+            Err(refused) if refused.conflict || (refused.gone && draft.action != Action::Create) => {
+                self.election.refused();
+                Ok(())
+            }
             Err(refused) => Err(refused.words),
+        }
+    }
+
+    async fn ask_whether_new(&self) -> Result<Installation, String> {
+        match tokio::time::timeout(CALL, (self.conditions.installation)()).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("no answer in {}", humantime::format_duration(CALL))),
         }
     }
 
@@ -186,22 +218,27 @@ impl Keeper {
         self.call("update", self.api.replace(&self.name.name, &PostParams::default(), &lease)).await
     }
 
-    /// The Lease as it shall be after this action.
-    fn lease_of(&self, action: Action) -> Lease {
+    /// The Lease as it shall be after this.
+    fn lease_of(&self, draft: &Draft) -> Lease {
         let now = Some(now());
-        let held = self.object.as_ref().filter(|_| action != Action::Create);
+        let held = self.object.as_ref().filter(|_| draft.action != Action::Create);
         let before = held.and_then(|lease| lease.spec.clone()).unwrap_or_default();
-        let again = action == Action::Renew;
-        let transitions = before.lease_transitions.unwrap_or_default();
+        let again = draft.action == Action::Renew;
         let spec = LeaseSpec {
-            holder_identity: Some(self.me.clone()),
+            holder_identity: draft.holder.clone(),
             lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
             acquire_time: if again { before.acquire_time.clone() } else { now.clone() },
-            lease_transitions: Some(transitions.saturating_add(i32::from(action == Action::Take))),
+            lease_transitions: Some(draft.transitions),
             renew_time: now,
             ..before
         };
-        Lease { metadata: self.metadata(held), spec: Some(spec) }
+        let mut metadata = self.metadata(held);
+        let annotations = metadata.annotations.get_or_insert_default();
+        match &draft.mark {
+            Some(mark) => drop(annotations.insert(mark::ANNOTATION.to_owned(), mark.to_string())),
+            None => drop(annotations.remove(mark::ANNOTATION)),
+        }
+        Lease { metadata, spec: Some(spec) }
     }
 
     fn metadata(&self, held: Option<&Lease>) -> ObjectMeta {
@@ -218,33 +255,50 @@ impl Keeper {
     /// Ends all writing, and then lets another have the Lease.
     async fn give_up(mut self) -> Option<Ended> {
         let ended = tokio::time::timeout(LAST_WRITES, self.handle.no_more_writes()).await.ok()?;
+        self.release().await;
+        Some(ended)
+    }
+
+    /// Leaves the Lease to a replica that can check. Our own writes end first.
+    async fn step_down(&mut self) {
+        let reason = self.election.unfit(clock::moment()).unwrap_or_default();
+        warn!(lease = %self.name, reason, "stepping down");
+        // Kept until nobody is given permission any more.
+        let ended = tokio::time::timeout(LAST_WRITES, self.handle.no_more_writes()).await;
+        if ended.is_ok() {
+            self.release().await;
+        }
+        self.election.step_down(clock::moment());
+        self.stand_by(self.unfit());
+    }
+
+    /// Marks the Lease as given up, once no write of ours is under way.
+    async fn release(&mut self) {
         if self.left().is_none() {
-            return Some(ended);
+            return;
         }
         if self.handle.may_still_arrive() {
             info!(lease = %self.name, "the lease is left to run out, as a write that had no answer may still arrive");
-            return Some(ended);
+            return;
         }
         // The last renewal may have come through without an answer: what it wrote is seen at the second try.
         for _ in 0..2 {
-            let Some(held) = self.object.clone().filter(|held| holder(held) == Some(&self.me)) else { break };
-            let spec = LeaseSpec { holder_identity: None, renew_time: Some(now()), ..held.spec.unwrap_or_default() };
-            match self
-                .put(Lease { metadata: ObjectMeta { managed_fields: None, ..held.metadata }, spec: Some(spec) })
-                .await
-            {
-                Ok(_) => {
+            let Some(draft) = self.election.release(clock::moment()) else { return };
+            let begun = clock::moment();
+            match self.put(self.lease_of(&draft)).await {
+                Ok(now) => {
+                    self.election.wrote(&draft, record(&now), begun, clock::moment());
+                    self.object = Some(now);
                     info!(lease = %self.name, "lease given up");
-                    break;
+                    return;
                 }
                 Err(refused) if refused.conflict && self.look().await.is_ok() => {}
                 Err(refused) => {
                     warn!(lease = %self.name, reason = refused.words, "the lease could not be given up, and is left to run out");
-                    break;
+                    return;
                 }
             }
         }
-        Some(ended)
     }
 
     async fn call<T>(&self, verb: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Refused> {
@@ -259,24 +313,42 @@ impl Keeper {
         }
     }
 
+    /// The trouble with our checks, if there is any, for people.
+    fn unfit(&self) -> Option<String> {
+        let reason = self.election.unfit(clock::moment());
+        reason.map(|reason| format!("this replica leaves the lease to another, as {reason}"))
+    }
+
     /// Makes it known that we don't hold the Lease.
-    fn stand_by(&self, trouble: Option<String>) {
+    fn stand_by(&mut self, trouble: Option<String>) {
         let held = self.handle.standing() == Standing::Holder;
-        let holder = self.seen.as_ref().and_then(|seen| seen.holder.clone()).filter(|holder| *holder != self.me);
-        if !self.handle.stand_by(holder.clone(), trouble.clone()) {
-            return;
+        let twin = self.election.twin();
+        if let Some(reason) = twin.as_ref().filter(|_| self.twin != twin) {
+            error!(lease = %self.name, reason, "the lease can't be had");
         }
-        let holder = holder.unwrap_or_else(|| "nobody".to_owned());
+        let holder = self.election.other_holder().map(str::to_owned);
+        let news = self.handle.stand_by(holder.clone(), trouble.clone());
+        if news && (twin.is_none() || held) {
+            self.tell_standby(holder, trouble, held);
+        }
+        self.twin = twin;
+    }
+
+    fn tell_standby(&self, holder: Option<String>, trouble: Option<String>, held: bool) {
+        let holder = holder.unwrap_or_else(|| NOBODY.to_owned());
         match trouble {
             Some(reason) if held => warn!(lease = %self.name, reason, "lost the lease: this replica no longer writes"),
             Some(reason) => warn!(lease = %self.name, reason, "the lease can't be had"),
             None if held => warn!(lease = %self.name, holder, "lost the lease: this replica no longer writes"),
+            None if holder == NOBODY => {
+                info!(lease = %self.name, "standing by: nobody holds the lease, but its last holder may still write");
+            }
             None => info!(lease = %self.name, holder, "standing by: another holds the lease"),
         }
     }
 
     /// Makes known what went wrong, and logs it if it is news.
-    fn tell(&self, trouble: String) {
+    fn tell(&mut self, trouble: String) {
         if self.left().is_some() {
             warn!(lease = %self.name, reason = trouble, "the lease could not be renewed; trying again");
         } else {
@@ -290,17 +362,19 @@ fn now() -> MicroTime {
     MicroTime(Timestamp::try_from(clock::wall(clock::now())).unwrap_or_default())
 }
 
-fn holder(lease: &Lease) -> Option<&String> {
-    lease.spec.as_ref()?.holder_identity.as_ref().filter(|holder| !holder.is_empty())
-}
-
-fn sighting(lease: Option<&Lease>, since: Moment) -> Sighting {
-    let seconds = lease.and_then(|lease| lease.spec.as_ref()?.lease_duration_seconds).unwrap_or_default();
-    Sighting {
-        there: lease.is_some(),
-        holder: lease.and_then(holder).cloned(),
-        duration: Duration::from_secs(u64::try_from(seconds).unwrap_or_default()),
-        since,
+/// The Lease as the election sees it.
+fn record(lease: &Lease) -> Record {
+    let LeaseSpec { holder_identity, lease_duration_seconds, lease_transitions, .. } =
+        lease.spec.clone().unwrap_or_default();
+    let ObjectMeta { resource_version, uid, annotations, .. } = &lease.metadata;
+    let mark = annotations.as_ref().and_then(|annotations| annotations.get(mark::ANNOTATION));
+    Record {
+        version: resource_version.clone().unwrap_or_default(),
+        uid: uid.clone().unwrap_or_default(),
+        holder: holder_identity.filter(|holder| !holder.is_empty()),
+        duration: Duration::from_secs(u64::try_from(lease_duration_seconds.unwrap_or_default()).unwrap_or_default()),
+        transitions: lease_transitions.unwrap_or_default(),
+        mark: mark.and_then(|text| Mark::parse(text)),
     }
 }
 

@@ -43,11 +43,21 @@ pub(super) struct Lateness {
     started: u64,
     started_late: u64,
     overloaded: bool,
+    /// The start of the first of the latest looks in each of which most tries started late.
+    late_since: Option<Instant>,
 }
 
 impl Lateness {
     pub fn new(now: Instant) -> Self {
-        Self { delays: Histogram::new(&DELAYS), late: 0, since: now, started: 0, started_late: 0, overloaded: false }
+        Self {
+            delays: Histogram::new(&DELAYS),
+            late: 0,
+            since: now,
+            started: 0,
+            started_late: 0,
+            overloaded: false,
+            late_since: None,
+        }
     }
 
     /// Takes note that a try of a target with this interval has started so late.
@@ -62,12 +72,16 @@ impl Lateness {
     }
 
     /// Tells if it has become too much, or no longer is, and what is short.
-    pub fn look(&mut self, now: Instant, scarce: impl FnOnce() -> Scarce) {
+    pub fn look(&mut self, now: Instant, scarce: impl Fn() -> Scarce) {
         if now.saturating_duration_since(self.since) < LOOK {
             return;
         }
         let (started, late) = (self.started, self.started_late);
-        (self.since, self.started, self.started_late) = (now, 0, 0);
+        let began = std::mem::replace(&mut self.since, now);
+        (self.started, self.started_late) = (0, 0);
+        let waits = || matches!(scarce(), Scarce::Descriptors | Scarce::Commands);
+        let mostly_late = if started == 0 { waits() } else { late * 2 > started };
+        self.late_since = self.late_since.or(Some(began)).filter(|_| mostly_late);
         // One in ten is no single slow target, and no single stall.
         let overloaded = late * 10 > started;
         if overloaded && !self.overloaded {
@@ -83,6 +97,11 @@ impl Lateness {
             info!(started, late, "checks start in time again");
         }
         self.overloaded = overloaded;
+    }
+
+    /// The moment since which most tries start late, or none starts although some wait; none if that is not so.
+    pub fn late_since(&self) -> Option<Instant> {
+        self.late_since
     }
 
     pub fn delays(&self) -> &Histogram {
@@ -120,5 +139,23 @@ mod tests {
         assert_eq!(run(0, LOOK), (true, 100));
         assert_eq!(run(10, LOOK * 2), (false, 110));
         assert_eq!(run(11, LOOK * 3), (true, 121));
+    }
+
+    #[test]
+    fn most_tries_are_late_from_the_start_of_the_first_such_look() {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+        let start = Instant::now();
+        let mut lateness = Lateness::new(start);
+        let mut run = |late: u32, started: u32, scarce, looks: u32| {
+            (0..started).for_each(|index| lateness.observe(if index < late { ms(501) } else { ms(0) }, ms(1000)));
+            lateness.look(start + LOOK * looks, || scarce);
+            lateness.late_since()
+        };
+        assert_eq!(run(50, 100, Scarce::Processor, 1), None);
+        assert_eq!(run(51, 100, Scarce::Processor, 2), Some(start + LOOK));
+        assert_eq!(run(0, 0, Scarce::Descriptors, 3), Some(start + LOOK), "all wait");
+        assert_eq!(run(100, 100, Scarce::Processor, 4), Some(start + LOOK));
+        assert_eq!(run(0, 0, Scarce::Processor, 5), None, "nothing is due");
+        assert_eq!(run(51, 100, Scarce::Processor, 6), Some(start + LOOK * 5));
     }
 }

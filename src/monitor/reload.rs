@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::facts::InconclusiveRun;
 use super::watched::Watched;
 use super::{Monitor, Tried};
 use crate::config::{Database, DatabaseId, Spec};
@@ -48,6 +49,8 @@ impl Monitor {
         // The numbers that these go by are others.
         self.undecided = self.undecided.map(|_| 0);
         self.snapshots.restart();
+        let targets = spec.databases.iter().map(|database| database.addresses.len()).sum();
+        self.inconclusive = InconclusiveRun::new(targets);
         self.number();
         self.owners.update(spec.databases.iter().map(|database| &database.id));
         self.enlist(spec, &new, now);

@@ -10,7 +10,7 @@ use crate::config::{CreateService, Database, Port};
 use crate::slice;
 
 /// The label by which objects of any kind say what manages them.
-const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// A Service without a selector, whose ports are the database's.
 pub fn service(database: &Database, create: CreateService) -> Service {

@@ -14,7 +14,7 @@ use crate::plan::{Member, Members};
 
 /// The only link from a slice to its Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// Who mirrors Endpoints, and who makes slices of the Pods that a Service selects.

@@ -15,6 +15,8 @@ pub async fn both_are_kept_apart_and_in_the_budget() {
     let budget = serde_json::to_value(budget.spec).expect("JSON");
     assert_eq!(budget["maxUnavailable"], 1);
     let template = serde_json::to_value(deployment().await.spec.expect("a spec").template).expect("JSON");
+    let uid = &template["spec"]["containers"][0]["env"][0];
+    assert_eq!((&uid["name"], &uid["valueFrom"]["fieldRef"]["fieldPath"]), (&"POD_UID".into(), &"metadata.uid".into()));
     let apart = &template["spec"]["affinity"]["podAntiAffinity"];
     let apart = &apart["preferredDuringSchedulingIgnoredDuringExecution"][0]["podAffinityTerm"];
     assert_eq!(apart["topologyKey"], "kubernetes.io/hostname");

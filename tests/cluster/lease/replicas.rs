@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, WatchEvent, WatchParams};
 use tokio::task::JoinHandle;
 
 use crate::cluster::scene::{SOON, Scene};
+use crate::support::daemon::field;
 use crate::support::{Daemon, eventually, runtime, shared};
 
 /// The Lease's name.
@@ -122,5 +124,37 @@ impl LeaseHistory {
 impl Drop for LeaseHistory {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// A time in which a replica might write, as its log has it.
+#[derive(Debug)]
+pub struct Term {
+    from: Timestamp,
+    /// None if it still might.
+    until: Option<Timestamp>,
+}
+
+/// When a replica might write.
+pub fn terms_of_leading(daemon: &Daemon) -> Vec<Term> {
+    let mut terms: Vec<Term> = Vec::new();
+    for line in daemon.logs() {
+        let message = field(&line, "message").unwrap_or_default();
+        let at = || line["timestamp"].as_str().expect("a time").parse().expect("RFC 3339");
+        if message.starts_with("holding the lease") {
+            terms.push(Term { from: at(), until: None });
+        } else if message.starts_with("lost the lease") || message == "lease given up" {
+            terms.last_mut().expect("held before").until.get_or_insert_with(at);
+        }
+    }
+    terms
+}
+
+/// Asserts that no two of these replicas might write at the same time.
+pub fn never_two(daemons: &[&Daemon]) {
+    let mut terms: Vec<Term> = daemons.iter().flat_map(|daemon| terms_of_leading(daemon)).collect();
+    terms.sort_by_key(|term| term.from);
+    for pair in terms.windows(2) {
+        assert!(pair[0].until.is_some_and(|until| until <= pair[1].from), "two at once: {terms:#?}");
     }
 }

@@ -1,0 +1,228 @@
+use super::*;
+use crate::clock;
+
+const S: Duration = Duration::from_secs(1);
+
+fn record(version: u32, holder: Option<&str>, transitions: i32, mark: Option<&str>) -> Record {
+    Record {
+        version: version.to_string(),
+        uid: "uid".into(),
+        holder: holder.map(str::to_owned),
+        duration: S * 15,
+        transitions,
+        mark: mark.map(|text| Mark::parse(text).expect("a mark")),
+    }
+}
+
+/// An election of replica `me`, process `p`, that has just seen the Lease like this.
+fn seen(record: Option<Record>, now: Moment) -> Election {
+    let mut election = Election::new("me".into(), "p".into());
+    // The first look is for a predecessor. This is about later ones.
+    election.observe(None, now);
+    election.begin_turn(Checks::Timely, now);
+    election.observe(record, now);
+    election
+}
+
+fn owner(record: Option<Record>) -> Owner {
+    seen(record, clock::moment()).owner()
+}
+
+/// Stores a draft as the API would.
+fn stored(draft: &Draft, version: u32) -> Record {
+    let Draft { holder, transitions, mark, .. } = draft.clone();
+    Record { version: version.to_string(), uid: "uid".into(), holder, duration: S * 15, transitions, mark }
+}
+
+/// An election that holds the Lease since `now`.
+fn holding(now: Moment) -> Election {
+    let mut election = seen(Some(record(1, None, 6, Some("released 6 of uid"))), now);
+    let Step::Write(draft) = election.next(now) else { panic!("not taken") };
+    election.wrote(&draft, stored(&draft, 2), now, now);
+    election
+}
+
+#[test]
+fn the_owner_is_who_the_lease_and_its_mark_agree_on() {
+    let held = |holder, transitions, mark| owner(Some(record(1, holder, transitions, mark)));
+    assert_eq!(owner(None), Owner::Absent);
+    assert_eq!(held(None, 7, Some("released 7 of uid")), Owner::GivenUp);
+    assert_eq!(held(None, 8, Some("released 7 of uid")), Owner::Unclear, "given up, and taken since");
+    assert_eq!(held(None, 7, Some("released 7 of another")), Owner::Unclear, "restored from a backup");
+    assert_eq!(held(None, 7, Some("held 7 by me p")), Owner::Unclear, "emptied by hand");
+    assert_eq!(held(None, 7, None), Owner::Unclear);
+    assert_eq!(held(Some("me"), 7, Some("held 7 by me p")), Owner::Ours);
+    assert_eq!(held(Some("me"), 8, Some("held 7 by me p")), Owner::Unclear);
+    assert_eq!(held(Some("me"), 7, Some("held 7 by me q")), Owner::Another, "another process of our identity");
+    assert_eq!(held(Some("me"), 7, Some("held 7 by other q")), Owner::Unclear, "our name was written there by hand");
+    assert_eq!(held(Some("me"), 7, Some("released 7 of uid")), Owner::Unclear);
+    assert_eq!(held(Some("other"), 7, Some("held 7 by other q")), Owner::Another);
+    assert_eq!(held(Some("other"), 7, None), Owner::Another);
+    assert_eq!(held(Some("other"), 7, Some("held 7 by me p")), Owner::Another);
+}
+
+#[test]
+fn what_is_given_up_is_taken_at_once_and_renewed() {
+    let now = clock::moment();
+    let mut election = holding(now);
+    assert_eq!(election.remaining(now), Some(HELD));
+    assert_eq!(election.record().map(|record| record.transitions), Some(7));
+    assert_eq!(election.next(now + S), Step::Hold(S));
+    let Step::Write(renewal) = election.next(now + S * 2) else { panic!("not renewed") };
+    assert_eq!((renewal.action, renewal.transitions), (Action::Renew, 7));
+    assert_eq!(election.remaining(now + S * 10), None);
+}
+
+#[test]
+fn a_created_lease_is_held_by_nobody_for_its_time() {
+    let now = clock::moment();
+    let mut election = seen(None, now);
+    let Step::Write(create) = election.next(now) else { panic!("not created") };
+    assert_eq!((create.action, create.holder.clone(), create.mark.clone()), (Action::Create, None, None));
+    election.wrote(&create, stored(&create, 1), now, now);
+    assert_eq!(election.remaining(now), None);
+    assert_eq!(election.next(now), Step::AskWhetherNew);
+    election.answered(Installation::Existing);
+    assert_eq!(election.next(now), Step::StandBy(LOOK));
+    election.observe(Some(stored(&create, 1)), now + S * 14);
+    assert_eq!(election.next(now + S * 14), Step::StandBy(LOOK));
+    assert!(matches!(election.next(now + S * 15), Step::Write(Draft { action: Action::Take, .. })));
+}
+
+#[test]
+fn in_a_first_installation_a_created_lease_is_taken_at_once() {
+    let now = clock::moment();
+    let created = record(1, None, 0, None);
+    let mut election = seen(Some(created), now);
+    assert_eq!(election.next(now), Step::AskWhetherNew);
+    election.answered(Installation::New);
+    assert!(matches!(election.next(now), Step::Write(Draft { action: Action::Take, .. })));
+    // Only as it was when it was asked.
+    election.observe(Some(record(2, None, 0, None)), now);
+    assert_eq!(election.next(now), Step::AskWhetherNew);
+}
+
+#[test]
+fn a_holder_takes_back_its_lease_but_not_from_another() {
+    let now = clock::moment();
+    let mark = Some("held 7 by me p");
+    for (edited, action) in [
+        (None, Action::Create),
+        (Some(record(3, None, 7, mark)), Action::Take),
+        (Some(record(3, Some("me"), 7, None)), Action::Take),
+        (Some(record(3, Some("me"), 7, mark)), Action::Renew),
+    ] {
+        let mut election = holding(now);
+        election.refused();
+        assert_eq!(election.next(now + S * 2), Step::Look);
+        election.observe(edited.clone(), now + S * 2);
+        let Step::Write(draft) = election.next(now + S * 2) else { panic!("left alone: {edited:?}") };
+        assert_eq!(draft.action, action, "{edited:?}");
+        assert!(election.remaining(now + S * 2).is_some());
+    }
+    let mut election = holding(now);
+    election.observe(Some(record(3, Some("other"), 7, mark)), now + S * 2);
+    assert_eq!(election.next(now + S * 2), Step::StandBy(LOOK));
+    assert_eq!(election.remaining(now + S * 2), None);
+    assert_eq!((election.other_holder(), election.twin()), (Some("other"), None));
+}
+
+#[test]
+fn a_new_process_takes_up_the_lease_of_its_predecessor() {
+    let now = clock::moment();
+    let mut election = Election::new("me".into(), "p".into());
+    election.begin_turn(Checks::Timely, now);
+    election.observe(Some(record(1, Some("me"), 7, Some("held 7 by me q"))), now);
+    let Step::Write(draft) = election.next(now) else { panic!("not taken up") };
+    assert_eq!((draft.action, draft.transitions), (Action::Take, 8));
+    // A last renewal of the predecessor came in between.
+    election.refused();
+    election.observe(Some(record(2, Some("me"), 7, Some("held 7 by me q"))), now);
+    assert!(matches!(election.next(now), Step::Write(Draft { action: Action::Take, .. })));
+    // Written there by hand: what the mark says is another's.
+    let mut election = Election::new("me".into(), "p".into());
+    election.observe(Some(record(1, Some("me"), 7, Some("held 7 by other q"))), now);
+    election.answered(Installation::Existing);
+    assert_eq!(election.next(now), Step::StandBy(LOOK));
+}
+
+#[test]
+fn a_second_process_with_our_identity_is_told_and_left_alone() {
+    let now = clock::moment();
+    let mut election = holding(now);
+    election.refused();
+    election.observe(Some(record(3, Some("me"), 8, Some("held 8 by me q"))), now + S);
+    assert_eq!(election.next(now + S), Step::StandBy(LOOK));
+    assert!(election.twin().is_some_and(|twin| twin.contains("identity me") && twin.contains("POD_UID")));
+    assert_eq!(election.remaining(now + S), None);
+    election.observe(Some(record(3, Some("me"), 8, Some("held 8 by me q"))), now + S * 16);
+    assert!(matches!(election.next(now + S * 16), Step::Write(_)), "it has ended");
+}
+
+#[test]
+fn a_holder_that_lapsed_renews_what_still_is_as_it_wrote_it() {
+    let now = clock::moment();
+    let mut election = holding(now);
+    let later = now + S * 30;
+    election.begin_turn(Checks::Timely, later);
+    assert_eq!(election.next(later), Step::Look);
+    election.observe(Some(record(2, Some("me"), 7, Some("held 7 by me p"))), later);
+    assert!(matches!(election.next(later), Step::Write(Draft { action: Action::Renew, .. })));
+}
+
+#[test]
+fn giving_up_leaves_a_mark_that_only_the_holder_can_leave() {
+    let now = clock::moment();
+    let mut election = holding(now);
+    assert_eq!(election.release(now + S * 10), None, "it may no longer write");
+    let draft = election.release(now + S).expect("ours");
+    assert_eq!(
+        (draft.holder.clone(), draft.mark.as_ref().map(Mark::to_string)),
+        (None, Some("released 7 of uid".into()))
+    );
+    election.wrote(&draft, stored(&draft, 3), now + S, now + S);
+    assert_eq!((election.owner(), election.remaining(now + S)), (Owner::GivenUp, None));
+    assert_eq!(seen(Some(record(1, Some("other"), 7, None)), now).release(now), None);
+}
+
+#[test]
+fn a_late_leader_steps_down_and_lets_everyone_else_go_first() {
+    let now = clock::moment();
+    let late = || Checks::Late("late".into());
+    let mut election = holding(now);
+    election.begin_turn(late(), now + S);
+    assert_eq!(election.next(now + S), Step::Hold(S));
+    election.begin_turn(late(), now + S * 2);
+    assert_eq!(election.next(now + S * 2), Step::GiveUp);
+    let draft = election.release(now + S * 2).expect("ours");
+    election.wrote(&draft, stored(&draft, 3), now + S * 2, now + S * 2);
+    election.step_down(now + S * 2);
+    for (second, stands_by) in [(3, true), (18, true), (19, false)] {
+        let at = now + S * second;
+        election.begin_turn(late(), at);
+        election.observe(Some(stored(&draft, 3)), at);
+        assert_eq!(matches!(election.next(at), Step::StandBy(_)), stands_by, "after {second} s");
+    }
+    let at = now + S * 19;
+    let Step::Write(draft) = election.next(at) else { panic!("not taken") };
+    election.wrote(&draft, stored(&draft, 4), at, at);
+    election.begin_turn(late(), at + S);
+    assert_eq!(election.next(at + S), Step::Hold(S), "it has stepped down once");
+}
+
+#[test]
+fn a_replica_whose_checks_stand_still_does_not_compete() {
+    let now = clock::moment();
+    let given_up = record(1, None, 7, Some("released 7 of uid"));
+    let mut election = seen(Some(given_up.clone()), now);
+    election.begin_turn(Checks::Standstill("still".into()), now);
+    for second in [1, 2, 600] {
+        election.begin_turn(Checks::Standstill("still".into()), now + S * second);
+        election.observe(Some(given_up.clone()), now + S * second);
+        assert_eq!(election.next(now + S * second), Step::StandBy(LOOK), "after {second} s");
+    }
+    assert_eq!(election.unfit(now + S * 600), Some("still"));
+    election.begin_turn(Checks::Timely, now + S * 601);
+    election.observe(Some(given_up), now + S * 601);
+    assert!(matches!(election.next(now + S * 601), Step::Write(_)));
+}

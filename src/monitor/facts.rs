@@ -1,0 +1,117 @@
+//! The facts about the checks as a whole, kept where any thread can read them while the monitor
+//! stands still.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::health::Verdict;
+
+/// Tries in a row that must be inconclusive at the least, however few targets there are.
+const MIN_INCONCLUSIVE: usize = 3;
+
+/// Stands for no moment.
+const NONE: u64 = u64::MAX;
+
+/// The facts, as the monitor writes them and others read them. Without a lock, which a monitor that
+/// stands still might hold.
+pub(super) struct Facts {
+    origin: Instant,
+    late_since: AtomicU64,
+    inconclusive_since: AtomicU64,
+}
+
+impl Facts {
+    pub fn new(origin: Instant) -> Self {
+        Self { origin, late_since: AtomicU64::new(NONE), inconclusive_since: AtomicU64::new(NONE) }
+    }
+
+    pub fn set_late_since(&self, since: Option<Instant>) {
+        self.late_since.store(self.nanos(since), Ordering::Relaxed);
+    }
+
+    pub fn set_inconclusive_since(&self, since: Option<Instant>) {
+        self.inconclusive_since.store(self.nanos(since), Ordering::Relaxed);
+    }
+
+    pub fn late_since(&self) -> Option<Instant> {
+        self.instant(self.late_since.load(Ordering::Relaxed))
+    }
+
+    pub fn inconclusive_since(&self) -> Option<Instant> {
+        self.instant(self.inconclusive_since.load(Ordering::Relaxed))
+    }
+
+    fn nanos(&self, since: Option<Instant>) -> u64 {
+        since.map_or(NONE, |since| since.saturating_duration_since(self.origin).as_nanos() as u64)
+    }
+
+    fn instant(&self, nanos: u64) -> Option<Instant> {
+        (nanos != NONE).then(|| self.origin + Duration::from_nanos(nanos))
+    }
+}
+
+/// The inconclusive tries since the last one that was not.
+pub(super) struct InconclusiveRun {
+    /// How many there must be for each target to have been tried.
+    enough: usize,
+    since: Option<Instant>,
+    tries: usize,
+}
+
+impl InconclusiveRun {
+    /// Begins anew, for so many targets.
+    pub fn new(targets: usize) -> Self {
+        Self { enough: targets.max(MIN_INCONCLUSIVE), since: None, tries: 0 }
+    }
+
+    /// Takes the verdict of one more try.
+    pub fn observe(&mut self, verdict: &Verdict, now: Instant) {
+        if !matches!(verdict, Verdict::Inconclusive(_)) {
+            (self.since, self.tries) = (None, 0);
+            return;
+        }
+        self.since.get_or_insert(now);
+        self.tries += 1;
+    }
+
+    /// The beginning of the run, once it has enough tries.
+    pub fn since(&self) -> Option<Instant> {
+        self.since.filter(|_| self.tries >= self.enough)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn facts_are_read_as_they_were_written() {
+        let origin = clock::now();
+        let facts = Facts::new(origin);
+        assert_eq!((facts.late_since(), facts.inconclusive_since()), (None, None));
+        let later = origin + Duration::from_millis(1500);
+        facts.set_late_since(Some(later));
+        facts.set_inconclusive_since(Some(origin));
+        assert_eq!((facts.late_since(), facts.inconclusive_since()), (Some(later), Some(origin)));
+        facts.set_late_since(None);
+        assert_eq!(facts.late_since(), None);
+    }
+
+    #[test]
+    fn a_run_counts_once_every_target_may_have_been_tried() {
+        let start = clock::now();
+        let inconclusive = Verdict::Inconclusive("no file descriptors".into());
+        for (tries, targets, since) in [(2, 1, None), (3, 1, Some(start)), (3, 4, None), (4, 4, Some(start))] {
+            let mut run = InconclusiveRun::new(targets);
+            (0..tries).for_each(|second| run.observe(&inconclusive, start + Duration::from_secs(second)));
+            assert_eq!(run.since(), since, "{tries} tries of {targets} targets");
+        }
+        let mut run = InconclusiveRun::new(1);
+        for conclusive in [Verdict::Pass, Verdict::Fail("refused".into())] {
+            run.observe(&conclusive, start);
+            assert_eq!(run.since(), None, "{conclusive:?}");
+            (0..9).for_each(|_| run.observe(&inconclusive, start));
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Finds out if anything was published yet: a first installation need not wait for a former holder
+//! of the Lease.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+
+use super::service;
+use crate::api;
+use crate::lease::Installation;
+use crate::slice::{self, endpoint_slices};
+
+/// Namespaces that are read at once.
+const MAX_CONCURRENT: usize = 8;
+
+/// Reads from the API whether anything in these namespaces bears our label. A list that names no
+/// version is as new as the call.
+pub async fn read(client: Client, namespaces: BTreeSet<String>) -> Result<Installation, String> {
+    let mut found = stream::iter(namespaces)
+        .map(|namespace| {
+            let client = client.clone();
+            async move {
+                Ok::<_, String>(
+                    has::<Endpoints>(&client, &namespace, slice::MANAGED_BY).await?
+                        || has::<EndpointSlice>(&client, &namespace, endpoint_slices::MANAGED_BY).await?
+                        || has::<Service>(&client, &namespace, service::MANAGED_BY).await?,
+                )
+            }
+        })
+        .buffer_unordered(MAX_CONCURRENT);
+    while let Some(found) = found.try_next().await? {
+        if found {
+            return Ok(Installation::Existing);
+        }
+    }
+    Ok(Installation::New)
+}
+
+async fn has<K>(client: &Client, namespace: &str, label: &str) -> Result<bool, String>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let params = ListParams::default().labels(&format!("{label}={}", slice::OURS)).limit(1);
+    let list = api.list_metadata(&params).await;
+    list.map(|list| !list.items.is_empty())
+        .map_err(|error| format!("list {} in {namespace}: {}", K::plural(&()), api::words(&error)))
+}

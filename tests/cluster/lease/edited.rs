@@ -1,0 +1,105 @@
+//! A Lease that people delete or edit: its holder goes on, and nobody else begins before it has
+//! stopped.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Api, Patch, PatchParams};
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use super::replicas::{
+    LATER, LEASE, identity, leads, lease, never_two, pair, published, replica, replica_at, standby, takes_over,
+    terms_of_leading,
+};
+use crate::cluster::scene::{SOON, Scene, checked};
+use crate::support::{ApiProxy, Daemon, eventually, holds, shared, trial::trials};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        a_deleted_lease_is_not_taken_before_its_holder_has_stopped,
+        an_emptied_lease_is_not_taken_before_its_holder_has_stopped,
+        a_holder_takes_back_what_was_edited_by_hand,
+        a_new_lease_waits_where_something_is_published,
+        a_first_installation_publishes_at_once,
+    ]
+}
+
+/// Empties the holder, as `kubectl patch` would.
+async fn empty(scene: &Scene) {
+    let api: Api<Lease> = scene.namespace.api();
+    let patch = Patch::Merge(json!({"spec": {"holderIdentity": ""}}));
+    api.patch(LEASE, &PatchParams::default(), &patch).await.expect("a patch");
+}
+
+/// A holder that has published all, and a way to cut it off from the API.
+async fn behind_proxy(scene: &Scene) -> (Daemon, ApiProxy<'static>) {
+    let proxy = ApiProxy::start(shared()).await;
+    let first = replica_at(scene, &proxy.kubeconfig()).await;
+    (published(scene, first).await, proxy)
+}
+
+async fn a_deleted_lease_is_not_taken_before_its_holder_has_stopped() {
+    let scene = Scene::new("deleted-away").await;
+    let (first, proxy) = behind_proxy(&scene).await;
+    proxy.hang();
+    scene.namespace.delete::<Lease>(LEASE).await;
+    let second = replica(&scene).await;
+    takes_over(&second).await;
+    never_two(&[&first, &second]);
+}
+
+async fn an_emptied_lease_is_not_taken_before_its_holder_has_stopped() {
+    let scene = Scene::new("emptied-away").await;
+    let (first, proxy) = behind_proxy(&scene).await;
+    let second = standby(&scene).await;
+    proxy.hang();
+    empty(&scene).await;
+    takes_over(&second).await;
+    never_two(&[&first, &second]);
+}
+
+/// The holder may write all the time, and nobody else does.
+async fn a_holder_takes_back_what_was_edited_by_hand() {
+    let scene = Scene::new("edited").await;
+    let (first, second) = pair(&scene).await;
+    let third = replica(&scene).await;
+    let me = identity(&first).await;
+    for deletes in [false, true, false, true] {
+        if deletes {
+            scene.namespace.delete::<Lease>(LEASE).await;
+        } else {
+            empty(&scene).await;
+        }
+        eventually(SOON, "the holder has it again", async || {
+            lease(&scene).await.and_then(|lease| lease.holder_identity).as_ref() == Some(&me)
+        })
+        .await;
+    }
+    checked(&first, 4).await;
+    assert!(leads(&first).await);
+    assert_eq!(terms_of_leading(&first).len(), 1, "without a pause");
+    assert!(terms_of_leading(&second).is_empty() && terms_of_leading(&third).is_empty());
+}
+
+/// There is no Lease, and something bears our label, so someone may still write.
+async fn a_new_lease_waits_where_something_is_published() {
+    let scene = Scene::new("label").await;
+    drop(scene.start_published().await);
+    let started = Instant::now();
+    let daemon = replica(&scene).await;
+    let held = async || if leads(&daemon).await { Err("it leads".to_owned()) } else { Ok(()) };
+    holds(Duration::from_secs(12).saturating_sub(started.elapsed()), "it waits", held).await;
+    takes_over(&daemon).await;
+    let took = started.elapsed();
+    assert!((Duration::from_secs(15)..LATER).contains(&took), "took {took:?}");
+}
+
+async fn a_first_installation_publishes_at_once() {
+    let scene = Scene::new("first").await;
+    let started = Instant::now();
+    let daemon = replica(&scene).await;
+    published(&scene, daemon).await;
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(10), "took {took:?}");
+}

@@ -1,0 +1,129 @@
+//! A leader that can't check leaves the Lease to a replica that can.
+
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+
+use super::replicas::{
+    LATER, identity, leads, lease, never_two, pair, published, replica, takes_over, terms_of_leading,
+};
+use crate::cluster::scene::{SOON, Scene};
+use crate::support::daemon::field;
+use crate::support::{Daemon, eventually, trial::trials};
+
+pub fn trials() -> Vec<Trial> {
+    trials![
+        a_leader_whose_monitor_stands_still_is_replaced,
+        a_leader_without_descriptors_steps_down,
+        a_leader_that_can_not_check_and_is_alone_goes_on,
+    ]
+}
+
+/// One thread of a process that is stopped, while all others run, until this is dropped.
+struct StoppedThread {
+    resume: Option<mpsc::Sender<()>>,
+    tracer: Option<JoinHandle<()>>,
+}
+
+impl StoppedThread {
+    fn stop(daemon: &Daemon, name: &str) -> Self {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("a process");
+        let mut tasks = tasks.map(|task| task.expect("a task").path());
+        let is_named = |task: &std::path::PathBuf| {
+            std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name)
+        };
+        let task = tasks.find(is_named).expect("a thread of this name");
+        let id = task.file_name().and_then(|id| id.to_str()?.parse().ok()).expect("a number");
+        let (resume, resumed) = mpsc::channel();
+        let (stopped, is_stopped) = mpsc::channel();
+        // Only the thread that traces may let it go.
+        let tracer = thread::spawn(move || {
+            let thread = Pid::from_raw(id);
+            ptrace::seize(thread, ptrace::Options::empty()).expect("a thread of a child can be traced");
+            ptrace::interrupt(thread).expect("it is traced");
+            waitpid(thread, Some(WaitPidFlag::__WALL)).expect("it stops");
+            stopped.send(()).expect("someone waits");
+            let _ = resumed.recv();
+            let _ = ptrace::detach(thread, None);
+        });
+        is_stopped.recv().expect("it stops");
+        Self { resume: Some(resume), tracer: Some(tracer) }
+    }
+}
+
+impl Drop for StoppedThread {
+    fn drop(&mut self) {
+        self.resume.take();
+        let _ = self.tracer.take().expect("a tracer").join();
+    }
+}
+
+/// Sets how many descriptors a process may have open.
+fn limit_descriptors(daemon: &Daemon, most: u64) {
+    let pid = rustix::process::Pid::from_raw(daemon.pid().cast_signed());
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(most), maximum }).expect("a child may be limited");
+}
+
+async fn steps_down(daemon: &Daemon) {
+    let steps = |line: &serde_json::Value| field(line, "message") == Some("stepping down");
+    eventually(LATER, "it steps down", async || daemon.logs().iter().any(steps)).await;
+}
+
+async fn a_leader_whose_monitor_stands_still_is_replaced() {
+    let mut scene = Scene::new("standstill").await;
+    let (first, second) = pair(&scene).await;
+    let stopped = StoppedThread::stop(&first, "checks");
+    let since = Instant::now();
+    scene.databases[0].stop().await;
+    eventually(LATER, "the other replica publishes what it found", async || {
+        scene.namespace.endpoint_ips("mysql").await == scene.ips(&[1, 2])
+    })
+    .await;
+    let took = since.elapsed();
+    assert!(took < Duration::from_secs(27), "took {took:?}");
+    never_two(&[&first, &second]);
+
+    drop(stopped);
+    scene.condition_because(&first, "Standby", "is held by").await;
+    assert!(leads(&second).await && !leads(&first).await);
+}
+
+async fn a_leader_without_descriptors_steps_down() {
+    let mut scene = Scene::new("descriptors").await;
+    let (first, second) = pair(&scene).await;
+    // Open connections stay open, the one to the API among them.
+    limit_descriptors(&first, 3);
+    steps_down(&first).await;
+    takes_over(&second).await;
+    scene.databases[0].stop().await;
+    scene.published(&[1, 2]).await;
+    never_two(&[&first, &second]);
+    limit_descriptors(&first, 1000);
+    scene.condition_because(&first, "Standby", "is held by").await;
+}
+
+/// It steps down once. As nobody takes the Lease, it takes it again: better than nobody.
+async fn a_leader_that_can_not_check_and_is_alone_goes_on() {
+    let scene = Scene::new("alone-unfit").await;
+    let first = replica(&scene).await;
+    let first = published(&scene, first).await;
+    let me = identity(&first).await;
+    let holder = async || lease(&scene).await.and_then(|lease| lease.holder_identity);
+    limit_descriptors(&first, 3);
+    steps_down(&first).await;
+    eventually(SOON, "nobody holds the Lease", async || holder().await.is_none()).await;
+    let since = Instant::now();
+    eventually(LATER, "it holds the Lease again", async || holder().await.as_ref() == Some(&me)).await;
+    let took = since.elapsed();
+    assert!(took > Duration::from_secs(14), "others had no chance: {took:?}");
+    limit_descriptors(&first, 1000);
+    eventually(SOON, "it leads", async || leads(&first).await).await;
+    assert_eq!(terms_of_leading(&first).len(), 2);
+}
