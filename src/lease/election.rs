@@ -166,7 +166,8 @@ impl Election {
         }
         match decision::decide(self.owner(), Permission::Valid, remaining) {
             Action::Wait(remaining) => Step::StandBy(remaining.min(LOOK)),
-            action => match self.rest(now) {
+            // Only a Lease that is ours may rest: one that we created anew is nobody's yet.
+            action => match self.rest(now).filter(|_| action == Action::Renew) {
                 Some(rest) => Step::Hold(rest),
                 None => Step::Write(self.draft(action)),
             },

@@ -119,6 +119,12 @@ fn a_holder_takes_back_its_lease_but_not_from_another() {
         let Step::Write(draft) = election.next(now + S * 2) else { panic!("left alone: {edited:?}") };
         assert_eq!(draft.action, action, "{edited:?}");
         assert!(election.remaining(now + S * 2).is_some());
+        election.wrote(&draft, stored(&draft, 4), now + S * 2, now + S * 2);
+        let next = election.next(now + S * 2);
+        match action {
+            Action::Create => assert!(matches!(next, Step::Write(Draft { action: Action::Take, .. })), "{next:?}"),
+            _ => assert_eq!(next, Step::Hold(RENEW), "{edited:?}"),
+        }
     }
     let mut election = holding(now);
     election.observe(Some(record(3, Some("other"), 7, mark)), now + S * 2);
