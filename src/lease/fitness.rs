@@ -60,21 +60,18 @@ pub enum Checks {
 }
 
 impl Checks {
-    /// Judges the facts.
+    /// Judges the facts. The text says no time that runs: it is logged, and told to all, whenever it changes.
     pub fn judge(facts: &CheckFacts, now: Instant) -> Self {
         let idle = now.saturating_duration_since(facts.last_turn);
         if idle >= STANDSTILL {
-            return Self::Standstill(format!("its checks have stood still for {}", seconds(idle)));
+            return Self::Standstill("its checks stand still".into());
         }
-        let lasts = |since: Option<Instant>| {
-            since.map(|since| now.saturating_duration_since(since)).filter(|time| *time >= PERSISTS_AFTER)
-        };
+        let lasts =
+            |since: Option<Instant>| since.is_some_and(|since| now.saturating_duration_since(since) >= PERSISTS_AFTER);
         match (lasts(facts.inconclusive_since), lasts(facts.late_since)) {
-            (Some(time), _) => {
-                Self::Inconclusive(format!("all its checks have been inconclusive for {}", seconds(time)))
-            }
-            (None, Some(time)) => Self::Late(format!("most of its checks have started late for {}", seconds(time))),
-            (None, None) => Self::Timely,
+            (true, _) => Self::Inconclusive("all its checks are inconclusive".into()),
+            (false, true) => Self::Late("most of its checks start late".into()),
+            (false, false) => Self::Timely,
         }
     }
 
@@ -85,10 +82,6 @@ impl Checks {
             Self::Late(trouble) | Self::Inconclusive(trouble) | Self::Standstill(trouble) => Some(trouble),
         }
     }
-}
-
-fn seconds(time: Duration) -> humantime::FormattedDuration {
-    humantime::format_duration(Duration::from_secs(time.as_secs()))
 }
 
 /// The duty of a replica in the election, as far as its checks decide.
@@ -198,14 +191,29 @@ mod tests {
         };
         let judge = |facts, at| Checks::judge(&facts, start + S * at);
         assert_eq!(judge(facts(100, None, None), 109), Checks::Timely);
-        let still = Checks::Standstill("its checks have stood still for 10s".into());
+        let still = Checks::Standstill("its checks stand still".into());
         assert_eq!(judge(facts(100, Some(50), Some(50)), 110), still);
         assert_eq!(judge(facts(100, Some(71), None), 100), Checks::Timely);
-        let late = Checks::Late("most of its checks have started late for 30s".into());
+        let late = Checks::Late("most of its checks start late".into());
         assert_eq!(judge(facts(100, Some(70), Some(71)), 100), late);
-        let inconclusive = Checks::Inconclusive("all its checks have been inconclusive for 30s".into());
+        let inconclusive = Checks::Inconclusive("all its checks are inconclusive".into());
         assert_eq!(judge(facts(100, Some(60), Some(70)), 100), inconclusive);
-        assert_eq!((still.trouble(), Checks::Timely.trouble()), (Some("its checks have stood still for 10s"), None));
+        assert_eq!((still.trouble(), Checks::Timely.trouble()), (Some("its checks stand still"), None));
+    }
+
+    #[test]
+    fn what_is_said_of_the_trouble_stays_the_same_while_it_lasts() {
+        let start = clock::now();
+        let facts = |late: Option<Instant>, inconclusive_since, turned| CheckFacts {
+            last_turn: start + S * turned,
+            late_since: late,
+            inconclusive_since,
+        };
+        for (late, inconclusive, turned) in [(Some(start), None, 60), (None, Some(start), 60), (None, None, 0)] {
+            let said = |at| Checks::judge(&facts(late, inconclusive, turned), start + S * at);
+            assert!(said(60).trouble().is_some());
+            assert_eq!(said(60), said(61));
+        }
     }
 
     #[test]
