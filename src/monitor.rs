@@ -454,7 +454,7 @@ impl Monitor {
         self.places(report.key).leave(owner);
         report.delay.into_iter().for_each(|delay| self.lateness.observe(delay, interval));
         let in_doubt = place.is_some_and(|(database, target)| {
-            self.inconclusive.observe(&report.verdict, report.ended);
+            self.inconclusive.observe(report.key, &report.verdict, report.ended);
             let in_doubt = self.databases[database].hear(target, report, &mut self.freeze);
             self.arrange(database);
             in_doubt

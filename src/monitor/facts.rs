@@ -1,10 +1,12 @@
 //! The facts about the checks as a whole, kept where any thread can read them while the monitor
 //! stands still.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::health::Verdict;
+use crate::schedule::Key;
 
 /// Tries in a row that must be inconclusive at the least, however few targets there are.
 const MIN_INCONCLUSIVE: usize = 3;
@@ -52,31 +54,36 @@ impl Facts {
 
 /// The inconclusive tries since the last one that was not.
 pub(super) struct InconclusiveRun {
-    /// How many there must be for each target to have been tried.
-    enough: usize,
+    /// How many targets there are.
+    targets: usize,
     since: Option<Instant>,
     tries: usize,
+    /// The targets that were tried in it. Tries alone say nothing of one with a long interval,
+    /// which may pass each time it is its turn.
+    tried: BTreeSet<Key>,
 }
 
 impl InconclusiveRun {
     /// Begins anew, for so many targets.
     pub fn new(targets: usize) -> Self {
-        Self { enough: targets.max(MIN_INCONCLUSIVE), since: None, tries: 0 }
+        Self { targets, since: None, tries: 0, tried: BTreeSet::new() }
     }
 
     /// Takes the verdict of one more try.
-    pub fn observe(&mut self, verdict: &Verdict, now: Instant) {
+    pub fn observe(&mut self, target: Key, verdict: &Verdict, now: Instant) {
         if !matches!(verdict, Verdict::Inconclusive(_)) {
             (self.since, self.tries) = (None, 0);
+            self.tried.clear();
             return;
         }
         self.since.get_or_insert(now);
         self.tries += 1;
+        self.tried.insert(target);
     }
 
-    /// The beginning of the run, once it has enough tries.
+    /// The beginning of the run, once each target was tried in it.
     pub fn since(&self) -> Option<Instant> {
-        self.since.filter(|_| self.tries >= self.enough)
+        self.since.filter(|_| self.tries >= MIN_INCONCLUSIVE && self.tried.len() >= self.targets)
     }
 }
 
@@ -99,19 +106,37 @@ mod tests {
     }
 
     #[test]
-    fn a_run_counts_once_every_target_may_have_been_tried() {
+    fn a_run_counts_once_every_target_has_been_tried() {
         let start = clock::now();
         let inconclusive = Verdict::Inconclusive("no file descriptors".into());
         for (tries, targets, since) in [(2, 1, None), (3, 1, Some(start)), (3, 4, None), (4, 4, Some(start))] {
             let mut run = InconclusiveRun::new(targets);
-            (0..tries).for_each(|second| run.observe(&inconclusive, start + Duration::from_secs(second)));
+            let at = |second| start + Duration::from_secs(second);
+            (0..tries).for_each(|nth| run.observe(nth as usize % targets, &inconclusive, at(nth)));
             assert_eq!(run.since(), since, "{tries} tries of {targets} targets");
         }
         let mut run = InconclusiveRun::new(1);
         for conclusive in [Verdict::Pass, Verdict::Fail("refused".into())] {
-            run.observe(&conclusive, start);
+            run.observe(0, &conclusive, start);
             assert_eq!(run.since(), None, "{conclusive:?}");
-            (0..9).for_each(|_| run.observe(&inconclusive, start));
+            (0..9).for_each(|_| run.observe(0, &inconclusive, start));
         }
+    }
+
+    #[test]
+    fn a_run_says_nothing_of_a_target_that_is_rarely_tried() {
+        let start = clock::now();
+        let inconclusive = Verdict::Inconclusive("no such program".into());
+        let at = |second| start + Duration::from_secs(second);
+        let mut run = InconclusiveRun::new(3);
+        for minute in 0..3 {
+            run.observe(0, &Verdict::Pass, at(60 * minute));
+            for second in (1..60).step_by(5) {
+                [1, 2].into_iter().for_each(|target| run.observe(target, &inconclusive, at(60 * minute + second)));
+                assert_eq!(run.since(), None, "in minute {minute}, after {second} s");
+            }
+        }
+        run.observe(0, &inconclusive, at(180));
+        assert_eq!(run.since(), Some(at(121)), "now all are");
     }
 }
