@@ -43,7 +43,7 @@ pub(super) struct Lateness {
     started: u64,
     started_late: u64,
     overloaded: bool,
-    /// The start of the first of the latest looks in each of which most tries started late.
+    /// The start of the first of the latest looks in each of which most tries started late, and commands were not short.
     late_since: Option<Instant>,
 }
 
@@ -79,8 +79,12 @@ impl Lateness {
         let (started, late) = (self.started, self.started_late);
         let began = std::mem::replace(&mut self.since, now);
         (self.started, self.started_late) = (0, 0);
-        let waits = || matches!(scarce(), Scarce::Descriptors | Scarce::Commands);
-        let mostly_late = if started == 0 { waits() } else { late * 2 > started };
+        let mostly_late = match (started, scarce()) {
+            // The config causes that, and it is the same for each replica: no other could do better.
+            (_, Scarce::Commands) => false,
+            (0, scarce) => scarce == Scarce::Descriptors,
+            (_, _) => late * 2 > started,
+        };
         self.late_since = self.late_since.or(Some(began)).filter(|_| mostly_late);
         // One in ten is no single slow target, and no single stall.
         let overloaded = late * 10 > started;
@@ -99,7 +103,8 @@ impl Lateness {
         self.overloaded = overloaded;
     }
 
-    /// The moment since which most tries start late, or none starts although some wait; none if that is not so.
+    /// The moment since which most tries start late, or none starts although some wait, and not because commands wait for
+    /// each other; none if that is not so.
     pub fn late_since(&self) -> Option<Instant> {
         self.late_since
     }
@@ -157,5 +162,18 @@ mod tests {
         assert_eq!(run(100, 100, Scarce::Processor, 4), Some(start + LOOK));
         assert_eq!(run(0, 0, Scarce::Processor, 5), None, "nothing is due");
         assert_eq!(run(51, 100, Scarce::Processor, 6), Some(start + LOOK * 5));
+    }
+
+    #[test]
+    fn commands_that_wait_for_each_other_speak_against_no_replica() {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+        let start = Instant::now();
+        let mut lateness = Lateness::new(start);
+        for (looks, started) in [(1, 100), (2, 0), (3, 100)] {
+            (0..started).for_each(|_| lateness.observe(ms(501), ms(1000)));
+            lateness.look(start + LOOK * looks, || Scarce::Commands);
+            assert_eq!(lateness.late_since(), None, "look {looks}");
+        }
+        assert_eq!((lateness.is_overloaded(), lateness.late()), (true, 200), "it is told all the same");
     }
 }
