@@ -218,6 +218,11 @@ impl Election {
 
     /// Takes the answer to a write that began then. A create neither gives permission nor ends it.
     pub fn wrote(&mut self, draft: &Draft, record: Record, begun: Moment, now: Moment) {
+        let gains = draft.action != Action::Create && draft.holder.is_some() && self.remaining(begun).is_none();
+        if gains && self.fitness.duty_of_standby(begun) == Duty::Yield {
+            // It has let all others go first already. To step down would only leave nobody to write.
+            self.fitness.stepped_down(now);
+        }
         self.must_look = false;
         self.written = Some((begun, record.version.clone()));
         self.seen = Some(Sighting { record: Some(record), since: now });

@@ -217,6 +217,43 @@ fn a_late_leader_steps_down_and_lets_everyone_else_go_first() {
 }
 
 #[test]
+fn a_last_resort_that_checks_badly_keeps_the_lease() {
+    let now = clock::moment();
+    let others = record(1, Some("other"), 7, Some("held 7 by other q"));
+    let lapsed = record(1, Some("me"), 7, Some("held 7 by me p"));
+    for (checks, left) in [
+        (Checks::Late("late".into()), &others),
+        (Checks::Inconclusive("inconclusive".into()), &others),
+        (Checks::Late("late".into()), &lapsed),
+    ] {
+        let mut election = seen(Some(left.clone()), now);
+        election.begin_turn(checks.clone(), now);
+        for second in [1, 16, 17] {
+            election.begin_turn(checks.clone(), now + S * second);
+            election.observe(Some(left.clone()), now + S * second);
+            let stands_by = matches!(election.next(now + S * second), Step::StandBy(_));
+            assert_eq!(stands_by, second < 17, "{checks:?} after {second} s");
+        }
+        let at = now + S * 17;
+        let Step::Write(draft) = election.next(at) else { panic!("left alone") };
+        election.wrote(&draft, stored(&draft, 2), at, at);
+        assert_eq!(election.next(at), Step::Hold(RENEW), "{checks:?}: it has let all others go first");
+    }
+}
+
+#[test]
+fn one_that_did_not_let_others_go_first_steps_down() {
+    let now = clock::moment();
+    let mut election = seen(Some(record(1, None, 7, Some("released 7 of uid"))), now);
+    election.begin_turn(Checks::Late("late".into()), now);
+    election.observe(Some(record(1, None, 7, Some("released 7 of uid"))), now);
+    let Step::Write(draft) = election.next(now) else { panic!("not taken") };
+    // The answer takes long enough for the trouble to count meanwhile.
+    election.wrote(&draft, stored(&draft, 2), now, now + S * 2);
+    assert_eq!(election.next(now + S * 2), Step::GiveUp);
+}
+
+#[test]
 fn a_replica_whose_checks_stand_still_does_not_compete() {
     let now = clock::moment();
     let given_up = record(1, None, 7, Some("released 7 of uid"));

@@ -11,9 +11,11 @@
 //!
 //! No replica knows whether another can check. So a leader that checks badly steps down, and takes
 //! the Lease again only after everyone else had their chance: one that checks badly is better than
-//! none. It does so once, so that two replicas do not hand the Lease to and fro. One whose checks
-//! are all inconclusive has nothing to lose by another try: it never takes the dead out. A leader
-//! whose checks stand still has nothing to write, and so it does without the Lease.
+//! none. It does so once, so that two replicas do not hand the Lease to and fro; and one that took
+//! the Lease only after everyone else had their chance counts as having stepped down by that, as it
+//! would leave nobody to write otherwise. One whose checks are all inconclusive has nothing to lose
+//! by another try: it never takes the dead out. A leader whose checks stand still has nothing to
+//! write, and so it does without the Lease.
 
 use std::time::{Duration, Instant};
 
@@ -125,7 +127,8 @@ impl Fitness {
         }
     }
 
-    /// Takes note that this replica has just given the Lease up because of its checks.
+    /// Takes note that this replica has just let all others have the Lease because of its checks:
+    /// it gave the Lease up, or took it after all others could have.
     pub fn stepped_down(&mut self, now: Moment) {
         self.stepped_down_at = Some(now);
     }

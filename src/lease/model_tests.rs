@@ -182,16 +182,20 @@ impl Play {
     }
 
     fn run(&mut self) -> Result<(), TestCaseError> {
-        while let Some(Reverse((at, _, event))) = self.events.pop() {
-            if at > PLAY {
-                break;
-            }
+        self.run_until(PLAY)?;
+        prop_assert_eq!(self.permitted(), 1, "nobody may write at the end: {:#?}", &self.lease);
+        Ok(())
+    }
+
+    fn run_until(&mut self, end: u64) -> Result<(), TestCaseError> {
+        while self.events.peek().is_some_and(|Reverse((at, ..))| *at <= end) {
+            let Some(Reverse((at, _, event))) = self.events.pop() else { break };
             self.now = at;
             self.trace.push(format!("{at}: {event:?}"));
             self.apply(event);
             prop_assert!(self.permitted() <= 1, "two may write: {:#?}", self.trace);
         }
-        prop_assert_eq!(self.permitted(), 1, "nobody may write at the end: {:#?}", &self.lease);
+        self.now = end;
         Ok(())
     }
 
@@ -424,5 +428,24 @@ proptest! {
         seed in any::<u64>(),
     ) {
         Play::new(acts, starts, seed).run()?;
+    }
+
+    #[test]
+    fn one_that_checks_badly_writes_on_when_the_leader_is_gone(
+        starts in prop::array::uniform2(0..20_000u64),
+        seed in any::<u64>(),
+    ) {
+        let never = PLAY + 1;
+        let mut play = Play::new(Vec::new(), [starts[0], starts[1], never], seed);
+        play.run_until(PLAY - CALM + 20_000)?;
+        let leads = |process: &Process| process.election.remaining(play.moment()).is_some();
+        let leader = play.replicas.iter().position(|replica| replica.as_ref().is_some_and(leads));
+        let leader = leader.expect("a leader where all is well");
+        play.act(Act::Impair(1 - leader, PLAY));
+        play.act(Act::Kill(leader, never));
+        for pause in (20_000..40_000).step_by(500) {
+            play.run_until(PLAY - CALM + 20_000 + pause)?;
+            prop_assert_eq!(play.permitted(), 1, "nobody writes {} ms after the leader has gone", pause);
+        }
     }
 }
