@@ -65,7 +65,7 @@ fn the_owner_is_who_the_lease_and_its_mark_agree_on() {
 fn what_is_given_up_is_taken_at_once_and_renewed() {
     let now = clock::moment();
     let mut election = holding(now);
-    assert_eq!(election.remaining(now), Some(HELD));
+    assert_eq!((election.remaining(now), election.expires_at()), (Some(HELD), Some(now + HELD)));
     assert_eq!(election.record().map(|record| record.transitions), Some(7));
     assert_eq!(election.next(now + S), Step::Hold(S));
     let Step::Write(renewal) = election.next(now + S * 2) else { panic!("not renewed") };
@@ -268,4 +268,17 @@ fn a_replica_whose_checks_stand_still_does_not_compete() {
     election.begin_turn(Checks::Timely, now + S * 601);
     election.observe(Some(given_up), now + S * 601);
     assert!(matches!(election.next(now + S * 601), Step::Write(_)));
+}
+
+#[test]
+fn a_replica_that_checks_badly_still_creates_the_lease() {
+    let now = clock::moment();
+    for checks in [Checks::Late("late".into()), Checks::Standstill("still".into())] {
+        let mut election = seen(None, now);
+        election.begin_turn(checks.clone(), now);
+        election.begin_turn(checks.clone(), now + S);
+        election.observe(None, now + S);
+        let step = election.next(now + S);
+        assert!(matches!(step, Step::Write(Draft { action: Action::Create, .. })), "{checks:?}: {step:?}");
+    }
 }
