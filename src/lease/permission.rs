@@ -261,6 +261,45 @@ mod tests {
         assert!(lease.may_still_arrive());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_took_all_of_its_limit_may_still_arrive() {
+        let lease = lease();
+        lease.hold(clock::moment() + HOUR);
+        let limit = Duration::from_secs(3);
+        for (time, may_arrive) in [(limit - Duration::from_millis(1), false), (limit, true)] {
+            let permission = lease.permission().await.expect("the holder");
+            assert_eq!(permission.make(limit, tokio::time::sleep(time)).await, Some(()));
+            assert_eq!(lease.may_still_arrive(), may_arrive, "after {time:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_the_standing_is_news_and_a_renewal_is_none() {
+        let lease = lease();
+        let mut changes = lease.changes();
+        let mut is_told = || {
+            let told = changes.has_changed().expect("the lease is there");
+            assert_eq!(*changes.borrow_and_update(), lease.standing());
+            told
+        };
+        let another = || Some("another".to_owned());
+        assert!(lease.hold(clock::moment() + HOUR) && is_told());
+        assert!(!lease.hold(clock::moment() + HOUR) && !is_told());
+        assert!(lease.stand_by(another(), None) && is_told());
+        assert!(!lease.stand_by(another(), None) && !is_told());
+        assert!(lease.stand_by(another(), Some("forbidden".into())) && is_told());
+    }
+
+    #[test]
+    fn a_replica_that_does_not_write_says_why() {
+        let lease = lease();
+        assert_eq!(lease.standby().as_deref(), Some("lease home/lease is not ours yet"));
+        lease.stand_by(Some("another".into()), Some("forbidden".into()));
+        assert_eq!(lease.standby().as_deref(), Some("lease home/lease: forbidden"));
+        lease.hold(clock::moment() + HOUR);
+        assert_eq!(lease.standby(), None);
+    }
+
     #[tokio::test]
     async fn who_ends_waits_for_the_last_write_and_lets_none_begin() {
         let lease = lease();
