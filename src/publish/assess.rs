@@ -460,5 +460,9 @@ pub(super) mod tests;
 mod slices_tests;
 
 #[cfg(test)]
+#[path = "assess_one_tests.rs"]
+mod one_tests;
+
+#[cfg(test)]
 #[path = "assess_waiting_tests.rs"]
 mod waiting_tests;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use proptest::prelude::*;
 use serde_json::json;
 
 use super::super::sight::Intake;
@@ -34,7 +33,7 @@ fn selecting() -> Service {
 /// A cluster that does as it is told.
 #[derive(Clone)]
 pub struct Cluster {
-    service: Option<Service>,
+    pub service: Option<Service>,
     pub endpoints: Option<Endpoints>,
     pub slices: Arc<Slices>,
     /// Whom Kubernetes' own slices have.
@@ -214,85 +213,6 @@ fn no_way_between_modes_has_a_moment_without_an_address() {
 }
 
 #[test]
-fn with_exactly_one_no_way_between_modes_has_two_or_none_even_as_it_changes() {
-    let modes = [Publish::Endpoints, Publish::Slices, Publish::Both];
-    for (from, to) in modes.iter().flat_map(|from| modes.map(|to| (*from, to))) {
-        for slow in 1..4 {
-            let mut cluster = Cluster::new();
-            let of = |mode| {
-                let mut database = database(mode);
-                database.policy.exactly_one = true;
-                database
-            };
-            for (round, plan) in [(from, publish(&[1])), (to, publish(&[2]))] {
-                for turn in 0..30 {
-                    let step = cluster.assess(&of(round), &plan);
-                    cluster.take(step);
-                    if turn % slow == 0 {
-                        cluster.mirror();
-                    }
-                    if round == to && plan == publish(&[2]) {
-                        let ips = cluster.ips();
-                        assert_eq!(ips.len(), 1, "{from:?} to {to:?}: {ips:?}");
-                    }
-                }
-            }
-            assert_eq!(cluster.ips(), ["198.51.100.2"].map(str::to_owned).into());
-        }
-    }
-}
-
-fn one_of(mode: Publish) -> Database {
-    let mut database = database(mode);
-    database.policy.exactly_one = true;
-    database
-}
-
-proptest! {
-    /// Whatever the config and the plan come to in the middle of whatever way, and however late Kubernetes mirrors.
-    #[test]
-    fn with_exactly_one_two_are_never_published(
-        acts in prop::collection::vec((0..4_u8, prop_oneof![Just(Publish::Endpoints), Just(Publish::Slices), Just(Publish::Both)], 1..4_u8), 1..80),
-    ) {
-        let mut cluster = Cluster::new();
-        let (mut mode, mut member) = (Publish::Endpoints, 1);
-        for (act, other_mode, other_member) in acts {
-            match act {
-                0 => mode = other_mode,
-                1 => member = other_member,
-                2 => cluster.mirror(),
-                _ => {
-                    let step = cluster.assess(&one_of(mode), &publish(&[member]));
-                    cluster.take(step);
-                }
-            }
-            prop_assert!(cluster.ips().len() < 2, "{mode:?} {member}: {:?}", cluster.ips());
-        }
-        // All ways end where they should.
-        for _ in 0..40 {
-            let step = cluster.assess(&one_of(mode), &publish(&[member]));
-            cluster.take(step);
-            cluster.mirror();
-            prop_assert!(cluster.ips().len() < 2);
-        }
-        prop_assert_eq!(cluster.assess(&one_of(mode), &publish(&[member])), Step::Hold);
-        prop_assert_eq!(cluster.ips(), [format!("198.51.100.{member}")].into());
-    }
-}
-
-#[test]
-fn with_exactly_one_the_way_to_slices_leads_past_a_kubernetes_that_does_not_mirror() {
-    let mut cluster = Cluster::new();
-    for mode in [Publish::Endpoints, Publish::Slices] {
-        for _ in 0..10 {
-            let step = cluster.assess(&one_of(mode), &publish(&[1]));
-            cluster.take(step);
-        }
-    }
-    assert_eq!(cluster.ips(), [ONE.to_owned()].into());
-}
-
-#[test]
 fn who_died_leaves_a_slice_that_is_not_needed_any_more_at_once() {
     for mode in [Publish::Endpoints, Publish::Slices, Publish::Both] {
         let mut cluster = Cluster::new();
@@ -334,31 +254,6 @@ fn on_the_way_from_slices_they_are_what_is_held() {
     let empty = ours(&[]);
     assert_eq!(view::held(Publish::Endpoints, Some(&empty), &cluster.slices), members(&[1]));
     assert_eq!(view::held(Publish::Endpoints, Some(&ours(&[2])), &cluster.slices), members(&[2]));
-}
-
-#[test]
-fn with_exactly_one_a_change_of_family_takes_the_old_one_out_first() {
-    let six: std::net::IpAddr = "2001:db8::1".parse().unwrap();
-    let mut database = database(Publish::Slices);
-    database.policy.exactly_one = true;
-    database.addresses.push(crate::config::Address { ip: six, ..database.addresses[0].clone() });
-    let mut cluster = Cluster::new();
-    cluster.service.as_mut().unwrap().spec.as_mut().unwrap().ip_families = None;
-    let of_six = Plan::Publish([crate::plan::Member { ip: six, hostname: None }].into_iter().collect());
-    let mut alone = database.clone();
-    alone.addresses.remove(0);
-    // The last time the address before has left the config too.
-    let rounds =
-        [(&database, publish(&[1])), (&database, of_six.clone()), (&database, publish(&[1])), (&alone, of_six)];
-    for (database, plan) in &rounds {
-        for _ in 0..8 {
-            let step = cluster.assess(database, plan);
-            cluster.take(step);
-            assert!(cluster.ips().len() < 2);
-        }
-        let Plan::Publish(members) = plan else { unreachable!() };
-        assert_eq!(cluster.slices.members().collect::<Members>(), *members);
-    }
 }
 
 #[test]
@@ -470,6 +365,24 @@ fn endpoints_of_others_stand_in_the_way_of_slices_only_if_they_send_clients_some
     cluster.endpoints = Some(theirs(&[9], Some("someone")));
     let Step::Write(emptied) = cluster.assess(&adopting, &publish(&[1])) else { panic!("not emptied") };
     assert!(slice::skips_mirror(&emptied) && slice::members(&emptied).is_empty());
+}
+
+#[test]
+fn slices_of_pods_are_told_beside_endpoints_of_others() {
+    for mode in [Publish::Endpoints, Publish::Slices, Publish::Both] {
+        let mut cluster = Cluster::new();
+        cluster.settle(Publish::Slices, &publish(&[1]));
+        for settled in [cluster, Cluster::new()] {
+            let mut cluster = settled;
+            cluster.endpoints = Some(theirs(&[9], Some("someone")));
+            let (_, reason) = waits(cluster.assess(&database(mode), &publish(&[1])));
+            assert!(!reason.contains("delete endpointslices"), "{mode:?}: {reason}");
+            cluster.others("endpointslice-controller.k8s.io", &members(&[9]));
+            let (kind, reason) = waits(cluster.assess(&database(mode), &publish(&[1])));
+            assert_eq!(kind, Kind::NotOurs, "{mode:?}");
+            assert!(reason.contains("adopt: true") && reason.contains("delete endpointslices"), "{mode:?}: {reason}");
+        }
+    }
 }
 
 #[test]

@@ -106,6 +106,29 @@ fn writes(step: Step) -> Endpoints {
 }
 
 #[test]
+fn a_step_names_its_object_and_says_if_another_must_fill_it() {
+    let endpoints = || Box::new(ours(&[1]));
+    let mut slice = EndpointSlice::default();
+    slice.metadata.name = Some("mysql-external-ipv4-1".into());
+    let slice = || Box::new(slice.clone());
+    let mut created = service();
+    created.metadata.name = Some("mysql".into());
+    let table = [
+        (Step::Create(endpoints()), true, Some("mysql")),
+        (Step::Write(endpoints()), false, Some("mysql")),
+        (Step::CreateSlice(slice()), true, Some("mysql-external-ipv4-1")),
+        (Step::WriteSlice(slice()), false, Some("mysql-external-ipv4-1")),
+        (Step::DeleteSlice(slice()), false, Some("mysql-external-ipv4-1")),
+        (Step::CreateService(Box::new(created)), true, Some("mysql")),
+        (Step::Wait(Condition::new(Kind::NotOurs, "")), false, None),
+        (Step::Hold, false, None),
+    ];
+    for (step, half, object) in table {
+        assert_eq!((step.is_half(), step.object()), (half, object), "{step:?}");
+    }
+}
+
+#[test]
 fn no_service_is_waited_for_even_if_endpoints_are_there() {
     let (kind, reason) = waits(assess(&database(false), &publish(&[1]), None, Some(&ours(&[])), None));
     assert_eq!(kind, Kind::WaitingForService);
@@ -133,6 +156,11 @@ fn services_whose_endpoints_are_not_for_us_to_write() {
     kubernetes.id = DatabaseId { namespace: "default".into(), service: "kubernetes".into() };
     let (kind, _) = waits(assess(&kubernetes, &publish(&[1]), Some(&service()), None, None));
     assert_eq!(kind, Kind::ServiceIsKubernetes);
+    for (namespace, name) in [("default", "mysql"), ("prod", "kubernetes")] {
+        let mut other = database(false);
+        other.id = DatabaseId { namespace: namespace.into(), service: name.into() };
+        assert_eq!(assess(&other, &publish(&[1]), Some(&service()), Some(&ours(&[1])), None), Step::Hold);
+    }
 }
 
 #[test]

@@ -1,0 +1,149 @@
+//! The truth table of `exactlyOne`: no way between the modes, and no change on it, publishes two.
+
+use proptest::prelude::*;
+
+use super::slices_tests::{Cluster, database};
+use super::tests::{ours, publish};
+use super::*;
+
+const ONE: &str = "198.51.100.1";
+
+fn one_of(mode: Publish) -> Database {
+    let mut database = database(mode);
+    database.policy.exactly_one = true;
+    database
+}
+
+#[test]
+fn with_exactly_one_no_way_between_modes_has_two_or_none_even_as_it_changes() {
+    let modes = [Publish::Endpoints, Publish::Slices, Publish::Both];
+    for (from, to) in modes.iter().flat_map(|from| modes.map(|to| (*from, to))) {
+        for slow in 1..4 {
+            let mut cluster = Cluster::new();
+            let of = |mode| {
+                let mut database = database(mode);
+                database.policy.exactly_one = true;
+                database
+            };
+            for (round, plan) in [(from, publish(&[1])), (to, publish(&[2]))] {
+                for turn in 0..30 {
+                    let step = cluster.assess(&of(round), &plan);
+                    cluster.take(step);
+                    if turn % slow == 0 {
+                        cluster.mirror();
+                    }
+                    if round == to && plan == publish(&[2]) {
+                        let ips = cluster.ips();
+                        assert_eq!(ips.len(), 1, "{from:?} to {to:?}: {ips:?}");
+                    }
+                }
+            }
+            assert_eq!(cluster.ips(), ["198.51.100.2"].map(str::to_owned).into());
+        }
+    }
+}
+
+proptest! {
+    /// Whatever the config and the plan come to in the middle of whatever way, and however late Kubernetes mirrors.
+    #[test]
+    fn with_exactly_one_two_are_never_published(
+        acts in prop::collection::vec((0..4_u8, prop_oneof![Just(Publish::Endpoints), Just(Publish::Slices), Just(Publish::Both)], 1..4_u8), 1..80),
+    ) {
+        let mut cluster = Cluster::new();
+        let (mut mode, mut member) = (Publish::Endpoints, 1);
+        for (act, other_mode, other_member) in acts {
+            match act {
+                0 => mode = other_mode,
+                1 => member = other_member,
+                2 => cluster.mirror(),
+                _ => {
+                    let step = cluster.assess(&one_of(mode), &publish(&[member]));
+                    cluster.take(step);
+                }
+            }
+            prop_assert!(cluster.ips().len() < 2, "{mode:?} {member}: {:?}", cluster.ips());
+        }
+        // All ways end where they should.
+        for _ in 0..40 {
+            let step = cluster.assess(&one_of(mode), &publish(&[member]));
+            cluster.take(step);
+            cluster.mirror();
+            prop_assert!(cluster.ips().len() < 2);
+        }
+        prop_assert_eq!(cluster.assess(&one_of(mode), &publish(&[member])), Step::Hold);
+        prop_assert_eq!(cluster.ips(), [format!("198.51.100.{member}")].into());
+    }
+}
+
+#[test]
+fn with_exactly_one_the_way_to_slices_leads_past_a_kubernetes_that_does_not_mirror() {
+    let mut cluster = Cluster::new();
+    for mode in [Publish::Endpoints, Publish::Slices] {
+        for _ in 0..10 {
+            let step = cluster.assess(&one_of(mode), &publish(&[1]));
+            cluster.take(step);
+        }
+    }
+    assert_eq!(cluster.ips(), [ONE.to_owned()].into());
+}
+
+#[test]
+fn exactly_one_beside_late_mirrors_keeps_to_its_mode() {
+    let emptied = "mysql-external-ipv4-1 none";
+    for (from, to, steps) in [
+        (Publish::Slices, Publish::Slices, vec![emptied, "wait NotMirrored"]),
+        (Publish::Both, Publish::Both, vec![emptied, "endpoints 198.51.100.2 unmirrored", "wait NotMirrored"]),
+        (Publish::Slices, Publish::Endpoints, vec![emptied, "endpoints 198.51.100.2 mirrored", "wait NotMirrored"]),
+    ] {
+        let mut cluster = Cluster::new();
+        cluster.endpoints = Some(ours(&[1]));
+        cluster.mirror();
+        // Kubernetes does not follow from here on.
+        cluster.settle(from, &publish(&[1]));
+        let said: Vec<String> = (0..steps.len())
+            .map(|_| {
+                let step = cluster.assess(&one_of(to), &publish(&[2]));
+                cluster.take(step)
+            })
+            .collect();
+        assert_eq!(said, steps, "{from:?} to {to:?}");
+    }
+}
+
+#[test]
+fn exactly_one_with_endpoints_alone_waits_for_no_mirror() {
+    let mut cluster = Cluster::new();
+    cluster.endpoints = Some(ours(&[1]));
+    cluster.mirror();
+    // They are gone, and Kubernetes has not followed yet.
+    cluster.endpoints = None;
+    let step = cluster.assess(&one_of(Publish::Endpoints), &publish(&[2]));
+    assert!(matches!(step, Step::Create(_)), "{step:?}");
+    cluster.endpoints = Some(ours(&[2]));
+    assert_eq!(cluster.assess(&one_of(Publish::Endpoints), &publish(&[2])), Step::Hold);
+}
+
+#[test]
+fn with_exactly_one_a_change_of_family_takes_the_old_one_out_first() {
+    let six: std::net::IpAddr = "2001:db8::1".parse().unwrap();
+    let mut database = database(Publish::Slices);
+    database.policy.exactly_one = true;
+    database.addresses.push(crate::config::Address { ip: six, ..database.addresses[0].clone() });
+    let mut cluster = Cluster::new();
+    cluster.service.as_mut().unwrap().spec.as_mut().unwrap().ip_families = None;
+    let of_six = Plan::Publish([crate::plan::Member { ip: six, hostname: None }].into_iter().collect());
+    let mut alone = database.clone();
+    alone.addresses.remove(0);
+    // The last time the address before has left the config too.
+    let rounds =
+        [(&database, publish(&[1])), (&database, of_six.clone()), (&database, publish(&[1])), (&alone, of_six)];
+    for (database, plan) in &rounds {
+        for _ in 0..8 {
+            let step = cluster.assess(database, plan);
+            cluster.take(step);
+            assert!(cluster.ips().len() < 2);
+        }
+        let Plan::Publish(members) = plan else { unreachable!() };
+        assert_eq!(cluster.slices.members().collect::<Members>(), *members);
+    }
+}
