@@ -282,3 +282,34 @@ fn a_replica_that_checks_badly_still_creates_the_lease() {
         assert!(matches!(step, Step::Write(Draft { action: Action::Create, .. })), "{checks:?}: {step:?}");
     }
 }
+
+#[test]
+fn a_permission_and_its_renewal_count_from_when_the_call_began() {
+    let now = clock::moment();
+    let mut election = seen(Some(record(1, None, i32::MAX, Some("released 2147483647 of uid"))), now);
+    let Step::Write(draft) = election.next(now) else { panic!("not taken") };
+    assert_eq!(draft.transitions, i32::MAX, "the most that the API takes");
+    election.wrote(&draft, stored(&draft, 2), now, now + S);
+    assert_eq!(election.remaining(now + S), Some(HELD - S));
+    assert_eq!(election.next(now + S), Step::Hold(S));
+}
+
+#[test]
+fn a_created_lease_is_unchanged_from_when_the_call_ended() {
+    let now = clock::moment();
+    let mut election = seen(None, now);
+    let Step::Write(create) = election.next(now) else { panic!("not created") };
+    election.wrote(&create, stored(&create, 1), now, now + S * 3);
+    election.answered(Installation::Existing);
+    let last = Duration::from_millis(300);
+    assert_eq!(election.next(now + (S * 18 - last)), Step::StandBy(last));
+    assert!(matches!(election.next(now + S * 18), Step::Write(Draft { action: Action::Take, .. })));
+}
+
+#[test]
+fn who_steps_down_may_not_write_even_if_it_was_not_given_up() {
+    let now = clock::moment();
+    let mut election = holding(now);
+    election.step_down(now + S);
+    assert_eq!((election.remaining(now + S), election.expires_at()), (None, None));
+}

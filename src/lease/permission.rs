@@ -265,10 +265,12 @@ mod tests {
     async fn a_call_that_took_all_of_its_limit_may_still_arrive() {
         let lease = lease();
         lease.hold(clock::moment() + HOUR);
-        let limit = Duration::from_secs(3);
-        for (time, may_arrive) in [(limit - Duration::from_millis(1), false), (limit, true)] {
+        let (limit, moment) = (Duration::from_secs(3), Duration::from_millis(1));
+        let table = [(limit - moment, Some(()), false), (limit, Some(()), true), (limit + moment, None, true)];
+        for (time, answer, may_arrive) in table {
+            *lock(&lease.0.unanswered) = None;
             let permission = lease.permission().await.expect("the holder");
-            assert_eq!(permission.make(limit, tokio::time::sleep(time)).await, Some(()));
+            assert_eq!(permission.make(limit, tokio::time::sleep(time)).await, answer, "after {time:?}");
             assert_eq!(lease.may_still_arrive(), may_arrive, "after {time:?}");
         }
     }
