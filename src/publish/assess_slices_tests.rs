@@ -161,6 +161,31 @@ fn slices_are_created_blank_then_written_and_then_left_alone() {
 }
 
 #[test]
+fn a_family_without_an_address_gets_no_slice_and_a_zone_is_told() {
+    let mut cluster = Cluster::new();
+    cluster.service.as_mut().unwrap().spec.as_mut().unwrap().ip_families = None;
+    let said = cluster.settle(Publish::Slices, &publish(&[1]));
+    assert_eq!(said, ["mysql-external-ipv4-1 none", &format!("mysql-external-ipv4-1 {ONE}")]);
+    let mut database = database(Publish::Slices);
+    database.addresses[0].zone = Some("here".into());
+    let Step::WriteSlice(slice) = cluster.assess(&database, &publish(&[1])) else { panic!("not written") };
+    assert_eq!(slice.endpoints[0].zone.as_deref(), Some("here"));
+}
+
+#[test]
+fn who_died_is_out_before_there_is_room_for_more() {
+    let mut cluster = Cluster::new();
+    let (full, more): (Vec<u8>, Vec<u8>) = ((1..=100).collect(), (2..=102).collect());
+    cluster.settle(Publish::Slices, &publish(&full));
+    let step = cluster.assess(&database(Publish::Slices), &publish(&more));
+    let Step::WriteSlice(slice) = &step else { panic!("{step:?}") };
+    assert!(endpoint_slices::ready(slice).all(|member| member.ip.to_string() != ONE));
+    cluster.take(step);
+    let step = cluster.assess(&database(Publish::Slices), &publish(&more));
+    assert_eq!(cluster.take(step), "mysql-external-ipv4-2 none");
+}
+
+#[test]
 fn from_endpoints_to_slices_the_slices_come_first() {
     let mut cluster = Cluster::new();
     cluster.settle(Publish::Endpoints, &publish(&[1]));

@@ -34,12 +34,14 @@ fn what_slices_hold_from_outside_of_what_is_allowed_goes_while_all_else_is_kept(
 #[test]
 fn a_slice_of_foreign_endpoints_that_send_nobody_anywhere_waits_as_others_do() {
     let mut cluster = Cluster::new();
-    cluster.settle(Publish::Slices, &publish(&[1]));
+    cluster.settle(Publish::Slices, &publish(&[1, 9]));
     let mut foreign = theirs(&[2], Some("someone"));
     foreign.metadata.labels.as_mut().unwrap().insert(slice::SKIP_MIRROR.to_owned(), "true".to_owned());
     cluster.endpoints = Some(foreign);
     let keep = Plan::Keep(Why::NoVerdictYet(vec![[198, 51, 100, 3].into()]));
     let waiting = configured(database(Publish::Slices), &[1, 3]);
+    let step = cluster.assess(&waiting, &keep);
+    assert_eq!(cluster.take(step), "mysql-external-ipv4-1 198.51.100.1", "the other has left the config");
     assert_eq!(waits(cluster.assess(&waiting, &keep)).0, Kind::WaitingForVerdicts);
 }
 
