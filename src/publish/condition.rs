@@ -95,3 +95,15 @@ impl Condition {
         Self::new(Kind::WaitingForCluster, "the cluster has not been read yet")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_by_itself_or_was_asked_for_is_no_trouble() {
+        let calm = Kind::ALL.into_iter().filter(|kind| !kind.is_trouble());
+        let names: Vec<String> = calm.map(|kind| kind.to_string()).collect();
+        assert_eq!(names, ["WaitingForCluster", "WaitingForVerdicts", "Standby", "DryRun", "Published"]);
+    }
+}

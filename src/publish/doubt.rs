@@ -91,3 +91,82 @@ pub fn left_behind(database: &Database) -> String {
         id.namespace, id.service
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::publish::assess::tests::{database, ours};
+    use crate::publish::sight::Intake;
+
+    const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
+    const PODS: &str = "endpointslice-controller.k8s.io";
+
+    /// The slices of another manager.
+    fn slices(manager: &str, ips: &[&str]) -> Arc<Slices> {
+        let mut slices = Arc::new(Slices::default());
+        slices.begin_list();
+        let labels = json!({
+            "kubernetes.io/service-name": "mysql", "endpointslice.kubernetes.io/managed-by": manager,
+        });
+        let endpoints: Vec<_> = ips.iter().map(|ip| json!({"addresses": [ip]})).collect();
+        let slice = json!({
+            "metadata": {"name": "mysql-x7k2p", "labels": labels}, "addressType": "IPv4", "endpoints": endpoints,
+        });
+        slices.take_listed(serde_json::from_value(slice).expect("a slice"));
+        slices.end_list();
+        slices
+    }
+
+    #[test]
+    fn the_truth_table() {
+        let held = ours(&[1]);
+        let mut skipped = held.clone();
+        skipped.metadata.labels.as_mut().expect("labels").insert(SKIP_MIRROR.into(), "true".into());
+        let (one, none) = (&["198.51.100.1"][..], &[][..]);
+        let late = |words| Some((Kind::NotMirrored, MIRRORED_WITHIN, words));
+        let left = Some((Kind::SlicesLeftBehind, SEEN_WITHIN, "kubectl -n prod delete endpointslices"));
+        let table = [
+            (Publish::Endpoints, Some(&held), MIRROR, one, None),
+            (Publish::Endpoints, Some(&held), MIRROR, none, late("has not mirrored Endpoints prod/mysql")),
+            (Publish::Endpoints, Some(&skipped), MIRROR, none, late("Endpoints prod/mysql carry the label")),
+            (Publish::Endpoints, Some(&held), PODS, one, left),
+            (Publish::Slices, None, MIRROR, none, None),
+            (Publish::Both, Some(&skipped), MIRROR, one, late("mirrored from Endpoints prod/mysql are still there")),
+        ];
+        for (publish, endpoints, manager, ips, expected) in table {
+            let database = Database { publish, ..database(false) };
+            let found = doubt(&database, endpoints, &slices(manager, ips));
+            let (kind, after, words) = match (&found, expected) {
+                (Some(_), Some(expected)) => expected,
+                (None, None) => continue,
+                _ => panic!("{publish:?} {manager} {ips:?}: {found:?}"),
+            };
+            let Doubt { condition, after: found } = found.expect("a doubt");
+            assert_eq!((condition.kind, found), (kind, after));
+            assert!(condition.reason.contains(words), "{}", condition.reason);
+        }
+    }
+
+    #[test]
+    fn slices_that_are_not_known_are_not_doubted() {
+        let held = ours(&[1]);
+        assert!(doubt(&database(false), Some(&held), &Slices::default()).is_none());
+        let mut slices = slices(PODS, &["198.51.100.9"]);
+        assert!(doubt(&database(false), Some(&held), &slices).is_some());
+        slices.fault().replace(Condition::new(Kind::Forbidden, "no right to list"));
+        assert!(doubt(&database(false), Some(&held), &slices).is_none());
+    }
+
+    #[test]
+    fn who_waits_for_the_mirror_is_told_what_to_look_at() {
+        let words = waits(&database(false));
+        assert!(
+            words.contains("Endpoints prod/mysql") && words.contains("endpointslice-mirroring-controller"),
+            "{words}"
+        );
+    }
+}
