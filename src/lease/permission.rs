@@ -112,7 +112,7 @@ impl Handle {
             Standing::Alone => None,
             _ => Some(self.until().filter(|until| clock::moment() < *until)?),
         };
-        Some(Permission { deadline: Deadline::new(until), lease: self.clone(), answered: false, _writing: writing })
+        Some(Permission { deadline: Deadline::new(until), lease: self.clone(), unanswered: false, _writing: writing })
     }
 
     /// Waits until no call that writes is under way. While the answer is kept, none begins.
@@ -155,18 +155,20 @@ impl Handle {
 pub struct Permission {
     deadline: Deadline,
     lease: Handle,
-    answered: bool,
+    /// Whether a call has begun and not ended with an answer. An unused permission sends nothing.
+    unanswered: bool,
     _writing: OwnedRwLockReadGuard<()>,
 }
 
 impl Permission {
     /// Makes the call, which ends by itself within `limit`; ends it sooner if the permission does, and has no answer then.
     pub async fn make<T>(mut self, limit: Duration, call: impl Future<Output = T>) -> Option<T> {
+        self.unanswered = true;
         let begun = clock::now();
         let left = self.deadline.left().min(limit);
         let answer = tokio::time::timeout(left, self.deadline.clone().bears(call)).await.ok();
         // What took as long as it may has ended by its time-out.
-        self.answered = answer.is_some() && clock::now().saturating_duration_since(begun) < limit;
+        self.unanswered = answer.is_none() || clock::now().saturating_duration_since(begun) >= limit;
         answer
     }
 }
@@ -175,7 +177,7 @@ impl Drop for Permission {
     fn drop(&mut self) {
         // From here on nothing more is sent for it.
         self.deadline.end();
-        if !self.answered {
+        if self.unanswered {
             *lock(&self.lease.0.unanswered) = Some(clock::moment());
         }
     }
@@ -300,6 +302,20 @@ mod tests {
         assert_eq!(lease.standby().as_deref(), Some("lease home/lease: forbidden"));
         lease.hold(clock::moment() + HOUR);
         assert_eq!(lease.standby(), None);
+    }
+
+    #[tokio::test]
+    async fn a_permission_that_was_never_used_sends_nothing() {
+        let lease = lease();
+        lease.hold(clock::moment() + HOUR);
+        drop(lease.permission().await.expect("the holder"));
+        drop(lease.permission().await.expect("the holder").make(HOUR, std::future::pending::<()>()));
+        assert!(!lease.may_still_arrive(), "no call had begun");
+        let mut begun =
+            Box::pin(lease.permission().await.expect("the holder").make(HOUR, std::future::pending::<()>()));
+        assert!(begun.as_mut().now_or_never().is_none());
+        drop(begun);
+        assert!(lease.may_still_arrive(), "a call was cut off");
     }
 
     #[tokio::test]
