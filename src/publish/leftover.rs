@@ -1,7 +1,14 @@
 //! What is under our label and of no database of the config: found by the watches, and known until it is gone.
 //!
-//! Only what a new config took away while this daemon ran is ever deleted, when `pruning` says so. What was there before may be of
-//! another deployment of this daemon, whose label is the same.
+//! An object is deleted only if it was known when a new config with `prune: true` took its database away, and when `pruning`
+//! says so. Any other may be of another deployment of this daemon, whose label is the same.
+//!
+//! | an object of ours, of a database that                     | fate                           |
+//! | ---                                                       | ---                            |
+//! | left with `prune: true`, and that was known then, by UID  | is deleted                     |
+//! | left with `prune: true`, and that was not                 | stays: someone else made it    |
+//! | left with `prune: false`, or before a `prune: false`      | stays, also if it is true later |
+//! | was not in any config of this process                     | stays                          |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -75,13 +82,20 @@ pub struct Leftovers {
     found: BTreeMap<Key, (Leftover, bool)>,
     /// What has been listed.
     listed: BTreeSet<(String, Part)>,
-    /// The databases that a new config took away, and when.
-    departed: BTreeMap<DatabaseId, Instant>,
+    /// The databases that a new config took away to have them deleted.
+    departed: BTreeMap<DatabaseId, Departure>,
     /// The databases of the config, and since when it has them.
     configured: BTreeMap<DatabaseId, Instant>,
     /// When the config last changed; none before there was one.
     changed_at: Option<Instant>,
-    prune: bool,
+}
+
+/// A database's departure from the config.
+#[derive(Debug)]
+struct Departure {
+    at: Instant,
+    /// The UIDs of its objects that were known then: no other is deleted.
+    uids: BTreeSet<String>,
 }
 
 /// What there is to delete, and when.
@@ -117,14 +131,19 @@ impl Leftovers {
         self.found.keys().any(|(id, ..)| id.namespace == namespace)
     }
 
-    /// Applies a new config, which has no longer the databases that are `gone`.
-    pub fn reload(&mut self, spec: &Spec, gone: impl IntoIterator<Item = DatabaseId>, now: Instant) {
-        self.prune = spec.prune;
+    /// Applies a new config, which has no longer the databases that are `gone`, each with the UIDs of its known objects.
+    pub fn reload(
+        &mut self,
+        spec: &Spec,
+        gone: impl IntoIterator<Item = (DatabaseId, BTreeSet<String>)>,
+        now: Instant,
+    ) {
         self.changed_at = Some(now);
         let configured = spec.databases.iter().map(|database| database.id.clone());
         self.configured = configured.map(|id| (id.clone(), self.configured.get(&id).copied().unwrap_or(now))).collect();
-        self.departed.extend(gone.into_iter().map(|id| (id, now)));
-        self.departed.retain(|id, _| !self.configured.contains_key(id));
+        self.departed.extend(gone.into_iter().map(|(id, uids)| (id, Departure { at: now, uids })));
+        // A config that prunes nothing says so of all that left before, too.
+        self.departed.retain(|id, _| spec.prune && !self.configured.contains_key(id));
         self.found.retain(|(id, ..), _| !self.configured.contains_key(id));
     }
 
@@ -163,11 +182,19 @@ impl Leftovers {
 
     /// Returns whether anything of a database will be deleted.
     pub fn will_go(&self, id: &DatabaseId) -> bool {
-        self.found.iter().any(|((of, ..), (leftover, _))| of == id && self.may_go(id, leftover))
+        self.objects_of(id).any(|(_, leftover)| self.may_go(id, leftover))
+    }
+
+    /// Returns the objects of one database, without a look at those of others.
+    fn objects_of(&self, id: &DatabaseId) -> impl Iterator<Item = (Part, &Leftover)> {
+        let first = (id.clone(), Part::ALL[0], String::new());
+        let rest = self.found.range(first..).take_while(move |((of, ..), _)| of == id);
+        rest.map(|((_, part, _), (leftover, _))| (*part, leftover))
     }
 
     fn may_go(&self, id: &DatabaseId, leftover: &Leftover) -> bool {
-        self.prune && leftover.ours && self.departed.contains_key(id)
+        let known = |uids: &BTreeSet<String>| leftover.metadata.uid.as_ref().is_some_and(|uid| uids.contains(uid));
+        leftover.ours && self.departed.get(id).is_some_and(|departure| known(&departure.uids))
     }
 
     /// Returns the gate, the databases that have left and may have left something behind that is to be deleted, and the number
@@ -175,7 +202,7 @@ impl Leftovers {
     fn gate(&self, now: Instant, is_published: &dyn Fn(&DatabaseId) -> bool) -> (Gate, Vec<DatabaseId>, usize) {
         let is_pending = |id: &DatabaseId| !self.is_listed(&id.namespace) || self.will_go(id);
         let departed: Vec<(&DatabaseId, Instant)> =
-            self.departed.iter().filter(|(id, _)| is_pending(id)).map(|(id, at)| (id, *at)).collect();
+            self.departed.iter().filter(|(id, _)| is_pending(id)).map(|(id, departure)| (id, departure.at)).collect();
         let first = departed.iter().map(|(_, at)| *at).min().unwrap_or(now);
         let remain = self.configured.iter().filter(|(id, since)| **since < first && is_published(id)).count();
         let stood_for = self.changed_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
@@ -190,19 +217,21 @@ impl Leftovers {
 
     /// Whether all has been looked for, and nothing but a Service is left.
     fn is_alone(&self, id: &DatabaseId) -> bool {
-        let members = self.found.keys().any(|(of, part, _)| of == id && *part != Part::Service);
-        !members && self.is_listed(&id.namespace)
+        self.objects_of(id).all(|(part, _)| part == Part::Service) && self.is_listed(&id.namespace)
     }
 
-    /// Changes what is known of one object; says whether that is news.
+    /// Changes what is known of one object; says whether that is news. News of a list is told as a whole at its end, so that
+    /// a long one is not gone through once for each of its objects.
     fn note(&mut self, key: Key, leftover: Option<Leftover>) -> bool {
-        match leftover {
+        let is_listed = self.listed.contains(&(key.0.namespace.clone(), key.1));
+        let changed = match leftover {
             Some(leftover) => {
                 let before = self.found.insert(key, (leftover.clone(), true));
                 before.is_none_or(|(before, _)| before != leftover)
             }
             None => self.found.remove(&key).is_some(),
-        }
+        };
+        changed && is_listed
     }
 
     fn begin_list(&mut self, namespace: &str, part: Part) {

@@ -23,6 +23,8 @@ struct Scene {
     spec: Spec,
     now: Instant,
     deleted: BTreeSet<DatabaseId>,
+    /// Whether the configs from now on ask for it.
+    prune: bool,
 }
 
 impl Scene {
@@ -30,26 +32,31 @@ impl Scene {
         let mut leftovers = Leftovers::default();
         leftovers.reload(&spec(services), [], now);
         let now = now + Duration::from_secs(3600);
-        Self { leftovers, spec: spec(services), now, deleted: BTreeSet::new() }
+        Self { leftovers, spec: spec(services), now, deleted: BTreeSet::new(), prune: true }
     }
 
     /// Applies another config, and has the namespace listed again, as after each change of its databases.
     fn reload(&mut self, services: &[&str]) {
-        let new = spec(services);
+        let new = Spec { prune: self.prune, ..spec(services) };
         let before = std::mem::replace(&mut self.spec, new.clone());
         let gone = before.databases.iter().map(|database| database.id.clone());
         let gone: Vec<DatabaseId> = gone.filter(|id| !services.contains(&id.service.as_str())).collect();
-        self.leftovers.reload(&new, gone.clone(), self.now);
+        self.leftovers.reload(&new, gone.into_iter().map(|id| (id, held())), self.now);
         for part in Part::ALL {
             self.leftovers.begin_list(NAMESPACE, part);
         }
         let departed: Vec<DatabaseId> = self.leftovers.departed.keys().cloned().collect();
         for id in departed.into_iter().filter(|id| !self.deleted.contains(id)) {
-            self.leftovers.note((id.clone(), Part::Endpoints, id.service.clone()), Some(endpoints(&id.service)));
+            self.leftovers.note((id.clone(), Part::Endpoints, id.service.clone()), Some(endpoints(&id.service, UID)));
         }
         for part in Part::ALL {
             self.leftovers.end_list(NAMESPACE, part);
         }
+    }
+
+    /// Has the watch bring the Endpoints of a Service.
+    fn appears(&mut self, service: &str, uid: &str) {
+        self.leftovers.note((id(service), Part::Endpoints, service.into()), Some(endpoints(service, uid)));
     }
 
     fn delete(&mut self, service: &str) {
@@ -80,8 +87,15 @@ impl Scene {
     }
 }
 
-fn endpoints(service: &str) -> Leftover {
-    let metadata = json!({"name": service, "namespace": NAMESPACE, "uid": "uid", "resourceVersion": "7",
+/// The UID of all that this daemon has published.
+const UID: &str = "uid";
+
+fn held() -> BTreeSet<String> {
+    BTreeSet::from([UID.to_owned()])
+}
+
+fn endpoints(service: &str, uid: &str) -> Leftover {
+    let metadata = json!({"name": service, "namespace": NAMESPACE, "uid": uid, "resourceVersion": "7",
         "labels": {(slice::MANAGED_BY): slice::OURS}});
     let subsets = json!([{"addresses": [{"ip": "198.51.100.1"}], "ports": [{"port": 3306}]}]);
     let endpoints = serde_json::from_value(json!({"metadata": metadata, "subsets": subsets})).unwrap();
@@ -173,4 +187,68 @@ async fn a_namespace_that_is_not_listed_yet_counts_as_departed() {
     assert!(matches!(scene.pruning(), Pruning::SecondLook { remain: 1, .. }), "{:?}", scene.pruning());
     scene.leftovers.end_list(NAMESPACE, Part::Slice);
     assert_eq!(scene.prunable(), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_appears_after_the_departure_stays() {
+    let mut scene = Scene::new(&["a", "b", "c"], crate::clock::now());
+    scene.reload(&["a", "b"]);
+    scene.pass(30);
+    assert_eq!(scene.prunable(), ["c"]);
+    scene.delete("c");
+    // A week later another deployment publishes it.
+    scene.pass(7 * 86_400);
+    scene.appears("c", "another");
+    assert_eq!(scene.pruning(), Pruning::Nothing);
+    assert!(!scene.leftovers.will_go(&id("c")), "it is told as one that stays");
+    assert_eq!(scene.leftovers.all().keys().collect::<Vec<_>>(), [&id("c")]);
+    // A relist finds the same.
+    scene.reload(&["a", "b"]);
+    scene.appears("c", "another");
+    scene.pass(3600);
+    assert_eq!(scene.prunable(), [""; 0]);
+    // A database that comes back and leaves again departs anew.
+    scene.deleted.clear();
+    scene.reload(&["a", "b", "c"]);
+    scene.reload(&["a", "b"]);
+    scene.pass(30);
+    assert_eq!(scene.prunable(), ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_left_while_prune_was_false_is_never_deleted() {
+    let mut scene = Scene::new(&["a", "b", "c", "d"], crate::clock::now());
+    // As README says of a database that moves to another deployment.
+    scene.prune = false;
+    scene.reload(&["a", "b", "c", "d"]);
+    scene.reload(&["a", "b", "c"]);
+    scene.prune = true;
+    scene.reload(&["a", "b", "c"]);
+    scene.appears("d", UID);
+    scene.pass(3600);
+    assert_eq!(scene.prunable(), [""; 0]);
+    // In the same edit, and also when it had left before.
+    scene.reload(&["a", "b"]);
+    scene.prune = false;
+    scene.reload(&["a"]);
+    scene.prune = true;
+    scene.reload(&["a"]);
+    for service in ["b", "c", "d"] {
+        scene.appears(service, UID);
+    }
+    scene.pass(3600);
+    assert_eq!(scene.prunable(), [""; 0]);
+}
+
+#[test]
+fn a_thousand_that_leave_at_once_are_deleted_without_long_work() {
+    let names: Vec<String> = (0..1000).map(|index| format!("service-{index}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut scene = Scene::new(&names, crate::clock::now());
+    scene.reload(&["service-0"]);
+    scene.pass(330);
+    let begun = crate::clock::now();
+    assert_eq!(scene.prunable().len(), 999);
+    let took = crate::clock::now() - begun;
+    assert!(took < Duration::from_secs(20), "{took:?}");
 }

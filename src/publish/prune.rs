@@ -1,6 +1,6 @@
 //! Tells what is left behind of databases that the config no longer has, and deletes it if the config asks for that.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl Pruner {
     pub async fn run(self) {
         let mut changes = self.leftovers.subscribe();
         let mut standing = self.lease.changes();
-        let mut told = BTreeSet::new();
+        let mut told = BTreeMap::new();
         let mut delayed = Vec::new();
         let mut trouble = None;
         let mut backoff = Backoff::default();
@@ -114,20 +114,22 @@ impl Pruner {
         }
     }
 
-    /// Says once what is newly left behind.
-    fn tell(&self, leftovers: &Leftovers, told: &mut BTreeSet<DatabaseId>) {
+    /// Logs and announces what is newly left behind, and again when its fate has changed. `told` says of which it will go.
+    fn tell(&self, leftovers: &Leftovers, told: &mut BTreeMap<DatabaseId, bool>) {
         let found = leftovers.all();
-        told.retain(|id| found.contains_key(id));
+        told.retain(|id, _| found.contains_key(id));
         for (id, members) in found {
-            if told.insert(id.clone()) {
-                let DatabaseId { namespace, service } = &id;
-                if leftovers.will_go(&id) {
-                    warn!(%namespace, %service, %members, "left behind: the config has no such database; it is deleted once the config has stood for a while");
-                    self.announce(&id, "", || GOES.into());
-                } else {
-                    warn!(%namespace, %service, %members, "left behind: the config has no such database; delete its Endpoints and EndpointSlices if nobody needs them");
-                    self.announce(&id, "", || STAYS.into());
-                }
+            let goes = leftovers.will_go(&id);
+            if told.insert(id.clone(), goes) == Some(goes) {
+                continue;
+            }
+            let DatabaseId { namespace, service } = &id;
+            if goes {
+                warn!(%namespace, %service, %members, "left behind: the config has no such database; it is deleted once the config has stood for a while");
+                self.announce(&id, "", || GOES.into());
+            } else {
+                warn!(%namespace, %service, %members, "left behind: the config has no such database; delete its Endpoints and EndpointSlices if nobody needs them");
+                self.announce(&id, "", || STAYS.into());
             }
         }
     }

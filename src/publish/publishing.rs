@@ -139,6 +139,10 @@ impl Publishing {
         let idle = self.idle();
         self.namespaces
             .retain(|namespace, _| !idle.contains(namespace) || gone.iter().any(|id| id.namespace == *namespace));
+        let gone = gone.into_iter().map(|id| {
+            let uids = before.get(&id).map(|outlet| outlet.observed.borrow().uids()).unwrap_or_default();
+            (id, uids)
+        });
         self.leftovers.send_modify(|leftovers| leftovers.reload(spec, gone, clock::now()));
         outlets.extend(new.into_iter().filter_map(|database| self.add(database)));
         self.outlets.send_replace(Arc::new(outlets));

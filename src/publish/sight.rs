@@ -1,7 +1,7 @@
 //! Lists and watches Services, Endpoints and EndpointSlices, one stream for each namespace and kind, and keeps what each
 //! database's publisher needs of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -156,6 +156,14 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Returns the UIDs of all objects that are known, whoever made them.
+    pub fn uids(&self) -> BTreeSet<String> {
+        let service = self.service.object.as_ref().map(|service| &service.metadata);
+        let endpoints = self.endpoints.object.as_ref().map(|endpoints| &endpoints.metadata);
+        let slices = self.slices.own().into_values().map(|slice| &slice.metadata);
+        service.into_iter().chain(endpoints).chain(slices).filter_map(|metadata| metadata.uid.clone()).collect()
+    }
+
     pub fn fault(&self) -> Option<&Condition> {
         self.service.fault.as_ref().or(self.endpoints.fault.as_ref()).or(self.slices.fault.as_ref())
     }
