@@ -10,6 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::io;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -151,6 +152,9 @@ impl Turned {
 pub struct Decided {
     pub database: Arc<Database>,
     pub plan: Plan,
+    /// The addresses that are known not to answer, of the config or of one before it: Down, or in maintenance. Empty where
+    /// the plan tells all.
+    pub down: Arc<[IpAddr]>,
 }
 
 type Plans = BTreeMap<DatabaseId, watch::Receiver<Decided>>;

@@ -207,7 +207,7 @@ async fn a_plan_comes_with_the_database_that_it_is_for() {
     decided.mark_unchanged();
     scene.reload(&[&A.replace("port: 1,", "port: 7,")]);
     assert!(decided.has_changed().expect("it goes on"), "the same members on another port");
-    let Decided { database, plan } = decided.borrow().clone();
+    let Decided { database, plan, .. } = decided.borrow().clone();
     assert_eq!((database.ports[0].number, plan), (7, scene.decided("a").plan));
 }
 

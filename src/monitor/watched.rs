@@ -15,7 +15,7 @@ use crate::config::{Address, Check, Database, DatabaseId};
 use crate::freeze::Freeze;
 use crate::health::{self, Health, State, Transition, Verdict};
 use crate::news::Teller;
-use crate::plan::{self, Candidate, Decision, Member, Members, Note, Pool};
+use crate::plan::{self, Candidate, Decision, Member, Members, Note, Plan, Pool};
 use leaving::Leaving;
 
 #[path = "announcements.rs"]
@@ -50,6 +50,8 @@ pub(super) struct Watched {
     decided: watch::Sender<Decided>,
     policing: Policing,
     leaving: Leaving,
+    /// The addresses that were out when they left the config, until the next plan to publish.
+    gone_down: Vec<IpAddr>,
     check_duration: Histogram,
     news: Teller,
 }
@@ -78,13 +80,14 @@ impl Watched {
         let targets: Vec<TargetSnapshot> = database.addresses.iter().map(|address| target(address, now)).collect();
         let policing = Policing::default();
         let plan = decide(database, &targets, &policing, None, now).plan;
-        let (decided, _) = watch::channel(Decided { database: database.clone(), plan });
+        let (decided, _) = watch::channel(Decided { database: database.clone(), plan, down: Arc::default() });
         Self {
             database: database.clone(),
             targets,
             decided,
             policing,
             leaving: Leaving::default(),
+            gone_down: Vec::new(),
             check_duration: Histogram::new(&DURATIONS),
             news,
         }
@@ -113,6 +116,8 @@ impl Watched {
             None => target(address, now),
         };
         self.targets = database.addresses.iter().map(renew).collect();
+        self.gone_down.extend(known.into_values().filter(|(_, target)| is_out(target)).map(|(old, _)| old.ip));
+        self.gone_down.retain(|ip| !database.addresses.iter().any(|address| address.ip == *ip));
         // Nothing is decided before it is told which of the new ones are published.
         if self.targets.iter().any(|target| !target.health.seen()) {
             self.policing.published = None;
@@ -295,6 +300,19 @@ impl Watched {
         Some(before.unwrap_or_else(|| Note::ChecksInconclusive { ips, reason: reason.to_owned() }))
     }
 
+    /// Returns the addresses that are out while the plan does not tell; once it does, those that left are forgotten.
+    fn down(&mut self, plan: &Plan) -> Arc<[IpAddr]> {
+        if matches!(plan, Plan::Publish(_)) {
+            self.gone_down = Vec::new();
+            return Arc::default();
+        }
+        let out = self.targets.iter().filter(|target| is_out(target)).map(|target| target.member.ip);
+        let mut down: Vec<IpAddr> = out.chain(self.gone_down.iter().copied()).collect();
+        down.sort();
+        down.dedup();
+        down.into()
+    }
+
     /// Decides anew. A transition, the first verdict of a target, and what a policy goes by can change a plan.
     pub fn decide(&mut self, freeze: &mut Freeze, now: Instant) {
         if freeze.frozen().is_none() {
@@ -310,12 +328,18 @@ impl Watched {
         self.tell_of_notes(&before);
         self.announce_notes(&before, now);
         self.announce_freeze(freeze.frozen().is_some(), now);
+        let down = self.down(&plan);
         self.decided.send_if_modified(|held| {
-            let news = held.plan != plan || !Arc::ptr_eq(&held.database, &self.database);
-            *held = Decided { database: self.database.clone(), plan };
+            let news = held.plan != plan || held.down != down || !Arc::ptr_eq(&held.database, &self.database);
+            *held = Decided { database: self.database.clone(), plan, down };
             news
         });
     }
+}
+
+/// Whether the target is known not to answer, or not to be asked: maintenance counts as Down.
+fn is_out(target: &TargetSnapshot) -> bool {
+    target.health.state() == State::Down || target.maintenance.is_some()
 }
 
 /// While nothing is taken out.

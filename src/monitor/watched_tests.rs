@@ -4,7 +4,6 @@ use super::*;
 use crate::config::{Options, parse};
 use crate::freeze::Rules;
 use crate::news::{Listener, line};
-use crate::plan::Plan;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -20,17 +19,25 @@ struct Scene {
 impl Scene {
     /// Each target has two thresholds of one verdict.
     fn new(addresses: &str, policy: &str) -> Self {
+        let database = Self::parse(addresses, policy);
+        #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
+        let now = Instant::now();
+        let freeze = Freeze::new(Rules { max_unhealthy: 100, ..Rules::default() }, std::iter::empty());
+        let (teller, listener) = line();
+        Self { database: Watched::new(&database, teller, now), freeze, now, listener }
+    }
+
+    fn parse(addresses: &str, policy: &str) -> Arc<Database> {
         let text = format!(
             "databases: [{{service: a, port: 1, addresses: [{addresses}], policy: {policy}, \
              check: {{tcp: {{}}, healthyThreshold: 1, unhealthyThreshold: 1}}}}]"
         );
         let options = Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), leave_out_refused: false };
-        let spec = parse("a.yaml", &text, &options).expect("a good config").spec;
-        #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
-        let now = Instant::now();
-        let freeze = Freeze::new(Rules { max_unhealthy: 100, ..Rules::default() }, std::iter::empty());
-        let (teller, listener) = line();
-        Self { database: Watched::new(&spec.databases[0], teller, now), freeze, now, listener }
+        parse("a.yaml", &text, &options).expect("a good config").spec.databases[0].clone()
+    }
+
+    fn reload(&mut self, addresses: &str, policy: &str) {
+        self.database.reload(&Self::parse(addresses, policy), &mut self.freeze, self.now);
     }
 
     /// A second later, the targets' verdicts: `+` passes, `-` fails, `?` is inconclusive, and a space is none.
@@ -89,6 +96,31 @@ impl Scene {
 
 fn members(last: &[u8]) -> Members {
     last.iter().map(|last| Member { ip: [10, 0, 0, *last].into(), hostname: None }).collect()
+}
+
+#[test]
+fn who_is_down_is_told_while_the_cluster_is_kept() {
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2, 10.0.0.3", "{minHealthy: 3}");
+    let down = |scene: &Scene| {
+        let decided = scene.database.decided().borrow().clone();
+        decided.down.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ")
+    };
+    scene.see(&[1, 2, 3]);
+    scene.hear("+--");
+    assert_eq!(down(&scene), "", "the plan tells all");
+    // .3 has left, .4 has come.
+    scene.reload("10.0.0.2, 10.0.0.4", "{minHealthy: 3}");
+    scene.see(&[1, 2, 3]);
+    assert_eq!((scene.members(), down(&scene).as_str()), (None, "10.0.0.2 10.0.0.3"));
+    scene.reload("10.0.0.2, 10.0.0.4, 10.0.0.5", "{minHealthy: 3}");
+    scene.see(&[1, 2, 3]);
+    assert_eq!((scene.members(), down(&scene).as_str()), (None, "10.0.0.2 10.0.0.3"), "of any config before");
+    scene.hear("+--");
+    assert_eq!((scene.members().is_some(), down(&scene).as_str()), (true, ""));
+    // What came of it is decided: of who left before nothing is known any more.
+    scene.reload("10.0.0.2, 10.0.0.6", "{minHealthy: 3}");
+    scene.see(&[2, 3]);
+    assert_eq!((scene.members(), down(&scene).as_str()), (None, "10.0.0.4 10.0.0.5"));
 }
 
 const TIERS: &str = "10.0.0.1, {address: 10.0.0.2, priority: 1}";

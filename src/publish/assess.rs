@@ -23,6 +23,7 @@
 //! | `endpoints` | slices, if there are any left | Endpoints, to be mirrored            | slices are deleted, once mirrored    |
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{EndpointPort, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -78,17 +79,19 @@ pub(super) const LEADER_ANNOTATIONS: [&str; 3] =
 /// How Kubernetes' own controller labels the Endpoints of a Service with a selector.
 const ENDPOINTS_CONTROLLER: &str = "endpoint-controller";
 
-/// Decides the next step. `written` is the UID of the Endpoints that this process has written, if it has.
+/// Decides the next step. `down` are the addresses that are known not to answer, and `written` is the UID of
+/// the Endpoints that this process has written, if it has.
 pub fn assess(
     database: &Database,
     plan: &Plan,
     service: Option<&Service>,
     endpoints: Option<&Endpoints>,
     slices: &Slices,
+    down: &[IpAddr],
     written: Option<&str>,
 ) -> Step {
     let step = match writable_service(database, service) {
-        Ok(service) => Assessment { database, service, endpoints, slices }.step(plan, written),
+        Ok(service) => Assessment { database, service, endpoints, slices, down }.step(plan, written),
         Err(refusal) => instead(database, service, slices, refusal),
     };
     step.unwrap_or_else(Step::Wait)
@@ -130,6 +133,7 @@ struct Assessment<'a> {
     service: &'a Service,
     endpoints: Option<&'a Endpoints>,
     slices: &'a Slices,
+    down: &'a [IpAddr],
 }
 
 impl Assessment<'_> {
@@ -193,6 +197,7 @@ impl Assessment<'_> {
         let published = Published {
             serving: &view::held(database.publish, managed, self.slices),
             exposed: &view::published(managed, self.slices),
+            down: self.down,
             is_foreign: managed.is_some_and(is_foreign),
         };
         match waiting::retained(database, &published) {

@@ -50,7 +50,7 @@ impl Cluster {
     }
 
     pub fn assess(&self, database: &Database, plan: &Plan) -> Step {
-        assess(database, plan, self.service.as_ref(), self.endpoints.as_ref(), &self.slices, None)
+        assess(database, plan, self.service.as_ref(), self.endpoints.as_ref(), &self.slices, &[], None)
     }
 
     /// Takes the step, and says in a few words what it was.

@@ -49,7 +49,7 @@ fn assess(
     endpoints: Option<&Endpoints>,
     written: Option<&str>,
 ) -> Step {
-    super::assess(database, plan, service, endpoints, &Slices::default(), written)
+    super::assess(database, plan, service, endpoints, &Slices::default(), &[], written)
 }
 
 pub fn service() -> Service {

@@ -1,5 +1,8 @@
 //! What is known of one database at one moment, and what of it is published.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::Endpoints;
 
 use super::assess::Step;
@@ -13,6 +16,8 @@ use crate::slice;
 pub struct View {
     pub seen: Observed,
     pub plan: Plan,
+    /// The addresses that are known not to answer, while the plan is to keep what is there.
+    pub down: Arc<[IpAddr]>,
     pub publish: Publish,
 }
 

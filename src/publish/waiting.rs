@@ -5,6 +5,7 @@
 //! | is not allowed by `--allow-cidr`                     | leaves, whoever published it                         |
 //! | is in the config                                     | stays                                                |
 //! | is not in the config, and others of them are         | leaves: nobody checks it any more                    |
+//! | … but all those others are known to be Down          | stays unless it was Down when it left: it may be the only one that answers |
 //! | is not in the config, and none of them is            | stays until one of the config has a verdict, as an empty Service is an outage |
 //! | is not in the config, in Endpoints to be taken over  | stays until the decision with which they are taken over |
 //!
@@ -21,6 +22,8 @@ pub struct Published<'a> {
     pub serving: &'a Members,
     /// All that clients may be sent to, between Endpoints and slices too.
     pub exposed: &'a Members,
+    /// The addresses that are known not to answer.
+    pub down: &'a [IpAddr],
     /// Whether they are in Endpoints of someone else's, which `adopt` takes over.
     pub is_foreign: bool,
 }
@@ -36,7 +39,7 @@ pub enum Retained {
 
 /// Finds the members that stay.
 pub fn retained(database: &Database, published: &Published) -> Retained {
-    let Published { serving, exposed, is_foreign } = *published;
+    let Published { serving, exposed, down, is_foreign } = *published;
     let allowed = |ip: IpAddr| database.allowed.allows(ip);
     let configured = |ip: IpAddr| database.addresses.iter().any(|address| address.ip == ip);
     let stays = |ip: IpAddr| allowed(ip) && configured(ip);
@@ -47,10 +50,13 @@ pub fn retained(database: &Database, published: &Published) -> Retained {
         some => some,
     };
     let staying = if is_foreign { Members::default() } else { filtered(&stays) };
-    let (staying, unchanged) = match staying.is_empty() {
-        true => (filtered(&allowed), exposed.iter().all(|member| allowed(member.ip))),
-        false => (staying, exposed.iter().all(|member| stays(member.ip))),
+    let may_answer = |ip: IpAddr| allowed(ip) && !down.contains(&ip);
+    let stays: &dyn Fn(IpAddr) -> bool = match staying.is_empty() {
+        true => &allowed,
+        false if staying.iter().any(|member| may_answer(member.ip)) => &stays,
+        false => &|ip| stays(ip) || may_answer(ip),
     };
+    let (staying, unchanged) = (filtered(stays), exposed.iter().all(|member| stays(member.ip)));
     match unchanged {
         true => Retained::All { unconfigured: only(exposed, &|ip| !configured(ip)) },
         false => Retained::Only(staying),

@@ -131,8 +131,12 @@ impl Writer<'_> {
         self.tell::<K>(&name, &members);
         self.learn(now);
         self.memory.succeeded();
-        let view =
-            View { seen: self.observed.borrow().clone(), plan: self.view.plan.clone(), publish: self.view.publish };
+        let view = View {
+            seen: self.observed.borrow().clone(),
+            plan: self.view.plan.clone(),
+            down: self.view.down.clone(),
+            publish: self.view.publish,
+        };
         let next = self.publisher.assess(&view, view.seen.service.object.as_deref(), self.memory);
         let undone = next.object() == Some(name.as_str());
         let undecided = |why: &Condition| matches!(why.kind, Kind::WaitingForVerdicts | Kind::AddressesRefused);
