@@ -53,6 +53,8 @@ mod reload;
 mod sharing;
 mod snapshot;
 mod thread;
+#[cfg(test)]
+mod turn_tests;
 mod watched;
 
 pub use thread::{Checking, start};
@@ -331,11 +333,17 @@ impl Monitor {
         self.swarm.collect(now, |try_| verdicts.push_back(Report::of(try_, now)))
     }
 
-    /// Takes verdicts in: those that came first, and as many as a turn may.
+    /// Takes in the verdicts of light tries and those of tasks, as many of each as a turn may.
+    /// However many there are of one kind, the other has its share of each turn.
     fn take_verdicts(&mut self) {
         let mut budget = Budget::new();
-        while budget.take() {
-            let Some(report) = self.verdicts.pop_front().or_else(|| self.reports.try_recv().ok()) else { break };
+        while !self.verdicts.is_empty() && budget.take() {
+            let Some(report) = self.verdicts.pop_front() else { break };
+            self.hear(&report);
+        }
+        let mut budget = Budget::new();
+        while !self.reports.is_empty() && budget.take() {
+            let Ok(report) = self.reports.try_recv() else { break };
             self.hear(&report);
         }
     }

@@ -1,0 +1,39 @@
+//! One turn of a monitor: no kind of work keeps another from having its share.
+
+use super::*;
+use crate::config::{Options, parse};
+
+fn monitor(databases: &str) -> Monitor {
+    let options = Options { own_namespace: "prod".into(), ..Options::default() };
+    let spec = parse("a.yaml", &format!("databases: [{databases}]"), &options).expect("a good config").spec;
+    let limits = Limits { checks_in_flight: 8, exec_at_once: 8 };
+    let runtime = Runtime::current();
+    let prepared = prepare(&spec, limits, Rules::default(), &Teller::default(), runtime.clone(), runtime);
+    prepared.expect("an epoll instance").1
+}
+
+fn pass(key: Key) -> Report {
+    let now = clock::now();
+    Report { key, verdict: Verdict::Pass, delay: None, started: now, ended: now }
+}
+
+/// More than a turn takes, whatever its budget.
+const MANY: usize = 10_000;
+
+#[tokio::test]
+async fn light_verdicts_do_not_keep_those_of_tasks_waiting() {
+    let mut monitor = monitor(
+        "{service: a, port: 1, addresses: [10.0.0.1], check: {tcp: {}}},
+         {service: b, port: 1, addresses: [10.0.0.2], check: {exec: {command: [/bin/true]}}}",
+    );
+    monitor.verdicts.extend((0..MANY).map(|_| pass(0)));
+    assert!(monitor.report.send(pass(1)).is_ok());
+    monitor.take_verdicts();
+    assert!(!monitor.verdicts.is_empty(), "a turn has an end");
+    assert!(monitor.reports.is_empty());
+    (0..MANY).for_each(|_| assert!(monitor.report.send(pass(1)).is_ok()));
+    monitor.verdicts.drain(1..);
+    monitor.take_verdicts();
+    assert!(!monitor.reports.is_empty(), "a turn has an end");
+    assert!(monitor.verdicts.is_empty(), "nor do those of tasks keep light ones waiting");
+}
