@@ -154,6 +154,11 @@ impl Freeze {
         std::mem::take(&mut self.changed)
     }
 
+    /// Returns the answer that the next [`Self::take_changed`] will give, unless more changes.
+    pub fn has_changed(&self) -> bool {
+        self.changed
+    }
+
     pub fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
     }

@@ -293,7 +293,7 @@ impl Monitor {
     pub fn run(mut self, mut stop: oneshot::Receiver<()>) -> io::Result<()> {
         while matches!(stop.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
             let due = self.start_due();
-            let again = self.look_again().into_iter().chain(self.weigh(clock::now()));
+            let again = self.reevaluate_due(clock::now());
             let next = due.into_iter().chain(self.swarm.deadline()).chain(again).min();
             let wait = next.map_or(WATCHDOG, |next| next.saturating_duration_since(clock::now()).min(WATCHDOG));
             let wait = if self.has_backlog() { Duration::ZERO } else { wait };
@@ -324,6 +324,7 @@ impl Monitor {
             || !self.reports.is_empty()
             || !self.commands.is_empty()
             || self.undecided.is_some()
+            || self.freeze.has_changed()
             || self.snapshots.is_busy()
     }
 
@@ -488,19 +489,27 @@ impl Monitor {
         }
     }
 
-    /// Decides anew for the databases whose time has come, as many as a turn may. Returns when the next one's comes.
-    fn look_again(&mut self) -> Option<Instant> {
-        let now = clock::now();
+    /// Decides anew for the databases that are due, and for those that a freeze has left to decide.
+    /// Returns when the next is due.
+    fn reevaluate_due(&mut self, now: Instant) -> Option<Instant> {
+        self.look_again(now);
+        let freeze = self.weigh(now);
+        // Read after all decisions of the turn: each can bring another date.
+        let database = self.again.peek().map(|&Reverse((again, _))| again);
+        database.into_iter().chain(freeze).min()
+    }
+
+    /// Decides anew for the databases whose time has come, as many as a turn may.
+    fn look_again(&mut self, now: Instant) {
         let mut budget = Budget::new();
         while let Some(&Reverse((again, index))) = self.again.peek() {
             if again > now || !budget.take() {
-                return Some(again);
+                return;
             }
             self.again.pop();
             self.databases[index].look_again(&mut self.freeze, now);
             self.arrange(index);
         }
-        None
     }
 
     /// Makes a snapshot for those who wait for one, as much of it as a turn may.

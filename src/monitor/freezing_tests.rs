@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::clock;
 use crate::config::{Options, parse};
-use crate::freeze::Rules;
+use crate::freeze::{Rules, WINDOW};
 use crate::health::Verdict;
 use crate::limits::Limits;
+use crate::monitor::watched::Watched;
 use crate::monitor::{Asked, Report, prepare};
 use crate::news::Teller;
 use crate::plan::{Member, Members, Plan};
@@ -294,4 +295,32 @@ async fn a_config_without_a_database_that_failed_counts_it_no_more_and_the_other
     scene.hear("--++");
     assert!(scene.monitor.freeze.frozen().is_none(), "four targets in two databases are too few");
     assert_eq!((plan(&scene, 0), plan(&scene, 1)), (Plan::Publish(members(&[])), Plan::Publish(members(&[5, 6]))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_freeze_left_to_decide_is_due_in_time() {
+    let mut scene = Scene::published("{}").await;
+    scene.hear("-");
+    scene.hear("-");
+    // The failure counts for a window, and then the database is decided anew.
+    let (down_at, now) = (scene.now, scene.now + SECOND);
+    scene.monitor.again.clear();
+    scene.monitor.databases.iter_mut().for_each(Watched::forget_again);
+    scene.monitor.undecided = Some(0);
+    assert_eq!(scene.monitor.reevaluate_due(now), Some(down_at + WINDOW));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_freeze_that_has_just_begun_leaves_a_backlog() {
+    let mut scene = Scene::published("{}").await;
+    assert!(!scene.monitor.has_backlog());
+    let Monitor { databases, freeze, .. } = &mut scene.monitor;
+    for (index, _) in "------------".chars().enumerate() {
+        let verdict = Verdict::Fail("connect: refused".into());
+        let report = Report { key: index % 6, verdict, delay: None, started: scene.now, ended: scene.now };
+        databases[index % 6 / 2].hear(index % 2, &report, freeze);
+    }
+    assert!(scene.monitor.has_backlog(), "all databases are to be decided anew");
+    scene.monitor.weigh(scene.now);
+    assert!(!scene.monitor.has_backlog());
 }
