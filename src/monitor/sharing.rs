@@ -31,7 +31,7 @@ pub(super) struct SnapshotReader {
 /// Makes snapshots when they are asked for.
 pub(super) struct SnapshotWriter {
     newest: watch::Sender<Option<Arc<Snapshot>>>,
-    /// Until when the one that is shared serves.
+    /// The end of the time in which the one that is shared serves those who ask.
     fresh_until: Option<Instant>,
     wanted: Arc<AtomicBool>,
     unfinished: Option<Unfinished>,
@@ -76,18 +76,33 @@ impl SnapshotWriter {
         self.unfinished.is_some()
     }
 
-    /// Whether there is anything to do. Lets go of what nobody is given any more: it takes room.
+    /// Begins a snapshot if one is wanted, and returns whether one is being made. `now` may be the
+    /// start of the turn.
     pub fn is_wanted(&mut self, now: Instant) -> bool {
-        if self.fresh_until.is_some_and(|until| until < now) {
-            self.fresh_until = None;
-            self.newest.send_replace(None);
+        // A reader that asked in time may be scheduled late.
+        if self.fresh_until.is_some_and(|until| until + MAX_AGE < now) {
+            self.withdraw();
         }
-        // Whoever asked while the one that is shared was being made is content with it.
-        let asked = self.wanted.swap(false, Ordering::SeqCst) && self.fresh_until.is_none();
-        if asked && self.unfinished.is_none() {
-            self.unfinished = Some(Unfinished { begun: now, effort: Duration::ZERO, databases: Vec::new() });
+        if self.wanted.swap(false, Ordering::SeqCst) && self.unfinished.is_none() {
+            // The clock is read after the flag, so no reader that set the flag asked later than
+            // this: either the shared snapshot serves all of them, or the new one does.
+            let now = clock::now();
+            if self.fresh_until.is_none_or(|until| until < now) {
+                self.withdraw();
+                self.unfinished = Some(Unfinished { begun: now, effort: Duration::ZERO, databases: Vec::new() });
+            }
         }
         self.is_busy()
+    }
+
+    /// Frees the snapshot that is shared. Wakes no reader, as they all wait for the next one.
+    fn withdraw(&mut self) {
+        self.fresh_until = None;
+        let mut old = None;
+        self.newest.send_if_modified(|newest| {
+            old = newest.take();
+            false
+        });
     }
 
     /// Goes on with the one that is being made, and says whether all databases are in it.
@@ -195,10 +210,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_asks_during_a_turn_that_began_before_is_not_overheard() {
+        let (mut writer, reader) = ends();
+        assert!(reader.get().now_or_never().is_none() && make_in(&mut writer, Duration::from_millis(1)));
+        tokio::time::advance(Duration::from_millis(50)).await;
+        let turn = clock::now();
+        assert!(reader.get().now_or_never().is_some(), "it serves until now");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let mut late = Box::pin(reader.get());
+        assert!((&mut late).now_or_never().is_none());
+        assert!(writer.is_wanted(turn) && writer.advance(&[]));
+        writer.share(snapshot);
+        assert!(late.now_or_never().flatten().is_some(), "it is as new as was asked for");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_is_scheduled_late_gets_what_it_asked_for() {
+        let (mut writer, reader) = ends();
+        let mut late = Box::pin(reader.get());
+        assert!((&mut late).now_or_never().is_none() && make_in(&mut writer, Duration::from_millis(1)));
+        tokio::time::advance(MAX_AGE).await;
+        assert!(!make(&mut writer));
+        assert!(late.now_or_never().flatten().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_too_old_is_let_go_and_who_asks_a_dead_monitor_is_told() {
         let (mut writer, reader) = ends();
         assert!(reader.get().now_or_never().is_none() && make(&mut writer));
-        tokio::time::advance(MAX_AGE * 2).await;
+        tokio::time::advance(MAX_AGE * 2 + Duration::from_millis(1)).await;
         assert!(!make(&mut writer) && reader.newest.borrow().is_none());
         drop(writer);
         assert!(reader.get().await.is_none());
