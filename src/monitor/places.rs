@@ -120,6 +120,11 @@ impl Places {
         }
     }
 
+    /// Returns whether tries counted by this number are under way or waiting.
+    pub fn are_used_by(&self, owner: Owner) -> bool {
+        self.shares.get(owner).is_some_and(|share| share.under_way > 0 || !share.waiting.is_empty())
+    }
+
     pub fn are_short(&self) -> bool {
         !self.queue.is_empty()
     }
@@ -143,13 +148,14 @@ impl Places {
 pub(super) struct Owners(BTreeMap<DatabaseId, Owner>);
 
 impl Owners {
-    /// Goes by the databases of another config. The number of one that is gone may be given to a new one: tries of the
-    /// old one that have yet to end then count as the new one's.
-    pub fn update<'a>(&mut self, databases: impl Iterator<Item = &'a DatabaseId>) {
+    /// Goes by the databases of another config. A new database may get the number of one that is
+    /// gone, but not while `is_used` says that tries of the old one are left. They would count as
+    /// the new one's, which then might not start any.
+    pub fn update<'a>(&mut self, databases: impl Iterator<Item = &'a DatabaseId>, is_used: impl Fn(Owner) -> bool) {
         let databases: BTreeSet<&DatabaseId> = databases.collect();
         self.0.retain(|id, _| databases.contains(id));
         let used: BTreeSet<Owner> = self.0.values().copied().collect();
-        let mut unused = (0..).filter(|owner| !used.contains(owner));
+        let mut unused = (0..).filter(|owner| !used.contains(owner) && !is_used(*owner));
         for id in databases {
             if !self.0.contains_key(id) {
                 self.0.extend(unused.next().map(|owner| (id.clone(), owner)));

@@ -96,15 +96,15 @@ fn a_database_keeps_its_number_while_others_come_and_go() {
     let id = |name: &str| DatabaseId { namespace: "prod".into(), service: name.into() };
     let (a, b, c, d) = (id("a"), id("b"), id("c"), id("d"));
     let mut owners = Owners::default();
-    owners.update([&b, &d].into_iter());
+    owners.update([&b, &d].into_iter(), |_| false);
     let before = (owners.of(&b), owners.of(&d));
-    owners.update([&a, &b, &c, &d].into_iter());
+    owners.update([&a, &b, &c, &d].into_iter(), |_| false);
     assert_eq!((owners.of(&b), owners.of(&d)), before);
-    owners.update([&a, &d].into_iter());
+    owners.update([&a, &d].into_iter(), |_| false);
     assert_eq!(owners.of(&d), before.1);
     let numbers: BTreeSet<Owner> = [&a, &d].map(|id| owners.of(id)).into();
     assert_eq!(numbers.len(), 2);
-    owners.update([&a, &b, &c, &d].into_iter());
+    owners.update([&a, &b, &c, &d].into_iter(), |_| false);
     let numbers: BTreeSet<Owner> = [&a, &b, &c, &d].map(|id| owners.of(id)).into();
     assert_eq!(numbers, (0..4).collect(), "numbers are used again");
 }

@@ -52,7 +52,9 @@ impl Monitor {
         let targets = spec.databases.iter().map(|database| database.addresses.len()).sum();
         self.inconclusive = InconclusiveRun::new(targets);
         self.number();
-        self.owners.update(spec.databases.iter().map(|database| &database.id));
+        let (network, commands) = (&self.network_places, &self.command_places);
+        let is_used = |owner| network.are_used_by(owner) || commands.are_used_by(owner);
+        self.owners.update(spec.databases.iter().map(|database| &database.id), is_used);
         self.enlist(spec, &new, now);
         self.share_places();
     }

@@ -272,3 +272,27 @@ async fn a_target_that_left_while_it_waited_for_a_place_is_not_started() {
     let keys = [scene.key("10.0.0.1"), scene.key("10.0.0.2")];
     assert!(keys.iter().all(|key| key.is_some_and(|key| key < 4)), "their keys were free: {keys:?}");
 }
+
+#[tokio::test]
+async fn a_new_database_does_not_inherit_hanging_tries() {
+    let mut scene = Scene::new(&[A, B]);
+    let started = scene.started_within(MINUTE);
+    let (waits, hangs) = (scene.key("10.0.0.1").expect("a key"), scene.key("10.0.1.1").expect("a key"));
+    assert!(started.contains(&waits) && started.contains(&hangs));
+    let now = scene.now;
+    let (command, network) = (scene.monitor.tried[hangs].owner, scene.monitor.tried[waits].owner);
+    scene.monitor.command_places.come(command, hangs, now);
+    assert!(scene.monitor.command_places.admit().is_some());
+    scene.monitor.network_places.come(network, waits, now);
+    let renamed = |database: &str| database.replace("service: ", "service: new-").replace("10.0.", "10.1.");
+    let (new_a, new_b) = (renamed(A), renamed(B));
+    let owners =
+        |scene: &Scene| ["10.1.0.1", "10.1.1.1"].map(|ip| scene.monitor.tried[scene.key(ip).expect("a key")].owner);
+    scene.reload(&[&new_a, &new_b]);
+    assert!(owners(&scene).iter().all(|owner| ![command, network].contains(owner)), "{:?}", owners(&scene));
+    scene.end(hangs, true);
+    scene.monitor.start_waiting(now);
+    scene.reload(&[B]);
+    let owner = scene.monitor.tried[scene.key("10.0.1.1").expect("a key")].owner;
+    assert_eq!(owner, 0, "a number whose tries have ended is used again");
+}
