@@ -70,8 +70,6 @@ impl Trust {
         if let Some(trust) = shared.get(&files).and_then(Weak::upgrade) {
             return trust;
         }
-        // A config that left takes its entry along when the next one comes.
-        shared.retain(|_, trust| trust.strong_count() > 0);
         let trust = Arc::new(Self { files: files.clone(), built: Mutex::default() });
         shared.insert(files, Arc::downgrade(&trust));
         trust
@@ -133,6 +131,18 @@ impl Files {
         config.alpn_protocols = self.alpn.protocols();
         notes::listen(&mut config);
         Ok(config)
+    }
+}
+
+impl Drop for Trust {
+    /// Removes its entry. This costs the same however many entries there are, whereas a search for
+    /// unused ones at each new entry makes a config with many of them quadratic.
+    fn drop(&mut self) {
+        let mut shared = lock(&SHARED);
+        // Another thread may have replaced the entry already.
+        if shared.get(&self.files).is_some_and(|trust| trust.strong_count() == 0) {
+            shared.remove(&self.files);
+        }
     }
 }
 
@@ -217,8 +227,9 @@ mod tests {
         assert!(!Arc::ptr_eq(&one, &Trust::shared(&tls, Alpn::Http1)));
         let skipping = Tls { insecure_skip_verify: true, ..tls.clone() };
         assert!(!Arc::ptr_eq(&one, &Trust::shared(&skipping, Alpn::None)));
-        drop((one, two));
-        Trust::shared(&Tls::default(), Alpn::None);
+        drop(one);
+        assert!(Arc::ptr_eq(&two, &Trust::shared(&tls, Alpn::None)), "one of two is still in use");
+        drop(two);
         let held = lock(&SHARED).keys().any(|files| files.ca.as_deref() == Some(&file));
         assert!(!held, "a configuration that nobody uses is let go");
     }
