@@ -10,22 +10,38 @@ const TIME: Duration = Duration::from_millis(2);
 /// So many, however quick they are.
 const STEPS: usize = 256;
 
+/// The most steps from one look at the clock to the next: a look takes long beside a quick step.
+const STRIDE: usize = 16;
+
 /// Steps of one kind of work that are left to a turn.
 pub(super) struct Budget {
-    until: Instant,
-    steps: usize,
+    /// The end of the time; none before the first step.
+    until: Option<Instant>,
+    taken: usize,
 }
 
 impl Budget {
     pub fn new() -> Self {
-        Self { until: clock::now() + TIME, steps: STEPS }
+        Self { until: None, taken: 0 }
     }
 
-    /// Takes a step, if there is one left. The first always is: a slow step must not stop the work for good.
+    /// Takes a step, if there is one left. The first always is: a slow step must not stop the work
+    /// for good. The clock is read at steps 1, 2, 4, 8 and 16, and at each sixteenth from then on,
+    /// so that slow steps are noticed early.
     pub fn take(&mut self) -> bool {
-        let may = self.steps == STEPS || (self.steps > 0 && clock::now() < self.until);
-        self.steps = self.steps.saturating_sub(1);
-        may
+        self.taken += 1;
+        if self.taken > STEPS {
+            return false;
+        }
+        if !self.taken.is_power_of_two() && !self.taken.is_multiple_of(STRIDE) {
+            return true;
+        }
+        let now = clock::now();
+        let in_time = now < *self.until.get_or_insert(now + TIME);
+        if !in_time {
+            self.taken = STEPS;
+        }
+        in_time
     }
 }
 
@@ -38,7 +54,37 @@ mod tests {
         let mut quick = Budget::new();
         assert_eq!((0..2 * STEPS).filter(|_| quick.take()).count(), STEPS);
         let mut slow = Budget::new();
+        assert!(slow.take());
         tokio::time::advance(TIME * 2).await;
-        assert_eq!([slow.take(), slow.take(), slow.take()], [true, false, false]);
+        assert_eq!([slow.take(), slow.take()], [false, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_is_read_at_few_of_many_quick_steps() {
+        let mut budget = Budget::new();
+        for step in 0..100 {
+            assert!(budget.take(), "{step}");
+        }
+        tokio::time::advance(TIME * 2).await;
+        assert_eq!(std::iter::from_fn(|| budget.take().then_some(())).count(), 11, "up to step 111");
+        assert!(!budget.take());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn steps_that_are_slow_from_the_first_are_soon_noticed() {
+        let mut budget = Budget::new();
+        let mut steps = 0;
+        while budget.take() {
+            tokio::time::advance(TIME / 2).await;
+            steps += 1;
+        }
+        assert!(steps <= 3, "{steps}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_counts_from_the_first_step() {
+        let mut budget = Budget::new();
+        tokio::time::advance(TIME * 2).await;
+        assert_eq!([budget.take(), budget.take()], [true, true]);
     }
 }
