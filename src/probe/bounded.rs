@@ -3,8 +3,13 @@
 //! The bytes in all bound what an answer can cost in memory, whatever its framing makes of them: interim heads, frames
 //! without content, compressed headers. The bytes of a turn let the deadline and the other tries have theirs while a
 //! server sends without a pause, and let this try look at what has come before it reads on.
+//!
+//! Over TLS there are two: one above it, for what an answer may need, and one below, for what TLS itself consumes and
+//! shows to nobody, such as session tickets.
 
-use std::io;
+use std::error::Error;
+use std::fmt;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +36,29 @@ struct Inner {
     remaining: AtomicUsize,
     exhausted: AtomicBool,
     error: Mutex<Option<io::Error>>,
+}
+
+/// The error of a stream of which more has come than was allowed.
+#[derive(Debug)]
+pub(super) struct Exhausted;
+
+impl fmt::Display for Exhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("more has come than was allowed")
+    }
+}
+
+impl Error for Exhausted {}
+
+impl Exhausted {
+    /// Returns true if this is why a stream broke.
+    pub fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+    }
+
+    fn error() -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidData, Self)
+    }
 }
 
 impl Meter {
@@ -65,9 +93,9 @@ impl Meter {
         counted
     }
 
-    /// Keeps the error, and gives one of the same kind to whoever called.
+    /// Keeps the error, and gives one of the same number or kind to whoever called.
     fn keep(&self, error: io::Error) -> io::Error {
-        let copy = error.kind().into();
+        let copy = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
         *self.0.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         copy
     }
@@ -77,12 +105,20 @@ impl<S> Bounded<S> {
     pub fn new(inner: S, meter: &Meter) -> Self {
         Self { inner, meter: meter.clone(), read_this_turn: 0 }
     }
+
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.meter.is_exhausted() {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            return Poll::Ready(Err(Exhausted::error()));
         }
         if self.read_this_turn >= TURN {
             self.read_this_turn = 0;
@@ -104,7 +140,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
         self.read_this_turn += bytes;
         if !self.meter.count(bytes) {
             buffer.set_filled(before);
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            return Poll::Ready(Err(Exhausted::error()));
         }
         Poll::Ready(Ok(()))
     }
@@ -114,6 +150,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes));
         Poll::Ready(written.map_err(|error| self.meter.keep(error)))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, slices));
+        Poll::Ready(written.map_err(|error| self.meter.keep(error)))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -28,6 +28,9 @@ use crate::health::Verdict;
 const HEAD_READ: usize = MOST_HEAD + (4 << 10);
 /// How many more bytes are read for the body and the frames that it comes in.
 const BODY_READ: usize = MOST_BODY + MOST_BODY / 4;
+/// How much of a body may be on its way. Room for more is given when half of it has been read, and one turn late; with the
+/// default of 64 KiB, the length of the turns would decide whether a server that takes no notice is faulted for it.
+const WINDOW: u32 = 128 << 10;
 /// How long a body may be that is read to its end although nothing more is wanted of it.
 const MAX_REST: u64 = 16 << 10;
 
@@ -106,6 +109,8 @@ fn builder() -> Builder {
     let mut builder = Builder::new();
     builder
         .enable_push(false)
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .max_header_list_size(MOST_HEAD as u32)
         .max_send_buffer_size(MOST_HEAD)
         .max_concurrent_reset_streams(1);

@@ -1,17 +1,19 @@
 //! TLS over a connection: the handshake, and every way it goes wrong in plain words.
 
 use std::error::Error;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, ProtocolVersion};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::bounded::{Bounded, Exhausted, Meter};
 use super::notes::Asked;
 use super::text::{escape, quote};
 use super::trust::{Alpn, Trust};
@@ -23,6 +25,13 @@ use crate::health::Verdict;
 /// How long a server that asked for a client certificate may take to refuse the lack of one, when it says nothing
 /// else. Only such servers are waited for, and most end the wait at once with a session ticket.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// How many bytes of a server are read in one try, as they are on the wire. It is above all that the largest answer
+/// can need with a handshake; only what no answer is made of comes to it, such as session tickets without end.
+const MAX_WIRE: usize = 4 << 20;
+
+/// How much of a late refusal is read at once.
+const BUFFER: usize = 4096;
 
 /// Why servers of many names refuse a client that names none.
 const NAME_NEEDED: &str = "the server needs a server name, and none was sent; set `tls.serverName`";
@@ -65,6 +74,7 @@ impl Session {
             _ => Asked::without_name(),
         };
         let connector = TlsConnector::from(self.config);
+        let stream = Bounded::new(stream, &Meter::new(MAX_WIRE));
         match asked.during(connector.connect(self.name, stream)).await {
             Ok(stream) => Ok(Connection { stream: Box::new(stream), asked }),
             Err(error) => Err(asked.verdict(Phase::Tls, &error)),
@@ -74,7 +84,7 @@ impl Session {
 
 /// A TLS connection whose handshake is over as far as the client can tell.
 pub(super) struct Connection {
-    pub stream: Box<TlsStream<TcpStream>>,
+    pub stream: Box<TlsStream<Bounded<TcpStream>>>,
     pub asked: Asked,
 }
 
@@ -89,8 +99,8 @@ impl Connection {
     pub fn end(mut self) -> TcpStream {
         let (stream, tls) = self.stream.get_mut();
         tls.send_close_notify();
-        while tls.wants_write() && tls.write_tls(&mut Now(stream)).is_ok() {}
-        self.stream.into_inner().0
+        while tls.wants_write() && tls.write_tls(&mut Now(stream.get_ref())).is_ok() {}
+        self.stream.into_inner().0.into_inner()
     }
 
     /// Waits for a late refusal. In TLS 1.3 the client is done before the server has looked at its certificate, or at
@@ -100,22 +110,24 @@ impl Connection {
         if !self.asked.by_server() || tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
             return Ok(());
         }
-        let asked = &self.asked;
+        let failed = |error: &io::Error| self.asked.verdict(Phase::Settle, error);
         let answer = async {
+            let mut buffer = vec![0; BUFFER];
             while tls.tls13_tickets_received() == 0 {
-                stream.readable().await.map_err(|error| asked.verdict(Phase::Settle, &error))?;
-                match tls.read_tls(&mut Now(stream)) {
-                    Ok(0) => {
-                        return Err(asked.verdict(Phase::Settle, &io::ErrorKind::UnexpectedEof.into()));
-                    }
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                    Err(error) => return Err(asked.verdict(Phase::Settle, &error)),
+                let read = stream.read(&mut buffer).await.map_err(|error| failed(&error))?;
+                if read == 0 {
+                    return Err(failed(&io::ErrorKind::UnexpectedEof.into()));
                 }
-                let state = tls.process_new_packets();
-                let state = state.map_err(|error| asked.verdict(Phase::Settle, &io::Error::other(error)))?;
-                if state.plaintext_bytes_to_read() > 0 {
-                    break;
+                let mut unread = &buffer[..read];
+                while !unread.is_empty() {
+                    // It takes nothing more once the server has ended TLS.
+                    if tls.read_tls(&mut unread).map_err(|error| failed(&error))? == 0 {
+                        return Err(failed(&io::ErrorKind::UnexpectedEof.into()));
+                    }
+                    let state = tls.process_new_packets().map_err(|error| failed(&io::Error::other(error)))?;
+                    if state.plaintext_bytes_to_read() > 0 {
+                        return Ok(());
+                    }
                 }
             }
             Ok(())
@@ -124,14 +136,8 @@ impl Connection {
     }
 }
 
-/// What a socket holds and takes now.
+/// What a socket takes now.
 struct Now<'a>(&'a TcpStream);
-
-impl Read for Now<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
-    }
-}
 
 impl Write for Now<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -146,6 +152,10 @@ impl Write for Now<'_> {
 impl Asked {
     /// The verdict on an error of a TLS connection, in whatever phase it shows.
     pub fn verdict(&self, phase: Phase, error: &io::Error) -> Verdict {
+        if Exhausted::is(error) {
+            let most = MAX_WIRE >> 20;
+            return Phase::Tls.fail(format_args!("the server has sent over {most} MiB, more than a check reads"));
+        }
         if let Some(error) = tls_error(error) {
             return self.tls_verdict(error);
         }

@@ -111,6 +111,27 @@ pub fn acceptor(
     versions: &[&'static SupportedProtocolVersion],
     alpn: &[&str],
 ) -> TlsAcceptor {
+    TlsAcceptor::from(Arc::new(server_config(pair, clients, versions, alpn)))
+}
+
+/// How long a session ticket of rustls is that is no more than the key of a session.
+const TICKET: usize = 81;
+
+/// As [`acceptor`], of a server that sends so many session tickets after its handshake, in records that each hold a
+/// whole number of them: one that is split has a limit of rustls's own.
+pub fn acceptor_with_tickets(pair: &Pair, alpn: &[&str], tickets: usize) -> TlsAcceptor {
+    let mut config = server_config(pair, Clients::All, rustls::ALL_VERSIONS, alpn);
+    config.send_tls13_tickets = tickets;
+    config.max_fragment_size = Some(5 + 200 * TICKET);
+    TlsAcceptor::from(Arc::new(config))
+}
+
+fn server_config(
+    pair: &Pair,
+    clients: Clients<'_>,
+    versions: &[&'static SupportedProtocolVersion],
+    alpn: &[&str],
+) -> ServerConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = |authority: &Authority, required: bool| {
         let mut roots = RootCertStore::empty();
@@ -131,7 +152,7 @@ pub fn acceptor(
         .with_single_cert(chain, PrivateKeyDer::from_pem_file(&pair.key).unwrap())
         .unwrap();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-    TlsAcceptor::from(Arc::new(config))
+    config
 }
 
 /// As [`acceptor`], of a server that does not look whether its key belongs to its certificate.

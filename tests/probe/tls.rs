@@ -308,3 +308,31 @@ async fn every_handshake_is_a_full_one() {
         assert_eq!(std::mem::take(&mut *kinds_seen.lock().unwrap()), [Some(HandshakeKind::Full); 3]);
     }
 }
+
+/// What TLS consumes by itself is bounded like what it hands on.
+#[tokio::test]
+async fn session_tickets_without_end_fail_a_check() {
+    let authority = Authority::new();
+    let pair = authority.sign(&["127.0.0.1"]);
+    for (alpn, http2) in [("http/1.1", false), ("h2", true)] {
+        let acceptor = acceptor_with_tickets(&pair, &[alpn], 60_000);
+        let server = Server::start(move |stream| {
+            let acceptor = acceptor.clone();
+            async move {
+                let Ok(mut tls) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let mut buffer = vec![0; 4096];
+                while tls.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+            }
+        })
+        .await;
+        let tls = authority.trusted();
+        let check = HttpCheck { scheme: Scheme::Https, http2, tls: tls.clone(), ..http(server.port) };
+        let talking = TcpCheck { tls: Some(tls), expect: Some("never".into()), ..tcp(server.port) };
+        for kind in [CheckKind::Http(check), CheckKind::Tcp(talking)] {
+            let verdict = try_once(kind.clone(), PATIENT).await;
+            assert_eq!(verdict, fail("tls: the server has sent over 4 MiB, more than a check reads"), "{kind:?}");
+        }
+    }
+}
