@@ -173,26 +173,15 @@ fn failed(error: &h2::Error, progress: &Progress, meter: &Meter, failed: &impl F
     let Some(reason) = error.reason() else {
         return Phase::Http.fail(format_args!("not HTTP: {error}"));
     };
-    let said = debug_data(error).map(|text| format!(": {text}")).unwrap_or_default();
+    // The text that may come with GOAWAY is the server's, and may hold a secret that it was sent: it is not shown.
     match reason {
         Reason::HTTP_1_1_REQUIRED if error.is_remote() => {
             Phase::Http.fail("the server asks for HTTP/1.1; take `http2: true` away")
         }
         _ if error.is_remote() && error.is_go_away() => {
-            Phase::Http.fail(format_args!("the server ends the connection ({reason:?}{said})"))
+            Phase::Http.fail(format_args!("the server ends the connection ({reason:?})"))
         }
         _ if error.is_remote() => Phase::Http.fail(format_args!("the server refuses the request ({reason:?})")),
-        _ => Phase::Http.fail(format_args!("the server breaks HTTP/2 ({reason:?}{said})")),
+        _ => Phase::Http.fail(format_args!("the server breaks HTTP/2 ({reason:?})")),
     }
-}
-
-/// The start of the text that came with the end of a connection. h2 shows it only as part of its own message, as
-/// `b"…"` in which all but printable ASCII is spelled out.
-fn debug_data(error: &h2::Error) -> Option<String> {
-    let text = error.to_string();
-    let text = text.split_once(" (b\"")?.1.strip_suffix("\")")?;
-    Some(match text.char_indices().nth(60) {
-        Some((end, _)) => format!("\"{}…\"", &text[..end]),
-        None => format!("\"{text}\""),
-    })
 }

@@ -146,8 +146,7 @@ fn floods() -> Vec<(&'static str, Flood)> {
         ("empty CONTINUATION", Flood::new(headers_without_end, frame(9, 0, 1, b"")).ends(broken)),
         (
             "GOAWAY with a text",
-            Flood::new(go_away, ping())
-                .ends("http: the server ends the connection (ENHANCE_YOUR_CALM: \"\\x1b[31mEvil\\r\\n2026 ERROR"),
+            Flood::new(go_away, ping()).ends("http: the server ends the connection (ENHANCE_YOUR_CALM)"),
         ),
         ("PUSH_PROMISE", Flood::new(vec![], promise).ends(broken)),
         ("PRIORITY", Flood::new(vec![], frame(2, 0, 1, b"\0\0\0\0\x10"))),
