@@ -28,8 +28,9 @@ pub enum Format {
     Json,
 }
 
-/// What is logged unless RUST_LOG says otherwise. What the client logs, conditions say in words, and once.
-const FILTER: &str = "info,kube=off,kube_client=off,kube_runtime=off,tower=off,hyper=off";
+/// What is logged unless RUST_LOG says otherwise. What the client logs, conditions say in words, and once; what h2 logs, a
+/// server that is checked makes it say, thousands of times in one try.
+const FILTER: &str = "info,kube=off,kube_client=off,kube_runtime=off,tower=off,hyper=off,h2=off";
 
 /// How long the end of the program waits for the last lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -112,4 +113,42 @@ fn log_panic(panic: &PanicHookInfo) {
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(backtrace));
     error!(message, place, thread = thread.name(), backtrace, "panicked; please report this");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn libraries_that_a_server_can_make_speak_are_not_logged() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new(FILTER))
+            .with_writer(move || Sink(sink.clone()))
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            warn!(target: "h2::proto::ping_pong", "recv PING ack that we never sent");
+            error!(target: "hyper::proto", "of hyper");
+            error!(target: "kube_client::client", "of the client");
+            warn!(target: "external_endpoints::monitor", "of ours");
+        });
+        let lines = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+        assert!(lines.lines().count() == 1 && lines.contains("of ours"), "{lines}");
+    }
+
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 }
