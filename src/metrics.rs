@@ -82,7 +82,7 @@ fn daemon(
     load.set(i64::from(standing.config_is_good));
     let late = IntCounter::new(
         "external_endpoints_checks_late_total",
-        "Tries that started more than half an interval after they were due.",
+        "Tries that started more than half an interval after they were due, or have waited for as long.",
     )?;
     late.inc_by(snapshot.started_late);
     let leader = IntGauge::new(

@@ -308,6 +308,9 @@ impl Monitor {
             }
             self.share_snapshot(now);
             let scarce = self.scarce();
+            if self.lateness.is_look_over(now) {
+                self.lateness.set_waiting(self.waiting_late(now));
+            }
             self.lateness.look(now, || scarce);
             self.facts.set_late_since(self.lateness.late_since());
             self.facts.set_inconclusive_since(self.inconclusive.since());
@@ -418,16 +421,26 @@ impl Monitor {
         }
     }
 
-    /// Counts the databases that share the places of each kind.
+    /// Tells which databases share the places of each kind.
     fn share_places(&mut self) {
         let owners = |is_command: bool| {
             let tried = self.tried.iter().filter(|tried| tried.place.is_some());
             let tried = tried.filter(|tried| tried.prober.is_command() == is_command);
-            tried.map(|tried| tried.owner).collect::<BTreeSet<Owner>>().len()
+            tried.map(|tried| tried.owner).collect::<BTreeSet<Owner>>()
         };
         let (network, commands) = (owners(false), owners(true));
-        self.network_places.share_among(network);
-        self.command_places.share_among(commands);
+        self.network_places.share_among(&network);
+        self.command_places.share_among(&commands);
+    }
+
+    /// Counts the tries that have waited for a place for so long that they will start late.
+    fn waiting_late(&self, now: Instant) -> u64 {
+        let waiting = self.network_places.waiting().chain(self.command_places.waiting());
+        let late = waiting.filter(|&(key, due)| {
+            let Tried { place, interval, .. } = &self.tried[key];
+            place.is_some() && lateness::is_late(now.saturating_duration_since(due), *interval)
+        });
+        late.count() as u64
     }
 
     fn scarce(&self) -> Scarce {

@@ -38,6 +38,10 @@ impl Scarce {
 pub(super) struct Lateness {
     delays: Histogram,
     late: u64,
+    /// Tries that wait for a place, and are late already, at the end of the latest look.
+    waiting: u64,
+    /// The most that were ever known to be late: one that leaves the config while it waits does not take that back.
+    known_late: u64,
     /// Since the look began.
     since: Instant,
     started: u64,
@@ -52,6 +56,8 @@ impl Lateness {
         Self {
             delays: Histogram::new(&DELAYS),
             late: 0,
+            waiting: 0,
+            known_late: 0,
             since: now,
             started: 0,
             started_late: 0,
@@ -64,16 +70,27 @@ impl Lateness {
     pub fn observe(&mut self, delay: Duration, interval: Duration) {
         self.delays.observe(delay);
         self.started += 1;
-        // Any later, and the target is tried less often than it should be.
-        if delay > interval / 2 {
+        if is_late(delay, interval) {
             self.late += 1;
             self.started_late += 1;
         }
     }
 
+    /// Says whether the next `look` does more than wait.
+    pub fn is_look_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= LOOK
+    }
+
+    /// Sets how many tries wait for a place, and are late already. Each is counted once: it counts among these until it
+    /// starts, and among those that started late from then on.
+    pub fn set_waiting(&mut self, late: u64) {
+        self.waiting = late;
+        self.known_late = self.known_late.max(self.late + late);
+    }
+
     /// Tells if it has become too much, or no longer is, and what is short.
     pub fn look(&mut self, now: Instant, scarce: impl Fn() -> Scarce) {
-        if now.saturating_duration_since(self.since) < LOOK {
+        if !self.is_look_over(now) {
             return;
         }
         let (started, late) = (self.started, self.started_late);
@@ -86,13 +103,16 @@ impl Lateness {
             (_, _) => late * 2 > started,
         };
         self.late_since = self.late_since.or(Some(began)).filter(|_| mostly_late);
+        // What never starts is late all the same.
+        let waiting = self.waiting;
         // One in ten is no single slow target, and no single stall.
-        let overloaded = late * 10 > started;
+        let overloaded = (late + waiting) * 10 > started + waiting;
         if overloaded && !self.overloaded {
             let advice = scarce().advice();
             warn!(
                 started,
                 late,
+                waiting,
                 advice,
                 "checks start late: there is more to do than can be done, and all targets are tried less often"
             );
@@ -113,15 +133,20 @@ impl Lateness {
         &self.delays
     }
 
-    /// Tries that started more than half an interval late.
+    /// Tries that started more than half an interval late, or have waited for a place for as long.
     pub fn late(&self) -> u64 {
-        self.late
+        self.late.max(self.known_late)
     }
 
     #[cfg(test)]
     pub fn is_overloaded(&self) -> bool {
         self.overloaded
     }
+}
+
+/// Says whether a try that starts after this delay has its target tried less often than it should be.
+pub(super) fn is_late(delay: Duration, interval: Duration) -> bool {
+    delay > interval / 2
 }
 
 #[cfg(test)]
@@ -144,6 +169,25 @@ mod tests {
         assert_eq!(run(0, LOOK), (true, 100));
         assert_eq!(run(10, LOOK * 2), (false, 110));
         assert_eq!(run(11, LOOK * 3), (true, 121));
+    }
+
+    #[test]
+    fn tries_that_wait_and_never_start_are_late_and_count_once() {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+        let start = Instant::now();
+        let mut lateness = Lateness::new(start);
+        let mut run = |late: u32, waiting, looks: u32| {
+            (0..100).for_each(|index| lateness.observe(if index < late { ms(501) } else { ms(0) }, ms(1000)));
+            lateness.set_waiting(waiting);
+            lateness.look(start + LOOK * looks, || Scarce::Commands);
+            (lateness.is_overloaded(), lateness.late())
+        };
+        assert_eq!(run(0, 11, 1), (false, 11), "11 of 111");
+        assert_eq!(run(0, 12, 2), (true, 12), "12 of 112");
+        assert_eq!(run(0, 12, 3), (true, 12), "the same ones still wait");
+        assert_eq!(run(5, 7, 4), (true, 12), "five of them have started");
+        assert_eq!(run(0, 0, 5), (false, 12), "the others have left the config");
+        assert_eq!(run(9, 0, 6), (false, 14));
     }
 
     #[test]

@@ -2,18 +2,23 @@
 //!
 //! A try that may not start yet waits. A place goes to the waiting database with the fewest tries under way, and among
 //! equals to the one that was given its last place the longest ago. So every database has its turn, however many tries of
-//! another one hang. A database may start a try by this table:
+//! another one hang. A database may start a try by this table, where an idle database has such tries, but none under way:
 //!
 //! | free places | databases with such tries | tries of this database under way | it may start one more |
 //! | --- | --- | --- | --- |
 //! | 0 | any number | any number | no |
-//! | 1 or more | one | any number | yes |
-//! | 1 or more | several | fewer than places are free | yes |
-//! | 1 or more | several | as many as places are free, or more | no: these places are kept for the others |
+//! | 1 or more | any number | none | yes |
+//! | 1 or more | one | 1 or more | yes |
+//! | as many as idle databases, or fewer | several | 1 or more | no: each idle one is to find a place |
+//! | more than idle databases | several | 1 or more, but fewer than places are free | yes |
+//! | more than idle databases | several | as many as places are free, or more | no: these places are kept for the others |
 //!
-//! The last row is the dynamic threshold by which switches share out their memory (Choudhury and Hahne, 1998). A single
-//! database gets half of the places at most, two that hang get two thirds, and a newcomer finds a free one. Once none is
-//! free, a database without a try under way is passed over by each other database at most once.
+//! So the databases that do not hang always have a place each, or all places but one for each that hangs: they are tried as
+//! long as fewer databases hang than there are places. Where there are more databases than places, each has one try under
+//! way at a time. Once no place is free, a database without a try under way is passed over by each other one at most once.
+//!
+//! The last row is the dynamic threshold by which switches share out their memory (Choudhury and Hahne, 1998): a single
+//! database gets half of the places at most, and two that want more get a third each.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
@@ -28,6 +33,8 @@ pub(super) struct Places {
     free: usize,
     /// Databases with tries of this kind: one alone may take all places.
     sharers: usize,
+    /// Those of them that have none under way.
+    idle: usize,
     /// By owner.
     shares: Vec<Share>,
     /// The databases with tries that wait: the first one is the next to start.
@@ -41,6 +48,8 @@ pub(super) struct Places {
 /// Tries of one database.
 #[derive(Default)]
 struct Share {
+    /// Whether the config has such tries for it: one that has left it is no longer idle when its last try ends.
+    is_sharer: bool,
     under_way: usize,
     /// The number of the place that it was given last.
     last_given: u64,
@@ -58,26 +67,33 @@ struct Turn {
 
 impl Share {
     fn turn(&self, owner: Owner) -> Option<Turn> {
-        let Self { under_way, last_given, waiting } = self;
+        let Self { under_way, last_given, waiting, .. } = self;
         (!waiting.is_empty()).then_some(Turn { under_way: *under_way, last_given: *last_given, owner })
+    }
+
+    fn is_idle(&self) -> bool {
+        self.is_sharer && self.under_way == 0
     }
 }
 
 impl Places {
     pub fn new(places: usize) -> Self {
-        Self { free: places, sharers: 0, shares: Vec::new(), queue: BTreeSet::new(), admitted: None, given: 0 }
+        Self { free: places, sharers: 0, idle: 0, shares: Vec::new(), queue: BTreeSet::new(), admitted: None, given: 0 }
     }
 
-    /// Sets how many databases have tries of this kind.
-    pub fn share_among(&mut self, databases: usize) {
-        self.sharers = databases;
+    /// Sets which databases have tries of this kind.
+    pub fn share_among(&mut self, owners: &BTreeSet<Owner>) {
+        self.sharers = owners.len();
+        owners.last().into_iter().for_each(|&last| self.make_room(last));
+        for (owner, share) in self.shares.iter_mut().enumerate() {
+            share.is_sharer = owners.contains(&owner);
+        }
+        self.idle = self.shares.iter().filter(|share| share.is_idle()).count();
     }
 
     /// Takes in a try that is due. Whether it starts is for `admit` to say, before the next one comes.
     pub fn come(&mut self, owner: Owner, key: Key, due: Instant) {
-        if self.shares.len() <= owner {
-            self.shares.resize_with(owner + 1, Share::default);
-        }
+        self.make_room(owner);
         // Nearly always nothing waits, and this is all there is to do.
         if self.queue.is_empty() && self.admitted.is_none() && self.may_start(self.shares[owner].under_way) {
             self.take(owner);
@@ -114,6 +130,7 @@ impl Places {
         self.free += 1;
         let waited = share.turn(owner);
         share.under_way -= 1;
+        self.idle += usize::from(share.is_idle());
         if let (Some(before), Some(after)) = (waited, share.turn(owner)) {
             self.queue.remove(&before);
             self.queue.insert(after);
@@ -129,17 +146,30 @@ impl Places {
         !self.queue.is_empty()
     }
 
+    /// Returns all tries that wait, each with the time it was due at.
+    pub fn waiting(&self) -> impl Iterator<Item = (Key, Instant)> {
+        self.queue.iter().flat_map(|turn| self.shares[turn.owner].waiting.iter().copied())
+    }
+
+    fn make_room(&mut self, owner: Owner) {
+        if self.shares.len() <= owner {
+            self.shares.resize_with(owner + 1, Share::default);
+        }
+    }
+
     fn take(&mut self, owner: Owner) {
         self.free -= 1;
         self.given += 1;
         let share = &mut self.shares[owner];
+        self.idle -= usize::from(share.is_idle());
         share.under_way += 1;
         share.last_given = self.given;
     }
 
     /// Applies the table above.
     fn may_start(&self, under_way: usize) -> bool {
-        self.free > 0 && (self.sharers <= 1 || under_way < self.free)
+        let leaves_enough = self.free > self.idle && under_way < self.free;
+        self.free > 0 && (under_way == 0 || self.sharers <= 1 || leaves_enough)
     }
 }
 

@@ -12,7 +12,7 @@ fn due() -> Instant {
 
 fn shared(places: usize, databases: usize) -> Places {
     let mut shared = Places::new(places);
-    shared.share_among(databases);
+    shared.share_among(&(0..databases).collect());
     shared
 }
 
@@ -43,40 +43,65 @@ fn one_database_alone_takes_all_places_in_the_order_it_came() {
 
 #[test]
 fn the_table_says_who_may_start() {
-    // Free places, databases, under way of the one that asks.
+    // Free places, databases, idle ones, under way of the one that asks.
     let table = [
-        (0, 1, 0, false),
-        (0, 5, 0, false),
-        (1, 0, 7, true),
-        (1, 1, 7, true),
-        (1, 2, 0, true),
-        (1, 2, 1, false),
-        (5, 2, 4, true),
-        (5, 2, 5, false),
-        (5, 9, 6, false),
+        (0, 1, 1, 0, false),
+        (0, 5, 5, 0, false),
+        (1, 0, 0, 7, true),
+        (1, 1, 0, 7, true),
+        (1, 2, 2, 0, true),
+        (1, 9, 9, 0, true),
+        (1, 2, 0, 1, false),
+        (5, 2, 0, 4, true),
+        (5, 2, 0, 5, false),
+        (5, 9, 4, 4, true),
+        (5, 9, 4, 5, false),
+        (5, 9, 5, 1, false),
+        (5, 9, 8, 1, false),
     ];
-    for (free, databases, under_way, expected) in table {
-        let places = shared(free, databases);
-        assert_eq!(places.may_start(under_way), expected, "{free} {databases} {under_way}");
+    for (free, databases, idle, under_way, expected) in table {
+        let mut places = shared(free, databases);
+        places.idle = idle;
+        assert_eq!(places.may_start(under_way), expected, "{free} {databases} {idle} {under_way}");
     }
 }
 
 #[test]
-fn hanging_databases_leave_a_place_for_a_newcomer() {
+fn hanging_databases_leave_each_idle_one_a_place() {
     let due = due();
     let mut places = shared(8, 5);
     // Twenty tries of each hang.
-    for (owner, expected) in [(0, 4), (1, 2), (2, 1)] {
+    for (owner, expected) in [(0, 4), (1, 1), (2, 1)] {
         (0..20).for_each(|key| places.come(owner, 100 * owner + key, due));
         assert_eq!(all_admitted(&mut places).len(), expected, "database {owner}");
     }
     places.come(3, 999, due);
     assert_eq!(all_admitted(&mut places), [999]);
-    // With that, all are taken; the next one comes before the forty that have waited for longer.
     places.come(4, 1000, due);
-    assert_eq!(admitted(&mut places), None);
-    places.leave(0);
     assert_eq!(all_admitted(&mut places), [1000]);
+    assert_eq!(places.waiting().count(), 54);
+}
+
+#[test]
+fn a_database_that_leaves_or_joins_changes_what_is_kept() {
+    let due = due();
+    let mut places = shared(3, 3);
+    (0..5).for_each(|key| places.come(0, key, due));
+    assert_eq!(all_admitted(&mut places), [0], "two are kept for two");
+    places.come(1, 10, due);
+    assert_eq!(all_admitted(&mut places), [10]);
+    // The second leaves with a try under way, which then ends.
+    places.share_among(&[0, 2].into());
+    assert_eq!(places.idle, 1);
+    places.leave(1);
+    assert_eq!(places.idle, 1);
+    assert_eq!(all_admitted(&mut places), [1], "one is kept for one");
+    places.share_among(&[0].into());
+    assert_eq!(all_admitted(&mut places), [2]);
+    places.share_among(&[0, 1, 2].into());
+    places.leave(0);
+    places.leave(0);
+    assert_eq!((places.idle, all_admitted(&mut places).len()), (2, 0));
 }
 
 #[test]
@@ -174,6 +199,7 @@ impl Model {
         assert!(self.used() <= self.size);
         let free = self.size - self.used();
         assert_eq!(self.places.free, free);
+        assert_eq!(self.places.idle, (0..self.databases).filter(|owner| self.count(*owner) == 0).count());
         let waits = self.waiting.values().any(|keys| !keys.is_empty());
         assert_eq!(self.places.are_short(), waits);
         if free > 0 {
@@ -206,5 +232,36 @@ proptest! {
             model.leave(owner, 0);
         }
         prop_assert!(model.waiting.values().all(Vec::is_empty), "{:?}", model.waiting);
+    }
+
+    #[test]
+    fn fewer_that_hang_than_places_stop_nobody(
+        (size, hanging) in (2..12_usize).prop_flat_map(|size| (Just(size), 1..size)),
+        friendly in proptest::collection::vec(1..3_usize, 1..20),
+        hung in proptest::collection::vec(any::<prop::sample::Index>(), 0..200),
+    ) {
+        let mut model = Model::new(size, hanging + friendly.len());
+        let tries: usize = friendly.iter().sum();
+        let mut hung = hung.into_iter();
+        for (index, addresses) in friendly.iter().enumerate() {
+            (0..*addresses).for_each(|_| model.come(hanging + index));
+            hung.by_ref().take(5).for_each(|owner| model.come(owner.index(hanging)));
+        }
+        // The ends that each friendly try has waited for.
+        let mut waited = BTreeMap::<Key, usize>::new();
+        for _ in 0..10 * tries {
+            // The one that came first ends first, and its target is due again at once.
+            let runs = model.under_way.range(hanging..).flat_map(|(owner, keys)| keys.iter().map(move |key| (*key, *owner)));
+            let Some((key, owner)) = runs.min() else { panic!("no friendly try is under way: {:?}", model.under_way) };
+            let index = model.under_way[&owner].iter().position(|other| *other == key).unwrap_or_default();
+            model.leave(owner, index);
+            model.come(owner);
+            hung.next().into_iter().for_each(|owner| model.come(owner.index(hanging)));
+            let waiting: BTreeSet<Key> = model.waiting.range(hanging..).flat_map(|(_, keys)| keys).copied().collect();
+            waited.retain(|key, _| waiting.contains(key));
+            waiting.into_iter().for_each(|key| *waited.entry(key).or_default() += 1);
+            let longest = waited.values().max().copied().unwrap_or_default();
+            prop_assert!(longest <= 3 * tries, "one of {tries} has waited for {longest} ends");
+        }
     }
 }

@@ -18,7 +18,7 @@ pub struct Snapshot {
     pub databases: Vec<DatabaseSnapshot>,
     /// How long after they were due tries started.
     pub start_delay: Histogram,
-    /// Tries that started more than half an interval after they were due.
+    /// Tries that started more than half an interval after they were due, or have waited for as long.
     pub started_late: u64,
     /// The freeze, if there is one.
     pub frozen: Option<Frozen>,

@@ -52,6 +52,31 @@ fn hanging_commands_of_one_database_delay_no_other() {
     assert_eq!(daemon.metric("checks_total", "result=\"inconclusive\""), 0.0, "{}", daemon.get("/api/v1/status"));
 }
 
+#[test]
+fn several_databases_that_hang_stop_no_other_and_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let begun = folder.path().join("begun");
+    fs::write(&begun, "").unwrap();
+    let hang = format!("echo >> {}; exec sleep 600", begun.display());
+    let names = |kind: &str, count: usize| (0..count).map(|index| format!("{kind}-{index}")).collect::<Vec<_>>();
+    let (hanging, friendly) = (names("hangs", 4), names("lives", 10));
+    let hanging = hanging.iter().map(|name| (name.as_str(), 6, exec(&hang, "interval: 5s, timeout: 60s")));
+    let lives = friendly.iter().map(|name| (name.as_str(), 1, exec("exit 0", "interval: 1s, timeout: 10s")));
+    let config = config(&hanging.chain(lives).collect::<Vec<_>>());
+    let daemon = Daemon::start(&[], &config.path().join("config.yaml"), &["--max-exec", "8"]);
+    eventually("each of the four hangs", || (fs::read(&begun).unwrap().len() >= 4).then_some(()));
+    let before: Vec<f64> = friendly.iter().map(|name| tries(&daemon, name)).collect();
+    eventually("each of the others is tried ten times", || {
+        let mut now = friendly.iter().zip(&before);
+        now.all(|(name, before)| tries(&daemon, name) - before >= 10.0).then_some(())
+    });
+    eventually("what waits counts as late", || (daemon.metric("checks_late_total", "") > 0.0).then_some(()));
+    eventually("the log says what is short", || {
+        let log = daemon.log();
+        (log.contains("checks start late") && log.contains("--max-exec")).then_some(())
+    });
+}
+
 /// The daemon as the first process of a container is: process 1 of a process namespace of its own.
 fn as_process_1(config: &Path) -> Daemon {
     Daemon::start(&["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"], config, &[])
