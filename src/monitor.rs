@@ -154,9 +154,9 @@ impl Turned {
 pub struct Decided {
     pub database: Arc<Database>,
     pub plan: Plan,
-    /// The addresses that are known not to answer, of the config or of one before it: Down, or in maintenance. Empty where
-    /// the plan tells all.
-    pub down: Arc<[IpAddr]>,
+    /// The addresses that may answer: those of the config that are neither Down nor in maintenance, and those that were neither
+    /// when they left it. Empty where the plan tells all.
+    pub may_answer: Arc<[IpAddr]>,
 }
 
 type Plans = BTreeMap<DatabaseId, watch::Receiver<Decided>>;

@@ -50,8 +50,8 @@ pub(super) struct Watched {
     decided: watch::Sender<Decided>,
     policing: Policing,
     leaving: Leaving,
-    /// The addresses that were out when they left the config, until the next plan to publish.
-    gone_down: Vec<IpAddr>,
+    /// The addresses that were not out when they left the config, until the next plan to publish.
+    departed: Vec<IpAddr>,
     check_duration: Histogram,
     news: Teller,
 }
@@ -80,14 +80,14 @@ impl Watched {
         let targets: Vec<TargetSnapshot> = database.addresses.iter().map(|address| target(address, now)).collect();
         let policing = Policing::default();
         let plan = decide(database, &targets, &policing, None, now).plan;
-        let (decided, _) = watch::channel(Decided { database: database.clone(), plan, down: Arc::default() });
+        let (decided, _) = watch::channel(Decided { database: database.clone(), plan, may_answer: Arc::default() });
         Self {
             database: database.clone(),
             targets,
             decided,
             policing,
             leaving: Leaving::default(),
-            gone_down: Vec::new(),
+            departed: Vec::new(),
             check_duration: Histogram::new(&DURATIONS),
             news,
         }
@@ -116,8 +116,8 @@ impl Watched {
             None => target(address, now),
         };
         self.targets = database.addresses.iter().map(renew).collect();
-        self.gone_down.extend(known.into_values().filter(|(_, target)| is_out(target)).map(|(old, _)| old.ip));
-        self.gone_down.retain(|ip| !database.addresses.iter().any(|address| address.ip == *ip));
+        self.departed.extend(known.into_values().filter(|(_, target)| !is_out(target)).map(|(old, _)| old.ip));
+        self.departed.retain(|ip| !database.addresses.iter().any(|address| address.ip == *ip));
         // Nothing is decided before it is told which of the new ones are published.
         if self.targets.iter().any(|target| !target.health.seen()) {
             self.policing.published = None;
@@ -300,17 +300,17 @@ impl Watched {
         Some(before.unwrap_or_else(|| Note::ChecksInconclusive { ips, reason: reason.to_owned() }))
     }
 
-    /// Returns the addresses that are out while the plan does not tell; once it does, those that left are forgotten.
-    fn down(&mut self, plan: &Plan) -> Arc<[IpAddr]> {
+    /// Returns the addresses that may answer while the plan does not tell; once it does, those that left are forgotten.
+    fn may_answer(&mut self, plan: &Plan) -> Arc<[IpAddr]> {
         if matches!(plan, Plan::Publish(_)) {
-            self.gone_down = Vec::new();
+            self.departed = Vec::new();
             return Arc::default();
         }
-        let out = self.targets.iter().filter(|target| is_out(target)).map(|target| target.member.ip);
-        let mut down: Vec<IpAddr> = out.chain(self.gone_down.iter().copied()).collect();
-        down.sort();
-        down.dedup();
-        down.into()
+        let here = self.targets.iter().filter(|target| !is_out(target)).map(|target| target.member.ip);
+        let mut may_answer: Vec<IpAddr> = here.chain(self.departed.iter().copied()).collect();
+        may_answer.sort();
+        may_answer.dedup();
+        may_answer.into()
     }
 
     /// Decides anew. A transition, the first verdict of a target, and what a policy goes by can change a plan.
@@ -328,10 +328,11 @@ impl Watched {
         self.tell_of_notes(&before);
         self.announce_notes(&before, now);
         self.announce_freeze(freeze.frozen().is_some(), now);
-        let down = self.down(&plan);
+        let may_answer = self.may_answer(&plan);
         self.decided.send_if_modified(|held| {
-            let news = held.plan != plan || held.down != down || !Arc::ptr_eq(&held.database, &self.database);
-            *held = Decided { database: self.database.clone(), plan, down };
+            let news =
+                held.plan != plan || held.may_answer != may_answer || !Arc::ptr_eq(&held.database, &self.database);
+            *held = Decided { database: self.database.clone(), plan, may_answer };
             news
         });
     }

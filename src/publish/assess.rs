@@ -79,7 +79,7 @@ pub(super) const LEADER_ANNOTATIONS: [&str; 3] =
 /// How Kubernetes' own controller labels the Endpoints of a Service with a selector.
 const ENDPOINTS_CONTROLLER: &str = "endpoint-controller";
 
-/// Decides the next step. `down` are the addresses that are known not to answer, and `written` is the UID of
+/// Decides the next step. `may_answer` are the addresses that may, as the monitor knows them, and `written` is the UID of
 /// the Endpoints that this process has written, if it has.
 pub fn assess(
     database: &Database,
@@ -87,11 +87,11 @@ pub fn assess(
     service: Option<&Service>,
     endpoints: Option<&Endpoints>,
     slices: &Slices,
-    down: &[IpAddr],
+    may_answer: &[IpAddr],
     written: Option<&str>,
 ) -> Step {
     let step = match writable_service(database, service) {
-        Ok(service) => Assessment { database, service, endpoints, slices, down }.step(plan, written),
+        Ok(service) => Assessment { database, service, endpoints, slices, may_answer }.step(plan, written),
         Err(refusal) => instead(database, service, slices, refusal),
     };
     step.unwrap_or_else(Step::Wait)
@@ -133,7 +133,7 @@ struct Assessment<'a> {
     service: &'a Service,
     endpoints: Option<&'a Endpoints>,
     slices: &'a Slices,
-    down: &'a [IpAddr],
+    may_answer: &'a [IpAddr],
 }
 
 impl Assessment<'_> {
@@ -197,7 +197,7 @@ impl Assessment<'_> {
         let published = Published {
             serving: &view::held(database.publish, managed, self.slices),
             exposed: &view::published(managed, self.slices),
-            down: self.down,
+            may_answer: self.may_answer,
             is_foreign: managed.is_some_and(is_foreign),
         };
         match waiting::retained(database, &published) {

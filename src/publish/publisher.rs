@@ -193,7 +193,7 @@ impl Publisher {
         plan: &mut watch::Receiver<Decided>,
         memory: &mut Memory,
     ) -> View {
-        let Decided { database, plan, down } = plan.borrow_and_update().clone();
+        let Decided { database, plan, may_answer } = plan.borrow_and_update().clone();
         if !Arc::ptr_eq(&self.database, &database) {
             self.database = database;
             memory.held = None;
@@ -201,7 +201,7 @@ impl Publisher {
             memory.told.seen = false;
             memory.told.published = None;
         }
-        View { seen: sights.borrow_and_update().clone(), plan, down, publish: self.database.publish }
+        View { seen: sights.borrow_and_update().clone(), plan, may_answer, publish: self.database.publish }
     }
 
     async fn dry_turn(&self, view: &View, memory: &mut Memory) -> Next {
@@ -323,7 +323,7 @@ impl Publisher {
 
     pub fn assess(&self, view: &View, service: Option<&Service>, memory: &Memory) -> Step {
         let written = memory.written.as_deref();
-        assess(&self.database, &view.plan, service, view.endpoints(), &view.seen.slices, &view.down, written)
+        assess(&self.database, &view.plan, service, view.endpoints(), &view.seen.slices, &view.may_answer, written)
     }
 
     /// Makes one call that writes, if the lease permits it; counts and times it. Whoever calls has the permit to.
@@ -437,8 +437,8 @@ async fn turn_to_write(
         tokio::select! {
             turn = &mut turn => return turn,
             Ok(()) = plan.changed() => {
-                let Decided { database, plan, down } = plan.borrow_and_update().clone();
-                let view = View { seen: sights.borrow().clone(), plan, down, publish: database.publish };
+                let Decided { database, plan, may_answer } = plan.borrow_and_update().clone();
+                let view = View { seen: sights.borrow().clone(), plan, may_answer, publish: database.publish };
                 let now = memory.urgency(&view);
                 if now < urgency {
                     urgency = now;

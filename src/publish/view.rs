@@ -16,8 +16,8 @@ use crate::slice;
 pub struct View {
     pub seen: Observed,
     pub plan: Plan,
-    /// The addresses that are known not to answer, while the plan is to keep what is there.
-    pub down: Arc<[IpAddr]>,
+    /// The addresses that may answer, while the plan is to keep what is there.
+    pub may_answer: Arc<[IpAddr]>,
     pub publish: Publish,
 }
 

@@ -5,7 +5,7 @@
 //! | is not allowed by `--allow-cidr`                     | leaves, whoever published it                         |
 //! | is in the config                                     | stays                                                |
 //! | is not in the config, and others of them are         | leaves: nobody checks it any more                    |
-//! | … but all those others are known to be Down          | stays unless it was Down when it left: it may be the only one that answers |
+//! | … but those others are all Down, and it was not when it left the config | stays: it may be the only one that answers |
 //! | is not in the config, and none of them is            | stays until one of the config has a verdict, as an empty Service is an outage |
 //! | is not in the config, in Endpoints to be taken over  | stays until the decision with which they are taken over |
 //!
@@ -22,8 +22,8 @@ pub struct Published<'a> {
     pub serving: &'a Members,
     /// All that clients may be sent to, between Endpoints and slices too.
     pub exposed: &'a Members,
-    /// The addresses that are known not to answer.
-    pub down: &'a [IpAddr],
+    /// The addresses that may answer, of the config and of one before it.
+    pub may_answer: &'a [IpAddr],
     /// Whether they are in Endpoints of someone else's, which `adopt` takes over.
     pub is_foreign: bool,
 }
@@ -39,7 +39,7 @@ pub enum Retained {
 
 /// Finds the members that stay.
 pub fn retained(database: &Database, published: &Published) -> Retained {
-    let Published { serving, exposed, down, is_foreign } = *published;
+    let Published { serving, exposed, may_answer, is_foreign } = *published;
     let allowed = |ip: IpAddr| database.allowed.allows(ip);
     let configured = |ip: IpAddr| database.addresses.iter().any(|address| address.ip == ip);
     let stays = |ip: IpAddr| allowed(ip) && configured(ip);
@@ -50,7 +50,7 @@ pub fn retained(database: &Database, published: &Published) -> Retained {
         some => some,
     };
     let staying = if is_foreign { Members::default() } else { filtered(&stays) };
-    let may_answer = |ip: IpAddr| allowed(ip) && !down.contains(&ip);
+    let may_answer = |ip: IpAddr| allowed(ip) && may_answer.contains(&ip);
     let stays: &dyn Fn(IpAddr) -> bool = match staying.is_empty() {
         true => &allowed,
         false if staying.iter().any(|member| may_answer(member.ip)) => &stays,

@@ -11,14 +11,17 @@ fn of(config: &[u8]) -> Database {
 
 /// Where nothing is between Endpoints and slices.
 fn settled(database: &Database, published: &[u8]) -> Retained {
-    with_down(database, published, &[])
+    beside_down(database, published, &[])
 }
 
-/// The same where some are known to be Down.
-fn with_down(database: &Database, published: &[u8], down: &[u8]) -> Retained {
+/// The same where these may answer, and all others are Down or were never known.
+fn beside_down(database: &Database, published: &[u8], may_answer: &[u8]) -> Retained {
     let published = &members(published);
-    let down: Vec<IpAddr> = down.iter().map(|last| [198, 51, 100, *last].into()).collect();
-    retained(database, &Published { serving: published, exposed: published, down: &down, is_foreign: false })
+    let may_answer: Vec<IpAddr> = may_answer.iter().map(|last| [198, 51, 100, *last].into()).collect();
+    retained(
+        database,
+        &Published { serving: published, exposed: published, may_answer: &may_answer, is_foreign: false },
+    )
 }
 
 fn all(unconfigured: &[u8]) -> Retained {
@@ -43,14 +46,14 @@ fn a_member_that_left_the_config_leaves_beside_one_that_stays() {
 
 #[test]
 fn a_member_that_left_the_config_stays_beside_dead_ones() {
-    assert_eq!(with_down(&of(&[2, 3]), &[1, 2], &[2]), all(&[1]), "1 may be the only one that answers");
-    assert_eq!(with_down(&of(&[2, 3]), &[1, 2, 4], &[2, 4]), only(&[1, 2]), "4 was Down when it left");
-    assert_eq!(with_down(&of(&[2, 3]), &[1, 2], &[1, 2]), only(&[2]), "neither answers");
-    assert_eq!(with_down(&of(&[2, 3]), &[1, 2, 3], &[2]), only(&[2, 3]), "3 may answer");
-    assert_eq!(with_down(&of(&[3]), &[1, 2], &[1]), all(&[1, 2]), "none is in the config");
-    assert_eq!(with_down(&of(&[2]), &[2], &[2]), all(&[]));
+    assert_eq!(beside_down(&of(&[2, 3]), &[1, 2], &[1, 3]), all(&[1]), "1 may be the only one that answers");
+    assert_eq!(beside_down(&of(&[2, 3]), &[1, 2, 4], &[1, 3]), only(&[1, 2]), "4 was Down, or never in a config");
+    assert_eq!(beside_down(&of(&[2, 3]), &[1, 2], &[3]), only(&[2]), "neither answers");
+    assert_eq!(beside_down(&of(&[2, 3]), &[1, 2, 3], &[1, 3]), only(&[2, 3]), "3 may answer");
+    assert_eq!(beside_down(&of(&[3]), &[1, 2], &[2]), all(&[1, 2]), "none is in the config");
+    assert_eq!(beside_down(&of(&[2]), &[2], &[]), all(&[]));
     let restricted = configured(restricted(), &[1]);
-    assert_eq!(with_down(&restricted, &[1, 9], &[1]), only(&[1]), "9 is not allowed");
+    assert_eq!(beside_down(&restricted, &[1, 9], &[9]), only(&[1]), "9 is not allowed");
 }
 
 #[test]
@@ -72,7 +75,7 @@ fn a_member_that_is_not_allowed_leaves_even_if_none_is_left() {
 #[test]
 fn foreign_members_stay_until_they_are_taken_over() {
     let (database, published) = (of(&[1]), &members(&[1, 2]));
-    let foreign = Published { serving: published, exposed: published, down: &[], is_foreign: true };
+    let foreign = Published { serving: published, exposed: published, may_answer: &[], is_foreign: true };
     assert_eq!(retained(&database, &foreign), all(&[2]));
 }
 
@@ -83,7 +86,7 @@ fn between_endpoints_and_slices_one_that_stays_takes_over() {
         database.policy.exactly_one = exactly_one;
         retained(
             &database,
-            &Published { serving: &members(serving), exposed: &members(exposed), down: &[], is_foreign: false },
+            &Published { serving: &members(serving), exposed: &members(exposed), may_answer: &[], is_foreign: false },
         )
     };
     assert_eq!(on_the_way(&[2], &[1, 2], false), only(&[1]), "rather than an empty Service");

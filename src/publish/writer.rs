@@ -134,7 +134,7 @@ impl Writer<'_> {
         let view = View {
             seen: self.observed.borrow().clone(),
             plan: self.view.plan.clone(),
-            down: self.view.down.clone(),
+            may_answer: self.view.may_answer.clone(),
             publish: self.view.publish,
         };
         let next = self.publisher.assess(&view, view.seen.service.object.as_deref(), self.memory);
