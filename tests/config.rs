@@ -103,6 +103,15 @@ fn files_that_cannot_be_read_are_named() {
     let missing = folder.path().join("missing.yaml");
     assert_eq!(problem(&missing), format!("{}: there is no such file; give the path of the config", missing.display()));
 
+    // Opening it for reading would wait for a writer, who never comes.
+    let fifo = folder.path().join("fifo.yaml");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    let (done, told) = std::sync::mpsc::channel();
+    let path = fifo.clone();
+    std::thread::spawn(move || done.send(load(&path, &options()).expect_err("no file").to_string()));
+    let shown = told.recv_timeout(Duration::from_secs(20)).expect("a FIFO is refused at once");
+    assert_eq!(shown, format!("{}: is a FIFO; give the path of a file", fifo.display()));
+
     // A file that even root can open but not read.
     let shown = problem(Path::new("/proc/self/mem"));
     assert!(shown.starts_with("/proc/self/mem: can't be read: Input/output error"), "{shown}");

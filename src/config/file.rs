@@ -1,8 +1,9 @@
 //! From a file to a checked config, or to everything that is wrong with it.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::problem::{Collector, Problems, Span};
@@ -65,7 +66,7 @@ impl fmt::Display for ReadError {
 /// Reads the content of a config file.
 pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes));
+    let read = open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes);
     match read {
         Ok(_) if bytes.len() as u64 > LARGEST_FILE => Err(ReadError::Mistake(
             "is larger than 10 MiB; write the config of fewer databases, or begin another".into(),
@@ -73,6 +74,35 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
         Ok(_) => Ok(bytes),
         Err(error) => Err(ReadError::new(&error)),
     }
+}
+
+/// Opens a config file without waiting. Opening a FIFO as usual waits for its writer, and would end all reloads.
+fn open(path: &Path) -> Result<File, ReadError> {
+    let failed = |error: io::Error| ReadError::new(&error);
+    if is_inherited(path) {
+        return File::open(path).map_err(failed);
+    }
+    // Before it is opened, for opening a device may do something to it.
+    refuse_special(fs::metadata(path).map_err(failed)?.file_type())?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+    // Once more, as another file may have taken the place meanwhile.
+    refuse_special(file.metadata().map_err(failed)?.file_type())?;
+    Ok(file)
+}
+
+/// Whether the path is that of a file which whoever started the process opened for it, as a shell does for `<(…)`.
+fn is_inherited(path: &Path) -> bool {
+    path == Path::new("/dev/stdin") || path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd")
+}
+
+fn refuse_special(kind: FileType) -> Result<(), ReadError> {
+    let what = match kind {
+        _ if kind.is_fifo() => "a FIFO",
+        _ if kind.is_socket() => "a socket",
+        _ if kind.is_char_device() || kind.is_block_device() => "a device",
+        _ => return Ok(()),
+    };
+    Err(ReadError::Mistake(format!("is {what}; give the path of a file")))
 }
 
 fn not_utf8(name: &str, bytes: &[u8], valid: usize) -> Problems {
