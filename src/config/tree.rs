@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_saphyr::granit_parser::{self, Event, Marker, Parser, ScalarStyle, ScanError, StrInput, StructureStyle, Tag};
 
-use super::problem::{Collector, Span, quote};
+use super::problem::{Collector, Span};
 use super::syntax;
 
 /// One value of the file.
@@ -324,7 +324,11 @@ impl<'a> Builder<'a> {
             let message = "`!!binary` is not read here; write `{hex: \"00 0c\"}` for the bytes of `send` and `expect`, or `{file: path}`";
             self.error(span, message.into());
         } else if !tag.is_yaml_core_schema() {
-            self.error(span, format!("the tag {} means nothing here; take it away", quote(&tag.original())));
+            // It may be a secret that begins with `!` and lacks its quotes.
+            self.problems.hide(with_tag(self.text, span));
+            let message = "a tag, which begins with `!`, means nothing here; take it away, or put the value in quotes \
+                           if the `!` belongs to it";
+            self.error(span, message.into());
         }
         tag.is_yaml_core_schema_tag("str")
     }
@@ -339,6 +343,21 @@ impl<'a> Builder<'a> {
 /// Whether this is all there is of a document that says nothing.
 fn is_empty(document: &Event) -> bool {
     matches!(document, Event::Scalar(text, style, 0, None) if scalar_kind(text, *style) == ScalarKind::Null)
+}
+
+/// A value's place together with that of the tag before it, and of an anchor between them.
+fn with_tag(text: &str, value: Span) -> Span {
+    let mut before = text.get(..value.start as usize).unwrap_or_default().trim_end();
+    loop {
+        let word = before.rfind(char::is_whitespace).map_or(0, |space| space + 1);
+        if let Some(mark) = before[word..].find('!') {
+            return Span { start: (word + mark) as u32, ..value };
+        }
+        if word == 0 {
+            return value;
+        }
+        before = before[..word].trim_end();
+    }
 }
 
 /// `key:` with nothing behind it: the place is the key's, for there is none of the value's own.
