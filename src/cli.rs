@@ -258,17 +258,21 @@ fn status(done: Result<ExitCode, ExitCode>) -> ExitCode {
 }
 
 fn parse_id(text: &str) -> Result<DatabaseId, String> {
-    match text.split_once('/') {
-        Some((namespace, service)) if !namespace.is_empty() && !service.is_empty() => {
-            Ok(DatabaseId { namespace: namespace.to_owned(), service: service.to_owned() })
-        }
-        _ => Err("write NAMESPACE/SERVICE, as in prod/mysql".to_owned()),
-    }
+    let (namespace, service) = in_namespace(text).ok_or("write NAMESPACE/SERVICE, as in prod/mysql")?;
+    config::check_namespace(namespace)?;
+    config::check_service(service)?;
+    Ok(DatabaseId { namespace: namespace.to_owned(), service: service.to_owned() })
+}
+
+fn in_namespace(text: &str) -> Option<(&str, &str)> {
+    text.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty())
 }
 
 fn parse_lease(text: &str) -> Result<lease::Name, String> {
-    let DatabaseId { namespace, service: name } = parse_id(text).map_err(|why| why.replace("SERVICE", "NAME"))?;
-    Ok(lease::Name { namespace, name })
+    let (namespace, name) = in_namespace(text).ok_or("write NAMESPACE/NAME, as in prod/mysql")?;
+    config::check_namespace(namespace)?;
+    config::check_lease(name)?;
+    Ok(lease::Name { namespace: namespace.to_owned(), name: name.to_owned() })
 }
 
 /// Does what the command line asks for.

@@ -16,6 +16,7 @@ mod hex;
 mod invisible;
 mod ip;
 mod leaf;
+mod name;
 mod policy;
 mod problem;
 mod raw;
@@ -38,6 +39,7 @@ use crate::plan::Policy;
 pub use explain::{explain, schema};
 pub use file::{ReadError, load, parse, read, understand};
 pub use ip::Allowed;
+pub use name::{check_lease, check_namespace, check_service};
 pub use policy::LONGEST_REASON;
 pub use problem::{Position, Problem, Problems};
 

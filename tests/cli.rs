@@ -63,6 +63,25 @@ fn a_number_of_commands_that_makes_no_sense_is_wrong_usage() {
 }
 
 #[test]
+fn a_name_that_is_no_dns_label_is_wrong_usage() {
+    let config = file(GOOD);
+    let config = config.path().to_str().expect("UTF-8");
+    for id in ["a/b/c", "A/b", "a/B", "a/b?x=1", "../a", "a/..", "a/b#c", "a/1b", "a/ b", "a_b/c"] {
+        for arguments in [vec!["failback", id], vec!["probe", config, "--service", id]] {
+            let (status, _, stderr) = run(&arguments);
+            assert_eq!(status, Some(2), "{arguments:?}: {stderr}");
+            let told = stderr.contains("; write lower-case letters") || stderr.contains("begins with a digit; ");
+            assert!(told, "{arguments:?}: {stderr}");
+        }
+    }
+    for id in ["A/b", "a/b/c", "a/B", "a/..", "a/b..c"] {
+        let (status, _, stderr) = run(&["run", "--config", config, "--lease", id]);
+        assert_eq!(status, Some(2), "{id}: {stderr}");
+        assert!(stderr.contains("; write lower-case letters"), "{id}: {stderr}");
+    }
+}
+
+#[test]
 fn a_freeze_that_makes_no_sense_is_wrong_usage() {
     let config = file(GOOD);
     let config = config.path().to_str().expect("UTF-8");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
+use super::name::{check_label, check_service};
 use super::problem::quote;
 use super::read::{Leaf, text};
 use super::tree::{Scalar, ScalarKind};
@@ -78,10 +79,8 @@ leaf!(
     "the name of a Service",
     {"type": "string", "maxLength": 63, "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$"},
     |scalar, what| {
-        let name = label(scalar, what)?;
-        if name.starts_with(|char: char| char.is_ascii_digit()) {
-            return Err(format!("{} begins with a digit; a Service's name begins with a letter", quote(name)));
-        }
+        let name = filled(scalar, what)?;
+        check_service(name)?;
         Ok(ServiceName(name.into()))
     }
 );
@@ -418,16 +417,7 @@ fn no_nul(text: &str) -> Result<&str, String> {
 /// RFC 1123: what a host, a namespace and a port may be called.
 fn label<'a>(scalar: &'a Scalar, what: &str) -> Result<&'a str, String> {
     let name = filled(scalar, what)?;
-    let fits = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '-';
-    if name.len() > 63 {
-        return Err(format!("{} has {} characters; {what} has at most 63", quote(name), name.len()));
-    }
-    if !name.chars().all(fits) || name.starts_with('-') || name.ends_with('-') {
-        return Err(format!(
-            "{} is not {what}; write lower-case letters, digits and `-`, with a letter or digit at both ends",
-            quote(name)
-        ));
-    }
+    check_label(name, what)?;
     Ok(name)
 }
 

@@ -1,0 +1,47 @@
+//! The names of Kubernetes objects, as a config and the command line give them.
+
+use super::problem::quote;
+
+/// Says what is wrong with a label of RFC 1123.
+pub(super) fn check_label(name: &str, what: &str) -> Result<(), String> {
+    let fits = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '-';
+    if name.len() > 63 {
+        return Err(format!("{} has {} characters; {what} has at most 63", quote(name), name.len()));
+    }
+    if !name.chars().all(fits) || name.starts_with('-') || name.ends_with('-') {
+        return Err(format!(
+            "{} is not {what}; write lower-case letters, digits and `-`, with a letter or digit at both ends",
+            quote(name)
+        ));
+    }
+    Ok(())
+}
+
+/// Says what is wrong with the name of a namespace.
+pub fn check_namespace(name: &str) -> Result<(), String> {
+    check_label(name, "a DNS label")
+}
+
+/// Says what is wrong with the name of a Service.
+pub fn check_service(name: &str) -> Result<(), String> {
+    check_label(name, "the name of a Service")?;
+    if name.starts_with(|char: char| char.is_ascii_digit()) {
+        return Err(format!("{} begins with a digit; a Service's name begins with a letter", quote(name)));
+    }
+    Ok(())
+}
+
+/// Says what is wrong with the name of a Lease: labels with dots between them.
+pub fn check_lease(name: &str) -> Result<(), String> {
+    if name.len() > 253 {
+        return Err(format!("{} has {} characters; the name of a Lease has at most 253", quote(name), name.len()));
+    }
+    if name.split('.').any(|label| label.is_empty() || check_label(label, "").is_err()) {
+        return Err(format!(
+            "{} is not the name of a Lease; write lower-case letters, digits, `-` and `.`, with a letter or digit at \
+             both ends",
+            quote(name)
+        ));
+    }
+    Ok(())
+}
