@@ -182,6 +182,8 @@ fn framing(version: Option<u8>, headers: &[httparse::Header<'_>]) -> Framing {
         let last = encodings.rsplit(|byte| *byte == b',').next().unwrap_or_default();
         return match version {
             Some(0) => Framing::Invalid("unexpected transfer-encoding parsed"),
+            // One with odd bytes is no encoding that anybody knows; hyper takes it so too.
+            _ if !encodings.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) => Framing::None,
             _ if last.trim_ascii().eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
             _ => Framing::None,
         };
