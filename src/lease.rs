@@ -2,7 +2,7 @@
 //!
 //! The holder renews the Lease every 2 s, and counts 10 s from before the call that last renewed it. The others count 15 s from
 //! when they saw it change. Each uses a clock of its own that nobody sets, and that goes on while the machine is suspended.
-//! So the holder has stopped 5 s before the earliest moment at which another may begin. The table in [`decision`] has what is
+//! So the holder has stopped 5 s before the earliest moment at which another may begin. The table in `decision` has what is
 //! done when, and why two never write at the same time, whatever people do to the Lease.
 //!
 //! What keeps a write out that was begun in time and is late:

@@ -4,7 +4,7 @@
 //! is a task of its own, whose verdict comes back over one channel, which holds at most one for each target. The monitor is a
 //! plain loop on a thread of its own, which waits for its swarm and for the swarm's bell.
 //!
-//! Each turn of the loop is short, whatever comes in: it does as much of each kind of work as a [`Budget`] allows, and goes on
+//! Each turn of the loop is short, whatever comes in: it does as much of each kind of work as a `Budget` allows, and goes on
 //! with the rest in the next turn, which then does not wait. It reads no files, and waits for nobody.
 
 use std::cmp::Reverse;

@@ -57,24 +57,24 @@ fn sighup_without_a_change_changes_nothing() {
 
 #[test]
 fn sighup_while_it_starts_does_not_end_it() {
-    let folder = config(1, 1, "{tcp: {}}");
-    let file = folder.path().join("config.yaml");
     // The start is made to wait for its config, which comes through a pipe.
-    fs::remove_file(&file).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     let mut command = program(&[]);
-    command.args(["run", "--dry-run", "--listen=127.0.0.1:0", "--config"]).arg(&file).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    // Opens once the daemon has opened it too, which it does only after its signals are handled.
-    let mut pipe = fs::File::options().write(true).open(&file).unwrap();
+    command.args(["run", "--dry-run", "--listen=127.0.0.1:0", "--config=/dev/stdin"]);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    let descriptors = format!("/proc/{}/fd", child.id());
+    // Opened once more by the daemon, which it does only after its signals are handled.
+    eventually("the config is being read", || {
+        let stdin = fs::read_link(format!("{descriptors}/0")).ok()?;
+        let all = fs::read_dir(&descriptors).ok()?.flatten();
+        let opened = all.filter(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == stdin));
+        (opened.count() > 1).then_some(())
+    });
     let id = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(id, Signal::HUP).unwrap();
     thread::sleep(Duration::from_millis(100));
     assert_eq!(child.try_wait().unwrap(), None, "SIGHUP has ended it");
     let text = "databases: [{service: a, namespace: b, port: 1, addresses: [198.18.0.1], check: {tcp: {}}}]";
-    let next = folder.path().join("next.yaml");
-    fs::write(&next, text).unwrap();
-    fs::rename(&next, &file).unwrap();
     pipe.write_all(text.as_bytes()).unwrap();
     drop(pipe);
     let errors = std::io::BufReader::new(child.stderr.take().unwrap());
