@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::answer::{Answer, Judge};
 use super::ask::{Ask, MOST_HEAD, Wanted};
 use super::bounded::{Bounded, Meter};
-use super::tcp::connect;
+use super::connect::connect;
 use super::{Phase, Progress, Step};
 use crate::config::HttpCheck;
 use crate::health::Verdict;

@@ -4,12 +4,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::close::close_first;
+use super::connect::connect;
 use super::text::{Finder, quote_expected};
 use super::trust::Alpn;
-use super::{Phase, Progress, Step, connect, tls, value};
+use super::{Phase, Progress, Step, tls, value};
 use crate::config::{Expected, TcpCheck, Value};
 use crate::health::Verdict;
 
@@ -117,9 +117,4 @@ where
             return Err(Phase::Expect.fail(format_args!("no {wanted} in the first 64 KiB")));
         }
     }
-}
-
-/// Connects, to a connection that ends with a reset, at once and without TIME_WAIT on either side.
-pub(super) async fn connect(address: SocketAddr) -> Step<TcpStream> {
-    connect::connect(address).await
 }
