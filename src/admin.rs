@@ -64,12 +64,18 @@ fn router(sources: Sources, large_pages: usize) -> Router {
         .route_layer(middleware::from_fn_with_state(places, limit_large_pages))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .fallback(async || (StatusCode::NOT_FOUND, "try /healthz, /readyz, /metrics or /api/v1/status\n"))
+        .fallback(async || {
+            (StatusCode::NOT_FOUND, "try /healthz, /readyz, /metrics or /api/v1/status\n")
+        })
         .with_state(sources)
 }
 
 /// Holds a place for as long as a page is read, or says that there is none.
-async fn limit_large_pages(State(places): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+async fn limit_large_pages(
+    State(places): State<Arc<Semaphore>>,
+    request: Request,
+    next: Next,
+) -> Response {
     match places.try_acquire_owned() {
         Ok(place) => next.run(request).await.map(|body| Body::new(Guarded::new(body, place))),
         Err(_) => {
@@ -82,7 +88,10 @@ async fn limit_large_pages(State(places): State<Arc<Semaphore>>, request: Reques
 async fn healthz(State(sources): State<Sources>) -> Response {
     let still = clock::now().saturating_duration_since(sources.monitor.turned());
     if still >= 3 * WATCHDOG {
-        let body = format!("the monitor has not turned its loop for {}\n", humantime::format_duration(still));
+        let body = format!(
+            "the monitor has not turned its loop for {}\n",
+            humantime::format_duration(still)
+        );
         return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
     }
     "ok\n".into_response()
@@ -118,7 +127,9 @@ async fn metrics_page(State(sources): State<Sources>) -> Response {
 
 async fn status_page(State(sources): State<Sources>) -> Response {
     match sources.monitor.snapshot().await {
-        Some(snapshot) => chunked("application/json", throttled(|| status::page(snapshot, sources)).await),
+        Some(snapshot) => {
+            chunked("application/json", throttled(|| status::page(snapshot, sources)).await)
+        }
         None => shutting_down(),
     }
 }
@@ -147,13 +158,20 @@ mod tests {
         let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
         let runtime = tokio::runtime::Handle::current();
         // One that never runs.
-        let (monitor, _checks) =
-            monitor::prepare(&spec, limits, Rules::default(), &Teller::default(), runtime.clone(), runtime)
-                .expect("an epoll instance");
+        let (monitor, _checks) = monitor::prepare(
+            &spec,
+            limits,
+            Rules::default(),
+            &Teller::default(),
+            runtime.clone(),
+            runtime,
+        )
+        .expect("an epoll instance");
         let lease = lease::Handle::dry_run();
         let (publish, _publishing) =
             publish::start(&spec, &Cluster::None, &monitor, &lease, &publish::Options::default());
-        let (source, _) = reload::Source::read("config.yaml".into(), config::Options::default()).expect("descriptors");
+        let (source, _) = reload::Source::read("config.yaml".into(), config::Options::default())
+            .expect("descriptors");
         let hangup = signal(SignalKind::hangup()).expect("a handler");
         let config = reload::start(source, spec, Teller::default(), hangup);
         let sources = Sources { monitor, publish, lease, config, events: event::Counts::default() };

@@ -63,7 +63,10 @@ pub fn words(error: &kube::Error) -> String {
     loop {
         if let Some(AuthError::AuthExecRun { out, .. }) = cause.downcast_ref() {
             // Its arguments and its output may hold a secret.
-            return format!("the command that the kubeconfig has for credentials ended with {}", out.status);
+            return format!(
+                "the command that the kubeconfig has for credentials ended with {}",
+                out.status
+            );
         }
         match cause.source() {
             Some(inner) => cause = inner,
@@ -95,7 +98,9 @@ mod tests {
         let served = async {
             let (mut stream, _) = server.accept().await.expect("a connection");
             let mut got = Vec::new();
-            while !got.ends_with(b"198.51.100.1") && stream.read_buf(&mut got).await.is_ok_and(|count| count > 0) {}
+            while !got.ends_with(b"198.51.100.1")
+                && stream.read_buf(&mut got).await.is_ok_and(|count| count > 0)
+            {}
             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
             // The client may have gone.
             let _ = stream.write_all(answer).await;

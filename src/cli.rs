@@ -134,21 +134,27 @@ struct Allowed {
 
 fn parse_cidr(text: &str) -> Result<IpNet, String> {
     text.parse().map_err(|_| match text.parse::<IpAddr>() {
-        Ok(ip) => format!("write {} for this address alone, or a network as in 10.20.0.0/16", IpNet::from(ip)),
+        Ok(ip) => format!(
+            "write {} for this address alone, or a network as in 10.20.0.0/16",
+            IpNet::from(ip)
+        ),
         Err(_) => "write a network as in 10.20.0.0/16 or 2001:db8::/32".to_owned(),
     })
 }
 
 fn parse_percentage(text: &str) -> Result<u8, String> {
     let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
-    number.filter(|number| (1..=100).contains(number)).ok_or_else(|| "write a percentage from 1% to 100%".to_owned())
+    number
+        .filter(|number| (1..=100).contains(number))
+        .ok_or_else(|| "write a percentage from 1% to 100%".to_owned())
 }
 
 /// No duration of the command line is longer, so that each moment it leads to is one that can be shown.
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|_| "write a duration as in 10m, 90s or 0s".to_owned())?;
+    let duration = humantime::parse_duration(text)
+        .map_err(|_| "write a duration as in 10m, 90s or 0s".to_owned())?;
     if duration > MAX_DURATION {
         return Err("write at most 365d".to_owned());
     }
@@ -160,9 +166,8 @@ const MAX_EXEC: usize = 10_000;
 
 fn parse_max_exec(text: &str) -> Result<NonZeroUsize, String> {
     match text.parse::<usize>() {
-        Ok(number) if number <= MAX_EXEC => {
-            NonZeroUsize::new(number).ok_or_else(|| "with 0 no exec check would ever run; write at least 1".to_owned())
-        }
+        Ok(number) if number <= MAX_EXEC => NonZeroUsize::new(number)
+            .ok_or_else(|| "with 0 no exec check would ever run; write at least 1".to_owned()),
         _ => Err(format!("write a number from 1 to {MAX_EXEC}")),
     }
 }
@@ -202,7 +207,9 @@ impl Voice {
     /// What the reading of a config depends on. Addresses that may not be published can be left out.
     fn options(self, allowed: &Allowed, leave_out_refused: bool) -> config::Options {
         let own_namespace = run::own_namespace().unwrap_or_else(|why| {
-            self.warn(&format!("KUBECONFIG: {why}; databases that name no namespace are taken to be in `default`"));
+            self.warn(&format!(
+                "KUBECONFIG: {why}; databases that name no namespace are taken to be in `default`"
+            ));
             "default".to_owned()
         });
         config::Options { own_namespace, allow_cidr: allowed.cidrs.clone(), leave_out_refused }
@@ -234,7 +241,10 @@ impl Voice {
 /// Prints to standard output. That its reader has gone away is no mistake of ours, but nothing more is to be said then.
 fn print(text: &str) -> Result<(), ExitCode> {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| not_printed(&error))
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|error| not_printed(&error))
 }
 
 fn not_printed(error: &std::io::Error) -> ExitCode {
@@ -258,7 +268,8 @@ fn status(done: Result<ExitCode, ExitCode>) -> ExitCode {
 }
 
 fn parse_id(text: &str) -> Result<DatabaseId, String> {
-    let (namespace, service) = in_namespace(text).ok_or("write NAMESPACE/SERVICE, as in prod/mysql")?;
+    let (namespace, service) =
+        in_namespace(text).ok_or("write NAMESPACE/SERVICE, as in prod/mysql")?;
     config::check_namespace(namespace)?;
     config::check_service(service)?;
     Ok(DatabaseId { namespace: namespace.to_owned(), service: service.to_owned() })
@@ -312,22 +323,35 @@ fn signals(runtime: &tokio::runtime::Runtime) -> std::io::Result<Signal> {
 
 impl Run {
     fn main(self) -> Result<ExitCode, ExitCode> {
-        init::stand_in().map_err(|error| Voice::Person.failed(&anyhow!("process 1 can't fork: {error}")))?;
-        log::start(self.log_format).map_err(|error| Voice::Person.failed(&anyhow!("can't start the log: {error}")))?;
+        init::stand_in()
+            .map_err(|error| Voice::Person.failed(&anyhow!("process 1 can't fork: {error}")))?;
+        log::start(self.log_format)
+            .map_err(|error| Voice::Person.failed(&anyhow!("can't start the log: {error}")))?;
         let voice = match self.log_format {
             Format::Human => Voice::Person,
             Format::Json => Voice::Log,
         };
         let runtime = runtime(voice)?;
         // From here on SIGHUP ends nothing, also while the config is read for the first time.
-        let hangup = signals(&runtime).map_err(|error| voice.failed(&anyhow!("can't handle signals: {error}")))?;
+        let hangup = signals(&runtime)
+            .map_err(|error| voice.failed(&anyhow!("can't handle signals: {error}")))?;
         let (config, spec) = voice.load(&self.config, voice.options(&self.allowed, true))?;
-        let namespaces: BTreeSet<&str> = spec.databases.iter().map(|database| database.id.namespace.as_str()).collect();
+        let namespaces: BTreeSet<&str> =
+            spec.databases.iter().map(|database| database.id.namespace.as_str()).collect();
         let limits = Limits::raise(self.max_exec, namespaces.len());
         let rate = Rate { qps: self.api_qps, burst: self.api_burst };
         let lease = (!self.no_leader_election).then(|| self.lease.unwrap_or_else(run::own_lease));
-        let freeze = freeze::Rules { max_unhealthy: self.max_unhealthy, timeout: self.freeze_timeout };
-        let options = run::Options { dry_run: self.dry_run, listen: self.listen, limits, rate, freeze, lease, config };
+        let freeze =
+            freeze::Rules { max_unhealthy: self.max_unhealthy, timeout: self.freeze_timeout };
+        let options = run::Options {
+            dry_run: self.dry_run,
+            listen: self.listen,
+            limits,
+            rate,
+            freeze,
+            lease,
+            config,
+        };
         let ended = runtime.block_on(run::run(spec, options, hangup));
         // Work that blocks, such as reading a file from a dead mount, must not hold up the end.
         runtime.shutdown_background();
@@ -343,9 +367,13 @@ impl Validate {
             match Voice::Person.load(file, options.clone()) {
                 Ok((_, spec)) if self.explain => print(&config::explain(&spec))?,
                 Ok((_, spec)) => {
-                    let addresses: usize = spec.databases.iter().map(|database| database.addresses.len()).sum();
+                    let addresses: usize =
+                        spec.databases.iter().map(|database| database.addresses.len()).sum();
                     let databases = spec.databases.len();
-                    print(&format!("{}: good; databases: {databases}, addresses: {addresses}\n", file.display()))?;
+                    print(&format!(
+                        "{}: good; databases: {databases}, addresses: {addresses}\n",
+                        file.display()
+                    ))?;
                 }
                 Err(bad) => status = bad,
             }
@@ -356,7 +384,8 @@ impl Validate {
 
 impl Probe {
     fn main(self) -> Result<ExitCode, ExitCode> {
-        let (_, mut spec) = Voice::Person.load(&self.file, Voice::Person.options(&self.allowed, false))?;
+        let (_, mut spec) =
+            Voice::Person.load(&self.file, Voice::Person.options(&self.allowed, false))?;
         if let Some(wanted) = &self.service {
             spec.databases.retain(|database| database.id == *wanted);
             if spec.databases.is_empty() {
@@ -373,7 +402,10 @@ impl Failback {
     fn main(self) -> Result<ExitCode, ExitCode> {
         let asked = runtime(Voice::Person)?.block_on(run::ask_failback(&self.service));
         asked.map_err(|error| Voice::Person.failed(&error))?;
-        print(&format!("asked for a failback of {}; its tiers above take over if they are well\n", self.service))?;
+        print(&format!(
+            "asked for a failback of {}; its tiers above take over if they are well\n",
+            self.service
+        ))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -394,7 +426,8 @@ async fn probe_once(spec: &Spec, limits: Limits) -> Result<ExitCode, ExitCode> {
             (&database.id, address.ip, verdict, clock::now().saturating_duration_since(started))
         })
     });
-    let tried: Vec<_> = futures::stream::iter(tries).buffered(AT_ONCE.min(limits.checks_in_flight)).collect().await;
+    let tried: Vec<_> =
+        futures::stream::iter(tries).buffered(AT_ONCE.min(limits.checks_in_flight)).collect().await;
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(["NAMESPACE", "SERVICE", "ADDRESS", "VERDICT", "TIME", "REASON"]);
@@ -412,7 +445,8 @@ async fn probe_once(spec: &Spec, limits: Limits) -> Result<ExitCode, ExitCode> {
         let reason = verdict.reason().unwrap_or_default();
         table.add_row([&id.namespace, &id.service, &ip.to_string(), word, &time, reason]);
     }
-    let lines: Vec<String> = table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    let lines: Vec<String> =
+        table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect();
     print(&lines.concat())?;
     Ok(status)
 }

@@ -68,7 +68,11 @@ impl Counts {
     /// By their result: Events that are in the cluster, news that the API did not take, and those without room or Service.
     pub fn by_result(&self) -> [(&'static str, u64); 3] {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        [("published", of(&self.published)), ("failed", of(&self.failed)), ("dropped", of(&self.dropped))]
+        [
+            ("published", of(&self.published)),
+            ("failed", of(&self.failed)),
+            ("dropped", of(&self.dropped)),
+        ]
     }
 }
 
@@ -111,7 +115,12 @@ enum Refusal {
 }
 
 impl Publisher {
-    pub fn new(client: Client, services: publish::Handle, lease: lease::Handle, listener: Listener) -> Self {
+    pub fn new(
+        client: Client,
+        services: publish::Handle,
+        lease: lease::Handle,
+        listener: Listener,
+    ) -> Self {
         let counts = Counts { dropped: listener.dropped.clone(), ..Counts::default() };
         let instance = lease.identity().map_or(CONTROLLER, |(_, me)| me).to_owned();
         let (ledger, muted, away) = Default::default();
@@ -179,7 +188,9 @@ impl Publisher {
         }
         let answer = match tokio::time::timeout(DEADLINE, self.send(&due, &object)).await {
             Ok(answer) => answer,
-            Err(_) => Err(Refusal::Away(format!("no answer in {}", humantime::format_duration(DEADLINE)))),
+            Err(_) => {
+                Err(Refusal::Away(format!("no answer in {}", humantime::format_duration(DEADLINE))))
+            }
         };
         match answer {
             Ok(told) => {
@@ -207,7 +218,11 @@ impl Publisher {
     }
 
     /// Says once why Events are missing, and returns how long to leave the API alone.
-    fn refused(&mut self, Object { kind, namespace, name, .. }: &Object, refusal: Refusal) -> Duration {
+    fn refused(
+        &mut self,
+        Object { kind, namespace, name, .. }: &Object,
+        refusal: Refusal,
+    ) -> Duration {
         match refusal {
             Refusal::NoObject | Refusal::Gone => PAUSE,
             Refusal::Rejected(reason) => {
@@ -245,8 +260,10 @@ impl Publisher {
             }
         }
         let event = event(due, object, &uid, &self.instance);
-        let made =
-            api.create(&PostParams::default(), &event).await.map_err(|error| refusal(&error, &object.namespace))?;
+        let made = api
+            .create(&PostParams::default(), &event)
+            .await
+            .map_err(|error| refusal(&error, &object.namespace))?;
         Ok(Told { name: made.name_any(), uid, count: due.count })
     }
 
@@ -278,10 +295,14 @@ impl Publisher {
 
     async fn look_up<K>(&self, object: &Object) -> Result<Option<String>, Refusal>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Debug,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace);
-        let found = api.get_opt(&object.name).await.map_err(|error| refusal(&error, &object.namespace))?;
+        let found =
+            api.get_opt(&object.name).await.map_err(|error| refusal(&error, &object.namespace))?;
         Ok(found.and_then(|found| found.uid()))
     }
 }
@@ -318,7 +339,10 @@ fn event(due: &Due, object: &Object, uid: &str, instance: &str) -> Event {
 }
 
 fn series(count: u32, at: Instant) -> EventSeries {
-    EventSeries { count: count.try_into().unwrap_or(i32::MAX), last_observed_time: MicroTime(timestamp(at)) }
+    EventSeries {
+        count: count.try_into().unwrap_or(i32::MAX),
+        last_observed_time: MicroTime(timestamp(at)),
+    }
 }
 
 fn timestamp(moment: Instant) -> Timestamp {
@@ -339,14 +363,20 @@ fn cut(text: &str, bytes: usize) -> String {
 
 fn refusal(error: &kube::Error, namespace: &str) -> Refusal {
     match error {
-        kube::Error::Api(status) if status.code == 404 || status.message.contains("being terminated") => Refusal::Gone,
+        kube::Error::Api(status)
+            if status.code == 404 || status.message.contains("being terminated") =>
+        {
+            Refusal::Gone
+        }
         kube::Error::Api(status) if status.code == 403 => Refusal::Forbidden(format!(
             "may not write Events in namespace {namespace}; allow it there with a Role whose rules have \
              {{apiGroups: [\"events.k8s.io\"], resources: [events], verbs: [create, patch]}}, bound to this daemon's \
              ServiceAccount (the API says: {})",
             status.message
         )),
-        kube::Error::Api(status) if matches!(status.code, 400 | 409 | 422) => Refusal::Rejected(status.message.clone()),
+        kube::Error::Api(status) if matches!(status.code, 400 | 409 | 422) => {
+            Refusal::Rejected(status.message.clone())
+        }
         error => Refusal::Away(api::words(error)),
     }
 }

@@ -27,7 +27,8 @@ fn give_back_code() -> io::Result<usize> {
     for line in fs::read_to_string("/proc/self/maps")?.lines() {
         let Some((from, until)) = code(line) else { continue };
         // SAFETY: nobody ever writes into these pages, so that what comes back is what was there.
-        let done = unsafe { libc::madvise(from as *mut libc::c_void, until - from, libc::MADV_DONTNEED) };
+        let done =
+            unsafe { libc::madvise(from as *mut libc::c_void, until - from, libc::MADV_DONTNEED) };
         if done != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -52,7 +53,10 @@ mod tests {
     #[test]
     fn only_code_from_a_file_is_given_back() {
         let code_of = |rest: &str| code(&format!("1000-3000 {rest}"));
-        assert_eq!(code_of("r-xp 00339000 fe:00 1234    /external-endpoints"), Some((0x1000, 0x3000)));
+        assert_eq!(
+            code_of("r-xp 00339000 fe:00 1234    /external-endpoints"),
+            Some((0x1000, 0x3000))
+        );
         for rest in [
             "r--p 00000000 fe:00 1234    /external-endpoints",
             "rw-p 00f4d000 fe:00 1234    /external-endpoints",
@@ -67,7 +71,8 @@ mod tests {
     fn less_is_mapped_and_all_runs_on() {
         let mapped = || -> usize {
             let status = fs::read_to_string("/proc/self/status").expect("a status");
-            let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).expect("a line");
+            let line =
+                status.lines().find_map(|line| line.strip_prefix("RssFile:")).expect("a line");
             line.trim().trim_end_matches(" kB").parse().expect("a number")
         };
         let before = mapped();

@@ -127,9 +127,20 @@ impl Freeze {
         let mut all = Sum::default();
         let unseen = databases.inspect(|targets| all.replace(0, *targets)).count();
         let none = Sum::default();
-        let stage = if is_large(all) && rules.are_on() { Stage::Starting(None) } else { Stage::Free };
+        let stage =
+            if is_large(all) && rules.are_on() { Stage::Starting(None) } else { Stage::Free };
         let (published, failed, suspect) = (none, none, none);
-        Self { rules, stage, unseen, published, failed, suspect, in_vain: false, changed: false, news: Vec::new() }
+        Self {
+            rules,
+            stage,
+            unseen,
+            published,
+            failed,
+            suspect,
+            in_vain: false,
+            changed: false,
+            news: Vec::new(),
+        }
     }
 
     /// Whether there is ever a freeze.
@@ -146,7 +157,12 @@ impl Freeze {
     pub fn frozen(&self) -> Option<Frozen> {
         let Stage::Frozen { since, .. } = self.stage else { return None };
         let until = since.checked_add(self.rules.timeout);
-        Some(Frozen { since, until, failed: self.failed.targets, published: self.published.targets })
+        Some(Frozen {
+            since,
+            until,
+            failed: self.failed.targets,
+            published: self.published.targets,
+        })
     }
 
     /// Whether all plans have to be decided anew since this was last asked.

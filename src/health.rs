@@ -130,7 +130,8 @@ impl VerdictTimes {
 impl Health {
     /// A target of which nothing is known yet.
     pub fn new(now: Instant) -> Self {
-        let (state, streak, verdict_times) = (State::Unknown, Streak::None, VerdictTimes::default());
+        let (state, streak, verdict_times) =
+            (State::Unknown, Streak::None, VerdictTimes::default());
         Self { state, streak, since: now, reason: None, seen: false, verdict_times }
     }
 
@@ -144,7 +145,10 @@ impl Health {
 
     /// Whether the newest verdicts speak against the state, and have yet to flip it.
     pub fn in_doubt(&self) -> bool {
-        matches!((self.state, self.streak), (State::Up, Streak::Failures(_)) | (State::Down, Streak::Passes(_)))
+        matches!(
+            (self.state, self.streak),
+            (State::Up, Streak::Failures(_)) | (State::Down, Streak::Passes(_))
+        )
     }
 
     /// Whether it is known if the cluster published it at first sight.
@@ -171,8 +175,9 @@ impl Health {
     /// Since when all verdicts have been inconclusive, if they have been for longer than is to be put up with.
     pub fn inconclusive_since(&self) -> Option<Instant> {
         let VerdictTimes { any, inconclusive_since, .. } = self.verdict_times;
-        inconclusive_since
-            .filter(|since| any.is_some_and(|newest| newest.duration_since(*since) > INCONCLUSIVE_TOLERANCE))
+        inconclusive_since.filter(|since| {
+            any.is_some_and(|newest| newest.duration_since(*since) > INCONCLUSIVE_TOLERANCE)
+        })
     }
 
     /// When the target came into its state.
@@ -208,7 +213,12 @@ impl Health {
 }
 
 /// Counts a verdict, and flips the state if that was the last one it took.
-pub fn observe(health: &mut Health, verdict: &Verdict, thresholds: Thresholds, now: Instant) -> Option<Transition> {
+pub fn observe(
+    health: &mut Health,
+    verdict: &Verdict,
+    thresholds: Thresholds,
+    now: Instant,
+) -> Option<Transition> {
     health.verdict_times.note(verdict, now);
     health.reason = verdict.reason().map(str::to_owned);
     health.streak = match (verdict, health.streak) {
@@ -224,7 +234,12 @@ pub fn observe(health: &mut Health, verdict: &Verdict, thresholds: Thresholds, n
 
 /// Learns whether the cluster publishes the target, the first time that the cluster is seen. Later calls change nothing:
 /// from then on only verdicts count.
-pub fn see(health: &mut Health, published: bool, thresholds: Thresholds, now: Instant) -> Option<Transition> {
+pub fn see(
+    health: &mut Health,
+    published: bool,
+    thresholds: Thresholds,
+    now: Instant,
+) -> Option<Transition> {
     if health.seen {
         return None;
     }
@@ -271,7 +286,10 @@ mod tests {
         assert_eq!(after(false, &[]).state(), State::Unknown);
         assert_eq!(after(false, &[Verdict::Pass]).state(), State::Up);
         assert_eq!(after(false, &[fail()]).state(), State::Down);
-        assert_eq!(after(false, &[Verdict::Inconclusive("no descriptors".into())]).state(), State::Unknown);
+        assert_eq!(
+            after(false, &[Verdict::Inconclusive("no descriptors".into())]).state(),
+            State::Unknown
+        );
     }
 
     #[test]
@@ -340,7 +358,8 @@ mod tests {
 
     #[test]
     fn each_state_has_its_word() {
-        let words = [State::Unknown, State::Up, State::Down].map(|state| (state.as_str(), state.to_string()));
+        let words = [State::Unknown, State::Up, State::Down]
+            .map(|state| (state.as_str(), state.to_string()));
         assert_eq!(words, ["unknown", "up", "down"].map(|word| (word, word.to_owned())));
     }
 
@@ -401,7 +420,8 @@ mod tests {
     /// The rules again, in the most naive form: look at the whole history after every verdict.
     fn naive(published: bool, verdicts: &[Verdict], thresholds: Thresholds) -> State {
         let ends_with = |history: &[&Verdict], n: u32, pass: bool| {
-            history.len() >= n as usize && history.iter().rev().take(n as usize).all(|v| (**v == Verdict::Pass) == pass)
+            history.len() >= n as usize
+                && history.iter().rev().take(n as usize).all(|v| (**v == Verdict::Pass) == pass)
         };
         let mut state = if published { State::Up } else { State::Unknown };
         let mut history = Vec::new();

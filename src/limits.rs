@@ -46,7 +46,11 @@ impl Limits {
         let limits = Self::of(raise_descriptors(), max_exec, namespaces as u64);
         if limits.exec_at_once < max_exec {
             let exec_at_once = limits.exec_at_once;
-            warn!(max_exec, exec_at_once, "too few file descriptors for so many commands at once; raise `ulimit -n`");
+            warn!(
+                max_exec,
+                exec_at_once,
+                "too few file descriptors for so many commands at once; raise `ulimit -n`"
+            );
         }
         limits
     }
@@ -115,7 +119,10 @@ mod tests {
         for descriptors in 12..5000 {
             let (checks, commands) = of(descriptors, 1000);
             let used = checks as u64 * OF_A_TRY + commands as u64 * OF_A_COMMAND;
-            assert!(used <= descriptors - RESERVE.min(descriptors / 2), "{descriptors}: {checks} and {commands}");
+            assert!(
+                used <= descriptors - RESERVE.min(descriptors / 2),
+                "{descriptors}: {checks} and {commands}"
+            );
         }
         // Many namespaces are watched at the cost of checks.
         assert_eq!(Limits::of(1024, 8, 100).checks_in_flight, 282);
@@ -124,11 +131,15 @@ mod tests {
 
     #[test]
     fn pages_leave_enough_of_the_reserve_for_all_else() {
-        for (descriptors, pages) in [(u64::MAX, 64), (1024, 64), (512, 64), (256, 32), (64, 8), (8, 1), (1, 1)] {
+        for (descriptors, pages) in
+            [(u64::MAX, 64), (1024, 64), (512, 64), (256, 32), (64, 8), (8, 1), (1, 1)]
+        {
             assert_eq!(pages_of(descriptors), pages, "{descriptors}");
         }
         // With 1,024 descriptors, 42 namespaces can be watched whatever the readers of pages do; with 256, 10.
-        let namespaces = |descriptors| (reserve(descriptors, 0) - pages_of(descriptors) - OF_DAEMON) / OF_A_NAMESPACE;
+        let namespaces = |descriptors| {
+            (reserve(descriptors, 0) - pages_of(descriptors) - OF_DAEMON) / OF_A_NAMESPACE
+        };
         assert_eq!([namespaces(1024), namespaces(256)], [42, 10]);
     }
 }

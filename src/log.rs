@@ -59,7 +59,9 @@ pub fn start(format: Format) -> io::Result<()> {
     };
     std::panic::set_hook(Box::new(log_panic));
     let mut stderr = stderr::Stderr::new()?;
-    thread::Builder::new().name("log".into()).spawn(move || queue.write_to(&mut stderr, log_dropped))?;
+    thread::Builder::new()
+        .name("log".into())
+        .spawn(move || queue.write_to(&mut stderr, log_dropped))?;
     Ok(())
 }
 
@@ -106,12 +108,16 @@ fn log_dropped(lines: u64) {
 /// that has stopped reading.
 fn log_panic(panic: &PanicHookInfo) {
     let payload = panic.payload();
-    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let text = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let message = text.unwrap_or("without a message");
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let thread = thread::current();
     let backtrace = Backtrace::capture();
-    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(backtrace));
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured)
+        .then(|| tracing::field::display(backtrace));
     error!(message, place, thread = thread.name(), backtrace, "panicked; please report this");
 }
 

@@ -34,7 +34,8 @@ pub fn page(
 ) -> prometheus::Result<impl Iterator<Item = String> + Send + 'static> {
     let daemon = daemon(&snapshot, write_duration, standing, events)?;
     let count = snapshot.databases.len();
-    let mut shares = FAMILIES.iter().flat_map(move |family| (0..count).map(move |index| (family, index)));
+    let mut shares =
+        FAMILIES.iter().flat_map(move |family| (0..count).map(move |index| (family, index)));
     let mut samples = Samples::default();
     let pieces = std::iter::from_fn(move || {
         samples.text.reserve(PIECE + PIECE / 8);
@@ -72,7 +73,8 @@ fn daemon(
     standing: &Standing,
     events: &event::Counts,
 ) -> prometheus::Result<String> {
-    let build = Opts::new("external_endpoints_build_info", "The version that runs, as a label; always 1.");
+    let build =
+        Opts::new("external_endpoints_build_info", "The version that runs, as a label; always 1.");
     let build = IntGaugeVec::new(build, &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     let load = IntGauge::new(
@@ -100,7 +102,14 @@ fn daemon(
         "Lines of the log that were lost, because its reader was too slow or it could not be written.",
     )?;
     lost.inc_by(standing.log_lines_dropped);
-    let own = [build.collect(), load.collect(), leader.collect(), frozen.collect(), late.collect(), lost.collect()];
+    let own = [
+        build.collect(),
+        load.collect(),
+        leader.collect(),
+        frozen.collect(),
+        late.collect(),
+        lost.collect(),
+    ];
     let mut families = [own.concat(), write_duration.collect()].concat();
     families.extend(ProcessCollector::for_self().collect());
     // A family without a series is refused by the encoder.
@@ -285,7 +294,8 @@ impl Samples {
     /// Says what the metric is.
     fn begin(&mut self, kind: &str, help: &str) {
         let Self { family, text, .. } = self;
-        writeln!(text, "# HELP {family} {help}\n# TYPE {family} {kind}").expect("a String takes all");
+        writeln!(text, "# HELP {family} {help}\n# TYPE {family} {kind}")
+            .expect("a String takes all");
     }
 
     fn add(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
@@ -325,7 +335,11 @@ fn target_healthy(database: &DatabaseSnapshot, samples: &mut Samples) {
     for target in &database.targets {
         let state = target.health.state();
         if state != State::Unknown {
-            samples.add("", &[("address", &target.member.ip.to_string())], u8::from(state == State::Up));
+            samples.add(
+                "",
+                &[("address", &target.member.ip.to_string())],
+                u8::from(state == State::Up),
+            );
         }
     }
 }
@@ -333,7 +347,9 @@ fn target_healthy(database: &DatabaseSnapshot, samples: &mut Samples) {
 fn checks(database: &DatabaseSnapshot, samples: &mut Samples) {
     for target in &database.targets {
         let (address, counts) = (target.member.ip.to_string(), target.counts);
-        for (result, count) in [("pass", counts.pass), ("fail", counts.fail), ("inconclusive", counts.inconclusive)] {
+        for (result, count) in
+            [("pass", counts.pass), ("fail", counts.fail), ("inconclusive", counts.inconclusive)]
+        {
             samples.add("", &[("address", &address), ("result", result)], count);
         }
     }

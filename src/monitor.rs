@@ -127,7 +127,8 @@ impl Handle {
 
     /// How the checks as a whole do, also while the monitor stands still.
     pub fn check_facts(&self) -> CheckFacts {
-        let (late_since, inconclusive_since) = (self.facts.late_since(), self.facts.inconclusive_since());
+        let (late_since, inconclusive_since) =
+            (self.facts.late_since(), self.facts.inconclusive_since());
         CheckFacts { last_turn: self.turned(), late_since, inconclusive_since }
     }
 }
@@ -144,7 +145,8 @@ impl Turned {
     }
 
     fn now(&self, now: Instant) {
-        self.nanos.store(now.saturating_duration_since(self.origin).as_nanos() as u64, Ordering::Relaxed);
+        self.nanos
+            .store(now.saturating_duration_since(self.origin).as_nanos() as u64, Ordering::Relaxed);
     }
 }
 
@@ -280,7 +282,17 @@ pub fn prepare(
         heavy_runtime,
     };
     monitor.reload(spec, now);
-    Ok((Handle { commands: commands_in, bell, plans: plans_out, snapshots: snapshots_out, turned, facts }, monitor))
+    Ok((
+        Handle {
+            commands: commands_in,
+            bell,
+            plans: plans_out,
+            snapshots: snapshots_out,
+            turned,
+            facts,
+        },
+        monitor,
+    ))
 }
 
 impl Monitor {
@@ -295,7 +307,9 @@ impl Monitor {
             let due = self.start_due();
             let again = self.reevaluate_due(clock::now());
             let next = due.into_iter().chain(self.swarm.deadline()).chain(again).min();
-            let wait = next.map_or(WATCHDOG, |next| next.saturating_duration_since(clock::now()).min(WATCHDOG));
+            let wait = next.map_or(WATCHDOG, |next| {
+                next.saturating_duration_since(clock::now()).min(WATCHDOG)
+            });
             let wait = if self.has_backlog() { Duration::ZERO } else { wait };
             let nap = (Duration::from_nanos(1)..=NAP).contains(&wait);
             self.swarm.wait(if nap { Duration::ZERO } else { wait })?;
@@ -363,7 +377,9 @@ impl Monitor {
                 Ok(Command::Published(id, members)) => {
                     self.with(&id, |database, freeze| database.follow(members, freeze, now))
                 }
-                Ok(Command::Asked(id, asked)) => self.with(&id, |database, freeze| database.ask(asked, freeze, now)),
+                Ok(Command::Asked(id, asked)) => {
+                    self.with(&id, |database, freeze| database.ask(asked, freeze, now))
+                }
                 // Whoever asked may have gone away meanwhile.
                 Ok(Command::Reload(spec, done)) => {
                     self.reload(&spec, now);
@@ -396,7 +412,9 @@ impl Monitor {
 
     /// Starts what waits for a place, as far as there are any.
     fn start_waiting(&mut self, now: Instant) {
-        while let Some((key, due)) = self.network_places.admit().or_else(|| self.command_places.admit()) {
+        while let Some((key, due)) =
+            self.network_places.admit().or_else(|| self.command_places.admit())
+        {
             let &Tried { place, owner, ref prober, interval } = &self.tried[key];
             if place.is_none() {
                 // It left the config while it waited.
@@ -460,11 +478,18 @@ impl Monitor {
             let started = clock::now();
             // A defect of ours must not end the checks of this target for good.
             let tried = AssertUnwindSafe(prober.probe()).catch_unwind().await;
-            let verdict =
-                tried.unwrap_or_else(|_| Verdict::Inconclusive("check: a defect of this daemon; see its log".into()));
+            let verdict = tried.unwrap_or_else(|_| {
+                Verdict::Inconclusive("check: a defect of this daemon; see its log".into())
+            });
             let delay = started.saturating_duration_since(due);
             // A monitor that is gone needs no telling.
-            let _ = report.send(Report { key, verdict, delay: Some(delay), started, ended: clock::now() });
+            let _ = report.send(Report {
+                key,
+                verdict,
+                delay: Some(delay),
+                started,
+                ended: clock::now(),
+            });
             bell.ring();
         };
         if heavy {

@@ -81,7 +81,10 @@ mod tests {
 
     fn news() -> News {
         News {
-            about: About::Database(DatabaseId { namespace: "prod".into(), service: "mysql".into() }),
+            about: About::Database(DatabaseId {
+                namespace: "prod".into(),
+                service: "mysql".into(),
+            }),
             reason: "TargetDown".into(),
             action: "Check",
             warning: true,

@@ -71,8 +71,14 @@ impl Members {
 impl Members {
     /// What makes these of `held`: `+10.0.0.3, -10.0.0.2`; empty if the addresses are the same.
     pub fn changes_from(&self, held: &Members) -> String {
-        let added = self.iter().filter(|member| !held.contains(member.ip)).map(|member| format!("+{}", member.ip));
-        let removed = held.iter().filter(|member| !self.contains(member.ip)).map(|member| format!("-{}", member.ip));
+        let added = self
+            .iter()
+            .filter(|member| !held.contains(member.ip))
+            .map(|member| format!("+{}", member.ip));
+        let removed = held
+            .iter()
+            .filter(|member| !self.contains(member.ip))
+            .map(|member| format!("-{}", member.ip));
         added.chain(removed).collect::<Vec<_>>().join(", ")
     }
 }
@@ -125,7 +131,9 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, targets): (_, Vec<String>) = match self {
-            Why::NoVerdictYet(targets) => ("no verdict yet for", targets.iter().map(IpAddr::to_string).collect()),
+            Why::NoVerdictYet(targets) => {
+                ("no verdict yet for", targets.iter().map(IpAddr::to_string).collect())
+            }
             Why::NoneKnown(targets) => (
                 "no target is up, and all verdicts are inconclusive for",
                 targets.iter().map(|(ip, reason)| format!("{ip} ({reason})")).collect(),
@@ -239,7 +247,9 @@ pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decisio
     let mut notes: Vec<Note> = note.into_iter().collect();
     notes.extend(lower_tier(pool, &chosen));
     // What a hold brings back counts as if it had never left, or it would push out again what stays in its place.
-    let returns = |target: &Candidate| pool.holds && !pool.policy.exactly_one && target.comes_back && !target.is_up();
+    let returns = |target: &Candidate| {
+        pool.holds && !pool.policy.exactly_one && target.comes_back && !target.is_up()
+    };
     let may_stay = |target: &Candidate| published.contains(target.member.ip) || returns(target);
     notes.extend(floor::keep(&mut chosen, pool.targets, may_stay, needed));
     if pool.holds {
@@ -256,15 +266,18 @@ pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decisio
 /// The targets that are Up and not in maintenance, if that is all that needs to be known.
 fn up<'a>(pool: &Pool<'a>, published: Option<&Members>) -> Result<Vec<Candidate<'a>>, Why> {
     let asked = || pool.targets.iter().filter(|target| !target.in_maintenance);
-    let unknown = |tried: bool| asked().filter(move |target| target.state == State::Unknown && target.tried == tried);
+    let unknown = |tried: bool| {
+        asked().filter(move |target| target.state == State::Unknown && target.tried == tried)
+    };
     let untried: Vec<IpAddr> = unknown(false).map(|target| target.member.ip).collect();
     if !untried.is_empty() {
         return Err(Why::NoVerdictYet(untried));
     }
     let published = published.ok_or(Why::NotSeen)?;
     let up: Vec<_> = asked().filter(|target| target.is_up()).copied().collect();
-    let inconclusive: Vec<_> =
-        unknown(true).map(|target| (target.member.ip, target.reason.unwrap_or_default().to_owned())).collect();
+    let inconclusive: Vec<_> = unknown(true)
+        .map(|target| (target.member.ip, target.reason.unwrap_or_default().to_owned()))
+        .collect();
     if up.is_empty() && !inconclusive.is_empty() {
         return Err(Why::NoneKnown(inconclusive));
     }
@@ -288,7 +301,11 @@ fn needed(pool: &Pool) -> usize {
 
 /// Those of the targets that are not out for flapping, and as many of the others as it takes to have enough: of these, those
 /// that have been well for longest.
-fn steady<'a>(up: &[Candidate<'a>], enough: usize, out: impl Fn(&Candidate) -> Option<Instant>) -> Vec<Candidate<'a>> {
+fn steady<'a>(
+    up: &[Candidate<'a>],
+    enough: usize,
+    out: impl Fn(&Candidate) -> Option<Instant>,
+) -> Vec<Candidate<'a>> {
     let (mut flapping, mut steady): (Vec<Candidate>, Vec<Candidate>) =
         up.iter().copied().partition(|target| out(target).is_some());
     flapping.sort_by_key(|target| (target.since, target.member.ip));
@@ -297,8 +314,16 @@ fn steady<'a>(up: &[Candidate<'a>], enough: usize, out: impl Fn(&Candidate) -> O
     steady
 }
 
-fn flapping(up: &[Candidate], members: &Members, out: impl Fn(&Candidate) -> Option<Instant>) -> Option<Note> {
-    let held = || up.iter().filter(|target| !members.contains(target.member.ip)).filter(|target| out(target).is_some());
+fn flapping(
+    up: &[Candidate],
+    members: &Members,
+    out: impl Fn(&Candidate) -> Option<Instant>,
+) -> Option<Note> {
+    let held = || {
+        up.iter()
+            .filter(|target| !members.contains(target.member.ip))
+            .filter(|target| out(target).is_some())
+    };
     let until = held().filter_map(&out).min()?;
     let mut out: Vec<IpAddr> = held().map(|target| target.member.ip).collect();
     out.sort();

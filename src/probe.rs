@@ -328,9 +328,15 @@ mod tests {
 
     #[test]
     fn what_this_host_lacks_is_inconclusive_whenever_it_shows() {
-        for errno in
-            [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::NETDOWN, Errno::INVAL]
-        {
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::ADDRNOTAVAIL,
+            Errno::NETDOWN,
+            Errno::INVAL,
+        ] {
             for got in [verdict(Phase::Connect, errno), Phase::Connect.own_io(&errno.into())] {
                 assert!(matches!(got, Verdict::Inconclusive(_)), "{errno:?} gave {got:?}");
             }
@@ -343,14 +349,26 @@ mod tests {
         let table = [
             (Errno::NETUNREACH, "no route from this host", "network unreachable, says a router"),
             (Errno::HOSTUNREACH, "no route from this host", "host unreachable"),
-            (Errno::ACCESS, "not allowed from this host", "administratively prohibited, says a router"),
-            (Errno::PERM, "not allowed from this host", "administratively prohibited, says a router"),
+            (
+                Errno::ACCESS,
+                "not allowed from this host",
+                "administratively prohibited, says a router",
+            ),
+            (
+                Errno::PERM,
+                "not allowed from this host",
+                "administratively prohibited, says a router",
+            ),
             (Errno::NOSPC, "no space left on device", "no space left on device"),
         ];
         for (errno, at_once, later) in table {
             let own = Phase::Connect.own_io(&errno.into());
             assert_eq!(own, Verdict::Inconclusive(format!("connect: {at_once}")), "{errno:?}");
-            assert_eq!(verdict(Phase::Connect, errno), Verdict::Fail(format!("connect: {later}")), "{errno:?}");
+            assert_eq!(
+                verdict(Phase::Connect, errno),
+                Verdict::Fail(format!("connect: {later}")),
+                "{errno:?}"
+            );
         }
     }
 

@@ -115,7 +115,10 @@ impl Handle {
     }
 
     /// Reads from the API whether anything in the namespaces of the config bears our label yet.
-    pub fn installation(&self, client: &Client) -> BoxFuture<'static, Result<lease::Installation, String>> {
+    pub fn installation(
+        &self,
+        client: &Client,
+    ) -> BoxFuture<'static, Result<lease::Installation, String>> {
         let namespaces = self.outlets.borrow().keys().map(|id| id.namespace.clone()).collect();
         installation::read(client.clone(), namespaces).boxed()
     }
@@ -162,14 +165,18 @@ pub fn start(
     lease: &lease::Handle,
     options: &Options,
 ) -> (Handle, Publishing) {
-    let mut publishing = Publishing::new(cluster.clone(), monitor.clone(), lease.clone(), options, write_duration());
+    let mut publishing =
+        Publishing::new(cluster.clone(), monitor.clone(), lease.clone(), options, write_duration());
     publishing.begin(spec);
     (publishing.handle(), publishing)
 }
 
 fn write_duration() -> Histogram {
     let buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
-    let opts =
-        HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls that write to the API took.");
-    Histogram::with_opts(opts.buckets(buckets)).expect("the buckets are sorted and the name is valid")
+    let opts = HistogramOpts::new(
+        "external_endpoints_write_duration_seconds",
+        "How long calls that write to the API took.",
+    );
+    Histogram::with_opts(opts.buckets(buckets))
+        .expect("the buckets are sorted and the name is valid")
 }

@@ -34,7 +34,10 @@ pub struct Source {
 
 impl Source {
     /// Reads the file for the first time. The error says what this host is short of, so that nothing is known of the file.
-    pub fn read(path: PathBuf, options: config::Options) -> Result<(Self, Result<Loaded, Problems>), String> {
+    pub fn read(
+        path: PathBuf,
+        options: config::Options,
+    ) -> Result<(Self, Result<Loaded, Problems>), String> {
         let content = config::read(&path);
         if let Err(ReadError::Shortage(why)) = content {
             return Err(why);
@@ -192,7 +195,9 @@ impl Reader {
         warnings.to_string().lines().for_each(|line| warn!("{line}"));
         match (same, was_bad) {
             (true, false) => info!(%file, "the config file has changed, and says the same"),
-            (true, true) => info!(%file, "the config file is good again, and says what is in force"),
+            (true, true) => {
+                info!(%file, "the config file is good again, and says what is in force")
+            }
             (false, _) => info!(%file, "the config file has changed"),
         }
         if was_bad {
@@ -214,8 +219,14 @@ impl Reader {
         error!(%file, "the config file is bad; the last good config stays in force");
         self.tell("ConfigBad", true, || {
             let first = lines.first().map_or("", String::as_str);
-            let more = if lines.len() > 1 { format!(" (and {} more)", lines.len() - 1) } else { String::new() };
-            format!("the config file is bad, and the last good config stays in force: {first}{more}")
+            let more = if lines.len() > 1 {
+                format!(" (and {} more)", lines.len() - 1)
+            } else {
+                String::new()
+            };
+            format!(
+                "the config file is bad, and the last good config stays in force: {first}{more}"
+            )
         });
         self.standing.send_modify(|standing| standing.problems = lines.into());
     }

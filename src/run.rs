@@ -45,8 +45,9 @@ pub struct Options {
 /// Runs until SIGTERM or SIGINT. What is published then stays as it is. Each `hangup` has the config read at once.
 pub async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow::Result<()> {
     let mut ends = Ends::new()?;
-    let listener = admin::bind(options.listen)
-        .with_context(|| format!("can't listen on {}; choose another address with --listen", options.listen))?;
+    let listener = admin::bind(options.listen).with_context(|| {
+        format!("can't listen on {}; choose another address with --listen", options.listen)
+    })?;
     info!(address = %listener.local_addr()?, "admin listening");
 
     let (teller, news) = if options.dry_run { (Teller::default(), None) } else { listened_to() };
@@ -144,7 +145,10 @@ async fn follow(publishing: &mut Publishing, config: &mut reload::Handle) -> Str
 }
 
 /// The lease as this daemon needs it, and what may compete for it if there is one.
-fn candidate(name: Option<lease::Name>, cluster: &Cluster) -> anyhow::Result<(lease::Handle, Option<Candidate>)> {
+fn candidate(
+    name: Option<lease::Name>,
+    cluster: &Cluster,
+) -> anyhow::Result<(lease::Handle, Option<Candidate>)> {
     Ok(match (cluster, name) {
         (Cluster::Write(client), Some(name)) => {
             let (lease, candidate) =
@@ -157,13 +161,20 @@ fn candidate(name: Option<lease::Name>, cluster: &Cluster) -> anyhow::Result<(le
 }
 
 /// Starts to compete for the lease.
-fn compete(candidate: Candidate, cluster: &Cluster, monitor: &monitor::Handle, publish: &publish::Handle) -> Keeping {
+fn compete(
+    candidate: Candidate,
+    cluster: &Cluster,
+    monitor: &monitor::Handle,
+    publish: &publish::Handle,
+) -> Keeping {
     let (monitor, publish, cluster) = (monitor.clone(), publish.clone(), cluster.clone());
     candidate.start(Conditions {
         checks: Box::new(move || monitor.check_facts()),
         installation: Box::new(move || match &cluster {
             Cluster::Write(client) => publish.installation(client),
-            Cluster::Read(_) | Cluster::None => ready(Err("there is no cluster to write to".to_owned())).boxed(),
+            Cluster::Read(_) | Cluster::None => {
+                ready(Err("there is no cluster to write to".to_owned())).boxed()
+            }
         }),
     })
 }
@@ -185,7 +196,8 @@ pub fn own_lease() -> lease::Name {
 
 /// Asks the daemon that runs in the cluster to let a database's preferred tier serve again.
 pub async fn ask_failback(id: &DatabaseId) -> anyhow::Result<()> {
-    let client = client().await.map_err(|why| anyhow::anyhow!("no cluster: {why}; set KUBECONFIG"))?;
+    let client =
+        client().await.map_err(|why| anyhow::anyhow!("no cluster: {why}; set KUBECONFIG"))?;
     publish::ask_failback(client, id, clock::wall(clock::now())).await.map_err(anyhow::Error::msg)
 }
 
@@ -202,7 +214,9 @@ fn start_events(
     lease: &lease::Handle,
     listener: Option<news::Listener>,
 ) -> event::Counts {
-    let (Cluster::Write(client), Some(listener)) = (cluster, listener) else { return event::Counts::default() };
+    let (Cluster::Write(client), Some(listener)) = (cluster, listener) else {
+        return event::Counts::default();
+    };
     let events = event::Publisher::new(client.clone(), publish.clone(), lease.clone(), listener);
     let counts = events.counts();
     publishing.beside(events.run());
@@ -217,7 +231,10 @@ struct Ends {
 
 impl Ends {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {
@@ -349,10 +366,13 @@ mod tests {
         let spec = Spec::default();
         let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
         let (monitor, _) =
-            monitor::start(&spec, limits, freeze::Rules::default(), &Teller::default()).expect("threads");
+            monitor::start(&spec, limits, freeze::Rules::default(), &Teller::default())
+                .expect("threads");
         let lease = lease::Handle::dry_run();
-        let (_, publishing) = publish::start(&spec, &Cluster::None, &monitor, &lease, &publish::Options::default());
-        let (source, _) = Source::read("config.yaml".into(), config::Options::default()).expect("descriptors");
+        let (_, publishing) =
+            publish::start(&spec, &Cluster::None, &monitor, &lease, &publish::Options::default());
+        let (source, _) =
+            Source::read("config.yaml".into(), config::Options::default()).expect("descriptors");
         let hangup = signal(SignalKind::hangup()).expect("a handler");
         let config = reload::start(source, spec, Teller::default(), hangup);
         Parts { keeping: None, publishing, checking, config }

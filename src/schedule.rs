@@ -81,7 +81,14 @@ impl Place {
 
 impl Schedule {
     pub fn new(now: Instant) -> Self {
-        Self { origin: now, places: Vec::new(), queue: BinaryHeap::new(), rate: 0.0, paced: 0, earliest: 0 }
+        Self {
+            origin: now,
+            places: Vec::new(),
+            queue: BinaryHeap::new(),
+            rate: 0.0,
+            paced: 0,
+            earliest: 0,
+        }
     }
 
     fn nanos(&self, at: Instant) -> Nanos {
@@ -97,7 +104,10 @@ impl Schedule {
     pub fn add(&mut self, rhythms: &[Rhythm], now: Instant) -> Vec<Key> {
         let now = self.nanos(now);
         let mut phases = self.deal(rhythms);
-        let mut free = (0..self.places.len()).filter(|&key| self.places[key].is_none()).collect::<Vec<_>>().into_iter();
+        let mut free = (0..self.places.len())
+            .filter(|&key| self.places[key].is_none())
+            .collect::<Vec<_>>()
+            .into_iter();
         let mut keys = Vec::with_capacity(rhythms.len());
         for rhythm in rhythms {
             let (interval, recheck) = (nanos(rhythm.interval).max(1), nanos(rhythm.recheck).max(1));
@@ -107,7 +117,14 @@ impl Schedule {
                 self.places.push(None);
                 self.places.len() - 1
             });
-            let place = Place { interval, recheck, phase, due: Some(first), in_doubt: true, removed: false };
+            let place = Place {
+                interval,
+                recheck,
+                phase,
+                due: Some(first),
+                in_doubt: true,
+                removed: false,
+            };
             self.rate += place.rate();
             self.places[key] = Some(place);
             self.queue.push(Reverse((first, key)));
@@ -123,8 +140,15 @@ impl Schedule {
             *asked.entry(nanos(rhythm.interval).max(1)).or_default() += 1;
         }
         let dealt = |(interval, number)| {
-            let there = self.places.iter().flatten().filter(|place| !place.removed && place.interval == interval);
-            (interval, spread(there.map(|place| place.phase).collect(), number, interval).into_iter())
+            let there = self
+                .places
+                .iter()
+                .flatten()
+                .filter(|place| !place.removed && place.interval == interval);
+            (
+                interval,
+                spread(there.map(|place| place.phase).collect(), number, interval).into_iter(),
+            )
         };
         asked.into_iter().map(dealt).collect()
     }
@@ -200,7 +224,9 @@ fn nanos(duration: Duration) -> Nanos {
 /// Phases for so many new targets, as far from each other and from those that are there as can be.
 fn spread(mut there: Vec<Nanos>, number: usize, interval: Nanos) -> Vec<Nanos> {
     let Some(&first) = there.iter().min() else {
-        return (0..number as u64).map(|i| (u128::from(interval) * u128::from(i) / number as u128) as Nanos).collect();
+        return (0..number as u64)
+            .map(|i| (u128::from(interval) * u128::from(i) / number as u128) as Nanos)
+            .collect();
     };
     there.sort();
     there.push(first + interval);
@@ -215,7 +241,10 @@ fn spread(mut there: Vec<Nanos>, number: usize, interval: Nanos) -> Vec<Nanos> {
     }
     let within = |i: usize| {
         let step = (there[i + 1] - there[i]) / (newcomers[i] + 1);
-        (1..=newcomers[i]).map(move |n| n * step).map(|offset| there[i] + offset).collect::<Vec<_>>()
+        (1..=newcomers[i])
+            .map(move |n| n * step)
+            .map(|offset| there[i] + offset)
+            .collect::<Vec<_>>()
     };
     // The last gap reaches into the next interval.
     (0..newcomers.len())
@@ -251,7 +280,10 @@ mod tests {
 
     impl Run {
         fn new() -> Self {
-            #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "any instant will do as the start of a test"
+            )]
             let origin = Instant::now();
             Self {
                 schedule: Schedule::new(origin),
@@ -306,13 +338,20 @@ mod tests {
 
         /// Starts of one target, in milliseconds.
         fn starts_of(&self, key: Key) -> Vec<u128> {
-            self.starts.iter().filter(|(_, started)| *started == key).map(|(at, _)| at.as_millis()).collect()
+            self.starts
+                .iter()
+                .filter(|(_, started)| *started == key)
+                .map(|(at, _)| at.as_millis())
+                .collect()
         }
 
         /// The most starts in any 10 ms, from `from` on.
         fn most_in_10_ms(&self, from: Duration) -> usize {
-            let starts: Vec<Duration> = self.starts.iter().map(|(at, _)| *at).filter(|at| *at >= from).collect();
-            let within = |at: &Duration| starts.iter().filter(|other| *other >= at && **other < *at + ms(10)).count();
+            let starts: Vec<Duration> =
+                self.starts.iter().map(|(at, _)| *at).filter(|at| *at >= from).collect();
+            let within = |at: &Duration| {
+                starts.iter().filter(|other| *other >= at && **other < *at + ms(10)).count()
+            };
             starts.iter().map(within).max().unwrap_or(0)
         }
     }
@@ -335,7 +374,11 @@ mod tests {
         let mut run = Run::of(&[EACH_SECOND]);
         run.on(SECOND, |_| ms(3450));
         run.on(ms(4500), |_| ms(1));
-        assert_eq!(run.starts_of(0), [0, 3450, 4000, 5000], "two in half an interval would be no real interval");
+        assert_eq!(
+            run.starts_of(0),
+            [0, 3450, 4000, 5000],
+            "two in half an interval would be no real interval"
+        );
         assert!(run.delays.iter().all(Duration::is_zero), "it was not late: its try was under way");
     }
 
@@ -365,10 +408,17 @@ mod tests {
         run.on(ms(1500), |_| ms(1));
         let most = run.most_in_10_ms(stalled);
         assert!(most <= 22, "{most} starts in 10 ms, where 10 are even and 12 the pace");
-        let made_up = run.starts[before..].iter().filter(|(at, _)| *at < stalled + SECOND * 9 / 10).count();
-        assert!((950..=1100).contains(&made_up), "{made_up} starts for 1,000 targets that each missed three");
+        let made_up =
+            run.starts[before..].iter().filter(|(at, _)| *at < stalled + SECOND * 9 / 10).count();
+        assert!(
+            (950..=1100).contains(&made_up),
+            "{made_up} starts for 1,000 targets that each missed three"
+        );
         run.on(SECOND * 3, |_| ms(1));
-        assert!(run.delays[run.delays.len() - 1000..].iter().all(Duration::is_zero), "the schedule is even again");
+        assert!(
+            run.delays[run.delays.len() - 1000..].iter().all(Duration::is_zero),
+            "the schedule is even again"
+        );
         let half = run.starts.windows(2).all(|pair| pair[0].0 <= pair[1].0);
         assert!(half, "starts are in order");
     }
@@ -403,7 +453,8 @@ mod tests {
         assert_eq!(run.starts_of(0), [0, 1000, 2000, 3000, 4000]);
         assert_eq!(run.starts_of(2), [500, 1500, 2500, 3500, 4500]);
         // Key 1 is a new target now. The gap that it left, of 500 ms, got two of the three, the next gap the third.
-        let mut phases: Vec<u128> = added.iter().map(|key| run.starts_of(*key).last().unwrap() % 1000).collect();
+        let mut phases: Vec<u128> =
+            added.iter().map(|key| run.starts_of(*key).last().unwrap() % 1000).collect();
         phases.sort();
         assert_eq!(phases, [166, 333, 625], "{:?}", run.starts);
     }

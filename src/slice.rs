@@ -31,7 +31,12 @@ pub enum Mirror {
 /// The held ones' version and UID go along: the version is refused if they have changed, and the UID if they are gone,
 /// which an apply would otherwise take as a wish to create them. No members means no subsets: the API refuses a subset
 /// without an address.
-pub fn endpoints(held: &ObjectMeta, members: &Members, ports: &[EndpointPort], mirror: Mirror) -> Endpoints {
+pub fn endpoints(
+    held: &ObjectMeta,
+    members: &Members,
+    ports: &[EndpointPort],
+    mirror: Mirror,
+) -> Endpoints {
     let mut labels = BTreeMap::from([(MANAGED_BY.to_owned(), OURS.to_owned())]);
     if mirror == Mirror::No {
         labels.insert(SKIP_MIRROR.to_owned(), "true".to_owned());
@@ -50,8 +55,11 @@ pub fn endpoints(held: &ObjectMeta, members: &Members, ports: &[EndpointPort], m
 /// Endpoints that say nothing but their name: what is applied to create them. Applied to Endpoints that someone else has
 /// created meanwhile, it changes nothing.
 pub fn blank(namespace: &str, name: &str) -> Endpoints {
-    let metadata =
-        ObjectMeta { name: Some(name.to_owned()), namespace: Some(namespace.to_owned()), ..ObjectMeta::default() };
+    let metadata = ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        ..ObjectMeta::default()
+    };
     Endpoints { metadata, subsets: None }
 }
 
@@ -74,7 +82,11 @@ fn subsets(members: &Members, ports: &[EndpointPort]) -> Vec<EndpointSubset> {
             ..EndpointAddress::default()
         })
         .collect();
-    vec![EndpointSubset { addresses: Some(addresses), ports: Some(ports.to_vec()), not_ready_addresses: None }]
+    vec![EndpointSubset {
+        addresses: Some(addresses),
+        ports: Some(ports.to_vec()),
+        not_ready_addresses: None,
+    }]
 }
 
 /// The ready addresses of Endpoints. One that is no IP is left out.
@@ -91,13 +103,20 @@ pub fn members(endpoints: &Endpoints) -> Members {
 
 /// Whether Endpoints already hold exactly these members on these ports under our label, so that a write would change
 /// nothing.
-pub fn holds(endpoints: &Endpoints, wanted: &Members, ports: &[EndpointPort], mirror: Mirror) -> bool {
+pub fn holds(
+    endpoints: &Endpoints,
+    wanted: &Members,
+    ports: &[EndpointPort],
+    mirror: Mirror,
+) -> bool {
     let mirror = match mirror {
         // A label of someone else's is theirs to take away.
         Mirror::Yes => !we_skip_mirror(endpoints),
         Mirror::No => skips_mirror(endpoints),
     };
-    mirror && managed_by(endpoints) == Some(OURS) && subsets_of(endpoints) == subsets(wanted, ports).as_slice()
+    mirror
+        && managed_by(endpoints) == Some(OURS)
+        && subsets_of(endpoints) == subsets(wanted, ports).as_slice()
 }
 
 /// Whether Endpoints say all that was `sent`.
@@ -115,13 +134,15 @@ pub fn skips_mirror(endpoints: &Endpoints) -> bool {
 
 /// Whether it was us who asked.
 pub fn we_skip_mirror(endpoints: &Endpoints) -> bool {
-    skips_mirror(endpoints) && endpoints.metadata.managed_fields.iter().flatten().any(holds_skip_mirror)
+    skips_mirror(endpoints)
+        && endpoints.metadata.managed_fields.iter().flatten().any(holds_skip_mirror)
 }
 
 /// Whether an entry records that we have applied the label against mirroring.
 pub fn holds_skip_mirror(entry: &ManagedFieldsEntry) -> bool {
     let fields = entry.fields_v1.as_ref().map(|fields| &fields.0["f:metadata"]["f:labels"]);
-    is_our_apply(entry) && fields.is_some_and(|labels| labels.get(format!("f:{SKIP_MIRROR}")).is_some())
+    is_our_apply(entry)
+        && fields.is_some_and(|labels| labels.get(format!("f:{SKIP_MIRROR}")).is_some())
 }
 
 /// Whether any of an object is as we have applied it.
@@ -205,14 +226,20 @@ mod tests {
     #[test]
     fn the_label_against_mirroring_is_taken_away_if_it_is_ours() {
         let wanted: Members = [member("198.51.100.1".parse().unwrap())].into_iter().collect();
-        let write = |mirror| endpoints(&blank("prod", "orders").metadata, &wanted, &ports(), mirror);
+        let write =
+            |mirror| endpoints(&blank("prod", "orders").metadata, &wanted, &ports(), mirror);
         let (mirrored, mut skipped) = (write(Mirror::Yes), write(Mirror::No));
-        assert!(holds(&skipped, &wanted, &ports(), Mirror::No) && !holds(&mirrored, &wanted, &ports(), Mirror::No));
+        assert!(
+            holds(&skipped, &wanted, &ports(), Mirror::No)
+                && !holds(&mirrored, &wanted, &ports(), Mirror::No)
+        );
         assert!(!agree(&mirrored, &skipped) && agree(&skipped, &mirrored));
         assert!(holds(&skipped, &wanted, &ports(), Mirror::Yes), "someone else's label");
         let ours = |label: &str| {
-            let fields = serde_json::json!({"f:metadata": {"f:labels": {(format!("f:{label}")): {}}}});
-            let entry = serde_json::json!({"manager": OURS, "operation": "Apply", "fieldsV1": fields});
+            let fields =
+                serde_json::json!({"f:metadata": {"f:labels": {(format!("f:{label}")): {}}}});
+            let entry =
+                serde_json::json!({"manager": OURS, "operation": "Apply", "fieldsV1": fields});
             Some(vec![serde_json::from_value(entry).unwrap()])
         };
         skipped.metadata.managed_fields = ours(MANAGED_BY);

@@ -40,8 +40,11 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::parse();
-    let today =
-        || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs() % 1_000_000);
+    let today = || {
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs() % 1_000_000)
+    };
     let seed = *arguments.seed.get_or_insert_with(today);
     support::bottle::enter_with(support::binaries::Binaries::ControlPlane);
     println!("chaos: {} min with seed {seed}", arguments.minutes);
@@ -52,7 +55,8 @@ fn main() -> ExitCode {
 /// All of a run; says whether every rule held.
 async fn run(seed: u64, length: Duration) -> bool {
     let script = script(seed, length, DATABASES, ADDRESSES);
-    let ends = |act: &Act| matches!(act, Act::Replica(_, ReplicaFault::Killed | ReplicaFault::Ended, _));
+    let ends =
+        |act: &Act| matches!(act, Act::Replica(_, ReplicaFault::Killed | ReplicaFault::Ended, _));
     let ends = script.iter().filter(|step| ends(&step.act)).count();
     let set = Instant::now();
     let mut stage = Stage::set(2 + ends).await;
@@ -74,9 +78,15 @@ async fn run(seed: u64, length: Duration) -> bool {
 fn record(stage: &Stage, deeds: &Deeds) -> Record {
     let end = stage.began.elapsed();
     let (changes, leases) = stage.watch.history();
-    let account = |identity: String| stage.replicas.accounts.get(&identity).cloned().unwrap_or(identity);
-    let leases = leases.into_iter().map(|lease| Holding { holder: lease.holder.map(account), ..lease });
-    let stalls = stage.stalls.all().into_iter().map(|(from, until)| Fault { from, until, kind: Kind::Stall });
+    let account =
+        |identity: String| stage.replicas.accounts.get(&identity).cloned().unwrap_or(identity);
+    let leases =
+        leases.into_iter().map(|lease| Holding { holder: lease.holder.map(account), ..lease });
+    let stalls = stage.stalls.all().into_iter().map(|(from, until)| Fault {
+        from,
+        until,
+        kind: Kind::Stall,
+    });
     let mut record = Record {
         limits: limits(),
         databases: stage.ips(),

@@ -37,7 +37,12 @@ impl Story {
             lease: 16 * S,
             backoff: 5 * S,
         };
-        let record = Record { limits, databases: vec![vec![ip(1), ip(2)]], end: 60 * S, ..Record::default() };
+        let record = Record {
+            limits,
+            databases: vec![vec![ip(1), ip(2)]],
+            end: 60 * S,
+            ..Record::default()
+        };
         Story(record).held(0, 1, Some("a"))
     }
 
@@ -47,7 +52,12 @@ impl Story {
     }
 
     fn flips(mut self, second: u32, host: u8, up: bool) -> Story {
-        self.0.flips.push(Flip { at: S * second, ip: ip(host), up, how: if up { "came back" } else { "died" } });
+        self.0.flips.push(Flip {
+            at: S * second,
+            ip: ip(host),
+            up,
+            how: if up { "came back" } else { "died" },
+        });
         self
     }
 
@@ -55,7 +65,13 @@ impl Story {
     fn holds(mut self, second: u32, hosts: Option<&[u8]>) -> Story {
         let members = hosts.map(|hosts| hosts.iter().map(|host| ip(*host)).collect());
         let managers = ["external-endpoints".to_owned()].into();
-        self.0.changes.push(Change { at: S * second, version: u64::from(second) * 10, database: 0, members, managers });
+        self.0.changes.push(Change {
+            at: S * second,
+            version: u64::from(second) * 10,
+            database: 0,
+            members,
+            managers,
+        });
         self
     }
 
@@ -100,7 +116,11 @@ fn killed(who: &str) -> Kind {
 
 #[test]
 fn a_death_and_a_return_in_time_break_nothing_and_are_timed() {
-    let story = Story::new().flips(10, 1, false).writes("a", 14, &[2]).flips(20, 1, true).writes("a", 23, &[1, 2]);
+    let story = Story::new().flips(10, 1, false).writes("a", 14, &[2]).flips(20, 1, true).writes(
+        "a",
+        23,
+        &[1, 2],
+    );
     let judgement = story.breaks(&[]);
     assert_eq!((judgement.worst_out, judgement.worst_in), (4 * S, 3 * S));
     assert_eq!((judgement.timed, judgement.writes, judgement.excused), (2, 2, At::ZERO));
@@ -153,7 +173,8 @@ fn a_write_of_nobody_known_is_a_breach_unless_the_api_was_killed_over_it() {
 
 #[test]
 fn a_late_write_is_only_what_the_api_held_back_from_one_who_held_the_lease() {
-    let story = |who| Story::new().flips(10, 1, false).held(11, 110, Some("b")).writes(who, 12, &[2]);
+    let story =
+        |who| Story::new().flips(10, 1, false).held(11, 110, Some("b")).writes(who, 12, &[2]);
     assert_eq!(story("a").fault(5, 12, Kind::Api("stopped")).breaks(&[]).late, 1);
     story("c").fault(5, 12, Kind::Api("stopped")).breaks(&[Rule::Holder]);
 }
@@ -164,7 +185,12 @@ fn an_empty_set_while_a_target_is_up_is_a_breach() {
     dies().writes("a", 13, &[]).writes("a", 14, &[2]).breaks(&[Rule::Missing, Rule::Empty]);
     dies().flips(10, 2, false).writes("a", 13, &[]).breaks(&[]);
     // It has just come back: who decided could not know.
-    dies().flips(10, 2, false).flips(12, 2, true).writes("a", 13, &[]).writes("a", 15, &[2]).breaks(&[]);
+    dies()
+        .flips(10, 2, false)
+        .flips(12, 2, true)
+        .writes("a", 13, &[])
+        .writes("a", 15, &[2])
+        .breaks(&[]);
     // Not by the daemon.
     Story::new().edits(13, Some(&[])).writes("a", 14, &[1, 2]).breaks(&[]);
     Story::new().edits(13, None).writes("a", 14, &[]).writes("a", 15, &[1, 2]).breaks(&[]);
@@ -227,14 +253,19 @@ fn a_fault_of_the_api_excuses_until_the_longest_pause_after_it() {
     assert_eq!(story(27).breaks(&[]).excused, 16 * S);
     story(28).breaks(&[Rule::Dead]);
     // A fault before and one after excuse nothing.
-    let story = Story::new().flips(10, 1, false).fault(1, 2, Kind::Api("killed")).fault(40, 50, Kind::Api("slow"));
+    let story = Story::new().flips(10, 1, false).fault(1, 2, Kind::Api("killed")).fault(
+        40,
+        50,
+        Kind::Api("slow"),
+    );
     story.writes("a", 16, &[2]).breaks(&[Rule::Dead]);
 }
 
 #[test]
 fn a_killed_holder_excuses_until_its_lease_runs_out_or_another_has_it() {
     // Renewed at 8, so it runs out at 24.
-    let story = || Story::new().held(8, 80, Some("a")).flips(10, 1, false).fault(9, 50, killed("a"));
+    let story =
+        || Story::new().held(8, 80, Some("a")).flips(10, 1, false).fault(9, 50, killed("a"));
     let taken = |second: u32| story().held(second, u64::from(second) * 10 - 5, Some("b"));
     taken(23).writes("b", 25, &[2]).breaks(&[]);
     taken(23).writes("b", 26, &[2]).breaks(&[Rule::Dead]);
@@ -250,15 +281,19 @@ fn a_killed_holder_excuses_until_its_lease_runs_out_or_another_has_it() {
 #[test]
 fn a_stopped_holder_excuses_until_it_has_found_out_what_happened() {
     let stopped = Kind::Replica(ReplicaFault::Stopped, "a".to_owned());
-    let story = || Story::new().held(8, 80, Some("a")).flips(10, 1, false).fault(9, 16, stopped.clone());
+    let story =
+        || Story::new().held(8, 80, Some("a")).flips(10, 1, false).fault(9, 16, stopped.clone());
     story().writes("a", 21, &[2]).breaks(&[]);
     story().writes("a", 22, &[2]).breaks(&[Rule::Dead]);
     // To the end, where it goes on with its Lease about to run out: 8 and 16.5 s.
-    let longer = || Story::new().held(8, 80, Some("a")).flips(10, 1, false).fault(9, 24, stopped.clone());
+    let longer =
+        || Story::new().held(8, 80, Some("a")).flips(10, 1, false).fault(9, 24, stopped.clone());
     longer().writes("a", 29, &[2]).breaks(&[]);
     longer().writes("a", 30, &[2]).breaks(&[Rule::Dead]);
     // A renewal that the API held back is seen when it is stored: until 13 and 16.5 s.
-    let api = || Story::new().held(8, 80, Some("a")).flips(20, 1, false).fault(9, 13, Kind::Api("stopped"));
+    let api = || {
+        Story::new().held(8, 80, Some("a")).flips(20, 1, false).fault(9, 13, Kind::Api("stopped"))
+    };
     let held_back = |until| api().fault(12, until, stopped.clone()).held(13, 130, Some("a"));
     held_back(40).held(29, 290, Some("b")).writes("b", 30, &[2]).breaks(&[]);
     held_back(40).held(33, 330, Some("b")).writes("b", 34, &[2]).breaks(&[Rule::Dead]);
@@ -266,7 +301,8 @@ fn a_stopped_holder_excuses_until_it_has_found_out_what_happened() {
     story().held(13, 130, Some("b")).writes("b", 16, &[2]).breaks(&[Rule::Dead]);
     story().held(13, 130, Some("b")).writes("b", 15, &[2]).breaks(&[]);
     let cut_off = Kind::Replica(ReplicaFault::CutOff, "a".to_owned());
-    let story = || Story::new().held(8, 80, Some("a")).flips(10, 1, false).fault(9, 12, cut_off.clone());
+    let story =
+        || Story::new().held(8, 80, Some("a")).flips(10, 1, false).fault(9, 12, cut_off.clone());
     story().writes("a", 19, &[2]).breaks(&[]);
     story().writes("a", 20, &[2]).breaks(&[Rule::Dead]);
 }
@@ -276,14 +312,29 @@ fn a_target_that_flips_again_begins_anew() {
     let story = Story::new().flips(10, 1, false).flips(14, 1, true).flips(15, 1, false);
     story.writes("a", 20, &[2]).breaks(&[]);
     // It was taken out as it came back, which is no breach for as long as a recovery takes.
-    Story::new().flips(10, 1, false).flips(12, 1, true).writes("a", 13, &[2]).writes("a", 16, &[1, 2]).breaks(&[]);
+    Story::new()
+        .flips(10, 1, false)
+        .flips(12, 1, true)
+        .writes("a", 13, &[2])
+        .writes("a", 16, &[1, 2])
+        .breaks(&[]);
 }
 
 #[test]
 fn the_timeline_tells_all_of_a_database_in_order() {
-    let story = Story::new().flips(10, 1, false).writes("a", 14, &[2]).edits(20, None).fault(12, 13, killed("b"));
+    let story = Story::new().flips(10, 1, false).writes("a", 14, &[2]).edits(20, None).fault(
+        12,
+        13,
+        killed("b"),
+    );
     let lines = timeline(&story.0, 0);
-    let words = ["held by a", "198.51.100.1 died", "replica b was killed", "by a", "deleted by an outside edit"];
+    let words = [
+        "held by a",
+        "198.51.100.1 died",
+        "replica b was killed",
+        "by a",
+        "deleted by an outside edit",
+    ];
     assert_eq!(lines.len(), words.len(), "{lines:#?}");
     for (line, words) in lines.iter().zip(words) {
         assert!(line.contains(words), "{line}");
@@ -308,8 +359,14 @@ fn a_seed_is_a_script() {
         assert!(script.windows(2).all(|pair| pair[0].at <= pair[1].at));
         assert!(script.iter().all(|step| step.at + lasts(&step.act) <= minutes(1)), "{script:#?}");
         // A minute has some of each kind.
-        for kind in ["Dies", "Hangs", "Returns", "Edit", "Delete", "Leaves", "Joins", "Garbles", "Api", "Replica"] {
-            assert!(script.iter().any(|step| format!("{:?}", step.act).starts_with(kind)), "no {kind} of {seed}");
+        for kind in [
+            "Dies", "Hangs", "Returns", "Edit", "Delete", "Leaves", "Joins", "Garbles", "Api",
+            "Replica",
+        ] {
+            assert!(
+                script.iter().any(|step| format!("{:?}", step.act).starts_with(kind)),
+                "no {kind} of {seed}"
+            );
         }
         // So few are dead at once that it can't be taken for the daemon's own fault.
         let (mut dead, mut most) = (0_u32, 0);

@@ -29,8 +29,7 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     outcome(program().args(arguments).output().expect("the program runs"))
 }
 
-const GOOD: &str =
-    "databases: [{service: mysql, namespace: prod, port: 3306, addresses: [192.0.2.1], check: {tcp: {}}}]\n";
+const GOOD: &str = "databases: [{service: mysql, namespace: prod, port: 3306, addresses: [192.0.2.1], check: {tcp: {}}}]\n";
 const BAD: &str = "databases:\n- service: mysql\n  namespace: prod\n  port: 3306\n  addresses: [192.0.2.1]\n  check:\n    tcp: {}\n    interval: 5\n";
 
 #[test]
@@ -41,7 +40,9 @@ fn a_bad_config_is_exit_status_78_and_a_message_with_file_line_column_and_field(
         let (status, stdout, stderr) = run(&arguments);
         assert_eq!(status, Some(78), "{arguments:?}: {stderr}");
         assert_eq!(stdout, "");
-        let expected = format!("{path}:8:15: databases[0].check.interval: a duration needs a unit; write `5s`");
+        let expected = format!(
+            "{path}:8:15: databases[0].check.interval: a duration needs a unit; write `5s`"
+        );
         assert!(stderr.starts_with(&expected), "{stderr}");
     }
 }
@@ -56,7 +57,8 @@ fn a_number_of_commands_that_makes_no_sense_is_wrong_usage() {
         ("1000000", "write a number from 1 to 10000"),
         ("many", "write a number from 1 to 10000"),
     ] {
-        let (status, _, stderr) = run(&["run", "--config", config, &format!("--max-exec={number}")]);
+        let (status, _, stderr) =
+            run(&["run", "--config", config, &format!("--max-exec={number}")]);
         assert_eq!(status, Some(2), "{stderr}");
         assert!(stderr.contains(words), "{stderr}");
     }
@@ -70,7 +72,8 @@ fn a_name_that_is_no_dns_label_is_wrong_usage() {
         for arguments in [vec!["failback", id], vec!["probe", config, "--service", id]] {
             let (status, _, stderr) = run(&arguments);
             assert_eq!(status, Some(2), "{arguments:?}: {stderr}");
-            let told = stderr.contains("; write lower-case letters") || stderr.contains("begins with a digit; ");
+            let told = stderr.contains("; write lower-case letters")
+                || stderr.contains("begins with a digit; ");
             assert!(told, "{arguments:?}: {stderr}");
         }
     }
@@ -110,13 +113,17 @@ fn a_missing_file_is_a_bad_config_too() {
 #[test]
 fn with_json_logs_even_a_bad_config_is_told_in_json() {
     let file = file(BAD);
-    let (status, _, stderr) = run(&["run", "--log-format", "json", "--config", file.path().to_str().expect("UTF-8")]);
+    let (status, _, stderr) =
+        run(&["run", "--log-format", "json", "--config", file.path().to_str().expect("UTF-8")]);
     assert_eq!(status, Some(78));
     for line in stderr.lines() {
         let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
         assert_eq!(line["level"], "ERROR");
         assert!(
-            line["message"].as_str().expect("a message").contains(":8:15: databases[0].check.interval: "),
+            line["message"]
+                .as_str()
+                .expect("a message")
+                .contains(":8:15: databases[0].check.interval: "),
             "{line}"
         );
     }
@@ -126,23 +133,30 @@ fn with_json_logs_even_a_bad_config_is_told_in_json() {
 #[test]
 fn a_reader_that_goes_away_is_no_panic() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
-    let output =
-        std::process::Command::new(env!("CARGO_BIN_EXE_external-endpoints")).arg("schema").stdout(full).output();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_external-endpoints"))
+        .arg("schema")
+        .stdout(full)
+        .output();
     let (status, _, stderr) = outcome(output.expect("the program runs"));
     assert_eq!(status, Some(1));
     assert!(stderr.contains("standard output: No space left on device"), "{stderr}");
     let script = format!("{} schema | true", env!("CARGO_BIN_EXE_external-endpoints"));
-    let (_, _, stderr) = outcome(Command::new("sh").args(["-c", &script]).output().expect("a shell"));
+    let (_, _, stderr) =
+        outcome(Command::new("sh").args(["-c", &script]).output().expect("a shell"));
     assert_eq!(stderr, "");
 }
 
 #[test]
 fn a_kubeconfig_that_is_not_good_is_told_where_it_gives_the_namespace() {
     let (config, broken) = (file(GOOD), file("nonsense: ["));
-    let output = program().env("KUBECONFIG", broken.path()).arg("validate").arg(config.path()).output();
+    let output =
+        program().env("KUBECONFIG", broken.path()).arg("validate").arg(config.path()).output();
     let (status, _, stderr) = outcome(output.expect("the program runs"));
     assert_eq!(status, Some(0));
-    assert!(stderr.starts_with("warning: KUBECONFIG: ") && stderr.contains("taken to be in `default`"), "{stderr}");
+    assert!(
+        stderr.starts_with("warning: KUBECONFIG: ") && stderr.contains("taken to be in `default`"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -164,15 +178,22 @@ fn a_warning_leaves_the_exit_status_at_0_and_says_that_it_is_one() {
     let (status, stdout, stderr) = run(&["validate", file.path().to_str().expect("UTF-8")]);
     assert_eq!(status, Some(0));
     assert!(stdout.contains(": good; "), "{stdout}");
-    assert!(stderr.contains("warning: ") && stderr.contains("databases[0].check.timeout"), "{stderr}");
+    assert!(
+        stderr.contains("warning: ") && stderr.contains("databases[0].check.timeout"),
+        "{stderr}"
+    );
 }
 
 #[test]
 fn what_validate_explains_is_a_config_that_explains_itself() {
     let given = file(GOOD);
-    let (status, explained, _) = run(&["validate", "--explain", given.path().to_str().expect("UTF-8")]);
+    let (status, explained, _) =
+        run(&["validate", "--explain", given.path().to_str().expect("UTF-8")]);
     assert_eq!(status, Some(0));
-    assert!(explained.contains("interval: 5s") && explained.contains("unhealthyThreshold: 3"), "{explained}");
+    assert!(
+        explained.contains("interval: 5s") && explained.contains("unhealthyThreshold: 3"),
+        "{explained}"
+    );
     let again = file(&explained);
     let (status, again, _) = run(&["validate", "--explain", again.path().to_str().expect("UTF-8")]);
     assert_eq!((status, again), (Some(0), explained));
@@ -182,7 +203,8 @@ fn what_validate_explains_is_a_config_that_explains_itself() {
 fn an_address_outside_the_allowed_networks_is_a_bad_config() {
     let file = file(GOOD);
     let path = file.path().to_str().expect("UTF-8");
-    let (status, _, _) = run(&["validate", "--allow-cidr", "10.0.0.0/8", "--allow-cidr", "192.0.2.0/24", path]);
+    let (status, _, _) =
+        run(&["validate", "--allow-cidr", "10.0.0.0/8", "--allow-cidr", "192.0.2.0/24", path]);
     assert_eq!(status, Some(0));
     let (status, _, stderr) = run(&["validate", "--allow-cidr", "10.0.0.0/8", path]);
     assert_eq!(status, Some(78));
@@ -192,10 +214,14 @@ fn an_address_outside_the_allowed_networks_is_a_bad_config() {
 #[test]
 fn a_failback_without_a_cluster_says_what_to_do() {
     let mut command = program();
-    let output = command.env("KUBECONFIG", "/nowhere/kubeconfig").args(["failback", "prod/orders"]).output();
+    let output =
+        command.env("KUBECONFIG", "/nowhere/kubeconfig").args(["failback", "prod/orders"]).output();
     let (status, stdout, stderr) = outcome(output.expect("the program runs"));
     assert_eq!((status, stdout.as_str()), (Some(1), ""));
-    assert!(stderr.contains("no cluster: there is no kubeconfig /nowhere/kubeconfig; set KUBECONFIG"), "{stderr}");
+    assert!(
+        stderr.contains("no cluster: there is no kubeconfig /nowhere/kubeconfig; set KUBECONFIG"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -244,7 +270,8 @@ fn probe_shows_a_table_and_fails_if_anything_does() {
     let path = config.path().to_str().expect("UTF-8");
     let (status, stdout, stderr) = run(&["probe", path]);
     assert_eq!((status, stderr.as_str()), (Some(1), ""));
-    let rows: Vec<Vec<&str>> = stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    let rows: Vec<Vec<&str>> =
+        stdout.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows[0], ["NAMESPACE", "SERVICE", "ADDRESS", "VERDICT", "TIME", "REASON"]);
     assert_eq!(rows[1][..4], ["prod", "good", "192.0.2.1", "pass"]);
     assert_eq!(rows[2][..4], ["prod", "bad", "192.0.2.1", "fail"]);
@@ -266,5 +293,9 @@ fn an_address_that_is_taken_says_what_to_do() {
     let path = file.path().to_str().expect("UTF-8");
     let (status, _, stderr) = run(&["run", "--dry-run", "--config", path, "--listen", &address]);
     assert_eq!(status, Some(1));
-    assert!(stderr.contains(&format!("can't listen on {address}; choose another address with --listen")), "{stderr}");
+    assert!(
+        stderr
+            .contains(&format!("can't listen on {address}; choose another address with --listen")),
+        "{stderr}"
+    );
 }

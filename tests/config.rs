@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use external_endpoints::config::{
-    Check, CheckKind, Expected, HttpCheck, Loaded, Options, Problems, Protocol, Spec, TcpCheck, Value,
+    Check, CheckKind, Expected, HttpCheck, Loaded, Options, Problems, Protocol, Spec, TcpCheck,
+    Value,
 };
 use external_endpoints::config::{explain, load, parse, schema};
 use insta::assert_snapshot;
@@ -29,17 +30,27 @@ fn read(text: &str) -> Result<Loaded, Problems> {
 #[test]
 fn more_addresses_than_kubernetes_mirrors_are_refused_where_it_has_to_mirror_them() {
     let with = |count: usize, publish: &str| {
-        let addresses: Vec<String> = (0..count).map(|i| format!("10.0.{}.{}", i / 250, i % 250 + 1)).collect();
+        let addresses: Vec<String> =
+            (0..count).map(|i| format!("10.0.{}.{}", i / 250, i % 250 + 1)).collect();
         let addresses = addresses.join(",");
         read(&format!(
             "databases: [{{service: a, port: 1, addresses: [{addresses}], check: {{tcp: {{}}}}, publish: {publish}}}]"
         ))
     };
     for (count, publish) in [(1000, "endpoints"), (1001, "slices"), (1001, "both")] {
-        assert_eq!(with(count, publish).expect("a good config").warnings.to_string(), "", "{count} {publish}");
+        assert_eq!(
+            with(count, publish).expect("a good config").warnings.to_string(),
+            "",
+            "{count} {publish}"
+        );
     }
     let error = with(1001, "endpoints").expect_err("too many").to_string();
-    assert!(error.contains("databases[0].addresses: 1001 addresses; Kubernetes copies only 1000 of them"), "{error}");
+    assert!(
+        error.contains(
+            "databases[0].addresses: 1001 addresses; Kubernetes copies only 1000 of them"
+        ),
+        "{error}"
+    );
     assert!(error.ends_with("add `publish: slices` to the database"), "{error}");
 }
 
@@ -77,7 +88,8 @@ fn every_mistake_has_its_message() {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let mut options = options();
         if name == "allow-cidr" {
-            options.allow_cidr = vec!["10.20.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+            options.allow_cidr =
+                vec!["10.20.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
         }
         let problems = load(&path, &options).expect_err(&name);
         let shown = problems.render(true);
@@ -88,7 +100,10 @@ fn every_mistake_has_its_message() {
     }
     for path in files("tests/config/snapshots") {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        assert!(names.contains(&name) || name.starts_with("good-"), "{name} is the snapshot of no file in bad/");
+        assert!(
+            names.contains(&name) || name.starts_with("good-"),
+            "{name} is the snapshot of no file in bad/"
+        );
     }
 }
 
@@ -101,14 +116,19 @@ fn files_that_cannot_be_read_are_named() {
     assert_eq!(shown, "tests/config: is a directory; give the path of a file");
 
     let missing = folder.path().join("missing.yaml");
-    assert_eq!(problem(&missing), format!("{}: there is no such file; give the path of the config", missing.display()));
+    assert_eq!(
+        problem(&missing),
+        format!("{}: there is no such file; give the path of the config", missing.display())
+    );
 
     // Opening it for reading would wait for a writer, who never comes.
     let fifo = folder.path().join("fifo.yaml");
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
     let (done, told) = std::sync::mpsc::channel();
     let path = fifo.clone();
-    std::thread::spawn(move || done.send(load(&path, &options()).expect_err("no file").to_string()));
+    std::thread::spawn(move || {
+        done.send(load(&path, &options()).expect_err("no file").to_string())
+    });
     let shown = told.recv_timeout(Duration::from_secs(20)).expect("a FIFO is refused at once");
     assert_eq!(shown, format!("{}: is a FIFO; give the path of a file", fifo.display()));
 
@@ -128,10 +148,14 @@ fn files_that_cannot_be_read_are_named() {
 
 #[test]
 fn a_file_from_windows_is_read() {
-    let spec =
-        good("\u{feff}databases:\r\n- service: a\r\n  port: 1\r\n  addresses: [10.0.0.1]\r\n  check: {tcp: {}}\r\n");
+    let spec = good(
+        "\u{feff}databases:\r\n- service: a\r\n  port: 1\r\n  addresses: [10.0.0.1]\r\n  check: {tcp: {}}\r\n",
+    );
     assert_eq!(spec.databases[0].id.to_string(), "own/a");
-    assert!(bad("\u{feff}databases:\r\n- service: A\r\n").contains("db.yaml:2:12: databases[0].service: `A`"));
+    assert!(
+        bad("\u{feff}databases:\r\n- service: A\r\n")
+            .contains("db.yaml:2:12: databases[0].service: `A`")
+    );
 }
 
 #[test]
@@ -142,15 +166,20 @@ fn documents_that_are_empty_are_ignored() {
         for after in ["", "---\n", "---", "...\n", "---\n# nothing\n---\n...\n", "---\n---\n"] {
             let text = format!("{before}{database}{after}");
             assert_eq!(good(&text).databases.len(), 1, "{text}");
-            let problems = bad(&format!("{text}{}---\n{database}", if after == "---" { "\n" } else { "" }));
-            assert!(problems.contains("a second YAML document begins here; write all databases"), "{text}: {problems}");
+            let problems =
+                bad(&format!("{text}{}---\n{database}", if after == "---" { "\n" } else { "" }));
+            assert!(
+                problems.contains("a second YAML document begins here; write all databases"),
+                "{text}: {problems}"
+            );
         }
     }
 }
 
 #[test]
 fn problems_can_be_used_by_a_program() {
-    let problems = read("databases:\n- {service: a, port: 0, addresses: [], check: {tcp: {}}}\n").unwrap_err();
+    let problems =
+        read("databases:\n- {service: a, port: 0, addresses: [], check: {tcp: {}}}\n").unwrap_err();
     assert_eq!((problems.len(), problems.is_empty(), problems.file()), (2, false, "db.yaml"));
     let first = problems.iter().next().unwrap();
     assert_eq!(first.position.map(|at| (at.line, at.column)), Some((2, 22)));
@@ -174,7 +203,8 @@ fn a_flood_of_problems_is_cut_but_counted() {
 fn good_configs_are_explained_in_full_and_read_back_the_same() {
     for path in files("tests/config/good") {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let loaded = load(&path, &options()).unwrap_or_else(|problems| panic!("{}", problems.render(true)));
+        let loaded =
+            load(&path, &options()).unwrap_or_else(|problems| panic!("{}", problems.render(true)));
         let explained = explain(&loaded.spec);
         assert_eq!(good(&explained), loaded.spec, "{explained}");
         assert!(jsonschema::is_valid(&schema(), &as_json(&explained)), "{explained}");
@@ -192,7 +222,8 @@ fn the_examples_fit_the_schema_and_mistakes_do_not() {
     let schema = jsonschema::validator_for(&schema()).unwrap();
     for path in files("tests/config/good") {
         let text = fs::read_to_string(&path).unwrap();
-        let errors: Vec<_> = schema.iter_errors(&as_json(&text)).map(|error| error.to_string()).collect();
+        let errors: Vec<_> =
+            schema.iter_errors(&as_json(&text)).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{}: {errors:#?}", path.display());
     }
     for name in [
@@ -213,13 +244,19 @@ fn the_examples_fit_the_schema_and_mistakes_do_not() {
 
 #[test]
 fn the_committed_schema_is_that_of_the_code() {
-    let committed: serde_json::Value = serde_json::from_str(include_str!("../config/schema.json")).unwrap();
-    assert!(committed == schema(), "config/schema.json is out of date; run `cargo run -- schema > config/schema.json`");
+    let committed: serde_json::Value =
+        serde_json::from_str(include_str!("../config/schema.json")).unwrap();
+    assert!(
+        committed == schema(),
+        "config/schema.json is out of date; run `cargo run -- schema > config/schema.json`"
+    );
 }
 
 /// One database with this check, addresses `10.0.0.1` and what `more` adds.
 fn database(check: &str, more: &str) -> Spec {
-    good(&format!("databases:\n- {{service: a, port: 3306, addresses: [10.0.0.1{more}], check: {check}}}\n"))
+    good(&format!(
+        "databases:\n- {{service: a, port: 3306, addresses: [10.0.0.1{more}], check: {check}}}\n"
+    ))
 }
 
 fn check_of(spec: &Spec, address: usize) -> &Arc<Check> {
@@ -247,9 +284,15 @@ fn the_built_in_values_fill_what_is_left_out() {
     assert_eq!((check.interval, check.timeout), (Duration::from_secs(5), Duration::from_secs(2)));
     assert_eq!(check.recheck_interval, Duration::from_secs(1));
     assert_eq!((check.thresholds.healthy, check.thresholds.unhealthy), (2, 3));
-    assert_eq!(tcp(check), &TcpCheck { port: 3306, tls: None, send: None, expect: None, accept: false });
+    assert_eq!(
+        tcp(check),
+        &TcpCheck { port: 3306, tls: None, send: None, expect: None, accept: false }
+    );
     let database = &spec.databases[0];
-    assert_eq!((database.ports[0].name.as_deref(), database.ports[0].protocol), (None, Protocol::Tcp));
+    assert_eq!(
+        (database.ports[0].name.as_deref(), database.ports[0].protocol),
+        (None, Protocol::Tcp)
+    );
     assert!(!database.adopt);
 
     let spec = self::database("{http: {}}", "");
@@ -261,10 +304,16 @@ fn the_built_in_values_fill_what_is_left_out() {
 #[test]
 fn the_namespace_comes_from_the_database_then_the_defaults_then_the_pod() {
     let rest = "port: 1, addresses: [10.0.0.1], check: {tcp: {}}";
-    let databases = format!("databases: [{{service: a, {rest}}}, {{service: a, namespace: test, {rest}}}]\n");
-    let ids = |spec: Spec| spec.databases.iter().map(|database| database.id.to_string()).collect::<Vec<_>>();
+    let databases =
+        format!("databases: [{{service: a, {rest}}}, {{service: a, namespace: test, {rest}}}]\n");
+    let ids = |spec: Spec| {
+        spec.databases.iter().map(|database| database.id.to_string()).collect::<Vec<_>>()
+    };
     assert_eq!(ids(good(&databases)), ["own/a", "test/a"]);
-    assert_eq!(ids(good(&format!("defaults: {{namespace: prod}}\n{databases}"))), ["prod/a", "test/a"]);
+    assert_eq!(
+        ids(good(&format!("defaults: {{namespace: prod}}\n{databases}"))),
+        ["prod/a", "test/a"]
+    );
 }
 
 #[test]
@@ -278,7 +327,10 @@ fn each_layer_overrides_single_keys_of_the_one_below() {
     let own = check_of(&spec, 0);
     assert!(Arc::ptr_eq(own, check_of(&spec, 1)), "addresses without an override share one check");
     assert_eq!((own.interval, own.timeout), (Duration::from_secs(4), Duration::from_secs(1)));
-    assert_eq!((http(own).path.as_str(), http(own).method.as_str(), http(own).port), ("/own", "HEAD", 80));
+    assert_eq!(
+        (http(own).path.as_str(), http(own).method.as_str(), http(own).port),
+        ("/own", "HEAD", 80)
+    );
     let literal = |text: &str| Value::Literal(text.into());
     assert_eq!(http(own).headers, [("A".into(), literal("a")), ("b".into(), literal("c"))]);
 
@@ -312,8 +364,9 @@ fn an_address_may_change_the_timing_alone() {
 
 #[test]
 fn a_recheck_interval_from_below_shrinks_to_the_interval() {
-    let paces =
-        |spec: &Spec| spec.databases[0].addresses.iter().map(|a| a.check.recheck_interval.as_millis()).collect();
+    let paces = |spec: &Spec| {
+        spec.databases[0].addresses.iter().map(|a| a.check.recheck_interval.as_millis()).collect()
+    };
     let with = |defaults: &str, check: &str, address: &str| -> Vec<u128> {
         paces(&good(&format!(
             "defaults: {{check: {{{defaults}}}}}\ndatabases:\n- {{service: a, port: 1, addresses: [10.0.0.1, \
@@ -328,13 +381,24 @@ fn a_recheck_interval_from_below_shrinks_to_the_interval() {
     assert_eq!(with("recheckInterval: 3s", ", interval: 2s", "interval: 10s"), [2000, 3000]);
     assert_eq!(with("", ", recheckInterval: 2s", "interval: 500ms"), [2000, 500]);
     // One that fits.
-    assert_eq!(with("", ", interval: 20s, recheckInterval: 20s", "recheckInterval: 4s"), [20_000, 4000]);
-    assert!(explain(&database("{tcp: {}, interval: 400ms, timeout: 100ms}", "")).contains("recheckInterval: 400ms"));
+    assert_eq!(
+        with("", ", interval: 20s, recheckInterval: 20s", "recheckInterval: 4s"),
+        [20_000, 4000]
+    );
+    assert!(
+        explain(&database("{tcp: {}, interval: 400ms, timeout: 100ms}", ""))
+            .contains("recheckInterval: 400ms")
+    );
 }
 
 #[test]
 fn speaking_over_tcp_implies_the_whole_handshake() {
-    for check in ["{tcp: {tls: {}}}", "{tcp: {send: PING}}", "{tcp: {expect: PONG}}", "{tcp: {accept: true}}"] {
+    for check in [
+        "{tcp: {tls: {}}}",
+        "{tcp: {send: PING}}",
+        "{tcp: {expect: PONG}}",
+        "{tcp: {accept: true}}",
+    ] {
         assert!(tcp(check_of(&database(check, ""), 0)).accept, "{check}");
     }
 }
@@ -351,10 +415,14 @@ fn a_check_s_port_is_the_first_port_or_its_own() {
 
 #[test]
 fn values_are_texts_files_or_variables() {
-    let spec = database("{exec: {command: [x], env: {A: text, B: {file: /b}, C: {fromEnv: CC}}}}", "");
+    let spec =
+        database("{exec: {command: [x], env: {A: text, B: {file: /b}, C: {fromEnv: CC}}}}", "");
     let CheckKind::Exec(exec) = &check_of(&spec, 0).kind else { panic!() };
     let values: Vec<_> = exec.env.iter().map(|(_, value)| value.clone()).collect();
-    assert_eq!(values, [Value::Literal("text".into()), Value::File("/b".into()), Value::FromEnv("CC".into())]);
+    assert_eq!(
+        values,
+        [Value::Literal("text".into()), Value::File("/b".into()), Value::FromEnv("CC".into())]
+    );
     let explained = explain(&spec);
     assert!(explained.contains("A: …") && !explained.contains("text"), "{explained}");
 }
@@ -372,19 +440,36 @@ fn bytes_are_sent_and_expected_as_hex() {
 #[test]
 fn an_escape_that_is_none_is_warned_of_and_shows_no_secret() {
     let warnings = |check: &str| {
-        let text = format!("databases:\n- {{service: a, port: 1, addresses: [10.0.0.1], check: {{{check}}}}}\n");
+        let text = format!(
+            "databases:\n- {{service: a, port: 1, addresses: [10.0.0.1], check: {{{check}}}}}\n"
+        );
         read(&text).unwrap_or_else(|problems| panic!("{problems}")).warnings
     };
-    for send in
-        [r"'AUTH hunter2\r\n'", r"AUTH hunter2\n", r"'hunter2\x0A'", r"'hunter2\u000a'", r"'hunter2\0'", r"'\\r'"]
-    {
+    for send in [
+        r"'AUTH hunter2\r\n'",
+        r"AUTH hunter2\n",
+        r"'hunter2\x0A'",
+        r"'hunter2\u000a'",
+        r"'hunter2\0'",
+        r"'\\r'",
+    ] {
         let warnings = warnings(&format!("tcp: {{send: {send}}}"));
         assert_eq!(warnings.len(), 1, "{send}: {warnings}");
         let shown = warnings.render(true);
-        assert!(shown.contains("put the text in double quotes") && !shown.contains("hunter2"), "{shown}");
+        assert!(
+            shown.contains("put the text in double quotes") && !shown.contains("hunter2"),
+            "{shown}"
+        );
     }
-    for send in [r#""PING\r\n""#, r#""a\\r""#, r"'DOMAIN\user'", r"'\xzz'", r"'\'", "{file: '/a\\n'}", r#"{hex: "5c"}"#]
-    {
+    for send in [
+        r#""PING\r\n""#,
+        r#""a\\r""#,
+        r"'DOMAIN\user'",
+        r"'\xzz'",
+        r"'\'",
+        "{file: '/a\\n'}",
+        r#"{hex: "5c"}"#,
+    ] {
         let warnings = warnings(&format!("tcp: {{send: {send}}}"));
         assert!(warnings.is_empty(), "{send}: {warnings}");
     }
@@ -415,10 +500,16 @@ fn what_is_masked_says_so_and_is_not_taken_for_the_value() {
         "{exec: {command: [x], env: {A: hunter2}}}",
     ] {
         let explained = explain(&database(check, ""));
-        assert!(explained.starts_with("# Values that may be secrets are shown as `…`"), "{explained}");
+        assert!(
+            explained.starts_with("# Values that may be secrets are shown as `…`"),
+            "{explained}"
+        );
         assert!(!explained.contains("hunter2") && !explained.contains("68"), "{explained}");
         let problems = bad(&explained);
-        assert!(problems.contains("`…` is what `validate --explain` shows instead of "), "{problems}");
+        assert!(
+            problems.contains("`…` is what `validate --explain` shows instead of "),
+            "{problems}"
+        );
         assert!(!jsonschema::is_valid(&schema(), &as_json(&explained)), "{explained}");
     }
     let explained = explain(&database("{tcp: {send: {file: /ping}, expect: …}}", ""));
@@ -475,7 +566,11 @@ fn allowed_networks_hold_every_address() {
     options.allow_cidr.pop();
     let problems = parse("db.yaml", text, &options).unwrap_err();
     assert_eq!(problems.len(), 1);
-    assert!(problems.to_string().contains("2001:db8::1 is outside of what --allow-cidr allows (10.0.0.0/8)"));
+    assert!(
+        problems
+            .to_string()
+            .contains("2001:db8::1 is outside of what --allow-cidr allows (10.0.0.0/8)")
+    );
 }
 
 #[test]
@@ -484,16 +579,24 @@ fn refused_addresses_are_left_out_with_a_warning_if_asked() {
     let allow_cidr = vec!["10.0.0.0/8".parse().unwrap()];
     let strict = Options { allow_cidr, ..options() };
     assert_eq!(parse("db.yaml", text, &strict).unwrap_err().len(), 2);
-    let loaded = parse("db.yaml", text, &Options { leave_out_refused: true, ..strict.clone() }).unwrap();
+    let loaded =
+        parse("db.yaml", text, &Options { leave_out_refused: true, ..strict.clone() }).unwrap();
     let database = &loaded.spec.databases[0];
     let ips = |ips: Vec<IpAddr>| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>();
     assert_eq!(ips(database.addresses.iter().map(|address| address.ip).collect()), ["10.1.2.3"]);
-    assert_eq!(ips(database.refused.iter().map(|refused| refused.ip).collect()), ["127.0.0.1", "192.0.2.1"]);
+    assert_eq!(
+        ips(database.refused.iter().map(|refused| refused.ip).collect()),
+        ["127.0.0.1", "192.0.2.1"]
+    );
     assert_eq!(loaded.warnings.len(), 2, "{}", loaded.warnings);
     // What is no IP, or there twice, is a mistake all the same.
     let options = Options { leave_out_refused: true, ..strict };
     for wrong in ["10.20.0", "192.0.2.1"] {
-        assert_eq!(parse("db.yaml", &text.replace("10.1.2.3", wrong), &options).unwrap_err().len(), 1, "{wrong}");
+        assert_eq!(
+            parse("db.yaml", &text.replace("10.1.2.3", wrong), &options).unwrap_err().len(),
+            1,
+            "{wrong}"
+        );
     }
 }
 
@@ -501,9 +604,13 @@ fn refused_addresses_are_left_out_with_a_warning_if_asked() {
 fn a_large_config_is_read_in_an_instant() {
     let mut text = String::from("databases:\n");
     for index in 0..2000 {
-        let ips =
-            (0..5).map(|last| format!("10.{}.{}.{last}", index / 250, index % 250)).collect::<Vec<_>>().join(", ");
-        text.push_str(&format!("- {{service: db-{index}, port: 3306, addresses: [{ips}], check: {{tcp: {{}}}}}}\n"));
+        let ips = (0..5)
+            .map(|last| format!("10.{}.{}.{last}", index / 250, index % 250))
+            .collect::<Vec<_>>()
+            .join(", ");
+        text.push_str(&format!(
+            "- {{service: db-{index}, port: 3306, addresses: [{ips}], check: {{tcp: {{}}}}}}\n"
+        ));
     }
     assert_eq!(good(&text).databases.len(), 2000);
 }

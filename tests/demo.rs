@@ -58,7 +58,10 @@ async fn play(screen: &Arc<Screen>) -> bool {
     screen.heading("A cluster in a bottle: real etcd, Kubernetes API server and kube-proxy");
     let began = Instant::now();
     let mut stage = Stage::set().await;
-    screen.at(began.elapsed(), &format!("up; Service {}/mysql at {}", stage.namespace.name, stage.cluster_ip));
+    screen.at(
+        began.elapsed(),
+        &format!("up; Service {}/mysql at {}", stage.namespace.name, stage.cluster_ip),
+    );
     screen.heading("The daemon runs with this config");
     for line in stage.config.lines() {
         screen.say(&format!("    {line}"));
@@ -77,7 +80,9 @@ async fn play(screen: &Arc<Screen>) -> bool {
     let writes = stage.writes().await - before;
     claims.push(Claim {
         holds: writes == 4.0,
-        words: format!("since the start the daemon wrote {writes} times: once for each of the four changes"),
+        words: format!(
+            "since the start the daemon wrote {writes} times: once for each of the four changes"
+        ),
     });
     ticker.abort();
     screen.live(String::new());
@@ -135,9 +140,15 @@ async fn all_serve(screen: &Screen, stage: &Stage, traffic: &Traffic) -> Claim {
     screen.at(began.elapsed(), "kube-proxy sends connections to each of them");
     // Something to look at before it is taken apart.
     let since = Instant::now();
-    eventually(PATIENCE, "two seconds of connections", async || since.elapsed() > Duration::from_secs(2)).await;
+    eventually(PATIENCE, "two seconds of connections", async || {
+        since.elapsed() > Duration::from_secs(2)
+    })
+    .await;
     let lost = last_lost(traffic, began).is_some();
-    Claim { holds: !lost, words: "three healthy databases: every connection reaches one of them".into() }
+    Claim {
+        holds: !lost,
+        words: "three healthy databases: every connection reaches one of them".into(),
+    }
 }
 
 async fn goes_down(screen: &Screen, stage: &mut Stage, traffic: &Traffic, fate: Fate) -> Claim {
@@ -160,10 +171,14 @@ async fn goes_down(screen: &Screen, stage: &mut Stage, traffic: &Traffic, fate: 
     })
     .await;
     let last = last_lost(traffic, began).unwrap_or(began);
-    screen.in_order([(written, "Endpoints written: two addresses"), (last - began, "last connection sent there")]);
+    screen.in_order([
+        (written, "Endpoints written: two addresses"),
+        (last - began, "last connection sent there"),
+    ]);
     let after = traffic.tally_since(last + Duration::from_millis(1));
     let others = [0, 2].map(|index| Arrival::Reached(stage.databases[index].ip));
-    let elsewhere = after.keys().all(|arrival| others.contains(arrival)) && after.len() == others.len();
+    let elsewhere =
+        after.keys().all(|arrival| others.contains(arrival)) && after.len() == others.len();
     Claim {
         holds: elsewhere,
         words: format!(
@@ -188,10 +203,16 @@ async fn comes_back(screen: &Screen, stage: &mut Stage, traffic: &Traffic, fate:
     stage.endpoints_are(&[0, 1, 2]).await;
     let written = began.elapsed();
     let first = reached(traffic, began, stage.databases[VICTIM].ip).await - began;
-    screen.in_order([(written, "Endpoints written: three addresses"), (first, "first connection sent there")]);
+    screen.in_order([
+        (written, "Endpoints written: three addresses"),
+        (first, "first connection sent there"),
+    ]);
     Claim {
         holds: last_lost(traffic, began).is_none(),
-        words: format!("{name} brought back: first connection at {:.1} s; none was lost", first.as_secs_f64()),
+        words: format!(
+            "{name} brought back: first connection at {:.1} s; none was lost",
+            first.as_secs_f64()
+        ),
     }
 }
 
@@ -213,7 +234,9 @@ struct Tally {
 impl Tally {
     fn of(stage: &Stage) -> Tally {
         let databases = stage.databases.iter().enumerate();
-        let names = databases.map(|(index, database)| (stage.name(index), Arrival::Reached(database.ip))).collect();
+        let names = databases
+            .map(|(index, database)| (stage.name(index), Arrival::Reached(database.ip)))
+            .collect();
         Tally { names }
     }
 
@@ -221,7 +244,8 @@ impl Tally {
     /// is lost could be seen among those that started in it.
     fn rates(&self, traffic: &Traffic) -> String {
         let now = Instant::now();
-        let tally = traffic.tally_ended_since(now.checked_sub(Duration::from_secs(1)).unwrap_or(now));
+        let tally =
+            traffic.tally_ended_since(now.checked_sub(Duration::from_secs(1)).unwrap_or(now));
         let mut line = "  live ".to_owned();
         for (name, arrival) in &self.names {
             let rate = tally.get(arrival).copied().unwrap_or(0);

@@ -57,13 +57,19 @@ fn files(module: &str) -> Vec<PathBuf> {
 
 /// The code of a file, without comments.
 fn code(file: &Path) -> String {
-    let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+    let text =
+        fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    text.lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The crate's modules that a piece of code names: after `crate::`, alone or in braces.
 fn uses(code: &str) -> Vec<String> {
-    let name = |text: &str| text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let name = |text: &str| {
+        text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
+    };
     let mut used = Vec::new();
     for (at, found) in code.match_indices("crate::") {
         let rest = &code[at + found.len()..];
@@ -113,7 +119,11 @@ fn each_module_uses_only_those_before_it() {
             for used in uses(&code(&file)) {
                 found += 1;
                 let theirs = ORDER.iter().position(|other| *other == used).expect("it is listed");
-                assert!(theirs <= place, "{} uses {used}, which comes after {module}", file.display());
+                assert!(
+                    theirs <= place,
+                    "{} uses {used}, which comes after {module}",
+                    file.display()
+                );
             }
         }
     }
@@ -145,5 +155,8 @@ fn only_a_few_modules_name_kubernetes() {
 #[test]
 fn the_reader_of_this_test_sees_a_use_that_breaks_the_order() {
     assert_eq!(uses("use crate::publish::Kind;\nlet x = crate::run::y();"), ["publish", "run"]);
-    assert_eq!(uses("use crate::{admin, monitor::{self, plan}, cli};"), ["admin", "monitor", "plan", "cli"]);
+    assert_eq!(
+        uses("use crate::{admin, monitor::{self, plan}, cli};"),
+        ["admin", "monitor", "plan", "cli"]
+    );
 }

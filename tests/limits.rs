@@ -50,8 +50,9 @@ pub fn in_own_network(test: &str) {
 /// A config of one database with so many addresses, in a folder of its own.
 pub fn config(addresses: usize, port: u16, check: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let mut text =
-        format!("databases:\n- service: a\n  namespace: b\n  port: {port}\n  check: {check}\n  addresses:\n");
+    let mut text = format!(
+        "databases:\n- service: a\n  namespace: b\n  port: {port}\n  check: {check}\n  addresses:\n"
+    );
     for index in 0..addresses {
         writeln!(text, "  - 198.18.{}.{}", index / 250, index % 250 + 1).unwrap();
     }
@@ -91,19 +92,28 @@ fn with_few_descriptors_here() {
     let few = ["prlimit", "--nofile=64:64"];
 
     let output = program(&few).arg("probe").arg(&file).output().unwrap();
-    let (table, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (table, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(table.matches(" pass ").count(), TARGETS, "{table}\n{errors}");
     assert!(output.status.success());
 
     let daemon = Daemon::start(&few, &file, &[]);
     // Three rounds; 300 tries a second would want 30 in flight, for which there are no descriptors.
-    eventually("each is tried", || (daemon.metric("checks_total", "pass") >= 3.0 * TARGETS as f64).then_some(()));
+    eventually("each is tried", || {
+        (daemon.metric("checks_total", "pass") >= 3.0 * TARGETS as f64).then_some(())
+    });
     assert_eq!(daemon.metric("checks_total", "fail"), 0.0);
     assert_eq!(daemon.metric("checks_total", "inconclusive"), 0.0);
     assert_eq!(daemon.metric("target_healthy", ""), TARGETS as f64);
-    let (sum, count) =
-        (daemon.metric("check_start_delay_seconds_sum", ""), daemon.metric("check_start_delay_seconds_count", ""));
-    assert!(sum / count > 0.1, "tries started {} s late on average: nothing had to wait", sum / count);
+    let (sum, count) = (
+        daemon.metric("check_start_delay_seconds_sum", ""),
+        daemon.metric("check_start_delay_seconds_count", ""),
+    );
+    assert!(
+        sum / count > 0.1,
+        "tries started {} s late on average: nothing had to wait",
+        sum / count
+    );
 }
 
 #[test]
@@ -131,18 +141,31 @@ fn with_a_hanging_database_here() {
     eventually("all places hang", || (tries("a") >= 1.0).then_some(()));
     let (start, before) = (Instant::now(), tries("lives"));
     eventually("the other is tried ten times", || (tries("lives") - before >= 10.0).then_some(()));
-    assert!(start.elapsed() < Duration::from_secs(15), "{:?} for ten tries of one a second", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(15),
+        "{:?} for ten tries of one a second",
+        start.elapsed()
+    );
 }
 
 #[test]
 fn the_soft_limit_is_raised_but_not_for_commands() {
-    let check = "{exec: {command: [/bin/sh, -c, 'test $$(ulimit -n) = 64']}, interval: 1s, timeout: 10s}";
+    let check =
+        "{exec: {command: [/bin/sh, -c, 'test $$(ulimit -n) = 64']}, interval: 1s, timeout: 10s}";
     let folder = config(1, 1, check);
-    let daemon = Daemon::start(&["prlimit", "--nofile=64:512"], &folder.path().join("config.yaml"), &[]);
+    let daemon =
+        Daemon::start(&["prlimit", "--nofile=64:512"], &folder.path().join("config.yaml"), &[]);
     let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.id())).unwrap();
-    let files: Vec<&str> = limits.lines().find(|line| line.starts_with("Max open files")).unwrap().split(' ').collect();
+    let files: Vec<&str> = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap()
+        .split(' ')
+        .collect();
     assert_eq!(files.iter().filter(|word| **word == "512").count(), 2, "{limits}");
-    eventually("a command has run", || (daemon.metric("check_start_delay_seconds_count", "") >= 1.0).then_some(()));
+    eventually("a command has run", || {
+        (daemon.metric("check_start_delay_seconds_count", "") >= 1.0).then_some(())
+    });
     assert!(daemon.metric("checks_total", "pass") >= 1.0, "{}", daemon.get("/api/v1/status"));
 }
 
@@ -156,11 +179,13 @@ fn without_a_local_port_a_try_is_inconclusive() {
 fn without_local_ports_here() {
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40003").unwrap();
     let listener = TcpListener::bind("0.0.0.0:9000").unwrap();
-    let mut all: Vec<TcpStream> = (0..4).map(|_| TcpStream::connect("198.18.0.1:9000").unwrap()).collect();
+    let mut all: Vec<TcpStream> =
+        (0..4).map(|_| TcpStream::connect("198.18.0.1:9000").unwrap()).collect();
     for check in ["{tcp: {}}", "{tcp: {accept: true}}", "{http: {}}", "{http: {scheme: https}}"] {
         let folder = config(1, 9000, check);
         let probe = || {
-            let output = program(&[]).arg("probe").arg(folder.path().join("config.yaml")).output().unwrap();
+            let output =
+                program(&[]).arg("probe").arg(folder.path().join("config.yaml")).output().unwrap();
             String::from_utf8(output.stdout).unwrap()
         };
         let table = probe();
@@ -182,25 +207,42 @@ fn no_more_commands_run_than_may_and_those_that_wait_keep_their_time() {
     let places = tempfile::tempdir().unwrap();
     let (inside, seen) = (places.path().join("inside"), places.path().join("seen"));
     fs::create_dir(&inside).unwrap();
-    let script =
-        format!("mkdir {0}/$$$$; ls {0} | wc -l >> {1}; sleep 0.1; rmdir {0}/$$$$", inside.display(), seen.display());
+    let script = format!(
+        "mkdir {0}/$$$$; ls {0} | wc -l >> {1}; sleep 0.1; rmdir {0}/$$$$",
+        inside.display(),
+        seen.display()
+    );
     // Five seconds of work a round: most of the commands wait for longer than they may take.
-    let folder =
-        config(TARGETS, 1, &format!("{{exec: {{command: [/bin/sh, -c, '{script}']}}, interval: 2s, timeout: 2s}}"));
+    let folder = config(
+        TARGETS,
+        1,
+        &format!("{{exec: {{command: [/bin/sh, -c, '{script}']}}, interval: 2s, timeout: 2s}}"),
+    );
     let daemon = Daemon::start(&[], &folder.path().join("config.yaml"), &["--max-exec", "2"]);
     let late = || {
         let all = daemon.metric("check_start_delay_seconds_count", "");
         all - daemon.metric("check_start_delay_seconds_bucket", "le=\"2.5\"")
     };
-    eventually("many are done", || (daemon.metric("checks_total", "pass") >= 1.5 * TARGETS as f64).then_some(()));
+    eventually("many are done", || {
+        (daemon.metric("checks_total", "pass") >= 1.5 * TARGETS as f64).then_some(())
+    });
     assert!(late() > 0.0, "nothing waited for longer than the time-out");
     assert!(daemon.metric("checks_late_total", "") >= late());
     eventually("it is told what is short", || daemon.log().contains("--max-exec").then_some(()));
     let tries = daemon.series("checks_total", "pass");
-    let (least, most) = (tries.iter().copied().fold(f64::MAX, f64::min), tries.iter().copied().fold(0.0, f64::max));
-    assert!(tries.len() == TARGETS && most - least <= 1.0, "some were tried more often than others: {tries:?}");
+    let (least, most) =
+        (tries.iter().copied().fold(f64::MAX, f64::min), tries.iter().copied().fold(0.0, f64::max));
+    assert!(
+        tries.len() == TARGETS && most - least <= 1.0,
+        "some were tried more often than others: {tries:?}"
+    );
     assert_eq!(daemon.metric("checks_total", "fail"), 0.0, "{}", daemon.get("/api/v1/status"));
-    assert_eq!(daemon.metric("checks_total", "inconclusive"), 0.0, "{}", daemon.get("/api/v1/status"));
+    assert_eq!(
+        daemon.metric("checks_total", "inconclusive"),
+        0.0,
+        "{}",
+        daemon.get("/api/v1/status")
+    );
     let seen = fs::read_to_string(seen).unwrap();
     let counts: Vec<u32> = seen.lines().map(|line| line.trim().parse().unwrap()).collect();
     assert_eq!(counts.iter().max(), Some(&2), "{counts:?}");

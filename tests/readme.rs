@@ -19,7 +19,9 @@ fn root() -> &'static Path {
 /// What stands in backticks in the README, taken apart into words.
 fn words(readme: &str) -> BTreeSet<&str> {
     let quoted = readme.split('`').skip(1).step_by(2);
-    quoted.flat_map(|quoted| quoted.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-'))).collect()
+    quoted
+        .flat_map(|quoted| quoted.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')))
+        .collect()
 }
 
 /// The text of the README without its blocks of code, whose fences are backticks too.
@@ -52,8 +54,13 @@ fn collect_keys(schema: &Value, keys: &mut BTreeSet<String>) {
 #[test]
 fn the_table_of_conditions_is_whole() {
     let readme = readme();
-    let table =
-        readme.split("| condition | meaning |").nth(1).expect("the table").split("\n\n").next().expect("its end");
+    let table = readme
+        .split("| condition | meaning |")
+        .nth(1)
+        .expect("the table")
+        .split("\n\n")
+        .next()
+        .expect("its end");
     let named = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let named: BTreeSet<String> = named.map(str::to_owned).collect();
     assert_eq!(named, Kind::ALL.iter().map(ToString::to_string).collect());
@@ -64,14 +71,25 @@ fn every_command_and_flag_is_there() {
     let prose = prose(&readme());
     let words = words(&prose);
     let help = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_external-endpoints")).args(arguments).arg("--help").output();
+        let output = Command::new(env!("CARGO_BIN_EXE_external-endpoints"))
+            .args(arguments)
+            .arg("--help")
+            .output();
         String::from_utf8(output.expect("the program").stdout).expect("UTF-8")
     };
     let commands = help(&[]);
-    let commands = commands.split("Commands:").nth(1).expect("commands").split("\n\n").next().expect("an end");
-    for command in commands.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help") {
+    let commands =
+        commands.split("Commands:").nth(1).expect("commands").split("\n\n").next().expect("an end");
+    for command in commands
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+    {
         assert!(words.contains(command), "{command}");
-        for flag in help(&[command]).split_whitespace().filter(|word| word.starts_with("--") && *word != "--help") {
+        for flag in help(&[command])
+            .split_whitespace()
+            .filter(|word| word.starts_with("--") && *word != "--help")
+        {
             assert!(words.contains(flag), "{command} {flag}");
         }
     }
@@ -80,13 +98,21 @@ fn every_command_and_flag_is_there() {
 #[test]
 fn the_example_is_good_and_the_mistake_is_shown_as_it_is() {
     let readme = readme();
-    let options = Options { own_namespace: "default".into(), allow_cidr: Vec::new(), leave_out_refused: false };
-    let example = readme.split("```yaml\n").nth(1).expect("an example").split("```").next().expect("its end");
+    let options = Options {
+        own_namespace: "default".into(),
+        allow_cidr: Vec::new(),
+        leave_out_refused: false,
+    };
+    let example =
+        readme.split("```yaml\n").nth(1).expect("an example").split("```").next().expect("its end");
     let loaded = config::parse("README.md", example, &options).expect("a good example");
     assert!(loaded.warnings.is_empty());
     let mistake = format!("{example}    interval: 5\n");
     let problems = config::parse("databases.yaml", &mistake, &options).expect_err("a mistake");
-    let shown = readme.split("```text\n").find(|block| block.starts_with("databases.yaml")).expect("the mistake");
+    let shown = readme
+        .split("```text\n")
+        .find(|block| block.starts_with("databases.yaml"))
+        .expect("the mistake");
     assert_eq!(problems.render(true), shown.split("```").next().expect("its end"));
 }
 
@@ -94,6 +120,7 @@ fn the_example_is_good_and_the_mistake_is_shown_as_it_is() {
 fn every_link_leads_somewhere() {
     let readme = readme();
     let links = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let dead: Vec<&str> = links.filter(|link| !link.contains("://") && !root().join(link).exists()).collect();
+    let dead: Vec<&str> =
+        links.filter(|link| !link.contains("://") && !root().join(link).exists()).collect();
     assert!(dead.is_empty(), "{dead:?}");
 }

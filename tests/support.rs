@@ -36,7 +36,11 @@ pub fn runtime() -> &'static tokio::runtime::Runtime {
     RUNTIME.get_or_init(|| {
         // An error only says that it is installed already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a tokio runtime")
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(4)
+            .enable_all()
+            .build()
+            .expect("a tokio runtime")
     })
 }
 
@@ -73,7 +77,11 @@ impl<T, E: std::fmt::Display> Outcome for Result<T, E> {
 }
 
 /// Tries until an attempt settles, and panics with `what` and the last thing seen if none does `within` the time.
-pub async fn eventually<O: Outcome>(within: Duration, what: &str, mut attempt: impl AsyncFnMut() -> O) -> O::Value {
+pub async fn eventually<O: Outcome>(
+    within: Duration,
+    what: &str,
+    mut attempt: impl AsyncFnMut() -> O,
+) -> O::Value {
     let started = Instant::now();
     let mut last = "no attempt ended".to_owned();
     while let Some(left) = within.checked_sub(started.elapsed()) {

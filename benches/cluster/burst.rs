@@ -42,9 +42,11 @@ pub async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
     let metrics = daemon.metrics().await;
     let refused = refusals(stage).await - refused_before;
 
-    let after = |moment: Option<Instant>| moment.map(|at| (at - cut).as_secs_f64()).unwrap_or_default();
+    let after =
+        |moment: Option<Instant>| moment.map(|at| (at - cut).as_secs_f64()).unwrap_or_default();
     let (first, last) = (after(seen.first().copied()), after(seen.last().copied()));
-    let writes = metric_in(&metrics, "external_endpoints_writes_total", &[("result", "success")]).unwrap_or_default();
+    let writes = metric_in(&metrics, "external_endpoints_writes_total", &[("result", "success")])
+        .unwrap_or_default();
     let wrong = stage::failed_writes(&metrics)
         .or_else(|| (refused > 0.0).then(|| format!("the API server refused {refused} requests")));
     let clean = if wrong.is_none() { ", no error from the API" } else { "" };
@@ -53,8 +55,14 @@ pub async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
     );
     let goal = (!smoke).then_some(5.0);
     let mut rows = vec![
-        Row::at_most(goal, "Services lose an address at once: last one written", last, "s", detail).spoilt(wrong),
-        Row::told("… from the first write seen to the last", last - first, "s", rate(services, last - first)),
+        Row::at_most(goal, "Services lose an address at once: last one written", last, "s", detail)
+            .spoilt(wrong),
+        Row::told(
+            "… from the first write seen to the last",
+            last - first,
+            "s",
+            rate(services, last - first),
+        ),
         Row::told(
             "… all Services filled, from the daemon's start",
             filled.as_secs_f64(),
@@ -111,9 +119,17 @@ struct Arrivals {
 impl Arrivals {
     async fn watch(namespace: &Namespace, addresses: usize) -> Arrivals {
         let api = namespace.api::<Endpoints>();
-        let version = api.list(&Default::default()).await.expect("listing Endpoints").metadata.resource_version;
+        let version = api
+            .list(&Default::default())
+            .await
+            .expect("listing Endpoints")
+            .metadata
+            .resource_version;
         let params = WatchParams::default().timeout(290);
-        let events = api.watch(&params, &version.expect("a list has a version")).await.expect("watching Endpoints");
+        let events = api
+            .watch(&params, &version.expect("a list has a version"))
+            .await
+            .expect("watching Endpoints");
         let seen: Arc<Mutex<BTreeMap<String, Instant>>> = Arc::default();
         let written = seen.clone();
         let task = runtime().spawn(async move {

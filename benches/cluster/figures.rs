@@ -28,7 +28,12 @@ impl Times {
     }
 
     pub fn words(&self) -> String {
-        format!("p50 {:.1}, p99 {:.1}, max {:.1} ms", self.percentile(50), self.percentile(99), self.max())
+        format!(
+            "p50 {:.1}, p99 {:.1}, max {:.1} ms",
+            self.percentile(50),
+            self.percentile(99),
+            self.max()
+        )
     }
 }
 

@@ -50,7 +50,13 @@ pub async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
         theirs.words()
     );
     let goal = (!smoke).then_some(10.0);
-    let row = Row::at_most(goal, "decisive verdict to the API's answer, p99", whole.percentile(99), "ms", detail);
+    let row = Row::at_most(
+        goal,
+        "decisive verdict to the API's answer, p99",
+        whole.percentile(99),
+        "ms",
+        detail,
+    );
     vec![row.spoilt(stage::failed_writes(&daemon.metrics().await))]
 }
 
@@ -60,7 +66,11 @@ fn config(namespace: &str, ips: &[Vec<IpAddr>]) -> String {
     );
     for (index, ips) in ips.iter().enumerate() {
         let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
-        config += &format!("- {{service: {}, port: {PORT}, addresses: [{}]}}\n", stage::service(index), ips.join(", "));
+        config += &format!(
+            "- {{service: {}, port: {PORT}, addresses: [{}]}}\n",
+            stage::service(index),
+            ips.join(", ")
+        );
     }
     config
 }
@@ -95,7 +105,8 @@ async fn turn(targets: &Targets, stamps: &Stamps, victims: &[IpAddr], passes: bo
         assert_eq!(write.status, 200, "{write:?}");
         let decisive = targets.decisive(*ip).expect("a write has a reason");
         let since = |moment| {
-            std::time::Instant::checked_duration_since(&moment, decisive).expect("a write comes after its reason")
+            std::time::Instant::checked_duration_since(&moment, decisive)
+                .expect("a write comes after its reason")
         };
         Flip { asked: since(write.asked), whole: since(write.answered) }
     };

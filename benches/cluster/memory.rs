@@ -19,7 +19,11 @@ const SIZES: [(usize, f64); 3] = [(1000, 12.0), (5000, 22.0), (10_000, 35.0)];
 pub async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
     let _server = Database::start(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT).await;
     let mut rows = Vec::new();
-    let sizes = if smoke { vec![(300, None)] } else { SIZES.map(|(targets, goal)| (targets, Some(goal))).to_vec() };
+    let sizes = if smoke {
+        vec![(300, None)]
+    } else {
+        SIZES.map(|(targets, goal)| (targets, Some(goal))).to_vec()
+    };
     let rounds = if smoke { 3.0 } else { 30.0 };
     for (targets, goal) in sizes {
         rows.extend(measure_one(stage, targets, goal, rounds).await);
@@ -29,7 +33,9 @@ pub async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
 
 async fn measure_one(stage: &Stage, targets: usize, goal: Option<f64>, rounds: f64) -> Vec<Row> {
     let namespace = stage.plane.namespace("memory").await;
-    let daemon = stage.daemon(&config(&namespace.name, targets), &stage.plane.kubeconfig(), &["--dry-run"]).await;
+    let daemon = stage
+        .daemon(&config(&namespace.name, targets), &stage.plane.kubeconfig(), &["--dry-run"])
+        .await;
     // A page would allocate, so time alone says when there have been enough rounds; the count that follows checks it.
     tokio::time::sleep(Duration::from_secs_f64(rounds)).await;
     let before = resident(daemon.pid());
@@ -39,7 +45,10 @@ async fn measure_one(stage: &Stage, targets: usize, goal: Option<f64>, rounds: f
     let after = resident(daemon.pid());
     let enough = targets as f64 * (rounds - 2.0).max(1.0);
     eventually(PATIENCE, "the targets are checked", async || {
-        let passed = daemon.metric("external_endpoints_checks_total", &[("result", "pass")]).await.unwrap_or_default();
+        let passed = daemon
+            .metric("external_endpoints_checks_total", &[("result", "pass")])
+            .await
+            .unwrap_or_default();
         if passed >= enough { Ok(()) } else { Err(format!("{passed} of {enough}")) }
     })
     .await;
@@ -60,19 +69,28 @@ async fn measure_one(stage: &Stage, targets: usize, goal: Option<f64>, rounds: f
         ),
     ];
     for (path, first, times) in pages {
-        let detail = format!("the first {:.0} ms; of {} more: {}", ms(first), times.count(), times.words());
+        let detail =
+            format!("the first {:.0} ms; of {} more: {}", ms(first), times.count(), times.words());
         let goal = goal.map(|_| 50.0);
-        rows.push(Row::at_most(goal, format!("{path}, {targets} targets, p50"), times.percentile(50), "ms", detail));
+        rows.push(Row::at_most(
+            goal,
+            format!("{path}, {targets} targets, p50"),
+            times.percentile(50),
+            "ms",
+            detail,
+        ));
     }
     rows
 }
 
 fn config(namespace: &str, targets: usize) -> String {
-    let mut config =
-        format!("defaults: {{namespace: {namespace}, check: {{tcp: {{}}, interval: 1s, timeout: 1s}}}}\ndatabases:\n");
+    let mut config = format!(
+        "defaults: {{namespace: {namespace}, check: {{tcp: {{}}, interval: 1s, timeout: 1s}}}}\ndatabases:\n"
+    );
     let ips: Vec<String> = addresses::take(targets).iter().map(IpAddr::to_string).collect();
     for (index, ips) in ips.chunks(EACH).enumerate() {
-        config += &format!("- {{service: db-{index}, port: {PORT}, addresses: [{}]}}\n", ips.join(", "));
+        config +=
+            &format!("- {{service: db-{index}, port: {PORT}, addresses: [{}]}}\n", ips.join(", "));
     }
     config
 }
@@ -90,7 +108,9 @@ async fn timed(daemon: &Daemon, path: &'static str) -> Duration {
             if count == 0 {
                 break;
             }
-            head.get_or_insert_with(|| String::from_utf8_lossy(&buffer[..count.min(12)]).into_owned());
+            head.get_or_insert_with(|| {
+                String::from_utf8_lossy(&buffer[..count.min(12)]).into_owned()
+            });
         }
         let took = started.elapsed();
         assert!(head.as_deref().is_some_and(|head| head.ends_with(" 200")), "{path}: {head:?}");
@@ -102,7 +122,10 @@ async fn timed(daemon: &Daemon, path: &'static str) -> Duration {
 /// Where its pages are, by its log.
 fn admin(daemon: &Daemon) -> SocketAddr {
     let logs = daemon.logs();
-    let line = logs.iter().find(|line| field(line, "message") == Some("admin listening")).expect("it listens");
+    let line = logs
+        .iter()
+        .find(|line| field(line, "message") == Some("admin listening"))
+        .expect("it listens");
     field(line, "address").and_then(|address| address.parse().ok()).expect("an address")
 }
 
@@ -131,6 +154,8 @@ fn shares(pid: u32) -> String {
 
 fn of_process(pid: u32, name: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the daemon runs");
-    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next());
+    let value = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next());
     value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} of {pid}"))
 }

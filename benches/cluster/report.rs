@@ -16,8 +16,21 @@ pub struct Row {
 
 impl Row {
     /// A figure that is to be at most its goal, if it has one.
-    pub fn at_most(goal: Option<f64>, name: impl Into<String>, value: f64, unit: &'static str, detail: String) -> Row {
-        Row { name: name.into(), value, unit, goal, reached: goal.map(|goal| value <= goal), detail }
+    pub fn at_most(
+        goal: Option<f64>,
+        name: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+        detail: String,
+    ) -> Row {
+        Row {
+            name: name.into(),
+            value,
+            unit,
+            goal,
+            reached: goal.map(|goal| value <= goal),
+            detail,
+        }
     }
 
     /// A figure without a goal.
@@ -28,7 +41,11 @@ impl Row {
     /// A figure that counts for nothing, because something went wrong that must not.
     pub fn spoilt(self, why: Option<String>) -> Row {
         let Some(why) = why else { return self };
-        Row { reached: self.goal.map(|_| false), detail: format!("{}; WRONG: {why}", self.detail), ..self }
+        Row {
+            reached: self.goal.map(|_| false),
+            detail: format!("{}; WRONG: {why}", self.detail),
+            ..self
+        }
     }
 }
 

@@ -43,7 +43,9 @@ impl Stage {
             {"apiGroups": [""], "resources": ["endpoints"], "verbs": ["create", "patch"]},
             {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
         ]);
-        namespace.create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": rules})).await;
+        namespace
+            .create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": rules}))
+            .await;
         namespace
             .create_object::<RoleBinding>(json!({
                 "metadata": {"name": "daemon"},
@@ -71,7 +73,11 @@ pub fn service(index: usize) -> String {
 /// Waits until each Service of a namespace has this many addresses.
 pub async fn all_have(namespace: &Namespace, services: usize, addresses: usize) {
     eventually(PATIENCE, &format!("{services} Services have {addresses} addresses"), async || {
-        let list = namespace.api::<Endpoints>().list(&Default::default()).await.map_err(|error| error.to_string())?;
+        let list = namespace
+            .api::<Endpoints>()
+            .list(&Default::default())
+            .await
+            .map_err(|error| error.to_string())?;
         let done = list.items.iter().filter(|endpoints| ready(endpoints) == addresses).count();
         if done == services { Ok(()) } else { Err(format!("{done} have")) }
     })
@@ -86,8 +92,10 @@ pub fn ready(endpoints: &Endpoints) -> usize {
 
 /// What the daemon's writes came to that did not succeed, if any did not.
 pub fn failed_writes(metrics: &str) -> Option<String> {
-    let series = metrics.lines().filter(|line| line.starts_with("external_endpoints_writes_total{"));
-    let mut failed: Vec<&str> = series.filter(|line| !line.contains("result=\"success\"")).collect();
+    let series =
+        metrics.lines().filter(|line| line.starts_with("external_endpoints_writes_total{"));
+    let mut failed: Vec<&str> =
+        series.filter(|line| !line.contains("result=\"success\"")).collect();
     failed.truncate(3);
     (!failed.is_empty()).then(|| failed.join(", "))
 }

@@ -92,19 +92,23 @@ async fn pass(
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let name = ServerName::try_from("127.0.0.1").expect("an IP");
-    let (client, server) = tokio::try_join!(acceptor.accept(client), connector.connect(name, server))?;
+    let (client, server) =
+        tokio::try_join!(acceptor.accept(client), connector.connect(name, server))?;
     let (from_client, to_client) = tokio::io::split(client);
     let (from_server, to_server) = tokio::io::split(server);
     let pending = Mutex::new(None);
     let request = |bytes: &[u8]| {
         if let Some(service) = patched(bytes) {
-            *pending.lock().unwrap_or_else(PoisonError::into_inner) = Some((service, Instant::now()));
+            *pending.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some((service, Instant::now()));
         }
     };
     let answer = |bytes: &[u8]| {
         let answered = Instant::now();
         let Some(status) = status(bytes) else { return };
-        if let Some((service, asked)) = pending.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some((service, asked)) =
+            pending.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
             let write = Write { service, asked, answered, status };
             log.lock().unwrap_or_else(PoisonError::into_inner).push(write);
         }

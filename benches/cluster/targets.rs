@@ -62,7 +62,10 @@ impl Drop for Targets {
     }
 }
 
-async fn answer(mut stream: TcpStream, turned: &Mutex<HashMap<IpAddr, Turned>>) -> std::io::Result<()> {
+async fn answer(
+    mut stream: TcpStream,
+    turned: &Mutex<HashMap<IpAddr, Turned>>,
+) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let ip = stream.local_addr()?.ip();
     let mut request = Vec::new();

@@ -53,7 +53,13 @@ pub struct Running {
 }
 
 /// Starts checking these targets, on the checker's CPU.
-pub fn start(who: Contender, kind: Kind, fleet: &Fleet, daemon: &Path, cpus: Cpus) -> Result<Running> {
+pub fn start(
+    who: Contender,
+    kind: Kind,
+    fleet: &Fleet,
+    daemon: &Path,
+    cpus: Cpus,
+) -> Result<Running> {
     let folder = scratch()?;
     let mut command = match who {
         Contender::Floor => {
@@ -64,7 +70,10 @@ pub fn start(who: Contender, kind: Kind, fleet: &Fleet, daemon: &Path, cpus: Cpu
         }
         Contender::Haproxy => {
             let config = folder.join("haproxy.cfg");
-            fs::write(&config, fleet.haproxy_config(kind, &folder.join("haproxy.sock").to_string_lossy()))?;
+            fs::write(
+                &config,
+                fleet.haproxy_config(kind, &folder.join("haproxy.sock").to_string_lossy()),
+            )?;
             let mut command = Command::new("haproxy");
             command.arg("-db").arg("-f").arg(config);
             command
@@ -74,7 +83,13 @@ pub fn start(who: Contender, kind: Kind, fleet: &Fleet, daemon: &Path, cpus: Cpu
             fs::write(&config, fleet.daemon_config())?;
             let mut command = Command::new(daemon);
             command
-                .args(["run", "--dry-run", "--listen", &format!("127.0.0.1:{}", port::PAGES), "--config"])
+                .args([
+                    "run",
+                    "--dry-run",
+                    "--listen",
+                    &format!("127.0.0.1:{}", port::PAGES),
+                    "--config",
+                ])
                 .arg(config);
             command
         }
@@ -123,7 +138,8 @@ impl Running {
     pub fn must_live(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             let lines = self.lines();
-            let last: Vec<&str> = lines[lines.len().saturating_sub(20)..].iter().map(|line| &*line.text).collect();
+            let last: Vec<&str> =
+                lines[lines.len().saturating_sub(20)..].iter().map(|line| &*line.text).collect();
             bail!("{} ended by itself ({status}):\n{}", self.who.name(), last.join("\n"));
         }
         Ok(())

@@ -40,15 +40,23 @@ pub fn openings(port: u16) -> [libc::sock_filter; 10] {
 }
 
 pub fn attach(socket: &impl AsFd, filter: &[libc::sock_filter]) -> Result<()> {
-    let program = libc::sock_fprog { len: u16::try_from(filter.len())?, filter: filter.as_ptr().cast_mut() };
-    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program).context("SO_ATTACH_FILTER")
+    let program =
+        libc::sock_fprog { len: u16::try_from(filter.len())?, filter: filter.as_ptr().cast_mut() };
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+        .context("SO_ATTACH_FILTER")
 }
 
 /// Sets an option that takes a struct of the kernel's, and copies it.
 pub fn set_option<T>(socket: &impl AsFd, level: i32, name: i32, value: &T) -> io::Result<()> {
     // SAFETY: the kernel reads as many bytes as `value` has, while it is borrowed.
     let done = unsafe {
-        libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw const *value).cast(), size_of::<T>() as u32)
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            (&raw const *value).cast(),
+            size_of::<T>() as u32,
+        )
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -102,14 +102,22 @@ impl Fleet {
     pub fn add(&mut self, port: u16, check: &str, group: usize) -> Vec<Ipv4Addr> {
         let from = self.databases.iter().map(|database| database.addresses.len()).sum();
         let addresses: Vec<Ipv4Addr> = (from..from + group).map(address).collect();
-        self.databases.push(Database { port, check: check.to_owned(), addresses: addresses.clone() });
+        self.databases.push(Database {
+            port,
+            check: check.to_owned(),
+            addresses: addresses.clone(),
+        });
         addresses
     }
 
     pub fn targets(&self) -> Vec<SocketAddrV4> {
         let of = |database: &Database| {
             let port = database.port;
-            database.addresses.iter().map(move |address| SocketAddrV4::new(*address, port)).collect::<Vec<_>>()
+            database
+                .addresses
+                .iter()
+                .map(move |address| SocketAddrV4::new(*address, port))
+                .collect::<Vec<_>>()
         };
         self.databases.iter().flat_map(of).collect()
     }
@@ -119,7 +127,8 @@ impl Fleet {
         let mut text = String::from("databases:\n");
         let interval = self.interval.as_millis();
         for (number, Database { port, check, addresses }) in self.databases.iter().enumerate() {
-            let addresses = addresses.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", ");
+            let addresses =
+                addresses.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", ");
             writeln!(
                 text,
                 "- service: db-{number}\n  namespace: bench\n  port: {port}\n  addresses: [{addresses}]\n  check: \
@@ -135,7 +144,9 @@ impl Fleet {
         let interval = self.interval.as_millis();
         let (global, check) = match kind {
             Kind::Tcp | Kind::Accept => ("", ""),
-            Kind::Http => ("", "option httpchk\n  http-check send meth GET uri / ver HTTP/1.1 hdr Host bench"),
+            Kind::Http => {
+                ("", "option httpchk\n  http-check send meth GET uri / ver HTTP/1.1 hdr Host bench")
+            }
             Kind::Exec => (
                 "external-check\n  insecure-fork-wanted",
                 "option external-check\n  external-check path /usr/bin:/bin\n  external-check command /bin/true",
@@ -164,14 +175,19 @@ mod tests {
         let fleet = Fleet::uniform(Kind::Tcp, 10_000, Duration::from_secs(1));
         let addresses: BTreeSet<_> = fleet.targets().iter().map(|target| *target.ip()).collect();
         assert_eq!(addresses.len(), 10_000);
-        assert!(addresses.iter().all(|address| (address.octets()[1] & 0xfe) == 18 && address.octets()[0] == 198));
+        assert!(
+            addresses
+                .iter()
+                .all(|address| (address.octets()[1] & 0xfe) == 18 && address.octets()[0] == 198)
+        );
         assert!(addresses.iter().all(|address| !matches!(address.octets()[3], 0 | 255)));
     }
 
     #[test]
     fn the_last_database_has_what_is_left() {
         let fleet = Fleet::uniform(Kind::Http, 7, Duration::from_secs(1));
-        let groups: Vec<usize> = fleet.databases.iter().map(|database| database.addresses.len()).collect();
+        let groups: Vec<usize> =
+            fleet.databases.iter().map(|database| database.addresses.len()).collect();
         assert_eq!(groups, [3, 3, 1]);
         assert!(fleet.haproxy_config(Kind::Http, "/s").contains("server s6 198.18.1.7:7002\n"));
     }

@@ -17,9 +17,8 @@ pub fn run(kind: Kind, targets: usize, interval: Duration) -> Result<()> {
     let interval = u64::try_from(interval.as_nanos())?;
     match kind {
         Kind::Exec => exec::run(&mut Rota::new(targets, interval)),
-        Kind::Tcp | Kind::Accept | Kind::Http => {
-            socket::Loop::new(kind, &fleet.targets())?.run(&mut Rota::new(targets, interval), interval)
-        }
+        Kind::Tcp | Kind::Accept | Kind::Http => socket::Loop::new(kind, &fleet.targets())?
+            .run(&mut Rota::new(targets, interval), interval),
     }
 }
 
@@ -67,7 +66,16 @@ mod tests {
                 seen.push((now, target));
             }
         }
-        let expected = [(1000, 0), (1025, 1), (1050, 2), (1075, 3), (1100, 0), (1125, 1), (1150, 2), (1175, 3)];
+        let expected = [
+            (1000, 0),
+            (1025, 1),
+            (1050, 2),
+            (1075, 3),
+            (1100, 0),
+            (1125, 1),
+            (1150, 2),
+            (1175, 3),
+        ];
         assert_eq!(seen, expected);
     }
 

@@ -50,8 +50,12 @@ fn children_time(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
     // The program's name may hold anything; what follows its last bracket is plain. cutime and cstime are fields 16 and 17.
     let after = text.rsplit_once(')').with_context(|| path.clone())?.1;
-    let ticks: u64 =
-        after.split_whitespace().skip(13).take(2).map(|field| field.parse::<u64>().unwrap_or_default()).sum();
+    let ticks: u64 = after
+        .split_whitespace()
+        .skip(13)
+        .take(2)
+        .map(|field| field.parse::<u64>().unwrap_or_default())
+        .sum();
     // SAFETY: takes a number and gives one.
     let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.cast_unsigned();
     Ok(ticks * (SECOND / per_second))
@@ -61,7 +65,8 @@ fn children_time(pid: u32) -> Result<u64> {
 pub fn resident(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).with_context(|| path.clone())?;
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("VmRSS:")).with_context(|| path.clone())?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
@@ -74,7 +79,12 @@ pub fn descriptors(pid: u32) -> Result<u64> {
 /// How many connections of this network namespace are in TIME_WAIT.
 pub fn time_wait() -> Result<u64> {
     let text = fs::read_to_string("/proc/net/sockstat")?;
-    let words: Vec<&str> = text.lines().find(|line| line.starts_with("TCP:")).context("sockstat")?.split(' ').collect();
+    let words: Vec<&str> = text
+        .lines()
+        .find(|line| line.starts_with("TCP:"))
+        .context("sockstat")?
+        .split(' ')
+        .collect();
     let at = words.iter().position(|word| *word == "tw").context("sockstat")?;
     Ok(words[at + 1].parse()?)
 }
@@ -106,7 +116,9 @@ impl Cpus {
         let mut allowed = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
         let checker = allowed.next().context("no CPU")?;
         let targets = allowed.next().unwrap_or_else(|| {
-            eprintln!("bench: there is only one CPU: checker and targets share it, so figures say little");
+            eprintln!(
+                "bench: there is only one CPU: checker and targets share it, so figures say little"
+            );
             checker
         });
         Ok(Self { checker, targets })

@@ -61,7 +61,8 @@ fn run() -> Result<ExitCode> {
     if let [first, kind, targets, interval] = &*arguments
         && first == "floor"
     {
-        let kind = Kind::ALL.into_iter().find(|known| known.name() == kind).context("a kind of check")?;
+        let kind =
+            Kind::ALL.into_iter().find(|known| known.name() == kind).context("a kind of check")?;
         floor::run(kind, targets.parse()?, Duration::from_millis(interval.parse()?))?;
     }
     let Some(options) = options::parse(arguments.into_iter())? else {
@@ -88,7 +89,11 @@ fn outside(options: &Options) -> Result<ExitCode> {
     if options.soak.is_some() {
         return Ok(if inside == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let cluster = options.parts.iter().find(|part| *part == CLUSTER).map_or(Ok(()), |part| cluster(options, part));
+    let cluster = options
+        .parts
+        .iter()
+        .find(|part| *part == CLUSTER)
+        .map_or(Ok(()), |part| cluster(options, part));
     // Whatever was measured is shown, even if something else went wrong.
     let mut parts = Vec::new();
     for part in &options.parts {
@@ -104,7 +109,10 @@ fn outside(options: &Options) -> Result<ExitCode> {
     }
     print!("{}", row::table(&rows));
     cluster?;
-    ensure!(inside == 0 && parts.len() == options.parts.len(), "not everything could be measured; see above");
+    ensure!(
+        inside == 0 && parts.len() == options.parts.len(),
+        "not everything could be measured; see above"
+    );
     if !options.smoke {
         results::keep(&options.results, &parts, options)?;
     }
@@ -115,7 +123,9 @@ fn outside(options: &Options) -> Result<ExitCode> {
 fn cluster(options: &Options, part: &str) -> Result<()> {
     eprintln!("bench: the cluster's figures");
     let mut command = Command::new("cargo");
-    command.args(["test", "--quiet", "--test", "cluster_bench", "--", "--json"]).arg(rows_file(part)?);
+    command
+        .args(["test", "--quiet", "--test", "cluster_bench", "--", "--json"])
+        .arg(rows_file(part)?);
     command.arg("--daemon").arg(daemon(options)?);
     if options.smoke {
         command.arg("--smoke");

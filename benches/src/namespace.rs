@@ -76,7 +76,8 @@ pub fn run_inside() -> Result<i32> {
 /// that the daemon left behind.
 pub fn init() -> Result<i32> {
     let mut command = Command::new(env::current_exe()?);
-    let program = command.args(env::args_os().skip(1)).env(STAGE, "inside").spawn()?.id().cast_signed();
+    let program =
+        command.args(env::args_os().skip(1)).env(STAGE, "inside").spawn()?.id().cast_signed();
     loop {
         match wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid.as_raw_nonzero().get() == program => {

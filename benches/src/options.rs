@@ -20,7 +20,8 @@ Measures external-endpoints beside HAProxy and beside bare loops that do the sam
 ";
 
 /// The parts, in the order in which they run.
-pub const PARTS: [&str; 8] = ["tcp", "accept", "http", "exec", "memory", "detection", "ten-thousand", "cluster"];
+pub const PARTS: [&str; 8] =
+    ["tcp", "accept", "http", "exec", "memory", "detection", "ten-thousand", "cluster"];
 
 #[derive(Debug, PartialEq)]
 pub struct Options {
@@ -60,7 +61,11 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>>
             other => bail!("there is no option {other}\n\n{USAGE}"),
         }
     }
-    options.soak = if soak { Some(Duration::try_from_secs_f64(minutes * 60.0).context("--minutes")?) } else { None };
+    options.soak = if soak {
+        Some(Duration::try_from_secs_f64(minutes * 60.0).context("--minutes")?)
+    } else {
+        None
+    };
     Ok(Some(options))
 }
 
@@ -119,7 +124,9 @@ mod tests {
 
     #[test]
     fn parts_run_in_their_own_order() {
-        let options = parsed("--only http,tcp --targets 7 --seconds 2 --rounds 1").expect("good").expect("not help");
+        let options = parsed("--only http,tcp --targets 7 --seconds 2 --rounds 1")
+            .expect("good")
+            .expect("not help");
         assert_eq!(options.parts, ["tcp", "http"]);
         assert_eq!((options.targets, options.time, options.rounds), (7, Duration::from_secs(2), 1));
     }
@@ -132,7 +139,14 @@ mod tests {
 
     #[test]
     fn mistakes_are_refused() {
-        for line in ["--only udp", "--targets", "--targets 0", "--seconds x", "--minutes -1 --soak", "--bogus"] {
+        for line in [
+            "--only udp",
+            "--targets",
+            "--targets 0",
+            "--seconds x",
+            "--minutes -1 --soak",
+            "--bogus",
+        ] {
             assert!(parsed(line).is_err(), "{line}");
         }
     }

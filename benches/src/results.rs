@@ -19,10 +19,13 @@ pub fn keep(file: &Path, parts: &[Part], options: &Options) -> Result<()> {
     let text = fs::read_to_string(file).unwrap_or_else(|_| "{}".to_owned());
     let kept: Value = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
     let all = merge(kept, parts, &circumstances(options)?);
-    fs::write(file, serde_json::to_string_pretty(&all)? + "\n").with_context(|| file.display().to_string())?;
+    fs::write(file, serde_json::to_string_pretty(&all)? + "\n")
+        .with_context(|| file.display().to_string())?;
     let page = file.with_file_name("README.md");
     match fs::read_to_string(&page) {
-        Ok(text) => fs::write(&page, show(&text, &all)?).with_context(|| page.display().to_string()),
+        Ok(text) => {
+            fs::write(&page, show(&text, &all)?).with_context(|| page.display().to_string())
+        }
         Err(_) => Ok(()),
     }
 }
@@ -39,7 +42,8 @@ fn show(page: &str, all: &Value) -> Result<String> {
     for part in PARTS {
         let Some(rows) = all["parts"][part]["rows"].as_array() else { continue };
         let rows: Vec<Row> = rows.iter().map(Row::from_json).collect::<Result<_>>()?;
-        let said = |key: &str| all["parts"][part]["measured"][key].as_str().unwrap_or("?").to_owned();
+        let said =
+            |key: &str| all["parts"][part]["measured"][key].as_str().unwrap_or("?").to_owned();
         let (run, date, commit) = (said("run"), said("date"), said("commit"));
         let table = row::markdown(&rows);
         text.push_str(&format!("\n`{part}`: {run}, {date}, commit {commit}\n\n{table}"));
@@ -83,15 +87,24 @@ fn circumstances(options: &Options) -> Result<Value> {
 fn commit() -> String {
     let git = |arguments: &[&str]| run(Command::new("git").args(arguments));
     let Ok(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".into() };
-    let clean =
-        git(&["diff", "--quiet", "HEAD", "--", ":/", ":!/benches/results.json", ":!/benches/README.md"]).is_ok();
+    let clean = git(&[
+        "diff",
+        "--quiet",
+        "HEAD",
+        "--",
+        ":/",
+        ":!/benches/results.json",
+        ":!/benches/README.md",
+    ])
+    .is_ok();
     commit.trim().to_owned() + if clean { "" } else { " and changes" }
 }
 
 /// What a program wrote as a JSON array of rows.
 pub fn read_rows(file: &Path) -> Result<Vec<Row>> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let rows: Vec<Value> = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+    let rows: Vec<Value> =
+        serde_json::from_str(&text).with_context(|| file.display().to_string())?;
     rows.iter().map(Row::from_json).collect()
 }
 
@@ -110,7 +123,10 @@ mod tests {
         let all = merge(Value::Null, &[("tcp".into(), vec![row])], &json!({"date": "today"}));
         let page = format!("before\n{BEGIN}old figures\n{END}after\n");
         let shown = show(&page, &all).expect("a page");
-        assert!(shown.starts_with("before\n") && shown.ends_with("after\n") && !shown.contains("old"), "{shown}");
+        assert!(
+            shown.starts_with("before\n") && shown.ends_with("after\n") && !shown.contains("old"),
+            "{shown}"
+        );
         assert!(shown.contains("| tcp: floor | 1.000 us/check |"), "{shown}");
         assert_eq!(show(&shown, &all).expect("the same page"), shown);
         assert!(show("no place", &all).is_err());
@@ -119,7 +135,11 @@ mod tests {
     #[test]
     fn a_part_takes_the_place_of_its_old_figures_only() {
         let row = |value: f64| Row::new("tcp: floor", value, "us/check", "");
-        let old = merge(Value::Null, &[("tcp".into(), vec![row(1.0)]), ("http".into(), vec![row(2.0)])], &json!("old"));
+        let old = merge(
+            Value::Null,
+            &[("tcp".into(), vec![row(1.0)]), ("http".into(), vec![row(2.0)])],
+            &json!("old"),
+        );
         let new = merge(old, &[("tcp".into(), vec![row(3.0)])], &json!("new"));
         assert_eq!(new["parts"]["tcp"]["rows"][0]["value"], 3.0);
         assert_eq!(new["parts"]["tcp"]["measured"], "new");

@@ -17,7 +17,14 @@ pub struct Row {
 
 impl Row {
     pub fn new(name: impl Into<String>, value: f64, unit: &str, detail: impl Into<String>) -> Self {
-        Self { name: name.into(), value, unit: unit.to_owned(), goal: None, reached: None, detail: detail.into() }
+        Self {
+            name: name.into(),
+            value,
+            unit: unit.to_owned(),
+            goal: None,
+            reached: None,
+            detail: detail.into(),
+        }
     }
 
     /// Says what the value is to be at most.
@@ -34,8 +41,13 @@ impl Row {
     pub fn from_json(row: &Value) -> Result<Self> {
         let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
         Ok(Self {
-            name: row["name"].as_str().with_context(|| format!("a row without a name: {row}"))?.to_owned(),
-            value: row["value"].as_f64().with_context(|| format!("a row without a value: {row}"))?,
+            name: row["name"]
+                .as_str()
+                .with_context(|| format!("a row without a name: {row}"))?
+                .to_owned(),
+            value: row["value"]
+                .as_f64()
+                .with_context(|| format!("a row without a value: {row}"))?,
             unit: text("unit"),
             goal: row["goal"].as_f64(),
             reached: row["reached"].as_bool(),
@@ -48,23 +60,35 @@ impl Row {
 pub fn table(rows: &[Row]) -> String {
     let head = ["figure", "value", "", "goal", "", "how"].map(str::to_owned);
     let lines = rows.iter().map(|row| {
-        let goal = row.goal.map_or_else(String::new, |goal| format!("<= {}", (goal * 100.0).round() / 100.0));
+        let goal = row
+            .goal
+            .map_or_else(String::new, |goal| format!("<= {}", (goal * 100.0).round() / 100.0));
         let reached = match row.reached {
             Some(true) => "reached",
             Some(false) => "MISSED",
             None => "",
         };
-        [row.name.clone(), number(row.value), row.unit.clone(), goal, reached.to_owned(), row.detail.clone()]
+        [
+            row.name.clone(),
+            number(row.value),
+            row.unit.clone(),
+            goal,
+            reached.to_owned(),
+            row.detail.clone(),
+        ]
     });
     let lines: Vec<[String; 6]> = std::iter::once(head).chain(lines).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
+    let width = |column: usize| {
+        lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default()
+    };
     let widths: [usize; 6] = std::array::from_fn(width);
     let line = |line: &[String; 6]| {
         let mut text = String::new();
         for (column, cell) in line.iter().enumerate() {
             let width = widths[column];
             // A number stands below the others by its last digit.
-            let cell = if column == 1 { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
+            let cell =
+                if column == 1 { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
             text.push_str(&cell);
             text.push_str("  ");
         }
@@ -124,7 +148,10 @@ mod tests {
 
     #[test]
     fn the_table_lines_up() {
-        let rows = [Row::new("a", 1.0, "x", "short").at_most(1.15), Row::new("longer", 123.4, "us", "").at_most(10.0)];
+        let rows = [
+            Row::new("a", 1.0, "x", "short").at_most(1.15),
+            Row::new("longer", 123.4, "us", "").at_most(10.0),
+        ];
         let expected = "figure  value      goal              how\n\
                         a       1.000  x   <= 1.15  reached  short\n\
                         longer  123.4  us  <= 10    MISSED\n";

@@ -138,17 +138,22 @@ impl Server {
         loop {
             let (socket, manner) = &self.listeners[listener];
             let manner = *manner;
-            let connection = match net::accept_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                Ok(connection) => connection,
-                Err(Errno::AGAIN) => return Ok(()),
-                Err(Errno::CONNABORTED | Errno::INTR) => continue,
-                Err(error) => return Err(error).context("accept"),
-            };
+            let connection =
+                match net::accept_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                    Ok(connection) => connection,
+                    Err(Errno::AGAIN) => return Ok(()),
+                    Err(Errno::CONNABORTED | Errno::INTR) => continue,
+                    Err(error) => return Err(error).context("accept"),
+                };
             self.counts.accepted.fetch_add(1, Ordering::Relaxed);
             match manner {
-                Manner::Reset => sockopt::set_socket_linger(&connection, Some(std::time::Duration::ZERO))?,
+                Manner::Reset => {
+                    sockopt::set_socket_linger(&connection, Some(std::time::Duration::ZERO))?
+                }
                 Manner::Garbage => drop(net::send(&connection, GARBAGE, SendFlags::NOSIGNAL)),
-                Manner::Drain | Manner::Http | Manner::Silent | Manner::Drip => self.keep(connection, manner)?,
+                Manner::Drain | Manner::Http | Manner::Silent | Manner::Drip => {
+                    self.keep(connection, manner)?
+                }
             }
         }
     }
@@ -156,7 +161,12 @@ impl Server {
     fn keep(&mut self, connection: OwnedFd, manner: Manner) -> Result<()> {
         let number = connection.as_raw_fd();
         let at = usize::try_from(number)?;
-        epoll::add(&self.epoll, &connection, epoll::EventData::new_u64(at as u64), epoll::EventFlags::IN)?;
+        epoll::add(
+            &self.epoll,
+            &connection,
+            epoll::EventData::new_u64(at as u64),
+            epoll::EventFlags::IN,
+        )?;
         if self.connections.len() <= at {
             self.connections.resize_with(at + 1, || None);
         }
@@ -173,7 +183,8 @@ impl Server {
     fn hear(&mut self, at: usize, buffer: &mut Vec<u8>) {
         let Some((connection, manner)) = &self.connections[at] else { return };
         buffer.clear();
-        let read = net::recv(connection.as_fd(), spare_capacity(buffer), RecvFlags::empty()).map(|(read, _)| read);
+        let read = net::recv(connection.as_fd(), spare_capacity(buffer), RecvFlags::empty())
+            .map(|(read, _)| read);
         let done = match (read, manner) {
             (Err(Errno::AGAIN | Errno::INTR), _) => false,
             (Err(_) | Ok(0), _) => true,
@@ -195,7 +206,9 @@ impl Server {
         let connections = &self.connections;
         // A descriptor may have gone to another connection since: then that one gets a byte, or none if it doesn't drip.
         self.dripping.retain(|number| match &connections[number.cast_unsigned() as usize] {
-            Some((connection, Manner::Drip)) => net::send(connection, b"x", SendFlags::NOSIGNAL).is_ok(),
+            Some((connection, Manner::Drip)) => {
+                net::send(connection, b"x", SendFlags::NOSIGNAL).is_ok()
+            }
             _ => false,
         });
     }

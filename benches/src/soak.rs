@@ -99,7 +99,10 @@ pub fn run(setting: &Setting, targets: usize, time: Duration, smoke: bool) -> Re
     black_hole.swallow()?;
     let mut running = setting.warm_up(Contender::Daemon, Kind::Tcp, &fleet)?;
     let (all, minutes) = (fleet.targets().len(), time.as_secs_f64() / 60.0);
-    eprintln!("bench: a soak of {minutes:.1} minutes, {all} targets, {} of them bad", all - good.len());
+    eprintln!(
+        "bench: a soak of {minutes:.1} minutes, {all} targets, {} of them bad",
+        all - good.len()
+    );
     let looks = watch(&mut running, time)?;
     let flipped = called_down(&running, &good);
     ensure!(flipped.is_empty(), "good targets were called down: {flipped:?}");
@@ -140,10 +143,13 @@ fn watch(running: &mut Running, time: Duration) -> Result<Vec<Look>> {
 fn compare(looks: &[Look]) -> Vec<Row> {
     let (second, last) = looks[looks.len() / 3..].split_at(looks.len() / 3);
     let most = |looks: &[Look], of: fn(&Look) -> f64| looks.iter().map(of).fold(0.0, f64::max);
-    let mean = |looks: &[Look], of: fn(&Look) -> f64| looks.iter().map(of).sum::<f64>() / looks.len().max(1) as f64;
+    let mean = |looks: &[Look], of: fn(&Look) -> f64| {
+        looks.iter().map(of).sum::<f64>() / looks.len().max(1) as f64
+    };
     let row = |name: &str, unit: &str, before: f64, after: f64, margin: f64| {
         let detail = format!("{before:.1} in the second third; {margin:.1} more is allowed");
-        Row::new(format!("soak: {name} in the last third"), after, unit, detail).at_most(before + margin)
+        Row::new(format!("soak: {name} in the last third"), after, unit, detail)
+            .at_most(before + margin)
     };
     let memory: fn(&Look) -> f64 = |look| look.memory;
     let descriptors: fn(&Look) -> f64 = |look| look.descriptors;
@@ -161,7 +167,10 @@ fn compare(looks: &[Look]) -> Vec<Row> {
 }
 
 fn called_down(running: &Running, good: &BTreeSet<Ipv4Addr>) -> Vec<Ipv4Addr> {
-    let down = running.lines().into_iter().filter_map(|line| crate::contender::daemon_says_down(&line.text));
+    let down = running
+        .lines()
+        .into_iter()
+        .filter_map(|line| crate::contender::daemon_says_down(&line.text));
     down.filter(|address| good.contains(address)).collect()
 }
 
@@ -172,7 +181,8 @@ fn wrong_health(good: &BTreeSet<Ipv4Addr>) -> Result<Vec<String>> {
     let databases = status["databases"].as_array().context("databases")?;
     let mut wrong = Vec::new();
     for target in databases.iter().filter_map(|database| database["targets"].as_array()).flatten() {
-        let (Some(address), Some(health)) = (target["address"].as_str(), target["health"].as_str()) else {
+        let (Some(address), Some(health)) = (target["address"].as_str(), target["health"].as_str())
+        else {
             bail!("a target without address or health: {target}");
         };
         if health != if good.contains(&address.parse()?) { "up" } else { "down" } {
@@ -197,7 +207,10 @@ mod tests {
         assert!((2_000..2_003).contains(&all));
         assert!((all - good.len()).abs_diff(all / 10) <= GROUP, "{} of {all} are good", good.len());
         let used = |port: u16, check: &str| {
-            fleet.databases.iter().any(|db: &crate::fleet::Database| db.port == port && db.check == check)
+            fleet
+                .databases
+                .iter()
+                .any(|db: &crate::fleet::Database| db.port == port && db.check == check)
         };
         assert!(BAD.iter().all(|(port, check)| used(*port, check)));
         assert!(GOOD.iter().all(|kind| used(kind.port(), kind.yaml())));
@@ -205,14 +218,16 @@ mod tests {
 
     #[test]
     fn what_settles_is_flat() {
-        let looks: Vec<Look> = (0..300).map(|at| look(20.0 + f64::from(at.min(90)) / 10.0, 100.0)).collect();
+        let looks: Vec<Look> =
+            (0..300).map(|at| look(20.0 + f64::from(at.min(90)) / 10.0, 100.0)).collect();
         assert!(compare(&looks).iter().all(|row| row.reached == Some(true)));
     }
 
     #[test]
     fn what_goes_on_growing_is_not() {
-        let leaks: Vec<Look> =
-            (0..300).map(|at| look(20.0 + f64::from(at) / 100.0, 100.0 + f64::from(at) / 10.0)).collect();
+        let leaks: Vec<Look> = (0..300)
+            .map(|at| look(20.0 + f64::from(at) / 100.0, 100.0 + f64::from(at) / 10.0))
+            .collect();
         let flat: Vec<Option<bool>> = compare(&leaks).iter().map(|row| row.reached).collect();
         assert_eq!(flat, [Some(false), Some(false), Some(true), Some(true)]);
     }

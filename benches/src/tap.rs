@@ -40,20 +40,30 @@ impl Tap {
         };
         filter::attach(&socket, &filter::openings(port))?;
         // Each packet passes the loopback interface twice, out and in.
-        set_option(&socket, libc::SOL_PACKET, IGNORE_OUTGOING, &1).context("PACKET_IGNORE_OUTGOING")?;
+        set_option(&socket, libc::SOL_PACKET, IGNORE_OUTGOING, &1)
+            .context("PACKET_IGNORE_OUTGOING")?;
         let version = libc::tpacket_versions::TPACKET_V2 as i32;
-        set_option(&socket, libc::SOL_PACKET, libc::PACKET_VERSION, &version).context("PACKET_VERSION")?;
+        set_option(&socket, libc::SOL_PACKET, libc::PACKET_VERSION, &version)
+            .context("PACKET_VERSION")?;
         let request = libc::tpacket_req {
             tp_block_size: u32::try_from(BLOCK)?,
             tp_block_nr: u32::try_from(blocks)?,
             tp_frame_size: u32::try_from(FRAME)?,
             tp_frame_nr: u32::try_from(blocks * PER_BLOCK)?,
         };
-        set_option(&socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request).context("PACKET_RX_RING")?;
+        set_option(&socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)
+            .context("PACKET_RX_RING")?;
         // SAFETY: a new mapping of the ring that was just made, at an address of the kernel's choice.
         let ring = unsafe {
             let access = libc::PROT_READ | libc::PROT_WRITE;
-            libc::mmap(ptr::null_mut(), blocks * BLOCK, access, libc::MAP_SHARED, socket.as_raw_fd(), 0)
+            libc::mmap(
+                ptr::null_mut(),
+                blocks * BLOCK,
+                access,
+                libc::MAP_SHARED,
+                socket.as_raw_fd(),
+                0,
+            )
         };
         ensure!(ring != libc::MAP_FAILED, "mapping the ring: {}", io::Error::last_os_error());
         let tap = Self { socket, ring: ring.cast(), blocks, wall_ahead: wall_ahead() };
@@ -63,7 +73,11 @@ impl Tap {
         address.sll_protocol = u16::try_from(libc::ETH_P_IP)?.to_be();
         // SAFETY: the kernel reads an address of this size.
         let bound = unsafe {
-            libc::bind(tap.socket.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as u32)
+            libc::bind(
+                tap.socket.as_raw_fd(),
+                (&raw const address).cast(),
+                size_of::<libc::sockaddr_ll>() as u32,
+            )
         };
         ensure!(bound == 0, "binding the packet socket: {}", io::Error::last_os_error());
         Ok(tap)
@@ -85,7 +99,8 @@ impl Tap {
                 return Ok(arrivals);
             }
             // SAFETY: the kernel says where in this frame the packet begins; the filter gave its first 20 bytes.
-            let packet = unsafe { slice::from_raw_parts(frame.add(usize::from(header.tp_net)), 20) };
+            let packet =
+                unsafe { slice::from_raw_parts(frame.add(usize::from(header.tp_net)), 20) };
             arrivals.push(Arrival {
                 at: u64::from(header.tp_sec) * SECOND + u64::from(header.tp_nsec),
                 target: Ipv4Addr::new(packet[16], packet[17], packet[18], packet[19]),

@@ -31,7 +31,8 @@ pub fn judge(arrivals: &[Arrival], interval: u64) -> Option<Timing> {
     for arrival in arrivals {
         by_target.entry(arrival.target).or_default().push(arrival.at);
     }
-    let mut drifts: Vec<f64> = by_target.values().filter_map(|times| drift_ppm(times, interval)).collect();
+    let mut drifts: Vec<f64> =
+        by_target.values().filter_map(|times| drift_ppm(times, interval)).collect();
     let drift_ppm = median(&mut drifts)?;
     let worst_drift_ppm = drifts.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs()))?;
     let mut times: Vec<u64> = arrivals.iter().map(|arrival| arrival.at).collect();
@@ -129,7 +130,10 @@ mod tests {
             arrival.at -= (arrival.at - SECOND) / 1000;
         }
         let timing = judge(&arrivals, SECOND).expect("enough");
-        assert!((timing.worst_drift_ppm + 1000.0).abs() < 1.0 && timing.drift_ppm.abs() < 1.0, "{timing:?}");
+        assert!(
+            (timing.worst_drift_ppm + 1000.0).abs() < 1.0 && timing.drift_ppm.abs() < 1.0,
+            "{timing:?}"
+        );
     }
 
     #[test]

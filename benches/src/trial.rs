@@ -46,14 +46,24 @@ impl Setting {
         let patience = machine::now() + 30 * SECOND;
         while counter::seen(kind)? < before + 2 * targets {
             running.must_live()?;
-            ensure!(machine::now() < patience, "{}: the targets saw too few checks to begin with", who.name());
+            ensure!(
+                machine::now() < patience,
+                "{}: the targets saw too few checks to begin with",
+                who.name()
+            );
             thread::sleep(Duration::from_nanos(50 * MILLI));
         }
         Ok(running)
     }
 
     /// Checks so many targets of one kind: the cost first, then, with a tap that itself costs something, the timing.
-    pub fn measure(&self, who: Contender, kind: Kind, targets: usize, timing: bool) -> Result<Sample> {
+    pub fn measure(
+        &self,
+        who: Contender,
+        kind: Kind,
+        targets: usize,
+        timing: bool,
+    ) -> Result<Sample> {
         let fleet = Fleet::uniform(kind, targets, self.interval);
         let mut running = self.warm_up(who, kind, &fleet)?;
         let sample = self.cost(&mut running, who, kind, targets)?;
@@ -65,11 +75,21 @@ impl Setting {
         thread::sleep(self.time);
         let arrivals = tap.close()?;
         running.must_live()?;
-        Ok(Sample { timing: timing::judge(&arrivals, u64::try_from(self.interval.as_nanos())?), ..sample })
+        Ok(Sample {
+            timing: timing::judge(&arrivals, u64::try_from(self.interval.as_nanos())?),
+            ..sample
+        })
     }
 
-    fn cost(&self, running: &mut Running, who: Contender, kind: Kind, targets: usize) -> Result<Sample> {
-        let (seen, cpu, start) = (counter::seen(kind)?, machine::cpu_time(running.pid())?, machine::now());
+    fn cost(
+        &self,
+        running: &mut Running,
+        who: Contender,
+        kind: Kind,
+        targets: usize,
+    ) -> Result<Sample> {
+        let (seen, cpu, start) =
+            (counter::seen(kind)?, machine::cpu_time(running.pid())?, machine::now());
         thread::sleep(self.time);
         let (seen, cpu, time) = (
             counter::seen(kind)? - seen,

@@ -29,7 +29,9 @@ struct Throttle {
 impl Throttle {
     /// How long the next part has to wait.
     fn delay(&self, now: Instant) -> Duration {
-        self.idle_at.map_or(Duration::ZERO, |idle_at| idle_at.saturating_duration_since(now).saturating_sub(BURST))
+        self.idle_at.map_or(Duration::ZERO, |idle_at| {
+            idle_at.saturating_duration_since(now).saturating_sub(BURST)
+        })
     }
 
     fn charge(&mut self, start: Instant, end: Instant) {
@@ -52,7 +54,10 @@ pub async fn throttled<T>(make: impl FnOnce() -> T) -> T {
 }
 
 /// Returns a page made of `parts`. Other work has its turn between the chunks.
-pub fn chunked(content_type: &'static str, mut parts: impl Iterator<Item = String> + Send + 'static) -> Response {
+pub fn chunked(
+    content_type: &'static str,
+    mut parts: impl Iterator<Item = String> + Send + 'static,
+) -> Response {
     let chunks = std::iter::from_fn(move || {
         let mut chunk = parts.next()?;
         if chunk.len() < CHUNK {

@@ -108,7 +108,8 @@ impl Connections {
     }
 
     fn evict(&self) -> Option<Eviction> {
-        let activities = self.open.iter().map(|connection| (connection.source, connection.tracker.get()));
+        let activities =
+            self.open.iter().map(|connection| (connection.source, connection.tracker.get()));
         eviction(&activities.collect::<Vec<_>>(), self.max / 4, clock::now())
     }
 }
@@ -143,7 +144,8 @@ fn eviction(open: &[(IpAddr, Activity)], share: usize, now: Instant) -> Option<E
     // Of the address with the most connections, the one that comes first in the order of activities.
     let first = |candidates: &dyn Fn(&(IpAddr, Activity)) -> bool| {
         let candidates = open.iter().enumerate().filter(|(_, connection)| candidates(connection));
-        let first = candidates.min_by_key(|(_, (source, activity))| (Reverse(counts[source]), *activity));
+        let first =
+            candidates.min_by_key(|(_, (source, activity))| (Reverse(counts[source]), *activity));
         first.map(|(index, _)| index)
     };
     let ends = |activity: Activity| match activity {
@@ -151,7 +153,8 @@ fn eviction(open: &[(IpAddr, Activity)], share: usize, now: Instant) -> Option<E
         Activity::Answering(_) => None,
     };
     let stale = first(&|(_, activity)| ends(*activity).is_some_and(|end| end <= now));
-    let too_many = || first(&|(source, activity)| counts[source] > share && ends(*activity).is_some());
+    let too_many =
+        || first(&|(source, activity)| counts[source] > share && ends(*activity).is_some());
     if let Some(index) = stale.or_else(too_many) {
         return Some(Eviction::Now(index));
     }
@@ -183,9 +186,15 @@ mod tests {
             (vec![(A, waiting(20)), (B, waiting(5)), (B, waiting(5))], Eviction::Now(0)),
             (vec![(A, waiting(10)), (B, waiting(30)), (C, waiting(20))], Eviction::Now(1)),
             // One address has more than its share.
-            (vec![(A, waiting(9)), (B, waiting(1)), (B, waiting(2)), (B, answering(9))], Eviction::Now(2)),
+            (
+                vec![(A, waiting(9)), (B, waiting(1)), (B, waiting(2)), (B, answering(9))],
+                Eviction::Now(2),
+            ),
             // All have come just now.
-            (vec![(A, waiting(4)), (B, waiting(1)), (B, answering(9))], Eviction::Later(GRACE * 6 / 10)),
+            (
+                vec![(A, waiting(4)), (B, waiting(1)), (B, answering(9))],
+                Eviction::Later(GRACE * 6 / 10),
+            ),
             // None waits.
             (vec![(A, answering(90)), (B, answering(20)), (B, answering(30))], Eviction::Now(2)),
         ];
@@ -202,7 +211,9 @@ mod tests {
         for number in 1..1000 {
             let now = start + Duration::from_micros(number);
             if open.len() == 64 {
-                let Some(Eviction::Now(index)) = eviction(&open, 16, now) else { panic!("it waits: {open:?}") };
+                let Some(Eviction::Now(index)) = eviction(&open, 16, now) else {
+                    panic!("it waits: {open:?}")
+                };
                 open.swap_remove(index);
             }
             open.push((A, Activity::Waiting(now)));

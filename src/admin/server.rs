@@ -83,7 +83,10 @@ pub async fn serve(listener: TcpListener, router: Router, max_connections: usize
 }
 
 fn is_of_peer(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
+    )
 }
 
 async fn serve_connection(stream: TcpStream, router: Router, tracker: Tracker) {
@@ -103,7 +106,11 @@ async fn serve_connection(stream: TcpStream, router: Router, tracker: Tracker) {
     }
 }
 
-async fn answer(request: Request<Incoming>, router: Router, tracker: Tracker) -> Result<Response<Body>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    router: Router,
+    tracker: Tracker,
+) -> Result<Response<Body>, Infallible> {
     let answering = tracker.answer();
     let response = router.oneshot(request).await?;
     Ok(response.map(|body| Body::new(Guarded::new(body, answering))))

@@ -18,7 +18,10 @@ use crate::reload;
 
 /// Makes the page, a database at a time: `version`, `lease`, `frozen`, `config`, `leftBehind`, and a [`DatabaseStatus`] for each
 /// database.
-pub(super) fn page(snapshot: Arc<Snapshot>, sources: Sources) -> impl Iterator<Item = String> + Send + 'static {
+pub(super) fn page(
+    snapshot: Arc<Snapshot>,
+    sources: Sources,
+) -> impl Iterator<Item = String> + Send + 'static {
     let version = json(&env!("CARGO_PKG_VERSION"));
     let lease = json(&LeaseStatus::new(&sources.lease));
     let frozen = json(&snapshot.frozen.as_ref().map(FreezeStatus::new));
@@ -30,7 +33,8 @@ pub(super) fn page(snapshot: Arc<Snapshot>, sources: Sources) -> impl Iterator<I
     let databases = (0..snapshot.databases.len()).map(move |index| {
         let database = &snapshot.databases[index];
         let comma = if index == 0 { "" } else { "," };
-        let status = DatabaseStatus::new(database, sources.publish.publication(&database.id).as_ref());
+        let status =
+            DatabaseStatus::new(database, sources.publish.publication(&database.id).as_ref());
         comma.to_owned() + &json(&status)
     });
     std::iter::once(head).chain(databases).chain(std::iter::once("]}".to_owned()))
@@ -53,7 +57,11 @@ struct ConfigStatus {
 
 impl ConfigStatus {
     fn new(config: &reload::Handle) -> Self {
-        Self { file: config.file(), since: calendar(config.since()), problems: config.problems().to_vec() }
+        Self {
+            file: config.file(),
+            since: calendar(config.since()),
+            problems: config.problems().to_vec(),
+        }
     }
 }
 
@@ -97,7 +105,13 @@ impl LeaseStatus {
             Standing::Standby { holder, trouble } => (holder, trouble),
             _ => (Some(me.to_owned()), None),
         };
-        Some(Self { name: name.to_string(), identity: me.to_owned(), held: lease.leads(), holder, trouble })
+        Some(Self {
+            name: name.to_string(),
+            identity: me.to_owned(),
+            held: lease.leads(),
+            holder,
+            trouble,
+        })
     }
 }
 
@@ -202,7 +216,11 @@ impl DatabaseStatus {
             }),
             planned: planned.map(ips),
             published: members.map(ips),
-            targets: database.targets.iter().map(|target| TargetStatus::new(target, members)).collect(),
+            targets: database
+                .targets
+                .iter()
+                .map(|target| TargetStatus::new(target, members))
+                .collect(),
             refused: database.refused.iter().map(RefusedStatus::new).collect(),
         }
     }

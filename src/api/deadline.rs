@@ -73,7 +73,10 @@ impl Body for Guarded {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.basis.as_ref().is_some_and(|deadline| !deadline.holds()) {
             return Poll::Ready(Some(Err("not sent, as the time for it had passed".into())));
         }
@@ -95,7 +98,8 @@ mod tests {
     use http_body_util::BodyExt;
 
     async fn sent(deadline: &Deadline) -> Result<Bytes, String> {
-        let body = async { Guarded::new(Inner::from(b"members".to_vec()), Deadline::of_this_task()) };
+        let body =
+            async { Guarded::new(Inner::from(b"members".to_vec()), Deadline::of_this_task()) };
         let body = deadline.clone().bears(body).await;
         body.collect().await.map(|body| body.to_bytes()).map_err(|error| error.to_string())
     }
@@ -114,8 +118,9 @@ mod tests {
     #[tokio::test]
     async fn a_deadline_that_passes_on_the_way_is_noticed() {
         let deadline = Deadline::new(None);
-        let body =
-            deadline.clone().bears(async { Guarded::new(Inner::from(b"members".to_vec()), Deadline::of_this_task()) });
+        let body = deadline.clone().bears(async {
+            Guarded::new(Inner::from(b"members".to_vec()), Deadline::of_this_task())
+        });
         let body = body.await;
         assert_eq!(body.size_hint().exact(), Some(7));
         deadline.end();

@@ -12,7 +12,9 @@ const LONGEST_REFUSAL: usize = 64 << 10;
 
 /// An API server that has too much to do says in a header how long to wait, with a body in plain words. The library passes on
 /// bodies alone, so the body is made to say it.
-pub async fn with_retry_after<B>(answer: Response<B>) -> Result<Response<Either<Full<Bytes>, B>>, BoxError>
+pub async fn with_retry_after<B>(
+    answer: Response<B>,
+) -> Result<Response<Either<Full<Bytes>, B>>, BoxError>
 where
     B: hyper::body::Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
@@ -53,11 +55,13 @@ mod tests {
     use super::*;
 
     async fn heard(code: u16, after: Option<&str>, body: &str) -> (u16, String) {
-        let mut answer = Response::builder().status(code).header(header::CONTENT_LENGTH, body.len());
+        let mut answer =
+            Response::builder().status(code).header(header::CONTENT_LENGTH, body.len());
         if let Some(after) = after {
             answer = answer.header(header::RETRY_AFTER, after);
         }
-        let answer = answer.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("an answer");
+        let answer =
+            answer.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("an answer");
         let answer = with_retry_after(answer).await.expect("an answer");
         let code = answer.status().as_u16();
         let body = answer.into_body().collect().await.expect("a body").to_bytes();
@@ -66,19 +70,26 @@ mod tests {
 
     #[tokio::test]
     async fn the_header_is_said_in_the_body_and_keeps_its_words() {
-        for body in ["Too many requests, please try again later.\n", r#"{"kind":"Status","message":"busy","code":429}"#]
-        {
+        for body in [
+            "Too many requests, please try again later.\n",
+            r#"{"kind":"Status","message":"busy","code":429}"#,
+        ] {
             let (code, heard) = heard(429, Some("7"), body).await;
             let status: Status = serde_json::from_str(&heard).expect("a Status");
             assert_eq!((code, status.code), (429, 429), "{heard}");
             assert_eq!(status.details.map(|details| details.retry_after_seconds), Some(7));
-            assert!(["Too many requests, please try again later.", "busy"].contains(&&*status.message), "{heard}");
+            assert!(
+                ["Too many requests, please try again later.", "busy"].contains(&&*status.message),
+                "{heard}"
+            );
         }
     }
 
     #[tokio::test]
     async fn all_else_passes_as_it_is() {
-        for (code, after) in [(429, None), (200, Some("7")), (429, Some("Wed, 21 Oct 2026 07:28:00 GMT"))] {
+        for (code, after) in
+            [(429, None), (200, Some("7")), (429, Some("Wed, 21 Oct 2026 07:28:00 GMT"))]
+        {
             assert_eq!(heard(code, after, "as it is").await, (code, "as it is".to_owned()));
         }
     }

@@ -88,7 +88,9 @@ impl Read for Payload {
 impl Serialize for Payload {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            super::Value::Bytes(_) => std::collections::BTreeMap::from([("hex", MASK)]).serialize(serializer),
+            super::Value::Bytes(_) => {
+                std::collections::BTreeMap::from([("hex", MASK)]).serialize(serializer)
+            }
             value => Value(value.clone()).serialize(serializer),
         }
     }
@@ -132,7 +134,9 @@ impl Serialize for Answer {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
             Expected::Text(text) => text.serialize(serializer),
-            Expected::Hex(bytes) => FromHex { hex: Field::new(Hex(bytes.clone())) }.serialize(serializer),
+            Expected::Hex(bytes) => {
+                FromHex { hex: Field::new(Hex(bytes.clone())) }.serialize(serializer)
+            }
         }
     }
 }

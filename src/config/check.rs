@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::health::Thresholds;
 
 use super::leaf::{
-    FilePath, Folder, HeaderName, HostHeader, Method, Period, PortNumber, ServerName, Statuses, Switch, Threshold,
-    UrlPath,
+    FilePath, Folder, HeaderName, HostHeader, Method, Period, PortNumber, ServerName, Statuses,
+    Switch, Threshold, UrlPath,
 };
 use super::problem::{Collector, Span};
 use super::raw;
@@ -87,7 +87,11 @@ fn has_kind(check: &raw::Check) -> bool {
 }
 
 /// The check with every default filled in. None when something is wrong, all of which is then reported.
-pub(super) fn compile(check: &raw::Check, owner: &Owner, problems: &mut Collector) -> Option<Check> {
+pub(super) fn compile(
+    check: &raw::Check,
+    owner: &Owner,
+    problems: &mut Collector,
+) -> Option<Check> {
     let interval = check.interval.or(Period(INTERVAL));
     let timeout = check.timeout.or(Period(TIMEOUT));
     let healthy = check.healthy_threshold.or(Threshold(THRESHOLDS.healthy));
@@ -99,9 +103,15 @@ pub(super) fn compile(check: &raw::Check, owner: &Owner, problems: &mut Collecto
     }
     let recheck_interval = recheck_interval(check, interval, problems);
     let kind = match (&check.tcp, &check.http, &check.exec) {
-        (Field::Given(tcp), Field::Absent, Field::Absent) => tcp_check(tcp, owner, problems).map(CheckKind::Tcp),
-        (Field::Absent, Field::Given(http), Field::Absent) => http_check(http, owner, problems).map(CheckKind::Http),
-        (Field::Absent, Field::Absent, Field::Given(exec)) => exec_check(exec, owner, problems).map(CheckKind::Exec),
+        (Field::Given(tcp), Field::Absent, Field::Absent) => {
+            tcp_check(tcp, owner, problems).map(CheckKind::Tcp)
+        }
+        (Field::Absent, Field::Given(http), Field::Absent) => {
+            http_check(http, owner, problems).map(CheckKind::Http)
+        }
+        (Field::Absent, Field::Absent, Field::Given(exec)) => {
+            exec_check(exec, owner, problems).map(CheckKind::Exec)
+        }
         (Field::Absent, Field::Absent, Field::Absent) => {
             let message = "no kind of check is given; write `check: {tcp: {}}`, or `http` or `exec` in place of `tcp`";
             problems.error(owner.place.key, &owner.place.path, message);
@@ -125,26 +135,34 @@ fn warn_of_long_timeout(
     owner: &Owner,
     problems: &mut Collector,
 ) {
-    let (interval, timeout) = (humantime::format_duration(interval.0), humantime::format_duration(timeout.0));
+    let (interval, timeout) =
+        (humantime::format_duration(interval.0), humantime::format_duration(timeout.0));
     let message = format!(
         "the timeout {timeout} is longer than the interval {interval}, so that a slow address is tried less often than \
          each {interval}; write a timeout of at most `{interval}`, or a longer interval"
     );
-    let place = check.timeout.given().map(|at| &at.place).or(check.interval.given().map(|at| &at.place));
+    let place =
+        check.timeout.given().map(|at| &at.place).or(check.interval.given().map(|at| &at.place));
     let place = place.unwrap_or(owner.place);
     problems.warn(place.span, &place.path, message);
 }
 
 /// What is written beside the interval, or above it, must fit it. What comes from a layer below the interval's can't know
 /// it, and shrinks to it as the default does.
-fn recheck_interval(check: &raw::Check, interval: Option<Period>, problems: &mut Collector) -> Option<Duration> {
+fn recheck_interval(
+    check: &raw::Check,
+    interval: Option<Period>,
+    problems: &mut Collector,
+) -> Option<Duration> {
     let recheck = check.recheck_interval.or(Period(RECHECK_INTERVAL))?.0;
     let interval = interval?.0;
     if let Some(at) = check.recheck_interval.given()
         && recheck > interval
-        && Layer::of(&at.place) >= check.interval.given().map_or(Layer::BuiltIn, |interval| Layer::of(&interval.place))
+        && Layer::of(&at.place)
+            >= check.interval.given().map_or(Layer::BuiltIn, |interval| Layer::of(&interval.place))
     {
-        let (recheck, interval) = (humantime::format_duration(recheck), humantime::format_duration(interval));
+        let (recheck, interval) =
+            (humantime::format_duration(recheck), humantime::format_duration(interval));
         let message = format!(
             "{recheck} is longer than the interval {interval}, and a recheck comes sooner than the next regular try; \
              write at most `{interval}`, or a longer interval"
@@ -180,7 +198,8 @@ fn tcp_check(tcp: &At<raw::Tcp>, owner: &Owner, problems: &mut Collector) -> Opt
     let speaks = !(raw.tls.is_absent() && raw.send.is_absent() && raw.expect.is_absent());
     let accept = raw.accept.or(Switch(speaks))?.0;
     if let (true, false, Some(at)) = (speaks, accept, raw.accept.given()) {
-        let message = "`tls`, `send` and `expect` need the whole handshake; take `accept: false` away";
+        let message =
+            "`tls`, `send` and `expect` need the whole handshake; take `accept: false` away";
         problems.error(at.place.span, &at.place.path, message);
     }
     let tls = match raw.tls.given() {
@@ -203,7 +222,8 @@ fn http_check(http: &At<raw::Http>, owner: &Owner, problems: &mut Collector) -> 
     let tls = match raw.tls.given() {
         Some(at) => {
             if scheme == Some(Scheme::Http) {
-                let message = "`tls` means nothing without `scheme: https`; add that, or take `tls` away";
+                let message =
+                    "`tls` means nothing without `scheme: https`; add that, or take `tls` away";
                 problems.error(at.place.key, &at.place.path, message);
             }
             tls(at, problems)
@@ -211,15 +231,20 @@ fn http_check(http: &At<raw::Http>, owner: &Owner, problems: &mut Collector) -> 
         None => raw.tls.optional().map(|_| Tls::default()),
     };
     let http2 = raw.http2.or(Switch(false));
-    if let (Some(Switch(true)), Some(Scheme::Http), Some(at)) = (&http2, scheme, raw.http2.given()) {
-        let message = "`http2` means nothing without `scheme: https`; add that, or take `http2` away";
+    if let (Some(Switch(true)), Some(Scheme::Http), Some(at)) = (&http2, scheme, raw.http2.given())
+    {
+        let message =
+            "`http2` means nothing without `scheme: https`; add that, or take `http2` away";
         problems.error(at.place.key, &at.place.path, message);
     }
     if let Some(headers) = raw.headers.value() {
         refuse_control_characters(headers, problems);
     }
     let statuses = filled("status", "[200-399]", &raw.expected_statuses, problems);
-    let headers = raw.headers.or(Values(Vec::new())).and_then(|values| values_of(&values, |name| name.0.clone()));
+    let headers = raw
+        .headers
+        .or(Values(Vec::new()))
+        .and_then(|values| values_of(&values, |name| name.0.clone()));
     Some(HttpCheck {
         port: port?,
         path: raw.path.or(UrlPath("/".into()))?.0,
@@ -253,7 +278,11 @@ fn exec_check(exec: &At<raw::Exec>, owner: &Owner, problems: &mut Collector) -> 
     let raw = &exec.value;
     if raw.command.is_absent() {
         let (span, path) = near(&exec.place, owner);
-        problems.error(span, path, "the key `command` is missing; write `command: [program, argument]`");
+        problems.error(
+            span,
+            path,
+            "the key `command` is missing; write `command: [program, argument]`",
+        );
     }
     let command = filled("program", "[program, argument]", &raw.command, problems).flatten();
     if let Some(Field::Given(program)) = raw.command.value().and_then(|command| command.first())
@@ -265,9 +294,11 @@ fn exec_check(exec: &At<raw::Exec>, owner: &Owner, problems: &mut Collector) -> 
             "the program's name is empty; write the path or name of a program",
         );
     }
-    let env = raw.env.or(Values(Vec::new())).and_then(|values| values_of(&values, |name| name.0.clone()));
+    let env =
+        raw.env.or(Values(Vec::new())).and_then(|values| values_of(&values, |name| name.0.clone()));
     let statuses = raw.inconclusive_statuses.or(Vec::new());
-    let statuses = statuses.and_then(|list| list.iter().map(|item| item.value().cloned()).collect::<Option<Vec<_>>>());
+    let statuses = statuses
+        .and_then(|list| list.iter().map(|item| item.value().cloned()).collect::<Option<Vec<_>>>());
     let (command, env) = (command?, env?);
     for argument in raw.command.value().into_iter().flatten().filter_map(Field::given) {
         reference::warn_of_unknown(&argument.value.0, &argument.place, &env, problems);
@@ -281,7 +312,13 @@ fn exec_check(exec: &At<raw::Exec>, owner: &Owner, problems: &mut Collector) -> 
 }
 
 /// The check's own port, else the database's first.
-fn port(kind: &str, own: &Field<PortNumber>, place: &Place, owner: &Owner, problems: &mut Collector) -> Option<u16> {
+fn port(
+    kind: &str,
+    own: &Field<PortNumber>,
+    place: &Place,
+    owner: &Owner,
+    problems: &mut Collector,
+) -> Option<u16> {
     match own {
         Field::Given(at) => return Some(at.value.0),
         Field::Wrong => return None,
@@ -311,9 +348,10 @@ fn near<'a>(place: &'a Place, owner: &'a Owner) -> (Span, &'a str) {
 
 fn tls(tls: &At<raw::Tls>, problems: &mut Collector) -> Option<Tls> {
     let raw = &tls.value;
-    for (one, other, given, missing) in
-        [("certFile", "keyFile", &raw.cert_file, &raw.key_file), ("keyFile", "certFile", &raw.key_file, &raw.cert_file)]
-    {
+    for (one, other, given, missing) in [
+        ("certFile", "keyFile", &raw.cert_file, &raw.key_file),
+        ("keyFile", "certFile", &raw.key_file, &raw.cert_file),
+    ] {
         if let (Some(at), true) = (given.given(), missing.is_absent()) {
             let message = format!("`{one}` is of no use alone; write `{other}` beside it");
             problems.error(at.place.key, &at.place.path, message);
@@ -352,6 +390,8 @@ fn filled<T: Clone>(
 }
 
 fn values_of<N>(values: &Values<N>, name: impl Fn(&N) -> String) -> Option<Vec<(String, Value)>> {
-    let pair = |(key, value): &(At<N>, Field<value::Value>)| Some((name(&key.value), value.value()?.0.clone()));
+    let pair = |(key, value): &(At<N>, Field<value::Value>)| {
+        Some((name(&key.value), value.value()?.0.clone()))
+    };
     values.0.iter().map(pair).collect()
 }

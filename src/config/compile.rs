@@ -10,15 +10,19 @@ use super::raw::{self, AddressEntry};
 use super::read::{At, Field, Place};
 use super::reference::Urls;
 use super::{
-    Address, Allowed, Check, CreateService, Database, DatabaseId, Options, Port, Protocol, Publish, Refused, Spec,
-    check, ip, policy,
+    Address, Allowed, Check, CreateService, Database, DatabaseId, Options, Port, Protocol, Publish,
+    Refused, Spec, check, ip, policy,
 };
 
 /// Addresses of one Service that Kubernetes mirrors from Endpoints into EndpointSlices.
 const MIRRORED: usize = 1000;
 
 /// The Spec, or None when something is wrong, all of which is then reported.
-pub(super) fn compile(config: &raw::Config, options: &Options, problems: &mut Collector) -> Option<Spec> {
+pub(super) fn compile(
+    config: &raw::Config,
+    options: &Options,
+    problems: &mut Collector,
+) -> Option<Spec> {
     let defaults = config.defaults.or(raw::Defaults::default());
     if let Some(check) = config.defaults.value().and_then(|defaults| defaults.check.value()) {
         check::has_at_most_one_kind(check, problems);
@@ -36,8 +40,11 @@ pub(super) fn compile(config: &raw::Config, options: &Options, problems: &mut Co
         defaults: defaults.unwrap_or_default(),
         services: BTreeMap::new(),
     };
-    let databases: Vec<_> =
-        list.value.iter().map(|database| Some(Arc::new(compiler.database(database.given()?)?))).collect();
+    let databases: Vec<_> = list
+        .value
+        .iter()
+        .map(|database| Some(Arc::new(compiler.database(database.given()?)?)))
+        .collect();
     let prune = config.prune.or(Switch(false))?.0;
     Some(Spec { databases: databases.into_iter().collect::<Option<_>>()?, prune })
 }
@@ -87,7 +94,10 @@ impl Compiler<'_> {
 
     /// Says what the addresses ask for that Endpoints do not give.
     fn fits(&mut self, database: &At<raw::Database>, publish: Option<Publish>) {
-        let (Some(Publish::Endpoints), Some(list)) = (publish, database.value.addresses.given()) else { return };
+        let (Some(Publish::Endpoints), Some(list)) = (publish, database.value.addresses.given())
+        else {
+            return;
+        };
         if list.value.len() > MIRRORED {
             let message = format!(
                 "{} addresses; Kubernetes copies only {MIRRORED} of them from Endpoints into EndpointSlices, and clients reach no others; add `publish: slices` to the database",
@@ -96,7 +106,8 @@ impl Compiler<'_> {
             self.error(&list.place, message);
         }
         for entry in list.value.iter().filter_map(Field::given) {
-            if let AddressEntry::Long(raw::Address { zone: Field::Given(zone), .. }) = &entry.value {
+            if let AddressEntry::Long(raw::Address { zone: Field::Given(zone), .. }) = &entry.value
+            {
                 let message = "Endpoints know no zone, so that it has no effect; add `publish: slices` (or `both`) to the database, or take `zone` away";
                 self.problems.warn(zone.place.span, &zone.place.path, message);
             }
@@ -114,7 +125,8 @@ impl Compiler<'_> {
         }
         let line = service.place.span.line;
         if let Some(first) = self.services.get(&id) {
-            let message = format!("{id} is already the database on line {first}; write each Service once");
+            let message =
+                format!("{id} is already the database on line {first}; write each Service once");
             self.error(&service.place, message);
             return None;
         }
@@ -149,13 +161,17 @@ impl Compiler<'_> {
 
     fn port_list(&mut self, ports: &At<Vec<Field<raw::Port>>>) -> Option<Vec<Port>> {
         if ports.value.is_empty() {
-            self.error(&ports.place, "the list is empty; write at least one port, as in `[{port: 3306}]`");
+            self.error(
+                &ports.place,
+                "the list is empty; write at least one port, as in `[{port: 3306}]`",
+            );
             return None;
         }
         let mut names: BTreeMap<&str, u32> = BTreeMap::new();
         let mut list = Some(Vec::new());
         for field in &ports.value {
-            let port = field.given().and_then(|port| self.port(port, ports.value.len(), &mut names));
+            let port =
+                field.given().and_then(|port| self.port(port, ports.value.len(), &mut names));
             list = list.zip(port).map(|(mut list, port)| {
                 list.push(port);
                 list
@@ -164,11 +180,18 @@ impl Compiler<'_> {
         list
     }
 
-    fn port<'a>(&mut self, port: &'a At<raw::Port>, count: usize, names: &mut BTreeMap<&'a str, u32>) -> Option<Port> {
+    fn port<'a>(
+        &mut self,
+        port: &'a At<raw::Port>,
+        count: usize,
+        names: &mut BTreeMap<&'a str, u32>,
+    ) -> Option<Port> {
         match &port.value.name {
             Field::Given(name) => {
                 if let Some(first) = names.get(name.value.0.as_str()) {
-                    let message = format!("the port on line {first} has this name too; give each port its own");
+                    let message = format!(
+                        "the port on line {first} has this name too; give each port its own"
+                    );
                     self.error(&name.place, message);
                 } else {
                     names.insert(&name.value.0, name.place.span.line);
@@ -188,7 +211,11 @@ impl Compiler<'_> {
     }
 
     /// The database's check over the defaults', as it is written and as it is compiled.
-    fn check(&mut self, database: &At<raw::Database>, port: Option<&Port>) -> (Option<raw::Check>, Option<Arc<Check>>) {
+    fn check(
+        &mut self,
+        database: &At<raw::Database>,
+        port: Option<&Port>,
+    ) -> (Option<raw::Check>, Option<Arc<Check>>) {
         let own = database.value.check.or(raw::Check::default());
         let defaults = self.defaults.check.or(raw::Check::default());
         let (Some(own), Some(defaults)) = (own, defaults) else { return (None, None) };
@@ -210,7 +237,10 @@ impl Compiler<'_> {
     ) -> Option<(Vec<Address>, Vec<Refused>)> {
         let list = database.value.addresses.given()?;
         if list.value.is_empty() {
-            self.error(&list.place, "the list is empty; write at least one IP, as in `[10.20.0.11]`");
+            self.error(
+                &list.place,
+                "the list is empty; write at least one IP, as in `[10.20.0.11]`",
+            );
             return None;
         }
         let mut lines = BTreeMap::new();
@@ -219,7 +249,9 @@ impl Compiler<'_> {
         for field in &list.value {
             let Some(entry) = field.given() else { continue };
             let (ip, hostname, zone, policy, own) = match &entry.value {
-                AddressEntry::Short(ip) => (Some((ip.0, &entry.place)), Some(None), Some(None), Some((0, None)), None),
+                AddressEntry::Short(ip) => {
+                    (Some((ip.0, &entry.place)), Some(None), Some(None), Some((0, None)), None)
+                }
                 AddressEntry::Long(long) => (
                     long.address.given().map(|at| (at.value.0, &at.place)),
                     long.hostname.optional(),
@@ -241,7 +273,13 @@ impl Compiler<'_> {
             }
             match (ip, hostname, zone, policy, check) {
                 (Some(Err(why)), Some(_), Some(_), Some(_), Some(_)) => refused.push(why),
-                (Some(Ok(ip)), Some(hostname), Some(zone), Some((priority, maintenance)), Some(check)) => {
+                (
+                    Some(Ok(ip)),
+                    Some(hostname),
+                    Some(zone),
+                    Some((priority, maintenance)),
+                    Some(check),
+                ) => {
                     let hostname = hostname.map(|label: Label| label.0);
                     let zone = zone.map(|zone: Zone| zone.0.into_boxed_str());
                     addresses.push(Address { ip, priority, hostname, zone, maintenance, check });
@@ -272,7 +310,10 @@ impl Compiler<'_> {
             None => {}
         }
         if let Some(first) = lines.get(&ip) {
-            self.error(place, format!("{ip} is already in the list, on line {first}; write each address once"));
+            self.error(
+                place,
+                format!("{ip} is already in the list, on line {first}; write each address once"),
+            );
             return None;
         }
         lines.insert(ip, place.span.line);

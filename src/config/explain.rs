@@ -5,15 +5,18 @@ use schemars::transform::{RecursiveTransform, Transform};
 use super::bytes::{Answer, BodyText, Payload};
 use super::check::{self, Owner};
 use super::leaf::{
-    Argument, ExitStatuses, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber,
-    ServerName, ServiceName, Statuses, Switch, Threshold, UrlPath, VariableName, Zone,
+    Argument, ExitStatuses, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period,
+    PortNumber, ServerName, ServiceName, Statuses, Switch, Threshold, UrlPath, VariableName, Zone,
 };
 use super::policy::{self, Priority, Reason};
 use super::problem::Collector;
 use super::raw::{self, AddressEntry};
 use super::read::{At, Field, Place, Read};
 use super::value::{self, Values};
-use super::{Address, Check, CheckKind, Database, ExecCheck, HttpCheck, Port, Scheme, Spec, TcpCheck, Tls, Value};
+use super::{
+    Address, Check, CheckKind, Database, ExecCheck, HttpCheck, Port, Scheme, Spec, TcpCheck, Tls,
+    Value,
+};
 
 /// The config with every default written out. It reads back as the same Spec, but for the literal values that may be
 /// secrets: they show as `…`, which is refused on reading. A comment on top then says so.
@@ -26,7 +29,8 @@ pub fn explain(spec: &Spec) -> String {
     };
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     // A tree of texts, numbers and lists: nothing in it can fail to be written.
-    let text = serde_saphyr::to_string_with_options(&config, options).unwrap_or_else(|error| unreachable!("{error}"));
+    let text = serde_saphyr::to_string_with_options(&config, options)
+        .unwrap_or_else(|error| unreachable!("{error}"));
     if has_literal(spec) { format!("{MASKED}{text}") } else { text }
 }
 
@@ -40,7 +44,10 @@ fn has_literal(spec: &Spec) -> bool {
         CheckKind::Http(check) => any(&check.headers),
         CheckKind::Exec(check) => any(&check.env),
     };
-    spec.databases.iter().flat_map(|database| &database.addresses).any(|address| masks(&address.check.kind))
+    spec.databases
+        .iter()
+        .flat_map(|database| &database.addresses)
+        .any(|address| masks(&address.check.kind))
 }
 
 /// The JSON Schema of the config language.
@@ -53,7 +60,11 @@ pub fn schema() -> serde_json::Value {
 
 /// Doc comments are wrapped for the source; a list of no required keys says nothing.
 fn tidy(schema: &mut schemars::Schema) {
-    if schema.get("required").and_then(|required| required.as_array()).is_some_and(|required| required.is_empty()) {
+    if schema
+        .get("required")
+        .and_then(|required| required.as_array())
+        .is_some_and(|required| required.is_empty())
+    {
         schema.remove("required");
     }
     if let Some(serde_json::Value::String(text)) = schema.get_mut("description") {
@@ -63,10 +74,17 @@ fn tidy(schema: &mut schemars::Schema) {
 
 fn database(database: &Database) -> raw::Database {
     let base = base_check(database);
-    let compiled = check::compile(&base, &Owner { port: None, place: &Place::default() }, &mut Collector::default());
+    let compiled = check::compile(
+        &base,
+        &Owner { port: None, place: &Place::default() },
+        &mut Collector::default(),
+    );
     let entry = |address: &Address| {
-        let own =
-            if compiled.as_ref() == Some(&*address.check) { Field::Absent } else { Field::new(check(&address.check)) };
+        let own = if compiled.as_ref() == Some(&*address.check) {
+            Field::Absent
+        } else {
+            Field::new(check(&address.check))
+        };
         Field::new(address_entry(address, own))
     };
     raw::Database {
@@ -89,7 +107,8 @@ fn database(database: &Database) -> raw::Database {
 /// not take them away.
 fn base_check(database: &Database) -> raw::Check {
     let checks = || database.addresses.iter().map(|address| &*address.check);
-    let most_common = checks().rev().max_by_key(|one| checks().filter(|other| one == other).count());
+    let most_common =
+        checks().rev().max_by_key(|one| checks().filter(|other| one == other).count());
     let base = most_common.map(check).unwrap_or_default();
     checks().fold(base, |base, other| base.common(&check(other)))
 }
@@ -154,21 +173,39 @@ fn http(check: &HttpCheck) -> raw::Http {
         host: maybe(&check.host, |host| HostHeader(host.clone())),
         headers: Field::new(values(&check.headers, HeaderName)),
         expected_statuses: Field::new(
-            check.expected_statuses.iter().map(|range| Field::new(Statuses(range.clone()))).collect(),
+            check
+                .expected_statuses
+                .iter()
+                .map(|range| Field::new(Statuses(range.clone())))
+                .collect(),
         ),
         expected_body: maybe(&check.expected_body, |text| BodyText(text.clone())),
-        http2: if check.scheme == Scheme::Https { Field::new(Switch(check.http2)) } else { Field::Absent },
-        tls: if check.scheme == Scheme::Https { Field::new(tls(&check.tls)) } else { Field::Absent },
+        http2: if check.scheme == Scheme::Https {
+            Field::new(Switch(check.http2))
+        } else {
+            Field::Absent
+        },
+        tls: if check.scheme == Scheme::Https {
+            Field::new(tls(&check.tls))
+        } else {
+            Field::Absent
+        },
     }
 }
 
 fn exec(check: &ExecCheck) -> raw::Exec {
     raw::Exec {
-        command: Field::new(check.command.iter().map(|text| Field::new(Argument(text.clone()))).collect()),
+        command: Field::new(
+            check.command.iter().map(|text| Field::new(Argument(text.clone()))).collect(),
+        ),
         env: Field::new(values(&check.env, VariableName)),
         working_directory: maybe(&check.working_directory, |path| Folder(path.clone())),
         inconclusive_statuses: Field::new(
-            check.inconclusive_statuses.iter().map(|range| Field::new(ExitStatuses(range.clone()))).collect(),
+            check
+                .inconclusive_statuses
+                .iter()
+                .map(|range| Field::new(ExitStatuses(range.clone())))
+                .collect(),
         ),
     }
 }
@@ -184,7 +221,9 @@ fn tls(tls: &Tls) -> raw::Tls {
 }
 
 fn values<N>(values: &[(String, Value)], name: impl Fn(String) -> N) -> Values<N> {
-    let pair = |(key, value): &(String, Value)| (At::new(name(key.clone())), Field::new(value::Value(value.clone())));
+    let pair = |(key, value): &(String, Value)| {
+        (At::new(name(key.clone())), Field::new(value::Value(value.clone())))
+    };
     Values(values.iter().map(pair).collect())
 }
 

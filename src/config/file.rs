@@ -19,7 +19,11 @@ pub fn load(path: &Path, options: &Options) -> Result<Loaded, Problems> {
 }
 
 /// Makes a config of what was read from a file.
-pub fn understand(path: &Path, content: Result<Vec<u8>, ReadError>, options: &Options) -> Result<Loaded, Problems> {
+pub fn understand(
+    path: &Path,
+    content: Result<Vec<u8>, ReadError>,
+    options: &Options,
+) -> Result<Loaded, Problems> {
     let name = path.display().to_string();
     let bytes = content.map_err(|error| Problems::whole_file(&name, error.to_string()))?;
     match std::str::from_utf8(&bytes) {
@@ -49,7 +53,9 @@ impl ReadError {
             _ => Self::Mistake(match error.kind() {
                 ErrorKind::NotFound => "there is no such file; give the path of the config".into(),
                 ErrorKind::IsADirectory => "is a directory; give the path of a file".into(),
-                ErrorKind::PermissionDenied => "may not be read; give this user the right to read it".into(),
+                ErrorKind::PermissionDenied => {
+                    "may not be read; give this user the right to read it".into()
+                }
                 _ => format!("can't be read: {error}; give the path of a file that can"),
             }),
         }
@@ -84,7 +90,8 @@ fn open(path: &Path) -> Result<File, ReadError> {
     }
     // Before it is opened, for opening a device may do something to it.
     refuse_special(fs::metadata(path).map_err(failed)?.file_type())?;
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
     // Once more, as another file may have taken the place meanwhile.
     refuse_special(file.metadata().map_err(failed)?.file_type())?;
     Ok(file)
@@ -92,7 +99,9 @@ fn open(path: &Path) -> Result<File, ReadError> {
 
 /// Whether the path is that of a file which whoever started the process opened for it, as a shell does for `<(…)`.
 fn is_inherited(path: &Path) -> bool {
-    path == Path::new("/dev/stdin") || path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd")
+    path == Path::new("/dev/stdin")
+        || path.starts_with("/dev/fd")
+        || path.starts_with("/proc/self/fd")
 }
 
 fn refuse_special(kind: FileType) -> Result<(), ReadError> {
@@ -139,8 +148,12 @@ fn nothing_in(text: &str) -> Option<String> {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let what = match lines.next() {
         None => "is empty",
-        Some(first) if first.starts_with('#') && lines.all(|line| line.starts_with('#')) => "holds only comments",
+        Some(first) if first.starts_with('#') && lines.all(|line| line.starts_with('#')) => {
+            "holds only comments"
+        }
         Some(_) => return None,
     };
-    Some(format!("{what}; list the databases, as in `databases: [{{service: mysql, port: 3306, …}}]`"))
+    Some(format!(
+        "{what}; list the databases, as in `databases: [{{service: mysql, port: 3306, …}}]`"
+    ))
 }

@@ -21,19 +21,26 @@ pub(super) fn parse(text: &str) -> Result<Vec<u8>, String> {
     }
     match half {
         Some((_, at)) => Err(single(at)),
-        None if bytes.is_empty() => Err("there are no bytes here; write two hex digits for each, as in `00 0c`".into()),
+        None if bytes.is_empty() => {
+            Err("there are no bytes here; write two hex digits for each, as in `00 0c`".into())
+        }
         None => Ok(bytes),
     }
 }
 
 fn single(place: usize) -> String {
-    format!("the hex digit at character {place} stands alone, and a byte has two; write `0c` for `c`")
+    format!(
+        "the hex digit at character {place} stands alone, and a byte has two; write `0c` for `c`"
+    )
 }
 
 fn not_a_digit(char: char, place: usize) -> String {
     let shown: String = char.escape_debug().collect();
-    let advice =
-        if matches!(char, 'x' | 'X') { "write `0c` for `0x0c`" } else { "write digits from 0 to 9 and a to f" };
+    let advice = if matches!(char, 'x' | 'X') {
+        "write `0c` for `0x0c`"
+    } else {
+        "write digits from 0 to 9 and a to f"
+    };
     format!("`{shown}`, character {place}, is no hex digit; {advice}")
 }
 

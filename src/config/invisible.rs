@@ -74,7 +74,9 @@ pub(super) fn is_invisible(char: char) -> bool {
 /// The first invisible character of a text: its place, counted from 1, and what to call it.
 pub(super) fn first(text: &str) -> Option<(usize, String)> {
     let mut chars = (1..).zip(text.chars()).filter(|(_, char)| !char.is_ascii());
-    chars.find_map(|(place, char)| Some((place, format!("U+{:04X} {}", u32::from(char), name(char)?))))
+    chars.find_map(|(place, char)| {
+        Some((place, format!("U+{:04X} {}", u32::from(char), name(char)?)))
+    })
 }
 
 #[cfg(test)]
@@ -89,7 +91,10 @@ mod tests {
             ("größe 中文 é 😀", None),
             ("my\u{a0}sql", Some((3, "U+00A0 NO-BREAK SPACE"))),
             ("é\u{200b}\u{a0}", Some((2, "U+200B ZERO WIDTH SPACE"))),
-            ("\u{feff}databases", Some((1, "U+FEFF ZERO WIDTH NO-BREAK SPACE, also called byte order mark"))),
+            (
+                "\u{feff}databases",
+                Some((1, "U+FEFF ZERO WIDTH NO-BREAK SPACE, also called byte order mark")),
+            ),
             ("a\u{fe0f}", Some((2, "U+FE0F VARIATION SELECTOR"))),
             ("a\u{e0041}", Some((2, "U+E0041 TAG CHARACTER"))),
         ];

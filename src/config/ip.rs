@@ -38,7 +38,9 @@ fn impossible(ip: IpAddr) -> Option<String> {
     if let IpAddr::V6(v6) = ip
         && let Some(v4) = v6.to_ipv4_mapped()
     {
-        return Some(format!("is an IPv4-mapped IPv6 address, which Kubernetes refuses; write `{v4}`"));
+        return Some(format!(
+            "is an IPv4-mapped IPv6 address, which Kubernetes refuses; write `{v4}`"
+        ));
     }
     let what = if ip.is_unspecified() {
         "is the unspecified address, where nothing answers"
@@ -66,30 +68,39 @@ fn is_link_local(ip: IpAddr) -> bool {
 /// What someone probably meant who wrote this for an IP.
 fn no_ip(text: &str) -> String {
     if let Some(v4) = without_leading_zeros(text) {
-        return format!("has a part with a leading zero, which some programs read as octal; write `{v4}`");
+        return format!(
+            "has a part with a leading zero, which some programs read as octal; write `{v4}`"
+        );
     }
     if text.parse::<IpNet>().is_ok() {
         return "is a network; write each address of the database by itself".into();
     }
     if let Some((ip, _)) = text.split_once('%').filter(|(ip, _)| ip.parse::<Ipv6Addr>().is_ok()) {
-        return format!("has a zone (`%…`), which Kubernetes refuses; write `{ip}` if other hosts reach it");
+        return format!(
+            "has a zone (`%…`), which Kubernetes refuses; write `{ip}` if other hosts reach it"
+        );
     }
     if text.parse::<std::net::SocketAddr>().is_ok() {
-        return "has a port; write the address alone, and the port as `port: …` of the database".into();
+        return "has a port; write the address alone, and the port as `port: …` of the database"
+            .into();
     }
     if text.trim_matches(['[', ']']).parse::<Ipv6Addr>().is_ok() {
         return format!("has brackets; write `{}`", text.trim_matches(['[', ']']));
     }
     if text.chars().all(|char| char.is_ascii_digit() || char == '.') {
-        return "is not an IPv4 address; write four numbers from 0 to 255, as in `10.20.0.11`".into();
+        return "is not an IPv4 address; write four numbers from 0 to 255, as in `10.20.0.11`"
+            .into();
     }
     if text.split_whitespace().filter(|part| part.parse::<IpAddr>().is_ok()).count() > 1 {
-        return "is more than one IP; write a comma between them, as in `[10.20.0.11, 10.20.0.12]`".into();
+        return "is more than one IP; write a comma between them, as in `[10.20.0.11, 10.20.0.12]`"
+            .into();
     }
     if text.contains("://") {
         return "is a URL; write the IP of the database alone".into();
     }
-    if text.contains(':') && text.chars().all(|char| char.is_ascii_hexdigit() || matches!(char, ':' | '.')) {
+    if text.contains(':')
+        && text.chars().all(|char| char.is_ascii_hexdigit() || matches!(char, ':' | '.'))
+    {
         return "is not an IPv6 address; write one like `2001:db8::11`".into();
     }
     "is not an IP, and host names are not resolved yet; write the IP that it stands for".into()
@@ -110,5 +121,8 @@ fn not_allowed(ip: IpAddr, allowed: &Allowed) -> Option<String> {
         return None;
     }
     let nets: Vec<_> = allowed.0.iter().map(IpNet::to_string).collect();
-    Some(format!("{ip} is outside of what --allow-cidr allows ({}); write an address inside it", nets.join(", ")))
+    Some(format!(
+        "{ip} is outside of what --allow-cidr allows ({}); write an address inside it",
+        nets.join(", ")
+    ))
 }

@@ -128,7 +128,8 @@ leaf!(@rule Protocol, "`TCP`, `UDP` or `SCTP`", {"enum": ["TCP", "UDP", "SCTP"]}
     one_of(found.map(|(protocol, _)| *protocol), meant.map(|(_, name)| *name), scalar, "`TCP`, `UDP` or `SCTP`")
 });
 
-const PROTOCOLS: [(Protocol, &str); 3] = [(Protocol::Tcp, "TCP"), (Protocol::Udp, "UDP"), (Protocol::Sctp, "SCTP")];
+const PROTOCOLS: [(Protocol, &str); 3] =
+    [(Protocol::Tcp, "TCP"), (Protocol::Udp, "UDP"), (Protocol::Sctp, "SCTP")];
 
 impl Serialize for Protocol {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -271,7 +272,8 @@ leaf!(HeaderName(String), "the name of a header", {"pattern": "^[-!#$%&'*+.^_`|~
 });
 
 /// What the daemon tells every exec check.
-pub(super) const OWN_VARIABLES: [&str; 5] = ["TARGET_IP", "TARGET_PORT", "TARGET_HOST", "SERVICE", "NAMESPACE"];
+pub(super) const OWN_VARIABLES: [&str; 5] =
+    ["TARGET_IP", "TARGET_PORT", "TARGET_HOST", "SERVICE", "NAMESPACE"];
 
 leaf!(VariableName(String), "the name of a variable", {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}, |scalar: &Scalar, _| {
     let name = &scalar.text;
@@ -411,7 +413,11 @@ fn filled<'a>(scalar: &'a Scalar, what: &str) -> Result<&'a str, String> {
 }
 
 fn no_nul(text: &str) -> Result<&str, String> {
-    if text.contains('\0') { Err("a NUL character can't be passed on; take it away".into()) } else { Ok(text) }
+    if text.contains('\0') {
+        Err("a NUL character can't be passed on; take it away".into())
+    } else {
+        Ok(text)
+    }
 }
 
 /// RFC 1123: what a host, a namespace and a port may be called.
@@ -425,12 +431,19 @@ pub(super) fn whole_number(scalar: &Scalar, what: &str) -> Result<i64, String> {
     let number = scalar.text.parse::<i64>();
     match (scalar.kind, number) {
         (ScalarKind::Number, Ok(number)) => Ok(number),
-        (ScalarKind::Text, Ok(number)) => Err(format!("expected {what}, found text; write `{number}` without quotes")),
+        (ScalarKind::Text, Ok(number)) => {
+            Err(format!("expected {what}, found text; write `{number}` without quotes"))
+        }
         _ => Err(format!("expected {what}, found {}", quote(&scalar.text))),
     }
 }
 
-fn one_of<T>(found: Option<T>, meant: Option<&str>, scalar: &Scalar, what: &str) -> Result<T, String> {
+fn one_of<T>(
+    found: Option<T>,
+    meant: Option<&str>,
+    scalar: &Scalar,
+    what: &str,
+) -> Result<T, String> {
     found.ok_or_else(|| match meant {
         Some(meant) => format!("{} is not known; write `{meant}`", quote(&scalar.text)),
         None => format!("{} is not known; write {what}", quote(&scalar.text)),
@@ -443,7 +456,10 @@ fn port_of_host(host: &str) -> Result<(), String> {
         Some(inner) => {
             let (ip, rest) = inner.split_once(']').unwrap_or((inner, "]"));
             if ip.parse::<Ipv6Addr>().is_err() || !(rest.is_empty() || rest.starts_with(':')) {
-                return Err(format!("{} is no host; write one like `[2001:db8::11]:8443`", quote(host)));
+                return Err(format!(
+                    "{} is no host; write one like `[2001:db8::11]:8443`",
+                    quote(host)
+                ));
             }
             (ip, rest.strip_prefix(':'))
         }
@@ -451,17 +467,25 @@ fn port_of_host(host: &str) -> Result<(), String> {
             return Err(format!("an IPv6 address stands in brackets here; write `[{host}]`"));
         }
         None if host.contains(['[', ']']) => {
-            return Err(format!("{} is no host; write a name like `db.corp.example`, without brackets", quote(host)));
+            return Err(format!(
+                "{} is no host; write a name like `db.corp.example`, without brackets",
+                quote(host)
+            ));
         }
         None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
     };
-    let is_port =
-        |port: &str| port.chars().all(|char| char.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
+    let is_port = |port: &str| {
+        port.chars().all(|char| char.is_ascii_digit())
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    };
     match port {
-        _ if name.is_empty() => Err(format!("{} has no name; write one like `db.corp.example`", quote(host))),
-        Some(port) if !is_port(port) => {
-            Err(format!("{} ends in no port; write a number from 1 to 65535 after the `:`", quote(host)))
+        _ if name.is_empty() => {
+            Err(format!("{} has no name; write one like `db.corp.example`", quote(host)))
         }
+        Some(port) if !is_port(port) => Err(format!(
+            "{} ends in no port; write a number from 1 to 65535 after the `:`",
+            quote(host)
+        )),
         _ => Ok(()),
     }
 }

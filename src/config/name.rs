@@ -6,7 +6,11 @@ use super::problem::quote;
 pub(super) fn check_label(name: &str, what: &str) -> Result<(), String> {
     let fits = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '-';
     if name.len() > 63 {
-        return Err(format!("{} has {} characters; {what} has at most 63", quote(name), name.len()));
+        return Err(format!(
+            "{} has {} characters; {what} has at most 63",
+            quote(name),
+            name.len()
+        ));
     }
     if !name.chars().all(fits) || name.starts_with('-') || name.ends_with('-') {
         return Err(format!(
@@ -26,7 +30,10 @@ pub fn check_namespace(name: &str) -> Result<(), String> {
 pub fn check_service(name: &str) -> Result<(), String> {
     check_label(name, "the name of a Service")?;
     if name.starts_with(|char: char| char.is_ascii_digit()) {
-        return Err(format!("{} begins with a digit; a Service's name begins with a letter", quote(name)));
+        return Err(format!(
+            "{} begins with a digit; a Service's name begins with a letter",
+            quote(name)
+        ));
     }
     Ok(())
 }
@@ -34,7 +41,11 @@ pub fn check_service(name: &str) -> Result<(), String> {
 /// Says what is wrong with the name of a Lease: labels with dots between them.
 pub fn check_lease(name: &str) -> Result<(), String> {
     if name.len() > 253 {
-        return Err(format!("{} has {} characters; the name of a Lease has at most 253", quote(name), name.len()));
+        return Err(format!(
+            "{} has {} characters; the name of a Lease has at most 253",
+            quote(name),
+            name.len()
+        ));
     }
     if name.split('.').any(|label| label.is_empty() || check_label(label, "").is_err()) {
         return Err(format!(

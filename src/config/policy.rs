@@ -198,7 +198,11 @@ pub(super) fn of_address(address: &raw::Address) -> Option<(u32, Option<Arc<str>
     Some((priority?.0, maintenance?.map(|reason: Reason| reason.0.into())))
 }
 
-fn failback(raw: &Field<Failback>, default: plan::Failback, problems: &mut Collector) -> Option<plan::Failback> {
+fn failback(
+    raw: &Field<Failback>,
+    default: plan::Failback,
+    problems: &mut Collector,
+) -> Option<plan::Failback> {
     let at = match raw {
         Field::Absent => return Some(default),
         Field::Wrong => return None,
@@ -210,7 +214,8 @@ fn failback(raw: &Field<Failback>, default: plan::Failback, problems: &mut Colle
         (Field::Absent, false) => Some(default),
         (Field::Given(delay), false) => Some(plan::Failback::Delay(delay.value.0)),
         (Field::Given(delay), true) => {
-            let message = "a failback that waits to be asked has no delay; take `delay` or `manual` away";
+            let message =
+                "a failback that waits to be asked has no delay; take `delay` or `manual` away";
             problems.error(delay.place.key, &delay.place.path, message);
             None
         }
@@ -225,9 +230,13 @@ fn warn(raw: &Policy, policy: &plan::Policy, addresses: &[Address], problems: &m
     if let (Some(at), MinHealthy::Number(number)) = (raw.min_healthy.given(), policy.min_healthy) {
         let needed = policy.min_healthy.of(preferred);
         let message = if policy.exactly_one && needed > 1 {
-            "with `exactlyOne` there is never more than one address; write `minHealthy: 1`, or 0".to_owned()
+            "with `exactlyOne` there is never more than one address; write `minHealthy: 1`, or 0"
+                .to_owned()
         } else if needed > addresses.len() {
-            format!("{number} is more than there are addresses ({}), so that none ever leaves", addresses.len())
+            format!(
+                "{number} is more than there are addresses ({}), so that none ever leaves",
+                addresses.len()
+            )
         } else if needed > preferred {
             format!(
                 "{number} is more than the preferred tier has addresses ({preferred}), so that lower tiers always serve beside it"
@@ -242,11 +251,15 @@ fn warn(raw: &Policy, policy: &plan::Policy, addresses: &[Address], problems: &m
     warn_of_tiers(raw, policy, addresses, problems);
 }
 
-fn warn_of_tiers(raw: &Policy, policy: &plan::Policy, addresses: &[Address], problems: &mut Collector) {
+fn warn_of_tiers(
+    raw: &Policy,
+    policy: &plan::Policy,
+    addresses: &[Address],
+    problems: &mut Collector,
+) {
     let tiers = addresses.iter().any(|address| address.priority != addresses[0].priority);
     if let (true, true, Some(at)) = (policy.exactly_one, tiers, raw.exactly_one.given()) {
-        let message =
-            "with `exactlyOne` the one that passes is published, whatever its `priority`; take one of the two away";
+        let message = "with `exactlyOne` the one that passes is published, whatever its `priority`; take one of the two away";
         problems.warn(at.place.span, &at.place.path, message);
     }
 }
@@ -254,8 +267,12 @@ fn warn_of_tiers(raw: &Policy, policy: &plan::Policy, addresses: &[Address], pro
 /// The policy written out in full.
 pub(super) fn explain(policy: &plan::Policy) -> Policy {
     let failback = match policy.failback {
-        plan::Failback::Delay(delay) => Failback { delay: Field::new(Delay(delay)), ..Failback::default() },
-        plan::Failback::Manual => Failback { manual: Field::new(Switch(true)), ..Failback::default() },
+        plan::Failback::Delay(delay) => {
+            Failback { delay: Field::new(Delay(delay)), ..Failback::default() }
+        }
+        plan::Failback::Manual => {
+            Failback { manual: Field::new(Switch(true)), ..Failback::default() }
+        }
     };
     Policy {
         min_healthy: Field::new(AtLeast(policy.min_healthy)),

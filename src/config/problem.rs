@@ -108,7 +108,8 @@ impl Problems {
         };
         let first = (position.column - 1).saturating_sub(WINDOW);
         let window = line.char_indices().skip(first).take(2 * WINDOW);
-        let window: Vec<(usize, char)> = window.map(|(offset, char)| (start + offset, char)).collect();
+        let window: Vec<(usize, char)> =
+            window.map(|(offset, char)| (start + offset, char)).collect();
         let (mut shown, caret) = self.without_secrets(&window, position.column - 1 - first);
         let length = shown.iter().rposition(|char| *char != ' ').map_or(0, |last| last + 1);
         shown.truncate(length.max(caret));
@@ -125,7 +126,11 @@ impl Problems {
         let (Some(first), Some(last)) = (window.first(), window.last()) else {
             return (Vec::new(), 0);
         };
-        let hidden: Vec<_> = self.hidden.iter().filter(|range| range.start <= last.0 && range.end > first.0).collect();
+        let hidden: Vec<_> = self
+            .hidden
+            .iter()
+            .filter(|range| range.start <= last.0 && range.end > first.0)
+            .collect();
         let mut shown = Vec::new();
         let mut caret = None;
         let mut in_secret = false;
@@ -259,7 +264,13 @@ impl Pile {
 
     fn problems(mut self, file: &str, text: &Arc<str>, hidden: &[Range<usize>]) -> Problems {
         self.list.sort_by_key(|problem| problem.position);
-        Problems { file: file.into(), text: text.clone(), hidden: hidden.to_vec(), list: self.list, more: self.more }
+        Problems {
+            file: file.into(),
+            text: text.clone(),
+            hidden: hidden.to_vec(),
+            list: self.list,
+            more: self.more,
+        }
     }
 }
 
@@ -287,7 +298,10 @@ impl Collector {
     /// The errors and the warnings, ready to be shown.
     pub fn into_problems(self, file: &str, text: &str) -> (Problems, Problems) {
         let text: Arc<str> = text.into();
-        (self.errors.problems(file, &text, &self.hidden), self.warnings.problems(file, &text, &self.hidden))
+        (
+            self.errors.problems(file, &text, &self.hidden),
+            self.warnings.problems(file, &text, &self.hidden),
+        )
     }
 }
 

@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use super::bytes::{Answer, BodyText, Payload};
 use super::leaf::{
-    Argument, ExitStatuses, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period, PortNumber,
-    ServerName, ServiceName, Statuses, Switch, Threshold, UrlPath, VariableName, Zone,
+    Argument, ExitStatuses, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period,
+    PortNumber, ServerName, ServiceName, Statuses, Switch, Threshold, UrlPath, VariableName, Zone,
 };
 use super::policy::{Policy, Priority, Reason};
 use super::read::{Field, Leaf, Read, Reader, camel_case, record};
@@ -244,13 +244,19 @@ impl Read for AddressEntry {
                 if let [Entry { key, key_span, .. }] = entries.as_slice()
                     && Ip::parse(&Scalar::text(format!("{key}:"))).is_ok()
                 {
-                    let message = format!("YAML takes the last colon for a key's; write `\"{key}:\"` in quotes");
+                    let message = format!(
+                        "YAML takes the last colon for a key's; write `\"{key}:\"` in quotes"
+                    );
                     reader.error(*key_span, message);
                     return None;
                 }
                 Address::read(node, reader).map(AddressEntry::Long)
             }
-            _ => reader.expected(node, "an IP", "write one like `10.20.0.11`, or `{address: 10.20.0.11, …}`"),
+            _ => reader.expected(
+                node,
+                "an IP",
+                "write one like `10.20.0.11`, or `{address: 10.20.0.11, …}`",
+            ),
         }
     }
 }

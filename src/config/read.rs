@@ -51,7 +51,9 @@ impl<T: Leaf> Read for T {
 /// The message for a word that is wrong: its invisible character if it has one, for then it looks right.
 pub(super) fn message_for(word: &str, message: String) -> String {
     match invisible::first(word) {
-        Some((place, name)) => format!("an invisible character, {name}, is character {place} of this word; delete it"),
+        Some((place, name)) => {
+            format!("an invisible character, {name}, is character {place} of this word; delete it")
+        }
         None => message,
     }
 }
@@ -153,9 +155,10 @@ impl<T: Read> Field<T> {
     pub fn over(&self, lower: &Self) -> Self {
         match (self, lower) {
             (Field::Absent, lower) => lower.clone(),
-            (Field::Given(upper), Field::Given(lower)) => {
-                Field::Given(Box::new(At { value: upper.value.over(&lower.value), place: upper.place.clone() }))
-            }
+            (Field::Given(upper), Field::Given(lower)) => Field::Given(Box::new(At {
+                value: upper.value.over(&lower.value),
+                place: upper.place.clone(),
+            })),
             (upper, _) => upper.clone(),
         }
     }
@@ -196,7 +199,11 @@ impl<T: JsonSchema> JsonSchema for Field<T> {
 impl<T: Read> Read for Vec<Field<T>> {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         let Kind::List(items) = &node.kind else {
-            return reader.expected(node, "a list", "write `[…, …]`, or each item on a line of its own after `- `");
+            return reader.expected(
+                node,
+                "a list",
+                "write `[…, …]`, or each item on a line of its own after `- `",
+            );
         };
         let read = |(index, item): (usize, &Arc<Node>)| {
             reader.within(&format!("[{index}]"), |reader| reader.field(item, item.span))
@@ -277,16 +284,23 @@ impl<'a> Reader<'a> {
         mut read: impl FnMut(&mut Self, usize, Option<&Entry>),
     ) -> Option<()> {
         let Kind::Map(entries) = &node.kind else {
-            if matches!(&node.kind, Kind::Scalar(Scalar { kind: ScalarKind::Text, text, .. }) if !keys.contains(text)) {
+            if matches!(&node.kind, Kind::Scalar(Scalar { kind: ScalarKind::Text, text, .. }) if !keys.contains(text))
+            {
                 // Text where a mapping must be may be what belongs into the mapping, secrets too.
                 self.hide(node.span);
             }
-            return self.expected(node, "a mapping", &format!("write `{}`", mapping_for(&node.kind, keys, required)));
+            return self.expected(
+                node,
+                "a mapping",
+                &format!("write `{}`", mapping_for(&node.kind, keys, required)),
+            );
         };
-        let mut there: Vec<bool> = keys.iter().map(|key| entries.iter().any(|entry| entry.key == *key)).collect();
+        let mut there: Vec<bool> =
+            keys.iter().map(|key| entries.iter().any(|entry| entry.key == *key)).collect();
         for entry in entries {
             match keys.iter().position(|known| *known == entry.key) {
-                Some(index) => self.within(&format!(".{}", entry.key), |reader| read(reader, index, Some(entry))),
+                Some(index) => self
+                    .within(&format!(".{}", entry.key), |reader| read(reader, index, Some(entry))),
                 None => {
                     for index in self.unknown_key(entry, keys, &there) {
                         if !std::mem::replace(&mut there[index], true) {
@@ -296,7 +310,10 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        let missing = keys.iter().zip(there).filter(|(key, there)| !there && required.contains(&key.as_str()));
+        let missing = keys
+            .iter()
+            .zip(there)
+            .filter(|(key, there)| !there && required.contains(&key.as_str()));
         for (key, _) in missing {
             self.error(node.span, format!("the key `{key}` is missing; write `{key}: …`"));
         }
@@ -332,8 +349,16 @@ impl<'a> Reader<'a> {
 }
 
 /// The keys of a check.
-const OF_CHECK: [&str; 8] =
-    ["interval", "timeout", "recheckInterval", "healthyThreshold", "unhealthyThreshold", "tcp", "http", "exec"];
+const OF_CHECK: [&str; 8] = [
+    "interval",
+    "timeout",
+    "recheckInterval",
+    "healthyThreshold",
+    "unhealthyThreshold",
+    "tcp",
+    "http",
+    "exec",
+];
 
 /// The keys of a policy.
 const OF_POLICY: [&str; 4] = ["minHealthy", "exactlyOne", "failback", "maxFlips"];
@@ -349,11 +374,16 @@ fn unknown(key: &str, keys: &[String], there: &[bool]) -> (String, Vec<usize>) {
         return (message.into(), (0..keys.len()).collect());
     }
     if let (true, Some(check)) = (OF_CHECK.contains(&key), index_of("check")) {
-        return (format!("this is a key of `check`; put it under `check`, as in `check: {{{key}: …}}`"), vec![check]);
+        return (
+            format!("this is a key of `check`; put it under `check`, as in `check: {{{key}: …}}`"),
+            vec![check],
+        );
     }
     if let (true, Some(policy)) = (OF_POLICY.contains(&key), index_of("policy")) {
         return (
-            format!("this is a key of `policy`; put it under `policy`, as in `policy: {{{key}: …}}`"),
+            format!(
+                "this is a key of `policy`; put it under `policy`, as in `policy: {{{key}: …}}`"
+            ),
             vec![policy],
         );
     }
@@ -363,14 +393,21 @@ fn unknown(key: &str, keys: &[String], there: &[bool]) -> (String, Vec<usize>) {
     // A check without a kind that is known: this may be its kind.
     let kinds = KINDS.iter().filter_map(|kind| index_of(kind)).collect::<Vec<_>>();
     let meant = if kinds.iter().any(|kind| there[*kind]) { None } else { kinds.first() };
-    (format!("unknown key; the keys here are {}", listed(keys)), meant.copied().into_iter().collect())
+    (
+        format!("unknown key; the keys here are {}", listed(keys)),
+        meant.copied().into_iter().collect(),
+    )
 }
 
 /// What to write where a record must be and something else is.
 fn mapping_for(kind: &Kind, keys: &[String], required: &[&str]) -> String {
     match kind {
         Kind::Scalar(Scalar { text, .. }) if keys.contains(text) => format!("{{{text}: …}}"),
-        Kind::Scalar(Scalar { kind: ScalarKind::Null | ScalarKind::Bool(_), .. }) if required.is_empty() => "{}".into(),
+        Kind::Scalar(Scalar { kind: ScalarKind::Null | ScalarKind::Bool(_), .. })
+            if required.is_empty() =>
+        {
+            "{}".into()
+        }
         _ if required.is_empty() => format!("{{{}: …}}", keys[0]),
         _ => format!("{{{}: …}}", required.join(": …, ")),
     }

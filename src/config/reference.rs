@@ -9,10 +9,18 @@ use super::problem::Collector;
 use super::read::{At, Field, Place};
 use super::{Value, raw};
 
-pub(super) fn warn_of_unknown(argument: &str, place: &Place, env: &[(String, Value)], problems: &mut Collector) {
-    let known: Vec<&str> = OWN_VARIABLES.into_iter().chain(env.iter().map(|(name, _)| name.as_str())).collect();
-    for (_, name) in references(argument).filter(|(_, name)| is_name(name) && !known.contains(name)) {
-        let nearest = known.iter().min_by_key(|known| strsim::osa_distance(known, &name.to_uppercase()));
+pub(super) fn warn_of_unknown(
+    argument: &str,
+    place: &Place,
+    env: &[(String, Value)],
+    problems: &mut Collector,
+) {
+    let known: Vec<&str> =
+        OWN_VARIABLES.into_iter().chain(env.iter().map(|(name, _)| name.as_str())).collect();
+    for (_, name) in references(argument).filter(|(_, name)| is_name(name) && !known.contains(name))
+    {
+        let nearest =
+            known.iter().min_by_key(|known| strsim::osa_distance(known, &name.to_uppercase()));
         let message = format!(
             "nothing is known as `$({name})`, so that it stays as it is; write `$({})`, a name in `env`, or `$$({name})` if \
              it is meant as it is",
@@ -31,7 +39,9 @@ fn references(text: &str) -> impl Iterator<Item = (usize, &str)> {
             rest = &text[start + 1..];
             if let Some(after) = rest.strip_prefix('$') {
                 rest = after;
-            } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
+            } else if let Some((name, after)) =
+                rest.strip_prefix('(').and_then(|inner| inner.split_once(')'))
+            {
                 rest = after;
                 return Some((start, name));
             }
@@ -42,7 +52,9 @@ fn references(text: &str) -> impl Iterator<Item = (usize, &str)> {
 /// Anything else in `$(…)`, as a command of a shell, is no reference to a variable.
 fn is_name(name: &str) -> bool {
     let fits = |char: char| char.is_ascii_alphanumeric() || char == '_';
-    (1..=40).contains(&name.len()) && name.chars().all(fits) && !name.starts_with(|char: char| char.is_ascii_digit())
+    (1..=40).contains(&name.len())
+        && name.chars().all(fits)
+        && !name.starts_with(|char: char| char.is_ascii_digit())
 }
 
 const TARGET_IP: &str = "$(TARGET_IP)";
@@ -62,7 +74,9 @@ struct Url<'a> {
 impl<'a> Urls<'a> {
     /// Takes note that an address is checked like this.
     pub fn add(&mut self, check: &'a raw::Check, ip: IpAddr) {
-        let Some(command) = check.exec.value().and_then(|exec| exec.command.value()) else { return };
+        let Some(command) = check.exec.value().and_then(|exec| exec.command.value()) else {
+            return;
+        };
         for argument in command.iter().filter_map(Field::given) {
             let Some(has_brackets) = url_has_brackets(&argument.value.0) else { continue };
             let unknown = Url { argument, has_brackets, ipv4: None, ipv6: None };
@@ -78,11 +92,19 @@ impl<'a> Urls<'a> {
             let (wrong, right) = if *has_brackets { (ipv4, ipv6) } else { (ipv6, ipv4) };
             let Some(wrong) = wrong else { continue };
             let write = if *has_brackets {
-                format!("{wrong} is no IPv6 address, and in a URL only these have brackets; write `{TARGET_IP}` alone")
+                format!(
+                    "{wrong} is no IPv6 address, and in a URL only these have brackets; write `{TARGET_IP}` alone"
+                )
             } else {
-                format!("{wrong} is an IPv6 address, which needs brackets in a URL; write `[{TARGET_IP}]`")
+                format!(
+                    "{wrong} is an IPv6 address, which needs brackets in a URL; write `[{TARGET_IP}]`"
+                )
             };
-            let only = if right.is_some() { " in a `check: {exec: {command: …}}` of that address" } else { "" };
+            let only = if right.is_some() {
+                " in a `check: {exec: {command: …}}` of that address"
+            } else {
+                ""
+            };
             problems.warn(argument.place.span, &argument.place.path, format!("{write}{only}"));
         }
     }
@@ -108,9 +130,9 @@ fn is_in_authority(before: &str) -> bool {
 }
 
 fn is_port(after: &str) -> bool {
-    after
-        .strip_prefix(':')
-        .is_some_and(|port| port.starts_with("$(") || port.starts_with(|char: char| char.is_ascii_digit()))
+    after.strip_prefix(':').is_some_and(|port| {
+        port.starts_with("$(") || port.starts_with(|char: char| char.is_ascii_digit())
+    })
 }
 
 #[cfg(test)]

@@ -9,11 +9,18 @@ use super::problem::Span;
 use super::tree::DEEPEST;
 
 /// Where to point and what to say: the invisible character of the line that is wrong, if it has one, else [`visible`].
-pub(super) fn explain(kind: &ErrorKind, span: Span, text: &str, open: Option<(char, Span)>) -> (Span, String) {
+pub(super) fn explain(
+    kind: &ErrorKind,
+    span: Span,
+    text: &str,
+    open: Option<(char, Span)>,
+) -> (Span, String) {
     let line = text.lines().nth((span.line as usize).saturating_sub(1)).unwrap_or_default();
     match invisible::first(line) {
         Some((column, name)) => {
-            let message = format!("bad YAML: an invisible character, {name}, stands here; delete it, or write a space");
+            let message = format!(
+                "bad YAML: an invisible character, {name}, stands here; delete it, or write a space"
+            );
             (at(span.line as usize, column), message)
         }
         None => visible(kind, span, text, open),
@@ -21,7 +28,12 @@ pub(super) fn explain(kind: &ErrorKind, span: Span, text: &str, open: Option<(ch
 }
 
 /// Where to point and what to say. `open` is the innermost bracket or brace that has not ended yet.
-fn visible(kind: &ErrorKind, mut span: Span, text: &str, open: Option<(char, Span)>) -> (Span, String) {
+fn visible(
+    kind: &ErrorKind,
+    mut span: Span,
+    text: &str,
+    open: Option<(char, Span)>,
+) -> (Span, String) {
     let lines: Vec<&str> = text.lines().take(span.line as usize).collect();
     if is_about_tabs(kind) {
         span.column = first_tab(&lines, span);
@@ -53,7 +65,10 @@ fn visible(kind: &ErrorKind, mut span: Span, text: &str, open: Option<(char, Spa
     if is_about_keys(kind)
         && let Some(at) = glued(&lines)
     {
-        return (at, "bad YAML: a key ends with `:` and a space; write a space after the `:`".into());
+        return (
+            at,
+            "bad YAML: a key ends with `:` and a space; write a space after the `:`".into(),
+        );
     }
     (span, words(kind))
 }
@@ -107,7 +122,8 @@ fn unclosed(line: &str) -> Option<(usize, char)> {
     while let Some((index, char)) = chars.next() {
         match open {
             Some((_, '"')) if char == '\\' => drop(chars.next()),
-            Some((_, '\'')) if char == '\'' && chars.next_if(|(_, next)| *next == '\'').is_some() => {}
+            Some((_, '\''))
+                if char == '\'' && chars.next_if(|(_, next)| *next == '\'').is_some() => {}
             Some((_, quote)) if char == quote => open = None,
             Some(_) => {}
             None if char == '#' && before == ' ' => return None,
@@ -164,9 +180,13 @@ fn words(kind: &ErrorKind) -> String {
         | ErrorKind::UnclosedFlowCollection { open: '{' } => {
             "bad YAML: a mapping in braces does not end; write the missing `,` or `}`"
         }
-        ErrorKind::UnknownAnchor => "this alias has no anchor above it; write the value out, or an `&anchor` before",
+        ErrorKind::UnknownAnchor => {
+            "this alias has no anchor above it; write the value out, or an `&anchor` before"
+        }
         ErrorKind::RecursionLimitExceeded => {
-            return format!("lists and mappings are nested more than {DEEPEST} deep; the config needs far fewer");
+            return format!(
+                "lists and mappings are nested more than {DEEPEST} deep; the config needs far fewer"
+            );
         }
         ErrorKind::UnexpectedCharacter { character: '@' | '`' | '%' } => {
             "bad YAML: no text can begin with this character; put the text in quotes"

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_saphyr::granit_parser::{self, Event, Marker, Parser, ScalarStyle, ScanError, StrInput, StructureStyle, Tag};
+use serde_saphyr::granit_parser::{
+    self, Event, Marker, Parser, ScalarStyle, ScanError, StrInput, StructureStyle, Tag,
+};
 
 use super::problem::{Collector, Span};
 use super::syntax;
@@ -178,11 +180,14 @@ impl<'a> Builder<'a> {
                 Ok((event, span)) if root.is_none() => root = Some(self.node(event, span)?),
                 // It is no reason to be silent about the mistakes of the first one.
                 Ok(_) | Err(_) if is_second => {
-                    let message = "a second YAML document begins here; write all databases in one document";
+                    let message =
+                        "a second YAML document begins here; write all databases in one document";
                     self.problems.error(start, "", message);
                     return root.ok_or_else(|| Stop { span: start, message: message.into() });
                 }
-                Ok((_, span)) => return Err(Stop { span, message: "is not a value; write valid YAML".into() }),
+                Ok((_, span)) => {
+                    return Err(Stop { span, message: "is not a value; write valid YAML".into() });
+                }
                 Err(stop) => return Err(stop),
             }
         }
@@ -260,17 +265,24 @@ impl<'a> Builder<'a> {
             }
             let key = self.node(event, at)?;
             let is_plain = match &key.kind {
-                Kind::Scalar(Scalar { text, .. }) => looks_like_key(text) && has_colon(self.text, key.span),
+                Kind::Scalar(Scalar { text, .. }) => {
+                    looks_like_key(text) && has_colon(self.text, key.span)
+                }
                 _ => false,
             };
             let step = if is_plain { format!(".{}", key.text()) } else { String::new() };
             let (event, at) = self.next()?;
             let value = self.within(&step, event, at)?;
             weight = weight.saturating_add(value.weight).saturating_add(key.weight);
-            let entry =
-                Entry { key: key.text().into(), key_span: key.span, is_plain, value: placed_by_key(value, key.span) };
+            let entry = Entry {
+                key: key.text().into(),
+                key_span: key.span,
+                is_plain,
+                value: placed_by_key(value, key.span),
+            };
             if !matches!(key.kind, Kind::Scalar(_)) {
-                let message = format!("{} stands where a key must be; write `key: value`", key.kind.name());
+                let message =
+                    format!("{} stands where a key must be; write `key: value`", key.kind.name());
                 self.refuse(&entry, message);
             } else if let Some(first) = lines.get(&entry.key) {
                 let message = format!("this key is already on line {first}; write it once");
@@ -335,7 +347,8 @@ impl<'a> Builder<'a> {
 
     fn bad_yaml(&self, error: &ScanError) -> Stop {
         let span = place(error.marker(), error.marker());
-        let (span, message) = syntax::explain(error.kind(), span, self.text, self.open.last().copied());
+        let (span, message) =
+            syntax::explain(error.kind(), span, self.text, self.open.last().copied());
         Stop { span, message }
     }
 }
@@ -363,7 +376,9 @@ fn with_tag(text: &str, value: Span) -> Span {
 /// `key:` with nothing behind it: the place is the key's, for there is none of the value's own.
 fn placed_by_key(value: Arc<Node>, key: Span) -> Arc<Node> {
     match &value.kind {
-        Kind::Scalar(Scalar { text, kind: ScalarKind::Null, style }) if value.span.start == value.span.end => {
+        Kind::Scalar(Scalar { text, kind: ScalarKind::Null, style })
+            if value.span.start == value.span.end =>
+        {
             let scalar = Scalar { text: text.clone(), kind: ScalarKind::Null, style: *style };
             Arc::new(Node { span: key, kind: Kind::Scalar(scalar), weight: 1 })
         }
@@ -373,12 +388,15 @@ fn placed_by_key(value: Arc<Node>, key: Span) -> Arc<Node> {
 
 /// Whether a colon follows, so that this is a key and not, say, a secret in braces that lost its key.
 fn has_colon(text: &str, key: Span) -> bool {
-    text.get(key.end as usize..).is_some_and(|rest| rest.trim_start_matches([' ', '\t']).starts_with(':'))
+    text.get(key.end as usize..)
+        .is_some_and(|rest| rest.trim_start_matches([' ', '\t']).starts_with(':'))
 }
 
 /// Whether a message may show this key.
 pub(super) fn looks_like_key(key: &str) -> bool {
-    let fits = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '-' | '.' | '/' | '<' | '~');
+    let fits = |char: char| {
+        char.is_ascii_alphanumeric() || matches!(char, '_' | '-' | '.' | '/' | '<' | '~')
+    };
     key.len() <= 40 && key.chars().all(fits)
 }
 
@@ -400,7 +418,9 @@ fn scalar_kind(text: &str, style: ScalarStyle) -> ScalarKind {
 fn is_number(text: &str) -> bool {
     let based = |prefix, radix| {
         let digits = text.strip_prefix(prefix);
-        digits.is_some_and(|digits: &str| !digits.is_empty() && digits.chars().all(|char| char.is_digit(radix)))
+        digits.is_some_and(|digits: &str| {
+            !digits.is_empty() && digits.chars().all(|char| char.is_digit(radix))
+        })
     };
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let infinite = matches!(unsigned, ".inf" | ".Inf" | ".INF");
@@ -412,14 +432,20 @@ fn is_number(text: &str) -> bool {
 
 fn place(start: &Marker, end: &Marker) -> Span {
     let byte = |marker: &Marker| marker.byte_offset().unwrap_or(0) as u32;
-    Span { line: start.line() as u32, column: start.col() as u32 + 1, start: byte(start), end: byte(end) }
+    Span {
+        line: start.line() as u32,
+        column: start.col() as u32 + 1,
+        start: byte(start),
+        end: byte(end),
+    }
 }
 
 /// Bad YAML has no tree that tells which text is secret: then any line of a database that has a word for one may hold it.
 fn may_hold_secret(text: &str, span: Span) -> bool {
     const WORDS: [&str; 7] = ["send", "headers", "env", "pass", "secret", "token", "authorization"];
     let lines: Vec<&str> = text.lines().take(span.line as usize).collect();
-    let begin = lines.iter().rposition(|line| line.trim_start().starts_with("- ") && indent(line) <= 2);
+    let begin =
+        lines.iter().rposition(|line| line.trim_start().starts_with("- ") && indent(line) <= 2);
     let database = lines[begin.unwrap_or(0)..].join("\n").to_lowercase();
     WORDS.iter().any(|word| database.contains(word))
 }

@@ -48,11 +48,21 @@ impl Read for Value {
                         "`…` is what `validate --explain` shows instead of a value; write the value, `{file: path}` or \
                          `{fromEnv: NAME}`"
                     }
-                    ScalarKind::Text if scalar.text.contains('\0') => "holds a NUL character; take it away",
-                    ScalarKind::Text => return Some(Value(super::Value::Literal(scalar.text.clone()))),
-                    ScalarKind::Null => "the value is missing; write a text, `{file: path}` or `{fromEnv: NAME}`",
-                    ScalarKind::Number => "without quotes this is a number to YAML; put it in quotes",
-                    ScalarKind::Bool(_) => "without quotes this is true or false to YAML; put it in quotes",
+                    ScalarKind::Text if scalar.text.contains('\0') => {
+                        "holds a NUL character; take it away"
+                    }
+                    ScalarKind::Text => {
+                        return Some(Value(super::Value::Literal(scalar.text.clone())));
+                    }
+                    ScalarKind::Null => {
+                        "the value is missing; write a text, `{file: path}` or `{fromEnv: NAME}`"
+                    }
+                    ScalarKind::Number => {
+                        "without quotes this is a number to YAML; put it in quotes"
+                    }
+                    ScalarKind::Bool(_) => {
+                        "without quotes this is true or false to YAML; put it in quotes"
+                    }
                 };
                 reader.error(node.span, wrong);
                 None
@@ -68,7 +78,10 @@ impl Read for Value {
                 }
                 [Entry { key, .. }] if key == "hex" => {
                     reader.hide(node.span);
-                    reader.error(node.span, format!("`hex` is for the bytes of `send` and `expect`; {VALUE_FORMS}"));
+                    reader.error(
+                        node.span,
+                        format!("`hex` is for the bytes of `send` and `expect`; {VALUE_FORMS}"),
+                    );
                     None
                 }
                 _ => {
@@ -87,7 +100,9 @@ impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
             super::Value::Literal(_) | super::Value::Bytes(_) => serializer.serialize_str(MASK),
-            super::Value::File(path) => FromFile { file: Field::new(FilePath(path.clone())) }.serialize(serializer),
+            super::Value::File(path) => {
+                FromFile { file: Field::new(FilePath(path.clone())) }.serialize(serializer)
+            }
             super::Value::FromEnv(name) => {
                 FromEnv { from_env: Field::new(SourceName(name.clone())) }.serialize(serializer)
             }
@@ -162,7 +177,9 @@ impl<N: Name> Read for Values<N> {
             let Some((name, value)) = named::<N>(entry, reader) else { continue };
             if let Some(first) = lines.insert(name.value.identity(), entry.key_span.line) {
                 let message = format!("the same name is already on line {first}; write it once");
-                reader.within(&format!(".{}", entry.key), |reader| reader.error(entry.key_span, message));
+                reader.within(&format!(".{}", entry.key), |reader| {
+                    reader.error(entry.key_span, message)
+                });
             }
             values.push((name, value));
         }
@@ -178,7 +195,13 @@ impl<N: Name> Read for Values<N> {
 
     fn common(&self, other: &Self) -> Self {
         let others = other.names();
-        Values(self.0.iter().filter(|(name, _)| others.contains(&name.value.identity())).cloned().collect())
+        Values(
+            self.0
+                .iter()
+                .filter(|(name, _)| others.contains(&name.value.identity()))
+                .cloned()
+                .collect(),
+        )
     }
 }
 
@@ -190,8 +213,9 @@ fn named<N: Name>(entry: &Entry, reader: &mut Reader) -> Option<(At<N>, Field<Va
             Some((At { value: name, place }, reader.field(&entry.value, entry.key_span)))
         }),
         parsed => {
-            let message =
-                parsed.err().unwrap_or_else(|| "a name stands here without a value; write `name: value`".into());
+            let message = parsed.err().unwrap_or_else(|| {
+                "a name stands here without a value; write `name: value`".into()
+            });
             let message = message_for(&entry.key, message);
             if !entry.is_plain {
                 reader.hide(entry.key_span);

@@ -71,7 +71,11 @@ impl Ledger {
         if self.entries.len() >= ROOM {
             self.forget(now);
         }
-        let thing = Thing { about: news.about.clone(), reason: news.reason.clone(), subject: news.subject.clone() };
+        let thing = Thing {
+            about: news.about.clone(),
+            reason: news.reason.clone(),
+            subject: news.subject.clone(),
+        };
         if self.entries.len() >= ROOM && !self.entries.contains_key(&thing) {
             return false;
         }
@@ -83,8 +87,10 @@ impl Ledger {
 
     /// What has waited longest of all that may be told; else how long until something may.
     pub fn due(&self, now: Instant) -> Result<Due, Option<Duration>> {
-        let waiting =
-            self.entries.iter().filter_map(|(thing, entry)| Some((entry.due(now), thing, entry.pending.as_ref()?)));
+        let waiting = self
+            .entries
+            .iter()
+            .filter_map(|(thing, entry)| Some((entry.due(now), thing, entry.pending.as_ref()?)));
         let first = waiting.min_by_key(|(due, _, (news, _))| ((*due).max(now), news.at));
         let (due, thing, (news, count)) = first.ok_or(None)?;
         if due > now {
@@ -146,7 +152,10 @@ mod tests {
 
     fn news(subject: &str, note: &str, at: Instant) -> News {
         News {
-            about: About::Database(DatabaseId { namespace: "prod".into(), service: "mysql".into() }),
+            about: About::Database(DatabaseId {
+                namespace: "prod".into(),
+                service: "mysql".into(),
+            }),
             reason: "TargetDown".into(),
             action: "Check",
             warning: true,
@@ -177,7 +186,11 @@ mod tests {
         assert_eq!(tell(&mut ledger, now + MINUTE), ("refused".into(), 3, Some(1)));
         ledger.hear(news("a", "refused", now), now);
         ledger.hear(news("a", "silent", now), now);
-        assert_eq!(tell(&mut ledger, now + 2 * MINUTE), ("silent".into(), 2, None), "other words are another Event");
+        assert_eq!(
+            tell(&mut ledger, now + 2 * MINUTE),
+            ("silent".into(), 2, None),
+            "other words are another Event"
+        );
         assert_eq!(ledger.due(now + 3 * MINUTE), Err(None));
     }
 

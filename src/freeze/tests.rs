@@ -114,7 +114,8 @@ fn too_many_is_more_than_the_share_of_enough_targets_in_enough_databases() {
 
 #[test]
 fn the_rules_can_switch_it_off() {
-    for rules in [Rules { max_unhealthy: 100, ..RULES }, Rules { timeout: Duration::ZERO, ..RULES }] {
+    for rules in [Rules { max_unhealthy: 100, ..RULES }, Rules { timeout: Duration::ZERO, ..RULES }]
+    {
         let mut scene = Scene::with(rules, &[3, 3, 3]);
         scene.in_doubt(&[0, 3, 3]);
         scene.failed(&[3, 0, 0]);
@@ -215,7 +216,10 @@ fn one_that_is_never_tried_holds_for_a_window_only() {
 fn a_freeze_times_out_and_begins_again_with_new_failures_only() {
     let mut scene = Scene::new(&[3, 3, 3]);
     scene.failed(&[3, 3, 0]);
-    assert_eq!(scene.freeze.frozen().and_then(|frozen| frozen.until), Some(scene.start + RULES.timeout));
+    assert_eq!(
+        scene.freeze.frozen().and_then(|frozen| frozen.until),
+        Some(scene.start + RULES.timeout)
+    );
     scene.later(599);
     scene.is("frozen");
     scene.freeze.take_news();
@@ -223,7 +227,10 @@ fn a_freeze_times_out_and_begins_again_with_new_failures_only() {
     scene.is("free");
     assert_eq!(scene.freeze.take_news(), [News::TimedOut]);
     // What was held back is let go.
-    scene.counts.iter().for_each(|count| scene.freeze.count(*count, Count { published: 3, ..Count::default() }));
+    scene
+        .counts
+        .iter()
+        .for_each(|count| scene.freeze.count(*count, Count { published: 3, ..Count::default() }));
     scene.counts = vec![Count { published: 3, ..Count::default() }; 3];
     scene.failed(&[0, 0, 3]);
     scene.is("free");

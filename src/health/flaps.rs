@@ -109,7 +109,11 @@ mod tests {
         assert_eq!(after(&[1, 2, 3, 4, 5, 6, 7, 650]), Some(120));
         // Well for all of the back-off: out no more, and a flip that is one too many is the next.
         assert_eq!(after(&[1, 2, 3, 4, 5, 6, 70, 80]), Some(120));
-        assert_eq!(after(&[1, 2, 3, 4, 5, 6, 66, 700]), None, "Down at the very end of the back-off");
+        assert_eq!(
+            after(&[1, 2, 3, 4, 5, 6, 66, 700]),
+            None,
+            "Down at the very end of the back-off"
+        );
         assert_eq!(after(&[1, 2, 3, 4, 5, 6, 700, 710]), None);
     }
 

@@ -86,8 +86,12 @@ pub fn decide(owner: Owner, permission: Permission, remaining: Duration) -> Acti
     match (owner, permission) {
         (Owner::Absent, _) => Action::Create,
         (Owner::Ours, _) => Action::Renew,
-        (Owner::GivenUp | Owner::Predecessor, _) | (Owner::Unclear, Permission::Valid) => Action::Take,
-        (Owner::Unclear, Permission::None) | (Owner::Another, _) if remaining.is_zero() => Action::Take,
+        (Owner::GivenUp | Owner::Predecessor, _) | (Owner::Unclear, Permission::Valid) => {
+            Action::Take
+        }
+        (Owner::Unclear, Permission::None) | (Owner::Another, _) if remaining.is_zero() => {
+            Action::Take
+        }
         (Owner::Unclear, Permission::None) | (Owner::Another, _) => Action::Wait(remaining),
     }
 }

@@ -184,7 +184,9 @@ impl Election {
     fn next_of_standby(&self, now: Moment, time: Duration, unchanged: Duration) -> Step {
         let (owner, remaining) = (self.owner(), time.saturating_sub(unchanged));
         let action = match decision::decide(owner, Permission::None, remaining) {
-            Action::Wait(_) if owner == Owner::Unclear && self.installation() == Some(Installation::New) => {
+            Action::Wait(_)
+                if owner == Owner::Unclear && self.installation() == Some(Installation::New) =>
+            {
                 Action::Take
             }
             action => action,
@@ -192,7 +194,9 @@ impl Election {
         match (action, self.fitness.duty_of_standby(now)) {
             (Action::Create, _) => {}
             (_, Duty::Abstain) => return Step::StandBy(LOOK),
-            (_, Duty::Yield | Duty::StepDown) if unchanged < time + COURTESY => return Step::StandBy(LOOK),
+            (_, Duty::Yield | Duty::StepDown) if unchanged < time + COURTESY => {
+                return Step::StandBy(LOOK);
+            }
             (Action::Wait(_), _) if owner == Owner::Unclear && self.installation().is_none() => {
                 return Step::AskWhetherNew;
             }
@@ -206,8 +210,10 @@ impl Election {
     pub fn observe(&mut self, record: Option<Record>, now: Moment) {
         let first = self.seen.is_none();
         self.must_look = false;
-        let unchanged =
-            |seen: &Sighting| seen.record.as_ref().map(|held| &held.version) == record.as_ref().map(|now| &now.version);
+        let unchanged = |seen: &Sighting| {
+            seen.record.as_ref().map(|held| &held.version)
+                == record.as_ref().map(|now| &now.version)
+        };
         if !self.seen.as_ref().is_some_and(unchanged) {
             self.seen = Some(Sighting { record, since: now });
         }
@@ -218,7 +224,9 @@ impl Election {
 
     /// Takes the answer to a write that began then. A create neither gives permission nor ends it.
     pub fn wrote(&mut self, draft: &Draft, record: Record, begun: Moment, now: Moment) {
-        let gains = draft.action != Action::Create && draft.holder.is_some() && self.remaining(begun).is_none();
+        let gains = draft.action != Action::Create
+            && draft.holder.is_some()
+            && self.remaining(begun).is_none();
         if gains && self.fitness.duty_of_standby(begun) == Duty::Yield {
             // It has let all others go first already. To step down would only leave nobody to write.
             self.fitness.stepped_down(now);
@@ -247,7 +255,12 @@ impl Election {
         self.remaining(now)?;
         let record = self.record().filter(|_| self.owner() == Owner::Ours)?;
         let mark = Mark::Released { transitions: record.transitions, uid: record.uid.clone() };
-        Some(Draft { action: Action::Renew, holder: None, transitions: record.transitions, mark: Some(mark) })
+        Some(Draft {
+            action: Action::Renew,
+            holder: None,
+            transitions: record.transitions,
+            mark: Some(mark),
+        })
     }
 
     /// Ends the permission of a replica whose checks are not good enough, given up or not.
@@ -271,19 +284,26 @@ impl Election {
 
     /// The process that holds the Lease under our identity.
     fn process_of_ours(&self) -> Option<&str> {
-        let Record { holder, transitions, mark: Some(Mark::Held { transitions: marked, identity, process }), .. } =
-            self.record()?
+        let Record {
+            holder,
+            transitions,
+            mark: Some(Mark::Held { transitions: marked, identity, process }),
+            ..
+        } = self.record()?
         else {
             return None;
         };
-        (holder.as_ref() == Some(&self.me) && *identity == self.me && transitions == marked).then_some(process)
+        (holder.as_ref() == Some(&self.me) && *identity == self.me && transitions == marked)
+            .then_some(process)
     }
 
     fn owner(&self) -> Owner {
         let Some(record) = self.record() else { return Owner::Absent };
         let Record { uid, transitions, .. } = record;
         match (&record.holder, &record.mark) {
-            (None, Some(Mark::Released { transitions: marked, uid: of })) if marked == transitions && of == uid => {
+            (None, Some(Mark::Released { transitions: marked, uid: of }))
+                if marked == transitions && of == uid =>
+            {
                 Owner::GivenUp
             }
             (Some(holder), _) if *holder != self.me => Owner::Another,
@@ -302,7 +322,8 @@ impl Election {
         }
         let before = self.record().map_or(0, |record| record.transitions);
         let transitions = before.saturating_add(i32::from(action == Action::Take));
-        let mark = Mark::Held { transitions, identity: self.me.clone(), process: self.process.clone() };
+        let mark =
+            Mark::Held { transitions, identity: self.me.clone(), process: self.process.clone() };
         Draft { action, holder: Some(self.me.clone()), transitions, mark: Some(mark) }
     }
 }

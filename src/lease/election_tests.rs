@@ -31,7 +31,14 @@ fn owner(record: Option<Record>) -> Owner {
 /// Stores a draft as the API would.
 fn stored(draft: &Draft, version: u32) -> Record {
     let Draft { holder, transitions, mark, .. } = draft.clone();
-    Record { version: version.to_string(), uid: "uid".into(), holder, duration: S * 15, transitions, mark }
+    Record {
+        version: version.to_string(),
+        uid: "uid".into(),
+        holder,
+        duration: S * 15,
+        transitions,
+        mark,
+    }
 }
 
 /// An election that holds the Lease since `now`.
@@ -47,14 +54,30 @@ fn the_owner_is_who_the_lease_and_its_mark_agree_on() {
     let held = |holder, transitions, mark| owner(Some(record(1, holder, transitions, mark)));
     assert_eq!(owner(None), Owner::Absent);
     assert_eq!(held(None, 7, Some("released 7 of uid")), Owner::GivenUp);
-    assert_eq!(held(None, 8, Some("released 7 of uid")), Owner::Unclear, "given up, and taken since");
-    assert_eq!(held(None, 7, Some("released 7 of another")), Owner::Unclear, "restored from a backup");
+    assert_eq!(
+        held(None, 8, Some("released 7 of uid")),
+        Owner::Unclear,
+        "given up, and taken since"
+    );
+    assert_eq!(
+        held(None, 7, Some("released 7 of another")),
+        Owner::Unclear,
+        "restored from a backup"
+    );
     assert_eq!(held(None, 7, Some("held 7 by me p")), Owner::Unclear, "emptied by hand");
     assert_eq!(held(None, 7, None), Owner::Unclear);
     assert_eq!(held(Some("me"), 7, Some("held 7 by me p")), Owner::Ours);
     assert_eq!(held(Some("me"), 8, Some("held 7 by me p")), Owner::Unclear);
-    assert_eq!(held(Some("me"), 7, Some("held 7 by me q")), Owner::Another, "another process of our identity");
-    assert_eq!(held(Some("me"), 7, Some("held 7 by other q")), Owner::Unclear, "our name was written there by hand");
+    assert_eq!(
+        held(Some("me"), 7, Some("held 7 by me q")),
+        Owner::Another,
+        "another process of our identity"
+    );
+    assert_eq!(
+        held(Some("me"), 7, Some("held 7 by other q")),
+        Owner::Unclear,
+        "our name was written there by hand"
+    );
     assert_eq!(held(Some("me"), 7, Some("released 7 of uid")), Owner::Unclear);
     assert_eq!(held(Some("other"), 7, Some("held 7 by other q")), Owner::Another);
     assert_eq!(held(Some("other"), 7, None), Owner::Another);
@@ -78,7 +101,10 @@ fn a_created_lease_is_held_by_nobody_for_its_time() {
     let now = clock::moment();
     let mut election = seen(None, now);
     let Step::Write(create) = election.next(now) else { panic!("not created") };
-    assert_eq!((create.action, create.holder.clone(), create.mark.clone()), (Action::Create, None, None));
+    assert_eq!(
+        (create.action, create.holder.clone(), create.mark.clone()),
+        (Action::Create, None, None)
+    );
     election.wrote(&create, stored(&create, 1), now, now);
     assert_eq!(election.remaining(now), None);
     assert_eq!(election.next(now), Step::AskWhetherNew);
@@ -116,13 +142,17 @@ fn a_holder_takes_back_its_lease_but_not_from_another() {
         election.refused();
         assert_eq!(election.next(now + S * 2), Step::Look);
         election.observe(edited.clone(), now + S * 2);
-        let Step::Write(draft) = election.next(now + S * 2) else { panic!("left alone: {edited:?}") };
+        let Step::Write(draft) = election.next(now + S * 2) else {
+            panic!("left alone: {edited:?}")
+        };
         assert_eq!(draft.action, action, "{edited:?}");
         assert!(election.remaining(now + S * 2).is_some());
         election.wrote(&draft, stored(&draft, 4), now + S * 2, now + S * 2);
         let next = election.next(now + S * 2);
         match action {
-            Action::Create => assert!(matches!(next, Step::Write(Draft { action: Action::Take, .. })), "{next:?}"),
+            Action::Create => {
+                assert!(matches!(next, Step::Write(Draft { action: Action::Take, .. })), "{next:?}")
+            }
             _ => assert_eq!(next, Step::Hold(RENEW), "{edited:?}"),
         }
     }
@@ -159,7 +189,11 @@ fn a_second_process_with_our_identity_is_told_and_left_alone() {
     election.refused();
     election.observe(Some(record(3, Some("me"), 8, Some("held 8 by me q"))), now + S);
     assert_eq!(election.next(now + S), Step::StandBy(LOOK));
-    assert!(election.twin().is_some_and(|twin| twin.contains("identity me") && twin.contains("POD_UID")));
+    assert!(
+        election
+            .twin()
+            .is_some_and(|twin| twin.contains("identity me") && twin.contains("POD_UID"))
+    );
     assert_eq!(election.remaining(now + S), None);
     election.observe(Some(record(3, Some("me"), 8, Some("held 8 by me q"))), now + S * 16);
     assert!(matches!(election.next(now + S * 16), Step::Write(_)), "it has ended");
@@ -237,7 +271,11 @@ fn a_last_resort_that_checks_badly_keeps_the_lease() {
         let at = now + S * 17;
         let Step::Write(draft) = election.next(at) else { panic!("left alone") };
         election.wrote(&draft, stored(&draft, 2), at, at);
-        assert_eq!(election.next(at), Step::Hold(RENEW), "{checks:?}: it has let all others go first");
+        assert_eq!(
+            election.next(at),
+            Step::Hold(RENEW),
+            "{checks:?}: it has let all others go first"
+        );
     }
 }
 
@@ -279,14 +317,18 @@ fn a_replica_that_checks_badly_still_creates_the_lease() {
         election.begin_turn(checks.clone(), now + S);
         election.observe(None, now + S);
         let step = election.next(now + S);
-        assert!(matches!(step, Step::Write(Draft { action: Action::Create, .. })), "{checks:?}: {step:?}");
+        assert!(
+            matches!(step, Step::Write(Draft { action: Action::Create, .. })),
+            "{checks:?}: {step:?}"
+        );
     }
 }
 
 #[test]
 fn a_permission_and_its_renewal_count_from_when_the_call_began() {
     let now = clock::moment();
-    let mut election = seen(Some(record(1, None, i32::MAX, Some("released 2147483647 of uid"))), now);
+    let mut election =
+        seen(Some(record(1, None, i32::MAX, Some("released 2147483647 of uid"))), now);
     let Step::Write(draft) = election.next(now) else { panic!("not taken") };
     assert_eq!(draft.transitions, i32::MAX, "the most that the API takes");
     election.wrote(&draft, stored(&draft, 2), now, now + S);

@@ -68,8 +68,9 @@ impl Checks {
         if idle >= STANDSTILL {
             return Self::Standstill("its checks stand still".into());
         }
-        let lasts =
-            |since: Option<Instant>| since.is_some_and(|since| now.saturating_duration_since(since) >= PERSISTS_AFTER);
+        let lasts = |since: Option<Instant>| {
+            since.is_some_and(|since| now.saturating_duration_since(since) >= PERSISTS_AFTER)
+        };
         match (lasts(facts.inconclusive_since), lasts(facts.late_since)) {
             (true, _) => Self::Inconclusive("all its checks are inconclusive".into()),
             (false, true) => Self::Late("most of its checks start late".into()),
@@ -81,7 +82,9 @@ impl Checks {
     pub fn trouble(&self) -> Option<&str> {
         match self {
             Self::Timely => None,
-            Self::Late(trouble) | Self::Inconclusive(trouble) | Self::Standstill(trouble) => Some(trouble),
+            Self::Late(trouble) | Self::Inconclusive(trouble) | Self::Standstill(trouble) => {
+                Some(trouble)
+            }
         }
     }
 }
@@ -201,7 +204,10 @@ mod tests {
         assert_eq!(judge(facts(100, Some(70), Some(71)), 100), late);
         let inconclusive = Checks::Inconclusive("all its checks are inconclusive".into());
         assert_eq!(judge(facts(100, Some(60), Some(70)), 100), inconclusive);
-        assert_eq!((still.trouble(), Checks::Timely.trouble()), (Some("its checks stand still"), None));
+        assert_eq!(
+            (still.trouble(), Checks::Timely.trouble()),
+            (Some("its checks stand still"), None)
+        );
     }
 
     #[test]
@@ -212,7 +218,9 @@ mod tests {
             late_since: late,
             inconclusive_since,
         };
-        for (late, inconclusive, turned) in [(Some(start), None, 60), (None, Some(start), 60), (None, None, 0)] {
+        for (late, inconclusive, turned) in
+            [(Some(start), None, 60), (None, Some(start), 60), (None, None, 0)]
+        {
             let said = |at| Checks::judge(&facts(late, inconclusive, turned), start + S * at);
             assert!(said(60).trouble().is_some());
             assert_eq!(said(60), said(61));
@@ -231,10 +239,15 @@ mod tests {
         for (checks, holder, standby) in table {
             let mut fitness = Fitness::default();
             fitness.observe(checks.clone(), start);
-            let at = |time| (fitness.duty_of_holder(start + time), fitness.duty_of_standby(start + time));
+            let at = |time| {
+                (fitness.duty_of_holder(start + time), fitness.duty_of_standby(start + time))
+            };
             assert_eq!(at(S / 2), (Duty::Serve, Duty::Serve), "{checks:?}");
             assert_eq!(at(S), (holder, standby), "{checks:?}");
-            assert_eq!((fitness.trouble(start + S / 2), fitness.trouble(start + S)), (None, checks.trouble()));
+            assert_eq!(
+                (fitness.trouble(start + S / 2), fitness.trouble(start + S)),
+                (None, checks.trouble())
+            );
         }
     }
 

@@ -61,7 +61,9 @@ mod tests {
     fn only_what_looks_like_a_uid_is_taken_for_one() {
         assert!(is_uid("3f2b8c1e-7d4a-4c0e-9b1f-2a6d5e8c7f90"));
         assert!(is_uid("0a1b2c3d4e5f60718293a4b5c6d7e8f9"), "of a static Pod");
-        for text in ["", "$(POD_UID)", "metadata.uid", "pod uid", "1234567", "\u{a0}", &"a".repeat(65)] {
+        for text in
+            ["", "$(POD_UID)", "metadata.uid", "pod uid", "1234567", "\u{a0}", &"a".repeat(65)]
+        {
             assert!(!is_uid(text), "{text:?}");
         }
     }

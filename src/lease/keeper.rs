@@ -66,7 +66,8 @@ pub struct Conditions {
     /// The facts about the checks of this replica.
     pub checks: Box<dyn Fn() -> CheckFacts + Send + Sync>,
     /// Reads from the API whether anything bears our label, when the call begins or later.
-    pub installation: Box<dyn Fn() -> BoxFuture<'static, Result<Installation, String>> + Send + Sync>,
+    pub installation:
+        Box<dyn Fn() -> BoxFuture<'static, Result<Installation, String>> + Send + Sync>,
 }
 
 /// A replica that does not compete for the Lease yet.
@@ -144,7 +145,10 @@ impl Keeper {
         let checks = Checks::judge(&(self.conditions.checks)(), clock::now());
         self.election.begin_turn(checks, clock::moment());
         if self.left().is_none() && self.handle.standing() == Standing::Holder {
-            self.stand_by(Some(format!("it was not renewed within {}", humantime::format_duration(HELD))));
+            self.stand_by(Some(format!(
+                "it was not renewed within {}",
+                humantime::format_duration(HELD)
+            )));
         }
         for _ in 0..MAX_STEPS {
             match self.election.next(clock::moment()) {
@@ -171,7 +175,10 @@ impl Keeper {
     }
 
     async fn look(&mut self) -> Result<(), String> {
-        let object = self.call("get", self.api.get_opt(&self.name.name)).await.map_err(|refused| refused.words)?;
+        let object = self
+            .call("get", self.api.get_opt(&self.name.name))
+            .await
+            .map_err(|refused| refused.words)?;
         self.election.observe(object.as_ref().map(record), clock::moment());
         self.object = object;
         Ok(())
@@ -196,7 +203,9 @@ impl Keeper {
                 Ok(())
             }
             // One that has gone is no longer as it was seen.
-            Err(refused) if refused.conflict || (refused.gone && draft.action != Action::Create) => {
+            Err(refused)
+                if refused.conflict || (refused.gone && draft.action != Action::Create) =>
+            {
                 self.election.refused();
                 Ok(())
             }
@@ -301,7 +310,11 @@ impl Keeper {
         }
     }
 
-    async fn call<T>(&self, verb: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Refused> {
+    async fn call<T>(
+        &self,
+        verb: &str,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, Refused> {
         let limit = self.left().map_or(CALL, |left| left.min(CALL));
         match tokio::time::timeout(limit, call).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -337,9 +350,13 @@ impl Keeper {
     fn tell_standby(&self, holder: Option<String>, trouble: Option<String>, held: bool) {
         let holder = holder.unwrap_or_else(|| NOBODY.to_owned());
         match trouble {
-            Some(reason) if held => warn!(lease = %self.name, reason, "lost the lease: this replica no longer writes"),
+            Some(reason) if held => {
+                warn!(lease = %self.name, reason, "lost the lease: this replica no longer writes")
+            }
             Some(reason) => warn!(lease = %self.name, reason, "the lease can't be had"),
-            None if held => warn!(lease = %self.name, holder, "lost the lease: this replica no longer writes"),
+            None if held => {
+                warn!(lease = %self.name, holder, "lost the lease: this replica no longer writes")
+            }
             None if holder == NOBODY => {
                 info!(lease = %self.name, "standing by: nobody holds the lease, but its last holder may still write");
             }
@@ -372,7 +389,9 @@ fn record(lease: &Lease) -> Record {
         version: resource_version.clone().unwrap_or_default(),
         uid: uid.clone().unwrap_or_default(),
         holder: holder_identity.filter(|holder| !holder.is_empty()),
-        duration: Duration::from_secs(u64::try_from(lease_duration_seconds.unwrap_or_default()).unwrap_or_default()),
+        duration: Duration::from_secs(
+            u64::try_from(lease_duration_seconds.unwrap_or_default()).unwrap_or_default(),
+        ),
         transitions: lease_transitions.unwrap_or_default(),
         mark: mark.and_then(|text| Mark::parse(text)),
     }
@@ -390,7 +409,11 @@ struct Refused {
 impl Refused {
     fn new(error: &kube::Error, verb: &str, name: &Name) -> Self {
         let kube::Error::Api(status) = error else {
-            return Self { conflict: false, gone: false, words: format!("{verb}: {}", api::words(error)) };
+            return Self {
+                conflict: false,
+                gone: false,
+                words: format!("{verb}: {}", api::words(error)),
+            };
         };
         let said = &status.message;
         let words = match status.code {
@@ -398,7 +421,8 @@ impl Refused {
             code => format!("{verb}: the API answered {code}: {said}"),
         };
         // A replace without a version is refused as not valid where there is something to replace.
-        let conflict = status.code == 409 || (status.code == 422 && said.contains("resourceVersion"));
+        let conflict =
+            status.code == 409 || (status.code == 422 && said.contains("resourceVersion"));
         Self { conflict, gone: status.code == 404, words }
     }
 }

@@ -26,9 +26,11 @@ impl Mark {
         let words: Vec<&str> = text.split(' ').collect();
         let transitions = words.get(1)?.parse().ok()?;
         match words[..] {
-            ["held", _, "by", identity, process] => {
-                Some(Self::Held { transitions, identity: identity.to_owned(), process: process.to_owned() })
-            }
+            ["held", _, "by", identity, process] => Some(Self::Held {
+                transitions,
+                identity: identity.to_owned(),
+                process: process.to_owned(),
+            }),
             ["released", _, "of", uid] => Some(Self::Released { transitions, uid: uid.to_owned() }),
             _ => None,
         }
@@ -38,7 +40,9 @@ impl Mark {
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Held { transitions, identity, process } => write!(f, "held {transitions} by {identity} {process}"),
+            Self::Held { transitions, identity, process } => {
+                write!(f, "held {transitions} by {identity} {process}")
+            }
             Self::Released { transitions, uid } => write!(f, "released {transitions} of {uid}"),
         }
     }
@@ -51,7 +55,8 @@ mod tests {
 
     #[test]
     fn a_mark_is_read_as_it_was_written() {
-        let held = Mark::Held { transitions: 7, identity: "pod_uid".into(), process: "process".into() };
+        let held =
+            Mark::Held { transitions: 7, identity: "pod_uid".into(), process: "process".into() };
         let released = Mark::Released { transitions: i32::MAX, uid: "uid".into() };
         assert_eq!(held.to_string(), "held 7 by pod_uid process");
         for mark in [held, released] {
@@ -61,7 +66,15 @@ mod tests {
 
     #[test]
     fn what_is_no_mark_says_nothing() {
-        let texts = ["", "held", "held x by a b", "held 7 by a", "held 7 by a b c", "released 7", "released 7 of a b"];
+        let texts = [
+            "",
+            "held",
+            "held x by a b",
+            "held 7 by a",
+            "held 7 by a b c",
+            "released 7",
+            "released 7 of a b",
+        ];
         for text in texts {
             assert_eq!(Mark::parse(text), None, "{text:?}");
         }

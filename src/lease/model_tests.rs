@@ -162,7 +162,11 @@ impl Play {
 
     /// The time a message takes: mostly short, at times longer than any time-out.
     fn latency(&mut self) -> u64 {
-        let limit = if self.is_calm() { 20 } else { [20, 20, 20, 200, 3_000, 25_000][self.chance(6) as usize] };
+        let limit = if self.is_calm() {
+            20
+        } else {
+            [20, 20, 20, 200, 3_000, 25_000][self.chance(6) as usize]
+        };
         self.chance(limit)
     }
 
@@ -177,7 +181,8 @@ impl Play {
     /// Counts the replicas that may write now.
     fn permitted(&self) -> usize {
         let now = self.moment();
-        let may_write = |process: &&Process| !process.drained && process.election.remaining(now).is_some();
+        let may_write =
+            |process: &&Process| !process.drained && process.election.remaining(now).is_some();
         self.replicas.iter().flatten().filter(may_write).count()
     }
 
@@ -212,18 +217,29 @@ impl Play {
 
     fn begin(&mut self, replica: usize, identity: u64) {
         let number = self.number();
-        let election = Election::new(format!("replica-{replica}-{identity}"), format!("process-{number}"));
+        let election =
+            Election::new(format!("replica-{replica}-{identity}"), format!("process-{number}"));
         let (stopped_until, still_until, impaired_until) = (0, 0, 0);
         let (basis, ending, drained, steps) = (None, false, false, 0);
-        let process =
-            Process { number, election, basis, stopped_until, still_until, impaired_until, ending, drained, steps };
+        let process = Process {
+            number,
+            election,
+            basis,
+            stopped_until,
+            still_until,
+            impaired_until,
+            ending,
+            drained,
+            steps,
+        };
         self.replicas[replica] = Some(process);
         self.at(self.now, Event::Turn(number));
     }
 
     fn act(&mut self, act: Act) {
         let (now, version) = (self.now, self.number().to_string());
-        let name = |replica: &Option<Process>| replica.as_ref().map(|process| process.election.me.clone());
+        let name =
+            |replica: &Option<Process>| replica.as_ref().map(|process| process.election.me.clone());
         match act {
             Act::Delete => self.lease = None,
             Act::Empty => self.edit(version, |lease| lease.holder = None),
@@ -233,16 +249,21 @@ impl Play {
             }
             Act::Touch => self.edit(version, |_| {}),
             Act::DropMark => self.edit(version, |lease| lease.mark = None),
-            Act::SetDuration(ms) => self.edit(version, |lease| lease.duration = Duration::from_millis(ms)),
+            Act::SetDuration(ms) => {
+                self.edit(version, |lease| lease.duration = Duration::from_millis(ms))
+            }
             Act::Kill(replica, pause) => {
                 if let Some(process) = self.replicas[replica].take() {
-                    let identity = process.election.me.rsplit('-').next().and_then(|id| id.parse().ok());
+                    let identity =
+                        process.election.me.rsplit('-').next().and_then(|id| id.parse().ok());
                     self.at(now + pause, Event::Start(replica, identity.unwrap_or_default()));
                 }
             }
             Act::Terminate(replica, pause) => {
                 let drained = self.chance(5_000);
-                if let Some(process) = self.replicas[replica].as_mut().filter(|process| !process.ending) {
+                if let Some(process) =
+                    self.replicas[replica].as_mut().filter(|process| !process.ending)
+                {
                     process.ending = true;
                     let number = process.number;
                     self.at(now + drained, Event::Drained(number));
@@ -250,9 +271,15 @@ impl Play {
                     self.at(now + 10_000 + pause, Event::Start(replica, identity));
                 }
             }
-            Act::Stop(replica, time) => self.with(replica, |process| process.stopped_until = now + time),
-            Act::StandStill(replica, time) => self.with(replica, |process| process.still_until = now + time),
-            Act::Impair(replica, time) => self.with(replica, |process| process.impaired_until = now + time),
+            Act::Stop(replica, time) => {
+                self.with(replica, |process| process.stopped_until = now + time)
+            }
+            Act::StandStill(replica, time) => {
+                self.with(replica, |process| process.still_until = now + time)
+            }
+            Act::Impair(replica, time) => {
+                self.with(replica, |process| process.impaired_until = now + time)
+            }
         }
     }
 
@@ -341,7 +368,10 @@ impl Play {
         let (now, moment) = (self.now, self.moment());
         let Some(process) = self.process(number) else { return };
         if process.ending {
-            let ended = self.replicas.iter_mut().find(|replica| replica.as_ref().is_some_and(|of| of.number == number));
+            let ended = self
+                .replicas
+                .iter_mut()
+                .find(|replica| replica.as_ref().is_some_and(|of| of.number == number));
             return ended.into_iter().for_each(|replica| *replica = None);
         }
         process.election.step_down(moment);
@@ -370,9 +400,17 @@ impl Play {
                     None => create,
                     Some(lease) => !create && Some(&lease.version) == basis.as_ref(),
                 };
-                let uid = self.lease.as_ref().map_or_else(|| version.clone(), |lease| lease.uid.clone());
+                let uid =
+                    self.lease.as_ref().map_or_else(|| version.clone(), |lease| lease.uid.clone());
                 let Draft { holder, transitions, mark, .. } = draft.clone();
-                let stored = Record { version, uid, holder, duration: super::super::DURATION, transitions, mark };
+                let stored = Record {
+                    version,
+                    uid,
+                    holder,
+                    duration: super::super::DURATION,
+                    transitions,
+                    mark,
+                };
                 if matches { Ok(Some(self.lease.insert(stored).clone())) } else { Err(()) }
             }
         };
@@ -385,8 +423,11 @@ impl Play {
     /// meanwhile takes it later.
     fn answer(&mut self, index: usize) {
         let (now, moment, start) = (self.now, self.moment(), self.start);
-        let (number, begun) = (self.calls[index].process, start + Duration::from_millis(self.calls[index].begun));
-        let Some(stopped_until) = self.process(number).map(|process| process.stopped_until) else { return };
+        let (number, begun) =
+            (self.calls[index].process, start + Duration::from_millis(self.calls[index].begun));
+        let Some(stopped_until) = self.process(number).map(|process| process.stopped_until) else {
+            return;
+        };
         if self.calls[index].over {
             return;
         }
@@ -400,7 +441,10 @@ impl Play {
             Request::Get => None,
             Request::Put(draft, _) | Request::Release(draft, _) => Some(draft.clone()),
         };
-        let Some(process) = self.process(number).filter(|process| release || !process.ending) else { return };
+        let Some(process) = self.process(number).filter(|process| release || !process.ending)
+        else {
+            return;
+        };
         match (answer, draft) {
             (None, _) if !release => return self.at(now + 500, Event::Turn(number)),
             (None, _) => {}

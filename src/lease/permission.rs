@@ -96,10 +96,16 @@ impl Handle {
     pub fn standby(&self) -> Option<String> {
         let (name, _) = self.identity()?;
         match &*self.0.standing.borrow() {
-            Standing::Standby { trouble: Some(trouble), .. } => Some(format!("lease {name}: {trouble}")),
-            Standing::Standby { holder: Some(holder), .. } => Some(format!("lease {name} is held by {holder}")),
+            Standing::Standby { trouble: Some(trouble), .. } => {
+                Some(format!("lease {name}: {trouble}"))
+            }
+            Standing::Standby { holder: Some(holder), .. } => {
+                Some(format!("lease {name} is held by {holder}"))
+            }
             Standing::Standby { .. } => Some(format!("lease {name} is not ours yet")),
-            Standing::Holder if !self.leads() => Some(format!("lease {name} was not renewed in time")),
+            Standing::Holder if !self.leads() => {
+                Some(format!("lease {name} was not renewed in time"))
+            }
             Standing::Holder | Standing::Alone | Standing::DryRun => None,
         }
     }
@@ -112,7 +118,12 @@ impl Handle {
             Standing::Alone => None,
             _ => Some(self.until().filter(|until| clock::moment() < *until)?),
         };
-        Some(Permission { deadline: Deadline::new(until), lease: self.clone(), unanswered: false, _writing: writing })
+        Some(Permission {
+            deadline: Deadline::new(until),
+            lease: self.clone(),
+            unanswered: false,
+            _writing: writing,
+        })
     }
 
     /// Waits until no call that writes is under way. While the answer is kept, none begins.
@@ -168,7 +179,8 @@ impl Permission {
         let left = self.deadline.left().min(limit);
         let answer = tokio::time::timeout(left, self.deadline.clone().bears(call)).await.ok();
         // What took as long as it may has ended by its time-out.
-        self.unanswered = answer.is_none() || clock::now().saturating_duration_since(begun) >= limit;
+        self.unanswered =
+            answer.is_none() || clock::now().saturating_duration_since(begun) >= limit;
         answer
     }
 }
@@ -268,11 +280,19 @@ mod tests {
         let lease = lease();
         lease.hold(clock::moment() + HOUR);
         let (limit, moment) = (Duration::from_secs(3), Duration::from_millis(1));
-        let table = [(limit - moment, Some(()), false), (limit, Some(()), true), (limit + moment, None, true)];
+        let table = [
+            (limit - moment, Some(()), false),
+            (limit, Some(()), true),
+            (limit + moment, None, true),
+        ];
         for (time, answer, may_arrive) in table {
             *lock(&lease.0.unanswered) = None;
             let permission = lease.permission().await.expect("the holder");
-            assert_eq!(permission.make(limit, tokio::time::sleep(time)).await, answer, "after {time:?}");
+            assert_eq!(
+                permission.make(limit, tokio::time::sleep(time)).await,
+                answer,
+                "after {time:?}"
+            );
             assert_eq!(lease.may_still_arrive(), may_arrive, "after {time:?}");
         }
     }
@@ -309,10 +329,13 @@ mod tests {
         let lease = lease();
         lease.hold(clock::moment() + HOUR);
         drop(lease.permission().await.expect("the holder"));
-        drop(lease.permission().await.expect("the holder").make(HOUR, std::future::pending::<()>()));
+        drop(
+            lease.permission().await.expect("the holder").make(HOUR, std::future::pending::<()>()),
+        );
         assert!(!lease.may_still_arrive(), "no call had begun");
-        let mut begun =
-            Box::pin(lease.permission().await.expect("the holder").make(HOUR, std::future::pending::<()>()));
+        let mut begun = Box::pin(
+            lease.permission().await.expect("the holder").make(HOUR, std::future::pending::<()>()),
+        );
         assert!(begun.as_mut().now_or_never().is_none());
         drop(begun);
         assert!(lease.may_still_arrive(), "a call was cut off");

@@ -63,7 +63,8 @@ impl Queue {
 
     /// Waits until all lines have been written, for at most this long.
     pub fn wait_until_empty(&self, timeout: Duration) {
-        let wait = self.emptied.wait_timeout_while(self.lock(), timeout, |waiting| !waiting.is_done());
+        let wait =
+            self.emptied.wait_timeout_while(self.lock(), timeout, |waiting| !waiting.is_done());
         drop(wait.unwrap_or_else(PoisonError::into_inner));
     }
 

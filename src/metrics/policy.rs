@@ -23,7 +23,11 @@ pub(super) fn inconclusive(database: &DatabaseSnapshot, samples: &mut Samples) {
 }
 
 /// 1 for the targets of which this is so.
-fn each(database: &DatabaseSnapshot, samples: &mut Samples, is_so: impl Fn(&TargetSnapshot) -> bool) {
+fn each(
+    database: &DatabaseSnapshot,
+    samples: &mut Samples,
+    is_so: impl Fn(&TargetSnapshot) -> bool,
+) {
     for target in database.targets.iter().filter(|target| is_so(target)) {
         samples.add("", &[("address", &target.member.ip.to_string())], 1);
     }

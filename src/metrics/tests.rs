@@ -45,7 +45,10 @@ fn database(service: &str, targets: Vec<TargetSnapshot>) -> DatabaseSnapshot {
 
 /// The lines that begin with this, of the page of two databases of which only the second has been written.
 fn lines(start: &str) -> Vec<String> {
-    let databases = vec![database("a", vec![target(1, None)]), database("b", vec![target(2, Some(Verdict::Pass))])];
+    let databases = vec![
+        database("a", vec![target(1, None)]),
+        database("b", vec![target(2, Some(Verdict::Pass))]),
+    ];
     lines_of(databases, start)
 }
 
@@ -53,19 +56,29 @@ fn lines_of(databases: Vec<DatabaseSnapshot>, start: &str) -> Vec<String> {
     let publication = Publication {
         condition: Condition::new(Kind::Published, "198.51.100.2"),
         since: clock::now(),
-        members: Some([Member { ip: [198, 51, 100, 2].into(), hostname: None }].into_iter().collect()),
+        members: Some(
+            [Member { ip: [198, 51, 100, 2].into(), hostname: None }].into_iter().collect(),
+        ),
         listed: true,
         writes: BTreeMap::from([("success", 2)]),
     };
     let written = DatabaseId { namespace: "prod".into(), service: "b".into() };
     let publication = move |id: &DatabaseId| (*id == written).then(|| publication.clone());
     let (fresh_until, start_delay) = (clock::now(), histogram(&[]));
-    let snapshot = Arc::new(Snapshot { fresh_until, databases, start_delay, started_late: 7, frozen: None });
-    let standing = Standing { leads: true, config_is_good: true, log_lines_dropped: 3, leftovers: BTreeMap::new() };
-    let opts = HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
+    let snapshot =
+        Arc::new(Snapshot { fresh_until, databases, start_delay, started_late: 7, frozen: None });
+    let standing = Standing {
+        leads: true,
+        config_is_good: true,
+        log_lines_dropped: 3,
+        leftovers: BTreeMap::new(),
+    };
+    let opts =
+        HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
     let writes = prometheus::Histogram::with_opts(opts).expect("a good name");
     let events = event::Counts::default();
-    let page: String = page(snapshot, publication, &writes, &standing, &events).expect("a page").collect();
+    let page: String =
+        page(snapshot, publication, &writes, &standing, &events).expect("a page").collect();
     assert!(page.ends_with('\n') && !page.contains("\n\n"), "{page}");
     page.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
 }
@@ -78,7 +91,10 @@ fn a_metric_says_once_what_it_is_before_its_first_series() {
     let help = about(&format!("# HELP {name} Whether")).expect("a help");
     assert_eq!(about(&format!("# TYPE {name} gauge")), Some(help + 1));
     // The first database has no series of it.
-    assert_eq!(page[help + 2], format!("{name}{{namespace=\"prod\",service=\"b\",address=\"198.51.100.2\"}} 1"));
+    assert_eq!(
+        page[help + 2],
+        format!("{name}{{namespace=\"prod\",service=\"b\",address=\"198.51.100.2\"}} 1")
+    );
     assert_eq!(lines(&format!("# HELP {name}")).len(), 1);
 }
 
@@ -131,14 +147,18 @@ fn a_policy_shows_where_there_is_one() {
     let mut tiers = database("b", vec![target(1, None), target(2, Some(Verdict::Pass))]);
     tiers.targets[0].maintenance = Some("disk".into());
     tiers.targets[1].priority = 3;
-    tiers.policy = Policy { exactly_one: true, min_healthy: MinHealthy::Number(2), ..Policy::default() };
+    tiers.policy =
+        Policy { exactly_one: true, min_healthy: MinHealthy::Number(2), ..Policy::default() };
     tiers.plan = Plan::Publish([tiers.targets[1].member.clone()].into_iter().collect());
     let [first, second] = [0, 1].map(|index: usize| tiers.targets[index].member.ip);
     tiers.notes = vec![
         Note::BelowMinHealthy { healthy: 0, needed: 2, kept: vec![first, second] },
         Note::SplitBrain { passing: vec![first, second], published: None },
         Note::FailbackWaits { tier: 0, until: None },
-        Note::ChecksInconclusive { ips: vec![second], reason: "connect: no route from this host".into() },
+        Note::ChecksInconclusive {
+            ips: vec![second],
+            reason: "connect: no route from this host".into(),
+        },
     ];
     let of = |name: &str, labels: &str, value: u32| {
         format!("external_endpoints_{name}{{namespace=\"prod\",service=\"b\"{labels}}} {value}")
@@ -167,7 +187,9 @@ fn publishing_shows_where_it_is_known() {
     );
     assert_eq!(
         lines("external_endpoints_database_condition"),
-        ["external_endpoints_database_condition{namespace=\"prod\",service=\"b\",condition=\"Published\"} 1"]
+        [
+            "external_endpoints_database_condition{namespace=\"prod\",service=\"b\",condition=\"Published\"} 1"
+        ]
     );
 }
 

@@ -43,10 +43,13 @@ impl Watched {
         }
         let target = &self.targets[index];
         let ip = target.member.ip;
-        let (reason, warning) = if to == State::Up { ("TargetUp", false) } else { ("TargetDown", true) };
-        self.announce(reason, "Check", warning, ip.to_string(), now, || match target.health.reason() {
-            Some(reason) if to == State::Down => format!("{ip} is down: {reason}"),
-            _ => format!("{ip} is {to}"),
+        let (reason, warning) =
+            if to == State::Up { ("TargetUp", false) } else { ("TargetDown", true) };
+        self.announce(reason, "Check", warning, ip.to_string(), now, || {
+            match target.health.reason() {
+                Some(reason) if to == State::Down => format!("{ip} is down: {reason}"),
+                _ => format!("{ip} is {to}"),
+            }
         });
     }
 
@@ -60,7 +63,15 @@ impl Watched {
         note: impl FnOnce() -> String,
     ) {
         let about = || About::Database(self.database.id.clone());
-        self.news.tell(|| News { about: about(), reason: reason.into(), action, warning, subject, note: note(), at });
+        self.news.tell(|| News {
+            about: about(),
+            reason: reason.into(),
+            action,
+            warning,
+            subject,
+            note: note(),
+            at,
+        });
     }
 
     /// Tells what the policy does now and did not do before, and the end of what a person should have looked at.
@@ -83,9 +94,13 @@ impl Watched {
         for note in before.iter().filter(|note| !notes.iter().any(|now| now.is_like(note))) {
             match note {
                 Note::SplitBrain { .. } => info!(%namespace, %service, "the split brain is over"),
-                Note::BelowMinHealthy { .. } => info!(%namespace, %service, "enough are healthy again"),
+                Note::BelowMinHealthy { .. } => {
+                    info!(%namespace, %service, "enough are healthy again")
+                }
                 Note::ChecksInconclusive { .. } => info!(%namespace, %service, "{CONCLUSIVE}"),
-                Note::LowerTier { .. } => info!(%namespace, %service, "the preferred tier serves alone again"),
+                Note::LowerTier { .. } => {
+                    info!(%namespace, %service, "the preferred tier serves alone again")
+                }
                 Note::FailbackWaits { .. } | Note::Flapping { .. } | Note::Held { .. } => {}
             }
         }
@@ -106,7 +121,9 @@ impl Watched {
         }
         let is_inconclusive = |note: &Note| matches!(note, Note::ChecksInconclusive { .. });
         if before.iter().any(is_inconclusive) && !self.policing.notes.iter().any(is_inconclusive) {
-            self.announce("ChecksConclusive", "Check", false, String::new(), now, || CONCLUSIVE.to_owned());
+            self.announce("ChecksConclusive", "Check", false, String::new(), now, || {
+                CONCLUSIVE.to_owned()
+            });
         }
     }
 
@@ -123,7 +140,8 @@ impl Watched {
         let unhealthy = self.database.addresses[index].check.thresholds.unhealthy;
         if health.state() == State::Unknown && health.streak() == Streak::Failures(unhealthy) {
             let DatabaseId { namespace, service } = &self.database.id;
-            let (address, reason) = (self.targets[index].member.ip, health.reason().unwrap_or_default());
+            let (address, reason) =
+                (self.targets[index].member.ip, health.reason().unwrap_or_default());
             warn!(%namespace, %service, %address, reason, "target fails; it will be down once the cluster has been read");
         }
     }

@@ -34,18 +34,24 @@ pub fn cut(text: &mut String) {
 ///
 /// A reason may hold commas: what follows one is another entry only if it begins with an address. Of a text that is too long
 /// the last entry that is read may be a part of one, and is left out.
-pub(super) fn maintenance(text: &str, known: impl Fn(IpAddr) -> bool) -> (Vec<(IpAddr, Arc<str>)>, Vec<String>) {
+pub(super) fn maintenance(
+    text: &str,
+    known: impl Fn(IpAddr) -> bool,
+) -> (Vec<(IpAddr, Arc<str>)>, Vec<String>) {
     let (mut found, mut problems) = (Vec::new(), Vec::new());
     let mut read = entries(&text[..floor(text, MAX_BYTES)]);
     if text.len() > MAX_BYTES {
         read.pop();
-        problems.push("it is over 8 kB: only its first 8 kB are read; write shorter reasons".to_owned());
+        problems.push(
+            "it is over 8 kB: only its first 8 kB are read; write shorter reasons".to_owned(),
+        );
     }
     for entry in read {
         let (address, reason) = entry.split_once('=').unwrap_or((entry, ""));
         let (address, reason) = (address.trim(), one_line(reason.trim_end_matches([',', ' '])));
         match address.parse::<IpAddr>() {
-            Err(_) => problems.push(format!("`{}` is no IP; write `10.20.0.11=disk swap`", one_line(address))),
+            Err(_) => problems
+                .push(format!("`{}` is no IP; write `10.20.0.11=disk swap`", one_line(address))),
             Ok(ip) if !known(ip) => problems.push(format!("{ip} is no address of this database")),
             Ok(ip) if reason.is_empty() => {
                 problems.push(format!("there is no reason for {ip}; write `{ip}=disk swap`"));
@@ -74,7 +80,8 @@ fn entries(text: &str) -> Vec<&str> {
     let begins = |rest: &str| {
         let head = rest.split(['=', ',']).next().unwrap_or_default().trim();
         // Something that was meant for an address must not become part of a reason unseen.
-        head.parse::<IpAddr>().is_ok() || rest.split(',').next().is_some_and(|entry| entry.contains('='))
+        head.parse::<IpAddr>().is_ok()
+            || rest.split(',').next().is_some_and(|entry| entry.contains('='))
     };
     let (mut entries, mut start) = (Vec::new(), 0);
     for (at, _) in text.match_indices(',').filter(|(at, _)| begins(&text[at + 1..])) {
@@ -89,10 +96,15 @@ fn entries(text: &str) -> Vec<&str> {
 /// Returns as much as fits a table, without what could break its lines or turn their direction.
 fn one_line(text: &str) -> String {
     let breaks = |char: char| {
-        char.is_control() || matches!(char, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        char.is_control()
+            || matches!(char, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
-    let plain: String =
-        text.trim().chars().take(LONGEST_REASON).map(|char| if breaks(char) { ' ' } else { char }).collect();
+    let plain: String = text
+        .trim()
+        .chars()
+        .take(LONGEST_REASON)
+        .map(|char| if breaks(char) { ' ' } else { char })
+        .collect();
     plain.trim().to_owned()
 }
 
@@ -110,12 +122,19 @@ mod tests {
     #[test]
     fn each_address_has_its_reason() {
         assert_eq!(taken("10.20.0.11=disk swap"), (vec!["10.20.0.11: disk swap".into()], vec![]));
-        let several = taken(" 10.20.0.11 = disk swap, until Friday,10.20.0.12=a=b , 2001:db8::1=six,");
-        assert_eq!(several.0, ["10.20.0.11: disk swap, until Friday", "10.20.0.12: a=b", "2001:db8::1: six"]);
+        let several =
+            taken(" 10.20.0.11 = disk swap, until Friday,10.20.0.12=a=b , 2001:db8::1=six,");
+        assert_eq!(
+            several.0,
+            ["10.20.0.11: disk swap, until Friday", "10.20.0.12: a=b", "2001:db8::1: six"]
+        );
         assert_eq!(several.1, [""; 0]);
         assert_eq!(taken(""), (vec![], vec![]));
         assert_eq!(taken("10.20.0.11=two\nlines").0, ["10.20.0.11: two lines"]);
-        assert_eq!(taken(&format!("10.20.0.11={}", "é".repeat(300))).0, [format!("10.20.0.11: {}", "é".repeat(200))]);
+        assert_eq!(
+            taken(&format!("10.20.0.11={}", "é".repeat(300))).0,
+            [format!("10.20.0.11: {}", "é".repeat(200))]
+        );
     }
 
     #[test]
@@ -143,7 +162,9 @@ mod tests {
     #[test]
     fn a_long_text_is_read_up_to_an_entry_that_is_whole() {
         let told = "it is over 8 kB: only its first 8 kB are read; write shorter reasons";
-        for entry in ["10.20.0.11=x", "10.20.0.11=é, and ü", "10.20.0.11=日本語", "10.20.0.11=\u{1f40c}"] {
+        for entry in
+            ["10.20.0.11=x", "10.20.0.11=é, and ü", "10.20.0.11=日本語", "10.20.0.11=\u{1f40c}"]
+        {
             let (text, whole) = long(entry);
             let (found, problems) = taken(&text);
             assert_eq!(problems, [told]);
@@ -151,14 +172,20 @@ mod tests {
             assert!(found.iter().all(|found| *found == entry.replace('=', ": ")), "{entry}");
         }
         assert_eq!(taken(&"x".repeat(MAX_BYTES * 2)), (vec![], vec![told.into()]));
-        assert_eq!(taken(&format!("10.20.0.11={}", "x".repeat(MAX_BYTES - 11))).0.len(), 1, "just not too long");
+        assert_eq!(
+            taken(&format!("10.20.0.11={}", "x".repeat(MAX_BYTES - 11))).0.len(),
+            1,
+            "just not too long"
+        );
         let longest = format!("10.20.0.11=x,10.20.0.12={}", "x".repeat(MAX_BYTES));
         assert_eq!(taken(&longest).0, ["10.20.0.11: x"]);
     }
 
     #[test]
     fn a_cut_text_says_the_same_as_the_whole_one() {
-        for text in [long("10.20.0.11=é").0, "é".repeat(MAX_BYTES), "x".repeat(MAX_BYTES), String::new()] {
+        for text in
+            [long("10.20.0.11=é").0, "é".repeat(MAX_BYTES), "x".repeat(MAX_BYTES), String::new()]
+        {
             let mut cut_text = text.clone();
             cut(&mut cut_text);
             assert!(cut_text.len() <= MAX_BYTES + 4 && text.starts_with(&cut_text));

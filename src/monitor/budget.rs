@@ -66,7 +66,11 @@ mod tests {
             assert!(budget.take(), "{step}");
         }
         tokio::time::advance(TIME * 2).await;
-        assert_eq!(std::iter::from_fn(|| budget.take().then_some(())).count(), 11, "up to step 111");
+        assert_eq!(
+            std::iter::from_fn(|| budget.take().then_some(())).count(),
+            11,
+            "up to step 111"
+        );
         assert!(!budget.take());
     }
 

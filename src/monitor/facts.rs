@@ -109,7 +109,9 @@ mod tests {
     fn a_run_counts_once_every_target_has_been_tried() {
         let start = clock::now();
         let inconclusive = Verdict::Inconclusive("no file descriptors".into());
-        for (tries, targets, since) in [(2, 1, None), (3, 1, Some(start)), (3, 4, None), (4, 4, Some(start))] {
+        for (tries, targets, since) in
+            [(2, 1, None), (3, 1, Some(start)), (3, 4, None), (4, 4, Some(start))]
+        {
             let mut run = InconclusiveRun::new(targets);
             let at = |second| start + Duration::from_secs(second);
             (0..tries).for_each(|nth| run.observe(nth as usize % targets, &inconclusive, at(nth)));
@@ -132,7 +134,9 @@ mod tests {
         for minute in 0..3 {
             run.observe(0, &Verdict::Pass, at(60 * minute));
             for second in (1..60).step_by(5) {
-                [1, 2].into_iter().for_each(|target| run.observe(target, &inconclusive, at(60 * minute + second)));
+                [1, 2].into_iter().for_each(|target| {
+                    run.observe(target, &inconclusive, at(60 * minute + second))
+                });
                 assert_eq!(run.since(), None, "in minute {minute}, after {second} s");
             }
         }

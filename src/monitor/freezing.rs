@@ -46,7 +46,8 @@ impl Monitor {
         let words = words(news);
         let (reason, warning) = match news {
             News::Frozen { failed, published } => {
-                let (failed, failed_in, published) = (failed.targets, failed.databases, published.targets);
+                let (failed, failed_in, published) =
+                    (failed.targets, failed.databases, published.targets);
                 warn!(failed, failed_in, published, "{words}");
                 ("Frozen", true)
             }
@@ -77,8 +78,12 @@ fn words(news: &News) -> &'static str {
         News::Frozen { .. } => {
             "frozen: so many targets fail together that the fault is probably ours; nothing is taken out"
         }
-        News::Thawed => "the freeze is over: enough targets are well again; those that still fail are taken out",
-        News::TimedOut => "the freeze is over: it ran into --freeze-timeout; those that fail are taken out",
+        News::Thawed => {
+            "the freeze is over: enough targets are well again; those that still fail are taken out"
+        }
+        News::TimedOut => {
+            "the freeze is over: it ran into --freeze-timeout; those that fail are taken out"
+        }
     }
 }
 

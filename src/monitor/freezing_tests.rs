@@ -31,7 +31,9 @@ impl Scene {
     async fn new(policy: &str) -> Self {
         let database = |service: &str, one: u8, policy: &str| {
             let other = one + 1;
-            format!("{{service: {service}, port: 1, addresses: [10.0.0.{one}, 10.0.0.{other}], policy: {policy}}}")
+            format!(
+                "{{service: {service}, port: 1, addresses: [10.0.0.{one}, 10.0.0.{other}], policy: {policy}}}"
+            )
         };
         let text = format!(
             "defaults: {{check: {{tcp: {{}}, healthyThreshold: 1, unhealthyThreshold: 2}}}}\ndatabases: [{}, {}, {}]",
@@ -39,11 +41,16 @@ impl Scene {
             database("b", 3, "{}"),
             database("c", 5, policy)
         );
-        let options = Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), leave_out_refused: false };
+        let options = Options {
+            own_namespace: "prod".into(),
+            allow_cidr: Vec::new(),
+            leave_out_refused: false,
+        };
         let spec = parse("a.yaml", &text, &options).expect("a good config").spec;
         let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
         let runtime = tokio::runtime::Handle::current();
-        let prepared = prepare(&spec, limits, Rules::default(), &Teller::default(), runtime.clone(), runtime);
+        let prepared =
+            prepare(&spec, limits, Rules::default(), &Teller::default(), runtime.clone(), runtime);
         Self { monitor: prepared.expect("an epoll instance").1, now: clock::now() }
     }
 
@@ -73,7 +80,8 @@ impl Scene {
                 '-' => Verdict::Fail("connect: refused".into()),
                 _ => continue,
             };
-            let report = Report { key: index, verdict, delay: None, started: self.now, ended: self.now };
+            let report =
+                Report { key: index, verdict, delay: None, started: self.now, ended: self.now };
             let Monitor { databases, freeze, .. } = &mut self.monitor;
             databases[index / 2].hear(index % 2, &report, freeze);
             self.publish();
@@ -119,7 +127,10 @@ impl Scene {
                 Plan::Keep(why) => why.to_string(),
             })
             .collect();
-        assert_eq!((plans, self.monitor.freeze.frozen().is_some()), (wanted.map(str::to_owned).to_vec(), frozen));
+        assert_eq!(
+            (plans, self.monitor.freeze.frozen().is_some()),
+            (wanted.map(str::to_owned).to_vec(), frozen)
+        );
     }
 }
 
@@ -276,7 +287,8 @@ async fn what_a_policy_keeps_counts_and_stays_after_the_freeze() {
 }
 
 #[tokio::test]
-async fn a_config_without_a_database_that_failed_counts_it_no_more_and_the_others_go_on_as_they_were() {
+async fn a_config_without_a_database_that_failed_counts_it_no_more_and_the_others_go_on_as_they_were()
+ {
     let mut scene = Scene::published("{}").await;
     scene.hear("--++++");
     scene.hear("----++");
@@ -286,15 +298,21 @@ async fn a_config_without_a_database_that_failed_counts_it_no_more_and_the_other
     let text = "defaults: {check: {tcp: {}, healthyThreshold: 1, unhealthyThreshold: 2}}\ndatabases: [\
         {service: b, port: 1, addresses: [10.0.0.4, 10.0.0.3], policy: {maxFlips: 9}}, \
         {service: c, port: 1, addresses: [10.0.0.5, 10.0.0.6]}]";
-    let options = Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), leave_out_refused: false };
+    let options =
+        Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), leave_out_refused: false };
     let spec = parse("a.yaml", text, &options).expect("a good config").spec;
     scene.monitor.reload(&spec, scene.now);
-    let plan = |scene: &Scene, index: usize| scene.monitor.databases[index].decided().borrow().plan.clone();
+    let plan = |scene: &Scene, index: usize| {
+        scene.monitor.databases[index].decided().borrow().plan.clone()
+    };
     assert!(scene.monitor.freeze.frozen().is_some(), "until what failed has been tried again");
     assert_eq!(plan(&scene, 0), Plan::Publish(members(&[3, 4])));
     scene.hear("--++");
     assert!(scene.monitor.freeze.frozen().is_none(), "four targets in two databases are too few");
-    assert_eq!((plan(&scene, 0), plan(&scene, 1)), (Plan::Publish(members(&[])), Plan::Publish(members(&[5, 6]))));
+    assert_eq!(
+        (plan(&scene, 0), plan(&scene, 1)),
+        (Plan::Publish(members(&[])), Plan::Publish(members(&[5, 6])))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -317,7 +335,8 @@ async fn a_freeze_that_has_just_begun_leaves_a_backlog() {
     let Monitor { databases, freeze, .. } = &mut scene.monitor;
     for (index, _) in "------------".chars().enumerate() {
         let verdict = Verdict::Fail("connect: refused".into());
-        let report = Report { key: index % 6, verdict, delay: None, started: scene.now, ended: scene.now };
+        let report =
+            Report { key: index % 6, verdict, delay: None, started: scene.now, ended: scene.now };
         databases[index % 6 / 2].hear(index % 2, &report, freeze);
     }
     assert!(scene.monitor.has_backlog(), "all databases are to be decided anew");

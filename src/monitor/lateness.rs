@@ -7,8 +7,19 @@ use tracing::{info, warn};
 use super::histogram::{Histogram, ms};
 
 /// The delays that are told apart.
-const DELAYS: [Duration; 11] =
-    [ms(1), Duration::from_micros(2500), ms(5), ms(10), ms(25), ms(50), ms(100), ms(250), ms(500), ms(1000), ms(2500)];
+const DELAYS: [Duration; 11] = [
+    ms(1),
+    Duration::from_micros(2500),
+    ms(5),
+    ms(10),
+    ms(25),
+    ms(50),
+    ms(100),
+    ms(250),
+    ms(500),
+    ms(1000),
+    ms(2500),
+];
 
 /// How long a look at how late tries start takes: a short stall is not worth a word.
 const LOOK: Duration = Duration::from_secs(10);
@@ -177,7 +188,9 @@ mod tests {
         let start = Instant::now();
         let mut lateness = Lateness::new(start);
         let mut run = |late: u32, waiting, looks: u32| {
-            (0..100).for_each(|index| lateness.observe(if index < late { ms(501) } else { ms(0) }, ms(1000)));
+            (0..100).for_each(|index| {
+                lateness.observe(if index < late { ms(501) } else { ms(0) }, ms(1000))
+            });
             lateness.set_waiting(waiting);
             lateness.look(start + LOOK * looks, || Scarce::Commands);
             (lateness.is_overloaded(), lateness.late())
@@ -196,7 +209,9 @@ mod tests {
         let start = Instant::now();
         let mut lateness = Lateness::new(start);
         let mut run = |late: u32, started: u32, scarce, looks: u32| {
-            (0..started).for_each(|index| lateness.observe(if index < late { ms(501) } else { ms(0) }, ms(1000)));
+            (0..started).for_each(|index| {
+                lateness.observe(if index < late { ms(501) } else { ms(0) }, ms(1000))
+            });
             lateness.look(start + LOOK * looks, || scarce);
             lateness.late_since()
         };
@@ -218,6 +233,10 @@ mod tests {
             lateness.look(start + LOOK * looks, || Scarce::Commands);
             assert_eq!(lateness.late_since(), None, "look {looks}");
         }
-        assert_eq!((lateness.is_overloaded(), lateness.late()), (true, 200), "it is told all the same");
+        assert_eq!(
+            (lateness.is_overloaded(), lateness.late()),
+            (true, 200),
+            "it is told all the same"
+        );
     }
 }

@@ -44,7 +44,11 @@ impl Leaving {
 
     /// When the next one is to be forgotten.
     pub fn again(&self, now: Instant) -> Option<Instant> {
-        self.since.values().filter_map(|since| since.checked_add(WINDOW)).filter(|end| *end > now).min()
+        self.since
+            .values()
+            .filter_map(|since| since.checked_add(WINDOW))
+            .filter(|end| *end > now)
+            .min()
     }
 }
 
@@ -52,7 +56,11 @@ impl Watched {
     /// Takes note of a target that may have flipped.
     pub fn leave(&mut self, index: usize, freeze: &Freeze, now: Instant) {
         let target = &self.targets[index];
-        let published = self.policing.published.as_ref().is_some_and(|members| members.contains(target.member.ip));
+        let published = self
+            .policing
+            .published
+            .as_ref()
+            .is_some_and(|members| members.contains(target.member.ip));
         if target.health.state() != State::Down {
             self.leaving.since.remove(&index);
         } else if published && freeze.is_on() {
@@ -69,7 +77,9 @@ impl Watched {
 
     /// Returns whether the numbers have changed.
     fn recount(&mut self, freeze: &mut Freeze) -> bool {
-        let (true, Some(published)) = (freeze.is_on(), &self.policing.published) else { return false };
+        let (true, Some(published)) = (freeze.is_on(), &self.policing.published) else {
+            return false;
+        };
         let mut count = Count::default();
         for (index, target) in self.targets.iter().enumerate() {
             let failed = self.leaving.contains(index);
@@ -92,7 +102,8 @@ impl Watched {
         let failed = self.leaving.since.keys().map(|index| &self.targets[*index]);
         failed.filter(|target| target.maintenance.is_none()).any(|target| {
             let started = target.last.and_then(|(ended, duration)| ended.checked_sub(duration));
-            !matches!(target.health.streak(), Streak::Failures(_)) || started.is_none_or(|started| started < from)
+            !matches!(target.health.streak(), Streak::Failures(_))
+                || started.is_none_or(|started| started < from)
         })
     }
 
@@ -105,7 +116,9 @@ impl Watched {
                 self.leaving.told = true;
             }
             (true, false, _) => {
-                self.announce("Thawed", "Decide", false, String::new(), now, || "the freeze is over".to_owned());
+                self.announce("Thawed", "Decide", false, String::new(), now, || {
+                    "the freeze is over".to_owned()
+                });
                 self.leaving.told = false;
             }
             _ => {}

@@ -68,7 +68,11 @@ struct Turn {
 impl Share {
     fn turn(&self, owner: Owner) -> Option<Turn> {
         let Self { under_way, last_given, waiting, .. } = self;
-        (!waiting.is_empty()).then_some(Turn { under_way: *under_way, last_given: *last_given, owner })
+        (!waiting.is_empty()).then_some(Turn {
+            under_way: *under_way,
+            last_given: *last_given,
+            owner,
+        })
     }
 
     fn is_idle(&self) -> bool {
@@ -78,7 +82,15 @@ impl Share {
 
 impl Places {
     pub fn new(places: usize) -> Self {
-        Self { free: places, sharers: 0, idle: 0, shares: Vec::new(), queue: BTreeSet::new(), admitted: None, given: 0 }
+        Self {
+            free: places,
+            sharers: 0,
+            idle: 0,
+            shares: Vec::new(),
+            queue: BTreeSet::new(),
+            admitted: None,
+            given: 0,
+        }
     }
 
     /// Sets which databases have tries of this kind.
@@ -95,7 +107,10 @@ impl Places {
     pub fn come(&mut self, owner: Owner, key: Key, due: Instant) {
         self.make_room(owner);
         // Nearly always nothing waits, and this is all there is to do.
-        if self.queue.is_empty() && self.admitted.is_none() && self.may_start(self.shares[owner].under_way) {
+        if self.queue.is_empty()
+            && self.admitted.is_none()
+            && self.may_start(self.shares[owner].under_way)
+        {
             self.take(owner);
             self.admitted = Some((key, due));
             return;
@@ -126,7 +141,9 @@ impl Places {
 
     /// Gives a place back, if the database has one.
     pub fn leave(&mut self, owner: Owner) {
-        let Some(share) = self.shares.get_mut(owner).filter(|share| share.under_way > 0) else { return };
+        let Some(share) = self.shares.get_mut(owner).filter(|share| share.under_way > 0) else {
+            return;
+        };
         self.free += 1;
         let waited = share.turn(owner);
         share.under_way -= 1;
@@ -181,7 +198,11 @@ impl Owners {
     /// Goes by the databases of another config. A new database may get the number of one that is
     /// gone, but not while `is_used` says that tries of the old one are left. They would count as
     /// the new one's, which then might not start any.
-    pub fn update<'a>(&mut self, databases: impl Iterator<Item = &'a DatabaseId>, is_used: impl Fn(Owner) -> bool) {
+    pub fn update<'a>(
+        &mut self,
+        databases: impl Iterator<Item = &'a DatabaseId>,
+        is_used: impl Fn(Owner) -> bool,
+    ) {
         let databases: BTreeSet<&DatabaseId> = databases.collect();
         self.0.retain(|id, _| databases.contains(id));
         let used: BTreeSet<Owner> = self.0.values().copied().collect();

@@ -108,10 +108,16 @@ fn a_database_that_leaves_or_joins_changes_what_is_kept() {
 fn a_place_goes_to_the_database_with_the_fewest_under_way() {
     let due = due();
     let mut places = shared(3, 3);
-    [(0, 1), (0, 2), (1, 11), (1, 12), (2, 21)].iter().for_each(|&(owner, key)| places.come(owner, key, due));
+    [(0, 1), (0, 2), (1, 11), (1, 12), (2, 21)]
+        .iter()
+        .for_each(|&(owner, key)| places.come(owner, key, due));
     assert_eq!(all_admitted(&mut places), [1, 11, 21]);
     places.leave(1);
-    assert_eq!(all_admitted(&mut places), [12], "the first database has one under way, the second none");
+    assert_eq!(
+        all_admitted(&mut places),
+        [12],
+        "the first database has one under way, the second none"
+    );
     places.leave(0);
     assert_eq!(all_admitted(&mut places), [2]);
 }
@@ -171,7 +177,9 @@ impl Model {
     }
 
     fn leave(&mut self, owner: Owner, index: usize) {
-        let Some(keys) = self.under_way.get_mut(&owner).filter(|keys| !keys.is_empty()) else { return };
+        let Some(keys) = self.under_way.get_mut(&owner).filter(|keys| !keys.is_empty()) else {
+            return;
+        };
         keys.swap_remove(index % keys.len());
         let idle: Vec<Owner> = self.idle_and_waiting();
         self.places.leave(owner);
@@ -199,11 +207,18 @@ impl Model {
         assert!(self.used() <= self.size);
         let free = self.size - self.used();
         assert_eq!(self.places.free, free);
-        assert_eq!(self.places.idle, (0..self.databases).filter(|owner| self.count(*owner) == 0).count());
+        assert_eq!(
+            self.places.idle,
+            (0..self.databases).filter(|owner| self.count(*owner) == 0).count()
+        );
         let waits = self.waiting.values().any(|keys| !keys.is_empty());
         assert_eq!(self.places.are_short(), waits);
         if free > 0 {
-            assert_eq!(self.idle_and_waiting(), Vec::<Owner>::new(), "a place is free, and one without any waits");
+            assert_eq!(
+                self.idle_and_waiting(),
+                Vec::<Owner>::new(),
+                "a place is free, and one without any waits"
+            );
             assert!(self.databases > 1 || !waits, "a single database leaves no place unused");
         }
         // Each that is passed over makes way for another that had none either, and came before it.

@@ -77,9 +77,19 @@ impl Monitor {
     }
 
     /// Lets those targets of a database go on whose check did not change, and ends the others. Returns which are to begin.
-    fn go_on(&mut self, index: usize, old: &Database, keys: Vec<Key>, new: &Database) -> Vec<(usize, usize)> {
-        let mut there: HashMap<IpAddr, _> =
-            old.addresses.iter().zip(keys).map(|(address, key)| (address.ip, (address, key))).collect();
+    fn go_on(
+        &mut self,
+        index: usize,
+        old: &Database,
+        keys: Vec<Key>,
+        new: &Database,
+    ) -> Vec<(usize, usize)> {
+        let mut there: HashMap<IpAddr, _> = old
+            .addresses
+            .iter()
+            .zip(keys)
+            .map(|(address, key)| (address.ip, (address, key)))
+            .collect();
         let mut begin = Vec::new();
         for (number, address) in new.addresses.iter().enumerate() {
             let place = (index, number);
@@ -121,9 +131,11 @@ impl Monitor {
         let keys = self.schedule.add(&rhythms, now);
         for (key, place) in keys.into_iter().zip(places) {
             let (database, address) = address(place);
-            let prober = Arc::new(Prober::new(address.check.clone(), Target::new(database, address)));
+            let prober =
+                Arc::new(Prober::new(address.check.clone(), Target::new(database, address)));
             let owner = self.owners.of(&database.id);
-            let tried = Tried { place: Some(*place), owner, prober, interval: address.check.interval };
+            let tried =
+                Tried { place: Some(*place), owner, prober, interval: address.check.interval };
             match self.tried.get_mut(key) {
                 Some(free) => *free = tried,
                 None => self.tried.push(tried),
@@ -135,7 +147,8 @@ impl Monitor {
     fn number(&mut self) {
         let ids = self.databases.iter().map(|watched| watched.database().id.clone());
         self.by_id = ids.enumerate().map(|(index, id)| (id, index)).collect();
-        let plans = self.databases.iter().map(|watched| (watched.database().id.clone(), watched.decided()));
+        let plans =
+            self.databases.iter().map(|watched| (watched.database().id.clone(), watched.decided()));
         self.plans.send_replace(Arc::new(plans.collect::<BTreeMap<_, _>>()));
         self.again.clear();
         for index in 0..self.databases.len() {

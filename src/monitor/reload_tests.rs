@@ -12,8 +12,7 @@ use crate::plan::{Member, Members, Plan};
 use crate::schedule::Next;
 
 const A: &str = "{service: a, port: 1, addresses: [10.0.0.1, 10.0.0.2], check: {tcp: {port: 9}, interval: 10s}}";
-const B: &str =
-    "{service: b, port: 1, addresses: [10.0.1.1, 10.0.1.2], check: {exec: {command: [/bin/true]}, interval: 10s}}";
+const B: &str = "{service: b, port: 1, addresses: [10.0.1.1, 10.0.1.2], check: {exec: {command: [/bin/true]}, interval: 10s}}";
 
 fn spec(databases: &[&str]) -> Spec {
     let text = format!("databases: [{}]", databases.join(", "));
@@ -41,7 +40,8 @@ impl Scene {
         let (rules, news) = (crate::freeze::Rules::default(), crate::news::Teller::default());
         let runtime = tokio::runtime::Handle::current();
         let (_, monitor) =
-            prepare(&spec(databases), limits, rules, &news, runtime.clone(), runtime).expect("an epoll instance");
+            prepare(&spec(databases), limits, rules, &news, runtime.clone(), runtime)
+                .expect("an epoll instance");
         Self { monitor, now: clock::now() }
     }
 
@@ -97,7 +97,8 @@ impl Scene {
 
     fn key(&self, ip: &str) -> Option<Key> {
         let ip: IpAddr = ip.parse().expect("an IP");
-        (0..self.monitor.tried.len()).find(|&key| self.monitor.tried[key].place.is_some() && self.ip(key) == ip)
+        (0..self.monitor.tried.len())
+            .find(|&key| self.monitor.tried[key].place.is_some() && self.ip(key) == ip)
     }
 
     fn see(&mut self, service: &str, last: &[[u8; 4]]) {
@@ -106,7 +107,8 @@ impl Scene {
     }
 
     fn target(&self, ip: &str) -> TargetSnapshot {
-        let mut targets = self.monitor.databases.iter().flat_map(|database| database.snapshot().targets);
+        let mut targets =
+            self.monitor.databases.iter().flat_map(|database| database.snapshot().targets);
         targets.find(|target| target.member.ip.to_string() == ip).expect("a target")
     }
 
@@ -226,7 +228,8 @@ async fn a_policy_that_comes_goes_by_what_is_published() {
 async fn maintenance_by_annotation_outlasts_a_new_config_and_that_of_the_config_does_not() {
     let mut scene = Scene::new(&[&A.replace("10.0.0.2", "{address: 10.0.0.2, maintenance: disk}")]);
     scene.see("a", &[]);
-    let asked = crate::monitor::Asked { maintenance: Some("10.0.0.1=kernel".into()), failback: None };
+    let asked =
+        crate::monitor::Asked { maintenance: Some("10.0.0.1=kernel".into()), failback: None };
     let now = scene.now;
     scene.monitor.with(&id("a"), |database, freeze| database.ask(asked, freeze, now));
     scene.reload(&[A]);
@@ -241,7 +244,8 @@ async fn a_target_that_left_while_it_was_tried_says_nothing_more_and_its_key_is_
     let mut scene = Scene::new(&[A, B]);
     scene.see("a", &[]);
     let started = scene.started_within(MINUTE);
-    let (first, second) = (scene.key("10.0.0.1").expect("a key"), scene.key("10.0.0.2").expect("a key"));
+    let (first, second) =
+        (scene.key("10.0.0.1").expect("a key"), scene.key("10.0.0.2").expect("a key"));
     assert!(started.contains(&first) && started.contains(&second));
     let left = scene.monitor.plans.borrow()[&id("a")].clone();
     scene.reload(&[B]);
@@ -270,26 +274,36 @@ async fn a_target_that_left_while_it_waited_for_a_place_is_not_started() {
     assert!(!scene.monitor.network_places.are_short());
     scene.reload(&[B, A]);
     let keys = [scene.key("10.0.0.1"), scene.key("10.0.0.2")];
-    assert!(keys.iter().all(|key| key.is_some_and(|key| key < 4)), "their keys were free: {keys:?}");
+    assert!(
+        keys.iter().all(|key| key.is_some_and(|key| key < 4)),
+        "their keys were free: {keys:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_new_database_does_not_inherit_hanging_tries() {
     let mut scene = Scene::new(&[A, B]);
     let started = scene.started_within(MINUTE);
-    let (waits, hangs) = (scene.key("10.0.0.1").expect("a key"), scene.key("10.0.1.1").expect("a key"));
+    let (waits, hangs) =
+        (scene.key("10.0.0.1").expect("a key"), scene.key("10.0.1.1").expect("a key"));
     assert!(started.contains(&waits) && started.contains(&hangs));
     let now = scene.now;
     let (command, network) = (scene.monitor.tried[hangs].owner, scene.monitor.tried[waits].owner);
     scene.monitor.command_places.come(command, hangs, now);
     assert!(scene.monitor.command_places.admit().is_some());
     scene.monitor.network_places.come(network, waits, now);
-    let renamed = |database: &str| database.replace("service: ", "service: new-").replace("10.0.", "10.1.");
+    let renamed =
+        |database: &str| database.replace("service: ", "service: new-").replace("10.0.", "10.1.");
     let (new_a, new_b) = (renamed(A), renamed(B));
-    let owners =
-        |scene: &Scene| ["10.1.0.1", "10.1.1.1"].map(|ip| scene.monitor.tried[scene.key(ip).expect("a key")].owner);
+    let owners = |scene: &Scene| {
+        ["10.1.0.1", "10.1.1.1"].map(|ip| scene.monitor.tried[scene.key(ip).expect("a key")].owner)
+    };
     scene.reload(&[&new_a, &new_b]);
-    assert!(owners(&scene).iter().all(|owner| ![command, network].contains(owner)), "{:?}", owners(&scene));
+    assert!(
+        owners(&scene).iter().all(|owner| ![command, network].contains(owner)),
+        "{:?}",
+        owners(&scene)
+    );
     scene.end(hangs, true);
     scene.monitor.start_waiting(now);
     scene.reload(&[B]);

@@ -49,7 +49,8 @@ struct Unfinished {
 pub(super) fn channel(bell: Bell) -> (SnapshotWriter, SnapshotReader) {
     let (newest, newest_out) = watch::channel(None);
     let wanted = Arc::new(AtomicBool::new(false));
-    let writer = SnapshotWriter { newest, fresh_until: None, wanted: wanted.clone(), unfinished: None };
+    let writer =
+        SnapshotWriter { newest, fresh_until: None, wanted: wanted.clone(), unfinished: None };
     (writer, SnapshotReader { newest: newest_out, wanted, bell })
 }
 
@@ -89,7 +90,8 @@ impl SnapshotWriter {
             let now = clock::now();
             if self.fresh_until.is_none_or(|until| until < now) {
                 self.withdraw();
-                self.unfinished = Some(Unfinished { begun: now, effort: Duration::ZERO, databases: Vec::new() });
+                self.unfinished =
+                    Some(Unfinished { begun: now, effort: Duration::ZERO, databases: Vec::new() });
             }
         }
         self.is_busy()
@@ -107,7 +109,9 @@ impl SnapshotWriter {
 
     /// Goes on with the one that is being made, and says whether all databases are in it.
     pub fn advance(&mut self, databases: &[Watched]) -> bool {
-        let Some(Unfinished { effort, databases: made, .. }) = &mut self.unfinished else { return false };
+        let Some(Unfinished { effort, databases: made, .. }) = &mut self.unfinished else {
+            return false;
+        };
         let (start, mut budget) = (clock::now(), Budget::new());
         made.reserve_exact(databases.len() - made.len());
         while made.len() < databases.len() && budget.take() {
@@ -142,7 +146,13 @@ mod tests {
     use crate::monitor::Histogram;
 
     fn snapshot(fresh_until: Instant, databases: Vec<DatabaseSnapshot>) -> Snapshot {
-        Snapshot { fresh_until, databases, start_delay: Histogram::new(&[]), started_late: 0, frozen: None }
+        Snapshot {
+            fresh_until,
+            databases,
+            start_delay: Histogram::new(&[]),
+            started_late: 0,
+            frozen: None,
+        }
     }
 
     /// Makes a snapshot that takes so long if one is wanted, and says whether it was.
@@ -158,7 +168,11 @@ mod tests {
     }
 
     fn ends() -> (SnapshotWriter, SnapshotReader) {
-        channel(crate::probe::Swarm::new().and_then(|mut swarm| swarm.bell()).expect("an epoll instance"))
+        channel(
+            crate::probe::Swarm::new()
+                .and_then(|mut swarm| swarm.bell())
+                .expect("an epoll instance"),
+        )
     }
 
     #[tokio::test(start_paused = true)]
@@ -184,7 +198,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_took_no_time_serves_no_longer_than_that_is_worth() {
         let (mut writer, reader) = ends();
-        assert!(reader.get().now_or_never().is_none() && make_in(&mut writer, Duration::from_millis(1)));
+        assert!(
+            reader.get().now_or_never().is_none() && make_in(&mut writer, Duration::from_millis(1))
+        );
         tokio::time::advance(Duration::from_millis(50)).await;
         assert!(reader.get().now_or_never().is_some());
         tokio::time::advance(Duration::from_millis(1)).await;
@@ -212,7 +228,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_asks_during_a_turn_that_began_before_is_not_overheard() {
         let (mut writer, reader) = ends();
-        assert!(reader.get().now_or_never().is_none() && make_in(&mut writer, Duration::from_millis(1)));
+        assert!(
+            reader.get().now_or_never().is_none() && make_in(&mut writer, Duration::from_millis(1))
+        );
         tokio::time::advance(Duration::from_millis(50)).await;
         let turn = clock::now();
         assert!(reader.get().now_or_never().is_some(), "it serves until now");
@@ -228,7 +246,9 @@ mod tests {
     async fn a_reader_that_is_scheduled_late_gets_what_it_asked_for() {
         let (mut writer, reader) = ends();
         let mut late = Box::pin(reader.get());
-        assert!((&mut late).now_or_never().is_none() && make_in(&mut writer, Duration::from_millis(1)));
+        assert!(
+            (&mut late).now_or_never().is_none() && make_in(&mut writer, Duration::from_millis(1))
+        );
         tokio::time::advance(MAX_AGE).await;
         assert!(!make(&mut writer));
         assert!(late.now_or_never().flatten().is_some());

@@ -36,7 +36,10 @@ impl Checking {
         thread::Builder::new().name("checks".into()).spawn(move || {
             let outcome = work(stopped);
             // An error says that nobody wants to know any more.
-            let _ = why.send(outcome.map_or_else(|error| error.to_string(), |()| "its thread returned".to_owned()));
+            let _ = why.send(
+                outcome
+                    .map_or_else(|error| error.to_string(), |()| "its thread returned".to_owned()),
+            );
         })?;
         Ok(Self { stop: Some(stop), bell, ended: Some(ended) })
     }
@@ -46,7 +49,8 @@ impl Checking {
     pub async fn ended(&mut self) -> String {
         let Some(ended) = &mut self.ended else { return "it has ended before".to_owned() };
         // A thread that panics drops its end of the channel.
-        let why = ended.await.unwrap_or_else(|_| "its thread panicked; the log says where".to_owned());
+        let why =
+            ended.await.unwrap_or_else(|_| "its thread panicked; the log says where".to_owned());
         self.ended = None;
         why
     }
@@ -70,9 +74,15 @@ impl Drop for Checking {
 }
 
 /// Starts to check every target of `spec`, on threads of its own. Called from within a runtime, which gets the heavy tries.
-pub fn start(spec: &Spec, limits: Limits, rules: Rules, news: &Teller) -> io::Result<(Handle, Checking)> {
+pub fn start(
+    spec: &Spec,
+    limits: Limits,
+    rules: Rules,
+    news: &Teller,
+) -> io::Result<(Handle, Checking)> {
     let runtime = Tries::new(limits)?;
-    let (handle, monitor) = prepare(spec, limits, rules, news, runtime.handle(), Runtime::current())?;
+    let (handle, monitor) =
+        prepare(spec, limits, rules, news, runtime.handle(), Runtime::current())?;
     let checking = Checking::spawn(monitor.bell(), move |stopped| {
         let outcome = monitor.run(stopped);
         runtime.shutdown();
@@ -119,7 +129,9 @@ impl Drop for Tries {
 impl Checking {
     /// Checks that end by themselves at once, as `work` says.
     pub(crate) fn that_ends(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Self {
-        let bell = crate::probe::Swarm::new().and_then(|mut swarm| swarm.bell()).expect("an epoll instance");
+        let bell = crate::probe::Swarm::new()
+            .and_then(|mut swarm| swarm.bell())
+            .expect("an epoll instance");
         Self::spawn(bell, move |_| work()).expect("a thread")
     }
 }
@@ -132,7 +144,8 @@ mod tests {
     async fn the_monitor_turns_with_nothing_to_check_and_ends_when_told_to() {
         let spec = Spec::default();
         let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
-        let (monitor, checking) = start(&spec, limits, Rules::default(), &Teller::default()).expect("threads");
+        let (monitor, checking) =
+            start(&spec, limits, Rules::default(), &Teller::default()).expect("threads");
         let first = monitor.turned();
         while monitor.turned() == first {
             tokio::task::yield_now().await;

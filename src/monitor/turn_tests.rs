@@ -5,10 +5,13 @@ use crate::config::{Options, parse};
 
 fn monitor(databases: &str) -> Monitor {
     let options = Options { own_namespace: "prod".into(), ..Options::default() };
-    let spec = parse("a.yaml", &format!("databases: [{databases}]"), &options).expect("a good config").spec;
+    let spec = parse("a.yaml", &format!("databases: [{databases}]"), &options)
+        .expect("a good config")
+        .spec;
     let limits = Limits { checks_in_flight: 8, exec_at_once: 8 };
     let runtime = Runtime::current();
-    let prepared = prepare(&spec, limits, Rules::default(), &Teller::default(), runtime.clone(), runtime);
+    let prepared =
+        prepare(&spec, limits, Rules::default(), &Teller::default(), runtime.clone(), runtime);
     prepared.expect("an epoll instance").1
 }
 

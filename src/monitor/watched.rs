@@ -77,10 +77,15 @@ struct Policing {
 
 impl Watched {
     pub fn new(database: &Arc<Database>, news: Teller, now: Instant) -> Self {
-        let targets: Vec<TargetSnapshot> = database.addresses.iter().map(|address| target(address, now)).collect();
+        let targets: Vec<TargetSnapshot> =
+            database.addresses.iter().map(|address| target(address, now)).collect();
         let policing = Policing::default();
         let plan = decide(database, &targets, &policing, None, now).plan;
-        let (decided, _) = watch::channel(Decided { database: database.clone(), plan, may_answer: Arc::default() });
+        let (decided, _) = watch::channel(Decided {
+            database: database.clone(),
+            plan,
+            may_answer: Arc::default(),
+        });
         Self {
             database: database.clone(),
             targets,
@@ -110,13 +115,16 @@ impl Watched {
         let before = std::mem::replace(&mut self.database, database.clone());
         self.leaving.move_to(&before, database);
         let known = before.addresses.iter().zip(std::mem::take(&mut self.targets));
-        let mut known: HashMap<IpAddr, _> = known.map(|(address, target)| (address.ip, (address, target))).collect();
+        let mut known: HashMap<IpAddr, _> =
+            known.map(|(address, target)| (address.ip, (address, target))).collect();
         let renew = |address: &Address| match known.remove(&address.ip) {
             Some((old, target)) => renewed(target, old, address, now),
             None => target(address, now),
         };
         self.targets = database.addresses.iter().map(renew).collect();
-        self.departed.extend(known.into_values().filter(|(_, target)| !is_out(target)).map(|(old, _)| old.ip));
+        self.departed.extend(
+            known.into_values().filter(|(_, target)| !is_out(target)).map(|(old, _)| old.ip),
+        );
         self.departed.retain(|ip| !database.addresses.iter().any(|address| address.ip == *ip));
         // Nothing is decided before it is told which of the new ones are published.
         if self.targets.iter().any(|target| !target.health.seen()) {
@@ -231,14 +239,23 @@ impl Watched {
         let known = |ip: IpAddr| self.targets.iter().any(|target| target.member.ip == ip);
         let annotation = self.policing.maintenance.as_deref().unwrap_or_default();
         let (maintenance, problems) = asked::maintenance(annotation, known);
-        let problems = problems.iter().map(|problem| format!("annotation external-endpoints/maintenance: {problem}"));
-        let problems = problems.chain(asked::failback_problem(self.policing.failback.as_deref())).collect::<Vec<_>>();
+        let problems = problems
+            .iter()
+            .map(|problem| format!("annotation external-endpoints/maintenance: {problem}"));
+        let problems = problems
+            .chain(asked::failback_problem(self.policing.failback.as_deref()))
+            .collect::<Vec<_>>();
         self.tell_of_problems(&problems);
         self.policing.problems = problems;
         for index in 0..self.targets.len() {
             let ip = self.targets[index].member.ip;
-            let by_annotation = maintenance.iter().find(|(of, _)| *of == ip).map(|(_, reason)| reason.clone());
-            self.maintain(index, by_annotation.or_else(|| self.database.addresses[index].maintenance.clone()), now);
+            let by_annotation =
+                maintenance.iter().find(|(of, _)| *of == ip).map(|(_, reason)| reason.clone());
+            self.maintain(
+                index,
+                by_annotation.or_else(|| self.database.addresses[index].maintenance.clone()),
+                now,
+            );
         }
     }
 
@@ -250,7 +267,9 @@ impl Watched {
         }
         let address = target.member.ip;
         match &reason {
-            Some(reason) => info!(%namespace, %service, %address, %reason, "target is in maintenance"),
+            Some(reason) => {
+                info!(%namespace, %service, %address, %reason, "target is in maintenance")
+            }
             None => {
                 info!(%namespace, %service, %address, "maintenance of target is over");
                 target.returned = Some(now);
@@ -291,7 +310,8 @@ impl Watched {
         let is_inconclusive = |target: &&TargetSnapshot| {
             published.contains(target.member.ip) && target.health.inconclusive_since().is_some()
         };
-        let mut targets: Vec<&TargetSnapshot> = self.targets.iter().filter(is_inconclusive).collect();
+        let mut targets: Vec<&TargetSnapshot> =
+            self.targets.iter().filter(is_inconclusive).collect();
         targets.sort_by_key(|target| target.member.ip);
         let reason = targets.first()?.health.reason().unwrap_or_default();
         let ips: Vec<IpAddr> = targets.iter().map(|target| target.member.ip).collect();
@@ -306,7 +326,8 @@ impl Watched {
             self.departed = Vec::new();
             return Arc::default();
         }
-        let here = self.targets.iter().filter(|target| !is_out(target)).map(|target| target.member.ip);
+        let here =
+            self.targets.iter().filter(|target| !is_out(target)).map(|target| target.member.ip);
         let mut may_answer: Vec<IpAddr> = here.chain(self.departed.iter().copied()).collect();
         may_answer.sort();
         may_answer.dedup();
@@ -330,8 +351,9 @@ impl Watched {
         self.announce_freeze(freeze.frozen().is_some(), now);
         let may_answer = self.may_answer(&plan);
         self.decided.send_if_modified(|held| {
-            let news =
-                held.plan != plan || held.may_answer != may_answer || !Arc::ptr_eq(&held.database, &self.database);
+            let news = held.plan != plan
+                || held.may_answer != may_answer
+                || !Arc::ptr_eq(&held.database, &self.database);
             *held = Decided { database: self.database.clone(), plan, may_answer };
             news
         });
@@ -364,7 +386,12 @@ fn target(address: &Address, now: Instant) -> TargetSnapshot {
 }
 
 /// What is known of a target that another config has too. Health was found by a check, and says nothing of another one.
-fn renewed(known: TargetSnapshot, old: &Address, address: &Address, now: Instant) -> TargetSnapshot {
+fn renewed(
+    known: TargetSnapshot,
+    old: &Address,
+    address: &Address,
+    now: Instant,
+) -> TargetSnapshot {
     let new = target(address, now);
     if old.check == address.check {
         return TargetSnapshot { member: new.member, priority: new.priority, ..known };

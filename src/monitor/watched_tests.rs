@@ -22,7 +22,8 @@ impl Scene {
         let database = Self::parse(addresses, policy);
         #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
         let now = Instant::now();
-        let freeze = Freeze::new(Rules { max_unhealthy: 100, ..Rules::default() }, std::iter::empty());
+        let freeze =
+            Freeze::new(Rules { max_unhealthy: 100, ..Rules::default() }, std::iter::empty());
         let (teller, listener) = line();
         Self { database: Watched::new(&database, teller, now), freeze, now, listener }
     }
@@ -32,7 +33,11 @@ impl Scene {
             "databases: [{{service: a, port: 1, addresses: [{addresses}], policy: {policy}, \
              check: {{tcp: {{}}, healthyThreshold: 1, unhealthyThreshold: 1}}}}]"
         );
-        let options = Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), leave_out_refused: false };
+        let options = Options {
+            own_namespace: "prod".into(),
+            allow_cidr: Vec::new(),
+            leave_out_refused: false,
+        };
         parse("a.yaml", &text, &options).expect("a good config").spec.databases[0].clone()
     }
 
@@ -51,7 +56,11 @@ impl Scene {
                 _ => continue,
             };
             let (started, ended) = (self.now, self.now);
-            self.database.hear(index, &Report { key: index, verdict, delay: None, started, ended }, &mut self.freeze);
+            self.database.hear(
+                index,
+                &Report { key: index, verdict, delay: None, started, ended },
+                &mut self.freeze,
+            );
         }
     }
 
@@ -221,7 +230,8 @@ fn a_failback_is_asked_for_by_a_change_of_the_annotation() {
 
 #[test]
 fn maintenance_comes_from_the_config_and_from_the_annotation() {
-    let mut scene = Scene::new("10.0.0.1, 10.0.0.2, {address: 10.0.0.3, maintenance: kernel}", "{}");
+    let mut scene =
+        Scene::new("10.0.0.1, 10.0.0.2, {address: 10.0.0.3, maintenance: kernel}", "{}");
     scene.ask(Some("10.0.0.9=x"), None);
     scene.see(&[]);
     scene.hear("+++");
@@ -234,7 +244,10 @@ fn maintenance_comes_from_the_config_and_from_the_annotation() {
     scene.publishes("2");
     let reasons = |scene: &Scene| {
         let targets = scene.database.snapshot().targets;
-        targets.iter().map(|target| target.maintenance.clone().unwrap_or_default().to_string()).collect::<Vec<_>>()
+        targets
+            .iter()
+            .map(|target| target.maintenance.clone().unwrap_or_default().to_string())
+            .collect::<Vec<_>>()
     };
     assert_eq!(reasons(&scene), ["disk", "", "memory"]);
     scene.ask(None, None);
@@ -306,14 +319,21 @@ fn a_published_target_of_which_nothing_is_learnt_is_told_once() {
     scene.hear_for(30, "??");
     let note = "ChecksInconclusive: the checks of 10.0.0.1 have been inconclusive for over 1m (connect: no route from this \
                 host); it stays published, be it dead or alive: mend that on the daemon's side";
-    assert_eq!(scene.events("Checks"), [note], "one that is not published keeps nobody from anything");
+    assert_eq!(
+        scene.events("Checks"),
+        [note],
+        "one that is not published keeps nobody from anything"
+    );
     assert_eq!(scene.database.snapshot().notes.len(), 1);
     scene.publishes("1");
     let since = scene.database.targets[0].health.inconclusive_since();
     assert_eq!(since, Some(scene.now - SECOND * 90));
     // A failure says something, and one that says nothing after it begins anew.
     scene.hear("- ");
-    assert_eq!(scene.events("Checks"), ["ChecksConclusive: the checks of all published addresses say something again"]);
+    assert_eq!(
+        scene.events("Checks"),
+        ["ChecksConclusive: the checks of all published addresses say something again"]
+    );
     assert!(scene.database.snapshot().notes.is_empty());
     scene.hear_for(61, "??");
     assert_eq!(scene.events("Checks"), [""; 0]);
@@ -327,7 +347,10 @@ fn an_inconclusive_target_is_told_of_once_it_is_published() {
     scene.hear_for(90, "??");
     assert_eq!(scene.events("Checks"), [""; 0]);
     scene.follow(&[1, 2]);
-    assert_eq!(scene.events("ChecksInconclusive: the checks of 10.0.0.1, 10.0.0.2 have been").len(), 1);
+    assert_eq!(
+        scene.events("ChecksInconclusive: the checks of 10.0.0.1, 10.0.0.2 have been").len(),
+        1
+    );
     scene.follow(&[2]);
     assert_eq!(scene.events("ChecksInconclusive: the checks of 10.0.0.2 have been").len(), 1);
     scene.follow(&[]);
@@ -343,7 +366,9 @@ fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
     scene.hear_for(5, "?-");
     scene.hear_for(11, "?+");
     scene.publishes("1");
-    assert!(scene.database.snapshot().notes.iter().any(|note| matches!(note, Note::SplitBrain { .. })));
+    assert!(
+        scene.database.snapshot().notes.iter().any(|note| matches!(note, Note::SplitBrain { .. }))
+    );
     let due = scene.now + SECOND;
     assert_eq!(scene.database.policing.again, Some(due));
     scene.database.look_again(&mut scene.freeze, due);
@@ -352,7 +377,9 @@ fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
     // The old one passes again: told at once, and changes nothing.
     scene.follow(&[2]);
     scene.hear("++");
-    assert!(scene.database.snapshot().notes.iter().any(|note| matches!(note, Note::SplitBrain { .. })));
+    assert!(
+        scene.database.snapshot().notes.iter().any(|note| matches!(note, Note::SplitBrain { .. }))
+    );
     scene.publishes("2");
 }
 

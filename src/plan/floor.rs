@@ -17,8 +17,10 @@ pub(super) fn keep<'a>(
 ) -> Option<Note> {
     let healthy = members.len();
     let missing = needed.checked_sub(healthy).filter(|missing| *missing > 0)?;
-    let is_member = |target: &Candidate| members.iter().any(|member| member.member.ip == target.member.ip);
-    let mut rest: Vec<_> = targets.iter().filter(|target| may_stay(target) && !is_member(target)).copied().collect();
+    let is_member =
+        |target: &Candidate| members.iter().any(|member| member.member.ip == target.member.ip);
+    let mut rest: Vec<_> =
+        targets.iter().filter(|target| may_stay(target) && !is_member(target)).copied().collect();
     rest.sort_by_key(rank);
     rest.truncate(missing);
     let kept = rest.iter().map(|target| target.member.ip).collect();
@@ -27,7 +29,9 @@ pub(super) fn keep<'a>(
 }
 
 /// The lowest stays first.
-pub(super) fn rank<'a>(target: &Candidate<'a>) -> (u8, Option<Reverse<Instant>>, u32, &'a super::Member) {
+pub(super) fn rank<'a>(
+    target: &Candidate<'a>,
+) -> (u8, Option<Reverse<Instant>>, u32, &'a super::Member) {
     let class = match (target.is_up(), target.in_maintenance) {
         (true, _) => 0,
         (false, false) => 1,

@@ -20,12 +20,17 @@ pub(super) fn keep<'a>(
     if exactly_one && !members.is_empty() {
         return None;
     }
-    let is_member = |target: &Candidate| members.iter().any(|member| member.member.ip == target.member.ip);
+    let is_member =
+        |target: &Candidate| members.iter().any(|member| member.member.ip == target.member.ip);
     let is_published = |target: &Candidate| published.contains(target.member.ip);
-    let claimed = exactly_one && targets.iter().any(|target| target.is_up() && !target.in_maintenance);
+    let claimed =
+        exactly_one && targets.iter().any(|target| target.is_up() && !target.in_maintenance);
     let comes_back = |target: &Candidate| target.comes_back && !target.is_up() && !claimed;
-    let stays = |target: &&Candidate| !target.in_maintenance && (is_published(target) || comes_back(target));
-    let mut rest: Vec<_> = targets.iter().filter(|target| stays(target) && !is_member(target)).copied().collect();
+    let stays = |target: &&Candidate| {
+        !target.in_maintenance && (is_published(target) || comes_back(target))
+    };
+    let mut rest: Vec<_> =
+        targets.iter().filter(|target| stays(target) && !is_member(target)).copied().collect();
     if exactly_one {
         rest.sort_by_key(|target| (!is_published(target), rank(target)));
         rest.truncate(1);

@@ -55,19 +55,32 @@ impl fmt::Display for Note {
                 write!(f, "tier {tier} is well again, and takes over after the failback delay")
             }
             Note::FailbackWaits { tier, until: None } => {
-                write!(f, "tier {tier} is well again, and takes over when asked by `external-endpoints failback`")
+                write!(
+                    f,
+                    "tier {tier} is well again, and takes over when asked by `external-endpoints failback`"
+                )
             }
             Note::Held { kept } => {
                 let stay = if kept.len() == 1 { "stays" } else { "stay" };
-                write!(f, "{} {stay}: so many targets fail together that the fault is probably ours", list(kept))
+                write!(
+                    f,
+                    "{} {stay}: so many targets fail together that the fault is probably ours",
+                    list(kept)
+                )
             }
             Note::ChecksInconclusive { ips, reason } => {
                 let over = humantime::format_duration(INCONCLUSIVE_TOLERANCE);
                 let stay = if ips.len() == 1 { "it stays" } else { "they stay" };
-                write!(f, "the checks of {} have been inconclusive for over {over} ({reason}); ", list(ips))?;
+                write!(
+                    f,
+                    "the checks of {} have been inconclusive for over {over} ({reason}); ",
+                    list(ips)
+                )?;
                 write!(f, "{stay} published, be it dead or alive: mend that on the daemon's side")
             }
-            Note::Flapping { out, .. } => write!(f, "{} flapped, and must be well for longer", list(out)),
+            Note::Flapping { out, .. } => {
+                write!(f, "{} flapped, and must be well for longer", list(out))
+            }
         }
     }
 }

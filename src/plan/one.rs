@@ -28,7 +28,9 @@ use super::{Candidate, Choice, Members, Note};
 /// Chooses from the targets that are Up.
 pub(super) fn choose<'a>(up: &[Candidate<'a>], published: &Members, now: Instant) -> Choice<'a> {
     let stays = up.iter().filter(|target| published.contains(target.member.ip));
-    let stays = stays.max_by_key(|target| (target.passes(now), Reverse((target.priority, target.member.ip)))).copied();
+    let stays = stays
+        .max_by_key(|target| (target.passes(now), Reverse((target.priority, target.member.ip))))
+        .copied();
     let alone = if let [alone] = up { Some(*alone) } else { successor(up, now) };
     let passing = up.iter().filter(|target| target.passes(now));
     let mut passing: Vec<IpAddr> = passing.map(|target| target.member.ip).collect();
@@ -48,12 +50,15 @@ fn successor<'a>(up: &[Candidate<'a>], now: Instant) -> Option<Candidate<'a>> {
     let mut passing = up.iter().filter(|target| target.passes(now));
     let (Some(new), None) = (passing.next(), passing.next()) else { return None };
     let others = up.iter().filter(|target| target.member.ip != new.member.ip);
-    let gave_way = |old: &Candidate| old.is_stale(now) && old.passed_at.is_none_or(|passed_at| passed_at <= new.since);
+    let gave_way = |old: &Candidate| {
+        old.is_stale(now) && old.passed_at.is_none_or(|passed_at| passed_at <= new.since)
+    };
     others.copied().all(|old| gave_way(&old)).then_some(*new)
 }
 
 /// When the next of several becomes stale unless it is tried with success before, which may change the choice.
 fn next_stale(up: &[Candidate], now: Instant) -> Option<Instant> {
-    let stale_at = up.iter().filter_map(|target| target.stale_at).filter(|stale_at| *stale_at > now);
+    let stale_at =
+        up.iter().filter_map(|target| target.stale_at).filter(|stale_at| *stale_at > now);
     stale_at.min().filter(|_| up.len() > 1)
 }

@@ -62,7 +62,10 @@ fn a_stale_writer_stays_until_another_has_taken_over() {
     one(&[up(1).published().stale(500), up(2).since(510).failing()]).publishes(&[1]);
     let rivals = one(&[up(1).published().stale(500), up(2).since(510), up(3).since(510)]);
     rivals.publishes(&[1]);
-    assert!(rivals.notes()[0].starts_with("split brain: 198.51.100.2, 198.51.100.3 pass, where one should; "));
+    assert!(
+        rivals.notes()[0]
+            .starts_with("split brain: 198.51.100.2, 198.51.100.3 pass, where one should; ")
+    );
     // Nor while another one that is Up may still claim the place.
     one(&[up(1).published().stale(500), up(2).since(510), up(3).failing()]).publishes(&[1]);
     // With none published, who is stale holds up nobody.
@@ -79,7 +82,8 @@ fn a_stale_writer_stays_until_another_has_taken_over() {
 
 #[test]
 fn a_writer_becomes_stale_by_time_alone() {
-    let fresh = one(&[Target { stale_at: Some(1010), ..up(1).published().failing() }, up(2).since(995)]);
+    let fresh =
+        one(&[Target { stale_at: Some(1010), ..up(1).published().failing() }, up(2).since(995)]);
     fresh.publishes(&[1]);
     assert_eq!(fresh.decide().again, Some(at(1010)));
     let stale = Case { now: 1010, ..fresh.clone() };

@@ -37,7 +37,9 @@ impl MinHealthy {
     pub fn of(self, preferred: usize) -> usize {
         match self {
             MinHealthy::Number(number) => usize::try_from(number).unwrap_or(usize::MAX),
-            MinHealthy::Percentage(percentage) => preferred.saturating_mul(percentage.into()).div_ceil(100),
+            MinHealthy::Percentage(percentage) => {
+                preferred.saturating_mul(percentage.into()).div_ceil(100)
+            }
         }
     }
 }

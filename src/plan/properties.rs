@@ -19,12 +19,25 @@ fn any_policy() -> impl Strategy<Value = Policy> {
 }
 
 fn any_target(last: u8) -> impl Strategy<Value = Target> {
-    let state = prop_oneof![4 => Just(State::Up), 3 => Just(State::Down), 1 => Just(State::Unknown)];
+    let state =
+        prop_oneof![4 => Just(State::Up), 3 => Just(State::Down), 1 => Just(State::Unknown)];
     let odds = |odds: f64| prop::bool::weighted(odds);
     let times = (0..1000_u64, prop::option::weighted(0.2, 900..1100_u64));
-    let knowledge = (odds(0.9), odds(0.8), prop::option::weighted(0.9, 0..1000_u64), prop::option::of(900..1100_u64));
+    let knowledge = (
+        odds(0.9),
+        odds(0.8),
+        prop::option::weighted(0.9, 0..1000_u64),
+        prop::option::of(900..1100_u64),
+    );
     (state, times, knowledge, 0..3_u32, odds(0.2), (odds(0.5), odds(0.3))).prop_map(
-        move |(state, (since, out_until), knowledge, tier, in_maintenance, (published, comes_back))| {
+        move |(
+            state,
+            (since, out_until),
+            knowledge,
+            tier,
+            in_maintenance,
+            (published, comes_back),
+        )| {
             let (tried, passing, passed_at, stale_at) = knowledge;
             Target {
                 member: member(last),
@@ -45,15 +58,18 @@ fn any_target(last: u8) -> impl Strategy<Value = Target> {
 }
 
 fn any_case() -> impl Strategy<Value = Case> {
-    let targets = (0..8_u8).map(|last| prop::option::weighted(0.6, any_target(last))).collect::<Vec<_>>();
+    let targets =
+        (0..8_u8).map(|last| prop::option::weighted(0.6, any_target(last))).collect::<Vec<_>>();
     let holds = prop::bool::weighted(0.3);
-    (any_policy(), targets, prop::option::of(0..1000_u64), holds).prop_map(|(policy, targets, asked, holds)| Case {
-        policy,
-        targets: targets.into_iter().flatten().collect(),
-        asked,
-        now: 1000,
-        holds,
-    })
+    (any_policy(), targets, prop::option::of(0..1000_u64), holds).prop_map(
+        |(policy, targets, asked, holds)| Case {
+            policy,
+            targets: targets.into_iter().flatten().collect(),
+            asked,
+            now: 1000,
+            holds,
+        },
+    )
 }
 
 /// Holds if the case is decided at all.

@@ -36,7 +36,8 @@ struct Target {
 fn target(last: u8, state: State) -> Target {
     let (tried, passing) = (state != State::Unknown, state == State::Up);
     let (tier, in_maintenance, out_until, published) = (0, false, None, false);
-    let (comes_back, passed_at, stale_at) = (false, (state == State::Up).then_some(990), Some(2000));
+    let (comes_back, passed_at, stale_at) =
+        (false, (state == State::Up).then_some(990), Some(2000));
     Target {
         member: member(last),
         state,
@@ -141,7 +142,13 @@ struct Case {
 }
 
 fn case(targets: &[Target]) -> Case {
-    Case { policy: Policy::default(), targets: targets.to_vec(), asked: None, now: 1000, holds: false }
+    Case {
+        policy: Policy::default(),
+        targets: targets.to_vec(),
+        asked: None,
+        now: 1000,
+        holds: false,
+    }
 }
 
 fn at_least(min_healthy: u32, targets: &[Target]) -> Case {
@@ -169,7 +176,11 @@ fn at(seconds: u64) -> Instant {
 
 impl Case {
     fn published(&self) -> Members {
-        self.targets.iter().filter(|target| target.published).map(|target| target.member.clone()).collect()
+        self.targets
+            .iter()
+            .filter(|target| target.published)
+            .map(|target| target.member.clone())
+            .collect()
     }
 
     fn decide(&self) -> Decision {
@@ -179,7 +190,12 @@ impl Case {
     fn decide_on(&self, published: Option<&Members>) -> Decision {
         let targets: Vec<_> = self.targets.iter().map(Target::candidate).collect();
         let asked = self.asked.map(at);
-        let pool = Pool { targets: &targets, policy: &self.policy, failback_asked: asked, holds: self.holds };
+        let pool = Pool {
+            targets: &targets,
+            policy: &self.policy,
+            failback_asked: asked,
+            holds: self.holds,
+        };
         decide(&pool, published, at(self.now))
     }
 
@@ -221,7 +237,8 @@ fn one_unknown_target_keeps_what_is_there_and_is_named() {
 #[test]
 fn a_target_whose_tries_say_nothing_holds_nobody_up_and_takes_nobody_s_last_address() {
     case(&[up(1), unknown(2).tried(), down(3)]).publishes(&[1]);
-    let why = "no target is up, and all verdicts are inconclusive for 198.51.100.2 (exec: no program)";
+    let why =
+        "no target is up, and all verdicts are inconclusive for 198.51.100.2 (exec: no program)";
     case(&[unknown(2).tried(), down(3)]).keeps(why);
     // Nor while the only good one is in maintenance.
     case(&[up(1).published().in_maintenance(), unknown(2).tried()]).keeps(why);
@@ -239,7 +256,8 @@ fn nothing_is_decided_before_the_cluster_was_seen() {
 
 #[test]
 fn below_min_healthy_the_most_recently_healthy_published_ones_stay() {
-    let all = [down(1).since(10).published(), down(2).since(30).published(), down(3).since(20), up(4)];
+    let all =
+        [down(1).since(10).published(), down(2).since(30).published(), down(3).since(20), up(4)];
     at_least(0, &all).publishes(&[4]);
     at_least(1, &all).publishes(&[4]);
     at_least(2, &all).publishes(&[2, 4]);
@@ -253,7 +271,10 @@ fn below_min_healthy_the_most_recently_healthy_published_ones_stay() {
     );
     let none = at_least(1, &[down(1), down(2)]);
     none.publishes(&[]);
-    assert_eq!(none.notes(), ["0 healthy, where minHealthy asks for 1; nothing else is published that could stay"]);
+    assert_eq!(
+        none.notes(),
+        ["0 healthy, where minHealthy asks for 1; nothing else is published that could stay"]
+    );
 }
 
 #[test]
@@ -280,8 +301,10 @@ fn maintenance_takes_out_but_for_the_last_ones_that_min_healthy_asks_for() {
         ["0 healthy, where minHealthy asks for 1; 198.51.100.1 stays although it is not"]
     );
     // One that answers stays before one that does not, and one that somebody works on goes before others.
-    at_least(1, &[up(1).published().in_maintenance(), down(2).since(900).published()]).publishes(&[1]);
-    at_least(1, &[down(1).since(900).published().in_maintenance(), down(2).published()]).publishes(&[2]);
+    at_least(1, &[up(1).published().in_maintenance(), down(2).since(900).published()])
+        .publishes(&[1]);
+    at_least(1, &[down(1).since(900).published().in_maintenance(), down(2).published()])
+        .publishes(&[2]);
     // It holds nobody up, and being well does not bring it in.
     case(&[unknown(1).in_maintenance(), up(2)]).publishes(&[2]);
     at_least(1, &[up(1).in_maintenance(), down(2).published()]).publishes(&[2]);
@@ -295,7 +318,8 @@ fn a_lower_tier_serves_when_those_above_are_too_weak() {
     assert_eq!(failed.notes(), ["tier 1 serves"]);
     case(&[down(1).published(), down(2).tier(1), up(3).tier(2)]).publishes(&[3]);
     // What is left of a tier that is too weak goes on beside the next.
-    at_least(2, &[up(1).published(), down(2).published(), up(3).tier(1), up(4).tier(2)]).publishes(&[1, 3]);
+    at_least(2, &[up(1).published(), down(2).published(), up(3).tier(1), up(4).tier(2)])
+        .publishes(&[1, 3]);
     at_least(9, &[up(1).published(), up(3).tier(1), up(4).tier(2)]).publishes(&[1, 3, 4]);
     // A tier in maintenance is as weak as one that is down.
     case(&[up(1).published().in_maintenance(), up(3).tier(1)]).publishes(&[3]);
@@ -311,21 +335,40 @@ fn the_preferred_tier_returns_after_the_delay() {
     waiting.publishes(&[3, 4]);
     assert_eq!(waiting.decide().again, Some(at(1100)), "five minutes after it came up");
     let until = Some(at(1100));
-    assert_eq!(waiting.decide().notes, [Note::FailbackWaits { tier: 0, until }, Note::LowerTier { tier: 1 }]);
+    assert_eq!(
+        waiting.decide().notes,
+        [Note::FailbackWaits { tier: 0, until }, Note::LowerTier { tier: 1 }]
+    );
     Case { now: 1099, ..waiting.clone() }.publishes(&[3, 4]);
     let done = Case { now: 1100, ..waiting };
     done.publishes(&[1]);
     assert_eq!((done.decide().again, done.decide().notes), (None, Vec::new()));
     // A tier is well once it has as many as it takes.
-    let both = [up(1).since(700), up(2).since(900), up(3).since(950), up(4).tier(1).published(), up(5).tier(1)];
+    let both = [
+        up(1).since(700),
+        up(2).since(900),
+        up(3).since(950),
+        up(4).tier(1).published(),
+        up(5).tier(1),
+    ];
     assert_eq!(at_least(2, &both).decide().again, Some(at(1200)));
     // It need not wait when those who serve become too few.
     case(&[up(1).since(999), down(3).tier(1).published()]).publishes(&[1]);
-    at_least(2, &[up(1).since(999), up(2).since(999), up(3).tier(1).published(), down(4).tier(1).published()])
-        .publishes(&[1, 2]);
+    at_least(
+        2,
+        &[
+            up(1).since(999),
+            up(2).since(999),
+            up(3).tier(1).published(),
+            down(4).tier(1).published(),
+        ],
+    )
+    .publishes(&[1, 2]);
     // What has returned of a tier that is still too weak waits too.
-    at_least(2, &[up(1), down(2), up(3).tier(1).published(), up(4).tier(1).published()]).publishes(&[3, 4]);
-    at_least(2, &[up(1), down(2), up(3).tier(1).published(), down(4).tier(1).published()]).publishes(&[1, 3]);
+    at_least(2, &[up(1), down(2), up(3).tier(1).published(), up(4).tier(1).published()])
+        .publishes(&[3, 4]);
+    at_least(2, &[up(1), down(2), up(3).tier(1).published(), down(4).tier(1).published()])
+        .publishes(&[1, 3]);
 }
 
 #[test]
@@ -336,13 +379,17 @@ fn the_preferred_tier_returns_when_asked() {
     assert_eq!(waiting.decide().again, None);
     assert_eq!(
         waiting.notes(),
-        ["tier 0 is well again, and takes over when asked by `external-endpoints failback`", "tier 1 serves"]
+        [
+            "tier 0 is well again, and takes over when asked by `external-endpoints failback`",
+            "tier 1 serves"
+        ]
     );
     // What was asked before it was well was for an earlier failback, or in vain.
     Case { asked: Some(499), ..waiting.clone() }.publishes(&[3]);
     Case { asked: Some(500), ..waiting }.publishes(&[1]);
     // Asking spares the delay.
-    let impatient = Case { asked: Some(999), ..case(&[up(1).since(998), up(3).tier(1).published()]) };
+    let impatient =
+        Case { asked: Some(999), ..case(&[up(1).since(998), up(3).tier(1).published()]) };
     impatient.publishes(&[1]);
     // It does not make a tier stronger than it is.
     Case { asked: Some(999), ..manual(&[down(1), up(3).tier(1).published()]) }.publishes(&[3]);
@@ -357,7 +404,8 @@ fn a_target_that_flaps_stays_out_unless_it_is_needed() {
     Case { now: 1060, ..flapping }.publishes(&[1, 2]);
     // The last one that is up stays in, and of several the one that has been well for longest.
     case(&[up(1).out_until(1060), down(2).published()]).publishes(&[1]);
-    case(&[up(1).since(950).out_until(1060), up(2).since(940).out_until(1090), down(3)]).publishes(&[2]);
+    case(&[up(1).since(950).out_until(1060), up(2).since(940).out_until(1090), down(3)])
+        .publishes(&[2]);
     at_least(2, &[up(1).out_until(1060), up(2)]).publishes(&[1, 2]);
     // A lower tier is a reason to leave it out.
     case(&[up(1).out_until(1060).published(), up(2).tier(1)]).publishes(&[2]);
@@ -368,12 +416,19 @@ fn in_a_hold_what_is_published_stays_and_what_is_up_comes() {
     let hold = |case: Case| Case { holds: true, ..case };
     let held = hold(case(&[up(1), down(2).published(), down(3)]));
     held.publishes(&[1, 2]);
-    assert_eq!(held.notes(), ["198.51.100.2 stays: so many targets fail together that the fault is probably ours"]);
+    assert_eq!(
+        held.notes(),
+        ["198.51.100.2 stays: so many targets fail together that the fault is probably ours"]
+    );
     hold(case(&[down(1).comes_back(), down(2)])).publishes(&[1]);
     // What comes back counts as if it had never left: it was healthy after the one that is published.
-    let below = hold(at_least(2, &[down(1).comes_back().since(20), down(2).published().since(10), up(3)]));
+    let below =
+        hold(at_least(2, &[down(1).comes_back().since(20), down(2).published().since(10), up(3)]));
     below.publishes(&[1, 2, 3]);
-    assert_eq!(below.notes()[0], "1 healthy, where minHealthy asks for 2; 198.51.100.1 stays although it is not");
+    assert_eq!(
+        below.notes()[0],
+        "1 healthy, where minHealthy asks for 2; 198.51.100.1 stays although it is not"
+    );
     // Once it is up, what is said of any other is said of it.
     hold(case(&[up(1).comes_back().out_until(1060), up(2)])).publishes(&[2]);
     // Maintenance is no failure.
@@ -401,16 +456,17 @@ fn members_show_as_a_list() {
 fn a_note_is_like_another_of_its_kind_and_speaks_of_one_or_several() {
     let [one, other] = [1, 2].map(|last| member(last).ip);
     let held = |kept: &[IpAddr]| Note::Held { kept: kept.to_vec() };
-    let inconclusive =
-        |ips: &[IpAddr]| Note::ChecksInconclusive { ips: ips.to_vec(), reason: "exec: no program".into() };
+    let inconclusive = |ips: &[IpAddr]| Note::ChecksInconclusive {
+        ips: ips.to_vec(),
+        reason: "exec: no program".into(),
+    };
     assert!(held(&[one]).is_like(&held(&[other])) && !held(&[one]).is_like(&inconclusive(&[one])));
     let words = |note: Note| note.to_string();
     assert!(words(held(&[one])).starts_with("198.51.100.1 stays: "));
     assert!(words(held(&[one, other])).starts_with("198.51.100.1, 198.51.100.2 stay: "));
-    assert!(
-        words(inconclusive(&[one]))
-            .contains("the checks of 198.51.100.1 have been inconclusive for over 1m (exec: no program); it stays")
-    );
+    assert!(words(inconclusive(&[one])).contains(
+        "the checks of 198.51.100.1 have been inconclusive for over 1m (exec: no program); it stays"
+    ));
     assert!(words(inconclusive(&[one, other])).contains("; they stay published"));
 }
 

@@ -27,18 +27,24 @@ pub(super) struct Tiers<'a> {
 impl Tiers<'_> {
     /// Chooses from the healthy targets.
     pub fn choose<'a>(&self, healthy: &[Candidate<'a>]) -> Choice<'a> {
-        let up_to = |tier: u32| healthy.iter().copied().filter(move |target| target.priority <= tier);
+        let up_to =
+            |tier: u32| healthy.iter().copied().filter(move |target| target.priority <= tier);
         let published = |target: &Candidate| self.published.contains(target.member.ip);
         let tiers = healthy.iter().map(|target| target.priority);
         let enough = tiers.clone().filter(|tier| up_to(*tier).count() >= self.needed).min();
         // With too few in all tiers together, all of them serve.
         let Some(wanted) = enough.or(tiers.max()) else { return Choice::default() };
         let preferred: Vec<_> = up_to(wanted).collect();
-        let Some(deepest) = healthy.iter().copied().filter(published).map(|target| target.priority).max() else {
+        let Some(deepest) =
+            healthy.iter().copied().filter(published).map(|target| target.priority).max()
+        else {
             return Choice { members: preferred, ..Choice::default() };
         };
-        let serving: Vec<_> =
-            healthy.iter().copied().filter(|target| published(target) || target.priority == deepest).collect();
+        let serving: Vec<_> = healthy
+            .iter()
+            .copied()
+            .filter(|target| published(target) || target.priority == deepest)
+            .collect();
         if serving.len() < self.needed {
             return Choice { members: preferred, ..Choice::default() };
         }
@@ -49,7 +55,12 @@ impl Tiers<'_> {
     }
 
     /// Chooses between those who serve and the preferred ones, who are enough again.
-    fn fail_back<'a>(&self, tier: u32, preferred: Vec<Candidate<'a>>, serving: Vec<Candidate<'a>>) -> Choice<'a> {
+    fn fail_back<'a>(
+        &self,
+        tier: u32,
+        preferred: Vec<Candidate<'a>>,
+        serving: Vec<Candidate<'a>>,
+    ) -> Choice<'a> {
         let mut since: Vec<Instant> = preferred.iter().map(|target| target.since).collect();
         since.sort();
         // Since then as many as it takes have been well without a break.

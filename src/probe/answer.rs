@@ -65,7 +65,12 @@ impl Answer {
     }
 
     /// Takes the next bytes. Returns the verdict once there is nothing more to read.
-    pub fn feed(&mut self, mut data: &[u8], method: &Method, judge: &mut Judge<'_>) -> Option<Step<()>> {
+    pub fn feed(
+        &mut self,
+        mut data: &[u8],
+        method: &Method,
+        judge: &mut Judge<'_>,
+    ) -> Option<Step<()>> {
         let decided_before = self.verdict.is_some();
         let all = data.len();
         loop {
@@ -113,7 +118,9 @@ impl Answer {
                 }))
             }
             Stage::Body(body) => {
-                let piece = body.read(data).map_err(|what| Phase::Http.fail(format_args!("not HTTP: {what}")))?;
+                let piece = body
+                    .read(data)
+                    .map_err(|what| Phase::Http.fail(format_args!("not HTTP: {what}")))?;
                 Ok(piece.map(|piece| match piece {
                     Piece::Data(data) => Item::Data(data),
                     Piece::End => Item::End,
@@ -125,11 +132,12 @@ impl Answer {
     fn not_http(&self, flaw: Flaw) -> crate::health::Verdict {
         match flaw {
             Flaw::TooLarge => Phase::Http.fail("the head of the answer is over 64 KiB"),
-            Flaw::TooLargeWithInterim => {
-                Phase::Http.fail("the head of the answer is over 64 KiB, interim answers (1xx) included")
-            }
+            Flaw::TooLargeWithInterim => Phase::Http
+                .fail("the head of the answer is over 64 KiB, interim answers (1xx) included"),
             Flaw::TooManyHeaders => Phase::Http.fail("the head of the answer has over 100 headers"),
-            Flaw::NotHttp(_) if self.is_early => Phase::Http.fail("not HTTP: the server spoke first"),
+            Flaw::NotHttp(_) if self.is_early => {
+                Phase::Http.fail("not HTTP: the server spoke first")
+            }
             Flaw::NotHttp(what) => Phase::Http.fail(format_args!("not HTTP: {what}")),
         }
     }

@@ -61,7 +61,9 @@ async fn hyper(answer: Vec<u8>) -> Read {
             let mut content = Vec::new();
             while let Some(frame) = response.body_mut().frame().await {
                 match frame {
-                    Ok(frame) => content.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new())),
+                    Ok(frame) => {
+                        content.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()))
+                    }
                     Err(_) => return Read::Answer(response.status().as_u16(), content, false),
                 }
             }
@@ -77,26 +79,33 @@ async fn hyper(answer: Vec<u8>) -> Read {
 }
 
 fn any_head() -> impl Strategy<Value = String> {
-    let interim = prop::collection::vec("HTTP/1\\.1 10[0-3] [a-z]{0,3}\r\n(x: y\r\n)?(\r\n){1,3}", 0..3);
+    let interim =
+        prop::collection::vec("HTTP/1\\.1 10[0-3] [a-z]{0,3}\r\n(x: y\r\n)?(\r\n){1,3}", 0..3);
     let status = "HTTP/1\\.[01] (200|204|304|503|99|1000)( [a-z ]{0,5})?\r?\n";
     let header = prop_oneof![
         2 => "[A-Za-z-]{1,8}: {0,2}[!-~ ]{0,9}\r?\n",
         2 => "[Cc]ontent-[Ll]ength: (0|3|7|12|-1|\\+7|7, ?7|7,8|)\r\n",
         3 => "[Tt]ransfer-[Ee]ncoding: (gzip, )?([Cc]hunked|identity) ?\r\n",
     ];
-    (interim, status, prop::collection::vec(header, 0..4), "\r?\n")
-        .prop_map(|(interim, status, headers, end)| interim.concat() + &status + &headers.concat() + &end)
+    (interim, status, prop::collection::vec(header, 0..4), "\r?\n").prop_map(
+        |(interim, status, headers, end)| interim.concat() + &status + &headers.concat() + &end,
+    )
 }
 
 fn any_body() -> impl Strategy<Value = String> {
     let size = prop_oneof![9 => "0{0,2}[1-7]", 1 => "[0-9a-gA-G]{0,17}"];
-    let chunk = (size, "[ \t]{0,2}(;[a-z=]{0,5})?\r\n", "[a-z\r\n]{0,8}", prop::bool::weighted(0.9)).prop_map(
-        |(size, end, data, fits)| {
-            let length = if fits { usize::from_str_radix(&size, 16).unwrap_or(0).min(99) } else { data.len() };
-            let data: String = data.chars().chain("x".repeat(99).chars()).take(length).collect();
-            size + &end + &data + "\r\n"
-        },
-    );
+    let chunk =
+        (size, "[ \t]{0,2}(;[a-z=]{0,5})?\r\n", "[a-z\r\n]{0,8}", prop::bool::weighted(0.9))
+            .prop_map(|(size, end, data, fits)| {
+                let length = if fits {
+                    usize::from_str_radix(&size, 16).unwrap_or(0).min(99)
+                } else {
+                    data.len()
+                };
+                let data: String =
+                    data.chars().chain("x".repeat(99).chars()).take(length).collect();
+                size + &end + &data + "\r\n"
+            });
     let chunks = prop::collection::vec(chunk, 0..4).prop_map(|chunks| chunks.concat());
     prop_oneof![
         1 => "[a-z\r\n]{0,14}",
@@ -108,14 +117,16 @@ fn any_body() -> impl Strategy<Value = String> {
 fn any_answer() -> impl Strategy<Value = Vec<u8>> {
     let odd = prop_oneof![any::<u8>(), prop::sample::select(b"\r\n:; \t0HT/1".to_vec())];
     let changes = prop::collection::vec((any::<prop::sample::Index>(), odd), 0..3);
-    (any_head(), any_body(), changes, prop::bool::weighted(0.3)).prop_map(|(head, body, changes, broken)| {
-        let mut bytes = (head + &body).into_bytes();
-        for (at, byte) in changes.into_iter().filter(|_| broken) {
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
-        }
-        bytes
-    })
+    (any_head(), any_body(), changes, prop::bool::weighted(0.3)).prop_map(
+        |(head, body, changes, broken)| {
+            let mut bytes = (head + &body).into_bytes();
+            for (at, byte) in changes.into_iter().filter(|_| broken) {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes
+        },
+    )
 }
 
 /// Cuts the bytes at these places.

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use hyper::header::{
-    ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
-    USER_AGENT,
+    ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue,
+    TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use hyper::http::uri::{Authority, PathAndQuery};
 use hyper::{Method, StatusCode};
@@ -49,8 +49,10 @@ impl Ask {
             Err(_) => Err(unfit("header", name)),
         };
         Ok(Self {
-            method: Method::from_bytes(check.method.as_bytes()).map_err(|_| unfit("method", &check.method))?,
-            path: PathAndQuery::try_from(check.path.as_str()).map_err(|_| unfit("path", &check.path))?,
+            method: Method::from_bytes(check.method.as_bytes())
+                .map_err(|_| unfit("method", &check.method))?,
+            path: PathAndQuery::try_from(check.path.as_str())
+                .map_err(|_| unfit("path", &check.path))?,
             authority: Authority::try_from(host.as_str()).map_err(|_| unfit("host", &host))?,
             headers: check.headers.iter().map(header).collect::<Result<_, _>>()?,
         })
@@ -66,7 +68,8 @@ impl Ask {
         for (name, value) in &self.headers {
             let bytes = value::read_word(value, Phase::Http).await?;
             let Ok(mut value) = HeaderValue::from_bytes(&bytes) else {
-                return Err(Phase::Http.inconclusive(format_args!("the value of header {name} is not fit for HTTP")));
+                return Err(Phase::Http
+                    .inconclusive(format_args!("the value of header {name} is not fit for HTTP")));
             };
             value.set_sensitive(true);
             headers.append(name, value);
@@ -86,13 +89,17 @@ impl Ask {
         };
         for (name, value) in &self.headers {
             let Value::Literal(text) = value else { return None };
-            if [CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE].contains(name) || HeaderValue::from_str(text).is_err() {
+            if [CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE].contains(name)
+                || HeaderValue::from_str(text).is_err()
+            {
                 return None;
             }
             line(name, text.as_bytes());
         }
         let host = self.authority.as_str();
-        for (name, value) in [(ACCEPT, "*/*"), (USER_AGENT, AGENT), (CONNECTION, "close"), (HOST, host)] {
+        for (name, value) in
+            [(ACCEPT, "*/*"), (USER_AGENT, AGENT), (CONNECTION, "close"), (HOST, host)]
+        {
             if !self.has_header(&name) {
                 line(&name, value.as_bytes());
             }
@@ -128,7 +135,11 @@ impl Wanted {
         if !self.statuses.iter().any(|expected| expected.contains(&status)) {
             return Err(Phase::Http.fail(format_args!("status {status}")));
         }
-        Ok(self.body.as_deref().map(|wanted| Search { wanted, finder: Finder::new(wanted.as_bytes()), seen: 0 }))
+        Ok(self.body.as_deref().map(|wanted| Search {
+            wanted,
+            finder: Finder::new(wanted.as_bytes()),
+            seen: 0,
+        }))
     }
 }
 
@@ -149,7 +160,8 @@ impl Search<'_> {
         }
         if self.seen == MOST_BODY {
             let wanted = quote(self.wanted, 60);
-            return Err(Phase::Http.fail(format_args!("the first 1 MiB of the body does not contain {wanted}")));
+            return Err(Phase::Http
+                .fail(format_args!("the first 1 MiB of the body does not contain {wanted}")));
         }
         Ok(false)
     }

@@ -48,8 +48,10 @@ pub(super) enum Piece<'a> {
 
 impl Body {
     pub fn new(status: StatusCode, method: &Method, framing: Framing) -> Self {
-        let tunnel = status == StatusCode::SWITCHING_PROTOCOLS || (*method == Method::CONNECT && status.is_success());
-        let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || *method == Method::HEAD;
+        let tunnel = status == StatusCode::SWITCHING_PROTOCOLS
+            || (*method == Method::CONNECT && status.is_success());
+        let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || *method == Method::HEAD;
         match framing {
             _ if tunnel || bodiless => Self::Length(0),
             Framing::Length(length) => Self::Length(length),
@@ -174,8 +176,15 @@ mod tests {
             assert_eq!(read(Body::Length(7), b"runningX", size), Ok((b"running".into(), true)));
             assert_eq!(read(Body::Length(8), b"running", size), Ok((b"running".into(), false)));
             assert_eq!(read(Body::UntilClose, b"running", size), Ok((b"running".into(), false)));
-            assert_eq!(read(CHUNKED, whole, size), Ok((b"running".into(), true)), "in pieces of {size}");
-            assert_eq!(read(CHUNKED, &whole[..whole.len() - 5], size), Ok((b"running".into(), false)));
+            assert_eq!(
+                read(CHUNKED, whole, size),
+                Ok((b"running".into(), true)),
+                "in pieces of {size}"
+            );
+            assert_eq!(
+                read(CHUNKED, &whole[..whole.len() - 5], size),
+                Ok((b"running".into(), false))
+            );
         }
         assert_eq!(read(Body::Length(0), b"", 1), Ok((Vec::new(), true)));
         assert_eq!(read(CHUNKED, b"0\r\n\n", 1), Ok((Vec::new(), false)));
@@ -183,7 +192,10 @@ mod tests {
 
     #[test]
     fn malformed_chunks_are_errors() {
-        for bytes in ["\r\n", "g\r\n", "1\n", "1\r\nab", "1\r\na\n", "1 2\r\n", "1;\n", "1\rx", "0\r\n\rx", "-1\r\n"] {
+        for bytes in [
+            "\r\n", "g\r\n", "1\n", "1\r\nab", "1\r\na\n", "1 2\r\n", "1;\n", "1\rx", "0\r\n\rx",
+            "-1\r\n",
+        ] {
             assert!(read(CHUNKED, bytes.as_bytes(), 1).is_err(), "{bytes:?}");
         }
         assert_eq!(read(CHUNKED, b"fffffffffffffffff\r\n", 1), Err("chunk size too large"));
@@ -193,7 +205,8 @@ mod tests {
     #[test]
     fn some_answers_have_no_body_whatever_their_head_says() {
         let of = |status: u16, method: &Method| {
-            Body::new(StatusCode::from_u16(status).unwrap(), method, Framing::Length(9)) == Body::Length(0)
+            Body::new(StatusCode::from_u16(status).unwrap(), method, Framing::Length(9))
+                == Body::Length(0)
         };
         assert!(of(204, &Method::GET) && of(304, &Method::GET) && of(101, &Method::GET));
         assert!(of(200, &Method::HEAD) && of(503, &Method::HEAD) && of(200, &Method::CONNECT));

@@ -86,7 +86,8 @@ impl Meter {
     /// Counts so many bytes; false if they are more than were allowed.
     fn count(&self, bytes: usize) -> bool {
         let less = |remaining: usize| remaining.checked_sub(bytes);
-        let counted = self.0.remaining.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        let counted =
+            self.0.remaining.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
         if !counted {
             self.0.exhausted.store(true, Ordering::Relaxed);
         }
@@ -95,7 +96,8 @@ impl Meter {
 
     /// Keeps the error, and gives one of the same number or kind to whoever called.
     fn keep(&self, error: io::Error) -> io::Error {
-        let copy = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+        let copy =
+            error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
         *self.0.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         copy
     }
@@ -116,7 +118,11 @@ impl<S> Bounded<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.meter.is_exhausted() {
             return Poll::Ready(Err(Exhausted::error()));
         }
@@ -147,7 +153,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes));
         Poll::Ready(written.map_err(|error| self.meter.keep(error)))
     }
@@ -224,7 +234,11 @@ mod tests {
     async fn the_error_that_broke_the_stream_is_kept() {
         struct Broken;
         impl AsyncRead for Broken {
-            fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+                _: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
                 Poll::Ready(Err(io::Error::other("why")))
             }
         }

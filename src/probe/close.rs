@@ -46,7 +46,13 @@ fn reset_when_acknowledged(stream: &TcpStream) -> bool {
     let size = size_of::<c_int>() as libc::socklen_t;
     // SAFETY: the descriptor is open while `stream` is borrowed, and the kernel reads `size` bytes of `never`.
     let set = unsafe {
-        libc::setsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_LINGER2, (&raw const never).cast(), size)
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_LINGER2,
+            (&raw const never).cast(),
+            size,
+        )
     };
     set == 0 && sockopt::set_socket_linger(stream, None).is_ok()
 }

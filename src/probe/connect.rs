@@ -28,7 +28,8 @@ use crate::health::Verdict;
 pub(super) fn socket(address: SocketAddr) -> Step<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = net::socket_with(family, SocketType::STREAM, flags, Some(net::ipproto::TCP)).map_err(own_fault)?;
+    let socket = net::socket_with(family, SocketType::STREAM, flags, Some(net::ipproto::TCP))
+        .map_err(own_fault)?;
     sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).map_err(own_fault)?;
     Ok(socket)
 }
@@ -37,7 +38,9 @@ pub(super) fn socket(address: SocketAddr) -> Step<OwnedFd> {
 pub(super) fn begin(socket: &OwnedFd, address: SocketAddr) -> Step<()> {
     match net::connect(socket, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
-        Err(errno @ (Errno::CONNREFUSED | Errno::CONNRESET)) => Err(Phase::Connect.io(&errno.into())),
+        Err(errno @ (Errno::CONNREFUSED | Errno::CONNRESET)) => {
+            Err(Phase::Connect.io(&errno.into()))
+        }
         Err(errno) => Err(own_fault(errno)),
     }
 }
@@ -63,7 +66,8 @@ pub(super) async fn connect(address: SocketAddr) -> Step<TcpStream> {
     let socket = socket(address)?;
     sockopt::set_tcp_nodelay(&socket, true).map_err(own_fault)?;
     begin(&socket, address)?;
-    let stream = TcpStream::from_std(socket.into()).map_err(|error| Phase::Connect.own_io(&error))?;
+    let stream =
+        TcpStream::from_std(socket.into()).map_err(|error| Phase::Connect.own_io(&error))?;
     stream.writable().await.map_err(|error| Phase::Connect.own_io(&error))?;
     result(&stream)?;
     refuse_self(&stream, address)?;

@@ -102,12 +102,18 @@ impl Exec {
 
     /// The whole environment, and which values of it are secrets.
     async fn read_env(&self) -> Step<(Env, Secrets)> {
-        let mut env: Env = self.told.iter().map(|(name, value)| ((*name).into(), value.clone().into_bytes())).collect();
+        let mut env: Env = self
+            .told
+            .iter()
+            .map(|(name, value)| ((*name).into(), value.clone().into_bytes()))
+            .collect();
         let mut secrets = Secrets::default();
         for (name, value) in &self.env {
             let bytes = value::read_word(value, Phase::Exec).await?;
             if bytes.contains(&0) {
-                return Err(Phase::Exec.inconclusive(format_args!("the value of {name} holds a NUL byte")));
+                return Err(
+                    Phase::Exec.inconclusive(format_args!("the value of {name} holds a NUL byte"))
+                );
             }
             // A short word in the config, as `1` or `on`, is no secret, and masking it would mask half the output.
             if !matches!(value, Value::Literal(word) if word.len() < 4) {
@@ -126,7 +132,9 @@ impl Exec {
             value.map(|value| String::from_utf8_lossy(value).into_owned())
         };
         let words: Vec<String> = self.command.iter().map(|word| expand(word, value_of)).collect();
-        let (Some(program), Some(written)) = (words.first().cloned(), self.command.first().cloned()) else {
+        let (Some(program), Some(written)) =
+            (words.first().cloned(), self.command.first().cloned())
+        else {
             return Err(Phase::Start.inconclusive("the command is empty"));
         };
         let named = |(name, value): &(String, Vec<u8>)| [name.as_bytes(), b"=", value].concat();
@@ -161,10 +169,12 @@ impl Ready {
             environment: &self.environment,
             directory: directory.as_deref(),
         };
-        let started = Group::start(&program, rope).map_err(|refused| self.unstartable(&path, refused))?;
+        let started =
+            Group::start(&program, rope).map_err(|refused| self.unstartable(&path, refused))?;
         progress.enter(Phase::Exec);
         let Some((group, pipe)) = started else { return Err(unwanted()) };
-        let (status, output) = watch(group, &pipe).map_err(|error| Phase::Exec.io(&error))?.ok_or_else(unwanted)?;
+        let (status, output) =
+            watch(group, &pipe).map_err(|error| Phase::Exec.io(&error))?.ok_or_else(unwanted)?;
         judge(status, output.quoted(&self.secrets), &self.inconclusive_statuses)
     }
 
@@ -172,16 +182,22 @@ impl Ready {
     fn path(&self) -> Result<PathBuf, String> {
         if self.program.contains('/') {
             let program = Path::new(&self.program);
-            return Ok(self.directory.as_ref().map_or_else(|| program.to_owned(), |folder| folder.join(program)));
+            return Ok(self
+                .directory
+                .as_ref()
+                .map_or_else(|| program.to_owned(), |folder| folder.join(program)));
         }
-        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        let path =
+            std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         let mut unfit = None;
         for candidate in std::env::split_paths(&path).map(|folder| folder.join(&self.program)) {
             match candidate.metadata() {
                 Ok(kind) if kind.is_file() && kind.permissions().mode() & 0o111 != 0 => {
                     return Ok(candidate);
                 }
-                Ok(kind) if kind.is_file() => unfit = Some(format!("{} is not executable", self.written)),
+                Ok(kind) if kind.is_file() => {
+                    unfit = Some(format!("{} is not executable", self.written))
+                }
                 _ => {}
             }
         }
@@ -192,9 +208,14 @@ impl Ready {
     fn unstartable(&self, path: &Path, refused: Refused) -> Verdict {
         let (error, what) = match (&refused, &self.directory) {
             (Refused::Program(error), _) => (error, self.unfit(path, error)),
-            (Refused::Directory(error), Some(folder)) if folder.is_dir() => {
-                (error, Some(format!("cannot enter workingDirectory {}: {}", folder.display(), os_words(error))))
-            }
+            (Refused::Directory(error), Some(folder)) if folder.is_dir() => (
+                error,
+                Some(format!(
+                    "cannot enter workingDirectory {}: {}",
+                    folder.display(),
+                    os_words(error)
+                )),
+            ),
             (Refused::Directory(error), folder) => {
                 let folder = folder.as_deref().unwrap_or(Path::new("")).display();
                 (error, Some(format!("workingDirectory {folder} is not a directory")))
@@ -203,7 +224,11 @@ impl Ready {
         match (what, Phase::Start.io(error)) {
             (Some(what), _) => Phase::Start.inconclusive(what),
             (None, ours @ Verdict::Inconclusive(_)) => ours,
-            (None, _) => Phase::Start.inconclusive(format_args!("cannot run {}: {}", self.written, os_words(error))),
+            (None, _) => Phase::Start.inconclusive(format_args!(
+                "cannot run {}: {}",
+                self.written,
+                os_words(error)
+            )),
         }
     }
 
@@ -213,9 +238,15 @@ impl Ready {
         match (error.kind(), path.metadata()) {
             (io::ErrorKind::NotFound, Err(_)) => Some(format!("command not found: {written}")),
             // The file itself is there, so what is missing is named in its first line.
-            (io::ErrorKind::NotFound, Ok(_)) => Some(format!("the interpreter of {written} is missing")),
-            (io::ErrorKind::PermissionDenied, Ok(kind)) if kind.is_dir() => Some(format!("{written} is a directory")),
-            (io::ErrorKind::PermissionDenied, Ok(_)) => Some(format!("{written} is not executable")),
+            (io::ErrorKind::NotFound, Ok(_)) => {
+                Some(format!("the interpreter of {written} is missing"))
+            }
+            (io::ErrorKind::PermissionDenied, Ok(kind)) if kind.is_dir() => {
+                Some(format!("{written} is a directory"))
+            }
+            (io::ErrorKind::PermissionDenied, Ok(_)) => {
+                Some(format!("{written} is not executable"))
+            }
             (io::ErrorKind::PermissionDenied, Err(error)) => {
                 Some(format!("cannot run {written}: {}", os_words(&error)))
             }
@@ -274,14 +305,23 @@ const NOT_FOUND: i32 = 127;
 /// | a status that the config names | inconclusive |
 /// | 126 or 127 | inconclusive: a shell could not run a command |
 /// | any other status, or a signal | fail |
-fn judge(status: ExitStatus, output: Option<String>, inconclusive: &[RangeInclusive<u8>]) -> Step<()> {
-    let is_named =
-        |code: i32| u8::try_from(code).is_ok_and(|code| inconclusive.iter().any(|range| range.contains(&code)));
+fn judge(
+    status: ExitStatus,
+    output: Option<String>,
+    inconclusive: &[RangeInclusive<u8>],
+) -> Step<()> {
+    let is_named = |code: i32| {
+        u8::try_from(code).is_ok_and(|code| inconclusive.iter().any(|range| range.contains(&code)))
+    };
     let (what, is_ours) = match (status.code(), status.signal()) {
         (Some(0), _) => return Ok(()),
-        (Some(code), _) if is_named(code) => (format!("exit status {code}, one of inconclusiveStatuses"), true),
+        (Some(code), _) if is_named(code) => {
+            (format!("exit status {code}, one of inconclusiveStatuses"), true)
+        }
         (Some(NOT_FOUND), _) => ("exit status 127, a command was not found".to_owned(), true),
-        (Some(NOT_EXECUTABLE), _) => ("exit status 126, a command is not executable".to_owned(), true),
+        (Some(NOT_EXECUTABLE), _) => {
+            ("exit status 126, a command is not executable".to_owned(), true)
+        }
         (Some(code), _) => (format!("exit status {code}"), false),
         (None, signal) => (format!("killed by signal {}", signal.unwrap_or_default()), false),
     };

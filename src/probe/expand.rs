@@ -11,7 +11,9 @@ pub(super) fn expand(text: &str, value_of: impl Fn(&str) -> Option<String>) -> S
         if let Some(after) = rest.strip_prefix('$') {
             expanded.push('$');
             rest = after;
-        } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
+        } else if let Some((name, after)) =
+            rest.strip_prefix('(').and_then(|inner| inner.split_once(')'))
+        {
             match value_of(name) {
                 Some(value) => expanded.push_str(&value),
                 None => expanded.extend(["$(", name, ")"]),

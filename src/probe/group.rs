@@ -104,7 +104,8 @@ impl Group {
 
     /// Waits for the leader to exit, or for the other descriptor to have something, but no longer than `time`.
     pub fn wait(&self, other: Option<&OwnedFd>, time: Duration) -> io::Result<News> {
-        let mut both = [&self.exited, other.unwrap_or(&self.exited)].map(|fd| PollFd::new(fd, PollFlags::IN));
+        let mut both =
+            [&self.exited, other.unwrap_or(&self.exited)].map(|fd| PollFd::new(fd, PollFlags::IN));
         let looked_at = &mut both[..1 + usize::from(other.is_some())];
         let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
         match poll(looked_at, Some(&time)) {

@@ -47,7 +47,8 @@ impl HeadReader {
             if data.is_empty() {
                 return Ok(None);
             }
-            let parsed = if self.buffer.is_empty() { self.parse_whole(data)? } else { self.parse_on(data)? };
+            let parsed =
+                if self.buffer.is_empty() { self.parse_whole(data)? } else { self.parse_on(data)? };
             let Some((status, framing)) = parsed else { return Ok(None) };
             // 101 is the last answer in HTTP/1.
             if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
@@ -169,14 +170,20 @@ fn parse(bytes: &[u8]) -> Result<Option<(usize, StatusCode, Framing)>, Flaw> {
         Err(httparse::Error::Status) => return Err(Flaw::NotHttp(STATUS)),
         Err(_) => return Err(Flaw::NotHttp(HEADER)),
     };
-    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Flaw::NotHttp(STATUS))?;
+    let status = response
+        .code
+        .and_then(|code| StatusCode::from_u16(code).ok())
+        .ok_or(Flaw::NotHttp(STATUS))?;
     Ok(Some((length, status, framing(response.version, response.headers))))
 }
 
 /// The last encoding decides, and lengths must agree (RFC 9112, section 6.3).
 fn framing(version: Option<u8>, headers: &[httparse::Header<'_>]) -> Framing {
     let values = |name: &'static str| {
-        headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+        headers
+            .iter()
+            .filter(move |header| header.name.eq_ignore_ascii_case(name))
+            .map(|header| header.value)
     };
     if let Some(encodings) = values("transfer-encoding").next_back() {
         let last = encodings.rsplit(|byte| *byte == b',').next().unwrap_or_default();
@@ -236,7 +243,11 @@ mod tests {
     fn interim_answers_are_passed_over_but_a_switch_is_an_answer() {
         let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n\r\n\nHTTP/1.1 100 Continue\n\nHTTP/1.1 500 x\r\n\r\n";
         for size in 1..=interim.len() {
-            assert_eq!(read(interim, size), Ok(Some(StatusCode::INTERNAL_SERVER_ERROR)), "in pieces of {size}");
+            assert_eq!(
+                read(interim, size),
+                Ok(Some(StatusCode::INTERNAL_SERVER_ERROR)),
+                "in pieces of {size}"
+            );
             assert_eq!(read(&interim[..40], size), Ok(None));
         }
         assert_eq!(read(b"HTTP/1.1 101 x\r\n\r\n", 99), Ok(Some(StatusCode::SWITCHING_PROTOCOLS)));
@@ -244,7 +255,10 @@ mod tests {
 
     #[test]
     fn an_answer_without_http_is_a_flaw() {
-        assert_eq!(read(b"SSH-2.0-OpenSSH_9.2\r\n", 1), Err(Flaw::NotHttp("invalid HTTP version parsed")));
+        assert_eq!(
+            read(b"SSH-2.0-OpenSSH_9.2\r\n", 1),
+            Err(Flaw::NotHttp("invalid HTTP version parsed"))
+        );
         assert_eq!(read(b"HTTP/1.1 2x0 y\r\n", 99), Err(Flaw::NotHttp(STATUS)));
         assert_eq!(read(b"\r\rHTTP/1.1 200 OK\r\n\r\n", 1), Err(Flaw::NotHttp(HEADER)));
     }
@@ -252,7 +266,9 @@ mod tests {
     #[test]
     fn every_byte_counts_whatever_it_means() {
         let long = [b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'y'; MOST_HEAD]].concat();
-        let many = [b"HTTP/1.1 200 OK\r\n".as_slice(), &b"x: y\r\n".repeat(MAX_HEADERS + 1), b"\r\n"].concat();
+        let many =
+            [b"HTTP/1.1 200 OK\r\n".as_slice(), &b"x: y\r\n".repeat(MAX_HEADERS + 1), b"\r\n"]
+                .concat();
         let interim = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(MOST_HEAD / 25 + 1);
         let blank = b"\r\n".repeat(MOST_HEAD / 2 + 1);
         for size in [1, 7, 16 << 10, usize::MAX] {
@@ -265,17 +281,23 @@ mod tests {
 
     #[test]
     fn the_headers_say_how_the_body_ends() {
-        let of = |headers: &str| parse(format!("HTTP/1.1 200 OK\r\n{headers}\r\n").as_bytes()).unwrap().unwrap().2;
+        let of = |headers: &str| {
+            parse(format!("HTTP/1.1 200 OK\r\n{headers}\r\n").as_bytes()).unwrap().unwrap().2
+        };
         assert_eq!(of(""), Framing::None);
         assert_eq!(of("content-length: 12\r\n"), Framing::Length(12));
         assert_eq!(of("Content-Length: 12, 12\r\nContent-Length: 12\r\n"), Framing::Length(12));
-        assert_eq!(of("Content-Length: 12\r\nTransfer-Encoding: gzip, Chunked\r\n"), Framing::Chunked);
+        assert_eq!(
+            of("Content-Length: 12\r\nTransfer-Encoding: gzip, Chunked\r\n"),
+            Framing::Chunked
+        );
         assert_eq!(of("Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n"), Framing::None);
         for invalid in ["12, 13", "", "+1", "-1", "0x1", "18446744073709551616"] {
             let got = of(&format!("Content-Length: {invalid}\r\n"));
             assert_eq!(got, Framing::Invalid("invalid content-length parsed"), "{invalid:?}");
         }
-        let old = parse(b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap().unwrap().2;
+        let old =
+            parse(b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap().unwrap().2;
         assert_eq!(old, Framing::Invalid("unexpected transfer-encoding parsed"));
     }
 }

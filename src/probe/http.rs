@@ -49,7 +49,8 @@ impl Http {
         progress.enter(Phase::Connect);
         let stream = connect(self.address).await?;
         progress.enter(Phase::Http);
-        let exchange = Exchange { request: &request, method: &ask.method, wanted: &self.wanted, progress };
+        let exchange =
+            Exchange { request: &request, method: &ask.method, wanted: &self.wanted, progress };
         exchange.run(stream, |error| Phase::Http.io(error)).await
     }
 }
@@ -85,8 +86,10 @@ impl Exchange<'_> {
         let stream = pin!(stream);
         let meter = &Meter::new(MAX_READ);
         let failed = |error: io::Error| match meter.is_exhausted() {
-            true => Phase::Http
-                .fail(format_args!("the server has sent over {} KiB, more than a check reads", MAX_READ >> 10)),
+            true => Phase::Http.fail(format_args!(
+                "the server has sent over {} KiB, more than a check reads",
+                MAX_READ >> 10
+            )),
             false => failed(&meter.take_error().unwrap_or(error)),
         };
         let (mut reader, mut writer) = tokio::io::split(Bounded::new(stream, meter));
@@ -120,7 +123,8 @@ impl Exchange<'_> {
                 // Some servers close without having read the request, or all of it: their answer
                 // counts.
                 Ok(0) if answer.is_empty() => {
-                    return unsent.map_or_else(|| answer.close(&mut judge), |error| Err(failed(error)));
+                    return unsent
+                        .map_or_else(|| answer.close(&mut judge), |error| Err(failed(error)));
                 }
                 Ok(0) => return answer.close(&mut judge),
                 Ok(length) => {
@@ -130,7 +134,9 @@ impl Exchange<'_> {
                     self.progress.enter(answer.phase());
                     answer.verdict().into_iter().for_each(|verdict| self.progress.decide(verdict));
                 }
-                Err(error) => return answer.verdict().cloned().unwrap_or_else(|| Err(failed(error))),
+                Err(error) => {
+                    return answer.verdict().cloned().unwrap_or_else(|| Err(failed(error)));
+                }
             }
         }
     }
@@ -160,7 +166,12 @@ mod tests {
         theirs.write_all(words).await.unwrap();
         let (wanted, progress) = (Wanted::new(&check), Progress::default());
         let request = request(&ask, ask.headers().await.unwrap());
-        let exchange = Exchange { request: &request, method: &ask.method, wanted: &wanted, progress: &progress };
+        let exchange = Exchange {
+            request: &request,
+            method: &ask.method,
+            wanted: &wanted,
+            progress: &progress,
+        };
         exchange.run(ours, |error| Phase::Http.io(error)).await
     }
 

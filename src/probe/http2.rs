@@ -13,7 +13,8 @@ use h2::client::Builder;
 use h2::{Reason, RecvStream};
 use hyper::body::Bytes;
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use hyper::http::uri::{Authority, Scheme, Uri};
 use hyper::{Request, Response, Version};
@@ -53,7 +54,11 @@ pub(super) fn request(ask: &Ask, mut headers: HeaderMap) -> Step<Request<()>> {
     for name in HTTP1_ONLY {
         headers.remove(name);
     }
-    let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(ask.path.clone()).build();
+    let uri = Uri::builder()
+        .scheme(Scheme::HTTPS)
+        .authority(authority)
+        .path_and_query(ask.path.clone())
+        .build();
     let mut request = Request::new(());
     *request.method_mut() = ask.method.clone();
     *request.uri_mut() = uri.map_err(|_| Phase::Http.inconclusive("path is not fit for HTTP/2"))?;
@@ -64,7 +69,8 @@ pub(super) fn request(ask: &Ask, mut headers: HeaderMap) -> Step<Request<()>> {
 
 /// The configured Host header. It may be a secret, so that it is not quoted.
 fn authority(host: &HeaderValue) -> Step<Authority> {
-    Authority::try_from(host.as_bytes()).map_err(|_| Phase::Http.inconclusive("the Host header is not fit for HTTP/2"))
+    Authority::try_from(host.as_bytes())
+        .map_err(|_| Phase::Http.inconclusive("the Host header is not fit for HTTP/2"))
 }
 
 /// One request over a connection of its own, and its answer.
@@ -145,7 +151,8 @@ async fn judge(
 
 /// Returns true if the answer says that its body is short enough to be read to its end.
 fn has_short_body(headers: &HeaderMap) -> bool {
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let length =
+        headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     length.is_some_and(|length| length <= MAX_REST)
 }
 
@@ -159,7 +166,12 @@ async fn next(body: &mut RecvStream) -> Result<Option<Bytes>, h2::Error> {
 }
 
 /// The verdict on an exchange that broke.
-fn failed(error: &h2::Error, progress: &Progress, meter: &Meter, failed: &impl Fn(&io::Error) -> Verdict) -> Verdict {
+fn failed(
+    error: &h2::Error,
+    progress: &Progress,
+    meter: &Meter,
+    failed: &impl Fn(&io::Error) -> Verdict,
+) -> Verdict {
     if meter.is_exhausted() {
         return Phase::Http.fail(match progress.phase() {
             Phase::Body => "the answer is over 1 MiB",
@@ -181,7 +193,9 @@ fn failed(error: &h2::Error, progress: &Progress, meter: &Meter, failed: &impl F
         _ if error.is_remote() && error.is_go_away() => {
             Phase::Http.fail(format_args!("the server ends the connection ({reason:?})"))
         }
-        _ if error.is_remote() => Phase::Http.fail(format_args!("the server refuses the request ({reason:?})")),
+        _ if error.is_remote() => {
+            Phase::Http.fail(format_args!("the server refuses the request ({reason:?})"))
+        }
         _ => Phase::Http.fail(format_args!("the server breaks HTTP/2 ({reason:?})")),
     }
 }

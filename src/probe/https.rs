@@ -52,10 +52,14 @@ impl Https {
         let failed = |error: &io::Error| asked.verdict(Phase::Http, error);
         let stream = &mut connection.stream;
         match http2_request {
-            Some(request) => http2::Exchange { request, wanted, progress }.run(stream, failed).await?,
+            Some(request) => {
+                http2::Exchange { request, wanted, progress }.run(stream, failed).await?
+            }
             None => {
                 let request = &http::request(ask, headers);
-                http::Exchange { request, method: &ask.method, wanted, progress }.run(stream, failed).await?;
+                http::Exchange { request, method: &ask.method, wanted, progress }
+                    .run(stream, failed)
+                    .await?;
             }
         }
         // It has been told that this is the only request.

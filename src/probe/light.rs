@@ -37,7 +37,9 @@ impl Light {
             CheckKind::Tcp(TcpCheck { port, tls: None, send: None, expect: None, accept }) => {
                 (*port, if *accept { Kind::Accept } else { Kind::Quiet })
             }
-            CheckKind::Http(http) if http.scheme == Scheme::Http && http.expected_body.is_none() => {
+            CheckKind::Http(http)
+                if http.scheme == Scheme::Http && http.expected_body.is_none() =>
+            {
                 (http.port, Kind::Http(Box::new(Http::new(http, ip)?)))
             }
             _ => return None,

@@ -35,7 +35,13 @@ pub(super) enum Advance {
 
 impl LightExchange {
     /// Sends and reads as much as the socket takes and has. `fetched` is room for what is read.
-    pub fn advance(&mut self, socket: &OwnedFd, http: &Http, flags: EventFlags, fetched: &mut [u8]) -> Advance {
+    pub fn advance(
+        &mut self,
+        socket: &OwnedFd,
+        http: &Http,
+        flags: EventFlags,
+        fetched: &mut [u8],
+    ) -> Advance {
         if self.sent < http.request.len() && self.unsent.is_none() {
             // Some servers answer when they accept, and only then read.
             self.is_early |= self.sent == 0 && flags.contains(EventFlags::IN);
@@ -44,7 +50,9 @@ impl LightExchange {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(errno) => self.unsent = Some(errno),
             }
-            if self.unsent.is_none() && !flags.intersects(EventFlags::IN | EventFlags::ERR | EventFlags::HUP) {
+            if self.unsent.is_none()
+                && !flags.intersects(EventFlags::IN | EventFlags::ERR | EventFlags::HUP)
+            {
                 // There is nothing to read yet: the answer's coming is news of its own.
                 return Advance::Waiting;
             }
@@ -68,7 +76,13 @@ impl LightExchange {
     }
 }
 
-fn read(socket: &OwnedFd, http: &Http, unsent: Option<Errno>, answer: &mut Answer, fetched: &mut [u8]) -> Advance {
+fn read(
+    socket: &OwnedFd,
+    http: &Http,
+    unsent: Option<Errno>,
+    answer: &mut Answer,
+    fetched: &mut [u8],
+) -> Advance {
     let mut judge = Judge::new(&http.wanted);
     let failed = |errno: Errno| Err(Phase::Http.io(&errno.into()));
     let mut taken = 0;
@@ -81,7 +95,9 @@ fn read(socket: &OwnedFd, http: &Http, unsent: Option<Errno>, answer: &mut Answe
             Ok((_, length)) => length,
             Err(Errno::AGAIN) => return Advance::Waiting,
             Err(Errno::INTR) => continue,
-            Err(errno) => return Advance::Ended(answer.verdict().cloned().unwrap_or_else(|| failed(errno))),
+            Err(errno) => {
+                return Advance::Ended(answer.verdict().cloned().unwrap_or_else(|| failed(errno)));
+            }
         };
         if let Some(verdict) = answer.feed(&fetched[..length], &http.method, &mut judge) {
             return Advance::Ended(verdict);

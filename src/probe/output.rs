@@ -39,7 +39,11 @@ impl Output {
         let quoted: Vec<char> = escape(text.chars()).chars().collect();
         let hidden = quoted.len().saturating_sub(SHOWN);
         let shown: String = quoted[hidden..].iter().collect();
-        Some(if hidden > 0 || self.cut { format!("\"…{shown}\"") } else { format!("\"{shown}\"") })
+        Some(if hidden > 0 || self.cut {
+            format!("\"…{shown}\"")
+        } else {
+            format!("\"{shown}\"")
+        })
     }
 }
 
@@ -50,7 +54,10 @@ pub(super) struct Secrets(Vec<Vec<u8>>);
 impl Secrets {
     pub fn add(&mut self, value: &[u8]) {
         // A program may print one line of a key and not the next.
-        let lines = value.split(|&byte| byte == b'\n').map(|line| line.trim_ascii()).filter(|line| line.len() >= 4);
+        let lines = value
+            .split(|&byte| byte == b'\n')
+            .map(|line| line.trim_ascii())
+            .filter(|line| line.len() >= 4);
         let parts = lines.chain([value, value.trim_ascii()]).filter(|part| !part.is_empty());
         self.0.extend(parts.map(<[u8]>::to_vec));
         // The longest first: one secret may hold another.
@@ -78,7 +85,10 @@ impl Secrets {
         let mut found: Vec<Range<usize>> = begun.map(|end| 0..end).into_iter().collect();
         for start in 0..bytes.len() {
             // The first that fits is the longest.
-            let Some(secret) = self.0.iter().find(|secret| bytes[start..].starts_with(secret)) else { continue };
+            let Some(secret) = self.0.iter().find(|secret| bytes[start..].starts_with(secret))
+            else {
+                continue;
+            };
             let end = start + secret.len();
             match found.last_mut() {
                 Some(last) if start < last.end => last.end = last.end.max(end),
@@ -135,7 +145,10 @@ mod tests {
     fn secrets_are_masked_wherever_they_stand() {
         assert_eq!(quoted(b"pw=hunter2!", &["hunter2"]).unwrap(), "\"pw=***!\"");
         assert_eq!(quoted(b"hunter2hunter22", &["hunter2", "hunter22"]).unwrap(), "\"******\"");
-        assert_eq!(quoted(b"say BEGINKEY now", &["BEGINKEY\nabcdefgh\n"]).unwrap(), "\"say *** now\"");
+        assert_eq!(
+            quoted(b"say BEGINKEY now", &["BEGINKEY\nabcdefgh\n"]).unwrap(),
+            "\"say *** now\""
+        );
         assert_eq!(quoted(b"abcdefgh", &["BEGINKEY\nabcdefgh\n"]).unwrap(), "\"***\"");
         // Cut in the middle of the secret: its end must not show.
         let secret = "0123456789".repeat(10);
@@ -165,8 +178,10 @@ mod tests {
 
     /// Words of which a few overlap, repeat or hold each other, and lines of keys.
     fn secret() -> impl Strategy<Value = Vec<u8>> {
-        let lines = proptest::collection::vec("[A-Za-z0-9+/=]{0,30}", 1..4).prop_map(|lines| lines.join("\n"));
-        let text = prop_oneof!["[ab]{4,7}", "[a-zA-Z0-9]{4,40}", "[ -)+-~]{4,20}", "[äöüß€]{2,8}", lines];
+        let lines = proptest::collection::vec("[A-Za-z0-9+/=]{0,30}", 1..4)
+            .prop_map(|lines| lines.join("\n"));
+        let text =
+            prop_oneof!["[ab]{4,7}", "[a-zA-Z0-9]{4,40}", "[ -)+-~]{4,20}", "[äöüß€]{2,8}", lines];
         let bytes = proptest::collection::vec(any::<u8>(), 4..20);
         prop_oneof![text.prop_map(String::into_bytes), bytes]
     }
@@ -186,7 +201,10 @@ mod tests {
     }
 
     fn secrets_and_output() -> impl Strategy<Value = (Vec<Vec<u8>>, Vec<u8>)> {
-        let secrets = proptest::collection::vec(secret().prop_filter("a value", |secret| secret.len() >= 4), 1..5);
+        let secrets = proptest::collection::vec(
+            secret().prop_filter("a value", |secret| secret.len() >= 4),
+            1..5,
+        );
         secrets.prop_flat_map(|secrets| (Just(secrets.clone()), printed(secrets)))
     }
 

@@ -93,7 +93,11 @@ fn caught() -> &'static [c_int] {
             // SAFETY: without a new action this only fills in the old one.
             let known = unsafe { libc::sigaction(*signal, ptr::null(), action.as_mut_ptr()) } == 0;
             // SAFETY: filled in, as the call went well.
-            known && !matches!(unsafe { action.assume_init() }.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN)
+            known
+                && !matches!(
+                    unsafe { action.assume_init() }.sa_sigaction,
+                    libc::SIG_DFL | libc::SIG_IGN
+                )
         };
         // Rust ignores SIGPIPE, which a program would inherit.
         (1..=libc::SIGRTMAX()).filter(is_caught).chain([libc::SIGPIPE]).collect()

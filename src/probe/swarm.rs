@@ -140,7 +140,8 @@ impl Swarm {
                 let deadlines = self.deadlines.entry(light.timeout).or_default();
                 forget_ended(deadlines, &self.tries);
                 deadlines.push_back((now + light.timeout, id));
-                self.tries[number] = Some(Try { socket, light, tag, born: id.born, started: now, stage });
+                self.tries[number] =
+                    Some(Try { socket, light, tag, born: id.born, started: now, stage });
                 None
             }
             Err(verdict) => {
@@ -154,7 +155,11 @@ impl Swarm {
     pub fn deadline(&mut self) -> Option<Instant> {
         let tries = &self.tries;
         self.deadlines.values_mut().for_each(|deadlines| forget_ended(deadlines, tries));
-        self.deadlines.values().filter_map(|deadlines| deadlines.front()).map(|(deadline, _)| *deadline).min()
+        self.deadlines
+            .values()
+            .filter_map(|deadlines| deadlines.front())
+            .map(|(deadline, _)| *deadline)
+            .min()
     }
 
     /// Blocks until a try has news, the bell rings, or so much time has passed, rounded up to a millisecond: what is due
@@ -164,7 +169,9 @@ impl Swarm {
         let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
         let mut space = [const { MaybeUninit::uninit() }; EVENTS];
         match epoll::wait(&self.epoll, &mut space, Some(&time)) {
-            Ok((events, _)) => self.news.extend(events.iter().map(|event| (event.data.u64(), event.flags))),
+            Ok((events, _)) => {
+                self.news.extend(events.iter().map(|event| (event.data.u64(), event.flags)))
+            }
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -258,14 +265,15 @@ impl Swarm {
             return None;
         }
         let number = id.number as usize;
-        let step = match self.tries[number].as_mut()?.advance(flags, self.ephemeral, &mut self.fetched) {
-            Advance::Waiting => return None,
-            Advance::Unread => {
-                self.unread.push_back(id);
-                return None;
-            }
-            Advance::Ended(step) => step,
-        };
+        let step =
+            match self.tries[number].as_mut()?.advance(flags, self.ephemeral, &mut self.fetched) {
+                Advance::Waiting => return None,
+                Advance::Unread => {
+                    self.unread.push_back(id);
+                    return None;
+                }
+                Advance::Ended(step) => step,
+            };
         let Try { tag, started, .. } = self.tries[number].take()?;
         self.free.push(number);
         let verdict = step.err().unwrap_or(Verdict::Pass);
@@ -282,7 +290,9 @@ impl Try {
             self.stage = Stage::Exchanging(LightExchange::default());
         }
         match (&self.light.kind, &mut self.stage) {
-            (Kind::Http(http), Stage::Exchanging(exchange)) => exchange.advance(&self.socket, http, flags, fetched),
+            (Kind::Http(http), Stage::Exchanging(exchange)) => {
+                exchange.advance(&self.socket, http, flags, fetched)
+            }
             _ => Advance::Ended(Ok(())),
         }
     }
@@ -314,7 +324,9 @@ pub(super) async fn alone(light: &Arc<Light>) -> Verdict {
             () = &mut deadline => Ok(()),
         };
         let taken = ready.and_then(|()| swarm.wait(Duration::ZERO));
-        if let Err(error) = taken.and_then(|()| swarm.collect(clock::now(), |ended| verdict = Some(ended.verdict))) {
+        if let Err(error) =
+            taken.and_then(|()| swarm.collect(clock::now(), |ended| verdict = Some(ended.verdict)))
+        {
             return ours(error);
         }
         if let Some(verdict) = verdict {
@@ -402,7 +414,8 @@ mod tests {
 
     /// Waits until all sockets have news.
     fn until_ready(swarm: &Swarm, flags: PollFlags) {
-        let mut news: Vec<_> = swarm.tries.iter().flatten().map(|try_| PollFd::new(&try_.socket, flags)).collect();
+        let mut news: Vec<_> =
+            swarm.tries.iter().flatten().map(|try_| PollFd::new(&try_.socket, flags)).collect();
         while news.iter().any(|socket| socket.revents().is_empty()) {
             event::poll(&mut news, None).unwrap();
         }
@@ -423,10 +436,13 @@ mod tests {
             swarm.wait(Duration::from_millis(1)).unwrap();
             swarm.collect(now, |try_| ended.push(try_)).unwrap();
         }
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: {}\r\n\r\n", "y".repeat(60 << 10));
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: {}\r\n\r\n", "y".repeat(60 << 10));
         let mut stream = server.join().unwrap();
         stream.write_all(head.as_bytes()).unwrap();
-        let come = |swarm: &Swarm| rustix::io::ioctl_fionread(&swarm.tries[0].as_ref().unwrap().socket).unwrap();
+        let come = |swarm: &Swarm| {
+            rustix::io::ioctl_fionread(&swarm.tries[0].as_ref().unwrap().socket).unwrap()
+        };
         while come(&swarm) < head.len() as u64 {
             thread::yield_now();
         }
@@ -446,7 +462,13 @@ mod tests {
     fn an_answer_that_waits_behind_others_is_not_out_of_time() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, tries) = (listener.local_addr().unwrap().port(), EVENTS + 50);
-        let check = light(&CheckKind::Tcp(TcpCheck { port, tls: None, send: None, expect: None, accept: false }));
+        let check = light(&CheckKind::Tcp(TcpCheck {
+            port,
+            tls: None,
+            send: None,
+            expect: None,
+            accept: false,
+        }));
         let mut swarm = Swarm::new().unwrap();
         let before = clock::now() - 3 * TIMEOUT;
         for tag in 0..tries {

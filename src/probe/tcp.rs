@@ -49,14 +49,18 @@ impl Tcp {
         progress.enter(Phase::Connect);
         let mut stream = connect(self.address).await?;
         let Some(session) = session else {
-            self.speak(&mut stream, text.as_deref(), progress, &|phase, error| phase.io(error)).await?;
+            self.speak(&mut stream, text.as_deref(), progress, &|phase, error| phase.io(error))
+                .await?;
             close_first(stream);
             return Ok(());
         };
         progress.enter(Phase::Tls);
         let mut tls = session.handshake(stream).await?;
         let asked = tls.asked.clone();
-        self.speak(&mut tls.stream, text.as_deref(), progress, &|phase, error| asked.verdict(phase, error)).await?;
+        self.speak(&mut tls.stream, text.as_deref(), progress, &|phase, error| {
+            asked.verdict(phase, error)
+        })
+        .await?;
         if self.expect.is_none() {
             progress.enter(Phase::Settle);
             tls.settle().await?;
@@ -65,7 +69,13 @@ impl Tcp {
         Ok(())
     }
 
-    async fn speak<S>(&self, stream: &mut S, text: Option<&[u8]>, progress: &Progress, judge: Judge<'_>) -> Step<()>
+    async fn speak<S>(
+        &self,
+        stream: &mut S,
+        text: Option<&[u8]>,
+        progress: &Progress,
+        judge: Judge<'_>,
+    ) -> Step<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -89,7 +99,12 @@ impl Tcp {
 type Judge<'a> = &'a (dyn Fn(Phase, &io::Error) -> Verdict + Sync);
 
 /// Reads until the text has come, the connection ends, or enough was read.
-async fn expect<S>(stream: &mut S, wanted: &Expected, progress: &Progress, judge: Judge<'_>) -> Step<()>
+async fn expect<S>(
+    stream: &mut S,
+    wanted: &Expected,
+    progress: &Progress,
+    judge: Judge<'_>,
+) -> Step<()>
 where
     S: AsyncRead + Unpin,
 {

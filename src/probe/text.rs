@@ -47,7 +47,8 @@ pub(super) fn quote_expected(expected: &Expected) -> String {
     match expected {
         Expected::Text(text) => quote(text, 60),
         Expected::Hex(bytes) => {
-            let shown: Vec<String> = bytes.iter().take(MAX_BYTES).map(|byte| format!("{byte:02x}")).collect();
+            let shown: Vec<String> =
+                bytes.iter().take(MAX_BYTES).map(|byte| format!("{byte:02x}")).collect();
             let more = if bytes.len() > MAX_BYTES { " …" } else { "" };
             format!("hex {}{more}", shown.join(" "))
         }
@@ -76,7 +77,10 @@ mod tests {
         for wanted in ["+PONG", "+PONG\r\n", "+", "\n", "PO +P", ""] {
             for step in 1..=stream.len() {
                 let mut finder = Finder::new(wanted.as_bytes());
-                assert!(stream.chunks(step).any(|chunk| finder.feed(chunk)), "{wanted:?} in steps of {step}");
+                assert!(
+                    stream.chunks(step).any(|chunk| finder.feed(chunk)),
+                    "{wanted:?} in steps of {step}"
+                );
             }
         }
         let mut finder = Finder::new(b"+PONGG");

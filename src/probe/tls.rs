@@ -124,7 +124,9 @@ impl Connection {
                     if tls.read_tls(&mut unread).map_err(|error| failed(&error))? == 0 {
                         return Err(failed(&io::ErrorKind::UnexpectedEof.into()));
                     }
-                    let state = tls.process_new_packets().map_err(|error| failed(&io::Error::other(error)))?;
+                    let state = tls
+                        .process_new_packets()
+                        .map_err(|error| failed(&io::Error::other(error)))?;
                     if state.plaintext_bytes_to_read() > 0 {
                         return Ok(());
                     }
@@ -154,14 +156,18 @@ impl Asked {
     pub fn verdict(&self, phase: Phase, error: &io::Error) -> Verdict {
         if Exhausted::is(error) {
             let most = MAX_WIRE >> 20;
-            return Phase::Tls.fail(format_args!("the server has sent over {most} MiB, more than a check reads"));
+            return Phase::Tls.fail(format_args!(
+                "the server has sent over {most} MiB, more than a check reads"
+            ));
         }
         if let Some(error) = tls_error(error) {
             return self.tls_verdict(error);
         }
         let cut_off = matches!(
             error.kind(),
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe
         );
         // The reset of a server that hangs up can overtake the alert that says why.
         if cut_off && self.by_server() && !self.and_given() {
@@ -174,7 +180,9 @@ impl Asked {
         use rustls::Error as E;
         match error {
             E::FailedToGetCurrentTime | E::FailedToGetRandomBytes => Phase::Tls.inconclusive(error),
-            E::InvalidCertificate(error) => Phase::Tls.fail(format_args!("certificate {}", flaw(error))),
+            E::InvalidCertificate(error) => {
+                Phase::Tls.fail(format_args!("certificate {}", flaw(error)))
+            }
             E::AlertReceived(alert) => Phase::Tls.fail(self.refusal(*alert)),
             E::InvalidMessage(_) => Phase::Tls.fail("the server does not speak TLS"),
             E::PeerIncompatible(_) => Phase::Tls.fail("no TLS version or cipher in common"),
@@ -251,7 +259,8 @@ fn flaw(error: &CertificateError) -> String {
         }
         C::NotValidYet => "is not valid yet".into(),
         C::NotValidForNameContext { expected, presented } => {
-            let names: Vec<_> = presented.iter().filter_map(|name| plain_name(name)).take(5).collect();
+            let names: Vec<_> =
+                presented.iter().filter_map(|name| plain_name(name)).take(5).collect();
             let names = if names.is_empty() { "no name".into() } else { names.join(", ") };
             format!("is not valid for name {} (it is for {names})", expected.to_str())
         }
@@ -272,12 +281,16 @@ fn flaw(error: &CertificateError) -> String {
 /// A name as a person writes it, from the verifier's `DnsName("a.example")` or `IpAddress(10.0.0.1)`.
 fn plain_name(presented: &str) -> Option<String> {
     let dns = presented.strip_prefix("DnsName(\"").and_then(|name| name.strip_suffix("\")"));
-    let name = dns.or_else(|| presented.strip_prefix("IpAddress(").and_then(|name| name.strip_suffix(')')))?;
+    let name = dns
+        .or_else(|| presented.strip_prefix("IpAddress(").and_then(|name| name.strip_suffix(')')))?;
     // The server chose these bytes.
     Some(escape(name.chars().take(100)))
 }
 
 fn day(time: UnixTime) -> String {
     let time = UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
-    time.map_or_else(|| "the end of time".into(), |time| clock::rfc3339_seconds(time).chars().take(10).collect())
+    time.map_or_else(
+        || "the end of time".into(),
+        |time| clock::rfc3339_seconds(time).chars().take(10).collect(),
+    )
 }

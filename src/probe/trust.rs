@@ -54,7 +54,8 @@ struct Built {
 }
 
 static SHARED: LazyLock<Mutex<HashMap<Files, Weak<Trust>>>> = LazyLock::new(Mutex::default);
-pub(super) static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+pub(super) static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+    LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
 static SYSTEM_ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
 impl Trust {
@@ -86,7 +87,9 @@ impl Trust {
             return Ok(built.config.clone());
         }
         let trust = self.clone();
-        value::blocking(Phase::Tls, move || trust.refresh()).await?.map_err(|why| Phase::Tls.inconclusive(why))
+        value::blocking(Phase::Tls, move || trust.refresh())
+            .await?
+            .map_err(|why| Phase::Tls.inconclusive(why))
     }
 
     fn refresh(&self) -> Result<Arc<ClientConfig>, String> {
@@ -123,7 +126,9 @@ impl Files {
             (None, None) => builder.with_no_client_auth(),
             (Some(cert), Some(key)) => {
                 let chain = certificates("certFile", cert)?;
-                builder.with_client_auth_cert(chain, private_key(key)?).map_err(|error| unfit(cert, key, &error))?
+                builder
+                    .with_client_auth_cert(chain, private_key(key)?)
+                    .map_err(|error| unfit(cert, key, &error))?
             }
             (Some(_), None) => return Err("certFile needs a keyFile".into()),
             (None, Some(_)) => return Err("keyFile needs a certFile".into()),
@@ -151,7 +156,11 @@ fn unfit(cert: &Path, key: &Path, error: &rustls::Error) -> String {
         rustls::Error::InconsistentKeys(_) => {
             format!("keyFile {} does not belong to certFile {}", key.display(), cert.display())
         }
-        _ => format!("cannot use certFile {} with keyFile {}: {error}", cert.display(), key.display()),
+        _ => format!(
+            "cannot use certFile {} with keyFile {}: {error}",
+            cert.display(),
+            key.display()
+        ),
     }
 }
 
@@ -167,10 +176,15 @@ fn system_roots() -> Result<Arc<RootCertStore>, String> {
     Ok(SYSTEM_ROOTS.get_or_init(|| Arc::new(roots)).clone())
 }
 
-fn roots_of(path: &Path, certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
+fn roots_of(
+    path: &Path,
+    certificates: &[CertificateDer<'static>],
+) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
-        roots.add(certificate.clone()).map_err(|_| format!("caFile {} holds a broken certificate", path.display()))?;
+        roots
+            .add(certificate.clone())
+            .map_err(|_| format!("caFile {} holds a broken certificate", path.display()))?;
     }
     Ok(roots)
 }
@@ -189,7 +203,8 @@ fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 /// What is wrong with a key is never quoted: it would be part of the key.
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let bytes = read("keyFile", path)?;
-    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| format!("keyFile {} holds no PEM private key", path.display()))
+    PrivateKeyDer::from_pem_slice(&bytes)
+        .map_err(|_| format!("keyFile {} holds no PEM private key", path.display()))
 }
 
 fn read(key: &str, path: &Path) -> Result<Vec<u8>, String> {

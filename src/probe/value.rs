@@ -23,8 +23,9 @@ pub(super) async fn read(value: &Value, phase: Phase) -> Step<Vec<u8>> {
         Value::File(path) => {
             let path = path.clone();
             blocking(phase, move || {
-                read_file(&path)
-                    .map_err(|why| phase.inconclusive(format_args!("cannot read {}: {why}", path.display())))
+                read_file(&path).map_err(|why| {
+                    phase.inconclusive(format_args!("cannot read {}: {why}", path.display()))
+                })
             })
             .await?
         }
@@ -44,7 +45,10 @@ pub(super) async fn read_word(value: &Value, phase: Phase) -> Step<Vec<u8>> {
 }
 
 /// Runs what may block on a disk away from the threads that other targets' checks run on.
-pub(super) async fn blocking<T: Send + 'static>(phase: Phase, work: impl FnOnce() -> T + Send + 'static) -> Step<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    phase: Phase,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Step<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => Ok(done),
         Err(_) => Err(phase.inconclusive("stopped, as the daemon stops")),
@@ -85,7 +89,15 @@ impl Print {
     pub fn of(path: &Path) -> Self {
         use std::os::unix::fs::MetadataExt;
         let stat = fs::metadata(path).ok().map(|m| {
-            [m.dev() as i64, m.ino() as i64, m.size() as i64, m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()]
+            [
+                m.dev() as i64,
+                m.ino() as i64,
+                m.size() as i64,
+                m.mtime(),
+                m.mtime_nsec(),
+                m.ctime(),
+                m.ctime_nsec(),
+            ]
         });
         Self { path: path.to_owned(), stat }
     }

@@ -62,8 +62,15 @@ impl ServerCertVerifier for Listed {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let result = self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        if is_only_about_the_issuer(&result) && self.listed.iter().any(|listed| listed.as_ref() == end_entity.as_ref())
+        let result = self.webpki.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
+        if is_only_about_the_issuer(&result)
+            && self.listed.iter().any(|listed| listed.as_ref() == end_entity.as_ref())
         {
             verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
             return Ok(ServerCertVerified::assertion());
@@ -97,7 +104,8 @@ impl ServerCertVerifier for Listed {
 /// Returns true for what webpki finds wrong after it has looked at the validity period, and before it looks at the name.
 fn is_only_about_the_issuer(result: &Result<ServerCertVerified, Error>) -> bool {
     let Err(Error::InvalidCertificate(error)) = result else { return false };
-    matches!(error, CertificateError::UnknownIssuer | CertificateError::BadSignature) || is_authority(error)
+    matches!(error, CertificateError::UnknownIssuer | CertificateError::BadSignature)
+        || is_authority(error)
 }
 
 /// No rules: a certificate of any age, key and algorithm will do. The server must hold the key of the certificate that
@@ -128,7 +136,10 @@ impl ServerCertVerifier for Any {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        unless_wrong(verify_tls12_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms), dss)
+        unless_wrong(
+            verify_tls12_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms),
+            dss,
+        )
     }
 
     fn verify_tls13_signature(
@@ -137,7 +148,10 @@ impl ServerCertVerifier for Any {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        unless_wrong(verify_tls13_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms), dss)
+        unless_wrong(
+            verify_tls13_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms),
+            dss,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

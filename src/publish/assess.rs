@@ -64,7 +64,9 @@ impl Step {
     pub fn object(&self) -> Option<&str> {
         let metadata = match self {
             Step::Create(endpoints) | Step::Write(endpoints) => &endpoints.metadata,
-            Step::CreateSlice(slice) | Step::WriteSlice(slice) | Step::DeleteSlice(slice) => &slice.metadata,
+            Step::CreateSlice(slice) | Step::WriteSlice(slice) | Step::DeleteSlice(slice) => {
+                &slice.metadata
+            }
             Step::CreateService(service) => &service.metadata,
             Step::Wait(_) | Step::Hold => return None,
         };
@@ -91,7 +93,9 @@ pub fn assess(
     written: Option<&str>,
 ) -> Step {
     let step = match writable_service(database, service) {
-        Ok(service) => Assessment { database, service, endpoints, slices, may_answer }.step(plan, written),
+        Ok(service) => {
+            Assessment { database, service, endpoints, slices, may_answer }.step(plan, written)
+        }
         Err(refusal) => instead(database, service, slices, refusal),
     };
     step.unwrap_or_else(Step::Wait)
@@ -109,14 +113,19 @@ fn instead(
             Ok(Step::CreateService(Box::new(service::service(database, create))))
         }
         // They would be united with those of the Service's Pods.
-        (Kind::ServiceHasSelector | Kind::ServiceIsExternalName, _) => ours(slices).next().map(delete).ok_or(refusal),
+        (Kind::ServiceHasSelector | Kind::ServiceIsExternalName, _) => {
+            ours(slices).next().map(delete).ok_or(refusal)
+        }
         _ => Err(refusal),
     }
 }
 
 /// The slices of ours, but for those that are going already.
 fn ours(slices: &Slices) -> impl Iterator<Item = &EndpointSlice> {
-    slices.own().into_values().filter(|slice| endpoint_slices::is_ours(slice) && !is_being_deleted(slice))
+    slices
+        .own()
+        .into_values()
+        .filter(|slice| endpoint_slices::is_ours(slice) && !is_being_deleted(slice))
 }
 
 fn delete(slice: &EndpointSlice) -> Step {
@@ -139,7 +148,10 @@ struct Assessment<'a> {
 impl Assessment<'_> {
     fn step(&self, plan: &Plan, written: Option<&str>) -> Result<Step, Condition> {
         let database = self.database;
-        let refusal = match self.endpoints.map(|endpoints| writable_endpoints(database, endpoints, written)) {
+        let refusal = match self
+            .endpoints
+            .map(|endpoints| writable_endpoints(database, endpoints, written))
+        {
             Some(Err(refusal)) => Some(refusal),
             _ => None,
         };
@@ -147,15 +159,18 @@ impl Assessment<'_> {
         if let Some(refusal) = refusal.clone().filter(|_| in_the_way && !self.has_slices()) {
             return Err(self.with_leftovers(refusal));
         }
-        let service_ports = self.service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
-        let ports =
-            ports::join(&database.ports, service_ports).map_err(|why| Condition::new(Kind::PortMismatch, why))?;
+        let service_ports =
+            self.service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+        let ports = ports::join(&database.ports, service_ports)
+            .map_err(|why| Condition::new(Kind::PortMismatch, why))?;
         let managed = self.endpoints.filter(|_| refusal.is_none());
         let (members, waiting) = &self.members(plan, managed, written)?;
         let step = match (database.publish, &refusal) {
             // Slices that are there are kept in step, or clients would be sent to who died meanwhile.
             (Publish::Endpoints, Some(_)) => self.follow(members, &ports)?,
-            (Publish::Endpoints, None) if self.has_slices() => self.leave_slices(members, &ports)?,
+            (Publish::Endpoints, None) if self.has_slices() => {
+                self.leave_slices(members, &ports)?
+            }
             (Publish::Endpoints, None) => self.endpoints(members, &ports, Mirror::Yes),
             (Publish::Slices | Publish::Both, None) if self.changes_beside_mirrored(members) => {
                 Some(self.change_mirrored(members, &ports)?)
@@ -188,12 +203,14 @@ impl Assessment<'_> {
             }
             Plan::Publish(_) => {
                 let why = database.refused.first().map_or("it has none", |refused| &refused.why);
-                let why = format!("none of the addresses may be published, so what was is kept: {why}");
+                let why =
+                    format!("none of the addresses may be published, so what was is kept: {why}");
                 Condition::new(Kind::AddressesRefused, why)
             }
             Plan::Keep(why) => Condition::new(Kind::WaitingForVerdicts, why.to_string()),
         };
-        let is_foreign = |held: &Endpoints| !is_ours(held, written) && !slice::members(held).is_empty();
+        let is_foreign =
+            |held: &Endpoints| !is_ours(held, written) && !slice::members(held).is_empty();
         let published = Published {
             serving: &view::held(database.publish, managed, self.slices),
             exposed: &view::published(managed, self.slices),
@@ -212,9 +229,9 @@ impl Assessment<'_> {
 
     /// Whether Endpoints that are not for us to write stand in the way: beside slices not if they send nobody anywhere.
     fn matters(&self, refusal: &Condition) -> bool {
-        let idle = self
-            .endpoints
-            .is_some_and(|endpoints| slice::skips_mirror(endpoints) || slice::members(endpoints).is_empty());
+        let idle = self.endpoints.is_some_and(|endpoints| {
+            slice::skips_mirror(endpoints) || slice::members(endpoints).is_empty()
+        });
         !(self.database.publish == Publish::Slices && refusal.kind == Kind::NotOurs && idle)
     }
 
@@ -230,7 +247,12 @@ impl Assessment<'_> {
         match self.endpoints {
             None => Some(Step::Create(Box::new(slice::blank(&id.namespace, &id.service)))),
             Some(held) if slice::holds(held, members, ports, mirror) => None,
-            Some(held) => Some(Step::Write(Box::new(slice::endpoints(&held.metadata, members, ports, mirror)))),
+            Some(held) => Some(Step::Write(Box::new(slice::endpoints(
+                &held.metadata,
+                members,
+                ports,
+                mirror,
+            )))),
         }
     }
 
@@ -238,15 +260,22 @@ impl Assessment<'_> {
     fn unmirrored(&self, members: &Members, ports: &[EndpointPort]) -> Option<Step> {
         match self.database.publish {
             Publish::Both => self.endpoints(members, ports, Mirror::No),
-            _ => self.endpoints.and_then(|_| self.endpoints(&Members::default(), ports, Mirror::No)),
+            _ => {
+                self.endpoints.and_then(|_| self.endpoints(&Members::default(), ports, Mirror::No))
+            }
         }
     }
 
     fn frame<'b>(&'b self, members: &Members, ports: &'b [EndpointPort]) -> Frame<'b> {
-        let zoned = self.database.addresses.iter().filter_map(|address| Some((address.ip, address.zone.as_deref()?)));
+        let zoned = self
+            .database
+            .addresses
+            .iter()
+            .filter_map(|address| Some((address.ip, address.zone.as_deref()?)));
         // A family that no address has needs no slice, nor a right to write one.
         let configured = self.database.addresses.iter().map(|address| address.ip);
-        let used: BTreeSet<Family> = configured.chain(members.iter().map(|member| member.ip)).map(Family::of).collect();
+        let used: BTreeSet<Family> =
+            configured.chain(members.iter().map(|member| member.ip)).map(Family::of).collect();
         Frame {
             families: endpoint_slices::families(self.service)
                 .into_iter()
@@ -272,14 +301,22 @@ impl Assessment<'_> {
 
     /// The slices of ours that are not among those that are wanted.
     fn spare<'b>(&'b self, wanted: &'b [EndpointSlice]) -> impl Iterator<Item = &'b EndpointSlice> {
-        let needed = |slice: &EndpointSlice| wanted.iter().any(|wanted| wanted.metadata.name == slice.metadata.name);
+        let needed = |slice: &EndpointSlice| {
+            wanted.iter().any(|wanted| wanted.metadata.name == slice.metadata.name)
+        };
         ours(self.slices).filter(move |slice| !needed(slice))
     }
 
     /// A slice that is not needed, and sends clients to who should get none. It is emptied at once, and deleted last.
-    fn outdated(&self, wanted: &[EndpointSlice], members: &Members, ports: &[EndpointPort]) -> Option<Step> {
-        let leads_astray =
-            |slice: &&EndpointSlice| endpoint_slices::ready(slice).any(|member| !members.contains(member.ip));
+    fn outdated(
+        &self,
+        wanted: &[EndpointSlice],
+        members: &Members,
+        ports: &[EndpointPort],
+    ) -> Option<Step> {
+        let leads_astray = |slice: &&EndpointSlice| {
+            endpoint_slices::ready(slice).any(|member| !members.contains(member.ip))
+        };
         let slice = self.spare(wanted).find(leads_astray)?;
         Some(Step::WriteSlice(Box::new(self.frame(members, ports).emptied(slice)?)))
     }
@@ -287,14 +324,20 @@ impl Assessment<'_> {
     /// The first slice that is to be created or written.
     fn slices(&self, members: &Members, ports: &[EndpointPort]) -> Result<Option<Step>, Condition> {
         // Who died is out before there is room for more.
-        let missing = || self.missing(members, ports).map(|blank| Step::CreateSlice(Box::new(blank)));
+        let missing =
+            || self.missing(members, ports).map(|blank| Step::CreateSlice(Box::new(blank)));
         Ok(self.follow(members, ports)?.or_else(missing))
     }
 
     fn missing(&self, members: &Members, ports: &[EndpointPort]) -> Option<EndpointSlice> {
         let own = self.slices.own();
-        let is_there = |slice: &EndpointSlice| own.contains_key(slice.metadata.name.as_deref().unwrap_or_default());
-        self.wanted(members, ports).iter().find(|slice| !is_there(slice)).map(endpoint_slices::blank)
+        let is_there = |slice: &EndpointSlice| {
+            own.contains_key(slice.metadata.name.as_deref().unwrap_or_default())
+        };
+        self.wanted(members, ports)
+            .iter()
+            .find(|slice| !is_there(slice))
+            .map(endpoint_slices::blank)
     }
 
     /// The first slice that is there and is to be written. One that is not for us to write holds up no other.
@@ -310,7 +353,9 @@ impl Assessment<'_> {
             wanted.sort_by_key(|slice| slice.endpoints.len());
         }
         for wanted in wanted {
-            let Some(held) = own.get(wanted.metadata.name.as_deref().unwrap_or_default()) else { continue };
+            let Some(held) = own.get(wanted.metadata.name.as_deref().unwrap_or_default()) else {
+                continue;
+            };
             match writable_slice(self.database, held) {
                 Err(refused) => refusal = refusal.or(Some(refused)),
                 Ok(()) if endpoint_slices::holds(held, &wanted) => {}
@@ -334,9 +379,15 @@ impl Assessment<'_> {
     }
 
     /// Takes out of slices who leaves, then has mirrored who comes. Slices come when that has been seen.
-    fn change_mirrored(&self, members: &Members, ports: &[EndpointPort]) -> Result<Step, Condition> {
-        let stays: Members = self.slices.members().filter(|member| members.contains(member.ip)).collect();
-        let skips = self.database.publish != Publish::Endpoints && self.endpoints.is_some_and(slice::we_skip_mirror);
+    fn change_mirrored(
+        &self,
+        members: &Members,
+        ports: &[EndpointPort],
+    ) -> Result<Step, Condition> {
+        let stays: Members =
+            self.slices.members().filter(|member| members.contains(member.ip)).collect();
+        let skips = self.database.publish != Publish::Endpoints
+            && self.endpoints.is_some_and(slice::we_skip_mirror);
         let endpoints = || match skips {
             true => self.unmirrored(members, ports),
             false => self.endpoints.and_then(|_| self.endpoints(members, ports, Mirror::Yes)),
@@ -358,7 +409,11 @@ impl Assessment<'_> {
 
     /// Deletes slices once Kubernetes is seen to have mirrored what they hold. Until then they are all that clients are sent by,
     /// and change first.
-    fn leave_slices(&self, members: &Members, ports: &[EndpointPort]) -> Result<Option<Step>, Condition> {
+    fn leave_slices(
+        &self,
+        members: &Members,
+        ports: &[EndpointPort],
+    ) -> Result<Option<Step>, Condition> {
         if self.changes_beside_mirrored(members) {
             return self.change_mirrored(members, ports).map(Some);
         }
@@ -387,17 +442,25 @@ fn writable_slice(database: &Database, slice: &EndpointSlice) -> Result<(), Cond
         Some(manager) => format!("belongs to {manager}"),
         None => "was written by someone else".to_owned(),
     };
-    Err(Condition::new(Kind::NotOurs, format!("EndpointSlice {namespace}/{name} {whose}; delete it")))
+    Err(Condition::new(
+        Kind::NotOurs,
+        format!("EndpointSlice {namespace}/{name} {whose}; delete it"),
+    ))
 }
 
 /// The Service, if its Endpoints are for anyone but Kubernetes to write.
-fn writable_service<'a>(database: &Database, service: Option<&'a Service>) -> Result<&'a Service, Condition> {
+fn writable_service<'a>(
+    database: &Database,
+    service: Option<&'a Service>,
+) -> Result<&'a Service, Condition> {
     let id = &database.id;
     if id.namespace == "default" && id.service == "kubernetes" {
-        let why = "default/kubernetes is the API server's own Service; name another one in the config";
+        let why =
+            "default/kubernetes is the API server's own Service; name another one in the config";
         return Err(Condition::new(Kind::ServiceIsKubernetes, why));
     }
-    let Some(service) = service.filter(|service| service.metadata.deletion_timestamp.is_none()) else {
+    let Some(service) = service.filter(|service| service.metadata.deletion_timestamp.is_none())
+    else {
         let why = format!("there is no Service {id}; create it, without a selector");
         return Err(Condition::new(Kind::WaitingForService, why));
     };
@@ -418,7 +481,11 @@ fn writable_service<'a>(database: &Database, service: Option<&'a Service>) -> Re
 }
 
 /// Says no to Endpoints that are someone else's.
-fn writable_endpoints(database: &Database, endpoints: &Endpoints, written: Option<&str>) -> Result<(), Condition> {
+fn writable_endpoints(
+    database: &Database,
+    endpoints: &Endpoints,
+    written: Option<&str>,
+) -> Result<(), Condition> {
     let id = &database.id;
     let not_ours = |why: String| Err(Condition::new(Kind::NotOurs, why));
     if let Some(annotation) = leader_annotation(endpoints) {
@@ -427,17 +494,24 @@ fn writable_endpoints(database: &Database, endpoints: &Endpoints, written: Optio
         ));
     }
     if endpoints.metadata.deletion_timestamp.is_some() {
-        return Err(Condition::new(Kind::WaitingForService, format!("Endpoints {id} are being deleted")));
+        return Err(Condition::new(
+            Kind::WaitingForService,
+            format!("Endpoints {id} are being deleted"),
+        ));
     }
     if database.adopt || is_ours(endpoints, written) {
         return Ok(());
     }
     let whose = match slice::managed_by(endpoints) {
-        Some(ENDPOINTS_CONTROLLER) => "were written by Kubernetes while the Service had a selector".to_owned(),
+        Some(ENDPOINTS_CONTROLLER) => {
+            "were written by Kubernetes while the Service had a selector".to_owned()
+        }
         Some(manager) => format!("belong to {manager} (label {})", slice::MANAGED_BY),
         None => "were written by someone else".to_owned(),
     };
-    not_ours(format!("Endpoints {id} {whose}; set `adopt: true` on the database to take them over, or delete them"))
+    not_ours(format!(
+        "Endpoints {id} {whose}; set `adopt: true` on the database to take them over, or delete them"
+    ))
 }
 
 pub(super) fn leader_annotation(endpoints: &Endpoints) -> Option<&'static str> {
@@ -451,8 +525,12 @@ pub(super) fn leader_annotation(endpoints: &Endpoints) -> Option<&'static str> {
 fn is_ours(endpoints: &Endpoints, written: Option<&str>) -> bool {
     let written_by_us = written.is_some() && written == endpoints.metadata.uid.as_deref();
     match slice::managed_by(endpoints) {
-        Some(manager) => manager == slice::OURS || (manager == ENDPOINTS_CONTROLLER && written_by_us),
-        None => written_by_us || slice::applied_by_us(&endpoints.metadata) || slice::is_blank(endpoints),
+        Some(manager) => {
+            manager == slice::OURS || (manager == ENDPOINTS_CONTROLLER && written_by_us)
+        }
+        None => {
+            written_by_us || slice::applied_by_us(&endpoints.metadata) || slice::is_blank(endpoints)
+        }
     }
 }
 

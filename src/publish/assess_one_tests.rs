@@ -92,8 +92,16 @@ fn exactly_one_beside_late_mirrors_keeps_to_its_mode() {
     let emptied = "mysql-external-ipv4-1 none";
     for (from, to, steps) in [
         (Publish::Slices, Publish::Slices, vec![emptied, "wait NotMirrored"]),
-        (Publish::Both, Publish::Both, vec![emptied, "endpoints 198.51.100.2 unmirrored", "wait NotMirrored"]),
-        (Publish::Slices, Publish::Endpoints, vec![emptied, "endpoints 198.51.100.2 mirrored", "wait NotMirrored"]),
+        (
+            Publish::Both,
+            Publish::Both,
+            vec![emptied, "endpoints 198.51.100.2 unmirrored", "wait NotMirrored"],
+        ),
+        (
+            Publish::Slices,
+            Publish::Endpoints,
+            vec![emptied, "endpoints 198.51.100.2 mirrored", "wait NotMirrored"],
+        ),
     ] {
         let mut cluster = Cluster::new();
         cluster.endpoints = Some(ours(&[1]));
@@ -131,12 +139,17 @@ fn with_exactly_one_a_change_of_family_takes_the_old_one_out_first() {
     database.addresses.push(crate::config::Address { ip: six, ..database.addresses[0].clone() });
     let mut cluster = Cluster::new();
     cluster.service.as_mut().unwrap().spec.as_mut().unwrap().ip_families = None;
-    let of_six = Plan::Publish([crate::plan::Member { ip: six, hostname: None }].into_iter().collect());
+    let of_six =
+        Plan::Publish([crate::plan::Member { ip: six, hostname: None }].into_iter().collect());
     let mut alone = database.clone();
     alone.addresses.remove(0);
     // The last time the address before has left the config too.
-    let rounds =
-        [(&database, publish(&[1])), (&database, of_six.clone()), (&database, publish(&[1])), (&alone, of_six)];
+    let rounds = [
+        (&database, publish(&[1])),
+        (&database, of_six.clone()),
+        (&database, publish(&[1])),
+        (&alone, of_six),
+    ];
     for (database, plan) in &rounds {
         for _ in 0..8 {
             let step = cluster.assess(database, plan);

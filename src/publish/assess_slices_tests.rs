@@ -46,11 +46,25 @@ impl Cluster {
         let mut slices = Arc::new(Slices::default());
         slices.begin_list();
         slices.end_list();
-        Self { service: Some(known()), endpoints: None, slices, mirrored: Members::default(), version: 10 }
+        Self {
+            service: Some(known()),
+            endpoints: None,
+            slices,
+            mirrored: Members::default(),
+            version: 10,
+        }
     }
 
     pub fn assess(&self, database: &Database, plan: &Plan) -> Step {
-        assess(database, plan, self.service.as_ref(), self.endpoints.as_ref(), &self.slices, &[], None)
+        assess(
+            database,
+            plan,
+            self.service.as_ref(),
+            self.endpoints.as_ref(),
+            &self.slices,
+            &[],
+            None,
+        )
     }
 
     /// Takes the step, and says in a few words what it was.
@@ -66,10 +80,12 @@ impl Cluster {
                     let labels = json!({"f:endpointslice.kubernetes.io/skip-mirror": {}});
                     let entry = json!({"manager": slice::OURS, "operation": "Apply",
                         "fieldsV1": {"f:metadata": {"f:labels": labels}}});
-                    endpoints.metadata.managed_fields = Some(vec![serde_json::from_value(entry).unwrap()]);
+                    endpoints.metadata.managed_fields =
+                        Some(vec![serde_json::from_value(entry).unwrap()]);
                 }
                 let said = slice::members(&endpoints).to_string();
-                let mirror = if slice::skips_mirror(&endpoints) { "unmirrored" } else { "mirrored" };
+                let mirror =
+                    if slice::skips_mirror(&endpoints) { "unmirrored" } else { "mirrored" };
                 self.endpoints = Some(*endpoints);
                 format!("endpoints {said} {mirror}")
             }
@@ -118,7 +134,8 @@ impl Cluster {
     }
 
     fn others(&mut self, manager: &str, members: &Members) {
-        let endpoints: Vec<_> = members.iter().map(|member| json!({"addresses": [member.ip]})).collect();
+        let endpoints: Vec<_> =
+            members.iter().map(|member| json!({"addresses": [member.ip]})).collect();
         let labels = json!({
             "kubernetes.io/service-name": "mysql", "endpointslice.kubernetes.io/managed-by": manager,
         });
@@ -153,10 +170,15 @@ fn slices_are_created_blank_then_written_and_then_left_alone() {
     let said = cluster.settle(Publish::Slices, &publish(&[1]));
     assert_eq!(said, ["mysql-external-ipv4-1 none", &format!("mysql-external-ipv4-1 {ONE}")]);
     assert_eq!(cluster.assess(&database(Publish::Slices), &publish(&[1])), Step::Hold);
-    let Step::WriteSlice(slice) = cluster.assess(&database(Publish::Slices), &publish(&[1, 2])) else {
+    let Step::WriteSlice(slice) = cluster.assess(&database(Publish::Slices), &publish(&[1, 2]))
+    else {
         panic!("not written")
     };
-    assert_eq!(slice.metadata.resource_version.as_deref(), Some("12"), "on the version that was seen");
+    assert_eq!(
+        slice.metadata.resource_version.as_deref(),
+        Some("12"),
+        "on the version that was seen"
+    );
     assert_eq!(slice.metadata.uid.as_deref(), Some("uid"));
 }
 
@@ -168,7 +190,9 @@ fn a_family_without_an_address_gets_no_slice_and_a_zone_is_told() {
     assert_eq!(said, ["mysql-external-ipv4-1 none", &format!("mysql-external-ipv4-1 {ONE}")]);
     let mut database = database(Publish::Slices);
     database.addresses[0].zone = Some("here".into());
-    let Step::WriteSlice(slice) = cluster.assess(&database, &publish(&[1])) else { panic!("not written") };
+    let Step::WriteSlice(slice) = cluster.assess(&database, &publish(&[1])) else {
+        panic!("not written")
+    };
     assert_eq!(slice.endpoints[0].zone.as_deref(), Some("here"));
 }
 
@@ -191,7 +215,11 @@ fn from_endpoints_to_slices_the_slices_come_first() {
     cluster.settle(Publish::Endpoints, &publish(&[1]));
     cluster.mirror();
     let said = cluster.settle(Publish::Slices, &publish(&[1]));
-    let expected = ["mysql-external-ipv4-1 none", &format!("mysql-external-ipv4-1 {ONE}"), "endpoints none unmirrored"];
+    let expected = [
+        "mysql-external-ipv4-1 none",
+        &format!("mysql-external-ipv4-1 {ONE}"),
+        "endpoints none unmirrored",
+    ];
     assert_eq!(said, expected);
 }
 
@@ -206,7 +234,10 @@ fn back_to_endpoints_slices_stay_and_are_kept_in_step_until_what_they_hold_is_mi
     let said = cluster.settle(Publish::Endpoints, &publish(&[2]));
     assert_eq!(said, ["mysql-external-ipv4-1 198.51.100.2", "endpoints 198.51.100.2 mirrored"]);
     cluster.mirror();
-    assert_eq!(cluster.settle(Publish::Endpoints, &publish(&[2])), ["delete mysql-external-ipv4-1"]);
+    assert_eq!(
+        cluster.settle(Publish::Endpoints, &publish(&[2])),
+        ["delete mysql-external-ipv4-1"]
+    );
     assert_eq!(cluster.served(), ["1 mirrored"]);
 }
 
@@ -231,7 +262,10 @@ fn no_way_between_modes_has_a_moment_without_an_address() {
                 let served = if to == Publish::Endpoints { "1 mirrored" } else { ONE };
                 assert_eq!(cluster.served(), [served], "{from:?} to {to:?}");
                 let skips = cluster.endpoints.as_ref().is_some_and(slice::skips_mirror);
-                assert_eq!(skips, to != Publish::Endpoints && (from, to) != (Publish::Slices, Publish::Slices));
+                assert_eq!(
+                    skips,
+                    to != Publish::Endpoints && (from, to) != (Publish::Slices, Publish::Slices)
+                );
             }
         }
     }
@@ -264,7 +298,12 @@ fn a_slice_of_someone_else_holds_up_none_of_ours() {
     second.endpoints[0].addresses = vec!["198.51.100.2".into()];
     cluster.take(Step::WriteSlice(Box::new(second)));
     let mut first = cluster.slices.own()["mysql-external-ipv4-1"].clone();
-    first.metadata.labels.as_mut().unwrap().insert("endpointslice.kubernetes.io/managed-by".into(), "someone".into());
+    first
+        .metadata
+        .labels
+        .as_mut()
+        .unwrap()
+        .insert("endpointslice.kubernetes.io/managed-by".into(), "someone".into());
     cluster.take(Step::WriteSlice(Box::new(first)));
     let step = cluster.assess(&database(Publish::Slices), &publish(&[1]));
     assert_eq!(cluster.take(step), format!("mysql-external-ipv4-2 {ONE}"));
@@ -285,7 +324,10 @@ fn on_the_way_from_slices_they_are_what_is_held() {
 fn both_keeps_endpoints_with_the_members() {
     let mut cluster = Cluster::new();
     let said = cluster.settle(Publish::Both, &publish(&[1]));
-    assert_eq!(said[2..], ["endpoints none mirrored".to_owned(), format!("endpoints {ONE} unmirrored")]);
+    assert_eq!(
+        said[2..],
+        ["endpoints none mirrored".to_owned(), format!("endpoints {ONE} unmirrored")]
+    );
 }
 
 #[test]
@@ -322,7 +364,10 @@ fn a_service_created_again_is_the_new_owner() {
 fn a_family_that_the_service_loses_has_its_slice_deleted_last() {
     let mut cluster = Cluster::new();
     let mut database = database(Publish::Slices);
-    let six = crate::config::Address { ip: "2001:db8::1".parse().unwrap(), ..database.addresses[0].clone() };
+    let six = crate::config::Address {
+        ip: "2001:db8::1".parse().unwrap(),
+        ..database.addresses[0].clone()
+    };
     database.addresses.push(six);
     let settle = |cluster: &mut Cluster, plan: &Plan| {
         let steps = (0..6).map(|_| {
@@ -342,8 +387,10 @@ fn a_family_that_the_service_loses_has_its_slice_deleted_last() {
 #[test]
 fn a_slice_of_our_name_that_is_another_s_or_being_deleted_is_left_alone() {
     let slice = |metadata: serde_json::Value| {
-        let mut slice: EndpointSlice =
-            serde_json::from_value(json!({"metadata": metadata, "addressType": "IPv4", "endpoints": []})).unwrap();
+        let mut slice: EndpointSlice = serde_json::from_value(
+            json!({"metadata": metadata, "addressType": "IPv4", "endpoints": []}),
+        )
+        .unwrap();
         slice.metadata.name = Some("mysql-external-ipv4-1".into());
         slice
     };
@@ -369,10 +416,16 @@ fn a_slice_of_our_name_that_is_another_s_or_being_deleted_is_left_alone() {
 #[test]
 fn endpoints_of_others_stand_in_the_way_of_slices_only_if_they_send_clients_somewhere() {
     let mut cluster = Cluster::new();
-    for (last, skip, allowed) in [(&[9][..], false, false), (&[9], true, true), (&[], false, true)] {
+    for (last, skip, allowed) in [(&[9][..], false, false), (&[9], true, true), (&[], false, true)]
+    {
         let mut foreign = theirs(last, Some("someone"));
         if skip {
-            foreign.metadata.labels.as_mut().unwrap().insert(slice::SKIP_MIRROR.into(), "true".into());
+            foreign
+                .metadata
+                .labels
+                .as_mut()
+                .unwrap()
+                .insert(slice::SKIP_MIRROR.into(), "true".into());
         }
         cluster.endpoints = Some(foreign.clone());
         match cluster.assess(&database(Publish::Slices), &publish(&[1])) {
@@ -382,13 +435,18 @@ fn endpoints_of_others_stand_in_the_way_of_slices_only_if_they_send_clients_some
         let mut settled = cluster.clone();
         settled.settle(Publish::Slices, &publish(&[1]));
         assert_eq!(settled.endpoints, Some(foreign), "never written");
-        assert_eq!(waits(cluster.assess(&database(Publish::Both), &publish(&[1]))).0, Kind::NotOurs);
+        assert_eq!(
+            waits(cluster.assess(&database(Publish::Both), &publish(&[1]))).0,
+            Kind::NotOurs
+        );
     }
     let adopting = Database { adopt: true, ..database(Publish::Slices) };
     cluster.endpoints = Some(ours(&[9]));
     cluster.settle(Publish::Slices, &publish(&[1]));
     cluster.endpoints = Some(theirs(&[9], Some("someone")));
-    let Step::Write(emptied) = cluster.assess(&adopting, &publish(&[1])) else { panic!("not emptied") };
+    let Step::Write(emptied) = cluster.assess(&adopting, &publish(&[1])) else {
+        panic!("not emptied")
+    };
     assert!(slice::skips_mirror(&emptied) && slice::members(&emptied).is_empty());
 }
 
@@ -405,7 +463,10 @@ fn slices_of_pods_are_told_beside_endpoints_of_others() {
             cluster.others("endpointslice-controller.k8s.io", &members(&[9]));
             let (kind, reason) = waits(cluster.assess(&database(mode), &publish(&[1])));
             assert_eq!(kind, Kind::NotOurs, "{mode:?}");
-            assert!(reason.contains("adopt: true") && reason.contains("delete endpointslices"), "{mode:?}: {reason}");
+            assert!(
+                reason.contains("adopt: true") && reason.contains("delete endpointslices"),
+                "{mode:?}: {reason}"
+            );
         }
     }
 }
@@ -435,16 +496,27 @@ fn an_undecided_plan_writes_no_slice() {
 #[test]
 fn a_missing_service_is_created_if_asked_and_one_that_is_there_is_not_touched() {
     for headless in [false, true] {
-        let asked = Database { create_service: Some(CreateService { headless }), ..database(Publish::Slices) };
+        let asked = Database {
+            create_service: Some(CreateService { headless }),
+            ..database(Publish::Slices)
+        };
         let mut cluster = Cluster::new();
         cluster.service = None;
-        let Step::CreateService(service) = cluster.assess(&asked, &publish(&[])) else { panic!("not created") };
+        let Step::CreateService(service) = cluster.assess(&asked, &publish(&[])) else {
+            panic!("not created")
+        };
         let cluster_ip = if headless { json!("None") } else { json!(null) };
         let json = serde_json::to_value(&service).unwrap();
         assert_eq!(json["spec"]["clusterIP"], cluster_ip);
         assert_eq!(json["spec"]["selector"], json!(null));
-        assert_eq!(json["spec"]["ports"], json!([{"port": 3306, "targetPort": 3306, "protocol": "TCP"}]));
-        assert_eq!(json["metadata"]["labels"], json!({"app.kubernetes.io/managed-by": "external-endpoints"}));
+        assert_eq!(
+            json["spec"]["ports"],
+            json!([{"port": 3306, "targetPort": 3306, "protocol": "TCP"}])
+        );
+        assert_eq!(
+            json["metadata"]["labels"],
+            json!({"app.kubernetes.io/managed-by": "external-endpoints"})
+        );
 
         let mut dying = known();
         dying.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));

@@ -9,13 +9,21 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::*;
-use crate::config::{Address, Allowed, Check, CheckKind, DatabaseId, Port, Protocol, Publish, Refused, TcpCheck};
+use crate::config::{
+    Address, Allowed, Check, CheckKind, DatabaseId, Port, Protocol, Publish, Refused, TcpCheck,
+};
 use crate::health::Thresholds;
 use crate::plan::{Member, Members, Policy, Why};
 
 pub fn database(adopt: bool) -> Database {
     let check = Check {
-        kind: CheckKind::Tcp(TcpCheck { port: 3306, tls: None, send: None, expect: None, accept: false }),
+        kind: CheckKind::Tcp(TcpCheck {
+            port: 3306,
+            tls: None,
+            send: None,
+            expect: None,
+            accept: false,
+        }),
         interval: Duration::from_secs(5),
         timeout: Duration::from_secs(2),
         recheck_interval: Duration::from_secs(1),
@@ -54,7 +62,10 @@ fn assess(
 
 pub fn service() -> Service {
     let port = ServicePort { name: Some("mysql".into()), port: 3306, ..ServicePort::default() };
-    Service { spec: Some(ServiceSpec { ports: Some(vec![port]), ..ServiceSpec::default() }), ..Service::default() }
+    Service {
+        spec: Some(ServiceSpec { ports: Some(vec![port]), ..ServiceSpec::default() }),
+        ..Service::default()
+    }
 }
 
 pub fn members(last: &[u8]) -> Members {
@@ -67,8 +78,12 @@ pub fn publish(last: &[u8]) -> Plan {
 
 /// Endpoints as we would have written them, at resourceVersion 7.
 pub fn ours(last: &[u8]) -> Endpoints {
-    let port =
-        EndpointPort { name: Some("mysql".into()), port: 3306, protocol: Some("TCP".into()), app_protocol: None };
+    let port = EndpointPort {
+        name: Some("mysql".into()),
+        port: 3306,
+        protocol: Some("TCP".into()),
+        app_protocol: None,
+    };
     let mut held = slice::blank("prod", "mysql").metadata;
     held.resource_version = Some("7".into());
     held.uid = Some("uid-1".into());
@@ -130,7 +145,8 @@ fn a_step_names_its_object_and_says_if_another_must_fill_it() {
 
 #[test]
 fn no_service_is_waited_for_even_if_endpoints_are_there() {
-    let (kind, reason) = waits(assess(&database(false), &publish(&[1]), None, Some(&ours(&[])), None));
+    let (kind, reason) =
+        waits(assess(&database(false), &publish(&[1]), None, Some(&ours(&[])), None));
     assert_eq!(kind, Kind::WaitingForService);
     assert_eq!(reason, "there is no Service prod/mysql; create it, without a selector");
 
@@ -143,12 +159,21 @@ fn no_service_is_waited_for_even_if_endpoints_are_there() {
 #[test]
 fn services_whose_endpoints_are_not_for_us_to_write() {
     let mut selecting = service();
-    selecting.spec.as_mut().unwrap().selector = Some(BTreeMap::from([("app".into(), "mysql".into())]));
+    selecting.spec.as_mut().unwrap().selector =
+        Some(BTreeMap::from([("app".into(), "mysql".into())]));
     let mut external = service();
     external.spec.as_mut().unwrap().type_ = Some("ExternalName".into());
-    for (service, expected) in [(selecting, Kind::ServiceHasSelector), (external, Kind::ServiceIsExternalName)] {
+    for (service, expected) in
+        [(selecting, Kind::ServiceHasSelector), (external, Kind::ServiceIsExternalName)]
+    {
         for adopt in [false, true] {
-            let (kind, _) = waits(assess(&database(adopt), &publish(&[1]), Some(&service), Some(&ours(&[])), None));
+            let (kind, _) = waits(assess(
+                &database(adopt),
+                &publish(&[1]),
+                Some(&service),
+                Some(&ours(&[])),
+                None,
+            ));
             assert_eq!(kind, expected);
         }
     }
@@ -159,7 +184,10 @@ fn services_whose_endpoints_are_not_for_us_to_write() {
     for (namespace, name) in [("default", "mysql"), ("prod", "kubernetes")] {
         let mut other = database(false);
         other.id = DatabaseId { namespace: namespace.into(), service: name.into() };
-        assert_eq!(assess(&other, &publish(&[1]), Some(&service()), Some(&ours(&[1])), None), Step::Hold);
+        assert_eq!(
+            assess(&other, &publish(&[1]), Some(&service()), Some(&ours(&[1])), None),
+            Step::Hold
+        );
     }
 }
 
@@ -167,18 +195,33 @@ fn services_whose_endpoints_are_not_for_us_to_write() {
 fn an_empty_selector_selects_nothing() {
     let mut service = service();
     service.spec.as_mut().unwrap().selector = Some(BTreeMap::new());
-    assert_eq!(assess(&database(false), &publish(&[1]), Some(&service), Some(&ours(&[1])), None), Step::Hold);
+    assert_eq!(
+        assess(&database(false), &publish(&[1]), Some(&service), Some(&ours(&[1])), None),
+        Step::Hold
+    );
 }
 
 #[test]
 fn what_is_held_already_is_not_written() {
-    assert_eq!(assess(&database(false), &publish(&[1, 2]), Some(&service()), Some(&ours(&[1, 2])), None), Step::Hold);
-    assert_eq!(assess(&database(false), &publish(&[]), Some(&service()), Some(&ours(&[])), None), Step::Hold);
+    assert_eq!(
+        assess(&database(false), &publish(&[1, 2]), Some(&service()), Some(&ours(&[1, 2])), None),
+        Step::Hold
+    );
+    assert_eq!(
+        assess(&database(false), &publish(&[]), Some(&service()), Some(&ours(&[])), None),
+        Step::Hold
+    );
 }
 
 #[test]
 fn a_difference_is_written_on_the_object_and_version_it_was_seen_at() {
-    let written = writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&ours(&[1, 2])), None));
+    let written = writes(assess(
+        &database(false),
+        &publish(&[1]),
+        Some(&service()),
+        Some(&ours(&[1, 2])),
+        None,
+    ));
     assert_eq!(written.metadata.resource_version.as_deref(), Some("7"));
     assert_eq!(written.metadata.uid.as_deref(), Some("uid-1"));
     assert_eq!(slice::members(&written), members(&[1]));
@@ -187,7 +230,8 @@ fn a_difference_is_written_on_the_object_and_version_it_was_seen_at() {
 
 #[test]
 fn none_healthy_is_written_as_no_subsets() {
-    let written = writes(assess(&database(false), &publish(&[]), Some(&service()), Some(&ours(&[1])), None));
+    let written =
+        writes(assess(&database(false), &publish(&[]), Some(&service()), Some(&ours(&[1])), None));
     assert_eq!(written.subsets, Some(Vec::new()));
 }
 
@@ -199,17 +243,24 @@ fn missing_endpoints_are_created_blank_first() {
     // The blank ones, as the API hands them back, are ours to fill.
     let mut created = *blank;
     created.metadata.resource_version = Some("3".into());
-    let written = writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&created), None));
+    let written =
+        writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&created), None));
     assert_eq!(written.metadata.resource_version.as_deref(), Some("3"));
 }
 
 #[test]
 fn foreign_endpoints_need_adopt() {
-    for foreign in [theirs(&[9], None), theirs(&[9], Some("someone")), theirs(&[9], Some("endpoint-controller"))] {
-        let (kind, reason) = waits(assess(&database(false), &publish(&[1]), Some(&service()), Some(&foreign), None));
+    for foreign in [
+        theirs(&[9], None),
+        theirs(&[9], Some("someone")),
+        theirs(&[9], Some("endpoint-controller")),
+    ] {
+        let (kind, reason) =
+            waits(assess(&database(false), &publish(&[1]), Some(&service()), Some(&foreign), None));
         assert_eq!(kind, Kind::NotOurs);
         assert!(reason.contains("adopt: true"), "{reason}");
-        let written = writes(assess(&database(true), &publish(&[1]), Some(&service()), Some(&foreign), None));
+        let written =
+            writes(assess(&database(true), &publish(&[1]), Some(&service()), Some(&foreign), None));
         assert_eq!(slice::members(&written), members(&[1]));
     }
 }
@@ -218,7 +269,8 @@ fn foreign_endpoints_need_adopt() {
 fn foreign_endpoints_stay_foreign_even_without_addresses_if_someone_put_them_there() {
     let mut foreign = theirs(&[], None);
     foreign.metadata.managed_fields = applied_by("kubectl-create", "Update");
-    let (kind, _) = waits(assess(&database(false), &publish(&[1]), Some(&service()), Some(&foreign), None));
+    let (kind, _) =
+        waits(assess(&database(false), &publish(&[1]), Some(&service()), Some(&foreign), None));
     assert_eq!(kind, Kind::NotOurs);
 }
 
@@ -226,8 +278,10 @@ fn foreign_endpoints_stay_foreign_even_without_addresses_if_someone_put_them_the
 fn endpoints_with_a_leader_election_annotation_are_never_taken_even_with_our_label_and_adopt() {
     for annotation in LEADER_ANNOTATIONS {
         let mut locked = ours(&[]);
-        locked.metadata.annotations = Some(BTreeMap::from([(annotation.to_owned(), "x".to_owned())]));
-        let (kind, reason) = waits(assess(&database(true), &publish(&[1]), Some(&service()), Some(&locked), None));
+        locked.metadata.annotations =
+            Some(BTreeMap::from([(annotation.to_owned(), "x".to_owned())]));
+        let (kind, reason) =
+            waits(assess(&database(true), &publish(&[1]), Some(&service()), Some(&locked), None));
         assert_eq!(kind, Kind::NotOurs);
         assert!(reason.contains(annotation), "{reason}");
     }
@@ -237,23 +291,36 @@ fn endpoints_with_a_leader_election_annotation_are_never_taken_even_with_our_lab
 fn a_label_that_someone_took_off_is_put_back() {
     let mut unlabelled = theirs(&[1], None);
     unlabelled.metadata.managed_fields = applied_by(slice::OURS, "Apply");
-    let written = writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&unlabelled), None));
+    let written =
+        writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&unlabelled), None));
     assert_eq!(slice::managed_by(&written), Some(slice::OURS));
     let known = theirs(&[1], None);
     writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&known), Some("uid-1")));
 }
 
 #[test]
-fn what_kubernetes_wrote_while_there_was_a_selector_is_taken_back_only_if_we_wrote_that_object_before() {
+fn what_kubernetes_wrote_while_there_was_a_selector_is_taken_back_only_if_we_wrote_that_object_before()
+ {
     let taken = theirs(&[9], Some("endpoint-controller"));
     writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&taken), Some("uid-1")));
     for written in [None, Some("uid-0")] {
-        let (kind, _) = waits(assess(&database(false), &publish(&[1]), Some(&service()), Some(&taken), written));
+        let (kind, _) = waits(assess(
+            &database(false),
+            &publish(&[1]),
+            Some(&service()),
+            Some(&taken),
+            written,
+        ));
         assert_eq!(kind, Kind::NotOurs);
     }
     let handed_over = theirs(&[9], Some("someone"));
-    let (kind, _) =
-        waits(assess(&database(false), &publish(&[1]), Some(&service()), Some(&handed_over), Some("uid-1")));
+    let (kind, _) = waits(assess(
+        &database(false),
+        &publish(&[1]),
+        Some(&service()),
+        Some(&handed_over),
+        Some("uid-1"),
+    ));
     assert_eq!(kind, Kind::NotOurs, "a label with another name is a deliberate act");
 }
 
@@ -268,7 +335,8 @@ fn endpoints_that_are_being_deleted_are_left_alone() {
 fn ports_without_a_join_are_reported_and_nothing_is_written() {
     let mut database = database(false);
     database.ports[0].name = Some("postgres".into());
-    let (kind, _) = waits(assess(&database, &publish(&[1]), Some(&service()), Some(&ours(&[])), None));
+    let (kind, _) =
+        waits(assess(&database, &publish(&[1]), Some(&service()), Some(&ours(&[])), None));
     assert_eq!(kind, Kind::PortMismatch);
 }
 
@@ -276,7 +344,8 @@ fn ports_without_a_join_are_reported_and_nothing_is_written() {
 fn an_undecided_plan_writes_nothing() {
     let plan = Plan::Keep(Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
     for endpoints in [None, Some(ours(&[9]))] {
-        let (kind, _) = waits(assess(&database(false), &plan, Some(&service()), endpoints.as_ref(), None));
+        let (kind, _) =
+            waits(assess(&database(false), &plan, Some(&service()), endpoints.as_ref(), None));
         assert_eq!(kind, Kind::WaitingForVerdicts);
     }
 }
@@ -284,7 +353,10 @@ fn an_undecided_plan_writes_nothing() {
 /// A database with these addresses in 198.51.100.0/24.
 pub fn configured(database: Database, last: &[u8]) -> Database {
     let like = &database.addresses[0];
-    let addresses = last.iter().map(|last| Address { ip: [198, 51, 100, *last].into(), ..like.clone() }).collect();
+    let addresses = last
+        .iter()
+        .map(|last| Address { ip: [198, 51, 100, *last].into(), ..like.clone() })
+        .collect();
     Database { addresses, ..database }
 }
 
@@ -325,7 +397,8 @@ fn a_member_that_left_the_config_leaves_while_the_database_waits() {
     let database = configured(database(false), &[1, 3]);
     let step = assess(&database, &undecided(), Some(&service()), Some(&ours(&[1, 2])), None);
     assert_eq!(written(step), members(&[1]));
-    let (kind, reason) = waits(assess(&database, &undecided(), Some(&service()), Some(&ours(&[1])), None));
+    let (kind, reason) =
+        waits(assess(&database, &undecided(), Some(&service()), Some(&ours(&[1])), None));
     assert_eq!(kind, Kind::WaitingForVerdicts);
     assert!(!reason.contains("does not have"), "{reason}");
 }

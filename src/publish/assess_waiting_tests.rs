@@ -17,11 +17,17 @@ fn what_slices_hold_from_outside_of_what_is_allowed_goes_while_all_else_is_kept(
         let keep = Plan::Keep(Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
         for plan in [keep, publish(&[1, 2, 9])] {
             let mut cluster = cluster.clone();
-            while let step @ (Step::WriteSlice(_) | Step::Write(_)) = cluster.assess(&restricted, &plan) {
+            while let step @ (Step::WriteSlice(_) | Step::Write(_)) =
+                cluster.assess(&restricted, &plan)
+            {
                 cluster.take(step);
             }
             assert!(matches!(cluster.assess(&restricted, &plan), Step::Hold | Step::Wait(_)));
-            assert_eq!(view::published(cluster.endpoints.as_ref(), &cluster.slices), members(&[1, 2]), "{mode:?}");
+            assert_eq!(
+                view::published(cluster.endpoints.as_ref(), &cluster.slices),
+                members(&[1, 2]),
+                "{mode:?}"
+            );
         }
         // All are refused: what was is kept.
         let refused = Refused { ip: [203, 0, 113, 9].into(), why: "it is outside".into() };
@@ -36,12 +42,21 @@ fn a_slice_of_foreign_endpoints_that_send_nobody_anywhere_waits_as_others_do() {
     let mut cluster = Cluster::new();
     cluster.settle(Publish::Slices, &publish(&[1, 9]));
     let mut foreign = theirs(&[2], Some("someone"));
-    foreign.metadata.labels.as_mut().unwrap().insert(slice::SKIP_MIRROR.to_owned(), "true".to_owned());
+    foreign
+        .metadata
+        .labels
+        .as_mut()
+        .unwrap()
+        .insert(slice::SKIP_MIRROR.to_owned(), "true".to_owned());
     cluster.endpoints = Some(foreign);
     let keep = Plan::Keep(Why::NoVerdictYet(vec![[198, 51, 100, 3].into()]));
     let waiting = configured(database(Publish::Slices), &[1, 3]);
     let step = cluster.assess(&waiting, &keep);
-    assert_eq!(cluster.take(step), "mysql-external-ipv4-1 198.51.100.1", "the other has left the config");
+    assert_eq!(
+        cluster.take(step),
+        "mysql-external-ipv4-1 198.51.100.1",
+        "the other has left the config"
+    );
     assert_eq!(waits(cluster.assess(&waiting, &keep)).0, Kind::WaitingForVerdicts);
 }
 

@@ -99,7 +99,12 @@ pub struct Budget {
 
 impl Budget {
     pub fn new(rate: Rate) -> Self {
-        Self { rate, under_way: Arc::new(Semaphore::new(AT_ONCE)), waiting: Mutex::default(), news: Notify::new() }
+        Self {
+            rate,
+            under_way: Arc::new(Semaphore::new(AT_ONCE)),
+            waiting: Mutex::default(),
+            news: Notify::new(),
+        }
     }
 
     /// Waits for a turn to write. Whoever has waited should look again at what is to be written.

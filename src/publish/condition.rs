@@ -67,7 +67,11 @@ impl Kind {
     pub fn is_trouble(self) -> bool {
         !matches!(
             self,
-            Kind::WaitingForCluster | Kind::WaitingForVerdicts | Kind::Standby | Kind::DryRun | Kind::Published
+            Kind::WaitingForCluster
+                | Kind::WaitingForVerdicts
+                | Kind::Standby
+                | Kind::DryRun
+                | Kind::Published
         )
     }
 }
@@ -104,6 +108,9 @@ mod tests {
     fn what_passes_by_itself_or_was_asked_for_is_no_trouble() {
         let calm = Kind::ALL.into_iter().filter(|kind| !kind.is_trouble());
         let names: Vec<String> = calm.map(|kind| kind.to_string()).collect();
-        assert_eq!(names, ["WaitingForCluster", "WaitingForVerdicts", "Standby", "DryRun", "Published"]);
+        assert_eq!(
+            names,
+            ["WaitingForCluster", "WaitingForVerdicts", "Standby", "DryRun", "Published"]
+        );
     }
 }

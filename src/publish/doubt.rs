@@ -128,14 +128,33 @@ mod tests {
         skipped.metadata.labels.as_mut().expect("labels").insert(SKIP_MIRROR.into(), "true".into());
         let (one, none) = (&["198.51.100.1"][..], &[][..]);
         let late = |words| Some((Kind::NotMirrored, MIRRORED_WITHIN, words));
-        let left = Some((Kind::SlicesLeftBehind, SEEN_WITHIN, "kubectl -n prod delete endpointslices"));
+        let left =
+            Some((Kind::SlicesLeftBehind, SEEN_WITHIN, "kubectl -n prod delete endpointslices"));
         let table = [
             (Publish::Endpoints, Some(&held), MIRROR, one, None),
-            (Publish::Endpoints, Some(&held), MIRROR, none, late("has not mirrored Endpoints prod/mysql")),
-            (Publish::Endpoints, Some(&skipped), MIRROR, none, late("Endpoints prod/mysql carry the label")),
+            (
+                Publish::Endpoints,
+                Some(&held),
+                MIRROR,
+                none,
+                late("has not mirrored Endpoints prod/mysql"),
+            ),
+            (
+                Publish::Endpoints,
+                Some(&skipped),
+                MIRROR,
+                none,
+                late("Endpoints prod/mysql carry the label"),
+            ),
             (Publish::Endpoints, Some(&held), PODS, one, left),
             (Publish::Slices, None, MIRROR, none, None),
-            (Publish::Both, Some(&skipped), MIRROR, one, late("mirrored from Endpoints prod/mysql are still there")),
+            (
+                Publish::Both,
+                Some(&skipped),
+                MIRROR,
+                one,
+                late("mirrored from Endpoints prod/mysql are still there"),
+            ),
         ];
         for (publish, endpoints, manager, ips, expected) in table {
             let database = Database { publish, ..database(false) };
@@ -165,7 +184,8 @@ mod tests {
     fn who_waits_for_the_mirror_is_told_what_to_look_at() {
         let words = waits(&database(false));
         assert!(
-            words.contains("Endpoints prod/mysql") && words.contains("endpointslice-mirroring-controller"),
+            words.contains("Endpoints prod/mysql")
+                && words.contains("endpointslice-mirroring-controller"),
             "{words}"
         );
     }

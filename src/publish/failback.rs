@@ -23,7 +23,9 @@ pub async fn ask_failback(client: Client, id: &DatabaseId, at: SystemTime) -> Re
     let answer = tokio::time::timeout(DEADLINE, services.patch(&id.service, &params, &patch)).await;
     match answer {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(format!("there is no Service {id}")),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+            Err(format!("there is no Service {id}"))
+        }
         Ok(Err(error)) => Err(format!("patch services in {}: {}", id.namespace, words(&error))),
         Err(_) => Err(format!("no answer in {}", humantime::format_duration(DEADLINE))),
     }

@@ -6,23 +6,35 @@ use super::condition::{Condition, Kind};
 use crate::api::words;
 
 /// The condition that a failed call puts a database in. `name` is the object's, where the call was for one.
-pub fn of(error: &kube::Error, verb: &str, plural: &str, namespace: &str, name: Option<&str>) -> Condition {
+pub fn of(
+    error: &kube::Error,
+    verb: &str,
+    plural: &str,
+    namespace: &str,
+    name: Option<&str>,
+) -> Condition {
     let kube::Error::Api(status) = error else {
-        return Condition::new(Kind::ApiUnavailable, format!("{verb} {plural} in {namespace}: {}", words(error)));
+        return Condition::new(
+            Kind::ApiUnavailable,
+            format!("{verb} {plural} in {namespace}: {}", words(error)),
+        );
     };
     let said = if status.message.is_empty() { &status.reason } else { &status.message };
     match status.code {
-        403 if said.contains("being terminated") => {
-            Condition::new(Kind::WaitingForService, format!("namespace {namespace} is being deleted"))
-        }
+        403 if said.contains("being terminated") => Condition::new(
+            Kind::WaitingForService,
+            format!("namespace {namespace} is being deleted"),
+        ),
         404 if said.starts_with("namespaces ") => {
-            let why = format!("there is no namespace {namespace}; create it, and the Service in it");
+            let why =
+                format!("there is no namespace {namespace}; create it, and the Service in it");
             Condition::new(Kind::WaitingForService, why)
         }
         403 => Condition::new(Kind::Forbidden, forbidden(verb, plural, namespace, name, said)),
-        400 | 422 => {
-            Condition::new(Kind::Rejected, format!("the API refuses to {verb} {plural} in {namespace}: {said}"))
-        }
+        400 | 422 => Condition::new(
+            Kind::Rejected,
+            format!("the API refuses to {verb} {plural} in {namespace}: {said}"),
+        ),
         401 => Condition::new(
             Kind::ApiUnavailable,
             format!(
@@ -49,7 +61,9 @@ fn forbidden(verb: &str, plural: &str, namespace: &str, name: Option<&str>, said
             format!("resources: [{plural}], resourceNames: [{name}], verbs: [get, create, patch]")
         }
         (Some(name), "endpointslices", _) => {
-            format!("resources: [{plural}], resourceNames: [{name}], verbs: [get, create, patch, delete]")
+            format!(
+                "resources: [{plural}], resourceNames: [{name}], verbs: [get, create, patch, delete]"
+            )
         }
         _ => format!("resources: [{plural}], verbs: [get, list, watch]"),
     };
@@ -66,7 +80,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long the API asks to be left alone; zero if it does not say.
 pub fn retry_after(error: &kube::Error) -> Duration {
     let seconds = match error {
-        kube::Error::Api(status) => status.details.as_ref().map_or(0, |details| details.retry_after_seconds),
+        kube::Error::Api(status) => {
+            status.details.as_ref().map_or(0, |details| details.retry_after_seconds)
+        }
         _ => 0,
     };
     Duration::from_secs(seconds.into()).min(LONGEST_PAUSE)
@@ -107,8 +123,14 @@ mod tests {
         for code in [401, 404, 410, 429, 500, 503, 504] {
             assert_eq!(kind(code), Kind::ApiUnavailable, "{code}");
         }
-        let terminating = api(403, "unable to create new content in namespace prod because it is being terminated");
-        assert_eq!(of(&terminating, "patch", "endpoints", "prod", None).kind, Kind::WaitingForService);
+        let terminating = api(
+            403,
+            "unable to create new content in namespace prod because it is being terminated",
+        );
+        assert_eq!(
+            of(&terminating, "patch", "endpoints", "prod", None).kind,
+            Kind::WaitingForService
+        );
         let gone = api(404, "namespaces \"prod\" not found");
         assert_eq!(of(&gone, "create", "services", "prod", None).kind, Kind::WaitingForService);
     }

@@ -29,7 +29,8 @@ pub async fn read(client: Client, namespaces: BTreeSet<String>) -> Result<Instal
             async move {
                 Ok::<_, String>(
                     has::<Endpoints>(&client, &namespace, slice::MANAGED_BY).await?
-                        || has::<EndpointSlice>(&client, &namespace, endpoint_slices::MANAGED_BY).await?
+                        || has::<EndpointSlice>(&client, &namespace, endpoint_slices::MANAGED_BY)
+                            .await?
                         || has::<Service>(&client, &namespace, service::MANAGED_BY).await?,
                 )
             }
@@ -45,7 +46,10 @@ pub async fn read(client: Client, namespaces: BTreeSet<String>) -> Result<Instal
 
 async fn has<K>(client: &Client, namespace: &str, label: &str) -> Result<bool, String>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let params = ListParams::default().labels(&format!("{label}={}", slice::OURS)).limit(1);

@@ -50,8 +50,9 @@ pub struct Leftover {
 
 impl Leftover {
     pub fn of_slice(held: &EndpointSlice) -> Option<Self> {
-        let ours = held.metadata.name.as_deref().and_then(endpoint_slices::service_by_name).is_some()
-            && endpoint_slices::managed_by(held) == Some(slice::OURS);
+        let ours =
+            held.metadata.name.as_deref().and_then(endpoint_slices::service_by_name).is_some()
+                && endpoint_slices::managed_by(held) == Some(slice::OURS);
         ours.then(|| Self::new(held, endpoint_slices::ready(held).collect(), true))?
     }
 
@@ -62,12 +63,15 @@ impl Leftover {
 
     /// A Service is left behind if we have created it. It is ours alone while nobody has changed it.
     pub fn of_service(held: &Service) -> Option<Self> {
-        service::is_created_by_us(held).then(|| Self::new(held, Members::default(), service::is_ours_alone(held)))?
+        service::is_created_by_us(held)
+            .then(|| Self::new(held, Members::default(), service::is_ours_alone(held)))?
     }
 
     fn new(held: &impl Resource, members: Members, ours: bool) -> Option<Self> {
-        let ObjectMeta { name, namespace, uid, resource_version, deletion_timestamp, .. } = held.meta().clone();
-        let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
+        let ObjectMeta { name, namespace, uid, resource_version, deletion_timestamp, .. } =
+            held.meta().clone();
+        let metadata =
+            ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
         deletion_timestamp.is_none().then_some(Self { members, metadata, ours })
     }
 }
@@ -140,7 +144,9 @@ impl Leftovers {
     ) {
         self.changed_at = Some(now);
         let configured = spec.databases.iter().map(|database| database.id.clone());
-        self.configured = configured.map(|id| (id.clone(), self.configured.get(&id).copied().unwrap_or(now))).collect();
+        self.configured = configured
+            .map(|id| (id.clone(), self.configured.get(&id).copied().unwrap_or(now)))
+            .collect();
         self.departed.extend(gone.into_iter().map(|(id, uids)| (id, Departure { at: now, uids })));
         // A config that prunes nothing says so of all that left before, too.
         self.departed.retain(|id, _| spec.prune && !self.configured.contains_key(id));
@@ -155,15 +161,18 @@ impl Leftovers {
             self.may_go(id, leftover) && (*part != Part::Service || self.is_alone(id))
         };
         let found = self.found.iter().filter(prunable);
-        let prunable: Vec<_> =
-            found.map(|((id, part, _), (leftover, _))| (id.clone(), *part, leftover.clone())).collect();
+        let prunable: Vec<_> = found
+            .map(|((id, part, _), (leftover, _))| (id.clone(), *part, leftover.clone()))
+            .collect();
         if prunable.is_empty() {
             return Pruning::Nothing;
         }
         match self.gate(now, &is_published) {
             (Gate::Open, ..) => Pruning::Delete(prunable),
             (Gate::Settling(delay), ..) => Pruning::Settling(delay),
-            (Gate::SecondLook(delay), departed, remain) => Pruning::SecondLook { departed, remain, delay },
+            (Gate::SecondLook(delay), departed, remain) => {
+                Pruning::SecondLook { departed, remain, delay }
+            }
         }
     }
 
@@ -193,19 +202,34 @@ impl Leftovers {
     }
 
     fn may_go(&self, id: &DatabaseId, leftover: &Leftover) -> bool {
-        let known = |uids: &BTreeSet<String>| leftover.metadata.uid.as_ref().is_some_and(|uid| uids.contains(uid));
+        let known = |uids: &BTreeSet<String>| {
+            leftover.metadata.uid.as_ref().is_some_and(|uid| uids.contains(uid))
+        };
         leftover.ours && self.departed.get(id).is_some_and(|departure| known(&departure.uids))
     }
 
     /// Returns the gate, the databases that have left and may have left something behind that is to be deleted, and the number
     /// of those that were published with them and remain. Databases that came later say nothing of what was there before.
-    fn gate(&self, now: Instant, is_published: &dyn Fn(&DatabaseId) -> bool) -> (Gate, Vec<DatabaseId>, usize) {
+    fn gate(
+        &self,
+        now: Instant,
+        is_published: &dyn Fn(&DatabaseId) -> bool,
+    ) -> (Gate, Vec<DatabaseId>, usize) {
         let is_pending = |id: &DatabaseId| !self.is_listed(&id.namespace) || self.will_go(id);
-        let departed: Vec<(&DatabaseId, Instant)> =
-            self.departed.iter().filter(|(id, _)| is_pending(id)).map(|(id, departure)| (id, departure.at)).collect();
+        let departed: Vec<(&DatabaseId, Instant)> = self
+            .departed
+            .iter()
+            .filter(|(id, _)| is_pending(id))
+            .map(|(id, departure)| (id, departure.at))
+            .collect();
         let first = departed.iter().map(|(_, at)| *at).min().unwrap_or(now);
-        let remain = self.configured.iter().filter(|(id, since)| **since < first && is_published(id)).count();
-        let stood_for = self.changed_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let remain = self
+            .configured
+            .iter()
+            .filter(|(id, since)| **since < first && is_published(id))
+            .count();
+        let stood_for =
+            self.changed_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let gate = gate(departed.len(), remain, stood_for);
         (gate, departed.into_iter().map(|(id, _)| id.clone()).collect(), remain)
     }
@@ -236,20 +260,31 @@ impl Leftovers {
 
     fn begin_list(&mut self, namespace: &str, part: Part) {
         self.listed.remove(&(namespace.to_owned(), part));
-        let listed = self.found.iter_mut().filter(|((id, of, _), _)| id.namespace == namespace && *of == part);
+        let listed = self
+            .found
+            .iter_mut()
+            .filter(|((id, of, _), _)| id.namespace == namespace && *of == part);
         listed.for_each(|(_, (_, in_list))| *in_list = false);
     }
 
     fn end_list(&mut self, namespace: &str, part: Part) -> bool {
         let before = self.found.len();
-        self.found.retain(|(id, of, _), (_, in_list)| *in_list || id.namespace != namespace || *of != part);
+        self.found.retain(|(id, of, _), (_, in_list)| {
+            *in_list || id.namespace != namespace || *of != part
+        });
         // That a list has ended may be what a Service waited for.
         self.listed.insert((namespace.to_owned(), part)) || self.found.len() != before
     }
 }
 
 /// Takes note of what is left behind of a database under this name, if anything.
-pub fn note(leftovers: &watch::Sender<Leftovers>, id: DatabaseId, part: Part, name: &str, leftover: Option<Leftover>) {
+pub fn note(
+    leftovers: &watch::Sender<Leftovers>,
+    id: DatabaseId,
+    part: Part,
+    name: &str,
+    leftover: Option<Leftover>,
+) {
     leftovers.send_if_modified(|leftovers| leftovers.note((id, part, name.to_owned()), leftover));
 }
 

@@ -12,8 +12,9 @@ fn id(service: &str) -> DatabaseId {
 }
 
 fn spec(services: &[&str]) -> Spec {
-    let databases =
-        services.iter().map(|service| crate::config::Database { id: id(service), ..database(false) }.into());
+    let databases = services
+        .iter()
+        .map(|service| crate::config::Database { id: id(service), ..database(false) }.into());
     Spec { databases: databases.collect(), prune: true }
 }
 
@@ -40,14 +41,18 @@ impl Scene {
         let new = Spec { prune: self.prune, ..spec(services) };
         let before = std::mem::replace(&mut self.spec, new.clone());
         let gone = before.databases.iter().map(|database| database.id.clone());
-        let gone: Vec<DatabaseId> = gone.filter(|id| !services.contains(&id.service.as_str())).collect();
+        let gone: Vec<DatabaseId> =
+            gone.filter(|id| !services.contains(&id.service.as_str())).collect();
         self.leftovers.reload(&new, gone.into_iter().map(|id| (id, held())), self.now);
         for part in Part::ALL {
             self.leftovers.begin_list(NAMESPACE, part);
         }
         let departed: Vec<DatabaseId> = self.leftovers.departed.keys().cloned().collect();
         for id in departed.into_iter().filter(|id| !self.deleted.contains(id)) {
-            self.leftovers.note((id.clone(), Part::Endpoints, id.service.clone()), Some(endpoints(&id.service, UID)));
+            self.leftovers.note(
+                (id.clone(), Part::Endpoints, id.service.clone()),
+                Some(endpoints(&id.service, UID)),
+            );
         }
         for part in Part::ALL {
             self.leftovers.end_list(NAMESPACE, part);
@@ -56,7 +61,8 @@ impl Scene {
 
     /// Has the watch bring the Endpoints of a Service.
     fn appears(&mut self, service: &str, uid: &str) {
-        self.leftovers.note((id(service), Part::Endpoints, service.into()), Some(endpoints(service, uid)));
+        self.leftovers
+            .note((id(service), Part::Endpoints, service.into()), Some(endpoints(service, uid)));
     }
 
     fn delete(&mut self, service: &str) {
@@ -98,7 +104,8 @@ fn endpoints(service: &str, uid: &str) -> Leftover {
     let metadata = json!({"name": service, "namespace": NAMESPACE, "uid": uid, "resourceVersion": "7",
         "labels": {(slice::MANAGED_BY): slice::OURS}});
     let subsets = json!([{"addresses": [{"ip": "198.51.100.1"}], "ports": [{"port": 3306}]}]);
-    let endpoints = serde_json::from_value(json!({"metadata": metadata, "subsets": subsets})).unwrap();
+    let endpoints =
+        serde_json::from_value(json!({"metadata": metadata, "subsets": subsets})).unwrap();
     Leftover::of_endpoints(&endpoints).expect("ours")
 }
 
@@ -137,7 +144,10 @@ async fn more_than_half_has_a_second_look_however_many_changes_it_took() {
     scene.reload(&["a", "b"]);
     scene.pass(30);
     let departed = vec![id("c"), id("d"), id("e")];
-    assert_eq!(scene.pruning(), Pruning::SecondLook { departed, remain: 2, delay: Duration::from_secs(300) });
+    assert_eq!(
+        scene.pruning(),
+        Pruning::SecondLook { departed, remain: 2, delay: Duration::from_secs(300) }
+    );
     scene.pass(299);
     assert_eq!(scene.prunable(), [""; 0]);
     scene.pass(1);
@@ -150,7 +160,11 @@ async fn databases_that_came_with_the_change_do_not_count_as_remaining() {
     let mut scene = Scene::new(&["a", "b"], crate::clock::now());
     scene.reload(&["c", "d", "e"]);
     scene.pass(30);
-    assert!(matches!(scene.pruning(), Pruning::SecondLook { remain: 0, .. }), "{:?}", scene.pruning());
+    assert!(
+        matches!(scene.pruning(), Pruning::SecondLook { remain: 0, .. }),
+        "{:?}",
+        scene.pruning()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,7 +173,10 @@ async fn databases_that_are_not_published_do_not_count_as_remaining() {
     scene.reload(&["b", "c"]);
     scene.pass(30);
     let published = |id: &DatabaseId| id.service == "b";
-    assert!(matches!(scene.leftovers.pruning(scene.now, published), Pruning::Delete(_)), "one of two");
+    assert!(
+        matches!(scene.leftovers.pruning(scene.now, published), Pruning::Delete(_)),
+        "one of two"
+    );
     let pruning = scene.leftovers.pruning(scene.now, |_| false);
     assert!(matches!(pruning, Pruning::SecondLook { remain: 0, .. }), "{pruning:?}");
 }
@@ -184,7 +201,11 @@ async fn a_namespace_that_is_not_listed_yet_counts_as_departed() {
     scene.delete("c");
     scene.leftovers.begin_list(NAMESPACE, Part::Slice);
     scene.pass(30);
-    assert!(matches!(scene.pruning(), Pruning::SecondLook { remain: 1, .. }), "{:?}", scene.pruning());
+    assert!(
+        matches!(scene.pruning(), Pruning::SecondLook { remain: 1, .. }),
+        "{:?}",
+        scene.pruning()
+    );
     scene.leftovers.end_list(NAMESPACE, Part::Slice);
     assert_eq!(scene.prunable(), ["b"]);
 }

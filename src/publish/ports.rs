@@ -30,13 +30,18 @@ pub fn join(ours: &[Port], theirs: &[ServicePort]) -> Result<Vec<EndpointPort>, 
 /// Returns the ports of the Service to which nothing is published, in words.
 pub fn unserved(ours: &[Port], theirs: &[ServicePort]) -> Option<String> {
     let joined = joined(ours, theirs)?;
-    let is_served = |service: &&ServicePort| joined.iter().any(|(_, joined)| std::ptr::eq(*joined, *service));
-    let mut unserved = theirs.iter().filter(|service| !is_served(service)).map(show_service).peekable();
+    let is_served =
+        |service: &&ServicePort| joined.iter().any(|(_, joined)| std::ptr::eq(*joined, *service));
+    let mut unserved =
+        theirs.iter().filter(|service| !is_served(service)).map(show_service).peekable();
     unserved.peek().is_some().then(|| list(unserved))
 }
 
 /// Pairs each port of the database with those of the Service that join it; none if one joins none.
-fn joined<'a>(ours: &'a [Port], theirs: &'a [ServicePort]) -> Option<Vec<(&'a Port, &'a ServicePort)>> {
+fn joined<'a>(
+    ours: &'a [Port],
+    theirs: &'a [ServicePort],
+) -> Option<Vec<(&'a Port, &'a ServicePort)>> {
     let joined: Vec<(&Port, Vec<&ServicePort>)> = match ours {
         [port] if port.name.is_none() => vec![(port, unnamed(port, theirs))],
         _ => ours.iter().map(|port| (port, named(port, theirs).into_iter().collect())).collect(),
@@ -45,11 +50,15 @@ fn joined<'a>(ours: &'a [Port], theirs: &'a [ServicePort]) -> Option<Vec<(&'a Po
         return None;
     }
     let mut free: Vec<&ServicePort> = theirs.iter().collect();
-    free.retain(|service| !joined.iter().any(|(_, services)| services.iter().any(|one| std::ptr::eq(*one, *service))));
+    free.retain(|service| {
+        !joined.iter().any(|(_, services)| services.iter().any(|one| std::ptr::eq(*one, *service)))
+    });
     let mut pairs = Vec::new();
     for (port, mut services) in joined {
         let leads_there = |service: &&ServicePort| {
-            services.iter().any(|one| target(one) == target(service) && protocol(one) == protocol(service))
+            services
+                .iter()
+                .any(|one| target(one) == target(service) && protocol(one) == protocol(service))
         };
         let (more, rest): (Vec<_>, Vec<_>) = free.into_iter().partition(leads_there);
         free = rest;
@@ -62,12 +71,14 @@ fn joined<'a>(ours: &'a [Port], theirs: &'a [ServicePort]) -> Option<Vec<(&'a Po
 /// Returns the only port that the Service has, else those whose target port (or port) has our number.
 fn unnamed<'a>(port: &Port, theirs: &'a [ServicePort]) -> Vec<&'a ServicePort> {
     let number = i32::from(port.number);
-    let of_protocol = || theirs.iter().filter(|service| protocol(service) == port.protocol.as_str());
+    let of_protocol =
+        || theirs.iter().filter(|service| protocol(service) == port.protocol.as_str());
     if theirs.len() == 1 {
         return of_protocol().collect();
     }
-    let targets: Vec<&ServicePort> =
-        of_protocol().filter(|service| service.target_port == Some(IntOrString::Int(number))).collect();
+    let targets: Vec<&ServicePort> = of_protocol()
+        .filter(|service| service.target_port == Some(IntOrString::Int(number)))
+        .collect();
     if !targets.is_empty() {
         return targets;
     }
@@ -139,7 +150,10 @@ mod tests {
 
     #[test]
     fn an_unnamed_port_takes_the_name_of_the_only_port_whatever_its_number() {
-        assert_eq!(names(join(&[ours(None, 3306)], &[theirs("mysql", 33, 44)])), [(Some("mysql".into()), 3306)]);
+        assert_eq!(
+            names(join(&[ours(None, 3306)], &[theirs("mysql", 33, 44)])),
+            [(Some("mysql".into()), 3306)]
+        );
         assert_eq!(names(join(&[ours(None, 3306)], &[theirs("", 3306, 3306)])), [(None, 3306)]);
     }
 
@@ -158,7 +172,11 @@ mod tests {
 
     #[test]
     fn all_service_ports_that_lead_to_the_same_target_join() {
-        let service = [theirs("mysql", 3306, 3306), theirs("admin", 9000, 9000), theirs("mysqlx", 33060, 3306)];
+        let service = [
+            theirs("mysql", 3306, 3306),
+            theirs("admin", 9000, 9000),
+            theirs("mysqlx", 33060, 3306),
+        ];
         let both = [(Some("mysql".into()), 3306), (Some("mysqlx".into()), 3306)];
         assert_eq!(names(join(&[ours(None, 3306)], &service)), both);
         assert_eq!(names(join(&[ours(Some("mysql"), 3306)], &service)), both);
@@ -168,7 +186,10 @@ mod tests {
             [(Some("mysql".into()), 3307), (Some("mysqlx".into()), 3307)]
         );
         assert_eq!(unserved(&[ours(None, 3306)], &service).as_deref(), Some("[admin (9000/TCP)]"));
-        assert_eq!(unserved(&[ours(Some("mysql"), 3306), ours(Some("admin"), 9000)], &service), None);
+        assert_eq!(
+            unserved(&[ours(Some("mysql"), 3306), ours(Some("admin"), 9000)], &service),
+            None
+        );
     }
 
     #[test]
@@ -201,7 +222,10 @@ mod tests {
     fn named_ports_join_by_name_alone() {
         let service = [theirs("patroni", 1, 1), theirs("postgres", 2, 2), theirs("more", 3, 3)];
         let joined = join(&[ours(Some("postgres"), 5432), ours(Some("patroni"), 8008)], &service);
-        assert_eq!(names(joined), [(Some("postgres".into()), 5432), (Some("patroni".into()), 8008)]);
+        assert_eq!(
+            names(joined),
+            [(Some("postgres".into()), 5432), (Some("patroni".into()), 8008)]
+        );
     }
 
     #[test]

@@ -24,8 +24,7 @@ use crate::news::{About, News, Teller};
 use crate::slice;
 
 /// What an Event says of them.
-const STAYS: &str =
-    "the config has this database no more; what is published stays as it is, and is not kept up to date";
+const STAYS: &str = "the config has this database no more; what is published stays as it is, and is not kept up to date";
 const GOES: &str = "the config has this database no more; what is published is deleted once the config has stood for 30s, or for \
                     5m more if more than half of all databases left with it; put it back into the config to keep it";
 
@@ -99,7 +98,8 @@ impl Pruner {
         }
         delayed.clone_from(departed);
         let (count, all) = (departed.len(), departed.len() + remain);
-        let delay = humantime::format_duration(Duration::from_secs(delay.as_secs_f64().ceil() as u64));
+        let delay =
+            humantime::format_duration(Duration::from_secs(delay.as_secs_f64().ceil() as u64));
         warn!(
             "{count} of {all} published databases have left the config at once: what they left behind is deleted in {delay}, unless the \
              config has them again"
@@ -157,7 +157,9 @@ impl Pruner {
                 Part::Endpoints => self.delete::<Endpoints>(client, &id, part, &leftover).await,
                 Part::Service => match has_endpoints(client, &id).await {
                     // With it Kubernetes would delete them.
-                    Ok(true) => Err(format!("Service {id} stays, as it has Endpoints of someone else")),
+                    Ok(true) => {
+                        Err(format!("Service {id} stays, as it has Endpoints of someone else"))
+                    }
                     Ok(false) => self.delete::<Service>(client, &id, part, &leftover).await,
                     Err(why) => Err(why),
                 },
@@ -173,7 +175,13 @@ impl Pruner {
     }
 
     /// Deletes one object if it is as it was seen; says whether it is gone.
-    async fn delete<K>(&self, client: &Client, id: &DatabaseId, part: Part, leftover: &Leftover) -> Result<bool, String>
+    async fn delete<K>(
+        &self,
+        client: &Client,
+        id: &DatabaseId,
+        part: Part,
+        leftover: &Leftover,
+    ) -> Result<bool, String>
     where
         K: Watchable<Scope = k8s_openapi::NamespaceResourceScope>,
     {

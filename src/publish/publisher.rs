@@ -109,7 +109,9 @@ impl Memory {
     fn urgency(&self, view: &View) -> Urgency {
         match &view.plan {
             plan if self.held.as_ref() == Some(plan) => Urgency::Repair,
-            Plan::Publish(members) if view.held().iter().all(|held| members.contains(held.ip)) => Urgency::Change,
+            Plan::Publish(members) if view.held().iter().all(|held| members.contains(held.ip)) => {
+                Urgency::Change
+            }
             _ => Urgency::Removal,
         }
     }
@@ -126,7 +128,11 @@ pub enum Next {
 
 impl Publisher {
     /// Publishes until the database leaves the config, or the daemon ends.
-    pub async fn run(mut self: Box<Self>, observed: Arc<watch::Sender<Observed>>, mut plan: watch::Receiver<Decided>) {
+    pub async fn run(
+        mut self: Box<Self>,
+        observed: Arc<watch::Sender<Observed>>,
+        mut plan: watch::Receiver<Decided>,
+    ) {
         let mut sights = observed.subscribe();
         let mut standing = self.lease.changes();
         let mut memory = Memory::default();
@@ -180,7 +186,11 @@ impl Publisher {
         match self.look(&view, memory).await {
             Ok(step) => {
                 memory.pace.begin(memory.urgency(&view), step.is_half(), clock::now());
-                Box::pin(Writer { publisher: self, client, view: &view, observed, memory }.carry_out(step)).await
+                Box::pin(
+                    Writer { publisher: self, client, view: &view, observed, memory }
+                        .carry_out(step),
+                )
+                .await
             }
             Err(next) => next,
         }
@@ -201,7 +211,12 @@ impl Publisher {
             memory.told.seen = false;
             memory.told.published = None;
         }
-        View { seen: sights.borrow_and_update().clone(), plan, may_answer, publish: self.database.publish }
+        View {
+            seen: sights.borrow_and_update().clone(),
+            plan,
+            may_answer,
+            publish: self.database.publish,
+        }
     }
 
     async fn dry_turn(&self, view: &View, memory: &mut Memory) -> Next {
@@ -214,7 +229,11 @@ impl Publisher {
                 Ok(step) => step,
                 Err(next) => return next,
             };
-            let first = if matches!(step, Step::CreateService(_)) { "would create the Service; " } else { "" };
+            let first = if matches!(step, Step::CreateService(_)) {
+                "would create the Service; "
+            } else {
+                ""
+            };
             let would = format!("{first}{}", would_publish(&view.held(), &view.plan, &step));
             self.report(Some(view.held()), Condition::new(Kind::DryRun, would));
             return Next::Change;
@@ -240,7 +259,10 @@ impl Publisher {
             self.report(None, fault().unwrap_or_else(Condition::waiting_for_cluster));
             return Err(Next::Change);
         }
-        if self.publication.send_if_modified(|publication| !std::mem::replace(&mut publication.listed, true)) {
+        if self
+            .publication
+            .send_if_modified(|publication| !std::mem::replace(&mut publication.listed, true))
+        {
             self.tell_refused();
         }
         let held = view.held();
@@ -252,15 +274,18 @@ impl Publisher {
         }
         match self.assess(view, view.seen.service.object.as_deref(), memory) {
             Step::Wait(condition) => {
-                let ours =
-                    matches!(condition.kind, Kind::WaitingForVerdicts | Kind::AddressesRefused | Kind::NotMirrored);
+                let ours = matches!(
+                    condition.kind,
+                    Kind::WaitingForVerdicts | Kind::AddressesRefused | Kind::NotMirrored
+                );
                 self.report(ours.then_some(held), fault().unwrap_or(condition));
                 Err(Next::Change)
             }
             Step::Hold => {
                 memory.succeeded();
                 // What we found well is ours as if we had written it.
-                let ours = |endpoints: &&Endpoints| slice::managed_by(endpoints) == Some(slice::OURS);
+                let ours =
+                    |endpoints: &&Endpoints| slice::managed_by(endpoints) == Some(slice::OURS);
                 memory.written = view.endpoints().filter(ours).and_then(ResourceExt::uid);
                 memory.held = Some(view.plan.clone());
                 memory.end_round();
@@ -289,7 +314,10 @@ impl Publisher {
     /// Returns the condition of a database for which the cluster holds what was decided.
     pub fn published(&self, view: &View, held: &Members) -> Condition {
         let service = view.seen.service.object.as_deref();
-        Condition::new(Kind::Published, remarks::describe(&self.database, service, &view.plan, held))
+        Condition::new(
+            Kind::Published,
+            remarks::describe(&self.database, service, &view.plan, held),
+        )
     }
 
     /// Tells once that the Service lets nobody through, for as long as it does.
@@ -313,9 +341,14 @@ impl Publisher {
             return (published, Next::Change);
         };
         let (kind, now) = (doubt.condition.kind, clock::now());
-        let since = memory.doubt.filter(|(doubted, _)| *doubted == kind).map_or(now, |(_, since)| since);
+        let since =
+            memory.doubt.filter(|(doubted, _)| *doubted == kind).map_or(now, |(_, since)| since);
         memory.doubt = Some((kind, since));
-        match doubt.after.checked_sub(now.saturating_duration_since(since)).filter(|left| !left.is_zero()) {
+        match doubt
+            .after
+            .checked_sub(now.saturating_duration_since(since))
+            .filter(|left| !left.is_zero())
+        {
             Some(left) => (published, Next::ChangeOr(left)),
             None => (doubt.condition, Next::Change),
         }
@@ -323,13 +356,27 @@ impl Publisher {
 
     pub fn assess(&self, view: &View, service: Option<&Service>, memory: &Memory) -> Step {
         let written = memory.written.as_deref();
-        assess(&self.database, &view.plan, service, view.endpoints(), &view.seen.slices, &view.may_answer, written)
+        assess(
+            &self.database,
+            &view.plan,
+            service,
+            view.endpoints(),
+            &view.seen.slices,
+            &view.may_answer,
+            written,
+        )
     }
 
     /// Makes one call that writes, if the lease permits it; counts and times it. Whoever calls has the permit to.
-    pub async fn timed<T>(&self, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    pub async fn timed<T>(
+        &self,
+        call: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         let Some(permission) = self.lease.permission().await else {
-            let why = self.lease.standby().unwrap_or_else(|| "the lease was not ours for a moment".to_owned());
+            let why = self
+                .lease
+                .standby()
+                .unwrap_or_else(|| "the lease was not ours for a moment".to_owned());
             return Err(Failure::Fault(Condition::new(Kind::Standby, why), Duration::ZERO));
         };
         let started = clock::now();
@@ -339,7 +386,8 @@ impl Publisher {
         });
         self.write_duration.observe(clock::now().saturating_duration_since(started).as_secs_f64());
         let result = answer.as_ref().map_or_else(Failure::result, |_| "success");
-        self.publication.send_modify(|publication| *publication.writes.entry(result).or_default() += 1);
+        self.publication
+            .send_modify(|publication| *publication.writes.entry(result).or_default() += 1);
         answer
     }
 
@@ -350,7 +398,13 @@ impl Publisher {
     }
 
     /// Tells what happened to the database. Of the same reason and subject is what happens again.
-    pub fn tell(&self, reason: impl fmt::Display, warning: bool, subject: String, note: impl FnOnce() -> String) {
+    pub fn tell(
+        &self,
+        reason: impl fmt::Display,
+        warning: bool,
+        subject: String,
+        note: impl FnOnce() -> String,
+    ) {
         self.news.tell(|| News {
             about: About::Database(self.database.id.clone()),
             reason: reason.to_string(),
@@ -469,7 +523,9 @@ fn log(id: &DatabaseId, condition: &Condition, same_kind: bool) {
             warn!(%namespace, %service, condition = %kind, reason, "published, but clients may be sent elsewhere")
         }
         Kind::DryRun => info!(%namespace, %service, "{reason}"),
-        kind if kind.is_trouble() => warn!(%namespace, %service, condition = %kind, reason, "not published"),
+        kind if kind.is_trouble() => {
+            warn!(%namespace, %service, condition = %kind, reason, "not published")
+        }
         kind => info!(%namespace, %service, condition = %kind, reason, "not published yet"),
     }
 }
@@ -479,7 +535,9 @@ fn would_publish(held: &Members, plan: &Plan, step: &Step) -> String {
     let wanted = match (plan, step) {
         (Plan::Publish(wanted), _) => wanted.clone(),
         (Plan::Keep(_), Step::Write(endpoints)) => slice::members(endpoints),
-        (Plan::Keep(_), Step::Hold | Step::Wait(_)) => return "would publish nothing yet".to_owned(),
+        (Plan::Keep(_), Step::Hold | Step::Wait(_)) => {
+            return "would publish nothing yet".to_owned();
+        }
         (Plan::Keep(_), _) => return "would take out what the config does not have".to_owned(),
     };
     match wanted.changes_from(held).as_str() {

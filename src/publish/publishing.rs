@@ -107,14 +107,20 @@ impl Publishing {
         let started = spec.databases.iter().filter_map(|database| self.add(database));
         let outlets: Outlets = started.collect();
         self.outlets.send_replace(Arc::new(outlets));
-        self.namespaces.keys().cloned().collect::<Vec<_>>().iter().for_each(|namespace| self.watch(namespace));
+        self.namespaces
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+            .iter()
+            .for_each(|namespace| self.watch(namespace));
     }
 
     /// Goes on with another config, from which the monitor decides from then on too. A database that stays keeps its publisher,
     /// which takes each plan together with the version of the database that it is for.
     pub async fn reload(&mut self, spec: &Arc<Spec>) {
         let before = self.outlets.borrow().clone();
-        let ids: BTreeSet<&DatabaseId> = spec.databases.iter().map(|database| &database.id).collect();
+        let ids: BTreeSet<&DatabaseId> =
+            spec.databases.iter().map(|database| &database.id).collect();
         let gone: Vec<DatabaseId> = before.keys().filter(|id| !ids.contains(id)).cloned().collect();
         let new: Vec<&Arc<Database>> =
             spec.databases.iter().filter(|database| !before.contains_key(&database.id)).collect();
@@ -133,14 +139,18 @@ impl Publishing {
         let mut outlets = (*before).clone();
         for id in &gone {
             outlets.remove(id);
-            self.namespaces.get_mut(&id.namespace).and_then(|namespace| namespace.databases.remove(&id.service));
+            self.namespaces
+                .get_mut(&id.namespace)
+                .and_then(|namespace| namespace.databases.remove(&id.service));
         }
         // Nothing looks into a namespace where there neither is nor was a database of ours.
         let idle = self.idle();
-        self.namespaces
-            .retain(|namespace, _| !idle.contains(namespace) || gone.iter().any(|id| id.namespace == *namespace));
+        self.namespaces.retain(|namespace, _| {
+            !idle.contains(namespace) || gone.iter().any(|id| id.namespace == *namespace)
+        });
         let gone = gone.into_iter().map(|id| {
-            let uids = before.get(&id).map(|outlet| outlet.observed.borrow().uids()).unwrap_or_default();
+            let uids =
+                before.get(&id).map(|outlet| outlet.observed.borrow().uids()).unwrap_or_default();
             (id, uids)
         });
         self.leftovers.send_modify(|leftovers| leftovers.reload(spec, gone, clock::now()));
@@ -152,8 +162,9 @@ impl Publishing {
     /// The namespaces in which there is no database, and nothing left behind.
     fn idle(&self) -> Vec<String> {
         let leftovers = self.leftovers.borrow();
-        let idle =
-            |(name, namespace): &(&String, &Namespace)| namespace.databases.is_empty() && !leftovers.any_in(name);
+        let idle = |(name, namespace): &(&String, &Namespace)| {
+            namespace.databases.is_empty() && !leftovers.any_in(name)
+        };
         self.namespaces.iter().filter(idle).map(|(name, _)| name.clone()).collect()
     }
 
@@ -224,7 +235,12 @@ impl Publishing {
     }
 }
 
-fn watch_namespace(tasks: &mut JoinSet<()>, client: &Client, watched: &Namespace, sights: Arc<Sights>) {
+fn watch_namespace(
+    tasks: &mut JoinSet<()>,
+    client: &Client,
+    watched: &Namespace,
+    sights: Arc<Sights>,
+) {
     let services: Api<Service> = Api::namespaced(client.clone(), &sights.namespace);
     let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), &sights.namespace);
     tasks.spawn(until(&watched.stop, watch_kind(services, sights.clone(), watched.nudge.clone())));
@@ -235,7 +251,10 @@ fn watch_namespace(tasks: &mut JoinSet<()>, client: &Client, watched: &Namespace
 }
 
 /// Does this until told to stop.
-fn until<W: Future<Output = ()>>(stop: &watch::Sender<bool>, work: W) -> impl Future<Output = ()> + use<W> {
+fn until<W: Future<Output = ()>>(
+    stop: &watch::Sender<bool>,
+    work: W,
+) -> impl Future<Output = ()> + use<W> {
     let mut stopped = stop.subscribe();
     async move {
         tokio::select! {

@@ -8,7 +8,12 @@ use crate::plan::{Members, Plan};
 use crate::slice::endpoint_slices;
 
 /// Returns `10.0.0.1, 10.0.0.2`, with what a person should know of them.
-pub fn describe(database: &Database, service: Option<&Service>, plan: &Plan, existing: &Members) -> String {
+pub fn describe(
+    database: &Database,
+    service: Option<&Service>,
+    plan: &Plan,
+    existing: &Members,
+) -> String {
     let mut parts = vec![existing.to_string()];
     if let (Plan::Publish(desired), Some(service)) = (plan, service) {
         parts.extend(left_out(database, service, desired));
@@ -22,7 +27,9 @@ pub fn describe(database: &Database, service: Option<&Service>, plan: &Plan, exi
 fn left_out(database: &Database, service: &Service, desired: &Members) -> Option<String> {
     let left_out = match database.publish {
         Publish::Endpoints => Members::default(),
-        Publish::Slices | Publish::Both => endpoint_slices::left_out(desired, &endpoint_slices::families(service)),
+        Publish::Slices | Publish::Both => {
+            endpoint_slices::left_out(desired, &endpoint_slices::families(service))
+        }
     };
     (!left_out.is_empty()).then(|| format!("the Service does not have the IP family of {left_out}"))
 }
@@ -75,7 +82,8 @@ mod tests {
 
     #[test]
     fn members_alone_where_all_clients_get_through() {
-        let described = describe(&database(false), Some(&service()), &publish(&[1]), &members(&[1]));
+        let described =
+            describe(&database(false), Some(&service()), &publish(&[1]), &members(&[1]));
         assert_eq!(described, "198.51.100.1");
         let cluster = policies(Some("Cluster"), Some("Cluster"), "10.0.0.1");
         assert_eq!(local_traffic(&database(false).id, &cluster), None);
@@ -84,9 +92,12 @@ mod tests {
     #[test]
     fn a_local_policy_is_told_with_the_way_out() {
         let id = database(false).id;
-        let both = local_traffic(&id, &policies(Some("Local"), Some("Local"), "10.0.0.1")).expect("a remark");
+        let both = local_traffic(&id, &policies(Some("Local"), Some("Local"), "10.0.0.1"))
+            .expect("a remark");
         assert!(
-            both.starts_with("`internalTrafficPolicy: Local` of Service prod/mysql lets clients in the cluster"),
+            both.starts_with(
+                "`internalTrafficPolicy: Local` of Service prod/mysql lets clients in the cluster"
+            ),
             "{both}"
         );
         assert!(
@@ -94,9 +105,17 @@ mod tests {
                 "kubectl -n prod patch service mysql -p '{\"spec\":{\"internalTrafficPolicy\":\"Cluster\"}}'"
             )
         );
-        let external = local_traffic(&id, &policies(Some("Cluster"), Some("Local"), "10.0.0.1")).expect("a remark");
-        assert!(external.contains("`externalTrafficPolicy: Local`") && external.contains("outside"), "{external}");
-        assert_eq!(local_traffic(&id, &policies(Some("Local"), None, "None")), None, "a headless Service has no proxy");
+        let external = local_traffic(&id, &policies(Some("Cluster"), Some("Local"), "10.0.0.1"))
+            .expect("a remark");
+        assert!(
+            external.contains("`externalTrafficPolicy: Local`") && external.contains("outside"),
+            "{external}"
+        );
+        assert_eq!(
+            local_traffic(&id, &policies(Some("Local"), None, "None")),
+            None,
+            "a headless Service has no proxy"
+        );
     }
 
     #[test]

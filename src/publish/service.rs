@@ -38,8 +38,13 @@ pub fn is_created_by_us(service: &Service) -> bool {
 
 /// Whether nobody else has changed a Service that we have created, as its record of who changed what says.
 pub fn is_ours_alone(service: &Service) -> bool {
-    let mut by =
-        service.metadata.managed_fields.iter().flatten().filter_map(|entry| entry.manager.as_deref()).peekable();
+    let mut by = service
+        .metadata
+        .managed_fields
+        .iter()
+        .flatten()
+        .filter_map(|entry| entry.manager.as_deref())
+        .peekable();
     is_created_by_us(service) && by.peek().is_some() && by.all(|manager| manager == slice::OURS)
 }
 

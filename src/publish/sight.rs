@@ -61,7 +61,15 @@ pub struct Sight<K> {
 
 impl<K> Default for Sight<K> {
     fn default() -> Self {
-        Self { listed: false, object: None, fault: None, list: 0, listing: false, in_list: false, newest: None }
+        Self {
+            listed: false,
+            object: None,
+            fault: None,
+            list: 0,
+            listing: false,
+            in_list: false,
+            newest: None,
+        }
     }
 }
 
@@ -161,7 +169,12 @@ impl Observed {
         let service = self.service.object.as_ref().map(|service| &service.metadata);
         let endpoints = self.endpoints.object.as_ref().map(|endpoints| &endpoints.metadata);
         let slices = self.slices.own().into_values().map(|slice| &slice.metadata);
-        service.into_iter().chain(endpoints).chain(slices).filter_map(|metadata| metadata.uid.clone()).collect()
+        service
+            .into_iter()
+            .chain(endpoints)
+            .chain(slices)
+            .filter_map(|metadata| metadata.uid.clone())
+            .collect()
     }
 
     pub fn fault(&self) -> Option<&Condition> {
@@ -170,7 +183,9 @@ impl Observed {
 }
 
 /// The kinds that are watched, and where an [`Observed`] keeps them.
-pub trait Watchable: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static {
+pub trait Watchable:
+    Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static
+{
     type Sight: Intake<Self>;
     const PLURAL: &'static str;
     const PART: Part;
@@ -266,7 +281,8 @@ pub struct Sights {
 
 impl Sights {
     fn note_leftover<K: Watchable>(&self, object: &K, gone: bool) {
-        let id = DatabaseId { namespace: self.namespace.clone(), service: object.service().to_owned() };
+        let id =
+            DatabaseId { namespace: self.namespace.clone(), service: object.service().to_owned() };
         let name = object.meta().name.as_deref().unwrap_or_default();
         leftover::note(&self.leftovers, id, K::PART, name, object.leftover().filter(|_| !gone));
     }
@@ -287,7 +303,9 @@ pub async fn watch_kind<K: Watchable>(api: Api<K>, sights: Arc<Sights>, nudge: A
             backoff.reset();
         }
         if let Some(fault) = fault {
-            each::<K>(&sights, |sight| sight.fault().replace(fault.clone()).is_none_or(|held| held != fault));
+            each::<K>(&sights, |sight| {
+                sight.fault().replace(fault.clone()).is_none_or(|held| held != fault)
+            });
         }
         tokio::select! {
             () = tokio::time::sleep(backoff.next().max(asked)) => {}
@@ -337,7 +355,11 @@ async fn follow<K: Watchable>(api: &Api<K>, sights: &Sights, nudge: &Notify) -> 
                 take(event, sights);
             }
             Some(Err(error)) => {
-                return Ended { fault: fault_of::<K>(&error, namespace), settled, asked: asked_by(&error) };
+                return Ended {
+                    fault: fault_of::<K>(&error, namespace),
+                    settled,
+                    asked: asked_by(&error),
+                };
             }
             None => return Ended { settled, ..Ended::default() },
         }
@@ -395,13 +417,18 @@ fn asked_by(error: &watcher::Error) -> Duration {
 
 fn fault_of<K: Watchable>(error: &watcher::Error, namespace: &str) -> Option<Condition> {
     Some(match error {
-        watcher::Error::InitialListFailed(error) => fault::of(error, "list", K::PLURAL, namespace, None),
+        watcher::Error::InitialListFailed(error) => {
+            fault::of(error, "list", K::PLURAL, namespace, None)
+        }
         watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
             fault::of(error, "watch", K::PLURAL, namespace, None)
         }
         // The server forgot where we were: listing anew is all it takes.
         watcher::Error::WatchError(status) if status.code == 410 => return None,
-        other => Condition::new(Kind::ApiUnavailable, format!("watch {} in {namespace}: {other}", K::PLURAL)),
+        other => Condition::new(
+            Kind::ApiUnavailable,
+            format!("watch {} in {namespace}: {other}", K::PLURAL),
+        ),
     })
 }
 

@@ -90,7 +90,8 @@ fn of_an_object_is_kept_what_decisions_ask_for() {
     sight.take(serde_json::from_value::<Endpoints>(json.clone()).expect("Endpoints"), false);
     let mut kept = json.clone();
     kept["metadata"]["annotations"] = serde_json::json!({"acquireTime": ""});
-    kept["metadata"]["managedFields"] = serde_json::json!([{"manager": "kubectl", "operation": "Update"}]);
+    kept["metadata"]["managedFields"] =
+        serde_json::json!([{"manager": "kubectl", "operation": "Update"}]);
     assert_eq!(sight.object.as_deref(), Some(&serde_json::from_value(kept).expect("Endpoints")));
 
     let mut service = json;
@@ -108,8 +109,7 @@ fn of_an_object_is_kept_what_decisions_ask_for() {
 #[test]
 fn annotations_for_us_are_cut_and_all_others_dropped() {
     let many = "10.20.0.11=é,".repeat(20_000);
-    let annotations =
-        serde_json::json!({MAINTENANCE: many, FAILBACK: many, "external-endpoints/note": many, "note": many});
+    let annotations = serde_json::json!({MAINTENANCE: many, FAILBACK: many, "external-endpoints/note": many, "note": many});
     let json = serde_json::json!({"metadata": {"name": "orders", "annotations": annotations}});
     let service = serde_json::from_value::<Service>(json).expect("a Service").slim();
     let kept = service.metadata.annotations.expect("annotations");

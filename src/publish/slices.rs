@@ -45,7 +45,10 @@ struct Other {
 impl Slices {
     /// The slices that have a name of ours, by their names.
     pub fn own(&self) -> BTreeMap<&str, &EndpointSlice> {
-        self.own.iter().filter_map(|(name, own)| Some((name.as_str(), own.object.as_deref()?))).collect()
+        self.own
+            .iter()
+            .filter_map(|(name, own)| Some((name.as_str(), own.object.as_deref()?)))
+            .collect()
     }
 
     /// The endpoints in slices of ours that clients are sent to.
@@ -73,7 +76,11 @@ impl Slices {
     /// News of others comes from the watch alone, which is in order. What is not about those who matter is none.
     fn take_other(&mut self, slice: &EndpointSlice, gone: bool) -> bool {
         let name = slice.metadata.name.as_deref().unwrap_or_default();
-        let before = self.others.iter().position(|other| *other.name == *name).map(|at| self.others.swap_remove(at));
+        let before = self
+            .others
+            .iter()
+            .position(|other| *other.name == *name)
+            .map(|at| self.others.swap_remove(at));
         let of = endpoint_slices::others(slice);
         let now = (!gone && of != Others::Unknown).then(|| Other {
             name: name.into(),
@@ -93,7 +100,11 @@ impl Slices {
 }
 
 fn is_own(slice: &EndpointSlice) -> bool {
-    slice.metadata.name.as_deref().is_some_and(|name| endpoint_slices::service_by_name(name).is_some())
+    slice
+        .metadata
+        .name
+        .as_deref()
+        .is_some_and(|name| endpoint_slices::service_by_name(name).is_some())
 }
 
 impl Intake<EndpointSlice> for Arc<Slices> {
@@ -120,7 +131,8 @@ impl Intake<EndpointSlice> for Arc<Slices> {
         }
         let newest = version(&slice);
         let own = Own { object: Some(Arc::new(slice.slim())), in_list: true, newest };
-        let name = own.object.as_ref().and_then(|slice| slice.metadata.name.clone()).unwrap_or_default();
+        let name =
+            own.object.as_ref().and_then(|slice| slice.metadata.name.clone()).unwrap_or_default();
         slices.own.insert(name, own);
         true
     }
@@ -142,7 +154,10 @@ impl Intake<EndpointSlice> for Arc<Slices> {
     }
 
     fn take_answer(&mut self, slice: EndpointSlice, list: u64) -> bool {
-        self.list == list && !self.listing && is_own(&slice) && Arc::make_mut(self).take_own(slice, false)
+        self.list == list
+            && !self.listing
+            && is_own(&slice)
+            && Arc::make_mut(self).take_own(slice, false)
     }
 }
 
@@ -190,8 +205,12 @@ mod tests {
         let labels = json!({
             "kubernetes.io/service-name": "orders", "endpointslice.kubernetes.io/managed-by": manager,
         });
-        let metadata = json!({"name": name, "labels": labels, "resourceVersion": version.to_string()});
-        serde_json::from_value(json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints})).unwrap()
+        let metadata =
+            json!({"name": name, "labels": labels, "resourceVersion": version.to_string()});
+        serde_json::from_value(
+            json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints}),
+        )
+        .unwrap()
     }
 
     fn ours(version: u64, ips: &[&str]) -> EndpointSlice {
@@ -230,7 +249,9 @@ mod tests {
         assert!(!slices.take_answer(ours(10, &["198.51.100.2"]), 1), "it is gone");
         assert!(slices.own().is_empty());
         // One that someone put under another manager's label keeps its name, but its endpoints are not ours.
-        assert!(slices.take(slice("orders-external-ipv4-1", "someone", 12, &["198.51.100.9"]), false));
+        assert!(
+            slices.take(slice("orders-external-ipv4-1", "someone", 12, &["198.51.100.9"]), false)
+        );
         assert_eq!((slices.own().len(), members(&slices).len()), (1, 0));
     }
 

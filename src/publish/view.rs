@@ -29,7 +29,8 @@ impl View {
     /// Whether all is known that a decision takes. Slices may have been published although only Endpoints are to be; where the
     /// right to see them is missing, they can't have been.
     pub fn listed(&self) -> bool {
-        let endpoints = self.publish == Publish::Endpoints && !self.endpoints().is_some_and(slice::we_skip_mirror);
+        let endpoints = self.publish == Publish::Endpoints
+            && !self.endpoints().is_some_and(slice::we_skip_mirror);
         let slices = self.seen.slices.listed || endpoints && self.seen.slices.fault.is_some();
         self.seen.service.listed && self.seen.endpoints.listed && slices
     }

@@ -73,7 +73,8 @@ pub fn describe(unconfigured: &Members) -> Option<String> {
     if unconfigured.is_empty() {
         return None;
     }
-    let named: Vec<String> = unconfigured.iter().take(MAX_NAMED).map(|member| member.ip.to_string()).collect();
+    let named: Vec<String> =
+        unconfigured.iter().take(MAX_NAMED).map(|member| member.ip.to_string()).collect();
     let more = match unconfigured.len().saturating_sub(MAX_NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),

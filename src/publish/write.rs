@@ -91,8 +91,10 @@ async fn apply<K: Applied>(api: &Api<K>, object: &K, params: &PatchParams) -> Re
 /// Deletes the very object that was seen, at the version that it was seen at. That it is gone already is as good.
 pub async fn delete<K: Watchable>(api: &Api<K>, seen: &ObjectMeta) -> Result<(), Failure> {
     let ObjectMeta { uid, resource_version, .. } = seen.clone();
-    let params =
-        DeleteParams { preconditions: Some(Preconditions { uid, resource_version }), ..DeleteParams::default() };
+    let params = DeleteParams {
+        preconditions: Some(Preconditions { uid, resource_version }),
+        ..DeleteParams::default()
+    };
     let call = Call::of::<K>("delete", seen);
     let deleted = async {
         match api.delete(call.name, &params).await {
@@ -105,8 +107,11 @@ pub async fn delete<K: Watchable>(api: &Api<K>, seen: &ObjectMeta) -> Result<(),
 
 /// Creates a Service. If there is one of its name, this fails and changes nothing.
 pub async fn create_service(api: &Api<Service>, service: &Service) -> Result<Service, Failure> {
-    let params = PostParams { field_manager: Some(slice::OURS.to_owned()), ..PostParams::default() };
-    Call::of::<Service>("create", &service.metadata).within_deadline(api.create(&params, service)).await
+    let params =
+        PostParams { field_manager: Some(slice::OURS.to_owned()), ..PostParams::default() };
+    Call::of::<Service>("create", &service.metadata)
+        .within_deadline(api.create(&params, service))
+        .await
 }
 
 /// An object as it is now; none if there is none.
@@ -133,18 +138,31 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     fn of<K: Watchable>(verb: &'static str, object: &'a ObjectMeta) -> Self {
         let said = |given: &'a Option<String>| given.as_deref().unwrap_or_default();
-        Self { verb, plural: K::PLURAL, namespace: said(&object.namespace), name: said(&object.name) }
+        Self {
+            verb,
+            plural: K::PLURAL,
+            namespace: said(&object.namespace),
+            name: said(&object.name),
+        }
     }
 
-    async fn within_deadline<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+    async fn within_deadline<T>(
+        &self,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, Failure> {
         let Call { verb, plural, namespace, name } = self;
         let error = match tokio::time::timeout(DEADLINE, call).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => error,
             Err(_) => {
-                let why =
-                    format!("{verb} {plural} in {namespace}: no answer in {}", humantime::format_duration(DEADLINE));
-                return Err(Failure::Fault(Condition::new(Kind::ApiUnavailable, why), Duration::ZERO));
+                let why = format!(
+                    "{verb} {plural} in {namespace}: no answer in {}",
+                    humantime::format_duration(DEADLINE)
+                );
+                return Err(Failure::Fault(
+                    Condition::new(Kind::ApiUnavailable, why),
+                    Duration::ZERO,
+                ));
             }
         };
         if let kube::Error::Api(status) = &error

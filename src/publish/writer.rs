@@ -69,7 +69,10 @@ impl Writer<'_> {
         learn(self.observed, object, K::seen(&self.view.seen).list())
     }
 
-    async fn create<K: Applied + Resource<Scope = NamespaceResourceScope>>(&mut self, blank: &K) -> Next {
+    async fn create<K: Applied + Resource<Scope = NamespaceResourceScope>>(
+        &mut self,
+        blank: &K,
+    ) -> Next {
         let api = self.api();
         match self.publisher.timed(write::create(&api, blank)).await {
             Ok(created) => {
@@ -80,7 +83,10 @@ impl Writer<'_> {
         }
     }
 
-    async fn write<K: Applied + Resource<Scope = NamespaceResourceScope>>(&mut self, object: &K) -> Next {
+    async fn write<K: Applied + Resource<Scope = NamespaceResourceScope>>(
+        &mut self,
+        object: &K,
+    ) -> Next {
         let api = self.api();
         match self.publisher.timed(write::write(&api, object)).await {
             Ok(now) => self.wrote(now, object).await,
@@ -122,9 +128,15 @@ impl Writer<'_> {
             self.memory.written = now.uid();
         }
         if !now.agrees(sent) {
-            let why = format!("the API stored {members} in {} {name}, which is not what was written", K::kind(&()));
+            let why = format!(
+                "the API stored {members} in {} {name}, which is not what was written",
+                K::kind(&())
+            );
             let rejected = Condition::new(Kind::Rejected, why);
-            self.publisher.report(Some(self.view.held()), self.view.seen.fault().cloned().unwrap_or(rejected));
+            self.publisher.report(
+                Some(self.view.held()),
+                self.view.seen.fault().cloned().unwrap_or(rejected),
+            );
             self.learn(now);
             return Next::Pause(self.memory.backoff.next());
         }
@@ -139,7 +151,8 @@ impl Writer<'_> {
         };
         let next = self.publisher.assess(&view, view.seen.service.object.as_deref(), self.memory);
         let undone = next.object() == Some(name.as_str());
-        let undecided = |why: &Condition| matches!(why.kind, Kind::WaitingForVerdicts | Kind::AddressesRefused);
+        let undecided =
+            |why: &Condition| matches!(why.kind, Kind::WaitingForVerdicts | Kind::AddressesRefused);
         if next == Step::Hold {
             self.published(&view).await;
         } else if matches!(&next, Step::Wait(why) if undecided(why)) {
@@ -184,10 +197,13 @@ impl Writer<'_> {
         let repaired = self.memory.held.as_ref() == Some(&self.view.plan);
         if K::PLURAL != Endpoints::PLURAL {
             let own = self.view.seen.slices.own();
-            let changes = members.changes_from(&own.get(name).map(|slice| slice.members()).unwrap_or_default());
+            let changes = members
+                .changes_from(&own.get(name).map(|slice| slice.members()).unwrap_or_default());
             if repaired {
                 warn!(%namespace, %service, slice = name, changes, "an outside change of an EndpointSlice was repaired");
-                let note = || format!("an outside change of EndpointSlice {name} was repaired ({changes})");
+                let note = || {
+                    format!("an outside change of EndpointSlice {name} was repaired ({changes})")
+                };
                 self.publisher.tell("Repaired", true, name.to_owned(), note);
             } else {
                 info!(%namespace, %service, slice = name, changes, "EndpointSlice written");
@@ -196,14 +212,16 @@ impl Writer<'_> {
             }
             return;
         }
-        let changes = members.changes_from(&self.view.endpoints().map(slice::members).unwrap_or_default());
+        let changes =
+            members.changes_from(&self.view.endpoints().map(slice::members).unwrap_or_default());
         if repaired {
             warn!(%namespace, %service, %members, changes, "an outside change of the Endpoints was repaired");
             let note = || format!("an outside change was repaired: {members} ({changes})");
             self.publisher.tell("Repaired", true, String::new(), note);
         } else {
             info!(%namespace, %service, %members, changes, "Endpoints written");
-            self.publisher.tell("Published", false, String::new(), || format!("{members} ({changes})"));
+            self.publisher
+                .tell("Published", false, String::new(), || format!("{members} ({changes})"));
         }
     }
 

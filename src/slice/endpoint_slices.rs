@@ -49,8 +49,14 @@ impl Family {
 
 /// The families that a Service has.
 pub fn families(service: &Service) -> Vec<Family> {
-    let named = service.spec.as_ref().and_then(|spec| spec.ip_families.as_ref()).filter(|named| !named.is_empty());
-    let has = |family: &Family| named.is_none_or(|named| named.iter().any(|name| name == family.as_str()));
+    let named = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ip_families.as_ref())
+        .filter(|named| !named.is_empty());
+    let has = |family: &Family| {
+        named.is_none_or(|named| named.iter().any(|name| name == family.as_str()))
+    };
     Family::BOTH.into_iter().filter(has).collect()
 }
 
@@ -99,7 +105,11 @@ pub struct Frame<'a> {
 impl Frame<'_> {
     /// The slices that shall hold the members, given those that are there. They carry version and UID of what they are to be
     /// applied on, as Endpoints do; one without is to be created first.
-    pub fn slices(&self, members: &Members, held: &BTreeMap<&str, &EndpointSlice>) -> Vec<EndpointSlice> {
+    pub fn slices(
+        &self,
+        members: &Members,
+        held: &BTreeMap<&str, &EndpointSlice>,
+    ) -> Vec<EndpointSlice> {
         self.families.iter().flat_map(|family| self.of_family(*family, members, held)).collect()
     }
 
@@ -118,12 +128,17 @@ impl Frame<'_> {
     ) -> Vec<EndpointSlice> {
         let service = self.service_name();
         let of_family = held.iter().filter_map(|(name, slice)| match parts(name)? {
-            (named, its, number) if named == service && its == family => Some((number, ips(slice).collect())),
+            (named, its, number) if named == service && its == family => {
+                Some((number, ips(slice).collect()))
+            }
             _ => None,
         });
         let filled: Filling = of_family.collect();
-        let members: BTreeMap<IpAddr, &Member> =
-            members.iter().filter(|member| Family::of(member.ip) == family).map(|member| (member.ip, member)).collect();
+        let members: BTreeMap<IpAddr, &Member> = members
+            .iter()
+            .filter(|member| Family::of(member.ip) == family)
+            .map(|member| (member.ip, member))
+            .collect();
         let wanted: Vec<IpAddr> = members.keys().copied().collect();
         let slice = |(number, ips): (u16, Vec<IpAddr>)| {
             let name = name(service, family, number);
@@ -170,7 +185,11 @@ impl Frame<'_> {
     fn endpoint(&self, member: &Member) -> Endpoint {
         Endpoint {
             addresses: vec![member.ip.to_string()],
-            conditions: Some(EndpointConditions { ready: Some(true), serving: Some(true), terminating: None }),
+            conditions: Some(EndpointConditions {
+                ready: Some(true),
+                serving: Some(true),
+                terminating: None,
+            }),
             hostname: member.hostname.clone(),
             zone: self.zones.get(&member.ip).map(|zone| (*zone).to_owned()),
             ..Endpoint::default()
@@ -183,7 +202,10 @@ impl Frame<'_> {
 }
 
 fn labels(service: &str) -> BTreeMap<String, String> {
-    BTreeMap::from([(SERVICE_NAME.to_owned(), service.to_owned()), (MANAGED_BY.to_owned(), OURS.to_owned())])
+    BTreeMap::from([
+        (SERVICE_NAME.to_owned(), service.to_owned()),
+        (MANAGED_BY.to_owned(), OURS.to_owned()),
+    ])
 }
 
 /// The API stores the name of an unnamed port as an empty one.
@@ -203,20 +225,30 @@ fn is_headless(service: &Service) -> bool {
 /// A slice without endpoints: what is applied to create one. It has no owner yet, as whoever creates it would be counted among
 /// those who want it to have this one.
 pub fn blank(wanted: &EndpointSlice) -> EndpointSlice {
-    let service = wanted.metadata.owner_references.iter().flatten().next().map(|owner| owner.name.as_str());
+    let service =
+        wanted.metadata.owner_references.iter().flatten().next().map(|owner| owner.name.as_str());
     let metadata = ObjectMeta {
         name: wanted.metadata.name.clone(),
         namespace: wanted.metadata.namespace.clone(),
         labels: Some(labels(service.unwrap_or_default())),
         ..ObjectMeta::default()
     };
-    EndpointSlice { metadata, address_type: wanted.address_type.clone(), endpoints: Vec::new(), ports: None }
+    EndpointSlice {
+        metadata,
+        address_type: wanted.address_type.clone(),
+        endpoints: Vec::new(),
+        ports: None,
+    }
 }
 
 /// Whether a slice says all that is `wanted`, so that a write would change nothing. Labels and owners of others are theirs.
 pub fn holds(held: &EndpointSlice, wanted: &EndpointSlice) -> bool {
     let label = |(key, value): (&String, &String)| {
-        held.metadata.labels.as_ref().and_then(|labels| labels.get(key)).is_some_and(|held| held == value)
+        held.metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(key))
+            .is_some_and(|held| held == value)
     };
     let owners = |slice: &EndpointSlice| -> Vec<String> {
         let owners = slice.metadata.owner_references.iter().flatten();
@@ -273,7 +305,8 @@ fn ips(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
 
 /// The endpoints of a slice that clients are sent to. One that is no IP is left out.
 pub fn ready(slice: &EndpointSlice) -> impl Iterator<Item = Member> {
-    let is_ready = |endpoint: &&Endpoint| endpoint.conditions.as_ref().and_then(|is| is.ready) != Some(false);
+    let is_ready =
+        |endpoint: &&Endpoint| endpoint.conditions.as_ref().and_then(|is| is.ready) != Some(false);
     slice.endpoints.iter().filter(is_ready).filter_map(|endpoint| {
         let ip = endpoint.addresses.first()?.parse().ok()?;
         Some(Member { ip, hostname: endpoint.hostname.clone() })
@@ -300,7 +333,10 @@ impl FromIterator<IpAddr> for Digest {
 
 impl std::iter::Sum for Digest {
     fn sum<I: Iterator<Item = Self>>(digests: I) -> Self {
-        digests.fold(Self::default(), |a, b| Self { count: a.count + b.count, sum: a.sum.wrapping_add(b.sum) })
+        digests.fold(Self::default(), |a, b| Self {
+            count: a.count + b.count,
+            sum: a.sum.wrapping_add(b.sum),
+        })
     }
 }
 

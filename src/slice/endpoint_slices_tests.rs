@@ -29,7 +29,8 @@ fn slices(service: &Service, members: &Members, held: &[EndpointSlice]) -> Vec<E
     let zones = BTreeMap::from([("198.51.100.2".parse().unwrap(), "dc-west")]);
     let ports = ports();
     let held = held.iter().map(|slice| (slice.metadata.name.as_deref().unwrap(), slice)).collect();
-    Frame { namespace: "prod", service, families: families(service), ports: &ports, zones }.slices(members, &held)
+    Frame { namespace: "prod", service, families: families(service), ports: &ports, zones }
+        .slices(members, &held)
 }
 
 fn names(slices: &[EndpointSlice]) -> Vec<&str> {
@@ -39,7 +40,9 @@ fn names(slices: &[EndpointSlice]) -> Vec<&str> {
 #[test]
 fn a_slice_says_all_that_its_readers_ask_for() {
     let hostname = Some("pg-1".to_owned());
-    let members = [member("198.51.100.1"), Member { hostname, ..member("198.51.100.2") }].into_iter().collect();
+    let members = [member("198.51.100.1"), Member { hostname, ..member("198.51.100.2") }]
+        .into_iter()
+        .collect();
     let slices = slices(&service(&["IPv4"], "None"), &members, &[]);
     let conditions = serde_json::json!({"ready": true, "serving": true});
     assert_eq!(
@@ -73,7 +76,8 @@ fn a_slice_says_all_that_its_readers_ask_for() {
 #[test]
 fn only_the_families_of_the_service_have_slices() {
     let members: Members = [member("198.51.100.1"), member("2001:db8::1")].into_iter().collect();
-    let of = |families: &[&str]| names(&slices(&service(families, "10.0.0.1"), &members, &[])).join(" ");
+    let of =
+        |families: &[&str]| names(&slices(&service(families, "10.0.0.1"), &members, &[])).join(" ");
     assert_eq!(of(&["IPv6", "IPv4"]), "orders-external-ipv4-1 orders-external-ipv6-1");
     assert_eq!(of(&["IPv4"]), "orders-external-ipv4-1");
     assert_eq!(of(&["IPv6"]), "orders-external-ipv6-1");
@@ -109,8 +113,13 @@ fn what_is_there_gives_version_and_uid_and_what_is_not_is_blank_at_first() {
     let members = [member("198.51.100.1")].into_iter().collect();
     let fresh = slices(&service, &members, &[]);
     let blank = blank(&fresh[0]);
-    assert!(blank.endpoints.is_empty() && blank.metadata.owner_references.is_none() && is_ours(&blank));
-    assert_eq!((blank.metadata.name.as_deref(), blank.address_type.as_str()), (Some("orders-external-ipv4-1"), "IPv4"));
+    assert!(
+        blank.endpoints.is_empty() && blank.metadata.owner_references.is_none() && is_ours(&blank)
+    );
+    assert_eq!(
+        (blank.metadata.name.as_deref(), blank.address_type.as_str()),
+        (Some("orders-external-ipv4-1"), "IPv4")
+    );
 
     let mut there = blank;
     there.metadata.uid = Some("slice-1".into());
@@ -133,11 +142,14 @@ fn a_slice_that_differs_in_anything_of_ours_does_not_hold_and_what_is_of_others_
     assert!(with(|_| ()));
     assert!(with(|slice| {
         slice.metadata.labels.as_mut().unwrap().insert("team".into(), "orders".into());
-        let other = OwnerReference { kind: "Team".into(), uid: "x".into(), ..OwnerReference::default() };
+        let other =
+            OwnerReference { kind: "Team".into(), uid: "x".into(), ..OwnerReference::default() };
         slice.metadata.owner_references.as_mut().unwrap().push(other);
     }));
     assert!(!with(|slice| drop(slice.metadata.labels.as_mut().unwrap().remove(SERVICE_NAME))));
-    assert!(!with(|slice| slice.metadata.owner_references.as_mut().unwrap()[0].uid = "service-0".into()));
+    assert!(!with(
+        |slice| slice.metadata.owner_references.as_mut().unwrap()[0].uid = "service-0".into()
+    ));
     assert!(!with(|slice| slice.metadata.owner_references = None));
     assert!(!with(|slice| slice.ports.as_mut().unwrap()[0].name = Some("other".into())));
     assert!(!with(|slice| slice.endpoints[0].conditions = None));
@@ -152,7 +164,8 @@ fn members_are_the_ready_ones() {
         &[],
     )
     .remove(0);
-    slice.endpoints[0].conditions = Some(EndpointConditions { ready: Some(false), ..EndpointConditions::default() });
+    slice.endpoints[0].conditions =
+        Some(EndpointConditions { ready: Some(false), ..EndpointConditions::default() });
     slice.endpoints[1].conditions = None;
     slice.endpoints[2].addresses = vec!["db.example".into()];
     assert_eq!(ready(&slice).collect::<Members>().to_string(), "198.51.100.2");
@@ -163,7 +176,10 @@ fn a_label_that_someone_took_off_leaves_it_ours_and_one_that_someone_changed_doe
     let mut slice = EndpointSlice::default();
     assert!(!is_ours(&slice));
     slice.metadata.managed_fields = Some(vec![
-        serde_json::from_value(serde_json::json!({"manager": "external-endpoints", "operation": "Apply"})).unwrap(),
+        serde_json::from_value(
+            serde_json::json!({"manager": "external-endpoints", "operation": "Apply"}),
+        )
+        .unwrap(),
     ]);
     assert!(is_ours(&slice));
     slice.metadata.labels = Some(BTreeMap::from([(MANAGED_BY.to_owned(), "someone".to_owned())]));

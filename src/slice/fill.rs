@@ -87,7 +87,10 @@ mod tests {
     #[test]
     fn an_ip_that_someone_copied_into_a_second_slice_leaves_that_one() {
         let held = Filling::from([(1, ips([1, 2])), (2, ips([2, 3]))]);
-        assert_eq!(fill(&held, &ips([1, 2, 3]), 2), Filling::from([(1, ips([1, 2])), (2, ips([3]))]));
+        assert_eq!(
+            fill(&held, &ips([1, 2, 3]), 2),
+            Filling::from([(1, ips([1, 2])), (2, ips([3]))])
+        );
     }
 
     proptest! {

@@ -93,7 +93,10 @@ fn writers(record: &Record, judgement: &mut Judgement) {
         let held_back = record.held_back(change.at.saturating_sub(record.limits.slack), change.at);
         let ours = change.managers.iter().any(|manager| manager.starts_with("external-endpoints"));
         let held_before = |who: &str| {
-            record.leases.iter().any(|lease| lease.version < change.version && lease.holder.as_deref() == Some(who))
+            record
+                .leases
+                .iter()
+                .any(|lease| lease.version < change.version && lease.holder.as_deref() == Some(who))
         };
         match writer {
             None if ours && held_back => judgement.unnoted += 1,
@@ -126,8 +129,14 @@ fn empties(record: &Record, excused: &[Span], judgement: &mut Judgement) {
             if !emptied || record.outside.contains(&change.version) {
                 continue;
             }
-            let mut breach =
-                |words| judgement.breaches.push(Breach { rule: Rule::Empty, at: change.at, database, words });
+            let mut breach = |words| {
+                judgement.breaches.push(Breach {
+                    rule: Rule::Empty,
+                    at: change.at,
+                    database,
+                    words,
+                })
+            };
             if record.keep.contains(&database) {
                 breach(format!("version {} is empty, which the policy forbids", change.version));
                 continue;
@@ -138,8 +147,9 @@ fn empties(record: &Record, excused: &[Span], judgement: &mut Judgement) {
                 continue;
             }
             let up = |ip: &&IpAddr| {
-                up_since(record, **ip, change.at)
-                    .is_some_and(|since| change.at > since + limits.recovery + limits.slack || since.is_zero())
+                up_since(record, **ip, change.at).is_some_and(|since| {
+                    change.at > since + limits.recovery + limits.slack || since.is_zero()
+                })
             };
             if let Some(ip) = ips.iter().find(up) {
                 breach(format!("version {} is empty while {ip} is up", change.version));
@@ -155,12 +165,17 @@ fn handovers(record: &Record, judgement: &mut Judgement) {
         let Kind::Replica(ReplicaFault::Ended, who) = &fault.kind else { continue };
         let held = record.held(fault.from).is_some_and(|held| held.holder.as_ref() == Some(who));
         let until = fault.from + limit;
-        if !held || until > record.end || record.held_back(fault.from.saturating_sub(record.limits.backoff), until) {
+        if !held
+            || until > record.end
+            || record.held_back(fault.from.saturating_sub(record.limits.backoff), until)
+        {
             continue;
         }
-        let mut after = record.leases.iter().filter(|lease| lease.at > fault.from && lease.at <= until);
+        let mut after =
+            record.leases.iter().filter(|lease| lease.at > fault.from && lease.at <= until);
         if !after.any(|lease| lease.holder.as_ref().is_some_and(|holder| holder != who)) {
-            let words = format!("{who} was asked to end, and {limit:.1?} later nobody else had the Lease");
+            let words =
+                format!("{who} was asked to end, and {limit:.1?} later nobody else had the Lease");
             judgement.breaches.push(Breach { rule: Rule::Handover, at: until, database: 0, words });
         }
     }
@@ -199,13 +214,22 @@ fn up_since(record: &Record, ip: IpAddr, at: At) -> Option<At> {
 }
 
 /// Holds what was published of one target against what was true of it.
-fn target(record: &Record, database: usize, ip: IpAddr, excused: &[Span], judgement: &mut Judgement) {
+fn target(
+    record: &Record,
+    database: usize,
+    ip: IpAddr,
+    excused: &[Span],
+    judgement: &mut Judgement,
+) {
     let limits = &record.limits;
     let flips: Vec<_> = record.flips.iter().filter(|flip| flip.ip == ip).collect();
-    let changes: Vec<_> = record.changes.iter().filter(|change| change.database == database).collect();
-    let edits: Vec<_> = changes.iter().filter(|change| record.outside.contains(&change.version)).collect();
+    let changes: Vec<_> =
+        record.changes.iter().filter(|change| change.database == database).collect();
+    let edits: Vec<_> =
+        changes.iter().filter(|change| record.outside.contains(&change.version)).collect();
     let joins = record.joins.iter().filter(|(_, of)| *of == database);
-    let joins: Vec<Span> = joins.map(|(at, _)| Span::new(*at, *at + limits.config + limits.slack)).collect();
+    let joins: Vec<Span> =
+        joins.map(|(at, _)| Span::new(*at, *at + limits.config + limits.slack)).collect();
     let kept = kept(record, database);
     for (wrong, dead) in wrongs(record, ip, &changes) {
         let mut covers: Vec<Span> =
@@ -218,8 +242,11 @@ fn target(record: &Record, database: usize, ip: IpAddr, excused: &[Span], judgem
             Span::new(flip.at, flip.at + limit + limits.slack)
         }));
         if let Some(bad) = uncovered(wrong, &mut covers) {
-            let (rule, state) =
-                if dead { (Rule::Dead, "dead, and published") } else { (Rule::Missing, "up, and missing") };
+            let (rule, state) = if dead {
+                (Rule::Dead, "dead, and published")
+            } else {
+                (Rule::Missing, "up, and missing")
+            };
             let words = format!(
                 "{ip} was {state} for {:.2?}, and nothing excuses {:.2?} of it",
                 wrong.until - wrong.from,
@@ -229,7 +256,9 @@ fn target(record: &Record, database: usize, ip: IpAddr, excused: &[Span], judgem
         }
         let flip = flips.iter().find(|flip| flip.at == wrong.from && flip.up != dead);
         let else_the_matter = excused.iter().any(|span| span.touches(&wrong))
-            || edits.iter().any(|edit| edit.at + limits.slack >= wrong.from && edit.at <= wrong.until)
+            || edits
+                .iter()
+                .any(|edit| edit.at + limits.slack >= wrong.from && edit.at <= wrong.until)
             || joins.iter().chain(&kept).any(|span| span.touches(&wrong))
             || flips.iter().any(|other| other.at == wrong.until)
             || wrong.until == record.end;
@@ -245,7 +274,8 @@ fn target(record: &Record, database: usize, ip: IpAddr, excused: &[Span], judgem
 fn wrongs(record: &Record, ip: IpAddr, changes: &[&Change]) -> Vec<(Span, bool)> {
     // Deaths and returns come first where both happen at once: the cluster can only follow.
     let flips = record.flips.iter().filter(|flip| flip.ip == ip).map(|flip| (flip.at, 0, flip.up));
-    let published = |change: &&Change| change.members.as_ref().is_some_and(|members| members.contains(&ip));
+    let published =
+        |change: &&Change| change.members.as_ref().is_some_and(|members| members.contains(&ip));
     let changes = changes.iter().map(|change| (change.at, 1, published(change)));
     let mut steps: Vec<(At, u8, bool)> = flips.chain(changes).collect();
     steps.sort_by_key(|(at, what, _)| (*at, *what));
@@ -309,7 +339,10 @@ pub fn timeline(record: &Record, database: usize) -> Vec<String> {
     let mut holder = &None;
     for lease in &record.leases {
         if lease.holder != *holder {
-            lines.push((lease.at, format!("the Lease is held by {}", lease.holder.as_deref().unwrap_or("nobody"))));
+            lines.push((
+                lease.at,
+                format!("the Lease is held by {}", lease.holder.as_deref().unwrap_or("nobody")),
+            ));
         }
         holder = &lease.holder;
     }

@@ -23,7 +23,13 @@ pub struct Config {
 
 impl Config {
     pub fn new(namespace: &str, databases: Vec<Vec<IpAddr>>) -> Config {
-        Config { namespace: namespace.to_owned(), databases, out: BTreeSet::new(), edits: 0, files: Vec::new() }
+        Config {
+            namespace: namespace.to_owned(),
+            databases,
+            out: BTreeSet::new(),
+            edits: 0,
+            files: Vec::new(),
+        }
     }
 
     pub fn has(&self, who: Who) -> bool {
@@ -73,7 +79,8 @@ impl Config {
     }
 
     pub fn text(&self) -> String {
-        let time = |duration: Duration| humantime::format_duration(duration).to_string().replace(' ', "");
+        let time =
+            |duration: Duration| humantime::format_duration(duration).to_string().replace(' ', "");
         let mut text = format!(
             "# {} comments\ndefaults:\n  namespace: {}\n  check: {{tcp: {{}}, interval: {}, recheckInterval: {}, timeout: {}, healthyThreshold: {HEALTHY}, unhealthyThreshold: {UNHEALTHY}}}\ndatabases:\n",
             self.edits,

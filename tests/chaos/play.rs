@@ -86,8 +86,12 @@ impl Deeds {
         record.flips.clone_from(&done.flips);
         record.joins.clone_from(&done.joins);
         record.faults.extend(done.faults.iter().cloned());
-        let deleted: Vec<Version> =
-            record.changes.iter().filter(|change| change.members.is_none()).map(|change| change.version).collect();
+        let deleted: Vec<Version> = record
+            .changes
+            .iter()
+            .filter(|change| change.members.is_none())
+            .map(|change| change.version)
+            .collect();
         assert_eq!(deleted.len(), done.deletions, "nobody else deletes Endpoints");
         record.outside = done.edits.iter().copied().chain(deleted).collect();
     }
@@ -95,15 +99,19 @@ impl Deeds {
 
 /// Plays all streams of the script beside each other, each in its order.
 pub async fn play(stage: &mut Stage, script: &[Step], deeds: &Deeds) {
-    let of = |wanted: fn(&Act) -> bool| script.iter().filter(|step| wanted(&step.act)).cloned().collect::<Vec<_>>();
+    let of = |wanted: fn(&Act) -> bool| {
+        script.iter().filter(|step| wanted(&step.act)).cloned().collect::<Vec<_>>()
+    };
     let targets = of(|act| matches!(act, Act::Dies(_) | Act::Hangs(_) | Act::Returns(_)));
     let edits = of(|act| matches!(act, Act::Edit(_) | Act::Delete(_)));
-    let configs = of(|act| matches!(act, Act::Leaves(_) | Act::Joins(_) | Act::Comments | Act::Garbles(_)));
+    let configs =
+        of(|act| matches!(act, Act::Leaves(_) | Act::Joins(_) | Act::Comments | Act::Garbles(_)));
     let api = of(|act| matches!(act, Act::Api(..)));
     let replicas = of(|act| matches!(act, Act::Replica(..)));
     // Where a fault of the API is made on the replicas' way to it, a replica is not cut off at the same time.
     let way = Mutex::new(());
-    let (ips, proxies, config) = (stage.ips(), stage.replicas.proxies(), stage.replicas.config.clone());
+    let (ips, proxies, config) =
+        (stage.ips(), stage.replicas.proxies(), stage.replicas.config.clone());
     tokio::join!(
         play_targets(&mut stage.databases, targets, deeds),
         play_edits(&stage.namespace, &ips, edits, deeds),
@@ -116,7 +124,9 @@ pub async fn play(stage: &mut Stage, script: &[Step], deeds: &Deeds) {
 async fn play_targets(databases: &mut [Vec<Database>], steps: Vec<Step>, deeds: &Deeds) {
     for step in steps {
         deeds.wait_for(&step).await;
-        let (Act::Dies((database, index)) | Act::Hangs((database, index)) | Act::Returns((database, index))) = step.act
+        let (Act::Dies((database, index))
+        | Act::Hangs((database, index))
+        | Act::Returns((database, index))) = step.act
         else {
             continue;
         };
@@ -147,7 +157,12 @@ async fn play_targets(databases: &mut [Vec<Database>], steps: Vec<Step>, deeds: 
     }
 }
 
-async fn play_configs(config: &Mutex<Config>, ips: &[Vec<IpAddr>], steps: Vec<Step>, deeds: &Deeds) {
+async fn play_configs(
+    config: &Mutex<Config>,
+    ips: &[Vec<IpAddr>],
+    steps: Vec<Step>,
+    deeds: &Deeds,
+) {
     for step in steps {
         deeds.wait_for(&step).await;
         match step.act {
@@ -178,7 +193,8 @@ async fn play_configs(config: &Mutex<Config>, ips: &[Vec<IpAddr>], steps: Vec<St
 }
 
 async fn play_edits(namespace: &Namespace, ips: &[Vec<IpAddr>], steps: Vec<Step>, deeds: &Deeds) {
-    let (endpoints, slices): (Api<Endpoints>, Api<EndpointSlice>) = (namespace.api(), namespace.api());
+    let (endpoints, slices): (Api<Endpoints>, Api<EndpointSlice>) =
+        (namespace.api(), namespace.api());
     for step in steps {
         deeds.wait_for(&step).await;
         match step.act {
@@ -193,8 +209,11 @@ async fn play_edits(namespace: &Namespace, ips: &[Vec<IpAddr>], steps: Vec<Step>
             }
             Act::Delete(database) => {
                 let name = object(database);
-                let deleted =
-                    if in_slice(database) { delete(&slices, &name).await } else { delete(&endpoints, &name).await };
+                let deleted = if in_slice(database) {
+                    delete(&slices, &name).await
+                } else {
+                    delete(&endpoints, &name).await
+                };
                 deeds.add(|done| done.deletions += usize::from(deleted));
             }
             _ => {}
@@ -237,7 +256,8 @@ async fn edit<K: Publishes + Clone + DeserializeOwned + Debug>(
     }
     let mut patch = body(&ips);
     patch["metadata"] = json!({"resourceVersion": before.resource_version()});
-    let person = PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };
+    let person =
+        PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };
     match api.patch(name, &person, &Patch::Merge(patch)).await {
         Ok(after) => Some(version(&after)),
         // The daemon was faster.
@@ -294,14 +314,22 @@ async fn play_api(
     }
 }
 
-async fn play_replicas(replicas: &mut Replicas, watch: &Watch, way: &Mutex<()>, steps: Vec<Step>, deeds: &Deeds) {
+async fn play_replicas(
+    replicas: &mut Replicas,
+    watch: &Watch,
+    way: &Mutex<()>,
+    steps: Vec<Step>,
+    deeds: &Deeds,
+) {
     for step in steps {
         deeds.wait_for(&step).await;
         let Act::Replica(victim, fault, lasts) = step.act else { continue };
         // Of two replicas one must be well.
         replicas.know_all().await;
-        let leader =
-            eventually(PATIENCE, "one of both holds the lease", async || replicas.slot(&watch.holder()?)).await;
+        let leader = eventually(PATIENCE, "one of both holds the lease", async || {
+            replicas.slot(&watch.holder()?)
+        })
+        .await;
         let slot = match victim {
             Victim::Leader => leader,
             Victim::Standby => 1 - leader,

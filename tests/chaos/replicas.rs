@@ -56,8 +56,14 @@ impl Replicas {
         }
         let lease = format!("{}/{LEASE}", namespace.name);
         let config = Arc::new(Mutex::new(config));
-        let mut replicas =
-            Replicas { slots: Vec::new(), config, lease, tokens, accounts: BTreeMap::new(), logs: Vec::new() };
+        let mut replicas = Replicas {
+            slots: Vec::new(),
+            config,
+            lease,
+            tokens,
+            accounts: BTreeMap::new(),
+            logs: Vec::new(),
+        };
         for _ in 0..2 {
             let proxy = Arc::new(ApiProxy::start(plane).await);
             let (daemon, identity) = replicas.run(&proxy).await;
@@ -88,8 +94,10 @@ impl Replicas {
         for slot in &self.slots {
             eventually(PATIENCE, "a replica knows every target", async || {
                 let metrics = slot.daemon.metrics().await;
-                let known =
-                    metrics.lines().filter(|line| line.starts_with("external_endpoints_target_healthy{")).count();
+                let known = metrics
+                    .lines()
+                    .filter(|line| line.starts_with("external_endpoints_target_healthy{"))
+                    .count();
                 let targets = self.config.lock().await.targets();
                 if known == targets { Ok(()) } else { Err(format!("{known} of {targets}")) }
             })
@@ -151,7 +159,8 @@ impl Replicas {
 
     /// Those that have ended by themselves, which none should.
     pub fn ended(&mut self) -> Vec<String> {
-        let ended = self.slots.iter_mut().filter_map(|slot| Some((slot.daemon.exited()?, &slot.identity)));
+        let ended =
+            self.slots.iter_mut().filter_map(|slot| Some((slot.daemon.exited()?, &slot.identity)));
         ended.map(|(status, identity)| format!("replica {identity} ended with {status}")).collect()
     }
 
@@ -159,7 +168,8 @@ impl Replicas {
     pub fn log(&self, words: &[&str]) -> Vec<String> {
         let alive = self.slots.iter().flat_map(|slot| slot.daemon.lines());
         let lines = self.logs.iter().cloned().chain(alive);
-        let mut lines: Vec<String> = lines.filter(|line| words.iter().any(|word| line.contains(word))).collect();
+        let mut lines: Vec<String> =
+            lines.filter(|line| words.iter().any(|word| line.contains(word))).collect();
         // Each begins with its time.
         lines.sort();
         lines
@@ -168,7 +178,8 @@ impl Replicas {
 
 /// What deploy/ allows a daemon, to all ServiceAccounts of the namespace.
 async fn allow(namespace: &Namespace, services: &[String]) {
-    let slices: Vec<String> = services.iter().map(|service| format!("{service}-external-ipv4-1")).collect();
+    let slices: Vec<String> =
+        services.iter().map(|service| format!("{service}-external-ipv4-1")).collect();
     let rules = json!([
         {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": services, "verbs": ["get", "create", "patch"]},

@@ -9,11 +9,19 @@ use super::stage::service;
 /// So many breaches are told with their timelines.
 const TOLD: usize = 3;
 
-pub fn tell(seed: u64, script: &[Step], record: &Record, judgement: &Judgement, replicas: &Replicas) {
+pub fn tell(
+    seed: u64,
+    script: &[Step],
+    record: &Record,
+    judgement: &Judgement,
+    replicas: &Replicas,
+) {
     let count = |wanted: fn(&Act) -> bool| script.iter().filter(|step| wanted(&step.act)).count();
     let stalls = record.faults.iter().filter(|fault| fault.kind == Kind::Stall).count();
-    let takeovers =
-        record.leases.windows(2).filter(|pair| pair[0].holder != pair[1].holder && pair[1].holder.is_some());
+    let takeovers = record
+        .leases
+        .windows(2)
+        .filter(|pair| pair[0].holder != pair[1].holder && pair[1].holder.is_some());
     let (takeovers, end) = (takeovers.count(), record.end.as_secs_f64());
     let say = |what: &str, words: String| println!("  {what:<12} {words}");
     println!("chaos: what was done, in {end:.0} s with seed {seed}");
@@ -42,7 +50,10 @@ pub fn tell(seed: u64, script: &[Step], record: &Record, judgement: &Judgement, 
     println!("chaos: what came of it");
     say(
         "writes",
-        format!("{} by the daemon, {} of them late, {} unnoted", judgement.writes, judgement.late, judgement.unnoted),
+        format!(
+            "{} by the daemon, {} of them late, {} unnoted",
+            judgement.writes, judgement.late, judgement.unnoted
+        ),
     );
     say("lease", format!("{takeovers} takeovers, {} writes", record.leases.len()));
     say(
@@ -58,13 +69,19 @@ pub fn tell(seed: u64, script: &[Step], record: &Record, judgement: &Judgement, 
     );
     say(
         "excused",
-        format!("{:.0} s of {end:.0} s; the machine stood still {stalls} times", judgement.excused.as_secs_f64()),
+        format!(
+            "{:.0} s of {end:.0} s; the machine stood still {stalls} times",
+            judgement.excused.as_secs_f64()
+        ),
     );
     if judgement.breaches.is_empty() {
         println!("chaos: every rule held");
         return;
     }
-    println!("chaos: {} breaches; `make chaos SEED={seed}` plays the same script", judgement.breaches.len());
+    println!(
+        "chaos: {} breaches; `make chaos SEED={seed}` plays the same script",
+        judgement.breaches.len()
+    );
     judgement.breaches.iter().for_each(|breach| println!("{breach}"));
     for breach in judgement.breaches.iter().take(TOLD) {
         println!("chaos: how it came to {breach}");

@@ -118,7 +118,8 @@ fn targets(dice: &mut Dice, length: Duration, databases: usize, addresses: usize
         let database = dice.below(databases);
         let dead = up.iter().flatten().filter(|up| !**up).count();
         let may_die = (dead + addresses) as f64 <= DEAD * (databases * addresses) as f64;
-        let which: Vec<usize> = if dice.one_in(12) { (0..addresses).collect() } else { vec![dice.below(addresses)] };
+        let which: Vec<usize> =
+            if dice.one_in(12) { (0..addresses).collect() } else { vec![dice.below(addresses)] };
         let dies = up[database][which[0]];
         let hangs = dice.one_in(3);
         for index in which {
@@ -145,7 +146,11 @@ fn edits(dice: &mut Dice, length: Duration, databases: usize, addresses: usize) 
         let database = dice.below(databases);
         if last[database].is_none_or(|last| at > last + EDITS_APART) {
             last[database] = Some(at);
-            let act = if dice.one_in(4) { Act::Delete(database) } else { Act::Edit((database, dice.below(addresses))) };
+            let act = if dice.one_in(4) {
+                Act::Delete(database)
+            } else {
+                Act::Edit((database, dice.below(addresses)))
+            };
             steps.push(Step { at, act });
         }
         at += dice.between(500, 2500);
@@ -161,14 +166,17 @@ fn configs(dice: &mut Dice, length: Duration, databases: usize, addresses: usize
     let mut kinds = Bag::of(5);
     loop {
         let who = (dice.below(databases), dice.below(addresses));
-        let free = !keeps(who.0) && out.len() < OUT && out.iter().all(|(database, _)| *database != who.0);
+        let free =
+            !keeps(who.0) && out.len() < OUT && out.iter().all(|(database, _)| *database != who.0);
         let (act, lasts) = match kinds.draw(dice) {
             0 => (Some(Act::Comments), Duration::ZERO),
             1 => {
                 let lasts = dice.between(1000, 6000);
                 (Some(Act::Garbles(lasts)), lasts)
             }
-            2 | 3 if !out.is_empty() => (Some(Act::Joins(out.swap_remove(dice.below(out.len())))), Duration::ZERO),
+            2 | 3 if !out.is_empty() => {
+                (Some(Act::Joins(out.swap_remove(dice.below(out.len())))), Duration::ZERO)
+            }
             _ if free => {
                 out.push(who);
                 (Some(Act::Leaves(who)), Duration::ZERO)

@@ -33,12 +33,16 @@ fn excuse(record: &Record, fault: &Fault) -> Option<Span> {
         Kind::Replica(how, who) => {
             let held = record.held(fault.from).filter(|held| held.holder.as_ref() == Some(who))?;
             // One that was on its way may have been stored since: the API or the network held it back.
-            let on_its_way = record.leases.iter().filter(|lease| lease.holder.as_ref() == Some(who));
-            let on_its_way = on_its_way.filter(|lease| lease.at > fault.from && lease.at < fault.until);
+            let on_its_way =
+                record.leases.iter().filter(|lease| lease.holder.as_ref() == Some(who));
+            let on_its_way =
+                on_its_way.filter(|lease| lease.at > fault.from && lease.at < fault.until);
             let stored = on_its_way.map(|lease| lease.at).fold(held.at, At::max);
             // Others count from when they saw the renewal, which they could not while the API was away.
             let seen = record.faults.iter().filter(|other| {
-                matches!(other.kind, Kind::Api(_)) && other.from <= stored + limits.slack / 2 && stored <= other.until
+                matches!(other.kind, Kind::Api(_))
+                    && other.from <= stored + limits.slack / 2
+                    && stored <= other.until
             });
             let renewed = seen.map(|other| other.until).fold(stored, At::max);
             let runs_out = renewed + limits.lease;
@@ -51,7 +55,10 @@ fn excuse(record: &Record, fault: &Fault) -> Option<Span> {
                 ReplicaFault::CutOff => fault.until + limits.backoff,
             };
             // Whoever has it then may write.
-            let taken = record.leases.iter().find(|next| next.at > fault.from && next.holder.as_ref() != Some(who));
+            let taken = record
+                .leases
+                .iter()
+                .find(|next| next.at > fault.from && next.holder.as_ref() != Some(who));
             let taken = taken.filter(|next| next.holder.is_some()).map_or(At::MAX, |next| next.at);
             // One that goes on before its Lease ran out has it again; after that it is anyone's.
             let goes_on = matches!(how, ReplicaFault::Stopped | ReplicaFault::CutOff);

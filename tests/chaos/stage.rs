@@ -115,7 +115,8 @@ impl Stage {
         let slices: Api<EndpointSlice> = self.namespace.api();
         let endpoints = endpoints.list(&Default::default()).await.expect("a list");
         let slices = slices.list(&Default::default()).await.expect("a list");
-        let endpoints = endpoints.items.iter().map(|endpoints| (endpoints.name_any(), endpoints.ips()));
+        let endpoints =
+            endpoints.items.iter().map(|endpoints| (endpoints.name_any(), endpoints.ips()));
         endpoints.chain(slices.items.iter().map(|slice| (slice.name_any(), slice.ips()))).collect()
     }
 
@@ -127,7 +128,8 @@ impl Stage {
                 let there = published.get(&object(database)).cloned().unwrap_or_default();
                 let wanted: BTreeSet<IpAddr> = up[database].iter().copied().collect();
                 let kept = wanted.is_empty() && keeps(database) && there.len() == 1;
-                (there != wanted && !kept).then(|| format!("{}: {there:?} and not {wanted:?}", service(database)))
+                (there != wanted && !kept)
+                    .then(|| format!("{}: {there:?} and not {wanted:?}", service(database)))
             });
             wrong.map_or(Ok(()), Err)
         })
@@ -155,7 +157,8 @@ impl Stage {
         let config = self.replicas.config.lock().await;
         let up = |(database, targets): (usize, &Vec<Database>)| {
             let targets = targets.iter().enumerate();
-            let up = targets.filter(|(index, target)| target.is_up() && config.has((database, *index)));
+            let up =
+                targets.filter(|(index, target)| target.is_up() && config.has((database, *index)));
             up.map(|(_, target)| target.ip).collect()
         };
         self.databases.iter().enumerate().map(up).collect()

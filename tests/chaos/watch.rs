@@ -41,7 +41,8 @@ impl Watch {
         let endpoints = follow::<Endpoints>(namespace, changes(&seen, &names, began)).await;
         let slices = follow::<EndpointSlice>(namespace, changes(&seen, &names, began)).await;
         let told = seen.clone();
-        let first: Vec<Lease> = namespace.api().list(&Default::default()).await.expect("listing Leases").items;
+        let first: Vec<Lease> =
+            namespace.api().list(&Default::default()).await.expect("listing Leases").items;
         let leases = follow::<Lease>(namespace, move |lease, deleted| {
             lock(&told).leases.push(holding(&lease, deleted, began.elapsed()));
         })
@@ -70,10 +71,16 @@ impl Drop for Watch {
 }
 
 /// What takes note of changes of the objects of these names, each of which is of the database at its place.
-fn changes<K: Publishes>(seen: &Arc<Mutex<Seen>>, names: &[String], began: Instant) -> impl FnMut(K, bool) + use<K> {
+fn changes<K: Publishes>(
+    seen: &Arc<Mutex<Seen>>,
+    names: &[String],
+    began: Instant,
+) -> impl FnMut(K, bool) + use<K> {
     let (seen, names) = (seen.clone(), names.to_vec());
     move |object, deleted| {
-        let Some(database) = names.iter().position(|name| *name == object.name_any()) else { return };
+        let Some(database) = names.iter().position(|name| *name == object.name_any()) else {
+            return;
+        };
         let change = Change {
             at: began.elapsed(),
             version: version(&object),
@@ -92,7 +99,8 @@ pub trait Publishes: kube::ResourceExt {
 
 impl Publishes for Endpoints {
     fn ips(&self) -> BTreeSet<IpAddr> {
-        let addresses = self.subsets.iter().flatten().flat_map(|subset| subset.addresses.iter().flatten());
+        let addresses =
+            self.subsets.iter().flatten().flat_map(|subset| subset.addresses.iter().flatten());
         addresses.map(|address| address.ip.parse().expect("an IP")).collect()
     }
 }
@@ -105,9 +113,17 @@ impl Publishes for EndpointSlice {
 }
 
 /// Tells each change since now: a watch that ends is begun again right after what it told last, so nothing is missed.
-async fn follow<K>(namespace: &Namespace, mut tell: impl FnMut(K, bool) + Send + 'static) -> JoinHandle<()>
+async fn follow<K>(
+    namespace: &Namespace,
+    mut tell: impl FnMut(K, bool) + Send + 'static,
+) -> JoinHandle<()>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + 'static,
 {
     let api: Api<K> = namespace.api();
     let list = api.list(&Default::default()).await.expect("a list");
@@ -135,12 +151,19 @@ where
 }
 
 fn holding(lease: &Lease, deleted: bool, at: At) -> Holding {
-    let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).filter(|holder| !holder.is_empty());
+    let holder = lease
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.holder_identity.clone())
+        .filter(|holder| !holder.is_empty());
     Holding { at, version: version(lease), holder: holder.filter(|_| !deleted) }
 }
 
 pub fn version(object: &impl kube::ResourceExt) -> Version {
-    object.resource_version().and_then(|version| version.parse().ok()).expect("a version that is a number")
+    object
+        .resource_version()
+        .and_then(|version| version.parse().ok())
+        .expect("a version that is a number")
 }
 
 fn managers(object: &impl kube::ResourceExt) -> BTreeSet<String> {

@@ -15,8 +15,8 @@ use serde_json::json;
 use crate::support::control_plane::STRANGER;
 use crate::support::traffic::connect;
 use crate::support::{
-    ApiProxy, Arrival, ControlPlane, Database, Options, Traffic, addresses, blocking, bottle, eventually, holds,
-    shared, trial::trials,
+    ApiProxy, Arrival, ControlPlane, Database, Options, Traffic, addresses, blocking, bottle,
+    eventually, holds, shared, trial::trials,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -57,7 +57,10 @@ async fn rights_are_enforced() {
     namespace.create_object::<k8s_openapi::api::rbac::v1::RoleBinding>(binding).await;
     let client = cluster.client_with_token(&token).await;
     let services: Api<Service> = Api::namespaced(client, &namespace.name);
-    eventually(SOON, "the Role allows to list", async || services.list(&ListParams::default()).await).await;
+    eventually(SOON, "the Role allows to list", async || {
+        services.list(&ListParams::default()).await
+    })
+    .await;
 }
 
 async fn hand_written_endpoints_are_mirrored() {
@@ -68,7 +71,10 @@ async fn hand_written_endpoints_are_mirrored() {
     let mut wanted: Vec<String> = ips.iter().map(ToString::to_string).collect();
     assert_eq!(namespace.endpoint_ips("mysql").await, wanted);
     wanted.sort();
-    eventually(SOON, "the slices have the addresses", async || namespace.slice_ips("mysql").await == wanted).await;
+    eventually(SOON, "the slices have the addresses", async || {
+        namespace.slice_ips("mysql").await == wanted
+    })
+    .await;
 }
 
 async fn connections_follow_the_endpoints() {
@@ -79,14 +85,22 @@ async fn connections_follow_the_endpoints() {
     // The Service's port is not the databases': it is kube-proxy who translates.
     namespace.create_service("mysql", &[("", 13306)]).await;
     namespace.create_endpoints("mysql", &ips, &[("", 3306)]).await;
-    let traffic = Traffic::start(namespace.cluster_ip("mysql").await, 13306, Duration::from_millis(20));
+    let traffic =
+        Traffic::start(namespace.cluster_ip("mysql").await, 13306, Duration::from_millis(20));
     for ip in &ips {
-        eventually(SOON, "both databases get connections", async || traffic.last(Arrival::Reached(*ip))).await;
+        eventually(SOON, "both databases get connections", async || {
+            traffic.last(Arrival::Reached(*ip))
+        })
+        .await;
     }
 
-    let only_first = json!({"subsets": [{"addresses": [{"ip": ips[0]}], "ports": [{"port": 3306}]}]});
+    let only_first =
+        json!({"subsets": [{"addresses": [{"ip": ips[0]}], "ports": [{"port": 3306}]}]});
     let endpoints: Api<Endpoints> = namespace.api();
-    endpoints.patch("mysql", &PatchParams::default(), &Patch::Merge(only_first)).await.expect("a patch");
+    endpoints
+        .patch("mysql", &PatchParams::default(), &Patch::Merge(only_first))
+        .await
+        .expect("a patch");
     let written = Instant::now();
     eventually(SOON, "for half a second the second database gets no connection", async || {
         let last = traffic.last(Arrival::Reached(ips[1])).expect("it had some before");
@@ -98,8 +112,10 @@ async fn connections_follow_the_endpoints() {
     let tally = traffic.tally_since(left + Duration::from_millis(1));
     assert!(tally[&Arrival::Reached(ips[0])] > 0, "{tally:?}");
     assert_eq!(tally.len(), 1, "every connection reaches the first database: {tally:?}");
-    holds(Duration::from_secs(1), "the second database gets no connection", async || second.accepted() == accepted)
-        .await;
+    holds(Duration::from_secs(1), "the second database gets no connection", async || {
+        second.accepted() == accepted
+    })
+    .await;
     assert!(left < written + Duration::from_secs(10), "kube-proxy took {:?}", left - written);
 }
 
@@ -156,9 +172,12 @@ async fn data_outlives_the_api_server() {
 async fn the_proxy_makes_faults() {
     let proxy = ApiProxy::start(shared()).await;
     let namespace = shared().namespace("proxied").await;
-    let kubeconfig = kube::config::Kubeconfig::read_from(proxy.kubeconfig()).expect("our own kubeconfig");
+    let kubeconfig =
+        kube::config::Kubeconfig::read_from(proxy.kubeconfig()).expect("our own kubeconfig");
     let options = kube::config::KubeConfigOptions::default();
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("our own kubeconfig");
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+        .await
+        .expect("our own kubeconfig");
     let client = kube::Client::try_from(config).expect("a client");
     let services: Api<Service> = Api::namespaced(client, &namespace.name);
     let list = || async {
@@ -194,7 +213,10 @@ pub const HOLD: &str = "--hold";
 /// Marks the processes of one bottle within another.
 const MARK: &str = "EXTERNAL_ENDPOINTS_TRIAL";
 
-#[expect(clippy::zombie_processes, reason = "that nobody waits for it is the point: the bottle must take it along")]
+#[expect(
+    clippy::zombie_processes,
+    reason = "that nobody waits for it is the point: the bottle must take it along"
+)]
 pub fn hold() -> ! {
     bottle::enter();
     let _child = Command::new("sleep").arg("1000").process_group(0).spawn().expect("sleep");

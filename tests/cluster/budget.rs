@@ -35,16 +35,21 @@ async fn a_removal_overtakes_the_repairs() {
     let good = async || {
         let mut good = 0;
         for index in 0..EDITED {
-            good += usize::from(scene.namespace.endpoint_ips(&format!("edited-{index}")).await == healthy);
+            good += usize::from(
+                scene.namespace.endpoint_ips(&format!("edited-{index}")).await == healthy,
+            );
         }
         good
     };
-    eventually(SOON, "all are published", async || if good().await == EDITED { Ok(()) } else { Err(good().await) })
-        .await;
+    eventually(SOON, "all are published", async || {
+        if good().await == EDITED { Ok(()) } else { Err(good().await) }
+    })
+    .await;
 
     let edited = Instant::now();
     let api: Api<Endpoints> = scene.namespace.api();
-    let edit = json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]});
+    let edit =
+        json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]});
     for index in 0..EDITED {
         let name = format!("edited-{index}");
         api.patch(&name, &PatchParams::default(), &Patch::Merge(&edit)).await.expect("a patch");
@@ -53,8 +58,10 @@ async fn a_removal_overtakes_the_repairs() {
     scene.published(&[1, 2]).await;
     let (removed, still_edited) = (edited.elapsed(), EDITED - good().await);
     assert!(still_edited > 0, "the removal came last, after {removed:?}: {:#?}", daemon.lines());
-    eventually(SOON, "all are repaired", async || if good().await == EDITED { Ok(()) } else { Err(good().await) })
-        .await;
+    eventually(SOON, "all are repaired", async || {
+        if good().await == EDITED { Ok(()) } else { Err(good().await) }
+    })
+    .await;
     let repaired = edited.elapsed();
     // One token may have been there, and each repair takes a second's.
     assert!(repaired > Duration::from_secs(EDITED as u64 - 2), "repaired after {repaired:?}");

@@ -11,7 +11,10 @@ const CASES: [(&str, &[&str]); 20] = [
         "two minutes of steady state: no write, and of the Lease only renewals",
         &["lease::in_steady_state_there_are_only_renewals", "publish::steady_state_for_a_minute"],
     ),
-    ("all fail, by each policy", &["policy::all_fail_and_what_the_policy_says_stays", "publish::all_die_and_return"]),
+    (
+        "all fail, by each policy",
+        &["policy::all_fail_and_what_the_policy_says_stays", "publish::all_die_and_return"],
+    ),
     (
         "restart and failover while all is well: no write",
         &[
@@ -35,7 +38,10 @@ const CASES: [(&str, &[&str]); 20] = [
             "ownership::a_service_gains_a_selector_and_loses_it",
         ],
     ),
-    ("it loses the selector: what is left over is told", &["slices::slices_of_pods_that_are_left_behind_are_reported"]),
+    (
+        "it loses the selector: what is left over is told",
+        &["slices::slices_of_pods_that_are_left_behind_are_reported"],
+    ),
     (
         "a Service is deleted: our slices go, and no Endpoints come back",
         &[
@@ -58,7 +64,10 @@ const CASES: [(&str, &[&str]); 20] = [
     ),
     (
         "dual-stack, and a Service of one family",
-        &["slices::each_family_of_the_service_has_its_slice", "publish::both_families_and_hostnames"],
+        &[
+            "slices::each_family_of_the_service_has_its_slice",
+            "publish::both_families_and_hostnames",
+        ],
     ),
     (
         "bad addresses are refused, the others published",
@@ -121,8 +130,11 @@ const CASES: [(&str, &[&str]); 20] = [
 /// The trials that README.md names beside its promises.
 fn promised() -> Vec<&'static str> {
     let readme = include_str!("../../README.md");
-    let safety =
-        readme.split("## Safety").nth(1).and_then(|rest| rest.split("### ").next()).expect("a section on safety");
+    let safety = readme
+        .split("## Safety")
+        .nth(1)
+        .and_then(|rest| rest.split("### ").next())
+        .expect("a section on safety");
     safety.split('`').filter(|word| word.contains("::")).collect()
 }
 
@@ -138,7 +150,9 @@ pub fn trials(others: &[Trial]) -> Vec<Trial> {
             }
         }
         match promised().into_iter().find(|trial| !there.contains(*trial)) {
-            Some(missing) => Err(format!("README.md names the trial {missing}, and there is none").into()),
+            Some(missing) => {
+                Err(format!("README.md names the trial {missing}, and there is none").into())
+            }
             None => Ok(()),
         }
     };

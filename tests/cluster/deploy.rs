@@ -19,7 +19,9 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::cluster::scene::{CHECK, Scene, config, database};
-use crate::support::{Daemon, Database, Namespace, daemon, eventually, folder, shared, trial::trials};
+use crate::support::{
+    Daemon, Database, Namespace, daemon, eventually, folder, shared, trial::trials,
+};
 
 mod network;
 mod replicas;
@@ -71,10 +73,12 @@ async fn applied() -> &'static str {
         apply().await;
         let again = apply().await;
         // Of a budget kubectl never says so: it replaces the selector, by the same one.
-        let budget = |line: &str| line == "poddisruptionbudget.policy/external-endpoints configured";
+        let budget =
+            |line: &str| line == "poddisruptionbudget.policy/external-endpoints configured";
         let same = again.lines().all(|line| line.ends_with(" unchanged") || budget(line));
         assert!(same, "a second time changes nothing: {again}");
-        let budget: PodDisruptionBudget = namespace(HOME).api().get(HOME).await.expect("the PodDisruptionBudget");
+        let budget: PodDisruptionBudget =
+            namespace(HOME).api().get(HOME).await.expect("the PodDisruptionBudget");
         assert_eq!(budget.metadata.generation, Some(1));
         namespace(HOME).token(ACCOUNT).await
     });
@@ -88,8 +92,12 @@ async fn deployment() -> Deployment {
 /// The ConfigMap that the Deployment mounts.
 async fn config_map() -> ConfigMap {
     let spec = deployment().await.spec.and_then(|spec| spec.template.spec).expect("a Pod's spec");
-    let names: Vec<String> =
-        spec.volumes.iter().flatten().filter_map(|v| Some(v.config_map.as_ref()?.name.clone())).collect();
+    let names: Vec<String> = spec
+        .volumes
+        .iter()
+        .flatten()
+        .filter_map(|v| Some(v.config_map.as_ref()?.name.clone()))
+        .collect();
     assert_eq!(names.len(), 1, "{names:?}");
     namespace(HOME).api().get(&names[0]).await.expect("the ConfigMap that the Deployment names")
 }
@@ -136,11 +144,15 @@ async fn as_shipped_it_does_the_main_job() {
 
 /// By now there is a series of every metric.
 fn the_readme_has(metrics: &str) {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md");
-    let names = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE external_endpoints_")?.split(' ').next());
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"))
+        .expect("README.md");
+    let names = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE external_endpoints_")?.split(' ').next());
     let names: BTreeSet<&str> = names.collect();
     assert!(names.len() > 10, "{names:?}");
-    let missing: Vec<_> = names.iter().filter(|name| !readme.contains(&format!("| `{name}` |"))).collect();
+    let missing: Vec<_> =
+        names.iter().filter(|name| !readme.contains(&format!("| `{name}` |"))).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
 
@@ -160,7 +172,8 @@ async fn the_pod_is_admitted_where_restricted_is_enforced() {
         "it has the ServiceAccount's token"
     );
     // The very same Pod with one thing looser is refused, so it is the manifest that makes it pass.
-    let template = serde_json::to_value(deployment().await.spec.expect("a spec").template.spec).expect("JSON");
+    let template =
+        serde_json::to_value(deployment().await.spec.expect("a spec").template.spec).expect("JSON");
     refused(&pods, &template, "").await.expect("the template as it is");
     for (path, value) in [
         ("/securityContext/runAsNonRoot", json!(false)),
@@ -188,16 +201,21 @@ async fn refused(pods: &Api<Pod>, spec: &Value, what: &str) -> Result<Pod, Strin
 /// Paths and ports in the manifest are the daemon's own.
 async fn the_pod_finds_what_it_is_told_of() {
     let token = applied().await;
-    let template = serde_json::to_value(deployment().await.spec.expect("a spec").template).expect("JSON");
+    let template =
+        serde_json::to_value(deployment().await.spec.expect("a spec").template).expect("JSON");
     let container = &template["spec"]["containers"][0];
     let mount = container["volumeMounts"][0]["mountPath"].as_str().expect("a mount");
     let keys = config_map().await.data.expect("data").into_keys().collect::<Vec<_>>();
     assert_eq!(keys, ["config.yaml"]);
-    let arguments: Vec<&str> = container["args"].as_array().expect("args").iter().filter_map(Value::as_str).collect();
+    let arguments: Vec<&str> =
+        container["args"].as_array().expect("args").iter().filter_map(Value::as_str).collect();
     // The log format is what every daemon of the tests is given too.
     assert_eq!(arguments, ["run", &format!("--config={mount}/config.yaml"), "--log-format=json"]);
 
-    let help = Command::new(daemon::PROGRAM).args(["run", "--help"]).output().expect("the daemon's program");
+    let help = Command::new(daemon::PROGRAM)
+        .args(["run", "--help"])
+        .output()
+        .expect("the daemon's program");
     let port = container["ports"][0]["containerPort"].as_u64().expect("a port");
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
     assert!(help.contains(&format!("[default: 0.0.0.0:{port}]")), "{help}");
@@ -206,17 +224,21 @@ async fn the_pod_finds_what_it_is_told_of() {
     // Dry, because another trial has the one that writes.
     let kubeconfig = shared().kubeconfig_for_token(token);
     let mut daemon = Daemon::start(&shipped_config().await, &kubeconfig, &["--dry-run"]).await;
-    let metrics = template["metadata"]["annotations"]["prometheus.io/path"].as_str().expect("a path");
-    let probe = |name: &str| container[name]["httpGet"]["path"].as_str().expect("a path").to_owned();
+    let metrics =
+        template["metadata"]["annotations"]["prometheus.io/path"].as_str().expect("a path");
+    let probe =
+        |name: &str| container[name]["httpGet"]["path"].as_str().expect("a path").to_owned();
     for path in [probe("livenessProbe"), probe("readinessProbe"), metrics.to_owned()] {
-        eventually(SOON, &format!("{path} answers 200"), async || daemon.get(&path).await.0 == 200).await;
+        eventually(SOON, &format!("{path} answers 200"), async || daemon.get(&path).await.0 == 200)
+            .await;
     }
     let (status, took) = daemon.terminate().await;
     let grace = template["spec"]["terminationGracePeriodSeconds"].as_u64().expect("a period");
     assert!(status.success() && took < Duration::from_secs(grace), "{status} after {took:?}");
 }
 
-const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+const VERBS: [&str; 8] =
+    ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
 /// Group and resource, subresources among them.
 const RESOURCES: [(&str, &str); 22] = [
@@ -249,9 +271,13 @@ fn may(verb: &str, resource: (&str, &str), namespace: &str, name: &str) -> bool 
     let read = ["get", "list", "watch"].contains(&verb);
     match (namespace, resource) {
         (WATCHED, ("", "services") | ("discovery.k8s.io", "endpointslices")) => read,
-        (WATCHED, ("", "endpoints")) => read || name == SERVICE && ["create", "patch"].contains(&verb),
+        (WATCHED, ("", "endpoints")) => {
+            read || name == SERVICE && ["create", "patch"].contains(&verb)
+        }
         (WATCHED | HOME, ("events.k8s.io", "events")) => ["create", "patch"].contains(&verb),
-        (HOME, ("coordination.k8s.io", "leases")) => name == LEASE && ["get", "create", "update"].contains(&verb),
+        (HOME, ("coordination.k8s.io", "leases")) => {
+            name == LEASE && ["get", "create", "update"].contains(&verb)
+        }
         _ => false,
     }
 }
@@ -263,7 +289,8 @@ async fn nothing_else_is_allowed() {
         for resource in RESOURCES {
             // An empty namespace asks for all of them at once.
             for namespace in [WATCHED, HOME, "default", "kube-system", ""] {
-                let named = ["endpoints", "endpointslices", "services", "leases"].contains(&resource.1);
+                let named =
+                    ["endpoints", "endpointslices", "services", "leases"].contains(&resource.1);
                 for name in if named { &["", SERVICE, LEASE, "other"][..] } else { &[""] } {
                     questions.push((verb, resource, namespace, *name));
                 }
@@ -276,8 +303,9 @@ async fn nothing_else_is_allowed() {
             let client = client.clone();
             async move {
                 let allowed = allowed(client, verb, resource, namespace, name).await;
-                (allowed != may(verb, resource, namespace, name))
-                    .then(|| format!("{verb} {resource:?} {name:?} in {namespace:?}: allowed is {allowed}"))
+                (allowed != may(verb, resource, namespace, name)).then(|| {
+                    format!("{verb} {resource:?} {name:?} in {namespace:?}: allowed is {allowed}")
+                })
             }
         })
         .buffer_unordered(16)
@@ -322,7 +350,11 @@ async fn only_the_role_is_added(client: kube::Client) {
         let ours = rules(client.clone(), namespace).await;
         let theirs = rules(nobody.clone(), namespace).await;
         let more: BTreeSet<String> = ours.difference(&theirs).cloned().collect();
-        let role = if [WATCHED, HOME].contains(&namespace) { shipped(namespace).await } else { BTreeSet::new() };
+        let role = if [WATCHED, HOME].contains(&namespace) {
+            shipped(namespace).await
+        } else {
+            BTreeSet::new()
+        };
         assert_eq!(more, role, "in {namespace}");
     }
 }
@@ -350,7 +382,9 @@ pub fn atoms(rules: &[PolicyRule]) -> BTreeSet<String> {
         for name in names.unwrap_or_else(|| vec!["any".to_owned()]) {
             for group in rule.api_groups.iter().flatten() {
                 for resource in rule.resources.iter().flatten() {
-                    atoms.extend(rule.verbs.iter().map(|verb| format!("{verb} {group}/{resource} {name}")));
+                    atoms.extend(
+                        rule.verbs.iter().map(|verb| format!("{verb} {group}/{resource} {name}")),
+                    );
                 }
             }
         }
@@ -364,7 +398,9 @@ async fn nothing_else_is_done() {
     let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), WATCHED);
     // As the daemon creates, so that what it finds is as if it had been there before.
     let apply = PatchParams::apply("external-endpoints-create");
-    let blank = |name: &str| Patch::Apply(json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": name}}));
+    let blank = |name: &str| {
+        Patch::Apply(json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": name}}))
+    };
     // What it may: create its own Service's Endpoints by name.
     endpoints.patch(SERVICE, &apply, &blank(SERVICE)).await.expect("its own Endpoints");
     let mut held = endpoints.get(SERVICE).await.expect("its own Endpoints");
@@ -384,14 +420,19 @@ async fn nothing_else_is_done() {
     let elsewhere: Api<Endpoints> = Api::namespaced(client.clone(), "default");
     denied("read elsewhere", elsewhere.get("kubernetes").await);
     denied("write elsewhere", elsewhere.patch(SERVICE, &apply, &blank(SERVICE)).await);
-    let lease = |name: &str| serde_json::from_value::<Lease>(json!({"metadata": {"name": name}})).expect("a Lease");
+    let lease = |name: &str| {
+        serde_json::from_value::<Lease>(json!({"metadata": {"name": name}})).expect("a Lease")
+    };
     let leases: Api<Lease> = Api::namespaced(client.clone(), HOME);
     denied("another Lease", leases.replace("other", &PostParams::default(), &lease("other")).await);
     denied("a Lease without its name", leases.create(&PostParams::default(), &lease(LEASE)).await);
     denied("delete its Lease", leases.delete(LEASE, &DeleteParams::default()).await);
     denied("list Leases", leases.list(&ListParams::default()).await);
     let elsewhere: Api<Lease> = Api::namespaced(client.clone(), WATCHED);
-    denied("a Lease elsewhere", elsewhere.replace(LEASE, &PostParams::default(), &lease(LEASE)).await);
+    denied(
+        "a Lease elsewhere",
+        elsewhere.replace(LEASE, &PostParams::default(), &lease(LEASE)).await,
+    );
     let maps: Api<ConfigMap> = Api::namespaced(client, HOME);
     denied("read its own config", maps.list(&ListParams::default()).await);
 }
@@ -418,7 +459,10 @@ pub async fn without_rights(namespace: &Namespace) -> String {
 
 pub async fn grant(namespace: &Namespace, rules: &Value) {
     let roles: Api<Role> = namespace.api();
-    roles.patch("daemon", &PatchParams::default(), &Patch::Merge(json!({"rules": rules}))).await.expect("a patch");
+    roles
+        .patch("daemon", &PatchParams::default(), &Patch::Merge(json!({"rules": rules})))
+        .await
+        .expect("a patch");
 }
 
 /// Whoever follows the daemon's own words, one after the other, ends with the Role that is shipped.
@@ -427,7 +471,8 @@ async fn the_role_is_what_forbidden_asks_for() {
     let scene = Scene::new("asks").await;
     let token = without_rights(&scene.namespace).await;
     let lease = ["--lease", &format!("{}/{LEASE}", scene.namespace.name)];
-    let daemon = Daemon::start(&scene.config(), &shared().kubeconfig_for_token(&token), &lease).await;
+    let daemon =
+        Daemon::start(&scene.config(), &shared().kubeconfig_for_token(&token), &lease).await;
     let mut granted: Vec<PolicyRule> = Vec::new();
     loop {
         let asked = eventually(SOON, "it is published, or asks for more", async || {
@@ -435,10 +480,15 @@ async fn the_role_is_what_forbidden_asks_for() {
             match database["condition"].as_str() {
                 Some("Published") => Ok(None),
                 Some("Forbidden" | "Standby") => {
-                    let Some(rule) = rule_in(database["reason"].as_str().unwrap_or_default()) else {
+                    let Some(rule) = rule_in(database["reason"].as_str().unwrap_or_default())
+                    else {
                         return Err(database.to_string());
                     };
-                    if granted.contains(&rule) { Err(format!("still {database}")) } else { Ok(Some(rule)) }
+                    if granted.contains(&rule) {
+                        Err(format!("still {database}"))
+                    } else {
+                        Ok(Some(rule))
+                    }
                 }
                 _ => Err(database.to_string()),
             }
@@ -464,7 +514,8 @@ async fn the_role_is_what_forbidden_asks_for() {
 /// The rule that a reason quotes, if it does.
 pub fn rule_in(reason: &str) -> Option<PolicyRule> {
     let rule = reason[reason.find("{apiGroups")?..].split_inclusive('}').next().unwrap_or_default();
-    let rule: Value = serde_saphyr::from_str(rule).unwrap_or_else(|error| panic!("{rule}: {error}"));
+    let rule: Value =
+        serde_saphyr::from_str(rule).unwrap_or_else(|error| panic!("{rule}: {error}"));
     Some(serde_json::from_value(rule).expect("a rule"))
 }
 
@@ -506,14 +557,20 @@ async fn a_pod_finds_its_cluster_and_its_namespace() {
         .env("HOME", "/nowhere")
         .env("KUBERNETES_SERVICE_HOST", host)
         .env("KUBERNETES_SERVICE_PORT", port);
-    let ips = scene.databases.iter().map(|database| database.ip.to_string()).collect::<Vec<_>>().join(", ");
+    let ips = scene
+        .databases
+        .iter()
+        .map(|database| database.ip.to_string())
+        .collect::<Vec<_>>()
+        .join(", ");
     let yaml = config("-", &ips, CHECK, "").replace("  namespace: -\n", "");
     assert!(!yaml.contains("namespace"), "{yaml}");
     let daemon = Daemon::start_by(command, &yaml, &[daemon::OWN_LEASE]).await;
     scene.published(&[0, 1, 2]).await;
     let status = daemon.status().await;
     assert_eq!(database(&status)["namespace"], scene.namespace.name.as_str());
-    let lease: Lease = scene.namespace.api().get(LEASE).await.expect("the Lease, in the Pod's namespace");
+    let lease: Lease =
+        scene.namespace.api().get(LEASE).await.expect("the Lease, in the Pod's namespace");
     let holder = lease.spec.and_then(|spec| spec.holder_identity);
     assert_eq!(holder.as_deref(), status["lease"]["identity"].as_str());
 }

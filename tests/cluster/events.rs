@@ -45,7 +45,9 @@ pub async fn told(namespace: &Namespace, reason: &str, words: &str) -> Event {
     eventually(SOON, &format!("Event {reason}, {words:?}"), async || {
         let events = events(namespace, reason).await;
         let notes: Vec<_> = events.iter().filter_map(|event| event.note.clone()).collect();
-        let found = events.into_iter().find(|event| event.note.as_deref().is_some_and(|note| note.contains(words)));
+        let found = events
+            .into_iter()
+            .find(|event| event.note.as_deref().is_some_and(|note| note.contains(words)));
         found.ok_or(format!("{notes:?}"))
     })
     .await
@@ -53,12 +55,20 @@ pub async fn told(namespace: &Namespace, reason: &str, words: &str) -> Event {
 
 /// Waits for an Event on this Service with this reason and these words.
 pub async fn told_of(namespace: &Namespace, service: &str, reason: &str, words: &str) {
-    let regards = |event: &Event| event.regarding.as_ref().and_then(|it| it.name.as_deref()) == Some(service);
+    let regards =
+        |event: &Event| event.regarding.as_ref().and_then(|it| it.name.as_deref()) == Some(service);
     eventually(SOON, &format!("Event {reason} on {service}, {words:?}"), async || {
         let events = events(namespace, reason).await;
-        let notes: Vec<_> =
-            events.iter().filter(|event| regards(event)).filter_map(|event| event.note.clone()).collect();
-        if notes.iter().any(|note| note.contains(words)) { Ok(()) } else { Err(format!("{notes:?}")) }
+        let notes: Vec<_> = events
+            .iter()
+            .filter(|event| regards(event))
+            .filter_map(|event| event.note.clone())
+            .collect();
+        if notes.iter().any(|note| note.contains(words)) {
+            Ok(())
+        } else {
+            Err(format!("{notes:?}"))
+        }
     })
     .await;
 }
@@ -68,11 +78,15 @@ async fn targets_and_writes_are_told_on_the_service() {
     let daemon = scene.start_published().await;
     let gone = scene.ips(&[0]).remove(0);
     scene.databases[0].stop().await;
-    let down = told(&scene.namespace, "TargetDown", &format!("{gone} is down: connect: refused")).await;
+    let down =
+        told(&scene.namespace, "TargetDown", &format!("{gone} is down: connect: refused")).await;
     let service = scene.namespace.api::<Service>().get("mysql").await.expect("the Service");
     let regarding = down.regarding.clone().expect("what it regards");
     assert_eq!(regarding.uid, service.uid());
-    assert_eq!((regarding.kind.as_deref(), regarding.name.as_deref()), (Some("Service"), Some("mysql")));
+    assert_eq!(
+        (regarding.kind.as_deref(), regarding.name.as_deref()),
+        (Some("Service"), Some("mysql"))
+    );
     assert_eq!(down.type_.as_deref(), Some("Warning"));
     assert_eq!(down.reporting_controller.as_deref(), Some("external-endpoints"));
     assert_eq!((down.action.as_deref(), down.series.as_ref()), (Some("Check"), None));
@@ -83,11 +97,18 @@ async fn targets_and_writes_are_told_on_the_service() {
     scene.published(&[0, 1, 2]).await;
 
     // Where people look.
-    let shown = shared().kubectl(&["describe", "service", "mysql", "--namespace", &scene.namespace.name]).await;
+    let shown = shared()
+        .kubectl(&["describe", "service", "mysql", "--namespace", &scene.namespace.name])
+        .await;
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains("TargetDown") && shown.contains("connect: refused"), "{shown}");
     let labels = [("result", "published")];
-    assert!(daemon.metric("external_endpoints_events_total", &labels).await.is_some_and(|count| count >= 3.0));
+    assert!(
+        daemon
+            .metric("external_endpoints_events_total", &labels)
+            .await
+            .is_some_and(|count| count >= 3.0)
+    );
 
     // What is well when a daemon starts is no news.
     drop(daemon);
@@ -101,7 +122,8 @@ async fn targets_and_writes_are_told_on_the_service() {
 async fn the_same_thing_again_is_counted_once_a_minute() {
     let scene = Scene::new("again").await;
     let _daemon = scene.start_published().await;
-    let edit = json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]});
+    let edit =
+        json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]});
     for _ in 0..3 {
         merge(&scene, edit.clone()).await;
         scene.published(&[0, 1, 2]).await;
@@ -128,15 +150,20 @@ async fn refusals_are_told_with_their_reason() {
     let mut yaml = "databases:\n".to_owned();
     for service in ["selector", "foreign", "ports", "outside"] {
         let all = if service == "outside" { ips.join(", ") } else { ips[..2].join(", ") };
-        let one = config(&namespace.name, &all, CHECK, "").replace("service: mysql", &format!("service: {service}"));
+        let one = config(&namespace.name, &all, CHECK, "")
+            .replace("service: mysql", &format!("service: {service}"));
         yaml += one.strip_prefix("databases:\n").expect("a config");
     }
     namespace.create_service("foreign", &[("", 3306)]).await;
     namespace.create_service("outside", &[("", 3306)]).await;
     namespace.create_service("ports", &[("a", 1), ("b", 2)]).await;
-    namespace.create_endpoints("foreign", &["192.0.2.1".parse().expect("an IP")], &[("", 3306)]).await;
+    namespace
+        .create_endpoints("foreign", &["192.0.2.1".parse().expect("an IP")], &[("", 3306)])
+        .await;
     let spec = json!({"ports": [{"port": 3306}], "selector": {"app": "mysql"}});
-    namespace.create_object::<Service>(json!({"metadata": {"name": "selector"}, "spec": spec})).await;
+    namespace
+        .create_object::<Service>(json!({"metadata": {"name": "selector"}, "spec": spec}))
+        .await;
     let allow = [format!("--allow-cidr={}/32", ips[0]), format!("--allow-cidr={}/32", ips[1])];
     let _daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[&allow[0], &allow[1]]).await;
     for (reason, service, words) in [
@@ -146,7 +173,11 @@ async fn refusals_are_told_with_their_reason() {
         ("AddressRefused", "outside", ips[2].as_str()),
     ] {
         let event = told(namespace, reason, words).await;
-        assert_eq!(event.regarding.and_then(|regarding| regarding.name).as_deref(), Some(service), "{reason}");
+        assert_eq!(
+            event.regarding.and_then(|regarding| regarding.name).as_deref(),
+            Some(service),
+            "{reason}"
+        );
         assert_eq!(event.type_.as_deref(), Some("Warning"), "{reason}");
     }
 }
@@ -156,7 +187,10 @@ async fn what_left_the_config_is_left_behind() {
     drop(scene.start_published().await);
     let history = scene.history().await;
     scene.namespace.create_service("other", &[("", 3306)]).await;
-    scene.namespace.create_endpoints("foreign", &["192.0.2.1".parse().expect("an IP")], &[("", 3306)]).await;
+    scene
+        .namespace
+        .create_endpoints("foreign", &["192.0.2.1".parse().expect("an IP")], &[("", 3306)])
+        .await;
     let yaml = scene.config().replace("service: mysql", "service: other");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     let left = told(&scene.namespace, "LeftBehind", "stays as it is").await;
@@ -200,14 +234,19 @@ async fn a_bad_config_is_told_on_the_lease() {
     let scene = Scene::new("bad-told").await;
     let (first, second) = pair(&scene).await;
     let save = |text: &str| {
-        [&first, &second].into_iter().for_each(|daemon| std::fs::write(daemon.config(), text).expect("a file"));
+        [&first, &second]
+            .into_iter()
+            .for_each(|daemon| std::fs::write(daemon.config(), text).expect("a file"));
     };
     save(&scene.config().replace("interval: 250ms", "interval: 250"));
     let event = told(&scene.namespace, "ConfigBad", "a duration needs a unit").await;
     let lease = scene.namespace.api::<Lease>().get("external-endpoints").await.expect("the Lease");
     let regarding = event.regarding.clone().expect("what it regards");
     assert_eq!((regarding.kind.as_deref(), regarding.uid), (Some("Lease"), lease.metadata.uid));
-    assert_eq!((event.type_.as_deref(), event.action.as_deref()), (Some("Warning"), Some("LoadConfig")));
+    assert_eq!(
+        (event.type_.as_deref(), event.action.as_deref()),
+        (Some("Warning"), Some("LoadConfig"))
+    );
     save(&scene.config());
     told(&scene.namespace, "ConfigGood", "is good again").await;
     assert_eq!(events(&scene.namespace, "ConfigBad").await.len(), 1, "by the one that writes");
@@ -242,11 +281,16 @@ async fn without_the_right_all_else_goes_on() {
     scene.databases[0].stop().await;
     scene.published(&[1, 2]).await;
     eventually(SOON, "they are counted", async || {
-        let failed = daemon.metric("external_endpoints_events_total", &[("result", "failed")]).await;
+        let failed =
+            daemon.metric("external_endpoints_events_total", &[("result", "failed")]).await;
         if failed >= Some(3.0) { Ok(()) } else { Err(format!("{failed:?}")) }
     })
     .await;
-    let said = daemon.logs().into_iter().filter(|line| line["message"] == "Events are not published").count();
+    let said = daemon
+        .logs()
+        .into_iter()
+        .filter(|line| line["message"] == "Events are not published")
+        .count();
     assert_eq!(said, 1, "{:#?}", daemon.lines());
 }
 
@@ -259,7 +303,8 @@ async fn an_api_that_is_away_costs_events_and_nothing_else() {
     proxy.answer(503);
     scene.databases[0].stop().await;
     eventually(SOON, "an Event is lost", async || {
-        let failed = daemon.metric("external_endpoints_events_total", &[("result", "failed")]).await;
+        let failed =
+            daemon.metric("external_endpoints_events_total", &[("result", "failed")]).await;
         if failed >= Some(1.0) { Ok(()) } else { Err(format!("{failed:?}")) }
     })
     .await;
@@ -268,5 +313,8 @@ async fn an_api_that_is_away_costs_events_and_nothing_else() {
     // And when it is back, so are they.
     scene.databases[1].stop().await;
     told(&scene.namespace, "TargetDown", &scene.ips(&[1])[0]).await;
-    assert!(events(&scene.namespace, "TargetDown").await.len() == 1, "the one that was lost stays lost");
+    assert!(
+        events(&scene.namespace, "TargetDown").await.len() == 1,
+        "the one that was lost stays lost"
+    );
 }

@@ -12,8 +12,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    Daemon, Database, Manner, Namespace, addresses, binaries, black_hole, blocking, daemon, eventually, folder, shared,
-    trial::trials,
+    Daemon, Database, Manner, Namespace, addresses, binaries, black_hole, blocking, daemon,
+    eventually, folder, shared, trial::trials,
 };
 
 mod servers;
@@ -87,8 +87,12 @@ async fn answers(what: &str, wanted: &str, ask: impl AsyncFn() -> Result<String,
 async fn target(daemon: &Daemon, ip: IpAddr) -> Value {
     let status = daemon.status().await;
     let databases = status["databases"].as_array().cloned().unwrap_or_default();
-    let mut targets = databases.iter().flat_map(|database| database["targets"].as_array().cloned().unwrap_or_default());
-    targets.find(|target| target["address"] == ip.to_string()).unwrap_or_else(|| panic!("no {ip} in {status}"))
+    let mut targets = databases
+        .iter()
+        .flat_map(|database| database["targets"].as_array().cloned().unwrap_or_default());
+    targets
+        .find(|target| target["address"] == ip.to_string())
+        .unwrap_or_else(|| panic!("no {ip} in {status}"))
 }
 
 async fn every_example_is_tried() {
@@ -121,14 +125,20 @@ async fn mysql_singleton() {
     namespace.create_service("mysql", &[("", 3306)]).await;
     let ip = addresses::take_one();
     let mut mysql = servers::mariadb(&[ip], 1).await;
-    let daemon = start(&localised("mysql-singleton.yaml", &[("prod", &namespace)], &[("10.20.0.11", ip)])).await;
+    let daemon =
+        start(&localised("mysql-singleton.yaml", &[("prod", &namespace)], &[("10.20.0.11", ip)]))
+            .await;
     published(&namespace, "mysql", &[ip]).await;
     let service = namespace.cluster_ip("mysql").await;
-    answers("the server behind the Service", "1", async || servers::ask_mariadb(service, "select @@server_id").await)
-        .await;
+    answers("the server behind the Service", "1", async || {
+        servers::ask_mariadb(service, "select @@server_id").await
+    })
+    .await;
 
     // The server does not hear of the checks.
-    let passed = async || daemon.metric("external_endpoints_checks_total", &[("result", "pass")]).await.unwrap_or(0.0);
+    let passed = async || {
+        daemon.metric("external_endpoints_checks_total", &[("result", "pass")]).await.unwrap_or(0.0)
+    };
     let aborted = mysql.counter("Aborted_connects").await;
     let connected = mysql.counter("Connections").await;
     let before = passed().await;
@@ -154,7 +164,8 @@ async fn test_and_prod() {
         namespace.create_service("mysql", &[("mysql", 3306)]).await;
     }
     let ips = [("10.30.0.11", in_test), ("10.20.0.11", first), ("10.20.0.12", second)];
-    let _daemon = start(&localised("test-and-prod.yaml", &[("test", &test), ("prod", &prod)], &ips)).await;
+    let _daemon =
+        start(&localised("test-and-prod.yaml", &[("test", &test), ("prod", &prod)], &ips)).await;
     published(&test, "mysql", &[in_test]).await;
     published(&prod, "mysql", &[first, second]).await;
     for (namespace, id) in [(&test, "1"), (&prod, "2")] {
@@ -169,7 +180,10 @@ async fn test_and_prod() {
     published(&test, "mysql", &[]).await;
     published(&prod, "mysql", &[second]).await;
     let service = prod.cluster_ip("mysql").await;
-    answers("the server that is left", "2", async || servers::ask_mariadb(service, "select @@server_id").await).await;
+    answers("the server that is left", "2", async || {
+        servers::ask_mariadb(service, "select @@server_id").await
+    })
+    .await;
 }
 
 /// A folder with a `mongosh`: MongoDB's own where npm could install it, else a script that asks the same server the same.
@@ -178,11 +192,18 @@ fn mongosh() -> PathBuf {
     let script = match binaries::mongosh() {
         Some(shell) => {
             let path = std::env::var_os("PATH").unwrap_or_default();
-            let node = std::env::split_paths(&path).map(|folder| folder.join("node")).find(|node| node.is_file());
-            format!("#!/bin/sh\nexec '{}' '{}' \"$@\"\n", node.expect("node").display(), shell.display())
+            let node = std::env::split_paths(&path)
+                .map(|folder| folder.join("node"))
+                .find(|node| node.is_file());
+            format!(
+                "#!/bin/sh\nexec '{}' '{}' \"$@\"\n",
+                node.expect("node").display(),
+                shell.display()
+            )
         }
         None => {
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand-ins/mongosh/server-status.py");
+            let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/stand-ins/mongosh/server-status.py");
             std::fs::read_to_string(script).expect("a script in the repository")
         }
     };
@@ -213,11 +234,15 @@ async fn mongodb_replica_set() {
     server.kill().await;
     named(&namespace, &[(zero, "mongo-0"), (two, "mongo-2")]).await;
     let reason = target(&daemon, one).await["reason"].as_str().unwrap_or_default().to_owned();
-    assert!(reason.starts_with("exec: exit status 1: ") && reason.contains("ECONNREFUSED"), "{reason}");
+    assert!(
+        reason.starts_with("exec: exit status 1: ") && reason.contains("ECONNREFUSED"),
+        "{reason}"
+    );
     eventually(SOON, "the slice has the two names", async || {
         let slices = namespace.slices("mongo").await;
         let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
-        let mut hostnames: Vec<_> = endpoints.filter_map(|endpoint| endpoint.hostname.clone()).collect();
+        let mut hostnames: Vec<_> =
+            endpoints.filter_map(|endpoint| endpoint.hostname.clone()).collect();
         hostnames.sort();
         if hostnames == ["mongo-0", "mongo-2"] { Ok(()) } else { Err(format!("{hostnames:?}")) }
     })
@@ -251,10 +276,17 @@ async fn postgres_patroni() {
     let _daemon = start(&yaml).await;
     published(&namespace, "orders", &[first]).await;
     published(&namespace, "orders-replicas", &[second]).await;
-    let (orders, replicas) = (namespace.cluster_ip("orders").await, namespace.cluster_ip("orders-replicas").await);
+    let (orders, replicas) =
+        (namespace.cluster_ip("orders").await, namespace.cluster_ip("orders-replicas").await);
     let in_recovery = "select pg_is_in_recovery()";
-    answers("the primary's recovery", "f", async || servers::ask_postgres(orders, in_recovery).await).await;
-    answers("a replica's recovery", "t", async || servers::ask_postgres(replicas, in_recovery).await).await;
+    answers("the primary's recovery", "f", async || {
+        servers::ask_postgres(orders, in_recovery).await
+    })
+    .await;
+    answers("a replica's recovery", "t", async || {
+        servers::ask_postgres(replicas, in_recovery).await
+    })
+    .await;
 
     patroni_hears_nothing(&patroni, &yaml).await;
 
@@ -269,8 +301,12 @@ async fn postgres_patroni() {
 
 /// A thousand tries, of which half get the status that they want: whatever is cut off while it writes logs a traceback.
 async fn patroni_hears_nothing(patroni: &servers::Patroni, yaml: &str) {
-    let traceless =
-        || patroni.nodes.iter().for_each(|node| assert!(!node.log().contains("Traceback"), "{}", node.log()));
+    let traceless = || {
+        patroni
+            .nodes
+            .iter()
+            .for_each(|node| assert!(!node.log().contains("Traceback"), "{}", node.log()))
+    };
     traceless();
     let often = yaml.replace("interval: 2s", "interval: 50ms");
     let by_body = often.replace("path: /primary}", "path: /primary, expectedBody: running}");
@@ -292,13 +328,17 @@ async fn legacy_import() {
         namespace.create_service(service, &[("", port)]).await;
     }
     namespace.create_service("search", &[("http", 9200), ("admin", 9990)]).await;
-    let [billing, gone, crm, first, second, old, moved] = addresses::take(7)[..] else { panic!("seven addresses") };
+    let [billing, gone, crm, first, second, old, moved] = addresses::take(7)[..] else {
+        panic!("seven addresses")
+    };
     // Written by hand, and wrong since the database moved.
     namespace.create_endpoints("crm", &[addresses::take_one()], &[("", 5432)]).await;
     let _mysql = servers::mariadb(&[billing], 1).await;
     let _postgres = servers::postgres(crm).await;
     let (_first, stuck) = (servers::redis(first).await, servers::redis(second).await);
-    let page = |ip, port| Database::start_with(ip, port, Manner::Http(200, r#"{"status":"ok"}"#.to_owned()));
+    let page = |ip, port| {
+        Database::start_with(ip, port, Manner::Http(200, r#"{"status":"ok"}"#.to_owned()))
+    };
     let (mut page, _moved) = (page(old, 9990).await, page(moved, 9991).await);
 
     let ips = [
@@ -316,7 +356,8 @@ async fn legacy_import() {
     published(&namespace, "sessions", &[first, second]).await;
     published(&namespace, "search", &[old, moved]).await;
     let service = namespace.cluster_ip("crm").await;
-    answers("the adopted database", "1", async || servers::ask_postgres(service, "select 1").await).await;
+    answers("the adopted database", "1", async || servers::ask_postgres(service, "select 1").await)
+        .await;
 
     // Its kernel still accepts connections, but Redis answers no more.
     stuck.signal(Signal::SIGSTOP);

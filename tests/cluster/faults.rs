@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use external_endpoints::plan::{Member, Members};
 use external_endpoints::slice::{self, Mirror};
-use k8s_openapi::api::core::v1::{ConfigMap, EndpointPort, Endpoints, Namespace as KubeNamespace, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, EndpointPort, Endpoints, Namespace as KubeNamespace, Service,
+};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
 use crate::cluster::scene::{SOON, Scene, checked};
-use crate::support::{ApiProxy, ControlPlane, Daemon, Options, addresses, eventually, holds, shared, trial::trials};
+use crate::support::{
+    ApiProxy, ControlPlane, Daemon, Options, addresses, eventually, holds, shared, trial::trials,
+};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -181,10 +185,17 @@ async fn a_namespace_that_is_being_deleted_takes_no_writes() {
     let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     let held: Api<ConfigMap> = scene.namespace.api();
     held.patch("held", &PatchParams::default(), &release).await.expect("a patch");
-    eventually(SOON, "it is gone", async || namespaces.get_opt(name).await.expect("a read").is_none()).await;
+    eventually(SOON, "it is gone", async || {
+        namespaces.get_opt(name).await.expect("a read").is_none()
+    })
+    .await;
     // There is nothing to create a Service in.
     scene.condition_because(&daemon, "WaitingForService", "there is no namespace").await;
-    assert!(daemon.logs().iter().all(|line| line["condition"] != "Forbidden"), "{:#?}", daemon.lines());
+    assert!(
+        daemon.logs().iter().all(|line| line["condition"] != "Forbidden"),
+        "{:#?}",
+        daemon.lines()
+    );
 }
 
 async fn endpoints_that_went_with_their_service_meanwhile_do_not_come_back() {
@@ -198,8 +209,10 @@ async fn endpoints_that_went_with_their_service_meanwhile_do_not_come_back() {
     up(&daemon, 2.0).await;
     scene.condition(&daemon, "ApiUnavailable").await;
     scene.namespace.delete::<Service>("mysql").await;
-    eventually(SOON, "Kubernetes deletes the Endpoints", async || scene.namespace.endpoints("mysql").await.is_none())
-        .await;
+    eventually(SOON, "Kubernetes deletes the Endpoints", async || {
+        scene.namespace.endpoints("mysql").await.is_none()
+    })
+    .await;
     let history = scene.history().await;
     proxy.heal().await;
     scene.condition(&daemon, "WaitingForService").await;
@@ -212,14 +225,20 @@ async fn an_apply_on_deleted_endpoints_is_refused() {
     let namespace = shared().namespace("facts").await;
     let api: Api<Endpoints> = namespace.api();
     let apply = async |endpoints: &Endpoints| {
-        api.patch("mysql", &PatchParams::apply("external-endpoints").force(), &Patch::Apply(endpoints)).await
+        api.patch(
+            "mysql",
+            &PatchParams::apply("external-endpoints").force(),
+            &Patch::Apply(endpoints),
+        )
+        .await
     };
     let blank = apply(&slice::blank(&namespace.name, "mysql")).await.expect("created");
     assert!(slice::is_blank(&blank), "nobody has said anything in it: {blank:?}");
     let member = Member { ip: addresses::take_one(), hostname: None };
     let port = EndpointPort { port: 3306, protocol: Some("TCP".into()), ..Default::default() };
     let members: Members = [member].into_iter().collect();
-    let filled = slice::endpoints(&blank.metadata, &members, std::slice::from_ref(&port), Mirror::Yes);
+    let filled =
+        slice::endpoints(&blank.metadata, &members, std::slice::from_ref(&port), Mirror::Yes);
     let held = apply(&filled).await.expect("filled");
     assert!(slice::holds(&held, &members, &[port], Mirror::Yes), "as it was written: {held:?}");
 
@@ -247,8 +266,9 @@ async fn the_api_is_away_at_the_start() {
     assert_eq!(daemon.get("/readyz").await.0, 503);
     assert_eq!(daemon.get("/healthz").await.0, 200);
     checked(&daemon, 6).await;
-    let told =
-        |line: &serde_json::Value| line["message"] == "target fails; it will be down once the cluster has been read";
+    let told = |line: &serde_json::Value| {
+        line["message"] == "target fails; it will be down once the cluster has been read"
+    };
     assert_eq!(daemon.logs().iter().filter(|line| told(line)).count(), 1, "{:#?}", daemon.lines());
     proxy.heal().await;
     scene.published(&[0, 1]).await;
@@ -260,7 +280,10 @@ async fn the_api_is_away_at_the_start() {
 pub async fn account(scene: &Scene, rules: serde_json::Value) -> String {
     use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
     scene.namespace.create_service_account("daemon").await;
-    scene.namespace.create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": rules})).await;
+    scene
+        .namespace
+        .create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": rules}))
+        .await;
     let binding = json!({
         "metadata": {"name": "daemon"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "daemon"},
@@ -293,7 +316,9 @@ async fn forbidden_names_the_role() {
         {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": ["mysql"], "verbs": ["get", "create", "patch"]},
     ]});
     let api: kube::Api<k8s_openapi::api::rbac::v1::Role> = scene.namespace.api();
-    api.patch("daemon", &Default::default(), &kube::api::Patch::Merge(role)).await.expect("a patch");
+    api.patch("daemon", &Default::default(), &kube::api::Patch::Merge(role))
+        .await
+        .expect("a patch");
     scene.published(&[0, 1, 2]).await;
     scene.condition(&daemon, "Published").await;
 }

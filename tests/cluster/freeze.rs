@@ -36,7 +36,8 @@ impl Fleet {
         for service in SERVICES {
             namespace.create_service(service, &[("", 3306)]).await;
             let ips = addresses::take(2);
-            servers.push([Database::start(ips[0], 3306).await, Database::start(ips[1], 3306).await]);
+            servers
+                .push([Database::start(ips[0], 3306).await, Database::start(ips[1], 3306).await]);
         }
         let mut spare = Database::start(addresses::take_one(), 3306).await;
         spare.stop().await;
@@ -44,11 +45,16 @@ impl Fleet {
     }
 
     fn config(&self) -> String {
-        let mut yaml = format!("defaults: {{namespace: {}, check: {SLOW}}}\ndatabases:\n", self.namespace.name);
+        let mut yaml = format!(
+            "defaults: {{namespace: {}, check: {SLOW}}}\ndatabases:\n",
+            self.namespace.name
+        );
         for (index, service) in SERVICES.iter().enumerate() {
-            let mut ips: Vec<String> = self.servers[index].iter().map(|server| server.ip.to_string()).collect();
+            let mut ips: Vec<String> =
+                self.servers[index].iter().map(|server| server.ip.to_string()).collect();
             ips.extend((index == 0).then(|| self.spare.ip.to_string()));
-            yaml += &format!("- {{service: {service}, port: 3306, addresses: [{}]}}\n", ips.join(", "));
+            yaml +=
+                &format!("- {{service: {service}, port: 3306, addresses: [{}]}}\n", ips.join(", "));
         }
         yaml
     }
@@ -60,7 +66,8 @@ impl Fleet {
     /// Waits until the Service has exactly so many of its servers, counted from the first, and the spare one if it shall.
     async fn published(&self, index: usize, servers: usize, spare: bool) {
         let service = SERVICES[index];
-        let mut wanted: Vec<_> = self.servers[index][..servers].iter().map(|server| server.ip).collect();
+        let mut wanted: Vec<_> =
+            self.servers[index][..servers].iter().map(|server| server.ip).collect();
         wanted.extend(spare.then_some(self.spare.ip));
         wanted.sort();
         let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
@@ -117,7 +124,9 @@ async fn down(daemon: &Daemon, wanted: f64) {
 
 fn told(daemon: &Daemon, words: &str) -> usize {
     let logs = daemon.logs();
-    logs.iter().filter(|line| line["message"].as_str().is_some_and(|message| message.starts_with(words))).count()
+    logs.iter()
+        .filter(|line| line["message"].as_str().is_some_and(|message| message.starts_with(words)))
+        .count()
 }
 
 async fn what_fails_together_stays_until_the_others_are_back() {
@@ -135,10 +144,17 @@ async fn what_fails_together_stays_until_the_others_are_back() {
     checked(&daemon, 2).await;
     histories.iter().for_each(|history| assert_eq!(history.steps(), []));
     let status = daemon.status().await;
-    assert_eq!((&status["frozen"]["failed"], &status["frozen"]["published"]), (&6.into(), &6.into()), "{status}");
+    assert_eq!(
+        (&status["frozen"]["failed"], &status["frozen"]["published"]),
+        (&6.into(), &6.into()),
+        "{status}"
+    );
     assert!(status["frozen"]["until"].is_string(), "{status}");
     let note = status["databases"][1]["policy"][0].as_str().unwrap_or_default();
-    assert!(note.ends_with("stay: so many targets fail together that the fault is probably ours"), "{status}");
+    assert!(
+        note.ends_with("stay: so many targets fail together that the fault is probably ours"),
+        "{status}"
+    );
 
     events::told(&fleet.namespace, "Frozen", "the fault is probably ours").await;
 
@@ -158,7 +174,12 @@ async fn what_fails_together_stays_until_the_others_are_back() {
     fleet.published(2, 0, false).await;
     fleet.published(1, 2, false).await;
     assert_eq!(histories[1].steps(), []);
-    assert_eq!((told(&daemon, "frozen: "), told(&daemon, "the freeze is over")), (1, 1), "{:#?}", daemon.lines());
+    assert_eq!(
+        (told(&daemon, "frozen: "), told(&daemon, "the freeze is over")),
+        (1, 1),
+        "{:#?}",
+        daemon.lines()
+    );
 }
 
 async fn a_freeze_ends_after_its_time() {
@@ -172,7 +193,12 @@ async fn a_freeze_ends_after_its_time() {
         fleet.published(index, 0, false).await;
     }
     frozen(&daemon, 0.0).await;
-    assert_eq!(told(&daemon, "the freeze is over: it ran into --freeze-timeout"), 1, "{:#?}", daemon.lines());
+    assert_eq!(
+        told(&daemon, "the freeze is over: it ran into --freeze-timeout"),
+        1,
+        "{:#?}",
+        daemon.lines()
+    );
     checked(&daemon, 2).await;
     frozen(&daemon, 0.0).await;
 }
@@ -212,7 +238,10 @@ async fn two_replicas_freeze_alike() {
     frozen(&standby, 1.0).await;
     let told = events::told(&fleet.namespace, "Frozen", "nothing is taken out").await;
     let regarding = told.regarding.expect("what it regards");
-    assert_eq!((regarding.kind.as_deref(), regarding.name.as_deref()), (Some("Lease"), Some("freeze")));
+    assert_eq!(
+        (regarding.kind.as_deref(), regarding.name.as_deref()),
+        (Some("Lease"), Some("freeze"))
+    );
     // The one that takes over goes on with it.
     leader.terminate().await;
     eventually(Duration::from_secs(30), "the standby leads", async || {

@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use crate::cluster::scene::SOON;
 use crate::support::pki::{Authority, Validity};
-use crate::support::{Daemon, Database, Manner, addresses, eventually, folder, shared, trial::trials};
+use crate::support::{
+    Daemon, Database, Manner, addresses, eventually, folder, shared, trial::trials,
+};
 
 pub fn trials() -> Vec<Trial> {
     trials![hostile_databases_delay_nobody]
@@ -36,8 +38,10 @@ async fn cases(folder: &Path, swarm: &Path) -> Vec<Case> {
     let authority = Authority::new("databases");
     let stranger = Authority::new("strangers");
     std::fs::write(folder.join("ca.crt"), authority.certificate()).expect("a file in the bottle");
-    let https =
-        format!("http: {{scheme: https, tls: {{caFile: {}/ca.crt, serverName: db.example}}}}", folder.display());
+    let https = format!(
+        "http: {{scheme: https, tls: {{caFile: {}/ca.crt, serverName: db.example}}}}",
+        folder.display()
+    );
     let https = https.as_str();
     let with = |identity: crate::support::pki::Identity| Manner::Https(identity.server_config());
     let expired = with(authority.issue(&["db.example"], Validity::Expired));
@@ -59,13 +63,21 @@ async fn cases(folder: &Path, swarm: &Path) -> Vec<Case> {
         case("https-silent", Manner::Silent, https, "tls: no answer in 1s").await,
         case("https-garbage", Manner::Garbage, https, "tls: ").await,
         case("https-expired", expired, https, "tls: certificate expired on 2021-01-01").await,
-        case("https-wrong-name", wrong_name, https, "tls: certificate is not valid for name db.example").await,
-        case("https-unknown", unknown, https, "tls: certificate signed by an unknown authority").await,
+        case(
+            "https-wrong-name",
+            wrong_name,
+            https,
+            "tls: certificate is not valid for name db.example",
+        )
+        .await,
+        case("https-unknown", unknown, https, "tls: certificate signed by an unknown authority")
+            .await,
     ];
     let mut refused = case("refused", Manner::Greets, "tcp: {}", "connect: refused").await;
     refused.database.as_mut().expect("a database").stop().await;
     cases.push(refused);
-    let mut black_hole = case("black-hole", Manner::Greets, "tcp: {}", "connect: no answer in 1s").await;
+    let mut black_hole =
+        case("black-hole", Manner::Greets, "tcp: {}", "connect: no answer in 1s").await;
     black_hole.database.as_mut().expect("a database").black_hole().await;
     cases.push(black_hole);
     let check = format!("exec: {{command: [{}, $(TARGET_IP)]}}", swarm.display());
@@ -97,10 +109,14 @@ async fn hostile_databases_delay_nobody() {
     for ip in addresses::take(GOOD) {
         good.push(Database::start(ip, 3306).await);
     }
-    let mut yaml =
-        format!("defaults:\n  namespace: {}\n  check: {{interval: 1s, timeout: 1s}}\ndatabases:\n", namespace.name);
+    let mut yaml = format!(
+        "defaults:\n  namespace: {}\n  check: {{interval: 1s, timeout: 1s}}\ndatabases:\n",
+        namespace.name
+    );
     for Case { service, ip, check, .. } in &cases {
-        yaml += &format!("- service: {service}\n  port: 3306\n  addresses: [{ip}]\n  check: {{{check}}}\n");
+        yaml += &format!(
+            "- service: {service}\n  port: 3306\n  addresses: [{ip}]\n  check: {{{check}}}\n"
+        );
     }
     let ips: Vec<String> = good.iter().map(|database| database.ip.to_string()).collect();
     yaml += &format!(
@@ -148,10 +164,18 @@ fn wrong(case: &Case, status: &Value) -> Option<String> {
 
 /// Tries start when they are due: the hostile ones take their second elsewhere.
 async fn assert_spread(daemon: &Daemon) {
-    let sum = daemon.metric("external_endpoints_check_start_delay_seconds_sum", &[]).await.expect("a sum");
-    let count = daemon.metric("external_endpoints_check_start_delay_seconds_count", &[]).await.expect("a count");
+    let sum = daemon
+        .metric("external_endpoints_check_start_delay_seconds_sum", &[])
+        .await
+        .expect("a sum");
+    let count = daemon
+        .metric("external_endpoints_check_start_delay_seconds_count", &[])
+        .await
+        .expect("a count");
     assert!(count > 0.0 && sum / count < 0.3, "started {} s late on average", sum / count);
-    let failed = daemon.metric("external_endpoints_checks_total", &[("service", "good"), ("result", "fail")]).await;
+    let failed = daemon
+        .metric("external_endpoints_checks_total", &[("service", "good"), ("result", "fail")])
+        .await;
     assert_eq!(failed, Some(0.0), "a good database failed");
 }
 
@@ -162,7 +186,8 @@ async fn nothing_is_left(daemon: &Daemon, swarm: &Path) {
         if running <= 4 { Ok(()) } else { Err(format!("{running} of them")) }
     })
     .await;
-    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("our own child").count();
+    let descriptors =
+        || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("our own child").count();
     assert!(descriptors() < 120, "{} descriptors", descriptors());
 }
 

@@ -21,8 +21,8 @@ mod restart;
 mod unfit;
 
 use replicas::{
-    LATER, LEASE, LeaseHistory, identity, leads, lease, pair, published, replica, replica_at, standby, takes_over, up,
-    writes,
+    LATER, LEASE, LeaseHistory, identity, leads, lease, pair, published, replica, replica_at,
+    standby, takes_over, up, writes,
 };
 
 /// Long enough that nothing comes late.
@@ -107,12 +107,20 @@ async fn in_steady_state_there_are_only_renewals() {
     checked(&first, 2).await;
     checked(&second, 2).await;
     let (changes, most) = (renewals.changes(), begun.elapsed().as_secs() / 2 + 1);
-    assert!((1..=most).contains(&(changes.len() as u64)), "{} renewals, and not {most}", changes.len());
+    assert!(
+        (1..=most).contains(&(changes.len() as u64)),
+        "{} renewals, and not {most}",
+        changes.len()
+    );
     let but_the_time = |lease: &LeaseSpec| LeaseSpec { renew_time: None, ..lease.clone() };
     let held = identity(&first).await;
     for change in &changes {
         assert_eq!(change.holder_identity.as_ref(), Some(&held));
-        assert_eq!(but_the_time(change), but_the_time(&changes[0]), "nothing but the time of renewal changes");
+        assert_eq!(
+            but_the_time(change),
+            but_the_time(&changes[0]),
+            "nothing but the time of renewal changes"
+        );
     }
     assert_eq!(history.steps(), [], "nor at the end");
 }
@@ -158,7 +166,8 @@ async fn a_holder_that_was_stopped_writes_nothing_when_it_goes_on() {
     assert_eq!(writes(&first).await, before, "not one write of its own");
     history.is(&[Some(scene.ips(&[1, 2]))]).await;
     // Each change in the cluster since then is one that the other has counted.
-    let succeeded = second.metric("external_endpoints_writes_total", &[("result", "success")]).await;
+    let succeeded =
+        second.metric("external_endpoints_writes_total", &[("result", "success")]).await;
     assert_eq!(succeeded, Some(history.steps().len() as f64));
     assert_eq!(first.status().await["lease"]["held"], false);
 }
@@ -199,8 +208,10 @@ async fn a_holder_keeps_the_lease_while_the_api_is_away_for_a_moment() {
     let before = lease(&scene).await.expect("a Lease");
     proxy.hang();
     let tells = "the lease could not be renewed; trying again";
-    eventually(SOON, "a renewal fails", async || first.logs().iter().any(|line| field(line, "message") == Some(tells)))
-        .await;
+    eventually(SOON, "a renewal fails", async || {
+        first.logs().iter().any(|line| field(line, "message") == Some(tells))
+    })
+    .await;
     assert!(leads(&first).await, "it has some seconds left");
     proxy.heal().await;
     let after = eventually(SOON, "it is renewed", async || {
@@ -268,7 +279,11 @@ async fn a_lease_can_only_be_made_or_changed_as_it_was_seen() {
     let held = put(&new("a")).await.expect("a replace that creates");
     refused(put(&new("b")).await, &[422]);
     let renewed = put(&held).await.map(|same| same.metadata.resource_version);
-    assert_eq!(renewed.expect("on its version"), held.metadata.resource_version, "it changes nothing");
+    assert_eq!(
+        renewed.expect("on its version"),
+        held.metadata.resource_version,
+        "it changes nothing"
+    );
     let mut b = held.clone();
     b.spec.as_mut().expect("a spec").holder_identity = Some("b".into());
     let taken = put(&b).await.expect("on its version");
@@ -280,7 +295,8 @@ async fn a_lease_can_only_be_made_or_changed_as_it_was_seen() {
     namespace.delete::<Lease>(LEASE).await;
     refused(put(&taken).await, &[404, 409]);
     // Of several that make it at once, one does.
-    let made = futures::future::join_all(["a", "b", "c", "d"].map(async |who| put(&new(who)).await)).await;
+    let made =
+        futures::future::join_all(["a", "b", "c", "d"].map(async |who| put(&new(who)).await)).await;
     assert_eq!(made.iter().filter(|answer| answer.is_ok()).count(), 1, "{made:#?}");
     for answer in made.into_iter().filter(Result::is_err) {
         refused(answer, &[409, 422]);
@@ -293,13 +309,20 @@ async fn a_late_create_changes_nothing() {
     let api: Api<Endpoints> = namespace.api();
     let create = async || {
         let blank = Patch::Apply(slice::blank(&namespace.name, "mysql"));
-        api.patch("mysql", &PatchParams::apply("external-endpoints-create"), &blank).await.expect("an apply")
+        api.patch("mysql", &PatchParams::apply("external-endpoints-create"), &blank)
+            .await
+            .expect("an apply")
     };
     let blank = create().await;
     let member = Member { ip: addresses::take_one(), hostname: None };
     let members: Members = [member].into_iter().collect();
     let port = EndpointPort { port: 3306, protocol: Some("TCP".into()), ..Default::default() };
-    let endpoints = slice::endpoints(&blank.metadata, &members, std::slice::from_ref(&port), slice::Mirror::Yes);
+    let endpoints = slice::endpoints(
+        &blank.metadata,
+        &members,
+        std::slice::from_ref(&port),
+        slice::Mirror::Yes,
+    );
     let apply = PatchParams::apply("external-endpoints").force();
     let filled = api.patch("mysql", &apply, &Patch::Apply(endpoints)).await.expect("filled");
     let after = create().await;

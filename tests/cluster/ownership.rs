@@ -47,7 +47,11 @@ async fn an_outside_edit_is_repaired_at_once() {
     let daemon = scene.start_published().await;
     let history = scene.history().await;
     let edited = Instant::now();
-    merge(&scene, json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]})).await;
+    merge(
+        &scene,
+        json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]}),
+    )
+    .await;
     scene.published(&[0, 1, 2]).await;
     let took = edited.elapsed();
     assert!(took < AT_ONCE, "repaired after {took:?}");
@@ -55,8 +59,13 @@ async fn an_outside_edit_is_repaired_at_once() {
     // Whoever edits by hand can find out why it was in vain.
     eventually(SOON, "it is told", async || {
         let logs = daemon.logs();
-        let repair = logs.iter().find(|line| line["message"] == "an outside change of the Endpoints was repaired")?;
-        repair["changes"].as_str().filter(|changes| changes.ends_with(", -192.0.2.99")).map(str::to_owned)
+        let repair = logs
+            .iter()
+            .find(|line| line["message"] == "an outside change of the Endpoints was repaired")?;
+        repair["changes"]
+            .as_str()
+            .filter(|changes| changes.ends_with(", -192.0.2.99"))
+            .map(str::to_owned)
     })
     .await;
 }
@@ -74,7 +83,8 @@ async fn an_outside_deletion_is_repaired() {
 async fn a_quarrel_is_fought_slowly() {
     let scene = Scene::new("quarrel").await;
     let daemon = scene.start_published().await;
-    let writes = async || daemon.metric("external_endpoints_writes_total", &[]).await.unwrap_or_default();
+    let writes =
+        async || daemon.metric("external_endpoints_writes_total", &[]).await.unwrap_or_default();
     let before = writes().await;
     let from = Instant::now();
     let mut undone = 0;
@@ -93,10 +103,14 @@ async fn a_quarrel_is_fought_slowly() {
 async fn a_label_taken_off_is_put_back() {
     let scene = Scene::new("label").await;
     let _daemon = scene.start_published().await;
-    merge(&scene, json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": null}}})).await;
+    merge(&scene, json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": null}}}))
+        .await;
     eventually(SOON, "our label", async || {
         let labels = scene.namespace.endpoints("mysql").await?.metadata.labels?;
-        labels.get("endpoints.kubernetes.io/managed-by").filter(|manager| *manager == "external-endpoints").cloned()
+        labels
+            .get("endpoints.kubernetes.io/managed-by")
+            .filter(|manager| *manager == "external-endpoints")
+            .cloned()
     })
     .await;
 }
@@ -104,22 +118,35 @@ async fn a_label_taken_off_is_put_back() {
 async fn labels_and_annotations_of_others_survive() {
     let mut scene = Scene::new("survive").await;
     let _daemon = scene.start_published().await;
-    merge(&scene, json!({"metadata": {"labels": {"team": "orders"}, "annotations": {"note": "by hand"}}})).await;
+    merge(
+        &scene,
+        json!({"metadata": {"labels": {"team": "orders"}, "annotations": {"note": "by hand"}}}),
+    )
+    .await;
     scene.databases[0].stop().await;
     scene.published(&[1, 2]).await;
     let endpoints = scene.namespace.endpoints("mysql").await.expect("Endpoints");
-    assert_eq!(endpoints.metadata.labels.unwrap_or_default().get("team").map(String::as_str), Some("orders"));
-    assert_eq!(endpoints.metadata.annotations.unwrap_or_default().get("note").map(String::as_str), Some("by hand"));
+    assert_eq!(
+        endpoints.metadata.labels.unwrap_or_default().get("team").map(String::as_str),
+        Some("orders")
+    );
+    assert_eq!(
+        endpoints.metadata.annotations.unwrap_or_default().get("note").map(String::as_str),
+        Some("by hand")
+    );
 }
 
 async fn the_service_is_deleted_and_created_again() {
     let scene = Scene::new("recreated").await;
     let daemon = scene.start_published().await;
-    let before = scene.namespace.endpoints("mysql").await.and_then(|endpoints| endpoints.metadata.uid);
+    let before =
+        scene.namespace.endpoints("mysql").await.and_then(|endpoints| endpoints.metadata.uid);
     scene.namespace.delete::<Service>("mysql").await;
     scene.condition(&daemon, "WaitingForService").await;
-    eventually(SOON, "Kubernetes deletes the Endpoints", async || scene.namespace.endpoints("mysql").await.is_none())
-        .await;
+    eventually(SOON, "Kubernetes deletes the Endpoints", async || {
+        scene.namespace.endpoints("mysql").await.is_none()
+    })
+    .await;
     let history = scene.history().await;
     checked(&daemon, 3).await;
     assert_eq!(history.steps(), [], "no Endpoints without a Service");
@@ -140,7 +167,13 @@ async fn a_missing_service_is_waited_for() {
     let history = scene.history().await;
     let daemon = scene.start().await;
     let reason = scene.condition(&daemon, "WaitingForService").await;
-    assert_eq!(reason, format!("there is no Service {}/mysql; create it, without a selector", scene.namespace.name));
+    assert_eq!(
+        reason,
+        format!(
+            "there is no Service {}/mysql; create it, without a selector",
+            scene.namespace.name
+        )
+    );
     checked(&daemon, 3).await;
     assert_eq!(history.steps(), []);
     assert_eq!(daemon.get("/readyz").await.0, 200, "the lists are synced all the same");
@@ -194,7 +227,10 @@ async fn foreign_endpoints_are_left_alone() {
     let history = scene.history().await;
     let daemon = scene.start().await;
     let reason = scene.condition(&daemon, "NotOurs").await;
-    assert!(reason.contains("set `adopt: true` on the database to take them over, or delete them"), "{reason}");
+    assert!(
+        reason.contains("set `adopt: true` on the database to take them over, or delete them"),
+        "{reason}"
+    );
     checked(&daemon, 4).await;
     assert_eq!(history.steps(), []);
     // The second way out that the reason names.
@@ -211,13 +247,19 @@ async fn foreign_endpoints_are_adopted_if_asked() {
     scene.published(&[0, 1, 2]).await;
     scene.condition(&daemon, "Published").await;
     history.is(&[Some(scene.ips(&[0, 1, 2]))]).await;
-    let labels = scene.namespace.endpoints("mysql").await.and_then(|e| e.metadata.labels).unwrap_or_default();
+    let labels = scene
+        .namespace
+        .endpoints("mysql")
+        .await
+        .and_then(|e| e.metadata.labels)
+        .unwrap_or_default();
     assert_eq!(labels.get("team").map(String::as_str), Some("orders"));
 }
 
 async fn endpoints_with_a_leader_are_never_taken() {
     let scene = Scene::new("leader").await;
-    by_hand(&scene, json!({"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}})).await;
+    by_hand(&scene, json!({"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}}))
+        .await;
     let history = scene.history().await;
     let yaml = scene.config_with("  adopt: true\n");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
@@ -235,15 +277,18 @@ async fn another_manager_s_label_is_respected() {
     merge(&scene, label).await;
     scene.condition(&daemon, "NotOurs").await;
     let history = scene.history().await;
-    merge(&scene, json!({"subsets": [{"addresses": [{"ip": "192.0.2.51"}], "ports": [{"port": 3306}]}]})).await;
+    merge(
+        &scene,
+        json!({"subsets": [{"addresses": [{"ip": "192.0.2.51"}], "ports": [{"port": 3306}]}]}),
+    )
+    .await;
     checked(&daemon, 4).await;
     history.is(&[Some(vec!["192.0.2.51".to_owned()])]).await;
 }
 
 async fn services_that_are_never_ours() {
     let scene = Scene::without_service("never").await;
-    let external =
-        json!({"metadata": {"name": "mysql"}, "spec": {"type": "ExternalName", "externalName": "db.example"}});
+    let external = json!({"metadata": {"name": "mysql"}, "spec": {"type": "ExternalName", "externalName": "db.example"}});
     scene.namespace.create_object::<Service>(external).await;
     let daemon = scene.start().await;
     scene.condition(&daemon, "ServiceIsExternalName").await;
@@ -252,9 +297,13 @@ async fn services_that_are_never_ours() {
 
     let api: Api<Endpoints> = Api::namespaced(shared().client(), "default");
     let before = api.get("kubernetes").await.expect("the API server's own Endpoints");
-    let yaml =
-        config("default", &scene.ips(&[0]).join(", "), "{tcp: {}, interval: 250ms, timeout: 1s}", "  adopt: true\n")
-            .replace("service: mysql", "service: kubernetes");
+    let yaml = config(
+        "default",
+        &scene.ips(&[0]).join(", "),
+        "{tcp: {}, interval: 250ms, timeout: 1s}",
+        "  adopt: true\n",
+    )
+    .replace("service: mysql", "service: kubernetes");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     scene.condition(&daemon, "ServiceIsKubernetes").await;
     checked(&daemon, 3).await;

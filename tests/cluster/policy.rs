@@ -28,7 +28,9 @@ pub fn trials() -> Vec<Trial> {
 
 /// The config of `mysql` with these keys for each address, beside its IP.
 fn with_each(scene: &Scene, each: [&str; 3], check: &str, policy: &str) -> String {
-    let entry = |(database, keys): (&crate::support::Database, &str)| format!("{{address: {}{keys}}}", database.ip);
+    let entry = |(database, keys): (&crate::support::Database, &str)| {
+        format!("{{address: {}{keys}}}", database.ip)
+    };
     let addresses: Vec<String> = scene.databases.iter().zip(each).map(entry).collect();
     config(&scene.namespace.name, &addresses.join(", "), check, &format!("  policy: {policy}\n"))
 }
@@ -71,7 +73,8 @@ async fn notes(daemon: &Daemon) -> Vec<String> {
 async fn all_fail_and_what_the_policy_says_stays() {
     let mut scene = Scene::new("all-fail").await;
     scene.namespace.create_service("kept", &[("", 3306)]).await;
-    let kept = scene.config_with("  policy: {minHealthy: 1}\n").replace("service: mysql", "service: kept");
+    let kept =
+        scene.config_with("  policy: {minHealthy: 1}\n").replace("service: mysql", "service: kept");
     let yaml = format!("{}{}", scene.config(), kept.replace("databases:\n", ""));
     let daemon = start(&yaml).await;
     let kept_is = async |wanted: Vec<String>| {
@@ -87,7 +90,8 @@ async fn all_fail_and_what_the_policy_says_stays() {
     let ips: Vec<String> = databases.iter().map(|database| database.ip.to_string()).collect();
     // One after the other, so that it is certain which was healthy last.
     databases[1].stop().await;
-    eventually(SOON, "one is out", async || scene.namespace.endpoint_ips("kept").await.len() == 2).await;
+    eventually(SOON, "one is out", async || scene.namespace.endpoint_ips("kept").await.len() == 2)
+        .await;
     databases[0].stop().await;
     kept_is(vec![ips[2].clone()]).await;
     databases[2].stop().await;
@@ -107,7 +111,11 @@ async fn all_fail_and_what_the_policy_says_stays() {
     metric(&daemon, "unhealthy_kept_addresses", Some(1.0)).await;
     checked(&daemon, 3).await;
     kept_is(vec![ips[2].clone()]).await;
-    assert_eq!(daemon.metric("external_endpoints_writes_total", &[]).await, None, "a restart alone changes nothing");
+    assert_eq!(
+        daemon.metric("external_endpoints_writes_total", &[]).await,
+        None,
+        "a restart alone changes nothing"
+    );
 
     databases[0].start_again().await;
     kept_is(vec![ips[0].clone()]).await;
@@ -129,7 +137,8 @@ async fn a_writer_is_replaced_in_one_write_and_never_doubled() {
     for (which, answer) in [YES, NO, NO].into_iter().enumerate() {
         says(&mut scene, which, answer).await;
     }
-    let daemon = start(&with_each(&scene, ["", "", ""], ROLE, "{exactlyOne: true, minHealthy: 1}")).await;
+    let daemon =
+        start(&with_each(&scene, ["", "", ""], ROLE, "{exactlyOne: true, minHealthy: 1}")).await;
     scene.published(&[0]).await;
     metric(&daemon, "split_brain", Some(0.0)).await;
     let history = scene.history().await;
@@ -166,13 +175,17 @@ async fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
     let program = |which: usize| folder.join(scene.databases[which].ip.to_string());
     let says = |which: usize, answer: &str| {
         let new = folder.join("new");
-        std::os::unix::fs::symlink(format!("/usr/bin/{answer}"), &new).expect("a link in the bottle");
+        std::os::unix::fs::symlink(format!("/usr/bin/{answer}"), &new)
+            .expect("a link in the bottle");
         std::fs::rename(new, program(which)).expect("our own link");
     };
     for (which, answer) in ["true", "false", "false"].into_iter().enumerate() {
         says(which, answer);
     }
-    let check = format!("{{exec: {{command: [{}/$(TARGET_IP)]}}, interval: 250ms, timeout: 1s}}", folder.display());
+    let check = format!(
+        "{{exec: {{command: [{}/$(TARGET_IP)]}}, interval: 250ms, timeout: 1s}}",
+        folder.display()
+    );
     let daemon = start(&with_each(&scene, ["", "", ""], &check, "{exactlyOne: true}")).await;
     scene.published(&[0]).await;
     health(&daemon, ["up", "down", "down"]).await;
@@ -205,14 +218,19 @@ async fn two_writers_at_the_start_are_not_published() {
     checked(&daemon, 3).await;
     assert_eq!(scene.namespace.endpoint_ips("mysql").await, [""; 0]);
     // The operator says which one is wrong.
-    annotate(&scene, json!({"external-endpoints/maintenance": format!("{}=stale", scene.databases[0].ip)})).await;
+    annotate(
+        &scene,
+        json!({"external-endpoints/maintenance": format!("{}=stale", scene.databases[0].ip)}),
+    )
+    .await;
     scene.published(&[1]).await;
     metric(&daemon, "split_brain", Some(0.0)).await;
 }
 
 async fn the_preferred_tier_returns_after_its_delay() {
     let mut scene = Scene::new("tiers").await;
-    let yaml = with_each(&scene, ["", ", priority: 1", ", priority: 1"], CHECK, "{failback: {delay: 3s}}");
+    let yaml =
+        with_each(&scene, ["", ", priority: 1", ", priority: 1"], CHECK, "{failback: {delay: 3s}}");
     let daemon = start(&yaml).await;
     scene.published(&[0]).await;
     metric(&daemon, "serving_tier", Some(0.0)).await;
@@ -226,7 +244,8 @@ async fn the_preferred_tier_returns_after_its_delay() {
     scene.databases[0].start_again().await;
     metric(&daemon, "failback_waiting", Some(1.0)).await;
     let status = database(&daemon.status().await);
-    let time = |value: &Value| humantime::parse_rfc3339(value.as_str().expect("a time")).expect("a time");
+    let time =
+        |value: &Value| humantime::parse_rfc3339(value.as_str().expect("a time")).expect("a time");
     let (well, due) = (time(&status["targets"][0]["since"]), time(&status["failbackAt"]));
     let delay = due.duration_since(well).expect("it comes later");
     assert!(delay.abs_diff(Duration::from_secs(3)) < Duration::from_millis(50), "{delay:?}");
@@ -247,7 +266,12 @@ async fn ask_failback(id: String) -> Output {
 
 async fn the_preferred_tier_returns_when_asked() {
     let mut scene = Scene::new("by-hand").await;
-    let yaml = with_each(&scene, ["", ", priority: 1", ", priority: 2"], CHECK, "{failback: {manual: true}}");
+    let yaml = with_each(
+        &scene,
+        ["", ", priority: 1", ", priority: 2"],
+        CHECK,
+        "{failback: {manual: true}}",
+    );
     let mut daemon = start(&yaml).await;
     scene.published(&[0]).await;
     let fail_over = async |scene: &mut Scene, daemon: &Daemon| {
@@ -289,7 +313,9 @@ async fn maintenance_by_config_and_by_annotation() {
     scene.published(&[0, 1]).await;
     let reasons = async || {
         let status = database(&daemon.status().await);
-        [0, 1, 2].map(|index| status["targets"][index]["maintenance"].as_str().unwrap_or_default().to_owned())
+        [0, 1, 2].map(|index| {
+            status["targets"][index]["maintenance"].as_str().unwrap_or_default().to_owned()
+        })
     };
     assert_eq!(reasons().await, ["", "", "kernel"]);
 
@@ -300,10 +326,14 @@ async fn maintenance_by_config_and_by_annotation() {
     .await;
     scene.published(&[1]).await;
     assert_eq!(reasons().await, ["disk swap, until Friday", "", "kernel"]);
-    let problem = "annotation external-endpoints/maintenance: 10.9.9.9 is no address of this database";
+    let problem =
+        "annotation external-endpoints/maintenance: 10.9.9.9 is no address of this database";
     assert_eq!(notes(&daemon).await, [problem]);
     let of_first = [("address", ips[0].as_str())];
-    assert_eq!(daemon.metric("external_endpoints_target_in_maintenance", &of_first).await, Some(1.0));
+    assert_eq!(
+        daemon.metric("external_endpoints_target_in_maintenance", &of_first).await,
+        Some(1.0)
+    );
     // Still checked.
     health(&daemon, ["up", "up", "up"]).await;
 
@@ -318,10 +348,17 @@ async fn maintenance_by_config_and_by_annotation() {
 
     // The last one does not go where the policy forbids it.
     drop(daemon);
-    let daemon = start(&with_each(&scene, ["", "", ", maintenance: kernel"], CHECK, "{minHealthy: 1}")).await;
+    let daemon =
+        start(&with_each(&scene, ["", "", ", maintenance: kernel"], CHECK, "{minHealthy: 1}"))
+            .await;
     scene.condition(&daemon, "Published").await;
-    annotate(&scene, json!({"external-endpoints/maintenance": format!("{}=a,{}=b", ips[1], ips[0])})).await;
-    eventually(SOON, "one stays", async || scene.namespace.endpoint_ips("mysql").await.len() == 1).await;
+    annotate(
+        &scene,
+        json!({"external-endpoints/maintenance": format!("{}=a,{}=b", ips[1], ips[0])}),
+    )
+    .await;
+    eventually(SOON, "one stays", async || scene.namespace.endpoint_ips("mysql").await.len() == 1)
+        .await;
     metric(&daemon, "unhealthy_kept_addresses", Some(1.0)).await;
 }
 
@@ -360,7 +397,8 @@ async fn a_target_that_flaps_stays_out_but_as_the_last_one() {
 /// Below the threshold, again and again.
 async fn a_target_that_fails_now_and_then_stays_in() {
     let mut scene = Scene::new("unsteady").await;
-    let patient = "{tcp: {}, interval: 3s, recheckInterval: 3s, timeout: 1s, unhealthyThreshold: 3}";
+    let patient =
+        "{tcp: {}, interval: 3s, recheckInterval: 3s, timeout: 1s, unhealthyThreshold: 3}";
     let daemon = start(&with_each(&scene, ["", "", ""], patient, "{}")).await;
     scene.published(&[0, 1, 2]).await;
     let history = scene.history().await;
@@ -385,12 +423,21 @@ async fn a_dry_run_plans_by_the_policy() {
     let mut scene = Scene::without_service("dry-policy").await;
     let yaml = scene.config_with("  policy: {minHealthy: 1}\n");
     let last = scene.databases[2].ip;
-    let dry = Daemon::start(&yaml, std::path::Path::new("/nowhere/kubeconfig"), &["--dry-run"]).await;
-    scene.condition_because(&dry, "DryRun", &format!("would publish {}", scene.ips(&[0, 1, 2]).join(", "))).await;
+    let dry =
+        Daemon::start(&yaml, std::path::Path::new("/nowhere/kubeconfig"), &["--dry-run"]).await;
+    scene
+        .condition_because(
+            &dry,
+            "DryRun",
+            &format!("would publish {}", scene.ips(&[0, 1, 2]).join(", ")),
+        )
+        .await;
     for which in 0..3 {
         scene.databases[which].stop().await;
-        eventually(SOON, "it is down", async || database(&dry.status().await)["targets"][which]["health"] == "down")
-            .await;
+        eventually(SOON, "it is down", async || {
+            database(&dry.status().await)["targets"][which]["health"] == "down"
+        })
+        .await;
     }
     scene.condition_because(&dry, "DryRun", &format!("would publish {last}")).await;
     checked(&dry, 2).await;

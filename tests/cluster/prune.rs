@@ -29,7 +29,10 @@ async fn what_leaves_the_config_is_deleted_where_it_asks_for_it() {
     for service in ["orders", "taken"] {
         scene.namespace.create_service(service, &[("", 3306)]).await;
     }
-    let all = scene.config() + &database(&scene, "orders", 1) + &database(&scene, "taken", 2) + "prune: true\n";
+    let all = scene.config()
+        + &database(&scene, "orders", 1)
+        + &database(&scene, "taken", 2)
+        + "prune: true\n";
     let daemon = Daemon::start(&all, &shared().kubeconfig(), &[]).await;
     published(&scene, "orders", &[1]).await;
     published(&scene, "taken", &[2]).await;
@@ -37,12 +40,17 @@ async fn what_leaves_the_config_is_deleted_where_it_asks_for_it() {
     let history = scene.history().await;
     // Someone says that these are theirs from now on.
     let api: Api<Endpoints> = scene.namespace.api();
-    let label = Patch::Merge(json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": "someone"}}}));
+    let label = Patch::Merge(
+        json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": "someone"}}}),
+    );
     api.patch("taken", &PatchParams::default(), &label).await.expect("a patch");
     edit(&daemon, &(scene.config() + "prune: true\n"));
     let edited = Instant::now();
     databases(&daemon, &["mysql"]).await;
-    eventually(LATER, "the Endpoints are gone", async || scene.namespace.endpoints("orders").await.is_none()).await;
+    eventually(LATER, "the Endpoints are gone", async || {
+        scene.namespace.endpoints("orders").await.is_none()
+    })
+    .await;
     assert!(edited.elapsed() > Duration::from_secs(29), "deleted after {:?}", edited.elapsed());
     left_behind(&daemon, &[]).await;
     assert_eq!(told(&daemon, "deleted: its database has left the config"), 1);
@@ -67,7 +75,11 @@ async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
     for service in ["orders", "taken"] {
         let slice = format!("{service}-external-ipv4-1");
         eventually(SOON, "published in a slice", async || {
-            slices.get_opt(&slice).await.expect("a read").is_some_and(|slice| slice.endpoints.len() == 1)
+            slices
+                .get_opt(&slice)
+                .await
+                .expect("a read")
+                .is_some_and(|slice| slice.endpoints.len() == 1)
         })
         .await;
     }
@@ -76,15 +88,22 @@ async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
     published(&scene, "stays", &[0]).await;
     edit(&daemon, &(stay + "prune: true\n"));
     databases(&daemon, &["mysql", "stays"]).await;
-    eventually(LATER, "its Service is gone", async || services.get_opt("orders").await.expect("a read").is_none())
-        .await;
+    eventually(LATER, "its Service is gone", async || {
+        services.get_opt("orders").await.expect("a read").is_none()
+    })
+    .await;
     left_behind(&daemon, &[]).await;
-    let at = |words: &str| daemon.lines().iter().position(|line| line.contains(words) && line.contains("orders"));
+    let at = |words: &str| {
+        daemon.lines().iter().position(|line| line.contains(words) && line.contains("orders"))
+    };
     let deleted = async || at(r#""kind":"EndpointSlice""#).zip(at(r#""kind":"Service""#));
     let (slice, service) = eventually(SOON, "both deletions are on the log", deleted).await;
     assert!(slice < service, "{:#?}", daemon.lines());
     checked(&daemon, 4).await;
-    assert!(services.get_opt("taken").await.expect("a read").is_some(), "someone else has changed it");
+    assert!(
+        services.get_opt("taken").await.expect("a read").is_some(),
+        "someone else has changed it"
+    );
     assert!(slices.get_opt("taken-external-ipv4-1").await.expect("a read").is_none());
 }
 
@@ -95,13 +114,18 @@ async fn a_file_that_is_written_in_two_halves_deletes_nothing() {
         scene.namespace.create_service(service, &[("", 3306)]).await;
     }
     let first = scene.config() + "prune: true\n";
-    let whole = format!("prune: true\n{}{}", scene.config(), names.map(|name| database(&scene, name, 1)).concat());
+    let whole = format!(
+        "prune: true\n{}{}",
+        scene.config(),
+        names.map(|name| database(&scene, name, 1)).concat()
+    );
     let daemon = Daemon::start(&whole, &shared().kubeconfig(), &[]).await;
     for service in names {
         published(&scene, service, &[1]).await;
     }
     let there = async || {
-        let endpoints = [scene.namespace.endpoints("orders").await, scene.namespace.endpoints("users").await];
+        let endpoints =
+            [scene.namespace.endpoints("orders").await, scene.namespace.endpoints("users").await];
         if endpoints.iter().all(Option::is_some) { Ok(()) } else { Err(format!("{endpoints:?}")) }
     };
     // Two of three leave at once. After the time in which one would have gone, it is told, and nothing is deleted.

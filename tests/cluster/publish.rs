@@ -7,7 +7,9 @@ use libtest_mimic::Trial;
 
 use crate::cluster::events::told;
 use crate::cluster::scene::{CHECK, SOON, Scene, checked, config, database};
-use crate::support::{Daemon, Database, Manner, addresses, eventually, folder, holds, shared, trial::trials};
+use crate::support::{
+    Daemon, Database, Manner, addresses, eventually, folder, holds, shared, trial::trials,
+};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -34,7 +36,8 @@ async fn writes(daemon: &Daemon) -> Option<f64> {
 /// A config for `mysql` with these addresses in their long form, `{address: …}`.
 fn long_form(scene: &Scene, check: &str, addresses: &[String]) -> String {
     let namespace = &scene.namespace.name;
-    let addresses: Vec<String> = addresses.iter().map(|address| format!("  - {{{address}}}\n")).collect();
+    let addresses: Vec<String> =
+        addresses.iter().map(|address| format!("  - {{{address}}}\n")).collect();
     format!(
         "databases:\n- service: mysql\n  namespace: {namespace}\n  port: 3306\n  check: {check}\n  addresses:\n{}",
         addresses.concat()
@@ -62,8 +65,13 @@ async fn nothing_is_published_before_each_target_has_a_verdict() {
     let reason = scene.condition(&daemon, "WaitingForVerdicts").await;
     assert_eq!(reason, format!("no verdict yet for {}", silent.ip));
     let of_silent = [("address", silent.ip.to_string())];
-    let of_silent: Vec<(&str, &str)> = of_silent.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    assert_eq!(daemon.metric("external_endpoints_target_healthy", &of_silent).await, None, "absent while unknown");
+    let of_silent: Vec<(&str, &str)> =
+        of_silent.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(
+        daemon.metric("external_endpoints_target_healthy", &of_silent).await,
+        None,
+        "absent while unknown"
+    );
     assert_eq!(history.steps(), []);
     scene.published(&[0]).await;
     // Created without addresses, and filled once.
@@ -85,12 +93,16 @@ async fn an_inconclusive_target_holds_nobody_up() {
         &[
             format!("address: {}", scene.databases[0].ip),
             format!("address: {}", scene.databases[1].ip),
-            format!("address: {}, check: {{exec: {{command: [/nowhere/check]}}}}", scene.databases[2].ip),
+            format!(
+                "address: {}, check: {{exec: {{command: [/nowhere/check]}}}}",
+                scene.databases[2].ip
+            ),
         ],
     );
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     scene.published(&[0]).await;
-    let health = async |index: usize| database(&daemon.status().await)["targets"][index]["health"].clone();
+    let health =
+        async |index: usize| database(&daemon.status().await)["targets"][index]["health"].clone();
     assert_eq!((health(1).await, health(2).await), ("down".into(), "unknown".into()));
 
     // Not knowing is no reason to take the last address away.
@@ -98,7 +110,10 @@ async fn an_inconclusive_target_holds_nobody_up() {
     std::fs::remove_file(&well).expect("our own file");
     eventually(SOON, "it is down", async || health(0).await == "down").await;
     let reason = scene.condition(&daemon, "WaitingForVerdicts").await;
-    let start = format!("no target is up, and all verdicts are inconclusive for {} (exec: ", scene.databases[2].ip);
+    let start = format!(
+        "no target is up, and all verdicts are inconclusive for {} (exec: ",
+        scene.databases[2].ip
+    );
     assert!(reason.starts_with(&start), "{reason}");
     checked(&daemon, 4).await;
     assert_eq!(history.steps(), []);
@@ -107,9 +122,11 @@ async fn an_inconclusive_target_holds_nobody_up() {
 async fn a_published_target_that_cannot_be_tried_is_told() {
     let scene = Scene::new("untried").await;
     let program = folder("programs").join("check");
-    let install = || std::os::unix::fs::symlink("/usr/bin/true", &program).expect("a link in the bottle");
+    let install =
+        || std::os::unix::fs::symlink("/usr/bin/true", &program).expect("a link in the bottle");
     install();
-    let check = format!("{{exec: {{command: [{}]}}, interval: 250ms, timeout: 5s}}", program.display());
+    let check =
+        format!("{{exec: {{command: [{}]}}, interval: 250ms, timeout: 5s}}", program.display());
     let yaml = long_form(&scene, &check, &[format!("address: {}", scene.databases[0].ip)]);
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     scene.published(&[0]).await;
@@ -121,17 +138,24 @@ async fn a_published_target_that_cannot_be_tried_is_told() {
     std::fs::remove_file(&program).expect("our own link");
     let patience = Duration::from_secs(60) + SOON;
     eventually(patience, "it is in the metrics", async || inconclusive().await == Some(1.0)).await;
-    let event = told(&scene.namespace, "ChecksInconclusive", "have been inconclusive for over 1m (exec: ").await;
+    let event =
+        told(&scene.namespace, "ChecksInconclusive", "have been inconclusive for over 1m (exec: ")
+            .await;
     assert_eq!(event.type_.as_deref(), Some("Warning"));
     let status = database(&daemon.status().await);
     assert!(status["targets"][0]["inconclusiveSince"].is_string(), "{status:#}");
-    assert!(status["policy"][0].as_str().is_some_and(|note| note.contains("it stays published")), "{status:#}");
+    assert!(
+        status["policy"][0].as_str().is_some_and(|note| note.contains("it stays published")),
+        "{status:#}"
+    );
 
     install();
     told(&scene.namespace, "ChecksConclusive", "say something again").await;
     assert_eq!(inconclusive().await, None);
     let lines = daemon.logs();
-    let logged = |words: &str| lines.iter().filter(|line| line["message"].to_string().contains(words)).count();
+    let logged = |words: &str| {
+        lines.iter().filter(|line| line["message"].to_string().contains(words)).count()
+    };
     assert_eq!((logged("have been inconclusive for over"), logged("say something again")), (1, 1));
     assert_eq!(history.steps(), [], "it was published all the while");
 }
@@ -149,7 +173,8 @@ async fn one_of_three_dies() {
     assert_eq!(writes(&daemon).await, written.map(|before| before + 1.0));
     let version = scene.namespace.resource_version("mysql").await;
     assert_eq!(version.as_ref(), history.changes().last().map(|change| &change.version));
-    let told = |message: &str| daemon.logs().iter().filter(|line| line["message"] == message).count();
+    let told =
+        |message: &str| daemon.logs().iter().filter(|line| line["message"] == message).count();
     assert_eq!(
         (told("published"), told("Endpoints written"), told("target is down")),
         (1, 2, 1),
@@ -170,16 +195,23 @@ async fn many_services_lose_an_address_at_once() {
     let namespace = shared().namespace("many").await;
     let good = Database::start(addresses::take_one(), 3306).await;
     let mut bad = Database::start(addresses::take_one(), 3306).await;
-    let mut yaml = format!("defaults: {{namespace: {}, check: {CHECK}}}\ndatabases:\n", namespace.name);
+    let mut yaml =
+        format!("defaults: {{namespace: {}, check: {CHECK}}}\ndatabases:\n", namespace.name);
     for index in 0..SERVICES {
         namespace.create_service(&format!("mysql-{index}"), &[("", 3306)]).await;
-        yaml += &format!("- {{service: mysql-{index}, port: 3306, addresses: [{}, {}]}}\n", good.ip, bad.ip);
+        yaml += &format!(
+            "- {{service: mysql-{index}, port: 3306, addresses: [{}, {}]}}\n",
+            good.ip, bad.ip
+        );
     }
     let _daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     let all_have = async |count: usize| {
         eventually(SOON, &format!("each Service has {count} addresses"), async || {
-            let list =
-                namespace.api::<Endpoints>().list(&Default::default()).await.map_err(|error| error.to_string())?;
+            let list = namespace
+                .api::<Endpoints>()
+                .list(&Default::default())
+                .await
+                .map_err(|error| error.to_string())?;
             let addresses = |endpoints: &Endpoints| {
                 let subsets = endpoints.subsets.iter().flatten();
                 subsets.flat_map(|subset| subset.addresses.iter().flatten()).count()
@@ -257,13 +289,18 @@ async fn a_restart_gives_a_published_address_its_full_threshold() {
     let again = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     let dead = scene.databases[2].ip.to_string();
     eventually(SOON, "five failures", async || {
-        let failures = again.metric("external_endpoints_checks_total", &[("address", &dead), ("result", "fail")]).await;
+        let failures = again
+            .metric("external_endpoints_checks_total", &[("address", &dead), ("result", "fail")])
+            .await;
         if failures >= Some(6.0) {
             return Ok(());
         }
         // Until the sixth failure, the address stays.
         let steps = history.steps();
-        assert!(failures.is_none_or(|n| n >= 5.0) || steps.is_empty(), "{steps:?} after {failures:?} failures");
+        assert!(
+            failures.is_none_or(|n| n >= 5.0) || steps.is_empty(),
+            "{steps:?} after {failures:?} failures"
+        );
         Err(format!("{failures:?}"))
     })
     .await;
@@ -275,7 +312,8 @@ async fn steady_state_for_a_minute() {
     let scene = Scene::new("steady").await;
     let daemon = scene.start_published().await;
     let history = scene.history().await;
-    let tried = async || daemon.metric("external_endpoints_checks_total", &[]).await.unwrap_or_default();
+    let tried =
+        async || daemon.metric("external_endpoints_checks_total", &[]).await.unwrap_or_default();
     let tried_before = tried().await;
     let logged = daemon.lines().len();
     let written = writes(&daemon).await;
@@ -316,7 +354,10 @@ async fn both_families_and_hostnames() {
             "ports": [{"name": "mysql", "port": 3306, "protocol": "TCP"}],
         }])
     );
-    eventually(SOON, "a slice for each family", async || namespace.slice_ips("mysql").await.len() == 2).await;
+    eventually(SOON, "a slice for each family", async || {
+        namespace.slice_ips("mysql").await.len() == 2
+    })
+    .await;
 }
 
 async fn a_slice_mirrors_the_healthy_ones_only() {
@@ -324,10 +365,13 @@ async fn a_slice_mirrors_the_healthy_ones_only() {
     let _daemon = scene.start_published().await;
     let mut all = scene.ips(&[0, 1, 2]);
     all.sort();
-    eventually(SOON, "the slice has all", async || scene.namespace.slice_ips("mysql").await == all).await;
+    eventually(SOON, "the slice has all", async || scene.namespace.slice_ips("mysql").await == all)
+        .await;
     scene.databases[0].stop().await;
     let mut healthy = scene.ips(&[1, 2]);
     healthy.sort();
-    eventually(SOON, "the slice has the healthy ones", async || scene.namespace.slice_ips("mysql").await == healthy)
-        .await;
+    eventually(SOON, "the slice has the healthy ones", async || {
+        scene.namespace.slice_ips("mysql").await == healthy
+    })
+    .await;
 }

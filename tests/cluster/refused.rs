@@ -29,7 +29,14 @@ async fn counted(daemon: &Daemon, name: &str) -> f64 {
 
 async fn bad_addresses_are_refused_and_the_others_published() {
     let scene = Scene::new("bad").await;
-    let bad = ["127.0.0.1", "169.254.1.2", "224.0.0.1", "0.0.0.0", "255.255.255.255", "::ffff:10.20.0.11"];
+    let bad = [
+        "127.0.0.1",
+        "169.254.1.2",
+        "224.0.0.1",
+        "0.0.0.0",
+        "255.255.255.255",
+        "::ffff:10.20.0.11",
+    ];
     let quoted = bad.map(|ip| format!("'{ip}'")).join(", ");
     let ips = format!("{}, {quoted}", scene.ips(&[0, 1, 2]).join(", "));
     let yaml = config(&scene.namespace.name, &ips, CHECK, "");
@@ -42,7 +49,8 @@ async fn bad_addresses_are_refused_and_the_others_published() {
     assert_eq!(counted(&daemon, "refused_addresses").await, 6.0);
     assert_eq!(counted(&daemon, "configured_addresses").await, 9.0);
     for ip in bad {
-        let said = daemon.lines().iter().filter(|line| line.contains(&format!("`{ip}` is "))).count();
+        let said =
+            daemon.lines().iter().filter(|line| line.contains(&format!("`{ip}` is "))).count();
         assert_eq!(said, 1, "{ip}: {:#?}", daemon.lines());
     }
 }
@@ -65,10 +73,11 @@ async fn outside_the_allow_list_nothing_is_published_or_checked() {
     scene.condition(&daemon, "Published").await;
     // Whoever puts it there by hand gets no further.
     let ips: Vec<IpAddr> = scene.databases.iter().map(|database| database.ip).collect();
-    let subsets =
-        json!([{"addresses": ips.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(), "ports": [{"port": 3306}]}]);
+    let subsets = json!([{"addresses": ips.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(), "ports": [{"port": 3306}]}]);
     merge(&scene, json!({"subsets": subsets})).await;
-    history.is(&[Some(scene.ips(&[0, 1])), Some(scene.ips(&[0, 1, 2])), Some(scene.ips(&[0, 1]))]).await;
+    history
+        .is(&[Some(scene.ips(&[0, 1])), Some(scene.ips(&[0, 1, 2])), Some(scene.ips(&[0, 1]))])
+        .await;
     checked(&daemon, 5).await;
     assert!(scene.databases[0].accepted() > 0, "checks that databases count");
     assert_eq!(scene.databases[2].accepted(), 0, "it was checked");
@@ -91,8 +100,12 @@ async fn what_was_published_from_outside_goes_before_any_verdict() {
         "{}, {{address: {more}, check: {{exec: {{command: [/bin/sleep, '60']}}}}}}",
         scene.ips(&[0, 1, 2]).join(", ")
     );
-    let yaml =
-        config(&scene.namespace.name, &ips, "{exec: {command: [/bin/sleep, '60']}, interval: 60s, timeout: 60s}", "");
+    let yaml = config(
+        &scene.namespace.name,
+        &ips,
+        "{exec: {command: [/bin/sleep, '60']}, interval: 60s, timeout: 60s}",
+        "",
+    );
     let also = format!("--allow-cidr={more}/32");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[&first, &second, &also]).await;
     scene.published(&[0, 1]).await;

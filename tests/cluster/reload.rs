@@ -34,14 +34,17 @@ pub fn edit(daemon: &Daemon, yaml: &str) {
 /// One more database for a config, on an address of the scene.
 pub fn database(scene: &Scene, service: &str, which: usize) -> String {
     let (namespace, ip) = (&scene.namespace.name, scene.databases[which].ip);
-    format!("- {{service: {service}, namespace: {namespace}, port: 3306, addresses: [{ip}], check: {CHECK}}}\n")
+    format!(
+        "- {{service: {service}, namespace: {namespace}, port: 3306, addresses: [{ip}], check: {CHECK}}}\n"
+    )
 }
 
 /// Waits until the status has exactly these databases, and returns it.
 pub async fn databases(daemon: &Daemon, services: &[&str]) -> Value {
     eventually(SOON, &format!("databases {services:?}"), async || {
         let status = daemon.status().await;
-        let there: Vec<&str> = status["databases"].as_array().expect("a list").iter().map(service).collect();
+        let there: Vec<&str> =
+            status["databases"].as_array().expect("a list").iter().map(service).collect();
         if there == services { Ok(status.clone()) } else { Err(format!("{there:?}")) }
     })
     .await
@@ -90,17 +93,25 @@ async fn databases_come_and_go_while_it_runs() {
     let daemon = scene.start_published().await;
     let history = scene.history().await;
     let ip = scene.databases[2].ip;
-    let elsewhere =
-        format!("- {{service: redis, namespace: {}, port: 3306, addresses: [{ip}], check: {CHECK}}}\n", other.name);
+    let elsewhere = format!(
+        "- {{service: redis, namespace: {}, port: 3306, addresses: [{ip}], check: {CHECK}}}\n",
+        other.name
+    );
     edit(&daemon, &(scene.config() + &database(&scene, "orders", 1) + &elsewhere));
     databases(&daemon, &["mysql", "orders", "redis"]).await;
     published(&scene, "orders", &[1]).await;
-    eventually(SOON, "redis is published", async || other.endpoint_ips("redis").await == scene.ips(&[2])).await;
+    eventually(SOON, "redis is published", async || {
+        other.endpoint_ips("redis").await == scene.ips(&[2])
+    })
+    .await;
     assert_eq!(history.steps(), [], "nothing of this is the first database's business");
     assert_eq!(daemon.get("/readyz").await.0, 200);
     // What is new is looked after as all others are.
     other.delete::<Endpoints>("redis").await;
-    eventually(SOON, "redis is repaired", async || other.endpoint_ips("redis").await == scene.ips(&[2])).await;
+    eventually(SOON, "redis is repaired", async || {
+        other.endpoint_ips("redis").await == scene.ips(&[2])
+    })
+    .await;
     scene.databases[1].stop().await;
     published(&scene, "orders", &[]).await;
     published(&scene, "mysql", &[0, 2]).await;
@@ -108,7 +119,11 @@ async fn databases_come_and_go_while_it_runs() {
     edit(&daemon, &format!("databases:\n{}", database(&scene, "orders", 1)));
     databases(&daemon, &["orders"]).await;
     let metrics = daemon.metrics().await;
-    assert!(!metrics.lines().any(|line| line.contains("service=\"redis\"") && !line.contains("left_behind")));
+    assert!(
+        !metrics
+            .lines()
+            .any(|line| line.contains("service=\"redis\"") && !line.contains("left_behind"))
+    );
     left_behind(&daemon, &["mysql", "redis"]).await;
     // Nobody is checked or repaired any more for those that left.
     scene.databases[2].stop().await;
@@ -157,7 +172,9 @@ async fn what_did_not_change_keeps_its_health_and_its_streak() {
 async fn an_address_that_is_added_comes_when_it_is_well() {
     let mut scene = Scene::new("added").await;
     let two = scene.ips(&[0, 1]).join(", ");
-    let daemon = Daemon::start(&config(&scene.namespace.name, &two, CHECK, ""), &shared().kubeconfig(), &[]).await;
+    let daemon =
+        Daemon::start(&config(&scene.namespace.name, &two, CHECK, ""), &shared().kubeconfig(), &[])
+            .await;
     scene.published(&[0, 1]).await;
     scene.databases[2].stop().await;
     let history = scene.history().await;
@@ -203,13 +220,18 @@ async fn a_changed_check_gives_what_is_published_its_full_threshold() {
     let scene = Scene::new("check").await;
     let daemon = scene.start_published().await;
     let history = scene.history().await;
-    let failures =
-        async || daemon.metric("external_endpoints_checks_total", &[("result", "fail")]).await.unwrap_or(0.0);
+    let failures = async || {
+        daemon.metric("external_endpoints_checks_total", &[("result", "fail")]).await.unwrap_or(0.0)
+    };
     // Nothing answers on that port: all leave, each after as many failures as an address that is up needs.
     edit(&daemon, &scene.config().replace("tcp: {}", "tcp: {port: 9}"));
-    eventually(SOON, "all have left", async || scene.namespace.endpoint_ips("mysql").await.is_empty()).await;
+    eventually(SOON, "all have left", async || {
+        scene.namespace.endpoint_ips("mysql").await.is_empty()
+    })
+    .await;
     assert!(failures().await >= 9.0, "{}", failures().await);
-    let transitions = daemon.metric("external_endpoints_transitions_total", &[("to", "down")]).await;
+    let transitions =
+        daemon.metric("external_endpoints_transitions_total", &[("to", "down")]).await;
     assert_eq!(transitions, Some(3.0));
     // One that is down and not published is up by its first verdict.
     edit(&daemon, &scene.config());
@@ -223,18 +245,26 @@ async fn a_config_that_says_the_same_writes_nothing() {
     let history = scene.history().await;
     let writes = daemon.metric("external_endpoints_writes_total", &[]).await;
     edit(&daemon, &format!("# Only a comment.\n{}", scene.config()));
-    eventually(SOON, "it was read", async || told(&daemon, "has changed, and says the same") == 1).await;
+    eventually(SOON, "it was read", async || told(&daemon, "has changed, and says the same") == 1)
+        .await;
     // What is in front of it and behind it is another matter than the database itself.
     scene.namespace.create_service("orders", &[("", 3306)]).await;
     edit(
         &daemon,
-        &format!("databases:\n{}{}", database(&scene, "orders", 0), scene.config().trim_start_matches("databases:\n")),
+        &format!(
+            "databases:\n{}{}",
+            database(&scene, "orders", 0),
+            scene.config().trim_start_matches("databases:\n")
+        ),
     );
     databases(&daemon, &["orders", "mysql"]).await;
     published(&scene, "orders", &[0]).await;
     checked(&daemon, 4).await;
     assert_eq!(history.steps(), []);
-    assert_eq!(daemon.metric("external_endpoints_writes_total", &[("service", "mysql")]).await, writes);
+    assert_eq!(
+        daemon.metric("external_endpoints_writes_total", &[("service", "mysql")]).await,
+        writes
+    );
 }
 
 async fn a_bad_config_changes_nothing_and_is_told_once() {
@@ -246,14 +276,20 @@ async fn a_bad_config_changes_nothing_and_is_told_once() {
     load_successful(&daemon, 0.0).await;
     let problems = daemon.status().await["config"]["problems"].clone();
     let problem = problems[0].as_str().expect("a problem");
-    let place = format!("{}:6:30: databases[0].check.interval: a duration needs a unit", daemon.config().display());
+    let place = format!(
+        "{}:6:30: databases[0].check.interval: a duration needs a unit",
+        daemon.config().display()
+    );
     assert!(problem.starts_with(&place), "{problem}");
     checked(&daemon, 8).await;
     assert_eq!(told(&daemon, "a duration needs a unit"), 1, "once for each content");
     // Half of a file, and none at all.
     let whole = scene.config();
     edit(&daemon, &whole[..whole.len() / 2]);
-    eventually(SOON, "half of a file is bad", async || told(&daemon, "the config file is bad") == 2).await;
+    eventually(SOON, "half of a file is bad", async || {
+        told(&daemon, "the config file is bad") == 2
+    })
+    .await;
     fs::remove_file(daemon.config()).expect("a file");
     eventually(SOON, "no file is bad", async || told(&daemon, "there is no such file") == 1).await;
     load_successful(&daemon, 0.0).await;
@@ -289,7 +325,8 @@ async fn a_config_map_is_followed_through_its_symlinks() {
     let scene = Scene::new("symlink").await;
     let daemon = scene.start_published().await;
     let volume: PathBuf = daemon.config().parent().expect("a folder").to_owned();
-    let of = |which: &[usize]| config(&scene.namespace.name, &scene.ips(which).join(", "), CHECK, "");
+    let of =
+        |which: &[usize]| config(&scene.namespace.name, &scene.ips(which).join(", "), CHECK, "");
     for (number, which) in [(1, &[0, 1][..]), (2, &[1, 2]), (3, &[0])] {
         as_kubelet(&volume, number, &of(which));
         if number > 1 {
@@ -312,7 +349,10 @@ async fn what_leaves_the_config_stays_and_is_told() {
     edit(&daemon, &scene.config());
     left_behind(&daemon, &["orders"]).await;
     let of_orders = [("service", "orders")];
-    assert_eq!(daemon.metric("external_endpoints_left_behind_addresses", &of_orders).await, Some(1.0));
+    assert_eq!(
+        daemon.metric("external_endpoints_left_behind_addresses", &of_orders).await,
+        Some(1.0)
+    );
     assert_eq!(told(&daemon, "left behind: the config has no such database"), 1);
     checked(&daemon, 4).await;
     assert_eq!(scene.namespace.resource_version("orders").await, before);
@@ -329,7 +369,8 @@ async fn what_is_left_behind_is_found_at_the_start_and_never_deleted() {
     drop(daemon);
     let history = History::start(&scene.namespace, "orders").await;
     // It may as well be of another deployment, with a config of its own.
-    let daemon = Daemon::start(&(scene.config() + "prune: true\n"), &shared().kubeconfig(), &[]).await;
+    let daemon =
+        Daemon::start(&(scene.config() + "prune: true\n"), &shared().kubeconfig(), &[]).await;
     left_behind(&daemon, &["orders"]).await;
     scene.condition(&daemon, "Published").await;
     checked(&daemon, 4).await;

@@ -27,7 +27,8 @@ const ROLES: [&str; 3] = ["role.yaml", "role-create-service.yaml", "role-slices.
 
 /// The rules of the Role in a file of deploy/.
 fn shipped(file: &str) -> Vec<PolicyRule> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/watched/external-endpoints-example");
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/watched/external-endpoints-example");
     let text = std::fs::read_to_string(folder.join(file)).expect("a file of deploy/");
     let role = text.split("---\n").next().expect("a Role");
     let role: Role = serde_saphyr::from_str(role).unwrap_or_else(|error| panic!("{file}: {error}"));

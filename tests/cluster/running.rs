@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 
 use crate::cluster::scene::{CHECK, SOON, Scene, checked, config, database};
 use crate::support::{
-    ApiProxy, Daemon, Database, Manner, addresses, blocking, eventually, folder, shared, trial::trials,
+    ApiProxy, Daemon, Database, Manner, addresses, blocking, eventually, folder, shared,
+    trial::trials,
 };
 
 /// On a machine however busy; what waits for something that hangs takes longer.
@@ -122,7 +123,8 @@ async fn credentials_that_hang_or_fail() {
     let ip = addresses::take_one();
     let yaml = config("prod", &ip.to_string(), CHECK, "");
     // A command that hangs holds up neither the end nor, in a dry run, the checks.
-    let mut daemon = Daemon::start(&yaml, &kubeconfig_with_command("exec /bin/sleep 60"), &[]).await;
+    let mut daemon =
+        Daemon::start(&yaml, &kubeconfig_with_command("exec /bin/sleep 60"), &[]).await;
     let (status, took) = daemon.terminate().await;
     assert!(status.success() && took < Duration::from_secs(1), "{status} after {took:?}");
 
@@ -149,8 +151,11 @@ async fn promtool_has_nothing_to_say() {
         let page = page.clone();
         move || {
             let mut promtool = Command::new("promtool");
-            let promtool =
-                promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let promtool = promtool
+                .args(["check", "metrics"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
             let mut child = promtool.spawn().expect("promtool, from Debian's package prometheus");
             child.stdin.take().expect("a pipe").write_all(page.as_bytes()).expect("promtool reads");
             child.wait_with_output().expect("promtool ends")
@@ -163,19 +168,33 @@ async fn promtool_has_nothing_to_say() {
     let ip = scene.databases[0].ip.to_string();
     let of = [("namespace", scene.namespace.name.as_str()), ("service", "mysql")];
     let of_target = [of[0], of[1], ("address", ip.as_str())];
-    let metric =
-        async |name: &str, labels: &[(&str, &str)]| daemon.metric(&format!("external_endpoints_{name}"), labels).await;
+    let metric = async |name: &str, labels: &[(&str, &str)]| {
+        daemon.metric(&format!("external_endpoints_{name}"), labels).await
+    };
     assert_eq!(metric("build_info", &[("version", env!("CARGO_PKG_VERSION"))]).await, Some(1.0));
     assert_eq!(metric("config_last_load_successful", &[]).await, Some(1.0));
     assert_eq!(metric("target_healthy", &of_target).await, Some(0.0));
-    assert!(metric("checks_total", &[of_target.as_slice(), &[("result", "fail")]].concat()).await >= Some(3.0));
-    assert_eq!(metric("transitions_total", &[of_target.as_slice(), &[("to", "down")]].concat()).await, Some(1.0));
+    assert!(
+        metric("checks_total", &[of_target.as_slice(), &[("result", "fail")]].concat()).await
+            >= Some(3.0)
+    );
+    assert_eq!(
+        metric("transitions_total", &[of_target.as_slice(), &[("to", "down")]].concat()).await,
+        Some(1.0)
+    );
     assert_eq!(metric("configured_addresses", &of).await, Some(3.0));
     assert_eq!(metric("published_addresses", &of).await, Some(2.0));
-    assert_eq!(metric("database_condition", &[of.as_slice(), &[("condition", "Published")]].concat()).await, Some(1.0));
+    assert_eq!(
+        metric("database_condition", &[of.as_slice(), &[("condition", "Published")]].concat())
+            .await,
+        Some(1.0)
+    );
     assert_eq!(metric("database_condition", &of).await, Some(1.0), "one condition is in force");
     // Created blank, filled, and one address taken out.
-    assert!(metric("writes_total", &[of.as_slice(), &[("result", "success")]].concat()).await >= Some(3.0));
+    assert!(
+        metric("writes_total", &[of.as_slice(), &[("result", "success")]].concat()).await
+            >= Some(3.0)
+    );
     assert!(metric("write_duration_seconds_count", &[]).await >= Some(3.0));
     assert!(metric("check_duration_seconds_count", &of).await >= Some(6.0));
     assert!(metric("check_start_delay_seconds_count", &[]).await >= Some(6.0));
@@ -202,7 +221,12 @@ async fn a_secret_shows_nowhere() {
     let folder = folder("secrets");
     std::fs::write(folder.join("password"), SECRET).expect("a file in the bottle");
     let scene = Scene::new("secrets").await;
-    let echo = Database::start_with(addresses::take_one(), 3306, Manner::Http(500, format!("you said {SECRET}"))).await;
+    let echo = Database::start_with(
+        addresses::take_one(),
+        3306,
+        Manner::Http(500, format!("you said {SECRET}")),
+    )
+    .await;
     let yaml = format!(
         "defaults: {{namespace: {namespace}, check: {{interval: 250ms, timeout: 1s}}}}
 databases:
@@ -231,7 +255,8 @@ databases:
     let status = eventually(SOON, "each has failed", async || {
         let status = daemon.status().await;
         let databases = status["databases"].as_array().cloned().unwrap_or_default();
-        let failed = databases.iter().all(|database| database["targets"][0]["failures"].as_u64() >= Some(2));
+        let failed =
+            databases.iter().all(|database| database["targets"][0]["failures"].as_u64() >= Some(2));
         if failed { Ok(status.to_string()) } else { Err(status.to_string()) }
     })
     .await;

@@ -51,7 +51,8 @@ impl Scene {
 
     /// The config with more keys for the database, a line each.
     pub fn config_with(&self, more: &str) -> String {
-        let ips: Vec<String> = self.databases.iter().map(|database| database.ip.to_string()).collect();
+        let ips: Vec<String> =
+            self.databases.iter().map(|database| database.ip.to_string()).collect();
         config(&self.namespace.name, &ips.join(", "), CHECK, more)
     }
 
@@ -138,8 +139,10 @@ pub fn database(status: &Value) -> Value {
 
 /// Waits until each target has been tried this many times more, on average: time enough for what must not happen.
 pub async fn checked(daemon: &Daemon, times: u32) {
-    let tried = async || daemon.metric("external_endpoints_checks_total", &[]).await.unwrap_or_default();
-    let targets = daemon.metric("external_endpoints_configured_addresses", &[]).await.expect("addresses");
+    let tried =
+        async || daemon.metric("external_endpoints_checks_total", &[]).await.unwrap_or_default();
+    let targets =
+        daemon.metric("external_endpoints_configured_addresses", &[]).await.expect("addresses");
     let enough = tried().await + targets * f64::from(times);
     eventually(SOON, "every target is tried", async || {
         let tried = tried().await;
@@ -174,12 +177,14 @@ impl History {
             let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
                 let change = match event.expect("a watch without errors") {
-                    WatchEvent::Added(endpoints) | WatchEvent::Modified(endpoints) => {
-                        Change { version: endpoints.resource_version().unwrap_or_default(), ips: Some(ips(&endpoints)) }
-                    }
-                    WatchEvent::Deleted(endpoints) => {
-                        Change { version: endpoints.resource_version().unwrap_or_default(), ips: None }
-                    }
+                    WatchEvent::Added(endpoints) | WatchEvent::Modified(endpoints) => Change {
+                        version: endpoints.resource_version().unwrap_or_default(),
+                        ips: Some(ips(&endpoints)),
+                    },
+                    WatchEvent::Deleted(endpoints) => Change {
+                        version: endpoints.resource_version().unwrap_or_default(),
+                        ips: None,
+                    },
                     WatchEvent::Bookmark(_) => continue,
                     WatchEvent::Error(status) => panic!("watching Endpoints: {status}"),
                 };
@@ -217,5 +222,8 @@ impl Drop for History {
 
 fn ips(endpoints: &Endpoints) -> Vec<String> {
     let subsets = endpoints.subsets.iter().flatten();
-    subsets.flat_map(|subset| subset.addresses.iter().flatten()).map(|address| address.ip.clone()).collect()
+    subsets
+        .flat_map(|subset| subset.addresses.iter().flatten())
+        .map(|address| address.ip.clone())
+        .collect()
 }

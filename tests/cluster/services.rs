@@ -34,11 +34,19 @@ async fn a_missing_service_is_created() {
     scene.published(&[0, 1, 2]).await;
     scene.condition(&daemon, "Published").await;
     let created = service(&scene).await.expect("a Service");
-    assert_eq!(created.labels().get("app.kubernetes.io/managed-by").map(String::as_str), Some("external-endpoints"));
+    assert_eq!(
+        created.labels().get("app.kubernetes.io/managed-by").map(String::as_str),
+        Some("external-endpoints")
+    );
     let spec = created.spec.as_ref().expect("a spec");
     assert_eq!((spec.type_.as_deref(), spec.selector.as_ref()), (Some("ClusterIP"), None));
-    assert_eq!(spec.ip_families.as_deref().unwrap_or_default().len(), 2, "all that the cluster has");
-    let traffic = Traffic::start(scene.namespace.cluster_ip("mysql").await, 3306, Duration::from_millis(50));
+    assert_eq!(
+        spec.ip_families.as_deref().unwrap_or_default().len(),
+        2,
+        "all that the cluster has"
+    );
+    let traffic =
+        Traffic::start(scene.namespace.cluster_ip("mysql").await, 3306, Duration::from_millis(50));
     eventually(SOON, "clients arrive", async || {
         traffic.tally_all().keys().any(|arrival| matches!(arrival, Arrival::Reached(_)))
     })
@@ -46,9 +54,13 @@ async fn a_missing_service_is_created() {
     // Changed by someone, it is theirs; deleted by someone, there is none.
     let api: Api<Service> = scene.namespace.api();
     let patch = json!({"metadata": {"labels": {"team": "orders"}}, "spec": {"sessionAffinity": "ClientIP"}});
-    let changed = api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
+    let changed =
+        api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
     checked(&daemon, 4).await;
-    assert_eq!(service(&scene).await.and_then(|service| service.resource_version()), changed.resource_version());
+    assert_eq!(
+        service(&scene).await.and_then(|service| service.resource_version()),
+        changed.resource_version()
+    );
     scene.namespace.delete::<Service>("mysql").await;
     eventually(SOON, "created again", async || {
         service(&scene).await.is_some_and(|service| service.uid() != changed.uid())
@@ -61,19 +73,25 @@ async fn a_missing_service_is_created() {
 async fn a_headless_service_names_each_replica() {
     let scene = Scene::without_service("headless").await;
     let addresses = scene.databases.iter().enumerate();
-    let list: Vec<String> =
-        addresses.map(|(index, database)| format!("{{address: {}, hostname: mongo-{index}}}", database.ip)).collect();
+    let list: Vec<String> = addresses
+        .map(|(index, database)| format!("{{address: {}, hostname: mongo-{index}}}", database.ip))
+        .collect();
     let more = "  publish: slices\n  createService: {headless: true}\n";
-    let yaml = config(&scene.namespace.name, &list.join(", "), CHECK, more).replace("service: mysql", "service: mongo");
+    let yaml = config(&scene.namespace.name, &list.join(", "), CHECK, more)
+        .replace("service: mysql", "service: mongo");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     scene.condition(&daemon, "Published").await;
     let created: Service = scene.namespace.api().get("mongo").await.expect("a Service");
     assert_eq!(created.spec.and_then(|spec| spec.cluster_ip).as_deref(), Some("None"));
-    let slice: EndpointSlice = scene.namespace.api().get("mongo-external-ipv4-1").await.expect("a slice");
+    let slice: EndpointSlice =
+        scene.namespace.api().get("mongo-external-ipv4-1").await.expect("a slice");
     assert_eq!(slice.labels().get("service.kubernetes.io/headless").map(String::as_str), Some(""));
     // What DNS makes mongo-0.mongo.NAMESPACE.svc of.
-    let mut names: Vec<_> =
-        slice.endpoints.into_iter().map(|e| (e.hostname.unwrap_or_default(), e.addresses)).collect();
+    let mut names: Vec<_> = slice
+        .endpoints
+        .into_iter()
+        .map(|e| (e.hostname.unwrap_or_default(), e.addresses))
+        .collect();
     names.sort();
     let wanted: Vec<_> = scene
         .databases
@@ -112,7 +130,10 @@ async fn all_ports_that_lead_to_the_database_get_its_traffic() {
         let daemon = scene.start_with(&format!("  publish: {publish}\n")).await;
         scene.served(&[0, 1, 2]).await;
         let reason = scene.condition(&daemon, "Published").await;
-        assert!(reason.ends_with("[metrics (9104/TCP)], which have no endpoints; add them to `ports`"), "{reason}");
+        assert!(
+            reason.ends_with("[metrics (9104/TCP)], which have no endpoints; add them to `ports`"),
+            "{reason}"
+        );
         let ip = scene.namespace.cluster_ip("mysql").await;
         let traffic = [3306, 33060].map(|port| Traffic::start(ip, port, Duration::from_millis(50)));
         for (traffic, port) in traffic.iter().zip([3306, 33060]) {
@@ -133,7 +154,8 @@ async fn all_ports_that_lead_to_the_database_get_its_traffic() {
         for traffic in &traffic {
             eventually(SOON, "the dead one gets nothing any more", async || {
                 let lately = traffic.tally_since(Instant::now() - Duration::from_secs(1));
-                !lately.is_empty() && lately.keys().all(|to| matches!(to, Arrival::Reached(ip) if *ip != dead))
+                !lately.is_empty()
+                    && lately.keys().all(|to| matches!(to, Arrival::Reached(ip) if *ip != dead))
             })
             .await;
         }
@@ -155,7 +177,11 @@ async fn a_local_traffic_policy_is_told() {
     let reason = scene.condition_because(&daemon, "Published", words).await;
     let reached_by_none = async || {
         let lately = lately();
-        if !lately.is_empty() && !lately.keys().any(reached) { Ok(()) } else { Err(format!("{lately:?}")) }
+        if !lately.is_empty() && !lately.keys().any(reached) {
+            Ok(())
+        } else {
+            Err(format!("{lately:?}"))
+        }
     };
     eventually(SOON, "it is true", reached_by_none).await;
     told(&scene.namespace, "LocalTrafficPolicy", words).await;
@@ -164,7 +190,8 @@ async fn a_local_traffic_policy_is_told() {
     assert_eq!(warned, 1, "{:#?}", daemon.lines());
     // The way out that it names is one.
     let command = reason.split("allow all: ").nth(1).expect("a command");
-    let arguments: Vec<&str> = command.split_whitespace().skip(1).map(|word| word.trim_matches('\'')).collect();
+    let arguments: Vec<&str> =
+        command.split_whitespace().skip(1).map(|word| word.trim_matches('\'')).collect();
     let output = shared().kubectl(&arguments).await;
     assert!(output.status.success(), "{output:?}");
     scene.condition_because(&daemon, "Published", &scene.ips(&[0, 1, 2]).join(", ")).await;
@@ -180,7 +207,8 @@ async fn a_long_annotation_is_read_in_part_and_told() {
     // About as much as Kubernetes takes.
     let maintenance = format!("{first}=disk swap,{last}={}", "x".repeat(250_000));
     let api: Api<Service> = scene.namespace.api();
-    let patch = json!({"metadata": {"annotations": {"external-endpoints/maintenance": maintenance}}});
+    let patch =
+        json!({"metadata": {"annotations": {"external-endpoints/maintenance": maintenance}}});
     api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
     scene.published(&[1, 2]).await;
     let problems = database(&daemon.status().await)["policy"].to_string();

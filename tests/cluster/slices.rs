@@ -11,7 +11,9 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::cluster::scene::{CHECK, SOON, Scene, checked, config};
-use crate::support::{Arrival, Daemon, Database, Traffic, addresses, eventually, shared, trial::trials};
+use crate::support::{
+    Arrival, Daemon, Database, Traffic, addresses, eventually, shared, trial::trials,
+};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -58,7 +60,9 @@ async fn slices_say_all_that_clients_need() {
     let scene = Scene::without_service("slices").await;
     let service = scene.namespace.create_service("mysql", &[("", 3306)]).await;
     let [a, b, c] = [0, 1, 2].map(|index: usize| scene.databases[index].ip.to_string());
-    let list = format!("{a}, {{address: {b}, hostname: db-b, zone: dc-west}}, {{address: {c}, zone: dc-east}}");
+    let list = format!(
+        "{a}, {{address: {b}, hostname: db-b, zone: dc-west}}, {{address: {c}, zone: dc-east}}"
+    );
     let yaml = config(&scene.namespace.name, &list, CHECK, SLICES);
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     scene.served(&[0, 1, 2]).await;
@@ -74,17 +78,23 @@ async fn slices_say_all_that_clients_need() {
     assert_eq!(value["ports"], json!([{"name": "", "port": 3306, "protocol": "TCP"}]));
     let endpoint = |ip: &str| {
         let all = value["endpoints"].as_array().expect("endpoints");
-        all.iter().find(|endpoint| endpoint["addresses"] == json!([ip])).expect("an endpoint").clone()
+        all.iter()
+            .find(|endpoint| endpoint["addresses"] == json!([ip]))
+            .expect("an endpoint")
+            .clone()
     };
     let conditions = json!({"ready": true, "serving": true});
     assert_eq!(endpoint(&a), json!({"addresses": [a], "conditions": conditions}));
-    let with_both = json!({"addresses": [b], "conditions": conditions, "hostname": "db-b", "zone": "dc-west"});
+    let with_both =
+        json!({"addresses": [b], "conditions": conditions, "hostname": "db-b", "zone": "dc-west"});
     assert_eq!(endpoint(&b), with_both);
     assert!(scene.namespace.endpoints("mysql").await.is_none(), "slices alone");
 
-    let described = shared().kubectl(&["-n", &scene.namespace.name, "describe", "endpointslice", OWN]).await;
+    let described =
+        shared().kubectl(&["-n", &scene.namespace.name, "describe", "endpointslice", OWN]).await;
     assert!(described.status.success(), "{described:?}");
-    let traffic = Traffic::start(scene.namespace.cluster_ip("mysql").await, 3306, Duration::from_millis(50));
+    let traffic =
+        Traffic::start(scene.namespace.cluster_ip("mysql").await, 3306, Duration::from_millis(50));
     for database in &scene.databases {
         eventually(SOON, "each gets connections", async || {
             traffic.tally_all().contains_key(&Arrival::Reached(database.ip))
@@ -96,7 +106,8 @@ async fn slices_say_all_that_clients_need() {
 async fn a_flip_is_one_write_of_one_slice_and_then_there_is_none() {
     let mut scene = Scene::new("slice-flip").await;
     let daemon = start_served(&scene).await;
-    let writes = async || daemon.metric("external_endpoints_writes_total", &[]).await.expect("writes");
+    let writes =
+        async || daemon.metric("external_endpoints_writes_total", &[]).await.expect("writes");
     assert_eq!(writes().await, 2.0, "created and written");
     scene.databases[1].stop().await;
     scene.served(&[0, 2]).await;
@@ -120,7 +131,9 @@ async fn a_flip_is_one_write_of_one_slice_and_then_there_is_none() {
 async fn outside_changes_of_a_slice_are_repaired() {
     let scene = Scene::new("slice-edit").await;
     let daemon = start_served(&scene).await;
-    let as_written = |slice: &EndpointSlice| (slice.endpoints.clone(), slice.ports.clone(), slice.labels().clone());
+    let as_written = |slice: &EndpointSlice| {
+        (slice.endpoints.clone(), slice.ports.clone(), slice.labels().clone())
+    };
     let before = as_written(&own(&scene).await.expect("our slice"));
     let stranger = json!({"addresses": ["192.0.2.99"], "conditions": {"ready": true}});
     for edit in [
@@ -147,7 +160,10 @@ async fn outside_changes_of_a_slice_are_repaired() {
     scene.served(&[0, 1, 2]).await;
     assert!(deleted.elapsed() < SOON / 3, "by watch: {:?}", deleted.elapsed());
     eventually(SOON, "it is told", async || {
-        daemon.logs().iter().any(|line| line["message"] == "an outside change of an EndpointSlice was repaired")
+        daemon
+            .logs()
+            .iter()
+            .any(|line| line["message"] == "an outside change of an EndpointSlice was repaired")
     })
     .await;
     // What others add is theirs.
@@ -172,7 +188,9 @@ async fn pod(scene: &Scene, ip: IpAddr) {
         "conditions": [{"type": "Ready", "status": "True"}],
     }});
     let api: Api<Pod> = scene.namespace.api();
-    api.patch_status("mysql-0", &PatchParams::default(), &Patch::Merge(status)).await.expect("a status");
+    api.patch_status("mysql-0", &PatchParams::default(), &Patch::Merge(status))
+        .await
+        .expect("a status");
 }
 
 fn selector(app: Option<&str>) -> Value {
@@ -183,7 +201,9 @@ fn selector(app: Option<&str>) -> Value {
 async fn others(scene: &Scene) -> Vec<(String, Option<String>, usize)> {
     let slices = scene.namespace.slices("mysql").await;
     let others = slices.iter().filter(|slice| slice.name_any() != OWN);
-    others.map(|slice| (slice.name_any(), slice.resource_version(), slice.endpoints.len())).collect()
+    others
+        .map(|slice| (slice.name_any(), slice.resource_version(), slice.endpoints.len()))
+        .collect()
 }
 
 async fn a_service_that_gains_a_selector_loses_our_slices_alone() {
@@ -207,12 +227,18 @@ async fn a_service_that_gains_a_selector_loses_our_slices_alone() {
     .await;
     checked(&daemon, 3).await;
     assert!(own(&scene).await.is_none());
-    assert_eq!((others(&scene).await, scene.namespace.resource_version("mysql").await), (before.clone(), endpoints));
+    assert_eq!(
+        (others(&scene).await, scene.namespace.resource_version("mysql").await),
+        (before.clone(), endpoints)
+    );
 
     // The Endpoints that Kubernetes leaves behind are mirrored, so that they stand in the way, and the slices are told of.
     merge::<Service>(&scene, "mysql", selector(None)).await;
     let reason = scene.condition_because(&daemon, "NotOurs", "from when it had one are left").await;
-    assert!(reason.contains("were written by Kubernetes while the Service had a selector"), "{reason}");
+    assert!(
+        reason.contains("were written by Kubernetes while the Service had a selector"),
+        "{reason}"
+    );
     assert!(own(&scene).await.is_none());
     // Both ways out that the reason names.
     scene.namespace.delete::<Endpoints>("mysql").await;
@@ -231,7 +257,10 @@ async fn slices_of_pods_that_are_left_behind_are_reported() {
     pod(&scene, ip).await;
     merge::<Service>(&scene, "mysql", selector(Some("mysql"))).await;
     scene.condition(&daemon, "ServiceHasSelector").await;
-    eventually(SOON, "the Pod serves", async || scene.namespace.slice_ips("mysql").await == [ip.to_string()]).await;
+    eventually(SOON, "the Pod serves", async || {
+        scene.namespace.slice_ips("mysql").await == [ip.to_string()]
+    })
+    .await;
     merge::<Service>(&scene, "mysql", selector(None)).await;
     scene.published(&[0, 1, 2]).await;
     let reason = scene.condition(&daemon, "SlicesLeftBehind").await;
@@ -269,18 +298,21 @@ async fn a_deleted_service_takes_its_slices_with_it_and_a_new_one_owns_new_ones(
 async fn several_ports_join_by_name() {
     let scene = Scene::without_service("slice-ports").await;
     scene.namespace.create_service("mysql", &[("metrics", 9104), ("sql", 33)]).await;
-    let yaml = scene
-        .config_with(SLICES)
-        .replace("  port: 3306\n", "  ports: [{name: sql, port: 3306}, {name: metrics, port: 9999}]\n");
+    let yaml = scene.config_with(SLICES).replace(
+        "  port: 3306\n",
+        "  ports: [{name: sql, port: 3306}, {name: metrics, port: 9999}]\n",
+    );
     let _daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     scene.served(&[0, 1, 2]).await;
     let ports = serde_json::to_value(own(&scene).await.expect("our slice").ports).expect("JSON");
     let port = |name: &str, port: u16| json!({"name": name, "port": port, "protocol": "TCP"});
     assert_eq!(ports, json!([port("sql", 3306), port("metrics", 9999)]));
-    let traffic = Traffic::start(scene.namespace.cluster_ip("mysql").await, 33, Duration::from_millis(50));
+    let traffic =
+        Traffic::start(scene.namespace.cluster_ip("mysql").await, 33, Duration::from_millis(50));
     eventually(SOON, "a connection by the Service's own number arrives", async || {
         let tally = traffic.tally_all();
-        if scene.databases.iter().any(|database| tally.contains_key(&Arrival::Reached(database.ip))) {
+        if scene.databases.iter().any(|database| tally.contains_key(&Arrival::Reached(database.ip)))
+        {
             Ok(())
         } else {
             Err(format!("{tally:?}"))
@@ -308,7 +340,8 @@ async fn each_family_of_the_service_has_its_slice() {
             .map(|slice| (slice.name_any(), slice.address_type, slice.endpoints.len()))
             .collect::<Vec<_>>()
     };
-    let slice = |name: &str, family: &str, count: usize| (name.to_owned(), family.to_owned(), count);
+    let slice =
+        |name: &str, family: &str, count: usize| (name.to_owned(), family.to_owned(), count);
     let v4 = slice(OWN, "IPv4", 3);
     assert_eq!(by_family().await, [v4.clone(), slice("mysql-external-ipv6-1", "IPv6", 1)]);
     // To a Service of one family the others are of no use, and that is said.
@@ -323,7 +356,9 @@ async fn each_family_of_the_service_has_its_slice() {
         if there == [v4.clone()] { Ok(()) } else { Err(format!("{there:?}")) }
     })
     .await;
-    scene.condition_because(&daemon, "Published", &format!("does not have the IP family of {six}")).await;
+    scene
+        .condition_because(&daemon, "Published", &format!("does not have the IP family of {six}"))
+        .await;
 }
 
 async fn endpoints_of_someone_else_beside_slices_are_never_written() {
@@ -334,7 +369,8 @@ async fn endpoints_of_someone_else_beside_slices_are_never_written() {
     let daemon = start_served(&scene).await;
     checked(&daemon, 3).await;
     assert_eq!(scene.namespace.resource_version("mysql").await, made.resource_version());
-    let filled = json!({"subsets": [{"addresses": [{"ip": "192.0.2.9"}], "ports": [{"port": 3306}]}]});
+    let filled =
+        json!({"subsets": [{"addresses": [{"ip": "192.0.2.9"}], "ports": [{"port": 3306}]}]});
     merge::<Endpoints>(&scene, "mysql", filled).await;
     let reason = scene.condition(&daemon, "NotOurs").await;
     assert!(reason.contains("were written by someone else"), "{reason}");
@@ -359,7 +395,10 @@ async fn a_slice_of_our_name_that_someone_else_made_is_left_alone() {
     let reason = scene.condition(&daemon, "NotOurs").await;
     assert!(reason.ends_with("was written by someone else; delete it"), "{reason}");
     checked(&daemon, 4).await;
-    assert_eq!(own(&scene).await.and_then(|slice| slice.resource_version()), made.resource_version());
+    assert_eq!(
+        own(&scene).await.and_then(|slice| slice.resource_version()),
+        made.resource_version()
+    );
     scene.namespace.delete::<EndpointSlice>(OWN).await;
     scene.served(&[0, 1, 2]).await;
 }
@@ -377,7 +416,10 @@ async fn a_thousand_and_one_addresses_are_slices_of_a_hundred() {
     let mut refused = Daemon::spawn(&yaml, Some(&shared().kubeconfig()), &[]);
     assert_eq!(refused.wait().await.code(), Some(78));
     let said = eventually(SOON, "it says why", async || {
-        refused.lines().into_iter().find(|line| line.contains("1001 addresses; Kubernetes copies only 1000"))
+        refused
+            .lines()
+            .into_iter()
+            .find(|line| line.contains("1001 addresses; Kubernetes copies only 1000"))
     });
     assert!(said.await.contains("publish: slices"));
 
@@ -392,7 +434,11 @@ async fn a_thousand_and_one_addresses_are_slices_of_a_hundred() {
     eventually(SOON, "ten slices of a hundred and one of one", async || {
         let there = sizes().await;
         let status = crate::cluster::scene::database(&daemon.status().await);
-        let out = status["targets"].as_array().into_iter().flatten().filter(|target| target["health"] != "up");
+        let out = status["targets"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|target| target["health"] != "up");
         let out: Vec<_> = out.map(Value::to_string).take(3).collect();
         if there == [&[1][..], &[100; 10]].concat() {
             Ok(())

@@ -11,7 +11,9 @@ use serde_json::json;
 
 use crate::cluster::events::told;
 use crate::cluster::scene::{SOON, Scene, checked};
-use crate::support::{Arrival, ControlPlane, Daemon, Namespace, Options, Traffic, eventually, trial::trials};
+use crate::support::{
+    Arrival, ControlPlane, Daemon, Namespace, Options, Traffic, eventually, trial::trials,
+};
 
 pub fn trials() -> Vec<Trial> {
     trials![
@@ -28,7 +30,9 @@ const OURS: &str = "external-endpoints";
 async fn managers(namespace: &Namespace) -> Vec<String> {
     let slices = namespace.slices("mysql").await;
     let serving = slices.iter().filter(|slice| !slice.endpoints.is_empty());
-    let manager = |slice: &EndpointSlice| slice.labels().get("endpointslice.kubernetes.io/managed-by").cloned();
+    let manager = |slice: &EndpointSlice| {
+        slice.labels().get("endpointslice.kubernetes.io/managed-by").cloned()
+    };
     let mut managers: Vec<String> = serving.filter_map(manager).collect();
     managers.sort();
     managers
@@ -37,7 +41,8 @@ async fn managers(namespace: &Namespace) -> Vec<String> {
 async fn between_the_modes_no_connection_is_refused() {
     let mut scene = Scene::new("modes").await;
     let mut daemon = scene.start_published().await;
-    let traffic = Traffic::start(scene.namespace.cluster_ip("mysql").await, 3306, Duration::from_millis(10));
+    let traffic =
+        Traffic::start(scene.namespace.cluster_ip("mysql").await, 3306, Duration::from_millis(10));
     let reached = |arrival: &Arrival| matches!(arrival, Arrival::Reached(_));
     eventually(SOON, "kube-proxy follows", async || traffic.tally_all().keys().any(reached)).await;
     let from = Instant::now();
@@ -49,7 +54,8 @@ async fn between_the_modes_no_connection_is_refused() {
             daemon.terminate().await;
             daemon = scene.start_with(&more).await;
         } else {
-            std::fs::write(daemon.config(), scene.config_with(&more)).expect("a file in the bottle");
+            std::fs::write(daemon.config(), scene.config_with(&more))
+                .expect("a file in the bottle");
         }
         let wanted = if mode == "endpoints" { MIRRORING } else { OURS };
         eventually(SOON, &format!("{mode}: slices by {wanted} alone"), async || {
@@ -137,8 +143,7 @@ async fn a_label_against_mirroring_that_someone_else_set_is_told_of() {
     let daemon = scene.start_published().await;
     scene.served(&[0, 1, 2]).await;
     let api: Api<Endpoints> = scene.namespace.api();
-    let label =
-        |value: Option<&str>| json!({"metadata": {"labels": {"endpointslice.kubernetes.io/skip-mirror": value}}});
+    let label = |value: Option<&str>| json!({"metadata": {"labels": {"endpointslice.kubernetes.io/skip-mirror": value}}});
     let patch = async |value| {
         api.patch("mysql", &PatchParams::default(), &Patch::Merge(label(value)))
             .await
@@ -148,7 +153,11 @@ async fn a_label_against_mirroring_that_someone_else_set_is_told_of() {
     let version = patch(Some("true")).await;
     let reason = scene.condition(&daemon, "NotMirrored").await;
     assert!(reason.contains("carry the label endpointslice.kubernetes.io/skip-mirror"), "{reason}");
-    assert_eq!(scene.namespace.resource_version("mysql").await, version, "a label of someone else's is theirs");
+    assert_eq!(
+        scene.namespace.resource_version("mysql").await,
+        version,
+        "a label of someone else's is theirs"
+    );
     patch(None).await;
     scene.condition(&daemon, "Published").await;
     scene.served(&[0, 1, 2]).await;

@@ -13,7 +13,8 @@ pub fn trials() -> Vec<Trial> {
 }
 
 async fn traffic(scene: &Scene) -> Traffic {
-    let traffic = Traffic::start(scene.namespace.cluster_ip("mysql").await, 3306, Duration::from_millis(50));
+    let traffic =
+        Traffic::start(scene.namespace.cluster_ip("mysql").await, 3306, Duration::from_millis(50));
     for database in &scene.databases {
         reached(&traffic, database.ip).await;
     }
@@ -44,7 +45,10 @@ async fn all_reach_the_others(scene: &Scene, traffic: &Traffic, dead: IpAddr) {
         if tally.keys().all(good) { Ok(()) } else { Err(format!("{tally:?}")) }
     })
     .await;
-    assert!(traffic.tally_since(from).values().sum::<u64>() > 20, "too little traffic to prove anything");
+    assert!(
+        traffic.tally_since(from).values().sum::<u64>() > 20,
+        "too little traffic to prove anything"
+    );
 }
 
 async fn connections_leave_a_dead_database() {

@@ -22,8 +22,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// A check by a program, so that another program can be named for one address.
-const CONNECTS: &str =
-    "{exec: {command: [/bin/bash, -c, ': < /dev/tcp/$TARGET_IP/$TARGET_PORT']}, interval: 250ms, timeout: 2s}";
+const CONNECTS: &str = "{exec: {command: [/bin/bash, -c, ': < /dev/tcp/$TARGET_IP/$TARGET_PORT']}, interval: 250ms, timeout: 2s}";
 
 /// A check that never says anything.
 const INCONCLUSIVE: &str = "{exec: {command: [/no/such/command]}, interval: 250ms, timeout: 1s}";
@@ -37,7 +36,12 @@ fn mixed(scene: &Scene, usual: &[usize], more: &str) -> String {
     let ip = scene.databases[2].ip;
     let mut addresses = scene.ips(usual);
     addresses.push(format!("{{address: {ip}, check: {{exec: {{command: [/no/such/command]}}}}}}"));
-    config(&scene.namespace.name, &addresses.join(", "), CONNECTS, &format!("  policy: {{minHealthy: 2}}\n{more}"))
+    config(
+        &scene.namespace.name,
+        &addresses.join(", "),
+        CONNECTS,
+        &format!("  policy: {{minHealthy: 2}}\n{more}"),
+    )
 }
 
 fn edit(daemon: &Daemon, yaml: &str) {
@@ -124,14 +128,21 @@ async fn endpoints_to_adopt_wait_for_the_decision() {
     let ips = [scene.databases[0].ip, scene.databases[1].ip];
     scene.namespace.create_endpoints("mysql", &ips, &[("", 3306)]).await;
     let history = scene.history().await;
-    let daemon = Daemon::start(&mixed(&scene, &[], "  adopt: true\n"), &shared().kubeconfig(), &[]).await;
+    let daemon =
+        Daemon::start(&mixed(&scene, &[], "  adopt: true\n"), &shared().kubeconfig(), &[]).await;
     scene.condition_because(&daemon, "WaitingForVerdicts", "does not have it").await;
-    edit(&daemon, &config(&scene.namespace.name, &scene.ips(&[0, 2]).join(", "), ENDLESS, "  adopt: true\n"));
+    edit(
+        &daemon,
+        &config(&scene.namespace.name, &scene.ips(&[0, 2]).join(", "), ENDLESS, "  adopt: true\n"),
+    );
     scene.condition_because(&daemon, "WaitingForVerdicts", "no verdict yet").await;
     let ready = async || daemon.get("/readyz").await.0 == 200;
     eventually(SOON, "it is ready", ready).await;
     assert_eq!(history.steps(), [], "taken over with a decision, and not before");
-    edit(&daemon, &config(&scene.namespace.name, &scene.ips(&[0, 2]).join(", "), CHECK, "  adopt: true\n"));
+    edit(
+        &daemon,
+        &config(&scene.namespace.name, &scene.ips(&[0, 2]).join(", "), CHECK, "  adopt: true\n"),
+    );
     history.is(&[Some(scene.ips(&[0, 2]))]).await;
 }
 
@@ -143,7 +154,8 @@ async fn a_quarrel_with_a_waiting_database_is_fought_slowly() {
         scene.databases[index].stop().await;
     }
     scene.condition_because(&daemon, "WaitingForVerdicts", "no target is up").await;
-    let writes = async || daemon.metric("external_endpoints_writes_total", &[]).await.unwrap_or_default();
+    let writes =
+        async || daemon.metric("external_endpoints_writes_total", &[]).await.unwrap_or_default();
     let before = writes().await;
     let mut addresses = scene.ips(&[0, 1]);
     addresses.push("192.0.2.99".to_owned());

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use external_endpoints::config::{
-    Address, Allowed, Check, CheckKind, CreateService, Database, DatabaseId, ExecCheck, Expected, HttpCheck, Port,
-    Protocol, Publish, Scheme, Spec, TcpCheck, Tls, Value,
+    Address, Allowed, Check, CheckKind, CreateService, Database, DatabaseId, ExecCheck, Expected,
+    HttpCheck, Port, Protocol, Publish, Scheme, Spec, TcpCheck, Tls, Value,
 };
 use external_endpoints::health::Thresholds;
 use external_endpoints::plan::{Failback, MinHealthy, Policy};
@@ -17,48 +17,71 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 pub fn specs() -> impl Strategy<Value = Spec> {
-    (btree_map((label(), service()), database(), 1..4), any::<bool>()).prop_map(|(databases, prune)| Spec {
-        databases: databases
-            .into_iter()
-            .map(|((namespace, service), database)| {
-                Arc::new(Database { id: DatabaseId { namespace, service }, ..database })
-            })
-            .collect(),
-        prune,
-    })
+    (btree_map((label(), service()), database(), 1..4), any::<bool>()).prop_map(
+        |(databases, prune)| Spec {
+            databases: databases
+                .into_iter()
+                .map(|((namespace, service), database)| {
+                    Arc::new(Database { id: DatabaseId { namespace, service }, ..database })
+                })
+                .collect(),
+            prune,
+        },
+    )
 }
 
 fn database() -> impl Strategy<Value = Database> {
     let ips = btree_set(ip(), 1..5);
     let names = vec((of(label()), of(zone()), prop_oneof![Just(0), any::<u32>()], of(reason())), 5);
     let publishing = (publish(), of(any::<bool>()), policy(), any::<bool>());
-    (ports(), ips, names, checks(), publishing).prop_map(|(ports, ips, names, checks, publishing)| {
-        let (publish, headless, policy, adopt) = publishing;
-        let addresses = ips.into_iter().zip(names).zip(checks.iter().cycle());
-        let addresses = addresses.map(|((ip, (hostname, zone, priority, maintenance)), check)| {
-            let zone = zone.map(String::into_boxed_str);
-            Address { ip, priority, hostname, zone, maintenance, check: check.clone() }
-        });
-        let addresses = addresses.collect();
-        let id = DatabaseId { namespace: String::new(), service: String::new() };
-        let create_service = headless.map(|headless| CreateService { headless });
-        let (refused, allowed) = (Vec::new(), Allowed::default());
-        Database { id, ports, addresses, refused, allowed, policy, publish, create_service, adopt }
-    })
+    (ports(), ips, names, checks(), publishing).prop_map(
+        |(ports, ips, names, checks, publishing)| {
+            let (publish, headless, policy, adopt) = publishing;
+            let addresses = ips.into_iter().zip(names).zip(checks.iter().cycle());
+            let addresses =
+                addresses.map(|((ip, (hostname, zone, priority, maintenance)), check)| {
+                    let zone = zone.map(String::into_boxed_str);
+                    Address { ip, priority, hostname, zone, maintenance, check: check.clone() }
+                });
+            let addresses = addresses.collect();
+            let id = DatabaseId { namespace: String::new(), service: String::new() };
+            let create_service = headless.map(|headless| CreateService { headless });
+            let (refused, allowed) = (Vec::new(), Allowed::default());
+            Database {
+                id,
+                ports,
+                addresses,
+                refused,
+                allowed,
+                policy,
+                publish,
+                create_service,
+                adopt,
+            }
+        },
+    )
 }
 
 fn reason() -> impl Strategy<Value = Arc<str>> {
-    prop_oneof!["[ -~]{0,20}[!-~]", Just("yes".into())].prop_map(|reason: String| reason.trim().into())
+    prop_oneof!["[ -~]{0,20}[!-~]", Just("yes".into())]
+        .prop_map(|reason: String| reason.trim().into())
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
-    let min_healthy =
-        prop_oneof![any::<u32>().prop_map(MinHealthy::Number), (0..=100_u8).prop_map(MinHealthy::Percentage),];
+    let min_healthy = prop_oneof![
+        any::<u32>().prop_map(MinHealthy::Number),
+        (0..=100_u8).prop_map(MinHealthy::Percentage),
+    ];
     let delay = prop_oneof![span(), Just(Duration::ZERO)].prop_map(Failback::Delay);
     let failback = prop_oneof![delay, Just(Failback::Manual)];
-    (min_healthy, any::<bool>(), failback, 1..=1000_u32).prop_map(|(min_healthy, exactly_one, failback, max_flips)| {
-        Policy { min_healthy, exactly_one, failback, max_flips }
-    })
+    (min_healthy, any::<bool>(), failback, 1..=1000_u32).prop_map(
+        |(min_healthy, exactly_one, failback, max_flips)| Policy {
+            min_healthy,
+            exactly_one,
+            failback,
+            max_flips,
+        },
+    )
 }
 
 fn publish() -> impl Strategy<Value = Publish> {
@@ -66,15 +89,23 @@ fn publish() -> impl Strategy<Value = Publish> {
 }
 
 fn zone() -> impl Strategy<Value = String> {
-    prop_oneof!["[A-Za-z0-9]([A-Za-z0-9_.-]{0,10}[A-Za-z0-9])?", Just("null".into()), Just("1.5".into())]
+    prop_oneof![
+        "[A-Za-z0-9]([A-Za-z0-9_.-]{0,10}[A-Za-z0-9])?",
+        Just("null".into()),
+        Just("1.5".into())
+    ]
 }
 
 fn ports() -> impl Strategy<Value = Vec<Port>> {
     let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)];
     let named = btree_map(label(), (1_u16.., protocol.clone()), 1..4).prop_map(|ports| {
-        ports.into_iter().map(|(name, (number, protocol))| Port { name: Some(name), number, protocol }).collect()
+        ports
+            .into_iter()
+            .map(|(name, (number, protocol))| Port { name: Some(name), number, protocol })
+            .collect()
     });
-    let unnamed = (1_u16.., protocol).prop_map(|(number, protocol)| vec![Port { name: None, number, protocol }]);
+    let unnamed = (1_u16.., protocol)
+        .prop_map(|(number, protocol)| vec![Port { name: None, number, protocol }]);
     prop_oneof![named, unnamed]
 }
 
@@ -87,27 +118,45 @@ fn checks() -> impl Strategy<Value = Vec<Arc<Check>>> {
 fn check(kind: BoxedStrategy<CheckKind>) -> impl Strategy<Value = Arc<Check>> {
     let threshold = || prop_oneof![1..10_u32, Just(u32::MAX)];
     let spans = (span(), span(), span());
-    (kind, spans, threshold(), threshold()).prop_map(|(kind, (interval, timeout, recheck), healthy, unhealthy)| {
-        let thresholds = Thresholds { healthy, unhealthy };
-        Arc::new(Check { kind, interval, timeout, recheck_interval: recheck.min(interval), thresholds })
-    })
+    (kind, spans, threshold(), threshold()).prop_map(
+        |(kind, (interval, timeout, recheck), healthy, unhealthy)| {
+            let thresholds = Thresholds { healthy, unhealthy };
+            Arc::new(Check {
+                kind,
+                interval,
+                timeout,
+                recheck_interval: recheck.min(interval),
+                thresholds,
+            })
+        },
+    )
 }
 
 fn tcp() -> impl Strategy<Value = CheckKind> {
-    (1_u16.., of(tls()), of(value()), of(expected()), any::<bool>()).prop_map(|(port, tls, send, expect, accept)| {
-        let accept = accept || tls.is_some() || send.is_some() || expect.is_some();
-        CheckKind::Tcp(TcpCheck { port, tls, send, expect, accept })
-    })
+    (1_u16.., of(tls()), of(value()), of(expected()), any::<bool>()).prop_map(
+        |(port, tls, send, expect, accept)| {
+            let accept = accept || tls.is_some() || send.is_some() || expect.is_some();
+            CheckKind::Tcp(TcpCheck { port, tls, send, expect, accept })
+        },
+    )
 }
 
 fn http() -> impl Strategy<Value = CheckKind> {
     let scheme = prop_oneof![Just(Scheme::Http), Just(Scheme::Https)];
     let method = prop_oneof![Just("GET".to_string()), "[A-Z]{1,8}"];
     let http2 = any::<bool>();
-    let request = (1_u16.., "/[a-z0-9/?=&%._~-]{0,20}", scheme, method, of("[a-z0-9.-]{1,20}(:80)?"));
+    let request =
+        (1_u16.., "/[a-z0-9/?=&%._~-]{0,20}", scheme, method, of("[a-z0-9.-]{1,20}(:80)?"));
     let headers = btree_map("[A-Z][a-z]{0,3}(-[A-Z][a-z]{0,3})?x", value(), 0..3);
     (request, headers, vec(statuses(), 1..3), of(text()), http2, tls()).prop_map(
-        |((port, path, scheme, method, host), headers, expected_statuses, expected_body, http2, tls)| {
+        |(
+            (port, path, scheme, method, host),
+            headers,
+            expected_statuses,
+            expected_body,
+            http2,
+            tls,
+        )| {
             CheckKind::Http(HttpCheck {
                 port,
                 path,
@@ -126,17 +175,19 @@ fn http() -> impl Strategy<Value = CheckKind> {
 
 fn exec() -> impl Strategy<Value = CheckKind> {
     let env = btree_map("X[A-Z0-9_]{0,8}", value(), 0..3);
-    let statuses = vec((1..=255_u8, 1..=255_u8).prop_map(|(one, other)| one.min(other)..=one.max(other)), 0..3);
-    (text(), vec(prop_oneof![text(), Just(String::new())], 0..4), env, of(folder()), statuses).prop_map(
-        |(program, arguments, env, working_directory, inconclusive_statuses)| {
+    let statuses = vec(
+        (1..=255_u8, 1..=255_u8).prop_map(|(one, other)| one.min(other)..=one.max(other)),
+        0..3,
+    );
+    (text(), vec(prop_oneof![text(), Just(String::new())], 0..4), env, of(folder()), statuses)
+        .prop_map(|(program, arguments, env, working_directory, inconclusive_statuses)| {
             CheckKind::Exec(ExecCheck {
                 command: std::iter::once(program).chain(arguments).collect(),
                 env: env.into_iter().collect(),
                 working_directory,
                 inconclusive_statuses,
             })
-        },
-    )
+        })
 }
 
 fn tls() -> impl Strategy<Value = Tls> {
@@ -154,7 +205,10 @@ fn expected() -> impl Strategy<Value = Expected> {
 
 /// Literals are left out: `explain` hides them.
 fn value() -> impl Strategy<Value = Value> {
-    prop_oneof![path().prop_map(Value::File), text().prop_map(|name| Value::FromEnv(name.replace('=', "_")))]
+    prop_oneof![
+        path().prop_map(Value::File),
+        text().prop_map(|name| Value::FromEnv(name.replace('=', "_")))
+    ]
 }
 
 fn span() -> impl Strategy<Value = Duration> {
@@ -173,7 +227,12 @@ fn ip() -> impl Strategy<Value = IpAddr> {
 
 fn label() -> impl Strategy<Value = String> {
     // Words that YAML may take for something else belong to what must survive.
-    prop_oneof!["[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", Just("null".into()), Just("no".into()), "[0-9]{1,3}(e[0-9])?"]
+    prop_oneof![
+        "[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?",
+        Just("null".into()),
+        Just("no".into()),
+        "[0-9]{1,3}(e[0-9])?"
+    ]
 }
 
 fn service() -> impl Strategy<Value = String> {
@@ -208,5 +267,9 @@ fn text() -> impl Strategy<Value = String> {
         "'",
         "\"",
     ];
-    prop_oneof![proptest::sample::select(&HARD[..]).prop_map(String::from), "[ -~]{1,30}", "[^\\x00]{1,10}"]
+    prop_oneof![
+        proptest::sample::select(&HARD[..]).prop_map(String::from),
+        "[ -~]{1,30}",
+        "[^\\x00]{1,10}"
+    ]
 }

@@ -37,7 +37,8 @@ impl Screen {
 
     /// Prints a line above the live one, in as many as the screen's width asks for: the next ones start under column `indent`.
     fn lines(&self, line: &str, indent: usize, style: impl Fn(&str) -> String) {
-        let lines: Vec<String> = wrap(line, self.width(), indent).iter().map(|line| style(line)).collect();
+        let lines: Vec<String> =
+            wrap(line, self.width(), indent).iter().map(|line| style(line)).collect();
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         self.draw(&format!("{}\n", lines.join("\n")), &live);
     }
@@ -71,7 +72,9 @@ impl Screen {
             Mark::Bad => ("31", "✗"),
         };
         // Styled only once the line is broken: what a style is made of takes no room on the screen.
-        self.lines(&format!("  {sign} {line}"), 4, |line| line.replacen(sign, &self.styled(style, sign), 1));
+        self.lines(&format!("  {sign} {line}"), 4, |line| {
+            line.replacen(sign, &self.styled(style, sign), 1)
+        });
     }
 
     /// Replaces the live line; an empty one takes it away.

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::traffic::connect;
-use crate::support::{Arrival, ControlPlane, Daemon, Database, Namespace, Options, Traffic, addresses, eventually};
+use crate::support::{
+    Arrival, ControlPlane, Daemon, Database, Namespace, Options, Traffic, addresses, eventually,
+};
 
 /// Long enough for any step on a busy machine; a step that takes longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -50,7 +52,8 @@ impl Stage {
 
     /// Waits until the Endpoints have exactly the addresses of these databases.
     pub async fn endpoints_are(&self, indices: &[usize]) {
-        let mut wanted: Vec<String> = indices.iter().map(|index| self.databases[*index].ip.to_string()).collect();
+        let mut wanted: Vec<String> =
+            indices.iter().map(|index| self.databases[*index].ip.to_string()).collect();
         wanted.sort();
         eventually(PATIENCE, &format!("the Endpoints are {}", wanted.join(", ")), async || {
             let mut ips = self.namespace.endpoint_ips(SERVICE).await;
@@ -90,7 +93,10 @@ impl Stage {
 
     /// How often the daemon wrote, successfully or not.
     pub async fn writes(&self) -> f64 {
-        self.daemon.metric("external_endpoints_writes_total", &[("service", SERVICE)]).await.unwrap_or(0.0)
+        self.daemon
+            .metric("external_endpoints_writes_total", &[("service", SERVICE)])
+            .await
+            .unwrap_or(0.0)
     }
 
     async fn target(&self, index: usize) -> Value {

@@ -60,7 +60,8 @@ impl Kubelet {
             while !stopped.load(Ordering::Relaxed) {
                 let start = Instant::now();
                 let answer = ask(address, "/healthz");
-                let is_good = answer.as_ref().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "));
+                let is_good =
+                    answer.as_ref().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "));
                 failed = if is_good { 0 } else { failed + 1 };
                 assert!(failed < FAILURE_THRESHOLD, "{answer:?}");
                 longest = longest.max(start.elapsed());
@@ -101,7 +102,9 @@ fn daemon(targets: usize, within: &[&str]) -> (TempDir, Daemon) {
 /// Attacks a daemon for some rounds of its checks, and sees that nobody else suffers. Clients stay for all that time.
 fn withstands(targets: usize, within: &[&str], attack: impl FnOnce(&Daemon) -> Vec<TcpStream>) {
     let (_folder, daemon) = daemon(targets, within);
-    eventually("each has passed", || (daemon.metric("checks_total", "pass") >= targets as f64).then_some(()));
+    eventually("each has passed", || {
+        (daemon.metric("checks_total", "pass") >= targets as f64).then_some(())
+    });
     let kubelet = Kubelet::start(&daemon);
     let clients = attack(&daemon);
     let passed = daemon.metric("checks_total", "pass");
@@ -168,7 +171,8 @@ fn idle_connections_take_no_descriptor_from_a_check() {
 #[ignore = "run by idle_connections_take_no_descriptor_from_a_check"]
 fn idle_connections_here() {
     withstands(100, &["prlimit", "--nofile=256:256"], |daemon| {
-        let clients = (0..400).map(|_| connect(daemon.pages(), ATTACKER).expect("a connection")).collect();
+        let clients =
+            (0..400).map(|_| connect(daemon.pages(), ATTACKER).expect("a connection")).collect();
         let descriptors = daemon.descriptors();
         assert!(descriptors < 200, "{descriptors} descriptors are open");
         clients
@@ -245,9 +249,14 @@ fn bounds_here() {
         let (answer, time) = exchange(&daemon, sent);
         assert_eq!(answer.matches("HTTP/1.1 ").count(), answers, "{sent:?}: {answer}");
         assert!(time < Duration::from_secs(15), "{sent:?} was waited on for {time:?}");
-        assert!(answers > 0 || time >= Duration::from_secs(4), "{sent:?} got {time:?} for its head");
+        assert!(
+            answers > 0 || time >= Duration::from_secs(4),
+            "{sent:?} got {time:?} for its head"
+        );
     }
-    let head = |length| format!("GET /healthz HTTP/1.1\r\nConnection: close\r\nA: {}\r\n\r\n", "a".repeat(length));
+    let head = |length| {
+        format!("GET /healthz HTTP/1.1\r\nConnection: close\r\nA: {}\r\n\r\n", "a".repeat(length))
+    };
     assert!(exchange(&daemon, &head(15 << 10)).0.starts_with("HTTP/1.1 200 "));
     assert!(exchange(&daemon, &head(17 << 10)).0.starts_with("HTTP/1.1 431 "));
 }
@@ -266,8 +275,9 @@ fn a_shortage_of_descriptors_is_no_bad_config() {
     write!(waiting, "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
     eventually("both are told", || {
         let log = daemon.log();
-        (log.contains("config.yaml: can't be read now: Too many open files") && log.contains("can't be accepted"))
-            .then_some(())
+        (log.contains("config.yaml: can't be read now: Too many open files")
+            && log.contains("can't be accepted"))
+        .then_some(())
     });
     assert_eq!(daemon.exit_status(), None);
     rustix::process::prlimit(id, Resource::Nofile, before).unwrap();
@@ -285,7 +295,9 @@ fn a_start_without_descriptors_says_so() {
     // From the config's first descriptor to more than all that the daemon has open itself.
     for few in 10..24 {
         let mut command = program(&["prlimit", &format!("--nofile={few}:{few}")]);
-        command.args(["run", "--dry-run", "--listen=127.0.0.1:0", "--config"]).arg(folder.path().join("config.yaml"));
+        command
+            .args(["run", "--dry-run", "--listen=127.0.0.1:0", "--config"])
+            .arg(folder.path().join("config.yaml"));
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
         for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {

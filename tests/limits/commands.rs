@@ -14,7 +14,8 @@ fn config(databases: &[(&str, usize, String)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut text = String::from("databases:\n");
     for (index, (name, addresses, check)) in databases.iter().enumerate() {
-        let addresses: Vec<String> = (1..=*addresses).map(|last| format!("198.18.{index}.{last}")).collect();
+        let addresses: Vec<String> =
+            (1..=*addresses).map(|last| format!("198.18.{index}.{last}")).collect();
         text += &format!(
             "- {{service: {name}, namespace: b, port: 1, addresses: [{}], check: {check}}}\n",
             addresses.join(", ")
@@ -25,7 +26,9 @@ fn config(databases: &[(&str, usize, String)]) -> TempDir {
 }
 
 fn exec(script: &str, timing: &str) -> String {
-    format!("{{exec: {{command: [/bin/sh, -c, '{script}'], env: {{PATH: /usr/bin:/bin}}}}, {timing}}}")
+    format!(
+        "{{exec: {{command: [/bin/sh, -c, '{script}'], env: {{PATH: /usr/bin:/bin}}}}, {timing}}}"
+    )
 }
 
 /// The tries of a database so far.
@@ -44,12 +47,23 @@ fn hanging_commands_of_one_database_delay_no_other() {
     eventually("all commands hang", || (tries(&daemon, "hangs") >= 1.0).then_some(()));
     let (start, before) = (Instant::now(), tries(&daemon, "lives"));
     let hung = tries(&daemon, "hangs") + tries(&daemon, "hangs-too");
-    eventually("the other is tried ten times", || (tries(&daemon, "lives") - before >= 10.0).then_some(()));
-    assert!(start.elapsed() < Duration::from_secs(15), "{:?} for ten tries of one a second", start.elapsed());
+    eventually("the other is tried ten times", || {
+        (tries(&daemon, "lives") - before >= 10.0).then_some(())
+    });
+    assert!(
+        start.elapsed() < Duration::from_secs(15),
+        "{:?} for ten tries of one a second",
+        start.elapsed()
+    );
     eventually("those that hang have their turns too", || {
         (tries(&daemon, "hangs") + tries(&daemon, "hangs-too") > hung).then_some(())
     });
-    assert_eq!(daemon.metric("checks_total", "result=\"inconclusive\""), 0.0, "{}", daemon.get("/api/v1/status"));
+    assert_eq!(
+        daemon.metric("checks_total", "result=\"inconclusive\""),
+        0.0,
+        "{}",
+        daemon.get("/api/v1/status")
+    );
 }
 
 #[test]
@@ -58,10 +72,15 @@ fn several_databases_that_hang_stop_no_other_and_are_told() {
     let begun = folder.path().join("begun");
     fs::write(&begun, "").unwrap();
     let hang = format!("echo >> {}; exec sleep 600", begun.display());
-    let names = |kind: &str, count: usize| (0..count).map(|index| format!("{kind}-{index}")).collect::<Vec<_>>();
+    let names = |kind: &str, count: usize| {
+        (0..count).map(|index| format!("{kind}-{index}")).collect::<Vec<_>>()
+    };
     let (hanging, friendly) = (names("hangs", 4), names("lives", 10));
-    let hanging = hanging.iter().map(|name| (name.as_str(), 6, exec(&hang, "interval: 5s, timeout: 60s")));
-    let lives = friendly.iter().map(|name| (name.as_str(), 1, exec("exit 0", "interval: 1s, timeout: 10s")));
+    let hanging =
+        hanging.iter().map(|name| (name.as_str(), 6, exec(&hang, "interval: 5s, timeout: 60s")));
+    let lives = friendly
+        .iter()
+        .map(|name| (name.as_str(), 1, exec("exit 0", "interval: 1s, timeout: 10s")));
     let config = config(&hanging.chain(lives).collect::<Vec<_>>());
     let daemon = Daemon::start(&[], &config.path().join("config.yaml"), &["--max-exec", "8"]);
     eventually("each of the four hangs", || (fs::read(&begun).unwrap().len() >= 4).then_some(()));
@@ -70,7 +89,9 @@ fn several_databases_that_hang_stop_no_other_and_are_told() {
         let mut now = friendly.iter().zip(&before);
         now.all(|(name, before)| tries(&daemon, name) - before >= 10.0).then_some(())
     });
-    eventually("what waits counts as late", || (daemon.metric("checks_late_total", "") > 0.0).then_some(()));
+    eventually("what waits counts as late", || {
+        (daemon.metric("checks_late_total", "") > 0.0).then_some(())
+    });
     eventually("the log says what is short", || {
         let log = daemon.log();
         (log.contains("checks start late") && log.contains("--max-exec")).then_some(())
@@ -79,7 +100,11 @@ fn several_databases_that_hang_stop_no_other_and_are_told() {
 
 /// The daemon as the first process of a container is: process 1 of a process namespace of its own.
 fn as_process_1(config: &Path) -> Daemon {
-    Daemon::start(&["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"], config, &[])
+    Daemon::start(
+        &["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"],
+        config,
+        &[],
+    )
 }
 
 /// Parent and state of each process of this host.
@@ -87,9 +112,14 @@ fn processes() -> BTreeMap<u32, (u32, char)> {
     let of = |id: u32| {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
         let mut words = stat.rsplit_once(')')?.1.split_whitespace();
-        Some((id, (words.next().map(|parent| parent.chars().next())??, words.next()?.parse().ok()?)))
+        Some((
+            id,
+            (words.next().map(|parent| parent.chars().next())??, words.next()?.parse().ok()?),
+        ))
     };
-    let ids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let ids = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     ids.filter_map(of).map(|(id, (state, parent))| (id, (parent, state))).collect()
 }
 
@@ -117,13 +147,20 @@ fn as_process_1_the_daemon_reaps_what_its_commands_leave() {
         ("plain", 5, exec("exit 0", "interval: 250ms, timeout: 10s")),
     ]);
     let daemon = as_process_1(&folder.path().join("config.yaml"));
-    eventually("a storm of helpers has gone by", || (tries(&daemon, "storm") >= 100.0).then_some(()));
+    eventually("a storm of helpers has gone by", || {
+        (tries(&daemon, "storm") >= 100.0).then_some(())
+    });
     eventually("the others are checked", || (tries(&daemon, "plain") >= 20.0).then_some(()));
     // A thousand have ended by now. One that has just ended may be there for a moment.
     eventually("nearly all are reaped", || (zombies_below(daemon.id()) < 20).then_some(()));
     let page = daemon.get("/api/v1/status");
-    assert_eq!(daemon.metric("checks_total", "result=\"inconclusive\""), 0.0, "a status got lost: {page}");
-    let failed = daemon.series("checks_total", "service=\"plain\",address=\"198.18.1.1\",result=\"fail\"");
+    assert_eq!(
+        daemon.metric("checks_total", "result=\"inconclusive\""),
+        0.0,
+        "a status got lost: {page}"
+    );
+    let failed =
+        daemon.series("checks_total", "service=\"plain\",address=\"198.18.1.1\",result=\"fail\"");
     assert_eq!(failed.into_iter().sum::<f64>(), 0.0, "{page}");
     assert_eq!(page.matches("exec: exit status 7").count(), 10, "{page}");
 }
@@ -144,7 +181,11 @@ fn as_process_1_it_ends_as_asked_and_says_how_it_ended() {
     // A bad config is told to whoever started it, too.
     fs::write(&config, "databases: 5\n").unwrap();
     let within = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
-    let output = crate::daemon::program(&within).args(["run", "--dry-run", "--config"]).arg(&config).output().unwrap();
+    let output = crate::daemon::program(&within)
+        .args(["run", "--dry-run", "--config"])
+        .arg(&config)
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(78), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -154,7 +195,8 @@ fn as_process_1_it_ends_when_the_daemon_is_killed() {
     let daemon = as_process_1(&folder.path().join("config.yaml"));
     let first = daemon.main_id().unwrap().as_raw_nonzero().get() as u32;
     eventually("a command runs", || (tries(&daemon, "plain") >= 1.0).then_some(()));
-    let child = processes().into_iter().find(|(_, (parent, _))| *parent == first).map(|(id, _)| id as i32);
+    let child =
+        processes().into_iter().find(|(_, (parent, _))| *parent == first).map(|(id, _)| id as i32);
     let child = child.and_then(rustix::process::Pid::from_raw).unwrap();
     rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
     let (status, log) = daemon.ended();

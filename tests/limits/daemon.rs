@@ -48,15 +48,21 @@ impl Daemon {
         };
         let kept = Arc::new(Mutex::new(String::new()));
         let keep = kept.clone();
-        thread::spawn(move || log.map_while(Result::ok).for_each(|line| *keep.lock().unwrap() += &(line + "\n")));
+        thread::spawn(move || {
+            log.map_while(Result::ok).for_each(|line| *keep.lock().unwrap() += &(line + "\n"))
+        });
         Self { child, is_grandchild: within.contains(&"--fork"), pages, log: kept }
     }
 
     /// Starts it with a standard error that these tests do not read, so that it is told where to serve its pages.
     pub fn start_unread(within: &[&str], config: &Path, more: &[&str], stderr: Stdio) -> Self {
-        let pages = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
+        let pages =
+            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
         let mut command = program(within);
-        command.args(["run", "--dry-run", "--listen", &pages.to_string(), "--config"]).arg(config).args(more);
+        command
+            .args(["run", "--dry-run", "--listen", &pages.to_string(), "--config"])
+            .arg(config)
+            .args(more);
         let child = command.stderr(stderr).spawn().unwrap();
         eventually("its pages are there", || TcpStream::connect(pages).ok());
         Self { child, is_grandchild: false, pages, log: Arc::default() }
@@ -68,7 +74,8 @@ impl Daemon {
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
+            .unwrap();
     }
 
     /// Its exit status once it has ended; none while it runs.
@@ -144,17 +151,23 @@ impl Daemon {
     /// As [`Daemon::series`], of a page that is there.
     pub fn series_on(page: &str, name: &str, label: &str) -> Vec<f64> {
         let wanted = |line: &&str| {
-            let series = line.strip_prefix("external_endpoints_").and_then(|line| line.strip_prefix(name));
+            let series =
+                line.strip_prefix("external_endpoints_").and_then(|line| line.strip_prefix(name));
             series.is_some_and(|rest| rest.starts_with([' ', '{']) && rest.contains(label))
         };
-        page.lines().filter(wanted).map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).collect()
+        page.lines()
+            .filter(wanted)
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .collect()
     }
 
     /// Sends SIGTERM and returns how long the daemon took to end, if it did within half a minute.
     pub fn terminate(&mut self) -> Option<Duration> {
         let start = Instant::now();
         if let Ok(None) = self.child.try_wait() {
-            let _ = self.main_id().map(|id| rustix::process::kill_process(id, rustix::process::Signal::TERM));
+            let _ = self
+                .main_id()
+                .map(|id| rustix::process::kill_process(id, rustix::process::Signal::TERM));
         }
         while start.elapsed() < Duration::from_secs(30) {
             if self.child.try_wait().unwrap().is_some() {

@@ -26,8 +26,11 @@ impl Config {
     }
 
     fn add(&mut self, service: &str, port: u16, addresses: usize, check: &str) {
-        writeln!(self.text, "- service: {service}\n  namespace: b\n  port: {port}\n  check: {check}\n  addresses:")
-            .unwrap();
+        writeln!(
+            self.text,
+            "- service: {service}\n  namespace: b\n  port: {port}\n  check: {check}\n  addresses:"
+        )
+        .unwrap();
         for index in self.addresses..self.addresses + addresses {
             writeln!(self.text, "  - 198.18.{}.{}", index / 250, index % 250 + 1).unwrap();
         }
@@ -95,7 +98,8 @@ fn descriptors(daemon: &Daemon) -> usize {
 fn tries(daemon: &Daemon, service: &str, result: &str) -> Vec<f64> {
     let page = daemon.get("/metrics");
     let (service, result) = (format!("service=\"{service}\""), format!("result=\"{result}\""));
-    let of_service = page.lines().filter(|line| line.starts_with("external_endpoints_checks_total{"));
+    let of_service =
+        page.lines().filter(|line| line.starts_with("external_endpoints_checks_total{"));
     let wanted = of_service.filter(|line| line.contains(&service) && line.contains(&result));
     wanted.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect()
 }
@@ -135,12 +139,19 @@ fn interim_answers_here() {
         (failed.len() == 5 && failed.iter().all(|tries| *tries >= 5.0)).then_some(())
     });
     let ended = daemon.terminate();
-    assert!(ended.is_some_and(|time| time < Duration::from_secs(10)), "SIGTERM ended it after {ended:?}");
+    assert!(
+        ended.is_some_and(|time| time < Duration::from_secs(10)),
+        "SIGTERM ended it after {ended:?}"
+    );
 
     // And a single look at them ends too.
     let output = program(&["timeout", "30"]).arg("probe").arg(&file).output().unwrap();
     let table = String::from_utf8_lossy(&output.stdout);
-    assert_eq!((table.matches(" pass ").count(), table.matches(" fail ").count()), (100, 5), "{table}");
+    assert_eq!(
+        (table.matches(" pass ").count(), table.matches(" fail ").count()),
+        (100, 5),
+        "{table}"
+    );
 }
 
 #[test]
@@ -157,11 +168,21 @@ fn all_at_once_here() {
     for (index, row) in hostile_http::rows().iter().enumerate() {
         let port = hostile(row);
         config.add(&format!("hostile-{index}-status"), port, 1, &format!("{{http: {{}}, {when}}}"));
-        config.add(&format!("hostile-{index}-body"), port, 1, &format!("{{http: {{expectedBody: {TEXT}}}, {when}}}"));
+        config.add(
+            &format!("hostile-{index}-body"),
+            port,
+            1,
+            &format!("{{http: {{expectedBody: {TEXT}}}, {when}}}"),
+        );
     }
     let port = friendly();
     config.add("friendly-http", port, FRIENDLY, "{http: {}, interval: 2s, timeout: 10s}");
-    config.add("friendly-body", port, FRIENDLY, "{http: {expectedBody: up}, interval: 2s, timeout: 10s}");
+    config.add(
+        "friendly-body",
+        port,
+        FRIENDLY,
+        "{http: {expectedBody: up}, interval: 2s, timeout: 10s}",
+    );
     config.add("friendly-tcp", port, FRIENDLY, "{tcp: {}, interval: 2s, timeout: 10s}");
     let services = ["friendly-http", "friendly-body", "friendly-tcp"];
     let folder = config.write();
@@ -169,7 +190,10 @@ fn all_at_once_here() {
     let passed = |times: f64| {
         eventually("the friendly ones have passed so often", || {
             assert_is_well(&daemon);
-            services.iter().all(|service| have_passed(&daemon, service, FRIENDLY, times)).then_some(())
+            services
+                .iter()
+                .all(|service| have_passed(&daemon, service, FRIENDLY, times))
+                .then_some(())
         });
     };
     passed(3.0);
@@ -179,13 +203,22 @@ fn all_at_once_here() {
 
     for service in services {
         for result in ["fail", "inconclusive"] {
-            assert_eq!(tries(&daemon, service, result).iter().sum::<f64>(), 0.0, "{service} {result}");
+            assert_eq!(
+                tries(&daemon, service, result).iter().sum::<f64>(),
+                0.0,
+                "{service} {result}"
+            );
         }
     }
     for (index, row) in hostile_http::rows().iter().enumerate() {
         for (kind, expected) in [("status", row.status), ("body", row.body)] {
-            let passed: f64 = tries(&daemon, &format!("hostile-{index}-{kind}"), "pass").iter().sum();
-            assert!(expected.is_ok() || passed == 0.0, "{} passed {passed} times by its {kind}", row.name);
+            let passed: f64 =
+                tries(&daemon, &format!("hostile-{index}-{kind}"), "pass").iter().sum();
+            assert!(
+                expected.is_ok() || passed == 0.0,
+                "{} passed {passed} times by its {kind}",
+                row.name
+            );
         }
     }
     // Each hostile server is tried twice in this time. A machine that is busy with other things

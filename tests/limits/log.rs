@@ -25,7 +25,8 @@ fn flapping_server() -> u16 {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let _ = stream.read(&mut [0; 4096]);
-            let status = if ANSWERS.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) { 200 } else { 500 };
+            let status =
+                if ANSWERS.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) { 200 } else { 500 };
             let _ = write!(stream, "HTTP/1.1 {status} A\r\nContent-Length: 0\r\n\r\n");
         }
     });
@@ -58,7 +59,8 @@ impl Talkative {
     fn until_lines_are_lost(&self, daemon: &Daemon) {
         eventually("lines are lost", || {
             self.versions.set(self.versions.get() + 1);
-            let mistakes: String = (0..100).map(|key| format!("mistake-{key}: {}\n", self.versions.get())).collect();
+            let mistakes: String =
+                (0..100).map(|key| format!("mistake-{key}: {}\n", self.versions.get())).collect();
             fs::write(&self.file, mistakes).unwrap();
             daemon.signal(Signal::HUP);
             thread::sleep(Duration::from_millis(200));
@@ -70,7 +72,9 @@ impl Talkative {
     fn all_goes_on_without_lines(&self, mut daemon: Daemon) {
         self.until_lines_are_lost(&daemon);
         let tries = daemon.metric("checks_total", "");
-        eventually("tries go on", || (daemon.metric("checks_total", "") > tries + 300.0).then_some(()));
+        eventually("tries go on", || {
+            (daemon.metric("checks_total", "") > tries + 300.0).then_some(())
+        });
         assert!(daemon.get("/healthz").contains("200 OK"));
         let start = Instant::now();
         daemon.signal(Signal::TERM);
@@ -144,17 +148,29 @@ fn a_reader_that_wakes_up_here() {
     let daemon = talkative.start(&[], &[], writer);
     talkative.until_lines_are_lost(&daemon);
     let mut lines = BufReader::new(reader).lines();
-    let lost = lines.find(|line| line.as_ref().unwrap().contains("lines of the log were lost")).unwrap().unwrap();
+    let lost = lines
+        .find(|line| line.as_ref().unwrap().contains("lines of the log were lost"))
+        .unwrap()
+        .unwrap();
     assert!(lost.contains(" WARN ") && lost.contains("lines="), "{lost}");
     // The last words still come.
     daemon.signal(Signal::TERM);
-    let last = lines.map_while(Result::ok).any(|line| line.contains("ending; what is published stays as it is"));
+    let last = lines
+        .map_while(Result::ok)
+        .any(|line| line.contains("ending; what is published stays as it is"));
     assert!(last, "the log does not say why the daemon has ended");
 }
 
 /// Runs the program with a standard error, and a standard output where there is one.
 fn run(arguments: &[&str], output: Stdio, errors: Stdio) -> Output {
-    program(&[]).args(arguments).stdout(output).stderr(errors).spawn().unwrap().wait_with_output().unwrap()
+    program(&[])
+        .args(arguments)
+        .stdout(output)
+        .stderr(errors)
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .unwrap()
 }
 
 #[test]
@@ -171,16 +187,28 @@ fn commands_that_can_not_print_say_so_by_their_status() {
     fs::write(&good, text).unwrap();
     fs::write(&bad, "databases: 1").unwrap();
     let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
-    for arguments in [vec!["validate", good], vec!["validate", "--explain", good], vec!["schema"], vec!["--help"]] {
+    for arguments in [
+        vec!["validate", good],
+        vec!["validate", "--explain", good],
+        vec!["schema"],
+        vec!["--help"],
+    ] {
         let output = run(&arguments, full(), Stdio::piped());
         let errors = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
-        assert!(errors.contains("standard output: No space left on device"), "{arguments:?}: {errors}");
+        assert!(
+            errors.contains("standard output: No space left on device"),
+            "{arguments:?}: {errors}"
+        );
         // As with `| head`: nobody is there to be told.
         let output = run(&arguments, gone(), Stdio::piped());
         assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{arguments:?}");
         for neither in [full, gone] {
-            assert_eq!(run(&arguments, neither(), neither()).status.code(), Some(1), "{arguments:?}");
+            assert_eq!(
+                run(&arguments, neither(), neither()).status.code(),
+                Some(1),
+                "{arguments:?}"
+            );
         }
     }
     for (arguments, status) in [
@@ -192,7 +220,11 @@ fn commands_that_can_not_print_say_so_by_their_status() {
         (vec!["bad"], 2),
     ] {
         for errors in [full(), gone()] {
-            assert_eq!(run(&arguments, Stdio::null(), errors).status.code(), Some(status), "{arguments:?}");
+            assert_eq!(
+                run(&arguments, Stdio::null(), errors).status.code(),
+                Some(status),
+                "{arguments:?}"
+            );
         }
     }
 }

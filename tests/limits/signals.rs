@@ -26,12 +26,14 @@ fn sighup_reads_the_config_sooner_than_the_poll() {
     // On a busy machine not each is fast, but by the poll none ever is.
     let times: Vec<Duration> = (2..8)
         .map(|addresses| {
-            let more: String = (2..=addresses).map(|address| format!("  - 198.18.1.{address}\n")).collect();
+            let more: String =
+                (2..=addresses).map(|address| format!("  - 198.18.1.{address}\n")).collect();
             fs::write(&file, text.clone() + &more).unwrap();
             let start = Instant::now();
             daemon.signal(Signal::HUP);
             eventually("the config is taken", || {
-                (daemon.log().matches("the new config is in force").count() == addresses - 1).then_some(())
+                (daemon.log().matches("the new config is in force").count() == addresses - 1)
+                    .then_some(())
             });
             start.elapsed()
         })
@@ -67,7 +69,8 @@ fn sighup_while_it_starts_does_not_end_it() {
     eventually("the config is being read", || {
         let stdin = fs::read_link(format!("{descriptors}/0")).ok()?;
         let all = fs::read_dir(&descriptors).ok()?.flatten();
-        let opened = all.filter(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == stdin));
+        let opened =
+            all.filter(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == stdin));
         (opened.count() > 1).then_some(())
     });
     let id = rustix::process::Pid::from_child(&child);

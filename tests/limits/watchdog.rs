@@ -60,7 +60,9 @@ fn hostile_at_once_here() {
     let first = in_force();
     // A start tries them all in a second, which may take longer.
     let all = FRIENDLY + FLAPPING + CHANGING + IDLE;
-    eventually("each is tried", || (daemon.series("target_healthy", "").len() == all).then_some(()));
+    eventually("each is tried", || {
+        (daemon.series("target_healthy", "").len() == all).then_some(())
+    });
     eventually("tries start in time", || {
         let before = Tries::of(&daemon);
         thread::sleep(Duration::from_millis(500));
@@ -144,11 +146,13 @@ impl Tries {
 
 /// How long the thread of the checks has run, and how long it has waited to.
 fn processor_of_checks(daemon: u32) -> [Duration; 2] {
-    let mut tasks = fs::read_dir(format!("/proc/{daemon}/task")).unwrap().map(|task| task.unwrap().path());
+    let mut tasks =
+        fs::read_dir(format!("/proc/{daemon}/task")).unwrap().map(|task| task.unwrap().path());
     let name = |task: &Path| fs::read_to_string(task.join("comm")).unwrap_or_default();
     let checks = tasks.find(|task| name(task).trim() == "checks").unwrap();
     let figures = fs::read_to_string(checks.join("schedstat")).unwrap();
-    let mut figures = figures.split_whitespace().map(|nanos| Duration::from_nanos(nanos.parse().unwrap()));
+    let mut figures =
+        figures.split_whitespace().map(|nanos| Duration::from_nanos(nanos.parse().unwrap()));
     [(); 2].map(|()| figures.next().unwrap())
 }
 
@@ -156,7 +160,8 @@ fn config(good: u16, bad: u16, changing: u64) -> String {
     let mut text = String::from("databases:\n");
     let mut next = 0;
     let mut database = |name: &str, port: u16, check: &str, targets: usize| {
-        writeln!(text, "- service: {name}\n  namespace: b\n  port: {port}\n  check: {check}").unwrap();
+        writeln!(text, "- service: {name}\n  namespace: b\n  port: {port}\n  check: {check}")
+            .unwrap();
         text += "  publish: slices\n  policy: {maxFlips: 1000}\n  addresses:\n";
         for index in next..next + targets {
             writeln!(text, "  - 198.18.{}.{}", index / 250, index % 250 + 1).unwrap();
@@ -164,11 +169,14 @@ fn config(good: u16, bad: u16, changing: u64) -> String {
         next += targets;
     };
     database("friendly", good, "{tcp: {}, interval: 1s, timeout: 500ms}", FRIENDLY);
-    let check = "{tcp: {}, interval: 1s, timeout: 500ms, healthyThreshold: 1, unhealthyThreshold: 1}";
+    let check =
+        "{tcp: {}, interval: 1s, timeout: 500ms, healthyThreshold: 1, unhealthyThreshold: 1}";
     (0..FLAPPING / 100).for_each(|number| database(&format!("flapping-{number}"), bad, check, 100));
     // As many new targets as that are all tried within a second.
     database("changing", good, &format!("{{tcp: {{}}, interval: {changing}s}}"), CHANGING);
-    (0..IDLE / 100).for_each(|number| database(&format!("idle-{number}"), good, "{tcp: {}, interval: 60s}", 100));
+    (0..IDLE / 100).for_each(|number| {
+        database(&format!("idle-{number}"), good, "{tcp: {}, interval: 60s}", 100)
+    });
     text
 }
 

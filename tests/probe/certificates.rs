@@ -66,7 +66,11 @@ impl Authority {
         self.self_signed_with(names, |_| {})
     }
 
-    pub fn self_signed_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
+    pub fn self_signed_with(
+        &self,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Pair {
         let mut params = params(names);
         change(&mut params);
         let key = KeyPair::generate().unwrap();
@@ -136,7 +140,8 @@ fn server_config(
     let verifier = |authority: &Authority, required: bool| {
         let mut roots = RootCertStore::empty();
         roots.add(authority.issuer.der().clone()).unwrap();
-        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        let builder =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
         if required { builder } else { builder.allow_unauthenticated() }.build().unwrap()
     };
     let verifier = match clients {
@@ -156,10 +161,16 @@ fn server_config(
 }
 
 /// As [`acceptor`], of a server that does not look whether its key belongs to its certificate.
-pub fn unchecked_acceptor(pair: &Pair, versions: &[&'static SupportedProtocolVersion]) -> TlsAcceptor {
+pub fn unchecked_acceptor(
+    pair: &Pair,
+    versions: &[&'static SupportedProtocolVersion],
+) -> TlsAcceptor {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let chain = CertificateDer::pem_file_iter(&pair.cert).unwrap().map(Result::unwrap).collect();
-    let key = provider.key_provider.load_private_key(PrivateKeyDer::from_pem_file(&pair.key).unwrap()).unwrap();
+    let key = provider
+        .key_provider
+        .load_private_key(PrivateKeyDer::from_pem_file(&pair.key).unwrap())
+        .unwrap();
     let config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .unwrap()
@@ -221,13 +232,26 @@ pub struct OpenSsl {
 impl OpenSsl {
     pub async fn start(pair: &Pair, arguments: &[&str]) -> Self {
         let mut command = Command::new("openssl");
-        command.args(["s_server", "-www", "-accept", "127.0.0.1:0", "-cipher", "DEFAULT@SECLEVEL=0"]);
+        command.args([
+            "s_server",
+            "-www",
+            "-accept",
+            "127.0.0.1:0",
+            "-cipher",
+            "DEFAULT@SECLEVEL=0",
+        ]);
         command.arg("-cert").arg(&pair.cert).arg("-key").arg(&pair.key).args(arguments);
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("openssl");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("openssl");
         // It prints `ACCEPT 127.0.0.1:PORT`.
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let port = lines.find_map(|line| line.unwrap().strip_prefix("ACCEPT ")?.rsplit_once(':')?.1.parse().ok());
+        let port = lines.find_map(|line| {
+            line.unwrap().strip_prefix("ACCEPT ")?.rsplit_once(':')?.1.parse().ok()
+        });
         // What it prints of each connection has to go somewhere.
         std::thread::spawn(move || lines.count());
         Self { port: port.expect("openssl listens"), child }

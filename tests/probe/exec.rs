@@ -44,7 +44,10 @@ async fn the_exit_status_is_the_verdict_and_the_output_the_reason() {
         ("echo noise; exit 0", pass()),
         ("exit 3", fail("exec: exit status 3")),
         ("echo refused >&2; exit 1", fail("exec: exit status 1: \"refused\"")),
-        ("echo a; echo b >&2; printf 'c\\033[0m\\t\"'; exit 2", fail(r#"exec: exit status 2: "a\nb\nc\u{1b}[0m\t\"""#)),
+        (
+            "echo a; echo b >&2; printf 'c\\033[0m\\t\"'; exit 2",
+            fail(r#"exec: exit status 2: "a\nb\nc\u{1b}[0m\t\"""#),
+        ),
         ("kill -9 $$$$", fail("exec: killed by signal 9")),
         ("echo bye; kill -15 $$$$", fail("exec: killed by signal 15: \"bye\"")),
     ];
@@ -64,9 +67,15 @@ async fn a_status_that_says_nothing_of_the_target_is_inconclusive() {
     assert!(reason.contains("mysqladmin-that-is-not-there"), "{reason}");
     let found = run(shell(plain.to_str().unwrap())).await;
     let Verdict::Inconclusive(reason) = &found else { panic!("{found:?}") };
-    assert!(reason.starts_with("exec: exit status 126, a command is not executable: \""), "{reason}");
+    assert!(
+        reason.starts_with("exec: exit status 126, a command is not executable: \""),
+        "{reason}"
+    );
 
-    let naming = |script: &str| ExecCheck { inconclusive_statuses: vec![3..=3, 64..=78, 255..=255], ..shell(script) };
+    let naming = |script: &str| ExecCheck {
+        inconclusive_statuses: vec![3..=3, 64..=78, 255..=255],
+        ..shell(script)
+    };
     let table = [
         ("exit 0", pass()),
         ("exit 2", fail("exec: exit status 2")),
@@ -90,8 +99,7 @@ async fn a_status_that_says_nothing_of_the_target_is_inconclusive() {
 
 #[tokio::test]
 async fn a_long_output_neither_blocks_nor_fills_the_reason() {
-    let script =
-        "i=0; while [ $i -lt 20000 ]; do echo 'line after line of nothing'; i=$((i+1)); done; echo last words; exit 1";
+    let script = "i=0; while [ $i -lt 20000 ]; do echo 'line after line of nothing'; i=$((i+1)); done; echo last words; exit 1";
     let Verdict::Fail(reason) = run(shell(script)).await else { panic!("passed") };
     assert!(reason.starts_with("exec: exit status 1: \"…"), "{reason}");
     assert!(reason.ends_with("nothing\\nlast words\""), "{reason}");
@@ -139,11 +147,17 @@ async fn the_environment_holds_what_is_named_and_nothing_else() {
 
 #[tokio::test]
 async fn references_in_the_command_are_expanded_and_no_shell_sees_them() {
-    let printed =
-        ["$(TARGET_IP):$(TARGET_PORT)", "$(SERVICE).$(NAMESPACE)", "$$(SERVICE)", "$(TARGET_HOST)", "$HOME;*"];
+    let printed = [
+        "$(TARGET_IP):$(TARGET_PORT)",
+        "$(SERVICE).$(NAMESPACE)",
+        "$$(SERVICE)",
+        "$(TARGET_HOST)",
+        "$HOME;*",
+    ];
     let mut command = vec!["/bin/sh", "-c", "printf '%s|' \"$@\"; exit 1", "sh"];
     command.extend(printed);
-    let reason = r#"exec: exit status 1: "127.0.0.1:5432|orders.prod|$(SERVICE)|$(TARGET_HOST)|$HOME;*|""#;
+    let reason =
+        r#"exec: exit status 1: "127.0.0.1:5432|orders.prod|$(SERVICE)|$(TARGET_HOST)|$HOME;*|""#;
     assert_eq!(run(exec(&command)).await, fail(reason));
     // The program too.
     let check = ExecCheck {
@@ -197,7 +211,9 @@ async fn a_command_inherits_no_signal_no_descriptor_and_no_group() {
 
 /// Whether a descriptor of ours is left open in what we start.
 fn stays_open(name: &str) -> bool {
-    let Ok(info) = std::fs::read_to_string(format!("/proc/self/fdinfo/{name}")) else { return false };
+    let Ok(info) = std::fs::read_to_string(format!("/proc/self/fdinfo/{name}")) else {
+        return false;
+    };
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
     i64::from_str_radix(flags.trim(), 8).unwrap() & 0o2_000_000 == 0
 }
@@ -229,7 +245,8 @@ async fn what_cannot_be_started_is_our_own_fault() {
     let orphan = format!("{source}.copy");
     assert!(std::process::Command::new("cp").args([&source, &orphan]).status().unwrap().success());
     let here = folder.path().to_str().unwrap();
-    let nowhere = ExecCheck { working_directory: Some("/no/such/folder".into()), ..shell("exit 0") };
+    let nowhere =
+        ExecCheck { working_directory: Some("/no/such/folder".into()), ..shell("exit 0") };
     let unset = Value::FromEnv("EXTERNAL_ENDPOINTS_UNSET".into());
     let missing = Value::File("/no/such/file".into());
     let with = |value: Value| ExecCheck { env: vec![("TOKEN".into(), value)], ..exec(&["true"]) };
@@ -265,7 +282,8 @@ async fn no_secret_reaches_a_reason() {
     };
     assert_eq!(run(check).await, fail("exec: exit status 1: \"***,***,***,***\""));
     // A program named by a secret is not quoted either.
-    let check = ExecCheck { env: vec![("ONE".into(), literal("/no/s3cret"))], ..exec(&["$(ONE)", "x"]) };
+    let check =
+        ExecCheck { env: vec![("ONE".into(), literal("/no/s3cret"))], ..exec(&["$(ONE)", "x"]) };
     let verdict = run(check).await;
     assert_eq!(verdict, inconclusive("exec: command not found: $(ONE)"));
     assert!(!format!("{verdict:?}").contains(&path));
@@ -306,7 +324,8 @@ async fn what_the_leader_leaves_behind_is_killed_and_not_waited_for() {
         "setsid sh -c 'echo $$$$ > {0}; exec sleep 60' & while [ ! -s {0} ]; do :; done; echo done; exit 1",
         started.display()
     );
-    let check = ExecCheck { env: vec![("PATH".into(), literal("/usr/bin:/bin"))], ..shell(&script) };
+    let check =
+        ExecCheck { env: vec![("PATH".into(), literal("/usr/bin:/bin"))], ..shell(&script) };
     assert_eq!(run(check).await, fail("exec: exit status 1: \"done\""));
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     let escaped: i32 = std::fs::read_to_string(started).unwrap().trim().parse().unwrap();

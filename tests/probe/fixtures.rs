@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use external_endpoints::config::{Check, CheckKind, DatabaseId, ExecCheck, HttpCheck, Scheme, TcpCheck, Tls, Value};
+use external_endpoints::config::{
+    Check, CheckKind, DatabaseId, ExecCheck, HttpCheck, Scheme, TcpCheck, Tls, Value,
+};
 use external_endpoints::health::{Thresholds, Verdict};
 use external_endpoints::probe::{Prober, Target};
 use socket2::SockRef;
@@ -94,7 +96,10 @@ pub async fn timed(prober: &Prober, timeout: Duration) -> Verdict {
     let start = Instant::now();
     let verdict = prober.probe().await;
     let took = start.elapsed();
-    assert!(took < timeout + Duration::from_secs(2), "{verdict:?} took {took:?} with a time-out of {timeout:?}");
+    assert!(
+        took < timeout + Duration::from_secs(2),
+        "{verdict:?} took {took:?} with a time-out of {timeout:?}"
+    );
     verdict
 }
 
@@ -237,7 +242,8 @@ pub struct Refusing(socket2::Socket);
 
 impl Refusing {
     pub fn new() -> Self {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&std::net::SocketAddr::new(LOCAL, 0).into()).unwrap();
         Self(socket)
     }
@@ -255,7 +261,8 @@ pub struct BlackHole {
 
 impl BlackHole {
     pub fn new() -> Self {
-        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let listener =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         listener.bind(&std::net::SocketAddr::new(LOCAL, 0).into()).unwrap();
         // A queue of zero holds one.
         listener.listen(0).unwrap();

@@ -80,7 +80,8 @@ impl Flood {
                 };
                 let reading = async {
                     let mut buffer = vec![0; 4096];
-                    while flood.reads && reader.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+                    while flood.reads && reader.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+                    }
                 };
                 tokio::join!(writing, reading);
             }
@@ -90,7 +91,8 @@ impl Flood {
 
     fn prober(&self, port: u16, tls: Tls, timeout: Duration) -> Prober {
         let expected_body = self.expected_body.then(|| "never".into());
-        let check = HttpCheck { scheme: Scheme::Https, http2: true, expected_body, tls, ..http(port) };
+        let check =
+            HttpCheck { scheme: Scheme::Https, http2: true, expected_body, tls, ..http(port) };
         prober(CheckKind::Http(check), timeout)
     }
 
@@ -98,7 +100,9 @@ impl Flood {
     fn wrong(&self, name: &str, verdict: &Verdict) -> Option<String> {
         let right = match (self.expected, verdict) {
             (Ok(()), Verdict::Pass) => true,
-            (Err(expected), Verdict::Fail(reason)) => reason.starts_with(expected) && reason.len() < 200,
+            (Err(expected), Verdict::Fail(reason)) => {
+                reason.starts_with(expected) && reason.len() < 200
+            }
             _ => false,
         };
         (!right).then(|| format!("{name}: {verdict:?}, not {:?}", self.expected))
@@ -141,12 +145,14 @@ fn floods() -> Vec<(&'static str, Flood)> {
         ("interim heads of static references", Flood::new(vec![], static_bomb)),
         (
             "CONTINUATION",
-            Flood::new(headers_without_end.clone(), frame(9, 0, 1, &b"\0\x01a\x01b".repeat(100))).ends(broken),
+            Flood::new(headers_without_end.clone(), frame(9, 0, 1, &b"\0\x01a\x01b".repeat(100)))
+                .ends(broken),
         ),
         ("empty CONTINUATION", Flood::new(headers_without_end, frame(9, 0, 1, b"")).ends(broken)),
         (
             "GOAWAY with a text",
-            Flood::new(go_away, ping()).ends("http: the server ends the connection (ENHANCE_YOUR_CALM)"),
+            Flood::new(go_away, ping())
+                .ends("http: the server ends the connection (ENHANCE_YOUR_CALM)"),
         ),
         ("PUSH_PROMISE", Flood::new(vec![], promise).ends(broken)),
         ("PRIORITY", Flood::new(vec![], frame(2, 0, 1, b"\0\0\0\0\x10"))),
@@ -166,7 +172,9 @@ fn floods() -> Vec<(&'static str, Flood)> {
         ("a body that nobody wants", Flood::new(ok(), frame(0, 0, 1, &[b'z'; 1000])).passes()),
         (
             "a body",
-            Flood::new(ok(), frame(0, 0, 1, &[b'z'; 1000])).searched().ends("http: the first 1 MiB of the body"),
+            Flood::new(ok(), frame(0, 0, 1, &[b'z'; 1000]))
+                .searched()
+                .ends("http: the first 1 MiB of the body"),
         ),
         ("empty DATA", Flood::new(ok(), frame(0, 0, 1, b"")).searched().ends(broken)),
         ("padded DATA", Flood::new(ok(), padded).searched().ends(broken)),
@@ -210,9 +218,15 @@ async fn many_floods_here() {
     }
     // A server that is silent never learns that its client has gone, and so keeps its own end.
     for row in hostile_http::rows().into_iter().filter(|row| !matches!(row.then, Then::Silence)) {
-        let server = hostile::serve(&row).await.in_tls(acceptor(&pair, Clients::All, ALL, &[])).await;
+        let server =
+            hostile::serve(&row).await.in_tls(acceptor(&pair, Clients::All, ALL, &[])).await;
         let expected_body = Some(hostile_http::TEXT.into());
-        let check = HttpCheck { scheme: Scheme::Https, expected_body, tls: authority.trusted(), ..http(server.port) };
+        let check = HttpCheck {
+            scheme: Scheme::Https,
+            expected_body,
+            tls: authority.trusted(),
+            ..http(server.port)
+        };
         probers.push(prober(CheckKind::Http(check), SOON));
         servers.push(server);
     }

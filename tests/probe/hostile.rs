@@ -22,16 +22,24 @@ fn plain(port: u16) -> [CheckKind; 2] {
 
 /// The same in TLS, of a server that completes that handshake too.
 fn inside(port: u16) -> [CheckKind; 2] {
-    let expecting =
-        TcpCheck { tls: Some(trusting()), send: Some(literal("hi")), expect: Some("x".into()), ..tcp(port) };
-    [CheckKind::Tcp(expecting), CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls: trusting(), ..http(port) })]
+    let expecting = TcpCheck {
+        tls: Some(trusting()),
+        send: Some(literal("hi")),
+        expect: Some("x".into()),
+        ..tcp(port)
+    };
+    [
+        CheckKind::Tcp(expecting),
+        CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls: trusting(), ..http(port) }),
+    ]
 }
 
 /// Whatever a server does to the TCP check and to the HTTP check, with TLS around it they see the same.
 async fn alike(server: Server, timeout: Duration, expected: [&str; 2]) {
     let plain = plain(server.port);
     let authority = Authority::new();
-    let front = server.in_tls(acceptor(&authority.sign(&["127.0.0.1"]), Clients::All, ALL, &[])).await;
+    let front =
+        server.in_tls(acceptor(&authority.sign(&["127.0.0.1"]), Clients::All, ALL, &[])).await;
     for kinds in [plain, inside(front.port)] {
         for (kind, expected) in kinds.into_iter().zip(expected) {
             assert_eq!(try_once(kind.clone(), timeout).await, fail(expected), "{kind:?}");
@@ -65,7 +73,11 @@ async fn a_closed_port_is_refused() {
 async fn a_swallowed_syn_is_no_answer() {
     let hole = BlackHole::new();
     for kind in all(hole.port()) {
-        assert_eq!(try_once(kind.clone(), SHORT).await, fail("connect: no answer in 500ms"), "{kind:?}");
+        assert_eq!(
+            try_once(kind.clone(), SHORT).await,
+            fail("connect: no answer in 500ms"),
+            "{kind:?}"
+        );
     }
     let timeout = Duration::from_millis(1200);
     let verdict = try_once(CheckKind::Tcp(tcp(hole.port())), timeout).await;
@@ -76,7 +88,11 @@ async fn a_swallowed_syn_is_no_answer() {
 async fn silence_after_the_connect_names_what_was_waited_for() {
     let silent = Server::silent().await;
     for kind in secure(silent.port) {
-        assert_eq!(try_once(kind.clone(), SHORT).await, fail("tls: no answer in 500ms"), "{kind:?}");
+        assert_eq!(
+            try_once(kind.clone(), SHORT).await,
+            fail("tls: no answer in 500ms"),
+            "{kind:?}"
+        );
     }
     alike(silent, SHORT, ["expect: no answer in 500ms", "http: no answer in 500ms"]).await;
 }
@@ -88,7 +104,8 @@ async fn a_byte_a_second_does_not_stretch_the_deadline() {
         let verdict = try_once(kind.clone(), SHORT).await;
         assert_eq!(verdict, fail("tls: the server does not speak TLS"), "{kind:?}");
     }
-    alike(drip, SHORT, ["expect: the text did not come in 500ms", "http: no answer in 500ms"]).await;
+    alike(drip, SHORT, ["expect: the text did not come in 500ms", "http: no answer in 500ms"])
+        .await;
 }
 
 #[tokio::test]
@@ -108,12 +125,15 @@ async fn a_close_is_told_with_its_phase() {
         let verdict = try_once(kind.clone(), PATIENT).await;
         assert_eq!(verdict, fail("tls: connection closed in the handshake"), "{kind:?}");
     }
-    alike(closes, PATIENT, ["expect: connection closed before \"x\"", "http: connection closed"]).await;
+    alike(closes, PATIENT, ["expect: connection closed before \"x\"", "http: connection closed"])
+        .await;
 }
 
 #[tokio::test]
 async fn garbage_is_neither_tls_nor_http() {
-    for garbage in ["SSH-2.0-OpenSSH_9.2\r\n", "\0\0\0\x0ahello\0\0", "HTTP/1.1 400 Bad Request\r\n\r\n"] {
+    for garbage in
+        ["SSH-2.0-OpenSSH_9.2\r\n", "\0\0\0\x0ahello\0\0", "HTTP/1.1 400 Bad Request\r\n\r\n"]
+    {
         let server = Server::says(garbage).await;
         for kind in secure(server.port) {
             let verdict = try_once(kind.clone(), PATIENT).await;
@@ -171,7 +191,8 @@ async fn no_web_server_over_tls_stretches_a_try_either() {
     let acceptor = acceptor(&authority.sign(&["127.0.0.1"]), Clients::All, ALL, &[]);
     for row in hostile_http::rows() {
         let server = serve(&row).await.in_tls(acceptor.clone()).await;
-        judged(&row, HttpCheck { scheme: Scheme::Https, tls: trusting(), ..http(server.port) }).await;
+        judged(&row, HttpCheck { scheme: Scheme::Https, tls: trusting(), ..http(server.port) })
+            .await;
     }
 }
 

@@ -12,7 +12,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::fixtures::*;
 
 async fn gives(check: HttpCheck, expected: Verdict) {
-    let timeout = if matches!(&expected, Verdict::Fail(reason) if reason.contains("500ms")) { SHORT } else { PATIENT };
+    let timeout = if matches!(&expected, Verdict::Fail(reason) if reason.contains("500ms")) {
+        SHORT
+    } else {
+        PATIENT
+    };
     assert_eq!(try_once(CheckKind::Http(check.clone()), timeout).await, expected, "{check:?}");
 }
 
@@ -37,8 +41,14 @@ async fn both_ways_to_speak_http_see_the_same() {
         ("HTTP/1.1 200 OK\n\n".into(), pass()),
         ("HTTP/1.1 399 Nö\r\n\r\n".into(), pass()),
         ("HTTP/1.1 404 Not Found\r\n\r\n".into(), fail("http: status 404")),
-        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into(), pass()),
-        ("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 500 No\r\n\r\n".into(), fail("http: status 500")),
+        (
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into(),
+            pass(),
+        ),
+        (
+            "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 500 No\r\n\r\n".into(),
+            fail("http: status 500"),
+        ),
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".into(), pass()),
         (long(60 << 10), pass()),
         (long(200 << 10), fail("http: the head of the answer is over 64 KiB")),
@@ -71,14 +81,20 @@ async fn both_ways_to_speak_http_see_the_same() {
         assert_eq!(one, other, "{shown:?}");
         match expected {
             Verdict::Fail(start) if start == "http: not HTTP: " => {
-                assert!(matches!(&one, Verdict::Fail(reason) if reason.starts_with(&start)), "{shown:?}: {one:?}");
+                assert!(
+                    matches!(&one, Verdict::Fail(reason) if reason.starts_with(&start)),
+                    "{shown:?}: {one:?}"
+                );
             }
             expected => assert_eq!(one, expected, "{shown:?}"),
         }
     }
     let refusing = http(Refusing::new().port());
     for check in [&refusing, &not_light(&refusing)] {
-        assert_eq!(try_once(CheckKind::Http(check.clone()), PATIENT).await, fail("connect: refused"));
+        assert_eq!(
+            try_once(CheckKind::Http(check.clone()), PATIENT).await,
+            fail("connect: refused")
+        );
     }
 }
 
@@ -118,7 +134,10 @@ async fn the_request_is_as_configured_and_on_a_new_connection_each_time() {
         method: "OPTIONS".into(),
         path: "/primary?lag=1".into(),
         host: Some("pg.corp.example".into()),
-        headers: vec![("X-Token".into(), Value::File(token.clone())), ("Accept".into(), literal("application/json"))],
+        headers: vec![
+            ("X-Token".into(), Value::File(token.clone())),
+            ("Accept".into(), literal("application/json")),
+        ],
         ..http(server.port)
     };
     let prober = prober(CheckKind::Http(check), PATIENT);
@@ -148,7 +167,8 @@ fn sorted(head: &str) -> Vec<&str> {
 async fn the_host_is_the_address_unless_told() {
     let (server, heads) = recording().await;
     gives(http(server.port), pass()).await;
-    let own = HttpCheck { headers: vec![("Host".into(), literal("own.example"))], ..http(server.port) };
+    let own =
+        HttpCheck { headers: vec![("Host".into(), literal("own.example"))], ..http(server.port) };
     gives(own, pass()).await;
     let heads = heads.lock().unwrap();
     assert!(heads[0].contains(&format!("\r\nhost: 127.0.0.1:{}\r\n", server.port)), "{heads:?}");
@@ -158,10 +178,16 @@ async fn the_host_is_the_address_unless_told() {
 
 #[tokio::test]
 async fn a_status_is_judged_and_never_followed() {
-    for (status, verdict) in
-        [(200, pass()), (302, pass()), (399, pass()), (400, fail("http: status 400")), (503, fail("http: status 503"))]
-    {
-        let answer = format!("HTTP/1.1 {status} x\r\nLocation: http://192.0.2.1/\r\nContent-Length: 0\r\n\r\n");
+    for (status, verdict) in [
+        (200, pass()),
+        (302, pass()),
+        (399, pass()),
+        (400, fail("http: status 400")),
+        (503, fail("http: status 503")),
+    ] {
+        let answer = format!(
+            "HTTP/1.1 {status} x\r\nLocation: http://192.0.2.1/\r\nContent-Length: 0\r\n\r\n"
+        );
         let server = Server::says(answer).await;
         gives(http(server.port), verdict).await;
         let only = HttpCheck { expected_statuses: vec![200..=200, 503..=503], ..http(server.port) };
@@ -181,7 +207,10 @@ async fn the_body_is_searched_and_only_if_asked() {
     )
     .await;
     gives(wanting(server.port, "running"), fail("http: body does not contain \"running\"")).await;
-    let server = Server::says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrun\r\n4\r\nning\r\n").await;
+    let server = Server::says(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrun\r\n4\r\nning\r\n",
+    )
+    .await;
     // The rest never comes, but the verdict is fixed by then.
     for check in [wanting(server.port, "running"), http(server.port)] {
         assert_eq!(try_once(CheckKind::Http(check), SHORT).await, pass());
@@ -304,7 +333,9 @@ async fn an_answer_to_half_a_request_is_an_answer() {
 }
 
 /// A server that writes its answer in pieces, and keeps what it met in the writing.
-async fn writing(pieces: &'static [&'static str]) -> (Server, Arc<Mutex<Vec<std::io::Result<()>>>>) {
+async fn writing(
+    pieces: &'static [&'static str],
+) -> (Server, Arc<Mutex<Vec<std::io::Result<()>>>>) {
     let met = Arc::new(Mutex::new(Vec::new()));
     let keep = met.clone();
     let server = Server::start(move |mut stream| {
@@ -332,7 +363,13 @@ async fn writing(pieces: &'static [&'static str]) -> (Server, Arc<Mutex<Vec<std:
 async fn a_short_answer_is_read_to_its_end() {
     let answers: [&[&str]; 5] = [
         &["HTTP/1.1 200 OK\r\nContent-Length: 14\r\n", "\r\n", "running", "running", ""],
-        &["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "7\r\nrunning\r\n", "0\r\n", "\r\n", ""],
+        &[
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "7\r\nrunning\r\n",
+            "0\r\n",
+            "\r\n",
+            "",
+        ],
         &["HTTP/1.0 200 OK\r\n\r\n", "running", "running", ""],
         &["HTTP/1.0 503 No\r\n\r\n", "running", "running", ""],
         &["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n", "running", "running", ""],
@@ -344,7 +381,11 @@ async fn a_short_answer_is_read_to_its_end() {
             gives(check, expected.clone()).await;
         }
         eventually("three answers", || met.lock().unwrap().len() == 3).await;
-        assert!(met.lock().unwrap().iter().all(Result::is_ok), "{pieces:?}: {:?}", met.lock().unwrap());
+        assert!(
+            met.lock().unwrap().iter().all(Result::is_ok),
+            "{pieces:?}: {:?}",
+            met.lock().unwrap()
+        );
     }
 }
 
@@ -352,7 +393,9 @@ async fn a_short_answer_is_read_to_its_end() {
 async fn the_rest_of_an_answer_never_changes_the_verdict() {
     for rest in ["", "y", "nonsense\r\n", "5\r\nab"] {
         for (status, expected) in [(200, pass()), (503, fail("http: status 503"))] {
-            let head = format!("HTTP/1.1 {status} x\r\nTransfer-Encoding: chunked\r\n\r\n7\r\nrunning\r\n{rest}");
+            let head = format!(
+                "HTTP/1.1 {status} x\r\nTransfer-Encoding: chunked\r\n\r\n7\r\nrunning\r\n{rest}"
+            );
             let hanging = Server::says(head.clone()).await;
             let resetting = Server::start(move |mut stream| {
                 let head = head.clone();
@@ -369,7 +412,10 @@ async fn the_rest_of_an_answer_never_changes_the_verdict() {
             // The reset may overtake the answer, but a verdict on the answer is the one of its status.
             for check in ways(resetting.port, "running") {
                 let verdict = try_once(CheckKind::Http(check), PATIENT).await;
-                assert!(verdict == expected || verdict == fail("http: connection reset"), "{rest:?}: {verdict:?}");
+                assert!(
+                    verdict == expected || verdict == fail("http: connection reset"),
+                    "{rest:?}: {verdict:?}"
+                );
             }
         }
     }

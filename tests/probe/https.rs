@@ -61,7 +61,8 @@ async fn http2(authority: &Authority, names: &[&str]) -> (Server, Requests, Arc<
             while let Some(Ok((request, mut respond))) = connection.accept().await {
                 seen.lock().unwrap().push((request.uri().to_string(), request.headers().clone()));
                 let path = request.uri().path().to_owned();
-                let mut answer = hyper::Response::builder().status(if path == "/down" { 503 } else { 200 });
+                let mut answer =
+                    hyper::Response::builder().status(if path == "/down" { 503 } else { 200 });
                 match path.as_str() {
                     "/silent" => {
                         silent.push(respond);
@@ -97,12 +98,14 @@ async fn http2_is_spoken_where_the_server_chooses_it() {
         ..https(server.port, &tls)
     };
     gives(ask("/", Some("running")), PATIENT, pass()).await;
-    gives(ask("/", Some("stopped")), PATIENT, fail("http: body does not contain \"stopped\"")).await;
+    gives(ask("/", Some("stopped")), PATIENT, fail("http: body does not contain \"stopped\""))
+        .await;
     gives(ask("/down", None), PATIENT, fail("http: status 503")).await;
     gives(ask("/hangs", Some("stopped")), SHORT, fail("http: body did not end in 500ms")).await;
     gives(ask("/silent", None), SHORT, fail("http: no answer in 500ms")).await;
     gives(ask("/large", None), PATIENT, fail("http: the head of the answer is over 64 KiB")).await;
-    let port = HttpCheck { host: Some(format!("pg.corp.example:{}", server.port)), ..ask("/", None) };
+    let port =
+        HttpCheck { host: Some(format!("pg.corp.example:{}", server.port)), ..ask("/", None) };
     gives(port, PATIENT, pass()).await;
     {
         let seen = seen.lock().unwrap();
@@ -120,11 +123,18 @@ async fn http2_is_spoken_to_an_address_too() {
     let authority = Authority::new();
     let (server, seen, _) = http2(&authority, &["127.0.0.1"]).await;
     let plain = HttpCheck { http2: true, ..https(server.port, &authority.trusted()) };
-    let with_host = |host: &str| HttpCheck { headers: vec![("Host".into(), literal(host))], ..plain.clone() };
+    let with_host =
+        |host: &str| HttpCheck { headers: vec![("Host".into(), literal(host))], ..plain.clone() };
     gives(plain.clone(), PATIENT, pass()).await;
-    gives(HttpCheck { host: Some("db.example:8443".into()), ..plain.clone() }, PATIENT, pass()).await;
+    gives(HttpCheck { host: Some("db.example:8443".into()), ..plain.clone() }, PATIENT, pass())
+        .await;
     gives(with_host("own.example"), PATIENT, pass()).await;
-    gives(with_host("not a host"), PATIENT, inconclusive("http: the Host header is not fit for HTTP/2")).await;
+    gives(
+        with_host("not a host"),
+        PATIENT,
+        inconclusive("http: the Host header is not fit for HTTP/2"),
+    )
+    .await;
     let seen: Vec<_> = seen.lock().unwrap().iter().map(|(uri, _)| uri.clone()).collect();
     let address = format!("https://127.0.0.1:{}/", server.port);
     assert_eq!(seen, [&address, "https://db.example:8443/", "https://own.example/"]);
@@ -149,7 +159,8 @@ async fn http2_is_offered_only_where_the_config_says_so() {
 #[tokio::test]
 async fn the_host_is_said_whatever_the_server_name() {
     let authority = Authority::new();
-    let acceptor = acceptor(&authority.sign(&["pg.corp.example"]), Clients::All, ALL, &["h2", "http/1.1"]);
+    let acceptor =
+        acceptor(&authority.sign(&["pg.corp.example"]), Clients::All, ALL, &["h2", "http/1.1"]);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let keep = seen.clone();
     let server = Server::start(move |stream| {
@@ -195,12 +206,18 @@ async fn a_server_name_that_looks_like_an_ip_is_a_name() {
 async fn the_body_is_searched_over_tls_too() {
     let authority = Authority::new();
     let pair = authority.sign(&["127.0.0.1"]);
-    let wanting =
-        |port, text: &str| HttpCheck { expected_body: Some(text.into()), ..https(port, &authority.trusted()) };
+    let wanting = |port, text: &str| HttpCheck {
+        expected_body: Some(text.into()),
+        ..https(port, &authority.trusted())
+    };
     let front = async |server: Server| server.in_tls(acceptor(&pair, Clients::All, ALL, &[])).await;
-    let half =
-        front(Server::says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrun\r\n4\r\nning\r\n").await)
-            .await;
+    let half = front(
+        Server::says(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrun\r\n4\r\nning\r\n",
+        )
+        .await,
+    )
+    .await;
     gives(wanting(half.port, "running"), PATIENT, pass()).await;
     gives(wanting(half.port, "stopped"), SHORT, fail("http: body did not end in 500ms")).await;
     gives(https(half.port, &authority.trusted()), PATIENT, pass()).await;
@@ -217,7 +234,9 @@ async fn the_body_is_searched_over_tls_too() {
     let large = front(Server::says(head).await).await;
     let reason = "http: the head of the answer is over 64 KiB";
     gives(https(large.port, &authority.trusted()), PATIENT, fail(reason)).await;
-    let moved = front(Server::says("HTTP/1.1 302 x\r\nLocation: /\r\nContent-Length: 0\r\n\r\n").await).await;
+    let moved =
+        front(Server::says("HTTP/1.1 302 x\r\nLocation: /\r\nContent-Length: 0\r\n\r\n").await)
+            .await;
     gives(https(moved.port, &authority.trusted()), PATIENT, pass()).await;
     assert_eq!(moved.accepted(), 1);
 }
@@ -233,7 +252,9 @@ async fn a_server_that_speaks_first_is_told() {
     let server = Server::start(move |stream| {
         let acceptor = acceptor.clone();
         async move {
-            let greet = |tls: &mut rustls::ServerConnection| tls.writer().write_all(b"J\0\0\0\x0a8.0.36\0").unwrap();
+            let greet = |tls: &mut rustls::ServerConnection| {
+                tls.writer().write_all(b"J\0\0\0\x0a8.0.36\0").unwrap()
+            };
             let _tls = acceptor.accept_with(stream, greet).await;
             std::future::pending::<()>().await;
         }
@@ -280,7 +301,8 @@ async fn a_try_that_ends_early_leaves_no_connection() {
         eventually("the connection of a late try is closed", closed).await;
 
         let port = check.port;
-        let task = tokio::spawn(async move { prober(CheckKind::Http(check), PATIENT).probe().await });
+        let task =
+            tokio::spawn(async move { prober(CheckKind::Http(check), PATIENT).probe().await });
         let opened = || open.load(Ordering::SeqCst) + open2.load(Ordering::SeqCst) == 1;
         eventually("the connection of the next try is there", opened).await;
         task.abort();

@@ -55,14 +55,17 @@ async fn many_tries_here() {
     .await;
     let authority = Authority::new();
     let pair = authority.sign(&["127.0.0.1"]);
-    let https = |port| CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls: authority.trusted(), ..http(port) });
+    let https = |port| {
+        CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls: authority.trusted(), ..http(port) })
+    };
     let secure = tls_server(acceptor(&pair, Clients::All, ALL, &[])).await;
     let hanging = Server::start(|mut stream| async move {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     });
     let hanging = hanging.await.in_tls(acceptor(&pair, Clients::All, ALL, &[])).await;
     let refusing = Refusing::new();
-    let expecting = TcpCheck { send: Some(literal("x")), expect: Some("200 OK".into()), ..tcp(server.port) };
+    let expecting =
+        TcpCheck { send: Some(literal("x")), expect: Some("200 OK".into()), ..tcp(server.port) };
     let short = std::time::Duration::from_millis(30);
     let probers = [
         prober(CheckKind::Tcp(tcp(server.port)), PATIENT),
@@ -74,7 +77,10 @@ async fn many_tries_here() {
         prober(CheckKind::Exec(exec(&["true"])), PATIENT),
         prober(CheckKind::Exec(exec(&["/bin/sh", "-c", "sleep 60 & sleep 60 & exit 1"])), PATIENT),
         prober(CheckKind::Exec(exec(&["/no/such/program"])), PATIENT),
-        prober(CheckKind::Exec(mark("late", exec(&["/bin/sh", "-c", "sleep 60 & sleep 60"]))), short),
+        prober(
+            CheckKind::Exec(mark("late", exec(&["/bin/sh", "-c", "sleep 60 & sleep 60"]))),
+            short,
+        ),
     ];
     let mut before = 0;
     for round in 0..25 {
@@ -115,6 +121,9 @@ async fn no_descriptors_here() {
     }
     setrlimit(Resource::Nofile, limit).unwrap();
     for (verdict, phase) in verdicts {
-        assert_eq!(verdict, inconclusive(format!("{phase}: this host has no free file descriptor")));
+        assert_eq!(
+            verdict,
+            inconclusive(format!("{phase}: this host has no free file descriptor"))
+        );
     }
 }

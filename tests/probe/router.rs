@@ -72,7 +72,15 @@ fn an_icmp_error_is_the_targets_fault_and_a_route_ours() {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let program = std::env::current_exe().unwrap();
     let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args([
+            "--user",
+            "--map-root-user",
+            "--net",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ])
         .args(["sh", "-c", include_str!("router.sh"), "sh"])
         .args([&program, &program])
         .args(["router::behind_the_router_here", "--exact", "--ignored", "--nocapture"])
@@ -92,7 +100,11 @@ fn kinds() -> Vec<CheckKind> {
     vec![
         CheckKind::Tcp(tcp(PORT)),
         CheckKind::Tcp(TcpCheck { accept: true, ..tcp(PORT) }),
-        CheckKind::Tcp(TcpCheck { expect: Some("x".into()), send: Some(literal("x")), ..tcp(PORT) }),
+        CheckKind::Tcp(TcpCheck {
+            expect: Some("x".into()),
+            send: Some(literal("x")),
+            ..tcp(PORT)
+        }),
         CheckKind::Http(plain.clone()),
         CheckKind::Http(HttpCheck { expected_body: Some("x".into()), ..plain.clone() }),
         CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls, ..plain }),
@@ -126,7 +138,8 @@ async fn behind_the_router_here() {
     }
 
     let mut tries = tokio::task::JoinSet::new();
-    let each = rows.into_iter().flat_map(|row| kinds().into_iter().map(move |kind| (row.clone(), kind)));
+    let each =
+        rows.into_iter().flat_map(|row| kinds().into_iter().map(move |kind| (row.clone(), kind)));
     let once = once.into_iter().map(|row| (row, CheckKind::Tcp(tcp(PORT))));
     for ((ip, expected), kind) in each.chain(once) {
         tries.spawn(async move {
@@ -166,10 +179,12 @@ fn the_router_here() {
             let (kind, code) = if code < 16 { (3, code) } else { (code - 5, 0) };
             let address = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
             // The header and the ports.
-            (packet[16..19] == [203, 0, 113]).then(|| (address.into(), icmp(kind, code, &packet[..28])))
+            (packet[16..19] == [203, 0, 113])
+                .then(|| (address.into(), icmp(kind, code, &packet[..28])))
         }),
         play(Domain::IPV6, 0x86dd, |packet| {
-            let last: u8 = format!("{:x}", u16::from_be_bytes([packet[38], packet[39]])).parse().ok()?;
+            let last: u8 =
+                format!("{:x}", u16::from_be_bytes([packet[38], packet[39]])).parse().ok()?;
             let code = last.checked_sub(FIRST)?;
             let (kind, code) = if code < 7 { (1, code) } else { (code - 4, 0) };
             let address: [u8; 16] = packet[8..24].try_into().unwrap();
@@ -217,7 +232,9 @@ fn play(
 /// An ICMP message about a packet. The kernel sums ICMPv6 up by itself.
 fn icmp(kind: u8, code: u8, about: &[u8]) -> Vec<u8> {
     let mut message = [&[kind, code, 0, 0, 0, 0, 0, 0], about].concat();
-    let pairs = message.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
+    let pairs = message
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
     let mut sum: u32 = pairs.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

@@ -65,7 +65,8 @@ fn free_port() -> u16 {
 
 /// The program, found where packages put servers.
 fn find(name: &str) -> PathBuf {
-    let mut folders: Vec<PathBuf> = ["/usr/sbin", "/usr/bin", "/usr/local/bin"].map(PathBuf::from).into();
+    let mut folders: Vec<PathBuf> =
+        ["/usr/sbin", "/usr/bin", "/usr/local/bin"].map(PathBuf::from).into();
     if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
         folders.extend(versions.flatten().map(|version| version.path().join("bin")));
     }
@@ -103,7 +104,11 @@ async fn redis_answers_ping() {
     })
     .await;
     let ping = |expect: &str| {
-        CheckKind::Tcp(TcpCheck { send: Some(literal("PING\r\n")), expect: Some(expect.into()), ..tcp(redis.port) })
+        CheckKind::Tcp(TcpCheck {
+            send: Some(literal("PING\r\n")),
+            expect: Some(expect.into()),
+            ..tcp(redis.port)
+        })
     };
     assert_eq!(try_once(ping("+PONG"), PATIENT).await, pass());
     let verdict = try_once(ping("+OK"), SHORT).await;
@@ -127,7 +132,11 @@ async fn mariadb_counts_no_aborted_connect() {
     let status = |name: &str| -> u64 {
         let query = format!("SHOW GLOBAL STATUS LIKE '{name}'");
         let mut command = Command::new(&client);
-        command.arg("--no-defaults").arg("-S").arg(mariadb.folder.path().join("socket")).args(["-N", "-e", &query]);
+        command
+            .arg("--no-defaults")
+            .arg("-S")
+            .arg(mariadb.folder.path().join("socket"))
+            .args(["-N", "-e", &query]);
         let output = command.output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         text.split_whitespace().last().and_then(|word| word.parse().ok()).expect(&text)
@@ -163,7 +172,8 @@ async fn postgresql() -> Database {
     assert!(output.status.success(), "{output:?}");
     Database::start(&program, "postgres", folder, |folder, port| {
         let folder = folder.display();
-        let settings = format!("-D {folder}/data -k {folder} -p {port} -h 127.0.0.1 -F -c log_connections=on");
+        let settings =
+            format!("-D {folder}/data -k {folder} -p {port} -h 127.0.0.1 -F -c log_connections=on");
         settings.split(' ').map(str::to_owned).collect()
     })
     .await
@@ -200,7 +210,10 @@ async fn postgresql_logs_nothing_of_an_answered_question() {
 fn time_waits(port: u16) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     // State 06 is TIME_WAIT.
-    table.lines().filter(|line| line.contains(&format!(":{port:04X} ")) && line.contains(" 06 ")).count()
+    table
+        .lines()
+        .filter(|line| line.contains(&format!(":{port:04X} ")) && line.contains(" 06 "))
+        .count()
 }
 
 #[tokio::test]
@@ -218,7 +231,8 @@ async fn postgresql_logs_no_connection() {
     eventually("the loud ones are logged", || logged() >= 20).await;
     assert!(logged() <= 20 + late(200), "{}", postgres.log());
     // A real client as an exec check, with the target in its arguments.
-    let mut isready = exec(&[ready.to_str().unwrap(), "-h", "$(TARGET_IP)", "-p", "$(TARGET_PORT)", "-t", "5"]);
+    let mut isready =
+        exec(&[ready.to_str().unwrap(), "-h", "$(TARGET_IP)", "-p", "$(TARGET_PORT)", "-t", "5"]);
     isready.env.push(("PGUSER".into(), literal("postgres")));
     let mut target = target(LOCAL);
     target.port = postgres.port;

@@ -52,7 +52,8 @@ async fn no_check_leaves_a_time_wait() {
     let acceptor = acceptor(&Authority::new().sign(&["127.0.0.1"]), Clients::All, ALL, &[]);
     let secure = tls_server(acceptor).await;
     let tls = Tls { insecure_skip_verify: true, ..Tls::default() };
-    let talking = TcpCheck { send: Some(literal("x")), expect: Some("200 OK".into()), ..tcp(secure.port) };
+    let talking =
+        TcpCheck { send: Some(literal("x")), expect: Some("200 OK".into()), ..tcp(secure.port) };
     kinds.push(CheckKind::Tcp(TcpCheck { tls: Some(tls.clone()), ..talking }));
     kinds.push(CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls, ..http(secure.port) }));
     let ports = [server.port, asked.port, secure.port].map(|port| format!(":{port:04X} "));
@@ -124,14 +125,19 @@ async fn an_answer_that_ends_or_never_comes_is_told_apart() {
     assert_eq!(verdict, fail("expect: connection closed before \"+PONG\""));
 
     let silent = Server::silent().await;
-    assert_eq!(try_once(expecting(silent.port, "x"), SHORT).await, fail("expect: no answer in 500ms"));
+    assert_eq!(
+        try_once(expecting(silent.port, "x"), SHORT).await,
+        fail("expect: no answer in 500ms")
+    );
 
     let drip = Server::drip().await;
     let verdict = try_once(expecting(drip.port, "x"), SHORT).await;
     assert_eq!(verdict, fail("expect: the text did not come in 500ms"));
 
-    let endless =
-        Server::start(|mut stream| async move { while stream.write_all(&[b'y'; 8192]).await.is_ok() {} }).await;
+    let endless = Server::start(|mut stream| async move {
+        while stream.write_all(&[b'y'; 8192]).await.is_ok() {}
+    })
+    .await;
     let verdict = try_once(expecting(endless.port, "x"), PATIENT).await;
     assert_eq!(verdict, fail("expect: no \"x\" in the first 64 KiB"));
 
@@ -178,7 +184,11 @@ async fn bytes_in_hex_are_sent_expected_and_told_as_hex() {
     let request = vec![0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f];
     let check = |expect: &[u8]| {
         let expect = Some(Expected::Hex(expect.to_vec()));
-        CheckKind::Tcp(TcpCheck { send: Some(Value::Bytes(request.clone())), expect, ..tcp(echo.port) })
+        CheckKind::Tcp(TcpCheck {
+            send: Some(Value::Bytes(request.clone())),
+            expect,
+            ..tcp(echo.port)
+        })
     };
     assert_eq!(try_once(check(&request[2..]), PATIENT).await, pass());
     let reason = "expect: connection closed before hex 00 ff";

@@ -13,8 +13,11 @@ use crate::fixtures::*;
 
 fn kinds(port: u16, tls: &Tls) -> [CheckKind; 3] {
     let bare = TcpCheck { tls: Some(tls.clone()), ..tcp(port) };
-    let talking =
-        TcpCheck { send: Some(literal("GET / HTTP/1.1\r\n\r\n")), expect: Some("200 OK".into()), ..bare.clone() };
+    let talking = TcpCheck {
+        send: Some(literal("GET / HTTP/1.1\r\n\r\n")),
+        expect: Some("200 OK".into()),
+        ..bare.clone()
+    };
     let https = HttpCheck { scheme: Scheme::Https, tls: tls.clone(), ..http(port) };
     [CheckKind::Tcp(bare), CheckKind::Tcp(talking), CheckKind::Http(https)]
 }
@@ -59,11 +62,13 @@ async fn each_flaw_of_a_certificate_has_its_words() {
     let reason = "tls: certificate is not valid for name c.example (it is for a.example, b.example, 10.0.0.1)";
     all_give(server.port, &by_name, fail(reason)).await;
 
-    let expired = authority.sign_with(&["127.0.0.1"], |params| params.not_after = date_time_ymd(2026, 1, 2));
+    let expired =
+        authority.sign_with(&["127.0.0.1"], |params| params.not_after = date_time_ymd(2026, 1, 2));
     let server = serve(&expired).await;
     all_give(server.port, &trusted, fail("tls: certificate expired on 2026-01-02")).await;
 
-    let early = authority.sign_with(&["127.0.0.1"], |params| params.not_before = date_time_ymd(2090, 3, 4));
+    let early =
+        authority.sign_with(&["127.0.0.1"], |params| params.not_before = date_time_ymd(2090, 3, 4));
     let server = serve(&early).await;
     all_give(server.port, &trusted, fail("tls: certificate is not valid before 2090-03-04")).await;
 
@@ -98,7 +103,8 @@ async fn without_verification_any_certificate_passes() {
             openssl_passes(&pair, version, &skipping).await;
         }
     }
-    let expired = authority.sign_with(&["a.example"], |params| params.not_after = date_time_ymd(2026, 1, 2));
+    let expired =
+        authority.sign_with(&["a.example"], |params| params.not_after = date_time_ymd(2026, 1, 2));
     all_give(serve(&expired).await.port, &skipping, pass()).await;
     // rustls has no Ed448 in TLS 1.2.
     let pair = openssl_pair(authority.folder(), &["-x509", "-newkey", "ed448"]);
@@ -129,14 +135,16 @@ async fn without_verification_the_server_still_holds_its_key() {
     let skipping = Tls { insecure_skip_verify: true, ..Tls::default() };
     for versions in [ALL, OLD] {
         let server = tls_server(unchecked_acceptor(&mixed, versions)).await;
-        all_give(server.port, &skipping, fail("tls: certificate signed by an unknown authority")).await;
+        all_give(server.port, &skipping, fail("tls: certificate signed by an unknown authority"))
+            .await;
     }
 }
 
 #[tokio::test]
 async fn a_certificate_in_its_own_ca_file_is_trusted() {
     let authority = Authority::new();
-    let is_ca = |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let is_ca =
+        |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let own = |pair: &Pair| Tls { ca_file: Some(pair.cert.clone()), ..Tls::default() };
     let names = ["127.0.0.1", "pg.corp.example"];
     // With CA:TRUE, as `openssl req -x509` makes it; without; and one that another authority has signed.
@@ -157,8 +165,10 @@ async fn a_certificate_in_its_own_ca_file_is_trusted() {
     all_give(server.port, &own(&expired), fail("tls: certificate expired on 2026-01-02")).await;
     // Another of the same name and kind is not the one that is trusted.
     let server = serve(&authority.self_signed_with(&names, is_ca)).await;
-    all_give(server.port, &own(&root), fail("tls: certificate is an authority's, not a server's")).await;
-    let server = OpenSsl::start(&openssl_pair(authority.folder(), &["-newkey", "rsa:2048"]), &[]).await;
+    all_give(server.port, &own(&root), fail("tls: certificate is an authority's, not a server's"))
+        .await;
+    let server =
+        OpenSsl::start(&openssl_pair(authority.folder(), &["-newkey", "rsa:2048"]), &[]).await;
     let reason = "tls: certificate carries no names, being of X.509 version 1; make it anew with a subjectAltName";
     all_give(server.port, &own(&root), fail(reason)).await;
 }
@@ -173,14 +183,21 @@ async fn a_client_certificate_is_asked_for_in_both_versions() {
         let asks = fail("tls: the server asks for a client certificate");
         all_give(server.port, &authority.trusted(), asks).await;
 
-        let with = |pair: Pair| Tls { cert_file: Some(pair.cert), key_file: Some(pair.key), ..authority.trusted() };
+        let with = |pair: Pair| Tls {
+            cert_file: Some(pair.cert),
+            key_file: Some(pair.key),
+            ..authority.trusted()
+        };
         all_give(server.port, &with(authority.sign(&["client"])), pass()).await;
 
         for kind in kinds(server.port, &with(other.sign(&["client"]))) {
             let Verdict::Fail(reason) = try_once(kind.clone(), PATIENT).await else {
                 panic!("{kind:?} did not fail");
             };
-            assert!(reason.starts_with("tls: the server refuses the client certificate ("), "{kind:?}: {reason}");
+            assert!(
+                reason.starts_with("tls: the server refuses the client certificate ("),
+                "{kind:?}: {reason}"
+            );
         }
     }
     // One that asks and takes no for an answer.
@@ -204,9 +221,17 @@ async fn a_server_that_needs_a_name_says_so() {
     let needed = "the server needs a server name, and none was sent; set `tls.serverName`";
     // The alerts with which HAProxy, nginx and Caddy refuse a client that names no host of theirs.
     let table = [
-        (40, format!("no TLS version or cipher in common, or {needed}"), "no TLS version or cipher in common"),
+        (
+            40,
+            format!("no TLS version or cipher in common, or {needed}"),
+            "no TLS version or cipher in common",
+        ),
         (112, needed.into(), "the server does not know the server name"),
-        (80, format!("the server refuses (InternalError), maybe as {needed}"), "the server refuses (InternalError)"),
+        (
+            80,
+            format!("the server refuses (InternalError), maybe as {needed}"),
+            "the server refuses (InternalError)",
+        ),
     ];
     for (alert, unnamed, named) in table {
         let server = Server::says([0x15, 3, 3, 0, 2, 2, alert]).await;
@@ -231,7 +256,8 @@ async fn files_that_cannot_be_used_are_our_own_fault() {
         path
     };
     let (one, two) = (authority.sign(&["client"]), authority.sign(&["client"]));
-    let (empty, garbage) = (write("empty", ""), write("garbage", "-----BEGIN CERTIFICATE-----\n!!\n"));
+    let (empty, garbage) =
+        (write("empty", ""), write("garbage", "-----BEGIN CERTIFICATE-----\n!!\n"));
     let missing = folder.join("missing");
     let ca = |path: &std::path::Path| Tls { ca_file: Some(path.into()), ..Tls::default() };
     let client = |cert: &std::path::Path, key: &std::path::Path| Tls {
@@ -244,12 +270,25 @@ async fn files_that_cannot_be_used_are_our_own_fault() {
         (ca(folder), format!("cannot read caFile {}: it is a directory", folder.display())),
         (ca(&empty), format!("caFile {} holds no PEM certificate", empty.display())),
         (ca(&garbage), format!("caFile {} is broken PEM", garbage.display())),
-        (client(&missing, &one.key), format!("cannot read certFile {}: no such file", missing.display())),
-        (client(&one.cert, &missing), format!("cannot read keyFile {}: no such file", missing.display())),
-        (client(&one.cert, &empty), format!("keyFile {} holds no PEM private key", empty.display())),
+        (
+            client(&missing, &one.key),
+            format!("cannot read certFile {}: no such file", missing.display()),
+        ),
+        (
+            client(&one.cert, &missing),
+            format!("cannot read keyFile {}: no such file", missing.display()),
+        ),
+        (
+            client(&one.cert, &empty),
+            format!("keyFile {} holds no PEM private key", empty.display()),
+        ),
         (
             client(&one.cert, &two.key),
-            format!("keyFile {} does not belong to certFile {}", two.key.display(), one.cert.display()),
+            format!(
+                "keyFile {} does not belong to certFile {}",
+                two.key.display(),
+                one.cert.display()
+            ),
         ),
     ];
     for (tls, reason) in table {
@@ -305,7 +344,10 @@ async fn every_handshake_is_a_full_one() {
         for _ in 0..3 {
             assert_eq!(prober.probe().await, pass());
         }
-        assert_eq!(std::mem::take(&mut *kinds_seen.lock().unwrap()), [Some(HandshakeKind::Full); 3]);
+        assert_eq!(
+            std::mem::take(&mut *kinds_seen.lock().unwrap()),
+            [Some(HandshakeKind::Full); 3]
+        );
     }
 }
 
@@ -328,11 +370,16 @@ async fn session_tickets_without_end_fail_a_check() {
         })
         .await;
         let tls = authority.trusted();
-        let check = HttpCheck { scheme: Scheme::Https, http2, tls: tls.clone(), ..http(server.port) };
+        let check =
+            HttpCheck { scheme: Scheme::Https, http2, tls: tls.clone(), ..http(server.port) };
         let talking = TcpCheck { tls: Some(tls), expect: Some("never".into()), ..tcp(server.port) };
         for kind in [CheckKind::Http(check), CheckKind::Tcp(talking)] {
             let verdict = try_once(kind.clone(), PATIENT).await;
-            assert_eq!(verdict, fail("tls: the server has sent over 4 MiB, more than a check reads"), "{kind:?}");
+            assert_eq!(
+                verdict,
+                fail("tls: the server has sent over 4 MiB, more than a check reads"),
+                "{kind:?}"
+            );
         }
     }
 }

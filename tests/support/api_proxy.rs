@@ -125,8 +125,10 @@ impl<'a> ApiProxy<'a> {
     /// Passes everything again.
     pub async fn heal(&self) {
         self.fault.send_replace(Fault::None);
-        super::eventually(Duration::from_secs(5), "the proxy accepts", async || TcpStream::connect(self.address).await)
-            .await;
+        super::eventually(Duration::from_secs(5), "the proxy accepts", async || {
+            TcpStream::connect(self.address).await
+        })
+        .await;
     }
 
     fn url(&self) -> String {
@@ -185,7 +187,8 @@ impl Proxy {
 
     /// Serves one connection under whatever fault is in force. How it ends is its client's business.
     fn pass(&self, client: TcpStream) -> impl Future<Output = ()> + use<> {
-        let (upstream, tls, faults) = (self.upstream.clone(), self.tls.clone(), self.faults.clone());
+        let (upstream, tls, faults) =
+            (self.upstream.clone(), self.tls.clone(), self.faults.clone());
         let refusals = self.refusals.clone();
         async move {
             let fault = faults.borrow().clone();
@@ -256,7 +259,11 @@ async fn pump(
     }
 }
 
-async fn answer(client: TcpStream, tls: Arc<ServerConfig>, refusal: Refusal) -> std::io::Result<()> {
+async fn answer(
+    client: TcpStream,
+    tls: Arc<ServerConfig>,
+    refusal: Refusal,
+) -> std::io::Result<()> {
     let Refusal { status, after, json } = refusal;
     let mut stream = TlsAcceptor::from(tls).accept(client).await?;
     let mut request = Vec::new();

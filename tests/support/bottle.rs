@@ -34,8 +34,16 @@ pub const STAGE: &str = "EXTERNAL_ENDPOINTS_BOTTLE";
 pub const NODE_IP: &str = "192.0.2.1";
 pub const NODE_IP6: &str = "2001:db8::1";
 
-const UNSHARE: [&str; 8] =
-    ["--user", "--map-root-user", "--net", "--mount", "--fork", "--pid", "--kill-child", "--mount-proc"];
+const UNSHARE: [&str; 8] = [
+    "--user",
+    "--map-root-user",
+    "--net",
+    "--mount",
+    "--fork",
+    "--pid",
+    "--kill-child",
+    "--mount-proc",
+];
 
 /// Returns only inside the bottle; outside, it runs this very program again in a new bottle and exits as that does.
 /// Call it first in `main`, before any thread is started.
@@ -123,7 +131,9 @@ fn outside(binaries: Binaries) -> i32 {
 
 /// Finds out what is missing while it can still be said in one line.
 fn preflight(path: &OsString) -> Result<(), String> {
-    for (tool, package) in [("unshare", "util-linux"), ("mount", "mount"), ("ip", "iproute2"), ("nft", "nftables")] {
+    for (tool, package) in
+        [("unshare", "util-linux"), ("mount", "mount"), ("ip", "iproute2"), ("nft", "nftables")]
+    {
         if !env::split_paths(path).any(|folder| folder.join(tool).is_file()) {
             return Err(format!(
                 "`{tool}` is not installed; it is in Debian's package {package} (`tests/control-plane/setup.sh demo` installs it)"
@@ -178,7 +188,12 @@ fn init() -> i32 {
 }
 
 fn set_up() -> Result<(), String> {
-    run(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=0755", "bottle"]).arg(scratch_mount_point()), "")?;
+    run(
+        Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "mode=0755", "bottle"])
+            .arg(scratch_mount_point()),
+        "",
+    )?;
     // Whole networks are local by a route and not by addresses, so a server may bind what no interface has.
     for family in ["ipv4", "ipv6"] {
         let knob = format!("/proc/sys/net/{family}/ip_nonlocal_bind");

@@ -205,7 +205,8 @@ impl ControlPlane {
 
     /// The process numbers of everything that runs.
     pub fn pids(&self) -> Vec<u32> {
-        let (api, controllers, others) = (lock(&self.api), lock(&self.controllers), lock(&self.others));
+        let (api, controllers, others) =
+            (lock(&self.api), lock(&self.controllers), lock(&self.others));
         others.iter().chain(controllers.iter()).chain(api.iter()).map(Process::pid).collect()
     }
 
@@ -241,7 +242,8 @@ impl ControlPlane {
 
     fn api_command(&self, port: u16) -> Command {
         let mut command = Command::new(binaries::kubernetes("kube-apiserver"));
-        let file = |flag: &str, name: &str| format!("--{flag}={}", self.folder.join(name).display());
+        let file =
+            |flag: &str, name: &str| format!("--{flag}={}", self.folder.join(name).display());
         command
             .args([
                 "--bind-address=127.0.0.1".to_owned(),
@@ -355,7 +357,8 @@ impl ControlPlane {
     }
 
     fn log_tails(&self) -> String {
-        let (api, controllers, others) = (lock(&self.api), lock(&self.controllers), lock(&self.others));
+        let (api, controllers, others) =
+            (lock(&self.api), lock(&self.controllers), lock(&self.others));
         let all = others.iter().chain(controllers.iter()).chain(api.iter());
         all.map(Process::log_tail).collect::<Vec<_>>().join("\n")
     }

@@ -44,13 +44,14 @@ impl Daemon {
     /// Waits until its admin port listens.
     async fn listening(mut self) -> Daemon {
         let daemon = &mut self;
-        let address = eventually(Duration::from_secs(30), "the daemon's admin port listens", async || {
-            if let Some(status) = daemon.exited() {
-                return Some(Err(status));
-            }
-            daemon.admin_address().map(Ok)
-        })
-        .await;
+        let address =
+            eventually(Duration::from_secs(30), "the daemon's admin port listens", async || {
+                if let Some(status) = daemon.exited() {
+                    return Some(Err(status));
+                }
+                daemon.admin_address().map(Ok)
+            })
+            .await;
         match address {
             Ok(address) => daemon.admin = Some(address),
             Err(status) => panic!("the daemon ended at its start: {status}"),
@@ -69,7 +70,8 @@ impl Daemon {
     fn spawn_by(mut command: Command, config: &str, extra: &[&str]) -> Daemon {
         let path = folder("daemon").join("config.yaml");
         fs::write(&path, config).expect("a file in the bottle");
-        let of_lease = |argument: &&str| argument.starts_with("--lease") || **argument == *OWN_LEASE;
+        let of_lease =
+            |argument: &&str| argument.starts_with("--lease") || **argument == *OWN_LEASE;
         let alone = if extra.iter().any(of_lease) { None } else { Some("--no-leader-election") };
         let extra = extra.iter().copied().filter(|argument| *argument != OWN_LEASE).chain(alone);
         command
@@ -143,7 +145,8 @@ impl Daemon {
 
     /// Waits until it has ended by itself, and all that it wrote has been read.
     pub async fn wait(&mut self) -> ExitStatus {
-        let status = eventually(Duration::from_secs(30), "the daemon ends", async || self.exited()).await;
+        let status =
+            eventually(Duration::from_secs(30), "the daemon ends", async || self.exited()).await;
         // Those who read hold the lines until there are no more.
         let read = async || (Arc::strong_count(&self.lines) == 1).then_some(());
         eventually(Duration::from_secs(30), "its output ends", read).await;
@@ -187,7 +190,8 @@ pub fn field<'a>(line: &'a Value, name: &str) -> Option<&'a str> {
 
 /// The sum of all series of a metric that have these labels, in a text of the exposition format.
 pub fn metric_in(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-    let wanted: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+    let wanted: Vec<String> =
+        labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
     let values = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         let (labels, value) = match rest.strip_prefix('{') {
@@ -195,7 +199,9 @@ pub fn metric_in(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64>
             None => ("", rest.strip_prefix(' ')?),
         };
         let has = |wanted: &String| {
-            labels.split("\",").any(|label| label.trim_end_matches('"') == wanted.trim_end_matches('"'))
+            labels
+                .split("\",")
+                .any(|label| label.trim_end_matches('"') == wanted.trim_end_matches('"'))
         };
         wanted.iter().all(has).then(|| value.trim().parse::<f64>().ok()).flatten()
     });

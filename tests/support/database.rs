@@ -58,7 +58,14 @@ impl Database {
     }
 
     pub async fn start_with(ip: IpAddr, port: u16, manner: Manner) -> Database {
-        let mut database = Database { ip, port, manner, accepts: Arc::default(), server: None, in_black_hole: false };
+        let mut database = Database {
+            ip,
+            port,
+            manner,
+            accepts: Arc::default(),
+            server: None,
+            in_black_hole: false,
+        };
         database.start_again().await;
         database
     }
@@ -76,8 +83,9 @@ impl Database {
     pub async fn start_again(&mut self) {
         assert!(self.server.is_none(), "the database runs already");
         let address = SocketAddr::from((self.ip, self.port));
-        let listener =
-            TcpListener::bind(address).await.unwrap_or_else(|error| panic!("a database on {address}: {error}"));
+        let listener = TcpListener::bind(address)
+            .await
+            .unwrap_or_else(|error| panic!("a database on {address}: {error}"));
         let greeting = format!("{}\n", self.ip);
         let listener = Arc::new(listener);
         let served = serve(listener.clone(), self.manner.clone(), greeting, self.accepts.clone());
@@ -136,7 +144,12 @@ impl Drop for Database {
 }
 
 /// Accepts until it is aborted; its connections end with it.
-async fn serve(listener: Arc<TcpListener>, manner: Manner, greeting: String, accepts: Arc<Mutex<Accepts>>) {
+async fn serve(
+    listener: Arc<TcpListener>,
+    manner: Manner,
+    greeting: String,
+    accepts: Arc<Mutex<Accepts>>,
+) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -157,7 +170,8 @@ async fn serve(listener: Arc<TcpListener>, manner: Manner, greeting: String, acc
     }
 }
 
-const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n";
+const HEAD: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n";
 
 async fn converse(mut stream: TcpStream, manner: Manner, greeting: &str) -> std::io::Result<()> {
     match manner {
@@ -190,7 +204,8 @@ async fn converse(mut stream: TcpStream, manner: Manner, greeting: &str) -> std:
         }
         Manner::Garbage => {
             asked(&stream).await;
-            let garbage: Vec<u8> = (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+            let garbage: Vec<u8> =
+                (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
             stream.write_all(&garbage).await
         }
     }
@@ -218,7 +233,10 @@ where
             return Ok(());
         }
     }
-    let head = format!("HTTP/1.1 {status} Status\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status} Status\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body.as_bytes()).await?;
     stream.shutdown().await

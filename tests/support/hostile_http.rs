@@ -34,7 +34,8 @@ const OK: &str = "HTTP/1.1 200 OK\r\n\r\n";
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 const NO_ANSWER: Expected = Err("http: no answer in 500ms");
-const INTERIM: Expected = Err("http: the head of the answer is over 64 KiB, interim answers (1xx) included");
+const INTERIM: Expected =
+    Err("http: the head of the answer is over 64 KiB, interim answers (1xx) included");
 const LONG_HEAD: Expected = Err("http: the head of the answer is over 64 KiB");
 const ANY_HEAD: Expected = Err("http: the head of the answer …");
 const NO_HTTP: Expected = Err("http: not HTTP: …");
@@ -70,9 +71,19 @@ pub fn rows() -> Vec<Row> {
         body("dripping body", OK, Slow("y"), NO_END),
         body("dripping chunks", CHUNKED, Slow("1\r\ny\r\n"), NO_END),
         body("dripping trailers", [CHUNKED, "0\r\n"].concat().leak(), Slow("y: z\r\n"), NO_END),
-        body("malformed chunk", [CHUNKED, "y\r\n"].concat().leak(), Silence, Err("http: not HTTP: invalid chunk size")),
+        body(
+            "malformed chunk",
+            [CHUNKED, "y\r\n"].concat().leak(),
+            Silence,
+            Err("http: not HTTP: invalid chunk size"),
+        ),
         body("no body", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Silence, NO_END),
-        body("vast body", "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n", Silence, NO_END),
+        body(
+            "vast body",
+            "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n",
+            Silence,
+            NO_END,
+        ),
         body(
             "two lengths",
             "HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n",

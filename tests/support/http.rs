@@ -17,7 +17,8 @@ pub async fn get(address: impl ToSocketAddrs, path: &str) -> io::Result<(u16, St
         stream.read_to_string(&mut answer).await?;
         io::Result::Ok(answer)
     };
-    let answer = tokio::time::timeout(Duration::from_secs(10), answer).await.map_err(io::Error::other)??;
+    let answer =
+        tokio::time::timeout(Duration::from_secs(10), answer).await.map_err(io::Error::other)??;
     parse(&answer).ok_or_else(|| io::Error::other(format!("no HTTP answer: {answer}")))
 }
 

@@ -42,7 +42,10 @@ impl Namespace {
 
     /// A Service without a selector and with a ClusterIP. An empty port name is none.
     pub async fn create_service(&self, name: &str, ports: &[(&str, u16)]) -> Service {
-        self.create_object(json!({"metadata": {"name": name}, "spec": {"ports": service_ports(ports)}})).await
+        self.create_object(
+            json!({"metadata": {"name": name}, "spec": {"ports": service_ports(ports)}}),
+        )
+        .await
     }
 
     /// A Service without a selector and without a ClusterIP.
@@ -52,7 +55,12 @@ impl Namespace {
     }
 
     /// Endpoints written by hand, as a person would who has no daemon. An empty port name is none.
-    pub async fn create_endpoints(&self, name: &str, ips: &[IpAddr], ports: &[(&str, u16)]) -> Endpoints {
+    pub async fn create_endpoints(
+        &self,
+        name: &str,
+        ips: &[IpAddr],
+        ports: &[(&str, u16)],
+    ) -> Endpoints {
         let addresses: Vec<_> = ips.iter().map(|ip| json!({"ip": ip})).collect();
         let subsets = json!([{"addresses": addresses, "ports": service_ports(ports)}]);
         self.create_object(json!({"metadata": {"name": name}, "subsets": subsets})).await
@@ -61,24 +69,29 @@ impl Namespace {
     /// Creates any namespaced object from its JSON.
     pub async fn create_object<K>(&self, value: serde_json::Value) -> K
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Serialize
+            + Debug,
     {
         let object: K = object(value);
-        self.api()
-            .create(&PostParams::default(), &object)
-            .await
-            .unwrap_or_else(|error| panic!("creating {} {}/{}: {error}", K::kind(&()), self.name, object.name_any()))
+        self.api().create(&PostParams::default(), &object).await.unwrap_or_else(|error| {
+            panic!("creating {} {}/{}: {error}", K::kind(&()), self.name, object.name_any())
+        })
     }
 
     /// Deletes an object that is there.
     pub async fn delete<K>(&self, name: &str)
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Debug,
     {
-        self.api::<K>()
-            .delete(name, &DeleteParams::default())
-            .await
-            .unwrap_or_else(|error| panic!("deleting {} {}/{name}: {error}", K::kind(&()), self.name));
+        self.api::<K>().delete(name, &DeleteParams::default()).await.unwrap_or_else(|error| {
+            panic!("deleting {} {}/{name}: {error}", K::kind(&()), self.name)
+        });
     }
 
     /// The address that clients of a Service connect to.
@@ -108,7 +121,8 @@ impl Namespace {
 
     /// All EndpointSlices of a Service.
     pub async fn slices(&self, service: &str) -> Vec<EndpointSlice> {
-        let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
+        let of_service =
+            ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
         let list = self.api::<EndpointSlice>().list(&of_service).await;
         list.expect("listing EndpointSlices").items
     }

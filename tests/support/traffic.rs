@@ -105,7 +105,9 @@ impl Drop for Traffic {
 
 /// One connection, to see where it goes.
 pub async fn connect(ip: IpAddr, port: u16) -> Arrival {
-    tokio::time::timeout(Duration::from_secs(1), try_connect(ip, port)).await.unwrap_or(Arrival::NoAnswer)
+    tokio::time::timeout(Duration::from_secs(1), try_connect(ip, port))
+        .await
+        .unwrap_or(Arrival::NoAnswer)
 }
 
 async fn try_connect(ip: IpAddr, port: u16) -> Arrival {

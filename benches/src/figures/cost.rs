@@ -71,7 +71,8 @@ fn cost(kind: Kind, targets: usize, column: &Column) -> Result<Row> {
     let rounds = list(&costs);
     let rate = median(&mut column.each(|sample| sample.rate)).context("a round")?;
     let memory = median(&mut column.each(|sample| sample.memory)).context("a round")?;
-    let detail = format!("{targets} targets; rounds {rounds}; {rate:.3} of the checks due; {memory:.1} MiB");
+    let detail =
+        format!("{targets} targets; rounds {rounds}; {rate:.3} of the checks due; {memory:.1} MiB");
     let value = median(&mut costs).context("a round")?;
     Ok(Row::new(format!("{}: {}", kind.name(), column.who.name()), value, "us/check", detail))
 }
@@ -82,7 +83,8 @@ fn ratio(kind: Kind, daemon: &Column, other: &Column) -> Result<Row> {
     let mut ratios: Vec<f64> = pairs.map(|(daemon, other)| daemon.cost / other.cost).collect();
     let detail = format!("rounds {}", list(&ratios));
     let value = median(&mut ratios).context("a round")?;
-    let row = Row::new(format!("{}: daemon / {}", kind.name(), other.who.name()), value, "x", detail);
+    let row =
+        Row::new(format!("{}: daemon / {}", kind.name(), other.who.name()), value, "x", detail);
     Ok(match goal(kind, other.who) {
         Some(goal) => row.at_most(goal),
         None => row,
@@ -90,18 +92,26 @@ fn ratio(kind: Kind, daemon: &Column, other: &Column) -> Result<Row> {
 }
 
 fn timing(kind: Kind, column: &Column) -> Vec<Row> {
-    let of =
-        |value: fn(&Timing) -> f64| column.samples.iter().filter_map(move |sample| sample.timing.as_ref().map(value));
+    let of = |value: fn(&Timing) -> f64| {
+        column.samples.iter().filter_map(move |sample| sample.timing.as_ref().map(value))
+    };
     let name = |figure: &str| format!("{}: {figure}, {}", kind.name(), column.who.name());
     let mut drifts: Vec<f64> = of(|timing| timing.drift_ppm).collect();
     let mut bursts: Vec<f64> = of(|timing| timing.burst).collect();
-    let worst = of(|timing| timing.worst_drift_ppm).fold(0.0, |a: f64, b| if b.abs() > a.abs() { b } else { a });
+    let worst = of(|timing| timing.worst_drift_ppm)
+        .fold(0.0, |a: f64, b| if b.abs() > a.abs() { b } else { a });
     let drift_rounds = format!("rounds {}; worst target {worst:.1}", list(&drifts));
     let burst_rounds = format!("rounds {}", list(&bursts));
-    let (Some(drift), Some(burst)) = (median(&mut drifts), median(&mut bursts)) else { return Vec::new() };
+    let (Some(drift), Some(burst)) = (median(&mut drifts), median(&mut bursts)) else {
+        return Vec::new();
+    };
     let drift = Row::new(name("drift"), drift, "ppm", drift_rounds);
     let burst = Row::new(name("burst"), burst, "x mean", burst_rounds);
-    if column.who == Contender::Daemon { vec![drift.at_most(10.0), burst.at_most(1.5)] } else { vec![drift, burst] }
+    if column.who == Contender::Daemon {
+        vec![drift.at_most(10.0), burst.at_most(1.5)]
+    } else {
+        vec![drift, burst]
+    }
 }
 
 fn list(values: &[f64]) -> String {

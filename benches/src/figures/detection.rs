@@ -41,8 +41,14 @@ pub fn rows(setting: &Setting, targets: usize) -> Result<Vec<Row>> {
 }
 
 fn figures(how: &str, who: Contender, mut seconds: Vec<f64>, goal: f64) -> Option<Row> {
-    let detail = format!("{} targets; half of them in {:.2} s", seconds.len(), median(&mut seconds)?);
-    let row = Row::new(format!("detection: {how}, {}", who.name()), quantile(&mut seconds, 1.0)?, "s at most", detail);
+    let detail =
+        format!("{} targets; half of them in {:.2} s", seconds.len(), median(&mut seconds)?);
+    let row = Row::new(
+        format!("detection: {how}, {}", who.name()),
+        quantile(&mut seconds, 1.0)?,
+        "s at most",
+        detail,
+    );
     Some(if who == Contender::Daemon { row.at_most(goal) } else { row })
 }
 
@@ -86,8 +92,14 @@ fn detect(setting: &Setting, who: Contender, targets: usize) -> Result<Found> {
         thread::sleep(Duration::from_nanos(20 * MILLI));
     };
     let of = |port: u16| -> Vec<f64> {
-        let addresses = fleet.databases.iter().filter(|database| database.port == port).flat_map(|d| &d.addresses);
-        addresses.filter_map(|address| Some((down.get(address)? - stopped) as f64 / SECOND as f64)).collect()
+        let addresses = fleet
+            .databases
+            .iter()
+            .filter(|database| database.port == port)
+            .flat_map(|d| &d.addresses);
+        addresses
+            .filter_map(|address| Some((down.get(address)? - stopped) as f64 / SECOND as f64))
+            .collect()
     };
     if let Some(wrong) = down.keys().find(|address| !stopping(&fleet.databases, **address)) {
         bail!("{} says {wrong} is down, which it isn't", who.name());
@@ -96,7 +108,9 @@ fn detect(setting: &Setting, who: Contender, targets: usize) -> Result<Found> {
 }
 
 fn stopping(databases: &[Database], address: Ipv4Addr) -> bool {
-    databases.iter().any(|database| database.port != port::DRAIN && database.addresses.contains(&address))
+    databases
+        .iter()
+        .any(|database| database.port != port::DRAIN && database.addresses.contains(&address))
 }
 
 /// When each target was first said to be down.
@@ -106,7 +120,9 @@ fn first_downs(who: Contender, fleet: &Fleet, lines: &[Line]) -> BTreeMap<Ipv4Ad
     for line in lines {
         let address = match who {
             Contender::Daemon => daemon_says_down(&line.text),
-            _ => haproxy_says_down(&line.text).and_then(|number| targets.get(number)).map(|target| *target.ip()),
+            _ => haproxy_says_down(&line.text)
+                .and_then(|number| targets.get(number))
+                .map(|target| *target.ip()),
         };
         if let Some(address) = address {
             down.entry(address).or_insert(line.at);
@@ -130,11 +146,15 @@ mod tests {
         for targets in [1, 60, 1000, 5000] {
             let fleet = fleet(targets, Duration::from_secs(1));
             for wanted in [port::STOPS, port::VANISHES] {
-                let at: Vec<usize> =
-                    (0..fleet.databases.len()).filter(|number| fleet.databases[*number].port == wanted).collect();
+                let at: Vec<usize> = (0..fleet.databases.len())
+                    .filter(|number| fleet.databases[*number].port == wanted)
+                    .collect();
                 assert_eq!(at.len(), STOPPING, "{targets}");
                 let even = fleet.databases.len() / STOPPING;
-                assert!(at.windows(2).all(|pair| (pair[1] - pair[0]).abs_diff(even) <= 1), "{targets}: {at:?}");
+                assert!(
+                    at.windows(2).all(|pair| (pair[1] - pair[0]).abs_diff(even) <= 1),
+                    "{targets}: {at:?}"
+                );
             }
         }
     }
@@ -145,7 +165,10 @@ mod tests {
                     from=up reason=\"connect: refused\"";
         assert_eq!(daemon_says_down(line), Some(Ipv4Addr::new(198, 18, 1, 1)));
         assert_eq!(daemon_says_down("INFO target is up address=198.18.1.1"), None);
-        assert_eq!(haproxy_says_down("[WARNING]  (4) : Server bench/s12 is DOWN, reason: Layer4 timeout"), Some(12));
+        assert_eq!(
+            haproxy_says_down("[WARNING]  (4) : Server bench/s12 is DOWN, reason: Layer4 timeout"),
+            Some(12)
+        );
         assert_eq!(haproxy_says_down("[WARNING]  (4) : Server bench/s12 is UP"), None);
     }
 }

@@ -22,7 +22,12 @@ pub fn memory(setting: &Setting, sizes: &[usize]) -> Result<Vec<Row>> {
         for targets in sizes {
             eprintln!("bench: memory of {} at {targets} targets", who.name());
             let memory = setting.measure(who, Kind::Tcp, *targets, false)?.memory;
-            rows.push(Row::new(format!("memory: {}, {targets} targets", who.name()), memory, "MiB", "tcp, no cluster"));
+            rows.push(Row::new(
+                format!("memory: {}, {targets} targets", who.name()),
+                memory,
+                "MiB",
+                "tcp, no cluster",
+            ));
         }
     }
     Ok(rows)
@@ -36,7 +41,11 @@ pub fn ten_thousand(setting: &Setting, targets: usize, requests: usize) -> Resul
         let mut detail = String::new();
         for round in 1..=setting.rounds {
             let sample = setting.measure(who, Kind::Tcp, targets, false)?;
-            eprintln!("bench: {targets} targets, round {round}: {} {:.3} of a CPU", who.name(), sample.share);
+            eprintln!(
+                "bench: {targets} targets, round {round}: {} {:.3} of a CPU",
+                who.name(),
+                sample.share
+            );
             detail = format!("tcp, {targets} targets; {:.3} of the checks due", sample.rate);
             shares.push(sample.share);
         }
@@ -65,9 +74,12 @@ fn pages(setting: &Setting, targets: usize, requests: usize) -> Result<Vec<Row>>
         }
         running.must_live()?;
         let half = median(&mut times).context("a request")?;
-        let detail = format!("{requests} requests, half of them in {half:.1} ms; {} KiB", size >> 10);
+        let detail =
+            format!("{requests} requests, half of them in {half:.1} ms; {} KiB", size >> 10);
         let most = quantile(&mut times, 1.0).context("a request")?;
-        rows.push(Row::new(format!("ten-thousand: {page}"), most, "ms at most", detail).at_most(50.0));
+        rows.push(
+            Row::new(format!("ten-thousand: {page}"), most, "ms at most", detail).at_most(50.0),
+        );
     }
     Ok(rows)
 }
@@ -83,7 +95,10 @@ pub fn fetch(page: &str) -> Result<(u64, Vec<u8>)> {
     let mut answer = Vec::new();
     connection.read_to_end(&mut answer).with_context(|| page.to_owned())?;
     let time = machine::now() - start;
-    let head = answer.windows(4).position(|four| four == b"\r\n\r\n").with_context(|| format!("{page}: no answer"))?;
+    let head = answer
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .with_context(|| format!("{page}: no answer"))?;
     let body = answer.split_off(head + 4);
     let answer = String::from_utf8_lossy(&answer);
     ensure!(answer.split(' ').nth(1) == Some("200"), "{page}: {answer}");

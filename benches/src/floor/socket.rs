@@ -43,7 +43,8 @@ impl Loop {
     pub fn new(kind: Kind, addresses: &[SocketAddrV4]) -> Result<Self> {
         let target = |address: &SocketAddrV4| Target {
             address: *address,
-            request: format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").into_bytes(),
+            request: format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
+                .into_bytes(),
             asked: false,
             socket: None,
             checks: 0,
@@ -66,7 +67,8 @@ impl Loop {
                 self.start(target, now + timeout)?;
             }
             self.expire(now);
-            let next = self.deadlines.front().map_or(u64::MAX, |deadline| deadline.at).min(rota.next_at());
+            let next =
+                self.deadlines.front().map_or(u64::MAX, |deadline| deadline.at).min(rota.next_at());
             // Whole milliseconds, as every checker's timers have.
             let wait = next.saturating_sub(now).div_ceil(MILLI).cast_signed();
             let wait = Timespec { tv_sec: wait / 1000, tv_nsec: wait % 1000 * MILLI.cast_signed() };
@@ -97,7 +99,8 @@ impl Loop {
             Err(error) => return Err(error).context("connect"),
         }
         let interest = epoll::EventFlags::OUT | epoll::EventFlags::ET;
-        let interest = if self.kind == Kind::Http { interest | epoll::EventFlags::IN } else { interest };
+        let interest =
+            if self.kind == Kind::Http { interest | epoll::EventFlags::IN } else { interest };
         epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(number as u64), interest)?;
         target.socket = Some(socket);
         target.asked = false;
@@ -127,7 +130,8 @@ impl Loop {
         if self.kind != Kind::Http || !target.asked {
             let connected = matches!(sockopt::socket_error(socket), Ok(Ok(())));
             if connected && self.kind == Kind::Http {
-                target.asked = net::send(socket, &target.request, SendFlags::NOSIGNAL) == Ok(target.request.len());
+                target.asked = net::send(socket, &target.request, SendFlags::NOSIGNAL)
+                    == Ok(target.request.len());
                 if target.asked && !flags.contains(epoll::EventFlags::IN) {
                     return;
                 }

@@ -23,7 +23,8 @@ pub async fn only_prometheus_may_reach_the_pages() {
     assert_eq!(policy["ingress"][0]["from"], json!([prometheus]));
     assert_eq!(policy["ingress"].as_array().map(Vec::len), Some(1));
     let port = &policy["ingress"][0]["ports"][0]["port"];
-    let template = serde_json::to_value(deployment().await.spec.expect("a spec").template).expect("JSON");
+    let template =
+        serde_json::to_value(deployment().await.spec.expect("a spec").template).expect("JSON");
     let ports = template["spec"]["containers"][0]["ports"].as_array().expect("ports");
     assert!(ports.iter().any(|named| named["name"] == *port), "no port is called {port}");
 
@@ -32,7 +33,12 @@ pub async fn only_prometheus_may_reach_the_pages() {
     let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let pods: Api<Pod> = home.api();
     eventually(SOON, "both replicas are meant", async || {
-        let meant = pods.list(&ListParams::default().labels(&labels.join(","))).await.expect("Pods").items.len();
+        let meant = pods
+            .list(&ListParams::default().labels(&labels.join(",")))
+            .await
+            .expect("Pods")
+            .items
+            .len();
         if meant == 2 { Ok(()) } else { Err(format!("{meant}")) }
     })
     .await;

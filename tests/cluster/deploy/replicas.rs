@@ -14,9 +14,13 @@ pub async fn both_are_kept_apart_and_in_the_budget() {
     let budget: PodDisruptionBudget = home.api().get(HOME).await.expect("the PodDisruptionBudget");
     let budget = serde_json::to_value(budget.spec).expect("JSON");
     assert_eq!(budget["maxUnavailable"], 1);
-    let template = serde_json::to_value(deployment().await.spec.expect("a spec").template).expect("JSON");
+    let template =
+        serde_json::to_value(deployment().await.spec.expect("a spec").template).expect("JSON");
     let uid = &template["spec"]["containers"][0]["env"][0];
-    assert_eq!((&uid["name"], &uid["valueFrom"]["fieldRef"]["fieldPath"]), (&"POD_UID".into(), &"metadata.uid".into()));
+    assert_eq!(
+        (&uid["name"], &uid["valueFrom"]["fieldRef"]["fieldPath"]),
+        (&"POD_UID".into(), &"metadata.uid".into())
+    );
     let apart = &template["spec"]["affinity"]["podAntiAffinity"];
     let apart = &apart["preferredDuringSchedulingIgnoredDuringExecution"][0]["podAffinityTerm"];
     assert_eq!(apart["topologyKey"], "kubernetes.io/hostname");
@@ -26,7 +30,12 @@ pub async fn both_are_kept_apart_and_in_the_budget() {
             labels.map(|(key, value)| format!("{key}={}", value.as_str().expect("text"))).collect();
         let pods: Api<Pod> = home.api();
         eventually(SOON, "both replicas are meant", async || {
-            let meant = pods.list(&ListParams::default().labels(&labels.join(","))).await.expect("Pods").items.len();
+            let meant = pods
+                .list(&ListParams::default().labels(&labels.join(",")))
+                .await
+                .expect("Pods")
+                .items
+                .len();
             if meant == 2 { Ok(()) } else { Err(format!("{meant}")) }
         })
         .await;

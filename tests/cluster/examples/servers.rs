@@ -24,8 +24,13 @@ pub struct Server {
 }
 
 impl Server {
-    fn start(name: &'static str, folder: &Path, command: impl Fn() -> Command + Send + Sync + 'static) -> Server {
-        let mut server = Server { name, command: Box::new(command), log: folder.join("log"), process: None };
+    fn start(
+        name: &'static str,
+        folder: &Path,
+        command: impl Fn() -> Command + Send + Sync + 'static,
+    ) -> Server {
+        let mut server =
+            Server { name, command: Box::new(command), log: folder.join("log"), process: None };
         server.start_again();
         server
     }
@@ -72,7 +77,11 @@ pub async fn run(mut command: Command) -> Result<String, String> {
     let Output { status, stdout, stderr } =
         blocking(move || command.output().expect("a client that is installed")).await;
     let said = String::from_utf8_lossy(&stdout).trim().to_owned();
-    if status.success() { Ok(said) } else { Err(format!("{status}: {said}{}", String::from_utf8_lossy(&stderr))) }
+    if status.success() {
+        Ok(said)
+    } else {
+        Err(format!("{status}: {said}{}", String::from_utf8_lossy(&stderr)))
+    }
 }
 
 async fn accepts(ip: IpAddr, port: u16) -> Result<(), String> {
@@ -119,8 +128,12 @@ impl MariaDb {
 
     /// The value of one of its counters. Asking is a connection too.
     pub async fn counter(&self, name: &str) -> u64 {
-        let said = run(self.query(&format!("show global status like '{name}'"))).await.expect("an answer");
-        said.split_whitespace().last().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name}: {said}"))
+        let said =
+            run(self.query(&format!("show global status like '{name}'"))).await.expect("an answer");
+        said.split_whitespace()
+            .last()
+            .and_then(|value| value.parse().ok())
+            .unwrap_or_else(|| panic!("{name}: {said}"))
     }
 
     fn query(&self, query: &str) -> Command {
@@ -133,7 +146,18 @@ impl MariaDb {
 /// Asks MariaDB by way of an address, such as a Service's.
 pub async fn ask_mariadb(ip: IpAddr, query: &str) -> Result<String, String> {
     let mut command = Command::new("mariadb");
-    command.args(["--no-defaults", "--connect-timeout=5", "-u", "app", "-P", "3306", "-N", "-e", query, "-h"]);
+    command.args([
+        "--no-defaults",
+        "--connect-timeout=5",
+        "-u",
+        "app",
+        "-P",
+        "3306",
+        "-N",
+        "-e",
+        query,
+        "-h",
+    ]);
     command.arg(ip.to_string());
     run(command).await
 }
@@ -153,22 +177,40 @@ fn postgres_programs() -> PathBuf {
 }
 
 /// Small, and without care for what a crash would lose.
-const POSTGRES: [(&str, &str); 4] =
-    [("fsync", "off"), ("shared_buffers", "8MB"), ("max_connections", "20"), ("log_connections", "off")];
+const POSTGRES: [(&str, &str); 4] = [
+    ("fsync", "off"),
+    ("shared_buffers", "8MB"),
+    ("max_connections", "20"),
+    ("log_connections", "off"),
+];
 
 /// PostgreSQL alone, on port 5432 of this address.
 pub async fn postgres(ip: IpAddr) -> Server {
     let folder = folder("postgres");
     let data = folder.join("data");
     let mut initdb = as_ordinary_user(postgres_programs().join("initdb"));
-    initdb.args(["-U", "postgres", "-A", "trust", "--no-sync", "--no-instructions", "--locale=C", "-D"]).arg(&data);
+    initdb
+        .args([
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "--no-sync",
+            "--no-instructions",
+            "--locale=C",
+            "-D",
+        ])
+        .arg(&data);
     run(initdb).await.expect("initdb");
-    std::fs::write(data.join("pg_hba.conf"), "host all all all trust\nlocal all all trust\n").expect("a file");
+    std::fs::write(data.join("pg_hba.conf"), "host all all all trust\nlocal all all trust\n")
+        .expect("a file");
     let sockets = folder.clone();
     let command = move || {
         let mut command = as_ordinary_user(postgres_programs().join("postgres"));
         command.arg("-D").arg(&data).arg("-k").arg(&sockets).args(["-h", &ip.to_string()]);
-        command.args(POSTGRES.iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]));
+        command.args(
+            POSTGRES.iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]),
+        );
         command
     };
     let mut server = Server::start("postgres", &folder, command);
@@ -180,7 +222,9 @@ pub async fn postgres(ip: IpAddr) -> Server {
 pub async fn ask_postgres(ip: IpAddr, query: &str) -> Result<String, String> {
     let mut command = Command::new("psql");
     command.env("PGCONNECT_TIMEOUT", "5");
-    command.args(["-U", "postgres", "-d", "postgres", "-XAt", "-c", query, "-h"]).arg(ip.to_string());
+    command
+        .args(["-U", "postgres", "-d", "postgres", "-XAt", "-c", query, "-h"])
+        .arg(ip.to_string());
     run(command).await
 }
 
@@ -210,7 +254,8 @@ pub async fn patroni(ips: [IpAddr; 2]) -> Patroni {
         let node = folder.join(format!("pg-{index}"));
         std::fs::create_dir(&node).expect("a folder in the bottle");
         let path = node.join("patroni.yaml");
-        std::fs::write(&path, patroni_config(&node, index, ip, clients).to_string()).expect("a file in the bottle");
+        std::fs::write(&path, patroni_config(&node, index, ip, clients).to_string())
+            .expect("a file in the bottle");
         let command = move || {
             let mut command = as_ordinary_user("patroni");
             command.arg(&path);
@@ -284,7 +329,17 @@ pub async fn redis(ip: IpAddr) -> Server {
     let data = folder.clone();
     let command = move || {
         let mut command = Command::new("redis-server");
-        command.args(["--bind", &ip.to_string(), "--port", "6379", "--save", "", "--protected-mode", "no", "--dir"]);
+        command.args([
+            "--bind",
+            &ip.to_string(),
+            "--port",
+            "6379",
+            "--save",
+            "",
+            "--protected-mode",
+            "no",
+            "--dir",
+        ]);
         command.arg(&data);
         command
     };

@@ -9,8 +9,8 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use super::replicas::{
-    LATER, LEASE, identity, leads, lease, never_two, pair, published, replica, replica_at, standby, takes_over,
-    terms_of_leading,
+    LATER, LEASE, identity, leads, lease, never_two, pair, published, replica, replica_at, standby,
+    takes_over, terms_of_leading,
 };
 use crate::cluster::scene::{SOON, Scene, checked};
 use crate::support::{ApiProxy, Daemon, eventually, holds, shared, trial::trials};

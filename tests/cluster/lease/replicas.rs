@@ -97,19 +97,24 @@ pub struct LeaseHistory {
 impl LeaseHistory {
     pub async fn start(scene: &Scene) -> LeaseHistory {
         let api: Api<Lease> = scene.namespace.api();
-        let version = api.list(&Default::default()).await.expect("listing Leases").metadata.resource_version;
+        let version =
+            api.list(&Default::default()).await.expect("listing Leases").metadata.resource_version;
         let params = WatchParams::default().timeout(290);
-        let events = api.watch(&params, &version.expect("a version")).await.expect("watching Leases");
+        let events =
+            api.watch(&params, &version.expect("a version")).await.expect("watching Leases");
         let changes: Arc<Mutex<Vec<LeaseSpec>>> = Arc::default();
         let seen = changes.clone();
         let task = runtime().spawn(async move {
             let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
-                let (WatchEvent::Added(lease) | WatchEvent::Modified(lease)) = event.expect("a watch without errors")
+                let (WatchEvent::Added(lease) | WatchEvent::Modified(lease)) =
+                    event.expect("a watch without errors")
                 else {
                     continue;
                 };
-                seen.lock().unwrap_or_else(PoisonError::into_inner).push(lease.spec.expect("a spec"));
+                seen.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(lease.spec.expect("a spec"));
             }
         });
         LeaseHistory { changes, task }
@@ -155,6 +160,9 @@ pub fn never_two(daemons: &[&Daemon]) {
     let mut terms: Vec<Term> = daemons.iter().flat_map(|daemon| terms_of_leading(daemon)).collect();
     terms.sort_by_key(|term| term.from);
     for pair in terms.windows(2) {
-        assert!(pair[0].until.is_some_and(|until| until <= pair[1].from), "two at once: {terms:#?}");
+        assert!(
+            pair[0].until.is_some_and(|until| until <= pair[1].from),
+            "two at once: {terms:#?}"
+        );
     }
 }

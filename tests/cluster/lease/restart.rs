@@ -73,11 +73,17 @@ async fn of_two_replicas_with_one_pod_uid_the_older_stands_by() {
     })
     .await;
     assert!(trouble.contains("another process") && trouble.contains("POD_UID"), "{trouble}");
-    let is_error = |line: &serde_json::Value| line["level"] == "ERROR" && field(line, "reason") == Some(&trouble);
+    let is_error = |line: &serde_json::Value| {
+        line["level"] == "ERROR" && field(line, "reason") == Some(&trouble)
+    };
     let errors = || older.logs().iter().filter(|line| is_error(line)).count();
     eventually(SOON, "the log says so", async || errors() == 1).await;
     holds(Duration::from_secs(4), "the newer one leads", async || {
-        if leads(&newer).await && !leads(&older).await { Ok(()) } else { Err("they change places".to_owned()) }
+        if leads(&newer).await && !leads(&older).await {
+            Ok(())
+        } else {
+            Err("they change places".to_owned())
+        }
     })
     .await;
     assert_eq!(errors(), 1);
@@ -87,7 +93,8 @@ async fn a_pod_uid_that_is_none_is_told_and_not_used() {
     let scene = Scene::new("no-uid").await;
     let daemon = replica_in_pod(&scene, "$(POD_UID)").await;
     assert!(!identity(&daemon).await.contains('$'));
-    let told =
-        |line: &serde_json::Value| field(line, "message").is_some_and(|message| message.starts_with("POD_UID is not"));
+    let told = |line: &serde_json::Value| {
+        field(line, "message").is_some_and(|message| message.starts_with("POD_UID is not"))
+    };
     assert!(daemon.logs().iter().any(told));
 }

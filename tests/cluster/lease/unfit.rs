@@ -11,7 +11,8 @@ use nix::unistd::Pid;
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
 use super::replicas::{
-    LATER, identity, leads, lease, never_two, pair, published, replica, takes_over, terms_of_leading,
+    LATER, identity, leads, lease, never_two, pair, published, replica, takes_over,
+    terms_of_leading,
 };
 use crate::cluster::scene::{SOON, Scene};
 use crate::support::daemon::field;
@@ -45,7 +46,8 @@ impl StoppedThread {
         // Only the thread that traces may let it go.
         let tracer = thread::spawn(move || {
             let thread = Pid::from_raw(id);
-            ptrace::seize(thread, ptrace::Options::empty()).expect("a thread of a child can be traced");
+            ptrace::seize(thread, ptrace::Options::empty())
+                .expect("a thread of a child can be traced");
             ptrace::interrupt(thread).expect("it is traced");
             waitpid(thread, Some(WaitPidFlag::__WALL)).expect("it stops");
             stopped.send(()).expect("someone waits");
@@ -68,7 +70,8 @@ impl Drop for StoppedThread {
 fn limit_descriptors(daemon: &Daemon, most: u64) {
     let pid = rustix::process::Pid::from_raw(daemon.pid().cast_signed());
     let maximum = getrlimit(Resource::Nofile).maximum;
-    prlimit(pid, Resource::Nofile, Rlimit { current: Some(most), maximum }).expect("a child may be limited");
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(most), maximum })
+        .expect("a child may be limited");
 }
 
 async fn steps_down(daemon: &Daemon) {
@@ -120,7 +123,8 @@ async fn a_leader_that_can_not_check_and_is_alone_goes_on() {
     steps_down(&first).await;
     eventually(SOON, "nobody holds the Lease", async || holder().await.is_none()).await;
     let since = Instant::now();
-    eventually(LATER, "it holds the Lease again", async || holder().await.as_ref() == Some(&me)).await;
+    eventually(LATER, "it holds the Lease again", async || holder().await.as_ref() == Some(&me))
+        .await;
     let took = since.elapsed();
     assert!(took > Duration::from_secs(14), "others had no chance: {took:?}");
     limit_descriptors(&first, 1000);
