@@ -6,18 +6,18 @@
 // The tests' own cluster, from the folder where it lives.
 #[path = "../tests"]
 mod tests {
-    pub mod support;
+    pub(crate) mod support;
 }
 
 mod cluster {
-    pub mod burst;
-    pub mod figures;
-    pub mod flips;
-    pub mod memory;
-    pub mod report;
-    pub mod stage;
-    pub mod stamps;
-    pub mod targets;
+    pub(crate) mod burst;
+    pub(crate) mod figures;
+    pub(crate) mod flips;
+    pub(crate) mod memory;
+    pub(crate) mod report;
+    pub(crate) mod stage;
+    pub(crate) mod stamps;
+    pub(crate) mod targets;
 }
 
 use std::path::PathBuf;

@@ -36,7 +36,7 @@ const LARGE_PAGES_SHARE: usize = 4;
 
 /// What the pages are made from.
 #[derive(Clone)]
-pub struct Sources {
+pub(crate) struct Sources {
     pub monitor: monitor::Handle,
     pub publish: publish::Handle,
     pub lease: lease::Handle,
@@ -45,12 +45,12 @@ pub struct Sources {
 }
 
 /// Binds the address of the admin pages.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     server::bind(address)
 }
 
 /// Serves the pages until the daemon ends.
-pub async fn serve(listener: TcpListener, sources: Sources) -> Infallible {
+pub(crate) async fn serve(listener: TcpListener, sources: Sources) -> Infallible {
     let connections = limits::of_pages();
     let large_pages = (connections / LARGE_PAGES_SHARE).max(1);
     server::serve(listener, router(sources, large_pages), connections).await

@@ -13,7 +13,7 @@ use kube::{Client, Config};
 use tower::util::AndThenLayer;
 use tower::{BoxError, ServiceBuilder, service_fn};
 
-pub use deadline::Deadline;
+pub(crate) use deadline::Deadline;
 use deadline::Guarded;
 use retry_after::with_retry_after;
 
@@ -26,7 +26,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
 /// A client as [`Client::try_from`] makes it, but that sends nothing for a call whose deadline has passed, however the call
 /// was held up on its way: by its connection, or because this process was stopped.
-pub fn client(config: Config) -> kube::Result<Client> {
+pub(crate) fn client(config: Config) -> kube::Result<Client> {
     if config.proxy_url.is_some() {
         // Says what to do about proxies.
         return Client::try_from(config);
@@ -58,7 +58,7 @@ pub fn client(config: Config) -> kube::Result<Client> {
 }
 
 /// What went wrong, in the words of the innermost cause: `connection refused` rather than `service error`.
-pub fn words(error: &kube::Error) -> String {
+pub(crate) fn words(error: &kube::Error) -> String {
     let mut cause: &(dyn Error + 'static) = error;
     loop {
         if let Some(AuthError::AuthExecRun { out, .. }) = cause.downcast_ref() {

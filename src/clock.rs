@@ -5,13 +5,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Monotonic time. Goes through tokio, so that a test can pause it.
 #[expect(clippy::disallowed_methods, reason = "this module owns the clock")]
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
 /// The calendar time at which `moment` was or will be, for people to read.
 #[expect(clippy::disallowed_methods, reason = "this module owns the clock")]
-pub fn wall(moment: Instant) -> SystemTime {
+pub(crate) fn wall(moment: Instant) -> SystemTime {
     let (wall, now) = (SystemTime::now(), now());
     let time = wall.checked_sub(now.saturating_duration_since(moment));
     let time = time.and_then(|time| time.checked_add(moment.saturating_duration_since(now)));
@@ -23,12 +23,12 @@ const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 
 /// A calendar time as RFC 3339 has it, in UTC, to the millisecond. One before 1970 or after the year 9999 becomes the
 /// nearest that there is a form for.
-pub fn rfc3339_millis(time: SystemTime) -> String {
+pub(crate) fn rfc3339_millis(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(within_rfc3339(time)).to_string()
 }
 
 /// As [`rfc3339_millis`], to the second.
-pub fn rfc3339_seconds(time: SystemTime) -> String {
+pub(crate) fn rfc3339_seconds(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(within_rfc3339(time)).to_string()
 }
 
@@ -39,10 +39,10 @@ fn within_rfc3339(time: SystemTime) -> SystemTime {
 /// A moment on the clock that goes on while the machine is suspended, where that of [`Instant`] stands still: what counts
 /// where others wait, who were not suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(Duration);
+pub(crate) struct Moment(Duration);
 
 impl Moment {
-    pub fn saturating_duration_since(self, earlier: Moment) -> Duration {
+    pub(crate) fn saturating_duration_since(self, earlier: Moment) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 }
@@ -56,7 +56,7 @@ impl Add<Duration> for Moment {
 }
 
 /// Now, on the clock that is not suspended with the machine.
-pub fn moment() -> Moment {
+pub(crate) fn moment() -> Moment {
     let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Moment(Duration::try_from(since_boot).unwrap_or_default())
 }

@@ -58,7 +58,7 @@ const HEARD_AT_ONCE: usize = 256;
 
 /// What became of news.
 #[derive(Debug, Clone, Default)]
-pub struct Counts {
+pub(crate) struct Counts {
     published: Arc<AtomicU64>,
     failed: Arc<AtomicU64>,
     dropped: Arc<AtomicU64>,
@@ -66,7 +66,7 @@ pub struct Counts {
 
 impl Counts {
     /// By their result: Events that are in the cluster, news that the API did not take, and those without room or Service.
-    pub fn by_result(&self) -> [(&'static str, u64); 3] {
+    pub(crate) fn by_result(&self) -> [(&'static str, u64); 3] {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         [
             ("published", of(&self.published)),
@@ -77,7 +77,7 @@ impl Counts {
 }
 
 /// Publishes news as Events for as long as it runs.
-pub struct Publisher {
+pub(crate) struct Publisher {
     client: Client,
     services: publish::Handle,
     /// Only the replica that holds it publishes: all see the same.
@@ -115,7 +115,7 @@ enum Refusal {
 }
 
 impl Publisher {
-    pub fn new(
+    pub(crate) fn new(
         client: Client,
         services: publish::Handle,
         lease: lease::Handle,
@@ -127,12 +127,12 @@ impl Publisher {
         Self { client, services, lease, instance, listener, counts, ledger, muted, away }
     }
 
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.counts.clone()
     }
 
     /// Publishes until nobody is left who could tell anything.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut heard = Vec::new();
         let mut standing = self.lease.changes();
         // Until then nothing is told: the API has had its call.

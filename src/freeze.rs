@@ -19,7 +19,7 @@
 use std::time::{Duration, Instant};
 
 /// Failures within this time are taken to be together.
-pub const WINDOW: Duration = Duration::from_secs(30);
+pub(crate) const WINDOW: Duration = Duration::from_secs(30);
 
 /// With fewer published targets, or in fewer databases, a share says nothing about us.
 const TARGETS: usize = 5;
@@ -30,7 +30,7 @@ const SEVERAL: usize = 2;
 
 /// When there is a freeze.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// More than this percentage of all published targets are too many; with 100 there is no freeze.
     pub max_unhealthy: u8,
     /// A freeze ends after this time; with zero there is none.
@@ -45,7 +45,7 @@ impl Default for Rules {
 
 /// Targets of one database, as far as a freeze goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Count {
+pub(crate) struct Count {
     /// Published, or failed lately.
     pub published: usize,
     pub failed: usize,
@@ -54,7 +54,7 @@ pub struct Count {
 
 /// Targets of all databases, and how many databases have any of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sum {
+pub(crate) struct Sum {
     pub targets: usize,
     pub databases: usize,
 }
@@ -83,7 +83,7 @@ enum Stage {
 
 /// What there is to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
+pub(crate) enum News {
     Frozen {
         failed: Sum,
         published: Sum,
@@ -105,7 +105,7 @@ pub struct Frozen {
 
 /// Counts all targets, and decides whether anything is taken out.
 #[derive(Debug, Clone)]
-pub struct Freeze {
+pub(crate) struct Freeze {
     rules: Rules,
     stage: Stage,
     /// Databases that have not been seen.
@@ -123,7 +123,7 @@ pub struct Freeze {
 
 impl Freeze {
     /// For databases with so many targets each.
-    pub fn new(rules: Rules, databases: impl Iterator<Item = usize>) -> Self {
+    pub(crate) fn new(rules: Rules, databases: impl Iterator<Item = usize>) -> Self {
         let mut all = Sum::default();
         let unseen = databases.inspect(|targets| all.replace(0, *targets)).count();
         let none = Sum::default();
@@ -144,17 +144,17 @@ impl Freeze {
     }
 
     /// Whether there is ever a freeze.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.rules.are_on()
     }
 
     /// Whether nothing may be taken out.
-    pub fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         self.stage != Stage::Free
     }
 
     /// The freeze, if there is one: what left lately then comes back.
-    pub fn frozen(&self) -> Option<Frozen> {
+    pub(crate) fn frozen(&self) -> Option<Frozen> {
         let Stage::Frozen { since, .. } = self.stage else { return None };
         let until = since.checked_add(self.rules.timeout);
         Some(Frozen {
@@ -166,21 +166,21 @@ impl Freeze {
     }
 
     /// Whether all plans have to be decided anew since this was last asked.
-    pub fn take_changed(&mut self) -> bool {
+    pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
     /// Returns the answer that the next [`Self::take_changed`] will give, unless more changes.
-    pub fn has_changed(&self) -> bool {
+    pub(crate) fn has_changed(&self) -> bool {
         self.changed
     }
 
-    pub fn take_news(&mut self) -> Vec<News> {
+    pub(crate) fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
     }
 
     /// One more database has been seen.
-    pub fn see(&mut self, now: Instant) {
+    pub(crate) fn see(&mut self, now: Instant) {
         self.unseen = self.unseen.saturating_sub(1);
         if let Stage::Starting(until @ None) = &mut self.stage {
             *until = now.checked_add(WINDOW);
@@ -188,19 +188,19 @@ impl Freeze {
     }
 
     /// After a change of the config: so many databases have not been seen.
-    pub fn wait_for(&mut self, unseen: usize) {
+    pub(crate) fn wait_for(&mut self, unseen: usize) {
         self.unseen = unseen;
     }
 
     /// Counts a database anew.
-    pub fn count(&mut self, old: Count, new: Count) {
+    pub(crate) fn count(&mut self, old: Count, new: Count) {
         self.published.replace(old.published, new.published);
         self.failed.replace(old.failed, new.failed);
         self.suspect.replace(old.failed + old.in_doubt, new.failed + new.in_doubt);
     }
 
     /// When to look whether it is over, besides after a verdict.
-    pub fn again(&self) -> Option<Instant> {
+    pub(crate) fn again(&self) -> Option<Instant> {
         match self.stage {
             Stage::Starting(until) => until,
             Stage::Free => None,
@@ -213,7 +213,7 @@ impl Freeze {
     }
 
     /// Looks whether it is over. `waits` tells whether any target that failed has not been tried since then.
-    pub fn end(&mut self, now: Instant, waits: impl FnOnce(Instant) -> bool) {
+    pub(crate) fn end(&mut self, now: Instant, waits: impl FnOnce(Instant) -> bool) {
         let over = |since: Instant, time| since.checked_add(time).is_some_and(|end| end <= now);
         match self.stage {
             Stage::Starting(until) => {
@@ -242,7 +242,7 @@ impl Freeze {
     }
 
     /// Holds from now on, if it is too many.
-    pub fn begin(&mut self, now: Instant) {
+    pub(crate) fn begin(&mut self, now: Instant) {
         let (failed, suspect) = (self.too_many(self.failed), self.too_many(self.suspect));
         self.in_vain &= suspect;
         match &mut self.stage {

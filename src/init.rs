@@ -12,7 +12,7 @@ use std::ptr;
 
 /// Returns in the process that is to be the daemon: at once, unless this is process 1. Process 1 itself stays here, and
 /// ends as the daemon does. To be called while the process has one thread.
-pub fn stand_in() -> io::Result<()> {
+pub(crate) fn stand_in() -> io::Result<()> {
     if process::id() != 1 {
         return Ok(());
     }

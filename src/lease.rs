@@ -32,10 +32,10 @@
 use std::fmt;
 use std::time::Duration;
 
-pub use election::Installation;
-pub use fitness::CheckFacts;
-pub use keeper::{Candidate, Conditions, Keeping, candidate};
-pub use permission::{Handle, Permission, Standing};
+pub(crate) use election::Installation;
+pub(crate) use fitness::CheckFacts;
+pub(crate) use keeper::{Candidate, Conditions, Keeping, candidate};
+pub(crate) use permission::{Handle, Standing};
 
 mod decision;
 mod election;
@@ -46,10 +46,10 @@ mod mark;
 mod permission;
 
 /// How long others leave the Lease alone after they saw it change.
-pub const DURATION: Duration = Duration::from_secs(15);
+pub(crate) const DURATION: Duration = Duration::from_secs(15);
 
 /// How long the holder may write after it began to renew the Lease with success.
-pub const HELD: Duration = Duration::from_secs(10);
+pub(crate) const HELD: Duration = Duration::from_secs(10);
 
 /// How often the holder renews the Lease, and how soon it tries again.
 const RENEW: Duration = Duration::from_secs(2);

@@ -20,13 +20,13 @@
 //!
 //! Each module uses only those above it in this list, which tests/layers.rs checks.
 
-pub mod clock;
+mod clock;
 
 pub mod log;
 
 pub mod health;
 
-pub mod freeze;
+mod freeze;
 
 pub mod plan;
 
@@ -34,34 +34,32 @@ pub mod slice;
 
 pub mod config;
 
-pub mod news;
+mod news;
 
-pub mod limits;
+mod limits;
 
-pub mod api;
+mod api;
 
-pub mod lease;
+mod lease;
 
 pub mod probe;
 
-pub mod schedule;
+mod schedule;
 
-pub mod monitor;
+mod monitor;
 
 pub mod publish;
 
-pub mod event;
+mod event;
 
-pub mod reload;
+mod reload;
 
-pub mod metrics;
+mod metrics;
 
-pub mod admin;
+mod admin;
 
-pub mod footprint;
+mod init;
 
-pub mod init;
-
-pub mod run;
+mod run;
 
 pub mod cli;

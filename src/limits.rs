@@ -30,7 +30,7 @@ const COMMANDS_A_CORE: usize = 4;
 
 /// How much may be done at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Tries over the network.
     pub checks_in_flight: usize,
     /// Commands of exec checks, which don't count as tries over the network.
@@ -40,7 +40,7 @@ pub struct Limits {
 impl Limits {
     /// Raises the limit of open descriptors as far as this process may, and shares out what there is, for a config with so many
     /// namespaces. To be called once, before anything is started.
-    pub fn raise(max_exec: Option<NonZeroUsize>, namespaces: usize) -> Self {
+    pub(crate) fn raise(max_exec: Option<NonZeroUsize>, namespaces: usize) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let max_exec = max_exec.map_or(COMMANDS_A_CORE * cores, NonZeroUsize::get);
         let limits = Self::of(raise_descriptors(), max_exec, namespaces as u64);
@@ -69,7 +69,7 @@ fn reserve(descriptors: u64, namespaces: u64) -> u64 {
 }
 
 /// How many connections to the pages there may be, by the limit of descriptors that is in force.
-pub fn of_pages() -> usize {
+pub(crate) fn of_pages() -> usize {
     pages_of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)) as usize
 }
 
@@ -96,7 +96,7 @@ fn raise_descriptors() -> u64 {
 
 /// The limit of descriptors that a command shall have, if not our own: programs that close all they may have open, or wait
 /// with select, take the raised one badly.
-pub fn of_commands() -> Option<Rlimit> {
+pub(crate) fn of_commands() -> Option<Rlimit> {
     BEFORE.get().copied()
 }
 

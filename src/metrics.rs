@@ -25,7 +25,7 @@ mod policy;
 const PIECE: usize = 32 << 10;
 
 /// The page in Prometheus' text format, in pieces. Asks `publication` for each as it comes to it.
-pub fn page(
+pub(crate) fn page(
     snapshot: Arc<Snapshot>,
     publication: impl Fn(&DatabaseId) -> Option<Publication> + Send + 'static,
     write_duration: &prometheus::Histogram,
@@ -55,7 +55,7 @@ pub fn page(
 }
 
 /// What is known of the daemon as a whole.
-pub struct Standing {
+pub(crate) struct Standing {
     /// Whether this replica is the one that writes.
     pub leads: bool,
     /// Whether the config file was good when last read.

@@ -32,14 +32,14 @@ use crate::news::Teller;
 use crate::plan::{Members, Plan};
 use crate::probe::{Bell, Ended, Prober, Swarm};
 use crate::schedule::{Key, Next, Schedule};
-pub use asked::{Asked, cut as cut_annotation};
+pub(crate) use asked::{Asked, cut as cut_annotation};
 use budget::Budget;
 use facts::{Facts, InconclusiveRun};
-pub use histogram::Histogram;
+pub(crate) use histogram::Histogram;
 use lateness::{Lateness, Scarce};
 use places::{Owner, Owners, Places};
 use sharing::{SnapshotReader, SnapshotWriter};
-pub use snapshot::{Counts, DatabaseSnapshot, Snapshot, TargetSnapshot};
+pub(crate) use snapshot::{Counts, DatabaseSnapshot, Snapshot, TargetSnapshot};
 use watched::Watched;
 
 mod asked;
@@ -57,10 +57,10 @@ mod thread;
 mod turn_tests;
 mod watched;
 
-pub use thread::{Checking, start};
+pub(crate) use thread::{Checking, start};
 
 /// How often the monitor turns its loop even when nothing happens.
-pub const WATCHDOG: Duration = Duration::from_secs(2);
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(2);
 
 /// Where the next try is due within this time, the monitor takes a nap as long, in which nothing wakes it: with thousands of
 /// tries a second, waking up for each piece of news would be a good part of all the work.
@@ -197,7 +197,7 @@ struct Tried {
 }
 
 /// Checks every target for as long as it runs.
-pub struct Monitor {
+pub(crate) struct Monitor {
     schedule: Schedule,
     /// By their keys in the schedule.
     tried: Vec<Tried>,
@@ -236,7 +236,7 @@ pub struct Monitor {
 /// Makes a monitor of all targets of `spec`, which checks nothing until it runs. Tries that are no light ones run on `runtime`,
 /// but for those that take long stretches of a processor at a time, which run on `heavy_runtime`, so that the others keep
 /// their time.
-pub fn prepare(
+pub(crate) fn prepare(
     spec: &Spec,
     limits: Limits,
     rules: Rules,
@@ -302,7 +302,7 @@ impl Monitor {
     }
 
     /// Checks until told to stop, or until nobody holds a handle.
-    pub fn run(mut self, mut stop: oneshot::Receiver<()>) -> io::Result<()> {
+    pub(crate) fn run(mut self, mut stop: oneshot::Receiver<()>) -> io::Result<()> {
         while matches!(stop.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
             let due = self.start_due();
             let again = self.reevaluate_due(clock::now());

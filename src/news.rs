@@ -51,14 +51,14 @@ struct Line {
 
 /// Where news are heard.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     pub news: mpsc::Receiver<News>,
     /// How many found no room.
     pub dropped: Arc<AtomicU64>,
 }
 
 /// A line from those who tell to the one who listens. A default [`Teller`] has nobody who listens.
-pub fn line() -> (Teller, Listener) {
+pub(crate) fn line() -> (Teller, Listener) {
     let (sender, news) = mpsc::channel(ROOM);
     let dropped = Arc::new(AtomicU64::new(0));
     (Teller(Some(Line { sender, dropped: dropped.clone() })), Listener { news, dropped })

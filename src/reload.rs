@@ -25,7 +25,7 @@ const HANGUP_DELAY: Duration = Duration::from_millis(100);
 
 /// Where the config is from, and how it is read.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub(crate) struct Source {
     path: PathBuf,
     options: config::Options,
     /// What was last made a config of, or found bad.
@@ -34,7 +34,7 @@ pub struct Source {
 
 impl Source {
     /// Reads the file for the first time. The error says what this host is short of, so that nothing is known of the file.
-    pub fn read(
+    pub(crate) fn read(
         path: PathBuf,
         options: config::Options,
     ) -> Result<(Self, Result<Loaded, Problems>), String> {
@@ -59,7 +59,7 @@ struct Standing {
 
 /// What the rest of the daemon holds of the config.
 #[derive(Clone)]
-pub struct Handle {
+pub(crate) struct Handle {
     file: Arc<str>,
     standing: watch::Receiver<Standing>,
     /// The config that was given out last.
@@ -68,7 +68,7 @@ pub struct Handle {
 
 impl Handle {
     /// Waits for a config that is good and other than the one before.
-    pub async fn next(&mut self) -> Arc<Spec> {
+    pub(crate) async fn next(&mut self) -> Arc<Spec> {
         let given = self.given.clone();
         match self.standing.wait_for(|standing| !Arc::ptr_eq(&standing.spec, &given)).await {
             Ok(standing) => self.given = standing.spec.clone(),
@@ -79,23 +79,23 @@ impl Handle {
     }
 
     /// The path of the file.
-    pub fn file(&self) -> String {
+    pub(crate) fn file(&self) -> String {
         self.file.to_string()
     }
 
     /// What is wrong with the file as it is now, a line each.
-    pub fn problems(&self) -> Arc<[String]> {
+    pub(crate) fn problems(&self) -> Arc<[String]> {
         self.standing.borrow().problems.clone()
     }
 
     /// When the config in force was taken.
-    pub fn since(&self) -> Instant {
+    pub(crate) fn since(&self) -> Instant {
         self.standing.borrow().since
     }
 }
 
 /// Follows the file from which `spec` was read, for as long as anybody wants to know. Each `hangup` has it read at once.
-pub fn start(source: Source, spec: Spec, news: Teller, hangup: Signal) -> Handle {
+pub(crate) fn start(source: Source, spec: Spec, news: Teller, hangup: Signal) -> Handle {
     let spec = Arc::new(spec);
     let first = Standing { spec: spec.clone(), since: clock::now(), problems: Arc::default() };
     let (standing, standing_out) = watch::channel(first);

@@ -22,14 +22,14 @@ use crate::monitor::Checking;
 use crate::news::{self, Teller};
 use crate::publish::{Cluster, Publishing};
 use crate::reload::{self, Source};
-use crate::{admin, api, clock, event, footprint, monitor, publish};
+use crate::{admin, api, clock, event, monitor, publish};
 
 /// Where a Pod finds the name of its own namespace.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 /// What `run` was asked for besides the config.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     pub dry_run: bool,
     pub listen: SocketAddr,
     pub limits: Limits,
@@ -43,7 +43,7 @@ pub struct Options {
 }
 
 /// Runs until SIGTERM or SIGINT. What is published then stays as it is. Each `hangup` has the config read at once.
-pub async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow::Result<()> {
+pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow::Result<()> {
     let mut ends = Ends::new()?;
     let listener = admin::bind(options.listen).with_context(|| {
         format!("can't listen on {}; choose another address with --listen", options.listen)
@@ -76,7 +76,6 @@ pub async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow::Result
     let events = start_events(&mut publishing, &cluster, &publish, &lease, news);
     info!(databases = spec.databases.len(), dry_run = options.dry_run, "checking");
     let config = reload::start(options.config, spec, teller, hangup);
-    tokio::spawn(footprint::shrink_after_start());
     let sources = admin::Sources { monitor, publish, lease, config: config.clone(), events };
 
     let mut parts = Parts { keeping, publishing, checking, config };
@@ -188,14 +187,14 @@ async fn lost(keeping: &mut Option<Keeping>) -> String {
 }
 
 /// The Lease of daemons that are told of none.
-pub fn own_lease() -> lease::Name {
+pub(crate) fn own_lease() -> lease::Name {
     // Why there may be no namespace has been told with the config, whose databases are in it too.
     let namespace = own_namespace().unwrap_or_else(|_| "default".to_owned());
     lease::Name { namespace, name: "external-endpoints".to_owned() }
 }
 
 /// Asks the daemon that runs in the cluster to let a database's preferred tier serve again.
-pub async fn ask_failback(id: &DatabaseId) -> anyhow::Result<()> {
+pub(crate) async fn ask_failback(id: &DatabaseId) -> anyhow::Result<()> {
     let client =
         client().await.map_err(|why| anyhow::anyhow!("no cluster: {why}; set KUBECONFIG"))?;
     publish::ask_failback(client, id, clock::wall(clock::now())).await.map_err(anyhow::Error::msg)
@@ -334,7 +333,7 @@ async fn client() -> Result<Client, NoCluster> {
 
 /// The namespace of databases that name none: the Pod's own, else the kubeconfig's, else `default`. An error tells why the
 /// kubeconfig that KUBECONFIG names has none to give.
-pub fn own_namespace() -> Result<String, String> {
+pub(crate) fn own_namespace() -> Result<String, String> {
     let of_pod = std::fs::read_to_string(OWN_NAMESPACE).ok().map(|name| name.trim().to_owned());
     if let Some(name) = of_pod.filter(|name| !name.is_empty()) {
         return Ok(name);

@@ -19,11 +19,11 @@ const TOGETHER: f64 = 8.0;
 const JITTER: Duration = Duration::from_millis(2);
 
 /// Names a target in a schedule. A removed one's may be given to another.
-pub type Key = usize;
+pub(crate) type Key = usize;
 
 /// How often a target is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rhythm {
+pub(crate) struct Rhythm {
     pub interval: Duration,
     /// While the state is in doubt. At most the interval.
     pub recheck: Duration,
@@ -31,7 +31,7 @@ pub struct Rhythm {
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     /// Try this target now; it was due then. Tell when it ended.
     Start { key: Key, due: Instant },
     /// Nothing before then.
@@ -43,7 +43,7 @@ pub enum Next {
 /// Nanoseconds since the start of the schedule; enough for five centuries, and quick to compare.
 type Nanos = u64;
 
-pub struct Schedule {
+pub(crate) struct Schedule {
     origin: Instant,
     places: Vec<Option<Place>>,
     /// What is due when; entries that their place no longer agrees with are passed over.
@@ -80,7 +80,7 @@ impl Place {
 }
 
 impl Schedule {
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             origin: now,
             places: Vec::new(),
@@ -101,7 +101,7 @@ impl Schedule {
 
     /// Takes in new targets, at phases between those of the targets that are there. Nothing is known of the new ones, so
     /// their first tries are spread over their recheck interval.
-    pub fn add(&mut self, rhythms: &[Rhythm], now: Instant) -> Vec<Key> {
+    pub(crate) fn add(&mut self, rhythms: &[Rhythm], now: Instant) -> Vec<Key> {
         let now = self.nanos(now);
         let mut phases = self.deal(rhythms);
         let mut free = (0..self.places.len())
@@ -154,7 +154,7 @@ impl Schedule {
     }
 
     /// Takes a target out. One that is being tried keeps its key until that try has ended.
-    pub fn remove(&mut self, key: Key) {
+    pub(crate) fn remove(&mut self, key: Key) {
         let Some(place) = self.places[key].as_mut() else { return };
         self.rate -= if place.removed { 0.0 } else { place.rate() };
         place.removed = true;
@@ -163,7 +163,7 @@ impl Schedule {
         }
     }
 
-    pub fn next(&mut self, now: Instant) -> Next {
+    pub(crate) fn next(&mut self, now: Instant) -> Next {
         let now = self.nanos(now);
         while let Some(&Reverse((due, key))) = self.queue.peek() {
             let place = self.places[key].as_mut().filter(|place| place.due == Some(due));
@@ -193,7 +193,13 @@ impl Schedule {
 
     /// Takes note that a try has ended, and whether the state is in doubt since. False if the target has been removed
     /// meanwhile: its key is then free.
-    pub fn ended(&mut self, key: Key, started: Instant, now: Instant, in_doubt: bool) -> bool {
+    pub(crate) fn ended(
+        &mut self,
+        key: Key,
+        started: Instant,
+        now: Instant,
+        in_doubt: bool,
+    ) -> bool {
         let (started, now) = (self.nanos(started), self.nanos(now));
         let Some(place) = self.places[key].as_mut() else { return false };
         if place.removed {

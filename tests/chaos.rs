@@ -6,16 +6,16 @@
 mod support;
 
 mod chaos {
-    pub mod checker;
-    pub mod config;
-    pub mod play;
-    pub mod record;
-    pub mod replicas;
-    pub mod report;
-    pub mod script;
-    pub mod span;
-    pub mod stage;
-    pub mod watch;
+    pub(crate) mod checker;
+    pub(crate) mod config;
+    pub(crate) mod play;
+    pub(crate) mod record;
+    pub(crate) mod replicas;
+    pub(crate) mod report;
+    pub(crate) mod script;
+    pub(crate) mod span;
+    pub(crate) mod stage;
+    pub(crate) mod watch;
 }
 
 use std::process::ExitCode;

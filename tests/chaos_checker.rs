@@ -4,10 +4,10 @@
 #![allow(dead_code)]
 
 mod chaos {
-    pub mod checker;
-    pub mod record;
-    pub mod script;
-    pub mod span;
+    pub(crate) mod checker;
+    pub(crate) mod record;
+    pub(crate) mod script;
+    pub(crate) mod span;
 }
 
 use std::net::IpAddr;

@@ -6,30 +6,30 @@
 mod support;
 
 mod cluster {
-    pub mod bottle;
-    pub mod budget;
-    pub mod cases;
-    pub mod deploy;
-    pub mod events;
-    pub mod examples;
-    pub mod faults;
-    pub mod freeze;
-    pub mod hostile;
-    pub mod lease;
-    pub mod ownership;
-    pub mod policy;
-    pub mod prune;
-    pub mod publish;
-    pub mod refused;
-    pub mod reload;
-    pub mod rights;
-    pub mod running;
-    pub mod scene;
-    pub mod services;
-    pub mod slices;
-    pub mod slices_modes;
-    pub mod traffic;
-    pub mod waiting;
+    pub(crate) mod bottle;
+    pub(crate) mod budget;
+    pub(crate) mod cases;
+    pub(crate) mod deploy;
+    pub(crate) mod events;
+    pub(crate) mod examples;
+    pub(crate) mod faults;
+    pub(crate) mod freeze;
+    pub(crate) mod hostile;
+    pub(crate) mod lease;
+    pub(crate) mod ownership;
+    pub(crate) mod policy;
+    pub(crate) mod prune;
+    pub(crate) mod publish;
+    pub(crate) mod refused;
+    pub(crate) mod reload;
+    pub(crate) mod rights;
+    pub(crate) mod running;
+    pub(crate) mod scene;
+    pub(crate) mod services;
+    pub(crate) mod slices;
+    pub(crate) mod slices_modes;
+    pub(crate) mod traffic;
+    pub(crate) mod waiting;
 }
 
 use std::process::ExitCode;

@@ -6,8 +6,8 @@
 mod support;
 
 mod demo {
-    pub mod screen;
-    pub mod stage;
+    pub(crate) mod screen;
+    pub(crate) mod stage;
 }
 
 use std::panic::AssertUnwindSafe;

@@ -4,30 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module may use only those before it.
-const ORDER: [&str; 23] = [
-    "clock",
-    "log",
-    "health",
-    "freeze",
-    "plan",
-    "slice",
-    "config",
-    "news",
-    "limits",
-    "api",
-    "lease",
-    "probe",
-    "schedule",
-    "monitor",
-    "publish",
-    "event",
-    "reload",
-    "metrics",
-    "admin",
-    "footprint",
-    "init",
-    "run",
-    "cli",
+const ORDER: [&str; 22] = [
+    "clock", "log", "health", "freeze", "plan", "slice", "config", "news", "limits", "api",
+    "lease", "probe", "schedule", "monitor", "publish", "event", "reload", "metrics", "admin",
+    "init", "run", "cli",
 ];
 
 /// What a pure module must not name.

@@ -8,30 +8,30 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-pub mod addresses;
-pub mod api_proxy;
-pub mod binaries;
-pub mod black_hole;
-pub mod bottle;
-pub mod control_plane;
-pub mod daemon;
-pub mod database;
-pub mod http;
-pub mod namespace;
-pub mod pki;
-pub mod process;
-pub mod traffic;
-pub mod trial;
+pub(crate) mod addresses;
+pub(crate) mod api_proxy;
+pub(crate) mod binaries;
+pub(crate) mod black_hole;
+pub(crate) mod bottle;
+pub(crate) mod control_plane;
+pub(crate) mod daemon;
+pub(crate) mod database;
+pub(crate) mod http;
+pub(crate) mod namespace;
+pub(crate) mod pki;
+pub(crate) mod process;
+pub(crate) mod traffic;
+pub(crate) mod trial;
 
-pub use api_proxy::ApiProxy;
-pub use control_plane::{ControlPlane, Options, shared};
-pub use daemon::Daemon;
-pub use database::{Database, Manner};
-pub use namespace::Namespace;
-pub use traffic::{Arrival, Traffic};
+pub(crate) use api_proxy::ApiProxy;
+pub(crate) use control_plane::{ControlPlane, Options, shared};
+pub(crate) use daemon::Daemon;
+pub(crate) use database::{Database, Manner};
+pub(crate) use namespace::Namespace;
+pub(crate) use traffic::{Arrival, Traffic};
 
 /// The one runtime of the run. Clients, databases and proxies live on it, so that they outlive the trial that made them only if it leaks them.
-pub fn runtime() -> &'static tokio::runtime::Runtime {
+pub(crate) fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
         // An error only says that it is installed already.
@@ -45,12 +45,12 @@ pub fn runtime() -> &'static tokio::runtime::Runtime {
 }
 
 /// Runs blocking work (a command, a wait for a process) without holding up the servers on the runtime.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     runtime().spawn_blocking(work).await.expect("blocking work doesn't panic")
 }
 
 /// What an attempt may return: it is settled, or it says what it saw instead.
-pub trait Outcome {
+pub(crate) trait Outcome {
     type Value;
     fn settle(self) -> Result<Self::Value, String>;
 }
@@ -77,7 +77,7 @@ impl<T, E: std::fmt::Display> Outcome for Result<T, E> {
 }
 
 /// Tries until an attempt settles, and panics with `what` and the last thing seen if none does `within` the time.
-pub async fn eventually<O: Outcome>(
+pub(crate) async fn eventually<O: Outcome>(
     within: Duration,
     what: &str,
     mut attempt: impl AsyncFnMut() -> O,
@@ -96,7 +96,11 @@ pub async fn eventually<O: Outcome>(
 }
 
 /// Tries all the time `during` the time, and panics with `what` and what was seen as soon as an attempt doesn't settle.
-pub async fn holds<O: Outcome>(during: Duration, what: &str, mut attempt: impl AsyncFnMut() -> O) {
+pub(crate) async fn holds<O: Outcome>(
+    during: Duration,
+    what: &str,
+    mut attempt: impl AsyncFnMut() -> O,
+) {
     let started = Instant::now();
     while started.elapsed() < during {
         if let Err(seen) = attempt().await.settle() {
@@ -107,7 +111,7 @@ pub async fn holds<O: Outcome>(during: Duration, what: &str, mut attempt: impl A
 }
 
 /// Ends a future that takes too long, with words.
-pub async fn deadline<T>(within: Duration, what: &str, work: impl Future<Output = T>) -> T {
+pub(crate) async fn deadline<T>(within: Duration, what: &str, work: impl Future<Output = T>) -> T {
     match tokio::time::timeout(within, work).await {
         Ok(value) => value,
         Err(_) => panic!("{what} took longer than {within:?}"),
@@ -115,7 +119,7 @@ pub async fn deadline<T>(within: Duration, what: &str, work: impl Future<Output 
 }
 
 /// The last lines of a file, for an error message.
-pub fn tail(path: &Path, lines: usize) -> String {
+pub(crate) fn tail(path: &Path, lines: usize) -> String {
     let text = std::fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let all: Vec<&str> = text.lines().collect();
@@ -123,7 +127,7 @@ pub fn tail(path: &Path, lines: usize) -> String {
 }
 
 /// A new empty folder in the bottle's own tmpfs: it is gone when the bottle is.
-pub fn folder(prefix: &str) -> PathBuf {
+pub(crate) fn folder(prefix: &str) -> PathBuf {
     static TAKEN: Mutex<u32> = Mutex::new(0);
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     *taken += 1;

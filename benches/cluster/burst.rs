@@ -22,7 +22,7 @@ const PORT: u16 = 3306;
 const DOOMED: u16 = 3307;
 const EVERYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-pub async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
+pub(crate) async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
     let services = if smoke { 50 } else { 1000 };
     let (namespace, token) = stage.services("burst", services, PORT).await;
     // Each listens on every address of the bottle, so that one of them takes an address from each Service.

@@ -3,31 +3,31 @@
 use std::time::Duration;
 
 /// Many times of the same thing, sorted.
-pub struct Times(Vec<Duration>);
+pub(crate) struct Times(Vec<Duration>);
 
 impl Times {
-    pub fn of(times: impl IntoIterator<Item = Duration>) -> Times {
+    pub(crate) fn of(times: impl IntoIterator<Item = Duration>) -> Times {
         let mut times: Vec<Duration> = times.into_iter().collect();
         assert!(!times.is_empty(), "nothing was measured");
         times.sort();
         Times(times)
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
     /// The least time that this many percent do not exceed.
-    pub fn percentile(&self, percent: usize) -> f64 {
+    pub(crate) fn percentile(&self, percent: usize) -> f64 {
         let rank = (self.0.len() * percent).div_ceil(100).max(1);
         ms(self.0[rank - 1])
     }
 
-    pub fn max(&self) -> f64 {
+    pub(crate) fn max(&self) -> f64 {
         self.percentile(100)
     }
 
-    pub fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         format!(
             "p50 {:.1}, p99 {:.1}, max {:.1} ms",
             self.percentile(50),
@@ -37,6 +37,6 @@ impl Times {
     }
 }
 
-pub fn ms(time: Duration) -> f64 {
+pub(crate) fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }

@@ -21,7 +21,7 @@ const HEALTHY: u32 = 2;
 /// Between the turns of two Services. No divisor of the checks' interval, so that writes come at any distance.
 const APART: Duration = Duration::from_millis(170);
 
-pub async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
+pub(crate) async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
     // Each goes down and comes back.
     let services = if smoke { 10 } else { 100 };
     let (namespace, token) = stage.services("flips", services, PORT).await;

@@ -16,7 +16,7 @@ const EACH: usize = 3;
 /// Targets, and the most memory that they may take, in MiB.
 const SIZES: [(usize, f64); 3] = [(1000, 12.0), (5000, 22.0), (10_000, 35.0)];
 
-pub async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
+pub(crate) async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
     let _server = Database::start(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT).await;
     let mut rows = Vec::new();
     let sizes = if smoke {
@@ -138,7 +138,7 @@ async fn many(daemon: &Daemon, path: &'static str) -> Times {
 }
 
 /// Resident memory of a process, in MiB.
-pub fn resident(pid: u32) -> f64 {
+pub(crate) fn resident(pid: u32) -> f64 {
     of_process(pid, "VmRSS") / 1024.0
 }
 

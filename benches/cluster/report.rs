@@ -4,7 +4,7 @@ use comfy_table::Table;
 use serde::Serialize;
 
 #[derive(Serialize)]
-pub struct Row {
+pub(crate) struct Row {
     pub name: String,
     pub value: f64,
     pub unit: &'static str,
@@ -16,7 +16,7 @@ pub struct Row {
 
 impl Row {
     /// A figure that is to be at most its goal, if it has one.
-    pub fn at_most(
+    pub(crate) fn at_most(
         goal: Option<f64>,
         name: impl Into<String>,
         value: f64,
@@ -34,12 +34,17 @@ impl Row {
     }
 
     /// A figure without a goal.
-    pub fn told(name: impl Into<String>, value: f64, unit: &'static str, detail: String) -> Row {
+    pub(crate) fn told(
+        name: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+        detail: String,
+    ) -> Row {
         Row::at_most(None, name, value, unit, detail)
     }
 
     /// A figure that counts for nothing, because something went wrong that must not.
-    pub fn spoilt(self, why: Option<String>) -> Row {
+    pub(crate) fn spoilt(self, why: Option<String>) -> Row {
         let Some(why) = why else { return self };
         Row {
             reached: self.goal.map(|_| false),
@@ -49,11 +54,11 @@ impl Row {
     }
 }
 
-pub fn json(rows: &[Row]) -> String {
+pub(crate) fn json(rows: &[Row]) -> String {
     serde_json::to_string_pretty(rows).expect("plain data") + "\n"
 }
 
-pub fn table(rows: &[Row]) -> String {
+pub(crate) fn table(rows: &[Row]) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::ASCII_MARKDOWN);
     table.set_header(["figure", "measured", "to reach", "", "in detail"]);

@@ -12,24 +12,29 @@ use serde_json::json;
 use crate::support::{ControlPlane, Daemon, Namespace, Options, eventually};
 
 /// Far longer than any step takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Calls to the API at once while a stage is set.
 const AT_ONCE: usize = 16;
 
-pub struct Stage {
+pub(crate) struct Stage {
     pub plane: ControlPlane,
     program: PathBuf,
 }
 
 impl Stage {
-    pub async fn set(program: &Path) -> Stage {
+    pub(crate) async fn set(program: &Path) -> Stage {
         Stage { plane: ControlPlane::start(Options::default()).await, program: program.to_owned() }
     }
 
     /// A namespace with this many Services, and a token of a ServiceAccount that may do there what a deployed daemon may. Not an
     /// administrator's: the API server neither queues nor refuses what those ask for.
-    pub async fn services(&self, prefix: &str, count: usize, port: u16) -> (Namespace, String) {
+    pub(crate) async fn services(
+        &self,
+        prefix: &str,
+        count: usize,
+        port: u16,
+    ) -> (Namespace, String) {
         let namespace = self.plane.namespace(prefix).await;
         let made = futures::stream::iter(0..count).map(|index| {
             let (namespace, name) = (&namespace, service(index));
@@ -58,7 +63,7 @@ impl Stage {
     }
 
     /// The program that is measured.
-    pub async fn daemon(&self, config: &str, kubeconfig: &Path, extra: &[&str]) -> Daemon {
+    pub(crate) async fn daemon(&self, config: &str, kubeconfig: &Path, extra: &[&str]) -> Daemon {
         let mut command = Command::new(&self.program);
         command.env("KUBECONFIG", kubeconfig);
         Daemon::start_by(command, config, extra).await
@@ -66,12 +71,12 @@ impl Stage {
 }
 
 /// The name of a Service.
-pub fn service(index: usize) -> String {
+pub(crate) fn service(index: usize) -> String {
     format!("db-{index}")
 }
 
 /// Waits until each Service of a namespace has this many addresses.
-pub async fn all_have(namespace: &Namespace, services: usize, addresses: usize) {
+pub(crate) async fn all_have(namespace: &Namespace, services: usize, addresses: usize) {
     eventually(PATIENCE, &format!("{services} Services have {addresses} addresses"), async || {
         let list = namespace
             .api::<Endpoints>()
@@ -85,13 +90,13 @@ pub async fn all_have(namespace: &Namespace, services: usize, addresses: usize) 
 }
 
 /// How many ready addresses Endpoints have.
-pub fn ready(endpoints: &Endpoints) -> usize {
+pub(crate) fn ready(endpoints: &Endpoints) -> usize {
     let subsets = endpoints.subsets.iter().flatten();
     subsets.flat_map(|subset| subset.addresses.iter().flatten()).count()
 }
 
 /// What the daemon's writes came to that did not succeed, if any did not.
-pub fn failed_writes(metrics: &str) -> Option<String> {
+pub(crate) fn failed_writes(metrics: &str) -> Option<String> {
     let series =
         metrics.lines().filter(|line| line.starts_with("external_endpoints_writes_total{"));
     let mut failed: Vec<&str> =

@@ -16,7 +16,7 @@ use crate::support::{ControlPlane, runtime};
 
 /// A call that writes, as it went through.
 #[derive(Debug, Clone)]
-pub struct Write {
+pub(crate) struct Write {
     /// The name of the Endpoints.
     pub service: String,
     pub asked: Instant,
@@ -27,14 +27,14 @@ pub struct Write {
 type Log = Arc<Mutex<Vec<Write>>>;
 
 /// Runs until it is dropped.
-pub struct Stamps {
+pub(crate) struct Stamps {
     pub url: String,
     log: Log,
     task: JoinHandle<()>,
 }
 
 impl Stamps {
-    pub async fn start(plane: &ControlPlane) -> Stamps {
+    pub(crate) async fn start(plane: &ControlPlane) -> Stamps {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address: SocketAddr = listener.local_addr().expect("it is bound");
         let acceptor = TlsAcceptor::from(plane.server_identity().server_config());
@@ -56,12 +56,12 @@ impl Stamps {
     }
 
     /// Every write since the last call.
-    pub fn take(&self) -> Vec<Write> {
+    pub(crate) fn take(&self) -> Vec<Write> {
         std::mem::take(&mut *self.log.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How many writes there are to take.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }

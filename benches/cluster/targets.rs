@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::support::runtime;
 
 /// Runs until it is dropped.
-pub struct Targets {
+pub(crate) struct Targets {
     turned: Arc<Mutex<HashMap<IpAddr, Turned>>>,
     task: JoinHandle<()>,
 }
@@ -28,7 +28,7 @@ struct Turned {
 
 impl Targets {
     /// Serves every address of the bottle on this port. Each passes until it is turned.
-    pub async fn start(port: u16) -> Targets {
+    pub(crate) async fn start(port: u16) -> Targets {
         let listener = TcpListener::bind(("0.0.0.0", port)).await.expect("a port of our own");
         let turned: Arc<Mutex<HashMap<IpAddr, Turned>>> = Arc::default();
         let served = turned.clone();
@@ -46,12 +46,12 @@ impl Targets {
     }
 
     /// From now on the address passes or not; the answer of number `threshold` is the decisive one.
-    pub fn turn(&self, ip: IpAddr, passes: bool, threshold: u32) {
+    pub(crate) fn turn(&self, ip: IpAddr, passes: bool, threshold: u32) {
         lock(&self.turned).insert(ip, Turned { passes, threshold, answers: 0, decisive: None });
     }
 
     /// When the decisive answer to a turn began, if it has.
-    pub fn decisive(&self, ip: IpAddr) -> Option<Instant> {
+    pub(crate) fn decisive(&self, ip: IpAddr) -> Option<Instant> {
         lock(&self.turned).get(&ip)?.decisive
     }
 }

@@ -41,7 +41,7 @@ impl Throttle {
 }
 
 /// Makes a part of a page when it is its turn.
-pub async fn throttled<T>(make: impl FnOnce() -> T) -> T {
+pub(super) async fn throttled<T>(make: impl FnOnce() -> T) -> T {
     let mut throttle = THROTTLE.lock().await;
     let delay = throttle.delay(clock::now());
     if !delay.is_zero() {
@@ -54,7 +54,7 @@ pub async fn throttled<T>(make: impl FnOnce() -> T) -> T {
 }
 
 /// Returns a page made of `parts`. Other work has its turn between the chunks.
-pub fn chunked(
+pub(super) fn chunked(
     content_type: &'static str,
     mut parts: impl Iterator<Item = String> + Send + 'static,
 ) -> Response {

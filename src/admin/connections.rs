@@ -27,7 +27,7 @@ const GRACE: Duration = Duration::from_millis(50);
 
 /// What a connection is busy with. Those that come first in this order have to go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Activity {
+pub(super) enum Activity {
     /// Waiting for a request, or for the rest of its head.
     Waiting(Instant),
     /// Answering one.
@@ -36,7 +36,7 @@ pub enum Activity {
 
 /// The activity of a connection, shared with whoever serves it.
 #[derive(Clone)]
-pub struct Tracker(Arc<Mutex<Activity>>);
+pub(super) struct Tracker(Arc<Mutex<Activity>>);
 
 impl Tracker {
     fn new() -> Self {
@@ -44,7 +44,7 @@ impl Tracker {
     }
 
     /// Marks the connection as answering until the result is dropped.
-    pub fn answer(&self) -> Answering {
+    pub(super) fn answer(&self) -> Answering {
         self.set(Activity::Answering(clock::now()));
         Answering(self.clone())
     }
@@ -59,7 +59,7 @@ impl Tracker {
 }
 
 /// A request that is being answered.
-pub struct Answering(Tracker);
+pub(super) struct Answering(Tracker);
 
 impl Drop for Answering {
     fn drop(&mut self) {
@@ -74,19 +74,23 @@ struct Connection {
 }
 
 /// All connections that are open.
-pub struct Connections {
+pub(super) struct Connections {
     max: usize,
     open: Vec<Connection>,
 }
 
 impl Connections {
     /// None yet, and at most so many.
-    pub fn new(max: usize) -> Self {
+    pub(super) fn new(max: usize) -> Self {
         Self { max, open: Vec::new() }
     }
 
     /// Adds a connection, once there is room for it. `start` starts the task that serves it.
-    pub async fn add(&mut self, peer: IpAddr, start: impl FnOnce(Tracker) -> JoinHandle<()>) {
+    pub(super) async fn add(
+        &mut self,
+        peer: IpAddr,
+        start: impl FnOnce(Tracker) -> JoinHandle<()>,
+    ) {
         self.open.retain(|connection| !connection.task.is_finished());
         while self.open.len() >= self.max {
             match self.evict() {

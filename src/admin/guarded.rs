@@ -7,13 +7,13 @@ use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 
 /// A body, and what is dropped with it: when all of it is sent, or the connection has ended.
-pub struct Guarded<G> {
+pub(super) struct Guarded<G> {
     body: Body,
     _guard: G,
 }
 
 impl<G> Guarded<G> {
-    pub fn new(body: Body, guard: G) -> Self {
+    pub(super) fn new(body: Body, guard: G) -> Self {
         Self { body, _guard: guard }
     }
 }

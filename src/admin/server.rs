@@ -48,7 +48,7 @@ const BACKLOG: u32 = 1024;
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Listens on an address.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     // Those that are accepted inherit them.
@@ -59,7 +59,11 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves without end, on at most so many connections.
-pub async fn serve(listener: TcpListener, router: Router, max_connections: usize) -> Infallible {
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    max_connections: usize,
+) -> Infallible {
     let mut connections = Connections::new(max_connections);
     let mut is_failing = false;
     loop {

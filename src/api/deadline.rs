@@ -18,7 +18,7 @@ tokio::task_local! {
 
 /// Until when a call may be sent. All copies end together.
 #[derive(Debug, Clone)]
-pub struct Deadline(Arc<Shared>);
+pub(crate) struct Deadline(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -28,43 +28,43 @@ struct Shared {
 }
 
 impl Deadline {
-    pub fn new(until: Option<Moment>) -> Self {
+    pub(crate) fn new(until: Option<Moment>) -> Self {
         Self(Arc::new(Shared { until, ended: AtomicBool::new(false) }))
     }
 
-    pub fn left(&self) -> Duration {
+    pub(crate) fn left(&self) -> Duration {
         self.0.until.map_or(Duration::MAX, |until| until.saturating_duration_since(clock::moment()))
     }
 
     /// Lets nothing more be sent.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.0.ended.store(true, Ordering::Relaxed);
     }
 
-    pub fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         !self.left().is_zero() && !self.0.ended.load(Ordering::Relaxed)
     }
 
     /// What the calls of this task stand on; most stand on nothing, and may always be sent.
-    pub fn of_this_task() -> Option<Self> {
+    pub(crate) fn of_this_task() -> Option<Self> {
         STANDS_ON.try_with(Self::clone).ok()
     }
 
     /// Makes calls of the API that stand on this deadline.
-    pub async fn bears<T>(self, calls: impl Future<Output = T>) -> T {
+    pub(crate) async fn bears<T>(self, calls: impl Future<Output = T>) -> T {
         STANDS_ON.scope(self, calls).await
     }
 }
 
 /// The body of a request, which is not to be had once the deadline has passed. The server then has the head of a request at
 /// most, and does nothing with it.
-pub struct Guarded {
+pub(super) struct Guarded {
     body: Inner,
     basis: Option<Deadline>,
 }
 
 impl Guarded {
-    pub fn new(body: Inner, basis: Option<Deadline>) -> Self {
+    pub(super) fn new(body: Inner, basis: Option<Deadline>) -> Self {
         Self { body, basis }
     }
 }

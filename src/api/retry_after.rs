@@ -12,7 +12,7 @@ const LONGEST_REFUSAL: usize = 64 << 10;
 
 /// An API server that has too much to do says in a header how long to wait, with a body in plain words. The library passes on
 /// bodies alone, so the body is made to say it.
-pub async fn with_retry_after<B>(
+pub(super) async fn with_retry_after<B>(
     answer: Response<B>,
 ) -> Result<Response<Either<Full<Bytes>, B>>, BoxError>
 where

@@ -275,28 +275,28 @@ impl Pile {
 }
 
 impl Collector {
-    pub fn error(&mut self, span: Span, path: &str, message: impl Into<String>) {
+    pub(super) fn error(&mut self, span: Span, path: &str, message: impl Into<String>) {
         self.errors.add(span, path, message.into());
     }
 
-    pub fn warn(&mut self, span: Span, path: &str, message: impl Into<String>) {
+    pub(super) fn warn(&mut self, span: Span, path: &str, message: impl Into<String>) {
         self.warnings.add(span, path, message.into());
     }
 
     /// Further errors are only counted: no need to find good words for them.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.errors.list.len() >= KEPT
     }
 
     /// What stands here may be a secret: no excerpt shows it.
-    pub fn hide(&mut self, span: Span) {
+    pub(super) fn hide(&mut self, span: Span) {
         if self.hidden.last() != Some(&span.bytes()) {
             self.hidden.push(span.bytes());
         }
     }
 
     /// The errors and the warnings, ready to be shown.
-    pub fn into_problems(self, file: &str, text: &str) -> (Problems, Problems) {
+    pub(super) fn into_problems(self, file: &str, text: &str) -> (Problems, Problems) {
         let text: Arc<str> = text.into();
         (
             self.errors.problems(file, &text, &self.hidden),

@@ -89,7 +89,7 @@ pub(super) struct At<T> {
 }
 
 impl<T> At<T> {
-    pub fn new(value: T) -> Self {
+    pub(super) fn new(value: T) -> Self {
         At { value, place: Place::default() }
     }
 }
@@ -107,27 +107,27 @@ pub(super) enum Field<T> {
 
 impl<T> Field<T> {
     /// A value that comes from no file.
-    pub fn new(value: T) -> Self {
+    pub(super) fn new(value: T) -> Self {
         Field::Given(Box::new(At::new(value)))
     }
 
-    pub fn is_absent(&self) -> bool {
+    pub(super) fn is_absent(&self) -> bool {
         matches!(self, Field::Absent)
     }
 
-    pub fn given(&self) -> Option<&At<T>> {
+    pub(super) fn given(&self) -> Option<&At<T>> {
         match self {
             Field::Given(at) => Some(at),
             _ => None,
         }
     }
 
-    pub fn value(&self) -> Option<&T> {
+    pub(super) fn value(&self) -> Option<&T> {
         self.given().map(|at| &at.value)
     }
 
     /// The value or the default; None when what is there is wrong.
-    pub fn or(&self, default: T) -> Option<T>
+    pub(super) fn or(&self, default: T) -> Option<T>
     where
         T: Clone,
     {
@@ -139,7 +139,7 @@ impl<T> Field<T> {
     }
 
     /// The value if there is one; the outer None when what is there is wrong.
-    pub fn optional(&self) -> Option<Option<T>>
+    pub(super) fn optional(&self) -> Option<Option<T>>
     where
         T: Clone,
     {
@@ -152,7 +152,7 @@ impl<T> Field<T> {
 }
 
 impl<T: Read> Field<T> {
-    pub fn over(&self, lower: &Self) -> Self {
+    pub(super) fn over(&self, lower: &Self) -> Self {
         match (self, lower) {
             (Field::Absent, lower) => lower.clone(),
             (Field::Given(upper), Field::Given(lower)) => Field::Given(Box::new(At {
@@ -163,7 +163,7 @@ impl<T: Read> Field<T> {
         }
     }
 
-    pub fn common(&self, other: &Self) -> Self {
+    pub(super) fn common(&self, other: &Self) -> Self {
         match (self, other) {
             (Field::Given(one), Field::Given(other)) => Field::new(one.value.common(&other.value)),
             _ => Field::Absent,
@@ -221,24 +221,24 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(problems: &'a mut Collector) -> Self {
+    pub(super) fn new(problems: &'a mut Collector) -> Self {
         Reader { problems, path: String::new(), key: Span::default() }
     }
 
-    pub fn error(&mut self, span: Span, message: impl Into<String>) {
+    pub(super) fn error(&mut self, span: Span, message: impl Into<String>) {
         self.problems.error(span, &self.path, message);
     }
 
-    pub fn warn(&mut self, span: Span, message: impl Into<String>) {
+    pub(super) fn warn(&mut self, span: Span, message: impl Into<String>) {
         self.problems.warn(span, &self.path, message);
     }
 
-    pub fn hide(&mut self, span: Span) {
+    pub(super) fn hide(&mut self, span: Span) {
         self.problems.hide(span);
     }
 
     /// Another kind of value stands where `what` must be.
-    pub fn expected<T>(&mut self, node: &Node, what: &str, write: &str) -> Option<T> {
+    pub(super) fn expected<T>(&mut self, node: &Node, what: &str, write: &str) -> Option<T> {
         let mut span = node.span;
         if !matches!(node.kind, Kind::Scalar(_)) {
             // Nobody has looked for secrets inside, and nobody will.
@@ -254,7 +254,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Does `read` one step deeper: `step` is `[3]`, or `.key` without its dot at the root.
-    pub fn within<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+    pub(super) fn within<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.path.len();
         self.path.push_str(if length == 0 { step.trim_start_matches('.') } else { step });
         let value = read(self);
@@ -262,11 +262,11 @@ impl<'a> Reader<'a> {
         value
     }
 
-    pub fn place(&self, span: Span, key: Span) -> Place {
+    pub(super) fn place(&self, span: Span, key: Span) -> Place {
         Place { span, key, path: self.path.as_str().into() }
     }
 
-    pub fn field<T: Read>(&mut self, node: &Node, key: Span) -> Field<T> {
+    pub(super) fn field<T: Read>(&mut self, node: &Node, key: Span) -> Field<T> {
         self.key = key;
         match T::read(node, self) {
             Some(value) => Field::Given(Box::new(At { value, place: self.place(node.span, key) })),
@@ -276,7 +276,7 @@ impl<'a> Reader<'a> {
 
     /// Hands each entry of a record to `read`, and tells of keys that are unknown or missing. A key that was probably
     /// meant by an unknown one is handed over without an entry: nothing more can be said of it.
-    pub fn record(
+    pub(super) fn record(
         &mut self,
         node: &Node,
         keys: &[String],

@@ -73,7 +73,7 @@ struct Url<'a> {
 
 impl<'a> Urls<'a> {
     /// Takes note that an address is checked like this.
-    pub fn add(&mut self, check: &'a raw::Check, ip: IpAddr) {
+    pub(super) fn add(&mut self, check: &'a raw::Check, ip: IpAddr) {
         let Some(command) = check.exec.value().and_then(|exec| exec.command.value()) else {
             return;
         };
@@ -87,7 +87,7 @@ impl<'a> Urls<'a> {
     }
 
     /// Warns of brackets that an address needs, or must not have.
-    pub fn warn(&self, problems: &mut Collector) {
+    pub(super) fn warn(&self, problems: &mut Collector) {
         for Url { argument, has_brackets, ipv4, ipv6 } in self.0.values() {
             let (wrong, right) = if *has_brackets { (ipv4, ipv6) } else { (ipv6, ipv4) };
             let Some(wrong) = wrong else { continue };

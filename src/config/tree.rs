@@ -45,7 +45,7 @@ pub(super) struct Scalar {
 
 impl Scalar {
     /// A text that stands nowhere in the file.
-    pub fn text(text: String) -> Self {
+    pub(super) fn text(text: String) -> Self {
         Scalar { text, kind: ScalarKind::Text, style: ScalarStyle::Plain }
     }
 }
@@ -60,7 +60,7 @@ pub(super) enum ScalarKind {
 
 impl Kind {
     /// What this is, in the words of a message.
-    pub fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Kind::List(_) => "a list",
             Kind::Map(_) => "a mapping",
@@ -76,7 +76,7 @@ impl Kind {
 
 impl Node {
     /// The text of a scalar.
-    pub fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         match &self.kind {
             Kind::Scalar(scalar) => &scalar.text,
             _ => "",

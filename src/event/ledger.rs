@@ -16,7 +16,7 @@ const ROOM: usize = 2048;
 
 /// What makes two news the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Thing {
+pub(super) struct Thing {
     pub about: About,
     pub reason: String,
     pub subject: String,
@@ -24,7 +24,7 @@ pub struct Thing {
 
 /// What is to be told now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
+pub(super) struct Due {
     pub thing: Thing,
     /// The newest of them.
     pub news: News,
@@ -36,7 +36,7 @@ pub struct Due {
 
 /// An Event that is in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub(super) struct Told {
     pub name: String,
     /// The UID of what it regards.
     pub uid: String,
@@ -61,13 +61,13 @@ impl Entry {
 
 /// All that is to be told, and what has been.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub(super) struct Ledger {
     entries: HashMap<Thing, Entry>,
 }
 
 impl Ledger {
     /// Takes news in. Returns whether there was room.
-    pub fn hear(&mut self, news: News, now: Instant) -> bool {
+    pub(super) fn hear(&mut self, news: News, now: Instant) -> bool {
         if self.entries.len() >= ROOM {
             self.forget(now);
         }
@@ -86,7 +86,7 @@ impl Ledger {
     }
 
     /// What has waited longest of all that may be told; else how long until something may.
-    pub fn due(&self, now: Instant) -> Result<Due, Option<Duration>> {
+    pub(super) fn due(&self, now: Instant) -> Result<Due, Option<Duration>> {
         let waiting = self
             .entries
             .iter()
@@ -107,7 +107,7 @@ impl Ledger {
     }
 
     /// Takes note that it was told, by this Event.
-    pub fn told(&mut self, due: Due, told: Told, now: Instant) {
+    pub(super) fn told(&mut self, due: Due, told: Told, now: Instant) {
         if let Some(entry) = self.entries.get_mut(&due.thing) {
             entry.pending = None;
             entry.told = Some((due.news.note, told, now));
@@ -115,7 +115,7 @@ impl Ledger {
     }
 
     /// Takes note that it can't be told.
-    pub fn give_up(&mut self, thing: &Thing) {
+    pub(super) fn give_up(&mut self, thing: &Thing) {
         if let Some(entry) = self.entries.get_mut(thing) {
             entry.pending = None;
             if entry.told.is_none() {
@@ -125,7 +125,7 @@ impl Ledger {
     }
 
     /// Forgets what is to be told and older than this. Says whether anything is left to be told.
-    pub fn forget_older(&mut self, age: Duration, now: Instant) -> bool {
+    pub(super) fn forget_older(&mut self, age: Duration, now: Instant) -> bool {
         self.entries.retain(|_, entry| {
             let old = |(news, _): &mut (News, u32)| now.saturating_duration_since(news.at) > age;
             entry.pending.take_if(old);

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use super::State;
 
 /// Flips are counted over this long.
-pub const WINDOW: Duration = Duration::from_secs(10 * 60);
+pub(super) const WINDOW: Duration = Duration::from_secs(10 * 60);
 
 /// How long a target must be well that flipped too often, for the first time and at most.
-pub const SHORTEST: Duration = Duration::from_secs(60);
-pub const LONGEST: Duration = Duration::from_secs(15 * 60);
+pub(super) const SHORTEST: Duration = Duration::from_secs(60);
+pub(super) const LONGEST: Duration = Duration::from_secs(15 * 60);
 
 /// After this long without a flip, the back-off starts short again.
 const FORGOTTEN: Duration = Duration::from_secs(30 * 60);

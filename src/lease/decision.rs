@@ -40,7 +40,7 @@ use super::DURATION;
 
 /// The owner of the Lease, as far as this replica can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
+pub(super) enum Owner {
     /// There is no Lease.
     Absent,
     /// Nobody: the last holder gave it up after its last write.
@@ -58,7 +58,7 @@ pub enum Owner {
 
 /// One step about the Lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub(super) enum Action {
     /// Create it, held by nobody, if it still is absent.
     Create,
     /// Make it ours, if it still is as it was seen.
@@ -71,18 +71,18 @@ pub enum Action {
 
 /// The permission of this replica at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Permission {
+pub(super) enum Permission {
     Valid,
     None,
 }
 
 /// The time for which a Lease that says `duration` must be unchanged before another may take it.
-pub fn time_of(duration: Duration) -> Duration {
+pub(super) fn time_of(duration: Duration) -> Duration {
     duration.max(DURATION)
 }
 
 /// Applies the table. `remaining` is what is left of the Lease's time.
-pub fn decide(owner: Owner, permission: Permission, remaining: Duration) -> Action {
+pub(super) fn decide(owner: Owner, permission: Permission, remaining: Duration) -> Action {
     match (owner, permission) {
         (Owner::Absent, _) => Action::Create,
         (Owner::Ours, _) => Action::Renew,

@@ -12,7 +12,7 @@ use crate::clock::Moment;
 
 /// The Lease as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
+pub(super) struct Record {
     pub version: String,
     pub uid: String,
     pub holder: Option<String>,
@@ -24,7 +24,7 @@ pub struct Record {
 
 /// The content of the Lease that a step writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
+pub(super) struct Draft {
     pub action: Action,
     pub holder: Option<String>,
     pub transitions: i32,
@@ -34,7 +34,7 @@ pub struct Draft {
 
 /// The next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// Read the Lease.
     Look,
     /// Write the Lease on the version that was seen last, or as a new one.
@@ -60,7 +60,7 @@ struct Sighting {
 
 /// One replica in the election.
 #[derive(Debug)]
-pub struct Election {
+pub(super) struct Election {
     /// The identity, which is written as the holder.
     me: String,
     /// Names this process, and no other under the same identity.
@@ -91,7 +91,7 @@ pub enum Installation {
 }
 
 impl Election {
-    pub fn new(me: String, process: String) -> Self {
+    pub(super) fn new(me: String, process: String) -> Self {
         Self {
             me,
             process,
@@ -106,23 +106,23 @@ impl Election {
     }
 
     /// How long this replica may still write; none if it may not.
-    pub fn remaining(&self, now: Moment) -> Option<Duration> {
+    pub(super) fn remaining(&self, now: Moment) -> Option<Duration> {
         let remaining = self.expires_at?.saturating_duration_since(now);
         (!remaining.is_zero()).then_some(remaining)
     }
 
     /// When this replica stops being allowed to write, if it may.
-    pub fn expires_at(&self) -> Option<Moment> {
+    pub(super) fn expires_at(&self) -> Option<Moment> {
         self.expires_at
     }
 
     /// The holder, if that is another replica.
-    pub fn other_holder(&self) -> Option<&str> {
+    pub(super) fn other_holder(&self) -> Option<&str> {
         self.record()?.holder.as_deref().filter(|holder| *holder != self.me)
     }
 
     /// Another process that holds the Lease under our identity, told with what to do about it.
-    pub fn twin(&self) -> Option<String> {
+    pub(super) fn twin(&self) -> Option<String> {
         let ours = self.record()?.holder.as_ref() == Some(&self.me);
         (ours && self.owner() == Owner::Another).then(|| {
             format!(
@@ -134,18 +134,18 @@ impl Election {
     }
 
     /// The trouble with the checks of this replica, if there is any.
-    pub fn unfit(&self, now: Moment) -> Option<&str> {
+    pub(super) fn unfit(&self, now: Moment) -> Option<&str> {
         self.fitness.trouble(now)
     }
 
     /// Begins a turn. A holder knows the Lease as it wrote it, and all others look.
-    pub fn begin_turn(&mut self, checks: Checks, now: Moment) {
+    pub(super) fn begin_turn(&mut self, checks: Checks, now: Moment) {
         self.fitness.observe(checks, now);
         self.must_look |= self.remaining(now).is_none();
     }
 
     /// Decides on the next step. Standing by ends the permission.
-    pub fn next(&mut self, now: Moment) -> Step {
+    pub(super) fn next(&mut self, now: Moment) -> Step {
         let Some(seen) = self.seen.as_ref().filter(|_| !self.must_look) else { return Step::Look };
         let unchanged = now.saturating_duration_since(seen.since);
         let duration = seen.record.as_ref().map_or(Duration::ZERO, |record| record.duration);
@@ -207,7 +207,7 @@ impl Election {
     }
 
     /// Takes the Lease as it is now.
-    pub fn observe(&mut self, record: Option<Record>, now: Moment) {
+    pub(super) fn observe(&mut self, record: Option<Record>, now: Moment) {
         let first = self.seen.is_none();
         self.must_look = false;
         let unchanged = |seen: &Sighting| {
@@ -223,7 +223,7 @@ impl Election {
     }
 
     /// Takes the answer to a write that began then. A create neither gives permission nor ends it.
-    pub fn wrote(&mut self, draft: &Draft, record: Record, begun: Moment, now: Moment) {
+    pub(super) fn wrote(&mut self, draft: &Draft, record: Record, begun: Moment, now: Moment) {
         let gains = draft.action != Action::Create
             && draft.holder.is_some()
             && self.remaining(begun).is_none();
@@ -240,18 +240,18 @@ impl Election {
     }
 
     /// Takes note that the Lease was not as it was seen.
-    pub fn refused(&mut self) {
+    pub(super) fn refused(&mut self) {
         self.must_look = true;
     }
 
     /// Takes the answer whether anything bears our label.
-    pub fn answered(&mut self, installation: Installation) {
+    pub(super) fn answered(&mut self, installation: Installation) {
         self.installation = self.version().cloned().map(|version| (version, installation));
     }
 
     /// Makes the draft that gives the Lease up, if it is ours and we may still write. All our
     /// writes must have ended.
-    pub fn release(&self, now: Moment) -> Option<Draft> {
+    pub(super) fn release(&self, now: Moment) -> Option<Draft> {
         self.remaining(now)?;
         let record = self.record().filter(|_| self.owner() == Owner::Ours)?;
         let mark = Mark::Released { transitions: record.transitions, uid: record.uid.clone() };
@@ -264,7 +264,7 @@ impl Election {
     }
 
     /// Ends the permission of a replica whose checks are not good enough, given up or not.
-    pub fn step_down(&mut self, now: Moment) {
+    pub(super) fn step_down(&mut self, now: Moment) {
         self.expires_at = None;
         self.fitness.stepped_down(now);
     }

@@ -32,7 +32,7 @@ const PERSISTS_AFTER: Duration = Duration::from_secs(30);
 const CONFIRM_TIME: Duration = Duration::from_secs(1);
 
 /// A replica that checks badly leaves the Lease alone this much longer than all others.
-pub const COURTESY: Duration = Duration::from_secs(2);
+pub(super) const COURTESY: Duration = Duration::from_secs(2);
 
 /// Timely for this long, and the replica is as good as new.
 const RECOVERY_TIME: Duration = Duration::from_secs(60);
@@ -54,7 +54,7 @@ pub struct CheckFacts {
 
 /// How well this replica checks. The text says what is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Checks {
+pub(super) enum Checks {
     Timely,
     Late(String),
     Inconclusive(String),
@@ -63,7 +63,7 @@ pub enum Checks {
 
 impl Checks {
     /// Judges the facts. The text says no time that runs: it is logged, and told to all, whenever it changes.
-    pub fn judge(facts: &CheckFacts, now: Instant) -> Self {
+    pub(super) fn judge(facts: &CheckFacts, now: Instant) -> Self {
         let idle = now.saturating_duration_since(facts.last_turn);
         if idle >= STANDSTILL {
             return Self::Standstill("its checks stand still".into());
@@ -79,7 +79,7 @@ impl Checks {
     }
 
     /// The trouble; none if there is none.
-    pub fn trouble(&self) -> Option<&str> {
+    pub(super) fn trouble(&self) -> Option<&str> {
         match self {
             Self::Timely => None,
             Self::Late(trouble) | Self::Inconclusive(trouble) | Self::Standstill(trouble) => {
@@ -91,7 +91,7 @@ impl Checks {
 
 /// The duty of a replica in the election, as far as its checks decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Duty {
+pub(super) enum Duty {
     /// Holds the Lease, or competes for it.
     Serve,
     /// Gives the Lease up.
@@ -104,7 +104,7 @@ pub enum Duty {
 
 /// The memory of how well this replica has checked.
 #[derive(Debug)]
-pub struct Fitness {
+pub(super) struct Fitness {
     checks: Checks,
     /// The moment since which the checks are as well, or as unwell, as they are.
     since: Option<Moment>,
@@ -119,7 +119,7 @@ impl Default for Fitness {
 
 impl Fitness {
     /// Takes the newest judgement.
-    pub fn observe(&mut self, checks: Checks, now: Moment) {
+    pub(super) fn observe(&mut self, checks: Checks, now: Moment) {
         if std::mem::discriminant(&checks) != std::mem::discriminant(&self.checks) {
             self.since = None;
         }
@@ -132,17 +132,17 @@ impl Fitness {
 
     /// Takes note that this replica has just let all others have the Lease because of its checks:
     /// it gave the Lease up, or took it after all others could have.
-    pub fn stepped_down(&mut self, now: Moment) {
+    pub(super) fn stepped_down(&mut self, now: Moment) {
         self.stepped_down_at = Some(now);
     }
 
     /// The trouble with the checks, once it counts.
-    pub fn trouble(&self, now: Moment) -> Option<&str> {
+    pub(super) fn trouble(&self, now: Moment) -> Option<&str> {
         self.checks.trouble().filter(|_| self.is_confirmed(now))
     }
 
     /// Applies the table above to a holder.
-    pub fn duty_of_holder(&self, now: Moment) -> Duty {
+    pub(super) fn duty_of_holder(&self, now: Moment) -> Duty {
         let rests = |at: Moment| now.saturating_duration_since(at) < STEP_DOWN_INTERVAL;
         match self.checks {
             _ if !self.is_confirmed(now) => Duty::Serve,
@@ -154,7 +154,7 @@ impl Fitness {
     }
 
     /// Applies the table above to a replica that does not hold the Lease.
-    pub fn duty_of_standby(&self, now: Moment) -> Duty {
+    pub(super) fn duty_of_standby(&self, now: Moment) -> Duty {
         match self.checks {
             _ if !self.is_confirmed(now) => Duty::Serve,
             Checks::Timely => Duty::Serve,

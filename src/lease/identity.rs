@@ -14,7 +14,7 @@ const POD_UID: &str = "POD_UID";
 const MAX_LENGTH: usize = 64;
 
 /// The names of this replica and of this process.
-pub struct Identity {
+pub(super) struct Identity {
     /// The holder in the Lease: the host's name, which is the Pod's, and the Pod's UID. It stays
     /// the same when the container is restarted. Without the UID of the Pod it is one that no other
     /// process has.
@@ -24,7 +24,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    pub fn of_this_process() -> io::Result<Self> {
+    pub(super) fn of_this_process() -> io::Result<Self> {
         let host = read("/proc/sys/kernel/hostname")?;
         let process = read("/proc/sys/kernel/random/uuid")?;
         let pod = env::var_os(POD_UID).filter(|uid| !uid.is_empty());

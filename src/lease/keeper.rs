@@ -35,17 +35,17 @@ const NOBODY: &str = "nobody";
 const MAX_STEPS: usize = 8;
 
 /// The task that keeps the Lease. Dropping it leaves the Lease to run out.
-pub struct Keeping {
+pub(crate) struct Keeping {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Option<Ended>>,
 }
 
 /// That no write is under way, and none will be.
-pub type Ended = OwnedRwLockWriteGuard<()>;
+pub(super) type Ended = OwnedRwLockWriteGuard<()>;
 
 impl Keeping {
     /// Waits for it to end, which it should not do by itself, and says why it did.
-    pub async fn ended(&mut self) -> String {
+    pub(crate) async fn ended(&mut self) -> String {
         match (&mut self.task).await {
             Ok(_) => "it returned".to_owned(),
             Err(error) => error.to_string(),
@@ -54,7 +54,7 @@ impl Keeping {
 
     /// Lets no new write begin, waits for those that are under way, and gives the Lease up, so that another can take it at
     /// once. Nothing is written while the answer is kept.
-    pub async fn give_up(self) -> Option<Ended> {
+    pub(crate) async fn give_up(self) -> Option<Ended> {
         // An error only says that it has ended already, by a panic.
         let _ = self.stop.send(());
         if self.task.is_finished() { None } else { self.task.await.ok().flatten() }
@@ -62,7 +62,7 @@ impl Keeping {
 }
 
 /// The answers that the keeper needs from the rest of the daemon.
-pub struct Conditions {
+pub(crate) struct Conditions {
     /// The facts about the checks of this replica.
     pub checks: Box<dyn Fn() -> CheckFacts + Send + Sync>,
     /// Reads from the API whether anything bears our label, when the call begins or later.
@@ -71,7 +71,7 @@ pub struct Conditions {
 }
 
 /// A replica that does not compete for the Lease yet.
-pub struct Candidate {
+pub(crate) struct Candidate {
     client: Client,
     name: Name,
     identity: Identity,
@@ -79,7 +79,7 @@ pub struct Candidate {
 }
 
 /// Makes this replica one that may compete for the Lease.
-pub fn candidate(client: Client, name: Name) -> io::Result<(Handle, Candidate)> {
+pub(crate) fn candidate(client: Client, name: Name) -> io::Result<(Handle, Candidate)> {
     let identity = Identity::of_this_process()?;
     let handle = Handle::of(name.clone(), identity.replica.clone());
     Ok((handle.clone(), Candidate { client, name, identity, handle }))
@@ -87,7 +87,7 @@ pub fn candidate(client: Client, name: Name) -> io::Result<(Handle, Candidate)> 
 
 impl Candidate {
     /// Starts to compete.
-    pub fn start(self, conditions: Conditions) -> Keeping {
+    pub(crate) fn start(self, conditions: Conditions) -> Keeping {
         let Self { client, name, identity: Identity { replica, process }, handle } = self;
         info!(lease = %name, identity = replica, "competing for the lease");
         let api = Api::namespaced(client, &name.namespace);

@@ -8,11 +8,11 @@
 use std::fmt;
 
 /// The annotation's name.
-pub const ANNOTATION: &str = "external-endpoints/election";
+pub(super) const ANNOTATION: &str = "external-endpoints/election";
 
 /// The content of the annotation. It counts only for the transition that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mark {
+pub(super) enum Mark {
     /// `held 7 by IDENTITY PROCESS`: the process took the Lease with its seventh transition.
     Held { transitions: i32, identity: String, process: String },
     /// `released 7 of UID`: after its last write had ended, the holder gave up the Lease with this
@@ -22,7 +22,7 @@ pub enum Mark {
 
 impl Mark {
     /// Reads the annotation; none if a daemon of this version did not write it.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let words: Vec<&str> = text.split(' ').collect();
         let transitions = words.get(1)?.parse().ok()?;
         match words[..] {

@@ -14,7 +14,7 @@ const LINE_OVERHEAD: usize = 64;
 
 /// Lines that wait to be written.
 #[derive(Default)]
-pub struct Queue {
+pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     /// Notified when a line has come.
     filled: Condvar,
@@ -43,7 +43,7 @@ fn size(line: &[u8]) -> usize {
 
 impl Queue {
     /// Adds a line, or counts it as dropped if there is no room for it.
-    pub fn push(&self, line: &[u8]) {
+    pub(super) fn push(&self, line: &[u8]) {
         let mut waiting = self.lock();
         if waiting.bytes + size(line) > MAX_BYTES {
             drop(waiting);
@@ -57,12 +57,12 @@ impl Queue {
     }
 
     /// How many lines were dropped.
-    pub fn dropped(&self) -> u64 {
+    pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
     /// Waits until all lines have been written, for at most this long.
-    pub fn wait_until_empty(&self, timeout: Duration) {
+    pub(super) fn wait_until_empty(&self, timeout: Duration) {
         let wait =
             self.emptied.wait_timeout_while(self.lock(), timeout, |waiting| !waiting.is_done());
         drop(wait.unwrap_or_else(PoisonError::into_inner));
@@ -70,7 +70,7 @@ impl Queue {
 
     /// Writes all lines that come, without end. Once lines can be written again after some were dropped, says how many to
     /// `log_dropped`.
-    pub fn write_to(&self, output: &mut impl Write, log_dropped: impl Fn(u64)) {
+    pub(super) fn write_to(&self, output: &mut impl Write, log_dropped: impl Fn(u64)) {
         let mut reported = 0;
         loop {
             let line = self.next();

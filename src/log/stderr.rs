@@ -7,11 +7,11 @@ use std::os::fd::AsFd as _;
 use rustix::event::{PollFd, PollFlags, poll};
 
 /// A descriptor of standard error that is its own.
-pub struct Stderr(File);
+pub(super) struct Stderr(File);
 
 impl Stderr {
     /// Opens it.
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self(File::from(io::stderr().as_fd().try_clone_to_owned()?)))
     }
 

@@ -22,7 +22,7 @@ const MAX_BYTES: usize = 8 * 1024;
 
 /// Cuts an annotation that is too long, so that nothing holds more of it than is read. One character stays beyond that, by
 /// which `maintenance` and `failback_problem` know it.
-pub fn cut(text: &mut String) {
+pub(crate) fn cut(text: &mut String) {
     let end = (MAX_BYTES + 1..text.len()).find(|at| text.is_char_boundary(*at));
     if let Some(end) = end {
         text.truncate(end);

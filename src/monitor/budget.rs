@@ -21,14 +21,14 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { until: None, taken: 0 }
     }
 
     /// Takes a step, if there is one left. The first always is: a slow step must not stop the work
     /// for good. The clock is read at steps 1, 2, 4, 8 and 16, and at each sixteenth from then on,
     /// so that slow steps are noticed early.
-    pub fn take(&mut self) -> bool {
+    pub(super) fn take(&mut self) -> bool {
         self.taken += 1;
         if self.taken > STEPS {
             return false;

@@ -23,23 +23,23 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub fn new(origin: Instant) -> Self {
+    pub(super) fn new(origin: Instant) -> Self {
         Self { origin, late_since: AtomicU64::new(NONE), inconclusive_since: AtomicU64::new(NONE) }
     }
 
-    pub fn set_late_since(&self, since: Option<Instant>) {
+    pub(super) fn set_late_since(&self, since: Option<Instant>) {
         self.late_since.store(self.nanos(since), Ordering::Relaxed);
     }
 
-    pub fn set_inconclusive_since(&self, since: Option<Instant>) {
+    pub(super) fn set_inconclusive_since(&self, since: Option<Instant>) {
         self.inconclusive_since.store(self.nanos(since), Ordering::Relaxed);
     }
 
-    pub fn late_since(&self) -> Option<Instant> {
+    pub(super) fn late_since(&self) -> Option<Instant> {
         self.instant(self.late_since.load(Ordering::Relaxed))
     }
 
-    pub fn inconclusive_since(&self) -> Option<Instant> {
+    pub(super) fn inconclusive_since(&self) -> Option<Instant> {
         self.instant(self.inconclusive_since.load(Ordering::Relaxed))
     }
 
@@ -65,12 +65,12 @@ pub(super) struct InconclusiveRun {
 
 impl InconclusiveRun {
     /// Begins anew, for so many targets.
-    pub fn new(targets: usize) -> Self {
+    pub(super) fn new(targets: usize) -> Self {
         Self { targets, since: None, tries: 0, tried: BTreeSet::new() }
     }
 
     /// Takes the verdict of one more try.
-    pub fn observe(&mut self, target: Key, verdict: &Verdict, now: Instant) {
+    pub(super) fn observe(&mut self, target: Key, verdict: &Verdict, now: Instant) {
         if !matches!(verdict, Verdict::Inconclusive(_)) {
             (self.since, self.tries) = (None, 0);
             self.tried.clear();
@@ -82,7 +82,7 @@ impl InconclusiveRun {
     }
 
     /// The beginning of the run, once each target was tried in it.
-    pub fn since(&self) -> Option<Instant> {
+    pub(super) fn since(&self) -> Option<Instant> {
         self.since.filter(|_| self.tries >= MIN_INCONCLUSIVE && self.tried.len() >= self.targets)
     }
 }

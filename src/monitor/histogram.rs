@@ -44,7 +44,7 @@ impl Histogram {
 }
 
 /// Some milliseconds as a duration, for bounds.
-pub const fn ms(ms: u64) -> Duration {
+pub(super) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 

@@ -63,7 +63,7 @@ pub(super) struct Lateness {
 }
 
 impl Lateness {
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             delays: Histogram::new(&DELAYS),
             late: 0,
@@ -78,7 +78,7 @@ impl Lateness {
     }
 
     /// Takes note that a try of a target with this interval has started so late.
-    pub fn observe(&mut self, delay: Duration, interval: Duration) {
+    pub(super) fn observe(&mut self, delay: Duration, interval: Duration) {
         self.delays.observe(delay);
         self.started += 1;
         if is_late(delay, interval) {
@@ -88,19 +88,19 @@ impl Lateness {
     }
 
     /// Says whether the next `look` does more than wait.
-    pub fn is_look_over(&self, now: Instant) -> bool {
+    pub(super) fn is_look_over(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= LOOK
     }
 
     /// Sets how many tries wait for a place, and are late already. Each is counted once: it counts among these until it
     /// starts, and among those that started late from then on.
-    pub fn set_waiting(&mut self, late: u64) {
+    pub(super) fn set_waiting(&mut self, late: u64) {
         self.waiting = late;
         self.known_late = self.known_late.max(self.late + late);
     }
 
     /// Tells if it has become too much, or no longer is, and what is short.
-    pub fn look(&mut self, now: Instant, scarce: impl Fn() -> Scarce) {
+    pub(super) fn look(&mut self, now: Instant, scarce: impl Fn() -> Scarce) {
         if !self.is_look_over(now) {
             return;
         }
@@ -136,21 +136,21 @@ impl Lateness {
 
     /// The moment since which most tries start late, or none starts although some wait, and not because commands wait for
     /// each other; none if that is not so.
-    pub fn late_since(&self) -> Option<Instant> {
+    pub(super) fn late_since(&self) -> Option<Instant> {
         self.late_since
     }
 
-    pub fn delays(&self) -> &Histogram {
+    pub(super) fn delays(&self) -> &Histogram {
         &self.delays
     }
 
     /// Tries that started more than half an interval late, or have waited for a place for as long.
-    pub fn late(&self) -> u64 {
+    pub(super) fn late(&self) -> u64 {
         self.late.max(self.known_late)
     }
 
     #[cfg(test)]
-    pub fn is_overloaded(&self) -> bool {
+    pub(super) fn is_overloaded(&self) -> bool {
         self.overloaded
     }
 }

@@ -12,7 +12,7 @@ use crate::plan::Note;
 /// The targets, by their index, that went Down while they were published, and when. They stay here for a window, and for as long
 /// as a freeze goes on.
 #[derive(Default)]
-pub struct Leaving {
+pub(super) struct Leaving {
     since: BTreeMap<usize, Instant>,
     /// What was counted last.
     counted: Count,
@@ -21,19 +21,19 @@ pub struct Leaving {
 }
 
 impl Leaving {
-    pub fn contains(&self, index: usize) -> bool {
+    pub(super) fn contains(&self, index: usize) -> bool {
         self.since.contains_key(&index)
     }
 
     /// Forgets those whose window is over.
-    pub fn forget(&mut self, now: Instant) {
+    pub(super) fn forget(&mut self, now: Instant) {
         if !self.since.is_empty() {
             self.since.retain(|_, since| since.checked_add(WINDOW).is_some_and(|end| end > now));
         }
     }
 
     /// Goes by the numbers that the targets have in another config. What another check found says nothing.
-    pub fn move_to(&mut self, old: &Database, new: &Database) {
+    pub(super) fn move_to(&mut self, old: &Database, new: &Database) {
         let moved = std::mem::take(&mut self.since).into_iter().filter_map(|(index, since)| {
             let before = &old.addresses[index];
             let same = |address: &Address| address.ip == before.ip && address.check == before.check;
@@ -43,7 +43,7 @@ impl Leaving {
     }
 
     /// When the next one is to be forgotten.
-    pub fn again(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn again(&self, now: Instant) -> Option<Instant> {
         self.since
             .values()
             .filter_map(|since| since.checked_add(WINDOW))
@@ -54,7 +54,7 @@ impl Leaving {
 
 impl Watched {
     /// Takes note of a target that may have flipped.
-    pub fn leave(&mut self, index: usize, freeze: &Freeze, now: Instant) {
+    pub(crate) fn leave(&mut self, index: usize, freeze: &Freeze, now: Instant) {
         let target = &self.targets[index];
         let published = self
             .policing
@@ -69,7 +69,7 @@ impl Watched {
     }
 
     /// Tells the freeze how many count now, which may begin by it.
-    pub fn count(&mut self, freeze: &mut Freeze, now: Instant) {
+    pub(crate) fn count(&mut self, freeze: &mut Freeze, now: Instant) {
         if self.recount(freeze) {
             freeze.begin(now);
         }
@@ -98,7 +98,7 @@ impl Watched {
     }
 
     /// Whether any target that failed has not been tried, and failed again, from then on.
-    pub fn waits(&self, from: Instant) -> bool {
+    pub(crate) fn waits(&self, from: Instant) -> bool {
         let failed = self.leaving.since.keys().map(|index| &self.targets[*index]);
         failed.filter(|target| target.maintenance.is_none()).any(|target| {
             let started = target.last.and_then(|(ended, duration)| ended.checked_sub(duration));
@@ -108,7 +108,7 @@ impl Watched {
     }
 
     /// Tells once that a freeze keeps what should leave, and once that it is over, to those who do not read the log.
-    pub fn announce_freeze(&mut self, frozen: bool, now: Instant) {
+    pub(crate) fn announce_freeze(&mut self, frozen: bool, now: Instant) {
         let held = self.policing.notes.iter().find(|note| matches!(note, Note::Held { .. }));
         match (self.leaving.told, frozen, held) {
             (false, true, Some(held)) => {
@@ -126,12 +126,12 @@ impl Watched {
     }
 
     /// Leaves the count, with the config that it leaves.
-    pub fn uncount(&mut self, freeze: &mut Freeze) {
+    pub(crate) fn uncount(&mut self, freeze: &mut Freeze) {
         freeze.count(std::mem::take(&mut self.leaving.counted), Count::default());
     }
 
     /// Lets go what a freeze held back.
-    pub fn release(&mut self, freeze: &mut Freeze) {
+    pub(crate) fn release(&mut self, freeze: &mut Freeze) {
         self.leaving.since.clear();
         self.recount(freeze);
     }

@@ -81,7 +81,7 @@ impl Share {
 }
 
 impl Places {
-    pub fn new(places: usize) -> Self {
+    pub(super) fn new(places: usize) -> Self {
         Self {
             free: places,
             sharers: 0,
@@ -94,7 +94,7 @@ impl Places {
     }
 
     /// Sets which databases have tries of this kind.
-    pub fn share_among(&mut self, owners: &BTreeSet<Owner>) {
+    pub(super) fn share_among(&mut self, owners: &BTreeSet<Owner>) {
         self.sharers = owners.len();
         owners.last().into_iter().for_each(|&last| self.make_room(last));
         for (owner, share) in self.shares.iter_mut().enumerate() {
@@ -104,7 +104,7 @@ impl Places {
     }
 
     /// Takes in a try that is due. Whether it starts is for `admit` to say, before the next one comes.
-    pub fn come(&mut self, owner: Owner, key: Key, due: Instant) {
+    pub(super) fn come(&mut self, owner: Owner, key: Key, due: Instant) {
         self.make_room(owner);
         // Nearly always nothing waits, and this is all there is to do.
         if self.queue.is_empty()
@@ -123,7 +123,7 @@ impl Places {
     }
 
     /// Returns the next try that may start, which then has a place.
-    pub fn admit(&mut self) -> Option<(Key, Instant)> {
+    pub(super) fn admit(&mut self) -> Option<(Key, Instant)> {
         if let Some(admitted) = self.admitted.take() {
             return Some(admitted);
         }
@@ -140,7 +140,7 @@ impl Places {
     }
 
     /// Gives a place back, if the database has one.
-    pub fn leave(&mut self, owner: Owner) {
+    pub(super) fn leave(&mut self, owner: Owner) {
         let Some(share) = self.shares.get_mut(owner).filter(|share| share.under_way > 0) else {
             return;
         };
@@ -155,16 +155,16 @@ impl Places {
     }
 
     /// Returns whether tries counted by this number are under way or waiting.
-    pub fn are_used_by(&self, owner: Owner) -> bool {
+    pub(super) fn are_used_by(&self, owner: Owner) -> bool {
         self.shares.get(owner).is_some_and(|share| share.under_way > 0 || !share.waiting.is_empty())
     }
 
-    pub fn are_short(&self) -> bool {
+    pub(super) fn are_short(&self) -> bool {
         !self.queue.is_empty()
     }
 
     /// Returns all tries that wait, each with the time it was due at.
-    pub fn waiting(&self) -> impl Iterator<Item = (Key, Instant)> {
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (Key, Instant)> {
         self.queue.iter().flat_map(|turn| self.shares[turn.owner].waiting.iter().copied())
     }
 
@@ -198,7 +198,7 @@ impl Owners {
     /// Goes by the databases of another config. A new database may get the number of one that is
     /// gone, but not while `is_used` says that tries of the old one are left. They would count as
     /// the new one's, which then might not start any.
-    pub fn update<'a>(
+    pub(super) fn update<'a>(
         &mut self,
         databases: impl Iterator<Item = &'a DatabaseId>,
         is_used: impl Fn(Owner) -> bool,
@@ -214,7 +214,7 @@ impl Owners {
         }
     }
 
-    pub fn of(&self, id: &DatabaseId) -> Owner {
+    pub(super) fn of(&self, id: &DatabaseId) -> Owner {
         self.0.get(id).copied().unwrap_or_default()
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn channel(bell: Bell) -> (SnapshotWriter, SnapshotReader) {
 
 impl SnapshotReader {
     /// The newest snapshot, once it is as fresh as it must be now; none if nobody makes any.
-    pub async fn get(&self) -> Option<Arc<Snapshot>> {
+    pub(super) async fn get(&self) -> Option<Arc<Snapshot>> {
         let asked = clock::now();
         let mut newest = self.newest.clone();
         loop {
@@ -73,13 +73,13 @@ impl SnapshotReader {
 
 impl SnapshotWriter {
     /// Whether a snapshot is being made.
-    pub fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         self.unfinished.is_some()
     }
 
     /// Begins a snapshot if one is wanted, and returns whether one is being made. `now` may be the
     /// start of the turn.
-    pub fn is_wanted(&mut self, now: Instant) -> bool {
+    pub(super) fn is_wanted(&mut self, now: Instant) -> bool {
         // A reader that asked in time may be scheduled late.
         if self.fresh_until.is_some_and(|until| until + MAX_AGE < now) {
             self.withdraw();
@@ -108,7 +108,7 @@ impl SnapshotWriter {
     }
 
     /// Goes on with the one that is being made, and says whether all databases are in it.
-    pub fn advance(&mut self, databases: &[Watched]) -> bool {
+    pub(super) fn advance(&mut self, databases: &[Watched]) -> bool {
         let Some(Unfinished { effort, databases: made, .. }) = &mut self.unfinished else {
             return false;
         };
@@ -122,7 +122,10 @@ impl SnapshotWriter {
     }
 
     /// Shares the one that is being made. `finish` is given until when it is fresh, and the databases.
-    pub fn share(&mut self, finish: impl FnOnce(Instant, Vec<DatabaseSnapshot>) -> Snapshot) {
+    pub(super) fn share(
+        &mut self,
+        finish: impl FnOnce(Instant, Vec<DatabaseSnapshot>) -> Snapshot,
+    ) {
         if let Some(Unfinished { begun, effort, databases }) = self.unfinished.take() {
             let fresh_until = begun + (effort * SERVES).min(MAX_AGE);
             self.fresh_until = Some(fresh_until);
@@ -131,7 +134,7 @@ impl SnapshotWriter {
     }
 
     /// Begins anew: the databases are others.
-    pub fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         if let Some(unfinished) = &mut self.unfinished {
             unfinished.databases.clear();
         }

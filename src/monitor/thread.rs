@@ -18,7 +18,7 @@ use crate::probe::Bell;
 const READERS: usize = 512;
 
 /// The checks that run. Dropping it ends them.
-pub struct Checking {
+pub(crate) struct Checking {
     stop: Option<oneshot::Sender<()>>,
     bell: Bell,
     /// Gets why the checks have ended; none once that has come.
@@ -46,7 +46,7 @@ impl Checking {
 
     /// Waits for the checks to end, which they should not do by themselves, and says why they did. Once that is known it
     /// returns at once.
-    pub async fn ended(&mut self) -> String {
+    pub(crate) async fn ended(&mut self) -> String {
         let Some(ended) = &mut self.ended else { return "it has ended before".to_owned() };
         // A thread that panics drops its end of the channel.
         let why =
@@ -56,7 +56,7 @@ impl Checking {
     }
 
     /// Ends all checks, and all that they started.
-    pub async fn shutdown(mut self) {
+    pub(crate) async fn shutdown(mut self) {
         self.stop();
         self.ended().await;
     }
@@ -74,7 +74,7 @@ impl Drop for Checking {
 }
 
 /// Starts to check every target of `spec`, on threads of its own. Called from within a runtime, which gets the heavy tries.
-pub fn start(
+pub(crate) fn start(
     spec: &Spec,
     limits: Limits,
     rules: Rules,

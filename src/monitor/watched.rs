@@ -76,7 +76,7 @@ struct Policing {
 }
 
 impl Watched {
-    pub fn new(database: &Arc<Database>, news: Teller, now: Instant) -> Self {
+    pub(super) fn new(database: &Arc<Database>, news: Teller, now: Instant) -> Self {
         let targets: Vec<TargetSnapshot> =
             database.addresses.iter().map(|address| target(address, now)).collect();
         let policing = Policing::default();
@@ -98,17 +98,17 @@ impl Watched {
         }
     }
 
-    pub fn database(&self) -> &Arc<Database> {
+    pub(super) fn database(&self) -> &Arc<Database> {
         &self.database
     }
 
-    pub fn decided(&self) -> watch::Receiver<Decided> {
+    pub(super) fn decided(&self) -> watch::Receiver<Decided> {
         self.decided.subscribe()
     }
 
     /// Takes the database as a new config has it. A target whose check is the same keeps what is known of it; any other must
     /// be seen and tried first, and until then nothing is decided.
-    pub fn reload(&mut self, database: &Arc<Database>, freeze: &mut Freeze, now: Instant) {
+    pub(super) fn reload(&mut self, database: &Arc<Database>, freeze: &mut Freeze, now: Instant) {
         if self.database == *database {
             return;
         }
@@ -135,11 +135,11 @@ impl Watched {
     }
 
     /// Whether it has been told what the cluster holds.
-    pub fn is_seen(&self) -> bool {
+    pub(super) fn is_seen(&self) -> bool {
         self.policing.published.is_some()
     }
 
-    pub fn snapshot(&self) -> DatabaseSnapshot {
+    pub(super) fn snapshot(&self) -> DatabaseSnapshot {
         DatabaseSnapshot {
             id: self.database.id.clone(),
             plan: self.decided.borrow().plan.clone(),
@@ -153,7 +153,7 @@ impl Watched {
     }
 
     /// Takes the verdict on the target numbered `index`. Returns whether its state is in doubt since.
-    pub fn hear(&mut self, index: usize, report: &Report, freeze: &mut Freeze) -> bool {
+    pub(super) fn hear(&mut self, index: usize, report: &Report, freeze: &mut Freeze) -> bool {
         let &Report { ref verdict, started, ended: now, .. } = report;
         let duration = now.saturating_duration_since(started);
         self.check_duration.observe(duration);
@@ -188,7 +188,7 @@ impl Watched {
         in_doubt
     }
 
-    pub fn see(&mut self, members: &Members, freeze: &mut Freeze, now: Instant) {
+    pub(super) fn see(&mut self, members: &Members, freeze: &mut Freeze, now: Instant) {
         let first = self.policing.published.is_none();
         self.policing.published.get_or_insert_with(|| members.clone());
         for index in 0..self.targets.len() {
@@ -209,7 +209,7 @@ impl Watched {
     }
 
     /// Takes what the cluster holds, by a decision of ours or of the replica that writes.
-    pub fn follow(&mut self, members: Members, freeze: &mut Freeze, now: Instant) {
+    pub(super) fn follow(&mut self, members: Members, freeze: &mut Freeze, now: Instant) {
         let news = self.policing.published.as_ref().is_some_and(|held| *held != members);
         if news {
             self.policing.published = Some(members);
@@ -218,7 +218,7 @@ impl Watched {
     }
 
     /// Takes what the annotations of the Service ask for.
-    pub fn ask(&mut self, asked: Asked, freeze: &mut Freeze, now: Instant) {
+    pub(super) fn ask(&mut self, asked: Asked, freeze: &mut Freeze, now: Instant) {
         self.policing.maintenance = asked.maintenance.map(String::into_boxed_str);
         // What was there at first sight may have been asked long ago.
         let seen = self.policing.published.is_some();
@@ -279,19 +279,19 @@ impl Watched {
     }
 
     /// When the monitor shall have this decided anew, if that is news.
-    pub fn take_again(&mut self) -> Option<Instant> {
+    pub(super) fn take_again(&mut self) -> Option<Instant> {
         let news = self.policing.again != self.policing.arranged;
         self.policing.arranged = self.policing.again;
         self.policing.again.filter(|_| news)
     }
 
     /// Forgets that the monitor has been told when to decide anew.
-    pub fn forget_again(&mut self) {
+    pub(super) fn forget_again(&mut self) {
         self.policing.arranged = None;
     }
 
     /// Decides anew, if it is time to.
-    pub fn look_again(&mut self, freeze: &mut Freeze, now: Instant) {
+    pub(super) fn look_again(&mut self, freeze: &mut Freeze, now: Instant) {
         if self.policing.again.is_some_and(|again| again <= now) {
             self.decide(freeze, now);
         }
@@ -335,7 +335,7 @@ impl Watched {
     }
 
     /// Decides anew. A transition, the first verdict of a target, and what a policy goes by can change a plan.
-    pub fn decide(&mut self, freeze: &mut Freeze, now: Instant) {
+    pub(super) fn decide(&mut self, freeze: &mut Freeze, now: Instant) {
         if freeze.frozen().is_none() {
             self.leaving.forget(now);
         }

@@ -26,7 +26,7 @@ pub(super) struct Tiers<'a> {
 
 impl Tiers<'_> {
     /// Chooses from the healthy targets.
-    pub fn choose<'a>(&self, healthy: &[Candidate<'a>]) -> Choice<'a> {
+    pub(super) fn choose<'a>(&self, healthy: &[Candidate<'a>]) -> Choice<'a> {
         let up_to =
             |tier: u32| healthy.iter().copied().filter(move |target| target.priority <= tier);
         let published = |target: &Candidate| self.published.contains(target.member.ip);

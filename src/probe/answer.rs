@@ -37,27 +37,27 @@ pub(super) struct Judge<'a> {
 }
 
 impl Answer {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { stage: Stage::Head(HeadReader::default()), verdict: None, rest: 0, is_early: false }
     }
 
     /// Notes that bytes have come from the server before anything was sent to it.
-    pub fn set_early(&mut self) {
+    pub(super) fn set_early(&mut self) {
         self.is_early = true;
     }
 
     /// The verdict, if it is known. More may still come of the answer.
-    pub fn verdict(&self) -> Option<&Step<()>> {
+    pub(super) fn verdict(&self) -> Option<&Step<()>> {
         self.verdict.as_ref()
     }
 
     /// True if nothing has come yet.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         matches!(&self.stage, Stage::Head(head) if head.is_untouched())
     }
 
     /// The part of the answer that is read now.
-    pub fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> Phase {
         match self.stage {
             Stage::Head(_) => Phase::Http,
             Stage::Body(_) => Phase::Body,
@@ -65,7 +65,7 @@ impl Answer {
     }
 
     /// Takes the next bytes. Returns the verdict once there is nothing more to read.
-    pub fn feed(
+    pub(super) fn feed(
         &mut self,
         mut data: &[u8],
         method: &Method,
@@ -99,7 +99,7 @@ impl Answer {
     }
 
     /// The verdict when the server closes the connection.
-    pub fn close(&mut self, judge: &mut Judge<'_>) -> Step<()> {
+    pub(super) fn close(&mut self, judge: &mut Judge<'_>) -> Step<()> {
         let ended = matches!(&self.stage, Stage::Body(body) if body.may_end());
         match self.verdict.take() {
             Some(verdict) => verdict,
@@ -151,7 +151,7 @@ enum Item<'a> {
 }
 
 impl<'a> Judge<'a> {
-    pub fn new(wanted: &'a Wanted) -> Self {
+    pub(super) fn new(wanted: &'a Wanted) -> Self {
         Self { wanted, search: None }
     }
 

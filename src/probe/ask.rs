@@ -33,7 +33,7 @@ pub(super) struct Ask {
 
 impl Ask {
     /// Or which part of the config is not fit for HTTP.
-    pub fn new(check: &HttpCheck, address: SocketAddr) -> Result<Self, String> {
+    pub(super) fn new(check: &HttpCheck, address: SocketAddr) -> Result<Self, String> {
         let usual = match check.scheme {
             Scheme::Http => 80,
             Scheme::Https => 443,
@@ -58,12 +58,12 @@ impl Ask {
         })
     }
 
-    pub fn has_header(&self, name: &HeaderName) -> bool {
+    pub(super) fn has_header(&self, name: &HeaderName) -> bool {
         self.headers.iter().any(|(own, _)| own == name)
     }
 
     /// All headers but Host: the configured ones as they are now, each marked so that nothing prints its value.
-    pub async fn headers(&self) -> Step<HeaderMap> {
+    pub(super) async fn headers(&self) -> Step<HeaderMap> {
         let mut headers = HeaderMap::with_capacity(self.headers.len() + 4);
         for (name, value) in &self.headers {
             let bytes = value::read_word(value, Phase::Http).await?;
@@ -82,7 +82,7 @@ impl Ask {
     }
 
     /// The whole request as it goes on the wire; none if it is not the same at each try, or frames itself.
-    pub fn written(&self) -> Option<Vec<u8>> {
+    pub(super) fn written(&self) -> Option<Vec<u8>> {
         let mut request = format!("{} {} HTTP/1.1\r\n", self.method, self.path).into_bytes();
         let mut line = |name: &HeaderName, value: &[u8]| {
             request.extend([name.as_str().as_bytes(), b": ", value, b"\r\n"].concat());
@@ -108,7 +108,7 @@ impl Ask {
         Some(request)
     }
 
-    pub fn host(&self) -> Option<HeaderValue> {
+    pub(super) fn host(&self) -> Option<HeaderValue> {
         HeaderValue::from_str(self.authority.as_str()).ok()
     }
 }
@@ -125,12 +125,12 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    pub fn new(check: &HttpCheck) -> Self {
+    pub(super) fn new(check: &HttpCheck) -> Self {
         Self { statuses: check.expected_statuses.clone(), body: check.expected_body.clone() }
     }
 
     /// Judges the head of an answer; what must be in its body, if anything must, is left to the search.
-    pub fn judge(&self, status: StatusCode) -> Step<Option<Search<'_>>> {
+    pub(super) fn judge(&self, status: StatusCode) -> Step<Option<Search<'_>>> {
         let status = status.as_u16();
         if !self.statuses.iter().any(|expected| expected.contains(&status)) {
             return Err(Phase::Http.fail(format_args!("status {status}")));
@@ -152,7 +152,7 @@ pub(super) struct Search<'a> {
 
 impl Search<'_> {
     /// Takes the next bytes; true once the text has gone by.
-    pub fn feed(&mut self, data: &[u8]) -> Step<bool> {
+    pub(super) fn feed(&mut self, data: &[u8]) -> Step<bool> {
         let rest = &data[..data.len().min(MOST_BODY - self.seen)];
         self.seen += rest.len();
         if self.finder.feed(rest) {
@@ -167,7 +167,7 @@ impl Search<'_> {
     }
 
     /// The verdict when the body ends first.
-    pub fn ended(self) -> Step<()> {
+    pub(super) fn ended(self) -> Step<()> {
         Err(Phase::Http.fail(format_args!("body does not contain {}", quote(self.wanted, 60))))
     }
 }

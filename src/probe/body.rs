@@ -47,7 +47,7 @@ pub(super) enum Piece<'a> {
 }
 
 impl Body {
-    pub fn new(status: StatusCode, method: &Method, framing: Framing) -> Self {
+    pub(super) fn new(status: StatusCode, method: &Method, framing: Framing) -> Self {
         let tunnel = status == StatusCode::SWITCHING_PROTOCOLS
             || (*method == Method::CONNECT && status.is_success());
         let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
@@ -63,7 +63,10 @@ impl Body {
 
     /// Takes a piece off the beginning of the data; none if the data is used up first. An error
     /// says what is not HTTP.
-    pub fn read<'a>(&mut self, data: &mut &'a [u8]) -> Result<Option<Piece<'a>>, &'static str> {
+    pub(super) fn read<'a>(
+        &mut self,
+        data: &mut &'a [u8],
+    ) -> Result<Option<Piece<'a>>, &'static str> {
         match self {
             Self::Invalid(what) => Err(what),
             Self::Length(0) => Ok(Some(Piece::End)),
@@ -75,12 +78,12 @@ impl Body {
     }
 
     /// True if a connection that ends here ends the body in good order.
-    pub fn may_end(&self) -> bool {
+    pub(super) fn may_end(&self) -> bool {
         matches!(self, Self::UntilClose | Self::Length(0) | Self::Chunked(Chunk::End))
     }
 
     /// How many bytes are still to come at least.
-    pub fn remaining(&self) -> u64 {
+    pub(super) fn remaining(&self) -> u64 {
         match self {
             Self::Length(left) | Self::Chunked(Chunk::Data(left)) => *left,
             _ => 0,

@@ -52,7 +52,7 @@ impl Error for Exhausted {}
 
 impl Exhausted {
     /// Returns true if this is why a stream broke.
-    pub fn is(error: &io::Error) -> bool {
+    pub(super) fn is(error: &io::Error) -> bool {
         error.get_ref().is_some_and(|inner| inner.is::<Self>())
     }
 
@@ -62,24 +62,24 @@ impl Exhausted {
 }
 
 impl Meter {
-    pub fn new(bytes: usize) -> Self {
+    pub(super) fn new(bytes: usize) -> Self {
         let meter = Self::default();
         meter.allow(bytes);
         meter
     }
 
     /// Allows so many more bytes.
-    pub fn allow(&self, bytes: usize) {
+    pub(super) fn allow(&self, bytes: usize) {
         self.0.remaining.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Returns true once more has come than was allowed.
-    pub fn is_exhausted(&self) -> bool {
+    pub(super) fn is_exhausted(&self) -> bool {
         self.0.exhausted.load(Ordering::Relaxed)
     }
 
     /// Takes the I/O error that broke the stream. HTTP/2's own errors keep only its text.
-    pub fn take_error(&self) -> Option<io::Error> {
+    pub(super) fn take_error(&self) -> Option<io::Error> {
         self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -104,15 +104,15 @@ impl Meter {
 }
 
 impl<S> Bounded<S> {
-    pub fn new(inner: S, meter: &Meter) -> Self {
+    pub(super) fn new(inner: S, meter: &Meter) -> Self {
         Self { inner, meter: meter.clone(), read_this_turn: 0 }
     }
 
-    pub fn get_ref(&self) -> &S {
+    pub(super) fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    pub fn into_inner(self) -> S {
+    pub(super) fn into_inner(self) -> S {
         self.inner
     }
 }

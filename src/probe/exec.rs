@@ -58,7 +58,7 @@ struct Ready {
 type Env = Vec<(String, Vec<u8>)>;
 
 impl Exec {
-    pub fn new(check: &ExecCheck, target: &Target) -> Self {
+    pub(super) fn new(check: &ExecCheck, target: &Target) -> Self {
         let mut told = vec![
             ("TARGET_IP", target.ip.to_string()),
             ("TARGET_PORT", target.port.to_string()),
@@ -78,7 +78,7 @@ impl Exec {
         }
     }
 
-    pub async fn run(&self, progress: &Progress) -> Step<()> {
+    pub(super) async fn run(&self, progress: &Progress) -> Step<()> {
         let ready = self.ready().await?;
         progress.enter(Phase::Start);
         let (leash, progress) = (Leash::default(), progress.clone());

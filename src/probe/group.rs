@@ -48,7 +48,7 @@ pub(super) struct Leash(Rope);
 
 impl Leash {
     /// What the thread gets.
-    pub fn rope(&self) -> Rope {
+    pub(super) fn rope(&self) -> Rope {
         self.0.clone()
     }
 }
@@ -85,7 +85,7 @@ pub(super) enum News {
 
 impl Group {
     /// Starts the command. None when nobody wants it any more.
-    pub fn start(program: &Program, rope: Rope) -> Result<Option<(Self, OwnedFd)>, Refused> {
+    pub(super) fn start(program: &Program, rope: Rope) -> Result<Option<(Self, OwnedFd)>, Refused> {
         if rope.is_loose() {
             return Ok(None);
         }
@@ -103,7 +103,7 @@ impl Group {
     }
 
     /// Waits for the leader to exit, or for the other descriptor to have something, but no longer than `time`.
-    pub fn wait(&self, other: Option<&OwnedFd>, time: Duration) -> io::Result<News> {
+    pub(super) fn wait(&self, other: Option<&OwnedFd>, time: Duration) -> io::Result<News> {
         let mut both =
             [&self.exited, other.unwrap_or(&self.exited)].map(|fd| PollFd::new(fd, PollFlags::IN));
         let looked_at = &mut both[..1 + usize::from(other.is_some())];
@@ -122,12 +122,12 @@ impl Group {
     }
 
     /// Whether the try is over, and the group killed.
-    pub fn is_unwanted(&self) -> bool {
+    pub(super) fn is_unwanted(&self) -> bool {
         self.rope.is_loose()
     }
 
     /// Kills what the leader left behind and reaps it. Only for a leader that has exited.
-    pub fn finish(mut self) -> io::Result<ExitStatus> {
+    pub(super) fn finish(mut self) -> io::Result<ExitStatus> {
         self.end();
         self.reaped = true;
         let status = reap(self.id)?;

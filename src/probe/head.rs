@@ -41,7 +41,7 @@ pub(super) struct HeadReader {
 
 impl HeadReader {
     /// Takes a head off the beginning of the data. Without its end, all of the data is taken.
-    pub fn read(&mut self, data: &mut &[u8], method: &Method) -> Result<Option<Head>, Flaw> {
+    pub(super) fn read(&mut self, data: &mut &[u8], method: &Method) -> Result<Option<Head>, Flaw> {
         loop {
             self.skip_blank_lines(data)?;
             if data.is_empty() {
@@ -58,13 +58,13 @@ impl HeadReader {
         }
     }
 
-    pub fn is_untouched(&self) -> bool {
+    pub(super) fn is_untouched(&self) -> bool {
         self.taken == 0
     }
 
     /// How much memory the reader keeps.
     #[cfg(test)]
-    pub fn kept(&self) -> usize {
+    pub(super) fn kept(&self) -> usize {
         self.buffer.capacity()
     }
 

@@ -38,12 +38,12 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub fn new(check: &HttpCheck, ip: IpAddr) -> Self {
+    pub(super) fn new(check: &HttpCheck, ip: IpAddr) -> Self {
         let address = SocketAddr::new(ip, check.port);
         Self { address, ask: Ask::new(check, address), wanted: Wanted::new(check) }
     }
 
-    pub async fn run(&self, progress: &Progress) -> Step<()> {
+    pub(super) async fn run(&self, progress: &Progress) -> Step<()> {
         let ask = self.ask.as_ref().map_err(|what| Phase::Http.inconclusive(what))?;
         let request = request(ask, ask.headers().await?);
         progress.enter(Phase::Connect);
@@ -79,7 +79,7 @@ pub(super) struct Exchange<'a> {
 
 impl Exchange<'_> {
     /// Sends the request and reads the answer at the same time. `failed` judges an I/O error.
-    pub async fn run<S>(&self, stream: S, failed: impl Fn(&io::Error) -> Verdict) -> Step<()>
+    pub(super) async fn run<S>(&self, stream: S, failed: impl Fn(&io::Error) -> Verdict) -> Step<()>
     where
         S: AsyncRead + AsyncWrite,
     {

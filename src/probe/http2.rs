@@ -82,7 +82,7 @@ pub(super) struct Exchange<'a> {
 
 impl Exchange<'_> {
     /// Sends the request and judges the answer. `failed` judges an I/O error.
-    pub async fn run<S>(self, stream: S, failed: impl Fn(&io::Error) -> Verdict) -> Step<()>
+    pub(super) async fn run<S>(self, stream: S, failed: impl Fn(&io::Error) -> Verdict) -> Step<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {

@@ -22,7 +22,7 @@ pub(super) struct Https {
 }
 
 impl Https {
-    pub fn new(check: &HttpCheck, ip: IpAddr) -> Self {
+    pub(super) fn new(check: &HttpCheck, ip: IpAddr) -> Self {
         let address = SocketAddr::new(ip, check.port);
         let alpn = if check.http2 { Alpn::Http2 } else { Alpn::Http1 };
         Self {
@@ -34,7 +34,7 @@ impl Https {
         }
     }
 
-    pub async fn run(&self, progress: &Progress) -> Step<()> {
+    pub(super) async fn run(&self, progress: &Progress) -> Step<()> {
         let ask = self.ask.as_ref().map_err(|what| Phase::Http.inconclusive(what))?;
         let headers = ask.headers().await?;
         let http2_request = match self.offers_http2 {

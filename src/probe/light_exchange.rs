@@ -35,7 +35,7 @@ pub(super) enum Advance {
 
 impl LightExchange {
     /// Sends and reads as much as the socket takes and has. `fetched` is room for what is read.
-    pub fn advance(
+    pub(super) fn advance(
         &mut self,
         socket: &OwnedFd,
         http: &Http,
@@ -71,7 +71,7 @@ impl LightExchange {
     }
 
     /// The verdict, if it is known while the rest of the answer is read.
-    pub fn verdict(&self) -> Option<&Step<()>> {
+    pub(super) fn verdict(&self) -> Option<&Step<()>> {
         self.answer.as_ref()?.verdict()
     }
 }

@@ -27,29 +27,29 @@ struct Answer {
 
 impl Asked {
     /// Of a handshake that names the server.
-    pub fn by_name() -> Self {
+    pub(super) fn by_name() -> Self {
         Self::default()
     }
 
     /// Of a handshake that names no server.
-    pub fn without_name() -> Self {
+    pub(super) fn without_name() -> Self {
         Self(Arc::new(Answer { unnamed: true, ..Answer::default() }))
     }
 
     /// Runs a part of the try with the hook listening.
-    pub async fn during<F: Future>(&self, part: F) -> F::Output {
+    pub(super) async fn during<F: Future>(&self, part: F) -> F::Output {
         NOW.scope(self.clone(), part).await
     }
 
-    pub fn by_server(&self) -> bool {
+    pub(super) fn by_server(&self) -> bool {
         self.0.asked.load(Ordering::Relaxed)
     }
 
-    pub fn and_given(&self) -> bool {
+    pub(super) fn and_given(&self) -> bool {
         self.0.given.load(Ordering::Relaxed)
     }
 
-    pub fn is_unnamed(&self) -> bool {
+    pub(super) fn is_unnamed(&self) -> bool {
         self.0.unnamed
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
         if let Some(spare @ 1..) = self.bytes.len().checked_sub(KEPT) {
             self.bytes.drain(..spare);
@@ -29,7 +29,7 @@ impl Output {
 
     /// The end of the output in quotes, without the secrets; None if there was none. The end, because what went wrong
     /// is what a program says last.
-    pub fn quoted(&self, secrets: &Secrets) -> Option<String> {
+    pub(super) fn quoted(&self, secrets: &Secrets) -> Option<String> {
         let masked = secrets.mask(&self.bytes, self.cut);
         let text = String::from_utf8_lossy(&masked);
         let text = text.trim();
@@ -52,7 +52,7 @@ impl Output {
 pub(super) struct Secrets(Vec<Vec<u8>>);
 
 impl Secrets {
-    pub fn add(&mut self, value: &[u8]) {
+    pub(super) fn add(&mut self, value: &[u8]) {
         // A program may print one line of a key and not the next.
         let lines = value
             .split(|&byte| byte == b'\n')

@@ -24,7 +24,7 @@ pub(super) struct Tcp {
 }
 
 impl Tcp {
-    pub fn new(check: &TcpCheck, ip: IpAddr) -> Self {
+    pub(super) fn new(check: &TcpCheck, ip: IpAddr) -> Self {
         Self {
             address: SocketAddr::new(ip, check.port),
             tls: check.tls.as_ref().map(|tls| tls::Connector::new(tls, ip, Alpn::None)),
@@ -33,11 +33,11 @@ impl Tcp {
         }
     }
 
-    pub fn speaks_tls(&self) -> bool {
+    pub(super) fn speaks_tls(&self) -> bool {
         self.tls.is_some()
     }
 
-    pub async fn run(&self, progress: &Progress) -> Step<()> {
+    pub(super) async fn run(&self, progress: &Progress) -> Step<()> {
         let text = match &self.send {
             Some(text) => Some(value::read(text, Phase::Send).await?),
             None => None,

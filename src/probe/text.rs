@@ -10,12 +10,12 @@ pub(super) struct Finder<'a> {
 }
 
 impl<'a> Finder<'a> {
-    pub fn new(wanted: &'a [u8]) -> Self {
+    pub(super) fn new(wanted: &'a [u8]) -> Self {
         Self { wanted, tail: Vec::new() }
     }
 
     /// Takes the next bytes; true once the text has gone by. The empty text is always there.
-    pub fn feed(&mut self, bytes: &[u8]) -> bool {
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> bool {
         if self.wanted.is_empty() {
             return true;
         }

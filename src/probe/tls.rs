@@ -44,7 +44,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub fn new(tls: &Tls, ip: IpAddr, alpn: Alpn) -> Self {
+    pub(super) fn new(tls: &Tls, ip: IpAddr, alpn: Alpn) -> Self {
         let name = match &tls.server_name {
             Some(name) => ServerName::try_from(name.clone()).ok(),
             None => Some(ServerName::from(ip)),
@@ -53,7 +53,7 @@ impl Connector {
     }
 
     /// Reads what must be read, before the target is kept waiting.
-    pub async fn prepare(&self) -> Step<Session> {
+    pub(super) async fn prepare(&self) -> Step<Session> {
         let Some(name) = self.name.clone() else {
             return Err(Phase::Tls.inconclusive("serverName is not a name"));
         };
@@ -68,7 +68,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub async fn handshake(self, stream: TcpStream) -> Step<Connection> {
+    pub(super) async fn handshake(self, stream: TcpStream) -> Step<Connection> {
         let asked = match self.name {
             ServerName::DnsName(_) => Asked::by_name(),
             _ => Asked::without_name(),
@@ -90,13 +90,13 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Returns true if the server chose HTTP/2.
-    pub fn speaks_http2(&self) -> bool {
+    pub(super) fn speaks_http2(&self) -> bool {
         self.stream.get_ref().1.alpn_protocol() == Some(b"h2")
     }
 
     /// Sends the words that end TLS, and returns the connection below. Nothing is waited for: those are a few bytes, and
     /// a socket that does not take them is full of what the server has not read.
-    pub fn end(mut self) -> TcpStream {
+    pub(super) fn end(mut self) -> TcpStream {
         let (stream, tls) = self.stream.get_mut();
         tls.send_close_notify();
         while tls.wants_write() && tls.write_tls(&mut Now(stream.get_ref())).is_ok() {}
@@ -105,7 +105,7 @@ impl Connection {
 
     /// Waits for a late refusal. In TLS 1.3 the client is done before the server has looked at its certificate, or at
     /// the lack of one, so that a server that asked for one has yet to say yes or no.
-    pub async fn settle(&mut self) -> Step<()> {
+    pub(super) async fn settle(&mut self) -> Step<()> {
         let (stream, tls) = self.stream.get_mut();
         if !self.asked.by_server() || tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
             return Ok(());
@@ -153,7 +153,7 @@ impl Write for Now<'_> {
 
 impl Asked {
     /// The verdict on an error of a TLS connection, in whatever phase it shows.
-    pub fn verdict(&self, phase: Phase, error: &io::Error) -> Verdict {
+    pub(super) fn verdict(&self, phase: Phase, error: &io::Error) -> Verdict {
         if Exhausted::is(error) {
             let most = MAX_WIRE >> 20;
             return Phase::Tls.fail(format_args!(

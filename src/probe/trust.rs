@@ -59,7 +59,7 @@ pub(super) static PROVIDER: LazyLock<Arc<CryptoProvider>> =
 static SYSTEM_ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
 impl Trust {
-    pub fn shared(tls: &Tls, alpn: Alpn) -> Arc<Self> {
+    pub(super) fn shared(tls: &Tls, alpn: Alpn) -> Arc<Self> {
         let files = Files {
             ca: tls.ca_file.clone().filter(|_| !tls.insecure_skip_verify),
             cert: tls.cert_file.clone(),
@@ -77,7 +77,7 @@ impl Trust {
     }
 
     /// The configuration that the files give now.
-    pub async fn config(self: &Arc<Self>) -> Step<Arc<ClientConfig>> {
+    pub(super) async fn config(self: &Arc<Self>) -> Step<Arc<ClientConfig>> {
         let files = &self.files;
         if files.ca.is_none()
             && files.cert.is_none()

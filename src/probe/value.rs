@@ -86,7 +86,7 @@ pub(super) struct Print {
 }
 
 impl Print {
-    pub fn of(path: &Path) -> Self {
+    pub(super) fn of(path: &Path) -> Self {
         use std::os::unix::fs::MetadataExt;
         let stat = fs::metadata(path).ok().map(|m| {
             [

@@ -39,7 +39,7 @@ use crate::slice::{self, Mirror};
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Step {
+pub(super) enum Step {
     /// Nothing may be written.
     Wait(Condition),
     /// Nothing needs to be written.
@@ -56,12 +56,12 @@ pub enum Step {
 
 impl Step {
     /// Whether it only makes what another step will fill.
-    pub fn is_half(&self) -> bool {
+    pub(super) fn is_half(&self) -> bool {
         matches!(self, Step::Create(_) | Step::CreateSlice(_) | Step::CreateService(_))
     }
 
     /// The name of what is to be written.
-    pub fn object(&self) -> Option<&str> {
+    pub(super) fn object(&self) -> Option<&str> {
         let metadata = match self {
             Step::Create(endpoints) | Step::Write(endpoints) => &endpoints.metadata,
             Step::CreateSlice(slice) | Step::WriteSlice(slice) | Step::DeleteSlice(slice) => {
@@ -83,7 +83,7 @@ const ENDPOINTS_CONTROLLER: &str = "endpoint-controller";
 
 /// Decides the next step. `may_answer` are the addresses that may, as the monitor knows them, and `written` is the UID of
 /// the Endpoints that this process has written, if it has.
-pub fn assess(
+pub(super) fn assess(
     database: &Database,
     plan: &Plan,
     service: Option<&Service>,

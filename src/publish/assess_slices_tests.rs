@@ -11,7 +11,7 @@ use super::tests::{members, ours, publish, service, theirs, waits};
 use super::*;
 use crate::config::CreateService;
 
-pub fn database(publish: Publish) -> Database {
+pub(super) fn database(publish: Publish) -> Database {
     Database { publish, ..super::tests::database(false) }
 }
 
@@ -32,7 +32,7 @@ fn selecting() -> Service {
 
 /// A cluster that does as it is told.
 #[derive(Clone)]
-pub struct Cluster {
+pub(super) struct Cluster {
     pub service: Option<Service>,
     pub endpoints: Option<Endpoints>,
     pub slices: Arc<Slices>,
@@ -42,7 +42,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut slices = Arc::new(Slices::default());
         slices.begin_list();
         slices.end_list();
@@ -55,7 +55,7 @@ impl Cluster {
         }
     }
 
-    pub fn assess(&self, database: &Database, plan: &Plan) -> Step {
+    pub(super) fn assess(&self, database: &Database, plan: &Plan) -> Step {
         assess(
             database,
             plan,
@@ -68,7 +68,7 @@ impl Cluster {
     }
 
     /// Takes the step, and says in a few words what it was.
-    pub fn take(&mut self, step: Step) -> String {
+    pub(super) fn take(&mut self, step: Step) -> String {
         self.version += 1;
         let version = Some(self.version.to_string());
         let uid = |held: Option<&String>| held.cloned().or(Some("uid".to_owned()));
@@ -113,7 +113,7 @@ impl Cluster {
     }
 
     /// Takes steps until there is nothing more to do.
-    pub fn settle(&mut self, publish: Publish, plan: &Plan) -> Vec<String> {
+    pub(super) fn settle(&mut self, publish: Publish, plan: &Plan) -> Vec<String> {
         let mut said = Vec::new();
         while said.len() < 50 {
             let step = self.assess(&database(publish), plan);
@@ -126,7 +126,7 @@ impl Cluster {
     }
 
     /// Kubernetes mirrors what the Endpoints hold, or takes it away.
-    pub fn mirror(&mut self) {
+    pub(super) fn mirror(&mut self) {
         let endpoints = self.endpoints.clone().filter(|endpoints| !slice::skips_mirror(endpoints));
         let members = endpoints.map(|endpoints| slice::members(&endpoints)).unwrap_or_default();
         self.others("endpointslicemirroring-controller.k8s.io", &members);
@@ -145,7 +145,7 @@ impl Cluster {
     }
 
     /// The IPs that clients are sent to, wherever from.
-    pub fn ips(&self) -> std::collections::BTreeSet<String> {
+    pub(super) fn ips(&self) -> std::collections::BTreeSet<String> {
         let own = self.slices.members().map(|member| member.ip.to_string());
         own.chain(self.mirrored.iter().map(|member| member.ip.to_string())).collect()
     }

@@ -15,7 +15,7 @@ use crate::config::{
 use crate::health::Thresholds;
 use crate::plan::{Member, Members, Policy, Why};
 
-pub fn database(adopt: bool) -> Database {
+pub(crate) fn database(adopt: bool) -> Database {
     let check = Check {
         kind: CheckKind::Tcp(TcpCheck {
             port: 3306,
@@ -60,7 +60,7 @@ fn assess(
     super::assess(database, plan, service, endpoints, &Slices::default(), &[], written)
 }
 
-pub fn service() -> Service {
+pub(crate) fn service() -> Service {
     let port = ServicePort { name: Some("mysql".into()), port: 3306, ..ServicePort::default() };
     Service {
         spec: Some(ServiceSpec { ports: Some(vec![port]), ..ServiceSpec::default() }),
@@ -68,16 +68,16 @@ pub fn service() -> Service {
     }
 }
 
-pub fn members(last: &[u8]) -> Members {
+pub(crate) fn members(last: &[u8]) -> Members {
     last.iter().map(|last| Member { ip: [198, 51, 100, *last].into(), hostname: None }).collect()
 }
 
-pub fn publish(last: &[u8]) -> Plan {
+pub(crate) fn publish(last: &[u8]) -> Plan {
     Plan::Publish(members(last))
 }
 
 /// Endpoints as we would have written them, at resourceVersion 7.
-pub fn ours(last: &[u8]) -> Endpoints {
+pub(crate) fn ours(last: &[u8]) -> Endpoints {
     let port = EndpointPort {
         name: Some("mysql".into()),
         port: 3306,
@@ -91,7 +91,7 @@ pub fn ours(last: &[u8]) -> Endpoints {
 }
 
 /// The same under another label, or none.
-pub fn theirs(last: &[u8], manager: Option<&str>) -> Endpoints {
+pub(crate) fn theirs(last: &[u8], manager: Option<&str>) -> Endpoints {
     let mut endpoints = ours(last);
     endpoints.metadata.labels =
         manager.map(|manager| BTreeMap::from([(slice::MANAGED_BY.to_owned(), manager.to_owned())]));
@@ -106,7 +106,7 @@ fn applied_by(manager: &str, operation: &str) -> Option<Vec<ManagedFieldsEntry>>
     }])
 }
 
-pub fn waits(step: Step) -> (Kind, String) {
+pub(crate) fn waits(step: Step) -> (Kind, String) {
     match step {
         Step::Wait(condition) => (condition.kind, condition.reason),
         other => panic!("did not wait: {other:?}"),
@@ -351,7 +351,7 @@ fn an_undecided_plan_writes_nothing() {
 }
 
 /// A database with these addresses in 198.51.100.0/24.
-pub fn configured(database: Database, last: &[u8]) -> Database {
+pub(crate) fn configured(database: Database, last: &[u8]) -> Database {
     let like = &database.addresses[0];
     let addresses = last
         .iter()
@@ -361,7 +361,7 @@ pub fn configured(database: Database, last: &[u8]) -> Database {
 }
 
 /// A database with .1 and .2, of which only 198.51.100.0/30 is allowed, which is .0 to .3.
-pub fn restricted() -> Database {
+pub(crate) fn restricted() -> Database {
     let allowed = Allowed::new(&["198.51.100.0/30".parse().expect("a network")]);
     Database { allowed, ..configured(database(false), &[1, 2]) }
 }

@@ -19,7 +19,7 @@ const CHANGE: f64 = 0.1;
 
 /// How much a write matters; the first goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Urgency {
+pub(super) enum Urgency {
     /// Clients are led to an address that must not be there.
     Removal,
     /// Addresses come.
@@ -80,7 +80,7 @@ impl Bucket {
 }
 
 /// The right to carry out one step, until it is dropped.
-pub type Turn = OwnedSemaphorePermit;
+pub(super) type Turn = OwnedSemaphorePermit;
 
 /// Those that wait, in the order in which they get their turns.
 #[derive(Default)]
@@ -90,7 +90,7 @@ struct Waiting {
 }
 
 /// Gives out turns while [`Budget::run`] runs.
-pub struct Budget {
+pub(super) struct Budget {
     rate: Rate,
     under_way: Arc<Semaphore>,
     waiting: Mutex<Waiting>,
@@ -98,7 +98,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    pub fn new(rate: Rate) -> Self {
+    pub(super) fn new(rate: Rate) -> Self {
         Self {
             rate,
             under_way: Arc::new(Semaphore::new(AT_ONCE)),
@@ -108,7 +108,7 @@ impl Budget {
     }
 
     /// Waits for a turn to write. Whoever has waited should look again at what is to be written.
-    pub async fn turn(&self, urgency: Urgency) -> Turn {
+    pub(super) async fn turn(&self, urgency: Urgency) -> Turn {
         let (sender, turn) = oneshot::channel();
         {
             let mut waiting = self.waiting();
@@ -125,7 +125,7 @@ impl Budget {
     }
 
     /// Gives turns, for ever.
-    pub async fn run(self: Arc<Self>) {
+    pub(super) async fn run(self: Arc<Self>) {
         let mut bucket = Bucket::new(self.rate, clock::now());
         loop {
             let Ok(turn) = self.under_way.clone().acquire_owned().await else { return };

@@ -13,7 +13,7 @@ use crate::slice::{self, SKIP_MIRROR};
 
 /// What is wrong if it is still so after a time: Kubernetes needs a moment to follow what is written.
 #[derive(Debug)]
-pub struct Doubt {
+pub(super) struct Doubt {
     pub condition: Condition,
     pub after: Duration,
 }
@@ -25,7 +25,11 @@ const MIRRORED_WITHIN: Duration = Duration::from_secs(20);
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Doubts that what the cluster holds is what clients get.
-pub fn doubt(database: &Database, endpoints: Option<&Endpoints>, slices: &Slices) -> Option<Doubt> {
+pub(super) fn doubt(
+    database: &Database,
+    endpoints: Option<&Endpoints>,
+    slices: &Slices,
+) -> Option<Doubt> {
     if !slices.listed || slices.fault.is_some() {
         return None;
     }
@@ -41,7 +45,11 @@ pub fn doubt(database: &Database, endpoints: Option<&Endpoints>, slices: &Slices
 }
 
 /// Whether Kubernetes has mirrored from the Endpoints what it should: all of it, or nothing.
-pub fn is_mirrored(database: &Database, endpoints: Option<&Endpoints>, slices: &Slices) -> bool {
+pub(super) fn is_mirrored(
+    database: &Database,
+    endpoints: Option<&Endpoints>,
+    slices: &Slices,
+) -> bool {
     let wanted: Digest = match (database.publish, endpoints) {
         (Publish::Endpoints, Some(endpoints)) => ips(endpoints).collect(),
         _ => Digest::default(),
@@ -54,7 +62,7 @@ fn ips(endpoints: &Endpoints) -> impl Iterator<Item = IpAddr> {
 }
 
 /// Why a database of which exactly one is published waits for Kubernetes.
-pub fn waits(database: &Database) -> String {
+pub(super) fn waits(database: &Database) -> String {
     let id = &database.id;
     format!(
         "exactly one is to be published, and Kubernetes has yet to mirror the change of Endpoints {id}, so that until then clients are \
@@ -83,7 +91,7 @@ fn not_mirrored(database: &Database, endpoints: Option<&Endpoints>) -> String {
 }
 
 /// Why there may be slices of Pods for a Service without a selector, and how to be rid of them.
-pub fn left_behind(database: &Database) -> String {
+pub(super) fn left_behind(database: &Database) -> String {
     let id = &database.id;
     format!(
         "Service {id} has no selector, but EndpointSlices from when it had one are left, so that clients are sent to those Pods \

@@ -6,7 +6,7 @@ use super::condition::{Condition, Kind};
 use crate::api::words;
 
 /// The condition that a failed call puts a database in. `name` is the object's, where the call was for one.
-pub fn of(
+pub(super) fn of(
     error: &kube::Error,
     verb: &str,
     plural: &str,
@@ -78,7 +78,7 @@ fn forbidden(verb: &str, plural: &str, namespace: &str, name: Option<&str>, said
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long the API asks to be left alone; zero if it does not say.
-pub fn retry_after(error: &kube::Error) -> Duration {
+pub(super) fn retry_after(error: &kube::Error) -> Duration {
     let seconds = match error {
         kube::Error::Api(status) => {
             status.details.as_ref().map_or(0, |details| details.retry_after_seconds)

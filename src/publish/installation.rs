@@ -22,7 +22,10 @@ const MAX_CONCURRENT: usize = 8;
 
 /// Reads from the API whether anything in these namespaces bears our label. A list that names no
 /// version is as new as the call.
-pub async fn read(client: Client, namespaces: BTreeSet<String>) -> Result<Installation, String> {
+pub(super) async fn read(
+    client: Client,
+    namespaces: BTreeSet<String>,
+) -> Result<Installation, String> {
     let mut found = stream::iter(namespaces)
         .map(|namespace| {
             let client = client.clone();

@@ -28,7 +28,7 @@ use crate::slice::{self, endpoint_slices};
 
 /// The kinds of object that can be left behind, in the order in which they are deleted: what clients are sent by goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub(super) enum Part {
     Slice,
     Endpoints,
     Service,
@@ -40,7 +40,7 @@ impl Part {
 
 /// One object that is left behind.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Leftover {
+pub(super) struct Leftover {
     pub members: Members,
     /// Its name, and the version that was seen.
     pub metadata: ObjectMeta,
@@ -49,20 +49,20 @@ pub struct Leftover {
 }
 
 impl Leftover {
-    pub fn of_slice(held: &EndpointSlice) -> Option<Self> {
+    pub(super) fn of_slice(held: &EndpointSlice) -> Option<Self> {
         let ours =
             held.metadata.name.as_deref().and_then(endpoint_slices::service_by_name).is_some()
                 && endpoint_slices::managed_by(held) == Some(slice::OURS);
         ours.then(|| Self::new(held, endpoint_slices::ready(held).collect(), true))?
     }
 
-    pub fn of_endpoints(held: &Endpoints) -> Option<Self> {
+    pub(super) fn of_endpoints(held: &Endpoints) -> Option<Self> {
         let ours = slice::managed_by(held) == Some(slice::OURS);
         ours.then(|| Self::new(held, slice::members(held), leader_annotation(held).is_none()))?
     }
 
     /// A Service is left behind if we have created it. It is ours alone while nobody has changed it.
-    pub fn of_service(held: &Service) -> Option<Self> {
+    pub(super) fn of_service(held: &Service) -> Option<Self> {
         service::is_created_by_us(held)
             .then(|| Self::new(held, Members::default(), service::is_ours_alone(held)))?
     }
@@ -81,7 +81,7 @@ type Key = (DatabaseId, Part, String);
 
 /// All that is left behind in the namespaces that are watched.
 #[derive(Debug, Default)]
-pub struct Leftovers {
+pub(super) struct Leftovers {
     /// With whether each has come in the list under way.
     found: BTreeMap<Key, (Leftover, bool)>,
     /// What has been listed.
@@ -104,7 +104,7 @@ struct Departure {
 
 /// What there is to delete, and when.
 #[derive(Debug, PartialEq)]
-pub enum Pruning {
+pub(super) enum Pruning {
     Nothing,
     /// Not yet: the config is too new.
     Settling(Duration),
@@ -120,7 +120,7 @@ pub enum Pruning {
 
 impl Leftovers {
     /// For each database of which something is published still: to whom it leads.
-    pub fn all(&self) -> BTreeMap<DatabaseId, Members> {
+    pub(super) fn all(&self) -> BTreeMap<DatabaseId, Members> {
         let mut all: BTreeMap<DatabaseId, Vec<_>> = BTreeMap::new();
         for ((id, part, _), (leftover, _)) in &self.found {
             if *part != Part::Service {
@@ -131,12 +131,12 @@ impl Leftovers {
     }
 
     /// Whether there is anything in a namespace.
-    pub fn any_in(&self, namespace: &str) -> bool {
+    pub(super) fn any_in(&self, namespace: &str) -> bool {
         self.found.keys().any(|(id, ..)| id.namespace == namespace)
     }
 
     /// Applies a new config, which has no longer the databases that are `gone`, each with the UIDs of its known objects.
-    pub fn reload(
+    pub(super) fn reload(
         &mut self,
         spec: &Spec,
         gone: impl IntoIterator<Item = (DatabaseId, BTreeSet<String>)>,
@@ -155,7 +155,11 @@ impl Leftovers {
 
     /// Finds what is to be deleted now, or when to look again. `is_published` knows the databases of the config that have
     /// members in the cluster.
-    pub fn pruning(&self, now: Instant, is_published: impl Fn(&DatabaseId) -> bool) -> Pruning {
+    pub(super) fn pruning(
+        &self,
+        now: Instant,
+        is_published: impl Fn(&DatabaseId) -> bool,
+    ) -> Pruning {
         let prunable = |(key, (leftover, _)): &(&Key, &(Leftover, bool))| {
             let (id, part, _) = key;
             self.may_go(id, leftover) && (*part != Part::Service || self.is_alone(id))
@@ -177,7 +181,7 @@ impl Leftovers {
     }
 
     /// Returns whether one object is still to be deleted.
-    pub fn is_prunable(
+    pub(super) fn is_prunable(
         &self,
         (id, part, leftover): (&DatabaseId, Part, &Leftover),
         now: Instant,
@@ -190,7 +194,7 @@ impl Leftovers {
     }
 
     /// Returns whether anything of a database will be deleted.
-    pub fn will_go(&self, id: &DatabaseId) -> bool {
+    pub(super) fn will_go(&self, id: &DatabaseId) -> bool {
         self.objects_of(id).any(|(_, leftover)| self.may_go(id, leftover))
     }
 
@@ -278,7 +282,7 @@ impl Leftovers {
 }
 
 /// Takes note of what is left behind of a database under this name, if anything.
-pub fn note(
+pub(super) fn note(
     leftovers: &watch::Sender<Leftovers>,
     id: DatabaseId,
     part: Part,
@@ -288,7 +292,7 @@ pub fn note(
     leftovers.send_if_modified(|leftovers| leftovers.note((id, part, name.to_owned()), leftover));
 }
 
-pub fn begin_list(leftovers: &watch::Sender<Leftovers>, namespace: &str, part: Part) {
+pub(super) fn begin_list(leftovers: &watch::Sender<Leftovers>, namespace: &str, part: Part) {
     leftovers.send_if_modified(|leftovers| {
         leftovers.begin_list(namespace, part);
         false
@@ -296,7 +300,7 @@ pub fn begin_list(leftovers: &watch::Sender<Leftovers>, namespace: &str, part: P
 }
 
 /// Forgets what is no longer there.
-pub fn end_list(leftovers: &watch::Sender<Leftovers>, namespace: &str, part: Part) {
+pub(super) fn end_list(leftovers: &watch::Sender<Leftovers>, namespace: &str, part: Part) {
     leftovers.send_if_modified(|leftovers| leftovers.end_list(namespace, part));
 }
 

@@ -16,7 +16,7 @@ const QUARREL: Duration = Duration::from_millis(1500);
 
 /// When a database was written last, and how soon it may be again.
 #[derive(Default)]
-pub struct Pace {
+pub(super) struct Pace {
     last: Option<Instant>,
     repairs: Backoff,
     /// How long repairs leave alone what was written, if longer than other writes do.
@@ -27,7 +27,7 @@ pub struct Pace {
 
 impl Pace {
     /// How long to wait before a write like this; none if it may be at once.
-    pub fn rest(&self, urgency: Urgency, now: Instant) -> Option<Duration> {
+    pub(super) fn rest(&self, urgency: Urgency, now: Instant) -> Option<Duration> {
         let last = self.last.filter(|_| !self.half)?;
         let pause = if urgency == Urgency::Repair { self.repair_pause.max(APART) } else { APART };
         let rest = pause.saturating_sub(now.saturating_duration_since(last));
@@ -35,7 +35,7 @@ impl Pace {
     }
 
     /// Takes note of a write that begins; `half` is one that makes what another will fill.
-    pub fn begin(&mut self, urgency: Urgency, half: bool, now: Instant) {
+    pub(super) fn begin(&mut self, urgency: Urgency, half: bool, now: Instant) {
         let whole = !std::mem::replace(&mut self.half, half);
         let last = self.last.replace(now);
         if last.is_none_or(|last| now.saturating_duration_since(last) > QUIET) {
@@ -48,12 +48,12 @@ impl Pace {
     }
 
     /// Takes note that what was decided takes another write, which counts as one with the last.
-    pub fn go_on(&mut self) {
+    pub(super) fn go_on(&mut self) {
         self.half = true;
     }
 
     /// Whether someone keeps undoing what is written.
-    pub fn is_quarrel(&self) -> bool {
+    pub(super) fn is_quarrel(&self) -> bool {
         self.repair_pause > QUARREL
     }
 }

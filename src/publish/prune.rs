@@ -29,7 +29,7 @@ const GOES: &str = "the config has this database no more; what is published is d
                     5m more if more than half of all databases left with it; put it back into the config to keep it";
 
 /// What tells of leftovers, and deletes them.
-pub struct Pruner {
+pub(super) struct Pruner {
     pub leftovers: Arc<watch::Sender<Leftovers>>,
     pub outlets: watch::Receiver<Arc<Outlets>>,
     pub cluster: Cluster,
@@ -41,7 +41,7 @@ pub struct Pruner {
 
 impl Pruner {
     /// Goes on until the daemon ends.
-    pub async fn run(self) {
+    pub(super) async fn run(self) {
         let mut changes = self.leftovers.subscribe();
         let mut standing = self.lease.changes();
         let mut told = BTreeMap::new();

@@ -30,7 +30,7 @@ use crate::news::{About, News, Teller};
 use crate::plan::{Members, Plan, Why};
 use crate::slice;
 
-pub struct Publisher {
+pub(super) struct Publisher {
     /// As it was when the plan in hand was decided.
     pub database: Arc<Database>,
     pub cluster: Cluster,
@@ -46,7 +46,7 @@ pub struct Publisher {
 
 /// What a publisher remembers from step to step.
 #[derive(Default)]
-pub struct Memory {
+pub(super) struct Memory {
     /// The UID of the Endpoints that this process has written.
     pub written: Option<String>,
     /// The plan that the cluster held last.
@@ -77,13 +77,13 @@ struct Told {
 }
 
 impl Memory {
-    pub fn succeeded(&mut self) {
+    pub(super) fn succeeded(&mut self) {
         self.backoff.reset();
         self.conflicts = 0;
     }
 
     /// Takes note that an object was written for a plan; says whether for the first time.
-    pub fn first_in_round(&mut self, name: String, plan: &Plan) -> bool {
+    pub(super) fn first_in_round(&mut self, name: String, plan: &Plan) -> bool {
         let (_, names) = match self.round.take().filter(|(of, _)| of == plan) {
             Some(round) => self.round.insert(round),
             None => self.round.insert((plan.clone(), Vec::new())),
@@ -96,12 +96,12 @@ impl Memory {
     }
 
     /// Takes note that all of a plan has been written, or that someone undoes it.
-    pub fn end_round(&mut self) {
+    pub(super) fn end_round(&mut self) {
         self.round = None;
     }
 
     /// Whether the plan takes more than one object.
-    pub fn in_round(&self) -> bool {
+    pub(super) fn in_round(&self) -> bool {
         self.round.is_some()
     }
 
@@ -118,7 +118,7 @@ impl Memory {
 }
 
 /// What to wait for after a step, besides a change of the cluster or the plan.
-pub enum Next {
+pub(super) enum Next {
     Change,
     /// A change, or this pause.
     ChangeOr(Duration),
@@ -128,7 +128,7 @@ pub enum Next {
 
 impl Publisher {
     /// Publishes until the database leaves the config, or the daemon ends.
-    pub async fn run(
+    pub(super) async fn run(
         mut self: Box<Self>,
         observed: Arc<watch::Sender<Observed>>,
         mut plan: watch::Receiver<Decided>,
@@ -312,7 +312,7 @@ impl Publisher {
     }
 
     /// Returns the condition of a database for which the cluster holds what was decided.
-    pub fn published(&self, view: &View, held: &Members) -> Condition {
+    pub(super) fn published(&self, view: &View, held: &Members) -> Condition {
         let service = view.seen.service.object.as_deref();
         Condition::new(
             Kind::Published,
@@ -354,7 +354,7 @@ impl Publisher {
         }
     }
 
-    pub fn assess(&self, view: &View, service: Option<&Service>, memory: &Memory) -> Step {
+    pub(super) fn assess(&self, view: &View, service: Option<&Service>, memory: &Memory) -> Step {
         let written = memory.written.as_deref();
         assess(
             &self.database,
@@ -368,7 +368,7 @@ impl Publisher {
     }
 
     /// Makes one call that writes, if the lease permits it; counts and times it. Whoever calls has the permit to.
-    pub async fn timed<T>(
+    pub(super) async fn timed<T>(
         &self,
         call: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
@@ -398,7 +398,7 @@ impl Publisher {
     }
 
     /// Tells what happened to the database. Of the same reason and subject is what happens again.
-    pub fn tell(
+    pub(super) fn tell(
         &self,
         reason: impl fmt::Display,
         warning: bool,
@@ -435,7 +435,7 @@ impl Publisher {
 
     /// Tells the monitor what the cluster holds by decision: of ours, or, where another replica writes, of that one. Not what
     /// it holds by an outside edit that is about to be repaired: the policy would take that for its own.
-    pub async fn tell_published(&self, held: &Members, memory: &mut Memory) {
+    pub(super) async fn tell_published(&self, held: &Members, memory: &mut Memory) {
         if memory.told.published.as_ref() != Some(held) {
             memory.told.published = Some(held.clone());
             self.monitor.published(&self.database.id, held.clone()).await;
@@ -457,7 +457,7 @@ impl Publisher {
     }
 
     /// Makes the condition known, and logs it if it is news.
-    pub fn report(&self, members: Option<Members>, condition: Condition) {
+    pub(super) fn report(&self, members: Option<Members>, condition: Condition) {
         self.publication.send_if_modified(|publication| {
             let same_kind = publication.condition.kind == condition.kind;
             let same_members = publication.members == members;

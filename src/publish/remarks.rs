@@ -8,7 +8,7 @@ use crate::plan::{Members, Plan};
 use crate::slice::endpoint_slices;
 
 /// Returns `10.0.0.1, 10.0.0.2`, with what a person should know of them.
-pub fn describe(
+pub(super) fn describe(
     database: &Database,
     service: Option<&Service>,
     plan: &Plan,
@@ -44,7 +44,7 @@ fn unserved_ports(database: &Database, service: &Service) -> Option<String> {
 }
 
 /// Tells that a traffic policy of the Service lets nobody through: to kube-proxy an endpoint without a node is on no node.
-pub fn local_traffic(id: &DatabaseId, service: &Service) -> Option<String> {
+pub(super) fn local_traffic(id: &DatabaseId, service: &Service) -> Option<String> {
     let spec = service.spec.as_ref()?;
     let (field, clients) = local_policy(spec)?;
     let DatabaseId { namespace, service } = id;

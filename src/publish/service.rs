@@ -10,10 +10,10 @@ use crate::config::{CreateService, Database, Port};
 use crate::slice;
 
 /// The label by which objects of any kind say what manages them.
-pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// A Service without a selector, whose ports are the database's.
-pub fn service(database: &Database, create: CreateService) -> Service {
+pub(super) fn service(database: &Database, create: CreateService) -> Service {
     let metadata = ObjectMeta {
         name: Some(database.id.service.clone()),
         namespace: Some(database.id.namespace.clone()),
@@ -31,13 +31,13 @@ pub fn service(database: &Database, create: CreateService) -> Service {
 }
 
 /// Whether we have created a Service.
-pub fn is_created_by_us(service: &Service) -> bool {
+pub(super) fn is_created_by_us(service: &Service) -> bool {
     let label = service.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
     label.is_some_and(|label| label == slice::OURS)
 }
 
 /// Whether nobody else has changed a Service that we have created, as its record of who changed what says.
-pub fn is_ours_alone(service: &Service) -> bool {
+pub(super) fn is_ours_alone(service: &Service) -> bool {
     let mut by = service
         .metadata
         .managed_fields

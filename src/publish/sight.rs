@@ -25,8 +25,8 @@ use crate::monitor::cut_annotation;
 use crate::slice;
 
 /// The annotations of a Service by which people ask something of us.
-pub const MAINTENANCE: &str = "external-endpoints/maintenance";
-pub const FAILBACK: &str = "external-endpoints/failback";
+pub(super) const MAINTENANCE: &str = "external-endpoints/maintenance";
+pub(super) const FAILBACK: &str = "external-endpoints/failback";
 
 /// How long the API server may leave a watch open. A connection that died silently is noticed 5 s after that.
 const WATCH: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// after the events that they belong to. An answer counts only if it is newer than all that is known, and only within the
 /// list that the call was decided on: a new list says it all, and nothing older may come after it.
 #[derive(Debug, Clone)]
-pub struct Sight<K> {
+pub(super) struct Sight<K> {
     /// Whether the object has been looked for: until then, that it is missing says nothing.
     pub listed: bool,
     pub object: Option<Arc<K>>,
@@ -86,7 +86,7 @@ impl<K: Watchable> Sight<K> {
 }
 
 /// What is known of one kind in the cluster for one database, and how it comes to be known.
-pub trait Intake<K> {
+pub(super) trait Intake<K> {
     /// Counts the lists, from when each begins.
     fn list(&self) -> u64;
 
@@ -151,13 +151,13 @@ impl<K: Watchable> Intake<K> for Sight<K> {
 }
 
 /// Resource versions are decimal numbers that grow, as Kubernetes says since 1.35 and etcd has always done it.
-pub fn version(object: &impl Resource) -> Option<u64> {
+pub(super) fn version(object: &impl Resource) -> Option<u64> {
     object.meta().resource_version.as_deref()?.parse().ok()
 }
 
 /// What is known of the cluster for one database.
 #[derive(Debug, Clone, Default)]
-pub struct Observed {
+pub(super) struct Observed {
     pub service: Sight<Service>,
     pub endpoints: Sight<Endpoints>,
     pub slices: Arc<Slices>,
@@ -165,7 +165,7 @@ pub struct Observed {
 
 impl Observed {
     /// Returns the UIDs of all objects that are known, whoever made them.
-    pub fn uids(&self) -> BTreeSet<String> {
+    pub(super) fn uids(&self) -> BTreeSet<String> {
         let service = self.service.object.as_ref().map(|service| &service.metadata);
         let endpoints = self.endpoints.object.as_ref().map(|endpoints| &endpoints.metadata);
         let slices = self.slices.own().into_values().map(|slice| &slice.metadata);
@@ -177,13 +177,13 @@ impl Observed {
             .collect()
     }
 
-    pub fn fault(&self) -> Option<&Condition> {
+    pub(super) fn fault(&self) -> Option<&Condition> {
         self.service.fault.as_ref().or(self.endpoints.fault.as_ref()).or(self.slices.fault.as_ref())
     }
 }
 
 /// The kinds that are watched, and where an [`Observed`] keeps them.
-pub trait Watchable:
+pub(super) trait Watchable:
     Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static
 {
     type Sight: Intake<Self>;
@@ -271,7 +271,7 @@ impl Watchable for Endpoints {
 }
 
 /// One namespace that is watched.
-pub struct Sights {
+pub(super) struct Sights {
     /// Its databases, by the name of their Service.
     pub databases: HashMap<String, Arc<watch::Sender<Observed>>>,
     /// What is under our label and of no database.
@@ -289,13 +289,17 @@ impl Sights {
 }
 
 /// Takes the answer to a call that was decided on the list numbered `list`; says whether it was news.
-pub fn learn<K: Watchable>(observed: &watch::Sender<Observed>, object: K, list: u64) -> bool {
+pub(super) fn learn<K: Watchable>(
+    observed: &watch::Sender<Observed>,
+    object: K,
+    list: u64,
+) -> bool {
     observed.send_if_modified(|observed| K::sight(observed).take_answer(object, list))
 }
 
 /// Watches one kind in one namespace for ever. After a fault it lists anew, so that nothing is missed; also when a
 /// publisher `nudge`s it, who has seen that the API answers, or that what is known here is old.
-pub async fn watch_kind<K: Watchable>(api: Api<K>, sights: Arc<Sights>, nudge: Arc<Notify>) {
+pub(super) async fn watch_kind<K: Watchable>(api: Api<K>, sights: Arc<Sights>, nudge: Arc<Notify>) {
     let mut backoff = Backoff::default();
     loop {
         let Ended { fault, settled, asked } = follow(&api, &sights, &nudge).await;

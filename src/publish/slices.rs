@@ -12,7 +12,7 @@ use crate::plan::Member;
 use crate::slice::endpoint_slices::{self, Digest, Others};
 
 #[derive(Debug, Clone, Default)]
-pub struct Slices {
+pub(super) struct Slices {
     /// Whether they have been looked for: until then, that there are none says nothing.
     pub listed: bool,
     /// Why the watch does not run, if so. What is known may be old then.
@@ -44,7 +44,7 @@ struct Other {
 
 impl Slices {
     /// The slices that have a name of ours, by their names.
-    pub fn own(&self) -> BTreeMap<&str, &EndpointSlice> {
+    pub(super) fn own(&self) -> BTreeMap<&str, &EndpointSlice> {
         self.own
             .iter()
             .filter_map(|(name, own)| Some((name.as_str(), own.object.as_deref()?)))
@@ -52,13 +52,13 @@ impl Slices {
     }
 
     /// The endpoints in slices of ours that clients are sent to.
-    pub fn members(&self) -> impl Iterator<Item = Member> {
+    pub(super) fn members(&self) -> impl Iterator<Item = Member> {
         let ours = self.own.values().filter_map(|own| own.object.as_deref());
         ours.filter(|slice| endpoint_slices::is_ours(slice)).flat_map(endpoint_slices::ready)
     }
 
     /// The IPs that clients are sent to by the slices of someone else.
-    pub fn ready(&self, of: Others) -> Digest {
+    pub(super) fn ready(&self, of: Others) -> Digest {
         self.others.iter().filter(|other| other.of == of).map(|other| other.ready).sum()
     }
 

@@ -13,7 +13,7 @@ use crate::plan::{Members, Plan};
 use crate::slice;
 
 /// What is known at one moment.
-pub struct View {
+pub(super) struct View {
     pub seen: Observed,
     pub plan: Plan,
     /// The addresses that may answer, while the plan is to keep what is there.
@@ -22,13 +22,13 @@ pub struct View {
 }
 
 impl View {
-    pub fn endpoints(&self) -> Option<&Endpoints> {
+    pub(super) fn endpoints(&self) -> Option<&Endpoints> {
         self.seen.endpoints.object.as_deref()
     }
 
     /// Whether all is known that a decision takes. Slices may have been published although only Endpoints are to be; where the
     /// right to see them is missing, they can't have been.
-    pub fn listed(&self) -> bool {
+    pub(super) fn listed(&self) -> bool {
         let endpoints = self.publish == Publish::Endpoints
             && !self.endpoints().is_some_and(slice::we_skip_mirror);
         let slices = self.seen.slices.listed || endpoints && self.seen.slices.fault.is_some();
@@ -36,19 +36,19 @@ impl View {
     }
 
     /// What clients are sent to, by Endpoints or by slices.
-    pub fn held(&self) -> Members {
+    pub(super) fn held(&self) -> Members {
         held(self.publish, self.endpoints(), &self.seen.slices)
     }
 
     /// All that clients may be sent to, wherever it is published.
-    pub fn published(&self) -> Members {
+    pub(super) fn published(&self) -> Members {
         published(self.endpoints(), &self.seen.slices)
     }
 
     /// Whether the Service may be another than the one seen: where the watch does not run, where something is to be created or
     /// deleted on account of it, and where Endpoints that are not under our label may tell of a change of the Service that is
     /// still on its way here.
-    pub fn doubts_service(&self, step: &Step) -> bool {
+    pub(super) fn doubts_service(&self, step: &Step) -> bool {
         let unlabelled = || self.endpoints().and_then(slice::managed_by) != Some(slice::OURS);
         self.seen.service.fault.is_some()
             || match step {
@@ -61,7 +61,7 @@ impl View {
 }
 
 /// What clients are sent to, by Endpoints or by slices.
-pub fn held(publish: Publish, endpoints: Option<&Endpoints>, slices: &Slices) -> Members {
+pub(super) fn held(publish: Publish, endpoints: Option<&Endpoints>, slices: &Slices) -> Members {
     let in_endpoints = || endpoints.map(slice::members).unwrap_or_default();
     let in_slices: Members = slices.members().collect();
     // On the way from slices they are all that clients are sent by, until there are Endpoints.
@@ -74,7 +74,7 @@ pub fn held(publish: Publish, endpoints: Option<&Endpoints>, slices: &Slices) ->
 }
 
 /// All that clients may be sent to, wherever it is published.
-pub fn published(endpoints: Option<&Endpoints>, slices: &Slices) -> Members {
+pub(super) fn published(endpoints: Option<&Endpoints>, slices: &Slices) -> Members {
     let in_endpoints = endpoints.map(slice::members).unwrap_or_default();
     in_endpoints.iter().cloned().chain(slices.members()).collect()
 }

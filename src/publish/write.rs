@@ -16,14 +16,14 @@ use crate::plan::Members;
 use crate::slice::{self, endpoint_slices};
 
 /// An API call that takes longer has failed.
-pub const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Applies under a name of its own, so that a create that arrives late can never take back what a later write set.
 const CREATOR: &str = "external-endpoints-create";
 
 /// Why a call changed nothing.
 #[derive(Debug)]
-pub enum Failure {
+pub(super) enum Failure {
     /// The object is not, or no longer, what the step was decided on; with what the API says of it.
     Conflict(String),
     /// Another try may help, after at least this pause.
@@ -32,7 +32,7 @@ pub enum Failure {
 
 impl Failure {
     /// One word for the metric.
-    pub fn result(&self) -> &'static str {
+    pub(super) fn result(&self) -> &'static str {
         match self {
             Failure::Conflict(_) => "conflict",
             Failure::Fault(condition, _) => match condition.kind {
@@ -45,7 +45,7 @@ impl Failure {
 }
 
 /// A kind that is applied by server-side apply.
-pub trait Applied: Watchable + Serialize {
+pub(super) trait Applied: Watchable + Serialize {
     /// Whether what the API stored says all that was `sent`.
     fn agrees(&self, sent: &Self) -> bool;
 
@@ -74,12 +74,12 @@ impl Applied for EndpointSlice {
 }
 
 /// Creates an object that says nothing yet. If someone else was faster, this changes nothing of theirs.
-pub async fn create<K: Applied>(api: &Api<K>, blank: &K) -> Result<K, Failure> {
+pub(super) async fn create<K: Applied>(api: &Api<K>, blank: &K) -> Result<K, Failure> {
     apply(api, blank, &PatchParams::apply(CREATOR)).await
 }
 
 /// Applies the members. Forced, because whether the object is ours has been decided on this very resourceVersion.
-pub async fn write<K: Applied>(api: &Api<K>, object: &K) -> Result<K, Failure> {
+pub(super) async fn write<K: Applied>(api: &Api<K>, object: &K) -> Result<K, Failure> {
     apply(api, object, &PatchParams::apply(slice::OURS).force()).await
 }
 
@@ -89,7 +89,7 @@ async fn apply<K: Applied>(api: &Api<K>, object: &K, params: &PatchParams) -> Re
 }
 
 /// Deletes the very object that was seen, at the version that it was seen at. That it is gone already is as good.
-pub async fn delete<K: Watchable>(api: &Api<K>, seen: &ObjectMeta) -> Result<(), Failure> {
+pub(super) async fn delete<K: Watchable>(api: &Api<K>, seen: &ObjectMeta) -> Result<(), Failure> {
     let ObjectMeta { uid, resource_version, .. } = seen.clone();
     let params = DeleteParams {
         preconditions: Some(Preconditions { uid, resource_version }),
@@ -106,7 +106,10 @@ pub async fn delete<K: Watchable>(api: &Api<K>, seen: &ObjectMeta) -> Result<(),
 }
 
 /// Creates a Service. If there is one of its name, this fails and changes nothing.
-pub async fn create_service(api: &Api<Service>, service: &Service) -> Result<Service, Failure> {
+pub(super) async fn create_service(
+    api: &Api<Service>,
+    service: &Service,
+) -> Result<Service, Failure> {
     let params =
         PostParams { field_manager: Some(slice::OURS.to_owned()), ..PostParams::default() };
     Call::of::<Service>("create", &service.metadata)
@@ -115,13 +118,16 @@ pub async fn create_service(api: &Api<Service>, service: &Service) -> Result<Ser
 }
 
 /// An object as it is now; none if there is none.
-pub async fn read<K: Watchable>(api: &Api<K>, like: &K) -> Result<Option<K>, Failure> {
+pub(super) async fn read<K: Watchable>(api: &Api<K>, like: &K) -> Result<Option<K>, Failure> {
     let call = Call::of::<K>("get", like.meta());
     call.within_deadline(api.get_opt(call.name)).await
 }
 
 /// The Service of the database as it is now; none if there is none.
-pub async fn read_service(api: &Api<Service>, id: &DatabaseId) -> Result<Option<Service>, Failure> {
+pub(super) async fn read_service(
+    api: &Api<Service>,
+    id: &DatabaseId,
+) -> Result<Option<Service>, Failure> {
     let DatabaseId { namespace, service } = id;
     let call = Call { verb: "get", plural: Service::PLURAL, namespace, name: service };
     call.within_deadline(api.get_opt(service)).await

@@ -23,7 +23,7 @@ use crate::slice;
 const CONFLICTS: u32 = 3;
 
 /// One step that writes, and all that it needs.
-pub struct Writer<'a> {
+pub(super) struct Writer<'a> {
     pub publisher: &'a Publisher,
     pub client: &'a Client,
     pub view: &'a View,
@@ -32,7 +32,7 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    pub async fn carry_out(mut self, step: Step) -> Next {
+    pub(super) async fn carry_out(mut self, step: Step) -> Next {
         match self.confirm(step).await {
             Ok(Step::Create(blank)) => self.create(&*blank).await,
             Ok(Step::CreateSlice(blank)) => self.create(&*blank).await,

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// IPs by the number of the slice that holds them.
-pub type Filling = BTreeMap<u16, Vec<IpAddr>>;
+pub(super) type Filling = BTreeMap<u16, Vec<IpAddr>>;
 
 /// Spreads `wanted`, sorted and without duplicates, over slices of at most `size`, given what they hold now.
 ///
 /// An IP stays where it is. One that leaves changes its slice alone; one that comes goes where something changes anyway, else
 /// where there is room, else into a new slice. The first slice is there even when it is empty; of the others only those are
 /// that hold something.
-pub fn fill(held: &Filling, wanted: &[IpAddr], size: usize) -> Filling {
+pub(super) fn fill(held: &Filling, wanted: &[IpAddr], size: usize) -> Filling {
     let mut left: BTreeSet<IpAddr> = wanted.iter().copied().collect();
     let mut filling = Filling::new();
     let mut changed = Vec::new();

@@ -22,7 +22,7 @@ use super::script::ReplicaFault;
 use super::span::{Span, excused, uncovered};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rule {
+pub(crate) enum Rule {
     Holder,
     Dead,
     Missing,
@@ -32,7 +32,7 @@ pub enum Rule {
 
 /// A rule that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Breach {
+pub(crate) struct Breach {
     pub rule: Rule,
     pub at: At,
     pub database: usize,
@@ -48,7 +48,7 @@ impl fmt::Display for Breach {
 
 /// What the run came to.
 #[derive(Debug, Clone, Default)]
-pub struct Judgement {
+pub(crate) struct Judgement {
     pub breaches: Vec<Breach>,
     /// Writes of the daemon.
     pub writes: usize,
@@ -66,7 +66,7 @@ pub struct Judgement {
     pub excused: Duration,
 }
 
-pub fn judge(record: &Record) -> Judgement {
+pub(crate) fn judge(record: &Record) -> Judgement {
     let excused = excused(record);
     let mut judgement = Judgement { excused: total(&excused), ..Judgement::default() };
     writers(record, &mut judgement);
@@ -310,7 +310,7 @@ fn total(spans: &[Span]) -> Duration {
 }
 
 /// Everything about one database, in order: what its breach is understood by.
-pub fn timeline(record: &Record, database: usize) -> Vec<String> {
+pub(crate) fn timeline(record: &Record, database: usize) -> Vec<String> {
     let mut lines: Vec<(At, String)> = Vec::new();
     let ips = &record.databases[database];
     for flip in record.flips.iter().filter(|flip| ips.contains(&flip.ip)) {

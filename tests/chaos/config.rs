@@ -12,7 +12,7 @@ use super::stage::{HEALTHY, INTERVAL, PORT, RECHECK, TIMEOUT, UNHEALTHY, service
 /// What someone saves who has not done yet.
 const HALF_DONE: &str = "defaults:\n  check: {tcp: {}, interval: 5";
 
-pub struct Config {
+pub(crate) struct Config {
     namespace: String,
     databases: Vec<Vec<IpAddr>>,
     /// The targets that it does not have.
@@ -22,7 +22,7 @@ pub struct Config {
 }
 
 impl Config {
-    pub fn new(namespace: &str, databases: Vec<Vec<IpAddr>>) -> Config {
+    pub(crate) fn new(namespace: &str, databases: Vec<Vec<IpAddr>>) -> Config {
         Config {
             namespace: namespace.to_owned(),
             databases,
@@ -32,42 +32,42 @@ impl Config {
         }
     }
 
-    pub fn has(&self, who: Who) -> bool {
+    pub(crate) fn has(&self, who: Who) -> bool {
         !self.out.contains(&who)
     }
 
     /// How many targets it has.
-    pub fn targets(&self) -> usize {
+    pub(crate) fn targets(&self) -> usize {
         self.databases.iter().map(Vec::len).sum::<usize>() - self.out.len()
     }
 
     /// Keeps this file as it is itself from now on.
-    pub fn is_read_from(&mut self, file: PathBuf) {
+    pub(crate) fn is_read_from(&mut self, file: PathBuf) {
         self.files.push(file);
     }
 
-    pub fn leaves(&mut self, who: Who) {
+    pub(crate) fn leaves(&mut self, who: Who) {
         self.out.insert(who);
         self.save(&self.text());
     }
 
-    pub fn joins(&mut self, who: Who) {
+    pub(crate) fn joins(&mut self, who: Who) {
         self.out.remove(&who);
         self.save(&self.text());
     }
 
     /// Writes something that means nothing.
-    pub fn comment(&mut self) {
+    pub(crate) fn comment(&mut self) {
         self.edits += 1;
         self.save(&self.text());
     }
 
     /// Is a bad one until it is mended.
-    pub fn garble(&self) {
+    pub(crate) fn garble(&self) {
         self.save(HALF_DONE);
     }
 
-    pub fn mend(&self) {
+    pub(crate) fn mend(&self) {
         self.save(&self.text());
     }
 
@@ -78,7 +78,7 @@ impl Config {
         }
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let time =
             |duration: Duration| humantime::format_duration(duration).to_string().replace(' ', "");
         let mut text = format!(

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was done so far.
 #[derive(Clone)]
-pub struct Deeds {
+pub(crate) struct Deeds {
     pub began: Instant,
     done: Arc<std::sync::Mutex<Done>>,
 }
@@ -50,7 +50,7 @@ impl Done {
 }
 
 impl Deeds {
-    pub fn new(began: Instant) -> Deeds {
+    pub(crate) fn new(began: Instant) -> Deeds {
         Deeds { began, done: Arc::default() }
     }
 
@@ -81,7 +81,7 @@ impl Deeds {
     }
 
     /// Puts all of it into a record, whose history is there already.
-    pub fn told(&self, record: &mut Record) {
+    pub(crate) fn told(&self, record: &mut Record) {
         let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         record.flips.clone_from(&done.flips);
         record.joins.clone_from(&done.joins);
@@ -98,7 +98,7 @@ impl Deeds {
 }
 
 /// Plays all streams of the script beside each other, each in its order.
-pub async fn play(stage: &mut Stage, script: &[Step], deeds: &Deeds) {
+pub(crate) async fn play(stage: &mut Stage, script: &[Step], deeds: &Deeds) {
     let of = |wanted: fn(&Act) -> bool| {
         script.iter().filter(|step| wanted(&step.act)).cloned().collect::<Vec<_>>()
     };

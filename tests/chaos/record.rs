@@ -7,14 +7,14 @@ use std::time::Duration;
 use super::script::ReplicaFault;
 
 /// Time since the start of the run.
-pub type At = Duration;
+pub(crate) type At = Duration;
 
 /// The API's resourceVersion: one order over all that is stored.
-pub type Version = u64;
+pub(crate) type Version = u64;
 
 /// All of a run.
 #[derive(Debug, Clone, Default)]
-pub struct Record {
+pub(crate) struct Record {
     pub limits: Limits,
     /// The addresses of each database; all are up at the start, and published.
     pub databases: Vec<Vec<IpAddr>>,
@@ -35,7 +35,7 @@ pub struct Record {
 
 /// What the daemon has time for.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// From death to Down, at the worst.
     pub detection: Duration,
     /// From return to Up, at the worst.
@@ -54,7 +54,7 @@ pub struct Limits {
 
 /// A target that died, left the config, or came back; from this moment on.
 #[derive(Debug, Clone)]
-pub struct Flip {
+pub(crate) struct Flip {
     pub at: At,
     pub ip: IpAddr,
     pub up: bool,
@@ -63,7 +63,7 @@ pub struct Flip {
 
 /// One change of the Endpoints of a database.
 #[derive(Debug, Clone)]
-pub struct Change {
+pub(crate) struct Change {
     /// When the watch told it.
     pub at: At,
     pub version: Version,
@@ -76,7 +76,7 @@ pub struct Change {
 
 /// One change of the Lease.
 #[derive(Debug, Clone)]
-pub struct Holding {
+pub(crate) struct Holding {
     pub at: At,
     pub version: Version,
     pub holder: Option<String>,
@@ -84,7 +84,7 @@ pub struct Holding {
 
 /// Something that was done to the daemon or the API, or to this machine.
 #[derive(Debug, Clone)]
-pub struct Fault {
+pub(crate) struct Fault {
     pub from: At,
     /// When it was over; the end of the run if it never was.
     pub until: At,
@@ -92,7 +92,7 @@ pub struct Fault {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// The API was killed, stopped, slow or answered with errors.
     Api(&'static str),
     /// This was done to a replica.
@@ -103,18 +103,18 @@ pub enum Kind {
 
 impl Record {
     /// Who held the Lease when this version was made.
-    pub fn holder_at(&self, version: Version) -> Option<&str> {
+    pub(crate) fn holder_at(&self, version: Version) -> Option<&str> {
         let before = self.leases.iter().filter(|holding| holding.version < version);
         before.max_by_key(|holding| holding.version)?.holder.as_deref()
     }
 
     /// Who held the Lease then, and when it was last renewed before.
-    pub fn held(&self, at: At) -> Option<&Holding> {
+    pub(crate) fn held(&self, at: At) -> Option<&Holding> {
         self.leases.iter().rfind(|holding| holding.at <= at)
     }
 
     /// Whether something on the way to storage held writes back at some time of this: the API, or what lies before it.
-    pub fn held_back(&self, from: At, until: At) -> bool {
+    pub(crate) fn held_back(&self, from: At, until: At) -> bool {
         self.faults.iter().any(|fault| {
             let holds = matches!(fault.kind, Kind::Api(_) | Kind::Replica(ReplicaFault::CutOff, _));
             holds && fault.from <= until && from <= fault.until

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const LEASE: &str = "external-endpoints";
 
-pub struct Replicas {
+pub(crate) struct Replicas {
     slots: Vec<Slot>,
     /// What all of them read.
     pub config: Arc<Mutex<Config>>,
@@ -40,7 +40,7 @@ struct Slot {
 
 impl Replicas {
     /// Starts two, of at most so many in all.
-    pub async fn start(
+    pub(crate) async fn start(
         plane: &'static ControlPlane,
         namespace: &Namespace,
         config: Config,
@@ -90,7 +90,7 @@ impl Replicas {
     }
 
     /// Waits until both know every target, so that either can take over.
-    pub async fn know_all(&self) {
+    pub(crate) async fn know_all(&self) {
         for slot in &self.slots {
             eventually(PATIENCE, "a replica knows every target", async || {
                 let metrics = slot.daemon.metrics().await;
@@ -106,28 +106,28 @@ impl Replicas {
     }
 
     /// The slot of the replica with this identity.
-    pub fn slot(&self, identity: &str) -> Option<usize> {
+    pub(crate) fn slot(&self, identity: &str) -> Option<usize> {
         self.slots.iter().position(|slot| slot.identity == identity)
     }
 
     /// The ServiceAccount of the replica in a slot.
-    pub fn account(&self, slot: usize) -> String {
+    pub(crate) fn account(&self, slot: usize) -> String {
         self.accounts[&self.slots[slot].identity].clone()
     }
 
     /// Their ways to the API.
-    pub fn proxies(&self) -> Vec<Arc<ApiProxy<'static>>> {
+    pub(crate) fn proxies(&self) -> Vec<Arc<ApiProxy<'static>>> {
         self.slots.iter().map(|slot| slot.proxy.clone()).collect()
     }
 
-    pub fn kill(&mut self, slot: usize) {
+    pub(crate) fn kill(&mut self, slot: usize) {
         let daemon = &mut self.slots[slot].daemon;
         daemon.kill();
         self.logs.extend(daemon.lines());
     }
 
     /// Asks one to end, and waits until it has.
-    pub async fn end(&mut self, slot: usize) {
+    pub(crate) async fn end(&mut self, slot: usize) {
         let daemon = &mut self.slots[slot].daemon;
         let (status, _) = daemon.terminate().await;
         assert!(status.success(), "a replica that was asked to end: {status}");
@@ -135,37 +135,37 @@ impl Replicas {
     }
 
     /// Starts another in place of one that was killed.
-    pub async fn start_again(&mut self, slot: usize) {
+    pub(crate) async fn start_again(&mut self, slot: usize) {
         let proxy = self.slots[slot].proxy.clone();
         let (daemon, identity) = self.run(&proxy).await;
         self.slots[slot] = Slot { proxy, daemon, identity };
     }
 
-    pub fn stop(&self, slot: usize) {
+    pub(crate) fn stop(&self, slot: usize) {
         self.slots[slot].daemon.signal(Signal::SIGSTOP);
     }
 
-    pub fn go_on(&self, slot: usize) {
+    pub(crate) fn go_on(&self, slot: usize) {
         self.slots[slot].daemon.signal(Signal::SIGCONT);
     }
 
-    pub fn cut_off(&self, slot: usize) {
+    pub(crate) fn cut_off(&self, slot: usize) {
         self.slots[slot].proxy.hang();
     }
 
-    pub async fn connect_again(&self, slot: usize) {
+    pub(crate) async fn connect_again(&self, slot: usize) {
         self.slots[slot].proxy.heal().await;
     }
 
     /// Those that have ended by themselves, which none should.
-    pub fn ended(&mut self) -> Vec<String> {
+    pub(crate) fn ended(&mut self) -> Vec<String> {
         let ended =
             self.slots.iter_mut().filter_map(|slot| Some((slot.daemon.exited()?, &slot.identity)));
         ended.map(|(status, identity)| format!("replica {identity} ended with {status}")).collect()
     }
 
     /// All log lines with one of these words, of all replicas that there were.
-    pub fn log(&self, words: &[&str]) -> Vec<String> {
+    pub(crate) fn log(&self, words: &[&str]) -> Vec<String> {
         let alive = self.slots.iter().flat_map(|slot| slot.daemon.lines());
         let lines = self.logs.iter().cloned().chain(alive);
         let mut lines: Vec<String> =

@@ -9,7 +9,7 @@ use super::stage::service;
 /// So many breaches are told with their timelines.
 const TOLD: usize = 3;
 
-pub fn tell(
+pub(crate) fn tell(
     seed: u64,
     script: &[Step],
     record: &Record,

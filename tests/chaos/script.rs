@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::record::At;
 
 /// A target: the database, and which of its addresses.
-pub type Who = (usize, usize);
+pub(crate) type Who = (usize, usize);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
+pub(crate) enum Act {
     /// The target refuses connections.
     Dies(Who),
     /// Every packet to and from the target vanishes.
@@ -32,7 +32,7 @@ pub enum Act {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ApiFault {
+pub(crate) enum ApiFault {
     Killed,
     Stopped,
     /// Each piece of each connection takes this long.
@@ -42,13 +42,13 @@ pub enum ApiFault {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Victim {
+pub(crate) enum Victim {
     Leader,
     Standby,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplicaFault {
+pub(crate) enum ReplicaFault {
     /// And started again after the time.
     Killed,
     /// Asked to end, as in an update, and started again after the time.
@@ -71,7 +71,7 @@ impl fmt::Display for ReplicaFault {
 }
 
 #[derive(Debug, Clone)]
-pub struct Step {
+pub(crate) struct Step {
     pub at: At,
     pub act: Act,
 }
@@ -89,17 +89,17 @@ const EDITS_APART: Duration = Duration::from_secs(20);
 const OUT: usize = 8;
 
 /// Whether a database has a policy of `minHealthy: 1`, so that it is never emptied. Its config is not edited.
-pub fn keeps(database: usize) -> bool {
+pub(crate) fn keeps(database: usize) -> bool {
     database % 5 == 4
 }
 
 /// Whether a database is published in an EndpointSlice of the daemon's own, and not in Endpoints.
-pub fn in_slice(database: usize) -> bool {
+pub(crate) fn in_slice(database: usize) -> bool {
     database % 5 == 3
 }
 
 /// The whole script, in order, for databases of so many addresses each.
-pub fn script(seed: u64, length: Duration, databases: usize, addresses: usize) -> Vec<Step> {
+pub(crate) fn script(seed: u64, length: Duration, databases: usize, addresses: usize) -> Vec<Step> {
     let mut steps = targets(&mut Dice::new(seed, 1), length, databases, addresses);
     steps.extend(edits(&mut Dice::new(seed, 2), length, databases, addresses));
     steps.extend(api(&mut Dice::new(seed, 3), length));
@@ -251,11 +251,11 @@ impl Bag {
 }
 
 /// Chance from a seed: SplitMix64, which is a line or two, and the same everywhere.
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
     /// Each stream of acts has dice of its own, so that a change of one leaves the others as they were.
-    pub fn new(seed: u64, stream: u64) -> Dice {
+    pub(crate) fn new(seed: u64, stream: u64) -> Dice {
         let mut dice = Dice(seed ^ stream.rotate_left(32));
         dice.roll();
         dice
@@ -269,16 +269,16 @@ impl Dice {
         word ^ (word >> 31)
     }
 
-    pub fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.roll() % limit as u64).expect("less than a usize")
     }
 
-    pub fn one_in(&mut self, times: usize) -> bool {
+    pub(crate) fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
     /// A time between two numbers of milliseconds.
-    pub fn between(&mut self, least: u64, most: u64) -> Duration {
+    pub(crate) fn between(&mut self, least: u64, most: u64) -> Duration {
         Duration::from_millis(least + self.roll() % (most - least + 1))
     }
 }

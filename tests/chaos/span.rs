@@ -5,23 +5,23 @@ use super::script::ReplicaFault;
 
 /// From one moment to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span {
+pub(crate) struct Span {
     pub from: At,
     pub until: At,
 }
 
 impl Span {
-    pub fn new(from: At, until: At) -> Span {
+    pub(crate) fn new(from: At, until: At) -> Span {
         Span { from, until }
     }
 
-    pub fn touches(&self, other: &Span) -> bool {
+    pub(crate) fn touches(&self, other: &Span) -> bool {
         self.from <= other.until && other.from <= self.until
     }
 }
 
 /// The spans in which a write could not be had: the API was away, or whoever held the Lease was, and nobody else could have it.
-pub fn excused(record: &Record) -> Vec<Span> {
+pub(crate) fn excused(record: &Record) -> Vec<Span> {
     record.faults.iter().filter_map(|fault| excuse(record, fault)).collect()
 }
 
@@ -70,7 +70,7 @@ fn excuse(record: &Record, fault: &Fault) -> Option<Span> {
 }
 
 /// What of a span none of the others covers: the first such moment, and the last.
-pub fn uncovered(whole: Span, covers: &mut [Span]) -> Option<Span> {
+pub(crate) fn uncovered(whole: Span, covers: &mut [Span]) -> Option<Span> {
     covers.sort();
     let mut at = whole.from;
     for cover in covers.iter() {

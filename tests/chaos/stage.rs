@@ -17,20 +17,20 @@ use super::watch::{Publishes as _, Stalls, Watch};
 use crate::support::traffic::connect;
 use crate::support::{Arrival, ControlPlane, Database, Namespace, Options, addresses, eventually};
 
-pub const DATABASES: usize = 30;
-pub const ADDRESSES: usize = 3;
-pub const PORT: u16 = 3306;
-pub const INTERVAL: Duration = Duration::from_secs(1);
-pub const RECHECK: Duration = Duration::from_millis(500);
-pub const TIMEOUT: Duration = Duration::from_secs(1);
-pub const UNHEALTHY: u32 = 3;
-pub const HEALTHY: u32 = 2;
+pub(crate) const DATABASES: usize = 30;
+pub(crate) const ADDRESSES: usize = 3;
+pub(crate) const PORT: u16 = 3306;
+pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const RECHECK: Duration = Duration::from_millis(500);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const UNHEALTHY: u32 = 3;
+pub(crate) const HEALTHY: u32 = 2;
 
 /// Far longer than anything takes that is not at fault.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the daemon says that it takes, in README.md, for the check above.
-pub fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     // A slot is taken half an interval after the last try at the soonest, and a try that fails takes all of its time-out.
     let first = INTERVAL + INTERVAL / 2 + TIMEOUT;
     Limits {
@@ -48,17 +48,17 @@ pub fn limits() -> Limits {
 }
 
 /// A Service's name.
-pub fn service(database: usize) -> String {
+pub(crate) fn service(database: usize) -> String {
     format!("db-{database}")
 }
 
 /// The name of the object that a database is published in.
-pub fn object(database: usize) -> String {
+pub(crate) fn object(database: usize) -> String {
     let service = service(database);
     if in_slice(database) { format!("{service}-external-ipv4-1") } else { service }
 }
 
-pub struct Stage {
+pub(crate) struct Stage {
     pub plane: &'static ControlPlane,
     /// Seen through the API server to which nothing is done.
     pub namespace: Namespace,
@@ -71,7 +71,7 @@ pub struct Stage {
 
 impl Stage {
     /// Sets all up, and waits until all is published.
-    pub async fn set(starts: usize) -> Stage {
+    pub(crate) async fn set(starts: usize) -> Stage {
         let options = Options { proxy: true, audited: true };
         // The bottle takes it along when it ends.
         let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(options).await));
@@ -121,7 +121,7 @@ impl Stage {
     }
 
     /// Waits until each database is published with exactly its targets that are up, or the one that a policy keeps.
-    pub async fn as_is_true(&self) {
+    pub(crate) async fn as_is_true(&self) {
         eventually(PATIENCE, "each database is published as is true", async || {
             let (published, up) = (self.published().await, self.up().await);
             let wrong = (0..DATABASES).find_map(|database| {
@@ -137,7 +137,7 @@ impl Stage {
     }
 
     /// Waits until connections to each Service reach one of its targets that is up, where there is one.
-    pub async fn all_reached(&self) {
+    pub(crate) async fn all_reached(&self) {
         for (database, up) in self.up().await.into_iter().enumerate() {
             let service_ip = self.namespace.cluster_ip(&service(database)).await;
             eventually(PATIENCE, &format!("{} leads to {up:?}", service(database)), async || {
@@ -164,7 +164,7 @@ impl Stage {
         self.databases.iter().enumerate().map(up).collect()
     }
 
-    pub fn ips(&self) -> Vec<Vec<IpAddr>> {
+    pub(crate) fn ips(&self) -> Vec<Vec<IpAddr>> {
         ips(&self.databases)
     }
 }

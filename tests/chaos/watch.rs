@@ -23,7 +23,7 @@ use super::record::{At, Change, Holding, Version};
 use crate::support::{Namespace, runtime};
 
 /// Runs until it is dropped.
-pub struct Watch {
+pub(crate) struct Watch {
     seen: Arc<Mutex<Seen>>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -36,7 +36,7 @@ struct Seen {
 
 impl Watch {
     /// Watches from what is there now. A name that is no database's is passed over.
-    pub async fn start(namespace: &Namespace, names: Vec<String>, began: Instant) -> Watch {
+    pub(crate) async fn start(namespace: &Namespace, names: Vec<String>, began: Instant) -> Watch {
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let endpoints = follow::<Endpoints>(namespace, changes(&seen, &names, began)).await;
         let slices = follow::<EndpointSlice>(namespace, changes(&seen, &names, began)).await;
@@ -52,12 +52,12 @@ impl Watch {
     }
 
     /// Who holds the Lease now.
-    pub fn holder(&self) -> Option<String> {
+    pub(crate) fn holder(&self) -> Option<String> {
         lock(&self.seen).leases.last().and_then(|lease| lease.holder.clone())
     }
 
     /// All that was seen, and that nothing was missed: the watches have run all the time.
-    pub fn history(&self) -> (Vec<Change>, Vec<Holding>) {
+    pub(crate) fn history(&self) -> (Vec<Change>, Vec<Holding>) {
         assert!(self.tasks.iter().all(|task| !task.is_finished()), "a watch has ended");
         let seen = lock(&self.seen);
         (seen.changes.clone(), seen.leases.clone())
@@ -93,7 +93,7 @@ fn changes<K: Publishes>(
 }
 
 /// A kind of object that clients are sent by.
-pub trait Publishes: kube::ResourceExt {
+pub(crate) trait Publishes: kube::ResourceExt {
     fn ips(&self) -> BTreeSet<IpAddr>;
 }
 
@@ -159,7 +159,7 @@ fn holding(lease: &Lease, deleted: bool, at: At) -> Holding {
     Holding { at, version: version(lease), holder: holder.filter(|_| !deleted) }
 }
 
-pub fn version(object: &impl kube::ResourceExt) -> Version {
+pub(crate) fn version(object: &impl kube::ResourceExt) -> Version {
     object
         .resource_version()
         .and_then(|version| version.parse().ok())
@@ -171,7 +171,7 @@ fn managers(object: &impl kube::ResourceExt) -> BTreeSet<String> {
 }
 
 /// Who made each version of Endpoints and EndpointSlices through the API server, by its audit log: the name of the ServiceAccount.
-pub fn writers(audit_log: &Path) -> BTreeMap<Version, String> {
+pub(crate) fn writers(audit_log: &Path) -> BTreeMap<Version, String> {
     let text = fs::read_to_string(audit_log).expect("an audit log");
     // The last line may have been cut off by a kill.
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -190,7 +190,7 @@ fn writer(line: &Value) -> Option<(Version, String)> {
 }
 
 /// Sees when this machine runs nothing for so long that no program on it could keep to its times.
-pub struct Stalls {
+pub(crate) struct Stalls {
     seen: Arc<Mutex<Vec<(At, At)>>>,
     task: JoinHandle<()>,
 }
@@ -199,7 +199,7 @@ pub struct Stalls {
 const STALL: Duration = Duration::from_millis(500);
 
 impl Stalls {
-    pub fn start(began: Instant) -> Stalls {
+    pub(crate) fn start(began: Instant) -> Stalls {
         let seen: Arc<Mutex<Vec<(At, At)>>> = Arc::default();
         let told = seen.clone();
         let task = runtime().spawn(async move {
@@ -215,7 +215,7 @@ impl Stalls {
         Stalls { seen, task }
     }
 
-    pub fn all(&self) -> Vec<(At, At)> {
+    pub(crate) fn all(&self) -> Vec<(At, At)> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -21,7 +21,7 @@ use crate::support::{
 
 const SOON: Duration = Duration::from_secs(20);
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         rights_are_enforced,
         hand_written_endpoints_are_mirrored,
@@ -208,7 +208,7 @@ async fn the_proxy_makes_faults() {
 }
 
 /// The argument that makes this program enter a bottle, start a process there, and wait for a line to panic.
-pub const HOLD: &str = "--hold";
+pub(crate) const HOLD: &str = "--hold";
 
 /// Marks the processes of one bottle within another.
 const MARK: &str = "EXTERNAL_ENDPOINTS_TRIAL";
@@ -217,7 +217,7 @@ const MARK: &str = "EXTERNAL_ENDPOINTS_TRIAL";
     clippy::zombie_processes,
     reason = "that nobody waits for it is the point: the bottle must take it along"
 )]
-pub fn hold() -> ! {
+pub(crate) fn hold() -> ! {
     bottle::enter();
     let _child = Command::new("sleep").arg("1000").process_group(0).spawn().expect("sleep");
     println!("held");

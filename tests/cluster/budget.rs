@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::cluster::scene::{SOON, Scene, config};
 use crate::support::{ApiProxy, Daemon, eventually, shared, trial::trials};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![a_removal_overtakes_the_repairs, an_api_that_asks_to_be_left_alone_is_left_alone]
 }
 

@@ -139,7 +139,7 @@ fn promised() -> Vec<&'static str> {
 }
 
 /// A trial that fails when a case names one that is not there.
-pub fn trials(others: &[Trial]) -> Vec<Trial> {
+pub(crate) fn trials(others: &[Trial]) -> Vec<Trial> {
     let there: BTreeSet<String> = others.iter().map(|trial| trial.name().to_owned()).collect();
     let whole = move || {
         for (case, trials) in CASES {

@@ -29,7 +29,7 @@ mod replicas;
 use network::only_prometheus_may_reach_the_pages;
 use replicas::both_are_kept_apart_and_in_the_budget;
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         as_shipped_it_does_the_main_job,
         the_pod_is_admitted_where_restricted_is_enforced,
@@ -375,7 +375,7 @@ async fn rules(client: kube::Client, namespace: &str) -> BTreeSet<String> {
 }
 
 /// Rules taken apart into single rights.
-pub fn atoms(rules: &[PolicyRule]) -> BTreeSet<String> {
+pub(crate) fn atoms(rules: &[PolicyRule]) -> BTreeSet<String> {
     let mut atoms = BTreeSet::new();
     for rule in rules {
         let names = rule.resource_names.clone().filter(|names| !names.is_empty());
@@ -437,7 +437,7 @@ async fn nothing_else_is_done() {
     denied("read its own config", maps.list(&ListParams::default()).await);
 }
 
-pub fn denied<T: std::fmt::Debug>(what: &str, answer: Result<T, kube::Error>) {
+pub(crate) fn denied<T: std::fmt::Debug>(what: &str, answer: Result<T, kube::Error>) {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 403 => {}
         other => panic!("{what}: {other:?}"),
@@ -445,7 +445,7 @@ pub fn denied<T: std::fmt::Debug>(what: &str, answer: Result<T, kube::Error>) {
 }
 
 /// Binds `daemon`, with no rights yet, in the scene's namespace; returns its token.
-pub async fn without_rights(namespace: &Namespace) -> String {
+pub(crate) async fn without_rights(namespace: &Namespace) -> String {
     namespace.create_service_account("daemon").await;
     namespace.create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": []})).await;
     let binding = json!({
@@ -457,7 +457,7 @@ pub async fn without_rights(namespace: &Namespace) -> String {
     namespace.token("daemon").await
 }
 
-pub async fn grant(namespace: &Namespace, rules: &Value) {
+pub(crate) async fn grant(namespace: &Namespace, rules: &Value) {
     let roles: Api<Role> = namespace.api();
     roles
         .patch("daemon", &PatchParams::default(), &Patch::Merge(json!({"rules": rules})))
@@ -512,7 +512,7 @@ async fn the_role_is_what_forbidden_asks_for() {
 }
 
 /// The rule that a reason quotes, if it does.
-pub fn rule_in(reason: &str) -> Option<PolicyRule> {
+pub(crate) fn rule_in(reason: &str) -> Option<PolicyRule> {
     let rule = reason[reason.find("{apiGroups")?..].split_inclusive('}').next().unwrap_or_default();
     let rule: Value =
         serde_saphyr::from_str(rule).unwrap_or_else(|error| panic!("{rule}: {error}"));

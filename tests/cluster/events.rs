@@ -16,7 +16,7 @@ use crate::cluster::ownership::merge;
 use crate::cluster::scene::{CHECK, SOON, Scene, checked, config};
 use crate::support::{ApiProxy, Daemon, Namespace, eventually, shared, trial::trials};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         the_same_thing_again_is_counted_once_a_minute,
         targets_and_writes_are_told_on_the_service,
@@ -41,7 +41,7 @@ async fn events(namespace: &Namespace, reason: &str) -> Vec<Event> {
 }
 
 /// Waits for an Event with this reason and these words.
-pub async fn told(namespace: &Namespace, reason: &str, words: &str) -> Event {
+pub(crate) async fn told(namespace: &Namespace, reason: &str, words: &str) -> Event {
     eventually(SOON, &format!("Event {reason}, {words:?}"), async || {
         let events = events(namespace, reason).await;
         let notes: Vec<_> = events.iter().filter_map(|event| event.note.clone()).collect();
@@ -54,7 +54,7 @@ pub async fn told(namespace: &Namespace, reason: &str, words: &str) -> Event {
 }
 
 /// Waits for an Event on this Service with this reason and these words.
-pub async fn told_of(namespace: &Namespace, service: &str, reason: &str, words: &str) {
+pub(crate) async fn told_of(namespace: &Namespace, service: &str, reason: &str, words: &str) {
     let regards =
         |event: &Event| event.regarding.as_ref().and_then(|it| it.name.as_deref()) == Some(service);
     eventually(SOON, &format!("Event {reason} on {service}, {words:?}"), async || {

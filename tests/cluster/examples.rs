@@ -18,7 +18,7 @@ use crate::support::{
 
 mod servers;
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         mongodb_replica_set,
         postgres_patroni,

@@ -16,7 +16,7 @@ use crate::support::{
     ApiProxy, ControlPlane, Daemon, Options, addresses, eventually, holds, shared, trial::trials,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         the_api_server_is_killed_while_a_database_dies,
         the_api_server_is_paused_for_ten_seconds,
@@ -277,7 +277,7 @@ async fn the_api_is_away_at_the_start() {
 }
 
 /// Rights of a ServiceAccount `daemon` in the scene's namespace; returns its token.
-pub async fn account(scene: &Scene, rules: serde_json::Value) -> String {
+pub(crate) async fn account(scene: &Scene, rules: serde_json::Value) -> String {
     use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
     scene.namespace.create_service_account("daemon").await;
     scene

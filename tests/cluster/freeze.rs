@@ -8,7 +8,7 @@ use crate::cluster::events;
 use crate::cluster::scene::{History, SOON, checked};
 use crate::support::{Daemon, Database, Namespace, addresses, eventually, shared, trial::trials};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         what_fails_together_stays_until_the_others_are_back,
         a_freeze_ends_after_its_time,

@@ -13,7 +13,7 @@ use crate::support::{
     Daemon, Database, Manner, addresses, eventually, folder, shared, trial::trials,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![hostile_databases_delay_nobody]
 }
 

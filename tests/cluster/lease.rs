@@ -16,7 +16,7 @@ use crate::support::daemon::field;
 use crate::support::{ApiProxy, addresses, eventually, holds, shared, trial::trials};
 
 mod edited;
-pub mod replicas;
+pub(crate) mod replicas;
 mod restart;
 mod unfit;
 
@@ -28,7 +28,7 @@ use replicas::{
 /// Long enough that nothing comes late.
 const STEADY: Duration = Duration::from_secs(120);
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     let own = trials![
         a_holder_that_was_stopped_writes_nothing_when_it_goes_on,
         a_write_on_its_way_is_refused_once_another_has_written,

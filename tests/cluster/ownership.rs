@@ -13,7 +13,7 @@ use crate::support::{Daemon, eventually, shared, trial::trials};
 /// On a machine however busy; what only a list finds takes longer.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         an_outside_edit_is_repaired_at_once,
         an_outside_deletion_is_repaired,
@@ -32,7 +32,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-pub async fn merge(scene: &Scene, patch: Value) {
+pub(crate) async fn merge(scene: &Scene, patch: Value) {
     let api: Api<Endpoints> = scene.namespace.api();
     api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
 }

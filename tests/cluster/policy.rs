@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cluster::scene::{CHECK, SOON, Scene, checked, config, database};
 use crate::support::{Daemon, Manner, blocking, eventually, folder, holds, shared, trial::trials};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         all_fail_and_what_the_policy_says_stays,
         a_writer_is_replaced_in_one_write_and_never_doubled,

@@ -13,7 +13,7 @@ use crate::cluster::reload::{database, databases, edit, left_behind, published, 
 use crate::cluster::scene::{SOON, Scene, checked};
 use crate::support::{Daemon, eventually, holds, shared, trial::trials};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         what_leaves_the_config_is_deleted_where_it_asks_for_it,
         a_created_service_goes_after_its_slices_unless_someone_changed_it,

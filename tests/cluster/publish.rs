@@ -11,7 +11,7 @@ use crate::support::{
     Daemon, Database, Manner, addresses, eventually, folder, holds, shared, trial::trials,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         nothing_is_published_before_each_target_has_a_verdict,
         an_inconclusive_target_holds_nobody_up,

@@ -9,7 +9,7 @@ use crate::cluster::ownership::merge;
 use crate::cluster::scene::{CHECK, SOON, Scene, checked, config, database};
 use crate::support::{Daemon, eventually, shared, trial::trials};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         bad_addresses_are_refused_and_the_others_published,
         outside_the_allow_list_nothing_is_published_or_checked,

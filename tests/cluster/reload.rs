@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cluster::scene::{CHECK, History, SOON, Scene, checked, config};
 use crate::support::{Daemon, eventually, shared, trial::trials};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         databases_come_and_go_while_it_runs,
         what_did_not_change_keeps_its_health_and_its_streak,
@@ -27,12 +27,12 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// Writes another config as an editor does: in place.
-pub fn edit(daemon: &Daemon, yaml: &str) {
+pub(crate) fn edit(daemon: &Daemon, yaml: &str) {
     fs::write(daemon.config(), yaml).expect("a file in the bottle");
 }
 
 /// One more database for a config, on an address of the scene.
-pub fn database(scene: &Scene, service: &str, which: usize) -> String {
+pub(crate) fn database(scene: &Scene, service: &str, which: usize) -> String {
     let (namespace, ip) = (&scene.namespace.name, scene.databases[which].ip);
     format!(
         "- {{service: {service}, namespace: {namespace}, port: 3306, addresses: [{ip}], check: {CHECK}}}\n"
@@ -40,7 +40,7 @@ pub fn database(scene: &Scene, service: &str, which: usize) -> String {
 }
 
 /// Waits until the status has exactly these databases, and returns it.
-pub async fn databases(daemon: &Daemon, services: &[&str]) -> Value {
+pub(crate) async fn databases(daemon: &Daemon, services: &[&str]) -> Value {
     eventually(SOON, &format!("databases {services:?}"), async || {
         let status = daemon.status().await;
         let there: Vec<&str> =
@@ -55,7 +55,7 @@ fn service(database: &Value) -> &str {
 }
 
 /// Waits until a Service's Endpoints have exactly these databases.
-pub async fn published(scene: &Scene, service: &str, which: &[usize]) {
+pub(crate) async fn published(scene: &Scene, service: &str, which: &[usize]) {
     let wanted = scene.ips(which);
     eventually(SOON, &format!("{service} has {wanted:?}"), async || {
         let there = scene.namespace.endpoint_ips(service).await;
@@ -65,7 +65,7 @@ pub async fn published(scene: &Scene, service: &str, which: &[usize]) {
 }
 
 /// Waits until something is left behind under these names, and no others.
-pub async fn left_behind(daemon: &Daemon, services: &[&str]) {
+pub(crate) async fn left_behind(daemon: &Daemon, services: &[&str]) {
     eventually(SOON, &format!("{services:?} are left behind"), async || {
         let left = daemon.status().await["leftBehind"].clone();
         let there: Vec<&str> = left.as_array().expect("a list").iter().map(service).collect();
@@ -81,7 +81,7 @@ async fn load_successful(daemon: &Daemon, wanted: f64) {
     .await;
 }
 
-pub fn told(daemon: &Daemon, words: &str) -> usize {
+pub(crate) fn told(daemon: &Daemon, words: &str) -> usize {
     daemon.lines().iter().filter(|line| line.contains(words)).count()
 }
 

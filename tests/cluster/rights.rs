@@ -14,7 +14,7 @@ use crate::cluster::deploy::{atoms, denied, grant, rule_in, without_rights};
 use crate::cluster::scene::{Scene, database};
 use crate::support::{Daemon, eventually, shared, trial::trials};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         the_further_roles_are_what_forbidden_asks_for,
         with_the_further_roles_no_other_slice_and_no_service_can_be_changed,

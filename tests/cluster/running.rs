@@ -16,7 +16,7 @@ use crate::support::{
 /// On a machine however busy; what waits for something that hangs takes longer.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         signals_leave_what_is_published,
         a_second_signal_ends_at_once,

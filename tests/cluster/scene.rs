@@ -14,30 +14,30 @@ use tokio::task::JoinHandle;
 use crate::support::{Daemon, Database, Namespace, addresses, eventually, runtime, shared};
 
 /// Far longer than anything takes on a busy machine, far shorter than the limit of a trial.
-pub const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// Checks fast enough for a trial, and patient enough for a machine that is busy.
-pub const CHECK: &str = "{tcp: {}, interval: 250ms, timeout: 1s}";
+pub(crate) const CHECK: &str = "{tcp: {}, interval: 250ms, timeout: 1s}";
 
 /// Three databases behind Service `mysql`, in a namespace of their own.
-pub struct Scene {
+pub(crate) struct Scene {
     pub namespace: Namespace,
     pub databases: Vec<Database>,
 }
 
 impl Scene {
     /// With the Service.
-    pub async fn new(prefix: &str) -> Scene {
+    pub(crate) async fn new(prefix: &str) -> Scene {
         let scene = Scene::without_service(prefix).await;
         scene.namespace.create_service("mysql", &[("", 3306)]).await;
         scene
     }
 
-    pub async fn without_service(prefix: &str) -> Scene {
+    pub(crate) async fn without_service(prefix: &str) -> Scene {
         Scene::on(shared().namespace(prefix).await).await
     }
 
-    pub async fn on(namespace: Namespace) -> Scene {
+    pub(crate) async fn on(namespace: Namespace) -> Scene {
         let mut databases = Vec::new();
         for ip in addresses::take(3) {
             databases.push(Database::start(ip, 3306).await);
@@ -45,28 +45,28 @@ impl Scene {
         Scene { namespace, databases }
     }
 
-    pub fn config(&self) -> String {
+    pub(crate) fn config(&self) -> String {
         self.config_with("")
     }
 
     /// The config with more keys for the database, a line each.
-    pub fn config_with(&self, more: &str) -> String {
+    pub(crate) fn config_with(&self, more: &str) -> String {
         let ips: Vec<String> =
             self.databases.iter().map(|database| database.ip.to_string()).collect();
         config(&self.namespace.name, &ips.join(", "), CHECK, more)
     }
 
-    pub async fn start(&self) -> Daemon {
+    pub(crate) async fn start(&self) -> Daemon {
         Daemon::start(&self.config(), &shared().kubeconfig(), &[]).await
     }
 
     /// As [`Scene::start`], with more keys for the database, a line each.
-    pub async fn start_with(&self, more: &str) -> Daemon {
+    pub(crate) async fn start_with(&self, more: &str) -> Daemon {
         Daemon::start(&self.config_with(more), &shared().kubeconfig(), &[]).await
     }
 
     /// Starts the daemon and waits until the Endpoints have all three.
-    pub async fn start_published(&self) -> Daemon {
+    pub(crate) async fn start_published(&self) -> Daemon {
         let daemon = self.start().await;
         self.published(&[0, 1, 2]).await;
         self.condition(&daemon, "Published").await;
@@ -74,14 +74,14 @@ impl Scene {
     }
 
     /// The addresses of these databases, as the cluster shall show them.
-    pub fn ips(&self, which: &[usize]) -> Vec<String> {
+    pub(crate) fn ips(&self, which: &[usize]) -> Vec<String> {
         let mut ips: Vec<IpAddr> = which.iter().map(|index| self.databases[*index].ip).collect();
         ips.sort();
         ips.iter().map(ToString::to_string).collect()
     }
 
     /// Waits until the Endpoints have exactly these databases, in order.
-    pub async fn published(&self, which: &[usize]) {
+    pub(crate) async fn published(&self, which: &[usize]) {
         let wanted = self.ips(which);
         eventually(SOON, &format!("the Endpoints have {wanted:?}"), async || {
             let there = self.namespace.endpoint_ips("mysql").await;
@@ -91,7 +91,7 @@ impl Scene {
     }
 
     /// Waits until the EndpointSlices have exactly these databases, in all of them together.
-    pub async fn served(&self, which: &[usize]) {
+    pub(crate) async fn served(&self, which: &[usize]) {
         let mut wanted = self.ips(which);
         wanted.sort();
         eventually(SOON, &format!("the EndpointSlices have {wanted:?}"), async || {
@@ -102,12 +102,17 @@ impl Scene {
     }
 
     /// Waits until the daemon says that the database is in this condition, and returns the reason.
-    pub async fn condition(&self, daemon: &Daemon, kind: &str) -> String {
+    pub(crate) async fn condition(&self, daemon: &Daemon, kind: &str) -> String {
         self.condition_because(daemon, kind, "").await
     }
 
     /// Waits until the daemon says that the database is in this condition, for a reason with these words.
-    pub async fn condition_because(&self, daemon: &Daemon, kind: &str, words: &str) -> String {
+    pub(crate) async fn condition_because(
+        &self,
+        daemon: &Daemon,
+        kind: &str,
+        words: &str,
+    ) -> String {
         eventually(SOON, &format!("condition {kind}, {words:?}"), async || {
             let database = database(&daemon.status().await);
             let reason = database["reason"].as_str().unwrap_or_default();
@@ -120,25 +125,25 @@ impl Scene {
         .await
     }
 
-    pub async fn history(&self) -> History {
+    pub(crate) async fn history(&self) -> History {
         History::start(&self.namespace, "mysql").await
     }
 }
 
 /// A config with one database, `mysql`.
-pub fn config(namespace: &str, addresses: &str, check: &str, more: &str) -> String {
+pub(crate) fn config(namespace: &str, addresses: &str, check: &str, more: &str) -> String {
     format!(
         "databases:\n- service: mysql\n  namespace: {namespace}\n  port: 3306\n  addresses: [{addresses}]\n  check: {check}\n{more}"
     )
 }
 
 /// The first database of a status.
-pub fn database(status: &Value) -> Value {
+pub(crate) fn database(status: &Value) -> Value {
     status["databases"][0].clone()
 }
 
 /// Waits until each target has been tried this many times more, on average: time enough for what must not happen.
-pub async fn checked(daemon: &Daemon, times: u32) {
+pub(crate) async fn checked(daemon: &Daemon, times: u32) {
     let tried =
         async || daemon.metric("external_endpoints_checks_total", &[]).await.unwrap_or_default();
     let targets =
@@ -152,20 +157,20 @@ pub async fn checked(daemon: &Daemon, times: u32) {
 }
 
 /// Every change of one Endpoints object since it was started: none is missed, and none is made up.
-pub struct History {
+pub(crate) struct History {
     changes: Arc<Mutex<Vec<Change>>>,
     task: JoinHandle<()>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub(crate) struct Change {
     pub version: String,
     /// None if the object was deleted.
     pub ips: Option<Vec<String>>,
 }
 
 impl History {
-    pub async fn start(namespace: &Namespace, name: &str) -> History {
+    pub(crate) async fn start(namespace: &Namespace, name: &str) -> History {
         let api: Api<Endpoints> = namespace.api();
         let list = api.list(&Default::default()).await.expect("listing Endpoints");
         let version = list.metadata.resource_version.expect("a list has a version");
@@ -194,13 +199,13 @@ impl History {
         History { changes, task }
     }
 
-    pub fn changes(&self) -> Vec<Change> {
+    pub(crate) fn changes(&self) -> Vec<Change> {
         assert!(!self.task.is_finished(), "the watch has ended");
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until these, and no others, are the steps: the watch may be a little late.
-    pub async fn is(&self, expected: &[Option<Vec<String>>]) {
+    pub(crate) async fn is(&self, expected: &[Option<Vec<String>>]) {
         eventually(SOON, &format!("the steps are {expected:?}"), async || {
             let steps = self.steps();
             if steps == expected { Ok(()) } else { Err(format!("{steps:?}")) }
@@ -209,7 +214,7 @@ impl History {
     }
 
     /// What the Endpoints held after each change.
-    pub fn steps(&self) -> Vec<Option<Vec<String>>> {
+    pub(crate) fn steps(&self) -> Vec<Option<Vec<String>>> {
         self.changes().into_iter().map(|change| change.ips).collect()
     }
 }

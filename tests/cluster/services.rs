@@ -13,7 +13,7 @@ use crate::cluster::events::told;
 use crate::cluster::scene::{CHECK, SOON, Scene, checked, config, database};
 use crate::support::{Arrival, Daemon, Traffic, eventually, shared, trial::trials};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_missing_service_is_created,
         a_headless_service_names_each_replica,

@@ -15,7 +15,7 @@ use crate::support::{
     Arrival, Daemon, Database, Traffic, addresses, eventually, shared, trial::trials,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_thousand_and_one_addresses_are_slices_of_a_hundred,
         slices_say_all_that_clients_need,

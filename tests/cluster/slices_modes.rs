@@ -15,7 +15,7 @@ use crate::support::{
     Arrival, ControlPlane, Daemon, Namespace, Options, Traffic, eventually, trial::trials,
 };
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         between_the_modes_no_connection_is_refused,
         a_kubernetes_that_does_not_mirror_is_found_out,

@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use crate::cluster::scene::{SOON, Scene};
 use crate::support::{Arrival, Traffic, eventually, holds, trial::trials};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![connections_leave_a_dead_database, connections_leave_a_black_hole]
 }
 

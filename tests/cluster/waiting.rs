@@ -10,7 +10,7 @@ use crate::cluster::ownership::merge;
 use crate::cluster::scene::{CHECK, SOON, Scene, checked, config};
 use crate::support::{Daemon, eventually, shared, trial::trials};
 
-pub fn trials() -> Vec<Trial> {
+pub(crate) fn trials() -> Vec<Trial> {
     trials![
         what_left_the_config_leaves_while_all_verdicts_are_inconclusive,
         what_left_the_config_leaves_slices_in_the_same_way,

@@ -16,7 +16,7 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 
-pub fn specs() -> impl Strategy<Value = Spec> {
+pub(crate) fn specs() -> impl Strategy<Value = Spec> {
     (btree_map((label(), service()), database(), 1..4), any::<bool>()).prop_map(
         |(databases, prune)| Spec {
             databases: databases

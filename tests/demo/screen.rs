@@ -8,30 +8,30 @@ use std::time::Duration;
 const WIDTH: usize = 80;
 
 /// Lines from several tasks, whole and in order.
-pub struct Screen {
+pub(crate) struct Screen {
     terminal: bool,
     /// What the live line shows now.
     live: Mutex<String>,
 }
 
 #[derive(Clone, Copy)]
-pub enum Mark {
+pub(crate) enum Mark {
     Good,
     Bad,
 }
 
 impl Screen {
-    pub fn new() -> Screen {
+    pub(crate) fn new() -> Screen {
         Screen { terminal: stdout().is_terminal(), live: Mutex::default() }
     }
 
     /// Whether somebody watches the live line.
-    pub fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         self.terminal
     }
 
     /// Prints a line above the live one.
-    pub fn say(&self, line: &str) {
+    pub(crate) fn say(&self, line: &str) {
         self.lines(line, 0, |line| line.to_owned());
     }
 
@@ -44,29 +44,29 @@ impl Screen {
     }
 
     /// Prints what happens now, as the heading of the lines that follow.
-    pub fn heading(&self, line: &str) {
+    pub(crate) fn heading(&self, line: &str) {
         self.say("");
         self.lines(line, 0, |line| self.styled("1", line));
     }
 
     /// Prints when something happened, counted from the last heading.
-    pub fn at(&self, when: Duration, what: &str) {
+    pub(crate) fn at(&self, when: Duration, what: &str) {
         self.lines(&format!("  {:>6.2} s  {what}", when.as_secs_f64()), 12, str::to_owned);
     }
 
     /// Prints what was learned at once, in the order in which it happened.
-    pub fn in_order<const N: usize>(&self, mut happened: [(Duration, &str); N]) {
+    pub(crate) fn in_order<const N: usize>(&self, mut happened: [(Duration, &str); N]) {
         happened.sort();
         happened.into_iter().for_each(|(when, what)| self.at(when, what));
     }
 
     /// Prints a number of the summary under its name.
-    pub fn note(&self, name: &str, what: &str) {
+    pub(crate) fn note(&self, name: &str, what: &str) {
         self.lines(&format!("  {name}  {what}"), name.chars().count() + 4, str::to_owned);
     }
 
     /// Prints a line of the summary.
-    pub fn mark(&self, mark: Mark, line: &str) {
+    pub(crate) fn mark(&self, mark: Mark, line: &str) {
         let (style, sign) = match mark {
             Mark::Good => ("32", "✓"),
             Mark::Bad => ("31", "✗"),
@@ -78,7 +78,7 @@ impl Screen {
     }
 
     /// Replaces the live line; an empty one takes it away.
-    pub fn live(&self, line: String) {
+    pub(crate) fn live(&self, line: String) {
         if self.terminal {
             let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
             // A line that wraps could not be taken away whole.

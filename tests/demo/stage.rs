@@ -11,11 +11,11 @@ use crate::support::{
 };
 
 /// Long enough for any step on a busy machine; a step that takes longer has failed.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const SERVICE: &str = "mysql";
 const PORT: u16 = 3306;
 
-pub struct Stage {
+pub(crate) struct Stage {
     pub namespace: Namespace,
     pub cluster_ip: IpAddr,
     pub databases: Vec<Database>,
@@ -26,7 +26,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub async fn set() -> Stage {
+    pub(crate) async fn set() -> Stage {
         let plane = ControlPlane::start(Options { proxy: true, ..Options::default() }).await;
         let namespace = plane.namespace("demo").await;
         namespace.create_service(SERVICE, &[("", PORT)]).await;
@@ -41,17 +41,17 @@ impl Stage {
     }
 
     /// A client that connects to the ClusterIP fifty times a second.
-    pub fn traffic(&self) -> Traffic {
+    pub(crate) fn traffic(&self) -> Traffic {
         Traffic::start(self.cluster_ip, PORT, Duration::from_millis(20))
     }
 
     /// What a person calls a database here.
-    pub fn name(&self, index: usize) -> String {
+    pub(crate) fn name(&self, index: usize) -> String {
         format!("mysql-{}", index + 1)
     }
 
     /// Waits until the Endpoints have exactly the addresses of these databases.
-    pub async fn endpoints_are(&self, indices: &[usize]) {
+    pub(crate) async fn endpoints_are(&self, indices: &[usize]) {
         let mut wanted: Vec<String> =
             indices.iter().map(|index| self.databases[*index].ip.to_string()).collect();
         wanted.sort();
@@ -64,7 +64,7 @@ impl Stage {
     }
 
     /// Waits until a connection to the ClusterIP reaches a database.
-    pub async fn answers(&self) {
+    pub(crate) async fn answers(&self) {
         eventually(PATIENCE, "the Service answers", async || {
             matches!(connect(self.cluster_ip, PORT).await, Arrival::Reached(_))
         })
@@ -72,7 +72,7 @@ impl Stage {
     }
 
     /// Waits for the daemon's first failing verdict on a database, and says why it failed.
-    pub async fn fails(&self, index: usize) -> String {
+    pub(crate) async fn fails(&self, index: usize) -> String {
         let what = format!("a check of {} fails", self.name(index));
         eventually(PATIENCE, &what, async || {
             let target = self.target(index).await;
@@ -83,7 +83,7 @@ impl Stage {
     }
 
     /// Waits for the daemon's first passing verdict on a database.
-    pub async fn passes(&self, index: usize) {
+    pub(crate) async fn passes(&self, index: usize) {
         let what = format!("a check of {} passes", self.name(index));
         eventually(PATIENCE, &what, async || {
             self.target(index).await["passes"].as_u64().is_some_and(|passes| passes > 0)
@@ -92,7 +92,7 @@ impl Stage {
     }
 
     /// How often the daemon wrote, successfully or not.
-    pub async fn writes(&self) -> f64 {
+    pub(crate) async fn writes(&self) -> f64 {
         self.daemon
             .metric("external_endpoints_writes_total", &[("service", SERVICE)])
             .await
@@ -127,7 +127,7 @@ fn config(namespace: &str, databases: &[Database]) -> String {
 }
 
 /// When the last connection that did not reach a database started, of those since an instant.
-pub fn last_lost(traffic: &Traffic, since: Instant) -> Option<Instant> {
+pub(crate) fn last_lost(traffic: &Traffic, since: Instant) -> Option<Instant> {
     let connections = traffic.connections().into_iter();
     let lost = connections.filter(|connection| !matches!(connection.arrival, Arrival::Reached(_)));
     lost.map(|connection| connection.started).filter(|started| *started >= since).max()

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 
 /// The program, run by another one that limits it.
-pub fn program(within: &[&str]) -> Command {
+pub(crate) fn program(within: &[&str]) -> Command {
     let mut words = within.iter().copied().chain([env!("CARGO_BIN_EXE_external-endpoints")]);
     let mut command = Command::new(words.next().unwrap());
     // No kubeconfig of whoever runs the tests.
@@ -19,7 +19,7 @@ pub fn program(within: &[&str]) -> Command {
     command
 }
 
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     /// Started by a program that stays, and waits for it.
     is_grandchild: bool,
@@ -28,7 +28,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub fn start(within: &[&str], config: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start(within: &[&str], config: &Path, more: &[&str]) -> Self {
         let mut child = program(within)
             .args(["run", "--dry-run", "--listen", "127.0.0.1:0", "--config"])
             .arg(config)
@@ -55,7 +55,12 @@ impl Daemon {
     }
 
     /// Starts it with a standard error that these tests do not read, so that it is told where to serve its pages.
-    pub fn start_unread(within: &[&str], config: &Path, more: &[&str], stderr: Stdio) -> Self {
+    pub(crate) fn start_unread(
+        within: &[&str],
+        config: &Path,
+        more: &[&str],
+        stderr: Stdio,
+    ) -> Self {
         let pages =
             TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
         let mut command = program(within);
@@ -69,38 +74,38 @@ impl Daemon {
     }
 
     /// Where it serves its pages.
-    pub fn pages(&self) -> SocketAddr {
+    pub(crate) fn pages(&self) -> SocketAddr {
         self.pages
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
             .unwrap();
     }
 
     /// Its exit status once it has ended; none while it runs.
-    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
     /// The most memory that it has had, in bytes.
-    pub fn peak_memory(&self) -> u64 {
+    pub(crate) fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
     }
 
-    pub fn descriptors(&self) -> usize {
+    pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
     }
 
     /// The process that was started.
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// The process to end, unless it has ended.
-    pub fn main_id(&self) -> Option<Pid> {
+    pub(crate) fn main_id(&self) -> Option<Pid> {
         let id = self.child.id();
         if !self.is_grandchild {
             return Some(Pid::from_child(&self.child));
@@ -110,7 +115,7 @@ impl Daemon {
     }
 
     /// Waits for the daemon's end, after it was asked for. Returns its exit status, and its log.
-    pub fn ended(mut self) -> (ExitStatus, String) {
+    pub(crate) fn ended(mut self) -> (ExitStatus, String) {
         let status = eventually("the daemon has ended", || self.child.try_wait().unwrap());
         let log = eventually("its log has ended", || {
             let readers = Arc::strong_count(&self.log);
@@ -120,11 +125,11 @@ impl Daemon {
     }
 
     /// What the daemon has logged since its pages are served.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    pub fn get(&self, path: &str) -> String {
+    pub(crate) fn get(&self, path: &str) -> String {
         // On a busy machine a request may come too late, and be told so by a reset.
         let answer = (0..3).find_map(|_| self.try_get(path).ok());
         answer.unwrap_or_else(|| panic!("no answer from {path}: {}", self.log()))
@@ -140,16 +145,16 @@ impl Daemon {
     }
 
     /// The sum of a metric over all series whose labels hold this text.
-    pub fn metric(&self, name: &str, label: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
         self.series(name, label).into_iter().sum()
     }
 
-    pub fn series(&self, name: &str, label: &str) -> Vec<f64> {
+    pub(crate) fn series(&self, name: &str, label: &str) -> Vec<f64> {
         Self::series_on(&self.get("/metrics"), name, label)
     }
 
     /// As [`Daemon::series`], of a page that is there.
-    pub fn series_on(page: &str, name: &str, label: &str) -> Vec<f64> {
+    pub(crate) fn series_on(page: &str, name: &str, label: &str) -> Vec<f64> {
         let wanted = |line: &&str| {
             let series =
                 line.strip_prefix("external_endpoints_").and_then(|line| line.strip_prefix(name));
@@ -162,7 +167,7 @@ impl Daemon {
     }
 
     /// Sends SIGTERM and returns how long the daemon took to end, if it did within half a minute.
-    pub fn terminate(&mut self) -> Option<Duration> {
+    pub(crate) fn terminate(&mut self) -> Option<Duration> {
         let start = Instant::now();
         if let Ok(None) = self.child.try_wait() {
             let _ = self
@@ -189,7 +194,7 @@ impl Drop for Daemon {
 }
 
 /// Waits until there is an answer, for as long as a busy machine may take.
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(answer) = ask() {

@@ -20,20 +20,20 @@ use tokio_rustls::TlsAcceptor;
 use crate::fixtures::Server;
 
 /// An authority, and a folder in which what it signs is kept as files.
-pub struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
 /// A certificate and its key, as files.
 #[derive(Debug, Clone)]
-pub struct Pair {
+pub(crate) struct Pair {
     pub cert: PathBuf,
     pub key: PathBuf,
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -42,19 +42,23 @@ impl Authority {
         Self { issuer, folder }
     }
 
-    pub fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("ca.crt")
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn sign(&self, names: &[&str]) -> Pair {
+    pub(crate) fn sign(&self, names: &[&str]) -> Pair {
         self.sign_with(names, |_| {})
     }
 
-    pub fn sign_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
+    pub(crate) fn sign_with(
+        &self,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Pair {
         let mut params = params(names);
         change(&mut params);
         let key = KeyPair::generate().unwrap();
@@ -62,11 +66,11 @@ impl Authority {
         self.keep(&cert.pem(), &key)
     }
 
-    pub fn self_signed(&self, names: &[&str]) -> Pair {
+    pub(crate) fn self_signed(&self, names: &[&str]) -> Pair {
         self.self_signed_with(names, |_| {})
     }
 
-    pub fn self_signed_with(
+    pub(crate) fn self_signed_with(
         &self,
         names: &[&str],
         change: impl FnOnce(&mut CertificateParams),
@@ -87,7 +91,7 @@ impl Authority {
     }
 
     /// The keys of a check that trusts this authority.
-    pub fn trusted(&self) -> Tls {
+    pub(crate) fn trusted(&self) -> Tls {
         Tls { ca_file: Some(self.file()), ..Tls::default() }
     }
 }
@@ -100,16 +104,16 @@ fn params(names: &[&str]) -> CertificateParams {
 }
 
 /// Which clients a server lets in.
-pub enum Clients<'a> {
+pub(crate) enum Clients<'a> {
     All,
     Asked(&'a Authority),
     Known(&'a Authority),
 }
 
-pub const ALL: &[&SupportedProtocolVersion] = rustls::ALL_VERSIONS;
-pub const OLD: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+pub(crate) const ALL: &[&SupportedProtocolVersion] = rustls::ALL_VERSIONS;
+pub(crate) const OLD: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 
-pub fn acceptor(
+pub(crate) fn acceptor(
     pair: &Pair,
     clients: Clients<'_>,
     versions: &[&'static SupportedProtocolVersion],
@@ -123,7 +127,7 @@ const TICKET: usize = 81;
 
 /// As [`acceptor`], of a server that sends so many session tickets after its handshake, in records that each hold a
 /// whole number of them: one that is split has a limit of rustls's own.
-pub fn acceptor_with_tickets(pair: &Pair, alpn: &[&str], tickets: usize) -> TlsAcceptor {
+pub(crate) fn acceptor_with_tickets(pair: &Pair, alpn: &[&str], tickets: usize) -> TlsAcceptor {
     let mut config = server_config(pair, Clients::All, rustls::ALL_VERSIONS, alpn);
     config.send_tls13_tickets = tickets;
     config.max_fragment_size = Some(5 + 200 * TICKET);
@@ -161,7 +165,7 @@ fn server_config(
 }
 
 /// As [`acceptor`], of a server that does not look whether its key belongs to its certificate.
-pub fn unchecked_acceptor(
+pub(crate) fn unchecked_acceptor(
     pair: &Pair,
     versions: &[&'static SupportedProtocolVersion],
 ) -> TlsAcceptor {
@@ -180,7 +184,7 @@ pub fn unchecked_acceptor(
 }
 
 /// Answers every client that it lets in, whatever it says, as a small HTTP server does.
-pub async fn tls_server(acceptor: TlsAcceptor) -> Server {
+pub(crate) async fn tls_server(acceptor: TlsAcceptor) -> Server {
     Server::start(move |stream| {
         let acceptor = acceptor.clone();
         async move {
@@ -197,7 +201,7 @@ pub async fn tls_server(acceptor: TlsAcceptor) -> Server {
 }
 
 /// A certificate and key as the `openssl` command makes them, where rcgen can't: too old, too short, too new.
-pub fn openssl_pair(folder: &Path, arguments: &[&str]) -> Pair {
+pub(crate) fn openssl_pair(folder: &Path, arguments: &[&str]) -> Pair {
     let folder = tempfile::tempdir_in(folder).unwrap().keep();
     let pair = Pair { cert: folder.join("tls.crt"), key: folder.join("tls.key") };
     let request = folder.join("request");
@@ -224,13 +228,13 @@ pub fn openssl_pair(folder: &Path, arguments: &[&str]) -> Pair {
 }
 
 /// The `openssl` command as a server that answers every request with a page.
-pub struct OpenSsl {
+pub(crate) struct OpenSsl {
     child: Child,
     pub port: u16,
 }
 
 impl OpenSsl {
-    pub async fn start(pair: &Pair, arguments: &[&str]) -> Self {
+    pub(crate) async fn start(pair: &Pair, arguments: &[&str]) -> Self {
         let mut command = Command::new("openssl");
         command.args([
             "s_server",

@@ -18,7 +18,7 @@ fn shell(script: &str) -> ExecCheck {
 }
 
 /// The processes that have this word in their environment; a zombie has none.
-pub fn marked(word: &str) -> Vec<i32> {
+pub(crate) fn marked(word: &str) -> Vec<i32> {
     let line = format!("MARK={}", of_this_run(word));
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let id = entry.ok()?.file_name().to_str()?.parse().ok()?;
@@ -28,7 +28,7 @@ pub fn marked(word: &str) -> Vec<i32> {
     processes.collect()
 }
 
-pub fn mark(word: &str, check: ExecCheck) -> ExecCheck {
+pub(crate) fn mark(word: &str, check: ExecCheck) -> ExecCheck {
     ExecCheck { env: vec![("MARK".into(), literal(&of_this_run(word)))], ..check }
 }
 

@@ -17,33 +17,33 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-pub const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub(crate) const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Long enough for anything that answers, also on a busy machine.
-pub const PATIENT: Duration = Duration::from_secs(10);
+pub(crate) const PATIENT: Duration = Duration::from_secs(10);
 /// For what never answers.
-pub const SHORT: Duration = Duration::from_millis(500);
+pub(crate) const SHORT: Duration = Duration::from_millis(500);
 
-pub fn pass() -> Verdict {
+pub(crate) fn pass() -> Verdict {
     Verdict::Pass
 }
 
-pub fn fail(reason: impl Into<String>) -> Verdict {
+pub(crate) fn fail(reason: impl Into<String>) -> Verdict {
     Verdict::Fail(reason.into())
 }
 
-pub fn inconclusive(reason: impl Into<String>) -> Verdict {
+pub(crate) fn inconclusive(reason: impl Into<String>) -> Verdict {
     Verdict::Inconclusive(reason.into())
 }
 
-pub fn literal(text: &str) -> Value {
+pub(crate) fn literal(text: &str) -> Value {
     Value::Literal(text.into())
 }
 
-pub fn tcp(port: u16) -> TcpCheck {
+pub(crate) fn tcp(port: u16) -> TcpCheck {
     TcpCheck { port, tls: None, send: None, expect: None, accept: false }
 }
 
-pub fn http(port: u16) -> HttpCheck {
+pub(crate) fn http(port: u16) -> HttpCheck {
     HttpCheck {
         port,
         path: "/".into(),
@@ -58,7 +58,7 @@ pub fn http(port: u16) -> HttpCheck {
     }
 }
 
-pub fn exec(command: &[&str]) -> ExecCheck {
+pub(crate) fn exec(command: &[&str]) -> ExecCheck {
     ExecCheck {
         command: command.iter().map(|word| word.to_string()).collect(),
         env: Vec::new(),
@@ -67,7 +67,7 @@ pub fn exec(command: &[&str]) -> ExecCheck {
     }
 }
 
-pub fn target(ip: IpAddr) -> Target {
+pub(crate) fn target(ip: IpAddr) -> Target {
     Target {
         database: DatabaseId { namespace: "prod".into(), service: "orders".into() },
         ip,
@@ -76,11 +76,11 @@ pub fn target(ip: IpAddr) -> Target {
     }
 }
 
-pub fn prober(kind: CheckKind, timeout: Duration) -> Prober {
+pub(crate) fn prober(kind: CheckKind, timeout: Duration) -> Prober {
     prober_of(kind, timeout, target(LOCAL))
 }
 
-pub fn prober_of(kind: CheckKind, timeout: Duration, target: Target) -> Prober {
+pub(crate) fn prober_of(kind: CheckKind, timeout: Duration, target: Target) -> Prober {
     let thresholds = Thresholds { healthy: 2, unhealthy: 3 };
     let (interval, recheck_interval) = (Duration::from_secs(5), Duration::from_secs(1));
     let check = Check { kind, interval, timeout, recheck_interval, thresholds };
@@ -88,11 +88,11 @@ pub fn prober_of(kind: CheckKind, timeout: Duration, target: Target) -> Prober {
 }
 
 /// One try of the local host, which must end soon after its time-out.
-pub async fn try_once(kind: CheckKind, timeout: Duration) -> Verdict {
+pub(crate) async fn try_once(kind: CheckKind, timeout: Duration) -> Verdict {
     timed(&prober(kind, timeout), timeout).await
 }
 
-pub async fn timed(prober: &Prober, timeout: Duration) -> Verdict {
+pub(crate) async fn timed(prober: &Prober, timeout: Duration) -> Verdict {
     let start = Instant::now();
     let verdict = prober.probe().await;
     let took = start.elapsed();
@@ -104,7 +104,7 @@ pub async fn timed(prober: &Prober, timeout: Duration) -> Verdict {
 }
 
 /// A server on a port of its own, gone when dropped.
-pub struct Server {
+pub(crate) struct Server {
     pub port: u16,
     accepted: Arc<AtomicUsize>,
     task: JoinHandle<()>,
@@ -112,7 +112,7 @@ pub struct Server {
 
 impl Server {
     /// Serves each connection as told.
-    pub async fn start<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    pub(crate) async fn start<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -131,12 +131,12 @@ impl Server {
         Self { port, accepted, task }
     }
 
-    pub fn accepted(&self) -> usize {
+    pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 
     /// Accepts and then says nothing.
-    pub async fn silent() -> Self {
+    pub(crate) async fn silent() -> Self {
         Self::start(|stream| async move {
             let _held = stream;
             std::future::pending::<()>().await;
@@ -145,7 +145,7 @@ impl Server {
     }
 
     /// Says one byte of an endless answer every second.
-    pub async fn drip() -> Self {
+    pub(crate) async fn drip() -> Self {
         Self::start(|mut stream| async move {
             while stream.write_all(b"H").await.is_ok() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -155,7 +155,7 @@ impl Server {
     }
 
     /// Resets once the client has spoken.
-    pub async fn reset() -> Self {
+    pub(crate) async fn reset() -> Self {
         Self::start(|mut stream| async move {
             let _ = stream.read(&mut [0; 1]).await;
             SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
@@ -164,7 +164,7 @@ impl Server {
     }
 
     /// Closes in good order once the client has spoken, with all that it said read.
-    pub async fn closes() -> Self {
+    pub(crate) async fn closes() -> Self {
         Self::start(|mut stream| async move {
             let _ = stream.read(&mut [0; 65536]).await;
             let _ = stream.shutdown().await;
@@ -175,7 +175,7 @@ impl Server {
     }
 
     /// Says this once the client has spoken, and waits.
-    pub async fn says(answer: impl Into<Vec<u8>>) -> Self {
+    pub(crate) async fn says(answer: impl Into<Vec<u8>>) -> Self {
         let answer = Arc::new(answer.into());
         Self::start(move |mut stream| {
             let answer = answer.clone();
@@ -189,7 +189,7 @@ impl Server {
     }
 
     /// Speaks TLS in front of another server, with whom it answers, closes and resets.
-    pub async fn in_tls(self, acceptor: TlsAcceptor) -> Self {
+    pub(crate) async fn in_tls(self, acceptor: TlsAcceptor) -> Self {
         let inner = Arc::new(self);
         Self::start(move |stream| {
             let (acceptor, inner) = (acceptor.clone(), inner.clone());
@@ -207,7 +207,7 @@ impl Server {
     }
 
     /// Says this, and then something else again and again, with so much time in between.
-    pub async fn drips(head: &'static str, words: &'static str, pause: Duration) -> Self {
+    pub(crate) async fn drips(head: &'static str, words: &'static str, pause: Duration) -> Self {
         Self::start(move |mut stream| async move {
             let _ = stream.set_nodelay(true);
             let _ = stream.read(&mut [0; 65536]).await;
@@ -220,7 +220,7 @@ impl Server {
     }
 
     /// Says this, and then the rest without end.
-    pub async fn endless(head: &'static str, rest: &'static str) -> Self {
+    pub(crate) async fn endless(head: &'static str, rest: &'static str) -> Self {
         Self::start(move |mut stream| async move {
             let _ = stream.read(&mut [0; 65536]).await;
             let _ = stream.write_all(head.as_bytes()).await;
@@ -238,29 +238,29 @@ impl Drop for Server {
 }
 
 /// A port that refuses: bound, so that nobody else gets it, but not listened on.
-pub struct Refusing(socket2::Socket);
+pub(crate) struct Refusing(socket2::Socket);
 
 impl Refusing {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&std::net::SocketAddr::new(LOCAL, 0).into()).unwrap();
         Self(socket)
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.0.local_addr().unwrap().as_socket().unwrap().port()
     }
 }
 
 /// A port whose queue is full, so that the kernel drops every SYN to it, as a host that is gone does.
-pub struct BlackHole {
+pub(crate) struct BlackHole {
     listener: socket2::Socket,
     _queued: std::net::TcpStream,
 }
 
 impl BlackHole {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let listener =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         listener.bind(&std::net::SocketAddr::new(LOCAL, 0).into()).unwrap();
@@ -270,13 +270,13 @@ impl BlackHole {
         Self { _queued: std::net::TcpStream::connect(address).unwrap(), listener }
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.listener.local_addr().unwrap().as_socket().unwrap().port()
     }
 }
 
 /// Waits until it is so, for as long as a busy machine may take.
-pub async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !so() {
         assert!(start.elapsed() < Duration::from_secs(20), "not so after 20 s: {what}");
@@ -286,6 +286,6 @@ pub async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
 
 /// How many of so many quiet tries a server may see after all: the kernel holds the last packet of the handshake back for
 /// some 40 ms, and on a busy machine a try may be put aside for longer than that between connecting and closing.
-pub fn late(tries: usize) -> usize {
+pub(crate) fn late(tries: usize) -> usize {
     tries / 50
 }

@@ -158,7 +158,7 @@ async fn an_endless_answer_is_cut() {
 }
 
 /// Serves as a row says.
-pub async fn serve(row: &Row) -> Server {
+pub(crate) async fn serve(row: &Row) -> Server {
     match row.then {
         Then::Endless(words) => Server::endless(row.head, words).await,
         Then::Slow(words) => Server::drips(row.head, words, Duration::from_millis(5)).await,

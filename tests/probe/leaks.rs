@@ -11,7 +11,7 @@ use crate::exec::mark;
 use crate::fixtures::*;
 
 /// Runs one of the ignored tests in a process of its own.
-pub fn alone(test: &str) {
+pub(crate) fn alone(test: &str) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--ignored", "--nocapture"])
         .output()
@@ -21,7 +21,7 @@ pub fn alone(test: &str) {
     assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
 }
 
-pub fn descriptors() -> usize {
+pub(crate) fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 

@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Addresses that no other trial has. The first ones are from the documentation networks; many, or late, ones from the one for benchmarks.
-pub fn take(count: usize) -> Vec<IpAddr> {
+pub(crate) fn take(count: usize) -> Vec<IpAddr> {
     (0..count).map(|_| take_one()).collect()
 }
 
-pub fn take_one() -> IpAddr {
+pub(crate) fn take_one() -> IpAddr {
     const EACH: u32 = 254;
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     let index = TAKEN.fetch_add(1, Ordering::Relaxed);
@@ -22,7 +22,7 @@ pub fn take_one() -> IpAddr {
 }
 
 /// As [`take`], of IP version 6.
-pub fn take_v6(count: usize) -> Vec<IpAddr> {
+pub(crate) fn take_v6(count: usize) -> Vec<IpAddr> {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     let base = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0).to_bits();
     (0..count)
@@ -32,7 +32,7 @@ pub fn take_v6(count: usize) -> Vec<IpAddr> {
 }
 
 /// A port of the loopback that nobody else gets: below the range from which the kernel chooses, in a network that is ours alone.
-pub fn port() -> u16 {
+pub(crate) fn port() -> u16 {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     let port = 20_000 + TAKEN.fetch_add(1, Ordering::Relaxed);
     assert!(port < 32_768, "out of ports");

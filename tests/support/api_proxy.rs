@@ -43,7 +43,7 @@ struct Refusal {
 }
 
 /// Runs until it is dropped.
-pub struct ApiProxy<'a> {
+pub(crate) struct ApiProxy<'a> {
     plane: &'a ControlPlane,
     address: SocketAddr,
     fault: watch::Sender<Fault>,
@@ -52,7 +52,7 @@ pub struct ApiProxy<'a> {
 }
 
 impl<'a> ApiProxy<'a> {
-    pub async fn start(plane: &'a ControlPlane) -> ApiProxy<'a> {
+    pub(crate) async fn start(plane: &'a ControlPlane) -> ApiProxy<'a> {
         let address = SocketAddr::from(([127, 0, 0, 1], addresses::port()));
         let (fault, faults) = watch::channel(Fault::None);
         let refusals = Arc::default();
@@ -69,17 +69,17 @@ impl<'a> ApiProxy<'a> {
     }
 
     /// A kubeconfig with all rights that goes through this proxy.
-    pub fn kubeconfig(&self) -> PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.plane.kubeconfig_at_url(&self.url())
     }
 
     /// A kubeconfig with a token that goes through this proxy.
-    pub fn kubeconfig_for_token(&self, token: &str) -> PathBuf {
+    pub(crate) fn kubeconfig_for_token(&self, token: &str) -> PathBuf {
         self.plane.kubeconfig_at(&self.url(), token)
     }
 
     /// Refuses connections, and closes the open ones.
-    pub async fn refuse(&self) {
+    pub(crate) async fn refuse(&self) {
         self.fault.send_replace(Fault::Refuse);
         super::eventually(Duration::from_secs(5), "the proxy refuses", async || {
             TcpStream::connect(self.address).await.is_err()
@@ -88,42 +88,42 @@ impl<'a> ApiProxy<'a> {
     }
 
     /// Accepts connections and passes nothing, on the open ones neither.
-    pub fn hang(&self) {
+    pub(crate) fn hang(&self) {
         self.fault.send_replace(Fault::Hang);
     }
 
     /// Takes every request and answers none.
-    pub fn mute(&self) {
+    pub(crate) fn mute(&self) {
         self.fault.send_replace(Fault::Mute);
     }
 
     /// Passes everything, late.
-    pub fn slow(&self, by: Duration) {
+    pub(crate) fn slow(&self, by: Duration) {
         self.fault.send_replace(Fault::Slow(by));
     }
 
     /// Closes all open connections once.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.fault.send_replace(Fault::Cut);
     }
 
     /// Answers every request with this HTTP status.
-    pub fn answer(&self, status: u16) {
+    pub(crate) fn answer(&self, status: u16) {
         self.fault.send_replace(Fault::Answer(Refusal { status, after: 1, json: true }));
     }
 
     /// The same in plain words, with `Retry-After` in seconds.
-    pub fn answer_plainly(&self, status: u16, after: u32) {
+    pub(crate) fn answer_plainly(&self, status: u16, after: u32) {
         self.fault.send_replace(Fault::Answer(Refusal { status, after, json: false }));
     }
 
     /// How many requests it has answered by itself.
-    pub fn refusals(&self) -> u32 {
+    pub(crate) fn refusals(&self) -> u32 {
         self.refusals.load(Ordering::Relaxed)
     }
 
     /// Passes everything again.
-    pub async fn heal(&self) {
+    pub(crate) async fn heal(&self) {
         self.fault.send_replace(Fault::None);
         super::eventually(Duration::from_secs(5), "the proxy accepts", async || {
             TcpStream::connect(self.address).await

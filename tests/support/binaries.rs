@@ -6,14 +6,14 @@ use std::process::{Command, Stdio};
 
 /// What a program runs in the bottle.
 #[derive(Debug, Clone, Copy)]
-pub enum Binaries {
+pub(crate) enum Binaries {
     ControlPlane,
     /// The servers and clients that stand in for those Debian doesn't have, too.
     All,
 }
 
 /// Runs the build script, whose cache makes the second run take no time. Returns the environment that it prints as `NAME=VALUE` lines.
-pub fn build(binaries: Binaries) -> Result<Vec<(String, String)>, String> {
+pub(crate) fn build(binaries: Binaries) -> Result<Vec<(String, String)>, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/control-plane/build.sh");
     let what = match binaries {
         Binaries::ControlPlane => "control-plane",
@@ -35,17 +35,17 @@ pub fn build(binaries: Binaries) -> Result<Vec<(String, String)>, String> {
 }
 
 /// A binary of the control plane.
-pub fn kubernetes(name: &str) -> PathBuf {
+pub(crate) fn kubernetes(name: &str) -> PathBuf {
     folder_in("KUBEBUILDER_ASSETS").join(name)
 }
 
 /// The server that speaks MongoDB's protocol: `ferretdb HOST:PORT DIRECTORY`.
-pub fn ferretdb() -> PathBuf {
+pub(crate) fn ferretdb() -> PathBuf {
     folder_in("EXTERNAL_ENDPOINTS_STAND_INS").join("ferretdb")
 }
 
 /// MongoDB's shell, where npm could install it.
-pub fn mongosh() -> Option<PathBuf> {
+pub(crate) fn mongosh() -> Option<PathBuf> {
     let path = folder_in("EXTERNAL_ENDPOINTS_STAND_INS").join("node_modules/.bin/mongosh");
     path.exists().then_some(path)
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use super::bottle::run;
 
 /// A table of our own, beside kube-proxy's. Packets are dropped on their way in, so that the sender sees silence and not an error.
-pub const TABLE: &str = "
+pub(crate) const TABLE: &str = "
 table inet bottle {
     set black_holes4 { type ipv4_addr; }
     set black_holes6 { type ipv6_addr; }
@@ -20,11 +20,11 @@ table inet bottle {
 }
 ";
 
-pub fn add(ip: IpAddr) {
+pub(crate) fn add(ip: IpAddr) {
     change("add", ip);
 }
 
-pub fn remove(ip: IpAddr) {
+pub(crate) fn remove(ip: IpAddr) {
     change("delete", ip);
 }
 

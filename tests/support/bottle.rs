@@ -28,11 +28,11 @@ use nix::unistd::Pid;
 use super::binaries::{Binaries, build};
 
 /// How far inside a process is; unset outside.
-pub const STAGE: &str = "EXTERNAL_ENDPOINTS_BOTTLE";
+pub(crate) const STAGE: &str = "EXTERNAL_ENDPOINTS_BOTTLE";
 
 /// The node's addresses, on a bridge with carrier.
-pub const NODE_IP: &str = "192.0.2.1";
-pub const NODE_IP6: &str = "2001:db8::1";
+pub(crate) const NODE_IP: &str = "192.0.2.1";
+pub(crate) const NODE_IP6: &str = "2001:db8::1";
 
 const UNSHARE: [&str; 8] = [
     "--user",
@@ -47,12 +47,12 @@ const UNSHARE: [&str; 8] = [
 
 /// Returns only inside the bottle; outside, it runs this very program again in a new bottle and exits as that does.
 /// Call it first in `main`, before any thread is started.
-pub fn enter() {
+pub(crate) fn enter() {
     enter_with(Binaries::All);
 }
 
 /// Enters a bottle that has only some binaries, so that nobody waits for a build of the rest.
-pub fn enter_with(binaries: Binaries) {
+pub(crate) fn enter_with(binaries: Binaries) {
     match env::var(STAGE).as_deref() {
         Ok("inside") => {}
         Ok("init") => exit(init()),
@@ -61,14 +61,14 @@ pub fn enter_with(binaries: Binaries) {
 }
 
 /// A folder on the bottle's own tmpfs.
-pub fn scratch() -> PathBuf {
+pub(crate) fn scratch() -> PathBuf {
     assert!(env::var(STAGE).as_deref() == Ok("inside"), "only inside the bottle");
     scratch_mount_point()
 }
 
 /// A command that runs as an ordinary user of the bottle, for programs that refuse to run as root. The user is `nobody`, who
 /// has a name on every machine: some programs look for it.
-pub fn as_ordinary_user(program: impl AsRef<Path>) -> Command {
+pub(crate) fn as_ordinary_user(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-user=65534", "--map-group=65534", "--"]).arg(program.as_ref());
     command
@@ -231,7 +231,7 @@ fn set_up() -> Result<(), String> {
 }
 
 /// Runs one command with an input, and gives its error output if it fails.
-pub fn run(command: &mut Command, input: &str) -> Result<(), String> {
+pub(crate) fn run(command: &mut Command, input: &str) -> Result<(), String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let failed = |what: String| format!("{name}: {}", what.trim());
     let mut child = command

@@ -24,7 +24,7 @@ const ADMIN: &str = "admin-token";
 const CONTROLLERS: &str = "controllers-token";
 const PROXY: &str = "proxy-token";
 /// A user whom the API knows, and to whom nothing is allowed.
-pub const STRANGER: &str = "stranger-token";
+pub(crate) const STRANGER: &str = "stranger-token";
 
 /// Only whole writes of what the daemon writes, with what they became.
 const AUDIT_POLICY: &str = r#"{
@@ -42,14 +42,14 @@ const AUDIT_POLICY: &str = r#"{
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// Route ClusterIPs. Only one control plane of a bottle can.
     pub proxy: bool,
     /// The API server notes who changed what.
     pub audited: bool,
 }
 
-pub struct ControlPlane {
+pub(crate) struct ControlPlane {
     pub api_url: String,
     api_port: u16,
     etcd_url: String,
@@ -64,19 +64,19 @@ pub struct ControlPlane {
 }
 
 /// The control plane that all trials of a run share, with kube-proxy. `main` starts it before the first trial.
-pub fn shared() -> &'static ControlPlane {
+pub(crate) fn shared() -> &'static ControlPlane {
     SHARED.get().expect("main started the control plane")
 }
 
 static SHARED: OnceLock<ControlPlane> = OnceLock::new();
 
-pub async fn start_shared() {
+pub(crate) async fn start_shared() {
     let plane = ControlPlane::start(Options { proxy: true, ..Options::default() }).await;
     assert!(SHARED.set(plane).is_ok(), "started twice");
 }
 
 impl ControlPlane {
-    pub async fn start(options: Options) -> ControlPlane {
+    pub(crate) async fn start(options: Options) -> ControlPlane {
         let folder = folder("control-plane");
         let authority = Authority::new("external-endpoints tests");
         write_credentials(&folder, &authority);
@@ -105,31 +105,31 @@ impl ControlPlane {
     }
 
     /// A client with all rights.
-    pub fn client(&self) -> kube::Client {
+    pub(crate) fn client(&self) -> kube::Client {
         self.client.clone()
     }
 
     /// A new client that sends this token.
-    pub async fn client_with_token(&self, token: &str) -> kube::Client {
+    pub(crate) async fn client_with_token(&self, token: &str) -> kube::Client {
         client_of(&self.kubeconfig_for_token(token)).await
     }
 
     /// A kubeconfig with all rights.
-    pub fn kubeconfig(&self) -> PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.folder.join("admin.kubeconfig")
     }
 
-    pub fn kubeconfig_for_token(&self, token: &str) -> PathBuf {
+    pub(crate) fn kubeconfig_for_token(&self, token: &str) -> PathBuf {
         self.kubeconfig_at(&self.api_url, token)
     }
 
     /// A kubeconfig with all rights that finds the API at another URL, such as that of a proxy.
-    pub fn kubeconfig_at_url(&self, url: &str) -> PathBuf {
+    pub(crate) fn kubeconfig_at_url(&self, url: &str) -> PathBuf {
         self.kubeconfig_at(url, ADMIN)
     }
 
     /// A kubeconfig for a token that finds the API at another URL.
-    pub fn kubeconfig_at(&self, url: &str, token: &str) -> PathBuf {
+    pub(crate) fn kubeconfig_at(&self, url: &str, token: &str) -> PathBuf {
         static WRITTEN: AtomicU32 = AtomicU32::new(0);
         let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.join(format!("user-{number}.kubeconfig"));
@@ -137,40 +137,40 @@ impl ControlPlane {
     }
 
     /// The certificate of the authority that signed the API server's, a file.
-    pub fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.folder.join("ca.crt")
     }
 
     /// A certificate that clients of this API server trust, for whoever stands in front of it.
-    pub fn server_identity(&self) -> Identity {
+    pub(crate) fn server_identity(&self) -> Identity {
         server_identity(&self.authority)
     }
 
     /// `HOST:PORT` of the API server.
-    pub fn api_address(&self) -> String {
+    pub(crate) fn api_address(&self) -> String {
         format!("127.0.0.1:{}", self.api_port)
     }
 
     /// A new Kubernetes namespace. Its name begins with the prefix.
-    pub async fn namespace(&self, prefix: &str) -> Namespace {
+    pub(crate) async fn namespace(&self, prefix: &str) -> Namespace {
         Namespace::create(self.client(), prefix).await
     }
 
     /// Runs kubectl with all rights.
-    pub async fn kubectl(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn kubectl(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(binaries::kubernetes("kubectl"));
         command.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments);
         blocking(move || command.output().expect("kubectl runs")).await
     }
 
     /// Ends the API server at once; what it stored stays.
-    pub async fn kill_api(&self) {
+    pub(crate) async fn kill_api(&self) {
         let api = lock(&self.api).take().expect("the API server runs");
         blocking(move || drop(api)).await;
     }
 
     /// Starts the API server on the same port and storage, and waits until it is ready.
-    pub async fn start_api(&self) {
+    pub(crate) async fn start_api(&self) {
         let process = self.spawn_api();
         let before = lock(&self.api).replace(process);
         assert!(before.is_none(), "the API server runs already");
@@ -182,29 +182,29 @@ impl ControlPlane {
     }
 
     /// Stops the API server without closing anything: connections stay open and nothing answers.
-    pub fn pause_api(&self) {
+    pub(crate) fn pause_api(&self) {
         let api = lock(&self.api);
         api.as_ref().expect("the API server runs").pause();
     }
 
-    pub fn resume_api(&self) {
+    pub(crate) fn resume_api(&self) {
         let api = lock(&self.api);
         api.as_ref().expect("the API server runs").signal(Signal::SIGCONT);
     }
 
     /// Stops Kubernetes' controllers without ending them: nothing is mirrored, and nothing collected.
-    pub fn pause_controllers(&self) {
+    pub(crate) fn pause_controllers(&self) {
         let controllers = lock(&self.controllers);
         controllers.as_ref().expect("the controllers run").pause();
     }
 
-    pub fn resume_controllers(&self) {
+    pub(crate) fn resume_controllers(&self) {
         let controllers = lock(&self.controllers);
         controllers.as_ref().expect("the controllers run").signal(Signal::SIGCONT);
     }
 
     /// The process numbers of everything that runs.
-    pub fn pids(&self) -> Vec<u32> {
+    pub(crate) fn pids(&self) -> Vec<u32> {
         let (api, controllers, others) =
             (lock(&self.api), lock(&self.controllers), lock(&self.others));
         others.iter().chain(controllers.iter()).chain(api.iter()).map(Process::pid).collect()
@@ -222,13 +222,13 @@ impl ControlPlane {
     }
 
     /// What the API server noted of changes of Endpoints, EndpointSlices and Leases, before it answered: a line of JSON each.
-    pub fn audit_log(&self) -> PathBuf {
+    pub(crate) fn audit_log(&self) -> PathBuf {
         self.folder.join("audit.log")
     }
 
     /// Starts another API server on the same storage, and gives a client of it with all rights. It sees what is stored whatever is
     /// done to the first.
-    pub async fn start_observer(&self) -> kube::Client {
+    pub(crate) async fn start_observer(&self) -> kube::Client {
         let port = addresses::port();
         let mut command = self.api_command(port);
         // The first one says where the API is.

@@ -17,13 +17,13 @@ use super::process::kill_group;
 use super::{eventually, folder, http};
 
 /// The daemon's own program.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_external-endpoints");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_external-endpoints");
 
 /// Stands among the arguments for no argument at all: the daemon finds its Lease by itself.
-pub const OWN_LEASE: &str = "the Lease of its own namespace";
+pub(crate) const OWN_LEASE: &str = "the Lease of its own namespace";
 
 /// Runs until it is dropped; then it is killed, and the end of its log is shown if the trial panics.
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
     config: PathBuf,
@@ -32,12 +32,12 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts the daemon and waits until its admin port listens.
-    pub async fn start(config: &str, kubeconfig: &Path, extra: &[&str]) -> Daemon {
+    pub(crate) async fn start(config: &str, kubeconfig: &Path, extra: &[&str]) -> Daemon {
         Daemon::spawn(config, Some(kubeconfig), extra).listening().await
     }
 
     /// As [`Daemon::start`], by a command that the daemon's arguments are added to: one that prepares what it runs in.
-    pub async fn start_by(command: Command, config: &str, extra: &[&str]) -> Daemon {
+    pub(crate) async fn start_by(command: Command, config: &str, extra: &[&str]) -> Daemon {
         Daemon::spawn_by(command, config, extra).listening().await
     }
 
@@ -60,7 +60,7 @@ impl Daemon {
     }
 
     /// Starts the daemon, for one that may refuse to run. Without a kubeconfig it finds no cluster.
-    pub fn spawn(config: &str, kubeconfig: Option<&Path>, extra: &[&str]) -> Daemon {
+    pub(crate) fn spawn(config: &str, kubeconfig: Option<&Path>, extra: &[&str]) -> Daemon {
         let mut command = Command::new(PROGRAM);
         command.env("KUBECONFIG", kubeconfig.unwrap_or(Path::new("/nowhere/kubeconfig")));
         Daemon::spawn_by(command, config, extra)
@@ -91,60 +91,60 @@ impl Daemon {
         Daemon { child, lines, config: path, admin: None }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Its config file, for a test that changes it.
-    pub fn config(&self) -> &Path {
+    pub(crate) fn config(&self) -> &Path {
         &self.config
     }
 
     /// Status and body of a path of its admin port.
-    pub async fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         let admin = self.admin.expect("a daemon that was started");
         http::get(admin, path).await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
     /// What `/api/v1/status` says.
-    pub async fn status(&self) -> Value {
+    pub(crate) async fn status(&self) -> Value {
         let (status, body) = self.get("/api/v1/status").await;
         assert_eq!(status, 200, "/api/v1/status: {body}");
         serde_json::from_str(&body).expect("a status in JSON")
     }
 
-    pub async fn metrics(&self) -> String {
+    pub(crate) async fn metrics(&self) -> String {
         let (status, body) = self.get("/metrics").await;
         assert_eq!(status, 200, "/metrics: {body}");
         body
     }
 
     /// The sum of all series of a metric that have these labels; none if there is no such series.
-    pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    pub(crate) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         metric_in(&self.metrics().await, name, labels)
     }
 
     /// Everything that it has logged so far and that is JSON.
-    pub fn logs(&self) -> Vec<Value> {
+    pub(crate) fn logs(&self) -> Vec<Value> {
         let lines = lock(&self.lines);
         lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Everything that it has written so far, as it is.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         lock(&self.lines).clone()
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("the daemon runs");
     }
 
-    pub fn exited(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("our own child can be waited for")
     }
 
     /// Waits until it has ended by itself, and all that it wrote has been read.
-    pub async fn wait(&mut self) -> ExitStatus {
+    pub(crate) async fn wait(&mut self) -> ExitStatus {
         let status =
             eventually(Duration::from_secs(30), "the daemon ends", async || self.exited()).await;
         // Those who read hold the lines until there are no more.
@@ -154,14 +154,14 @@ impl Daemon {
     }
 
     /// Asks it to end, and says how it did and how long it took.
-    pub async fn terminate(&mut self) -> (ExitStatus, Duration) {
+    pub(crate) async fn terminate(&mut self) -> (ExitStatus, Duration) {
         let asked = Instant::now();
         self.signal(Signal::SIGTERM);
         (self.wait().await, asked.elapsed())
     }
 
     /// Ends it at once, with all that it started.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         kill_group(&mut self.child);
     }
 
@@ -184,12 +184,12 @@ impl Drop for Daemon {
 }
 
 /// A field of a JSON log line, wherever the format keeps it.
-pub fn field<'a>(line: &'a Value, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(line: &'a Value, name: &str) -> Option<&'a str> {
     line.get(name).or_else(|| line.get("fields")?.get(name))?.as_str()
 }
 
 /// The sum of all series of a metric that have these labels, in a text of the exposition format.
-pub fn metric_in(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+pub(crate) fn metric_in(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let wanted: Vec<String> =
         labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
     let values = text.lines().filter_map(|line| {

@@ -16,7 +16,7 @@ use super::{black_hole, blocking, runtime};
 
 /// How a database treats those who connect.
 #[derive(Clone, Default)]
-pub enum Manner {
+pub(crate) enum Manner {
     /// Says its IP as a line, then waits until the client closes.
     #[default]
     Greets,
@@ -37,7 +37,7 @@ pub enum Manner {
 }
 
 /// Runs until it is dropped.
-pub struct Database {
+pub(crate) struct Database {
     pub ip: IpAddr,
     pub port: u16,
     manner: Manner,
@@ -53,11 +53,11 @@ struct Accepts {
 }
 
 impl Database {
-    pub async fn start(ip: IpAddr, port: u16) -> Database {
+    pub(crate) async fn start(ip: IpAddr, port: u16) -> Database {
         Database::start_with(ip, port, Manner::default()).await
     }
 
-    pub async fn start_with(ip: IpAddr, port: u16, manner: Manner) -> Database {
+    pub(crate) async fn start_with(ip: IpAddr, port: u16, manner: Manner) -> Database {
         let mut database = Database {
             ip,
             port,
@@ -71,7 +71,7 @@ impl Database {
     }
 
     /// Ends it as a crash does: open connections are closed, new ones refused.
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         let (listener, server) = self.server.take().expect("the database runs");
         // Not only closed: a process that is being started at this moment holds a copy of every descriptor.
         shutdown(listener.as_raw_fd(), Shutdown::Both).expect("it listens");
@@ -80,7 +80,7 @@ impl Database {
         let _ = server.await;
     }
 
-    pub async fn start_again(&mut self) {
+    pub(crate) async fn start_again(&mut self) {
         assert!(self.server.is_none(), "the database runs already");
         let address = SocketAddr::from((self.ip, self.port));
         let listener = TcpListener::bind(address)
@@ -93,41 +93,41 @@ impl Database {
     }
 
     /// Starts it again with other manners, on the same address.
-    pub async fn change(&mut self, manner: Manner) {
+    pub(crate) async fn change(&mut self, manner: Manner) {
         self.stop().await;
         self.manner = manner;
         self.start_again().await;
     }
 
     /// From now on every packet to and from its IP vanishes.
-    pub async fn black_hole(&mut self) {
+    pub(crate) async fn black_hole(&mut self) {
         let ip = self.ip;
         blocking(move || black_hole::add(ip)).await;
         self.in_black_hole = true;
     }
 
     /// Takes it out of the black hole.
-    pub async fn restore(&mut self) {
+    pub(crate) async fn restore(&mut self) {
         let ip = self.ip;
         blocking(move || black_hole::remove(ip)).await;
         self.in_black_hole = false;
     }
 
     /// Whether it answers who connects.
-    pub fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.server.is_some() && !self.in_black_hole
     }
 
-    pub fn in_black_hole(&self) -> bool {
+    pub(crate) fn in_black_hole(&self) -> bool {
         self.in_black_hole
     }
 
     /// How many connections it has accepted since it was made.
-    pub fn accepted(&self) -> u64 {
+    pub(crate) fn accepted(&self) -> u64 {
         lock(&self.accepts).count
     }
 
-    pub fn last_accept(&self) -> Option<Instant> {
+    pub(crate) fn last_accept(&self) -> Option<Instant> {
         lock(&self.accepts).last
     }
 }

@@ -2,7 +2,7 @@
 //! of single tries and for the test of the daemon among all of them.
 
 /// A hostile server: reads a request, says its head, and goes on as it does.
-pub struct Row {
+pub(crate) struct Row {
     pub name: &'static str,
     pub head: &'static str,
     pub then: Then,
@@ -12,7 +12,7 @@ pub struct Row {
     pub body: Expected,
 }
 
-pub enum Then {
+pub(crate) enum Then {
     /// Says this without end, as fast as it goes.
     Endless(&'static str),
     /// Says this again and again, every few milliseconds.
@@ -23,10 +23,10 @@ pub enum Then {
 
 /// Passes, or fails for this reason; `…` stands for any end. The time-out is 500 ms where the
 /// reason says so.
-pub type Expected = Result<(), &'static str>;
+pub(crate) type Expected = Result<(), &'static str>;
 
 /// The text that no body contains.
-pub const TEXT: &str = "x";
+pub(crate) const TEXT: &str = "x";
 
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n";
@@ -43,7 +43,7 @@ const NO_TEXT: Expected = Err("http: the first 1 MiB of the body does not contai
 const NO_END: Expected = Err("http: body did not end in 500ms");
 const TOO_MUCH: Expected = Err("http: the server has sent over 2112 KiB, more than a check reads");
 
-pub fn rows() -> Vec<Row> {
+pub(crate) fn rows() -> Vec<Row> {
     use Then::{Endless, Silence, Slow};
     // A fault of the head is one to both checks.
     let head = |name, head, then, verdict| Row { name, head, then, status: verdict, body: verdict };

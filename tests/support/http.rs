@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, ToSocketAddrs};
 
 /// Status and body of a page.
-pub async fn get(address: impl ToSocketAddrs, path: &str) -> io::Result<(u16, String)> {
+pub(crate) async fn get(address: impl ToSocketAddrs, path: &str) -> io::Result<(u16, String)> {
     // Of version 1.0, so that the answer ends with the connection and has no chunks.
     let request = format!("GET {path} HTTP/1.0\r\nhost: test\r\n\r\n");
     let answer = async {

@@ -15,13 +15,13 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 #[derive(Clone)]
-pub struct Namespace {
+pub(crate) struct Namespace {
     pub name: String,
     pub client: kube::Client,
 }
 
 impl Namespace {
-    pub async fn create(client: kube::Client, prefix: &str) -> Namespace {
+    pub(crate) async fn create(client: kube::Client, prefix: &str) -> Namespace {
         static CREATED: AtomicU32 = AtomicU32::new(0);
         let name = format!("{prefix}-{}", CREATED.fetch_add(1, Ordering::Relaxed));
         let all: Api<KubeNamespace> = Api::all(client.clone());
@@ -33,7 +33,7 @@ impl Namespace {
     }
 
     /// The API of one kind, in this namespace.
-    pub fn api<K>(&self) -> Api<K>
+    pub(crate) fn api<K>(&self) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
@@ -41,7 +41,7 @@ impl Namespace {
     }
 
     /// A Service without a selector and with a ClusterIP. An empty port name is none.
-    pub async fn create_service(&self, name: &str, ports: &[(&str, u16)]) -> Service {
+    pub(crate) async fn create_service(&self, name: &str, ports: &[(&str, u16)]) -> Service {
         self.create_object(
             json!({"metadata": {"name": name}, "spec": {"ports": service_ports(ports)}}),
         )
@@ -49,13 +49,17 @@ impl Namespace {
     }
 
     /// A Service without a selector and without a ClusterIP.
-    pub async fn create_headless_service(&self, name: &str, ports: &[(&str, u16)]) -> Service {
+    pub(crate) async fn create_headless_service(
+        &self,
+        name: &str,
+        ports: &[(&str, u16)],
+    ) -> Service {
         let spec = json!({"ports": service_ports(ports), "clusterIP": "None"});
         self.create_object(json!({"metadata": {"name": name}, "spec": spec})).await
     }
 
     /// Endpoints written by hand, as a person would who has no daemon. An empty port name is none.
-    pub async fn create_endpoints(
+    pub(crate) async fn create_endpoints(
         &self,
         name: &str,
         ips: &[IpAddr],
@@ -67,7 +71,7 @@ impl Namespace {
     }
 
     /// Creates any namespaced object from its JSON.
-    pub async fn create_object<K>(&self, value: serde_json::Value) -> K
+    pub(crate) async fn create_object<K>(&self, value: serde_json::Value) -> K
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -82,7 +86,7 @@ impl Namespace {
     }
 
     /// Deletes an object that is there.
-    pub async fn delete<K>(&self, name: &str)
+    pub(crate) async fn delete<K>(&self, name: &str)
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -95,19 +99,19 @@ impl Namespace {
     }
 
     /// The address that clients of a Service connect to.
-    pub async fn cluster_ip(&self, name: &str) -> IpAddr {
+    pub(crate) async fn cluster_ip(&self, name: &str) -> IpAddr {
         let service = self.api::<Service>().get(name).await.expect("a Service");
         let spec = service.spec.unwrap_or_default();
         let ip = spec.cluster_ip.expect("a ClusterIP");
         ip.parse().unwrap_or_else(|_| panic!("Service {name} has ClusterIP {ip}"))
     }
 
-    pub async fn endpoints(&self, name: &str) -> Option<Endpoints> {
+    pub(crate) async fn endpoints(&self, name: &str) -> Option<Endpoints> {
         self.api().get_opt(name).await.expect("reading Endpoints")
     }
 
     /// The ready addresses in the Endpoints, in their order there; none if there are no Endpoints.
-    pub async fn endpoint_ips(&self, name: &str) -> Vec<String> {
+    pub(crate) async fn endpoint_ips(&self, name: &str) -> Vec<String> {
         let endpoints = self.endpoints(name).await.unwrap_or_default();
         let subsets = endpoints.subsets.unwrap_or_default();
         let addresses = subsets.into_iter().flat_map(|subset| subset.addresses.unwrap_or_default());
@@ -115,12 +119,12 @@ impl Namespace {
     }
 
     /// The version of the Endpoints, which every write changes; none if there are no Endpoints.
-    pub async fn resource_version(&self, name: &str) -> Option<String> {
+    pub(crate) async fn resource_version(&self, name: &str) -> Option<String> {
         self.endpoints(name).await.and_then(|endpoints| endpoints.resource_version())
     }
 
     /// All EndpointSlices of a Service.
-    pub async fn slices(&self, service: &str) -> Vec<EndpointSlice> {
+    pub(crate) async fn slices(&self, service: &str) -> Vec<EndpointSlice> {
         let of_service =
             ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
         let list = self.api::<EndpointSlice>().list(&of_service).await;
@@ -128,7 +132,7 @@ impl Namespace {
     }
 
     /// The ready addresses in all EndpointSlices of a Service, sorted.
-    pub async fn slice_ips(&self, service: &str) -> Vec<String> {
+    pub(crate) async fn slice_ips(&self, service: &str) -> Vec<String> {
         let slices = self.slices(service).await;
         let endpoints = slices.into_iter().flat_map(|slice| slice.endpoints);
         let ready = endpoints.filter(|endpoint| {
@@ -140,12 +144,12 @@ impl Namespace {
         ips
     }
 
-    pub async fn create_service_account(&self, name: &str) {
+    pub(crate) async fn create_service_account(&self, name: &str) {
         self.create_object::<ServiceAccount>(json!({"metadata": {"name": name}})).await;
     }
 
     /// A token of a ServiceAccount that is there.
-    pub async fn token(&self, service_account: &str) -> String {
+    pub(crate) async fn token(&self, service_account: &str) -> String {
         let request = TokenRequest { spec: TokenRequestSpec::default(), ..TokenRequest::default() };
         let answer = self
             .api::<ServiceAccount>()

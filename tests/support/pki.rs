@@ -9,25 +9,25 @@ use rcgen::{
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
-pub struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
 }
 
 /// A certificate chain and its key, both PEM.
-pub struct Identity {
+pub(crate) struct Identity {
     pub certificate: String,
     pub key: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Validity {
+pub(crate) enum Validity {
     Now,
     Expired,
 }
 
 impl Authority {
-    pub fn new(name: &str) -> Authority {
+    pub(crate) fn new(name: &str) -> Authority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -38,12 +38,12 @@ impl Authority {
     }
 
     /// The authority's own certificate, PEM.
-    pub fn certificate(&self) -> &str {
+    pub(crate) fn certificate(&self) -> &str {
         &self.certificate
     }
 
     /// A certificate for these DNS names and IPs, for servers and clients.
-    pub fn issue(&self, names: &[&str], validity: Validity) -> Identity {
+    pub(crate) fn issue(&self, names: &[&str], validity: Validity) -> Identity {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names or IPs");
         params.extended_key_usages =
@@ -60,7 +60,7 @@ impl Authority {
 
 impl Identity {
     /// For a server that asks no certificate of its clients and speaks HTTP/1.1.
-    pub fn server_config(&self) -> Arc<ServerConfig> {
+    pub(crate) fn server_config(&self) -> Arc<ServerConfig> {
         let chain = CertificateDer::pem_slice_iter(self.certificate.as_bytes())
             .collect::<Result<_, _>>()
             .expect("our own certificate");
@@ -78,7 +78,7 @@ impl Identity {
 }
 
 /// A key pair for signing ServiceAccount tokens, PEM: private, public.
-pub fn signing_key() -> (String, String) {
+pub(crate) fn signing_key() -> (String, String) {
     let key = KeyPair::generate().expect("a key");
     (key.serialize_pem(), key.public_key_pem())
 }

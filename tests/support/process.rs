@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use super::tail;
 
-pub struct Process {
+pub(crate) struct Process {
     pub name: String,
     child: Child,
     log: PathBuf,
@@ -19,7 +19,7 @@ pub struct Process {
 
 impl Process {
     /// Starts a command whose output is appended to a file.
-    pub fn start(name: &str, mut command: Command, log: &Path) -> Process {
+    pub(crate) fn start(name: &str, mut command: Command, log: &Path) -> Process {
         let output = || {
             OpenOptions::new()
                 .create(true)
@@ -37,18 +37,18 @@ impl Process {
         Process { name: name.to_owned(), child, log: log.to_owned() }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends a signal to the whole group.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let group = Pid::from_raw(self.child.id().cast_signed());
         killpg(group, signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.name));
     }
 
     /// Stops it, and returns when not one of its threads runs any more: on a busy machine that is later than the signal.
-    pub fn pause(&self) {
+    pub(crate) fn pause(&self) {
         self.signal(Signal::SIGSTOP);
         let started = Instant::now();
         while !self.is_stopped() {
@@ -67,12 +67,12 @@ impl Process {
         states.all(|state| state == Some('T'))
     }
 
-    pub fn exited(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("our own child can be waited for")
     }
 
     /// The end of its log, under its name.
-    pub fn log_tail(&self) -> String {
+    pub(crate) fn log_tail(&self) -> String {
         format!("--- {}\n{}", self.name, tail(&self.log, 25))
     }
 }
@@ -84,7 +84,7 @@ impl Drop for Process {
 }
 
 /// Ends a process, whatever it started in its group, and the zombie that would remain.
-pub fn kill_group(child: &mut Child) {
+pub(crate) fn kill_group(child: &mut Child) {
     // The group may be gone already; a child that was not waited for yet keeps its number from being used again.
     let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
     let _ = child.wait();

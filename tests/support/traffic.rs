@@ -14,7 +14,7 @@ use super::runtime;
 
 /// Where a connection went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Arrival {
+pub(crate) enum Arrival {
     /// At the database that said so itself.
     Reached(IpAddr),
     Refused,
@@ -25,7 +25,7 @@ pub enum Arrival {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Connection {
+pub(crate) struct Connection {
     pub started: Instant,
     /// When its arrival was known; for one without an answer that is a second after it started.
     pub ended: Instant,
@@ -33,14 +33,14 @@ pub struct Connection {
 }
 
 /// Runs until it is dropped.
-pub struct Traffic {
+pub(crate) struct Traffic {
     connections: Arc<Mutex<Vec<Connection>>>,
     task: JoinHandle<()>,
 }
 
 impl Traffic {
     /// Starts a connection each time the interval has passed, whatever became of those before.
-    pub fn start(ip: IpAddr, port: u16, every: Duration) -> Traffic {
+    pub(crate) fn start(ip: IpAddr, port: u16, every: Duration) -> Traffic {
         let connections = Arc::new(Mutex::new(Vec::new()));
         let seen = connections.clone();
         let task = runtime().spawn(async move {
@@ -62,22 +62,22 @@ impl Traffic {
     }
 
     /// Every connection that has ended so far.
-    pub fn connections(&self) -> Vec<Connection> {
+    pub(crate) fn connections(&self) -> Vec<Connection> {
         lock(&self.connections).clone()
     }
 
     /// How many connections that started after an instant went where.
-    pub fn tally_since(&self, since: Instant) -> BTreeMap<Arrival, u64> {
+    pub(crate) fn tally_since(&self, since: Instant) -> BTreeMap<Arrival, u64> {
         self.tally(|connection| connection.started >= since)
     }
 
     /// How many connections that ended after an instant went where: what a watcher can know now.
-    pub fn tally_ended_since(&self, since: Instant) -> BTreeMap<Arrival, u64> {
+    pub(crate) fn tally_ended_since(&self, since: Instant) -> BTreeMap<Arrival, u64> {
         self.tally(|connection| connection.ended >= since)
     }
 
     /// How many of all connections that have ended went where.
-    pub fn tally_all(&self) -> BTreeMap<Arrival, u64> {
+    pub(crate) fn tally_all(&self) -> BTreeMap<Arrival, u64> {
         self.tally(|_| true)
     }
 
@@ -90,7 +90,7 @@ impl Traffic {
     }
 
     /// When the last connection with this arrival started.
-    pub fn last(&self, arrival: Arrival) -> Option<Instant> {
+    pub(crate) fn last(&self, arrival: Arrival) -> Option<Instant> {
         let connections = lock(&self.connections);
         let of_it = connections.iter().filter(|connection| connection.arrival == arrival);
         of_it.map(|connection| connection.started).max()
@@ -104,7 +104,7 @@ impl Drop for Traffic {
 }
 
 /// One connection, to see where it goes.
-pub async fn connect(ip: IpAddr, port: u16) -> Arrival {
+pub(crate) async fn connect(ip: IpAddr, port: u16) -> Arrival {
     tokio::time::timeout(Duration::from_secs(1), try_connect(ip, port))
         .await
         .unwrap_or(Arrival::NoAnswer)

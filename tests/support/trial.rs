@@ -10,7 +10,11 @@ use super::{deadline, runtime};
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// Use [`trials!`], which finds the name.
-pub fn trial<F>(module: &str, function: &str, body: impl FnOnce() -> F + Send + 'static) -> Trial
+pub(crate) fn trial<F>(
+    module: &str,
+    function: &str,
+    body: impl FnOnce() -> F + Send + 'static,
+) -> Trial
 where
     F: Future<Output = ()>,
 {

@@ -11,7 +11,7 @@ use super::{HOME, SOON, applied, deployment, namespace};
 use crate::support::eventually;
 
 /// No network plugin runs here, so this is about whom the words of the manifest mean.
-pub async fn only_prometheus_may_reach_the_pages() {
+pub(super) async fn only_prometheus_may_reach_the_pages() {
     applied().await;
     let home = namespace(HOME);
     let policy: NetworkPolicy = home.api().get(HOME).await.expect("the NetworkPolicy");

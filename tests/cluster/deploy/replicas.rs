@@ -8,7 +8,7 @@ use super::{HOME, SOON, applied, deployment, namespace};
 use crate::support::eventually;
 
 /// No scheduler runs here, so this is about whom the words of the manifests mean.
-pub async fn both_are_kept_apart_and_in_the_budget() {
+pub(super) async fn both_are_kept_apart_and_in_the_budget() {
     applied().await;
     let home = namespace(HOME);
     let budget: PodDisruptionBudget = home.api().get(HOME).await.expect("the PodDisruptionBudget");

@@ -16,7 +16,7 @@ use crate::support::{addresses, binaries, blocking, eventually, folder, http};
 const STARTED: Duration = Duration::from_secs(90);
 
 /// A server process that can be ended and started again.
-pub struct Server {
+pub(super) struct Server {
     name: &'static str,
     command: Box<dyn Fn() -> Command + Send + Sync>,
     log: PathBuf,
@@ -35,23 +35,23 @@ impl Server {
         server
     }
 
-    pub fn start_again(&mut self) {
+    pub(super) fn start_again(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.name);
         self.process = Some(Process::start(self.name, (self.command)(), &self.log));
     }
 
     /// Ends it as a crash does.
-    pub async fn kill(&mut self) {
+    pub(super) async fn kill(&mut self) {
         let process = self.process.take();
         blocking(move || drop(process)).await;
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         self.process.as_ref().expect("the server runs").signal(signal);
     }
 
     /// All that it has logged.
-    pub fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
@@ -73,7 +73,7 @@ impl Server {
 }
 
 /// Runs a client to its end.
-pub async fn run(mut command: Command) -> Result<String, String> {
+pub(super) async fn run(mut command: Command) -> Result<String, String> {
     let Output { status, stdout, stderr } =
         blocking(move || command.output().expect("a client that is installed")).await;
     let said = String::from_utf8_lossy(&stdout).trim().to_owned();
@@ -88,13 +88,13 @@ async fn accepts(ip: IpAddr, port: u16) -> Result<(), String> {
     tokio::net::TcpStream::connect((ip, port)).await.map(drop).map_err(|error| error.to_string())
 }
 
-pub struct MariaDb {
+pub(super) struct MariaDb {
     pub server: Server,
     socket: PathBuf,
 }
 
 /// MariaDB on port 3306 of these addresses. `id` is what it answers to `select @@server_id`.
-pub async fn mariadb(ips: &[IpAddr], id: u32) -> MariaDb {
+pub(super) async fn mariadb(ips: &[IpAddr], id: u32) -> MariaDb {
     let folder = folder("mariadb");
     let socket = folder.join("socket");
     let addresses: Vec<String> = ips.iter().map(ToString::to_string).collect();
@@ -121,13 +121,13 @@ pub async fn mariadb(ips: &[IpAddr], id: u32) -> MariaDb {
 }
 
 impl MariaDb {
-    pub async fn ready(&mut self) {
+    pub(super) async fn ready(&mut self) {
         let query = self.query("select 1");
         self.server.ready(async || run(clone(&query)).await.map(drop)).await;
     }
 
     /// The value of one of its counters. Asking is a connection too.
-    pub async fn counter(&self, name: &str) -> u64 {
+    pub(super) async fn counter(&self, name: &str) -> u64 {
         let said =
             run(self.query(&format!("show global status like '{name}'"))).await.expect("an answer");
         said.split_whitespace()
@@ -144,7 +144,7 @@ impl MariaDb {
 }
 
 /// Asks MariaDB by way of an address, such as a Service's.
-pub async fn ask_mariadb(ip: IpAddr, query: &str) -> Result<String, String> {
+pub(super) async fn ask_mariadb(ip: IpAddr, query: &str) -> Result<String, String> {
     let mut command = Command::new("mariadb");
     command.args([
         "--no-defaults",
@@ -185,7 +185,7 @@ const POSTGRES: [(&str, &str); 4] = [
 ];
 
 /// PostgreSQL alone, on port 5432 of this address.
-pub async fn postgres(ip: IpAddr) -> Server {
+pub(super) async fn postgres(ip: IpAddr) -> Server {
     let folder = folder("postgres");
     let data = folder.join("data");
     let mut initdb = as_ordinary_user(postgres_programs().join("initdb"));
@@ -219,7 +219,7 @@ pub async fn postgres(ip: IpAddr) -> Server {
 }
 
 /// Asks PostgreSQL by way of an address, such as a Service's.
-pub async fn ask_postgres(ip: IpAddr, query: &str) -> Result<String, String> {
+pub(super) async fn ask_postgres(ip: IpAddr, query: &str) -> Result<String, String> {
     let mut command = Command::new("psql");
     command.env("PGCONNECT_TIMEOUT", "5");
     command
@@ -229,13 +229,13 @@ pub async fn ask_postgres(ip: IpAddr, query: &str) -> Result<String, String> {
 }
 
 /// Two PostgreSQL servers under Patroni, which agree by an etcd of their own on who is the primary.
-pub struct Patroni {
+pub(super) struct Patroni {
     /// The first is the primary at the start.
     pub nodes: Vec<Server>,
     _etcd: Process,
 }
 
-pub async fn patroni(ips: [IpAddr; 2]) -> Patroni {
+pub(super) async fn patroni(ips: [IpAddr; 2]) -> Patroni {
     let folder = folder("patroni");
     let (clients, peers) = (addresses::port(), addresses::port());
     let mut etcd = Command::new(binaries::kubernetes("etcd"));
@@ -310,7 +310,7 @@ fn patroni_config(folder: &Path, index: usize, ip: IpAddr, etcd: u16) -> serde_j
 }
 
 /// What speaks MongoDB's protocol, on port 27017 of this address.
-pub async fn mongodb(ip: IpAddr) -> Server {
+pub(super) async fn mongodb(ip: IpAddr) -> Server {
     let folder = folder("mongodb");
     let data = folder.clone();
     let command = move || {
@@ -324,7 +324,7 @@ pub async fn mongodb(ip: IpAddr) -> Server {
 }
 
 /// Redis on port 6379 of this address.
-pub async fn redis(ip: IpAddr) -> Server {
+pub(super) async fn redis(ip: IpAddr) -> Server {
     let folder = folder("redis");
     let data = folder.clone();
     let command = move || {

@@ -15,7 +15,7 @@ use super::replicas::{
 use crate::cluster::scene::{SOON, Scene, checked};
 use crate::support::{ApiProxy, Daemon, eventually, holds, shared, trial::trials};
 
-pub fn trials() -> Vec<Trial> {
+pub(super) fn trials() -> Vec<Trial> {
     trials![
         a_deleted_lease_is_not_taken_before_its_holder_has_stopped,
         an_emptied_lease_is_not_taken_before_its_holder_has_stopped,

@@ -14,30 +14,30 @@ use crate::support::daemon::field;
 use crate::support::{Daemon, eventually, runtime, shared};
 
 /// The Lease's name.
-pub const LEASE: &str = "external-endpoints";
+pub(crate) const LEASE: &str = "external-endpoints";
 
 /// Longer than a lease, on a busy machine.
-pub const LATER: Duration = Duration::from_secs(60);
+pub(crate) const LATER: Duration = Duration::from_secs(60);
 
 /// Starts a replica that competes for the Lease in the scene's namespace.
-pub async fn replica(scene: &Scene) -> Daemon {
+pub(crate) async fn replica(scene: &Scene) -> Daemon {
     replica_at(scene, &shared().kubeconfig()).await
 }
 
 /// As [`replica`], for one that has a way of its own to the API.
-pub async fn replica_at(scene: &Scene, kubeconfig: &std::path::Path) -> Daemon {
+pub(crate) async fn replica_at(scene: &Scene, kubeconfig: &std::path::Path) -> Daemon {
     let lease = format!("{}/{LEASE}", scene.namespace.name);
     Daemon::start(&scene.config(), kubeconfig, &["--lease", &lease]).await
 }
 
 /// A holder that has published all three databases, and a replica that stands by.
-pub async fn pair(scene: &Scene) -> (Daemon, Daemon) {
+pub(crate) async fn pair(scene: &Scene) -> (Daemon, Daemon) {
     let first = replica(scene).await;
     (published(scene, first).await, standby(scene).await)
 }
 
 /// Waits until this replica holds the lease and all is published.
-pub async fn published(scene: &Scene, first: Daemon) -> Daemon {
+pub(crate) async fn published(scene: &Scene, first: Daemon) -> Daemon {
     scene.published(&[0, 1, 2]).await;
     scene.condition(&first, "Published").await;
     assert!(leads(&first).await);
@@ -45,7 +45,7 @@ pub async fn published(scene: &Scene, first: Daemon) -> Daemon {
 }
 
 /// A replica that stands by for another, and knows all that it needs to take over.
-pub async fn standby(scene: &Scene) -> Daemon {
+pub(crate) async fn standby(scene: &Scene) -> Daemon {
     let second = replica(scene).await;
     scene.condition_because(&second, "Standby", "the cluster holds").await;
     up(&second, 3.0).await;
@@ -54,7 +54,7 @@ pub async fn standby(scene: &Scene) -> Daemon {
 }
 
 /// Waits until the replica has found this many targets up.
-pub async fn up(daemon: &Daemon, targets: f64) {
+pub(crate) async fn up(daemon: &Daemon, targets: f64) {
     eventually(SOON, &format!("{targets} targets are up"), async || {
         let up = daemon.metric("external_endpoints_target_healthy", &[]).await;
         if up == Some(targets) { Ok(()) } else { Err(format!("{up:?}")) }
@@ -63,39 +63,39 @@ pub async fn up(daemon: &Daemon, targets: f64) {
 }
 
 /// Whether this replica is the one that writes.
-pub async fn leads(daemon: &Daemon) -> bool {
+pub(crate) async fn leads(daemon: &Daemon) -> bool {
     daemon.metric("external_endpoints_leader", &[]).await.expect("the metric") == 1.0
 }
 
 /// Waits until this replica is the one that writes.
-pub async fn takes_over(daemon: &Daemon) {
+pub(crate) async fn takes_over(daemon: &Daemon) {
     eventually(LATER, "the replica takes over", async || leads(daemon).await).await;
 }
 
 /// How many calls that write this replica has made, whatever came of them.
-pub async fn writes(daemon: &Daemon) -> f64 {
+pub(crate) async fn writes(daemon: &Daemon) -> f64 {
     daemon.metric("external_endpoints_writes_total", &[]).await.unwrap_or_default()
 }
 
 /// Who a replica is in the Lease.
-pub async fn identity(daemon: &Daemon) -> String {
+pub(crate) async fn identity(daemon: &Daemon) -> String {
     daemon.status().await["lease"]["identity"].as_str().expect("an identity").to_owned()
 }
 
 /// What the Lease says; none if there is none.
-pub async fn lease(scene: &Scene) -> Option<LeaseSpec> {
+pub(crate) async fn lease(scene: &Scene) -> Option<LeaseSpec> {
     let api: Api<Lease> = scene.namespace.api();
     api.get_opt(LEASE).await.expect("reading the Lease").and_then(|lease| lease.spec)
 }
 
 /// Every change of the Lease since it was started.
-pub struct LeaseHistory {
+pub(crate) struct LeaseHistory {
     changes: Arc<Mutex<Vec<LeaseSpec>>>,
     task: JoinHandle<()>,
 }
 
 impl LeaseHistory {
-    pub async fn start(scene: &Scene) -> LeaseHistory {
+    pub(crate) async fn start(scene: &Scene) -> LeaseHistory {
         let api: Api<Lease> = scene.namespace.api();
         let version =
             api.list(&Default::default()).await.expect("listing Leases").metadata.resource_version;
@@ -120,7 +120,7 @@ impl LeaseHistory {
         LeaseHistory { changes, task }
     }
 
-    pub fn changes(&self) -> Vec<LeaseSpec> {
+    pub(crate) fn changes(&self) -> Vec<LeaseSpec> {
         assert!(!self.task.is_finished(), "the watch has ended");
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -134,14 +134,14 @@ impl Drop for LeaseHistory {
 
 /// A time in which a replica might write, as its log has it.
 #[derive(Debug)]
-pub struct Term {
+pub(crate) struct Term {
     from: Timestamp,
     /// None if it still might.
     until: Option<Timestamp>,
 }
 
 /// When a replica might write.
-pub fn terms_of_leading(daemon: &Daemon) -> Vec<Term> {
+pub(crate) fn terms_of_leading(daemon: &Daemon) -> Vec<Term> {
     let mut terms: Vec<Term> = Vec::new();
     for line in daemon.logs() {
         let message = field(&line, "message").unwrap_or_default();
@@ -156,7 +156,7 @@ pub fn terms_of_leading(daemon: &Daemon) -> Vec<Term> {
 }
 
 /// Asserts that no two of these replicas might write at the same time.
-pub fn never_two(daemons: &[&Daemon]) {
+pub(crate) fn never_two(daemons: &[&Daemon]) {
     let mut terms: Vec<Term> = daemons.iter().flat_map(|daemon| terms_of_leading(daemon)).collect();
     terms.sort_by_key(|term| term.from);
     for pair in terms.windows(2) {

@@ -13,7 +13,7 @@ use crate::cluster::scene::{SOON, Scene};
 use crate::support::daemon::{PROGRAM, field};
 use crate::support::{Daemon, eventually, holds, shared, trial::trials};
 
-pub fn trials() -> Vec<Trial> {
+pub(super) fn trials() -> Vec<Trial> {
     trials![
         a_container_that_starts_again_writes_at_once,
         of_two_replicas_with_one_pod_uid_the_older_stands_by,

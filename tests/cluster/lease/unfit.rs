@@ -18,7 +18,7 @@ use crate::cluster::scene::{SOON, Scene};
 use crate::support::daemon::field;
 use crate::support::{Daemon, eventually, trial::trials};
 
-pub fn trials() -> Vec<Trial> {
+pub(super) fn trials() -> Vec<Trial> {
     trials![
         a_leader_whose_monitor_stands_still_is_replaced,
         a_leader_without_descriptors_steps_down,
