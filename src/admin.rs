@@ -149,7 +149,7 @@ mod tests {
     use crate::config::{self, Spec};
     use crate::freeze::Rules;
     use crate::limits::Limits;
-    use crate::news::Teller;
+    use crate::notice::Teller;
     use crate::publish::Cluster;
 
     #[tokio::test(start_paused = true)]

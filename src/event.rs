@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::lease;
-use crate::news::{About, Listener, News};
+use crate::notice::{About, Listener, News};
 use crate::{api, publish};
 use ledger::{Due, Ledger, Told};
 

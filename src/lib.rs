@@ -30,11 +30,11 @@ mod freeze;
 
 pub mod plan;
 
-pub mod slice;
+pub mod endpoints;
 
 pub mod config;
 
-mod news;
+mod notice;
 
 mod limits;
 

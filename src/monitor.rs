@@ -28,7 +28,7 @@ use crate::freeze::{Freeze, Rules};
 use crate::health::Verdict;
 use crate::lease::CheckFacts;
 use crate::limits::Limits;
-use crate::news::Teller;
+use crate::notice::Teller;
 use crate::plan::{Members, Plan};
 use crate::probe::{Bell, Ended, Prober, Swarm};
 use crate::schedule::{Key, Next, Schedule};

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::config::{DatabaseId, Spec};
 use crate::lease;
 use crate::monitor;
-use crate::news::Teller;
+use crate::notice::Teller;
 use crate::plan::Members;
 pub use budget::Rate;
 pub use condition::{Condition, Kind};

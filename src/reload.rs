@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::clock;
 use crate::config::{self, Loaded, Problems, ReadError, Spec};
-use crate::news::{About, News, Teller};
+use crate::notice::{About, News, Teller};
 
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_secs(1);

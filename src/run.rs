@@ -19,7 +19,7 @@ use crate::freeze;
 use crate::lease::{self, Candidate, Conditions, Keeping};
 use crate::limits::Limits;
 use crate::monitor::Checking;
-use crate::news::{self, Teller};
+use crate::notice::{self, Teller};
 use crate::publish::{Cluster, Publishing};
 use crate::reload::{self, Source};
 use crate::{admin, api, clock, event, monitor, publish};
@@ -200,8 +200,8 @@ pub(crate) async fn ask_failback(id: &DatabaseId) -> anyhow::Result<()> {
     publish::ask_failback(client, id, clock::wall(clock::now())).await.map_err(anyhow::Error::msg)
 }
 
-fn listened_to() -> (Teller, Option<news::Listener>) {
-    let (teller, listener) = news::line();
+fn listened_to() -> (Teller, Option<notice::Listener>) {
+    let (teller, listener) = notice::line();
     (teller, Some(listener))
 }
 
@@ -211,7 +211,7 @@ fn start_events(
     cluster: &Cluster,
     publish: &publish::Handle,
     lease: &lease::Handle,
-    listener: Option<news::Listener>,
+    listener: Option<notice::Listener>,
 ) -> event::Counts {
     let (Cluster::Write(client), Some(listener)) = (cluster, listener) else {
         return event::Counts::default();

@@ -5,9 +5,28 @@ use std::path::{Path, PathBuf};
 
 /// Each module may use only those before it.
 const ORDER: [&str; 22] = [
-    "clock", "log", "health", "freeze", "plan", "slice", "config", "news", "limits", "api",
-    "lease", "probe", "schedule", "monitor", "publish", "event", "reload", "metrics", "admin",
-    "init", "run", "cli",
+    "clock",
+    "log",
+    "health",
+    "freeze",
+    "plan",
+    "endpoints",
+    "config",
+    "notice",
+    "limits",
+    "api",
+    "lease",
+    "probe",
+    "schedule",
+    "monitor",
+    "publish",
+    "event",
+    "reload",
+    "metrics",
+    "admin",
+    "init",
+    "run",
+    "cli",
 ];
 
 /// What a pure module must not name.
@@ -15,7 +34,7 @@ const IMPURE: [&str; 5] = ["tokio", "k8s_openapi", "kube::", "clock::", "std::fs
 const PURE: [&str; 4] = ["health", "freeze", "plan", "schedule"];
 
 /// Only these name Kubernetes' types.
-const KUBERNETES: [&str; 6] = ["slice", "api", "lease", "publish", "event", "run"];
+const KUBERNETES: [&str; 6] = ["endpoints", "api", "lease", "publish", "event", "run"];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

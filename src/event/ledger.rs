@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::news::{About, News};
+use crate::notice::{About, News};
 
 /// The least time between two tellings of the same thing.
 const APART: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ use tracing::{debug, error, info, warn};
 use super::Watched;
 use crate::config::DatabaseId;
 use crate::health::{State, Streak, Transition, Verdict};
-use crate::news::{About, News};
+use crate::notice::{About, News};
 use crate::plan::Note;
 
 /// The end of a time in which nothing was learnt of a published target.

@@ -6,7 +6,7 @@ use tracing::{debug, info, warn};
 
 use super::{Budget, Monitor};
 use crate::freeze::News;
-use crate::news::{self, About};
+use crate::notice::{self, About};
 
 impl Monitor {
     /// Returns when to look again.
@@ -61,7 +61,7 @@ impl Monitor {
             }
         };
         debug!(holds = self.freeze.holds(), "the freeze has changed");
-        self.news.tell(|| news::News {
+        self.news.tell(|| notice::News {
             about: About::Daemon,
             reason: reason.to_owned(),
             action: "Decide",

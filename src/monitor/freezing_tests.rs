@@ -11,7 +11,7 @@ use crate::health::Verdict;
 use crate::limits::Limits;
 use crate::monitor::watched::Watched;
 use crate::monitor::{Asked, Report, prepare};
-use crate::news::Teller;
+use crate::notice::Teller;
 use crate::plan::{Member, Members, Plan};
 
 const SECOND: Duration = Duration::from_secs(1);

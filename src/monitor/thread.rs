@@ -11,7 +11,7 @@ use super::{Handle, prepare};
 use crate::config::Spec;
 use crate::freeze::Rules;
 use crate::limits::Limits;
-use crate::news::Teller;
+use crate::notice::Teller;
 use crate::probe::Bell;
 
 /// Threads that may read files for checks, beside those that commands have.

@@ -14,7 +14,7 @@ use super::{Counts, DatabaseSnapshot, Decided, Report, TargetSnapshot};
 use crate::config::{Address, Check, Database, DatabaseId};
 use crate::freeze::Freeze;
 use crate::health::{self, Health, State, Transition, Verdict};
-use crate::news::Teller;
+use crate::notice::Teller;
 use crate::plan::{self, Candidate, Decision, Member, Members, Note, Plan, Pool};
 use leaving::Leaving;
 

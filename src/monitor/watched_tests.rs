@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{Options, parse};
 use crate::freeze::Rules;
-use crate::news::{Listener, line};
+use crate::notice::{Listener, line};
 
 const SECOND: Duration = Duration::from_secs(1);
 

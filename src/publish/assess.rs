@@ -33,9 +33,9 @@ use super::slices::Slices;
 use super::waiting::{self, Published, Retained};
 use super::{doubt, ports, service, view};
 use crate::config::{Database, Publish};
+use crate::endpoints::slices::{self, Digest, Family, Frame, Others};
+use crate::endpoints::{self, Mirror};
 use crate::plan::{Members, Plan};
-use crate::slice::endpoint_slices::{self, Digest, Family, Frame, Others};
-use crate::slice::{self, Mirror};
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,10 +122,7 @@ fn instead(
 
 /// The slices of ours, but for those that are going already.
 fn ours(slices: &Slices) -> impl Iterator<Item = &EndpointSlice> {
-    slices
-        .own()
-        .into_values()
-        .filter(|slice| endpoint_slices::is_ours(slice) && !is_being_deleted(slice))
+    slices.own().into_values().filter(|slice| slices::is_ours(slice) && !is_being_deleted(slice))
 }
 
 fn delete(slice: &EndpointSlice) -> Step {
@@ -210,7 +207,7 @@ impl Assessment<'_> {
             Plan::Keep(why) => Condition::new(Kind::WaitingForVerdicts, why.to_string()),
         };
         let is_foreign =
-            |held: &Endpoints| !is_ours(held, written) && !slice::members(held).is_empty();
+            |held: &Endpoints| !is_ours(held, written) && !endpoints::members(held).is_empty();
         let published = Published {
             serving: &view::held(database.publish, managed, self.slices),
             exposed: &view::published(managed, self.slices),
@@ -230,7 +227,7 @@ impl Assessment<'_> {
     /// Whether Endpoints that are not for us to write stand in the way: beside slices not if they send nobody anywhere.
     fn matters(&self, refusal: &Condition) -> bool {
         let idle = self.endpoints.is_some_and(|endpoints| {
-            slice::skips_mirror(endpoints) || slice::members(endpoints).is_empty()
+            endpoints::skips_mirror(endpoints) || endpoints::members(endpoints).is_empty()
         });
         !(self.database.publish == Publish::Slices && refusal.kind == Kind::NotOurs && idle)
     }
@@ -245,9 +242,9 @@ impl Assessment<'_> {
     fn endpoints(&self, members: &Members, ports: &[EndpointPort], mirror: Mirror) -> Option<Step> {
         let id = &self.database.id;
         match self.endpoints {
-            None => Some(Step::Create(Box::new(slice::blank(&id.namespace, &id.service)))),
-            Some(held) if slice::holds(held, members, ports, mirror) => None,
-            Some(held) => Some(Step::Write(Box::new(slice::endpoints(
+            None => Some(Step::Create(Box::new(endpoints::blank(&id.namespace, &id.service)))),
+            Some(held) if endpoints::holds(held, members, ports, mirror) => None,
+            Some(held) => Some(Step::Write(Box::new(endpoints::endpoints(
                 &held.metadata,
                 members,
                 ports,
@@ -277,7 +274,7 @@ impl Assessment<'_> {
         let used: BTreeSet<Family> =
             configured.chain(members.iter().map(|member| member.ip)).map(Family::of).collect();
         Frame {
-            families: endpoint_slices::families(self.service)
+            families: slices::families(self.service)
                 .into_iter()
                 .filter(|family| used.contains(family))
                 .collect(),
@@ -295,7 +292,7 @@ impl Assessment<'_> {
     /// The slices of our name, but for those of someone else.
     fn own(&self) -> BTreeMap<&str, &EndpointSlice> {
         let mut own = self.slices.own();
-        own.retain(|_, slice| endpoint_slices::is_ours(slice));
+        own.retain(|_, slice| slices::is_ours(slice));
         own
     }
 
@@ -315,7 +312,7 @@ impl Assessment<'_> {
         ports: &[EndpointPort],
     ) -> Option<Step> {
         let leads_astray = |slice: &&EndpointSlice| {
-            endpoint_slices::ready(slice).any(|member| !members.contains(member.ip))
+            slices::ready(slice).any(|member| !members.contains(member.ip))
         };
         let slice = self.spare(wanted).find(leads_astray)?;
         Some(Step::WriteSlice(Box::new(self.frame(members, ports).emptied(slice)?)))
@@ -334,10 +331,7 @@ impl Assessment<'_> {
         let is_there = |slice: &EndpointSlice| {
             own.contains_key(slice.metadata.name.as_deref().unwrap_or_default())
         };
-        self.wanted(members, ports)
-            .iter()
-            .find(|slice| !is_there(slice))
-            .map(endpoint_slices::blank)
+        self.wanted(members, ports).iter().find(|slice| !is_there(slice)).map(slices::blank)
     }
 
     /// The first slice that is there and is to be written. One that is not for us to write holds up no other.
@@ -358,7 +352,7 @@ impl Assessment<'_> {
             };
             match writable_slice(self.database, held) {
                 Err(refused) => refusal = refusal.or(Some(refused)),
-                Ok(()) if endpoint_slices::holds(held, &wanted) => {}
+                Ok(()) if slices::holds(held, &wanted) => {}
                 Ok(()) => return Ok(Some(Step::WriteSlice(Box::new(wanted)))),
             }
         }
@@ -371,8 +365,8 @@ impl Assessment<'_> {
         let wanted: Digest = members.iter().map(|member| member.ip).collect();
         let mirrored = self.slices.ready(Others::Mirrored);
         let unlike = |endpoints: &Endpoints| {
-            let held = slice::members(endpoints);
-            !slice::skips_mirror(endpoints) && !held.is_empty() && held != *members
+            let held = endpoints::members(endpoints);
+            !endpoints::skips_mirror(endpoints) && !held.is_empty() && held != *members
         };
         let elsewhere = mirrored.count > 0 && mirrored != wanted;
         self.database.policy.exactly_one && (elsewhere || self.endpoints.is_some_and(unlike))
@@ -387,7 +381,7 @@ impl Assessment<'_> {
         let stays: Members =
             self.slices.members().filter(|member| members.contains(member.ip)).collect();
         let skips = self.database.publish != Publish::Endpoints
-            && self.endpoints.is_some_and(slice::we_skip_mirror);
+            && self.endpoints.is_some_and(endpoints::we_skip_mirror);
         let endpoints = || match skips {
             true => self.unmirrored(members, ports),
             false => self.endpoints.and_then(|_| self.endpoints(members, ports, Mirror::Yes)),
@@ -435,10 +429,10 @@ fn writable_slice(database: &Database, slice: &EndpointSlice) -> Result<(), Cond
             format!("EndpointSlice {namespace}/{name} is being deleted"),
         ));
     }
-    if endpoint_slices::is_ours(slice) {
+    if slices::is_ours(slice) {
         return Ok(());
     }
-    let whose = match endpoint_slices::managed_by(slice) {
+    let whose = match slices::managed_by(slice) {
         Some(manager) => format!("belongs to {manager}"),
         None => "was written by someone else".to_owned(),
     };
@@ -502,11 +496,11 @@ fn writable_endpoints(
     if database.adopt || is_ours(endpoints, written) {
         return Ok(());
     }
-    let whose = match slice::managed_by(endpoints) {
+    let whose = match endpoints::managed_by(endpoints) {
         Some(ENDPOINTS_CONTROLLER) => {
             "were written by Kubernetes while the Service had a selector".to_owned()
         }
-        Some(manager) => format!("belong to {manager} (label {})", slice::MANAGED_BY),
+        Some(manager) => format!("belong to {manager} (label {})", endpoints::MANAGED_BY),
         None => "were written by someone else".to_owned(),
     };
     not_ours(format!(
@@ -524,12 +518,14 @@ pub(super) fn leader_annotation(endpoints: &Endpoints) -> Option<&'static str> {
 /// this process has written.
 fn is_ours(endpoints: &Endpoints, written: Option<&str>) -> bool {
     let written_by_us = written.is_some() && written == endpoints.metadata.uid.as_deref();
-    match slice::managed_by(endpoints) {
+    match endpoints::managed_by(endpoints) {
         Some(manager) => {
-            manager == slice::OURS || (manager == ENDPOINTS_CONTROLLER && written_by_us)
+            manager == endpoints::OURS || (manager == ENDPOINTS_CONTROLLER && written_by_us)
         }
         None => {
-            written_by_us || slice::applied_by_us(&endpoints.metadata) || slice::is_blank(endpoints)
+            written_by_us
+                || endpoints::applied_by_us(&endpoints.metadata)
+                || endpoints::is_blank(endpoints)
         }
     }
 }

@@ -76,23 +76,23 @@ impl Cluster {
             Step::Create(mut endpoints) | Step::Write(mut endpoints) => {
                 endpoints.metadata.resource_version = version;
                 endpoints.metadata.uid = uid(endpoints.metadata.uid.as_ref());
-                if slice::skips_mirror(&endpoints) {
+                if endpoints::skips_mirror(&endpoints) {
                     let labels = json!({"f:endpointslice.kubernetes.io/skip-mirror": {}});
-                    let entry = json!({"manager": slice::OURS, "operation": "Apply",
+                    let entry = json!({"manager": endpoints::OURS, "operation": "Apply",
                         "fieldsV1": {"f:metadata": {"f:labels": labels}}});
                     endpoints.metadata.managed_fields =
                         Some(vec![serde_json::from_value(entry).unwrap()]);
                 }
-                let said = slice::members(&endpoints).to_string();
+                let said = endpoints::members(&endpoints).to_string();
                 let mirror =
-                    if slice::skips_mirror(&endpoints) { "unmirrored" } else { "mirrored" };
+                    if endpoints::skips_mirror(&endpoints) { "unmirrored" } else { "mirrored" };
                 self.endpoints = Some(*endpoints);
                 format!("endpoints {said} {mirror}")
             }
             Step::CreateSlice(mut slice) | Step::WriteSlice(mut slice) => {
                 slice.metadata.resource_version = version;
                 slice.metadata.uid = uid(slice.metadata.uid.as_ref());
-                let said = endpoint_slices::ready(&slice).collect::<Members>();
+                let said = slices::ready(&slice).collect::<Members>();
                 let name = slice.metadata.name.clone().unwrap();
                 assert!(self.slices.take(*slice, false));
                 format!("{name} {said}")
@@ -127,8 +127,9 @@ impl Cluster {
 
     /// Kubernetes mirrors what the Endpoints hold, or takes it away.
     pub(super) fn mirror(&mut self) {
-        let endpoints = self.endpoints.clone().filter(|endpoints| !slice::skips_mirror(endpoints));
-        let members = endpoints.map(|endpoints| slice::members(&endpoints)).unwrap_or_default();
+        let endpoints =
+            self.endpoints.clone().filter(|endpoints| !endpoints::skips_mirror(endpoints));
+        let members = endpoints.map(|endpoints| endpoints::members(&endpoints)).unwrap_or_default();
         self.others("endpointslicemirroring-controller.k8s.io", &members);
         self.mirrored = members;
     }
@@ -203,7 +204,7 @@ fn who_died_is_out_before_there_is_room_for_more() {
     cluster.settle(Publish::Slices, &publish(&full));
     let step = cluster.assess(&database(Publish::Slices), &publish(&more));
     let Step::WriteSlice(slice) = &step else { panic!("{step:?}") };
-    assert!(endpoint_slices::ready(slice).all(|member| member.ip.to_string() != ONE));
+    assert!(slices::ready(slice).all(|member| member.ip.to_string() != ONE));
     cluster.take(step);
     let step = cluster.assess(&database(Publish::Slices), &publish(&more));
     assert_eq!(cluster.take(step), "mysql-external-ipv4-2 none");
@@ -261,7 +262,7 @@ fn no_way_between_modes_has_a_moment_without_an_address() {
                 }
                 let served = if to == Publish::Endpoints { "1 mirrored" } else { ONE };
                 assert_eq!(cluster.served(), [served], "{from:?} to {to:?}");
-                let skips = cluster.endpoints.as_ref().is_some_and(slice::skips_mirror);
+                let skips = cluster.endpoints.as_ref().is_some_and(endpoints::skips_mirror);
                 assert_eq!(
                     skips,
                     to != Publish::Endpoints && (from, to) != (Publish::Slices, Publish::Slices)
@@ -425,7 +426,7 @@ fn endpoints_of_others_stand_in_the_way_of_slices_only_if_they_send_clients_some
                 .labels
                 .as_mut()
                 .unwrap()
-                .insert(slice::SKIP_MIRROR.into(), "true".into());
+                .insert(endpoints::SKIP_MIRROR.into(), "true".into());
         }
         cluster.endpoints = Some(foreign.clone());
         match cluster.assess(&database(Publish::Slices), &publish(&[1])) {
@@ -447,7 +448,7 @@ fn endpoints_of_others_stand_in_the_way_of_slices_only_if_they_send_clients_some
     let Step::Write(emptied) = cluster.assess(&adopting, &publish(&[1])) else {
         panic!("not emptied")
     };
-    assert!(slice::skips_mirror(&emptied) && slice::members(&emptied).is_empty());
+    assert!(endpoints::skips_mirror(&emptied) && endpoints::members(&emptied).is_empty());
 }
 
 #[test]

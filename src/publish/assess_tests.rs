@@ -84,17 +84,17 @@ pub(crate) fn ours(last: &[u8]) -> Endpoints {
         protocol: Some("TCP".into()),
         app_protocol: None,
     };
-    let mut held = slice::blank("prod", "mysql").metadata;
+    let mut held = endpoints::blank("prod", "mysql").metadata;
     held.resource_version = Some("7".into());
     held.uid = Some("uid-1".into());
-    slice::endpoints(&held, &members(last), &[port], Mirror::Yes)
+    endpoints::endpoints(&held, &members(last), &[port], Mirror::Yes)
 }
 
 /// The same under another label, or none.
 pub(crate) fn theirs(last: &[u8], manager: Option<&str>) -> Endpoints {
     let mut endpoints = ours(last);
-    endpoints.metadata.labels =
-        manager.map(|manager| BTreeMap::from([(slice::MANAGED_BY.to_owned(), manager.to_owned())]));
+    endpoints.metadata.labels = manager
+        .map(|manager| BTreeMap::from([(endpoints::MANAGED_BY.to_owned(), manager.to_owned())]));
     endpoints
 }
 
@@ -224,8 +224,8 @@ fn a_difference_is_written_on_the_object_and_version_it_was_seen_at() {
     ));
     assert_eq!(written.metadata.resource_version.as_deref(), Some("7"));
     assert_eq!(written.metadata.uid.as_deref(), Some("uid-1"));
-    assert_eq!(slice::members(&written), members(&[1]));
-    assert_eq!(slice::managed_by(&written), Some(slice::OURS));
+    assert_eq!(endpoints::members(&written), members(&[1]));
+    assert_eq!(endpoints::managed_by(&written), Some(endpoints::OURS));
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn foreign_endpoints_need_adopt() {
         assert!(reason.contains("adopt: true"), "{reason}");
         let written =
             writes(assess(&database(true), &publish(&[1]), Some(&service()), Some(&foreign), None));
-        assert_eq!(slice::members(&written), members(&[1]));
+        assert_eq!(endpoints::members(&written), members(&[1]));
     }
 }
 
@@ -290,10 +290,10 @@ fn endpoints_with_a_leader_election_annotation_are_never_taken_even_with_our_lab
 #[test]
 fn a_label_that_someone_took_off_is_put_back() {
     let mut unlabelled = theirs(&[1], None);
-    unlabelled.metadata.managed_fields = applied_by(slice::OURS, "Apply");
+    unlabelled.metadata.managed_fields = applied_by(endpoints::OURS, "Apply");
     let written =
         writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&unlabelled), None));
-    assert_eq!(slice::managed_by(&written), Some(slice::OURS));
+    assert_eq!(endpoints::managed_by(&written), Some(endpoints::OURS));
     let known = theirs(&[1], None);
     writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&known), Some("uid-1")));
 }
@@ -372,7 +372,7 @@ fn undecided() -> Plan {
 
 fn written(step: Step) -> Members {
     let Step::Write(endpoints) = step else { panic!("{step:?}") };
-    slice::members(&endpoints)
+    endpoints::members(&endpoints)
 }
 
 #[test]

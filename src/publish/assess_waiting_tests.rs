@@ -47,7 +47,7 @@ fn a_slice_of_foreign_endpoints_that_send_nobody_anywhere_waits_as_others_do() {
         .labels
         .as_mut()
         .unwrap()
-        .insert(slice::SKIP_MIRROR.to_owned(), "true".to_owned());
+        .insert(endpoints::SKIP_MIRROR.to_owned(), "true".to_owned());
     cluster.endpoints = Some(foreign);
     let keep = Plan::Keep(Why::NoVerdictYet(vec![[198, 51, 100, 3].into()]));
     let waiting = configured(database(Publish::Slices), &[1, 3]);

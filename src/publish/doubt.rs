@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::Endpoints;
 use super::condition::{Condition, Kind};
 use super::slices::Slices;
 use crate::config::{Database, Publish};
-use crate::slice::endpoint_slices::{Digest, Others};
-use crate::slice::{self, SKIP_MIRROR};
+use crate::endpoints::slices::{Digest, Others};
+use crate::endpoints::{self, SKIP_MIRROR};
 
 /// What is wrong if it is still so after a time: Kubernetes needs a moment to follow what is written.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ pub(super) fn is_mirrored(
 }
 
 fn ips(endpoints: &Endpoints) -> impl Iterator<Item = IpAddr> {
-    slice::members(endpoints).iter().map(|member| member.ip).collect::<Vec<_>>().into_iter()
+    endpoints::members(endpoints).iter().map(|member| member.ip).collect::<Vec<_>>().into_iter()
 }
 
 /// Why a database of which exactly one is published waits for Kubernetes.
@@ -78,7 +78,7 @@ fn not_mirrored(database: &Database, endpoints: Option<&Endpoints>) -> String {
              addresses too; see that kube-controller-manager runs endpointslice-mirroring-controller, or delete them"
         );
     }
-    if endpoints.is_some_and(slice::skips_mirror) {
+    if endpoints.is_some_and(endpoints::skips_mirror) {
         return format!(
             "Endpoints {id} carry the label {SKIP_MIRROR}, so that Kubernetes does not mirror them into EndpointSlices, which \
              clients are sent by; take it away, or set `publish: slices`"

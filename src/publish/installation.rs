@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 
 use super::service;
 use crate::api;
+use crate::endpoints::{self, slices};
 use crate::lease::Installation;
-use crate::slice::{self, endpoint_slices};
 
 /// Namespaces that are read at once.
 const MAX_CONCURRENT: usize = 8;
@@ -31,9 +31,8 @@ pub(super) async fn read(
             let client = client.clone();
             async move {
                 Ok::<_, String>(
-                    has::<Endpoints>(&client, &namespace, slice::MANAGED_BY).await?
-                        || has::<EndpointSlice>(&client, &namespace, endpoint_slices::MANAGED_BY)
-                            .await?
+                    has::<Endpoints>(&client, &namespace, endpoints::MANAGED_BY).await?
+                        || has::<EndpointSlice>(&client, &namespace, slices::MANAGED_BY).await?
                         || has::<Service>(&client, &namespace, service::MANAGED_BY).await?,
                 )
             }
@@ -55,7 +54,7 @@ where
         + DeserializeOwned,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    let params = ListParams::default().labels(&format!("{label}={}", slice::OURS)).limit(1);
+    let params = ListParams::default().labels(&format!("{label}={}", endpoints::OURS)).limit(1);
     let list = api.list_metadata(&params).await;
     list.map(|list| !list.items.is_empty())
         .map_err(|error| format!("list {} in {namespace}: {}", K::plural(&()), api::words(&error)))

@@ -23,8 +23,8 @@ use super::assess::leader_annotation;
 use super::pruning::{Gate, gate};
 use super::service;
 use crate::config::{DatabaseId, Spec};
+use crate::endpoints::{self, slices};
 use crate::plan::Members;
-use crate::slice::{self, endpoint_slices};
 
 /// The kinds of object that can be left behind, in the order in which they are deleted: what clients are sent by goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,15 +50,14 @@ pub(super) struct Leftover {
 
 impl Leftover {
     pub(super) fn of_slice(held: &EndpointSlice) -> Option<Self> {
-        let ours =
-            held.metadata.name.as_deref().and_then(endpoint_slices::service_by_name).is_some()
-                && endpoint_slices::managed_by(held) == Some(slice::OURS);
-        ours.then(|| Self::new(held, endpoint_slices::ready(held).collect(), true))?
+        let ours = held.metadata.name.as_deref().and_then(slices::service_by_name).is_some()
+            && slices::managed_by(held) == Some(endpoints::OURS);
+        ours.then(|| Self::new(held, slices::ready(held).collect(), true))?
     }
 
     pub(super) fn of_endpoints(held: &Endpoints) -> Option<Self> {
-        let ours = slice::managed_by(held) == Some(slice::OURS);
-        ours.then(|| Self::new(held, slice::members(held), leader_annotation(held).is_none()))?
+        let ours = endpoints::managed_by(held) == Some(endpoints::OURS);
+        ours.then(|| Self::new(held, endpoints::members(held), leader_annotation(held).is_none()))?
     }
 
     /// A Service is left behind if we have created it. It is ours alone while nobody has changed it.

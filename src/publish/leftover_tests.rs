@@ -102,7 +102,7 @@ fn held() -> BTreeSet<String> {
 
 fn endpoints(service: &str, uid: &str) -> Leftover {
     let metadata = json!({"name": service, "namespace": NAMESPACE, "uid": uid, "resourceVersion": "7",
-        "labels": {(slice::MANAGED_BY): slice::OURS}});
+        "labels": {(endpoints::MANAGED_BY): endpoints::OURS}});
     let subsets = json!([{"addresses": [{"ip": "198.51.100.1"}], "ports": [{"port": 3306}]}]);
     let endpoints =
         serde_json::from_value(json!({"metadata": metadata, "subsets": subsets})).unwrap();

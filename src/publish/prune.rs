@@ -19,9 +19,9 @@ use super::write::{self, DEADLINE, Failure};
 use super::{Cluster, Outlets};
 use crate::clock;
 use crate::config::DatabaseId;
+use crate::endpoints;
 use crate::lease;
-use crate::news::{About, News, Teller};
-use crate::slice;
+use crate::notice::{About, News, Teller};
 
 /// What an Event says of them.
 const STAYS: &str = "the config has this database no more; what is published stays as it is, and is not kept up to date";
@@ -214,7 +214,7 @@ impl Pruner {
 /// Whether a Service has Endpoints now, whoever made them.
 async fn has_endpoints(client: &Client, id: &DatabaseId) -> Result<bool, String> {
     let api: Api<Endpoints> = Api::namespaced(client.clone(), &id.namespace);
-    match write::read(&api, &slice::blank(&id.namespace, &id.service)).await {
+    match write::read(&api, &endpoints::blank(&id.namespace, &id.service)).await {
         Ok(held) => Ok(held.is_some()),
         Err(Failure::Fault(condition, _)) => Err(condition.reason),
         Err(Failure::Conflict(why)) => Err(why),

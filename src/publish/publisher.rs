@@ -24,11 +24,11 @@ use super::writer::Writer;
 use super::{Cluster, Publication};
 use crate::clock;
 use crate::config::{Database, DatabaseId, Refused};
+use crate::endpoints;
 use crate::lease;
 use crate::monitor::{self, Asked, Decided};
-use crate::news::{About, News, Teller};
+use crate::notice::{About, News, Teller};
 use crate::plan::{Members, Plan, Why};
-use crate::slice;
 
 pub(super) struct Publisher {
     /// As it was when the plan in hand was decided.
@@ -284,8 +284,9 @@ impl Publisher {
             Step::Hold => {
                 memory.succeeded();
                 // What we found well is ours as if we had written it.
-                let ours =
-                    |endpoints: &&Endpoints| slice::managed_by(endpoints) == Some(slice::OURS);
+                let ours = |endpoints: &&Endpoints| {
+                    endpoints::managed_by(endpoints) == Some(endpoints::OURS)
+                };
                 memory.written = view.endpoints().filter(ours).and_then(ResourceExt::uid);
                 memory.held = Some(view.plan.clone());
                 memory.end_round();
@@ -534,7 +535,7 @@ fn log(id: &DatabaseId, condition: &Condition, same_kind: bool) {
 fn would_publish(held: &Members, plan: &Plan, step: &Step) -> String {
     let wanted = match (plan, step) {
         (Plan::Publish(wanted), _) => wanted.clone(),
-        (Plan::Keep(_), Step::Write(endpoints)) => slice::members(endpoints),
+        (Plan::Keep(_), Step::Write(endpoints)) => endpoints::members(endpoints),
         (Plan::Keep(_), Step::Hold | Step::Wait(_)) => {
             return "would publish nothing yet".to_owned();
         }

@@ -22,7 +22,7 @@ use crate::clock;
 use crate::config::{Database, DatabaseId, Spec};
 use crate::lease;
 use crate::monitor;
-use crate::news::Teller;
+use crate::notice::Teller;
 
 /// The publishers and watches that run. Dropping it ends them, and leaves the cluster as it is.
 pub struct Publishing {

@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
 use super::ports;
 use crate::config::{Database, DatabaseId, Publish};
+use crate::endpoints::slices;
 use crate::plan::{Members, Plan};
-use crate::slice::endpoint_slices;
 
 /// Returns `10.0.0.1, 10.0.0.2`, with what a person should know of them.
 pub(super) fn describe(
@@ -27,9 +27,7 @@ pub(super) fn describe(
 fn left_out(database: &Database, service: &Service, desired: &Members) -> Option<String> {
     let left_out = match database.publish {
         Publish::Endpoints => Members::default(),
-        Publish::Slices | Publish::Both => {
-            endpoint_slices::left_out(desired, &endpoint_slices::families(service))
-        }
+        Publish::Slices | Publish::Both => slices::left_out(desired, &slices::families(service)),
     };
     (!left_out.is_empty()).then(|| format!("the Service does not have the IP family of {left_out}"))
 }

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::config::{CreateService, Database, Port};
-use crate::slice;
+use crate::endpoints;
 
 /// The label by which objects of any kind say what manages them.
 pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -17,7 +17,7 @@ pub(super) fn service(database: &Database, create: CreateService) -> Service {
     let metadata = ObjectMeta {
         name: Some(database.id.service.clone()),
         namespace: Some(database.id.namespace.clone()),
-        labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), slice::OURS.to_owned())])),
+        labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), endpoints::OURS.to_owned())])),
         ..ObjectMeta::default()
     };
     let spec = ServiceSpec {
@@ -33,7 +33,7 @@ pub(super) fn service(database: &Database, create: CreateService) -> Service {
 /// Whether we have created a Service.
 pub(super) fn is_created_by_us(service: &Service) -> bool {
     let label = service.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
-    label.is_some_and(|label| label == slice::OURS)
+    label.is_some_and(|label| label == endpoints::OURS)
 }
 
 /// Whether nobody else has changed a Service that we have created, as its record of who changed what says.
@@ -45,7 +45,7 @@ pub(super) fn is_ours_alone(service: &Service) -> bool {
         .flatten()
         .filter_map(|entry| entry.manager.as_deref())
         .peekable();
-    is_created_by_us(service) && by.peek().is_some() && by.all(|manager| manager == slice::OURS)
+    is_created_by_us(service) && by.peek().is_some() && by.all(|manager| manager == endpoints::OURS)
 }
 
 /// Without a selector the number that counts is the endpoint's; the same one everywhere leaves no room for doubt.

@@ -21,8 +21,8 @@ use super::leftover::{self, Leftover, Leftovers, Part};
 use super::slices::Slices;
 use crate::clock;
 use crate::config::DatabaseId;
+use crate::endpoints;
 use crate::monitor::cut_annotation;
-use crate::slice;
 
 /// The annotations of a Service by which people ask something of us.
 pub(super) const MAINTENANCE: &str = "external-endpoints/maintenance";
@@ -262,7 +262,7 @@ impl Watchable for Endpoints {
             annotations.values_mut().for_each(|value| *value = String::new());
         }
         for entry in self.metadata.managed_fields.iter_mut().flatten() {
-            if !slice::holds_skip_mirror(entry) {
+            if !endpoints::holds_skip_mirror(entry) {
                 entry.fields_v1 = None;
             }
         }

@@ -8,8 +8,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use super::condition::Condition;
 use super::leftover::{Leftover, Part};
 use super::sight::{Intake, Observed, Watchable, version};
+use crate::endpoints::slices::{self, Digest, Others};
 use crate::plan::Member;
-use crate::slice::endpoint_slices::{self, Digest, Others};
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Slices {
@@ -54,7 +54,7 @@ impl Slices {
     /// The endpoints in slices of ours that clients are sent to.
     pub(super) fn members(&self) -> impl Iterator<Item = Member> {
         let ours = self.own.values().filter_map(|own| own.object.as_deref());
-        ours.filter(|slice| endpoint_slices::is_ours(slice)).flat_map(endpoint_slices::ready)
+        ours.filter(|slice| slices::is_ours(slice)).flat_map(slices::ready)
     }
 
     /// The IPs that clients are sent to by the slices of someone else.
@@ -81,11 +81,11 @@ impl Slices {
             .iter()
             .position(|other| *other.name == *name)
             .map(|at| self.others.swap_remove(at));
-        let of = endpoint_slices::others(slice);
+        let of = slices::others(slice);
         let now = (!gone && of != Others::Unknown).then(|| Other {
             name: name.into(),
             of,
-            ready: endpoint_slices::ready(slice).map(|member| member.ip).collect(),
+            ready: slices::ready(slice).map(|member| member.ip).collect(),
             in_list: true,
         });
         let said = |other: &Other| (other.of, other.ready);
@@ -100,11 +100,7 @@ impl Slices {
 }
 
 fn is_own(slice: &EndpointSlice) -> bool {
-    slice
-        .metadata
-        .name
-        .as_deref()
-        .is_some_and(|name| endpoint_slices::service_by_name(name).is_some())
+    slice.metadata.name.as_deref().is_some_and(|name| slices::service_by_name(name).is_some())
 }
 
 impl Intake<EndpointSlice> for Arc<Slices> {
@@ -182,8 +178,8 @@ impl Watchable for EndpointSlice {
 
     /// By its name, so that one of ours is known again whatever someone did to its labels.
     fn service(&self) -> &str {
-        let by_name = self.metadata.name.as_deref().and_then(endpoint_slices::service_by_name);
-        by_name.or_else(|| endpoint_slices::service_of(self)).unwrap_or_default()
+        let by_name = self.metadata.name.as_deref().and_then(slices::service_by_name);
+        by_name.or_else(|| slices::service_of(self)).unwrap_or_default()
     }
 
     fn slim(mut self) -> Self {

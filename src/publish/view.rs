@@ -9,8 +9,8 @@ use super::assess::Step;
 use super::sight::Observed;
 use super::slices::Slices;
 use crate::config::Publish;
+use crate::endpoints;
 use crate::plan::{Members, Plan};
-use crate::slice;
 
 /// What is known at one moment.
 pub(super) struct View {
@@ -30,7 +30,7 @@ impl View {
     /// right to see them is missing, they can't have been.
     pub(super) fn listed(&self) -> bool {
         let endpoints = self.publish == Publish::Endpoints
-            && !self.endpoints().is_some_and(slice::we_skip_mirror);
+            && !self.endpoints().is_some_and(endpoints::we_skip_mirror);
         let slices = self.seen.slices.listed || endpoints && self.seen.slices.fault.is_some();
         self.seen.service.listed && self.seen.endpoints.listed && slices
     }
@@ -49,7 +49,8 @@ impl View {
     /// deleted on account of it, and where Endpoints that are not under our label may tell of a change of the Service that is
     /// still on its way here.
     pub(super) fn doubts_service(&self, step: &Step) -> bool {
-        let unlabelled = || self.endpoints().and_then(slice::managed_by) != Some(slice::OURS);
+        let unlabelled =
+            || self.endpoints().and_then(endpoints::managed_by) != Some(endpoints::OURS);
         self.seen.service.fault.is_some()
             || match step {
                 Step::Create(_) | Step::Write(_) => unlabelled(),
@@ -62,19 +63,20 @@ impl View {
 
 /// What clients are sent to, by Endpoints or by slices.
 pub(super) fn held(publish: Publish, endpoints: Option<&Endpoints>, slices: &Slices) -> Members {
-    let in_endpoints = || endpoints.map(slice::members).unwrap_or_default();
+    let in_endpoints = || endpoints.map(endpoints::members).unwrap_or_default();
     let in_slices: Members = slices.members().collect();
     // On the way from slices they are all that clients are sent by, until there are Endpoints.
-    let leaving_slices = endpoints.is_some_and(slice::we_skip_mirror) || in_endpoints().is_empty();
+    let leaving_slices =
+        endpoints.is_some_and(endpoints::we_skip_mirror) || in_endpoints().is_empty();
     if publish == Publish::Endpoints && !leaving_slices {
         return in_endpoints();
     }
-    let mirrored = endpoints.is_some_and(|endpoints| !slice::skips_mirror(endpoints));
+    let mirrored = endpoints.is_some_and(|endpoints| !endpoints::skips_mirror(endpoints));
     if in_slices.is_empty() && mirrored { in_endpoints() } else { in_slices }
 }
 
 /// All that clients may be sent to, wherever it is published.
 pub(super) fn published(endpoints: Option<&Endpoints>, slices: &Slices) -> Members {
-    let in_endpoints = endpoints.map(slice::members).unwrap_or_default();
+    let in_endpoints = endpoints.map(endpoints::members).unwrap_or_default();
     in_endpoints.iter().cloned().chain(slices.members()).collect()
 }

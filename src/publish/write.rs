@@ -12,8 +12,8 @@ use super::condition::{Condition, Kind};
 use super::fault;
 use super::sight::Watchable;
 use crate::config::DatabaseId;
+use crate::endpoints::{self, slices};
 use crate::plan::Members;
-use crate::slice::{self, endpoint_slices};
 
 /// An API call that takes longer has failed.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
@@ -55,21 +55,21 @@ pub(super) trait Applied: Watchable + Serialize {
 
 impl Applied for Endpoints {
     fn agrees(&self, sent: &Self) -> bool {
-        slice::agree(self, sent)
+        endpoints::agree(self, sent)
     }
 
     fn members(&self) -> Members {
-        slice::members(self)
+        endpoints::members(self)
     }
 }
 
 impl Applied for EndpointSlice {
     fn agrees(&self, sent: &Self) -> bool {
-        endpoint_slices::holds(self, sent)
+        slices::holds(self, sent)
     }
 
     fn members(&self) -> Members {
-        endpoint_slices::ready(self).collect()
+        slices::ready(self).collect()
     }
 }
 
@@ -80,7 +80,7 @@ pub(super) async fn create<K: Applied>(api: &Api<K>, blank: &K) -> Result<K, Fai
 
 /// Applies the members. Forced, because whether the object is ours has been decided on this very resourceVersion.
 pub(super) async fn write<K: Applied>(api: &Api<K>, object: &K) -> Result<K, Failure> {
-    apply(api, object, &PatchParams::apply(slice::OURS).force()).await
+    apply(api, object, &PatchParams::apply(endpoints::OURS).force()).await
 }
 
 async fn apply<K: Applied>(api: &Api<K>, object: &K, params: &PatchParams) -> Result<K, Failure> {
@@ -111,7 +111,7 @@ pub(super) async fn create_service(
     service: &Service,
 ) -> Result<Service, Failure> {
     let params =
-        PostParams { field_manager: Some(slice::OURS.to_owned()), ..PostParams::default() };
+        PostParams { field_manager: Some(endpoints::OURS.to_owned()), ..PostParams::default() };
     Call::of::<Service>("create", &service.metadata)
         .within_deadline(api.create(&params, service))
         .await

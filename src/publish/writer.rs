@@ -16,8 +16,8 @@ use super::sight::{Intake, Observed, Watchable, learn};
 use super::view::View;
 use super::write::{self, Applied, Failure};
 use crate::config::DatabaseId;
+use crate::endpoints;
 use crate::plan::Members;
-use crate::slice;
 
 /// Conflicts in a row before they are told: one or two are how others' changes show.
 const CONFLICTS: u32 = 3;
@@ -212,8 +212,8 @@ impl Writer<'_> {
             }
             return;
         }
-        let changes =
-            members.changes_from(&self.view.endpoints().map(slice::members).unwrap_or_default());
+        let changes = members
+            .changes_from(&self.view.endpoints().map(endpoints::members).unwrap_or_default());
         if repaired {
             warn!(%namespace, %service, %members, changes, "an outside change of the Endpoints was repaired");
             let note = || format!("an outside change was repaired: {members} ({changes})");

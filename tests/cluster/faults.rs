@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use external_endpoints::endpoints::{self, Mirror};
 use external_endpoints::plan::{Member, Members};
-use external_endpoints::slice::{self, Mirror};
 use k8s_openapi::api::core::v1::{
     ConfigMap, EndpointPort, Endpoints, Namespace as KubeNamespace, Service,
 };
@@ -232,15 +232,15 @@ async fn an_apply_on_deleted_endpoints_is_refused() {
         )
         .await
     };
-    let blank = apply(&slice::blank(&namespace.name, "mysql")).await.expect("created");
-    assert!(slice::is_blank(&blank), "nobody has said anything in it: {blank:?}");
+    let blank = apply(&endpoints::blank(&namespace.name, "mysql")).await.expect("created");
+    assert!(endpoints::is_blank(&blank), "nobody has said anything in it: {blank:?}");
     let member = Member { ip: addresses::take_one(), hostname: None };
     let port = EndpointPort { port: 3306, protocol: Some("TCP".into()), ..Default::default() };
     let members: Members = [member].into_iter().collect();
     let filled =
-        slice::endpoints(&blank.metadata, &members, std::slice::from_ref(&port), Mirror::Yes);
+        endpoints::endpoints(&blank.metadata, &members, std::slice::from_ref(&port), Mirror::Yes);
     let held = apply(&filled).await.expect("filled");
-    assert!(slice::holds(&held, &members, &[port], Mirror::Yes), "as it was written: {held:?}");
+    assert!(endpoints::holds(&held, &members, &[port], Mirror::Yes), "as it was written: {held:?}");
 
     let conflict = |answer: kube::Result<Endpoints>| match answer {
         Err(kube::Error::Api(status)) => assert_eq!(status.code, 409, "{status}"),
@@ -249,7 +249,7 @@ async fn an_apply_on_deleted_endpoints_is_refused() {
     conflict(apply(&filled).await);
     namespace.delete::<Endpoints>("mysql").await;
     conflict(apply(&filled).await);
-    apply(&slice::blank(&namespace.name, "mysql")).await.expect("created again");
+    apply(&endpoints::blank(&namespace.name, "mysql")).await.expect("created again");
     conflict(apply(&filled).await);
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use external_endpoints::endpoints;
 use external_endpoints::plan::{Member, Members};
-use external_endpoints::slice;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{EndpointPort, Endpoints};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
@@ -308,7 +308,7 @@ async fn a_late_create_changes_nothing() {
     let namespace = shared().namespace("facts").await;
     let api: Api<Endpoints> = namespace.api();
     let create = async || {
-        let blank = Patch::Apply(slice::blank(&namespace.name, "mysql"));
+        let blank = Patch::Apply(endpoints::blank(&namespace.name, "mysql"));
         api.patch("mysql", &PatchParams::apply("external-endpoints-create"), &blank)
             .await
             .expect("an apply")
@@ -317,17 +317,17 @@ async fn a_late_create_changes_nothing() {
     let member = Member { ip: addresses::take_one(), hostname: None };
     let members: Members = [member].into_iter().collect();
     let port = EndpointPort { port: 3306, protocol: Some("TCP".into()), ..Default::default() };
-    let endpoints = slice::endpoints(
+    let endpoints = endpoints::endpoints(
         &blank.metadata,
         &members,
         std::slice::from_ref(&port),
-        slice::Mirror::Yes,
+        endpoints::Mirror::Yes,
     );
     let apply = PatchParams::apply("external-endpoints").force();
     let filled = api.patch("mysql", &apply, &Patch::Apply(endpoints)).await.expect("filled");
     let after = create().await;
     assert_eq!(after.metadata.resource_version, filled.metadata.resource_version);
-    assert!(slice::holds(&after, &members, &[port], slice::Mirror::Yes), "{after:?}");
+    assert!(endpoints::holds(&after, &members, &[port], endpoints::Mirror::Yes), "{after:?}");
 }
 
 async fn without_leader_election_there_is_no_lease() {

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{EndpointPort as CorePort, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::fill::{Filling, fill};
+use super::packing::{Filling, fill};
 use super::{OURS, applied_by_us};
 use crate::plan::{Member, Members};
 
@@ -341,5 +341,5 @@ impl std::iter::Sum for Digest {
 }
 
 #[cfg(test)]
-#[path = "endpoint_slices_tests.rs"]
+#[path = "slices_tests.rs"]
 mod tests;

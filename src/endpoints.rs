@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 
 use crate::plan::{Member, Members};
 
-pub mod endpoint_slices;
-mod fill;
+mod packing;
+pub mod slices;
 
 /// The label that says whose Endpoints these are, and its value for ours.
 pub const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
