@@ -20,12 +20,12 @@ DAEMON ?= target/release/external-endpoints
 MINUTES ?= 10
 BENCH = --manifest-path benches/Cargo.toml --target-dir target/bench
 
-bench: ## Measure the daemon beside HAProxy and bare loops: a table, and benches/results.json (half an hour; ONLY=tcp,http for parts)
+bench: ## Measure the daemon beside HAProxy and bare loops: a table, and benches/results.json (half an hour; ONLY=tcp,http for parts, BEFORE=PATH for another build beside it)
 	@tests/control-plane/setup.sh bench
 	@tests/control-plane/build.sh control-plane >/dev/null
 	cargo build $(if $(findstring /debug/,$(DAEMON)),,--release)
 	cargo test --test cluster_bench --no-run
-	cargo run --quiet --release $(BENCH) -- --daemon $(DAEMON) $(if $(ONLY),--only $(ONLY))
+	cargo run --quiet --release $(BENCH) -- --daemon $(DAEMON) $(if $(ONLY),--only $(ONLY)) $(if $(BEFORE),--before $(BEFORE))
 
 bench-smoke: ## Run all of the benchmark and the soak, so small and short that figures say nothing
 	@tests/control-plane/setup.sh bench

@@ -1,4 +1,5 @@
-//! Those that are compared, each a process of its own: the floor, HAProxy and the daemon.
+//! The checkers that are compared, each a process of its own: the floor, HAProxy, the daemon, and
+//! another build of the daemon where one is given.
 
 use std::env;
 use std::fs;
@@ -20,6 +21,8 @@ use crate::namespace::scratch;
 pub enum Contender {
     Floor,
     Haproxy,
+    /// Another build of the daemon, usually of the commit before.
+    Before,
     Daemon,
 }
 
@@ -28,13 +31,9 @@ impl Contender {
         match self {
             Self::Floor => "floor",
             Self::Haproxy => "HAProxy",
+            Self::Before => "daemon before",
             Self::Daemon => "daemon",
         }
-    }
-
-    /// HAProxy's TCP check has no whole handshake of its own.
-    pub fn can(self, kind: Kind) -> bool {
-        self != Self::Haproxy || kind != Kind::Accept
     }
 }
 
@@ -57,7 +56,7 @@ pub fn start(
     who: Contender,
     kind: Kind,
     fleet: &Fleet,
-    daemon: &Path,
+    program: &Path,
     cpus: Cpus,
 ) -> Result<Running> {
     let folder = scratch()?;
@@ -78,10 +77,10 @@ pub fn start(
             command.arg("-db").arg("-f").arg(config);
             command
         }
-        Contender::Daemon => {
+        Contender::Before | Contender::Daemon => {
             let config = folder.join("databases.yaml");
             fs::write(&config, fleet.daemon_config())?;
-            let mut command = Command::new(daemon);
+            let mut command = Command::new(program);
             command
                 .args([
                     "run",

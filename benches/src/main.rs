@@ -113,7 +113,8 @@ fn outside(options: &Options) -> Result<ExitCode> {
         inside == 0 && parts.len() == options.parts.len(),
         "not everything could be measured; see above"
     );
-    if !options.smoke {
+    // A comparison of two builds is for the one who asked, not for the page.
+    if !options.smoke && options.before.is_none() {
         results::keep(&options.results, &parts, options)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -138,7 +139,12 @@ fn cluster(options: &Options, part: &str) -> Result<()> {
 }
 
 fn daemon(options: &Options) -> Result<PathBuf> {
-    options.daemon.canonicalize().with_context(|| options.daemon.display().to_string())
+    absolute(&options.daemon)
+}
+
+/// Returns the path from the root: a checker starts in another folder.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().with_context(|| path.display().to_string())
 }
 
 fn inside(options: &Options) -> Result<ExitCode> {
@@ -150,6 +156,7 @@ fn inside(options: &Options) -> Result<ExitCode> {
     server::start(cpus.targets, &SERVED)?;
     let setting = Setting {
         daemon: daemon(options)?,
+        before: options.before.as_deref().map(absolute).transpose()?,
         cpus,
         interval: options.interval,
         time: options.time,

@@ -13,6 +13,7 @@ Measures external-endpoints beside HAProxy and beside bare loops that do the sam
   --seconds S          how long each run is measured (default 20)
   --rounds R           how often the contenders take turns; the median counts (default 3)
   --daemon PATH        the daemon (default target/release/external-endpoints)
+  --before PATH        another build of the daemon, measured in turn with it: tcp, accept, http, exec, memory
   --results FILE       where the figures are kept (default benches/results.json)
   --smoke              everything, small and short, to see that it works; keeps no figures
   --soak               instead of all this: 2000 targets (or N), a tenth of them bad, for a long time
@@ -31,6 +32,7 @@ pub struct Options {
     pub time: Duration,
     pub rounds: usize,
     pub daemon: PathBuf,
+    pub before: Option<PathBuf>,
     pub results: PathBuf,
     pub smoke: bool,
     pub soak: Option<Duration>,
@@ -54,6 +56,7 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>>
             "--seconds" => options.time = Duration::from_secs(positive(&option, &value()?)? as u64),
             "--rounds" => options.rounds = positive(&option, &value()?)?,
             "--daemon" => options.daemon = value()?.into(),
+            "--before" => options.before = Some(value()?.into()),
             "--results" => options.results = value()?.into(),
             "--minutes" => minutes = value()?.parse::<f64>().context("--minutes")?,
             "--soak" | "--smoke" => {}
@@ -77,6 +80,7 @@ fn full() -> Options {
         time: Duration::from_secs(20),
         rounds: 3,
         daemon: "target/release/external-endpoints".into(),
+        before: None,
         results: "benches/results.json".into(),
         smoke: false,
         soak: None,
@@ -129,6 +133,13 @@ mod tests {
             .expect("not help");
         assert_eq!(options.parts, ["tcp", "http"]);
         assert_eq!((options.targets, options.time, options.rounds), (7, Duration::from_secs(2), 1));
+    }
+
+    #[test]
+    fn another_build_can_be_measured_beside() {
+        let options = parsed("--before target/before").expect("good").expect("not help");
+        assert_eq!(options.before, Some("target/before".into()));
+        assert!(parsed("--before").is_err());
     }
 
     #[test]

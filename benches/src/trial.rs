@@ -1,6 +1,6 @@
 //! One checker at work for a while, in figures.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use crate::timing::{self, Timing};
 /// What all runs have in common.
 pub struct Setting {
     pub daemon: PathBuf,
+    /// Another build of the daemon, to compare it with.
+    pub before: Option<PathBuf>,
     pub cpus: Cpus,
     pub interval: Duration,
     /// How long is measured, after the warm-up.
@@ -38,11 +40,28 @@ pub struct Sample {
 }
 
 impl Setting {
+    /// Returns whether a contender takes part: another build of the daemon does only where one is
+    /// given, and HAProxy's TCP check has no whole handshake of its own.
+    pub fn can(&self, who: Contender, kind: Kind) -> bool {
+        match who {
+            Contender::Before => self.before.is_some(),
+            Contender::Haproxy => kind != Kind::Accept,
+            Contender::Floor | Contender::Daemon => true,
+        }
+    }
+
+    fn program(&self, who: Contender) -> &Path {
+        match (who, &self.before) {
+            (Contender::Before, Some(before)) => before,
+            _ => &self.daemon,
+        }
+    }
+
     /// Starts a checker and waits until each target has been checked twice.
     pub fn warm_up(&self, who: Contender, kind: Kind, fleet: &Fleet) -> Result<Running> {
         let targets = fleet.targets().len() as u64;
         let before = counter::seen(kind)?;
-        let mut running = contender::start(who, kind, fleet, &self.daemon, self.cpus)?;
+        let mut running = contender::start(who, kind, fleet, self.program(who), self.cpus)?;
         let patience = machine::now() + 30 * SECOND;
         while counter::seen(kind)? < before + 2 * targets {
             running.must_live()?;

@@ -8,11 +8,13 @@ use crate::row::Row;
 use crate::timing::{Timing, median};
 use crate::trial::{Sample, Setting};
 
-const ALL: [Contender; 3] = [Contender::Floor, Contender::Haproxy, Contender::Daemon];
+const ALL: [Contender; 4] =
+    [Contender::Floor, Contender::Haproxy, Contender::Before, Contender::Daemon];
 
 /// What the daemon's cost is to be at most, over that of another.
 fn goal(kind: Kind, over: Contender) -> Option<f64> {
     match (kind, over) {
+        (_, Contender::Before) => Some(1.03),
         (Kind::Tcp, Contender::Haproxy) => Some(1.0),
         (Kind::Tcp, Contender::Floor) => Some(1.15),
         (Kind::Http, Contender::Haproxy) => Some(0.95),
@@ -52,7 +54,7 @@ pub fn rows(setting: &Setting, kind: Kind, targets: usize) -> Result<Vec<Row>> {
 
 /// The contenders take turns, so that a machine that changes its mood does so for all.
 fn measure(setting: &Setting, kind: Kind, targets: usize) -> Result<Vec<Column>> {
-    let able = ALL.into_iter().filter(|who| who.can(kind));
+    let able = ALL.into_iter().filter(|who| setting.can(*who, kind));
     let mut columns: Vec<Column> = able.map(|who| Column { who, samples: Vec::new() }).collect();
     for round in 1..=setting.rounds {
         for Column { who, samples } in &mut columns {

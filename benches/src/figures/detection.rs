@@ -119,7 +119,7 @@ fn first_downs(who: Contender, fleet: &Fleet, lines: &[Line]) -> BTreeMap<Ipv4Ad
     let mut down = BTreeMap::new();
     for line in lines {
         let address = match who {
-            Contender::Daemon => daemon_says_down(&line.text),
+            Contender::Before | Contender::Daemon => daemon_says_down(&line.text),
             _ => haproxy_says_down(&line.text)
                 .and_then(|number| targets.get(number))
                 .map(|target| *target.ip()),

@@ -18,7 +18,8 @@ use crate::trial::Setting;
 /// The daemon has no cluster here; what its cluster client adds is measured where there is one.
 pub fn memory(setting: &Setting, sizes: &[usize]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for who in [Contender::Haproxy, Contender::Daemon] {
+    let able = [Contender::Haproxy, Contender::Before, Contender::Daemon];
+    for who in able.into_iter().filter(|who| setting.can(*who, Kind::Tcp)) {
         for targets in sizes {
             eprintln!("bench: memory of {} at {targets} targets", who.name());
             let memory = setting.measure(who, Kind::Tcp, *targets, false)?.memory;
