@@ -111,7 +111,7 @@ async fn metrics_page(State(sources): State<Sources>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return shutting_down() };
     let write_duration = sources.publish.write_duration();
     let standing = metrics::Standing {
-        leads: sources.lease.leads(),
+        leads: sources.lease.is_leader(),
         config_is_good: sources.config.problems().is_empty(),
         log_lines_dropped: log::dropped_lines(),
         leftovers: sources.publish.leftovers(),
@@ -149,7 +149,7 @@ mod tests {
     use crate::config::{self, Spec};
     use crate::freeze::Rules;
     use crate::limits::Limits;
-    use crate::notice::Teller;
+    use crate::notice::Recorder;
     use crate::publish::Cluster;
 
     #[tokio::test(start_paused = true)]
@@ -162,7 +162,7 @@ mod tests {
             &spec,
             limits,
             Rules::default(),
-            &Teller::default(),
+            &Recorder::default(),
             runtime.clone(),
             runtime,
         )
@@ -173,7 +173,7 @@ mod tests {
         let (source, _) = reload::Source::read("config.yaml".into(), config::Options::default())
             .expect("descriptors");
         let hangup = signal(SignalKind::hangup()).expect("a handler");
-        let config = reload::start(source, spec, Teller::default(), hangup);
+        let config = reload::start(source, spec, Recorder::default(), hangup);
         let sources = Sources { monitor, publish, lease, config, events: event::Counts::default() };
         let status = async || healthz(State(sources.clone())).await.status();
         tokio::time::advance(WATCHDOG).await;

@@ -14,7 +14,7 @@ use tower::util::AndThenLayer;
 use tower::{BoxError, ServiceBuilder, service_fn};
 
 pub(crate) use deadline::Deadline;
-use deadline::Guarded;
+use deadline::DeadlineBody;
 use retry_after::with_retry_after;
 
 mod deadline;
@@ -22,7 +22,7 @@ mod retry_after;
 
 /// What the API server's host has not acknowledged for this long is no longer sent: a connection that was given up would go
 /// on trying for minutes.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client as [`Client::try_from`] makes it, but that sends nothing for a call whose deadline has passed, however the call
 /// was held up on its way: by its connection, or because this process was stopped.
@@ -33,13 +33,13 @@ pub(crate) fn client(config: Config) -> kube::Result<Client> {
     }
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
-    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    tcp.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT));
     let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
     connector.set_connect_timeout(config.connect_timeout);
     connector.set_read_timeout(config.read_timeout);
     connector.set_write_timeout(config.write_timeout);
     connector.set_reset_reader_on_write(config.reset_reader_on_write);
-    let http: Http<_, Guarded> = Http::builder(TokioExecutor::new()).build(connector);
+    let http: Http<_, DeadlineBody> = Http::builder(TokioExecutor::new()).build(connector);
     let service = ServiceBuilder::new()
         .layer(AndThenLayer::new(with_retry_after))
         .layer(config.base_uri_layer())
@@ -50,15 +50,15 @@ pub(crate) fn client(config: Config) -> kube::Result<Client> {
             let http = http.clone();
             // Runs in the task that makes the call, which knows what it stands on.
             async move {
-                let basis = Deadline::of_this_task();
-                http.request(request.map(|body| Guarded::new(body, basis))).await
+                let basis = Deadline::current();
+                http.request(request.map(|body| DeadlineBody::new(body, basis))).await
             }
         }));
     Ok(Client::new(service, config.default_namespace))
 }
 
 /// What went wrong, in the words of the innermost cause: `connection refused` rather than `service error`.
-pub(crate) fn words(error: &kube::Error) -> String {
+pub(crate) fn error_message(error: &kube::Error) -> String {
     let mut cause: &(dyn Error + 'static) = error;
     loop {
         if let Some(AuthError::AuthExecRun { out, .. }) = cause.downcast_ref() {
@@ -106,9 +106,9 @@ mod tests {
             let _ = stream.write_all(answer).await;
             String::from_utf8(got).expect("text")
         };
-        let called = deadline.bears(client.request_text(request));
+        let called = deadline.scope(client.request_text(request));
         let (answer, got) = join!(called, served);
-        (answer.map_err(|error| words(&error)), got)
+        (answer.map_err(|error| error_message(&error)), got)
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ pub(crate) fn now() -> Instant {
 
 /// The calendar time at which `moment` was or will be, for people to read.
 #[expect(clippy::disallowed_methods, reason = "this module owns the clock")]
-pub(crate) fn wall(moment: Instant) -> SystemTime {
+pub(crate) fn to_wall_clock(moment: Instant) -> SystemTime {
     let (wall, now) = (SystemTime::now(), now());
     let time = wall.checked_sub(now.saturating_duration_since(moment));
     let time = time.and_then(|time| time.checked_add(moment.saturating_duration_since(now)));
@@ -39,26 +39,26 @@ fn within_rfc3339(time: SystemTime) -> SystemTime {
 /// A moment on the clock that goes on while the machine is suspended, where that of [`Instant`] stands still: what counts
 /// where others wait, who were not suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(Duration);
+pub(crate) struct BootInstant(Duration);
 
-impl Moment {
-    pub(crate) fn saturating_duration_since(self, earlier: Moment) -> Duration {
+impl BootInstant {
+    pub(crate) fn saturating_duration_since(self, earlier: BootInstant) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-impl Add<Duration> for Moment {
-    type Output = Moment;
+impl Add<Duration> for BootInstant {
+    type Output = BootInstant;
 
-    fn add(self, time: Duration) -> Moment {
-        Moment(self.0.saturating_add(time))
+    fn add(self, time: Duration) -> BootInstant {
+        BootInstant(self.0.saturating_add(time))
     }
 }
 
 /// Now, on the clock that is not suspended with the machine.
-pub(crate) fn moment() -> Moment {
+pub(crate) fn boot_now() -> BootInstant {
     let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Moment(Duration::try_from(since_boot).unwrap_or_default())
+    BootInstant(Duration::try_from(since_boot).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -93,7 +93,7 @@ mod tests {
                 prop_assert_eq!(rfc3339_millis(time).len(), 24);
             }
             for moment in [now().checked_add(duration), now().checked_sub(duration)].into_iter().flatten() {
-                prop_assert_eq!(rfc3339_seconds(wall(moment)).len(), 20);
+                prop_assert_eq!(rfc3339_seconds(to_wall_clock(moment)).len(), 20);
             }
         }
     }

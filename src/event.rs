@@ -23,38 +23,38 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::lease;
-use crate::notice::{About, Listener, News};
+use crate::notice::{Notice, Receiver, Regarding};
 use crate::{api, publish};
-use ledger::{Due, Ledger, Told};
+use aggregator::{EventAggregator, Pending, Recorded};
 
-mod ledger;
+mod aggregator;
 
 /// Who reports.
-const CONTROLLER: &str = "external-endpoints";
+const REPORTING_CONTROLLER: &str = "external-endpoints";
 
 /// The longest note, in bytes.
-const NOTE: usize = 1024;
+const MAX_NOTE_BYTES: usize = 1024;
 
 /// An API call that takes longer has failed.
-const DEADLINE: Duration = Duration::from_secs(5);
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The least time between two calls: Events get few of the API's requests, and none of those that writes may have.
-const PAUSE: Duration = Duration::from_millis(50);
+const CALL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The first pause after the API did not take an Event, and the longest.
-const AWAY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+const RETRY_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
 /// How long a namespace is left alone in which a right is missing.
-const MUTE: Duration = Duration::from_secs(60);
+const FORBIDDEN_DELAY: Duration = Duration::from_secs(60);
 
 /// How long a replica that does not publish keeps news: as long as it may take to take over from one that was killed.
-const HANDOVER: Duration = Duration::from_secs(20);
+const STANDBY_RETENTION: Duration = Duration::from_secs(20);
 
 /// How often such a replica looks for what it need not keep any longer.
-const LOOK: Duration = Duration::from_secs(1);
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// News that are taken in before anything is told.
-const HEARD_AT_ONCE: usize = 256;
+const RECV_BATCH: usize = 256;
 
 /// What became of news.
 #[derive(Debug, Clone, Default)]
@@ -77,23 +77,23 @@ impl Counts {
 }
 
 /// Publishes news as Events for as long as it runs.
-pub(crate) struct Publisher {
+pub(crate) struct EventWriter {
     client: Client,
     services: publish::Handle,
     /// Only the replica that holds it publishes: all see the same.
     lease: lease::Handle,
     /// The name of this replica.
     instance: String,
-    listener: Listener,
+    receiver: Receiver,
     counts: Counts,
-    ledger: Ledger,
-    muted: HashMap<String, Instant>,
+    aggregator: EventAggregator,
+    forbidden_until: HashMap<String, Instant>,
     /// How long to leave the API alone when it does not take the next one.
-    away: Duration,
+    backoff: Duration,
 }
 
 /// What an Event regards.
-struct Object {
+struct RegardingObject {
     api_version: &'static str,
     kind: &'static str,
     namespace: String,
@@ -101,7 +101,7 @@ struct Object {
 }
 
 /// Why an Event was not taken.
-enum Refusal {
+enum EventError {
     /// There is nothing that it could regard.
     NoObject,
     /// Its namespace is going.
@@ -111,20 +111,30 @@ enum Refusal {
     /// None of this namespace.
     Forbidden(String),
     /// None at all, for now.
-    Away(String),
+    Unavailable(String),
 }
 
-impl Publisher {
+impl EventWriter {
     pub(crate) fn new(
         client: Client,
         services: publish::Handle,
         lease: lease::Handle,
-        listener: Listener,
+        listener: Receiver,
     ) -> Self {
         let counts = Counts { dropped: listener.dropped.clone(), ..Counts::default() };
-        let instance = lease.identity().map_or(CONTROLLER, |(_, me)| me).to_owned();
+        let instance = lease.identity().map_or(REPORTING_CONTROLLER, |(_, me)| me).to_owned();
         let (ledger, muted, away) = Default::default();
-        Self { client, services, lease, instance, listener, counts, ledger, muted, away }
+        Self {
+            client,
+            services,
+            lease,
+            instance,
+            receiver: listener,
+            counts,
+            aggregator: ledger,
+            forbidden_until: muted,
+            backoff: away,
+        }
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -134,7 +144,7 @@ impl Publisher {
     /// Publishes until nobody is left who could tell anything.
     pub(crate) async fn run(mut self) {
         let mut heard = Vec::new();
-        let mut standing = self.lease.changes();
+        let mut standing = self.lease.subscribe();
         // Until then nothing is told: the API has had its call.
         let mut quiet = clock::now();
         loop {
@@ -149,11 +159,11 @@ impl Publisher {
                 Err(pause) => pause,
             };
             tokio::select! {
-                count = self.listener.news.recv_many(&mut heard, HEARD_AT_ONCE) => {
+                count = self.receiver.notices.recv_many(&mut heard, RECV_BATCH) => {
                     if count == 0 {
                         return;
                     }
-                    heard.drain(..).for_each(|news| self.hear(news));
+                    heard.drain(..).for_each(|news| self.on_notice(news));
                 }
                 Ok(()) = standing.changed() => {}
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
@@ -161,139 +171,149 @@ impl Publisher {
         }
     }
 
-    fn hear(&mut self, news: News) {
-        if !self.ledger.hear(news, clock::now()) {
+    fn on_notice(&mut self, news: Notice) {
+        if !self.aggregator.add(news, clock::now()) {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// What is to be told now; else how long until something may be.
-    fn due(&mut self, now: Instant) -> Result<Due, Option<Duration>> {
-        if self.lease.leads() {
-            return self.ledger.due(now);
+    fn due(&mut self, now: Instant) -> Result<Pending, Option<Duration>> {
+        if self.lease.is_leader() {
+            return self.aggregator.due(now);
         }
         // Another tells it, unless that one has gone and this one takes over.
-        Err(self.ledger.forget_older(HANDOVER, now).then_some(LOOK))
+        Err(self.aggregator.expire(STANDBY_RETENTION, now).then_some(EXPIRY_INTERVAL))
     }
 
     /// Publishes it, or gives it up. Returns how long to leave the API alone.
-    async fn publish(&mut self, due: Due) -> Duration {
-        let Some(object) = self.object(&due.thing.about) else {
-            self.give_up(&due, self.counts.dropped.clone());
+    async fn publish(&mut self, due: Pending) -> Duration {
+        let Some(object) = self.object(&due.key.about) else {
+            self.discard(&due, self.counts.dropped.clone());
             return Duration::ZERO;
         };
-        if self.muted.get(&object.namespace).is_some_and(|until| *until > clock::now()) {
-            self.give_up(&due, self.counts.failed.clone());
+        if self.forbidden_until.get(&object.namespace).is_some_and(|until| *until > clock::now()) {
+            self.discard(&due, self.counts.failed.clone());
             return Duration::ZERO;
         }
-        let answer = match tokio::time::timeout(DEADLINE, self.send(&due, &object)).await {
+        let answer = match tokio::time::timeout(CALL_TIMEOUT, self.send(&due, &object)).await {
             Ok(answer) => answer,
-            Err(_) => {
-                Err(Refusal::Away(format!("no answer in {}", humantime::format_duration(DEADLINE))))
-            }
+            Err(_) => Err(EventError::Unavailable(format!(
+                "no answer in {}",
+                humantime::format_duration(CALL_TIMEOUT)
+            ))),
         };
         match answer {
             Ok(told) => {
-                if !std::mem::take(&mut self.away).is_zero() {
+                if !std::mem::take(&mut self.backoff).is_zero() {
                     info!("Events are published again");
                 }
                 self.counts.published.fetch_add(due.count.into(), Ordering::Relaxed);
-                self.ledger.told(due, told, clock::now());
-                PAUSE
+                self.aggregator.recorded(due, told, clock::now());
+                CALL_INTERVAL
             }
-            Err(Refusal::NoObject) => {
-                self.give_up(&due, self.counts.dropped.clone());
+            Err(EventError::NoObject) => {
+                self.discard(&due, self.counts.dropped.clone());
                 Duration::ZERO
             }
             Err(refusal) => {
-                self.give_up(&due, self.counts.failed.clone());
-                self.refused(&object, refusal)
+                self.discard(&due, self.counts.failed.clone());
+                self.on_error(&object, refusal)
             }
         }
     }
 
-    fn give_up(&mut self, due: &Due, count: Arc<AtomicU64>) {
+    fn discard(&mut self, due: &Pending, count: Arc<AtomicU64>) {
         count.fetch_add(due.count.into(), Ordering::Relaxed);
-        self.ledger.give_up(&due.thing);
+        self.aggregator.discard(&due.key);
     }
 
     /// Says once why Events are missing, and returns how long to leave the API alone.
-    fn refused(
+    fn on_error(
         &mut self,
-        Object { kind, namespace, name, .. }: &Object,
-        refusal: Refusal,
+        RegardingObject { kind, namespace, name, .. }: &RegardingObject,
+        refusal: EventError,
     ) -> Duration {
         match refusal {
-            Refusal::NoObject | Refusal::Gone => PAUSE,
-            Refusal::Rejected(reason) => {
+            EventError::NoObject | EventError::Gone => CALL_INTERVAL,
+            EventError::Rejected(reason) => {
                 warn!(%namespace, kind, name, reason, "an Event was not taken");
-                PAUSE
+                CALL_INTERVAL
             }
-            Refusal::Forbidden(reason) => {
-                if self.muted.insert(namespace.clone(), clock::now() + MUTE).is_none() {
+            EventError::Forbidden(reason) => {
+                if self
+                    .forbidden_until
+                    .insert(namespace.clone(), clock::now() + FORBIDDEN_DELAY)
+                    .is_none()
+                {
                     warn!(%namespace, reason, "Events are not published");
                 }
-                PAUSE
+                CALL_INTERVAL
             }
-            Refusal::Away(reason) => {
-                if self.away.is_zero() {
+            EventError::Unavailable(reason) => {
+                if self.backoff.is_zero() {
                     warn!(%namespace, kind, name, reason, "Events are not published");
                 }
-                self.away = (self.away * 2).clamp(AWAY[0], AWAY[1]);
-                self.away
+                self.backoff = (self.backoff * 2).clamp(RETRY_DELAYS[0], RETRY_DELAYS[1]);
+                self.backoff
             }
         }
     }
 
     /// Counts on in an Event that is there, or makes one.
-    async fn send(&self, due: &Due, object: &Object) -> Result<Told, Refusal> {
-        let uid = self.uid(&due.thing.about, object).await?;
+    async fn send(&self, due: &Pending, object: &RegardingObject) -> Result<Recorded, EventError> {
+        let uid = self.uid(&due.key.about, object).await?;
         let api: Api<Event> = Api::namespaced(self.client.clone(), &object.namespace);
-        if let Some(before) = due.before.as_ref().filter(|before| before.uid == uid) {
+        if let Some(before) = due.existing.as_ref().filter(|before| before.uid == uid) {
             let count = before.count.saturating_add(due.count);
             let series = json!({"series": series(count, due.news.at)});
             match api.patch(&before.name, &PatchParams::default(), &Patch::Merge(series)).await {
-                Ok(_) => return Ok(Told { count, ..before.clone() }),
+                Ok(_) => return Ok(Recorded { count, ..before.clone() }),
                 // The API forgets Events after an hour, or whoever likes to sooner.
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(refusal(&error, &object.namespace)),
+                Err(error) => return Err(event_error(&error, &object.namespace)),
             }
         }
         let event = event(due, object, &uid, &self.instance);
         let made = api
             .create(&PostParams::default(), &event)
             .await
-            .map_err(|error| refusal(&error, &object.namespace))?;
-        Ok(Told { name: made.name_any(), uid, count: due.count })
+            .map_err(|error| event_error(&error, &object.namespace))?;
+        Ok(Recorded { name: made.name_any(), uid, count: due.count })
     }
 
     /// What news are told on; none where the daemon as a whole has nothing that stands for it.
-    fn object(&self, about: &About) -> Option<Object> {
+    fn object(&self, about: &Regarding) -> Option<RegardingObject> {
         let (api_version, kind, namespace, name) = match about {
-            About::Database(id) => ("v1", "Service", &id.namespace, &id.service),
-            About::Daemon => {
+            Regarding::Database(id) => ("v1", "Service", &id.namespace, &id.service),
+            Regarding::Daemon => {
                 let (lease, _) = self.lease.identity()?;
                 ("coordination.k8s.io/v1", "Lease", &lease.namespace, &lease.name)
             }
         };
-        Some(Object { api_version, kind, namespace: namespace.clone(), name: name.clone() })
+        Some(RegardingObject {
+            api_version,
+            kind,
+            namespace: namespace.clone(),
+            name: name.clone(),
+        })
     }
 
-    async fn uid(&self, about: &About, object: &Object) -> Result<String, Refusal> {
+    async fn uid(&self, about: &Regarding, object: &RegardingObject) -> Result<String, EventError> {
         let known = match about {
-            About::Database(id) => self.services.service_uid(id),
-            About::Daemon => None,
+            Regarding::Database(id) => self.services.service_uid(id),
+            Regarding::Daemon => None,
         };
         let uid = match (about, known) {
             (_, Some(uid)) => uid,
             // All others are watched.
-            (About::Database(_), None) => self.look_up::<Service>(object).await?,
-            (About::Daemon, None) => self.look_up::<Lease>(object).await?,
+            (Regarding::Database(_), None) => self.look_up::<Service>(object).await?,
+            (Regarding::Daemon, None) => self.look_up::<Lease>(object).await?,
         };
-        uid.ok_or(Refusal::NoObject)
+        uid.ok_or(EventError::NoObject)
     }
 
-    async fn look_up<K>(&self, object: &Object) -> Result<Option<String>, Refusal>
+    async fn look_up<K>(&self, object: &RegardingObject) -> Result<Option<String>, EventError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -301,15 +321,17 @@ impl Publisher {
             + Debug,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace);
-        let found =
-            api.get_opt(&object.name).await.map_err(|error| refusal(&error, &object.namespace))?;
+        let found = api
+            .get_opt(&object.name)
+            .await
+            .map_err(|error| event_error(&error, &object.namespace))?;
         Ok(found.and_then(|found| found.uid()))
     }
 }
 
-fn event(due: &Due, object: &Object, uid: &str, instance: &str) -> Event {
-    let Due { news, count, .. } = due;
-    let Object { api_version, kind, namespace, name } = object;
+fn event(due: &Pending, object: &RegardingObject, uid: &str, instance: &str) -> Event {
+    let Pending { news, count, .. } = due;
+    let RegardingObject { api_version, kind, namespace, name } = object;
     let happened = MicroTime(timestamp(news.at));
     Event {
         // As client-go names them.
@@ -330,9 +352,9 @@ fn event(due: &Due, object: &Object, uid: &str, instance: &str) -> Event {
         type_: Some(if news.warning { "Warning" } else { "Normal" }.into()),
         reason: Some(news.reason.clone()),
         action: Some(news.action.into()),
-        note: Some(cut(&news.note, NOTE)),
+        note: Some(cut(&news.note, MAX_NOTE_BYTES)),
         series: (*count > 1).then(|| series(*count, news.at)),
-        reporting_controller: Some(CONTROLLER.into()),
+        reporting_controller: Some(REPORTING_CONTROLLER.into()),
         reporting_instance: Some(cut(instance, 128)),
         ..Event::default()
     }
@@ -346,7 +368,7 @@ fn series(count: u32, at: Instant) -> EventSeries {
 }
 
 fn timestamp(moment: Instant) -> Timestamp {
-    Timestamp::try_from(clock::wall(moment)).unwrap_or(Timestamp::UNIX_EPOCH)
+    Timestamp::try_from(clock::to_wall_clock(moment)).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// At most so many bytes, of which the last say that there were more.
@@ -361,23 +383,23 @@ fn cut(text: &str, bytes: usize) -> String {
     format!("{}…", &text[..end])
 }
 
-fn refusal(error: &kube::Error, namespace: &str) -> Refusal {
+fn event_error(error: &kube::Error, namespace: &str) -> EventError {
     match error {
         kube::Error::Api(status)
             if status.code == 404 || status.message.contains("being terminated") =>
         {
-            Refusal::Gone
+            EventError::Gone
         }
-        kube::Error::Api(status) if status.code == 403 => Refusal::Forbidden(format!(
+        kube::Error::Api(status) if status.code == 403 => EventError::Forbidden(format!(
             "may not write Events in namespace {namespace}; allow it there with a Role whose rules have \
              {{apiGroups: [\"events.k8s.io\"], resources: [events], verbs: [create, patch]}}, bound to this daemon's \
              ServiceAccount (the API says: {})",
             status.message
         )),
         kube::Error::Api(status) if matches!(status.code, 400 | 409 | 422) => {
-            Refusal::Rejected(status.message.clone())
+            EventError::Rejected(status.message.clone())
         }
-        error => Refusal::Away(api::words(error)),
+        error => EventError::Unavailable(api::error_message(error)),
     }
 }
 
@@ -389,7 +411,9 @@ mod tests {
     fn notes_are_cut_between_characters() {
         assert_eq!(cut("short", 8), "short");
         assert_eq!(cut("ééééé", 8), "éé…");
-        let long = cut(&"é".repeat(2000), NOTE);
-        assert!(long.len() <= NOTE && long.len() > NOTE - 4 && long.ends_with('…'));
+        let long = cut(&"é".repeat(2000), MAX_NOTE_BYTES);
+        assert!(
+            long.len() <= MAX_NOTE_BYTES && long.len() > MAX_NOTE_BYTES - 4 && long.ends_with('…')
+        );
     }
 }

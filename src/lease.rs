@@ -33,29 +33,29 @@ use std::fmt;
 use std::time::Duration;
 
 pub(crate) use election::Installation;
+pub(crate) use elector::{Callbacks, Candidate, ElectionTask, candidate};
 pub(crate) use fitness::CheckFacts;
-pub(crate) use keeper::{Candidate, Conditions, Keeping, candidate};
-pub(crate) use permission::{Handle, Standing};
+pub(crate) use permission::{Handle, Role};
 
 mod decision;
 mod election;
+mod elector;
 mod fitness;
 mod identity;
-mod keeper;
 mod mark;
 mod permission;
 
 /// How long others leave the Lease alone after they saw it change.
-pub(crate) const DURATION: Duration = Duration::from_secs(15);
+pub(crate) const LEASE_DURATION: Duration = Duration::from_secs(15);
 
 /// How long the holder may write after it began to renew the Lease with success.
-pub(crate) const HELD: Duration = Duration::from_secs(10);
+pub(crate) const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How often the holder renews the Lease, and how soon it tries again.
-const RENEW: Duration = Duration::from_secs(2);
+const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
 /// How often the others look: the sooner they see that it was given up, the shorter nobody writes.
-const LOOK: Duration = Duration::from_millis(500);
+const STANDBY_PERIOD: Duration = Duration::from_millis(500);
 
 /// Where the Lease is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -28,7 +28,7 @@ use crate::freeze::{Freeze, Rules};
 use crate::health::Verdict;
 use crate::lease::CheckFacts;
 use crate::limits::Limits;
-use crate::notice::Teller;
+use crate::notice::Recorder;
 use crate::plan::{Members, Plan};
 use crate::probe::{Bell, Ended, Prober, Swarm};
 use crate::schedule::{Key, Next, Schedule};
@@ -204,7 +204,7 @@ pub(crate) struct Monitor {
     databases: Vec<Watched>,
     by_id: HashMap<DatabaseId, usize>,
     plans: watch::Sender<Arc<Plans>>,
-    news: Teller,
+    recorder: Recorder,
     /// The databases to decide anew, and when.
     again: BinaryHeap<Reverse<(Instant, usize)>>,
     freeze: Freeze,
@@ -240,7 +240,7 @@ pub(crate) fn prepare(
     spec: &Spec,
     limits: Limits,
     rules: Rules,
-    news: &Teller,
+    news: &Recorder,
     runtime: Runtime,
     heavy_runtime: Runtime,
 ) -> io::Result<(Handle, Monitor)> {
@@ -259,7 +259,7 @@ pub(crate) fn prepare(
         databases: Vec::new(),
         by_id: HashMap::new(),
         plans,
-        news: news.clone(),
+        recorder: news.clone(),
         again: BinaryHeap::new(),
         freeze: Freeze::new(rules, spec.databases.iter().map(|database| database.addresses.len())),
         undecided: None,

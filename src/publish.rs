@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::config::{DatabaseId, Spec};
 use crate::lease;
 use crate::monitor;
-use crate::notice::Teller;
+use crate::notice::Recorder;
 use crate::plan::Members;
 pub use budget::Rate;
 pub use condition::{Condition, Kind};
@@ -153,7 +153,7 @@ impl Cluster {
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     pub rate: Rate,
-    pub news: Teller,
+    pub recorder: Recorder,
 }
 
 /// Starts to publish what `monitor` decides, while `lease` permits it. Dropping the returned [`Publishing`] ends it and leaves

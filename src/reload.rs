@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::clock;
 use crate::config::{self, Loaded, Problems, ReadError, Spec};
-use crate::notice::{About, News, Teller};
+use crate::notice::{Notice, Recorder, Regarding};
 
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -95,12 +95,12 @@ impl Handle {
 }
 
 /// Follows the file from which `spec` was read, for as long as anybody wants to know. Each `hangup` has it read at once.
-pub(crate) fn start(source: Source, spec: Spec, news: Teller, hangup: Signal) -> Handle {
+pub(crate) fn start(source: Source, spec: Spec, news: Recorder, hangup: Signal) -> Handle {
     let spec = Arc::new(spec);
     let first = Standing { spec: spec.clone(), since: clock::now(), problems: Arc::default() };
     let (standing, standing_out) = watch::channel(first);
     let file = source.path.display().to_string().into();
-    let reader = Reader { source, seen: None, short: false, standing, news };
+    let reader = Reader { source, seen: None, short: false, standing, recorder: news };
     tokio::spawn(reader.run(hangup));
     Handle { file, standing: standing_out, given: spec }
 }
@@ -132,7 +132,7 @@ struct Reader {
     /// Whether this host was short of something at the last look.
     short: bool,
     standing: watch::Sender<Standing>,
-    news: Teller,
+    recorder: Recorder,
 }
 
 impl Reader {
@@ -232,12 +232,12 @@ impl Reader {
     }
 
     fn tell(&self, reason: &str, warning: bool, note: impl FnOnce() -> String) {
-        self.news.tell(|| News {
-            about: About::Daemon,
+        self.recorder.record(|| Notice {
+            regarding: Regarding::Daemon,
             reason: reason.to_owned(),
             action: "LoadConfig",
             warning,
-            subject: String::new(),
+            dedup_key: String::new(),
             note: note(),
             at: clock::now(),
         });
@@ -262,7 +262,8 @@ mod tests {
         let spec = Arc::new(spec);
         let first = Standing { spec: spec.clone(), since: clock::now(), problems: Arc::default() };
         let (standing, standing_out) = watch::channel(first);
-        let reader = Reader { source, seen: None, short: false, standing, news: Teller::default() };
+        let reader =
+            Reader { source, seen: None, short: false, standing, recorder: Recorder::default() };
         (reader, Handle { file: "a.yaml".into(), standing: standing_out, given: spec })
     }
 

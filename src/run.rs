@@ -16,10 +16,10 @@ use tracing::{info, warn};
 
 use crate::config::{DatabaseId, Spec};
 use crate::freeze;
-use crate::lease::{self, Candidate, Conditions, Keeping};
+use crate::lease::{self, Callbacks, Candidate, ElectionTask};
 use crate::limits::Limits;
 use crate::monitor::Checking;
-use crate::notice::{self, Teller};
+use crate::notice::{self, Recorder};
 use crate::publish::{Cluster, Publishing};
 use crate::reload::{self, Source};
 use crate::{admin, api, clock, event, monitor, publish};
@@ -50,7 +50,7 @@ pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow:
     })?;
     info!(address = %listener.local_addr()?, "admin listening");
 
-    let (teller, news) = if options.dry_run { (Teller::default(), None) } else { listened_to() };
+    let (teller, news) = if options.dry_run { (Recorder::default(), None) } else { listened_to() };
     // What needs no cluster need not wait for one.
     let (monitor, checking) = monitor::start(&spec, options.limits, options.freeze, &teller)
         .context("can't start a thread for the checks")?;
@@ -70,7 +70,7 @@ pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow:
         }
     };
     let (lease, candidate) = candidate(options.lease, &cluster)?;
-    let publishes = publish::Options { rate: options.rate, news: teller.clone() };
+    let publishes = publish::Options { rate: options.rate, recorder: teller.clone() };
     let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &lease, &publishes);
     let keeping = candidate.map(|candidate| compete(candidate, &cluster, &monitor, &publish));
     let events = start_events(&mut publishing, &cluster, &publish, &lease, news);
@@ -97,7 +97,7 @@ pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow:
 
 /// All that runs until the daemon ends.
 struct Parts {
-    keeping: Option<Keeping>,
+    keeping: Option<ElectionTask>,
     publishing: Publishing,
     checking: Checking,
     config: reload::Handle,
@@ -120,7 +120,7 @@ impl Parts {
     /// given up, which waits for the last write.
     async fn shutdown(self) {
         let _no_more_writes = match self.keeping {
-            Some(keeping) => keeping.give_up().await,
+            Some(keeping) => keeping.release().await,
             None => None,
         };
         self.publishing.shutdown().await;
@@ -165,9 +165,9 @@ fn compete(
     cluster: &Cluster,
     monitor: &monitor::Handle,
     publish: &publish::Handle,
-) -> Keeping {
+) -> ElectionTask {
     let (monitor, publish, cluster) = (monitor.clone(), publish.clone(), cluster.clone());
-    candidate.start(Conditions {
+    candidate.start(Callbacks {
         checks: Box::new(move || monitor.check_facts()),
         installation: Box::new(move || match &cluster {
             Cluster::Write(client) => publish.installation(client),
@@ -179,7 +179,7 @@ fn compete(
 }
 
 /// Waits for the task that keeps the lease, which should never end.
-async fn lost(keeping: &mut Option<Keeping>) -> String {
+async fn lost(keeping: &mut Option<ElectionTask>) -> String {
     match keeping {
         Some(keeping) => keeping.ended().await,
         None => std::future::pending().await,
@@ -197,11 +197,13 @@ pub(crate) fn own_lease() -> lease::Name {
 pub(crate) async fn ask_failback(id: &DatabaseId) -> anyhow::Result<()> {
     let client =
         client().await.map_err(|why| anyhow::anyhow!("no cluster: {why}; set KUBECONFIG"))?;
-    publish::ask_failback(client, id, clock::wall(clock::now())).await.map_err(anyhow::Error::msg)
+    publish::ask_failback(client, id, clock::to_wall_clock(clock::now()))
+        .await
+        .map_err(anyhow::Error::msg)
 }
 
-fn listened_to() -> (Teller, Option<notice::Listener>) {
-    let (teller, listener) = notice::line();
+fn listened_to() -> (Recorder, Option<notice::Receiver>) {
+    let (teller, listener) = notice::channel();
     (teller, Some(listener))
 }
 
@@ -211,12 +213,12 @@ fn start_events(
     cluster: &Cluster,
     publish: &publish::Handle,
     lease: &lease::Handle,
-    listener: Option<notice::Listener>,
+    listener: Option<notice::Receiver>,
 ) -> event::Counts {
     let (Cluster::Write(client), Some(listener)) = (cluster, listener) else {
         return event::Counts::default();
     };
-    let events = event::Publisher::new(client.clone(), publish.clone(), lease.clone(), listener);
+    let events = event::EventWriter::new(client.clone(), publish.clone(), lease.clone(), listener);
     let counts = events.counts();
     publishing.beside(events.run());
     counts
@@ -273,7 +275,7 @@ async fn readable(client: Client) -> Cluster {
     let deadline = Duration::from_secs(5);
     let why = match tokio::time::timeout(deadline, client.apiserver_version()).await {
         Ok(Ok(_)) => return Cluster::Read(client),
-        Ok(Err(error)) => api::words(&error),
+        Ok(Err(error)) => api::error_message(&error),
         Err(_) => format!("no answer in {}", humantime::format_duration(deadline)),
     };
     warn!(reason = why, "dry run without a cluster: the one that is configured can't be read");
@@ -322,7 +324,7 @@ async fn client() -> Result<Client, NoCluster> {
     let client = tokio::task::spawn_blocking(move || api::client(config));
     match tokio::time::timeout(CREDENTIALS, client).await {
         Ok(Ok(Ok(client))) => Ok(client),
-        Ok(Ok(Err(error))) => Err(NoCluster::Named(api::words(&error))),
+        Ok(Ok(Err(error))) => Err(NoCluster::Named(api::error_message(&error))),
         Ok(Err(panicked)) => Err(NoCluster::Named(panicked.to_string())),
         Err(_) => {
             let time = humantime::format_duration(CREDENTIALS);
@@ -365,7 +367,7 @@ mod tests {
         let spec = Spec::default();
         let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
         let (monitor, _) =
-            monitor::start(&spec, limits, freeze::Rules::default(), &Teller::default())
+            monitor::start(&spec, limits, freeze::Rules::default(), &Recorder::default())
                 .expect("threads");
         let lease = lease::Handle::dry_run();
         let (_, publishing) =
@@ -373,7 +375,7 @@ mod tests {
         let (source, _) =
             Source::read("config.yaml".into(), config::Options::default()).expect("descriptors");
         let hangup = signal(SignalKind::hangup()).expect("a handler");
-        let config = reload::start(source, spec, Teller::default(), hangup);
+        let config = reload::start(source, spec, Recorder::default(), hangup);
         Parts { keeping: None, publishing, checking, config }
     }
 

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::config::{DatabaseId, Refused};
 use crate::freeze::Frozen;
 use crate::health::{self, Streak};
-use crate::lease::{self, Standing};
+use crate::lease::{self, Role};
 use crate::monitor::{DatabaseSnapshot, Snapshot, TargetSnapshot};
 use crate::plan::{self, Note};
 use crate::publish::{self, Publication};
@@ -101,14 +101,14 @@ struct LeaseStatus {
 impl LeaseStatus {
     fn new(lease: &lease::Handle) -> Option<Self> {
         let (name, me) = lease.identity()?;
-        let (holder, trouble) = match lease.standing() {
-            Standing::Standby { holder, trouble } => (holder, trouble),
+        let (holder, trouble) = match lease.role() {
+            Role::Standby { holder, error: trouble } => (holder, trouble),
             _ => (Some(me.to_owned()), None),
         };
         Some(Self {
             name: name.to_string(),
             identity: me.to_owned(),
-            held: lease.leads(),
+            held: lease.is_leader(),
             holder,
             trouble,
         })
@@ -269,5 +269,5 @@ fn ips(members: &plan::Members) -> Vec<String> {
 
 /// A moment in the past, or one to come.
 fn calendar(moment: Instant) -> String {
-    clock::rfc3339_millis(clock::wall(moment))
+    clock::rfc3339_millis(clock::to_wall_clock(moment))
 }

@@ -8,7 +8,7 @@ use kube::core::response::StatusDetails;
 use tower::BoxError;
 
 /// More than any answer that says no is long.
-const LONGEST_REFUSAL: usize = 64 << 10;
+const MAX_ERROR_BODY: usize = 64 << 10;
 
 /// An API server that has too much to do says in a header how long to wait, with a body in plain words. The library passes on
 /// bodies alone, so the body is made to say it.
@@ -19,16 +19,16 @@ where
     B: hyper::body::Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    let Some(seconds) = asked_for(&answer) else { return Ok(answer.map(Either::Right)) };
+    let Some(seconds) = retry_after(&answer) else { return Ok(answer.map(Either::Right)) };
     let (mut head, body) = answer.into_parts();
-    let body = Limited::new(body, LONGEST_REFUSAL).collect().await?.to_bytes();
+    let body = Limited::new(body, MAX_ERROR_BODY).collect().await?.to_bytes();
     head.headers.remove(header::CONTENT_LENGTH);
-    let body = Bytes::from(refusal(head.status, &body, seconds));
+    let body = Bytes::from(with_retry_seconds(head.status, &body, seconds));
     Ok(Response::from_parts(head, Either::Left(Full::new(body))))
 }
 
 /// The seconds that the API asks to be left alone.
-fn asked_for<B>(answer: &Response<B>) -> Option<u32> {
+fn retry_after<B>(answer: &Response<B>) -> Option<u32> {
     if !matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         return None;
     }
@@ -36,7 +36,7 @@ fn asked_for<B>(answer: &Response<B>) -> Option<u32> {
 }
 
 /// The body that says all of it.
-fn refusal(code: StatusCode, body: &[u8], seconds: u32) -> Vec<u8> {
+fn with_retry_seconds(code: StatusCode, body: &[u8], seconds: u32) -> Vec<u8> {
     let said = || String::from_utf8_lossy(body).trim().to_owned();
     let mut status: Status = serde_json::from_slice(body)
         .unwrap_or_else(|_| Status::failure(&said(), "TooManyRequests").with_code(code.as_u16()));

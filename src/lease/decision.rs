@@ -36,7 +36,7 @@
 
 use std::time::Duration;
 
-use super::DURATION;
+use super::LEASE_DURATION;
 
 /// The owner of the Lease, as far as this replica can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub(super) enum Permission {
 
 /// The time for which a Lease that says `duration` must be unchanged before another may take it.
 pub(super) fn time_of(duration: Duration) -> Duration {
-    duration.max(DURATION)
+    duration.max(LEASE_DURATION)
 }
 
 /// Applies the table. `remaining` is what is left of the Lease's time.
@@ -122,6 +122,6 @@ mod tests {
     #[test]
     fn a_longer_time_is_respected_and_a_shorter_one_is_not() {
         assert_eq!(time_of(S * 60), S * 60);
-        assert_eq!(time_of(Duration::ZERO), DURATION);
+        assert_eq!(time_of(Duration::ZERO), LEASE_DURATION);
     }
 }

@@ -15,7 +15,7 @@ fn record(version: u32, holder: Option<&str>, transitions: i32, mark: Option<&st
 }
 
 /// An election of replica `me`, process `p`, that has just seen the Lease like this.
-fn seen(record: Option<Record>, now: Moment) -> Election {
+fn seen(record: Option<Record>, now: BootInstant) -> Election {
     let mut election = Election::new("me".into(), "p".into());
     // The first look is for a predecessor. This is about later ones.
     election.observe(None, now);
@@ -25,7 +25,7 @@ fn seen(record: Option<Record>, now: Moment) -> Election {
 }
 
 fn owner(record: Option<Record>) -> Owner {
-    seen(record, clock::moment()).owner()
+    seen(record, clock::boot_now()).owner()
 }
 
 /// Stores a draft as the API would.
@@ -42,7 +42,7 @@ fn stored(draft: &Draft, version: u32) -> Record {
 }
 
 /// An election that holds the Lease since `now`.
-fn holding(now: Moment) -> Election {
+fn holding(now: BootInstant) -> Election {
     let mut election = seen(Some(record(1, None, 6, Some("released 6 of uid"))), now);
     let Step::Write(draft) = election.next(now) else { panic!("not taken") };
     election.wrote(&draft, stored(&draft, 2), now, now);
@@ -86,9 +86,12 @@ fn the_owner_is_who_the_lease_and_its_mark_agree_on() {
 
 #[test]
 fn what_is_given_up_is_taken_at_once_and_renewed() {
-    let now = clock::moment();
+    let now = clock::boot_now();
     let mut election = holding(now);
-    assert_eq!((election.remaining(now), election.expires_at()), (Some(HELD), Some(now + HELD)));
+    assert_eq!(
+        (election.remaining(now), election.expires_at()),
+        (Some(RENEW_DEADLINE), Some(now + RENEW_DEADLINE))
+    );
     assert_eq!(election.record().map(|record| record.transitions), Some(7));
     assert_eq!(election.next(now + S), Step::Hold(S));
     let Step::Write(renewal) = election.next(now + S * 2) else { panic!("not renewed") };
@@ -98,7 +101,7 @@ fn what_is_given_up_is_taken_at_once_and_renewed() {
 
 #[test]
 fn a_created_lease_is_held_by_nobody_for_its_time() {
-    let now = clock::moment();
+    let now = clock::boot_now();
     let mut election = seen(None, now);
     let Step::Write(create) = election.next(now) else { panic!("not created") };
     assert_eq!(
@@ -107,30 +110,30 @@ fn a_created_lease_is_held_by_nobody_for_its_time() {
     );
     election.wrote(&create, stored(&create, 1), now, now);
     assert_eq!(election.remaining(now), None);
-    assert_eq!(election.next(now), Step::AskWhetherNew);
+    assert_eq!(election.next(now), Step::FindInstallation);
     election.answered(Installation::Existing);
-    assert_eq!(election.next(now), Step::StandBy(LOOK));
+    assert_eq!(election.next(now), Step::StandBy(STANDBY_PERIOD));
     election.observe(Some(stored(&create, 1)), now + S * 14);
-    assert_eq!(election.next(now + S * 14), Step::StandBy(LOOK));
+    assert_eq!(election.next(now + S * 14), Step::StandBy(STANDBY_PERIOD));
     assert!(matches!(election.next(now + S * 15), Step::Write(Draft { action: Action::Take, .. })));
 }
 
 #[test]
 fn in_a_first_installation_a_created_lease_is_taken_at_once() {
-    let now = clock::moment();
+    let now = clock::boot_now();
     let created = record(1, None, 0, None);
     let mut election = seen(Some(created), now);
-    assert_eq!(election.next(now), Step::AskWhetherNew);
+    assert_eq!(election.next(now), Step::FindInstallation);
     election.answered(Installation::New);
     assert!(matches!(election.next(now), Step::Write(Draft { action: Action::Take, .. })));
     // Only as it was when it was asked.
     election.observe(Some(record(2, None, 0, None)), now);
-    assert_eq!(election.next(now), Step::AskWhetherNew);
+    assert_eq!(election.next(now), Step::FindInstallation);
 }
 
 #[test]
 fn a_holder_takes_back_its_lease_but_not_from_another() {
-    let now = clock::moment();
+    let now = clock::boot_now();
     let mark = Some("held 7 by me p");
     for (edited, action) in [
         (None, Action::Create),
@@ -140,7 +143,7 @@ fn a_holder_takes_back_its_lease_but_not_from_another() {
     ] {
         let mut election = holding(now);
         election.refused();
-        assert_eq!(election.next(now + S * 2), Step::Look);
+        assert_eq!(election.next(now + S * 2), Step::Observe);
         election.observe(edited.clone(), now + S * 2);
         let Step::Write(draft) = election.next(now + S * 2) else {
             panic!("left alone: {edited:?}")
@@ -153,19 +156,19 @@ fn a_holder_takes_back_its_lease_but_not_from_another() {
             Action::Create => {
                 assert!(matches!(next, Step::Write(Draft { action: Action::Take, .. })), "{next:?}")
             }
-            _ => assert_eq!(next, Step::Hold(RENEW), "{edited:?}"),
+            _ => assert_eq!(next, Step::Hold(RETRY_PERIOD), "{edited:?}"),
         }
     }
     let mut election = holding(now);
     election.observe(Some(record(3, Some("other"), 7, mark)), now + S * 2);
-    assert_eq!(election.next(now + S * 2), Step::StandBy(LOOK));
+    assert_eq!(election.next(now + S * 2), Step::StandBy(STANDBY_PERIOD));
     assert_eq!(election.remaining(now + S * 2), None);
     assert_eq!((election.other_holder(), election.twin()), (Some("other"), None));
 }
 
 #[test]
 fn a_new_process_takes_up_the_lease_of_its_predecessor() {
-    let now = clock::moment();
+    let now = clock::boot_now();
     let mut election = Election::new("me".into(), "p".into());
     election.begin_turn(Checks::Timely, now);
     election.observe(Some(record(1, Some("me"), 7, Some("held 7 by me q"))), now);
@@ -179,16 +182,16 @@ fn a_new_process_takes_up_the_lease_of_its_predecessor() {
     let mut election = Election::new("me".into(), "p".into());
     election.observe(Some(record(1, Some("me"), 7, Some("held 7 by other q"))), now);
     election.answered(Installation::Existing);
-    assert_eq!(election.next(now), Step::StandBy(LOOK));
+    assert_eq!(election.next(now), Step::StandBy(STANDBY_PERIOD));
 }
 
 #[test]
 fn a_second_process_with_our_identity_is_told_and_left_alone() {
-    let now = clock::moment();
+    let now = clock::boot_now();
     let mut election = holding(now);
     election.refused();
     election.observe(Some(record(3, Some("me"), 8, Some("held 8 by me q"))), now + S);
-    assert_eq!(election.next(now + S), Step::StandBy(LOOK));
+    assert_eq!(election.next(now + S), Step::StandBy(STANDBY_PERIOD));
     assert!(
         election
             .twin()
@@ -201,18 +204,18 @@ fn a_second_process_with_our_identity_is_told_and_left_alone() {
 
 #[test]
 fn a_holder_that_lapsed_renews_what_still_is_as_it_wrote_it() {
-    let now = clock::moment();
+    let now = clock::boot_now();
     let mut election = holding(now);
     let later = now + S * 30;
     election.begin_turn(Checks::Timely, later);
-    assert_eq!(election.next(later), Step::Look);
+    assert_eq!(election.next(later), Step::Observe);
     election.observe(Some(record(2, Some("me"), 7, Some("held 7 by me p"))), later);
     assert!(matches!(election.next(later), Step::Write(Draft { action: Action::Renew, .. })));
 }
 
 #[test]
 fn giving_up_leaves_a_mark_that_only_the_holder_can_leave() {
-    let now = clock::moment();
+    let now = clock::boot_now();
     let mut election = holding(now);
     assert_eq!(election.release(now + S * 10), None, "it may no longer write");
     let draft = election.release(now + S).expect("ours");
@@ -227,13 +230,13 @@ fn giving_up_leaves_a_mark_that_only_the_holder_can_leave() {
 
 #[test]
 fn a_late_leader_steps_down_and_lets_everyone_else_go_first() {
-    let now = clock::moment();
+    let now = clock::boot_now();
     let late = || Checks::Late("late".into());
     let mut election = holding(now);
     election.begin_turn(late(), now + S);
     assert_eq!(election.next(now + S), Step::Hold(S));
     election.begin_turn(late(), now + S * 2);
-    assert_eq!(election.next(now + S * 2), Step::GiveUp);
+    assert_eq!(election.next(now + S * 2), Step::Release);
     let draft = election.release(now + S * 2).expect("ours");
     election.wrote(&draft, stored(&draft, 3), now + S * 2, now + S * 2);
     election.step_down(now + S * 2);
@@ -252,7 +255,7 @@ fn a_late_leader_steps_down_and_lets_everyone_else_go_first() {
 
 #[test]
 fn a_last_resort_that_checks_badly_keeps_the_lease() {
-    let now = clock::moment();
+    let now = clock::boot_now();
     let others = record(1, Some("other"), 7, Some("held 7 by other q"));
     let lapsed = record(1, Some("me"), 7, Some("held 7 by me p"));
     for (checks, left) in [
@@ -273,7 +276,7 @@ fn a_last_resort_that_checks_badly_keeps_the_lease() {
         election.wrote(&draft, stored(&draft, 2), at, at);
         assert_eq!(
             election.next(at),
-            Step::Hold(RENEW),
+            Step::Hold(RETRY_PERIOD),
             "{checks:?}: it has let all others go first"
         );
     }
@@ -281,26 +284,30 @@ fn a_last_resort_that_checks_badly_keeps_the_lease() {
 
 #[test]
 fn one_that_did_not_let_others_go_first_steps_down() {
-    let now = clock::moment();
+    let now = clock::boot_now();
     let mut election = seen(Some(record(1, None, 7, Some("released 7 of uid"))), now);
     election.begin_turn(Checks::Late("late".into()), now);
     election.observe(Some(record(1, None, 7, Some("released 7 of uid"))), now);
     let Step::Write(draft) = election.next(now) else { panic!("not taken") };
     // The answer takes long enough for the trouble to count meanwhile.
     election.wrote(&draft, stored(&draft, 2), now, now + S * 2);
-    assert_eq!(election.next(now + S * 2), Step::GiveUp);
+    assert_eq!(election.next(now + S * 2), Step::Release);
 }
 
 #[test]
 fn a_replica_whose_checks_stand_still_does_not_compete() {
-    let now = clock::moment();
+    let now = clock::boot_now();
     let given_up = record(1, None, 7, Some("released 7 of uid"));
     let mut election = seen(Some(given_up.clone()), now);
     election.begin_turn(Checks::Standstill("still".into()), now);
     for second in [1, 2, 600] {
         election.begin_turn(Checks::Standstill("still".into()), now + S * second);
         election.observe(Some(given_up.clone()), now + S * second);
-        assert_eq!(election.next(now + S * second), Step::StandBy(LOOK), "after {second} s");
+        assert_eq!(
+            election.next(now + S * second),
+            Step::StandBy(STANDBY_PERIOD),
+            "after {second} s"
+        );
     }
     assert_eq!(election.unfit(now + S * 600), Some("still"));
     election.begin_turn(Checks::Timely, now + S * 601);
@@ -310,7 +317,7 @@ fn a_replica_whose_checks_stand_still_does_not_compete() {
 
 #[test]
 fn a_replica_that_checks_badly_still_creates_the_lease() {
-    let now = clock::moment();
+    let now = clock::boot_now();
     for checks in [Checks::Late("late".into()), Checks::Standstill("still".into())] {
         let mut election = seen(None, now);
         election.begin_turn(checks.clone(), now);
@@ -326,19 +333,19 @@ fn a_replica_that_checks_badly_still_creates_the_lease() {
 
 #[test]
 fn a_permission_and_its_renewal_count_from_when_the_call_began() {
-    let now = clock::moment();
+    let now = clock::boot_now();
     let mut election =
         seen(Some(record(1, None, i32::MAX, Some("released 2147483647 of uid"))), now);
     let Step::Write(draft) = election.next(now) else { panic!("not taken") };
     assert_eq!(draft.transitions, i32::MAX, "the most that the API takes");
     election.wrote(&draft, stored(&draft, 2), now, now + S);
-    assert_eq!(election.remaining(now + S), Some(HELD - S));
+    assert_eq!(election.remaining(now + S), Some(RENEW_DEADLINE - S));
     assert_eq!(election.next(now + S), Step::Hold(S));
 }
 
 #[test]
 fn a_created_lease_is_unchanged_from_when_the_call_ended() {
-    let now = clock::moment();
+    let now = clock::boot_now();
     let mut election = seen(None, now);
     let Step::Write(create) = election.next(now) else { panic!("not created") };
     election.wrote(&create, stored(&create, 1), now, now + S * 3);
@@ -350,7 +357,7 @@ fn a_created_lease_is_unchanged_from_when_the_call_ended() {
 
 #[test]
 fn who_steps_down_may_not_write_even_if_it_was_not_given_up() {
-    let now = clock::moment();
+    let now = clock::boot_now();
     let mut election = holding(now);
     election.step_down(now + S);
     assert_eq!((election.remaining(now + S), election.expires_at()), (None, None));

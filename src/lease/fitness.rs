@@ -19,7 +19,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::clock::Moment;
+use crate::clock::BootInstant;
 
 /// The monitor turns every 2 s at least; one that has not for this long stands still.
 const STANDSTILL: Duration = Duration::from_secs(10);
@@ -107,8 +107,8 @@ pub(super) enum Duty {
 pub(super) struct Fitness {
     checks: Checks,
     /// The moment since which the checks are as well, or as unwell, as they are.
-    since: Option<Moment>,
-    stepped_down_at: Option<Moment>,
+    since: Option<BootInstant>,
+    stepped_down_at: Option<BootInstant>,
 }
 
 impl Default for Fitness {
@@ -119,7 +119,7 @@ impl Default for Fitness {
 
 impl Fitness {
     /// Takes the newest judgement.
-    pub(super) fn observe(&mut self, checks: Checks, now: Moment) {
+    pub(super) fn observe(&mut self, checks: Checks, now: BootInstant) {
         if std::mem::discriminant(&checks) != std::mem::discriminant(&self.checks) {
             self.since = None;
         }
@@ -132,18 +132,18 @@ impl Fitness {
 
     /// Takes note that this replica has just let all others have the Lease because of its checks:
     /// it gave the Lease up, or took it after all others could have.
-    pub(super) fn stepped_down(&mut self, now: Moment) {
+    pub(super) fn stepped_down(&mut self, now: BootInstant) {
         self.stepped_down_at = Some(now);
     }
 
     /// The trouble with the checks, once it counts.
-    pub(super) fn trouble(&self, now: Moment) -> Option<&str> {
+    pub(super) fn trouble(&self, now: BootInstant) -> Option<&str> {
         self.checks.trouble().filter(|_| self.is_confirmed(now))
     }
 
     /// Applies the table above to a holder.
-    pub(super) fn duty_of_holder(&self, now: Moment) -> Duty {
-        let rests = |at: Moment| now.saturating_duration_since(at) < STEP_DOWN_INTERVAL;
+    pub(super) fn duty_of_holder(&self, now: BootInstant) -> Duty {
+        let rests = |at: BootInstant| now.saturating_duration_since(at) < STEP_DOWN_INTERVAL;
         match self.checks {
             _ if !self.is_confirmed(now) => Duty::Serve,
             Checks::Timely => Duty::Serve,
@@ -154,7 +154,7 @@ impl Fitness {
     }
 
     /// Applies the table above to a replica that does not hold the Lease.
-    pub(super) fn duty_of_standby(&self, now: Moment) -> Duty {
+    pub(super) fn duty_of_standby(&self, now: BootInstant) -> Duty {
         match self.checks {
             _ if !self.is_confirmed(now) => Duty::Serve,
             Checks::Timely => Duty::Serve,
@@ -163,7 +163,7 @@ impl Fitness {
         }
     }
 
-    fn is_confirmed(&self, now: Moment) -> bool {
+    fn is_confirmed(&self, now: BootInstant) -> bool {
         self.since.is_some_and(|since| now.saturating_duration_since(since) >= CONFIRM_TIME)
     }
 }
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_truth_table() {
-        let start = clock::moment();
+        let start = clock::boot_now();
         let table = [
             (Checks::Timely, Duty::Serve, Duty::Serve),
             (late(), Duty::StepDown, Duty::Yield),
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_stop_of_the_whole_process_is_no_standstill() {
-        let start = clock::moment();
+        let start = clock::boot_now();
         let mut fitness = Fitness::default();
         fitness.observe(Checks::Timely, start);
         // It goes on after a minute, and the monitor has not had its turn yet.
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_leader_that_checks_badly_steps_down_once() {
-        let start = clock::moment();
+        let start = clock::boot_now();
         let duty = |checks: Checks, second| {
             let mut fitness = Fitness::default();
             fitness.stepped_down(start);
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_minute_of_timely_checks_makes_it_as_good_as_new() {
-        let start = clock::moment();
+        let start = clock::boot_now();
         for (well, duty) in [(59, Duty::Serve), (60, Duty::StepDown)] {
             let mut fitness = Fitness::default();
             fitness.stepped_down(start);
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn moments_of_being_well_are_not_added_up() {
-        let start = clock::moment();
+        let start = clock::boot_now();
         let mut fitness = Fitness::default();
         fitness.stepped_down(start);
         for second in 0..100 {

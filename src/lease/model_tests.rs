@@ -102,7 +102,7 @@ struct Call {
 
 struct Play {
     now: u64,
-    start: Moment,
+    start: BootInstant,
     acts: Vec<(u64, Act)>,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     numbers: u64,
@@ -117,7 +117,7 @@ impl Play {
     fn new(acts: Vec<(u64, Act)>, starts: [u64; REPLICAS], seed: u64) -> Self {
         let mut play = Self {
             now: 0,
-            start: clock::moment(),
+            start: clock::boot_now(),
             acts,
             events: BinaryHeap::new(),
             numbers: 0,
@@ -170,7 +170,7 @@ impl Play {
         self.chance(limit)
     }
 
-    fn moment(&self) -> Moment {
+    fn moment(&self) -> BootInstant {
         self.start + Duration::from_millis(self.now)
     }
 
@@ -238,8 +238,9 @@ impl Play {
 
     fn act(&mut self, act: Act) {
         let (now, version) = (self.now, self.number().to_string());
-        let name =
-            |replica: &Option<Process>| replica.as_ref().map(|process| process.election.me.clone());
+        let name = |replica: &Option<Process>| {
+            replica.as_ref().map(|process| process.election.identity.clone())
+        };
         match act {
             Act::Delete => self.lease = None,
             Act::Empty => self.edit(version, |lease| lease.holder = None),
@@ -255,7 +256,7 @@ impl Play {
             Act::Kill(replica, pause) => {
                 if let Some(process) = self.replicas[replica].take() {
                     let identity =
-                        process.election.me.rsplit('-').next().and_then(|id| id.parse().ok());
+                        process.election.identity.rsplit('-').next().and_then(|id| id.parse().ok());
                     self.at(now + pause, Event::Start(replica, identity.unwrap_or_default()));
                 }
             }
@@ -328,16 +329,16 @@ impl Play {
             return self.at(now + 500, Event::Turn(number));
         }
         match process.election.next(moment) {
-            Step::Look => self.call(number, Request::Get),
+            Step::Observe => self.call(number, Request::Get),
             Step::Write(draft) => {
                 let basis = process.basis.clone();
                 self.call(number, Request::Put(draft, basis));
             }
-            Step::AskWhetherNew => {
+            Step::FindInstallation => {
                 process.election.answered(Installation::Existing);
                 self.step(number);
             }
-            Step::GiveUp => {
+            Step::Release => {
                 let drained = self.chance(5_000);
                 self.at(now + drained, Event::Drained(number));
             }
@@ -407,7 +408,7 @@ impl Play {
                     version,
                     uid,
                     holder,
-                    duration: super::super::DURATION,
+                    duration: super::super::LEASE_DURATION,
                     transitions,
                     mark,
                 };

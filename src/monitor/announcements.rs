@@ -7,7 +7,7 @@ use tracing::{debug, error, info, warn};
 use super::Watched;
 use crate::config::DatabaseId;
 use crate::health::{State, Streak, Transition, Verdict};
-use crate::notice::{About, News};
+use crate::notice::{Notice, Regarding};
 use crate::plan::Note;
 
 /// The end of a time in which nothing was learnt of a published target.
@@ -62,13 +62,13 @@ impl Watched {
         at: Instant,
         note: impl FnOnce() -> String,
     ) {
-        let about = || About::Database(self.database.id.clone());
-        self.news.tell(|| News {
-            about: about(),
+        let about = || Regarding::Database(self.database.id.clone());
+        self.recorder.record(|| Notice {
+            regarding: about(),
             reason: reason.into(),
             action,
             warning,
-            subject,
+            dedup_key: subject,
             note: note(),
             at,
         });

@@ -6,7 +6,7 @@ use tracing::{debug, info, warn};
 
 use super::{Budget, Monitor};
 use crate::freeze::News;
-use crate::notice::{self, About};
+use crate::notice::{self, Regarding};
 
 impl Monitor {
     /// Returns when to look again.
@@ -61,12 +61,12 @@ impl Monitor {
             }
         };
         debug!(holds = self.freeze.holds(), "the freeze has changed");
-        self.news.tell(|| notice::News {
-            about: About::Daemon,
+        self.recorder.record(|| notice::Notice {
+            regarding: Regarding::Daemon,
             reason: reason.to_owned(),
             action: "Decide",
             warning,
-            subject: String::new(),
+            dedup_key: String::new(),
             note: words.to_owned(),
             at: now,
         });

@@ -11,7 +11,7 @@ use crate::health::Verdict;
 use crate::limits::Limits;
 use crate::monitor::watched::Watched;
 use crate::monitor::{Asked, Report, prepare};
-use crate::notice::Teller;
+use crate::notice::Recorder;
 use crate::plan::{Member, Members, Plan};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -49,8 +49,14 @@ impl Scene {
         let spec = parse("a.yaml", &text, &options).expect("a good config").spec;
         let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
         let runtime = tokio::runtime::Handle::current();
-        let prepared =
-            prepare(&spec, limits, Rules::default(), &Teller::default(), runtime.clone(), runtime);
+        let prepared = prepare(
+            &spec,
+            limits,
+            Rules::default(),
+            &Recorder::default(),
+            runtime.clone(),
+            runtime,
+        );
         Self { monitor: prepared.expect("an epoll instance").1, now: clock::now() }
     }
 

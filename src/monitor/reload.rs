@@ -34,7 +34,7 @@ impl Monitor {
                 }
                 None => {
                     new.extend((0..database.addresses.len()).map(|target| (index, target)));
-                    Watched::new(database, self.news.clone(), now)
+                    Watched::new(database, self.recorder.clone(), now)
                 }
             };
             databases.push(watched);

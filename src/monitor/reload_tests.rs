@@ -37,7 +37,7 @@ struct Scene {
 impl Scene {
     fn new(databases: &[&str]) -> Self {
         let limits = Limits { checks_in_flight: 8, exec_at_once: 8 };
-        let (rules, news) = (crate::freeze::Rules::default(), crate::notice::Teller::default());
+        let (rules, news) = (crate::freeze::Rules::default(), crate::notice::Recorder::default());
         let runtime = tokio::runtime::Handle::current();
         let (_, monitor) =
             prepare(&spec(databases), limits, rules, &news, runtime.clone(), runtime)

@@ -11,7 +11,7 @@ use super::{Handle, prepare};
 use crate::config::Spec;
 use crate::freeze::Rules;
 use crate::limits::Limits;
-use crate::notice::Teller;
+use crate::notice::Recorder;
 use crate::probe::Bell;
 
 /// Threads that may read files for checks, beside those that commands have.
@@ -78,7 +78,7 @@ pub(crate) fn start(
     spec: &Spec,
     limits: Limits,
     rules: Rules,
-    news: &Teller,
+    news: &Recorder,
 ) -> io::Result<(Handle, Checking)> {
     let runtime = Tries::new(limits)?;
     let (handle, monitor) =
@@ -145,7 +145,7 @@ mod tests {
         let spec = Spec::default();
         let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
         let (monitor, checking) =
-            start(&spec, limits, Rules::default(), &Teller::default()).expect("threads");
+            start(&spec, limits, Rules::default(), &Recorder::default()).expect("threads");
         let first = monitor.turned();
         while monitor.turned() == first {
             tokio::task::yield_now().await;

@@ -11,7 +11,7 @@ fn monitor(databases: &str) -> Monitor {
     let limits = Limits { checks_in_flight: 8, exec_at_once: 8 };
     let runtime = Runtime::current();
     let prepared =
-        prepare(&spec, limits, Rules::default(), &Teller::default(), runtime.clone(), runtime);
+        prepare(&spec, limits, Rules::default(), &Recorder::default(), runtime.clone(), runtime);
     prepared.expect("an epoll instance").1
 }
 

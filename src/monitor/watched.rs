@@ -14,7 +14,7 @@ use super::{Counts, DatabaseSnapshot, Decided, Report, TargetSnapshot};
 use crate::config::{Address, Check, Database, DatabaseId};
 use crate::freeze::Freeze;
 use crate::health::{self, Health, State, Transition, Verdict};
-use crate::notice::Teller;
+use crate::notice::Recorder;
 use crate::plan::{self, Candidate, Decision, Member, Members, Note, Plan, Pool};
 use leaving::Leaving;
 
@@ -53,7 +53,7 @@ pub(super) struct Watched {
     /// The addresses that were not out when they left the config, until the next plan to publish.
     departed: Vec<IpAddr>,
     check_duration: Histogram,
-    news: Teller,
+    recorder: Recorder,
 }
 
 /// What a policy goes by besides health, and what it did.
@@ -76,7 +76,7 @@ struct Policing {
 }
 
 impl Watched {
-    pub(super) fn new(database: &Arc<Database>, news: Teller, now: Instant) -> Self {
+    pub(super) fn new(database: &Arc<Database>, news: Recorder, now: Instant) -> Self {
         let targets: Vec<TargetSnapshot> =
             database.addresses.iter().map(|address| target(address, now)).collect();
         let policing = Policing::default();
@@ -94,7 +94,7 @@ impl Watched {
             leaving: Leaving::default(),
             departed: Vec::new(),
             check_duration: Histogram::new(&DURATIONS),
-            news,
+            recorder: news,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{Options, parse};
 use crate::freeze::Rules;
-use crate::notice::{Listener, line};
+use crate::notice::{Receiver, channel};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -13,7 +13,7 @@ struct Scene {
     /// There is none.
     freeze: Freeze,
     now: Instant,
-    listener: Listener,
+    listener: Receiver,
 }
 
 impl Scene {
@@ -24,7 +24,7 @@ impl Scene {
         let now = Instant::now();
         let freeze =
             Freeze::new(Rules { max_unhealthy: 100, ..Rules::default() }, std::iter::empty());
-        let (teller, listener) = line();
+        let (teller, listener) = channel();
         Self { database: Watched::new(&database, teller, now), freeze, now, listener }
     }
 
@@ -84,7 +84,7 @@ impl Scene {
 
     /// The reasons of those Events with their notes that begin like this, since this was last asked.
     fn events(&mut self, start: &str) -> Vec<String> {
-        let news = std::iter::from_fn(|| self.listener.news.try_recv().ok());
+        let news = std::iter::from_fn(|| self.listener.notices.try_recv().ok());
         let texts = news.map(|news| format!("{}: {}", news.reason, news.note));
         texts.filter(|text| text.starts_with(start)).collect()
     }

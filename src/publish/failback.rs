@@ -7,7 +7,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 
 use super::sight::FAILBACK;
-use crate::api::words;
+use crate::api::error_message;
 use crate::clock;
 use crate::config::DatabaseId;
 
@@ -26,7 +26,9 @@ pub async fn ask_failback(client: Client, id: &DatabaseId, at: SystemTime) -> Re
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
             Err(format!("there is no Service {id}"))
         }
-        Ok(Err(error)) => Err(format!("patch services in {}: {}", id.namespace, words(&error))),
+        Ok(Err(error)) => {
+            Err(format!("patch services in {}: {}", id.namespace, error_message(&error)))
+        }
         Err(_) => Err(format!("no answer in {}", humantime::format_duration(DEADLINE))),
     }
 }

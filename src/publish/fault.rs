@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::condition::{Condition, Kind};
-use crate::api::words;
+use crate::api::error_message;
 
 /// The condition that a failed call puts a database in. `name` is the object's, where the call was for one.
 pub(super) fn of(
@@ -16,7 +16,7 @@ pub(super) fn of(
     let kube::Error::Api(status) = error else {
         return Condition::new(
             Kind::ApiUnavailable,
-            format!("{verb} {plural} in {namespace}: {}", words(error)),
+            format!("{verb} {plural} in {namespace}: {}", error_message(error)),
         );
     };
     let said = if status.message.is_empty() { &status.reason } else { &status.message };

@@ -56,6 +56,7 @@ where
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let params = ListParams::default().labels(&format!("{label}={}", endpoints::OURS)).limit(1);
     let list = api.list_metadata(&params).await;
-    list.map(|list| !list.items.is_empty())
-        .map_err(|error| format!("list {} in {namespace}: {}", K::plural(&()), api::words(&error)))
+    list.map(|list| !list.items.is_empty()).map_err(|error| {
+        format!("list {} in {namespace}: {}", K::plural(&()), api::error_message(&error))
+    })
 }

@@ -21,7 +21,7 @@ use crate::clock;
 use crate::config::DatabaseId;
 use crate::endpoints;
 use crate::lease;
-use crate::notice::{About, News, Teller};
+use crate::notice::{Notice, Recorder, Regarding};
 
 /// What an Event says of them.
 const STAYS: &str = "the config has this database no more; what is published stays as it is, and is not kept up to date";
@@ -35,7 +35,7 @@ pub(super) struct Pruner {
     pub cluster: Cluster,
     pub lease: lease::Handle,
     pub budget: Arc<Budget>,
-    pub news: Teller,
+    pub recorder: Recorder,
     pub write_duration: Histogram,
 }
 
@@ -43,7 +43,7 @@ impl Pruner {
     /// Goes on until the daemon ends.
     pub(super) async fn run(self) {
         let mut changes = self.leftovers.subscribe();
-        let mut standing = self.lease.changes();
+        let mut standing = self.lease.subscribe();
         let mut told = BTreeMap::new();
         let mut delayed = Vec::new();
         let mut trouble = None;
@@ -136,12 +136,12 @@ impl Pruner {
 
     /// Emits an Event on the Service. One with the same subject counts as the same thing again.
     fn announce(&self, id: &DatabaseId, subject: &str, note: impl FnOnce() -> String) {
-        self.news.tell(|| News {
-            about: About::Database(id.clone()),
+        self.recorder.record(|| Notice {
+            regarding: Regarding::Database(id.clone()),
             reason: "LeftBehind".into(),
             action: "Publish",
             warning: true,
-            subject: subject.to_owned(),
+            dedup_key: subject.to_owned(),
             note: note(),
             at: clock::now(),
         });
@@ -194,7 +194,7 @@ impl Pruner {
         }
         let api: Api<K> = Api::namespaced(client.clone(), &id.namespace);
         let started = clock::now();
-        let answer = permission.make(DEADLINE, write::delete(&api, &leftover.metadata)).await;
+        let answer = permission.run(DEADLINE, write::delete(&api, &leftover.metadata)).await;
         self.write_duration.observe(clock::now().saturating_duration_since(started).as_secs_f64());
         match answer {
             Some(Ok(())) => {

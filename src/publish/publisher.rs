@@ -27,7 +27,7 @@ use crate::config::{Database, DatabaseId, Refused};
 use crate::endpoints;
 use crate::lease;
 use crate::monitor::{self, Asked, Decided};
-use crate::notice::{About, News, Teller};
+use crate::notice::{Notice, Recorder, Regarding};
 use crate::plan::{Members, Plan, Why};
 
 pub(super) struct Publisher {
@@ -39,7 +39,7 @@ pub(super) struct Publisher {
     pub publication: watch::Sender<Publication>,
     pub budget: Arc<Budget>,
     pub write_duration: Histogram,
-    pub news: Teller,
+    pub recorder: Recorder,
     /// Has the namespace listed anew.
     pub nudge: Arc<Notify>,
 }
@@ -134,7 +134,7 @@ impl Publisher {
         mut plan: watch::Receiver<Decided>,
     ) {
         let mut sights = observed.subscribe();
-        let mut standing = self.lease.changes();
+        let mut standing = self.lease.subscribe();
         let mut memory = Memory::default();
         while decides(&plan) {
             // Boxed, and so is the write within: a turn takes kilobytes, and thousands of publishers wait most of the time.
@@ -309,7 +309,9 @@ impl Publisher {
 
     /// Why this replica does not write, if it is for another to do.
     fn standby(&self, about: String) -> Option<Condition> {
-        self.lease.standby().map(|why| Condition::new(Kind::Standby, format!("{why}; {about}")))
+        self.lease
+            .standby_reason()
+            .map(|why| Condition::new(Kind::Standby, format!("{why}; {about}")))
     }
 
     /// Returns the condition of a database for which the cluster holds what was decided.
@@ -376,12 +378,12 @@ impl Publisher {
         let Some(permission) = self.lease.permission().await else {
             let why = self
                 .lease
-                .standby()
+                .standby_reason()
                 .unwrap_or_else(|| "the lease was not ours for a moment".to_owned());
             return Err(Failure::Fault(Condition::new(Kind::Standby, why), Duration::ZERO));
         };
         let started = clock::now();
-        let answer = permission.make(DEADLINE, call).await.unwrap_or_else(|| {
+        let answer = permission.run(DEADLINE, call).await.unwrap_or_else(|| {
             let why = "a write had no answer in the time that the lease was ours";
             Err(Failure::Fault(Condition::new(Kind::ApiUnavailable, why), Duration::ZERO))
         });
@@ -406,12 +408,12 @@ impl Publisher {
         subject: String,
         note: impl FnOnce() -> String,
     ) {
-        self.news.tell(|| News {
-            about: About::Database(self.database.id.clone()),
+        self.recorder.record(|| Notice {
+            regarding: Regarding::Database(self.database.id.clone()),
             reason: reason.to_string(),
             action: "Publish",
             warning,
-            subject,
+            dedup_key: subject,
             note: note(),
             at: clock::now(),
         });

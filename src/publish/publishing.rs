@@ -22,7 +22,7 @@ use crate::clock;
 use crate::config::{Database, DatabaseId, Spec};
 use crate::lease;
 use crate::monitor;
-use crate::notice::Teller;
+use crate::notice::Recorder;
 
 /// The publishers and watches that run. Dropping it ends them, and leaves the cluster as it is.
 pub struct Publishing {
@@ -34,7 +34,7 @@ pub struct Publishing {
     monitor: monitor::Handle,
     lease: lease::Handle,
     budget: Arc<Budget>,
-    news: Teller,
+    recorder: Recorder,
     write_duration: Histogram,
 }
 
@@ -74,7 +74,7 @@ impl Publishing {
             cluster: cluster.clone(),
             lease: lease.clone(),
             budget: budget.clone(),
-            news: options.news.clone(),
+            recorder: options.recorder.clone(),
             write_duration: write_duration.clone(),
         };
         tasks.spawn(pruner.run());
@@ -87,7 +87,7 @@ impl Publishing {
             monitor,
             lease,
             budget,
-            news: options.news.clone(),
+            recorder: options.recorder.clone(),
             write_duration,
         }
     }
@@ -191,7 +191,7 @@ impl Publishing {
             lease: self.lease.clone(),
             publication,
             budget: self.budget.clone(),
-            news: self.news.clone(),
+            recorder: self.recorder.clone(),
             write_duration: self.write_duration.clone(),
             nudge: namespace.nudge.clone(),
         };

@@ -18,15 +18,15 @@ use super::election::{Draft, Election, Installation, Record, Step};
 use super::fitness::{CheckFacts, Checks};
 use super::identity::Identity;
 use super::mark::{self, Mark};
-use super::{DURATION, HELD, Handle, LOOK, Name, RENEW, Standing};
+use super::{Handle, LEASE_DURATION, Name, RENEW_DEADLINE, RETRY_PERIOD, Role, STANDBY_PERIOD};
 use crate::api;
 use crate::clock;
 
 /// An API call that takes longer has failed: short enough for three in the time that the holder has.
-const CALL: Duration = Duration::from_secs(3);
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// At the end, how long writes that are under way may take: longer than they can.
-const LAST_WRITES: Duration = Duration::from_secs(6);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// The holder of a Lease without one, in the log.
 const NOBODY: &str = "nobody";
@@ -35,15 +35,15 @@ const NOBODY: &str = "nobody";
 const MAX_STEPS: usize = 8;
 
 /// The task that keeps the Lease. Dropping it leaves the Lease to run out.
-pub(crate) struct Keeping {
+pub(crate) struct ElectionTask {
     stop: oneshot::Sender<()>,
-    task: JoinHandle<Option<Ended>>,
+    task: JoinHandle<Option<WritesDrained>>,
 }
 
 /// That no write is under way, and none will be.
-pub(super) type Ended = OwnedRwLockWriteGuard<()>;
+pub(super) type WritesDrained = OwnedRwLockWriteGuard<()>;
 
-impl Keeping {
+impl ElectionTask {
     /// Waits for it to end, which it should not do by itself, and says why it did.
     pub(crate) async fn ended(&mut self) -> String {
         match (&mut self.task).await {
@@ -54,7 +54,7 @@ impl Keeping {
 
     /// Lets no new write begin, waits for those that are under way, and gives the Lease up, so that another can take it at
     /// once. Nothing is written while the answer is kept.
-    pub(crate) async fn give_up(self) -> Option<Ended> {
+    pub(crate) async fn release(self) -> Option<WritesDrained> {
         // An error only says that it has ended already, by a panic.
         let _ = self.stop.send(());
         if self.task.is_finished() { None } else { self.task.await.ok().flatten() }
@@ -62,7 +62,7 @@ impl Keeping {
 }
 
 /// The answers that the keeper needs from the rest of the daemon.
-pub(crate) struct Conditions {
+pub(crate) struct Callbacks {
     /// The facts about the checks of this replica.
     pub checks: Box<dyn Fn() -> CheckFacts + Send + Sync>,
     /// Reads from the API whether anything bears our label, when the call begins or later.
@@ -87,22 +87,23 @@ pub(crate) fn candidate(client: Client, name: Name) -> io::Result<(Handle, Candi
 
 impl Candidate {
     /// Starts to compete.
-    pub(crate) fn start(self, conditions: Conditions) -> Keeping {
+    pub(crate) fn start(self, conditions: Callbacks) -> ElectionTask {
         let Self { client, name, identity: Identity { replica, process }, handle } = self;
         info!(lease = %name, identity = replica, "competing for the lease");
         let api = Api::namespaced(client, &name.namespace);
         let election = Election::new(replica, process);
-        let keeper = Keeper { api, name, handle, conditions, election, object: None, twin: None };
+        let keeper =
+            LeaderElector { api, name, handle, conditions, election, object: None, twin: None };
         let (stop, stopped) = oneshot::channel();
-        Keeping { stop, task: tokio::spawn(keeper.run(stopped)) }
+        ElectionTask { stop, task: tokio::spawn(keeper.run(stopped)) }
     }
 }
 
-struct Keeper {
+struct LeaderElector {
     api: Api<Lease>,
     name: Name,
     handle: Handle,
-    conditions: Conditions,
+    conditions: Callbacks,
     election: Election,
     /// The Lease as it was last seen; none if it was absent.
     object: Option<Lease>,
@@ -110,10 +111,10 @@ struct Keeper {
     twin: Option<String>,
 }
 
-impl Keeper {
-    async fn run(mut self, mut stopped: oneshot::Receiver<()>) -> Option<Ended> {
+impl LeaderElector {
+    async fn run(mut self, mut stopped: oneshot::Receiver<()>) -> Option<WritesDrained> {
         loop {
-            let pause = self.turn().await;
+            let pause = self.tick().await;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = &mut stopped => return self.give_up().await,
@@ -122,81 +123,81 @@ impl Keeper {
     }
 
     /// Does what is to be done now, and says how long to wait before the next turn.
-    async fn turn(&mut self) -> Duration {
-        let begun = clock::moment();
+    async fn tick(&mut self) -> Duration {
+        let begun = clock::boot_now();
         let pause = match self.steps().await {
             Ok(pause) => pause,
             Err(trouble) => {
-                self.tell(trouble);
-                RENEW.saturating_sub(clock::moment().saturating_duration_since(begun))
+                self.on_error(trouble);
+                RETRY_PERIOD.saturating_sub(clock::boot_now().saturating_duration_since(begun))
             }
         };
         // Never past the moment at which it runs out, for all to know at once.
-        self.left().map_or(pause, |left| pause.min(left))
+        self.remaining().map_or(pause, |left| pause.min(left))
     }
 
     /// How long we may still write; none if we may not.
-    fn left(&self) -> Option<Duration> {
-        self.election.remaining(clock::moment())
+    fn remaining(&self) -> Option<Duration> {
+        self.election.remaining(clock::boot_now())
     }
 
     /// Takes step after step until there is something to wait for.
     async fn steps(&mut self) -> Result<Duration, String> {
         let checks = Checks::judge(&(self.conditions.checks)(), clock::now());
-        self.election.begin_turn(checks, clock::moment());
-        if self.left().is_none() && self.handle.standing() == Standing::Holder {
-            self.stand_by(Some(format!(
+        self.election.begin_turn(checks, clock::boot_now());
+        if self.remaining().is_none() && self.handle.role() == Role::Holder {
+            self.step_aside(Some(format!(
                 "it was not renewed within {}",
-                humantime::format_duration(HELD)
+                humantime::format_duration(RENEW_DEADLINE)
             )));
         }
         for _ in 0..MAX_STEPS {
-            match self.election.next(clock::moment()) {
-                Step::Look => self.look().await?,
-                Step::Write(draft) => self.claim(draft).await?,
-                Step::AskWhetherNew => match self.ask_whether_new().await {
+            match self.election.next(clock::boot_now()) {
+                Step::Observe => self.observe().await?,
+                Step::Write(draft) => self.acquire_or_renew(draft).await?,
+                Step::FindInstallation => match self.find_installation().await {
                     Ok(installation) => self.election.answered(installation),
                     Err(reason) => {
                         debug!(lease = %self.name, reason, "it is not known whether this is a first installation");
-                        self.stand_by(None);
+                        self.step_aside(None);
                         break;
                     }
                 },
-                Step::GiveUp => self.step_down().await,
+                Step::Release => self.step_down().await,
                 Step::Hold(pause) => return Ok(pause),
                 Step::StandBy(pause) => {
                     let trouble = self.election.twin().or_else(|| self.unfit());
-                    self.stand_by(trouble);
+                    self.step_aside(trouble);
                     return Ok(pause);
                 }
             }
         }
-        Ok(LOOK)
+        Ok(STANDBY_PERIOD)
     }
 
-    async fn look(&mut self) -> Result<(), String> {
+    async fn observe(&mut self) -> Result<(), String> {
         let object = self
             .call("get", self.api.get_opt(&self.name.name))
             .await
             .map_err(|refused| refused.words)?;
-        self.election.observe(object.as_ref().map(record), clock::moment());
+        self.election.observe(object.as_ref().map(record), clock::boot_now());
         self.object = object;
         Ok(())
     }
 
     /// Creates, takes or renews the Lease, unless it is no longer as it was seen.
-    async fn claim(&mut self, draft: Draft) -> Result<(), String> {
+    async fn acquire_or_renew(&mut self, draft: Draft) -> Result<(), String> {
         // From before the call, as the others count from after it.
-        let begun = clock::moment();
-        match self.put(self.lease_of(&draft)).await {
+        let begun = clock::boot_now();
+        match self.write(self.lease_of(&draft)).await {
             Ok(now) => {
                 let version = now.metadata.resource_version.clone().unwrap_or_default();
-                self.election.wrote(&draft, record(&now), begun, clock::moment());
+                self.election.wrote(&draft, record(&now), begun, clock::boot_now());
                 self.object = Some(now);
                 if draft.action == Action::Create {
                     info!(lease = %self.name, version, "lease created: nobody holds it yet");
                 } else if let Some(expires_at) = self.election.expires_at()
-                    && self.handle.hold(expires_at)
+                    && self.handle.become_leader(expires_at)
                 {
                     info!(lease = %self.name, version, "holding the lease: this replica writes");
                 }
@@ -213,17 +214,17 @@ impl Keeper {
         }
     }
 
-    async fn ask_whether_new(&self) -> Result<Installation, String> {
-        match tokio::time::timeout(CALL, (self.conditions.installation)()).await {
+    async fn find_installation(&self) -> Result<Installation, String> {
+        match tokio::time::timeout(CALL_TIMEOUT, (self.conditions.installation)()).await {
             Ok(answer) => answer,
-            Err(_) => Err(format!("no answer in {}", humantime::format_duration(CALL))),
+            Err(_) => Err(format!("no answer in {}", humantime::format_duration(CALL_TIMEOUT))),
         }
     }
 
     /// Writes the Lease on the version that it has, or as a new one where it has none: one that is there meanwhile is refused.
     ///
     /// A replace that creates, other than a create, may be allowed for a name.
-    async fn put(&self, lease: Lease) -> Result<Lease, Refused> {
+    async fn write(&self, lease: Lease) -> Result<Lease, Refused> {
         self.call("update", self.api.replace(&self.name.name, &PostParams::default(), &lease)).await
     }
 
@@ -235,7 +236,7 @@ impl Keeper {
         let again = draft.action == Action::Renew;
         let spec = LeaseSpec {
             holder_identity: draft.holder.clone(),
-            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
             acquire_time: if again { before.acquire_time.clone() } else { now.clone() },
             lease_transitions: Some(draft.transitions),
             renew_time: now,
@@ -262,46 +263,46 @@ impl Keeper {
     }
 
     /// Ends all writing, and then lets another have the Lease.
-    async fn give_up(mut self) -> Option<Ended> {
-        let ended = tokio::time::timeout(LAST_WRITES, self.handle.no_more_writes()).await.ok()?;
+    async fn give_up(mut self) -> Option<WritesDrained> {
+        let ended = tokio::time::timeout(DRAIN_TIMEOUT, self.handle.drain_writes()).await.ok()?;
         self.release().await;
         Some(ended)
     }
 
     /// Leaves the Lease to a replica that can check. Our own writes end first.
     async fn step_down(&mut self) {
-        let reason = self.election.unfit(clock::moment()).unwrap_or_default();
+        let reason = self.election.unfit(clock::boot_now()).unwrap_or_default();
         warn!(lease = %self.name, reason, "stepping down");
         // Kept until nobody is given permission any more.
-        let ended = tokio::time::timeout(LAST_WRITES, self.handle.no_more_writes()).await;
+        let ended = tokio::time::timeout(DRAIN_TIMEOUT, self.handle.drain_writes()).await;
         if ended.is_ok() {
             self.release().await;
         }
-        self.election.step_down(clock::moment());
-        self.stand_by(self.unfit());
+        self.election.step_down(clock::boot_now());
+        self.step_aside(self.unfit());
     }
 
     /// Marks the Lease as given up, once no write of ours is under way.
     async fn release(&mut self) {
-        if self.left().is_none() {
+        if self.remaining().is_none() {
             return;
         }
-        if self.handle.may_still_arrive() {
+        if self.handle.has_unacknowledged_write() {
             info!(lease = %self.name, "the lease is left to run out, as a write that had no answer may still arrive");
             return;
         }
         // The last renewal may have come through without an answer: what it wrote is seen at the second try.
         for _ in 0..2 {
-            let Some(draft) = self.election.release(clock::moment()) else { return };
-            let begun = clock::moment();
-            match self.put(self.lease_of(&draft)).await {
+            let Some(draft) = self.election.release(clock::boot_now()) else { return };
+            let begun = clock::boot_now();
+            match self.write(self.lease_of(&draft)).await {
                 Ok(now) => {
-                    self.election.wrote(&draft, record(&now), begun, clock::moment());
+                    self.election.wrote(&draft, record(&now), begun, clock::boot_now());
                     self.object = Some(now);
                     info!(lease = %self.name, "lease given up");
                     return;
                 }
-                Err(refused) if refused.conflict && self.look().await.is_ok() => {}
+                Err(refused) if refused.conflict && self.observe().await.is_ok() => {}
                 Err(refused) => {
                     warn!(lease = %self.name, reason = refused.words, "the lease could not be given up, and is left to run out");
                     return;
@@ -315,12 +316,13 @@ impl Keeper {
         verb: &str,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, Refused> {
-        let limit = self.left().map_or(CALL, |left| left.min(CALL));
+        let limit = self.remaining().map_or(CALL_TIMEOUT, |left| left.min(CALL_TIMEOUT));
         match tokio::time::timeout(limit, call).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Refused::new(&error, verb, &self.name)),
             Err(_) => {
-                let words = format!("{verb}: no answer in {}", humantime::format_duration(CALL));
+                let words =
+                    format!("{verb}: no answer in {}", humantime::format_duration(CALL_TIMEOUT));
                 Err(Refused { conflict: false, gone: false, words })
             }
         }
@@ -328,26 +330,26 @@ impl Keeper {
 
     /// The trouble with our checks, if there is any, for people.
     fn unfit(&self) -> Option<String> {
-        let reason = self.election.unfit(clock::moment());
+        let reason = self.election.unfit(clock::boot_now());
         reason.map(|reason| format!("this replica leaves the lease to another, as {reason}"))
     }
 
     /// Makes it known that we don't hold the Lease.
-    fn stand_by(&mut self, trouble: Option<String>) {
-        let held = self.handle.standing() == Standing::Holder;
+    fn step_aside(&mut self, trouble: Option<String>) {
+        let held = self.handle.role() == Role::Holder;
         let twin = self.election.twin();
         if let Some(reason) = twin.as_ref().filter(|_| self.twin != twin) {
             error!(lease = %self.name, reason, "the lease can't be had");
         }
         let holder = self.election.other_holder().map(str::to_owned);
-        let news = self.handle.stand_by(holder.clone(), trouble.clone());
+        let news = self.handle.step_down(holder.clone(), trouble.clone());
         if news && (twin.is_none() || held) {
-            self.tell_standby(holder, trouble, held);
+            self.log_standby(holder, trouble, held);
         }
         self.twin = twin;
     }
 
-    fn tell_standby(&self, holder: Option<String>, trouble: Option<String>, held: bool) {
+    fn log_standby(&self, holder: Option<String>, trouble: Option<String>, held: bool) {
         let holder = holder.unwrap_or_else(|| NOBODY.to_owned());
         match trouble {
             Some(reason) if held => {
@@ -365,18 +367,18 @@ impl Keeper {
     }
 
     /// Makes known what went wrong, and logs it if it is news.
-    fn tell(&mut self, trouble: String) {
-        if self.left().is_some() {
+    fn on_error(&mut self, trouble: String) {
+        if self.remaining().is_some() {
             warn!(lease = %self.name, reason = trouble, "the lease could not be renewed; trying again");
         } else {
-            self.stand_by(Some(trouble));
+            self.step_aside(Some(trouble));
         }
     }
 }
 
 fn now() -> MicroTime {
     // Told to people only, so a clock that is far off does no harm.
-    MicroTime(Timestamp::try_from(clock::wall(clock::now())).unwrap_or_default())
+    MicroTime(Timestamp::try_from(clock::to_wall_clock(clock::now())).unwrap_or_default())
 }
 
 /// The Lease as the election sees it.
@@ -412,7 +414,7 @@ impl Refused {
             return Self {
                 conflict: false,
                 gone: false,
-                words: format!("{verb}: {}", api::words(error)),
+                words: format!("{verb}: {}", api::error_message(error)),
             };
         };
         let said = &status.message;
