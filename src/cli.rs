@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tracing::{error, warn};
 
-use crate::config::{self, DatabaseId, Loaded, Problems, Spec};
+use crate::config::{self, DatabaseId, LoadedConfig, Problems, Spec};
 use crate::freeze;
 use crate::health::Verdict;
 use crate::lease;
@@ -212,7 +212,11 @@ impl Voice {
             ));
             "default".to_owned()
         });
-        config::Options { own_namespace, allow_cidr: allowed.cidrs.clone(), leave_out_refused }
+        config::Options {
+            own_namespace,
+            allow_cidr: allowed.cidrs.clone(),
+            skip_rejected: leave_out_refused,
+        }
     }
 
     /// Reads a config file, and says what is wrong with it.
@@ -224,7 +228,7 @@ impl Voice {
     }
 
     /// Says what is wrong with a config.
-    fn tell(self, loaded: Result<Loaded, Problems>) -> Result<Spec, ExitCode> {
+    fn tell(self, loaded: Result<LoadedConfig, Problems>) -> Result<Spec, ExitCode> {
         match loaded {
             Ok(loaded) => {
                 loaded.warnings.to_string().lines().for_each(|line| self.warn(line));
@@ -270,8 +274,8 @@ fn status(done: Result<ExitCode, ExitCode>) -> ExitCode {
 fn parse_id(text: &str) -> Result<DatabaseId, String> {
     let (namespace, service) =
         in_namespace(text).ok_or("write NAMESPACE/SERVICE, as in prod/mysql")?;
-    config::check_namespace(namespace)?;
-    config::check_service(service)?;
+    config::validate_namespace(namespace)?;
+    config::validate_service(service)?;
     Ok(DatabaseId { namespace: namespace.to_owned(), service: service.to_owned() })
 }
 
@@ -281,8 +285,8 @@ fn in_namespace(text: &str) -> Option<(&str, &str)> {
 
 fn parse_lease(text: &str) -> Result<lease::Name, String> {
     let (namespace, name) = in_namespace(text).ok_or("write NAMESPACE/NAME, as in prod/mysql")?;
-    config::check_namespace(namespace)?;
-    config::check_lease(name)?;
+    config::validate_namespace(namespace)?;
+    config::validate_lease(name)?;
     Ok(lease::Name { namespace: namespace.to_owned(), name: name.to_owned() })
 }
 

@@ -37,10 +37,10 @@ use crate::health::Thresholds;
 use crate::plan::Policy;
 
 pub use explain::{explain, schema};
-pub use file::{ReadError, load, parse, read, understand};
-pub use ip::Allowed;
-pub use name::{check_lease, check_namespace, check_service};
-pub use policy::LONGEST_REASON;
+pub use file::{ReadError, load, parse, parse_bytes, read_file};
+pub use ip::AllowedNetworks;
+pub use name::{validate_lease, validate_namespace, validate_service};
+pub use policy::MAX_REASON_CHARS;
 pub use problem::{Position, Problem, Problems};
 
 /// What the reading of a config depends on beside its text.
@@ -52,12 +52,12 @@ pub struct Options {
     pub allow_cidr: Vec<ipnet::IpNet>,
     /// Leave out addresses that may not be published, with a warning, where the config would else be bad. One wrong address
     /// shall not stop what runs for all others.
-    pub leave_out_refused: bool,
+    pub skip_rejected: bool,
 }
 
 /// A config that can be used.
 #[derive(Debug, Clone)]
-pub struct Loaded {
+pub struct LoadedConfig {
     pub spec: Spec,
     /// What is allowed, but probably not meant.
     pub warnings: Problems,
@@ -93,13 +93,13 @@ pub struct Database {
     /// In the order of the file; no IP twice. At least one, unless all are refused.
     pub addresses: Vec<Address>,
     /// Those that may not be published, and so are not checked either.
-    pub refused: Vec<Refused>,
+    pub rejected: Vec<RejectedAddress>,
     /// Where addresses may be at all, those that the cluster holds from earlier included.
-    pub allowed: Allowed,
+    pub allowed_networks: AllowedNetworks,
     /// Which of the healthy addresses are published, and which others.
     pub policy: Policy,
     /// In which kinds of object its members are published.
-    pub publish: Publish,
+    pub publish: PublishMode,
     /// How to create the Service when there is none; without it, it is waited for.
     pub create_service: Option<CreateService>,
     /// Take over Endpoints that someone else wrote.
@@ -108,7 +108,7 @@ pub struct Database {
 
 /// The kinds of object that members are published in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Publish {
+pub enum PublishMode {
     /// Endpoints, which Kubernetes mirrors into EndpointSlices.
     Endpoints,
     /// EndpointSlices.
@@ -167,10 +167,10 @@ pub struct Address {
 
 /// An address of the config that may not be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RejectedAddress {
     pub ip: IpAddr,
     /// Why, and what to write instead.
-    pub why: String,
+    pub reason: String,
 }
 
 /// How, how often and how patiently a target is tried.
@@ -195,8 +195,8 @@ pub enum CheckKind {
 pub struct TcpCheck {
     pub port: u16,
     pub tls: Option<Tls>,
-    pub send: Option<Value>,
-    pub expect: Option<Expected>,
+    pub send: Option<ValueSource>,
+    pub expect: Option<ExpectedContent>,
     /// Complete the handshake, so that the target's accept() sees it. Implied by the three above.
     pub accept: bool,
 }
@@ -210,7 +210,7 @@ pub struct HttpCheck {
     pub method: String,
     /// The Host header, if not the address.
     pub host: Option<String>,
-    pub headers: Vec<(String, Value)>,
+    pub headers: Vec<(String, ValueSource)>,
     pub expected_statuses: Vec<RangeInclusive<u16>>,
     pub expected_body: Option<String>,
     /// Offers HTTP/2 to the server, which may choose HTTP/1.1; only when the scheme is https.
@@ -229,7 +229,7 @@ pub enum Scheme {
 pub struct ExecCheck {
     /// The program and its arguments, `$(NAME)` not yet expanded.
     pub command: Vec<String>,
-    pub env: Vec<(String, Value)>,
+    pub env: Vec<(String, ValueSource)>,
     pub working_directory: Option<PathBuf>,
     /// The exit statuses that say nothing about the target.
     pub inconclusive_statuses: Vec<RangeInclusive<u8>>,
@@ -250,30 +250,30 @@ pub struct Tls {
 
 /// What an answer must contain, as the config has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expected {
+pub enum ExpectedContent {
     Text(String),
     /// Bytes that are no text, and are shown in hex.
     Hex(Vec<u8>),
 }
 
-impl Expected {
+impl ExpectedContent {
     pub fn as_bytes(&self) -> &[u8] {
         match self {
-            Expected::Text(text) => text.as_bytes(),
-            Expected::Hex(bytes) => bytes,
+            ExpectedContent::Text(text) => text.as_bytes(),
+            ExpectedContent::Hex(bytes) => bytes,
         }
     }
 }
 
-impl From<&str> for Expected {
+impl From<&str> for ExpectedContent {
     fn from(text: &str) -> Self {
-        Expected::Text(text.into())
+        ExpectedContent::Text(text.into())
     }
 }
 
 /// A string that may be a secret: its literal form never shows in `Debug`.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Value {
+pub enum ValueSource {
     Literal(String),
     /// As a literal, for what is no text.
     Bytes(Vec<u8>),
@@ -282,13 +282,13 @@ pub enum Value {
     FromEnv(String),
 }
 
-impl fmt::Debug for Value {
+impl fmt::Debug for ValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Value::Literal(_) => f.write_str("Literal(…)"),
-            Value::Bytes(_) => f.write_str("Bytes(…)"),
-            Value::File(path) => write!(f, "File({})", path.display()),
-            Value::FromEnv(name) => write!(f, "FromEnv({name})"),
+            ValueSource::Literal(_) => f.write_str("Literal(…)"),
+            ValueSource::Bytes(_) => f.write_str("Bytes(…)"),
+            ValueSource::File(path) => write!(f, "File({})", path.display()),
+            ValueSource::FromEnv(name) => write!(f, "FromEnv({name})"),
         }
     }
 }

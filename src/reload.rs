@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::clock;
-use crate::config::{self, Loaded, Problems, ReadError, Spec};
+use crate::config::{self, LoadedConfig, Problems, ReadError, Spec};
 use crate::notice::{Notice, Recorder, Regarding};
 
 /// How often the file is looked at.
@@ -37,13 +37,13 @@ impl Source {
     pub(crate) fn read(
         path: PathBuf,
         options: config::Options,
-    ) -> Result<(Self, Result<Loaded, Problems>), String> {
-        let content = config::read(&path);
-        if let Err(ReadError::Shortage(why)) = content {
+    ) -> Result<(Self, Result<LoadedConfig, Problems>), String> {
+        let content = config::read_file(&path);
+        if let Err(ReadError::Exhausted(why)) = content {
             return Err(why);
         }
         let taken = Print::of(&content);
-        let loaded = config::understand(&path, content, &options);
+        let loaded = config::parse_bytes(&path, content, &options);
         Ok((Self { path, options, taken }, loaded))
     }
 }
@@ -141,7 +141,8 @@ impl Reader {
         loop {
             let path = self.source.path.clone();
             // A dead mount must block nothing else.
-            if let Ok(content) = tokio::task::spawn_blocking(move || config::read(&path)).await {
+            if let Ok(content) = tokio::task::spawn_blocking(move || config::read_file(&path)).await
+            {
                 self.look(content);
             }
             tokio::select! {
@@ -165,7 +166,7 @@ impl Reader {
             return;
         }
         self.source.taken = print;
-        match config::understand(&self.source.path, content, &self.source.options) {
+        match config::parse_bytes(&self.source.path, content, &self.source.options) {
             Ok(loaded) => self.take(loaded),
             Err(problems) => self.refuse(&problems),
         }
@@ -173,7 +174,7 @@ impl Reader {
 
     /// Tells a host that is short of something from a file that is bad: such a look says nothing of the file.
     fn is_short(&mut self, content: &Result<Vec<u8>, ReadError>) -> bool {
-        let Err(ReadError::Shortage(why)) = content else {
+        let Err(ReadError::Exhausted(why)) = content else {
             self.short = false;
             return false;
         };
@@ -186,7 +187,7 @@ impl Reader {
         true
     }
 
-    fn take(&self, Loaded { spec, warnings }: Loaded) {
+    fn take(&self, LoadedConfig { spec, warnings }: LoadedConfig) {
         let file = self.source.path.display();
         let (was_bad, same) = {
             let held = self.standing.borrow();
@@ -308,7 +309,7 @@ mod tests {
         let problems = handle.problems();
         assert_eq!(problems.len(), 1);
         assert!(problems[0].starts_with("a.yaml:1:46: databases[0].port: "), "{problems:?}");
-        let missing = ReadError::Mistake("there is no such file".into());
+        let missing = ReadError::Invalid("there is no such file".into());
         (0..2).for_each(|_| reader.look(Err(missing.clone())));
         assert_eq!(*handle.problems(), ["a.yaml: there is no such file".to_owned()]);
         show(&mut reader, "");
@@ -323,7 +324,7 @@ mod tests {
     #[test]
     fn a_shortage_of_descriptors_is_no_fault_of_the_file() {
         let (mut reader, mut handle) = reader();
-        let short = ReadError::Shortage("too many open files".into());
+        let short = ReadError::Exhausted("too many open files".into());
         (0..3).for_each(|_| reader.look(Err(short.clone())));
         assert!(handle.problems().is_empty() && news(&mut handle).is_none());
         // Nor does it come between two looks that find the same.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use external_endpoints::config::{
-    Check, CheckKind, Expected, HttpCheck, Loaded, Options, Problems, Protocol, Spec, TcpCheck,
-    Value,
+    Check, CheckKind, ExpectedContent, HttpCheck, LoadedConfig, Options, Problems, Protocol, Spec,
+    TcpCheck, ValueSource,
 };
 use external_endpoints::config::{explain, load, parse, schema};
 use insta::assert_snapshot;
@@ -20,10 +20,10 @@ use unicode_width::UnicodeWidthStr;
 mod random;
 
 fn options() -> Options {
-    Options { own_namespace: "own".into(), allow_cidr: Vec::new(), leave_out_refused: false }
+    Options { own_namespace: "own".into(), allow_cidr: Vec::new(), skip_rejected: false }
 }
 
-fn read(text: &str) -> Result<Loaded, Problems> {
+fn read(text: &str) -> Result<LoadedConfig, Problems> {
     parse("db.yaml", text, &options())
 }
 
@@ -331,7 +331,7 @@ fn each_layer_overrides_single_keys_of_the_one_below() {
         (http(own).path.as_str(), http(own).method.as_str(), http(own).port),
         ("/own", "HEAD", 80)
     );
-    let literal = |text: &str| Value::Literal(text.into());
+    let literal = |text: &str| ValueSource::Literal(text.into());
     assert_eq!(http(own).headers, [("A".into(), literal("a")), ("b".into(), literal("c"))]);
 
     let third = check_of(&spec, 2);
@@ -421,7 +421,11 @@ fn values_are_texts_files_or_variables() {
     let values: Vec<_> = exec.env.iter().map(|(_, value)| value.clone()).collect();
     assert_eq!(
         values,
-        [Value::Literal("text".into()), Value::File("/b".into()), Value::FromEnv("CC".into())]
+        [
+            ValueSource::Literal("text".into()),
+            ValueSource::File("/b".into()),
+            ValueSource::FromEnv("CC".into())
+        ]
     );
     let explained = explain(&spec);
     assert!(explained.contains("A: …") && !explained.contains("text"), "{explained}");
@@ -431,8 +435,8 @@ fn values_are_texts_files_or_variables() {
 fn bytes_are_sent_and_expected_as_hex() {
     let spec = database("{tcp: {send: {hex: '00 0C ff'}, expect: {hex: '4e00'}}}", "");
     let check = tcp(check_of(&spec, 0));
-    assert_eq!(check.send, Some(Value::Bytes(vec![0, 12, 255])));
-    assert_eq!(check.expect, Some(Expected::Hex(vec![0x4e, 0])));
+    assert_eq!(check.send, Some(ValueSource::Bytes(vec![0, 12, 255])));
+    assert_eq!(check.expect, Some(ExpectedContent::Hex(vec![0x4e, 0])));
     assert!(check.accept);
     assert!(!format!("{check:?}").contains("255"), "{check:?}");
 }
@@ -553,7 +557,7 @@ fn aliases_and_block_texts_are_plain_yaml() {
     );
     let second = &spec.databases[1];
     assert_eq!(second.addresses[1].ip, "2001:db8::1".parse::<IpAddr>().unwrap());
-    assert_eq!(tcp(&second.addresses[0].check).send, Some(Value::Literal("PING\n".into())));
+    assert_eq!(tcp(&second.addresses[0].check).send, Some(ValueSource::Literal("PING\n".into())));
     assert_eq!(tcp(&second.addresses[0].check).expect, Some("+PONG".into()));
 }
 
@@ -580,17 +584,17 @@ fn refused_addresses_are_left_out_with_a_warning_if_asked() {
     let strict = Options { allow_cidr, ..options() };
     assert_eq!(parse("db.yaml", text, &strict).unwrap_err().len(), 2);
     let loaded =
-        parse("db.yaml", text, &Options { leave_out_refused: true, ..strict.clone() }).unwrap();
+        parse("db.yaml", text, &Options { skip_rejected: true, ..strict.clone() }).unwrap();
     let database = &loaded.spec.databases[0];
     let ips = |ips: Vec<IpAddr>| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>();
     assert_eq!(ips(database.addresses.iter().map(|address| address.ip).collect()), ["10.1.2.3"]);
     assert_eq!(
-        ips(database.refused.iter().map(|refused| refused.ip).collect()),
+        ips(database.rejected.iter().map(|refused| refused.ip).collect()),
         ["127.0.0.1", "192.0.2.1"]
     );
     assert_eq!(loaded.warnings.len(), 2, "{}", loaded.warnings);
     // What is no IP, or there twice, is a mistake all the same.
-    let options = Options { leave_out_refused: true, ..strict };
+    let options = Options { skip_rejected: true, ..strict };
     for wrong in ["10.20.0", "192.0.2.1"] {
         assert_eq!(
             parse("db.yaml", &text.replace("10.1.2.3", wrong), &options).unwrap_err().len(),

@@ -98,11 +98,8 @@ fn every_command_and_flag_is_there() {
 #[test]
 fn the_example_is_good_and_the_mistake_is_shown_as_it_is() {
     let readme = readme();
-    let options = Options {
-        own_namespace: "default".into(),
-        allow_cidr: Vec::new(),
-        leave_out_refused: false,
-    };
+    let options =
+        Options { own_namespace: "default".into(), allow_cidr: Vec::new(), skip_rejected: false };
     let example =
         readme.split("```yaml\n").nth(1).expect("an example").split("```").next().expect("its end");
     let loaded = config::parse("README.md", example, &options).expect("a good example");

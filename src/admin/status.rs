@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Sources;
 use crate::clock;
-use crate::config::{DatabaseId, Refused};
+use crate::config::{DatabaseId, RejectedAddress};
 use crate::freeze::Frozen;
 use crate::health::{self, Streak};
 use crate::lease::{self, Role};
@@ -227,8 +227,8 @@ impl DatabaseStatus {
 }
 
 impl RefusedStatus {
-    fn new(refused: &Refused) -> Self {
-        Self { address: refused.ip.to_string(), reason: refused.why.clone() }
+    fn new(refused: &RejectedAddress) -> Self {
+        Self { address: refused.ip.to_string(), reason: refused.reason.clone() }
     }
 }
 

@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use serde_saphyr::granit_parser::ScalarStyle;
 
-use super::Expected;
+use super::ExpectedContent;
 use super::hex;
 use super::leaf::{Text, leaf};
 use super::read::{Field, Leaf, Read, Reader, camel_case, record, text};
@@ -55,14 +55,14 @@ fn from_hex(node: &Node, reader: &mut Reader) -> Option<Option<Vec<u8>>> {
 
 /// What to send: a value that may also be bytes.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Payload(pub super::Value);
+pub(super) struct Payload(pub super::ValueSource);
 
 impl Read for Payload {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         if let Some(bytes) = from_hex(node, reader) {
             // They may be a secret, as a text may.
             reader.hide(node.span);
-            return Some(Payload(super::Value::Bytes(bytes?)));
+            return Some(Payload(super::ValueSource::Bytes(bytes?)));
         }
         let wrong = match &node.kind {
             Kind::Scalar(Scalar { kind: ScalarKind::Text, text, .. }) if text.contains('\0') => {
@@ -88,7 +88,7 @@ impl Read for Payload {
 impl Serialize for Payload {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            super::Value::Bytes(_) => {
+            super::ValueSource::Bytes(_) => {
                 std::collections::BTreeMap::from([("hex", MASK)]).serialize(serializer)
             }
             value => Value(value.clone()).serialize(serializer),
@@ -116,25 +116,25 @@ impl JsonSchema for Payload {
 
 /// What an answer must contain.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Answer(pub Expected);
+pub(super) struct Answer(pub ExpectedContent);
 
 impl Read for Answer {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         if let Some(bytes) = from_hex(node, reader) {
-            return Some(Answer(Expected::Hex(bytes?)));
+            return Some(Answer(ExpectedContent::Hex(bytes?)));
         }
         if matches!(node.kind, Kind::Map(_)) {
             return reader.expected(node, "text", "write a text, or bytes as `{hex: \"00 0c\"}`");
         }
-        BodyText::read(node, reader).map(|text| Answer(Expected::Text(text.0)))
+        BodyText::read(node, reader).map(|text| Answer(ExpectedContent::Text(text.0)))
     }
 }
 
 impl Serialize for Answer {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            Expected::Text(text) => text.serialize(serializer),
-            Expected::Hex(bytes) => {
+            ExpectedContent::Text(text) => text.serialize(serializer),
+            ExpectedContent::Hex(bytes) => {
                 FromHex { hex: Field::new(Hex(bytes.clone())) }.serialize(serializer)
             }
         }

@@ -13,7 +13,9 @@ use super::raw;
 use super::read::{At, Field, Place, Read};
 use super::reference;
 use super::value::{self, Values};
-use super::{Check, CheckKind, ExecCheck, HttpCheck, Port, Protocol, Scheme, TcpCheck, Tls, Value};
+use super::{
+    Check, CheckKind, ExecCheck, HttpCheck, Port, Protocol, Scheme, TcpCheck, Tls, ValueSource,
+};
 
 /// The built-in values, which the JSON Schema shows as defaults too.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -265,7 +267,7 @@ fn http_check(http: &At<raw::Http>, owner: &Owner, problems: &mut Collector) -> 
 /// No request can carry them. What a file or a variable holds is seen only when the check runs.
 fn refuse_control_characters(headers: &Values<HeaderName>, problems: &mut Collector) {
     for at in headers.0.iter().filter_map(|(_, value)| value.given()) {
-        if let Value::Literal(text) = &at.value.0
+        if let ValueSource::Literal(text) = &at.value.0
             && text.chars().any(|char| char.is_ascii_control() && char != '\t')
         {
             let message = "a header can't carry a line break or another control character; write the value on one line";
@@ -389,7 +391,10 @@ fn filled<T: Clone>(
     at.value.iter().map(|item| item.value().cloned()).collect::<Option<Vec<T>>>().map(Some)
 }
 
-fn values_of<N>(values: &Values<N>, name: impl Fn(&N) -> String) -> Option<Vec<(String, Value)>> {
+fn values_of<N>(
+    values: &Values<N>,
+    name: impl Fn(&N) -> String,
+) -> Option<Vec<(String, ValueSource)>> {
     let pair = |(key, value): &(At<N>, Field<value::Value>)| {
         Some((name(&key.value), value.value()?.0.clone()))
     };

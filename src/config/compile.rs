@@ -10,8 +10,8 @@ use super::raw::{self, AddressEntry};
 use super::read::{At, Field, Place};
 use super::reference::Urls;
 use super::{
-    Address, Allowed, Check, CreateService, Database, DatabaseId, Options, Port, Protocol, Publish,
-    Refused, Spec, check, ip, policy,
+    Address, AllowedNetworks, Check, CreateService, Database, DatabaseId, Options, Port, Protocol,
+    PublishMode, RejectedAddress, Spec, check, ip, policy,
 };
 
 /// Addresses of one Service that Kubernetes mirrors from Endpoints into EndpointSlices.
@@ -35,7 +35,7 @@ pub(super) fn compile(
     // With the defaults in doubt, the databases are still looked through for mistakes of their own.
     let mut compiler = Compiler {
         options,
-        allowed: Allowed::new(&options.allow_cidr),
+        allowed: AllowedNetworks::new(&options.allow_cidr),
         problems,
         defaults: defaults.unwrap_or_default(),
         services: BTreeMap::new(),
@@ -51,7 +51,7 @@ pub(super) fn compile(
 
 struct Compiler<'a> {
     options: &'a Options,
-    allowed: Allowed,
+    allowed: AllowedNetworks,
     problems: &'a mut Collector,
     defaults: raw::Defaults,
     /// The databases so far, and the lines that they are named on.
@@ -65,7 +65,7 @@ impl Compiler<'_> {
         let first = ports.as_ref().and_then(|ports| ports.first());
         let (raw_check, check) = self.check(database, first);
         let addresses = self.addresses(database, first, raw_check.as_ref(), check.as_ref());
-        let publish = database.value.publish.or(Publish::Endpoints);
+        let publish = database.value.publish.or(PublishMode::Endpoints);
         self.fits(database, publish);
         let shown = addresses.as_ref().map(|(addresses, _)| addresses.as_slice());
         let policy = policy::compile(&database.value.policy, shown, self.problems);
@@ -74,8 +74,8 @@ impl Compiler<'_> {
             id: id?,
             ports: ports?,
             addresses,
-            refused,
-            allowed: self.allowed.clone(),
+            rejected: refused,
+            allowed_networks: self.allowed.clone(),
             policy: policy?,
             publish: publish?,
             create_service: self.create_service(database)?,
@@ -93,8 +93,9 @@ impl Compiler<'_> {
     }
 
     /// Says what the addresses ask for that Endpoints do not give.
-    fn fits(&mut self, database: &At<raw::Database>, publish: Option<Publish>) {
-        let (Some(Publish::Endpoints), Some(list)) = (publish, database.value.addresses.given())
+    fn fits(&mut self, database: &At<raw::Database>, publish: Option<PublishMode>) {
+        let (Some(PublishMode::Endpoints), Some(list)) =
+            (publish, database.value.addresses.given())
         else {
             return;
         };
@@ -234,7 +235,7 @@ impl Compiler<'_> {
         port: Option<&Port>,
         raw_check: Option<&raw::Check>,
         check: Option<&Arc<Check>>,
-    ) -> Option<(Vec<Address>, Vec<Refused>)> {
+    ) -> Option<(Vec<Address>, Vec<RejectedAddress>)> {
         let list = database.value.addresses.given()?;
         if list.value.is_empty() {
             self.error(
@@ -299,10 +300,10 @@ impl Compiler<'_> {
         ip: std::net::IpAddr,
         place: &Place,
         lines: &mut BTreeMap<std::net::IpAddr, u32>,
-    ) -> Option<Result<std::net::IpAddr, Refused>> {
+    ) -> Option<Result<std::net::IpAddr, RejectedAddress>> {
         let why = ip::refused(ip, &self.allowed);
         match &why {
-            Some(why) if self.options.leave_out_refused => {
+            Some(why) if self.options.skip_rejected => {
                 let message = format!("{why}; until then it is neither checked nor published");
                 self.problems.warn(place.span, &place.path, message);
             }
@@ -317,7 +318,7 @@ impl Compiler<'_> {
             return None;
         }
         lines.insert(ip, place.span.line);
-        Some(why.map_or(Ok(ip), |why| Err(Refused { ip, why })))
+        Some(why.map_or(Ok(ip), |why| Err(RejectedAddress { ip, reason: why })))
     }
 
     fn own_check(

@@ -15,7 +15,7 @@ use super::read::{At, Field, Place, Read};
 use super::value::{self, Values};
 use super::{
     Address, Check, CheckKind, Database, ExecCheck, HttpCheck, Port, Scheme, Spec, TcpCheck, Tls,
-    Value,
+    ValueSource,
 };
 
 /// The config with every default written out. It reads back as the same Spec, but for the literal values that may be
@@ -37,8 +37,9 @@ pub fn explain(spec: &Spec) -> String {
 const MASKED: &str = "# Values that may be secrets are shown as `…`; write them in before this is used as a config.\n";
 
 fn has_literal(spec: &Spec) -> bool {
-    let literal = |value: &Value| matches!(value, Value::Literal(_) | Value::Bytes(_));
-    let any = |values: &[(String, Value)]| values.iter().any(|(_, value)| literal(value));
+    let literal =
+        |value: &ValueSource| matches!(value, ValueSource::Literal(_) | ValueSource::Bytes(_));
+    let any = |values: &[(String, ValueSource)]| values.iter().any(|(_, value)| literal(value));
     let masks = |kind: &CheckKind| match kind {
         CheckKind::Tcp(check) => check.send.as_ref().is_some_and(literal),
         CheckKind::Http(check) => any(&check.headers),
@@ -220,8 +221,8 @@ fn tls(tls: &Tls) -> raw::Tls {
     }
 }
 
-fn values<N>(values: &[(String, Value)], name: impl Fn(String) -> N) -> Values<N> {
-    let pair = |(key, value): &(String, Value)| {
+fn values<N>(values: &[(String, ValueSource)], name: impl Fn(String) -> N) -> Values<N> {
+    let pair = |(key, value): &(String, ValueSource)| {
         (At::new(name(key.clone())), Field::new(value::Value(value.clone())))
     };
     Values(values.iter().map(pair).collect())

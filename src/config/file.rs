@@ -8,22 +8,22 @@ use std::path::Path;
 
 use super::problem::{Collector, Problems, Span};
 use super::read::{Field, Reader};
-use super::{Loaded, Options, compile, raw, tree};
+use super::{LoadedConfig, Options, compile, raw, tree};
 
 /// More than any list of databases needs, and little enough to be read in an instant.
 const LARGEST_FILE: u64 = 10 * 1024 * 1024;
 
 /// Reads a config file.
-pub fn load(path: &Path, options: &Options) -> Result<Loaded, Problems> {
-    understand(path, read(path), options)
+pub fn load(path: &Path, options: &Options) -> Result<LoadedConfig, Problems> {
+    parse_bytes(path, read_file(path), options)
 }
 
 /// Makes a config of what was read from a file.
-pub fn understand(
+pub fn parse_bytes(
     path: &Path,
     content: Result<Vec<u8>, ReadError>,
     options: &Options,
-) -> Result<Loaded, Problems> {
+) -> Result<LoadedConfig, Problems> {
     let name = path.display().to_string();
     let bytes = content.map_err(|error| Problems::whole_file(&name, error.to_string()))?;
     match std::str::from_utf8(&bytes) {
@@ -36,21 +36,21 @@ pub fn understand(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadError {
     /// A mistake in the path or the file.
-    Mistake(String),
+    Invalid(String),
     /// Something that this process or host is short of, such as descriptors. The file may be good.
-    Shortage(String),
+    Exhausted(String),
 }
 
 impl ReadError {
     fn new(error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE) => {
-                Self::Shortage(format!("can't be read now: {error}; raise `ulimit -n`"))
+                Self::Exhausted(format!("can't be read now: {error}; raise `ulimit -n`"))
             }
             Some(libc::ENOMEM | libc::EAGAIN) => {
-                Self::Shortage(format!("can't be read now: {error}; give the process more memory"))
+                Self::Exhausted(format!("can't be read now: {error}; give the process more memory"))
             }
-            _ => Self::Mistake(match error.kind() {
+            _ => Self::Invalid(match error.kind() {
                 ErrorKind::NotFound => "there is no such file; give the path of the config".into(),
                 ErrorKind::IsADirectory => "is a directory; give the path of a file".into(),
                 ErrorKind::PermissionDenied => {
@@ -64,17 +64,17 @@ impl ReadError {
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Mistake(message) | Self::Shortage(message)) = self;
+        let (Self::Invalid(message) | Self::Exhausted(message)) = self;
         f.write_str(message)
     }
 }
 
 /// Reads the content of a config file.
-pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
+pub fn read_file(path: &Path) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
     let read = open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes);
     match read {
-        Ok(_) if bytes.len() as u64 > LARGEST_FILE => Err(ReadError::Mistake(
+        Ok(_) if bytes.len() as u64 > LARGEST_FILE => Err(ReadError::Invalid(
             "is larger than 10 MiB; write the config of fewer databases, or begin another".into(),
         )),
         Ok(_) => Ok(bytes),
@@ -111,7 +111,7 @@ fn refuse_special(kind: FileType) -> Result<(), ReadError> {
         _ if kind.is_char_device() || kind.is_block_device() => "a device",
         _ => return Ok(()),
     };
-    Err(ReadError::Mistake(format!("is {what}; give the path of a file")))
+    Err(ReadError::Invalid(format!("is {what}; give the path of a file")))
 }
 
 fn not_utf8(name: &str, bytes: &[u8], valid: usize) -> Problems {
@@ -125,7 +125,7 @@ fn not_utf8(name: &str, bytes: &[u8], valid: usize) -> Problems {
 }
 
 /// Reads a config that is in memory already; `file_name` is what its problems call it.
-pub fn parse(file_name: &str, text: &str, options: &Options) -> Result<Loaded, Problems> {
+pub fn parse(file_name: &str, text: &str, options: &Options) -> Result<LoadedConfig, Problems> {
     // A file saved on Windows may begin with a mark that is no part of the text.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if let Some(message) = nothing_in(text) {
@@ -139,7 +139,7 @@ pub fn parse(file_name: &str, text: &str, options: &Options) -> Result<Loaded, P
     });
     let (errors, warnings) = problems.into_problems(file_name, text);
     match spec {
-        Some(spec) if errors.is_empty() => Ok(Loaded { spec, warnings }),
+        Some(spec) if errors.is_empty() => Ok(LoadedConfig { spec, warnings }),
         _ => Err(errors),
     }
 }

@@ -10,9 +10,9 @@ use super::problem::quote;
 
 /// The networks that addresses may be in; without any, all are allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Allowed(Arc<[IpNet]>);
+pub struct AllowedNetworks(Arc<[IpNet]>);
 
-impl Allowed {
+impl AllowedNetworks {
     pub fn new(networks: &[IpNet]) -> Self {
         Self(networks.into())
     }
@@ -28,7 +28,7 @@ pub(super) fn parse(text: &str) -> Result<IpAddr, String> {
 }
 
 /// Why this IP may not be published.
-pub(super) fn refused(ip: IpAddr, allowed: &Allowed) -> Option<String> {
+pub(super) fn refused(ip: IpAddr, allowed: &AllowedNetworks) -> Option<String> {
     let by_kubernetes = impossible(ip).map(|why| format!("{} {why}", quote(&ip.to_string())));
     by_kubernetes.or_else(|| not_allowed(ip, allowed))
 }
@@ -116,7 +116,7 @@ fn without_leading_zeros(text: &str) -> Option<Ipv4Addr> {
 }
 
 /// Why `--allow-cidr` forbids the IP.
-fn not_allowed(ip: IpAddr, allowed: &Allowed) -> Option<String> {
+fn not_allowed(ip: IpAddr, allowed: &AllowedNetworks) -> Option<String> {
     if allowed.allows(ip) {
         return None;
     }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
-use super::name::{check_label, check_service};
+use super::name::{validate_label, validate_service};
 use super::problem::quote;
 use super::read::{Leaf, text};
 use super::tree::{Scalar, ScalarKind};
-use super::{Protocol, Publish, Scheme};
+use super::{Protocol, PublishMode, Scheme};
 
 /// Declares a leaf: its type, what it is in words, its schema, and how it is parsed.
 macro_rules! leaf {
@@ -80,7 +80,7 @@ leaf!(
     {"type": "string", "maxLength": 63, "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$"},
     |scalar, what| {
         let name = filled(scalar, what)?;
-        check_service(name)?;
+        validate_service(name)?;
         Ok(ServiceName(name.into()))
     }
 );
@@ -153,7 +153,7 @@ impl Serialize for Scheme {
     }
 }
 
-leaf!(@rule Publish, "`endpoints`, `slices` or `both`", {"enum": ["endpoints", "slices", "both"]}, |scalar: &Scalar, what| {
+leaf!(@rule PublishMode, "`endpoints`, `slices` or `both`", {"enum": ["endpoints", "slices", "both"]}, |scalar: &Scalar, what| {
     let found = PUBLISH.iter().find(|(_, name)| *name == scalar.text);
     let meant = match scalar.text.to_lowercase().as_str() {
         "endpoints" | "endpoint" => Some("endpoints"),
@@ -164,10 +164,13 @@ leaf!(@rule Publish, "`endpoints`, `slices` or `both`", {"enum": ["endpoints", "
     one_of(found.map(|(publish, _)| *publish), meant, scalar, what)
 });
 
-const PUBLISH: [(Publish, &str); 3] =
-    [(Publish::Endpoints, "endpoints"), (Publish::Slices, "slices"), (Publish::Both, "both")];
+const PUBLISH: [(PublishMode, &str); 3] = [
+    (PublishMode::Endpoints, "endpoints"),
+    (PublishMode::Slices, "slices"),
+    (PublishMode::Both, "both"),
+];
 
-impl Serialize for Publish {
+impl Serialize for PublishMode {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let name = PUBLISH.iter().find(|(publish, _)| publish == self).map(|(_, name)| name);
         name.serialize(serializer)
@@ -423,7 +426,7 @@ fn no_nul(text: &str) -> Result<&str, String> {
 /// RFC 1123: what a host, a namespace and a port may be called.
 fn label<'a>(scalar: &'a Scalar, what: &str) -> Result<&'a str, String> {
     let name = filled(scalar, what)?;
-    check_label(name, what)?;
+    validate_label(name, what)?;
     Ok(name)
 }
 

@@ -3,7 +3,7 @@
 use super::problem::quote;
 
 /// Says what is wrong with a label of RFC 1123.
-pub(super) fn check_label(name: &str, what: &str) -> Result<(), String> {
+pub(super) fn validate_label(name: &str, what: &str) -> Result<(), String> {
     let fits = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '-';
     if name.len() > 63 {
         return Err(format!(
@@ -22,13 +22,13 @@ pub(super) fn check_label(name: &str, what: &str) -> Result<(), String> {
 }
 
 /// Says what is wrong with the name of a namespace.
-pub fn check_namespace(name: &str) -> Result<(), String> {
-    check_label(name, "a DNS label")
+pub fn validate_namespace(name: &str) -> Result<(), String> {
+    validate_label(name, "a DNS label")
 }
 
 /// Says what is wrong with the name of a Service.
-pub fn check_service(name: &str) -> Result<(), String> {
-    check_label(name, "the name of a Service")?;
+pub fn validate_service(name: &str) -> Result<(), String> {
+    validate_label(name, "the name of a Service")?;
     if name.starts_with(|char: char| char.is_ascii_digit()) {
         return Err(format!(
             "{} begins with a digit; a Service's name begins with a letter",
@@ -39,7 +39,7 @@ pub fn check_service(name: &str) -> Result<(), String> {
 }
 
 /// Says what is wrong with the name of a Lease: labels with dots between them.
-pub fn check_lease(name: &str) -> Result<(), String> {
+pub fn validate_lease(name: &str) -> Result<(), String> {
     if name.len() > 253 {
         return Err(format!(
             "{} has {} characters; the name of a Lease has at most 253",
@@ -47,7 +47,7 @@ pub fn check_lease(name: &str) -> Result<(), String> {
             name.len()
         ));
     }
-    if name.split('.').any(|label| label.is_empty() || check_label(label, "").is_err()) {
+    if name.split('.').any(|label| label.is_empty() || validate_label(label, "").is_err()) {
         return Err(format!(
             "{} is not the name of a Lease; write lower-case letters, digits, `-` and `.`, with a letter or digit at \
              both ends",

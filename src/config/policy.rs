@@ -144,7 +144,7 @@ impl Serialize for Delay {
 leaf!(
     Reason(String),
     "a reason in words",
-    {"type": "string", "minLength": 1, "maxLength": LONGEST_REASON, "pattern": "\\S"},
+    {"type": "string", "minLength": 1, "maxLength": MAX_REASON_CHARS, "pattern": "\\S"},
     |scalar: &Scalar, what| match scalar.kind {
         ScalarKind::Bool(true) => Err("say why, as in `maintenance: disk swap until Friday`".into()),
         ScalarKind::Bool(false) => Err("take the key away when the maintenance is over".into()),
@@ -154,8 +154,8 @@ leaf!(
                 return Err("say why, as in `maintenance: disk swap until Friday`".into());
             }
             let length = reason.chars().count();
-            if length > LONGEST_REASON {
-                return Err(format!("this reason has {length} characters; write at most {LONGEST_REASON}"));
+            if length > MAX_REASON_CHARS {
+                return Err(format!("this reason has {length} characters; write at most {MAX_REASON_CHARS}"));
             }
             if reason.contains(char::is_control) {
                 return Err("a reason is one line; take line breaks and other control characters away".into());
@@ -166,7 +166,7 @@ leaf!(
 );
 
 /// Characters that a reason for maintenance may have: it is shown in tables.
-pub const LONGEST_REASON: usize = 200;
+pub const MAX_REASON_CHARS: usize = 200;
 
 /// The policy, with every default filled in. None when something is wrong, all of which is then reported.
 pub(super) fn compile(

@@ -12,7 +12,7 @@ use super::policy::{Policy, Priority, Reason};
 use super::read::{Field, Leaf, Read, Reader, camel_case, record};
 use super::tree::{Entry, Kind, Node, Scalar, ScalarKind};
 use super::value::Values;
-use super::{Protocol, Publish, Scheme};
+use super::{Protocol, PublishMode, Scheme};
 
 record! {
     /// Databases outside the cluster, and how to find out which of their addresses are healthy.
@@ -61,7 +61,7 @@ record! {
         /// What the healthy addresses are published in: Endpoints, which Kubernetes mirrors into EndpointSlices;
         /// EndpointSlices; or both.
         #[schemars(extend("default" = "endpoints"))]
-        publish: Publish,
+        publish: PublishMode,
         /// Create the Service when there is none; without this key a missing Service is waited for.
         create_service: CreateService,
         /// Take over Endpoints that someone else wrote.

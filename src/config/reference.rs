@@ -7,12 +7,12 @@ use std::net::IpAddr;
 use super::leaf::{Argument, OWN_VARIABLES};
 use super::problem::Collector;
 use super::read::{At, Field, Place};
-use super::{Value, raw};
+use super::{ValueSource, raw};
 
 pub(super) fn warn_of_unknown(
     argument: &str,
     place: &Place,
-    env: &[(String, Value)],
+    env: &[(String, ValueSource)],
     problems: &mut Collector,
 ) {
     let known: Vec<&str> =

@@ -29,7 +29,7 @@ record! {
 
 /// A string that may be a secret, or where to take it from.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Value(pub super::Value);
+pub(super) struct Value(pub super::ValueSource);
 
 /// What `validate --explain` shows for a literal. Refused on reading, or an explained config would check with it.
 pub(super) const MASK: &str = "…";
@@ -52,7 +52,7 @@ impl Read for Value {
                         "holds a NUL character; take it away"
                     }
                     ScalarKind::Text => {
-                        return Some(Value(super::Value::Literal(scalar.text.clone())));
+                        return Some(Value(super::ValueSource::Literal(scalar.text.clone())));
                     }
                     ScalarKind::Null => {
                         "the value is missing; write a text, `{file: path}` or `{fromEnv: NAME}`"
@@ -70,11 +70,11 @@ impl Read for Value {
             Kind::Map(entries) => match entries.as_slice() {
                 [Entry { key, .. }] if key == "file" => {
                     let record = FromFile::read(node, reader)?;
-                    Some(Value(super::Value::File(record.file.value()?.0.clone())))
+                    Some(Value(super::ValueSource::File(record.file.value()?.0.clone())))
                 }
                 [Entry { key, .. }] if key == "fromEnv" => {
                     let record = FromEnv::read(node, reader)?;
-                    Some(Value(super::Value::FromEnv(record.from_env.value()?.0.clone())))
+                    Some(Value(super::ValueSource::FromEnv(record.from_env.value()?.0.clone())))
                 }
                 [Entry { key, .. }] if key == "hex" => {
                     reader.hide(node.span);
@@ -99,11 +99,13 @@ impl Read for Value {
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            super::Value::Literal(_) | super::Value::Bytes(_) => serializer.serialize_str(MASK),
-            super::Value::File(path) => {
+            super::ValueSource::Literal(_) | super::ValueSource::Bytes(_) => {
+                serializer.serialize_str(MASK)
+            }
+            super::ValueSource::File(path) => {
                 FromFile { file: Field::new(FilePath(path.clone())) }.serialize(serializer)
             }
-            super::Value::FromEnv(name) => {
+            super::ValueSource::FromEnv(name) => {
                 FromEnv { from_env: Field::new(SourceName(name.clone())) }.serialize(serializer)
             }
         }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::config::LONGEST_REASON;
+use crate::config::MAX_REASON_CHARS;
 
 /// The annotations of a Service that are for us, as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -102,7 +102,7 @@ fn one_line(text: &str) -> String {
     let plain: String = text
         .trim()
         .chars()
-        .take(LONGEST_REASON)
+        .take(MAX_REASON_CHARS)
         .map(|char| if breaks(char) { ' ' } else { char })
         .collect();
     plain.trim().to_owned()
@@ -224,10 +224,10 @@ mod tests {
             prop_assert!(found.len() <= MAX_BYTES / "::=x".len() && problems.len() <= MAX_PROBLEMS);
             let one_line = |text: &str| !text.chars().any(|char| char.is_control() || "\u{2028}\u{2029}\u{202e}".contains(char));
             for (_, reason) in &found {
-                prop_assert!(!reason.trim().is_empty() && reason.chars().count() <= LONGEST_REASON && one_line(reason));
+                prop_assert!(!reason.trim().is_empty() && reason.chars().count() <= MAX_REASON_CHARS && one_line(reason));
             }
             for problem in &problems {
-                prop_assert!(problem.chars().count() <= LONGEST_REASON + 60 && one_line(problem), "{}", problem);
+                prop_assert!(problem.chars().count() <= MAX_REASON_CHARS + 60 && one_line(problem), "{}", problem);
             }
         }
 

@@ -41,11 +41,8 @@ impl Scene {
             database("b", 3, "{}"),
             database("c", 5, policy)
         );
-        let options = Options {
-            own_namespace: "prod".into(),
-            allow_cidr: Vec::new(),
-            leave_out_refused: false,
-        };
+        let options =
+            Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), skip_rejected: false };
         let spec = parse("a.yaml", &text, &options).expect("a good config").spec;
         let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
         let runtime = tokio::runtime::Handle::current();
@@ -305,7 +302,7 @@ async fn a_config_without_a_database_that_failed_counts_it_no_more_and_the_other
         {service: b, port: 1, addresses: [10.0.0.4, 10.0.0.3], policy: {maxFlips: 9}}, \
         {service: c, port: 1, addresses: [10.0.0.5, 10.0.0.6]}]";
     let options =
-        Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), leave_out_refused: false };
+        Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), skip_rejected: false };
     let spec = parse("a.yaml", text, &options).expect("a good config").spec;
     scene.monitor.reload(&spec, scene.now);
     let plan = |scene: &Scene, index: usize| {

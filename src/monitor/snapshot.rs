@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Histogram;
 use crate::clock;
-use crate::config::{DatabaseId, Refused};
+use crate::config::{DatabaseId, RejectedAddress};
 use crate::freeze::Frozen;
 use crate::health::{Flaps, Health, State, Streak};
 use crate::plan::{Member, Note, Plan, Policy};
@@ -35,7 +35,7 @@ pub struct DatabaseSnapshot {
     pub problems: Vec<String>,
     pub targets: Vec<TargetSnapshot>,
     /// The addresses that may not be published, and are no targets.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RejectedAddress>,
     /// How long tries took.
     pub check_duration: Histogram,
 }

@@ -147,7 +147,7 @@ impl Watched {
             notes: self.policing.notes.clone(),
             problems: self.policing.problems.clone(),
             targets: self.targets.clone(),
-            refused: self.database.refused.clone(),
+            refused: self.database.rejected.clone(),
             check_duration: self.check_duration.clone(),
         }
     }

@@ -33,11 +33,8 @@ impl Scene {
             "databases: [{{service: a, port: 1, addresses: [{addresses}], policy: {policy}, \
              check: {{tcp: {{}}, healthyThreshold: 1, unhealthyThreshold: 1}}}}]"
         );
-        let options = Options {
-            own_namespace: "prod".into(),
-            allow_cidr: Vec::new(),
-            leave_out_refused: false,
-        };
+        let options =
+            Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), skip_rejected: false };
         parse("a.yaml", &text, &options).expect("a good config").spec.databases[0].clone()
     }
 

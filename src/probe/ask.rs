@@ -12,7 +12,7 @@ use hyper::{Method, StatusCode};
 
 use super::text::{Finder, quote};
 use super::{Phase, Step, value};
-use crate::config::{HttpCheck, Scheme, Value};
+use crate::config::{HttpCheck, Scheme, ValueSource};
 
 /// What the daemon calls itself.
 const AGENT: &str = concat!("external-endpoints/", env!("CARGO_PKG_VERSION"));
@@ -28,7 +28,7 @@ pub(super) struct Ask {
     pub path: PathAndQuery,
     /// What the request calls its host.
     pub authority: Authority,
-    headers: Vec<(HeaderName, Value)>,
+    headers: Vec<(HeaderName, ValueSource)>,
 }
 
 impl Ask {
@@ -44,7 +44,7 @@ impl Ask {
             None if address.is_ipv6() => format!("[{}]", address.ip()),
             None => address.ip().to_string(),
         };
-        let header = |(name, value): &(String, Value)| match HeaderName::try_from(name) {
+        let header = |(name, value): &(String, ValueSource)| match HeaderName::try_from(name) {
             Ok(header) => Ok((header, value.clone())),
             Err(_) => Err(unfit("header", name)),
         };
@@ -88,7 +88,7 @@ impl Ask {
             request.extend([name.as_str().as_bytes(), b": ", value, b"\r\n"].concat());
         };
         for (name, value) in &self.headers {
-            let Value::Literal(text) = value else { return None };
+            let ValueSource::Literal(text) = value else { return None };
             if [CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE].contains(name)
                 || HeaderValue::from_str(text).is_err()
             {

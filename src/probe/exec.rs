@@ -22,7 +22,7 @@ use super::group::{Group, Leash, News, Rope};
 use super::output::{Output, Secrets};
 use super::spawn::{Program, Refused};
 use super::{Phase, Progress, Step, Target, os_words, value};
-use crate::config::{ExecCheck, Value};
+use crate::config::{ExecCheck, ValueSource};
 use crate::health::Verdict;
 
 /// How long only the end of a command is waited for: until then its pipe, which holds 64 KiB, needs no reader, and most
@@ -36,7 +36,7 @@ pub(super) struct Exec {
     command: Vec<String>,
     /// What the daemon says of the target.
     told: Vec<(&'static str, String)>,
-    env: Vec<(String, Value)>,
+    env: Vec<(String, ValueSource)>,
     working_directory: Option<PathBuf>,
     inconclusive_statuses: Vec<RangeInclusive<u8>>,
     /// Made at the first try, unless it has to be made anew at each.
@@ -94,7 +94,7 @@ impl Exec {
         }
         let (env, secrets) = self.read_env().await?;
         let ready = Arc::new(self.fill_in(&env, secrets)?);
-        if self.env.iter().all(|(_, value)| !matches!(value, Value::File(_))) {
+        if self.env.iter().all(|(_, value)| !matches!(value, ValueSource::File(_))) {
             let _ = self.ready.set(ready.clone());
         }
         Ok(ready)
@@ -116,7 +116,7 @@ impl Exec {
                 );
             }
             // A short word in the config, as `1` or `on`, is no secret, and masking it would mask half the output.
-            if !matches!(value, Value::Literal(word) if word.len() < 4) {
+            if !matches!(value, ValueSource::Literal(word) if word.len() < 4) {
                 secrets.add(&bytes);
             }
             env.retain(|(known, _)| known != name);

@@ -10,7 +10,7 @@ use super::connect::connect;
 use super::text::{Finder, quote_expected};
 use super::trust::Alpn;
 use super::{Phase, Progress, Step, tls, value};
-use crate::config::{Expected, TcpCheck, Value};
+use crate::config::{ExpectedContent, TcpCheck, ValueSource};
 use crate::health::Verdict;
 
 /// How much of an answer is searched for the expected text.
@@ -19,8 +19,8 @@ const MOST_READ: usize = 64 << 10;
 pub(super) struct Tcp {
     address: SocketAddr,
     tls: Option<tls::Connector>,
-    send: Option<Value>,
-    expect: Option<Expected>,
+    send: Option<ValueSource>,
+    expect: Option<ExpectedContent>,
 }
 
 impl Tcp {
@@ -101,7 +101,7 @@ type Judge<'a> = &'a (dyn Fn(Phase, &io::Error) -> Verdict + Sync);
 /// Reads until the text has come, the connection ends, or enough was read.
 async fn expect<S>(
     stream: &mut S,
-    wanted: &Expected,
+    wanted: &ExpectedContent,
     progress: &Progress,
     judge: Judge<'_>,
 ) -> Step<()>

@@ -1,6 +1,6 @@
 //! Text among bytes: finding it in a stream, and quoting it in a reason.
 
-use crate::config::Expected;
+use crate::config::ExpectedContent;
 
 /// Finds a text in a stream of bytes, also where two reads split it.
 pub(super) struct Finder<'a> {
@@ -42,11 +42,11 @@ pub(super) fn quote(text: &str, most: usize) -> String {
 }
 
 /// The start of what an answer must contain, as the config has it: a text in quotes, or bytes in hex.
-pub(super) fn quote_expected(expected: &Expected) -> String {
+pub(super) fn quote_expected(expected: &ExpectedContent) -> String {
     const MAX_BYTES: usize = 20;
     match expected {
-        Expected::Text(text) => quote(text, 60),
-        Expected::Hex(bytes) => {
+        ExpectedContent::Text(text) => quote(text, 60),
+        ExpectedContent::Hex(bytes) => {
             let shown: Vec<String> =
                 bytes.iter().take(MAX_BYTES).map(|byte| format!("{byte:02x}")).collect();
             let more = if bytes.len() > MAX_BYTES { " …" } else { "" };
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(quote("can't\u{202e}", 20), r#""can't\u{202e}""#);
         assert_eq!(quote("abcdef", 3), "\"abc…\"");
         assert_eq!(quote_expected(&"+PONG\r\n".into()), r#""+PONG\r\n""#);
-        assert_eq!(quote_expected(&Expected::Hex(vec![0, 12, 255])), "hex 00 0c ff");
-        assert!(quote_expected(&Expected::Hex(vec![7; 21])).ends_with("07 07 …"));
+        assert_eq!(quote_expected(&ExpectedContent::Hex(vec![0, 12, 255])), "hex 00 0c ff");
+        assert!(quote_expected(&ExpectedContent::Hex(vec![7; 21])).ends_with("07 07 …"));
     }
 }

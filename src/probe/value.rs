@@ -6,21 +6,21 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use super::{Phase, Step, os_words};
-use crate::config::Value;
+use crate::config::ValueSource;
 
 /// No key, password or request is larger; a file that is one is a mistake.
 const LARGEST: u64 = 1 << 20;
 
 /// What a value holds now, byte for byte. `phase` is what it is wanted for.
-pub(super) async fn read(value: &Value, phase: Phase) -> Step<Vec<u8>> {
+pub(super) async fn read(value: &ValueSource, phase: Phase) -> Step<Vec<u8>> {
     match value {
-        Value::Literal(text) => Ok(text.as_bytes().to_vec()),
-        Value::Bytes(bytes) => Ok(bytes.clone()),
-        Value::FromEnv(name) => match std::env::var_os(name) {
+        ValueSource::Literal(text) => Ok(text.as_bytes().to_vec()),
+        ValueSource::Bytes(bytes) => Ok(bytes.clone()),
+        ValueSource::FromEnv(name) => match std::env::var_os(name) {
             Some(text) => Ok(text.into_vec()),
             None => Err(phase.inconclusive(format_args!("environment variable {name} is not set"))),
         },
-        Value::File(path) => {
+        ValueSource::File(path) => {
             let path = path.clone();
             blocking(phase, move || {
                 read_file(&path).map_err(|why| {
@@ -33,9 +33,9 @@ pub(super) async fn read(value: &Value, phase: Phase) -> Step<Vec<u8>> {
 }
 
 /// As [`read`], less the line end that editors and `echo` leave in a file of one word.
-pub(super) async fn read_word(value: &Value, phase: Phase) -> Step<Vec<u8>> {
+pub(super) async fn read_word(value: &ValueSource, phase: Phase) -> Step<Vec<u8>> {
     let mut bytes = read(value, phase).await?;
-    if matches!(value, Value::File(_)) && bytes.last() == Some(&b'\n') {
+    if matches!(value, ValueSource::File(_)) && bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {
             bytes.pop();

@@ -32,7 +32,7 @@ use super::condition::{Condition, Kind};
 use super::slices::Slices;
 use super::waiting::{self, Published, Retained};
 use super::{doubt, ports, service, view};
-use crate::config::{Database, Publish};
+use crate::config::{Database, PublishMode};
 use crate::endpoints::slices::{self, Digest, Family, Frame, Others};
 use crate::endpoints::{self, Mirror};
 use crate::plan::{Members, Plan};
@@ -164,15 +164,17 @@ impl Assessment<'_> {
         let (members, waiting) = &self.members(plan, managed, written)?;
         let step = match (database.publish, &refusal) {
             // Slices that are there are kept in step, or clients would be sent to who died meanwhile.
-            (Publish::Endpoints, Some(_)) => self.follow(members, &ports)?,
-            (Publish::Endpoints, None) if self.has_slices() => {
+            (PublishMode::Endpoints, Some(_)) => self.follow(members, &ports)?,
+            (PublishMode::Endpoints, None) if self.has_slices() => {
                 self.leave_slices(members, &ports)?
             }
-            (Publish::Endpoints, None) => self.endpoints(members, &ports, Mirror::Yes),
-            (Publish::Slices | Publish::Both, None) if self.changes_beside_mirrored(members) => {
+            (PublishMode::Endpoints, None) => self.endpoints(members, &ports, Mirror::Yes),
+            (PublishMode::Slices | PublishMode::Both, None)
+                if self.changes_beside_mirrored(members) =>
+            {
                 Some(self.change_mirrored(members, &ports)?)
             }
-            (Publish::Slices | Publish::Both, refusal) => self
+            (PublishMode::Slices | PublishMode::Both, refusal) => self
                 .slices(members, &ports)?
                 .or_else(|| if refusal.is_some() { None } else { self.unmirrored(members, &ports) })
                 .or_else(|| self.delete_spare(members, &ports)),
@@ -195,11 +197,13 @@ impl Assessment<'_> {
         let database = self.database;
         let mut waiting = match plan {
             Plan::Publish(members) if !database.addresses.is_empty() => {
-                let allowed = members.iter().filter(|member| database.allowed.allows(member.ip));
+                let allowed =
+                    members.iter().filter(|member| database.allowed_networks.allows(member.ip));
                 return Ok((allowed.cloned().collect(), None));
             }
             Plan::Publish(_) => {
-                let why = database.refused.first().map_or("it has none", |refused| &refused.why);
+                let why =
+                    database.rejected.first().map_or("it has none", |refused| &refused.reason);
                 let why =
                     format!("none of the addresses may be published, so what was is kept: {why}");
                 Condition::new(Kind::AddressesRefused, why)
@@ -229,7 +233,7 @@ impl Assessment<'_> {
         let idle = self.endpoints.is_some_and(|endpoints| {
             endpoints::skips_mirror(endpoints) || endpoints::members(endpoints).is_empty()
         });
-        !(self.database.publish == Publish::Slices && refusal.kind == Kind::NotOurs && idle)
+        !(self.database.publish == PublishMode::Slices && refusal.kind == Kind::NotOurs && idle)
     }
 
     fn with_leftovers(&self, mut refusal: Condition) -> Condition {
@@ -256,7 +260,7 @@ impl Assessment<'_> {
     /// The Endpoints beside slices: with the members for those who read them, or empty if there are any.
     fn unmirrored(&self, members: &Members, ports: &[EndpointPort]) -> Option<Step> {
         match self.database.publish {
-            Publish::Both => self.endpoints(members, ports, Mirror::No),
+            PublishMode::Both => self.endpoints(members, ports, Mirror::No),
             _ => {
                 self.endpoints.and_then(|_| self.endpoints(&Members::default(), ports, Mirror::No))
             }
@@ -380,7 +384,7 @@ impl Assessment<'_> {
     ) -> Result<Step, Condition> {
         let stays: Members =
             self.slices.members().filter(|member| members.contains(member.ip)).collect();
-        let skips = self.database.publish != Publish::Endpoints
+        let skips = self.database.publish != PublishMode::Endpoints
             && self.endpoints.is_some_and(endpoints::we_skip_mirror);
         let endpoints = || match skips {
             true => self.unmirrored(members, ports),

@@ -8,7 +8,7 @@ use super::*;
 
 const ONE: &str = "198.51.100.1";
 
-fn one_of(mode: Publish) -> Database {
+fn one_of(mode: PublishMode) -> Database {
     let mut database = database(mode);
     database.policy.exactly_one = true;
     database
@@ -16,7 +16,7 @@ fn one_of(mode: Publish) -> Database {
 
 #[test]
 fn with_exactly_one_no_way_between_modes_has_two_or_none_even_as_it_changes() {
-    let modes = [Publish::Endpoints, Publish::Slices, Publish::Both];
+    let modes = [PublishMode::Endpoints, PublishMode::Slices, PublishMode::Both];
     for (from, to) in modes.iter().flat_map(|from| modes.map(|to| (*from, to))) {
         for slow in 1..4 {
             let mut cluster = Cluster::new();
@@ -47,10 +47,10 @@ proptest! {
     /// Whatever the config and the plan come to in the middle of whatever way, and however late Kubernetes mirrors.
     #[test]
     fn with_exactly_one_two_are_never_published(
-        acts in prop::collection::vec((0..4_u8, prop_oneof![Just(Publish::Endpoints), Just(Publish::Slices), Just(Publish::Both)], 1..4_u8), 1..80),
+        acts in prop::collection::vec((0..4_u8, prop_oneof![Just(PublishMode::Endpoints), Just(PublishMode::Slices), Just(PublishMode::Both)], 1..4_u8), 1..80),
     ) {
         let mut cluster = Cluster::new();
-        let (mut mode, mut member) = (Publish::Endpoints, 1);
+        let (mut mode, mut member) = (PublishMode::Endpoints, 1);
         for (act, other_mode, other_member) in acts {
             match act {
                 0 => mode = other_mode,
@@ -78,7 +78,7 @@ proptest! {
 #[test]
 fn with_exactly_one_the_way_to_slices_leads_past_a_kubernetes_that_does_not_mirror() {
     let mut cluster = Cluster::new();
-    for mode in [Publish::Endpoints, Publish::Slices] {
+    for mode in [PublishMode::Endpoints, PublishMode::Slices] {
         for _ in 0..10 {
             let step = cluster.assess(&one_of(mode), &publish(&[1]));
             cluster.take(step);
@@ -91,15 +91,15 @@ fn with_exactly_one_the_way_to_slices_leads_past_a_kubernetes_that_does_not_mirr
 fn exactly_one_beside_late_mirrors_keeps_to_its_mode() {
     let emptied = "mysql-external-ipv4-1 none";
     for (from, to, steps) in [
-        (Publish::Slices, Publish::Slices, vec![emptied, "wait NotMirrored"]),
+        (PublishMode::Slices, PublishMode::Slices, vec![emptied, "wait NotMirrored"]),
         (
-            Publish::Both,
-            Publish::Both,
+            PublishMode::Both,
+            PublishMode::Both,
             vec![emptied, "endpoints 198.51.100.2 unmirrored", "wait NotMirrored"],
         ),
         (
-            Publish::Slices,
-            Publish::Endpoints,
+            PublishMode::Slices,
+            PublishMode::Endpoints,
             vec![emptied, "endpoints 198.51.100.2 mirrored", "wait NotMirrored"],
         ),
     ] {
@@ -125,16 +125,16 @@ fn exactly_one_with_endpoints_alone_waits_for_no_mirror() {
     cluster.mirror();
     // They are gone, and Kubernetes has not followed yet.
     cluster.endpoints = None;
-    let step = cluster.assess(&one_of(Publish::Endpoints), &publish(&[2]));
+    let step = cluster.assess(&one_of(PublishMode::Endpoints), &publish(&[2]));
     assert!(matches!(step, Step::Create(_)), "{step:?}");
     cluster.endpoints = Some(ours(&[2]));
-    assert_eq!(cluster.assess(&one_of(Publish::Endpoints), &publish(&[2])), Step::Hold);
+    assert_eq!(cluster.assess(&one_of(PublishMode::Endpoints), &publish(&[2])), Step::Hold);
 }
 
 #[test]
 fn with_exactly_one_a_change_of_family_takes_the_old_one_out_first() {
     let six: std::net::IpAddr = "2001:db8::1".parse().unwrap();
-    let mut database = database(Publish::Slices);
+    let mut database = database(PublishMode::Slices);
     database.policy.exactly_one = true;
     database.addresses.push(crate::config::Address { ip: six, ..database.addresses[0].clone() });
     let mut cluster = Cluster::new();

@@ -11,7 +11,7 @@ use super::tests::{members, ours, publish, service, theirs, waits};
 use super::*;
 use crate::config::CreateService;
 
-pub(super) fn database(publish: Publish) -> Database {
+pub(super) fn database(publish: PublishMode) -> Database {
     Database { publish, ..super::tests::database(false) }
 }
 
@@ -113,7 +113,7 @@ impl Cluster {
     }
 
     /// Takes steps until there is nothing more to do.
-    pub(super) fn settle(&mut self, publish: Publish, plan: &Plan) -> Vec<String> {
+    pub(super) fn settle(&mut self, publish: PublishMode, plan: &Plan) -> Vec<String> {
         let mut said = Vec::new();
         while said.len() < 50 {
             let step = self.assess(&database(publish), plan);
@@ -168,10 +168,10 @@ const ONE: &str = "198.51.100.1";
 #[test]
 fn slices_are_created_blank_then_written_and_then_left_alone() {
     let mut cluster = Cluster::new();
-    let said = cluster.settle(Publish::Slices, &publish(&[1]));
+    let said = cluster.settle(PublishMode::Slices, &publish(&[1]));
     assert_eq!(said, ["mysql-external-ipv4-1 none", &format!("mysql-external-ipv4-1 {ONE}")]);
-    assert_eq!(cluster.assess(&database(Publish::Slices), &publish(&[1])), Step::Hold);
-    let Step::WriteSlice(slice) = cluster.assess(&database(Publish::Slices), &publish(&[1, 2]))
+    assert_eq!(cluster.assess(&database(PublishMode::Slices), &publish(&[1])), Step::Hold);
+    let Step::WriteSlice(slice) = cluster.assess(&database(PublishMode::Slices), &publish(&[1, 2]))
     else {
         panic!("not written")
     };
@@ -187,9 +187,9 @@ fn slices_are_created_blank_then_written_and_then_left_alone() {
 fn a_family_without_an_address_gets_no_slice_and_a_zone_is_told() {
     let mut cluster = Cluster::new();
     cluster.service.as_mut().unwrap().spec.as_mut().unwrap().ip_families = None;
-    let said = cluster.settle(Publish::Slices, &publish(&[1]));
+    let said = cluster.settle(PublishMode::Slices, &publish(&[1]));
     assert_eq!(said, ["mysql-external-ipv4-1 none", &format!("mysql-external-ipv4-1 {ONE}")]);
-    let mut database = database(Publish::Slices);
+    let mut database = database(PublishMode::Slices);
     database.addresses[0].zone = Some("here".into());
     let Step::WriteSlice(slice) = cluster.assess(&database, &publish(&[1])) else {
         panic!("not written")
@@ -201,21 +201,21 @@ fn a_family_without_an_address_gets_no_slice_and_a_zone_is_told() {
 fn who_died_is_out_before_there_is_room_for_more() {
     let mut cluster = Cluster::new();
     let (full, more): (Vec<u8>, Vec<u8>) = ((1..=100).collect(), (2..=102).collect());
-    cluster.settle(Publish::Slices, &publish(&full));
-    let step = cluster.assess(&database(Publish::Slices), &publish(&more));
+    cluster.settle(PublishMode::Slices, &publish(&full));
+    let step = cluster.assess(&database(PublishMode::Slices), &publish(&more));
     let Step::WriteSlice(slice) = &step else { panic!("{step:?}") };
     assert!(slices::ready(slice).all(|member| member.ip.to_string() != ONE));
     cluster.take(step);
-    let step = cluster.assess(&database(Publish::Slices), &publish(&more));
+    let step = cluster.assess(&database(PublishMode::Slices), &publish(&more));
     assert_eq!(cluster.take(step), "mysql-external-ipv4-2 none");
 }
 
 #[test]
 fn from_endpoints_to_slices_the_slices_come_first() {
     let mut cluster = Cluster::new();
-    cluster.settle(Publish::Endpoints, &publish(&[1]));
+    cluster.settle(PublishMode::Endpoints, &publish(&[1]));
     cluster.mirror();
-    let said = cluster.settle(Publish::Slices, &publish(&[1]));
+    let said = cluster.settle(PublishMode::Slices, &publish(&[1]));
     let expected = [
         "mysql-external-ipv4-1 none",
         &format!("mysql-external-ipv4-1 {ONE}"),
@@ -227,16 +227,16 @@ fn from_endpoints_to_slices_the_slices_come_first() {
 #[test]
 fn back_to_endpoints_slices_stay_and_are_kept_in_step_until_what_they_hold_is_mirrored() {
     let mut cluster = Cluster::new();
-    cluster.settle(Publish::Slices, &publish(&[1]));
-    let said = cluster.settle(Publish::Endpoints, &publish(&[1]));
+    cluster.settle(PublishMode::Slices, &publish(&[1]));
+    let said = cluster.settle(PublishMode::Endpoints, &publish(&[1]));
     assert_eq!(said, ["endpoints none mirrored", &format!("endpoints {ONE} mirrored")]);
     assert_eq!(cluster.served(), [ONE], "slices stay");
     // Kubernetes takes its time, and the address dies.
-    let said = cluster.settle(Publish::Endpoints, &publish(&[2]));
+    let said = cluster.settle(PublishMode::Endpoints, &publish(&[2]));
     assert_eq!(said, ["mysql-external-ipv4-1 198.51.100.2", "endpoints 198.51.100.2 mirrored"]);
     cluster.mirror();
     assert_eq!(
-        cluster.settle(Publish::Endpoints, &publish(&[2])),
+        cluster.settle(PublishMode::Endpoints, &publish(&[2])),
         ["delete mysql-external-ipv4-1"]
     );
     assert_eq!(cluster.served(), ["1 mirrored"]);
@@ -244,7 +244,7 @@ fn back_to_endpoints_slices_stay_and_are_kept_in_step_until_what_they_hold_is_mi
 
 #[test]
 fn no_way_between_modes_has_a_moment_without_an_address() {
-    let modes = [Publish::Endpoints, Publish::Slices, Publish::Both];
+    let modes = [PublishMode::Endpoints, PublishMode::Slices, PublishMode::Both];
     for from in modes {
         for to in modes {
             for slow in [false, true] {
@@ -260,12 +260,13 @@ fn no_way_between_modes_has_a_moment_without_an_address() {
                         cluster.mirror();
                     }
                 }
-                let served = if to == Publish::Endpoints { "1 mirrored" } else { ONE };
+                let served = if to == PublishMode::Endpoints { "1 mirrored" } else { ONE };
                 assert_eq!(cluster.served(), [served], "{from:?} to {to:?}");
                 let skips = cluster.endpoints.as_ref().is_some_and(endpoints::skips_mirror);
                 assert_eq!(
                     skips,
-                    to != Publish::Endpoints && (from, to) != (Publish::Slices, Publish::Slices)
+                    to != PublishMode::Endpoints
+                        && (from, to) != (PublishMode::Slices, PublishMode::Slices)
                 );
             }
         }
@@ -274,9 +275,9 @@ fn no_way_between_modes_has_a_moment_without_an_address() {
 
 #[test]
 fn who_died_leaves_a_slice_that_is_not_needed_any_more_at_once() {
-    for mode in [Publish::Endpoints, Publish::Slices, Publish::Both] {
+    for mode in [PublishMode::Endpoints, PublishMode::Slices, PublishMode::Both] {
         let mut cluster = Cluster::new();
-        cluster.settle(Publish::Slices, &publish(&[1]));
+        cluster.settle(PublishMode::Slices, &publish(&[1]));
         let mut second = cluster.slices.own()["mysql-external-ipv4-1"].clone();
         second.metadata.name = Some("mysql-external-ipv4-2".into());
         second.endpoints[0].addresses = vec!["198.51.100.9".into()];
@@ -293,7 +294,7 @@ fn who_died_leaves_a_slice_that_is_not_needed_any_more_at_once() {
 #[test]
 fn a_slice_of_someone_else_holds_up_none_of_ours() {
     let mut cluster = Cluster::new();
-    cluster.settle(Publish::Slices, &publish(&[1]));
+    cluster.settle(PublishMode::Slices, &publish(&[1]));
     let mut second = cluster.slices.own()["mysql-external-ipv4-1"].clone();
     second.metadata.name = Some("mysql-external-ipv4-2".into());
     second.endpoints[0].addresses = vec!["198.51.100.2".into()];
@@ -306,25 +307,31 @@ fn a_slice_of_someone_else_holds_up_none_of_ours() {
         .unwrap()
         .insert("endpointslice.kubernetes.io/managed-by".into(), "someone".into());
     cluster.take(Step::WriteSlice(Box::new(first)));
-    let step = cluster.assess(&database(Publish::Slices), &publish(&[1]));
+    let step = cluster.assess(&database(PublishMode::Slices), &publish(&[1]));
     assert_eq!(cluster.take(step), format!("mysql-external-ipv4-2 {ONE}"));
-    assert_eq!(waits(cluster.assess(&database(Publish::Slices), &publish(&[1]))).0, Kind::NotOurs);
+    assert_eq!(
+        waits(cluster.assess(&database(PublishMode::Slices), &publish(&[1]))).0,
+        Kind::NotOurs
+    );
 }
 
 #[test]
 fn on_the_way_from_slices_they_are_what_is_held() {
     let mut cluster = Cluster::new();
-    cluster.settle(Publish::Slices, &publish(&[1]));
-    assert_eq!(view::held(Publish::Endpoints, None, &cluster.slices), members(&[1]));
+    cluster.settle(PublishMode::Slices, &publish(&[1]));
+    assert_eq!(view::held(PublishMode::Endpoints, None, &cluster.slices), members(&[1]));
     let empty = ours(&[]);
-    assert_eq!(view::held(Publish::Endpoints, Some(&empty), &cluster.slices), members(&[1]));
-    assert_eq!(view::held(Publish::Endpoints, Some(&ours(&[2])), &cluster.slices), members(&[2]));
+    assert_eq!(view::held(PublishMode::Endpoints, Some(&empty), &cluster.slices), members(&[1]));
+    assert_eq!(
+        view::held(PublishMode::Endpoints, Some(&ours(&[2])), &cluster.slices),
+        members(&[2])
+    );
 }
 
 #[test]
 fn both_keeps_endpoints_with_the_members() {
     let mut cluster = Cluster::new();
-    let said = cluster.settle(Publish::Both, &publish(&[1]));
+    let said = cluster.settle(PublishMode::Both, &publish(&[1]));
     assert_eq!(
         said[2..],
         ["endpoints none mirrored".to_owned(), format!("endpoints {ONE} unmirrored")]
@@ -333,9 +340,9 @@ fn both_keeps_endpoints_with_the_members() {
 
 #[test]
 fn a_service_with_a_selector_has_slices_of_ours_deleted_and_nothing_else() {
-    for mode in [Publish::Endpoints, Publish::Slices, Publish::Both] {
+    for mode in [PublishMode::Endpoints, PublishMode::Slices, PublishMode::Both] {
         let mut cluster = Cluster::new();
-        cluster.settle(Publish::Slices, &publish(&[1]));
+        cluster.settle(PublishMode::Slices, &publish(&[1]));
         cluster.others("endpointslice-controller.k8s.io", &members(&[9]));
         cluster.service = Some(selecting());
         assert_eq!(cluster.settle(mode, &publish(&[1, 2])), ["delete mysql-external-ipv4-1"]);
@@ -348,14 +355,15 @@ fn a_service_with_a_selector_has_slices_of_ours_deleted_and_nothing_else() {
 #[test]
 fn a_service_created_again_is_the_new_owner() {
     let mut cluster = Cluster::new();
-    cluster.settle(Publish::Slices, &publish(&[1]));
+    cluster.settle(PublishMode::Slices, &publish(&[1]));
     cluster.service = None;
-    let (kind, _) = waits(cluster.assess(&database(Publish::Slices), &publish(&[1])));
+    let (kind, _) = waits(cluster.assess(&database(PublishMode::Slices), &publish(&[1])));
     assert_eq!(kind, Kind::WaitingForService);
     let mut again = known();
     again.metadata.uid = Some("service-2".into());
     cluster.service = Some(again);
-    let Step::WriteSlice(slice) = cluster.assess(&database(Publish::Slices), &publish(&[1])) else {
+    let Step::WriteSlice(slice) = cluster.assess(&database(PublishMode::Slices), &publish(&[1]))
+    else {
         panic!("not written")
     };
     assert_eq!(slice.metadata.owner_references.unwrap()[0].uid, "service-2");
@@ -364,7 +372,7 @@ fn a_service_created_again_is_the_new_owner() {
 #[test]
 fn a_family_that_the_service_loses_has_its_slice_deleted_last() {
     let mut cluster = Cluster::new();
-    let mut database = database(Publish::Slices);
+    let mut database = database(PublishMode::Slices);
     let six = crate::config::Address {
         ip: "2001:db8::1".parse().unwrap(),
         ..database.addresses[0].clone()
@@ -405,11 +413,11 @@ fn a_slice_of_our_name_that_is_another_s_or_being_deleted_is_left_alone() {
     ] {
         let mut cluster = Cluster::new();
         cluster.slices.take(theirs, false);
-        let (found, reason) = waits(cluster.assess(&database(Publish::Slices), &publish(&[1])));
+        let (found, reason) = waits(cluster.assess(&database(PublishMode::Slices), &publish(&[1])));
         assert_eq!(found, kind);
         assert!(reason.ends_with(words), "{reason}");
         cluster.service = Some(selecting());
-        let (found, _) = waits(cluster.assess(&database(Publish::Slices), &publish(&[1])));
+        let (found, _) = waits(cluster.assess(&database(PublishMode::Slices), &publish(&[1])));
         assert_eq!(found, Kind::ServiceHasSelector);
     }
 }
@@ -429,21 +437,21 @@ fn endpoints_of_others_stand_in_the_way_of_slices_only_if_they_send_clients_some
                 .insert(endpoints::SKIP_MIRROR.into(), "true".into());
         }
         cluster.endpoints = Some(foreign.clone());
-        match cluster.assess(&database(Publish::Slices), &publish(&[1])) {
+        match cluster.assess(&database(PublishMode::Slices), &publish(&[1])) {
             Step::CreateSlice(_) => assert!(allowed),
             step => assert!(!allowed && waits(step).0 == Kind::NotOurs),
         }
         let mut settled = cluster.clone();
-        settled.settle(Publish::Slices, &publish(&[1]));
+        settled.settle(PublishMode::Slices, &publish(&[1]));
         assert_eq!(settled.endpoints, Some(foreign), "never written");
         assert_eq!(
-            waits(cluster.assess(&database(Publish::Both), &publish(&[1]))).0,
+            waits(cluster.assess(&database(PublishMode::Both), &publish(&[1]))).0,
             Kind::NotOurs
         );
     }
-    let adopting = Database { adopt: true, ..database(Publish::Slices) };
+    let adopting = Database { adopt: true, ..database(PublishMode::Slices) };
     cluster.endpoints = Some(ours(&[9]));
-    cluster.settle(Publish::Slices, &publish(&[1]));
+    cluster.settle(PublishMode::Slices, &publish(&[1]));
     cluster.endpoints = Some(theirs(&[9], Some("someone")));
     let Step::Write(emptied) = cluster.assess(&adopting, &publish(&[1])) else {
         panic!("not emptied")
@@ -453,9 +461,9 @@ fn endpoints_of_others_stand_in_the_way_of_slices_only_if_they_send_clients_some
 
 #[test]
 fn slices_of_pods_are_told_beside_endpoints_of_others() {
-    for mode in [Publish::Endpoints, Publish::Slices, Publish::Both] {
+    for mode in [PublishMode::Endpoints, PublishMode::Slices, PublishMode::Both] {
         let mut cluster = Cluster::new();
-        cluster.settle(Publish::Slices, &publish(&[1]));
+        cluster.settle(PublishMode::Slices, &publish(&[1]));
         for settled in [cluster, Cluster::new()] {
             let mut cluster = settled;
             cluster.endpoints = Some(theirs(&[9], Some("someone")));
@@ -474,9 +482,9 @@ fn slices_of_pods_are_told_beside_endpoints_of_others() {
 
 #[test]
 fn slices_that_are_there_are_kept_in_step_even_where_someone_else_s_endpoints_stand_in_the_way() {
-    for mode in [Publish::Endpoints, Publish::Slices, Publish::Both] {
+    for mode in [PublishMode::Endpoints, PublishMode::Slices, PublishMode::Both] {
         let mut cluster = Cluster::new();
-        cluster.settle(Publish::Slices, &publish(&[1, 2]));
+        cluster.settle(PublishMode::Slices, &publish(&[1, 2]));
         let foreign = theirs(&[9], Some("someone"));
         cluster.endpoints = Some(foreign.clone());
         cluster.mirror();
@@ -490,7 +498,7 @@ fn slices_that_are_there_are_kept_in_step_even_where_someone_else_s_endpoints_st
 fn an_undecided_plan_writes_no_slice() {
     let cluster = Cluster::new();
     let plan = Plan::Keep(crate::plan::Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
-    let (kind, _) = waits(cluster.assess(&database(Publish::Slices), &plan));
+    let (kind, _) = waits(cluster.assess(&database(PublishMode::Slices), &plan));
     assert_eq!(kind, Kind::WaitingForVerdicts);
 }
 
@@ -499,7 +507,7 @@ fn a_missing_service_is_created_if_asked_and_one_that_is_there_is_not_touched() 
     for headless in [false, true] {
         let asked = Database {
             create_service: Some(CreateService { headless }),
-            ..database(Publish::Slices)
+            ..database(PublishMode::Slices)
         };
         let mut cluster = Cluster::new();
         cluster.service = None;

@@ -10,7 +10,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::*;
 use crate::config::{
-    Address, Allowed, Check, CheckKind, DatabaseId, Port, Protocol, Publish, Refused, TcpCheck,
+    Address, AllowedNetworks, Check, CheckKind, DatabaseId, Port, Protocol, PublishMode,
+    RejectedAddress, TcpCheck,
 };
 use crate::health::Thresholds;
 use crate::plan::{Member, Members, Policy, Why};
@@ -40,10 +41,10 @@ pub(crate) fn database(adopt: bool) -> Database {
             maintenance: None,
             check: Arc::new(check),
         }],
-        refused: Vec::new(),
-        allowed: Allowed::default(),
+        rejected: Vec::new(),
+        allowed_networks: AllowedNetworks::default(),
         policy: Policy::default(),
-        publish: Publish::Endpoints,
+        publish: PublishMode::Endpoints,
         create_service: None,
         adopt,
     }
@@ -362,8 +363,8 @@ pub(crate) fn configured(database: Database, last: &[u8]) -> Database {
 
 /// A database with .1 and .2, of which only 198.51.100.0/30 is allowed, which is .0 to .3.
 pub(crate) fn restricted() -> Database {
-    let allowed = Allowed::new(&["198.51.100.0/30".parse().expect("a network")]);
-    Database { allowed, ..configured(database(false), &[1, 2]) }
+    let allowed = AllowedNetworks::new(&["198.51.100.0/30".parse().expect("a network")]);
+    Database { allowed_networks: allowed, ..configured(database(false), &[1, 2]) }
 }
 
 fn undecided() -> Plan {
@@ -428,8 +429,8 @@ fn endpoints_to_adopt_stay_as_they_are_while_the_database_waits() {
 
 #[test]
 fn a_config_of_which_every_address_is_refused_empties_nothing() {
-    let refused = Refused { ip: [203, 0, 113, 9].into(), why: "it is outside".into() };
-    let database = Database { addresses: Vec::new(), refused: vec![refused], ..restricted() };
+    let refused = RejectedAddress { ip: [203, 0, 113, 9].into(), reason: "it is outside".into() };
+    let database = Database { addresses: Vec::new(), rejected: vec![refused], ..restricted() };
     let step = assess(&database, &publish(&[]), Some(&service()), Some(&ours(&[1, 9])), None);
     assert_eq!(written(step), members(&[1]));
     let step = assess(&database, &publish(&[]), Some(&service()), Some(&ours(&[1])), None);

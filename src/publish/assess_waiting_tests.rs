@@ -5,12 +5,12 @@ use proptest::prelude::*;
 use super::slices_tests::{Cluster, database};
 use super::tests::{configured, members, publish, restricted, theirs, waits};
 use super::*;
-use crate::config::Refused;
+use crate::config::RejectedAddress;
 use crate::plan::Why;
 
 #[test]
 fn what_slices_hold_from_outside_of_what_is_allowed_goes_while_all_else_is_kept() {
-    for mode in [Publish::Slices, Publish::Both] {
+    for mode in [PublishMode::Slices, PublishMode::Both] {
         let mut cluster = Cluster::new();
         cluster.settle(mode, &publish(&[1, 2, 9]));
         let restricted = Database { publish: mode, ..restricted() };
@@ -30,8 +30,9 @@ fn what_slices_hold_from_outside_of_what_is_allowed_goes_while_all_else_is_kept(
             );
         }
         // All are refused: what was is kept.
-        let refused = Refused { ip: [203, 0, 113, 9].into(), why: "it is outside".into() };
-        let none = Database { addresses: Vec::new(), refused: vec![refused], ..restricted };
+        let refused =
+            RejectedAddress { ip: [203, 0, 113, 9].into(), reason: "it is outside".into() };
+        let none = Database { addresses: Vec::new(), rejected: vec![refused], ..restricted };
         let step = cluster.assess(&none, &publish(&[]));
         assert_eq!(cluster.take(step), "mysql-external-ipv4-1 198.51.100.1, 198.51.100.2");
     }
@@ -40,7 +41,7 @@ fn what_slices_hold_from_outside_of_what_is_allowed_goes_while_all_else_is_kept(
 #[test]
 fn a_slice_of_foreign_endpoints_that_send_nobody_anywhere_waits_as_others_do() {
     let mut cluster = Cluster::new();
-    cluster.settle(Publish::Slices, &publish(&[1, 9]));
+    cluster.settle(PublishMode::Slices, &publish(&[1, 9]));
     let mut foreign = theirs(&[2], Some("someone"));
     foreign
         .metadata
@@ -50,7 +51,7 @@ fn a_slice_of_foreign_endpoints_that_send_nobody_anywhere_waits_as_others_do() {
         .insert(endpoints::SKIP_MIRROR.to_owned(), "true".to_owned());
     cluster.endpoints = Some(foreign);
     let keep = Plan::Keep(Why::NoVerdictYet(vec![[198, 51, 100, 3].into()]));
-    let waiting = configured(database(Publish::Slices), &[1, 3]);
+    let waiting = configured(database(PublishMode::Slices), &[1, 3]);
     let step = cluster.assess(&waiting, &keep);
     assert_eq!(
         cluster.take(step),
@@ -60,8 +61,8 @@ fn a_slice_of_foreign_endpoints_that_send_nobody_anywhere_waits_as_others_do() {
     assert_eq!(waits(cluster.assess(&waiting, &keep)).0, Kind::WaitingForVerdicts);
 }
 
-fn modes() -> impl Strategy<Value = Publish> {
-    prop::sample::select(vec![Publish::Endpoints, Publish::Slices, Publish::Both])
+fn modes() -> impl Strategy<Value = PublishMode> {
+    prop::sample::select(vec![PublishMode::Endpoints, PublishMode::Slices, PublishMode::Both])
 }
 
 proptest! {

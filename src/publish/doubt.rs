@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Endpoints;
 
 use super::condition::{Condition, Kind};
 use super::slices::Slices;
-use crate::config::{Database, Publish};
+use crate::config::{Database, PublishMode};
 use crate::endpoints::slices::{Digest, Others};
 use crate::endpoints::{self, SKIP_MIRROR};
 
@@ -51,7 +51,7 @@ pub(super) fn is_mirrored(
     slices: &Slices,
 ) -> bool {
     let wanted: Digest = match (database.publish, endpoints) {
-        (Publish::Endpoints, Some(endpoints)) => ips(endpoints).collect(),
+        (PublishMode::Endpoints, Some(endpoints)) => ips(endpoints).collect(),
         _ => Digest::default(),
     };
     slices.ready(Others::Mirrored) == wanted
@@ -72,7 +72,7 @@ pub(super) fn waits(database: &Database) -> String {
 
 fn not_mirrored(database: &Database, endpoints: Option<&Endpoints>) -> String {
     let id = &database.id;
-    if database.publish != Publish::Endpoints {
+    if database.publish != PublishMode::Endpoints {
         return format!(
             "EndpointSlices that Kubernetes has mirrored from Endpoints {id} are still there, so that clients are sent to their \
              addresses too; see that kube-controller-manager runs endpointslice-mirroring-controller, or delete them"
@@ -139,25 +139,25 @@ mod tests {
         let left =
             Some((Kind::SlicesLeftBehind, SEEN_WITHIN, "kubectl -n prod delete endpointslices"));
         let table = [
-            (Publish::Endpoints, Some(&held), MIRROR, one, None),
+            (PublishMode::Endpoints, Some(&held), MIRROR, one, None),
             (
-                Publish::Endpoints,
+                PublishMode::Endpoints,
                 Some(&held),
                 MIRROR,
                 none,
                 late("has not mirrored Endpoints prod/mysql"),
             ),
             (
-                Publish::Endpoints,
+                PublishMode::Endpoints,
                 Some(&skipped),
                 MIRROR,
                 none,
                 late("Endpoints prod/mysql carry the label"),
             ),
-            (Publish::Endpoints, Some(&held), PODS, one, left),
-            (Publish::Slices, None, MIRROR, none, None),
+            (PublishMode::Endpoints, Some(&held), PODS, one, left),
+            (PublishMode::Slices, None, MIRROR, none, None),
             (
-                Publish::Both,
+                PublishMode::Both,
                 Some(&skipped),
                 MIRROR,
                 one,

@@ -23,7 +23,7 @@ use super::write::{DEADLINE, Failure};
 use super::writer::Writer;
 use super::{Cluster, Publication};
 use crate::clock;
-use crate::config::{Database, DatabaseId, Refused};
+use crate::config::{Database, DatabaseId, RejectedAddress};
 use crate::endpoints;
 use crate::lease;
 use crate::monitor::{self, Asked, Decided};
@@ -420,7 +420,7 @@ impl Publisher {
     }
 
     fn tell_refused(&self) {
-        for Refused { ip, why } in &self.database.refused {
+        for RejectedAddress { ip, reason: why } in &self.database.rejected {
             self.tell("AddressRefused", true, ip.to_string(), || format!("not published: {why}"));
         }
     }

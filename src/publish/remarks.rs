@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
 use super::ports;
-use crate::config::{Database, DatabaseId, Publish};
+use crate::config::{Database, DatabaseId, PublishMode};
 use crate::endpoints::slices;
 use crate::plan::{Members, Plan};
 
@@ -26,8 +26,10 @@ pub(super) fn describe(
 /// Names the members whose IP family the Service does not have. Endpoints take them, slices can't.
 fn left_out(database: &Database, service: &Service, desired: &Members) -> Option<String> {
     let left_out = match database.publish {
-        Publish::Endpoints => Members::default(),
-        Publish::Slices | Publish::Both => slices::left_out(desired, &slices::families(service)),
+        PublishMode::Endpoints => Members::default(),
+        PublishMode::Slices | PublishMode::Both => {
+            slices::left_out(desired, &slices::families(service))
+        }
     };
     (!left_out.is_empty()).then(|| format!("the Service does not have the IP family of {left_out}"))
 }

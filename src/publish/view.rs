@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Endpoints;
 use super::assess::Step;
 use super::sight::Observed;
 use super::slices::Slices;
-use crate::config::Publish;
+use crate::config::PublishMode;
 use crate::endpoints;
 use crate::plan::{Members, Plan};
 
@@ -18,7 +18,7 @@ pub(super) struct View {
     pub plan: Plan,
     /// The addresses that may answer, while the plan is to keep what is there.
     pub may_answer: Arc<[IpAddr]>,
-    pub publish: Publish,
+    pub publish: PublishMode,
 }
 
 impl View {
@@ -29,7 +29,7 @@ impl View {
     /// Whether all is known that a decision takes. Slices may have been published although only Endpoints are to be; where the
     /// right to see them is missing, they can't have been.
     pub(super) fn listed(&self) -> bool {
-        let endpoints = self.publish == Publish::Endpoints
+        let endpoints = self.publish == PublishMode::Endpoints
             && !self.endpoints().is_some_and(endpoints::we_skip_mirror);
         let slices = self.seen.slices.listed || endpoints && self.seen.slices.fault.is_some();
         self.seen.service.listed && self.seen.endpoints.listed && slices
@@ -62,13 +62,17 @@ impl View {
 }
 
 /// What clients are sent to, by Endpoints or by slices.
-pub(super) fn held(publish: Publish, endpoints: Option<&Endpoints>, slices: &Slices) -> Members {
+pub(super) fn held(
+    publish: PublishMode,
+    endpoints: Option<&Endpoints>,
+    slices: &Slices,
+) -> Members {
     let in_endpoints = || endpoints.map(endpoints::members).unwrap_or_default();
     let in_slices: Members = slices.members().collect();
     // On the way from slices they are all that clients are sent by, until there are Endpoints.
     let leaving_slices =
         endpoints.is_some_and(endpoints::we_skip_mirror) || in_endpoints().is_empty();
-    if publish == Publish::Endpoints && !leaving_slices {
+    if publish == PublishMode::Endpoints && !leaving_slices {
         return in_endpoints();
     }
     let mirrored = endpoints.is_some_and(|endpoints| !endpoints::skips_mirror(endpoints));

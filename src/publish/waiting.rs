@@ -40,7 +40,7 @@ pub(super) enum Retained {
 /// Finds the members that stay.
 pub(super) fn retained(database: &Database, published: &Published) -> Retained {
     let Published { serving, exposed, may_answer, is_foreign } = *published;
-    let allowed = |ip: IpAddr| database.allowed.allows(ip);
+    let allowed = |ip: IpAddr| database.allowed_networks.allows(ip);
     let configured = |ip: IpAddr| database.addresses.iter().any(|address| address.ip == ip);
     let stays = |ip: IpAddr| allowed(ip) && configured(ip);
     // Between Endpoints and slices all that serve may leave while others are there that stay.

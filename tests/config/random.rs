@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use external_endpoints::config::{
-    Address, Allowed, Check, CheckKind, CreateService, Database, DatabaseId, ExecCheck, Expected,
-    HttpCheck, Port, Protocol, Publish, Scheme, Spec, TcpCheck, Tls, Value,
+    Address, AllowedNetworks, Check, CheckKind, CreateService, Database, DatabaseId, ExecCheck,
+    ExpectedContent, HttpCheck, Port, Protocol, PublishMode, Scheme, Spec, TcpCheck, Tls,
+    ValueSource,
 };
 use external_endpoints::health::Thresholds;
 use external_endpoints::plan::{Failback, MinHealthy, Policy};
@@ -46,13 +47,13 @@ fn database() -> impl Strategy<Value = Database> {
             let addresses = addresses.collect();
             let id = DatabaseId { namespace: String::new(), service: String::new() };
             let create_service = headless.map(|headless| CreateService { headless });
-            let (refused, allowed) = (Vec::new(), Allowed::default());
+            let (refused, allowed) = (Vec::new(), AllowedNetworks::default());
             Database {
                 id,
                 ports,
                 addresses,
-                refused,
-                allowed,
+                rejected: refused,
+                allowed_networks: allowed,
                 policy,
                 publish,
                 create_service,
@@ -84,8 +85,8 @@ fn policy() -> impl Strategy<Value = Policy> {
     )
 }
 
-fn publish() -> impl Strategy<Value = Publish> {
-    prop_oneof![Just(Publish::Endpoints), Just(Publish::Slices), Just(Publish::Both)]
+fn publish() -> impl Strategy<Value = PublishMode> {
+    prop_oneof![Just(PublishMode::Endpoints), Just(PublishMode::Slices), Just(PublishMode::Both)]
 }
 
 fn zone() -> impl Strategy<Value = String> {
@@ -199,15 +200,18 @@ fn tls() -> impl Strategy<Value = Tls> {
     )
 }
 
-fn expected() -> impl Strategy<Value = Expected> {
-    prop_oneof![text().prop_map(Expected::Text), vec(any::<u8>(), 1..20).prop_map(Expected::Hex)]
+fn expected() -> impl Strategy<Value = ExpectedContent> {
+    prop_oneof![
+        text().prop_map(ExpectedContent::Text),
+        vec(any::<u8>(), 1..20).prop_map(ExpectedContent::Hex)
+    ]
 }
 
 /// Literals are left out: `explain` hides them.
-fn value() -> impl Strategy<Value = Value> {
+fn value() -> impl Strategy<Value = ValueSource> {
     prop_oneof![
-        path().prop_map(Value::File),
-        text().prop_map(|name| Value::FromEnv(name.replace('=', "_")))
+        path().prop_map(ValueSource::File),
+        text().prop_map(|name| ValueSource::FromEnv(name.replace('=', "_")))
     ]
 }
 

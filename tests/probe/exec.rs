@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use external_endpoints::config::{CheckKind, ExecCheck, Value};
+use external_endpoints::config::{CheckKind, ExecCheck, ValueSource};
 use external_endpoints::health::Verdict;
 
 use crate::fixtures::*;
@@ -114,7 +114,10 @@ async fn the_environment_holds_what_is_named_and_nothing_else() {
     let (secret, copy) = (folder.path().join("secret"), folder.path().join("copy"));
     std::fs::write(&secret, "hunter2\n").unwrap();
     let check = ExecCheck {
-        env: vec![("PGPASSWORD".into(), Value::File(secret)), ("HOME".into(), literal("/tmp"))],
+        env: vec![
+            ("PGPASSWORD".into(), ValueSource::File(secret)),
+            ("HOME".into(), literal("/tmp")),
+        ],
         ..exec(&["cp", "/proc/self/environ", copy.to_str().unwrap()])
     };
     let environment = |path: &Path| -> BTreeMap<String, String> {
@@ -247,9 +250,10 @@ async fn what_cannot_be_started_is_our_own_fault() {
     let here = folder.path().to_str().unwrap();
     let nowhere =
         ExecCheck { working_directory: Some("/no/such/folder".into()), ..shell("exit 0") };
-    let unset = Value::FromEnv("EXTERNAL_ENDPOINTS_UNSET".into());
-    let missing = Value::File("/no/such/file".into());
-    let with = |value: Value| ExecCheck { env: vec![("TOKEN".into(), value)], ..exec(&["true"]) };
+    let unset = ValueSource::FromEnv("EXTERNAL_ENDPOINTS_UNSET".into());
+    let missing = ValueSource::File("/no/such/file".into());
+    let with =
+        |value: ValueSource| ExecCheck { env: vec![("TOKEN".into(), value)], ..exec(&["true"]) };
     let table = [
         (exec(&["no-such-command-at-all"]), "command not found: no-such-command-at-all".into()),
         (exec(&["/no/such/program"]), "command not found: /no/such/program".into()),
@@ -274,8 +278,8 @@ async fn no_secret_reaches_a_reason() {
     let path = std::env::var("PATH").unwrap();
     let check = ExecCheck {
         env: vec![
-            ("ONE".into(), Value::File(file)),
-            ("TWO".into(), Value::FromEnv("PATH".into())),
+            ("ONE".into(), ValueSource::File(file)),
+            ("TWO".into(), ValueSource::FromEnv("PATH".into())),
             ("THREE".into(), literal("literal-s3cret")),
         ],
         ..exec(&["/bin/sh", "-c", "echo \"$ONE,$TWO,$THREE,$1\"; exit 1", "sh", "$(ONE)"])

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use external_endpoints::config::{
-    Check, CheckKind, DatabaseId, ExecCheck, HttpCheck, Scheme, TcpCheck, Tls, Value,
+    Check, CheckKind, DatabaseId, ExecCheck, HttpCheck, Scheme, TcpCheck, Tls, ValueSource,
 };
 use external_endpoints::health::{Thresholds, Verdict};
 use external_endpoints::probe::{Prober, Target};
@@ -35,8 +35,8 @@ pub(crate) fn inconclusive(reason: impl Into<String>) -> Verdict {
     Verdict::Inconclusive(reason.into())
 }
 
-pub(crate) fn literal(text: &str) -> Value {
-    Value::Literal(text.into())
+pub(crate) fn literal(text: &str) -> ValueSource {
+    ValueSource::Literal(text.into())
 }
 
 pub(crate) fn tcp(port: u16) -> TcpCheck {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use external_endpoints::config::{CheckKind, HttpCheck, Value};
+use external_endpoints::config::{CheckKind, HttpCheck, ValueSource};
 use external_endpoints::health::Verdict;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -24,7 +24,7 @@ async fn gives(check: HttpCheck, expected: Verdict) {
 /// ways to speak plain HTTP, and a light check goes the other one.
 fn not_light(check: &HttpCheck) -> HttpCheck {
     let mut headers = check.headers.clone();
-    headers.push(("X-Path".into(), Value::FromEnv("PATH".into())));
+    headers.push(("X-Path".into(), ValueSource::FromEnv("PATH".into())));
     HttpCheck { headers, ..check.clone() }
 }
 
@@ -135,7 +135,7 @@ async fn the_request_is_as_configured_and_on_a_new_connection_each_time() {
         path: "/primary?lag=1".into(),
         host: Some("pg.corp.example".into()),
         headers: vec![
-            ("X-Token".into(), Value::File(token.clone())),
+            ("X-Token".into(), ValueSource::File(token.clone())),
             ("Accept".into(), literal("application/json")),
         ],
         ..http(server.port)
@@ -460,7 +460,7 @@ async fn what_cannot_be_sent_is_our_own_fault_and_shows_no_secret() {
     let token = literal("secret\nnewline");
     let check = HttpCheck { headers: vec![("X-Token".into(), token)], ..http(refusing.port()) };
     gives(check, inconclusive("http: the value of header x-token is not fit for HTTP")).await;
-    let unset = Value::FromEnv("EXTERNAL_ENDPOINTS_UNSET".into());
+    let unset = ValueSource::FromEnv("EXTERNAL_ENDPOINTS_UNSET".into());
     let check = HttpCheck { headers: vec![("X-Token".into(), unset)], ..http(refusing.port()) };
     let reason = "http: environment variable EXTERNAL_ENDPOINTS_UNSET is not set";
     gives(check, inconclusive(reason)).await;

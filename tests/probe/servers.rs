@@ -188,7 +188,7 @@ async fn postgresql_logs_nothing_of_an_answered_question() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), SSL_REQUEST).unwrap();
     let asking = |expect: &str| {
-        let send = Some(external_endpoints::config::Value::File(file.path().to_owned()));
+        let send = Some(external_endpoints::config::ValueSource::File(file.path().to_owned()));
         CheckKind::Tcp(TcpCheck { send, expect: Some(expect.into()), ..tcp(postgres.port) })
     };
     let prober = prober(asking("N"), PATIENT);

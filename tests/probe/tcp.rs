@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use external_endpoints::config::{CheckKind, Expected, HttpCheck, Scheme, TcpCheck, Tls, Value};
+use external_endpoints::config::{
+    CheckKind, ExpectedContent, HttpCheck, Scheme, TcpCheck, Tls, ValueSource,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::certificates::*;
@@ -157,7 +159,7 @@ async fn what_is_sent_arrives_byte_for_byte_and_is_read_anew_each_time() {
     .await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("request");
-    let send = Some(Value::File(file.clone()));
+    let send = Some(ValueSource::File(file.clone()));
     let prober = prober(
         CheckKind::Tcp(TcpCheck { send, expect: Some("PING\r\n".into()), ..tcp(echo.port) }),
         Duration::from_secs(2),
@@ -167,7 +169,7 @@ async fn what_is_sent_arrives_byte_for_byte_and_is_read_anew_each_time() {
     std::fs::write(&file, "PING\r\n").unwrap();
     assert_eq!(prober.probe().await, pass());
 
-    let unset = Some(Value::FromEnv("EXTERNAL_ENDPOINTS_UNSET".into()));
+    let unset = Some(ValueSource::FromEnv("EXTERNAL_ENDPOINTS_UNSET".into()));
     let kind = CheckKind::Tcp(TcpCheck { send: unset, ..tcp(echo.port) });
     let reason = "send: environment variable EXTERNAL_ENDPOINTS_UNSET is not set";
     assert_eq!(try_once(kind, PATIENT).await, inconclusive(reason));
@@ -183,9 +185,9 @@ async fn bytes_in_hex_are_sent_expected_and_told_as_hex() {
     .await;
     let request = vec![0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f];
     let check = |expect: &[u8]| {
-        let expect = Some(Expected::Hex(expect.to_vec()));
+        let expect = Some(ExpectedContent::Hex(expect.to_vec()));
         CheckKind::Tcp(TcpCheck {
-            send: Some(Value::Bytes(request.clone())),
+            send: Some(ValueSource::Bytes(request.clone())),
             expect,
             ..tcp(echo.port)
         })
@@ -198,7 +200,7 @@ async fn bytes_in_hex_are_sent_expected_and_told_as_hex() {
 #[tokio::test]
 async fn a_peer_that_reads_nothing_ends_a_long_send() {
     let silent = Server::silent().await;
-    let send = Some(Value::Literal("x".repeat(64 << 20)));
+    let send = Some(ValueSource::Literal("x".repeat(64 << 20)));
     let kind = CheckKind::Tcp(TcpCheck { send, ..tcp(silent.port) });
     assert_eq!(try_once(kind, SHORT).await, fail("send: no answer in 500ms"));
 }
