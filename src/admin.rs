@@ -51,7 +51,7 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves the pages until the daemon ends.
 pub(crate) async fn serve(listener: TcpListener, sources: Sources) -> Infallible {
-    let connections = limits::of_pages();
+    let connections = limits::max_page_connections();
     let large_pages = (connections / LARGE_PAGES_SHARE).max(1);
     server::serve(listener, router(sources, large_pages), connections).await
 }
@@ -155,7 +155,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn health_fails_when_the_monitor_has_not_turned_for_three_intervals_and_not_before() {
         let spec = Spec::default();
-        let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
+        let limits = Limits { max_in_flight: 1, max_execs: 1 };
         let runtime = tokio::runtime::Handle::current();
         // One that never runs.
         let (monitor, _checks) = monitor::prepare(

@@ -327,7 +327,7 @@ fn signals(runtime: &tokio::runtime::Runtime) -> std::io::Result<Signal> {
 
 impl Run {
     fn main(self) -> Result<ExitCode, ExitCode> {
-        init::stand_in()
+        init::run_as_init()
             .map_err(|error| Voice::Person.failed(&anyhow!("process 1 can't fork: {error}")))?;
         log::start(self.log_format)
             .map_err(|error| Voice::Person.failed(&anyhow!("can't start the log: {error}")))?;
@@ -419,19 +419,19 @@ const AT_ONCE: usize = 256;
 
 /// Tries every target once, and shows a table.
 async fn probe_once(spec: &Spec, limits: Limits) -> Result<ExitCode, ExitCode> {
-    let commands = Semaphore::new(limits.exec_at_once);
+    let commands = Semaphore::new(limits.max_execs);
     let commands = &commands;
     let tries = spec.databases.iter().flat_map(|database| {
         database.addresses.iter().map(async |address| {
             let prober = Prober::new(address.check.clone(), Target::new(database, address));
-            let _permit = if prober.is_command() { commands.acquire().await.ok() } else { None };
+            let _permit = if prober.is_exec() { commands.acquire().await.ok() } else { None };
             let started = clock::now();
             let verdict = prober.probe().await;
             (&database.id, address.ip, verdict, clock::now().saturating_duration_since(started))
         })
     });
     let tried: Vec<_> =
-        futures::stream::iter(tries).buffered(AT_ONCE.min(limits.checks_in_flight)).collect().await;
+        futures::stream::iter(tries).buffered(AT_ONCE.min(limits.max_in_flight)).collect().await;
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(["NAMESPACE", "SERVICE", "ADDRESS", "VERDICT", "TIME", "REASON"]);

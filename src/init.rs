@@ -12,7 +12,7 @@ use std::ptr;
 
 /// Returns in the process that is to be the daemon: at once, unless this is process 1. Process 1 itself stays here, and
 /// ends as the daemon does. To be called while the process has one thread.
-pub(crate) fn stand_in() -> io::Result<()> {
+pub(crate) fn run_as_init() -> io::Result<()> {
     if process::id() != 1 {
         return Ok(());
     }
@@ -54,11 +54,11 @@ enum Sender {
 }
 
 /// Waits for a signal. None when the wait was interrupted.
-fn next_signal(all: &libc::sigset_t) -> Option<(libc::c_int, Sender)> {
+fn next_signal(signals: &libc::sigset_t) -> Option<(libc::c_int, Sender)> {
     let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
     // SAFETY: the call fills in `info` if it returns a signal.
     let (signal, code) = unsafe {
-        let signal = libc::sigwaitinfo(all, info.as_mut_ptr());
+        let signal = libc::sigwaitinfo(signals, info.as_mut_ptr());
         if signal < 0 {
             return None;
         }
@@ -102,6 +102,6 @@ mod tests {
 
     #[test]
     fn a_process_that_is_not_the_first_goes_on() {
-        assert!(stand_in().is_ok());
+        assert!(run_as_init().is_ok());
     }
 }

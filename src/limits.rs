@@ -7,34 +7,34 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
 /// Descriptors kept for all but checks, at least: the pages, connections to the API, and what the daemon has open itself.
-const RESERVE: u64 = 256;
+const FD_RESERVE: u64 = 256;
 
 /// Connections to the pages: so many, or a quarter of what is kept for all but checks if that is less.
-const OF_PAGES: u64 = 64;
+const MAX_PAGE_CONNECTIONS: u64 = 64;
 
 /// What the daemon has open itself, beside that: files, the log, its runtimes, and connections to the API for writes, Events
 /// and the Lease.
-const OF_DAEMON: u64 = 64;
+const FDS_FOR_DAEMON: u64 = 64;
 
 /// Connections to the API that watch a namespace.
-const OF_A_NAMESPACE: u64 = 3;
+const FDS_PER_NAMESPACE: u64 = 3;
 
 /// What a try holds at most: its connection, and a file that a value, a certificate or a key is read from.
-const OF_A_TRY: u64 = 2;
+const FDS_PER_PROBE: u64 = 2;
 
 /// What a command holds at most: both ends of its pipe, its process, and a file that a value is read from.
-const OF_A_COMMAND: u64 = 4;
+const FDS_PER_EXEC: u64 = 4;
 
 /// Commands at once for each processor, if nobody says otherwise. Most of them wait for a database most of the time.
-const COMMANDS_A_CORE: usize = 4;
+const EXECS_PER_CORE: usize = 4;
 
 /// How much may be done at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// Tries over the network.
-    pub checks_in_flight: usize,
+    pub max_in_flight: usize,
     /// Commands of exec checks, which don't count as tries over the network.
-    pub exec_at_once: usize,
+    pub max_execs: usize,
 }
 
 impl Limits {
@@ -42,46 +42,48 @@ impl Limits {
     /// namespaces. To be called once, before anything is started.
     pub(crate) fn raise(max_exec: Option<NonZeroUsize>, namespaces: usize) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let max_exec = max_exec.map_or(COMMANDS_A_CORE * cores, NonZeroUsize::get);
-        let limits = Self::of(raise_descriptors(), max_exec, namespaces as u64);
-        if limits.exec_at_once < max_exec {
-            let exec_at_once = limits.exec_at_once;
+        let max_exec = max_exec.map_or(EXECS_PER_CORE * cores, NonZeroUsize::get);
+        let limits = Self::share(raise_descriptors(), max_exec, namespaces as u64);
+        if limits.max_execs < max_exec {
             warn!(
                 max_exec,
-                exec_at_once,
+                exec_at_once = limits.max_execs,
                 "too few file descriptors for so many commands at once; raise `ulimit -n`"
             );
         }
         limits
     }
 
-    fn of(descriptors: u64, max_exec: usize, namespaces: u64) -> Self {
-        let spare = descriptors - reserve(descriptors, namespaces);
-        let commands = (spare / 4 / OF_A_COMMAND).clamp(1, max_exec as u64);
-        let checks = (spare.saturating_sub(commands * OF_A_COMMAND) / OF_A_TRY).clamp(1, MOST);
-        Self { checks_in_flight: checks as usize, exec_at_once: commands as usize }
+    fn share(descriptors: u64, max_exec: usize, namespaces: u64) -> Self {
+        let spare = descriptors - fd_reserve(descriptors, namespaces);
+        let commands = (spare / 4 / FDS_PER_EXEC).clamp(1, max_exec as u64);
+        let checks =
+            (spare.saturating_sub(commands * FDS_PER_EXEC) / FDS_PER_PROBE).clamp(1, MAX_IN_FLIGHT);
+        Self { max_in_flight: checks as usize, max_execs: commands as usize }
     }
 }
 
 /// Descriptors that are kept for all but checks. Where there is little, all get a part of it.
-fn reserve(descriptors: u64, namespaces: u64) -> u64 {
-    RESERVE.max(OF_PAGES + OF_DAEMON + OF_A_NAMESPACE * namespaces).min(descriptors / 2)
+fn fd_reserve(descriptors: u64, namespaces: u64) -> u64 {
+    FD_RESERVE
+        .max(MAX_PAGE_CONNECTIONS + FDS_FOR_DAEMON + FDS_PER_NAMESPACE * namespaces)
+        .min(descriptors / 2)
 }
 
 /// How many connections to the pages there may be, by the limit of descriptors that is in force.
-pub(crate) fn of_pages() -> usize {
-    pages_of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)) as usize
+pub(crate) fn max_page_connections() -> usize {
+    page_connections(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)) as usize
 }
 
-fn pages_of(descriptors: u64) -> u64 {
-    (reserve(descriptors, 0) / 4).clamp(1, OF_PAGES)
+fn page_connections(descriptors: u64) -> u64 {
+    (fd_reserve(descriptors, 0) / 4).clamp(1, MAX_PAGE_CONNECTIONS)
 }
 
 /// As many as anybody will have targets.
-const MOST: u64 = 1 << 24;
+const MAX_IN_FLIGHT: u64 = 1 << 24;
 
 /// The limit of descriptors as it was before it was raised.
-static BEFORE: OnceLock<Rlimit> = OnceLock::new();
+static ORIGINAL_NOFILE: OnceLock<Rlimit> = OnceLock::new();
 
 /// Raises the soft limit of descriptors to the hard one. Returns what is in force then.
 fn raise_descriptors() -> u64 {
@@ -89,15 +91,15 @@ fn raise_descriptors() -> u64 {
     let raised = Rlimit { current: before.maximum, maximum: before.maximum };
     let differs = before.current != raised.current;
     if differs && setrlimit(Resource::Nofile, raised).is_ok() {
-        return BEFORE.get_or_init(|| before).maximum.unwrap_or(u64::MAX);
+        return ORIGINAL_NOFILE.get_or_init(|| before).maximum.unwrap_or(u64::MAX);
     }
     before.current.unwrap_or(u64::MAX)
 }
 
 /// The limit of descriptors that a command shall have, if not our own: programs that close all they may have open, or wait
 /// with select, take the raised one badly.
-pub(crate) fn of_commands() -> Option<Rlimit> {
-    BEFORE.get().copied()
+pub(crate) fn child_nofile_limit() -> Option<Rlimit> {
+    ORIGINAL_NOFILE.get().copied()
 }
 
 #[cfg(test)]
@@ -107,8 +109,8 @@ mod tests {
     #[test]
     fn descriptors_are_shared_out_so_that_all_can_work() {
         let of = |descriptors, max_exec| {
-            let limits = Limits::of(descriptors, max_exec, 1);
-            (limits.checks_in_flight, limits.exec_at_once)
+            let limits = Limits::share(descriptors, max_exec, 1);
+            (limits.max_in_flight, limits.max_execs)
         };
         assert_eq!(of(1024, 8), (368, 8));
         assert_eq!(of(1_048_576, 8), (524_144, 8));
@@ -118,15 +120,15 @@ mod tests {
         assert_eq!(of(8, 8), (1, 1));
         for descriptors in 12..5000 {
             let (checks, commands) = of(descriptors, 1000);
-            let used = checks as u64 * OF_A_TRY + commands as u64 * OF_A_COMMAND;
+            let used = checks as u64 * FDS_PER_PROBE + commands as u64 * FDS_PER_EXEC;
             assert!(
-                used <= descriptors - RESERVE.min(descriptors / 2),
+                used <= descriptors - FD_RESERVE.min(descriptors / 2),
                 "{descriptors}: {checks} and {commands}"
             );
         }
         // Many namespaces are watched at the cost of checks.
-        assert_eq!(Limits::of(1024, 8, 100).checks_in_flight, 282);
-        assert_eq!(Limits::of(1024, 8, 1000).checks_in_flight, 240);
+        assert_eq!(Limits::share(1024, 8, 100).max_in_flight, 282);
+        assert_eq!(Limits::share(1024, 8, 1000).max_in_flight, 240);
     }
 
     #[test]
@@ -134,11 +136,12 @@ mod tests {
         for (descriptors, pages) in
             [(u64::MAX, 64), (1024, 64), (512, 64), (256, 32), (64, 8), (8, 1), (1, 1)]
         {
-            assert_eq!(pages_of(descriptors), pages, "{descriptors}");
+            assert_eq!(page_connections(descriptors), pages, "{descriptors}");
         }
         // With 1,024 descriptors, 42 namespaces can be watched whatever the readers of pages do; with 256, 10.
         let namespaces = |descriptors| {
-            (reserve(descriptors, 0) - pages_of(descriptors) - OF_DAEMON) / OF_A_NAMESPACE
+            (fd_reserve(descriptors, 0) - page_connections(descriptors) - FDS_FOR_DAEMON)
+                / FDS_PER_NAMESPACE
         };
         assert_eq!([namespaces(1024), namespaces(256)], [42, 10]);
     }

@@ -1,8 +1,8 @@
 //! Starts the tries of all targets when they are due, listens to their verdicts, and is the single owner of all health.
 //!
-//! No try waits for another, and no target is tried twice at once: light checks go into one swarm, and each try of any other
+//! No try waits for another, and no target is tried twice at once: light checks go into one reactor, and each try of any other
 //! is a task of its own, whose verdict comes back over one channel, which holds at most one for each target. The monitor is a
-//! plain loop on a thread of its own, which waits for its swarm and for the swarm's bell.
+//! plain loop on a thread of its own, which waits for its reactor and for the waker.
 //!
 //! Each turn of the loop is short, whatever comes in: it does as much of each kind of work as a `Budget` allows, and goes on
 //! with the rest in the next turn, which then does not wait. It reads no files, and waits for nobody.
@@ -30,7 +30,7 @@ use crate::lease::CheckFacts;
 use crate::limits::Limits;
 use crate::notice::Recorder;
 use crate::plan::{Members, Plan};
-use crate::probe::{Bell, Ended, Prober, Swarm};
+use crate::probe::{Completion, Prober, Reactor, Waker};
 use crate::schedule::{Key, Next, Schedule};
 pub(crate) use asked::{Asked, cut as cut_annotation};
 use budget::Budget;
@@ -73,7 +73,7 @@ const AHEAD: usize = 64;
 #[derive(Clone)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
-    bell: Bell,
+    waker: Waker,
     plans: watch::Receiver<Arc<Plans>>,
     snapshots: SnapshotReader,
     turned: Arc<Turned>,
@@ -112,7 +112,7 @@ impl Handle {
     async fn tell(&self, command: Command) {
         // A monitor that is gone needs no telling: the daemon is ending.
         let _ = self.commands.send(command).await;
-        self.bell.ring();
+        self.waker.wake();
     }
 
     /// All that is known now, or was a moment ago: however many ask, they share one. None if the monitor is gone.
@@ -181,8 +181,8 @@ struct Report {
 }
 
 impl Report {
-    fn of(Ended { tag, verdict, started }: Ended, ended: Instant) -> Self {
-        Self { key: tag, verdict, delay: None, started, ended }
+    fn of(Completion { token, verdict, started }: Completion, ended: Instant) -> Self {
+        Self { key: token, verdict, delay: None, started, ended }
     }
 }
 
@@ -219,8 +219,8 @@ pub(crate) struct Monitor {
     turned: Arc<Turned>,
     facts: Arc<Facts>,
     inconclusive: InconclusiveRun,
-    swarm: Swarm,
-    bell: Bell,
+    reactor: Reactor,
+    waker: Waker,
     /// Verdicts that have come and are yet to be taken; no more than there are tries in flight.
     verdicts: VecDeque<Report>,
     snapshots: SnapshotWriter,
@@ -248,11 +248,11 @@ pub(crate) fn prepare(
     let (commands_in, commands) = mpsc::channel(AHEAD + spec.databases.len());
     let turned = Arc::new(Turned { origin: now, nanos: AtomicU64::new(0) });
     let facts = Arc::new(Facts::new(now));
-    let mut swarm = Swarm::new()?;
-    let bell = swarm.bell()?;
+    let mut reactor = Reactor::new()?;
+    let waker = reactor.waker()?;
     let (report, reports) = mpsc::unbounded_channel();
     let (plans, plans_out) = watch::channel(Arc::default());
-    let (snapshots, snapshots_out) = sharing::channel(bell.clone());
+    let (snapshots, snapshots_out) = sharing::channel(waker.clone());
     let mut monitor = Monitor {
         schedule: Schedule::new(now),
         tried: Vec::new(),
@@ -264,15 +264,15 @@ pub(crate) fn prepare(
         freeze: Freeze::new(rules, spec.databases.iter().map(|database| database.addresses.len())),
         undecided: None,
         lateness: Lateness::new(now),
-        network_places: Places::new(limits.checks_in_flight),
-        command_places: Places::new(limits.exec_at_once),
+        network_places: Places::new(limits.max_in_flight),
+        command_places: Places::new(limits.max_execs),
         owners: Owners::default(),
         commands,
         turned: turned.clone(),
         facts: facts.clone(),
         inconclusive: InconclusiveRun::new(0),
-        swarm,
-        bell: bell.clone(),
+        reactor,
+        waker: waker.clone(),
         verdicts: VecDeque::new(),
         snapshots,
         report,
@@ -285,7 +285,7 @@ pub(crate) fn prepare(
     Ok((
         Handle {
             commands: commands_in,
-            bell,
+            waker,
             plans: plans_out,
             snapshots: snapshots_out,
             turned,
@@ -297,8 +297,8 @@ pub(crate) fn prepare(
 
 impl Monitor {
     /// What wakes the monitor.
-    fn bell(&self) -> Bell {
-        self.bell.clone()
+    fn waker(&self) -> Waker {
+        self.waker.clone()
     }
 
     /// Checks until told to stop, or until nobody holds a handle.
@@ -306,13 +306,13 @@ impl Monitor {
         while matches!(stop.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
             let due = self.start_due();
             let again = self.reevaluate_due(clock::now());
-            let next = due.into_iter().chain(self.swarm.deadline()).chain(again).min();
+            let next = due.into_iter().chain(self.reactor.deadline()).chain(again).min();
             let wait = next.map_or(WATCHDOG, |next| {
                 next.saturating_duration_since(clock::now()).min(WATCHDOG)
             });
             let wait = if self.has_backlog() { Duration::ZERO } else { wait };
             let nap = (Duration::from_nanos(1)..=NAP).contains(&wait);
-            self.swarm.wait(if nap { Duration::ZERO } else { wait })?;
+            self.reactor.wait(if nap { Duration::ZERO } else { wait })?;
             let now = clock::now();
             self.turned.now(now);
             self.collect(now)?;
@@ -348,7 +348,7 @@ impl Monitor {
     /// Fetches the verdicts that have come.
     fn collect(&mut self, now: Instant) -> io::Result<()> {
         let verdicts = &mut self.verdicts;
-        self.swarm.collect(now, |try_| verdicts.push_back(Report::of(try_, now)))
+        self.reactor.drain(now, |try_| verdicts.push_back(Report::of(try_, now)))
     }
 
     /// Takes in the verdicts of light tries and those of tasks, as many of each as a turn may.
@@ -422,18 +422,18 @@ impl Monitor {
                 self.schedule.ended(key, now, now, false);
                 continue;
             }
-            let Some(light) = prober.light() else {
+            let Some(light) = prober.fast_check() else {
                 self.spawn(key, due);
                 continue;
             };
             self.lateness.observe(now.saturating_duration_since(due), interval);
-            let ended = self.swarm.start(key, light, now);
+            let ended = self.reactor.start(key, light, now);
             self.verdicts.extend(ended.map(|ended| Report::of(ended, now)));
         }
     }
 
     fn places(&mut self, key: Key) -> &mut Places {
-        match self.tried[key].prober.is_command() {
+        match self.tried[key].prober.is_exec() {
             true => &mut self.command_places,
             false => &mut self.network_places,
         }
@@ -443,7 +443,7 @@ impl Monitor {
     fn share_places(&mut self) {
         let owners = |is_command: bool| {
             let tried = self.tried.iter().filter(|tried| tried.place.is_some());
-            let tried = tried.filter(|tried| tried.prober.is_command() == is_command);
+            let tried = tried.filter(|tried| tried.prober.is_exec() == is_command);
             tried.map(|tried| tried.owner).collect::<BTreeSet<Owner>>()
         };
         let (network, commands) = (owners(false), owners(true));
@@ -472,8 +472,8 @@ impl Monitor {
     /// Starts a try in a task of its own.
     fn spawn(&mut self, key: Key, due: Instant) {
         let prober = self.tried[key].prober.clone();
-        let (report, bell) = (self.report.clone(), self.bell.clone());
-        let heavy = prober.is_heavy();
+        let (report, waker) = (self.report.clone(), self.waker.clone());
+        let cpu_bound = prober.is_cpu_bound();
         let try_ = async move {
             let started = clock::now();
             // A defect of ours must not end the checks of this target for good.
@@ -490,9 +490,9 @@ impl Monitor {
                 started,
                 ended: clock::now(),
             });
-            bell.ring();
+            waker.wake();
         };
-        if heavy {
+        if cpu_bound {
             while self.heavy.try_join_next().is_some() {}
             self.heavy.spawn_on(try_, &self.heavy_runtime);
         } else {

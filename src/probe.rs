@@ -5,7 +5,6 @@
 
 mod answer;
 mod ask;
-mod bell;
 mod body;
 mod bounded;
 mod close;
@@ -21,14 +20,15 @@ mod light;
 mod light_exchange;
 mod notes;
 mod output;
+mod reactor;
 mod spawn;
-mod swarm;
 mod tcp;
 mod text;
 mod tls;
 mod trust;
 mod value;
 mod verifier;
+mod waker;
 
 use std::fmt;
 use std::io;
@@ -40,9 +40,9 @@ use rustix::io::Errno;
 
 use crate::config::{Address, Check, CheckKind, Database, DatabaseId, Scheme};
 use crate::health::Verdict;
-pub use bell::Bell;
-pub use light::Light;
-pub use swarm::{Ended, Swarm};
+pub use light::FastCheck;
+pub use reactor::{Completion, Reactor};
+pub use waker::Waker;
 
 /// The thing that is checked: one IP of one database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub struct Prober {
 }
 
 enum Kind {
-    Light(Arc<Light>),
+    Light(Arc<FastCheck>),
     Tcp(Box<tcp::Tcp>),
     Http(Box<http::Http>),
     Https(Box<https::Https>),
@@ -82,7 +82,7 @@ enum Kind {
 
 impl Prober {
     pub fn new(check: Arc<Check>, target: Target) -> Self {
-        if let Some(light) = Light::new(&check.kind, check.timeout, target.ip) {
+        if let Some(light) = FastCheck::new(&check.kind, check.timeout, target.ip) {
             return Self { timeout: check.timeout, kind: Kind::Light(Arc::new(light)) };
         }
         let kind = match &check.kind {
@@ -96,8 +96,8 @@ impl Prober {
         Self { timeout: check.timeout, kind }
     }
 
-    /// The check, if it is light: a swarm then tries it with less ado.
-    pub fn light(&self) -> Option<&Arc<Light>> {
+    /// The check, if it is light: a reactor then tries it with less ado.
+    pub fn fast_check(&self) -> Option<&Arc<FastCheck>> {
         match &self.kind {
             Kind::Light(light) => Some(light),
             _ => None,
@@ -106,7 +106,7 @@ impl Prober {
 
     /// Whether a try takes long stretches of a processor at a time, as a TLS handshake does. An exec check doesn't: it has
     /// a thread that may block for all that it does.
-    pub fn is_heavy(&self) -> bool {
+    pub fn is_cpu_bound(&self) -> bool {
         match &self.kind {
             Kind::Light(_) | Kind::Http(_) => false,
             Kind::Tcp(tcp) => tcp.speaks_tls(),
@@ -116,14 +116,14 @@ impl Prober {
     }
 
     /// Whether a try runs a command.
-    pub fn is_command(&self) -> bool {
+    pub fn is_exec(&self) -> bool {
         matches!(self.kind, Kind::Exec(_))
     }
 
     /// One try. Always ends within the check's timeout; dropping it ends all that it started.
     pub async fn probe(&self) -> Verdict {
         if let Kind::Light(light) = &self.kind {
-            return Box::pin(swarm::alone(light)).await;
+            return Box::pin(reactor::run_once(light)).await;
         }
         let progress = Progress::default();
         let tried = tokio::time::timeout(self.timeout, self.kind.run(&progress)).await;

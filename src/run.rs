@@ -365,7 +365,7 @@ mod tests {
     /// All parts of a dry run, but for the checks.
     fn parts(checking: Checking) -> Parts {
         let spec = Spec::default();
-        let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
+        let limits = Limits { max_in_flight: 1, max_execs: 1 };
         let (monitor, _) =
             monitor::start(&spec, limits, freeze::Rules::default(), &Recorder::default())
                 .expect("threads");

@@ -44,7 +44,7 @@ impl Scene {
         let options =
             Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), skip_rejected: false };
         let spec = parse("a.yaml", &text, &options).expect("a good config").spec;
-        let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
+        let limits = Limits { max_in_flight: 1, max_execs: 1 };
         let runtime = tokio::runtime::Handle::current();
         let prepared = prepare(
             &spec,

@@ -36,7 +36,7 @@ struct Scene {
 
 impl Scene {
     fn new(databases: &[&str]) -> Self {
-        let limits = Limits { checks_in_flight: 8, exec_at_once: 8 };
+        let limits = Limits { max_in_flight: 8, max_execs: 8 };
         let (rules, news) = (crate::freeze::Rules::default(), crate::notice::Recorder::default());
         let runtime = tokio::runtime::Handle::current();
         let (_, monitor) =
@@ -270,7 +270,7 @@ async fn a_target_that_left_while_it_waited_for_a_place_is_not_started() {
     }
     scene.reload(&[B]);
     scene.monitor.start_waiting(scene.now);
-    assert!(scene.monitor.swarm.is_empty());
+    assert!(scene.monitor.reactor.is_empty());
     assert!(!scene.monitor.network_places.are_short());
     scene.reload(&[B, A]);
     let keys = [scene.key("10.0.0.1"), scene.key("10.0.0.2")];

@@ -13,7 +13,7 @@ use super::budget::Budget;
 use super::snapshot::{DatabaseSnapshot, Snapshot};
 use super::watched::Watched;
 use crate::clock;
-use crate::probe::Bell;
+use crate::probe::Waker;
 
 /// A snapshot serves for so many times as long as it took to make, so that no more than a fiftieth of the time of the checks is
 /// spent on them; but not for longer than nobody minds.
@@ -25,7 +25,7 @@ const MAX_AGE: Duration = Duration::from_millis(250);
 pub(super) struct SnapshotReader {
     newest: watch::Receiver<Option<Arc<Snapshot>>>,
     wanted: Arc<AtomicBool>,
-    bell: Bell,
+    waker: Waker,
 }
 
 /// Makes snapshots when they are asked for.
@@ -45,13 +45,13 @@ struct Unfinished {
     databases: Vec<DatabaseSnapshot>,
 }
 
-/// The two ends of it. `bell` wakes whoever has the writer.
-pub(super) fn channel(bell: Bell) -> (SnapshotWriter, SnapshotReader) {
+/// The two ends of it. `waker` wakes whoever has the writer.
+pub(super) fn channel(waker: Waker) -> (SnapshotWriter, SnapshotReader) {
     let (newest, newest_out) = watch::channel(None);
     let wanted = Arc::new(AtomicBool::new(false));
     let writer =
         SnapshotWriter { newest, fresh_until: None, wanted: wanted.clone(), unfinished: None };
-    (writer, SnapshotReader { newest: newest_out, wanted, bell })
+    (writer, SnapshotReader { newest: newest_out, wanted, waker })
 }
 
 impl SnapshotReader {
@@ -65,7 +65,7 @@ impl SnapshotReader {
                 return Some(snapshot);
             }
             self.wanted.store(true, Ordering::SeqCst);
-            self.bell.ring();
+            self.waker.wake();
             newest.changed().await.ok()?;
         }
     }
@@ -172,8 +172,8 @@ mod tests {
 
     fn ends() -> (SnapshotWriter, SnapshotReader) {
         channel(
-            crate::probe::Swarm::new()
-                .and_then(|mut swarm| swarm.bell())
+            crate::probe::Reactor::new()
+                .and_then(|mut reactor| reactor.waker())
                 .expect("an epoll instance"),
         )
     }

@@ -12,7 +12,7 @@ use crate::config::Spec;
 use crate::freeze::Rules;
 use crate::limits::Limits;
 use crate::notice::Recorder;
-use crate::probe::Bell;
+use crate::probe::Waker;
 
 /// Threads that may read files for checks, beside those that commands have.
 const READERS: usize = 512;
@@ -20,14 +20,14 @@ const READERS: usize = 512;
 /// The checks that run. Dropping it ends them.
 pub(crate) struct Checking {
     stop: Option<oneshot::Sender<()>>,
-    bell: Bell,
+    waker: Waker,
     /// Gets why the checks have ended; none once that has come.
     ended: Option<oneshot::Receiver<String>>,
 }
 
 impl Checking {
     /// Starts a thread that does the work of the checks until it is told to stop.
-    fn spawn<W>(bell: Bell, work: W) -> io::Result<Self>
+    fn spawn<W>(waker: Waker, work: W) -> io::Result<Self>
     where
         W: FnOnce(oneshot::Receiver<()>) -> io::Result<()> + Send + 'static,
     {
@@ -41,7 +41,7 @@ impl Checking {
                     .map_or_else(|error| error.to_string(), |()| "its thread returned".to_owned()),
             );
         })?;
-        Ok(Self { stop: Some(stop), bell, ended: Some(ended) })
+        Ok(Self { stop: Some(stop), waker, ended: Some(ended) })
     }
 
     /// Waits for the checks to end, which they should not do by themselves, and says why they did. Once that is known it
@@ -63,7 +63,7 @@ impl Checking {
 
     fn stop(&mut self) {
         self.stop.take();
-        self.bell.ring();
+        self.waker.wake();
     }
 }
 
@@ -83,7 +83,7 @@ pub(crate) fn start(
     let runtime = Tries::new(limits)?;
     let (handle, monitor) =
         prepare(spec, limits, rules, news, runtime.handle(), Runtime::current())?;
-    let checking = Checking::spawn(monitor.bell(), move |stopped| {
+    let checking = Checking::spawn(monitor.waker(), move |stopped| {
         let outcome = monitor.run(stopped);
         runtime.shutdown();
         outcome
@@ -101,7 +101,7 @@ impl Tries {
             .thread_name("tries")
             .enable_all()
             // A command has a thread for as long as it runs.
-            .max_blocking_threads(READERS + limits.exec_at_once)
+            .max_blocking_threads(READERS + limits.max_execs)
             .build()?;
         Ok(Self(Some(runtime)))
     }
@@ -129,10 +129,10 @@ impl Drop for Tries {
 impl Checking {
     /// Checks that end by themselves at once, as `work` says.
     pub(crate) fn that_ends(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Self {
-        let bell = crate::probe::Swarm::new()
-            .and_then(|mut swarm| swarm.bell())
+        let waker = crate::probe::Reactor::new()
+            .and_then(|mut reactor| reactor.waker())
             .expect("an epoll instance");
-        Self::spawn(bell, move |_| work()).expect("a thread")
+        Self::spawn(waker, move |_| work()).expect("a thread")
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn the_monitor_turns_with_nothing_to_check_and_ends_when_told_to() {
         let spec = Spec::default();
-        let limits = Limits { checks_in_flight: 1, exec_at_once: 1 };
+        let limits = Limits { max_in_flight: 1, max_execs: 1 };
         let (monitor, checking) =
             start(&spec, limits, Rules::default(), &Recorder::default()).expect("threads");
         let first = monitor.turned();

@@ -8,7 +8,7 @@ fn monitor(databases: &str) -> Monitor {
     let spec = parse("a.yaml", &format!("databases: [{databases}]"), &options)
         .expect("a good config")
         .spec;
-    let limits = Limits { checks_in_flight: 8, exec_at_once: 8 };
+    let limits = Limits { max_in_flight: 8, max_execs: 8 };
     let runtime = Runtime::current();
     let prepared =
         prepare(&spec, limits, Rules::default(), &Recorder::default(), runtime.clone(), runtime);

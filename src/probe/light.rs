@@ -8,39 +8,39 @@ use hyper::Method;
 use super::ask::{Ask, Wanted};
 use crate::config::{CheckKind, HttpCheck, Scheme, TcpCheck};
 
-/// Such a check, made ready to be tried on one target many times by a [`Swarm`](super::Swarm).
-pub struct Light {
+/// Such a check, made ready to be tried on one target many times by a [`Reactor`](super::Reactor).
+pub struct FastCheck {
     pub(super) address: SocketAddr,
     pub(super) timeout: Duration,
-    pub(super) kind: Kind,
+    pub(super) kind: FastKind,
 }
 
-pub(super) enum Kind {
+pub(super) enum FastKind {
     /// Two packets of three: the target's kernel answers, its program never hears of it.
-    Quiet,
+    HalfOpen,
     /// The whole handshake.
-    Accept,
+    FullHandshake,
     /// Boxed, for most are the first.
-    Http(Box<Http>),
+    Http(Box<FastHttp>),
 }
 
-pub(super) struct Http {
+pub(super) struct FastHttp {
     pub request: Vec<u8>,
     pub method: Method,
     pub wanted: Wanted,
 }
 
-impl Light {
+impl FastCheck {
     /// None if the check has more to it.
     pub(super) fn new(check: &CheckKind, timeout: Duration, ip: IpAddr) -> Option<Self> {
         let (port, kind) = match check {
             CheckKind::Tcp(TcpCheck { port, tls: None, send: None, expect: None, accept }) => {
-                (*port, if *accept { Kind::Accept } else { Kind::Quiet })
+                (*port, if *accept { FastKind::FullHandshake } else { FastKind::HalfOpen })
             }
             CheckKind::Http(http)
                 if http.scheme == Scheme::Http && http.expected_body.is_none() =>
             {
-                (http.port, Kind::Http(Box::new(Http::new(http, ip)?)))
+                (http.port, FastKind::Http(Box::new(FastHttp::new(http, ip)?)))
             }
             _ => return None,
         };
@@ -48,7 +48,7 @@ impl Light {
     }
 }
 
-impl Http {
+impl FastHttp {
     /// None if the request is not the same each time, or not fit for HTTP: whoever else makes it tells what is wrong.
     fn new(check: &HttpCheck, ip: IpAddr) -> Option<Self> {
         let ask = Ask::new(check, SocketAddr::new(ip, check.port)).ok()?;

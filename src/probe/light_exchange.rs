@@ -7,14 +7,14 @@ use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags};
 
 use super::answer::{Answer, Judge};
-use super::light::Http;
+use super::light::FastHttp;
 use super::{Phase, Step};
 
 /// How much of an answer is read before others have their turn.
 const MAX_READ: usize = 16 << 10;
 
 #[derive(Default)]
-pub(super) struct LightExchange {
+pub(super) struct FastExchange {
     /// How much of the request has been sent.
     sent: usize,
     /// The error that ended the sending. An answer that has come all the same is read first.
@@ -33,12 +33,12 @@ pub(super) enum Advance {
     Ended(Step<()>),
 }
 
-impl LightExchange {
+impl FastExchange {
     /// Sends and reads as much as the socket takes and has. `fetched` is room for what is read.
     pub(super) fn advance(
         &mut self,
         socket: &OwnedFd,
-        http: &Http,
+        http: &FastHttp,
         flags: EventFlags,
         fetched: &mut [u8],
     ) -> Advance {
@@ -78,7 +78,7 @@ impl LightExchange {
 
 fn read(
     socket: &OwnedFd,
-    http: &Http,
+    http: &FastHttp,
     unsent: Option<Errno>,
     answer: &mut Answer,
     fetched: &mut [u8],

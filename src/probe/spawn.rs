@@ -55,7 +55,7 @@ pub(super) fn start(program: &Program) -> Result<Started, Refused> {
         input: input.as_raw_fd(),
         output: writer.as_raw_fd(),
         caught: caught(),
-        descriptors: limits::of_commands().map(|limit| libc::rlimit {
+        descriptors: limits::child_nofile_limit().map(|limit| libc::rlimit {
             rlim_cur: limit.current.unwrap_or(libc::RLIM_INFINITY),
             rlim_max: limit.maximum.unwrap_or(libc::RLIM_INFINITY),
         }),

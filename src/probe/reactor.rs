@@ -16,17 +16,17 @@ use rustix::net::sockopt;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::light::{Kind, Light};
-use super::light_exchange::{Advance, LightExchange};
-use super::{Bell, Phase, Step, connect};
+use super::light::{FastCheck, FastKind};
+use super::light_exchange::{Advance, FastExchange};
+use super::{Phase, Step, Waker, connect};
 use crate::clock;
 use crate::health::Verdict;
 
 /// Events that are fetched at once.
 const EVENTS: usize = 256;
 
-/// What an event of the bell carries; no try is ever born so late.
-const RUNG: u64 = u64::MAX;
+/// What an event of the waker carries; no try is ever born so late.
+const WAKER_TOKEN: u64 = u64::MAX;
 
 /// How much of an answer is fetched at once: nearly always all of it.
 const FETCHED: usize = 16 << 10;
@@ -35,17 +35,17 @@ const FETCHED: usize = 16 << 10;
 const MAX_COLLECT_TIME: Duration = Duration::from_millis(20);
 
 /// A try that has ended.
-pub struct Ended {
+pub struct Completion {
     /// As it was given to the start.
-    pub tag: usize,
+    pub token: usize,
     pub verdict: Verdict,
     pub started: Instant,
 }
 
-pub struct Swarm {
+pub struct Reactor {
     epoll: Arc<OwnedFd>,
     /// What ends a wait, once there is something that may.
-    bell: Option<Bell>,
+    waker: Option<Waker>,
     /// News that have come and wait to be taken.
     news: Vec<(u64, EventFlags)>,
     /// Tries with more to read, after others have had their turn. No event tells of the rest.
@@ -81,8 +81,8 @@ impl Id {
 
 struct Try {
     socket: OwnedFd,
-    light: Arc<Light>,
-    tag: usize,
+    light: Arc<FastCheck>,
+    token: usize,
     born: u32,
     started: Instant,
     stage: Stage,
@@ -90,15 +90,15 @@ struct Try {
 
 enum Stage {
     Connecting,
-    Exchanging(LightExchange),
+    Exchanging(FastExchange),
 }
 
-impl Swarm {
+impl Reactor {
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         Ok(Self {
             epoll: Arc::new(epoll),
-            bell: None,
+            waker: None,
             news: Vec::with_capacity(EVENTS),
             unread: VecDeque::new(),
             tries: Vec::new(),
@@ -120,14 +120,24 @@ impl Swarm {
     }
 
     /// What ends a wait, from any thread.
-    pub fn bell(&mut self) -> io::Result<Bell> {
-        let bell = Bell::new()?;
-        epoll::add(&self.epoll, &bell, EventData::new_u64(RUNG), EventFlags::IN | EventFlags::ET)?;
-        Ok(self.bell.insert(bell).clone())
+    pub fn waker(&mut self) -> io::Result<Waker> {
+        let waker = Waker::new()?;
+        epoll::add(
+            &self.epoll,
+            &waker,
+            EventData::new_u64(WAKER_TOKEN),
+            EventFlags::IN | EventFlags::ET,
+        )?;
+        Ok(self.waker.insert(waker).clone())
     }
 
     /// Starts a try. Where that fails, the verdict is there at once.
-    pub fn start(&mut self, tag: usize, light: &Arc<Light>, now: Instant) -> Option<Ended> {
+    pub fn start(
+        &mut self,
+        token: usize,
+        light: &Arc<FastCheck>,
+        now: Instant,
+    ) -> Option<Completion> {
         self.born = self.born.wrapping_add(1);
         let number = self.free.pop().unwrap_or_else(|| {
             self.tries.push(None);
@@ -141,12 +151,12 @@ impl Swarm {
                 forget_ended(deadlines, &self.tries);
                 deadlines.push_back((now + light.timeout, id));
                 self.tries[number] =
-                    Some(Try { socket, light, tag, born: id.born, started: now, stage });
+                    Some(Try { socket, light, token, born: id.born, started: now, stage });
                 None
             }
             Err(verdict) => {
                 self.free.push(number);
-                Some(Ended { tag, verdict, started: now })
+                Some(Completion { token, verdict, started: now })
             }
         }
     }
@@ -162,7 +172,7 @@ impl Swarm {
             .min()
     }
 
-    /// Blocks until a try has news, the bell rings, or so much time has passed, rounded up to a millisecond: what is due
+    /// Blocks until a try has news, the waker rings, or so much time has passed, rounded up to a millisecond: what is due
     /// within one is best done together.
     pub fn wait(&mut self, time: Duration) -> io::Result<()> {
         let time = if self.unread.is_empty() { time } else { Duration::ZERO };
@@ -180,7 +190,7 @@ impl Swarm {
 
     /// Takes the news there are, and gives `end` the tries that have ended, those that ran out of time by `now` among them.
     /// Returns in bounded time, also where sockets have bytes without end.
-    pub fn collect(&mut self, now: Instant, mut end: impl FnMut(Ended)) -> io::Result<()> {
+    pub fn drain(&mut self, now: Instant, mut end: impl FnMut(Completion)) -> io::Result<()> {
         // A try that is added meanwhile has had its turn.
         for _ in 0..self.unread.len().min(EVENTS) {
             if let Some(id) = self.unread.pop_front() {
@@ -191,8 +201,8 @@ impl Swarm {
             let mut news = std::mem::take(&mut self.news);
             let all = news.len() < EVENTS;
             for (data, flags) in news.drain(..) {
-                if data == RUNG {
-                    self.bell.iter().for_each(Bell::heard);
+                if data == WAKER_TOKEN {
+                    self.waker.iter().for_each(Waker::reset);
                 } else {
                     self.follow(Id::of(data), flags).into_iter().for_each(&mut end);
                 }
@@ -232,11 +242,11 @@ impl Swarm {
         expired
     }
 
-    fn expire(&mut self, id: Id) -> Option<Ended> {
+    fn expire(&mut self, id: Id) -> Option<Completion> {
         if !is_under_way(&self.tries, id) {
             return None;
         }
-        let Try { tag, started, light, stage, .. } = self.tries[id.number as usize].take()?;
+        let Try { token, started, light, stage, .. } = self.tries[id.number as usize].take()?;
         self.free.push(id.number as usize);
         let late = |phase: Phase| phase.cut_short(light.timeout);
         let verdict = match stage {
@@ -247,11 +257,11 @@ impl Swarm {
                 None => late(Phase::Http),
             },
         };
-        Some(Ended { tag, verdict, started })
+        Some(Completion { token, verdict, started })
     }
 
     /// Takes a try as far as it goes with the news that its socket has now.
-    fn follow_pending(&mut self, id: Id) -> Option<Ended> {
+    fn follow_pending(&mut self, id: Id) -> Option<Completion> {
         let try_ = self.tries.get(id.number as usize)?.as_ref()?;
         let mut news = [PollFd::new(&try_.socket, PollFlags::IN | PollFlags::OUT)];
         event::poll(&mut news, Some(&Timespec::default())).ok()?;
@@ -260,7 +270,7 @@ impl Swarm {
     }
 
     /// Takes one try as far as it goes.
-    fn follow(&mut self, id: Id, flags: EventFlags) -> Option<Ended> {
+    fn follow(&mut self, id: Id, flags: EventFlags) -> Option<Completion> {
         if !is_under_way(&self.tries, id) {
             return None;
         }
@@ -274,10 +284,10 @@ impl Swarm {
                 }
                 Advance::Ended(step) => step,
             };
-        let Try { tag, started, .. } = self.tries[number].take()?;
+        let Try { token, started, .. } = self.tries[number].take()?;
         self.free.push(number);
         let verdict = step.err().unwrap_or(Verdict::Pass);
-        Some(Ended { tag, verdict, started })
+        Some(Completion { token, verdict, started })
     }
 }
 
@@ -287,10 +297,10 @@ impl Try {
             if let Err(verdict) = connected(&self.socket, flags, self.light.address, ephemeral) {
                 return Advance::Ended(Err(verdict));
             }
-            self.stage = Stage::Exchanging(LightExchange::default());
+            self.stage = Stage::Exchanging(FastExchange::default());
         }
         match (&self.light.kind, &mut self.stage) {
-            (Kind::Http(http), Stage::Exchanging(exchange)) => {
+            (FastKind::Http(http), Stage::Exchanging(exchange)) => {
                 exchange.advance(&self.socket, http, flags, fetched)
             }
             _ => Advance::Ended(Ok(())),
@@ -298,34 +308,35 @@ impl Try {
     }
 }
 
-/// One try by itself, where there is no swarm.
-pub(super) async fn alone(light: &Arc<Light>) -> Verdict {
+/// One try by itself, where there is no reactor.
+pub(super) async fn run_once(light: &Arc<FastCheck>) -> Verdict {
     let ours = |error: io::Error| Phase::Connect.own_io(&error);
-    let mut swarm = match Swarm::new() {
-        Ok(swarm) => swarm,
+    let mut reactor = match Reactor::new() {
+        Ok(reactor) => reactor,
         Err(error) => return ours(error),
     };
     // SAFETY: the descriptor is owned by what registers it and closed by nothing else.
-    let news = unsafe { AsyncFd::register_with_interest(swarm.epoll.clone(), Interest::READABLE) };
+    let news =
+        unsafe { AsyncFd::register_with_interest(reactor.epoll.clone(), Interest::READABLE) };
     let news = match news {
         Ok(news) => news,
         Err(error) => return ours(error.into()),
     };
     let now = clock::now();
-    if let Some(ended) = swarm.start(0, light, now) {
+    if let Some(ended) = reactor.start(0, light, now) {
         return ended.verdict;
     }
     let mut deadline = std::pin::pin!(tokio::time::sleep_until((now + light.timeout).into()));
     let mut verdict = None;
     loop {
         let ready = tokio::select! {
-            () = tokio::task::yield_now(), if swarm.has_unread() => Ok(()),
+            () = tokio::task::yield_now(), if reactor.has_unread() => Ok(()),
             ready = news.readable() => ready.map(|mut ready| ready.clear_ready()),
             () = &mut deadline => Ok(()),
         };
-        let taken = ready.and_then(|()| swarm.wait(Duration::ZERO));
+        let taken = ready.and_then(|()| reactor.wait(Duration::ZERO));
         if let Err(error) =
-            taken.and_then(|()| swarm.collect(clock::now(), |ended| verdict = Some(ended.verdict)))
+            taken.and_then(|()| reactor.drain(clock::now(), |ended| verdict = Some(ended.verdict)))
         {
             return ours(error);
         }
@@ -347,17 +358,17 @@ fn is_under_way(tries: &[Option<Try>], id: Id) -> bool {
 }
 
 /// Starts a connection that ends with a reset, at once and without TIME_WAIT on either side.
-fn connect(light: &Light, epoll: &OwnedFd, id: Id) -> Step<OwnedFd> {
+fn connect(light: &FastCheck, epoll: &OwnedFd, id: Id) -> Step<OwnedFd> {
     let socket = connect::socket(light.address)?;
     let own_fault = |errno: Errno| Phase::Connect.own_io(&errno.into());
-    if !matches!(light.kind, Kind::Accept) {
+    if !matches!(light.kind, FastKind::FullHandshake) {
         // Linux then holds back the last ACK of the handshake for a moment, and what we do next takes its place: the reset of
         // a close, or the request.
         sockopt::set_tcp_quickack(&socket, false).map_err(own_fault)?;
     }
     let news = match light.kind {
-        Kind::Quiet | Kind::Accept => EventFlags::OUT,
-        Kind::Http(_) => EventFlags::OUT | EventFlags::IN,
+        FastKind::HalfOpen | FastKind::FullHandshake => EventFlags::OUT,
+        FastKind::Http(_) => EventFlags::OUT | EventFlags::IN,
     };
     connect::begin(&socket, light.address)?;
     // Closing the socket takes it out again.
@@ -393,11 +404,11 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(5);
 
-    fn light(check: &CheckKind) -> Arc<Light> {
-        Arc::new(Light::new(check, TIMEOUT, [127, 0, 0, 1].into()).expect("a light check"))
+    fn light(check: &CheckKind) -> Arc<FastCheck> {
+        Arc::new(FastCheck::new(check, TIMEOUT, [127, 0, 0, 1].into()).expect("a light check"))
     }
 
-    fn http(port: u16) -> Arc<Light> {
+    fn http(port: u16) -> Arc<FastCheck> {
         light(&CheckKind::Http(HttpCheck {
             port,
             path: "/".into(),
@@ -413,9 +424,9 @@ mod tests {
     }
 
     /// Waits until all sockets have news.
-    fn until_ready(swarm: &Swarm, flags: PollFlags) {
+    fn until_ready(reactor: &Reactor, flags: PollFlags) {
         let mut news: Vec<_> =
-            swarm.tries.iter().flatten().map(|try_| PollFd::new(&try_.socket, flags)).collect();
+            reactor.tries.iter().flatten().map(|try_| PollFd::new(&try_.socket, flags)).collect();
         while news.iter().any(|socket| socket.revents().is_empty()) {
             event::poll(&mut news, None).unwrap();
         }
@@ -424,33 +435,33 @@ mod tests {
     #[test]
     fn one_event_reads_a_bounded_amount_and_goes_on_later() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut swarm = Swarm::new().unwrap();
+        let mut reactor = Reactor::new().unwrap();
         let (now, mut ended) = (clock::now(), Vec::new());
-        assert!(swarm.start(0, &http(listener.local_addr().unwrap().port()), now).is_none());
+        assert!(reactor.start(0, &http(listener.local_addr().unwrap().port()), now).is_none());
         let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let _ = stream.read(&mut [0; 1024]);
             stream
         });
         while !server.is_finished() {
-            swarm.wait(Duration::from_millis(1)).unwrap();
-            swarm.collect(now, |try_| ended.push(try_)).unwrap();
+            reactor.wait(Duration::from_millis(1)).unwrap();
+            reactor.drain(now, |try_| ended.push(try_)).unwrap();
         }
         let head =
             format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: {}\r\n\r\n", "y".repeat(60 << 10));
         let mut stream = server.join().unwrap();
         stream.write_all(head.as_bytes()).unwrap();
-        let come = |swarm: &Swarm| {
-            rustix::io::ioctl_fionread(&swarm.tries[0].as_ref().unwrap().socket).unwrap()
+        let come = |reactor: &Reactor| {
+            rustix::io::ioctl_fionread(&reactor.tries[0].as_ref().unwrap().socket).unwrap()
         };
-        while come(&swarm) < head.len() as u64 {
+        while come(&reactor) < head.len() as u64 {
             thread::yield_now();
         }
         let mut turns = 0;
         while ended.is_empty() {
             // No event ends any of these waits but the first.
-            swarm.wait(TIMEOUT).unwrap();
-            swarm.collect(now, |try_| ended.push(try_)).unwrap();
+            reactor.wait(TIMEOUT).unwrap();
+            reactor.drain(now, |try_| ended.push(try_)).unwrap();
             turns += 1;
         }
         assert_eq!((&ended[0].verdict, turns), (&Verdict::Pass, 4));
@@ -469,16 +480,16 @@ mod tests {
             expect: None,
             accept: false,
         }));
-        let mut swarm = Swarm::new().unwrap();
+        let mut reactor = Reactor::new().unwrap();
         let before = clock::now() - 3 * TIMEOUT;
-        for tag in 0..tries {
-            assert!(swarm.start(tag, &check, before).is_none());
+        for token in 0..tries {
+            assert!(reactor.start(token, &check, before).is_none());
         }
-        until_ready(&swarm, PollFlags::OUT);
+        until_ready(&reactor, PollFlags::OUT);
         let mut verdicts = Vec::new();
-        swarm.wait(TIMEOUT).unwrap();
-        swarm.collect(before + 2 * TIMEOUT, |ended| verdicts.push(ended.verdict)).unwrap();
+        reactor.wait(TIMEOUT).unwrap();
+        reactor.drain(before + 2 * TIMEOUT, |ended| verdicts.push(ended.verdict)).unwrap();
         assert_eq!(verdicts, vec![Verdict::Pass; tries]);
-        assert!(swarm.is_empty());
+        assert!(reactor.is_empty());
     }
 }
