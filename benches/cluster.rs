@@ -12,10 +12,10 @@ mod tests {
 mod cluster {
     pub(crate) mod burst;
     pub(crate) mod figures;
+    pub(crate) mod fixture;
     pub(crate) mod flips;
     pub(crate) mod memory;
     pub(crate) mod report;
-    pub(crate) mod stage;
     pub(crate) mod stamps;
     pub(crate) mod targets;
 }
@@ -24,8 +24,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use cluster::fixture::Fixture;
 use cluster::report;
-use cluster::stage::Stage;
 use tests::support;
 
 #[derive(Parser)]
@@ -45,9 +45,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    // Before the bottle is made, so that a wrong word costs no time.
+    // Before the sandbox is made, so that a wrong word costs no time.
     let arguments = Arguments::parse();
-    support::bottle::enter_with(support::binaries::Binaries::ControlPlane);
+    support::sandbox::enter_with(support::binaries::Binaries::ControlPlane);
     let rows = support::runtime().block_on(measure(&arguments));
     print!("{}", report::table(&rows));
     if let Some(path) = &arguments.json
@@ -60,17 +60,17 @@ fn main() -> ExitCode {
 }
 
 async fn measure(arguments: &Arguments) -> Vec<report::Row> {
-    let stage = Stage::set(&arguments.daemon).await;
+    let fixture = Fixture::start(&arguments.daemon).await;
     let wanted = |part: &str| arguments.only.as_ref().is_none_or(|only| only == part);
     let mut rows = Vec::new();
     if wanted("flips") {
-        rows.extend(cluster::flips::measure(&stage, arguments.smoke).await);
+        rows.extend(cluster::flips::measure(&fixture, arguments.smoke).await);
     }
     if wanted("burst") {
-        rows.extend(cluster::burst::measure(&stage, arguments.smoke).await);
+        rows.extend(cluster::burst::measure(&fixture, arguments.smoke).await);
     }
     if wanted("memory") {
-        rows.extend(cluster::memory::measure(&stage, arguments.smoke).await);
+        rows.extend(cluster::memory::measure(&fixture, arguments.smoke).await);
     }
     rows
 }

@@ -6,7 +6,7 @@
 mod chaos {
     pub(crate) mod checker;
     pub(crate) mod record;
-    pub(crate) mod script;
+    pub(crate) mod scenario;
     pub(crate) mod span;
 }
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use chaos::checker::{Judgement, Rule, judge, timeline};
 use chaos::record::{At, Change, Fault, Flip, Holding, Kind, Limits, Record};
-use chaos::script::{Act, ReplicaFault, script};
+use chaos::scenario::{Action, ReplicaFault, scenario};
 
 const S: Duration = Duration::from_secs(1);
 
@@ -341,9 +341,9 @@ fn the_timeline_tells_all_of_a_database_in_order() {
     }
 }
 
-fn lasts(act: &Act) -> Duration {
-    match act {
-        Act::Api(_, lasts) | Act::Replica(_, _, lasts) | Act::Garbles(lasts) => *lasts,
+fn lasts(action: &Action) -> Duration {
+    match action {
+        Action::Api(_, lasts) | Action::Replica(_, _, lasts) | Action::Garbles(lasts) => *lasts,
         _ => Duration::ZERO,
     }
 }
@@ -351,29 +351,32 @@ fn lasts(act: &Act) -> Duration {
 #[test]
 fn a_seed_is_a_script() {
     let minutes = |n: u64| Duration::from_secs(60 * n);
-    let told = |seed| format!("{:?}", script(seed, minutes(10), 30, 3));
+    let told = |seed| format!("{:?}", scenario(seed, minutes(10), 30, 3));
     assert_eq!(told(7), told(7));
     assert_ne!(told(7), told(8));
     for seed in 0..50 {
-        let script = script(seed, minutes(1), 30, 3);
-        assert!(script.windows(2).all(|pair| pair[0].at <= pair[1].at));
-        assert!(script.iter().all(|step| step.at + lasts(&step.act) <= minutes(1)), "{script:#?}");
+        let scenario = scenario(seed, minutes(1), 30, 3);
+        assert!(scenario.windows(2).all(|pair| pair[0].at <= pair[1].at));
+        assert!(
+            scenario.iter().all(|step| step.at + lasts(&step.action) <= minutes(1)),
+            "{scenario:#?}"
+        );
         // A minute has some of each kind.
         for kind in [
             "Dies", "Hangs", "Returns", "Edit", "Delete", "Leaves", "Joins", "Garbles", "Api",
             "Replica",
         ] {
             assert!(
-                script.iter().any(|step| format!("{:?}", step.act).starts_with(kind)),
+                scenario.iter().any(|step| format!("{:?}", step.action).starts_with(kind)),
                 "no {kind} of {seed}"
             );
         }
         // So few are dead at once that it can't be taken for the daemon's own fault.
         let (mut dead, mut most) = (0_u32, 0);
-        for step in &script {
-            match step.act {
-                Act::Dies(_) | Act::Hangs(_) => dead += 1,
-                Act::Returns(_) => dead -= 1,
+        for step in &scenario {
+            match step.action {
+                Action::Dies(_) | Action::Hangs(_) => dead += 1,
+                Action::Returns(_) => dead -= 1,
                 _ => {}
             }
             most = most.max(dead);

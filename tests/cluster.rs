@@ -1,4 +1,4 @@
-//! The cluster tests: one program, one control plane with kube-proxy, a Kubernetes namespace for each trial.
+//! The cluster tests: one program, one control plane with kube-proxy, a Kubernetes namespace for each case.
 
 // Trials measure real time.
 #![allow(clippy::disallowed_methods)]
@@ -6,13 +6,13 @@
 mod support;
 
 mod cluster {
-    pub(crate) mod bottle;
     pub(crate) mod budget;
-    pub(crate) mod cases;
+    pub(crate) mod coverage;
     pub(crate) mod deploy;
     pub(crate) mod events;
     pub(crate) mod examples;
     pub(crate) mod faults;
+    pub(crate) mod fixture;
     pub(crate) mod freeze;
     pub(crate) mod hostile;
     pub(crate) mod lease;
@@ -24,7 +24,7 @@ mod cluster {
     pub(crate) mod reload;
     pub(crate) mod rights;
     pub(crate) mod running;
-    pub(crate) mod scene;
+    pub(crate) mod sandbox;
     pub(crate) mod services;
     pub(crate) mod slices;
     pub(crate) mod slices_modes;
@@ -40,44 +40,44 @@ use libtest_mimic::{Arguments, Trial};
 const AT_ONCE: usize = 12;
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(cluster::bottle::HOLD) {
-        cluster::bottle::hold();
+    if std::env::args().nth(1).as_deref() == Some(cluster::sandbox::HOLD) {
+        cluster::sandbox::hold();
     }
     let mut arguments = Arguments::from_args();
-    let mut trials: Vec<Trial> = [
+    let mut cases: Vec<Trial> = [
         // The longest first, so that the others run beside them.
-        cluster::examples::trials(),
-        cluster::slices_modes::trials(),
-        cluster::events::trials(),
-        cluster::lease::trials(),
-        cluster::prune::trials(),
-        cluster::publish::trials(),
-        cluster::slices::trials(),
-        cluster::services::trials(),
-        cluster::policy::trials(),
-        cluster::freeze::trials(),
-        cluster::reload::trials(),
-        cluster::hostile::trials(),
-        cluster::faults::trials(),
-        cluster::deploy::trials(),
-        cluster::rights::trials(),
-        cluster::bottle::trials(),
-        cluster::budget::trials(),
-        cluster::ownership::trials(),
-        cluster::refused::trials(),
-        cluster::running::trials(),
-        cluster::traffic::trials(),
-        cluster::waiting::trials(),
+        cluster::examples::cases(),
+        cluster::slices_modes::cases(),
+        cluster::events::cases(),
+        cluster::lease::cases(),
+        cluster::prune::cases(),
+        cluster::publish::cases(),
+        cluster::slices::cases(),
+        cluster::services::cases(),
+        cluster::policy::cases(),
+        cluster::freeze::cases(),
+        cluster::reload::cases(),
+        cluster::hostile::cases(),
+        cluster::faults::cases(),
+        cluster::deploy::cases(),
+        cluster::rights::cases(),
+        cluster::sandbox::cases(),
+        cluster::budget::cases(),
+        cluster::ownership::cases(),
+        cluster::refused::cases(),
+        cluster::running::cases(),
+        cluster::traffic::cases(),
+        cluster::waiting::cases(),
     ]
     .into_iter()
     .flatten()
     .collect();
-    trials.extend(cluster::cases::trials(&trials));
+    cases.extend(cluster::coverage::cases(&cases));
     // `cargo test NAME` runs every test program there is; one that has nothing to do starts nothing.
-    if !arguments.list && trials.iter().any(|trial| !arguments.is_filtered_out(trial)) {
-        support::bottle::enter();
+    if !arguments.list && cases.iter().any(|case| !arguments.is_filtered_out(case)) {
+        support::sandbox::enter();
         support::runtime().block_on(support::control_plane::start_shared());
         arguments.test_threads.get_or_insert(AT_ONCE);
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    libtest_mimic::run(&arguments, cases).exit_code()
 }

@@ -6,8 +6,8 @@
 mod support;
 
 mod demo {
+    pub(crate) mod fixture;
     pub(crate) mod screen;
-    pub(crate) mod stage;
 }
 
 use std::panic::AssertUnwindSafe;
@@ -15,11 +15,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use demo::fixture::{Fixture, PATIENCE, last_lost};
 use demo::screen::{Mark, Screen};
-use demo::stage::{PATIENCE, Stage, last_lost};
 use futures::FutureExt as _;
 use support::binaries::Binaries;
-use support::{Arrival, Traffic, eventually};
+use support::{ConnectOutcome, Traffic, eventually};
 
 /// The database that things happen to.
 const VICTIM: usize = 1;
@@ -27,7 +27,7 @@ const VICTIM: usize = 1;
 const QUIET: Duration = Duration::from_millis(2500);
 
 fn main() -> ExitCode {
-    support::bottle::enter_with(Binaries::ControlPlane);
+    support::sandbox::enter_with(Binaries::ControlPlane);
     let screen = Arc::new(Screen::new());
     let played = support::runtime().block_on(async {
         tokio::select! {
@@ -55,29 +55,30 @@ fn main() -> ExitCode {
 
 /// The whole play; says whether every claim of its summary is true.
 async fn play(screen: &Arc<Screen>) -> bool {
-    screen.heading("A cluster in a bottle: real etcd, Kubernetes API server and kube-proxy");
+    screen.heading("A cluster in a sandbox: real etcd, Kubernetes API server and kube-proxy");
     let began = Instant::now();
-    let mut stage = Stage::set().await;
+    let mut fixture = Fixture::start().await;
     screen.at(
         began.elapsed(),
-        &format!("up; Service {}/mysql at {}", stage.namespace.name, stage.cluster_ip),
+        &format!("up; Service {}/mysql at {}", fixture.namespace.name, fixture.cluster_ip),
     );
     screen.heading("The daemon runs with this config");
-    for line in stage.config.lines() {
+    for line in fixture.config.lines() {
         screen.say(&format!("    {line}"));
     }
 
-    first_publish(screen, &stage).await;
+    first_publish(screen, &fixture).await;
     // Only now, so that whatever is lost is lost to what happens to a database.
-    let traffic = Arc::new(stage.traffic());
-    let ticker = support::runtime().spawn(tick(screen.clone(), traffic.clone(), Tally::of(&stage)));
-    let mut claims = vec![all_serve(screen, &stage, &traffic).await];
-    let before = stage.writes().await;
-    claims.push(goes_down(screen, &mut stage, &traffic, Fate::Killed).await);
-    claims.push(comes_back(screen, &mut stage, &traffic, Fate::Killed).await);
-    claims.push(goes_down(screen, &mut stage, &traffic, Fate::BlackHole).await);
-    claims.push(comes_back(screen, &mut stage, &traffic, Fate::BlackHole).await);
-    let writes = stage.writes().await - before;
+    let traffic = Arc::new(fixture.traffic());
+    let ticker =
+        support::runtime().spawn(tick(screen.clone(), traffic.clone(), Tally::of(&fixture)));
+    let mut claims = vec![all_serve(screen, &fixture, &traffic).await];
+    let before = fixture.writes().await;
+    claims.push(goes_down(screen, &mut fixture, &traffic, Fate::Killed).await);
+    claims.push(comes_back(screen, &mut fixture, &traffic, Fate::Killed).await);
+    claims.push(goes_down(screen, &mut fixture, &traffic, Fate::BlackHole).await);
+    claims.push(comes_back(screen, &mut fixture, &traffic, Fate::BlackHole).await);
+    let writes = fixture.writes().await - before;
     claims.push(Claim {
         holds: writes == 4.0,
         words: format!(
@@ -88,14 +89,14 @@ async fn play(screen: &Arc<Screen>) -> bool {
     screen.live(String::new());
 
     screen.heading("Summary");
-    screen.note("connections", &Tally::of(&stage).totals(&traffic));
+    screen.note("connections", &Tally::of(&fixture).totals(&traffic));
     for claim in &claims {
         screen.mark(if claim.holds { Mark::Good } else { Mark::Bad }, &claim.words);
     }
     let all = claims.iter().all(|claim| claim.holds);
     if !all {
         screen.heading("What the daemon logged");
-        stage.daemon.lines().iter().for_each(|line| screen.say(line));
+        fixture.daemon.lines().iter().for_each(|line| screen.say(line));
     }
     all
 }
@@ -122,19 +123,19 @@ impl Fate {
     }
 }
 
-async fn first_publish(screen: &Screen, stage: &Stage) {
+async fn first_publish(screen: &Screen, fixture: &Fixture) {
     screen.heading("Three databases");
     let began = Instant::now();
-    stage.endpoints_are(&[0, 1, 2]).await;
+    fixture.endpoints_are(&[0, 1, 2]).await;
     screen.at(began.elapsed(), "all three are healthy; the daemon has written the Endpoints");
-    stage.answers().await;
+    fixture.answers().await;
     screen.at(began.elapsed(), "kube-proxy has heard of it: the Service answers");
 }
 
-async fn all_serve(screen: &Screen, stage: &Stage, traffic: &Traffic) -> Claim {
+async fn all_serve(screen: &Screen, fixture: &Fixture, traffic: &Traffic) -> Claim {
     screen.heading("A client connects to the Service fifty times a second");
     let began = Instant::now();
-    for database in &stage.databases {
+    for database in &fixture.databases {
         reached(traffic, began, database.ip).await;
     }
     screen.at(began.elapsed(), "kube-proxy sends connections to each of them");
@@ -151,19 +152,19 @@ async fn all_serve(screen: &Screen, stage: &Stage, traffic: &Traffic) -> Claim {
     }
 }
 
-async fn goes_down(screen: &Screen, stage: &mut Stage, traffic: &Traffic, fate: Fate) -> Claim {
-    let name = stage.name(VICTIM);
+async fn goes_down(screen: &Screen, fixture: &mut Fixture, traffic: &Traffic, fate: Fate) -> Claim {
+    let name = fixture.name(VICTIM);
     let (what, how) = fate.words();
     screen.heading(&format!("{name} is {what}"));
     let began = Instant::now();
     match fate {
-        Fate::Killed => stage.databases[VICTIM].stop().await,
-        Fate::BlackHole => stage.databases[VICTIM].black_hole().await,
+        Fate::Killed => fixture.databases[VICTIM].stop().await,
+        Fate::BlackHole => fixture.databases[VICTIM].black_hole().await,
     }
     screen.at(began.elapsed(), &format!("{what}: {how}"));
-    let reason = stage.fails(VICTIM).await;
+    let reason = fixture.fails(VICTIM).await;
     screen.at(began.elapsed(), &format!("first failing verdict: {reason}"));
-    stage.endpoints_are(&[0, 2]).await;
+    fixture.endpoints_are(&[0, 2]).await;
     let written = began.elapsed();
 
     eventually(PATIENCE, &format!("no connection is sent to {name} any more"), async || {
@@ -176,7 +177,7 @@ async fn goes_down(screen: &Screen, stage: &mut Stage, traffic: &Traffic, fate: 
         (last - began, "last connection sent there"),
     ]);
     let after = traffic.tally_since(last + Duration::from_millis(1));
-    let others = [0, 2].map(|index| Arrival::Reached(stage.databases[index].ip));
+    let others = [0, 2].map(|index| ConnectOutcome::Reached(fixture.databases[index].ip));
     let elsewhere =
         after.keys().all(|arrival| others.contains(arrival)) && after.len() == others.len();
     Claim {
@@ -189,20 +190,25 @@ async fn goes_down(screen: &Screen, stage: &mut Stage, traffic: &Traffic, fate: 
     }
 }
 
-async fn comes_back(screen: &Screen, stage: &mut Stage, traffic: &Traffic, fate: Fate) -> Claim {
-    let name = stage.name(VICTIM);
+async fn comes_back(
+    screen: &Screen,
+    fixture: &mut Fixture,
+    traffic: &Traffic,
+    fate: Fate,
+) -> Claim {
+    let name = fixture.name(VICTIM);
     screen.heading(&format!("{name} is brought back"));
     let began = Instant::now();
     match fate {
-        Fate::Killed => stage.databases[VICTIM].start_again().await,
-        Fate::BlackHole => stage.databases[VICTIM].restore().await,
+        Fate::Killed => fixture.databases[VICTIM].restart().await,
+        Fate::BlackHole => fixture.databases[VICTIM].restore().await,
     }
     screen.at(began.elapsed(), "it answers again");
-    stage.passes(VICTIM).await;
+    fixture.passes(VICTIM).await;
     screen.at(began.elapsed(), "first passing verdict");
-    stage.endpoints_are(&[0, 1, 2]).await;
+    fixture.endpoints_are(&[0, 1, 2]).await;
     let written = began.elapsed();
-    let first = reached(traffic, began, stage.databases[VICTIM].ip).await - began;
+    let first = reached(traffic, began, fixture.databases[VICTIM].ip).await - began;
     screen.in_order([
         (written, "Endpoints written: three addresses"),
         (first, "first connection sent there"),
@@ -220,7 +226,8 @@ async fn comes_back(screen: &Screen, stage: &mut Stage, traffic: &Traffic, fate:
 async fn reached(traffic: &Traffic, since: Instant, ip: std::net::IpAddr) -> Instant {
     eventually(PATIENCE, &format!("a connection reaches {ip}"), async || {
         let connections = traffic.connections().into_iter();
-        let there = connections.filter(|connection| connection.arrival == Arrival::Reached(ip));
+        let there =
+            connections.filter(|connection| connection.arrival == ConnectOutcome::Reached(ip));
         there.map(|connection| connection.started).find(|started| *started >= since)
     })
     .await
@@ -228,14 +235,14 @@ async fn reached(traffic: &Traffic, since: Instant, ip: std::net::IpAddr) -> Ins
 
 /// Counts connections under the databases' names.
 struct Tally {
-    names: Vec<(String, Arrival)>,
+    names: Vec<(String, ConnectOutcome)>,
 }
 
 impl Tally {
-    fn of(stage: &Stage) -> Tally {
-        let databases = stage.databases.iter().enumerate();
+    fn of(fixture: &Fixture) -> Tally {
+        let databases = fixture.databases.iter().enumerate();
         let names = databases
-            .map(|(index, database)| (stage.name(index), Arrival::Reached(database.ip)))
+            .map(|(index, database)| (fixture.name(index), ConnectOutcome::Reached(database.ip)))
             .collect();
         Tally { names }
     }
@@ -266,8 +273,9 @@ impl Tally {
         words.join(", ")
     }
 
-    fn lost(&self, tally: &std::collections::BTreeMap<Arrival, u64>) -> u64 {
-        let lost = tally.iter().filter(|(arrival, _)| !matches!(arrival, Arrival::Reached(_)));
+    fn lost(&self, tally: &std::collections::BTreeMap<ConnectOutcome, u64>) -> u64 {
+        let lost =
+            tally.iter().filter(|(arrival, _)| !matches!(arrival, ConnectOutcome::Reached(_)));
         lost.map(|(_, count)| count).sum()
     }
 }

@@ -1,4 +1,4 @@
-//! What the cluster tests and the demo share: a real cluster in a bottle, databases to break, and ways to wait and to watch.
+//! What the cluster tests and the demo share: a real cluster in a sandbox, databases to break, and ways to wait and to watch.
 
 // Two programs use this module, and neither uses all of it.
 #![allow(dead_code, unused_imports, unused_macros)]
@@ -12,7 +12,7 @@ pub(crate) mod addresses;
 pub(crate) mod api_proxy;
 pub(crate) mod binaries;
 pub(crate) mod black_hole;
-pub(crate) mod bottle;
+pub(crate) mod case;
 pub(crate) mod control_plane;
 pub(crate) mod daemon;
 pub(crate) mod database;
@@ -20,17 +20,17 @@ pub(crate) mod http;
 pub(crate) mod namespace;
 pub(crate) mod pki;
 pub(crate) mod process;
+pub(crate) mod sandbox;
 pub(crate) mod traffic;
-pub(crate) mod trial;
 
 pub(crate) use api_proxy::ApiProxy;
 pub(crate) use control_plane::{ControlPlane, Options, shared};
 pub(crate) use daemon::Daemon;
-pub(crate) use database::{Database, Manner};
+pub(crate) use database::{Behavior, Database};
 pub(crate) use namespace::Namespace;
-pub(crate) use traffic::{Arrival, Traffic};
+pub(crate) use traffic::{ConnectOutcome, Traffic};
 
-/// The one runtime of the run. Clients, databases and proxies live on it, so that they outlive the trial that made them only if it leaks them.
+/// The one runtime of the run. Clients, databases and proxies live on it, so that they outlive the test that made them only if it leaks them.
 pub(crate) fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
@@ -96,7 +96,7 @@ pub(crate) async fn eventually<O: Outcome>(
 }
 
 /// Tries all the time `during` the time, and panics with `what` and what was seen as soon as an attempt doesn't settle.
-pub(crate) async fn holds<O: Outcome>(
+pub(crate) async fn consistently<O: Outcome>(
     during: Duration,
     what: &str,
     mut attempt: impl AsyncFnMut() -> O,
@@ -111,7 +111,11 @@ pub(crate) async fn holds<O: Outcome>(
 }
 
 /// Ends a future that takes too long, with words.
-pub(crate) async fn deadline<T>(within: Duration, what: &str, work: impl Future<Output = T>) -> T {
+pub(crate) async fn with_timeout<T>(
+    within: Duration,
+    what: &str,
+    work: impl Future<Output = T>,
+) -> T {
     match tokio::time::timeout(within, work).await {
         Ok(value) => value,
         Err(_) => panic!("{what} took longer than {within:?}"),
@@ -126,12 +130,12 @@ pub(crate) fn tail(path: &Path, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-/// A new empty folder in the bottle's own tmpfs: it is gone when the bottle is.
+/// A new empty folder in the sandbox's own tmpfs: it is gone when the sandbox is.
 pub(crate) fn folder(prefix: &str) -> PathBuf {
     static TAKEN: Mutex<u32> = Mutex::new(0);
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     *taken += 1;
-    let path = bottle::scratch().join(format!("{prefix}-{}", *taken));
-    std::fs::create_dir_all(&path).expect("a folder in the bottle");
+    let path = sandbox::scratch().join(format!("{prefix}-{}", *taken));
+    std::fs::create_dir_all(&path).expect("a folder in the sandbox");
     path
 }

@@ -12,8 +12,8 @@ use kube::ResourceExt as _;
 use kube::api::{WatchEvent, WatchParams};
 use tokio::task::JoinHandle;
 
+use super::fixture::{self, Fixture, PATIENCE};
 use super::report::Row;
-use super::stage::{self, PATIENCE, Stage};
 use crate::support::daemon::metric_in;
 use crate::support::{Database, Namespace, addresses, eventually, runtime};
 
@@ -22,32 +22,32 @@ const PORT: u16 = 3306;
 const DOOMED: u16 = 3307;
 const EVERYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-pub(crate) async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
+pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
     let services = if smoke { 50 } else { 1000 };
-    let (namespace, token) = stage.services("burst", services, PORT).await;
-    // Each listens on every address of the bottle, so that one of them takes an address from each Service.
+    let (namespace, token) = fixture.services("burst", services, PORT).await;
+    // Each listens on every address of the sandbox, so that one of them takes an address from each Service.
     let _steady = Database::start(EVERYWHERE, PORT).await;
     let mut doomed = Database::start(EVERYWHERE, DOOMED).await;
-    let kubeconfig = stage.plane.kubeconfig_for_token(&token);
+    let kubeconfig = fixture.plane.kubeconfig_for_token(&token);
     let started = Instant::now();
-    let daemon = stage.daemon(&config(&namespace.name, services), &kubeconfig, &[]).await;
-    stage::all_have(&namespace, services, 3).await;
+    let daemon = fixture.daemon(&config(&namespace.name, services), &kubeconfig, &[]).await;
+    fixture::all_have(&namespace, services, 3).await;
     let filled = started.elapsed();
 
-    let refused_before = refusals(stage).await;
+    let refused_before = refusals(fixture).await;
     let arrivals = Arrivals::watch(&namespace, 2).await;
     let cut = Instant::now();
     doomed.stop().await;
     let seen = arrivals.all(services).await;
     let metrics = daemon.metrics().await;
-    let refused = refusals(stage).await - refused_before;
+    let refused = refusals(fixture).await - refused_before;
 
     let after =
         |moment: Option<Instant>| moment.map(|at| (at - cut).as_secs_f64()).unwrap_or_default();
     let (first, last) = (after(seen.first().copied()), after(seen.last().copied()));
     let writes = metric_in(&metrics, "external_endpoints_writes_total", &[("result", "success")])
         .unwrap_or_default();
-    let wrong = stage::failed_writes(&metrics)
+    let wrong = fixture::failed_writes(&metrics)
         .or_else(|| (refused > 0.0).then(|| format!("the API server refused {refused} requests")));
     let clean = if wrong.is_none() { ", no error from the API" } else { "" };
     let detail = format!(
@@ -92,7 +92,7 @@ fn config(namespace: &str, services: usize) -> String {
         let ips = addresses::take(3);
         config += &format!(
             "- {{service: {}, port: {PORT}, addresses: [{}, {}, {{address: {}, check: {{tcp: {{port: {DOOMED}}}}}}}]}}\n",
-            stage::service(index),
+            fixture::service(index),
             ips[0],
             ips[1],
             ips[2]
@@ -102,9 +102,10 @@ fn config(namespace: &str, services: usize) -> String {
 }
 
 /// Requests that the API server turned away, by its own count.
-async fn refusals(stage: &Stage) -> f64 {
+async fn refusals(fixture: &Fixture) -> f64 {
     let request = Request::get("/metrics").body(Vec::new()).expect("a request");
-    let page = stage.plane.client().request_text(request).await.expect("the API server's metrics");
+    let page =
+        fixture.plane.client().request_text(request).await.expect("the API server's metrics");
     let rejected = metric_in(&page, "apiserver_flowcontrol_rejected_requests_total", &[]);
     let too_many = metric_in(&page, "apiserver_request_total", &[("code", "429")]);
     rejected.unwrap_or_default() + too_many.unwrap_or_default()
@@ -137,7 +138,7 @@ impl Arrivals {
             while let Some(event) = events.next().await {
                 match event.expect("a watch without errors") {
                     WatchEvent::Added(endpoints) | WatchEvent::Modified(endpoints)
-                        if stage::ready(&endpoints) == addresses =>
+                        if fixture::ready(&endpoints) == addresses =>
                     {
                         let mut seen = written.lock().unwrap_or_else(PoisonError::into_inner);
                         seen.entry(endpoints.name_any()).or_insert_with(Instant::now);

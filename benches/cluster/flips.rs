@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::figures::Times;
+use super::fixture::{self, Fixture, PATIENCE};
 use super::report::Row;
-use super::stage::{self, PATIENCE, Stage};
 use super::stamps::{Stamps, Write};
 use super::targets::Targets;
 use crate::support::{addresses, eventually};
@@ -21,23 +21,23 @@ const HEALTHY: u32 = 2;
 /// Between the turns of two Services. No divisor of the checks' interval, so that writes come at any distance.
 const APART: Duration = Duration::from_millis(170);
 
-pub(crate) async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
+pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
     // Each goes down and comes back.
     let services = if smoke { 10 } else { 100 };
-    let (namespace, token) = stage.services("flips", services, PORT).await;
+    let (namespace, token) = fixture.services("flips", services, PORT).await;
     let targets = Targets::start(PORT).await;
-    let stamps = Stamps::start(&stage.plane).await;
+    let stamps = Stamps::start(&fixture.plane).await;
     let ips: Vec<Vec<IpAddr>> = (0..services).map(|_| addresses::take(3)).collect();
-    let kubeconfig = stage.plane.kubeconfig_at(&stamps.url, &token);
-    let daemon = stage.daemon(&config(&namespace.name, &ips), &kubeconfig, &[]).await;
-    stage::all_have(&namespace, services, 3).await;
+    let kubeconfig = fixture.plane.kubeconfig_at(&stamps.url, &token);
+    let daemon = fixture.daemon(&config(&namespace.name, &ips), &kubeconfig, &[]).await;
+    fixture::all_have(&namespace, services, 3).await;
     stamps.take();
 
     let victims: Vec<IpAddr> = ips.iter().map(|ips| ips[1]).collect();
     let mut flips = turn(&targets, &stamps, &victims, false).await;
-    stage::all_have(&namespace, services, 2).await;
+    fixture::all_have(&namespace, services, 2).await;
     flips.extend(turn(&targets, &stamps, &victims, true).await);
-    stage::all_have(&namespace, services, 3).await;
+    fixture::all_have(&namespace, services, 3).await;
 
     let whole = Times::of(flips.iter().map(|flip| flip.whole));
     let ours = Times::of(flips.iter().map(|flip| flip.asked));
@@ -57,7 +57,7 @@ pub(crate) async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
         "ms",
         detail,
     );
-    vec![row.spoilt(stage::failed_writes(&daemon.metrics().await))]
+    vec![row.spoilt(fixture::failed_writes(&daemon.metrics().await))]
 }
 
 fn config(namespace: &str, ips: &[Vec<IpAddr>]) -> String {
@@ -68,7 +68,7 @@ fn config(namespace: &str, ips: &[Vec<IpAddr>]) -> String {
         let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
         config += &format!(
             "- {{service: {}, port: {PORT}, addresses: [{}]}}\n",
-            stage::service(index),
+            fixture::service(index),
             ips.join(", ")
         );
     }
@@ -100,7 +100,7 @@ async fn turn(targets: &Targets, stamps: &Stamps, victims: &[IpAddr], passes: bo
         writes.entry(write.service.clone()).or_default().push(write);
     }
     let of_service = |(index, ip): (usize, &IpAddr)| {
-        let writes = writes.get(&stage::service(index)).map(Vec::as_slice).unwrap_or_default();
+        let writes = writes.get(&fixture::service(index)).map(Vec::as_slice).unwrap_or_default();
         let [write] = writes else { panic!("one write for one transition, not {writes:?}") };
         assert_eq!(write.status, 200, "{write:?}");
         let decisive = targets.decisive(*ip).expect("a write has a reason");

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::figures::{Times, ms};
+use super::fixture::{Fixture, PATIENCE};
 use super::report::Row;
-use super::stage::{PATIENCE, Stage};
 use crate::support::daemon::field;
 use crate::support::{Daemon, Database, addresses, blocking, eventually};
 
@@ -16,7 +16,7 @@ const EACH: usize = 3;
 /// Targets, and the most memory that they may take, in MiB.
 const SIZES: [(usize, f64); 3] = [(1000, 12.0), (5000, 22.0), (10_000, 35.0)];
 
-pub(crate) async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
+pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
     let _server = Database::start(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT).await;
     let mut rows = Vec::new();
     let sizes = if smoke {
@@ -26,15 +26,20 @@ pub(crate) async fn measure(stage: &Stage, smoke: bool) -> Vec<Row> {
     };
     let rounds = if smoke { 3.0 } else { 30.0 };
     for (targets, goal) in sizes {
-        rows.extend(measure_one(stage, targets, goal, rounds).await);
+        rows.extend(measure_one(fixture, targets, goal, rounds).await);
     }
     rows
 }
 
-async fn measure_one(stage: &Stage, targets: usize, goal: Option<f64>, rounds: f64) -> Vec<Row> {
-    let namespace = stage.plane.namespace("memory").await;
-    let daemon = stage
-        .daemon(&config(&namespace.name, targets), &stage.plane.kubeconfig(), &["--dry-run"])
+async fn measure_one(
+    fixture: &Fixture,
+    targets: usize,
+    goal: Option<f64>,
+    rounds: f64,
+) -> Vec<Row> {
+    let namespace = fixture.plane.namespace("memory").await;
+    let daemon = fixture
+        .daemon(&config(&namespace.name, targets), &fixture.plane.kubeconfig(), &["--dry-run"])
         .await;
     // A page would allocate, so time alone says when there have been enough rounds; the count that follows checks it.
     tokio::time::sleep(Duration::from_secs_f64(rounds)).await;

@@ -27,7 +27,7 @@ struct Turned {
 }
 
 impl Targets {
-    /// Serves every address of the bottle on this port. Each passes until it is turned.
+    /// Serves every address of the sandbox on this port. Each passes until it is turned.
     pub(crate) async fn start(port: u16) -> Targets {
         let listener = TcpListener::bind(("0.0.0.0", port)).await.expect("a port of our own");
         let turned: Arc<Mutex<HashMap<IpAddr, Turned>>> = Arc::default();

@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::record::{At, Change, Kind, Record};
-use super::script::ReplicaFault;
+use super::scenario::ReplicaFault;
 use super::span::{Span, excused, uncovered};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::script::{Who, in_slice, keeps};
-use super::stage::{HEALTHY, INTERVAL, PORT, RECHECK, TIMEOUT, UNHEALTHY, service};
+use super::fixture::{HEALTHY, INTERVAL, PORT, RECHECK, TIMEOUT, UNHEALTHY, service};
+use super::scenario::{Who, in_slice, keeps};
 
 /// What someone saves who has not done yet.
 const HALF_DONE: &str = "defaults:\n  check: {tcp: {}, interval: 5";
@@ -74,7 +74,7 @@ impl Config {
     /// As an editor does: in place, so that half of it may be seen.
     fn save(&self, text: &str) {
         for file in &self.files {
-            fs::write(file, text).expect("a file in the bottle");
+            fs::write(file, text).expect("a file in the sandbox");
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::script::ReplicaFault;
+use super::scenario::ReplicaFault;
 
 /// Time since the start of the run.
 pub(crate) type At = Duration;

@@ -135,7 +135,7 @@ impl Replicas {
     }
 
     /// Starts another in place of one that was killed.
-    pub(crate) async fn start_again(&mut self, slot: usize) {
+    pub(crate) async fn restart(&mut self, slot: usize) {
         let proxy = self.slots[slot].proxy.clone();
         let (daemon, identity) = self.run(&proxy).await;
         self.slots[slot] = Slot { proxy, daemon, identity };

@@ -1,22 +1,23 @@
 //! What a chaos run tells at its end: what was done, what came of it, and on a breach all that led there.
 
 use super::checker::{Judgement, timeline};
+use super::fixture::service;
 use super::record::{Kind, Record};
 use super::replicas::Replicas;
-use super::script::{Act, Step};
-use super::stage::service;
+use super::scenario::{Action, Step};
 
 /// So many breaches are told with their timelines.
 const TOLD: usize = 3;
 
 pub(crate) fn tell(
     seed: u64,
-    script: &[Step],
+    scenario: &[Step],
     record: &Record,
     judgement: &Judgement,
     replicas: &Replicas,
 ) {
-    let count = |wanted: fn(&Act) -> bool| script.iter().filter(|step| wanted(&step.act)).count();
+    let count =
+        |wanted: fn(&Action) -> bool| scenario.iter().filter(|step| wanted(&step.action)).count();
     let stalls = record.faults.iter().filter(|fault| fault.kind == Kind::Stall).count();
     let takeovers = record
         .leases
@@ -29,9 +30,9 @@ pub(crate) fn tell(
         "targets",
         format!(
             "{} died, {} hung, {} came back",
-            count(|act| matches!(act, Act::Dies(_))),
-            count(|act| matches!(act, Act::Hangs(_))),
-            count(|act| matches!(act, Act::Returns(_)))
+            count(|action| matches!(action, Action::Dies(_))),
+            count(|action| matches!(action, Action::Hangs(_))),
+            count(|action| matches!(action, Action::Returns(_)))
         ),
     );
     say("outside", format!("{} edits and deletions", record.outside.len()));
@@ -39,10 +40,10 @@ pub(crate) fn tell(
         "config",
         format!(
             "{} targets left it, {} joined, {} comments, {} times it was bad",
-            count(|act| matches!(act, Act::Leaves(_))),
-            count(|act| matches!(act, Act::Joins(_))),
-            count(|act| matches!(act, Act::Comments)),
-            count(|act| matches!(act, Act::Garbles(_)))
+            count(|action| matches!(action, Action::Leaves(_))),
+            count(|action| matches!(action, Action::Joins(_))),
+            count(|action| matches!(action, Action::Comments)),
+            count(|action| matches!(action, Action::Garbles(_)))
         ),
     );
     let faults: Vec<String> = record.faults.iter().filter_map(fault).collect();
@@ -79,7 +80,7 @@ pub(crate) fn tell(
         return;
     }
     println!(
-        "chaos: {} breaches; `make chaos SEED={seed}` plays the same script",
+        "chaos: {} breaches; `make chaos SEED={seed}` plays the same scenario",
         judgement.breaches.len()
     );
     judgement.breaches.iter().for_each(|breach| println!("{breach}"));

@@ -1,7 +1,7 @@
 //! Spans of time, and the excused ones: when nobody could have written, to the moment, from what was done.
 
 use super::record::{At, Fault, Kind, Record};
-use super::script::ReplicaFault;
+use super::scenario::ReplicaFault;
 
 /// From one moment to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,36 +7,36 @@ use kube::api::{Api, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::cluster::scene::{SOON, Scene, config};
-use crate::support::{ApiProxy, Daemon, eventually, shared, trial::trials};
+use crate::cluster::fixture::{Fixture, SOON, config};
+use crate::support::{ApiProxy, Daemon, case::cases, eventually, shared};
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![a_removal_overtakes_the_repairs, an_api_that_asks_to_be_left_alone_is_left_alone]
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![a_removal_overtakes_the_repairs, an_api_that_asks_to_be_left_alone_is_left_alone]
 }
 
 /// Services of whose Endpoints someone makes something else, all at once.
 const EDITED: usize = 8;
 
 async fn a_removal_overtakes_the_repairs() {
-    let mut scene = Scene::new("overtakes").await;
-    let ips = scene.ips(&[1, 2]).join(", ");
-    let mut yaml = scene.config();
+    let mut fixture = Fixture::new("overtakes").await;
+    let ips = fixture.ips(&[1, 2]).join(", ");
+    let mut yaml = fixture.config();
     for index in 0..EDITED {
-        scene.namespace.create_service(&format!("edited-{index}"), &[("", 3306)]).await;
-        let more = config(&scene.namespace.name, &ips, "{tcp: {}, interval: 250ms}", "");
+        fixture.namespace.create_service(&format!("edited-{index}"), &[("", 3306)]).await;
+        let more = config(&fixture.namespace.name, &ips, "{tcp: {}, interval: 250ms}", "");
         let more = more.replace("service: mysql", &format!("service: edited-{index}"));
         yaml += more.strip_prefix("databases:\n").expect("a config");
     }
     let slow = ["--api-qps", "1", "--api-burst", "1"];
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &slow).await;
-    scene.published(&[0, 1, 2]).await;
-    let healthy = scene.ips(&[1, 2]);
+    fixture.published(&[0, 1, 2]).await;
+    let healthy = fixture.ips(&[1, 2]);
     // How many of the Services have what they shall have.
     let good = async || {
         let mut good = 0;
         for index in 0..EDITED {
             good += usize::from(
-                scene.namespace.endpoint_ips(&format!("edited-{index}")).await == healthy,
+                fixture.namespace.endpoint_ips(&format!("edited-{index}")).await == healthy,
             );
         }
         good
@@ -47,15 +47,15 @@ async fn a_removal_overtakes_the_repairs() {
     .await;
 
     let edited = Instant::now();
-    let api: Api<Endpoints> = scene.namespace.api();
+    let api: Api<Endpoints> = fixture.namespace.api();
     let edit =
         json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]});
     for index in 0..EDITED {
         let name = format!("edited-{index}");
         api.patch(&name, &PatchParams::default(), &Patch::Merge(&edit)).await.expect("a patch");
     }
-    scene.databases[0].stop().await;
-    scene.published(&[1, 2]).await;
+    fixture.databases[0].stop().await;
+    fixture.published(&[1, 2]).await;
     let (removed, still_edited) = (edited.elapsed(), EDITED - good().await);
     assert!(still_edited > 0, "the removal came last, after {removed:?}: {:#?}", daemon.lines());
     eventually(SOON, "all are repaired", async || {
@@ -68,16 +68,16 @@ async fn a_removal_overtakes_the_repairs() {
 }
 
 async fn an_api_that_asks_to_be_left_alone_is_left_alone() {
-    let mut scene = Scene::new("alone").await;
+    let mut fixture = Fixture::new("alone").await;
     let proxy = ApiProxy::start(shared()).await;
-    let daemon = Daemon::start(&scene.config(), &proxy.kubeconfig(), &[]).await;
-    scene.published(&[0, 1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
+    fixture.published(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
     // With `Retry-After: 3`, and as the API server says it: in plain words. Three watches and a write ask.
     let from = Instant::now();
     proxy.answer_plainly(429, 3);
-    scene.databases[0].stop().await;
-    scene.condition_because(&daemon, "ApiUnavailable", "429").await;
+    fixture.databases[0].stop().await;
+    fixture.condition_because(&daemon, "ApiUnavailable", "429").await;
     eventually(SOON, "each asks again, and again", async || {
         let refusals = proxy.refusals();
         if refusals >= 12 { Ok(()) } else { Err(refusals) }
@@ -86,6 +86,6 @@ async fn an_api_that_asks_to_be_left_alone_is_left_alone() {
     let took = from.elapsed();
     assert!(took > Duration::from_secs(6), "three requests of each in {took:?}, 3 s apart");
     proxy.heal().await;
-    scene.published(&[1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.published(&[1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
 }

@@ -18,9 +18,9 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::cluster::scene::{CHECK, Scene, config, database};
+use crate::cluster::fixture::{CHECK, Fixture, config, database};
 use crate::support::{
-    Daemon, Database, Namespace, daemon, eventually, folder, shared, trial::trials,
+    Daemon, Database, Namespace, case::cases, daemon, eventually, folder, shared,
 };
 
 mod network;
@@ -29,8 +29,8 @@ mod replicas;
 use network::only_prometheus_may_reach_the_pages;
 use replicas::both_are_kept_apart_and_in_the_budget;
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         as_shipped_it_does_the_main_job,
         the_pod_is_admitted_where_restricted_is_enforced,
         the_pod_finds_what_it_is_told_of,
@@ -66,7 +66,7 @@ async fn apply() -> String {
     said
 }
 
-/// Applies deploy/, once for all trials, and returns the token of its ServiceAccount.
+/// Applies deploy/, once for all tests, and returns the token of its ServiceAccount.
 async fn applied() -> &'static str {
     static TOKEN: OnceCell<String> = OnceCell::const_new();
     let token = TOKEN.get_or_init(async || {
@@ -136,7 +136,7 @@ async fn as_shipped_it_does_the_main_job() {
     assert_eq!(daemon.status().await["lease"]["held"], true);
     databases[0].stop().await;
     published(&watched, &ips[1..]).await;
-    databases[0].start_again().await;
+    databases[0].restart().await;
     published(&watched, &ips).await;
     assert_eq!(database(&daemon.status().await)["condition"], "Published");
     the_readme_has(&daemon.metrics().await);
@@ -192,7 +192,7 @@ async fn the_pod_is_admitted_where_restricted_is_enforced() {
 
 /// Creates a Pod of this spec in a dry run; the error is the API's.
 async fn refused(pods: &Api<Pod>, spec: &Value, what: &str) -> Result<Pod, String> {
-    let pod = json!({"metadata": {"name": "trial"}, "spec": spec});
+    let pod = json!({"metadata": {"name": "test"}, "spec": spec});
     let pod: Pod = serde_json::from_value(pod).unwrap_or_else(|error| panic!("{what}: {error}"));
     let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     pods.create(&dry_run, &pod).await.map_err(|error| error.to_string())
@@ -221,7 +221,7 @@ async fn the_pod_finds_what_it_is_told_of() {
     assert!(help.contains(&format!("[default: 0.0.0.0:{port}]")), "{help}");
     assert_eq!(template["metadata"]["annotations"]["prometheus.io/port"], port.to_string());
 
-    // Dry, because another trial has the one that writes.
+    // Dry, because another test has the one that writes.
     let kubeconfig = shared().kubeconfig_for_token(token);
     let mut daemon = Daemon::start(&shipped_config().await, &kubeconfig, &["--dry-run"]).await;
     let metrics =
@@ -444,7 +444,7 @@ pub(crate) fn denied<T: std::fmt::Debug>(what: &str, answer: Result<T, kube::Err
     }
 }
 
-/// Binds `daemon`, with no rights yet, in the scene's namespace; returns its token.
+/// Binds `daemon`, with no rights yet, in the fixture's namespace; returns its token.
 pub(crate) async fn without_rights(namespace: &Namespace) -> String {
     namespace.create_service_account("daemon").await;
     namespace.create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": []})).await;
@@ -468,11 +468,11 @@ pub(crate) async fn grant(namespace: &Namespace, rules: &Value) {
 /// Whoever follows the daemon's own words, one after the other, ends with the Role that is shipped.
 async fn the_role_is_what_forbidden_asks_for() {
     applied().await;
-    let scene = Scene::new("asks").await;
-    let token = without_rights(&scene.namespace).await;
-    let lease = ["--lease", &format!("{}/{LEASE}", scene.namespace.name)];
+    let fixture = Fixture::new("asks").await;
+    let token = without_rights(&fixture.namespace).await;
+    let lease = ["--lease", &format!("{}/{LEASE}", fixture.namespace.name)];
     let daemon =
-        Daemon::start(&scene.config(), &shared().kubeconfig_for_token(&token), &lease).await;
+        Daemon::start(&fixture.config(), &shared().kubeconfig_for_token(&token), &lease).await;
     let mut granted: Vec<PolicyRule> = Vec::new();
     loop {
         let asked = eventually(SOON, "it is published, or asks for more", async || {
@@ -496,9 +496,9 @@ async fn the_role_is_what_forbidden_asks_for() {
         .await;
         let Some(rule) = asked else { break };
         granted.push(rule);
-        grant(&scene.namespace, &json!(granted)).await;
+        grant(&fixture.namespace, &json!(granted)).await;
     }
-    scene.published(&[0, 1, 2]).await;
+    fixture.published(&[0, 1, 2]).await;
     // Without Events it does its work, so it says that on the log alone.
     let events = eventually(SOON, "it asks for Events", async || {
         let logs = daemon.logs();
@@ -530,19 +530,20 @@ const AS_A_POD: &str = r#"
 "#;
 
 async fn a_pod_finds_its_cluster_and_its_namespace() {
-    let scene = Scene::new("in-pod").await;
-    let token = without_rights(&scene.namespace).await;
+    let fixture = Fixture::new("in-pod").await;
+    let token = without_rights(&fixture.namespace).await;
     applied().await;
     let mut rules = Vec::new();
     for shipped in [WATCHED, HOME] {
         let role: Role = namespace(shipped).api().get(ACCOUNT).await.expect("the shipped Role");
         rules.extend(role.rules.unwrap_or_default());
     }
-    grant(&scene.namespace, &json!(rules)).await;
+    grant(&fixture.namespace, &json!(rules)).await;
     let mounted = folder("mounted");
-    std::fs::write(mounted.join("token"), token).expect("a file in the bottle");
-    std::fs::write(mounted.join("namespace"), &scene.namespace.name).expect("a file in the bottle");
-    std::fs::copy(shared().ca(), mounted.join("ca.crt")).expect("a file in the bottle");
+    std::fs::write(mounted.join("token"), token).expect("a file in the sandbox");
+    std::fs::write(mounted.join("namespace"), &fixture.namespace.name)
+        .expect("a file in the sandbox");
+    std::fs::copy(shared().ca(), mounted.join("ca.crt")).expect("a file in the sandbox");
 
     let address = shared().api_address();
     let (host, port) = address.rsplit_once(':').expect("a host and a port");
@@ -557,7 +558,7 @@ async fn a_pod_finds_its_cluster_and_its_namespace() {
         .env("HOME", "/nowhere")
         .env("KUBERNETES_SERVICE_HOST", host)
         .env("KUBERNETES_SERVICE_PORT", port);
-    let ips = scene
+    let ips = fixture
         .databases
         .iter()
         .map(|database| database.ip.to_string())
@@ -566,11 +567,11 @@ async fn a_pod_finds_its_cluster_and_its_namespace() {
     let yaml = config("-", &ips, CHECK, "").replace("  namespace: -\n", "");
     assert!(!yaml.contains("namespace"), "{yaml}");
     let daemon = Daemon::start_by(command, &yaml, &[daemon::OWN_LEASE]).await;
-    scene.published(&[0, 1, 2]).await;
+    fixture.published(&[0, 1, 2]).await;
     let status = daemon.status().await;
-    assert_eq!(database(&status)["namespace"], scene.namespace.name.as_str());
+    assert_eq!(database(&status)["namespace"], fixture.namespace.name.as_str());
     let lease: Lease =
-        scene.namespace.api().get(LEASE).await.expect("the Lease, in the Pod's namespace");
+        fixture.namespace.api().get(LEASE).await.expect("the Lease, in the Pod's namespace");
     let holder = lease.spec.and_then(|spec| spec.holder_identity);
     assert_eq!(holder.as_deref(), status["lease"]["identity"].as_str());
 }

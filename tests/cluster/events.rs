@@ -11,13 +11,13 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::cluster::fixture::{CHECK, Fixture, SOON, checked, config};
 use crate::cluster::lease::replicas::{identity, pair, takes_over, up};
 use crate::cluster::ownership::merge;
-use crate::cluster::scene::{CHECK, SOON, Scene, checked, config};
-use crate::support::{ApiProxy, Daemon, Namespace, eventually, shared, trial::trials};
+use crate::support::{ApiProxy, Daemon, Namespace, case::cases, eventually, shared};
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         the_same_thing_again_is_counted_once_a_minute,
         targets_and_writes_are_told_on_the_service,
         refusals_are_told_with_their_reason,
@@ -74,13 +74,13 @@ pub(crate) async fn told_of(namespace: &Namespace, service: &str, reason: &str, 
 }
 
 async fn targets_and_writes_are_told_on_the_service() {
-    let mut scene = Scene::new("told").await;
-    let daemon = scene.start_published().await;
-    let gone = scene.ips(&[0]).remove(0);
-    scene.databases[0].stop().await;
+    let mut fixture = Fixture::new("told").await;
+    let daemon = fixture.start_published().await;
+    let gone = fixture.ips(&[0]).remove(0);
+    fixture.databases[0].stop().await;
     let down =
-        told(&scene.namespace, "TargetDown", &format!("{gone} is down: connect: refused")).await;
-    let service = scene.namespace.api::<Service>().get("mysql").await.expect("the Service");
+        told(&fixture.namespace, "TargetDown", &format!("{gone} is down: connect: refused")).await;
+    let service = fixture.namespace.api::<Service>().get("mysql").await.expect("the Service");
     let regarding = down.regarding.clone().expect("what it regards");
     assert_eq!(regarding.uid, service.uid());
     assert_eq!(
@@ -90,15 +90,16 @@ async fn targets_and_writes_are_told_on_the_service() {
     assert_eq!(down.type_.as_deref(), Some("Warning"));
     assert_eq!(down.reporting_controller.as_deref(), Some("external-endpoints"));
     assert_eq!((down.action.as_deref(), down.series.as_ref()), (Some("Check"), None));
-    let published = told(&scene.namespace, "Published", &scene.ips(&[0, 1, 2]).join(", ")).await;
+    let published =
+        told(&fixture.namespace, "Published", &fixture.ips(&[0, 1, 2]).join(", ")).await;
     assert_eq!(published.type_.as_deref(), Some("Normal"));
-    scene.databases[0].start_again().await;
-    told(&scene.namespace, "TargetUp", &format!("{gone} is up")).await;
-    scene.published(&[0, 1, 2]).await;
+    fixture.databases[0].restart().await;
+    told(&fixture.namespace, "TargetUp", &format!("{gone} is up")).await;
+    fixture.published(&[0, 1, 2]).await;
 
     // Where people look.
     let shown = shared()
-        .kubectl(&["describe", "service", "mysql", "--namespace", &scene.namespace.name])
+        .kubectl(&["describe", "service", "mysql", "--namespace", &fixture.namespace.name])
         .await;
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains("TargetDown") && shown.contains("connect: refused"), "{shown}");
@@ -112,27 +113,27 @@ async fn targets_and_writes_are_told_on_the_service() {
 
     // What is well when a daemon starts is no news.
     drop(daemon);
-    let daemon = scene.start_published().await;
+    let daemon = fixture.start_published().await;
     checked(&daemon, 4).await;
-    scene.databases[1].stop().await;
-    told(&scene.namespace, "TargetDown", &scene.ips(&[1])[0]).await;
-    assert_eq!(events(&scene.namespace, "TargetUp").await.len(), 1);
+    fixture.databases[1].stop().await;
+    told(&fixture.namespace, "TargetDown", &fixture.ips(&[1])[0]).await;
+    assert_eq!(events(&fixture.namespace, "TargetUp").await.len(), 1);
 }
 
 async fn the_same_thing_again_is_counted_once_a_minute() {
-    let scene = Scene::new("again").await;
-    let _daemon = scene.start_published().await;
+    let fixture = Fixture::new("again").await;
+    let _daemon = fixture.start_published().await;
     let edit =
         json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]});
     for _ in 0..3 {
-        merge(&scene, edit.clone()).await;
-        scene.published(&[0, 1, 2]).await;
+        merge(&fixture, edit.clone()).await;
+        fixture.published(&[0, 1, 2]).await;
     }
-    let first = told(&scene.namespace, "Repaired", "-192.0.2.99").await;
+    let first = told(&fixture.namespace, "Repaired", "-192.0.2.99").await;
     assert_eq!(first.series, None);
     let begun = first.event_time.as_ref().expect("a time").0;
     let counted = eventually(Duration::from_secs(90), "the others are counted", async || {
-        let events = events(&scene.namespace, "Repaired").await;
+        let events = events(&fixture.namespace, "Repaired").await;
         assert_eq!(events.len(), 1, "{events:#?}");
         events[0].series.clone()
     })
@@ -144,9 +145,9 @@ async fn the_same_thing_again_is_counted_once_a_minute() {
 }
 
 async fn refusals_are_told_with_their_reason() {
-    let scene = Scene::without_service("refusals").await;
-    let namespace = &scene.namespace;
-    let ips = scene.ips(&[0, 1, 2]);
+    let fixture = Fixture::without_service("refusals").await;
+    let namespace = &fixture.namespace;
+    let ips = fixture.ips(&[0, 1, 2]);
     let mut yaml = "databases:\n".to_owned();
     for service in ["selector", "foreign", "ports", "outside"] {
         let all = if service == "outside" { ips.join(", ") } else { ips[..2].join(", ") };
@@ -183,103 +184,105 @@ async fn refusals_are_told_with_their_reason() {
 }
 
 async fn what_left_the_config_is_left_behind() {
-    let scene = Scene::new("left").await;
-    drop(scene.start_published().await);
-    let history = scene.history().await;
-    scene.namespace.create_service("other", &[("", 3306)]).await;
-    scene
+    let fixture = Fixture::new("left").await;
+    drop(fixture.start_published().await);
+    let history = fixture.history().await;
+    fixture.namespace.create_service("other", &[("", 3306)]).await;
+    fixture
         .namespace
         .create_endpoints("foreign", &["192.0.2.1".parse().expect("an IP")], &[("", 3306)])
         .await;
-    let yaml = scene.config().replace("service: mysql", "service: other");
+    let yaml = fixture.config().replace("service: mysql", "service: other");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    let left = told(&scene.namespace, "LeftBehind", "stays as it is").await;
+    let left = told(&fixture.namespace, "LeftBehind", "stays as it is").await;
     assert_eq!(left.regarding.and_then(|regarding| regarding.name).as_deref(), Some("mysql"));
-    scene.condition(&daemon, "Published").await;
+    fixture.condition(&daemon, "Published").await;
     checked(&daemon, 4).await;
-    assert_eq!(events(&scene.namespace, "LeftBehind").await.len(), 1);
+    assert_eq!(events(&fixture.namespace, "LeftBehind").await.len(), 1);
     let said = daemon.lines().iter().filter(|line| line.contains("left behind")).count();
     assert_eq!(said, 1, "{:#?}", daemon.lines());
     assert_eq!(history.steps(), []);
 }
 
 async fn a_split_brain_is_told() {
-    let scene = Scene::new("brains").await;
-    let yaml = scene.config_with("  policy: {exactlyOne: true}\n");
+    let fixture = Fixture::new("brains").await;
+    let yaml = fixture.config_with("  policy: {exactlyOne: true}\n");
     let _daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    let event = told(&scene.namespace, "SplitBrain", "where one should").await;
+    let event = told(&fixture.namespace, "SplitBrain", "where one should").await;
     assert_eq!(event.type_.as_deref(), Some("Warning"));
 }
 
 async fn of_two_replicas_the_one_that_writes_tells() {
-    let mut scene = Scene::new("chorus").await;
-    let (mut first, second) = pair(&scene).await;
+    let mut fixture = Fixture::new("chorus").await;
+    let (mut first, second) = pair(&fixture).await;
     let who = (identity(&first).await, identity(&second).await);
-    scene.databases[0].stop().await;
-    let down = told(&scene.namespace, "TargetDown", &scene.ips(&[0])[0]).await;
+    fixture.databases[0].stop().await;
+    let down = told(&fixture.namespace, "TargetDown", &fixture.ips(&[0])[0]).await;
     assert_eq!(down.reporting_instance, Some(who.0));
     up(&second, 2.0).await;
     checked(&second, 4).await;
-    assert_eq!(events(&scene.namespace, "TargetDown").await.len(), 1);
+    assert_eq!(events(&fixture.namespace, "TargetDown").await.len(), 1);
 
     first.signal(Signal::SIGTERM);
     takes_over(&second).await;
-    scene.databases[1].stop().await;
-    let down = told(&scene.namespace, "TargetDown", &scene.ips(&[1])[0]).await;
+    fixture.databases[1].stop().await;
+    let down = told(&fixture.namespace, "TargetDown", &fixture.ips(&[1])[0]).await;
     assert_eq!(down.reporting_instance, Some(who.1));
     assert!(first.wait().await.success());
 }
 
 async fn a_bad_config_is_told_on_the_lease() {
-    let scene = Scene::new("bad-told").await;
-    let (first, second) = pair(&scene).await;
+    let fixture = Fixture::new("bad-told").await;
+    let (first, second) = pair(&fixture).await;
     let save = |text: &str| {
         [&first, &second]
             .into_iter()
             .for_each(|daemon| std::fs::write(daemon.config(), text).expect("a file"));
     };
-    save(&scene.config().replace("interval: 250ms", "interval: 250"));
-    let event = told(&scene.namespace, "ConfigBad", "a duration needs a unit").await;
-    let lease = scene.namespace.api::<Lease>().get("external-endpoints").await.expect("the Lease");
+    save(&fixture.config().replace("interval: 250ms", "interval: 250"));
+    let event = told(&fixture.namespace, "ConfigBad", "a duration needs a unit").await;
+    let lease =
+        fixture.namespace.api::<Lease>().get("external-endpoints").await.expect("the Lease");
     let regarding = event.regarding.clone().expect("what it regards");
     assert_eq!((regarding.kind.as_deref(), regarding.uid), (Some("Lease"), lease.metadata.uid));
     assert_eq!(
         (event.type_.as_deref(), event.action.as_deref()),
         (Some("Warning"), Some("LoadConfig"))
     );
-    save(&scene.config());
-    told(&scene.namespace, "ConfigGood", "is good again").await;
-    assert_eq!(events(&scene.namespace, "ConfigBad").await.len(), 1, "by the one that writes");
+    save(&fixture.config());
+    told(&fixture.namespace, "ConfigGood", "is good again").await;
+    assert_eq!(events(&fixture.namespace, "ConfigBad").await.len(), 1, "by the one that writes");
 }
 
 async fn no_secret_is_told() {
-    let scene = Scene::new("secret").await;
+    let fixture = Fixture::new("secret").await;
     let script = "echo cannot log in at https://admin:$PGPASSWORD@db with $PGPASSWORD >&2; exit 1";
     let check = format!(
         "{{exec: {{command: [/bin/sh, -c, '{script}'], env: {{PGPASSWORD: 'hunter2-of-prod'}}}}, interval: 250ms, timeout: 250ms}}"
     );
-    let yaml = config(&scene.namespace.name, &scene.ips(&[0, 1, 2]).join(", "), &check, "");
+    let yaml = config(&fixture.namespace.name, &fixture.ips(&[0, 1, 2]).join(", "), &check, "");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    told(&scene.namespace, "TargetDown", "cannot log in").await;
-    scene.condition(&daemon, "Published").await;
+    told(&fixture.namespace, "TargetDown", "cannot log in").await;
+    fixture.condition(&daemon, "Published").await;
     checked(&daemon, 4).await;
-    let all = scene.namespace.api::<Event>().list(&Default::default()).await.expect("Events");
+    let all = fixture.namespace.api::<Event>().list(&Default::default()).await.expect("Events");
     assert!(all.items.len() >= 3, "{:#?}", all.items);
     let text = serde_json::to_string(&all.items).expect("JSON");
     assert!(!text.contains("hunter2"), "{text}");
 }
 
 async fn without_the_right_all_else_goes_on() {
-    let mut scene = Scene::new("mute").await;
+    let mut fixture = Fixture::new("mute").await;
     let rules = json!([
         {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": ["mysql"], "verbs": ["create", "patch"]},
     ]);
-    let token = crate::cluster::faults::account(&scene, rules).await;
-    let daemon = Daemon::start(&scene.config(), &shared().kubeconfig_for_token(&token), &[]).await;
-    scene.published(&[0, 1, 2]).await;
-    scene.databases[0].stop().await;
-    scene.published(&[1, 2]).await;
+    let token = crate::cluster::faults::account(&fixture, rules).await;
+    let daemon =
+        Daemon::start(&fixture.config(), &shared().kubeconfig_for_token(&token), &[]).await;
+    fixture.published(&[0, 1, 2]).await;
+    fixture.databases[0].stop().await;
+    fixture.published(&[1, 2]).await;
     eventually(SOON, "they are counted", async || {
         let failed =
             daemon.metric("external_endpoints_events_total", &[("result", "failed")]).await;
@@ -295,13 +298,13 @@ async fn without_the_right_all_else_goes_on() {
 }
 
 async fn an_api_that_is_away_costs_events_and_nothing_else() {
-    let mut scene = Scene::new("unheard").await;
+    let mut fixture = Fixture::new("unheard").await;
     let proxy = ApiProxy::start(shared()).await;
-    let daemon = Daemon::start(&scene.config(), &proxy.kubeconfig(), &[]).await;
-    scene.published(&[0, 1, 2]).await;
-    told(&scene.namespace, "Published", "+").await;
+    let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
+    fixture.published(&[0, 1, 2]).await;
+    told(&fixture.namespace, "Published", "+").await;
     proxy.answer(503);
-    scene.databases[0].stop().await;
+    fixture.databases[0].stop().await;
     eventually(SOON, "an Event is lost", async || {
         let failed =
             daemon.metric("external_endpoints_events_total", &[("result", "failed")]).await;
@@ -309,12 +312,12 @@ async fn an_api_that_is_away_costs_events_and_nothing_else() {
     })
     .await;
     proxy.heal().await;
-    scene.published(&[1, 2]).await;
+    fixture.published(&[1, 2]).await;
     // And when it is back, so are they.
-    scene.databases[1].stop().await;
-    told(&scene.namespace, "TargetDown", &scene.ips(&[1])[0]).await;
+    fixture.databases[1].stop().await;
+    told(&fixture.namespace, "TargetDown", &fixture.ips(&[1])[0]).await;
     assert!(
-        events(&scene.namespace, "TargetDown").await.len() == 1,
+        events(&fixture.namespace, "TargetDown").await.len() == 1,
         "the one that was lost stays lost"
     );
 }

@@ -1,4 +1,4 @@
-//! Each file of config/ does what its comments say, against real servers: only the IPs and the namespaces are put in for the bottle's.
+//! Each file of config/ does what its comments say, against real servers: only the IPs and the namespaces are put in for the sandbox's.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -12,14 +12,14 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    Daemon, Database, Manner, Namespace, addresses, binaries, black_hole, blocking, daemon,
-    eventually, folder, shared, trial::trials,
+    Behavior, Daemon, Database, Namespace, addresses, binaries, black_hole, blocking, case::cases,
+    daemon, eventually, folder, shared,
 };
 
 mod servers;
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         mongodb_replica_set,
         postgres_patroni,
         mysql_singleton,
@@ -150,7 +150,7 @@ async fn mysql_singleton() {
 
     mysql.server.kill().await;
     published(&namespace, "mysql", &[]).await;
-    mysql.server.start_again();
+    mysql.server.restart();
     mysql.ready().await;
     published(&namespace, "mysql", &[ip]).await;
 }
@@ -208,7 +208,7 @@ fn mongosh() -> PathBuf {
         }
     };
     let path = folder.join("mongosh");
-    std::fs::write(&path, script).expect("a file in the bottle");
+    std::fs::write(&path, script).expect("a file in the sandbox");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("our own file");
     folder
 }
@@ -337,7 +337,7 @@ async fn legacy_import() {
     let _postgres = servers::postgres(crm).await;
     let (_first, stuck) = (servers::redis(first).await, servers::redis(second).await);
     let page = |ip, port| {
-        Database::start_with(ip, port, Manner::Http(200, r#"{"status":"ok"}"#.to_owned()))
+        Database::start_with(ip, port, Behavior::Http(200, r#"{"status":"ok"}"#.to_owned()))
     };
     let (mut page, _moved) = (page(old, 9990).await, page(moved, 9991).await);
 
@@ -361,7 +361,7 @@ async fn legacy_import() {
 
     // Its kernel still accepts connections, but Redis answers no more.
     stuck.signal(Signal::SIGSTOP);
-    page.change(Manner::Http(200, r#"{"status":"red"}"#.to_owned())).await;
+    page.change(Behavior::Http(200, r#"{"status":"red"}"#.to_owned())).await;
     published(&namespace, "sessions", &[first]).await;
     published(&namespace, "search", &[moved]).await;
 }

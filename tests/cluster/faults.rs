@@ -11,13 +11,14 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::cluster::scene::{SOON, Scene, checked};
+use crate::cluster::fixture::{Fixture, SOON, checked};
 use crate::support::{
-    ApiProxy, ControlPlane, Daemon, Options, addresses, eventually, holds, shared, trial::trials,
+    ApiProxy, ControlPlane, Daemon, Options, addresses, case::cases, consistently, eventually,
+    shared,
 };
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         the_api_server_is_killed_while_a_database_dies,
         the_api_server_is_paused_for_ten_seconds,
         the_api_is_refused_hanging_and_cut_off,
@@ -44,45 +45,45 @@ async fn up(daemon: &Daemon, targets: f64) {
 
 async fn the_api_server_is_killed_while_a_database_dies() {
     let plane = ControlPlane::start(Options::default()).await;
-    let mut scene = Scene::on(plane.namespace("killed").await).await;
-    scene.namespace.create_service("mysql", &[("", 3306)]).await;
-    let daemon = Daemon::start(&scene.config(), &plane.kubeconfig(), &[]).await;
-    scene.published(&[0, 1, 2]).await;
+    let mut fixture = Fixture::on(plane.namespace("killed").await).await;
+    fixture.namespace.create_service("mysql", &[("", 3306)]).await;
+    let daemon = Daemon::start(&fixture.config(), &plane.kubeconfig(), &[]).await;
+    fixture.published(&[0, 1, 2]).await;
     plane.kill_api().await;
-    scene.databases[0].stop().await;
+    fixture.databases[0].stop().await;
     up(&daemon, 2.0).await;
-    scene.condition(&daemon, "ApiUnavailable").await;
+    fixture.condition(&daemon, "ApiUnavailable").await;
     plane.start_api().await;
-    scene.published(&[1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.published(&[1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
 }
 
 async fn the_api_server_is_paused_for_ten_seconds() {
     let plane = ControlPlane::start(Options::default()).await;
-    let mut scene = Scene::on(plane.namespace("paused").await).await;
-    scene.namespace.create_service("mysql", &[("", 3306)]).await;
-    let daemon = Daemon::start(&scene.config(), &plane.kubeconfig(), &[]).await;
-    scene.published(&[0, 1, 2]).await;
-    scene.condition(&daemon, "Published").await;
-    let history = scene.history().await;
+    let mut fixture = Fixture::on(plane.namespace("paused").await).await;
+    fixture.namespace.create_service("mysql", &[("", 3306)]).await;
+    let daemon = Daemon::start(&fixture.config(), &plane.kubeconfig(), &[]).await;
+    fixture.published(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
+    let history = fixture.history().await;
     plane.pause_api();
-    scene.databases[0].stop().await;
+    fixture.databases[0].stop().await;
     up(&daemon, 2.0).await;
     let before = daemon.metric("external_endpoints_checks_total", &[]).await;
     // A first decision is on its way and hangs; it is overtaken by a second one.
-    scene.databases[1].stop().await;
+    fixture.databases[1].stop().await;
     up(&daemon, 1.0).await;
-    scene.condition(&daemon, "ApiUnavailable").await;
+    fixture.condition(&daemon, "ApiUnavailable").await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     let after = daemon.metric("external_endpoints_checks_total", &[]).await;
     assert!(after >= before.map(|n| n + 40.0), "checking goes on: {before:?} to {after:?}");
     plane.resume_api();
-    scene.published(&[2]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.published(&[2]).await;
+    fixture.condition(&daemon, "Published").await;
     // The decision that hung may have come through first, but nothing older comes after the newest.
-    holds(Duration::from_secs(3), "the newest decision stays", async || {
+    consistently(Duration::from_secs(3), "the newest decision stays", async || {
         let steps = history.steps();
-        if steps.last() == Some(&Some(scene.ips(&[2]))) && steps.len() <= 2 {
+        if steps.last() == Some(&Some(fixture.ips(&[2]))) && steps.len() <= 2 {
             Ok(())
         } else {
             Err(format!("{steps:?}"))
@@ -92,105 +93,105 @@ async fn the_api_server_is_paused_for_ten_seconds() {
 }
 
 async fn the_api_is_refused_hanging_and_cut_off() {
-    let mut scene = Scene::new("proxied").await;
+    let mut fixture = Fixture::new("proxied").await;
     let proxy = ApiProxy::start(shared()).await;
-    let daemon = Daemon::start(&scene.config(), &proxy.kubeconfig(), &[]).await;
-    scene.published(&[0, 1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
+    fixture.published(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
 
     proxy.refuse().await;
-    scene.databases[0].stop().await;
-    scene.condition(&daemon, "ApiUnavailable").await;
+    fixture.databases[0].stop().await;
+    fixture.condition(&daemon, "ApiUnavailable").await;
     up(&daemon, 2.0).await;
     proxy.heal().await;
-    scene.published(&[1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.published(&[1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
 
     proxy.hang();
-    scene.databases[1].stop().await;
-    scene.condition_because(&daemon, "ApiUnavailable", "patch endpoints").await;
-    scene.databases[0].start_again().await;
+    fixture.databases[1].stop().await;
+    fixture.condition_because(&daemon, "ApiUnavailable", "patch endpoints").await;
+    fixture.databases[0].restart().await;
     up(&daemon, 2.0).await;
     proxy.heal().await;
-    scene.published(&[0, 2]).await;
+    fixture.published(&[0, 2]).await;
 
     proxy.cut();
-    scene.databases[1].start_again().await;
-    scene.published(&[0, 1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.databases[1].restart().await;
+    fixture.published(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
 }
 
 async fn the_api_answers_with_errors() {
-    let mut scene = Scene::new("errors").await;
+    let mut fixture = Fixture::new("errors").await;
     let proxy = ApiProxy::start(shared()).await;
-    let daemon = Daemon::start(&scene.config(), &proxy.kubeconfig(), &[]).await;
-    scene.published(&[0, 1, 2]).await;
+    let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
+    fixture.published(&[0, 1, 2]).await;
     for (down, status) in [(0, 429), (1, 500), (2, 503)] {
         proxy.answer(status);
-        scene.databases[down].stop().await;
-        scene.condition_because(&daemon, "ApiUnavailable", &status.to_string()).await;
+        fixture.databases[down].stop().await;
+        fixture.condition_because(&daemon, "ApiUnavailable", &status.to_string()).await;
         up(&daemon, 2.0).await;
         proxy.heal().await;
         let rest: Vec<usize> = (0..3).filter(|index| *index != down).collect();
-        scene.published(&rest).await;
-        scene.databases[down].start_again().await;
-        scene.published(&[0, 1, 2]).await;
+        fixture.published(&rest).await;
+        fixture.databases[down].restart().await;
+        fixture.published(&[0, 1, 2]).await;
     }
     // Someone is always faster.
     proxy.answer(409);
-    scene.databases[1].stop().await;
-    scene.condition_because(&daemon, "ApiUnavailable", "409").await;
+    fixture.databases[1].stop().await;
+    fixture.condition_because(&daemon, "ApiUnavailable", "409").await;
     proxy.heal().await;
-    scene.published(&[0, 2]).await;
-    scene.databases[1].start_again().await;
-    scene.published(&[0, 1, 2]).await;
+    fixture.published(&[0, 2]).await;
+    fixture.databases[1].restart().await;
+    fixture.published(&[0, 1, 2]).await;
     // Gone, as a version that a watch asks for may be: it is listed anew.
     proxy.answer(410);
-    scene.databases[0].stop().await;
+    fixture.databases[0].stop().await;
     up(&daemon, 2.0).await;
     proxy.heal().await;
-    scene.published(&[1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.published(&[1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
 }
 
 async fn the_api_hangs_at_the_start() {
-    let scene = Scene::new("hanging").await;
+    let fixture = Fixture::new("hanging").await;
     let proxy = ApiProxy::start(shared()).await;
     // First it takes requests and answers none, then it does not even shake hands.
     proxy.mute();
-    let daemon = Daemon::start(&scene.config(), &proxy.kubeconfig(), &[]).await;
-    scene.condition_because(&daemon, "ApiUnavailable", "no answer in 10s").await;
+    let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
+    fixture.condition_because(&daemon, "ApiUnavailable", "no answer in 10s").await;
     proxy.hang();
-    scene.condition_because(&daemon, "ApiUnavailable", "no connection").await;
+    fixture.condition_because(&daemon, "ApiUnavailable", "no connection").await;
     assert_eq!(daemon.get("/readyz").await.0, 503);
     proxy.heal().await;
-    scene.published(&[0, 1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.published(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
 }
 
 async fn a_namespace_that_is_being_deleted_takes_no_writes() {
-    let scene = Scene::without_service("terminated").await;
-    let daemon = scene.start_with("  createService: {}\n").await;
-    scene.published(&[0, 1, 2]).await;
+    let fixture = Fixture::without_service("terminated").await;
+    let daemon = fixture.start_with("  createService: {}\n").await;
+    fixture.published(&[0, 1, 2]).await;
     // Something in it takes its time.
     let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/wait"]}});
-    scene.namespace.create_object::<ConfigMap>(held).await;
-    let namespaces: Api<KubeNamespace> = Api::all(scene.namespace.client.clone());
-    let name = &scene.namespace.name;
+    fixture.namespace.create_object::<ConfigMap>(held).await;
+    let namespaces: Api<KubeNamespace> = Api::all(fixture.namespace.client.clone());
+    let name = &fixture.namespace.name;
     namespaces.delete(name, &DeleteParams::default()).await.expect("a deletion");
-    scene.condition_because(&daemon, "WaitingForService", "is being deleted").await;
+    fixture.condition_because(&daemon, "WaitingForService", "is being deleted").await;
     checked(&daemon, 8).await;
-    scene.condition(&daemon, "WaitingForService").await;
-    assert!(scene.namespace.endpoints("mysql").await.is_none());
+    fixture.condition(&daemon, "WaitingForService").await;
+    assert!(fixture.namespace.endpoints("mysql").await.is_none());
     let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    let held: Api<ConfigMap> = scene.namespace.api();
+    let held: Api<ConfigMap> = fixture.namespace.api();
     held.patch("held", &PatchParams::default(), &release).await.expect("a patch");
     eventually(SOON, "it is gone", async || {
         namespaces.get_opt(name).await.expect("a read").is_none()
     })
     .await;
     // There is nothing to create a Service in.
-    scene.condition_because(&daemon, "WaitingForService", "there is no namespace").await;
+    fixture.condition_because(&daemon, "WaitingForService", "there is no namespace").await;
     assert!(
         daemon.logs().iter().all(|line| line["condition"] != "Forbidden"),
         "{:#?}",
@@ -199,23 +200,23 @@ async fn a_namespace_that_is_being_deleted_takes_no_writes() {
 }
 
 async fn endpoints_that_went_with_their_service_meanwhile_do_not_come_back() {
-    let mut scene = Scene::new("gone").await;
+    let mut fixture = Fixture::new("gone").await;
     let proxy = ApiProxy::start(shared()).await;
-    let daemon = Daemon::start(&scene.config(), &proxy.kubeconfig(), &[]).await;
-    scene.published(&[0, 1, 2]).await;
+    let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
+    fixture.published(&[0, 1, 2]).await;
     proxy.refuse().await;
     // A write is pending when what it stands on is deleted.
-    scene.databases[0].stop().await;
+    fixture.databases[0].stop().await;
     up(&daemon, 2.0).await;
-    scene.condition(&daemon, "ApiUnavailable").await;
-    scene.namespace.delete::<Service>("mysql").await;
+    fixture.condition(&daemon, "ApiUnavailable").await;
+    fixture.namespace.delete::<Service>("mysql").await;
     eventually(SOON, "Kubernetes deletes the Endpoints", async || {
-        scene.namespace.endpoints("mysql").await.is_none()
+        fixture.namespace.endpoints("mysql").await.is_none()
     })
     .await;
-    let history = scene.history().await;
+    let history = fixture.history().await;
     proxy.heal().await;
-    scene.condition(&daemon, "WaitingForService").await;
+    fixture.condition(&daemon, "WaitingForService").await;
     checked(&daemon, 8).await;
     assert_eq!(history.steps(), [], "no Endpoints without a Service");
 }
@@ -254,15 +255,15 @@ async fn an_apply_on_deleted_endpoints_is_refused() {
 }
 
 async fn the_api_is_away_at_the_start() {
-    let mut scene = Scene::new("late").await;
-    let daemon = scene.start_published().await;
+    let mut fixture = Fixture::new("late").await;
+    let daemon = fixture.start_published().await;
     drop(daemon);
-    scene.databases[2].stop().await;
-    let history = scene.history().await;
+    fixture.databases[2].stop().await;
+    let history = fixture.history().await;
     let proxy = ApiProxy::start(shared()).await;
     proxy.refuse().await;
-    let daemon = Daemon::start(&scene.config(), &proxy.kubeconfig(), &[]).await;
-    scene.condition(&daemon, "ApiUnavailable").await;
+    let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
+    fixture.condition(&daemon, "ApiUnavailable").await;
     assert_eq!(daemon.get("/readyz").await.0, 503);
     assert_eq!(daemon.get("/healthz").await.0, 200);
     checked(&daemon, 6).await;
@@ -271,38 +272,39 @@ async fn the_api_is_away_at_the_start() {
     };
     assert_eq!(daemon.logs().iter().filter(|line| told(line)).count(), 1, "{:#?}", daemon.lines());
     proxy.heal().await;
-    scene.published(&[0, 1]).await;
-    history.is(&[Some(scene.ips(&[0, 1]))]).await;
+    fixture.published(&[0, 1]).await;
+    history.is(&[Some(fixture.ips(&[0, 1]))]).await;
     assert_eq!(daemon.get("/readyz").await.0, 200);
 }
 
-/// Rights of a ServiceAccount `daemon` in the scene's namespace; returns its token.
-pub(crate) async fn account(scene: &Scene, rules: serde_json::Value) -> String {
+/// Rights of a ServiceAccount `daemon` in the fixture's namespace; returns its token.
+pub(crate) async fn account(fixture: &Fixture, rules: serde_json::Value) -> String {
     use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-    scene.namespace.create_service_account("daemon").await;
-    scene
+    fixture.namespace.create_service_account("daemon").await;
+    fixture
         .namespace
         .create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": rules}))
         .await;
     let binding = json!({
         "metadata": {"name": "daemon"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "daemon"},
-        "subjects": [{"kind": "ServiceAccount", "name": "daemon", "namespace": scene.namespace.name}],
+        "subjects": [{"kind": "ServiceAccount", "name": "daemon", "namespace": fixture.namespace.name}],
     });
-    scene.namespace.create_object::<RoleBinding>(binding).await;
-    scene.namespace.token("daemon").await
+    fixture.namespace.create_object::<RoleBinding>(binding).await;
+    fixture.namespace.token("daemon").await
 }
 
 async fn forbidden_names_the_role() {
-    let scene = Scene::new("forbidden").await;
+    let fixture = Fixture::new("forbidden").await;
     let rules = json!([
         {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
     ]);
-    let token = account(&scene, rules).await;
-    let daemon = Daemon::start(&scene.config(), &shared().kubeconfig_for_token(&token), &[]).await;
-    let reason = scene.condition(&daemon, "Forbidden").await;
-    let namespace = &scene.namespace.name;
+    let token = account(&fixture, rules).await;
+    let daemon =
+        Daemon::start(&fixture.config(), &shared().kubeconfig_for_token(&token), &[]).await;
+    let reason = fixture.condition(&daemon, "Forbidden").await;
+    let namespace = &fixture.namespace.name;
     assert!(
         reason.starts_with(&format!(
             "may not patch endpoints mysql in namespace {namespace}; allow it there with a Role"
@@ -315,27 +317,27 @@ async fn forbidden_names_the_role() {
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": ["mysql"], "verbs": ["get", "create", "patch"]},
     ]});
-    let api: kube::Api<k8s_openapi::api::rbac::v1::Role> = scene.namespace.api();
+    let api: kube::Api<k8s_openapi::api::rbac::v1::Role> = fixture.namespace.api();
     api.patch("daemon", &Default::default(), &kube::api::Patch::Merge(role))
         .await
         .expect("a patch");
-    scene.published(&[0, 1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.published(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
 }
 
 async fn a_right_that_is_missing_hurts_only_its_namespace() {
-    let scene = Scene::new("allowed").await;
-    let other = Scene::new("closed").await;
+    let fixture = Fixture::new("allowed").await;
+    let other = Fixture::new("closed").await;
     let rules = json!([
         {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": ["mysql"], "verbs": ["create", "patch"]},
     ]);
-    let token = account(&scene, rules).await;
-    let both = scene.config() + other.config().strip_prefix("databases:\n").expect("a config");
+    let token = account(&fixture, rules).await;
+    let both = fixture.config() + other.config().strip_prefix("databases:\n").expect("a config");
     let daemon = Daemon::start(&both, &shared().kubeconfig_for_token(&token), &[]).await;
-    scene.published(&[0, 1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.published(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
     let status = daemon.status().await;
     let closed = &status["databases"][1];
     assert_eq!(closed["condition"], "Forbidden", "{closed}");
@@ -345,20 +347,21 @@ async fn a_right_that_is_missing_hurts_only_its_namespace() {
 }
 
 async fn a_watch_that_is_not_allowed_is_told_once() {
-    let mut scene = Scene::new("blind").await;
+    let mut fixture = Fixture::new("blind").await;
     let rules = json!([
         {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list"]},
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list"]},
         {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": ["mysql"], "verbs": ["create", "patch"]},
     ]);
-    let token = account(&scene, rules).await;
-    let daemon = Daemon::start(&scene.config(), &shared().kubeconfig_for_token(&token), &[]).await;
-    let reason = scene.condition(&daemon, "Forbidden").await;
+    let token = account(&fixture, rules).await;
+    let daemon =
+        Daemon::start(&fixture.config(), &shared().kubeconfig_for_token(&token), &[]).await;
+    let reason = fixture.condition(&daemon, "Forbidden").await;
     assert!(reason.starts_with("may not watch "), "{reason}");
     // Lists are allowed, so the job is done all the same.
-    scene.published(&[0, 1, 2]).await;
-    scene.databases[0].stop().await;
-    scene.published(&[1, 2]).await;
+    fixture.published(&[0, 1, 2]).await;
+    fixture.databases[0].stop().await;
+    fixture.published(&[1, 2]).await;
     checked(&daemon, 20).await;
     let told = daemon.logs().iter().filter(|line| line["condition"] == "Forbidden").count();
     // For each kind, in whichever order they come, again after a write at most.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 
 use crate::cluster::events;
-use crate::cluster::scene::{History, SOON, checked};
-use crate::support::{Daemon, Database, Namespace, addresses, eventually, shared, trial::trials};
+use crate::cluster::fixture::{History, SOON, checked};
+use crate::support::{Daemon, Database, Namespace, addresses, case::cases, eventually, shared};
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         what_fails_together_stays_until_the_others_are_back,
         a_freeze_ends_after_its_time,
         a_start_in_an_outage_changes_nothing,
@@ -98,9 +98,9 @@ impl Fleet {
         }
     }
 
-    async fn start_again(&mut self) {
+    async fn restart(&mut self) {
         for server in self.servers.iter_mut().flatten() {
-            server.start_again().await;
+            server.restart().await;
         }
     }
 }
@@ -159,15 +159,15 @@ async fn what_fails_together_stays_until_the_others_are_back() {
     events::told(&fleet.namespace, "Frozen", "the fault is probably ours").await;
 
     // One that comes up is added.
-    fleet.spare.start_again().await;
+    fleet.spare.restart().await;
     fleet.published(0, 2, true).await;
     frozen(&daemon, 1.0).await;
 
     // Three of seven still fail, and leave.
     for server in &mut fleet.servers[1] {
-        server.start_again().await;
+        server.restart().await;
     }
-    fleet.servers[0][0].start_again().await;
+    fleet.servers[0][0].restart().await;
     frozen(&daemon, 0.0).await;
     events::told(&fleet.namespace, "Thawed", "the freeze is over").await;
     fleet.published(0, 1, true).await;
@@ -219,7 +219,7 @@ async fn a_start_in_an_outage_changes_nothing() {
     frozen(&daemon, 1.0).await;
     down(&daemon, 7.0).await;
     checked(&daemon, 2).await;
-    fleet.start_again().await;
+    fleet.restart().await;
     frozen(&daemon, 0.0).await;
     checked(&daemon, 2).await;
     histories.iter().for_each(|history| assert_eq!(history.steps(), []));

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use crate::cluster::scene::SOON;
+use crate::cluster::fixture::SOON;
 use crate::support::pki::{Authority, Validity};
 use crate::support::{
-    Daemon, Database, Manner, addresses, eventually, folder, shared, trial::trials,
+    Behavior, Daemon, Database, addresses, case::cases, eventually, folder, shared,
 };
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![hostile_databases_delay_nobody]
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![hostile_databases_delay_nobody]
 }
 
 const GOOD: usize = 50;
@@ -28,40 +28,45 @@ struct Case {
     reason: &'static str,
 }
 
-async fn case(service: &'static str, manner: Manner, check: &str, reason: &'static str) -> Case {
+async fn case(
+    service: &'static str,
+    behavior: Behavior,
+    check: &str,
+    reason: &'static str,
+) -> Case {
     let ip = addresses::take_one();
-    let database = Some(Database::start_with(ip, 3306, manner).await);
+    let database = Some(Database::start_with(ip, 3306, behavior).await);
     Case { service, database, ip, check: check.to_owned(), reason }
 }
 
-async fn cases(folder: &Path, swarm: &Path) -> Vec<Case> {
+async fn hostile_targets(folder: &Path, swarm: &Path) -> Vec<Case> {
     let authority = Authority::new("databases");
     let stranger = Authority::new("strangers");
-    std::fs::write(folder.join("ca.crt"), authority.certificate()).expect("a file in the bottle");
+    std::fs::write(folder.join("ca.crt"), authority.certificate()).expect("a file in the sandbox");
     let https = format!(
         "http: {{scheme: https, tls: {{caFile: {}/ca.crt, serverName: db.example}}}}",
         folder.display()
     );
     let https = https.as_str();
-    let with = |identity: crate::support::pki::Identity| Manner::Https(identity.server_config());
+    let with = |identity: crate::support::pki::Identity| Behavior::Https(identity.server_config());
     let expired = with(authority.issue(&["db.example"], Validity::Expired));
     let wrong_name = with(authority.issue(&["other.example"], Validity::Now));
     let unknown = with(stranger.issue(&["db.example"], Validity::Now));
     const EXPECT: &str = "tcp: {expect: welcome}";
     const HTTP: &str = "http: {expectedBody: welcome}";
     let mut cases = vec![
-        case("tcp-silent", Manner::Silent, EXPECT, "expect: no answer in 1s").await,
-        case("tcp-drip", Manner::Drip, EXPECT, "expect: the text did not come in 1s").await,
-        case("tcp-reset", Manner::Reset, EXPECT, "expect: connection reset|connect: reset").await,
-        case("tcp-endless", Manner::Endless, EXPECT, "expect: ").await,
-        case("tcp-garbage", Manner::Garbage, EXPECT, "expect: ").await,
-        case("http-silent", Manner::Silent, HTTP, "http: no answer in 1s").await,
-        case("http-drip", Manner::Drip, HTTP, "http: ").await,
-        case("http-reset", Manner::Reset, HTTP, "http: connection reset|connect: reset").await,
-        case("http-endless", Manner::Endless, HTTP, "http: ").await,
-        case("http-garbage", Manner::Garbage, HTTP, "http: ").await,
-        case("https-silent", Manner::Silent, https, "tls: no answer in 1s").await,
-        case("https-garbage", Manner::Garbage, https, "tls: ").await,
+        case("tcp-silent", Behavior::Silent, EXPECT, "expect: no answer in 1s").await,
+        case("tcp-drip", Behavior::Drip, EXPECT, "expect: the text did not come in 1s").await,
+        case("tcp-reset", Behavior::Reset, EXPECT, "expect: connection reset|connect: reset").await,
+        case("tcp-endless", Behavior::Endless, EXPECT, "expect: ").await,
+        case("tcp-garbage", Behavior::Garbage, EXPECT, "expect: ").await,
+        case("http-silent", Behavior::Silent, HTTP, "http: no answer in 1s").await,
+        case("http-drip", Behavior::Drip, HTTP, "http: ").await,
+        case("http-reset", Behavior::Reset, HTTP, "http: connection reset|connect: reset").await,
+        case("http-endless", Behavior::Endless, HTTP, "http: ").await,
+        case("http-garbage", Behavior::Garbage, HTTP, "http: ").await,
+        case("https-silent", Behavior::Silent, https, "tls: no answer in 1s").await,
+        case("https-garbage", Behavior::Garbage, https, "tls: ").await,
         case("https-expired", expired, https, "tls: certificate expired on 2021-01-01").await,
         case(
             "https-wrong-name",
@@ -73,11 +78,11 @@ async fn cases(folder: &Path, swarm: &Path) -> Vec<Case> {
         case("https-unknown", unknown, https, "tls: certificate signed by an unknown authority")
             .await,
     ];
-    let mut refused = case("refused", Manner::Greets, "tcp: {}", "connect: refused").await;
+    let mut refused = case("refused", Behavior::Greets, "tcp: {}", "connect: refused").await;
     refused.database.as_mut().expect("a database").stop().await;
     cases.push(refused);
     let mut black_hole =
-        case("black-hole", Manner::Greets, "tcp: {}", "connect: no answer in 1s").await;
+        case("black-hole", Behavior::Greets, "tcp: {}", "connect: no answer in 1s").await;
     black_hole.database.as_mut().expect("a database").black_hole().await;
     cases.push(black_hole);
     let check = format!("exec: {{command: [{}, $(TARGET_IP)]}}", swarm.display());
@@ -95,7 +100,7 @@ async fn cases(folder: &Path, swarm: &Path) -> Vec<Case> {
 fn swarm(folder: &Path) -> PathBuf {
     let path = folder.join("swarm.sh");
     let script = "#!/bin/sh\ntrap '' TERM\nfor i in 1 2 3; do ( trap '' TERM; while :; do /bin/sleep 60; done ) & done\nwhile :; do /bin/sleep 60; done\n";
-    std::fs::write(&path, script).expect("a file in the bottle");
+    std::fs::write(&path, script).expect("a file in the sandbox");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("our own file");
     path
 }
@@ -104,7 +109,7 @@ async fn hostile_databases_delay_nobody() {
     let folder = folder("hostile");
     let swarm = swarm(&folder);
     let namespace = shared().namespace("hostile").await;
-    let cases = cases(&folder, &swarm).await;
+    let cases = hostile_targets(&folder, &swarm).await;
     let mut good = Vec::new();
     for ip in addresses::take(GOOD) {
         good.push(Database::start(ip, 3306).await);

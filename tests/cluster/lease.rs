@@ -11,9 +11,9 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::cluster::scene::{SOON, Scene, checked};
+use crate::cluster::fixture::{Fixture, SOON, checked};
 use crate::support::daemon::field;
-use crate::support::{ApiProxy, addresses, eventually, holds, shared, trial::trials};
+use crate::support::{ApiProxy, addresses, case::cases, consistently, eventually, shared};
 
 mod edited;
 pub(crate) mod replicas;
@@ -28,8 +28,8 @@ use replicas::{
 /// Long enough that nothing comes late.
 const STEADY: Duration = Duration::from_secs(120);
 
-pub(crate) fn trials() -> Vec<Trial> {
-    let own = trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    let own = cases![
         a_holder_that_was_stopped_writes_nothing_when_it_goes_on,
         a_write_on_its_way_is_refused_once_another_has_written,
         after_sigkill_another_takes_over_within_17_seconds_and_writes_nothing,
@@ -43,17 +43,17 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_late_create_changes_nothing,
         without_leader_election_there_is_no_lease,
     ];
-    [own, edited::trials(), unfit::trials(), restart::trials()].into_iter().flatten().collect()
+    [own, edited::cases(), unfit::cases(), restart::cases()].into_iter().flatten().collect()
 }
 
 async fn after_sigterm_another_takes_over_within_2_seconds_and_writes_nothing() {
-    let mut scene = Scene::new("sigterm").await;
-    let (mut first, second) = pair(&scene).await;
+    let mut fixture = Fixture::new("sigterm").await;
+    let (mut first, second) = pair(&fixture).await;
     let identities = (identity(&first).await, identity(&second).await);
     assert_ne!(identities.0, identities.1);
     assert_eq!(second.status().await["lease"]["holder"], identities.0.as_str());
     assert_eq!(second.get("/readyz").await.0, 200, "a standby is ready");
-    let history = scene.history().await;
+    let history = fixture.history().await;
 
     let asked = Instant::now();
     first.signal(Signal::SIGTERM);
@@ -61,20 +61,20 @@ async fn after_sigterm_another_takes_over_within_2_seconds_and_writes_nothing() 
     let took = asked.elapsed();
     assert!(took < Duration::from_secs(2), "took {took:?}");
     assert!(first.wait().await.success());
-    assert_eq!(lease(&scene).await.and_then(|lease| lease.holder_identity), Some(identities.1));
-    scene.condition(&second, "Published").await;
+    assert_eq!(lease(&fixture).await.and_then(|lease| lease.holder_identity), Some(identities.1));
+    fixture.condition(&second, "Published").await;
     checked(&second, 4).await;
     assert_eq!(history.steps(), []);
 
-    scene.databases[0].stop().await;
-    scene.published(&[1, 2]).await;
-    history.is(&[Some(scene.ips(&[1, 2]))]).await;
+    fixture.databases[0].stop().await;
+    fixture.published(&[1, 2]).await;
+    history.is(&[Some(fixture.ips(&[1, 2]))]).await;
 }
 
 async fn after_sigkill_another_takes_over_within_17_seconds_and_writes_nothing() {
-    let mut scene = Scene::new("sigkill").await;
-    let (mut first, second) = pair(&scene).await;
-    let history = scene.history().await;
+    let mut fixture = Fixture::new("sigkill").await;
+    let (mut first, second) = pair(&fixture).await;
+    let history = fixture.history().await;
     let killed = Instant::now();
     first.kill();
     takes_over(&second).await;
@@ -82,24 +82,24 @@ async fn after_sigkill_another_takes_over_within_17_seconds_and_writes_nothing()
     assert!(took < Duration::from_secs(17), "took {took:?}");
     // It was renewed at most 2 s before, and by no other clock than its own can the other tell.
     assert!(took > Duration::from_secs(12), "took only {took:?}");
-    scene.condition(&second, "Published").await;
+    fixture.condition(&second, "Published").await;
     checked(&second, 4).await;
     assert_eq!(history.steps(), []);
     // One that was killed and starts again is another, and stands by.
-    let third = standby(&scene).await;
+    let third = standby(&fixture).await;
     assert_ne!(identity(&third).await, identity(&second).await);
 
-    scene.databases[0].stop().await;
-    scene.published(&[1, 2]).await;
-    history.is(&[Some(scene.ips(&[1, 2]))]).await;
+    fixture.databases[0].stop().await;
+    fixture.published(&[1, 2]).await;
+    history.is(&[Some(fixture.ips(&[1, 2]))]).await;
 }
 
 async fn in_steady_state_there_are_only_renewals() {
-    let scene = Scene::new("renewals").await;
-    let (first, second) = pair(&scene).await;
-    let (history, renewals) = (scene.history().await, LeaseHistory::start(&scene).await);
+    let fixture = Fixture::new("renewals").await;
+    let (first, second) = pair(&fixture).await;
+    let (history, renewals) = (fixture.history().await, LeaseHistory::start(&fixture).await);
     let begun = Instant::now();
-    holds(STEADY, "no Endpoints are written", async || {
+    consistently(STEADY, "no Endpoints are written", async || {
         let steps = history.steps();
         if steps.is_empty() { Ok(()) } else { Err(format!("{steps:?}")) }
     })
@@ -126,8 +126,8 @@ async fn in_steady_state_there_are_only_renewals() {
 }
 
 async fn of_replicas_started_at_once_one_leads() {
-    let scene = Scene::new("at-once").await;
-    let replicas = futures::future::join_all((0..3).map(|_| replica(&scene))).await;
+    let fixture = Fixture::new("at-once").await;
+    let replicas = futures::future::join_all((0..3).map(|_| replica(&fixture))).await;
     let leaders = async || {
         let mut leaders = 0;
         for replica in &replicas {
@@ -136,8 +136,8 @@ async fn of_replicas_started_at_once_one_leads() {
         leaders
     };
     eventually(SOON, "one leads", async || leaders().await == 1).await;
-    scene.published(&[0, 1, 2]).await;
-    holds(Duration::from_secs(3), "one leads", async || leaders().await == 1).await;
+    fixture.published(&[0, 1, 2]).await;
+    consistently(Duration::from_secs(3), "one leads", async || leaders().await == 1).await;
     let mut wrote = 0;
     for replica in &replicas {
         wrote += usize::from(writes(replica).await > 0.0);
@@ -147,24 +147,24 @@ async fn of_replicas_started_at_once_one_leads() {
 
 /// What it would write when it goes on is old: it does not know yet that a database has died.
 async fn a_holder_that_was_stopped_writes_nothing_when_it_goes_on() {
-    let mut scene = Scene::new("stopped").await;
-    let (first, second) = pair(&scene).await;
-    let history = scene.history().await;
+    let mut fixture = Fixture::new("stopped").await;
+    let (first, second) = pair(&fixture).await;
+    let history = fixture.history().await;
     let before = writes(&first).await;
     first.signal(Signal::SIGSTOP);
     let stopped = Instant::now();
     takes_over(&second).await;
     assert!(stopped.elapsed() > Duration::from_secs(10), "{:?}", stopped.elapsed());
-    scene.databases[0].stop().await;
-    scene.published(&[1, 2]).await;
+    fixture.databases[0].stop().await;
+    fixture.published(&[1, 2]).await;
 
     first.signal(Signal::SIGCONT);
-    scene.condition_because(&first, "Standby", "is held by").await;
+    fixture.condition_because(&first, "Standby", "is held by").await;
     up(&first, 2.0).await;
-    scene.condition_because(&first, "Standby", "the cluster holds").await;
+    fixture.condition_because(&first, "Standby", "the cluster holds").await;
     checked(&first, 8).await;
     assert_eq!(writes(&first).await, before, "not one write of its own");
-    history.is(&[Some(scene.ips(&[1, 2]))]).await;
+    history.is(&[Some(fixture.ips(&[1, 2]))]).await;
     // Each change in the cluster since then is one that the other has counted.
     let succeeded =
         second.metric("external_endpoints_writes_total", &[("result", "success")]).await;
@@ -175,37 +175,37 @@ async fn a_holder_that_was_stopped_writes_nothing_when_it_goes_on() {
 /// Held up in the network, a write of the old holder arrives after the new one has written: the version that it carries keeps
 /// it out.
 async fn a_write_on_its_way_is_refused_once_another_has_written() {
-    let mut scene = Scene::new("on-its-way").await;
+    let mut fixture = Fixture::new("on-its-way").await;
     let proxy = ApiProxy::start(shared()).await;
-    let first = replica_at(&scene, &proxy.kubeconfig()).await;
-    let first = published(&scene, first).await;
-    let second = standby(&scene).await;
-    let history = scene.history().await;
+    let first = replica_at(&fixture, &proxy.kubeconfig()).await;
+    let first = published(&fixture, first).await;
+    let second = standby(&fixture).await;
+    let history = fixture.history().await;
     let before = writes(&first).await;
     proxy.hang();
-    scene.databases[0].stop().await;
+    fixture.databases[0].stop().await;
     // It has begun to write, and has had no answer.
     eventually(SOON, "the holder has begun to write", async || writes(&first).await > before).await;
     first.signal(Signal::SIGSTOP);
     takes_over(&second).await;
-    scene.published(&[1, 2]).await;
-    scene.databases[0].start_again().await;
-    scene.published(&[0, 1, 2]).await;
+    fixture.published(&[1, 2]).await;
+    fixture.databases[0].restart().await;
+    fixture.published(&[0, 1, 2]).await;
     // Now all that was held up arrives.
     proxy.heal().await;
     first.signal(Signal::SIGCONT);
-    scene.condition_because(&first, "Standby", "the cluster holds").await;
+    fixture.condition_because(&first, "Standby", "the cluster holds").await;
     checked(&first, 8).await;
-    history.is(&[Some(scene.ips(&[1, 2])), Some(scene.ips(&[0, 1, 2]))]).await;
+    history.is(&[Some(fixture.ips(&[1, 2])), Some(fixture.ips(&[0, 1, 2]))]).await;
 }
 
 async fn a_holder_keeps_the_lease_while_the_api_is_away_for_a_moment() {
-    let scene = Scene::new("moment").await;
+    let fixture = Fixture::new("moment").await;
     let proxy = ApiProxy::start(shared()).await;
-    let first = replica_at(&scene, &proxy.kubeconfig()).await;
-    let first = published(&scene, first).await;
-    let second = standby(&scene).await;
-    let before = lease(&scene).await.expect("a Lease");
+    let first = replica_at(&fixture, &proxy.kubeconfig()).await;
+    let first = published(&fixture, first).await;
+    let second = standby(&fixture).await;
+    let before = lease(&fixture).await.expect("a Lease");
     proxy.hang();
     let tells = "the lease could not be renewed; trying again";
     eventually(SOON, "a renewal fails", async || {
@@ -215,7 +215,7 @@ async fn a_holder_keeps_the_lease_while_the_api_is_away_for_a_moment() {
     assert!(leads(&first).await, "it has some seconds left");
     proxy.heal().await;
     let after = eventually(SOON, "it is renewed", async || {
-        lease(&scene).await.filter(|lease| lease.renew_time != before.renew_time)
+        lease(&fixture).await.filter(|lease| lease.renew_time != before.renew_time)
     })
     .await;
     assert_eq!(LeaseSpec { renew_time: None, ..after }, LeaseSpec { renew_time: None, ..before });
@@ -223,12 +223,12 @@ async fn a_holder_keeps_the_lease_while_the_api_is_away_for_a_moment() {
 }
 
 async fn a_holder_without_the_api_stops_before_another_begins() {
-    let mut scene = Scene::new("away").await;
+    let mut fixture = Fixture::new("away").await;
     let proxy = ApiProxy::start(shared()).await;
-    let first = replica_at(&scene, &proxy.kubeconfig()).await;
-    let first = published(&scene, first).await;
-    let second = standby(&scene).await;
-    let history = scene.history().await;
+    let first = replica_at(&fixture, &proxy.kubeconfig()).await;
+    let first = published(&fixture, first).await;
+    let second = standby(&fixture).await;
+    let history = fixture.history().await;
     proxy.refuse().await;
     eventually(LATER, "it no longer leads", async || !leads(&first).await).await;
     assert!(!leads(&second).await, "nobody leads for some seconds");
@@ -236,26 +236,26 @@ async fn a_holder_without_the_api_stops_before_another_begins() {
     assert!(!leads(&first).await);
     let trouble = first.status().await["lease"]["trouble"].as_str().unwrap_or_default().to_owned();
     assert!(trouble.contains("refused"), "{trouble}");
-    scene.databases[0].stop().await;
-    scene.published(&[1, 2]).await;
+    fixture.databases[0].stop().await;
+    fixture.published(&[1, 2]).await;
     up(&first, 2.0).await;
-    scene.databases[0].start_again().await;
+    fixture.databases[0].restart().await;
     proxy.heal().await;
-    scene.condition_because(&first, "Standby", "is held by").await;
-    scene.published(&[0, 1, 2]).await;
+    fixture.condition_because(&first, "Standby", "is held by").await;
+    fixture.published(&[0, 1, 2]).await;
     checked(&first, 4).await;
-    history.is(&[Some(scene.ips(&[1, 2])), Some(scene.ips(&[0, 1, 2]))]).await;
+    history.is(&[Some(fixture.ips(&[1, 2])), Some(fixture.ips(&[0, 1, 2]))]).await;
     assert!(!leads(&first).await && leads(&second).await);
 }
 
 async fn a_lease_that_is_deleted_stays_with_its_holder() {
-    let scene = Scene::new("deleted").await;
-    let (first, second) = pair(&scene).await;
-    scene.namespace.delete::<Lease>(LEASE).await;
+    let fixture = Fixture::new("deleted").await;
+    let (first, second) = pair(&fixture).await;
+    fixture.namespace.delete::<Lease>(LEASE).await;
     let me = identity(&first).await;
     eventually(SOON, "it is made again", async || {
         assert!(!leads(&second).await, "the holder goes on");
-        lease(&scene).await.is_some_and(|lease| lease.holder_identity.as_ref() == Some(&me))
+        lease(&fixture).await.is_some_and(|lease| lease.holder_identity.as_ref() == Some(&me))
     })
     .await;
     checked(&second, 4).await;
@@ -331,13 +331,13 @@ async fn a_late_create_changes_nothing() {
 }
 
 async fn without_leader_election_there_is_no_lease() {
-    let scene = Scene::new("alone").await;
+    let fixture = Fixture::new("alone").await;
     // Without a Lease, as daemons of the tests are unless they ask for one.
-    let daemon = scene.start_published().await;
+    let daemon = fixture.start_published().await;
     assert!(leads(&daemon).await);
     assert!(daemon.status().await["lease"].is_null());
-    let leases: Api<Lease> = scene.namespace.api();
+    let leases: Api<Lease> = fixture.namespace.api();
     assert!(leases.list(&ListParams::default()).await.expect("a list").items.is_empty());
-    let elsewhere: Api<Lease> = Api::namespaced(scene.namespace.client.clone(), "default");
+    let elsewhere: Api<Lease> = Api::namespaced(fixture.namespace.client.clone(), "default");
     assert!(elsewhere.get_opt(LEASE).await.expect("an answer").is_none());
 }

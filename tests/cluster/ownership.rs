@@ -7,14 +7,14 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::cluster::scene::{SOON, Scene, checked, config};
-use crate::support::{Daemon, eventually, shared, trial::trials};
+use crate::cluster::fixture::{Fixture, SOON, checked, config};
+use crate::support::{Daemon, case::cases, eventually, shared};
 
 /// On a machine however busy; what only a list finds takes longer.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         an_outside_edit_is_repaired_at_once,
         an_outside_deletion_is_repaired,
         a_quarrel_is_fought_slowly,
@@ -32,30 +32,30 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-pub(crate) async fn merge(scene: &Scene, patch: Value) {
-    let api: Api<Endpoints> = scene.namespace.api();
+pub(crate) async fn merge(fixture: &Fixture, patch: Value) {
+    let api: Api<Endpoints> = fixture.namespace.api();
     api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
 }
 
-async fn merge_service(scene: &Scene, patch: Value) {
-    let api: Api<Service> = scene.namespace.api();
+async fn merge_service(fixture: &Fixture, patch: Value) {
+    let api: Api<Service> = fixture.namespace.api();
     api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
 }
 
 async fn an_outside_edit_is_repaired_at_once() {
-    let scene = Scene::new("edit").await;
-    let daemon = scene.start_published().await;
-    let history = scene.history().await;
+    let fixture = Fixture::new("edit").await;
+    let daemon = fixture.start_published().await;
+    let history = fixture.history().await;
     let edited = Instant::now();
     merge(
-        &scene,
+        &fixture,
         json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]}),
     )
     .await;
-    scene.published(&[0, 1, 2]).await;
+    fixture.published(&[0, 1, 2]).await;
     let took = edited.elapsed();
     assert!(took < AT_ONCE, "repaired after {took:?}");
-    history.is(&[Some(vec!["192.0.2.99".to_owned()]), Some(scene.ips(&[0, 1, 2]))]).await;
+    history.is(&[Some(vec!["192.0.2.99".to_owned()]), Some(fixture.ips(&[0, 1, 2]))]).await;
     // Whoever edits by hand can find out why it was in vain.
     eventually(SOON, "it is told", async || {
         let logs = daemon.logs();
@@ -71,42 +71,42 @@ async fn an_outside_edit_is_repaired_at_once() {
 }
 
 async fn an_outside_deletion_is_repaired() {
-    let scene = Scene::new("deletion").await;
-    let _daemon = scene.start_published().await;
+    let fixture = Fixture::new("deletion").await;
+    let _daemon = fixture.start_published().await;
     let deleted = Instant::now();
-    scene.namespace.delete::<Endpoints>("mysql").await;
-    scene.published(&[0, 1, 2]).await;
+    fixture.namespace.delete::<Endpoints>("mysql").await;
+    fixture.published(&[0, 1, 2]).await;
     let took = deleted.elapsed();
     assert!(took < AT_ONCE, "repaired after {took:?}");
 }
 
 async fn a_quarrel_is_fought_slowly() {
-    let scene = Scene::new("quarrel").await;
-    let daemon = scene.start_published().await;
+    let fixture = Fixture::new("quarrel").await;
+    let daemon = fixture.start_published().await;
     let writes =
         async || daemon.metric("external_endpoints_writes_total", &[]).await.unwrap_or_default();
     let before = writes().await;
     let from = Instant::now();
     let mut undone = 0;
     while from.elapsed() < Duration::from_secs(5) {
-        if scene.namespace.endpoint_ips("mysql").await == scene.ips(&[0, 1, 2]) {
+        if fixture.namespace.endpoint_ips("mysql").await == fixture.ips(&[0, 1, 2]) {
             undone += 1;
-            merge(&scene, json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]})).await;
+            merge(&fixture, json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]})).await;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let written = writes().await - before;
     assert!(undone >= 3 && written <= 8.0, "{written} writes against {undone}");
-    scene.published(&[0, 1, 2]).await;
+    fixture.published(&[0, 1, 2]).await;
 }
 
 async fn a_label_taken_off_is_put_back() {
-    let scene = Scene::new("label").await;
-    let _daemon = scene.start_published().await;
-    merge(&scene, json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": null}}}))
+    let fixture = Fixture::new("label").await;
+    let _daemon = fixture.start_published().await;
+    merge(&fixture, json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": null}}}))
         .await;
     eventually(SOON, "our label", async || {
-        let labels = scene.namespace.endpoints("mysql").await?.metadata.labels?;
+        let labels = fixture.namespace.endpoints("mysql").await?.metadata.labels?;
         labels
             .get("endpoints.kubernetes.io/managed-by")
             .filter(|manager| *manager == "external-endpoints")
@@ -116,16 +116,16 @@ async fn a_label_taken_off_is_put_back() {
 }
 
 async fn labels_and_annotations_of_others_survive() {
-    let mut scene = Scene::new("survive").await;
-    let _daemon = scene.start_published().await;
+    let mut fixture = Fixture::new("survive").await;
+    let _daemon = fixture.start_published().await;
     merge(
-        &scene,
+        &fixture,
         json!({"metadata": {"labels": {"team": "orders"}, "annotations": {"note": "by hand"}}}),
     )
     .await;
-    scene.databases[0].stop().await;
-    scene.published(&[1, 2]).await;
-    let endpoints = scene.namespace.endpoints("mysql").await.expect("Endpoints");
+    fixture.databases[0].stop().await;
+    fixture.published(&[1, 2]).await;
+    let endpoints = fixture.namespace.endpoints("mysql").await.expect("Endpoints");
     assert_eq!(
         endpoints.metadata.labels.unwrap_or_default().get("team").map(String::as_str),
         Some("orders")
@@ -137,22 +137,22 @@ async fn labels_and_annotations_of_others_survive() {
 }
 
 async fn the_service_is_deleted_and_created_again() {
-    let scene = Scene::new("recreated").await;
-    let daemon = scene.start_published().await;
+    let fixture = Fixture::new("recreated").await;
+    let daemon = fixture.start_published().await;
     let before =
-        scene.namespace.endpoints("mysql").await.and_then(|endpoints| endpoints.metadata.uid);
-    scene.namespace.delete::<Service>("mysql").await;
-    scene.condition(&daemon, "WaitingForService").await;
+        fixture.namespace.endpoints("mysql").await.and_then(|endpoints| endpoints.metadata.uid);
+    fixture.namespace.delete::<Service>("mysql").await;
+    fixture.condition(&daemon, "WaitingForService").await;
     eventually(SOON, "Kubernetes deletes the Endpoints", async || {
-        scene.namespace.endpoints("mysql").await.is_none()
+        fixture.namespace.endpoints("mysql").await.is_none()
     })
     .await;
-    let history = scene.history().await;
+    let history = fixture.history().await;
     checked(&daemon, 3).await;
     assert_eq!(history.steps(), [], "no Endpoints without a Service");
-    scene.namespace.create_service("mysql", &[("sql", 3306)]).await;
-    scene.published(&[0, 1, 2]).await;
-    let endpoints = scene.namespace.endpoints("mysql").await.expect("Endpoints");
+    fixture.namespace.create_service("mysql", &[("sql", 3306)]).await;
+    fixture.published(&[0, 1, 2]).await;
+    let endpoints = fixture.namespace.endpoints("mysql").await.expect("Endpoints");
     assert_ne!(endpoints.metadata.uid, before);
     let subsets = serde_json::to_value(endpoints.subsets).expect("JSON");
     assert_eq!(
@@ -163,36 +163,36 @@ async fn the_service_is_deleted_and_created_again() {
 }
 
 async fn a_missing_service_is_waited_for() {
-    let scene = Scene::without_service("missing").await;
-    let history = scene.history().await;
-    let daemon = scene.start().await;
-    let reason = scene.condition(&daemon, "WaitingForService").await;
+    let fixture = Fixture::without_service("missing").await;
+    let history = fixture.history().await;
+    let daemon = fixture.start().await;
+    let reason = fixture.condition(&daemon, "WaitingForService").await;
     assert_eq!(
         reason,
         format!(
             "there is no Service {}/mysql; create it, without a selector",
-            scene.namespace.name
+            fixture.namespace.name
         )
     );
     checked(&daemon, 3).await;
     assert_eq!(history.steps(), []);
     assert_eq!(daemon.get("/readyz").await.0, 200, "the lists are synced all the same");
-    scene.namespace.create_service("mysql", &[("", 3306)]).await;
-    scene.published(&[0, 1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.namespace.create_service("mysql", &[("", 3306)]).await;
+    fixture.published(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
 }
 
 async fn a_service_gains_a_selector_and_loses_it() {
-    let mut scene = Scene::new("selector").await;
-    let daemon = scene.start_published().await;
-    let history = scene.history().await;
-    merge_service(&scene, json!({"spec": {"selector": {"app": "mysql"}}})).await;
-    scene.condition(&daemon, "ServiceHasSelector").await;
+    let mut fixture = Fixture::new("selector").await;
+    let daemon = fixture.start_published().await;
+    let history = fixture.history().await;
+    merge_service(&fixture, json!({"spec": {"selector": {"app": "mysql"}}})).await;
+    fixture.condition(&daemon, "ServiceHasSelector").await;
     eventually(SOON, "Kubernetes takes the Endpoints over", async || {
-        scene.namespace.endpoint_ips("mysql").await.is_empty()
+        fixture.namespace.endpoint_ips("mysql").await.is_empty()
     })
     .await;
-    scene.databases[0].stop().await;
+    fixture.databases[0].stop().await;
     eventually(SOON, "the dead one is down", async || {
         daemon.metric("external_endpoints_target_healthy", &[]).await == Some(2.0)
     })
@@ -202,13 +202,13 @@ async fn a_service_gains_a_selector_and_loses_it() {
         history.steps().iter().all(|step| step.as_ref().is_some_and(Vec::is_empty)),
         "never written while there is a selector"
     );
-    merge_service(&scene, json!({"spec": {"selector": null}})).await;
-    scene.published(&[1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    merge_service(&fixture, json!({"spec": {"selector": null}})).await;
+    fixture.published(&[1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
 }
 
 /// Endpoints as a person would have written them, with one address that no config has.
-async fn by_hand(scene: &Scene, metadata: Value) {
+async fn by_hand(fixture: &Fixture, metadata: Value) {
     let mut endpoints = json!({
         "metadata": {"name": "mysql"},
         "subsets": [{"addresses": [{"ip": "192.0.2.50"}], "ports": [{"port": 3306}]}],
@@ -216,17 +216,17 @@ async fn by_hand(scene: &Scene, metadata: Value) {
     for (key, value) in metadata.as_object().expect("an object") {
         endpoints["metadata"][key] = value.clone();
     }
-    let api: Api<Endpoints> = scene.namespace.api();
+    let api: Api<Endpoints> = fixture.namespace.api();
     let endpoints = serde_json::from_value(endpoints).expect("Endpoints");
     api.create(&PostParams::default(), &endpoints).await.expect("creating Endpoints");
 }
 
 async fn foreign_endpoints_are_left_alone() {
-    let scene = Scene::new("foreign").await;
-    by_hand(&scene, json!({})).await;
-    let history = scene.history().await;
-    let daemon = scene.start().await;
-    let reason = scene.condition(&daemon, "NotOurs").await;
+    let fixture = Fixture::new("foreign").await;
+    by_hand(&fixture, json!({})).await;
+    let history = fixture.history().await;
+    let daemon = fixture.start().await;
+    let reason = fixture.condition(&daemon, "NotOurs").await;
     assert!(
         reason.contains("set `adopt: true` on the database to take them over, or delete them"),
         "{reason}"
@@ -234,20 +234,20 @@ async fn foreign_endpoints_are_left_alone() {
     checked(&daemon, 4).await;
     assert_eq!(history.steps(), []);
     // The second way out that the reason names.
-    scene.namespace.delete::<Endpoints>("mysql").await;
-    scene.published(&[0, 1, 2]).await;
+    fixture.namespace.delete::<Endpoints>("mysql").await;
+    fixture.published(&[0, 1, 2]).await;
 }
 
 async fn foreign_endpoints_are_adopted_if_asked() {
-    let scene = Scene::new("adopt").await;
-    by_hand(&scene, json!({"labels": {"team": "orders"}})).await;
-    let history = scene.history().await;
-    let yaml = scene.config_with("  adopt: true\n");
+    let fixture = Fixture::new("adopt").await;
+    by_hand(&fixture, json!({"labels": {"team": "orders"}})).await;
+    let history = fixture.history().await;
+    let yaml = fixture.config_with("  adopt: true\n");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    scene.published(&[0, 1, 2]).await;
-    scene.condition(&daemon, "Published").await;
-    history.is(&[Some(scene.ips(&[0, 1, 2]))]).await;
-    let labels = scene
+    fixture.published(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
+    history.is(&[Some(fixture.ips(&[0, 1, 2]))]).await;
+    let labels = fixture
         .namespace
         .endpoints("mysql")
         .await
@@ -257,28 +257,28 @@ async fn foreign_endpoints_are_adopted_if_asked() {
 }
 
 async fn endpoints_with_a_leader_are_never_taken() {
-    let scene = Scene::new("leader").await;
-    by_hand(&scene, json!({"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}}))
+    let fixture = Fixture::new("leader").await;
+    by_hand(&fixture, json!({"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}}))
         .await;
-    let history = scene.history().await;
-    let yaml = scene.config_with("  adopt: true\n");
+    let history = fixture.history().await;
+    let yaml = fixture.config_with("  adopt: true\n");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    let reason = scene.condition(&daemon, "NotOurs").await;
+    let reason = fixture.condition(&daemon, "NotOurs").await;
     assert!(reason.contains("control-plane.alpha.kubernetes.io/leader"), "{reason}");
     checked(&daemon, 4).await;
     assert_eq!(history.steps(), []);
 }
 
 async fn another_manager_s_label_is_respected() {
-    let scene = Scene::new("handover").await;
-    let daemon = scene.start_published().await;
+    let fixture = Fixture::new("handover").await;
+    let daemon = fixture.start_published().await;
     // A deliberate act: someone else says that these are theirs from now on.
     let label = json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": "someone"}}});
-    merge(&scene, label).await;
-    scene.condition(&daemon, "NotOurs").await;
-    let history = scene.history().await;
+    merge(&fixture, label).await;
+    fixture.condition(&daemon, "NotOurs").await;
+    let history = fixture.history().await;
     merge(
-        &scene,
+        &fixture,
         json!({"subsets": [{"addresses": [{"ip": "192.0.2.51"}], "ports": [{"port": 3306}]}]}),
     )
     .await;
@@ -287,25 +287,25 @@ async fn another_manager_s_label_is_respected() {
 }
 
 async fn services_that_are_never_ours() {
-    let scene = Scene::without_service("never").await;
+    let fixture = Fixture::without_service("never").await;
     let external = json!({"metadata": {"name": "mysql"}, "spec": {"type": "ExternalName", "externalName": "db.example"}});
-    scene.namespace.create_object::<Service>(external).await;
-    let daemon = scene.start().await;
-    scene.condition(&daemon, "ServiceIsExternalName").await;
+    fixture.namespace.create_object::<Service>(external).await;
+    let daemon = fixture.start().await;
+    fixture.condition(&daemon, "ServiceIsExternalName").await;
     checked(&daemon, 3).await;
-    assert!(scene.namespace.endpoints("mysql").await.is_none());
+    assert!(fixture.namespace.endpoints("mysql").await.is_none());
 
     let api: Api<Endpoints> = Api::namespaced(shared().client(), "default");
     let before = api.get("kubernetes").await.expect("the API server's own Endpoints");
     let yaml = config(
         "default",
-        &scene.ips(&[0]).join(", "),
+        &fixture.ips(&[0]).join(", "),
         "{tcp: {}, interval: 250ms, timeout: 1s}",
         "  adopt: true\n",
     )
     .replace("service: mysql", "service: kubernetes");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    scene.condition(&daemon, "ServiceIsKubernetes").await;
+    fixture.condition(&daemon, "ServiceIsKubernetes").await;
     checked(&daemon, 3).await;
     let after = api.get("kubernetes").await.expect("the API server's own Endpoints");
     assert_eq!(after.subsets, before.subsets);
@@ -313,10 +313,10 @@ async fn services_that_are_never_ours() {
 }
 
 async fn ports_that_do_not_match() {
-    let scene = Scene::without_service("ports").await;
-    scene.namespace.create_service("mysql", &[("a", 1), ("b", 2)]).await;
-    let daemon = scene.start().await;
-    let reason = scene.condition(&daemon, "PortMismatch").await;
+    let fixture = Fixture::without_service("ports").await;
+    fixture.namespace.create_service("mysql", &[("a", 1), ("b", 2)]).await;
+    let daemon = fixture.start().await;
+    let reason = fixture.condition(&daemon, "PortMismatch").await;
     assert!(
         reason.starts_with(
             "the database's ports [unnamed (3306/TCP)] do not match the Service's ports [a (1/TCP), b (2/TCP)]"
@@ -324,11 +324,11 @@ async fn ports_that_do_not_match() {
         "{reason}"
     );
     checked(&daemon, 3).await;
-    assert!(scene.namespace.endpoints("mysql").await.is_none());
+    assert!(fixture.namespace.endpoints("mysql").await.is_none());
     let ports = json!({"spec": {"ports": [{"name": "a", "port": 1}, {"name": "sql", "port": 2, "targetPort": 3306}]}});
-    merge_service(&scene, ports).await;
-    scene.published(&[0, 1, 2]).await;
-    let endpoints = scene.namespace.endpoints("mysql").await.expect("Endpoints");
+    merge_service(&fixture, ports).await;
+    fixture.published(&[0, 1, 2]).await;
+    let endpoints = fixture.namespace.endpoints("mysql").await.expect("Endpoints");
     let subsets = serde_json::to_value(endpoints.subsets).expect("JSON");
     assert_eq!(subsets[0]["ports"][0]["name"], "sql", "by its target port");
 }

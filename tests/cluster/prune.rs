@@ -9,12 +9,12 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use crate::cluster::events;
+use crate::cluster::fixture::{Fixture, SOON, checked};
 use crate::cluster::reload::{database, databases, edit, left_behind, published, told};
-use crate::cluster::scene::{SOON, Scene, checked};
-use crate::support::{Daemon, eventually, holds, shared, trial::trials};
+use crate::support::{Daemon, case::cases, consistently, eventually, shared};
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         what_leaves_the_config_is_deleted_where_it_asks_for_it,
         a_created_service_goes_after_its_slices_unless_someone_changed_it,
         a_file_that_is_written_in_two_halves_deletes_nothing,
@@ -25,53 +25,53 @@ pub(crate) fn trials() -> Vec<Trial> {
 const LATER: Duration = Duration::from_secs(75);
 
 async fn what_leaves_the_config_is_deleted_where_it_asks_for_it() {
-    let scene = Scene::new("prune").await;
+    let fixture = Fixture::new("prune").await;
     for service in ["orders", "taken"] {
-        scene.namespace.create_service(service, &[("", 3306)]).await;
+        fixture.namespace.create_service(service, &[("", 3306)]).await;
     }
-    let all = scene.config()
-        + &database(&scene, "orders", 1)
-        + &database(&scene, "taken", 2)
+    let all = fixture.config()
+        + &database(&fixture, "orders", 1)
+        + &database(&fixture, "taken", 2)
         + "prune: true\n";
     let daemon = Daemon::start(&all, &shared().kubeconfig(), &[]).await;
-    published(&scene, "orders", &[1]).await;
-    published(&scene, "taken", &[2]).await;
-    scene.published(&[0, 1, 2]).await;
-    let history = scene.history().await;
+    published(&fixture, "orders", &[1]).await;
+    published(&fixture, "taken", &[2]).await;
+    fixture.published(&[0, 1, 2]).await;
+    let history = fixture.history().await;
     // Someone says that these are theirs from now on.
-    let api: Api<Endpoints> = scene.namespace.api();
+    let api: Api<Endpoints> = fixture.namespace.api();
     let label = Patch::Merge(
         json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": "someone"}}}),
     );
     api.patch("taken", &PatchParams::default(), &label).await.expect("a patch");
-    edit(&daemon, &(scene.config() + "prune: true\n"));
+    edit(&daemon, &(fixture.config() + "prune: true\n"));
     let edited = Instant::now();
     databases(&daemon, &["mysql"]).await;
     eventually(LATER, "the Endpoints are gone", async || {
-        scene.namespace.endpoints("orders").await.is_none()
+        fixture.namespace.endpoints("orders").await.is_none()
     })
     .await;
     assert!(edited.elapsed() > Duration::from_secs(29), "deleted after {:?}", edited.elapsed());
     left_behind(&daemon, &[]).await;
     assert_eq!(told(&daemon, "deleted: its database has left the config"), 1);
     checked(&daemon, 3).await;
-    assert_eq!(scene.namespace.endpoint_ips("taken").await, scene.ips(&[2]));
-    assert!(scene.namespace.api::<Service>().get_opt("orders").await.expect("a read").is_some());
+    assert_eq!(fixture.namespace.endpoint_ips("taken").await, fixture.ips(&[2]));
+    assert!(fixture.namespace.api::<Service>().get_opt("orders").await.expect("a read").is_some());
     assert_eq!(history.steps(), []);
 }
 
 async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
-    let scene = Scene::new("departs").await;
+    let fixture = Fixture::new("departs").await;
     let created = |service: &str, which: usize| {
-        let plain = database(&scene, service, which);
+        let plain = database(&fixture, service, which);
         plain.replace(", addresses:", ", createService: {}, publish: slices, addresses:")
     };
-    scene.namespace.create_service("stays", &[("", 3306)]).await;
-    let stay = scene.config() + &database(&scene, "stays", 0);
+    fixture.namespace.create_service("stays", &[("", 3306)]).await;
+    let stay = fixture.config() + &database(&fixture, "stays", 0);
     let all = format!("{stay}{}{}prune: true\n", created("orders", 1), created("taken", 2));
     let daemon = Daemon::start(&all, &shared().kubeconfig(), &[]).await;
-    let slices: Api<EndpointSlice> = scene.namespace.api();
-    let services: Api<Service> = scene.namespace.api();
+    let slices: Api<EndpointSlice> = fixture.namespace.api();
+    let services: Api<Service> = fixture.namespace.api();
     for service in ["orders", "taken"] {
         let slice = format!("{service}-external-ipv4-1");
         eventually(SOON, "published in a slice", async || {
@@ -85,7 +85,7 @@ async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
     }
     let label = Patch::Merge(json!({"metadata": {"labels": {"team": "payments"}}}));
     services.patch("taken", &PatchParams::default(), &label).await.expect("a patch");
-    published(&scene, "stays", &[0]).await;
+    published(&fixture, "stays", &[0]).await;
     edit(&daemon, &(stay + "prune: true\n"));
     databases(&daemon, &["mysql", "stays"]).await;
     eventually(LATER, "its Service is gone", async || {
@@ -108,24 +108,26 @@ async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
 }
 
 async fn a_file_that_is_written_in_two_halves_deletes_nothing() {
-    let scene = Scene::new("prune-halves").await;
+    let fixture = Fixture::new("prune-halves").await;
     let names = ["orders", "users"];
     for service in names {
-        scene.namespace.create_service(service, &[("", 3306)]).await;
+        fixture.namespace.create_service(service, &[("", 3306)]).await;
     }
-    let first = scene.config() + "prune: true\n";
+    let first = fixture.config() + "prune: true\n";
     let whole = format!(
         "prune: true\n{}{}",
-        scene.config(),
-        names.map(|name| database(&scene, name, 1)).concat()
+        fixture.config(),
+        names.map(|name| database(&fixture, name, 1)).concat()
     );
     let daemon = Daemon::start(&whole, &shared().kubeconfig(), &[]).await;
     for service in names {
-        published(&scene, service, &[1]).await;
+        published(&fixture, service, &[1]).await;
     }
     let there = async || {
-        let endpoints =
-            [scene.namespace.endpoints("orders").await, scene.namespace.endpoints("users").await];
+        let endpoints = [
+            fixture.namespace.endpoints("orders").await,
+            fixture.namespace.endpoints("users").await,
+        ];
         if endpoints.iter().all(Option::is_some) { Ok(()) } else { Err(format!("{endpoints:?}")) }
     };
     // Two of three leave at once. After the time in which one would have gone, it is told, and nothing is deleted.
@@ -134,9 +136,9 @@ async fn a_file_that_is_written_in_two_halves_deletes_nothing() {
     let words = "2 of 3 published databases have left the config at once";
     eventually(LATER, "it is on the log", async || told(&daemon, words) == 1).await;
     for service in names {
-        events::told_of(&scene.namespace, service, "LeftBehind", words).await;
+        events::told_of(&fixture.namespace, service, "LeftBehind", words).await;
     }
-    holds(Duration::from_secs(3), "nothing is deleted", there).await;
+    consistently(Duration::from_secs(3), "nothing is deleted", there).await;
     edit(&daemon, &whole);
     databases(&daemon, &["mysql", "orders", "users"]).await;
     left_behind(&daemon, &[]).await;

@@ -6,13 +6,13 @@ use k8s_openapi::api::core::v1::Endpoints;
 use libtest_mimic::Trial;
 
 use crate::cluster::events::told;
-use crate::cluster::scene::{CHECK, SOON, Scene, checked, config, database};
+use crate::cluster::fixture::{CHECK, Fixture, SOON, checked, config, database};
 use crate::support::{
-    Daemon, Database, Manner, addresses, eventually, folder, holds, shared, trial::trials,
+    Behavior, Daemon, Database, addresses, case::cases, consistently, eventually, folder, shared,
 };
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         nothing_is_published_before_each_target_has_a_verdict,
         an_inconclusive_target_holds_nobody_up,
         a_published_target_that_cannot_be_tried_is_told,
@@ -34,8 +34,8 @@ async fn writes(daemon: &Daemon) -> Option<f64> {
 }
 
 /// A config for `mysql` with these addresses in their long form, `{address: …}`.
-fn long_form(scene: &Scene, check: &str, addresses: &[String]) -> String {
-    let namespace = &scene.namespace.name;
+fn long_form(fixture: &Fixture, check: &str, addresses: &[String]) -> String {
+    let namespace = &fixture.namespace.name;
     let addresses: Vec<String> =
         addresses.iter().map(|address| format!("  - {{{address}}}\n")).collect();
     format!(
@@ -45,24 +45,24 @@ fn long_form(scene: &Scene, check: &str, addresses: &[String]) -> String {
 }
 
 async fn nothing_is_published_before_each_target_has_a_verdict() {
-    let scene = Scene::new("verdicts").await;
+    let fixture = Fixture::new("verdicts").await;
     // Its first verdict takes as long as its patience.
-    let silent = Database::start_with(addresses::take_one(), 3306, Manner::Silent).await;
+    let silent = Database::start_with(addresses::take_one(), 3306, Behavior::Silent).await;
     let yaml = long_form(
-        &scene,
+        &fixture,
         "{tcp: {}, interval: 250ms, timeout: 1s}",
         &[
-            format!("address: {}", scene.databases[0].ip),
+            format!("address: {}", fixture.databases[0].ip),
             format!("address: {}, check: {{tcp: {{expect: welcome}}, timeout: 4s}}", silent.ip),
         ],
     );
-    let history = scene.history().await;
+    let history = fixture.history().await;
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     eventually(SOON, "the good one is up", async || {
         daemon.metric("external_endpoints_target_healthy", &[]).await == Some(1.0)
     })
     .await;
-    let reason = scene.condition(&daemon, "WaitingForVerdicts").await;
+    let reason = fixture.condition(&daemon, "WaitingForVerdicts").await;
     assert_eq!(reason, format!("no verdict yet for {}", silent.ip));
     let of_silent = [("address", silent.ip.to_string())];
     let of_silent: Vec<(&str, &str)> =
@@ -73,46 +73,46 @@ async fn nothing_is_published_before_each_target_has_a_verdict() {
         "absent while unknown"
     );
     assert_eq!(history.steps(), []);
-    scene.published(&[0]).await;
+    fixture.published(&[0]).await;
     // Created without addresses, and filled once.
-    history.is(&[Some(Vec::new()), Some(scene.ips(&[0]))]).await;
+    history.is(&[Some(Vec::new()), Some(fixture.ips(&[0]))]).await;
 }
 
 async fn an_inconclusive_target_holds_nobody_up() {
-    let scene = Scene::new("inconclusive").await;
+    let fixture = Fixture::new("inconclusive").await;
     // A target is well while its file is there.
     let files = folder("well");
-    let well = files.join(scene.databases[0].ip.to_string());
-    std::fs::write(&well, "").expect("a file in the bottle");
+    let well = files.join(fixture.databases[0].ip.to_string());
+    std::fs::write(&well, "").expect("a file in the sandbox");
     let yaml = long_form(
-        &scene,
+        &fixture,
         &format!(
             "{{exec: {{command: [/usr/bin/test, -e, {}/$(TARGET_IP)]}}, interval: 250ms, timeout: 5s}}",
             files.display()
         ),
         &[
-            format!("address: {}", scene.databases[0].ip),
-            format!("address: {}", scene.databases[1].ip),
+            format!("address: {}", fixture.databases[0].ip),
+            format!("address: {}", fixture.databases[1].ip),
             format!(
                 "address: {}, check: {{exec: {{command: [/nowhere/check]}}}}",
-                scene.databases[2].ip
+                fixture.databases[2].ip
             ),
         ],
     );
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    scene.published(&[0]).await;
+    fixture.published(&[0]).await;
     let health =
         async |index: usize| database(&daemon.status().await)["targets"][index]["health"].clone();
     assert_eq!((health(1).await, health(2).await), ("down".into(), "unknown".into()));
 
     // Not knowing is no reason to take the last address away.
-    let history = scene.history().await;
+    let history = fixture.history().await;
     std::fs::remove_file(&well).expect("our own file");
     eventually(SOON, "it is down", async || health(0).await == "down").await;
-    let reason = scene.condition(&daemon, "WaitingForVerdicts").await;
+    let reason = fixture.condition(&daemon, "WaitingForVerdicts").await;
     let start = format!(
         "no target is up, and all verdicts are inconclusive for {} (exec: ",
-        scene.databases[2].ip
+        fixture.databases[2].ip
     );
     assert!(reason.starts_with(&start), "{reason}");
     checked(&daemon, 4).await;
@@ -120,27 +120,30 @@ async fn an_inconclusive_target_holds_nobody_up() {
 }
 
 async fn a_published_target_that_cannot_be_tried_is_told() {
-    let scene = Scene::new("untried").await;
+    let fixture = Fixture::new("untried").await;
     let program = folder("programs").join("check");
     let install =
-        || std::os::unix::fs::symlink("/usr/bin/true", &program).expect("a link in the bottle");
+        || std::os::unix::fs::symlink("/usr/bin/true", &program).expect("a link in the sandbox");
     install();
     let check =
         format!("{{exec: {{command: [{}]}}, interval: 250ms, timeout: 5s}}", program.display());
-    let yaml = long_form(&scene, &check, &[format!("address: {}", scene.databases[0].ip)]);
+    let yaml = long_form(&fixture, &check, &[format!("address: {}", fixture.databases[0].ip)]);
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    scene.published(&[0]).await;
-    scene.condition(&daemon, "Published").await;
-    let history = scene.history().await;
+    fixture.published(&[0]).await;
+    fixture.condition(&daemon, "Published").await;
+    let history = fixture.history().await;
     let inconclusive = async || daemon.metric("external_endpoints_target_inconclusive", &[]).await;
     assert_eq!(inconclusive().await, None);
 
     std::fs::remove_file(&program).expect("our own link");
     let patience = Duration::from_secs(60) + SOON;
     eventually(patience, "it is in the metrics", async || inconclusive().await == Some(1.0)).await;
-    let event =
-        told(&scene.namespace, "ChecksInconclusive", "have been inconclusive for over 1m (exec: ")
-            .await;
+    let event = told(
+        &fixture.namespace,
+        "ChecksInconclusive",
+        "have been inconclusive for over 1m (exec: ",
+    )
+    .await;
     assert_eq!(event.type_.as_deref(), Some("Warning"));
     let status = database(&daemon.status().await);
     assert!(status["targets"][0]["inconclusiveSince"].is_string(), "{status:#}");
@@ -150,7 +153,7 @@ async fn a_published_target_that_cannot_be_tried_is_told() {
     );
 
     install();
-    told(&scene.namespace, "ChecksConclusive", "say something again").await;
+    told(&fixture.namespace, "ChecksConclusive", "say something again").await;
     assert_eq!(inconclusive().await, None);
     let lines = daemon.logs();
     let logged = |words: &str| {
@@ -161,17 +164,17 @@ async fn a_published_target_that_cannot_be_tried_is_told() {
 }
 
 async fn one_of_three_dies() {
-    let mut scene = Scene::new("one-dies").await;
-    let daemon = scene.start_published().await;
-    let history = scene.history().await;
+    let mut fixture = Fixture::new("one-dies").await;
+    let daemon = fixture.start_published().await;
+    let history = fixture.history().await;
     let written = writes(&daemon).await;
-    scene.databases[1].stop().await;
-    scene.published(&[0, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.databases[1].stop().await;
+    fixture.published(&[0, 2]).await;
+    fixture.condition(&daemon, "Published").await;
     checked(&daemon, 8).await;
-    history.is(&[Some(scene.ips(&[0, 2]))]).await;
+    history.is(&[Some(fixture.ips(&[0, 2]))]).await;
     assert_eq!(writes(&daemon).await, written.map(|before| before + 1.0));
-    let version = scene.namespace.resource_version("mysql").await;
+    let version = fixture.namespace.resource_version("mysql").await;
     assert_eq!(version.as_ref(), history.changes().last().map(|change| &change.version));
     let told =
         |message: &str| daemon.logs().iter().filter(|line| line["message"] == message).count();
@@ -227,67 +230,67 @@ async fn many_services_lose_an_address_at_once() {
 }
 
 async fn all_die_and_return() {
-    let mut scene = Scene::new("all-die").await;
-    let daemon = scene.start_published().await;
-    for database in &mut scene.databases {
+    let mut fixture = Fixture::new("all-die").await;
+    let daemon = fixture.start_published().await;
+    for database in &mut fixture.databases {
         database.stop().await;
     }
-    scene.published(&[]).await;
-    let endpoints = scene.namespace.endpoints("mysql").await.expect("the Endpoints stay");
+    fixture.published(&[]).await;
+    let endpoints = fixture.namespace.endpoints("mysql").await.expect("the Endpoints stay");
     assert_eq!(endpoints.subsets.unwrap_or_default(), [], "none is no subsets");
-    scene.condition(&daemon, "Published").await;
-    for database in &mut scene.databases {
-        database.start_again().await;
+    fixture.condition(&daemon, "Published").await;
+    for database in &mut fixture.databases {
+        database.restart().await;
     }
-    scene.published(&[0, 1, 2]).await;
+    fixture.published(&[0, 1, 2]).await;
 }
 
 async fn restart_while_healthy_writes_nothing() {
-    let scene = Scene::new("restart").await;
-    let mut daemon = scene.start_published().await;
+    let fixture = Fixture::new("restart").await;
+    let mut daemon = fixture.start_published().await;
     let (status, took) = daemon.terminate().await;
     assert!(status.success(), "{status}");
     assert!(took < Duration::from_secs(1), "took {took:?} to end");
-    let history = scene.history().await;
-    let again = scene.start().await;
+    let history = fixture.history().await;
+    let again = fixture.start().await;
     checked(&again, 8).await;
-    scene.condition(&again, "Published").await;
+    fixture.condition(&again, "Published").await;
     assert_eq!(writes(&again).await, None, "nor does it try to");
     drop(again);
     assert_eq!(history.steps(), [], "a restart alone changes nothing");
-    assert_eq!(scene.namespace.endpoint_ips("mysql").await, scene.ips(&[0, 1, 2]));
+    assert_eq!(fixture.namespace.endpoint_ips("mysql").await, fixture.ips(&[0, 1, 2]));
 }
 
 async fn restart_while_one_is_down_writes_nothing() {
-    let mut scene = Scene::new("restart-down").await;
-    let mut daemon = scene.start_published().await;
-    scene.databases[0].stop().await;
-    scene.published(&[1, 2]).await;
+    let mut fixture = Fixture::new("restart-down").await;
+    let mut daemon = fixture.start_published().await;
+    fixture.databases[0].stop().await;
+    fixture.published(&[1, 2]).await;
     // As a crash: no time to say goodbye.
     daemon.kill();
-    let history = scene.history().await;
-    let again = scene.start().await;
+    let history = fixture.history().await;
+    let again = fixture.start().await;
     checked(&again, 8).await;
-    scene.condition(&again, "Published").await;
+    fixture.condition(&again, "Published").await;
     assert_eq!(writes(&again).await, None, "nor does it try to");
     assert_eq!(history.steps(), [], "a restart alone changes nothing");
-    assert_eq!(scene.namespace.endpoint_ips("mysql").await, scene.ips(&[1, 2]));
+    assert_eq!(fixture.namespace.endpoint_ips("mysql").await, fixture.ips(&[1, 2]));
 }
 
 async fn a_restart_gives_a_published_address_its_full_threshold() {
-    let mut scene = Scene::new("restart-threshold").await;
-    let daemon = scene.start_published().await;
+    let mut fixture = Fixture::new("restart-threshold").await;
+    let daemon = fixture.start_published().await;
     drop(daemon);
-    scene.databases[2].stop().await;
-    let history = scene.history().await;
+    fixture.databases[2].stop().await;
+    let history = fixture.history().await;
     let yaml = config(
-        &scene.namespace.name,
-        &scene.ips(&[0, 1, 2]).join(", "),
+        &fixture.namespace.name,
+        &fixture.ips(&[0, 1, 2]).join(", "),
         "{tcp: {}, interval: 250ms, timeout: 1s, unhealthyThreshold: 6}",
         "",
     );
     let again = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    let dead = scene.databases[2].ip.to_string();
+    let dead = fixture.databases[2].ip.to_string();
     eventually(SOON, "five failures", async || {
         let failures = again
             .metric("external_endpoints_checks_total", &[("address", &dead), ("result", "fail")])
@@ -304,20 +307,20 @@ async fn a_restart_gives_a_published_address_its_full_threshold() {
         Err(format!("{failures:?}"))
     })
     .await;
-    scene.published(&[0, 1]).await;
-    history.is(&[Some(scene.ips(&[0, 1]))]).await;
+    fixture.published(&[0, 1]).await;
+    history.is(&[Some(fixture.ips(&[0, 1]))]).await;
 }
 
 async fn steady_state_for_a_minute() {
-    let scene = Scene::new("steady").await;
-    let daemon = scene.start_published().await;
-    let history = scene.history().await;
+    let fixture = Fixture::new("steady").await;
+    let daemon = fixture.start_published().await;
+    let history = fixture.history().await;
     let tried =
         async || daemon.metric("external_endpoints_checks_total", &[]).await.unwrap_or_default();
     let tried_before = tried().await;
     let logged = daemon.lines().len();
     let written = writes(&daemon).await;
-    holds(Duration::from_secs(60), "nothing is written and nothing is logged", async || {
+    consistently(Duration::from_secs(60), "nothing is written and nothing is logged", async || {
         let steps = history.steps();
         let lines = daemon.lines();
         if steps.is_empty() && lines.len() == logged {
@@ -361,17 +364,19 @@ async fn both_families_and_hostnames() {
 }
 
 async fn a_slice_mirrors_the_healthy_ones_only() {
-    let mut scene = Scene::new("mirror").await;
-    let _daemon = scene.start_published().await;
-    let mut all = scene.ips(&[0, 1, 2]);
+    let mut fixture = Fixture::new("mirror").await;
+    let _daemon = fixture.start_published().await;
+    let mut all = fixture.ips(&[0, 1, 2]);
     all.sort();
-    eventually(SOON, "the slice has all", async || scene.namespace.slice_ips("mysql").await == all)
-        .await;
-    scene.databases[0].stop().await;
-    let mut healthy = scene.ips(&[1, 2]);
+    eventually(SOON, "the slice has all", async || {
+        fixture.namespace.slice_ips("mysql").await == all
+    })
+    .await;
+    fixture.databases[0].stop().await;
+    let mut healthy = fixture.ips(&[1, 2]);
     healthy.sort();
     eventually(SOON, "the slice has the healthy ones", async || {
-        scene.namespace.slice_ips("mysql").await == healthy
+        fixture.namespace.slice_ips("mysql").await == healthy
     })
     .await;
 }

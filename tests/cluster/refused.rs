@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
+use crate::cluster::fixture::{CHECK, Fixture, SOON, checked, config, database};
 use crate::cluster::ownership::merge;
-use crate::cluster::scene::{CHECK, SOON, Scene, checked, config, database};
-use crate::support::{Daemon, eventually, shared, trial::trials};
+use crate::support::{Daemon, case::cases, eventually, shared};
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         bad_addresses_are_refused_and_the_others_published,
         outside_the_allow_list_nothing_is_published_or_checked,
         what_was_published_from_outside_goes_before_any_verdict,
@@ -28,7 +28,7 @@ async fn counted(daemon: &Daemon, name: &str) -> f64 {
 }
 
 async fn bad_addresses_are_refused_and_the_others_published() {
-    let scene = Scene::new("bad").await;
+    let fixture = Fixture::new("bad").await;
     let bad = [
         "127.0.0.1",
         "169.254.1.2",
@@ -38,11 +38,11 @@ async fn bad_addresses_are_refused_and_the_others_published() {
         "::ffff:10.20.0.11",
     ];
     let quoted = bad.map(|ip| format!("'{ip}'")).join(", ");
-    let ips = format!("{}, {quoted}", scene.ips(&[0, 1, 2]).join(", "));
-    let yaml = config(&scene.namespace.name, &ips, CHECK, "");
+    let ips = format!("{}, {quoted}", fixture.ips(&[0, 1, 2]).join(", "));
+    let yaml = config(&fixture.namespace.name, &ips, CHECK, "");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    scene.published(&[0, 1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.published(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
     let status = daemon.status().await;
     assert_eq!(refused(&status), bad);
     assert_eq!(database(&status)["targets"].as_array().map(Vec::len), Some(3));
@@ -55,74 +55,78 @@ async fn bad_addresses_are_refused_and_the_others_published() {
     }
 }
 
-/// All of a scene's databases but the last, as networks.
-fn allowed(scene: &Scene) -> [String; 2] {
-    let ips = scene.ips(&[0, 1]);
+/// All of a fixture's databases but the last, as networks.
+fn allowed(fixture: &Fixture) -> [String; 2] {
+    let ips = fixture.ips(&[0, 1]);
     [format!("--allow-cidr={}/32", ips[0]), format!("--allow-cidr={}/32", ips[1])]
 }
 
 async fn outside_the_allow_list_nothing_is_published_or_checked() {
-    let scene = Scene::new("outside").await;
-    let before = scene.start_published().await;
+    let fixture = Fixture::new("outside").await;
+    let before = fixture.start_published().await;
     drop(before);
-    let history = scene.history().await;
-    let [first, second] = allowed(&scene);
-    let yaml = scene.config().replace("tcp: {}", "tcp: {accept: true}");
+    let history = fixture.history().await;
+    let [first, second] = allowed(&fixture);
+    let yaml = fixture.config().replace("tcp: {}", "tcp: {accept: true}");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[&first, &second]).await;
-    scene.published(&[0, 1]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.published(&[0, 1]).await;
+    fixture.condition(&daemon, "Published").await;
     // Whoever puts it there by hand gets no further.
-    let ips: Vec<IpAddr> = scene.databases.iter().map(|database| database.ip).collect();
+    let ips: Vec<IpAddr> = fixture.databases.iter().map(|database| database.ip).collect();
     let subsets = json!([{"addresses": ips.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(), "ports": [{"port": 3306}]}]);
-    merge(&scene, json!({"subsets": subsets})).await;
+    merge(&fixture, json!({"subsets": subsets})).await;
     history
-        .is(&[Some(scene.ips(&[0, 1])), Some(scene.ips(&[0, 1, 2])), Some(scene.ips(&[0, 1]))])
+        .is(&[
+            Some(fixture.ips(&[0, 1])),
+            Some(fixture.ips(&[0, 1, 2])),
+            Some(fixture.ips(&[0, 1])),
+        ])
         .await;
     checked(&daemon, 5).await;
-    assert!(scene.databases[0].accepted() > 0, "checks that databases count");
-    assert_eq!(scene.databases[2].accepted(), 0, "it was checked");
-    assert_eq!(refused(&daemon.status().await), scene.ips(&[2]));
+    assert!(fixture.databases[0].accepted() > 0, "checks that databases count");
+    assert_eq!(fixture.databases[2].accepted(), 0, "it was checked");
+    assert_eq!(refused(&daemon.status().await), fixture.ips(&[2]));
     assert_eq!(counted(&daemon, "refused_addresses").await, 1.0);
-    let ip = &scene.ips(&[2])[0];
+    let ip = &fixture.ips(&[2])[0];
     let said = format!("{ip} is outside of what --allow-cidr allows");
     assert!(daemon.lines().iter().any(|line| line.contains(&said)), "{:#?}", daemon.lines());
 }
 
 async fn what_was_published_from_outside_goes_before_any_verdict() {
-    let scene = Scene::new("before").await;
-    let before = scene.start_published().await;
+    let fixture = Fixture::new("before").await;
+    let before = fixture.start_published().await;
     drop(before);
-    let history = scene.history().await;
-    let [first, second] = allowed(&scene);
+    let history = fixture.history().await;
+    let [first, second] = allowed(&fixture);
     // A check that is under way for as long as this takes, of an address that nobody published: no plan comes.
     let more = crate::support::addresses::take_one();
     let ips = format!(
         "{}, {{address: {more}, check: {{exec: {{command: [/bin/sleep, '60']}}}}}}",
-        scene.ips(&[0, 1, 2]).join(", ")
+        fixture.ips(&[0, 1, 2]).join(", ")
     );
     let yaml = config(
-        &scene.namespace.name,
+        &fixture.namespace.name,
         &ips,
         "{exec: {command: [/bin/sleep, '60']}, interval: 60s, timeout: 60s}",
         "",
     );
     let also = format!("--allow-cidr={more}/32");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[&first, &second, &also]).await;
-    scene.published(&[0, 1]).await;
-    scene.condition(&daemon, "WaitingForVerdicts").await;
-    history.is(&[Some(scene.ips(&[0, 1]))]).await;
+    fixture.published(&[0, 1]).await;
+    fixture.condition(&daemon, "WaitingForVerdicts").await;
+    history.is(&[Some(fixture.ips(&[0, 1]))]).await;
 }
 
 async fn a_database_of_refused_addresses_keeps_what_it_has() {
-    let scene = Scene::new("all").await;
-    let before = scene.start_published().await;
+    let fixture = Fixture::new("all").await;
+    let before = fixture.start_published().await;
     drop(before);
-    let history = scene.history().await;
-    let [first, second] = allowed(&scene);
-    let yaml = config(&scene.namespace.name, &scene.ips(&[2]).join(", "), CHECK, "");
+    let history = fixture.history().await;
+    let [first, second] = allowed(&fixture);
+    let yaml = config(&fixture.namespace.name, &fixture.ips(&[2]).join(", "), CHECK, "");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[&first, &second]).await;
-    let reason = scene.condition(&daemon, "AddressesRefused").await;
+    let reason = fixture.condition(&daemon, "AddressesRefused").await;
     assert!(reason.contains("--allow-cidr"), "{reason}");
     eventually(SOON, "it is ready", async || daemon.get("/readyz").await.0 == 200).await;
-    history.is(&[Some(scene.ips(&[0, 1]))]).await;
+    history.is(&[Some(fixture.ips(&[0, 1]))]).await;
 }

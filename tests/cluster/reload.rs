@@ -8,11 +8,11 @@ use k8s_openapi::api::core::v1::Endpoints;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::cluster::scene::{CHECK, History, SOON, Scene, checked, config};
-use crate::support::{Daemon, eventually, shared, trial::trials};
+use crate::cluster::fixture::{CHECK, Fixture, History, SOON, checked, config};
+use crate::support::{Daemon, case::cases, eventually, shared};
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         databases_come_and_go_while_it_runs,
         what_did_not_change_keeps_its_health_and_its_streak,
         an_address_that_is_added_comes_when_it_is_well,
@@ -28,12 +28,12 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// Writes another config as an editor does: in place.
 pub(crate) fn edit(daemon: &Daemon, yaml: &str) {
-    fs::write(daemon.config(), yaml).expect("a file in the bottle");
+    fs::write(daemon.config(), yaml).expect("a file in the sandbox");
 }
 
-/// One more database for a config, on an address of the scene.
-pub(crate) fn database(scene: &Scene, service: &str, which: usize) -> String {
-    let (namespace, ip) = (&scene.namespace.name, scene.databases[which].ip);
+/// One more database for a config, on an address of the fixture.
+pub(crate) fn database(fixture: &Fixture, service: &str, which: usize) -> String {
+    let (namespace, ip) = (&fixture.namespace.name, fixture.databases[which].ip);
     format!(
         "- {{service: {service}, namespace: {namespace}, port: 3306, addresses: [{ip}], check: {CHECK}}}\n"
     )
@@ -55,10 +55,10 @@ fn service(database: &Value) -> &str {
 }
 
 /// Waits until a Service's Endpoints have exactly these databases.
-pub(crate) async fn published(scene: &Scene, service: &str, which: &[usize]) {
-    let wanted = scene.ips(which);
+pub(crate) async fn published(fixture: &Fixture, service: &str, which: &[usize]) {
+    let wanted = fixture.ips(which);
     eventually(SOON, &format!("{service} has {wanted:?}"), async || {
-        let there = scene.namespace.endpoint_ips(service).await;
+        let there = fixture.namespace.endpoint_ips(service).await;
         if there == wanted { Ok(()) } else { Err(format!("{there:?}")) }
     })
     .await;
@@ -86,22 +86,22 @@ pub(crate) fn told(daemon: &Daemon, words: &str) -> usize {
 }
 
 async fn databases_come_and_go_while_it_runs() {
-    let mut scene = Scene::new("come-go").await;
+    let mut fixture = Fixture::new("come-go").await;
     let other = shared().namespace("come-go-other").await;
     other.create_service("redis", &[("", 3306)]).await;
-    scene.namespace.create_service("orders", &[("", 3306)]).await;
-    let daemon = scene.start_published().await;
-    let history = scene.history().await;
-    let ip = scene.databases[2].ip;
+    fixture.namespace.create_service("orders", &[("", 3306)]).await;
+    let daemon = fixture.start_published().await;
+    let history = fixture.history().await;
+    let ip = fixture.databases[2].ip;
     let elsewhere = format!(
         "- {{service: redis, namespace: {}, port: 3306, addresses: [{ip}], check: {CHECK}}}\n",
         other.name
     );
-    edit(&daemon, &(scene.config() + &database(&scene, "orders", 1) + &elsewhere));
+    edit(&daemon, &(fixture.config() + &database(&fixture, "orders", 1) + &elsewhere));
     databases(&daemon, &["mysql", "orders", "redis"]).await;
-    published(&scene, "orders", &[1]).await;
+    published(&fixture, "orders", &[1]).await;
     eventually(SOON, "redis is published", async || {
-        other.endpoint_ips("redis").await == scene.ips(&[2])
+        other.endpoint_ips("redis").await == fixture.ips(&[2])
     })
     .await;
     assert_eq!(history.steps(), [], "nothing of this is the first database's business");
@@ -109,14 +109,14 @@ async fn databases_come_and_go_while_it_runs() {
     // What is new is looked after as all others are.
     other.delete::<Endpoints>("redis").await;
     eventually(SOON, "redis is repaired", async || {
-        other.endpoint_ips("redis").await == scene.ips(&[2])
+        other.endpoint_ips("redis").await == fixture.ips(&[2])
     })
     .await;
-    scene.databases[1].stop().await;
-    published(&scene, "orders", &[]).await;
-    published(&scene, "mysql", &[0, 2]).await;
+    fixture.databases[1].stop().await;
+    published(&fixture, "orders", &[]).await;
+    published(&fixture, "mysql", &[0, 2]).await;
 
-    edit(&daemon, &format!("databases:\n{}", database(&scene, "orders", 1)));
+    edit(&daemon, &format!("databases:\n{}", database(&fixture, "orders", 1)));
     databases(&daemon, &["orders"]).await;
     let metrics = daemon.metrics().await;
     assert!(
@@ -126,32 +126,32 @@ async fn databases_come_and_go_while_it_runs() {
     );
     left_behind(&daemon, &["mysql", "redis"]).await;
     // Nobody is checked or repaired any more for those that left.
-    scene.databases[2].stop().await;
+    fixture.databases[2].stop().await;
     other.delete::<Endpoints>("redis").await;
     left_behind(&daemon, &["mysql"]).await;
     checked(&daemon, 8).await;
-    assert_eq!(scene.namespace.endpoint_ips("mysql").await, scene.ips(&[0, 2]));
+    assert_eq!(fixture.namespace.endpoint_ips("mysql").await, fixture.ips(&[0, 2]));
     assert!(other.endpoints("redis").await.is_none());
 
     // And back again: what is published is up until disproved.
-    edit(&daemon, &(scene.config() + &database(&scene, "orders", 1)));
-    published(&scene, "mysql", &[0]).await;
-    history.is(&[Some(scene.ips(&[0, 2])), Some(scene.ips(&[0]))]).await;
+    edit(&daemon, &(fixture.config() + &database(&fixture, "orders", 1)));
+    published(&fixture, "mysql", &[0]).await;
+    history.is(&[Some(fixture.ips(&[0, 2])), Some(fixture.ips(&[0]))]).await;
     left_behind(&daemon, &[]).await;
 }
 
 async fn what_did_not_change_keeps_its_health_and_its_streak() {
-    let mut scene = Scene::new("keeps").await;
-    scene.databases[1].stop().await;
-    let daemon = scene.start().await;
-    scene.published(&[0, 2]).await;
+    let mut fixture = Fixture::new("keeps").await;
+    fixture.databases[1].stop().await;
+    let daemon = fixture.start().await;
+    fixture.published(&[0, 2]).await;
     checked(&daemon, 4).await;
     let before = databases(&daemon, &["mysql"]).await["databases"][0]["targets"].clone();
-    let history = scene.history().await;
+    let history = fixture.history().await;
     // Another order, another policy, a name for one.
-    let [a, b, c] = [0, 1, 2].map(|which| scene.databases[which].ip);
+    let [a, b, c] = [0, 1, 2].map(|which| fixture.databases[which].ip);
     let addresses = format!("{{address: {c}, hostname: db-c}}, {a}, {b}");
-    let yaml = config(&scene.namespace.name, &addresses, CHECK, "  policy: {minHealthy: 1}\n");
+    let yaml = config(&fixture.namespace.name, &addresses, CHECK, "  policy: {minHealthy: 1}\n");
     edit(&daemon, &yaml);
     let after = eventually(SOON, "the new config is in force", async || {
         let targets = databases(&daemon, &["mysql"]).await["databases"][0]["targets"].clone();
@@ -166,43 +166,46 @@ async fn what_did_not_change_keeps_its_health_and_its_streak() {
         assert!(streak(&after[new]) >= streak(&before[old]), "{before} {after}");
     }
     // The name is the only thing that is written.
-    history.is(&[Some(scene.ips(&[0, 2]))]).await;
+    history.is(&[Some(fixture.ips(&[0, 2]))]).await;
 }
 
 async fn an_address_that_is_added_comes_when_it_is_well() {
-    let mut scene = Scene::new("added").await;
-    let two = scene.ips(&[0, 1]).join(", ");
-    let daemon =
-        Daemon::start(&config(&scene.namespace.name, &two, CHECK, ""), &shared().kubeconfig(), &[])
-            .await;
-    scene.published(&[0, 1]).await;
-    scene.databases[2].stop().await;
-    let history = scene.history().await;
-    edit(&daemon, &scene.config());
+    let mut fixture = Fixture::new("added").await;
+    let two = fixture.ips(&[0, 1]).join(", ");
+    let daemon = Daemon::start(
+        &config(&fixture.namespace.name, &two, CHECK, ""),
+        &shared().kubeconfig(),
+        &[],
+    )
+    .await;
+    fixture.published(&[0, 1]).await;
+    fixture.databases[2].stop().await;
+    let history = fixture.history().await;
+    edit(&daemon, &fixture.config());
     eventually(SOON, "the third is down", async || {
         databases(&daemon, &["mysql"]).await["databases"][0]["targets"][2]["health"] == "down"
     })
     .await;
     checked(&daemon, 3).await;
     assert_eq!(history.steps(), [], "nothing was taken away meanwhile");
-    scene.databases[2].start_again().await;
-    history.is(&[Some(scene.ips(&[0, 1, 2]))]).await;
+    fixture.databases[2].restart().await;
+    history.is(&[Some(fixture.ips(&[0, 1, 2]))]).await;
     // And one that is taken out of the config leaves.
-    edit(&daemon, &config(&scene.namespace.name, &two, CHECK, ""));
-    history.is(&[Some(scene.ips(&[0, 1, 2])), Some(scene.ips(&[0, 1]))]).await;
+    edit(&daemon, &config(&fixture.namespace.name, &two, CHECK, ""));
+    history.is(&[Some(fixture.ips(&[0, 1, 2])), Some(fixture.ips(&[0, 1]))]).await;
 }
 
 async fn another_port_is_one_write() {
-    let scene = Scene::new("port").await;
+    let fixture = Fixture::new("port").await;
     let check = "{tcp: {port: 3306}, interval: 250ms, timeout: 1s}";
-    let ips = scene.ips(&[0, 1, 2]);
-    let yaml = config(&scene.namespace.name, &ips.join(", "), check, "");
+    let ips = fixture.ips(&[0, 1, 2]);
+    let yaml = config(&fixture.namespace.name, &ips.join(", "), check, "");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    scene.published(&[0, 1, 2]).await;
-    let history = scene.history().await;
+    fixture.published(&[0, 1, 2]).await;
+    let history = fixture.history().await;
     edit(&daemon, &yaml.replace("  port: 3306", "  port: 3307"));
     history.is(&[Some(ips.clone())]).await;
-    let endpoints = scene.namespace.endpoints("mysql").await.expect("Endpoints");
+    let endpoints = fixture.namespace.endpoints("mysql").await.expect("Endpoints");
     let ports: Vec<i32> = endpoints
         .subsets
         .iter()
@@ -217,16 +220,16 @@ async fn another_port_is_one_write() {
 }
 
 async fn a_changed_check_gives_what_is_published_its_full_threshold() {
-    let scene = Scene::new("check").await;
-    let daemon = scene.start_published().await;
-    let history = scene.history().await;
+    let fixture = Fixture::new("check").await;
+    let daemon = fixture.start_published().await;
+    let history = fixture.history().await;
     let failures = async || {
         daemon.metric("external_endpoints_checks_total", &[("result", "fail")]).await.unwrap_or(0.0)
     };
     // Nothing answers on that port: all leave, each after as many failures as an address that is up needs.
-    edit(&daemon, &scene.config().replace("tcp: {}", "tcp: {port: 9}"));
+    edit(&daemon, &fixture.config().replace("tcp: {}", "tcp: {port: 9}"));
     eventually(SOON, "all have left", async || {
-        scene.namespace.endpoint_ips("mysql").await.is_empty()
+        fixture.namespace.endpoint_ips("mysql").await.is_empty()
     })
     .await;
     assert!(failures().await >= 9.0, "{}", failures().await);
@@ -234,31 +237,31 @@ async fn a_changed_check_gives_what_is_published_its_full_threshold() {
         daemon.metric("external_endpoints_transitions_total", &[("to", "down")]).await;
     assert_eq!(transitions, Some(3.0));
     // One that is down and not published is up by its first verdict.
-    edit(&daemon, &scene.config());
-    scene.published(&[0, 1, 2]).await;
+    edit(&daemon, &fixture.config());
+    fixture.published(&[0, 1, 2]).await;
     assert!(history.steps().iter().flatten().all(|ips| ips.len() <= 3));
 }
 
 async fn a_config_that_says_the_same_writes_nothing() {
-    let scene = Scene::new("same").await;
-    let daemon = scene.start_published().await;
-    let history = scene.history().await;
+    let fixture = Fixture::new("same").await;
+    let daemon = fixture.start_published().await;
+    let history = fixture.history().await;
     let writes = daemon.metric("external_endpoints_writes_total", &[]).await;
-    edit(&daemon, &format!("# Only a comment.\n{}", scene.config()));
+    edit(&daemon, &format!("# Only a comment.\n{}", fixture.config()));
     eventually(SOON, "it was read", async || told(&daemon, "has changed, and says the same") == 1)
         .await;
     // What is in front of it and behind it is another matter than the database itself.
-    scene.namespace.create_service("orders", &[("", 3306)]).await;
+    fixture.namespace.create_service("orders", &[("", 3306)]).await;
     edit(
         &daemon,
         &format!(
             "databases:\n{}{}",
-            database(&scene, "orders", 0),
-            scene.config().trim_start_matches("databases:\n")
+            database(&fixture, "orders", 0),
+            fixture.config().trim_start_matches("databases:\n")
         ),
     );
     databases(&daemon, &["orders", "mysql"]).await;
-    published(&scene, "orders", &[0]).await;
+    published(&fixture, "orders", &[0]).await;
     checked(&daemon, 4).await;
     assert_eq!(history.steps(), []);
     assert_eq!(
@@ -268,11 +271,11 @@ async fn a_config_that_says_the_same_writes_nothing() {
 }
 
 async fn a_bad_config_changes_nothing_and_is_told_once() {
-    let mut scene = Scene::new("bad").await;
-    let daemon = scene.start_published().await;
-    let history = scene.history().await;
+    let mut fixture = Fixture::new("bad").await;
+    let daemon = fixture.start_published().await;
+    let history = fixture.history().await;
     load_successful(&daemon, 1.0).await;
-    edit(&daemon, &scene.config().replace("interval: 250ms", "interval: 250"));
+    edit(&daemon, &fixture.config().replace("interval: 250ms", "interval: 250"));
     load_successful(&daemon, 0.0).await;
     let problems = daemon.status().await["config"]["problems"].clone();
     let problem = problems[0].as_str().expect("a problem");
@@ -284,7 +287,7 @@ async fn a_bad_config_changes_nothing_and_is_told_once() {
     checked(&daemon, 8).await;
     assert_eq!(told(&daemon, "a duration needs a unit"), 1, "once for each content");
     // Half of a file, and none at all.
-    let whole = scene.config();
+    let whole = fixture.config();
     edit(&daemon, &whole[..whole.len() / 2]);
     eventually(SOON, "half of a file is bad", async || {
         told(&daemon, "the config file is bad") == 2
@@ -294,14 +297,14 @@ async fn a_bad_config_changes_nothing_and_is_told_once() {
     eventually(SOON, "no file is bad", async || told(&daemon, "there is no such file") == 1).await;
     load_successful(&daemon, 0.0).await;
     // All the while the last good one is in force.
-    scene.databases[1].stop().await;
-    scene.published(&[0, 2]).await;
+    fixture.databases[1].stop().await;
+    fixture.published(&[0, 2]).await;
     assert_eq!(daemon.get("/readyz").await.0, 200);
     edit(&daemon, &whole);
     load_successful(&daemon, 1.0).await;
     assert_eq!(daemon.status().await["config"]["problems"], json!([]));
     checked(&daemon, 3).await;
-    history.is(&[Some(scene.ips(&[0, 2]))]).await;
+    history.is(&[Some(fixture.ips(&[0, 2]))]).await;
 }
 
 /// Puts a config where the kubelet puts a ConfigMap's: behind `config.yaml -> ..data/config.yaml`, `..data -> ..N`.
@@ -322,31 +325,32 @@ fn as_kubelet(volume: &Path, number: u32, yaml: &str) {
 }
 
 async fn a_config_map_is_followed_through_its_symlinks() {
-    let scene = Scene::new("symlink").await;
-    let daemon = scene.start_published().await;
+    let fixture = Fixture::new("symlink").await;
+    let daemon = fixture.start_published().await;
     let volume: PathBuf = daemon.config().parent().expect("a folder").to_owned();
-    let of =
-        |which: &[usize]| config(&scene.namespace.name, &scene.ips(which).join(", "), CHECK, "");
+    let of = |which: &[usize]| {
+        config(&fixture.namespace.name, &fixture.ips(which).join(", "), CHECK, "")
+    };
     for (number, which) in [(1, &[0, 1][..]), (2, &[1, 2]), (3, &[0])] {
         as_kubelet(&volume, number, &of(which));
         if number > 1 {
             fs::remove_dir_all(volume.join(format!("..{}", number - 1))).expect("the old content");
         }
-        scene.published(which).await;
+        fixture.published(which).await;
     }
     assert_eq!(told(&daemon, "the config file is bad"), 0, "at no moment was there none");
 }
 
 async fn what_leaves_the_config_stays_and_is_told() {
-    let scene = Scene::new("left").await;
-    scene.namespace.create_service("orders", &[("", 3306)]).await;
-    let both = scene.config() + &database(&scene, "orders", 1);
+    let fixture = Fixture::new("left").await;
+    fixture.namespace.create_service("orders", &[("", 3306)]).await;
+    let both = fixture.config() + &database(&fixture, "orders", 1);
     let daemon = Daemon::start(&both, &shared().kubeconfig(), &[]).await;
-    published(&scene, "orders", &[1]).await;
+    published(&fixture, "orders", &[1]).await;
     left_behind(&daemon, &[]).await;
     assert_eq!(daemon.metric("external_endpoints_left_behind_addresses", &[]).await, None);
-    let before = scene.namespace.resource_version("orders").await;
-    edit(&daemon, &scene.config());
+    let before = fixture.namespace.resource_version("orders").await;
+    edit(&daemon, &fixture.config());
     left_behind(&daemon, &["orders"]).await;
     let of_orders = [("service", "orders")];
     assert_eq!(
@@ -355,24 +359,24 @@ async fn what_leaves_the_config_stays_and_is_told() {
     );
     assert_eq!(told(&daemon, "left behind: the config has no such database"), 1);
     checked(&daemon, 4).await;
-    assert_eq!(scene.namespace.resource_version("orders").await, before);
-    scene.namespace.delete::<Endpoints>("orders").await;
+    assert_eq!(fixture.namespace.resource_version("orders").await, before);
+    fixture.namespace.delete::<Endpoints>("orders").await;
     left_behind(&daemon, &[]).await;
 }
 
 async fn what_is_left_behind_is_found_at_the_start_and_never_deleted() {
-    let scene = Scene::new("found").await;
-    scene.namespace.create_service("orders", &[("", 3306)]).await;
-    let both = scene.config() + &database(&scene, "orders", 1);
+    let fixture = Fixture::new("found").await;
+    fixture.namespace.create_service("orders", &[("", 3306)]).await;
+    let both = fixture.config() + &database(&fixture, "orders", 1);
     let daemon = Daemon::start(&both, &shared().kubeconfig(), &[]).await;
-    published(&scene, "orders", &[1]).await;
+    published(&fixture, "orders", &[1]).await;
     drop(daemon);
-    let history = History::start(&scene.namespace, "orders").await;
+    let history = History::start(&fixture.namespace, "orders").await;
     // It may as well be of another deployment, with a config of its own.
     let daemon =
-        Daemon::start(&(scene.config() + "prune: true\n"), &shared().kubeconfig(), &[]).await;
+        Daemon::start(&(fixture.config() + "prune: true\n"), &shared().kubeconfig(), &[]).await;
     left_behind(&daemon, &["orders"]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.condition(&daemon, "Published").await;
     checked(&daemon, 4).await;
     assert_eq!(history.steps(), []);
     assert_eq!(told(&daemon, "left behind: the config has no such database"), 1);

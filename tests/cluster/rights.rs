@@ -11,11 +11,11 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use crate::cluster::deploy::{atoms, denied, grant, rule_in, without_rights};
-use crate::cluster::scene::{Scene, database};
-use crate::support::{Daemon, eventually, shared, trial::trials};
+use crate::cluster::fixture::{Fixture, database};
+use crate::support::{Daemon, case::cases, eventually, shared};
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         the_further_roles_are_what_forbidden_asks_for,
         with_the_further_roles_no_other_slice_and_no_service_can_be_changed,
     ]
@@ -36,12 +36,12 @@ fn shipped(file: &str) -> Vec<PolicyRule> {
 }
 
 async fn the_further_roles_are_what_forbidden_asks_for() {
-    let scene = Scene::without_service("asks-more").await;
-    let token = without_rights(&scene.namespace).await;
+    let fixture = Fixture::without_service("asks-more").await;
+    let token = without_rights(&fixture.namespace).await;
     let mut granted = shipped(ROLES[0]);
-    grant(&scene.namespace, &json!(granted)).await;
+    grant(&fixture.namespace, &json!(granted)).await;
     let kubeconfig = shared().kubeconfig_for_token(&token);
-    let yaml = scene.config_with("  publish: both\n  createService: {}\n");
+    let yaml = fixture.config_with("  publish: both\n  createService: {}\n");
     let mut daemon = Daemon::start(&yaml, &kubeconfig, &[]).await;
     for file in &ROLES[1..] {
         let asked = eventually(SOON, &format!("it asks for {file}"), async || {
@@ -53,30 +53,35 @@ async fn the_further_roles_are_what_forbidden_asks_for() {
         .await;
         assert_eq!(atoms(std::slice::from_ref(&asked)), atoms(&shipped(file)), "{file}");
         granted.push(asked);
-        grant(&scene.namespace, &json!(granted)).await;
+        grant(&fixture.namespace, &json!(granted)).await;
     }
-    scene.condition(&daemon, "Published").await;
-    scene.published(&[0, 1, 2]).await;
-    scene.served(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
+    fixture.published(&[0, 1, 2]).await;
+    fixture.served(&[0, 1, 2]).await;
     // They are enough for the way back, too.
     daemon.terminate().await;
-    let daemon = Daemon::start(&scene.config(), &kubeconfig, &[]).await;
-    eventually(SOON, "our slice is deleted", async || own(&scene).await.is_none()).await;
-    scene.served(&[0, 1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    let daemon = Daemon::start(&fixture.config(), &kubeconfig, &[]).await;
+    eventually(SOON, "our slice is deleted", async || own(&fixture).await.is_none()).await;
+    fixture.served(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
 }
 
-async fn own(scene: &Scene) -> Option<EndpointSlice> {
-    scene.namespace.api().get_opt("mysql-external-ipv4-1").await.expect("reading an EndpointSlice")
+async fn own(fixture: &Fixture) -> Option<EndpointSlice> {
+    fixture
+        .namespace
+        .api()
+        .get_opt("mysql-external-ipv4-1")
+        .await
+        .expect("reading an EndpointSlice")
 }
 
 async fn with_the_further_roles_no_other_slice_and_no_service_can_be_changed() {
-    let scene = Scene::new("no-more").await;
-    let token = without_rights(&scene.namespace).await;
+    let fixture = Fixture::new("no-more").await;
+    let token = without_rights(&fixture.namespace).await;
     let all: Vec<PolicyRule> = ROLES.iter().flat_map(|file| shipped(file)).collect();
-    grant(&scene.namespace, &json!(all)).await;
+    grant(&fixture.namespace, &json!(all)).await;
     let client = shared().client_with_token(&token).await;
-    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &scene.namespace.name);
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &fixture.namespace.name);
     let apply = PatchParams::apply("external-endpoints-create");
     let slice = |name: &str| {
         let version = "discovery.k8s.io/v1";
@@ -92,7 +97,7 @@ async fn with_the_further_roles_no_other_slice_and_no_service_can_be_changed() {
     .await;
     denied("another slice", slices.patch("mysql-x7k2p", &apply, &slice("mysql-x7k2p")).await);
     denied("delete another slice", slices.delete("mysql-x7k2p", &DeleteParams::default()).await);
-    let services: Api<Service> = Api::namespaced(client, &scene.namespace.name);
+    let services: Api<Service> = Api::namespaced(client, &fixture.namespace.name);
     let selector = Patch::Merge(json!({"spec": {"selector": {"app": "mine"}}}));
     denied("change a Service", services.patch("mysql", &PatchParams::default(), &selector).await);
     denied("delete a Service", services.delete("mysql", &DeleteParams::default()).await);

@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
-use crate::cluster::scene::{CHECK, SOON, Scene, checked, config, database};
+use crate::cluster::fixture::{CHECK, Fixture, SOON, checked, config, database};
 use crate::support::{
-    ApiProxy, Daemon, Database, Manner, addresses, blocking, eventually, folder, shared,
-    trial::trials,
+    ApiProxy, Behavior, Daemon, Database, addresses, blocking, case::cases, eventually, folder,
+    shared,
 };
 
 /// On a machine however busy; what waits for something that hangs takes longer.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         signals_leave_what_is_published,
         a_second_signal_ends_at_once,
         a_dry_run_needs_no_cluster,
@@ -32,9 +32,9 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 async fn signals_leave_what_is_published() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let scene = Scene::new("signals").await;
-        let mut daemon = scene.start_published().await;
-        let history = scene.history().await;
+        let fixture = Fixture::new("signals").await;
+        let mut daemon = fixture.start_published().await;
+        let history = fixture.history().await;
         let asked = Instant::now();
         daemon.signal(signal);
         let status = daemon.wait().await;
@@ -42,16 +42,16 @@ async fn signals_leave_what_is_published() {
         assert!(status.success(), "{status}");
         assert!(took < AT_ONCE, "{signal} took {took:?}");
         assert_eq!(history.steps(), []);
-        assert_eq!(scene.namespace.endpoint_ips("mysql").await, scene.ips(&[0, 1, 2]));
+        assert_eq!(fixture.namespace.endpoint_ips("mysql").await, fixture.ips(&[0, 1, 2]));
     }
 }
 
 async fn a_second_signal_ends_at_once() {
     // In the middle of a hanging start and of a hanging check, too.
-    let scene = Scene::new("second").await;
+    let fixture = Fixture::new("second").await;
     let proxy = ApiProxy::start(shared()).await;
     proxy.hang();
-    let mut daemon = Daemon::start(&scene.config(), &proxy.kubeconfig(), &[]).await;
+    let mut daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
     let asked = Instant::now();
     daemon.signal(Signal::SIGTERM);
     daemon.signal(Signal::SIGINT);
@@ -82,14 +82,14 @@ async fn a_dry_run_needs_no_cluster() {
 }
 
 async fn a_dry_run_shows_the_difference() {
-    let mut scene = Scene::new("dry").await;
-    drop(scene.start_published().await);
-    let history = scene.history().await;
-    scene.databases[1].stop().await;
-    let daemon = Daemon::start(&scene.config(), &shared().kubeconfig(), &["--dry-run"]).await;
-    let reason = scene.condition(&daemon, "DryRun").await;
-    let rest = scene.ips(&[0, 2]).join(", ");
-    assert_eq!(reason, format!("would publish {rest} (-{})", scene.databases[1].ip));
+    let mut fixture = Fixture::new("dry").await;
+    drop(fixture.start_published().await);
+    let history = fixture.history().await;
+    fixture.databases[1].stop().await;
+    let daemon = Daemon::start(&fixture.config(), &shared().kubeconfig(), &["--dry-run"]).await;
+    let reason = fixture.condition(&daemon, "DryRun").await;
+    let rest = fixture.ips(&[0, 2]).join(", ");
+    assert_eq!(reason, format!("would publish {rest} (-{})", fixture.databases[1].ip));
     assert_eq!(history.steps(), []);
 }
 
@@ -115,7 +115,7 @@ users:
   user: {{exec: {{apiVersion: client.authentication.k8s.io/v1, command: /bin/sh, args: [-c, '{script}'], interactiveMode: Never}}}}
 "
     );
-    std::fs::write(&path, text).expect("a file in the bottle");
+    std::fs::write(&path, text).expect("a file in the sandbox");
     path
 }
 
@@ -141,11 +141,11 @@ async fn credentials_that_hang_or_fail() {
 }
 
 async fn promtool_has_nothing_to_say() {
-    let mut scene = Scene::new("metrics").await;
-    let daemon = scene.start_published().await;
-    scene.databases[0].stop().await;
-    scene.published(&[1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    let mut fixture = Fixture::new("metrics").await;
+    let daemon = fixture.start_published().await;
+    fixture.databases[0].stop().await;
+    fixture.published(&[1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
     let page = daemon.metrics().await;
     let output = blocking({
         let page = page.clone();
@@ -165,8 +165,8 @@ async fn promtool_has_nothing_to_say() {
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{said}");
 
-    let ip = scene.databases[0].ip.to_string();
-    let of = [("namespace", scene.namespace.name.as_str()), ("service", "mysql")];
+    let ip = fixture.databases[0].ip.to_string();
+    let of = [("namespace", fixture.namespace.name.as_str()), ("service", "mysql")];
     let of_target = [of[0], of[1], ("address", ip.as_str())];
     let metric = async |name: &str, labels: &[(&str, &str)]| {
         daemon.metric(&format!("external_endpoints_{name}"), labels).await
@@ -202,9 +202,9 @@ async fn promtool_has_nothing_to_say() {
 }
 
 async fn standing_still_is_nobodys_failure() {
-    let scene = Scene::new("still").await;
-    let daemon = scene.start_published().await;
-    let history = scene.history().await;
+    let fixture = Fixture::new("still").await;
+    let daemon = fixture.start_published().await;
+    let history = fixture.history().await;
     assert_eq!(daemon.get("/healthz").await, (200, "ok\n".to_owned()));
     assert_eq!(daemon.get("/readyz").await, (200, "ok\n".to_owned()));
     assert_eq!(daemon.get("/nothing").await.0, 404);
@@ -219,12 +219,12 @@ async fn standing_still_is_nobodys_failure() {
 async fn a_secret_shows_nowhere() {
     const SECRET: &str = "correct-horse-battery";
     let folder = folder("secrets");
-    std::fs::write(folder.join("password"), SECRET).expect("a file in the bottle");
-    let scene = Scene::new("secrets").await;
+    std::fs::write(folder.join("password"), SECRET).expect("a file in the sandbox");
+    let fixture = Fixture::new("secrets").await;
     let echo = Database::start_with(
         addresses::take_one(),
         3306,
-        Manner::Http(500, format!("you said {SECRET}")),
+        Behavior::Http(500, format!("you said {SECRET}")),
     )
     .await;
     let yaml = format!(
@@ -246,8 +246,8 @@ databases:
   addresses: [{live}]
   check: {{tcp: {{send: {SECRET}, expect: nothing}}}}
 ",
-        namespace = scene.namespace.name,
-        live = scene.databases[0].ip,
+        namespace = fixture.namespace.name,
+        live = fixture.databases[0].ip,
         folder = folder.display(),
         echo = echo.ip,
     );

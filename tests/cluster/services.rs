@@ -10,11 +10,11 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use crate::cluster::events::told;
-use crate::cluster::scene::{CHECK, SOON, Scene, checked, config, database};
-use crate::support::{Arrival, Daemon, Traffic, eventually, shared, trial::trials};
+use crate::cluster::fixture::{CHECK, Fixture, SOON, checked, config, database};
+use crate::support::{ConnectOutcome, Daemon, Traffic, case::cases, eventually, shared};
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         a_missing_service_is_created,
         a_headless_service_names_each_replica,
         a_service_that_is_there_is_never_changed,
@@ -24,16 +24,16 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-async fn service(scene: &Scene) -> Option<Service> {
-    scene.namespace.api().get_opt("mysql").await.expect("reading a Service")
+async fn service(fixture: &Fixture) -> Option<Service> {
+    fixture.namespace.api().get_opt("mysql").await.expect("reading a Service")
 }
 
 async fn a_missing_service_is_created() {
-    let scene = Scene::without_service("created").await;
-    let daemon = scene.start_with("  createService: {}\n").await;
-    scene.published(&[0, 1, 2]).await;
-    scene.condition(&daemon, "Published").await;
-    let created = service(&scene).await.expect("a Service");
+    let fixture = Fixture::without_service("created").await;
+    let daemon = fixture.start_with("  createService: {}\n").await;
+    fixture.published(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
+    let created = service(&fixture).await.expect("a Service");
     assert_eq!(
         created.labels().get("app.kubernetes.io/managed-by").map(String::as_str),
         Some("external-endpoints")
@@ -45,46 +45,49 @@ async fn a_missing_service_is_created() {
         2,
         "all that the cluster has"
     );
-    let traffic =
-        Traffic::start(scene.namespace.cluster_ip("mysql").await, 3306, Duration::from_millis(50));
+    let traffic = Traffic::start(
+        fixture.namespace.cluster_ip("mysql").await,
+        3306,
+        Duration::from_millis(50),
+    );
     eventually(SOON, "clients arrive", async || {
-        traffic.tally_all().keys().any(|arrival| matches!(arrival, Arrival::Reached(_)))
+        traffic.tally_all().keys().any(|arrival| matches!(arrival, ConnectOutcome::Reached(_)))
     })
     .await;
     // Changed by someone, it is theirs; deleted by someone, there is none.
-    let api: Api<Service> = scene.namespace.api();
+    let api: Api<Service> = fixture.namespace.api();
     let patch = json!({"metadata": {"labels": {"team": "orders"}}, "spec": {"sessionAffinity": "ClientIP"}});
     let changed =
         api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
     checked(&daemon, 4).await;
     assert_eq!(
-        service(&scene).await.and_then(|service| service.resource_version()),
+        service(&fixture).await.and_then(|service| service.resource_version()),
         changed.resource_version()
     );
-    scene.namespace.delete::<Service>("mysql").await;
+    fixture.namespace.delete::<Service>("mysql").await;
     eventually(SOON, "created again", async || {
-        service(&scene).await.is_some_and(|service| service.uid() != changed.uid())
+        service(&fixture).await.is_some_and(|service| service.uid() != changed.uid())
     })
     .await;
-    scene.published(&[0, 1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.published(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
 }
 
 async fn a_headless_service_names_each_replica() {
-    let scene = Scene::without_service("headless").await;
-    let addresses = scene.databases.iter().enumerate();
+    let fixture = Fixture::without_service("headless").await;
+    let addresses = fixture.databases.iter().enumerate();
     let list: Vec<String> = addresses
         .map(|(index, database)| format!("{{address: {}, hostname: mongo-{index}}}", database.ip))
         .collect();
     let more = "  publish: slices\n  createService: {headless: true}\n";
-    let yaml = config(&scene.namespace.name, &list.join(", "), CHECK, more)
+    let yaml = config(&fixture.namespace.name, &list.join(", "), CHECK, more)
         .replace("service: mysql", "service: mongo");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    scene.condition(&daemon, "Published").await;
-    let created: Service = scene.namespace.api().get("mongo").await.expect("a Service");
+    fixture.condition(&daemon, "Published").await;
+    let created: Service = fixture.namespace.api().get("mongo").await.expect("a Service");
     assert_eq!(created.spec.and_then(|spec| spec.cluster_ip).as_deref(), Some("None"));
     let slice: EndpointSlice =
-        scene.namespace.api().get("mongo-external-ipv4-1").await.expect("a slice");
+        fixture.namespace.api().get("mongo-external-ipv4-1").await.expect("a slice");
     assert_eq!(slice.labels().get("service.kubernetes.io/headless").map(String::as_str), Some(""));
     // What DNS makes mongo-0.mongo.NAMESPACE.svc of.
     let mut names: Vec<_> = slice
@@ -93,7 +96,7 @@ async fn a_headless_service_names_each_replica() {
         .map(|e| (e.hostname.unwrap_or_default(), e.addresses))
         .collect();
     names.sort();
-    let wanted: Vec<_> = scene
+    let wanted: Vec<_> = fixture
         .databases
         .iter()
         .enumerate()
@@ -103,43 +106,43 @@ async fn a_headless_service_names_each_replica() {
 }
 
 async fn a_service_that_is_there_is_never_changed() {
-    let scene = Scene::new("kept").await;
-    let before = service(&scene).await.and_then(|service| service.resource_version());
-    let daemon = scene.start_with("  createService: {headless: true}\n").await;
-    scene.published(&[0, 1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    let fixture = Fixture::new("kept").await;
+    let before = service(&fixture).await.and_then(|service| service.resource_version());
+    let daemon = fixture.start_with("  createService: {headless: true}\n").await;
+    fixture.published(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
     checked(&daemon, 4).await;
-    assert_eq!(service(&scene).await.and_then(|service| service.resource_version()), before);
+    assert_eq!(service(&fixture).await.and_then(|service| service.resource_version()), before);
 }
 
 /// A Service with two ports that lead to the database, and one that does not.
-async fn create_twins(scene: &Scene) {
+async fn create_twins(fixture: &Fixture) {
     let ports = json!([
         {"name": "mysql", "port": 3306, "targetPort": 3306},
         {"name": "mysqlx", "port": 33060, "targetPort": 3306},
         {"name": "metrics", "port": 9104},
     ]);
     let service = json!({"metadata": {"name": "mysql"}, "spec": {"ports": ports}});
-    scene.namespace.create_object::<Service>(service).await;
+    fixture.namespace.create_object::<Service>(service).await;
 }
 
 async fn all_ports_that_lead_to_the_database_get_its_traffic() {
     for (prefix, publish) in [("twins", "endpoints"), ("twins-slices", "slices")] {
-        let mut scene = Scene::without_service(prefix).await;
-        create_twins(&scene).await;
-        let daemon = scene.start_with(&format!("  publish: {publish}\n")).await;
-        scene.served(&[0, 1, 2]).await;
-        let reason = scene.condition(&daemon, "Published").await;
+        let mut fixture = Fixture::without_service(prefix).await;
+        create_twins(&fixture).await;
+        let daemon = fixture.start_with(&format!("  publish: {publish}\n")).await;
+        fixture.served(&[0, 1, 2]).await;
+        let reason = fixture.condition(&daemon, "Published").await;
         assert!(
             reason.ends_with("[metrics (9104/TCP)], which have no endpoints; add them to `ports`"),
             "{reason}"
         );
-        let ip = scene.namespace.cluster_ip("mysql").await;
+        let ip = fixture.namespace.cluster_ip("mysql").await;
         let traffic = [3306, 33060].map(|port| Traffic::start(ip, port, Duration::from_millis(50)));
         for (traffic, port) in traffic.iter().zip([3306, 33060]) {
-            for database in &scene.databases {
+            for database in &fixture.databases {
                 eventually(SOON, &format!("{} is reached by {port}", database.ip), async || {
-                    traffic.tally_all().contains_key(&Arrival::Reached(database.ip))
+                    traffic.tally_all().contains_key(&ConnectOutcome::Reached(database.ip))
                 })
                 .await;
             }
@@ -149,13 +152,15 @@ async fn all_ports_that_lead_to_the_database_get_its_traffic() {
         let before = writes().await;
         checked(&daemon, 4).await;
         assert_eq!(writes().await, before);
-        let dead = scene.databases[1].ip;
-        scene.databases[1].stop().await;
+        let dead = fixture.databases[1].ip;
+        fixture.databases[1].stop().await;
         for traffic in &traffic {
             eventually(SOON, "the dead one gets nothing any more", async || {
                 let lately = traffic.tally_since(Instant::now() - Duration::from_secs(1));
                 !lately.is_empty()
-                    && lately.keys().all(|to| matches!(to, Arrival::Reached(ip) if *ip != dead))
+                    && lately
+                        .keys()
+                        .all(|to| matches!(to, ConnectOutcome::Reached(ip) if *ip != dead))
             })
             .await;
         }
@@ -163,18 +168,18 @@ async fn all_ports_that_lead_to_the_database_get_its_traffic() {
 }
 
 async fn a_local_traffic_policy_is_told() {
-    let scene = Scene::new("local").await;
-    let daemon = scene.start_published().await;
-    let ip = scene.namespace.cluster_ip("mysql").await;
+    let fixture = Fixture::new("local").await;
+    let daemon = fixture.start_published().await;
+    let ip = fixture.namespace.cluster_ip("mysql").await;
     let traffic = Traffic::start(ip, 3306, Duration::from_millis(50));
     let lately = || traffic.tally_since(Instant::now() - Duration::from_secs(3));
-    let reached = |arrival: &Arrival| matches!(arrival, Arrival::Reached(_));
+    let reached = |arrival: &ConnectOutcome| matches!(arrival, ConnectOutcome::Reached(_));
     eventually(SOON, "clients arrive", async || lately().keys().any(reached)).await;
-    let api: Api<Service> = scene.namespace.api();
+    let api: Api<Service> = fixture.namespace.api();
     let patch = json!({"spec": {"internalTrafficPolicy": "Local"}});
     api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
     let words = "`internalTrafficPolicy: Local` of Service";
-    let reason = scene.condition_because(&daemon, "Published", words).await;
+    let reason = fixture.condition_because(&daemon, "Published", words).await;
     let reached_by_none = async || {
         let lately = lately();
         if !lately.is_empty() && !lately.keys().any(reached) {
@@ -184,7 +189,7 @@ async fn a_local_traffic_policy_is_told() {
         }
     };
     eventually(SOON, "it is true", reached_by_none).await;
-    told(&scene.namespace, "LocalTrafficPolicy", words).await;
+    told(&fixture.namespace, "LocalTrafficPolicy", words).await;
     checked(&daemon, 4).await;
     let warned = daemon.lines().iter().filter(|line| line.contains("clients are kept out")).count();
     assert_eq!(warned, 1, "{:#?}", daemon.lines());
@@ -194,28 +199,28 @@ async fn a_local_traffic_policy_is_told() {
         command.split_whitespace().skip(1).map(|word| word.trim_matches('\'')).collect();
     let output = shared().kubectl(&arguments).await;
     assert!(output.status.success(), "{output:?}");
-    scene.condition_because(&daemon, "Published", &scene.ips(&[0, 1, 2]).join(", ")).await;
+    fixture.condition_because(&daemon, "Published", &fixture.ips(&[0, 1, 2]).join(", ")).await;
     eventually(SOON, "clients arrive again", async || lately().keys().all(reached)).await;
-    let reason = scene.condition(&daemon, "Published").await;
+    let reason = fixture.condition(&daemon, "Published").await;
     assert!(!reason.contains("Local"), "{reason}");
 }
 
 async fn a_long_annotation_is_read_in_part_and_told() {
-    let scene = Scene::new("long-annotation").await;
-    let daemon = scene.start_published().await;
-    let [first, last] = [scene.ips(&[0]).remove(0), scene.ips(&[2]).remove(0)];
+    let fixture = Fixture::new("long-annotation").await;
+    let daemon = fixture.start_published().await;
+    let [first, last] = [fixture.ips(&[0]).remove(0), fixture.ips(&[2]).remove(0)];
     // About as much as Kubernetes takes.
     let maintenance = format!("{first}=disk swap,{last}={}", "x".repeat(250_000));
-    let api: Api<Service> = scene.namespace.api();
+    let api: Api<Service> = fixture.namespace.api();
     let patch =
         json!({"metadata": {"annotations": {"external-endpoints/maintenance": maintenance}}});
     api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
-    scene.published(&[1, 2]).await;
+    fixture.published(&[1, 2]).await;
     let problems = database(&daemon.status().await)["policy"].to_string();
     assert!(
         problems.contains("annotation external-endpoints/maintenance: it is over 8 kB: only its first 8 kB are read"),
         "{problems}"
     );
     checked(&daemon, 3).await;
-    scene.published(&[1, 2]).await;
+    fixture.published(&[1, 2]).await;
 }

@@ -10,13 +10,13 @@ use kube::api::{Api, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::cluster::scene::{CHECK, SOON, Scene, checked, config};
+use crate::cluster::fixture::{CHECK, Fixture, SOON, checked, config};
 use crate::support::{
-    Arrival, Daemon, Database, Traffic, addresses, eventually, shared, trial::trials,
+    ConnectOutcome, Daemon, Database, Traffic, addresses, case::cases, eventually, shared,
 };
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         a_thousand_and_one_addresses_are_slices_of_a_hundred,
         slices_say_all_that_clients_need,
         a_flip_is_one_write_of_one_slice_and_then_there_is_none,
@@ -34,40 +34,40 @@ pub(crate) fn trials() -> Vec<Trial> {
 const SLICES: &str = "  publish: slices\n";
 const OWN: &str = "mysql-external-ipv4-1";
 
-async fn start_served(scene: &Scene) -> Daemon {
-    let daemon = scene.start_with(SLICES).await;
-    scene.served(&[0, 1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+async fn start_served(fixture: &Fixture) -> Daemon {
+    let daemon = fixture.start_with(SLICES).await;
+    fixture.served(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
     daemon
 }
 
-async fn own(scene: &Scene) -> Option<EndpointSlice> {
-    scene.namespace.api().get_opt(OWN).await.expect("reading an EndpointSlice")
+async fn own(fixture: &Fixture) -> Option<EndpointSlice> {
+    fixture.namespace.api().get_opt(OWN).await.expect("reading an EndpointSlice")
 }
 
-async fn merge<K>(scene: &Scene, name: &str, patch: Value)
+async fn merge<K>(fixture: &Fixture, name: &str, patch: Value)
 where
     K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
         + Clone
         + serde::de::DeserializeOwned
         + std::fmt::Debug,
 {
-    let api: Api<K> = scene.namespace.api();
+    let api: Api<K> = fixture.namespace.api();
     api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
 }
 
 async fn slices_say_all_that_clients_need() {
-    let scene = Scene::without_service("slices").await;
-    let service = scene.namespace.create_service("mysql", &[("", 3306)]).await;
-    let [a, b, c] = [0, 1, 2].map(|index: usize| scene.databases[index].ip.to_string());
+    let fixture = Fixture::without_service("slices").await;
+    let service = fixture.namespace.create_service("mysql", &[("", 3306)]).await;
+    let [a, b, c] = [0, 1, 2].map(|index: usize| fixture.databases[index].ip.to_string());
     let list = format!(
         "{a}, {{address: {b}, hostname: db-b, zone: dc-west}}, {{address: {c}, zone: dc-east}}"
     );
-    let yaml = config(&scene.namespace.name, &list, CHECK, SLICES);
+    let yaml = config(&fixture.namespace.name, &list, CHECK, SLICES);
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    scene.served(&[0, 1, 2]).await;
-    assert_eq!(scene.condition(&daemon, "Published").await, scene.ips(&[0, 1, 2]).join(", "));
-    let slice = own(&scene).await.expect("our slice");
+    fixture.served(&[0, 1, 2]).await;
+    assert_eq!(fixture.condition(&daemon, "Published").await, fixture.ips(&[0, 1, 2]).join(", "));
+    let slice = own(&fixture).await.expect("our slice");
     let value = serde_json::to_value(&slice).expect("JSON");
     assert_eq!(
         value["metadata"]["labels"],
@@ -88,53 +88,56 @@ async fn slices_say_all_that_clients_need() {
     let with_both =
         json!({"addresses": [b], "conditions": conditions, "hostname": "db-b", "zone": "dc-west"});
     assert_eq!(endpoint(&b), with_both);
-    assert!(scene.namespace.endpoints("mysql").await.is_none(), "slices alone");
+    assert!(fixture.namespace.endpoints("mysql").await.is_none(), "slices alone");
 
     let described =
-        shared().kubectl(&["-n", &scene.namespace.name, "describe", "endpointslice", OWN]).await;
+        shared().kubectl(&["-n", &fixture.namespace.name, "describe", "endpointslice", OWN]).await;
     assert!(described.status.success(), "{described:?}");
-    let traffic =
-        Traffic::start(scene.namespace.cluster_ip("mysql").await, 3306, Duration::from_millis(50));
-    for database in &scene.databases {
+    let traffic = Traffic::start(
+        fixture.namespace.cluster_ip("mysql").await,
+        3306,
+        Duration::from_millis(50),
+    );
+    for database in &fixture.databases {
         eventually(SOON, "each gets connections", async || {
-            traffic.tally_all().contains_key(&Arrival::Reached(database.ip))
+            traffic.tally_all().contains_key(&ConnectOutcome::Reached(database.ip))
         })
         .await;
     }
 }
 
 async fn a_flip_is_one_write_of_one_slice_and_then_there_is_none() {
-    let mut scene = Scene::new("slice-flip").await;
-    let daemon = start_served(&scene).await;
+    let mut fixture = Fixture::new("slice-flip").await;
+    let daemon = start_served(&fixture).await;
     let writes =
         async || daemon.metric("external_endpoints_writes_total", &[]).await.expect("writes");
     assert_eq!(writes().await, 2.0, "created and written");
-    scene.databases[1].stop().await;
-    scene.served(&[0, 2]).await;
-    let version = own(&scene).await.expect("our slice").resource_version();
+    fixture.databases[1].stop().await;
+    fixture.served(&[0, 2]).await;
+    let version = own(&fixture).await.expect("our slice").resource_version();
     checked(&daemon, 8).await;
-    assert_eq!(own(&scene).await.expect("our slice").resource_version(), version);
+    assert_eq!(own(&fixture).await.expect("our slice").resource_version(), version);
     assert_eq!(writes().await, 3.0);
-    scene.databases[0].stop().await;
-    scene.databases[2].stop().await;
-    scene.served(&[]).await;
-    assert!(own(&scene).await.is_some(), "none healthy is a slice that says so");
+    fixture.databases[0].stop().await;
+    fixture.databases[2].stop().await;
+    fixture.served(&[]).await;
+    assert!(own(&fixture).await.is_some(), "none healthy is a slice that says so");
     // A restart alone changes nothing.
-    let version = own(&scene).await.and_then(|slice| slice.resource_version());
+    let version = own(&fixture).await.and_then(|slice| slice.resource_version());
     drop(daemon);
-    let daemon = scene.start_with(SLICES).await;
-    scene.condition(&daemon, "Published").await;
+    let daemon = fixture.start_with(SLICES).await;
+    fixture.condition(&daemon, "Published").await;
     checked(&daemon, 4).await;
-    assert_eq!(own(&scene).await.and_then(|slice| slice.resource_version()), version);
+    assert_eq!(own(&fixture).await.and_then(|slice| slice.resource_version()), version);
 }
 
 async fn outside_changes_of_a_slice_are_repaired() {
-    let scene = Scene::new("slice-edit").await;
-    let daemon = start_served(&scene).await;
+    let fixture = Fixture::new("slice-edit").await;
+    let daemon = start_served(&fixture).await;
     let as_written = |slice: &EndpointSlice| {
         (slice.endpoints.clone(), slice.ports.clone(), slice.labels().clone())
     };
-    let before = as_written(&own(&scene).await.expect("our slice"));
+    let before = as_written(&own(&fixture).await.expect("our slice"));
     let stranger = json!({"addresses": ["192.0.2.99"], "conditions": {"ready": true}});
     for edit in [
         json!({"endpoints": [stranger]}),
@@ -144,9 +147,9 @@ async fn outside_changes_of_a_slice_are_repaired() {
         json!({"metadata": {"labels": {"endpointslice.kubernetes.io/managed-by": null}}}),
         json!({"metadata": {"ownerReferences": null}}),
     ] {
-        merge::<EndpointSlice>(&scene, OWN, edit.clone()).await;
+        merge::<EndpointSlice>(&fixture, OWN, edit.clone()).await;
         eventually(SOON, &format!("{edit} is repaired"), async || {
-            let slice = own(&scene).await.unwrap_or_default();
+            let slice = own(&fixture).await.unwrap_or_default();
             if as_written(&slice) == before && slice.owner_references().len() == 1 {
                 Ok(())
             } else {
@@ -156,8 +159,8 @@ async fn outside_changes_of_a_slice_are_repaired() {
         .await;
     }
     let deleted = Instant::now();
-    scene.namespace.delete::<EndpointSlice>(OWN).await;
-    scene.served(&[0, 1, 2]).await;
+    fixture.namespace.delete::<EndpointSlice>(OWN).await;
+    fixture.served(&[0, 1, 2]).await;
     assert!(deleted.elapsed() < SOON / 3, "by watch: {:?}", deleted.elapsed());
     eventually(SOON, "it is told", async || {
         daemon
@@ -167,27 +170,28 @@ async fn outside_changes_of_a_slice_are_repaired() {
     })
     .await;
     // What others add is theirs.
-    merge::<EndpointSlice>(&scene, OWN, json!({"metadata": {"labels": {"team": "orders"}}})).await;
-    let version = own(&scene).await.and_then(|slice| slice.resource_version());
+    merge::<EndpointSlice>(&fixture, OWN, json!({"metadata": {"labels": {"team": "orders"}}}))
+        .await;
+    let version = own(&fixture).await.and_then(|slice| slice.resource_version());
     checked(&daemon, 4).await;
-    assert_eq!(own(&scene).await.and_then(|slice| slice.resource_version()), version);
+    assert_eq!(own(&fixture).await.and_then(|slice| slice.resource_version()), version);
 }
 
 /// A Pod that runs and is ready, as far as the cluster can tell, which has no kubelet.
-async fn pod(scene: &Scene, ip: IpAddr) {
+async fn pod(fixture: &Fixture, ip: IpAddr) {
     eventually(SOON, "the namespace has its ServiceAccount", async || {
-        let api: Api<k8s_openapi::api::core::v1::ServiceAccount> = scene.namespace.api();
+        let api: Api<k8s_openapi::api::core::v1::ServiceAccount> = fixture.namespace.api();
         api.get_opt("default").await.expect("reading").is_some()
     })
     .await;
     let spec = json!({"nodeName": "node1", "containers": [{"name": "mysql", "image": "mysql"}]});
     let metadata = json!({"name": "mysql-0", "labels": {"app": "mysql"}});
-    scene.namespace.create_object::<Pod>(json!({"metadata": metadata, "spec": spec})).await;
+    fixture.namespace.create_object::<Pod>(json!({"metadata": metadata, "spec": spec})).await;
     let status = json!({"status": {
         "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
         "conditions": [{"type": "Ready", "status": "True"}],
     }});
-    let api: Api<Pod> = scene.namespace.api();
+    let api: Api<Pod> = fixture.namespace.api();
     api.patch_status("mysql-0", &PatchParams::default(), &Patch::Merge(status))
         .await
         .expect("a status");
@@ -198,8 +202,8 @@ fn selector(app: Option<&str>) -> Value {
 }
 
 /// The slices that are not ours, with their versions.
-async fn others(scene: &Scene) -> Vec<(String, Option<String>, usize)> {
-    let slices = scene.namespace.slices("mysql").await;
+async fn others(fixture: &Fixture) -> Vec<(String, Option<String>, usize)> {
+    let slices = fixture.namespace.slices("mysql").await;
     let others = slices.iter().filter(|slice| slice.name_any() != OWN);
     others
         .map(|slice| (slice.name_any(), slice.resource_version(), slice.endpoints.len()))
@@ -207,88 +211,90 @@ async fn others(scene: &Scene) -> Vec<(String, Option<String>, usize)> {
 }
 
 async fn a_service_that_gains_a_selector_loses_our_slices_alone() {
-    let mut scene = Scene::new("slice-selector").await;
-    let daemon = start_served(&scene).await;
+    let mut fixture = Fixture::new("slice-selector").await;
+    let daemon = start_served(&fixture).await;
     let ip: IpAddr = addresses::take(1)[0];
-    pod(&scene, ip).await;
-    merge::<Service>(&scene, "mysql", selector(Some("mysql"))).await;
-    scene.condition(&daemon, "ServiceHasSelector").await;
+    pod(&fixture, ip).await;
+    merge::<Service>(&fixture, "mysql", selector(Some("mysql"))).await;
+    fixture.condition(&daemon, "ServiceHasSelector").await;
     eventually(SOON, "ours are gone, the Pod's are there", async || {
-        let served = scene.namespace.slice_ips("mysql").await;
+        let served = fixture.namespace.slice_ips("mysql").await;
         if served == [ip.to_string()] { Ok(()) } else { Err(format!("{served:?}")) }
     })
     .await;
-    let before = others(&scene).await;
-    let endpoints = scene.namespace.resource_version("mysql").await;
-    scene.databases[0].stop().await;
+    let before = others(&fixture).await;
+    let endpoints = fixture.namespace.resource_version("mysql").await;
+    fixture.databases[0].stop().await;
     eventually(SOON, "the dead one is down", async || {
         daemon.metric("external_endpoints_target_healthy", &[]).await == Some(2.0)
     })
     .await;
     checked(&daemon, 3).await;
-    assert!(own(&scene).await.is_none());
+    assert!(own(&fixture).await.is_none());
     assert_eq!(
-        (others(&scene).await, scene.namespace.resource_version("mysql").await),
+        (others(&fixture).await, fixture.namespace.resource_version("mysql").await),
         (before.clone(), endpoints)
     );
 
     // The Endpoints that Kubernetes leaves behind are mirrored, so that they stand in the way, and the slices are told of.
-    merge::<Service>(&scene, "mysql", selector(None)).await;
-    let reason = scene.condition_because(&daemon, "NotOurs", "from when it had one are left").await;
+    merge::<Service>(&fixture, "mysql", selector(None)).await;
+    let reason =
+        fixture.condition_because(&daemon, "NotOurs", "from when it had one are left").await;
     assert!(
         reason.contains("were written by Kubernetes while the Service had a selector"),
         "{reason}"
     );
-    assert!(own(&scene).await.is_none());
+    assert!(own(&fixture).await.is_none());
     // Both ways out that the reason names.
-    scene.namespace.delete::<Endpoints>("mysql").await;
-    scene.namespace.delete::<Pod>("mysql-0").await;
+    fixture.namespace.delete::<Endpoints>("mysql").await;
+    fixture.namespace.delete::<Pod>("mysql-0").await;
     for (name, ..) in before {
-        scene.namespace.delete::<EndpointSlice>(&name).await;
+        fixture.namespace.delete::<EndpointSlice>(&name).await;
     }
-    scene.served(&[1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.served(&[1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
 }
 
 async fn slices_of_pods_that_are_left_behind_are_reported() {
-    let scene = Scene::new("left-behind").await;
-    let daemon = scene.start_published().await;
+    let fixture = Fixture::new("left-behind").await;
+    let daemon = fixture.start_published().await;
     let ip: IpAddr = addresses::take(1)[0];
-    pod(&scene, ip).await;
-    merge::<Service>(&scene, "mysql", selector(Some("mysql"))).await;
-    scene.condition(&daemon, "ServiceHasSelector").await;
+    pod(&fixture, ip).await;
+    merge::<Service>(&fixture, "mysql", selector(Some("mysql"))).await;
+    fixture.condition(&daemon, "ServiceHasSelector").await;
     eventually(SOON, "the Pod serves", async || {
-        scene.namespace.slice_ips("mysql").await == [ip.to_string()]
+        fixture.namespace.slice_ips("mysql").await == [ip.to_string()]
     })
     .await;
-    merge::<Service>(&scene, "mysql", selector(None)).await;
-    scene.published(&[0, 1, 2]).await;
-    let reason = scene.condition(&daemon, "SlicesLeftBehind").await;
-    let labels = [("namespace", scene.namespace.name.as_str()), ("condition", "SlicesLeftBehind")];
+    merge::<Service>(&fixture, "mysql", selector(None)).await;
+    fixture.published(&[0, 1, 2]).await;
+    let reason = fixture.condition(&daemon, "SlicesLeftBehind").await;
+    let labels =
+        [("namespace", fixture.namespace.name.as_str()), ("condition", "SlicesLeftBehind")];
     assert_eq!(daemon.metric("external_endpoints_database_condition", &labels).await, Some(1.0));
     // The command that the reason ends with is the way out.
     let command = reason.split("kubectl ").nth(1).expect("a command");
     let output = shared().kubectl(&command.split(' ').collect::<Vec<_>>()).await;
     assert!(output.status.success(), "{output:?}");
-    scene.condition(&daemon, "Published").await;
-    scene.served(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
+    fixture.served(&[0, 1, 2]).await;
 }
 
 async fn a_deleted_service_takes_its_slices_with_it_and_a_new_one_owns_new_ones() {
-    let scene = Scene::new("slice-owner").await;
-    let daemon = start_served(&scene).await;
-    let before = own(&scene).await.expect("our slice").owner_references()[0].uid.clone();
-    scene.namespace.delete::<Service>("mysql").await;
-    scene.condition(&daemon, "WaitingForService").await;
-    eventually(SOON, "Kubernetes collects the slice", async || own(&scene).await.is_none()).await;
+    let fixture = Fixture::new("slice-owner").await;
+    let daemon = start_served(&fixture).await;
+    let before = own(&fixture).await.expect("our slice").owner_references()[0].uid.clone();
+    fixture.namespace.delete::<Service>("mysql").await;
+    fixture.condition(&daemon, "WaitingForService").await;
+    eventually(SOON, "Kubernetes collects the slice", async || own(&fixture).await.is_none()).await;
     checked(&daemon, 3).await;
     assert!(
-        own(&scene).await.is_none() && scene.namespace.endpoints("mysql").await.is_none(),
+        own(&fixture).await.is_none() && fixture.namespace.endpoints("mysql").await.is_none(),
         "nothing without a Service"
     );
-    let service = scene.namespace.create_service("mysql", &[("sql", 3306)]).await;
-    scene.served(&[0, 1, 2]).await;
-    let slice = own(&scene).await.expect("our slice");
+    let service = fixture.namespace.create_service("mysql", &[("sql", 3306)]).await;
+    fixture.served(&[0, 1, 2]).await;
+    let slice = own(&fixture).await.expect("our slice");
     let uids: Vec<_> = slice.owner_references().iter().map(|owner| owner.uid.clone()).collect();
     assert_eq!(uids, [service.uid().expect("a UID")]);
     assert_ne!(uids, [before]);
@@ -296,22 +302,25 @@ async fn a_deleted_service_takes_its_slices_with_it_and_a_new_one_owns_new_ones(
 }
 
 async fn several_ports_join_by_name() {
-    let scene = Scene::without_service("slice-ports").await;
-    scene.namespace.create_service("mysql", &[("metrics", 9104), ("sql", 33)]).await;
-    let yaml = scene.config_with(SLICES).replace(
+    let fixture = Fixture::without_service("slice-ports").await;
+    fixture.namespace.create_service("mysql", &[("metrics", 9104), ("sql", 33)]).await;
+    let yaml = fixture.config_with(SLICES).replace(
         "  port: 3306\n",
         "  ports: [{name: sql, port: 3306}, {name: metrics, port: 9999}]\n",
     );
     let _daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    scene.served(&[0, 1, 2]).await;
-    let ports = serde_json::to_value(own(&scene).await.expect("our slice").ports).expect("JSON");
+    fixture.served(&[0, 1, 2]).await;
+    let ports = serde_json::to_value(own(&fixture).await.expect("our slice").ports).expect("JSON");
     let port = |name: &str, port: u16| json!({"name": name, "port": port, "protocol": "TCP"});
     assert_eq!(ports, json!([port("sql", 3306), port("metrics", 9999)]));
     let traffic =
-        Traffic::start(scene.namespace.cluster_ip("mysql").await, 33, Duration::from_millis(50));
+        Traffic::start(fixture.namespace.cluster_ip("mysql").await, 33, Duration::from_millis(50));
     eventually(SOON, "a connection by the Service's own number arrives", async || {
         let tally = traffic.tally_all();
-        if scene.databases.iter().any(|database| tally.contains_key(&Arrival::Reached(database.ip)))
+        if fixture
+            .databases
+            .iter()
+            .any(|database| tally.contains_key(&ConnectOutcome::Reached(database.ip)))
         {
             Ok(())
         } else {
@@ -322,18 +331,18 @@ async fn several_ports_join_by_name() {
 }
 
 async fn each_family_of_the_service_has_its_slice() {
-    let scene = Scene::without_service("families").await;
+    let fixture = Fixture::without_service("families").await;
     let six = addresses::take_v6(1)[0];
     let _six = Database::start(six, 3306).await;
     let ports = json!([{"port": 3306}]);
     let both = json!({"metadata": {"name": "mysql"}, "spec": {"ports": ports, "ipFamilyPolicy": "RequireDualStack"}});
-    scene.namespace.create_object::<Service>(both).await;
-    let list = format!("{}, \"{six}\"", scene.ips(&[0, 1, 2]).join(", "));
-    let yaml = config(&scene.namespace.name, &list, CHECK, SLICES);
+    fixture.namespace.create_object::<Service>(both).await;
+    let list = format!("{}, \"{six}\"", fixture.ips(&[0, 1, 2]).join(", "));
+    let yaml = config(&fixture.namespace.name, &list, CHECK, SLICES);
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    scene.condition_because(&daemon, "Published", &six.to_string()).await;
+    fixture.condition_because(&daemon, "Published", &six.to_string()).await;
     let by_family = async || {
-        let mut slices: Vec<_> = scene.namespace.slices("mysql").await.into_iter().collect();
+        let mut slices: Vec<_> = fixture.namespace.slices("mysql").await.into_iter().collect();
         slices.sort_by_key(|slice| slice.name_any());
         slices
             .into_iter()
@@ -346,73 +355,73 @@ async fn each_family_of_the_service_has_its_slice() {
     assert_eq!(by_family().await, [v4.clone(), slice("mysql-external-ipv6-1", "IPv6", 1)]);
     // To a Service of one family the others are of no use, and that is said.
     let single = json!({"spec": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"], "clusterIPs": null}});
-    let service: Service = scene.namespace.api().get("mysql").await.expect("a Service");
+    let service: Service = fixture.namespace.api().get("mysql").await.expect("a Service");
     let first = service.spec.and_then(|spec| spec.cluster_ip).expect("a ClusterIP");
     let mut single = single;
     single["spec"]["clusterIPs"] = json!([first]);
-    merge::<Service>(&scene, "mysql", single).await;
+    merge::<Service>(&fixture, "mysql", single).await;
     eventually(SOON, "the slice of the other family is gone", async || {
         let there = by_family().await;
         if there == [v4.clone()] { Ok(()) } else { Err(format!("{there:?}")) }
     })
     .await;
-    scene
+    fixture
         .condition_because(&daemon, "Published", &format!("does not have the IP family of {six}"))
         .await;
 }
 
 async fn endpoints_of_someone_else_beside_slices_are_never_written() {
-    let mut scene = Scene::new("slice-beside").await;
+    let mut fixture = Fixture::new("slice-beside").await;
     // As someone who means to fill them later.
     let empty = json!({"metadata": {"name": "mysql", "labels": {"team": "orders"}}});
-    let made: Endpoints = scene.namespace.create_object(empty).await;
-    let daemon = start_served(&scene).await;
+    let made: Endpoints = fixture.namespace.create_object(empty).await;
+    let daemon = start_served(&fixture).await;
     checked(&daemon, 3).await;
-    assert_eq!(scene.namespace.resource_version("mysql").await, made.resource_version());
+    assert_eq!(fixture.namespace.resource_version("mysql").await, made.resource_version());
     let filled =
         json!({"subsets": [{"addresses": [{"ip": "192.0.2.9"}], "ports": [{"port": 3306}]}]});
-    merge::<Endpoints>(&scene, "mysql", filled).await;
-    let reason = scene.condition(&daemon, "NotOurs").await;
+    merge::<Endpoints>(&fixture, "mysql", filled).await;
+    let reason = fixture.condition(&daemon, "NotOurs").await;
     assert!(reason.contains("were written by someone else"), "{reason}");
     // What is ours is still kept up.
-    scene.databases[0].stop().await;
+    fixture.databases[0].stop().await;
     eventually(SOON, "the dead one is out of our slice", async || {
-        own(&scene).await.is_some_and(|slice| slice.endpoints.len() == 2)
+        own(&fixture).await.is_some_and(|slice| slice.endpoints.len() == 2)
     })
     .await;
-    assert_eq!(scene.namespace.endpoint_ips("mysql").await, ["192.0.2.9"]);
-    scene.condition(&daemon, "NotOurs").await;
-    scene.namespace.delete::<Endpoints>("mysql").await;
-    scene.condition(&daemon, "Published").await;
-    scene.served(&[1, 2]).await;
+    assert_eq!(fixture.namespace.endpoint_ips("mysql").await, ["192.0.2.9"]);
+    fixture.condition(&daemon, "NotOurs").await;
+    fixture.namespace.delete::<Endpoints>("mysql").await;
+    fixture.condition(&daemon, "Published").await;
+    fixture.served(&[1, 2]).await;
 }
 
 async fn a_slice_of_our_name_that_someone_else_made_is_left_alone() {
-    let scene = Scene::new("slice-foreign").await;
+    let fixture = Fixture::new("slice-foreign").await;
     let slice = json!({"metadata": {"name": OWN}, "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.9"]}]});
-    let made: EndpointSlice = scene.namespace.create_object(slice).await;
-    let daemon = scene.start_with(SLICES).await;
-    let reason = scene.condition(&daemon, "NotOurs").await;
+    let made: EndpointSlice = fixture.namespace.create_object(slice).await;
+    let daemon = fixture.start_with(SLICES).await;
+    let reason = fixture.condition(&daemon, "NotOurs").await;
     assert!(reason.ends_with("was written by someone else; delete it"), "{reason}");
     checked(&daemon, 4).await;
     assert_eq!(
-        own(&scene).await.and_then(|slice| slice.resource_version()),
+        own(&fixture).await.and_then(|slice| slice.resource_version()),
         made.resource_version()
     );
-    scene.namespace.delete::<EndpointSlice>(OWN).await;
-    scene.served(&[0, 1, 2]).await;
+    fixture.namespace.delete::<EndpointSlice>(OWN).await;
+    fixture.served(&[0, 1, 2]).await;
 }
 
 async fn a_thousand_and_one_addresses_are_slices_of_a_hundred() {
-    let scene = Scene::without_service("thousand").await;
+    let fixture = Fixture::without_service("thousand").await;
     // Headless, so that kube-proxy leaves it alone: that of Kubernetes 1.33 stops routing anything with so many in nftables mode.
-    scene.namespace.create_headless_service("mysql", &[("", 3306)]).await;
+    fixture.namespace.create_headless_service("mysql", &[("", 3306)]).await;
     let port = addresses::port();
     // One listener for all of them.
     let all = Database::start(Ipv4Addr::UNSPECIFIED.into(), port).await;
     let ips: Vec<String> = addresses::take(1001).iter().map(ToString::to_string).collect();
     let check = format!("{{tcp: {{port: {port}}}, interval: 5s}}");
-    let yaml = config(&scene.namespace.name, &ips.join(", "), &check, "");
+    let yaml = config(&fixture.namespace.name, &ips.join(", "), &check, "");
     let mut refused = Daemon::spawn(&yaml, Some(&shared().kubeconfig()), &[]);
     assert_eq!(refused.wait().await.code(), Some(78));
     let said = eventually(SOON, "it says why", async || {
@@ -423,17 +432,17 @@ async fn a_thousand_and_one_addresses_are_slices_of_a_hundred() {
     });
     assert!(said.await.contains("publish: slices"));
 
-    let yaml = config(&scene.namespace.name, &ips.join(", "), &check, SLICES);
+    let yaml = config(&fixture.namespace.name, &ips.join(", "), &check, SLICES);
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     let sizes = async || {
-        let slices = scene.namespace.slices("mysql").await;
+        let slices = fixture.namespace.slices("mysql").await;
         let mut sizes: Vec<usize> = slices.iter().map(|slice| slice.endpoints.len()).collect();
         sizes.sort();
         sizes
     };
     eventually(SOON, "ten slices of a hundred and one of one", async || {
         let there = sizes().await;
-        let status = crate::cluster::scene::database(&daemon.status().await);
+        let status = crate::cluster::fixture::database(&daemon.status().await);
         let out = status["targets"]
             .as_array()
             .into_iter()
@@ -447,18 +456,18 @@ async fn a_thousand_and_one_addresses_are_slices_of_a_hundred() {
         }
     })
     .await;
-    scene.condition(&daemon, "Published").await;
+    fixture.condition(&daemon, "Published").await;
     let versions = async || -> Vec<Option<String>> {
-        let mut slices = scene.namespace.slices("mysql").await;
+        let mut slices = fixture.namespace.slices("mysql").await;
         slices.sort_by_key(|slice| slice.name_any());
         slices.iter().map(kube::ResourceExt::resource_version).collect()
     };
     let before = versions().await;
     // Rewriting the addresses' own check is the only way to lose one while a single listener serves all.
     drop(daemon);
-    let yaml = config(&scene.namespace.name, &ips[..1000].join(", "), &check, SLICES);
+    let yaml = config(&fixture.namespace.name, &ips[..1000].join(", "), &check, SLICES);
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.condition(&daemon, "Published").await;
     eventually(SOON, "one is gone", async || sizes().await.iter().sum::<usize>() == 1000).await;
     let after = versions().await;
     let kept = before.iter().filter(|version| after.contains(version)).count();

@@ -10,13 +10,13 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use crate::cluster::events::told;
-use crate::cluster::scene::{SOON, Scene, checked};
+use crate::cluster::fixture::{Fixture, SOON, checked};
 use crate::support::{
-    Arrival, ControlPlane, Daemon, Namespace, Options, Traffic, eventually, trial::trials,
+    ConnectOutcome, ControlPlane, Daemon, Namespace, Options, Traffic, case::cases, eventually,
 };
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         between_the_modes_no_connection_is_refused,
         a_kubernetes_that_does_not_mirror_is_found_out,
         a_label_against_mirroring_that_someone_else_set_is_told_of,
@@ -39,11 +39,14 @@ async fn managers(namespace: &Namespace) -> Vec<String> {
 }
 
 async fn between_the_modes_no_connection_is_refused() {
-    let mut scene = Scene::new("modes").await;
-    let mut daemon = scene.start_published().await;
-    let traffic =
-        Traffic::start(scene.namespace.cluster_ip("mysql").await, 3306, Duration::from_millis(10));
-    let reached = |arrival: &Arrival| matches!(arrival, Arrival::Reached(_));
+    let mut fixture = Fixture::new("modes").await;
+    let mut daemon = fixture.start_published().await;
+    let traffic = Traffic::start(
+        fixture.namespace.cluster_ip("mysql").await,
+        3306,
+        Duration::from_millis(10),
+    );
+    let reached = |arrival: &ConnectOutcome| matches!(arrival, ConnectOutcome::Reached(_));
     eventually(SOON, "kube-proxy follows", async || traffic.tally_all().keys().any(reached)).await;
     let from = Instant::now();
     // Every way there is, from one daemon to the next and by an edit of the config.
@@ -52,22 +55,22 @@ async fn between_the_modes_no_connection_is_refused() {
         let more = format!("  publish: {mode}\n");
         if number < ways.len() {
             daemon.terminate().await;
-            daemon = scene.start_with(&more).await;
+            daemon = fixture.start_with(&more).await;
         } else {
-            std::fs::write(daemon.config(), scene.config_with(&more))
-                .expect("a file in the bottle");
+            std::fs::write(daemon.config(), fixture.config_with(&more))
+                .expect("a file in the sandbox");
         }
         let wanted = if mode == "endpoints" { MIRRORING } else { OURS };
         eventually(SOON, &format!("{mode}: slices by {wanted} alone"), async || {
-            let managers = managers(&scene.namespace).await;
+            let managers = managers(&fixture.namespace).await;
             if managers == [wanted] { Ok(()) } else { Err(format!("{managers:?}")) }
         })
         .await;
-        scene.condition(&daemon, "Published").await;
-        scene.served(&[0, 1, 2]).await;
-        let in_endpoints = if mode == "slices" { vec![] } else { scene.ips(&[0, 1, 2]) };
+        fixture.condition(&daemon, "Published").await;
+        fixture.served(&[0, 1, 2]).await;
+        let in_endpoints = if mode == "slices" { vec![] } else { fixture.ips(&[0, 1, 2]) };
         eventually(SOON, &format!("{mode}: Endpoints hold {in_endpoints:?}"), async || {
-            let there = scene.namespace.endpoint_ips("mysql").await;
+            let there = fixture.namespace.endpoint_ips("mysql").await;
             if there == in_endpoints { Ok(()) } else { Err(format!("{there:?}")) }
         })
         .await;
@@ -77,72 +80,72 @@ async fn between_the_modes_no_connection_is_refused() {
     let tally = traffic.tally_since(from);
     assert!(tally.keys().all(reached), "{tally:?}");
     assert!(tally.values().sum::<u64>() > 200, "too little traffic to prove anything: {tally:?}");
-    scene.databases[0].stop().await;
-    scene.served(&[1, 2]).await;
+    fixture.databases[0].stop().await;
+    fixture.served(&[1, 2]).await;
 }
 
 async fn a_kubernetes_that_does_not_mirror_is_found_out() {
     let plane = ControlPlane::start(Options { proxy: false, ..Options::default() }).await;
-    let mut scene = Scene::on(plane.namespace("unmirrored").await).await;
-    scene.namespace.create_service("mysql", &[("", 3306)]).await;
-    let daemon = Daemon::start(&scene.config(), &plane.kubeconfig(), &[]).await;
-    scene.served(&[0, 1, 2]).await;
-    scene.condition(&daemon, "Published").await;
+    let mut fixture = Fixture::on(plane.namespace("unmirrored").await).await;
+    fixture.namespace.create_service("mysql", &[("", 3306)]).await;
+    let daemon = Daemon::start(&fixture.config(), &plane.kubeconfig(), &[]).await;
+    fixture.served(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
     let labels = [("condition", "NotMirrored")];
     let metric = async || daemon.metric("external_endpoints_database_condition", &labels).await;
     assert_eq!(metric().await, None);
 
     plane.pause_controllers();
     let dead = Instant::now();
-    scene.databases[0].stop().await;
-    scene.published(&[1, 2]).await;
+    fixture.databases[0].stop().await;
+    fixture.published(&[1, 2]).await;
     eventually(SOON, "it is found out", async || metric().await == Some(1.0)).await;
     // The address had to be found dead first.
     let took = dead.elapsed();
     assert!(took < Duration::from_secs(30), "{took:?}");
-    let reason = scene.condition(&daemon, "NotMirrored").await;
+    let reason = fixture.condition(&daemon, "NotMirrored").await;
     assert!(reason.contains("endpointslice-mirroring-controller"), "{reason}");
-    told(&scene.namespace, "NotMirrored", "endpointslice-mirroring-controller").await;
+    told(&fixture.namespace, "NotMirrored", "endpointslice-mirroring-controller").await;
     let logged = async || daemon.logs().iter().any(|line| line["condition"] == "NotMirrored");
     eventually(SOON, "it is on the log", logged).await;
 
     // The way out that the reason names needs no controller but the one that deletes what it mirrored.
     drop(daemon);
-    let yaml = scene.config_with("  publish: slices\n");
+    let yaml = fixture.config_with("  publish: slices\n");
     let daemon = Daemon::start(&yaml, &plane.kubeconfig(), &[]).await;
     let own = async || {
         let slice: Option<EndpointSlice> =
-            scene.namespace.api().get_opt("mysql-external-ipv4-1").await.expect("reading");
+            fixture.namespace.api().get_opt("mysql-external-ipv4-1").await.expect("reading");
         slice.map(|slice| slice.endpoints.len())
     };
     eventually(SOON, "our slice has the two", async || own().await == Some(2)).await;
-    let reason = scene.condition(&daemon, "NotMirrored").await;
+    let reason = fixture.condition(&daemon, "NotMirrored").await;
     assert!(reason.contains("are still there"), "{reason}");
     plane.resume_controllers();
-    scene.condition(&daemon, "Published").await;
-    scene.served(&[1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
+    fixture.served(&[1, 2]).await;
 
     // The way back waits until it mirrors: until then our slice is all there is, and follows.
     drop(daemon);
     plane.pause_controllers();
-    let daemon = Daemon::start(&scene.config(), &plane.kubeconfig(), &[]).await;
-    scene.published(&[1, 2]).await;
+    let daemon = Daemon::start(&fixture.config(), &plane.kubeconfig(), &[]).await;
+    fixture.published(&[1, 2]).await;
     checked(&daemon, 4).await;
     assert_eq!(own().await, Some(2), "not given up before there is another");
-    scene.databases[1].stop().await;
-    scene.published(&[2]).await;
+    fixture.databases[1].stop().await;
+    fixture.published(&[2]).await;
     eventually(SOON, "our slice follows", async || own().await == Some(1)).await;
     plane.resume_controllers();
     eventually(SOON, "our slice is deleted", async || own().await.is_none()).await;
-    scene.served(&[2]).await;
-    scene.condition(&daemon, "Published").await;
+    fixture.served(&[2]).await;
+    fixture.condition(&daemon, "Published").await;
 }
 
 async fn a_label_against_mirroring_that_someone_else_set_is_told_of() {
-    let scene = Scene::new("skipped").await;
-    let daemon = scene.start_published().await;
-    scene.served(&[0, 1, 2]).await;
-    let api: Api<Endpoints> = scene.namespace.api();
+    let fixture = Fixture::new("skipped").await;
+    let daemon = fixture.start_published().await;
+    fixture.served(&[0, 1, 2]).await;
+    let api: Api<Endpoints> = fixture.namespace.api();
     let label = |value: Option<&str>| json!({"metadata": {"labels": {"endpointslice.kubernetes.io/skip-mirror": value}}});
     let patch = async |value| {
         api.patch("mysql", &PatchParams::default(), &Patch::Merge(label(value)))
@@ -151,14 +154,14 @@ async fn a_label_against_mirroring_that_someone_else_set_is_told_of() {
             .resource_version()
     };
     let version = patch(Some("true")).await;
-    let reason = scene.condition(&daemon, "NotMirrored").await;
+    let reason = fixture.condition(&daemon, "NotMirrored").await;
     assert!(reason.contains("carry the label endpointslice.kubernetes.io/skip-mirror"), "{reason}");
     assert_eq!(
-        scene.namespace.resource_version("mysql").await,
+        fixture.namespace.resource_version("mysql").await,
         version,
         "a label of someone else's is theirs"
     );
     patch(None).await;
-    scene.condition(&daemon, "Published").await;
-    scene.served(&[0, 1, 2]).await;
+    fixture.condition(&daemon, "Published").await;
+    fixture.served(&[0, 1, 2]).await;
 }

@@ -5,17 +5,20 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
-use crate::cluster::scene::{SOON, Scene};
-use crate::support::{Arrival, Traffic, eventually, holds, trial::trials};
+use crate::cluster::fixture::{Fixture, SOON};
+use crate::support::{ConnectOutcome, Traffic, case::cases, consistently, eventually};
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![connections_leave_a_dead_database, connections_leave_a_black_hole]
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![connections_leave_a_dead_database, connections_leave_a_black_hole]
 }
 
-async fn traffic(scene: &Scene) -> Traffic {
-    let traffic =
-        Traffic::start(scene.namespace.cluster_ip("mysql").await, 3306, Duration::from_millis(50));
-    for database in &scene.databases {
+async fn traffic(fixture: &Fixture) -> Traffic {
+    let traffic = Traffic::start(
+        fixture.namespace.cluster_ip("mysql").await,
+        3306,
+        Duration::from_millis(50),
+    );
+    for database in &fixture.databases {
         reached(&traffic, database.ip).await;
     }
     traffic
@@ -24,15 +27,16 @@ async fn traffic(scene: &Scene) -> Traffic {
 async fn reached(traffic: &Traffic, ip: IpAddr) {
     let from = Instant::now();
     eventually(SOON, &format!("{ip} gets connections"), async || {
-        traffic.tally_since(from).contains_key(&Arrival::Reached(ip))
+        traffic.tally_since(from).contains_key(&ConnectOutcome::Reached(ip))
     })
     .await;
 }
 
 /// Once kube-proxy has taken the address out, every connection reaches one of the others.
-async fn all_reach_the_others(scene: &Scene, traffic: &Traffic, dead: IpAddr) {
-    scene.published(&[0, 2]).await;
-    let good = |arrival: &Arrival| matches!(arrival, Arrival::Reached(ip) if *ip != dead);
+async fn all_reach_the_others(fixture: &Fixture, traffic: &Traffic, dead: IpAddr) {
+    fixture.published(&[0, 2]).await;
+    let good =
+        |arrival: &ConnectOutcome| matches!(arrival, ConnectOutcome::Reached(ip) if *ip != dead);
     // A connection into silence shows only after a second.
     eventually(SOON, "kube-proxy follows", async || {
         let lately = traffic.tally_since(Instant::now() - Duration::from_millis(2500));
@@ -40,10 +44,14 @@ async fn all_reach_the_others(scene: &Scene, traffic: &Traffic, dead: IpAddr) {
     })
     .await;
     let from = Instant::now();
-    holds(Duration::from_secs(3), "every connection reaches a healthy database", async || {
-        let tally = traffic.tally_since(from);
-        if tally.keys().all(good) { Ok(()) } else { Err(format!("{tally:?}")) }
-    })
+    consistently(
+        Duration::from_secs(3),
+        "every connection reaches a healthy database",
+        async || {
+            let tally = traffic.tally_since(from);
+            if tally.keys().all(good) { Ok(()) } else { Err(format!("{tally:?}")) }
+        },
+    )
     .await;
     assert!(
         traffic.tally_since(from).values().sum::<u64>() > 20,
@@ -52,23 +60,23 @@ async fn all_reach_the_others(scene: &Scene, traffic: &Traffic, dead: IpAddr) {
 }
 
 async fn connections_leave_a_dead_database() {
-    let mut scene = Scene::new("traffic").await;
-    let _daemon = scene.start_published().await;
-    let traffic = traffic(&scene).await;
-    let dead = scene.databases[1].ip;
-    scene.databases[1].stop().await;
-    all_reach_the_others(&scene, &traffic, dead).await;
-    scene.databases[1].start_again().await;
+    let mut fixture = Fixture::new("traffic").await;
+    let _daemon = fixture.start_published().await;
+    let traffic = traffic(&fixture).await;
+    let dead = fixture.databases[1].ip;
+    fixture.databases[1].stop().await;
+    all_reach_the_others(&fixture, &traffic, dead).await;
+    fixture.databases[1].restart().await;
     reached(&traffic, dead).await;
 }
 
 async fn connections_leave_a_black_hole() {
-    let mut scene = Scene::new("swallowed").await;
-    let _daemon = scene.start_published().await;
-    let traffic = traffic(&scene).await;
-    let dead = scene.databases[1].ip;
-    scene.databases[1].black_hole().await;
-    all_reach_the_others(&scene, &traffic, dead).await;
-    scene.databases[1].restore().await;
+    let mut fixture = Fixture::new("swallowed").await;
+    let _daemon = fixture.start_published().await;
+    let traffic = traffic(&fixture).await;
+    let dead = fixture.databases[1].ip;
+    fixture.databases[1].black_hole().await;
+    all_reach_the_others(&fixture, &traffic, dead).await;
+    fixture.databases[1].restore().await;
     reached(&traffic, dead).await;
 }

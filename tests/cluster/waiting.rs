@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use serde_json::json;
 
+use crate::cluster::fixture::{CHECK, Fixture, SOON, checked, config};
 use crate::cluster::ownership::merge;
-use crate::cluster::scene::{CHECK, SOON, Scene, checked, config};
-use crate::support::{Daemon, eventually, shared, trial::trials};
+use crate::support::{Daemon, case::cases, eventually, shared};
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         what_left_the_config_leaves_while_all_verdicts_are_inconclusive,
         what_left_the_config_leaves_slices_in_the_same_way,
         a_restart_with_another_config_takes_out_before_any_verdict,
@@ -27,17 +27,17 @@ const CONNECTS: &str = "{exec: {command: [/bin/bash, -c, ': < /dev/tcp/$TARGET_I
 /// A check that never says anything.
 const INCONCLUSIVE: &str = "{exec: {command: [/no/such/command]}, interval: 250ms, timeout: 1s}";
 
-/// A check that says nothing for as long as a trial takes.
+/// A check that says nothing for as long as a test takes.
 const ENDLESS: &str = "{exec: {command: [/bin/sleep, '60']}, interval: 60s, timeout: 60s}";
 
 /// A config whose first databases are checked in the usual way, and the third never conclusively. When those die they stay
 /// as far as the policy goes, and when both are dead because nothing is known of the third.
-fn mixed(scene: &Scene, usual: &[usize], more: &str) -> String {
-    let ip = scene.databases[2].ip;
-    let mut addresses = scene.ips(usual);
+fn mixed(fixture: &Fixture, usual: &[usize], more: &str) -> String {
+    let ip = fixture.databases[2].ip;
+    let mut addresses = fixture.ips(usual);
     addresses.push(format!("{{address: {ip}, check: {{exec: {{command: [/no/such/command]}}}}}}"));
     config(
-        &scene.namespace.name,
+        &fixture.namespace.name,
         &addresses.join(", "),
         CONNECTS,
         &format!("  policy: {{minHealthy: 2}}\n{more}"),
@@ -45,131 +45,141 @@ fn mixed(scene: &Scene, usual: &[usize], more: &str) -> String {
 }
 
 fn edit(daemon: &Daemon, yaml: &str) {
-    fs::write(daemon.config(), yaml).expect("a file in the bottle");
+    fs::write(daemon.config(), yaml).expect("a file in the sandbox");
 }
 
 async fn what_left_the_config_leaves_while_all_verdicts_are_inconclusive() {
-    let mut scene = Scene::new("waits").await;
-    let daemon = Daemon::start(&mixed(&scene, &[0, 1], ""), &shared().kubeconfig(), &[]).await;
-    scene.published(&[0, 1]).await;
-    let history = scene.history().await;
+    let mut fixture = Fixture::new("waits").await;
+    let daemon = Daemon::start(&mixed(&fixture, &[0, 1], ""), &shared().kubeconfig(), &[]).await;
+    fixture.published(&[0, 1]).await;
+    let history = fixture.history().await;
     for index in [0, 1] {
-        scene.databases[index].stop().await;
+        fixture.databases[index].stop().await;
     }
-    scene.condition_because(&daemon, "WaitingForVerdicts", "no target is up").await;
+    fixture.condition_because(&daemon, "WaitingForVerdicts", "no target is up").await;
     assert_eq!(history.steps(), [], "not knowing is no reason to take out the last ones");
     // One leaves the config, and leaves.
-    edit(&daemon, &mixed(&scene, &[0], ""));
-    history.is(&[Some(scene.ips(&[0]))]).await;
-    let reason = scene.condition(&daemon, "WaitingForVerdicts").await;
+    edit(&daemon, &mixed(&fixture, &[0], ""));
+    history.is(&[Some(fixture.ips(&[0]))]).await;
+    let reason = fixture.condition(&daemon, "WaitingForVerdicts").await;
     assert!(!reason.contains("does not have"), "{reason}");
     // With the last one the Service would be empty, and of the only other one nothing is known.
-    edit(&daemon, &mixed(&scene, &[], ""));
-    let words = format!("until an address of the config has a verdict: {}", scene.ips(&[0])[0]);
-    scene.condition_because(&daemon, "WaitingForVerdicts", &words).await;
+    edit(&daemon, &mixed(&fixture, &[], ""));
+    let words = format!("until an address of the config has a verdict: {}", fixture.ips(&[0])[0]);
+    fixture.condition_because(&daemon, "WaitingForVerdicts", &words).await;
     checked(&daemon, 4).await;
-    history.is(&[Some(scene.ips(&[0]))]).await;
+    history.is(&[Some(fixture.ips(&[0]))]).await;
     // Until something is.
-    edit(&daemon, &config(&scene.namespace.name, &scene.ips(&[2]).join(", "), CHECK, ""));
-    history.is(&[Some(scene.ips(&[0])), Some(scene.ips(&[2]))]).await;
-    scene.condition(&daemon, "Published").await;
+    edit(&daemon, &config(&fixture.namespace.name, &fixture.ips(&[2]).join(", "), CHECK, ""));
+    history.is(&[Some(fixture.ips(&[0])), Some(fixture.ips(&[2]))]).await;
+    fixture.condition(&daemon, "Published").await;
 }
 
 async fn what_left_the_config_leaves_slices_in_the_same_way() {
-    let mut scene = Scene::new("waits-slices").await;
+    let mut fixture = Fixture::new("waits-slices").await;
     let more = "  publish: slices\n";
-    let daemon = Daemon::start(&mixed(&scene, &[0, 1], more), &shared().kubeconfig(), &[]).await;
-    scene.served(&[0, 1]).await;
+    let daemon = Daemon::start(&mixed(&fixture, &[0, 1], more), &shared().kubeconfig(), &[]).await;
+    fixture.served(&[0, 1]).await;
     for index in [0, 1] {
-        scene.databases[index].stop().await;
+        fixture.databases[index].stop().await;
     }
-    scene.condition_because(&daemon, "WaitingForVerdicts", "no target is up").await;
-    edit(&daemon, &mixed(&scene, &[0], more));
-    scene.served(&[0]).await;
-    edit(&daemon, &mixed(&scene, &[], more));
-    scene.condition_because(&daemon, "WaitingForVerdicts", "does not have it").await;
+    fixture.condition_because(&daemon, "WaitingForVerdicts", "no target is up").await;
+    edit(&daemon, &mixed(&fixture, &[0], more));
+    fixture.served(&[0]).await;
+    edit(&daemon, &mixed(&fixture, &[], more));
+    fixture.condition_because(&daemon, "WaitingForVerdicts", "does not have it").await;
     checked(&daemon, 4).await;
-    scene.served(&[0]).await;
-    edit(&daemon, &config(&scene.namespace.name, &scene.ips(&[2]).join(", "), CHECK, more));
-    scene.served(&[2]).await;
+    fixture.served(&[0]).await;
+    edit(&daemon, &config(&fixture.namespace.name, &fixture.ips(&[2]).join(", "), CHECK, more));
+    fixture.served(&[2]).await;
 }
 
 async fn a_restart_with_another_config_takes_out_before_any_verdict() {
-    let scene = Scene::new("waits-restart").await;
-    drop(scene.start_published().await);
-    let history = scene.history().await;
+    let fixture = Fixture::new("waits-restart").await;
+    drop(fixture.start_published().await);
+    let history = fixture.history().await;
     let more = crate::support::addresses::take_one();
-    let ips = format!("{}, {more}", scene.ips(&[0, 1]).join(", "));
-    let yaml = config(&scene.namespace.name, &ips, ENDLESS, "");
+    let ips = format!("{}, {more}", fixture.ips(&[0, 1]).join(", "));
+    let yaml = config(&fixture.namespace.name, &ips, ENDLESS, "");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    history.is(&[Some(scene.ips(&[0, 1]))]).await;
-    scene.condition_because(&daemon, "WaitingForVerdicts", &more.to_string()).await;
+    history.is(&[Some(fixture.ips(&[0, 1]))]).await;
+    fixture.condition_because(&daemon, "WaitingForVerdicts", &more.to_string()).await;
 }
 
 async fn a_writer_that_is_replaced_stays_until_the_new_one_passes() {
-    let scene = Scene::new("waits-writer").await;
+    let fixture = Fixture::new("waits-writer").await;
     let writer = |which: usize, check: &str| {
-        let one = scene.ips(&[which]).join(", ");
-        config(&scene.namespace.name, &one, check, "  policy: {exactlyOne: true}\n")
+        let one = fixture.ips(&[which]).join(", ");
+        config(&fixture.namespace.name, &one, check, "  policy: {exactlyOne: true}\n")
     };
     let daemon = Daemon::start(&writer(0, CHECK), &shared().kubeconfig(), &[]).await;
-    scene.published(&[0]).await;
-    let history = scene.history().await;
+    fixture.published(&[0]).await;
+    let history = fixture.history().await;
     edit(&daemon, &writer(1, INCONCLUSIVE));
-    scene.condition_because(&daemon, "WaitingForVerdicts", &scene.ips(&[0])[0]).await;
+    fixture.condition_because(&daemon, "WaitingForVerdicts", &fixture.ips(&[0])[0]).await;
     checked(&daemon, 4).await;
     assert_eq!(history.steps(), []);
     edit(&daemon, &writer(1, CHECK));
-    history.is(&[Some(scene.ips(&[1]))]).await;
+    history.is(&[Some(fixture.ips(&[1]))]).await;
 }
 
 async fn endpoints_to_adopt_wait_for_the_decision() {
-    let scene = Scene::new("waits-adopt").await;
-    let ips = [scene.databases[0].ip, scene.databases[1].ip];
-    scene.namespace.create_endpoints("mysql", &ips, &[("", 3306)]).await;
-    let history = scene.history().await;
+    let fixture = Fixture::new("waits-adopt").await;
+    let ips = [fixture.databases[0].ip, fixture.databases[1].ip];
+    fixture.namespace.create_endpoints("mysql", &ips, &[("", 3306)]).await;
+    let history = fixture.history().await;
     let daemon =
-        Daemon::start(&mixed(&scene, &[], "  adopt: true\n"), &shared().kubeconfig(), &[]).await;
-    scene.condition_because(&daemon, "WaitingForVerdicts", "does not have it").await;
+        Daemon::start(&mixed(&fixture, &[], "  adopt: true\n"), &shared().kubeconfig(), &[]).await;
+    fixture.condition_because(&daemon, "WaitingForVerdicts", "does not have it").await;
     edit(
         &daemon,
-        &config(&scene.namespace.name, &scene.ips(&[0, 2]).join(", "), ENDLESS, "  adopt: true\n"),
+        &config(
+            &fixture.namespace.name,
+            &fixture.ips(&[0, 2]).join(", "),
+            ENDLESS,
+            "  adopt: true\n",
+        ),
     );
-    scene.condition_because(&daemon, "WaitingForVerdicts", "no verdict yet").await;
+    fixture.condition_because(&daemon, "WaitingForVerdicts", "no verdict yet").await;
     let ready = async || daemon.get("/readyz").await.0 == 200;
     eventually(SOON, "it is ready", ready).await;
     assert_eq!(history.steps(), [], "taken over with a decision, and not before");
     edit(
         &daemon,
-        &config(&scene.namespace.name, &scene.ips(&[0, 2]).join(", "), CHECK, "  adopt: true\n"),
+        &config(
+            &fixture.namespace.name,
+            &fixture.ips(&[0, 2]).join(", "),
+            CHECK,
+            "  adopt: true\n",
+        ),
     );
-    history.is(&[Some(scene.ips(&[0, 2]))]).await;
+    history.is(&[Some(fixture.ips(&[0, 2]))]).await;
 }
 
 async fn a_quarrel_with_a_waiting_database_is_fought_slowly() {
-    let mut scene = Scene::new("waits-quarrel").await;
-    let daemon = Daemon::start(&mixed(&scene, &[0, 1], ""), &shared().kubeconfig(), &[]).await;
-    scene.published(&[0, 1]).await;
+    let mut fixture = Fixture::new("waits-quarrel").await;
+    let daemon = Daemon::start(&mixed(&fixture, &[0, 1], ""), &shared().kubeconfig(), &[]).await;
+    fixture.published(&[0, 1]).await;
     for index in [0, 1] {
-        scene.databases[index].stop().await;
+        fixture.databases[index].stop().await;
     }
-    scene.condition_because(&daemon, "WaitingForVerdicts", "no target is up").await;
+    fixture.condition_because(&daemon, "WaitingForVerdicts", "no target is up").await;
     let writes =
         async || daemon.metric("external_endpoints_writes_total", &[]).await.unwrap_or_default();
     let before = writes().await;
-    let mut addresses = scene.ips(&[0, 1]);
+    let mut addresses = fixture.ips(&[0, 1]);
     addresses.push("192.0.2.99".to_owned());
     let addresses: Vec<_> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
     let edited = json!({"subsets": [{"addresses": addresses, "ports": [{"port": 3306}]}]});
     let (from, mut undone) = (Instant::now(), 0);
     while from.elapsed() < Duration::from_secs(5) {
-        if scene.namespace.endpoint_ips("mysql").await == scene.ips(&[0, 1]) {
+        if fixture.namespace.endpoint_ips("mysql").await == fixture.ips(&[0, 1]) {
             undone += 1;
-            merge(&scene, edited.clone()).await;
+            merge(&fixture, edited.clone()).await;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let written = writes().await - before;
     assert!(undone >= 3 && written <= 8.0, "{written} writes against {undone}");
-    scene.published(&[0, 1]).await;
+    fixture.published(&[0, 1]).await;
 }

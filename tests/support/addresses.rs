@@ -1,9 +1,9 @@
-//! Addresses for databases: documentation networks that are local in the bottle, each address given out once a run.
+//! Addresses for databases: documentation networks that are local in the sandbox, each address given out once a run.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Addresses that no other trial has. The first ones are from the documentation networks; many, or late, ones from the one for benchmarks.
+/// Addresses that no other test has. The first ones are from the documentation networks; many, or late, ones from the one for benchmarks.
 pub(crate) fn take(count: usize) -> Vec<IpAddr> {
     (0..count).map(|_| take_one()).collect()
 }

@@ -1,10 +1,10 @@
-//! Builds the binaries that the bottle needs, once and before it is entered, and says where each is.
+//! Builds the binaries that the sandbox needs, once and before it is entered, and says where each is.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What a program runs in the bottle.
+/// What a program runs in the sandbox.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Binaries {
     ControlPlane,
@@ -51,5 +51,5 @@ pub(crate) fn mongosh() -> Option<PathBuf> {
 }
 
 fn folder_in(variable: &str) -> PathBuf {
-    env::var_os(variable).unwrap_or_else(|| panic!("{variable} is set inside the bottle")).into()
+    env::var_os(variable).unwrap_or_else(|| panic!("{variable} is set inside the sandbox")).into()
 }

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::process::Command;
 
-use super::bottle::run;
+use super::sandbox::run;
 
 /// A table of our own, beside kube-proxy's. Packets are dropped on their way in, so that the sender sees silence and not an error.
 pub(crate) const TABLE: &str = "
-table inet bottle {
+table inet sandbox {
     set black_holes4 { type ipv4_addr; }
     set black_holes6 { type ipv6_addr; }
     chain input {
@@ -30,7 +30,7 @@ pub(crate) fn remove(ip: IpAddr) {
 
 fn change(verb: &str, ip: IpAddr) {
     let family = if ip.is_ipv4() { 4 } else { 6 };
-    let line = format!("{verb} element inet bottle black_holes{family} {{ {ip} }}\n");
+    let line = format!("{verb} element inet sandbox black_holes{family} {{ {ip} }}\n");
     run(Command::new("nft").args(["-f", "-"]), &line)
         .unwrap_or_else(|problem| panic!("{verb} black hole {ip}: {problem}"));
 }

@@ -14,10 +14,10 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::bottle::{NODE_IP, NODE_IP6};
 use super::namespace::Namespace;
 use super::pki::{Authority, Identity, Validity, signing_key};
 use super::process::Process;
+use super::sandbox::{NODE_IP, NODE_IP6};
 use super::{addresses, binaries, blocking, folder, http};
 
 const ADMIN: &str = "admin-token";
@@ -43,7 +43,7 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Options {
-    /// Route ClusterIPs. Only one control plane of a bottle can.
+    /// Route ClusterIPs. Only one control plane of a sandbox can.
     pub proxy: bool,
     /// The API server notes who changed what.
     pub audited: bool,
@@ -63,7 +63,7 @@ pub(crate) struct ControlPlane {
     others: Mutex<Vec<Process>>,
 }
 
-/// The control plane that all trials of a run share, with kube-proxy. `main` starts it before the first trial.
+/// The control plane that all tests of a run share, with kube-proxy. `main` starts it before the first test.
 pub(crate) fn shared() -> &'static ControlPlane {
     SHARED.get().expect("main started the control plane")
 }
@@ -214,7 +214,7 @@ impl ControlPlane {
         let mut command = self.api_command(self.api_port);
         if self.audited {
             let policy = self.folder.join("audit-policy.json");
-            fs::write(&policy, AUDIT_POLICY).expect("a file in the bottle");
+            fs::write(&policy, AUDIT_POLICY).expect("a file in the sandbox");
             command.arg(format!("--audit-policy-file={}", policy.display()));
             command.arg(format!("--audit-log-path={}", self.audit_log().display()));
         }
@@ -294,7 +294,7 @@ impl ControlPlane {
             .args([
                 "--proxy-mode=nftables",
                 "--hostname-override=node1",
-                // Knobs of the whole machine, which the bottle can't turn.
+                // Knobs of the whole machine, which the sandbox can't turn.
                 "--conntrack-max-per-core=0",
                 "--conntrack-tcp-timeout-established=0",
                 "--conntrack-tcp-timeout-close-wait=0",
@@ -403,7 +403,7 @@ fn write_credentials(folder: &Path, authority: &Authority) {
         ("accounts.pub", &public),
         ("tokens.csv", &tokens),
     ] {
-        fs::write(folder.join(name), text).expect("a file in the bottle");
+        fs::write(folder.join(name), text).expect("a file in the sandbox");
     }
 }
 
@@ -418,7 +418,7 @@ fn start_etcd(folder: &Path) -> (Process, String) {
     let mut command = Command::new(binaries::kubernetes("etcd"));
     command.args([
         "--name=etcd".to_owned(),
-        // The bottle's storage is memory; nothing in it outlives a crash anyway.
+        // The sandbox's storage is memory; nothing in it outlives a crash anyway.
         "--unsafe-no-fsync".to_owned(),
         "--log-level=warn".to_owned(),
         format!("--data-dir={}", folder.join("etcd").display()),
@@ -435,12 +435,12 @@ fn write_kubeconfig(path: &Path, url: &str, ca: &Path, token: &str) -> PathBuf {
     let kubeconfig = json!({
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "bottle", "cluster": {"server": url, "certificate-authority": ca}}],
+        "clusters": [{"name": "sandbox", "cluster": {"server": url, "certificate-authority": ca}}],
         "users": [{"name": "user", "user": {"token": token}}],
-        "contexts": [{"name": "bottle", "context": {"cluster": "bottle", "user": "user", "namespace": "default"}}],
-        "current-context": "bottle",
+        "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "user", "namespace": "default"}}],
+        "current-context": "sandbox",
     });
-    fs::write(path, kubeconfig.to_string()).expect("a file in the bottle");
+    fs::write(path, kubeconfig.to_string()).expect("a file in the sandbox");
     path.to_owned()
 }
 

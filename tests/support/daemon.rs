@@ -22,7 +22,7 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_external-endpoints");
 /// Stands among the arguments for no argument at all: the daemon finds its Lease by itself.
 pub(crate) const OWN_LEASE: &str = "the Lease of its own namespace";
 
-/// Runs until it is dropped; then it is killed, and the end of its log is shown if the trial panics.
+/// Runs until it is dropped; then it is killed, and the end of its log is shown if the test panics.
 pub(crate) struct Daemon {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
@@ -69,7 +69,7 @@ impl Daemon {
     /// Without a Lease, unless `extra` says something of one: most tests have one daemon, and kill and start it as they like.
     fn spawn_by(mut command: Command, config: &str, extra: &[&str]) -> Daemon {
         let path = folder("daemon").join("config.yaml");
-        fs::write(&path, config).expect("a file in the bottle");
+        fs::write(&path, config).expect("a file in the sandbox");
         let of_lease =
             |argument: &&str| argument.starts_with("--lease") || **argument == *OWN_LEASE;
         let alone = if extra.iter().any(of_lease) { None } else { Some("--no-leader-election") };

@@ -16,7 +16,7 @@ use super::{black_hole, blocking, runtime};
 
 /// How a database treats those who connect.
 #[derive(Clone, Default)]
-pub(crate) enum Manner {
+pub(crate) enum Behavior {
     /// Says its IP as a line, then waits until the client closes.
     #[default]
     Greets,
@@ -40,7 +40,7 @@ pub(crate) enum Manner {
 pub(crate) struct Database {
     pub ip: IpAddr,
     pub port: u16,
-    manner: Manner,
+    behavior: Behavior,
     accepts: Arc<Mutex<Accepts>>,
     server: Option<(Arc<TcpListener>, JoinHandle<()>)>,
     in_black_hole: bool,
@@ -54,19 +54,19 @@ struct Accepts {
 
 impl Database {
     pub(crate) async fn start(ip: IpAddr, port: u16) -> Database {
-        Database::start_with(ip, port, Manner::default()).await
+        Database::start_with(ip, port, Behavior::default()).await
     }
 
-    pub(crate) async fn start_with(ip: IpAddr, port: u16, manner: Manner) -> Database {
+    pub(crate) async fn start_with(ip: IpAddr, port: u16, behavior: Behavior) -> Database {
         let mut database = Database {
             ip,
             port,
-            manner,
+            behavior,
             accepts: Arc::default(),
             server: None,
             in_black_hole: false,
         };
-        database.start_again().await;
+        database.restart().await;
         database
     }
 
@@ -80,7 +80,7 @@ impl Database {
         let _ = server.await;
     }
 
-    pub(crate) async fn start_again(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         assert!(self.server.is_none(), "the database runs already");
         let address = SocketAddr::from((self.ip, self.port));
         let listener = TcpListener::bind(address)
@@ -88,15 +88,15 @@ impl Database {
             .unwrap_or_else(|error| panic!("a database on {address}: {error}"));
         let greeting = format!("{}\n", self.ip);
         let listener = Arc::new(listener);
-        let served = serve(listener.clone(), self.manner.clone(), greeting, self.accepts.clone());
+        let served = serve(listener.clone(), self.behavior.clone(), greeting, self.accepts.clone());
         self.server = Some((listener, runtime().spawn(served)));
     }
 
-    /// Starts it again with other manners, on the same address.
-    pub(crate) async fn change(&mut self, manner: Manner) {
+    /// Starts it again with other behavior, on the same address.
+    pub(crate) async fn change(&mut self, behavior: Behavior) {
         self.stop().await;
-        self.manner = manner;
-        self.start_again().await;
+        self.behavior = behavior;
+        self.restart().await;
     }
 
     /// From now on every packet to and from its IP vanishes.
@@ -146,7 +146,7 @@ impl Drop for Database {
 /// Accepts until it is aborted; its connections end with it.
 async fn serve(
     listener: Arc<TcpListener>,
-    manner: Manner,
+    behavior: Behavior,
     greeting: String,
     accepts: Arc<Mutex<Accepts>>,
 ) {
@@ -161,10 +161,10 @@ async fn serve(
             accepts.count += 1;
             accepts.last = Some(Instant::now());
         }
-        let (manner, greeting) = (manner.clone(), greeting.clone());
+        let (behavior, greeting) = (behavior.clone(), greeting.clone());
         // How a connection ends is its client's business.
         connections.spawn(async move {
-            let _ = converse(stream, manner, &greeting).await;
+            let _ = converse(stream, behavior, &greeting).await;
         });
         while connections.try_join_next().is_some() {}
     }
@@ -173,19 +173,23 @@ async fn serve(
 const HEAD: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n";
 
-async fn converse(mut stream: TcpStream, manner: Manner, greeting: &str) -> std::io::Result<()> {
-    match manner {
-        Manner::Greets => {
+async fn converse(
+    mut stream: TcpStream,
+    behavior: Behavior,
+    greeting: &str,
+) -> std::io::Result<()> {
+    match behavior {
+        Behavior::Greets => {
             stream.write_all(greeting.as_bytes()).await?;
             until_closed(&mut stream).await
         }
-        Manner::Http(status, body) => answer_http(stream, status, &body).await,
-        Manner::Https(config) => {
+        Behavior::Http(status, body) => answer_http(stream, status, &body).await,
+        Behavior::Https(config) => {
             let stream = TlsAcceptor::from(config).accept(stream).await?;
             answer_http(stream, 200, "ok").await
         }
-        Manner::Silent => until_closed(&mut stream).await,
-        Manner::Drip => {
+        Behavior::Silent => until_closed(&mut stream).await,
+        Behavior::Drip => {
             asked(&stream).await;
             for byte in HEAD.iter().cycle() {
                 stream.write_all(&[*byte]).await?;
@@ -193,8 +197,8 @@ async fn converse(mut stream: TcpStream, manner: Manner, greeting: &str) -> std:
             }
             Ok(())
         }
-        Manner::Reset => stream.set_zero_linger(),
-        Manner::Endless => {
+        Behavior::Reset => stream.set_zero_linger(),
+        Behavior::Endless => {
             asked(&stream).await;
             stream.write_all(HEAD).await?;
             let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
@@ -202,7 +206,7 @@ async fn converse(mut stream: TcpStream, manner: Manner, greeting: &str) -> std:
                 stream.write_all(chunk.as_bytes()).await?;
             }
         }
-        Manner::Garbage => {
+        Behavior::Garbage => {
             asked(&stream).await;
             let garbage: Vec<u8> =
                 (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();

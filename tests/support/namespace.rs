@@ -1,4 +1,4 @@
-//! A Kubernetes namespace for one trial, and what trials ask of it.
+//! A Kubernetes namespace for one test, and what tests ask of it.
 
 use std::fmt::Debug;
 use std::net::IpAddr;

@@ -14,7 +14,7 @@ use super::runtime;
 
 /// Where a connection went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Arrival {
+pub(crate) enum ConnectOutcome {
     /// At the database that said so itself.
     Reached(IpAddr),
     Refused,
@@ -29,7 +29,7 @@ pub(crate) struct Connection {
     pub started: Instant,
     /// When its arrival was known; for one without an answer that is a second after it started.
     pub ended: Instant,
-    pub arrival: Arrival,
+    pub arrival: ConnectOutcome,
 }
 
 /// Runs until it is dropped.
@@ -67,21 +67,21 @@ impl Traffic {
     }
 
     /// How many connections that started after an instant went where.
-    pub(crate) fn tally_since(&self, since: Instant) -> BTreeMap<Arrival, u64> {
+    pub(crate) fn tally_since(&self, since: Instant) -> BTreeMap<ConnectOutcome, u64> {
         self.tally(|connection| connection.started >= since)
     }
 
     /// How many connections that ended after an instant went where: what a watcher can know now.
-    pub(crate) fn tally_ended_since(&self, since: Instant) -> BTreeMap<Arrival, u64> {
+    pub(crate) fn tally_ended_since(&self, since: Instant) -> BTreeMap<ConnectOutcome, u64> {
         self.tally(|connection| connection.ended >= since)
     }
 
     /// How many of all connections that have ended went where.
-    pub(crate) fn tally_all(&self) -> BTreeMap<Arrival, u64> {
+    pub(crate) fn tally_all(&self) -> BTreeMap<ConnectOutcome, u64> {
         self.tally(|_| true)
     }
 
-    fn tally(&self, wanted: impl Fn(&Connection) -> bool) -> BTreeMap<Arrival, u64> {
+    fn tally(&self, wanted: impl Fn(&Connection) -> bool) -> BTreeMap<ConnectOutcome, u64> {
         let mut tally = BTreeMap::new();
         for connection in lock(&self.connections).iter().filter(|connection| wanted(connection)) {
             *tally.entry(connection.arrival).or_insert(0) += 1;
@@ -90,7 +90,7 @@ impl Traffic {
     }
 
     /// When the last connection with this arrival started.
-    pub(crate) fn last(&self, arrival: Arrival) -> Option<Instant> {
+    pub(crate) fn last(&self, arrival: ConnectOutcome) -> Option<Instant> {
         let connections = lock(&self.connections);
         let of_it = connections.iter().filter(|connection| connection.arrival == arrival);
         of_it.map(|connection| connection.started).max()
@@ -104,23 +104,25 @@ impl Drop for Traffic {
 }
 
 /// One connection, to see where it goes.
-pub(crate) async fn connect(ip: IpAddr, port: u16) -> Arrival {
+pub(crate) async fn connect(ip: IpAddr, port: u16) -> ConnectOutcome {
     tokio::time::timeout(Duration::from_secs(1), try_connect(ip, port))
         .await
-        .unwrap_or(Arrival::NoAnswer)
+        .unwrap_or(ConnectOutcome::NoAnswer)
 }
 
-async fn try_connect(ip: IpAddr, port: u16) -> Arrival {
+async fn try_connect(ip: IpAddr, port: u16) -> ConnectOutcome {
     let stream = match TcpStream::connect(SocketAddr::from((ip, port))).await {
         Ok(stream) => stream,
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Arrival::Refused,
-        Err(error) if error.kind() == ErrorKind::TimedOut => return Arrival::NoAnswer,
-        Err(_) => return Arrival::Broken,
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            return ConnectOutcome::Refused;
+        }
+        Err(error) if error.kind() == ErrorKind::TimedOut => return ConnectOutcome::NoAnswer,
+        Err(_) => return ConnectOutcome::Broken,
     };
     let mut line = String::new();
     match BufReader::new(stream).read_line(&mut line).await {
-        Ok(_) => line.trim().parse().map_or(Arrival::Broken, Arrival::Reached),
-        Err(_) => Arrival::Broken,
+        Ok(_) => line.trim().parse().map_or(ConnectOutcome::Broken, ConnectOutcome::Reached),
+        Err(_) => ConnectOutcome::Broken,
     }
 }
 

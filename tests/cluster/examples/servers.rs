@@ -1,4 +1,4 @@
-//! Real database servers, as the distribution packages them, on addresses of the bottle.
+//! Real database servers, as the distribution packages them, on addresses of the sandbox.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::bottle::as_ordinary_user;
 use crate::support::process::Process;
+use crate::support::sandbox::as_ordinary_user;
 use crate::support::{addresses, binaries, blocking, eventually, folder, http};
 
 /// The first start of a server on a busy machine.
@@ -31,11 +31,11 @@ impl Server {
     ) -> Server {
         let mut server =
             Server { name, command: Box::new(command), log: folder.join("log"), process: None };
-        server.start_again();
+        server.restart();
         server
     }
 
-    pub(super) fn start_again(&mut self) {
+    pub(super) fn restart(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.name);
         self.process = Some(Process::start(self.name, (self.command)(), &self.log));
     }
@@ -252,10 +252,10 @@ pub(super) async fn patroni(ips: [IpAddr; 2]) -> Patroni {
     let mut nodes = Vec::new();
     for (index, ip) in ips.into_iter().enumerate() {
         let node = folder.join(format!("pg-{index}"));
-        std::fs::create_dir(&node).expect("a folder in the bottle");
+        std::fs::create_dir(&node).expect("a folder in the sandbox");
         let path = node.join("patroni.yaml");
         std::fs::write(&path, patroni_config(&node, index, ip, clients).to_string())
-            .expect("a file in the bottle");
+            .expect("a file in the sandbox");
         let command = move || {
             let mut command = as_ordinary_user("patroni");
             command.arg(&path);

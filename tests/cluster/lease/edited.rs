@@ -12,11 +12,11 @@ use super::replicas::{
     LATER, LEASE, identity, leads, lease, never_two, pair, published, replica, replica_at, standby,
     takes_over, terms_of_leading,
 };
-use crate::cluster::scene::{SOON, Scene, checked};
-use crate::support::{ApiProxy, Daemon, eventually, holds, shared, trial::trials};
+use crate::cluster::fixture::{Fixture, SOON, checked};
+use crate::support::{ApiProxy, Daemon, case::cases, consistently, eventually, shared};
 
-pub(super) fn trials() -> Vec<Trial> {
-    trials![
+pub(super) fn cases() -> Vec<Trial> {
+    cases![
         a_deleted_lease_is_not_taken_before_its_holder_has_stopped,
         an_emptied_lease_is_not_taken_before_its_holder_has_stopped,
         a_holder_takes_back_what_was_edited_by_hand,
@@ -26,53 +26,53 @@ pub(super) fn trials() -> Vec<Trial> {
 }
 
 /// Empties the holder, as `kubectl patch` would.
-async fn empty(scene: &Scene) {
-    let api: Api<Lease> = scene.namespace.api();
+async fn empty(fixture: &Fixture) {
+    let api: Api<Lease> = fixture.namespace.api();
     let patch = Patch::Merge(json!({"spec": {"holderIdentity": ""}}));
     api.patch(LEASE, &PatchParams::default(), &patch).await.expect("a patch");
 }
 
 /// A holder that has published all, and a way to cut it off from the API.
-async fn behind_proxy(scene: &Scene) -> (Daemon, ApiProxy<'static>) {
+async fn behind_proxy(fixture: &Fixture) -> (Daemon, ApiProxy<'static>) {
     let proxy = ApiProxy::start(shared()).await;
-    let first = replica_at(scene, &proxy.kubeconfig()).await;
-    (published(scene, first).await, proxy)
+    let first = replica_at(fixture, &proxy.kubeconfig()).await;
+    (published(fixture, first).await, proxy)
 }
 
 async fn a_deleted_lease_is_not_taken_before_its_holder_has_stopped() {
-    let scene = Scene::new("deleted-away").await;
-    let (first, proxy) = behind_proxy(&scene).await;
+    let fixture = Fixture::new("deleted-away").await;
+    let (first, proxy) = behind_proxy(&fixture).await;
     proxy.hang();
-    scene.namespace.delete::<Lease>(LEASE).await;
-    let second = replica(&scene).await;
+    fixture.namespace.delete::<Lease>(LEASE).await;
+    let second = replica(&fixture).await;
     takes_over(&second).await;
     never_two(&[&first, &second]);
 }
 
 async fn an_emptied_lease_is_not_taken_before_its_holder_has_stopped() {
-    let scene = Scene::new("emptied-away").await;
-    let (first, proxy) = behind_proxy(&scene).await;
-    let second = standby(&scene).await;
+    let fixture = Fixture::new("emptied-away").await;
+    let (first, proxy) = behind_proxy(&fixture).await;
+    let second = standby(&fixture).await;
     proxy.hang();
-    empty(&scene).await;
+    empty(&fixture).await;
     takes_over(&second).await;
     never_two(&[&first, &second]);
 }
 
 /// The holder may write all the time, and nobody else does.
 async fn a_holder_takes_back_what_was_edited_by_hand() {
-    let scene = Scene::new("edited").await;
-    let (first, second) = pair(&scene).await;
-    let third = replica(&scene).await;
+    let fixture = Fixture::new("edited").await;
+    let (first, second) = pair(&fixture).await;
+    let third = replica(&fixture).await;
     let me = identity(&first).await;
     for deletes in [false, true, false, true] {
         if deletes {
-            scene.namespace.delete::<Lease>(LEASE).await;
+            fixture.namespace.delete::<Lease>(LEASE).await;
         } else {
-            empty(&scene).await;
+            empty(&fixture).await;
         }
         eventually(SOON, "the holder has it again", async || {
-            lease(&scene).await.and_then(|lease| lease.holder_identity).as_ref() == Some(&me)
+            lease(&fixture).await.and_then(|lease| lease.holder_identity).as_ref() == Some(&me)
         })
         .await;
     }
@@ -84,22 +84,22 @@ async fn a_holder_takes_back_what_was_edited_by_hand() {
 
 /// There is no Lease, and something bears our label, so someone may still write.
 async fn a_new_lease_waits_where_something_is_published() {
-    let scene = Scene::new("label").await;
-    drop(scene.start_published().await);
+    let fixture = Fixture::new("label").await;
+    drop(fixture.start_published().await);
     let started = Instant::now();
-    let daemon = replica(&scene).await;
+    let daemon = replica(&fixture).await;
     let held = async || if leads(&daemon).await { Err("it leads".to_owned()) } else { Ok(()) };
-    holds(Duration::from_secs(12).saturating_sub(started.elapsed()), "it waits", held).await;
+    consistently(Duration::from_secs(12).saturating_sub(started.elapsed()), "it waits", held).await;
     takes_over(&daemon).await;
     let took = started.elapsed();
     assert!((Duration::from_secs(15)..LATER).contains(&took), "took {took:?}");
 }
 
 async fn a_first_installation_publishes_at_once() {
-    let scene = Scene::new("first").await;
+    let fixture = Fixture::new("first").await;
     let started = Instant::now();
-    let daemon = replica(&scene).await;
-    published(&scene, daemon).await;
+    let daemon = replica(&fixture).await;
+    published(&fixture, daemon).await;
     let took = started.elapsed();
     assert!(took < Duration::from_secs(10), "took {took:?}");
 }

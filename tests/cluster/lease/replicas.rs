@@ -1,4 +1,4 @@
-//! What the trials of the lease need: replicas that compete for a Lease of their own, and the history of that Lease.
+//! What the tests of the lease need: replicas that compete for a Lease of their own, and the history of that Lease.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, WatchEvent, WatchParams};
 use tokio::task::JoinHandle;
 
-use crate::cluster::scene::{SOON, Scene};
+use crate::cluster::fixture::{Fixture, SOON};
 use crate::support::daemon::field;
 use crate::support::{Daemon, eventually, runtime, shared};
 
@@ -19,35 +19,35 @@ pub(crate) const LEASE: &str = "external-endpoints";
 /// Longer than a lease, on a busy machine.
 pub(crate) const LATER: Duration = Duration::from_secs(60);
 
-/// Starts a replica that competes for the Lease in the scene's namespace.
-pub(crate) async fn replica(scene: &Scene) -> Daemon {
-    replica_at(scene, &shared().kubeconfig()).await
+/// Starts a replica that competes for the Lease in the fixture's namespace.
+pub(crate) async fn replica(fixture: &Fixture) -> Daemon {
+    replica_at(fixture, &shared().kubeconfig()).await
 }
 
 /// As [`replica`], for one that has a way of its own to the API.
-pub(crate) async fn replica_at(scene: &Scene, kubeconfig: &std::path::Path) -> Daemon {
-    let lease = format!("{}/{LEASE}", scene.namespace.name);
-    Daemon::start(&scene.config(), kubeconfig, &["--lease", &lease]).await
+pub(crate) async fn replica_at(fixture: &Fixture, kubeconfig: &std::path::Path) -> Daemon {
+    let lease = format!("{}/{LEASE}", fixture.namespace.name);
+    Daemon::start(&fixture.config(), kubeconfig, &["--lease", &lease]).await
 }
 
 /// A holder that has published all three databases, and a replica that stands by.
-pub(crate) async fn pair(scene: &Scene) -> (Daemon, Daemon) {
-    let first = replica(scene).await;
-    (published(scene, first).await, standby(scene).await)
+pub(crate) async fn pair(fixture: &Fixture) -> (Daemon, Daemon) {
+    let first = replica(fixture).await;
+    (published(fixture, first).await, standby(fixture).await)
 }
 
 /// Waits until this replica holds the lease and all is published.
-pub(crate) async fn published(scene: &Scene, first: Daemon) -> Daemon {
-    scene.published(&[0, 1, 2]).await;
-    scene.condition(&first, "Published").await;
+pub(crate) async fn published(fixture: &Fixture, first: Daemon) -> Daemon {
+    fixture.published(&[0, 1, 2]).await;
+    fixture.condition(&first, "Published").await;
     assert!(leads(&first).await);
     first
 }
 
 /// A replica that stands by for another, and knows all that it needs to take over.
-pub(crate) async fn standby(scene: &Scene) -> Daemon {
-    let second = replica(scene).await;
-    scene.condition_because(&second, "Standby", "the cluster holds").await;
+pub(crate) async fn standby(fixture: &Fixture) -> Daemon {
+    let second = replica(fixture).await;
+    fixture.condition_because(&second, "Standby", "the cluster holds").await;
     up(&second, 3.0).await;
     assert!(!leads(&second).await);
     second
@@ -83,8 +83,8 @@ pub(crate) async fn identity(daemon: &Daemon) -> String {
 }
 
 /// What the Lease says; none if there is none.
-pub(crate) async fn lease(scene: &Scene) -> Option<LeaseSpec> {
-    let api: Api<Lease> = scene.namespace.api();
+pub(crate) async fn lease(fixture: &Fixture) -> Option<LeaseSpec> {
+    let api: Api<Lease> = fixture.namespace.api();
     api.get_opt(LEASE).await.expect("reading the Lease").and_then(|lease| lease.spec)
 }
 
@@ -95,8 +95,8 @@ pub(crate) struct LeaseHistory {
 }
 
 impl LeaseHistory {
-    pub(crate) async fn start(scene: &Scene) -> LeaseHistory {
-        let api: Api<Lease> = scene.namespace.api();
+    pub(crate) async fn start(fixture: &Fixture) -> LeaseHistory {
+        let api: Api<Lease> = fixture.namespace.api();
         let version =
             api.list(&Default::default()).await.expect("listing Leases").metadata.resource_version;
         let params = WatchParams::default().timeout(290);

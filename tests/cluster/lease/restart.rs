@@ -9,12 +9,12 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use super::replicas::{LEASE, identity, leads, published, standby, takes_over, terms_of_leading};
-use crate::cluster::scene::{SOON, Scene};
+use crate::cluster::fixture::{Fixture, SOON};
 use crate::support::daemon::{PROGRAM, field};
-use crate::support::{Daemon, eventually, holds, shared, trial::trials};
+use crate::support::{Daemon, case::cases, consistently, eventually, shared};
 
-pub(super) fn trials() -> Vec<Trial> {
-    trials![
+pub(super) fn cases() -> Vec<Trial> {
+    cases![
         a_container_that_starts_again_writes_at_once,
         of_two_replicas_with_one_pod_uid_the_older_stands_by,
         a_pod_uid_that_is_none_is_told_and_not_used,
@@ -24,36 +24,36 @@ pub(super) fn trials() -> Vec<Trial> {
 const UID: &str = "3f2b8c1e-7d4a-4c0e-9b1f-2a6d5e8c7f90";
 
 /// Starts a replica in a Pod with this UID.
-async fn replica_in_pod(scene: &Scene, uid: &str) -> Daemon {
+async fn replica_in_pod(fixture: &Fixture, uid: &str) -> Daemon {
     let mut command = Command::new(PROGRAM);
     command.env("KUBECONFIG", shared().kubeconfig()).env("POD_UID", uid);
-    let lease = format!("{}/{LEASE}", scene.namespace.name);
-    Daemon::start_by(command, &scene.config(), &["--lease", &lease]).await
+    let lease = format!("{}/{LEASE}", fixture.namespace.name);
+    Daemon::start_by(command, &fixture.config(), &["--lease", &lease]).await
 }
 
 async fn a_container_that_starts_again_writes_at_once() {
-    let scene = Scene::new("container").await;
-    let first = replica_in_pod(&scene, UID).await;
-    let mut first = published(&scene, first).await;
+    let fixture = Fixture::new("container").await;
+    let first = replica_in_pod(&fixture, UID).await;
+    let mut first = published(&fixture, first).await;
     let me = identity(&first).await;
     assert!(me.ends_with(&format!("_{UID}")), "{me}");
-    let other = standby(&scene).await;
+    let other = standby(&fixture).await;
 
     let killed = Instant::now();
     first.kill();
     // Someone empties the Endpoints while nobody looks.
-    let api: Api<Endpoints> = scene.namespace.api();
+    let api: Api<Endpoints> = fixture.namespace.api();
     let empty = Patch::Merge(json!({"subsets": []}));
     api.patch("mysql", &PatchParams::default(), &empty).await.expect("a patch");
-    assert!(scene.namespace.endpoint_ips("mysql").await.is_empty());
-    let again = replica_in_pod(&scene, UID).await;
-    scene.published(&[0, 1, 2]).await;
+    assert!(fixture.namespace.endpoint_ips("mysql").await.is_empty());
+    let again = replica_in_pod(&fixture, UID).await;
+    fixture.published(&[0, 1, 2]).await;
     let took = killed.elapsed();
     println!("after SIGKILL the same Pod has written within {took:?}");
     assert!(took < Duration::from_secs(2), "took {took:?}");
     assert_eq!(identity(&again).await, me);
     assert!(leads(&again).await);
-    holds(Duration::from_secs(3), "the standby stands by", async || {
+    consistently(Duration::from_secs(3), "the standby stands by", async || {
         if leads(&other).await { Err("it leads".to_owned()) } else { Ok(()) }
     })
     .await;
@@ -62,10 +62,10 @@ async fn a_container_that_starts_again_writes_at_once() {
 
 /// A mistake in the manifest: both can't be told apart by their names.
 async fn of_two_replicas_with_one_pod_uid_the_older_stands_by() {
-    let scene = Scene::new("twins").await;
-    let older = replica_in_pod(&scene, UID).await;
-    let older = published(&scene, older).await;
-    let newer = replica_in_pod(&scene, UID).await;
+    let fixture = Fixture::new("twins").await;
+    let older = replica_in_pod(&fixture, UID).await;
+    let older = published(&fixture, older).await;
+    let newer = replica_in_pod(&fixture, UID).await;
     takes_over(&newer).await;
     eventually(SOON, "the older one stands by", async || !leads(&older).await).await;
     let trouble = eventually(SOON, "it says why", async || {
@@ -78,7 +78,7 @@ async fn of_two_replicas_with_one_pod_uid_the_older_stands_by() {
     };
     let errors = || older.logs().iter().filter(|line| is_error(line)).count();
     eventually(SOON, "the log says so", async || errors() == 1).await;
-    holds(Duration::from_secs(4), "the newer one leads", async || {
+    consistently(Duration::from_secs(4), "the newer one leads", async || {
         if leads(&newer).await && !leads(&older).await {
             Ok(())
         } else {
@@ -90,8 +90,8 @@ async fn of_two_replicas_with_one_pod_uid_the_older_stands_by() {
 }
 
 async fn a_pod_uid_that_is_none_is_told_and_not_used() {
-    let scene = Scene::new("no-uid").await;
-    let daemon = replica_in_pod(&scene, "$(POD_UID)").await;
+    let fixture = Fixture::new("no-uid").await;
+    let daemon = replica_in_pod(&fixture, "$(POD_UID)").await;
     assert!(!identity(&daemon).await.contains('$'));
     let told = |line: &serde_json::Value| {
         field(line, "message").is_some_and(|message| message.starts_with("POD_UID is not"))

@@ -14,12 +14,12 @@ use super::replicas::{
     LATER, identity, leads, lease, never_two, pair, published, replica, takes_over,
     terms_of_leading,
 };
-use crate::cluster::scene::{SOON, Scene};
+use crate::cluster::fixture::{Fixture, SOON};
 use crate::support::daemon::field;
-use crate::support::{Daemon, eventually, trial::trials};
+use crate::support::{Daemon, case::cases, eventually};
 
-pub(super) fn trials() -> Vec<Trial> {
-    trials![
+pub(super) fn cases() -> Vec<Trial> {
+    cases![
         a_leader_whose_monitor_stands_still_is_replaced,
         a_leader_without_descriptors_steps_down,
         a_leader_that_can_not_check_and_is_alone_goes_on,
@@ -80,13 +80,13 @@ async fn steps_down(daemon: &Daemon) {
 }
 
 async fn a_leader_whose_monitor_stands_still_is_replaced() {
-    let mut scene = Scene::new("standstill").await;
-    let (first, second) = pair(&scene).await;
+    let mut fixture = Fixture::new("standstill").await;
+    let (first, second) = pair(&fixture).await;
     let stopped = StoppedThread::stop(&first, "checks");
     let since = Instant::now();
-    scene.databases[0].stop().await;
+    fixture.databases[0].stop().await;
     eventually(LATER, "the other replica publishes what it found", async || {
-        scene.namespace.endpoint_ips("mysql").await == scene.ips(&[1, 2])
+        fixture.namespace.endpoint_ips("mysql").await == fixture.ips(&[1, 2])
     })
     .await;
     let took = since.elapsed();
@@ -94,31 +94,31 @@ async fn a_leader_whose_monitor_stands_still_is_replaced() {
     never_two(&[&first, &second]);
 
     drop(stopped);
-    scene.condition_because(&first, "Standby", "is held by").await;
+    fixture.condition_because(&first, "Standby", "is held by").await;
     assert!(leads(&second).await && !leads(&first).await);
 }
 
 async fn a_leader_without_descriptors_steps_down() {
-    let mut scene = Scene::new("descriptors").await;
-    let (first, second) = pair(&scene).await;
+    let mut fixture = Fixture::new("descriptors").await;
+    let (first, second) = pair(&fixture).await;
     // Open connections stay open, the one to the API among them.
     limit_descriptors(&first, 3);
     steps_down(&first).await;
     takes_over(&second).await;
-    scene.databases[0].stop().await;
-    scene.published(&[1, 2]).await;
+    fixture.databases[0].stop().await;
+    fixture.published(&[1, 2]).await;
     never_two(&[&first, &second]);
     limit_descriptors(&first, 1000);
-    scene.condition_because(&first, "Standby", "is held by").await;
+    fixture.condition_because(&first, "Standby", "is held by").await;
 }
 
 /// It steps down once. As nobody takes the Lease, it takes it again: better than nobody.
 async fn a_leader_that_can_not_check_and_is_alone_goes_on() {
-    let scene = Scene::new("alone-unfit").await;
-    let first = replica(&scene).await;
-    let first = published(&scene, first).await;
+    let fixture = Fixture::new("alone-unfit").await;
+    let first = replica(&fixture).await;
+    let first = published(&fixture, first).await;
     let me = identity(&first).await;
-    let holder = async || lease(&scene).await.and_then(|lease| lease.holder_identity);
+    let holder = async || lease(&fixture).await.and_then(|lease| lease.holder_identity);
     limit_descriptors(&first, 3);
     steps_down(&first).await;
     eventually(SOON, "nobody holds the Lease", async || holder().await.is_none()).await;

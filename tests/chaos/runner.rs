@@ -1,4 +1,4 @@
-//! Plays a script on a real cluster, and keeps the record of what was done and of what came of it.
+//! Plays a scenario on a real cluster, and keeps the record of what was done and of what came of it.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::config::Config;
+use super::fixture::{Fixture, PORT, object};
 use super::record::{Fault, Flip, Kind, Record, Version};
 use super::replicas::Replicas;
-use super::script::{Act, ApiFault, ReplicaFault, Step, Victim, in_slice};
-use super::stage::{PORT, Stage, object};
+use super::scenario::{Action, ApiFault, ReplicaFault, Step, Victim, in_slice};
 use super::watch::{Publishes, Watch, version};
 use crate::support::{ApiProxy, ControlPlane, Database, Namespace, eventually};
 
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was done so far.
 #[derive(Clone)]
-pub(crate) struct Deeds {
+pub(crate) struct ActionLog {
     pub began: Instant,
     done: Arc<std::sync::Mutex<Done>>,
 }
@@ -49,9 +49,9 @@ impl Done {
     }
 }
 
-impl Deeds {
-    pub(crate) fn new(began: Instant) -> Deeds {
-        Deeds { began, done: Arc::default() }
+impl ActionLog {
+    pub(crate) fn new(began: Instant) -> ActionLog {
+        ActionLog { began, done: Arc::default() }
     }
 
     fn add(&self, change: impl FnOnce(&mut Done)) {
@@ -97,46 +97,51 @@ impl Deeds {
     }
 }
 
-/// Plays all streams of the script beside each other, each in its order.
-pub(crate) async fn play(stage: &mut Stage, script: &[Step], deeds: &Deeds) {
-    let of = |wanted: fn(&Act) -> bool| {
-        script.iter().filter(|step| wanted(&step.act)).cloned().collect::<Vec<_>>()
+/// Plays all streams of the scenario beside each other, each in its order.
+pub(crate) async fn run(fixture: &mut Fixture, scenario: &[Step], log: &ActionLog) {
+    let of = |wanted: fn(&Action) -> bool| {
+        scenario.iter().filter(|step| wanted(&step.action)).cloned().collect::<Vec<_>>()
     };
-    let targets = of(|act| matches!(act, Act::Dies(_) | Act::Hangs(_) | Act::Returns(_)));
-    let edits = of(|act| matches!(act, Act::Edit(_) | Act::Delete(_)));
-    let configs =
-        of(|act| matches!(act, Act::Leaves(_) | Act::Joins(_) | Act::Comments | Act::Garbles(_)));
-    let api = of(|act| matches!(act, Act::Api(..)));
-    let replicas = of(|act| matches!(act, Act::Replica(..)));
+    let targets =
+        of(|action| matches!(action, Action::Dies(_) | Action::Hangs(_) | Action::Returns(_)));
+    let edits = of(|action| matches!(action, Action::Edit(_) | Action::Delete(_)));
+    let configs = of(|action| {
+        matches!(
+            action,
+            Action::Leaves(_) | Action::Joins(_) | Action::Comments | Action::Garbles(_)
+        )
+    });
+    let api = of(|action| matches!(action, Action::Api(..)));
+    let replicas = of(|action| matches!(action, Action::Replica(..)));
     // Where a fault of the API is made on the replicas' way to it, a replica is not cut off at the same time.
     let way = Mutex::new(());
     let (ips, proxies, config) =
-        (stage.ips(), stage.replicas.proxies(), stage.replicas.config.clone());
+        (fixture.ips(), fixture.replicas.proxies(), fixture.replicas.config.clone());
     tokio::join!(
-        play_targets(&mut stage.databases, targets, deeds),
-        play_edits(&stage.namespace, &ips, edits, deeds),
-        play_configs(&config, &ips, configs, deeds),
-        play_api(stage.plane, &proxies, &way, api, deeds),
-        play_replicas(&mut stage.replicas, &stage.watch, &way, replicas, deeds),
+        run_targets(&mut fixture.databases, targets, log),
+        run_edits(&fixture.namespace, &ips, edits, log),
+        run_configs(&config, &ips, configs, log),
+        run_api(fixture.plane, &proxies, &way, api, log),
+        run_replicas(&mut fixture.replicas, &fixture.watch, &way, replicas, log),
     );
 }
 
-async fn play_targets(databases: &mut [Vec<Database>], steps: Vec<Step>, deeds: &Deeds) {
+async fn run_targets(databases: &mut [Vec<Database>], steps: Vec<Step>, log: &ActionLog) {
     for step in steps {
-        deeds.wait_for(&step).await;
-        let (Act::Dies((database, index))
-        | Act::Hangs((database, index))
-        | Act::Returns((database, index))) = step.act
+        log.wait_for(&step).await;
+        let (Action::Dies((database, index))
+        | Action::Hangs((database, index))
+        | Action::Returns((database, index))) = step.action
         else {
             continue;
         };
         let target = &mut databases[database][index];
-        let how = match step.act {
-            Act::Dies(_) => {
+        let how = match step.action {
+            Action::Dies(_) => {
                 target.stop().await;
                 "died"
             }
-            Act::Hangs(_) => {
+            Action::Hangs(_) => {
                 target.black_hole().await;
                 "hangs"
             }
@@ -145,44 +150,44 @@ async fn play_targets(databases: &mut [Vec<Database>], steps: Vec<Step>, deeds: 
                 "no longer hangs"
             }
             _ => {
-                target.start_again().await;
+                target.restart().await;
                 "came back"
             }
         };
         let ip = target.ip;
-        deeds.flip(ip, how, |done| match step.act {
-            Act::Returns(_) => drop(done.dead.remove(&ip)),
+        log.flip(ip, how, |done| match step.action {
+            Action::Returns(_) => drop(done.dead.remove(&ip)),
             _ => drop(done.dead.insert(ip)),
         });
     }
 }
 
-async fn play_configs(
+async fn run_configs(
     config: &Mutex<Config>,
     ips: &[Vec<IpAddr>],
     steps: Vec<Step>,
-    deeds: &Deeds,
+    log: &ActionLog,
 ) {
     for step in steps {
-        deeds.wait_for(&step).await;
-        match step.act {
-            Act::Leaves(who) => {
+        log.wait_for(&step).await;
+        match step.action {
+            Action::Leaves(who) => {
                 let ip = ips[who.0][who.1];
                 config.lock().await.leaves(who);
-                deeds.flip(ip, "left the config", |done| {
+                log.flip(ip, "left the config", |done| {
                     done.left.insert(ip);
                 });
             }
-            Act::Joins(who) => {
+            Action::Joins(who) => {
                 let ip = ips[who.0][who.1];
                 config.lock().await.joins(who);
-                deeds.flip(ip, "is in the config again", |done| {
+                log.flip(ip, "is in the config again", |done| {
                     done.left.remove(&ip);
-                    done.joins.push((deeds.began.elapsed(), who.0));
+                    done.joins.push((log.began.elapsed(), who.0));
                 });
             }
-            Act::Comments => config.lock().await.comment(),
-            Act::Garbles(lasts) => {
+            Action::Comments => config.lock().await.comment(),
+            Action::Garbles(lasts) => {
                 config.lock().await.garble();
                 tokio::time::sleep(lasts).await;
                 config.lock().await.mend();
@@ -192,29 +197,29 @@ async fn play_configs(
     }
 }
 
-async fn play_edits(namespace: &Namespace, ips: &[Vec<IpAddr>], steps: Vec<Step>, deeds: &Deeds) {
+async fn run_edits(namespace: &Namespace, ips: &[Vec<IpAddr>], steps: Vec<Step>, log: &ActionLog) {
     let (endpoints, slices): (Api<Endpoints>, Api<EndpointSlice>) =
         (namespace.api(), namespace.api());
     for step in steps {
-        deeds.wait_for(&step).await;
-        match step.act {
-            Act::Edit((database, index)) => {
+        log.wait_for(&step).await;
+        match step.action {
+            Action::Edit((database, index)) => {
                 let (name, ip) = (object(database), ips[database][index]);
                 let edited = if in_slice(database) {
                     edit(&slices, &name, ip, |ips| json!({"endpoints": in_a_slice(ips)})).await
                 } else {
                     edit(&endpoints, &name, ip, |ips| json!({"subsets": in_endpoints(ips)})).await
                 };
-                deeds.add(|done| done.edits.extend(edited));
+                log.add(|done| done.edits.extend(edited));
             }
-            Act::Delete(database) => {
+            Action::Delete(database) => {
                 let name = object(database);
                 let deleted = if in_slice(database) {
                     delete(&slices, &name).await
                 } else {
                     delete(&endpoints, &name).await
                 };
-                deeds.add(|done| done.deletions += usize::from(deleted));
+                log.add(|done| done.deletions += usize::from(deleted));
             }
             _ => {}
         }
@@ -266,21 +271,21 @@ async fn edit<K: Publishes + Clone + DeserializeOwned + Debug>(
     }
 }
 
-async fn play_api(
+async fn run_api(
     plane: &ControlPlane,
     proxies: &[Arc<ApiProxy<'static>>],
     way: &Mutex<()>,
     steps: Vec<Step>,
-    deeds: &Deeds,
+    log: &ActionLog,
 ) {
     for step in steps {
-        deeds.wait_for(&step).await;
-        let Act::Api(fault, lasts) = step.act else { continue };
+        log.wait_for(&step).await;
+        let Action::Api(fault, lasts) = step.action else { continue };
         let on_the_way = match fault {
             ApiFault::Slow(_) | ApiFault::Answers(_) => Some(way.lock().await),
             _ => None,
         };
-        let from = deeds.began.elapsed();
+        let from = log.began.elapsed();
         let how = match fault {
             ApiFault::Killed => {
                 plane.kill_api().await;
@@ -310,20 +315,20 @@ async fn play_api(
                 proxy.heal().await;
             }
         }
-        deeds.fault(from, Kind::Api(how));
+        log.fault(from, Kind::Api(how));
     }
 }
 
-async fn play_replicas(
+async fn run_replicas(
     replicas: &mut Replicas,
     watch: &Watch,
     way: &Mutex<()>,
     steps: Vec<Step>,
-    deeds: &Deeds,
+    log: &ActionLog,
 ) {
     for step in steps {
-        deeds.wait_for(&step).await;
-        let Act::Replica(victim, fault, lasts) = step.act else { continue };
+        log.wait_for(&step).await;
+        let Action::Replica(victim, fault, lasts) = step.action else { continue };
         // Of two replicas one must be well.
         replicas.know_all().await;
         let leader = eventually(PATIENCE, "one of both holds the lease", async || {
@@ -337,21 +342,21 @@ async fn play_replicas(
         let who = replicas.account(slot);
         let from = match fault {
             ReplicaFault::Killed => {
-                let from = deeds.began.elapsed();
+                let from = log.began.elapsed();
                 replicas.kill(slot);
                 tokio::time::sleep(lasts).await;
-                replicas.start_again(slot).await;
+                replicas.restart(slot).await;
                 from
             }
             ReplicaFault::Ended => {
-                let from = deeds.began.elapsed();
+                let from = log.began.elapsed();
                 replicas.end(slot).await;
                 tokio::time::sleep(lasts).await;
-                replicas.start_again(slot).await;
+                replicas.restart(slot).await;
                 from
             }
             ReplicaFault::Stopped => {
-                let from = deeds.began.elapsed();
+                let from = log.began.elapsed();
                 replicas.stop(slot);
                 tokio::time::sleep(lasts).await;
                 replicas.go_on(slot);
@@ -359,13 +364,13 @@ async fn play_replicas(
             }
             ReplicaFault::CutOff => {
                 let _way = way.lock().await;
-                let from = deeds.began.elapsed();
+                let from = log.began.elapsed();
                 replicas.cut_off(slot);
                 tokio::time::sleep(lasts).await;
                 replicas.connect_again(slot).await;
                 from
             }
         };
-        deeds.fault(from, Kind::Replica(fault, who));
+        log.fault(from, Kind::Replica(fault, who));
     }
 }

@@ -12,10 +12,12 @@ use kube::api::Api;
 use super::config::Config;
 use super::record::Limits;
 use super::replicas::Replicas;
-use super::script::{in_slice, keeps};
+use super::scenario::{in_slice, keeps};
 use super::watch::{Publishes as _, Stalls, Watch};
 use crate::support::traffic::connect;
-use crate::support::{Arrival, ControlPlane, Database, Namespace, Options, addresses, eventually};
+use crate::support::{
+    ConnectOutcome, ControlPlane, Database, Namespace, Options, addresses, eventually,
+};
 
 pub(crate) const DATABASES: usize = 30;
 pub(crate) const ADDRESSES: usize = 3;
@@ -58,7 +60,7 @@ pub(crate) fn object(database: usize) -> String {
     if in_slice(database) { format!("{service}-external-ipv4-1") } else { service }
 }
 
-pub(crate) struct Stage {
+pub(crate) struct Fixture {
     pub plane: &'static ControlPlane,
     /// Seen through the API server to which nothing is done.
     pub namespace: Namespace,
@@ -69,11 +71,11 @@ pub(crate) struct Stage {
     pub began: Instant,
 }
 
-impl Stage {
+impl Fixture {
     /// Sets all up, and waits until all is published.
-    pub(crate) async fn set(starts: usize) -> Stage {
+    pub(crate) async fn start(starts: usize) -> Fixture {
         let options = Options { proxy: true, audited: true };
-        // The bottle takes it along when it ends.
+        // The sandbox takes it along when it ends.
         let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(options).await));
         let observer = plane.start_observer().await;
         let namespace = Namespace::create(observer, "chaos").await;
@@ -92,7 +94,7 @@ impl Stage {
         let replicas = Replicas::start(plane, &namespace, config, &names, starts).await;
         replicas.know_all().await;
         let began = Instant::now();
-        let mut stage = Stage {
+        let mut fixture = Fixture {
             plane,
             watch: Watch::start(&namespace, objects(), began).await,
             stalls: Stalls::start(began),
@@ -101,12 +103,12 @@ impl Stage {
             replicas,
             began,
         };
-        stage.as_is_true().await;
+        fixture.as_is_true().await;
         // From here on, so that the first publishing is not judged.
-        stage.began = Instant::now();
-        stage.watch = Watch::start(&stage.namespace, objects(), stage.began).await;
-        stage.stalls = Stalls::start(stage.began);
-        stage
+        fixture.began = Instant::now();
+        fixture.watch = Watch::start(&fixture.namespace, objects(), fixture.began).await;
+        fixture.stalls = Stalls::start(fixture.began);
+        fixture
     }
 
     /// The IPs that are published, by the name of what they are published in.
@@ -142,9 +144,9 @@ impl Stage {
             let service_ip = self.namespace.cluster_ip(&service(database)).await;
             eventually(PATIENCE, &format!("{} leads to {up:?}", service(database)), async || {
                 match connect(service_ip, PORT).await {
-                    Arrival::Reached(ip) if up.contains(&ip) => Ok(()),
-                    Arrival::Refused if up.is_empty() => Ok(()),
-                    Arrival::NoAnswer if up.is_empty() && keeps(database) => Ok(()),
+                    ConnectOutcome::Reached(ip) if up.contains(&ip) => Ok(()),
+                    ConnectOutcome::Refused if up.is_empty() => Ok(()),
+                    ConnectOutcome::NoAnswer if up.is_empty() && keeps(database) => Ok(()),
                     other => Err(format!("{other:?}")),
                 }
             })

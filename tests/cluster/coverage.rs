@@ -1,11 +1,11 @@
-//! The twenty cases that the daemon must stand to be let near production, and the trials that show each.
+//! The twenty cases that the daemon must stand to be let near production, and the tests that show each.
 
 use std::collections::BTreeSet;
 
 use libtest_mimic::Trial;
 
-/// What happens and what must come of it, and the trials. All run on the Kubernetes that `make test K8S=…` names.
-const CASES: [(&str, &[&str]); 20] = [
+/// What happens and what must come of it, and the tests. All run on the Kubernetes that `make test K8S=…` names.
+const REQUIREMENTS: [(&str, &[&str]); 20] = [
     ("one of three fails: exactly one write", &["publish::one_of_three_dies"]),
     (
         "two minutes of steady state: no write, and of the Lease only renewals",
@@ -127,7 +127,7 @@ const CASES: [(&str, &[&str]); 20] = [
     ),
 ];
 
-/// The trials that README.md names beside its promises.
+/// The tests that README.md names beside its promises.
 fn promised() -> Vec<&'static str> {
     let readme = include_str!("../../README.md");
     let safety = readme
@@ -138,23 +138,23 @@ fn promised() -> Vec<&'static str> {
     safety.split('`').filter(|word| word.contains("::")).collect()
 }
 
-/// A trial that fails when a case names one that is not there.
-pub(crate) fn trials(others: &[Trial]) -> Vec<Trial> {
-    let there: BTreeSet<String> = others.iter().map(|trial| trial.name().to_owned()).collect();
+/// A test that fails when a case names one that is not there.
+pub(crate) fn cases(others: &[Trial]) -> Vec<Trial> {
+    let there: BTreeSet<String> = others.iter().map(|test| test.name().to_owned()).collect();
     let whole = move || {
-        for (case, trials) in CASES {
-            for trial in trials {
-                if !there.contains(*trial) {
-                    return Err(format!("there is no trial {trial}, which shows: {case}").into());
+        for (case, tests) in REQUIREMENTS {
+            for test in tests {
+                if !there.contains(*test) {
+                    return Err(format!("there is no test {test}, which shows: {case}").into());
                 }
             }
         }
-        match promised().into_iter().find(|trial| !there.contains(*trial)) {
+        match promised().into_iter().find(|test| !there.contains(*test)) {
             Some(missing) => {
-                Err(format!("README.md names the trial {missing}, and there is none").into())
+                Err(format!("README.md names the test {missing}, and there is none").into())
             }
             None => Ok(()),
         }
     };
-    vec![Trial::test("cases::each_of_the_twenty_has_its_trials", whole)]
+    vec![Trial::test("coverage::each_requirement_has_its_tests", whole)]
 }

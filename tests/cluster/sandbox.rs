@@ -1,4 +1,4 @@
-//! That the bottle is a real cluster: what the other trials take for granted is proven here.
+//! That the sandbox is a real cluster: what the other tests take for granted is proven here.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
@@ -15,14 +15,14 @@ use serde_json::json;
 use crate::support::control_plane::STRANGER;
 use crate::support::traffic::connect;
 use crate::support::{
-    ApiProxy, Arrival, ControlPlane, Database, Options, Traffic, addresses, blocking, bottle,
-    eventually, holds, shared, trial::trials,
+    ApiProxy, ConnectOutcome, ControlPlane, Database, Options, Traffic, addresses, blocking,
+    case::cases, consistently, eventually, sandbox, shared,
 };
 
 const SOON: Duration = Duration::from_secs(20);
 
-pub(crate) fn trials() -> Vec<Trial> {
-    trials![
+pub(crate) fn cases() -> Vec<Trial> {
+    cases![
         rights_are_enforced,
         hand_written_endpoints_are_mirrored,
         connections_follow_the_endpoints,
@@ -89,7 +89,7 @@ async fn connections_follow_the_endpoints() {
         Traffic::start(namespace.cluster_ip("mysql").await, 13306, Duration::from_millis(20));
     for ip in &ips {
         eventually(SOON, "both databases get connections", async || {
-            traffic.last(Arrival::Reached(*ip))
+            traffic.last(ConnectOutcome::Reached(*ip))
         })
         .await;
     }
@@ -103,16 +103,16 @@ async fn connections_follow_the_endpoints() {
         .expect("a patch");
     let written = Instant::now();
     eventually(SOON, "for half a second the second database gets no connection", async || {
-        let last = traffic.last(Arrival::Reached(ips[1])).expect("it had some before");
+        let last = traffic.last(ConnectOutcome::Reached(ips[1])).expect("it had some before");
         last.elapsed() > Duration::from_millis(500)
     })
     .await;
-    let left = traffic.last(Arrival::Reached(ips[1])).expect("it had some before");
+    let left = traffic.last(ConnectOutcome::Reached(ips[1])).expect("it had some before");
     let accepted = second.accepted();
     let tally = traffic.tally_since(left + Duration::from_millis(1));
-    assert!(tally[&Arrival::Reached(ips[0])] > 0, "{tally:?}");
+    assert!(tally[&ConnectOutcome::Reached(ips[0])] > 0, "{tally:?}");
     assert_eq!(tally.len(), 1, "every connection reaches the first database: {tally:?}");
-    holds(Duration::from_secs(1), "the second database gets no connection", async || {
+    consistently(Duration::from_secs(1), "the second database gets no connection", async || {
         second.accepted() == accepted
     })
     .await;
@@ -122,24 +122,24 @@ async fn connections_follow_the_endpoints() {
 async fn a_black_hole_is_silent() {
     for ip in addresses::take(1).into_iter().chain(addresses::take_v6(1)) {
         let mut database = Database::start(ip, 5432).await;
-        assert_eq!(connect(ip, 5432).await, Arrival::Reached(ip));
+        assert_eq!(connect(ip, 5432).await, ConnectOutcome::Reached(ip));
         database.black_hole().await;
         let before = database.accepted();
-        assert_eq!(connect(ip, 5432).await, Arrival::NoAnswer);
+        assert_eq!(connect(ip, 5432).await, ConnectOutcome::NoAnswer);
         assert_eq!(database.accepted(), before);
         database.restore().await;
-        assert_eq!(connect(ip, 5432).await, Arrival::Reached(ip));
+        assert_eq!(connect(ip, 5432).await, ConnectOutcome::Reached(ip));
     }
 }
 
 async fn a_stopped_database_refuses() {
     let ip = addresses::take_one();
     let mut database = Database::start(ip, 6379).await;
-    assert_eq!(connect(ip, 6379).await, Arrival::Reached(ip));
+    assert_eq!(connect(ip, 6379).await, ConnectOutcome::Reached(ip));
     database.stop().await;
-    assert_eq!(connect(ip, 6379).await, Arrival::Refused);
-    database.start_again().await;
-    assert_eq!(connect(ip, 6379).await, Arrival::Reached(ip));
+    assert_eq!(connect(ip, 6379).await, ConnectOutcome::Refused);
+    database.restart().await;
+    assert_eq!(connect(ip, 6379).await, ConnectOutcome::Reached(ip));
     assert_eq!(database.accepted(), 2);
 }
 
@@ -207,23 +207,23 @@ async fn the_proxy_makes_faults() {
     eventually(SOON, "it passes everything again", list).await;
 }
 
-/// The argument that makes this program enter a bottle, start a process there, and wait for a line to panic.
+/// The argument that makes this program enter a sandbox, start a process there, and wait for a line to panic.
 pub(crate) const HOLD: &str = "--hold";
 
-/// Marks the processes of one bottle within another.
+/// Marks the processes of one sandbox within another.
 const MARK: &str = "EXTERNAL_ENDPOINTS_TRIAL";
 
 #[expect(
     clippy::zombie_processes,
-    reason = "that nobody waits for it is the point: the bottle must take it along"
+    reason = "that nobody waits for it is the point: the sandbox must take it along"
 )]
 pub(crate) fn hold() -> ! {
-    bottle::enter();
+    sandbox::enter();
     let _child = Command::new("sleep").arg("1000").process_group(0).spawn().expect("sleep");
     println!("held");
     let mut line = String::new();
     let _ = std::io::stdin().read_line(&mut line);
-    panic!("as the trial wants");
+    panic!("as the test wants");
 }
 
 async fn nothing_is_left_after_ctrl_c() {
@@ -244,11 +244,11 @@ async fn nothing_is_left_after_a_panic() {
     ends_whole("panic", |outside| drop(outside.stdin.take())).await;
 }
 
-/// Starts a bottle within this one, ends it in some way, and waits until none of its processes is left.
+/// Starts a sandbox within this one, ends it in some way, and waits until none of its processes is left.
 async fn ends_whole(mark: &'static str, end: impl FnOnce(&mut Child)) {
     let mut outside = Command::new(std::env::current_exe().expect("this program"))
         .arg(HOLD)
-        .env_remove(bottle::STAGE)
+        .env_remove(sandbox::STAGE)
         .env(MARK, mark)
         .process_group(0)
         .stdin(Stdio::piped())

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::support::traffic::connect;
 use crate::support::{
-    Arrival, ControlPlane, Daemon, Database, Namespace, Options, Traffic, addresses, eventually,
+    ConnectOutcome, ControlPlane, Daemon, Database, Namespace, Options, Traffic, addresses,
+    eventually,
 };
 
 /// Long enough for any step on a busy machine; a step that takes longer has failed.
@@ -15,7 +16,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const SERVICE: &str = "mysql";
 const PORT: u16 = 3306;
 
-pub(crate) struct Stage {
+pub(crate) struct Fixture {
     pub namespace: Namespace,
     pub cluster_ip: IpAddr,
     pub databases: Vec<Database>,
@@ -25,8 +26,8 @@ pub(crate) struct Stage {
     _plane: ControlPlane,
 }
 
-impl Stage {
-    pub(crate) async fn set() -> Stage {
+impl Fixture {
+    pub(crate) async fn start() -> Fixture {
         let plane = ControlPlane::start(Options { proxy: true, ..Options::default() }).await;
         let namespace = plane.namespace("demo").await;
         namespace.create_service(SERVICE, &[("", PORT)]).await;
@@ -37,7 +38,7 @@ impl Stage {
         }
         let config = config(&namespace.name, &databases);
         let daemon = Daemon::start(&config, &plane.kubeconfig(), &[]).await;
-        Stage { namespace, cluster_ip, databases, daemon, config, _plane: plane }
+        Fixture { namespace, cluster_ip, databases, daemon, config, _plane: plane }
     }
 
     /// A client that connects to the ClusterIP fifty times a second.
@@ -66,7 +67,7 @@ impl Stage {
     /// Waits until a connection to the ClusterIP reaches a database.
     pub(crate) async fn answers(&self) {
         eventually(PATIENCE, "the Service answers", async || {
-            matches!(connect(self.cluster_ip, PORT).await, Arrival::Reached(_))
+            matches!(connect(self.cluster_ip, PORT).await, ConnectOutcome::Reached(_))
         })
         .await;
     }
@@ -129,6 +130,7 @@ fn config(namespace: &str, databases: &[Database]) -> String {
 /// When the last connection that did not reach a database started, of those since an instant.
 pub(crate) fn last_lost(traffic: &Traffic, since: Instant) -> Option<Instant> {
     let connections = traffic.connections().into_iter();
-    let lost = connections.filter(|connection| !matches!(connection.arrival, Arrival::Reached(_)));
+    let lost =
+        connections.filter(|connection| !matches!(connection.arrival, ConnectOutcome::Reached(_)));
     lost.map(|connection| connection.started).filter(|started| *started >= since).max()
 }

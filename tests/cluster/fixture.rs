@@ -1,4 +1,4 @@
-//! What most trials need: some databases behind one Service, a config for them, and the history of their Endpoints.
+//! What most tests need: some databases behind one Service, a config for them, and the history of their Endpoints.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,36 +13,36 @@ use tokio::task::JoinHandle;
 
 use crate::support::{Daemon, Database, Namespace, addresses, eventually, runtime, shared};
 
-/// Far longer than anything takes on a busy machine, far shorter than the limit of a trial.
+/// Far longer than anything takes on a busy machine, far shorter than the limit of a test.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-/// Checks fast enough for a trial, and patient enough for a machine that is busy.
+/// Checks fast enough for a test, and patient enough for a machine that is busy.
 pub(crate) const CHECK: &str = "{tcp: {}, interval: 250ms, timeout: 1s}";
 
 /// Three databases behind Service `mysql`, in a namespace of their own.
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     pub namespace: Namespace,
     pub databases: Vec<Database>,
 }
 
-impl Scene {
+impl Fixture {
     /// With the Service.
-    pub(crate) async fn new(prefix: &str) -> Scene {
-        let scene = Scene::without_service(prefix).await;
-        scene.namespace.create_service("mysql", &[("", 3306)]).await;
-        scene
+    pub(crate) async fn new(prefix: &str) -> Fixture {
+        let fixture = Fixture::without_service(prefix).await;
+        fixture.namespace.create_service("mysql", &[("", 3306)]).await;
+        fixture
     }
 
-    pub(crate) async fn without_service(prefix: &str) -> Scene {
-        Scene::on(shared().namespace(prefix).await).await
+    pub(crate) async fn without_service(prefix: &str) -> Fixture {
+        Fixture::on(shared().namespace(prefix).await).await
     }
 
-    pub(crate) async fn on(namespace: Namespace) -> Scene {
+    pub(crate) async fn on(namespace: Namespace) -> Fixture {
         let mut databases = Vec::new();
         for ip in addresses::take(3) {
             databases.push(Database::start(ip, 3306).await);
         }
-        Scene { namespace, databases }
+        Fixture { namespace, databases }
     }
 
     pub(crate) fn config(&self) -> String {
@@ -60,7 +60,7 @@ impl Scene {
         Daemon::start(&self.config(), &shared().kubeconfig(), &[]).await
     }
 
-    /// As [`Scene::start`], with more keys for the database, a line each.
+    /// As [`Fixture::start`], with more keys for the database, a line each.
     pub(crate) async fn start_with(&self, more: &str) -> Daemon {
         Daemon::start(&self.config_with(more), &shared().kubeconfig(), &[]).await
     }

@@ -1,15 +1,15 @@
-//! The bottle: an unprivileged network, process and mount namespace that holds a whole cluster, and takes all of it along when it ends.
+//! The sandbox: an unprivileged network, process and mount namespace that holds a whole cluster, and takes all of it along when it ends.
 //!
 //! A program that calls [`enter`] becomes a chain of four processes:
 //!
 //! ```text
 //! outside        builds the binaries, waits; whatever ends it, ends the rest
 //!   unshare      ends with `outside` (parent-death signal)
-//!     init       process 1 of the bottle: sets up the network, reaps orphans
-//!       inside   the program itself; when it ends, the kernel ends every process of the bottle
+//!     init       process 1 of the sandbox: sets up the network, reaps orphans
+//!       inside   the program itself; when it ends, the kernel ends every process of the sandbox
 //! ```
 //!
-//! So nothing in the bottle needs to clean up after itself: not after a panic, not after Ctrl-C, not after SIGKILL.
+//! So nothing in the sandbox needs to clean up after itself: not after a panic, not after Ctrl-C, not after SIGKILL.
 
 use std::env;
 use std::ffi::OsString;
@@ -28,7 +28,7 @@ use nix::unistd::Pid;
 use super::binaries::{Binaries, build};
 
 /// How far inside a process is; unset outside.
-pub(crate) const STAGE: &str = "EXTERNAL_ENDPOINTS_BOTTLE";
+pub(crate) const STAGE: &str = "EXTERNAL_ENDPOINTS_SANDBOX";
 
 /// The node's addresses, on a bridge with carrier.
 pub(crate) const NODE_IP: &str = "192.0.2.1";
@@ -45,13 +45,13 @@ const UNSHARE: [&str; 8] = [
     "--mount-proc",
 ];
 
-/// Returns only inside the bottle; outside, it runs this very program again in a new bottle and exits as that does.
+/// Returns only inside the sandbox; outside, it runs this very program again in a new sandbox and exits as that does.
 /// Call it first in `main`, before any thread is started.
 pub(crate) fn enter() {
     enter_with(Binaries::All);
 }
 
-/// Enters a bottle that has only some binaries, so that nobody waits for a build of the rest.
+/// Enters a sandbox that has only some binaries, so that nobody waits for a build of the rest.
 pub(crate) fn enter_with(binaries: Binaries) {
     match env::var(STAGE).as_deref() {
         Ok("inside") => {}
@@ -60,13 +60,13 @@ pub(crate) fn enter_with(binaries: Binaries) {
     }
 }
 
-/// A folder on the bottle's own tmpfs.
+/// A folder on the sandbox's own tmpfs.
 pub(crate) fn scratch() -> PathBuf {
-    assert!(env::var(STAGE).as_deref() == Ok("inside"), "only inside the bottle");
+    assert!(env::var(STAGE).as_deref() == Ok("inside"), "only inside the sandbox");
     scratch_mount_point()
 }
 
-/// A command that runs as an ordinary user of the bottle, for programs that refuse to run as root. The user is `nobody`, who
+/// A command that runs as an ordinary user of the sandbox, for programs that refuse to run as root. The user is `nobody`, who
 /// has a name on every machine: some programs look for it.
 pub(crate) fn as_ordinary_user(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new("unshare");
@@ -75,7 +75,7 @@ pub(crate) fn as_ordinary_user(program: impl AsRef<Path>) -> Command {
 }
 
 fn scratch_mount_point() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("bottle")
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("sandbox")
 }
 
 fn outside(binaries: Binaries) -> i32 {
@@ -89,7 +89,7 @@ fn outside(binaries: Binaries) -> i32 {
         eprintln!("error: {problem}");
         return 1;
     }
-    // Nothing in the bottle reaches the internet, so what has to be built is built now.
+    // Nothing in the sandbox reaches the internet, so what has to be built is built now.
     let binaries = match build(binaries) {
         Ok(binaries) => binaries,
         Err(problem) => {
@@ -157,10 +157,10 @@ fn preflight(path: &OsString) -> Result<(), String> {
     ))
 }
 
-/// Process 1 of the bottle. It gets every orphan, so it reaps them all; the kernel ignores signals to it that it has no handler for.
+/// Process 1 of the sandbox. It gets every orphan, so it reaps them all; the kernel ignores signals to it that it has no handler for.
 fn init() -> i32 {
     if let Err(problem) = set_up() {
-        eprintln!("error: setting up the bottle: {problem}");
+        eprintln!("error: setting up the sandbox: {problem}");
         return 1;
     }
     let program = Command::new(env::current_exe().expect("the path of this program"))
@@ -171,7 +171,7 @@ fn init() -> i32 {
     let program = match program {
         Ok(child) => Pid::from_raw(child.id().cast_signed()),
         Err(error) => {
-            eprintln!("error: starting the program in the bottle: {error}");
+            eprintln!("error: starting the program in the sandbox: {error}");
             return 1;
         }
     };
@@ -190,7 +190,7 @@ fn init() -> i32 {
 fn set_up() -> Result<(), String> {
     run(
         Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "mode=0755", "bottle"])
+            .args(["-t", "tmpfs", "-o", "mode=0755", "sandbox"])
             .arg(scratch_mount_point()),
         "",
     )?;
@@ -204,14 +204,14 @@ fn set_up() -> Result<(), String> {
         Command::new("ip").args(["-4", "-batch", "-"]),
         &format!(
             "link set lo up
-             link add bottle0 type bridge
+             link add sandbox0 type bridge
              link add veth0 type veth peer name veth1
-             link set veth0 master bottle0
+             link set veth0 master sandbox0
              link set veth0 up
              link set veth1 up
-             link set bottle0 up
-             addr add {NODE_IP}/24 dev bottle0
-             route add default dev bottle0
+             link set sandbox0 up
+             addr add {NODE_IP}/24 dev sandbox0
+             route add default dev sandbox0
              route add local 198.51.100.0/24 dev lo
              route add local 203.0.113.0/24 dev lo
              route add local 198.18.0.0/15 dev lo
@@ -221,8 +221,8 @@ fn set_up() -> Result<(), String> {
     run(
         Command::new("ip").args(["-6", "-batch", "-"]),
         &format!(
-            "addr add {NODE_IP6}/64 dev bottle0 nodad
-             route add default dev bottle0
+            "addr add {NODE_IP6}/64 dev sandbox0 nodad
+             route add default dev sandbox0
              route add local 2001:db8:1::/64 dev lo
             "
         ),

@@ -9,7 +9,7 @@ use super::record::At;
 pub(crate) type Who = (usize, usize);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Act {
+pub(crate) enum Action {
     /// The target refuses connections.
     Dies(Who),
     /// Every packet to and from the target vanishes.
@@ -73,7 +73,7 @@ impl fmt::Display for ReplicaFault {
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
     pub at: At,
-    pub act: Act,
+    pub action: Action,
 }
 
 /// At most so many of all targets are dead at once.
@@ -98,8 +98,13 @@ pub(crate) fn in_slice(database: usize) -> bool {
     database % 5 == 3
 }
 
-/// The whole script, in order, for databases of so many addresses each.
-pub(crate) fn script(seed: u64, length: Duration, databases: usize, addresses: usize) -> Vec<Step> {
+/// The whole scenario, in order, for databases of so many addresses each.
+pub(crate) fn scenario(
+    seed: u64,
+    length: Duration,
+    databases: usize,
+    addresses: usize,
+) -> Vec<Step> {
     let mut steps = targets(&mut Dice::new(seed, 1), length, databases, addresses);
     steps.extend(edits(&mut Dice::new(seed, 2), length, databases, addresses));
     steps.extend(api(&mut Dice::new(seed, 3), length));
@@ -124,14 +129,14 @@ fn targets(dice: &mut Dice, length: Duration, databases: usize, addresses: usize
         let hangs = dice.one_in(3);
         for index in which {
             let (who, is_up) = ((database, index), &mut up[database][index]);
-            let act = match (*is_up, dies) {
-                (true, true) if may_die && hangs => Act::Hangs(who),
-                (true, true) if may_die => Act::Dies(who),
-                (false, false) => Act::Returns(who),
+            let action = match (*is_up, dies) {
+                (true, true) if may_die && hangs => Action::Hangs(who),
+                (true, true) if may_die => Action::Dies(who),
+                (false, false) => Action::Returns(who),
                 _ => continue,
             };
             *is_up = !*is_up;
-            steps.push(Step { at, act });
+            steps.push(Step { at, action });
         }
         at += dice.between(100, 1100);
     }
@@ -146,12 +151,12 @@ fn edits(dice: &mut Dice, length: Duration, databases: usize, addresses: usize) 
         let database = dice.below(databases);
         if last[database].is_none_or(|last| at > last + EDITS_APART) {
             last[database] = Some(at);
-            let act = if dice.one_in(4) {
-                Act::Delete(database)
+            let action = if dice.one_in(4) {
+                Action::Delete(database)
             } else {
-                Act::Edit((database, dice.below(addresses)))
+                Action::Edit((database, dice.below(addresses)))
             };
-            steps.push(Step { at, act });
+            steps.push(Step { at, action });
         }
         at += dice.between(500, 2500);
     }
@@ -168,25 +173,25 @@ fn configs(dice: &mut Dice, length: Duration, databases: usize, addresses: usize
         let who = (dice.below(databases), dice.below(addresses));
         let free =
             !keeps(who.0) && out.len() < OUT && out.iter().all(|(database, _)| *database != who.0);
-        let (act, lasts) = match kinds.draw(dice) {
-            0 => (Some(Act::Comments), Duration::ZERO),
+        let (action, lasts) = match kinds.draw(dice) {
+            0 => (Some(Action::Comments), Duration::ZERO),
             1 => {
                 let lasts = dice.between(1000, 6000);
-                (Some(Act::Garbles(lasts)), lasts)
+                (Some(Action::Garbles(lasts)), lasts)
             }
             2 | 3 if !out.is_empty() => {
-                (Some(Act::Joins(out.swap_remove(dice.below(out.len())))), Duration::ZERO)
+                (Some(Action::Joins(out.swap_remove(dice.below(out.len())))), Duration::ZERO)
             }
             _ if free => {
                 out.push(who);
-                (Some(Act::Leaves(who)), Duration::ZERO)
+                (Some(Action::Leaves(who)), Duration::ZERO)
             }
             _ => (None, Duration::ZERO),
         };
         if at + lasts > length {
             return steps;
         }
-        steps.extend(act.map(|act| Step { at, act }));
+        steps.extend(action.map(|action| Step { at, action }));
         at += lasts + dice.between(2000, 5000);
     }
 }
@@ -205,7 +210,7 @@ fn api(dice: &mut Dice, length: Duration) -> Vec<Step> {
         if at + lasts > length {
             return steps;
         }
-        steps.push(Step { at, act: Act::Api(fault, lasts) });
+        steps.push(Step { at, action: Action::Api(fault, lasts) });
         at += lasts + CALM + dice.between(12_000, 35_000);
     }
 }
@@ -225,7 +230,7 @@ fn replicas(dice: &mut Dice, length: Duration) -> Vec<Step> {
         if at + lasts > length {
             return steps;
         }
-        steps.push(Step { at, act: Act::Replica(victim, fault, lasts) });
+        steps.push(Step { at, action: Action::Replica(victim, fault, lasts) });
         at += lasts + CALM + dice.between(12_000, 35_000);
     }
 }
@@ -254,7 +259,7 @@ impl Bag {
 pub(crate) struct Dice(u64);
 
 impl Dice {
-    /// Each stream of acts has dice of its own, so that a change of one leaves the others as they were.
+    /// Each stream of actions has dice of its own, so that a change of one leaves the others as they were.
     pub(crate) fn new(seed: u64, stream: u64) -> Dice {
         let mut dice = Dice(seed ^ stream.rotate_left(32));
         dice.roll();

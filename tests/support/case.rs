@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
-use super::{deadline, runtime};
+use super::{runtime, with_timeout};
 
-/// Far more than any trial takes on a busy machine; one that hangs must not hang the run.
+/// Far more than any test takes on a busy machine; one that hangs must not hang the run.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// Use [`trials!`], which finds the name.
-pub(crate) fn trial<F>(
+/// Use [`cases!`], which finds the name.
+pub(crate) fn case<F>(
     module: &str,
     function: &str,
     body: impl FnOnce() -> F + Send + 'static,
@@ -18,20 +18,20 @@ pub(crate) fn trial<F>(
 where
     F: Future<Output = ()>,
 {
-    // `cluster::cluster::bottle` says nothing that `bottle` doesn't.
+    // `cluster::cluster::sandbox` says nothing that `sandbox` doesn't.
     let module = module.rsplit("::").next().unwrap_or(module);
     let name = format!("{module}::{function}");
     let what = name.clone();
     Trial::test(name, move || {
-        runtime().block_on(deadline(LIMIT, &what, body()));
+        runtime().block_on(with_timeout(LIMIT, &what, body()));
         Ok(())
     })
 }
 
-/// Makes a list of trials of asynchronous functions without arguments.
-macro_rules! trials {
+/// Makes a list of tests of asynchronous functions without arguments.
+macro_rules! cases {
     ($($function:ident),+ $(,)?) => {
-        vec![$($crate::support::trial::trial(module_path!(), stringify!($function), $function)),+]
+        vec![$($crate::support::case::case(module_path!(), stringify!($function), $function)),+]
     };
 }
-pub(crate) use trials;
+pub(crate) use cases;

@@ -17,14 +17,17 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// Calls to the API at once while a stage is set.
 const AT_ONCE: usize = 16;
 
-pub(crate) struct Stage {
+pub(crate) struct Fixture {
     pub plane: ControlPlane,
     program: PathBuf,
 }
 
-impl Stage {
-    pub(crate) async fn set(program: &Path) -> Stage {
-        Stage { plane: ControlPlane::start(Options::default()).await, program: program.to_owned() }
+impl Fixture {
+    pub(crate) async fn start(program: &Path) -> Fixture {
+        Fixture {
+            plane: ControlPlane::start(Options::default()).await,
+            program: program.to_owned(),
+        }
     }
 
     /// A namespace with this many Services, and a token of a ServiceAccount that may do there what a deployed daemon may. Not an
