@@ -16,7 +16,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chunked::{chunked, throttled};
-use guarded::Guarded;
+use guarded_body::GuardedBody;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -26,7 +26,7 @@ use crate::{clock, event, lease, limits, log, metrics, publish, reload};
 
 mod chunked;
 mod connections;
-mod guarded;
+mod guarded_body;
 mod server;
 mod status;
 
@@ -36,7 +36,7 @@ const LARGE_PAGES_SHARE: usize = 4;
 
 /// What the pages are made from.
 #[derive(Clone)]
-pub(crate) struct Sources {
+pub(crate) struct AppState {
     pub monitor: monitor::Handle,
     pub publish: publish::Handle,
     pub lease: lease::Handle,
@@ -50,18 +50,18 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves the pages until the daemon ends.
-pub(crate) async fn serve(listener: TcpListener, sources: Sources) -> Infallible {
+pub(crate) async fn serve(listener: TcpListener, sources: AppState) -> Infallible {
     let connections = limits::max_page_connections();
     let large_pages = (connections / LARGE_PAGES_SHARE).max(1);
     server::serve(listener, router(sources, large_pages), connections).await
 }
 
-fn router(sources: Sources, large_pages: usize) -> Router {
-    let places = Arc::new(Semaphore::new(large_pages));
+fn router(sources: AppState, large_pages: usize) -> Router {
+    let permits = Arc::new(Semaphore::new(large_pages));
     Router::new()
         .route("/metrics", get(metrics_page))
         .route("/api/v1/status", get(status_page))
-        .route_layer(middleware::from_fn_with_state(places, limit_large_pages))
+        .route_layer(middleware::from_fn_with_state(permits, limit_large_pages))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(async || {
@@ -77,7 +77,7 @@ async fn limit_large_pages(
     next: Next,
 ) -> Response {
     match places.try_acquire_owned() {
-        Ok(place) => next.run(request).await.map(|body| Body::new(Guarded::new(body, place))),
+        Ok(place) => next.run(request).await.map(|body| Body::new(GuardedBody::new(body, place))),
         Err(_) => {
             let body = "too many read large pages already; try again in a second\n";
             (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], body).into_response()
@@ -85,7 +85,7 @@ async fn limit_large_pages(
     }
 }
 
-async fn healthz(State(sources): State<Sources>) -> Response {
+async fn healthz(State(sources): State<AppState>) -> Response {
     let still = clock::now().saturating_duration_since(sources.monitor.turned());
     if still >= 3 * WATCHDOG {
         let body = format!(
@@ -97,7 +97,7 @@ async fn healthz(State(sources): State<Sources>) -> Response {
     "ok\n".into_response()
 }
 
-async fn readyz(State(sources): State<Sources>) -> Response {
+async fn readyz(State(sources): State<AppState>) -> Response {
     let unlisted = sources.publish.unlisted();
     if unlisted.is_empty() {
         return "ok\n".into_response();
@@ -107,7 +107,7 @@ async fn readyz(State(sources): State<Sources>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }
 
-async fn metrics_page(State(sources): State<Sources>) -> Response {
+async fn metrics_page(State(sources): State<AppState>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return shutting_down() };
     let write_duration = sources.publish.write_duration();
     let standing = metrics::Standing {
@@ -125,7 +125,7 @@ async fn metrics_page(State(sources): State<Sources>) -> Response {
     }
 }
 
-async fn status_page(State(sources): State<Sources>) -> Response {
+async fn status_page(State(sources): State<AppState>) -> Response {
     match sources.monitor.snapshot().await {
         Some(snapshot) => {
             chunked("application/json", throttled(|| status::page(snapshot, sources)).await)
@@ -170,11 +170,13 @@ mod tests {
         let lease = lease::Handle::dry_run();
         let (publish, _publishing) =
             publish::start(&spec, &Cluster::None, &monitor, &lease, &publish::Options::default());
-        let (source, _) = reload::Source::read("config.yaml".into(), config::Options::default())
-            .expect("descriptors");
+        let (source, _) =
+            reload::ConfigFile::read("config.yaml".into(), config::Options::default())
+                .expect("descriptors");
         let hangup = signal(SignalKind::hangup()).expect("a handler");
         let config = reload::start(source, spec, Recorder::default(), hangup);
-        let sources = Sources { monitor, publish, lease, config, events: event::Counts::default() };
+        let sources =
+            AppState { monitor, publish, lease, config, events: event::Counts::default() };
         let status = async || healthz(State(sources.clone())).await.status();
         tokio::time::advance(WATCHDOG).await;
         assert_eq!(status().await, StatusCode::OK);

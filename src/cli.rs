@@ -25,7 +25,7 @@ use crate::limits::Limits;
 use crate::log::{self, Format};
 use crate::probe::{Prober, Target};
 use crate::publish::Rate;
-use crate::reload::Source;
+use crate::reload::ConfigFile;
 use crate::{clock, init, run};
 
 /// The exit status for a bad config, as sysexits.h has it.
@@ -174,32 +174,32 @@ fn parse_max_exec(text: &str) -> Result<NonZeroUsize, String> {
 
 /// Where a command says what went wrong.
 #[derive(Clone, Copy)]
-enum Voice {
+enum Console {
     /// On standard error, for a person.
     Person,
     /// In the log, a line each, for whoever collects it.
     Log,
 }
 
-impl Voice {
+impl Console {
     fn warn(self, line: &str) {
         match self {
-            Voice::Person => log::print(&format!("warning: {line}\n")),
-            Voice::Log => warn!("{line}"),
+            Console::Person => log::print(&format!("warning: {line}\n")),
+            Console::Log => warn!("{line}"),
         }
     }
 
     fn bad_config(self, problems: &Problems) {
         match self {
-            Voice::Person => log::print(&problems.render(std::io::stderr().is_terminal())),
-            Voice::Log => problems.to_string().lines().for_each(|line| error!("{line}")),
+            Console::Person => log::print(&problems.render(std::io::stderr().is_terminal())),
+            Console::Log => problems.to_string().lines().for_each(|line| error!("{line}")),
         }
     }
 
     fn failed(self, error: &anyhow::Error) -> ExitCode {
         match self {
-            Voice::Person => log::print(&format!("external-endpoints: {error:#}\n")),
-            Voice::Log => error!("{error:#}"),
+            Console::Person => log::print(&format!("external-endpoints: {error:#}\n")),
+            Console::Log => error!("{error:#}"),
         }
         ExitCode::FAILURE
     }
@@ -220,15 +220,15 @@ impl Voice {
     }
 
     /// Reads a config file, and says what is wrong with it.
-    fn load(self, file: &Path, options: config::Options) -> Result<(Source, Spec), ExitCode> {
-        match Source::read(file.to_owned(), options) {
-            Ok((source, loaded)) => Ok((source, self.tell(loaded)?)),
+    fn load(self, file: &Path, options: config::Options) -> Result<(ConfigFile, Spec), ExitCode> {
+        match ConfigFile::read(file.to_owned(), options) {
+            Ok((source, loaded)) => Ok((source, self.check(loaded)?)),
             Err(shortage) => Err(self.failed(&anyhow!("{}: {shortage}", file.display()))),
         }
     }
 
     /// Says what is wrong with a config.
-    fn tell(self, loaded: Result<LoadedConfig, Problems>) -> Result<Spec, ExitCode> {
+    fn check(self, loaded: Result<LoadedConfig, Problems>) -> Result<Spec, ExitCode> {
         match loaded {
             Ok(loaded) => {
                 loaded.warnings.to_string().lines().for_each(|line| self.warn(line));
@@ -267,7 +267,7 @@ fn print_usage(usage: &clap::Error) -> ExitCode {
     }
 }
 
-fn status(done: Result<ExitCode, ExitCode>) -> ExitCode {
+fn exit_code(done: Result<ExitCode, ExitCode>) -> ExitCode {
     done.unwrap_or_else(|failed| failed)
 }
 
@@ -293,7 +293,7 @@ fn parse_lease(text: &str) -> Result<lease::Name, String> {
 /// Does what the command line asks for.
 pub fn main() -> ExitCode {
     let code = match Cli::try_parse() {
-        Ok(cli) => status(cli.command.main()),
+        Ok(cli) => exit_code(cli.command.main()),
         Err(usage) => print_usage(&usage),
     };
     log::flush();
@@ -312,7 +312,7 @@ impl Command {
     }
 }
 
-fn runtime(voice: Voice) -> Result<tokio::runtime::Runtime, ExitCode> {
+fn runtime(voice: Console) -> Result<tokio::runtime::Runtime, ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|error| voice.failed(&anyhow!("can't start a runtime: {error}")))
 }
@@ -328,12 +328,12 @@ fn signals(runtime: &tokio::runtime::Runtime) -> std::io::Result<Signal> {
 impl Run {
     fn main(self) -> Result<ExitCode, ExitCode> {
         init::run_as_init()
-            .map_err(|error| Voice::Person.failed(&anyhow!("process 1 can't fork: {error}")))?;
+            .map_err(|error| Console::Person.failed(&anyhow!("process 1 can't fork: {error}")))?;
         log::start(self.log_format)
-            .map_err(|error| Voice::Person.failed(&anyhow!("can't start the log: {error}")))?;
+            .map_err(|error| Console::Person.failed(&anyhow!("can't start the log: {error}")))?;
         let voice = match self.log_format {
-            Format::Human => Voice::Person,
-            Format::Json => Voice::Log,
+            Format::Human => Console::Person,
+            Format::Json => Console::Log,
         };
         let runtime = runtime(voice)?;
         // From here on SIGHUP ends nothing, also while the config is read for the first time.
@@ -344,7 +344,8 @@ impl Run {
             spec.databases.iter().map(|database| database.id.namespace.as_str()).collect();
         let limits = Limits::raise(self.max_exec, namespaces.len());
         let rate = Rate { qps: self.api_qps, burst: self.api_burst };
-        let lease = (!self.no_leader_election).then(|| self.lease.unwrap_or_else(run::own_lease));
+        let lease =
+            (!self.no_leader_election).then(|| self.lease.unwrap_or_else(run::default_lease));
         let freeze =
             freeze::Rules { max_unhealthy: self.max_unhealthy, timeout: self.freeze_timeout };
         let options = run::Options {
@@ -366,9 +367,9 @@ impl Run {
 impl Validate {
     fn main(self) -> Result<ExitCode, ExitCode> {
         let mut status = ExitCode::SUCCESS;
-        let options = Voice::Person.options(&self.allowed, false);
+        let options = Console::Person.options(&self.allowed, false);
         for file in &self.files {
-            match Voice::Person.load(file, options.clone()) {
+            match Console::Person.load(file, options.clone()) {
                 Ok((_, spec)) if self.explain => print(&config::explain(&spec))?,
                 Ok((_, spec)) => {
                     let addresses: usize =
@@ -389,23 +390,23 @@ impl Validate {
 impl Probe {
     fn main(self) -> Result<ExitCode, ExitCode> {
         let (_, mut spec) =
-            Voice::Person.load(&self.file, Voice::Person.options(&self.allowed, false))?;
+            Console::Person.load(&self.file, Console::Person.options(&self.allowed, false))?;
         if let Some(wanted) = &self.service {
             spec.databases.retain(|database| database.id == *wanted);
             if spec.databases.is_empty() {
                 let why = anyhow!("{} has no database {wanted}", self.file.display());
-                return Err(Voice::Person.failed(&why));
+                return Err(Console::Person.failed(&why));
             }
         }
         let limits = Limits::raise(None, 0);
-        runtime(Voice::Person)?.block_on(probe_once(&spec, limits))
+        runtime(Console::Person)?.block_on(probe_once(&spec, limits))
     }
 }
 
 impl Failback {
     fn main(self) -> Result<ExitCode, ExitCode> {
-        let asked = runtime(Voice::Person)?.block_on(run::ask_failback(&self.service));
-        asked.map_err(|error| Voice::Person.failed(&error))?;
+        let asked = runtime(Console::Person)?.block_on(run::ask_failback(&self.service));
+        asked.map_err(|error| Console::Person.failed(&error))?;
         print(&format!(
             "asked for a failback of {}; its tiers above take over if they are well\n",
             self.service
@@ -415,7 +416,7 @@ impl Failback {
 }
 
 /// Targets that `probe` tries at the same time, if there are descriptors for so many.
-const AT_ONCE: usize = 256;
+const MAX_CONCURRENT: usize = 256;
 
 /// Tries every target once, and shows a table.
 async fn probe_once(spec: &Spec, limits: Limits) -> Result<ExitCode, ExitCode> {
@@ -430,8 +431,10 @@ async fn probe_once(spec: &Spec, limits: Limits) -> Result<ExitCode, ExitCode> {
             (&database.id, address.ip, verdict, clock::now().saturating_duration_since(started))
         })
     });
-    let tried: Vec<_> =
-        futures::stream::iter(tries).buffered(AT_ONCE.min(limits.max_in_flight)).collect().await;
+    let tried: Vec<_> = futures::stream::iter(tries)
+        .buffered(MAX_CONCURRENT.min(limits.max_in_flight))
+        .collect()
+        .await;
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(["NAMESPACE", "SERVICE", "ADDRESS", "VERDICT", "TIME", "REASON"]);
@@ -458,6 +461,6 @@ async fn probe_once(spec: &Spec, limits: Limits) -> Result<ExitCode, ExitCode> {
 fn print_schema() -> Result<ExitCode, ExitCode> {
     match serde_json::to_string_pretty(&config::schema()) {
         Ok(schema) => print(&format!("{schema}\n")).map(|()| ExitCode::SUCCESS),
-        Err(error) => Err(Voice::Person.failed(&error.into())),
+        Err(error) => Err(Console::Person.failed(&error.into())),
     }
 }

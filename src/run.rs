@@ -21,11 +21,11 @@ use crate::limits::Limits;
 use crate::monitor::Checking;
 use crate::notice::{self, Recorder};
 use crate::publish::{Cluster, Publishing};
-use crate::reload::{self, Source};
+use crate::reload::{self, ConfigFile};
 use crate::{admin, api, clock, event, monitor, publish};
 
 /// Where a Pod finds the name of its own namespace.
-const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 /// What `run` was asked for besides the config.
 #[derive(Debug, Clone)]
@@ -39,18 +39,19 @@ pub(crate) struct Options {
     /// The Lease by which one of several replicas writes; none for the only one.
     pub lease: Option<lease::Name>,
     /// Where the config is from.
-    pub config: Source,
+    pub config: ConfigFile,
 }
 
 /// Runs until SIGTERM or SIGINT. What is published then stays as it is. Each `hangup` has the config read at once.
 pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow::Result<()> {
-    let mut ends = Ends::new()?;
+    let mut ends = ShutdownSignals::new()?;
     let listener = admin::bind(options.listen).with_context(|| {
         format!("can't listen on {}; choose another address with --listen", options.listen)
     })?;
     info!(address = %listener.local_addr()?, "admin listening");
 
-    let (teller, news) = if options.dry_run { (Recorder::default(), None) } else { listened_to() };
+    let (teller, news) =
+        if options.dry_run { (Recorder::default(), None) } else { event_channel() };
     // What needs no cluster need not wait for one.
     let (monitor, checking) = monitor::start(&spec, options.limits, options.freeze, &teller)
         .context("can't start a thread for the checks")?;
@@ -72,11 +73,12 @@ pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow:
     let (lease, candidate) = candidate(options.lease, &cluster)?;
     let publishes = publish::Options { rate: options.rate, recorder: teller.clone() };
     let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &lease, &publishes);
-    let keeping = candidate.map(|candidate| compete(candidate, &cluster, &monitor, &publish));
+    let keeping =
+        candidate.map(|candidate| start_election(candidate, &cluster, &monitor, &publish));
     let events = start_events(&mut publishing, &cluster, &publish, &lease, news);
     info!(databases = spec.databases.len(), dry_run = options.dry_run, "checking");
     let config = reload::start(options.config, spec, teller, hangup);
-    let sources = admin::Sources { monitor, publish, lease, config: config.clone(), events };
+    let sources = admin::AppState { monitor, publish, lease, config: config.clone(), events };
 
     let mut parts = Parts { keeping, publishing, checking, config };
     let outcome = tokio::select! {
@@ -112,7 +114,7 @@ impl Parts {
         tokio::select! {
             why = self.checking.ended() => anyhow!("checking ended by itself: {why}"),
             why = follow(&mut self.publishing, &mut self.config) => anyhow!("publishing ended by itself: {why}"),
-            why = lost(&mut self.keeping) => anyhow!("the lease is no longer kept: {why}"),
+            why = lease_task_ended(&mut self.keeping) => anyhow!("the lease is no longer kept: {why}"),
         }
     }
 
@@ -160,7 +162,7 @@ fn candidate(
 }
 
 /// Starts to compete for the lease.
-fn compete(
+fn start_election(
     candidate: Candidate,
     cluster: &Cluster,
     monitor: &monitor::Handle,
@@ -179,7 +181,7 @@ fn compete(
 }
 
 /// Waits for the task that keeps the lease, which should never end.
-async fn lost(keeping: &mut Option<ElectionTask>) -> String {
+async fn lease_task_ended(keeping: &mut Option<ElectionTask>) -> String {
     match keeping {
         Some(keeping) => keeping.ended().await,
         None => std::future::pending().await,
@@ -187,7 +189,7 @@ async fn lost(keeping: &mut Option<ElectionTask>) -> String {
 }
 
 /// The Lease of daemons that are told of none.
-pub(crate) fn own_lease() -> lease::Name {
+pub(crate) fn default_lease() -> lease::Name {
     // Why there may be no namespace has been told with the config, whose databases are in it too.
     let namespace = own_namespace().unwrap_or_else(|_| "default".to_owned());
     lease::Name { namespace, name: "external-endpoints".to_owned() }
@@ -202,7 +204,7 @@ pub(crate) async fn ask_failback(id: &DatabaseId) -> anyhow::Result<()> {
         .map_err(anyhow::Error::msg)
 }
 
-fn listened_to() -> (Recorder, Option<notice::Receiver>) {
+fn event_channel() -> (Recorder, Option<notice::Receiver>) {
     let (teller, listener) = notice::channel();
     (teller, Some(listener))
 }
@@ -220,17 +222,17 @@ fn start_events(
     };
     let events = event::EventWriter::new(client.clone(), publish.clone(), lease.clone(), listener);
     let counts = events.counts();
-    publishing.beside(events.run());
+    publishing.spawn(events.run());
     counts
 }
 
 /// The signals that end the daemon.
-struct Ends {
+struct ShutdownSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Ends {
+impl ShutdownSignals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -247,23 +249,23 @@ impl Ends {
 }
 
 /// How long it may take to get credentials, from a command that the kubeconfig names for instance.
-const CREDENTIALS: Duration = Duration::from_secs(30);
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Finds the cluster: by the Pod's ServiceAccount, or by the kubeconfig.
 async fn connect(dry_run: bool) -> anyhow::Result<Cluster> {
     match (client().await, dry_run) {
         (Ok(client), false) => Ok(Cluster::Write(client)),
-        (Ok(client), true) => Ok(readable(client).await),
+        (Ok(client), true) => Ok(check_reachable(client).await),
         (Err(why), false) => {
             bail!(
                 "no cluster: {why}; run in a Pod with a ServiceAccount, or set KUBECONFIG, or use --dry-run to do without one"
             )
         }
-        (Err(NoCluster::Named(why)), true) => {
+        (Err(ClientError::Unusable(why)), true) => {
             warn!(reason = why, "dry run without a cluster");
             Ok(Cluster::None)
         }
-        (Err(NoCluster::NotNamed), true) => {
+        (Err(ClientError::NotConfigured), true) => {
             info!("dry run without a cluster");
             Ok(Cluster::None)
         }
@@ -271,7 +273,7 @@ async fn connect(dry_run: bool) -> anyhow::Result<Cluster> {
 }
 
 /// A dry run shows differences where a cluster answers, and does without them elsewhere.
-async fn readable(client: Client) -> Cluster {
+async fn check_reachable(client: Client) -> Cluster {
     let deadline = Duration::from_secs(5);
     let why = match tokio::time::timeout(deadline, client.apiserver_version()).await {
         Ok(Ok(_)) => return Cluster::Read(client),
@@ -283,37 +285,39 @@ async fn readable(client: Client) -> Cluster {
 }
 
 /// Why there is no client.
-enum NoCluster {
+enum ClientError {
     /// Nothing names a cluster.
-    NotNamed,
+    NotConfigured,
     /// One is named, but.
-    Named(String),
+    Unusable(String),
 }
 
-impl fmt::Display for NoCluster {
+impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NoCluster::NotNamed => f.write_str("there is no kubeconfig, and this is no Pod"),
-            NoCluster::Named(why) => f.write_str(why),
+            ClientError::NotConfigured => f.write_str("there is no kubeconfig, and this is no Pod"),
+            ClientError::Unusable(why) => f.write_str(why),
         }
     }
 }
 
-fn no_config(error: &InferConfigError) -> NoCluster {
+fn infer_error(error: &InferConfigError) -> ClientError {
     match error.source().and_then(|source| source.downcast_ref()) {
         Some(KubeconfigError::ReadConfig(io, path)) if io.kind() == ErrorKind::NotFound => {
             match std::env::var_os("KUBECONFIG") {
-                Some(_) => NoCluster::Named(format!("there is no kubeconfig {}", path.display())),
-                None => NoCluster::NotNamed,
+                Some(_) => {
+                    ClientError::Unusable(format!("there is no kubeconfig {}", path.display()))
+                }
+                None => ClientError::NotConfigured,
             }
         }
-        Some(error) => NoCluster::Named(format!("the kubeconfig is not good: {error}")),
-        None => NoCluster::Named(error.to_string()),
+        Some(error) => ClientError::Unusable(format!("the kubeconfig is not good: {error}")),
+        None => ClientError::Unusable(error.to_string()),
     }
 }
 
-async fn client() -> Result<Client, NoCluster> {
-    let mut config = ClientConfig::infer().await.map_err(|error| no_config(&error))?;
+async fn client() -> Result<Client, ClientError> {
+    let mut config = ClientConfig::infer().await.map_err(|error| infer_error(&error))?;
     config.connect_timeout = Some(Duration::from_secs(3));
     // Longer than a watch may be silent: the server ends each after 60 s.
     config.read_timeout = Some(Duration::from_secs(75));
@@ -322,13 +326,15 @@ async fn client() -> Result<Client, NoCluster> {
     config.default_retry = false;
     // Blocks while a command that the kubeconfig names runs.
     let client = tokio::task::spawn_blocking(move || api::client(config));
-    match tokio::time::timeout(CREDENTIALS, client).await {
+    match tokio::time::timeout(CREDENTIALS_TIMEOUT, client).await {
         Ok(Ok(Ok(client))) => Ok(client),
-        Ok(Ok(Err(error))) => Err(NoCluster::Named(api::error_message(&error))),
-        Ok(Err(panicked)) => Err(NoCluster::Named(panicked.to_string())),
+        Ok(Ok(Err(error))) => Err(ClientError::Unusable(api::error_message(&error))),
+        Ok(Err(panicked)) => Err(ClientError::Unusable(panicked.to_string())),
         Err(_) => {
-            let time = humantime::format_duration(CREDENTIALS);
-            Err(NoCluster::Named(format!("the kubeconfig's credentials did not come in {time}")))
+            let time = humantime::format_duration(CREDENTIALS_TIMEOUT);
+            Err(ClientError::Unusable(format!(
+                "the kubeconfig's credentials did not come in {time}"
+            )))
         }
     }
 }
@@ -336,18 +342,18 @@ async fn client() -> Result<Client, NoCluster> {
 /// The namespace of databases that name none: the Pod's own, else the kubeconfig's, else `default`. An error tells why the
 /// kubeconfig that KUBECONFIG names has none to give.
 pub(crate) fn own_namespace() -> Result<String, String> {
-    let of_pod = std::fs::read_to_string(OWN_NAMESPACE).ok().map(|name| name.trim().to_owned());
+    let of_pod = std::fs::read_to_string(NAMESPACE_FILE).ok().map(|name| name.trim().to_owned());
     if let Some(name) = of_pod.filter(|name| !name.is_empty()) {
         return Ok(name);
     }
     match Kubeconfig::read() {
-        Ok(config) => Ok(of_context(config).unwrap_or_else(|| "default".to_owned())),
+        Ok(config) => Ok(context_namespace(config).unwrap_or_else(|| "default".to_owned())),
         Err(error) if std::env::var_os("KUBECONFIG").is_some() => Err(error.to_string()),
         Err(_) => Ok("default".to_owned()),
     }
 }
 
-fn of_context(config: Kubeconfig) -> Option<String> {
+fn context_namespace(config: Kubeconfig) -> Option<String> {
     let current = config.current_context?;
     let context = config.contexts.into_iter().find(|context| context.name == current)?;
     context.context?.namespace
@@ -372,8 +378,8 @@ mod tests {
         let lease = lease::Handle::dry_run();
         let (_, publishing) =
             publish::start(&spec, &Cluster::None, &monitor, &lease, &publish::Options::default());
-        let (source, _) =
-            Source::read("config.yaml".into(), config::Options::default()).expect("descriptors");
+        let (source, _) = ConfigFile::read("config.yaml".into(), config::Options::default())
+            .expect("descriptors");
         let hangup = signal(SignalKind::hangup()).expect("a handler");
         let config = reload::start(source, spec, Recorder::default(), hangup);
         Parts { keeping: None, publishing, checking, config }

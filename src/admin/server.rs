@@ -20,7 +20,7 @@ use tower::ServiceExt as _;
 use tracing::warn;
 
 use super::connections::{Connections, Tracker};
-use super::guarded::Guarded;
+use super::guarded_body::GuardedBody;
 
 /// How long a request's head may take, from the end of the answer before it on.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -117,5 +117,5 @@ async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     let answering = tracker.answer();
     let response = router.oneshot(request).await?;
-    Ok(response.map(|body| Body::new(Guarded::new(body, answering))))
+    Ok(response.map(|body| Body::new(GuardedBody::new(body, answering))))
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::Sources;
+use super::AppState;
 use crate::clock;
 use crate::config::{DatabaseId, RejectedAddress};
 use crate::freeze::Frozen;
@@ -20,7 +20,7 @@ use crate::reload;
 /// database.
 pub(super) fn page(
     snapshot: Arc<Snapshot>,
-    sources: Sources,
+    sources: AppState,
 ) -> impl Iterator<Item = String> + Send + 'static {
     let version = json(&env!("CARGO_PKG_VERSION"));
     let lease = json(&LeaseStatus::new(&sources.lease));
@@ -59,7 +59,7 @@ impl ConfigStatus {
     fn new(config: &reload::Handle) -> Self {
         Self {
             file: config.file(),
-            since: calendar(config.since()),
+            since: rfc3339(config.loaded_at()),
             problems: config.problems().to_vec(),
         }
     }
@@ -129,7 +129,7 @@ struct FreezeStatus {
 
 impl FreezeStatus {
     fn new(&Frozen { since, until, failed, published }: &Frozen) -> Self {
-        Self { since: calendar(since), until: until.map(calendar), failed, published }
+        Self { since: rfc3339(since), until: until.map(rfc3339), failed, published }
     }
 }
 
@@ -207,11 +207,11 @@ impl DatabaseStatus {
             service: database.id.service.clone(),
             condition: publication.map(|publication| publication.condition.kind.to_string()),
             reason: publication.map(|publication| publication.condition.reason.clone()),
-            since: publication.map(|publication| calendar(publication.since)),
+            since: publication.map(|publication| rfc3339(publication.since)),
             policy: notes(database),
             split_brain: database.notes.iter().any(|note| matches!(note, Note::SplitBrain { .. })),
             failback_at: database.notes.iter().find_map(|note| match note {
-                Note::FailbackWaits { until, .. } => until.map(calendar),
+                Note::FailbackWaits { until, .. } => until.map(rfc3339),
                 _ => None,
             }),
             planned: planned.map(ips),
@@ -245,14 +245,14 @@ impl TargetStatus {
             hostname: target.member.hostname.clone(),
             tier: target.priority,
             maintenance: target.maintenance.as_deref().map(str::to_owned),
-            flapping_until: target.flapping().map(calendar),
+            flapping_until: target.flapping().map(rfc3339),
             health: health.state().as_str(),
             passes,
             failures,
-            since: calendar(health.since()),
+            since: rfc3339(health.since()),
             reason: health.reason().map(str::to_owned),
-            inconclusive_since: health.inconclusive_since().map(calendar),
-            last_check: target.last.map(|(at, _)| calendar(at)),
+            inconclusive_since: health.inconclusive_since().map(rfc3339),
+            last_check: target.last.map(|(at, _)| rfc3339(at)),
             last_duration_seconds: target.last.map(|(_, duration)| duration.as_secs_f64()),
             published: members.is_some_and(|members| members.contains(target.member.ip)),
         }
@@ -268,6 +268,6 @@ fn ips(members: &plan::Members) -> Vec<String> {
 }
 
 /// A moment in the past, or one to come.
-fn calendar(moment: Instant) -> String {
+fn rfc3339(moment: Instant) -> String {
     clock::rfc3339_millis(clock::to_wall_clock(moment))
 }

@@ -225,7 +225,7 @@ impl Publishing {
     }
 
     /// Runs something else beside it, until it ends or is ended.
-    pub fn beside(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(work);
     }
 

@@ -7,18 +7,18 @@ use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 
 /// A body, and what is dropped with it: when all of it is sent, or the connection has ended.
-pub(super) struct Guarded<G> {
+pub(super) struct GuardedBody<G> {
     body: Body,
     _guard: G,
 }
 
-impl<G> Guarded<G> {
+impl<G> GuardedBody<G> {
     pub(super) fn new(body: Body, guard: G) -> Self {
         Self { body, _guard: guard }
     }
 }
 
-impl<G: Unpin> HttpBody for Guarded<G> {
+impl<G: Unpin> HttpBody for GuardedBody<G> {
     type Data = Bytes;
     type Error = axum::Error;
 
