@@ -8,9 +8,9 @@ use serde_saphyr::granit_parser::ScalarStyle;
 
 use super::ExpectedContent;
 use super::hex;
-use super::leaf::{Text, leaf};
-use super::read::{Field, Leaf, Read, Reader, camel_case, record, text};
-use super::tree::{Entry, Kind, Node, Scalar, ScalarKind};
+use super::leaf::{Text, scalar};
+use super::read::{Field, FromNode, Reader, ScalarType, camel_case, record, text};
+use super::tree::{Entry, Node, NodeKind, Scalar, ScalarKind};
 use super::value::{FromEnv, FromFile, MASK, Value};
 
 record! {
@@ -25,7 +25,7 @@ record! {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Hex(pub Vec<u8>);
 
-leaf!(@rule Hex, "bytes in hex, as in `00 0c`", {"type": "string", "pattern": "^\\s*([0-9a-fA-F]{2}\\s*)+$"}, |scalar: &Scalar, what| {
+scalar!(@rule Hex, "bytes in hex, as in `00 0c`", {"type": "string", "pattern": "^\\s*([0-9a-fA-F]{2}\\s*)+$"}, |scalar: &Scalar, what| {
     if scalar.text == MASK {
         return Err("`…` is what `validate --explain` shows instead of bytes; write the bytes, or `{file: path}`".into());
     }
@@ -45,7 +45,8 @@ impl Serialize for Hex {
 /// Reads `{hex: …}`. None if the node is something else.
 fn from_hex(node: &Node, reader: &mut Reader) -> Option<Option<Vec<u8>>> {
     match &node.kind {
-        Kind::Map(entries) if matches!(entries.as_slice(), [Entry { key, .. }] if key == "hex") => {
+        NodeKind::Map(entries) if matches!(entries.as_slice(), [Entry { key, .. }] if key == "hex") =>
+        {
             let record = FromHex::read(node, reader);
             Some(record.and_then(|record| Some(record.hex.value()?.0.clone())))
         }
@@ -57,24 +58,26 @@ fn from_hex(node: &Node, reader: &mut Reader) -> Option<Option<Vec<u8>>> {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Payload(pub super::ValueSource);
 
-impl Read for Payload {
+impl FromNode for Payload {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         if let Some(bytes) = from_hex(node, reader) {
             // They may be a secret, as a text may.
-            reader.hide(node.span);
+            reader.redact(node.span);
             return Some(Payload(super::ValueSource::Bytes(bytes?)));
         }
         let wrong = match &node.kind {
-            Kind::Scalar(Scalar { kind: ScalarKind::Text, text, .. }) if text.contains('\0') => {
+            NodeKind::Scalar(Scalar { kind: ScalarKind::Text, text, .. })
+                if text.contains('\0') =>
+            {
                 "holds a NUL character, which no text has; write the bytes as `{hex: \"00 0c\"}`, or `{file: path}`"
             }
-            Kind::Map(entries) if !matches!(entries.as_slice(), [Entry { key, .. }] if key == "file" || key == "fromEnv") => {
+            NodeKind::Map(entries) if !matches!(entries.as_slice(), [Entry { key, .. }] if key == "file" || key == "fromEnv") => {
                 "this mapping is no value; write a text, `{hex: \"00 0c\"}`, `{file: path}` or `{fromEnv: NAME}`"
             }
             _ => "",
         };
         if !wrong.is_empty() {
-            reader.hide(node.span);
+            reader.redact(node.span);
             reader.error(node.span, wrong);
             return None;
         }
@@ -116,21 +119,21 @@ impl JsonSchema for Payload {
 
 /// What an answer must contain.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Answer(pub ExpectedContent);
+pub(super) struct ExpectedAnswer(pub ExpectedContent);
 
-impl Read for Answer {
+impl FromNode for ExpectedAnswer {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         if let Some(bytes) = from_hex(node, reader) {
-            return Some(Answer(ExpectedContent::Hex(bytes?)));
+            return Some(ExpectedAnswer(ExpectedContent::Hex(bytes?)));
         }
-        if matches!(node.kind, Kind::Map(_)) {
+        if matches!(node.kind, NodeKind::Map(_)) {
             return reader.expected(node, "text", "write a text, or bytes as `{hex: \"00 0c\"}`");
         }
-        BodyText::read(node, reader).map(|text| Answer(ExpectedContent::Text(text.0)))
+        BodyText::read(node, reader).map(|text| ExpectedAnswer(ExpectedContent::Text(text.0)))
     }
 }
 
-impl Serialize for Answer {
+impl Serialize for ExpectedAnswer {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
             ExpectedContent::Text(text) => text.serialize(serializer),
@@ -141,7 +144,7 @@ impl Serialize for Answer {
     }
 }
 
-impl JsonSchema for Answer {
+impl JsonSchema for ExpectedAnswer {
     fn schema_name() -> Cow<'static, str> {
         "Answer".into()
     }
@@ -159,7 +162,7 @@ impl JsonSchema for Answer {
 #[serde(transparent)]
 pub(super) struct BodyText(pub String);
 
-impl Read for BodyText {
+impl FromNode for BodyText {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         let text = Text::read(node, reader)?;
         warn_of_escapes(node, reader);
@@ -184,7 +187,7 @@ impl JsonSchema for BodyText {
 /// Warns of an escape where YAML knows none, which few mean: `'PING\r\n'` ends in four characters, and not in a line end.
 /// The text is not shown, as it may be a secret.
 fn warn_of_escapes(node: &Node, reader: &mut Reader) {
-    let Kind::Scalar(scalar) = &node.kind else { return };
+    let NodeKind::Scalar(scalar) = &node.kind else { return };
     let place = match scalar.style {
         ScalarStyle::DoubleQuoted => return,
         ScalarStyle::SingleQuoted => "in single quotes",

@@ -5,14 +5,14 @@ use std::time::Duration;
 use crate::health::Thresholds;
 
 use super::leaf::{
-    FilePath, Folder, HeaderName, HostHeader, Method, Period, PortNumber, ServerName, Statuses,
-    Switch, Threshold, UrlPath,
+    AbsoluteDir, Bool, FilePath, HeaderName, HostHeader, Interval, Method, PortNumber, ServerName,
+    StatusRange, Threshold, UrlPath,
 };
 use super::problem::{Collector, Span};
 use super::raw;
-use super::read::{At, Field, Place, Read};
+use super::read::{Field, FromNode, Location, Spanned};
 use super::reference;
-use super::value::{self, Values};
+use super::value::{self, NamedValues};
 use super::{
     Check, CheckKind, ExecCheck, HttpCheck, Port, Protocol, Scheme, TcpCheck, Tls, ValueSource,
 };
@@ -29,7 +29,7 @@ pub(super) struct Owner<'a> {
     /// The database's first port; None when it is wrong, which is already reported.
     pub port: Option<&'a Port>,
     /// Where to point when the check itself stands in `defaults`.
-    pub place: &'a Place,
+    pub place: &'a Location,
 }
 
 /// A check of the database laid over the one of `defaults`: a kind replaces another kind, keys of the same kind merge.
@@ -40,7 +40,7 @@ pub(super) fn over_defaults(database: &raw::Check, defaults: &raw::Check) -> raw
         lower.http = if database.http.is_absent() { Field::Absent } else { lower.http };
         lower.exec = if database.exec.is_absent() { Field::Absent } else { lower.exec };
     }
-    database.over(&lower)
+    database.overlay(&lower)
 }
 
 /// An address's check laid over its database's, whose kind it keeps. None when it does not.
@@ -59,7 +59,7 @@ pub(super) fn over_database(
         problems.error(place.key, &place.path, message);
         return None;
     }
-    Some(address.over(database))
+    Some(address.overlay(database))
 }
 
 /// Reports a second kind in one layer. False when there is one.
@@ -77,10 +77,10 @@ pub(super) fn has_at_most_one_kind(check: &raw::Check, problems: &mut Collector)
     others.is_empty()
 }
 
-fn kinds(check: &raw::Check) -> Vec<(&'static str, &Place)> {
-    let tcp = check.tcp.given().map(|at| ("tcp", &at.place));
-    let http = check.http.given().map(|at| ("http", &at.place));
-    let exec = check.exec.given().map(|at| ("exec", &at.place));
+fn kinds(check: &raw::Check) -> Vec<(&'static str, &Location)> {
+    let tcp = check.tcp.given().map(|at| ("tcp", &at.location));
+    let http = check.http.given().map(|at| ("http", &at.location));
+    let exec = check.exec.given().map(|at| ("exec", &at.location));
     [tcp, http, exec].into_iter().flatten().collect()
 }
 
@@ -94,8 +94,8 @@ pub(super) fn compile(
     owner: &Owner,
     problems: &mut Collector,
 ) -> Option<Check> {
-    let interval = check.interval.or(Period(INTERVAL));
-    let timeout = check.timeout.or(Period(TIMEOUT));
+    let interval = check.interval.or(Interval(INTERVAL));
+    let timeout = check.timeout.or(Interval(TIMEOUT));
     let healthy = check.healthy_threshold.or(Threshold(THRESHOLDS.healthy));
     let unhealthy = check.unhealthy_threshold.or(Threshold(THRESHOLDS.unhealthy));
     if let (Some(interval), Some(timeout)) = (interval, timeout)
@@ -132,8 +132,8 @@ pub(super) fn compile(
 
 fn warn_of_long_timeout(
     check: &raw::Check,
-    interval: Period,
-    timeout: Period,
+    interval: Interval,
+    timeout: Interval,
     owner: &Owner,
     problems: &mut Collector,
 ) {
@@ -143,8 +143,11 @@ fn warn_of_long_timeout(
         "the timeout {timeout} is longer than the interval {interval}, so that a slow address is tried less often than \
          each {interval}; write a timeout of at most `{interval}`, or a longer interval"
     );
-    let place =
-        check.timeout.given().map(|at| &at.place).or(check.interval.given().map(|at| &at.place));
+    let place = check
+        .timeout
+        .given()
+        .map(|at| &at.location)
+        .or(check.interval.given().map(|at| &at.location));
     let place = place.unwrap_or(owner.place);
     problems.warn(place.span, &place.path, message);
 }
@@ -153,15 +156,18 @@ fn warn_of_long_timeout(
 /// it, and shrinks to it as the default does.
 fn recheck_interval(
     check: &raw::Check,
-    interval: Option<Period>,
+    interval: Option<Interval>,
     problems: &mut Collector,
 ) -> Option<Duration> {
-    let recheck = check.recheck_interval.or(Period(RECHECK_INTERVAL))?.0;
+    let recheck = check.recheck_interval.or(Interval(RECHECK_INTERVAL))?.0;
     let interval = interval?.0;
     if let Some(at) = check.recheck_interval.given()
         && recheck > interval
-        && Layer::of(&at.place)
-            >= check.interval.given().map_or(Layer::BuiltIn, |interval| Layer::of(&interval.place))
+        && Layer::of(&at.location)
+            >= check
+                .interval
+                .given()
+                .map_or(Layer::BuiltIn, |interval| Layer::of(&interval.location))
     {
         let (recheck, interval) =
             (humantime::format_duration(recheck), humantime::format_duration(interval));
@@ -169,7 +175,7 @@ fn recheck_interval(
             "{recheck} is longer than the interval {interval}, and a recheck comes sooner than the next regular try; \
              write at most `{interval}`, or a longer interval"
         );
-        problems.error(at.place.span, &at.place.path, message);
+        problems.error(at.location.span, &at.location.path, message);
         return None;
     }
     Some(recheck.min(interval))
@@ -185,7 +191,7 @@ enum Layer {
 }
 
 impl Layer {
-    fn of(place: &Place) -> Self {
+    fn of(place: &Location) -> Self {
         match &place.path {
             path if path.starts_with("defaults") => Layer::Defaults,
             path if path.contains(".addresses[") => Layer::Address,
@@ -194,15 +200,15 @@ impl Layer {
     }
 }
 
-fn tcp_check(tcp: &At<raw::Tcp>, owner: &Owner, problems: &mut Collector) -> Option<TcpCheck> {
-    let port = port("tcp", &tcp.value.port, &tcp.place, owner, problems);
+fn tcp_check(tcp: &Spanned<raw::Tcp>, owner: &Owner, problems: &mut Collector) -> Option<TcpCheck> {
+    let port = port("tcp", &tcp.value.port, &tcp.location, owner, problems);
     let raw = &tcp.value;
     let speaks = !(raw.tls.is_absent() && raw.send.is_absent() && raw.expect.is_absent());
-    let accept = raw.accept.or(Switch(speaks))?.0;
+    let accept = raw.accept.or(Bool(speaks))?.0;
     if let (true, false, Some(at)) = (speaks, accept, raw.accept.given()) {
         let message =
             "`tls`, `send` and `expect` need the whole handshake; take `accept: false` away";
-        problems.error(at.place.span, &at.place.path, message);
+        problems.error(at.location.span, &at.location.path, message);
     }
     let tls = match raw.tls.given() {
         Some(at) => tls(at, problems).map(Some),
@@ -217,8 +223,12 @@ fn tcp_check(tcp: &At<raw::Tcp>, owner: &Owner, problems: &mut Collector) -> Opt
     })
 }
 
-fn http_check(http: &At<raw::Http>, owner: &Owner, problems: &mut Collector) -> Option<HttpCheck> {
-    let port = port("http", &http.value.port, &http.place, owner, problems);
+fn http_check(
+    http: &Spanned<raw::Http>,
+    owner: &Owner,
+    problems: &mut Collector,
+) -> Option<HttpCheck> {
+    let port = port("http", &http.value.port, &http.location, owner, problems);
     let raw = &http.value;
     let scheme = raw.scheme.or(Scheme::Http);
     let tls = match raw.tls.given() {
@@ -226,18 +236,17 @@ fn http_check(http: &At<raw::Http>, owner: &Owner, problems: &mut Collector) -> 
             if scheme == Some(Scheme::Http) {
                 let message =
                     "`tls` means nothing without `scheme: https`; add that, or take `tls` away";
-                problems.error(at.place.key, &at.place.path, message);
+                problems.error(at.location.key, &at.location.path, message);
             }
             tls(at, problems)
         }
         None => raw.tls.optional().map(|_| Tls::default()),
     };
-    let http2 = raw.http2.or(Switch(false));
-    if let (Some(Switch(true)), Some(Scheme::Http), Some(at)) = (&http2, scheme, raw.http2.given())
-    {
+    let http2 = raw.http2.or(Bool(false));
+    if let (Some(Bool(true)), Some(Scheme::Http), Some(at)) = (&http2, scheme, raw.http2.given()) {
         let message =
             "`http2` means nothing without `scheme: https`; add that, or take `http2` away";
-        problems.error(at.place.key, &at.place.path, message);
+        problems.error(at.location.key, &at.location.path, message);
     }
     if let Some(headers) = raw.headers.value() {
         refuse_control_characters(headers, problems);
@@ -245,7 +254,7 @@ fn http_check(http: &At<raw::Http>, owner: &Owner, problems: &mut Collector) -> 
     let statuses = filled("status", "[200-399]", &raw.expected_statuses, problems);
     let headers = raw
         .headers
-        .or(Values(Vec::new()))
+        .or(NamedValues(Vec::new()))
         .and_then(|values| values_of(&values, |name| name.0.clone()));
     Some(HttpCheck {
         port: port?,
@@ -255,7 +264,9 @@ fn http_check(http: &At<raw::Http>, owner: &Owner, problems: &mut Collector) -> 
         host: raw.host.optional()?.map(|host: HostHeader| host.0),
         headers: headers?,
         expected_statuses: match statuses? {
-            Some(statuses) => statuses.into_iter().map(|statuses: Statuses| statuses.0).collect(),
+            Some(statuses) => {
+                statuses.into_iter().map(|statuses: StatusRange| statuses.0).collect()
+            }
             None => vec![EXPECTED_STATUSES],
         },
         expected_body: raw.expected_body.optional()?.map(|text| text.0),
@@ -265,21 +276,25 @@ fn http_check(http: &At<raw::Http>, owner: &Owner, problems: &mut Collector) -> 
 }
 
 /// No request can carry them. What a file or a variable holds is seen only when the check runs.
-fn refuse_control_characters(headers: &Values<HeaderName>, problems: &mut Collector) {
+fn refuse_control_characters(headers: &NamedValues<HeaderName>, problems: &mut Collector) {
     for at in headers.0.iter().filter_map(|(_, value)| value.given()) {
         if let ValueSource::Literal(text) = &at.value.0
             && text.chars().any(|char| char.is_ascii_control() && char != '\t')
         {
             let message = "a header can't carry a line break or another control character; write the value on one line";
-            problems.error(at.place.span, &at.place.path, message);
+            problems.error(at.location.span, &at.location.path, message);
         }
     }
 }
 
-fn exec_check(exec: &At<raw::Exec>, owner: &Owner, problems: &mut Collector) -> Option<ExecCheck> {
+fn exec_check(
+    exec: &Spanned<raw::Exec>,
+    owner: &Owner,
+    problems: &mut Collector,
+) -> Option<ExecCheck> {
     let raw = &exec.value;
     if raw.command.is_absent() {
-        let (span, path) = near(&exec.place, owner);
+        let (span, path) = near(&exec.location, owner);
         problems.error(
             span,
             path,
@@ -291,24 +306,26 @@ fn exec_check(exec: &At<raw::Exec>, owner: &Owner, problems: &mut Collector) -> 
         && program.value.0.is_empty()
     {
         problems.error(
-            program.place.span,
-            &program.place.path,
+            program.location.span,
+            &program.location.path,
             "the program's name is empty; write the path or name of a program",
         );
     }
-    let env =
-        raw.env.or(Values(Vec::new())).and_then(|values| values_of(&values, |name| name.0.clone()));
+    let env = raw
+        .env
+        .or(NamedValues(Vec::new()))
+        .and_then(|values| values_of(&values, |name| name.0.clone()));
     let statuses = raw.inconclusive_statuses.or(Vec::new());
     let statuses = statuses
         .and_then(|list| list.iter().map(|item| item.value().cloned()).collect::<Option<Vec<_>>>());
     let (command, env) = (command?, env?);
     for argument in raw.command.value().into_iter().flatten().filter_map(Field::given) {
-        reference::warn_of_unknown(&argument.value.0, &argument.place, &env, problems);
+        reference::warn_of_unknown(&argument.value.0, &argument.location, &env, problems);
     }
     Some(ExecCheck {
         command: command.into_iter().map(|argument| argument.0).collect(),
         env,
-        working_directory: raw.working_directory.optional()?.map(|path: Folder| path.0),
+        working_directory: raw.working_directory.optional()?.map(|path: AbsoluteDir| path.0),
         inconclusive_statuses: statuses?.into_iter().map(|statuses| statuses.0).collect(),
     })
 }
@@ -317,13 +334,13 @@ fn exec_check(exec: &At<raw::Exec>, owner: &Owner, problems: &mut Collector) -> 
 fn port(
     kind: &str,
     own: &Field<PortNumber>,
-    place: &Place,
+    place: &Location,
     owner: &Owner,
     problems: &mut Collector,
 ) -> Option<u16> {
     match own {
         Field::Given(at) => return Some(at.value.0),
-        Field::Wrong => return None,
+        Field::Invalid => return None,
         Field::Absent => {}
     }
     let port = owner.port?;
@@ -342,13 +359,13 @@ fn port(
 }
 
 /// Points at the check's kind if it stands in the database, else at the database: the fault is not in `defaults`.
-fn near<'a>(place: &'a Place, owner: &'a Owner) -> (Span, &'a str) {
+fn near<'a>(place: &'a Location, owner: &'a Owner) -> (Span, &'a str) {
     let in_defaults = place.path.starts_with("defaults");
     let place = if in_defaults { owner.place } else { place };
     (place.key, &place.path)
 }
 
-fn tls(tls: &At<raw::Tls>, problems: &mut Collector) -> Option<Tls> {
+fn tls(tls: &Spanned<raw::Tls>, problems: &mut Collector) -> Option<Tls> {
     let raw = &tls.value;
     for (one, other, given, missing) in [
         ("certFile", "keyFile", &raw.cert_file, &raw.key_file),
@@ -356,7 +373,7 @@ fn tls(tls: &At<raw::Tls>, problems: &mut Collector) -> Option<Tls> {
     ] {
         if let (Some(at), true) = (given.given(), missing.is_absent()) {
             let message = format!("`{one}` is of no use alone; write `{other}` beside it");
-            problems.error(at.place.key, &at.place.path, message);
+            problems.error(at.location.key, &at.location.path, message);
         }
     }
     Some(Tls {
@@ -364,7 +381,7 @@ fn tls(tls: &At<raw::Tls>, problems: &mut Collector) -> Option<Tls> {
         cert_file: raw.cert_file.optional()?.map(|path: FilePath| path.0),
         key_file: raw.key_file.optional()?.map(|path: FilePath| path.0),
         server_name: raw.server_name.optional()?.map(|name: ServerName| name.0),
-        insecure_skip_verify: raw.insecure_skip_verify.or(Switch(false))?.0,
+        insecure_skip_verify: raw.insecure_skip_verify.or(Bool(false))?.0,
     })
 }
 
@@ -377,13 +394,13 @@ fn filled<T: Clone>(
 ) -> Option<Option<Vec<T>>> {
     let at = match list {
         Field::Absent => return Some(None),
-        Field::Wrong => return None,
+        Field::Invalid => return None,
         Field::Given(at) => at,
     };
     if at.value.is_empty() {
         problems.error(
-            at.place.span,
-            &at.place.path,
+            at.location.span,
+            &at.location.path,
             format!("the list is empty; write at least one {what}, as in `{example}`"),
         );
         return None;
@@ -392,10 +409,10 @@ fn filled<T: Clone>(
 }
 
 fn values_of<N>(
-    values: &Values<N>,
+    values: &NamedValues<N>,
     name: impl Fn(&N) -> String,
 ) -> Option<Vec<(String, ValueSource)>> {
-    let pair = |(key, value): &(At<N>, Field<value::Value>)| {
+    let pair = |(key, value): &(Spanned<N>, Field<value::Value>)| {
         Some((name(&key.value), value.value()?.0.clone()))
     };
     values.0.iter().map(pair).collect()

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::leaf::{Label, Switch, Zone};
+use super::leaf::{Bool, DnsLabel, Zone};
 use super::problem::Collector;
 use super::raw::{self, AddressEntry};
-use super::read::{At, Field, Place};
+use super::read::{Field, Location, Spanned};
 use super::reference::Urls;
 use super::{
     Address, AllowedNetworks, Check, CreateService, Database, DatabaseId, Options, Port, Protocol,
@@ -30,7 +30,7 @@ pub(super) fn compile(
     let list = config.databases.given()?;
     if list.value.is_empty() {
         let message = "the list is empty; write at least one database, as in `- {service: mysql, port: 3306, …}`";
-        problems.error(list.place.span, &list.place.path, message);
+        problems.error(list.location.span, &list.location.path, message);
     }
     // With the defaults in doubt, the databases are still looked through for mistakes of their own.
     let mut compiler = Compiler {
@@ -45,7 +45,7 @@ pub(super) fn compile(
         .iter()
         .map(|database| Some(Arc::new(compiler.database(database.given()?)?)))
         .collect();
-    let prune = config.prune.or(Switch(false))?.0;
+    let prune = config.prune.or(Bool(false))?.0;
     Some(Spec { databases: databases.into_iter().collect::<Option<_>>()?, prune })
 }
 
@@ -59,7 +59,7 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    fn database(&mut self, database: &At<raw::Database>) -> Option<Database> {
+    fn database(&mut self, database: &Spanned<raw::Database>) -> Option<Database> {
         let id = self.id(database);
         let ports = self.ports(database);
         let first = ports.as_ref().and_then(|ports| ports.first());
@@ -79,13 +79,16 @@ impl Compiler<'_> {
             policy: policy?,
             publish: publish?,
             create_service: self.create_service(database)?,
-            adopt: database.value.adopt.or(Switch(false))?.0,
+            adopt: database.value.adopt.or(Bool(false))?.0,
         })
     }
 
-    fn create_service(&mut self, database: &At<raw::Database>) -> Option<Option<CreateService>> {
+    fn create_service(
+        &mut self,
+        database: &Spanned<raw::Database>,
+    ) -> Option<Option<CreateService>> {
         let raw = database.value.create_service.optional()?;
-        let headless = raw.map(|service| service.headless.or(Switch(false)));
+        let headless = raw.map(|service| service.headless.or(Bool(false)));
         match headless {
             Some(headless) => Some(Some(CreateService { headless: headless?.0 })),
             None => Some(None),
@@ -93,7 +96,7 @@ impl Compiler<'_> {
     }
 
     /// Says what the addresses ask for that Endpoints do not give.
-    fn fits(&mut self, database: &At<raw::Database>, publish: Option<PublishMode>) {
+    fn fits(&mut self, database: &Spanned<raw::Database>, publish: Option<PublishMode>) {
         let (Some(PublishMode::Endpoints), Some(list)) =
             (publish, database.value.addresses.given())
         else {
@@ -104,52 +107,52 @@ impl Compiler<'_> {
                 "{} addresses; Kubernetes copies only {MIRRORED} of them from Endpoints into EndpointSlices, and clients reach no others; add `publish: slices` to the database",
                 list.value.len()
             );
-            self.error(&list.place, message);
+            self.error(&list.location, message);
         }
         for entry in list.value.iter().filter_map(Field::given) {
             if let AddressEntry::Long(raw::Address { zone: Field::Given(zone), .. }) = &entry.value
             {
                 let message = "Endpoints know no zone, so that it has no effect; add `publish: slices` (or `both`) to the database, or take `zone` away";
-                self.problems.warn(zone.place.span, &zone.place.path, message);
+                self.problems.warn(zone.location.span, &zone.location.path, message);
             }
         }
     }
 
-    fn id(&mut self, database: &At<raw::Database>) -> Option<DatabaseId> {
+    fn id(&mut self, database: &Spanned<raw::Database>) -> Option<DatabaseId> {
         let service = database.value.service.given()?;
-        let default = self.defaults.namespace.or(Label(self.options.own_namespace.clone()))?;
+        let default = self.defaults.namespace.or(DnsLabel(self.options.own_namespace.clone()))?;
         let namespace = database.value.namespace.or(default)?.0;
         let id = DatabaseId { namespace, service: service.value.0.clone() };
         if id.namespace == "default" && id.service == "kubernetes" {
             let message = "default/kubernetes is the API server's own Service, whose Endpoints stay as they are; name another Service";
-            self.problems.warn(service.place.span, &service.place.path, message);
+            self.problems.warn(service.location.span, &service.location.path, message);
         }
-        let line = service.place.span.line;
+        let line = service.location.span.line;
         if let Some(first) = self.services.get(&id) {
             let message =
                 format!("{id} is already the database on line {first}; write each Service once");
-            self.error(&service.place, message);
+            self.error(&service.location, message);
             return None;
         }
         self.services.insert(id.clone(), line);
         Some(id)
     }
 
-    fn error(&mut self, place: &Place, message: impl Into<String>) {
+    fn error(&mut self, place: &Location, message: impl Into<String>) {
         self.problems.error(place.span, &place.path, message);
     }
 
-    fn ports(&mut self, database: &At<raw::Database>) -> Option<Vec<Port>> {
+    fn ports(&mut self, database: &Spanned<raw::Database>) -> Option<Vec<Port>> {
         let raw = &database.value;
         match (&raw.port, &raw.ports) {
             (Field::Absent, Field::Absent) => {
                 let message = "the key `port` is missing; write `port: 3306`, or `ports: [{name: …, port: …}]`";
-                self.error(&database.place, message);
+                self.error(&database.location, message);
                 None
             }
             (Field::Given(_), Field::Given(ports)) => {
                 let message = "`port` is short for one of `ports`; take `port` or `ports` away";
-                self.problems.error(ports.place.key, &ports.place.path, message);
+                self.problems.error(ports.location.key, &ports.location.path, message);
                 None
             }
             (Field::Given(port), Field::Absent) => {
@@ -160,10 +163,10 @@ impl Compiler<'_> {
         }
     }
 
-    fn port_list(&mut self, ports: &At<Vec<Field<raw::Port>>>) -> Option<Vec<Port>> {
+    fn port_list(&mut self, ports: &Spanned<Vec<Field<raw::Port>>>) -> Option<Vec<Port>> {
         if ports.value.is_empty() {
             self.error(
-                &ports.place,
+                &ports.location,
                 "the list is empty; write at least one port, as in `[{port: 3306}]`",
             );
             return None;
@@ -183,7 +186,7 @@ impl Compiler<'_> {
 
     fn port<'a>(
         &mut self,
-        port: &'a At<raw::Port>,
+        port: &'a Spanned<raw::Port>,
         count: usize,
         names: &mut BTreeMap<&'a str, u32>,
     ) -> Option<Port> {
@@ -193,14 +196,14 @@ impl Compiler<'_> {
                     let message = format!(
                         "the port on line {first} has this name too; give each port its own"
                     );
-                    self.error(&name.place, message);
+                    self.error(&name.location, message);
                 } else {
-                    names.insert(&name.value.0, name.place.span.line);
+                    names.insert(&name.value.0, name.location.span.line);
                 }
             }
             Field::Absent if count > 1 => {
                 let message = "with several ports each needs the name that it has in the Service; write `name: …`";
-                self.error(&port.place, message);
+                self.error(&port.location, message);
             }
             _ => {}
         }
@@ -214,7 +217,7 @@ impl Compiler<'_> {
     /// The database's check over the defaults', as it is written and as it is compiled.
     fn check(
         &mut self,
-        database: &At<raw::Database>,
+        database: &Spanned<raw::Database>,
         port: Option<&Port>,
     ) -> (Option<raw::Check>, Option<Arc<Check>>) {
         let own = database.value.check.or(raw::Check::default());
@@ -223,7 +226,8 @@ impl Compiler<'_> {
         if !check::has_at_most_one_kind(&own, self.problems) {
             return (None, None);
         }
-        let place = database.value.check.given().map_or(&database.place, |check| &check.place);
+        let place =
+            database.value.check.given().map_or(&database.location, |check| &check.location);
         let raw = check::over_defaults(&own, &defaults);
         let compiled = check::compile(&raw, &check::Owner { port, place }, self.problems);
         (Some(raw), compiled.map(Arc::new))
@@ -231,7 +235,7 @@ impl Compiler<'_> {
 
     fn addresses(
         &mut self,
-        database: &At<raw::Database>,
+        database: &Spanned<raw::Database>,
         port: Option<&Port>,
         raw_check: Option<&raw::Check>,
         check: Option<&Arc<Check>>,
@@ -239,7 +243,7 @@ impl Compiler<'_> {
         let list = database.value.addresses.given()?;
         if list.value.is_empty() {
             self.error(
-                &list.place,
+                &list.location,
                 "the list is empty; write at least one IP, as in `[10.20.0.11]`",
             );
             return None;
@@ -251,10 +255,10 @@ impl Compiler<'_> {
             let Some(entry) = field.given() else { continue };
             let (ip, hostname, zone, policy, own) = match &entry.value {
                 AddressEntry::Short(ip) => {
-                    (Some((ip.0, &entry.place)), Some(None), Some(None), Some((0, None)), None)
+                    (Some((ip.0, &entry.location)), Some(None), Some(None), Some((0, None)), None)
                 }
                 AddressEntry::Long(long) => (
-                    long.address.given().map(|at| (at.value.0, &at.place)),
+                    long.address.given().map(|at| (at.value.0, &at.location)),
                     long.hostname.optional(),
                     long.zone.optional(),
                     policy::of_address(long),
@@ -281,7 +285,7 @@ impl Compiler<'_> {
                     Some((priority, maintenance)),
                     Some(check),
                 ) => {
-                    let hostname = hostname.map(|label: Label| label.0);
+                    let hostname = hostname.map(|label: DnsLabel| label.0);
                     let zone = zone.map(|zone: Zone| zone.0.into_boxed_str());
                     addresses.push(Address { ip, priority, hostname, zone, maintenance, check });
                 }
@@ -298,7 +302,7 @@ impl Compiler<'_> {
     fn fresh_ip(
         &mut self,
         ip: std::net::IpAddr,
-        place: &Place,
+        place: &Location,
         lines: &mut BTreeMap<std::net::IpAddr, u32>,
     ) -> Option<Result<std::net::IpAddr, RejectedAddress>> {
         let why = ip::refused(ip, &self.allowed);
@@ -332,7 +336,7 @@ impl Compiler<'_> {
             return None;
         }
         let merged = check::over_database(&own.value, database?, self.problems)?;
-        let owner = check::Owner { port, place: &own.place };
+        let owner = check::Owner { port, place: &own.location };
         let compiled = check::compile(&merged, &owner, self.problems).map(Arc::new);
         Some((merged, compiled))
     }

@@ -2,17 +2,18 @@
 
 use schemars::transform::{RecursiveTransform, Transform};
 
-use super::bytes::{Answer, BodyText, Payload};
+use super::bytes::{BodyText, ExpectedAnswer, Payload};
 use super::check::{self, Owner};
 use super::leaf::{
-    Argument, ExitStatuses, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period,
-    PortNumber, ServerName, ServiceName, Statuses, Switch, Threshold, UrlPath, VariableName, Zone,
+    AbsoluteDir, Argument, Bool, DnsLabel, ExitStatusRange, FilePath, HeaderName, HostHeader,
+    Interval, Ip, Method, PortNumber, ServerName, ServiceName, StatusRange, Threshold, UrlPath,
+    VariableName, Zone,
 };
 use super::policy::{self, Priority, Reason};
 use super::problem::Collector;
 use super::raw::{self, AddressEntry};
-use super::read::{At, Field, Place, Read};
-use super::value::{self, Values};
+use super::read::{Field, FromNode, Location, Spanned};
+use super::value::{self, NamedValues};
 use super::{
     Address, Check, CheckKind, Database, ExecCheck, HttpCheck, Port, Scheme, Spec, TcpCheck, Tls,
     ValueSource,
@@ -25,7 +26,7 @@ pub fn explain(spec: &Spec) -> String {
     let config = raw::Config {
         defaults: Field::Absent,
         databases: Field::new(databases),
-        prune: Field::new(Switch(spec.prune)),
+        prune: Field::new(Bool(spec.prune)),
     };
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     // A tree of texts, numbers and lists: nothing in it can fail to be written.
@@ -77,7 +78,7 @@ fn database(database: &Database) -> raw::Database {
     let base = base_check(database);
     let compiled = check::compile(
         &base,
-        &Owner { port: None, place: &Place::default() },
+        &Owner { port: None, place: &Location::default() },
         &mut Collector::default(),
     );
     let entry = |address: &Address| {
@@ -90,7 +91,7 @@ fn database(database: &Database) -> raw::Database {
     };
     raw::Database {
         service: Field::new(ServiceName(database.id.service.clone())),
-        namespace: Field::new(Label(database.id.namespace.clone())),
+        namespace: Field::new(DnsLabel(database.id.namespace.clone())),
         port: Field::Absent,
         ports: Field::new(database.ports.iter().map(|entry| Field::new(port(entry))).collect()),
         addresses: Field::new(database.addresses.iter().map(entry).collect()),
@@ -98,9 +99,9 @@ fn database(database: &Database) -> raw::Database {
         policy: Field::new(policy::explain(&database.policy)),
         publish: Field::new(database.publish),
         create_service: maybe(&database.create_service, |service| raw::CreateService {
-            headless: Field::new(Switch(service.headless)),
+            headless: Field::new(Bool(service.headless)),
         }),
-        adopt: Field::new(Switch(database.adopt)),
+        adopt: Field::new(Bool(database.adopt)),
     }
 }
 
@@ -111,7 +112,7 @@ fn base_check(database: &Database) -> raw::Check {
     let most_common =
         checks().rev().max_by_key(|one| checks().filter(|other| one == other).count());
     let base = most_common.map(check).unwrap_or_default();
-    checks().fold(base, |base, other| base.common(&check(other)))
+    checks().fold(base, |base, other| base.intersect(&check(other)))
 }
 
 fn address_entry(address: &Address, own: Field<raw::Check>) -> AddressEntry {
@@ -123,7 +124,7 @@ fn address_entry(address: &Address, own: Field<raw::Check>) -> AddressEntry {
     AddressEntry::Long(raw::Address {
         address: Field::new(Ip(address.ip)),
         priority: Field::new(Priority(address.priority)),
-        hostname: maybe(&address.hostname, |name| Label(name.clone())),
+        hostname: maybe(&address.hostname, |name| DnsLabel(name.clone())),
         zone: maybe(&address.zone, |zone| Zone(zone.to_string())),
         maintenance: maybe(&address.maintenance, |reason| Reason(reason.to_string())),
         check: own,
@@ -132,7 +133,7 @@ fn address_entry(address: &Address, own: Field<raw::Check>) -> AddressEntry {
 
 fn port(port: &Port) -> raw::Port {
     raw::Port {
-        name: maybe(&port.name, |name| Label(name.clone())),
+        name: maybe(&port.name, |name| DnsLabel(name.clone())),
         port: Field::new(PortNumber(port.number)),
         protocol: Field::new(port.protocol),
     }
@@ -140,9 +141,9 @@ fn port(port: &Port) -> raw::Port {
 
 fn check(check: &Check) -> raw::Check {
     let mut raw = raw::Check {
-        interval: Field::new(Period(check.interval)),
-        timeout: Field::new(Period(check.timeout)),
-        recheck_interval: Field::new(Period(check.recheck_interval)),
+        interval: Field::new(Interval(check.interval)),
+        timeout: Field::new(Interval(check.timeout)),
+        recheck_interval: Field::new(Interval(check.recheck_interval)),
         healthy_threshold: Field::new(Threshold(check.thresholds.healthy)),
         unhealthy_threshold: Field::new(Threshold(check.thresholds.unhealthy)),
         ..raw::Check::default()
@@ -160,8 +161,8 @@ fn tcp(check: &TcpCheck) -> raw::Tcp {
         port: Field::new(PortNumber(check.port)),
         tls: maybe(&check.tls, tls),
         send: maybe(&check.send, |value| Payload(value.clone())),
-        expect: maybe(&check.expect, |expected| Answer(expected.clone())),
-        accept: Field::new(Switch(check.accept)),
+        expect: maybe(&check.expect, |expected| ExpectedAnswer(expected.clone())),
+        accept: Field::new(Bool(check.accept)),
     }
 }
 
@@ -177,12 +178,12 @@ fn http(check: &HttpCheck) -> raw::Http {
             check
                 .expected_statuses
                 .iter()
-                .map(|range| Field::new(Statuses(range.clone())))
+                .map(|range| Field::new(StatusRange(range.clone())))
                 .collect(),
         ),
         expected_body: maybe(&check.expected_body, |text| BodyText(text.clone())),
         http2: if check.scheme == Scheme::Https {
-            Field::new(Switch(check.http2))
+            Field::new(Bool(check.http2))
         } else {
             Field::Absent
         },
@@ -200,12 +201,12 @@ fn exec(check: &ExecCheck) -> raw::Exec {
             check.command.iter().map(|text| Field::new(Argument(text.clone()))).collect(),
         ),
         env: Field::new(values(&check.env, VariableName)),
-        working_directory: maybe(&check.working_directory, |path| Folder(path.clone())),
+        working_directory: maybe(&check.working_directory, |path| AbsoluteDir(path.clone())),
         inconclusive_statuses: Field::new(
             check
                 .inconclusive_statuses
                 .iter()
-                .map(|range| Field::new(ExitStatuses(range.clone())))
+                .map(|range| Field::new(ExitStatusRange(range.clone())))
                 .collect(),
         ),
     }
@@ -217,15 +218,15 @@ fn tls(tls: &Tls) -> raw::Tls {
         cert_file: maybe(&tls.cert_file, |path| FilePath(path.clone())),
         key_file: maybe(&tls.key_file, |path| FilePath(path.clone())),
         server_name: maybe(&tls.server_name, |name| ServerName(name.clone())),
-        insecure_skip_verify: Field::new(Switch(tls.insecure_skip_verify)),
+        insecure_skip_verify: Field::new(Bool(tls.insecure_skip_verify)),
     }
 }
 
-fn values<N>(values: &[(String, ValueSource)], name: impl Fn(String) -> N) -> Values<N> {
+fn values<N>(values: &[(String, ValueSource)], name: impl Fn(String) -> N) -> NamedValues<N> {
     let pair = |(key, value): &(String, ValueSource)| {
-        (At::new(name(key.clone())), Field::new(value::Value(value.clone())))
+        (Spanned::new(name(key.clone())), Field::new(value::Value(value.clone())))
     };
-    Values(values.iter().map(pair).collect())
+    NamedValues(values.iter().map(pair).collect())
 }
 
 fn maybe<T, R>(value: &Option<T>, raw: impl Fn(&T) -> R) -> Field<R> {

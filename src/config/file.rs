@@ -11,7 +11,7 @@ use super::read::{Field, Reader};
 use super::{LoadedConfig, Options, compile, raw, tree};
 
 /// More than any list of databases needs, and little enough to be read in an instant.
-const LARGEST_FILE: u64 = 10 * 1024 * 1024;
+const MAX_FILE_SIZE: u64 = 10 * 1024 * 1024;
 
 /// Reads a config file.
 pub fn load(path: &Path, options: &Options) -> Result<LoadedConfig, Problems> {
@@ -72,9 +72,9 @@ impl fmt::Display for ReadError {
 /// Reads the content of a config file.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
-    let read = open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes);
+    let read = open(path)?.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes);
     match read {
-        Ok(_) if bytes.len() as u64 > LARGEST_FILE => Err(ReadError::Invalid(
+        Ok(_) if bytes.len() as u64 > MAX_FILE_SIZE => Err(ReadError::Invalid(
             "is larger than 10 MiB; write the config of fewer databases, or begin another".into(),
         )),
         Ok(_) => Ok(bytes),
@@ -128,7 +128,7 @@ fn not_utf8(name: &str, bytes: &[u8], valid: usize) -> Problems {
 pub fn parse(file_name: &str, text: &str, options: &Options) -> Result<LoadedConfig, Problems> {
     // A file saved on Windows may begin with a mark that is no part of the text.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if let Some(message) = nothing_in(text) {
+    if let Some(message) = empty_file_message(text) {
         return Err(Problems::whole_file(file_name, message));
     }
     let mut problems = Collector::default();
@@ -144,7 +144,7 @@ pub fn parse(file_name: &str, text: &str, options: &Options) -> Result<LoadedCon
     }
 }
 
-fn nothing_in(text: &str) -> Option<String> {
+fn empty_file_message(text: &str) -> Option<String> {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let what = match lines.next() {
         None => "is empty",

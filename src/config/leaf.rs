@@ -10,26 +10,26 @@ use serde::{Serialize, Serializer};
 
 use super::name::{validate_label, validate_service};
 use super::problem::quote;
-use super::read::{Leaf, text};
+use super::read::{ScalarType, text};
 use super::tree::{Scalar, ScalarKind};
 use super::{Protocol, PublishMode, Scheme};
 
 /// Declares a leaf: its type, what it is in words, its schema, and how it is parsed.
-macro_rules! leaf {
+macro_rules! scalar {
     ($name:ident($inner:ty), $what:literal, {$($schema:tt)*}, $parse:expr) => {
         #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
         #[serde(transparent)]
         pub(super) struct $name(pub $inner);
 
-        leaf!(@rule $name, $what, {$($schema)*}, $parse);
+        scalar!(@rule $name, $what, {$($schema)*}, $parse);
     };
     (@rule $name:ident, $what:literal, {$($schema:tt)*}, $parse:expr) => {
-        impl Leaf for $name {
-            const WHAT: &'static str = $what;
+        impl ScalarType for $name {
+            const EXPECTED: &'static str = $what;
 
             fn parse(scalar: &Scalar) -> Result<Self, String> {
                 let parse: fn(&Scalar, &str) -> Result<Self, String> = $parse;
-                parse(scalar, Self::WHAT)
+                parse(scalar, Self::EXPECTED)
             }
         }
 
@@ -49,50 +49,50 @@ macro_rules! leaf {
     };
 }
 
-pub(super) use leaf;
+pub(super) use scalar;
 
-leaf!(Text(String), "text", {"type": "string", "minLength": 1}, |scalar, what| {
-    let text = filled(scalar, what)?;
+scalar!(Text(String), "text", {"type": "string", "minLength": 1}, |scalar, what| {
+    let text = non_empty_text(scalar, what)?;
     Ok(Text(text.into()))
 });
 
-leaf!(Argument(String), "text", {"type": "string"}, |scalar, what| {
+scalar!(Argument(String), "text", {"type": "string"}, |scalar, what| {
     let text = no_nul(text(scalar, what)?)?;
     Ok(Argument(text.into()))
 });
 
-leaf!(FilePath(PathBuf), "the path of a file", {"type": "string", "minLength": 1}, |scalar, what| {
-    let text = no_nul(filled(scalar, what)?)?;
+scalar!(FilePath(PathBuf), "the path of a file", {"type": "string", "minLength": 1}, |scalar, what| {
+    let text = no_nul(non_empty_text(scalar, what)?)?;
     Ok(FilePath(text.into()))
 });
 
-leaf!(Folder(PathBuf), "the absolute path of a folder", {"type": "string", "pattern": "^/"}, |scalar, what| {
-    let text = no_nul(filled(scalar, what)?)?;
+scalar!(AbsoluteDir(PathBuf), "the absolute path of a folder", {"type": "string", "pattern": "^/"}, |scalar, what| {
+    let text = no_nul(non_empty_text(scalar, what)?)?;
     if !text.starts_with('/') {
         return Err(format!("{} is not absolute, and where the daemon runs is no part of the config; write {what}", quote(text)));
     }
-    Ok(Folder(text.into()))
+    Ok(AbsoluteDir(text.into()))
 });
 
-leaf!(
+scalar!(
     ServiceName(String),
     "the name of a Service",
     {"type": "string", "maxLength": 63, "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$"},
     |scalar, what| {
-        let name = filled(scalar, what)?;
+        let name = non_empty_text(scalar, what)?;
         validate_service(name)?;
         Ok(ServiceName(name.into()))
     }
 );
 
-leaf!(
-    Label(String),
+scalar!(
+    DnsLabel(String),
     "a DNS label",
     {"type": "string", "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"},
-    |scalar, what| Ok(Label(label(scalar, what)?.into()))
+    |scalar, what| Ok(DnsLabel(label(scalar, what)?.into()))
 );
 
-leaf!(
+scalar!(
     PortNumber(u16),
     "a port from 1 to 65535",
     {"type": "integer", "minimum": 1, "maximum": 65535},
@@ -105,7 +105,7 @@ leaf!(
     }
 );
 
-leaf!(Threshold(u32), "a number from 1 to 4294967295", {"type": "integer", "minimum": 1, "maximum": u32::MAX}, |scalar, what| {
+scalar!(Threshold(u32), "a number from 1 to 4294967295", {"type": "integer", "minimum": 1, "maximum": u32::MAX}, |scalar, what| {
     let number = whole_number(scalar, what)?;
     match u32::try_from(number) {
         Ok(number) if number > 0 => Ok(Threshold(number)),
@@ -113,16 +113,16 @@ leaf!(Threshold(u32), "a number from 1 to 4294967295", {"type": "integer", "mini
     }
 });
 
-leaf!(Switch(bool), "`true` or `false`", {"type": "boolean"}, |scalar: &Scalar, _| {
+scalar!(Bool(bool), "`true` or `false`", {"type": "boolean"}, |scalar: &Scalar, _| {
     match (scalar.kind, scalar.text.to_lowercase().as_str()) {
-        (ScalarKind::Bool(value), _) => Ok(Switch(value)),
+        (ScalarKind::Bool(value), _) => Ok(Bool(value)),
         (_, "yes" | "on" | "true" | "y" | "1") => Err(format!("{} is not true or false; write `true`", quote(&scalar.text))),
         (_, "no" | "off" | "false" | "n" | "0") => Err(format!("{} is not true or false; write `false`", quote(&scalar.text))),
         _ => Err(format!("{} is not true or false; write `true` or `false`", quote(&scalar.text))),
     }
 });
 
-leaf!(@rule Protocol, "`TCP`, `UDP` or `SCTP`", {"enum": ["TCP", "UDP", "SCTP"]}, |scalar: &Scalar, _| {
+scalar!(@rule Protocol, "`TCP`, `UDP` or `SCTP`", {"enum": ["TCP", "UDP", "SCTP"]}, |scalar: &Scalar, _| {
     let found = PROTOCOLS.iter().find(|(_, name)| *name == scalar.text);
     let meant = PROTOCOLS.iter().find(|(_, name)| name.eq_ignore_ascii_case(&scalar.text));
     one_of(found.map(|(protocol, _)| *protocol), meant.map(|(_, name)| *name), scalar, "`TCP`, `UDP` or `SCTP`")
@@ -138,7 +138,7 @@ impl Serialize for Protocol {
     }
 }
 
-leaf!(@rule Scheme, "`http` or `https`", {"enum": ["http", "https"]}, |scalar: &Scalar, _| {
+scalar!(@rule Scheme, "`http` or `https`", {"enum": ["http", "https"]}, |scalar: &Scalar, _| {
     let found = SCHEMES.iter().find(|(_, name)| *name == scalar.text);
     let meant = SCHEMES.iter().find(|(_, name)| name.eq_ignore_ascii_case(&scalar.text));
     one_of(found.map(|(scheme, _)| *scheme), meant.map(|(_, name)| *name), scalar, "`http` or `https`")
@@ -153,7 +153,7 @@ impl Serialize for Scheme {
     }
 }
 
-leaf!(@rule PublishMode, "`endpoints`, `slices` or `both`", {"enum": ["endpoints", "slices", "both"]}, |scalar: &Scalar, what| {
+scalar!(@rule PublishMode, "`endpoints`, `slices` or `both`", {"enum": ["endpoints", "slices", "both"]}, |scalar: &Scalar, what| {
     let found = PUBLISH.iter().find(|(_, name)| *name == scalar.text);
     let meant = match scalar.text.to_lowercase().as_str() {
         "endpoints" | "endpoint" => Some("endpoints"),
@@ -177,13 +177,13 @@ impl Serialize for PublishMode {
     }
 }
 
-leaf!(
+scalar!(
     Zone(String),
     "the name of a zone",
     {"type": "string", "maxLength": 63, "pattern": "^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$"},
     |scalar, what| {
         // Compared with a label of the nodes, so that nothing else can match.
-        let zone = filled(scalar, what)?;
+        let zone = non_empty_text(scalar, what)?;
         let ends = |char: char| char.is_ascii_alphanumeric();
         if zone.len() > 63 {
             return Err(format!("{} has {} characters; {what} has at most 63", quote(zone), zone.len()));
@@ -198,12 +198,12 @@ leaf!(
     }
 );
 
-leaf!(
+scalar!(
     Method(String),
     "an HTTP method",
     {"type": "string", "pattern": "^[-!#$%&'*+.^_`|~A-Z0-9]+$"},
     |scalar, what| {
-        let method = filled(scalar, what)?;
+        let method = non_empty_text(scalar, what)?;
         if !method.chars().all(is_token) {
             return Err(format!("{} is no HTTP method; write one word, like `GET`", quote(method)));
         }
@@ -215,7 +215,7 @@ leaf!(
     }
 );
 
-leaf!(
+scalar!(
     UrlPath(String),
     "a path like `/health`",
     {"type": "string", "pattern": "^/[!-\"$-~]*$"},
@@ -234,12 +234,12 @@ leaf!(
     }
 );
 
-leaf!(
+scalar!(
     HostHeader(String),
     "a host name",
     {"type": "string", "pattern": "^[-_.:\\[\\]A-Za-z0-9]+$"},
     |scalar, what| {
-        let host = filled(scalar, what)?;
+        let host = non_empty_text(scalar, what)?;
         let fits = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.' | ':' | '[' | ']');
         if !host.chars().all(fits) {
             return Err(format!("{} is no host; write a name like `db.corp.example`, without scheme or path", quote(host)));
@@ -249,12 +249,12 @@ leaf!(
     }
 );
 
-leaf!(
+scalar!(
     ServerName(String),
     "a DNS name or an IP",
     {"type": "string", "minLength": 1},
     |scalar, what| {
-        let name = filled(scalar, what)?;
+        let name = non_empty_text(scalar, what)?;
         if rustls::pki_types::ServerName::try_from(name).is_err() {
             return Err(format!("no certificate can carry {}; write a DNS name or an IP, without a port", quote(name)));
         }
@@ -263,7 +263,7 @@ leaf!(
 );
 
 // A name that is none may be a secret that lost its key, so that the two below are never quoted.
-leaf!(HeaderName(String), "the name of a header", {"pattern": "^[-!#$%&'*+.^_`|~A-Za-z0-9]+$"}, |scalar: &Scalar, _| {
+scalar!(HeaderName(String), "the name of a header", {"pattern": "^[-!#$%&'*+.^_`|~A-Za-z0-9]+$"}, |scalar: &Scalar, _| {
     let name = &scalar.text;
     if name.is_empty() || !name.chars().all(is_token) {
         return Err("this is not the name of an HTTP header; write `Name: value`".into());
@@ -275,38 +275,38 @@ leaf!(HeaderName(String), "the name of a header", {"pattern": "^[-!#$%&'*+.^_`|~
 });
 
 /// What the daemon tells every exec check.
-pub(super) const OWN_VARIABLES: [&str; 5] =
+pub(super) const BUILTIN_VARIABLES: [&str; 5] =
     ["TARGET_IP", "TARGET_PORT", "TARGET_HOST", "SERVICE", "NAMESPACE"];
 
-leaf!(VariableName(String), "the name of a variable", {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}, |scalar: &Scalar, _| {
+scalar!(VariableName(String), "the name of a variable", {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}, |scalar: &Scalar, _| {
     let name = &scalar.text;
     let fits = |char: char| char.is_ascii_alphanumeric() || char == '_';
     if !name.chars().all(fits) || name.is_empty() || name.starts_with(|char: char| char.is_ascii_digit()) {
         return Err("this is not the name of a variable; write letters, digits and `_`, as in `PGPASSWORD: …`".into());
     }
-    if OWN_VARIABLES.contains(&name.as_str()) {
+    if BUILTIN_VARIABLES.contains(&name.as_str()) {
         return Err(format!("`{name}` is set for every exec check; take it away, or choose another name"));
     }
     Ok(VariableName(name.clone()))
 });
 
-leaf!(SourceName(String), "the name of a variable", {"type": "string", "pattern": "^[^=\\x00]+$"}, |scalar, what| {
-    let name = no_nul(filled(scalar, what)?)?;
+scalar!(EnvVarName(String), "the name of a variable", {"type": "string", "pattern": "^[^=\\x00]+$"}, |scalar, what| {
+    let name = no_nul(non_empty_text(scalar, what)?)?;
     if name.contains('=') {
         return Err("the name of an environment variable has no `=`; write the name alone".into());
     }
-    Ok(SourceName(name.into()))
+    Ok(EnvVarName(name.into()))
 });
 
 /// An interval or a timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Period(pub Duration);
+pub(super) struct Interval(pub Duration);
 
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-leaf!(
-    @rule Period,
+scalar!(
+    @rule Interval,
     "a duration like `5s`",
     {"type": "string", "pattern": "^ *([0-9]+(\\.[0-9]+)? *[a-zA-Zµ]+ *)+$"},
     |scalar: &Scalar, what| {
@@ -325,11 +325,11 @@ leaf!(
         if duration > LONGEST {
             return Err(format!("{} is too long; write at most `24h`", quote(text)));
         }
-        Ok(Period(duration))
+        Ok(Interval(duration))
     }
 );
 
-impl Serialize for Period {
+impl Serialize for Interval {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         humantime::format_duration(self.0).to_string().serialize(serializer)
     }
@@ -337,10 +337,10 @@ impl Serialize for Period {
 
 /// A status, or a range of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Statuses(pub RangeInclusive<u16>);
+pub(super) struct StatusRange(pub RangeInclusive<u16>);
 
-leaf!(
-    @rule Statuses,
+scalar!(
+    @rule StatusRange,
     "a status like `200`, or a range like `200-299`",
     {
         "anyOf": [
@@ -352,14 +352,14 @@ leaf!(
         let (first, last) = scalar.text.split_once('-').unwrap_or((&scalar.text, &scalar.text));
         let status = |text: &str| text.trim().parse::<u16>().ok().filter(|status| (100..=599).contains(status));
         match (status(first), status(last)) {
-            (Some(first), Some(last)) if first <= last => Ok(Statuses(first..=last)),
+            (Some(first), Some(last)) if first <= last => Ok(StatusRange(first..=last)),
             (Some(first), Some(last)) => Err(format!("the range {first}-{last} is empty; write `{last}-{first}`")),
             _ => Err(format!("{} is not {what}; statuses go from 100 to 599", quote(&scalar.text))),
         }
     }
 );
 
-impl Serialize for Statuses {
+impl Serialize for StatusRange {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match (self.0.start(), self.0.end()) {
             (first, last) if first == last => first.serialize(serializer),
@@ -370,10 +370,10 @@ impl Serialize for Statuses {
 
 /// An exit status, or a range of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ExitStatuses(pub RangeInclusive<u8>);
+pub(super) struct ExitStatusRange(pub RangeInclusive<u8>);
 
-leaf!(
-    @rule ExitStatuses,
+scalar!(
+    @rule ExitStatusRange,
     "an exit status like `3`, or a range like `64-78`",
     {
         "anyOf": [
@@ -386,7 +386,7 @@ leaf!(
         match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
             (Ok(0), Ok(_)) | (Ok(_), Ok(0)) => Err("exit status 0 passes, always; write statuses from 1 to 255".into()),
             (Ok(first), Ok(last)) => match (u8::try_from(first), u8::try_from(last)) {
-                (Ok(first), Ok(last)) if first <= last => Ok(ExitStatuses(first..=last)),
+                (Ok(first), Ok(last)) if first <= last => Ok(ExitStatusRange(first..=last)),
                 (Ok(first), Ok(last)) => Err(format!("the range {first}-{last} is empty; write `{last}-{first}`")),
                 _ => Err(format!("no program can exit with {}; write statuses from 1 to 255", first.max(last))),
             },
@@ -395,7 +395,7 @@ leaf!(
     }
 );
 
-impl Serialize for ExitStatuses {
+impl Serialize for ExitStatusRange {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match (self.0.start(), self.0.end()) {
             (first, last) if first == last => first.serialize(serializer),
@@ -404,11 +404,11 @@ impl Serialize for ExitStatuses {
     }
 }
 
-leaf!(Ip(IpAddr), "an IP", {"type": "string", "pattern": "^[0-9a-fA-F.:]+$"}, |scalar: &Scalar, _| {
+scalar!(Ip(IpAddr), "an IP", {"type": "string", "pattern": "^[0-9a-fA-F.:]+$"}, |scalar: &Scalar, _| {
     super::ip::parse(&scalar.text).map(Ip)
 });
 
-fn filled<'a>(scalar: &'a Scalar, what: &str) -> Result<&'a str, String> {
+fn non_empty_text<'a>(scalar: &'a Scalar, what: &str) -> Result<&'a str, String> {
     match text(scalar, what)? {
         "" => Err(format!("this text is empty; write {what}")),
         text => Ok(text),
@@ -425,7 +425,7 @@ fn no_nul(text: &str) -> Result<&str, String> {
 
 /// RFC 1123: what a host, a namespace and a port may be called.
 fn label<'a>(scalar: &'a Scalar, what: &str) -> Result<&'a str, String> {
-    let name = filled(scalar, what)?;
+    let name = non_empty_text(scalar, what)?;
     validate_label(name, what)?;
     Ok(name)
 }

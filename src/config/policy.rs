@@ -7,10 +7,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use super::Address;
-use super::leaf::{Switch, leaf, whole_number};
+use super::leaf::{Bool, scalar, whole_number};
 use super::problem::{Collector, quote};
 use super::raw;
-use super::read::{Field, Leaf, Read, Reader, camel_case, record};
+use super::read::{Field, FromNode, Reader, ScalarType, camel_case, record};
 use super::tree::{Node, Scalar, ScalarKind};
 use crate::plan::{self, MinHealthy};
 
@@ -23,13 +23,13 @@ record! {
         min_healthy: AtLeast,
         /// Publish one address at most. Two that pass are a split brain, and never published together.
         #[schemars(extend("default" = false))]
-        exactly_one: Switch,
+        exactly_one: Bool,
         /// When addresses that are preferred by their `priority`, and well again, take over from others.
         failback: Failback,
         /// How often an address may flip between healthy and unhealthy within ten minutes. One that flips more often
         /// stays out until it was healthy for a while: a minute at first, then twice as long each time, up to 15 minutes.
         #[schemars(extend("default" = 5))]
-        max_flips: Flips,
+        max_flips: MaxFlips,
     }
 }
 
@@ -42,7 +42,7 @@ record! {
         delay: Delay,
         /// Only when asked, by `external-endpoints failback` or by the Service's annotation.
         #[schemars(extend("default" = false))]
-        manual: Switch,
+        manual: Bool,
     }
 }
 
@@ -50,7 +50,7 @@ record! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AtLeast(pub MinHealthy);
 
-leaf!(
+scalar!(
     @rule AtLeast,
     "a number like `1`, or a percentage like `50%`",
     {
@@ -85,7 +85,7 @@ impl Serialize for AtLeast {
     }
 }
 
-leaf!(
+scalar!(
     Priority(u32),
     "a number from 0",
     {"type": "integer", "minimum": 0, "maximum": u32::MAX},
@@ -99,14 +99,14 @@ leaf!(
 
 const MOST_FLIPS: u32 = 1000;
 
-leaf!(
-    Flips(u32),
+scalar!(
+    MaxFlips(u32),
     "a number from 1 to 1000",
     {"type": "integer", "minimum": 1, "maximum": MOST_FLIPS},
     |scalar, what| {
         let number = whole_number(scalar, what)?;
         match u32::try_from(number) {
-            Ok(flips @ 1..=MOST_FLIPS) => Ok(Flips(flips)),
+            Ok(flips @ 1..=MOST_FLIPS) => Ok(MaxFlips(flips)),
             _ => Err(format!("{number} flips can't be counted; write {what}")),
         }
     }
@@ -118,7 +118,7 @@ pub(super) struct Delay(pub Duration);
 
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-leaf!(
+scalar!(
     @rule Delay,
     "a duration like `5m`",
     {"type": "string", "pattern": "^ *([0-9]+(\\.[0-9]+)? *[a-zA-Zµ]+ *)+$"},
@@ -141,7 +141,7 @@ impl Serialize for Delay {
     }
 }
 
-leaf!(
+scalar!(
     Reason(String),
     "a reason in words",
     {"type": "string", "minLength": 1, "maxLength": MAX_REASON_CHARS, "pattern": "\\S"},
@@ -177,15 +177,15 @@ pub(super) fn compile(
     let default = plan::Policy::default();
     let raw = match policy {
         Field::Absent => return Some(default),
-        Field::Wrong => return None,
+        Field::Invalid => return None,
         Field::Given(at) => &at.value,
     };
     let failback = failback(&raw.failback, default.failback, problems);
     let compiled = plan::Policy {
         min_healthy: raw.min_healthy.or(AtLeast(default.min_healthy))?.0,
-        exactly_one: raw.exactly_one.or(Switch(default.exactly_one))?.0,
+        exactly_one: raw.exactly_one.or(Bool(default.exactly_one))?.0,
         failback: failback?,
-        max_flips: raw.max_flips.or(Flips(default.max_flips))?.0,
+        max_flips: raw.max_flips.or(MaxFlips(default.max_flips))?.0,
     };
     warn(raw, &compiled, addresses?, problems);
     Some(compiled)
@@ -205,10 +205,10 @@ fn failback(
 ) -> Option<plan::Failback> {
     let at = match raw {
         Field::Absent => return Some(default),
-        Field::Wrong => return None,
+        Field::Invalid => return None,
         Field::Given(at) => at,
     };
-    let manual = at.value.manual.or(Switch(false))?.0;
+    let manual = at.value.manual.or(Bool(false))?.0;
     match (&at.value.delay, manual) {
         (Field::Absent, true) => Some(plan::Failback::Manual),
         (Field::Absent, false) => Some(default),
@@ -216,10 +216,10 @@ fn failback(
         (Field::Given(delay), true) => {
             let message =
                 "a failback that waits to be asked has no delay; take `delay` or `manual` away";
-            problems.error(delay.place.key, &delay.place.path, message);
+            problems.error(delay.location.key, &delay.location.path, message);
             None
         }
-        (Field::Wrong, _) => None,
+        (Field::Invalid, _) => None,
     }
 }
 
@@ -245,7 +245,7 @@ fn warn(raw: &Policy, policy: &plan::Policy, addresses: &[Address], problems: &m
             String::new()
         };
         if !message.is_empty() {
-            problems.warn(at.place.span, &at.place.path, message);
+            problems.warn(at.location.span, &at.location.path, message);
         }
     }
     warn_of_tiers(raw, policy, addresses, problems);
@@ -260,7 +260,7 @@ fn warn_of_tiers(
     let tiers = addresses.iter().any(|address| address.priority != addresses[0].priority);
     if let (true, true, Some(at)) = (policy.exactly_one, tiers, raw.exactly_one.given()) {
         let message = "with `exactlyOne` the one that passes is published, whatever its `priority`; take one of the two away";
-        problems.warn(at.place.span, &at.place.path, message);
+        problems.warn(at.location.span, &at.location.path, message);
     }
 }
 
@@ -271,13 +271,13 @@ pub(super) fn explain(policy: &plan::Policy) -> Policy {
             Failback { delay: Field::new(Delay(delay)), ..Failback::default() }
         }
         plan::Failback::Manual => {
-            Failback { manual: Field::new(Switch(true)), ..Failback::default() }
+            Failback { manual: Field::new(Bool(true)), ..Failback::default() }
         }
     };
     Policy {
         min_healthy: Field::new(AtLeast(policy.min_healthy)),
-        exactly_one: Field::new(Switch(policy.exactly_one)),
+        exactly_one: Field::new(Bool(policy.exactly_one)),
         failback: Field::new(failback),
-        max_flips: Field::new(Flips(policy.max_flips)),
+        max_flips: Field::new(MaxFlips(policy.max_flips)),
     }
 }

@@ -33,14 +33,14 @@ pub struct Problems {
     file: String,
     text: Arc<str>,
     /// Byte ranges of the text that may hold secrets and are never shown.
-    hidden: Vec<Range<usize>>,
+    redacted: Vec<Range<usize>>,
     list: Vec<Problem>,
     /// How many more were found than are kept.
-    more: usize,
+    omitted: usize,
 }
 
 /// The most problems of one file that are worth reading.
-const KEPT: usize = 100;
+const MAX_PROBLEMS: usize = 100;
 
 /// The columns that an excerpt may take: those of the narrowest terminal in use.
 const TERMINAL: usize = 80;
@@ -65,7 +65,7 @@ impl Problems {
 
     /// How many were found; `iter` gives the first hundred.
     pub fn len(&self) -> usize {
-        self.list.len() + self.more
+        self.list.len() + self.omitted
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
@@ -82,8 +82,8 @@ impl Problems {
                 out.push_str(&self.excerpt(position));
             }
         }
-        if self.more > 0 {
-            out.push_str(&format!("{}: and {} more problems\n", self.file, self.more));
+        if self.omitted > 0 {
+            out.push_str(&format!("{}: and {} more problems\n", self.file, self.omitted));
         }
         out
     }
@@ -110,7 +110,7 @@ impl Problems {
         let window = line.char_indices().skip(first).take(2 * WINDOW);
         let window: Vec<(usize, char)> =
             window.map(|(offset, char)| (start + offset, char)).collect();
-        let (mut shown, caret) = self.without_secrets(&window, position.column - 1 - first);
+        let (mut shown, caret) = self.redacted(&window, position.column - 1 - first);
         let length = shown.iter().rposition(|char| *char != ' ').map_or(0, |last| last + 1);
         shown.truncate(length.max(caret));
         let number = position.line.to_string();
@@ -122,12 +122,12 @@ impl Problems {
     }
 
     /// What to show of these characters, and the caret's place in it.
-    fn without_secrets(&self, window: &[(usize, char)], column: usize) -> (Vec<char>, usize) {
+    fn redacted(&self, window: &[(usize, char)], column: usize) -> (Vec<char>, usize) {
         let (Some(first), Some(last)) = (window.first(), window.last()) else {
             return (Vec::new(), 0);
         };
         let hidden: Vec<_> = self
-            .hidden
+            .redacted
             .iter()
             .filter(|range| range.start <= last.0 && range.end > first.0)
             .collect();
@@ -236,23 +236,23 @@ impl Span {
 /// Gathers the problems and warnings of one file while it is read.
 #[derive(Default)]
 pub(super) struct Collector {
-    errors: Pile,
-    warnings: Pile,
+    errors: Bucket,
+    warnings: Bucket,
     hidden: Vec<Range<usize>>,
 }
 
 #[derive(Default)]
-struct Pile {
+struct Bucket {
     list: Vec<Problem>,
     more: usize,
     /// What an alias repeats is wrong once.
     seen: BTreeSet<(Position, String)>,
 }
 
-impl Pile {
+impl Bucket {
     fn add(&mut self, span: Span, path: &str, message: String) {
         let position = span.position();
-        if self.list.len() >= KEPT {
+        if self.list.len() >= MAX_PROBLEMS {
             self.more += 1;
             return;
         }
@@ -267,9 +267,9 @@ impl Pile {
         Problems {
             file: file.into(),
             text: text.clone(),
-            hidden: hidden.to_vec(),
+            redacted: hidden.to_vec(),
             list: self.list,
-            more: self.more,
+            omitted: self.more,
         }
     }
 }
@@ -285,11 +285,11 @@ impl Collector {
 
     /// Further errors are only counted: no need to find good words for them.
     pub(super) fn is_full(&self) -> bool {
-        self.errors.list.len() >= KEPT
+        self.errors.list.len() >= MAX_PROBLEMS
     }
 
     /// What stands here may be a secret: no excerpt shows it.
-    pub(super) fn hide(&mut self, span: Span) {
+    pub(super) fn redact(&mut self, span: Span) {
         if self.hidden.last() != Some(&span.bytes()) {
             self.hidden.push(span.bytes());
         }

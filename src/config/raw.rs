@@ -3,15 +3,16 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::bytes::{Answer, BodyText, Payload};
+use super::bytes::{BodyText, ExpectedAnswer, Payload};
 use super::leaf::{
-    Argument, ExitStatuses, FilePath, Folder, HeaderName, HostHeader, Ip, Label, Method, Period,
-    PortNumber, ServerName, ServiceName, Statuses, Switch, Threshold, UrlPath, VariableName, Zone,
+    AbsoluteDir, Argument, Bool, DnsLabel, ExitStatusRange, FilePath, HeaderName, HostHeader,
+    Interval, Ip, Method, PortNumber, ServerName, ServiceName, StatusRange, Threshold, UrlPath,
+    VariableName, Zone,
 };
 use super::policy::{Policy, Priority, Reason};
-use super::read::{Field, Leaf, Read, Reader, camel_case, record};
-use super::tree::{Entry, Kind, Node, Scalar, ScalarKind};
-use super::value::Values;
+use super::read::{Field, FromNode, Reader, ScalarType, camel_case, record};
+use super::tree::{Entry, Node, NodeKind, Scalar, ScalarKind};
+use super::value::NamedValues;
 use super::{Protocol, PublishMode, Scheme};
 
 record! {
@@ -24,7 +25,7 @@ record! {
         databases: Vec<Field<Database>>,
         /// Delete the Endpoints of a database that is taken out of this file while the daemon runs; else they stay as they are.
         #[schemars(extend("default" = false))]
-        prune: Switch,
+        prune: Bool,
     }
 }
 
@@ -32,7 +33,7 @@ record! {
     /// What every database has unless it says otherwise.
     Defaults requires [] {
         /// The namespace of databases that name none; without it, the namespace of the Pod that reads this.
-        namespace: Label,
+        namespace: DnsLabel,
         /// The check of databases that have none, and the keys that a database's check leaves out.
         check: Check,
     }
@@ -45,7 +46,7 @@ record! {
         /// The name of the Service, and so of its Endpoints.
         service: ServiceName,
         /// The namespace of the Service; else `defaults.namespace`.
-        namespace: Label,
+        namespace: DnsLabel,
         /// The one port of the database: short for `ports: [{port: …}]`.
         port: PortNumber,
         /// The ports of the database. With several, each has a name: the one it has in the Service.
@@ -66,7 +67,7 @@ record! {
         create_service: CreateService,
         /// Take over Endpoints that someone else wrote.
         #[schemars(extend("default" = false))]
-        adopt: Switch,
+        adopt: Bool,
     }
 }
 
@@ -75,7 +76,7 @@ record! {
     CreateService requires [] {
         /// Without an IP of its own: DNS gives the addresses themselves.
         #[schemars(extend("default" = false))]
-        headless: Switch,
+        headless: Bool,
     }
 }
 
@@ -83,7 +84,7 @@ record! {
     /// A port of the database.
     Port requires ["port"] {
         /// The name of the port in the Service. Needed when there are several.
-        name: Label,
+        name: DnsLabel,
         /// The number that the database listens on.
         port: PortNumber,
         /// The protocol of the port.
@@ -101,7 +102,7 @@ record! {
         #[schemars(extend("default" = 0))]
         priority: Priority,
         /// The DNS label of this replica in a headless Service.
-        hostname: Label,
+        hostname: DnsLabel,
         /// The topology zone that it is in. Only with `publish: slices` or `both`.
         zone: Zone,
         /// Why this address is in maintenance: it is taken out, still checked, and shown with this reason.
@@ -116,14 +117,14 @@ record! {
     Check requires [] {
         /// How often an address is tried.
         #[schemars(extend("default" = "5s"))]
-        interval: Period,
+        interval: Interval,
         /// How long one try may take, all of it. Not more than the interval.
         #[schemars(extend("default" = "2s"))]
-        timeout: Period,
+        timeout: Interval,
         /// How soon an address is tried again after a verdict that disagrees with its state, until it flips or
         /// recovers. Not more than the interval, to which the default shrinks.
         #[schemars(extend("default" = "1s"))]
-        recheck_interval: Period,
+        recheck_interval: Interval,
         /// How many passes in a row make an address healthy.
         #[schemars(extend("default" = 2))]
         healthy_threshold: Threshold,
@@ -149,11 +150,11 @@ record! {
         /// What to send once connected.
         send: Payload,
         /// Text that the answer must contain, or bytes.
-        expect: Answer,
+        expect: ExpectedAnswer,
         /// Complete the handshake, so that the database sees the connection. Implied by `tls`, `send` and `expect`;
         /// without it the connection ends before the database hears of it.
         #[schemars(extend("default" = false))]
-        accept: Switch,
+        accept: Bool,
     }
 }
 
@@ -174,15 +175,15 @@ record! {
         /// The Host header; else the address.
         host: HostHeader,
         /// More headers, from name to value.
-        headers: Values<HeaderName>,
+        headers: NamedValues<HeaderName>,
         /// The statuses that pass: numbers, or ranges like `200-299`.
         #[schemars(length(min = 1), extend("default" = ["200-399"]))]
-        expected_statuses: Vec<Field<Statuses>>,
+        expected_statuses: Vec<Field<StatusRange>>,
         /// Text that the body must contain.
         expected_body: BodyText,
         /// Offer HTTP/2, which the server may choose. Only with `scheme: https`; else HTTP/1.1 is spoken.
         #[schemars(extend("default" = false))]
-        http2: Switch,
+        http2: Bool,
         /// How TLS is spoken. Only with `scheme: https`.
         tls: Tls,
     }
@@ -197,14 +198,14 @@ record! {
         command: Vec<Field<Argument>>,
         /// What the program finds in its environment beside TARGET_IP, TARGET_PORT, TARGET_HOST, SERVICE and
         /// NAMESPACE. It sees nothing else.
-        env: Values<VariableName>,
+        env: NamedValues<VariableName>,
         /// The folder that the program runs in: an absolute path.
-        working_directory: Folder,
+        working_directory: AbsoluteDir,
         /// The exit statuses that say nothing about the address, as 3 of Nagios' plugins: numbers, or ranges like
         /// `64-78`. A try that ends so is inconclusive. So is one that ends with 126 or 127, by which a shell says that
         /// it can't run a command.
         #[schemars(extend("default" = []))]
-        inconclusive_statuses: Vec<Field<ExitStatuses>>,
+        inconclusive_statuses: Vec<Field<ExitStatusRange>>,
     }
 }
 
@@ -221,7 +222,7 @@ record! {
         server_name: ServerName,
         /// Take any certificate. The connection is then safe from no one.
         #[schemars(extend("default" = false))]
-        insecure_skip_verify: Switch,
+        insecure_skip_verify: Bool,
     }
 }
 
@@ -234,13 +235,13 @@ pub(super) enum AddressEntry {
     Long(Address),
 }
 
-impl Read for AddressEntry {
+impl FromNode for AddressEntry {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         match &node.kind {
-            Kind::Scalar(Scalar { kind: ScalarKind::Text | ScalarKind::Number, .. }) => {
+            NodeKind::Scalar(Scalar { kind: ScalarKind::Text | ScalarKind::Number, .. }) => {
                 Ip::read(node, reader).map(AddressEntry::Short)
             }
-            Kind::Map(entries) => {
+            NodeKind::Map(entries) => {
                 if let [Entry { key, key_span, .. }] = entries.as_slice()
                     && Ip::parse(&Scalar::text(format!("{key}:"))).is_ok()
                 {

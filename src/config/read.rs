@@ -8,41 +8,43 @@ use serde::{Serialize, Serializer};
 
 use super::invisible;
 use super::problem::{Collector, Span, may_hold_credentials, quote};
-use super::tree::{Entry, Kind, Node, Scalar, ScalarKind};
+use super::tree::{Entry, Node, NodeKind, Scalar, ScalarKind};
 
 /// Something that can be read from a node. What is wrong is told to the reader; None says that it was.
-pub(super) trait Read: Sized + Clone {
+pub(super) trait FromNode: Sized + Clone {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self>;
 
     /// This laid over the same thing of a lower layer: records and maps merge key by key, all else replaces.
-    fn over(&self, _lower: &Self) -> Self {
+    fn overlay(&self, _lower: &Self) -> Self {
         self.clone()
     }
 
     /// This without the keys that the other lacks.
-    fn common(&self, _other: &Self) -> Self {
+    fn intersect(&self, _other: &Self) -> Self {
         self.clone()
     }
 }
 
 /// A value of one scalar. Its `parse` gets the text, and says what is wrong and what to write instead.
-pub(super) trait Leaf: Sized + Clone {
+pub(super) trait ScalarType: Sized + Clone {
     /// What it is, for "expected …".
-    const WHAT: &'static str;
+    const EXPECTED: &'static str;
 
     fn parse(scalar: &Scalar) -> Result<Self, String>;
 }
 
-impl<T: Leaf> Read for T {
+impl<T: ScalarType> FromNode for T {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         let parsed = match &node.kind {
-            Kind::Scalar(Scalar { kind: ScalarKind::Null, .. }) | Kind::List(_) | Kind::Map(_) => {
-                return reader.expected(node, T::WHAT, "");
+            NodeKind::Scalar(Scalar { kind: ScalarKind::Null, .. })
+            | NodeKind::List(_)
+            | NodeKind::Map(_) => {
+                return reader.expected(node, T::EXPECTED, "");
             }
-            Kind::Scalar(scalar) => T::parse(scalar),
+            NodeKind::Scalar(scalar) => T::parse(scalar),
         };
         if parsed.is_err() && may_hold_credentials(node.text()) {
-            reader.hide(node.span);
+            reader.redact(node.span);
         }
         parsed.map_err(|message| reader.error(node.span, message_for(node.text(), message))).ok()
     }
@@ -74,7 +76,7 @@ fn unquoted(scalar: &Scalar, what: &str, to_yaml: &str) -> String {
 
 /// A place in the file that a later stage can point at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Place {
+pub(super) struct Location {
     pub span: Span,
     /// Of the key that the value belongs to; of an item of a list, the item's own.
     pub key: Span,
@@ -83,14 +85,14 @@ pub(super) struct Place {
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct At<T> {
+pub(super) struct Spanned<T> {
     pub value: T,
-    pub place: Place,
+    pub location: Location,
 }
 
-impl<T> At<T> {
+impl<T> Spanned<T> {
     pub(super) fn new(value: T) -> Self {
-        At { value, place: Place::default() }
+        Spanned { value, location: Location::default() }
     }
 }
 
@@ -100,22 +102,22 @@ pub(super) enum Field<T> {
     #[default]
     Absent,
     /// Something is there, but wrong, and that is already reported: nothing more may be concluded.
-    Wrong,
+    Invalid,
     /// Boxed, so that a list of a million mistakes is small.
-    Given(Box<At<T>>),
+    Given(Box<Spanned<T>>),
 }
 
 impl<T> Field<T> {
     /// A value that comes from no file.
     pub(super) fn new(value: T) -> Self {
-        Field::Given(Box::new(At::new(value)))
+        Field::Given(Box::new(Spanned::new(value)))
     }
 
     pub(super) fn is_absent(&self) -> bool {
         matches!(self, Field::Absent)
     }
 
-    pub(super) fn given(&self) -> Option<&At<T>> {
+    pub(super) fn given(&self) -> Option<&Spanned<T>> {
         match self {
             Field::Given(at) => Some(at),
             _ => None,
@@ -133,7 +135,7 @@ impl<T> Field<T> {
     {
         match self {
             Field::Absent => Some(default),
-            Field::Wrong => None,
+            Field::Invalid => None,
             Field::Given(at) => Some(at.value.clone()),
         }
     }
@@ -145,27 +147,29 @@ impl<T> Field<T> {
     {
         match self {
             Field::Absent => Some(None),
-            Field::Wrong => None,
+            Field::Invalid => None,
             Field::Given(at) => Some(Some(at.value.clone())),
         }
     }
 }
 
-impl<T: Read> Field<T> {
-    pub(super) fn over(&self, lower: &Self) -> Self {
+impl<T: FromNode> Field<T> {
+    pub(super) fn overlay(&self, lower: &Self) -> Self {
         match (self, lower) {
             (Field::Absent, lower) => lower.clone(),
-            (Field::Given(upper), Field::Given(lower)) => Field::Given(Box::new(At {
-                value: upper.value.over(&lower.value),
-                place: upper.place.clone(),
+            (Field::Given(upper), Field::Given(lower)) => Field::Given(Box::new(Spanned {
+                value: upper.value.overlay(&lower.value),
+                location: upper.location.clone(),
             })),
             (upper, _) => upper.clone(),
         }
     }
 
-    pub(super) fn common(&self, other: &Self) -> Self {
+    pub(super) fn intersect(&self, other: &Self) -> Self {
         match (self, other) {
-            (Field::Given(one), Field::Given(other)) => Field::new(one.value.common(&other.value)),
+            (Field::Given(one), Field::Given(other)) => {
+                Field::new(one.value.intersect(&other.value))
+            }
             _ => Field::Absent,
         }
     }
@@ -196,9 +200,9 @@ impl<T: JsonSchema> JsonSchema for Field<T> {
     }
 }
 
-impl<T: Read> Read for Vec<Field<T>> {
+impl<T: FromNode> FromNode for Vec<Field<T>> {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
-        let Kind::List(items) = &node.kind else {
+        let NodeKind::List(items) = &node.kind else {
             return reader.expected(
                 node,
                 "a list",
@@ -233,16 +237,16 @@ impl<'a> Reader<'a> {
         self.problems.warn(span, &self.path, message);
     }
 
-    pub(super) fn hide(&mut self, span: Span) {
-        self.problems.hide(span);
+    pub(super) fn redact(&mut self, span: Span) {
+        self.problems.redact(span);
     }
 
     /// Another kind of value stands where `what` must be.
     pub(super) fn expected<T>(&mut self, node: &Node, what: &str, write: &str) -> Option<T> {
         let mut span = node.span;
-        if !matches!(node.kind, Kind::Scalar(_)) {
+        if !matches!(node.kind, NodeKind::Scalar(_)) {
             // Nobody has looked for secrets inside, and nobody will.
-            self.hide(span);
+            self.redact(span);
             // Then the key says more than the first line of what is hidden.
             if span.line != self.key.line {
                 span = self.key;
@@ -262,15 +266,17 @@ impl<'a> Reader<'a> {
         value
     }
 
-    pub(super) fn place(&self, span: Span, key: Span) -> Place {
-        Place { span, key, path: self.path.as_str().into() }
+    pub(super) fn location(&self, span: Span, key: Span) -> Location {
+        Location { span, key, path: self.path.as_str().into() }
     }
 
-    pub(super) fn field<T: Read>(&mut self, node: &Node, key: Span) -> Field<T> {
+    pub(super) fn field<T: FromNode>(&mut self, node: &Node, key: Span) -> Field<T> {
         self.key = key;
         match T::read(node, self) {
-            Some(value) => Field::Given(Box::new(At { value, place: self.place(node.span, key) })),
-            None => Field::Wrong,
+            Some(value) => {
+                Field::Given(Box::new(Spanned { value, location: self.location(node.span, key) }))
+            }
+            None => Field::Invalid,
         }
     }
 
@@ -283,11 +289,11 @@ impl<'a> Reader<'a> {
         required: &[&str],
         mut read: impl FnMut(&mut Self, usize, Option<&Entry>),
     ) -> Option<()> {
-        let Kind::Map(entries) = &node.kind else {
-            if matches!(&node.kind, Kind::Scalar(Scalar { kind: ScalarKind::Text, text, .. }) if !keys.contains(text))
+        let NodeKind::Map(entries) = &node.kind else {
+            if matches!(&node.kind, NodeKind::Scalar(Scalar { kind: ScalarKind::Text, text, .. }) if !keys.contains(text))
             {
                 // Text where a mapping must be may be what belongs into the mapping, secrets too.
-                self.hide(node.span);
+                self.redact(node.span);
             }
             return self.expected(
                 node,
@@ -325,12 +331,12 @@ impl<'a> Reader<'a> {
         let (key, span) = (entry.key.as_str(), entry.key_span);
         // The key may be a misspelt one whose value is a secret, or text that is no key at all.
         if entry.value.span != span {
-            self.hide(entry.value.span);
+            self.redact(entry.value.span);
         }
         let step = if entry.is_plain {
             format!(".{key}")
         } else {
-            self.hide(span);
+            self.redact(span);
             String::new()
         };
         if self.problems.is_full() {
@@ -400,10 +406,10 @@ fn unknown(key: &str, keys: &[String], there: &[bool]) -> (String, Vec<usize>) {
 }
 
 /// What to write where a record must be and something else is.
-fn mapping_for(kind: &Kind, keys: &[String], required: &[&str]) -> String {
+fn mapping_for(kind: &NodeKind, keys: &[String], required: &[&str]) -> String {
     match kind {
-        Kind::Scalar(Scalar { text, .. }) if keys.contains(text) => format!("{{{text}: …}}"),
-        Kind::Scalar(Scalar { kind: ScalarKind::Null | ScalarKind::Bool(_), .. })
+        NodeKind::Scalar(Scalar { text, .. }) if keys.contains(text) => format!("{{{text}: …}}"),
+        NodeKind::Scalar(Scalar { kind: ScalarKind::Null | ScalarKind::Bool(_), .. })
             if required.is_empty() =>
         {
             "{}".into()
@@ -478,7 +484,7 @@ macro_rules! record {
             )*
         }
 
-        impl Read for $name {
+        impl FromNode for $name {
             fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
                 let keys = [$(camel_case(stringify!($field))),*];
                 let mut record = Self::default();
@@ -488,7 +494,7 @@ macro_rules! record {
                         if fields.next() == Some(index) {
                             record.$field = match entry {
                                 Some(entry) => reader.field(&entry.value, entry.key_span),
-                                None => Field::Wrong,
+                                None => Field::Invalid,
                             };
                         }
                     )*
@@ -496,12 +502,12 @@ macro_rules! record {
                 Some(record)
             }
 
-            fn over(&self, lower: &Self) -> Self {
-                Self { $($field: self.$field.over(&lower.$field),)* }
+            fn overlay(&self, lower: &Self) -> Self {
+                Self { $($field: self.$field.overlay(&lower.$field),)* }
             }
 
-            fn common(&self, other: &Self) -> Self {
-                Self { $($field: self.$field.common(&other.$field),)* }
+            fn intersect(&self, other: &Self) -> Self {
+                Self { $($field: self.$field.intersect(&other.$field),)* }
             }
         }
     };

@@ -4,19 +4,19 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::leaf::{Argument, OWN_VARIABLES};
+use super::leaf::{Argument, BUILTIN_VARIABLES};
 use super::problem::Collector;
-use super::read::{At, Field, Place};
+use super::read::{Field, Location, Spanned};
 use super::{ValueSource, raw};
 
 pub(super) fn warn_of_unknown(
     argument: &str,
-    place: &Place,
+    place: &Location,
     env: &[(String, ValueSource)],
     problems: &mut Collector,
 ) {
     let known: Vec<&str> =
-        OWN_VARIABLES.into_iter().chain(env.iter().map(|(name, _)| name.as_str())).collect();
+        BUILTIN_VARIABLES.into_iter().chain(env.iter().map(|(name, _)| name.as_str())).collect();
     for (_, name) in references(argument).filter(|(_, name)| is_name(name) && !known.contains(name))
     {
         let nearest =
@@ -24,7 +24,7 @@ pub(super) fn warn_of_unknown(
         let message = format!(
             "nothing is known as `$({name})`, so that it stays as it is; write `$({})`, a name in `env`, or `$$({name})` if \
              it is meant as it is",
-            nearest.unwrap_or(&OWN_VARIABLES[0])
+            nearest.unwrap_or(&BUILTIN_VARIABLES[0])
         );
         problems.warn(place.span, &place.path, message);
     }
@@ -65,7 +65,7 @@ pub(super) struct Urls<'a>(BTreeMap<u32, Url<'a>>);
 
 /// An argument that has `$(TARGET_IP)` in a URL, and the first address of each family that it is for.
 struct Url<'a> {
-    argument: &'a At<Argument>,
+    argument: &'a Spanned<Argument>,
     has_brackets: bool,
     ipv4: Option<IpAddr>,
     ipv6: Option<IpAddr>,
@@ -80,7 +80,7 @@ impl<'a> Urls<'a> {
         for argument in command.iter().filter_map(Field::given) {
             let Some(has_brackets) = url_has_brackets(&argument.value.0) else { continue };
             let unknown = Url { argument, has_brackets, ipv4: None, ipv6: None };
-            let url = self.0.entry(argument.place.span.start).or_insert(unknown);
+            let url = self.0.entry(argument.location.span.start).or_insert(unknown);
             let family = if ip.is_ipv4() { &mut url.ipv4 } else { &mut url.ipv6 };
             family.get_or_insert(ip);
         }
@@ -105,7 +105,11 @@ impl<'a> Urls<'a> {
             } else {
                 ""
             };
-            problems.warn(argument.place.span, &argument.place.path, format!("{write}{only}"));
+            problems.warn(
+                argument.location.span,
+                &argument.location.path,
+                format!("{write}{only}"),
+            );
         }
     }
 }

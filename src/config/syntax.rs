@@ -6,7 +6,7 @@ use serde_saphyr::granit_parser::ErrorKind;
 
 use super::invisible;
 use super::problem::Span;
-use super::tree::DEEPEST;
+use super::tree::MAX_DEPTH;
 
 /// Where to point and what to say: the invisible character of the line that is wrong, if it has one, else [`visible`].
 pub(super) fn explain(
@@ -63,14 +63,14 @@ fn visible(
         return (span, message);
     }
     if is_about_keys(kind)
-        && let Some(at) = glued(&lines)
+        && let Some(at) = missing_space_after_colon(&lines)
     {
         return (
             at,
             "bad YAML: a key ends with `:` and a space; write a space after the `:`".into(),
         );
     }
-    (span, words(kind))
+    (span, describe(kind))
 }
 
 fn is_about_tabs(kind: &ErrorKind) -> bool {
@@ -138,7 +138,7 @@ fn unclosed(line: &str) -> Option<(usize, char)> {
 }
 
 /// The `key:value` that made the last line no mapping: on that line, or the first of those above that it continues.
-fn glued(lines: &[&str]) -> Option<Span> {
+fn missing_space_after_colon(lines: &[&str]) -> Option<Span> {
     let column = |number: &usize| Some((*number, glued_column(lines[number - 1])?));
     let mut above = (1..lines.len()).rev().map_while(|number| column(&number));
     let found = match column(&lines.len()) {
@@ -160,7 +160,7 @@ fn glued_column(line: &str) -> Option<usize> {
 }
 
 /// The parser's error in the words of someone who writes the file.
-fn words(kind: &ErrorKind) -> String {
+fn describe(kind: &ErrorKind) -> String {
     let text = match kind {
         ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => {
             "bad YAML: a `:` makes a key here, where none can be; indent the line as its neighbours, or put the text \
@@ -185,7 +185,7 @@ fn words(kind: &ErrorKind) -> String {
         }
         ErrorKind::RecursionLimitExceeded => {
             return format!(
-                "lists and mappings are nested more than {DEEPEST} deep; the config needs far fewer"
+                "lists and mappings are nested more than {MAX_DEPTH} deep; the config needs far fewer"
             );
         }
         ErrorKind::UnexpectedCharacter { character: '@' | '`' | '%' } => {

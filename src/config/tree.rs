@@ -14,13 +14,13 @@ use super::syntax;
 #[derive(Debug)]
 pub(super) struct Node {
     pub span: Span,
-    pub kind: Kind,
+    pub kind: NodeKind,
     /// How many values it holds, itself and those behind aliases included.
-    weight: usize,
+    expanded_size: usize,
 }
 
 #[derive(Debug)]
-pub(super) enum Kind {
+pub(super) enum NodeKind {
     Scalar(Scalar),
     List(Vec<Arc<Node>>),
     Map(Vec<Entry>),
@@ -58,13 +58,13 @@ pub(super) enum ScalarKind {
     Text,
 }
 
-impl Kind {
+impl NodeKind {
     /// What this is, in the words of a message.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Kind::List(_) => "a list",
-            Kind::Map(_) => "a mapping",
-            Kind::Scalar(scalar) => match scalar.kind {
+            NodeKind::List(_) => "a list",
+            NodeKind::Map(_) => "a mapping",
+            NodeKind::Scalar(scalar) => match scalar.kind {
                 ScalarKind::Null => "nothing",
                 ScalarKind::Bool(_) => "true or false",
                 ScalarKind::Number => "a number",
@@ -78,23 +78,23 @@ impl Node {
     /// The text of a scalar.
     pub(super) fn text(&self) -> &str {
         match &self.kind {
-            Kind::Scalar(scalar) => &scalar.text,
+            NodeKind::Scalar(scalar) => &scalar.text,
             _ => "",
         }
     }
 }
 
 /// Deep enough for the language, shallow enough for the stack.
-pub(super) const DEEPEST: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 
 /// How many values all aliases together may stand for: far above any real file, far below what hurts.
-const LARGEST_EXPANSION: usize = 1_000_000;
+const MAX_EXPANSION: usize = 1_000_000;
 
 /// The tree of the text's one document, or None when it is so wrong that nothing more can be said than is collected.
 pub(super) fn parse(text: &str, problems: &mut Collector) -> Option<Arc<Node>> {
     let mut options = granit_parser::options! {
-        flow_nesting_limit: DEEPEST,
-        block_nesting_limit: DEEPEST,
+        flow_nesting_limit: MAX_DEPTH,
+        block_nesting_limit: MAX_DEPTH,
     };
     options.set_emit_comments(false);
     let parser = Parser::new_from_str_with_options(text, options);
@@ -109,9 +109,9 @@ pub(super) fn parse(text: &str, problems: &mut Collector) -> Option<Arc<Node>> {
     };
     match builder.document() {
         Ok(root) => Some(root),
-        Err(Stop { span, message }) => {
+        Err(ParseAbort { span, message }) => {
             if may_hold_secret(text, span) {
-                hide_line(text, span, builder.problems);
+                redact_line(text, span, builder.problems);
             }
             builder.problems.error(span, "", message);
             None
@@ -120,7 +120,7 @@ pub(super) fn parse(text: &str, problems: &mut Collector) -> Option<Arc<Node>> {
 }
 
 /// Why the tree can't be built.
-struct Stop {
+struct ParseAbort {
     span: Span,
     message: String,
 }
@@ -138,9 +138,9 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn next(&mut self) -> Result<(Event<'a>, Span), Stop> {
+    fn next(&mut self) -> Result<(Event<'a>, Span), ParseAbort> {
         match self.parser.next_event() {
-            Some(Ok((event, span))) => Ok((event, place(&span.start, &span.end))),
+            Some(Ok((event, span))) => Ok((event, span_between(&span.start, &span.end))),
             Some(Err(error)) => Err(self.bad_yaml(&error)),
             None => Ok((Event::StreamEnd, Span::default())),
         }
@@ -151,7 +151,12 @@ impl<'a> Builder<'a> {
     }
 
     /// Builds what stands one step deeper.
-    fn within(&mut self, step: &str, event: Event<'a>, span: Span) -> Result<Arc<Node>, Stop> {
+    fn within(
+        &mut self,
+        step: &str,
+        event: Event<'a>,
+        span: Span,
+    ) -> Result<Arc<Node>, ParseAbort> {
         let length = self.path.len();
         self.path.push_str(if length == 0 { step.trim_start_matches('.') } else { step });
         let node = self.node(event, span);
@@ -160,7 +165,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Builds the one document that is not empty: a `---` on top or at the end, as templates leave it, begins an empty one.
-    fn document(&mut self) -> Result<Arc<Node>, Stop> {
+    fn document(&mut self) -> Result<Arc<Node>, ParseAbort> {
         let mut root: Option<Arc<Node>> = None;
         let mut empty = None;
         let mut start = Span::default();
@@ -174,7 +179,9 @@ impl<'a> Builder<'a> {
                 Ok((Event::StreamEnd, span)) => {
                     let nothing = "holds only comments; list the databases, as in `databases: [{service: mysql, …}]`";
                     let span = Span { line: 1, column: 1, ..span };
-                    return root.or(empty).ok_or_else(|| Stop { span, message: nothing.into() });
+                    return root
+                        .or(empty)
+                        .ok_or_else(|| ParseAbort { span, message: nothing.into() });
                 }
                 Ok((event, span)) if is_empty(&event) => empty = Some(self.node(event, span)?),
                 Ok((event, span)) if root.is_none() => root = Some(self.node(event, span)?),
@@ -183,24 +190,27 @@ impl<'a> Builder<'a> {
                     let message =
                         "a second YAML document begins here; write all databases in one document";
                     self.problems.error(start, "", message);
-                    return root.ok_or_else(|| Stop { span: start, message: message.into() });
+                    return root.ok_or_else(|| ParseAbort { span: start, message: message.into() });
                 }
                 Ok((_, span)) => {
-                    return Err(Stop { span, message: "is not a value; write valid YAML".into() });
+                    return Err(ParseAbort {
+                        span,
+                        message: "is not a value; write valid YAML".into(),
+                    });
                 }
                 Err(stop) => return Err(stop),
             }
         }
     }
 
-    fn node(&mut self, event: Event<'a>, span: Span) -> Result<Arc<Node>, Stop> {
+    fn node(&mut self, event: Event<'a>, span: Span) -> Result<Arc<Node>, ParseAbort> {
         let (node, anchor) = match event {
             Event::Alias(id) => return self.alias(id, span),
             Event::Scalar(text, style, anchor, tag) => {
                 let forced = self.is_text_by_tag(tag.as_deref(), span);
                 let kind = if forced { ScalarKind::Text } else { scalar_kind(&text, style) };
-                let kind = Kind::Scalar(Scalar { text: text.into_owned(), kind, style });
-                (Node { span, kind, weight: 1 }, anchor)
+                let kind = NodeKind::Scalar(Scalar { text: text.into_owned(), kind, style });
+                (Node { span, kind, expanded_size: 1 }, anchor)
             }
             Event::SequenceStart(style, anchor, tag) => {
                 self.is_text_by_tag(tag.as_deref(), span);
@@ -210,7 +220,9 @@ impl<'a> Builder<'a> {
                 self.is_text_by_tag(tag.as_deref(), span);
                 (self.inside(style, '{', span, Self::map)?, anchor)
             }
-            _ => return Err(Stop { span, message: "is not a value; write valid YAML".into() }),
+            _ => {
+                return Err(ParseAbort { span, message: "is not a value; write valid YAML".into() });
+            }
         };
         let node = Arc::new(node);
         if anchor != 0 {
@@ -224,8 +236,8 @@ impl<'a> Builder<'a> {
         style: StructureStyle,
         bracket: char,
         span: Span,
-        build: impl FnOnce(&mut Self, Span) -> Result<Node, Stop>,
-    ) -> Result<Node, Stop> {
+        build: impl FnOnce(&mut Self, Span) -> Result<Node, ParseAbort>,
+    ) -> Result<Node, ParseAbort> {
         if style == StructureStyle::Block {
             return build(self, span);
         }
@@ -235,25 +247,25 @@ impl<'a> Builder<'a> {
         Ok(node)
     }
 
-    fn list(&mut self, mut span: Span) -> Result<Node, Stop> {
+    fn list(&mut self, mut span: Span) -> Result<Node, ParseAbort> {
         let mut items: Vec<Arc<Node>> = Vec::new();
         let mut weight = 1_usize;
         loop {
             match self.next()? {
                 (Event::SequenceEnd, end) => {
                     span.end = end.end.max(span.end);
-                    return Ok(Node { span, kind: Kind::List(items), weight });
+                    return Ok(Node { span, kind: NodeKind::List(items), expanded_size: weight });
                 }
                 (event, at) => {
                     let item = self.within(&format!("[{}]", items.len()), event, at)?;
-                    weight = weight.saturating_add(item.weight);
+                    weight = weight.saturating_add(item.expanded_size);
                     items.push(item);
                 }
             }
         }
     }
 
-    fn map(&mut self, mut span: Span) -> Result<Node, Stop> {
+    fn map(&mut self, mut span: Span) -> Result<Node, ParseAbort> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut lines: HashMap<String, u32> = HashMap::new();
         let mut weight = 1_usize;
@@ -261,11 +273,11 @@ impl<'a> Builder<'a> {
             let (event, at) = self.next()?;
             if event == Event::MappingEnd {
                 span.end = at.end.max(span.end);
-                return Ok(Node { span, kind: Kind::Map(entries), weight });
+                return Ok(Node { span, kind: NodeKind::Map(entries), expanded_size: weight });
             }
             let key = self.node(event, at)?;
             let is_plain = match &key.kind {
-                Kind::Scalar(Scalar { text, .. }) => {
+                NodeKind::Scalar(Scalar { text, .. }) => {
                     looks_like_key(text) && has_colon(self.text, key.span)
                 }
                 _ => false,
@@ -273,20 +285,20 @@ impl<'a> Builder<'a> {
             let step = if is_plain { format!(".{}", key.text()) } else { String::new() };
             let (event, at) = self.next()?;
             let value = self.within(&step, event, at)?;
-            weight = weight.saturating_add(value.weight).saturating_add(key.weight);
+            weight = weight.saturating_add(value.expanded_size).saturating_add(key.expanded_size);
             let entry = Entry {
                 key: key.text().into(),
                 key_span: key.span,
                 is_plain,
                 value: placed_by_key(value, key.span),
             };
-            if !matches!(key.kind, Kind::Scalar(_)) {
+            if !matches!(key.kind, NodeKind::Scalar(_)) {
                 let message =
                     format!("{} stands where a key must be; write `key: value`", key.kind.name());
-                self.refuse(&entry, message);
+                self.reject_entry(&entry, message);
             } else if let Some(first) = lines.get(&entry.key) {
                 let message = format!("this key is already on line {first}; write it once");
-                self.refuse(&entry, message);
+                self.reject_entry(&entry, message);
             } else {
                 lines.insert(entry.key.clone(), key.span.line);
                 entries.push(entry);
@@ -295,9 +307,9 @@ impl<'a> Builder<'a> {
     }
 
     /// An entry that no one will read, and so no one would look for secrets in.
-    fn refuse(&mut self, entry: &Entry, message: String) {
+    fn reject_entry(&mut self, entry: &Entry, message: String) {
         if entry.value.span != entry.key_span {
-            self.problems.hide(entry.value.span);
+            self.problems.redact(entry.value.span);
         }
         let length = self.path.len();
         if entry.is_plain {
@@ -305,24 +317,24 @@ impl<'a> Builder<'a> {
             self.path.push_str(dot);
             self.path.push_str(&entry.key);
         } else {
-            self.problems.hide(entry.key_span);
+            self.problems.redact(entry.key_span);
         }
         self.error(entry.key_span, message);
         self.path.truncate(length);
     }
 
-    fn alias(&mut self, id: usize, span: Span) -> Result<Arc<Node>, Stop> {
+    fn alias(&mut self, id: usize, span: Span) -> Result<Arc<Node>, ParseAbort> {
         let Some(node) = self.anchors.get(&id) else {
             let message = "this alias stands inside its own anchor; write the value out";
-            return Err(Stop { span, message: message.into() });
+            return Err(ParseAbort { span, message: message.into() });
         };
-        self.expansion = self.expansion.saturating_add(node.weight);
-        if self.expansion > LARGEST_EXPANSION {
+        self.expansion = self.expansion.saturating_add(node.expanded_size);
+        if self.expansion > MAX_EXPANSION {
             let message = format!(
-                "the aliases up to here stand for more than {LARGEST_EXPANSION} values; write the values out, or \
+                "the aliases up to here stand for more than {MAX_EXPANSION} values; write the values out, or \
                  use `defaults`"
             );
-            return Err(Stop { span, message });
+            return Err(ParseAbort { span, message });
         }
         Ok(node.clone())
     }
@@ -332,12 +344,12 @@ impl<'a> Builder<'a> {
         let Some(tag) = tag else { return false };
         if tag.original() == "!!binary" {
             // The bytes may be a secret.
-            self.problems.hide(span);
+            self.problems.redact(span);
             let message = "`!!binary` is not read here; write `{hex: \"00 0c\"}` for the bytes of `send` and `expect`, or `{file: path}`";
             self.error(span, message.into());
         } else if !tag.is_yaml_core_schema() {
             // It may be a secret that begins with `!` and lacks its quotes.
-            self.problems.hide(with_tag(self.text, span));
+            self.problems.redact(with_tag(self.text, span));
             let message = "a tag, which begins with `!`, means nothing here; take it away, or put the value in quotes \
                            if the `!` belongs to it";
             self.error(span, message.into());
@@ -345,11 +357,11 @@ impl<'a> Builder<'a> {
         tag.is_yaml_core_schema_tag("str")
     }
 
-    fn bad_yaml(&self, error: &ScanError) -> Stop {
-        let span = place(error.marker(), error.marker());
+    fn bad_yaml(&self, error: &ScanError) -> ParseAbort {
+        let span = span_between(error.marker(), error.marker());
         let (span, message) =
             syntax::explain(error.kind(), span, self.text, self.open.last().copied());
-        Stop { span, message }
+        ParseAbort { span, message }
     }
 }
 
@@ -376,11 +388,11 @@ fn with_tag(text: &str, value: Span) -> Span {
 /// `key:` with nothing behind it: the place is the key's, for there is none of the value's own.
 fn placed_by_key(value: Arc<Node>, key: Span) -> Arc<Node> {
     match &value.kind {
-        Kind::Scalar(Scalar { text, kind: ScalarKind::Null, style })
+        NodeKind::Scalar(Scalar { text, kind: ScalarKind::Null, style })
             if value.span.start == value.span.end =>
         {
             let scalar = Scalar { text: text.clone(), kind: ScalarKind::Null, style: *style };
-            Arc::new(Node { span: key, kind: Kind::Scalar(scalar), weight: 1 })
+            Arc::new(Node { span: key, kind: NodeKind::Scalar(scalar), expanded_size: 1 })
         }
         _ => value,
     }
@@ -430,7 +442,7 @@ fn is_number(text: &str) -> bool {
     based("0x", 16) || based("0o", 8) || infinite || decimal
 }
 
-fn place(start: &Marker, end: &Marker) -> Span {
+fn span_between(start: &Marker, end: &Marker) -> Span {
     let byte = |marker: &Marker| marker.byte_offset().unwrap_or(0) as u32;
     Span {
         line: start.line() as u32,
@@ -454,12 +466,12 @@ fn indent(line: &str) -> usize {
     line.len() - line.trim_start().len()
 }
 
-fn hide_line(text: &str, span: Span, problems: &mut Collector) {
+fn redact_line(text: &str, span: Span, problems: &mut Collector) {
     let mut start = 0;
     for (index, line) in text.split('\n').enumerate() {
         if index + 1 == span.line as usize {
             let from = (start + indent(line)) as u32;
-            problems.hide(Span { start: from, end: (start + line.len()) as u32, ..span });
+            problems.redact(Span { start: from, end: (start + line.len()) as u32, ..span });
             return;
         }
         start += line.len() + 1;

@@ -7,9 +7,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::leaf::{FilePath, HeaderName, SourceName, VariableName};
-use super::read::{At, Field, Leaf, Read, Reader, camel_case, message_for, record};
-use super::tree::{Entry, Kind, Node, Scalar, ScalarKind};
+use super::leaf::{EnvVarName, FilePath, HeaderName, VariableName};
+use super::read::{Field, FromNode, Reader, ScalarType, Spanned, camel_case, message_for, record};
+use super::tree::{Entry, Node, NodeKind, Scalar, ScalarKind};
 
 record! {
     /// A file that holds the value. It is read at each use.
@@ -23,7 +23,7 @@ record! {
     /// A variable of the daemon's own environment that holds the value.
     FromEnv requires ["fromEnv"] {
         /// The name of the variable.
-        from_env: SourceName,
+        from_env: EnvVarName,
     }
 }
 
@@ -36,12 +36,12 @@ pub(super) const MASK: &str = "…";
 
 const VALUE_FORMS: &str = "write a text, `{file: path}` or `{fromEnv: NAME}`";
 
-impl Read for Value {
+impl FromNode for Value {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
         match &node.kind {
-            Kind::Scalar(scalar) => {
+            NodeKind::Scalar(scalar) => {
                 if scalar.kind != ScalarKind::Null {
-                    reader.hide(node.span);
+                    reader.redact(node.span);
                 }
                 let wrong = match scalar.kind {
                     ScalarKind::Text if scalar.text == MASK => {
@@ -67,7 +67,7 @@ impl Read for Value {
                 reader.error(node.span, wrong);
                 None
             }
-            Kind::Map(entries) => match entries.as_slice() {
+            NodeKind::Map(entries) => match entries.as_slice() {
                 [Entry { key, .. }] if key == "file" => {
                     let record = FromFile::read(node, reader)?;
                     Some(Value(super::ValueSource::File(record.file.value()?.0.clone())))
@@ -77,7 +77,7 @@ impl Read for Value {
                     Some(Value(super::ValueSource::FromEnv(record.from_env.value()?.0.clone())))
                 }
                 [Entry { key, .. }] if key == "hex" => {
-                    reader.hide(node.span);
+                    reader.redact(node.span);
                     reader.error(
                         node.span,
                         format!("`hex` is for the bytes of `send` and `expect`; {VALUE_FORMS}"),
@@ -85,12 +85,12 @@ impl Read for Value {
                     None
                 }
                 _ => {
-                    reader.hide(node.span);
+                    reader.redact(node.span);
                     reader.error(node.span, format!("this mapping is no value; {VALUE_FORMS}"));
                     None
                 }
             },
-            Kind::List(_) => reader.expected(node, "one value", VALUE_FORMS),
+            NodeKind::List(_) => reader.expected(node, "one value", VALUE_FORMS),
         }
     }
 }
@@ -106,7 +106,7 @@ impl Serialize for Value {
                 FromFile { file: Field::new(FilePath(path.clone())) }.serialize(serializer)
             }
             super::ValueSource::FromEnv(name) => {
-                FromEnv { from_env: Field::new(SourceName(name.clone())) }.serialize(serializer)
+                FromEnv { from_env: Field::new(EnvVarName(name.clone())) }.serialize(serializer)
             }
         }
     }
@@ -130,14 +130,14 @@ impl JsonSchema for Value {
 }
 
 /// What values are known by.
-pub(super) trait Name: Leaf {
+pub(super) trait ValueName: ScalarType {
     fn text(&self) -> &str;
 
     /// Equal for names that mean the same.
     fn identity(&self) -> String;
 }
 
-impl Name for HeaderName {
+impl ValueName for HeaderName {
     fn text(&self) -> &str {
         &self.0
     }
@@ -147,7 +147,7 @@ impl Name for HeaderName {
     }
 }
 
-impl Name for VariableName {
+impl ValueName for VariableName {
     fn text(&self) -> &str {
         &self.0
     }
@@ -159,18 +159,18 @@ impl Name for VariableName {
 
 /// Values by name, in the order of the file.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Values<N>(pub Vec<(At<N>, Field<Value>)>);
+pub(super) struct NamedValues<N>(pub Vec<(Spanned<N>, Field<Value>)>);
 
-impl<N: Name> Values<N> {
+impl<N: ValueName> NamedValues<N> {
     fn names(&self) -> BTreeSet<String> {
         self.0.iter().map(|(name, _)| name.value.identity()).collect()
     }
 }
 
-impl<N: Name> Read for Values<N> {
+impl<N: ValueName> FromNode for NamedValues<N> {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
-        let Kind::Map(entries) = &node.kind else {
-            reader.hide(node.span);
+        let NodeKind::Map(entries) = &node.kind else {
+            reader.redact(node.span);
             return reader.expected(node, "a mapping of names to values", "write `{NAME: value}`");
         };
         let mut values = Vec::new();
@@ -185,19 +185,19 @@ impl<N: Name> Read for Values<N> {
             }
             values.push((name, value));
         }
-        Some(Values(values))
+        Some(NamedValues(values))
     }
 
     /// What only the lower layer has comes first; then all of this, in its own order.
-    fn over(&self, lower: &Self) -> Self {
+    fn overlay(&self, lower: &Self) -> Self {
         let own = self.names();
         let inherited = lower.0.iter().filter(|(name, _)| !own.contains(&name.value.identity()));
-        Values(inherited.chain(&self.0).cloned().collect())
+        NamedValues(inherited.chain(&self.0).cloned().collect())
     }
 
-    fn common(&self, other: &Self) -> Self {
+    fn intersect(&self, other: &Self) -> Self {
         let others = other.names();
-        Values(
+        NamedValues(
             self.0
                 .iter()
                 .filter(|(name, _)| others.contains(&name.value.identity()))
@@ -207,12 +207,15 @@ impl<N: Name> Read for Values<N> {
     }
 }
 
-fn named<N: Name>(entry: &Entry, reader: &mut Reader) -> Option<(At<N>, Field<Value>)> {
+fn named<N: ValueName>(entry: &Entry, reader: &mut Reader) -> Option<(Spanned<N>, Field<Value>)> {
     let scalar = Scalar::text(entry.key.clone());
     match N::parse(&scalar) {
         Ok(name) if entry.is_plain => reader.within(&format!(".{}", entry.key), |reader| {
-            let place = reader.place(entry.key_span, entry.key_span);
-            Some((At { value: name, place }, reader.field(&entry.value, entry.key_span)))
+            let place = reader.location(entry.key_span, entry.key_span);
+            Some((
+                Spanned { value: name, location: place },
+                reader.field(&entry.value, entry.key_span),
+            ))
         }),
         parsed => {
             let message = parsed.err().unwrap_or_else(|| {
@@ -220,10 +223,10 @@ fn named<N: Name>(entry: &Entry, reader: &mut Reader) -> Option<(At<N>, Field<Va
             });
             let message = message_for(&entry.key, message);
             if !entry.is_plain {
-                reader.hide(entry.key_span);
+                reader.redact(entry.key_span);
             }
             if entry.value.span != entry.key_span {
-                reader.hide(entry.value.span);
+                reader.redact(entry.value.span);
             }
             reader.error(entry.key_span, message);
             None
@@ -231,7 +234,7 @@ fn named<N: Name>(entry: &Entry, reader: &mut Reader) -> Option<(At<N>, Field<Va
     }
 }
 
-impl<N: Name> Serialize for Values<N> {
+impl<N: ValueName> Serialize for NamedValues<N> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (name, value) in &self.0 {
@@ -241,7 +244,7 @@ impl<N: Name> Serialize for Values<N> {
     }
 }
 
-impl<N: JsonSchema> JsonSchema for Values<N> {
+impl<N: JsonSchema> JsonSchema for NamedValues<N> {
     fn inline_schema() -> bool {
         true
     }
