@@ -221,7 +221,10 @@ impl<'a> Builder<'a> {
                 (self.inside(style, '{', span, Self::map)?, anchor)
             }
             _ => {
-                return Err(ParseAbort { span, message: "is not a value; write valid YAML".into() });
+                return Err(ParseAbort {
+                    span,
+                    message: "is not a value; write valid YAML".into(),
+                });
             }
         };
         let node = Arc::new(node);
