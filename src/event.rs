@@ -47,7 +47,7 @@ const RETRY_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs
 /// How long a namespace is left alone in which a right is missing.
 const FORBIDDEN_DELAY: Duration = Duration::from_secs(60);
 
-/// How long a replica that does not publish keeps news: as long as it may take to take over from one that was killed.
+/// How long a replica that does not publish keeps notice: as long as it may take to take over from one that was killed.
 const STANDBY_RETENTION: Duration = Duration::from_secs(20);
 
 /// How often such a replica looks for what it need not keep any longer.
@@ -56,7 +56,7 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 /// News that are taken in before anything is told.
 const RECV_BATCH: usize = 256;
 
-/// What became of news.
+/// What became of notice.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
     published: Arc<AtomicU64>,
@@ -65,7 +65,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// By their result: Events that are in the cluster, news that the API did not take, and those without room or Service.
+    /// By their result: Events that are in the cluster, notice that the API did not take, and those without room or Service.
     pub(crate) fn by_result(&self) -> [(&'static str, u64); 3] {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         [
@@ -76,7 +76,7 @@ impl Counts {
     }
 }
 
-/// Publishes news as Events for as long as it runs.
+/// Publishes notice as Events for as long as it runs.
 pub(crate) struct EventWriter {
     client: Client,
     services: publish::Handle,
@@ -163,7 +163,7 @@ impl EventWriter {
                     if count == 0 {
                         return;
                     }
-                    heard.drain(..).for_each(|news| self.on_notice(news));
+                    heard.drain(..).for_each(|notice| self.on_notice(notice));
                 }
                 Ok(()) = standing.changed() => {}
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
@@ -171,8 +171,8 @@ impl EventWriter {
         }
     }
 
-    fn on_notice(&mut self, news: Notice) {
-        if !self.aggregator.add(news, clock::now()) {
+    fn on_notice(&mut self, notice: Notice) {
+        if !self.aggregator.add(notice, clock::now()) {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -266,7 +266,7 @@ impl EventWriter {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &object.namespace);
         if let Some(before) = due.existing.as_ref().filter(|before| before.uid == uid) {
             let count = before.count.saturating_add(due.count);
-            let series = json!({"series": series(count, due.news.at)});
+            let series = json!({"series": series(count, due.notice.at)});
             match api.patch(&before.name, &PatchParams::default(), &Patch::Merge(series)).await {
                 Ok(_) => return Ok(Recorded { count, ..before.clone() }),
                 // The API forgets Events after an hour, or whoever likes to sooner.
@@ -282,7 +282,7 @@ impl EventWriter {
         Ok(Recorded { name: made.name_any(), uid, count: due.count })
     }
 
-    /// What news are told on; none where the daemon as a whole has nothing that stands for it.
+    /// What notice are told on; none where the daemon as a whole has nothing that stands for it.
     fn object(&self, about: &Regarding) -> Option<RegardingObject> {
         let (api_version, kind, namespace, name) = match about {
             Regarding::Database(id) => ("v1", "Service", &id.namespace, &id.service),
@@ -330,9 +330,9 @@ impl EventWriter {
 }
 
 fn event(due: &Pending, object: &RegardingObject, uid: &str, instance: &str) -> Event {
-    let Pending { news, count, .. } = due;
+    let Pending { notice, count, .. } = due;
     let RegardingObject { api_version, kind, namespace, name } = object;
-    let happened = MicroTime(timestamp(news.at));
+    let happened = MicroTime(timestamp(notice.at));
     Event {
         // As client-go names them.
         metadata: ObjectMeta {
@@ -349,11 +349,11 @@ fn event(due: &Pending, object: &RegardingObject, uid: &str, instance: &str) -> 
             uid: Some(uid.into()),
             ..ObjectReference::default()
         }),
-        type_: Some(if news.warning { "Warning" } else { "Normal" }.into()),
-        reason: Some(news.reason.clone()),
-        action: Some(news.action.into()),
-        note: Some(cut(&news.note, MAX_NOTE_BYTES)),
-        series: (*count > 1).then(|| series(*count, news.at)),
+        type_: Some(notice.severity.event_type().to_string()),
+        reason: Some(notice.reason.to_string()),
+        action: Some(notice.reason.action().into()),
+        note: Some(cut(&notice.note, MAX_NOTE_BYTES)),
+        series: (*count > 1).then(|| series(*count, notice.at)),
         reporting_controller: Some(REPORTING_CONTROLLER.into()),
         reporting_instance: Some(cut(instance, 128)),
         ..Event::default()

@@ -14,7 +14,7 @@
 //!                 ^                     |
 //!                 +- seen, published ---+   (what the cluster held at first sight, and holds by decision)
 //!                 +------- asked -------+   (what people ask for by annotations of the Service)
-//! news, from monitor and publish -> event -> Events on the Services
+//! notices, from monitor and publish -> event -> Events on the Services
 //! admin: /healthz /readyz /metrics /api/v1/status      lease: who may write, until when
 //! ```
 //!
@@ -34,7 +34,7 @@ pub mod endpoints;
 
 pub mod config;
 
-mod notice;
+pub mod notice;
 
 mod limits;
 

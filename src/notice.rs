@@ -1,111 +1,100 @@
-//! What happened that people should hear of: told by whoever sees it, and never waited for.
+//! Notices: happenings that people should learn of, each recorded once and shown as a log line, as
+//! an Event, or as both.
 //!
-//! Telling is a push into a short line. When nobody takes from it fast enough, what comes is dropped and counted: news are
-//! worth less than checks and writes.
+//! A [`Reason`] fixes the severity and the action of a happening, and the [`Recorder`] renders it.
+//! Recording never waits: it pushes into a channel of fixed capacity. A notice that finds the
+//! channel full is dropped and counted, because notices are worth less than checks and writes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fmt;
 use std::time::Instant;
 
-use tokio::sync::mpsc;
-
 use crate::config::DatabaseId;
+pub(crate) use log_line::LogLine;
+pub use reason::Reason;
+pub use recorder::Recorder;
+pub(crate) use recorder::{Receiver, channel};
 
-/// How much may be in line.
-const CAPACITY: usize = 1024;
+mod log_line;
+mod reason;
+mod recorder;
 
-/// What news are about.
+/// The object that a notice is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Regarding {
+    /// The Service of a database.
     Database(DatabaseId),
     /// The daemon as a whole.
     Daemon,
 }
 
-/// One thing that happened.
+/// The type of an Event, as Kubernetes has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventType {
+    Normal,
+    Warning,
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// The severity of a happening, from which follow the level of its log line and the type of its
+/// Event.
+///
+/// | severity | log level | Event type |
+/// | ---      | ---       | ---        |
+/// | Info     | info      | Normal     |
+/// | Advice   | info      | Warning    |
+/// | Warning  | warn      | Warning    |
+/// | Error    | error     | Warning    |
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    Info,
+    Advice,
+    Warning,
+    Error,
+}
+
+impl Severity {
+    /// Returns the type of the Event.
+    pub fn event_type(self) -> EventType {
+        match self {
+            Severity::Info => EventType::Normal,
+            Severity::Advice | Severity::Warning | Severity::Error => EventType::Warning,
+        }
+    }
+}
+
+/// One happening.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     pub regarding: Regarding,
-    /// One word for machines, in PascalCase: `TargetDown`.
-    pub reason: String,
-    /// What was being done, in the same manner: `Check`.
-    pub action: &'static str,
-    /// Whether a person should look.
-    pub warning: bool,
-    /// What of it, such as the address; with the reason it says which news are the same thing again.
+    pub reason: Reason,
+    pub severity: Severity,
+    /// Tells happenings of the same object and reason apart, such as by the address. Notices that
+    /// agree in all three are repetitions, and share an Event.
     pub dedup_key: String,
-    /// The words for people. They hold no secret: whoever tells has seen to that.
+    /// The text for people. It must hold no secret.
     pub note: String,
     pub at: Instant,
 }
 
-/// Where news are told.
-#[derive(Debug, Clone, Default)]
-pub struct Recorder(Option<Line>);
-
-#[derive(Debug, Clone)]
-struct Line {
-    sender: mpsc::Sender<Notice>,
-    dropped: Arc<AtomicU64>,
-}
-
-/// Where news are heard.
-#[derive(Debug)]
-pub(crate) struct Receiver {
-    pub notices: mpsc::Receiver<Notice>,
-    /// How many found no room.
-    pub dropped: Arc<AtomicU64>,
-}
-
-/// A line from those who tell to the one who listens. A default [`Teller`] has nobody who listens.
-pub(crate) fn channel() -> (Recorder, Receiver) {
-    let (sender, news) = mpsc::channel(CAPACITY);
-    let dropped = Arc::new(AtomicU64::new(0));
-    (Recorder(Some(Line { sender, dropped: dropped.clone() })), Receiver { notices: news, dropped })
-}
-
-impl Recorder {
-    /// Tells it, if someone listens and there is room.
-    pub fn record(&self, news: impl FnOnce() -> Notice) {
-        let Some(Line { sender, dropped }) = &self.0 else { return };
-        if sender.try_send(news()).is_err() {
-            dropped.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock;
-
-    fn news() -> Notice {
-        Notice {
-            regarding: Regarding::Database(DatabaseId {
-                namespace: "prod".into(),
-                service: "mysql".into(),
-            }),
-            reason: "TargetDown".into(),
-            action: "Check",
-            warning: true,
-            dedup_key: String::new(),
-            note: String::new(),
-            at: clock::now(),
-        }
+impl Notice {
+    /// Creates a notice with the severity of its reason and without a key.
+    pub fn new(regarding: Regarding, reason: Reason, note: impl Into<String>, at: Instant) -> Self {
+        let (severity, dedup_key) = (reason.severity(), String::new());
+        Self { regarding, reason, severity, dedup_key, note: note.into(), at }
     }
 
-    #[test]
-    fn what_finds_no_room_is_dropped_and_counted_and_nobody_waits() {
-        let (teller, mut listener) = channel();
-        (0..CAPACITY + 3).for_each(|_| teller.record(news));
-        assert_eq!(listener.dropped.load(Ordering::Relaxed), 3);
-        assert!(listener.notices.try_recv().is_ok());
-        teller.record(news);
-        assert_eq!(listener.dropped.load(Ordering::Relaxed), 3);
+    /// Sets the key that tells it from others of the same object and reason.
+    pub fn with_dedup_key(self, dedup_key: impl Into<String>) -> Self {
+        Self { dedup_key: dedup_key.into(), ..self }
     }
 
-    #[test]
-    fn where_nobody_listens_nothing_is_made() {
-        Recorder::default().record(|| panic!("made"));
+    /// Sets another severity than that of the reason.
+    pub fn with_severity(self, severity: Severity) -> Self {
+        Self { severity, ..self }
     }
 }

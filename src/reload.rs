@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::clock;
 use crate::config::{self, LoadedConfig, Problems, ReadError, Spec};
-use crate::notice::{Notice, Recorder, Regarding};
+use crate::notice::{Notice, Reason, Recorder, Regarding};
 
 /// How often the file is looked at.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -208,7 +208,7 @@ impl ConfigWatcher {
             (false, _) => info!(%file, "the config file has changed"),
         }
         if was_bad {
-            self.emit_event("ConfigGood", false, || format!("{file} is good again"));
+            self.emit_event(Reason::ConfigGood, || format!("{file} is good again"));
         }
         self.state.send_modify(|standing| {
             standing.problems = Arc::default();
@@ -224,7 +224,7 @@ impl ConfigWatcher {
         lines.iter().for_each(|line| error!("{line}"));
         let file = self.source.path.display();
         error!(%file, "the config file is bad; the last good config stays in force");
-        self.emit_event("ConfigBad", true, || {
+        self.emit_event(Reason::ConfigBad, || {
             let first = lines.first().map_or("", String::as_str);
             let more = if lines.len() > 1 {
                 format!(" (and {} more)", lines.len() - 1)
@@ -238,16 +238,8 @@ impl ConfigWatcher {
         self.state.send_modify(|standing| standing.problems = lines.into());
     }
 
-    fn emit_event(&self, reason: &str, warning: bool, note: impl FnOnce() -> String) {
-        self.recorder.record(|| Notice {
-            regarding: Regarding::Daemon,
-            reason: reason.to_owned(),
-            action: "LoadConfig",
-            warning,
-            dedup_key: String::new(),
-            note: note(),
-            at: clock::now(),
-        });
+    fn emit_event(&self, reason: Reason, note: impl FnOnce() -> String) {
+        self.recorder.event(|| Notice::new(Regarding::Daemon, reason, note(), clock::now()));
     }
 }
 

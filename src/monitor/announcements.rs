@@ -2,128 +2,107 @@
 
 use std::time::Instant;
 
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::Watched;
 use crate::config::DatabaseId;
 use crate::health::{State, Streak, Transition, Verdict};
-use crate::notice::{Notice, Regarding};
+use crate::notice::{LogLine, Notice, Reason, Regarding};
 use crate::plan::Note;
 
-/// The end of a time in which nothing was learnt of a published target.
-const CONCLUSIVE: &str = "the checks of all published addresses say something again";
+/// The note of the Event, and the message of the log line, at the end of inconclusive checks.
+const CONCLUSIVE: &str = "the checks of all published addresses are conclusive again";
 
 impl Watched {
-    /// Counts a transition, and tells it.
-    pub(super) fn tell(&mut self, index: usize, transition: Option<Transition>) {
-        let Some(transition) = transition else { return };
+    /// Counts a transition, logs it, and emits an Event. A target that is up when it is first
+    /// checked has no Event: it may have been up for years before this daemon started.
+    pub(super) fn announce_transition(
+        &mut self,
+        index: usize,
+        transition: Option<Transition>,
+        now: Instant,
+    ) {
+        let Some(Transition { from, to }) = transition else { return };
         let target = &mut self.targets[index];
-        let DatabaseId { namespace, service } = &self.database.id;
-        let address = target.member.ip;
-        match transition.to {
+        let ip = target.member.ip;
+        let line = LogLine { address: Some(ip), from: Some(from), ..LogLine::default() };
+        match to {
             State::Up => {
                 target.counts.to_up += 1;
-                info!(%namespace, %service, %address, from = %transition.from, "target is up");
+                let notice = self.notice(Reason::TargetUp, format!("{ip} is up"), now);
+                let notice = notice.with_dedup_key(ip.to_string());
+                let line = LogLine { message: Some("target is up"), ..line };
+                match from {
+                    State::Unknown => self.recorder.log(&notice, &line),
+                    State::Up | State::Down => self.recorder.log_and_event(notice, &line),
+                }
             }
             State::Down => {
                 target.counts.to_down += 1;
-                let reason = target.health.reason().unwrap_or_default();
-                warn!(%namespace, %service, %address, from = %transition.from, reason, "target is down");
+                let reason = self.targets[index].health.reason();
+                let note = match reason {
+                    Some(reason) => format!("{ip} is down: {reason}"),
+                    None => format!("{ip} is down"),
+                };
+                let notice = self.notice(Reason::TargetDown, note, now);
+                let (message, reason) = (Some("target is down"), reason.unwrap_or_default());
+                self.recorder.log_and_event(
+                    notice.with_dedup_key(ip.to_string()),
+                    &LogLine { message, reason: Some(reason), ..line },
+                );
             }
             State::Unknown => unreachable!("no target becomes unknown"),
         }
     }
 
-    /// Tells a transition to those who do not read the log. That a target is up which nobody knew to be down is no news to
-    /// them: it may have been so for years before this daemon came.
-    pub(super) fn tell_people(&self, index: usize, transition: Option<Transition>, now: Instant) {
-        let Some(Transition { from, to }) = transition else { return };
-        if (from, to) == (State::Unknown, State::Up) {
-            return;
-        }
-        let target = &self.targets[index];
-        let ip = target.member.ip;
-        let (reason, warning) =
-            if to == State::Up { ("TargetUp", false) } else { ("TargetDown", true) };
-        self.announce(reason, "Check", warning, ip.to_string(), now, || {
-            match target.health.reason() {
-                Some(reason) if to == State::Down => format!("{ip} is down: {reason}"),
-                _ => format!("{ip} is {to}"),
-            }
-        });
+    pub(super) fn notice(&self, reason: Reason, note: String, at: Instant) -> Notice {
+        Notice::new(Regarding::Database(self.database.id.clone()), reason, note, at)
     }
 
-    pub(super) fn announce(
-        &self,
-        reason: &str,
-        action: &'static str,
-        warning: bool,
-        subject: String,
-        at: Instant,
-        note: impl FnOnce() -> String,
-    ) {
-        let about = || Regarding::Database(self.database.id.clone());
-        self.recorder.record(|| Notice {
-            regarding: about(),
-            reason: reason.into(),
-            action,
-            warning,
-            dedup_key: subject,
-            note: note(),
-            at,
-        });
-    }
-
-    /// Tells what the policy does now and did not do before, and the end of what a person should have looked at.
-    pub(super) fn tell_of_notes(&self, before: &[Note]) {
-        let DatabaseId { namespace, service } = &self.database.id;
+    /// Announces what the policy does now and did not do before, and the end of what a person had
+    /// to act on.
+    pub(super) fn announce_notes(&self, before: &[Note], now: Instant) {
         let notes = &self.policing.notes;
         for note in notes.iter().filter(|note| !before.contains(note)) {
-            match note {
-                Note::SplitBrain { .. } => error!(%namespace, %service, "{note}"),
-                Note::BelowMinHealthy { .. } | Note::ChecksInconclusive { .. } => {
-                    warn!(%namespace, %service, "{note}");
-                }
-                Note::LowerTier { .. } | Note::FailbackWaits { .. } | Note::Flapping { .. } => {
-                    info!(%namespace, %service, "{note}");
-                }
-                // That there is a freeze is told once, and not for each database.
-                Note::Held { .. } => debug!(%namespace, %service, "{note}"),
-            }
+            self.announce_note(note, now);
         }
         for note in before.iter().filter(|note| !notes.iter().any(|now| now.is_like(note))) {
-            match note {
-                Note::SplitBrain { .. } => info!(%namespace, %service, "the split brain is over"),
-                Note::BelowMinHealthy { .. } => {
-                    info!(%namespace, %service, "enough are healthy again")
-                }
-                Note::ChecksInconclusive { .. } => info!(%namespace, %service, "{CONCLUSIVE}"),
-                Note::LowerTier { .. } => {
-                    info!(%namespace, %service, "the preferred tier serves alone again")
-                }
-                Note::FailbackWaits { .. } | Note::Flapping { .. } | Note::Held { .. } => {}
-            }
+            self.announce_end_of_note(note, now);
         }
     }
 
-    /// Tells what a person should look at to those who do not read the log.
-    pub(super) fn announce_notes(&self, before: &[Note], now: Instant) {
-        for note in self.policing.notes.iter().filter(|note| !before.contains(note)) {
-            let reason = match note {
-                Note::SplitBrain { .. } => "SplitBrain",
-                Note::BelowMinHealthy { .. } => "BelowMinHealthy",
-                Note::Flapping { .. } => "Flapping",
-                Note::ChecksInconclusive { .. } => "ChecksInconclusive",
-                // A freeze is told for each database once.
-                Note::LowerTier { .. } | Note::FailbackWaits { .. } | Note::Held { .. } => continue,
-            };
-            self.announce(reason, "Decide", true, String::new(), now, || note.to_string());
-        }
-        let is_inconclusive = |note: &Note| matches!(note, Note::ChecksInconclusive { .. });
-        if before.iter().any(is_inconclusive) && !self.policing.notes.iter().any(is_inconclusive) {
-            self.announce("ChecksConclusive", "Check", false, String::new(), now, || {
-                CONCLUSIVE.to_owned()
-            });
+    fn announce_note(&self, note: &Note, now: Instant) {
+        let DatabaseId { namespace, service } = &self.database.id;
+        let reason = match note {
+            Note::SplitBrain { .. } => Reason::SplitBrain,
+            Note::BelowMinHealthy { .. } => Reason::BelowMinHealthy,
+            Note::Flapping { .. } => Reason::Flapping,
+            Note::ChecksInconclusive { .. } => Reason::ChecksInconclusive,
+            Note::LowerTier { .. } | Note::FailbackWaits { .. } => {
+                return info!(%namespace, %service, "{note}");
+            }
+            // The log has the freeze once, and not for each database.
+            Note::Held { .. } => return debug!(%namespace, %service, "{note}"),
+        };
+        let notice = self.notice(reason, note.to_string(), now);
+        self.recorder.log_and_event(notice, &LogLine::default());
+    }
+
+    fn announce_end_of_note(&self, note: &Note, now: Instant) {
+        let DatabaseId { namespace, service } = &self.database.id;
+        match note {
+            Note::SplitBrain { .. } => info!(%namespace, %service, "the split brain is over"),
+            Note::BelowMinHealthy { .. } => {
+                info!(%namespace, %service, "enough are healthy again");
+            }
+            Note::ChecksInconclusive { .. } => {
+                let notice = self.notice(Reason::ChecksConclusive, CONCLUSIVE.into(), now);
+                self.recorder.log_and_event(notice, &LogLine::default());
+            }
+            Note::LowerTier { .. } => {
+                info!(%namespace, %service, "the preferred tier serves alone again");
+            }
+            Note::FailbackWaits { .. } | Note::Flapping { .. } | Note::Held { .. } => {}
         }
     }
 

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::{Budget, Monitor};
 use crate::freeze::News;
-use crate::notice::{self, Regarding};
+use crate::notice::{LogLine, Notice, Reason, Regarding, Severity};
 
 impl Monitor {
     /// Returns when to look again.
@@ -16,7 +16,7 @@ impl Monitor {
         if self.freeze.take_changed() {
             let news = self.freeze.take_news();
             let released = news.iter().any(|news| matches!(news, News::Thawed | News::TimedOut));
-            news.iter().for_each(|news| self.tell_freeze(news, now));
+            news.iter().for_each(|news| self.announce_freeze(news, now));
             if released {
                 // All of them before any is decided on: what is let go counts no more.
                 self.databases.iter_mut().for_each(|database| database.release(&mut self.freeze));
@@ -42,38 +42,30 @@ impl Monitor {
         self.undecided = None;
     }
 
-    fn tell_freeze(&self, news: &News, now: Instant) {
-        let words = words(news);
-        let (reason, warning) = match news {
+    fn announce_freeze(&self, news: &News, now: Instant) {
+        let (reason, line) = match news {
             News::Frozen { failed, published } => {
-                let (failed, failed_in, published) =
-                    (failed.targets, failed.databases, published.targets);
-                warn!(failed, failed_in, published, "{words}");
-                ("Frozen", true)
+                let line = LogLine {
+                    failed: Some(failed.targets),
+                    failed_in: Some(failed.databases),
+                    published: Some(published.targets),
+                    ..LogLine::default()
+                };
+                (Reason::Frozen, line)
             }
-            News::Thawed => {
-                info!("{words}");
-                ("Thawed", false)
-            }
-            News::TimedOut => {
-                warn!("{words}");
-                ("Thawed", true)
-            }
+            News::Thawed | News::TimedOut => (Reason::Thawed, LogLine::default()),
         };
         debug!(holds = self.freeze.holds(), "the freeze has changed");
-        self.recorder.record(|| notice::Notice {
-            regarding: Regarding::Daemon,
-            reason: reason.to_owned(),
-            action: "Decide",
-            warning,
-            dedup_key: String::new(),
-            note: words.to_owned(),
-            at: now,
-        });
+        let notice = Notice::new(Regarding::Daemon, reason, message(news), now);
+        let notice = match news {
+            News::TimedOut => notice.with_severity(Severity::Warning),
+            News::Frozen { .. } | News::Thawed => notice,
+        };
+        self.recorder.log_and_event(notice, &line);
     }
 }
 
-fn words(news: &News) -> &'static str {
+fn message(news: &News) -> &'static str {
     match news {
         News::Frozen { .. } => {
             "frozen: so many targets fail together that the fault is probably ours; nothing is taken out"

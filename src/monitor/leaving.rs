@@ -7,6 +7,7 @@ use super::Watched;
 use crate::config::{Address, Database};
 use crate::freeze::{Count, Freeze, WINDOW};
 use crate::health::{State, Streak};
+use crate::notice::Reason;
 use crate::plan::Note;
 
 /// The targets, by their index, that went Down while they were published, and when. They stay here for a window, and for as long
@@ -112,13 +113,12 @@ impl Watched {
         let held = self.policing.notes.iter().find(|note| matches!(note, Note::Held { .. }));
         match (self.leaving.told, frozen, held) {
             (false, true, Some(held)) => {
-                self.announce("Frozen", "Decide", true, String::new(), now, || held.to_string());
+                self.recorder.event(|| self.notice(Reason::Frozen, held.to_string(), now));
                 self.leaving.told = true;
             }
             (true, false, _) => {
-                self.announce("Thawed", "Decide", false, String::new(), now, || {
-                    "the freeze is over".to_owned()
-                });
+                let note = || "the freeze is over".to_owned();
+                self.recorder.event(|| self.notice(Reason::Thawed, note(), now));
                 self.leaving.told = false;
             }
             _ => {}

@@ -173,8 +173,7 @@ impl Watched {
         let after = (known_to_pass(target, check, now), target.health.inconclusive_since());
         let turned = self.database.policy.exactly_one && before.0 != after.0 || before.1 != after.1;
         self.count_flip(index, transition, now);
-        self.tell(index, transition);
-        self.tell_people(index, transition, now);
+        self.announce_transition(index, transition, now);
         self.tell_of_unseen(index);
         let in_doubt = self.targets[index].health.in_doubt();
         if transition.is_some() {
@@ -196,8 +195,7 @@ impl Watched {
             let published = members.contains(target.member.ip);
             let thresholds = self.database.addresses[index].check.thresholds;
             let transition = health::see(&mut target.health, published, thresholds, now);
-            self.tell(index, transition);
-            self.tell_people(index, transition, now);
+            self.announce_transition(index, transition, now);
             if transition.is_some() {
                 self.leave(index, freeze, now);
             }
@@ -346,7 +344,6 @@ impl Watched {
         notes.extend(self.inconclusive_note());
         let before = std::mem::replace(&mut self.policing.notes, notes);
         self.policing.again = again.into_iter().chain(self.leaving.again(now)).min();
-        self.tell_of_notes(&before);
         self.announce_notes(&before, now);
         self.announce_freeze(freeze.frozen().is_some(), now);
         let may_answer = self.may_answer(&plan);

@@ -329,7 +329,7 @@ fn a_published_target_of_which_nothing_is_learnt_is_told_once() {
     scene.hear("- ");
     assert_eq!(
         scene.events("Checks"),
-        ["ChecksConclusive: the checks of all published addresses say something again"]
+        ["ChecksConclusive: the checks of all published addresses are conclusive again"]
     );
     assert!(scene.database.snapshot().notes.is_empty());
     scene.hear_for(61, "??");

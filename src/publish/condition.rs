@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::notice::Reason;
+
 /// One word for the state of a database's publishing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -76,6 +78,34 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Returns the reason of the Event that a condition has when it comes into force.
+    ///
+    /// Trouble has one, except for `ApiUnavailable`: an API that is away takes no Events, and the
+    /// work that it delayed has an Event when it is done.
+    pub(crate) fn event_reason(self) -> Option<Reason> {
+        match self {
+            Kind::WaitingForCluster
+            | Kind::WaitingForVerdicts
+            | Kind::ApiUnavailable
+            | Kind::Standby
+            | Kind::DryRun
+            | Kind::Published => None,
+            Kind::WaitingForService => Some(Reason::WaitingForService),
+            Kind::ServiceHasSelector => Some(Reason::ServiceHasSelector),
+            Kind::ServiceIsExternalName => Some(Reason::ServiceIsExternalName),
+            Kind::ServiceIsKubernetes => Some(Reason::ServiceIsKubernetes),
+            Kind::NotOurs => Some(Reason::NotOurs),
+            Kind::PortMismatch => Some(Reason::PortMismatch),
+            Kind::NotMirrored => Some(Reason::NotMirrored),
+            Kind::SlicesLeftBehind => Some(Reason::SlicesLeftBehind),
+            Kind::AddressesRefused => Some(Reason::AddressesRefused),
+            Kind::Forbidden => Some(Reason::Forbidden),
+            Kind::Rejected => Some(Reason::Rejected),
+        }
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
@@ -112,5 +142,14 @@ mod tests {
             names,
             ["WaitingForCluster", "WaitingForVerdicts", "Standby", "DryRun", "Published"]
         );
+    }
+
+    #[test]
+    fn trouble_has_an_event_of_its_name_unless_the_api_is_away() {
+        for kind in Kind::ALL {
+            let reason = kind.event_reason().map(Reason::as_str);
+            let has_event = kind.is_trouble() && kind != Kind::ApiUnavailable;
+            assert_eq!(reason, has_event.then(|| kind.to_string()).as_deref());
+        }
     }
 }

@@ -21,12 +21,20 @@ use crate::clock;
 use crate::config::DatabaseId;
 use crate::endpoints;
 use crate::lease;
-use crate::notice::{Notice, Recorder, Regarding};
+use crate::notice::{LogLine, Notice, Reason, Recorder, Regarding};
 
-/// What an Event says of them.
-const STAYS: &str = "the config has this database no more; what is published stays as it is, and is not kept up to date";
-const GOES: &str = "the config has this database no more; what is published is deleted once the config has stood for 30s, or for \
-                    5m more if more than half of all databases left with it; put it back into the config to keep it";
+/// The log's message and the Event's note for objects that stay.
+const RETAINED: (&str, &str) = (
+    "left behind: the config has no such database; delete its Endpoints and EndpointSlices if nobody needs them",
+    "the config has this database no more; what is published stays as it is, and is not kept up to date",
+);
+
+/// The log's message and the Event's note for objects that will be deleted.
+const DELETED: (&str, &str) = (
+    "left behind: the config has no such database; it is deleted once the config has stood for a while",
+    "the config has this database no more; what is published is deleted once the config has stood for 30s, or for \
+     5m more if more than half of all databases left with it; put it back into the config to keep it",
+);
 
 /// What tells of leftovers, and deletes them.
 pub(super) struct Pruner {
@@ -105,11 +113,12 @@ impl Pruner {
              config has them again"
         );
         for id in departed {
-            self.announce(id, "second look", || {
-                format!(
+            self.recorder.event(|| {
+                let note = format!(
                     "{count} of {all} published databases have left the config at once, so what is published stays for {delay} more, and \
                      is deleted then; put it back into the config to keep it"
-                )
+                );
+                notice(id, note).with_dedup_key("second look")
             });
         }
     }
@@ -123,28 +132,10 @@ impl Pruner {
             if told.insert(id.clone(), goes) == Some(goes) {
                 continue;
             }
-            let DatabaseId { namespace, service } = &id;
-            if goes {
-                warn!(%namespace, %service, %members, "left behind: the config has no such database; it is deleted once the config has stood for a while");
-                self.announce(&id, "", || GOES.into());
-            } else {
-                warn!(%namespace, %service, %members, "left behind: the config has no such database; delete its Endpoints and EndpointSlices if nobody needs them");
-                self.announce(&id, "", || STAYS.into());
-            }
+            let (message, note) = if goes { DELETED } else { RETAINED };
+            let line = LogLine { members: Some(&members), ..LogLine::new(message) };
+            self.recorder.log_and_event(notice(&id, note), &line);
         }
-    }
-
-    /// Emits an Event on the Service. One with the same subject counts as the same thing again.
-    fn announce(&self, id: &DatabaseId, subject: &str, note: impl FnOnce() -> String) {
-        self.recorder.record(|| Notice {
-            regarding: Regarding::Database(id.clone()),
-            reason: "LeftBehind".into(),
-            action: "Publish",
-            warning: true,
-            dedup_key: subject.to_owned(),
-            note: note(),
-            at: clock::now(),
-        });
     }
 
     /// Deletes these, if it is this replica's turn to write.
@@ -209,6 +200,11 @@ impl Pruner {
             None => Err(format!("no answer for {id} in the time that the lease was ours")),
         }
     }
+}
+
+/// Creates a notice about the Service of a database that has left the config.
+fn notice(id: &DatabaseId, note: impl Into<String>) -> Notice {
+    Notice::new(Regarding::Database(id.clone()), Reason::LeftBehind, note, clock::now())
 }
 
 /// Whether a Service has Endpoints now, whoever made them.

@@ -1,6 +1,5 @@
 //! One database's publisher: looks at the cluster and the plan, takes one step, waits for a change.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +26,7 @@ use crate::config::{Database, DatabaseId, RejectedAddress};
 use crate::endpoints;
 use crate::lease;
 use crate::monitor::{self, Asked, Decided};
-use crate::notice::{Notice, Recorder, Regarding};
+use crate::notice::{LogLine, Notice, Reason, Recorder, Regarding};
 use crate::plan::{Members, Plan, Why};
 
 pub(super) struct Publisher {
@@ -263,7 +262,7 @@ impl Publisher {
             .publication
             .send_if_modified(|publication| !std::mem::replace(&mut publication.listed, true))
         {
-            self.tell_refused();
+            self.emit_rejected_addresses();
         }
         let held = view.held();
         self.forward_asked(view, memory).await;
@@ -328,9 +327,11 @@ impl Publisher {
         let service = view.seen.service.object.as_deref();
         let remark = service.and_then(|service| remarks::local_traffic(&self.database.id, service));
         if let Some(remark) = remark.as_ref().filter(|_| memory.local_traffic != remark) {
-            let DatabaseId { namespace, service } = &self.database.id;
-            warn!(%namespace, %service, reason = remark, "published, but clients are kept out");
-            self.tell("LocalTrafficPolicy", true, String::new(), || remark.clone());
+            let message = "published, but clients are kept out";
+            self.recorder.log_and_event(
+                self.notice(Reason::LocalTrafficPolicy, remark.clone()),
+                &LogLine { reason: Some(remark), ..LogLine::new(message) },
+            );
         }
         memory.local_traffic = remark;
     }
@@ -400,40 +401,41 @@ impl Publisher {
         }
     }
 
-    /// Tells what happened to the database. Of the same reason and subject is what happens again.
-    pub(super) fn tell(
-        &self,
-        reason: impl fmt::Display,
-        warning: bool,
-        subject: String,
-        note: impl FnOnce() -> String,
-    ) {
-        self.recorder.record(|| Notice {
-            regarding: Regarding::Database(self.database.id.clone()),
-            reason: reason.to_string(),
-            action: "Publish",
-            warning,
-            dedup_key: subject,
-            note: note(),
-            at: clock::now(),
-        });
+    /// Creates a notice about the database.
+    pub(super) fn notice(&self, reason: Reason, note: String) -> Notice {
+        let regarding = Regarding::Database(self.database.id.clone());
+        Notice::new(regarding, reason, note, clock::now())
     }
 
-    fn tell_refused(&self) {
-        for RejectedAddress { ip, reason: why } in &self.database.rejected {
-            self.tell("AddressRefused", true, ip.to_string(), || format!("not published: {why}"));
+    /// Emits an Event for each address that may not be published. The log has had them with the
+    /// warnings of the config.
+    fn emit_rejected_addresses(&self) {
+        for RejectedAddress { ip, reason } in &self.database.rejected {
+            self.recorder.event(|| {
+                let note = format!("not published: {reason}");
+                self.notice(Reason::AddressRefused, note).with_dedup_key(ip.to_string())
+            });
         }
     }
 
-    /// An API that is away takes no Events, and what it was away for has an Event when it is done.
-    fn tell_trouble(&self, condition: &Condition) {
-        if condition.kind.is_trouble() && condition.kind != Kind::ApiUnavailable {
-            let note = || match condition.kind {
-                Kind::NotMirrored | Kind::SlicesLeftBehind => condition.reason.clone(),
-                _ => format!("not published: {}", condition.reason),
-            };
-            self.tell(condition.kind, true, String::new(), note);
-        }
+    /// Logs a condition that has come into force or changed its message, and emits its Event, if it
+    /// has one.
+    fn announce(&self, condition: &Condition, same_kind: bool) {
+        let Some(reason) = condition.kind.event_reason() else {
+            return log(&self.database.id, condition, same_kind);
+        };
+        let (message, note) = match condition.kind {
+            Kind::NotMirrored | Kind::SlicesLeftBehind => {
+                ("published, but clients may be sent elsewhere", condition.reason.clone())
+            }
+            _ => (NOT_PUBLISHED, format!("{NOT_PUBLISHED}: {}", condition.reason)),
+        };
+        let line = LogLine {
+            condition: Some(reason),
+            reason: Some(&condition.reason),
+            ..LogLine::new(message)
+        };
+        self.recorder.log_and_event(self.notice(reason, note), &line);
     }
 
     /// Tells the monitor what the cluster holds by decision: of ours, or, where another replica writes, of that one. Not what
@@ -471,8 +473,7 @@ impl Publisher {
                 publication.since = clock::now();
             }
             if !same_kind || publication.condition.reason != condition.reason {
-                log(&self.database.id, &condition, same_kind);
-                self.tell_trouble(&condition);
+                self.announce(&condition, same_kind);
             }
             publication.condition = condition;
             publication.members = members;
@@ -511,23 +512,24 @@ fn decides(plan: &watch::Receiver<Decided>) -> bool {
     plan.has_changed().is_ok()
 }
 
+/// The message for a database whose decision is not in the cluster.
+const NOT_PUBLISHED: &str = "not published";
+
+/// Logs a condition that has no Event.
 fn log(id: &DatabaseId, condition: &Condition, same_kind: bool) {
     let DatabaseId { namespace, service } = id;
     let Condition { kind, reason } = condition;
     match kind {
-        // The words of these change with every verdict, try or write; that they came is the news.
+        // The messages of these change with every verdict, try or write. Only the kind is logged.
         Kind::WaitingForVerdicts | Kind::ApiUnavailable | Kind::Published if same_kind => {
             debug!(%namespace, %service, condition = %kind, reason)
         }
-        // That another holds the lease is told once, and not for each database.
+        // The lease logs once that another replica holds it, and not for each database.
         Kind::Standby => debug!(%namespace, %service, condition = %kind, reason),
         Kind::Published => info!(%namespace, %service, members = reason, "published"),
-        Kind::NotMirrored | Kind::SlicesLeftBehind => {
-            warn!(%namespace, %service, condition = %kind, reason, "published, but clients may be sent elsewhere")
-        }
         Kind::DryRun => info!(%namespace, %service, "{reason}"),
         kind if kind.is_trouble() => {
-            warn!(%namespace, %service, condition = %kind, reason, "not published")
+            warn!(%namespace, %service, condition = %kind, reason, "{NOT_PUBLISHED}")
         }
         kind => info!(%namespace, %service, condition = %kind, reason, "not published yet"),
     }

@@ -17,6 +17,7 @@ use super::view::View;
 use super::write::{self, Applied, Failure};
 use crate::config::DatabaseId;
 use crate::endpoints;
+use crate::notice::{LogLine, Reason};
 use crate::plan::Members;
 
 /// Conflicts in a row before they are told: one or two are how others' changes show.
@@ -140,7 +141,7 @@ impl Writer<'_> {
             self.learn(now);
             return Next::Pause(self.memory.backoff.next());
         }
-        self.tell::<K>(&name, &members);
+        self.announce::<K>(&name, &members);
         self.learn(now);
         self.memory.succeeded();
         let view = View {
@@ -191,38 +192,48 @@ impl Writer<'_> {
         Next::Change
     }
 
-    /// Tells what was written, and on whose account: nobody shall wonder where an edit by hand has gone.
-    fn tell<K: Applied>(&self, name: &str, members: &Members) {
-        let DatabaseId { namespace, service } = &self.publisher.database.id;
+    /// Announces a write, and whether it undid an outside change: people must be able to find out
+    /// where an edit by hand has gone.
+    fn announce<K: Applied>(&self, name: &str, members: &Members) {
         let repaired = self.memory.held.as_ref() == Some(&self.view.plan);
-        if K::PLURAL != Endpoints::PLURAL {
-            let own = self.view.seen.slices.own();
-            let changes = members
-                .changes_from(&own.get(name).map(|slice| slice.members()).unwrap_or_default());
-            if repaired {
-                warn!(%namespace, %service, slice = name, changes, "an outside change of an EndpointSlice was repaired");
-                let note = || {
-                    format!("an outside change of EndpointSlice {name} was repaired ({changes})")
-                };
-                self.publisher.tell("Repaired", true, name.to_owned(), note);
-            } else {
-                info!(%namespace, %service, slice = name, changes, "EndpointSlice written");
-                let note = || format!("EndpointSlice {name}: {changes}");
-                self.publisher.tell("Published", false, name.to_owned(), note);
-            }
-            return;
-        }
-        let changes = members
-            .changes_from(&self.view.endpoints().map(endpoints::members).unwrap_or_default());
-        if repaired {
-            warn!(%namespace, %service, %members, changes, "an outside change of the Endpoints was repaired");
-            let note = || format!("an outside change was repaired: {members} ({changes})");
-            self.publisher.tell("Repaired", true, String::new(), note);
+        let reason = if repaired { Reason::Repaired } else { Reason::Published };
+        if K::PLURAL == Endpoints::PLURAL {
+            self.announce_endpoints(reason, members);
         } else {
-            info!(%namespace, %service, %members, changes, "Endpoints written");
-            self.publisher
-                .tell("Published", false, String::new(), || format!("{members} ({changes})"));
+            self.announce_slice(reason, name, members);
         }
+    }
+
+    fn announce_endpoints(&self, reason: Reason, members: &Members) {
+        let existing = self.view.endpoints().map(endpoints::members).unwrap_or_default();
+        let changes = members.changes_from(&existing);
+        let (message, note) = match reason {
+            Reason::Repaired => (
+                "an outside change of the Endpoints was repaired",
+                format!("an outside change was repaired: {members} ({changes})"),
+            ),
+            _ => ("Endpoints written", format!("{members} ({changes})")),
+        };
+        self.publisher.recorder.log_and_event(
+            self.publisher.notice(reason, note),
+            &LogLine { members: Some(members), changes: Some(&changes), ..LogLine::new(message) },
+        );
+    }
+
+    fn announce_slice(&self, reason: Reason, name: &str, members: &Members) {
+        let existing = self.view.seen.slices.own().get(name).map(|slice| slice.members());
+        let changes = members.changes_from(&existing.unwrap_or_default());
+        let (message, note) = match reason {
+            Reason::Repaired => (
+                "an outside change of an EndpointSlice was repaired",
+                format!("an outside change of EndpointSlice {name} was repaired ({changes})"),
+            ),
+            _ => ("EndpointSlice written", format!("EndpointSlice {name}: {changes}")),
+        };
+        self.publisher.recorder.log_and_event(
+            self.publisher.notice(reason, note).with_dedup_key(name),
+            &LogLine { slice: Some(name), changes: Some(&changes), ..LogLine::new(message) },
+        );
     }
 
     /// After a conflict, looks at what is there now; after a fault, says so. Either way tries again after a pause.

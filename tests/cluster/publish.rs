@@ -153,13 +153,13 @@ async fn a_published_target_that_cannot_be_tried_is_told() {
     );
 
     install();
-    told(&fixture.namespace, "ChecksConclusive", "say something again").await;
+    told(&fixture.namespace, "ChecksConclusive", "are conclusive again").await;
     assert_eq!(inconclusive().await, None);
     let lines = daemon.logs();
     let logged = |words: &str| {
         lines.iter().filter(|line| line["message"].to_string().contains(words)).count()
     };
-    assert_eq!((logged("have been inconclusive for over"), logged("say something again")), (1, 1));
+    assert_eq!((logged("have been inconclusive for over"), logged("are conclusive again")), (1, 1));
     assert_eq!(history.steps(), [], "it was published all the while");
 }
 
