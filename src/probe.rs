@@ -3,318 +3,84 @@
 //! A check has one deadline for all it does. Every kind reports the phase it enters, so that whatever the deadline
 //! cuts short is named. Inside, `Err(verdict)` ends a try early; reaching the end is a pass.
 
-mod answer;
-mod ask;
-mod body;
-mod bounded;
-mod close;
-mod connect;
 mod exec;
-mod expand;
-mod group;
-mod head;
+mod fast;
 mod http;
-mod http2;
-mod https;
-mod light;
-mod light_exchange;
-mod notes;
-mod output;
-mod reactor;
-mod spawn;
+mod kind;
+mod phase;
+mod registry;
+mod stream;
+mod target;
 mod tcp;
 mod text;
 mod tls;
-mod trust;
 mod value;
-mod verifier;
-mod waker;
 
-use std::fmt;
-use std::io;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::Errno;
-
-use crate::config::{Address, Check, CheckKind, Database, DatabaseId, Scheme};
+use crate::config::Check;
 use crate::health::Verdict;
-pub use light::FastCheck;
-pub use reactor::{Completion, Reactor};
-pub use waker::Waker;
-
-/// The thing that is checked: one IP of one database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    pub database: DatabaseId,
-    pub ip: IpAddr,
-    /// The replica's hostname, if it has one.
-    pub hostname: Option<String>,
-    /// The database's first port.
-    pub port: u16,
-}
-
-impl Target {
-    pub fn new(database: &Database, address: &Address) -> Self {
-        Self {
-            database: database.id.clone(),
-            ip: address.ip,
-            hostname: address.hostname.clone(),
-            port: database.ports[0].number,
-        }
-    }
-}
+pub use fast::{Completion, FastCheck, Reactor, Waker};
+use kind::{CheckProber, Workload};
+use phase::Progress;
+pub use target::Target;
 
 /// A check made ready to be tried on one target many times.
 pub struct Prober {
     timeout: Duration,
-    kind: Kind,
+    path: Path,
 }
 
-enum Kind {
-    Light(Arc<FastCheck>),
-    Tcp(Box<tcp::Tcp>),
-    Http(Box<http::Http>),
-    Https(Box<https::Https>),
-    Exec(Box<exec::Exec>),
+/// The way that the tries of a check go.
+enum Path {
+    Fast(Arc<FastCheck>),
+    Task(Box<dyn CheckProber>),
 }
 
 impl Prober {
     pub fn new(check: Arc<Check>, target: Target) -> Self {
-        if let Some(light) = FastCheck::new(&check.kind, check.timeout, target.ip) {
-            return Self { timeout: check.timeout, kind: Kind::Light(Arc::new(light)) };
-        }
-        let kind = match &check.kind {
-            CheckKind::Tcp(tcp) => Kind::Tcp(Box::new(tcp::Tcp::new(tcp, target.ip))),
-            CheckKind::Http(http) if http.scheme == Scheme::Https => {
-                Kind::Https(Box::new(https::Https::new(http, target.ip)))
-            }
-            CheckKind::Http(http) => Kind::Http(Box::new(http::Http::new(http, target.ip))),
-            CheckKind::Exec(exec) => Kind::Exec(Box::new(exec::Exec::new(exec, &target))),
+        let path = match FastCheck::new(&check.kind, check.timeout, target.ip) {
+            Some(fast) => Path::Fast(Arc::new(fast)),
+            None => Path::Task(registry::new_prober(&check.kind, &target)),
         };
-        Self { timeout: check.timeout, kind }
+        Self { timeout: check.timeout, path }
     }
 
-    /// The check, if it is light: a reactor then tries it with less ado.
+    /// Returns the check if a [`Reactor`] can try it.
     pub fn fast_check(&self) -> Option<&Arc<FastCheck>> {
-        match &self.kind {
-            Kind::Light(light) => Some(light),
-            _ => None,
+        match &self.path {
+            Path::Fast(check) => Some(check),
+            Path::Task(_) => None,
         }
     }
 
-    /// Whether a try takes long stretches of a processor at a time, as a TLS handshake does. An exec check doesn't: it has
-    /// a thread that may block for all that it does.
+    /// Returns true if a try takes long stretches of a processor at a time, as a TLS handshake does.
     pub fn is_cpu_bound(&self) -> bool {
-        match &self.kind {
-            Kind::Light(_) | Kind::Http(_) => false,
-            Kind::Tcp(tcp) => tcp.speaks_tls(),
-            Kind::Exec(_) => false,
-            Kind::Https(_) => true,
-        }
+        self.workload() == Workload::Cpu
     }
 
-    /// Whether a try runs a command.
+    /// Returns true if a try runs a command.
     pub fn is_exec(&self) -> bool {
-        matches!(self.kind, Kind::Exec(_))
+        self.workload() == Workload::Command
     }
 
-    /// One try. Always ends within the check's timeout; dropping it ends all that it started.
+    fn workload(&self) -> Workload {
+        match &self.path {
+            Path::Fast(_) => Workload::Network,
+            Path::Task(prober) => prober.workload(),
+        }
+    }
+
+    /// Tries the target once. Ends within the check's timeout; dropping the future ends all that the try has started.
     pub async fn probe(&self) -> Verdict {
-        if let Kind::Light(light) = &self.kind {
-            return Box::pin(reactor::run_once(light)).await;
-        }
+        let prober = match &self.path {
+            Path::Fast(check) => return Box::pin(fast::run_once(check)).await,
+            Path::Task(prober) => prober,
+        };
         let progress = Progress::default();
-        let tried = tokio::time::timeout(self.timeout, self.kind.run(&progress)).await;
-        tried.unwrap_or_else(|_| progress.cut_short(self.timeout)).err().unwrap_or(Verdict::Pass)
-    }
-}
-
-impl Kind {
-    async fn run(&self, progress: &Progress) -> Step<()> {
-        match self {
-            // Boxed, for the future of a try is as large as its largest kind.
-            Kind::Light(_) => Ok(()),
-            Kind::Tcp(tcp) => Box::pin(tcp.run(progress)).await,
-            Kind::Http(http) => Box::pin(http.run(progress)).await,
-            Kind::Https(https) => Box::pin(https.run(progress)).await,
-            Kind::Exec(exec) => Box::pin(exec.run(progress)).await,
-        }
-    }
-}
-
-/// One step of a try, or the verdict that ends it.
-type Step<T> = Result<T, Verdict>;
-
-/// The state of a try. Shared with what works for the try where it can't be handed a reference.
-#[derive(Clone, Default)]
-struct Progress(Arc<Mutex<State>>);
-
-#[derive(Default)]
-struct State {
-    phase: Phase,
-    /// Fixed already, while the try only ends its conversation in good order.
-    verdict: Option<Step<()>>,
-}
-
-impl Progress {
-    fn enter(&self, phase: Phase) {
-        self.state().phase = phase;
-    }
-
-    fn phase(&self) -> Phase {
-        self.state().phase
-    }
-
-    /// Fixes the verdict: a deadline that comes later does not change it.
-    fn decide(&self, verdict: &Step<()>) {
-        let mut state = self.state();
-        if state.verdict.is_none() {
-            state.verdict = Some(verdict.clone());
-        }
-    }
-
-    /// The verdict when the deadline comes now.
-    fn cut_short(&self, timeout: Duration) -> Step<()> {
-        let state = self.state();
-        state.verdict.clone().unwrap_or_else(|| Err(state.phase.cut_short(timeout)))
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Phase {
-    /// Reading files: our own side.
-    #[default]
-    Files,
-    /// Looking the command up and starting it: our own side.
-    Start,
-    Connect,
-    Tls,
-    /// TLS is up and all that was asked is done; only a late refusal could still come.
-    Settle,
-    Send,
-    Expect,
-    /// As `Expect`, once something has come, but not the text.
-    Answer,
-    Http,
-    Body,
-    Exec,
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Phase::Files => "files",
-            Phase::Connect => "connect",
-            Phase::Tls | Phase::Settle => "tls",
-            Phase::Send => "send",
-            Phase::Expect | Phase::Answer => "expect",
-            Phase::Http | Phase::Body => "http",
-            Phase::Start | Phase::Exec => "exec",
-        })
-    }
-}
-
-impl Phase {
-    fn fail(self, what: impl fmt::Display) -> Verdict {
-        Verdict::Fail(format!("{self}: {what}"))
-    }
-
-    fn inconclusive(self, what: impl fmt::Display) -> Verdict {
-        Verdict::Inconclusive(format!("{self}: {what}"))
-    }
-
-    fn cut_off(self, how: &str) -> Verdict {
-        let when = if self == Phase::Tls { " in the handshake" } else { "" };
-        self.fail(format_args!("connection {how}{when}"))
-    }
-
-    /// The verdict when the deadline comes in this phase.
-    fn cut_short(self, timeout: Duration) -> Verdict {
-        let timeout = humantime::format_duration(timeout);
-        match self {
-            Phase::Files => self.inconclusive(format_args!("not read in {timeout}")),
-            Phase::Start => self.inconclusive(format_args!("not started in {timeout}")),
-            Phase::Settle => Verdict::Pass,
-            Phase::Answer => self.fail(format_args!("the text did not come in {timeout}")),
-            Phase::Exec => self.fail(format_args!("no exit in {timeout}")),
-            Phase::Body => self.fail(format_args!("body did not end in {timeout}")),
-            _ => self.fail(format_args!("no answer in {timeout}")),
-        }
-    }
-
-    /// The verdict on an I/O error in this phase that came from outside, or may have: all but `socket` and `connect` itself.
-    fn io(self, error: &io::Error) -> Verdict {
-        let Some(errno) = Errno::from_io_error(error) else {
-            return match error.kind() {
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::WriteZero => self.cut_off("closed"),
-                _ => self.fail(error),
-            };
-        };
-        if let Some(shortage) = shortage(errno) {
-            return self.inconclusive(shortage);
-        }
-        match errno {
-            Errno::CONNREFUSED => self.fail("refused"),
-            Errno::CONNRESET if self == Phase::Connect => self.fail("reset"),
-            Errno::CONNRESET => self.cut_off("reset"),
-            Errno::PIPE => self.cut_off("closed"),
-            // A router has said so, or nobody on this host's own subnet has answered to the address.
-            Errno::HOSTUNREACH => self.fail("host unreachable"),
-            // Linux makes these of ICMP, for IPv4 in `icmp_err_convert` and for IPv6 in `icmpv6_err_convert`.
-            Errno::NETUNREACH => self.fail("network unreachable, says a router"),
-            Errno::ACCESS | Errno::PERM => self.fail("administratively prohibited, says a router"),
-            Errno::NOPROTOOPT => self.fail("protocol unreachable, says a router"),
-            Errno::HOSTDOWN => self.fail("host unknown, says a router"),
-            Errno::NONET => self.fail("this host is isolated, says a router"),
-            Errno::OPNOTSUPP => self.fail("source route failed, says a router"),
-            Errno::PROTO => self.fail("protocol error, says a router"),
-            // The kernel gave up before our own deadline.
-            Errno::TIMEDOUT => self.fail("no answer"),
-            _ => self.fail(os_words(error)),
-        }
-    }
-
-    /// The verdict on an error in this phase that this host itself gave before anything was sent.
-    fn own_io(self, error: &io::Error) -> Verdict {
-        let Some(errno) = Errno::from_io_error(error) else {
-            return self.inconclusive(error);
-        };
-        match errno {
-            Errno::ACCESS | Errno::PERM => self.inconclusive("not allowed from this host"),
-            Errno::NETUNREACH | Errno::HOSTUNREACH => self.inconclusive("no route from this host"),
-            _ => match shortage(errno) {
-                Some(shortage) => self.inconclusive(shortage),
-                None => self.inconclusive(os_words(error)),
-            },
-        }
-    }
-}
-
-/// Returns the resource that this host lacks, if an error can mean nothing else.
-fn shortage(errno: Errno) -> Option<&'static str> {
-    Some(match errno {
-        Errno::MFILE | Errno::NFILE => "this host has no free file descriptor",
-        Errno::NOBUFS | Errno::NOMEM => "this host has no free memory",
-        Errno::AGAIN => "this host has no free process or port",
-        Errno::ADDRNOTAVAIL => "this host has no free local port",
-        Errno::NETDOWN => "the network of this host is down",
-        Errno::AFNOSUPPORT | Errno::INVAL => "this host cannot reach this kind of address",
-        _ => return None,
-    })
-}
-
-/// An operating system's error without the number that std appends.
-fn os_words(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(end) => text[..end].to_lowercase(),
-        None => text,
+        let result = tokio::time::timeout(self.timeout, prober.probe(&progress)).await;
+        result.unwrap_or_else(|_| progress.cut_short(self.timeout)).err().unwrap_or(Verdict::Pass)
     }
 }
 
@@ -322,88 +88,10 @@ fn os_words(error: &io::Error) -> String {
 mod tests {
     use super::*;
 
-    fn verdict(phase: Phase, errno: Errno) -> Verdict {
-        phase.io(&io::Error::from_raw_os_error(errno.raw_os_error()))
-    }
-
-    #[test]
-    fn what_this_host_lacks_is_inconclusive_whenever_it_shows() {
-        for errno in [
-            Errno::MFILE,
-            Errno::NFILE,
-            Errno::NOBUFS,
-            Errno::NOMEM,
-            Errno::ADDRNOTAVAIL,
-            Errno::NETDOWN,
-            Errno::INVAL,
-        ] {
-            for got in [verdict(Phase::Connect, errno), Phase::Connect.own_io(&errno.into())] {
-                assert!(matches!(got, Verdict::Inconclusive(_)), "{errno:?} gave {got:?}");
-            }
-        }
-    }
-
-    /// The same error is this host's own before anything was sent, and a word from outside after that.
-    #[test]
-    fn an_error_at_once_is_ours_and_a_later_one_is_not() {
-        let table = [
-            (Errno::NETUNREACH, "no route from this host", "network unreachable, says a router"),
-            (Errno::HOSTUNREACH, "no route from this host", "host unreachable"),
-            (
-                Errno::ACCESS,
-                "not allowed from this host",
-                "administratively prohibited, says a router",
-            ),
-            (
-                Errno::PERM,
-                "not allowed from this host",
-                "administratively prohibited, says a router",
-            ),
-            (Errno::NOSPC, "no space left on device", "no space left on device"),
-        ];
-        for (errno, at_once, later) in table {
-            let own = Phase::Connect.own_io(&errno.into());
-            assert_eq!(own, Verdict::Inconclusive(format!("connect: {at_once}")), "{errno:?}");
-            assert_eq!(
-                verdict(Phase::Connect, errno),
-                Verdict::Fail(format!("connect: {later}")),
-                "{errno:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn an_error_from_outside_has_its_own_words() {
-        let fails = [
-            (Phase::Connect, Errno::CONNREFUSED, "connect: refused"),
-            (Phase::Connect, Errno::CONNRESET, "connect: reset"),
-            (Phase::Connect, Errno::TIMEDOUT, "connect: no answer"),
-            (Phase::Connect, Errno::NOPROTOOPT, "connect: protocol unreachable, says a router"),
-            (Phase::Connect, Errno::HOSTDOWN, "connect: host unknown, says a router"),
-            (Phase::Connect, Errno::NONET, "connect: this host is isolated, says a router"),
-            (Phase::Expect, Errno::CONNRESET, "expect: connection reset"),
-            (Phase::Http, Errno::NETUNREACH, "http: network unreachable, says a router"),
-            (Phase::Send, Errno::PIPE, "send: connection closed"),
-            (Phase::Connect, Errno::PROTO, "connect: protocol error, says a router"),
-        ];
-        for (phase, errno, reason) in fails {
-            assert_eq!(verdict(phase, errno), Verdict::Fail(reason.into()));
-        }
-    }
-
-    #[test]
-    fn a_time_out_names_the_phase_and_the_time() {
-        let late = |phase: Phase, ms| phase.cut_short(Duration::from_millis(ms));
-        assert_eq!(late(Phase::Connect, 2000), Verdict::Fail("connect: no answer in 2s".into()));
-        assert_eq!(late(Phase::Tls, 500), Verdict::Fail("tls: no answer in 500ms".into()));
-        assert_eq!(late(Phase::Exec, 1500), Verdict::Fail("exec: no exit in 1s 500ms".into()));
-        assert_eq!(late(Phase::Files, 2000), Verdict::Inconclusive("files: not read in 2s".into()));
-    }
-
     /// Ten thousand of them are held, and at times all at once in flight.
     #[test]
     fn a_quiet_try_is_small() {
-        use crate::config::TcpCheck;
+        use crate::config::{CheckKind, DatabaseId, TcpCheck};
         use crate::health::Thresholds;
         let tcp = TcpCheck { port: 1, tls: None, send: None, expect: None, accept: false };
         let check = Check {

@@ -1,194 +1,27 @@
-//! The HTTP check without TLS that looks into the answer's body, or reads part of its request from
-//! elsewhere at each try.
-//!
-//! It speaks HTTP/1.1 by itself and not through a client, so that no try costs a task or leaves a
-//! TIME_WAIT, and so that a server may answer whenever it likes: some answer when they accept, and
-//! only then read the request.
+//! The HTTP check: one request on a connection of its own, and what its answer must be.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+mod body;
+mod expectation;
+mod head;
+mod http1;
+mod http2;
+mod https;
+mod plain;
+mod request;
+mod response;
 
-use futures::FutureExt;
-use futures::future::FusedFuture;
-use hyper::Method;
-use hyper::header::{HOST, HeaderMap, TRANSFER_ENCODING};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use super::kind::{CheckProber, NewProber};
+use super::target::Target;
+use crate::config::{HttpCheck, Scheme};
+pub(crate) use expectation::Wanted;
+pub(crate) use request::Ask;
+pub(crate) use response::{Answer, Judge};
 
-use super::answer::{Answer, Judge};
-use super::ask::{Ask, MOST_HEAD, Wanted};
-use super::bounded::{Bounded, Meter};
-use super::connect::connect;
-use super::{Phase, Progress, Step};
-use crate::config::HttpCheck;
-use crate::health::Verdict;
-
-/// How many bytes of a server are read in one try: the largest head, and twice the largest body
-/// that is searched, for a chunked body is longer than its content.
-const MAX_READ: usize = MOST_HEAD + (2 << 20);
-
-/// How much is read at once.
-const BUFFER: usize = 16 << 10;
-
-pub(super) struct Http {
-    address: SocketAddr,
-    /// What is asked, or which part of it is not fit for HTTP.
-    ask: Result<Ask, String>,
-    wanted: Wanted,
-}
-
-impl Http {
-    pub(super) fn new(check: &HttpCheck, ip: IpAddr) -> Self {
-        let address = SocketAddr::new(ip, check.port);
-        Self { address, ask: Ask::new(check, address), wanted: Wanted::new(check) }
-    }
-
-    pub(super) async fn run(&self, progress: &Progress) -> Step<()> {
-        let ask = self.ask.as_ref().map_err(|what| Phase::Http.inconclusive(what))?;
-        let request = request(ask, ask.headers().await?);
-        progress.enter(Phase::Connect);
-        let stream = connect(self.address).await?;
-        progress.enter(Phase::Http);
-        let exchange =
-            Exchange { request: &request, method: &ask.method, wanted: &self.wanted, progress };
-        exchange.run(stream, |error| Phase::Http.io(error)).await
-    }
-}
-
-/// The request as it goes on the wire. It has no body, so nothing may announce chunks.
-pub(super) fn request(ask: &Ask, mut headers: HeaderMap) -> Vec<u8> {
-    headers.remove(TRANSFER_ENCODING);
-    if let Some(host) = ask.host() {
-        headers.entry(HOST).or_insert(host);
-    }
-    let mut request = format!("{} {} HTTP/1.1\r\n", ask.method, ask.path).into_bytes();
-    for (name, value) in &headers {
-        request.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-    }
-    request.extend(b"\r\n");
-    request
-}
-
-/// One request over a connection of its own, and its answer.
-pub(super) struct Exchange<'a> {
-    pub request: &'a [u8],
-    pub method: &'a Method,
-    pub wanted: &'a Wanted,
-    pub progress: &'a Progress,
-}
-
-impl Exchange<'_> {
-    /// Sends the request and reads the answer at the same time. `failed` judges an I/O error.
-    pub(super) async fn run<S>(&self, stream: S, failed: impl Fn(&io::Error) -> Verdict) -> Step<()>
-    where
-        S: AsyncRead + AsyncWrite,
-    {
-        let stream = pin!(stream);
-        let meter = &Meter::new(MAX_READ);
-        let failed = |error: io::Error| match meter.is_exhausted() {
-            true => Phase::Http.fail(format_args!(
-                "the server has sent over {} KiB, more than a check reads",
-                MAX_READ >> 10
-            )),
-            false => failed(&meter.take_error().unwrap_or(error)),
-        };
-        let (mut reader, mut writer) = tokio::io::split(Bounded::new(stream, meter));
-        let mut send = pin!(
-            async {
-                writer.write_all(self.request).await?;
-                writer.flush().await
-            }
-            .fuse()
-        );
-        let (mut answer, mut judge) = (Answer::new(), Judge::new(self.wanted));
-        let mut buffer = vec![0; BUFFER];
-        let mut unsent = None;
-        let mut early = reader.read(&mut buffer).now_or_never();
-        if early.is_some() {
-            answer.set_early();
-        }
-        loop {
-            let read = match early.take() {
-                Some(read) => read,
-                None => tokio::select! {
-                    biased;
-                    sent = &mut send, if !send.is_terminated() => {
-                        unsent = sent.err();
-                        continue;
-                    }
-                    read = reader.read(&mut buffer) => read,
-                },
-            };
-            match read {
-                // Some servers close without having read the request, or all of it: their answer
-                // counts.
-                Ok(0) if answer.is_empty() => {
-                    return unsent
-                        .map_or_else(|| answer.close(&mut judge), |error| Err(failed(error)));
-                }
-                Ok(0) => return answer.close(&mut judge),
-                Ok(length) => {
-                    if let Some(verdict) = answer.feed(&buffer[..length], self.method, &mut judge) {
-                        return verdict;
-                    }
-                    self.progress.enter(answer.phase());
-                    answer.verdict().into_iter().for_each(|verdict| self.progress.decide(verdict));
-                }
-                Err(error) => {
-                    return answer.verdict().cloned().unwrap_or_else(|| Err(failed(error)));
-                }
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Scheme, Tls};
-
-    /// The verdict on a server that has said this before it is sent anything.
-    async fn after(words: &[u8], text: Option<&str>) -> Step<()> {
-        let check = HttpCheck {
-            port: 80,
-            path: "/".into(),
-            scheme: Scheme::Http,
-            method: "GET".into(),
-            host: None,
-            headers: Vec::new(),
-            expected_statuses: vec![200..=399],
-            expected_body: text.map(str::to_owned),
-            http2: false,
-            tls: Tls::default(),
-        };
-        let ask = Ask::new(&check, ([127, 0, 0, 1], 80).into()).unwrap();
-        let (ours, mut theirs) = tokio::io::duplex(1024);
-        theirs.write_all(words).await.unwrap();
-        let (wanted, progress) = (Wanted::new(&check), Progress::default());
-        let request = request(&ask, ask.headers().await.unwrap());
-        let exchange = Exchange {
-            request: &request,
-            method: &ask.method,
-            wanted: &wanted,
-            progress: &progress,
-        };
-        exchange.run(ours, |error| Phase::Http.io(error)).await
-    }
-
-    #[tokio::test]
-    async fn an_answer_before_the_request_is_an_answer() {
-        let synced = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsynced";
-        assert_eq!(after(synced, None).await, Ok(()));
-        assert_eq!(after(synced, Some("synced")).await, Ok(()));
-        let no = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n";
-        assert_eq!(after(no, None).await, Err(Verdict::Fail("http: status 503".into())));
-    }
-
-    #[tokio::test]
-    async fn a_server_that_speaks_another_protocol_first_is_named() {
-        for words in [&b"J\0\0\0\x0a8.0.36\0"[..], b"220 mail.example ESMTP\r\n"] {
-            let expected = Err(Verdict::Fail("http: not HTTP: the server spoke first".into()));
-            assert_eq!(after(words, None).await, expected);
+impl NewProber for HttpCheck {
+    fn new_prober(&self, target: &Target) -> Box<dyn CheckProber> {
+        match self.scheme {
+            Scheme::Http => Box::new(plain::Http::new(self, target.ip)),
+            Scheme::Https => Box::new(https::Https::new(self, target.ip)),
         }
     }
 }

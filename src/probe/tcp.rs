@@ -3,28 +3,49 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::close::close_first;
-use super::connect::connect;
+use super::kind::{CheckProber, NewProber, Workload};
+use super::phase::{Phase, Progress, Step};
+use super::stream::close::close_first;
+use super::stream::connect::connect;
+use super::target::Target;
 use super::text::{Finder, quote_expected};
-use super::trust::Alpn;
-use super::{Phase, Progress, Step, tls, value};
+use super::tls::{self, Alpn};
+use super::value;
 use crate::config::{ExpectedContent, TcpCheck, ValueSource};
 use crate::health::Verdict;
 
 /// How much of an answer is searched for the expected text.
 const MOST_READ: usize = 64 << 10;
 
-pub(super) struct Tcp {
+struct Tcp {
     address: SocketAddr,
     tls: Option<tls::Connector>,
     send: Option<ValueSource>,
     expect: Option<ExpectedContent>,
 }
 
+impl NewProber for TcpCheck {
+    fn new_prober(&self, target: &Target) -> Box<dyn CheckProber> {
+        Box::new(Tcp::new(self, target.ip))
+    }
+}
+
+impl CheckProber for Tcp {
+    fn probe<'a>(&'a self, progress: &'a Progress) -> BoxFuture<'a, Step<()>> {
+        self.run(progress).boxed()
+    }
+
+    fn workload(&self) -> Workload {
+        if self.tls.is_some() { Workload::Cpu } else { Workload::Network }
+    }
+}
+
 impl Tcp {
-    pub(super) fn new(check: &TcpCheck, ip: IpAddr) -> Self {
+    fn new(check: &TcpCheck, ip: IpAddr) -> Self {
         Self {
             address: SocketAddr::new(ip, check.port),
             tls: check.tls.as_ref().map(|tls| tls::Connector::new(tls, ip, Alpn::None)),
@@ -33,11 +54,7 @@ impl Tcp {
         }
     }
 
-    pub(super) fn speaks_tls(&self) -> bool {
-        self.tls.is_some()
-    }
-
-    pub(super) async fn run(&self, progress: &Progress) -> Step<()> {
+    async fn run(&self, progress: &Progress) -> Step<()> {
         let text = match &self.send {
             Some(text) => Some(value::read(text, Phase::Send).await?),
             None => None,

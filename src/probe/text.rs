@@ -3,19 +3,19 @@
 use crate::config::ExpectedContent;
 
 /// Finds a text in a stream of bytes, also where two reads split it.
-pub(super) struct Finder<'a> {
+pub(crate) struct Finder<'a> {
     wanted: &'a [u8],
     /// The end of what went by, too short to hold the text itself.
     tail: Vec<u8>,
 }
 
 impl<'a> Finder<'a> {
-    pub(super) fn new(wanted: &'a [u8]) -> Self {
+    pub(crate) fn new(wanted: &'a [u8]) -> Self {
         Self { wanted, tail: Vec::new() }
     }
 
     /// Takes the next bytes; true once the text has gone by. The empty text is always there.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> bool {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> bool {
         if self.wanted.is_empty() {
             return true;
         }
@@ -30,7 +30,7 @@ impl<'a> Finder<'a> {
 }
 
 /// The start of a text in quotes, on one line, safe for any terminal and log.
-pub(super) fn quote(text: &str, most: usize) -> String {
+pub(crate) fn quote(text: &str, most: usize) -> String {
     let mut quoted = String::from('"');
     let mut chars = text.chars();
     quoted.push_str(&escape(chars.by_ref().take(most)));
@@ -42,7 +42,7 @@ pub(super) fn quote(text: &str, most: usize) -> String {
 }
 
 /// The start of what an answer must contain, as the config has it: a text in quotes, or bytes in hex.
-pub(super) fn quote_expected(expected: &ExpectedContent) -> String {
+pub(crate) fn quote_expected(expected: &ExpectedContent) -> String {
     const MAX_BYTES: usize = 20;
     match expected {
         ExpectedContent::Text(text) => quote(text, 60),
@@ -56,7 +56,7 @@ pub(super) fn quote_expected(expected: &ExpectedContent) -> String {
 }
 
 /// Characters as they may stand between quotes on one line: what a terminal would obey is spelled out.
-pub(super) fn escape(chars: impl Iterator<Item = char>) -> String {
+pub(crate) fn escape(chars: impl Iterator<Item = char>) -> String {
     let mut escaped = String::new();
     for char in chars {
         match char {

@@ -5,14 +5,14 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::{Phase, Step, os_words};
+use super::phase::{Phase, Step, os_words};
 use crate::config::ValueSource;
 
 /// No key, password or request is larger; a file that is one is a mistake.
 const LARGEST: u64 = 1 << 20;
 
 /// What a value holds now, byte for byte. `phase` is what it is wanted for.
-pub(super) async fn read(value: &ValueSource, phase: Phase) -> Step<Vec<u8>> {
+pub(crate) async fn read(value: &ValueSource, phase: Phase) -> Step<Vec<u8>> {
     match value {
         ValueSource::Literal(text) => Ok(text.as_bytes().to_vec()),
         ValueSource::Bytes(bytes) => Ok(bytes.clone()),
@@ -33,7 +33,7 @@ pub(super) async fn read(value: &ValueSource, phase: Phase) -> Step<Vec<u8>> {
 }
 
 /// As [`read`], less the line end that editors and `echo` leave in a file of one word.
-pub(super) async fn read_word(value: &ValueSource, phase: Phase) -> Step<Vec<u8>> {
+pub(crate) async fn read_word(value: &ValueSource, phase: Phase) -> Step<Vec<u8>> {
     let mut bytes = read(value, phase).await?;
     if matches!(value, ValueSource::File(_)) && bytes.last() == Some(&b'\n') {
         bytes.pop();
@@ -45,7 +45,7 @@ pub(super) async fn read_word(value: &ValueSource, phase: Phase) -> Step<Vec<u8>
 }
 
 /// Runs what may block on a disk away from the threads that other targets' checks run on.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     phase: Phase,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Step<T> {
@@ -56,7 +56,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// A file's bytes, or why it can't be read, in words.
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let words = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => "no such file".to_owned(),
         _ => os_words(&error),
@@ -79,14 +79,14 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
 
 /// What tells a file that was replaced or rewritten from the one read before, without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Print {
+pub(crate) struct Print {
     path: PathBuf,
     /// Device, inode, size, and the times of the last change of content and of inode. None while there is no file.
     stat: Option<[i64; 7]>,
 }
 
 impl Print {
-    pub(super) fn of(path: &Path) -> Self {
+    pub(crate) fn of(path: &Path) -> Self {
         use std::os::unix::fs::MetadataExt;
         let stat = fs::metadata(path).ok().map(|m| {
             [

@@ -7,7 +7,7 @@ use super::head::Framing;
 
 /// The rest of a body.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Body {
+pub(crate) enum Body {
     /// So many bytes are still to come.
     Length(u64),
     Chunked(Chunk),
@@ -18,7 +18,7 @@ pub(super) enum Body {
 
 /// The next part of a chunked body.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Chunk {
+pub(crate) enum Chunk {
     /// The digits of a chunk's size, at least one of which must come; none has.
     SizeStart,
     Size(u64),
@@ -41,13 +41,13 @@ pub(super) enum Chunk {
 
 /// A piece of the body, or its end.
 #[derive(Debug, PartialEq)]
-pub(super) enum Piece<'a> {
+pub(crate) enum Piece<'a> {
     Data(&'a [u8]),
     End,
 }
 
 impl Body {
-    pub(super) fn new(status: StatusCode, method: &Method, framing: Framing) -> Self {
+    pub(crate) fn new(status: StatusCode, method: &Method, framing: Framing) -> Self {
         let tunnel = status == StatusCode::SWITCHING_PROTOCOLS
             || (*method == Method::CONNECT && status.is_success());
         let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
@@ -63,7 +63,7 @@ impl Body {
 
     /// Takes a piece off the beginning of the data; none if the data is used up first. An error
     /// says what is not HTTP.
-    pub(super) fn read<'a>(
+    pub(crate) fn read<'a>(
         &mut self,
         data: &mut &'a [u8],
     ) -> Result<Option<Piece<'a>>, &'static str> {
@@ -78,12 +78,12 @@ impl Body {
     }
 
     /// True if a connection that ends here ends the body in good order.
-    pub(super) fn may_end(&self) -> bool {
+    pub(crate) fn may_end(&self) -> bool {
         matches!(self, Self::UntilClose | Self::Length(0) | Self::Chunked(Chunk::End))
     }
 
     /// How many bytes are still to come at least.
-    pub(super) fn remaining(&self) -> u64 {
+    pub(crate) fn remaining(&self) -> u64 {
         match self {
             Self::Length(left) | Self::Chunked(Chunk::Data(left)) => *left,
             _ => 0,

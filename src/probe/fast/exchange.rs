@@ -6,15 +6,15 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags};
 
-use super::answer::{Answer, Judge};
-use super::light::FastHttp;
-use super::{Phase, Step};
+use super::check::FastHttp;
+use crate::probe::http::{Answer, Judge};
+use crate::probe::phase::{Phase, Step};
 
 /// How much of an answer is read before others have their turn.
 const MAX_READ: usize = 16 << 10;
 
 #[derive(Default)]
-pub(super) struct FastExchange {
+pub(crate) struct FastExchange {
     /// How much of the request has been sent.
     sent: usize,
     /// The error that ended the sending. An answer that has come all the same is read first.
@@ -25,7 +25,7 @@ pub(super) struct FastExchange {
 }
 
 /// How far an event has brought a try.
-pub(super) enum Advance {
+pub(crate) enum Advance {
     /// The next event has more.
     Waiting,
     /// There may be more to read, of which no event tells.
@@ -35,7 +35,7 @@ pub(super) enum Advance {
 
 impl FastExchange {
     /// Sends and reads as much as the socket takes and has. `fetched` is room for what is read.
-    pub(super) fn advance(
+    pub(crate) fn advance(
         &mut self,
         socket: &OwnedFd,
         http: &FastHttp,
@@ -71,7 +71,7 @@ impl FastExchange {
     }
 
     /// The verdict, if it is known while the rest of the answer is read.
-    pub(super) fn verdict(&self) -> Option<&Step<()>> {
+    pub(crate) fn verdict(&self) -> Option<&Step<()>> {
         self.answer.as_ref()?.verdict()
     }
 }

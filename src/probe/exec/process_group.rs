@@ -30,7 +30,7 @@ enum Life {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Rope(Arc<Mutex<Life>>);
+pub(crate) struct Rope(Arc<Mutex<Life>>);
 
 impl Rope {
     fn with<T>(&self, look: impl FnOnce(&mut Life) -> T) -> T {
@@ -44,11 +44,11 @@ impl Rope {
 
 /// Held by the try: dropping it kills the command, or keeps it from being started.
 #[derive(Default)]
-pub(super) struct Leash(Rope);
+pub(crate) struct Leash(Rope);
 
 impl Leash {
     /// What the thread gets.
-    pub(super) fn rope(&self) -> Rope {
+    pub(crate) fn rope(&self) -> Rope {
         self.0.clone()
     }
 }
@@ -67,7 +67,7 @@ impl Drop for Leash {
 }
 
 /// A running command, the leader of its group.
-pub(super) struct Group {
+pub(crate) struct Group {
     id: Pid,
     /// Readable once the leader has exited.
     exited: OwnedFd,
@@ -76,7 +76,7 @@ pub(super) struct Group {
 }
 
 /// What came first.
-pub(super) enum News {
+pub(crate) enum News {
     Exited,
     /// The other descriptor is readable.
     Readable,
@@ -85,7 +85,7 @@ pub(super) enum News {
 
 impl Group {
     /// Starts the command. None when nobody wants it any more.
-    pub(super) fn start(program: &Program, rope: Rope) -> Result<Option<(Self, OwnedFd)>, Refused> {
+    pub(crate) fn start(program: &Program, rope: Rope) -> Result<Option<(Self, OwnedFd)>, Refused> {
         if rope.is_loose() {
             return Ok(None);
         }
@@ -103,7 +103,7 @@ impl Group {
     }
 
     /// Waits for the leader to exit, or for the other descriptor to have something, but no longer than `time`.
-    pub(super) fn wait(&self, other: Option<&OwnedFd>, time: Duration) -> io::Result<News> {
+    pub(crate) fn wait(&self, other: Option<&OwnedFd>, time: Duration) -> io::Result<News> {
         let mut both =
             [&self.exited, other.unwrap_or(&self.exited)].map(|fd| PollFd::new(fd, PollFlags::IN));
         let looked_at = &mut both[..1 + usize::from(other.is_some())];
@@ -122,12 +122,12 @@ impl Group {
     }
 
     /// Whether the try is over, and the group killed.
-    pub(super) fn is_unwanted(&self) -> bool {
+    pub(crate) fn is_unwanted(&self) -> bool {
         self.rope.is_loose()
     }
 
     /// Kills what the leader left behind and reaps it. Only for a leader that has exited.
-    pub(super) fn finish(mut self) -> io::Result<ExitStatus> {
+    pub(crate) fn finish(mut self) -> io::Result<ExitStatus> {
         self.end();
         self.reaped = true;
         let status = reap(self.id)?;

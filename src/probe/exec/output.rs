@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::text::escape;
+use crate::probe::text::escape;
 
 /// How much of the output is kept; the rest is read and dropped, so that nobody waits on a full pipe.
 const KEPT: usize = 4 << 10;
@@ -12,14 +12,14 @@ const MASK: &[u8] = b"***";
 
 /// The last bytes of a stream.
 #[derive(Default)]
-pub(super) struct Output {
+pub(crate) struct Output {
     bytes: Vec<u8>,
     /// Something came before.
     cut: bool,
 }
 
 impl Output {
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
         if let Some(spare @ 1..) = self.bytes.len().checked_sub(KEPT) {
             self.bytes.drain(..spare);
@@ -29,7 +29,7 @@ impl Output {
 
     /// The end of the output in quotes, without the secrets; None if there was none. The end, because what went wrong
     /// is what a program says last.
-    pub(super) fn quoted(&self, secrets: &Secrets) -> Option<String> {
+    pub(crate) fn quoted(&self, secrets: &Secrets) -> Option<String> {
         let masked = secrets.mask(&self.bytes, self.cut);
         let text = String::from_utf8_lossy(&masked);
         let text = text.trim();
@@ -49,10 +49,10 @@ impl Output {
 
 /// The values that no reason may show.
 #[derive(Default)]
-pub(super) struct Secrets(Vec<Vec<u8>>);
+pub(crate) struct Secrets(Vec<Vec<u8>>);
 
 impl Secrets {
-    pub(super) fn add(&mut self, value: &[u8]) {
+    pub(crate) fn add(&mut self, value: &[u8]) {
         // A program may print one line of a key and not the next.
         let lines = value
             .split(|&byte| byte == b'\n')

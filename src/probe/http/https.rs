@@ -5,14 +5,20 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use super::ask::{Ask, Wanted};
-use super::close::close_along;
-use super::connect::connect;
-use super::trust::Alpn;
-use super::{Phase, Progress, Step, http, http2, tls};
-use crate::config::HttpCheck;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
-pub(super) struct Https {
+use super::expectation::Wanted;
+use super::request::Ask;
+use super::{http1, http2};
+use crate::config::HttpCheck;
+use crate::probe::kind::{CheckProber, Workload};
+use crate::probe::phase::{Phase, Progress, Step};
+use crate::probe::stream::close::close_along;
+use crate::probe::stream::connect::connect;
+use crate::probe::tls::{self, Alpn};
+
+pub(crate) struct Https {
     address: SocketAddr,
     /// What is asked, or which part of it is not fit for HTTP.
     ask: Result<Ask, String>,
@@ -21,8 +27,18 @@ pub(super) struct Https {
     offers_http2: bool,
 }
 
+impl CheckProber for Https {
+    fn probe<'a>(&'a self, progress: &'a Progress) -> BoxFuture<'a, Step<()>> {
+        self.run(progress).boxed()
+    }
+
+    fn workload(&self) -> Workload {
+        Workload::Cpu
+    }
+}
+
 impl Https {
-    pub(super) fn new(check: &HttpCheck, ip: IpAddr) -> Self {
+    pub(crate) fn new(check: &HttpCheck, ip: IpAddr) -> Self {
         let address = SocketAddr::new(ip, check.port);
         let alpn = if check.http2 { Alpn::Http2 } else { Alpn::Http1 };
         Self {
@@ -34,7 +50,7 @@ impl Https {
         }
     }
 
-    pub(super) async fn run(&self, progress: &Progress) -> Step<()> {
+    async fn run(&self, progress: &Progress) -> Step<()> {
         let ask = self.ask.as_ref().map_err(|what| Phase::Http.inconclusive(what))?;
         let headers = ask.headers().await?;
         let http2_request = match self.offers_http2 {
@@ -56,8 +72,8 @@ impl Https {
                 http2::Exchange { request, wanted, progress }.run(stream, failed).await?
             }
             None => {
-                let request = &http::request(ask, headers);
-                http::Exchange { request, method: &ask.method, wanted, progress }
+                let request = &http1::request(ask, headers);
+                http1::Exchange { request, method: &ask.method, wanted, progress }
                     .run(stream, failed)
                     .await?;
             }

@@ -20,10 +20,11 @@ use hyper::http::uri::{Authority, Scheme, Uri};
 use hyper::{Request, Response, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::ask::{Ask, MOST_BODY, MOST_HEAD, Wanted};
-use super::bounded::{Bounded, Meter};
-use super::{Phase, Progress, Step};
+use super::expectation::{MOST_BODY, MOST_HEAD, Wanted};
+use super::request::Ask;
 use crate::health::Verdict;
+use crate::probe::phase::{Phase, Progress, Step};
+use crate::probe::stream::{Bounded, Meter};
 
 /// How many bytes are read until the head of an answer is whole: interim heads and all other frames count too.
 const HEAD_READ: usize = MOST_HEAD + (4 << 10);
@@ -46,7 +47,7 @@ const HTTP1_ONLY: [HeaderName; 6] = [
 ];
 
 /// The request; its host is in the URI, where HTTP/2 has it.
-pub(super) fn request(ask: &Ask, mut headers: HeaderMap) -> Step<Request<()>> {
+pub(crate) fn request(ask: &Ask, mut headers: HeaderMap) -> Step<Request<()>> {
     let authority = match headers.remove(HOST) {
         Some(host) => authority(&host)?,
         None => ask.authority.clone(),
@@ -74,7 +75,7 @@ fn authority(host: &HeaderValue) -> Step<Authority> {
 }
 
 /// One request over a connection of its own, and its answer.
-pub(super) struct Exchange<'a> {
+pub(crate) struct Exchange<'a> {
     pub request: Request<()>,
     pub wanted: &'a Wanted,
     pub progress: &'a Progress,
@@ -82,7 +83,7 @@ pub(super) struct Exchange<'a> {
 
 impl Exchange<'_> {
     /// Sends the request and judges the answer. `failed` judges an I/O error.
-    pub(super) async fn run<S>(self, stream: S, failed: impl Fn(&io::Error) -> Verdict) -> Step<()>
+    pub(crate) async fn run<S>(self, stream: S, failed: impl Fn(&io::Error) -> Verdict) -> Step<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {

@@ -1,18 +1,20 @@
 //! Which server certificates a TLS check takes.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::trust::PROVIDER;
+/// The cryptography of all TLS checks.
+pub(super) static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+    LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
 
 /// Takes what these authorities have signed, and each of the listed certificates itself.
-pub(super) fn trusting(
+pub(crate) fn trusting(
     roots: Arc<RootCertStore>,
     listed: Vec<CertificateDer<'static>>,
 ) -> Result<Arc<dyn ServerCertVerifier>, String> {
@@ -26,17 +28,17 @@ pub(super) fn trusting(
 }
 
 /// Takes any certificate, as `insecureSkipVerify` wants it.
-pub(super) fn any() -> Arc<dyn ServerCertVerifier> {
+pub(crate) fn any() -> Arc<dyn ServerCertVerifier> {
     Arc::new(Any)
 }
 
 /// Returns true if a certificate was refused for being an authority's.
-pub(super) fn is_authority(error: &CertificateError) -> bool {
+pub(crate) fn is_authority(error: &CertificateError) -> bool {
     is_webpki(error, |error| matches!(error, webpki::Error::CaUsedAsEndEntity))
 }
 
 /// Returns true if a certificate was refused for being older than X.509 version 3, which is the first to have names.
-pub(super) fn is_old(error: &CertificateError) -> bool {
+pub(crate) fn is_old(error: &CertificateError) -> bool {
     is_webpki(error, |error| matches!(error, webpki::Error::UnsupportedCertVersion))
 }
 

@@ -15,7 +15,7 @@ tokio::task_local! {
 
 /// What the server of one connection asked for, and what it got.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Asked(Arc<Answer>);
+pub(crate) struct Asked(Arc<Answer>);
 
 #[derive(Debug, Default)]
 struct Answer {
@@ -27,35 +27,35 @@ struct Answer {
 
 impl Asked {
     /// Of a handshake that names the server.
-    pub(super) fn by_name() -> Self {
+    pub(crate) fn by_name() -> Self {
         Self::default()
     }
 
     /// Of a handshake that names no server.
-    pub(super) fn without_name() -> Self {
+    pub(crate) fn without_name() -> Self {
         Self(Arc::new(Answer { unnamed: true, ..Answer::default() }))
     }
 
     /// Runs a part of the try with the hook listening.
-    pub(super) async fn during<F: Future>(&self, part: F) -> F::Output {
+    pub(crate) async fn during<F: Future>(&self, part: F) -> F::Output {
         NOW.scope(self.clone(), part).await
     }
 
-    pub(super) fn by_server(&self) -> bool {
+    pub(crate) fn by_server(&self) -> bool {
         self.0.asked.load(Ordering::Relaxed)
     }
 
-    pub(super) fn and_given(&self) -> bool {
+    pub(crate) fn and_given(&self) -> bool {
         self.0.given.load(Ordering::Relaxed)
     }
 
-    pub(super) fn is_unnamed(&self) -> bool {
+    pub(crate) fn is_unnamed(&self) -> bool {
         self.0.unnamed
     }
 }
 
 /// Sets the hook of a configuration. Resumption is off: a check must go through what a new client goes through.
-pub(super) fn listen(config: &mut ClientConfig) {
+pub(crate) fn listen(config: &mut ClientConfig) {
     config.resumption = Resumption::disabled();
     config.client_auth_cert_resolver = Arc::new(Noting(config.client_auth_cert_resolver.clone()));
 }

@@ -4,18 +4,19 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::value::{self, Print};
-use super::{Phase, Step, notes, verifier};
+use super::verifier::PROVIDER;
+use super::{client_auth, verifier};
 use crate::config::Tls;
+use crate::probe::phase::{Phase, Step};
+use crate::probe::value::{self, Print};
 
 /// Which protocols the client offers in the handshake (ALPN).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Alpn {
+pub(crate) enum Alpn {
     None,
     Http1,
     /// HTTP/2, and HTTP/1.1 for servers that don't have it.
@@ -43,7 +44,7 @@ struct Files {
 }
 
 /// One client configuration and the files it was built from.
-pub(super) struct Trust {
+pub(crate) struct Trust {
     files: Files,
     built: Mutex<Option<Built>>,
 }
@@ -54,12 +55,10 @@ struct Built {
 }
 
 static SHARED: LazyLock<Mutex<HashMap<Files, Weak<Trust>>>> = LazyLock::new(Mutex::default);
-pub(super) static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-    LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
 static SYSTEM_ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
 impl Trust {
-    pub(super) fn shared(tls: &Tls, alpn: Alpn) -> Arc<Self> {
+    pub(crate) fn shared(tls: &Tls, alpn: Alpn) -> Arc<Self> {
         let files = Files {
             ca: tls.ca_file.clone().filter(|_| !tls.insecure_skip_verify),
             cert: tls.cert_file.clone(),
@@ -77,7 +76,7 @@ impl Trust {
     }
 
     /// The configuration that the files give now.
-    pub(super) async fn config(self: &Arc<Self>) -> Step<Arc<ClientConfig>> {
+    pub(crate) async fn config(self: &Arc<Self>) -> Step<Arc<ClientConfig>> {
         let files = &self.files;
         if files.ca.is_none()
             && files.cert.is_none()
@@ -134,7 +133,7 @@ impl Files {
             (None, Some(_)) => return Err("keyFile needs a certFile".into()),
         };
         config.alpn_protocols = self.alpn.protocols();
-        notes::listen(&mut config);
+        client_auth::listen(&mut config);
         Ok(config)
     }
 }

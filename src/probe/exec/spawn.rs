@@ -18,7 +18,7 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 use crate::limits;
 
 /// What is to run.
-pub(super) struct Program<'a> {
+pub(crate) struct Program<'a> {
     pub path: &'a CStr,
     pub arguments: &'a [CString],
     pub environment: &'a [CString],
@@ -26,7 +26,7 @@ pub(super) struct Program<'a> {
 }
 
 /// A program that runs, as the leader of a group of its own, without input.
-pub(super) struct Started {
+pub(crate) struct Started {
     pub id: Pid,
     /// Readable once it has exited, which leaves it to us when to reap it.
     pub exited: OwnedFd,
@@ -35,13 +35,13 @@ pub(super) struct Started {
 }
 
 /// Why nothing was started.
-pub(super) enum Refused {
+pub(crate) enum Refused {
     Directory(io::Error),
     Program(io::Error),
 }
 
 /// Starts a program. May wait for the disk that it is on.
-pub(super) fn start(program: &Program) -> Result<Started, Refused> {
+pub(crate) fn start(program: &Program) -> Result<Started, Refused> {
     let (reader, writer) = io::pipe().map_err(Refused::Program)?;
     rustix::io::ioctl_fionbio(&reader, true).map_err(|error| Refused::Program(error.into()))?;
     let input = nothing().map_err(Refused::Program)?;

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use hyper::Method;
 
-use super::ask::{Ask, Wanted};
 use crate::config::{CheckKind, HttpCheck, Scheme, TcpCheck};
+use crate::probe::http::{Ask, Wanted};
 
-/// Such a check, made ready to be tried on one target many times by a [`Reactor`](super::Reactor).
+/// Such a check, made ready to be tried on one target many times by a [`Reactor`](super::reactor::Reactor).
 pub struct FastCheck {
-    pub(super) address: SocketAddr,
-    pub(super) timeout: Duration,
-    pub(super) kind: FastKind,
+    pub(crate) address: SocketAddr,
+    pub(crate) timeout: Duration,
+    pub(crate) kind: FastKind,
 }
 
-pub(super) enum FastKind {
+pub(crate) enum FastKind {
     /// Two packets of three: the target's kernel answers, its program never hears of it.
     HalfOpen,
     /// The whole handshake.
@@ -24,7 +24,7 @@ pub(super) enum FastKind {
     Http(Box<FastHttp>),
 }
 
-pub(super) struct FastHttp {
+pub(crate) struct FastHttp {
     pub request: Vec<u8>,
     pub method: Method,
     pub wanted: Wanted,
@@ -32,7 +32,7 @@ pub(super) struct FastHttp {
 
 impl FastCheck {
     /// None if the check has more to it.
-    pub(super) fn new(check: &CheckKind, timeout: Duration, ip: IpAddr) -> Option<Self> {
+    pub(crate) fn new(check: &CheckKind, timeout: Duration, ip: IpAddr) -> Option<Self> {
         let (port, kind) = match check {
             CheckKind::Tcp(TcpCheck { port, tls: None, send: None, expect: None, accept }) => {
                 (*port, if *accept { FastKind::FullHandshake } else { FastKind::HalfOpen })

@@ -7,15 +7,15 @@
 
 use hyper::{Method, StatusCode};
 
-use super::ask::{Search, Wanted};
 use super::body::{Body, Piece};
+use super::expectation::{Search, Wanted};
 use super::head::{Flaw, HeadReader};
-use super::{Phase, Step};
+use crate::probe::phase::{Phase, Step};
 
 /// How much of a body is read after the verdict. The connection of a longer one is reset.
 const MAX_REST: usize = 16 << 10;
 
-pub(super) struct Answer {
+pub(crate) struct Answer {
     stage: Stage,
     /// Fixed, while the rest is read.
     verdict: Option<Step<()>>,
@@ -31,33 +31,33 @@ enum Stage {
 }
 
 /// The judge of an answer: its status first, then its body, if that must contain a text.
-pub(super) struct Judge<'a> {
+pub(crate) struct Judge<'a> {
     wanted: &'a Wanted,
     search: Option<Search<'a>>,
 }
 
 impl Answer {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { stage: Stage::Head(HeadReader::default()), verdict: None, rest: 0, is_early: false }
     }
 
     /// Notes that bytes have come from the server before anything was sent to it.
-    pub(super) fn set_early(&mut self) {
+    pub(crate) fn set_early(&mut self) {
         self.is_early = true;
     }
 
     /// The verdict, if it is known. More may still come of the answer.
-    pub(super) fn verdict(&self) -> Option<&Step<()>> {
+    pub(crate) fn verdict(&self) -> Option<&Step<()>> {
         self.verdict.as_ref()
     }
 
     /// True if nothing has come yet.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         matches!(&self.stage, Stage::Head(head) if head.is_untouched())
     }
 
     /// The part of the answer that is read now.
-    pub(super) fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         match self.stage {
             Stage::Head(_) => Phase::Http,
             Stage::Body(_) => Phase::Body,
@@ -65,7 +65,7 @@ impl Answer {
     }
 
     /// Takes the next bytes. Returns the verdict once there is nothing more to read.
-    pub(super) fn feed(
+    pub(crate) fn feed(
         &mut self,
         mut data: &[u8],
         method: &Method,
@@ -99,7 +99,7 @@ impl Answer {
     }
 
     /// The verdict when the server closes the connection.
-    pub(super) fn close(&mut self, judge: &mut Judge<'_>) -> Step<()> {
+    pub(crate) fn close(&mut self, judge: &mut Judge<'_>) -> Step<()> {
         let ended = matches!(&self.stage, Stage::Body(body) if body.may_end());
         match self.verdict.take() {
             Some(verdict) => verdict,
@@ -151,7 +151,7 @@ enum Item<'a> {
 }
 
 impl<'a> Judge<'a> {
-    pub(super) fn new(wanted: &'a Wanted) -> Self {
+    pub(crate) fn new(wanted: &'a Wanted) -> Self {
         Self { wanted, search: None }
     }
 
@@ -180,5 +180,4 @@ impl<'a> Judge<'a> {
 }
 
 #[cfg(test)]
-#[path = "answer_properties.rs"]
-mod properties;
+mod tests;

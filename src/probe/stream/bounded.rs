@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const TURN: usize = 16 << 10;
 
 /// A stream that counts.
-pub(super) struct Bounded<S> {
+pub(crate) struct Bounded<S> {
     inner: S,
     meter: Meter,
     read_this_turn: usize,
@@ -29,7 +29,7 @@ pub(super) struct Bounded<S> {
 
 /// How much may still be read from a [`Bounded`] stream, and the error that broke it.
 #[derive(Clone, Default)]
-pub(super) struct Meter(Arc<Inner>);
+pub(crate) struct Meter(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -40,7 +40,7 @@ struct Inner {
 
 /// The error of a stream of which more has come than was allowed.
 #[derive(Debug)]
-pub(super) struct Exhausted;
+pub(crate) struct Exhausted;
 
 impl fmt::Display for Exhausted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,7 +52,7 @@ impl Error for Exhausted {}
 
 impl Exhausted {
     /// Returns true if this is why a stream broke.
-    pub(super) fn is(error: &io::Error) -> bool {
+    pub(crate) fn is(error: &io::Error) -> bool {
         error.get_ref().is_some_and(|inner| inner.is::<Self>())
     }
 
@@ -62,24 +62,24 @@ impl Exhausted {
 }
 
 impl Meter {
-    pub(super) fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize) -> Self {
         let meter = Self::default();
         meter.allow(bytes);
         meter
     }
 
     /// Allows so many more bytes.
-    pub(super) fn allow(&self, bytes: usize) {
+    pub(crate) fn allow(&self, bytes: usize) {
         self.0.remaining.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Returns true once more has come than was allowed.
-    pub(super) fn is_exhausted(&self) -> bool {
+    pub(crate) fn is_exhausted(&self) -> bool {
         self.0.exhausted.load(Ordering::Relaxed)
     }
 
     /// Takes the I/O error that broke the stream. HTTP/2's own errors keep only its text.
-    pub(super) fn take_error(&self) -> Option<io::Error> {
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
         self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -104,15 +104,15 @@ impl Meter {
 }
 
 impl<S> Bounded<S> {
-    pub(super) fn new(inner: S, meter: &Meter) -> Self {
+    pub(crate) fn new(inner: S, meter: &Meter) -> Self {
         Self { inner, meter: meter.clone(), read_this_turn: 0 }
     }
 
-    pub(super) fn get_ref(&self) -> &S {
+    pub(crate) fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    pub(super) fn into_inner(self) -> S {
+    pub(crate) fn into_inner(self) -> S {
         self.inner
     }
 }

@@ -2,7 +2,7 @@
 
 /// Replaces `$(NAME)` by what `value_of` knows of it. A reference to what it doesn't know stays as written, `$$` stands
 /// for one `$`, so that `$$(NAME)` is never a reference, and any other `$` is itself.
-pub(super) fn expand(text: &str, value_of: impl Fn(&str) -> Option<String>) -> String {
+pub(crate) fn expand(text: &str, value_of: impl Fn(&str) -> Option<String>) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {

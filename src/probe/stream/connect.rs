@@ -20,12 +20,12 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::TcpStream;
 
-use super::{Phase, Step};
 use crate::health::Verdict;
+use crate::probe::phase::{Phase, Step};
 
 /// Creates a socket that ends with a reset when it is closed, at once and without TIME_WAIT on
 /// either side.
-pub(super) fn socket(address: SocketAddr) -> Step<OwnedFd> {
+pub(crate) fn socket(address: SocketAddr) -> Step<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = net::socket_with(family, SocketType::STREAM, flags, Some(net::ipproto::TCP))
@@ -35,7 +35,7 @@ pub(super) fn socket(address: SocketAddr) -> Step<OwnedFd> {
 }
 
 /// Begins to connect.
-pub(super) fn begin(socket: &OwnedFd, address: SocketAddr) -> Step<()> {
+pub(crate) fn begin(socket: &OwnedFd, address: SocketAddr) -> Step<()> {
     match net::connect(socket, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
         Err(errno @ (Errno::CONNREFUSED | Errno::CONNRESET)) => {
@@ -46,14 +46,14 @@ pub(super) fn begin(socket: &OwnedFd, address: SocketAddr) -> Step<()> {
 }
 
 /// Returns what came of a connect, once the socket has news.
-pub(super) fn result(socket: impl AsFd) -> Step<()> {
+pub(crate) fn result(socket: impl AsFd) -> Step<()> {
     let outcome = sockopt::socket_error(socket).map_err(own_fault)?;
     outcome.map_err(|errno| Phase::Connect.io(&errno.into()))
 }
 
 /// Refuses a connection of a socket with itself: a local port that nobody listens on can be given
 /// to the very socket that connects to it.
-pub(super) fn refuse_self(socket: impl AsFd, address: SocketAddr) -> Step<()> {
+pub(crate) fn refuse_self(socket: impl AsFd, address: SocketAddr) -> Step<()> {
     let own = net::getsockname(socket).map_err(own_fault)?;
     if own == net::SocketAddrAny::from(address) {
         return Err(Phase::Connect.io(&Errno::CONNREFUSED.into()));
@@ -62,7 +62,7 @@ pub(super) fn refuse_self(socket: impl AsFd, address: SocketAddr) -> Step<()> {
 }
 
 /// Connects, for a check that is a task.
-pub(super) async fn connect(address: SocketAddr) -> Step<TcpStream> {
+pub(crate) async fn connect(address: SocketAddr) -> Step<TcpStream> {
     let socket = socket(address)?;
     sockopt::set_tcp_nodelay(&socket, true).map_err(own_fault)?;
     begin(&socket, address)?;

@@ -17,7 +17,7 @@ struct Inner {
 }
 
 impl Waker {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self(Arc::new(Inner { eventfd, pending: AtomicBool::new(false) })))
     }
@@ -31,7 +31,7 @@ impl Waker {
     }
 
     /// To be called before looking for what there is. Each ring is an edge, so that nothing need be read.
-    pub(super) fn reset(&self) {
+    pub(crate) fn reset(&self) {
         self.0.pending.store(false, Ordering::SeqCst);
     }
 }

@@ -16,11 +16,13 @@ use rustix::net::sockopt;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::light::{FastCheck, FastKind};
-use super::light_exchange::{Advance, FastExchange};
-use super::{Phase, Step, Waker, connect};
+use super::check::{FastCheck, FastKind};
+use super::exchange::{Advance, FastExchange};
+use super::waker::Waker;
 use crate::clock;
 use crate::health::Verdict;
+use crate::probe::phase::{Phase, Step};
+use crate::probe::stream::connect;
 
 /// Events that are fetched at once.
 const EVENTS: usize = 256;
@@ -309,7 +311,7 @@ impl Try {
 }
 
 /// One try by itself, where there is no reactor.
-pub(super) async fn run_once(light: &Arc<FastCheck>) -> Verdict {
+pub(crate) async fn run_once(light: &Arc<FastCheck>) -> Verdict {
     let ours = |error: io::Error| Phase::Connect.own_io(&error);
     let mut reactor = match Reactor::new() {
         Ok(reactor) => reactor,

@@ -179,7 +179,7 @@ proptest! {
         for mut data in std::iter::once(&wanted[..]).chain(std::iter::repeat_n(&piece[..], times)) {
             while let Ok(Some(Item::Head(_) | Item::Data(_))) = answer.next(&mut data, &Method::GET) {}
             if let Stage::Head(head) = &answer.stage {
-                prop_assert!(head.kept() <= 2 * crate::probe::ask::MOST_HEAD);
+                prop_assert!(head.kept() <= 2 * crate::probe::http::expectation::MOST_HEAD);
             }
         }
     }

@@ -5,22 +5,22 @@
 
 use hyper::{Method, StatusCode};
 
-use super::ask::MOST_HEAD;
 use super::body::Body;
+use super::expectation::MOST_HEAD;
 
 /// As many header lines as hyper takes.
 const MAX_HEADERS: usize = 100;
 
 /// The last head of an answer: that of no interim answer.
 #[derive(Debug, PartialEq)]
-pub(super) struct Head {
+pub(crate) struct Head {
     pub status: StatusCode,
     pub body: Body,
 }
 
 /// The reason why an answer is no HTTP answer, or none that is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Flaw {
+pub(crate) enum Flaw {
     TooLarge,
     /// The interim answers are counted in.
     TooLargeWithInterim,
@@ -29,7 +29,7 @@ pub(super) enum Flaw {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct HeadReader {
+pub(crate) struct HeadReader {
     /// The beginning of a head that did not come in one piece.
     buffer: Vec<u8>,
     /// Up to here the buffer has been searched for the end of the head.
@@ -41,7 +41,7 @@ pub(super) struct HeadReader {
 
 impl HeadReader {
     /// Takes a head off the beginning of the data. Without its end, all of the data is taken.
-    pub(super) fn read(&mut self, data: &mut &[u8], method: &Method) -> Result<Option<Head>, Flaw> {
+    pub(crate) fn read(&mut self, data: &mut &[u8], method: &Method) -> Result<Option<Head>, Flaw> {
         loop {
             self.skip_blank_lines(data)?;
             if data.is_empty() {
@@ -58,13 +58,13 @@ impl HeadReader {
         }
     }
 
-    pub(super) fn is_untouched(&self) -> bool {
+    pub(crate) fn is_untouched(&self) -> bool {
         self.taken == 0
     }
 
     /// How much memory the reader keeps.
     #[cfg(test)]
-    pub(super) fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> usize {
         self.buffer.capacity()
     }
 
@@ -147,7 +147,7 @@ fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
 
 /// The headers that say how an answer's body ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     Chunked,
     Length(u64),
     /// No header says it: the end of the connection does.

@@ -1,0 +1,225 @@
+//! The exec check: runs a command without a shell, in an environment that holds only what is named, and kills all of it.
+//!
+//! A program named without a slash is looked up in the daemon's own PATH, as a person at a shell expects; the command
+//! itself sees no PATH unless `env` names one. A relative program with a slash is found from `workingDirectory`.
+
+use std::ffi::CString;
+use std::io;
+use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::output::{Output, Secrets};
+use super::process_group::{Group, News, Rope};
+use super::spawn::{Program, Refused};
+
+use crate::health::Verdict;
+use crate::probe::phase::{Phase, Progress, Step, os_words};
+
+/// How long only the end of a command is waited for: until then its pipe, which holds 64 KiB, needs no reader, and most
+/// commands have ended. Waiting for both would wake us twice at every end.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// How soon a thread notices that a command that was killed doesn't end.
+const STUCK: Duration = Duration::from_secs(1);
+
+/// A command with all that it is given, and how to speak of it.
+pub(super) struct Ready {
+    /// The program as the config has it: what it expands to may hold a secret.
+    pub(super) written: String,
+    pub(super) program: String,
+    pub(super) arguments: Vec<CString>,
+    pub(super) environment: Vec<CString>,
+    pub(super) directory: Option<PathBuf>,
+    pub(super) secrets: Secrets,
+    pub(super) inconclusive_statuses: Vec<RangeInclusive<u8>>,
+}
+
+pub(super) fn text(bytes: impl Into<Vec<u8>>) -> Step<CString> {
+    CString::new(bytes).map_err(|_| Phase::Start.inconclusive("the command holds a NUL byte"))
+}
+
+fn path_text(path: &Path) -> Step<CString> {
+    text(path.as_os_str().to_owned().into_vec())
+}
+
+impl Ready {
+    /// One try, on a thread that may block.
+    pub(super) fn run(&self, rope: Rope, progress: &Progress) -> Step<()> {
+        let path = self.path().map_err(|why| Phase::Start.inconclusive(why))?;
+        let directory = self.directory.as_deref().map(path_text).transpose()?;
+        let program = Program {
+            path: &path_text(&path)?,
+            arguments: &self.arguments,
+            environment: &self.environment,
+            directory: directory.as_deref(),
+        };
+        let started =
+            Group::start(&program, rope).map_err(|refused| self.unstartable(&path, refused))?;
+        progress.enter(Phase::Exec);
+        let Some((group, pipe)) = started else { return Err(unwanted()) };
+        let (status, output) =
+            watch(group, &pipe).map_err(|error| Phase::Exec.io(&error))?.ok_or_else(unwanted)?;
+        judge(status, output.quoted(&self.secrets), &self.inconclusive_statuses)
+    }
+
+    /// The file to run. One named with a slash isn't looked for: to run it shows soon enough whether it is there.
+    fn path(&self) -> Result<PathBuf, String> {
+        if self.program.contains('/') {
+            let program = Path::new(&self.program);
+            return Ok(self
+                .directory
+                .as_ref()
+                .map_or_else(|| program.to_owned(), |folder| folder.join(program)));
+        }
+        let path =
+            std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        let mut unfit = None;
+        for candidate in std::env::split_paths(&path).map(|folder| folder.join(&self.program)) {
+            match candidate.metadata() {
+                Ok(kind) if kind.is_file() && kind.permissions().mode() & 0o111 != 0 => {
+                    return Ok(candidate);
+                }
+                Ok(kind) if kind.is_file() => {
+                    unfit = Some(format!("{} is not executable", self.written))
+                }
+                _ => {}
+            }
+        }
+        Err(unfit.unwrap_or_else(|| format!("command not found: {}", self.written)))
+    }
+
+    /// Whatever keeps a command from starting, it isn't the target.
+    fn unstartable(&self, path: &Path, refused: Refused) -> Verdict {
+        let (error, what) = match (&refused, &self.directory) {
+            (Refused::Program(error), _) => (error, self.unfit(path, error)),
+            (Refused::Directory(error), Some(folder)) if folder.is_dir() => (
+                error,
+                Some(format!(
+                    "cannot enter workingDirectory {}: {}",
+                    folder.display(),
+                    os_words(error)
+                )),
+            ),
+            (Refused::Directory(error), folder) => {
+                let folder = folder.as_deref().unwrap_or(Path::new("")).display();
+                (error, Some(format!("workingDirectory {folder} is not a directory")))
+            }
+        };
+        match (what, Phase::Start.io(error)) {
+            (Some(what), _) => Phase::Start.inconclusive(what),
+            (None, ours @ Verdict::Inconclusive(_)) => ours,
+            (None, _) => Phase::Start.inconclusive(format_args!(
+                "cannot run {}: {}",
+                self.written,
+                os_words(error)
+            )),
+        }
+    }
+
+    /// What is wrong with the file, if it is the file.
+    fn unfit(&self, path: &Path, error: &io::Error) -> Option<String> {
+        let written = &self.written;
+        match (error.kind(), path.metadata()) {
+            (io::ErrorKind::NotFound, Err(_)) => Some(format!("command not found: {written}")),
+            // The file itself is there, so what is missing is named in its first line.
+            (io::ErrorKind::NotFound, Ok(_)) => {
+                Some(format!("the interpreter of {written} is missing"))
+            }
+            (io::ErrorKind::PermissionDenied, Ok(kind)) if kind.is_dir() => {
+                Some(format!("{written} is a directory"))
+            }
+            (io::ErrorKind::PermissionDenied, Ok(_)) => {
+                Some(format!("{written} is not executable"))
+            }
+            (io::ErrorKind::PermissionDenied, Err(error)) => {
+                Some(format!("cannot run {written}: {}", os_words(&error)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Nobody hears it: the try is over.
+fn unwanted() -> Verdict {
+    Phase::Exec.inconclusive("no longer wanted")
+}
+
+/// Waits for the leader to exit, and keeps its pipe from filling meanwhile. None if the try is over and the command
+/// doesn't die.
+fn watch(group: Group, pipe: &OwnedFd) -> io::Result<Option<(ExitStatus, Output)>> {
+    let mut output = Output::default();
+    let mut buffer = [0; 4096];
+    let mut open = true;
+    let mut news = group.wait(None, QUIET)?;
+    loop {
+        match news {
+            News::Exited => break,
+            News::Readable => match rustix::io::read(pipe, &mut buffer) {
+                Ok(0) => open = false,
+                Ok(read) => output.push(&buffer[..read]),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            },
+            News::Nothing if group.is_unwanted() => return Ok(None),
+            News::Nothing => {}
+        }
+        news = group.wait(open.then_some(pipe), STUCK)?;
+    }
+    let status = group.finish()?;
+    // What is in the pipe now is all there is to wait for: one that left the group may hold it open for ever. No more than
+    // a pipe holds.
+    for _ in 0..16 {
+        match rustix::io::read(pipe, &mut buffer) {
+            Ok(read @ 1..) => output.push(&buffer[..read]),
+            _ => break,
+        }
+    }
+    Ok(Some((status, output)))
+}
+
+/// A shell's words for a command that it can't run (POSIX, "Exit Status for Commands").
+const NOT_EXECUTABLE: i32 = 126;
+const NOT_FOUND: i32 = 127;
+
+/// The verdict on a command that has ended:
+///
+/// | it ended with | verdict |
+/// | --- | --- |
+/// | exit status 0 | pass |
+/// | a status that the config names | inconclusive |
+/// | 126 or 127 | inconclusive: a shell could not run a command |
+/// | any other status, or a signal | fail |
+fn judge(
+    status: ExitStatus,
+    output: Option<String>,
+    inconclusive: &[RangeInclusive<u8>],
+) -> Step<()> {
+    let is_named = |code: i32| {
+        u8::try_from(code).is_ok_and(|code| inconclusive.iter().any(|range| range.contains(&code)))
+    };
+    let (what, is_ours) = match (status.code(), status.signal()) {
+        (Some(0), _) => return Ok(()),
+        (Some(code), _) if is_named(code) => {
+            (format!("exit status {code}, one of inconclusiveStatuses"), true)
+        }
+        (Some(NOT_FOUND), _) => ("exit status 127, a command was not found".to_owned(), true),
+        (Some(NOT_EXECUTABLE), _) => {
+            ("exit status 126, a command is not executable".to_owned(), true)
+        }
+        (Some(code), _) => (format!("exit status {code}"), false),
+        (None, signal) => (format!("killed by signal {}", signal.unwrap_or_default()), false),
+    };
+    let what = match output {
+        Some(output) => format!("{what}: {output}"),
+        None => what,
+    };
+    Err(if is_ours { Phase::Exec.inconclusive(what) } else { Phase::Exec.fail(what) })
+}

@@ -1,0 +1,267 @@
+//! The phases of a try, and the verdict on an error or a deadline in each of them.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::health::Verdict;
+
+/// One step of a try, or the verdict that ends it.
+pub(crate) type Step<T> = Result<T, Verdict>;
+
+/// The state of a try. Shared with what works for the try where it can't be handed a reference.
+#[derive(Clone, Default)]
+pub(crate) struct Progress(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    phase: Phase,
+    /// Fixed already, while the try only ends its conversation in good order.
+    verdict: Option<Step<()>>,
+}
+
+impl Progress {
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.state().phase = phase;
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.state().phase
+    }
+
+    /// Fixes the verdict: a deadline that comes later does not change it.
+    pub(crate) fn decide(&self, verdict: &Step<()>) {
+        let mut state = self.state();
+        if state.verdict.is_none() {
+            state.verdict = Some(verdict.clone());
+        }
+    }
+
+    /// The verdict when the deadline comes now.
+    pub(crate) fn cut_short(&self, timeout: Duration) -> Step<()> {
+        let state = self.state();
+        state.verdict.clone().unwrap_or_else(|| Err(state.phase.cut_short(timeout)))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Phase {
+    /// Reading files: our own side.
+    #[default]
+    Files,
+    /// Looking the command up and starting it: our own side.
+    Start,
+    Connect,
+    Tls,
+    /// TLS is up and all that was asked is done; only a late refusal could still come.
+    Settle,
+    Send,
+    Expect,
+    /// As `Expect`, once something has come, but not the text.
+    Answer,
+    Http,
+    Body,
+    Exec,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Files => "files",
+            Phase::Connect => "connect",
+            Phase::Tls | Phase::Settle => "tls",
+            Phase::Send => "send",
+            Phase::Expect | Phase::Answer => "expect",
+            Phase::Http | Phase::Body => "http",
+            Phase::Start | Phase::Exec => "exec",
+        })
+    }
+}
+
+impl Phase {
+    pub(crate) fn fail(self, what: impl fmt::Display) -> Verdict {
+        Verdict::Fail(format!("{self}: {what}"))
+    }
+
+    pub(crate) fn inconclusive(self, what: impl fmt::Display) -> Verdict {
+        Verdict::Inconclusive(format!("{self}: {what}"))
+    }
+
+    pub(crate) fn cut_off(self, how: &str) -> Verdict {
+        let when = if self == Phase::Tls { " in the handshake" } else { "" };
+        self.fail(format_args!("connection {how}{when}"))
+    }
+
+    /// The verdict when the deadline comes in this phase.
+    pub(crate) fn cut_short(self, timeout: Duration) -> Verdict {
+        let timeout = humantime::format_duration(timeout);
+        match self {
+            Phase::Files => self.inconclusive(format_args!("not read in {timeout}")),
+            Phase::Start => self.inconclusive(format_args!("not started in {timeout}")),
+            Phase::Settle => Verdict::Pass,
+            Phase::Answer => self.fail(format_args!("the text did not come in {timeout}")),
+            Phase::Exec => self.fail(format_args!("no exit in {timeout}")),
+            Phase::Body => self.fail(format_args!("body did not end in {timeout}")),
+            _ => self.fail(format_args!("no answer in {timeout}")),
+        }
+    }
+
+    /// The verdict on an I/O error in this phase that came from outside, or may have: all but `socket` and `connect` itself.
+    pub(crate) fn io(self, error: &io::Error) -> Verdict {
+        let Some(errno) = Errno::from_io_error(error) else {
+            return match error.kind() {
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::WriteZero => self.cut_off("closed"),
+                _ => self.fail(error),
+            };
+        };
+        if let Some(shortage) = shortage(errno) {
+            return self.inconclusive(shortage);
+        }
+        match errno {
+            Errno::CONNREFUSED => self.fail("refused"),
+            Errno::CONNRESET if self == Phase::Connect => self.fail("reset"),
+            Errno::CONNRESET => self.cut_off("reset"),
+            Errno::PIPE => self.cut_off("closed"),
+            // A router has said so, or nobody on this host's own subnet has answered to the address.
+            Errno::HOSTUNREACH => self.fail("host unreachable"),
+            // Linux makes these of ICMP, for IPv4 in `icmp_err_convert` and for IPv6 in `icmpv6_err_convert`.
+            Errno::NETUNREACH => self.fail("network unreachable, says a router"),
+            Errno::ACCESS | Errno::PERM => self.fail("administratively prohibited, says a router"),
+            Errno::NOPROTOOPT => self.fail("protocol unreachable, says a router"),
+            Errno::HOSTDOWN => self.fail("host unknown, says a router"),
+            Errno::NONET => self.fail("this host is isolated, says a router"),
+            Errno::OPNOTSUPP => self.fail("source route failed, says a router"),
+            Errno::PROTO => self.fail("protocol error, says a router"),
+            // The kernel gave up before our own deadline.
+            Errno::TIMEDOUT => self.fail("no answer"),
+            _ => self.fail(os_words(error)),
+        }
+    }
+
+    /// The verdict on an error in this phase that this host itself gave before anything was sent.
+    pub(crate) fn own_io(self, error: &io::Error) -> Verdict {
+        let Some(errno) = Errno::from_io_error(error) else {
+            return self.inconclusive(error);
+        };
+        match errno {
+            Errno::ACCESS | Errno::PERM => self.inconclusive("not allowed from this host"),
+            Errno::NETUNREACH | Errno::HOSTUNREACH => self.inconclusive("no route from this host"),
+            _ => match shortage(errno) {
+                Some(shortage) => self.inconclusive(shortage),
+                None => self.inconclusive(os_words(error)),
+            },
+        }
+    }
+}
+
+/// Returns the resource that this host lacks, if an error can mean nothing else.
+fn shortage(errno: Errno) -> Option<&'static str> {
+    Some(match errno {
+        Errno::MFILE | Errno::NFILE => "this host has no free file descriptor",
+        Errno::NOBUFS | Errno::NOMEM => "this host has no free memory",
+        Errno::AGAIN => "this host has no free process or port",
+        Errno::ADDRNOTAVAIL => "this host has no free local port",
+        Errno::NETDOWN => "the network of this host is down",
+        Errno::AFNOSUPPORT | Errno::INVAL => "this host cannot reach this kind of address",
+        _ => return None,
+    })
+}
+
+/// An operating system's error without the number that std appends.
+pub(crate) fn os_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_lowercase(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(phase: Phase, errno: Errno) -> Verdict {
+        phase.io(&io::Error::from_raw_os_error(errno.raw_os_error()))
+    }
+
+    #[test]
+    fn what_this_host_lacks_is_inconclusive_whenever_it_shows() {
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::ADDRNOTAVAIL,
+            Errno::NETDOWN,
+            Errno::INVAL,
+        ] {
+            for got in [verdict(Phase::Connect, errno), Phase::Connect.own_io(&errno.into())] {
+                assert!(matches!(got, Verdict::Inconclusive(_)), "{errno:?} gave {got:?}");
+            }
+        }
+    }
+
+    /// The same error is this host's own before anything was sent, and a word from outside after that.
+    #[test]
+    fn an_error_at_once_is_ours_and_a_later_one_is_not() {
+        let table = [
+            (Errno::NETUNREACH, "no route from this host", "network unreachable, says a router"),
+            (Errno::HOSTUNREACH, "no route from this host", "host unreachable"),
+            (
+                Errno::ACCESS,
+                "not allowed from this host",
+                "administratively prohibited, says a router",
+            ),
+            (
+                Errno::PERM,
+                "not allowed from this host",
+                "administratively prohibited, says a router",
+            ),
+            (Errno::NOSPC, "no space left on device", "no space left on device"),
+        ];
+        for (errno, at_once, later) in table {
+            let own = Phase::Connect.own_io(&errno.into());
+            assert_eq!(own, Verdict::Inconclusive(format!("connect: {at_once}")), "{errno:?}");
+            assert_eq!(
+                verdict(Phase::Connect, errno),
+                Verdict::Fail(format!("connect: {later}")),
+                "{errno:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_from_outside_has_its_own_words() {
+        let fails = [
+            (Phase::Connect, Errno::CONNREFUSED, "connect: refused"),
+            (Phase::Connect, Errno::CONNRESET, "connect: reset"),
+            (Phase::Connect, Errno::TIMEDOUT, "connect: no answer"),
+            (Phase::Connect, Errno::NOPROTOOPT, "connect: protocol unreachable, says a router"),
+            (Phase::Connect, Errno::HOSTDOWN, "connect: host unknown, says a router"),
+            (Phase::Connect, Errno::NONET, "connect: this host is isolated, says a router"),
+            (Phase::Expect, Errno::CONNRESET, "expect: connection reset"),
+            (Phase::Http, Errno::NETUNREACH, "http: network unreachable, says a router"),
+            (Phase::Send, Errno::PIPE, "send: connection closed"),
+            (Phase::Connect, Errno::PROTO, "connect: protocol error, says a router"),
+        ];
+        for (phase, errno, reason) in fails {
+            assert_eq!(verdict(phase, errno), Verdict::Fail(reason.into()));
+        }
+    }
+
+    #[test]
+    fn a_time_out_names_the_phase_and_the_time() {
+        let late = |phase: Phase, ms| phase.cut_short(Duration::from_millis(ms));
+        assert_eq!(late(Phase::Connect, 2000), Verdict::Fail("connect: no answer in 2s".into()));
+        assert_eq!(late(Phase::Tls, 500), Verdict::Fail("tls: no answer in 500ms".into()));
+        assert_eq!(late(Phase::Exec, 1500), Verdict::Fail("exec: no exit in 1s 500ms".into()));
+        assert_eq!(late(Phase::Files, 2000), Verdict::Inconclusive("files: not read in 2s".into()));
+    }
+}
