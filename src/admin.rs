@@ -98,7 +98,7 @@ async fn healthz(State(sources): State<AppState>) -> Response {
 }
 
 async fn readyz(State(sources): State<AppState>) -> Response {
-    let unlisted = sources.publish.unlisted();
+    let unlisted = sources.publish.unsynced();
     if unlisted.is_empty() {
         return "ok\n".into_response();
     }
@@ -114,10 +114,10 @@ async fn metrics_page(State(sources): State<AppState>) -> Response {
         leads: sources.lease.is_leader(),
         config_is_good: sources.config.problems().is_empty(),
         log_lines_dropped: log::dropped_lines(),
-        leftovers: sources.publish.leftovers(),
+        leftovers: sources.publish.orphans(),
     };
     let publish = sources.publish;
-    let publication = move |id: &DatabaseId| publish.publication(id);
+    let publication = move |id: &DatabaseId| publish.status(id);
     let page = || metrics::page(snapshot, publication, &write_duration, &standing, &sources.events);
     match throttled(page).await {
         Ok(page) => chunked(prometheus::TEXT_FORMAT, page),

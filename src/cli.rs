@@ -24,7 +24,7 @@ use crate::lease;
 use crate::limits::Limits;
 use crate::log::{self, Format};
 use crate::probe::{Prober, Target};
-use crate::publish::Rate;
+use crate::publish::RateLimit;
 use crate::reload::ConfigFile;
 use crate::{clock, init, run};
 
@@ -70,10 +70,10 @@ struct Run {
     #[arg(long, value_name = "N", value_parser = parse_max_exec)]
     max_exec: Option<NonZeroUsize>,
     /// How many repairs of outside changes a second are written; ten times as many writes that change the members.
-    #[arg(long, value_name = "N", default_value_t = Rate::default().qps, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = RateLimit::default().qps, value_parser = clap::value_parser!(u32).range(1..))]
     api_qps: u32,
     /// How many repairs may be written at once after a quiet time; ten times as many writes that change the members.
-    #[arg(long, value_name = "N", default_value_t = Rate::default().burst, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = RateLimit::default().burst, value_parser = clap::value_parser!(u32).range(1..))]
     api_burst: u32,
     #[command(flatten)]
     allowed: Allowed,
@@ -343,7 +343,7 @@ impl Run {
         let namespaces: BTreeSet<&str> =
             spec.databases.iter().map(|database| database.id.namespace.as_str()).collect();
         let limits = Limits::raise(self.max_exec, namespaces.len());
-        let rate = Rate { qps: self.api_qps, burst: self.api_burst };
+        let rate = RateLimit { qps: self.api_qps, burst: self.api_burst };
         let lease =
             (!self.no_leader_election).then(|| self.lease.unwrap_or_else(run::default_lease));
         let freeze =

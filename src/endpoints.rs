@@ -14,7 +14,7 @@ pub mod slices;
 
 /// The label that says whose Endpoints these are, and its value for ours.
 pub const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
-pub const OURS: &str = "external-endpoints";
+pub const FIELD_MANAGER: &str = "external-endpoints";
 
 /// The label by which Endpoints ask Kubernetes not to mirror them into EndpointSlices.
 pub const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
@@ -31,13 +31,13 @@ pub enum Mirror {
 /// The held ones' version and UID go along: the version is refused if they have changed, and the UID if they are gone,
 /// which an apply would otherwise take as a wish to create them. No members means no subsets: the API refuses a subset
 /// without an address.
-pub fn endpoints(
+pub fn build(
     held: &ObjectMeta,
     members: &Members,
     ports: &[EndpointPort],
     mirror: Mirror,
 ) -> Endpoints {
-    let mut labels = BTreeMap::from([(MANAGED_BY.to_owned(), OURS.to_owned())]);
+    let mut labels = BTreeMap::from([(MANAGED_BY.to_owned(), FIELD_MANAGER.to_owned())]);
     if mirror == Mirror::No {
         labels.insert(SKIP_MIRROR.to_owned(), "true".to_owned());
     }
@@ -54,7 +54,7 @@ pub fn endpoints(
 
 /// Endpoints that say nothing but their name: what is applied to create them. Applied to Endpoints that someone else has
 /// created meanwhile, it changes nothing.
-pub fn blank(namespace: &str, name: &str) -> Endpoints {
+pub fn placeholder(namespace: &str, name: &str) -> Endpoints {
     let metadata = ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some(namespace.to_owned()),
@@ -64,7 +64,7 @@ pub fn blank(namespace: &str, name: &str) -> Endpoints {
 }
 
 /// Whether nobody has said anything in these Endpoints yet.
-pub fn is_blank(endpoints: &Endpoints) -> bool {
+pub fn is_placeholder(endpoints: &Endpoints) -> bool {
     managed_by(endpoints).is_none()
         && endpoints.metadata.managed_fields.as_deref().unwrap_or_default().is_empty()
         && subsets_of(endpoints).is_empty()
@@ -103,7 +103,7 @@ pub fn members(endpoints: &Endpoints) -> Members {
 
 /// Whether Endpoints already hold exactly these members on these ports under our label, so that a write would change
 /// nothing.
-pub fn holds(
+pub fn matches(
     endpoints: &Endpoints,
     wanted: &Members,
     ports: &[EndpointPort],
@@ -111,16 +111,16 @@ pub fn holds(
 ) -> bool {
     let mirror = match mirror {
         // A label of someone else's is theirs to take away.
-        Mirror::Yes => !we_skip_mirror(endpoints),
+        Mirror::Yes => !we_set_skip_mirror(endpoints),
         Mirror::No => skips_mirror(endpoints),
     };
     mirror
-        && managed_by(endpoints) == Some(OURS)
+        && managed_by(endpoints) == Some(FIELD_MANAGER)
         && subsets_of(endpoints) == subsets(wanted, ports).as_slice()
 }
 
 /// Whether Endpoints say all that was `sent`.
-pub fn agree(endpoints: &Endpoints, sent: &Endpoints) -> bool {
+pub fn matches_sent(endpoints: &Endpoints, sent: &Endpoints) -> bool {
     managed_by(endpoints) == managed_by(sent)
         && subsets_of(endpoints) == subsets_of(sent)
         && (skips_mirror(endpoints) || !skips_mirror(sent))
@@ -133,13 +133,13 @@ pub fn skips_mirror(endpoints: &Endpoints) -> bool {
 }
 
 /// Whether it was us who asked.
-pub fn we_skip_mirror(endpoints: &Endpoints) -> bool {
+pub fn we_set_skip_mirror(endpoints: &Endpoints) -> bool {
     skips_mirror(endpoints)
-        && endpoints.metadata.managed_fields.iter().flatten().any(holds_skip_mirror)
+        && endpoints.metadata.managed_fields.iter().flatten().any(is_our_skip_mirror)
 }
 
 /// Whether an entry records that we have applied the label against mirroring.
-pub fn holds_skip_mirror(entry: &ManagedFieldsEntry) -> bool {
+pub fn is_our_skip_mirror(entry: &ManagedFieldsEntry) -> bool {
     let fields = entry.fields_v1.as_ref().map(|fields| &fields.0["f:metadata"]["f:labels"]);
     is_our_apply(entry)
         && fields.is_some_and(|labels| labels.get(format!("f:{SKIP_MIRROR}")).is_some())
@@ -151,7 +151,7 @@ pub fn applied_by_us(metadata: &ObjectMeta) -> bool {
 }
 
 fn is_our_apply(entry: &ManagedFieldsEntry) -> bool {
-    entry.manager.as_deref() == Some(OURS) && entry.operation.as_deref() == Some("Apply")
+    entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
 }
 
 /// The API returns no list where it was given an empty one.
@@ -185,8 +185,8 @@ mod tests {
 
     #[test]
     fn no_members_are_no_subsets_in_the_json() {
-        let json = serde_json::to_value(endpoints(
-            &blank("prod", "orders").metadata,
+        let json = serde_json::to_value(build(
+            &placeholder("prod", "orders").metadata,
             &Members::default(),
             &ports(),
             Mirror::Yes,
@@ -197,55 +197,59 @@ mod tests {
 
     #[test]
     fn blank_endpoints_name_neither_subsets_nor_labels() {
-        let blank = blank("prod", "orders");
+        let blank = placeholder("prod", "orders");
         let json = serde_json::to_value(&blank).unwrap();
         assert_eq!((json.get("subsets"), json["metadata"].get("labels")), (None, None));
-        assert!(is_blank(&blank));
-        assert!(!is_blank(&endpoints(&blank.metadata, &Members::default(), &ports(), Mirror::Yes)));
+        assert!(is_placeholder(&blank));
+        assert!(!is_placeholder(&build(
+            &blank.metadata,
+            &Members::default(),
+            &ports(),
+            Mirror::Yes
+        )));
     }
 
     #[test]
     fn an_address_of_another_shape_is_not_what_we_hold() {
         let wanted: Members = [member("198.51.100.1".parse().unwrap())].into_iter().collect();
-        let ours = endpoints(&blank("prod", "orders").metadata, &wanted, &ports(), Mirror::Yes);
-        assert!(holds(&ours, &wanted, &ports(), Mirror::Yes));
+        let ours = build(&placeholder("prod", "orders").metadata, &wanted, &ports(), Mirror::Yes);
+        assert!(matches(&ours, &wanted, &ports(), Mirror::Yes));
 
         let mut unready = ours.clone();
         unready.subsets.as_mut().unwrap()[0].not_ready_addresses =
             Some(vec![EndpointAddress { ip: "198.51.100.9".into(), ..Default::default() }]);
-        assert!(!holds(&unready, &wanted, &ports(), Mirror::Yes));
+        assert!(!matches(&unready, &wanted, &ports(), Mirror::Yes));
 
         let mut unlabelled = ours.clone();
         unlabelled.metadata.labels = None;
-        assert!(!holds(&unlabelled, &wanted, &ports(), Mirror::Yes));
+        assert!(!matches(&unlabelled, &wanted, &ports(), Mirror::Yes));
 
-        assert!(!holds(&ours, &wanted, &ports()[..1], Mirror::Yes));
-        assert!(!holds(&ours, &Members::default(), &ports(), Mirror::Yes));
+        assert!(!matches(&ours, &wanted, &ports()[..1], Mirror::Yes));
+        assert!(!matches(&ours, &Members::default(), &ports(), Mirror::Yes));
     }
 
     #[test]
     fn the_label_against_mirroring_is_taken_away_if_it_is_ours() {
         let wanted: Members = [member("198.51.100.1".parse().unwrap())].into_iter().collect();
         let write =
-            |mirror| endpoints(&blank("prod", "orders").metadata, &wanted, &ports(), mirror);
+            |mirror| build(&placeholder("prod", "orders").metadata, &wanted, &ports(), mirror);
         let (mirrored, mut skipped) = (write(Mirror::Yes), write(Mirror::No));
         assert!(
-            holds(&skipped, &wanted, &ports(), Mirror::No)
-                && !holds(&mirrored, &wanted, &ports(), Mirror::No)
+            matches(&skipped, &wanted, &ports(), Mirror::No)
+                && !matches(&mirrored, &wanted, &ports(), Mirror::No)
         );
-        assert!(!agree(&mirrored, &skipped) && agree(&skipped, &mirrored));
-        assert!(holds(&skipped, &wanted, &ports(), Mirror::Yes), "someone else's label");
+        assert!(!matches_sent(&mirrored, &skipped) && matches_sent(&skipped, &mirrored));
+        assert!(matches(&skipped, &wanted, &ports(), Mirror::Yes), "someone else's label");
         let ours = |label: &str| {
             let fields =
                 serde_json::json!({"f:metadata": {"f:labels": {(format!("f:{label}")): {}}}});
-            let entry =
-                serde_json::json!({"manager": OURS, "operation": "Apply", "fieldsV1": fields});
+            let entry = serde_json::json!({"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": fields});
             Some(vec![serde_json::from_value(entry).unwrap()])
         };
         skipped.metadata.managed_fields = ours(MANAGED_BY);
-        assert!(holds(&skipped, &wanted, &ports(), Mirror::Yes));
+        assert!(matches(&skipped, &wanted, &ports(), Mirror::Yes));
         skipped.metadata.managed_fields = ours(SKIP_MIRROR);
-        assert!(!holds(&skipped, &wanted, &ports(), Mirror::Yes));
+        assert!(!matches(&skipped, &wanted, &ports(), Mirror::Yes));
     }
 
     proptest! {
@@ -253,9 +257,9 @@ mod tests {
         fn members_survive_the_way_there_and_back(ips in prop::collection::vec(any::<[u8; 4]>(), 0..20), six in prop::collection::vec(any::<[u8; 16]>(), 0..5)) {
             let all = ips.into_iter().map(IpAddr::from).chain(six.into_iter().map(IpAddr::from));
             let wanted: Members = all.map(member).collect();
-            let written = endpoints(&blank("prod", "orders").metadata, &wanted, &ports(), Mirror::Yes);
+            let written = build(&placeholder("prod", "orders").metadata, &wanted, &ports(), Mirror::Yes);
             prop_assert_eq!(&members(&written), &wanted);
-            prop_assert!(holds(&written, &wanted, &ports(), Mirror::Yes));
+            prop_assert!(matches(&written, &wanted, &ports(), Mirror::Yes));
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::event;
 use crate::health::State;
 use crate::monitor::{DatabaseSnapshot, Histogram, Snapshot};
 use crate::plan::Members;
-use crate::publish::Publication;
+use crate::publish::PublishStatus;
 
 mod policy;
 
@@ -27,7 +27,7 @@ const PIECE: usize = 32 << 10;
 /// The page in Prometheus' text format, in pieces. Asks `publication` for each as it comes to it.
 pub(crate) fn page(
     snapshot: Arc<Snapshot>,
-    publication: impl Fn(&DatabaseId) -> Option<Publication> + Send + 'static,
+    publication: impl Fn(&DatabaseId) -> Option<PublishStatus> + Send + 'static,
     write_duration: &prometheus::Histogram,
     standing: &Standing,
     events: &event::Counts,
@@ -152,7 +152,7 @@ struct Family {
 /// What writes a database's share of a metric, from what the monitor or the publisher knows of it.
 enum Share {
     Checked(fn(&DatabaseSnapshot, &mut Samples)),
-    Published(fn(&Publication, &mut Samples)),
+    Published(fn(&PublishStatus, &mut Samples)),
 }
 
 const FAMILIES: [Family; 16] = [
@@ -273,7 +273,7 @@ impl Samples {
         &mut self,
         share: &Share,
         database: &DatabaseSnapshot,
-        publication: &impl Fn(&DatabaseId) -> Option<Publication>,
+        publication: &impl Fn(&DatabaseId) -> Option<PublishStatus>,
     ) {
         let DatabaseId { namespace, service } = &database.id;
         self.labels.clear();
@@ -364,18 +364,18 @@ fn transitions(database: &DatabaseSnapshot, samples: &mut Samples) {
     }
 }
 
-fn published_addresses(publication: &Publication, samples: &mut Samples) {
+fn published_addresses(publication: &PublishStatus, samples: &mut Samples) {
     if let Some(members) = &publication.members {
         samples.add("", &[], members.len());
     }
 }
 
-fn database_condition(publication: &Publication, samples: &mut Samples) {
+fn database_condition(publication: &PublishStatus, samples: &mut Samples) {
     // A series for each of the others would be a third of the page.
     samples.add("", &[("condition", &publication.condition.kind.to_string())], 1);
 }
 
-fn writes(publication: &Publication, samples: &mut Samples) {
+fn writes(publication: &PublishStatus, samples: &mut Samples) {
     for (result, number) in &publication.writes {
         samples.add("", &[("result", result)], number);
     }

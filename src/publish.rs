@@ -19,99 +19,86 @@ use crate::lease;
 use crate::monitor;
 use crate::notice::Recorder;
 use crate::plan::Members;
-pub use budget::Rate;
-pub use condition::{Condition, Kind};
+pub use apply::queue::RateLimit;
+use cache::orphans::Orphans;
+use cache::reflector::Observed;
+pub use condition::{Condition, ConditionKind};
 pub use failback::ask_failback;
-use leftover::Leftovers;
-pub use publishing::Publishing;
-use sight::Observed;
+pub use supervisor::Supervisor;
 
-mod assess;
+mod apply;
 mod backoff;
-mod budget;
+mod cache;
 mod condition;
-mod doubt;
+mod decide;
+mod error;
 mod failback;
-mod fault;
 mod installation;
-mod leftover;
-mod pace;
-mod ports;
-mod prune;
-mod pruning;
-mod publisher;
-mod publishing;
-mod remarks;
-mod service;
-mod sight;
-mod slices;
-mod view;
-mod waiting;
-mod write;
-mod writer;
+mod reconciler;
+mod supervisor;
 
 /// How a database's publishing stands.
 #[derive(Debug, Clone)]
-pub struct Publication {
+pub struct PublishStatus {
     pub condition: Condition,
     /// When the condition last changed its kind.
-    pub since: Instant,
+    pub last_transition: Instant,
     /// What the cluster holds; none while that is unknown or not ours.
     pub members: Option<Members>,
     /// Whether the database's Service and Endpoints have been looked for.
-    pub listed: bool,
+    pub synced: bool,
     /// Calls that write, by their result.
     pub writes: BTreeMap<&'static str, u64>,
 }
 
 /// What is known of one database's publishing, as it changes.
 #[derive(Clone)]
-struct Outlet {
-    publication: watch::Receiver<Publication>,
+struct DatabaseHandle {
+    status: watch::Receiver<PublishStatus>,
     observed: watch::Receiver<Observed>,
 }
 
-type Outlets = BTreeMap<DatabaseId, Outlet>;
+type DatabaseHandles = BTreeMap<DatabaseId, DatabaseHandle>;
 
 /// What the rest of the daemon holds of publishing.
 #[derive(Clone)]
 pub struct Handle {
-    outlets: watch::Receiver<Arc<Outlets>>,
+    databases: watch::Receiver<Arc<DatabaseHandles>>,
     /// Whether every database has been looked for once.
     ready: Arc<AtomicBool>,
-    leftovers: Arc<watch::Sender<Leftovers>>,
+    orphans: Arc<watch::Sender<Orphans>>,
     write_duration: Histogram,
 }
 
 impl Handle {
     /// How a database's publishing stands now.
-    pub fn publication(&self, id: &DatabaseId) -> Option<Publication> {
-        Some(self.outlets.borrow().get(id)?.publication.borrow().clone())
+    pub fn status(&self, id: &DatabaseId) -> Option<PublishStatus> {
+        Some(self.databases.borrow().get(id)?.status.borrow().clone())
     }
 
     /// The UID of a database's Service: none if the config has no such database, and within, none if there is no Service.
     pub fn service_uid(&self, id: &DatabaseId) -> Option<Option<String>> {
-        let outlets = self.outlets.borrow();
-        let observed = outlets.get(id)?.observed.borrow();
+        let databases = self.databases.borrow();
+        let observed = databases.get(id)?.observed.borrow();
         Some(observed.service.object.as_ref().and_then(|service| service.metadata.uid.clone()))
     }
 
     /// The databases whose Service and Endpoints have not been looked for yet. None once all have been: what a new config adds
     /// does not make a daemon that serves less ready.
-    pub fn unlisted(&self) -> Vec<DatabaseId> {
+    pub fn unsynced(&self) -> Vec<DatabaseId> {
         if self.ready.load(Ordering::Relaxed) {
             return Vec::new();
         }
-        let outlets = self.outlets.borrow();
-        let unlisted = outlets.iter().filter(|(_, outlet)| !outlet.publication.borrow().listed);
-        let unlisted: Vec<DatabaseId> = unlisted.map(|(id, _)| id.clone()).collect();
-        self.ready.store(unlisted.is_empty(), Ordering::Relaxed);
-        unlisted
+        let databases = self.databases.borrow();
+        let unsynced = databases.iter().filter(|(_, database)| !database.status.borrow().synced);
+        let unsynced: Vec<DatabaseId> = unsynced.map(|(id, _)| id.clone()).collect();
+        self.ready.store(unsynced.is_empty(), Ordering::Relaxed);
+        unsynced
     }
 
     /// What is published under our label for Services that no database of the config has.
-    pub fn leftovers(&self) -> BTreeMap<DatabaseId, Members> {
-        self.leftovers.borrow().all()
+    pub fn orphans(&self) -> BTreeMap<DatabaseId, Members> {
+        self.orphans.borrow().all()
     }
 
     /// Reads from the API whether anything in the namespaces of the config bears our label yet.
@@ -119,7 +106,7 @@ impl Handle {
         &self,
         client: &Client,
     ) -> BoxFuture<'static, Result<lease::Installation, String>> {
-        let namespaces = self.outlets.borrow().keys().map(|id| id.namespace.clone()).collect();
+        let namespaces = self.databases.borrow().keys().map(|id| id.namespace.clone()).collect();
         installation::read(client.clone(), namespaces).boxed()
     }
 
@@ -152,11 +139,11 @@ impl Cluster {
 /// What publishing was asked for besides the config.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    pub rate: Rate,
+    pub rate: RateLimit,
     pub recorder: Recorder,
 }
 
-/// Starts to publish what `monitor` decides, while `lease` permits it. Dropping the returned [`Publishing`] ends it and leaves
+/// Starts to publish what `monitor` decides, while `lease` permits it. Dropping the returned [`Supervisor`] ends it and leaves
 /// the cluster as it is.
 pub fn start(
     spec: &Spec,
@@ -164,11 +151,11 @@ pub fn start(
     monitor: &monitor::Handle,
     lease: &lease::Handle,
     options: &Options,
-) -> (Handle, Publishing) {
-    let mut publishing =
-        Publishing::new(cluster.clone(), monitor.clone(), lease.clone(), options, write_duration());
-    publishing.begin(spec);
-    (publishing.handle(), publishing)
+) -> (Handle, Supervisor) {
+    let mut supervisor =
+        Supervisor::new(cluster.clone(), monitor.clone(), lease.clone(), options, write_duration());
+    supervisor.start(spec);
+    (supervisor.handle(), supervisor)
 }
 
 fn write_duration() -> Histogram {

@@ -20,7 +20,7 @@ use crate::lease::{self, Callbacks, Candidate, ElectionTask};
 use crate::limits::Limits;
 use crate::monitor::Checking;
 use crate::notice::{self, Recorder};
-use crate::publish::{Cluster, Publishing};
+use crate::publish::{Cluster, Supervisor};
 use crate::reload::{self, ConfigFile};
 use crate::{admin, api, clock, event, monitor, publish};
 
@@ -33,7 +33,7 @@ pub(crate) struct Options {
     pub dry_run: bool,
     pub listen: SocketAddr,
     pub limits: Limits,
-    pub rate: publish::Rate,
+    pub rate: publish::RateLimit,
     /// When nothing is taken out, because so many targets fail together.
     pub freeze: freeze::Rules,
     /// The Lease by which one of several replicas writes; none for the only one.
@@ -100,7 +100,7 @@ pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow:
 /// All that runs until the daemon ends.
 struct Parts {
     keeping: Option<ElectionTask>,
-    publishing: Publishing,
+    publishing: Supervisor,
     checking: Checking,
     config: reload::Handle,
 }
@@ -118,7 +118,7 @@ impl Parts {
         }
     }
 
-    /// Ends them all. Publishing first, so that nothing is written while checks are being ended; and before that the lease is
+    /// Ends them all. Supervisor first, so that nothing is written while checks are being ended; and before that the lease is
     /// given up, which waits for the last write.
     async fn shutdown(self) {
         let _no_more_writes = match self.keeping {
@@ -134,11 +134,11 @@ impl Parts {
 }
 
 /// Goes by each new config, until publishing ends, which it should not.
-async fn follow(publishing: &mut Publishing, config: &mut reload::Handle) -> String {
+async fn follow(publishing: &mut Supervisor, config: &mut reload::Handle) -> String {
     loop {
         let spec = tokio::select! {
             spec = config.next() => spec,
-            why = publishing.ended() => return why,
+            why = publishing.task_failure() => return why,
         };
         publishing.reload(&spec).await;
         info!(databases = spec.databases.len(), "the new config is in force");
@@ -211,7 +211,7 @@ fn event_channel() -> (Recorder, Option<notice::Receiver>) {
 
 /// Starts to publish news as Events, where they go to a cluster.
 fn start_events(
-    publishing: &mut Publishing,
+    publishing: &mut Supervisor,
     cluster: &Cluster,
     publish: &publish::Handle,
     lease: &lease::Handle,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use external_endpoints::config::{self, Options};
-use external_endpoints::publish::Kind;
+use external_endpoints::publish::ConditionKind;
 use serde_json::Value;
 
 fn readme() -> String {
@@ -63,7 +63,7 @@ fn the_table_of_conditions_is_whole() {
         .expect("its end");
     let named = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let named: BTreeSet<String> = named.map(str::to_owned).collect();
-    assert_eq!(named, Kind::ALL.iter().map(ToString::to_string).collect());
+    assert_eq!(named, ConditionKind::ALL.iter().map(ToString::to_string).collect());
 }
 
 #[test]

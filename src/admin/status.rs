@@ -13,7 +13,7 @@ use crate::health::{self, Streak};
 use crate::lease::{self, Role};
 use crate::monitor::{DatabaseSnapshot, Snapshot, TargetSnapshot};
 use crate::plan::{self, Note};
-use crate::publish::{self, Publication};
+use crate::publish::{self, PublishStatus};
 use crate::reload;
 
 /// Makes the page, a database at a time: `version`, `lease`, `frozen`, `config`, `leftBehind`, and a [`DatabaseStatus`] for each
@@ -33,8 +33,7 @@ pub(super) fn page(
     let databases = (0..snapshot.databases.len()).map(move |index| {
         let database = &snapshot.databases[index];
         let comma = if index == 0 { "" } else { "," };
-        let status =
-            DatabaseStatus::new(database, sources.publish.publication(&database.id).as_ref());
+        let status = DatabaseStatus::new(database, sources.publish.status(&database.id).as_ref());
         comma.to_owned() + &json(&status)
     });
     std::iter::once(head).chain(databases).chain(std::iter::once("]}".to_owned()))
@@ -74,7 +73,7 @@ struct LeftBehind {
 }
 
 fn left_behind(publish: &publish::Handle) -> Vec<LeftBehind> {
-    let leftovers = publish.leftovers().into_iter();
+    let leftovers = publish.orphans().into_iter();
     let left = leftovers.map(|(DatabaseId { namespace, service }, members)| {
         let addresses = ips(&members);
         LeftBehind { namespace, service, addresses }
@@ -196,7 +195,7 @@ struct TargetStatus {
 }
 
 impl DatabaseStatus {
-    fn new(database: &DatabaseSnapshot, publication: Option<&Publication>) -> Self {
+    fn new(database: &DatabaseSnapshot, publication: Option<&PublishStatus>) -> Self {
         let members = publication.and_then(|publication| publication.members.as_ref());
         let planned = match &database.plan {
             plan::Plan::Publish(members) => Some(members),
@@ -207,7 +206,7 @@ impl DatabaseStatus {
             service: database.id.service.clone(),
             condition: publication.map(|publication| publication.condition.kind.to_string()),
             reason: publication.map(|publication| publication.condition.reason.clone()),
-            since: publication.map(|publication| rfc3339(publication.since)),
+            since: publication.map(|publication| rfc3339(publication.last_transition)),
             policy: notes(database),
             split_brain: database.notes.iter().any(|note| matches!(note, Note::SplitBrain { .. })),
             failback_at: database.notes.iter().find_map(|note| match note {

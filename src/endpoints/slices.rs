@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{EndpointPort as CorePort, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::packing::{Filling, fill};
-use super::{OURS, applied_by_us};
+use super::packing::{SliceLayout, pack};
+use super::{FIELD_MANAGER, applied_by_us};
 use crate::plan::{Member, Members};
 
 /// The only link from a slice to its Service.
@@ -18,65 +18,69 @@ pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// Who mirrors Endpoints, and who makes slices of the Pods that a Service selects.
-const MIRRORING: &str = "endpointslicemirroring-controller.k8s.io";
-const PODS: &str = "endpointslice-controller.k8s.io";
+const MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
+const SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 
 /// Endpoints in one slice, as Kubernetes' own controllers have it.
-const SIZE: usize = 100;
+const MAX_ENDPOINTS_PER_SLICE: usize = 100;
 
 /// A family of IPs. A slice has those of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Family {
+pub enum IpFamily {
     V4,
     V6,
 }
 
-impl Family {
-    const BOTH: [Family; 2] = [Family::V4, Family::V6];
+impl IpFamily {
+    const BOTH: [IpFamily; 2] = [IpFamily::V4, IpFamily::V6];
 
     /// As Kubernetes spells it.
     fn as_str(self) -> &'static str {
         match self {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
+            IpFamily::V4 => "IPv4",
+            IpFamily::V6 => "IPv6",
         }
     }
 
-    pub fn of(ip: IpAddr) -> Self {
-        if ip.is_ipv4() { Family::V4 } else { Family::V6 }
+    pub fn from_ip(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { IpFamily::V4 } else { IpFamily::V6 }
     }
 }
 
 /// The families that a Service has.
-pub fn families(service: &Service) -> Vec<Family> {
+pub fn families(service: &Service) -> Vec<IpFamily> {
     let named = service
         .spec
         .as_ref()
         .and_then(|spec| spec.ip_families.as_ref())
         .filter(|named| !named.is_empty());
-    let has = |family: &Family| {
+    let has = |family: &IpFamily| {
         named.is_none_or(|named| named.iter().any(|name| name == family.as_str()))
     };
-    Family::BOTH.into_iter().filter(has).collect()
+    IpFamily::BOTH.into_iter().filter(has).collect()
 }
 
 /// The members that a Service without their family can't have.
-pub fn left_out(members: &Members, families: &[Family]) -> Members {
-    members.iter().filter(|member| !families.contains(&Family::of(member.ip))).cloned().collect()
+pub fn outside_families(members: &Members, families: &[IpFamily]) -> Members {
+    members
+        .iter()
+        .filter(|member| !families.contains(&IpFamily::from_ip(member.ip)))
+        .cloned()
+        .collect()
 }
 
 /// `mysql-external-ipv4-1`: fixed, so that a slice is found again, and can be named in a Role.
-fn name(service: &str, family: Family, number: u16) -> String {
+fn name(service: &str, family: IpFamily, number: u16) -> String {
     format!("{service}-external-{}-{number}", family.as_str().to_lowercase())
 }
 
 /// The Service, the family and the number in such a name.
-fn parts(name: &str) -> Option<(&str, Family, u16)> {
+fn parse_name(name: &str) -> Option<(&str, IpFamily, u16)> {
     let (rest, number) = name.rsplit_once('-')?;
-    let (service, family) = Family::BOTH.into_iter().find_map(|family| {
+    let (service, family) = IpFamily::BOTH.into_iter().find_map(|family| {
         let service = rest.strip_suffix(match family {
-            Family::V4 => "-external-ipv4",
-            Family::V6 => "-external-ipv6",
+            IpFamily::V4 => "-external-ipv4",
+            IpFamily::V6 => "-external-ipv6",
         })?;
         Some((service, family))
     })?;
@@ -88,21 +92,21 @@ fn parts(name: &str) -> Option<(&str, Family, u16)> {
 
 /// The Service whose own slices have such a name.
 pub fn service_by_name(name: &str) -> Option<&str> {
-    parts(name).map(|(service, ..)| service)
+    parse_name(name).map(|(service, ..)| service)
 }
 
 /// What the slices of one database have in common.
-pub struct Frame<'a> {
+pub struct SliceTemplate<'a> {
     pub namespace: &'a str,
     pub service: &'a Service,
     /// The families that have slices, be they empty.
-    pub families: Vec<Family>,
+    pub families: Vec<IpFamily>,
     pub ports: &'a [CorePort],
     /// The topology zones of the IPs that have one.
     pub zones: BTreeMap<IpAddr, &'a str>,
 }
 
-impl Frame<'_> {
+impl SliceTemplate<'_> {
     /// The slices that shall hold the members, given those that are there. They carry version and UID of what they are to be
     /// applied on, as Endpoints do; one without is to be created first.
     pub fn slices(
@@ -110,33 +114,36 @@ impl Frame<'_> {
         members: &Members,
         held: &BTreeMap<&str, &EndpointSlice>,
     ) -> Vec<EndpointSlice> {
-        self.families.iter().flat_map(|family| self.of_family(*family, members, held)).collect()
+        self.families
+            .iter()
+            .flat_map(|family| self.slices_of_family(*family, members, held))
+            .collect()
     }
 
     /// A slice that is there, without its endpoints.
-    pub fn emptied(&self, held: &EndpointSlice) -> Option<EndpointSlice> {
+    pub fn without_endpoints(&self, held: &EndpointSlice) -> Option<EndpointSlice> {
         let name = held.metadata.name.clone()?;
-        let (_, family, _) = parts(&name)?;
+        let (_, family, _) = parse_name(&name)?;
         Some(self.slice(name, family, Some(&held.metadata), Vec::new()))
     }
 
-    fn of_family(
+    fn slices_of_family(
         &self,
-        family: Family,
+        family: IpFamily,
         members: &Members,
         held: &BTreeMap<&str, &EndpointSlice>,
     ) -> Vec<EndpointSlice> {
         let service = self.service_name();
-        let of_family = held.iter().filter_map(|(name, slice)| match parts(name)? {
+        let of_family = held.iter().filter_map(|(name, slice)| match parse_name(name)? {
             (named, its, number) if named == service && its == family => {
                 Some((number, ips(slice).collect()))
             }
             _ => None,
         });
-        let filled: Filling = of_family.collect();
+        let filled: SliceLayout = of_family.collect();
         let members: BTreeMap<IpAddr, &Member> = members
             .iter()
-            .filter(|member| Family::of(member.ip) == family)
+            .filter(|member| IpFamily::from_ip(member.ip) == family)
             .map(|member| (member.ip, member))
             .collect();
         let wanted: Vec<IpAddr> = members.keys().copied().collect();
@@ -146,13 +153,13 @@ impl Frame<'_> {
             let endpoints = ips.iter().map(|ip| self.endpoint(members[ip])).collect();
             self.slice(name, family, metadata, endpoints)
         };
-        fill(&filled, &wanted, SIZE).into_iter().map(slice).collect()
+        pack(&filled, &wanted, MAX_ENDPOINTS_PER_SLICE).into_iter().map(slice).collect()
     }
 
     fn slice(
         &self,
         name: String,
-        family: Family,
+        family: IpFamily,
         held: Option<&ObjectMeta>,
         endpoints: Vec<Endpoint>,
     ) -> EndpointSlice {
@@ -204,7 +211,7 @@ impl Frame<'_> {
 fn labels(service: &str) -> BTreeMap<String, String> {
     BTreeMap::from([
         (SERVICE_NAME.to_owned(), service.to_owned()),
-        (MANAGED_BY.to_owned(), OURS.to_owned()),
+        (MANAGED_BY.to_owned(), FIELD_MANAGER.to_owned()),
     ])
 }
 
@@ -224,7 +231,7 @@ fn is_headless(service: &Service) -> bool {
 
 /// A slice without endpoints: what is applied to create one. It has no owner yet, as whoever creates it would be counted among
 /// those who want it to have this one.
-pub fn blank(wanted: &EndpointSlice) -> EndpointSlice {
+pub fn placeholder(wanted: &EndpointSlice) -> EndpointSlice {
     let service =
         wanted.metadata.owner_references.iter().flatten().next().map(|owner| owner.name.as_str());
     let metadata = ObjectMeta {
@@ -242,7 +249,7 @@ pub fn blank(wanted: &EndpointSlice) -> EndpointSlice {
 }
 
 /// Whether a slice says all that is `wanted`, so that a write would change nothing. Labels and owners of others are theirs.
-pub fn holds(held: &EndpointSlice, wanted: &EndpointSlice) -> bool {
+pub fn matches(held: &EndpointSlice, wanted: &EndpointSlice) -> bool {
     let label = |(key, value): (&String, &String)| {
         held.metadata
             .labels
@@ -263,28 +270,28 @@ pub fn holds(held: &EndpointSlice, wanted: &EndpointSlice) -> bool {
 
 /// Whose slices there are beside ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Others {
+pub enum SliceManager {
     /// Kubernetes', mirrored from Endpoints.
-    Mirrored,
+    MirroringController,
     /// Kubernetes', of the Pods that the Service selects or has selected.
-    Pods,
+    SliceController,
     /// Anyone else's.
     Unknown,
 }
 
 /// Whose a slice is that has not our name.
-pub fn others(slice: &EndpointSlice) -> Others {
+pub fn manager_of(slice: &EndpointSlice) -> SliceManager {
     match managed_by(slice) {
-        Some(MIRRORING) => Others::Mirrored,
-        Some(PODS) => Others::Pods,
-        _ => Others::Unknown,
+        Some(MIRRORING_CONTROLLER) => SliceManager::MirroringController,
+        Some(SLICE_CONTROLLER) => SliceManager::SliceController,
+        _ => SliceManager::Unknown,
     }
 }
 
 /// Whether a slice that has our name is ours: by its label or, if someone took that away, by the record of who applied what.
-pub fn is_ours(slice: &EndpointSlice) -> bool {
+pub fn is_managed(slice: &EndpointSlice) -> bool {
     match managed_by(slice) {
-        Some(manager) => manager == OURS,
+        Some(manager) => manager == FIELD_MANAGER,
         None => applied_by_us(&slice.metadata),
     }
 }
@@ -304,7 +311,7 @@ fn ips(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
 }
 
 /// The endpoints of a slice that clients are sent to. One that is no IP is left out.
-pub fn ready(slice: &EndpointSlice) -> impl Iterator<Item = Member> {
+pub fn ready_members(slice: &EndpointSlice) -> impl Iterator<Item = Member> {
     let is_ready =
         |endpoint: &&Endpoint| endpoint.conditions.as_ref().and_then(|is| is.ready) != Some(false);
     slice.endpoints.iter().filter(is_ready).filter_map(|endpoint| {

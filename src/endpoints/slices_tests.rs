@@ -29,7 +29,7 @@ fn slices(service: &Service, members: &Members, held: &[EndpointSlice]) -> Vec<E
     let zones = BTreeMap::from([("198.51.100.2".parse().unwrap(), "dc-west")]);
     let ports = ports();
     let held = held.iter().map(|slice| (slice.metadata.name.as_deref().unwrap(), slice)).collect();
-    Frame { namespace: "prod", service, families: families(service), ports: &ports, zones }
+    SliceTemplate { namespace: "prod", service, families: families(service), ports: &ports, zones }
         .slices(members, &held)
 }
 
@@ -82,10 +82,10 @@ fn only_the_families_of_the_service_have_slices() {
     assert_eq!(of(&["IPv4"]), "orders-external-ipv4-1");
     assert_eq!(of(&["IPv6"]), "orders-external-ipv6-1");
     let mut silent = service(&[], "10.0.0.1");
-    assert_eq!(families(&silent), Family::BOTH);
+    assert_eq!(families(&silent), IpFamily::BOTH);
     silent.spec = None;
-    assert_eq!(families(&silent), Family::BOTH);
-    assert_eq!(left_out(&members, &[Family::V4]).to_string(), "2001:db8::1");
+    assert_eq!(families(&silent), IpFamily::BOTH);
+    assert_eq!(outside_families(&members, &[IpFamily::V4]).to_string(), "2001:db8::1");
 }
 
 #[test]
@@ -112,9 +112,11 @@ fn what_is_there_gives_version_and_uid_and_what_is_not_is_blank_at_first() {
     let service = service(&["IPv4"], "10.0.0.1");
     let members = [member("198.51.100.1")].into_iter().collect();
     let fresh = slices(&service, &members, &[]);
-    let blank = blank(&fresh[0]);
+    let blank = placeholder(&fresh[0]);
     assert!(
-        blank.endpoints.is_empty() && blank.metadata.owner_references.is_none() && is_ours(&blank)
+        blank.endpoints.is_empty()
+            && blank.metadata.owner_references.is_none()
+            && is_managed(&blank)
     );
     assert_eq!(
         (blank.metadata.name.as_deref(), blank.address_type.as_str()),
@@ -127,7 +129,7 @@ fn what_is_there_gives_version_and_uid_and_what_is_not_is_blank_at_first() {
     let wanted = slices(&service, &members, std::slice::from_ref(&there));
     assert_eq!(wanted[0].metadata.uid.as_deref(), Some("slice-1"));
     assert_eq!(wanted[0].metadata.resource_version.as_deref(), Some("7"));
-    assert!(!holds(&there, &wanted[0]));
+    assert!(!matches(&there, &wanted[0]));
 }
 
 #[test]
@@ -137,7 +139,7 @@ fn a_slice_that_differs_in_anything_of_ours_does_not_hold_and_what_is_of_others_
     let with = |change: fn(&mut EndpointSlice)| {
         let mut slice = wanted.clone();
         change(&mut slice);
-        holds(&slice, &wanted)
+        matches(&slice, &wanted)
     };
     assert!(with(|_| ()));
     assert!(with(|slice| {
@@ -168,22 +170,22 @@ fn members_are_the_ready_ones() {
         Some(EndpointConditions { ready: Some(false), ..EndpointConditions::default() });
     slice.endpoints[1].conditions = None;
     slice.endpoints[2].addresses = vec!["db.example".into()];
-    assert_eq!(ready(&slice).collect::<Members>().to_string(), "198.51.100.2");
+    assert_eq!(ready_members(&slice).collect::<Members>().to_string(), "198.51.100.2");
 }
 
 #[test]
 fn a_label_that_someone_took_off_leaves_it_ours_and_one_that_someone_changed_does_not() {
     let mut slice = EndpointSlice::default();
-    assert!(!is_ours(&slice));
+    assert!(!is_managed(&slice));
     slice.metadata.managed_fields = Some(vec![
         serde_json::from_value(
             serde_json::json!({"manager": "external-endpoints", "operation": "Apply"}),
         )
         .unwrap(),
     ]);
-    assert!(is_ours(&slice));
+    assert!(is_managed(&slice));
     slice.metadata.labels = Some(BTreeMap::from([(MANAGED_BY.to_owned(), "someone".to_owned())]));
-    assert!(!is_ours(&slice));
+    assert!(!is_managed(&slice));
 }
 
 proptest! {
@@ -195,7 +197,7 @@ proptest! {
         let members: Members = all().map(|ip| Member { ip, hostname: None }).collect();
         let service = service(&["IPv4", "IPv6"], "10.0.0.1");
         let slices = slices(&service, &members, &[]);
-        prop_assert_eq!(&slices.iter().flat_map(ready).collect::<Members>(), &members);
+        prop_assert_eq!(&slices.iter().flat_map(ready_members).collect::<Members>(), &members);
         let digest: Digest = slices.iter().map(|slice| ips(slice).collect::<Digest>()).sum();
         prop_assert_eq!(digest, all().collect::<Digest>());
         if let Some(first) = all().next() {

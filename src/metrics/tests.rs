@@ -5,7 +5,7 @@ use crate::clock;
 use crate::health::{self, Health, Thresholds, Verdict};
 use crate::monitor::{Counts, TargetSnapshot};
 use crate::plan::{Member, MinHealthy, Note, Plan, Policy, Why};
-use crate::publish::{Condition, Kind};
+use crate::publish::{Condition, ConditionKind};
 use prometheus::HistogramOpts;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -53,13 +53,13 @@ fn lines(start: &str) -> Vec<String> {
 }
 
 fn lines_of(databases: Vec<DatabaseSnapshot>, start: &str) -> Vec<String> {
-    let publication = Publication {
-        condition: Condition::new(Kind::Published, "198.51.100.2"),
-        since: clock::now(),
+    let publication = PublishStatus {
+        condition: Condition::new(ConditionKind::Published, "198.51.100.2"),
+        last_transition: clock::now(),
         members: Some(
             [Member { ip: [198, 51, 100, 2].into(), hostname: None }].into_iter().collect(),
         ),
-        listed: true,
+        synced: true,
         writes: BTreeMap::from([("success", 2)]),
     };
     let written = DatabaseId { namespace: "prod".into(), service: "b".into() };

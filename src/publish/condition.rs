@@ -6,7 +6,7 @@ use crate::notice::Reason;
 
 /// One word for the state of a database's publishing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ConditionKind {
     /// The cluster has not been read yet.
     WaitingForCluster,
     /// Some targets have had no verdict yet, or none is up and some have had only inconclusive ones.
@@ -43,70 +43,70 @@ pub enum Kind {
     Published,
 }
 
-impl Kind {
+impl ConditionKind {
     /// Every kind: README.md has a line for each.
-    pub const ALL: [Kind; 17] = [
-        Kind::WaitingForCluster,
-        Kind::WaitingForVerdicts,
-        Kind::WaitingForService,
-        Kind::ServiceHasSelector,
-        Kind::ServiceIsExternalName,
-        Kind::ServiceIsKubernetes,
-        Kind::NotOurs,
-        Kind::PortMismatch,
-        Kind::NotMirrored,
-        Kind::SlicesLeftBehind,
-        Kind::AddressesRefused,
-        Kind::Forbidden,
-        Kind::ApiUnavailable,
-        Kind::Rejected,
-        Kind::Standby,
-        Kind::DryRun,
-        Kind::Published,
+    pub const ALL: [ConditionKind; 17] = [
+        ConditionKind::WaitingForCluster,
+        ConditionKind::WaitingForVerdicts,
+        ConditionKind::WaitingForService,
+        ConditionKind::ServiceHasSelector,
+        ConditionKind::ServiceIsExternalName,
+        ConditionKind::ServiceIsKubernetes,
+        ConditionKind::NotOurs,
+        ConditionKind::PortMismatch,
+        ConditionKind::NotMirrored,
+        ConditionKind::SlicesLeftBehind,
+        ConditionKind::AddressesRefused,
+        ConditionKind::Forbidden,
+        ConditionKind::ApiUnavailable,
+        ConditionKind::Rejected,
+        ConditionKind::Standby,
+        ConditionKind::DryRun,
+        ConditionKind::Published,
     ];
 
     /// Whether a person should look: not so for what passes by itself at a start, or is as it should be.
     pub fn is_trouble(self) -> bool {
         !matches!(
             self,
-            Kind::WaitingForCluster
-                | Kind::WaitingForVerdicts
-                | Kind::Standby
-                | Kind::DryRun
-                | Kind::Published
+            ConditionKind::WaitingForCluster
+                | ConditionKind::WaitingForVerdicts
+                | ConditionKind::Standby
+                | ConditionKind::DryRun
+                | ConditionKind::Published
         )
     }
 }
 
-impl Kind {
+impl ConditionKind {
     /// Returns the reason of the Event that a condition has when it comes into force.
     ///
     /// Trouble has one, except for `ApiUnavailable`: an API that is away takes no Events, and the
     /// work that it delayed has an Event when it is done.
     pub(crate) fn event_reason(self) -> Option<Reason> {
         match self {
-            Kind::WaitingForCluster
-            | Kind::WaitingForVerdicts
-            | Kind::ApiUnavailable
-            | Kind::Standby
-            | Kind::DryRun
-            | Kind::Published => None,
-            Kind::WaitingForService => Some(Reason::WaitingForService),
-            Kind::ServiceHasSelector => Some(Reason::ServiceHasSelector),
-            Kind::ServiceIsExternalName => Some(Reason::ServiceIsExternalName),
-            Kind::ServiceIsKubernetes => Some(Reason::ServiceIsKubernetes),
-            Kind::NotOurs => Some(Reason::NotOurs),
-            Kind::PortMismatch => Some(Reason::PortMismatch),
-            Kind::NotMirrored => Some(Reason::NotMirrored),
-            Kind::SlicesLeftBehind => Some(Reason::SlicesLeftBehind),
-            Kind::AddressesRefused => Some(Reason::AddressesRefused),
-            Kind::Forbidden => Some(Reason::Forbidden),
-            Kind::Rejected => Some(Reason::Rejected),
+            ConditionKind::WaitingForCluster
+            | ConditionKind::WaitingForVerdicts
+            | ConditionKind::ApiUnavailable
+            | ConditionKind::Standby
+            | ConditionKind::DryRun
+            | ConditionKind::Published => None,
+            ConditionKind::WaitingForService => Some(Reason::WaitingForService),
+            ConditionKind::ServiceHasSelector => Some(Reason::ServiceHasSelector),
+            ConditionKind::ServiceIsExternalName => Some(Reason::ServiceIsExternalName),
+            ConditionKind::ServiceIsKubernetes => Some(Reason::ServiceIsKubernetes),
+            ConditionKind::NotOurs => Some(Reason::NotOurs),
+            ConditionKind::PortMismatch => Some(Reason::PortMismatch),
+            ConditionKind::NotMirrored => Some(Reason::NotMirrored),
+            ConditionKind::SlicesLeftBehind => Some(Reason::SlicesLeftBehind),
+            ConditionKind::AddressesRefused => Some(Reason::AddressesRefused),
+            ConditionKind::Forbidden => Some(Reason::Forbidden),
+            ConditionKind::Rejected => Some(Reason::Rejected),
         }
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ConditionKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
     }
@@ -115,18 +115,18 @@ impl fmt::Display for Kind {
 /// The state of a database's publishing, with the reason in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    pub kind: Kind,
+    pub kind: ConditionKind,
     pub reason: String,
 }
 
 impl Condition {
-    pub fn new(kind: Kind, reason: impl Into<String>) -> Self {
+    pub fn new(kind: ConditionKind, reason: impl Into<String>) -> Self {
         Self { kind, reason: reason.into() }
     }
 
     /// What each database begins with.
     pub fn waiting_for_cluster() -> Self {
-        Self::new(Kind::WaitingForCluster, "the cluster has not been read yet")
+        Self::new(ConditionKind::WaitingForCluster, "the cluster has not been read yet")
     }
 }
 
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_passes_by_itself_or_was_asked_for_is_no_trouble() {
-        let calm = Kind::ALL.into_iter().filter(|kind| !kind.is_trouble());
+        let calm = ConditionKind::ALL.into_iter().filter(|kind| !kind.is_trouble());
         let names: Vec<String> = calm.map(|kind| kind.to_string()).collect();
         assert_eq!(
             names,
@@ -146,9 +146,9 @@ mod tests {
 
     #[test]
     fn trouble_has_an_event_of_its_name_unless_the_api_is_away() {
-        for kind in Kind::ALL {
+        for kind in ConditionKind::ALL {
             let reason = kind.event_reason().map(Reason::as_str);
-            let has_event = kind.is_trouble() && kind != Kind::ApiUnavailable;
+            let has_event = kind.is_trouble() && kind != ConditionKind::ApiUnavailable;
             assert_eq!(reason, has_event.then(|| kind.to_string()).as_deref());
         }
     }

@@ -6,10 +6,10 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 
-use super::sight::FAILBACK;
 use crate::api::error_message;
 use crate::clock;
 use crate::config::DatabaseId;
+use crate::publish::cache::reflector::FAILBACK;
 
 /// How long the API may take to answer.
 const DEADLINE: Duration = Duration::from_secs(10);

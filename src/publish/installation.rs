@@ -12,17 +12,17 @@ use kube::api::ListParams;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
-use super::service;
 use crate::api;
 use crate::endpoints::{self, slices};
 use crate::lease::Installation;
+use crate::publish::decide::service;
 
 /// Namespaces that are read at once.
 const MAX_CONCURRENT: usize = 8;
 
 /// Reads from the API whether anything in these namespaces bears our label. A list that names no
 /// version is as new as the call.
-pub(super) async fn read(
+pub(crate) async fn read(
     client: Client,
     namespaces: BTreeSet<String>,
 ) -> Result<Installation, String> {
@@ -54,7 +54,8 @@ where
         + DeserializeOwned,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    let params = ListParams::default().labels(&format!("{label}={}", endpoints::OURS)).limit(1);
+    let params =
+        ListParams::default().labels(&format!("{label}={}", endpoints::FIELD_MANAGER)).limit(1);
     let list = api.list_metadata(&params).await;
     list.map(|list| !list.items.is_empty()).map_err(|error| {
         format!("list {} in {namespace}: {}", K::plural(&()), api::error_message(&error))

@@ -233,15 +233,18 @@ async fn an_apply_on_deleted_endpoints_is_refused() {
         )
         .await
     };
-    let blank = apply(&endpoints::blank(&namespace.name, "mysql")).await.expect("created");
-    assert!(endpoints::is_blank(&blank), "nobody has said anything in it: {blank:?}");
+    let blank = apply(&endpoints::placeholder(&namespace.name, "mysql")).await.expect("created");
+    assert!(endpoints::is_placeholder(&blank), "nobody has said anything in it: {blank:?}");
     let member = Member { ip: addresses::take_one(), hostname: None };
     let port = EndpointPort { port: 3306, protocol: Some("TCP".into()), ..Default::default() };
     let members: Members = [member].into_iter().collect();
     let filled =
-        endpoints::endpoints(&blank.metadata, &members, std::slice::from_ref(&port), Mirror::Yes);
+        endpoints::build(&blank.metadata, &members, std::slice::from_ref(&port), Mirror::Yes);
     let held = apply(&filled).await.expect("filled");
-    assert!(endpoints::holds(&held, &members, &[port], Mirror::Yes), "as it was written: {held:?}");
+    assert!(
+        endpoints::matches(&held, &members, &[port], Mirror::Yes),
+        "as it was written: {held:?}"
+    );
 
     let conflict = |answer: kube::Result<Endpoints>| match answer {
         Err(kube::Error::Api(status)) => assert_eq!(status.code, 409, "{status}"),
@@ -250,7 +253,7 @@ async fn an_apply_on_deleted_endpoints_is_refused() {
     conflict(apply(&filled).await);
     namespace.delete::<Endpoints>("mysql").await;
     conflict(apply(&filled).await);
-    apply(&endpoints::blank(&namespace.name, "mysql")).await.expect("created again");
+    apply(&endpoints::placeholder(&namespace.name, "mysql")).await.expect("created again");
     conflict(apply(&filled).await);
 }
 

@@ -308,7 +308,7 @@ async fn a_late_create_changes_nothing() {
     let namespace = shared().namespace("facts").await;
     let api: Api<Endpoints> = namespace.api();
     let create = async || {
-        let blank = Patch::Apply(endpoints::blank(&namespace.name, "mysql"));
+        let blank = Patch::Apply(endpoints::placeholder(&namespace.name, "mysql"));
         api.patch("mysql", &PatchParams::apply("external-endpoints-create"), &blank)
             .await
             .expect("an apply")
@@ -317,7 +317,7 @@ async fn a_late_create_changes_nothing() {
     let member = Member { ip: addresses::take_one(), hostname: None };
     let members: Members = [member].into_iter().collect();
     let port = EndpointPort { port: 3306, protocol: Some("TCP".into()), ..Default::default() };
-    let endpoints = endpoints::endpoints(
+    let endpoints = endpoints::build(
         &blank.metadata,
         &members,
         std::slice::from_ref(&port),
@@ -327,7 +327,7 @@ async fn a_late_create_changes_nothing() {
     let filled = api.patch("mysql", &apply, &Patch::Apply(endpoints)).await.expect("filled");
     let after = create().await;
     assert_eq!(after.metadata.resource_version, filled.metadata.resource_version);
-    assert!(endpoints::holds(&after, &members, &[port], endpoints::Mirror::Yes), "{after:?}");
+    assert!(endpoints::matches(&after, &members, &[port], endpoints::Mirror::Yes), "{after:?}");
 }
 
 async fn without_leader_election_there_is_no_lease() {

@@ -6,12 +6,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
-use super::super::sight::Intake;
 use super::tests::{members, ours, publish, service, theirs, waits};
 use super::*;
 use crate::config::CreateService;
+use crate::publish::cache::reflector::Store;
 
-pub(super) fn database(publish: PublishMode) -> Database {
+pub(crate) fn database(publish: PublishMode) -> Database {
     Database { publish, ..super::tests::database(false) }
 }
 
@@ -32,20 +32,20 @@ fn selecting() -> Service {
 
 /// A cluster that does as it is told.
 #[derive(Clone)]
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     pub service: Option<Service>,
     pub endpoints: Option<Endpoints>,
-    pub slices: Arc<Slices>,
+    pub slices: Arc<SliceCache>,
     /// Whom Kubernetes' own slices have.
     mirrored: Members,
     version: u64,
 }
 
 impl Cluster {
-    pub(super) fn new() -> Self {
-        let mut slices = Arc::new(Slices::default());
-        slices.begin_list();
-        slices.end_list();
+    pub(crate) fn new() -> Self {
+        let mut slices = Arc::new(SliceCache::default());
+        slices.init();
+        slices.init_done();
         Self {
             service: Some(known()),
             endpoints: None,
@@ -55,8 +55,8 @@ impl Cluster {
         }
     }
 
-    pub(super) fn assess(&self, database: &Database, plan: &Plan) -> Step {
-        assess(
+    pub(crate) fn next_step(&self, database: &Database, plan: &Plan) -> Step {
+        next_step(
             database,
             plan,
             self.service.as_ref(),
@@ -68,7 +68,7 @@ impl Cluster {
     }
 
     /// Takes the step, and says in a few words what it was.
-    pub(super) fn take(&mut self, step: Step) -> String {
+    pub(crate) fn take(&mut self, step: Step) -> String {
         self.version += 1;
         let version = Some(self.version.to_string());
         let uid = |held: Option<&String>| held.cloned().or(Some("uid".to_owned()));
@@ -78,7 +78,7 @@ impl Cluster {
                 endpoints.metadata.uid = uid(endpoints.metadata.uid.as_ref());
                 if endpoints::skips_mirror(&endpoints) {
                     let labels = json!({"f:endpointslice.kubernetes.io/skip-mirror": {}});
-                    let entry = json!({"manager": endpoints::OURS, "operation": "Apply",
+                    let entry = json!({"manager": endpoints::FIELD_MANAGER, "operation": "Apply",
                         "fieldsV1": {"f:metadata": {"f:labels": labels}}});
                     endpoints.metadata.managed_fields =
                         Some(vec![serde_json::from_value(entry).unwrap()]);
@@ -92,7 +92,7 @@ impl Cluster {
             Step::CreateSlice(mut slice) | Step::WriteSlice(mut slice) => {
                 slice.metadata.resource_version = version;
                 slice.metadata.uid = uid(slice.metadata.uid.as_ref());
-                let said = slices::ready(&slice).collect::<Members>();
+                let said = slices::ready_members(&slice).collect::<Members>();
                 let name = slice.metadata.name.clone().unwrap();
                 assert!(self.slices.take(*slice, false));
                 format!("{name} {said}")
@@ -107,17 +107,17 @@ impl Cluster {
                 self.service = Some(*service);
                 "service".to_owned()
             }
-            Step::Hold => "hold".to_owned(),
-            Step::Wait(condition) => format!("wait {}", condition.kind),
+            Step::InSync => "hold".to_owned(),
+            Step::Blocked(condition) => format!("wait {}", condition.kind),
         }
     }
 
     /// Takes steps until there is nothing more to do.
-    pub(super) fn settle(&mut self, publish: PublishMode, plan: &Plan) -> Vec<String> {
+    pub(crate) fn settle(&mut self, publish: PublishMode, plan: &Plan) -> Vec<String> {
         let mut said = Vec::new();
         while said.len() < 50 {
-            let step = self.assess(&database(publish), plan);
-            if matches!(step, Step::Hold | Step::Wait(_)) {
+            let step = self.next_step(&database(publish), plan);
+            if matches!(step, Step::InSync | Step::Blocked(_)) {
                 return said;
             }
             said.push(self.take(step));
@@ -126,7 +126,7 @@ impl Cluster {
     }
 
     /// Kubernetes mirrors what the Endpoints hold, or takes it away.
-    pub(super) fn mirror(&mut self) {
+    pub(crate) fn mirror(&mut self) {
         let endpoints =
             self.endpoints.clone().filter(|endpoints| !endpoints::skips_mirror(endpoints));
         let members = endpoints.map(|endpoints| endpoints::members(&endpoints)).unwrap_or_default();
@@ -146,14 +146,14 @@ impl Cluster {
     }
 
     /// The IPs that clients are sent to, wherever from.
-    pub(super) fn ips(&self) -> std::collections::BTreeSet<String> {
+    pub(crate) fn ips(&self) -> std::collections::BTreeSet<String> {
         let own = self.slices.members().map(|member| member.ip.to_string());
         own.chain(self.mirrored.iter().map(|member| member.ip.to_string())).collect()
     }
 
     /// All that clients are sent to.
     fn served(&self) -> Vec<String> {
-        let mirrored = self.slices.ready(Others::Mirrored);
+        let mirrored = self.slices.ready(SliceManager::MirroringController);
         let own = self.slices.members().map(|member| member.ip.to_string());
         let mut served: Vec<String> = own.collect();
         if mirrored.count > 0 {
@@ -170,8 +170,9 @@ fn slices_are_created_blank_then_written_and_then_left_alone() {
     let mut cluster = Cluster::new();
     let said = cluster.settle(PublishMode::Slices, &publish(&[1]));
     assert_eq!(said, ["mysql-external-ipv4-1 none", &format!("mysql-external-ipv4-1 {ONE}")]);
-    assert_eq!(cluster.assess(&database(PublishMode::Slices), &publish(&[1])), Step::Hold);
-    let Step::WriteSlice(slice) = cluster.assess(&database(PublishMode::Slices), &publish(&[1, 2]))
+    assert_eq!(cluster.next_step(&database(PublishMode::Slices), &publish(&[1])), Step::InSync);
+    let Step::WriteSlice(slice) =
+        cluster.next_step(&database(PublishMode::Slices), &publish(&[1, 2]))
     else {
         panic!("not written")
     };
@@ -191,7 +192,7 @@ fn a_family_without_an_address_gets_no_slice_and_a_zone_is_told() {
     assert_eq!(said, ["mysql-external-ipv4-1 none", &format!("mysql-external-ipv4-1 {ONE}")]);
     let mut database = database(PublishMode::Slices);
     database.addresses[0].zone = Some("here".into());
-    let Step::WriteSlice(slice) = cluster.assess(&database, &publish(&[1])) else {
+    let Step::WriteSlice(slice) = cluster.next_step(&database, &publish(&[1])) else {
         panic!("not written")
     };
     assert_eq!(slice.endpoints[0].zone.as_deref(), Some("here"));
@@ -202,11 +203,11 @@ fn who_died_is_out_before_there_is_room_for_more() {
     let mut cluster = Cluster::new();
     let (full, more): (Vec<u8>, Vec<u8>) = ((1..=100).collect(), (2..=102).collect());
     cluster.settle(PublishMode::Slices, &publish(&full));
-    let step = cluster.assess(&database(PublishMode::Slices), &publish(&more));
+    let step = cluster.next_step(&database(PublishMode::Slices), &publish(&more));
     let Step::WriteSlice(slice) = &step else { panic!("{step:?}") };
-    assert!(slices::ready(slice).all(|member| member.ip.to_string() != ONE));
+    assert!(slices::ready_members(slice).all(|member| member.ip.to_string() != ONE));
     cluster.take(step);
-    let step = cluster.assess(&database(PublishMode::Slices), &publish(&more));
+    let step = cluster.next_step(&database(PublishMode::Slices), &publish(&more));
     assert_eq!(cluster.take(step), "mysql-external-ipv4-2 none");
 }
 
@@ -254,7 +255,7 @@ fn no_way_between_modes_has_a_moment_without_an_address() {
                 cluster.settle(from, &publish(&[1]));
                 for _ in 0..20 {
                     assert!(!cluster.served().is_empty(), "{from:?} to {to:?}");
-                    let step = cluster.assess(&database(to), &publish(&[1]));
+                    let step = cluster.next_step(&database(to), &publish(&[1]));
                     let said = cluster.take(step);
                     if !slow || said == "hold" {
                         cluster.mirror();
@@ -282,7 +283,7 @@ fn who_died_leaves_a_slice_that_is_not_needed_any_more_at_once() {
         second.metadata.name = Some("mysql-external-ipv4-2".into());
         second.endpoints[0].addresses = vec!["198.51.100.9".into()];
         cluster.take(Step::WriteSlice(Box::new(second)));
-        let step = cluster.assess(&database(mode), &publish(&[1]));
+        let step = cluster.next_step(&database(mode), &publish(&[1]));
         assert_eq!(cluster.take(step), "mysql-external-ipv4-2 none", "{mode:?}");
         cluster.settle(mode, &publish(&[1]));
         cluster.mirror();
@@ -307,11 +308,11 @@ fn a_slice_of_someone_else_holds_up_none_of_ours() {
         .unwrap()
         .insert("endpointslice.kubernetes.io/managed-by".into(), "someone".into());
     cluster.take(Step::WriteSlice(Box::new(first)));
-    let step = cluster.assess(&database(PublishMode::Slices), &publish(&[1]));
+    let step = cluster.next_step(&database(PublishMode::Slices), &publish(&[1]));
     assert_eq!(cluster.take(step), format!("mysql-external-ipv4-2 {ONE}"));
     assert_eq!(
-        waits(cluster.assess(&database(PublishMode::Slices), &publish(&[1]))).0,
-        Kind::NotOurs
+        waits(cluster.next_step(&database(PublishMode::Slices), &publish(&[1]))).0,
+        ConditionKind::NotOurs
     );
 }
 
@@ -319,11 +320,11 @@ fn a_slice_of_someone_else_holds_up_none_of_ours() {
 fn on_the_way_from_slices_they_are_what_is_held() {
     let mut cluster = Cluster::new();
     cluster.settle(PublishMode::Slices, &publish(&[1]));
-    assert_eq!(view::held(PublishMode::Endpoints, None, &cluster.slices), members(&[1]));
+    assert_eq!(inputs::held(PublishMode::Endpoints, None, &cluster.slices), members(&[1]));
     let empty = ours(&[]);
-    assert_eq!(view::held(PublishMode::Endpoints, Some(&empty), &cluster.slices), members(&[1]));
+    assert_eq!(inputs::held(PublishMode::Endpoints, Some(&empty), &cluster.slices), members(&[1]));
     assert_eq!(
-        view::held(PublishMode::Endpoints, Some(&ours(&[2])), &cluster.slices),
+        inputs::held(PublishMode::Endpoints, Some(&ours(&[2])), &cluster.slices),
         members(&[2])
     );
 }
@@ -346,9 +347,9 @@ fn a_service_with_a_selector_has_slices_of_ours_deleted_and_nothing_else() {
         cluster.others("endpointslice-controller.k8s.io", &members(&[9]));
         cluster.service = Some(selecting());
         assert_eq!(cluster.settle(mode, &publish(&[1, 2])), ["delete mysql-external-ipv4-1"]);
-        let (kind, _) = waits(cluster.assess(&database(mode), &publish(&[1])));
-        assert_eq!(kind, Kind::ServiceHasSelector);
-        assert_eq!(cluster.slices.ready(Others::Pods).count, 1);
+        let (kind, _) = waits(cluster.next_step(&database(mode), &publish(&[1])));
+        assert_eq!(kind, ConditionKind::ServiceHasSelector);
+        assert_eq!(cluster.slices.ready(SliceManager::SliceController).count, 1);
     }
 }
 
@@ -357,12 +358,12 @@ fn a_service_created_again_is_the_new_owner() {
     let mut cluster = Cluster::new();
     cluster.settle(PublishMode::Slices, &publish(&[1]));
     cluster.service = None;
-    let (kind, _) = waits(cluster.assess(&database(PublishMode::Slices), &publish(&[1])));
-    assert_eq!(kind, Kind::WaitingForService);
+    let (kind, _) = waits(cluster.next_step(&database(PublishMode::Slices), &publish(&[1])));
+    assert_eq!(kind, ConditionKind::WaitingForService);
     let mut again = known();
     again.metadata.uid = Some("service-2".into());
     cluster.service = Some(again);
-    let Step::WriteSlice(slice) = cluster.assess(&database(PublishMode::Slices), &publish(&[1]))
+    let Step::WriteSlice(slice) = cluster.next_step(&database(PublishMode::Slices), &publish(&[1]))
     else {
         panic!("not written")
     };
@@ -380,7 +381,7 @@ fn a_family_that_the_service_loses_has_its_slice_deleted_last() {
     database.addresses.push(six);
     let settle = |cluster: &mut Cluster, plan: &Plan| {
         let steps = (0..6).map(|_| {
-            let step = cluster.assess(&database, plan);
+            let step = cluster.next_step(&database, plan);
             cluster.take(step)
         });
         steps.take_while(|said| said != "hold").collect::<Vec<_>>()
@@ -407,18 +408,19 @@ fn a_slice_of_our_name_that_is_another_s_or_being_deleted_is_left_alone() {
     let mut dying = slice(json!({}));
     dying.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
     for (theirs, kind, words) in [
-        (slice(json!({"labels": labels})), Kind::NotOurs, "belongs to someone; delete it"),
-        (slice(json!({})), Kind::NotOurs, "was written by someone else; delete it"),
-        (dying, Kind::WaitingForService, "is being deleted"),
+        (slice(json!({"labels": labels})), ConditionKind::NotOurs, "belongs to someone; delete it"),
+        (slice(json!({})), ConditionKind::NotOurs, "was written by someone else; delete it"),
+        (dying, ConditionKind::WaitingForService, "is being deleted"),
     ] {
         let mut cluster = Cluster::new();
         cluster.slices.take(theirs, false);
-        let (found, reason) = waits(cluster.assess(&database(PublishMode::Slices), &publish(&[1])));
+        let (found, reason) =
+            waits(cluster.next_step(&database(PublishMode::Slices), &publish(&[1])));
         assert_eq!(found, kind);
         assert!(reason.ends_with(words), "{reason}");
         cluster.service = Some(selecting());
-        let (found, _) = waits(cluster.assess(&database(PublishMode::Slices), &publish(&[1])));
-        assert_eq!(found, Kind::ServiceHasSelector);
+        let (found, _) = waits(cluster.next_step(&database(PublishMode::Slices), &publish(&[1])));
+        assert_eq!(found, ConditionKind::ServiceHasSelector);
     }
 }
 
@@ -437,23 +439,23 @@ fn endpoints_of_others_stand_in_the_way_of_slices_only_if_they_send_clients_some
                 .insert(endpoints::SKIP_MIRROR.into(), "true".into());
         }
         cluster.endpoints = Some(foreign.clone());
-        match cluster.assess(&database(PublishMode::Slices), &publish(&[1])) {
+        match cluster.next_step(&database(PublishMode::Slices), &publish(&[1])) {
             Step::CreateSlice(_) => assert!(allowed),
-            step => assert!(!allowed && waits(step).0 == Kind::NotOurs),
+            step => assert!(!allowed && waits(step).0 == ConditionKind::NotOurs),
         }
         let mut settled = cluster.clone();
         settled.settle(PublishMode::Slices, &publish(&[1]));
         assert_eq!(settled.endpoints, Some(foreign), "never written");
         assert_eq!(
-            waits(cluster.assess(&database(PublishMode::Both), &publish(&[1]))).0,
-            Kind::NotOurs
+            waits(cluster.next_step(&database(PublishMode::Both), &publish(&[1]))).0,
+            ConditionKind::NotOurs
         );
     }
     let adopting = Database { adopt: true, ..database(PublishMode::Slices) };
     cluster.endpoints = Some(ours(&[9]));
     cluster.settle(PublishMode::Slices, &publish(&[1]));
     cluster.endpoints = Some(theirs(&[9], Some("someone")));
-    let Step::Write(emptied) = cluster.assess(&adopting, &publish(&[1])) else {
+    let Step::Write(emptied) = cluster.next_step(&adopting, &publish(&[1])) else {
         panic!("not emptied")
     };
     assert!(endpoints::skips_mirror(&emptied) && endpoints::members(&emptied).is_empty());
@@ -467,11 +469,11 @@ fn slices_of_pods_are_told_beside_endpoints_of_others() {
         for settled in [cluster, Cluster::new()] {
             let mut cluster = settled;
             cluster.endpoints = Some(theirs(&[9], Some("someone")));
-            let (_, reason) = waits(cluster.assess(&database(mode), &publish(&[1])));
+            let (_, reason) = waits(cluster.next_step(&database(mode), &publish(&[1])));
             assert!(!reason.contains("delete endpointslices"), "{mode:?}: {reason}");
             cluster.others("endpointslice-controller.k8s.io", &members(&[9]));
-            let (kind, reason) = waits(cluster.assess(&database(mode), &publish(&[1])));
-            assert_eq!(kind, Kind::NotOurs, "{mode:?}");
+            let (kind, reason) = waits(cluster.next_step(&database(mode), &publish(&[1])));
+            assert_eq!(kind, ConditionKind::NotOurs, "{mode:?}");
             assert!(
                 reason.contains("adopt: true") && reason.contains("delete endpointslices"),
                 "{mode:?}: {reason}"
@@ -489,7 +491,10 @@ fn slices_that_are_there_are_kept_in_step_even_where_someone_else_s_endpoints_st
         cluster.endpoints = Some(foreign.clone());
         cluster.mirror();
         assert_eq!(cluster.settle(mode, &publish(&[1])), [format!("mysql-external-ipv4-1 {ONE}")]);
-        assert_eq!(waits(cluster.assess(&database(mode), &publish(&[1]))).0, Kind::NotOurs);
+        assert_eq!(
+            waits(cluster.next_step(&database(mode), &publish(&[1]))).0,
+            ConditionKind::NotOurs
+        );
         assert_eq!(cluster.endpoints, Some(foreign));
     }
 }
@@ -498,8 +503,8 @@ fn slices_that_are_there_are_kept_in_step_even_where_someone_else_s_endpoints_st
 fn an_undecided_plan_writes_no_slice() {
     let cluster = Cluster::new();
     let plan = Plan::Keep(crate::plan::Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
-    let (kind, _) = waits(cluster.assess(&database(PublishMode::Slices), &plan));
-    assert_eq!(kind, Kind::WaitingForVerdicts);
+    let (kind, _) = waits(cluster.next_step(&database(PublishMode::Slices), &plan));
+    assert_eq!(kind, ConditionKind::WaitingForVerdicts);
 }
 
 #[test]
@@ -511,7 +516,7 @@ fn a_missing_service_is_created_if_asked_and_one_that_is_there_is_not_touched() 
         };
         let mut cluster = Cluster::new();
         cluster.service = None;
-        let Step::CreateService(service) = cluster.assess(&asked, &publish(&[])) else {
+        let Step::CreateService(service) = cluster.next_step(&asked, &publish(&[])) else {
             panic!("not created")
         };
         let cluster_ip = if headless { json!("None") } else { json!(null) };
@@ -530,8 +535,14 @@ fn a_missing_service_is_created_if_asked_and_one_that_is_there_is_not_touched() 
         let mut dying = known();
         dying.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
         cluster.service = Some(dying);
-        assert_eq!(waits(cluster.assess(&asked, &publish(&[]))).0, Kind::WaitingForService);
+        assert_eq!(
+            waits(cluster.next_step(&asked, &publish(&[]))).0,
+            ConditionKind::WaitingForService
+        );
         cluster.service = Some(selecting());
-        assert_eq!(waits(cluster.assess(&asked, &publish(&[]))).0, Kind::ServiceHasSelector);
+        assert_eq!(
+            waits(cluster.next_step(&asked, &publish(&[]))).0,
+            ConditionKind::ServiceHasSelector
+        );
     }
 }

@@ -11,29 +11,29 @@ use prometheus::Histogram;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use super::budget::Budget;
-use super::condition::Condition;
-use super::leftover::Leftovers;
-use super::prune::Pruner;
-use super::publisher::Publisher;
-use super::sight::{Observed, Sights, watch_kind};
-use super::{Cluster, Handle, Options, Outlet, Outlets, Publication};
 use crate::clock;
 use crate::config::{Database, DatabaseId, Spec};
 use crate::lease;
 use crate::monitor;
 use crate::notice::Recorder;
+use crate::publish::apply::pruner::Pruner;
+use crate::publish::apply::queue::WriteQueue;
+use crate::publish::cache::orphans::Orphans;
+use crate::publish::cache::reflector::{NamespaceCache, Observed, run_reflector};
+use crate::publish::condition::Condition;
+use crate::publish::reconciler::Reconciler;
+use crate::publish::{Cluster, DatabaseHandle, DatabaseHandles, Handle, Options, PublishStatus};
 
 /// The publishers and watches that run. Dropping it ends them, and leaves the cluster as it is.
-pub struct Publishing {
+pub struct Supervisor {
     tasks: JoinSet<()>,
     namespaces: BTreeMap<String, Namespace>,
-    outlets: watch::Sender<Arc<Outlets>>,
-    leftovers: Arc<watch::Sender<Leftovers>>,
+    databases: watch::Sender<Arc<DatabaseHandles>>,
+    orphans: Arc<watch::Sender<Orphans>>,
     cluster: Cluster,
     monitor: monitor::Handle,
     lease: lease::Handle,
-    budget: Arc<Budget>,
+    budget: Arc<WriteQueue>,
     recorder: Recorder,
     write_duration: Histogram,
 }
@@ -42,7 +42,7 @@ pub struct Publishing {
 #[derive(Default)]
 struct Namespace {
     databases: HashMap<String, Arc<watch::Sender<Observed>>>,
-    nudge: Arc<Notify>,
+    relist: Arc<Notify>,
     /// What its watches listen to until they end.
     stop: watch::Sender<bool>,
 }
@@ -55,8 +55,8 @@ impl Namespace {
     }
 }
 
-impl Publishing {
-    pub(super) fn new(
+impl Supervisor {
+    pub(crate) fn new(
         cluster: Cluster,
         monitor: monitor::Handle,
         lease: lease::Handle,
@@ -64,13 +64,13 @@ impl Publishing {
         write_duration: Histogram,
     ) -> Self {
         let mut tasks = JoinSet::new();
-        let leftovers = Arc::new(watch::Sender::new(Leftovers::default()));
-        let outlets = watch::Sender::new(Arc::default());
-        let budget = Arc::new(Budget::new(options.rate));
+        let orphans = Arc::new(watch::Sender::new(Orphans::default()));
+        let databases = watch::Sender::new(Arc::default());
+        let budget = Arc::new(WriteQueue::new(options.rate));
         tasks.spawn(budget.clone().run());
         let pruner = Pruner {
-            leftovers: leftovers.clone(),
-            outlets: outlets.subscribe(),
+            orphans: orphans.clone(),
+            databases: databases.subscribe(),
             cluster: cluster.clone(),
             lease: lease.clone(),
             budget: budget.clone(),
@@ -81,8 +81,8 @@ impl Publishing {
         Self {
             tasks,
             namespaces: BTreeMap::new(),
-            outlets,
-            leftovers,
+            databases,
+            orphans,
             cluster,
             monitor,
             lease,
@@ -92,21 +92,21 @@ impl Publishing {
         }
     }
 
-    pub(super) fn handle(&self) -> Handle {
+    pub(crate) fn handle(&self) -> Handle {
         Handle {
-            outlets: self.outlets.subscribe(),
+            databases: self.databases.subscribe(),
             ready: Arc::new(AtomicBool::new(false)),
-            leftovers: self.leftovers.clone(),
+            orphans: self.orphans.clone(),
             write_duration: self.write_duration.clone(),
         }
     }
 
     /// Starts with the databases of the first config.
-    pub(super) fn begin(&mut self, spec: &Spec) {
-        self.leftovers.send_modify(|leftovers| leftovers.reload(spec, [], clock::now()));
+    pub(crate) fn start(&mut self, spec: &Spec) {
+        self.orphans.send_modify(|orphans| orphans.reload(spec, [], clock::now()));
         let started = spec.databases.iter().filter_map(|database| self.add(database));
-        let outlets: Outlets = started.collect();
-        self.outlets.send_replace(Arc::new(outlets));
+        let databases: DatabaseHandles = started.collect();
+        self.databases.send_replace(Arc::new(databases));
         self.namespaces
             .keys()
             .cloned()
@@ -118,7 +118,7 @@ impl Publishing {
     /// Goes on with another config, from which the monitor decides from then on too. A database that stays keeps its publisher,
     /// which takes each plan together with the version of the database that it is for.
     pub async fn reload(&mut self, spec: &Arc<Spec>) {
-        let before = self.outlets.borrow().clone();
+        let before = self.databases.borrow().clone();
         let ids: BTreeSet<&DatabaseId> =
             spec.databases.iter().map(|database| &database.id).collect();
         let gone: Vec<DatabaseId> = before.keys().filter(|id| !ids.contains(id)).cloned().collect();
@@ -136,9 +136,9 @@ impl Publishing {
         }
         // A publisher ends when nobody decides for its database any more.
         self.monitor.reload(spec.clone()).await;
-        let mut outlets = (*before).clone();
+        let mut databases = (*before).clone();
         for id in &gone {
-            outlets.remove(id);
+            databases.remove(id);
             self.namespaces
                 .get_mut(&id.namespace)
                 .and_then(|namespace| namespace.databases.remove(&id.service));
@@ -150,53 +150,53 @@ impl Publishing {
         });
         let gone = gone.into_iter().map(|id| {
             let uids =
-                before.get(&id).map(|outlet| outlet.observed.borrow().uids()).unwrap_or_default();
+                before.get(&id).map(|handle| handle.observed.borrow().uids()).unwrap_or_default();
             (id, uids)
         });
-        self.leftovers.send_modify(|leftovers| leftovers.reload(spec, gone, clock::now()));
-        outlets.extend(new.into_iter().filter_map(|database| self.add(database)));
-        self.outlets.send_replace(Arc::new(outlets));
+        self.orphans.send_modify(|orphans| orphans.reload(spec, gone, clock::now()));
+        databases.extend(new.into_iter().filter_map(|database| self.add(database)));
+        self.databases.send_replace(Arc::new(databases));
         touched.iter().for_each(|namespace| self.watch(namespace));
     }
 
     /// The namespaces in which there is no database, and nothing left behind.
     fn idle(&self) -> Vec<String> {
-        let leftovers = self.leftovers.borrow();
+        let orphans = self.orphans.borrow();
         let idle = |(name, namespace): &(&String, &Namespace)| {
-            namespace.databases.is_empty() && !leftovers.any_in(name)
+            namespace.databases.is_empty() && !orphans.any_in(name)
         };
         self.namespaces.iter().filter(idle).map(|(name, _)| name.clone()).collect()
     }
 
     /// Starts to publish one database.
-    fn add(&mut self, database: &Arc<Database>) -> Option<(DatabaseId, Outlet)> {
+    fn add(&mut self, database: &Arc<Database>) -> Option<(DatabaseId, DatabaseHandle)> {
         let plan = self.monitor.plan(&database.id)?;
         let observed = Arc::new(watch::Sender::new(Observed::default()));
-        let first = Publication {
+        let first = PublishStatus {
             condition: Condition::waiting_for_cluster(),
-            since: clock::now(),
+            last_transition: clock::now(),
             members: None,
-            listed: matches!(self.cluster, Cluster::None),
+            synced: matches!(self.cluster, Cluster::None),
             writes: BTreeMap::new(),
         };
-        let (publication, publication_out) = watch::channel(first);
-        let outlet = Outlet { publication: publication_out, observed: observed.subscribe() };
+        let (status, status_receiver) = watch::channel(first);
+        let handle = DatabaseHandle { status: status_receiver, observed: observed.subscribe() };
         let DatabaseId { namespace, service } = database.id.clone();
         let namespace = self.namespaces.entry(namespace).or_default();
         namespace.databases.insert(service, observed.clone());
-        let publisher = Publisher {
+        let publisher = Reconciler {
             database: plan.borrow().database.clone(),
             cluster: self.cluster.clone(),
             monitor: self.monitor.clone(),
             lease: self.lease.clone(),
-            publication,
+            status,
             budget: self.budget.clone(),
             recorder: self.recorder.clone(),
             write_duration: self.write_duration.clone(),
-            nudge: namespace.nudge.clone(),
+            relist: namespace.relist.clone(),
         };
         self.tasks.spawn(Box::new(publisher).run(observed, plan));
-        Some((database.id.clone(), outlet))
+        Some((database.id.clone(), handle))
     }
 
     /// Watches a namespace for the databases that are in it now.
@@ -204,9 +204,9 @@ impl Publishing {
         let Some(client) = self.cluster.client() else { return };
         let Some(watched) = self.namespaces.get_mut(namespace) else { return };
         watched.stop = watch::Sender::new(false);
-        let sights = Sights {
+        let sights = NamespaceCache {
             databases: watched.databases.clone(),
-            leftovers: self.leftovers.clone(),
+            orphans: self.orphans.clone(),
             namespace: namespace.to_owned(),
         };
         watch_namespace(&mut self.tasks, client, watched, Arc::new(sights));
@@ -214,7 +214,7 @@ impl Publishing {
 
     /// Waits until something ends that should not. A publisher whose database has left the config should, and so should a watch
     /// that was told to stop.
-    pub async fn ended(&mut self) -> String {
+    pub async fn task_failure(&mut self) -> String {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok(())) => {}
@@ -239,15 +239,21 @@ fn watch_namespace(
     tasks: &mut JoinSet<()>,
     client: &Client,
     watched: &Namespace,
-    sights: Arc<Sights>,
+    sights: Arc<NamespaceCache>,
 ) {
     let services: Api<Service> = Api::namespaced(client.clone(), &sights.namespace);
     let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), &sights.namespace);
-    tasks.spawn(until(&watched.stop, watch_kind(services, sights.clone(), watched.nudge.clone())));
+    tasks.spawn(until(
+        &watched.stop,
+        run_reflector(services, sights.clone(), watched.relist.clone()),
+    ));
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &sights.namespace);
-    tasks.spawn(until(&watched.stop, watch_kind(endpoints, sights.clone(), watched.nudge.clone())));
+    tasks.spawn(until(
+        &watched.stop,
+        run_reflector(endpoints, sights.clone(), watched.relist.clone()),
+    ));
     // Where only Endpoints are written, it shows whether Kubernetes mirrors them.
-    tasks.spawn(until(&watched.stop, watch_kind(slices, sights, watched.nudge.clone())));
+    tasks.spawn(until(&watched.stop, run_reflector(slices, sights, watched.relist.clone())));
 }
 
 /// Does this until told to stop.

@@ -13,14 +13,14 @@
 use std::time::Duration;
 
 /// How long a config must have stood before anything is deleted on account of it.
-pub(super) const STABLE_DELAY: Duration = Duration::from_secs(30);
+pub(crate) const STABLE_DELAY: Duration = Duration::from_secs(30);
 
 /// How much longer it must have stood where more than half of what was published would go.
-pub(super) const SECOND_LOOK_DELAY: Duration = Duration::from_secs(300);
+pub(crate) const SECOND_LOOK_DELAY: Duration = Duration::from_secs(300);
 
 /// Whether the time to delete has come, and else how long it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gate {
+pub(crate) enum Gate {
     Open,
     /// The config is too new.
     Settling(Duration),
@@ -29,7 +29,7 @@ pub(super) enum Gate {
 }
 
 /// Decides for `departed` databases that left the config, beside those that were published with them and `remain`.
-pub(super) fn gate(departed: usize, remain: usize, stood_for: Duration) -> Gate {
+pub(crate) fn gate(departed: usize, remain: usize, stood_for: Duration) -> Gate {
     let left = |delay: Duration| delay.checked_sub(stood_for).filter(|left| !left.is_zero());
     if let Some(left) = left(STABLE_DELAY) {
         return Gate::Settling(left);

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::backoff::Backoff;
-use super::budget::Urgency;
+use crate::publish::apply::queue::Urgency;
+use crate::publish::backoff::Backoff;
 
 /// The least time between two writes. What is decided meanwhile becomes one write.
 const APART: Duration = Duration::from_millis(200);
@@ -16,7 +16,7 @@ const QUARREL: Duration = Duration::from_millis(1500);
 
 /// When a database was written last, and how soon it may be again.
 #[derive(Default)]
-pub(super) struct Pace {
+pub(crate) struct WriteThrottle {
     last: Option<Instant>,
     repairs: Backoff,
     /// How long repairs leave alone what was written, if longer than other writes do.
@@ -25,9 +25,9 @@ pub(super) struct Pace {
     half: bool,
 }
 
-impl Pace {
+impl WriteThrottle {
     /// How long to wait before a write like this; none if it may be at once.
-    pub(super) fn rest(&self, urgency: Urgency, now: Instant) -> Option<Duration> {
+    pub(crate) fn rest(&self, urgency: Urgency, now: Instant) -> Option<Duration> {
         let last = self.last.filter(|_| !self.half)?;
         let pause = if urgency == Urgency::Repair { self.repair_pause.max(APART) } else { APART };
         let rest = pause.saturating_sub(now.saturating_duration_since(last));
@@ -35,7 +35,7 @@ impl Pace {
     }
 
     /// Takes note of a write that begins; `half` is one that makes what another will fill.
-    pub(super) fn begin(&mut self, urgency: Urgency, half: bool, now: Instant) {
+    pub(crate) fn begin(&mut self, urgency: Urgency, half: bool, now: Instant) {
         let whole = !std::mem::replace(&mut self.half, half);
         let last = self.last.replace(now);
         if last.is_none_or(|last| now.saturating_duration_since(last) > QUIET) {
@@ -48,12 +48,12 @@ impl Pace {
     }
 
     /// Takes note that what was decided takes another write, which counts as one with the last.
-    pub(super) fn go_on(&mut self) {
+    pub(crate) fn go_on(&mut self) {
         self.half = true;
     }
 
     /// Whether someone keeps undoing what is written.
-    pub(super) fn is_quarrel(&self) -> bool {
+    pub(crate) fn is_quarrel(&self) -> bool {
         self.repair_pause > QUARREL
     }
 }
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn two_writes_are_never_closer_than_they_may_be() {
         let now = clock::now();
-        let mut pace = Pace::default();
+        let mut pace = WriteThrottle::default();
         assert_eq!(pace.rest(Urgency::Repair, now), None);
         pace.begin(Urgency::Change, false, now);
         for urgency in [Urgency::Removal, Urgency::Change, Urgency::Repair] {
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn what_makes_and_what_fills_are_one_write() {
         let now = clock::now();
-        let mut pace = Pace::default();
+        let mut pace = WriteThrottle::default();
         pace.begin(Urgency::Change, true, now);
         assert_eq!(pace.rest(Urgency::Change, now), None);
         pace.begin(Urgency::Change, false, now);
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn repairs_grow_rare_and_hold_up_no_removal() {
         let mut now = clock::now();
-        let mut pace = Pace::default();
+        let mut pace = WriteThrottle::default();
         let mut rests = Vec::new();
         for _ in 0..8 {
             pace.begin(Urgency::Repair, false, now);

@@ -27,7 +27,7 @@ fn with_exactly_one_no_way_between_modes_has_two_or_none_even_as_it_changes() {
             };
             for (round, plan) in [(from, publish(&[1])), (to, publish(&[2]))] {
                 for turn in 0..30 {
-                    let step = cluster.assess(&of(round), &plan);
+                    let step = cluster.next_step(&of(round), &plan);
                     cluster.take(step);
                     if turn % slow == 0 {
                         cluster.mirror();
@@ -57,7 +57,7 @@ proptest! {
                 1 => member = other_member,
                 2 => cluster.mirror(),
                 _ => {
-                    let step = cluster.assess(&one_of(mode), &publish(&[member]));
+                    let step = cluster.next_step(&one_of(mode), &publish(&[member]));
                     cluster.take(step);
                 }
             }
@@ -65,12 +65,12 @@ proptest! {
         }
         // All ways end where they should.
         for _ in 0..40 {
-            let step = cluster.assess(&one_of(mode), &publish(&[member]));
+            let step = cluster.next_step(&one_of(mode), &publish(&[member]));
             cluster.take(step);
             cluster.mirror();
             prop_assert!(cluster.ips().len() < 2);
         }
-        prop_assert_eq!(cluster.assess(&one_of(mode), &publish(&[member])), Step::Hold);
+        prop_assert_eq!(cluster.next_step(&one_of(mode), &publish(&[member])), Step::InSync);
         prop_assert_eq!(cluster.ips(), [format!("198.51.100.{member}")].into());
     }
 }
@@ -80,7 +80,7 @@ fn with_exactly_one_the_way_to_slices_leads_past_a_kubernetes_that_does_not_mirr
     let mut cluster = Cluster::new();
     for mode in [PublishMode::Endpoints, PublishMode::Slices] {
         for _ in 0..10 {
-            let step = cluster.assess(&one_of(mode), &publish(&[1]));
+            let step = cluster.next_step(&one_of(mode), &publish(&[1]));
             cluster.take(step);
         }
     }
@@ -110,7 +110,7 @@ fn exactly_one_beside_late_mirrors_keeps_to_its_mode() {
         cluster.settle(from, &publish(&[1]));
         let said: Vec<String> = (0..steps.len())
             .map(|_| {
-                let step = cluster.assess(&one_of(to), &publish(&[2]));
+                let step = cluster.next_step(&one_of(to), &publish(&[2]));
                 cluster.take(step)
             })
             .collect();
@@ -125,10 +125,10 @@ fn exactly_one_with_endpoints_alone_waits_for_no_mirror() {
     cluster.mirror();
     // They are gone, and Kubernetes has not followed yet.
     cluster.endpoints = None;
-    let step = cluster.assess(&one_of(PublishMode::Endpoints), &publish(&[2]));
+    let step = cluster.next_step(&one_of(PublishMode::Endpoints), &publish(&[2]));
     assert!(matches!(step, Step::Create(_)), "{step:?}");
     cluster.endpoints = Some(ours(&[2]));
-    assert_eq!(cluster.assess(&one_of(PublishMode::Endpoints), &publish(&[2])), Step::Hold);
+    assert_eq!(cluster.next_step(&one_of(PublishMode::Endpoints), &publish(&[2])), Step::InSync);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn with_exactly_one_a_change_of_family_takes_the_old_one_out_first() {
     ];
     for (database, plan) in &rounds {
         for _ in 0..8 {
-            let step = cluster.assess(database, plan);
+            let step = cluster.next_step(database, plan);
             cluster.take(step);
             assert!(cluster.ips().len() < 2);
         }

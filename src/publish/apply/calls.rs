@@ -8,22 +8,22 @@ use kube::Api;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use serde::Serialize;
 
-use super::condition::{Condition, Kind};
-use super::fault;
-use super::sight::Watchable;
 use crate::config::DatabaseId;
 use crate::endpoints::{self, slices};
 use crate::plan::Members;
+use crate::publish::cache::reflector::CachedKind;
+use crate::publish::condition::{Condition, ConditionKind};
+use crate::publish::error;
 
 /// An API call that takes longer has failed.
-pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Applies under a name of its own, so that a create that arrives late can never take back what a later write set.
 const CREATOR: &str = "external-endpoints-create";
 
 /// Why a call changed nothing.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The object is not, or no longer, what the step was decided on; with what the API says of it.
     Conflict(String),
     /// Another try may help, after at least this pause.
@@ -32,12 +32,12 @@ pub(super) enum Failure {
 
 impl Failure {
     /// One word for the metric.
-    pub(super) fn result(&self) -> &'static str {
+    pub(crate) fn result(&self) -> &'static str {
         match self {
             Failure::Conflict(_) => "conflict",
             Failure::Fault(condition, _) => match condition.kind {
-                Kind::Forbidden => "forbidden",
-                Kind::Rejected => "rejected",
+                ConditionKind::Forbidden => "forbidden",
+                ConditionKind::Rejected => "rejected",
                 _ => "unavailable",
             },
         }
@@ -45,7 +45,7 @@ impl Failure {
 }
 
 /// A kind that is applied by server-side apply.
-pub(super) trait Applied: Watchable + Serialize {
+pub(crate) trait Applied: CachedKind + Serialize {
     /// Whether what the API stored says all that was `sent`.
     fn agrees(&self, sent: &Self) -> bool;
 
@@ -55,7 +55,7 @@ pub(super) trait Applied: Watchable + Serialize {
 
 impl Applied for Endpoints {
     fn agrees(&self, sent: &Self) -> bool {
-        endpoints::agree(self, sent)
+        endpoints::matches_sent(self, sent)
     }
 
     fn members(&self) -> Members {
@@ -65,22 +65,22 @@ impl Applied for Endpoints {
 
 impl Applied for EndpointSlice {
     fn agrees(&self, sent: &Self) -> bool {
-        slices::holds(self, sent)
+        slices::matches(self, sent)
     }
 
     fn members(&self) -> Members {
-        slices::ready(self).collect()
+        slices::ready_members(self).collect()
     }
 }
 
 /// Creates an object that says nothing yet. If someone else was faster, this changes nothing of theirs.
-pub(super) async fn create<K: Applied>(api: &Api<K>, blank: &K) -> Result<K, Failure> {
+pub(crate) async fn create<K: Applied>(api: &Api<K>, blank: &K) -> Result<K, Failure> {
     apply(api, blank, &PatchParams::apply(CREATOR)).await
 }
 
 /// Applies the members. Forced, because whether the object is ours has been decided on this very resourceVersion.
-pub(super) async fn write<K: Applied>(api: &Api<K>, object: &K) -> Result<K, Failure> {
-    apply(api, object, &PatchParams::apply(endpoints::OURS).force()).await
+pub(crate) async fn write<K: Applied>(api: &Api<K>, object: &K) -> Result<K, Failure> {
+    apply(api, object, &PatchParams::apply(endpoints::FIELD_MANAGER).force()).await
 }
 
 async fn apply<K: Applied>(api: &Api<K>, object: &K, params: &PatchParams) -> Result<K, Failure> {
@@ -89,7 +89,7 @@ async fn apply<K: Applied>(api: &Api<K>, object: &K, params: &PatchParams) -> Re
 }
 
 /// Deletes the very object that was seen, at the version that it was seen at. That it is gone already is as good.
-pub(super) async fn delete<K: Watchable>(api: &Api<K>, seen: &ObjectMeta) -> Result<(), Failure> {
+pub(crate) async fn delete<K: CachedKind>(api: &Api<K>, seen: &ObjectMeta) -> Result<(), Failure> {
     let ObjectMeta { uid, resource_version, .. } = seen.clone();
     let params = DeleteParams {
         preconditions: Some(Preconditions { uid, resource_version }),
@@ -106,25 +106,27 @@ pub(super) async fn delete<K: Watchable>(api: &Api<K>, seen: &ObjectMeta) -> Res
 }
 
 /// Creates a Service. If there is one of its name, this fails and changes nothing.
-pub(super) async fn create_service(
+pub(crate) async fn create_service(
     api: &Api<Service>,
     service: &Service,
 ) -> Result<Service, Failure> {
-    let params =
-        PostParams { field_manager: Some(endpoints::OURS.to_owned()), ..PostParams::default() };
+    let params = PostParams {
+        field_manager: Some(endpoints::FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
     Call::of::<Service>("create", &service.metadata)
         .within_deadline(api.create(&params, service))
         .await
 }
 
 /// An object as it is now; none if there is none.
-pub(super) async fn read<K: Watchable>(api: &Api<K>, like: &K) -> Result<Option<K>, Failure> {
+pub(crate) async fn read<K: CachedKind>(api: &Api<K>, like: &K) -> Result<Option<K>, Failure> {
     let call = Call::of::<K>("get", like.meta());
     call.within_deadline(api.get_opt(call.name)).await
 }
 
 /// The Service of the database as it is now; none if there is none.
-pub(super) async fn read_service(
+pub(crate) async fn read_service(
     api: &Api<Service>,
     id: &DatabaseId,
 ) -> Result<Option<Service>, Failure> {
@@ -142,7 +144,7 @@ struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn of<K: Watchable>(verb: &'static str, object: &'a ObjectMeta) -> Self {
+    fn of<K: CachedKind>(verb: &'static str, object: &'a ObjectMeta) -> Self {
         let said = |given: &'a Option<String>| given.as_deref().unwrap_or_default();
         Self {
             verb,
@@ -166,7 +168,7 @@ impl<'a> Call<'a> {
                     humantime::format_duration(DEADLINE)
                 );
                 return Err(Failure::Fault(
-                    Condition::new(Kind::ApiUnavailable, why),
+                    Condition::new(ConditionKind::ApiUnavailable, why),
                     Duration::ZERO,
                 ));
             }
@@ -176,7 +178,7 @@ impl<'a> Call<'a> {
         {
             return Err(Failure::Conflict(status.message.clone()));
         }
-        let condition = fault::of(&error, verb, plural, namespace, Some(name));
-        Err(Failure::Fault(condition, fault::retry_after(&error)))
+        let condition = error::of(&error, verb, plural, namespace, Some(name));
+        Err(Failure::Fault(condition, error::retry_after(&error)))
     }
 }

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::publish::assess::tests::{configured, database as one_address, members, restricted};
+use crate::publish::decide::next_step::tests::{
+    configured, database as one_address, members, restricted,
+};
 
 fn of(config: &[u8]) -> Database {
     configured(one_address(false), config)

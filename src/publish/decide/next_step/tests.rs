@@ -51,14 +51,14 @@ pub(crate) fn database(adopt: bool) -> Database {
 }
 
 /// Where there are no slices.
-fn assess(
+fn next_step(
     database: &Database,
     plan: &Plan,
     service: Option<&Service>,
     endpoints: Option<&Endpoints>,
     written: Option<&str>,
 ) -> Step {
-    super::assess(database, plan, service, endpoints, &Slices::default(), &[], written)
+    super::next_step(database, plan, service, endpoints, &SliceCache::default(), &[], written)
 }
 
 pub(crate) fn service() -> Service {
@@ -85,10 +85,10 @@ pub(crate) fn ours(last: &[u8]) -> Endpoints {
         protocol: Some("TCP".into()),
         app_protocol: None,
     };
-    let mut held = endpoints::blank("prod", "mysql").metadata;
+    let mut held = endpoints::placeholder("prod", "mysql").metadata;
     held.resource_version = Some("7".into());
     held.uid = Some("uid-1".into());
-    endpoints::endpoints(&held, &members(last), &[port], Mirror::Yes)
+    endpoints::build(&held, &members(last), &[port], Mirror::Yes)
 }
 
 /// The same under another label, or none.
@@ -107,9 +107,9 @@ fn applied_by(manager: &str, operation: &str) -> Option<Vec<ManagedFieldsEntry>>
     }])
 }
 
-pub(crate) fn waits(step: Step) -> (Kind, String) {
+pub(crate) fn waits(step: Step) -> (ConditionKind, String) {
     match step {
-        Step::Wait(condition) => (condition.kind, condition.reason),
+        Step::Blocked(condition) => (condition.kind, condition.reason),
         other => panic!("did not wait: {other:?}"),
     }
 }
@@ -136,25 +136,25 @@ fn a_step_names_its_object_and_says_if_another_must_fill_it() {
         (Step::WriteSlice(slice()), false, Some("mysql-external-ipv4-1")),
         (Step::DeleteSlice(slice()), false, Some("mysql-external-ipv4-1")),
         (Step::CreateService(Box::new(created)), true, Some("mysql")),
-        (Step::Wait(Condition::new(Kind::NotOurs, "")), false, None),
-        (Step::Hold, false, None),
+        (Step::Blocked(Condition::new(ConditionKind::NotOurs, "")), false, None),
+        (Step::InSync, false, None),
     ];
     for (step, half, object) in table {
-        assert_eq!((step.is_half(), step.object()), (half, object), "{step:?}");
+        assert_eq!((step.is_placeholder(), step.object()), (half, object), "{step:?}");
     }
 }
 
 #[test]
 fn no_service_is_waited_for_even_if_endpoints_are_there() {
     let (kind, reason) =
-        waits(assess(&database(false), &publish(&[1]), None, Some(&ours(&[])), None));
-    assert_eq!(kind, Kind::WaitingForService);
+        waits(next_step(&database(false), &publish(&[1]), None, Some(&ours(&[])), None));
+    assert_eq!(kind, ConditionKind::WaitingForService);
     assert_eq!(reason, "there is no Service prod/mysql; create it, without a selector");
 
     let mut dying = service();
     dying.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
-    let (kind, _) = waits(assess(&database(false), &publish(&[1]), Some(&dying), None, None));
-    assert_eq!(kind, Kind::WaitingForService);
+    let (kind, _) = waits(next_step(&database(false), &publish(&[1]), Some(&dying), None, None));
+    assert_eq!(kind, ConditionKind::WaitingForService);
 }
 
 #[test]
@@ -164,11 +164,12 @@ fn services_whose_endpoints_are_not_for_us_to_write() {
         Some(BTreeMap::from([("app".into(), "mysql".into())]));
     let mut external = service();
     external.spec.as_mut().unwrap().type_ = Some("ExternalName".into());
-    for (service, expected) in
-        [(selecting, Kind::ServiceHasSelector), (external, Kind::ServiceIsExternalName)]
-    {
+    for (service, expected) in [
+        (selecting, ConditionKind::ServiceHasSelector),
+        (external, ConditionKind::ServiceIsExternalName),
+    ] {
         for adopt in [false, true] {
-            let (kind, _) = waits(assess(
+            let (kind, _) = waits(next_step(
                 &database(adopt),
                 &publish(&[1]),
                 Some(&service),
@@ -180,14 +181,14 @@ fn services_whose_endpoints_are_not_for_us_to_write() {
     }
     let mut kubernetes = database(true);
     kubernetes.id = DatabaseId { namespace: "default".into(), service: "kubernetes".into() };
-    let (kind, _) = waits(assess(&kubernetes, &publish(&[1]), Some(&service()), None, None));
-    assert_eq!(kind, Kind::ServiceIsKubernetes);
+    let (kind, _) = waits(next_step(&kubernetes, &publish(&[1]), Some(&service()), None, None));
+    assert_eq!(kind, ConditionKind::ServiceIsKubernetes);
     for (namespace, name) in [("default", "mysql"), ("prod", "kubernetes")] {
         let mut other = database(false);
         other.id = DatabaseId { namespace: namespace.into(), service: name.into() };
         assert_eq!(
-            assess(&other, &publish(&[1]), Some(&service()), Some(&ours(&[1])), None),
-            Step::Hold
+            next_step(&other, &publish(&[1]), Some(&service()), Some(&ours(&[1])), None),
+            Step::InSync
         );
     }
 }
@@ -197,26 +198,32 @@ fn an_empty_selector_selects_nothing() {
     let mut service = service();
     service.spec.as_mut().unwrap().selector = Some(BTreeMap::new());
     assert_eq!(
-        assess(&database(false), &publish(&[1]), Some(&service), Some(&ours(&[1])), None),
-        Step::Hold
+        next_step(&database(false), &publish(&[1]), Some(&service), Some(&ours(&[1])), None),
+        Step::InSync
     );
 }
 
 #[test]
 fn what_is_held_already_is_not_written() {
     assert_eq!(
-        assess(&database(false), &publish(&[1, 2]), Some(&service()), Some(&ours(&[1, 2])), None),
-        Step::Hold
+        next_step(
+            &database(false),
+            &publish(&[1, 2]),
+            Some(&service()),
+            Some(&ours(&[1, 2])),
+            None
+        ),
+        Step::InSync
     );
     assert_eq!(
-        assess(&database(false), &publish(&[]), Some(&service()), Some(&ours(&[])), None),
-        Step::Hold
+        next_step(&database(false), &publish(&[]), Some(&service()), Some(&ours(&[])), None),
+        Step::InSync
     );
 }
 
 #[test]
 fn a_difference_is_written_on_the_object_and_version_it_was_seen_at() {
-    let written = writes(assess(
+    let written = writes(next_step(
         &database(false),
         &publish(&[1]),
         Some(&service()),
@@ -226,26 +233,31 @@ fn a_difference_is_written_on_the_object_and_version_it_was_seen_at() {
     assert_eq!(written.metadata.resource_version.as_deref(), Some("7"));
     assert_eq!(written.metadata.uid.as_deref(), Some("uid-1"));
     assert_eq!(endpoints::members(&written), members(&[1]));
-    assert_eq!(endpoints::managed_by(&written), Some(endpoints::OURS));
+    assert_eq!(endpoints::managed_by(&written), Some(endpoints::FIELD_MANAGER));
 }
 
 #[test]
 fn none_healthy_is_written_as_no_subsets() {
-    let written =
-        writes(assess(&database(false), &publish(&[]), Some(&service()), Some(&ours(&[1])), None));
+    let written = writes(next_step(
+        &database(false),
+        &publish(&[]),
+        Some(&service()),
+        Some(&ours(&[1])),
+        None,
+    ));
     assert_eq!(written.subsets, Some(Vec::new()));
 }
 
 #[test]
 fn missing_endpoints_are_created_blank_first() {
-    let step = assess(&database(false), &publish(&[1]), Some(&service()), None, None);
+    let step = next_step(&database(false), &publish(&[1]), Some(&service()), None, None);
     let Step::Create(blank) = step else { panic!("did not create: {step:?}") };
     assert_eq!((blank.subsets.as_ref(), blank.metadata.labels.as_ref()), (None, None));
     // The blank ones, as the API hands them back, are ours to fill.
     let mut created = *blank;
     created.metadata.resource_version = Some("3".into());
     let written =
-        writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&created), None));
+        writes(next_step(&database(false), &publish(&[1]), Some(&service()), Some(&created), None));
     assert_eq!(written.metadata.resource_version.as_deref(), Some("3"));
 }
 
@@ -256,12 +268,22 @@ fn foreign_endpoints_need_adopt() {
         theirs(&[9], Some("someone")),
         theirs(&[9], Some("endpoint-controller")),
     ] {
-        let (kind, reason) =
-            waits(assess(&database(false), &publish(&[1]), Some(&service()), Some(&foreign), None));
-        assert_eq!(kind, Kind::NotOurs);
+        let (kind, reason) = waits(next_step(
+            &database(false),
+            &publish(&[1]),
+            Some(&service()),
+            Some(&foreign),
+            None,
+        ));
+        assert_eq!(kind, ConditionKind::NotOurs);
         assert!(reason.contains("adopt: true"), "{reason}");
-        let written =
-            writes(assess(&database(true), &publish(&[1]), Some(&service()), Some(&foreign), None));
+        let written = writes(next_step(
+            &database(true),
+            &publish(&[1]),
+            Some(&service()),
+            Some(&foreign),
+            None,
+        ));
         assert_eq!(endpoints::members(&written), members(&[1]));
     }
 }
@@ -271,8 +293,8 @@ fn foreign_endpoints_stay_foreign_even_without_addresses_if_someone_put_them_the
     let mut foreign = theirs(&[], None);
     foreign.metadata.managed_fields = applied_by("kubectl-create", "Update");
     let (kind, _) =
-        waits(assess(&database(false), &publish(&[1]), Some(&service()), Some(&foreign), None));
-    assert_eq!(kind, Kind::NotOurs);
+        waits(next_step(&database(false), &publish(&[1]), Some(&service()), Some(&foreign), None));
+    assert_eq!(kind, ConditionKind::NotOurs);
 }
 
 #[test]
@@ -281,9 +303,14 @@ fn endpoints_with_a_leader_election_annotation_are_never_taken_even_with_our_lab
         let mut locked = ours(&[]);
         locked.metadata.annotations =
             Some(BTreeMap::from([(annotation.to_owned(), "x".to_owned())]));
-        let (kind, reason) =
-            waits(assess(&database(true), &publish(&[1]), Some(&service()), Some(&locked), None));
-        assert_eq!(kind, Kind::NotOurs);
+        let (kind, reason) = waits(next_step(
+            &database(true),
+            &publish(&[1]),
+            Some(&service()),
+            Some(&locked),
+            None,
+        ));
+        assert_eq!(kind, ConditionKind::NotOurs);
         assert!(reason.contains(annotation), "{reason}");
     }
 }
@@ -291,45 +318,62 @@ fn endpoints_with_a_leader_election_annotation_are_never_taken_even_with_our_lab
 #[test]
 fn a_label_that_someone_took_off_is_put_back() {
     let mut unlabelled = theirs(&[1], None);
-    unlabelled.metadata.managed_fields = applied_by(endpoints::OURS, "Apply");
-    let written =
-        writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&unlabelled), None));
-    assert_eq!(endpoints::managed_by(&written), Some(endpoints::OURS));
+    unlabelled.metadata.managed_fields = applied_by(endpoints::FIELD_MANAGER, "Apply");
+    let written = writes(next_step(
+        &database(false),
+        &publish(&[1]),
+        Some(&service()),
+        Some(&unlabelled),
+        None,
+    ));
+    assert_eq!(endpoints::managed_by(&written), Some(endpoints::FIELD_MANAGER));
     let known = theirs(&[1], None);
-    writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&known), Some("uid-1")));
+    writes(next_step(
+        &database(false),
+        &publish(&[1]),
+        Some(&service()),
+        Some(&known),
+        Some("uid-1"),
+    ));
 }
 
 #[test]
 fn what_kubernetes_wrote_while_there_was_a_selector_is_taken_back_only_if_we_wrote_that_object_before()
  {
     let taken = theirs(&[9], Some("endpoint-controller"));
-    writes(assess(&database(false), &publish(&[1]), Some(&service()), Some(&taken), Some("uid-1")));
+    writes(next_step(
+        &database(false),
+        &publish(&[1]),
+        Some(&service()),
+        Some(&taken),
+        Some("uid-1"),
+    ));
     for written in [None, Some("uid-0")] {
-        let (kind, _) = waits(assess(
+        let (kind, _) = waits(next_step(
             &database(false),
             &publish(&[1]),
             Some(&service()),
             Some(&taken),
             written,
         ));
-        assert_eq!(kind, Kind::NotOurs);
+        assert_eq!(kind, ConditionKind::NotOurs);
     }
     let handed_over = theirs(&[9], Some("someone"));
-    let (kind, _) = waits(assess(
+    let (kind, _) = waits(next_step(
         &database(false),
         &publish(&[1]),
         Some(&service()),
         Some(&handed_over),
         Some("uid-1"),
     ));
-    assert_eq!(kind, Kind::NotOurs, "a label with another name is a deliberate act");
+    assert_eq!(kind, ConditionKind::NotOurs, "a label with another name is a deliberate act");
 }
 
 #[test]
 fn endpoints_that_are_being_deleted_are_left_alone() {
     let mut dying = ours(&[1]);
     dying.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
-    waits(assess(&database(false), &publish(&[2]), Some(&service()), Some(&dying), None));
+    waits(next_step(&database(false), &publish(&[2]), Some(&service()), Some(&dying), None));
 }
 
 #[test]
@@ -337,8 +381,8 @@ fn ports_without_a_join_are_reported_and_nothing_is_written() {
     let mut database = database(false);
     database.ports[0].name = Some("postgres".into());
     let (kind, _) =
-        waits(assess(&database, &publish(&[1]), Some(&service()), Some(&ours(&[])), None));
-    assert_eq!(kind, Kind::PortMismatch);
+        waits(next_step(&database, &publish(&[1]), Some(&service()), Some(&ours(&[])), None));
+    assert_eq!(kind, ConditionKind::PortMismatch);
 }
 
 #[test]
@@ -346,8 +390,8 @@ fn an_undecided_plan_writes_nothing() {
     let plan = Plan::Keep(Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
     for endpoints in [None, Some(ours(&[9]))] {
         let (kind, _) =
-            waits(assess(&database(false), &plan, Some(&service()), endpoints.as_ref(), None));
-        assert_eq!(kind, Kind::WaitingForVerdicts);
+            waits(next_step(&database(false), &plan, Some(&service()), endpoints.as_ref(), None));
+        assert_eq!(kind, ConditionKind::WaitingForVerdicts);
     }
 }
 
@@ -378,37 +422,39 @@ fn written(step: Step) -> Members {
 
 #[test]
 fn nothing_outside_of_what_is_allowed_is_written_whatever_the_plan() {
-    let step = assess(&restricted(), &publish(&[1, 9]), Some(&service()), Some(&ours(&[2])), None);
+    let step =
+        next_step(&restricted(), &publish(&[1, 9]), Some(&service()), Some(&ours(&[2])), None);
     assert_eq!(written(step), members(&[1]));
-    let step = assess(&restricted(), &publish(&[1, 9]), Some(&service()), Some(&ours(&[1])), None);
-    assert_eq!(step, Step::Hold);
+    let step =
+        next_step(&restricted(), &publish(&[1, 9]), Some(&service()), Some(&ours(&[1])), None);
+    assert_eq!(step, Step::InSync);
 }
 
 #[test]
 fn what_is_held_from_outside_goes_while_all_else_is_kept() {
     let keep = Plan::Keep(Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
-    let step = assess(&restricted(), &keep, Some(&service()), Some(&ours(&[1, 2, 9])), None);
+    let step = next_step(&restricted(), &keep, Some(&service()), Some(&ours(&[1, 2, 9])), None);
     assert_eq!(written(step), members(&[1, 2]));
-    let step = assess(&restricted(), &keep, Some(&service()), Some(&ours(&[1, 2])), None);
-    assert_eq!(waits(step).0, Kind::WaitingForVerdicts);
+    let step = next_step(&restricted(), &keep, Some(&service()), Some(&ours(&[1, 2])), None);
+    assert_eq!(waits(step).0, ConditionKind::WaitingForVerdicts);
 }
 
 #[test]
 fn a_member_that_left_the_config_leaves_while_the_database_waits() {
     let database = configured(database(false), &[1, 3]);
-    let step = assess(&database, &undecided(), Some(&service()), Some(&ours(&[1, 2])), None);
+    let step = next_step(&database, &undecided(), Some(&service()), Some(&ours(&[1, 2])), None);
     assert_eq!(written(step), members(&[1]));
     let (kind, reason) =
-        waits(assess(&database, &undecided(), Some(&service()), Some(&ours(&[1])), None));
-    assert_eq!(kind, Kind::WaitingForVerdicts);
+        waits(next_step(&database, &undecided(), Some(&service()), Some(&ours(&[1])), None));
+    assert_eq!(kind, ConditionKind::WaitingForVerdicts);
     assert!(!reason.contains("does not have"), "{reason}");
 }
 
 #[test]
 fn a_config_of_new_addresses_alone_empties_nothing_while_it_waits() {
-    let step = assess(&database(false), &undecided(), Some(&service()), Some(&ours(&[2])), None);
+    let step = next_step(&database(false), &undecided(), Some(&service()), Some(&ours(&[2])), None);
     let (kind, reason) = waits(step);
-    assert_eq!(kind, Kind::WaitingForVerdicts);
+    assert_eq!(kind, ConditionKind::WaitingForVerdicts);
     assert_eq!(
         reason,
         "no target is up, and all verdicts are inconclusive for 198.51.100.1 (exec: no such command); published although \
@@ -420,10 +466,11 @@ fn a_config_of_new_addresses_alone_empties_nothing_while_it_waits() {
 fn endpoints_to_adopt_stay_as_they_are_while_the_database_waits() {
     let foreign = theirs(&[1, 2], None);
     let database = configured(database(true), &[1, 3]);
-    let (kind, _) = waits(assess(&database, &undecided(), Some(&service()), Some(&foreign), None));
-    assert_eq!(kind, Kind::WaitingForVerdicts);
+    let (kind, _) =
+        waits(next_step(&database, &undecided(), Some(&service()), Some(&foreign), None));
+    assert_eq!(kind, ConditionKind::WaitingForVerdicts);
     // Taken over before, they are ours.
-    let step = assess(&database, &undecided(), Some(&service()), Some(&foreign), Some("uid-1"));
+    let step = next_step(&database, &undecided(), Some(&service()), Some(&foreign), Some("uid-1"));
     assert_eq!(written(step), members(&[1]));
 }
 
@@ -431,8 +478,8 @@ fn endpoints_to_adopt_stay_as_they_are_while_the_database_waits() {
 fn a_config_of_which_every_address_is_refused_empties_nothing() {
     let refused = RejectedAddress { ip: [203, 0, 113, 9].into(), reason: "it is outside".into() };
     let database = Database { addresses: Vec::new(), rejected: vec![refused], ..restricted() };
-    let step = assess(&database, &publish(&[]), Some(&service()), Some(&ours(&[1, 9])), None);
+    let step = next_step(&database, &publish(&[]), Some(&service()), Some(&ours(&[1, 9])), None);
     assert_eq!(written(step), members(&[1]));
-    let step = assess(&database, &publish(&[]), Some(&service()), Some(&ours(&[1])), None);
-    assert_eq!(waits(step).0, Kind::AddressesRefused);
+    let step = next_step(&database, &publish(&[]), Some(&service()), Some(&ours(&[1])), None);
+    assert_eq!(waits(step).0, ConditionKind::AddressesRefused);
 }

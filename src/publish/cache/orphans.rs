@@ -19,28 +19,28 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use tokio::sync::watch;
 
-use super::assess::leader_annotation;
-use super::pruning::{Gate, gate};
-use super::service;
 use crate::config::{DatabaseId, Spec};
 use crate::endpoints::{self, slices};
 use crate::plan::Members;
+use crate::publish::decide::next_step::leader_annotation;
+use crate::publish::decide::prune_gate::{Gate, gate};
+use crate::publish::decide::service;
 
 /// The kinds of object that can be left behind, in the order in which they are deleted: what clients are sent by goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Part {
+pub(crate) enum ObjectKind {
     Slice,
     Endpoints,
     Service,
 }
 
-impl Part {
-    const ALL: [Part; 3] = [Part::Slice, Part::Endpoints, Part::Service];
+impl ObjectKind {
+    const ALL: [ObjectKind; 3] = [ObjectKind::Slice, ObjectKind::Endpoints, ObjectKind::Service];
 }
 
 /// One object that is left behind.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Leftover {
+pub(crate) struct Orphan {
     pub members: Members,
     /// Its name, and the version that was seen.
     pub metadata: ObjectMeta,
@@ -48,20 +48,20 @@ pub(super) struct Leftover {
     ours: bool,
 }
 
-impl Leftover {
-    pub(super) fn of_slice(held: &EndpointSlice) -> Option<Self> {
+impl Orphan {
+    pub(crate) fn of_slice(held: &EndpointSlice) -> Option<Self> {
         let ours = held.metadata.name.as_deref().and_then(slices::service_by_name).is_some()
-            && slices::managed_by(held) == Some(endpoints::OURS);
-        ours.then(|| Self::new(held, slices::ready(held).collect(), true))?
+            && slices::managed_by(held) == Some(endpoints::FIELD_MANAGER);
+        ours.then(|| Self::new(held, slices::ready_members(held).collect(), true))?
     }
 
-    pub(super) fn of_endpoints(held: &Endpoints) -> Option<Self> {
-        let ours = endpoints::managed_by(held) == Some(endpoints::OURS);
+    pub(crate) fn of_endpoints(held: &Endpoints) -> Option<Self> {
+        let ours = endpoints::managed_by(held) == Some(endpoints::FIELD_MANAGER);
         ours.then(|| Self::new(held, endpoints::members(held), leader_annotation(held).is_none()))?
     }
 
     /// A Service is left behind if we have created it. It is ours alone while nobody has changed it.
-    pub(super) fn of_service(held: &Service) -> Option<Self> {
+    pub(crate) fn of_service(held: &Service) -> Option<Self> {
         service::is_created_by_us(held)
             .then(|| Self::new(held, Members::default(), service::is_ours_alone(held)))?
     }
@@ -76,15 +76,15 @@ impl Leftover {
 }
 
 /// Names one object of a database.
-type Key = (DatabaseId, Part, String);
+type Key = (DatabaseId, ObjectKind, String);
 
 /// All that is left behind in the namespaces that are watched.
 #[derive(Debug, Default)]
-pub(super) struct Leftovers {
+pub(crate) struct Orphans {
     /// With whether each has come in the list under way.
-    found: BTreeMap<Key, (Leftover, bool)>,
+    found: BTreeMap<Key, (Orphan, bool)>,
     /// What has been listed.
-    listed: BTreeSet<(String, Part)>,
+    synced: BTreeSet<(String, ObjectKind)>,
     /// The databases that a new config took away to have them deleted.
     departed: BTreeMap<DatabaseId, Departure>,
     /// The databases of the config, and since when it has them.
@@ -103,7 +103,7 @@ struct Departure {
 
 /// What there is to delete, and when.
 #[derive(Debug, PartialEq)]
-pub(super) enum Pruning {
+pub(crate) enum Pruning {
     Nothing,
     /// Not yet: the config is too new.
     Settling(Duration),
@@ -114,28 +114,28 @@ pub(super) enum Pruning {
         delay: Duration,
     },
     /// These, in order.
-    Delete(Vec<(DatabaseId, Part, Leftover)>),
+    Delete(Vec<(DatabaseId, ObjectKind, Orphan)>),
 }
 
-impl Leftovers {
+impl Orphans {
     /// For each database of which something is published still: to whom it leads.
-    pub(super) fn all(&self) -> BTreeMap<DatabaseId, Members> {
+    pub(crate) fn all(&self) -> BTreeMap<DatabaseId, Members> {
         let mut all: BTreeMap<DatabaseId, Vec<_>> = BTreeMap::new();
-        for ((id, part, _), (leftover, _)) in &self.found {
-            if *part != Part::Service {
-                all.entry(id.clone()).or_default().extend(leftover.members.iter().cloned());
+        for ((id, part, _), (orphan, _)) in &self.found {
+            if *part != ObjectKind::Service {
+                all.entry(id.clone()).or_default().extend(orphan.members.iter().cloned());
             }
         }
         all.into_iter().map(|(id, members)| (id, members.into_iter().collect())).collect()
     }
 
     /// Whether there is anything in a namespace.
-    pub(super) fn any_in(&self, namespace: &str) -> bool {
+    pub(crate) fn any_in(&self, namespace: &str) -> bool {
         self.found.keys().any(|(id, ..)| id.namespace == namespace)
     }
 
     /// Applies a new config, which has no longer the databases that are `gone`, each with the UIDs of its known objects.
-    pub(super) fn reload(
+    pub(crate) fn reload(
         &mut self,
         spec: &Spec,
         gone: impl IntoIterator<Item = (DatabaseId, BTreeSet<String>)>,
@@ -154,19 +154,18 @@ impl Leftovers {
 
     /// Finds what is to be deleted now, or when to look again. `is_published` knows the databases of the config that have
     /// members in the cluster.
-    pub(super) fn pruning(
+    pub(crate) fn pruning(
         &self,
         now: Instant,
         is_published: impl Fn(&DatabaseId) -> bool,
     ) -> Pruning {
-        let prunable = |(key, (leftover, _)): &(&Key, &(Leftover, bool))| {
+        let prunable = |(key, (orphan, _)): &(&Key, &(Orphan, bool))| {
             let (id, part, _) = key;
-            self.may_go(id, leftover) && (*part != Part::Service || self.is_alone(id))
+            self.may_go(id, orphan) && (*part != ObjectKind::Service || self.is_alone(id))
         };
         let found = self.found.iter().filter(prunable);
-        let prunable: Vec<_> = found
-            .map(|((id, part, _), (leftover, _))| (id.clone(), *part, leftover.clone()))
-            .collect();
+        let prunable: Vec<_> =
+            found.map(|((id, part, _), (orphan, _))| (id.clone(), *part, orphan.clone())).collect();
         if prunable.is_empty() {
             return Pruning::Nothing;
         }
@@ -180,35 +179,35 @@ impl Leftovers {
     }
 
     /// Returns whether one object is still to be deleted.
-    pub(super) fn is_prunable(
+    pub(crate) fn is_prunable(
         &self,
-        (id, part, leftover): (&DatabaseId, Part, &Leftover),
+        (id, part, orphan): (&DatabaseId, ObjectKind, &Orphan),
         now: Instant,
         is_published: impl Fn(&DatabaseId) -> bool,
     ) -> bool {
-        let key = (id.clone(), part, leftover.metadata.name.clone().unwrap_or_default());
-        self.found.get(&key).is_some_and(|(found, _)| found == leftover)
-            && self.may_go(id, leftover)
+        let key = (id.clone(), part, orphan.metadata.name.clone().unwrap_or_default());
+        self.found.get(&key).is_some_and(|(found, _)| found == orphan)
+            && self.may_go(id, orphan)
             && self.gate(now, &is_published).0 == Gate::Open
     }
 
     /// Returns whether anything of a database will be deleted.
-    pub(super) fn will_go(&self, id: &DatabaseId) -> bool {
-        self.objects_of(id).any(|(_, leftover)| self.may_go(id, leftover))
+    pub(crate) fn will_go(&self, id: &DatabaseId) -> bool {
+        self.objects_of(id).any(|(_, orphan)| self.may_go(id, orphan))
     }
 
     /// Returns the objects of one database, without a look at those of others.
-    fn objects_of(&self, id: &DatabaseId) -> impl Iterator<Item = (Part, &Leftover)> {
-        let first = (id.clone(), Part::ALL[0], String::new());
+    fn objects_of(&self, id: &DatabaseId) -> impl Iterator<Item = (ObjectKind, &Orphan)> {
+        let first = (id.clone(), ObjectKind::ALL[0], String::new());
         let rest = self.found.range(first..).take_while(move |((of, ..), _)| of == id);
-        rest.map(|((_, part, _), (leftover, _))| (*part, leftover))
+        rest.map(|((_, part, _), (orphan, _))| (*part, orphan))
     }
 
-    fn may_go(&self, id: &DatabaseId, leftover: &Leftover) -> bool {
+    fn may_go(&self, id: &DatabaseId, orphan: &Orphan) -> bool {
         let known = |uids: &BTreeSet<String>| {
-            leftover.metadata.uid.as_ref().is_some_and(|uid| uids.contains(uid))
+            orphan.metadata.uid.as_ref().is_some_and(|uid| uids.contains(uid))
         };
-        leftover.ours && self.departed.get(id).is_some_and(|departure| known(&departure.uids))
+        orphan.ours && self.departed.get(id).is_some_and(|departure| known(&departure.uids))
     }
 
     /// Returns the gate, the databases that have left and may have left something behind that is to be deleted, and the number
@@ -239,70 +238,70 @@ impl Leftovers {
 
     /// Whether all of a namespace has been looked for.
     fn is_listed(&self, namespace: &str) -> bool {
-        Part::ALL.into_iter().all(|part| self.listed.contains(&(namespace.to_owned(), part)))
+        ObjectKind::ALL.into_iter().all(|part| self.synced.contains(&(namespace.to_owned(), part)))
     }
 
     /// Whether all has been looked for, and nothing but a Service is left.
     fn is_alone(&self, id: &DatabaseId) -> bool {
-        self.objects_of(id).all(|(part, _)| part == Part::Service) && self.is_listed(&id.namespace)
+        self.objects_of(id).all(|(part, _)| part == ObjectKind::Service)
+            && self.is_listed(&id.namespace)
     }
 
     /// Changes what is known of one object; says whether that is news. News of a list is told as a whole at its end, so that
     /// a long one is not gone through once for each of its objects.
-    fn note(&mut self, key: Key, leftover: Option<Leftover>) -> bool {
-        let is_listed = self.listed.contains(&(key.0.namespace.clone(), key.1));
-        let changed = match leftover {
-            Some(leftover) => {
-                let before = self.found.insert(key, (leftover.clone(), true));
-                before.is_none_or(|(before, _)| before != leftover)
+    fn note(&mut self, key: Key, orphan: Option<Orphan>) -> bool {
+        let is_listed = self.synced.contains(&(key.0.namespace.clone(), key.1));
+        let changed = match orphan {
+            Some(orphan) => {
+                let before = self.found.insert(key, (orphan.clone(), true));
+                before.is_none_or(|(before, _)| before != orphan)
             }
             None => self.found.remove(&key).is_some(),
         };
         changed && is_listed
     }
 
-    fn begin_list(&mut self, namespace: &str, part: Part) {
-        self.listed.remove(&(namespace.to_owned(), part));
-        let listed = self
+    fn init(&mut self, namespace: &str, part: ObjectKind) {
+        self.synced.remove(&(namespace.to_owned(), part));
+        let synced = self
             .found
             .iter_mut()
             .filter(|((id, of, _), _)| id.namespace == namespace && *of == part);
-        listed.for_each(|(_, (_, in_list))| *in_list = false);
+        synced.for_each(|(_, (_, in_relist))| *in_relist = false);
     }
 
-    fn end_list(&mut self, namespace: &str, part: Part) -> bool {
+    fn init_done(&mut self, namespace: &str, part: ObjectKind) -> bool {
         let before = self.found.len();
-        self.found.retain(|(id, of, _), (_, in_list)| {
-            *in_list || id.namespace != namespace || *of != part
+        self.found.retain(|(id, of, _), (_, in_relist)| {
+            *in_relist || id.namespace != namespace || *of != part
         });
         // That a list has ended may be what a Service waited for.
-        self.listed.insert((namespace.to_owned(), part)) || self.found.len() != before
+        self.synced.insert((namespace.to_owned(), part)) || self.found.len() != before
     }
 }
 
 /// Takes note of what is left behind of a database under this name, if anything.
-pub(super) fn note(
-    leftovers: &watch::Sender<Leftovers>,
+pub(crate) fn note(
+    orphans: &watch::Sender<Orphans>,
     id: DatabaseId,
-    part: Part,
+    part: ObjectKind,
     name: &str,
-    leftover: Option<Leftover>,
+    orphan: Option<Orphan>,
 ) {
-    leftovers.send_if_modified(|leftovers| leftovers.note((id, part, name.to_owned()), leftover));
+    orphans.send_if_modified(|orphans| orphans.note((id, part, name.to_owned()), orphan));
 }
 
-pub(super) fn begin_list(leftovers: &watch::Sender<Leftovers>, namespace: &str, part: Part) {
-    leftovers.send_if_modified(|leftovers| {
-        leftovers.begin_list(namespace, part);
+pub(crate) fn init(orphans: &watch::Sender<Orphans>, namespace: &str, part: ObjectKind) {
+    orphans.send_if_modified(|orphans| {
+        orphans.init(namespace, part);
         false
     });
 }
 
 /// Forgets what is no longer there.
-pub(super) fn end_list(leftovers: &watch::Sender<Leftovers>, namespace: &str, part: Part) {
-    leftovers.send_if_modified(|leftovers| leftovers.end_list(namespace, part));
+pub(crate) fn init_done(orphans: &watch::Sender<Orphans>, namespace: &str, part: ObjectKind) {
+    orphans.send_if_modified(|orphans| orphans.init_done(namespace, part));
 }
 
 #[cfg(test)]
-#[path = "leftover_tests.rs"]
 mod tests;

@@ -5,46 +5,46 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::condition::Condition;
-use super::leftover::{Leftover, Part};
-use super::sight::{Intake, Observed, Watchable, version};
-use crate::endpoints::slices::{self, Digest, Others};
+use crate::endpoints::slices::{self, Digest, SliceManager};
 use crate::plan::Member;
+use crate::publish::cache::orphans::{ObjectKind, Orphan};
+use crate::publish::cache::reflector::{CachedKind, Observed, Store, version};
+use crate::publish::condition::Condition;
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Slices {
+pub(crate) struct SliceCache {
     /// Whether they have been looked for: until then, that there are none says nothing.
-    pub listed: bool,
+    pub synced: bool,
     /// Why the watch does not run, if so. What is known may be old then.
     pub fault: Option<Condition>,
     list: u64,
-    listing: bool,
+    relisting: bool,
     /// Those that have a name of ours, whoever made them.
-    own: BTreeMap<String, Own>,
-    others: Vec<Other>,
+    own: BTreeMap<String, ManagedSlice>,
+    others: Vec<ForeignSlice>,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Own {
+struct ManagedSlice {
     object: Option<Arc<EndpointSlice>>,
-    in_list: bool,
+    in_relist: bool,
     /// The version of the newest thing known of it in this list, its deletion included.
     newest: Option<u64>,
 }
 
 /// A slice of someone else's.
 #[derive(Debug, Clone)]
-struct Other {
+struct ForeignSlice {
     name: Box<str>,
-    of: Others,
+    of: SliceManager,
     /// The IPs that clients are sent to.
     ready: Digest,
-    in_list: bool,
+    in_relist: bool,
 }
 
-impl Slices {
+impl SliceCache {
     /// The slices that have a name of ours, by their names.
-    pub(super) fn own(&self) -> BTreeMap<&str, &EndpointSlice> {
+    pub(crate) fn own(&self) -> BTreeMap<&str, &EndpointSlice> {
         self.own
             .iter()
             .filter_map(|(name, own)| Some((name.as_str(), own.object.as_deref()?)))
@@ -52,13 +52,13 @@ impl Slices {
     }
 
     /// The endpoints in slices of ours that clients are sent to.
-    pub(super) fn members(&self) -> impl Iterator<Item = Member> {
+    pub(crate) fn members(&self) -> impl Iterator<Item = Member> {
         let ours = self.own.values().filter_map(|own| own.object.as_deref());
-        ours.filter(|slice| slices::is_ours(slice)).flat_map(slices::ready)
+        ours.filter(|slice| slices::is_managed(slice)).flat_map(slices::ready_members)
     }
 
     /// The IPs that clients are sent to by the slices of someone else.
-    pub(super) fn ready(&self, of: Others) -> Digest {
+    pub(crate) fn ready(&self, of: SliceManager) -> Digest {
         self.others.iter().filter(|other| other.of == of).map(|other| other.ready).sum()
     }
 
@@ -68,7 +68,7 @@ impl Slices {
         let newer = own.newest.zip(version).is_none_or(|(newest, version)| version > newest);
         if newer {
             own.newest = version;
-            own.object = (!gone).then(|| Arc::new(slice.slim()));
+            own.object = (!gone).then(|| Arc::new(slice.strip()));
         }
         newer
     }
@@ -81,14 +81,14 @@ impl Slices {
             .iter()
             .position(|other| *other.name == *name)
             .map(|at| self.others.swap_remove(at));
-        let of = slices::others(slice);
-        let now = (!gone && of != Others::Unknown).then(|| Other {
+        let of = slices::manager_of(slice);
+        let now = (!gone && of != SliceManager::Unknown).then(|| ForeignSlice {
             name: name.into(),
             of,
-            ready: slices::ready(slice).map(|member| member.ip).collect(),
-            in_list: true,
+            ready: slices::ready_members(slice).map(|member| member.ip).collect(),
+            in_relist: true,
         });
-        let said = |other: &Other| (other.of, other.ready);
+        let said = |other: &ForeignSlice| (other.of, other.ready);
         let news = before.as_ref().map(said) != now.as_ref().map(said);
         if let Some(now) = now {
             // Most Services have one, and there may be thousands of Services.
@@ -103,7 +103,7 @@ fn is_own(slice: &EndpointSlice) -> bool {
     slice.metadata.name.as_deref().is_some_and(|name| slices::service_by_name(name).is_some())
 }
 
-impl Intake<EndpointSlice> for Arc<Slices> {
+impl Store<EndpointSlice> for Arc<SliceCache> {
     fn list(&self) -> u64 {
         self.list
     }
@@ -112,35 +112,35 @@ impl Intake<EndpointSlice> for Arc<Slices> {
         &mut Arc::make_mut(self).fault
     }
 
-    fn begin_list(&mut self) {
+    fn init(&mut self) {
         let slices = Arc::make_mut(self);
         slices.list += 1;
-        slices.listing = true;
-        slices.others.iter_mut().for_each(|other| other.in_list = false);
-        slices.own.values_mut().for_each(|own| (own.in_list, own.newest) = (false, None));
+        slices.relisting = true;
+        slices.others.iter_mut().for_each(|other| other.in_relist = false);
+        slices.own.values_mut().for_each(|own| (own.in_relist, own.newest) = (false, None));
     }
 
-    fn take_listed(&mut self, slice: EndpointSlice) -> bool {
+    fn init_apply(&mut self, slice: EndpointSlice) -> bool {
         let slices = Arc::make_mut(self);
         if !is_own(&slice) {
             return slices.take_other(&slice, false);
         }
         let newest = version(&slice);
-        let own = Own { object: Some(Arc::new(slice.slim())), in_list: true, newest };
+        let own = ManagedSlice { object: Some(Arc::new(slice.strip())), in_relist: true, newest };
         let name =
             own.object.as_ref().and_then(|slice| slice.metadata.name.clone()).unwrap_or_default();
         slices.own.insert(name, own);
         true
     }
 
-    fn end_list(&mut self) -> bool {
+    fn init_done(&mut self) -> bool {
         let slices = Arc::make_mut(self);
-        slices.listing = false;
-        let count = |slices: &Slices| (slices.others.len(), slices.own.len());
+        slices.relisting = false;
+        let count = |slices: &SliceCache| (slices.others.len(), slices.own.len());
         let before = count(slices);
-        slices.others.retain(|other| other.in_list);
-        slices.own.retain(|_, own| own.in_list);
-        let first = !std::mem::replace(&mut slices.listed, true);
+        slices.others.retain(|other| other.in_relist);
+        slices.own.retain(|_, own| own.in_relist);
+        let first = !std::mem::replace(&mut slices.synced, true);
         first || count(slices) != before
     }
 
@@ -149,30 +149,30 @@ impl Intake<EndpointSlice> for Arc<Slices> {
         if is_own(&slice) { slices.take_own(slice, gone) } else { slices.take_other(&slice, gone) }
     }
 
-    fn take_answer(&mut self, slice: EndpointSlice, list: u64) -> bool {
+    fn apply_response(&mut self, slice: EndpointSlice, list: u64) -> bool {
         self.list == list
-            && !self.listing
+            && !self.relisting
             && is_own(&slice)
             && Arc::make_mut(self).take_own(slice, false)
     }
 }
 
-impl Watchable for EndpointSlice {
-    type Sight = Arc<Slices>;
+impl CachedKind for EndpointSlice {
+    type CachedObject = Arc<SliceCache>;
     const PLURAL: &'static str = "endpointslices";
-    const PART: Part = Part::Slice;
+    const PART: ObjectKind = ObjectKind::Slice;
     /// Those of Pods come too, with a hundred of them each.
     const PAGE: Option<u32> = Some(50);
 
-    fn leftover(&self) -> Option<Leftover> {
-        Leftover::of_slice(self)
+    fn orphan(&self) -> Option<Orphan> {
+        Orphan::of_slice(self)
     }
 
-    fn sight(observed: &mut Observed) -> &mut Arc<Slices> {
+    fn sight(observed: &mut Observed) -> &mut Arc<SliceCache> {
         &mut observed.slices
     }
 
-    fn seen(observed: &Observed) -> &Arc<Slices> {
+    fn seen(observed: &Observed) -> &Arc<SliceCache> {
         &observed.slices
     }
 
@@ -182,7 +182,7 @@ impl Watchable for EndpointSlice {
         by_name.or_else(|| slices::service_of(self)).unwrap_or_default()
     }
 
-    fn slim(mut self) -> Self {
+    fn strip(mut self) -> Self {
         self.metadata.annotations = None;
         for entry in self.metadata.managed_fields.iter_mut().flatten() {
             entry.fields_v1 = None;
@@ -217,7 +217,7 @@ mod tests {
         slice("orders-x7k2p", "endpointslicemirroring-controller.k8s.io", 5, ips)
     }
 
-    fn members(slices: &Slices) -> Vec<String> {
+    fn members(slices: &SliceCache) -> Vec<String> {
         slices.members().map(|member| member.ip.to_string()).collect()
     }
 
@@ -225,24 +225,24 @@ mod tests {
         ips.iter().map(|ip| ip.parse().unwrap()).collect()
     }
 
-    fn listed(objects: Vec<EndpointSlice>) -> Arc<Slices> {
-        let mut slices = Arc::new(Slices::default());
-        slices.begin_list();
+    fn synced(objects: Vec<EndpointSlice>) -> Arc<SliceCache> {
+        let mut slices = Arc::new(SliceCache::default());
+        slices.init();
         for object in objects {
-            slices.take_listed(object);
+            slices.init_apply(object);
         }
-        assert!(slices.end_list());
+        assert!(slices.init_done());
         slices
     }
 
     #[test]
     fn ours_are_known_by_their_name_and_an_answer_that_overtakes_its_event_counts() {
-        let mut slices = listed(vec![ours(8, &["198.51.100.1"])]);
-        assert!(slices.take_answer(ours(10, &["198.51.100.2"]), 1));
+        let mut slices = synced(vec![ours(8, &["198.51.100.1"])]);
+        assert!(slices.apply_response(ours(10, &["198.51.100.2"]), 1));
         assert!(!slices.take(ours(9, &["198.51.100.3"]), false));
         assert_eq!(members(&slices), ["198.51.100.2"]);
         assert!(slices.take(ours(11, &[]), true));
-        assert!(!slices.take_answer(ours(10, &["198.51.100.2"]), 1), "it is gone");
+        assert!(!slices.apply_response(ours(10, &["198.51.100.2"]), 1), "it is gone");
         assert!(slices.own().is_empty());
         // One that someone put under another manager's label keeps its name, but its endpoints are not ours.
         assert!(
@@ -253,30 +253,33 @@ mod tests {
 
     #[test]
     fn of_others_is_known_whom_they_send_clients_to() {
-        let mut slices = listed(vec![mirrored(&["198.51.100.1"])]);
-        assert_eq!(slices.ready(Others::Mirrored), digest(&["198.51.100.1"]));
+        let mut slices = synced(vec![mirrored(&["198.51.100.1"])]);
+        assert_eq!(slices.ready(SliceManager::MirroringController), digest(&["198.51.100.1"]));
         assert!(slices.take(mirrored(&["198.51.100.1", "198.51.100.2"]), false));
         assert!(!slices.take(mirrored(&["198.51.100.2", "198.51.100.1"]), false), "the same set");
         let pods = |ips: &[&str]| slice("orders-abcde", "endpointslice-controller.k8s.io", 6, ips);
         assert!(slices.take(pods(&["10.0.0.1"]), false));
         assert!(!slices.take(slice("orders-byhand", "someone", 6, &["10.0.0.2"]), false));
-        assert_eq!(slices.ready(Others::Mirrored), digest(&["198.51.100.1", "198.51.100.2"]));
-        assert_eq!(slices.ready(Others::Pods), digest(&["10.0.0.1"]));
+        assert_eq!(
+            slices.ready(SliceManager::MirroringController),
+            digest(&["198.51.100.1", "198.51.100.2"])
+        );
+        assert_eq!(slices.ready(SliceManager::SliceController), digest(&["10.0.0.1"]));
         assert!(slices.take(pods(&[]), true));
-        assert_eq!(slices.ready(Others::Pods), Digest::default());
+        assert_eq!(slices.ready(SliceManager::SliceController), Digest::default());
     }
 
     #[test]
     fn what_a_new_list_does_not_have_is_gone() {
-        let mut slices = listed(vec![ours(8, &["198.51.100.1"]), mirrored(&["198.51.100.1"])]);
-        slices.begin_list();
-        assert!(!slices.take_answer(ours(9, &[]), 2), "the list may be from before or after it");
-        slices.take_listed(mirrored(&["198.51.100.1"]));
-        assert!(slices.end_list());
+        let mut slices = synced(vec![ours(8, &["198.51.100.1"]), mirrored(&["198.51.100.1"])]);
+        slices.init();
+        assert!(!slices.apply_response(ours(9, &[]), 2), "the list may be from before or after it");
+        slices.init_apply(mirrored(&["198.51.100.1"]));
+        assert!(slices.init_done());
         assert!(slices.own().is_empty());
-        assert_eq!(slices.ready(Others::Mirrored), digest(&["198.51.100.1"]));
-        slices.begin_list();
-        slices.take_listed(mirrored(&["198.51.100.1"]));
-        assert!(!slices.end_list(), "no news");
+        assert_eq!(slices.ready(SliceManager::MirroringController), digest(&["198.51.100.1"]));
+        slices.init();
+        slices.init_apply(mirrored(&["198.51.100.1"]));
+        assert!(!slices.init_done(), "no news");
     }
 }

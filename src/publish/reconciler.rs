@@ -9,18 +9,6 @@ use prometheus::Histogram;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
-use super::assess::{Step, assess};
-use super::backoff::{Backoff, sleep_if};
-use super::budget::{Budget, Turn, Urgency};
-use super::condition::{Condition, Kind};
-use super::doubt::doubt;
-use super::pace::Pace;
-use super::remarks;
-use super::sight::{FAILBACK, MAINTENANCE, Observed};
-use super::view::View;
-use super::write::{DEADLINE, Failure};
-use super::writer::Writer;
-use super::{Cluster, Publication};
 use crate::clock;
 use crate::config::{Database, DatabaseId, RejectedAddress};
 use crate::endpoints;
@@ -28,45 +16,57 @@ use crate::lease;
 use crate::monitor::{self, Asked, Decided};
 use crate::notice::{LogLine, Notice, Reason, Recorder, Regarding};
 use crate::plan::{Members, Plan, Why};
+use crate::publish::apply::calls::{DEADLINE, Failure};
+use crate::publish::apply::executor::Executor;
+use crate::publish::apply::queue::{Urgency, WritePermit, WriteQueue};
+use crate::publish::apply::throttle::WriteThrottle;
+use crate::publish::backoff::{Backoff, sleep_if};
+use crate::publish::cache::reflector::{FAILBACK, MAINTENANCE, Observed};
+use crate::publish::condition::{Condition, ConditionKind};
+use crate::publish::decide::inputs::Inputs;
+use crate::publish::decide::mirroring::doubt;
+use crate::publish::decide::next_step::{Step, next_step};
+use crate::publish::decide::remarks;
+use crate::publish::{Cluster, PublishStatus};
 
-pub(super) struct Publisher {
+pub(crate) struct Reconciler {
     /// As it was when the plan in hand was decided.
     pub database: Arc<Database>,
     pub cluster: Cluster,
     pub monitor: monitor::Handle,
     pub lease: lease::Handle,
-    pub publication: watch::Sender<Publication>,
-    pub budget: Arc<Budget>,
+    pub status: watch::Sender<PublishStatus>,
+    pub budget: Arc<WriteQueue>,
     pub write_duration: Histogram,
     pub recorder: Recorder,
     /// Has the namespace listed anew.
-    pub nudge: Arc<Notify>,
+    pub relist: Arc<Notify>,
 }
 
 /// What a publisher remembers from step to step.
 #[derive(Default)]
-pub(super) struct Memory {
+pub(crate) struct ReconcileState {
     /// The UID of the Endpoints that this process has written.
     pub written: Option<String>,
     /// The plan that the cluster held last.
     pub held: Option<Plan>,
-    told: Told,
+    told: LastSent,
     /// Pauses between tries of what does not succeed.
     pub backoff: Backoff,
     pub conflicts: u32,
     /// Pauses between writes that do.
-    pub pace: Pace,
+    pub pace: WriteThrottle,
     /// What has been written of a plan, until the cluster holds all of it.
     round: Option<(Plan, Vec<String>)>,
     /// What has been in doubt, and since when.
-    doubt: Option<(Kind, Instant)>,
+    doubt: Option<(ConditionKind, Instant)>,
     /// The remark on the Service's traffic policy that was told last.
     local_traffic: Option<String>,
 }
 
 /// What the monitor knows.
 #[derive(Default)]
-struct Told {
+struct LastSent {
     /// Whether it knows what the cluster held at first sight.
     seen: bool,
     /// What it takes to be published.
@@ -75,14 +75,14 @@ struct Told {
     asked: Option<Box<Asked>>,
 }
 
-impl Memory {
-    pub(super) fn succeeded(&mut self) {
+impl ReconcileState {
+    pub(crate) fn succeeded(&mut self) {
         self.backoff.reset();
         self.conflicts = 0;
     }
 
     /// Takes note that an object was written for a plan; says whether for the first time.
-    pub(super) fn first_in_round(&mut self, name: String, plan: &Plan) -> bool {
+    pub(crate) fn first_in_round(&mut self, name: String, plan: &Plan) -> bool {
         let (_, names) = match self.round.take().filter(|(of, _)| of == plan) {
             Some(round) => self.round.insert(round),
             None => self.round.insert((plan.clone(), Vec::new())),
@@ -95,17 +95,17 @@ impl Memory {
     }
 
     /// Takes note that all of a plan has been written, or that someone undoes it.
-    pub(super) fn end_round(&mut self) {
+    pub(crate) fn end_round(&mut self) {
         self.round = None;
     }
 
     /// Whether the plan takes more than one object.
-    pub(super) fn in_round(&self) -> bool {
+    pub(crate) fn in_round(&self) -> bool {
         self.round.is_some()
     }
 
     /// How much it matters to make of the view what is decided.
-    fn urgency(&self, view: &View) -> Urgency {
+    fn urgency(&self, view: &Inputs) -> Urgency {
         match &view.plan {
             plan if self.held.as_ref() == Some(plan) => Urgency::Repair,
             Plan::Publish(members) if view.held().iter().all(|held| members.contains(held.ip)) => {
@@ -117,34 +117,34 @@ impl Memory {
 }
 
 /// What to wait for after a step, besides a change of the cluster or the plan.
-pub(super) enum Next {
-    Change,
+pub(crate) enum Requeue {
+    OnChange,
     /// A change, or this pause.
-    ChangeOr(Duration),
+    OnChangeOr(Duration),
     /// This pause, whatever changes.
-    Pause(Duration),
+    After(Duration),
 }
 
-impl Publisher {
+impl Reconciler {
     /// Publishes until the database leaves the config, or the daemon ends.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         mut self: Box<Self>,
         observed: Arc<watch::Sender<Observed>>,
         mut plan: watch::Receiver<Decided>,
     ) {
         let mut sights = observed.subscribe();
         let mut standing = self.lease.subscribe();
-        let mut memory = Memory::default();
+        let mut memory = ReconcileState::default();
         while decides(&plan) {
             // Boxed, and so is the write within: a turn takes kilobytes, and thousands of publishers wait most of the time.
             let turn = Box::pin(self.turn(&observed, &mut sights, &mut plan, &mut memory));
             let pause = match turn.await {
-                Next::Pause(pause) => {
+                Requeue::After(pause) => {
                     tokio::time::sleep(pause).await;
                     continue;
                 }
-                Next::ChangeOr(pause) => Some(pause),
-                Next::Change => None,
+                Requeue::OnChangeOr(pause) => Some(pause),
+                Requeue::OnChange => None,
             };
             tokio::select! {
                 Ok(()) = sights.changed() => {}
@@ -161,8 +161,8 @@ impl Publisher {
         observed: &watch::Sender<Observed>,
         sights: &mut watch::Receiver<Observed>,
         plan: &mut watch::Receiver<Decided>,
-        memory: &mut Memory,
-    ) -> Next {
+        memory: &mut ReconcileState,
+    ) -> Requeue {
         let first = self.view(sights, plan, memory);
         if !matches!(self.cluster, Cluster::Write(_)) {
             return self.dry_turn(&first, memory).await;
@@ -172,22 +172,22 @@ impl Publisher {
         }
         let urgency = memory.urgency(&first);
         if let Some(rest) = memory.pace.rest(urgency, clock::now()) {
-            return Next::ChangeOr(rest);
+            return Requeue::OnChangeOr(rest);
         }
         // Something is to be written. When it is our turn to write, it may be something else, or no longer ours to write.
         let budget = self.budget.clone();
         let _turn = turn_to_write(&budget, urgency, sights, plan, memory).await;
         if !decides(plan) {
-            return Next::Change;
+            return Requeue::OnChange;
         }
         let view = self.view(sights, plan, memory);
-        let Cluster::Write(client) = &self.cluster else { return Next::Change };
+        let Cluster::Write(client) = &self.cluster else { return Requeue::OnChange };
         match self.look(&view, memory).await {
             Ok(step) => {
-                memory.pace.begin(memory.urgency(&view), step.is_half(), clock::now());
+                memory.pace.begin(memory.urgency(&view), step.is_placeholder(), clock::now());
                 Box::pin(
-                    Writer { publisher: self, client, view: &view, observed, memory }
-                        .carry_out(step),
+                    Executor { publisher: self, client, view: &view, observed, memory }
+                        .execute(step),
                 )
                 .await
             }
@@ -200,8 +200,8 @@ impl Publisher {
         &mut self,
         sights: &mut watch::Receiver<Observed>,
         plan: &mut watch::Receiver<Decided>,
-        memory: &mut Memory,
-    ) -> View {
+        memory: &mut ReconcileState,
+    ) -> Inputs {
         let Decided { database, plan, may_answer } = plan.borrow_and_update().clone();
         if !Arc::ptr_eq(&self.database, &database) {
             self.database = database;
@@ -210,7 +210,7 @@ impl Publisher {
             memory.told.seen = false;
             memory.told.published = None;
         }
-        View {
+        Inputs {
             seen: sights.borrow_and_update().clone(),
             plan,
             may_answer,
@@ -218,9 +218,9 @@ impl Publisher {
         }
     }
 
-    async fn dry_turn(&self, view: &View, memory: &mut Memory) -> Next {
+    async fn dry_turn(&self, view: &Inputs, memory: &mut ReconcileState) -> Requeue {
         if !matches!(self.cluster, Cluster::None) {
-            if view.listed() {
+            if view.synced() {
                 // Nothing of this view is about to be repaired by us: it is what another replica has decided.
                 self.tell_published(&view.held(), memory).await;
             }
@@ -234,34 +234,31 @@ impl Publisher {
                 ""
             };
             let would = format!("{first}{}", would_publish(&view.held(), &view.plan, &step));
-            self.report(Some(view.held()), Condition::new(Kind::DryRun, would));
-            return Next::Change;
+            self.report(Some(view.held()), Condition::new(ConditionKind::DryRun, would));
+            return Requeue::OnChange;
         }
         self.tell_monitor(Members::default(), memory).await;
         let condition = match &view.plan {
             // It has just been told, and decides anew at once.
-            Plan::Keep(Why::NotSeen) => return Next::Change,
-            Plan::Keep(why) => Condition::new(Kind::WaitingForVerdicts, why.to_string()),
+            Plan::Keep(Why::NotSeen) => return Requeue::OnChange,
+            Plan::Keep(why) => Condition::new(ConditionKind::WaitingForVerdicts, why.to_string()),
             Plan::Publish(members) => {
                 self.tell_published(members, memory).await;
-                Condition::new(Kind::DryRun, format!("would publish {members}"))
+                Condition::new(ConditionKind::DryRun, format!("would publish {members}"))
             }
         };
         self.report(None, condition);
-        Next::Change
+        Requeue::OnChange
     }
 
     /// Finds what is to be written. Where nothing is, says why and what to wait for.
-    async fn look(&self, view: &View, memory: &mut Memory) -> Result<Step, Next> {
+    async fn look(&self, view: &Inputs, memory: &mut ReconcileState) -> Result<Step, Requeue> {
         let fault = || view.seen.fault().cloned();
-        if !view.listed() {
+        if !view.synced() {
             self.report(None, fault().unwrap_or_else(Condition::waiting_for_cluster));
-            return Err(Next::Change);
+            return Err(Requeue::OnChange);
         }
-        if self
-            .publication
-            .send_if_modified(|publication| !std::mem::replace(&mut publication.listed, true))
-        {
+        if self.status.send_if_modified(|status| !std::mem::replace(&mut status.synced, true)) {
             self.emit_rejected_addresses();
         }
         let held = view.held();
@@ -269,22 +266,24 @@ impl Publisher {
         self.tell_monitor(view.published(), memory).await;
         if view.plan == Plan::Keep(Why::NotSeen) {
             // It has just been told, and decides anew at once.
-            return Err(Next::Change);
+            return Err(Requeue::OnChange);
         }
-        match self.assess(view, view.seen.service.object.as_deref(), memory) {
-            Step::Wait(condition) => {
+        match self.next_step(view, view.seen.service.object.as_deref(), memory) {
+            Step::Blocked(condition) => {
                 let ours = matches!(
                     condition.kind,
-                    Kind::WaitingForVerdicts | Kind::AddressesRefused | Kind::NotMirrored
+                    ConditionKind::WaitingForVerdicts
+                        | ConditionKind::AddressesRefused
+                        | ConditionKind::NotMirrored
                 );
                 self.report(ours.then_some(held), fault().unwrap_or(condition));
-                Err(Next::Change)
+                Err(Requeue::OnChange)
             }
-            Step::Hold => {
+            Step::InSync => {
                 memory.succeeded();
                 // What we found well is ours as if we had written it.
                 let ours = |endpoints: &&Endpoints| {
-                    endpoints::managed_by(endpoints) == Some(endpoints::OURS)
+                    endpoints::managed_by(endpoints) == Some(endpoints::FIELD_MANAGER)
                 };
                 memory.written = view.endpoints().filter(ours).and_then(ResourceExt::uid);
                 memory.held = Some(view.plan.clone());
@@ -299,7 +298,7 @@ impl Publisher {
                 Some(standby) => {
                     self.tell_published(&held, memory).await;
                     self.report(Some(held), fault().unwrap_or(standby));
-                    Err(Next::Change)
+                    Err(Requeue::OnChange)
                 }
                 None => Ok(step),
             },
@@ -310,20 +309,20 @@ impl Publisher {
     fn standby(&self, about: String) -> Option<Condition> {
         self.lease
             .standby_reason()
-            .map(|why| Condition::new(Kind::Standby, format!("{why}; {about}")))
+            .map(|why| Condition::new(ConditionKind::Standby, format!("{why}; {about}")))
     }
 
     /// Returns the condition of a database for which the cluster holds what was decided.
-    pub(super) fn published(&self, view: &View, held: &Members) -> Condition {
+    pub(crate) fn published(&self, view: &Inputs, held: &Members) -> Condition {
         let service = view.seen.service.object.as_deref();
         Condition::new(
-            Kind::Published,
+            ConditionKind::Published,
             remarks::describe(&self.database, service, &view.plan, held),
         )
     }
 
     /// Tells once that the Service lets nobody through, for as long as it does.
-    fn tell_local_traffic(&self, view: &View, memory: &mut Memory) {
+    fn tell_local_traffic(&self, view: &Inputs, memory: &mut ReconcileState) {
         let service = view.seen.service.object.as_deref();
         let remark = service.and_then(|service| remarks::local_traffic(&self.database.id, service));
         if let Some(remark) = remark.as_ref().filter(|_| memory.local_traffic != remark) {
@@ -337,12 +336,17 @@ impl Publisher {
     }
 
     /// The condition of a database for which the cluster holds what was decided, and what to wait for.
-    fn standing(&self, view: &View, held: &Members, memory: &mut Memory) -> (Condition, Next) {
+    fn standing(
+        &self,
+        view: &Inputs,
+        held: &Members,
+        memory: &mut ReconcileState,
+    ) -> (Condition, Requeue) {
         let published = self.published(view, held);
         self.tell_local_traffic(view, memory);
         let Some(doubt) = doubt(&self.database, view.endpoints(), &view.seen.slices) else {
             memory.doubt = None;
-            return (published, Next::Change);
+            return (published, Requeue::OnChange);
         };
         let (kind, now) = (doubt.condition.kind, clock::now());
         let since =
@@ -353,14 +357,19 @@ impl Publisher {
             .checked_sub(now.saturating_duration_since(since))
             .filter(|left| !left.is_zero())
         {
-            Some(left) => (published, Next::ChangeOr(left)),
-            None => (doubt.condition, Next::Change),
+            Some(left) => (published, Requeue::OnChangeOr(left)),
+            None => (doubt.condition, Requeue::OnChange),
         }
     }
 
-    pub(super) fn assess(&self, view: &View, service: Option<&Service>, memory: &Memory) -> Step {
+    pub(crate) fn next_step(
+        &self,
+        view: &Inputs,
+        service: Option<&Service>,
+        memory: &ReconcileState,
+    ) -> Step {
         let written = memory.written.as_deref();
-        assess(
+        next_step(
             &self.database,
             &view.plan,
             service,
@@ -372,7 +381,7 @@ impl Publisher {
     }
 
     /// Makes one call that writes, if the lease permits it; counts and times it. Whoever calls has the permit to.
-    pub(super) async fn timed<T>(
+    pub(crate) async fn timed<T>(
         &self,
         call: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
@@ -381,28 +390,30 @@ impl Publisher {
                 .lease
                 .standby_reason()
                 .unwrap_or_else(|| "the lease was not ours for a moment".to_owned());
-            return Err(Failure::Fault(Condition::new(Kind::Standby, why), Duration::ZERO));
+            return Err(Failure::Fault(
+                Condition::new(ConditionKind::Standby, why),
+                Duration::ZERO,
+            ));
         };
         let started = clock::now();
         let answer = permission.run(DEADLINE, call).await.unwrap_or_else(|| {
             let why = "a write had no answer in the time that the lease was ours";
-            Err(Failure::Fault(Condition::new(Kind::ApiUnavailable, why), Duration::ZERO))
+            Err(Failure::Fault(Condition::new(ConditionKind::ApiUnavailable, why), Duration::ZERO))
         });
         self.write_duration.observe(clock::now().saturating_duration_since(started).as_secs_f64());
         let result = answer.as_ref().map_or_else(Failure::result, |_| "success");
-        self.publication
-            .send_modify(|publication| *publication.writes.entry(result).or_default() += 1);
+        self.status.send_modify(|status| *status.writes.entry(result).or_default() += 1);
         answer
     }
 
-    async fn tell_monitor(&self, held: Members, memory: &mut Memory) {
+    async fn tell_monitor(&self, held: Members, memory: &mut ReconcileState) {
         if !std::mem::replace(&mut memory.told.seen, true) {
             self.monitor.seen(&self.database.id, held).await;
         }
     }
 
     /// Creates a notice about the database.
-    pub(super) fn notice(&self, reason: Reason, note: String) -> Notice {
+    pub(crate) fn notice(&self, reason: Reason, note: String) -> Notice {
         let regarding = Regarding::Database(self.database.id.clone());
         Notice::new(regarding, reason, note, clock::now())
     }
@@ -425,7 +436,7 @@ impl Publisher {
             return log(&self.database.id, condition, same_kind);
         };
         let (message, note) = match condition.kind {
-            Kind::NotMirrored | Kind::SlicesLeftBehind => {
+            ConditionKind::NotMirrored | ConditionKind::SlicesLeftBehind => {
                 ("published, but clients may be sent elsewhere", condition.reason.clone())
             }
             _ => (NOT_PUBLISHED, format!("{NOT_PUBLISHED}: {}", condition.reason)),
@@ -440,7 +451,7 @@ impl Publisher {
 
     /// Tells the monitor what the cluster holds by decision: of ours, or, where another replica writes, of that one. Not what
     /// it holds by an outside edit that is about to be repaired: the policy would take that for its own.
-    pub(super) async fn tell_published(&self, held: &Members, memory: &mut Memory) {
+    pub(crate) async fn tell_published(&self, held: &Members, memory: &mut ReconcileState) {
         if memory.told.published.as_ref() != Some(held) {
             memory.told.published = Some(held.clone());
             self.monitor.published(&self.database.id, held.clone()).await;
@@ -448,7 +459,7 @@ impl Publisher {
     }
 
     /// Tells the monitor what the Service's annotations ask for.
-    async fn forward_asked(&self, view: &View, memory: &mut Memory) {
+    async fn forward_asked(&self, view: &Inputs, memory: &mut ReconcileState) {
         let annotation = |name: &str| {
             let annotations = view.seen.service.object.as_ref()?.metadata.annotations.as_ref()?;
             annotations.get(name).cloned()
@@ -462,21 +473,21 @@ impl Publisher {
     }
 
     /// Makes the condition known, and logs it if it is news.
-    pub(super) fn report(&self, members: Option<Members>, condition: Condition) {
-        self.publication.send_if_modified(|publication| {
-            let same_kind = publication.condition.kind == condition.kind;
-            let same_members = publication.members == members;
-            if publication.condition == condition && same_members {
+    pub(crate) fn report(&self, members: Option<Members>, condition: Condition) {
+        self.status.send_if_modified(|status| {
+            let same_kind = status.condition.kind == condition.kind;
+            let same_members = status.members == members;
+            if status.condition == condition && same_members {
                 return false;
             }
             if !same_kind {
-                publication.since = clock::now();
+                status.last_transition = clock::now();
             }
-            if !same_kind || publication.condition.reason != condition.reason {
+            if !same_kind || status.condition.reason != condition.reason {
                 self.announce(&condition, same_kind);
             }
-            publication.condition = condition;
-            publication.members = members;
+            status.condition = condition;
+            status.members = members;
             true
         });
     }
@@ -484,19 +495,19 @@ impl Publisher {
 
 /// Waits for a turn to write: a better one, when what is decided meanwhile matters more.
 async fn turn_to_write(
-    budget: &Budget,
+    budget: &WriteQueue,
     mut urgency: Urgency,
     sights: &watch::Receiver<Observed>,
     plan: &mut watch::Receiver<Decided>,
-    memory: &Memory,
-) -> Turn {
+    memory: &ReconcileState,
+) -> WritePermit {
     let mut turn = std::pin::pin!(budget.turn(urgency));
     loop {
         tokio::select! {
             turn = &mut turn => return turn,
             Ok(()) = plan.changed() => {
                 let Decided { database, plan, may_answer } = plan.borrow_and_update().clone();
-                let view = View { seen: sights.borrow().clone(), plan, may_answer, publish: database.publish };
+                let view = Inputs { seen: sights.borrow().clone(), plan, may_answer, publish: database.publish };
                 let now = memory.urgency(&view);
                 if now < urgency {
                     urgency = now;
@@ -521,13 +532,17 @@ fn log(id: &DatabaseId, condition: &Condition, same_kind: bool) {
     let Condition { kind, reason } = condition;
     match kind {
         // The messages of these change with every verdict, try or write. Only the kind is logged.
-        Kind::WaitingForVerdicts | Kind::ApiUnavailable | Kind::Published if same_kind => {
+        ConditionKind::WaitingForVerdicts
+        | ConditionKind::ApiUnavailable
+        | ConditionKind::Published
+            if same_kind =>
+        {
             debug!(%namespace, %service, condition = %kind, reason)
         }
         // The lease logs once that another replica holds it, and not for each database.
-        Kind::Standby => debug!(%namespace, %service, condition = %kind, reason),
-        Kind::Published => info!(%namespace, %service, members = reason, "published"),
-        Kind::DryRun => info!(%namespace, %service, "{reason}"),
+        ConditionKind::Standby => debug!(%namespace, %service, condition = %kind, reason),
+        ConditionKind::Published => info!(%namespace, %service, members = reason, "published"),
+        ConditionKind::DryRun => info!(%namespace, %service, "{reason}"),
         kind if kind.is_trouble() => {
             warn!(%namespace, %service, condition = %kind, reason, "{NOT_PUBLISHED}")
         }
@@ -540,7 +555,7 @@ fn would_publish(held: &Members, plan: &Plan, step: &Step) -> String {
     let wanted = match (plan, step) {
         (Plan::Publish(wanted), _) => wanted.clone(),
         (Plan::Keep(_), Step::Write(endpoints)) => endpoints::members(endpoints),
-        (Plan::Keep(_), Step::Hold | Step::Wait(_)) => {
+        (Plan::Keep(_), Step::InSync | Step::Blocked(_)) => {
             return "would publish nothing yet".to_owned();
         }
         (Plan::Keep(_), _) => return "would take out what the config does not have".to_owned(),

@@ -19,7 +19,7 @@ const CHANGE: f64 = 0.1;
 
 /// How much a write matters; the first goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Urgency {
+pub(crate) enum Urgency {
     /// Clients are led to an address that must not be there.
     Removal,
     /// Addresses come.
@@ -39,27 +39,27 @@ impl Urgency {
 
 /// How many writes the API gets from this daemon. Both are at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
+pub struct RateLimit {
     /// Tokens that come in a second.
     pub qps: u32,
     /// Tokens that there are at most.
     pub burst: u32,
 }
 
-impl Default for Rate {
+impl Default for RateLimit {
     fn default() -> Self {
         Self { qps: 50, burst: 100 }
     }
 }
 
 struct Bucket {
-    rate: Rate,
+    rate: RateLimit,
     tokens: f64,
     filled: Instant,
 }
 
 impl Bucket {
-    fn new(rate: Rate, now: Instant) -> Self {
+    fn new(rate: RateLimit, now: Instant) -> Self {
         Self { rate, tokens: rate.burst.into(), filled: now }
     }
 
@@ -80,25 +80,25 @@ impl Bucket {
 }
 
 /// The right to carry out one step, until it is dropped.
-pub(super) type Turn = OwnedSemaphorePermit;
+pub(crate) type WritePermit = OwnedSemaphorePermit;
 
 /// Those that wait, in the order in which they get their turns.
 #[derive(Default)]
 struct Waiting {
-    line: BTreeMap<(Urgency, u64), oneshot::Sender<Turn>>,
+    line: BTreeMap<(Urgency, u64), oneshot::Sender<WritePermit>>,
     came: u64,
 }
 
-/// Gives out turns while [`Budget::run`] runs.
-pub(super) struct Budget {
-    rate: Rate,
+/// Gives out turns while [`WriteQueue::run`] runs.
+pub(crate) struct WriteQueue {
+    rate: RateLimit,
     under_way: Arc<Semaphore>,
     waiting: Mutex<Waiting>,
     news: Notify,
 }
 
-impl Budget {
-    pub(super) fn new(rate: Rate) -> Self {
+impl WriteQueue {
+    pub(crate) fn new(rate: RateLimit) -> Self {
         Self {
             rate,
             under_way: Arc::new(Semaphore::new(AT_ONCE)),
@@ -108,7 +108,7 @@ impl Budget {
     }
 
     /// Waits for a turn to write. Whoever has waited should look again at what is to be written.
-    pub(super) async fn turn(&self, urgency: Urgency) -> Turn {
+    pub(crate) async fn turn(&self, urgency: Urgency) -> WritePermit {
         let (sender, turn) = oneshot::channel();
         {
             let mut waiting = self.waiting();
@@ -125,7 +125,7 @@ impl Budget {
     }
 
     /// Gives turns, for ever.
-    pub(super) async fn run(self: Arc<Self>) {
+    pub(crate) async fn run(self: Arc<Self>) {
         let mut bucket = Bucket::new(self.rate, clock::now());
         loop {
             let Ok(turn) = self.under_way.clone().acquire_owned().await else { return };
@@ -136,7 +136,7 @@ impl Budget {
     }
 
     /// Waits for the most urgent of those that wait, and for its tokens.
-    async fn next(&self, bucket: &mut Bucket) -> oneshot::Sender<Turn> {
+    async fn next(&self, bucket: &mut Bucket) -> oneshot::Sender<WritePermit> {
         loop {
             let pause = match self.first(bucket) {
                 Ok(next) => return next,
@@ -150,7 +150,7 @@ impl Budget {
     }
 
     /// The first in line, if its tokens are there; else how long they take, if anyone is in line.
-    fn first(&self, bucket: &mut Bucket) -> Result<oneshot::Sender<Turn>, Option<Duration>> {
+    fn first(&self, bucket: &mut Bucket) -> Result<oneshot::Sender<WritePermit>, Option<Duration>> {
         let mut waiting = self.waiting();
         while let Some(first) = waiting.line.first_entry() {
             if first.get().is_closed() {
@@ -179,15 +179,15 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    fn running(qps: u32, burst: u32) -> (Arc<Budget>, JoinSet<()>) {
-        let budget = Arc::new(Budget::new(Rate { qps, burst }));
+    fn running(qps: u32, burst: u32) -> (Arc<WriteQueue>, JoinSet<()>) {
+        let budget = Arc::new(WriteQueue::new(RateLimit { qps, burst }));
         let mut tasks = JoinSet::new();
         tasks.spawn(budget.clone().run());
         (budget, tasks)
     }
 
     /// Takes so many turns one after the other, and says how long that took.
-    async fn spent(budget: &Budget, turns: u32, urgency: Urgency) -> Duration {
+    async fn spent(budget: &WriteQueue, turns: u32, urgency: Urgency) -> Duration {
         let begun = clock::now();
         for _ in 0..turns {
             drop(budget.turn(urgency).await);

@@ -10,14 +10,17 @@ use crate::config::{CreateService, Database, Port};
 use crate::endpoints;
 
 /// The label by which objects of any kind say what manages them.
-pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// A Service without a selector, whose ports are the database's.
-pub(super) fn service(database: &Database, create: CreateService) -> Service {
+pub(crate) fn service(database: &Database, create: CreateService) -> Service {
     let metadata = ObjectMeta {
         name: Some(database.id.service.clone()),
         namespace: Some(database.id.namespace.clone()),
-        labels: Some(BTreeMap::from([(MANAGED_BY.to_owned(), endpoints::OURS.to_owned())])),
+        labels: Some(BTreeMap::from([(
+            MANAGED_BY.to_owned(),
+            endpoints::FIELD_MANAGER.to_owned(),
+        )])),
         ..ObjectMeta::default()
     };
     let spec = ServiceSpec {
@@ -31,13 +34,13 @@ pub(super) fn service(database: &Database, create: CreateService) -> Service {
 }
 
 /// Whether we have created a Service.
-pub(super) fn is_created_by_us(service: &Service) -> bool {
+pub(crate) fn is_created_by_us(service: &Service) -> bool {
     let label = service.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
-    label.is_some_and(|label| label == endpoints::OURS)
+    label.is_some_and(|label| label == endpoints::FIELD_MANAGER)
 }
 
 /// Whether nobody else has changed a Service that we have created, as its record of who changed what says.
-pub(super) fn is_ours_alone(service: &Service) -> bool {
+pub(crate) fn is_ours_alone(service: &Service) -> bool {
     let mut by = service
         .metadata
         .managed_fields
@@ -45,7 +48,9 @@ pub(super) fn is_ours_alone(service: &Service) -> bool {
         .flatten()
         .filter_map(|entry| entry.manager.as_deref())
         .peekable();
-    is_created_by_us(service) && by.peek().is_some() && by.all(|manager| manager == endpoints::OURS)
+    is_created_by_us(service)
+        && by.peek().is_some()
+        && by.all(|manager| manager == endpoints::FIELD_MANAGER)
 }
 
 /// Without a selector the number that counts is the endpoint's; the same one everywhere leaves no room for doubt.

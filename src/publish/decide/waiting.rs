@@ -17,7 +17,7 @@ use crate::config::Database;
 use crate::plan::Members;
 
 /// The published members of one database.
-pub(super) struct Published<'a> {
+pub(crate) struct Published<'a> {
     /// Those that clients are sent to.
     pub serving: &'a Members,
     /// All that clients may be sent to, between Endpoints and slices too.
@@ -30,7 +30,7 @@ pub(super) struct Published<'a> {
 
 /// What is written while a database waits.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Retained {
+pub(crate) enum Retained {
     /// Nothing. The members that stay although the config does not have them are told.
     All { unconfigured: Members },
     /// These members: the others leave.
@@ -38,7 +38,7 @@ pub(super) enum Retained {
 }
 
 /// Finds the members that stay.
-pub(super) fn retained(database: &Database, published: &Published) -> Retained {
+pub(crate) fn retained(database: &Database, published: &Published) -> Retained {
     let Published { serving, exposed, may_answer, is_foreign } = *published;
     let allowed = |ip: IpAddr| database.allowed_networks.allows(ip);
     let configured = |ip: IpAddr| database.addresses.iter().any(|address| address.ip == ip);
@@ -68,7 +68,7 @@ fn only(members: &Members, keeps: &dyn Fn(IpAddr) -> bool) -> Members {
 }
 
 /// Names the members that stay although the config does not have them, if there are any.
-pub(super) fn describe(unconfigured: &Members) -> Option<String> {
+pub(crate) fn describe(unconfigured: &Members) -> Option<String> {
     const MAX_NAMED: usize = 3;
     if unconfigured.is_empty() {
         return None;
@@ -86,5 +86,4 @@ pub(super) fn describe(unconfigured: &Members) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "waiting_tests.rs"]
 mod tests;

@@ -2,13 +2,13 @@
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
-use super::ports;
 use crate::config::{Database, DatabaseId, PublishMode};
 use crate::endpoints::slices;
 use crate::plan::{Members, Plan};
+use crate::publish::decide::ports;
 
 /// Returns `10.0.0.1, 10.0.0.2`, with what a person should know of them.
-pub(super) fn describe(
+pub(crate) fn describe(
     database: &Database,
     service: Option<&Service>,
     plan: &Plan,
@@ -28,7 +28,7 @@ fn left_out(database: &Database, service: &Service, desired: &Members) -> Option
     let left_out = match database.publish {
         PublishMode::Endpoints => Members::default(),
         PublishMode::Slices | PublishMode::Both => {
-            slices::left_out(desired, &slices::families(service))
+            slices::outside_families(desired, &slices::families(service))
         }
     };
     (!left_out.is_empty()).then(|| format!("the Service does not have the IP family of {left_out}"))
@@ -44,7 +44,7 @@ fn unserved_ports(database: &Database, service: &Service) -> Option<String> {
 }
 
 /// Tells that a traffic policy of the Service lets nobody through: to kube-proxy an endpoint without a node is on no node.
-pub(super) fn local_traffic(id: &DatabaseId, service: &Service) -> Option<String> {
+pub(crate) fn local_traffic(id: &DatabaseId, service: &Service) -> Option<String> {
     let spec = service.spec.as_ref()?;
     let (field, clients) = local_policy(spec)?;
     let DatabaseId { namespace, service } = id;
@@ -69,7 +69,7 @@ fn local_policy(spec: &ServiceSpec) -> Option<(&'static str, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publish::assess::tests::{database, members, publish, service};
+    use crate::publish::decide::next_step::tests::{database, members, publish, service};
 
     fn policies(internal: Option<&str>, external: Option<&str>, cluster_ip: &str) -> Service {
         let mut service = service();

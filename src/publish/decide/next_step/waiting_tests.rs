@@ -18,13 +18,16 @@ fn what_slices_hold_from_outside_of_what_is_allowed_goes_while_all_else_is_kept(
         for plan in [keep, publish(&[1, 2, 9])] {
             let mut cluster = cluster.clone();
             while let step @ (Step::WriteSlice(_) | Step::Write(_)) =
-                cluster.assess(&restricted, &plan)
+                cluster.next_step(&restricted, &plan)
             {
                 cluster.take(step);
             }
-            assert!(matches!(cluster.assess(&restricted, &plan), Step::Hold | Step::Wait(_)));
+            assert!(matches!(
+                cluster.next_step(&restricted, &plan),
+                Step::InSync | Step::Blocked(_)
+            ));
             assert_eq!(
-                view::published(cluster.endpoints.as_ref(), &cluster.slices),
+                inputs::published(cluster.endpoints.as_ref(), &cluster.slices),
                 members(&[1, 2]),
                 "{mode:?}"
             );
@@ -33,7 +36,7 @@ fn what_slices_hold_from_outside_of_what_is_allowed_goes_while_all_else_is_kept(
         let refused =
             RejectedAddress { ip: [203, 0, 113, 9].into(), reason: "it is outside".into() };
         let none = Database { addresses: Vec::new(), rejected: vec![refused], ..restricted };
-        let step = cluster.assess(&none, &publish(&[]));
+        let step = cluster.next_step(&none, &publish(&[]));
         assert_eq!(cluster.take(step), "mysql-external-ipv4-1 198.51.100.1, 198.51.100.2");
     }
 }
@@ -52,13 +55,13 @@ fn a_slice_of_foreign_endpoints_that_send_nobody_anywhere_waits_as_others_do() {
     cluster.endpoints = Some(foreign);
     let keep = Plan::Keep(Why::NoVerdictYet(vec![[198, 51, 100, 3].into()]));
     let waiting = configured(database(PublishMode::Slices), &[1, 3]);
-    let step = cluster.assess(&waiting, &keep);
+    let step = cluster.next_step(&waiting, &keep);
     assert_eq!(
         cluster.take(step),
         "mysql-external-ipv4-1 198.51.100.1",
         "the other has left the config"
     );
-    assert_eq!(waits(cluster.assess(&waiting, &keep)).0, Kind::WaitingForVerdicts);
+    assert_eq!(waits(cluster.next_step(&waiting, &keep)).0, ConditionKind::WaitingForVerdicts);
 }
 
 fn modes() -> impl Strategy<Value = PublishMode> {
@@ -90,15 +93,15 @@ proptest! {
             let served = cluster.ips();
             prop_assert!(stay.iter().all(|member| served.contains(&member.ip.to_string())), "{:?}", served);
             prop_assert!(served.is_subset(&before), "nothing is added");
-            let step = cluster.assess(&waiting, &keep);
-            if matches!(step, Step::Hold | Step::Wait(_)) {
+            let step = cluster.next_step(&waiting, &keep);
+            if matches!(step, Step::InSync | Step::Blocked(_)) {
                 break;
             }
             cluster.take(step);
         }
         cluster.mirror();
-        let step = cluster.assess(&waiting, &keep);
-        prop_assert_eq!(waits(step).0, Kind::WaitingForVerdicts);
-        prop_assert_eq!(view::published(cluster.endpoints.as_ref(), &cluster.slices), stay);
+        let step = cluster.next_step(&waiting, &keep);
+        prop_assert_eq!(waits(step).0, ConditionKind::WaitingForVerdicts);
+        prop_assert_eq!(inputs::published(cluster.endpoints.as_ref(), &cluster.slices), stay);
     }
 }

@@ -9,31 +9,31 @@ use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::assess::Step;
-use super::condition::{Condition, Kind};
-use super::publisher::{Memory, Next, Publisher};
-use super::sight::{Intake, Observed, Watchable, learn};
-use super::view::View;
-use super::write::{self, Applied, Failure};
 use crate::config::DatabaseId;
 use crate::endpoints;
 use crate::notice::{LogLine, Reason};
 use crate::plan::Members;
+use crate::publish::apply::calls::{self, Applied, Failure};
+use crate::publish::cache::reflector::{CachedKind, Observed, Store, learn};
+use crate::publish::condition::{Condition, ConditionKind};
+use crate::publish::decide::inputs::Inputs;
+use crate::publish::decide::next_step::Step;
+use crate::publish::reconciler::{ReconcileState, Reconciler, Requeue};
 
 /// Conflicts in a row before they are told: one or two are how others' changes show.
 const CONFLICTS: u32 = 3;
 
 /// One step that writes, and all that it needs.
-pub(super) struct Writer<'a> {
-    pub publisher: &'a Publisher,
+pub(crate) struct Executor<'a> {
+    pub publisher: &'a Reconciler,
     pub client: &'a Client,
-    pub view: &'a View,
+    pub view: &'a Inputs,
     pub observed: &'a watch::Sender<Observed>,
-    pub memory: &'a mut Memory,
+    pub memory: &'a mut ReconcileState,
 }
 
-impl Writer<'_> {
-    pub(super) async fn carry_out(mut self, step: Step) -> Next {
+impl Executor<'_> {
+    pub(crate) async fn execute(mut self, step: Step) -> Requeue {
         match self.confirm(step).await {
             Ok(Step::Create(blank)) => self.create(&*blank).await,
             Ok(Step::CreateSlice(blank)) => self.create(&*blank).await,
@@ -41,23 +41,23 @@ impl Writer<'_> {
             Ok(Step::WriteSlice(slice)) => self.write(&*slice).await,
             Ok(Step::DeleteSlice(slice)) => self.delete(&slice).await,
             Ok(Step::CreateService(service)) => self.create_service(&service).await,
-            Ok(Step::Hold) => Next::Change,
-            Ok(Step::Wait(condition)) => {
+            Ok(Step::InSync) => Requeue::OnChange,
+            Ok(Step::Blocked(condition)) => {
                 // The watch will say the same in a moment; if it does not, it is worth another look.
                 self.publisher.report(None, condition);
-                Next::ChangeOr(self.memory.backoff.next())
+                Requeue::OnChangeOr(self.memory.backoff.next())
             }
             Err(next) => next,
         }
     }
 
     /// Decides again on the Service as it is now, where there is doubt whether it is the one that was seen.
-    async fn confirm(&mut self, step: Step) -> Result<Step, Next> {
-        if !self.view.doubts_service(&step) {
+    async fn confirm(&mut self, step: Step) -> Result<Step, Requeue> {
+        if !self.view.needs_fresh_service(&step) {
             return Ok(step);
         }
-        match write::read_service(&self.api(), &self.publisher.database.id).await {
-            Ok(service) => Ok(self.publisher.assess(self.view, service.as_ref(), self.memory)),
+        match calls::read_service(&self.api(), &self.publisher.database.id).await {
+            Ok(service) => Ok(self.publisher.next_step(self.view, service.as_ref(), self.memory)),
             Err(failure) => Err(self.fault(failure)),
         }
     }
@@ -66,19 +66,19 @@ impl Writer<'_> {
         Api::namespaced(self.client.clone(), &self.publisher.database.id.namespace)
     }
 
-    fn learn<K: Watchable>(&self, object: K) -> bool {
+    fn learn<K: CachedKind>(&self, object: K) -> bool {
         learn(self.observed, object, K::seen(&self.view.seen).list())
     }
 
     async fn create<K: Applied + Resource<Scope = NamespaceResourceScope>>(
         &mut self,
         blank: &K,
-    ) -> Next {
+    ) -> Requeue {
         let api = self.api();
-        match self.publisher.timed(write::create(&api, blank)).await {
+        match self.publisher.timed(calls::create(&api, blank)).await {
             Ok(created) => {
                 self.learn(created);
-                Next::ChangeOr(self.memory.backoff.next())
+                Requeue::OnChangeOr(self.memory.backoff.next())
             }
             Err(failure) => self.failed(&api, blank, failure).await,
         }
@@ -87,42 +87,42 @@ impl Writer<'_> {
     async fn write<K: Applied + Resource<Scope = NamespaceResourceScope>>(
         &mut self,
         object: &K,
-    ) -> Next {
+    ) -> Requeue {
         let api = self.api();
-        match self.publisher.timed(write::write(&api, object)).await {
+        match self.publisher.timed(calls::write(&api, object)).await {
             Ok(now) => self.wrote(now, object).await,
             Err(failure) => self.failed(&api, object, failure).await,
         }
     }
 
-    async fn delete(&mut self, slice: &EndpointSlice) -> Next {
+    async fn delete(&mut self, slice: &EndpointSlice) -> Requeue {
         let api = self.api();
-        match self.publisher.timed(write::delete(&api, &slice.metadata)).await {
+        match self.publisher.timed(calls::delete(&api, &slice.metadata)).await {
             Ok(()) => {
                 let DatabaseId { namespace, service } = &self.publisher.database.id;
                 info!(%namespace, %service, slice = slice.name_any(), "EndpointSlice deleted");
                 // That it is gone comes by the watch; if it does not, another try does no harm.
-                Next::ChangeOr(self.memory.backoff.next())
+                Requeue::OnChangeOr(self.memory.backoff.next())
             }
             Err(failure) => self.failed(&api, slice, failure).await,
         }
     }
 
-    async fn create_service(&mut self, wanted: &Service) -> Next {
+    async fn create_service(&mut self, wanted: &Service) -> Requeue {
         let api = self.api();
-        match self.publisher.timed(write::create_service(&api, wanted)).await {
+        match self.publisher.timed(calls::create_service(&api, wanted)).await {
             Ok(created) => {
                 let DatabaseId { namespace, service } = &self.publisher.database.id;
                 info!(%namespace, %service, "Service created");
                 self.learn(created);
-                Next::ChangeOr(self.memory.backoff.next())
+                Requeue::OnChangeOr(self.memory.backoff.next())
             }
             Err(failure) => self.failed(&api, wanted, failure).await,
         }
     }
 
     /// Takes the answer to a write.
-    async fn wrote<K: Applied>(&mut self, now: K, sent: &K) -> Next {
+    async fn wrote<K: Applied>(&mut self, now: K, sent: &K) -> Requeue {
         let name = now.name_any();
         let members = now.members();
         if K::PLURAL == Endpoints::PLURAL {
@@ -133,36 +133,38 @@ impl Writer<'_> {
                 "the API stored {members} in {} {name}, which is not what was written",
                 K::kind(&())
             );
-            let rejected = Condition::new(Kind::Rejected, why);
+            let rejected = Condition::new(ConditionKind::Rejected, why);
             self.publisher.report(
                 Some(self.view.held()),
                 self.view.seen.fault().cloned().unwrap_or(rejected),
             );
             self.learn(now);
-            return Next::Pause(self.memory.backoff.next());
+            return Requeue::After(self.memory.backoff.next());
         }
         self.announce::<K>(&name, &members);
         self.learn(now);
         self.memory.succeeded();
-        let view = View {
+        let view = Inputs {
             seen: self.observed.borrow().clone(),
             plan: self.view.plan.clone(),
             may_answer: self.view.may_answer.clone(),
             publish: self.view.publish,
         };
-        let next = self.publisher.assess(&view, view.seen.service.object.as_deref(), self.memory);
+        let next =
+            self.publisher.next_step(&view, view.seen.service.object.as_deref(), self.memory);
         let undone = next.object() == Some(name.as_str());
-        let undecided =
-            |why: &Condition| matches!(why.kind, Kind::WaitingForVerdicts | Kind::AddressesRefused);
-        if next == Step::Hold {
+        let undecided = |why: &Condition| {
+            matches!(why.kind, ConditionKind::WaitingForVerdicts | ConditionKind::AddressesRefused)
+        };
+        if next == Step::InSync {
             self.published(&view).await;
-        } else if matches!(&next, Step::Wait(why) if undecided(why)) {
+        } else if matches!(&next, Step::Blocked(why) if undecided(why)) {
             // What may not stay while the database waits is out. Putting it back is an outside change, which is repaired.
             self.memory.held = Some(view.plan);
         } else if !undone && self.memory.first_in_round(name, &view.plan) {
             // What was decided takes more than this object.
             self.memory.pace.go_on();
-            return Next::Pause(Duration::ZERO);
+            return Requeue::After(Duration::ZERO);
         } else if undone && !self.memory.in_round() {
             self.memory.held = Some(view.plan);
         }
@@ -170,26 +172,26 @@ impl Writer<'_> {
     }
 
     /// Tells that the cluster now holds what was decided.
-    async fn published(&mut self, view: &View) {
+    async fn published(&mut self, view: &Inputs) {
         let held = view.held();
         let published = self.publisher.published(view, &held);
         let fault = view.seen.fault();
         self.publisher.report(Some(held.clone()), fault.cloned().unwrap_or(published));
         if fault.is_some() {
-            self.publisher.nudge.notify_waiters();
+            self.publisher.relist.notify_waiters();
         }
         self.memory.held = Some(view.plan.clone());
         self.publisher.tell_published(&held, self.memory).await;
     }
 
     /// Ends a round of writes.
-    fn end_round(&mut self) -> Next {
+    fn end_round(&mut self) -> Requeue {
         self.memory.end_round();
         if self.memory.pace.is_quarrel() {
             let DatabaseId { namespace, service } = &self.publisher.database.id;
             warn!(%namespace, %service, "someone keeps changing these Endpoints; they are repaired, ever more slowly");
         }
-        Next::Change
+        Requeue::OnChange
     }
 
     /// Announces a write, and whether it undid an outside change: people must be able to find out
@@ -237,13 +239,13 @@ impl Writer<'_> {
     }
 
     /// After a conflict, looks at what is there now; after a fault, says so. Either way tries again after a pause.
-    async fn failed<K: Watchable>(&mut self, api: &Api<K>, sent: &K, failure: Failure) -> Next {
+    async fn failed<K: CachedKind>(&mut self, api: &Api<K>, sent: &K, failure: Failure) -> Requeue {
         let Failure::Conflict(said) = failure else { return self.fault(failure) };
-        match write::read(api, sent).await {
+        match calls::read(api, sent).await {
             Ok(now) => {
                 if !now.is_some_and(|now| self.learn(now)) {
                     // The watch should have told us what the conflict is with, and has not.
-                    self.publisher.nudge.notify_waiters();
+                    self.publisher.relist.notify_waiters();
                 }
             }
             Err(failure) => return self.fault(failure),
@@ -252,19 +254,26 @@ impl Writer<'_> {
         if self.memory.conflicts >= CONFLICTS {
             self.publisher.report(
                 Some(self.view.held()),
-                Condition::new(Kind::ApiUnavailable, format!("conflict after conflict: {said}")),
+                Condition::new(
+                    ConditionKind::ApiUnavailable,
+                    format!("conflict after conflict: {said}"),
+                ),
             );
         }
-        Next::ChangeOr(self.memory.backoff.next())
+        Requeue::OnChangeOr(self.memory.backoff.next())
     }
 
-    fn fault(&mut self, failure: Failure) -> Next {
+    fn fault(&mut self, failure: Failure) -> Requeue {
         let pause = self.memory.backoff.next();
         match failure {
-            Failure::Conflict(_) => Next::ChangeOr(pause),
+            Failure::Conflict(_) => Requeue::OnChangeOr(pause),
             Failure::Fault(condition, asked) => {
                 self.publisher.report(Some(self.view.held()), condition);
-                if asked.is_zero() { Next::ChangeOr(pause) } else { Next::Pause(asked.max(pause)) }
+                if asked.is_zero() {
+                    Requeue::OnChangeOr(pause)
+                } else {
+                    Requeue::After(asked.max(pause))
+                }
             }
         }
     }

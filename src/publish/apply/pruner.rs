@@ -11,17 +11,17 @@ use prometheus::Histogram;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::backoff::{Backoff, sleep_if};
-use super::budget::{Budget, Urgency};
-use super::leftover::{self, Leftover, Leftovers, Part, Pruning};
-use super::sight::Watchable;
-use super::write::{self, DEADLINE, Failure};
-use super::{Cluster, Outlets};
 use crate::clock;
 use crate::config::DatabaseId;
 use crate::endpoints;
 use crate::lease;
 use crate::notice::{LogLine, Notice, Reason, Recorder, Regarding};
+use crate::publish::apply::calls::{self, DEADLINE, Failure};
+use crate::publish::apply::queue::{Urgency, WriteQueue};
+use crate::publish::backoff::{Backoff, sleep_if};
+use crate::publish::cache::orphans::{self, ObjectKind, Orphan, Orphans, Pruning};
+use crate::publish::cache::reflector::CachedKind;
+use crate::publish::{Cluster, DatabaseHandles};
 
 /// The log's message and the Event's note for objects that stay.
 const RETAINED: (&str, &str) = (
@@ -37,20 +37,20 @@ const DELETED: (&str, &str) = (
 );
 
 /// What tells of leftovers, and deletes them.
-pub(super) struct Pruner {
-    pub leftovers: Arc<watch::Sender<Leftovers>>,
-    pub outlets: watch::Receiver<Arc<Outlets>>,
+pub(crate) struct Pruner {
+    pub orphans: Arc<watch::Sender<Orphans>>,
+    pub databases: watch::Receiver<Arc<DatabaseHandles>>,
     pub cluster: Cluster,
     pub lease: lease::Handle,
-    pub budget: Arc<Budget>,
+    pub budget: Arc<WriteQueue>,
     pub recorder: Recorder,
     pub write_duration: Histogram,
 }
 
 impl Pruner {
     /// Goes on until the daemon ends.
-    pub(super) async fn run(self) {
-        let mut changes = self.leftovers.subscribe();
+    pub(crate) async fn run(self) {
+        let mut changes = self.orphans.subscribe();
         let mut standing = self.lease.subscribe();
         let mut told = BTreeMap::new();
         let mut delayed = Vec::new();
@@ -58,9 +58,9 @@ impl Pruner {
         let mut backoff = Backoff::default();
         loop {
             let pruning = {
-                let leftovers = changes.borrow_and_update();
-                self.tell(&leftovers, &mut told);
-                leftovers.pruning(clock::now(), |id| self.is_published(id))
+                let orphans = changes.borrow_and_update();
+                self.tell(&orphans, &mut told);
+                orphans.pruning(clock::now(), |id| self.is_published(id))
             };
             self.tell_second_look(&pruning, &mut delayed);
             let pause = match pruning {
@@ -90,9 +90,9 @@ impl Pruner {
 
     /// Returns whether the cluster is known to hold members of a database of the config.
     fn is_published(&self, id: &DatabaseId) -> bool {
-        let outlets = self.outlets.borrow();
-        let Some(outlet) = outlets.get(id) else { return false };
-        outlet.publication.borrow().members.as_ref().is_some_and(|members| !members.is_empty())
+        let databases = self.databases.borrow();
+        let Some(handle) = databases.get(id) else { return false };
+        handle.status.borrow().members.as_ref().is_some_and(|members| !members.is_empty())
     }
 
     /// Logs and announces once that a deletion is delayed because of its size.
@@ -124,11 +124,11 @@ impl Pruner {
     }
 
     /// Logs and announces what is newly left behind, and again when its fate has changed. `told` says of which it will go.
-    fn tell(&self, leftovers: &Leftovers, told: &mut BTreeMap<DatabaseId, bool>) {
-        let found = leftovers.all();
+    fn tell(&self, orphans: &Orphans, told: &mut BTreeMap<DatabaseId, bool>) {
+        let found = orphans.all();
         told.retain(|id, _| found.contains_key(id));
         for (id, members) in found {
-            let goes = leftovers.will_go(&id);
+            let goes = orphans.will_go(&id);
             if told.insert(id.clone(), goes) == Some(goes) {
                 continue;
             }
@@ -139,24 +139,24 @@ impl Pruner {
     }
 
     /// Deletes these, if it is this replica's turn to write.
-    async fn prune(&self, prunable: Vec<(DatabaseId, Part, Leftover)>) -> Result<(), String> {
+    async fn prune(&self, prunable: Vec<(DatabaseId, ObjectKind, Orphan)>) -> Result<(), String> {
         let Cluster::Write(client) = &self.cluster else { return Ok(()) };
         let mut trouble = Ok(());
-        for (id, part, leftover) in prunable {
+        for (id, part, orphan) in prunable {
             let deleted = match part {
-                Part::Slice => self.delete::<EndpointSlice>(client, &id, part, &leftover).await,
-                Part::Endpoints => self.delete::<Endpoints>(client, &id, part, &leftover).await,
-                Part::Service => match has_endpoints(client, &id).await {
+                ObjectKind::Slice => self.delete::<EndpointSlice>(client, &id, part, &orphan).await,
+                ObjectKind::Endpoints => self.delete::<Endpoints>(client, &id, part, &orphan).await,
+                ObjectKind::Service => match has_endpoints(client, &id).await {
                     // With it Kubernetes would delete them.
                     Ok(true) => {
                         Err(format!("Service {id} stays, as it has Endpoints of someone else"))
                     }
-                    Ok(false) => self.delete::<Service>(client, &id, part, &leftover).await,
+                    Ok(false) => self.delete::<Service>(client, &id, part, &orphan).await,
                     Err(why) => Err(why),
                 },
             };
             match deleted {
-                Ok(true) => leftover::note(&self.leftovers, id, part, &name(&leftover), None),
+                Ok(true) => orphans::note(&self.orphans, id, part, &name(&orphan), None),
                 Ok(false) => {}
                 // What is missing for one is there for another.
                 Err(why) => trouble = trouble.and(Err(why)),
@@ -170,27 +170,27 @@ impl Pruner {
         &self,
         client: &Client,
         id: &DatabaseId,
-        part: Part,
-        leftover: &Leftover,
+        part: ObjectKind,
+        orphan: &Orphan,
     ) -> Result<bool, String>
     where
-        K: Watchable<Scope = k8s_openapi::NamespaceResourceScope>,
+        K: CachedKind<Scope = k8s_openapi::NamespaceResourceScope>,
     {
         let _turn = self.budget.turn(Urgency::Repair).await;
         let Some(permission) = self.lease.permission().await else { return Ok(false) };
         // The config may have it again by now.
         let is_published = |id: &DatabaseId| self.is_published(id);
-        if !self.leftovers.borrow().is_prunable((id, part, leftover), clock::now(), is_published) {
+        if !self.orphans.borrow().is_prunable((id, part, orphan), clock::now(), is_published) {
             return Ok(false);
         }
         let api: Api<K> = Api::namespaced(client.clone(), &id.namespace);
         let started = clock::now();
-        let answer = permission.run(DEADLINE, write::delete(&api, &leftover.metadata)).await;
+        let answer = permission.run(DEADLINE, calls::delete(&api, &orphan.metadata)).await;
         self.write_duration.observe(clock::now().saturating_duration_since(started).as_secs_f64());
         match answer {
             Some(Ok(())) => {
                 let DatabaseId { namespace, service } = id;
-                let (kind, name, members) = (K::kind(&()), name(leftover), &leftover.members);
+                let (kind, name, members) = (K::kind(&()), name(orphan), &orphan.members);
                 info!(%namespace, %service, %kind, name, %members, "deleted: its database has left the config");
                 Ok(true)
             }
@@ -210,13 +210,13 @@ fn notice(id: &DatabaseId, note: impl Into<String>) -> Notice {
 /// Whether a Service has Endpoints now, whoever made them.
 async fn has_endpoints(client: &Client, id: &DatabaseId) -> Result<bool, String> {
     let api: Api<Endpoints> = Api::namespaced(client.clone(), &id.namespace);
-    match write::read(&api, &endpoints::blank(&id.namespace, &id.service)).await {
+    match calls::read(&api, &endpoints::placeholder(&id.namespace, &id.service)).await {
         Ok(held) => Ok(held.is_some()),
         Err(Failure::Fault(condition, _)) => Err(condition.reason),
         Err(Failure::Conflict(why)) => Err(why),
     }
 }
 
-fn name(leftover: &Leftover) -> String {
-    leftover.metadata.name.clone().unwrap_or_default()
+fn name(orphan: &Orphan) -> String {
+    orphan.metadata.name.clone().unwrap_or_default()
 }

@@ -10,25 +10,25 @@ fn endpoints(uid: &str, version: u64) -> Endpoints {
     endpoints
 }
 
-fn held(sight: &Sight<Endpoints>) -> Option<u64> {
+fn held(sight: &CachedObject<Endpoints>) -> Option<u64> {
     sight.object.as_deref().and_then(version)
 }
 
 /// After a list in which the object was, at this version, or was not.
-fn listed(at: Option<u64>) -> Sight<Endpoints> {
-    let mut sight = Sight::default();
-    sight.begin_list();
+fn synced(at: Option<u64>) -> CachedObject<Endpoints> {
+    let mut sight = CachedObject::default();
+    sight.init();
     if let Some(version) = at {
-        sight.take_listed(endpoints("a", version));
+        sight.init_apply(endpoints("a", version));
     }
-    sight.end_list();
+    sight.init_done();
     sight
 }
 
 #[test]
 fn an_answer_that_overtakes_its_event_counts_and_the_event_is_no_news() {
-    let mut sight = listed(Some(8));
-    assert!(sight.take_answer(endpoints("a", 10), 1));
+    let mut sight = synced(Some(8));
+    assert!(sight.apply_response(endpoints("a", 10), 1));
     assert!(!sight.take(endpoints("a", 9), false), "older than the answer");
     assert!(!sight.take(endpoints("a", 10), false));
     assert!(sight.take(endpoints("a", 11), false));
@@ -37,17 +37,17 @@ fn an_answer_that_overtakes_its_event_counts_and_the_event_is_no_news() {
 
 #[test]
 fn an_answer_that_comes_after_the_deletion_does_not_bring_the_object_back() {
-    let mut sight = listed(Some(8));
+    let mut sight = synced(Some(8));
     sight.take(endpoints("a", 10), false);
     sight.take(endpoints("a", 11), true);
-    assert!(!sight.take_answer(endpoints("a", 10), 1));
+    assert!(!sight.apply_response(endpoints("a", 10), 1));
     assert_eq!(held(&sight), None);
 }
 
 #[test]
 fn late_news_of_a_forerunner_does_not_replace_the_object() {
-    let mut sight = listed(None);
-    assert!(sight.take_answer(endpoints("new", 12), 1));
+    let mut sight = synced(None);
+    assert!(sight.apply_response(endpoints("new", 12), 1));
     assert!(!sight.take(endpoints("old", 10), false));
     assert!(!sight.take(endpoints("old", 11), true));
     assert_eq!(held(&sight), Some(12));
@@ -55,21 +55,24 @@ fn late_news_of_a_forerunner_does_not_replace_the_object() {
 
 #[test]
 fn an_answer_from_before_a_new_list_or_during_one_does_not_count() {
-    let mut sight = listed(Some(8));
-    sight.begin_list();
-    assert!(!sight.take_answer(endpoints("a", 10), 2), "the list may be from before or after it");
-    sight.end_list();
-    assert!(!sight.take_answer(endpoints("a", 10), 1), "the list says that it is gone");
+    let mut sight = synced(Some(8));
+    sight.init();
+    assert!(
+        !sight.apply_response(endpoints("a", 10), 2),
+        "the list may be from before or after it"
+    );
+    sight.init_done();
+    assert!(!sight.apply_response(endpoints("a", 10), 1), "the list says that it is gone");
     assert_eq!(held(&sight), None);
-    assert!(sight.take_answer(endpoints("b", 12), 2));
+    assert!(sight.apply_response(endpoints("b", 12), 2));
 }
 
 #[test]
 fn a_list_may_go_back_in_time() {
-    let mut sight = listed(Some(80));
-    sight.begin_list();
-    sight.take_listed(endpoints("a", 8));
-    sight.end_list();
+    let mut sight = synced(Some(80));
+    sight.init();
+    sight.init_apply(endpoints("a", 8));
+    sight.init_done();
     assert_eq!(held(&sight), Some(8));
     assert!(sight.take(endpoints("a", 9), false));
 }
@@ -86,7 +89,7 @@ fn of_an_object_is_kept_what_decisions_ask_for() {
             "managedFields": [{"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:subsets": {}}}],
         },
     });
-    let mut sight = listed(None);
+    let mut sight = synced(None);
     sight.take(serde_json::from_value::<Endpoints>(json.clone()).expect("Endpoints"), false);
     let mut kept = json.clone();
     kept["metadata"]["annotations"] = serde_json::json!({"acquireTime": ""});
@@ -98,12 +101,12 @@ fn of_an_object_is_kept_what_decisions_ask_for() {
     service["metadata"]["annotations"][MAINTENANCE] = "10.20.0.11=disk swap".into();
     service["spec"] = serde_json::json!({"selector": {"app": "orders"}, "ports": [{"port": 5432}]});
     service["status"] = serde_json::json!({"loadBalancer": {}});
-    let slim = serde_json::from_value::<Service>(service.clone()).expect("a Service").slim();
+    let strip = serde_json::from_value::<Service>(service.clone()).expect("a Service").strip();
     let metadata = service["metadata"].as_object_mut().expect("a map");
     metadata.retain(|key, _| key != "managedFields");
     metadata["annotations"] = serde_json::json!({MAINTENANCE: "10.20.0.11=disk swap"});
     service.as_object_mut().expect("a map").remove("status");
-    assert_eq!(slim, serde_json::from_value(service).expect("a Service"));
+    assert_eq!(strip, serde_json::from_value(service).expect("a Service"));
 }
 
 #[test]
@@ -111,7 +114,7 @@ fn annotations_for_us_are_cut_and_all_others_dropped() {
     let many = "10.20.0.11=é,".repeat(20_000);
     let annotations = serde_json::json!({MAINTENANCE: many, FAILBACK: many, "external-endpoints/note": many, "note": many});
     let json = serde_json::json!({"metadata": {"name": "orders", "annotations": annotations}});
-    let service = serde_json::from_value::<Service>(json).expect("a Service").slim();
+    let service = serde_json::from_value::<Service>(json).expect("a Service").strip();
     let kept = service.metadata.annotations.expect("annotations");
     assert_eq!(kept.keys().collect::<Vec<_>>(), [FAILBACK, MAINTENANCE]);
     assert!(kept.values().all(|text| text.capacity() < 8200 && many.starts_with(text)));
@@ -123,5 +126,5 @@ fn a_version_that_the_server_forgot_is_no_fault() {
     assert_eq!(fault_of::<Endpoints>(&watcher::Error::WatchError(gone), "prod"), None);
     let other = Status::failure("no", "InternalError").with_code(500).boxed();
     let fault = fault_of::<Endpoints>(&watcher::Error::WatchError(other), "prod").expect("a fault");
-    assert_eq!(fault.kind, Kind::ApiUnavailable);
+    assert_eq!(fault.kind, ConditionKind::ApiUnavailable);
 }

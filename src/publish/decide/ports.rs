@@ -16,7 +16,7 @@ use crate::config::{Port, Protocol};
 
 /// Returns the ports that the Endpoints shall have, one for each port of the Service that joins; else, in words, why one of the
 /// database's joins none. They are in the order of the config and then of the Service.
-pub(super) fn join(ours: &[Port], theirs: &[ServicePort]) -> Result<Vec<EndpointPort>, String> {
+pub(crate) fn join(ours: &[Port], theirs: &[ServicePort]) -> Result<Vec<EndpointPort>, String> {
     let joined = joined(ours, theirs).ok_or_else(|| {
         format!(
             "the database's ports {} do not match the Service's ports {}; give each port the name that the Service has for it",
@@ -28,7 +28,7 @@ pub(super) fn join(ours: &[Port], theirs: &[ServicePort]) -> Result<Vec<Endpoint
 }
 
 /// Returns the ports of the Service to which nothing is published, in words.
-pub(super) fn unserved(ours: &[Port], theirs: &[ServicePort]) -> Option<String> {
+pub(crate) fn unserved(ours: &[Port], theirs: &[ServicePort]) -> Option<String> {
     let joined = joined(ours, theirs)?;
     let is_served =
         |service: &&ServicePort| joined.iter().any(|(_, joined)| std::ptr::eq(*joined, *service));

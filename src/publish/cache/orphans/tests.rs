@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::publish::assess::tests::database;
+use crate::publish::decide::next_step::tests::database;
 
 const NAMESPACE: &str = "prod";
 
@@ -20,7 +20,7 @@ fn spec(services: &[&str]) -> Spec {
 
 /// Some published databases, a clock, and what is in the cluster of those that leave.
 struct Scene {
-    leftovers: Leftovers,
+    orphans: Orphans,
     spec: Spec,
     now: Instant,
     deleted: BTreeSet<DatabaseId>,
@@ -30,10 +30,10 @@ struct Scene {
 
 impl Scene {
     fn new(services: &[&str], now: Instant) -> Self {
-        let mut leftovers = Leftovers::default();
-        leftovers.reload(&spec(services), [], now);
+        let mut orphans = Orphans::default();
+        orphans.reload(&spec(services), [], now);
         let now = now + Duration::from_secs(3600);
-        Self { leftovers, spec: spec(services), now, deleted: BTreeSet::new(), prune: true }
+        Self { orphans, spec: spec(services), now, deleted: BTreeSet::new(), prune: true }
     }
 
     /// Applies another config, and has the namespace listed again, as after each change of its databases.
@@ -43,31 +43,33 @@ impl Scene {
         let gone = before.databases.iter().map(|database| database.id.clone());
         let gone: Vec<DatabaseId> =
             gone.filter(|id| !services.contains(&id.service.as_str())).collect();
-        self.leftovers.reload(&new, gone.into_iter().map(|id| (id, held())), self.now);
-        for part in Part::ALL {
-            self.leftovers.begin_list(NAMESPACE, part);
+        self.orphans.reload(&new, gone.into_iter().map(|id| (id, held())), self.now);
+        for part in ObjectKind::ALL {
+            self.orphans.init(NAMESPACE, part);
         }
-        let departed: Vec<DatabaseId> = self.leftovers.departed.keys().cloned().collect();
+        let departed: Vec<DatabaseId> = self.orphans.departed.keys().cloned().collect();
         for id in departed.into_iter().filter(|id| !self.deleted.contains(id)) {
-            self.leftovers.note(
-                (id.clone(), Part::Endpoints, id.service.clone()),
+            self.orphans.note(
+                (id.clone(), ObjectKind::Endpoints, id.service.clone()),
                 Some(endpoints(&id.service, UID)),
             );
         }
-        for part in Part::ALL {
-            self.leftovers.end_list(NAMESPACE, part);
+        for part in ObjectKind::ALL {
+            self.orphans.init_done(NAMESPACE, part);
         }
     }
 
     /// Has the watch bring the Endpoints of a Service.
     fn appears(&mut self, service: &str, uid: &str) {
-        self.leftovers
-            .note((id(service), Part::Endpoints, service.into()), Some(endpoints(service, uid)));
+        self.orphans.note(
+            (id(service), ObjectKind::Endpoints, service.into()),
+            Some(endpoints(service, uid)),
+        );
     }
 
     fn delete(&mut self, service: &str) {
         self.deleted.insert(id(service));
-        self.leftovers.note((id(service), Part::Endpoints, service.into()), None);
+        self.orphans.note((id(service), ObjectKind::Endpoints, service.into()), None);
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -75,15 +77,15 @@ impl Scene {
     }
 
     fn pruning(&self) -> Pruning {
-        self.leftovers.pruning(self.now, |_| true)
+        self.orphans.pruning(self.now, |_| true)
     }
 
     /// The services whose Endpoints may be deleted now.
     fn prunable(&self) -> Vec<String> {
         match self.pruning() {
             Pruning::Delete(prunable) => {
-                let all = |(id, part, leftover): &(DatabaseId, Part, Leftover)| {
-                    self.leftovers.is_prunable((id, *part, leftover), self.now, |_| true)
+                let all = |(id, part, orphan): &(DatabaseId, ObjectKind, Orphan)| {
+                    self.orphans.is_prunable((id, *part, orphan), self.now, |_| true)
                 };
                 assert!(prunable.iter().all(all), "{prunable:?}");
                 prunable.into_iter().map(|(id, ..)| id.service).collect()
@@ -100,13 +102,13 @@ fn held() -> BTreeSet<String> {
     BTreeSet::from([UID.to_owned()])
 }
 
-fn endpoints(service: &str, uid: &str) -> Leftover {
+fn endpoints(service: &str, uid: &str) -> Orphan {
     let metadata = json!({"name": service, "namespace": NAMESPACE, "uid": uid, "resourceVersion": "7",
-        "labels": {(endpoints::MANAGED_BY): endpoints::OURS}});
+        "labels": {(endpoints::MANAGED_BY): endpoints::FIELD_MANAGER}});
     let subsets = json!([{"addresses": [{"ip": "198.51.100.1"}], "ports": [{"port": 3306}]}]);
     let endpoints =
         serde_json::from_value(json!({"metadata": metadata, "subsets": subsets})).unwrap();
-    Leftover::of_endpoints(&endpoints).expect("ours")
+    Orphan::of_endpoints(&endpoints).expect("ours")
 }
 
 #[tokio::test(start_paused = true)]
@@ -174,10 +176,10 @@ async fn databases_that_are_not_published_do_not_count_as_remaining() {
     scene.pass(30);
     let published = |id: &DatabaseId| id.service == "b";
     assert!(
-        matches!(scene.leftovers.pruning(scene.now, published), Pruning::Delete(_)),
+        matches!(scene.orphans.pruning(scene.now, published), Pruning::Delete(_)),
         "one of two"
     );
-    let pruning = scene.leftovers.pruning(scene.now, |_| false);
+    let pruning = scene.orphans.pruning(scene.now, |_| false);
     assert!(matches!(pruning, Pruning::SecondLook { remain: 0, .. }), "{pruning:?}");
 }
 
@@ -199,14 +201,14 @@ async fn a_namespace_that_is_not_listed_yet_counts_as_departed() {
     let mut scene = Scene::new(&["a", "b", "c"], crate::clock::now());
     scene.reload(&["a"]);
     scene.delete("c");
-    scene.leftovers.begin_list(NAMESPACE, Part::Slice);
+    scene.orphans.init(NAMESPACE, ObjectKind::Slice);
     scene.pass(30);
     assert!(
         matches!(scene.pruning(), Pruning::SecondLook { remain: 1, .. }),
         "{:?}",
         scene.pruning()
     );
-    scene.leftovers.end_list(NAMESPACE, Part::Slice);
+    scene.orphans.init_done(NAMESPACE, ObjectKind::Slice);
     assert_eq!(scene.prunable(), ["b"]);
 }
 
@@ -221,8 +223,8 @@ async fn an_object_that_appears_after_the_departure_stays() {
     scene.pass(7 * 86_400);
     scene.appears("c", "another");
     assert_eq!(scene.pruning(), Pruning::Nothing);
-    assert!(!scene.leftovers.will_go(&id("c")), "it is told as one that stays");
-    assert_eq!(scene.leftovers.all().keys().collect::<Vec<_>>(), [&id("c")]);
+    assert!(!scene.orphans.will_go(&id("c")), "it is told as one that stays");
+    assert_eq!(scene.orphans.all().keys().collect::<Vec<_>>(), [&id("c")]);
     // A relist finds the same.
     scene.reload(&["a", "b"]);
     scene.appears("c", "another");

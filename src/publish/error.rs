@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::condition::{Condition, Kind};
 use crate::api::error_message;
+use crate::publish::condition::{Condition, ConditionKind};
 
 /// The condition that a failed call puts a database in. `name` is the object's, where the call was for one.
-pub(super) fn of(
+pub(crate) fn of(
     error: &kube::Error,
     verb: &str,
     plural: &str,
@@ -15,34 +15,36 @@ pub(super) fn of(
 ) -> Condition {
     let kube::Error::Api(status) = error else {
         return Condition::new(
-            Kind::ApiUnavailable,
+            ConditionKind::ApiUnavailable,
             format!("{verb} {plural} in {namespace}: {}", error_message(error)),
         );
     };
     let said = if status.message.is_empty() { &status.reason } else { &status.message };
     match status.code {
         403 if said.contains("being terminated") => Condition::new(
-            Kind::WaitingForService,
+            ConditionKind::WaitingForService,
             format!("namespace {namespace} is being deleted"),
         ),
         404 if said.starts_with("namespaces ") => {
             let why =
                 format!("there is no namespace {namespace}; create it, and the Service in it");
-            Condition::new(Kind::WaitingForService, why)
+            Condition::new(ConditionKind::WaitingForService, why)
         }
-        403 => Condition::new(Kind::Forbidden, forbidden(verb, plural, namespace, name, said)),
+        403 => {
+            Condition::new(ConditionKind::Forbidden, forbidden(verb, plural, namespace, name, said))
+        }
         400 | 422 => Condition::new(
-            Kind::Rejected,
+            ConditionKind::Rejected,
             format!("the API refuses to {verb} {plural} in {namespace}: {said}"),
         ),
         401 => Condition::new(
-            Kind::ApiUnavailable,
+            ConditionKind::ApiUnavailable,
             format!(
                 "{verb} {plural} in {namespace}: the API does not accept our credentials, those of the ServiceAccount or the kubeconfig: {said}"
             ),
         ),
         code => Condition::new(
-            Kind::ApiUnavailable,
+            ConditionKind::ApiUnavailable,
             format!("{verb} {plural} in {namespace}: the API answered {code}: {said}"),
         ),
     }
@@ -78,7 +80,7 @@ fn forbidden(verb: &str, plural: &str, namespace: &str, name: Option<&str>, said
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long the API asks to be left alone; zero if it does not say.
-pub(super) fn retry_after(error: &kube::Error) -> Duration {
+pub(crate) fn retry_after(error: &kube::Error) -> Duration {
     let seconds = match error {
         kube::Error::Api(status) => {
             status.details.as_ref().map_or(0, |details| details.retry_after_seconds)
@@ -100,7 +102,7 @@ mod tests {
     #[test]
     fn forbidden_names_verb_resource_namespace_and_role() {
         let condition = of(&api(403, "no way"), "patch", "endpoints", "prod", Some("mysql"));
-        assert_eq!(condition.kind, Kind::Forbidden);
+        assert_eq!(condition.kind, ConditionKind::Forbidden);
         assert_eq!(
             condition.reason,
             "may not patch endpoints mysql in namespace prod; allow it there with a Role whose rules have \
@@ -119,9 +121,9 @@ mod tests {
     #[test]
     fn each_answer_has_its_condition() {
         let kind = |code| of(&api(code, "x"), "patch", "endpoints", "prod", Some("mysql")).kind;
-        assert_eq!(kind(422), Kind::Rejected);
+        assert_eq!(kind(422), ConditionKind::Rejected);
         for code in [401, 404, 410, 429, 500, 503, 504] {
-            assert_eq!(kind(code), Kind::ApiUnavailable, "{code}");
+            assert_eq!(kind(code), ConditionKind::ApiUnavailable, "{code}");
         }
         let terminating = api(
             403,
@@ -129,9 +131,12 @@ mod tests {
         );
         assert_eq!(
             of(&terminating, "patch", "endpoints", "prod", None).kind,
-            Kind::WaitingForService
+            ConditionKind::WaitingForService
         );
         let gone = api(404, "namespaces \"prod\" not found");
-        assert_eq!(of(&gone, "create", "services", "prod", None).kind, Kind::WaitingForService);
+        assert_eq!(
+            of(&gone, "create", "services", "prod", None).kind,
+            ConditionKind::WaitingForService
+        );
     }
 }

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Endpoints;
 
-use super::condition::{Condition, Kind};
-use super::slices::Slices;
 use crate::config::{Database, PublishMode};
-use crate::endpoints::slices::{Digest, Others};
+use crate::endpoints::slices::{Digest, SliceManager};
 use crate::endpoints::{self, SKIP_MIRROR};
+use crate::publish::cache::slices::SliceCache;
+use crate::publish::condition::{Condition, ConditionKind};
 
 /// What is wrong if it is still so after a time: Kubernetes needs a moment to follow what is written.
 #[derive(Debug)]
-pub(super) struct Doubt {
+pub(crate) struct DelayedWarning {
     pub condition: Condition,
     pub after: Duration,
 }
@@ -25,36 +25,36 @@ const MIRRORED_WITHIN: Duration = Duration::from_secs(20);
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Doubts that what the cluster holds is what clients get.
-pub(super) fn doubt(
+pub(crate) fn doubt(
     database: &Database,
     endpoints: Option<&Endpoints>,
-    slices: &Slices,
-) -> Option<Doubt> {
-    if !slices.listed || slices.fault.is_some() {
+    slices: &SliceCache,
+) -> Option<DelayedWarning> {
+    if !slices.synced || slices.fault.is_some() {
         return None;
     }
-    if slices.ready(Others::Pods).count > 0 {
-        let condition = Condition::new(Kind::SlicesLeftBehind, left_behind(database));
-        return Some(Doubt { condition, after: SEEN_WITHIN });
+    if slices.ready(SliceManager::SliceController).count > 0 {
+        let condition = Condition::new(ConditionKind::SlicesLeftBehind, left_behind(database));
+        return Some(DelayedWarning { condition, after: SEEN_WITHIN });
     }
     if is_mirrored(database, endpoints, slices) {
         return None;
     }
-    let condition = Condition::new(Kind::NotMirrored, not_mirrored(database, endpoints));
-    Some(Doubt { condition, after: MIRRORED_WITHIN })
+    let condition = Condition::new(ConditionKind::NotMirrored, not_mirrored(database, endpoints));
+    Some(DelayedWarning { condition, after: MIRRORED_WITHIN })
 }
 
 /// Whether Kubernetes has mirrored from the Endpoints what it should: all of it, or nothing.
-pub(super) fn is_mirrored(
+pub(crate) fn is_mirrored(
     database: &Database,
     endpoints: Option<&Endpoints>,
-    slices: &Slices,
+    slices: &SliceCache,
 ) -> bool {
     let wanted: Digest = match (database.publish, endpoints) {
         (PublishMode::Endpoints, Some(endpoints)) => ips(endpoints).collect(),
         _ => Digest::default(),
     };
-    slices.ready(Others::Mirrored) == wanted
+    slices.ready(SliceManager::MirroringController) == wanted
 }
 
 fn ips(endpoints: &Endpoints) -> impl Iterator<Item = IpAddr> {
@@ -62,7 +62,7 @@ fn ips(endpoints: &Endpoints) -> impl Iterator<Item = IpAddr> {
 }
 
 /// Why a database of which exactly one is published waits for Kubernetes.
-pub(super) fn waits(database: &Database) -> String {
+pub(crate) fn waits(database: &Database) -> String {
     let id = &database.id;
     format!(
         "exactly one is to be published, and Kubernetes has yet to mirror the change of Endpoints {id}, so that until then clients are \
@@ -91,7 +91,7 @@ fn not_mirrored(database: &Database, endpoints: Option<&Endpoints>) -> String {
 }
 
 /// Why there may be slices of Pods for a Service without a selector, and how to be rid of them.
-pub(super) fn left_behind(database: &Database) -> String {
+pub(crate) fn left_behind(database: &Database) -> String {
     let id = &database.id;
     format!(
         "Service {id} has no selector, but EndpointSlices from when it had one are left, so that clients are sent to those Pods \
@@ -107,16 +107,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::publish::assess::tests::{database, ours};
-    use crate::publish::sight::Intake;
+    use crate::publish::cache::reflector::Store;
+    use crate::publish::decide::next_step::tests::{database, ours};
 
     const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
     const PODS: &str = "endpointslice-controller.k8s.io";
 
     /// The slices of another manager.
-    fn slices(manager: &str, ips: &[&str]) -> Arc<Slices> {
-        let mut slices = Arc::new(Slices::default());
-        slices.begin_list();
+    fn slices(manager: &str, ips: &[&str]) -> Arc<SliceCache> {
+        let mut slices = Arc::new(SliceCache::default());
+        slices.init();
         let labels = json!({
             "kubernetes.io/service-name": "mysql", "endpointslice.kubernetes.io/managed-by": manager,
         });
@@ -124,8 +124,8 @@ mod tests {
         let slice = json!({
             "metadata": {"name": "mysql-x7k2p", "labels": labels}, "addressType": "IPv4", "endpoints": endpoints,
         });
-        slices.take_listed(serde_json::from_value(slice).expect("a slice"));
-        slices.end_list();
+        slices.init_apply(serde_json::from_value(slice).expect("a slice"));
+        slices.init_done();
         slices
     }
 
@@ -135,9 +135,12 @@ mod tests {
         let mut skipped = held.clone();
         skipped.metadata.labels.as_mut().expect("labels").insert(SKIP_MIRROR.into(), "true".into());
         let (one, none) = (&["198.51.100.1"][..], &[][..]);
-        let late = |words| Some((Kind::NotMirrored, MIRRORED_WITHIN, words));
-        let left =
-            Some((Kind::SlicesLeftBehind, SEEN_WITHIN, "kubectl -n prod delete endpointslices"));
+        let late = |words| Some((ConditionKind::NotMirrored, MIRRORED_WITHIN, words));
+        let left = Some((
+            ConditionKind::SlicesLeftBehind,
+            SEEN_WITHIN,
+            "kubectl -n prod delete endpointslices",
+        ));
         let table = [
             (PublishMode::Endpoints, Some(&held), MIRROR, one, None),
             (
@@ -172,7 +175,7 @@ mod tests {
                 (None, None) => continue,
                 _ => panic!("{publish:?} {manager} {ips:?}: {found:?}"),
             };
-            let Doubt { condition, after: found } = found.expect("a doubt");
+            let DelayedWarning { condition, after: found } = found.expect("a doubt");
             assert_eq!((condition.kind, found), (kind, after));
             assert!(condition.reason.contains(words), "{}", condition.reason);
         }
@@ -181,10 +184,10 @@ mod tests {
     #[test]
     fn slices_that_are_not_known_are_not_doubted() {
         let held = ours(&[1]);
-        assert!(doubt(&database(false), Some(&held), &Slices::default()).is_none());
+        assert!(doubt(&database(false), Some(&held), &SliceCache::default()).is_none());
         let mut slices = slices(PODS, &["198.51.100.9"]);
         assert!(doubt(&database(false), Some(&held), &slices).is_some());
-        slices.fault().replace(Condition::new(Kind::Forbidden, "no right to list"));
+        slices.fault().replace(Condition::new(ConditionKind::Forbidden, "no right to list"));
         assert!(doubt(&database(false), Some(&held), &slices).is_none());
     }
 

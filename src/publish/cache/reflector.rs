@@ -13,20 +13,20 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
-use super::assess::LEADER_ANNOTATIONS;
-use super::backoff::Backoff;
-use super::condition::{Condition, Kind};
-use super::fault;
-use super::leftover::{self, Leftover, Leftovers, Part};
-use super::slices::Slices;
 use crate::clock;
 use crate::config::DatabaseId;
 use crate::endpoints;
 use crate::monitor::cut_annotation;
+use crate::publish::backoff::Backoff;
+use crate::publish::cache::orphans::{self, ObjectKind, Orphan, Orphans};
+use crate::publish::cache::slices::SliceCache;
+use crate::publish::condition::{Condition, ConditionKind};
+use crate::publish::decide::next_step::LEADER_ANNOTATIONS;
+use crate::publish::error;
 
 /// The annotations of a Service by which people ask something of us.
-pub(super) const MAINTENANCE: &str = "external-endpoints/maintenance";
-pub(super) const FAILBACK: &str = "external-endpoints/failback";
+pub(crate) const MAINTENANCE: &str = "external-endpoints/maintenance";
+pub(crate) const FAILBACK: &str = "external-endpoints/failback";
 
 /// How long the API server may leave a watch open. A connection that died silently is noticed 5 s after that.
 const WATCH: Duration = Duration::from_secs(60);
@@ -43,37 +43,37 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// after the events that they belong to. An answer counts only if it is newer than all that is known, and only within the
 /// list that the call was decided on: a new list says it all, and nothing older may come after it.
 #[derive(Debug, Clone)]
-pub(super) struct Sight<K> {
+pub(crate) struct CachedObject<K> {
     /// Whether the object has been looked for: until then, that it is missing says nothing.
-    pub listed: bool,
+    pub synced: bool,
     pub object: Option<Arc<K>>,
     /// Why the watch does not run, if so. What is known may be old then.
     pub fault: Option<Condition>,
     /// Counts the lists, from when each begins.
     pub list: u64,
     /// Whether a list is under way.
-    listing: bool,
+    relisting: bool,
     /// Whether the object has come in the list under way.
-    in_list: bool,
+    in_relist: bool,
     /// The version of the newest thing known of the object in this list, its deletion included.
     newest: Option<u64>,
 }
 
-impl<K> Default for Sight<K> {
+impl<K> Default for CachedObject<K> {
     fn default() -> Self {
         Self {
-            listed: false,
+            synced: false,
             object: None,
             fault: None,
             list: 0,
-            listing: false,
-            in_list: false,
+            relisting: false,
+            in_relist: false,
             newest: None,
         }
     }
 }
 
-impl<K: Watchable> Sight<K> {
+impl<K: CachedKind> CachedObject<K> {
     /// Whether `object` is newer than all that is known; if so, it is now the newest. What has no version counts as newer.
     fn advances(&mut self, object: &K) -> bool {
         let version = version(object);
@@ -86,28 +86,28 @@ impl<K: Watchable> Sight<K> {
 }
 
 /// What is known of one kind in the cluster for one database, and how it comes to be known.
-pub(super) trait Intake<K> {
+pub(crate) trait Store<K> {
     /// Counts the lists, from when each begins.
     fn list(&self) -> u64;
 
     fn fault(&mut self) -> &mut Option<Condition>;
 
-    fn begin_list(&mut self);
+    fn init(&mut self);
 
     /// Takes an object from a list. A list may go back in time, as after a restore of the cluster's storage.
-    fn take_listed(&mut self, object: K) -> bool;
+    fn init_apply(&mut self, object: K) -> bool;
 
     /// Ends a list. Returns whether that is news.
-    fn end_list(&mut self) -> bool;
+    fn init_done(&mut self) -> bool;
 
     /// Takes an event: the object as it is, or that it is gone.
     fn take(&mut self, object: K, gone: bool) -> bool;
 
     /// Takes the answer to a call that was decided on the list numbered `list`.
-    fn take_answer(&mut self, object: K, list: u64) -> bool;
+    fn apply_response(&mut self, object: K, list: u64) -> bool;
 }
 
-impl<K: Watchable> Intake<K> for Sight<K> {
+impl<K: CachedKind> Store<K> for CachedObject<K> {
     fn list(&self) -> u64 {
         self.list
     }
@@ -116,56 +116,56 @@ impl<K: Watchable> Intake<K> for Sight<K> {
         &mut self.fault
     }
 
-    fn begin_list(&mut self) {
+    fn init(&mut self) {
         self.list += 1;
-        self.listing = true;
-        self.in_list = false;
+        self.relisting = true;
+        self.in_relist = false;
         self.newest = None;
     }
 
-    fn take_listed(&mut self, object: K) -> bool {
+    fn init_apply(&mut self, object: K) -> bool {
         self.newest = version(&object);
-        self.object = Some(Arc::new(object.slim()));
-        self.in_list = true;
+        self.object = Some(Arc::new(object.strip()));
+        self.in_relist = true;
         true
     }
 
-    fn end_list(&mut self) -> bool {
-        self.listing = false;
-        let gone = !self.in_list && self.object.take().is_some();
-        let first = !std::mem::replace(&mut self.listed, true);
+    fn init_done(&mut self) -> bool {
+        self.relisting = false;
+        let gone = !self.in_relist && self.object.take().is_some();
+        let first = !std::mem::replace(&mut self.synced, true);
         gone || first
     }
 
     fn take(&mut self, object: K, gone: bool) -> bool {
         let newer = self.advances(&object);
         if newer {
-            self.object = (!gone).then(|| Arc::new(object.slim()));
+            self.object = (!gone).then(|| Arc::new(object.strip()));
         }
         newer
     }
 
-    fn take_answer(&mut self, object: K, list: u64) -> bool {
-        self.list == list && !self.listing && self.take(object, false)
+    fn apply_response(&mut self, object: K, list: u64) -> bool {
+        self.list == list && !self.relisting && self.take(object, false)
     }
 }
 
 /// Resource versions are decimal numbers that grow, as Kubernetes says since 1.35 and etcd has always done it.
-pub(super) fn version(object: &impl Resource) -> Option<u64> {
+pub(crate) fn version(object: &impl Resource) -> Option<u64> {
     object.meta().resource_version.as_deref()?.parse().ok()
 }
 
 /// What is known of the cluster for one database.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Observed {
-    pub service: Sight<Service>,
-    pub endpoints: Sight<Endpoints>,
-    pub slices: Arc<Slices>,
+pub(crate) struct Observed {
+    pub service: CachedObject<Service>,
+    pub endpoints: CachedObject<Endpoints>,
+    pub slices: Arc<SliceCache>,
 }
 
 impl Observed {
     /// Returns the UIDs of all objects that are known, whoever made them.
-    pub(super) fn uids(&self) -> BTreeSet<String> {
+    pub(crate) fn uids(&self) -> BTreeSet<String> {
         let service = self.service.object.as_ref().map(|service| &service.metadata);
         let endpoints = self.endpoints.object.as_ref().map(|endpoints| &endpoints.metadata);
         let slices = self.slices.own().into_values().map(|slice| &slice.metadata);
@@ -177,24 +177,24 @@ impl Observed {
             .collect()
     }
 
-    pub(super) fn fault(&self) -> Option<&Condition> {
+    pub(crate) fn fault(&self) -> Option<&Condition> {
         self.service.fault.as_ref().or(self.endpoints.fault.as_ref()).or(self.slices.fault.as_ref())
     }
 }
 
 /// The kinds that are watched, and where an [`Observed`] keeps them.
-pub(super) trait Watchable:
+pub(crate) trait CachedKind:
     Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static
 {
-    type Sight: Intake<Self>;
+    type CachedObject: Store<Self>;
     const PLURAL: &'static str;
-    const PART: Part;
+    const PART: ObjectKind;
     /// How many the API shall send at once, where objects may be large.
     const PAGE: Option<u32> = None;
 
-    fn sight(observed: &mut Observed) -> &mut Self::Sight;
+    fn sight(observed: &mut Observed) -> &mut Self::CachedObject;
 
-    fn seen(observed: &Observed) -> &Self::Sight;
+    fn seen(observed: &Observed) -> &Self::CachedObject;
 
     /// The name of the Service that the object belongs to.
     fn service(&self) -> &str {
@@ -202,30 +202,30 @@ pub(super) trait Watchable:
     }
 
     /// What is left behind, if this is ours and of no database.
-    fn leftover(&self) -> Option<Leftover>;
+    fn orphan(&self) -> Option<Orphan>;
 
     /// Without what no decision asks for, which would be most of the memory that it takes.
-    fn slim(self) -> Self;
+    fn strip(self) -> Self;
 }
 
-impl Watchable for Service {
-    type Sight = Sight<Self>;
+impl CachedKind for Service {
+    type CachedObject = CachedObject<Self>;
     const PLURAL: &'static str = "services";
-    const PART: Part = Part::Service;
+    const PART: ObjectKind = ObjectKind::Service;
 
-    fn leftover(&self) -> Option<Leftover> {
-        Leftover::of_service(self)
+    fn orphan(&self) -> Option<Orphan> {
+        Orphan::of_service(self)
     }
 
-    fn sight(observed: &mut Observed) -> &mut Sight<Self> {
+    fn sight(observed: &mut Observed) -> &mut CachedObject<Self> {
         &mut observed.service
     }
 
-    fn seen(observed: &Observed) -> &Sight<Self> {
+    fn seen(observed: &Observed) -> &CachedObject<Self> {
         &observed.service
     }
 
-    fn slim(mut self) -> Self {
+    fn strip(mut self) -> Self {
         let annotations = self.metadata.annotations.take();
         let mut ours: BTreeMap<String, String> = annotations.into_iter().flatten().collect();
         ours.retain(|name, _| name == MAINTENANCE || name == FAILBACK);
@@ -237,32 +237,32 @@ impl Watchable for Service {
     }
 }
 
-impl Watchable for Endpoints {
-    type Sight = Sight<Self>;
+impl CachedKind for Endpoints {
+    type CachedObject = CachedObject<Self>;
     const PLURAL: &'static str = "endpoints";
-    const PART: Part = Part::Endpoints;
+    const PART: ObjectKind = ObjectKind::Endpoints;
 
-    fn leftover(&self) -> Option<Leftover> {
-        Leftover::of_endpoints(self)
+    fn orphan(&self) -> Option<Orphan> {
+        Orphan::of_endpoints(self)
     }
 
-    fn sight(observed: &mut Observed) -> &mut Sight<Self> {
+    fn sight(observed: &mut Observed) -> &mut CachedObject<Self> {
         &mut observed.endpoints
     }
 
-    fn seen(observed: &Observed) -> &Sight<Self> {
+    fn seen(observed: &Observed) -> &CachedObject<Self> {
         &observed.endpoints
     }
 
     /// Who has managed any of it says whose they are; which fields those were does not, but for the label against mirroring. That
     /// an annotation of leader election is there says enough.
-    fn slim(mut self) -> Self {
+    fn strip(mut self) -> Self {
         if let Some(annotations) = &mut self.metadata.annotations {
             annotations.retain(|name, _| LEADER_ANNOTATIONS.contains(&name.as_str()));
             annotations.values_mut().for_each(|value| *value = String::new());
         }
         for entry in self.metadata.managed_fields.iter_mut().flatten() {
-            if !endpoints::holds_skip_mirror(entry) {
+            if !endpoints::is_our_skip_mirror(entry) {
                 entry.fields_v1 = None;
             }
         }
@@ -271,38 +271,42 @@ impl Watchable for Endpoints {
 }
 
 /// One namespace that is watched.
-pub(super) struct Sights {
+pub(crate) struct NamespaceCache {
     /// Its databases, by the name of their Service.
     pub databases: HashMap<String, Arc<watch::Sender<Observed>>>,
     /// What is under our label and of no database.
-    pub leftovers: Arc<watch::Sender<Leftovers>>,
+    pub orphans: Arc<watch::Sender<Orphans>>,
     pub namespace: String,
 }
 
-impl Sights {
-    fn note_leftover<K: Watchable>(&self, object: &K, gone: bool) {
+impl NamespaceCache {
+    fn note_leftover<K: CachedKind>(&self, object: &K, gone: bool) {
         let id =
             DatabaseId { namespace: self.namespace.clone(), service: object.service().to_owned() };
         let name = object.meta().name.as_deref().unwrap_or_default();
-        leftover::note(&self.leftovers, id, K::PART, name, object.leftover().filter(|_| !gone));
+        orphans::note(&self.orphans, id, K::PART, name, object.orphan().filter(|_| !gone));
     }
 }
 
 /// Takes the answer to a call that was decided on the list numbered `list`; says whether it was news.
-pub(super) fn learn<K: Watchable>(
+pub(crate) fn learn<K: CachedKind>(
     observed: &watch::Sender<Observed>,
     object: K,
     list: u64,
 ) -> bool {
-    observed.send_if_modified(|observed| K::sight(observed).take_answer(object, list))
+    observed.send_if_modified(|observed| K::sight(observed).apply_response(object, list))
 }
 
 /// Watches one kind in one namespace for ever. After a fault it lists anew, so that nothing is missed; also when a
-/// publisher `nudge`s it, who has seen that the API answers, or that what is known here is old.
-pub(super) async fn watch_kind<K: Watchable>(api: Api<K>, sights: Arc<Sights>, nudge: Arc<Notify>) {
+/// publisher `relist`s it, who has seen that the API answers, or that what is known here is old.
+pub(crate) async fn run_reflector<K: CachedKind>(
+    api: Api<K>,
+    sights: Arc<NamespaceCache>,
+    relist: Arc<Notify>,
+) {
     let mut backoff = Backoff::default();
     loop {
-        let Ended { fault, settled, asked } = follow(&api, &sights, &nudge).await;
+        let Ended { fault, settled, asked } = follow(&api, &sights, &relist).await;
         if settled {
             backoff.reset();
         }
@@ -313,7 +317,7 @@ pub(super) async fn watch_kind<K: Watchable>(api: Api<K>, sights: Arc<Sights>, n
         }
         tokio::select! {
             () = tokio::time::sleep(backoff.next().max(asked)) => {}
-            () = nudge.notified() => {}
+            () = relist.notified() => {}
         }
     }
 }
@@ -328,33 +332,33 @@ struct Ended {
     asked: Duration,
 }
 
-/// Lists, then watches, until that fails or there is a nudge.
-async fn follow<K: Watchable>(api: &Api<K>, sights: &Sights, nudge: &Notify) -> Ended {
+/// Lists, then watches, until that fails or there is a relist.
+async fn follow<K: CachedKind>(api: &Api<K>, sights: &NamespaceCache, relist: &Notify) -> Ended {
     let namespace = sights.namespace.as_str();
     let mut config = watcher::Config::default().timeout(WATCH.as_secs() as u32);
     config.page_size = K::PAGE.or(config.page_size);
     let mut events = std::pin::pin!(watcher(api.clone(), config));
-    let (mut listed, mut settled) = (None, false);
+    let (mut synced, mut settled) = (None, false);
     loop {
         // However many events come meanwhile.
-        let settles = listed.map(|at: Instant| at + SETTLED);
+        let settles = synced.map(|at: Instant| at + SETTLED);
         let event = tokio::select! {
             event = events.next() => event,
-            () = tokio::time::sleep(LIST), if listed.is_none() => {
+            () = tokio::time::sleep(LIST), if synced.is_none() => {
                 let why = format!("list {} in {namespace}: no answer in {}", K::PLURAL, humantime::format_duration(LIST));
-                return Ended { fault: Some(Condition::new(Kind::ApiUnavailable, why)), ..Ended::default() };
+                return Ended { fault: Some(Condition::new(ConditionKind::ApiUnavailable, why)), ..Ended::default() };
             }
             () = sleep_until(settles), if !settled => {
                 settled = true;
                 each::<K>(sights, |sight| sight.fault().take().is_some());
                 continue;
             }
-            () = nudge.notified(), if settled => return Ended { settled, ..Ended::default() },
+            () = relist.notified(), if settled => return Ended { settled, ..Ended::default() },
         };
         match event {
             Some(Ok(event)) => {
                 if matches!(event, Event::InitDone) {
-                    listed.get_or_insert(clock::now());
+                    synced.get_or_insert(clock::now());
                 }
                 take(event, sights);
             }
@@ -378,14 +382,14 @@ async fn sleep_until(moment: Option<Instant>) {
 }
 
 /// Changes the sight of every database, and tells those for whom it was news.
-fn each<K: Watchable>(sights: &Sights, change: impl Fn(&mut K::Sight) -> bool) {
+fn each<K: CachedKind>(sights: &NamespaceCache, change: impl Fn(&mut K::CachedObject) -> bool) {
     for sender in sights.databases.values() {
         sender.send_if_modified(|observed| change(K::sight(observed)));
     }
 }
 
-fn take<K: Watchable>(event: Event<K>, sights: &Sights) {
-    let with = |object: K, gone: bool, change: fn(&mut K::Sight, K) -> bool| {
+fn take<K: CachedKind>(event: Event<K>, sights: &NamespaceCache) {
+    let with = |object: K, gone: bool, change: fn(&mut K::CachedObject, K) -> bool| {
         if let Some(sender) = sights.databases.get(object.service()) {
             sender.send_if_modified(|observed| change(K::sight(observed), object));
         } else {
@@ -395,15 +399,15 @@ fn take<K: Watchable>(event: Event<K>, sights: &Sights) {
     match event {
         Event::Init => {
             each::<K>(sights, |sight| {
-                sight.begin_list();
+                sight.init();
                 false
             });
-            leftover::begin_list(&sights.leftovers, &sights.namespace, K::PART);
+            orphans::init(&sights.orphans, &sights.namespace, K::PART);
         }
-        Event::InitApply(object) => with(object, false, Intake::take_listed),
+        Event::InitApply(object) => with(object, false, Store::init_apply),
         Event::InitDone => {
-            each::<K>(sights, Intake::end_list);
-            leftover::end_list(&sights.leftovers, &sights.namespace, K::PART);
+            each::<K>(sights, Store::init_done);
+            orphans::init_done(&sights.orphans, &sights.namespace, K::PART);
         }
         Event::Apply(object) => with(object, false, |sight, object| sight.take(object, false)),
         Event::Delete(object) => with(object, true, |sight, object| sight.take(object, true)),
@@ -414,28 +418,27 @@ fn asked_by(error: &watcher::Error) -> Duration {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => fault::retry_after(error),
+        | watcher::Error::WatchFailed(error) => error::retry_after(error),
         _ => Duration::ZERO,
     }
 }
 
-fn fault_of<K: Watchable>(error: &watcher::Error, namespace: &str) -> Option<Condition> {
+fn fault_of<K: CachedKind>(error: &watcher::Error, namespace: &str) -> Option<Condition> {
     Some(match error {
         watcher::Error::InitialListFailed(error) => {
-            fault::of(error, "list", K::PLURAL, namespace, None)
+            error::of(error, "list", K::PLURAL, namespace, None)
         }
         watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
-            fault::of(error, "watch", K::PLURAL, namespace, None)
+            error::of(error, "watch", K::PLURAL, namespace, None)
         }
         // The server forgot where we were: listing anew is all it takes.
         watcher::Error::WatchError(status) if status.code == 410 => return None,
         other => Condition::new(
-            Kind::ApiUnavailable,
+            ConditionKind::ApiUnavailable,
             format!("watch {} in {namespace}: {other}", K::PLURAL),
         ),
     })
 }
 
 #[cfg(test)]
-#[path = "sight_tests.rs"]
 mod tests;

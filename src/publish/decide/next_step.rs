@@ -28,22 +28,22 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{EndpointPort, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::condition::{Condition, Kind};
-use super::slices::Slices;
-use super::waiting::{self, Published, Retained};
-use super::{doubt, ports, service, view};
 use crate::config::{Database, PublishMode};
-use crate::endpoints::slices::{self, Digest, Family, Frame, Others};
+use crate::endpoints::slices::{self, Digest, IpFamily, SliceManager, SliceTemplate};
 use crate::endpoints::{self, Mirror};
 use crate::plan::{Members, Plan};
+use crate::publish::cache::slices::SliceCache;
+use crate::publish::condition::{Condition, ConditionKind};
+use crate::publish::decide::waiting::{self, Published, Retained};
+use crate::publish::decide::{inputs, mirroring, ports, service};
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Nothing may be written.
-    Wait(Condition),
+    Blocked(Condition),
     /// Nothing needs to be written.
-    Hold,
+    InSync,
     /// There are no Endpoints: apply blank ones, so that the write after it has a resourceVersion to stand on.
     Create(Box<Endpoints>),
     Write(Box<Endpoints>),
@@ -56,26 +56,26 @@ pub(super) enum Step {
 
 impl Step {
     /// Whether it only makes what another step will fill.
-    pub(super) fn is_half(&self) -> bool {
+    pub(crate) fn is_placeholder(&self) -> bool {
         matches!(self, Step::Create(_) | Step::CreateSlice(_) | Step::CreateService(_))
     }
 
     /// The name of what is to be written.
-    pub(super) fn object(&self) -> Option<&str> {
+    pub(crate) fn object(&self) -> Option<&str> {
         let metadata = match self {
             Step::Create(endpoints) | Step::Write(endpoints) => &endpoints.metadata,
             Step::CreateSlice(slice) | Step::WriteSlice(slice) | Step::DeleteSlice(slice) => {
                 &slice.metadata
             }
             Step::CreateService(service) => &service.metadata,
-            Step::Wait(_) | Step::Hold => return None,
+            Step::Blocked(_) | Step::InSync => return None,
         };
         metadata.name.as_deref()
     }
 }
 
 /// Annotations by which leader election keeps a lock in Endpoints: client-go's, and Patroni's.
-pub(super) const LEADER_ANNOTATIONS: [&str; 3] =
+pub(crate) const LEADER_ANNOTATIONS: [&str; 3] =
     ["control-plane.alpha.kubernetes.io/leader", "acquireTime", "renewTime"];
 
 /// How Kubernetes' own controller labels the Endpoints of a Service with a selector.
@@ -83,37 +83,37 @@ const ENDPOINTS_CONTROLLER: &str = "endpoint-controller";
 
 /// Decides the next step. `may_answer` are the addresses that may, as the monitor knows them, and `written` is the UID of
 /// the Endpoints that this process has written, if it has.
-pub(super) fn assess(
+pub(crate) fn next_step(
     database: &Database,
     plan: &Plan,
     service: Option<&Service>,
     endpoints: Option<&Endpoints>,
-    slices: &Slices,
+    slices: &SliceCache,
     may_answer: &[IpAddr],
     written: Option<&str>,
 ) -> Step {
     let step = match writable_service(database, service) {
         Ok(service) => {
-            Assessment { database, service, endpoints, slices, may_answer }.step(plan, written)
+            Planner { database, service, endpoints, slices, may_answer }.step(plan, written)
         }
-        Err(refusal) => instead(database, service, slices, refusal),
+        Err(refusal) => without_publishing(database, service, slices, refusal),
     };
-    step.unwrap_or_else(Step::Wait)
+    step.unwrap_or_else(Step::Blocked)
 }
 
 /// What may be done where nothing may be published.
-fn instead(
+fn without_publishing(
     database: &Database,
     service: Option<&Service>,
-    slices: &Slices,
+    slices: &SliceCache,
     refusal: Condition,
 ) -> Result<Step, Condition> {
     match (refusal.kind, database.create_service) {
-        (Kind::WaitingForService, Some(create)) if service.is_none() => {
+        (ConditionKind::WaitingForService, Some(create)) if service.is_none() => {
             Ok(Step::CreateService(Box::new(service::service(database, create))))
         }
         // They would be united with those of the Service's Pods.
-        (Kind::ServiceHasSelector | Kind::ServiceIsExternalName, _) => {
+        (ConditionKind::ServiceHasSelector | ConditionKind::ServiceIsExternalName, _) => {
             ours(slices).next().map(delete).ok_or(refusal)
         }
         _ => Err(refusal),
@@ -121,8 +121,8 @@ fn instead(
 }
 
 /// The slices of ours, but for those that are going already.
-fn ours(slices: &Slices) -> impl Iterator<Item = &EndpointSlice> {
-    slices.own().into_values().filter(|slice| slices::is_ours(slice) && !is_being_deleted(slice))
+fn ours(slices: &SliceCache) -> impl Iterator<Item = &EndpointSlice> {
+    slices.own().into_values().filter(|slice| slices::is_managed(slice) && !is_being_deleted(slice))
 }
 
 fn delete(slice: &EndpointSlice) -> Step {
@@ -134,15 +134,15 @@ fn is_being_deleted(slice: &EndpointSlice) -> bool {
 }
 
 /// What there is to decide on, once the Service is one to publish for.
-struct Assessment<'a> {
+struct Planner<'a> {
     database: &'a Database,
     service: &'a Service,
     endpoints: Option<&'a Endpoints>,
-    slices: &'a Slices,
+    slices: &'a SliceCache,
     may_answer: &'a [IpAddr],
 }
 
-impl Assessment<'_> {
+impl Planner<'_> {
     fn step(&self, plan: &Plan, written: Option<&str>) -> Result<Step, Condition> {
         let database = self.database;
         let refusal = match self
@@ -152,18 +152,18 @@ impl Assessment<'_> {
             Some(Err(refusal)) => Some(refusal),
             _ => None,
         };
-        let in_the_way = refusal.as_ref().is_some_and(|refusal| self.matters(refusal));
-        if let Some(refusal) = refusal.clone().filter(|_| in_the_way && !self.has_slices()) {
+        let blocking = refusal.as_ref().is_some_and(|refusal| self.blocks(refusal));
+        if let Some(refusal) = refusal.clone().filter(|_| blocking && !self.has_slices()) {
             return Err(self.with_leftovers(refusal));
         }
         let service_ports =
             self.service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
         let ports = ports::join(&database.ports, service_ports)
-            .map_err(|why| Condition::new(Kind::PortMismatch, why))?;
+            .map_err(|why| Condition::new(ConditionKind::PortMismatch, why))?;
         let managed = self.endpoints.filter(|_| refusal.is_none());
         let (members, waiting) = &self.members(plan, managed, written)?;
         let step = match (database.publish, &refusal) {
-            // Slices that are there are kept in step, or clients would be sent to who died meanwhile.
+            // SliceCache that are there are kept in step, or clients would be sent to who died meanwhile.
             (PublishMode::Endpoints, Some(_)) => self.follow(members, &ports)?,
             (PublishMode::Endpoints, None) if self.has_slices() => {
                 self.leave_slices(members, &ports)?
@@ -179,10 +179,10 @@ impl Assessment<'_> {
                 .or_else(|| if refusal.is_some() { None } else { self.unmirrored(members, &ports) })
                 .or_else(|| self.delete_spare(members, &ports)),
         };
-        match (step, refusal.filter(|_| in_the_way)) {
+        match (step, refusal.filter(|_| blocking)) {
             (Some(step), _) => Ok(step),
             (None, Some(refusal)) => Err(self.with_leftovers(refusal)),
-            (None, None) => waiting.clone().map_or(Ok(Step::Hold), Err),
+            (None, None) => waiting.clone().map_or(Ok(Step::InSync), Err),
         }
     }
 
@@ -206,15 +206,15 @@ impl Assessment<'_> {
                     database.rejected.first().map_or("it has none", |refused| &refused.reason);
                 let why =
                     format!("none of the addresses may be published, so what was is kept: {why}");
-                Condition::new(Kind::AddressesRefused, why)
+                Condition::new(ConditionKind::AddressesRefused, why)
             }
-            Plan::Keep(why) => Condition::new(Kind::WaitingForVerdicts, why.to_string()),
+            Plan::Keep(why) => Condition::new(ConditionKind::WaitingForVerdicts, why.to_string()),
         };
         let is_foreign =
             |held: &Endpoints| !is_ours(held, written) && !endpoints::members(held).is_empty();
         let published = Published {
-            serving: &view::held(database.publish, managed, self.slices),
-            exposed: &view::published(managed, self.slices),
+            serving: &inputs::held(database.publish, managed, self.slices),
+            exposed: &inputs::published(managed, self.slices),
             may_answer: self.may_answer,
             is_foreign: managed.is_some_and(is_foreign),
         };
@@ -229,16 +229,19 @@ impl Assessment<'_> {
     }
 
     /// Whether Endpoints that are not for us to write stand in the way: beside slices not if they send nobody anywhere.
-    fn matters(&self, refusal: &Condition) -> bool {
+    fn blocks(&self, refusal: &Condition) -> bool {
         let idle = self.endpoints.is_some_and(|endpoints| {
             endpoints::skips_mirror(endpoints) || endpoints::members(endpoints).is_empty()
         });
-        !(self.database.publish == PublishMode::Slices && refusal.kind == Kind::NotOurs && idle)
+        !(self.database.publish == PublishMode::Slices
+            && refusal.kind == ConditionKind::NotOurs
+            && idle)
     }
 
     fn with_leftovers(&self, mut refusal: Condition) -> Condition {
-        if self.slices.ready(Others::Pods).count > 0 {
-            refusal.reason = format!("{}; {}", refusal.reason, doubt::left_behind(self.database));
+        if self.slices.ready(SliceManager::SliceController).count > 0 {
+            refusal.reason =
+                format!("{}; {}", refusal.reason, mirroring::left_behind(self.database));
         }
         refusal
     }
@@ -246,9 +249,11 @@ impl Assessment<'_> {
     fn endpoints(&self, members: &Members, ports: &[EndpointPort], mirror: Mirror) -> Option<Step> {
         let id = &self.database.id;
         match self.endpoints {
-            None => Some(Step::Create(Box::new(endpoints::blank(&id.namespace, &id.service)))),
-            Some(held) if endpoints::holds(held, members, ports, mirror) => None,
-            Some(held) => Some(Step::Write(Box::new(endpoints::endpoints(
+            None => {
+                Some(Step::Create(Box::new(endpoints::placeholder(&id.namespace, &id.service))))
+            }
+            Some(held) if endpoints::matches(held, members, ports, mirror) => None,
+            Some(held) => Some(Step::Write(Box::new(endpoints::build(
                 &held.metadata,
                 members,
                 ports,
@@ -267,7 +272,7 @@ impl Assessment<'_> {
         }
     }
 
-    fn frame<'b>(&'b self, members: &Members, ports: &'b [EndpointPort]) -> Frame<'b> {
+    fn frame<'b>(&'b self, members: &Members, ports: &'b [EndpointPort]) -> SliceTemplate<'b> {
         let zoned = self
             .database
             .addresses
@@ -275,9 +280,11 @@ impl Assessment<'_> {
             .filter_map(|address| Some((address.ip, address.zone.as_deref()?)));
         // A family that no address has needs no slice, nor a right to write one.
         let configured = self.database.addresses.iter().map(|address| address.ip);
-        let used: BTreeSet<Family> =
-            configured.chain(members.iter().map(|member| member.ip)).map(Family::of).collect();
-        Frame {
+        let used: BTreeSet<IpFamily> = configured
+            .chain(members.iter().map(|member| member.ip))
+            .map(IpFamily::from_ip)
+            .collect();
+        SliceTemplate {
             families: slices::families(self.service)
                 .into_iter()
                 .filter(|family| used.contains(family))
@@ -296,7 +303,7 @@ impl Assessment<'_> {
     /// The slices of our name, but for those of someone else.
     fn own(&self) -> BTreeMap<&str, &EndpointSlice> {
         let mut own = self.slices.own();
-        own.retain(|_, slice| slices::is_ours(slice));
+        own.retain(|_, slice| slices::is_managed(slice));
         own
     }
 
@@ -316,10 +323,10 @@ impl Assessment<'_> {
         ports: &[EndpointPort],
     ) -> Option<Step> {
         let leads_astray = |slice: &&EndpointSlice| {
-            slices::ready(slice).any(|member| !members.contains(member.ip))
+            slices::ready_members(slice).any(|member| !members.contains(member.ip))
         };
         let slice = self.spare(wanted).find(leads_astray)?;
-        Some(Step::WriteSlice(Box::new(self.frame(members, ports).emptied(slice)?)))
+        Some(Step::WriteSlice(Box::new(self.frame(members, ports).without_endpoints(slice)?)))
     }
 
     /// The first slice that is to be created or written.
@@ -335,7 +342,7 @@ impl Assessment<'_> {
         let is_there = |slice: &EndpointSlice| {
             own.contains_key(slice.metadata.name.as_deref().unwrap_or_default())
         };
-        self.wanted(members, ports).iter().find(|slice| !is_there(slice)).map(slices::blank)
+        self.wanted(members, ports).iter().find(|slice| !is_there(slice)).map(slices::placeholder)
     }
 
     /// The first slice that is there and is to be written. One that is not for us to write holds up no other.
@@ -356,7 +363,7 @@ impl Assessment<'_> {
             };
             match writable_slice(self.database, held) {
                 Err(refused) => refusal = refusal.or(Some(refused)),
-                Ok(()) if slices::holds(held, &wanted) => {}
+                Ok(()) if slices::matches(held, &wanted) => {}
                 Ok(()) => return Ok(Some(Step::WriteSlice(Box::new(wanted)))),
             }
         }
@@ -367,7 +374,7 @@ impl Assessment<'_> {
     /// which must not be at once.
     fn changes_beside_mirrored(&self, members: &Members) -> bool {
         let wanted: Digest = members.iter().map(|member| member.ip).collect();
-        let mirrored = self.slices.ready(Others::Mirrored);
+        let mirrored = self.slices.ready(SliceManager::MirroringController);
         let unlike = |endpoints: &Endpoints| {
             let held = endpoints::members(endpoints);
             !endpoints::skips_mirror(endpoints) && !held.is_empty() && held != *members
@@ -376,7 +383,7 @@ impl Assessment<'_> {
         self.database.policy.exactly_one && (elsewhere || self.endpoints.is_some_and(unlike))
     }
 
-    /// Takes out of slices who leaves, then has mirrored who comes. Slices come when that has been seen.
+    /// Takes out of slices who leaves, then has mirrored who comes. SliceCache come when that has been seen.
     fn change_mirrored(
         &self,
         members: &Members,
@@ -385,16 +392,18 @@ impl Assessment<'_> {
         let stays: Members =
             self.slices.members().filter(|member| members.contains(member.ip)).collect();
         let skips = self.database.publish != PublishMode::Endpoints
-            && self.endpoints.is_some_and(endpoints::we_skip_mirror);
+            && self.endpoints.is_some_and(endpoints::we_set_skip_mirror);
         let endpoints = || match skips {
             true => self.unmirrored(members, ports),
             false => self.endpoints.and_then(|_| self.endpoints(members, ports, Mirror::Yes)),
         };
         let step = self.follow(&stays, ports)?.or_else(endpoints);
-        step.ok_or_else(|| Condition::new(Kind::NotMirrored, doubt::waits(self.database)))
+        step.ok_or_else(|| {
+            Condition::new(ConditionKind::NotMirrored, mirroring::waits(self.database))
+        })
     }
 
-    /// Slices of ours that are not needed: those that hold nothing, and those of a family that the Service no longer has.
+    /// SliceCache of ours that are not needed: those that hold nothing, and those of a family that the Service no longer has.
     fn delete_spare(&self, members: &Members, ports: &[EndpointPort]) -> Option<Step> {
         let wanted = self.wanted(members, ports);
         self.spare(&wanted).next().map(delete)
@@ -402,7 +411,7 @@ impl Assessment<'_> {
 
     /// Whether there are slices of ours, which must not be where only Endpoints are published.
     fn has_slices(&self) -> bool {
-        self.slices.listed && ours(self.slices).next().is_some()
+        self.slices.synced && ours(self.slices).next().is_some()
     }
 
     /// Deletes slices once Kubernetes is seen to have mirrored what they hold. Until then they are all that clients are sent by,
@@ -416,7 +425,8 @@ impl Assessment<'_> {
             return self.change_mirrored(members, ports).map(Some);
         }
         let endpoints = self.endpoints(members, ports, Mirror::Yes);
-        if endpoints.is_none() && doubt::is_mirrored(self.database, self.endpoints, self.slices) {
+        if endpoints.is_none() && mirroring::is_mirrored(self.database, self.endpoints, self.slices)
+        {
             return Ok(ours(self.slices).next().map(delete));
         }
         Ok(self.follow(members, ports)?.or(endpoints))
@@ -429,11 +439,11 @@ fn writable_slice(database: &Database, slice: &EndpointSlice) -> Result<(), Cond
     let namespace = &database.id.namespace;
     if is_being_deleted(slice) {
         return Err(Condition::new(
-            Kind::WaitingForService,
+            ConditionKind::WaitingForService,
             format!("EndpointSlice {namespace}/{name} is being deleted"),
         ));
     }
-    if slices::is_ours(slice) {
+    if slices::is_managed(slice) {
         return Ok(());
     }
     let whose = match slices::managed_by(slice) {
@@ -441,7 +451,7 @@ fn writable_slice(database: &Database, slice: &EndpointSlice) -> Result<(), Cond
         None => "was written by someone else".to_owned(),
     };
     Err(Condition::new(
-        Kind::NotOurs,
+        ConditionKind::NotOurs,
         format!("EndpointSlice {namespace}/{name} {whose}; delete it"),
     ))
 }
@@ -455,25 +465,25 @@ fn writable_service<'a>(
     if id.namespace == "default" && id.service == "kubernetes" {
         let why =
             "default/kubernetes is the API server's own Service; name another one in the config";
-        return Err(Condition::new(Kind::ServiceIsKubernetes, why));
+        return Err(Condition::new(ConditionKind::ServiceIsKubernetes, why));
     }
     let Some(service) = service.filter(|service| service.metadata.deletion_timestamp.is_none())
     else {
         let why = format!("there is no Service {id}; create it, without a selector");
-        return Err(Condition::new(Kind::WaitingForService, why));
+        return Err(Condition::new(ConditionKind::WaitingForService, why));
     };
     let spec = service.spec.as_ref();
     if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
         let why = format!(
             "Service {id} is of type ExternalName, which has no Endpoints; make it ClusterIP, without a selector"
         );
-        return Err(Condition::new(Kind::ServiceIsExternalName, why));
+        return Err(Condition::new(ConditionKind::ServiceIsExternalName, why));
     }
     if spec.and_then(|spec| spec.selector.as_ref()).is_some_and(|selector| !selector.is_empty()) {
         let why = format!(
             "Service {id} has a selector, so Kubernetes writes its Endpoints; remove spec.selector, or the database from the config"
         );
-        return Err(Condition::new(Kind::ServiceHasSelector, why));
+        return Err(Condition::new(ConditionKind::ServiceHasSelector, why));
     }
     Ok(service)
 }
@@ -485,7 +495,7 @@ fn writable_endpoints(
     written: Option<&str>,
 ) -> Result<(), Condition> {
     let id = &database.id;
-    let not_ours = |why: String| Err(Condition::new(Kind::NotOurs, why));
+    let not_ours = |why: String| Err(Condition::new(ConditionKind::NotOurs, why));
     if let Some(annotation) = leader_annotation(endpoints) {
         return not_ours(format!(
             "Endpoints {id} carry the leader-election annotation {annotation}, and are never taken over; use a Service of another name"
@@ -493,7 +503,7 @@ fn writable_endpoints(
     }
     if endpoints.metadata.deletion_timestamp.is_some() {
         return Err(Condition::new(
-            Kind::WaitingForService,
+            ConditionKind::WaitingForService,
             format!("Endpoints {id} are being deleted"),
         ));
     }
@@ -512,7 +522,7 @@ fn writable_endpoints(
     ))
 }
 
-pub(super) fn leader_annotation(endpoints: &Endpoints) -> Option<&'static str> {
+pub(crate) fn leader_annotation(endpoints: &Endpoints) -> Option<&'static str> {
     let annotations = endpoints.metadata.annotations.as_ref()?;
     LEADER_ANNOTATIONS.into_iter().find(|annotation| annotations.contains_key(*annotation))
 }
@@ -524,28 +534,25 @@ fn is_ours(endpoints: &Endpoints, written: Option<&str>) -> bool {
     let written_by_us = written.is_some() && written == endpoints.metadata.uid.as_deref();
     match endpoints::managed_by(endpoints) {
         Some(manager) => {
-            manager == endpoints::OURS || (manager == ENDPOINTS_CONTROLLER && written_by_us)
+            manager == endpoints::FIELD_MANAGER
+                || (manager == ENDPOINTS_CONTROLLER && written_by_us)
         }
         None => {
             written_by_us
                 || endpoints::applied_by_us(&endpoints.metadata)
-                || endpoints::is_blank(endpoints)
+                || endpoints::is_placeholder(endpoints)
         }
     }
 }
 
 #[cfg(test)]
-#[path = "assess_tests.rs"]
-pub(super) mod tests;
+pub(crate) mod tests;
 
 #[cfg(test)]
-#[path = "assess_slices_tests.rs"]
 mod slices_tests;
 
 #[cfg(test)]
-#[path = "assess_one_tests.rs"]
 mod one_tests;
 
 #[cfg(test)]
-#[path = "assess_waiting_tests.rs"]
 mod waiting_tests;
