@@ -1,33 +1,34 @@
-# What a person or CI runs here; `make` alone lists it. Every target can be run again in seconds.
+# The commands for people and for CI. `make` alone lists them. A second run of any takes seconds.
 .DEFAULT_GOAL := help
-.PHONY: help setup control-plane build lint deny test chaos demo bench bench-smoke soak
+.PHONY: help setup control-plane build lint deny docs test chaos demo bench bench-smoke soak
 
-# Which Kubernetes the cluster tests run on: today's, or the one of this folder of tests/control-plane.
+# The Kubernetes of the cluster tests: the newest, or that of a folder of tests/control-plane.
 export K8S ?=
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## Watch a real cluster stop sending connections to a database that died (a minute, once built)
+demo: ## Watch a real cluster stop sending connections to a database that dies (one minute)
 	@tests/control-plane/setup.sh demo
 	@tests/control-plane/build.sh control-plane >/dev/null
 	cargo test --test demo --no-run
-# Ctrl-C is for the demo itself: cargo would end first, and leave it behind to write over the shell's prompt.
+# Ctrl-C is for the demo. cargo would end first, and the demo would write over the shell's prompt.
 	@trap '' INT; cargo test --quiet --test demo
 
-# The daemon that is measured, and the program that measures.
+# The daemon to measure, and the program that measures it.
 DAEMON ?= target/release/external-endpoints
 MINUTES ?= 10
 BENCH = --manifest-path benches/Cargo.toml --target-dir target/bench
 
-bench: ## Measure the daemon beside HAProxy and bare loops: a table, and benches/results.json (half an hour; ONLY=tcp,http for parts, BEFORE=PATH for another build beside it)
+bench: ## Measure the daemon beside HAProxy (30 minutes; ONLY=tcp for parts, BEFORE=PATH)
 	@tests/control-plane/setup.sh bench
 	@tests/control-plane/build.sh control-plane >/dev/null
 	cargo build $(if $(findstring /debug/,$(DAEMON)),,--release)
 	cargo test --test cluster_bench --no-run
-	cargo run --quiet --release $(BENCH) -- --daemon $(DAEMON) $(if $(ONLY),--only $(ONLY)) $(if $(BEFORE),--before $(BEFORE))
+	cargo run --quiet --release $(BENCH) -- --daemon $(DAEMON) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(BEFORE),--before $(BEFORE))
 
-bench-smoke: ## Run all of the benchmark and the soak, so small and short that figures say nothing
+bench-smoke: ## Run the whole benchmark so briefly that its figures say nothing
 	@tests/control-plane/setup.sh bench
 	@tests/control-plane/build.sh control-plane >/dev/null
 	cargo build $(if $(findstring /debug/,$(DAEMON)),,--release)
@@ -35,24 +36,24 @@ bench-smoke: ## Run all of the benchmark and the soak, so small and short that f
 	cargo run --quiet --release $(BENCH) -- --daemon $(DAEMON) --smoke
 	cargo run --quiet --release $(BENCH) -- --daemon $(DAEMON) --smoke --soak
 
-soak: ## Check 2,000 targets, a tenth of them bad, for MINUTES=10: memory and descriptors must stay flat
+soak: ## Check 2,000 targets for MINUTES=10; memory and descriptors must stay flat
 	@tests/control-plane/setup.sh bench
 	cargo build $(if $(findstring /debug/,$(DAEMON)),,--release)
 	cargo run --quiet --release $(BENCH) -- --daemon $(DAEMON) --soak --minutes $(MINUTES)
 
-test: ## Run all tests, the cluster tests on a real control plane among them (K8S=1.33 for the oldest Kubernetes)
+test: ## Run all tests, on a real control plane (K8S=1.33 for the oldest Kubernetes)
 	@tests/control-plane/setup.sh test
 	@tests/control-plane/build.sh all >/dev/null
 	cargo test
 	cargo test --quiet $(BENCH)
 
-chaos: ## Let everything go wrong for MINUTES=10, as SEED=n has it, and judge the daemon by the API's own history
+chaos: ## Inject random faults for MINUTES=10 with SEED=n, and judge by the API's history
 	@tests/control-plane/setup.sh demo
 	@tests/control-plane/build.sh control-plane >/dev/null
 	cargo test --test chaos --no-run
 	@trap '' INT; cargo test --quiet --test chaos -- --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-lint: ## Check the format, clippy's advice and the documentation's links; a warning is an error
+lint: ## Check the format, clippy's lints and rustdoc's links; a warning is an error
 	@tests/control-plane/setup.sh lint
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
@@ -61,17 +62,21 @@ lint: ## Check the format, clippy's advice and the documentation's links; a warn
 	cargo clippy $(BENCH) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
+docs: ## Build the documentation as a book into target/docs/book
+	@tests/control-plane/setup.sh lint
+	@tests/docs/build.sh
+
 # The known vulnerabilities (advisories) are a database that is fetched from GitHub.
 CHECKS ?= licenses bans sources advisories
 
-deny: ## Check dependencies by deny.toml: licences, bans, sources and known vulnerabilities (CHECKS=licenses for parts)
+deny: ## Check licences, bans, sources and vulnerabilities (CHECKS=licenses checks parts)
 	@tests/supply-chain/deny.sh $(CHECKS)
 
-build: ## Build the daemon for use: target/release/external-endpoints
+build: ## Build the daemon for production: target/release/external-endpoints
 	cargo build --release
 
-setup: ## Install all Debian packages that are missing for any of these when root; else print the line that does
+setup: ## Install missing Debian packages if you are root; otherwise print the command
 	@tests/control-plane/setup.sh
 
-control-plane: setup ## Build etcd, Kubernetes and the MongoDB stand-in once (five minutes), or check KUBEBUILDER_ASSETS
+control-plane: setup ## Build Kubernetes for the tests once (5 minutes), or use KUBEBUILDER_ASSETS
 	@tests/control-plane/build.sh

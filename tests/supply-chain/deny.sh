@@ -1,6 +1,7 @@
 #!/bin/sh
-# deny.sh CHECK...: runs these checks of cargo-deny (licenses, bans, sources, advisories) by deny.toml
-# on both workspaces. Where there is no cargo-deny, cargo builds it once, into the cache (some minutes).
+# deny.sh CHECK...: runs these checks of cargo-deny (licenses, bans, sources, advisories) by
+# deny.toml on both workspaces. Without cargo-deny on this machine, cargo builds it once, into the
+# cache (some minutes).
 set -eu
 version=0.20.2
 here=$(cd "$(dirname "$0")" && pwd)
@@ -26,5 +27,6 @@ find_deny() {
 
 deny=$(find_deny)
 for manifest in "$root/Cargo.toml" "$root/benches/Cargo.toml"; do
-	"$deny" --config "$root/deny.toml" --manifest-path "$manifest" --locked --log-level error check --hide-inclusion-graph "$@"
+	"$deny" --config "$root/deny.toml" --manifest-path "$manifest" --locked --log-level error \
+		check --hide-inclusion-graph "$@"
 done
