@@ -60,21 +60,20 @@ const NOT_YET: &[&str] = &[
     "tests/layers",
     "tests/limits",
     "tests/probe",
-    "tests/readme",
     "tests/support",
     "tests/supply_chain",
     "tests/control-plane",
     "benches/",
-    "README.md",
-    "docs/",
+    "docs/reference/config.md",
     "config/",
     "deploy/",
-    "Makefile",
     "Cargo.toml",
 ];
 
 /// Files whose lines may be wider than [`MAX_COLUMNS`], each with its reason.
-const WIDE_FILES: [(&str, &str); 2] = [
+const WIDE_FILES: [(&str, &str); 4] = [
+    ("docs/getting-started.md", "shows a message of `validate` as it is printed"),
+    ("docs/reference/cli.md", "generated from `--help`"),
     ("tests/config/bad/", "inputs of the config tests, long lines among them"),
     ("docs/reference/config.md", "generated from the config's schema"),
 ];

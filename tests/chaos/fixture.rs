@@ -31,7 +31,7 @@ pub(crate) const HEALTHY: u32 = 2;
 /// Far longer than anything takes that is not at fault.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the daemon says that it takes, in README.md, for the check above.
+/// What the daemon says that it takes, in docs/operations/failure-modes.md, for the check above.
 pub(crate) fn limits() -> Limits {
     // A slot is taken half an interval after the last try at the soonest, and a try that fails takes all of its time-out.
     let first = INTERVAL + INTERVAL / 2 + TIMEOUT;

@@ -127,15 +127,10 @@ const REQUIREMENTS: [(&str, &[&str]); 20] = [
     ),
 ];
 
-/// The tests that README.md names beside its promises.
+/// The tests that docs/safety/promises.md names beside its promises.
 fn promised() -> Vec<&'static str> {
-    let readme = include_str!("../../README.md");
-    let safety = readme
-        .split("## Safety")
-        .nth(1)
-        .and_then(|rest| rest.split("### ").next())
-        .expect("a section on safety");
-    safety.split('`').filter(|word| word.contains("::")).collect()
+    let page = include_str!("../../docs/safety/promises.md");
+    page.split('`').filter(|word| word.contains("::")).collect()
 }
 
 /// A test that fails when a case names one that is not there.
@@ -151,7 +146,7 @@ pub(crate) fn cases(others: &[Trial]) -> Vec<Trial> {
         }
         match promised().into_iter().find(|test| !there.contains(*test)) {
             Some(missing) => {
-                Err(format!("README.md names the test {missing}, and there is none").into())
+                Err(format!("the promises name the test {missing}, and there is none").into())
             }
             None => Ok(()),
         }

@@ -1,0 +1,242 @@
+//! Every command in a `console` block is one that works: those of the daemon run against a
+//! temporary config, those of other tools are checked by their words.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::pages::{pages, root};
+use super::source;
+
+const CONFIG: &str = "databases: [{service: mysql, namespace: prod, port: 3306, \
+                      addresses: [192.0.2.1], check: {tcp: {}}}]\n";
+
+const KUBECTL_VERBS: [&str; 9] =
+    ["annotate", "apply", "delete", "describe", "get", "logs", "patch", "port-forward", "rollout"];
+
+const KUBECTL_RESOURCES: [&str; 6] =
+    ["service", "services", "endpoints", "endpointslices", "lease", "events"];
+
+/// One command with its place.
+struct Line {
+    place: String,
+    words: Vec<String>,
+}
+
+/// Returns the commands of all pages; `\` at the end of a line continues it.
+fn commands() -> Vec<Line> {
+    let mut found = Vec::new();
+    for block in pages().into_iter().flat_map(|page| page.blocks()) {
+        if block.info != "console" {
+            continue;
+        }
+        for line in block.text.replace("\\\n", " ").lines() {
+            let words = words(line, &block.place);
+            if !words.is_empty() {
+                found.push(Line { place: format!("{}: {line}", block.place), words });
+            }
+        }
+    }
+    assert!(found.len() > 20);
+    found
+}
+
+/// Splits a line as a shell does. Only quotes and comments have a meaning.
+fn words(line: &str, place: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut quote = None;
+    let mut is_open = false;
+    for c in line.chars() {
+        match quote {
+            Some(open) if c == open => quote = None,
+            Some(_) => words.last_mut().expect("an open word").push(c),
+            None if c.is_whitespace() => is_open = false,
+            None if c == '#' && !is_open => return words,
+            None => {
+                assert!(!"|&;<>$`*?".contains(c), "{place}: `{c}` in {line}");
+                if !std::mem::replace(&mut is_open, true) {
+                    words.push(String::new());
+                }
+                match c {
+                    '"' | '\'' => quote = Some(c),
+                    c => words.last_mut().expect("an open word").push(c),
+                }
+            }
+        }
+    }
+    assert!(quote.is_none(), "{place}: a quote does not end: {line}");
+    words
+}
+
+#[test]
+fn every_command_works() {
+    for Line { place, words } in commands() {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words[..] {
+            ["external-endpoints", ..] => run_daemon(&words[1..], &place),
+            ["make", ..] => check_make(&words[1..], &place),
+            ["cargo", ..] => check_cargo(&words[1..], &place),
+            ["kubectl", ..] => check_kubectl(&words[1..], &place),
+            ["docker", "build" | "push", ..] => {}
+            ["curl", url] => check_page(url, &place),
+            ["UPDATE_DOCS=1", "cargo", "test", "--test", "docs"] => {}
+            _ => panic!("{place}: unknown command"),
+        }
+        for pair in words.windows(2).filter(|pair| matches!(pair[0], "-f" | "-k")) {
+            assert!(root().join(pair[1]).exists(), "{place}: there is no {}", pair[1]);
+        }
+    }
+}
+
+/// Runs the daemon. A command that would check or write gets a bad config: it then exits with 78,
+/// and not with 2, once its whole command line has been accepted.
+fn run_daemon(words: &[&str], place: &str) {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (config, expected) = match words[0] {
+        "run" | "probe" => ("databases: 1\n", 78),
+        "failback" => (CONFIG, 1),
+        _ => (CONFIG, 0),
+    };
+    for file in words.iter().filter(|word| word.ends_with(".yaml")) {
+        fs::write(folder.path().join(file), config).expect("a file");
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_external-endpoints"))
+        .current_dir(folder.path())
+        .env("KUBECONFIG", folder.path().join("no-kubeconfig"))
+        .args(words)
+        .output()
+        .expect("the program runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(expected), "{place}: {errors}");
+}
+
+fn makefile() -> String {
+    fs::read_to_string(root().join("Makefile")).expect("Makefile")
+}
+
+fn check_make(words: &[&str], place: &str) {
+    let makefile = makefile();
+    for word in words {
+        let exists = match word.split_once('=') {
+            Some((variable, _)) => {
+                makefile.contains(&format!("({variable})"))
+                    || makefile.contains(&format!("{variable} ?="))
+            }
+            None => makefile.contains(&format!("\n{word}: ")),
+        };
+        assert!(exists, "{place}: the Makefile has no {word}");
+    }
+}
+
+/// Checks the test or the folder that cargo is told.
+fn check_cargo(words: &[&str], place: &str) {
+    let named = |flag: &str| {
+        words.iter().position(|word| *word == flag).and_then(|at| words.get(at + 1)).copied()
+    };
+    match words[0] {
+        "test" => {}
+        "run" => {
+            let manifest = named("--manifest-path").unwrap_or("Cargo.toml");
+            assert!(root().join(manifest).exists(), "{place}: there is no {manifest}");
+            return;
+        }
+        other => panic!("{place}: cargo {other} is unknown"),
+    }
+    let test = named("--test");
+    if let Some(test) = test {
+        let file = root().join("tests").join(test).with_extension("rs");
+        assert!(file.exists(), "{place}: there is no {}", file.display());
+    }
+    for filter in words.iter().filter(|word| !word.starts_with('-') && **word != "test") {
+        let (module, name) = filter.split_once("::").unwrap_or((filter, ""));
+        let exists = match (test, name) {
+            (Some(test), _) if *filter == test => true,
+            (None, "") => root().join("src").join(module).with_extension("rs").exists(),
+            (Some(test), "") => {
+                root().join("tests").join(test).join(module).with_extension("rs").exists()
+            }
+            (_, name) => source::has_test(module, name),
+        };
+        assert!(exists, "{place}: there is no test {filter}");
+    }
+}
+
+fn check_kubectl(words: &[&str], place: &str) {
+    let mut plain = Vec::new();
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        match *word {
+            "-n" | "-l" | "-o" | "-f" | "-k" | "-p" => {
+                assert!(rest.next().is_some(), "{place}: {word} takes a value");
+            }
+            word => {
+                assert!(!word.starts_with('-'), "{place}: {word} is unknown");
+                plain.push(word);
+            }
+        }
+    }
+    let [verb, objects @ ..] = &plain[..] else { panic!("{place}: there is no verb") };
+    assert!(KUBECTL_VERBS.contains(verb), "{place}: {verb} is unknown");
+    match (*verb, objects) {
+        ("apply", []) => {}
+        ("logs" | "port-forward" | "rollout", [object, ..]) => {
+            assert!(object.starts_with("deployment/"), "{place}: {object} is unknown");
+        }
+        (_, [kind, rest @ ..]) => {
+            assert!(KUBECTL_RESOURCES.contains(kind), "{place}: {kind} is unknown");
+            if *verb == "annotate" {
+                let annotation = rest[1].split('=').next().unwrap_or_default();
+                let name = annotation.trim_end_matches('-');
+                assert!(source::annotations().contains(name), "{place}: {name} is unknown");
+            }
+        }
+        _ => panic!("{place}: it names no object"),
+    }
+}
+
+/// Checks that a URL is one of the daemon's pages.
+fn check_page(url: &str, place: &str) {
+    let page = url.strip_prefix("http://127.0.0.1:8080").expect(place);
+    let routes = fs::read_to_string(root().join("src/admin.rs")).expect("src/admin.rs");
+    assert!(routes.contains(&format!("route(\"{page}\"")), "{place}: there is no page {page}");
+}
+
+/// Returns the daemon's commands and, for each, its help.
+pub(crate) fn help() -> Vec<(String, String)> {
+    let help = |arguments: &[&str]| {
+        let program = env!("CARGO_BIN_EXE_external-endpoints");
+        let output = Command::new(program).args(arguments).arg("--help").output();
+        String::from_utf8(output.expect("the program runs").stdout).expect("UTF-8")
+    };
+    let main = help(&[]);
+    let list = main.split("Commands:").nth(1).and_then(|rest| rest.split("\n\n").next());
+    let names = list.expect("a list of commands").lines();
+    let names = names.filter_map(|line| line.split_whitespace().next());
+    let names: Vec<String> = names.filter(|name| *name != "help").map(str::to_owned).collect();
+    let pages = names.into_iter().map(|name| {
+        let text = help(&[&name]);
+        (name, text)
+    });
+    std::iter::once((String::new(), main.clone())).chain(pages).collect()
+}
+
+/// Checks flags that stand alone or with the daemon's name; those of other tools name their tool.
+#[test]
+fn every_flag_in_the_prose_exists() {
+    let help: String = help().into_iter().map(|(_, text)| text).collect();
+    let of_daemon: BTreeSet<&str> = help.split(|c: char| c.is_whitespace() || c == ',').collect();
+    for page in pages().iter().filter(|page| !page.path.starts_with("benches")) {
+        for quoted in page.quoted() {
+            let mut words = quoted.split([' ', '=']);
+            let is_other = words.clone().any(|word| ["cargo", "docker", "kubectl"].contains(&word));
+            let unknown = words.find(|word| word.starts_with("--") && !of_daemon.contains(word));
+            assert!(
+                is_other || unknown.is_none(),
+                "{}: `{quoted}` has an unknown flag",
+                page.path.display()
+            );
+        }
+    }
+}
