@@ -1,6 +1,6 @@
 //! Facts that are read from the text of the source, where the library does not export them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -39,22 +39,6 @@ pub(crate) fn metrics() -> BTreeSet<String> {
 
 pub(crate) fn annotations() -> BTreeSet<String> {
     literals("external-endpoints/")
-}
-
-/// Returns the reasons of Events, each with its severity.
-pub(crate) fn event_reasons() -> BTreeMap<String, String> {
-    let file = root().join("src/notice/reason.rs");
-    let Ok(text) = fs::read_to_string(file) else { return BTreeMap::new() };
-    let list = text.split("\nreasons! {").nth(1).and_then(|rest| rest.split("\n}").next());
-    let lines = list.expect("a list of reasons").lines().map(str::trim);
-    let reasons: BTreeMap<String, String> = lines
-        .filter_map(|line| {
-            let (reason, rest) = line.strip_suffix(';')?.split_once(": ")?;
-            Some((reason.to_owned(), rest.split_once(", ")?.1.to_owned()))
-        })
-        .collect();
-    assert!(reasons.len() > 20, "{reasons:?}");
-    reasons
 }
 
 /// Returns the JSON fields of the status page: those of its structs, and those of its head.
