@@ -5,7 +5,7 @@ use std::fs;
 
 use external_endpoints::config;
 use external_endpoints::notice::{Reason, Severity};
-use external_endpoints::publish::Kind;
+use external_endpoints::publish::ConditionKind;
 use serde_json::Value;
 
 use super::pages::{Page, names, page, pages, root};
@@ -68,8 +68,9 @@ fn the_table_of_conditions_is_complete() {
     for row in page("docs/reference/conditions.md").table(&["condition", "meaning", "Event"]) {
         listed.insert(names(&row[0])[0].clone(), row[2].starts_with("yes"));
     }
-    let is_event = |kind: &Kind| kind.is_trouble() && *kind != Kind::ApiUnavailable;
-    let kinds = Kind::ALL.iter().map(|kind| (kind.to_string(), is_event(kind)));
+    let is_event =
+        |kind: &ConditionKind| kind.is_trouble() && *kind != ConditionKind::ApiUnavailable;
+    let kinds = ConditionKind::ALL.iter().map(|kind| (kind.to_string(), is_event(kind)));
     assert_eq!(listed, kinds.collect());
 }
 
@@ -78,7 +79,7 @@ fn troubleshooting_has_a_section_for_each_condition() {
     let page = page("docs/operations/troubleshooting.md");
     let headings: BTreeSet<&str> =
         page.prose().iter().filter_map(|line| line.strip_prefix("## ")).collect();
-    for kind in Kind::ALL {
+    for kind in ConditionKind::ALL {
         assert!(headings.contains(kind.to_string().as_str()), "{kind}");
     }
 }
@@ -89,7 +90,8 @@ fn the_table_of_events_is_complete() {
     for row in page("docs/reference/events.md").table(&["reason", "type", "when"]) {
         listed.insert(names(&row[0])[0].clone(), row[1].clone());
     }
-    let of_condition = |reason: &&Reason| Kind::ALL.iter().any(|kind| is_trouble(kind, reason));
+    let of_condition =
+        |reason: &&Reason| ConditionKind::ALL.iter().any(|kind| is_trouble(kind, reason));
     let mut reasons = BTreeMap::new();
     for reason in Reason::ALL.iter().filter(|reason| !of_condition(reason)) {
         let kind = if reason.severity() == Severity::Info { "Normal" } else { "Warning" };
@@ -99,7 +101,7 @@ fn the_table_of_events_is_complete() {
 }
 
 /// Returns whether this is the reason of a condition that a person should look at.
-fn is_trouble(kind: &Kind, reason: &Reason) -> bool {
+fn is_trouble(kind: &ConditionKind, reason: &Reason) -> bool {
     kind.is_trouble() && kind.to_string() == reason.to_string()
 }
 
