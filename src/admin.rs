@@ -146,7 +146,7 @@ mod tests {
     use tokio::signal::unix::{SignalKind, signal};
 
     use super::*;
-    use crate::config::{self, Spec};
+    use crate::config::Spec;
     use crate::freeze::Rules;
     use crate::limits::Limits;
     use crate::notice::Recorder;
@@ -170,11 +170,9 @@ mod tests {
         let lease = lease::Handle::dry_run();
         let (publish, _publishing) =
             publish::start(&spec, &Cluster::None, &monitor, &lease, &publish::Options::default());
-        let (source, _) =
-            reload::ConfigFile::read("config.yaml".into(), config::Options::default())
-                .expect("descriptors");
         let hangup = signal(SignalKind::hangup()).expect("a handler");
-        let config = reload::start(source, spec, Recorder::default(), hangup);
+        let file = reload::ConfigFile::missing();
+        let config = reload::start(file, spec, Recorder::default(), hangup);
         let sources =
             AppState { monitor, publish, lease, config, events: event::Counts::default() };
         let status = async || healthz(State(sources.clone())).await.status();

@@ -40,6 +40,8 @@ mod limits;
 
 mod api;
 
+mod kubeconfig;
+
 mod lease;
 
 pub mod probe;

@@ -21,9 +21,9 @@ use crate::notice::Recorder;
 use crate::plan::Members;
 pub use apply::queue::RateLimit;
 use cache::orphans::Orphans;
+pub(crate) use cache::reflector::FAILBACK;
 use cache::reflector::Observed;
 pub use condition::{Condition, ConditionKind};
-pub use failback::ask_failback;
 pub use supervisor::Supervisor;
 
 mod apply;
@@ -32,7 +32,6 @@ mod cache;
 mod condition;
 mod decide;
 mod error;
-mod failback;
 mod installation;
 mod reconciler;
 mod supervisor;

@@ -65,6 +65,17 @@ fn a_number_of_commands_that_makes_no_sense_is_wrong_usage() {
 }
 
 #[test]
+fn an_address_without_a_port_is_wrong_usage() {
+    let config = file(GOOD);
+    let config = config.path().to_str().expect("UTF-8");
+    for address in ["nowhere", "8080", ":8080", "localhost:8080", "127.0.0.1"] {
+        let (status, _, stderr) = run(&["run", "--config", config, "--listen", address]);
+        assert_eq!(status, Some(2), "{stderr}");
+        assert!(stderr.contains("write IP:PORT, as in 0.0.0.0:8080 or [::]:8080"), "{stderr}");
+    }
+}
+
+#[test]
 fn a_name_that_is_no_dns_label_is_wrong_usage() {
     let config = file(GOOD);
     let config = config.path().to_str().expect("UTF-8");

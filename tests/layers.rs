@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module may use only those before it.
-const ORDER: [&str; 22] = [
+const ORDER: [&str; 23] = [
     "clock",
     "log",
     "health",
@@ -15,6 +15,7 @@ const ORDER: [&str; 22] = [
     "notice",
     "limits",
     "api",
+    "kubeconfig",
     "lease",
     "probe",
     "schedule",
@@ -34,7 +35,8 @@ const IMPURE: [&str; 5] = ["tokio", "k8s_openapi", "kube::", "clock::", "std::fs
 const PURE: [&str; 4] = ["health", "freeze", "plan", "schedule"];
 
 /// Only these name Kubernetes' types.
-const KUBERNETES: [&str; 6] = ["endpoints", "api", "lease", "publish", "event", "run"];
+const KUBERNETES: [&str; 8] =
+    ["endpoints", "api", "kubeconfig", "lease", "publish", "event", "run", "cli"];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

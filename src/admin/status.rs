@@ -57,7 +57,7 @@ struct ConfigStatus {
 impl ConfigStatus {
     fn new(config: &reload::Handle) -> Self {
         Self {
-            file: config.file(),
+            file: config.path().to_owned(),
             since: rfc3339(config.loaded_at()),
             problems: config.problems().to_vec(),
         }

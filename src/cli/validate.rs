@@ -1,0 +1,42 @@
+//! `validate`: reports the problems of config files.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::args::AllowedCidrs;
+use super::console::{Console, Reported, print};
+use crate::config::{self, Spec};
+
+#[derive(clap::Args)]
+pub(super) struct Validate {
+    /// Print the config with every default filled in
+    #[arg(long)]
+    explain: bool,
+    #[command(flatten)]
+    allowed: AllowedCidrs,
+    /// The config files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+impl Validate {
+    /// Validates every file. The exit status is that of the last bad one.
+    pub(super) fn execute(self) -> Result<ExitCode, Reported> {
+        let console = Console::Stderr;
+        let options = console.config_options(&self.allowed);
+        let mut status = ExitCode::SUCCESS;
+        for file in &self.files {
+            match console.load(file, options.clone()) {
+                Ok((_, spec)) if self.explain => print(&config::explain(&spec))?,
+                Ok((_, spec)) => print(&format!("{}: good; {}\n", file.display(), summary(&spec)))?,
+                Err(Reported(bad)) => status = bad,
+            }
+        }
+        Ok(status)
+    }
+}
+
+fn summary(spec: &Spec) -> String {
+    let addresses: usize = spec.databases.iter().map(|database| database.addresses.len()).sum();
+    format!("databases: {}, addresses: {addresses}", spec.databases.len())
+}
