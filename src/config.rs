@@ -40,7 +40,6 @@ pub use explain::{explain, schema};
 pub use file::{ReadError, load, parse, parse_bytes, read_file};
 pub use ip::AllowedNetworks;
 pub use name::{validate_lease, validate_namespace, validate_service};
-pub use policy::MAX_REASON_CHARS;
 pub use problem::{Position, Problem, Problems};
 
 /// What the reading of a config depends on beside its text.

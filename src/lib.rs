@@ -30,6 +30,8 @@ mod freeze;
 
 pub mod plan;
 
+mod annotations;
+
 pub mod endpoints;
 
 pub mod config;

@@ -22,6 +22,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::annotations::ServiceAnnotations;
 use crate::clock;
 use crate::config::{Database, DatabaseId, Spec};
 use crate::freeze::{Freeze, Rules};
@@ -32,7 +33,6 @@ use crate::notice::Recorder;
 use crate::plan::{Members, Plan};
 use crate::probe::{Completion, Prober, Reactor, Waker};
 use crate::schedule::{Key, Next, Schedule};
-pub(crate) use asked::{Asked, cut as cut_annotation};
 use budget::Budget;
 use facts::{Facts, InconclusiveRun};
 pub(crate) use histogram::Histogram;
@@ -42,7 +42,6 @@ use sharing::{SnapshotReader, SnapshotWriter};
 pub(crate) use snapshot::{Counts, DatabaseSnapshot, Snapshot, TargetSnapshot};
 use watched::Watched;
 
-mod asked;
 mod budget;
 mod facts;
 mod freezing;
@@ -104,9 +103,9 @@ impl Handle {
         self.tell(Command::Published(id.clone(), members)).await;
     }
 
-    /// Tells what the annotations of a database's Service ask for.
-    pub async fn asked(&self, id: &DatabaseId, asked: Asked) {
-        self.tell(Command::Asked(id.clone(), asked)).await;
+    /// Sends the annotations of a database's Service.
+    pub async fn set_annotations(&self, id: &DatabaseId, annotations: ServiceAnnotations) {
+        self.tell(Command::SetAnnotations(id.clone(), annotations)).await;
     }
 
     async fn tell(&self, command: Command) {
@@ -166,7 +165,7 @@ type Plans = BTreeMap<DatabaseId, watch::Receiver<Decided>>;
 enum Command {
     Seen(DatabaseId, Members),
     Published(DatabaseId, Members),
-    Asked(DatabaseId, Asked),
+    SetAnnotations(DatabaseId, ServiceAnnotations),
     Reload(Arc<Spec>, oneshot::Sender<()>),
 }
 
@@ -377,9 +376,10 @@ impl Monitor {
                 Ok(Command::Published(id, members)) => {
                     self.with(&id, |database, freeze| database.follow(members, freeze, now))
                 }
-                Ok(Command::Asked(id, asked)) => {
-                    self.with(&id, |database, freeze| database.ask(asked, freeze, now))
-                }
+                Ok(Command::SetAnnotations(id, annotations)) => self
+                    .with(&id, |database, freeze| {
+                        database.set_annotations(annotations, freeze, now)
+                    }),
                 // Whoever asked may have gone away meanwhile.
                 Ok(Command::Reload(spec, done)) => {
                     self.reload(&spec, now);

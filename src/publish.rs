@@ -21,7 +21,6 @@ use crate::notice::Recorder;
 use crate::plan::Members;
 pub use apply::queue::RateLimit;
 use cache::orphans::Orphans;
-pub(crate) use cache::reflector::FAILBACK;
 use cache::reflector::Observed;
 pub use condition::{Condition, ConditionKind};
 pub use supervisor::Supervisor;

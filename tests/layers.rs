@@ -10,6 +10,7 @@ const ORDER: [&str; 23] = [
     "health",
     "freeze",
     "plan",
+    "annotations",
     "endpoints",
     "config",
     "notice",
@@ -32,7 +33,7 @@ const ORDER: [&str; 23] = [
 
 /// What a pure module must not name.
 const IMPURE: [&str; 5] = ["tokio", "k8s_openapi", "kube::", "clock::", "std::fs"];
-const PURE: [&str; 4] = ["health", "freeze", "plan", "schedule"];
+const PURE: [&str; 5] = ["health", "freeze", "plan", "annotations", "schedule"];
 
 /// Only these name Kubernetes' types.
 const KUBERNETES: [&str; 8] =

@@ -11,9 +11,9 @@ use kube::api::{Patch, PatchParams};
 
 use super::args::parse_database_id;
 use super::console::{Console, Reported, print};
+use crate::annotations::FAILBACK;
 use crate::api::error_message;
 use crate::config::DatabaseId;
-use crate::publish::FAILBACK;
 use crate::{clock, kubeconfig};
 
 /// The longest time that the API may take to answer.

@@ -12,6 +12,7 @@ use super::problem::{Collector, quote};
 use super::raw;
 use super::read::{Field, FromNode, Reader, ScalarType, camel_case, record};
 use super::tree::{Node, Scalar, ScalarKind};
+use crate::annotations::MAX_REASON_CHARS;
 use crate::plan::{self, MinHealthy};
 
 record! {
@@ -164,9 +165,6 @@ scalar!(
         }
     }
 );
-
-/// Characters that a reason for maintenance may have: it is shown in tables.
-pub const MAX_REASON_CHARS: usize = 200;
 
 /// The policy, with every default filled in. None when something is wrong, all of which is then reported.
 pub(super) fn compile(

@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::annotations::ServiceAnnotations;
 use crate::clock;
 use crate::config::{Options, parse};
 use crate::freeze::{Rules, WINDOW};
 use crate::health::Verdict;
 use crate::limits::Limits;
 use crate::monitor::watched::Watched;
-use crate::monitor::{Asked, Report, prepare};
+use crate::monitor::{Report, prepare};
 use crate::notice::Recorder;
 use crate::plan::{Member, Members, Plan};
 
@@ -112,9 +113,10 @@ impl Scene {
     }
 
     fn ask(&mut self, index: usize, maintenance: Option<&str>) {
-        let asked = Asked { maintenance: maintenance.map(str::to_owned), failback: None };
+        let annotations =
+            ServiceAnnotations { maintenance: maintenance.map(str::to_owned), failback: None };
         let Monitor { databases, freeze, .. } = &mut self.monitor;
-        databases[index].ask(asked, freeze, self.now);
+        databases[index].set_annotations(annotations, freeze, self.now);
         self.publish();
     }
 

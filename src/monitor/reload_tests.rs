@@ -228,10 +228,14 @@ async fn a_policy_that_comes_goes_by_what_is_published() {
 async fn maintenance_by_annotation_outlasts_a_new_config_and_that_of_the_config_does_not() {
     let mut scene = Scene::new(&[&A.replace("10.0.0.2", "{address: 10.0.0.2, maintenance: disk}")]);
     scene.see("a", &[]);
-    let asked =
-        crate::monitor::Asked { maintenance: Some("10.0.0.1=kernel".into()), failback: None };
+    let annotations = crate::annotations::ServiceAnnotations {
+        maintenance: Some("10.0.0.1=kernel".into()),
+        failback: None,
+    };
     let now = scene.now;
-    scene.monitor.with(&id("a"), |database, freeze| database.ask(asked, freeze, now));
+    scene
+        .monitor
+        .with(&id("a"), |database, freeze| database.set_annotations(annotations, freeze, now));
     scene.reload(&[A]);
     assert_eq!(scene.target("10.0.0.1").maintenance.as_deref(), Some("kernel"));
     assert_eq!(scene.target("10.0.0.2").maintenance, None);

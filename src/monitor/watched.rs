@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::info;
 
-use super::asked::{self, Asked};
 use super::histogram::{Histogram, ms};
 use super::{Counts, DatabaseSnapshot, Decided, Report, TargetSnapshot};
+use crate::annotations::{self, Maintenance, ServiceAnnotations};
 use crate::config::{Address, Check, Database, DatabaseId};
 use crate::freeze::Freeze;
 use crate::health::{self, Health, State, Transition, Verdict};
@@ -215,12 +215,17 @@ impl Watched {
         }
     }
 
-    /// Takes what the annotations of the Service ask for.
-    pub(super) fn ask(&mut self, asked: Asked, freeze: &mut Freeze, now: Instant) {
-        self.policing.maintenance = asked.maintenance.map(String::into_boxed_str);
+    /// Applies the annotations of the Service.
+    pub(super) fn set_annotations(
+        &mut self,
+        annotations: ServiceAnnotations,
+        freeze: &mut Freeze,
+        now: Instant,
+    ) {
+        self.policing.maintenance = annotations.maintenance.map(String::into_boxed_str);
         // What was there at first sight may have been asked long ago.
         let seen = self.policing.published.is_some();
-        let failback = asked.failback.map(String::into_boxed_str);
+        let failback = annotations.failback.map(String::into_boxed_str);
         let news = failback.is_some() && self.policing.failback != failback;
         self.policing.failback = failback;
         self.maintain_all(now);
@@ -236,13 +241,9 @@ impl Watched {
     fn maintain_all(&mut self, now: Instant) {
         let known = |ip: IpAddr| self.targets.iter().any(|target| target.member.ip == ip);
         let annotation = self.policing.maintenance.as_deref().unwrap_or_default();
-        let (maintenance, problems) = asked::maintenance(annotation, known);
-        let problems = problems
-            .iter()
-            .map(|problem| format!("annotation external-endpoints/maintenance: {problem}"));
-        let problems = problems
-            .chain(asked::failback_problem(self.policing.failback.as_deref()))
-            .collect::<Vec<_>>();
+        let Maintenance { targets: maintenance, mut problems } =
+            annotations::parse_maintenance(annotation, known);
+        problems.extend(annotations::failback_problem(self.policing.failback.as_deref()));
         self.tell_of_problems(&problems);
         self.policing.problems = problems;
         for index in 0..self.targets.len() {

@@ -71,7 +71,8 @@ impl Scene {
 
     fn ask(&mut self, maintenance: Option<&str>, failback: Option<&str>) {
         let [maintenance, failback] = [maintenance, failback].map(|text| text.map(str::to_owned));
-        self.database.ask(Asked { maintenance, failback }, &mut self.freeze, self.now);
+        let annotations = ServiceAnnotations { maintenance, failback };
+        self.database.set_annotations(annotations, &mut self.freeze, self.now);
     }
 
     /// The same verdicts each second, for so many seconds.

@@ -9,11 +9,12 @@ use prometheus::Histogram;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
+use crate::annotations::ServiceAnnotations;
 use crate::clock;
 use crate::config::{Database, DatabaseId, RejectedAddress};
 use crate::endpoints;
 use crate::lease;
-use crate::monitor::{self, Asked, Decided};
+use crate::monitor::{self, Decided};
 use crate::notice::{LogLine, Notice, Reason, Recorder, Regarding};
 use crate::plan::{Members, Plan, Why};
 use crate::publish::apply::calls::{DEADLINE, Failure};
@@ -21,7 +22,7 @@ use crate::publish::apply::executor::Executor;
 use crate::publish::apply::queue::{Urgency, WritePermit, WriteQueue};
 use crate::publish::apply::throttle::WriteThrottle;
 use crate::publish::backoff::{Backoff, sleep_if};
-use crate::publish::cache::reflector::{FAILBACK, MAINTENANCE, Observed};
+use crate::publish::cache::reflector::Observed;
 use crate::publish::condition::{Condition, ConditionKind};
 use crate::publish::decide::inputs::Inputs;
 use crate::publish::decide::mirroring::doubt;
@@ -72,7 +73,7 @@ struct LastSent {
     /// What it takes to be published.
     published: Option<Members>,
     /// What it knows of the Service's annotations; none is as good as no annotations.
-    asked: Option<Box<Asked>>,
+    asked: Option<Box<ServiceAnnotations>>,
 }
 
 impl ReconcileState {
@@ -460,15 +461,13 @@ impl Reconciler {
 
     /// Tells the monitor what the Service's annotations ask for.
     async fn forward_asked(&self, view: &Inputs, memory: &mut ReconcileState) {
-        let annotation = |name: &str| {
-            let annotations = view.seen.service.object.as_ref()?.metadata.annotations.as_ref()?;
-            annotations.get(name).cloned()
-        };
-        let asked = Asked { maintenance: annotation(MAINTENANCE), failback: annotation(FAILBACK) };
+        let service = view.seen.service.object.as_ref();
+        let annotations = service.and_then(|service| service.metadata.annotations.as_ref());
+        let asked = ServiceAnnotations::from_map(annotations);
         let held = memory.told.asked.as_deref();
-        if held.map_or(asked != Asked::default(), |held| *held != asked) {
+        if held.map_or(asked != ServiceAnnotations::default(), |held| *held != asked) {
             memory.told.asked = Some(Box::new(asked.clone()));
-            self.monitor.asked(&self.database.id, asked).await;
+            self.monitor.set_annotations(&self.database.id, asked).await;
         }
     }
 

@@ -1,7 +1,7 @@
 //! Lists and watches Services, Endpoints and EndpointSlices, one stream for each namespace and kind, and keeps what each
 //! database's publisher needs of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,20 +13,16 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
+use crate::annotations;
 use crate::clock;
 use crate::config::DatabaseId;
 use crate::endpoints;
-use crate::monitor::cut_annotation;
 use crate::publish::backoff::Backoff;
 use crate::publish::cache::orphans::{self, ObjectKind, Orphan, Orphans};
 use crate::publish::cache::slices::SliceCache;
 use crate::publish::condition::{Condition, ConditionKind};
 use crate::publish::decide::next_step::LEADER_ANNOTATIONS;
 use crate::publish::error;
-
-/// The annotations of a Service by which people ask something of us.
-pub(crate) const MAINTENANCE: &str = "external-endpoints/maintenance";
-pub(crate) const FAILBACK: &str = "external-endpoints/failback";
 
 /// How long the API server may leave a watch open. A connection that died silently is noticed 5 s after that.
 const WATCH: Duration = Duration::from_secs(60);
@@ -226,11 +222,8 @@ impl CachedKind for Service {
     }
 
     fn strip(mut self) -> Self {
-        let annotations = self.metadata.annotations.take();
-        let mut ours: BTreeMap<String, String> = annotations.into_iter().flatten().collect();
-        ours.retain(|name, _| name == MAINTENANCE || name == FAILBACK);
-        ours.values_mut().for_each(cut_annotation);
-        self.metadata.annotations = Some(ours).filter(|ours| !ours.is_empty());
+        self.metadata.annotations.iter_mut().for_each(annotations::strip);
+        self.metadata.annotations.take_if(|annotations| annotations.is_empty());
         self.metadata.managed_fields = None;
         self.status = None;
         self

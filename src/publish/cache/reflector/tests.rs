@@ -1,6 +1,7 @@
 //! What comes of news that arrives in any order.
 
 use super::*;
+use crate::annotations::{FAILBACK, MAINTENANCE};
 use kube::core::Status;
 
 fn endpoints(uid: &str, version: u64) -> Endpoints {
