@@ -19,14 +19,14 @@
 use std::time::{Duration, Instant};
 
 /// Failures within this time are taken to be together.
-pub(crate) const WINDOW: Duration = Duration::from_secs(30);
+pub(crate) const FAILURE_WINDOW: Duration = Duration::from_secs(30);
 
 /// With fewer published targets, or in fewer databases, a share says nothing about us.
-const TARGETS: usize = 5;
-const DATABASES: usize = 3;
+const MIN_TARGETS: usize = 5;
+const MIN_DATABASES: usize = 3;
 
 /// Failures of one database alone, however many targets it has, are its own.
-const SEVERAL: usize = 2;
+const MIN_FAILED_DATABASES: usize = 2;
 
 /// When there is a freeze.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Default for Rules {
 
 /// Targets of one database, as far as a freeze goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Count {
+pub(crate) struct Tally {
     /// Published, or failed lately.
     pub published: usize,
     pub failed: usize,
@@ -54,13 +54,13 @@ pub(crate) struct Count {
 
 /// Targets of all databases, and how many databases have any of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Sum {
+pub(crate) struct Totals {
     pub targets: usize,
     pub databases: usize,
 }
 
-impl Sum {
-    fn replace(&mut self, old: usize, new: usize) {
+impl Totals {
+    fn update(&mut self, old: usize, new: usize) {
         self.targets = self.targets - old + new;
         self.databases = self.databases - usize::from(old > 0) + usize::from(new > 0);
     }
@@ -70,23 +70,23 @@ impl Sum {
 enum Stage {
     /// Until when; none before the first database has been seen.
     Starting(Option<Instant>),
-    Free,
-    Wary {
+    Normal,
+    Guarded {
         since: Instant,
     },
     Frozen {
         since: Instant,
         /// When it was last no longer too many.
-        fell: Option<Instant>,
+        recovered_at: Option<Instant>,
     },
 }
 
 /// What there is to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum News {
+pub(crate) enum FreezeEvent {
     Frozen {
-        failed: Sum,
-        published: Sum,
+        failed: Totals,
+        published: Totals,
     },
     /// Enough are well again.
     Thawed,
@@ -98,7 +98,7 @@ pub(crate) enum News {
 pub struct Frozen {
     pub since: Instant,
     /// When it ends at the latest, if that can be told.
-    pub until: Option<Instant>,
+    pub expires_at: Option<Instant>,
     pub failed: usize,
     pub published: usize,
 }
@@ -109,48 +109,51 @@ pub(crate) struct Freeze {
     rules: Rules,
     stage: Stage,
     /// Databases that have not been seen.
-    unseen: usize,
-    published: Sum,
-    failed: Sum,
+    unsynced: usize,
+    published: Totals,
+    failed: Totals,
     /// Failed or in doubt.
-    suspect: Sum,
+    suspect: Totals,
     /// Whether being wary led to nothing, and there has been no quiet moment since.
-    in_vain: bool,
+    guard_expired: bool,
     /// Whether all plans have to be decided anew.
     changed: bool,
-    news: Vec<News>,
+    events: Vec<FreezeEvent>,
 }
 
 impl Freeze {
     /// For databases with so many targets each.
     pub(crate) fn new(rules: Rules, databases: impl Iterator<Item = usize>) -> Self {
-        let mut all = Sum::default();
-        let unseen = databases.inspect(|targets| all.replace(0, *targets)).count();
-        let none = Sum::default();
-        let stage =
-            if is_large(all) && rules.are_on() { Stage::Starting(None) } else { Stage::Free };
+        let mut all = Totals::default();
+        let unseen = databases.inspect(|targets| all.update(0, *targets)).count();
+        let none = Totals::default();
+        let stage = if is_large_enough(all) && rules.is_enabled() {
+            Stage::Starting(None)
+        } else {
+            Stage::Normal
+        };
         let (published, failed, suspect) = (none, none, none);
         Self {
             rules,
             stage,
-            unseen,
+            unsynced: unseen,
             published,
             failed,
             suspect,
-            in_vain: false,
+            guard_expired: false,
             changed: false,
-            news: Vec::new(),
+            events: Vec::new(),
         }
     }
 
     /// Whether there is ever a freeze.
-    pub(crate) fn is_on(&self) -> bool {
-        self.rules.are_on()
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.rules.is_enabled()
     }
 
     /// Whether nothing may be taken out.
-    pub(crate) fn holds(&self) -> bool {
-        self.stage != Stage::Free
+    pub(crate) fn holds_removals(&self) -> bool {
+        self.stage != Stage::Normal
     }
 
     /// The freeze, if there is one: what left lately then comes back.
@@ -159,7 +162,7 @@ impl Freeze {
         let until = since.checked_add(self.rules.timeout);
         Some(Frozen {
             since,
-            until,
+            expires_at: until,
             failed: self.failed.targets,
             published: self.published.targets,
         })
@@ -175,109 +178,112 @@ impl Freeze {
         self.changed
     }
 
-    pub(crate) fn take_news(&mut self) -> Vec<News> {
-        std::mem::take(&mut self.news)
+    pub(crate) fn take_events(&mut self) -> Vec<FreezeEvent> {
+        std::mem::take(&mut self.events)
     }
 
     /// One more database has been seen.
-    pub(crate) fn see(&mut self, now: Instant) {
-        self.unseen = self.unseen.saturating_sub(1);
+    pub(crate) fn database_synced(&mut self, now: Instant) {
+        self.unsynced = self.unsynced.saturating_sub(1);
         if let Stage::Starting(until @ None) = &mut self.stage {
-            *until = now.checked_add(WINDOW);
+            *until = now.checked_add(FAILURE_WINDOW);
         }
     }
 
     /// After a change of the config: so many databases have not been seen.
-    pub(crate) fn wait_for(&mut self, unseen: usize) {
-        self.unseen = unseen;
+    pub(crate) fn set_unsynced(&mut self, unseen: usize) {
+        self.unsynced = unseen;
     }
 
     /// Counts a database anew.
-    pub(crate) fn count(&mut self, old: Count, new: Count) {
-        self.published.replace(old.published, new.published);
-        self.failed.replace(old.failed, new.failed);
-        self.suspect.replace(old.failed + old.in_doubt, new.failed + new.in_doubt);
+    pub(crate) fn update_tally(&mut self, old: Tally, new: Tally) {
+        self.published.update(old.published, new.published);
+        self.failed.update(old.failed, new.failed);
+        self.suspect.update(old.failed + old.in_doubt, new.failed + new.in_doubt);
     }
 
     /// When to look whether it is over, besides after a verdict.
-    pub(crate) fn again(&self) -> Option<Instant> {
+    pub(crate) fn reevaluate_at(&self) -> Option<Instant> {
         match self.stage {
             Stage::Starting(until) => until,
-            Stage::Free => None,
-            Stage::Wary { since } => since.checked_add(WINDOW),
-            Stage::Frozen { since, fell } => {
-                let fallen = fell.and_then(|fell| fell.checked_add(WINDOW));
+            Stage::Normal => None,
+            Stage::Guarded { since } => since.checked_add(FAILURE_WINDOW),
+            Stage::Frozen { since, recovered_at: fell } => {
+                let fallen = fell.and_then(|fell| fell.checked_add(FAILURE_WINDOW));
                 since.checked_add(self.rules.timeout).into_iter().chain(fallen).min()
             }
         }
     }
 
     /// Looks whether it is over. `waits` tells whether any target that failed has not been tried since then.
-    pub(crate) fn end(&mut self, now: Instant, waits: impl FnOnce(Instant) -> bool) {
+    pub(crate) fn maybe_leave(&mut self, now: Instant, waits: impl FnOnce(Instant) -> bool) {
         let over = |since: Instant, time| since.checked_add(time).is_some_and(|end| end <= now);
         match self.stage {
             Stage::Starting(until) => {
-                if self.unseen == 0 || until.is_some_and(|until| until <= now) {
-                    self.enter(Stage::Free);
-                    self.begin(now);
+                if self.unsynced == 0 || until.is_some_and(|until| until <= now) {
+                    self.set_stage(Stage::Normal);
+                    self.maybe_enter(now);
                 }
             }
-            Stage::Free => {}
-            Stage::Wary { since } => {
-                self.in_vain = over(since, WINDOW);
-                if self.in_vain || !self.too_many(self.suspect) {
-                    self.enter(Stage::Free);
+            Stage::Normal => {}
+            Stage::Guarded { since } => {
+                self.guard_expired = over(since, FAILURE_WINDOW);
+                if self.guard_expired || !self.exceeds_limit(self.suspect) {
+                    self.set_stage(Stage::Normal);
                 }
             }
-            Stage::Frozen { since, fell } => {
+            Stage::Frozen { since, recovered_at: fell } => {
                 if over(since, self.rules.timeout) {
-                    self.enter(Stage::Free);
-                    self.news.push(News::TimedOut);
-                } else if fell.is_some_and(|fell| over(fell, WINDOW) || !waits(fell)) {
-                    self.enter(Stage::Free);
-                    self.news.push(News::Thawed);
+                    self.set_stage(Stage::Normal);
+                    self.events.push(FreezeEvent::TimedOut);
+                } else if fell.is_some_and(|fell| over(fell, FAILURE_WINDOW) || !waits(fell)) {
+                    self.set_stage(Stage::Normal);
+                    self.events.push(FreezeEvent::Thawed);
                 }
             }
         }
     }
 
     /// Holds from now on, if it is too many.
-    pub(crate) fn begin(&mut self, now: Instant) {
-        let (failed, suspect) = (self.too_many(self.failed), self.too_many(self.suspect));
-        self.in_vain &= suspect;
+    pub(crate) fn maybe_enter(&mut self, now: Instant) {
+        let (failed, suspect) = (self.exceeds_limit(self.failed), self.exceeds_limit(self.suspect));
+        self.guard_expired &= suspect;
         match &mut self.stage {
-            Stage::Frozen { fell, .. } if failed => *fell = None,
-            Stage::Frozen { fell, .. } => *fell = fell.or(Some(now)),
-            Stage::Free | Stage::Wary { .. } if failed => {
-                self.enter(Stage::Frozen { since: now, fell: None });
-                self.news.push(News::Frozen { failed: self.failed, published: self.published });
+            Stage::Frozen { recovered_at: fell, .. } if failed => *fell = None,
+            Stage::Frozen { recovered_at: fell, .. } => *fell = fell.or(Some(now)),
+            Stage::Normal | Stage::Guarded { .. } if failed => {
+                self.set_stage(Stage::Frozen { since: now, recovered_at: None });
+                self.events
+                    .push(FreezeEvent::Frozen { failed: self.failed, published: self.published });
             }
-            Stage::Free if suspect && !self.in_vain => self.enter(Stage::Wary { since: now }),
-            Stage::Starting(_) | Stage::Free | Stage::Wary { .. } => {}
+            Stage::Normal if suspect && !self.guard_expired => {
+                self.set_stage(Stage::Guarded { since: now })
+            }
+            Stage::Starting(_) | Stage::Normal | Stage::Guarded { .. } => {}
         }
     }
 
-    fn enter(&mut self, stage: Stage) {
+    fn set_stage(&mut self, stage: Stage) {
         self.stage = stage;
         self.changed = true;
     }
 
-    fn too_many(&self, sum: Sum) -> bool {
-        self.rules.are_on()
-            && is_large(self.published)
-            && sum.databases >= SEVERAL
+    fn exceeds_limit(&self, sum: Totals) -> bool {
+        self.rules.is_enabled()
+            && is_large_enough(self.published)
+            && sum.databases >= MIN_FAILED_DATABASES
             && sum.targets * 100 > self.published.targets * usize::from(self.rules.max_unhealthy)
     }
 }
 
 impl Rules {
-    fn are_on(&self) -> bool {
+    fn is_enabled(&self) -> bool {
         self.max_unhealthy < 100 && !self.timeout.is_zero()
     }
 }
 
-fn is_large(all: Sum) -> bool {
-    all.targets >= TARGETS && all.databases >= DATABASES
+fn is_large_enough(all: Totals) -> bool {
+    all.targets >= MIN_TARGETS && all.databases >= MIN_DATABASES
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-pub use flaps::Flaps;
+pub use flap_damper::FlapDamper;
 
-mod flaps;
+mod flap_damper;
 
 /// The outcome of one try of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub struct Health {
     streak: Streak,
     since: Instant,
     reason: Option<String>,
-    seen: bool,
+    initialized: bool,
     verdict_times: VerdictTimes,
 }
 
@@ -113,7 +113,7 @@ struct VerdictTimes {
 }
 
 impl VerdictTimes {
-    fn note(&mut self, verdict: &Verdict, now: Instant) {
+    fn record(&mut self, verdict: &Verdict, now: Instant) {
         self.any = Some(now);
         if let Verdict::Inconclusive(_) = verdict {
             self.inconclusive_since.get_or_insert(now);
@@ -132,7 +132,7 @@ impl Health {
     pub fn new(now: Instant) -> Self {
         let (state, streak, verdict_times) =
             (State::Unknown, Streak::None, VerdictTimes::default());
-        Self { state, streak, since: now, reason: None, seen: false, verdict_times }
+        Self { state, streak, since: now, reason: None, initialized: false, verdict_times }
     }
 
     pub fn state(&self) -> State {
@@ -152,12 +152,12 @@ impl Health {
     }
 
     /// Whether it is known if the cluster published it at first sight.
-    pub fn seen(&self) -> bool {
-        self.seen
+    pub fn is_initialized(&self) -> bool {
+        self.initialized
     }
 
     /// Whether there has been any verdict, be it an inconclusive one.
-    pub fn tried(&self) -> bool {
+    pub fn is_checked(&self) -> bool {
         self.verdict_times.any.is_some()
     }
 
@@ -190,7 +190,7 @@ impl Health {
         self.reason.as_deref()
     }
 
-    fn become_state(&mut self, to: State, now: Instant) -> Option<Transition> {
+    fn set_state(&mut self, to: State, now: Instant) -> Option<Transition> {
         if self.state == to {
             return None;
         }
@@ -200,9 +200,9 @@ impl Health {
     }
 
     /// The state that the streak asks for.
-    fn asked_for(&self, thresholds: Thresholds) -> State {
+    fn next_state(&self, thresholds: Thresholds) -> State {
         match (self.state, self.streak) {
-            (State::Unknown, _) if !self.seen => State::Unknown,
+            (State::Unknown, _) if !self.initialized => State::Unknown,
             (State::Unknown, Streak::Passes(_)) => State::Up,
             (State::Unknown, Streak::Failures(_)) => State::Down,
             (State::Up, Streak::Failures(n)) if n >= thresholds.unhealthy => State::Down,
@@ -219,7 +219,7 @@ pub fn observe(
     thresholds: Thresholds,
     now: Instant,
 ) -> Option<Transition> {
-    health.verdict_times.note(verdict, now);
+    health.verdict_times.record(verdict, now);
     health.reason = verdict.reason().map(str::to_owned);
     health.streak = match (verdict, health.streak) {
         (Verdict::Inconclusive(_), streak) => streak,
@@ -228,28 +228,28 @@ pub fn observe(
         (Verdict::Fail(_), Streak::Failures(n)) => Streak::Failures(n.saturating_add(1)),
         (Verdict::Fail(_), _) => Streak::Failures(1),
     };
-    let to = health.asked_for(thresholds);
-    health.become_state(to, now)
+    let to = health.next_state(thresholds);
+    health.set_state(to, now)
 }
 
 /// Learns whether the cluster publishes the target, the first time that the cluster is seen. Later calls change nothing:
 /// from then on only verdicts count.
-pub fn see(
+pub fn initialize(
     health: &mut Health,
     published: bool,
     thresholds: Thresholds,
     now: Instant,
 ) -> Option<Transition> {
-    if health.seen {
+    if health.initialized {
         return None;
     }
-    health.seen = true;
+    health.initialized = true;
     let before = health.state;
     if published {
-        health.become_state(State::Up, now);
+        health.set_state(State::Up, now);
     }
-    let to = health.asked_for(thresholds);
-    health.become_state(to, now);
+    let to = health.next_state(thresholds);
+    health.set_state(to, now);
     (before != health.state).then_some(Transition { from: before, to: health.state })
 }
 
@@ -274,7 +274,7 @@ mod tests {
     fn after(published: bool, verdicts: &[Verdict]) -> Health {
         let now = start();
         let mut health = Health::new(now);
-        see(&mut health, published, THRESHOLDS, now);
+        initialize(&mut health, published, THRESHOLDS, now);
         for verdict in verdicts {
             observe(&mut health, verdict, THRESHOLDS, now);
         }
@@ -325,20 +325,20 @@ mod tests {
         assert_eq!(health.state(), State::Unknown);
 
         let mut published = health.clone();
-        let seen = see(&mut published, true, THRESHOLDS, now);
+        let seen = initialize(&mut published, true, THRESHOLDS, now);
         assert_eq!(seen, Some(Transition { from: State::Unknown, to: State::Up }));
         observe(&mut published, &fail(), THRESHOLDS, now);
         assert_eq!(published.state(), State::Down, "the third failure in a row disproves it");
 
-        let seen = see(&mut health, false, THRESHOLDS, now);
+        let seen = initialize(&mut health, false, THRESHOLDS, now);
         assert_eq!(seen, Some(Transition { from: State::Unknown, to: State::Down }));
     }
 
     #[test]
     fn only_the_first_sight_of_the_cluster_counts() {
-        assert!(!Health::new(start()).seen() && after(false, &[]).seen());
+        assert!(!Health::new(start()).is_initialized() && after(false, &[]).is_initialized());
         let mut health = after(false, &[fail()]);
-        assert_eq!(see(&mut health, true, THRESHOLDS, start()), None);
+        assert_eq!(initialize(&mut health, true, THRESHOLDS, start()), None);
         assert_eq!(health.state(), State::Down);
     }
 
@@ -347,7 +347,7 @@ mod tests {
         let now = start();
         let later = now + Duration::from_secs(7);
         let mut health = Health::new(now);
-        see(&mut health, true, THRESHOLDS, now);
+        initialize(&mut health, true, THRESHOLDS, now);
         observe(&mut health, &Verdict::Pass, THRESHOLDS, later);
         assert_eq!(health.since(), now);
         for _ in 0..3 {
@@ -365,9 +365,9 @@ mod tests {
 
     #[test]
     fn a_target_is_tried_by_any_verdict_and_not_by_being_seen() {
-        assert!(!after(true, &[]).tried());
+        assert!(!after(true, &[]).is_checked());
         for verdict in [Verdict::Pass, fail(), Verdict::Inconclusive("ours".into())] {
-            assert!(after(false, &[verdict]).tried());
+            assert!(after(false, &[verdict]).is_checked());
         }
     }
 
@@ -385,7 +385,7 @@ mod tests {
         let now = start();
         let at = |seconds| now + Duration::from_secs(seconds);
         let mut health = Health::new(now);
-        see(&mut health, true, THRESHOLDS, at(1));
+        initialize(&mut health, true, THRESHOLDS, at(1));
         assert_eq!((health.known_at(), health.passed_at()), (at(1), None));
         let mut hear = |verdict: Verdict, seconds| {
             observe(&mut health, &verdict, THRESHOLDS, at(seconds));
@@ -453,7 +453,7 @@ mod tests {
             let thresholds = Thresholds { healthy, unhealthy };
             let now = start();
             let mut health = Health::new(now);
-            see(&mut health, published, thresholds, now);
+            initialize(&mut health, published, thresholds, now);
             for (i, verdict) in verdicts.iter().enumerate() {
                 let before = health.state();
                 let transition = observe(&mut health, verdict, thresholds, now);
@@ -473,14 +473,14 @@ mod tests {
             for verdict in &verdicts {
                 observe(&mut late, verdict, THRESHOLDS, now);
             }
-            see(&mut late, true, THRESHOLDS, now);
+            initialize(&mut late, true, THRESHOLDS, now);
             prop_assert_eq!(late, after_at(now, &verdicts));
         }
     }
 
     fn after_at(now: Instant, verdicts: &[Verdict]) -> Health {
         let mut health = Health::new(now);
-        see(&mut health, true, THRESHOLDS, now);
+        initialize(&mut health, true, THRESHOLDS, now);
         for verdict in verdicts {
             observe(&mut health, verdict, THRESHOLDS, now);
         }

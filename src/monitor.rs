@@ -32,7 +32,7 @@ use crate::limits::Limits;
 use crate::notice::Recorder;
 use crate::plan::{Members, Plan};
 use crate::probe::{Completion, Prober, Reactor, Waker};
-use crate::schedule::{Key, Next, Schedule};
+use crate::schedule::{Next, Schedule, TargetKey};
 use budget::Budget;
 use facts::{Facts, InconclusiveRun};
 pub(crate) use histogram::Histogram;
@@ -171,7 +171,7 @@ enum Command {
 
 /// One verdict on its way from a try to the monitor.
 struct Report {
-    key: Key,
+    key: TargetKey,
     verdict: Verdict,
     /// How late it started, if that is not yet known.
     delay: Option<Duration>,
@@ -419,7 +419,7 @@ impl Monitor {
             if place.is_none() {
                 // It left the config while it waited.
                 self.places(key).leave(owner);
-                self.schedule.ended(key, now, now, false);
+                self.schedule.complete(key, now, now, false);
                 continue;
             }
             let Some(light) = prober.fast_check() else {
@@ -432,7 +432,7 @@ impl Monitor {
         }
     }
 
-    fn places(&mut self, key: Key) -> &mut Places {
+    fn places(&mut self, key: TargetKey) -> &mut Places {
         match self.tried[key].prober.is_exec() {
             true => &mut self.command_places,
             false => &mut self.network_places,
@@ -470,7 +470,7 @@ impl Monitor {
     }
 
     /// Starts a try in a task of its own.
-    fn spawn(&mut self, key: Key, due: Instant) {
+    fn spawn(&mut self, key: TargetKey, due: Instant) {
         let prober = self.tried[key].prober.clone();
         let (report, waker) = (self.report.clone(), self.waker.clone());
         let cpu_bound = prober.is_cpu_bound();
@@ -510,7 +510,7 @@ impl Monitor {
             self.arrange(database);
             in_doubt
         });
-        self.schedule.ended(report.key, report.started, report.ended, in_doubt);
+        self.schedule.complete(report.key, report.started, report.ended, in_doubt);
     }
 
     fn with(&mut self, id: &DatabaseId, change: impl FnOnce(&mut Watched, &mut Freeze)) {

@@ -27,15 +27,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::health::State;
-pub use note::Note;
 pub use policy::{Failback, MinHealthy, Policy};
+pub use policy_note::PolicyNote;
 use tiers::Tiers;
 
-mod floor;
-mod hold;
-mod note;
-mod one;
+mod exactly_one;
+mod freeze_hold;
+mod min_healthy;
 mod policy;
+mod policy_note;
 mod tiers;
 
 /// A target as the cluster shows it.
@@ -112,36 +112,36 @@ impl fmt::Display for Members {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
     /// Leave the cluster as it is.
-    Keep(Why),
+    Keep(KeepReason),
     /// The Service shall have exactly these members.
     Publish(Members),
 }
 
 /// Why the cluster is left as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
+pub enum KeepReason {
     /// These targets have had no verdict yet, and the cluster did not show them at start.
     NoVerdictYet(Vec<IpAddr>),
     /// No target is up, and of these all verdicts have been inconclusive, for the reasons given.
-    NoneKnown(Vec<(IpAddr, String)>),
+    AllInconclusive(Vec<(IpAddr, String)>),
     /// What the cluster holds is not known yet.
-    NotSeen,
+    NotSynced,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for KeepReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, targets): (_, Vec<String>) = match self {
-            Why::NoVerdictYet(targets) => {
+            KeepReason::NoVerdictYet(targets) => {
                 ("no verdict yet for", targets.iter().map(IpAddr::to_string).collect())
             }
-            Why::NoneKnown(targets) => (
+            KeepReason::AllInconclusive(targets) => (
                 "no target is up, and all verdicts are inconclusive for",
                 targets.iter().map(|(ip, reason)| format!("{ip} ({reason})")).collect(),
             ),
-            Why::NotSeen => return f.write_str("the cluster has not been read yet"),
+            KeepReason::NotSynced => return f.write_str("the cluster has not been read yet"),
         };
-        write!(f, "{what} {}", targets[..targets.len().min(SHOWN)].join(", "))?;
-        match targets.len().checked_sub(SHOWN) {
+        write!(f, "{what} {}", targets[..targets.len().min(MAX_LISTED)].join(", "))?;
+        match targets.len().checked_sub(MAX_LISTED) {
             None | Some(0) => Ok(()),
             Some(more) => write!(f, " and {more} more"),
         }
@@ -149,7 +149,7 @@ impl fmt::Display for Why {
 }
 
 /// Targets that a reason names.
-const SHOWN: usize = 3;
+const MAX_LISTED: usize = 3;
 
 /// One target of a database, as far as the decision goes.
 #[derive(Debug, Clone, Copy)]
@@ -159,7 +159,7 @@ pub struct Candidate<'a> {
     /// When it came into its state, or out of maintenance after that.
     pub since: Instant,
     /// Whether there has been any verdict.
-    pub tried: bool,
+    pub checked: bool,
     /// Whether the newest verdict that was not inconclusive was a Pass.
     pub passing: bool,
     /// When the newest Pass came.
@@ -172,9 +172,9 @@ pub struct Candidate<'a> {
     pub priority: u32,
     pub in_maintenance: bool,
     /// Until when it is out for flapping, if it is.
-    pub out_until: Option<Instant>,
+    pub suppressed_until: Option<Instant>,
     /// Whether it left so shortly before a freeze that it comes back.
-    pub comes_back: bool,
+    pub restored_by_freeze: bool,
 }
 
 impl Candidate<'_> {
@@ -199,31 +199,31 @@ pub struct Pool<'a> {
     pub targets: &'a [Candidate<'a>],
     pub policy: &'a Policy,
     /// When a person last asked for a failback.
-    pub failback_asked: Option<Instant>,
+    pub failback_requested_at: Option<Instant>,
     /// Whether nothing may be taken out, because so many targets fail together.
-    pub holds: bool,
+    pub holds_removals: bool,
 }
 
 /// What is decided, what the policy had to do with it, and when to decide anew although nothing else has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     pub plan: Plan,
-    pub notes: Vec<Note>,
-    pub again: Option<Instant>,
+    pub notes: Vec<PolicyNote>,
+    pub reevaluate_at: Option<Instant>,
 }
 
 impl Decision {
-    fn keep(why: Why) -> Self {
-        Self { plan: Plan::Keep(why), notes: Vec::new(), again: None }
+    fn keep(why: KeepReason) -> Self {
+        Self { plan: Plan::Keep(why), notes: Vec::new(), reevaluate_at: None }
     }
 }
 
 /// Which of the healthy ones are members.
 #[derive(Default)]
-struct Choice<'a> {
+struct Selection<'a> {
     members: Vec<Candidate<'a>>,
-    note: Option<Note>,
-    again: Option<Instant>,
+    note: Option<PolicyNote>,
+    reevaluate_at: Option<Instant>,
 }
 
 /// Decides for one database, from all of its targets. `published` are the members that the cluster holds by a decision of
@@ -235,73 +235,82 @@ pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decisio
     };
     let none = Members::default();
     let published = published.unwrap_or(&none);
-    let needed = needed(pool);
-    let out = |target: &Candidate| target.out_until.filter(|until| *until > now);
-    let Choice { members: mut chosen, note, again } = if pool.policy.exactly_one {
-        one::choose(&up, published, now)
+    let needed = needed_members(pool);
+    let out = |target: &Candidate| target.suppressed_until.filter(|until| *until > now);
+    let Selection { members: mut chosen, note, reevaluate_at: again } = if pool.policy.exactly_one {
+        exactly_one::select(&up, published, now)
     } else {
-        let (failback, asked) = (pool.policy.failback, pool.failback_asked);
-        let tiers = Tiers { published, needed: needed.max(1), failback, asked, now };
-        tiers.choose(&steady(&up, needed.max(1), out))
+        let (failback, asked) = (pool.policy.failback, pool.failback_requested_at);
+        let tiers =
+            Tiers { published, needed: needed.max(1), failback, failback_requested_at: asked, now };
+        tiers.select(&not_suppressed(&up, needed.max(1), out))
     };
-    let mut notes: Vec<Note> = note.into_iter().collect();
-    notes.extend(lower_tier(pool, &chosen));
+    let mut notes: Vec<PolicyNote> = note.into_iter().collect();
+    notes.extend(degraded_tier_note(pool, &chosen));
     // What a hold brings back counts as if it had never left, or it would push out again what stays in its place.
     let returns = |target: &Candidate| {
-        pool.holds && !pool.policy.exactly_one && target.comes_back && !target.is_up()
+        pool.holds_removals
+            && !pool.policy.exactly_one
+            && target.restored_by_freeze
+            && !target.is_up()
     };
     let may_stay = |target: &Candidate| published.contains(target.member.ip) || returns(target);
-    notes.extend(floor::keep(&mut chosen, pool.targets, may_stay, needed));
-    if pool.holds {
-        notes.extend(hold::keep(&mut chosen, pool.targets, published, pool.policy.exactly_one));
+    notes.extend(min_healthy::retain(&mut chosen, pool.targets, may_stay, needed));
+    if pool.holds_removals {
+        notes.extend(freeze_hold::retain(
+            &mut chosen,
+            pool.targets,
+            published,
+            pool.policy.exactly_one,
+        ));
     }
     let members: Members = chosen.iter().map(|target| target.member.clone()).collect();
     if !pool.policy.exactly_one {
-        notes.extend(flapping(&up, &members, out));
+        notes.extend(flapping_note(&up, &members, out));
     }
     let again = again.into_iter().chain(up.iter().filter_map(out)).min();
-    Decision { plan: Plan::Publish(members), notes, again }
+    Decision { plan: Plan::Publish(members), notes, reevaluate_at: again }
 }
 
 /// The targets that are Up and not in maintenance, if that is all that needs to be known.
-fn up<'a>(pool: &Pool<'a>, published: Option<&Members>) -> Result<Vec<Candidate<'a>>, Why> {
+fn up<'a>(pool: &Pool<'a>, published: Option<&Members>) -> Result<Vec<Candidate<'a>>, KeepReason> {
     let asked = || pool.targets.iter().filter(|target| !target.in_maintenance);
     let unknown = |tried: bool| {
-        asked().filter(move |target| target.state == State::Unknown && target.tried == tried)
+        asked().filter(move |target| target.state == State::Unknown && target.checked == tried)
     };
     let untried: Vec<IpAddr> = unknown(false).map(|target| target.member.ip).collect();
     if !untried.is_empty() {
-        return Err(Why::NoVerdictYet(untried));
+        return Err(KeepReason::NoVerdictYet(untried));
     }
-    let published = published.ok_or(Why::NotSeen)?;
+    let published = published.ok_or(KeepReason::NotSynced)?;
     let up: Vec<_> = asked().filter(|target| target.is_up()).copied().collect();
     let inconclusive: Vec<_> = unknown(true)
         .map(|target| (target.member.ip, target.reason.unwrap_or_default().to_owned()))
         .collect();
     if up.is_empty() && !inconclusive.is_empty() {
-        return Err(Why::NoneKnown(inconclusive));
+        return Err(KeepReason::AllInconclusive(inconclusive));
     }
     // Of several published ones only one may stay, and which one their checks must tell.
     let rivals = || up.iter().filter(|target| published.contains(target.member.ip));
-    if pool.policy.exactly_one && rivals().count() > 1 && rivals().any(|target| !target.tried) {
-        return Err(Why::NoVerdictYet(
-            rivals().filter(|target| !target.tried).map(|target| target.member.ip).collect(),
+    if pool.policy.exactly_one && rivals().count() > 1 && rivals().any(|target| !target.checked) {
+        return Err(KeepReason::NoVerdictYet(
+            rivals().filter(|target| !target.checked).map(|target| target.member.ip).collect(),
         ));
     }
     Ok(up)
 }
 
 /// How many healthy members the policy asks for.
-fn needed(pool: &Pool) -> usize {
+fn needed_members(pool: &Pool) -> usize {
     let preferred = pool.targets.iter().map(|target| target.priority).min();
     let preferred = pool.targets.iter().filter(|target| Some(target.priority) == preferred).count();
-    let needed = pool.policy.min_healthy.of(preferred);
+    let needed = pool.policy.min_healthy.to_count(preferred);
     if pool.policy.exactly_one { needed.min(1) } else { needed }
 }
 
 /// Those of the targets that are not out for flapping, and as many of the others as it takes to have enough: of these, those
 /// that have been well for longest.
-fn steady<'a>(
+fn not_suppressed<'a>(
     up: &[Candidate<'a>],
     enough: usize,
     out: impl Fn(&Candidate) -> Option<Instant>,
@@ -314,11 +323,11 @@ fn steady<'a>(
     steady
 }
 
-fn flapping(
+fn flapping_note(
     up: &[Candidate],
     members: &Members,
     out: impl Fn(&Candidate) -> Option<Instant>,
-) -> Option<Note> {
+) -> Option<PolicyNote> {
     let held = || {
         up.iter()
             .filter(|target| !members.contains(target.member.ip))
@@ -327,14 +336,14 @@ fn flapping(
     let until = held().filter_map(&out).min()?;
     let mut out: Vec<IpAddr> = held().map(|target| target.member.ip).collect();
     out.sort();
-    Some(Note::Flapping { out, until })
+    Some(PolicyNote::Flapping { out, until })
 }
 
 /// Tells when the healthy members are not those of the preferred tier alone.
-fn lower_tier(pool: &Pool, chosen: &[Candidate]) -> Option<Note> {
+fn degraded_tier_note(pool: &Pool, chosen: &[Candidate]) -> Option<PolicyNote> {
     let preferred = pool.targets.iter().map(|target| target.priority).min()?;
     let tier = chosen.iter().map(|target| target.priority).max()?;
-    (tier > preferred && !pool.policy.exactly_one).then_some(Note::LowerTier { tier })
+    (tier > preferred && !pool.policy.exactly_one).then_some(PolicyNote::DegradedTier { tier })
 }
 
 #[cfg(test)]

@@ -10,20 +10,20 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
 /// How much faster than its even rate a schedule starts tries when it is behind.
-const HASTE: f64 = 1.2;
+const CATCH_UP_FACTOR: f64 = 1.2;
 
 /// Tries that may start together whatever the rate: a few do no harm, and need not wait for each other.
-const TOGETHER: f64 = 8.0;
+const BURST: f64 = 8.0;
 
 /// A clock that wakes us this late is no backlog.
-const JITTER: Duration = Duration::from_millis(2);
+const TIMER_SLACK: Duration = Duration::from_millis(2);
 
 /// Names a target in a schedule. A removed one's may be given to another.
-pub(crate) type Key = usize;
+pub(crate) type TargetKey = usize;
 
 /// How often a target is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rhythm {
+pub(crate) struct Cadence {
     pub interval: Duration,
     /// While the state is in doubt. At most the interval.
     pub recheck: Duration,
@@ -33,7 +33,7 @@ pub(crate) struct Rhythm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Try this target now; it was due then. Tell when it ended.
-    Start { key: Key, due: Instant },
+    Start { key: TargetKey, due: Instant },
     /// Nothing before then.
     Wait(Instant),
     /// Nothing before a try ends.
@@ -45,18 +45,18 @@ type Nanos = u64;
 
 pub(crate) struct Schedule {
     origin: Instant,
-    places: Vec<Option<Place>>,
+    entries: Vec<Option<Entry>>,
     /// What is due when; entries that their place no longer agrees with are passed over.
-    queue: BinaryHeap<Reverse<(Nanos, Key)>>,
+    queue: BinaryHeap<Reverse<(Nanos, TargetKey)>>,
     /// Tries a second that all targets ask for together.
     rate: f64,
     /// When the next try would start if all kept the pace, and the earliest that it may.
-    paced: Nanos,
-    earliest: Nanos,
+    tat: Nanos,
+    not_before: Nanos,
 }
 
 /// A target's place in the schedule.
-struct Place {
+struct Entry {
     interval: Nanos,
     recheck: Nanos,
     phase: Nanos,
@@ -66,7 +66,7 @@ struct Place {
     removed: bool,
 }
 
-impl Place {
+impl Entry {
     fn rate(&self) -> f64 {
         let pause = if self.in_doubt { self.recheck } else { self.interval };
         1e9 / pause as f64
@@ -83,11 +83,11 @@ impl Schedule {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             origin: now,
-            places: Vec::new(),
+            entries: Vec::new(),
             queue: BinaryHeap::new(),
             rate: 0.0,
-            paced: 0,
-            earliest: 0,
+            tat: 0,
+            not_before: 0,
         }
     }
 
@@ -101,11 +101,11 @@ impl Schedule {
 
     /// Takes in new targets, at phases between those of the targets that are there. Nothing is known of the new ones, so
     /// their first tries are spread over their recheck interval.
-    pub(crate) fn add(&mut self, rhythms: &[Rhythm], now: Instant) -> Vec<Key> {
+    pub(crate) fn add(&mut self, rhythms: &[Cadence], now: Instant) -> Vec<TargetKey> {
         let now = self.nanos(now);
-        let mut phases = self.deal(rhythms);
-        let mut free = (0..self.places.len())
-            .filter(|&key| self.places[key].is_none())
+        let mut phases = self.assign_phases(rhythms);
+        let mut free = (0..self.entries.len())
+            .filter(|&key| self.entries[key].is_none())
             .collect::<Vec<_>>()
             .into_iter();
         let mut keys = Vec::with_capacity(rhythms.len());
@@ -114,10 +114,10 @@ impl Schedule {
             let phase = phases.get_mut(&interval).and_then(Iterator::next).unwrap_or_default();
             let first = now + (phase as f64 * (recheck as f64 / interval as f64)) as Nanos;
             let key = free.next().unwrap_or_else(|| {
-                self.places.push(None);
-                self.places.len() - 1
+                self.entries.push(None);
+                self.entries.len() - 1
             });
-            let place = Place {
+            let place = Entry {
                 interval,
                 recheck,
                 phase,
@@ -126,7 +126,7 @@ impl Schedule {
                 removed: false,
             };
             self.rate += place.rate();
-            self.places[key] = Some(place);
+            self.entries[key] = Some(place);
             self.queue.push(Reverse((first, key)));
             keys.push(key);
         }
@@ -134,76 +134,77 @@ impl Schedule {
     }
 
     /// The phases of new targets, for each interval.
-    fn deal(&self, rhythms: &[Rhythm]) -> BTreeMap<Nanos, std::vec::IntoIter<Nanos>> {
+    fn assign_phases(&self, rhythms: &[Cadence]) -> BTreeMap<Nanos, std::vec::IntoIter<Nanos>> {
         let mut asked: BTreeMap<Nanos, usize> = BTreeMap::new();
         for rhythm in rhythms {
             *asked.entry(nanos(rhythm.interval).max(1)).or_default() += 1;
         }
         let dealt = |(interval, number)| {
             let there = self
-                .places
+                .entries
                 .iter()
                 .flatten()
                 .filter(|place| !place.removed && place.interval == interval);
             (
                 interval,
-                spread(there.map(|place| place.phase).collect(), number, interval).into_iter(),
+                spread_phases(there.map(|place| place.phase).collect(), number, interval)
+                    .into_iter(),
             )
         };
         asked.into_iter().map(dealt).collect()
     }
 
     /// Takes a target out. One that is being tried keeps its key until that try has ended.
-    pub(crate) fn remove(&mut self, key: Key) {
-        let Some(place) = self.places[key].as_mut() else { return };
+    pub(crate) fn remove(&mut self, key: TargetKey) {
+        let Some(place) = self.entries[key].as_mut() else { return };
         self.rate -= if place.removed { 0.0 } else { place.rate() };
         place.removed = true;
         if place.due.is_some() {
-            self.places[key] = None;
+            self.entries[key] = None;
         }
     }
 
     pub(crate) fn next(&mut self, now: Instant) -> Next {
         let now = self.nanos(now);
         while let Some(&Reverse((due, key))) = self.queue.peek() {
-            let place = self.places[key].as_mut().filter(|place| place.due == Some(due));
+            let place = self.entries[key].as_mut().filter(|place| place.due == Some(due));
             let Some(place) = place else {
                 self.queue.pop();
                 continue;
             };
-            let at = due.max(self.earliest);
+            let at = due.max(self.not_before);
             if at > now {
                 return Next::Wait(self.instant(at));
             }
             place.due = None;
             self.queue.pop();
-            self.keep_pace(now);
+            self.charge(now);
             return Next::Start { key, due: self.instant(due) };
         }
         Next::Idle
     }
 
-    fn keep_pace(&mut self, now: Nanos) {
+    fn charge(&mut self, now: Nanos) {
         // A rate that rounding has left near zero must not stop the schedule.
-        let gap = 1e9 / (HASTE * self.rate).max(1e-6);
-        let slack = (gap * TOGETHER).max(JITTER.as_nanos() as f64);
-        self.paced = self.paced.max(now) + gap as Nanos;
-        self.earliest = self.paced.saturating_sub(slack as Nanos);
+        let gap = 1e9 / (CATCH_UP_FACTOR * self.rate).max(1e-6);
+        let slack = (gap * BURST).max(TIMER_SLACK.as_nanos() as f64);
+        self.tat = self.tat.max(now) + gap as Nanos;
+        self.not_before = self.tat.saturating_sub(slack as Nanos);
     }
 
     /// Takes note that a try has ended, and whether the state is in doubt since. False if the target has been removed
     /// meanwhile: its key is then free.
-    pub(crate) fn ended(
+    pub(crate) fn complete(
         &mut self,
-        key: Key,
+        key: TargetKey,
         started: Instant,
         now: Instant,
         in_doubt: bool,
     ) -> bool {
         let (started, now) = (self.nanos(started), self.nanos(now));
-        let Some(place) = self.places[key].as_mut() else { return false };
+        let Some(place) = self.entries[key].as_mut() else { return false };
         if place.removed {
-            self.places[key] = None;
+            self.entries[key] = None;
             return false;
         }
         if place.in_doubt != in_doubt {
@@ -228,7 +229,7 @@ fn nanos(duration: Duration) -> Nanos {
 }
 
 /// Phases for so many new targets, as far from each other and from those that are there as can be.
-fn spread(mut there: Vec<Nanos>, number: usize, interval: Nanos) -> Vec<Nanos> {
+fn spread_phases(mut there: Vec<Nanos>, number: usize, interval: Nanos) -> Vec<Nanos> {
     let Some(&first) = there.iter().min() else {
         return (0..number as u64)
             .map(|i| (u128::from(interval) * u128::from(i) / number as u128) as Nanos)
@@ -265,7 +266,7 @@ mod tests {
     use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const EACH_SECOND: Rhythm = Rhythm { interval: SECOND, recheck: SECOND };
+    const EACH_SECOND: Cadence = Cadence { interval: SECOND, recheck: SECOND };
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -277,11 +278,11 @@ mod tests {
         origin: Instant,
         now: Duration,
         /// Tries under way: when they end, when they started, of what.
-        under_way: BinaryHeap<Reverse<(Duration, Duration, Key)>>,
-        starts: Vec<(Duration, Key)>,
+        under_way: BinaryHeap<Reverse<(Duration, Duration, TargetKey)>>,
+        starts: Vec<(Duration, TargetKey)>,
         delays: Vec<Duration>,
         /// Targets whose state is in doubt.
-        in_doubt: Vec<Key>,
+        in_doubt: Vec<TargetKey>,
     }
 
     impl Run {
@@ -302,18 +303,18 @@ mod tests {
             }
         }
 
-        fn of(rhythms: &[Rhythm]) -> Self {
+        fn of(rhythms: &[Cadence]) -> Self {
             let mut run = Self::new();
             run.add(rhythms);
             run
         }
 
-        fn add(&mut self, rhythms: &[Rhythm]) -> Vec<Key> {
+        fn add(&mut self, rhythms: &[Cadence]) -> Vec<TargetKey> {
             self.schedule.add(rhythms, self.origin + self.now)
         }
 
         /// Runs on for `time`; each try takes as long as `takes` says.
-        fn on(&mut self, time: Duration, takes: impl Fn(Key) -> Duration) {
+        fn on(&mut self, time: Duration, takes: impl Fn(TargetKey) -> Duration) {
             let end = self.now + time;
             while self.now < end {
                 let wait = match self.schedule.next(self.origin + self.now) {
@@ -338,12 +339,12 @@ mod tests {
             {
                 self.under_way.pop();
                 let in_doubt = self.in_doubt.contains(&key);
-                self.schedule.ended(key, self.origin + started, self.origin + ends, in_doubt);
+                self.schedule.complete(key, self.origin + started, self.origin + ends, in_doubt);
             }
         }
 
         /// Starts of one target, in milliseconds.
-        fn starts_of(&self, key: Key) -> Vec<u128> {
+        fn starts_of(&self, key: TargetKey) -> Vec<u128> {
             self.starts
                 .iter()
                 .filter(|(_, started)| *started == key)
@@ -390,7 +391,7 @@ mod tests {
 
     #[test]
     fn the_first_tries_and_those_in_doubt_follow_the_recheck_interval() {
-        let rhythm = Rhythm { interval: SECOND * 10, recheck: SECOND };
+        let rhythm = Cadence { interval: SECOND * 10, recheck: SECOND };
         let mut run = Run::of(&[rhythm; 2]);
         run.in_doubt.push(1);
         run.on(ms(3600), |_| ms(1));
@@ -438,7 +439,7 @@ mod tests {
                 run.starts.push((run.now, key));
                 let started = run.origin + run.now;
                 run.now += ms(10);
-                run.schedule.ended(key, started, run.origin + run.now, false);
+                run.schedule.complete(key, started, run.origin + run.now, false);
             } else {
                 run.now += ms(1);
             }
@@ -483,10 +484,10 @@ mod tests {
             takes in prop::collection::vec(0u64..3000, 20),
             stall in 0u64..5000,
         ) {
-            let rhythms: Vec<Rhythm> =
-                intervals.iter().map(|i| Rhythm { interval: ms(*i), recheck: ms(*i) }).collect();
+            let rhythms: Vec<Cadence> =
+                intervals.iter().map(|i| Cadence { interval: ms(*i), recheck: ms(*i) }).collect();
             let mut run = Run::of(&rhythms);
-            let takes = |key: Key| ms(takes[key]);
+            let takes = |key: TargetKey| ms(takes[key]);
             run.on(SECOND * 3, takes);
             run.now += ms(stall);
             run.end_tries();

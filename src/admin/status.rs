@@ -12,7 +12,7 @@ use crate::freeze::Frozen;
 use crate::health::{self, Streak};
 use crate::lease::{self, Role};
 use crate::monitor::{DatabaseSnapshot, Snapshot, TargetSnapshot};
-use crate::plan::{self, Note};
+use crate::plan::{self, PolicyNote};
 use crate::publish::{self, PublishStatus};
 use crate::reload;
 
@@ -127,7 +127,7 @@ struct FreezeStatus {
 }
 
 impl FreezeStatus {
-    fn new(&Frozen { since, until, failed, published }: &Frozen) -> Self {
+    fn new(&Frozen { since, expires_at: until, failed, published }: &Frozen) -> Self {
         Self { since: rfc3339(since), until: until.map(rfc3339), failed, published }
     }
 }
@@ -208,9 +208,12 @@ impl DatabaseStatus {
             reason: publication.map(|publication| publication.condition.reason.clone()),
             since: publication.map(|publication| rfc3339(publication.last_transition)),
             policy: notes(database),
-            split_brain: database.notes.iter().any(|note| matches!(note, Note::SplitBrain { .. })),
+            split_brain: database
+                .notes
+                .iter()
+                .any(|note| matches!(note, PolicyNote::SplitBrain { .. })),
             failback_at: database.notes.iter().find_map(|note| match note {
-                Note::FailbackWaits { until, .. } => until.map(rfc3339),
+                PolicyNote::FailbackWaits { until, .. } => until.map(rfc3339),
                 _ => None,
             }),
             planned: planned.map(ips),
@@ -259,7 +262,12 @@ impl TargetStatus {
 }
 
 fn notes(database: &DatabaseSnapshot) -> Vec<String> {
-    database.notes.iter().map(Note::to_string).chain(database.problems.iter().cloned()).collect()
+    database
+        .notes
+        .iter()
+        .map(PolicyNote::to_string)
+        .chain(database.problems.iter().cloned())
+        .collect()
 }
 
 fn ips(members: &plan::Members) -> Vec<String> {

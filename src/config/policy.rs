@@ -226,7 +226,7 @@ fn warn(raw: &Policy, policy: &plan::Policy, addresses: &[Address], problems: &m
     let preferred = addresses.iter().map(|address| address.priority).min();
     let preferred = addresses.iter().filter(|address| Some(address.priority) == preferred).count();
     if let (Some(at), MinHealthy::Number(number)) = (raw.min_healthy.given(), policy.min_healthy) {
-        let needed = policy.min_healthy.of(preferred);
+        let needed = policy.min_healthy.to_count(preferred);
         let message = if policy.exactly_one && needed > 1 {
             "with `exactlyOne` there is never more than one address; write `minHealthy: 1`, or 0"
                 .to_owned()

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 /// Databases and their counts, at a time of its own.
 struct Scene {
     freeze: Freeze,
-    counts: Vec<Count>,
+    counts: Vec<Tally>,
     start: Instant,
     now: Instant,
 }
@@ -18,7 +18,7 @@ impl Scene {
         #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
         let now = Instant::now();
         let freeze = Freeze::new(rules, published.iter().copied());
-        Self { freeze, counts: vec![Count::default(); published.len()], start: now, now }
+        Self { freeze, counts: vec![Tally::default(); published.len()], start: now, now }
     }
 
     /// All are seen, and are well.
@@ -29,7 +29,7 @@ impl Scene {
         }
         scene.end();
         scene.freeze.take_changed();
-        assert!(!scene.freeze.holds());
+        assert!(!scene.freeze.holds_removals());
         scene
     }
 
@@ -38,31 +38,31 @@ impl Scene {
     }
 
     fn see(&mut self, index: usize, published: usize) {
-        self.set(index, Count { published, ..Count::default() });
-        self.freeze.see(self.now);
+        self.set(index, Tally { published, ..Tally::default() });
+        self.freeze.database_synced(self.now);
     }
 
-    fn set(&mut self, index: usize, count: Count) {
+    fn set(&mut self, index: usize, count: Tally) {
         let before = std::mem::replace(&mut self.counts[index], count);
-        self.freeze.count(before, count);
-        self.freeze.begin(self.now);
+        self.freeze.update_tally(before, count);
+        self.freeze.maybe_enter(self.now);
     }
 
     /// So many have failed, of each database.
     fn failed(&mut self, failed: &[usize]) {
         for (index, failed) in failed.iter().enumerate() {
-            self.set(index, Count { failed: *failed, ..self.counts[index] });
+            self.set(index, Tally { failed: *failed, ..self.counts[index] });
         }
     }
 
     fn in_doubt(&mut self, in_doubt: &[usize]) {
         for (index, in_doubt) in in_doubt.iter().enumerate() {
-            self.set(index, Count { in_doubt: *in_doubt, ..self.counts[index] });
+            self.set(index, Tally { in_doubt: *in_doubt, ..self.counts[index] });
         }
     }
 
     fn end(&mut self) {
-        self.freeze.end(self.now, |_| false);
+        self.freeze.maybe_leave(self.now, |_| false);
     }
 
     fn later(&mut self, seconds: u64) {
@@ -73,8 +73,8 @@ impl Scene {
     fn stage(&self) -> &'static str {
         match self.freeze.stage {
             Stage::Starting(_) => "starting",
-            Stage::Free => "free",
-            Stage::Wary { .. } => "wary",
+            Stage::Normal => "free",
+            Stage::Guarded { .. } => "wary",
             Stage::Frozen { .. } => "frozen",
         }
     }
@@ -82,7 +82,7 @@ impl Scene {
     #[track_caller]
     fn is(&self, stage: &str) {
         assert_eq!(self.stage(), stage);
-        assert_eq!(self.freeze.holds(), stage != "free");
+        assert_eq!(self.freeze.holds_removals(), stage != "free");
         assert_eq!(self.freeze.frozen().is_some(), stage == "frozen");
     }
 }
@@ -121,12 +121,12 @@ fn the_rules_can_switch_it_off() {
         scene.failed(&[3, 0, 0]);
         scene.is("free");
         Scene::started(rules, &[3, 3, 3]).is("free");
-        assert!(!scene.freeze.is_on());
+        assert!(!scene.freeze.is_enabled());
     }
-    assert!(Scene::new(&[3, 3, 3]).freeze.is_on());
+    assert!(Scene::new(&[3, 3, 3]).freeze.is_enabled());
     let mut scene = Scene::with(Rules { timeout: Duration::MAX, ..RULES }, &[3, 3, 3]);
     scene.failed(&[3, 3, 3]);
-    assert_eq!(scene.freeze.frozen().and_then(|frozen| frozen.until), None);
+    assert_eq!(scene.freeze.frozen().and_then(|frozen| frozen.expires_at), None);
     scene.later(1 << 30);
     scene.is("frozen");
 }
@@ -141,7 +141,7 @@ fn those_in_doubt_hold_but_make_no_freeze() {
     scene.is("wary");
     assert!(scene.freeze.take_changed());
     assert!(!scene.freeze.take_changed(), "asked for once");
-    assert_eq!(scene.freeze.take_news(), []);
+    assert_eq!(scene.freeze.take_events(), []);
     scene.in_doubt(&[2, 2, 0]);
     scene.later(0);
     scene.is("free");
@@ -152,20 +152,20 @@ fn those_in_doubt_hold_but_make_no_freeze() {
     scene.is("wary");
     scene.failed(&[1, 2, 3]);
     scene.is("frozen");
-    let [failed, published] = [6, 9].map(|targets| Sum { targets, databases: 3 });
-    assert_eq!(scene.freeze.take_news(), [News::Frozen { failed, published }]);
+    let [failed, published] = [6, 9].map(|targets| Totals { targets, databases: 3 });
+    assert_eq!(scene.freeze.take_events(), [FreezeEvent::Frozen { failed, published }]);
 }
 
 #[test]
 fn doubt_that_leads_to_nothing_holds_for_a_window_and_not_again() {
     let mut scene = Scene::new(&[3, 3, 3]);
     scene.in_doubt(&[3, 3, 3]);
-    assert_eq!(scene.freeze.again(), Some(scene.start + WINDOW));
+    assert_eq!(scene.freeze.reevaluate_at(), Some(scene.start + FAILURE_WINDOW));
     scene.later(29);
     scene.is("wary");
     scene.later(1);
     scene.is("free");
-    assert_eq!(scene.freeze.again(), None);
+    assert_eq!(scene.freeze.reevaluate_at(), None);
     scene.in_doubt(&[3, 3, 2]);
     scene.is("free");
     scene.in_doubt(&[0, 3, 2]);
@@ -184,7 +184,7 @@ fn a_freeze_ends_when_it_is_not_too_many_and_each_has_been_tried_since() {
     scene.now += Duration::from_secs(7);
     // Some have not been tried.
     let mut asked = None;
-    scene.freeze.end(scene.now, |from| asked.replace(from).is_none());
+    scene.freeze.maybe_leave(scene.now, |from| asked.replace(from).is_none());
     assert_eq!(asked, Some(fell));
     scene.is("frozen");
     // Too many again: what was tried meanwhile says nothing.
@@ -192,11 +192,11 @@ fn a_freeze_ends_when_it_is_not_too_many_and_each_has_been_tried_since() {
     scene.later(7);
     scene.is("frozen");
     scene.failed(&[2, 3, 0]);
-    assert_eq!(scene.freeze.again(), Some(scene.now + WINDOW));
-    scene.freeze.take_news();
+    assert_eq!(scene.freeze.reevaluate_at(), Some(scene.now + FAILURE_WINDOW));
+    scene.freeze.take_events();
     scene.later(1);
     scene.is("free");
-    assert_eq!(scene.freeze.take_news(), [News::Thawed]);
+    assert_eq!(scene.freeze.take_events(), [FreezeEvent::Thawed]);
 }
 
 #[test]
@@ -204,11 +204,11 @@ fn one_that_is_never_tried_holds_for_a_window_only() {
     let mut scene = Scene::new(&[3, 3, 3]);
     scene.failed(&[3, 3, 0]);
     scene.failed(&[3, 2, 0]);
-    scene.now += WINDOW - Duration::from_millis(1);
-    scene.freeze.end(scene.now, |_| true);
+    scene.now += FAILURE_WINDOW - Duration::from_millis(1);
+    scene.freeze.maybe_leave(scene.now, |_| true);
     scene.is("frozen");
     scene.now += Duration::from_millis(1);
-    scene.freeze.end(scene.now, |_| true);
+    scene.freeze.maybe_leave(scene.now, |_| true);
     scene.is("free");
 }
 
@@ -217,21 +217,20 @@ fn a_freeze_times_out_and_begins_again_with_new_failures_only() {
     let mut scene = Scene::new(&[3, 3, 3]);
     scene.failed(&[3, 3, 0]);
     assert_eq!(
-        scene.freeze.frozen().and_then(|frozen| frozen.until),
+        scene.freeze.frozen().and_then(|frozen| frozen.expires_at),
         Some(scene.start + RULES.timeout)
     );
     scene.later(599);
     scene.is("frozen");
-    scene.freeze.take_news();
+    scene.freeze.take_events();
     scene.later(1);
     scene.is("free");
-    assert_eq!(scene.freeze.take_news(), [News::TimedOut]);
+    assert_eq!(scene.freeze.take_events(), [FreezeEvent::TimedOut]);
     // What was held back is let go.
-    scene
-        .counts
-        .iter()
-        .for_each(|count| scene.freeze.count(*count, Count { published: 3, ..Count::default() }));
-    scene.counts = vec![Count { published: 3, ..Count::default() }; 3];
+    scene.counts.iter().for_each(|count| {
+        scene.freeze.update_tally(*count, Tally { published: 3, ..Tally::default() })
+    });
+    scene.counts = vec![Tally { published: 3, ..Tally::default() }; 3];
     scene.failed(&[0, 0, 3]);
     scene.is("free");
     scene.failed(&[3, 0, 3]);
@@ -244,7 +243,7 @@ fn at_a_start_nothing_is_taken_out_until_all_is_known() {
     scene.is("starting");
     scene.later(3600);
     scene.is("starting");
-    assert_eq!(scene.freeze.again(), None);
+    assert_eq!(scene.freeze.reevaluate_at(), None);
     scene.see(0, 2);
     scene.failed(&[2]);
     scene.see(1, 2);
@@ -267,7 +266,7 @@ fn at_a_start_nothing_is_taken_out_until_all_is_known() {
     let mut scene = Scene::started(RULES, &[3, 3, 3]);
     scene.see(0, 3);
     scene.failed(&[3]);
-    assert_eq!(scene.freeze.again(), Some(scene.start + WINDOW));
+    assert_eq!(scene.freeze.reevaluate_at(), Some(scene.start + FAILURE_WINDOW));
     scene.later(30);
     scene.is("free");
     // Too few for a freeze are too few to wait for.
@@ -281,14 +280,14 @@ fn a_start_waits_for_the_databases_of_the_newest_config() {
     scene.see(0, 2);
     scene.see(1, 2);
     // The third one has left the config.
-    scene.freeze.wait_for(0);
+    scene.freeze.set_unsynced(0);
     scene.end();
     scene.is("free");
     // Two more have come, as the last one was seen.
     let mut scene = Scene::started(RULES, &[2, 2, 2]);
     scene.see(0, 2);
     scene.see(1, 2);
-    scene.freeze.wait_for(3);
+    scene.freeze.set_unsynced(3);
     scene.see(2, 2);
     scene.end();
     scene.is("starting");
@@ -297,12 +296,12 @@ fn a_start_waits_for_the_databases_of_the_newest_config() {
 /// Something that happens to a database.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    Count(usize, Count),
+    Count(usize, Tally),
     Later(u64, bool),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let count = (0..8_usize, 0..8_usize, 0..8_usize).prop_map(|(well, failed, in_doubt)| Count {
+    let count = (0..8_usize, 0..8_usize, 0..8_usize).prop_map(|(well, failed, in_doubt)| Tally {
         published: well + failed + in_doubt,
         failed,
         in_doubt,
@@ -331,10 +330,10 @@ proptest! {
                 Step::Count(index, count) => scene.set(index, count),
                 Step::Later(seconds, waits) => {
                     scene.now += Duration::from_secs(seconds);
-                    scene.freeze.end(scene.now, |_| waits);
+                    scene.freeze.maybe_leave(scene.now, |_| waits);
                 }
             }
-            let all = |of: fn(&Count) -> usize| Sum {
+            let all = |of: fn(&Tally) -> usize| Totals {
                 targets: scene.counts.iter().map(of).sum(),
                 databases: scene.counts.iter().filter(|count| of(count) > 0).count(),
             };
@@ -351,19 +350,19 @@ proptest! {
             // Too many are held, at once; and a freeze begins by nothing else.
             prop_assert!(!(on && too_many && counted) || scene.freeze.frozen().is_some());
             prop_assert!(frozen.is_some() || scene.freeze.frozen().is_none() || on && too_many);
-            prop_assert!(on || !scene.freeze.holds());
+            prop_assert!(on || !scene.freeze.holds_removals());
             // Nothing but time ends a freeze while it is too many.
             if let Some(frozen) = frozen
                 && too_many
             {
-                prop_assert!(scene.freeze.frozen().is_some() || frozen.until.is_some_and(|until| until <= scene.now));
+                prop_assert!(scene.freeze.frozen().is_some() || frozen.expires_at.is_some_and(|until| until <= scene.now));
             }
             // No stage outlives its time.
-            held_since = scene.freeze.holds().then(|| held_since.unwrap_or(scene.now));
+            held_since = scene.freeze.holds_removals().then(|| held_since.unwrap_or(scene.now));
             if let (Some(frozen), Step::Later(..)) = (scene.freeze.frozen(), step) {
-                prop_assert!(frozen.until.is_none_or(|until| until > scene.now));
+                prop_assert!(frozen.expires_at.is_none_or(|until| until > scene.now));
             }
-            prop_assert!(scene.freeze.again().is_none_or(|again| !matches!(step, Step::Later(..)) || again > scene.now));
+            prop_assert!(scene.freeze.reevaluate_at().is_none_or(|again| !matches!(step, Step::Later(..)) || again > scene.now));
         }
     }
 }

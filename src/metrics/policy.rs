@@ -2,7 +2,7 @@
 
 use super::Samples;
 use crate::monitor::{DatabaseSnapshot, TargetSnapshot};
-use crate::plan::{MinHealthy, Note, Plan};
+use crate::plan::{MinHealthy, Plan, PolicyNote};
 
 pub(super) fn in_maintenance(database: &DatabaseSnapshot, samples: &mut Samples) {
     each(database, samples, |target| target.maintenance.is_some());
@@ -17,7 +17,7 @@ pub(super) fn inconclusive(database: &DatabaseSnapshot, samples: &mut Samples) {
         database
             .notes
             .iter()
-            .any(|note| matches!(note, Note::ChecksInconclusive { ips, .. } if ips.contains(&target.member.ip)))
+            .any(|note| matches!(note, PolicyNote::ChecksInconclusive { ips, .. } if ips.contains(&target.member.ip)))
     };
     each(database, samples, listed);
 }
@@ -36,7 +36,7 @@ fn each(
 pub(super) fn kept(database: &DatabaseSnapshot, samples: &mut Samples) {
     if database.policy.min_healthy != MinHealthy::Number(0) {
         let kept = database.notes.iter().map(|note| match note {
-            Note::BelowMinHealthy { kept, .. } => kept.len(),
+            PolicyNote::BelowMinHealthy { kept, .. } => kept.len(),
             _ => 0,
         });
         samples.add("", &[], kept.sum::<usize>());
@@ -45,7 +45,7 @@ pub(super) fn kept(database: &DatabaseSnapshot, samples: &mut Samples) {
 
 pub(super) fn split_brain(database: &DatabaseSnapshot, samples: &mut Samples) {
     if database.policy.exactly_one {
-        let split = database.notes.iter().any(|note| matches!(note, Note::SplitBrain { .. }));
+        let split = database.notes.iter().any(|note| matches!(note, PolicyNote::SplitBrain { .. }));
         samples.add("", &[], u8::from(split));
     }
 }
@@ -60,7 +60,8 @@ pub(super) fn serving_tier(database: &DatabaseSnapshot, samples: &mut Samples) {
 
 pub(super) fn failback_waiting(database: &DatabaseSnapshot, samples: &mut Samples) {
     if has_tiers(database) {
-        let waiting = database.notes.iter().any(|note| matches!(note, Note::FailbackWaits { .. }));
+        let waiting =
+            database.notes.iter().any(|note| matches!(note, PolicyNote::FailbackWaits { .. }));
         samples.add("", &[], u8::from(waiting));
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::clock;
 use crate::health::{self, Health, Thresholds, Verdict};
 use crate::monitor::{Counts, TargetSnapshot};
-use crate::plan::{Member, MinHealthy, Note, Plan, Policy, Why};
+use crate::plan::{KeepReason, Member, MinHealthy, Plan, Policy, PolicyNote};
 use crate::publish::{Condition, ConditionKind};
 use prometheus::HistogramOpts;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ fn histogram(seen: &[u64]) -> Histogram {
 fn target(last: u8, verdict: Option<Verdict>) -> TargetSnapshot {
     let mut health = Health::new(clock::now());
     let thresholds = Thresholds { healthy: 1, unhealthy: 1 };
-    health::see(&mut health, false, thresholds, clock::now());
+    health::initialize(&mut health, false, thresholds, clock::now());
     let counts = Counts { pass: u64::from(verdict == Some(Verdict::Pass)), ..Counts::default() };
     if let Some(verdict) = verdict {
         health::observe(&mut health, &verdict, thresholds, clock::now());
@@ -33,7 +33,7 @@ fn target(last: u8, verdict: Option<Verdict>) -> TargetSnapshot {
 fn database(service: &str, targets: Vec<TargetSnapshot>) -> DatabaseSnapshot {
     DatabaseSnapshot {
         id: DatabaseId { namespace: "prod".into(), service: service.into() },
-        plan: Plan::Keep(Why::NoVerdictYet(Vec::new())),
+        plan: Plan::Keep(KeepReason::NoVerdictYet(Vec::new())),
         policy: Policy::default(),
         notes: Vec::new(),
         problems: Vec::new(),
@@ -152,10 +152,10 @@ fn a_policy_shows_where_there_is_one() {
     tiers.plan = Plan::Publish([tiers.targets[1].member.clone()].into_iter().collect());
     let [first, second] = [0, 1].map(|index: usize| tiers.targets[index].member.ip);
     tiers.notes = vec![
-        Note::BelowMinHealthy { healthy: 0, needed: 2, kept: vec![first, second] },
-        Note::SplitBrain { passing: vec![first, second], published: None },
-        Note::FailbackWaits { tier: 0, until: None },
-        Note::ChecksInconclusive {
+        PolicyNote::BelowMinHealthy { healthy: 0, needed: 2, kept: vec![first, second] },
+        PolicyNote::SplitBrain { passing: vec![first, second], published: None },
+        PolicyNote::FailbackWaits { tier: 0, until: None },
+        PolicyNote::ChecksInconclusive {
             ips: vec![second],
             reason: "connect: no route from this host".into(),
         },

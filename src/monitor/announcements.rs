@@ -8,7 +8,7 @@ use super::Watched;
 use crate::config::DatabaseId;
 use crate::health::{State, Streak, Transition, Verdict};
 use crate::notice::{LogLine, Notice, Reason, Regarding};
-use crate::plan::Note;
+use crate::plan::PolicyNote;
 
 /// The note of the Event, and the message of the log line, at the end of inconclusive checks.
 const CONCLUSIVE: &str = "the checks of all published addresses are conclusive again";
@@ -61,48 +61,50 @@ impl Watched {
 
     /// Announces what the policy does now and did not do before, and the end of what a person had
     /// to act on.
-    pub(super) fn announce_notes(&self, before: &[Note], now: Instant) {
+    pub(super) fn announce_notes(&self, before: &[PolicyNote], now: Instant) {
         let notes = &self.policing.notes;
         for note in notes.iter().filter(|note| !before.contains(note)) {
             self.announce_note(note, now);
         }
-        for note in before.iter().filter(|note| !notes.iter().any(|now| now.is_like(note))) {
+        for note in before.iter().filter(|note| !notes.iter().any(|now| now.same_kind(note))) {
             self.announce_end_of_note(note, now);
         }
     }
 
-    fn announce_note(&self, note: &Note, now: Instant) {
+    fn announce_note(&self, note: &PolicyNote, now: Instant) {
         let DatabaseId { namespace, service } = &self.database.id;
         let reason = match note {
-            Note::SplitBrain { .. } => Reason::SplitBrain,
-            Note::BelowMinHealthy { .. } => Reason::BelowMinHealthy,
-            Note::Flapping { .. } => Reason::Flapping,
-            Note::ChecksInconclusive { .. } => Reason::ChecksInconclusive,
-            Note::LowerTier { .. } | Note::FailbackWaits { .. } => {
+            PolicyNote::SplitBrain { .. } => Reason::SplitBrain,
+            PolicyNote::BelowMinHealthy { .. } => Reason::BelowMinHealthy,
+            PolicyNote::Flapping { .. } => Reason::Flapping,
+            PolicyNote::ChecksInconclusive { .. } => Reason::ChecksInconclusive,
+            PolicyNote::DegradedTier { .. } | PolicyNote::FailbackWaits { .. } => {
                 return info!(%namespace, %service, "{note}");
             }
             // The log has the freeze once, and not for each database.
-            Note::Held { .. } => return debug!(%namespace, %service, "{note}"),
+            PolicyNote::KeptByFreeze { .. } => return debug!(%namespace, %service, "{note}"),
         };
         let notice = self.notice(reason, note.to_string(), now);
         self.recorder.log_and_event(notice, &LogLine::default());
     }
 
-    fn announce_end_of_note(&self, note: &Note, now: Instant) {
+    fn announce_end_of_note(&self, note: &PolicyNote, now: Instant) {
         let DatabaseId { namespace, service } = &self.database.id;
         match note {
-            Note::SplitBrain { .. } => info!(%namespace, %service, "the split brain is over"),
-            Note::BelowMinHealthy { .. } => {
+            PolicyNote::SplitBrain { .. } => info!(%namespace, %service, "the split brain is over"),
+            PolicyNote::BelowMinHealthy { .. } => {
                 info!(%namespace, %service, "enough are healthy again");
             }
-            Note::ChecksInconclusive { .. } => {
+            PolicyNote::ChecksInconclusive { .. } => {
                 let notice = self.notice(Reason::ChecksConclusive, CONCLUSIVE.into(), now);
                 self.recorder.log_and_event(notice, &LogLine::default());
             }
-            Note::LowerTier { .. } => {
+            PolicyNote::DegradedTier { .. } => {
                 info!(%namespace, %service, "the preferred tier serves alone again");
             }
-            Note::FailbackWaits { .. } | Note::Flapping { .. } | Note::Held { .. } => {}
+            PolicyNote::FailbackWaits { .. }
+            | PolicyNote::Flapping { .. }
+            | PolicyNote::KeptByFreeze { .. } => {}
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::health::Verdict;
-use crate::schedule::Key;
+use crate::schedule::TargetKey;
 
 /// Tries in a row that must be inconclusive at the least, however few targets there are.
 const MIN_INCONCLUSIVE: usize = 3;
@@ -60,7 +60,7 @@ pub(super) struct InconclusiveRun {
     tries: usize,
     /// The targets that were tried in it. Tries alone say nothing of one with a long interval,
     /// which may pass each time it is its turn.
-    tried: BTreeSet<Key>,
+    tried: BTreeSet<TargetKey>,
 }
 
 impl InconclusiveRun {
@@ -70,7 +70,7 @@ impl InconclusiveRun {
     }
 
     /// Takes the verdict of one more try.
-    pub(super) fn observe(&mut self, target: Key, verdict: &Verdict, now: Instant) {
+    pub(super) fn observe(&mut self, target: TargetKey, verdict: &Verdict, now: Instant) {
         if !matches!(verdict, Verdict::Inconclusive(_)) {
             (self.since, self.tries) = (None, 0);
             self.tried.clear();

@@ -5,17 +5,18 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::{Budget, Monitor};
-use crate::freeze::News;
+use crate::freeze::FreezeEvent;
 use crate::notice::{LogLine, Notice, Reason, Regarding, Severity};
 
 impl Monitor {
     /// Returns when to look again.
     pub(super) fn weigh(&mut self, now: Instant) -> Option<Instant> {
         let databases = &self.databases;
-        self.freeze.end(now, |from| databases.iter().any(|database| database.waits(from)));
+        self.freeze.maybe_leave(now, |from| databases.iter().any(|database| database.waits(from)));
         if self.freeze.take_changed() {
-            let news = self.freeze.take_news();
-            let released = news.iter().any(|news| matches!(news, News::Thawed | News::TimedOut));
+            let news = self.freeze.take_events();
+            let released =
+                news.iter().any(|news| matches!(news, FreezeEvent::Thawed | FreezeEvent::TimedOut));
             news.iter().for_each(|news| self.announce_freeze(news, now));
             if released {
                 // All of them before any is decided on: what is let go counts no more.
@@ -24,7 +25,7 @@ impl Monitor {
             self.undecided = Some(0);
         }
         self.decide_undecided(now);
-        self.freeze.again()
+        self.freeze.reevaluate_at()
     }
 
     /// Decides anew for the databases that a freeze has left to be, as many as a turn may. Whatever is decided for the others
@@ -42,9 +43,9 @@ impl Monitor {
         self.undecided = None;
     }
 
-    fn announce_freeze(&self, news: &News, now: Instant) {
+    fn announce_freeze(&self, news: &FreezeEvent, now: Instant) {
         let (reason, line) = match news {
-            News::Frozen { failed, published } => {
+            FreezeEvent::Frozen { failed, published } => {
                 let line = LogLine {
                     failed: Some(failed.targets),
                     failed_in: Some(failed.databases),
@@ -53,27 +54,27 @@ impl Monitor {
                 };
                 (Reason::Frozen, line)
             }
-            News::Thawed | News::TimedOut => (Reason::Thawed, LogLine::default()),
+            FreezeEvent::Thawed | FreezeEvent::TimedOut => (Reason::Thawed, LogLine::default()),
         };
-        debug!(holds = self.freeze.holds(), "the freeze has changed");
+        debug!(holds_removals = self.freeze.holds_removals(), "the freeze has changed");
         let notice = Notice::new(Regarding::Daemon, reason, message(news), now);
         let notice = match news {
-            News::TimedOut => notice.with_severity(Severity::Warning),
-            News::Frozen { .. } | News::Thawed => notice,
+            FreezeEvent::TimedOut => notice.with_severity(Severity::Warning),
+            FreezeEvent::Frozen { .. } | FreezeEvent::Thawed => notice,
         };
         self.recorder.log_and_event(notice, &line);
     }
 }
 
-fn message(news: &News) -> &'static str {
+fn message(news: &FreezeEvent) -> &'static str {
     match news {
-        News::Frozen { .. } => {
+        FreezeEvent::Frozen { .. } => {
             "frozen: so many targets fail together that the fault is probably ours; nothing is taken out"
         }
-        News::Thawed => {
+        FreezeEvent::Thawed => {
             "the freeze is over: enough targets are well again; those that still fail are taken out"
         }
-        News::TimedOut => {
+        FreezeEvent::TimedOut => {
             "the freeze is over: it ran into --freeze-timeout; those that fail are taken out"
         }
     }

@@ -7,7 +7,7 @@ use super::*;
 use crate::annotations::ServiceAnnotations;
 use crate::clock;
 use crate::config::{Options, parse};
-use crate::freeze::{Rules, WINDOW};
+use crate::freeze::{FAILURE_WINDOW, Rules};
 use crate::health::Verdict;
 use crate::limits::Limits;
 use crate::monitor::watched::Watched;
@@ -330,7 +330,7 @@ async fn what_a_freeze_left_to_decide_is_due_in_time() {
     scene.monitor.again.clear();
     scene.monitor.databases.iter_mut().for_each(Watched::forget_again);
     scene.monitor.undecided = Some(0);
-    assert_eq!(scene.monitor.reevaluate_due(now), Some(down_at + WINDOW));
+    assert_eq!(scene.monitor.reevaluate_due(now), Some(down_at + FAILURE_WINDOW));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use super::Watched;
 use crate::config::{Address, Database};
-use crate::freeze::{Count, Freeze, WINDOW};
+use crate::freeze::{FAILURE_WINDOW, Freeze, Tally};
 use crate::health::{State, Streak};
 use crate::notice::Reason;
-use crate::plan::Note;
+use crate::plan::PolicyNote;
 
 /// The targets, by their index, that went Down while they were published, and when. They stay here for a window, and for as long
 /// as a freeze goes on.
@@ -16,7 +16,7 @@ use crate::plan::Note;
 pub(super) struct Leaving {
     since: BTreeMap<usize, Instant>,
     /// What was counted last.
-    counted: Count,
+    counted: Tally,
     /// Whether it has been told that a freeze keeps any of them.
     told: bool,
 }
@@ -29,7 +29,8 @@ impl Leaving {
     /// Forgets those whose window is over.
     pub(super) fn forget(&mut self, now: Instant) {
         if !self.since.is_empty() {
-            self.since.retain(|_, since| since.checked_add(WINDOW).is_some_and(|end| end > now));
+            self.since
+                .retain(|_, since| since.checked_add(FAILURE_WINDOW).is_some_and(|end| end > now));
         }
     }
 
@@ -47,7 +48,7 @@ impl Leaving {
     pub(super) fn again(&self, now: Instant) -> Option<Instant> {
         self.since
             .values()
-            .filter_map(|since| since.checked_add(WINDOW))
+            .filter_map(|since| since.checked_add(FAILURE_WINDOW))
             .filter(|end| *end > now)
             .min()
     }
@@ -64,7 +65,7 @@ impl Watched {
             .is_some_and(|members| members.contains(target.member.ip));
         if target.health.state() != State::Down {
             self.leaving.since.remove(&index);
-        } else if published && freeze.is_on() {
+        } else if published && freeze.is_enabled() {
             self.leaving.since.entry(index).or_insert(now);
         }
     }
@@ -72,16 +73,16 @@ impl Watched {
     /// Tells the freeze how many count now, which may begin by it.
     pub(crate) fn count(&mut self, freeze: &mut Freeze, now: Instant) {
         if self.recount(freeze) {
-            freeze.begin(now);
+            freeze.maybe_enter(now);
         }
     }
 
     /// Returns whether the numbers have changed.
     fn recount(&mut self, freeze: &mut Freeze) -> bool {
-        let (true, Some(published)) = (freeze.is_on(), &self.policing.published) else {
+        let (true, Some(published)) = (freeze.is_enabled(), &self.policing.published) else {
             return false;
         };
-        let mut count = Count::default();
+        let mut count = Tally::default();
         for (index, target) in self.targets.iter().enumerate() {
             let failed = self.leaving.contains(index);
             if target.maintenance.is_none() && (failed || published.contains(target.member.ip)) {
@@ -93,7 +94,7 @@ impl Watched {
         }
         let before = std::mem::replace(&mut self.leaving.counted, count);
         if before != count {
-            freeze.count(before, count);
+            freeze.update_tally(before, count);
         }
         before != count
     }
@@ -110,7 +111,8 @@ impl Watched {
 
     /// Tells once that a freeze keeps what should leave, and once that it is over, to those who do not read the log.
     pub(crate) fn announce_freeze(&mut self, frozen: bool, now: Instant) {
-        let held = self.policing.notes.iter().find(|note| matches!(note, Note::Held { .. }));
+        let held =
+            self.policing.notes.iter().find(|note| matches!(note, PolicyNote::KeptByFreeze { .. }));
         match (self.leaving.told, frozen, held) {
             (false, true, Some(held)) => {
                 self.recorder.event(|| self.notice(Reason::Frozen, held.to_string(), now));
@@ -127,7 +129,7 @@ impl Watched {
 
     /// Leaves the count, with the config that it leaves.
     pub(crate) fn uncount(&mut self, freeze: &mut Freeze) {
-        freeze.count(std::mem::take(&mut self.leaving.counted), Count::default());
+        freeze.update_tally(std::mem::take(&mut self.leaving.counted), Tally::default());
     }
 
     /// Lets go what a freeze held back.

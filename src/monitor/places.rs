@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use crate::config::DatabaseId;
-use crate::schedule::Key;
+use crate::schedule::TargetKey;
 
 /// A number that a database keeps from one config to the next.
 pub(super) type Owner = usize;
@@ -40,7 +40,7 @@ pub(super) struct Places {
     /// The databases with tries that wait: the first one is the next to start.
     queue: BTreeSet<Turn>,
     /// A try that got its place as it came, and has not been handed out.
-    admitted: Option<(Key, Instant)>,
+    admitted: Option<(TargetKey, Instant)>,
     /// Counts the places given, so that each has a number.
     given: u64,
 }
@@ -54,7 +54,7 @@ struct Share {
     /// The number of the place that it was given last.
     last_given: u64,
     /// Each with the time it was due at, in the order they came.
-    waiting: VecDeque<(Key, Instant)>,
+    waiting: VecDeque<(TargetKey, Instant)>,
 }
 
 /// The rank of a database among those that wait, the lowest first.
@@ -104,7 +104,7 @@ impl Places {
     }
 
     /// Takes in a try that is due. Whether it starts is for `admit` to say, before the next one comes.
-    pub(super) fn come(&mut self, owner: Owner, key: Key, due: Instant) {
+    pub(super) fn come(&mut self, owner: Owner, key: TargetKey, due: Instant) {
         self.make_room(owner);
         // Nearly always nothing waits, and this is all there is to do.
         if self.queue.is_empty()
@@ -123,7 +123,7 @@ impl Places {
     }
 
     /// Returns the next try that may start, which then has a place.
-    pub(super) fn admit(&mut self) -> Option<(Key, Instant)> {
+    pub(super) fn admit(&mut self) -> Option<(TargetKey, Instant)> {
         if let Some(admitted) = self.admitted.take() {
             return Some(admitted);
         }
@@ -164,7 +164,7 @@ impl Places {
     }
 
     /// Returns all tries that wait, each with the time it was due at.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = (Key, Instant)> {
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (TargetKey, Instant)> {
         self.queue.iter().flat_map(|turn| self.shares[turn.owner].waiting.iter().copied())
     }
 

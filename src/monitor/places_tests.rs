@@ -16,11 +16,11 @@ fn shared(places: usize, databases: usize) -> Places {
     shared
 }
 
-fn admitted(places: &mut Places) -> Option<Key> {
+fn admitted(places: &mut Places) -> Option<TargetKey> {
     places.admit().map(|(key, _)| key)
 }
 
-fn all_admitted(places: &mut Places) -> Vec<Key> {
+fn all_admitted(places: &mut Places) -> Vec<TargetKey> {
     std::iter::from_fn(|| admitted(places)).collect()
 }
 
@@ -146,10 +146,10 @@ struct Model {
     size: usize,
     databases: usize,
     due: Instant,
-    next: Key,
+    next: TargetKey,
     /// By owner: those under way, and those that wait, in the order they came.
-    under_way: BTreeMap<Owner, Vec<Key>>,
-    waiting: BTreeMap<Owner, Vec<Key>>,
+    under_way: BTreeMap<Owner, Vec<TargetKey>>,
+    waiting: BTreeMap<Owner, Vec<TargetKey>>,
     /// Releases since a database without a try under way began to wait.
     passed_over: BTreeMap<Owner, usize>,
 }
@@ -263,7 +263,7 @@ proptest! {
             hung.by_ref().take(5).for_each(|owner| model.come(owner.index(hanging)));
         }
         // The ends that each friendly try has waited for.
-        let mut waited = BTreeMap::<Key, usize>::new();
+        let mut waited = BTreeMap::<TargetKey, usize>::new();
         for _ in 0..10 * tries {
             // The one that came first ends first, and its target is due again at once.
             let runs = model.under_way.range(hanging..).flat_map(|(owner, keys)| keys.iter().map(move |key| (*key, *owner)));
@@ -272,7 +272,7 @@ proptest! {
             model.leave(owner, index);
             model.come(owner);
             hung.next().into_iter().for_each(|owner| model.come(owner.index(hanging)));
-            let waiting: BTreeSet<Key> = model.waiting.range(hanging..).flat_map(|(_, keys)| keys).copied().collect();
+            let waiting: BTreeSet<TargetKey> = model.waiting.range(hanging..).flat_map(|(_, keys)| keys).copied().collect();
             waited.retain(|key, _| waiting.contains(key));
             waiting.into_iter().for_each(|key| *waited.entry(key).or_default() += 1);
             let longest = waited.values().max().copied().unwrap_or_default();

@@ -10,12 +10,12 @@ use super::watched::Watched;
 use super::{Monitor, Tried};
 use crate::config::{Database, DatabaseId, Spec};
 use crate::probe::{Prober, Target};
-use crate::schedule::{Key, Rhythm};
+use crate::schedule::{Cadence, TargetKey};
 
 /// A database as it was until now, and the keys of its targets in the schedule.
 struct Before {
     watched: Watched,
-    keys: Vec<Key>,
+    keys: Vec<TargetKey>,
 }
 
 impl Monitor {
@@ -43,8 +43,8 @@ impl Monitor {
             watched.uncount(&mut self.freeze);
             keys.into_iter().for_each(|key| self.remove(key));
         }
-        self.freeze.wait_for(databases.iter().filter(|watched| !watched.is_seen()).count());
-        self.freeze.begin(now);
+        self.freeze.set_unsynced(databases.iter().filter(|watched| !watched.is_seen()).count());
+        self.freeze.maybe_enter(now);
         self.databases = databases;
         // The numbers that these go by are others.
         self.undecided = self.undecided.map(|_| 0);
@@ -66,7 +66,7 @@ impl Monitor {
             .map(|watched| Before { watched, keys: Vec::new() })
             .collect();
         for database in &mut before {
-            database.keys.resize(database.watched.database().addresses.len(), Key::MAX);
+            database.keys.resize(database.watched.database().addresses.len(), TargetKey::MAX);
         }
         for (key, tried) in self.tried.iter().enumerate() {
             if let Some((database, target)) = tried.place {
@@ -81,7 +81,7 @@ impl Monitor {
         &mut self,
         index: usize,
         old: &Database,
-        keys: Vec<Key>,
+        keys: Vec<TargetKey>,
         new: &Database,
     ) -> Vec<(usize, usize)> {
         let mut there: HashMap<IpAddr, _> = old
@@ -112,7 +112,7 @@ impl Monitor {
     }
 
     /// Ends a target. A try that is under way, or waits for a place, keeps its key until it has ended.
-    fn remove(&mut self, key: Key) {
+    fn remove(&mut self, key: TargetKey) {
         self.tried[key].place = None;
         self.schedule.remove(key);
     }
@@ -125,9 +125,9 @@ impl Monitor {
         };
         let rhythm = |place| {
             let check = &address(place).1.check;
-            Rhythm { interval: check.interval, recheck: check.recheck_interval }
+            Cadence { interval: check.interval, recheck: check.recheck_interval }
         };
-        let rhythms: Vec<Rhythm> = places.iter().map(rhythm).collect();
+        let rhythms: Vec<Cadence> = places.iter().map(rhythm).collect();
         let keys = self.schedule.add(&rhythms, now);
         for (key, place) in keys.into_iter().zip(places) {
             let (database, address) = address(place);

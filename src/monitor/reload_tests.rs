@@ -50,7 +50,7 @@ impl Scene {
     }
 
     /// What is started within this time, without an end.
-    fn started_within(&mut self, time: Duration) -> Vec<Key> {
+    fn started_within(&mut self, time: Duration) -> Vec<TargetKey> {
         let end = self.now + time;
         let mut keys = Vec::new();
         loop {
@@ -65,7 +65,7 @@ impl Scene {
     }
 
     /// Ends a try, as it has a place.
-    fn end(&mut self, key: Key, pass: bool) {
+    fn end(&mut self, key: TargetKey, pass: bool) {
         let verdict = if pass { Verdict::Pass } else { Verdict::Fail("connect: refused".into()) };
         let report = Report { key, verdict, delay: None, started: self.now, ended: self.now };
         // A place that was never taken does no harm when it is given back.
@@ -90,12 +90,12 @@ impl Scene {
         starts
     }
 
-    fn ip(&self, key: Key) -> IpAddr {
+    fn ip(&self, key: TargetKey) -> IpAddr {
         let (database, target) = self.monitor.tried[key].place.expect("it is in the config");
         self.monitor.databases[database].database().addresses[target].ip
     }
 
-    fn key(&self, ip: &str) -> Option<Key> {
+    fn key(&self, ip: &str) -> Option<TargetKey> {
         let ip: IpAddr = ip.parse().expect("an IP");
         (0..self.monitor.tried.len())
             .find(|&key| self.monitor.tried[key].place.is_some() && self.ip(key) == ip)

@@ -7,8 +7,8 @@ use super::Histogram;
 use crate::clock;
 use crate::config::{DatabaseId, RejectedAddress};
 use crate::freeze::Frozen;
-use crate::health::{Flaps, Health, State, Streak};
-use crate::plan::{Member, Note, Plan, Policy};
+use crate::health::{FlapDamper, Health, State, Streak};
+use crate::plan::{Member, Plan, Policy, PolicyNote};
 
 /// All that is known at one moment, or very nearly.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct DatabaseSnapshot {
     pub plan: Plan,
     pub policy: Policy,
     /// What the policy did to the plan.
-    pub notes: Vec<Note>,
+    pub notes: Vec<PolicyNote>,
     /// What is wrong with the Service's annotations.
     pub problems: Vec<String>,
     pub targets: Vec<TargetSnapshot>,
@@ -54,7 +54,7 @@ pub struct TargetSnapshot {
     /// When its last maintenance was over.
     pub returned: Option<Instant>,
     /// Its flips, if there were any.
-    pub flaps: Option<Box<Flaps>>,
+    pub flaps: Option<Box<FlapDamper>>,
 }
 
 impl TargetSnapshot {
@@ -65,7 +65,7 @@ impl TargetSnapshot {
 
     /// Until when it is out for flapping, if it stays Up.
     pub fn out_until(&self) -> Option<Instant> {
-        self.flaps.as_ref()?.out_until()
+        self.flaps.as_ref()?.suppressed_until()
     }
 
     /// As above, but none if it is not Up or the time is over.

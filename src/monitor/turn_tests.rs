@@ -15,7 +15,7 @@ fn monitor(databases: &str) -> Monitor {
     prepared.expect("an epoll instance").1
 }
 
-fn pass(key: Key) -> Report {
+fn pass(key: TargetKey) -> Report {
     let now = clock::now();
     Report { key, verdict: Verdict::Pass, delay: None, started: now, ended: now }
 }

@@ -15,7 +15,7 @@ use crate::config::{Address, Check, Database, DatabaseId};
 use crate::freeze::Freeze;
 use crate::health::{self, Health, State, Transition, Verdict};
 use crate::notice::Recorder;
-use crate::plan::{self, Candidate, Decision, Member, Members, Note, Plan, Pool};
+use crate::plan::{self, Candidate, Decision, Member, Members, Plan, PolicyNote, Pool};
 use leaving::Leaving;
 
 #[path = "announcements.rs"]
@@ -66,7 +66,7 @@ struct Policing {
     /// The annotation that asks for a failback.
     failback: Option<Box<str>>,
     failback_asked: Option<Instant>,
-    notes: Vec<Note>,
+    notes: Vec<PolicyNote>,
     /// What is wrong with the Service's annotations.
     problems: Vec<String>,
     /// When to decide anew although nothing else has changed.
@@ -127,7 +127,7 @@ impl Watched {
         );
         self.departed.retain(|ip| !database.addresses.iter().any(|address| address.ip == *ip));
         // Nothing is decided before it is told which of the new ones are published.
-        if self.targets.iter().any(|target| !target.health.seen()) {
+        if self.targets.iter().any(|target| !target.health.is_initialized()) {
             self.policing.published = None;
         }
         self.maintain_all(now);
@@ -167,7 +167,7 @@ impl Watched {
         self.tell_of_inconclusive(index, verdict);
         let target = &mut self.targets[index];
         let check = &self.database.addresses[index].check;
-        let (first, doubted) = (!target.health.tried(), target.health.in_doubt());
+        let (first, doubted) = (!target.health.is_checked(), target.health.in_doubt());
         let before = (known_to_pass(target, check, now), target.health.inconclusive_since());
         let transition = health::observe(&mut target.health, verdict, check.thresholds, now);
         let after = (known_to_pass(target, check, now), target.health.inconclusive_since());
@@ -194,7 +194,7 @@ impl Watched {
             let target = &mut self.targets[index];
             let published = members.contains(target.member.ip);
             let thresholds = self.database.addresses[index].check.thresholds;
-            let transition = health::see(&mut target.health, published, thresholds, now);
+            let transition = health::initialize(&mut target.health, published, thresholds, now);
             self.announce_transition(index, transition, now);
             if transition.is_some() {
                 self.leave(index, freeze, now);
@@ -202,7 +202,7 @@ impl Watched {
         }
         self.decide(freeze, now);
         if first {
-            freeze.see(now);
+            freeze.database_synced(now);
         }
     }
 
@@ -299,12 +299,12 @@ impl Watched {
     fn count_flip(&mut self, index: usize, transition: Option<Transition>, now: Instant) {
         if let Some(Transition { from: State::Up | State::Down, to }) = transition {
             let flaps = self.targets[index].flaps.get_or_insert_default();
-            flaps.flip(to, self.database.policy.max_flips, now);
+            flaps.record_flip(to, self.database.policy.max_flips, now);
         }
     }
 
     /// The published targets of which nothing has been learnt for too long, in the words of before if they are the same.
-    fn inconclusive_note(&self) -> Option<Note> {
+    fn inconclusive_note(&self) -> Option<PolicyNote> {
         let published = self.policing.published.as_ref()?;
         let is_inconclusive = |target: &&TargetSnapshot| {
             published.contains(target.member.ip) && target.health.inconclusive_since().is_some()
@@ -314,9 +314,14 @@ impl Watched {
         targets.sort_by_key(|target| target.member.ip);
         let reason = targets.first()?.health.reason().unwrap_or_default();
         let ips: Vec<IpAddr> = targets.iter().map(|target| target.member.ip).collect();
-        let same = |note: &&Note| matches!(note, Note::ChecksInconclusive { ips: before, .. } if *before == ips);
+        let same = |note: &&PolicyNote| matches!(note, PolicyNote::ChecksInconclusive { ips: before, .. } if *before == ips);
         let before = self.policing.notes.iter().find(same).cloned();
-        Some(before.unwrap_or_else(|| Note::ChecksInconclusive { ips, reason: reason.to_owned() }))
+        Some(
+            before.unwrap_or_else(|| PolicyNote::ChecksInconclusive {
+                ips,
+                reason: reason.to_owned(),
+            }),
+        )
     }
 
     /// Returns the addresses that may answer while the plan does not tell; once it does, those that left are forgotten.
@@ -339,9 +344,10 @@ impl Watched {
             self.leaving.forget(now);
         }
         self.count(freeze, now);
-        let hold = freeze.holds().then(|| Hold { left: freeze.frozen().map(|_| &self.leaving) });
+        let hold =
+            freeze.holds_removals().then(|| Hold { left: freeze.frozen().map(|_| &self.leaving) });
         let decision = decide(&self.database, &self.targets, &self.policing, hold.as_ref(), now);
-        let Decision { plan, mut notes, again } = decision;
+        let Decision { plan, mut notes, reevaluate_at: again } = decision;
         notes.extend(self.inconclusive_note());
         let before = std::mem::replace(&mut self.policing.notes, notes);
         self.policing.again = again.into_iter().chain(self.leaving.again(now)).min();
@@ -415,7 +421,12 @@ fn decide(
         .map(|(index, (target, check))| candidate(target, check, comes_back(index)))
         .collect();
     let (policy, failback_asked) = (&database.policy, policing.failback_asked);
-    let pool = Pool { targets: &candidates, policy, failback_asked, holds: hold.is_some() };
+    let pool = Pool {
+        targets: &candidates,
+        policy,
+        failback_requested_at: failback_asked,
+        holds_removals: hold.is_some(),
+    };
     plan::decide(&pool, policing.published.as_ref(), now)
 }
 
@@ -436,15 +447,15 @@ fn candidate<'a>(target: &'a TargetSnapshot, check: &Check, comes_back: bool) ->
         member: &target.member,
         state: health.state(),
         since: target.returned.map_or(health.since(), |returned| health.since().max(returned)),
-        tried: health.tried(),
+        checked: health.is_checked(),
         passing: target.passing(),
         passed_at: health.passed_at(),
         stale_at: stale_at(health, check),
         reason: health.reason(),
         priority: target.priority,
         in_maintenance: target.maintenance.is_some(),
-        out_until: target.out_until(),
-        comes_back,
+        suppressed_until: target.out_until(),
+        restored_by_freeze: comes_back,
     }
 }
 

@@ -365,7 +365,12 @@ fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
     scene.hear_for(11, "?+");
     scene.publishes("1");
     assert!(
-        scene.database.snapshot().notes.iter().any(|note| matches!(note, Note::SplitBrain { .. }))
+        scene
+            .database
+            .snapshot()
+            .notes
+            .iter()
+            .any(|note| matches!(note, PolicyNote::SplitBrain { .. }))
     );
     let due = scene.now + SECOND;
     assert_eq!(scene.database.policing.again, Some(due));
@@ -376,7 +381,12 @@ fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
     scene.follow(&[2]);
     scene.hear("++");
     assert!(
-        scene.database.snapshot().notes.iter().any(|note| matches!(note, Note::SplitBrain { .. }))
+        scene
+            .database
+            .snapshot()
+            .notes
+            .iter()
+            .any(|note| matches!(note, PolicyNote::SplitBrain { .. }))
     );
     scene.publishes("2");
 }

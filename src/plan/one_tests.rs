@@ -27,7 +27,7 @@ fn two_that_pass_are_a_split_brain_and_never_published_together() {
     let neither = one(&[up(1), up(2), down(3).published()]);
     neither.publishes(&[]);
     let passing = vec![member(1).ip, member(2).ip];
-    assert_eq!(neither.decide().notes, [Note::SplitBrain { passing, published: None }]);
+    assert_eq!(neither.decide().notes, [PolicyNote::SplitBrain { passing, published: None }]);
     // Nobody can tell which of two in doubt is the one.
     let doubted = one(&[up(1), up(2).failing()]);
     doubted.publishes(&[]);
@@ -85,12 +85,12 @@ fn a_writer_becomes_stale_by_time_alone() {
     let fresh =
         one(&[Target { stale_at: Some(1010), ..up(1).published().failing() }, up(2).since(995)]);
     fresh.publishes(&[1]);
-    assert_eq!(fresh.decide().again, Some(at(1010)));
+    assert_eq!(fresh.decide().reevaluate_at, Some(at(1010)));
     let stale = Case { now: 1010, ..fresh.clone() };
     stale.publishes(&[2]);
-    assert_eq!(stale.decide().again, Some(at(2000)), "never at once: the other one's time");
+    assert_eq!(stale.decide().reevaluate_at, Some(at(2000)), "never at once: the other one's time");
     // With one that is Up there is nothing to decide.
-    assert_eq!(one(&[up(1).published(), down(2)]).decide().again, None);
+    assert_eq!(one(&[up(1).published(), down(2)]).decide().reevaluate_at, None);
     // Other databases go by the state alone.
     case(&[up(1).published().stale(500), up(2).since(510)]).publishes(&[1, 2]);
 }

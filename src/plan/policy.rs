@@ -34,7 +34,7 @@ pub enum MinHealthy {
 
 impl MinHealthy {
     /// How many that is, where the preferred tier has this many addresses.
-    pub fn of(self, preferred: usize) -> usize {
+    pub fn to_count(self, preferred: usize) -> usize {
         match self {
             MinHealthy::Number(number) => usize::try_from(number).unwrap_or(usize::MAX),
             MinHealthy::Percentage(percentage) => {

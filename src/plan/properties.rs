@@ -75,9 +75,10 @@ fn any_case() -> impl Strategy<Value = Case> {
 /// Holds if the case is decided at all.
 fn decided(case: &Case) -> Option<(Members, Decision)> {
     match case.decide() {
-        Decision { plan: Plan::Publish(members), notes, again } => {
-            Some((members.clone(), Decision { plan: Plan::Publish(members), notes, again }))
-        }
+        Decision { plan: Plan::Publish(members), notes, reevaluate_at: again } => Some((
+            members.clone(),
+            Decision { plan: Plan::Publish(members), notes, reevaluate_at: again },
+        )),
         _ => None,
     }
 }
@@ -154,7 +155,7 @@ proptest! {
     fn only_those_that_pass_now_make_a_split_brain(case in any_case()) {
         let Some((_, decision)) = decided(&case) else { return Ok(()) };
         for note in decision.notes {
-            let Note::SplitBrain { passing, .. } = note else { continue };
+            let PolicyNote::SplitBrain { passing, .. } = note else { continue };
             let of = |ip: &IpAddr| case.targets.iter().find(|target| target.member.ip == *ip);
             let passes = |target: &Target| target.passing && target.stale_at.is_none_or(|stale_at| stale_at > case.now);
             prop_assert!(passing.len() > 1 && passing.iter().filter_map(of).all(passes));
@@ -186,9 +187,9 @@ proptest! {
         } else {
             prop_assert_eq!(&next, &decision.plan);
         }
-        prop_assert!(decision.again.is_none_or(|again| again > at(case.now)));
+        prop_assert!(decision.reevaluate_at.is_none_or(|again| again > at(case.now)));
         let later = Case { now: case.now + later, ..case.clone() };
-        if decision.again.is_none_or(|again| at(later.now) < again) {
+        if decision.reevaluate_at.is_none_or(|again| at(later.now) < again) {
             prop_assert_eq!(later.decide().plan, decision.plan);
         }
     }
@@ -201,6 +202,6 @@ proptest! {
             .collect();
         let ups: Vec<u8> = states.iter().filter(|(_, (is_up, _))| *is_up).map(|(last, _)| *last).collect();
         let decision = case(&targets).decide();
-        prop_assert_eq!(decision, Decision { plan: Plan::Publish(members(&ups)), notes: Vec::new(), again: None });
+        prop_assert_eq!(decision, Decision { plan: Plan::Publish(members(&ups)), notes: Vec::new(), reevaluate_at: None });
     }
 }

@@ -72,15 +72,15 @@ impl Target {
             member: &self.member,
             state: self.state,
             since: at(self.since),
-            tried: self.tried,
+            checked: self.tried,
             passing: self.passing,
             passed_at: self.passed_at.map(at),
             stale_at: self.stale_at.map(at),
             reason: Some("exec: no program"),
             priority: self.tier,
             in_maintenance: self.in_maintenance,
-            out_until: self.out_until.map(at),
-            comes_back: self.comes_back,
+            suppressed_until: self.out_until.map(at),
+            restored_by_freeze: self.comes_back,
         }
     }
 
@@ -193,8 +193,8 @@ impl Case {
         let pool = Pool {
             targets: &targets,
             policy: &self.policy,
-            failback_asked: asked,
-            holds: self.holds,
+            failback_requested_at: asked,
+            holds_removals: self.holds,
         };
         decide(&pool, published, at(self.now))
     }
@@ -247,11 +247,11 @@ fn a_target_whose_tries_say_nothing_holds_nobody_up_and_takes_nobody_s_last_addr
 #[test]
 fn nothing_is_decided_before_the_cluster_was_seen() {
     let decision = case(&[unknown(1).in_maintenance()]).decide_on(None);
-    assert_eq!(decision.plan, Plan::Keep(Why::NotSeen));
-    assert_eq!(Why::NotSeen.to_string(), "the cluster has not been read yet");
+    assert_eq!(decision.plan, Plan::Keep(KeepReason::NotSynced));
+    assert_eq!(KeepReason::NotSynced.to_string(), "the cluster has not been read yet");
     // Verdicts that have come meanwhile say something, though no target is Up or Down by them yet.
     let decision = case(&[unknown(1).tried(), unknown(2).tried()]).decide_on(None);
-    assert_eq!(decision.plan, Plan::Keep(Why::NotSeen));
+    assert_eq!(decision.plan, Plan::Keep(KeepReason::NotSynced));
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn below_min_healthy_the_most_recently_healthy_published_ones_stay() {
 
 #[test]
 fn a_percentage_is_of_the_preferred_tier_rounded_up() {
-    let of = |percentage, addresses| MinHealthy::Percentage(percentage).of(addresses);
+    let of = |percentage, addresses| MinHealthy::Percentage(percentage).to_count(addresses);
     assert_eq!([of(0, 5), of(1, 5), of(50, 5), of(50, 4), of(100, 3)], [0, 1, 3, 2, 3]);
     let policy = Policy { min_healthy: MinHealthy::Percentage(50), ..Policy::default() };
     let spare = [up(1).published(), up(2).tier(1), up(3).tier(1)];
@@ -333,16 +333,16 @@ fn the_preferred_tier_returns_after_the_delay() {
     let waiting = case(&back);
     // The tier that serves takes in whoever belongs to it meanwhile.
     waiting.publishes(&[3, 4]);
-    assert_eq!(waiting.decide().again, Some(at(1100)), "five minutes after it came up");
+    assert_eq!(waiting.decide().reevaluate_at, Some(at(1100)), "five minutes after it came up");
     let until = Some(at(1100));
     assert_eq!(
         waiting.decide().notes,
-        [Note::FailbackWaits { tier: 0, until }, Note::LowerTier { tier: 1 }]
+        [PolicyNote::FailbackWaits { tier: 0, until }, PolicyNote::DegradedTier { tier: 1 }]
     );
     Case { now: 1099, ..waiting.clone() }.publishes(&[3, 4]);
     let done = Case { now: 1100, ..waiting };
     done.publishes(&[1]);
-    assert_eq!((done.decide().again, done.decide().notes), (None, Vec::new()));
+    assert_eq!((done.decide().reevaluate_at, done.decide().notes), (None, Vec::new()));
     // A tier is well once it has as many as it takes.
     let both = [
         up(1).since(700),
@@ -351,7 +351,7 @@ fn the_preferred_tier_returns_after_the_delay() {
         up(4).tier(1).published(),
         up(5).tier(1),
     ];
-    assert_eq!(at_least(2, &both).decide().again, Some(at(1200)));
+    assert_eq!(at_least(2, &both).decide().reevaluate_at, Some(at(1200)));
     // It need not wait when those who serve become too few.
     case(&[up(1).since(999), down(3).tier(1).published()]).publishes(&[1]);
     at_least(
@@ -376,7 +376,7 @@ fn the_preferred_tier_returns_when_asked() {
     let back = [up(1).since(500), up(3).tier(1).published()];
     let waiting = manual(&back);
     waiting.publishes(&[3]);
-    assert_eq!(waiting.decide().again, None);
+    assert_eq!(waiting.decide().reevaluate_at, None);
     assert_eq!(
         waiting.notes(),
         [
@@ -399,7 +399,7 @@ fn the_preferred_tier_returns_when_asked() {
 fn a_target_that_flaps_stays_out_unless_it_is_needed() {
     let flapping = case(&[up(1).out_until(1060), up(2).published()]);
     flapping.publishes(&[2]);
-    assert_eq!(flapping.decide().again, Some(at(1060)));
+    assert_eq!(flapping.decide().reevaluate_at, Some(at(1060)));
     assert_eq!(flapping.notes(), ["198.51.100.1 flapped, and must be well for longer"]);
     Case { now: 1060, ..flapping }.publishes(&[1, 2]);
     // The last one that is up stays in, and of several the one that has been well for longest.
@@ -455,13 +455,15 @@ fn members_show_as_a_list() {
 #[test]
 fn a_note_is_like_another_of_its_kind_and_speaks_of_one_or_several() {
     let [one, other] = [1, 2].map(|last| member(last).ip);
-    let held = |kept: &[IpAddr]| Note::Held { kept: kept.to_vec() };
-    let inconclusive = |ips: &[IpAddr]| Note::ChecksInconclusive {
+    let held = |kept: &[IpAddr]| PolicyNote::KeptByFreeze { kept: kept.to_vec() };
+    let inconclusive = |ips: &[IpAddr]| PolicyNote::ChecksInconclusive {
         ips: ips.to_vec(),
         reason: "exec: no program".into(),
     };
-    assert!(held(&[one]).is_like(&held(&[other])) && !held(&[one]).is_like(&inconclusive(&[one])));
-    let words = |note: Note| note.to_string();
+    assert!(
+        held(&[one]).same_kind(&held(&[other])) && !held(&[one]).same_kind(&inconclusive(&[one]))
+    );
+    let words = |note: PolicyNote| note.to_string();
     assert!(words(held(&[one])).starts_with("198.51.100.1 stays: "));
     assert!(words(held(&[one, other])).starts_with("198.51.100.1, 198.51.100.2 stay: "));
     assert!(words(inconclusive(&[one])).contains(

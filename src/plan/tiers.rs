@@ -11,7 +11,7 @@
 
 use std::time::Instant;
 
-use super::{Candidate, Choice, Failback, Members, Note};
+use super::{Candidate, Failback, Members, PolicyNote, Selection};
 
 /// What the tiers ask for.
 pub(super) struct Tiers<'a> {
@@ -20,38 +20,38 @@ pub(super) struct Tiers<'a> {
     pub needed: usize,
     pub failback: Failback,
     /// When a person last asked for a failback.
-    pub asked: Option<Instant>,
+    pub failback_requested_at: Option<Instant>,
     pub now: Instant,
 }
 
 impl Tiers<'_> {
     /// Chooses from the healthy targets.
-    pub(super) fn choose<'a>(&self, healthy: &[Candidate<'a>]) -> Choice<'a> {
+    pub(super) fn select<'a>(&self, healthy: &[Candidate<'a>]) -> Selection<'a> {
         let up_to =
             |tier: u32| healthy.iter().copied().filter(move |target| target.priority <= tier);
         let published = |target: &Candidate| self.published.contains(target.member.ip);
         let tiers = healthy.iter().map(|target| target.priority);
         let enough = tiers.clone().filter(|tier| up_to(*tier).count() >= self.needed).min();
         // With too few in all tiers together, all of them serve.
-        let Some(wanted) = enough.or(tiers.max()) else { return Choice::default() };
-        let preferred: Vec<_> = up_to(wanted).collect();
-        let Some(deepest) =
+        let Some(target_tier) = enough.or(tiers.max()) else { return Selection::default() };
+        let preferred: Vec<_> = up_to(target_tier).collect();
+        let Some(lowest_serving_tier) =
             healthy.iter().copied().filter(published).map(|target| target.priority).max()
         else {
-            return Choice { members: preferred, ..Choice::default() };
+            return Selection { members: preferred, ..Selection::default() };
         };
         let serving: Vec<_> = healthy
             .iter()
             .copied()
-            .filter(|target| published(target) || target.priority == deepest)
+            .filter(|target| published(target) || target.priority == lowest_serving_tier)
             .collect();
         if serving.len() < self.needed {
-            return Choice { members: preferred, ..Choice::default() };
+            return Selection { members: preferred, ..Selection::default() };
         }
-        if deepest <= wanted {
-            return Choice { members: serving, ..Choice::default() };
+        if lowest_serving_tier <= target_tier {
+            return Selection { members: serving, ..Selection::default() };
         }
-        self.fail_back(wanted, preferred, serving)
+        self.fail_back(target_tier, preferred, serving)
     }
 
     /// Chooses between those who serve and the preferred ones, who are enough again.
@@ -60,7 +60,7 @@ impl Tiers<'_> {
         tier: u32,
         preferred: Vec<Candidate<'a>>,
         serving: Vec<Candidate<'a>>,
-    ) -> Choice<'a> {
+    ) -> Selection<'a> {
         let mut since: Vec<Instant> = preferred.iter().map(|target| target.since).collect();
         since.sort();
         // Since then as many as it takes have been well without a break.
@@ -70,10 +70,14 @@ impl Tiers<'_> {
             Failback::Manual => None,
         };
         // Asked for an earlier failback, it is not meant for this one.
-        let asked = self.asked.is_some_and(|asked| asked >= well);
+        let asked = self.failback_requested_at.is_some_and(|asked| asked >= well);
         if asked || until.is_some_and(|until| until <= self.now) {
-            return Choice { members: preferred, ..Choice::default() };
+            return Selection { members: preferred, ..Selection::default() };
         }
-        Choice { members: serving, note: Some(Note::FailbackWaits { tier, until }), again: until }
+        Selection {
+            members: serving,
+            note: Some(PolicyNote::FailbackWaits { tier, until }),
+            reevaluate_at: until,
+        }
     }
 }

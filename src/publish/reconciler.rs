@@ -16,7 +16,7 @@ use crate::endpoints;
 use crate::lease;
 use crate::monitor::{self, Decided};
 use crate::notice::{LogLine, Notice, Reason, Recorder, Regarding};
-use crate::plan::{Members, Plan, Why};
+use crate::plan::{KeepReason, Members, Plan};
 use crate::publish::apply::calls::{DEADLINE, Failure};
 use crate::publish::apply::executor::Executor;
 use crate::publish::apply::queue::{Urgency, WritePermit, WriteQueue};
@@ -241,7 +241,7 @@ impl Reconciler {
         self.tell_monitor(Members::default(), memory).await;
         let condition = match &view.plan {
             // It has just been told, and decides anew at once.
-            Plan::Keep(Why::NotSeen) => return Requeue::OnChange,
+            Plan::Keep(KeepReason::NotSynced) => return Requeue::OnChange,
             Plan::Keep(why) => Condition::new(ConditionKind::WaitingForVerdicts, why.to_string()),
             Plan::Publish(members) => {
                 self.tell_published(members, memory).await;
@@ -265,7 +265,7 @@ impl Reconciler {
         let held = view.held();
         self.forward_asked(view, memory).await;
         self.tell_monitor(view.published(), memory).await;
-        if view.plan == Plan::Keep(Why::NotSeen) {
+        if view.plan == Plan::Keep(KeepReason::NotSynced) {
             // It has just been told, and decides anew at once.
             return Err(Requeue::OnChange);
         }

@@ -502,7 +502,7 @@ fn slices_that_are_there_are_kept_in_step_even_where_someone_else_s_endpoints_st
 #[test]
 fn an_undecided_plan_writes_no_slice() {
     let cluster = Cluster::new();
-    let plan = Plan::Keep(crate::plan::Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
+    let plan = Plan::Keep(crate::plan::KeepReason::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
     let (kind, _) = waits(cluster.next_step(&database(PublishMode::Slices), &plan));
     assert_eq!(kind, ConditionKind::WaitingForVerdicts);
 }

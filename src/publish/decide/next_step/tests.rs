@@ -14,7 +14,7 @@ use crate::config::{
     RejectedAddress, TcpCheck,
 };
 use crate::health::Thresholds;
-use crate::plan::{Member, Members, Policy, Why};
+use crate::plan::{KeepReason, Member, Members, Policy};
 
 pub(crate) fn database(adopt: bool) -> Database {
     let check = Check {
@@ -387,7 +387,7 @@ fn ports_without_a_join_are_reported_and_nothing_is_written() {
 
 #[test]
 fn an_undecided_plan_writes_nothing() {
-    let plan = Plan::Keep(Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
+    let plan = Plan::Keep(KeepReason::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
     for endpoints in [None, Some(ours(&[9]))] {
         let (kind, _) =
             waits(next_step(&database(false), &plan, Some(&service()), endpoints.as_ref(), None));
@@ -412,7 +412,10 @@ pub(crate) fn restricted() -> Database {
 }
 
 fn undecided() -> Plan {
-    Plan::Keep(Why::NoneKnown(vec![([198, 51, 100, 1].into(), "exec: no such command".into())]))
+    Plan::Keep(KeepReason::AllInconclusive(vec![(
+        [198, 51, 100, 1].into(),
+        "exec: no such command".into(),
+    )]))
 }
 
 fn written(step: Step) -> Members {
@@ -432,7 +435,7 @@ fn nothing_outside_of_what_is_allowed_is_written_whatever_the_plan() {
 
 #[test]
 fn what_is_held_from_outside_goes_while_all_else_is_kept() {
-    let keep = Plan::Keep(Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
+    let keep = Plan::Keep(KeepReason::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
     let step = next_step(&restricted(), &keep, Some(&service()), Some(&ours(&[1, 2, 9])), None);
     assert_eq!(written(step), members(&[1, 2]));
     let step = next_step(&restricted(), &keep, Some(&service()), Some(&ours(&[1, 2])), None);

@@ -6,7 +6,7 @@ use super::slices_tests::{Cluster, database};
 use super::tests::{configured, members, publish, restricted, theirs, waits};
 use super::*;
 use crate::config::RejectedAddress;
-use crate::plan::Why;
+use crate::plan::KeepReason;
 
 #[test]
 fn what_slices_hold_from_outside_of_what_is_allowed_goes_while_all_else_is_kept() {
@@ -14,7 +14,7 @@ fn what_slices_hold_from_outside_of_what_is_allowed_goes_while_all_else_is_kept(
         let mut cluster = Cluster::new();
         cluster.settle(mode, &publish(&[1, 2, 9]));
         let restricted = Database { publish: mode, ..restricted() };
-        let keep = Plan::Keep(Why::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
+        let keep = Plan::Keep(KeepReason::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
         for plan in [keep, publish(&[1, 2, 9])] {
             let mut cluster = cluster.clone();
             while let step @ (Step::WriteSlice(_) | Step::Write(_)) =
@@ -53,7 +53,7 @@ fn a_slice_of_foreign_endpoints_that_send_nobody_anywhere_waits_as_others_do() {
         .unwrap()
         .insert(endpoints::SKIP_MIRROR.to_owned(), "true".to_owned());
     cluster.endpoints = Some(foreign);
-    let keep = Plan::Keep(Why::NoVerdictYet(vec![[198, 51, 100, 3].into()]));
+    let keep = Plan::Keep(KeepReason::NoVerdictYet(vec![[198, 51, 100, 3].into()]));
     let waiting = configured(database(PublishMode::Slices), &[1, 3]);
     let step = cluster.next_step(&waiting, &keep);
     assert_eq!(
@@ -80,7 +80,7 @@ proptest! {
         cluster.settle(from, &publish(&published));
         cluster.mirror();
         cluster.settle(from, &publish(&published));
-        let keep = Plan::Keep(Why::NoVerdictYet(vec![[198, 51, 100, config[0]].into()]));
+        let keep = Plan::Keep(KeepReason::NoVerdictYet(vec![[198, 51, 100, config[0]].into()]));
         let mut waiting = configured(database(to), &config);
         waiting.policy.exactly_one = exactly_one;
         let stay: Vec<u8> = published.iter().copied().filter(|last| config.contains(last)).collect();

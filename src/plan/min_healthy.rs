@@ -3,18 +3,18 @@
 use std::cmp::Reverse;
 use std::time::Instant;
 
-use super::{Candidate, Note};
+use super::{Candidate, PolicyNote};
 
 /// Adds to the healthy `members` what `may_stay`, up to `needed`.
 ///
 /// First those that are Up and out for another reason, such as maintenance: they answer. Then those that are not, the most
 /// recently healthy ones first; and last those of them that somebody works on.
-pub(super) fn keep<'a>(
+pub(super) fn retain<'a>(
     members: &mut Vec<Candidate<'a>>,
     targets: &[Candidate<'a>],
     may_stay: impl Fn(&Candidate) -> bool,
     needed: usize,
-) -> Option<Note> {
+) -> Option<PolicyNote> {
     let healthy = members.len();
     let missing = needed.checked_sub(healthy).filter(|missing| *missing > 0)?;
     let is_member =
@@ -25,7 +25,7 @@ pub(super) fn keep<'a>(
     rest.truncate(missing);
     let kept = rest.iter().map(|target| target.member.ip).collect();
     members.extend(rest);
-    Some(Note::BelowMinHealthy { healthy, needed, kept })
+    Some(PolicyNote::BelowMinHealthy { healthy, needed, kept })
 }
 
 /// The lowest stays first.

@@ -23,10 +23,10 @@ use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::{Candidate, Choice, Members, Note};
+use super::{Candidate, Members, PolicyNote, Selection};
 
 /// Chooses from the targets that are Up.
-pub(super) fn choose<'a>(up: &[Candidate<'a>], published: &Members, now: Instant) -> Choice<'a> {
+pub(super) fn select<'a>(up: &[Candidate<'a>], published: &Members, now: Instant) -> Selection<'a> {
     let stays = up.iter().filter(|target| published.contains(target.member.ip));
     let stays = stays
         .max_by_key(|target| (target.passes(now), Reverse((target.priority, target.member.ip))))
@@ -38,10 +38,10 @@ pub(super) fn choose<'a>(up: &[Candidate<'a>], published: &Members, now: Instant
     let split = passing.len() > 1;
     let chosen = alone.or(stays);
     let published = stays.map(|target| target.member.ip);
-    Choice {
+    Selection {
         members: chosen.into_iter().collect(),
-        note: split.then_some(Note::SplitBrain { passing, published }),
-        again: next_stale(up, now),
+        note: split.then_some(PolicyNote::SplitBrain { passing, published }),
+        reevaluate_at: next_stale(up, now),
     }
 }
 

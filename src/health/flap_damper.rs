@@ -12,51 +12,53 @@ use std::time::{Duration, Instant};
 use super::State;
 
 /// Flips are counted over this long.
-pub(super) const WINDOW: Duration = Duration::from_secs(10 * 60);
+pub(super) const FLIP_WINDOW: Duration = Duration::from_secs(10 * 60);
 
 /// How long a target must be well that flipped too often, for the first time and at most.
-pub(super) const SHORTEST: Duration = Duration::from_secs(60);
-pub(super) const LONGEST: Duration = Duration::from_secs(15 * 60);
+pub(super) const MIN_BACKOFF: Duration = Duration::from_secs(60);
+pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(15 * 60);
 
 /// After this long without a flip, the back-off starts short again.
-const FORGOTTEN: Duration = Duration::from_secs(30 * 60);
+const RESET_AFTER: Duration = Duration::from_secs(30 * 60);
 
 /// The flips of one target.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Flaps {
+pub struct FlapDamper {
     /// In the window, and no more than it takes to be too many.
-    recent: VecDeque<Instant>,
-    last: Option<Instant>,
+    recent_flips: VecDeque<Instant>,
+    last_flip: Option<Instant>,
     backoff: Option<Duration>,
-    out_until: Option<Instant>,
+    suppressed_until: Option<Instant>,
 }
 
-impl Flaps {
+impl FlapDamper {
     /// Counts a flip between Up and Down. More than `allowed` in the window are too many.
-    pub fn flip(&mut self, to: State, allowed: u32, now: Instant) {
+    pub fn record_flip(&mut self, to: State, allowed: u32, now: Instant) {
         let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
         let age = |at: Instant| now.saturating_duration_since(at);
-        if self.last.replace(now).is_none_or(|last| age(last) > FORGOTTEN) {
+        if self.last_flip.replace(now).is_none_or(|last| age(last) > RESET_AFTER) {
             self.backoff = None;
         }
-        self.recent.retain(|at| age(*at) < WINDOW);
-        self.recent.push_back(now);
-        while self.recent.len() > allowed.saturating_add(1) {
-            self.recent.pop_front();
+        self.recent_flips.retain(|at| age(*at) < FLIP_WINDOW);
+        self.recent_flips.push_back(now);
+        while self.recent_flips.len() > allowed.saturating_add(1) {
+            self.recent_flips.pop_front();
         }
         if to == State::Down {
-            self.out_until = self.out_until.filter(|until| *until > now);
+            self.suppressed_until = self.suppressed_until.filter(|until| *until > now);
         }
-        if to == State::Up && (self.recent.len() > allowed || self.out_until.is_some()) {
-            let backoff = self.backoff.map_or(SHORTEST, |backoff| (backoff * 2).min(LONGEST));
+        if to == State::Up && (self.recent_flips.len() > allowed || self.suppressed_until.is_some())
+        {
+            let backoff =
+                self.backoff.map_or(MIN_BACKOFF, |backoff| (backoff * 2).min(MAX_BACKOFF));
             self.backoff = Some(backoff);
-            self.out_until = now.checked_add(backoff);
+            self.suppressed_until = now.checked_add(backoff);
         }
     }
 
     /// Until when the target is out, if it stays Up.
-    pub fn out_until(&self) -> Option<Instant> {
-        self.out_until
+    pub fn suppressed_until(&self) -> Option<Instant> {
+        self.suppressed_until
     }
 }
 
@@ -73,13 +75,13 @@ mod tests {
     /// What is left of the back-off after flips at these seconds, the last of them to Up.
     fn after(flips: &[u64]) -> Option<u64> {
         let start = start();
-        let mut flaps = Flaps::default();
+        let mut flaps = FlapDamper::default();
         for (index, at) in flips.iter().enumerate() {
             let to = if (flips.len() - index) % 2 == 1 { State::Up } else { State::Down };
-            flaps.flip(to, 5, start + Duration::from_secs(*at));
+            flaps.record_flip(to, 5, start + Duration::from_secs(*at));
         }
         let last = start + Duration::from_secs(*flips.last().expect("a flip"));
-        flaps.out_until().map(|until| until.saturating_duration_since(last).as_secs())
+        flaps.suppressed_until().map(|until| until.saturating_duration_since(last).as_secs())
     }
 
     #[test]
@@ -124,20 +126,20 @@ mod tests {
             allowed in 1..8_u32,
         ) {
             let mut now = start();
-            let mut flaps = Flaps::default();
+            let mut flaps = FlapDamper::default();
             let mut to = State::Down;
             let mut flips = Vec::new();
             for pause in pauses {
                 now += Duration::from_secs(pause);
-                flaps.flip(to, allowed, now);
+                flaps.record_flip(to, allowed, now);
                 flips.push(now);
-                let recent = flips.iter().filter(|at| now.saturating_duration_since(**at) < WINDOW).count();
+                let recent = flips.iter().filter(|at| now.saturating_duration_since(**at) < FLIP_WINDOW).count();
                 if to == State::Up {
-                    let left = flaps.out_until().map(|until| until.saturating_duration_since(now));
-                    prop_assert!(left.is_none_or(|left| (SHORTEST..=LONGEST).contains(&left)));
+                    let left = flaps.suppressed_until().map(|until| until.saturating_duration_since(now));
+                    prop_assert!(left.is_none_or(|left| (MIN_BACKOFF..=MAX_BACKOFF).contains(&left)));
                     prop_assert!(recent <= allowed as usize || left.is_some());
                 }
-                prop_assert!(flaps.recent.len() <= allowed as usize + 1);
+                prop_assert!(flaps.recent_flips.len() <= allowed as usize + 1);
                 to = if to == State::Up { State::Down } else { State::Up };
             }
         }

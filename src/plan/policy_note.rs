@@ -8,41 +8,41 @@ use crate::health::INCONCLUSIVE_TOLERANCE;
 
 /// One thing that a policy did or waits for, or that a person should know of what is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
+pub enum PolicyNote {
     /// More than one target of an `exactlyOne` database passes; the published one stays, if it is among them.
     SplitBrain { passing: Vec<IpAddr>, published: Option<IpAddr> },
     /// Fewer are healthy than `minHealthy` asks for; these stay although they are not.
     BelowMinHealthy { healthy: usize, needed: usize, kept: Vec<IpAddr> },
     /// A lower tier serves, because those above are too weak or may not return yet.
-    LowerTier { tier: u32 },
+    DegradedTier { tier: u32 },
     /// The tiers down to this one are well again; when they take over, or none if a person must ask for it.
     FailbackWaits { tier: u32, until: Option<Instant> },
     /// These are up, but have flapped, and stay out; until when the first of them does.
     Flapping { out: Vec<IpAddr>, until: Instant },
     /// These stay although they should leave, because so many targets fail together.
-    Held { kept: Vec<IpAddr> },
+    KeptByFreeze { kept: Vec<IpAddr> },
     /// These are published, but all of their verdicts have been inconclusive for too long; why, for the first of them.
     ChecksInconclusive { ips: Vec<IpAddr>, reason: String },
 }
 
-impl Note {
+impl PolicyNote {
     /// Whether both say the same of the same kind of thing, be it of other targets or another time.
-    pub fn is_like(&self, other: &Note) -> bool {
+    pub fn same_kind(&self, other: &PolicyNote) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
 }
 
-impl fmt::Display for Note {
+impl fmt::Display for PolicyNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Note::SplitBrain { passing, published } => {
+            PolicyNote::SplitBrain { passing, published } => {
                 write!(f, "split brain: {} pass, where one should; ", list(passing))?;
                 match published {
                     Some(ip) => write!(f, "{ip}, which is published, stays alone"),
                     None => f.write_str("none of them is published until it passes alone"),
                 }
             }
-            Note::BelowMinHealthy { healthy, needed, kept } => {
+            PolicyNote::BelowMinHealthy { healthy, needed, kept } => {
                 write!(f, "{healthy} healthy, where minHealthy asks for {needed}; ")?;
                 match kept.as_slice() {
                     [] => f.write_str("nothing else is published that could stay"),
@@ -50,17 +50,17 @@ impl fmt::Display for Note {
                     more => write!(f, "{} stay although they are not", list(more)),
                 }
             }
-            Note::LowerTier { tier } => write!(f, "tier {tier} serves"),
-            Note::FailbackWaits { tier, until: Some(_) } => {
+            PolicyNote::DegradedTier { tier } => write!(f, "tier {tier} serves"),
+            PolicyNote::FailbackWaits { tier, until: Some(_) } => {
                 write!(f, "tier {tier} is well again, and takes over after the failback delay")
             }
-            Note::FailbackWaits { tier, until: None } => {
+            PolicyNote::FailbackWaits { tier, until: None } => {
                 write!(
                     f,
                     "tier {tier} is well again, and takes over when asked by `external-endpoints failback`"
                 )
             }
-            Note::Held { kept } => {
+            PolicyNote::KeptByFreeze { kept } => {
                 let stay = if kept.len() == 1 { "stays" } else { "stay" };
                 write!(
                     f,
@@ -68,7 +68,7 @@ impl fmt::Display for Note {
                     list(kept)
                 )
             }
-            Note::ChecksInconclusive { ips, reason } => {
+            PolicyNote::ChecksInconclusive { ips, reason } => {
                 let over = humantime::format_duration(INCONCLUSIVE_TOLERANCE);
                 let stay = if ips.len() == 1 { "it stays" } else { "they stay" };
                 write!(
@@ -78,7 +78,7 @@ impl fmt::Display for Note {
                 )?;
                 write!(f, "{stay} published, be it dead or alive: mend that on the daemon's side")
             }
-            Note::Flapping { out, .. } => {
+            PolicyNote::Flapping { out, .. } => {
                 write!(f, "{} flapped, and must be well for longer", list(out))
             }
         }
@@ -86,11 +86,11 @@ impl fmt::Display for Note {
 }
 
 /// Addresses that a sentence names.
-const SHOWN: usize = 5;
+const MAX_LISTED: usize = 5;
 
 fn list(ips: &[IpAddr]) -> String {
-    let shown: Vec<String> = ips.iter().take(SHOWN).map(IpAddr::to_string).collect();
-    match ips.len().saturating_sub(SHOWN) {
+    let shown: Vec<String> = ips.iter().take(MAX_LISTED).map(IpAddr::to_string).collect();
+    match ips.len().saturating_sub(MAX_LISTED) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }

@@ -7,16 +7,16 @@
 //!
 //! Maintenance is a person's word, and takes out all the same.
 
-use super::floor::rank;
-use super::{Candidate, Members, Note};
+use super::min_healthy::rank;
+use super::{Candidate, Members, PolicyNote};
 
 /// Adds to `members` what stays.
-pub(super) fn keep<'a>(
+pub(super) fn retain<'a>(
     members: &mut Vec<Candidate<'a>>,
     targets: &[Candidate<'a>],
     published: &Members,
     exactly_one: bool,
-) -> Option<Note> {
+) -> Option<PolicyNote> {
     if exactly_one && !members.is_empty() {
         return None;
     }
@@ -25,7 +25,7 @@ pub(super) fn keep<'a>(
     let is_published = |target: &Candidate| published.contains(target.member.ip);
     let claimed =
         exactly_one && targets.iter().any(|target| target.is_up() && !target.in_maintenance);
-    let comes_back = |target: &Candidate| target.comes_back && !target.is_up() && !claimed;
+    let comes_back = |target: &Candidate| target.restored_by_freeze && !target.is_up() && !claimed;
     let stays = |target: &&Candidate| {
         !target.in_maintenance && (is_published(target) || comes_back(target))
     };
@@ -38,5 +38,5 @@ pub(super) fn keep<'a>(
     let mut kept: Vec<_> = rest.iter().map(|target| target.member.ip).collect();
     kept.sort();
     members.extend(rest);
-    (!kept.is_empty()).then_some(Note::Held { kept })
+    (!kept.is_empty()).then_some(PolicyNote::KeptByFreeze { kept })
 }
