@@ -1,6 +1,5 @@
 //! The way to the Kubernetes API: a client that keeps to the deadlines that its calls stand on, and what went wrong, in words.
 
-use std::error::Error;
 use std::time::Duration;
 
 use hyper::Request;
@@ -8,16 +7,20 @@ use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::Client as Http;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use kube::client::{AuthError, Body, ConfigExt};
+use kube::client::{Body, ConfigExt};
 use kube::{Client, Config};
 use tower::util::AndThenLayer;
 use tower::{BoxError, ServiceBuilder, service_fn};
 
+pub(crate) use call::Call;
 pub(crate) use deadline::Deadline;
 use deadline::DeadlineBody;
+pub(crate) use error::{ApiError, ErrorKind, error_message};
 use retry_after::with_retry_after;
 
+mod call;
 mod deadline;
+mod error;
 mod retry_after;
 
 /// What the API server's host has not acknowledged for this long is no longer sent: a connection that was given up would go
@@ -55,31 +58,6 @@ pub(crate) fn client(config: Config) -> kube::Result<Client> {
             }
         }));
     Ok(Client::new(service, config.default_namespace))
-}
-
-/// What went wrong, in the words of the innermost cause: `connection refused` rather than `service error`.
-pub(crate) fn error_message(error: &kube::Error) -> String {
-    let mut cause: &(dyn Error + 'static) = error;
-    loop {
-        if let Some(AuthError::AuthExecRun { out, .. }) = cause.downcast_ref() {
-            // Its arguments and its output may hold a secret.
-            return format!(
-                "the command that the kubeconfig has for credentials ended with {}",
-                out.status
-            );
-        }
-        match cause.source() {
-            Some(inner) => cause = inner,
-            None => break,
-        }
-    }
-    let text = cause.to_string();
-    match text.as_str() {
-        // What the client says when it could not connect in the time that it was given.
-        "deadline has elapsed" => "no connection in the time there is for one".to_owned(),
-        closed if closed.contains("close_notify") => "the connection was closed".to_owned(),
-        _ => text,
-    }
 }
 
 #[cfg(test)]

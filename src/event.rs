@@ -21,10 +21,11 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tracing::{info, warn};
 
+use crate::api::{ApiError, Call, ErrorKind};
 use crate::clock;
 use crate::lease;
 use crate::notice::{Notice, Receiver, Regarding};
-use crate::{api, publish};
+use crate::publish;
 use aggregator::{EventAggregator, Pending, Recorded};
 
 mod aggregator;
@@ -100,18 +101,24 @@ struct RegardingObject {
     name: String,
 }
 
-/// Why an Event was not taken.
+impl RegardingObject {
+    /// Describes a call for an Event on the object.
+    fn call(&self, verb: &'static str) -> Call<'_> {
+        Call { verb, plural: "events", namespace: &self.namespace, name: None }
+    }
+}
+
+/// An Event that is not in the cluster.
 enum EventError {
-    /// There is nothing that it could regard.
+    /// There is no object that it could regard.
     NoObject,
-    /// Its namespace is going.
-    Gone,
-    /// Not this one.
-    Rejected(String),
-    /// None of this namespace.
-    Forbidden(String),
-    /// None at all, for now.
-    Unavailable(String),
+    Api(ApiError),
+}
+
+impl From<ApiError> for EventError {
+    fn from(error: ApiError) -> Self {
+        Self::Api(error)
+    }
 }
 
 impl EventWriter {
@@ -198,10 +205,7 @@ impl EventWriter {
         }
         let answer = match tokio::time::timeout(CALL_TIMEOUT, self.send(&due, &object)).await {
             Ok(answer) => answer,
-            Err(_) => Err(EventError::Unavailable(format!(
-                "no answer in {}",
-                humantime::format_duration(CALL_TIMEOUT)
-            ))),
+            Err(_) => Err(ApiError::timed_out(object.call("create"), CALL_TIMEOUT).into()),
         };
         match answer {
             Ok(told) => {
@@ -216,9 +220,9 @@ impl EventWriter {
                 self.discard(&due, self.counts.dropped.clone());
                 Duration::ZERO
             }
-            Err(refusal) => {
+            Err(EventError::Api(error)) => {
                 self.discard(&due, self.counts.failed.clone());
-                self.on_error(&object, refusal)
+                self.on_error(&object, &error)
             }
         }
     }
@@ -228,29 +232,26 @@ impl EventWriter {
         self.aggregator.discard(&due.key);
     }
 
-    /// Says once why Events are missing, and returns how long to leave the API alone.
-    fn on_error(
-        &mut self,
-        RegardingObject { kind, namespace, name, .. }: &RegardingObject,
-        refusal: EventError,
-    ) -> Duration {
-        match refusal {
-            EventError::NoObject | EventError::Gone => CALL_INTERVAL,
-            EventError::Rejected(reason) => {
+    /// Logs once why Events are missing, and returns how long to leave the API alone.
+    fn on_error(&mut self, object: &RegardingObject, error: &ApiError) -> Duration {
+        let RegardingObject { kind, namespace, name, .. } = object;
+        let reason = &*error.message;
+        match error.kind {
+            ErrorKind::NotFound
+            | ErrorKind::NamespaceNotFound
+            | ErrorKind::NamespaceTerminating => CALL_INTERVAL,
+            ErrorKind::Invalid | ErrorKind::Conflict => {
                 warn!(%namespace, kind, name, reason, "an Event was not taken");
                 CALL_INTERVAL
             }
-            EventError::Forbidden(reason) => {
-                if self
-                    .forbidden_until
-                    .insert(namespace.clone(), clock::now() + FORBIDDEN_DELAY)
-                    .is_none()
-                {
+            ErrorKind::Forbidden => {
+                let until = clock::now() + FORBIDDEN_DELAY;
+                if self.forbidden_until.insert(namespace.clone(), until).is_none() {
                     warn!(%namespace, reason, "Events are not published");
                 }
                 CALL_INTERVAL
             }
-            EventError::Unavailable(reason) => {
+            ErrorKind::Unauthorized | ErrorKind::Unavailable => {
                 if self.backoff.is_zero() {
                     warn!(%namespace, kind, name, reason, "Events are not published");
                 }
@@ -271,14 +272,14 @@ impl EventWriter {
                 Ok(_) => return Ok(Recorded { count, ..before.clone() }),
                 // The API forgets Events after an hour, or whoever likes to sooner.
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(event_error(&error, &object.namespace)),
+                Err(error) => return Err(ApiError::new(error, object.call("patch")).into()),
             }
         }
         let event = event(due, object, &uid, &self.instance);
         let made = api
             .create(&PostParams::default(), &event)
             .await
-            .map_err(|error| event_error(&error, &object.namespace))?;
+            .map_err(|error| ApiError::new(error, object.call("create")))?;
         Ok(Recorded { name: made.name_any(), uid, count: due.count })
     }
 
@@ -321,10 +322,12 @@ impl EventWriter {
             + Debug,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace);
-        let found = api
-            .get_opt(&object.name)
-            .await
-            .map_err(|error| event_error(&error, &object.namespace))?;
+        let found = api.get_opt(&object.name).await.map_err(|error| {
+            let RegardingObject { namespace, name, .. } = object;
+            let plural = K::plural(&());
+            let call = Call { verb: "get", plural: &plural, namespace, name: Some(name) };
+            ApiError::new(error, call)
+        })?;
         Ok(found.and_then(|found| found.uid()))
     }
 }
@@ -381,26 +384,6 @@ fn cut(text: &str, bytes: usize) -> String {
         end -= 1;
     }
     format!("{}…", &text[..end])
-}
-
-fn event_error(error: &kube::Error, namespace: &str) -> EventError {
-    match error {
-        kube::Error::Api(status)
-            if status.code == 404 || status.message.contains("being terminated") =>
-        {
-            EventError::Gone
-        }
-        kube::Error::Api(status) if status.code == 403 => EventError::Forbidden(format!(
-            "may not write Events in namespace {namespace}; allow it there with a Role whose rules have \
-             {{apiGroups: [\"events.k8s.io\"], resources: [events], verbs: [create, patch]}}, bound to this daemon's \
-             ServiceAccount (the API says: {})",
-            status.message
-        )),
-        kube::Error::Api(status) if matches!(status.code, 400 | 409 | 422) => {
-            EventError::Rejected(status.message.clone())
-        }
-        error => EventError::Unavailable(api::error_message(error)),
-    }
 }
 
 #[cfg(test)]

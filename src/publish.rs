@@ -30,7 +30,6 @@ mod backoff;
 mod cache;
 mod condition;
 mod decide;
-mod error;
 mod installation;
 mod reconciler;
 mod supervisor;

@@ -19,7 +19,7 @@ use super::fitness::{CheckFacts, Checks};
 use super::identity::Identity;
 use super::mark::{self, Mark};
 use super::{Handle, LEASE_DURATION, Name, RENEW_DEADLINE, RETRY_PERIOD, Role, STANDBY_PERIOD};
-use crate::api;
+use crate::api::{ApiError, Call, ErrorKind};
 use crate::clock;
 
 /// An API call that takes longer has failed: short enough for three in the time that the holder has.
@@ -179,7 +179,7 @@ impl LeaderElector {
         let object = self
             .call("get", self.api.get_opt(&self.name.name))
             .await
-            .map_err(|refused| refused.words)?;
+            .map_err(|error| error.message)?;
         self.election.observe(object.as_ref().map(record), clock::boot_now());
         self.object = object;
         Ok(())
@@ -203,14 +203,14 @@ impl LeaderElector {
                 }
                 Ok(())
             }
-            // One that has gone is no longer as it was seen.
-            Err(refused)
-                if refused.conflict || (refused.gone && draft.action != Action::Create) =>
+            // A Lease that has gone is no longer as it was observed.
+            Err(error)
+                if is_conflict(&error) || (is_gone(&error) && draft.action != Action::Create) =>
             {
                 self.election.refused();
                 Ok(())
             }
-            Err(refused) => Err(refused.words),
+            Err(error) => Err(error.message),
         }
     }
 
@@ -224,7 +224,7 @@ impl LeaderElector {
     /// Writes the Lease on the version that it has, or as a new one where it has none: one that is there meanwhile is refused.
     ///
     /// A replace that creates, other than a create, may be allowed for a name.
-    async fn write(&self, lease: Lease) -> Result<Lease, Refused> {
+    async fn write(&self, lease: Lease) -> Result<Lease, ApiError> {
         self.call("update", self.api.replace(&self.name.name, &PostParams::default(), &lease)).await
     }
 
@@ -302,9 +302,9 @@ impl LeaderElector {
                     info!(lease = %self.name, "lease given up");
                     return;
                 }
-                Err(refused) if refused.conflict && self.observe().await.is_ok() => {}
-                Err(refused) => {
-                    warn!(lease = %self.name, reason = refused.words, "the lease could not be given up, and is left to run out");
+                Err(error) if is_conflict(&error) && self.observe().await.is_ok() => {}
+                Err(error) => {
+                    warn!(lease = %self.name, reason = error.message, "the lease could not be given up, and is left to run out");
                     return;
                 }
             }
@@ -313,18 +313,15 @@ impl LeaderElector {
 
     async fn call<T>(
         &self,
-        verb: &str,
+        verb: &'static str,
         call: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, Refused> {
+    ) -> Result<T, ApiError> {
+        let Name { namespace, name } = &self.name;
+        let description = Call { verb, plural: "leases", namespace, name: Some(name) };
         let limit = self.remaining().map_or(CALL_TIMEOUT, |left| left.min(CALL_TIMEOUT));
         match tokio::time::timeout(limit, call).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(Refused::new(&error, verb, &self.name)),
-            Err(_) => {
-                let words =
-                    format!("{verb}: no answer in {}", humantime::format_duration(CALL_TIMEOUT));
-                Err(Refused { conflict: false, gone: false, words })
-            }
+            Ok(answer) => answer.map_err(|error| ApiError::new(error, description)),
+            Err(_) => Err(ApiError::timed_out(description, CALL_TIMEOUT)),
         }
     }
 
@@ -399,40 +396,13 @@ fn record(lease: &Lease) -> Record {
     }
 }
 
-/// Why a call changed nothing.
-struct Refused {
-    /// The Lease is not as it was seen.
-    conflict: bool,
-    /// There is no such Lease, or no such namespace.
-    gone: bool,
-    words: String,
+/// Tests whether the Lease is not as it was observed. The API rejects a replace without a version
+/// as invalid where there is a Lease to replace.
+fn is_conflict(error: &ApiError) -> bool {
+    error.kind == ErrorKind::Conflict
+        || error.kind == ErrorKind::Invalid && error.reply().contains("resourceVersion")
 }
 
-impl Refused {
-    fn new(error: &kube::Error, verb: &str, name: &Name) -> Self {
-        let kube::Error::Api(status) = error else {
-            return Self {
-                conflict: false,
-                gone: false,
-                words: format!("{verb}: {}", api::error_message(error)),
-            };
-        };
-        let said = &status.message;
-        let words = match status.code {
-            403 => forbidden(verb, name, said),
-            code => format!("{verb}: the API answered {code}: {said}"),
-        };
-        // A replace without a version is refused as not valid where there is something to replace.
-        let conflict =
-            status.code == 409 || (status.code == 422 && said.contains("resourceVersion"));
-        Self { conflict, gone: status.code == 404, words }
-    }
-}
-
-fn forbidden(verb: &str, Name { namespace, name }: &Name, said: &str) -> String {
-    format!(
-        "may not {verb} lease {name} in namespace {namespace}; allow it there with a Role whose rules have \
-         {{apiGroups: [coordination.k8s.io], resources: [leases], resourceNames: [{name}], verbs: [get, create, update]}}, \
-         bound to this daemon's ServiceAccount, or use --no-leader-election for one replica (the API says: {said})"
-    )
+fn is_gone(error: &ApiError) -> bool {
+    matches!(error.kind, ErrorKind::NotFound | ErrorKind::NamespaceNotFound)
 }

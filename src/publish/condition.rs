@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::api::{ApiError, ErrorKind};
 use crate::notice::Reason;
 
 /// One word for the state of a database's publishing.
@@ -130,9 +131,30 @@ impl Condition {
     }
 }
 
+/// The condition that a failed call puts a database in.
+impl From<ApiError> for Condition {
+    fn from(error: ApiError) -> Self {
+        let kind = match error.kind {
+            ErrorKind::NamespaceNotFound | ErrorKind::NamespaceTerminating => {
+                ConditionKind::WaitingForService
+            }
+            ErrorKind::Forbidden => ConditionKind::Forbidden,
+            ErrorKind::Invalid => ConditionKind::Rejected,
+            ErrorKind::Conflict
+            | ErrorKind::NotFound
+            | ErrorKind::Unauthorized
+            | ErrorKind::Unavailable => ConditionKind::ApiUnavailable,
+        };
+        Self::new(kind, error.message)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use kube::core::Status;
+
     use super::*;
+    use crate::api::Call;
 
     #[test]
     fn what_passes_by_itself_or_was_asked_for_is_no_trouble() {
@@ -151,5 +173,24 @@ mod tests {
             let has_event = kind.is_trouble() && kind != ConditionKind::ApiUnavailable;
             assert_eq!(reason, has_event.then(|| kind.to_string()).as_deref());
         }
+    }
+
+    #[test]
+    fn each_answer_of_the_api_has_its_condition() {
+        let kind = |code, message| {
+            let status = Status::failure(message, "Reason").with_code(code);
+            let call =
+                Call { verb: "patch", plural: "endpoints", namespace: "prod", name: Some("mysql") };
+            Condition::from(ApiError::new(kube::Error::Api(status.boxed()), call)).kind
+        };
+        assert_eq!(kind(403, "x"), ConditionKind::Forbidden);
+        assert_eq!(kind(422, "x"), ConditionKind::Rejected);
+        for code in [401, 404, 410, 429, 500, 503, 504] {
+            assert_eq!(kind(code, "x"), ConditionKind::ApiUnavailable, "{code}");
+        }
+        let terminating =
+            "unable to create new content in namespace prod because it is being terminated";
+        assert_eq!(kind(403, terminating), ConditionKind::WaitingForService);
+        assert_eq!(kind(404, "namespaces \"prod\" not found"), ConditionKind::WaitingForService);
     }
 }

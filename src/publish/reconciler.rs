@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use crate::annotations::ServiceAnnotations;
+use crate::api::ApiError;
 use crate::clock;
 use crate::config::{Database, DatabaseId, RejectedAddress};
 use crate::endpoints;
@@ -17,7 +18,7 @@ use crate::lease;
 use crate::monitor::{self, Decided};
 use crate::notice::{LogLine, Notice, Reason, Recorder, Regarding};
 use crate::plan::{KeepReason, Members, Plan};
-use crate::publish::apply::calls::{DEADLINE, Failure};
+use crate::publish::apply::calls::{DEADLINE, WriteError};
 use crate::publish::apply::executor::Executor;
 use crate::publish::apply::queue::{Urgency, WritePermit, WriteQueue};
 use crate::publish::apply::throttle::WriteThrottle;
@@ -384,25 +385,23 @@ impl Reconciler {
     /// Makes one call that writes, if the lease permits it; counts and times it. Whoever calls has the permit to.
     pub(crate) async fn timed<T>(
         &self,
-        call: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
+        call: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, WriteError> {
         let Some(permission) = self.lease.permission().await else {
             let why = self
                 .lease
                 .standby_reason()
                 .unwrap_or_else(|| "the lease was not ours for a moment".to_owned());
-            return Err(Failure::Fault(
-                Condition::new(ConditionKind::Standby, why),
-                Duration::ZERO,
-            ));
+            return Err(WriteError::Standby(why));
         };
         let started = clock::now();
         let answer = permission.run(DEADLINE, call).await.unwrap_or_else(|| {
-            let why = "a write had no answer in the time that the lease was ours";
-            Err(Failure::Fault(Condition::new(ConditionKind::ApiUnavailable, why), Duration::ZERO))
+            let message = "a write had no answer in the time that the lease was ours";
+            Err(ApiError::unavailable(message))
         });
+        let answer = answer.map_err(WriteError::from);
         self.write_duration.observe(clock::now().saturating_duration_since(started).as_secs_f64());
-        let result = answer.as_ref().map_or_else(Failure::result, |_| "success");
+        let result = answer.as_ref().map_or_else(WriteError::result, |_| "success");
         self.status.send_modify(|status| *status.writes.entry(result).or_default() += 1);
         answer
     }

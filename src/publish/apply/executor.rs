@@ -9,11 +9,12 @@ use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::api::ErrorKind;
 use crate::config::DatabaseId;
 use crate::endpoints;
 use crate::notice::{LogLine, Reason};
 use crate::plan::Members;
-use crate::publish::apply::calls::{self, Applied, Failure};
+use crate::publish::apply::calls::{self, Applied, WriteError};
 use crate::publish::cache::reflector::{CachedKind, Observed, Store, learn};
 use crate::publish::condition::{Condition, ConditionKind};
 use crate::publish::decide::inputs::Inputs;
@@ -58,7 +59,7 @@ impl Executor<'_> {
         }
         match calls::read_service(&self.api(), &self.publisher.database.id).await {
             Ok(service) => Ok(self.publisher.next_step(self.view, service.as_ref(), self.memory)),
-            Err(failure) => Err(self.fault(failure)),
+            Err(error) => Err(self.fault(error.into())),
         }
     }
 
@@ -80,7 +81,7 @@ impl Executor<'_> {
                 self.learn(created);
                 Requeue::OnChangeOr(self.memory.backoff.next())
             }
-            Err(failure) => self.failed(&api, blank, failure).await,
+            Err(error) => self.failed(&api, blank, error).await,
         }
     }
 
@@ -91,7 +92,7 @@ impl Executor<'_> {
         let api = self.api();
         match self.publisher.timed(calls::write(&api, object)).await {
             Ok(now) => self.wrote(now, object).await,
-            Err(failure) => self.failed(&api, object, failure).await,
+            Err(error) => self.failed(&api, object, error).await,
         }
     }
 
@@ -104,7 +105,7 @@ impl Executor<'_> {
                 // That it is gone comes by the watch; if it does not, another try does no harm.
                 Requeue::OnChangeOr(self.memory.backoff.next())
             }
-            Err(failure) => self.failed(&api, slice, failure).await,
+            Err(error) => self.failed(&api, slice, error).await,
         }
     }
 
@@ -117,7 +118,7 @@ impl Executor<'_> {
                 self.learn(created);
                 Requeue::OnChangeOr(self.memory.backoff.next())
             }
-            Err(failure) => self.failed(&api, wanted, failure).await,
+            Err(error) => self.failed(&api, wanted, error).await,
         }
     }
 
@@ -239,8 +240,16 @@ impl Executor<'_> {
     }
 
     /// After a conflict, looks at what is there now; after a fault, says so. Either way tries again after a pause.
-    async fn failed<K: CachedKind>(&mut self, api: &Api<K>, sent: &K, failure: Failure) -> Requeue {
-        let Failure::Conflict(said) = failure else { return self.fault(failure) };
+    async fn failed<K: CachedKind>(
+        &mut self,
+        api: &Api<K>,
+        sent: &K,
+        error: WriteError,
+    ) -> Requeue {
+        let said = match error {
+            WriteError::Api(error) if error.kind == ErrorKind::Conflict => error.reply().to_owned(),
+            error => return self.fault(error),
+        };
         match calls::read(api, sent).await {
             Ok(now) => {
                 if !now.is_some_and(|now| self.learn(now)) {
@@ -248,7 +257,7 @@ impl Executor<'_> {
                     self.publisher.relist.notify_waiters();
                 }
             }
-            Err(failure) => return self.fault(failure),
+            Err(error) => return self.fault(error.into()),
         }
         self.memory.conflicts += 1;
         if self.memory.conflicts >= CONFLICTS {
@@ -263,18 +272,25 @@ impl Executor<'_> {
         Requeue::OnChangeOr(self.memory.backoff.next())
     }
 
-    fn fault(&mut self, failure: Failure) -> Requeue {
+    fn fault(&mut self, error: WriteError) -> Requeue {
         let pause = self.memory.backoff.next();
-        match failure {
-            Failure::Conflict(_) => Requeue::OnChangeOr(pause),
-            Failure::Fault(condition, asked) => {
-                self.publisher.report(Some(self.view.held()), condition);
-                if asked.is_zero() {
-                    Requeue::OnChangeOr(pause)
-                } else {
-                    Requeue::After(asked.max(pause))
-                }
+        let (condition, retry_after) = match error {
+            WriteError::Standby(reason) => {
+                (Condition::new(ConditionKind::Standby, reason), Duration::ZERO)
             }
+            WriteError::Api(error) if error.kind == ErrorKind::Conflict => {
+                return Requeue::OnChangeOr(pause);
+            }
+            WriteError::Api(error) => {
+                let retry_after = error.retry_after;
+                (Condition::from(error), retry_after)
+            }
+        };
+        self.publisher.report(Some(self.view.held()), condition);
+        if retry_after.is_zero() {
+            Requeue::OnChangeOr(pause)
+        } else {
+            Requeue::After(retry_after.max(pause))
         }
     }
 }

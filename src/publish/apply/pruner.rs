@@ -11,12 +11,13 @@ use prometheus::Histogram;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::api::ErrorKind;
 use crate::clock;
 use crate::config::DatabaseId;
 use crate::endpoints;
 use crate::lease;
 use crate::notice::{LogLine, Notice, Reason, Recorder, Regarding};
-use crate::publish::apply::calls::{self, DEADLINE, Failure};
+use crate::publish::apply::calls::{self, DEADLINE};
 use crate::publish::apply::queue::{Urgency, WriteQueue};
 use crate::publish::backoff::{Backoff, sleep_if};
 use crate::publish::cache::orphans::{self, ObjectKind, Orphan, Orphans, Pruning};
@@ -195,8 +196,8 @@ impl Pruner {
                 Ok(true)
             }
             // Someone has changed it since; the watch brings it as it is now.
-            Some(Err(Failure::Conflict(_))) => Ok(false),
-            Some(Err(Failure::Fault(condition, _))) => Err(condition.reason),
+            Some(Err(error)) if error.kind == ErrorKind::Conflict => Ok(false),
+            Some(Err(error)) => Err(error.message),
             None => Err(format!("no answer for {id} in the time that the lease was ours")),
         }
     }
@@ -210,11 +211,8 @@ fn notice(id: &DatabaseId, note: impl Into<String>) -> Notice {
 /// Whether a Service has Endpoints now, whoever made them.
 async fn has_endpoints(client: &Client, id: &DatabaseId) -> Result<bool, String> {
     let api: Api<Endpoints> = Api::namespaced(client.clone(), &id.namespace);
-    match calls::read(&api, &endpoints::placeholder(&id.namespace, &id.service)).await {
-        Ok(held) => Ok(held.is_some()),
-        Err(Failure::Fault(condition, _)) => Err(condition.reason),
-        Err(Failure::Conflict(why)) => Err(why),
-    }
+    let existing = calls::read(&api, &endpoints::placeholder(&id.namespace, &id.service)).await;
+    existing.map(|existing| existing.is_some()).map_err(|error| error.message)
 }
 
 fn name(orphan: &Orphan) -> String {

@@ -14,15 +14,15 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
 use crate::annotations;
+use crate::api::{ApiError, Call};
 use crate::clock;
 use crate::config::DatabaseId;
 use crate::endpoints;
 use crate::publish::backoff::Backoff;
 use crate::publish::cache::orphans::{self, ObjectKind, Orphan, Orphans};
 use crate::publish::cache::slices::SliceCache;
-use crate::publish::condition::{Condition, ConditionKind};
+use crate::publish::condition::Condition;
 use crate::publish::decide::next_step::LEADER_ANNOTATIONS;
-use crate::publish::error;
 
 /// How long the API server may leave a watch open. A connection that died silently is noticed 5 s after that.
 const WATCH: Duration = Duration::from_secs(60);
@@ -299,17 +299,18 @@ pub(crate) async fn run_reflector<K: CachedKind>(
 ) {
     let mut backoff = Backoff::default();
     loop {
-        let Ended { fault, settled, asked } = follow(&api, &sights, &relist).await;
+        let Ended { error, settled } = follow(&api, &sights, &relist).await;
         if settled {
             backoff.reset();
         }
-        if let Some(fault) = fault {
+        let retry_after = error.as_ref().map_or(Duration::ZERO, |error| error.retry_after);
+        if let Some(fault) = error.map(Condition::from) {
             each::<K>(&sights, |sight| {
                 sight.fault().replace(fault.clone()).is_none_or(|held| held != fault)
             });
         }
         tokio::select! {
-            () = tokio::time::sleep(backoff.next().max(asked)) => {}
+            () = tokio::time::sleep(backoff.next().max(retry_after)) => {}
             () = relist.notified() => {}
         }
     }
@@ -318,11 +319,9 @@ pub(crate) async fn run_reflector<K: CachedKind>(
 /// How a watch ended.
 #[derive(Default)]
 struct Ended {
-    fault: Option<Condition>,
+    error: Option<ApiError>,
     /// Whether the watch ran.
     settled: bool,
-    /// How long the API asks to be left alone.
-    asked: Duration,
 }
 
 /// Lists, then watches, until that fails or there is a relist.
@@ -338,8 +337,8 @@ async fn follow<K: CachedKind>(api: &Api<K>, sights: &NamespaceCache, relist: &N
         let event = tokio::select! {
             event = events.next() => event,
             () = tokio::time::sleep(LIST), if synced.is_none() => {
-                let why = format!("list {} in {namespace}: no answer in {}", K::PLURAL, humantime::format_duration(LIST));
-                return Ended { fault: Some(Condition::new(ConditionKind::ApiUnavailable, why)), ..Ended::default() };
+                let call = Call { verb: "list", plural: K::PLURAL, namespace, name: None };
+                return Ended { error: Some(ApiError::timed_out(call, LIST)), ..Ended::default() };
             }
             () = sleep_until(settles), if !settled => {
                 settled = true;
@@ -356,11 +355,7 @@ async fn follow<K: CachedKind>(api: &Api<K>, sights: &NamespaceCache, relist: &N
                 take(event, sights);
             }
             Some(Err(error)) => {
-                return Ended {
-                    fault: fault_of::<K>(&error, namespace),
-                    settled,
-                    asked: asked_by(&error),
-                };
+                return Ended { error: watch_error::<K>(error, namespace), settled };
             }
             None => return Ended { settled, ..Ended::default() },
         }
@@ -407,29 +402,17 @@ fn take<K: CachedKind>(event: Event<K>, sights: &NamespaceCache) {
     }
 }
 
-fn asked_by(error: &watcher::Error) -> Duration {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => error::retry_after(error),
-        _ => Duration::ZERO,
-    }
-}
-
-fn fault_of<K: CachedKind>(error: &watcher::Error, namespace: &str) -> Option<Condition> {
+/// Makes an API error of the error of a watch; none where the server has only forgotten the version:
+/// listing anew is all it takes.
+fn watch_error<K: CachedKind>(error: watcher::Error, namespace: &str) -> Option<ApiError> {
+    let call = |verb| Call { verb, plural: K::PLURAL, namespace, name: None };
     Some(match error {
-        watcher::Error::InitialListFailed(error) => {
-            error::of(error, "list", K::PLURAL, namespace, None)
-        }
+        watcher::Error::InitialListFailed(error) => ApiError::new(error, call("list")),
         watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
-            error::of(error, "watch", K::PLURAL, namespace, None)
+            ApiError::new(error, call("watch"))
         }
-        // The server forgot where we were: listing anew is all it takes.
         watcher::Error::WatchError(status) if status.code == 410 => return None,
-        other => Condition::new(
-            ConditionKind::ApiUnavailable,
-            format!("watch {} in {namespace}: {other}", K::PLURAL),
-        ),
+        other => ApiError::unavailable(format!("{}: {other}", call("watch"))),
     })
 }
 

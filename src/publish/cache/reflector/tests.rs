@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::annotations::{FAILBACK, MAINTENANCE};
+use crate::publish::ConditionKind;
 use kube::core::Status;
 
 fn endpoints(uid: &str, version: u64) -> Endpoints {
@@ -124,8 +125,9 @@ fn annotations_for_us_are_cut_and_all_others_dropped() {
 #[test]
 fn a_version_that_the_server_forgot_is_no_fault() {
     let gone = Status::failure("too old resource version", "Expired").with_code(410).boxed();
-    assert_eq!(fault_of::<Endpoints>(&watcher::Error::WatchError(gone), "prod"), None);
+    assert!(watch_error::<Endpoints>(watcher::Error::WatchError(gone), "prod").is_none());
     let other = Status::failure("no", "InternalError").with_code(500).boxed();
-    let fault = fault_of::<Endpoints>(&watcher::Error::WatchError(other), "prod").expect("a fault");
-    assert_eq!(fault.kind, ConditionKind::ApiUnavailable);
+    let error =
+        watch_error::<Endpoints>(watcher::Error::WatchError(other), "prod").expect("an error");
+    assert_eq!(Condition::from(error).kind, ConditionKind::ApiUnavailable);
 }
