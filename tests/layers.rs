@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module may use only those before it.
-const ORDER: [&str; 23] = [
+const ORDER: [&str; 24] = [
     "clock",
     "log",
     "health",
