@@ -1,10 +1,10 @@
-//! Checks the import order of the modules, and that the pure ones stay pure.
+//! Checks the import order of the modules, and that the pure modules stay pure.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each module may use only those before it.
-const ORDER: [&str; 24] = [
+/// The modules of the crate in order: each may use only those before it.
+const ORDER: [&str; 23] = [
     "clock",
     "log",
     "health",
@@ -31,20 +31,30 @@ const ORDER: [&str; 24] = [
     "cli",
 ];
 
-/// What a pure module must not name.
+/// The order inside of larger modules: each child may use only the children before it.
+/// The module itself comes last, as the face of its children.
+const INNER_ORDER: &[(&str, &[&str])] = &[];
+
+/// Names that pure modules must not use.
 const IMPURE: [&str; 5] = ["tokio", "k8s_openapi", "kube::", "clock::", "std::fs"];
 const PURE: [&str; 5] = ["health", "freeze", "plan", "annotations", "schedule"];
 
-/// Only these name Kubernetes' types.
+/// The modules that may use Kubernetes' types.
 const KUBERNETES: [&str; 8] =
     ["endpoints", "api", "kubeconfig", "lease", "publish", "event", "run", "cli"];
+
+/// A path of a module or an item from the root of the crate, such as `["publish", "cache"]`.
+type ModulePath = Vec<String>;
+
+// ---- the reader ----
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// A module's files: `src/NAME.rs` and all below `src/NAME/`.
+/// Returns a module's files: `src/NAME.rs` and all below `src/NAME/`.
 fn files(module: &str) -> Vec<PathBuf> {
+    let module = module.replace("::", "/");
     let mut files = vec![source().join(format!("{module}.rs"))];
     let mut folders = vec![source().join(module)];
     while let Some(folder) = folders.pop() {
@@ -57,7 +67,20 @@ fn files(module: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The code of a file, without comments.
+/// Returns the names of the modules in a folder of `src/`, sorted.
+fn children(module: &str) -> Vec<String> {
+    let folder = source().join(module.replace("::", "/"));
+    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Returns the code of a file, without comments.
 fn code(file: &Path) -> String {
     let text =
         fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -67,50 +90,96 @@ fn code(file: &Path) -> String {
         .join("\n")
 }
 
-/// The crate's modules that a piece of code names: after `crate::`, alone or in braces.
-fn uses(code: &str) -> Vec<String> {
-    let name = |text: &str| {
-        text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
-    };
+/// Returns the path of the module that a file holds.
+fn module_path(file: &Path) -> ModulePath {
+    let path = file.strip_prefix(source()).expect("a file of src/").with_extension("");
+    path.iter().map(|name| name.to_string_lossy().into_owned()).collect()
+}
+
+/// Returns all paths in the crate that the code of a module names: those that begin with `crate::`,
+/// `self::` or `super::`, with lists in braces expanded.
+fn uses(code: &str, module: &[String]) -> Vec<ModulePath> {
     let mut used = Vec::new();
-    for (at, found) in code.match_indices("crate::") {
-        let rest = &code[at + found.len()..];
-        match rest.strip_prefix('{') {
-            None => used.push(name(rest)),
-            Some(list) => {
-                let mut depth = 1;
-                let list: String = list
-                    .chars()
-                    .take_while(|c| {
-                        depth += match c {
-                            '{' => 1,
-                            '}' => -1,
-                            _ => 0,
-                        };
-                        depth > 0
-                    })
-                    .collect();
-                used.extend(list.split(',').map(name));
+    for keyword in ["crate", "self", "super"] {
+        for (at, _) in code.match_indices(&format!("{keyword}::")) {
+            let before = code[..at].chars().next_back();
+            // Within a longer name or a longer path, such as the second half of `super::super::`.
+            if before.is_some_and(|c| is_name_char(c) || c == ':') {
+                continue;
             }
+            let mut base = if keyword == "crate" { Vec::new() } else { module.to_vec() };
+            if keyword == "super" {
+                base.pop();
+            }
+            let mut rest = &code[at + keyword.len() + 2..];
+            while let Some(next) = rest.strip_prefix("super::") {
+                base.pop();
+                rest = next;
+            }
+            expand(&base, rest, &mut used);
         }
     }
-    used.retain(|used| ORDER.contains(&used.as_str()));
     used
 }
 
+/// Adds the paths at the beginning of a piece of code, such as `a::{b, c::d}`, and returns the rest.
+fn expand<'a>(base: &[String], code: &'a str, used: &mut Vec<ModulePath>) -> &'a str {
+    let code = code.trim_start();
+    if let Some(mut rest) = code.strip_prefix('{') {
+        loop {
+            rest = expand(base, rest, used).trim_start();
+            match rest.strip_prefix(',') {
+                Some(next) => rest = next,
+                None => return rest.strip_prefix('}').unwrap_or(rest),
+            }
+        }
+    }
+    let (name, rest) = code.split_at(code.find(|c| !is_name_char(c)).unwrap_or(code.len()));
+    if name.is_empty() {
+        return rest;
+    }
+    let path = [base, &[name.to_owned()]].concat();
+    match rest.strip_prefix("::") {
+        Some(next) => expand(&path, next, used),
+        None => {
+            used.push(path);
+            rest.strip_prefix(" as ").map_or(rest, |alias| alias.trim_start_matches(is_name_char))
+        }
+    }
+}
+
+fn is_name_char(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Returns the name of the child of a module that a path leads into.
+fn child_of<'a>(path: &'a [String], module: &str) -> Option<&'a str> {
+    let mut names = path.iter();
+    let is_inside = module.split("::").all(|name| names.next().is_some_and(|other| other == name));
+    names.next().map(String::as_str).filter(|_| is_inside)
+}
+
+/// Returns the code of a file before its inline unit tests, which may use any module.
+fn without_unit_tests(code: &str) -> &str {
+    code.split("#[cfg(test)]\nmod tests {").next().unwrap_or(code)
+}
+
+// ---- the rules ----
+
 #[test]
 fn the_order_lists_every_module() {
-    let mut there: Vec<String> = fs::read_dir(source())
-        .expect("src")
-        .map(|entry| entry.expect("a readable folder").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
-        .filter(|name| name != "lib" && name != "main")
-        .collect();
-    there.sort();
     let mut listed = ORDER.map(str::to_owned).to_vec();
     listed.sort();
-    assert_eq!(there, listed);
+    let mut existing = children("");
+    existing.retain(|name| name != "lib" && name != "main");
+    assert_eq!(existing, listed);
+    for (module, order) in INNER_ORDER {
+        let mut listed: Vec<String> = order.iter().map(|name| (*name).to_owned()).collect();
+        listed.sort();
+        let mut existing = children(module);
+        existing.retain(|name| name != "tests");
+        assert_eq!(existing, listed, "the children of {module}");
+    }
 }
 
 #[test]
@@ -118,18 +187,45 @@ fn each_module_uses_only_those_before_it() {
     let mut found = 0;
     for (place, module) in ORDER.iter().enumerate() {
         for file in files(module) {
-            for used in uses(&code(&file)) {
+            for used in uses(&code(&file), &module_path(&file)) {
+                let Some(other) = ORDER.iter().position(|other| *other == used[0]) else {
+                    continue;
+                };
                 found += 1;
-                let theirs = ORDER.iter().position(|other| *other == used).expect("it is listed");
                 assert!(
-                    theirs <= place,
-                    "{} uses {used}, which comes after {module}",
-                    file.display()
+                    other <= place,
+                    "{} uses {}, which comes after {module}",
+                    file.display(),
+                    used.join("::")
                 );
             }
         }
     }
     assert!(found > 20, "found only {found} uses: the test no longer reads the code");
+}
+
+#[test]
+fn each_child_uses_only_those_before_it() {
+    let mut wrong = Vec::new();
+    for (module, order) in INNER_ORDER {
+        for (place, child) in order.iter().enumerate() {
+            for file in files(&format!("{module}::{child}")) {
+                if file.iter().any(|name| name == "tests" || name == "tests.rs") {
+                    continue;
+                }
+                let code = code(&file);
+                for used in uses(without_unit_tests(&code), &module_path(&file)) {
+                    let other = child_of(&used, module)
+                        .and_then(|name| order.iter().position(|other| *other == name));
+                    if other.is_some_and(|other| other > place) {
+                        let file = file.strip_prefix(source()).expect("a file of src/");
+                        wrong.push(format!("{} uses {}", file.display(), used.join("::")));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "uses of what comes later:\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -154,11 +250,24 @@ fn only_a_few_modules_name_kubernetes() {
     }
 }
 
+// ---- tests of the reader ----
+
 #[test]
-fn the_reader_of_this_test_sees_a_use_that_breaks_the_order() {
-    assert_eq!(uses("use crate::publish::Kind;\nlet x = crate::run::y();"), ["publish", "run"]);
+fn the_reader_finds_uses_of_other_modules() {
+    let paths = |code: &str, module: &str| -> Vec<String> {
+        let module: ModulePath = module.split("::").map(str::to_owned).collect();
+        uses(code, &module).iter().map(|path| path.join("::")).collect()
+    };
     assert_eq!(
-        uses("use crate::{admin, monitor::{self, plan}, cli};"),
-        ["admin", "monitor", "plan", "cli"]
+        paths("use crate::publish::Kind;\nlet x = crate::run::y();", "cli"),
+        ["publish::Kind", "run::y"]
+    );
+    assert_eq!(
+        paths("use crate::{admin, monitor::{self as m, plan::{A, B}}, cli};", "run"),
+        ["admin", "monitor::self", "monitor::plan::A", "monitor::plan::B", "cli"]
+    );
+    assert_eq!(
+        paths("use super::{a, b::C};\nsuper::super::d::e(); self::f();", "x::y::z"),
+        ["x::y::z::f", "x::y::a", "x::y::b::C", "x::d::e"]
     );
 }
