@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use demo::fixture::{Fixture, PATIENCE, last_lost};
+use demo::fixture::{Fixture, TIMEOUT, last_lost};
 use demo::screen::{Mark, Screen};
 use futures::FutureExt as _;
 use support::binaries::Binaries;
@@ -141,7 +141,7 @@ async fn all_serve(screen: &Screen, fixture: &Fixture, traffic: &Traffic) -> Cla
     screen.at(began.elapsed(), "kube-proxy sends connections to each of them");
     // Something to look at before it is taken apart.
     let since = Instant::now();
-    eventually(PATIENCE, "two seconds of connections", async || {
+    eventually(TIMEOUT, "two seconds of connections", async || {
         since.elapsed() > Duration::from_secs(2)
     })
     .await;
@@ -167,7 +167,7 @@ async fn goes_down(screen: &Screen, fixture: &mut Fixture, traffic: &Traffic, fa
     fixture.endpoints_are(&[0, 2]).await;
     let written = began.elapsed();
 
-    eventually(PATIENCE, &format!("no connection is sent to {name} any more"), async || {
+    eventually(TIMEOUT, &format!("no connection is sent to {name} any more"), async || {
         Instant::now() > last_lost(traffic, began).unwrap_or(began).max(began + written) + QUIET
     })
     .await;
@@ -179,7 +179,7 @@ async fn goes_down(screen: &Screen, fixture: &mut Fixture, traffic: &Traffic, fa
     let after = traffic.tally_since(last + Duration::from_millis(1));
     let others = [0, 2].map(|index| ConnectOutcome::Reached(fixture.databases[index].ip));
     let elsewhere =
-        after.keys().all(|arrival| others.contains(arrival)) && after.len() == others.len();
+        after.keys().all(|outcome| others.contains(outcome)) && after.len() == others.len();
     Claim {
         holds: elsewhere,
         words: format!(
@@ -224,10 +224,10 @@ async fn comes_back(
 
 /// Waits until a connection that started since an instant reaches a database, and says when it started.
 async fn reached(traffic: &Traffic, since: Instant, ip: std::net::IpAddr) -> Instant {
-    eventually(PATIENCE, &format!("a connection reaches {ip}"), async || {
+    eventually(TIMEOUT, &format!("a connection reaches {ip}"), async || {
         let connections = traffic.connections().into_iter();
         let there =
-            connections.filter(|connection| connection.arrival == ConnectOutcome::Reached(ip));
+            connections.filter(|connection| connection.outcome == ConnectOutcome::Reached(ip));
         there.map(|connection| connection.started).find(|started| *started >= since)
     })
     .await
@@ -254,8 +254,8 @@ impl Tally {
         let tally =
             traffic.tally_ended_since(now.checked_sub(Duration::from_secs(1)).unwrap_or(now));
         let mut line = "  live ".to_owned();
-        for (name, arrival) in &self.names {
-            let rate = tally.get(arrival).copied().unwrap_or(0);
+        for (name, outcome) in &self.names {
+            let rate = tally.get(outcome).copied().unwrap_or(0);
             let bar = "█".repeat(usize::try_from(rate.div_ceil(7)).unwrap_or(0).min(5));
             line += &format!(" {name} {bar:<5}{rate:>3}/s");
         }
@@ -266,8 +266,8 @@ impl Tally {
     fn totals(&self, traffic: &Traffic) -> String {
         let tally = traffic.tally_all();
         let mut words: Vec<String> = Vec::new();
-        for (name, arrival) in &self.names {
-            words.push(format!("{name} {}", tally.get(arrival).copied().unwrap_or(0)));
+        for (name, outcome) in &self.names {
+            words.push(format!("{name} {}", tally.get(outcome).copied().unwrap_or(0)));
         }
         words.push(format!("lost before it was out {}", self.lost(&tally)));
         words.join(", ")
@@ -275,7 +275,7 @@ impl Tally {
 
     fn lost(&self, tally: &std::collections::BTreeMap<ConnectOutcome, u64>) -> u64 {
         let lost =
-            tally.iter().filter(|(arrival, _)| !matches!(arrival, ConnectOutcome::Reached(_)));
+            tally.iter().filter(|(outcome, _)| !matches!(outcome, ConnectOutcome::Reached(_)));
         lost.map(|(_, count)| count).sum()
     }
 }

@@ -12,7 +12,7 @@ use kube::ResourceExt as _;
 use kube::api::{WatchEvent, WatchParams};
 use tokio::task::JoinHandle;
 
-use super::fixture::{self, Fixture, PATIENCE};
+use super::fixture::{self, Fixture, TIMEOUT};
 use super::report::Row;
 use crate::support::daemon::metric_in;
 use crate::support::{Database, Namespace, addresses, eventually, runtime};
@@ -89,7 +89,7 @@ fn config(namespace: &str, services: usize) -> String {
         "defaults: {{namespace: {namespace}, check: {{tcp: {{}}, interval: 1s, timeout: 1s, unhealthyThreshold: 3}}}}\ndatabases:\n"
     );
     for index in 0..services {
-        let ips = addresses::take(3);
+        let ips = addresses::allocate(3);
         config += &format!(
             "- {{service: {}, port: {PORT}, addresses: [{}, {}, {{address: {}, check: {{tcp: {{port: {DOOMED}}}}}}}]}}\n",
             fixture::service(index),
@@ -152,7 +152,7 @@ impl Arrivals {
 
     /// The moments in order, once there are this many.
     async fn all(self, count: usize) -> Vec<Instant> {
-        eventually(PATIENCE, "each Service is seen to change", async || {
+        eventually(TIMEOUT, "each Service is seen to change", async || {
             assert!(!self.task.is_finished(), "the watch has ended");
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).len();
             if seen == count { Ok(()) } else { Err(seen.to_string()) }

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::support::{ControlPlane, Daemon, Namespace, Options, eventually};
 
 /// Far longer than any step takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Calls to the API at once while a stage is set.
 const AT_ONCE: usize = 16;
@@ -69,7 +69,7 @@ impl Fixture {
     pub(crate) async fn daemon(&self, config: &str, kubeconfig: &Path, extra: &[&str]) -> Daemon {
         let mut command = Command::new(&self.program);
         command.env("KUBECONFIG", kubeconfig);
-        Daemon::start_by(command, config, extra).await
+        Daemon::start_command(command, config, extra).await
     }
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn service(index: usize) -> String {
 
 /// Waits until each Service of a namespace has this many addresses.
 pub(crate) async fn all_have(namespace: &Namespace, services: usize, addresses: usize) {
-    eventually(PATIENCE, &format!("{services} Services have {addresses} addresses"), async || {
+    eventually(TIMEOUT, &format!("{services} Services have {addresses} addresses"), async || {
         let list = namespace
             .api::<Endpoints>()
             .list(&Default::default())

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::figures::Times;
-use super::fixture::{self, Fixture, PATIENCE};
+use super::fixture::{self, Fixture, TIMEOUT};
 use super::report::Row;
 use super::stamps::{Stamps, Write};
 use super::targets::Targets;
@@ -27,7 +27,7 @@ pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
     let (namespace, token) = fixture.services("flips", services, PORT).await;
     let targets = Targets::start(PORT).await;
     let stamps = Stamps::start(&fixture.plane).await;
-    let ips: Vec<Vec<IpAddr>> = (0..services).map(|_| addresses::take(3)).collect();
+    let ips: Vec<Vec<IpAddr>> = (0..services).map(|_| addresses::allocate(3)).collect();
     let kubeconfig = fixture.plane.kubeconfig_at(&stamps.url, &token);
     let daemon = fixture.daemon(&config(&namespace.name, &ips), &kubeconfig, &[]).await;
     fixture::all_have(&namespace, services, 3).await;
@@ -90,7 +90,7 @@ async fn turn(targets: &Targets, stamps: &Stamps, victims: &[IpAddr], passes: bo
         pace.tick().await;
         targets.turn(*ip, passes, if passes { HEALTHY } else { UNHEALTHY });
     }
-    eventually(PATIENCE, "a write for each Service", async || {
+    eventually(TIMEOUT, "a write for each Service", async || {
         let count = stamps.count();
         if count >= victims.len() { Ok(()) } else { Err(count.to_string()) }
     })

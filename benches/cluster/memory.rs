@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::figures::{Times, ms};
-use super::fixture::{Fixture, PATIENCE};
+use super::fixture::{Fixture, TIMEOUT};
 use super::report::Row;
-use crate::support::daemon::field;
+use crate::support::daemon::log_field;
 use crate::support::{Daemon, Database, addresses, blocking, eventually};
 
 const PORT: u16 = 3308;
@@ -49,7 +49,7 @@ async fn measure_one(
     let status_time = timed(&daemon, "/api/v1/status").await;
     let after = resident(daemon.pid());
     let enough = targets as f64 * (rounds - 2.0).max(1.0);
-    eventually(PATIENCE, "the targets are checked", async || {
+    eventually(TIMEOUT, "the targets are checked", async || {
         let passed = daemon
             .metric("external_endpoints_checks_total", &[("result", "pass")])
             .await
@@ -92,7 +92,7 @@ fn config(namespace: &str, targets: usize) -> String {
     let mut config = format!(
         "defaults: {{namespace: {namespace}, check: {{tcp: {{}}, interval: 1s, timeout: 1s}}}}\ndatabases:\n"
     );
-    let ips: Vec<String> = addresses::take(targets).iter().map(IpAddr::to_string).collect();
+    let ips: Vec<String> = addresses::allocate(targets).iter().map(IpAddr::to_string).collect();
     for (index, ips) in ips.chunks(EACH).enumerate() {
         config +=
             &format!("- {{service: db-{index}, port: {PORT}, addresses: [{}]}}\n", ips.join(", "));
@@ -129,9 +129,9 @@ fn admin(daemon: &Daemon) -> SocketAddr {
     let logs = daemon.logs();
     let line = logs
         .iter()
-        .find(|line| field(line, "message") == Some("admin listening"))
+        .find(|line| log_field(line, "message") == Some("admin listening"))
         .expect("it listens");
-    field(line, "address").and_then(|address| address.parse().ok()).expect("an address")
+    log_field(line, "address").and_then(|address| address.parse().ok()).expect("an address")
 }
 
 async fn many(daemon: &Daemon, path: &'static str) -> Times {

@@ -6,7 +6,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::fixture::{HEALTHY, INTERVAL, PORT, RECHECK, TIMEOUT, UNHEALTHY, service};
+use super::fixture::{
+    CHECK_INTERVAL, CHECK_TIMEOUT, HEALTHY_THRESHOLD, PORT, RECHECK_INTERVAL, UNHEALTHY_THRESHOLD,
+    service,
+};
 use super::scenario::{Who, in_slice, keeps};
 
 /// What someone saves who has not done yet.
@@ -82,12 +85,12 @@ impl Config {
         let time =
             |duration: Duration| humantime::format_duration(duration).to_string().replace(' ', "");
         let mut text = format!(
-            "# {} comments\ndefaults:\n  namespace: {}\n  check: {{tcp: {{}}, interval: {}, recheckInterval: {}, timeout: {}, healthyThreshold: {HEALTHY}, unhealthyThreshold: {UNHEALTHY}}}\ndatabases:\n",
+            "# {} comments\ndefaults:\n  namespace: {}\n  check: {{tcp: {{}}, interval: {}, recheckInterval: {}, timeout: {}, healthyThreshold: {HEALTHY_THRESHOLD}, unhealthyThreshold: {UNHEALTHY_THRESHOLD}}}\ndatabases:\n",
             self.edits,
             self.namespace,
-            time(INTERVAL),
-            time(RECHECK),
-            time(TIMEOUT)
+            time(CHECK_INTERVAL),
+            time(RECHECK_INTERVAL),
+            time(CHECK_TIMEOUT)
         );
         for (database, ips) in self.databases.iter().enumerate() {
             let there = ips.iter().enumerate().filter(|(index, _)| self.has((database, *index)));

@@ -22,26 +22,26 @@ use crate::support::{
 pub(crate) const DATABASES: usize = 30;
 pub(crate) const ADDRESSES: usize = 3;
 pub(crate) const PORT: u16 = 3306;
-pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
-pub(crate) const RECHECK: Duration = Duration::from_millis(500);
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
-pub(crate) const UNHEALTHY: u32 = 3;
-pub(crate) const HEALTHY: u32 = 2;
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
+pub(crate) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const UNHEALTHY_THRESHOLD: u32 = 3;
+pub(crate) const HEALTHY_THRESHOLD: u32 = 2;
 
 /// Far longer than anything takes that is not at fault.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the daemon says that it takes, in docs/operations/failure-modes.md, for the check above.
 pub(crate) fn limits() -> Limits {
     // A slot is taken half an interval after the last try at the soonest, and a try that fails takes all of its time-out.
-    let first = INTERVAL + INTERVAL / 2 + TIMEOUT;
+    let first = CHECK_INTERVAL + CHECK_INTERVAL / 2 + CHECK_TIMEOUT;
     Limits {
-        detection: first + (UNHEALTHY - 1) * RECHECK.max(TIMEOUT),
+        detection: first + (UNHEALTHY_THRESHOLD - 1) * RECHECK_INTERVAL.max(CHECK_TIMEOUT),
         // The try that was under way when it came back fails.
-        recovery: first + (HEALTHY - 1) * RECHECK,
+        recovery: first + (HEALTHY_THRESHOLD - 1) * RECHECK_INTERVAL,
         slack: Duration::from_secs(2),
         // Two looks at the file that find the same, a second apart; then the first try of a target that is new.
-        config: 3 * Duration::from_secs(1) + INTERVAL + TIMEOUT,
+        config: 3 * Duration::from_secs(1) + CHECK_INTERVAL + CHECK_TIMEOUT,
         handover: Duration::from_secs(2),
         // 15 s, half a second between two looks, and a call.
         lease: Duration::from_millis(16_500),
@@ -85,7 +85,7 @@ impl Fixture {
             namespace.create_service(&service(database), &[("", PORT)]).await;
             names.push(service(database));
             let mut targets = Vec::new();
-            for ip in addresses::take(ADDRESSES) {
+            for ip in addresses::allocate(ADDRESSES) {
                 targets.push(Database::start(ip, PORT).await);
             }
             databases.push(targets);
@@ -124,7 +124,7 @@ impl Fixture {
 
     /// Waits until each database is published with exactly its targets that are up, or the one that a policy keeps.
     pub(crate) async fn as_is_true(&self) {
-        eventually(PATIENCE, "each database is published as is true", async || {
+        eventually(TIMEOUT, "each database is published as is true", async || {
             let (published, up) = (self.published().await, self.up().await);
             let wrong = (0..DATABASES).find_map(|database| {
                 let there = published.get(&object(database)).cloned().unwrap_or_default();
@@ -142,7 +142,7 @@ impl Fixture {
     pub(crate) async fn all_reached(&self) {
         for (database, up) in self.up().await.into_iter().enumerate() {
             let service_ip = self.namespace.cluster_ip(&service(database)).await;
-            eventually(PATIENCE, &format!("{} leads to {up:?}", service(database)), async || {
+            eventually(TIMEOUT, &format!("{} leads to {up:?}", service(database)), async || {
                 match connect(service_ip, PORT).await {
                     ConnectOutcome::Reached(ip) if up.contains(&ip) => Ok(()),
                     ConnectOutcome::Refused if up.is_empty() => Ok(()),

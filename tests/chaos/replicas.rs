@@ -11,11 +11,11 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::config::Config;
-use crate::support::daemon::field;
+use crate::support::daemon::log_field;
 use crate::support::{ApiProxy, ControlPlane, Daemon, Namespace, eventually};
 
 /// Far longer than anything takes that is not at fault.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 const LEASE: &str = "external-endpoints";
 
@@ -80,9 +80,9 @@ impl Replicas {
         let daemon = Daemon::start(&config.text(), &kubeconfig, &["--lease", &self.lease]).await;
         config.is_read_from(daemon.config().to_owned());
         drop(config);
-        let identity = eventually(PATIENCE, "the replica competes for the lease", async || {
+        let identity = eventually(TIMEOUT, "the replica competes for the lease", async || {
             let logs = daemon.logs();
-            logs.iter().find_map(|line| field(line, "identity").map(str::to_owned))
+            logs.iter().find_map(|line| log_field(line, "identity").map(str::to_owned))
         })
         .await;
         self.accounts.insert(identity.clone(), account);
@@ -92,7 +92,7 @@ impl Replicas {
     /// Waits until both know every target, so that either can take over.
     pub(crate) async fn know_all(&self) {
         for slot in &self.slots {
-            eventually(PATIENCE, "a replica knows every target", async || {
+            eventually(TIMEOUT, "a replica knows every target", async || {
                 let metrics = slot.daemon.metrics().await;
                 let known = metrics
                     .lines()
@@ -159,8 +159,10 @@ impl Replicas {
 
     /// Those that have ended by themselves, which none should.
     pub(crate) fn ended(&mut self) -> Vec<String> {
-        let ended =
-            self.slots.iter_mut().filter_map(|slot| Some((slot.daemon.exited()?, &slot.identity)));
+        let ended = self
+            .slots
+            .iter_mut()
+            .filter_map(|slot| Some((slot.daemon.exit_status()?, &slot.identity)));
         ended.map(|(status, identity)| format!("replica {identity} ended with {status}")).collect()
     }
 

@@ -22,7 +22,7 @@ use super::watch::{Publishes, Watch, version};
 use crate::support::{ApiProxy, ControlPlane, Database, Namespace, eventually};
 
 /// Far longer than anything takes that is not at fault.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What was done so far.
 #[derive(Clone)]
@@ -331,7 +331,7 @@ async fn run_replicas(
         let Action::Replica(victim, fault, lasts) = step.action else { continue };
         // Of two replicas one must be well.
         replicas.know_all().await;
-        let leader = eventually(PATIENCE, "one of both holds the lease", async || {
+        let leader = eventually(TIMEOUT, "one of both holds the lease", async || {
             replicas.slot(&watch.holder()?)
         })
         .await;

@@ -7,7 +7,7 @@ use kube::api::{Api, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::cluster::fixture::{Fixture, SOON, config};
+use crate::cluster::fixture::{Fixture, TIMEOUT, config};
 use crate::support::{ApiProxy, Daemon, case::cases, eventually, shared};
 
 pub(crate) fn cases() -> Vec<Trial> {
@@ -29,7 +29,7 @@ async fn a_removal_overtakes_the_repairs() {
     }
     let slow = ["--api-qps", "1", "--api-burst", "1"];
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &slow).await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     let healthy = fixture.ips(&[1, 2]);
     // How many of the Services have what they shall have.
     let good = async || {
@@ -41,7 +41,7 @@ async fn a_removal_overtakes_the_repairs() {
         }
         good
     };
-    eventually(SOON, "all are published", async || {
+    eventually(TIMEOUT, "all are published", async || {
         if good().await == EDITED { Ok(()) } else { Err(good().await) }
     })
     .await;
@@ -55,10 +55,10 @@ async fn a_removal_overtakes_the_repairs() {
         api.patch(&name, &PatchParams::default(), &Patch::Merge(&edit)).await.expect("a patch");
     }
     fixture.databases[0].stop().await;
-    fixture.published(&[1, 2]).await;
+    fixture.expect_endpoints(&[1, 2]).await;
     let (removed, still_edited) = (edited.elapsed(), EDITED - good().await);
     assert!(still_edited > 0, "the removal came last, after {removed:?}: {:#?}", daemon.lines());
-    eventually(SOON, "all are repaired", async || {
+    eventually(TIMEOUT, "all are repaired", async || {
         if good().await == EDITED { Ok(()) } else { Err(good().await) }
     })
     .await;
@@ -71,21 +71,21 @@ async fn an_api_that_asks_to_be_left_alone_is_left_alone() {
     let mut fixture = Fixture::new("alone").await;
     let proxy = ApiProxy::start(shared()).await;
     let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
-    fixture.published(&[0, 1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
     // With `Retry-After: 3`, and as the API server says it: in plain words. Three watches and a write ask.
     let from = Instant::now();
-    proxy.answer_plainly(429, 3);
+    proxy.answer_in_plain_text(429, 3);
     fixture.databases[0].stop().await;
-    fixture.condition_because(&daemon, "ApiUnavailable", "429").await;
-    eventually(SOON, "each asks again, and again", async || {
-        let refusals = proxy.refusals();
+    fixture.expect_condition_with(&daemon, "ApiUnavailable", "429").await;
+    eventually(TIMEOUT, "each asks again, and again", async || {
+        let refusals = proxy.error_count();
         if refusals >= 12 { Ok(()) } else { Err(refusals) }
     })
     .await;
     let took = from.elapsed();
     assert!(took > Duration::from_secs(6), "three requests of each in {took:?}, 3 s apart");
     proxy.heal().await;
-    fixture.published(&[1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
 }

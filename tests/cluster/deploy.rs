@@ -20,7 +20,7 @@ use tokio::sync::OnceCell;
 
 use crate::cluster::fixture::{CHECK, Fixture, config, database};
 use crate::support::{
-    Daemon, Database, Namespace, case::cases, daemon, eventually, folder, shared,
+    Daemon, Database, Namespace, case::cases, daemon, eventually, shared, temp_dir,
 };
 
 mod network;
@@ -44,7 +44,7 @@ pub(crate) fn cases() -> Vec<Trial> {
 }
 
 /// Three failures at the default interval, on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the shipped files call things.
 const HOME: &str = "external-endpoints";
@@ -108,7 +108,7 @@ async fn shipped_config() -> String {
 
 async fn published(namespace: &Namespace, wanted: &[IpAddr]) {
     let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-    eventually(SOON, &format!("the Endpoints have {wanted:?}"), async || {
+    eventually(TIMEOUT, &format!("the Endpoints have {wanted:?}"), async || {
         let there = namespace.endpoint_ips(SERVICE).await;
         if there == wanted { Ok(()) } else { Err(format!("{there:?}")) }
     })
@@ -159,7 +159,7 @@ async fn the_pod_is_admitted_where_restricted_is_enforced() {
     let home = namespace(HOME);
     let pods: Api<Pod> = home.api();
     let of_daemon = ListParams::default().labels("app.kubernetes.io/name=external-endpoints");
-    let pod = eventually(SOON, "the Deployment's Pod is created", async || {
+    let pod = eventually(TIMEOUT, "the Deployment's Pod is created", async || {
         pods.list(&of_daemon).await.map(|list| list.items.into_iter().next()).ok().flatten()
     })
     .await;
@@ -227,8 +227,10 @@ async fn the_pod_finds_what_it_is_told_of() {
     let probe =
         |name: &str| container[name]["httpGet"]["path"].as_str().expect("a path").to_owned();
     for path in [probe("livenessProbe"), probe("readinessProbe"), metrics.to_owned()] {
-        eventually(SOON, &format!("{path} answers 200"), async || daemon.get(&path).await.0 == 200)
-            .await;
+        eventually(TIMEOUT, &format!("{path} answers 200"), async || {
+            daemon.get(&path).await.0 == 200
+        })
+        .await;
     }
     let (status, took) = daemon.terminate().await;
     let grace = template["spec"]["terminationGracePeriodSeconds"].as_u64().expect("a period");
@@ -473,7 +475,7 @@ async fn the_role_is_what_forbidden_asks_for() {
         Daemon::start(&fixture.config(), &shared().kubeconfig_for_token(&token), &lease).await;
     let mut granted: Vec<PolicyRule> = Vec::new();
     loop {
-        let asked = eventually(SOON, "it is published, or asks for more", async || {
+        let asked = eventually(TIMEOUT, "it is published, or asks for more", async || {
             let database = database(&daemon.status().await);
             match database["condition"].as_str() {
                 Some("Published") => Ok(None),
@@ -496,9 +498,9 @@ async fn the_role_is_what_forbidden_asks_for() {
         granted.push(rule);
         grant(&fixture.namespace, &json!(granted)).await;
     }
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     // Without Events it does its work, so it says that on the log alone.
-    let events = eventually(SOON, "it asks for Events", async || {
+    let events = eventually(TIMEOUT, "it asks for Events", async || {
         let logs = daemon.logs();
         let line = logs.iter().find(|line| line["message"] == "Events are not published")?;
         line["reason"].as_str().and_then(rule_in)
@@ -537,7 +539,7 @@ async fn a_pod_finds_its_cluster_and_its_namespace() {
         rules.extend(role.rules.unwrap_or_default());
     }
     grant(&fixture.namespace, &json!(rules)).await;
-    let mounted = folder("mounted");
+    let mounted = temp_dir("mounted");
     std::fs::write(mounted.join("token"), token).expect("a file in the sandbox");
     std::fs::write(mounted.join("namespace"), &fixture.namespace.name)
         .expect("a file in the sandbox");
@@ -564,8 +566,8 @@ async fn a_pod_finds_its_cluster_and_its_namespace() {
         .join(", ");
     let yaml = config("-", &ips, CHECK, "").replace("  namespace: -\n", "");
     assert!(!yaml.contains("namespace"), "{yaml}");
-    let daemon = Daemon::start_by(command, &yaml, &[daemon::OWN_LEASE]).await;
-    fixture.published(&[0, 1, 2]).await;
+    let daemon = Daemon::start_command(command, &yaml, &[daemon::DEFAULT_LEASE]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     let status = daemon.status().await;
     assert_eq!(database(&status)["namespace"], fixture.namespace.name.as_str());
     let lease: Lease =

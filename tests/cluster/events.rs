@@ -11,7 +11,7 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::cluster::fixture::{CHECK, Fixture, SOON, checked, config};
+use crate::cluster::fixture::{CHECK, Fixture, TIMEOUT, config, wait_for_checks};
 use crate::cluster::lease::replicas::{identity, pair, takes_over, up};
 use crate::cluster::ownership::merge;
 use crate::support::{ApiProxy, Daemon, Namespace, case::cases, eventually, shared};
@@ -42,7 +42,7 @@ async fn events(namespace: &Namespace, reason: &str) -> Vec<Event> {
 
 /// Waits for an Event with this reason and these words.
 pub(crate) async fn told(namespace: &Namespace, reason: &str, words: &str) -> Event {
-    eventually(SOON, &format!("Event {reason}, {words:?}"), async || {
+    eventually(TIMEOUT, &format!("Event {reason}, {words:?}"), async || {
         let events = events(namespace, reason).await;
         let notes: Vec<_> = events.iter().filter_map(|event| event.note.clone()).collect();
         let found = events
@@ -57,7 +57,7 @@ pub(crate) async fn told(namespace: &Namespace, reason: &str, words: &str) -> Ev
 pub(crate) async fn told_of(namespace: &Namespace, service: &str, reason: &str, words: &str) {
     let regards =
         |event: &Event| event.regarding.as_ref().and_then(|it| it.name.as_deref()) == Some(service);
-    eventually(SOON, &format!("Event {reason} on {service}, {words:?}"), async || {
+    eventually(TIMEOUT, &format!("Event {reason} on {service}, {words:?}"), async || {
         let events = events(namespace, reason).await;
         let notes: Vec<_> = events
             .iter()
@@ -95,7 +95,7 @@ async fn targets_and_writes_are_told_on_the_service() {
     assert_eq!(published.type_.as_deref(), Some("Normal"));
     fixture.databases[0].restart().await;
     told(&fixture.namespace, "TargetUp", &format!("{gone} is up")).await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
 
     // Where people look.
     let shown = shared()
@@ -114,7 +114,7 @@ async fn targets_and_writes_are_told_on_the_service() {
     // What is well when a daemon starts is no news.
     drop(daemon);
     let daemon = fixture.start_published().await;
-    checked(&daemon, 4).await;
+    wait_for_checks(&daemon, 4).await;
     fixture.databases[1].stop().await;
     told(&fixture.namespace, "TargetDown", &fixture.ips(&[1])[0]).await;
     assert_eq!(events(&fixture.namespace, "TargetUp").await.len(), 1);
@@ -127,7 +127,7 @@ async fn the_same_thing_again_is_counted_once_a_minute() {
         json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]});
     for _ in 0..3 {
         merge(&fixture, edit.clone()).await;
-        fixture.published(&[0, 1, 2]).await;
+        fixture.expect_endpoints(&[0, 1, 2]).await;
     }
     let first = told(&fixture.namespace, "Repaired", "-192.0.2.99").await;
     assert_eq!(first.series, None);
@@ -196,8 +196,8 @@ async fn what_left_the_config_is_left_behind() {
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     let left = told(&fixture.namespace, "LeftBehind", "stays as it is").await;
     assert_eq!(left.regarding.and_then(|regarding| regarding.name).as_deref(), Some("mysql"));
-    fixture.condition(&daemon, "Published").await;
-    checked(&daemon, 4).await;
+    fixture.expect_condition(&daemon, "Published").await;
+    wait_for_checks(&daemon, 4).await;
     assert_eq!(events(&fixture.namespace, "LeftBehind").await.len(), 1);
     let said = daemon.lines().iter().filter(|line| line.contains("left behind")).count();
     assert_eq!(said, 1, "{:#?}", daemon.lines());
@@ -220,7 +220,7 @@ async fn of_two_replicas_the_one_that_writes_tells() {
     let down = told(&fixture.namespace, "TargetDown", &fixture.ips(&[0])[0]).await;
     assert_eq!(down.reporting_instance, Some(who.0));
     up(&second, 2.0).await;
-    checked(&second, 4).await;
+    wait_for_checks(&second, 4).await;
     assert_eq!(events(&fixture.namespace, "TargetDown").await.len(), 1);
 
     first.signal(Signal::SIGTERM);
@@ -263,8 +263,8 @@ async fn no_secret_is_told() {
     let yaml = config(&fixture.namespace.name, &fixture.ips(&[0, 1, 2]).join(", "), &check, "");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     told(&fixture.namespace, "TargetDown", "cannot log in").await;
-    fixture.condition(&daemon, "Published").await;
-    checked(&daemon, 4).await;
+    fixture.expect_condition(&daemon, "Published").await;
+    wait_for_checks(&daemon, 4).await;
     let all = fixture.namespace.api::<Event>().list(&Default::default()).await.expect("Events");
     assert!(all.items.len() >= 3, "{:#?}", all.items);
     let text = serde_json::to_string(&all.items).expect("JSON");
@@ -280,10 +280,10 @@ async fn without_the_right_all_else_goes_on() {
     let token = crate::cluster::faults::account(&fixture, rules).await;
     let daemon =
         Daemon::start(&fixture.config(), &shared().kubeconfig_for_token(&token), &[]).await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     fixture.databases[0].stop().await;
-    fixture.published(&[1, 2]).await;
-    eventually(SOON, "they are counted", async || {
+    fixture.expect_endpoints(&[1, 2]).await;
+    eventually(TIMEOUT, "they are counted", async || {
         let failed =
             daemon.metric("external_endpoints_events_total", &[("result", "failed")]).await;
         if failed >= Some(3.0) { Ok(()) } else { Err(format!("{failed:?}")) }
@@ -301,18 +301,18 @@ async fn an_api_that_is_away_costs_events_and_nothing_else() {
     let mut fixture = Fixture::new("unheard").await;
     let proxy = ApiProxy::start(shared()).await;
     let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     told(&fixture.namespace, "Published", "+").await;
     proxy.answer(503);
     fixture.databases[0].stop().await;
-    eventually(SOON, "an Event is lost", async || {
+    eventually(TIMEOUT, "an Event is lost", async || {
         let failed =
             daemon.metric("external_endpoints_events_total", &[("result", "failed")]).await;
         if failed >= Some(1.0) { Ok(()) } else { Err(format!("{failed:?}")) }
     })
     .await;
     proxy.heal().await;
-    fixture.published(&[1, 2]).await;
+    fixture.expect_endpoints(&[1, 2]).await;
     // And when it is back, so are they.
     fixture.databases[1].stop().await;
     told(&fixture.namespace, "TargetDown", &fixture.ips(&[1])[0]).await;

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::support::{
     Behavior, Daemon, Database, Namespace, addresses, binaries, black_hole, blocking, case::cases,
-    daemon, eventually, folder, shared,
+    daemon, eventually, shared, temp_dir,
 };
 
 mod servers;
@@ -30,7 +30,7 @@ pub(crate) fn cases() -> Vec<Trial> {
 }
 
 /// As many failures in a row as it takes at the examples' intervals, on a busy machine.
-const SOON: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
@@ -66,7 +66,7 @@ async fn published(namespace: &Namespace, service: &str, ips: &[IpAddr]) {
     let mut wanted = ips.to_vec();
     wanted.sort();
     let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-    eventually(SOON, &format!("{service} has {wanted:?}"), async || {
+    eventually(TIMEOUT, &format!("{service} has {wanted:?}"), async || {
         let there = namespace.endpoints(service).await.map(|_| ());
         let ips = namespace.endpoint_ips(service).await;
         if there.is_some() && ips == wanted { Ok(()) } else { Err(format!("{ips:?}")) }
@@ -76,7 +76,7 @@ async fn published(namespace: &Namespace, service: &str, ips: &[IpAddr]) {
 
 /// Waits until a question, asked through a Service, has this answer: kube-proxy follows the Endpoints a little later.
 async fn answers(what: &str, wanted: &str, ask: impl AsyncFn() -> Result<String, String>) {
-    eventually(SOON, &format!("{what} is {wanted}"), async || match ask().await {
+    eventually(TIMEOUT, &format!("{what} is {wanted}"), async || match ask().await {
         Ok(answer) if answer == wanted => Ok(()),
         other => Err(format!("{other:?}")),
     })
@@ -123,7 +123,7 @@ async fn every_example_is_tried() {
 async fn mysql_singleton() {
     let namespace = shared().namespace("singleton").await;
     namespace.create_service("mysql", &[("", 3306)]).await;
-    let ip = addresses::take_one();
+    let ip = addresses::allocate_one();
     let mut mysql = servers::mariadb(&[ip], 1).await;
     let daemon =
         start(&localised("mysql-singleton.yaml", &[("prod", &namespace)], &[("10.20.0.11", ip)]))
@@ -142,7 +142,7 @@ async fn mysql_singleton() {
     let aborted = mysql.counter("Aborted_connects").await;
     let connected = mysql.counter("Connections").await;
     let before = passed().await;
-    eventually(SOON, "three more checks pass", async || passed().await >= before + 3.0).await;
+    eventually(TIMEOUT, "three more checks pass", async || passed().await >= before + 3.0).await;
     // Asking is two connections of our own. On a busy machine the kernel may complete one handshake, but not all.
     let connected = mysql.counter("Connections").await - connected;
     let aborted = mysql.counter("Aborted_connects").await - aborted;
@@ -157,7 +157,7 @@ async fn mysql_singleton() {
 
 async fn test_and_prod() {
     let (test, prod) = (shared().namespace("test").await, shared().namespace("prod").await);
-    let [in_test, first, second] = addresses::take(3)[..] else { panic!("three addresses") };
+    let [in_test, first, second] = addresses::allocate(3)[..] else { panic!("three addresses") };
     let mut of_test = servers::mariadb(&[in_test], 1).await;
     let _of_prod = servers::mariadb(&[first, second], 2).await;
     for namespace in [&test, &prod] {
@@ -188,7 +188,7 @@ async fn test_and_prod() {
 
 /// A folder with a `mongosh`: MongoDB's own where npm could install it, else a script that asks the same server the same.
 fn mongosh() -> PathBuf {
-    let folder = folder("bin");
+    let folder = temp_dir("bin");
     let script = match binaries::mongosh() {
         Some(shell) => {
             let path = std::env::var_os("PATH").unwrap_or_default();
@@ -216,7 +216,7 @@ fn mongosh() -> PathBuf {
 async fn mongodb_replica_set() {
     let namespace = shared().namespace("mongodb").await;
     namespace.create_headless_service("mongo", &[("", 27017)]).await;
-    let [zero, one, two] = addresses::take(3)[..] else { panic!("three addresses") };
+    let [zero, one, two] = addresses::allocate(3)[..] else { panic!("three addresses") };
     let _zero = servers::mongodb(zero).await;
     let mut server = servers::mongodb(one).await;
     let _two = servers::mongodb(two).await;
@@ -228,7 +228,7 @@ async fn mongodb_replica_set() {
     path.push(std::env::var_os("PATH").unwrap_or_default());
     let mut command = Command::new(daemon::PROGRAM);
     command.env("PATH", path).env("KUBECONFIG", shared().kubeconfig());
-    let daemon = Daemon::start_by(command, &yaml, &[]).await;
+    let daemon = Daemon::start_command(command, &yaml, &[]).await;
 
     named(&namespace, &[(zero, "mongo-0"), (one, "mongo-1"), (two, "mongo-2")]).await;
     server.kill().await;
@@ -238,7 +238,7 @@ async fn mongodb_replica_set() {
         reason.starts_with("exec: exit status 1: ") && reason.contains("ECONNREFUSED"),
         "{reason}"
     );
-    eventually(SOON, "the slice has the two names", async || {
+    eventually(TIMEOUT, "the slice has the two names", async || {
         let slices = namespace.slices("mongo").await;
         let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
         let mut hostnames: Vec<_> =
@@ -254,7 +254,7 @@ async fn named(namespace: &Namespace, wanted: &[(IpAddr, &str)]) {
     let mut wanted: Vec<(String, Option<String>)> =
         wanted.iter().map(|(ip, name)| (ip.to_string(), Some((*name).to_owned()))).collect();
     wanted.sort();
-    eventually(SOON, &format!("mongo has {wanted:?}"), async || {
+    eventually(TIMEOUT, &format!("mongo has {wanted:?}"), async || {
         let endpoints = namespace.endpoints("mongo").await.unwrap_or_default();
         let subsets = endpoints.subsets.into_iter().flatten();
         let addresses = subsets.flat_map(|subset| subset.addresses.into_iter().flatten());
@@ -269,7 +269,7 @@ async fn postgres_patroni() {
     let namespace = shared().namespace("patroni").await;
     namespace.create_service("orders", &[("", 5432)]).await;
     namespace.create_service("orders-replicas", &[("", 5432)]).await;
-    let [first, second] = addresses::take(2)[..] else { panic!("two addresses") };
+    let [first, second] = addresses::allocate(2)[..] else { panic!("two addresses") };
     let patroni = servers::patroni([first, second]).await;
     let ips = [("10.20.1.21", first), ("10.20.1.22", second)];
     let yaml = localised("postgres-patroni.yaml", &[("prod", &namespace)], &ips);
@@ -313,7 +313,7 @@ async fn patroni_hears_nothing(patroni: &servers::Patroni, yaml: &str) {
     assert!(often != yaml && by_body != often);
     for yaml in [often, by_body] {
         let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &["--dry-run"]).await;
-        eventually(SOON, "a thousand tries", async || {
+        eventually(TIMEOUT, "a thousand tries", async || {
             let tried = daemon.metric("external_endpoints_checks_total", &[]).await.unwrap_or(0.0);
             if tried >= 1000.0 { Ok(()) } else { Err(format!("{tried} tries")) }
         })
@@ -328,11 +328,11 @@ async fn legacy_import() {
         namespace.create_service(service, &[("", port)]).await;
     }
     namespace.create_service("search", &[("http", 9200), ("admin", 9990)]).await;
-    let [billing, gone, crm, first, second, old, moved] = addresses::take(7)[..] else {
+    let [billing, gone, crm, first, second, old, moved] = addresses::allocate(7)[..] else {
         panic!("seven addresses")
     };
     // Written by hand, and wrong since the database moved.
-    namespace.create_endpoints("crm", &[addresses::take_one()], &[("", 5432)]).await;
+    namespace.create_endpoints("crm", &[addresses::allocate_one()], &[("", 5432)]).await;
     let _mysql = servers::mariadb(&[billing], 1).await;
     let _postgres = servers::postgres(crm).await;
     let (_first, stuck) = (servers::redis(first).await, servers::redis(second).await);
@@ -361,7 +361,7 @@ async fn legacy_import() {
 
     // Its kernel still accepts connections, but Redis answers no more.
     stuck.signal(Signal::SIGSTOP);
-    page.change(Behavior::Http(200, r#"{"status":"red"}"#.to_owned())).await;
+    page.set_behavior(Behavior::Http(200, r#"{"status":"red"}"#.to_owned())).await;
     published(&namespace, "sessions", &[first]).await;
     published(&namespace, "search", &[moved]).await;
 }

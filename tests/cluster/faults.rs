@@ -11,7 +11,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::cluster::fixture::{Fixture, SOON, checked};
+use crate::cluster::fixture::{Fixture, TIMEOUT, wait_for_checks};
 use crate::support::{
     ApiProxy, ControlPlane, Daemon, Options, addresses, case::cases, consistently, eventually,
     shared,
@@ -36,7 +36,7 @@ pub(crate) fn cases() -> Vec<Trial> {
 
 /// Waits until the daemon has found this many targets up.
 async fn up(daemon: &Daemon, targets: f64) {
-    eventually(SOON, &format!("{targets} targets are up"), async || {
+    eventually(TIMEOUT, &format!("{targets} targets are up"), async || {
         let up = daemon.metric("external_endpoints_target_healthy", &[]).await;
         if up == Some(targets) { Ok(()) } else { Err(format!("{up:?}")) }
     })
@@ -48,14 +48,14 @@ async fn the_api_server_is_killed_while_a_database_dies() {
     let mut fixture = Fixture::on(plane.namespace("killed").await).await;
     fixture.namespace.create_service("mysql", &[("", 3306)]).await;
     let daemon = Daemon::start(&fixture.config(), &plane.kubeconfig(), &[]).await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     plane.kill_api().await;
     fixture.databases[0].stop().await;
     up(&daemon, 2.0).await;
-    fixture.condition(&daemon, "ApiUnavailable").await;
+    fixture.expect_condition(&daemon, "ApiUnavailable").await;
     plane.start_api().await;
-    fixture.published(&[1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
 }
 
 async fn the_api_server_is_paused_for_ten_seconds() {
@@ -63,8 +63,8 @@ async fn the_api_server_is_paused_for_ten_seconds() {
     let mut fixture = Fixture::on(plane.namespace("paused").await).await;
     fixture.namespace.create_service("mysql", &[("", 3306)]).await;
     let daemon = Daemon::start(&fixture.config(), &plane.kubeconfig(), &[]).await;
-    fixture.published(&[0, 1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
     let history = fixture.history().await;
     plane.pause_api();
     fixture.databases[0].stop().await;
@@ -73,13 +73,13 @@ async fn the_api_server_is_paused_for_ten_seconds() {
     // A first decision is on its way and hangs; it is overtaken by a second one.
     fixture.databases[1].stop().await;
     up(&daemon, 1.0).await;
-    fixture.condition(&daemon, "ApiUnavailable").await;
+    fixture.expect_condition(&daemon, "ApiUnavailable").await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     let after = daemon.metric("external_endpoints_checks_total", &[]).await;
     assert!(after >= before.map(|n| n + 40.0), "checking goes on: {before:?} to {after:?}");
     plane.resume_api();
-    fixture.published(&[2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
     // The decision that hung may have come through first, but nothing older comes after the newest.
     consistently(Duration::from_secs(3), "the newest decision stays", async || {
         let steps = history.steps();
@@ -96,102 +96,102 @@ async fn the_api_is_refused_hanging_and_cut_off() {
     let mut fixture = Fixture::new("proxied").await;
     let proxy = ApiProxy::start(shared()).await;
     let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
-    fixture.published(&[0, 1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
 
     proxy.refuse().await;
     fixture.databases[0].stop().await;
-    fixture.condition(&daemon, "ApiUnavailable").await;
+    fixture.expect_condition(&daemon, "ApiUnavailable").await;
     up(&daemon, 2.0).await;
     proxy.heal().await;
-    fixture.published(&[1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
 
     proxy.hang();
     fixture.databases[1].stop().await;
-    fixture.condition_because(&daemon, "ApiUnavailable", "patch endpoints").await;
+    fixture.expect_condition_with(&daemon, "ApiUnavailable", "patch endpoints").await;
     fixture.databases[0].restart().await;
     up(&daemon, 2.0).await;
     proxy.heal().await;
-    fixture.published(&[0, 2]).await;
+    fixture.expect_endpoints(&[0, 2]).await;
 
     proxy.cut();
     fixture.databases[1].restart().await;
-    fixture.published(&[0, 1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
 }
 
 async fn the_api_answers_with_errors() {
     let mut fixture = Fixture::new("errors").await;
     let proxy = ApiProxy::start(shared()).await;
     let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     for (down, status) in [(0, 429), (1, 500), (2, 503)] {
         proxy.answer(status);
         fixture.databases[down].stop().await;
-        fixture.condition_because(&daemon, "ApiUnavailable", &status.to_string()).await;
+        fixture.expect_condition_with(&daemon, "ApiUnavailable", &status.to_string()).await;
         up(&daemon, 2.0).await;
         proxy.heal().await;
         let rest: Vec<usize> = (0..3).filter(|index| *index != down).collect();
-        fixture.published(&rest).await;
+        fixture.expect_endpoints(&rest).await;
         fixture.databases[down].restart().await;
-        fixture.published(&[0, 1, 2]).await;
+        fixture.expect_endpoints(&[0, 1, 2]).await;
     }
     // Someone is always faster.
     proxy.answer(409);
     fixture.databases[1].stop().await;
-    fixture.condition_because(&daemon, "ApiUnavailable", "409").await;
+    fixture.expect_condition_with(&daemon, "ApiUnavailable", "409").await;
     proxy.heal().await;
-    fixture.published(&[0, 2]).await;
+    fixture.expect_endpoints(&[0, 2]).await;
     fixture.databases[1].restart().await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     // Gone, as a version that a watch asks for may be: it is listed anew.
     proxy.answer(410);
     fixture.databases[0].stop().await;
     up(&daemon, 2.0).await;
     proxy.heal().await;
-    fixture.published(&[1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
 }
 
 async fn the_api_hangs_at_the_start() {
     let fixture = Fixture::new("hanging").await;
     let proxy = ApiProxy::start(shared()).await;
     // First it takes requests and answers none, then it does not even shake hands.
-    proxy.mute();
+    proxy.ignore_requests();
     let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
-    fixture.condition_because(&daemon, "ApiUnavailable", "no answer in 10s").await;
+    fixture.expect_condition_with(&daemon, "ApiUnavailable", "no answer in 10s").await;
     proxy.hang();
-    fixture.condition_because(&daemon, "ApiUnavailable", "no connection").await;
+    fixture.expect_condition_with(&daemon, "ApiUnavailable", "no connection").await;
     assert_eq!(daemon.get("/readyz").await.0, 503);
     proxy.heal().await;
-    fixture.published(&[0, 1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
 }
 
 async fn a_namespace_that_is_being_deleted_takes_no_writes() {
     let fixture = Fixture::without_service("terminated").await;
     let daemon = fixture.start_with("  createService: {}\n").await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     // Something in it takes its time.
     let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/wait"]}});
     fixture.namespace.create_object::<ConfigMap>(held).await;
     let namespaces: Api<KubeNamespace> = Api::all(fixture.namespace.client.clone());
     let name = &fixture.namespace.name;
     namespaces.delete(name, &DeleteParams::default()).await.expect("a deletion");
-    fixture.condition_because(&daemon, "WaitingForService", "is being deleted").await;
-    checked(&daemon, 8).await;
-    fixture.condition(&daemon, "WaitingForService").await;
+    fixture.expect_condition_with(&daemon, "WaitingForService", "is being deleted").await;
+    wait_for_checks(&daemon, 8).await;
+    fixture.expect_condition(&daemon, "WaitingForService").await;
     assert!(fixture.namespace.endpoints("mysql").await.is_none());
     let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     let held: Api<ConfigMap> = fixture.namespace.api();
     held.patch("held", &PatchParams::default(), &release).await.expect("a patch");
-    eventually(SOON, "it is gone", async || {
+    eventually(TIMEOUT, "it is gone", async || {
         namespaces.get_opt(name).await.expect("a read").is_none()
     })
     .await;
     // There is nothing to create a Service in.
-    fixture.condition_because(&daemon, "WaitingForService", "there is no namespace").await;
+    fixture.expect_condition_with(&daemon, "WaitingForService", "there is no namespace").await;
     assert!(
         daemon.logs().iter().all(|line| line["condition"] != "Forbidden"),
         "{:#?}",
@@ -203,21 +203,21 @@ async fn endpoints_that_went_with_their_service_meanwhile_do_not_come_back() {
     let mut fixture = Fixture::new("gone").await;
     let proxy = ApiProxy::start(shared()).await;
     let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     proxy.refuse().await;
     // A write is pending when what it stands on is deleted.
     fixture.databases[0].stop().await;
     up(&daemon, 2.0).await;
-    fixture.condition(&daemon, "ApiUnavailable").await;
+    fixture.expect_condition(&daemon, "ApiUnavailable").await;
     fixture.namespace.delete::<Service>("mysql").await;
-    eventually(SOON, "Kubernetes deletes the Endpoints", async || {
+    eventually(TIMEOUT, "Kubernetes deletes the Endpoints", async || {
         fixture.namespace.endpoints("mysql").await.is_none()
     })
     .await;
     let history = fixture.history().await;
     proxy.heal().await;
-    fixture.condition(&daemon, "WaitingForService").await;
-    checked(&daemon, 8).await;
+    fixture.expect_condition(&daemon, "WaitingForService").await;
+    wait_for_checks(&daemon, 8).await;
     assert_eq!(history.steps(), [], "no Endpoints without a Service");
 }
 
@@ -235,7 +235,7 @@ async fn an_apply_on_deleted_endpoints_is_refused() {
     };
     let blank = apply(&endpoints::placeholder(&namespace.name, "mysql")).await.expect("created");
     assert!(endpoints::is_placeholder(&blank), "nobody has said anything in it: {blank:?}");
-    let member = Member { ip: addresses::take_one(), hostname: None };
+    let member = Member { ip: addresses::allocate_one(), hostname: None };
     let port = EndpointPort { port: 3306, protocol: Some("TCP".into()), ..Default::default() };
     let members: Members = [member].into_iter().collect();
     let filled =
@@ -266,17 +266,17 @@ async fn the_api_is_away_at_the_start() {
     let proxy = ApiProxy::start(shared()).await;
     proxy.refuse().await;
     let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
-    fixture.condition(&daemon, "ApiUnavailable").await;
+    fixture.expect_condition(&daemon, "ApiUnavailable").await;
     assert_eq!(daemon.get("/readyz").await.0, 503);
     assert_eq!(daemon.get("/healthz").await.0, 200);
-    checked(&daemon, 6).await;
+    wait_for_checks(&daemon, 6).await;
     let told = |line: &serde_json::Value| {
         line["message"] == "target fails; it will be down once the cluster has been read"
     };
     assert_eq!(daemon.logs().iter().filter(|line| told(line)).count(), 1, "{:#?}", daemon.lines());
     proxy.heal().await;
-    fixture.published(&[0, 1]).await;
-    history.is(&[Some(fixture.ips(&[0, 1]))]).await;
+    fixture.expect_endpoints(&[0, 1]).await;
+    history.expect_steps(&[Some(fixture.ips(&[0, 1]))]).await;
     assert_eq!(daemon.get("/readyz").await.0, 200);
 }
 
@@ -306,7 +306,7 @@ async fn forbidden_names_the_role() {
     let token = account(&fixture, rules).await;
     let daemon =
         Daemon::start(&fixture.config(), &shared().kubeconfig_for_token(&token), &[]).await;
-    let reason = fixture.condition(&daemon, "Forbidden").await;
+    let reason = fixture.expect_condition(&daemon, "Forbidden").await;
     let namespace = &fixture.namespace.name;
     assert!(
         reason.starts_with(&format!(
@@ -324,8 +324,8 @@ async fn forbidden_names_the_role() {
     api.patch("daemon", &Default::default(), &kube::api::Patch::Merge(role))
         .await
         .expect("a patch");
-    fixture.published(&[0, 1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
 }
 
 async fn a_right_that_is_missing_hurts_only_its_namespace() {
@@ -339,8 +339,8 @@ async fn a_right_that_is_missing_hurts_only_its_namespace() {
     let token = account(&fixture, rules).await;
     let both = fixture.config() + other.config().strip_prefix("databases:\n").expect("a config");
     let daemon = Daemon::start(&both, &shared().kubeconfig_for_token(&token), &[]).await;
-    fixture.published(&[0, 1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
     let status = daemon.status().await;
     let closed = &status["databases"][1];
     assert_eq!(closed["condition"], "Forbidden", "{closed}");
@@ -359,13 +359,13 @@ async fn a_watch_that_is_not_allowed_is_told_once() {
     let token = account(&fixture, rules).await;
     let daemon =
         Daemon::start(&fixture.config(), &shared().kubeconfig_for_token(&token), &[]).await;
-    let reason = fixture.condition(&daemon, "Forbidden").await;
+    let reason = fixture.expect_condition(&daemon, "Forbidden").await;
     assert!(reason.starts_with("may not watch "), "{reason}");
     // Lists are allowed, so the job is done all the same.
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     fixture.databases[0].stop().await;
-    fixture.published(&[1, 2]).await;
-    checked(&daemon, 20).await;
+    fixture.expect_endpoints(&[1, 2]).await;
+    wait_for_checks(&daemon, 20).await;
     let told = daemon.logs().iter().filter(|line| line["condition"] == "Forbidden").count();
     // For each kind, in whichever order they come, again after a write at most.
     assert!(told <= 9, "told {told} times: {:#?}", daemon.lines());

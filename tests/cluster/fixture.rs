@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::support::{Daemon, Database, Namespace, addresses, eventually, runtime, shared};
 
 /// Far longer than anything takes on a busy machine, far shorter than the limit of a test.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Checks fast enough for a test, and patient enough for a machine that is busy.
 pub(crate) const CHECK: &str = "{tcp: {}, interval: 250ms, timeout: 1s}";
@@ -39,7 +39,7 @@ impl Fixture {
 
     pub(crate) async fn on(namespace: Namespace) -> Fixture {
         let mut databases = Vec::new();
-        for ip in addresses::take(3) {
+        for ip in addresses::allocate(3) {
             databases.push(Database::start(ip, 3306).await);
         }
         Fixture { namespace, databases }
@@ -68,8 +68,8 @@ impl Fixture {
     /// Starts the daemon and waits until the Endpoints have all three.
     pub(crate) async fn start_published(&self) -> Daemon {
         let daemon = self.start().await;
-        self.published(&[0, 1, 2]).await;
-        self.condition(&daemon, "Published").await;
+        self.expect_endpoints(&[0, 1, 2]).await;
+        self.expect_condition(&daemon, "Published").await;
         daemon
     }
 
@@ -81,9 +81,9 @@ impl Fixture {
     }
 
     /// Waits until the Endpoints have exactly these databases, in order.
-    pub(crate) async fn published(&self, which: &[usize]) {
+    pub(crate) async fn expect_endpoints(&self, which: &[usize]) {
         let wanted = self.ips(which);
-        eventually(SOON, &format!("the Endpoints have {wanted:?}"), async || {
+        eventually(TIMEOUT, &format!("the Endpoints have {wanted:?}"), async || {
             let there = self.namespace.endpoint_ips("mysql").await;
             if there == wanted { Ok(()) } else { Err(format!("{there:?}")) }
         })
@@ -91,10 +91,10 @@ impl Fixture {
     }
 
     /// Waits until the EndpointSlices have exactly these databases, in all of them together.
-    pub(crate) async fn served(&self, which: &[usize]) {
+    pub(crate) async fn expect_slices(&self, which: &[usize]) {
         let mut wanted = self.ips(which);
         wanted.sort();
-        eventually(SOON, &format!("the EndpointSlices have {wanted:?}"), async || {
+        eventually(TIMEOUT, &format!("the EndpointSlices have {wanted:?}"), async || {
             let there = self.namespace.slice_ips("mysql").await;
             if there == wanted { Ok(()) } else { Err(format!("{there:?}")) }
         })
@@ -102,18 +102,18 @@ impl Fixture {
     }
 
     /// Waits until the daemon says that the database is in this condition, and returns the reason.
-    pub(crate) async fn condition(&self, daemon: &Daemon, kind: &str) -> String {
-        self.condition_because(daemon, kind, "").await
+    pub(crate) async fn expect_condition(&self, daemon: &Daemon, kind: &str) -> String {
+        self.expect_condition_with(daemon, kind, "").await
     }
 
     /// Waits until the daemon says that the database is in this condition, for a reason with these words.
-    pub(crate) async fn condition_because(
+    pub(crate) async fn expect_condition_with(
         &self,
         daemon: &Daemon,
         kind: &str,
         words: &str,
     ) -> String {
-        eventually(SOON, &format!("condition {kind}, {words:?}"), async || {
+        eventually(TIMEOUT, &format!("condition {kind}, {words:?}"), async || {
             let database = database(&daemon.status().await);
             let reason = database["reason"].as_str().unwrap_or_default();
             if database["condition"] == kind && reason.contains(words) {
@@ -143,13 +143,13 @@ pub(crate) fn database(status: &Value) -> Value {
 }
 
 /// Waits until each target has been tried this many times more, on average: time enough for what must not happen.
-pub(crate) async fn checked(daemon: &Daemon, times: u32) {
+pub(crate) async fn wait_for_checks(daemon: &Daemon, times: u32) {
     let tried =
         async || daemon.metric("external_endpoints_checks_total", &[]).await.unwrap_or_default();
     let targets =
         daemon.metric("external_endpoints_configured_addresses", &[]).await.expect("addresses");
     let enough = tried().await + targets * f64::from(times);
-    eventually(SOON, "every target is tried", async || {
+    eventually(TIMEOUT, "every target is tried", async || {
         let tried = tried().await;
         if tried >= enough { Ok(()) } else { Err(format!("{tried} of {enough}")) }
     })
@@ -205,8 +205,8 @@ impl History {
     }
 
     /// Waits until these, and no others, are the steps: the watch may be a little late.
-    pub(crate) async fn is(&self, expected: &[Option<Vec<String>>]) {
-        eventually(SOON, &format!("the steps are {expected:?}"), async || {
+    pub(crate) async fn expect_steps(&self, expected: &[Option<Vec<String>>]) {
+        eventually(TIMEOUT, &format!("the steps are {expected:?}"), async || {
             let steps = self.steps();
             if steps == expected { Ok(()) } else { Err(format!("{steps:?}")) }
         })

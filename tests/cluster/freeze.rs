@@ -5,7 +5,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 
 use crate::cluster::events;
-use crate::cluster::fixture::{History, SOON, checked};
+use crate::cluster::fixture::{History, TIMEOUT, wait_for_checks};
 use crate::support::{Daemon, Database, Namespace, addresses, case::cases, eventually, shared};
 
 pub(crate) fn cases() -> Vec<Trial> {
@@ -35,11 +35,11 @@ impl Fleet {
         let mut servers = Vec::new();
         for service in SERVICES {
             namespace.create_service(service, &[("", 3306)]).await;
-            let ips = addresses::take(2);
+            let ips = addresses::allocate(2);
             servers
                 .push([Database::start(ips[0], 3306).await, Database::start(ips[1], 3306).await]);
         }
-        let mut spare = Database::start(addresses::take_one(), 3306).await;
+        let mut spare = Database::start(addresses::allocate_one(), 3306).await;
         spare.stop().await;
         Fleet { namespace, servers, spare }
     }
@@ -71,7 +71,7 @@ impl Fleet {
         wanted.extend(spare.then_some(self.spare.ip));
         wanted.sort();
         let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-        eventually(SOON, &format!("{service} has {wanted:?}"), async || {
+        eventually(TIMEOUT, &format!("{service} has {wanted:?}"), async || {
             let there = self.namespace.endpoint_ips(service).await;
             if there == wanted { Ok(()) } else { Err(format!("{there:?}")) }
         })
@@ -106,7 +106,7 @@ impl Fleet {
 }
 
 async fn frozen(daemon: &Daemon, wanted: f64) {
-    eventually(SOON, &format!("frozen is {wanted}"), async || {
+    eventually(TIMEOUT, &format!("frozen is {wanted}"), async || {
         let frozen = daemon.metric("external_endpoints_frozen", &[]).await;
         if frozen == Some(wanted) { Ok(()) } else { Err(format!("{}", daemon.status().await)) }
     })
@@ -115,7 +115,7 @@ async fn frozen(daemon: &Daemon, wanted: f64) {
 
 /// Waits until so many targets are down.
 async fn down(daemon: &Daemon, wanted: f64) {
-    eventually(SOON, &format!("{wanted} are down"), async || {
+    eventually(TIMEOUT, &format!("{wanted} are down"), async || {
         let down = daemon.metric("external_endpoints_transitions_total", &[("to", "down")]).await;
         if down >= Some(wanted) { Ok(()) } else { Err(format!("{down:?}")) }
     })
@@ -141,7 +141,7 @@ async fn what_fails_together_stays_until_the_others_are_back() {
     frozen(&daemon, 1.0).await;
     // The spare one has been down before.
     down(&daemon, 7.0).await;
-    checked(&daemon, 2).await;
+    wait_for_checks(&daemon, 2).await;
     histories.iter().for_each(|history| assert_eq!(history.steps(), []));
     let status = daemon.status().await;
     assert_eq!(
@@ -199,7 +199,7 @@ async fn a_freeze_ends_after_its_time() {
         "{:#?}",
         daemon.lines()
     );
-    checked(&daemon, 2).await;
+    wait_for_checks(&daemon, 2).await;
     frozen(&daemon, 0.0).await;
 }
 
@@ -218,10 +218,10 @@ async fn a_start_in_an_outage_changes_nothing() {
     let daemon = fleet.start(&[]).await;
     frozen(&daemon, 1.0).await;
     down(&daemon, 7.0).await;
-    checked(&daemon, 2).await;
+    wait_for_checks(&daemon, 2).await;
     fleet.restart().await;
     frozen(&daemon, 0.0).await;
-    checked(&daemon, 2).await;
+    wait_for_checks(&daemon, 2).await;
     histories.iter().for_each(|history| assert_eq!(history.steps(), []));
 }
 
@@ -231,7 +231,7 @@ async fn two_replicas_freeze_alike() {
     let mut leader = fleet.start(&[&lease]).await;
     fleet.all_published().await;
     let standby = fleet.start(&[&lease]).await;
-    checked(&standby, 1).await;
+    wait_for_checks(&standby, 1).await;
     let histories = fleet.histories().await;
     fleet.stop().await;
     frozen(&leader, 1.0).await;
@@ -249,7 +249,7 @@ async fn two_replicas_freeze_alike() {
     })
     .await;
     down(&standby, 7.0).await;
-    checked(&standby, 2).await;
+    wait_for_checks(&standby, 2).await;
     frozen(&standby, 1.0).await;
     histories.iter().for_each(|history| assert_eq!(history.steps(), []));
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use crate::cluster::fixture::SOON;
+use crate::cluster::fixture::TIMEOUT;
 use crate::support::pki::{Authority, Validity};
 use crate::support::{
-    Behavior, Daemon, Database, addresses, case::cases, eventually, folder, shared,
+    Behavior, Daemon, Database, addresses, case::cases, eventually, shared, temp_dir,
 };
 
 pub(crate) fn cases() -> Vec<Trial> {
@@ -34,7 +34,7 @@ async fn case(
     check: &str,
     reason: &'static str,
 ) -> Case {
-    let ip = addresses::take_one();
+    let ip = addresses::allocate_one();
     let database = Some(Database::start_with(ip, 3306, behavior).await);
     Case { service, database, ip, check: check.to_owned(), reason }
 }
@@ -89,7 +89,7 @@ async fn hostile_targets(folder: &Path, swarm: &Path) -> Vec<Case> {
     cases.push(Case {
         service: "exec-swarm",
         database: None,
-        ip: addresses::take_one(),
+        ip: addresses::allocate_one(),
         check,
         reason: "exec: no exit in 1s",
     });
@@ -106,12 +106,12 @@ fn swarm(folder: &Path) -> PathBuf {
 }
 
 async fn hostile_databases_delay_nobody() {
-    let folder = folder("hostile");
+    let folder = temp_dir("hostile");
     let swarm = swarm(&folder);
     let namespace = shared().namespace("hostile").await;
     let cases = hostile_targets(&folder, &swarm).await;
     let mut good = Vec::new();
-    for ip in addresses::take(GOOD) {
+    for ip in addresses::allocate(GOOD) {
         good.push(Database::start(ip, 3306).await);
     }
     let mut yaml = format!(
@@ -130,7 +130,7 @@ async fn hostile_databases_delay_nobody() {
     );
     let mut daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
 
-    eventually(SOON, "each hostile database is down, and for its reason", async || {
+    eventually(TIMEOUT, "each hostile database is down, and for its reason", async || {
         let status = daemon.status().await;
         let wrong: Vec<String> = cases.iter().filter_map(|case| wrong(case, &status)).collect();
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
@@ -138,21 +138,21 @@ async fn hostile_databases_delay_nobody() {
     .await;
 
     let from = Instant::now();
-    let before: Vec<u64> = good.iter().map(Database::accepted).collect();
-    eventually(SOON, "every good database is checked ten times more", async || {
-        good.iter().zip(&before).all(|(database, before)| database.accepted() >= before + 10)
+    let before: Vec<u64> = good.iter().map(Database::accept_count).collect();
+    eventually(TIMEOUT, "every good database is checked ten times more", async || {
+        good.iter().zip(&before).all(|(database, before)| database.accept_count() >= before + 10)
     })
     .await;
     let passed = from.elapsed().as_secs_f64();
     for (database, before) in good.iter().zip(&before) {
-        let checks = (database.accepted() - before) as f64;
+        let checks = (database.accept_count() - before) as f64;
         assert!(checks <= passed + 2.0 && checks >= passed * 0.6, "{checks} checks in {passed} s");
     }
     assert_spread(&daemon).await;
     nothing_is_left(&daemon, &swarm).await;
     let (status, took) = daemon.terminate().await;
     assert!(status.success() && took < Duration::from_secs(1), "{status} after {took:?}");
-    eventually(SOON, "no process of the script is left", async || running(&swarm) == 0).await;
+    eventually(TIMEOUT, "no process of the script is left", async || running(&swarm) == 0).await;
 }
 
 /// What is not yet as it must be.
@@ -186,7 +186,7 @@ async fn assert_spread(daemon: &Daemon) {
 
 /// One round of the script at most: what a try left is gone when the next one begins.
 async fn nothing_is_left(daemon: &Daemon, swarm: &Path) {
-    eventually(SOON, "at most one round of the script runs", async || {
+    eventually(TIMEOUT, "at most one round of the script runs", async || {
         let running = running(swarm);
         if running <= 4 { Ok(()) } else { Err(format!("{running} of them")) }
     })

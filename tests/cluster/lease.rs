@@ -11,8 +11,8 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::cluster::fixture::{Fixture, SOON, checked};
-use crate::support::daemon::field;
+use crate::cluster::fixture::{Fixture, TIMEOUT, wait_for_checks};
+use crate::support::daemon::log_field;
 use crate::support::{ApiProxy, addresses, case::cases, consistently, eventually, shared};
 
 mod edited;
@@ -21,8 +21,8 @@ mod restart;
 mod unfit;
 
 use replicas::{
-    LATER, LEASE, LeaseHistory, identity, leads, lease, pair, published, replica, replica_at,
-    standby, takes_over, up, writes,
+    LEASE, LONG_TIMEOUT, LeaseHistory, identity, leads, lease, pair, published, replica,
+    replica_at, standby, takes_over, up, writes,
 };
 
 /// Long enough that nothing comes late.
@@ -62,13 +62,13 @@ async fn after_sigterm_another_takes_over_within_2_seconds_and_writes_nothing() 
     assert!(took < Duration::from_secs(2), "took {took:?}");
     assert!(first.wait().await.success());
     assert_eq!(lease(&fixture).await.and_then(|lease| lease.holder_identity), Some(identities.1));
-    fixture.condition(&second, "Published").await;
-    checked(&second, 4).await;
+    fixture.expect_condition(&second, "Published").await;
+    wait_for_checks(&second, 4).await;
     assert_eq!(history.steps(), []);
 
     fixture.databases[0].stop().await;
-    fixture.published(&[1, 2]).await;
-    history.is(&[Some(fixture.ips(&[1, 2]))]).await;
+    fixture.expect_endpoints(&[1, 2]).await;
+    history.expect_steps(&[Some(fixture.ips(&[1, 2]))]).await;
 }
 
 async fn after_sigkill_another_takes_over_within_17_seconds_and_writes_nothing() {
@@ -82,16 +82,16 @@ async fn after_sigkill_another_takes_over_within_17_seconds_and_writes_nothing()
     assert!(took < Duration::from_secs(17), "took {took:?}");
     // It was renewed at most 2 s before, and by no other clock than its own can the other tell.
     assert!(took > Duration::from_secs(12), "took only {took:?}");
-    fixture.condition(&second, "Published").await;
-    checked(&second, 4).await;
+    fixture.expect_condition(&second, "Published").await;
+    wait_for_checks(&second, 4).await;
     assert_eq!(history.steps(), []);
     // One that was killed and starts again is another, and stands by.
     let third = standby(&fixture).await;
     assert_ne!(identity(&third).await, identity(&second).await);
 
     fixture.databases[0].stop().await;
-    fixture.published(&[1, 2]).await;
-    history.is(&[Some(fixture.ips(&[1, 2]))]).await;
+    fixture.expect_endpoints(&[1, 2]).await;
+    history.expect_steps(&[Some(fixture.ips(&[1, 2]))]).await;
 }
 
 async fn in_steady_state_there_are_only_renewals() {
@@ -104,8 +104,8 @@ async fn in_steady_state_there_are_only_renewals() {
         if steps.is_empty() { Ok(()) } else { Err(format!("{steps:?}")) }
     })
     .await;
-    checked(&first, 2).await;
-    checked(&second, 2).await;
+    wait_for_checks(&first, 2).await;
+    wait_for_checks(&second, 2).await;
     let (changes, most) = (renewals.changes(), begun.elapsed().as_secs() / 2 + 1);
     assert!(
         (1..=most).contains(&(changes.len() as u64)),
@@ -135,8 +135,8 @@ async fn of_replicas_started_at_once_one_leads() {
         }
         leaders
     };
-    eventually(SOON, "one leads", async || leaders().await == 1).await;
-    fixture.published(&[0, 1, 2]).await;
+    eventually(TIMEOUT, "one leads", async || leaders().await == 1).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     consistently(Duration::from_secs(3), "one leads", async || leaders().await == 1).await;
     let mut wrote = 0;
     for replica in &replicas {
@@ -156,15 +156,15 @@ async fn a_holder_that_was_stopped_writes_nothing_when_it_goes_on() {
     takes_over(&second).await;
     assert!(stopped.elapsed() > Duration::from_secs(10), "{:?}", stopped.elapsed());
     fixture.databases[0].stop().await;
-    fixture.published(&[1, 2]).await;
+    fixture.expect_endpoints(&[1, 2]).await;
 
     first.signal(Signal::SIGCONT);
-    fixture.condition_because(&first, "Standby", "is held by").await;
+    fixture.expect_condition_with(&first, "Standby", "is held by").await;
     up(&first, 2.0).await;
-    fixture.condition_because(&first, "Standby", "the cluster holds").await;
-    checked(&first, 8).await;
+    fixture.expect_condition_with(&first, "Standby", "the cluster holds").await;
+    wait_for_checks(&first, 8).await;
     assert_eq!(writes(&first).await, before, "not one write of its own");
-    history.is(&[Some(fixture.ips(&[1, 2]))]).await;
+    history.expect_steps(&[Some(fixture.ips(&[1, 2]))]).await;
     // Each change in the cluster since then is one that the other has counted.
     let succeeded =
         second.metric("external_endpoints_writes_total", &[("result", "success")]).await;
@@ -185,18 +185,19 @@ async fn a_write_on_its_way_is_refused_once_another_has_written() {
     proxy.hang();
     fixture.databases[0].stop().await;
     // It has begun to write, and has had no answer.
-    eventually(SOON, "the holder has begun to write", async || writes(&first).await > before).await;
+    eventually(TIMEOUT, "the holder has begun to write", async || writes(&first).await > before)
+        .await;
     first.signal(Signal::SIGSTOP);
     takes_over(&second).await;
-    fixture.published(&[1, 2]).await;
+    fixture.expect_endpoints(&[1, 2]).await;
     fixture.databases[0].restart().await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     // Now all that was held up arrives.
     proxy.heal().await;
     first.signal(Signal::SIGCONT);
-    fixture.condition_because(&first, "Standby", "the cluster holds").await;
-    checked(&first, 8).await;
-    history.is(&[Some(fixture.ips(&[1, 2])), Some(fixture.ips(&[0, 1, 2]))]).await;
+    fixture.expect_condition_with(&first, "Standby", "the cluster holds").await;
+    wait_for_checks(&first, 8).await;
+    history.expect_steps(&[Some(fixture.ips(&[1, 2])), Some(fixture.ips(&[0, 1, 2]))]).await;
 }
 
 async fn a_holder_keeps_the_lease_while_the_api_is_away_for_a_moment() {
@@ -208,13 +209,13 @@ async fn a_holder_keeps_the_lease_while_the_api_is_away_for_a_moment() {
     let before = lease(&fixture).await.expect("a Lease");
     proxy.hang();
     let tells = "the lease could not be renewed; trying again";
-    eventually(SOON, "a renewal fails", async || {
-        first.logs().iter().any(|line| field(line, "message") == Some(tells))
+    eventually(TIMEOUT, "a renewal fails", async || {
+        first.logs().iter().any(|line| log_field(line, "message") == Some(tells))
     })
     .await;
     assert!(leads(&first).await, "it has some seconds left");
     proxy.heal().await;
-    let after = eventually(SOON, "it is renewed", async || {
+    let after = eventually(TIMEOUT, "it is renewed", async || {
         lease(&fixture).await.filter(|lease| lease.renew_time != before.renew_time)
     })
     .await;
@@ -230,21 +231,21 @@ async fn a_holder_without_the_api_stops_before_another_begins() {
     let second = standby(&fixture).await;
     let history = fixture.history().await;
     proxy.refuse().await;
-    eventually(LATER, "it no longer leads", async || !leads(&first).await).await;
+    eventually(LONG_TIMEOUT, "it no longer leads", async || !leads(&first).await).await;
     assert!(!leads(&second).await, "nobody leads for some seconds");
     takes_over(&second).await;
     assert!(!leads(&first).await);
     let trouble = first.status().await["lease"]["trouble"].as_str().unwrap_or_default().to_owned();
     assert!(trouble.contains("refused"), "{trouble}");
     fixture.databases[0].stop().await;
-    fixture.published(&[1, 2]).await;
+    fixture.expect_endpoints(&[1, 2]).await;
     up(&first, 2.0).await;
     fixture.databases[0].restart().await;
     proxy.heal().await;
-    fixture.condition_because(&first, "Standby", "is held by").await;
-    fixture.published(&[0, 1, 2]).await;
-    checked(&first, 4).await;
-    history.is(&[Some(fixture.ips(&[1, 2])), Some(fixture.ips(&[0, 1, 2]))]).await;
+    fixture.expect_condition_with(&first, "Standby", "is held by").await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    wait_for_checks(&first, 4).await;
+    history.expect_steps(&[Some(fixture.ips(&[1, 2])), Some(fixture.ips(&[0, 1, 2]))]).await;
     assert!(!leads(&first).await && leads(&second).await);
 }
 
@@ -253,12 +254,12 @@ async fn a_lease_that_is_deleted_stays_with_its_holder() {
     let (first, second) = pair(&fixture).await;
     fixture.namespace.delete::<Lease>(LEASE).await;
     let me = identity(&first).await;
-    eventually(SOON, "it is made again", async || {
+    eventually(TIMEOUT, "it is made again", async || {
         assert!(!leads(&second).await, "the holder goes on");
         lease(&fixture).await.is_some_and(|lease| lease.holder_identity.as_ref() == Some(&me))
     })
     .await;
-    checked(&second, 4).await;
+    wait_for_checks(&second, 4).await;
     assert!(leads(&first).await && !leads(&second).await);
 }
 
@@ -314,7 +315,7 @@ async fn a_late_create_changes_nothing() {
             .expect("an apply")
     };
     let blank = create().await;
-    let member = Member { ip: addresses::take_one(), hostname: None };
+    let member = Member { ip: addresses::allocate_one(), hostname: None };
     let members: Members = [member].into_iter().collect();
     let port = EndpointPort { port: 3306, protocol: Some("TCP".into()), ..Default::default() };
     let endpoints = endpoints::build(

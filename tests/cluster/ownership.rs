@@ -7,7 +7,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::cluster::fixture::{Fixture, SOON, checked, config};
+use crate::cluster::fixture::{Fixture, TIMEOUT, config, wait_for_checks};
 use crate::support::{Daemon, case::cases, eventually, shared};
 
 /// On a machine however busy; what only a list finds takes longer.
@@ -52,12 +52,14 @@ async fn an_outside_edit_is_repaired_at_once() {
         json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]}),
     )
     .await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     let took = edited.elapsed();
     assert!(took < AT_ONCE, "repaired after {took:?}");
-    history.is(&[Some(vec!["192.0.2.99".to_owned()]), Some(fixture.ips(&[0, 1, 2]))]).await;
+    history
+        .expect_steps(&[Some(vec!["192.0.2.99".to_owned()]), Some(fixture.ips(&[0, 1, 2]))])
+        .await;
     // Whoever edits by hand can find out why it was in vain.
-    eventually(SOON, "it is told", async || {
+    eventually(TIMEOUT, "it is told", async || {
         let logs = daemon.logs();
         let repair = logs
             .iter()
@@ -75,7 +77,7 @@ async fn an_outside_deletion_is_repaired() {
     let _daemon = fixture.start_published().await;
     let deleted = Instant::now();
     fixture.namespace.delete::<Endpoints>("mysql").await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     let took = deleted.elapsed();
     assert!(took < AT_ONCE, "repaired after {took:?}");
 }
@@ -97,7 +99,7 @@ async fn a_quarrel_is_fought_slowly() {
     }
     let written = writes().await - before;
     assert!(undone >= 3 && written <= 8.0, "{written} writes against {undone}");
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
 }
 
 async fn a_label_taken_off_is_put_back() {
@@ -105,7 +107,7 @@ async fn a_label_taken_off_is_put_back() {
     let _daemon = fixture.start_published().await;
     merge(&fixture, json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": null}}}))
         .await;
-    eventually(SOON, "our label", async || {
+    eventually(TIMEOUT, "our label", async || {
         let labels = fixture.namespace.endpoints("mysql").await?.metadata.labels?;
         labels
             .get("endpoints.kubernetes.io/managed-by")
@@ -124,7 +126,7 @@ async fn labels_and_annotations_of_others_survive() {
     )
     .await;
     fixture.databases[0].stop().await;
-    fixture.published(&[1, 2]).await;
+    fixture.expect_endpoints(&[1, 2]).await;
     let endpoints = fixture.namespace.endpoints("mysql").await.expect("Endpoints");
     assert_eq!(
         endpoints.metadata.labels.unwrap_or_default().get("team").map(String::as_str),
@@ -142,16 +144,16 @@ async fn the_service_is_deleted_and_created_again() {
     let before =
         fixture.namespace.endpoints("mysql").await.and_then(|endpoints| endpoints.metadata.uid);
     fixture.namespace.delete::<Service>("mysql").await;
-    fixture.condition(&daemon, "WaitingForService").await;
-    eventually(SOON, "Kubernetes deletes the Endpoints", async || {
+    fixture.expect_condition(&daemon, "WaitingForService").await;
+    eventually(TIMEOUT, "Kubernetes deletes the Endpoints", async || {
         fixture.namespace.endpoints("mysql").await.is_none()
     })
     .await;
     let history = fixture.history().await;
-    checked(&daemon, 3).await;
+    wait_for_checks(&daemon, 3).await;
     assert_eq!(history.steps(), [], "no Endpoints without a Service");
     fixture.namespace.create_service("mysql", &[("sql", 3306)]).await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     let endpoints = fixture.namespace.endpoints("mysql").await.expect("Endpoints");
     assert_ne!(endpoints.metadata.uid, before);
     let subsets = serde_json::to_value(endpoints.subsets).expect("JSON");
@@ -166,7 +168,7 @@ async fn a_missing_service_is_waited_for() {
     let fixture = Fixture::without_service("missing").await;
     let history = fixture.history().await;
     let daemon = fixture.start().await;
-    let reason = fixture.condition(&daemon, "WaitingForService").await;
+    let reason = fixture.expect_condition(&daemon, "WaitingForService").await;
     assert_eq!(
         reason,
         format!(
@@ -174,12 +176,12 @@ async fn a_missing_service_is_waited_for() {
             fixture.namespace.name
         )
     );
-    checked(&daemon, 3).await;
+    wait_for_checks(&daemon, 3).await;
     assert_eq!(history.steps(), []);
     assert_eq!(daemon.get("/readyz").await.0, 200, "the lists are synced all the same");
     fixture.namespace.create_service("mysql", &[("", 3306)]).await;
-    fixture.published(&[0, 1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
 }
 
 async fn a_service_gains_a_selector_and_loses_it() {
@@ -187,24 +189,24 @@ async fn a_service_gains_a_selector_and_loses_it() {
     let daemon = fixture.start_published().await;
     let history = fixture.history().await;
     merge_service(&fixture, json!({"spec": {"selector": {"app": "mysql"}}})).await;
-    fixture.condition(&daemon, "ServiceHasSelector").await;
-    eventually(SOON, "Kubernetes takes the Endpoints over", async || {
+    fixture.expect_condition(&daemon, "ServiceHasSelector").await;
+    eventually(TIMEOUT, "Kubernetes takes the Endpoints over", async || {
         fixture.namespace.endpoint_ips("mysql").await.is_empty()
     })
     .await;
     fixture.databases[0].stop().await;
-    eventually(SOON, "the dead one is down", async || {
+    eventually(TIMEOUT, "the dead one is down", async || {
         daemon.metric("external_endpoints_target_healthy", &[]).await == Some(2.0)
     })
     .await;
-    checked(&daemon, 3).await;
+    wait_for_checks(&daemon, 3).await;
     assert!(
         history.steps().iter().all(|step| step.as_ref().is_some_and(Vec::is_empty)),
         "never written while there is a selector"
     );
     merge_service(&fixture, json!({"spec": {"selector": null}})).await;
-    fixture.published(&[1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
 }
 
 /// Endpoints as a person would have written them, with one address that no config has.
@@ -226,16 +228,16 @@ async fn foreign_endpoints_are_left_alone() {
     by_hand(&fixture, json!({})).await;
     let history = fixture.history().await;
     let daemon = fixture.start().await;
-    let reason = fixture.condition(&daemon, "NotOurs").await;
+    let reason = fixture.expect_condition(&daemon, "NotOurs").await;
     assert!(
         reason.contains("set `adopt: true` on the database to take them over, or delete them"),
         "{reason}"
     );
-    checked(&daemon, 4).await;
+    wait_for_checks(&daemon, 4).await;
     assert_eq!(history.steps(), []);
     // The second way out that the reason names.
     fixture.namespace.delete::<Endpoints>("mysql").await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
 }
 
 async fn foreign_endpoints_are_adopted_if_asked() {
@@ -244,9 +246,9 @@ async fn foreign_endpoints_are_adopted_if_asked() {
     let history = fixture.history().await;
     let yaml = fixture.config_with("  adopt: true\n");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    fixture.published(&[0, 1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
-    history.is(&[Some(fixture.ips(&[0, 1, 2]))]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
+    history.expect_steps(&[Some(fixture.ips(&[0, 1, 2]))]).await;
     let labels = fixture
         .namespace
         .endpoints("mysql")
@@ -263,9 +265,9 @@ async fn endpoints_with_a_leader_are_never_taken() {
     let history = fixture.history().await;
     let yaml = fixture.config_with("  adopt: true\n");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    let reason = fixture.condition(&daemon, "NotOurs").await;
+    let reason = fixture.expect_condition(&daemon, "NotOurs").await;
     assert!(reason.contains("control-plane.alpha.kubernetes.io/leader"), "{reason}");
-    checked(&daemon, 4).await;
+    wait_for_checks(&daemon, 4).await;
     assert_eq!(history.steps(), []);
 }
 
@@ -275,15 +277,15 @@ async fn another_manager_s_label_is_respected() {
     // A deliberate act: someone else says that these are theirs from now on.
     let label = json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": "someone"}}});
     merge(&fixture, label).await;
-    fixture.condition(&daemon, "NotOurs").await;
+    fixture.expect_condition(&daemon, "NotOurs").await;
     let history = fixture.history().await;
     merge(
         &fixture,
         json!({"subsets": [{"addresses": [{"ip": "192.0.2.51"}], "ports": [{"port": 3306}]}]}),
     )
     .await;
-    checked(&daemon, 4).await;
-    history.is(&[Some(vec!["192.0.2.51".to_owned()])]).await;
+    wait_for_checks(&daemon, 4).await;
+    history.expect_steps(&[Some(vec!["192.0.2.51".to_owned()])]).await;
 }
 
 async fn services_that_are_never_ours() {
@@ -291,8 +293,8 @@ async fn services_that_are_never_ours() {
     let external = json!({"metadata": {"name": "mysql"}, "spec": {"type": "ExternalName", "externalName": "db.example"}});
     fixture.namespace.create_object::<Service>(external).await;
     let daemon = fixture.start().await;
-    fixture.condition(&daemon, "ServiceIsExternalName").await;
-    checked(&daemon, 3).await;
+    fixture.expect_condition(&daemon, "ServiceIsExternalName").await;
+    wait_for_checks(&daemon, 3).await;
     assert!(fixture.namespace.endpoints("mysql").await.is_none());
 
     let api: Api<Endpoints> = Api::namespaced(shared().client(), "default");
@@ -305,8 +307,8 @@ async fn services_that_are_never_ours() {
     )
     .replace("service: mysql", "service: kubernetes");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    fixture.condition(&daemon, "ServiceIsKubernetes").await;
-    checked(&daemon, 3).await;
+    fixture.expect_condition(&daemon, "ServiceIsKubernetes").await;
+    wait_for_checks(&daemon, 3).await;
     let after = api.get("kubernetes").await.expect("the API server's own Endpoints");
     assert_eq!(after.subsets, before.subsets);
     assert_eq!(daemon.metric("external_endpoints_writes_total", &[]).await, None);
@@ -316,18 +318,18 @@ async fn ports_that_do_not_match() {
     let fixture = Fixture::without_service("ports").await;
     fixture.namespace.create_service("mysql", &[("a", 1), ("b", 2)]).await;
     let daemon = fixture.start().await;
-    let reason = fixture.condition(&daemon, "PortMismatch").await;
+    let reason = fixture.expect_condition(&daemon, "PortMismatch").await;
     assert!(
         reason.starts_with(
             "the database's ports [unnamed (3306/TCP)] do not match the Service's ports [a (1/TCP), b (2/TCP)]"
         ),
         "{reason}"
     );
-    checked(&daemon, 3).await;
+    wait_for_checks(&daemon, 3).await;
     assert!(fixture.namespace.endpoints("mysql").await.is_none());
     let ports = json!({"spec": {"ports": [{"name": "a", "port": 1}, {"name": "sql", "port": 2, "targetPort": 3306}]}});
     merge_service(&fixture, ports).await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     let endpoints = fixture.namespace.endpoints("mysql").await.expect("Endpoints");
     let subsets = serde_json::to_value(endpoints.subsets).expect("JSON");
     assert_eq!(subsets[0]["ports"][0]["name"], "sql", "by its target port");

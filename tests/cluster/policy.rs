@@ -8,9 +8,9 @@ use kube::api::{Api, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::cluster::fixture::{CHECK, Fixture, SOON, checked, config, database};
+use crate::cluster::fixture::{CHECK, Fixture, TIMEOUT, config, database, wait_for_checks};
 use crate::support::{
-    Behavior, Daemon, blocking, case::cases, consistently, eventually, folder, shared,
+    Behavior, Daemon, blocking, case::cases, consistently, eventually, shared, temp_dir,
 };
 
 pub(crate) fn cases() -> Vec<Trial> {
@@ -43,7 +43,7 @@ async fn start(yaml: &str) -> Daemon {
 
 /// Waits until the health of the three targets is this.
 async fn health(daemon: &Daemon, wanted: [&str; 3]) {
-    eventually(SOON, &format!("health {wanted:?}"), async || {
+    eventually(TIMEOUT, &format!("health {wanted:?}"), async || {
         let status = database(&daemon.status().await);
         let health = [0, 1, 2].map(|index| status["targets"][index]["health"].clone());
         if health == wanted.map(Value::from) { Ok(()) } else { Err(format!("{health:?}")) }
@@ -53,7 +53,7 @@ async fn health(daemon: &Daemon, wanted: [&str; 3]) {
 
 async fn metric(daemon: &Daemon, name: &str, wanted: Option<f64>) {
     let name = format!("external_endpoints_{name}");
-    eventually(SOON, &format!("{name} is {wanted:?}"), async || {
+    eventually(TIMEOUT, &format!("{name} is {wanted:?}"), async || {
         let value = daemon.metric(&name, &[]).await;
         if value == wanted { Ok(()) } else { Err(format!("{value:?}")) }
     })
@@ -81,26 +81,26 @@ async fn all_fail_and_what_the_policy_says_stays() {
     let yaml = format!("{}{}", fixture.config(), kept.replace("databases:\n", ""));
     let daemon = start(&yaml).await;
     let kept_is = async |wanted: Vec<String>| {
-        eventually(SOON, &format!("`kept` has {wanted:?}"), async || {
+        eventually(TIMEOUT, &format!("`kept` has {wanted:?}"), async || {
             let there = fixture.namespace.endpoint_ips("kept").await;
             if there == wanted { Ok(()) } else { Err(format!("{there:?}")) }
         })
         .await;
     };
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     kept_is(fixture.ips(&[0, 1, 2])).await;
     let mut databases = std::mem::take(&mut fixture.databases);
     let ips: Vec<String> = databases.iter().map(|database| database.ip.to_string()).collect();
     // One after the other, so that it is certain which was healthy last.
     databases[1].stop().await;
-    eventually(SOON, "one is out", async || {
+    eventually(TIMEOUT, "one is out", async || {
         fixture.namespace.endpoint_ips("kept").await.len() == 2
     })
     .await;
     databases[0].stop().await;
     kept_is(vec![ips[2].clone()]).await;
     databases[2].stop().await;
-    fixture.published(&[]).await;
+    fixture.expect_endpoints(&[]).await;
     metric(&daemon, "unhealthy_kept_addresses", Some(1.0)).await;
     kept_is(vec![ips[2].clone()]).await;
 
@@ -114,7 +114,7 @@ async fn all_fail_and_what_the_policy_says_stays() {
     drop(daemon);
     let daemon = start(&yaml).await;
     metric(&daemon, "unhealthy_kept_addresses", Some(1.0)).await;
-    checked(&daemon, 3).await;
+    wait_for_checks(&daemon, 3).await;
     kept_is(vec![ips[2].clone()]).await;
     assert_eq!(
         daemon.metric("external_endpoints_writes_total", &[]).await,
@@ -134,7 +134,7 @@ const NO: (u16, &str) = (503, "replica");
 const YES: (u16, &str) = (200, "primary");
 
 async fn says(fixture: &mut Fixture, which: usize, (status, body): (u16, &str)) {
-    fixture.databases[which].change(Behavior::Http(status, body.to_owned())).await;
+    fixture.databases[which].set_behavior(Behavior::Http(status, body.to_owned())).await;
 }
 
 async fn a_writer_is_replaced_in_one_write_and_never_doubled() {
@@ -144,7 +144,7 @@ async fn a_writer_is_replaced_in_one_write_and_never_doubled() {
     }
     let daemon =
         start(&with_each(&fixture, ["", "", ""], ROLE, "{exactlyOne: true, minHealthy: 1}")).await;
-    fixture.published(&[0]).await;
+    fixture.expect_endpoints(&[0]).await;
     metric(&daemon, "split_brain", Some(0.0)).await;
     let history = fixture.history().await;
 
@@ -157,26 +157,26 @@ async fn a_writer_is_replaced_in_one_write_and_never_doubled() {
         fixture.databases[0].ip
     );
     assert_eq!(notes(&daemon).await, std::slice::from_ref(&note));
-    checked(&daemon, 3).await;
+    wait_for_checks(&daemon, 3).await;
     assert_eq!(history.steps(), []);
 
     // The new one is confirmed and alone.
     says(&mut fixture, 0, NO).await;
-    fixture.published(&[1]).await;
+    fixture.expect_endpoints(&[1]).await;
     metric(&daemon, "split_brain", Some(0.0)).await;
     // Nobody for a while, then another one.
     says(&mut fixture, 1, NO).await;
     health(&daemon, ["down", "down", "down"]).await;
     says(&mut fixture, 2, YES).await;
-    fixture.published(&[2]).await;
-    history.is(&[Some(fixture.ips(&[1])), Some(fixture.ips(&[2]))]).await;
+    fixture.expect_endpoints(&[2]).await;
+    history.expect_steps(&[Some(fixture.ips(&[1])), Some(fixture.ips(&[2]))]).await;
     let told = |words: &str| daemon.logs().iter().filter(|line| line["message"] == words).count();
     assert_eq!((told(&note), told("the split brain is over")), (1, 1), "{:#?}", daemon.lines());
 }
 
 async fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
     let fixture = Fixture::new("untried-writer").await;
-    let folder = folder("writer");
+    let folder = temp_dir("writer");
     let program = |which: usize| folder.join(fixture.databases[which].ip.to_string());
     let says = |which: usize, answer: &str| {
         let new = folder.join("new");
@@ -192,24 +192,24 @@ async fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
         folder.display()
     );
     let daemon = start(&with_each(&fixture, ["", "", ""], &check, "{exactlyOne: true}")).await;
-    fixture.published(&[0]).await;
+    fixture.expect_endpoints(&[0]).await;
     health(&daemon, ["up", "down", "down"]).await;
     let history = fixture.history().await;
 
     std::fs::remove_file(program(0)).expect("our own link");
-    eventually(SOON, "it can't be tried", async || {
+    eventually(TIMEOUT, "it can't be tried", async || {
         let reason = database(&daemon.status().await)["targets"][0]["reason"].to_string();
         if reason.contains("not found") { Ok(()) } else { Err(reason) }
     })
     .await;
     // Alone, it stays.
-    checked(&daemon, 20).await;
+    wait_for_checks(&daemon, 20).await;
     assert_eq!(history.steps(), []);
     says(1, "true");
-    fixture.published(&[1]).await;
+    fixture.expect_endpoints(&[1]).await;
     metric(&daemon, "split_brain", Some(0.0)).await;
     health(&daemon, ["up", "up", "down"]).await;
-    history.is(&[Some(fixture.ips(&[1]))]).await;
+    history.expect_steps(&[Some(fixture.ips(&[1]))]).await;
 }
 
 async fn two_writers_at_the_start_are_not_published() {
@@ -219,8 +219,8 @@ async fn two_writers_at_the_start_are_not_published() {
     }
     let daemon = start(&with_each(&fixture, ["", "", ""], ROLE, "{exactlyOne: true}")).await;
     metric(&daemon, "split_brain", Some(1.0)).await;
-    fixture.condition(&daemon, "Published").await;
-    checked(&daemon, 3).await;
+    fixture.expect_condition(&daemon, "Published").await;
+    wait_for_checks(&daemon, 3).await;
     assert_eq!(fixture.namespace.endpoint_ips("mysql").await, [""; 0]);
     // The operator says which one is wrong.
     annotate(
@@ -228,7 +228,7 @@ async fn two_writers_at_the_start_are_not_published() {
         json!({"external-endpoints/maintenance": format!("{}=stale", fixture.databases[0].ip)}),
     )
     .await;
-    fixture.published(&[1]).await;
+    fixture.expect_endpoints(&[1]).await;
     metric(&daemon, "split_brain", Some(0.0)).await;
 }
 
@@ -241,11 +241,11 @@ async fn the_preferred_tier_returns_after_its_delay() {
         "{failback: {delay: 3s}}",
     );
     let daemon = start(&yaml).await;
-    fixture.published(&[0]).await;
+    fixture.expect_endpoints(&[0]).await;
     metric(&daemon, "serving_tier", Some(0.0)).await;
     let history = fixture.history().await;
     fixture.databases[0].stop().await;
-    fixture.published(&[1, 2]).await;
+    fixture.expect_endpoints(&[1, 2]).await;
     metric(&daemon, "serving_tier", Some(1.0)).await;
     assert_eq!(notes(&daemon).await, ["tier 1 serves"]);
     assert_eq!(database(&daemon.status().await)["targets"][1]["tier"], 1);
@@ -258,9 +258,9 @@ async fn the_preferred_tier_returns_after_its_delay() {
     let (well, due) = (time(&status["targets"][0]["since"]), time(&status["failbackAt"]));
     let delay = due.duration_since(well).expect("it comes later");
     assert!(delay.abs_diff(Duration::from_secs(3)) < Duration::from_millis(50), "{delay:?}");
-    fixture.published(&[0]).await;
+    fixture.expect_endpoints(&[0]).await;
     assert!(std::time::SystemTime::now() >= due - Duration::from_millis(50), "it came too soon");
-    history.is(&[Some(fixture.ips(&[1, 2])), Some(fixture.ips(&[0]))]).await;
+    history.expect_steps(&[Some(fixture.ips(&[1, 2])), Some(fixture.ips(&[0]))]).await;
 }
 
 /// What the program says to `failback NAMESPACE/SERVICE`.
@@ -282,13 +282,13 @@ async fn the_preferred_tier_returns_when_asked() {
         "{failback: {manual: true}}",
     );
     let mut daemon = start(&yaml).await;
-    fixture.published(&[0]).await;
+    fixture.expect_endpoints(&[0]).await;
     let fail_over = async |fixture: &mut Fixture, daemon: &Daemon| {
         fixture.databases[0].stop().await;
-        fixture.published(&[1]).await;
+        fixture.expect_endpoints(&[1]).await;
         fixture.databases[0].restart().await;
         metric(daemon, "failback_waiting", Some(1.0)).await;
-        checked(daemon, 4).await;
+        wait_for_checks(daemon, 4).await;
         assert_eq!(fixture.namespace.endpoint_ips("mysql").await, fixture.ips(&[1]));
     };
     fail_over(&mut fixture, &daemon).await;
@@ -297,17 +297,17 @@ async fn the_preferred_tier_returns_when_asked() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
     assert!(said.starts_with(&format!("asked for a failback of {id}")), "{said}");
-    fixture.published(&[0]).await;
+    fixture.expect_endpoints(&[0]).await;
 
     // What was asked then is not asked for ever, not even for a daemon that sees it for the first time.
     fail_over(&mut fixture, &daemon).await;
     daemon.terminate().await;
     let daemon = start(&yaml).await;
     metric(&daemon, "failback_waiting", Some(1.0)).await;
-    checked(&daemon, 4).await;
+    wait_for_checks(&daemon, 4).await;
     assert_eq!(fixture.namespace.endpoint_ips("mysql").await, fixture.ips(&[1]));
     annotate(&fixture, json!({"external-endpoints/failback": "now, please"})).await;
-    fixture.published(&[0]).await;
+    fixture.expect_endpoints(&[0]).await;
 
     let output = ask_failback(format!("{}/none", fixture.namespace.name)).await;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -323,7 +323,7 @@ async fn maintenance_by_config_and_by_annotation() {
     let ips: Vec<String> =
         fixture.databases.iter().map(|database| database.ip.to_string()).collect();
     let daemon = start(&with_each(&fixture, ["", "", ", maintenance: kernel"], CHECK, "{}")).await;
-    fixture.published(&[0, 1]).await;
+    fixture.expect_endpoints(&[0, 1]).await;
     let reasons = async || {
         let status = database(&daemon.status().await);
         [0, 1, 2].map(|index| {
@@ -337,7 +337,7 @@ async fn maintenance_by_config_and_by_annotation() {
         json!({"external-endpoints/maintenance": format!("{}=disk swap, until Friday,10.9.9.9=x", ips[0])}),
     )
     .await;
-    fixture.published(&[1]).await;
+    fixture.expect_endpoints(&[1]).await;
     assert_eq!(reasons().await, ["disk swap, until Friday", "", "kernel"]);
     let problem =
         "annotation external-endpoints/maintenance: 10.9.9.9 is no address of this database";
@@ -353,9 +353,9 @@ async fn maintenance_by_config_and_by_annotation() {
     // All of them: as it was asked for.
     let all = format!("{}=a,{}=b", ips[0], ips[1]);
     annotate(&fixture, json!({"external-endpoints/maintenance": all, "else/where": "x"})).await;
-    fixture.published(&[]).await;
+    fixture.expect_endpoints(&[]).await;
     annotate(&fixture, json!({"external-endpoints/maintenance": null})).await;
-    fixture.published(&[0, 1]).await;
+    fixture.expect_endpoints(&[0, 1]).await;
     assert_eq!(reasons().await, ["", "", "kernel"]);
     metric(&daemon, "target_in_maintenance", Some(1.0)).await;
 
@@ -364,13 +364,13 @@ async fn maintenance_by_config_and_by_annotation() {
     let daemon =
         start(&with_each(&fixture, ["", "", ", maintenance: kernel"], CHECK, "{minHealthy: 1}"))
             .await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_condition(&daemon, "Published").await;
     annotate(
         &fixture,
         json!({"external-endpoints/maintenance": format!("{}=a,{}=b", ips[1], ips[0])}),
     )
     .await;
-    eventually(SOON, "one stays", async || {
+    eventually(TIMEOUT, "one stays", async || {
         fixture.namespace.endpoint_ips("mysql").await.len() == 1
     })
     .await;
@@ -380,17 +380,17 @@ async fn maintenance_by_config_and_by_annotation() {
 async fn a_target_that_flaps_stays_out_but_as_the_last_one() {
     let mut fixture = Fixture::new("flapping").await;
     let daemon = start(&with_each(&fixture, ["", "", ""], CHECK, "{maxFlips: 5}")).await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     for _ in 0..2 {
         fixture.databases[1].stop().await;
-        fixture.published(&[0, 2]).await;
+        fixture.expect_endpoints(&[0, 2]).await;
         fixture.databases[1].restart().await;
-        fixture.published(&[0, 1, 2]).await;
+        fixture.expect_endpoints(&[0, 1, 2]).await;
     }
     metric(&daemon, "target_flapping", None).await;
     // The sixth flip is one too many.
     fixture.databases[1].stop().await;
-    fixture.published(&[0, 2]).await;
+    fixture.expect_endpoints(&[0, 2]).await;
     fixture.databases[1].restart().await;
     health(&daemon, ["up", "up", "up"]).await;
     metric(&daemon, "target_flapping", Some(1.0)).await;
@@ -404,9 +404,9 @@ async fn a_target_that_flaps_stays_out_but_as_the_last_one() {
     })
     .await;
     fixture.databases[0].stop().await;
-    fixture.published(&[2]).await;
+    fixture.expect_endpoints(&[2]).await;
     fixture.databases[2].stop().await;
-    fixture.published(&[1]).await;
+    fixture.expect_endpoints(&[1]).await;
 }
 
 /// Below the threshold, again and again.
@@ -415,7 +415,7 @@ async fn a_target_that_fails_now_and_then_stays_in() {
     let patient =
         "{tcp: {}, interval: 3s, recheckInterval: 3s, timeout: 1s, unhealthyThreshold: 3}";
     let daemon = start(&with_each(&fixture, ["", "", ""], patient, "{}")).await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     let history = fixture.history().await;
     let address = fixture.databases[1].ip.to_string();
     let tried = async |result: &str| {
@@ -425,9 +425,9 @@ async fn a_target_that_fails_now_and_then_stays_in() {
     for time in 1..=4 {
         let passed = tried("pass").await;
         fixture.databases[1].stop().await;
-        eventually(SOON, "a check fails", async || tried("fail").await >= f64::from(time)).await;
+        eventually(TIMEOUT, "a check fails", async || tried("fail").await >= f64::from(time)).await;
         fixture.databases[1].restart().await;
-        eventually(SOON, "a check passes", async || tried("pass").await > passed).await;
+        eventually(TIMEOUT, "a check passes", async || tried("pass").await > passed).await;
     }
     assert_eq!(history.steps(), []);
     health(&daemon, ["up", "up", "up"]).await;
@@ -441,7 +441,7 @@ async fn a_dry_run_plans_by_the_policy() {
     let dry =
         Daemon::start(&yaml, std::path::Path::new("/nowhere/kubeconfig"), &["--dry-run"]).await;
     fixture
-        .condition_because(
+        .expect_condition_with(
             &dry,
             "DryRun",
             &format!("would publish {}", fixture.ips(&[0, 1, 2]).join(", ")),
@@ -449,12 +449,12 @@ async fn a_dry_run_plans_by_the_policy() {
         .await;
     for which in 0..3 {
         fixture.databases[which].stop().await;
-        eventually(SOON, "it is down", async || {
+        eventually(TIMEOUT, "it is down", async || {
             database(&dry.status().await)["targets"][which]["health"] == "down"
         })
         .await;
     }
-    fixture.condition_because(&dry, "DryRun", &format!("would publish {last}")).await;
-    checked(&dry, 2).await;
+    fixture.expect_condition_with(&dry, "DryRun", &format!("would publish {last}")).await;
+    wait_for_checks(&dry, 2).await;
     assert_eq!(database(&dry.status().await)["reason"], format!("would publish {last}"));
 }

@@ -9,7 +9,7 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use crate::cluster::events;
-use crate::cluster::fixture::{Fixture, SOON, checked};
+use crate::cluster::fixture::{Fixture, TIMEOUT, wait_for_checks};
 use crate::cluster::reload::{database, databases, edit, left_behind, published, told};
 use crate::support::{Daemon, case::cases, consistently, eventually, shared};
 
@@ -22,7 +22,7 @@ pub(crate) fn cases() -> Vec<Trial> {
 }
 
 /// Until a config has stood for long enough, and as soon after as a busy machine can.
-const LATER: Duration = Duration::from_secs(75);
+const LONG_TIMEOUT: Duration = Duration::from_secs(75);
 
 async fn what_leaves_the_config_is_deleted_where_it_asks_for_it() {
     let fixture = Fixture::new("prune").await;
@@ -36,7 +36,7 @@ async fn what_leaves_the_config_is_deleted_where_it_asks_for_it() {
     let daemon = Daemon::start(&all, &shared().kubeconfig(), &[]).await;
     published(&fixture, "orders", &[1]).await;
     published(&fixture, "taken", &[2]).await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     let history = fixture.history().await;
     // Someone says that these are theirs from now on.
     let api: Api<Endpoints> = fixture.namespace.api();
@@ -47,14 +47,14 @@ async fn what_leaves_the_config_is_deleted_where_it_asks_for_it() {
     edit(&daemon, &(fixture.config() + "prune: true\n"));
     let edited = Instant::now();
     databases(&daemon, &["mysql"]).await;
-    eventually(LATER, "the Endpoints are gone", async || {
+    eventually(LONG_TIMEOUT, "the Endpoints are gone", async || {
         fixture.namespace.endpoints("orders").await.is_none()
     })
     .await;
     assert!(edited.elapsed() > Duration::from_secs(29), "deleted after {:?}", edited.elapsed());
     left_behind(&daemon, &[]).await;
     assert_eq!(told(&daemon, "deleted: its database has left the config"), 1);
-    checked(&daemon, 3).await;
+    wait_for_checks(&daemon, 3).await;
     assert_eq!(fixture.namespace.endpoint_ips("taken").await, fixture.ips(&[2]));
     assert!(fixture.namespace.api::<Service>().get_opt("orders").await.expect("a read").is_some());
     assert_eq!(history.steps(), []);
@@ -74,7 +74,7 @@ async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
     let services: Api<Service> = fixture.namespace.api();
     for service in ["orders", "taken"] {
         let slice = format!("{service}-external-ipv4-1");
-        eventually(SOON, "published in a slice", async || {
+        eventually(TIMEOUT, "published in a slice", async || {
             slices
                 .get_opt(&slice)
                 .await
@@ -88,7 +88,7 @@ async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
     published(&fixture, "stays", &[0]).await;
     edit(&daemon, &(stay + "prune: true\n"));
     databases(&daemon, &["mysql", "stays"]).await;
-    eventually(LATER, "its Service is gone", async || {
+    eventually(LONG_TIMEOUT, "its Service is gone", async || {
         services.get_opt("orders").await.expect("a read").is_none()
     })
     .await;
@@ -97,9 +97,9 @@ async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
         daemon.lines().iter().position(|line| line.contains(words) && line.contains("orders"))
     };
     let deleted = async || at(r#""kind":"EndpointSlice""#).zip(at(r#""kind":"Service""#));
-    let (slice, service) = eventually(SOON, "both deletions are on the log", deleted).await;
+    let (slice, service) = eventually(TIMEOUT, "both deletions are on the log", deleted).await;
     assert!(slice < service, "{:#?}", daemon.lines());
-    checked(&daemon, 4).await;
+    wait_for_checks(&daemon, 4).await;
     assert!(
         services.get_opt("taken").await.expect("a read").is_some(),
         "someone else has changed it"
@@ -134,7 +134,7 @@ async fn a_file_that_is_written_in_two_halves_deletes_nothing() {
     edit(&daemon, &first);
     left_behind(&daemon, &names).await;
     let words = "2 of 3 published databases have left the config at once";
-    eventually(LATER, "it is on the log", async || told(&daemon, words) == 1).await;
+    eventually(LONG_TIMEOUT, "it is on the log", async || told(&daemon, words) == 1).await;
     for service in names {
         events::told_of(&fixture.namespace, service, "LeftBehind", words).await;
     }

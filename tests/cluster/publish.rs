@@ -6,9 +6,9 @@ use k8s_openapi::api::core::v1::Endpoints;
 use libtest_mimic::Trial;
 
 use crate::cluster::events::told;
-use crate::cluster::fixture::{CHECK, Fixture, SOON, checked, config, database};
+use crate::cluster::fixture::{CHECK, Fixture, TIMEOUT, config, database, wait_for_checks};
 use crate::support::{
-    Behavior, Daemon, Database, addresses, case::cases, consistently, eventually, folder, shared,
+    Behavior, Daemon, Database, addresses, case::cases, consistently, eventually, shared, temp_dir,
 };
 
 pub(crate) fn cases() -> Vec<Trial> {
@@ -47,7 +47,7 @@ fn long_form(fixture: &Fixture, check: &str, addresses: &[String]) -> String {
 async fn nothing_is_published_before_each_target_has_a_verdict() {
     let fixture = Fixture::new("verdicts").await;
     // Its first verdict takes as long as its patience.
-    let silent = Database::start_with(addresses::take_one(), 3306, Behavior::Silent).await;
+    let silent = Database::start_with(addresses::allocate_one(), 3306, Behavior::Silent).await;
     let yaml = long_form(
         &fixture,
         "{tcp: {}, interval: 250ms, timeout: 1s}",
@@ -58,11 +58,11 @@ async fn nothing_is_published_before_each_target_has_a_verdict() {
     );
     let history = fixture.history().await;
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    eventually(SOON, "the good one is up", async || {
+    eventually(TIMEOUT, "the good one is up", async || {
         daemon.metric("external_endpoints_target_healthy", &[]).await == Some(1.0)
     })
     .await;
-    let reason = fixture.condition(&daemon, "WaitingForVerdicts").await;
+    let reason = fixture.expect_condition(&daemon, "WaitingForVerdicts").await;
     assert_eq!(reason, format!("no verdict yet for {}", silent.ip));
     let of_silent = [("address", silent.ip.to_string())];
     let of_silent: Vec<(&str, &str)> =
@@ -73,15 +73,15 @@ async fn nothing_is_published_before_each_target_has_a_verdict() {
         "absent while unknown"
     );
     assert_eq!(history.steps(), []);
-    fixture.published(&[0]).await;
+    fixture.expect_endpoints(&[0]).await;
     // Created without addresses, and filled once.
-    history.is(&[Some(Vec::new()), Some(fixture.ips(&[0]))]).await;
+    history.expect_steps(&[Some(Vec::new()), Some(fixture.ips(&[0]))]).await;
 }
 
 async fn an_inconclusive_target_holds_nobody_up() {
     let fixture = Fixture::new("inconclusive").await;
     // A target is well while its file is there.
-    let files = folder("well");
+    let files = temp_dir("well");
     let well = files.join(fixture.databases[0].ip.to_string());
     std::fs::write(&well, "").expect("a file in the sandbox");
     let yaml = long_form(
@@ -100,7 +100,7 @@ async fn an_inconclusive_target_holds_nobody_up() {
         ],
     );
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    fixture.published(&[0]).await;
+    fixture.expect_endpoints(&[0]).await;
     let health =
         async |index: usize| database(&daemon.status().await)["targets"][index]["health"].clone();
     assert_eq!((health(1).await, health(2).await), ("down".into(), "unknown".into()));
@@ -108,20 +108,20 @@ async fn an_inconclusive_target_holds_nobody_up() {
     // Not knowing is no reason to take the last address away.
     let history = fixture.history().await;
     std::fs::remove_file(&well).expect("our own file");
-    eventually(SOON, "it is down", async || health(0).await == "down").await;
-    let reason = fixture.condition(&daemon, "WaitingForVerdicts").await;
+    eventually(TIMEOUT, "it is down", async || health(0).await == "down").await;
+    let reason = fixture.expect_condition(&daemon, "WaitingForVerdicts").await;
     let start = format!(
         "no target is up, and all verdicts are inconclusive for {} (exec: ",
         fixture.databases[2].ip
     );
     assert!(reason.starts_with(&start), "{reason}");
-    checked(&daemon, 4).await;
+    wait_for_checks(&daemon, 4).await;
     assert_eq!(history.steps(), []);
 }
 
 async fn a_published_target_that_cannot_be_tried_is_told() {
     let fixture = Fixture::new("untried").await;
-    let program = folder("programs").join("check");
+    let program = temp_dir("programs").join("check");
     let install =
         || std::os::unix::fs::symlink("/usr/bin/true", &program).expect("a link in the sandbox");
     install();
@@ -129,14 +129,14 @@ async fn a_published_target_that_cannot_be_tried_is_told() {
         format!("{{exec: {{command: [{}]}}, interval: 250ms, timeout: 5s}}", program.display());
     let yaml = long_form(&fixture, &check, &[format!("address: {}", fixture.databases[0].ip)]);
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    fixture.published(&[0]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[0]).await;
+    fixture.expect_condition(&daemon, "Published").await;
     let history = fixture.history().await;
     let inconclusive = async || daemon.metric("external_endpoints_target_inconclusive", &[]).await;
     assert_eq!(inconclusive().await, None);
 
     std::fs::remove_file(&program).expect("our own link");
-    let patience = Duration::from_secs(60) + SOON;
+    let patience = Duration::from_secs(60) + TIMEOUT;
     eventually(patience, "it is in the metrics", async || inconclusive().await == Some(1.0)).await;
     let event = told(
         &fixture.namespace,
@@ -169,10 +169,10 @@ async fn one_of_three_dies() {
     let history = fixture.history().await;
     let written = writes(&daemon).await;
     fixture.databases[1].stop().await;
-    fixture.published(&[0, 2]).await;
-    fixture.condition(&daemon, "Published").await;
-    checked(&daemon, 8).await;
-    history.is(&[Some(fixture.ips(&[0, 2]))]).await;
+    fixture.expect_endpoints(&[0, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
+    wait_for_checks(&daemon, 8).await;
+    history.expect_steps(&[Some(fixture.ips(&[0, 2]))]).await;
     assert_eq!(writes(&daemon).await, written.map(|before| before + 1.0));
     let version = fixture.namespace.resource_version("mysql").await;
     assert_eq!(version.as_ref(), history.changes().last().map(|change| &change.version));
@@ -196,8 +196,8 @@ async fn many_services_lose_an_address_at_once() {
     // More than may be written at the same time.
     const SERVICES: usize = 80;
     let namespace = shared().namespace("many").await;
-    let good = Database::start(addresses::take_one(), 3306).await;
-    let mut bad = Database::start(addresses::take_one(), 3306).await;
+    let good = Database::start(addresses::allocate_one(), 3306).await;
+    let mut bad = Database::start(addresses::allocate_one(), 3306).await;
     let mut yaml =
         format!("defaults: {{namespace: {}, check: {CHECK}}}\ndatabases:\n", namespace.name);
     for index in 0..SERVICES {
@@ -209,7 +209,7 @@ async fn many_services_lose_an_address_at_once() {
     }
     let _daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     let all_have = async |count: usize| {
-        eventually(SOON, &format!("each Service has {count} addresses"), async || {
+        eventually(TIMEOUT, &format!("each Service has {count} addresses"), async || {
             let list = namespace
                 .api::<Endpoints>()
                 .list(&Default::default())
@@ -235,14 +235,14 @@ async fn all_die_and_return() {
     for database in &mut fixture.databases {
         database.stop().await;
     }
-    fixture.published(&[]).await;
+    fixture.expect_endpoints(&[]).await;
     let endpoints = fixture.namespace.endpoints("mysql").await.expect("the Endpoints stay");
     assert_eq!(endpoints.subsets.unwrap_or_default(), [], "none is no subsets");
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_condition(&daemon, "Published").await;
     for database in &mut fixture.databases {
         database.restart().await;
     }
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
 }
 
 async fn restart_while_healthy_writes_nothing() {
@@ -253,8 +253,8 @@ async fn restart_while_healthy_writes_nothing() {
     assert!(took < Duration::from_secs(1), "took {took:?} to end");
     let history = fixture.history().await;
     let again = fixture.start().await;
-    checked(&again, 8).await;
-    fixture.condition(&again, "Published").await;
+    wait_for_checks(&again, 8).await;
+    fixture.expect_condition(&again, "Published").await;
     assert_eq!(writes(&again).await, None, "nor does it try to");
     drop(again);
     assert_eq!(history.steps(), [], "a restart alone changes nothing");
@@ -265,13 +265,13 @@ async fn restart_while_one_is_down_writes_nothing() {
     let mut fixture = Fixture::new("restart-down").await;
     let mut daemon = fixture.start_published().await;
     fixture.databases[0].stop().await;
-    fixture.published(&[1, 2]).await;
+    fixture.expect_endpoints(&[1, 2]).await;
     // As a crash: no time to say goodbye.
     daemon.kill();
     let history = fixture.history().await;
     let again = fixture.start().await;
-    checked(&again, 8).await;
-    fixture.condition(&again, "Published").await;
+    wait_for_checks(&again, 8).await;
+    fixture.expect_condition(&again, "Published").await;
     assert_eq!(writes(&again).await, None, "nor does it try to");
     assert_eq!(history.steps(), [], "a restart alone changes nothing");
     assert_eq!(fixture.namespace.endpoint_ips("mysql").await, fixture.ips(&[1, 2]));
@@ -291,7 +291,7 @@ async fn a_restart_gives_a_published_address_its_full_threshold() {
     );
     let again = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     let dead = fixture.databases[2].ip.to_string();
-    eventually(SOON, "five failures", async || {
+    eventually(TIMEOUT, "five failures", async || {
         let failures = again
             .metric("external_endpoints_checks_total", &[("address", &dead), ("result", "fail")])
             .await;
@@ -307,8 +307,8 @@ async fn a_restart_gives_a_published_address_its_full_threshold() {
         Err(format!("{failures:?}"))
     })
     .await;
-    fixture.published(&[0, 1]).await;
-    history.is(&[Some(fixture.ips(&[0, 1]))]).await;
+    fixture.expect_endpoints(&[0, 1]).await;
+    history.expect_steps(&[Some(fixture.ips(&[0, 1]))]).await;
 }
 
 async fn steady_state_for_a_minute() {
@@ -338,14 +338,14 @@ async fn steady_state_for_a_minute() {
 async fn both_families_and_hostnames() {
     let namespace = shared().namespace("families").await;
     namespace.create_headless_service("mysql", &[("mysql", 3306)]).await;
-    let four = Database::start(addresses::take_one(), 3306).await;
-    let six = Database::start(addresses::take_v6(1)[0], 3306).await;
+    let four = Database::start(addresses::allocate_one(), 3306).await;
+    let six = Database::start(addresses::allocate_v6(1)[0], 3306).await;
     let yaml = format!(
         "databases:\n- service: mysql\n  namespace: {}\n  port: 3306\n  check: {{tcp: {{}}, interval: 250ms, timeout: 1s}}\n  addresses:\n  - {{address: \"{}\", hostname: db-six}}\n  - {{address: {}, hostname: db-four}}\n",
         namespace.name, six.ip, four.ip
     );
     let _daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    let endpoints = eventually(SOON, "both are published", async || {
+    let endpoints = eventually(TIMEOUT, "both are published", async || {
         namespace.endpoints("mysql").await.filter(|endpoints| endpoints.subsets.is_some())
     })
     .await;
@@ -357,7 +357,7 @@ async fn both_families_and_hostnames() {
             "ports": [{"name": "mysql", "port": 3306, "protocol": "TCP"}],
         }])
     );
-    eventually(SOON, "a slice for each family", async || {
+    eventually(TIMEOUT, "a slice for each family", async || {
         namespace.slice_ips("mysql").await.len() == 2
     })
     .await;
@@ -368,14 +368,14 @@ async fn a_slice_mirrors_the_healthy_ones_only() {
     let _daemon = fixture.start_published().await;
     let mut all = fixture.ips(&[0, 1, 2]);
     all.sort();
-    eventually(SOON, "the slice has all", async || {
+    eventually(TIMEOUT, "the slice has all", async || {
         fixture.namespace.slice_ips("mysql").await == all
     })
     .await;
     fixture.databases[0].stop().await;
     let mut healthy = fixture.ips(&[1, 2]);
     healthy.sort();
-    eventually(SOON, "the slice has the healthy ones", async || {
+    eventually(TIMEOUT, "the slice has the healthy ones", async || {
         fixture.namespace.slice_ips("mysql").await == healthy
     })
     .await;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::cluster::fixture::{CHECK, Fixture, SOON, checked, config, database};
+use crate::cluster::fixture::{CHECK, Fixture, TIMEOUT, config, database, wait_for_checks};
 use crate::cluster::ownership::merge;
 use crate::support::{Daemon, case::cases, eventually, shared};
 
@@ -41,8 +41,8 @@ async fn bad_addresses_are_refused_and_the_others_published() {
     let ips = format!("{}, {quoted}", fixture.ips(&[0, 1, 2]).join(", "));
     let yaml = config(&fixture.namespace.name, &ips, CHECK, "");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    fixture.published(&[0, 1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
     let status = daemon.status().await;
     assert_eq!(refused(&status), bad);
     assert_eq!(database(&status)["targets"].as_array().map(Vec::len), Some(3));
@@ -69,22 +69,22 @@ async fn outside_the_allow_list_nothing_is_published_or_checked() {
     let [first, second] = allowed(&fixture);
     let yaml = fixture.config().replace("tcp: {}", "tcp: {accept: true}");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[&first, &second]).await;
-    fixture.published(&[0, 1]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[0, 1]).await;
+    fixture.expect_condition(&daemon, "Published").await;
     // Whoever puts it there by hand gets no further.
     let ips: Vec<IpAddr> = fixture.databases.iter().map(|database| database.ip).collect();
     let subsets = json!([{"addresses": ips.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(), "ports": [{"port": 3306}]}]);
     merge(&fixture, json!({"subsets": subsets})).await;
     history
-        .is(&[
+        .expect_steps(&[
             Some(fixture.ips(&[0, 1])),
             Some(fixture.ips(&[0, 1, 2])),
             Some(fixture.ips(&[0, 1])),
         ])
         .await;
-    checked(&daemon, 5).await;
-    assert!(fixture.databases[0].accepted() > 0, "checks that databases count");
-    assert_eq!(fixture.databases[2].accepted(), 0, "it was checked");
+    wait_for_checks(&daemon, 5).await;
+    assert!(fixture.databases[0].accept_count() > 0, "checks that databases count");
+    assert_eq!(fixture.databases[2].accept_count(), 0, "it was checked");
     assert_eq!(refused(&daemon.status().await), fixture.ips(&[2]));
     assert_eq!(counted(&daemon, "refused_addresses").await, 1.0);
     let ip = &fixture.ips(&[2])[0];
@@ -99,7 +99,7 @@ async fn what_was_published_from_outside_goes_before_any_verdict() {
     let history = fixture.history().await;
     let [first, second] = allowed(&fixture);
     // A check that is under way for as long as this takes, of an address that nobody published: no plan comes.
-    let more = crate::support::addresses::take_one();
+    let more = crate::support::addresses::allocate_one();
     let ips = format!(
         "{}, {{address: {more}, check: {{exec: {{command: [/bin/sleep, '60']}}}}}}",
         fixture.ips(&[0, 1, 2]).join(", ")
@@ -112,9 +112,9 @@ async fn what_was_published_from_outside_goes_before_any_verdict() {
     );
     let also = format!("--allow-cidr={more}/32");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[&first, &second, &also]).await;
-    fixture.published(&[0, 1]).await;
-    fixture.condition(&daemon, "WaitingForVerdicts").await;
-    history.is(&[Some(fixture.ips(&[0, 1]))]).await;
+    fixture.expect_endpoints(&[0, 1]).await;
+    fixture.expect_condition(&daemon, "WaitingForVerdicts").await;
+    history.expect_steps(&[Some(fixture.ips(&[0, 1]))]).await;
 }
 
 async fn a_database_of_refused_addresses_keeps_what_it_has() {
@@ -125,8 +125,8 @@ async fn a_database_of_refused_addresses_keeps_what_it_has() {
     let [first, second] = allowed(&fixture);
     let yaml = config(&fixture.namespace.name, &fixture.ips(&[2]).join(", "), CHECK, "");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[&first, &second]).await;
-    let reason = fixture.condition(&daemon, "AddressesRefused").await;
+    let reason = fixture.expect_condition(&daemon, "AddressesRefused").await;
     assert!(reason.contains("--allow-cidr"), "{reason}");
-    eventually(SOON, "it is ready", async || daemon.get("/readyz").await.0 == 200).await;
-    history.is(&[Some(fixture.ips(&[0, 1]))]).await;
+    eventually(TIMEOUT, "it is ready", async || daemon.get("/readyz").await.0 == 200).await;
+    history.expect_steps(&[Some(fixture.ips(&[0, 1]))]).await;
 }

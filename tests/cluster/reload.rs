@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Endpoints;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::cluster::fixture::{CHECK, Fixture, History, SOON, checked, config};
+use crate::cluster::fixture::{CHECK, Fixture, History, TIMEOUT, config, wait_for_checks};
 use crate::support::{Daemon, case::cases, eventually, shared};
 
 pub(crate) fn cases() -> Vec<Trial> {
@@ -41,7 +41,7 @@ pub(crate) fn database(fixture: &Fixture, service: &str, which: usize) -> String
 
 /// Waits until the status has exactly these databases, and returns it.
 pub(crate) async fn databases(daemon: &Daemon, services: &[&str]) -> Value {
-    eventually(SOON, &format!("databases {services:?}"), async || {
+    eventually(TIMEOUT, &format!("databases {services:?}"), async || {
         let status = daemon.status().await;
         let there: Vec<&str> =
             status["databases"].as_array().expect("a list").iter().map(service).collect();
@@ -57,7 +57,7 @@ fn service(database: &Value) -> &str {
 /// Waits until a Service's Endpoints have exactly these databases.
 pub(crate) async fn published(fixture: &Fixture, service: &str, which: &[usize]) {
     let wanted = fixture.ips(which);
-    eventually(SOON, &format!("{service} has {wanted:?}"), async || {
+    eventually(TIMEOUT, &format!("{service} has {wanted:?}"), async || {
         let there = fixture.namespace.endpoint_ips(service).await;
         if there == wanted { Ok(()) } else { Err(format!("{there:?}")) }
     })
@@ -66,7 +66,7 @@ pub(crate) async fn published(fixture: &Fixture, service: &str, which: &[usize])
 
 /// Waits until something is left behind under these names, and no others.
 pub(crate) async fn left_behind(daemon: &Daemon, services: &[&str]) {
-    eventually(SOON, &format!("{services:?} are left behind"), async || {
+    eventually(TIMEOUT, &format!("{services:?} are left behind"), async || {
         let left = daemon.status().await["leftBehind"].clone();
         let there: Vec<&str> = left.as_array().expect("a list").iter().map(service).collect();
         if there == services { Ok(()) } else { Err(format!("{there:?}")) }
@@ -75,7 +75,7 @@ pub(crate) async fn left_behind(daemon: &Daemon, services: &[&str]) {
 }
 
 async fn load_successful(daemon: &Daemon, wanted: f64) {
-    eventually(SOON, &format!("the last load counts {wanted}"), async || {
+    eventually(TIMEOUT, &format!("the last load counts {wanted}"), async || {
         daemon.metric("external_endpoints_config_last_load_successful", &[]).await == Some(wanted)
     })
     .await;
@@ -100,7 +100,7 @@ async fn databases_come_and_go_while_it_runs() {
     edit(&daemon, &(fixture.config() + &database(&fixture, "orders", 1) + &elsewhere));
     databases(&daemon, &["mysql", "orders", "redis"]).await;
     published(&fixture, "orders", &[1]).await;
-    eventually(SOON, "redis is published", async || {
+    eventually(TIMEOUT, "redis is published", async || {
         other.endpoint_ips("redis").await == fixture.ips(&[2])
     })
     .await;
@@ -108,7 +108,7 @@ async fn databases_come_and_go_while_it_runs() {
     assert_eq!(daemon.get("/readyz").await.0, 200);
     // What is new is looked after as all others are.
     other.delete::<Endpoints>("redis").await;
-    eventually(SOON, "redis is repaired", async || {
+    eventually(TIMEOUT, "redis is repaired", async || {
         other.endpoint_ips("redis").await == fixture.ips(&[2])
     })
     .await;
@@ -129,14 +129,14 @@ async fn databases_come_and_go_while_it_runs() {
     fixture.databases[2].stop().await;
     other.delete::<Endpoints>("redis").await;
     left_behind(&daemon, &["mysql"]).await;
-    checked(&daemon, 8).await;
+    wait_for_checks(&daemon, 8).await;
     assert_eq!(fixture.namespace.endpoint_ips("mysql").await, fixture.ips(&[0, 2]));
     assert!(other.endpoints("redis").await.is_none());
 
     // And back again: what is published is up until disproved.
     edit(&daemon, &(fixture.config() + &database(&fixture, "orders", 1)));
     published(&fixture, "mysql", &[0]).await;
-    history.is(&[Some(fixture.ips(&[0, 2])), Some(fixture.ips(&[0]))]).await;
+    history.expect_steps(&[Some(fixture.ips(&[0, 2])), Some(fixture.ips(&[0]))]).await;
     left_behind(&daemon, &[]).await;
 }
 
@@ -144,8 +144,8 @@ async fn what_did_not_change_keeps_its_health_and_its_streak() {
     let mut fixture = Fixture::new("keeps").await;
     fixture.databases[1].stop().await;
     let daemon = fixture.start().await;
-    fixture.published(&[0, 2]).await;
-    checked(&daemon, 4).await;
+    fixture.expect_endpoints(&[0, 2]).await;
+    wait_for_checks(&daemon, 4).await;
     let before = databases(&daemon, &["mysql"]).await["databases"][0]["targets"].clone();
     let history = fixture.history().await;
     // Another order, another policy, a name for one.
@@ -153,7 +153,7 @@ async fn what_did_not_change_keeps_its_health_and_its_streak() {
     let addresses = format!("{{address: {c}, hostname: db-c}}, {a}, {b}");
     let yaml = config(&fixture.namespace.name, &addresses, CHECK, "  policy: {minHealthy: 1}\n");
     edit(&daemon, &yaml);
-    let after = eventually(SOON, "the new config is in force", async || {
+    let after = eventually(TIMEOUT, "the new config is in force", async || {
         let targets = databases(&daemon, &["mysql"]).await["databases"][0]["targets"].clone();
         if targets[0]["address"] == c.to_string() { Ok(targets) } else { Err(targets.to_string()) }
     })
@@ -166,7 +166,7 @@ async fn what_did_not_change_keeps_its_health_and_its_streak() {
         assert!(streak(&after[new]) >= streak(&before[old]), "{before} {after}");
     }
     // The name is the only thing that is written.
-    history.is(&[Some(fixture.ips(&[0, 2]))]).await;
+    history.expect_steps(&[Some(fixture.ips(&[0, 2]))]).await;
 }
 
 async fn an_address_that_is_added_comes_when_it_is_well() {
@@ -178,21 +178,21 @@ async fn an_address_that_is_added_comes_when_it_is_well() {
         &[],
     )
     .await;
-    fixture.published(&[0, 1]).await;
+    fixture.expect_endpoints(&[0, 1]).await;
     fixture.databases[2].stop().await;
     let history = fixture.history().await;
     edit(&daemon, &fixture.config());
-    eventually(SOON, "the third is down", async || {
+    eventually(TIMEOUT, "the third is down", async || {
         databases(&daemon, &["mysql"]).await["databases"][0]["targets"][2]["health"] == "down"
     })
     .await;
-    checked(&daemon, 3).await;
+    wait_for_checks(&daemon, 3).await;
     assert_eq!(history.steps(), [], "nothing was taken away meanwhile");
     fixture.databases[2].restart().await;
-    history.is(&[Some(fixture.ips(&[0, 1, 2]))]).await;
+    history.expect_steps(&[Some(fixture.ips(&[0, 1, 2]))]).await;
     // And one that is taken out of the config leaves.
     edit(&daemon, &config(&fixture.namespace.name, &two, CHECK, ""));
-    history.is(&[Some(fixture.ips(&[0, 1, 2])), Some(fixture.ips(&[0, 1]))]).await;
+    history.expect_steps(&[Some(fixture.ips(&[0, 1, 2])), Some(fixture.ips(&[0, 1]))]).await;
 }
 
 async fn another_port_is_one_write() {
@@ -201,10 +201,10 @@ async fn another_port_is_one_write() {
     let ips = fixture.ips(&[0, 1, 2]);
     let yaml = config(&fixture.namespace.name, &ips.join(", "), check, "");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     let history = fixture.history().await;
     edit(&daemon, &yaml.replace("  port: 3306", "  port: 3307"));
-    history.is(&[Some(ips.clone())]).await;
+    history.expect_steps(&[Some(ips.clone())]).await;
     let endpoints = fixture.namespace.endpoints("mysql").await.expect("Endpoints");
     let ports: Vec<i32> = endpoints
         .subsets
@@ -215,8 +215,8 @@ async fn another_port_is_one_write() {
         .collect();
     assert_eq!(ports, [3307]);
     assert_eq!(told(&daemon, "an outside change"), 0);
-    checked(&daemon, 3).await;
-    history.is(&[Some(ips)]).await;
+    wait_for_checks(&daemon, 3).await;
+    history.expect_steps(&[Some(ips)]).await;
 }
 
 async fn a_changed_check_gives_what_is_published_its_full_threshold() {
@@ -228,7 +228,7 @@ async fn a_changed_check_gives_what_is_published_its_full_threshold() {
     };
     // Nothing answers on that port: all leave, each after as many failures as an address that is up needs.
     edit(&daemon, &fixture.config().replace("tcp: {}", "tcp: {port: 9}"));
-    eventually(SOON, "all have left", async || {
+    eventually(TIMEOUT, "all have left", async || {
         fixture.namespace.endpoint_ips("mysql").await.is_empty()
     })
     .await;
@@ -238,7 +238,7 @@ async fn a_changed_check_gives_what_is_published_its_full_threshold() {
     assert_eq!(transitions, Some(3.0));
     // One that is down and not published is up by its first verdict.
     edit(&daemon, &fixture.config());
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     assert!(history.steps().iter().flatten().all(|ips| ips.len() <= 3));
 }
 
@@ -248,8 +248,10 @@ async fn a_config_that_says_the_same_writes_nothing() {
     let history = fixture.history().await;
     let writes = daemon.metric("external_endpoints_writes_total", &[]).await;
     edit(&daemon, &format!("# Only a comment.\n{}", fixture.config()));
-    eventually(SOON, "it was read", async || told(&daemon, "has changed, and says the same") == 1)
-        .await;
+    eventually(TIMEOUT, "it was read", async || {
+        told(&daemon, "has changed, and says the same") == 1
+    })
+    .await;
     // What is in front of it and behind it is another matter than the database itself.
     fixture.namespace.create_service("orders", &[("", 3306)]).await;
     edit(
@@ -262,7 +264,7 @@ async fn a_config_that_says_the_same_writes_nothing() {
     );
     databases(&daemon, &["orders", "mysql"]).await;
     published(&fixture, "orders", &[0]).await;
-    checked(&daemon, 4).await;
+    wait_for_checks(&daemon, 4).await;
     assert_eq!(history.steps(), []);
     assert_eq!(
         daemon.metric("external_endpoints_writes_total", &[("service", "mysql")]).await,
@@ -284,27 +286,28 @@ async fn a_bad_config_changes_nothing_and_is_told_once() {
         daemon.config().display()
     );
     assert!(problem.starts_with(&place), "{problem}");
-    checked(&daemon, 8).await;
+    wait_for_checks(&daemon, 8).await;
     assert_eq!(told(&daemon, "a duration needs a unit"), 1, "once for each content");
     // Half of a file, and none at all.
     let whole = fixture.config();
     edit(&daemon, &whole[..whole.len() / 2]);
-    eventually(SOON, "half of a file is bad", async || {
+    eventually(TIMEOUT, "half of a file is bad", async || {
         told(&daemon, "the config file is bad") == 2
     })
     .await;
     fs::remove_file(daemon.config()).expect("a file");
-    eventually(SOON, "no file is bad", async || told(&daemon, "there is no such file") == 1).await;
+    eventually(TIMEOUT, "no file is bad", async || told(&daemon, "there is no such file") == 1)
+        .await;
     load_successful(&daemon, 0.0).await;
     // All the while the last good one is in force.
     fixture.databases[1].stop().await;
-    fixture.published(&[0, 2]).await;
+    fixture.expect_endpoints(&[0, 2]).await;
     assert_eq!(daemon.get("/readyz").await.0, 200);
     edit(&daemon, &whole);
     load_successful(&daemon, 1.0).await;
     assert_eq!(daemon.status().await["config"]["problems"], json!([]));
-    checked(&daemon, 3).await;
-    history.is(&[Some(fixture.ips(&[0, 2]))]).await;
+    wait_for_checks(&daemon, 3).await;
+    history.expect_steps(&[Some(fixture.ips(&[0, 2]))]).await;
 }
 
 /// Puts a config where the kubelet puts a ConfigMap's: behind `config.yaml -> ..data/config.yaml`, `..data -> ..N`.
@@ -336,7 +339,7 @@ async fn a_config_map_is_followed_through_its_symlinks() {
         if number > 1 {
             fs::remove_dir_all(volume.join(format!("..{}", number - 1))).expect("the old content");
         }
-        fixture.published(which).await;
+        fixture.expect_endpoints(which).await;
     }
     assert_eq!(told(&daemon, "the config file is bad"), 0, "at no moment was there none");
 }
@@ -358,7 +361,7 @@ async fn what_leaves_the_config_stays_and_is_told() {
         Some(1.0)
     );
     assert_eq!(told(&daemon, "left behind: the config has no such database"), 1);
-    checked(&daemon, 4).await;
+    wait_for_checks(&daemon, 4).await;
     assert_eq!(fixture.namespace.resource_version("orders").await, before);
     fixture.namespace.delete::<Endpoints>("orders").await;
     left_behind(&daemon, &[]).await;
@@ -376,8 +379,8 @@ async fn what_is_left_behind_is_found_at_the_start_and_never_deleted() {
     let daemon =
         Daemon::start(&(fixture.config() + "prune: true\n"), &shared().kubeconfig(), &[]).await;
     left_behind(&daemon, &["orders"]).await;
-    fixture.condition(&daemon, "Published").await;
-    checked(&daemon, 4).await;
+    fixture.expect_condition(&daemon, "Published").await;
+    wait_for_checks(&daemon, 4).await;
     assert_eq!(history.steps(), []);
     assert_eq!(told(&daemon, "left behind: the config has no such database"), 1);
 }

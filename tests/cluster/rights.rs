@@ -21,7 +21,7 @@ pub(crate) fn cases() -> Vec<Trial> {
     ]
 }
 
-const SOON: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 const ROLES: [&str; 3] = ["role.yaml", "role-create-service.yaml", "role-slices.yaml"];
 
@@ -44,7 +44,7 @@ async fn the_further_roles_are_what_forbidden_asks_for() {
     let yaml = fixture.config_with("  publish: both\n  createService: {}\n");
     let mut daemon = Daemon::start(&yaml, &kubeconfig, &[]).await;
     for file in &ROLES[1..] {
-        let asked = eventually(SOON, &format!("it asks for {file}"), async || {
+        let asked = eventually(TIMEOUT, &format!("it asks for {file}"), async || {
             let database = database(&daemon.status().await);
             let reason = database["reason"].as_str().unwrap_or_default().to_owned();
             let rule = (database["condition"] == "Forbidden").then(|| rule_in(&reason)).flatten();
@@ -55,15 +55,15 @@ async fn the_further_roles_are_what_forbidden_asks_for() {
         granted.push(asked);
         grant(&fixture.namespace, &json!(granted)).await;
     }
-    fixture.condition(&daemon, "Published").await;
-    fixture.published(&[0, 1, 2]).await;
-    fixture.served(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    fixture.expect_slices(&[0, 1, 2]).await;
     // They are enough for the way back, too.
     daemon.terminate().await;
     let daemon = Daemon::start(&fixture.config(), &kubeconfig, &[]).await;
-    eventually(SOON, "our slice is deleted", async || own(&fixture).await.is_none()).await;
-    fixture.served(&[0, 1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    eventually(TIMEOUT, "our slice is deleted", async || own(&fixture).await.is_none()).await;
+    fixture.expect_slices(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
 }
 
 async fn own(fixture: &Fixture) -> Option<EndpointSlice> {
@@ -91,7 +91,7 @@ async fn with_the_further_roles_no_other_slice_and_no_service_can_be_changed() {
             json!({"apiVersion": version, "kind": kind, "metadata": metadata, "addressType": "IPv4", "endpoints": []}),
         )
     };
-    eventually(SOON, "the rights have come", async || {
+    eventually(TIMEOUT, "the rights have come", async || {
         slices.patch("mysql-external-ipv4-1", &apply, &slice("mysql-external-ipv4-1")).await
     })
     .await;

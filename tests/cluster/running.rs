@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
-use crate::cluster::fixture::{CHECK, Fixture, SOON, checked, config, database};
+use crate::cluster::fixture::{CHECK, Fixture, TIMEOUT, config, database, wait_for_checks};
 use crate::support::{
-    ApiProxy, Behavior, Daemon, Database, addresses, blocking, case::cases, eventually, folder,
-    shared,
+    ApiProxy, Behavior, Daemon, Database, addresses, blocking, case::cases, eventually, shared,
+    temp_dir,
 };
 
 /// On a machine however busy; what waits for something that hangs takes longer.
@@ -60,12 +60,13 @@ async fn a_second_signal_ends_at_once() {
 }
 
 async fn a_dry_run_needs_no_cluster() {
-    let ip = addresses::take_one();
+    let ip = addresses::allocate_one();
     let mut live = Database::start(ip, 3306).await;
     let yaml = config("prod", &ip.to_string(), "{tcp: {}, interval: 250ms, timeout: 1s}", "");
-    let daemon = Daemon::start(&yaml, &folder("nothing").join("kubeconfig"), &["--dry-run"]).await;
+    let daemon =
+        Daemon::start(&yaml, &temp_dir("nothing").join("kubeconfig"), &["--dry-run"]).await;
     let says = async |reason: String| {
-        eventually(SOON, &reason, async || {
+        eventually(TIMEOUT, &reason, async || {
             let database = database(&daemon.status().await);
             if database["condition"] == "DryRun" && database["reason"] == reason {
                 Ok(())
@@ -87,7 +88,7 @@ async fn a_dry_run_shows_the_difference() {
     let history = fixture.history().await;
     fixture.databases[1].stop().await;
     let daemon = Daemon::start(&fixture.config(), &shared().kubeconfig(), &["--dry-run"]).await;
-    let reason = fixture.condition(&daemon, "DryRun").await;
+    let reason = fixture.expect_condition(&daemon, "DryRun").await;
     let rest = fixture.ips(&[0, 2]).join(", ");
     assert_eq!(reason, format!("would publish {rest} (-{})", fixture.databases[1].ip));
     assert_eq!(history.steps(), []);
@@ -103,7 +104,7 @@ async fn without_a_cluster_it_says_what_to_do() {
 
 /// A kubeconfig whose credentials come from a command.
 fn kubeconfig_with_command(script: &str) -> std::path::PathBuf {
-    let path = folder("command").join("kubeconfig");
+    let path = temp_dir("command").join("kubeconfig");
     let text = format!(
         "apiVersion: v1
 kind: Config
@@ -120,7 +121,7 @@ users:
 }
 
 async fn credentials_that_hang_or_fail() {
-    let ip = addresses::take_one();
+    let ip = addresses::allocate_one();
     let yaml = config("prod", &ip.to_string(), CHECK, "");
     // A command that hangs holds up neither the end nor, in a dry run, the checks.
     let mut daemon =
@@ -144,8 +145,8 @@ async fn promtool_has_nothing_to_say() {
     let mut fixture = Fixture::new("metrics").await;
     let daemon = fixture.start_published().await;
     fixture.databases[0].stop().await;
-    fixture.published(&[1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
     let page = daemon.metrics().await;
     let output = blocking({
         let page = page.clone();
@@ -211,18 +212,18 @@ async fn standing_still_is_nobodys_failure() {
     daemon.signal(Signal::SIGSTOP);
     tokio::time::sleep(Duration::from_secs(7)).await;
     daemon.signal(Signal::SIGCONT);
-    eventually(SOON, "it is well again", async || daemon.get("/healthz").await.0 == 200).await;
-    checked(&daemon, 2).await;
+    eventually(TIMEOUT, "it is well again", async || daemon.get("/healthz").await.0 == 200).await;
+    wait_for_checks(&daemon, 2).await;
     assert_eq!(history.steps(), []);
 }
 
 async fn a_secret_shows_nowhere() {
     const SECRET: &str = "correct-horse-battery";
-    let folder = folder("secrets");
+    let folder = temp_dir("secrets");
     std::fs::write(folder.join("password"), SECRET).expect("a file in the sandbox");
     let fixture = Fixture::new("secrets").await;
     let echo = Database::start_with(
-        addresses::take_one(),
+        addresses::allocate_one(),
         3306,
         Behavior::Http(500, format!("you said {SECRET}")),
     )
@@ -252,7 +253,7 @@ databases:
         echo = echo.ip,
     );
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    let status = eventually(SOON, "each has failed", async || {
+    let status = eventually(TIMEOUT, "each has failed", async || {
         let status = daemon.status().await;
         let databases = status["databases"].as_array().cloned().unwrap_or_default();
         let failed =

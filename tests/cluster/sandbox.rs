@@ -12,14 +12,14 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::support::control_plane::STRANGER;
+use crate::support::control_plane::UNPRIVILEGED_TOKEN;
 use crate::support::traffic::connect;
 use crate::support::{
     ApiProxy, ConnectOutcome, ControlPlane, Database, Options, Traffic, addresses, blocking,
     case::cases, consistently, eventually, sandbox, shared,
 };
 
-const SOON: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) fn cases() -> Vec<Trial> {
     cases![
@@ -41,7 +41,7 @@ async fn rights_are_enforced() {
     let namespace = cluster.namespace("rights").await;
     namespace.create_service_account("reader").await;
     let token = namespace.token("reader").await;
-    for token in [STRANGER, &token] {
+    for token in [UNPRIVILEGED_TOKEN, &token] {
         let client = cluster.client_with_token(token).await;
         let services: Api<Service> = Api::namespaced(client, &namespace.name);
         let error = services.list(&ListParams::default()).await.expect_err("no right to list");
@@ -57,7 +57,7 @@ async fn rights_are_enforced() {
     namespace.create_object::<k8s_openapi::api::rbac::v1::RoleBinding>(binding).await;
     let client = cluster.client_with_token(&token).await;
     let services: Api<Service> = Api::namespaced(client, &namespace.name);
-    eventually(SOON, "the Role allows to list", async || {
+    eventually(TIMEOUT, "the Role allows to list", async || {
         services.list(&ListParams::default()).await
     })
     .await;
@@ -65,13 +65,13 @@ async fn rights_are_enforced() {
 
 async fn hand_written_endpoints_are_mirrored() {
     let namespace = shared().namespace("mirrored").await;
-    let ips = addresses::take(2);
+    let ips = addresses::allocate(2);
     namespace.create_service("mysql", &[("", 3306)]).await;
     namespace.create_endpoints("mysql", &ips, &[("", 3306)]).await;
     let mut wanted: Vec<String> = ips.iter().map(ToString::to_string).collect();
     assert_eq!(namespace.endpoint_ips("mysql").await, wanted);
     wanted.sort();
-    eventually(SOON, "the slices have the addresses", async || {
+    eventually(TIMEOUT, "the slices have the addresses", async || {
         namespace.slice_ips("mysql").await == wanted
     })
     .await;
@@ -79,7 +79,7 @@ async fn hand_written_endpoints_are_mirrored() {
 
 async fn connections_follow_the_endpoints() {
     let namespace = shared().namespace("routed").await;
-    let ips = addresses::take(2);
+    let ips = addresses::allocate(2);
     let _first = Database::start(ips[0], 3306).await;
     let second = Database::start(ips[1], 3306).await;
     // The Service's port is not the databases': it is kube-proxy who translates.
@@ -88,7 +88,7 @@ async fn connections_follow_the_endpoints() {
     let traffic =
         Traffic::start(namespace.cluster_ip("mysql").await, 13306, Duration::from_millis(20));
     for ip in &ips {
-        eventually(SOON, "both databases get connections", async || {
+        eventually(TIMEOUT, "both databases get connections", async || {
             traffic.last(ConnectOutcome::Reached(*ip))
         })
         .await;
@@ -102,45 +102,45 @@ async fn connections_follow_the_endpoints() {
         .await
         .expect("a patch");
     let written = Instant::now();
-    eventually(SOON, "for half a second the second database gets no connection", async || {
+    eventually(TIMEOUT, "for half a second the second database gets no connection", async || {
         let last = traffic.last(ConnectOutcome::Reached(ips[1])).expect("it had some before");
         last.elapsed() > Duration::from_millis(500)
     })
     .await;
     let left = traffic.last(ConnectOutcome::Reached(ips[1])).expect("it had some before");
-    let accepted = second.accepted();
+    let accepted = second.accept_count();
     let tally = traffic.tally_since(left + Duration::from_millis(1));
     assert!(tally[&ConnectOutcome::Reached(ips[0])] > 0, "{tally:?}");
     assert_eq!(tally.len(), 1, "every connection reaches the first database: {tally:?}");
     consistently(Duration::from_secs(1), "the second database gets no connection", async || {
-        second.accepted() == accepted
+        second.accept_count() == accepted
     })
     .await;
     assert!(left < written + Duration::from_secs(10), "kube-proxy took {:?}", left - written);
 }
 
 async fn a_black_hole_is_silent() {
-    for ip in addresses::take(1).into_iter().chain(addresses::take_v6(1)) {
+    for ip in addresses::allocate(1).into_iter().chain(addresses::allocate_v6(1)) {
         let mut database = Database::start(ip, 5432).await;
         assert_eq!(connect(ip, 5432).await, ConnectOutcome::Reached(ip));
         database.black_hole().await;
-        let before = database.accepted();
+        let before = database.accept_count();
         assert_eq!(connect(ip, 5432).await, ConnectOutcome::NoAnswer);
-        assert_eq!(database.accepted(), before);
+        assert_eq!(database.accept_count(), before);
         database.restore().await;
         assert_eq!(connect(ip, 5432).await, ConnectOutcome::Reached(ip));
     }
 }
 
 async fn a_stopped_database_refuses() {
-    let ip = addresses::take_one();
+    let ip = addresses::allocate_one();
     let mut database = Database::start(ip, 6379).await;
     assert_eq!(connect(ip, 6379).await, ConnectOutcome::Reached(ip));
     database.stop().await;
     assert_eq!(connect(ip, 6379).await, ConnectOutcome::Refused);
     database.restart().await;
     assert_eq!(connect(ip, 6379).await, ConnectOutcome::Reached(ip));
-    assert_eq!(database.accepted(), 2);
+    assert_eq!(database.accept_count(), 2);
 }
 
 async fn data_outlives_the_api_server() {
@@ -159,7 +159,8 @@ async fn data_outlives_the_api_server() {
     plane.pause_api();
     assert!(get().await.is_err(), "a paused API server doesn't answer in a second");
     plane.resume_api();
-    eventually(SOON, "a resumed API server answers", async || config_maps.get("kept").await).await;
+    eventually(TIMEOUT, "a resumed API server answers", async || config_maps.get("kept").await)
+        .await;
 
     let pids = plane.pids();
     assert_eq!(pids.len(), 3);
@@ -190,21 +191,21 @@ async fn the_proxy_makes_faults() {
     proxy.refuse().await;
     assert_ne!(list().await.expect_err("it refuses"), "silence");
     proxy.heal().await;
-    eventually(SOON, "it passes everything again", list).await;
+    eventually(TIMEOUT, "it passes everything again", list).await;
 
     proxy.hang();
     assert_eq!(list().await.expect_err("it hangs"), "silence");
     proxy.heal().await;
-    eventually(SOON, "it passes everything again", list).await;
+    eventually(TIMEOUT, "it passes everything again", list).await;
 
     proxy.answer(403);
-    eventually(SOON, "it answers by itself", async || match list().await {
+    eventually(TIMEOUT, "it answers by itself", async || match list().await {
         Err(error) if error.contains("made by a test") => Ok(()),
         other => Err(format!("{other:?}")),
     })
     .await;
     proxy.cut();
-    eventually(SOON, "it passes everything again", list).await;
+    eventually(TIMEOUT, "it passes everything again", list).await;
 }
 
 /// The argument that makes this program enter a sandbox, start a process there, and wait for a line to panic.
@@ -263,15 +264,17 @@ async fn ends_whole(mark: &'static str, end: impl FnOnce(&mut Child)) {
     });
     assert_eq!(held.await.expect("a line"), "held\n");
     // A process shows no environment at the moment it becomes another program.
-    eventually(SOON, "outside, unshare, init, inside and sleep run", async || match marked(mark) {
-        all if all.len() == 5 => Ok(()),
-        others => Err(format!("{others:?}")),
+    eventually(TIMEOUT, "outside, unshare, init, inside and sleep run", async || {
+        match marked(mark) {
+            all if all.len() == 5 => Ok(()),
+            others => Err(format!("{others:?}")),
+        }
     })
     .await;
     end(&mut outside);
     let status = blocking(move || outside.wait()).await.expect("our own child");
     assert!(!status.success(), "{status}");
-    eventually(SOON, "all its processes are gone", async || match marked(mark) {
+    eventually(TIMEOUT, "all its processes are gone", async || match marked(mark) {
         left if left.is_empty() => Ok(()),
         left => Err(format!("{left:?}")),
     })

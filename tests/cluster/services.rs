@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use crate::cluster::events::told;
-use crate::cluster::fixture::{CHECK, Fixture, SOON, checked, config, database};
+use crate::cluster::fixture::{CHECK, Fixture, TIMEOUT, config, database, wait_for_checks};
 use crate::support::{ConnectOutcome, Daemon, Traffic, case::cases, eventually, shared};
 
 pub(crate) fn cases() -> Vec<Trial> {
@@ -31,8 +31,8 @@ async fn service(fixture: &Fixture) -> Option<Service> {
 async fn a_missing_service_is_created() {
     let fixture = Fixture::without_service("created").await;
     let daemon = fixture.start_with("  createService: {}\n").await;
-    fixture.published(&[0, 1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
     let created = service(&fixture).await.expect("a Service");
     assert_eq!(
         created.labels().get("app.kubernetes.io/managed-by").map(String::as_str),
@@ -50,8 +50,8 @@ async fn a_missing_service_is_created() {
         3306,
         Duration::from_millis(50),
     );
-    eventually(SOON, "clients arrive", async || {
-        traffic.tally_all().keys().any(|arrival| matches!(arrival, ConnectOutcome::Reached(_)))
+    eventually(TIMEOUT, "clients arrive", async || {
+        traffic.tally_all().keys().any(|outcome| matches!(outcome, ConnectOutcome::Reached(_)))
     })
     .await;
     // Changed by someone, it is theirs; deleted by someone, there is none.
@@ -59,18 +59,18 @@ async fn a_missing_service_is_created() {
     let patch = json!({"metadata": {"labels": {"team": "orders"}}, "spec": {"sessionAffinity": "ClientIP"}});
     let changed =
         api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
-    checked(&daemon, 4).await;
+    wait_for_checks(&daemon, 4).await;
     assert_eq!(
         service(&fixture).await.and_then(|service| service.resource_version()),
         changed.resource_version()
     );
     fixture.namespace.delete::<Service>("mysql").await;
-    eventually(SOON, "created again", async || {
+    eventually(TIMEOUT, "created again", async || {
         service(&fixture).await.is_some_and(|service| service.uid() != changed.uid())
     })
     .await;
-    fixture.published(&[0, 1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
 }
 
 async fn a_headless_service_names_each_replica() {
@@ -83,7 +83,7 @@ async fn a_headless_service_names_each_replica() {
     let yaml = config(&fixture.namespace.name, &list.join(", "), CHECK, more)
         .replace("service: mysql", "service: mongo");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_condition(&daemon, "Published").await;
     let created: Service = fixture.namespace.api().get("mongo").await.expect("a Service");
     assert_eq!(created.spec.and_then(|spec| spec.cluster_ip).as_deref(), Some("None"));
     let slice: EndpointSlice =
@@ -109,9 +109,9 @@ async fn a_service_that_is_there_is_never_changed() {
     let fixture = Fixture::new("kept").await;
     let before = service(&fixture).await.and_then(|service| service.resource_version());
     let daemon = fixture.start_with("  createService: {headless: true}\n").await;
-    fixture.published(&[0, 1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
-    checked(&daemon, 4).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
+    wait_for_checks(&daemon, 4).await;
     assert_eq!(service(&fixture).await.and_then(|service| service.resource_version()), before);
 }
 
@@ -131,8 +131,8 @@ async fn all_ports_that_lead_to_the_database_get_its_traffic() {
         let mut fixture = Fixture::without_service(prefix).await;
         create_twins(&fixture).await;
         let daemon = fixture.start_with(&format!("  publish: {publish}\n")).await;
-        fixture.served(&[0, 1, 2]).await;
-        let reason = fixture.condition(&daemon, "Published").await;
+        fixture.expect_slices(&[0, 1, 2]).await;
+        let reason = fixture.expect_condition(&daemon, "Published").await;
         assert!(
             reason.ends_with("[metrics (9104/TCP)], which have no endpoints; add them to `ports`"),
             "{reason}"
@@ -141,7 +141,7 @@ async fn all_ports_that_lead_to_the_database_get_its_traffic() {
         let traffic = [3306, 33060].map(|port| Traffic::start(ip, port, Duration::from_millis(50)));
         for (traffic, port) in traffic.iter().zip([3306, 33060]) {
             for database in &fixture.databases {
-                eventually(SOON, &format!("{} is reached by {port}", database.ip), async || {
+                eventually(TIMEOUT, &format!("{} is reached by {port}", database.ip), async || {
                     traffic.tally_all().contains_key(&ConnectOutcome::Reached(database.ip))
                 })
                 .await;
@@ -150,12 +150,12 @@ async fn all_ports_that_lead_to_the_database_get_its_traffic() {
         // Steady state, also with two names for one port.
         let writes = async || daemon.metric("external_endpoints_writes_total", &[]).await;
         let before = writes().await;
-        checked(&daemon, 4).await;
+        wait_for_checks(&daemon, 4).await;
         assert_eq!(writes().await, before);
         let dead = fixture.databases[1].ip;
         fixture.databases[1].stop().await;
         for traffic in &traffic {
-            eventually(SOON, "the dead one gets nothing any more", async || {
+            eventually(TIMEOUT, "the dead one gets nothing any more", async || {
                 let lately = traffic.tally_since(Instant::now() - Duration::from_secs(1));
                 !lately.is_empty()
                     && lately
@@ -173,13 +173,13 @@ async fn a_local_traffic_policy_is_told() {
     let ip = fixture.namespace.cluster_ip("mysql").await;
     let traffic = Traffic::start(ip, 3306, Duration::from_millis(50));
     let lately = || traffic.tally_since(Instant::now() - Duration::from_secs(3));
-    let reached = |arrival: &ConnectOutcome| matches!(arrival, ConnectOutcome::Reached(_));
-    eventually(SOON, "clients arrive", async || lately().keys().any(reached)).await;
+    let reached = |outcome: &ConnectOutcome| matches!(outcome, ConnectOutcome::Reached(_));
+    eventually(TIMEOUT, "clients arrive", async || lately().keys().any(reached)).await;
     let api: Api<Service> = fixture.namespace.api();
     let patch = json!({"spec": {"internalTrafficPolicy": "Local"}});
     api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
     let words = "`internalTrafficPolicy: Local` of Service";
-    let reason = fixture.condition_because(&daemon, "Published", words).await;
+    let reason = fixture.expect_condition_with(&daemon, "Published", words).await;
     let reached_by_none = async || {
         let lately = lately();
         if !lately.is_empty() && !lately.keys().any(reached) {
@@ -188,9 +188,9 @@ async fn a_local_traffic_policy_is_told() {
             Err(format!("{lately:?}"))
         }
     };
-    eventually(SOON, "it is true", reached_by_none).await;
+    eventually(TIMEOUT, "it is true", reached_by_none).await;
     told(&fixture.namespace, "LocalTrafficPolicy", words).await;
-    checked(&daemon, 4).await;
+    wait_for_checks(&daemon, 4).await;
     let warned = daemon.lines().iter().filter(|line| line.contains("clients are kept out")).count();
     assert_eq!(warned, 1, "{:#?}", daemon.lines());
     // The way out that it names is one.
@@ -199,9 +199,9 @@ async fn a_local_traffic_policy_is_told() {
         command.split_whitespace().skip(1).map(|word| word.trim_matches('\'')).collect();
     let output = shared().kubectl(&arguments).await;
     assert!(output.status.success(), "{output:?}");
-    fixture.condition_because(&daemon, "Published", &fixture.ips(&[0, 1, 2]).join(", ")).await;
-    eventually(SOON, "clients arrive again", async || lately().keys().all(reached)).await;
-    let reason = fixture.condition(&daemon, "Published").await;
+    fixture.expect_condition_with(&daemon, "Published", &fixture.ips(&[0, 1, 2]).join(", ")).await;
+    eventually(TIMEOUT, "clients arrive again", async || lately().keys().all(reached)).await;
+    let reason = fixture.expect_condition(&daemon, "Published").await;
     assert!(!reason.contains("Local"), "{reason}");
 }
 
@@ -215,12 +215,12 @@ async fn a_long_annotation_is_read_in_part_and_told() {
     let patch =
         json!({"metadata": {"annotations": {"external-endpoints/maintenance": maintenance}}});
     api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
-    fixture.published(&[1, 2]).await;
+    fixture.expect_endpoints(&[1, 2]).await;
     let problems = database(&daemon.status().await)["policy"].to_string();
     assert!(
         problems.contains("annotation external-endpoints/maintenance: it is over 8 kB: only its first 8 kB are read"),
         "{problems}"
     );
-    checked(&daemon, 3).await;
-    fixture.published(&[1, 2]).await;
+    wait_for_checks(&daemon, 3).await;
+    fixture.expect_endpoints(&[1, 2]).await;
 }

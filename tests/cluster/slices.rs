@@ -10,7 +10,7 @@ use kube::api::{Api, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::cluster::fixture::{CHECK, Fixture, SOON, checked, config};
+use crate::cluster::fixture::{CHECK, Fixture, TIMEOUT, config, wait_for_checks};
 use crate::support::{
     ConnectOutcome, Daemon, Database, Traffic, addresses, case::cases, eventually, shared,
 };
@@ -36,8 +36,8 @@ const OWN: &str = "mysql-external-ipv4-1";
 
 async fn start_served(fixture: &Fixture) -> Daemon {
     let daemon = fixture.start_with(SLICES).await;
-    fixture.served(&[0, 1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_slices(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
     daemon
 }
 
@@ -65,8 +65,11 @@ async fn slices_say_all_that_clients_need() {
     );
     let yaml = config(&fixture.namespace.name, &list, CHECK, SLICES);
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    fixture.served(&[0, 1, 2]).await;
-    assert_eq!(fixture.condition(&daemon, "Published").await, fixture.ips(&[0, 1, 2]).join(", "));
+    fixture.expect_slices(&[0, 1, 2]).await;
+    assert_eq!(
+        fixture.expect_condition(&daemon, "Published").await,
+        fixture.ips(&[0, 1, 2]).join(", ")
+    );
     let slice = own(&fixture).await.expect("our slice");
     let value = serde_json::to_value(&slice).expect("JSON");
     assert_eq!(
@@ -99,7 +102,7 @@ async fn slices_say_all_that_clients_need() {
         Duration::from_millis(50),
     );
     for database in &fixture.databases {
-        eventually(SOON, "each gets connections", async || {
+        eventually(TIMEOUT, "each gets connections", async || {
             traffic.tally_all().contains_key(&ConnectOutcome::Reached(database.ip))
         })
         .await;
@@ -113,21 +116,21 @@ async fn a_flip_is_one_write_of_one_slice_and_then_there_is_none() {
         async || daemon.metric("external_endpoints_writes_total", &[]).await.expect("writes");
     assert_eq!(writes().await, 2.0, "created and written");
     fixture.databases[1].stop().await;
-    fixture.served(&[0, 2]).await;
+    fixture.expect_slices(&[0, 2]).await;
     let version = own(&fixture).await.expect("our slice").resource_version();
-    checked(&daemon, 8).await;
+    wait_for_checks(&daemon, 8).await;
     assert_eq!(own(&fixture).await.expect("our slice").resource_version(), version);
     assert_eq!(writes().await, 3.0);
     fixture.databases[0].stop().await;
     fixture.databases[2].stop().await;
-    fixture.served(&[]).await;
+    fixture.expect_slices(&[]).await;
     assert!(own(&fixture).await.is_some(), "none healthy is a slice that says so");
     // A restart alone changes nothing.
     let version = own(&fixture).await.and_then(|slice| slice.resource_version());
     drop(daemon);
     let daemon = fixture.start_with(SLICES).await;
-    fixture.condition(&daemon, "Published").await;
-    checked(&daemon, 4).await;
+    fixture.expect_condition(&daemon, "Published").await;
+    wait_for_checks(&daemon, 4).await;
     assert_eq!(own(&fixture).await.and_then(|slice| slice.resource_version()), version);
 }
 
@@ -148,7 +151,7 @@ async fn outside_changes_of_a_slice_are_repaired() {
         json!({"metadata": {"ownerReferences": null}}),
     ] {
         merge::<EndpointSlice>(&fixture, OWN, edit.clone()).await;
-        eventually(SOON, &format!("{edit} is repaired"), async || {
+        eventually(TIMEOUT, &format!("{edit} is repaired"), async || {
             let slice = own(&fixture).await.unwrap_or_default();
             if as_written(&slice) == before && slice.owner_references().len() == 1 {
                 Ok(())
@@ -160,9 +163,9 @@ async fn outside_changes_of_a_slice_are_repaired() {
     }
     let deleted = Instant::now();
     fixture.namespace.delete::<EndpointSlice>(OWN).await;
-    fixture.served(&[0, 1, 2]).await;
-    assert!(deleted.elapsed() < SOON / 3, "by watch: {:?}", deleted.elapsed());
-    eventually(SOON, "it is told", async || {
+    fixture.expect_slices(&[0, 1, 2]).await;
+    assert!(deleted.elapsed() < TIMEOUT / 3, "by watch: {:?}", deleted.elapsed());
+    eventually(TIMEOUT, "it is told", async || {
         daemon
             .logs()
             .iter()
@@ -173,13 +176,13 @@ async fn outside_changes_of_a_slice_are_repaired() {
     merge::<EndpointSlice>(&fixture, OWN, json!({"metadata": {"labels": {"team": "orders"}}}))
         .await;
     let version = own(&fixture).await.and_then(|slice| slice.resource_version());
-    checked(&daemon, 4).await;
+    wait_for_checks(&daemon, 4).await;
     assert_eq!(own(&fixture).await.and_then(|slice| slice.resource_version()), version);
 }
 
 /// A Pod that runs and is ready, as far as the cluster can tell, which has no kubelet.
 async fn pod(fixture: &Fixture, ip: IpAddr) {
-    eventually(SOON, "the namespace has its ServiceAccount", async || {
+    eventually(TIMEOUT, "the namespace has its ServiceAccount", async || {
         let api: Api<k8s_openapi::api::core::v1::ServiceAccount> = fixture.namespace.api();
         api.get_opt("default").await.expect("reading").is_some()
     })
@@ -213,11 +216,11 @@ async fn others(fixture: &Fixture) -> Vec<(String, Option<String>, usize)> {
 async fn a_service_that_gains_a_selector_loses_our_slices_alone() {
     let mut fixture = Fixture::new("slice-selector").await;
     let daemon = start_served(&fixture).await;
-    let ip: IpAddr = addresses::take(1)[0];
+    let ip: IpAddr = addresses::allocate(1)[0];
     pod(&fixture, ip).await;
     merge::<Service>(&fixture, "mysql", selector(Some("mysql"))).await;
-    fixture.condition(&daemon, "ServiceHasSelector").await;
-    eventually(SOON, "ours are gone, the Pod's are there", async || {
+    fixture.expect_condition(&daemon, "ServiceHasSelector").await;
+    eventually(TIMEOUT, "ours are gone, the Pod's are there", async || {
         let served = fixture.namespace.slice_ips("mysql").await;
         if served == [ip.to_string()] { Ok(()) } else { Err(format!("{served:?}")) }
     })
@@ -225,11 +228,11 @@ async fn a_service_that_gains_a_selector_loses_our_slices_alone() {
     let before = others(&fixture).await;
     let endpoints = fixture.namespace.resource_version("mysql").await;
     fixture.databases[0].stop().await;
-    eventually(SOON, "the dead one is down", async || {
+    eventually(TIMEOUT, "the dead one is down", async || {
         daemon.metric("external_endpoints_target_healthy", &[]).await == Some(2.0)
     })
     .await;
-    checked(&daemon, 3).await;
+    wait_for_checks(&daemon, 3).await;
     assert!(own(&fixture).await.is_none());
     assert_eq!(
         (others(&fixture).await, fixture.namespace.resource_version("mysql").await),
@@ -239,7 +242,7 @@ async fn a_service_that_gains_a_selector_loses_our_slices_alone() {
     // The Endpoints that Kubernetes leaves behind are mirrored, so that they stand in the way, and the slices are told of.
     merge::<Service>(&fixture, "mysql", selector(None)).await;
     let reason =
-        fixture.condition_because(&daemon, "NotOurs", "from when it had one are left").await;
+        fixture.expect_condition_with(&daemon, "NotOurs", "from when it had one are left").await;
     assert!(
         reason.contains("were written by Kubernetes while the Service had a selector"),
         "{reason}"
@@ -251,24 +254,24 @@ async fn a_service_that_gains_a_selector_loses_our_slices_alone() {
     for (name, ..) in before {
         fixture.namespace.delete::<EndpointSlice>(&name).await;
     }
-    fixture.served(&[1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_slices(&[1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
 }
 
 async fn slices_of_pods_that_are_left_behind_are_reported() {
     let fixture = Fixture::new("left-behind").await;
     let daemon = fixture.start_published().await;
-    let ip: IpAddr = addresses::take(1)[0];
+    let ip: IpAddr = addresses::allocate(1)[0];
     pod(&fixture, ip).await;
     merge::<Service>(&fixture, "mysql", selector(Some("mysql"))).await;
-    fixture.condition(&daemon, "ServiceHasSelector").await;
-    eventually(SOON, "the Pod serves", async || {
+    fixture.expect_condition(&daemon, "ServiceHasSelector").await;
+    eventually(TIMEOUT, "the Pod serves", async || {
         fixture.namespace.slice_ips("mysql").await == [ip.to_string()]
     })
     .await;
     merge::<Service>(&fixture, "mysql", selector(None)).await;
-    fixture.published(&[0, 1, 2]).await;
-    let reason = fixture.condition(&daemon, "SlicesLeftBehind").await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    let reason = fixture.expect_condition(&daemon, "SlicesLeftBehind").await;
     let labels =
         [("namespace", fixture.namespace.name.as_str()), ("condition", "SlicesLeftBehind")];
     assert_eq!(daemon.metric("external_endpoints_database_condition", &labels).await, Some(1.0));
@@ -276,8 +279,8 @@ async fn slices_of_pods_that_are_left_behind_are_reported() {
     let command = reason.split("kubectl ").nth(1).expect("a command");
     let output = shared().kubectl(&command.split(' ').collect::<Vec<_>>()).await;
     assert!(output.status.success(), "{output:?}");
-    fixture.condition(&daemon, "Published").await;
-    fixture.served(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
+    fixture.expect_slices(&[0, 1, 2]).await;
 }
 
 async fn a_deleted_service_takes_its_slices_with_it_and_a_new_one_owns_new_ones() {
@@ -285,15 +288,16 @@ async fn a_deleted_service_takes_its_slices_with_it_and_a_new_one_owns_new_ones(
     let daemon = start_served(&fixture).await;
     let before = own(&fixture).await.expect("our slice").owner_references()[0].uid.clone();
     fixture.namespace.delete::<Service>("mysql").await;
-    fixture.condition(&daemon, "WaitingForService").await;
-    eventually(SOON, "Kubernetes collects the slice", async || own(&fixture).await.is_none()).await;
-    checked(&daemon, 3).await;
+    fixture.expect_condition(&daemon, "WaitingForService").await;
+    eventually(TIMEOUT, "Kubernetes collects the slice", async || own(&fixture).await.is_none())
+        .await;
+    wait_for_checks(&daemon, 3).await;
     assert!(
         own(&fixture).await.is_none() && fixture.namespace.endpoints("mysql").await.is_none(),
         "nothing without a Service"
     );
     let service = fixture.namespace.create_service("mysql", &[("sql", 3306)]).await;
-    fixture.served(&[0, 1, 2]).await;
+    fixture.expect_slices(&[0, 1, 2]).await;
     let slice = own(&fixture).await.expect("our slice");
     let uids: Vec<_> = slice.owner_references().iter().map(|owner| owner.uid.clone()).collect();
     assert_eq!(uids, [service.uid().expect("a UID")]);
@@ -309,13 +313,13 @@ async fn several_ports_join_by_name() {
         "  ports: [{name: sql, port: 3306}, {name: metrics, port: 9999}]\n",
     );
     let _daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    fixture.served(&[0, 1, 2]).await;
+    fixture.expect_slices(&[0, 1, 2]).await;
     let ports = serde_json::to_value(own(&fixture).await.expect("our slice").ports).expect("JSON");
     let port = |name: &str, port: u16| json!({"name": name, "port": port, "protocol": "TCP"});
     assert_eq!(ports, json!([port("sql", 3306), port("metrics", 9999)]));
     let traffic =
         Traffic::start(fixture.namespace.cluster_ip("mysql").await, 33, Duration::from_millis(50));
-    eventually(SOON, "a connection by the Service's own number arrives", async || {
+    eventually(TIMEOUT, "a connection by the Service's own number arrives", async || {
         let tally = traffic.tally_all();
         if fixture
             .databases
@@ -332,7 +336,7 @@ async fn several_ports_join_by_name() {
 
 async fn each_family_of_the_service_has_its_slice() {
     let fixture = Fixture::without_service("families").await;
-    let six = addresses::take_v6(1)[0];
+    let six = addresses::allocate_v6(1)[0];
     let _six = Database::start(six, 3306).await;
     let ports = json!([{"port": 3306}]);
     let both = json!({"metadata": {"name": "mysql"}, "spec": {"ports": ports, "ipFamilyPolicy": "RequireDualStack"}});
@@ -340,7 +344,7 @@ async fn each_family_of_the_service_has_its_slice() {
     let list = format!("{}, \"{six}\"", fixture.ips(&[0, 1, 2]).join(", "));
     let yaml = config(&fixture.namespace.name, &list, CHECK, SLICES);
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    fixture.condition_because(&daemon, "Published", &six.to_string()).await;
+    fixture.expect_condition_with(&daemon, "Published", &six.to_string()).await;
     let by_family = async || {
         let mut slices: Vec<_> = fixture.namespace.slices("mysql").await.into_iter().collect();
         slices.sort_by_key(|slice| slice.name_any());
@@ -360,13 +364,17 @@ async fn each_family_of_the_service_has_its_slice() {
     let mut single = single;
     single["spec"]["clusterIPs"] = json!([first]);
     merge::<Service>(&fixture, "mysql", single).await;
-    eventually(SOON, "the slice of the other family is gone", async || {
+    eventually(TIMEOUT, "the slice of the other family is gone", async || {
         let there = by_family().await;
         if there == [v4.clone()] { Ok(()) } else { Err(format!("{there:?}")) }
     })
     .await;
     fixture
-        .condition_because(&daemon, "Published", &format!("does not have the IP family of {six}"))
+        .expect_condition_with(
+            &daemon,
+            "Published",
+            &format!("does not have the IP family of {six}"),
+        )
         .await;
 }
 
@@ -376,24 +384,24 @@ async fn endpoints_of_someone_else_beside_slices_are_never_written() {
     let empty = json!({"metadata": {"name": "mysql", "labels": {"team": "orders"}}});
     let made: Endpoints = fixture.namespace.create_object(empty).await;
     let daemon = start_served(&fixture).await;
-    checked(&daemon, 3).await;
+    wait_for_checks(&daemon, 3).await;
     assert_eq!(fixture.namespace.resource_version("mysql").await, made.resource_version());
     let filled =
         json!({"subsets": [{"addresses": [{"ip": "192.0.2.9"}], "ports": [{"port": 3306}]}]});
     merge::<Endpoints>(&fixture, "mysql", filled).await;
-    let reason = fixture.condition(&daemon, "NotOurs").await;
+    let reason = fixture.expect_condition(&daemon, "NotOurs").await;
     assert!(reason.contains("were written by someone else"), "{reason}");
     // What is ours is still kept up.
     fixture.databases[0].stop().await;
-    eventually(SOON, "the dead one is out of our slice", async || {
+    eventually(TIMEOUT, "the dead one is out of our slice", async || {
         own(&fixture).await.is_some_and(|slice| slice.endpoints.len() == 2)
     })
     .await;
     assert_eq!(fixture.namespace.endpoint_ips("mysql").await, ["192.0.2.9"]);
-    fixture.condition(&daemon, "NotOurs").await;
+    fixture.expect_condition(&daemon, "NotOurs").await;
     fixture.namespace.delete::<Endpoints>("mysql").await;
-    fixture.condition(&daemon, "Published").await;
-    fixture.served(&[1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
+    fixture.expect_slices(&[1, 2]).await;
 }
 
 async fn a_slice_of_our_name_that_someone_else_made_is_left_alone() {
@@ -401,30 +409,30 @@ async fn a_slice_of_our_name_that_someone_else_made_is_left_alone() {
     let slice = json!({"metadata": {"name": OWN}, "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.9"]}]});
     let made: EndpointSlice = fixture.namespace.create_object(slice).await;
     let daemon = fixture.start_with(SLICES).await;
-    let reason = fixture.condition(&daemon, "NotOurs").await;
+    let reason = fixture.expect_condition(&daemon, "NotOurs").await;
     assert!(reason.ends_with("was written by someone else; delete it"), "{reason}");
-    checked(&daemon, 4).await;
+    wait_for_checks(&daemon, 4).await;
     assert_eq!(
         own(&fixture).await.and_then(|slice| slice.resource_version()),
         made.resource_version()
     );
     fixture.namespace.delete::<EndpointSlice>(OWN).await;
-    fixture.served(&[0, 1, 2]).await;
+    fixture.expect_slices(&[0, 1, 2]).await;
 }
 
 async fn a_thousand_and_one_addresses_are_slices_of_a_hundred() {
     let fixture = Fixture::without_service("thousand").await;
     // Headless, so that kube-proxy leaves it alone: that of Kubernetes 1.33 stops routing anything with so many in nftables mode.
     fixture.namespace.create_headless_service("mysql", &[("", 3306)]).await;
-    let port = addresses::port();
+    let port = addresses::allocate_port();
     // One listener for all of them.
     let all = Database::start(Ipv4Addr::UNSPECIFIED.into(), port).await;
-    let ips: Vec<String> = addresses::take(1001).iter().map(ToString::to_string).collect();
+    let ips: Vec<String> = addresses::allocate(1001).iter().map(ToString::to_string).collect();
     let check = format!("{{tcp: {{port: {port}}}, interval: 5s}}");
     let yaml = config(&fixture.namespace.name, &ips.join(", "), &check, "");
     let mut refused = Daemon::spawn(&yaml, Some(&shared().kubeconfig()), &[]);
     assert_eq!(refused.wait().await.code(), Some(78));
-    let said = eventually(SOON, "it says why", async || {
+    let said = eventually(TIMEOUT, "it says why", async || {
         refused
             .lines()
             .into_iter()
@@ -440,7 +448,7 @@ async fn a_thousand_and_one_addresses_are_slices_of_a_hundred() {
         sizes.sort();
         sizes
     };
-    eventually(SOON, "ten slices of a hundred and one of one", async || {
+    eventually(TIMEOUT, "ten slices of a hundred and one of one", async || {
         let there = sizes().await;
         let status = crate::cluster::fixture::database(&daemon.status().await);
         let out = status["targets"]
@@ -456,7 +464,7 @@ async fn a_thousand_and_one_addresses_are_slices_of_a_hundred() {
         }
     })
     .await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_condition(&daemon, "Published").await;
     let versions = async || -> Vec<Option<String>> {
         let mut slices = fixture.namespace.slices("mysql").await;
         slices.sort_by_key(|slice| slice.name_any());
@@ -467,8 +475,8 @@ async fn a_thousand_and_one_addresses_are_slices_of_a_hundred() {
     drop(daemon);
     let yaml = config(&fixture.namespace.name, &ips[..1000].join(", "), &check, SLICES);
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    fixture.condition(&daemon, "Published").await;
-    eventually(SOON, "one is gone", async || sizes().await.iter().sum::<usize>() == 1000).await;
+    fixture.expect_condition(&daemon, "Published").await;
+    eventually(TIMEOUT, "one is gone", async || sizes().await.iter().sum::<usize>() == 1000).await;
     let after = versions().await;
     let kept = before.iter().filter(|version| after.contains(version)).count();
     assert_eq!(kept, 10, "only the slice that it was in changed: {before:?} {after:?}");

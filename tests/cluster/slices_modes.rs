@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use crate::cluster::events::told;
-use crate::cluster::fixture::{Fixture, SOON, checked};
+use crate::cluster::fixture::{Fixture, TIMEOUT, wait_for_checks};
 use crate::support::{
     ConnectOutcome, ControlPlane, Daemon, Namespace, Options, Traffic, case::cases, eventually,
 };
@@ -46,8 +46,9 @@ async fn between_the_modes_no_connection_is_refused() {
         3306,
         Duration::from_millis(10),
     );
-    let reached = |arrival: &ConnectOutcome| matches!(arrival, ConnectOutcome::Reached(_));
-    eventually(SOON, "kube-proxy follows", async || traffic.tally_all().keys().any(reached)).await;
+    let reached = |outcome: &ConnectOutcome| matches!(outcome, ConnectOutcome::Reached(_));
+    eventually(TIMEOUT, "kube-proxy follows", async || traffic.tally_all().keys().any(reached))
+        .await;
     let from = Instant::now();
     // Every way there is, from one daemon to the next and by an edit of the config.
     let ways = ["slices", "both", "endpoints", "both", "slices", "endpoints"];
@@ -61,27 +62,27 @@ async fn between_the_modes_no_connection_is_refused() {
                 .expect("a file in the sandbox");
         }
         let wanted = if mode == "endpoints" { MIRRORING } else { OURS };
-        eventually(SOON, &format!("{mode}: slices by {wanted} alone"), async || {
+        eventually(TIMEOUT, &format!("{mode}: slices by {wanted} alone"), async || {
             let managers = managers(&fixture.namespace).await;
             if managers == [wanted] { Ok(()) } else { Err(format!("{managers:?}")) }
         })
         .await;
-        fixture.condition(&daemon, "Published").await;
-        fixture.served(&[0, 1, 2]).await;
+        fixture.expect_condition(&daemon, "Published").await;
+        fixture.expect_slices(&[0, 1, 2]).await;
         let in_endpoints = if mode == "slices" { vec![] } else { fixture.ips(&[0, 1, 2]) };
-        eventually(SOON, &format!("{mode}: Endpoints hold {in_endpoints:?}"), async || {
+        eventually(TIMEOUT, &format!("{mode}: Endpoints hold {in_endpoints:?}"), async || {
             let there = fixture.namespace.endpoint_ips("mysql").await;
             if there == in_endpoints { Ok(()) } else { Err(format!("{there:?}")) }
         })
         .await;
         // What is there is what is kept up.
-        checked(&daemon, 3).await;
+        wait_for_checks(&daemon, 3).await;
     }
     let tally = traffic.tally_since(from);
     assert!(tally.keys().all(reached), "{tally:?}");
     assert!(tally.values().sum::<u64>() > 200, "too little traffic to prove anything: {tally:?}");
     fixture.databases[0].stop().await;
-    fixture.served(&[1, 2]).await;
+    fixture.expect_slices(&[1, 2]).await;
 }
 
 async fn a_kubernetes_that_does_not_mirror_is_found_out() {
@@ -89,8 +90,8 @@ async fn a_kubernetes_that_does_not_mirror_is_found_out() {
     let mut fixture = Fixture::on(plane.namespace("unmirrored").await).await;
     fixture.namespace.create_service("mysql", &[("", 3306)]).await;
     let daemon = Daemon::start(&fixture.config(), &plane.kubeconfig(), &[]).await;
-    fixture.served(&[0, 1, 2]).await;
-    fixture.condition(&daemon, "Published").await;
+    fixture.expect_slices(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
     let labels = [("condition", "NotMirrored")];
     let metric = async || daemon.metric("external_endpoints_database_condition", &labels).await;
     assert_eq!(metric().await, None);
@@ -98,16 +99,16 @@ async fn a_kubernetes_that_does_not_mirror_is_found_out() {
     plane.pause_controllers();
     let dead = Instant::now();
     fixture.databases[0].stop().await;
-    fixture.published(&[1, 2]).await;
-    eventually(SOON, "it is found out", async || metric().await == Some(1.0)).await;
+    fixture.expect_endpoints(&[1, 2]).await;
+    eventually(TIMEOUT, "it is found out", async || metric().await == Some(1.0)).await;
     // The address had to be found dead first.
     let took = dead.elapsed();
     assert!(took < Duration::from_secs(30), "{took:?}");
-    let reason = fixture.condition(&daemon, "NotMirrored").await;
+    let reason = fixture.expect_condition(&daemon, "NotMirrored").await;
     assert!(reason.contains("endpointslice-mirroring-controller"), "{reason}");
     told(&fixture.namespace, "NotMirrored", "endpointslice-mirroring-controller").await;
     let logged = async || daemon.logs().iter().any(|line| line["condition"] == "NotMirrored");
-    eventually(SOON, "it is on the log", logged).await;
+    eventually(TIMEOUT, "it is on the log", logged).await;
 
     // The way out that the reason names needs no controller but the one that deletes what it mirrored.
     drop(daemon);
@@ -118,33 +119,33 @@ async fn a_kubernetes_that_does_not_mirror_is_found_out() {
             fixture.namespace.api().get_opt("mysql-external-ipv4-1").await.expect("reading");
         slice.map(|slice| slice.endpoints.len())
     };
-    eventually(SOON, "our slice has the two", async || own().await == Some(2)).await;
-    let reason = fixture.condition(&daemon, "NotMirrored").await;
+    eventually(TIMEOUT, "our slice has the two", async || own().await == Some(2)).await;
+    let reason = fixture.expect_condition(&daemon, "NotMirrored").await;
     assert!(reason.contains("are still there"), "{reason}");
     plane.resume_controllers();
-    fixture.condition(&daemon, "Published").await;
-    fixture.served(&[1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
+    fixture.expect_slices(&[1, 2]).await;
 
     // The way back waits until it mirrors: until then our slice is all there is, and follows.
     drop(daemon);
     plane.pause_controllers();
     let daemon = Daemon::start(&fixture.config(), &plane.kubeconfig(), &[]).await;
-    fixture.published(&[1, 2]).await;
-    checked(&daemon, 4).await;
+    fixture.expect_endpoints(&[1, 2]).await;
+    wait_for_checks(&daemon, 4).await;
     assert_eq!(own().await, Some(2), "not given up before there is another");
     fixture.databases[1].stop().await;
-    fixture.published(&[2]).await;
-    eventually(SOON, "our slice follows", async || own().await == Some(1)).await;
+    fixture.expect_endpoints(&[2]).await;
+    eventually(TIMEOUT, "our slice follows", async || own().await == Some(1)).await;
     plane.resume_controllers();
-    eventually(SOON, "our slice is deleted", async || own().await.is_none()).await;
-    fixture.served(&[2]).await;
-    fixture.condition(&daemon, "Published").await;
+    eventually(TIMEOUT, "our slice is deleted", async || own().await.is_none()).await;
+    fixture.expect_slices(&[2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
 }
 
 async fn a_label_against_mirroring_that_someone_else_set_is_told_of() {
     let fixture = Fixture::new("skipped").await;
     let daemon = fixture.start_published().await;
-    fixture.served(&[0, 1, 2]).await;
+    fixture.expect_slices(&[0, 1, 2]).await;
     let api: Api<Endpoints> = fixture.namespace.api();
     let label = |value: Option<&str>| json!({"metadata": {"labels": {"endpointslice.kubernetes.io/skip-mirror": value}}});
     let patch = async |value| {
@@ -154,7 +155,7 @@ async fn a_label_against_mirroring_that_someone_else_set_is_told_of() {
             .resource_version()
     };
     let version = patch(Some("true")).await;
-    let reason = fixture.condition(&daemon, "NotMirrored").await;
+    let reason = fixture.expect_condition(&daemon, "NotMirrored").await;
     assert!(reason.contains("carry the label endpointslice.kubernetes.io/skip-mirror"), "{reason}");
     assert_eq!(
         fixture.namespace.resource_version("mysql").await,
@@ -162,6 +163,6 @@ async fn a_label_against_mirroring_that_someone_else_set_is_told_of() {
         "a label of someone else's is theirs"
     );
     patch(None).await;
-    fixture.condition(&daemon, "Published").await;
-    fixture.served(&[0, 1, 2]).await;
+    fixture.expect_condition(&daemon, "Published").await;
+    fixture.expect_slices(&[0, 1, 2]).await;
 }

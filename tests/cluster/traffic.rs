@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
-use crate::cluster::fixture::{Fixture, SOON};
+use crate::cluster::fixture::{Fixture, TIMEOUT};
 use crate::support::{ConnectOutcome, Traffic, case::cases, consistently, eventually};
 
 pub(crate) fn cases() -> Vec<Trial> {
@@ -26,7 +26,7 @@ async fn traffic(fixture: &Fixture) -> Traffic {
 
 async fn reached(traffic: &Traffic, ip: IpAddr) {
     let from = Instant::now();
-    eventually(SOON, &format!("{ip} gets connections"), async || {
+    eventually(TIMEOUT, &format!("{ip} gets connections"), async || {
         traffic.tally_since(from).contains_key(&ConnectOutcome::Reached(ip))
     })
     .await;
@@ -34,11 +34,11 @@ async fn reached(traffic: &Traffic, ip: IpAddr) {
 
 /// Once kube-proxy has taken the address out, every connection reaches one of the others.
 async fn all_reach_the_others(fixture: &Fixture, traffic: &Traffic, dead: IpAddr) {
-    fixture.published(&[0, 2]).await;
+    fixture.expect_endpoints(&[0, 2]).await;
     let good =
-        |arrival: &ConnectOutcome| matches!(arrival, ConnectOutcome::Reached(ip) if *ip != dead);
+        |outcome: &ConnectOutcome| matches!(outcome, ConnectOutcome::Reached(ip) if *ip != dead);
     // A connection into silence shows only after a second.
-    eventually(SOON, "kube-proxy follows", async || {
+    eventually(TIMEOUT, "kube-proxy follows", async || {
         let lately = traffic.tally_since(Instant::now() - Duration::from_millis(2500));
         !lately.is_empty() && lately.keys().all(good)
     })

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::cluster::fixture::{CHECK, Fixture, SOON, checked, config};
+use crate::cluster::fixture::{CHECK, Fixture, TIMEOUT, config, wait_for_checks};
 use crate::cluster::ownership::merge;
 use crate::support::{Daemon, case::cases, eventually, shared};
 
@@ -51,59 +51,59 @@ fn edit(daemon: &Daemon, yaml: &str) {
 async fn what_left_the_config_leaves_while_all_verdicts_are_inconclusive() {
     let mut fixture = Fixture::new("waits").await;
     let daemon = Daemon::start(&mixed(&fixture, &[0, 1], ""), &shared().kubeconfig(), &[]).await;
-    fixture.published(&[0, 1]).await;
+    fixture.expect_endpoints(&[0, 1]).await;
     let history = fixture.history().await;
     for index in [0, 1] {
         fixture.databases[index].stop().await;
     }
-    fixture.condition_because(&daemon, "WaitingForVerdicts", "no target is up").await;
+    fixture.expect_condition_with(&daemon, "WaitingForVerdicts", "no target is up").await;
     assert_eq!(history.steps(), [], "not knowing is no reason to take out the last ones");
     // One leaves the config, and leaves.
     edit(&daemon, &mixed(&fixture, &[0], ""));
-    history.is(&[Some(fixture.ips(&[0]))]).await;
-    let reason = fixture.condition(&daemon, "WaitingForVerdicts").await;
+    history.expect_steps(&[Some(fixture.ips(&[0]))]).await;
+    let reason = fixture.expect_condition(&daemon, "WaitingForVerdicts").await;
     assert!(!reason.contains("does not have"), "{reason}");
     // With the last one the Service would be empty, and of the only other one nothing is known.
     edit(&daemon, &mixed(&fixture, &[], ""));
     let words = format!("until an address of the config has a verdict: {}", fixture.ips(&[0])[0]);
-    fixture.condition_because(&daemon, "WaitingForVerdicts", &words).await;
-    checked(&daemon, 4).await;
-    history.is(&[Some(fixture.ips(&[0]))]).await;
+    fixture.expect_condition_with(&daemon, "WaitingForVerdicts", &words).await;
+    wait_for_checks(&daemon, 4).await;
+    history.expect_steps(&[Some(fixture.ips(&[0]))]).await;
     // Until something is.
     edit(&daemon, &config(&fixture.namespace.name, &fixture.ips(&[2]).join(", "), CHECK, ""));
-    history.is(&[Some(fixture.ips(&[0])), Some(fixture.ips(&[2]))]).await;
-    fixture.condition(&daemon, "Published").await;
+    history.expect_steps(&[Some(fixture.ips(&[0])), Some(fixture.ips(&[2]))]).await;
+    fixture.expect_condition(&daemon, "Published").await;
 }
 
 async fn what_left_the_config_leaves_slices_in_the_same_way() {
     let mut fixture = Fixture::new("waits-slices").await;
     let more = "  publish: slices\n";
     let daemon = Daemon::start(&mixed(&fixture, &[0, 1], more), &shared().kubeconfig(), &[]).await;
-    fixture.served(&[0, 1]).await;
+    fixture.expect_slices(&[0, 1]).await;
     for index in [0, 1] {
         fixture.databases[index].stop().await;
     }
-    fixture.condition_because(&daemon, "WaitingForVerdicts", "no target is up").await;
+    fixture.expect_condition_with(&daemon, "WaitingForVerdicts", "no target is up").await;
     edit(&daemon, &mixed(&fixture, &[0], more));
-    fixture.served(&[0]).await;
+    fixture.expect_slices(&[0]).await;
     edit(&daemon, &mixed(&fixture, &[], more));
-    fixture.condition_because(&daemon, "WaitingForVerdicts", "does not have it").await;
-    checked(&daemon, 4).await;
-    fixture.served(&[0]).await;
+    fixture.expect_condition_with(&daemon, "WaitingForVerdicts", "does not have it").await;
+    wait_for_checks(&daemon, 4).await;
+    fixture.expect_slices(&[0]).await;
     edit(&daemon, &config(&fixture.namespace.name, &fixture.ips(&[2]).join(", "), CHECK, more));
-    fixture.served(&[2]).await;
+    fixture.expect_slices(&[2]).await;
 }
 
 async fn a_restart_with_another_config_takes_out_before_any_verdict() {
     let fixture = Fixture::new("waits-restart").await;
     drop(fixture.start_published().await);
     let history = fixture.history().await;
-    let more = crate::support::addresses::take_one();
+    let more = crate::support::addresses::allocate_one();
     let ips = format!("{}, {more}", fixture.ips(&[0, 1]).join(", "));
     let yaml = config(&fixture.namespace.name, &ips, ENDLESS, "");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    history.is(&[Some(fixture.ips(&[0, 1]))]).await;
-    fixture.condition_because(&daemon, "WaitingForVerdicts", &more.to_string()).await;
+    history.expect_steps(&[Some(fixture.ips(&[0, 1]))]).await;
+    fixture.expect_condition_with(&daemon, "WaitingForVerdicts", &more.to_string()).await;
 }
 
 async fn a_writer_that_is_replaced_stays_until_the_new_one_passes() {
@@ -113,14 +113,14 @@ async fn a_writer_that_is_replaced_stays_until_the_new_one_passes() {
         config(&fixture.namespace.name, &one, check, "  policy: {exactlyOne: true}\n")
     };
     let daemon = Daemon::start(&writer(0, CHECK), &shared().kubeconfig(), &[]).await;
-    fixture.published(&[0]).await;
+    fixture.expect_endpoints(&[0]).await;
     let history = fixture.history().await;
     edit(&daemon, &writer(1, INCONCLUSIVE));
-    fixture.condition_because(&daemon, "WaitingForVerdicts", &fixture.ips(&[0])[0]).await;
-    checked(&daemon, 4).await;
+    fixture.expect_condition_with(&daemon, "WaitingForVerdicts", &fixture.ips(&[0])[0]).await;
+    wait_for_checks(&daemon, 4).await;
     assert_eq!(history.steps(), []);
     edit(&daemon, &writer(1, CHECK));
-    history.is(&[Some(fixture.ips(&[1]))]).await;
+    history.expect_steps(&[Some(fixture.ips(&[1]))]).await;
 }
 
 async fn endpoints_to_adopt_wait_for_the_decision() {
@@ -130,7 +130,7 @@ async fn endpoints_to_adopt_wait_for_the_decision() {
     let history = fixture.history().await;
     let daemon =
         Daemon::start(&mixed(&fixture, &[], "  adopt: true\n"), &shared().kubeconfig(), &[]).await;
-    fixture.condition_because(&daemon, "WaitingForVerdicts", "does not have it").await;
+    fixture.expect_condition_with(&daemon, "WaitingForVerdicts", "does not have it").await;
     edit(
         &daemon,
         &config(
@@ -140,9 +140,9 @@ async fn endpoints_to_adopt_wait_for_the_decision() {
             "  adopt: true\n",
         ),
     );
-    fixture.condition_because(&daemon, "WaitingForVerdicts", "no verdict yet").await;
+    fixture.expect_condition_with(&daemon, "WaitingForVerdicts", "no verdict yet").await;
     let ready = async || daemon.get("/readyz").await.0 == 200;
-    eventually(SOON, "it is ready", ready).await;
+    eventually(TIMEOUT, "it is ready", ready).await;
     assert_eq!(history.steps(), [], "taken over with a decision, and not before");
     edit(
         &daemon,
@@ -153,17 +153,17 @@ async fn endpoints_to_adopt_wait_for_the_decision() {
             "  adopt: true\n",
         ),
     );
-    history.is(&[Some(fixture.ips(&[0, 2]))]).await;
+    history.expect_steps(&[Some(fixture.ips(&[0, 2]))]).await;
 }
 
 async fn a_quarrel_with_a_waiting_database_is_fought_slowly() {
     let mut fixture = Fixture::new("waits-quarrel").await;
     let daemon = Daemon::start(&mixed(&fixture, &[0, 1], ""), &shared().kubeconfig(), &[]).await;
-    fixture.published(&[0, 1]).await;
+    fixture.expect_endpoints(&[0, 1]).await;
     for index in [0, 1] {
         fixture.databases[index].stop().await;
     }
-    fixture.condition_because(&daemon, "WaitingForVerdicts", "no target is up").await;
+    fixture.expect_condition_with(&daemon, "WaitingForVerdicts", "no target is up").await;
     let writes =
         async || daemon.metric("external_endpoints_writes_total", &[]).await.unwrap_or_default();
     let before = writes().await;
@@ -181,5 +181,5 @@ async fn a_quarrel_with_a_waiting_database_is_fought_slowly() {
     }
     let written = writes().await - before;
     assert!(undone >= 3 && written <= 8.0, "{written} writes against {undone}");
-    fixture.published(&[0, 1]).await;
+    fixture.expect_endpoints(&[0, 1]).await;
 }

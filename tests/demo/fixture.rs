@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 /// Long enough for any step on a busy machine; a step that takes longer has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 const SERVICE: &str = "mysql";
 const PORT: u16 = 3306;
 
@@ -33,7 +33,7 @@ impl Fixture {
         namespace.create_service(SERVICE, &[("", PORT)]).await;
         let cluster_ip = namespace.cluster_ip(SERVICE).await;
         let mut databases = Vec::new();
-        for ip in addresses::take(3) {
+        for ip in addresses::allocate(3) {
             databases.push(Database::start(ip, PORT).await);
         }
         let config = config(&namespace.name, &databases);
@@ -56,7 +56,7 @@ impl Fixture {
         let mut wanted: Vec<String> =
             indices.iter().map(|index| self.databases[*index].ip.to_string()).collect();
         wanted.sort();
-        eventually(PATIENCE, &format!("the Endpoints are {}", wanted.join(", ")), async || {
+        eventually(TIMEOUT, &format!("the Endpoints are {}", wanted.join(", ")), async || {
             let mut ips = self.namespace.endpoint_ips(SERVICE).await;
             ips.sort();
             if ips == wanted { Ok(()) } else { Err(ips.join(", ")) }
@@ -66,7 +66,7 @@ impl Fixture {
 
     /// Waits until a connection to the ClusterIP reaches a database.
     pub(crate) async fn answers(&self) {
-        eventually(PATIENCE, "the Service answers", async || {
+        eventually(TIMEOUT, "the Service answers", async || {
             matches!(connect(self.cluster_ip, PORT).await, ConnectOutcome::Reached(_))
         })
         .await;
@@ -75,7 +75,7 @@ impl Fixture {
     /// Waits for the daemon's first failing verdict on a database, and says why it failed.
     pub(crate) async fn fails(&self, index: usize) -> String {
         let what = format!("a check of {} fails", self.name(index));
-        eventually(PATIENCE, &what, async || {
+        eventually(TIMEOUT, &what, async || {
             let target = self.target(index).await;
             let failing = target["failures"].as_u64().is_some_and(|failures| failures > 0);
             failing.then(|| target["reason"].as_str().unwrap_or("no reason").to_owned())
@@ -86,7 +86,7 @@ impl Fixture {
     /// Waits for the daemon's first passing verdict on a database.
     pub(crate) async fn passes(&self, index: usize) {
         let what = format!("a check of {} passes", self.name(index));
-        eventually(PATIENCE, &what, async || {
+        eventually(TIMEOUT, &what, async || {
             self.target(index).await["passes"].as_u64().is_some_and(|passes| passes > 0)
         })
         .await;
@@ -131,6 +131,6 @@ fn config(namespace: &str, databases: &[Database]) -> String {
 pub(crate) fn last_lost(traffic: &Traffic, since: Instant) -> Option<Instant> {
     let connections = traffic.connections().into_iter();
     let lost =
-        connections.filter(|connection| !matches!(connection.arrival, ConnectOutcome::Reached(_)));
+        connections.filter(|connection| !matches!(connection.outcome, ConnectOutcome::Reached(_)));
     lost.map(|connection| connection.started).filter(|started| *started >= since).max()
 }

@@ -24,18 +24,18 @@ enum Fault {
     /// Connections are accepted, open ones stay open, and nothing passes.
     Hang,
     /// Connections and requests are accepted, and no request is answered; open connections are closed.
-    Mute,
+    IgnoreRequests,
     /// Each piece of each connection arrives this much later.
     Slow(Duration),
     /// Connections are cut once; those that come after pass.
     Cut,
     /// Every request gets this answer; open connections are closed.
-    Answer(Refusal),
+    Answer(ErrorAnswer),
 }
 
 /// An HTTP status, with `Retry-After` in seconds.
 #[derive(Clone, Copy)]
-struct Refusal {
+struct ErrorAnswer {
     status: u16,
     after: u32,
     /// With a Status in JSON, or in plain words as the API server does when it is asked for too much.
@@ -47,25 +47,25 @@ pub(crate) struct ApiProxy<'a> {
     plane: &'a ControlPlane,
     address: SocketAddr,
     fault: watch::Sender<Fault>,
-    refusals: Arc<AtomicU32>,
+    errors: Arc<AtomicU32>,
     task: JoinHandle<()>,
 }
 
 impl<'a> ApiProxy<'a> {
     pub(crate) async fn start(plane: &'a ControlPlane) -> ApiProxy<'a> {
-        let address = SocketAddr::from(([127, 0, 0, 1], addresses::port()));
+        let address = SocketAddr::from(([127, 0, 0, 1], addresses::allocate_port()));
         let (fault, faults) = watch::channel(Fault::None);
-        let refusals = Arc::default();
+        let errors = Arc::default();
         let proxy = Proxy {
             address,
             upstream: plane.api_address(),
             tls: plane.server_identity().server_config(),
             faults,
-            refusals: Arc::clone(&refusals),
+            errors: Arc::clone(&errors),
         };
         let listener = proxy.listen();
         let task = runtime().spawn(proxy.run(listener));
-        ApiProxy { plane, address, fault, refusals, task }
+        ApiProxy { plane, address, fault, errors, task }
     }
 
     /// A kubeconfig with all rights that goes through this proxy.
@@ -93,8 +93,8 @@ impl<'a> ApiProxy<'a> {
     }
 
     /// Takes every request and answers none.
-    pub(crate) fn mute(&self) {
-        self.fault.send_replace(Fault::Mute);
+    pub(crate) fn ignore_requests(&self) {
+        self.fault.send_replace(Fault::IgnoreRequests);
     }
 
     /// Passes everything, late.
@@ -109,17 +109,17 @@ impl<'a> ApiProxy<'a> {
 
     /// Answers every request with this HTTP status.
     pub(crate) fn answer(&self, status: u16) {
-        self.fault.send_replace(Fault::Answer(Refusal { status, after: 1, json: true }));
+        self.fault.send_replace(Fault::Answer(ErrorAnswer { status, after: 1, json: true }));
     }
 
     /// The same in plain words, with `Retry-After` in seconds.
-    pub(crate) fn answer_plainly(&self, status: u16, after: u32) {
-        self.fault.send_replace(Fault::Answer(Refusal { status, after, json: false }));
+    pub(crate) fn answer_in_plain_text(&self, status: u16, after: u32) {
+        self.fault.send_replace(Fault::Answer(ErrorAnswer { status, after, json: false }));
     }
 
     /// How many requests it has answered by itself.
-    pub(crate) fn refusals(&self) -> u32 {
-        self.refusals.load(Ordering::Relaxed)
+    pub(crate) fn error_count(&self) -> u32 {
+        self.errors.load(Ordering::Relaxed)
     }
 
     /// Passes everything again.
@@ -147,7 +147,7 @@ struct Proxy {
     upstream: String,
     tls: Arc<ServerConfig>,
     faults: watch::Receiver<Fault>,
-    refusals: Arc<AtomicU32>,
+    errors: Arc<AtomicU32>,
 }
 
 impl Proxy {
@@ -189,16 +189,16 @@ impl Proxy {
     fn pass(&self, client: TcpStream) -> impl Future<Output = ()> + use<> {
         let (upstream, tls, faults) =
             (self.upstream.clone(), self.tls.clone(), self.faults.clone());
-        let refusals = self.refusals.clone();
+        let errors = self.errors.clone();
         async move {
             let fault = faults.borrow().clone();
             match fault {
-                Fault::Answer(refusal) => {
-                    if answer(client, tls, refusal).await.is_ok() {
-                        refusals.fetch_add(1, Ordering::Relaxed);
+                Fault::Answer(error) => {
+                    if answer(client, tls, error).await.is_ok() {
+                        errors.fetch_add(1, Ordering::Relaxed);
                     }
                 }
-                Fault::Mute => {
+                Fault::IgnoreRequests => {
                     let Ok(mut stream) = TlsAcceptor::from(tls).accept(client).await else {
                         return;
                     };
@@ -262,9 +262,9 @@ async fn pump(
 async fn answer(
     client: TcpStream,
     tls: Arc<ServerConfig>,
-    refusal: Refusal,
+    error: ErrorAnswer,
 ) -> std::io::Result<()> {
-    let Refusal { status, after, json } = refusal;
+    let ErrorAnswer { status, after, json } = error;
     let mut stream = TlsAcceptor::from(tls).accept(client).await?;
     let mut request = Vec::new();
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {

@@ -18,13 +18,13 @@ use super::namespace::Namespace;
 use super::pki::{Authority, Identity, Validity, signing_key};
 use super::process::Process;
 use super::sandbox::{NODE_IP, NODE_IP6};
-use super::{addresses, binaries, blocking, folder, http};
+use super::{addresses, binaries, blocking, http, temp_dir};
 
-const ADMIN: &str = "admin-token";
-const CONTROLLERS: &str = "controllers-token";
-const PROXY: &str = "proxy-token";
+const ADMIN_TOKEN: &str = "admin-token";
+const CONTROLLERS_TOKEN: &str = "controllers-token";
+const PROXY_TOKEN: &str = "proxy-token";
 /// A user whom the API knows, and to whom nothing is allowed.
-pub(crate) const STRANGER: &str = "stranger-token";
+pub(crate) const UNPRIVILEGED_TOKEN: &str = "stranger-token";
 
 /// Only whole writes of what the daemon writes, with what they became.
 const AUDIT_POLICY: &str = r#"{
@@ -39,7 +39,7 @@ const AUDIT_POLICY: &str = r#"{
     ]
 }"#;
 
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Options {
@@ -77,16 +77,17 @@ pub(crate) async fn start_shared() {
 
 impl ControlPlane {
     pub(crate) async fn start(options: Options) -> ControlPlane {
-        let folder = folder("control-plane");
+        let folder = temp_dir("control-plane");
         let authority = Authority::new("external-endpoints tests");
         write_credentials(&folder, &authority);
-        let api_port = addresses::port();
+        let api_port = addresses::allocate_port();
         let api_url = format!("https://127.0.0.1:{api_port}");
         let ca = folder.join("ca.crt");
-        let kubeconfig = write_kubeconfig(&folder.join("admin.kubeconfig"), &api_url, &ca, ADMIN);
+        let kubeconfig =
+            write_kubeconfig(&folder.join("admin.kubeconfig"), &api_url, &ca, ADMIN_TOKEN);
         let (etcd, etcd_url) = start_etcd(&folder);
         let plane = ControlPlane {
-            client: client_of(&kubeconfig).await,
+            client: client_from(&kubeconfig).await,
             api_url,
             api_port,
             etcd_url,
@@ -111,7 +112,7 @@ impl ControlPlane {
 
     /// A new client that sends this token.
     pub(crate) async fn client_with_token(&self, token: &str) -> kube::Client {
-        client_of(&self.kubeconfig_for_token(token)).await
+        client_from(&self.kubeconfig_for_token(token)).await
     }
 
     /// A kubeconfig with all rights.
@@ -125,7 +126,7 @@ impl ControlPlane {
 
     /// A kubeconfig with all rights that finds the API at another URL, such as that of a proxy.
     pub(crate) fn kubeconfig_at_url(&self, url: &str) -> PathBuf {
-        self.kubeconfig_at(url, ADMIN)
+        self.kubeconfig_at(url, ADMIN_TOKEN)
     }
 
     /// A kubeconfig for a token that finds the API at another URL.
@@ -174,9 +175,9 @@ impl ControlPlane {
         let process = self.spawn_api();
         let before = lock(&self.api).replace(process);
         assert!(before.is_none(), "the API server runs already");
-        self.wait_ready("kube-apiserver", async || healthy(&self.client).await).await;
+        self.wait_ready("kube-apiserver", async || check_ready(&self.client).await).await;
         let mut controllers = lock(&self.controllers);
-        if controllers.as_mut().is_none_or(|process| process.exited().is_some()) {
+        if controllers.as_mut().is_none_or(|process| process.exit_status().is_some()) {
             *controllers = Some(self.spawn_controllers());
         }
     }
@@ -229,14 +230,15 @@ impl ControlPlane {
     /// Starts another API server on the same storage, and gives a client of it with all rights. It sees what is stored whatever is
     /// done to the first.
     pub(crate) async fn start_observer(&self) -> kube::Client {
-        let port = addresses::port();
+        let port = addresses::allocate_port();
         let mut command = self.api_command(port);
         // The first one says where the API is.
         command.arg("--endpoint-reconciler-type=none");
         let name = "kube-apiserver-observer";
         lock(&self.others).push(Process::start(name, command, &self.log(name)));
-        let client = client_of(&self.kubeconfig_at_url(&format!("https://127.0.0.1:{port}"))).await;
-        self.wait_ready(name, async || healthy(&client).await).await;
+        let client =
+            client_from(&self.kubeconfig_at_url(&format!("https://127.0.0.1:{port}"))).await;
+        self.wait_ready(name, async || check_ready(&client).await).await;
         client
     }
 
@@ -269,7 +271,7 @@ impl ControlPlane {
         let mut command = Command::new(binaries::kubernetes("kube-controller-manager"));
         command
             .arg("--kubeconfig")
-            .arg(self.kubeconfig_for_token(CONTROLLERS))
+            .arg(self.kubeconfig_for_token(CONTROLLERS_TOKEN))
             .args([
                 "--use-service-account-credentials",
                 "--leader-elect=false",
@@ -286,11 +288,11 @@ impl ControlPlane {
 
     async fn start_proxy(&self) {
         self.create_node().await;
-        let health = format!("127.0.0.1:{}", addresses::port());
+        let health = format!("127.0.0.1:{}", addresses::allocate_port());
         let mut command = Command::new(binaries::kubernetes("kube-proxy"));
         command
             .arg("--kubeconfig")
-            .arg(self.kubeconfig_for_token(PROXY))
+            .arg(self.kubeconfig_for_token(PROXY_TOKEN))
             .args([
                 "--proxy-mode=nftables",
                 "--hostname-override=node1",
@@ -300,7 +302,7 @@ impl ControlPlane {
                 "--conntrack-tcp-timeout-close-wait=0",
             ])
             .arg(format!("--healthz-bind-address={health}"))
-            .arg(format!("--metrics-bind-address=127.0.0.1:{}", addresses::port()));
+            .arg(format!("--metrics-bind-address=127.0.0.1:{}", addresses::allocate_port()));
         lock(&self.others).push(Process::start("kube-proxy", command, &self.log("kube-proxy")));
         self.wait_ready("kube-proxy", async || match http::get(&health, "/healthz").await {
             Ok((200, _)) => Ok(()),
@@ -331,17 +333,17 @@ impl ControlPlane {
     }
 
     /// Waits until a health page answers 200. Panics with the ends of all logs if it doesn't, or if a process has ended.
-    async fn wait_ready(&self, what: &str, healthy: impl AsyncFn() -> Result<(), String>) {
+    async fn wait_ready(&self, what: &str, check_ready: impl AsyncFn() -> Result<(), String>) {
         let started = Instant::now();
         loop {
-            let seen = match tokio::time::timeout(Duration::from_secs(2), healthy()).await {
+            let seen = match tokio::time::timeout(Duration::from_secs(2), check_ready()).await {
                 Ok(Ok(())) => return,
                 Ok(Err(seen)) => seen,
                 Err(_) => "no answer in 2s".to_owned(),
             };
             let ended = self.first_ended();
-            if ended.is_some() || started.elapsed() > READY_WITHIN {
-                let why = ended.unwrap_or(format!("not ready within {READY_WITHIN:?}: {seen}"));
+            if ended.is_some() || started.elapsed() > READY_TIMEOUT {
+                let why = ended.unwrap_or(format!("not ready within {READY_TIMEOUT:?}: {seen}"));
                 panic!("{what} doesn't start: {why}\n{}", self.log_tails());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -351,7 +353,7 @@ impl ControlPlane {
     fn first_ended(&self) -> Option<String> {
         let (mut api, mut others) = (lock(&self.api), lock(&self.others));
         others.iter_mut().chain(api.iter_mut()).find_map(|process| {
-            let status = process.exited()?;
+            let status = process.exit_status()?;
             Some(format!("{} ended with {status}", process.name))
         })
     }
@@ -377,7 +379,7 @@ impl Drop for ControlPlane {
     }
 }
 
-async fn healthy(client: &kube::Client) -> Result<(), String> {
+async fn check_ready(client: &kube::Client) -> Result<(), String> {
     let request = Request::get("/readyz").body(Vec::new()).expect("a request");
     client.request_text(request).await.map(drop).map_err(|error| error.to_string())
 }
@@ -390,10 +392,10 @@ fn write_credentials(folder: &Path, authority: &Authority) {
     let server = server_identity(authority);
     let (private, public) = signing_key();
     let tokens = format!(
-        "{ADMIN},admin,1,\"system:masters\"\n\
-         {CONTROLLERS},system:kube-controller-manager,2\n\
-         {PROXY},system:kube-proxy,3\n\
-         {STRANGER},stranger,4\n"
+        "{ADMIN_TOKEN},admin,1,\"system:masters\"\n\
+         {CONTROLLERS_TOKEN},system:kube-controller-manager,2\n\
+         {PROXY_TOKEN},system:kube-proxy,3\n\
+         {UNPRIVILEGED_TOKEN},stranger,4\n"
     );
     for (name, text) in [
         ("ca.crt", authority.certificate()),
@@ -413,7 +415,7 @@ fn server_identity(authority: &Authority) -> Identity {
 }
 
 fn start_etcd(folder: &Path) -> (Process, String) {
-    let url = || format!("http://127.0.0.1:{}", addresses::port());
+    let url = || format!("http://127.0.0.1:{}", addresses::allocate_port());
     let (clients, peers) = (url(), url());
     let mut command = Command::new(binaries::kubernetes("etcd"));
     command.args([
@@ -444,7 +446,7 @@ fn write_kubeconfig(path: &Path, url: &str, ca: &Path, token: &str) -> PathBuf {
     path.to_owned()
 }
 
-async fn client_of(kubeconfig: &Path) -> kube::Client {
+async fn client_from(kubeconfig: &Path) -> kube::Client {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("our own kubeconfig");
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await

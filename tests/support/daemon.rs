@@ -14,13 +14,13 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::process::kill_group;
-use super::{eventually, folder, http};
+use super::{eventually, http, temp_dir};
 
 /// The daemon's own program.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_external-endpoints");
 
 /// Stands among the arguments for no argument at all: the daemon finds its Lease by itself.
-pub(crate) const OWN_LEASE: &str = "the Lease of its own namespace";
+pub(crate) const DEFAULT_LEASE: &str = "the Lease of its own namespace";
 
 /// Runs until it is dropped; then it is killed, and the end of its log is shown if the test panics.
 pub(crate) struct Daemon {
@@ -37,8 +37,8 @@ impl Daemon {
     }
 
     /// As [`Daemon::start`], by a command that the daemon's arguments are added to: one that prepares what it runs in.
-    pub(crate) async fn start_by(command: Command, config: &str, extra: &[&str]) -> Daemon {
-        Daemon::spawn_by(command, config, extra).listening().await
+    pub(crate) async fn start_command(command: Command, config: &str, extra: &[&str]) -> Daemon {
+        Daemon::spawn_command(command, config, extra).listening().await
     }
 
     /// Waits until its admin port listens.
@@ -46,7 +46,7 @@ impl Daemon {
         let daemon = &mut self;
         let address =
             eventually(Duration::from_secs(30), "the daemon's admin port listens", async || {
-                if let Some(status) = daemon.exited() {
+                if let Some(status) = daemon.exit_status() {
                     return Some(Err(status));
                 }
                 daemon.admin_address().map(Ok)
@@ -63,17 +63,18 @@ impl Daemon {
     pub(crate) fn spawn(config: &str, kubeconfig: Option<&Path>, extra: &[&str]) -> Daemon {
         let mut command = Command::new(PROGRAM);
         command.env("KUBECONFIG", kubeconfig.unwrap_or(Path::new("/nowhere/kubeconfig")));
-        Daemon::spawn_by(command, config, extra)
+        Daemon::spawn_command(command, config, extra)
     }
 
     /// Without a Lease, unless `extra` says something of one: most tests have one daemon, and kill and start it as they like.
-    fn spawn_by(mut command: Command, config: &str, extra: &[&str]) -> Daemon {
-        let path = folder("daemon").join("config.yaml");
+    fn spawn_command(mut command: Command, config: &str, extra: &[&str]) -> Daemon {
+        let path = temp_dir("daemon").join("config.yaml");
         fs::write(&path, config).expect("a file in the sandbox");
         let of_lease =
-            |argument: &&str| argument.starts_with("--lease") || **argument == *OWN_LEASE;
+            |argument: &&str| argument.starts_with("--lease") || **argument == *DEFAULT_LEASE;
         let alone = if extra.iter().any(of_lease) { None } else { Some("--no-leader-election") };
-        let extra = extra.iter().copied().filter(|argument| *argument != OWN_LEASE).chain(alone);
+        let extra =
+            extra.iter().copied().filter(|argument| *argument != DEFAULT_LEASE).chain(alone);
         command
             .arg("run")
             .arg("--config")
@@ -139,14 +140,15 @@ impl Daemon {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("the daemon runs");
     }
 
-    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("our own child can be waited for")
     }
 
     /// Waits until it has ended by itself, and all that it wrote has been read.
     pub(crate) async fn wait(&mut self) -> ExitStatus {
         let status =
-            eventually(Duration::from_secs(30), "the daemon ends", async || self.exited()).await;
+            eventually(Duration::from_secs(30), "the daemon ends", async || self.exit_status())
+                .await;
         // Those who read hold the lines until there are no more.
         let read = async || (Arc::strong_count(&self.lines) == 1).then_some(());
         eventually(Duration::from_secs(30), "its output ends", read).await;
@@ -167,8 +169,9 @@ impl Daemon {
 
     fn admin_address(&self) -> Option<SocketAddr> {
         let logs = self.logs();
-        let line = logs.iter().find(|line| field(line, "message") == Some("admin listening"))?;
-        field(line, "address")?.parse().ok()
+        let line =
+            logs.iter().find(|line| log_field(line, "message") == Some("admin listening"))?;
+        log_field(line, "address")?.parse().ok()
     }
 }
 
@@ -184,7 +187,7 @@ impl Drop for Daemon {
 }
 
 /// A field of a JSON log line, wherever the format keeps it.
-pub(crate) fn field<'a>(line: &'a Value, name: &str) -> Option<&'a str> {
+pub(crate) fn log_field<'a>(line: &'a Value, name: &str) -> Option<&'a str> {
     line.get(name).or_else(|| line.get("fields")?.get(name))?.as_str()
 }
 

@@ -93,7 +93,7 @@ impl Database {
     }
 
     /// Starts it again with other behavior, on the same address.
-    pub(crate) async fn change(&mut self, behavior: Behavior) {
+    pub(crate) async fn set_behavior(&mut self, behavior: Behavior) {
         self.stop().await;
         self.behavior = behavior;
         self.restart().await;
@@ -123,7 +123,7 @@ impl Database {
     }
 
     /// How many connections it has accepted since it was made.
-    pub(crate) fn accepted(&self) -> u64 {
+    pub(crate) fn accept_count(&self) -> u64 {
         lock(&self.accepts).count
     }
 

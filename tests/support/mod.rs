@@ -50,34 +50,34 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 }
 
 /// What an attempt may return: it is settled, or it says what it saw instead.
-pub(crate) trait Outcome {
+pub(crate) trait Attempt {
     type Value;
-    fn settle(self) -> Result<Self::Value, String>;
+    fn into_result(self) -> Result<Self::Value, String>;
 }
 
-impl Outcome for bool {
+impl Attempt for bool {
     type Value = ();
-    fn settle(self) -> Result<(), String> {
+    fn into_result(self) -> Result<(), String> {
         if self { Ok(()) } else { Err("false".into()) }
     }
 }
 
-impl<T> Outcome for Option<T> {
+impl<T> Attempt for Option<T> {
     type Value = T;
-    fn settle(self) -> Result<T, String> {
+    fn into_result(self) -> Result<T, String> {
         self.ok_or_else(|| "nothing".into())
     }
 }
 
-impl<T, E: std::fmt::Display> Outcome for Result<T, E> {
+impl<T, E: std::fmt::Display> Attempt for Result<T, E> {
     type Value = T;
-    fn settle(self) -> Result<T, String> {
+    fn into_result(self) -> Result<T, String> {
         self.map_err(|error| error.to_string())
     }
 }
 
 /// Tries until an attempt settles, and panics with `what` and the last thing seen if none does `within` the time.
-pub(crate) async fn eventually<O: Outcome>(
+pub(crate) async fn eventually<O: Attempt>(
     within: Duration,
     what: &str,
     mut attempt: impl AsyncFnMut() -> O,
@@ -85,7 +85,7 @@ pub(crate) async fn eventually<O: Outcome>(
     let started = Instant::now();
     let mut last = "no attempt ended".to_owned();
     while let Some(left) = within.checked_sub(started.elapsed()) {
-        match tokio::time::timeout(left, attempt()).await.map(O::settle) {
+        match tokio::time::timeout(left, attempt()).await.map(O::into_result) {
             Ok(Ok(value)) => return value,
             Ok(Err(seen)) => last = seen,
             Err(_) => break,
@@ -95,15 +95,15 @@ pub(crate) async fn eventually<O: Outcome>(
     panic!("not within {within:?}: {what}; last seen: {last}");
 }
 
-/// Tries all the time `during` the time, and panics with `what` and what was seen as soon as an attempt doesn't settle.
-pub(crate) async fn consistently<O: Outcome>(
+/// Tries all the time `during` the time, and panics with `what` and what was seen as soon as an attempt doesn't into_result.
+pub(crate) async fn consistently<O: Attempt>(
     during: Duration,
     what: &str,
     mut attempt: impl AsyncFnMut() -> O,
 ) {
     let started = Instant::now();
     while started.elapsed() < during {
-        if let Err(seen) = attempt().await.settle() {
+        if let Err(seen) = attempt().await.into_result() {
             panic!("no longer after {:?}: {what}; seen: {seen}", started.elapsed());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -131,7 +131,7 @@ pub(crate) fn tail(path: &Path, lines: usize) -> String {
 }
 
 /// A new empty folder in the sandbox's own tmpfs: it is gone when the sandbox is.
-pub(crate) fn folder(prefix: &str) -> PathBuf {
+pub(crate) fn temp_dir(prefix: &str) -> PathBuf {
     static TAKEN: Mutex<u32> = Mutex::new(0);
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     *taken += 1;

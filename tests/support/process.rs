@@ -67,7 +67,7 @@ impl Process {
         states.all(|state| state == Some('T'))
     }
 
-    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("our own child can be waited for")
     }
 

@@ -27,9 +27,9 @@ pub(crate) enum ConnectOutcome {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Connection {
     pub started: Instant,
-    /// When its arrival was known; for one without an answer that is a second after it started.
+    /// When its outcome was known; for one without an answer that is a second after it started.
     pub ended: Instant,
-    pub arrival: ConnectOutcome,
+    pub outcome: ConnectOutcome,
 }
 
 /// Runs until it is dropped.
@@ -52,8 +52,8 @@ impl Traffic {
                 let seen = seen.clone();
                 open.spawn(async move {
                     let started = Instant::now();
-                    let arrival = connect(ip, port).await;
-                    lock(&seen).push(Connection { started, ended: Instant::now(), arrival });
+                    let outcome = connect(ip, port).await;
+                    lock(&seen).push(Connection { started, ended: Instant::now(), outcome });
                 });
                 while open.try_join_next().is_some() {}
             }
@@ -84,15 +84,15 @@ impl Traffic {
     fn tally(&self, wanted: impl Fn(&Connection) -> bool) -> BTreeMap<ConnectOutcome, u64> {
         let mut tally = BTreeMap::new();
         for connection in lock(&self.connections).iter().filter(|connection| wanted(connection)) {
-            *tally.entry(connection.arrival).or_insert(0) += 1;
+            *tally.entry(connection.outcome).or_insert(0) += 1;
         }
         tally
     }
 
-    /// When the last connection with this arrival started.
-    pub(crate) fn last(&self, arrival: ConnectOutcome) -> Option<Instant> {
+    /// When the last connection with this outcome started.
+    pub(crate) fn last(&self, outcome: ConnectOutcome) -> Option<Instant> {
         let connections = lock(&self.connections);
-        let of_it = connections.iter().filter(|connection| connection.arrival == arrival);
+        let of_it = connections.iter().filter(|connection| connection.outcome == outcome);
         of_it.map(|connection| connection.started).max()
     }
 }

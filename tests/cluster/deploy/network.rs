@@ -7,7 +7,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ListParams};
 use serde_json::json;
 
-use super::{HOME, SOON, applied, deployment, namespace};
+use super::{HOME, TIMEOUT, applied, deployment, namespace};
 use crate::support::eventually;
 
 /// No network plugin runs here, so this is about whom the words of the manifest mean.
@@ -32,7 +32,7 @@ pub(super) async fn only_prometheus_may_reach_the_pages() {
         serde_json::from_value(policy["podSelector"]["matchLabels"].clone()).expect("labels");
     let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let pods: Api<Pod> = home.api();
-    eventually(SOON, "both replicas are meant", async || {
+    eventually(TIMEOUT, "both replicas are meant", async || {
         let meant = pods
             .list(&ListParams::default().labels(&labels.join(",")))
             .await

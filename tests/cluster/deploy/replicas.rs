@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, ListParams};
 
-use super::{HOME, SOON, applied, deployment, namespace};
+use super::{HOME, TIMEOUT, applied, deployment, namespace};
 use crate::support::eventually;
 
 /// No scheduler runs here, so this is about whom the words of the manifests mean.
@@ -29,7 +29,7 @@ pub(super) async fn both_are_kept_apart_and_in_the_budget() {
         let labels: Vec<String> =
             labels.map(|(key, value)| format!("{key}={}", value.as_str().expect("text"))).collect();
         let pods: Api<Pod> = home.api();
-        eventually(SOON, "both replicas are meant", async || {
+        eventually(TIMEOUT, "both replicas are meant", async || {
             let meant = pods
                 .list(&ListParams::default().labels(&labels.join(",")))
                 .await

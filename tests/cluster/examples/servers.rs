@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::support::process::Process;
 use crate::support::sandbox::as_ordinary_user;
-use crate::support::{addresses, binaries, blocking, eventually, folder, http};
+use crate::support::{addresses, binaries, blocking, eventually, http, temp_dir};
 
 /// The first start of a server on a busy machine.
 const STARTED: Duration = Duration::from_secs(90);
@@ -60,7 +60,7 @@ impl Server {
         let process = self.process.as_mut().expect("the server runs");
         let mut ended = None;
         eventually(STARTED, self.name, async || {
-            ended = process.exited();
+            ended = process.exit_status();
             if ended.is_some() {
                 Ok(())
             } else {
@@ -95,7 +95,7 @@ pub(super) struct MariaDb {
 
 /// MariaDB on port 3306 of these addresses. `id` is what it answers to `select @@server_id`.
 pub(super) async fn mariadb(ips: &[IpAddr], id: u32) -> MariaDb {
-    let folder = folder("mariadb");
+    let folder = temp_dir("mariadb");
     let socket = folder.join("socket");
     let addresses: Vec<String> = ips.iter().map(ToString::to_string).collect();
     let arguments = [
@@ -186,7 +186,7 @@ const POSTGRES: [(&str, &str); 4] = [
 
 /// PostgreSQL alone, on port 5432 of this address.
 pub(super) async fn postgres(ip: IpAddr) -> Server {
-    let folder = folder("postgres");
+    let folder = temp_dir("postgres");
     let data = folder.join("data");
     let mut initdb = as_ordinary_user(postgres_programs().join("initdb"));
     initdb
@@ -236,8 +236,8 @@ pub(super) struct Patroni {
 }
 
 pub(super) async fn patroni(ips: [IpAddr; 2]) -> Patroni {
-    let folder = folder("patroni");
-    let (clients, peers) = (addresses::port(), addresses::port());
+    let folder = temp_dir("patroni");
+    let (clients, peers) = (addresses::allocate_port(), addresses::allocate_port());
     let mut etcd = Command::new(binaries::kubernetes("etcd"));
     etcd.args(["--name=etcd", "--unsafe-no-fsync", "--log-level=warn"]);
     etcd.args([
@@ -311,7 +311,7 @@ fn patroni_config(folder: &Path, index: usize, ip: IpAddr, etcd: u16) -> serde_j
 
 /// What speaks MongoDB's protocol, on port 27017 of this address.
 pub(super) async fn mongodb(ip: IpAddr) -> Server {
-    let folder = folder("mongodb");
+    let folder = temp_dir("mongodb");
     let data = folder.clone();
     let command = move || {
         let mut command = Command::new(binaries::ferretdb());
@@ -325,7 +325,7 @@ pub(super) async fn mongodb(ip: IpAddr) -> Server {
 
 /// Redis on port 6379 of this address.
 pub(super) async fn redis(ip: IpAddr) -> Server {
-    let folder = folder("redis");
+    let folder = temp_dir("redis");
     let data = folder.clone();
     let command = move || {
         let mut command = Command::new("redis-server");

@@ -9,10 +9,10 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use super::replicas::{
-    LATER, LEASE, identity, leads, lease, never_two, pair, published, replica, replica_at, standby,
-    takes_over, terms_of_leading,
+    LEASE, LONG_TIMEOUT, identity, leads, lease, never_two, pair, published, replica, replica_at,
+    standby, takes_over, terms_of_leading,
 };
-use crate::cluster::fixture::{Fixture, SOON, checked};
+use crate::cluster::fixture::{Fixture, TIMEOUT, wait_for_checks};
 use crate::support::{ApiProxy, Daemon, case::cases, consistently, eventually, shared};
 
 pub(super) fn cases() -> Vec<Trial> {
@@ -71,12 +71,12 @@ async fn a_holder_takes_back_what_was_edited_by_hand() {
         } else {
             empty(&fixture).await;
         }
-        eventually(SOON, "the holder has it again", async || {
+        eventually(TIMEOUT, "the holder has it again", async || {
             lease(&fixture).await.and_then(|lease| lease.holder_identity).as_ref() == Some(&me)
         })
         .await;
     }
-    checked(&first, 4).await;
+    wait_for_checks(&first, 4).await;
     assert!(leads(&first).await);
     assert_eq!(terms_of_leading(&first).len(), 1, "without a pause");
     assert!(terms_of_leading(&second).is_empty() && terms_of_leading(&third).is_empty());
@@ -92,7 +92,7 @@ async fn a_new_lease_waits_where_something_is_published() {
     consistently(Duration::from_secs(12).saturating_sub(started.elapsed()), "it waits", held).await;
     takes_over(&daemon).await;
     let took = started.elapsed();
-    assert!((Duration::from_secs(15)..LATER).contains(&took), "took {took:?}");
+    assert!((Duration::from_secs(15)..LONG_TIMEOUT).contains(&took), "took {took:?}");
 }
 
 async fn a_first_installation_publishes_at_once() {

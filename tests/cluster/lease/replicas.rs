@@ -9,15 +9,15 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, WatchEvent, WatchParams};
 use tokio::task::JoinHandle;
 
-use crate::cluster::fixture::{Fixture, SOON};
-use crate::support::daemon::field;
+use crate::cluster::fixture::{Fixture, TIMEOUT};
+use crate::support::daemon::log_field;
 use crate::support::{Daemon, eventually, runtime, shared};
 
 /// The Lease's name.
 pub(crate) const LEASE: &str = "external-endpoints";
 
 /// Longer than a lease, on a busy machine.
-pub(crate) const LATER: Duration = Duration::from_secs(60);
+pub(crate) const LONG_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Starts a replica that competes for the Lease in the fixture's namespace.
 pub(crate) async fn replica(fixture: &Fixture) -> Daemon {
@@ -38,8 +38,8 @@ pub(crate) async fn pair(fixture: &Fixture) -> (Daemon, Daemon) {
 
 /// Waits until this replica holds the lease and all is published.
 pub(crate) async fn published(fixture: &Fixture, first: Daemon) -> Daemon {
-    fixture.published(&[0, 1, 2]).await;
-    fixture.condition(&first, "Published").await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
+    fixture.expect_condition(&first, "Published").await;
     assert!(leads(&first).await);
     first
 }
@@ -47,7 +47,7 @@ pub(crate) async fn published(fixture: &Fixture, first: Daemon) -> Daemon {
 /// A replica that stands by for another, and knows all that it needs to take over.
 pub(crate) async fn standby(fixture: &Fixture) -> Daemon {
     let second = replica(fixture).await;
-    fixture.condition_because(&second, "Standby", "the cluster holds").await;
+    fixture.expect_condition_with(&second, "Standby", "the cluster holds").await;
     up(&second, 3.0).await;
     assert!(!leads(&second).await);
     second
@@ -55,7 +55,7 @@ pub(crate) async fn standby(fixture: &Fixture) -> Daemon {
 
 /// Waits until the replica has found this many targets up.
 pub(crate) async fn up(daemon: &Daemon, targets: f64) {
-    eventually(SOON, &format!("{targets} targets are up"), async || {
+    eventually(TIMEOUT, &format!("{targets} targets are up"), async || {
         let up = daemon.metric("external_endpoints_target_healthy", &[]).await;
         if up == Some(targets) { Ok(()) } else { Err(format!("{up:?}")) }
     })
@@ -69,7 +69,7 @@ pub(crate) async fn leads(daemon: &Daemon) -> bool {
 
 /// Waits until this replica is the one that writes.
 pub(crate) async fn takes_over(daemon: &Daemon) {
-    eventually(LATER, "the replica takes over", async || leads(daemon).await).await;
+    eventually(LONG_TIMEOUT, "the replica takes over", async || leads(daemon).await).await;
 }
 
 /// How many calls that write this replica has made, whatever came of them.
@@ -144,7 +144,7 @@ pub(crate) struct Term {
 pub(crate) fn terms_of_leading(daemon: &Daemon) -> Vec<Term> {
     let mut terms: Vec<Term> = Vec::new();
     for line in daemon.logs() {
-        let message = field(&line, "message").unwrap_or_default();
+        let message = log_field(&line, "message").unwrap_or_default();
         let at = || line["timestamp"].as_str().expect("a time").parse().expect("RFC 3339");
         if message.starts_with("holding the lease") {
             terms.push(Term { from: at(), until: None });

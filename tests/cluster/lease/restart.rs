@@ -9,8 +9,8 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use super::replicas::{LEASE, identity, leads, published, standby, takes_over, terms_of_leading};
-use crate::cluster::fixture::{Fixture, SOON};
-use crate::support::daemon::{PROGRAM, field};
+use crate::cluster::fixture::{Fixture, TIMEOUT};
+use crate::support::daemon::{PROGRAM, log_field};
 use crate::support::{Daemon, case::cases, consistently, eventually, shared};
 
 pub(super) fn cases() -> Vec<Trial> {
@@ -28,7 +28,7 @@ async fn replica_in_pod(fixture: &Fixture, uid: &str) -> Daemon {
     let mut command = Command::new(PROGRAM);
     command.env("KUBECONFIG", shared().kubeconfig()).env("POD_UID", uid);
     let lease = format!("{}/{LEASE}", fixture.namespace.name);
-    Daemon::start_by(command, &fixture.config(), &["--lease", &lease]).await
+    Daemon::start_command(command, &fixture.config(), &["--lease", &lease]).await
 }
 
 async fn a_container_that_starts_again_writes_at_once() {
@@ -47,7 +47,7 @@ async fn a_container_that_starts_again_writes_at_once() {
     api.patch("mysql", &PatchParams::default(), &empty).await.expect("a patch");
     assert!(fixture.namespace.endpoint_ips("mysql").await.is_empty());
     let again = replica_in_pod(&fixture, UID).await;
-    fixture.published(&[0, 1, 2]).await;
+    fixture.expect_endpoints(&[0, 1, 2]).await;
     let took = killed.elapsed();
     println!("after SIGKILL the same Pod has written within {took:?}");
     assert!(took < Duration::from_secs(2), "took {took:?}");
@@ -67,17 +67,17 @@ async fn of_two_replicas_with_one_pod_uid_the_older_stands_by() {
     let older = published(&fixture, older).await;
     let newer = replica_in_pod(&fixture, UID).await;
     takes_over(&newer).await;
-    eventually(SOON, "the older one stands by", async || !leads(&older).await).await;
-    let trouble = eventually(SOON, "it says why", async || {
+    eventually(TIMEOUT, "the older one stands by", async || !leads(&older).await).await;
+    let trouble = eventually(TIMEOUT, "it says why", async || {
         older.status().await["lease"]["trouble"].as_str().map(str::to_owned).ok_or("no trouble")
     })
     .await;
     assert!(trouble.contains("another process") && trouble.contains("POD_UID"), "{trouble}");
     let is_error = |line: &serde_json::Value| {
-        line["level"] == "ERROR" && field(line, "reason") == Some(&trouble)
+        line["level"] == "ERROR" && log_field(line, "reason") == Some(&trouble)
     };
     let errors = || older.logs().iter().filter(|line| is_error(line)).count();
-    eventually(SOON, "the log says so", async || errors() == 1).await;
+    eventually(TIMEOUT, "the log says so", async || errors() == 1).await;
     consistently(Duration::from_secs(4), "the newer one leads", async || {
         if leads(&newer).await && !leads(&older).await {
             Ok(())
@@ -94,7 +94,7 @@ async fn a_pod_uid_that_is_none_is_told_and_not_used() {
     let daemon = replica_in_pod(&fixture, "$(POD_UID)").await;
     assert!(!identity(&daemon).await.contains('$'));
     let told = |line: &serde_json::Value| {
-        field(line, "message").is_some_and(|message| message.starts_with("POD_UID is not"))
+        log_field(line, "message").is_some_and(|message| message.starts_with("POD_UID is not"))
     };
     assert!(daemon.logs().iter().any(told));
 }

@@ -11,11 +11,11 @@ use nix::unistd::Pid;
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
 use super::replicas::{
-    LATER, identity, leads, lease, never_two, pair, published, replica, takes_over,
+    LONG_TIMEOUT, identity, leads, lease, never_two, pair, published, replica, takes_over,
     terms_of_leading,
 };
-use crate::cluster::fixture::{Fixture, SOON};
-use crate::support::daemon::field;
+use crate::cluster::fixture::{Fixture, TIMEOUT};
+use crate::support::daemon::log_field;
 use crate::support::{Daemon, case::cases, eventually};
 
 pub(super) fn cases() -> Vec<Trial> {
@@ -75,8 +75,8 @@ fn limit_descriptors(daemon: &Daemon, most: u64) {
 }
 
 async fn steps_down(daemon: &Daemon) {
-    let steps = |line: &serde_json::Value| field(line, "message") == Some("stepping down");
-    eventually(LATER, "it steps down", async || daemon.logs().iter().any(steps)).await;
+    let steps = |line: &serde_json::Value| log_field(line, "message") == Some("stepping down");
+    eventually(LONG_TIMEOUT, "it steps down", async || daemon.logs().iter().any(steps)).await;
 }
 
 async fn a_leader_whose_monitor_stands_still_is_replaced() {
@@ -85,7 +85,7 @@ async fn a_leader_whose_monitor_stands_still_is_replaced() {
     let stopped = StoppedThread::stop(&first, "checks");
     let since = Instant::now();
     fixture.databases[0].stop().await;
-    eventually(LATER, "the other replica publishes what it found", async || {
+    eventually(LONG_TIMEOUT, "the other replica publishes what it found", async || {
         fixture.namespace.endpoint_ips("mysql").await == fixture.ips(&[1, 2])
     })
     .await;
@@ -94,7 +94,7 @@ async fn a_leader_whose_monitor_stands_still_is_replaced() {
     never_two(&[&first, &second]);
 
     drop(stopped);
-    fixture.condition_because(&first, "Standby", "is held by").await;
+    fixture.expect_condition_with(&first, "Standby", "is held by").await;
     assert!(leads(&second).await && !leads(&first).await);
 }
 
@@ -106,10 +106,10 @@ async fn a_leader_without_descriptors_steps_down() {
     steps_down(&first).await;
     takes_over(&second).await;
     fixture.databases[0].stop().await;
-    fixture.published(&[1, 2]).await;
+    fixture.expect_endpoints(&[1, 2]).await;
     never_two(&[&first, &second]);
     limit_descriptors(&first, 1000);
-    fixture.condition_because(&first, "Standby", "is held by").await;
+    fixture.expect_condition_with(&first, "Standby", "is held by").await;
 }
 
 /// It steps down once. As nobody takes the Lease, it takes it again: better than nobody.
@@ -121,13 +121,15 @@ async fn a_leader_that_can_not_check_and_is_alone_goes_on() {
     let holder = async || lease(&fixture).await.and_then(|lease| lease.holder_identity);
     limit_descriptors(&first, 3);
     steps_down(&first).await;
-    eventually(SOON, "nobody holds the Lease", async || holder().await.is_none()).await;
+    eventually(TIMEOUT, "nobody holds the Lease", async || holder().await.is_none()).await;
     let since = Instant::now();
-    eventually(LATER, "it holds the Lease again", async || holder().await.as_ref() == Some(&me))
-        .await;
+    eventually(LONG_TIMEOUT, "it holds the Lease again", async || {
+        holder().await.as_ref() == Some(&me)
+    })
+    .await;
     let took = since.elapsed();
     assert!(took > Duration::from_secs(14), "others had no chance: {took:?}");
     limit_descriptors(&first, 1000);
-    eventually(SOON, "it leads", async || leads(&first).await).await;
+    eventually(TIMEOUT, "it leads", async || leads(&first).await).await;
     assert_eq!(terms_of_leading(&first).len(), 2);
 }
