@@ -142,7 +142,7 @@ struct ConfigWatcher {
     file: ConfigFile,
     /// The content at the last poll.
     last_read: Option<ContentHash>,
-    /// Whether this host was short of something at the last poll.
+    /// True after a poll that failed because this host was short of something.
     was_exhausted: bool,
     state: watch::Sender<State>,
     recorder: Recorder,
@@ -274,7 +274,8 @@ impl ConfigFile {
 mod tests {
     use super::*;
 
-    const GOOD: &str = "databases: [{service: a, namespace: b, port: 1, addresses: [192.0.2.1], check: {tcp: {}}}]";
+    const GOOD: &str = "databases: [{service: a, namespace: b, port: 1, \
+                        addresses: [192.0.2.1], check: {tcp: {}}}]";
 
     fn other() -> String {
         GOOD.replace("192.0.2.1", "192.0.2.2")
@@ -324,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_file_changes_only_the_problems_and_a_good_one_ends_them() {
+    fn a_bad_file_changes_nothing_but_the_problems() {
         let (mut watcher, mut handle) = watcher();
         poll_twice(&mut watcher, &GOOD.replace("port: 1", "port: 0"));
         let problems = handle.problems();

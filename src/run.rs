@@ -2,7 +2,7 @@
 //!
 //! | when | in this order |
 //! | --- | --- |
-//! | start | admin port, checks, cluster, lease, publishing, election, Events, config watcher, pages |
+//! | start | admin port, checks, cluster, lease, publishing, election, Events, config file, pages |
 //! | new config | watches of namespaces that change stop; checks; publishers and watches |
 //! | shutdown | lease, after the last write; publishing with Events; checks |
 //!
@@ -87,7 +87,8 @@ pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow:
     info!(databases = spec.databases.len(), dry_run, "checking");
     let config = reload::start(options.config, spec, recorder, hangup);
 
-    let mut tasks = Tasks { election, publishing, checks, config: config.clone() };
+    let mut tasks =
+        Tasks { election, publishing, checks, config: config.clone(), monitor: monitor.clone() };
     let pages = admin::AppState { monitor, publish, lease, config, events };
     let outcome = tokio::select! {
         signal = signals.recv() => {
@@ -156,6 +157,7 @@ struct Tasks {
     /// The threads of the checks.
     checks: Checking,
     config: reload::Handle,
+    monitor: monitor::Handle,
 }
 
 /// The longest time that the shutdown waits for the checks. They usually take far less.
@@ -164,12 +166,13 @@ const CHECKS_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 impl Tasks {
     /// Brings each new config to its users, until a task ends by itself. Returns which one and why.
     async fn supervise(&mut self) -> anyhow::Error {
+        let Self { election, publishing, checks, config, monitor } = self;
         tokio::select! {
-            reason = self.checks.ended() => anyhow!("checking ended by itself: {reason}"),
-            reason = apply_configs(&mut self.config, &mut self.publishing) => {
+            reason = checks.ended() => anyhow!("checking ended by itself: {reason}"),
+            reason = apply_configs(config, monitor, publishing) => {
                 anyhow!("publishing ended by itself: {reason}")
             }
-            reason = election_ended(&mut self.election) => {
+            reason = election_ended(election) => {
                 anyhow!("the lease is no longer kept: {reason}")
             }
         }
@@ -192,19 +195,27 @@ impl Tasks {
 }
 
 /// Puts each new config in force, until publishing ends. Returns why it ended.
-async fn apply_configs(config: &mut reload::Handle, publishing: &mut Supervisor) -> String {
+async fn apply_configs(
+    config: &mut reload::Handle,
+    monitor: &monitor::Handle,
+    publishing: &mut Supervisor,
+) -> String {
     loop {
         let spec = tokio::select! {
             spec = config.next() => spec,
             reason = publishing.task_failure() => return reason,
         };
-        apply_config(&spec, publishing).await;
+        apply_config(&spec, monitor, publishing).await;
         info!(databases = spec.databases.len(), "the new config is in force");
     }
 }
 
-async fn apply_config(spec: &Arc<Spec>, publishing: &mut Supervisor) {
-    publishing.reload(spec).await;
+/// Puts a new config in force. Databases that it does not change are checked and published without
+/// interruption.
+async fn apply_config(spec: &Arc<Spec>, monitor: &monitor::Handle, publishing: &mut Supervisor) {
+    let pending = publishing.begin_reload(spec).await;
+    monitor.reload(spec.clone()).await;
+    publishing.finish_reload(pending);
 }
 
 /// Waits until the task of the election ends. Without one it waits forever.
@@ -235,7 +246,7 @@ mod tests {
         let (_, publishing) = publish::start(&spec, &Cluster::None, &monitor, &lease, &options);
         let hangup = signal(SignalKind::hangup()).expect("a handler");
         let config = reload::start(ConfigFile::missing(), spec, Recorder::default(), hangup);
-        Tasks { election: None, publishing, checks, config }
+        Tasks { election: None, publishing, checks, config, monitor }
     }
 
     #[tokio::test]

@@ -37,18 +37,33 @@ pub(super) struct Run {
     #[arg(long)]
     dry_run: bool,
     /// Serve /healthz, /readyz, /metrics and /api/v1/status on this address
-    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:8080", value_parser = parse_listen)]
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        default_value = "0.0.0.0:8080",
+        value_parser = parse_listen
+    )]
     listen: SocketAddr,
     /// Run at most this many commands of exec checks at once [default: 4 for each core]
     #[arg(long, value_name = "N", value_parser = parse_max_exec)]
     max_exec: Option<NonZeroUsize>,
     /// Repair at most this many outside changes per second. Writes of changed members may be ten
     /// times as many
-    #[arg(long, value_name = "N", default_value_t = RateLimit::default().qps, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = RateLimit::default().qps,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     api_qps: u32,
     /// Repair at most this many outside changes at once after a quiet time. Writes of changed
     /// members may be ten times as many
-    #[arg(long, value_name = "N", default_value_t = RateLimit::default().burst, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = RateLimit::default().burst,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     api_burst: u32,
     #[command(flatten)]
     allowed: AllowedCidrs,
@@ -94,8 +109,8 @@ impl Run {
         outcome.map(|()| ExitCode::SUCCESS).map_err(|error| console.fail(&error))
     }
 
-    /// Leaves process 1 to an init process and starts the log. The log takes a thread, so this order
-    /// is fixed: only a process of one thread can fork safely.
+    /// Leaves process 1 to an init process, then starts the log. The order matters: the log starts
+    /// a thread, and only a process of one thread can fork safely.
     fn become_daemon(&self) -> Result<(), Reported> {
         let console = Console::Stderr;
         init::run_as_init()

@@ -55,6 +55,16 @@ impl Namespace {
     }
 }
 
+/// A new config that is not yet in force, and how it differs from the one that is.
+pub struct PendingReload {
+    spec: Arc<Spec>,
+    previous: Arc<DatabaseHandles>,
+    /// The databases that the new config does not have.
+    removed: Vec<DatabaseId>,
+    /// The namespaces whose watches are stopped.
+    namespaces: BTreeSet<String>,
+}
+
 impl Supervisor {
     pub(crate) fn new(
         cluster: Cluster,
@@ -115,48 +125,55 @@ impl Supervisor {
             .for_each(|namespace| self.watch(namespace));
     }
 
-    /// Goes on with another config, from which the monitor decides from then on too. A database that stays keeps its publisher,
-    /// which takes each plan together with the version of the database that it is for.
-    pub async fn reload(&mut self, spec: &Arc<Spec>) {
-        let before = self.databases.borrow().clone();
+    /// Begins to put a new config in force: stops the watches of each namespace whose databases
+    /// change. After this the monitor must get `spec`, before [`finish_reload`](Self::finish_reload)
+    /// is called.
+    pub async fn begin_reload(&mut self, spec: &Arc<Spec>) -> PendingReload {
+        let previous = self.databases.borrow().clone();
         let ids: BTreeSet<&DatabaseId> =
             spec.databases.iter().map(|database| &database.id).collect();
-        let gone: Vec<DatabaseId> = before.keys().filter(|id| !ids.contains(id)).cloned().collect();
-        let new: Vec<&Arc<Database>> =
-            spec.databases.iter().filter(|database| !before.contains_key(&database.id)).collect();
-
-        // Watches know which databases they are for, so those of other databases are others.
-        let mut touched: BTreeSet<String> = gone.iter().map(|id| id.namespace.clone()).collect();
-        touched.extend(new.iter().map(|database| database.id.namespace.clone()));
-        touched.extend(self.idle());
-        for namespace in &touched {
+        let removed: Vec<DatabaseId> =
+            previous.keys().filter(|id| !ids.contains(id)).cloned().collect();
+        let added = ids.into_iter().filter(|id| !previous.contains_key(id));
+        // A watch is started with the databases that it is for, so other databases need another.
+        let mut namespaces: BTreeSet<String> =
+            added.chain(&removed).map(|id| id.namespace.clone()).collect();
+        namespaces.extend(self.idle());
+        for namespace in &namespaces {
             if let Some(watched) = self.namespaces.get(namespace) {
                 watched.stop().await;
             }
         }
-        // A publisher ends when nobody decides for its database any more.
-        self.monitor.reload(spec.clone()).await;
-        let mut databases = (*before).clone();
-        for id in &gone {
+        PendingReload { spec: spec.clone(), previous, removed, namespaces }
+    }
+
+    /// Publishes by the new config, once the monitor plans by it. The reconciler of a removed
+    /// database ends by itself, because nothing plans for it any more. That of a database that
+    /// stays gets the new version of the database together with the next plan.
+    pub fn finish_reload(&mut self, pending: PendingReload) {
+        let PendingReload { spec, previous, removed, namespaces } = pending;
+        let mut databases = (*previous).clone();
+        for id in &removed {
             databases.remove(id);
             self.namespaces
                 .get_mut(&id.namespace)
                 .and_then(|namespace| namespace.databases.remove(&id.service));
         }
-        // Nothing looks into a namespace where there neither is nor was a database of ours.
+        // A namespace without databases is watched further only if a database was just removed.
         let idle = self.idle();
         self.namespaces.retain(|namespace, _| {
-            !idle.contains(namespace) || gone.iter().any(|id| id.namespace == *namespace)
+            !idle.contains(namespace) || removed.iter().any(|id| id.namespace == *namespace)
         });
-        let gone = gone.into_iter().map(|id| {
+        let removed = removed.into_iter().map(|id| {
             let uids =
-                before.get(&id).map(|handle| handle.observed.borrow().uids()).unwrap_or_default();
+                previous.get(&id).map(|handle| handle.observed.borrow().uids()).unwrap_or_default();
             (id, uids)
         });
-        self.orphans.send_modify(|orphans| orphans.reload(spec, gone, clock::now()));
-        databases.extend(new.into_iter().filter_map(|database| self.add(database)));
+        self.orphans.send_modify(|orphans| orphans.reload(&spec, removed, clock::now()));
+        let added = spec.databases.iter().filter(|database| !previous.contains_key(&database.id));
+        databases.extend(added.filter_map(|database| self.add(database)));
         self.databases.send_replace(Arc::new(databases));
-        touched.iter().for_each(|namespace| self.watch(namespace));
+        namespaces.iter().for_each(|namespace| self.watch(namespace));
     }
 
     /// The namespaces in which there is no database, and nothing left behind.

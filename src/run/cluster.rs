@@ -21,7 +21,8 @@ pub(super) async fn connect(mode: Mode) -> anyhow::Result<Cluster> {
         (Ok(client), Mode::Publish) => Ok(Cluster::Write(client)),
         (Ok(client), Mode::DryRun) => Ok(check_reachable(client).await),
         (Err(error), Mode::Publish) => bail!(
-            "no cluster: {error}; run in a Pod with a ServiceAccount, or set KUBECONFIG, or use --dry-run to do without one"
+            "no cluster: {error}; run in a Pod with a ServiceAccount, or set KUBECONFIG, or use \
+             --dry-run to do without one"
         ),
         (Err(ClientError::Unusable(reason)), Mode::DryRun) => {
             warn!(reason, "dry run without a cluster");
