@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::config::DatabaseId;
-use crate::monitor::{self, WATCHDOG};
+use crate::monitor::{self, HEARTBEAT_INTERVAL};
 use crate::{clock, event, lease, limits, log, metrics, publish, reload};
 
 mod chunked;
@@ -86,8 +86,8 @@ async fn limit_large_pages(
 }
 
 async fn healthz(State(sources): State<AppState>) -> Response {
-    let still = clock::now().saturating_duration_since(sources.monitor.turned());
-    if still >= 3 * WATCHDOG {
+    let still = clock::now().saturating_duration_since(sources.monitor.last_heartbeat());
+    if still >= 3 * HEARTBEAT_INTERVAL {
         let body = format!(
             "the monitor has not turned its loop for {}\n",
             humantime::format_duration(still)
@@ -158,7 +158,7 @@ mod tests {
         let limits = Limits { max_in_flight: 1, max_execs: 1 };
         let runtime = tokio::runtime::Handle::current();
         // One that never runs.
-        let (monitor, _checks) = monitor::prepare(
+        let (monitor, _checks) = monitor::build(
             &spec,
             limits,
             Rules::default(),
@@ -176,9 +176,9 @@ mod tests {
         let sources =
             AppState { monitor, publish, lease, config, events: event::Counts::default() };
         let status = async || healthz(State(sources.clone())).await.status();
-        tokio::time::advance(WATCHDOG).await;
+        tokio::time::advance(HEARTBEAT_INTERVAL).await;
         assert_eq!(status().await, StatusCode::OK);
-        tokio::time::advance(2 * WATCHDOG + Duration::from_millis(1)).await;
+        tokio::time::advance(2 * HEARTBEAT_INTERVAL + Duration::from_millis(1)).await;
         assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
     }
 }

@@ -15,7 +15,7 @@ use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, TextEncoder};
 use crate::config::DatabaseId;
 use crate::event;
 use crate::health::State;
-use crate::monitor::{DatabaseSnapshot, Histogram, Snapshot};
+use crate::monitor::{DatabaseSnapshot, DurationHistogram, Snapshot};
 use crate::plan::Members;
 use crate::publish::PublishStatus;
 
@@ -321,7 +321,7 @@ impl Samples {
         writeln!(text, " {value}").expect("a String takes all");
     }
 
-    fn histogram(&mut self, histogram: &Histogram) {
+    fn histogram(&mut self, histogram: &DurationHistogram) {
         for (bound, up_to) in histogram.buckets() {
             self.add("_bucket", &[("le", &bound.as_secs_f64().to_string())], up_to);
         }

@@ -33,40 +33,40 @@ use crate::notice::Recorder;
 use crate::plan::{Members, Plan};
 use crate::probe::{Completion, Prober, Reactor, Waker};
 use crate::schedule::{Next, Schedule, TargetKey};
+use admission_queue::{AdmissionQueue, OwnerId, OwnerIds};
 use budget::Budget;
+use database::DatabaseMonitor;
 use facts::{Facts, InconclusiveRun};
-pub(crate) use histogram::Histogram;
-use lateness::{Lateness, Scarce};
-use places::{Owner, Owners, Places};
-use sharing::{SnapshotReader, SnapshotWriter};
-pub(crate) use snapshot::{Counts, DatabaseSnapshot, Snapshot, TargetSnapshot};
-use watched::Watched;
+pub(crate) use histogram::DurationHistogram;
+pub(crate) use snapshot::{DatabaseSnapshot, Snapshot, TargetCounters, TargetState};
+use snapshot_channel::{SnapshotReader, SnapshotWriter};
+use start_delay::{Bottleneck, StartDelay};
 
+mod admission_queue;
 mod budget;
+mod database;
 mod facts;
-mod freezing;
+mod freeze_driver;
 mod histogram;
-mod lateness;
-mod places;
 mod reload;
-mod sharing;
 mod snapshot;
-mod thread;
+mod snapshot_channel;
+mod start_delay;
 #[cfg(test)]
-mod turn_tests;
-mod watched;
+mod tests;
+mod thread;
 
-pub(crate) use thread::{Checking, start};
+pub(crate) use thread::{MonitorThread, start};
 
 /// How often the monitor turns its loop even when nothing happens.
-pub(crate) const WATCHDOG: Duration = Duration::from_secs(2);
+pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Where the next try is due within this time, the monitor takes a nap as long, in which nothing wakes it: with thousands of
 /// tries a second, waking up for each piece of news would be a good part of all the work.
-const NAP: Duration = Duration::from_millis(1);
+const COALESCE_WINDOW: Duration = Duration::from_millis(1);
 
 /// Commands that may be under way beside one from each database at the start.
-const AHEAD: usize = 64;
+const COMMAND_CAPACITY: usize = 64;
 
 /// What the rest of the daemon holds of the monitor.
 #[derive(Clone)]
@@ -75,40 +75,40 @@ pub struct Handle {
     waker: Waker,
     plans: watch::Receiver<Arc<Plans>>,
     snapshots: SnapshotReader,
-    turned: Arc<Turned>,
+    heartbeat: Arc<Heartbeat>,
     facts: Arc<Facts>,
 }
 
 impl Handle {
     /// The decision for a database, and each newer one.
-    pub fn plan(&self, id: &DatabaseId) -> Option<watch::Receiver<Decided>> {
+    pub fn plan(&self, id: &DatabaseId) -> Option<watch::Receiver<DatabasePlan>> {
         self.plans.borrow().get(id).cloned()
     }
 
     /// Has these databases checked from now on, and no others. What did not change goes on as it was.
     pub async fn reload(&self, spec: Arc<Spec>) {
         let (reply, done) = oneshot::channel();
-        self.tell(Command::Reload(spec, reply)).await;
+        self.send(Command::Reload(spec, reply)).await;
         // A monitor that is gone decides nothing more.
         let _ = done.await;
     }
 
     /// Tells which members the cluster holds for a database when it is first seen.
-    pub async fn seen(&self, id: &DatabaseId, members: Members) {
-        self.tell(Command::Seen(id.clone(), members)).await;
+    pub async fn set_initial_members(&self, id: &DatabaseId, members: Members) {
+        self.send(Command::SetInitialMembers(id.clone(), members)).await;
     }
 
     /// Tells which members the cluster holds for a database, by a decision of ours or of the replica that writes.
-    pub async fn published(&self, id: &DatabaseId, members: Members) {
-        self.tell(Command::Published(id.clone(), members)).await;
+    pub async fn set_published_members(&self, id: &DatabaseId, members: Members) {
+        self.send(Command::SetPublishedMembers(id.clone(), members)).await;
     }
 
     /// Sends the annotations of a database's Service.
     pub async fn set_annotations(&self, id: &DatabaseId, annotations: ServiceAnnotations) {
-        self.tell(Command::SetAnnotations(id.clone(), annotations)).await;
+        self.send(Command::SetAnnotations(id.clone(), annotations)).await;
     }
 
-    async fn tell(&self, command: Command) {
+    async fn send(&self, command: Command) {
         // A monitor that is gone needs no telling: the daemon is ending.
         let _ = self.commands.send(command).await;
         self.waker.wake();
@@ -119,31 +119,31 @@ impl Handle {
         self.snapshots.get().await
     }
 
-    /// When the monitor last turned its loop.
-    pub fn turned(&self) -> Instant {
-        self.turned.last()
+    /// When the monitor last heartbeat its loop.
+    pub fn last_heartbeat(&self) -> Instant {
+        self.heartbeat.last()
     }
 
     /// How the checks as a whole do, also while the monitor stands still.
     pub fn check_facts(&self) -> CheckFacts {
         let (late_since, inconclusive_since) =
             (self.facts.late_since(), self.facts.inconclusive_since());
-        CheckFacts { last_turn: self.turned(), late_since, inconclusive_since }
+        CheckFacts { last_turn: self.last_heartbeat(), late_since, inconclusive_since }
     }
 }
 
-/// When the monitor last turned its loop, for all threads to read.
-struct Turned {
+/// When the monitor last heartbeat its loop, for all threads to read.
+struct Heartbeat {
     origin: Instant,
     nanos: AtomicU64,
 }
 
-impl Turned {
+impl Heartbeat {
     fn last(&self) -> Instant {
         self.origin + Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
     }
 
-    fn now(&self, now: Instant) {
+    fn record(&self, now: Instant) {
         self.nanos
             .store(now.saturating_duration_since(self.origin).as_nanos() as u64, Ordering::Relaxed);
     }
@@ -152,7 +152,7 @@ impl Turned {
 /// The decision for a database as the config has it: a new config changes both at once, so that no plan is ever taken for
 /// another version of its database.
 #[derive(Debug, Clone)]
-pub struct Decided {
+pub struct DatabasePlan {
     pub database: Arc<Database>,
     pub plan: Plan,
     /// The addresses that may answer: those of the config that are neither Down nor in maintenance, and those that were neither
@@ -160,17 +160,17 @@ pub struct Decided {
     pub may_answer: Arc<[IpAddr]>,
 }
 
-type Plans = BTreeMap<DatabaseId, watch::Receiver<Decided>>;
+type Plans = BTreeMap<DatabaseId, watch::Receiver<DatabasePlan>>;
 
 enum Command {
-    Seen(DatabaseId, Members),
-    Published(DatabaseId, Members),
+    SetInitialMembers(DatabaseId, Members),
+    SetPublishedMembers(DatabaseId, Members),
     SetAnnotations(DatabaseId, ServiceAnnotations),
     Reload(Arc<Spec>, oneshot::Sender<()>),
 }
 
 /// One verdict on its way from a try to the monitor.
-struct Report {
+struct ProbeReport {
     key: TargetKey,
     verdict: Verdict,
     /// How late it started, if that is not yet known.
@@ -179,18 +179,18 @@ struct Report {
     ended: Instant,
 }
 
-impl Report {
-    fn of(Completion { token, verdict, started }: Completion, ended: Instant) -> Self {
+impl ProbeReport {
+    fn from_completion(Completion { token, verdict, started }: Completion, ended: Instant) -> Self {
         Self { key: token, verdict, delay: None, started, ended }
     }
 }
 
 /// What is tried, and for which database.
-struct Tried {
+struct ScheduledTarget {
     /// The numbers of the database and of its target; none once it has left the config.
     place: Option<(usize, usize)>,
     /// The number that its database's tries are counted by.
-    owner: Owner,
+    owner: OwnerId,
     prober: Arc<Prober>,
     interval: Duration,
 }
@@ -199,75 +199,75 @@ struct Tried {
 pub(crate) struct Monitor {
     schedule: Schedule,
     /// By their keys in the schedule.
-    tried: Vec<Tried>,
-    databases: Vec<Watched>,
+    scheduled: Vec<ScheduledTarget>,
+    databases: Vec<DatabaseMonitor>,
     by_id: HashMap<DatabaseId, usize>,
     plans: watch::Sender<Arc<Plans>>,
     recorder: Recorder,
     /// The databases to decide anew, and when.
-    again: BinaryHeap<Reverse<(Instant, usize)>>,
+    reevaluations: BinaryHeap<Reverse<(Instant, usize)>>,
     freeze: Freeze,
     /// From this database on, all are to be decided anew, because a freeze has come or gone.
     undecided: Option<usize>,
-    lateness: Lateness,
+    start_delay: StartDelay,
     /// For tries over the network, and for those that run a command.
-    network_places: Places,
-    command_places: Places,
-    owners: Owners,
+    network_queue: AdmissionQueue,
+    exec_queue: AdmissionQueue,
+    owners: OwnerIds,
     commands: mpsc::Receiver<Command>,
-    turned: Arc<Turned>,
+    heartbeat: Arc<Heartbeat>,
     facts: Arc<Facts>,
     inconclusive: InconclusiveRun,
     reactor: Reactor,
     waker: Waker,
     /// Verdicts that have come and are yet to be taken; no more than there are tries in flight.
-    verdicts: VecDeque<Report>,
+    verdicts: VecDeque<ProbeReport>,
     snapshots: SnapshotWriter,
-    report: mpsc::UnboundedSender<Report>,
-    reports: mpsc::UnboundedReceiver<Report>,
+    report: mpsc::UnboundedSender<ProbeReport>,
+    reports: mpsc::UnboundedReceiver<ProbeReport>,
     /// Runs the tries that are tasks.
     runtime: Runtime,
     /// Those of them that take long stretches of a processor at a time run elsewhere.
     heavy: JoinSet<()>,
-    heavy_runtime: Runtime,
+    cpu_runtime: Runtime,
 }
 
 /// Makes a monitor of all targets of `spec`, which checks nothing until it runs. Tries that are no light ones run on `runtime`,
-/// but for those that take long stretches of a processor at a time, which run on `heavy_runtime`, so that the others keep
+/// but for those that take long stretches of a processor at a time, which run on `cpu_runtime`, so that the others keep
 /// their time.
-pub(crate) fn prepare(
+pub(crate) fn build(
     spec: &Spec,
     limits: Limits,
     rules: Rules,
     news: &Recorder,
     runtime: Runtime,
-    heavy_runtime: Runtime,
+    cpu_runtime: Runtime,
 ) -> io::Result<(Handle, Monitor)> {
     let now = clock::now();
-    let (commands_in, commands) = mpsc::channel(AHEAD + spec.databases.len());
-    let turned = Arc::new(Turned { origin: now, nanos: AtomicU64::new(0) });
+    let (commands_in, commands) = mpsc::channel(COMMAND_CAPACITY + spec.databases.len());
+    let heartbeat = Arc::new(Heartbeat { origin: now, nanos: AtomicU64::new(0) });
     let facts = Arc::new(Facts::new(now));
     let mut reactor = Reactor::new()?;
     let waker = reactor.waker()?;
     let (report, reports) = mpsc::unbounded_channel();
     let (plans, plans_out) = watch::channel(Arc::default());
-    let (snapshots, snapshots_out) = sharing::channel(waker.clone());
+    let (snapshots, snapshots_out) = snapshot_channel::channel(waker.clone());
     let mut monitor = Monitor {
         schedule: Schedule::new(now),
-        tried: Vec::new(),
+        scheduled: Vec::new(),
         databases: Vec::new(),
         by_id: HashMap::new(),
         plans,
         recorder: news.clone(),
-        again: BinaryHeap::new(),
+        reevaluations: BinaryHeap::new(),
         freeze: Freeze::new(rules, spec.databases.iter().map(|database| database.addresses.len())),
         undecided: None,
-        lateness: Lateness::new(now),
-        network_places: Places::new(limits.max_in_flight),
-        command_places: Places::new(limits.max_execs),
-        owners: Owners::default(),
+        start_delay: StartDelay::new(now),
+        network_queue: AdmissionQueue::new(limits.max_in_flight),
+        exec_queue: AdmissionQueue::new(limits.max_execs),
+        owners: OwnerIds::default(),
         commands,
-        turned: turned.clone(),
+        heartbeat: heartbeat.clone(),
         facts: facts.clone(),
         inconclusive: InconclusiveRun::new(0),
         reactor,
@@ -278,7 +278,7 @@ pub(crate) fn prepare(
         reports,
         runtime,
         heavy: JoinSet::new(),
-        heavy_runtime,
+        cpu_runtime,
     };
     monitor.reload(spec, now);
     Ok((
@@ -287,7 +287,7 @@ pub(crate) fn prepare(
             waker,
             plans: plans_out,
             snapshots: snapshots_out,
-            turned,
+            heartbeat,
             facts,
         },
         monitor,
@@ -306,29 +306,29 @@ impl Monitor {
             let due = self.start_due();
             let again = self.reevaluate_due(clock::now());
             let next = due.into_iter().chain(self.reactor.deadline()).chain(again).min();
-            let wait = next.map_or(WATCHDOG, |next| {
-                next.saturating_duration_since(clock::now()).min(WATCHDOG)
+            let wait = next.map_or(HEARTBEAT_INTERVAL, |next| {
+                next.saturating_duration_since(clock::now()).min(HEARTBEAT_INTERVAL)
             });
             let wait = if self.has_backlog() { Duration::ZERO } else { wait };
-            let nap = (Duration::from_nanos(1)..=NAP).contains(&wait);
+            let nap = (Duration::from_nanos(1)..=COALESCE_WINDOW).contains(&wait);
             self.reactor.wait(if nap { Duration::ZERO } else { wait })?;
             let now = clock::now();
-            self.turned.now(now);
-            self.collect(now)?;
-            self.take_verdicts();
-            if self.obey(now).is_err() {
+            self.heartbeat.record(now);
+            self.drain_reactor(now)?;
+            self.apply_results();
+            if self.run_commands(now).is_err() {
                 break;
             }
             self.share_snapshot(now);
-            let scarce = self.scarce();
-            if self.lateness.is_look_over(now) {
-                self.lateness.set_waiting(self.waiting_late(now));
+            let bottleneck = self.bottleneck();
+            if self.start_delay.is_window_over(now) {
+                self.start_delay.set_waiting(self.count_waiting_late(now));
             }
-            self.lateness.look(now, || scarce);
-            self.facts.set_late_since(self.lateness.late_since());
+            self.start_delay.evaluate(now, || bottleneck);
+            self.facts.set_late_since(self.start_delay.late_since());
             self.facts.set_inconclusive_since(self.inconclusive.since());
             if nap {
-                std::thread::sleep(NAP);
+                std::thread::sleep(COALESCE_WINDOW);
             }
         }
         Ok(())
@@ -345,39 +345,41 @@ impl Monitor {
     }
 
     /// Fetches the verdicts that have come.
-    fn collect(&mut self, now: Instant) -> io::Result<()> {
+    fn drain_reactor(&mut self, now: Instant) -> io::Result<()> {
         let verdicts = &mut self.verdicts;
-        self.reactor.drain(now, |try_| verdicts.push_back(Report::of(try_, now)))
+        self.reactor.drain(now, |try_| verdicts.push_back(ProbeReport::from_completion(try_, now)))
     }
 
     /// Takes in the verdicts of light tries and those of tasks, as many of each as a turn may.
     /// However many there are of one kind, the other has its share of each turn.
-    fn take_verdicts(&mut self) {
+    fn apply_results(&mut self) {
         let mut budget = Budget::new();
-        while !self.verdicts.is_empty() && budget.take() {
+        while !self.verdicts.is_empty() && budget.try_spend() {
             let Some(report) = self.verdicts.pop_front() else { break };
-            self.hear(&report);
+            self.on_result(&report);
         }
         let mut budget = Budget::new();
-        while !self.reports.is_empty() && budget.take() {
+        while !self.reports.is_empty() && budget.try_spend() {
             let Ok(report) = self.reports.try_recv() else { break };
-            self.hear(&report);
+            self.on_result(&report);
         }
     }
 
     /// Does what it was told to, as much as a turn may. An error says that there is nobody left to tell it anything.
-    fn obey(&mut self, now: Instant) -> Result<(), TryRecvError> {
+    fn run_commands(&mut self, now: Instant) -> Result<(), TryRecvError> {
         let mut budget = Budget::new();
-        while budget.take() {
+        while budget.try_spend() {
             match self.commands.try_recv() {
-                Ok(Command::Seen(id, members)) => {
-                    self.with(&id, |database, freeze| database.see(&members, freeze, now))
-                }
-                Ok(Command::Published(id, members)) => {
-                    self.with(&id, |database, freeze| database.follow(members, freeze, now))
-                }
+                Ok(Command::SetInitialMembers(id, members)) => self
+                    .update_database(&id, |database, freeze| {
+                        database.set_initial_members(&members, freeze, now)
+                    }),
+                Ok(Command::SetPublishedMembers(id, members)) => self
+                    .update_database(&id, |database, freeze| {
+                        database.set_published_members(members, freeze, now)
+                    }),
                 Ok(Command::SetAnnotations(id, annotations)) => self
-                    .with(&id, |database, freeze| {
+                    .update_database(&id, |database, freeze| {
                         database.set_annotations(annotations, freeze, now)
                     }),
                 // Whoever asked may have gone away meanwhile.
@@ -398,10 +400,10 @@ impl Monitor {
         loop {
             let next = self.schedule.next(now);
             if let Next::Start { key, due } = next {
-                let owner = self.tried[key].owner;
-                self.places(key).come(owner, key, due);
+                let owner = self.scheduled[key].owner;
+                self.queue_for(key).enqueue(owner, key, due);
             }
-            self.start_waiting(now);
+            self.start_admitted(now);
             match next {
                 Next::Start { .. } => {}
                 Next::Wait(at) => return Some(at),
@@ -411,14 +413,14 @@ impl Monitor {
     }
 
     /// Starts what waits for a place, as far as there are any.
-    fn start_waiting(&mut self, now: Instant) {
+    fn start_admitted(&mut self, now: Instant) {
         while let Some((key, due)) =
-            self.network_places.admit().or_else(|| self.command_places.admit())
+            self.network_queue.try_admit().or_else(|| self.exec_queue.try_admit())
         {
-            let &Tried { place, owner, ref prober, interval } = &self.tried[key];
+            let &ScheduledTarget { place, owner, ref prober, interval } = &self.scheduled[key];
             if place.is_none() {
                 // It left the config while it waited.
-                self.places(key).leave(owner);
+                self.queue_for(key).release(owner);
                 self.schedule.complete(key, now, now, false);
                 continue;
             }
@@ -426,52 +428,52 @@ impl Monitor {
                 self.spawn(key, due);
                 continue;
             };
-            self.lateness.observe(now.saturating_duration_since(due), interval);
+            self.start_delay.observe(now.saturating_duration_since(due), interval);
             let ended = self.reactor.start(key, light, now);
-            self.verdicts.extend(ended.map(|ended| Report::of(ended, now)));
+            self.verdicts.extend(ended.map(|ended| ProbeReport::from_completion(ended, now)));
         }
     }
 
-    fn places(&mut self, key: TargetKey) -> &mut Places {
-        match self.tried[key].prober.is_exec() {
-            true => &mut self.command_places,
-            false => &mut self.network_places,
+    fn queue_for(&mut self, key: TargetKey) -> &mut AdmissionQueue {
+        match self.scheduled[key].prober.is_exec() {
+            true => &mut self.exec_queue,
+            false => &mut self.network_queue,
         }
     }
 
     /// Tells which databases share the places of each kind.
-    fn share_places(&mut self) {
+    fn update_sharers(&mut self) {
         let owners = |is_command: bool| {
-            let tried = self.tried.iter().filter(|tried| tried.place.is_some());
+            let tried = self.scheduled.iter().filter(|tried| tried.place.is_some());
             let tried = tried.filter(|tried| tried.prober.is_exec() == is_command);
-            tried.map(|tried| tried.owner).collect::<BTreeSet<Owner>>()
+            tried.map(|tried| tried.owner).collect::<BTreeSet<OwnerId>>()
         };
         let (network, commands) = (owners(false), owners(true));
-        self.network_places.share_among(&network);
-        self.command_places.share_among(&commands);
+        self.network_queue.set_sharers(&network);
+        self.exec_queue.set_sharers(&commands);
     }
 
     /// Counts the tries that have waited for a place for so long that they will start late.
-    fn waiting_late(&self, now: Instant) -> u64 {
-        let waiting = self.network_places.waiting().chain(self.command_places.waiting());
+    fn count_waiting_late(&self, now: Instant) -> u64 {
+        let waiting = self.network_queue.waiting().chain(self.exec_queue.waiting());
         let late = waiting.filter(|&(key, due)| {
-            let Tried { place, interval, .. } = &self.tried[key];
-            place.is_some() && lateness::is_late(now.saturating_duration_since(due), *interval)
+            let ScheduledTarget { place, interval, .. } = &self.scheduled[key];
+            place.is_some() && start_delay::is_late(now.saturating_duration_since(due), *interval)
         });
         late.count() as u64
     }
 
-    fn scarce(&self) -> Scarce {
-        match (self.command_places.are_short(), self.network_places.are_short()) {
-            (true, _) => Scarce::Commands,
-            (false, true) => Scarce::Descriptors,
-            (false, false) => Scarce::Processor,
+    fn bottleneck(&self) -> Bottleneck {
+        match (self.exec_queue.is_saturated(), self.network_queue.is_saturated()) {
+            (true, _) => Bottleneck::Commands,
+            (false, true) => Bottleneck::Descriptors,
+            (false, false) => Bottleneck::Processor,
         }
     }
 
     /// Starts a try in a task of its own.
     fn spawn(&mut self, key: TargetKey, due: Instant) {
-        let prober = self.tried[key].prober.clone();
+        let prober = self.scheduled[key].prober.clone();
         let (report, waker) = (self.report.clone(), self.waker.clone());
         let cpu_bound = prober.is_cpu_bound();
         let try_ = async move {
@@ -483,7 +485,7 @@ impl Monitor {
             });
             let delay = started.saturating_duration_since(due);
             // A monitor that is gone needs no telling.
-            let _ = report.send(Report {
+            let _ = report.send(ProbeReport {
                 key,
                 verdict,
                 delay: Some(delay),
@@ -494,73 +496,77 @@ impl Monitor {
         };
         if cpu_bound {
             while self.heavy.try_join_next().is_some() {}
-            self.heavy.spawn_on(try_, &self.heavy_runtime);
+            self.heavy.spawn_on(try_, &self.cpu_runtime);
         } else {
             self.runtime.spawn(try_);
         }
     }
 
-    fn hear(&mut self, report: &Report) {
-        let &Tried { place, owner, interval, .. } = &self.tried[report.key];
-        self.places(report.key).leave(owner);
-        report.delay.into_iter().for_each(|delay| self.lateness.observe(delay, interval));
+    fn on_result(&mut self, report: &ProbeReport) {
+        let &ScheduledTarget { place, owner, interval, .. } = &self.scheduled[report.key];
+        self.queue_for(report.key).release(owner);
+        report.delay.into_iter().for_each(|delay| self.start_delay.observe(delay, interval));
         let in_doubt = place.is_some_and(|(database, target)| {
             self.inconclusive.observe(report.key, &report.verdict, report.ended);
-            let in_doubt = self.databases[database].hear(target, report, &mut self.freeze);
-            self.arrange(database);
+            let in_doubt = self.databases[database].on_result(target, report, &mut self.freeze);
+            self.schedule_reevaluation(database);
             in_doubt
         });
         self.schedule.complete(report.key, report.started, report.ended, in_doubt);
     }
 
-    fn with(&mut self, id: &DatabaseId, change: impl FnOnce(&mut Watched, &mut Freeze)) {
+    fn update_database(
+        &mut self,
+        id: &DatabaseId,
+        change: impl FnOnce(&mut DatabaseMonitor, &mut Freeze),
+    ) {
         if let Some(&index) = self.by_id.get(id) {
             change(&mut self.databases[index], &mut self.freeze);
-            self.arrange(index);
+            self.schedule_reevaluation(index);
         }
     }
 
     /// Remembers when to decide anew for a database.
-    fn arrange(&mut self, index: usize) {
-        if let Some(again) = self.databases[index].take_again() {
-            self.again.push(Reverse((again, index)));
+    fn schedule_reevaluation(&mut self, index: usize) {
+        if let Some(again) = self.databases[index].take_reevaluation() {
+            self.reevaluations.push(Reverse((again, index)));
         }
     }
 
     /// Decides anew for the databases that are due, and for those that a freeze has left to decide.
     /// Returns when the next is due.
     fn reevaluate_due(&mut self, now: Instant) -> Option<Instant> {
-        self.look_again(now);
-        let freeze = self.weigh(now);
+        self.reevaluate_databases(now);
+        let freeze = self.update_freeze(now);
         // Read after all decisions of the turn: each can bring another date.
-        let database = self.again.peek().map(|&Reverse((again, _))| again);
+        let database = self.reevaluations.peek().map(|&Reverse((again, _))| again);
         database.into_iter().chain(freeze).min()
     }
 
     /// Decides anew for the databases whose time has come, as many as a turn may.
-    fn look_again(&mut self, now: Instant) {
+    fn reevaluate_databases(&mut self, now: Instant) {
         let mut budget = Budget::new();
-        while let Some(&Reverse((again, index))) = self.again.peek() {
-            if again > now || !budget.take() {
+        while let Some(&Reverse((again, index))) = self.reevaluations.peek() {
+            if again > now || !budget.try_spend() {
                 return;
             }
-            self.again.pop();
-            self.databases[index].look_again(&mut self.freeze, now);
-            self.arrange(index);
+            self.reevaluations.pop();
+            self.databases[index].reevaluate_if_due(&mut self.freeze, now);
+            self.schedule_reevaluation(index);
         }
     }
 
     /// Makes a snapshot for those who wait for one, as much of it as a turn may.
     fn share_snapshot(&mut self, now: Instant) {
-        let Self { databases, snapshots, lateness, freeze, .. } = self;
+        let Self { databases, snapshots, start_delay, freeze, .. } = self;
         if !snapshots.is_wanted(now) || !snapshots.advance(databases) {
             return;
         }
         snapshots.share(|fresh_until, databases| Snapshot {
             fresh_until,
             databases,
-            start_delay: lateness.delays().clone(),
-            started_late: lateness.late(),
+            start_delay: start_delay.delays().clone(),
+            started_late: start_delay.late(),
             frozen: freeze.frozen(),
         });
     }

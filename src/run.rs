@@ -23,7 +23,7 @@ use crate::config::Spec;
 use crate::freeze;
 use crate::lease::{self, ElectionTask};
 use crate::limits::Limits;
-use crate::monitor::Checking;
+use crate::monitor::MonitorThread;
 use crate::notice::{self, Receiver, Recorder};
 use crate::publish::{Cluster, Supervisor};
 use crate::reload::{self, ConfigFile};
@@ -155,7 +155,7 @@ struct Tasks {
     /// The publishers, the watches and the writer of Events.
     publishing: Supervisor,
     /// The threads of the checks.
-    checks: Checking,
+    checks: MonitorThread,
     config: reload::Handle,
     monitor: monitor::Handle,
 }
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     /// Returns the tasks of a dry run, with checks that end by themselves.
-    fn tasks(checks: Checking) -> Tasks {
+    fn tasks(checks: MonitorThread) -> Tasks {
         let spec = Spec::default();
         let limits = Limits { max_in_flight: 1, max_execs: 1 };
         let rules = freeze::Rules::default();
@@ -251,10 +251,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_the_checks_is_an_error_and_shuts_down_quietly() {
-        let mut failed = tasks(Checking::that_ends(|| Err(io::Error::other("epoll is gone"))));
+        let mut failed =
+            tasks(MonitorThread::ending_with(|| Err(io::Error::other("epoll is gone"))));
         assert_eq!(failed.supervise().await.to_string(), "checking ended by itself: epoll is gone");
         failed.shutdown().await;
-        let mut panicked = tasks(Checking::that_ends(|| panic!("a panic of this test")));
+        let mut panicked = tasks(MonitorThread::ending_with(|| panic!("a panic of this test")));
         let error = "checking ended by itself: its thread panicked; the log says where";
         assert_eq!(panicked.supervise().await.to_string(), error);
         panicked.shutdown().await;

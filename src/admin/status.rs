@@ -11,7 +11,7 @@ use crate::config::{DatabaseId, RejectedAddress};
 use crate::freeze::Frozen;
 use crate::health::{self, Streak};
 use crate::lease::{self, Role};
-use crate::monitor::{DatabaseSnapshot, Snapshot, TargetSnapshot};
+use crate::monitor::{DatabaseSnapshot, Snapshot, TargetState};
 use crate::plan::{self, PolicyNote};
 use crate::publish::{self, PublishStatus};
 use crate::reload;
@@ -235,7 +235,7 @@ impl RefusedStatus {
 }
 
 impl TargetStatus {
-    fn new(target: &TargetSnapshot, members: Option<&plan::Members>) -> Self {
+    fn new(target: &TargetState, members: Option<&plan::Members>) -> Self {
         let health: &health::Health = &target.health;
         let (passes, failures) = match health.streak() {
             Streak::None => (0, 0),

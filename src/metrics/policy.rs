@@ -1,7 +1,7 @@
 //! What policies do, as metrics: who is out though healthy, who is in though not, and which tier serves.
 
 use super::Samples;
-use crate::monitor::{DatabaseSnapshot, TargetSnapshot};
+use crate::monitor::{DatabaseSnapshot, TargetState};
 use crate::plan::{MinHealthy, Plan, PolicyNote};
 
 pub(super) fn in_maintenance(database: &DatabaseSnapshot, samples: &mut Samples) {
@@ -13,7 +13,7 @@ pub(super) fn flapping(database: &DatabaseSnapshot, samples: &mut Samples) {
 }
 
 pub(super) fn inconclusive(database: &DatabaseSnapshot, samples: &mut Samples) {
-    let listed = |target: &TargetSnapshot| {
+    let listed = |target: &TargetState| {
         database
             .notes
             .iter()
@@ -23,11 +23,7 @@ pub(super) fn inconclusive(database: &DatabaseSnapshot, samples: &mut Samples) {
 }
 
 /// 1 for the targets of which this is so.
-fn each(
-    database: &DatabaseSnapshot,
-    samples: &mut Samples,
-    is_so: impl Fn(&TargetSnapshot) -> bool,
-) {
+fn each(database: &DatabaseSnapshot, samples: &mut Samples, is_so: impl Fn(&TargetState) -> bool) {
     for target in database.targets.iter().filter(|target| is_so(target)) {
         samples.add("", &[("address", &target.member.ip.to_string())], 1);
     }

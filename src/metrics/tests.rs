@@ -3,34 +3,37 @@
 use super::*;
 use crate::clock;
 use crate::health::{self, Health, Thresholds, Verdict};
-use crate::monitor::{Counts, TargetSnapshot};
+use crate::monitor::{TargetCounters, TargetState};
 use crate::plan::{KeepReason, Member, MinHealthy, Plan, Policy, PolicyNote};
 use crate::publish::{Condition, ConditionKind};
 use prometheus::HistogramOpts;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-fn histogram(seen: &[u64]) -> Histogram {
+fn histogram(seen: &[u64]) -> DurationHistogram {
     const BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
-    let mut histogram = Histogram::new(&BOUNDS);
+    let mut histogram = DurationHistogram::new(&BOUNDS);
     seen.iter().for_each(|ms| histogram.observe(Duration::from_millis(*ms)));
     histogram
 }
 
-fn target(last: u8, verdict: Option<Verdict>) -> TargetSnapshot {
+fn target(last: u8, verdict: Option<Verdict>) -> TargetState {
     let mut health = Health::new(clock::now());
     let thresholds = Thresholds { healthy: 1, unhealthy: 1 };
     health::initialize(&mut health, false, thresholds, clock::now());
-    let counts = Counts { pass: u64::from(verdict == Some(Verdict::Pass)), ..Counts::default() };
+    let counts = TargetCounters {
+        pass: u64::from(verdict == Some(Verdict::Pass)),
+        ..TargetCounters::default()
+    };
     if let Some(verdict) = verdict {
         health::observe(&mut health, &verdict, thresholds, clock::now());
     }
     let member = Member { ip: [198, 51, 100, last].into(), hostname: None };
     let (priority, maintenance, returned, flaps) = (0, None, None, None);
-    TargetSnapshot { member, health, last: None, counts, priority, maintenance, returned, flaps }
+    TargetState { member, health, last: None, counts, priority, maintenance, returned, flaps }
 }
 
-fn database(service: &str, targets: Vec<TargetSnapshot>) -> DatabaseSnapshot {
+fn database(service: &str, targets: Vec<TargetState>) -> DatabaseSnapshot {
     DatabaseSnapshot {
         id: DatabaseId { namespace: "prod".into(), service: service.into() },
         plan: Plan::Keep(KeepReason::NoVerdictYet(Vec::new())),

@@ -5,41 +5,41 @@ use std::time::{Duration, Instant};
 use crate::clock;
 
 /// A turn with all kinds of work in it is then still far shorter than a check may be late.
-const TIME: Duration = Duration::from_millis(2);
+const MAX_TIME: Duration = Duration::from_millis(2);
 
 /// So many, however quick they are.
-const STEPS: usize = 256;
+const MAX_STEPS: usize = 256;
 
 /// The most steps from one look at the clock to the next: a look takes long beside a quick step.
-const STRIDE: usize = 16;
+const CLOCK_STRIDE: usize = 16;
 
 /// Steps of one kind of work that are left to a turn.
 pub(super) struct Budget {
     /// The end of the time; none before the first step.
-    until: Option<Instant>,
-    taken: usize,
+    ends_at: Option<Instant>,
+    spent: usize,
 }
 
 impl Budget {
     pub(super) fn new() -> Self {
-        Self { until: None, taken: 0 }
+        Self { ends_at: None, spent: 0 }
     }
 
     /// Takes a step, if there is one left. The first always is: a slow step must not stop the work
     /// for good. The clock is read at steps 1, 2, 4, 8 and 16, and at each sixteenth from then on,
     /// so that slow steps are noticed early.
-    pub(super) fn take(&mut self) -> bool {
-        self.taken += 1;
-        if self.taken > STEPS {
+    pub(super) fn try_spend(&mut self) -> bool {
+        self.spent += 1;
+        if self.spent > MAX_STEPS {
             return false;
         }
-        if !self.taken.is_power_of_two() && !self.taken.is_multiple_of(STRIDE) {
+        if !self.spent.is_power_of_two() && !self.spent.is_multiple_of(CLOCK_STRIDE) {
             return true;
         }
         let now = clock::now();
-        let in_time = now < *self.until.get_or_insert(now + TIME);
+        let in_time = now < *self.ends_at.get_or_insert(now + MAX_TIME);
         if !in_time {
-            self.taken = STEPS;
+            self.spent = MAX_STEPS;
         }
         in_time
     }
@@ -52,34 +52,34 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_turn_has_so_many_steps_and_so_much_time_but_at_least_one_step() {
         let mut quick = Budget::new();
-        assert_eq!((0..2 * STEPS).filter(|_| quick.take()).count(), STEPS);
+        assert_eq!((0..2 * MAX_STEPS).filter(|_| quick.try_spend()).count(), MAX_STEPS);
         let mut slow = Budget::new();
-        assert!(slow.take());
-        tokio::time::advance(TIME * 2).await;
-        assert_eq!([slow.take(), slow.take()], [false, false]);
+        assert!(slow.try_spend());
+        tokio::time::advance(MAX_TIME * 2).await;
+        assert_eq!([slow.try_spend(), slow.try_spend()], [false, false]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_clock_is_read_at_few_of_many_quick_steps() {
         let mut budget = Budget::new();
         for step in 0..100 {
-            assert!(budget.take(), "{step}");
+            assert!(budget.try_spend(), "{step}");
         }
-        tokio::time::advance(TIME * 2).await;
+        tokio::time::advance(MAX_TIME * 2).await;
         assert_eq!(
-            std::iter::from_fn(|| budget.take().then_some(())).count(),
+            std::iter::from_fn(|| budget.try_spend().then_some(())).count(),
             11,
             "up to step 111"
         );
-        assert!(!budget.take());
+        assert!(!budget.try_spend());
     }
 
     #[tokio::test(start_paused = true)]
     async fn steps_that_are_slow_from_the_first_are_soon_noticed() {
         let mut budget = Budget::new();
         let mut steps = 0;
-        while budget.take() {
-            tokio::time::advance(TIME / 2).await;
+        while budget.try_spend() {
+            tokio::time::advance(MAX_TIME / 2).await;
             steps += 1;
         }
         assert!(steps <= 3, "{steps}");
@@ -88,7 +88,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_time_counts_from_the_first_step() {
         let mut budget = Budget::new();
-        tokio::time::advance(TIME * 2).await;
-        assert_eq!([budget.take(), budget.take()], [true, true]);
+        tokio::time::advance(MAX_TIME * 2).await;
+        assert_eq!([budget.try_spend(), budget.try_spend()], [true, true]);
     }
 }

@@ -3,21 +3,21 @@
 use std::time::Duration;
 
 /// As many bounds as any histogram here has.
-const MOST: usize = 14;
+const MAX_BOUNDS: usize = 14;
 
 #[derive(Debug, Clone)]
-pub struct Histogram {
+pub struct DurationHistogram {
     bounds: &'static [Duration],
     /// By bucket: up to its bound and over the one before; the last is over all bounds.
-    counts: [u64; MOST + 1],
+    counts: [u64; MAX_BOUNDS + 1],
     sum: Duration,
 }
 
-impl Histogram {
+impl DurationHistogram {
     /// `bounds` are sorted, and at most fourteen.
     pub fn new(bounds: &'static [Duration]) -> Self {
-        assert!(bounds.len() <= MOST && bounds.is_sorted(), "{bounds:?}");
-        Self { bounds, counts: [0; MOST + 1], sum: Duration::ZERO }
+        assert!(bounds.len() <= MAX_BOUNDS && bounds.is_sorted(), "{bounds:?}");
+        Self { bounds, counts: [0; MAX_BOUNDS + 1], sum: Duration::ZERO }
     }
 
     pub fn observe(&mut self, duration: Duration) {
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn a_bucket_holds_what_took_at_most_its_bound() {
         const BOUNDS: [Duration; 3] = [ms(1), ms(5), ms(10)];
-        let mut histogram = Histogram::new(&BOUNDS);
+        let mut histogram = DurationHistogram::new(&BOUNDS);
         for took in [0, 1, 2, 5, 6, 11, 60_000] {
             histogram.observe(ms(took));
         }

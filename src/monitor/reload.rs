@@ -5,43 +5,43 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::database::DatabaseMonitor;
 use super::facts::InconclusiveRun;
-use super::watched::Watched;
-use super::{Monitor, Tried};
+use super::{Monitor, ScheduledTarget};
 use crate::config::{Database, DatabaseId, Spec};
 use crate::probe::{Prober, Target};
 use crate::schedule::{Cadence, TargetKey};
 
 /// A database as it was until now, and the keys of its targets in the schedule.
-struct Before {
-    watched: Watched,
+struct Previous {
+    watched: DatabaseMonitor,
     keys: Vec<TargetKey>,
 }
 
 impl Monitor {
     /// Checks what `spec` has, and nothing else.
     pub(super) fn reload(&mut self, spec: &Spec, now: Instant) {
-        let mut before = self.before();
+        let mut before = self.take_previous();
         let mut databases = Vec::with_capacity(spec.databases.len());
         let mut new = Vec::new();
         for (index, database) in spec.databases.iter().enumerate() {
             let watched = match before.remove(&database.id) {
-                Some(Before { mut watched, keys }) => {
+                Some(Previous { mut watched, keys }) => {
                     let old = watched.database().clone();
                     watched.reload(database, &mut self.freeze, now);
-                    new.extend(self.go_on(index, &old, keys, database));
+                    new.extend(self.carry_over(index, &old, keys, database));
                     watched
                 }
                 None => {
                     new.extend((0..database.addresses.len()).map(|target| (index, target)));
-                    Watched::new(database, self.recorder.clone(), now)
+                    DatabaseMonitor::new(database, self.recorder.clone(), now)
                 }
             };
             databases.push(watched);
         }
-        for Before { mut watched, keys } in before.into_values() {
-            watched.uncount(&mut self.freeze);
-            keys.into_iter().for_each(|key| self.remove(key));
+        for Previous { mut watched, keys } in before.into_values() {
+            watched.withdraw(&mut self.freeze);
+            keys.into_iter().for_each(|key| self.unschedule(key));
         }
         self.freeze.set_unsynced(databases.iter().filter(|watched| !watched.is_seen()).count());
         self.freeze.maybe_enter(now);
@@ -51,24 +51,24 @@ impl Monitor {
         self.snapshots.restart();
         let targets = spec.databases.iter().map(|database| database.addresses.len()).sum();
         self.inconclusive = InconclusiveRun::new(targets);
-        self.number();
-        let (network, commands) = (&self.network_places, &self.command_places);
-        let is_used = |owner| network.are_used_by(owner) || commands.are_used_by(owner);
+        self.reindex();
+        let (network, commands) = (&self.network_queue, &self.exec_queue);
+        let is_used = |owner| network.is_used_by(owner) || commands.is_used_by(owner);
         self.owners.update(spec.databases.iter().map(|database| &database.id), is_used);
-        self.enlist(spec, &new, now);
-        self.share_places();
+        self.schedule_new(spec, &new, now);
+        self.update_sharers();
     }
 
     /// Takes apart what was checked until now.
-    fn before(&mut self) -> HashMap<DatabaseId, Before> {
-        let mut before: Vec<Before> = std::mem::take(&mut self.databases)
+    fn take_previous(&mut self) -> HashMap<DatabaseId, Previous> {
+        let mut before: Vec<Previous> = std::mem::take(&mut self.databases)
             .into_iter()
-            .map(|watched| Before { watched, keys: Vec::new() })
+            .map(|watched| Previous { watched, keys: Vec::new() })
             .collect();
         for database in &mut before {
             database.keys.resize(database.watched.database().addresses.len(), TargetKey::MAX);
         }
-        for (key, tried) in self.tried.iter().enumerate() {
+        for (key, tried) in self.scheduled.iter().enumerate() {
             if let Some((database, target)) = tried.place {
                 before[database].keys[target] = key;
             }
@@ -77,7 +77,7 @@ impl Monitor {
     }
 
     /// Lets those targets of a database go on whose check did not change, and ends the others. Returns which are to begin.
-    fn go_on(
+    fn carry_over(
         &mut self,
         index: usize,
         old: &Database,
@@ -96,7 +96,7 @@ impl Monitor {
             match there.get(&address.ip) {
                 Some(&(before, key)) if before.check == address.check => {
                     there.remove(&address.ip);
-                    let tried = &mut self.tried[key];
+                    let tried = &mut self.scheduled[key];
                     tried.place = Some(place);
                     let target = Target::new(new, address);
                     if target != Target::new(old, before) {
@@ -107,18 +107,18 @@ impl Monitor {
                 _ => begin.push(place),
             }
         }
-        there.into_values().for_each(|(_, key)| self.remove(key));
+        there.into_values().for_each(|(_, key)| self.unschedule(key));
         begin
     }
 
     /// Ends a target. A try that is under way, or waits for a place, keeps its key until it has ended.
-    fn remove(&mut self, key: TargetKey) {
-        self.tried[key].place = None;
+    fn unschedule(&mut self, key: TargetKey) {
+        self.scheduled[key].place = None;
         self.schedule.remove(key);
     }
 
     /// Puts targets into the schedule.
-    fn enlist(&mut self, spec: &Spec, places: &[(usize, usize)], now: Instant) {
+    fn schedule_new(&mut self, spec: &Spec, places: &[(usize, usize)], now: Instant) {
         let address = |&(database, target): &(usize, usize)| {
             let database = &spec.databases[database];
             (database, &database.addresses[target])
@@ -133,31 +133,34 @@ impl Monitor {
             let (database, address) = address(place);
             let prober =
                 Arc::new(Prober::new(address.check.clone(), Target::new(database, address)));
-            let owner = self.owners.of(&database.id);
-            let tried =
-                Tried { place: Some(*place), owner, prober, interval: address.check.interval };
-            match self.tried.get_mut(key) {
+            let owner = self.owners.get(&database.id);
+            let tried = ScheduledTarget {
+                place: Some(*place),
+                owner,
+                prober,
+                interval: address.check.interval,
+            };
+            match self.scheduled.get_mut(key) {
                 Some(free) => *free = tried,
-                None => self.tried.push(tried),
+                None => self.scheduled.push(tried),
             }
         }
     }
 
     /// Goes by the databases' new numbers.
-    fn number(&mut self) {
+    fn reindex(&mut self) {
         let ids = self.databases.iter().map(|watched| watched.database().id.clone());
         self.by_id = ids.enumerate().map(|(index, id)| (id, index)).collect();
         let plans =
-            self.databases.iter().map(|watched| (watched.database().id.clone(), watched.decided()));
+            self.databases.iter().map(|watched| (watched.database().id.clone(), watched.plan()));
         self.plans.send_replace(Arc::new(plans.collect::<BTreeMap<_, _>>()));
-        self.again.clear();
+        self.reevaluations.clear();
         for index in 0..self.databases.len() {
-            self.databases[index].forget_again();
-            self.arrange(index);
+            self.databases[index].reset_reevaluation();
+            self.schedule_reevaluation(index);
         }
     }
 }
 
 #[cfg(test)]
-#[path = "reload_tests.rs"]
 mod tests;

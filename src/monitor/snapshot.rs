@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Histogram;
+use super::DurationHistogram;
 use crate::clock;
 use crate::config::{DatabaseId, RejectedAddress};
 use crate::freeze::Frozen;
@@ -17,7 +17,7 @@ pub struct Snapshot {
     pub fresh_until: Instant,
     pub databases: Vec<DatabaseSnapshot>,
     /// How long after they were due tries started.
-    pub start_delay: Histogram,
+    pub start_delay: DurationHistogram,
     /// Tries that started more than half an interval after they were due, or have waited for as long.
     pub started_late: u64,
     /// The freeze, if there is one.
@@ -33,20 +33,20 @@ pub struct DatabaseSnapshot {
     pub notes: Vec<PolicyNote>,
     /// What is wrong with the Service's annotations.
     pub problems: Vec<String>,
-    pub targets: Vec<TargetSnapshot>,
+    pub targets: Vec<TargetState>,
     /// The addresses that may not be published, and are no targets.
     pub refused: Vec<RejectedAddress>,
     /// How long tries took.
-    pub check_duration: Histogram,
+    pub check_duration: DurationHistogram,
 }
 
 #[derive(Debug, Clone)]
-pub struct TargetSnapshot {
+pub struct TargetState {
     pub member: Member,
     pub health: Health,
     /// When the newest verdict came, and how long the try took.
     pub last: Option<(Instant, Duration)>,
-    pub counts: Counts,
+    pub counts: TargetCounters,
     /// The tier; the lowest is preferred.
     pub priority: u32,
     /// Why it is in maintenance, if it is.
@@ -57,7 +57,7 @@ pub struct TargetSnapshot {
     pub flaps: Option<Box<FlapDamper>>,
 }
 
-impl TargetSnapshot {
+impl TargetState {
     /// Whether the newest verdict that was not inconclusive was a Pass.
     pub fn passing(&self) -> bool {
         matches!(self.health.streak(), Streak::Passes(_))
@@ -76,7 +76,7 @@ impl TargetSnapshot {
 
 /// What has been counted of one target since the daemon started.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Counts {
+pub struct TargetCounters {
     pub pass: u64,
     pub fail: u64,
     pub inconclusive: u64,

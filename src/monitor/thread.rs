@@ -7,7 +7,7 @@ use std::thread;
 use tokio::runtime::{Builder, Handle as Runtime};
 use tokio::sync::oneshot;
 
-use super::{Handle, prepare};
+use super::{Handle, build};
 use crate::config::Spec;
 use crate::freeze::Rules;
 use crate::limits::Limits;
@@ -15,17 +15,17 @@ use crate::notice::Recorder;
 use crate::probe::Waker;
 
 /// Threads that may read files for checks, beside those that commands have.
-const READERS: usize = 512;
+const MAX_FILE_READERS: usize = 512;
 
 /// The checks that run. Dropping it ends them.
-pub(crate) struct Checking {
+pub(crate) struct MonitorThread {
     stop: Option<oneshot::Sender<()>>,
     waker: Waker,
     /// Gets why the checks have ended; none once that has come.
     ended: Option<oneshot::Receiver<String>>,
 }
 
-impl Checking {
+impl MonitorThread {
     /// Starts a thread that does the work of the checks until it is told to stop.
     fn spawn<W>(waker: Waker, work: W) -> io::Result<Self>
     where
@@ -67,7 +67,7 @@ impl Checking {
     }
 }
 
-impl Drop for Checking {
+impl Drop for MonitorThread {
     fn drop(&mut self) {
         self.stop();
     }
@@ -79,11 +79,10 @@ pub(crate) fn start(
     limits: Limits,
     rules: Rules,
     news: &Recorder,
-) -> io::Result<(Handle, Checking)> {
-    let runtime = Tries::new(limits)?;
-    let (handle, monitor) =
-        prepare(spec, limits, rules, news, runtime.handle(), Runtime::current())?;
-    let checking = Checking::spawn(monitor.waker(), move |stopped| {
+) -> io::Result<(Handle, MonitorThread)> {
+    let runtime = TaskRuntime::new(limits)?;
+    let (handle, monitor) = build(spec, limits, rules, news, runtime.handle(), Runtime::current())?;
+    let checking = MonitorThread::spawn(monitor.waker(), move |stopped| {
         let outcome = monitor.run(stopped);
         runtime.shutdown();
         outcome
@@ -92,16 +91,16 @@ pub(crate) fn start(
 }
 
 /// The runtime of the tries that are tasks.
-struct Tries(Option<tokio::runtime::Runtime>);
+struct TaskRuntime(Option<tokio::runtime::Runtime>);
 
-impl Tries {
+impl TaskRuntime {
     fn new(limits: Limits) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("tries")
             .enable_all()
             // A command has a thread for as long as it runs.
-            .max_blocking_threads(READERS + limits.max_execs)
+            .max_blocking_threads(MAX_FILE_READERS + limits.max_execs)
             .build()?;
         Ok(Self(Some(runtime)))
     }
@@ -116,7 +115,7 @@ impl Tries {
     }
 }
 
-impl Drop for Tries {
+impl Drop for TaskRuntime {
     /// Waits for nothing: a start that has failed drops it inside another runtime, where waiting is a panic.
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
@@ -126,9 +125,9 @@ impl Drop for Tries {
 }
 
 #[cfg(test)]
-impl Checking {
+impl MonitorThread {
     /// Checks that end by themselves at once, as `work` says.
-    pub(crate) fn that_ends(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Self {
+    pub(crate) fn ending_with(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Self {
         let waker = crate::probe::Reactor::new()
             .and_then(|mut reactor| reactor.waker())
             .expect("an epoll instance");
@@ -146,8 +145,8 @@ mod tests {
         let limits = Limits { max_in_flight: 1, max_execs: 1 };
         let (monitor, checking) =
             start(&spec, limits, Rules::default(), &Recorder::default()).expect("threads");
-        let first = monitor.turned();
-        while monitor.turned() == first {
+        let first = monitor.last_heartbeat();
+        while monitor.last_heartbeat() == first {
             tokio::task::yield_now().await;
         }
         checking.shutdown().await;
@@ -155,11 +154,11 @@ mod tests {
     }
     #[tokio::test]
     async fn checks_that_end_by_themselves_say_why_once_and_for_all() {
-        let mut failed = Checking::that_ends(|| Err(io::Error::other("epoll is gone")));
+        let mut failed = MonitorThread::ending_with(|| Err(io::Error::other("epoll is gone")));
         assert_eq!(failed.ended().await, "epoll is gone");
         failed.ended().await;
         failed.shutdown().await;
-        let mut panicked = Checking::that_ends(|| panic!("a panic of this test"));
+        let mut panicked = MonitorThread::ending_with(|| panic!("a panic of this test"));
         assert_eq!(panicked.ended().await, "its thread panicked; the log says where");
         panicked.shutdown().await;
     }

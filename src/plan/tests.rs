@@ -3,9 +3,7 @@
 use super::*;
 use std::time::Duration;
 
-#[path = "one_tests.rs"]
 mod exactly_one;
-#[path = "properties.rs"]
 mod properties;
 
 fn member(last: u8) -> Member {

@@ -15,7 +15,7 @@ use crate::clock;
 use crate::config::{Database, DatabaseId, RejectedAddress};
 use crate::endpoints;
 use crate::lease;
-use crate::monitor::{self, Decided};
+use crate::monitor::{self, DatabasePlan};
 use crate::notice::{LogLine, Notice, Reason, Recorder, Regarding};
 use crate::plan::{KeepReason, Members, Plan};
 use crate::publish::apply::calls::{DEADLINE, WriteError};
@@ -132,7 +132,7 @@ impl Reconciler {
     pub(crate) async fn run(
         mut self: Box<Self>,
         observed: Arc<watch::Sender<Observed>>,
-        mut plan: watch::Receiver<Decided>,
+        mut plan: watch::Receiver<DatabasePlan>,
     ) {
         let mut sights = observed.subscribe();
         let mut standing = self.lease.subscribe();
@@ -162,7 +162,7 @@ impl Reconciler {
         &mut self,
         observed: &watch::Sender<Observed>,
         sights: &mut watch::Receiver<Observed>,
-        plan: &mut watch::Receiver<Decided>,
+        plan: &mut watch::Receiver<DatabasePlan>,
         memory: &mut ReconcileState,
     ) -> Requeue {
         let first = self.view(sights, plan, memory);
@@ -201,10 +201,10 @@ impl Reconciler {
     fn view(
         &mut self,
         sights: &mut watch::Receiver<Observed>,
-        plan: &mut watch::Receiver<Decided>,
+        plan: &mut watch::Receiver<DatabasePlan>,
         memory: &mut ReconcileState,
     ) -> Inputs {
-        let Decided { database, plan, may_answer } = plan.borrow_and_update().clone();
+        let DatabasePlan { database, plan, may_answer } = plan.borrow_and_update().clone();
         if !Arc::ptr_eq(&self.database, &database) {
             self.database = database;
             memory.held = None;
@@ -408,7 +408,7 @@ impl Reconciler {
 
     async fn tell_monitor(&self, held: Members, memory: &mut ReconcileState) {
         if !std::mem::replace(&mut memory.told.seen, true) {
-            self.monitor.seen(&self.database.id, held).await;
+            self.monitor.set_initial_members(&self.database.id, held).await;
         }
     }
 
@@ -454,7 +454,7 @@ impl Reconciler {
     pub(crate) async fn tell_published(&self, held: &Members, memory: &mut ReconcileState) {
         if memory.told.published.as_ref() != Some(held) {
             memory.told.published = Some(held.clone());
-            self.monitor.published(&self.database.id, held.clone()).await;
+            self.monitor.set_published_members(&self.database.id, held.clone()).await;
         }
     }
 
@@ -496,7 +496,7 @@ async fn turn_to_write(
     budget: &WriteQueue,
     mut urgency: Urgency,
     sights: &watch::Receiver<Observed>,
-    plan: &mut watch::Receiver<Decided>,
+    plan: &mut watch::Receiver<DatabasePlan>,
     memory: &ReconcileState,
 ) -> WritePermit {
     let mut turn = std::pin::pin!(budget.turn(urgency));
@@ -504,7 +504,7 @@ async fn turn_to_write(
         tokio::select! {
             turn = &mut turn => return turn,
             Ok(()) = plan.changed() => {
-                let Decided { database, plan, may_answer } = plan.borrow_and_update().clone();
+                let DatabasePlan { database, plan, may_answer } = plan.borrow_and_update().clone();
                 let view = Inputs { seen: sights.borrow().clone(), plan, may_answer, publish: database.publish };
                 let now = memory.urgency(&view);
                 if now < urgency {
@@ -517,7 +517,7 @@ async fn turn_to_write(
 }
 
 /// Whether the monitor still decides for the database: it does not once the database has left the config.
-fn decides(plan: &watch::Receiver<Decided>) -> bool {
+fn decides(plan: &watch::Receiver<DatabasePlan>) -> bool {
     plan.has_changed().is_ok()
 }
 

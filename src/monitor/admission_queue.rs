@@ -1,7 +1,7 @@
 //! Places for tries that are under way at once, shared out fairly over the databases. Pure.
 //!
 //! A try that may not start yet waits. A place goes to the waiting database with the fewest tries under way, and among
-//! equals to the one that was given its last place the longest ago. So every database has its turn, however many tries of
+//! equals to the one that was given its last place the longest ago. So every database has its rank, however many tries of
 //! another one hang. A database may start a try by this table, where an idle database has such tries, but none under way:
 //!
 //! | free places | databases with such tries | tries of this database under way | it may start one more |
@@ -27,9 +27,9 @@ use crate::config::DatabaseId;
 use crate::schedule::TargetKey;
 
 /// A number that a database keeps from one config to the next.
-pub(super) type Owner = usize;
+pub(super) type OwnerId = usize;
 
-pub(super) struct Places {
+pub(super) struct AdmissionQueue {
     free: usize,
     /// Databases with tries of this kind: one alone may take all places.
     sharers: usize,
@@ -38,11 +38,11 @@ pub(super) struct Places {
     /// By owner.
     shares: Vec<Share>,
     /// The databases with tries that wait: the first one is the next to start.
-    queue: BTreeSet<Turn>,
+    queue: BTreeSet<Rank>,
     /// A try that got its place as it came, and has not been handed out.
     admitted: Option<(TargetKey, Instant)>,
     /// Counts the places given, so that each has a number.
-    given: u64,
+    admissions: u64,
 }
 
 /// Tries of one database.
@@ -52,25 +52,25 @@ struct Share {
     is_sharer: bool,
     under_way: usize,
     /// The number of the place that it was given last.
-    last_given: u64,
+    last_admission: u64,
     /// Each with the time it was due at, in the order they came.
     waiting: VecDeque<(TargetKey, Instant)>,
 }
 
 /// The rank of a database among those that wait, the lowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Turn {
+struct Rank {
     under_way: usize,
-    last_given: u64,
-    owner: Owner,
+    last_admission: u64,
+    owner: OwnerId,
 }
 
 impl Share {
-    fn turn(&self, owner: Owner) -> Option<Turn> {
-        let Self { under_way, last_given, waiting, .. } = self;
-        (!waiting.is_empty()).then_some(Turn {
+    fn rank(&self, owner: OwnerId) -> Option<Rank> {
+        let Self { under_way, last_admission, waiting, .. } = self;
+        (!waiting.is_empty()).then_some(Rank {
             under_way: *under_way,
-            last_given: *last_given,
+            last_admission: *last_admission,
             owner,
         })
     }
@@ -80,7 +80,7 @@ impl Share {
     }
 }
 
-impl Places {
+impl AdmissionQueue {
     pub(super) fn new(places: usize) -> Self {
         Self {
             free: places,
@@ -89,14 +89,14 @@ impl Places {
             shares: Vec::new(),
             queue: BTreeSet::new(),
             admitted: None,
-            given: 0,
+            admissions: 0,
         }
     }
 
     /// Sets which databases have tries of this kind.
-    pub(super) fn share_among(&mut self, owners: &BTreeSet<Owner>) {
+    pub(super) fn set_sharers(&mut self, owners: &BTreeSet<OwnerId>) {
         self.sharers = owners.len();
-        owners.last().into_iter().for_each(|&last| self.make_room(last));
+        owners.last().into_iter().for_each(|&last| self.ensure_share(last));
         for (owner, share) in self.shares.iter_mut().enumerate() {
             share.is_sharer = owners.contains(&owner);
         }
@@ -104,83 +104,83 @@ impl Places {
     }
 
     /// Takes in a try that is due. Whether it starts is for `admit` to say, before the next one comes.
-    pub(super) fn come(&mut self, owner: Owner, key: TargetKey, due: Instant) {
-        self.make_room(owner);
+    pub(super) fn enqueue(&mut self, owner: OwnerId, key: TargetKey, due: Instant) {
+        self.ensure_share(owner);
         // Nearly always nothing waits, and this is all there is to do.
         if self.queue.is_empty()
             && self.admitted.is_none()
             && self.may_start(self.shares[owner].under_way)
         {
-            self.take(owner);
+            self.acquire(owner);
             self.admitted = Some((key, due));
             return;
         }
         let share = &mut self.shares[owner];
         share.waiting.push_back((key, due));
         if share.waiting.len() == 1 {
-            self.queue.extend(share.turn(owner));
+            self.queue.extend(share.rank(owner));
         }
     }
 
     /// Returns the next try that may start, which then has a place.
-    pub(super) fn admit(&mut self) -> Option<(TargetKey, Instant)> {
+    pub(super) fn try_admit(&mut self) -> Option<(TargetKey, Instant)> {
         if let Some(admitted) = self.admitted.take() {
             return Some(admitted);
         }
         // The first has the fewest under way: if it may not start, none may.
-        let turn = *self.queue.first()?;
-        if !self.may_start(turn.under_way) {
+        let rank = *self.queue.first()?;
+        if !self.may_start(rank.under_way) {
             return None;
         }
-        self.queue.remove(&turn);
-        let (key, due) = self.shares[turn.owner].waiting.pop_front()?;
-        self.take(turn.owner);
-        self.queue.extend(self.shares[turn.owner].turn(turn.owner));
+        self.queue.remove(&rank);
+        let (key, due) = self.shares[rank.owner].waiting.pop_front()?;
+        self.acquire(rank.owner);
+        self.queue.extend(self.shares[rank.owner].rank(rank.owner));
         Some((key, due))
     }
 
     /// Gives a place back, if the database has one.
-    pub(super) fn leave(&mut self, owner: Owner) {
+    pub(super) fn release(&mut self, owner: OwnerId) {
         let Some(share) = self.shares.get_mut(owner).filter(|share| share.under_way > 0) else {
             return;
         };
         self.free += 1;
-        let waited = share.turn(owner);
+        let waited = share.rank(owner);
         share.under_way -= 1;
         self.idle += usize::from(share.is_idle());
-        if let (Some(before), Some(after)) = (waited, share.turn(owner)) {
+        if let (Some(before), Some(after)) = (waited, share.rank(owner)) {
             self.queue.remove(&before);
             self.queue.insert(after);
         }
     }
 
     /// Returns whether tries counted by this number are under way or waiting.
-    pub(super) fn are_used_by(&self, owner: Owner) -> bool {
+    pub(super) fn is_used_by(&self, owner: OwnerId) -> bool {
         self.shares.get(owner).is_some_and(|share| share.under_way > 0 || !share.waiting.is_empty())
     }
 
-    pub(super) fn are_short(&self) -> bool {
+    pub(super) fn is_saturated(&self) -> bool {
         !self.queue.is_empty()
     }
 
     /// Returns all tries that wait, each with the time it was due at.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (TargetKey, Instant)> {
-        self.queue.iter().flat_map(|turn| self.shares[turn.owner].waiting.iter().copied())
+        self.queue.iter().flat_map(|rank| self.shares[rank.owner].waiting.iter().copied())
     }
 
-    fn make_room(&mut self, owner: Owner) {
+    fn ensure_share(&mut self, owner: OwnerId) {
         if self.shares.len() <= owner {
             self.shares.resize_with(owner + 1, Share::default);
         }
     }
 
-    fn take(&mut self, owner: Owner) {
+    fn acquire(&mut self, owner: OwnerId) {
         self.free -= 1;
-        self.given += 1;
+        self.admissions += 1;
         let share = &mut self.shares[owner];
         self.idle -= usize::from(share.is_idle());
         share.under_way += 1;
-        share.last_given = self.given;
+        share.last_admission = self.admissions;
     }
 
     /// Applies the table above.
@@ -192,20 +192,20 @@ impl Places {
 
 /// The numbers of the databases, which stay the same while other databases come and go.
 #[derive(Default)]
-pub(super) struct Owners(BTreeMap<DatabaseId, Owner>);
+pub(super) struct OwnerIds(BTreeMap<DatabaseId, OwnerId>);
 
-impl Owners {
+impl OwnerIds {
     /// Goes by the databases of another config. A new database may get the number of one that is
     /// gone, but not while `is_used` says that tries of the old one are left. They would count as
     /// the new one's, which then might not start any.
     pub(super) fn update<'a>(
         &mut self,
         databases: impl Iterator<Item = &'a DatabaseId>,
-        is_used: impl Fn(Owner) -> bool,
+        is_used: impl Fn(OwnerId) -> bool,
     ) {
         let databases: BTreeSet<&DatabaseId> = databases.collect();
         self.0.retain(|id, _| databases.contains(id));
-        let used: BTreeSet<Owner> = self.0.values().copied().collect();
+        let used: BTreeSet<OwnerId> = self.0.values().copied().collect();
         let mut unused = (0..).filter(|owner| !used.contains(owner) && !is_used(*owner));
         for id in databases {
             if !self.0.contains_key(id) {
@@ -214,11 +214,10 @@ impl Owners {
         }
     }
 
-    pub(super) fn of(&self, id: &DatabaseId) -> Owner {
+    pub(super) fn get(&self, id: &DatabaseId) -> OwnerId {
         self.0.get(id).copied().unwrap_or_default()
     }
 }
 
 #[cfg(test)]
-#[path = "places_tests.rs"]
 mod tests;

@@ -8,26 +8,24 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::info;
 
-use super::histogram::{Histogram, ms};
-use super::{Counts, DatabaseSnapshot, Decided, Report, TargetSnapshot};
+use super::histogram::{DurationHistogram, ms};
+use super::{DatabasePlan, DatabaseSnapshot, ProbeReport, TargetCounters, TargetState};
 use crate::annotations::{self, Maintenance, ServiceAnnotations};
 use crate::config::{Address, Check, Database, DatabaseId};
 use crate::freeze::Freeze;
 use crate::health::{self, Health, State, Transition, Verdict};
 use crate::notice::Recorder;
 use crate::plan::{self, Candidate, Decision, Member, Members, Plan, PolicyNote, Pool};
-use leaving::Leaving;
+use recent_failures::RecentFailures;
 
-#[path = "announcements.rs"]
 mod announcements;
-#[path = "leaving.rs"]
-mod leaving;
+mod recent_failures;
 
 /// What a verdict says holds for so many intervals: one or two tries may say nothing.
 const FRESH_INTERVALS: u32 = 3;
 
 /// How long tries take.
-const DURATIONS: [Duration; 14] = [
+const DURATION_BOUNDS: [Duration; 14] = [
     Duration::from_micros(500),
     ms(1),
     Duration::from_micros(2500),
@@ -44,44 +42,44 @@ const DURATIONS: [Duration; 14] = [
     ms(10_000),
 ];
 
-pub(super) struct Watched {
+pub(super) struct DatabaseMonitor {
     database: Arc<Database>,
-    targets: Vec<TargetSnapshot>,
-    decided: watch::Sender<Decided>,
-    policing: Policing,
-    leaving: Leaving,
+    targets: Vec<TargetState>,
+    plan: watch::Sender<DatabasePlan>,
+    policy_state: PolicyState,
+    recent_failures: RecentFailures,
     /// The addresses that were not out when they left the config, until the next plan to publish.
-    departed: Vec<IpAddr>,
-    check_duration: Histogram,
+    removed: Vec<IpAddr>,
+    check_duration: DurationHistogram,
     recorder: Recorder,
 }
 
 /// What a policy goes by besides health, and what it did.
 #[derive(Default)]
-struct Policing {
+struct PolicyState {
     /// What the cluster holds; none before it has been seen.
     published: Option<Members>,
     /// The annotation about maintenance.
     maintenance: Option<Box<str>>,
     /// The annotation that asks for a failback.
     failback: Option<Box<str>>,
-    failback_asked: Option<Instant>,
+    failback_requested_at: Option<Instant>,
     notes: Vec<PolicyNote>,
     /// What is wrong with the Service's annotations.
     problems: Vec<String>,
     /// When to decide anew although nothing else has changed.
-    again: Option<Instant>,
+    reevaluate_at: Option<Instant>,
     /// When the monitor will have it decided anew.
-    arranged: Option<Instant>,
+    scheduled_reevaluation: Option<Instant>,
 }
 
-impl Watched {
+impl DatabaseMonitor {
     pub(super) fn new(database: &Arc<Database>, news: Recorder, now: Instant) -> Self {
-        let targets: Vec<TargetSnapshot> =
+        let targets: Vec<TargetState> =
             database.addresses.iter().map(|address| target(address, now)).collect();
-        let policing = Policing::default();
-        let plan = decide(database, &targets, &policing, None, now).plan;
-        let (decided, _) = watch::channel(Decided {
+        let policy_state = PolicyState::default();
+        let plan = decide(database, &targets, &policy_state, None, now).plan;
+        let (plan_sender, _) = watch::channel(DatabasePlan {
             database: database.clone(),
             plan,
             may_answer: Arc::default(),
@@ -89,11 +87,11 @@ impl Watched {
         Self {
             database: database.clone(),
             targets,
-            decided,
-            policing,
-            leaving: Leaving::default(),
-            departed: Vec::new(),
-            check_duration: Histogram::new(&DURATIONS),
+            plan: plan_sender,
+            policy_state,
+            recent_failures: RecentFailures::default(),
+            removed: Vec::new(),
+            check_duration: DurationHistogram::new(&DURATION_BOUNDS),
             recorder: news,
         }
     }
@@ -102,8 +100,8 @@ impl Watched {
         &self.database
     }
 
-    pub(super) fn decided(&self) -> watch::Receiver<Decided> {
-        self.decided.subscribe()
+    pub(super) fn plan(&self) -> watch::Receiver<DatabasePlan> {
+        self.plan.subscribe()
     }
 
     /// Takes the database as a new config has it. A target whose check is the same keeps what is known of it; any other must
@@ -113,7 +111,7 @@ impl Watched {
             return;
         }
         let before = std::mem::replace(&mut self.database, database.clone());
-        self.leaving.move_to(&before, database);
+        self.recent_failures.reindex(&before, database);
         let known = before.addresses.iter().zip(std::mem::take(&mut self.targets));
         let mut known: HashMap<IpAddr, _> =
             known.map(|(address, target)| (address.ip, (address, target))).collect();
@@ -122,30 +120,30 @@ impl Watched {
             None => target(address, now),
         };
         self.targets = database.addresses.iter().map(renew).collect();
-        self.departed.extend(
+        self.removed.extend(
             known.into_values().filter(|(_, target)| !is_out(target)).map(|(old, _)| old.ip),
         );
-        self.departed.retain(|ip| !database.addresses.iter().any(|address| address.ip == *ip));
+        self.removed.retain(|ip| !database.addresses.iter().any(|address| address.ip == *ip));
         // Nothing is decided before it is told which of the new ones are published.
         if self.targets.iter().any(|target| !target.health.is_initialized()) {
-            self.policing.published = None;
+            self.policy_state.published = None;
         }
-        self.maintain_all(now);
+        self.update_maintenance(now);
         self.decide(freeze, now);
     }
 
     /// Whether it has been told what the cluster holds.
     pub(super) fn is_seen(&self) -> bool {
-        self.policing.published.is_some()
+        self.policy_state.published.is_some()
     }
 
     pub(super) fn snapshot(&self) -> DatabaseSnapshot {
         DatabaseSnapshot {
             id: self.database.id.clone(),
-            plan: self.decided.borrow().plan.clone(),
+            plan: self.plan.borrow().plan.clone(),
             policy: self.database.policy.clone(),
-            notes: self.policing.notes.clone(),
-            problems: self.policing.problems.clone(),
+            notes: self.policy_state.notes.clone(),
+            problems: self.policy_state.problems.clone(),
             targets: self.targets.clone(),
             refused: self.database.rejected.clone(),
             check_duration: self.check_duration.clone(),
@@ -153,8 +151,13 @@ impl Watched {
     }
 
     /// Takes the verdict on the target numbered `index`. Returns whether its state is in doubt since.
-    pub(super) fn hear(&mut self, index: usize, report: &Report, freeze: &mut Freeze) -> bool {
-        let &Report { ref verdict, started, ended: now, .. } = report;
+    pub(super) fn on_result(
+        &mut self,
+        index: usize,
+        report: &ProbeReport,
+        freeze: &mut Freeze,
+    ) -> bool {
+        let &ProbeReport { ref verdict, started, ended: now, .. } = report;
         let duration = now.saturating_duration_since(started);
         self.check_duration.observe(duration);
         let target = &mut self.targets[index];
@@ -164,7 +167,7 @@ impl Watched {
             Verdict::Fail(_) => target.counts.fail += 1,
             Verdict::Inconclusive(_) => target.counts.inconclusive += 1,
         }
-        self.tell_of_inconclusive(index, verdict);
+        self.log_inconclusive(index, verdict);
         let target = &mut self.targets[index];
         let check = &self.database.addresses[index].check;
         let (first, doubted) = (!target.health.is_checked(), target.health.in_doubt());
@@ -174,22 +177,27 @@ impl Watched {
         let turned = self.database.policy.exactly_one && before.0 != after.0 || before.1 != after.1;
         self.count_flip(index, transition, now);
         self.announce_transition(index, transition, now);
-        self.tell_of_unseen(index);
+        self.log_unsynced_failure(index);
         let in_doubt = self.targets[index].health.in_doubt();
         if transition.is_some() {
-            self.leave(index, freeze, now);
+            self.note_failure(index, freeze, now);
         }
         if first || turned || transition.is_some() {
             self.decide(freeze, now);
         } else if doubted != in_doubt {
-            self.count(freeze, now);
+            self.report_tally(freeze, now);
         }
         in_doubt
     }
 
-    pub(super) fn see(&mut self, members: &Members, freeze: &mut Freeze, now: Instant) {
-        let first = self.policing.published.is_none();
-        self.policing.published.get_or_insert_with(|| members.clone());
+    pub(super) fn set_initial_members(
+        &mut self,
+        members: &Members,
+        freeze: &mut Freeze,
+        now: Instant,
+    ) {
+        let first = self.policy_state.published.is_none();
+        self.policy_state.published.get_or_insert_with(|| members.clone());
         for index in 0..self.targets.len() {
             let target = &mut self.targets[index];
             let published = members.contains(target.member.ip);
@@ -197,7 +205,7 @@ impl Watched {
             let transition = health::initialize(&mut target.health, published, thresholds, now);
             self.announce_transition(index, transition, now);
             if transition.is_some() {
-                self.leave(index, freeze, now);
+                self.note_failure(index, freeze, now);
             }
         }
         self.decide(freeze, now);
@@ -207,10 +215,15 @@ impl Watched {
     }
 
     /// Takes what the cluster holds, by a decision of ours or of the replica that writes.
-    pub(super) fn follow(&mut self, members: Members, freeze: &mut Freeze, now: Instant) {
-        let news = self.policing.published.as_ref().is_some_and(|held| *held != members);
+    pub(super) fn set_published_members(
+        &mut self,
+        members: Members,
+        freeze: &mut Freeze,
+        now: Instant,
+    ) {
+        let news = self.policy_state.published.as_ref().is_some_and(|held| *held != members);
         if news {
-            self.policing.published = Some(members);
+            self.policy_state.published = Some(members);
             self.decide(freeze, now);
         }
     }
@@ -222,35 +235,35 @@ impl Watched {
         freeze: &mut Freeze,
         now: Instant,
     ) {
-        self.policing.maintenance = annotations.maintenance.map(String::into_boxed_str);
+        self.policy_state.maintenance = annotations.maintenance.map(String::into_boxed_str);
         // What was there at first sight may have been asked long ago.
-        let seen = self.policing.published.is_some();
+        let seen = self.policy_state.published.is_some();
         let failback = annotations.failback.map(String::into_boxed_str);
-        let news = failback.is_some() && self.policing.failback != failback;
-        self.policing.failback = failback;
-        self.maintain_all(now);
+        let news = failback.is_some() && self.policy_state.failback != failback;
+        self.policy_state.failback = failback;
+        self.update_maintenance(now);
         if news && seen {
             let DatabaseId { namespace, service } = &self.database.id;
             info!(%namespace, %service, "a failback is asked for");
-            self.policing.failback_asked = Some(now);
+            self.policy_state.failback_requested_at = Some(now);
         }
         self.decide(freeze, now);
     }
 
     /// Has those in maintenance that the annotation and the config name.
-    fn maintain_all(&mut self, now: Instant) {
+    fn update_maintenance(&mut self, now: Instant) {
         let known = |ip: IpAddr| self.targets.iter().any(|target| target.member.ip == ip);
-        let annotation = self.policing.maintenance.as_deref().unwrap_or_default();
+        let annotation = self.policy_state.maintenance.as_deref().unwrap_or_default();
         let Maintenance { targets: maintenance, mut problems } =
             annotations::parse_maintenance(annotation, known);
-        problems.extend(annotations::failback_problem(self.policing.failback.as_deref()));
-        self.tell_of_problems(&problems);
-        self.policing.problems = problems;
+        problems.extend(annotations::failback_problem(self.policy_state.failback.as_deref()));
+        self.log_problems(&problems);
+        self.policy_state.problems = problems;
         for index in 0..self.targets.len() {
             let ip = self.targets[index].member.ip;
             let by_annotation =
                 maintenance.iter().find(|(of, _)| *of == ip).map(|(_, reason)| reason.clone());
-            self.maintain(
+            self.set_maintenance(
                 index,
                 by_annotation.or_else(|| self.database.addresses[index].maintenance.clone()),
                 now,
@@ -258,7 +271,7 @@ impl Watched {
         }
     }
 
-    fn maintain(&mut self, index: usize, reason: Option<Arc<str>>, now: Instant) {
+    fn set_maintenance(&mut self, index: usize, reason: Option<Arc<str>>, now: Instant) {
         let DatabaseId { namespace, service } = &self.database.id;
         let target = &mut self.targets[index];
         if target.maintenance == reason {
@@ -278,20 +291,20 @@ impl Watched {
     }
 
     /// When the monitor shall have this decided anew, if that is news.
-    pub(super) fn take_again(&mut self) -> Option<Instant> {
-        let news = self.policing.again != self.policing.arranged;
-        self.policing.arranged = self.policing.again;
-        self.policing.again.filter(|_| news)
+    pub(super) fn take_reevaluation(&mut self) -> Option<Instant> {
+        let news = self.policy_state.reevaluate_at != self.policy_state.scheduled_reevaluation;
+        self.policy_state.scheduled_reevaluation = self.policy_state.reevaluate_at;
+        self.policy_state.reevaluate_at.filter(|_| news)
     }
 
     /// Forgets that the monitor has been told when to decide anew.
-    pub(super) fn forget_again(&mut self) {
-        self.policing.arranged = None;
+    pub(super) fn reset_reevaluation(&mut self) {
+        self.policy_state.scheduled_reevaluation = None;
     }
 
     /// Decides anew, if it is time to.
-    pub(super) fn look_again(&mut self, freeze: &mut Freeze, now: Instant) {
-        if self.policing.again.is_some_and(|again| again <= now) {
+    pub(super) fn reevaluate_if_due(&mut self, freeze: &mut Freeze, now: Instant) {
+        if self.policy_state.reevaluate_at.is_some_and(|again| again <= now) {
             self.decide(freeze, now);
         }
     }
@@ -305,17 +318,16 @@ impl Watched {
 
     /// The published targets of which nothing has been learnt for too long, in the words of before if they are the same.
     fn inconclusive_note(&self) -> Option<PolicyNote> {
-        let published = self.policing.published.as_ref()?;
-        let is_inconclusive = |target: &&TargetSnapshot| {
+        let published = self.policy_state.published.as_ref()?;
+        let is_inconclusive = |target: &&TargetState| {
             published.contains(target.member.ip) && target.health.inconclusive_since().is_some()
         };
-        let mut targets: Vec<&TargetSnapshot> =
-            self.targets.iter().filter(is_inconclusive).collect();
+        let mut targets: Vec<&TargetState> = self.targets.iter().filter(is_inconclusive).collect();
         targets.sort_by_key(|target| target.member.ip);
         let reason = targets.first()?.health.reason().unwrap_or_default();
         let ips: Vec<IpAddr> = targets.iter().map(|target| target.member.ip).collect();
         let same = |note: &&PolicyNote| matches!(note, PolicyNote::ChecksInconclusive { ips: before, .. } if *before == ips);
-        let before = self.policing.notes.iter().find(same).cloned();
+        let before = self.policy_state.notes.iter().find(same).cloned();
         Some(
             before.unwrap_or_else(|| PolicyNote::ChecksInconclusive {
                 ips,
@@ -327,12 +339,12 @@ impl Watched {
     /// Returns the addresses that may answer while the plan does not tell; once it does, those that left are forgotten.
     fn may_answer(&mut self, plan: &Plan) -> Arc<[IpAddr]> {
         if matches!(plan, Plan::Publish(_)) {
-            self.departed = Vec::new();
+            self.removed = Vec::new();
             return Arc::default();
         }
         let here =
             self.targets.iter().filter(|target| !is_out(target)).map(|target| target.member.ip);
-        let mut may_answer: Vec<IpAddr> = here.chain(self.departed.iter().copied()).collect();
+        let mut may_answer: Vec<IpAddr> = here.chain(self.removed.iter().copied()).collect();
         may_answer.sort();
         may_answer.dedup();
         may_answer.into()
@@ -341,47 +353,50 @@ impl Watched {
     /// Decides anew. A transition, the first verdict of a target, and what a policy goes by can change a plan.
     pub(super) fn decide(&mut self, freeze: &mut Freeze, now: Instant) {
         if freeze.frozen().is_none() {
-            self.leaving.forget(now);
+            self.recent_failures.expire(now);
         }
-        self.count(freeze, now);
-        let hold =
-            freeze.holds_removals().then(|| Hold { left: freeze.frozen().map(|_| &self.leaving) });
-        let decision = decide(&self.database, &self.targets, &self.policing, hold.as_ref(), now);
+        self.report_tally(freeze, now);
+        let hold = freeze
+            .holds_removals()
+            .then(|| Hold { left: freeze.frozen().map(|_| &self.recent_failures) });
+        let decision =
+            decide(&self.database, &self.targets, &self.policy_state, hold.as_ref(), now);
         let Decision { plan, mut notes, reevaluate_at: again } = decision;
         notes.extend(self.inconclusive_note());
-        let before = std::mem::replace(&mut self.policing.notes, notes);
-        self.policing.again = again.into_iter().chain(self.leaving.again(now)).min();
+        let before = std::mem::replace(&mut self.policy_state.notes, notes);
+        self.policy_state.reevaluate_at =
+            again.into_iter().chain(self.recent_failures.next_expiry(now)).min();
         self.announce_notes(&before, now);
         self.announce_freeze(freeze.frozen().is_some(), now);
         let may_answer = self.may_answer(&plan);
-        self.decided.send_if_modified(|held| {
+        self.plan.send_if_modified(|held| {
             let news = held.plan != plan
                 || held.may_answer != may_answer
                 || !Arc::ptr_eq(&held.database, &self.database);
-            *held = Decided { database: self.database.clone(), plan, may_answer };
+            *held = DatabasePlan { database: self.database.clone(), plan, may_answer };
             news
         });
     }
 }
 
 /// Whether the target is known not to answer, or not to be asked: maintenance counts as Down.
-fn is_out(target: &TargetSnapshot) -> bool {
+fn is_out(target: &TargetState) -> bool {
     target.health.state() == State::Down || target.maintenance.is_some()
 }
 
 /// While nothing is taken out.
 struct Hold<'a> {
     /// What comes back, in a freeze.
-    left: Option<&'a Leaving>,
+    left: Option<&'a RecentFailures>,
 }
 
 /// A target of which nothing is known.
-fn target(address: &Address, now: Instant) -> TargetSnapshot {
-    TargetSnapshot {
+fn target(address: &Address, now: Instant) -> TargetState {
+    TargetState {
         member: Member { ip: address.ip, hostname: address.hostname.clone() },
         health: Health::new(now),
         last: None,
-        counts: Counts::default(),
+        counts: TargetCounters::default(),
         priority: address.priority,
         maintenance: address.maintenance.clone(),
         returned: None,
@@ -390,44 +405,39 @@ fn target(address: &Address, now: Instant) -> TargetSnapshot {
 }
 
 /// What is known of a target that another config has too. Health was found by a check, and says nothing of another one.
-fn renewed(
-    known: TargetSnapshot,
-    old: &Address,
-    address: &Address,
-    now: Instant,
-) -> TargetSnapshot {
+fn renewed(known: TargetState, old: &Address, address: &Address, now: Instant) -> TargetState {
     let new = target(address, now);
     if old.check == address.check {
-        return TargetSnapshot { member: new.member, priority: new.priority, ..known };
+        return TargetState { member: new.member, priority: new.priority, ..known };
     }
-    let TargetSnapshot { counts, maintenance, returned, .. } = known;
-    TargetSnapshot { counts, maintenance, returned, ..new }
+    let TargetState { counts, maintenance, returned, .. } = known;
+    TargetState { counts, maintenance, returned, ..new }
 }
 
 fn decide(
     database: &Database,
-    targets: &[TargetSnapshot],
-    policing: &Policing,
+    targets: &[TargetState],
+    policy_state: &PolicyState,
     hold: Option<&Hold>,
     now: Instant,
 ) -> Decision {
     let left = hold.and_then(|hold| hold.left);
-    let comes_back = |index: usize| left.is_some_and(|left| left.contains(index));
+    let restored_by_freeze = |index: usize| left.is_some_and(|left| left.contains(index));
     let checks = database.addresses.iter().map(|address| &*address.check);
     let candidates: Vec<Candidate> = targets
         .iter()
         .zip(checks)
         .enumerate()
-        .map(|(index, (target, check))| candidate(target, check, comes_back(index)))
+        .map(|(index, (target, check))| candidate(target, check, restored_by_freeze(index)))
         .collect();
-    let (policy, failback_asked) = (&database.policy, policing.failback_asked);
+    let (policy, failback_requested_at) = (&database.policy, policy_state.failback_requested_at);
     let pool = Pool {
         targets: &candidates,
         policy,
-        failback_requested_at: failback_asked,
+        failback_requested_at: failback_requested_at,
         holds_removals: hold.is_some(),
     };
-    plan::decide(&pool, policing.published.as_ref(), now)
+    plan::decide(&pool, policy_state.published.as_ref(), now)
 }
 
 /// When what is known of a target is too old to say how it is now. Not before as many failures would have taken it out.
@@ -437,11 +447,15 @@ fn stale_at(health: &Health, check: &Check) -> Option<Instant> {
     health.known_at().checked_add(time)
 }
 
-fn known_to_pass(target: &TargetSnapshot, check: &Check, now: Instant) -> bool {
+fn known_to_pass(target: &TargetState, check: &Check, now: Instant) -> bool {
     target.passing() && stale_at(&target.health, check).is_none_or(|stale_at| stale_at > now)
 }
 
-fn candidate<'a>(target: &'a TargetSnapshot, check: &Check, comes_back: bool) -> Candidate<'a> {
+fn candidate<'a>(
+    target: &'a TargetState,
+    check: &Check,
+    restored_by_freeze: bool,
+) -> Candidate<'a> {
     let health = &target.health;
     Candidate {
         member: &target.member,
@@ -455,10 +469,9 @@ fn candidate<'a>(target: &'a TargetSnapshot, check: &Check, comes_back: bool) ->
         priority: target.priority,
         in_maintenance: target.maintenance.is_some(),
         suppressed_until: target.out_until(),
-        restored_by_freeze: comes_back,
+        restored_by_freeze: restored_by_freeze,
     }
 }
 
 #[cfg(test)]
-#[path = "watched_tests.rs"]
 mod tests;

@@ -10,17 +10,17 @@ fn due() -> Instant {
     Instant::now()
 }
 
-fn shared(places: usize, databases: usize) -> Places {
-    let mut shared = Places::new(places);
-    shared.share_among(&(0..databases).collect());
+fn shared(places: usize, databases: usize) -> AdmissionQueue {
+    let mut shared = AdmissionQueue::new(places);
+    shared.set_sharers(&(0..databases).collect());
     shared
 }
 
-fn admitted(places: &mut Places) -> Option<TargetKey> {
-    places.admit().map(|(key, _)| key)
+fn admitted(places: &mut AdmissionQueue) -> Option<TargetKey> {
+    places.try_admit().map(|(key, _)| key)
 }
 
-fn all_admitted(places: &mut Places) -> Vec<TargetKey> {
+fn all_admitted(places: &mut AdmissionQueue) -> Vec<TargetKey> {
     std::iter::from_fn(|| admitted(places)).collect()
 }
 
@@ -28,16 +28,16 @@ fn all_admitted(places: &mut Places) -> Vec<TargetKey> {
 fn one_database_alone_takes_all_places_in_the_order_it_came() {
     let due = due();
     let mut places = shared(2, 1);
-    (0..4).for_each(|key| places.come(0, key, due));
+    (0..4).for_each(|key| places.enqueue(0, key, due));
     assert_eq!(all_admitted(&mut places), [0, 1]);
-    assert!(places.are_short());
-    places.leave(0);
+    assert!(places.is_saturated());
+    places.release(0);
     assert_eq!(all_admitted(&mut places), [2]);
-    places.leave(0);
-    places.leave(0);
+    places.release(0);
+    places.release(0);
     assert_eq!(all_admitted(&mut places), [3]);
-    assert!(!places.are_short());
-    places.come(0, 9, due);
+    assert!(!places.is_saturated());
+    places.enqueue(0, 9, due);
     assert_eq!(admitted(&mut places), Some(9), "one place was free all the while");
 }
 
@@ -72,12 +72,12 @@ fn hanging_databases_leave_each_idle_one_a_place() {
     let mut places = shared(8, 5);
     // Twenty tries of each hang.
     for (owner, expected) in [(0, 4), (1, 1), (2, 1)] {
-        (0..20).for_each(|key| places.come(owner, 100 * owner + key, due));
+        (0..20).for_each(|key| places.enqueue(owner, 100 * owner + key, due));
         assert_eq!(all_admitted(&mut places).len(), expected, "database {owner}");
     }
-    places.come(3, 999, due);
+    places.enqueue(3, 999, due);
     assert_eq!(all_admitted(&mut places), [999]);
-    places.come(4, 1000, due);
+    places.enqueue(4, 1000, due);
     assert_eq!(all_admitted(&mut places), [1000]);
     assert_eq!(places.waiting().count(), 54);
 }
@@ -86,21 +86,21 @@ fn hanging_databases_leave_each_idle_one_a_place() {
 fn a_database_that_leaves_or_joins_changes_what_is_kept() {
     let due = due();
     let mut places = shared(3, 3);
-    (0..5).for_each(|key| places.come(0, key, due));
+    (0..5).for_each(|key| places.enqueue(0, key, due));
     assert_eq!(all_admitted(&mut places), [0], "two are kept for two");
-    places.come(1, 10, due);
+    places.enqueue(1, 10, due);
     assert_eq!(all_admitted(&mut places), [10]);
     // The second leaves with a try under way, which then ends.
-    places.share_among(&[0, 2].into());
+    places.set_sharers(&[0, 2].into());
     assert_eq!(places.idle, 1);
-    places.leave(1);
+    places.release(1);
     assert_eq!(places.idle, 1);
     assert_eq!(all_admitted(&mut places), [1], "one is kept for one");
-    places.share_among(&[0].into());
+    places.set_sharers(&[0].into());
     assert_eq!(all_admitted(&mut places), [2]);
-    places.share_among(&[0, 1, 2].into());
-    places.leave(0);
-    places.leave(0);
+    places.set_sharers(&[0, 1, 2].into());
+    places.release(0);
+    places.release(0);
     assert_eq!((places.idle, all_admitted(&mut places).len()), (2, 0));
 }
 
@@ -110,15 +110,15 @@ fn a_place_goes_to_the_database_with_the_fewest_under_way() {
     let mut places = shared(3, 3);
     [(0, 1), (0, 2), (1, 11), (1, 12), (2, 21)]
         .iter()
-        .for_each(|&(owner, key)| places.come(owner, key, due));
+        .for_each(|&(owner, key)| places.enqueue(owner, key, due));
     assert_eq!(all_admitted(&mut places), [1, 11, 21]);
-    places.leave(1);
+    places.release(1);
     assert_eq!(
         all_admitted(&mut places),
         [12],
         "the first database has one under way, the second none"
     );
-    places.leave(0);
+    places.release(0);
     assert_eq!(all_admitted(&mut places), [2]);
 }
 
@@ -126,32 +126,32 @@ fn a_place_goes_to_the_database_with_the_fewest_under_way() {
 fn a_database_keeps_its_number_while_others_come_and_go() {
     let id = |name: &str| DatabaseId { namespace: "prod".into(), service: name.into() };
     let (a, b, c, d) = (id("a"), id("b"), id("c"), id("d"));
-    let mut owners = Owners::default();
+    let mut owners = OwnerIds::default();
     owners.update([&b, &d].into_iter(), |_| false);
-    let before = (owners.of(&b), owners.of(&d));
+    let before = (owners.get(&b), owners.get(&d));
     owners.update([&a, &b, &c, &d].into_iter(), |_| false);
-    assert_eq!((owners.of(&b), owners.of(&d)), before);
+    assert_eq!((owners.get(&b), owners.get(&d)), before);
     owners.update([&a, &d].into_iter(), |_| false);
-    assert_eq!(owners.of(&d), before.1);
-    let numbers: BTreeSet<Owner> = [&a, &d].map(|id| owners.of(id)).into();
+    assert_eq!(owners.get(&d), before.1);
+    let numbers: BTreeSet<OwnerId> = [&a, &d].map(|id| owners.get(id)).into();
     assert_eq!(numbers.len(), 2);
     owners.update([&a, &b, &c, &d].into_iter(), |_| false);
-    let numbers: BTreeSet<Owner> = [&a, &b, &c, &d].map(|id| owners.of(id)).into();
+    let numbers: BTreeSet<OwnerId> = [&a, &b, &c, &d].map(|id| owners.get(id)).into();
     assert_eq!(numbers, (0..4).collect(), "numbers are used again");
 }
 
 /// The places, and what they should hold.
 struct Model {
-    places: Places,
+    places: AdmissionQueue,
     size: usize,
     databases: usize,
     due: Instant,
     next: TargetKey,
     /// By owner: those under way, and those that wait, in the order they came.
-    under_way: BTreeMap<Owner, Vec<TargetKey>>,
-    waiting: BTreeMap<Owner, Vec<TargetKey>>,
+    under_way: BTreeMap<OwnerId, Vec<TargetKey>>,
+    waiting: BTreeMap<OwnerId, Vec<TargetKey>>,
     /// Releases since a database without a try under way began to wait.
-    passed_over: BTreeMap<Owner, usize>,
+    passed_over: BTreeMap<OwnerId, usize>,
 }
 
 impl Model {
@@ -161,7 +161,7 @@ impl Model {
         Self { places, size, databases, due: due(), next: 0, under_way, waiting, passed_over }
     }
 
-    fn count(&self, owner: Owner) -> usize {
+    fn count(&self, owner: OwnerId) -> usize {
         self.under_way.get(&owner).map_or(0, Vec::len)
     }
 
@@ -169,31 +169,31 @@ impl Model {
         self.under_way.values().map(Vec::len).sum()
     }
 
-    fn come(&mut self, owner: Owner) {
-        self.places.come(owner, self.next, self.due);
+    fn enqueue(&mut self, owner: OwnerId) {
+        self.places.enqueue(owner, self.next, self.due);
         self.waiting.entry(owner).or_default().push(self.next);
         self.next += 1;
-        self.admit();
+        self.try_admit();
     }
 
-    fn leave(&mut self, owner: Owner, index: usize) {
+    fn release(&mut self, owner: OwnerId, index: usize) {
         let Some(keys) = self.under_way.get_mut(&owner).filter(|keys| !keys.is_empty()) else {
             return;
         };
         keys.swap_remove(index % keys.len());
-        let idle: Vec<Owner> = self.idle_and_waiting();
-        self.places.leave(owner);
+        let idle: Vec<OwnerId> = self.idle_and_waiting();
+        self.places.release(owner);
         idle.into_iter().for_each(|owner| *self.passed_over.entry(owner).or_default() += 1);
-        self.admit();
+        self.try_admit();
     }
 
-    fn idle_and_waiting(&self) -> Vec<Owner> {
-        let waits = |owner: &Owner| self.waiting.get(owner).is_some_and(|keys| !keys.is_empty());
+    fn idle_and_waiting(&self) -> Vec<OwnerId> {
+        let waits = |owner: &OwnerId| self.waiting.get(owner).is_some_and(|keys| !keys.is_empty());
         (0..self.databases).filter(|owner| waits(owner) && self.count(*owner) == 0).collect()
     }
 
-    fn admit(&mut self) {
-        while let Some((key, _)) = self.places.admit() {
+    fn try_admit(&mut self) {
+        while let Some((key, _)) = self.places.try_admit() {
             let found = self.waiting.iter_mut().find(|(_, keys)| keys.contains(&key));
             let (&owner, keys) = found.expect("only what waits is admitted, once");
             assert_eq!(keys.remove(0), key, "the tries of a database start in the order they came");
@@ -212,11 +212,11 @@ impl Model {
             (0..self.databases).filter(|owner| self.count(*owner) == 0).count()
         );
         let waits = self.waiting.values().any(|keys| !keys.is_empty());
-        assert_eq!(self.places.are_short(), waits);
+        assert_eq!(self.places.is_saturated(), waits);
         if free > 0 {
             assert_eq!(
                 self.idle_and_waiting(),
-                Vec::<Owner>::new(),
+                Vec::<OwnerId>::new(),
                 "a place is free, and one without any waits"
             );
             assert!(self.databases > 1 || !waits, "a single database leaves no place unused");
@@ -239,12 +239,12 @@ proptest! {
         let mut model = Model::new(size, databases);
         for (comes, owner, index) in steps {
             let owner = owner.index(databases);
-            if comes { model.come(owner) } else { model.leave(owner, index) }
+            if comes { model.enqueue(owner) } else { model.release(owner, index) }
         }
         // Once all that runs ends, all that waits has run.
         while model.used() > 0 {
             let owner = (0..databases).find(|owner| model.count(*owner) > 0).unwrap_or_default();
-            model.leave(owner, 0);
+            model.release(owner, 0);
         }
         prop_assert!(model.waiting.values().all(Vec::is_empty), "{:?}", model.waiting);
     }
@@ -259,8 +259,8 @@ proptest! {
         let tries: usize = friendly.iter().sum();
         let mut hung = hung.into_iter();
         for (index, addresses) in friendly.iter().enumerate() {
-            (0..*addresses).for_each(|_| model.come(hanging + index));
-            hung.by_ref().take(5).for_each(|owner| model.come(owner.index(hanging)));
+            (0..*addresses).for_each(|_| model.enqueue(hanging + index));
+            hung.by_ref().take(5).for_each(|owner| model.enqueue(owner.index(hanging)));
         }
         // The ends that each friendly try has waited for.
         let mut waited = BTreeMap::<TargetKey, usize>::new();
@@ -269,9 +269,9 @@ proptest! {
             let runs = model.under_way.range(hanging..).flat_map(|(owner, keys)| keys.iter().map(move |key| (*key, *owner)));
             let Some((key, owner)) = runs.min() else { panic!("no friendly try is under way: {:?}", model.under_way) };
             let index = model.under_way[&owner].iter().position(|other| *other == key).unwrap_or_default();
-            model.leave(owner, index);
-            model.come(owner);
-            hung.next().into_iter().for_each(|owner| model.come(owner.index(hanging)));
+            model.release(owner, index);
+            model.enqueue(owner);
+            hung.next().into_iter().for_each(|owner| model.enqueue(owner.index(hanging)));
             let waiting: BTreeSet<TargetKey> = model.waiting.range(hanging..).flat_map(|(_, keys)| keys).copied().collect();
             waited.retain(|key, _| waiting.contains(key));
             waiting.into_iter().for_each(|key| *waited.entry(key).or_default() += 1);

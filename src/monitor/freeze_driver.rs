@@ -10,9 +10,11 @@ use crate::notice::{LogLine, Notice, Reason, Regarding, Severity};
 
 impl Monitor {
     /// Returns when to look again.
-    pub(super) fn weigh(&mut self, now: Instant) -> Option<Instant> {
+    pub(super) fn update_freeze(&mut self, now: Instant) -> Option<Instant> {
         let databases = &self.databases;
-        self.freeze.maybe_leave(now, |from| databases.iter().any(|database| database.waits(from)));
+        self.freeze.maybe_leave(now, |from| {
+            databases.iter().any(|database| database.has_unchecked_failures(from))
+        });
         if self.freeze.take_changed() {
             let news = self.freeze.take_events();
             let released =
@@ -20,7 +22,9 @@ impl Monitor {
             news.iter().for_each(|news| self.announce_freeze(news, now));
             if released {
                 // All of them before any is decided on: what is let go counts no more.
-                self.databases.iter_mut().for_each(|database| database.release(&mut self.freeze));
+                self.databases
+                    .iter_mut()
+                    .for_each(|database| database.clear_failures(&mut self.freeze));
             }
             self.undecided = Some(0);
         }
@@ -33,11 +37,11 @@ impl Monitor {
     fn decide_undecided(&mut self, now: Instant) {
         let mut budget = Budget::new();
         while let Some(index) = self.undecided.filter(|index| *index < self.databases.len()) {
-            if !budget.take() {
+            if !budget.try_spend() {
                 return;
             }
             self.databases[index].decide(&mut self.freeze, now);
-            self.arrange(index);
+            self.schedule_reevaluation(index);
             self.undecided = Some(index + 1);
         }
         self.undecided = None;
@@ -81,5 +85,4 @@ fn message(news: &FreezeEvent) -> &'static str {
 }
 
 #[cfg(test)]
-#[path = "freezing_tests.rs"]
 mod tests;

@@ -11,13 +11,13 @@ fn monitor(databases: &str) -> Monitor {
     let limits = Limits { max_in_flight: 8, max_execs: 8 };
     let runtime = Runtime::current();
     let prepared =
-        prepare(&spec, limits, Rules::default(), &Recorder::default(), runtime.clone(), runtime);
+        build(&spec, limits, Rules::default(), &Recorder::default(), runtime.clone(), runtime);
     prepared.expect("an epoll instance").1
 }
 
-fn pass(key: TargetKey) -> Report {
+fn pass(key: TargetKey) -> ProbeReport {
     let now = clock::now();
-    Report { key, verdict: Verdict::Pass, delay: None, started: now, ended: now }
+    ProbeReport { key, verdict: Verdict::Pass, delay: None, started: now, ended: now }
 }
 
 /// More than a turn takes, whatever its budget.
@@ -31,12 +31,12 @@ async fn light_verdicts_do_not_keep_those_of_tasks_waiting() {
     );
     monitor.verdicts.extend((0..MANY).map(|_| pass(0)));
     assert!(monitor.report.send(pass(1)).is_ok());
-    monitor.take_verdicts();
+    monitor.apply_results();
     assert!(!monitor.verdicts.is_empty(), "a turn has an end");
     assert!(monitor.reports.is_empty());
     (0..MANY).for_each(|_| assert!(monitor.report.send(pass(1)).is_ok()));
     monitor.verdicts.drain(1..);
-    monitor.take_verdicts();
+    monitor.apply_results();
     assert!(!monitor.reports.is_empty(), "a turn has an end");
     assert!(monitor.verdicts.is_empty(), "nor do those of tasks keep light ones waiting");
 }

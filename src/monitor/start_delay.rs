@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::histogram::{Histogram, ms};
+use super::histogram::{DurationHistogram, ms};
 
 /// The delays that are told apart.
-const DELAYS: [Duration; 11] = [
+const DELAY_BOUNDS: [Duration; 11] = [
     ms(1),
     Duration::from_micros(2500),
     ms(5),
@@ -22,39 +22,39 @@ const DELAYS: [Duration; 11] = [
 ];
 
 /// How long a look at how late tries start takes: a short stall is not worth a word.
-const LOOK: Duration = Duration::from_secs(10);
+const EVALUATION_WINDOW: Duration = Duration::from_secs(10);
 
 /// What there is too little of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scarce {
+pub(super) enum Bottleneck {
     Descriptors,
     Commands,
     Processor,
 }
 
-impl Scarce {
+impl Bottleneck {
     fn advice(self) -> &'static str {
         match self {
-            Scarce::Descriptors => {
+            Bottleneck::Descriptors => {
                 "more file descriptors are needed (`ulimit -n`), or longer intervals, or shorter timeouts"
             }
-            Scarce::Commands => {
+            Bottleneck::Commands => {
                 "more commands must run at once (--max-exec), or exec checks need longer intervals or shorter timeouts"
             }
-            Scarce::Processor => "more processor time is needed, or longer intervals",
+            Bottleneck::Processor => "more processor time is needed, or longer intervals",
         }
     }
 }
 
-pub(super) struct Lateness {
-    delays: Histogram,
+pub(super) struct StartDelay {
+    delays: DurationHistogram,
     late: u64,
     /// Tries that wait for a place, and are late already, at the end of the latest look.
     waiting: u64,
     /// The most that were ever known to be late: one that leaves the config while it waits does not take that back.
-    known_late: u64,
+    max_late: u64,
     /// Since the look began.
-    since: Instant,
+    window_started_at: Instant,
     started: u64,
     started_late: u64,
     overloaded: bool,
@@ -62,14 +62,14 @@ pub(super) struct Lateness {
     late_since: Option<Instant>,
 }
 
-impl Lateness {
+impl StartDelay {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            delays: Histogram::new(&DELAYS),
+            delays: DurationHistogram::new(&DELAY_BOUNDS),
             late: 0,
             waiting: 0,
-            known_late: 0,
-            since: now,
+            max_late: 0,
+            window_started_at: now,
             started: 0,
             started_late: 0,
             overloaded: false,
@@ -88,29 +88,29 @@ impl Lateness {
     }
 
     /// Says whether the next `look` does more than wait.
-    pub(super) fn is_look_over(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) >= LOOK
+    pub(super) fn is_window_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.window_started_at) >= EVALUATION_WINDOW
     }
 
     /// Sets how many tries wait for a place, and are late already. Each is counted once: it counts among these until it
     /// starts, and among those that started late from then on.
     pub(super) fn set_waiting(&mut self, late: u64) {
         self.waiting = late;
-        self.known_late = self.known_late.max(self.late + late);
+        self.max_late = self.max_late.max(self.late + late);
     }
 
     /// Tells if it has become too much, or no longer is, and what is short.
-    pub(super) fn look(&mut self, now: Instant, scarce: impl Fn() -> Scarce) {
-        if !self.is_look_over(now) {
+    pub(super) fn evaluate(&mut self, now: Instant, bottleneck: impl Fn() -> Bottleneck) {
+        if !self.is_window_over(now) {
             return;
         }
         let (started, late) = (self.started, self.started_late);
-        let began = std::mem::replace(&mut self.since, now);
+        let began = std::mem::replace(&mut self.window_started_at, now);
         (self.started, self.started_late) = (0, 0);
-        let mostly_late = match (started, scarce()) {
+        let mostly_late = match (started, bottleneck()) {
             // The config causes that, and it is the same for each replica: no other could do better.
-            (_, Scarce::Commands) => false,
-            (0, scarce) => scarce == Scarce::Descriptors,
+            (_, Bottleneck::Commands) => false,
+            (0, bottleneck) => bottleneck == Bottleneck::Descriptors,
             (_, _) => late * 2 > started,
         };
         self.late_since = self.late_since.or(Some(began)).filter(|_| mostly_late);
@@ -119,7 +119,7 @@ impl Lateness {
         // One in ten is no single slow target, and no single stall.
         let overloaded = (late + waiting) * 10 > started + waiting;
         if overloaded && !self.overloaded {
-            let advice = scarce().advice();
+            let advice = bottleneck().advice();
             warn!(
                 started,
                 late,
@@ -140,13 +140,13 @@ impl Lateness {
         self.late_since
     }
 
-    pub(super) fn delays(&self) -> &Histogram {
+    pub(super) fn delays(&self) -> &DurationHistogram {
         &self.delays
     }
 
     /// Tries that started more than half an interval late, or have waited for a place for as long.
     pub(super) fn late(&self) -> u64 {
-        self.late.max(self.known_late)
+        self.late.max(self.max_late)
     }
 
     #[cfg(test)]
@@ -168,32 +168,32 @@ mod tests {
     fn more_than_one_in_ten_over_a_while_is_too_much() {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let start = Instant::now();
-        let mut lateness = Lateness::new(start);
+        let mut start_delay = StartDelay::new(start);
         let mut run = |late: u64, at: Duration| {
             for index in 0..100 {
-                lateness.observe(if index < late { ms(501) } else { ms(500) }, ms(1000));
+                start_delay.observe(if index < late { ms(501) } else { ms(500) }, ms(1000));
             }
-            lateness.look(start + at, || Scarce::Processor);
-            (lateness.is_overloaded(), lateness.late())
+            start_delay.evaluate(start + at, || Bottleneck::Processor);
+            (start_delay.is_overloaded(), start_delay.late())
         };
-        assert_eq!(run(100, LOOK - ms(1)), (false, 100), "it is too early to say");
-        assert_eq!(run(0, LOOK), (true, 100));
-        assert_eq!(run(10, LOOK * 2), (false, 110));
-        assert_eq!(run(11, LOOK * 3), (true, 121));
+        assert_eq!(run(100, EVALUATION_WINDOW - ms(1)), (false, 100), "it is too early to say");
+        assert_eq!(run(0, EVALUATION_WINDOW), (true, 100));
+        assert_eq!(run(10, EVALUATION_WINDOW * 2), (false, 110));
+        assert_eq!(run(11, EVALUATION_WINDOW * 3), (true, 121));
     }
 
     #[test]
     fn tries_that_wait_and_never_start_are_late_and_count_once() {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let start = Instant::now();
-        let mut lateness = Lateness::new(start);
+        let mut start_delay = StartDelay::new(start);
         let mut run = |late: u32, waiting, looks: u32| {
             (0..100).for_each(|index| {
-                lateness.observe(if index < late { ms(501) } else { ms(0) }, ms(1000))
+                start_delay.observe(if index < late { ms(501) } else { ms(0) }, ms(1000))
             });
-            lateness.set_waiting(waiting);
-            lateness.look(start + LOOK * looks, || Scarce::Commands);
-            (lateness.is_overloaded(), lateness.late())
+            start_delay.set_waiting(waiting);
+            start_delay.evaluate(start + EVALUATION_WINDOW * looks, || Bottleneck::Commands);
+            (start_delay.is_overloaded(), start_delay.late())
         };
         assert_eq!(run(0, 11, 1), (false, 11), "11 of 111");
         assert_eq!(run(0, 12, 2), (true, 12), "12 of 112");
@@ -207,34 +207,38 @@ mod tests {
     fn most_tries_are_late_from_the_start_of_the_first_such_look() {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let start = Instant::now();
-        let mut lateness = Lateness::new(start);
-        let mut run = |late: u32, started: u32, scarce, looks: u32| {
+        let mut start_delay = StartDelay::new(start);
+        let mut run = |late: u32, started: u32, bottleneck, looks: u32| {
             (0..started).for_each(|index| {
-                lateness.observe(if index < late { ms(501) } else { ms(0) }, ms(1000))
+                start_delay.observe(if index < late { ms(501) } else { ms(0) }, ms(1000))
             });
-            lateness.look(start + LOOK * looks, || scarce);
-            lateness.late_since()
+            start_delay.evaluate(start + EVALUATION_WINDOW * looks, || bottleneck);
+            start_delay.late_since()
         };
-        assert_eq!(run(50, 100, Scarce::Processor, 1), None);
-        assert_eq!(run(51, 100, Scarce::Processor, 2), Some(start + LOOK));
-        assert_eq!(run(0, 0, Scarce::Descriptors, 3), Some(start + LOOK), "all wait");
-        assert_eq!(run(100, 100, Scarce::Processor, 4), Some(start + LOOK));
-        assert_eq!(run(0, 0, Scarce::Processor, 5), None, "nothing is due");
-        assert_eq!(run(51, 100, Scarce::Processor, 6), Some(start + LOOK * 5));
+        assert_eq!(run(50, 100, Bottleneck::Processor, 1), None);
+        assert_eq!(run(51, 100, Bottleneck::Processor, 2), Some(start + EVALUATION_WINDOW));
+        assert_eq!(
+            run(0, 0, Bottleneck::Descriptors, 3),
+            Some(start + EVALUATION_WINDOW),
+            "all wait"
+        );
+        assert_eq!(run(100, 100, Bottleneck::Processor, 4), Some(start + EVALUATION_WINDOW));
+        assert_eq!(run(0, 0, Bottleneck::Processor, 5), None, "nothing is due");
+        assert_eq!(run(51, 100, Bottleneck::Processor, 6), Some(start + EVALUATION_WINDOW * 5));
     }
 
     #[test]
     fn commands_that_wait_for_each_other_speak_against_no_replica() {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let start = Instant::now();
-        let mut lateness = Lateness::new(start);
+        let mut start_delay = StartDelay::new(start);
         for (looks, started) in [(1, 100), (2, 0), (3, 100)] {
-            (0..started).for_each(|_| lateness.observe(ms(501), ms(1000)));
-            lateness.look(start + LOOK * looks, || Scarce::Commands);
-            assert_eq!(lateness.late_since(), None, "look {looks}");
+            (0..started).for_each(|_| start_delay.observe(ms(501), ms(1000)));
+            start_delay.evaluate(start + EVALUATION_WINDOW * looks, || Bottleneck::Commands);
+            assert_eq!(start_delay.late_since(), None, "look {looks}");
         }
         assert_eq!(
-            (lateness.is_overloaded(), lateness.late()),
+            (start_delay.is_overloaded(), start_delay.late()),
             (true, 200),
             "it is told all the same"
         );

@@ -9,7 +9,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A database with these keys, at a time of its own.
 struct Scene {
-    database: Watched,
+    database: DatabaseMonitor,
     /// There is none.
     freeze: Freeze,
     now: Instant,
@@ -25,7 +25,7 @@ impl Scene {
         let freeze =
             Freeze::new(Rules { max_unhealthy: 100, ..Rules::default() }, std::iter::empty());
         let (teller, listener) = channel();
-        Self { database: Watched::new(&database, teller, now), freeze, now, listener }
+        Self { database: DatabaseMonitor::new(&database, teller, now), freeze, now, listener }
     }
 
     fn parse(addresses: &str, policy: &str) -> Arc<Database> {
@@ -43,7 +43,7 @@ impl Scene {
     }
 
     /// A second later, the targets' verdicts: `+` passes, `-` fails, `?` is inconclusive, and a space is none.
-    fn hear(&mut self, verdicts: &str) {
+    fn on_result(&mut self, verdicts: &str) {
         self.now += SECOND;
         for (index, verdict) in verdicts.chars().enumerate() {
             let verdict = match verdict {
@@ -53,20 +53,20 @@ impl Scene {
                 _ => continue,
             };
             let (started, ended) = (self.now, self.now);
-            self.database.hear(
+            self.database.on_result(
                 index,
-                &Report { key: index, verdict, delay: None, started, ended },
+                &ProbeReport { key: index, verdict, delay: None, started, ended },
                 &mut self.freeze,
             );
         }
     }
 
     fn see(&mut self, last: &[u8]) {
-        self.database.see(&members(last), &mut self.freeze, self.now);
+        self.database.set_initial_members(&members(last), &mut self.freeze, self.now);
     }
 
     fn follow(&mut self, last: &[u8]) {
-        self.database.follow(members(last), &mut self.freeze, self.now);
+        self.database.set_published_members(members(last), &mut self.freeze, self.now);
     }
 
     fn ask(&mut self, maintenance: Option<&str>, failback: Option<&str>) {
@@ -77,7 +77,7 @@ impl Scene {
 
     /// The same verdicts each second, for so many seconds.
     fn hear_for(&mut self, seconds: u32, verdicts: &str) {
-        (0..seconds).for_each(|_| self.hear(verdicts));
+        (0..seconds).for_each(|_| self.on_result(verdicts));
     }
 
     /// The reasons of those Events with their notes that begin like this, since this was last asked.
@@ -89,7 +89,7 @@ impl Scene {
 
     /// The last numbers of the members; none while the cluster is left as it is.
     fn members(&self) -> Option<String> {
-        match &self.database.decided().borrow().plan {
+        match &self.database.plan().borrow().plan {
             Plan::Publish(members) => Some(members.to_string().replace("10.0.0.", "")),
             Plan::Keep(_) => None,
         }
@@ -109,11 +109,11 @@ fn members(last: &[u8]) -> Members {
 fn addresses_that_may_answer_are_told_while_the_cluster_is_kept() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2, 10.0.0.3", "{minHealthy: 3}");
     let may_answer = |scene: &Scene| {
-        let decided = scene.database.decided().borrow().clone();
+        let decided = scene.database.plan().borrow().clone();
         decided.may_answer.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ")
     };
     scene.see(&[1, 2, 3]);
-    scene.hear("+--");
+    scene.on_result("+--");
     assert_eq!(may_answer(&scene), "", "the plan tells all");
     // .3 has left, .4 has come.
     scene.reload("10.0.0.2, 10.0.0.4", "{minHealthy: 3}");
@@ -126,7 +126,7 @@ fn addresses_that_may_answer_are_told_while_the_cluster_is_kept() {
         (None, "10.0.0.1 10.0.0.4 10.0.0.5"),
         "of any config before"
     );
-    scene.hear("+--");
+    scene.on_result("+--");
     assert_eq!((scene.members().is_some(), may_answer(&scene).as_str()), (true, ""));
     // What came of it is decided: of who left before nothing is known any more.
     scene.reload("10.0.0.2, 10.0.0.6", "{minHealthy: 3}");
@@ -140,15 +140,15 @@ const TIERS: &str = "10.0.0.1, {address: 10.0.0.2, priority: 1}";
 fn the_plan_follows_what_is_published_and_health_only_the_first_sight() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{minHealthy: 1}");
     scene.see(&[1]);
-    scene.hear("--");
+    scene.on_result("--");
     scene.publishes("1");
     // Another replica wrote meanwhile: its choice is taken over, and nobody becomes Up by it.
     scene.follow(&[2]);
     scene.publishes("2");
     assert_eq!(scene.database.targets[1].health.state(), State::Down);
-    scene.hear("+ ");
+    scene.on_result("+ ");
     scene.publishes("1");
-    scene.hear("- ");
+    scene.on_result("- ");
     scene.publishes("2");
     scene.follow(&[1]);
     scene.publishes("1");
@@ -164,10 +164,10 @@ fn a_replica_that_takes_over_decides_as_the_one_before() {
         change(standby);
         assert_eq!(leader.members(), standby.members());
         // What the leader decides is written, and both hear of it.
-        let plan = leader.database.decided().borrow().plan.clone();
+        let plan = leader.database.plan().borrow().plan.clone();
         if let Plan::Publish(members) = plan {
-            leader.database.follow(members.clone(), &mut leader.freeze, leader.now);
-            standby.database.follow(members, &mut standby.freeze, standby.now);
+            leader.database.set_published_members(members.clone(), &mut leader.freeze, leader.now);
+            standby.database.set_published_members(members, &mut standby.freeze, standby.now);
         }
         assert_eq!(leader.members(), standby.members());
     };
@@ -175,7 +175,7 @@ fn a_replica_that_takes_over_decides_as_the_one_before() {
     standby.see(&[1]);
     let mut shown = Vec::new();
     for verdicts in ["++", "-+", "++", "+-", "--", "-+", "+ ", "+ "] {
-        both(&|scene: &mut Scene| scene.hear(verdicts), &mut leader, &mut standby);
+        both(&|scene: &mut Scene| scene.on_result(verdicts), &mut leader, &mut standby);
         shown.push(leader.members().unwrap_or_default());
     }
     assert_eq!(shown, ["1", "2", "2", "1", "1", "2", "2", "2"]);
@@ -185,19 +185,19 @@ fn a_replica_that_takes_over_decides_as_the_one_before() {
 fn a_failback_comes_by_time_alone() {
     let mut scene = Scene::new(TIERS, "{failback: {delay: 1m}}");
     scene.see(&[1]);
-    scene.hear("-+");
+    scene.on_result("-+");
     scene.publishes("2");
     scene.follow(&[2]);
-    assert_eq!(scene.database.take_again(), None);
-    scene.hear("+ ");
+    assert_eq!(scene.database.take_reevaluation(), None);
+    scene.on_result("+ ");
     let due = scene.now + SECOND * 60;
-    assert_eq!(scene.database.take_again(), Some(due));
-    assert_eq!(scene.database.take_again(), None, "told once");
-    scene.database.look_again(&mut scene.freeze, due - SECOND);
+    assert_eq!(scene.database.take_reevaluation(), Some(due));
+    assert_eq!(scene.database.take_reevaluation(), None, "told once");
+    scene.database.reevaluate_if_due(&mut scene.freeze, due - SECOND);
     scene.publishes("2");
-    scene.database.look_again(&mut scene.freeze, due);
+    scene.database.reevaluate_if_due(&mut scene.freeze, due);
     scene.publishes("1");
-    assert_eq!(scene.database.take_again(), None);
+    assert_eq!(scene.database.take_reevaluation(), None);
 }
 
 #[test]
@@ -205,9 +205,9 @@ fn a_failback_is_asked_for_by_a_change_of_the_annotation() {
     let mut scene = Scene::new(TIERS, "{failback: {manual: true}}");
     scene.ask(None, Some("yesterday"));
     scene.see(&[1]);
-    scene.hear("-+");
+    scene.on_result("-+");
     scene.follow(&[2]);
-    scene.hear("+ ");
+    scene.on_result("+ ");
     scene.publishes("2");
     scene.ask(Some("x"), Some("yesterday"));
     scene.publishes("2");
@@ -215,9 +215,9 @@ fn a_failback_is_asked_for_by_a_change_of_the_annotation() {
     scene.publishes("1");
     scene.follow(&[1]);
     // It was meant for that time alone.
-    scene.hear("-+");
+    scene.on_result("-+");
     scene.follow(&[2]);
-    scene.hear("++");
+    scene.on_result("++");
     scene.ask(None, Some("today"));
     scene.publishes("2");
     scene.ask(None, None);
@@ -232,7 +232,7 @@ fn maintenance_comes_from_the_config_and_from_the_annotation() {
         Scene::new("10.0.0.1, 10.0.0.2, {address: 10.0.0.3, maintenance: kernel}", "{}");
     scene.ask(Some("10.0.0.9=x"), None);
     scene.see(&[]);
-    scene.hear("+++");
+    scene.on_result("+++");
     scene.publishes("1, 2");
     assert_eq!(
         scene.database.snapshot().problems,
@@ -260,27 +260,27 @@ fn maintenance_comes_from_the_config_and_from_the_annotation() {
 fn the_failback_delay_counts_from_the_end_of_maintenance() {
     let mut scene = Scene::new(TIERS, "{failback: {delay: 10s}}");
     scene.see(&[1]);
-    scene.hear("++");
+    scene.on_result("++");
     scene.ask(Some("10.0.0.1=disk"), None);
     scene.publishes("2");
     scene.follow(&[2]);
     scene.now += SECOND * 100;
     scene.ask(None, None);
     scene.publishes("2");
-    assert_eq!(scene.database.take_again(), Some(scene.now + SECOND * 10));
+    assert_eq!(scene.database.take_reevaluation(), Some(scene.now + SECOND * 10));
 }
 
 #[test]
 fn a_split_brain_is_raised_and_is_over_as_soon_as_one_stops_to_pass() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{exactlyOne: true}");
     scene.see(&[1]);
-    scene.hear("+-");
+    scene.on_result("+-");
     let split = |scene: &Scene| !scene.database.snapshot().notes.is_empty();
     assert!(!split(&scene));
-    scene.hear(" +");
+    scene.on_result(" +");
     assert!(split(&scene));
     scene.publishes("1");
-    scene.hear("- ");
+    scene.on_result("- ");
     assert!(!split(&scene));
     scene.publishes("2");
 }
@@ -289,21 +289,21 @@ fn a_split_brain_is_raised_and_is_over_as_soon_as_one_stops_to_pass() {
 fn a_target_that_flaps_stays_out_until_it_was_well_for_a_minute() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{maxFlips: 3}");
     scene.see(&[]);
-    scene.hear("++");
-    scene.hear("- ");
-    scene.hear("+ ");
+    scene.on_result("++");
+    scene.on_result("- ");
+    scene.on_result("+ ");
     scene.publishes("1, 2");
-    scene.hear("- ");
-    scene.hear("+ ");
+    scene.on_result("- ");
+    scene.on_result("+ ");
     scene.publishes("2");
     let due = scene.now + SECOND * 60;
-    assert_eq!(scene.database.take_again(), Some(due));
-    scene.database.look_again(&mut scene.freeze, due);
+    assert_eq!(scene.database.take_reevaluation(), Some(due));
+    scene.database.reevaluate_if_due(&mut scene.freeze, due);
     scene.publishes("1, 2");
     // The last one stays in.
     scene.now = due;
-    scene.hear("- ");
-    scene.hear("+-");
+    scene.on_result("- ");
+    scene.on_result("+-");
     scene.publishes("1");
 }
 
@@ -311,7 +311,7 @@ fn a_target_that_flaps_stays_out_until_it_was_well_for_a_minute() {
 fn a_published_target_of_which_nothing_is_learnt_is_told_once() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
     scene.see(&[1]);
-    scene.hear("+-");
+    scene.on_result("+-");
     scene.hear_for(61, "??");
     assert_eq!(scene.events("Checks"), [""; 0], "no longer than a minute");
     scene.hear_for(30, "??");
@@ -327,7 +327,7 @@ fn a_published_target_of_which_nothing_is_learnt_is_told_once() {
     let since = scene.database.targets[0].health.inconclusive_since();
     assert_eq!(since, Some(scene.now - SECOND * 90));
     // A failure says something, and one that says nothing after it begins anew.
-    scene.hear("- ");
+    scene.on_result("- ");
     assert_eq!(
         scene.events("Checks"),
         ["ChecksConclusive: the checks of all published addresses are conclusive again"]
@@ -341,7 +341,7 @@ fn a_published_target_of_which_nothing_is_learnt_is_told_once() {
 fn an_inconclusive_target_is_told_of_once_it_is_published() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
     scene.see(&[]);
-    scene.hear("++");
+    scene.on_result("++");
     scene.hear_for(90, "??");
     assert_eq!(scene.events("Checks"), [""; 0]);
     scene.follow(&[1, 2]);
@@ -360,7 +360,7 @@ fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
     // Three intervals of 5 s, and a timeout of 2 s.
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{exactlyOne: true}");
     scene.see(&[1]);
-    scene.hear("+-");
+    scene.on_result("+-");
     scene.hear_for(5, "?-");
     scene.hear_for(11, "?+");
     scene.publishes("1");
@@ -373,13 +373,13 @@ fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
             .any(|note| matches!(note, PolicyNote::SplitBrain { .. }))
     );
     let due = scene.now + SECOND;
-    assert_eq!(scene.database.policing.again, Some(due));
-    scene.database.look_again(&mut scene.freeze, due);
+    assert_eq!(scene.database.policy_state.reevaluate_at, Some(due));
+    scene.database.reevaluate_if_due(&mut scene.freeze, due);
     scene.publishes("2");
     assert!(scene.database.snapshot().notes.is_empty(), "no split brain");
     // The old one passes again: told at once, and changes nothing.
     scene.follow(&[2]);
-    scene.hear("++");
+    scene.on_result("++");
     assert!(
         scene
             .database
@@ -403,7 +403,7 @@ fn a_writer_that_cannot_be_tried_stays_where_both_passed() {
     // Nor does it go when nothing at all is learnt, and what is learnt again counts at once.
     scene.hear_for(60, "??");
     scene.publishes("1");
-    scene.hear("+?");
+    scene.on_result("+?");
     scene.hear_for(3, "-?");
     scene.publishes("2");
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tracing::{debug, info, warn};
 
-use super::Watched;
+use super::DatabaseMonitor;
 use crate::config::DatabaseId;
 use crate::health::{State, Streak, Transition, Verdict};
 use crate::notice::{LogLine, Notice, Reason, Regarding};
@@ -13,7 +13,7 @@ use crate::plan::PolicyNote;
 /// The note of the Event, and the message of the log line, at the end of inconclusive checks.
 const CONCLUSIVE: &str = "the checks of all published addresses are conclusive again";
 
-impl Watched {
+impl DatabaseMonitor {
     /// Counts a transition, logs it, and emits an Event. A target that is up when it is first
     /// checked has no Event: it may have been up for years before this daemon started.
     pub(super) fn announce_transition(
@@ -62,7 +62,7 @@ impl Watched {
     /// Announces what the policy does now and did not do before, and the end of what a person had
     /// to act on.
     pub(super) fn announce_notes(&self, before: &[PolicyNote], now: Instant) {
-        let notes = &self.policing.notes;
+        let notes = &self.policy_state.notes;
         for note in notes.iter().filter(|note| !before.contains(note)) {
             self.announce_note(note, now);
         }
@@ -108,15 +108,17 @@ impl Watched {
         }
     }
 
-    pub(super) fn tell_of_problems(&self, problems: &[String]) {
+    pub(super) fn log_problems(&self, problems: &[String]) {
         let DatabaseId { namespace, service } = &self.database.id;
-        for problem in problems.iter().filter(|problem| !self.policing.problems.contains(problem)) {
+        for problem in
+            problems.iter().filter(|problem| !self.policy_state.problems.contains(problem))
+        {
             warn!(%namespace, %service, problem, "an annotation of the Service is not good");
         }
     }
 
     /// Tells once that a target fails, where its health can't: it has none before the cluster has been seen.
-    pub(super) fn tell_of_unseen(&self, index: usize) {
+    pub(super) fn log_unsynced_failure(&self, index: usize) {
         let health = &self.targets[index].health;
         let unhealthy = self.database.addresses[index].check.thresholds.unhealthy;
         if health.state() == State::Unknown && health.streak() == Streak::Failures(unhealthy) {
@@ -128,7 +130,7 @@ impl Watched {
     }
 
     /// Tells once that tries have become inconclusive, not at every try.
-    pub(super) fn tell_of_inconclusive(&self, index: usize, verdict: &Verdict) {
+    pub(super) fn log_inconclusive(&self, index: usize, verdict: &Verdict) {
         let target = &self.targets[index];
         if let Verdict::Inconclusive(reason) = verdict
             && target.health.reason() != Some(reason)

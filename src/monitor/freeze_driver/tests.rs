@@ -10,8 +10,8 @@ use crate::config::{Options, parse};
 use crate::freeze::{FAILURE_WINDOW, Rules};
 use crate::health::Verdict;
 use crate::limits::Limits;
-use crate::monitor::watched::Watched;
-use crate::monitor::{Report, prepare};
+use crate::monitor::database::DatabaseMonitor;
+use crate::monitor::{ProbeReport, build};
 use crate::notice::Recorder;
 use crate::plan::{Member, Members, Plan};
 
@@ -47,36 +47,30 @@ impl Scene {
         let spec = parse("a.yaml", &text, &options).expect("a good config").spec;
         let limits = Limits { max_in_flight: 1, max_execs: 1 };
         let runtime = tokio::runtime::Handle::current();
-        let prepared = prepare(
-            &spec,
-            limits,
-            Rules::default(),
-            &Recorder::default(),
-            runtime.clone(),
-            runtime,
-        );
+        let prepared =
+            build(&spec, limits, Rules::default(), &Recorder::default(), runtime.clone(), runtime);
         Self { monitor: prepared.expect("an epoll instance").1, now: clock::now() }
     }
 
     /// One that has seen all targets published, or all but the last one, and all of them well.
     async fn published(policy: &str) -> Self {
         let mut scene = Self::new(policy).await;
-        scene.see(["1, 2", "3, 4", if policy == "{}" { "5, 6" } else { "5" }]);
-        scene.hear(if policy == "{}" { "++++++" } else { "+++++-" });
+        scene.sync(["1, 2", "3, 4", if policy == "{}" { "5, 6" } else { "5" }]);
+        scene.on_result(if policy == "{}" { "++++++" } else { "+++++-" });
         scene
     }
 
-    fn see(&mut self, held: [&str; 3]) {
+    fn sync(&mut self, held: [&str; 3]) {
         for (index, held) in held.into_iter().enumerate() {
             let held: Vec<u8> = held.split(", ").filter_map(|last| last.parse().ok()).collect();
             let Monitor { databases, freeze, .. } = &mut self.monitor;
-            databases[index].see(&members(&held), freeze, self.now);
+            databases[index].set_initial_members(&members(&held), freeze, self.now);
         }
-        self.monitor.weigh(self.now);
+        self.monitor.update_freeze(self.now);
     }
 
     /// A second later, the targets' verdicts: `+` passes, `-` fails, and a space is none. What is decided is published at once.
-    fn hear(&mut self, verdicts: &str) {
+    fn on_result(&mut self, verdicts: &str) {
         self.now += SECOND;
         for (index, verdict) in verdicts.chars().enumerate() {
             let verdict = match verdict {
@@ -84,10 +78,15 @@ impl Scene {
                 '-' => Verdict::Fail("connect: refused".into()),
                 _ => continue,
             };
-            let report =
-                Report { key: index, verdict, delay: None, started: self.now, ended: self.now };
+            let report = ProbeReport {
+                key: index,
+                verdict,
+                delay: None,
+                started: self.now,
+                ended: self.now,
+            };
             let Monitor { databases, freeze, .. } = &mut self.monitor;
-            databases[index / 2].hear(index % 2, &report, freeze);
+            databases[index / 2].on_result(index % 2, &report, freeze);
             self.publish();
         }
         self.later(Duration::ZERO);
@@ -96,9 +95,9 @@ impl Scene {
     fn publish(&mut self) {
         let Monitor { databases, freeze, .. } = &mut self.monitor;
         for database in databases {
-            let plan = database.decided().borrow().plan.clone();
+            let plan = database.plan().borrow().plan.clone();
             if let Plan::Publish(members) = plan {
-                database.follow(members, freeze, self.now);
+                database.set_published_members(members, freeze, self.now);
             }
         }
     }
@@ -106,9 +105,9 @@ impl Scene {
     /// Looks again after this time.
     fn later(&mut self, time: Duration) {
         self.now += time;
-        self.monitor.weigh(self.now);
+        self.monitor.update_freeze(self.now);
         let Monitor { databases, freeze, .. } = &mut self.monitor;
-        databases.iter_mut().for_each(|database| database.look_again(freeze, self.now));
+        databases.iter_mut().for_each(|database| database.reevaluate_if_due(freeze, self.now));
         self.publish();
     }
 
@@ -127,7 +126,7 @@ impl Scene {
             .monitor
             .databases
             .iter()
-            .map(|database| match &database.decided().borrow().plan {
+            .map(|database| match &database.plan().borrow().plan {
                 Plan::Publish(members) => members.to_string().replace("10.0.0.", ""),
                 Plan::Keep(why) => why.to_string(),
             })
@@ -144,48 +143,48 @@ const ALL: [&str; 3] = ["1, 2", "3, 4", "5, 6"];
 #[tokio::test]
 async fn what_fails_together_stays_and_leaves_when_it_fails_on_after_the_others_are_back() {
     let mut scene = Scene::published("{}").await;
-    scene.hear("----++");
+    scene.on_result("----++");
     scene.is(ALL, false);
-    scene.hear("----++");
+    scene.on_result("----++");
     scene.is(ALL, true);
-    scene.hear("------");
-    scene.hear("------");
+    scene.on_result("------");
+    scene.on_result("------");
     scene.is(ALL, true);
     // Three of six is not too many; but the last ones have yet to be tried.
-    scene.hear("+++   ");
+    scene.on_result("+++   ");
     scene.is(ALL, true);
-    scene.hear("   -- ");
+    scene.on_result("   -- ");
     scene.is(ALL, true);
-    scene.hear("     -");
+    scene.on_result("     -");
     scene.is(["1, 2", "3", "none"], false);
     // What has left is no part of the next one.
-    scene.hear("---   ");
-    scene.hear("-- +++");
+    scene.on_result("---   ");
+    scene.on_result("-- +++");
     scene.is(["none", "3, 4", "5, 6"], false);
 }
 
 #[tokio::test]
 async fn what_left_within_the_window_comes_back_and_what_left_before_does_not() {
     let mut scene = Scene::published("{}").await;
-    scene.hear("-     ");
-    scene.hear("-     ");
+    scene.on_result("-     ");
+    scene.on_result("-     ");
     scene.is(["2", "3, 4", "5, 6"], false);
     scene.later(30 * SECOND);
     // Five are left, of which four are too many; three alone are not.
     for _ in 0..2 {
-        scene.hear(" --   ");
+        scene.on_result(" --   ");
     }
     scene.is(["none", "4", "5, 6"], false);
     for _ in 0..2 {
-        scene.hear("   -  ");
+        scene.on_result("   -  ");
     }
     scene.is(["none", "none", "5, 6"], false);
     for _ in 0..2 {
-        scene.hear("    - ");
+        scene.on_result("    - ");
     }
     scene.is(["2", "3, 4", "5, 6"], true);
     // Up targets come, as ever.
-    scene.hear("+     ");
+    scene.on_result("+     ");
     scene.is(ALL, true);
 }
 
@@ -193,8 +192,8 @@ async fn what_left_within_the_window_comes_back_and_what_left_before_does_not() 
 async fn failures_that_are_spread_over_more_than_the_window_are_no_freeze() {
     let mut scene = Scene::published("{}").await;
     for verdicts in ["-     ", "  -   ", "    - ", " -    "] {
-        scene.hear(verdicts);
-        scene.hear(verdicts);
+        scene.on_result(verdicts);
+        scene.on_result(verdicts);
         scene.later(15 * SECOND);
     }
     scene.is(["none", "4", "6"], false);
@@ -203,19 +202,19 @@ async fn failures_that_are_spread_over_more_than_the_window_are_no_freeze() {
 #[tokio::test]
 async fn doubt_alone_takes_nothing_out_and_makes_no_freeze() {
     let mut scene = Scene::published("{}").await;
-    scene.hear("----  ");
-    scene.hear("-   ++");
+    scene.on_result("----  ");
+    scene.on_result("-   ++");
     scene.is(ALL, false);
     // The others are well again: it leaves.
-    scene.hear(" +++  ");
+    scene.on_result(" +++  ");
     scene.is(["2", "3, 4", "5, 6"], false);
 }
 
 #[tokio::test]
 async fn a_freeze_times_out() {
     let mut scene = Scene::published("{}").await;
-    scene.hear("------");
-    scene.hear("------");
+    scene.on_result("------");
+    scene.on_result("------");
     scene.later(599 * SECOND);
     scene.is(ALL, true);
     scene.later(SECOND);
@@ -228,23 +227,23 @@ async fn a_freeze_times_out() {
 async fn a_first_round_in_which_all_fail_empties_nothing_however_late_the_cluster_is_seen() {
     for early in [false, true] {
         let mut scene = Scene::new("{}").await;
-        let rounds = |scene: &mut Scene| (0..3).for_each(|_| scene.hear("------"));
+        let rounds = |scene: &mut Scene| (0..3).for_each(|_| scene.on_result("------"));
         if early {
             rounds(&mut scene);
         }
-        scene.see(ALL);
+        scene.sync(ALL);
         scene.is(ALL, early);
         rounds(&mut scene);
         scene.is(ALL, true);
-        scene.hear("++++++");
-        scene.hear("++++++");
+        scene.on_result("++++++");
+        scene.on_result("++++++");
         scene.is(ALL, false);
     }
     // Nor does it publish what was not.
     let mut scene = Scene::new("{}").await;
-    scene.see(["1", "3, 4", "5, 6"]);
-    scene.hear("------");
-    scene.hear("------");
+    scene.sync(["1", "3, 4", "5, 6"]);
+    scene.on_result("------");
+    scene.on_result("------");
     scene.is(["1", "3, 4", "5, 6"], true);
 }
 
@@ -252,13 +251,13 @@ async fn a_first_round_in_which_all_fail_empties_nothing_however_late_the_cluste
 async fn a_writer_is_replaced_in_a_freeze_and_kept_as_long_as_it_is_not() {
     let mut scene = Scene::published("{exactlyOne: true}").await;
     scene.is(["1, 2", "3, 4", "5"], false);
-    scene.hear("----- ");
-    scene.hear("----- ");
+    scene.on_result("----- ");
+    scene.on_result("----- ");
     scene.is(["1, 2", "3, 4", "5"], true);
-    scene.hear("-----+");
+    scene.on_result("-----+");
     scene.is(["1, 2", "3, 4", "6"], true);
-    scene.hear("------");
-    scene.hear("------");
+    scene.on_result("------");
+    scene.on_result("------");
     scene.is(["1, 2", "3, 4", "6"], true);
 }
 
@@ -268,13 +267,13 @@ async fn maintenance_takes_out_in_a_freeze_and_is_no_failure() {
     for index in 0..3 {
         scene.ask(index, Some(["10.0.0.1=x, 10.0.0.2=x", "10.0.0.3=x, 10.0.0.4=x", ""][index]));
     }
-    scene.hear("------");
-    scene.hear("------");
+    scene.on_result("------");
+    scene.on_result("------");
     scene.is(["none", "none", "none"], false);
 
     let mut scene = Scene::published("{}").await;
-    scene.hear("------");
-    scene.hear("------");
+    scene.on_result("------");
+    scene.on_result("------");
     scene.ask(1, Some("10.0.0.3=disk"));
     scene.is(["1, 2", "4", "5, 6"], true);
 }
@@ -282,12 +281,12 @@ async fn maintenance_takes_out_in_a_freeze_and_is_no_failure() {
 #[tokio::test]
 async fn what_a_policy_keeps_counts_and_stays_after_the_freeze() {
     let mut scene = Scene::published("{minHealthy: 1}").await;
-    scene.hear("     +");
-    scene.hear("------");
-    scene.hear("------");
+    scene.on_result("     +");
+    scene.on_result("------");
+    scene.on_result("------");
     scene.is(ALL, true);
-    scene.hear("++++--");
-    scene.hear("++++--");
+    scene.on_result("++++--");
+    scene.on_result("++++--");
     scene.is(["1, 2", "3, 4", "5"], false);
 }
 
@@ -295,9 +294,9 @@ async fn what_a_policy_keeps_counts_and_stays_after_the_freeze() {
 async fn a_config_without_a_database_that_failed_counts_it_no_more_and_the_others_go_on_as_they_were()
  {
     let mut scene = Scene::published("{}").await;
-    scene.hear("--++++");
-    scene.hear("----++");
-    scene.hear("  --  ");
+    scene.on_result("--++++");
+    scene.on_result("----++");
+    scene.on_result("  --  ");
     scene.is(ALL, true);
     // The other two stay, with another policy and so in another order of addresses for one of them.
     let text = "defaults: {check: {tcp: {}, healthyThreshold: 1, unhealthyThreshold: 2}}\ndatabases: [\
@@ -307,12 +306,11 @@ async fn a_config_without_a_database_that_failed_counts_it_no_more_and_the_other
         Options { own_namespace: "prod".into(), allow_cidr: Vec::new(), skip_rejected: false };
     let spec = parse("a.yaml", text, &options).expect("a good config").spec;
     scene.monitor.reload(&spec, scene.now);
-    let plan = |scene: &Scene, index: usize| {
-        scene.monitor.databases[index].decided().borrow().plan.clone()
-    };
+    let plan =
+        |scene: &Scene, index: usize| scene.monitor.databases[index].plan().borrow().plan.clone();
     assert!(scene.monitor.freeze.frozen().is_some(), "until what failed has been tried again");
     assert_eq!(plan(&scene, 0), Plan::Publish(members(&[3, 4])));
-    scene.hear("--++");
+    scene.on_result("--++");
     assert!(scene.monitor.freeze.frozen().is_none(), "four targets in two databases are too few");
     assert_eq!(
         (plan(&scene, 0), plan(&scene, 1)),
@@ -323,12 +321,12 @@ async fn a_config_without_a_database_that_failed_counts_it_no_more_and_the_other
 #[tokio::test(start_paused = true)]
 async fn what_a_freeze_left_to_decide_is_due_in_time() {
     let mut scene = Scene::published("{}").await;
-    scene.hear("-");
-    scene.hear("-");
+    scene.on_result("-");
+    scene.on_result("-");
     // The failure counts for a window, and then the database is decided anew.
     let (down_at, now) = (scene.now, scene.now + SECOND);
-    scene.monitor.again.clear();
-    scene.monitor.databases.iter_mut().for_each(Watched::forget_again);
+    scene.monitor.reevaluations.clear();
+    scene.monitor.databases.iter_mut().for_each(DatabaseMonitor::reset_reevaluation);
     scene.monitor.undecided = Some(0);
     assert_eq!(scene.monitor.reevaluate_due(now), Some(down_at + FAILURE_WINDOW));
 }
@@ -340,11 +338,16 @@ async fn a_freeze_that_has_just_begun_leaves_a_backlog() {
     let Monitor { databases, freeze, .. } = &mut scene.monitor;
     for (index, _) in "------------".chars().enumerate() {
         let verdict = Verdict::Fail("connect: refused".into());
-        let report =
-            Report { key: index % 6, verdict, delay: None, started: scene.now, ended: scene.now };
-        databases[index % 6 / 2].hear(index % 2, &report, freeze);
+        let report = ProbeReport {
+            key: index % 6,
+            verdict,
+            delay: None,
+            started: scene.now,
+            ended: scene.now,
+        };
+        databases[index % 6 / 2].on_result(index % 2, &report, freeze);
     }
     assert!(scene.monitor.has_backlog(), "all databases are to be decided anew");
-    scene.monitor.weigh(scene.now);
+    scene.monitor.update_freeze(scene.now);
     assert!(!scene.monitor.has_backlog());
 }

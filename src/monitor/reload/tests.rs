@@ -7,7 +7,7 @@ use crate::clock;
 use crate::config::{Options, parse};
 use crate::health::{State, Streak, Verdict};
 use crate::limits::Limits;
-use crate::monitor::{Decided, Report, TargetSnapshot, prepare};
+use crate::monitor::{DatabasePlan, ProbeReport, TargetState, build};
 use crate::plan::{Member, Members, Plan};
 use crate::schedule::Next;
 
@@ -39,9 +39,8 @@ impl Scene {
         let limits = Limits { max_in_flight: 8, max_execs: 8 };
         let (rules, news) = (crate::freeze::Rules::default(), crate::notice::Recorder::default());
         let runtime = tokio::runtime::Handle::current();
-        let (_, monitor) =
-            prepare(&spec(databases), limits, rules, &news, runtime.clone(), runtime)
-                .expect("an epoll instance");
+        let (_, monitor) = build(&spec(databases), limits, rules, &news, runtime.clone(), runtime)
+            .expect("an epoll instance");
         Self { monitor, now: clock::now() }
     }
 
@@ -67,9 +66,9 @@ impl Scene {
     /// Ends a try, as it has a place.
     fn end(&mut self, key: TargetKey, pass: bool) {
         let verdict = if pass { Verdict::Pass } else { Verdict::Fail("connect: refused".into()) };
-        let report = Report { key, verdict, delay: None, started: self.now, ended: self.now };
+        let report = ProbeReport { key, verdict, delay: None, started: self.now, ended: self.now };
         // A place that was never taken does no harm when it is given back.
-        self.monitor.hear(&report);
+        self.monitor.on_result(&report);
     }
 
     /// Tries all targets for so long, and says when each was started.
@@ -91,33 +90,35 @@ impl Scene {
     }
 
     fn ip(&self, key: TargetKey) -> IpAddr {
-        let (database, target) = self.monitor.tried[key].place.expect("it is in the config");
+        let (database, target) = self.monitor.scheduled[key].place.expect("it is in the config");
         self.monitor.databases[database].database().addresses[target].ip
     }
 
     fn key(&self, ip: &str) -> Option<TargetKey> {
         let ip: IpAddr = ip.parse().expect("an IP");
-        (0..self.monitor.tried.len())
-            .find(|&key| self.monitor.tried[key].place.is_some() && self.ip(key) == ip)
+        (0..self.monitor.scheduled.len())
+            .find(|&key| self.monitor.scheduled[key].place.is_some() && self.ip(key) == ip)
     }
 
     fn see(&mut self, service: &str, last: &[[u8; 4]]) {
         let (members, now) = (members(last), self.now);
-        self.monitor.with(&id(service), |database, freeze| database.see(&members, freeze, now));
+        self.monitor.update_database(&id(service), |database, freeze| {
+            database.set_initial_members(&members, freeze, now)
+        });
     }
 
-    fn target(&self, ip: &str) -> TargetSnapshot {
+    fn target(&self, ip: &str) -> TargetState {
         let mut targets =
             self.monitor.databases.iter().flat_map(|database| database.snapshot().targets);
         targets.find(|target| target.member.ip.to_string() == ip).expect("a target")
     }
 
-    fn decided(&self, service: &str) -> Decided {
+    fn database_plan(&self, service: &str) -> DatabasePlan {
         self.monitor.plans.borrow()[&id(service)].borrow().clone()
     }
 
     fn members(&self, service: &str) -> Option<String> {
-        match self.decided(service).plan {
+        match self.database_plan(service).plan {
             Plan::Publish(members) => Some(members.to_string()),
             Plan::Keep(_) => None,
         }
@@ -209,8 +210,8 @@ async fn a_plan_comes_with_the_database_that_it_is_for() {
     decided.mark_unchanged();
     scene.reload(&[&A.replace("port: 1,", "port: 7,")]);
     assert!(decided.has_changed().expect("it goes on"), "the same members on another port");
-    let Decided { database, plan, .. } = decided.borrow().clone();
-    assert_eq!((database.ports[0].number, plan), (7, scene.decided("a").plan));
+    let DatabasePlan { database, plan, .. } = decided.borrow().clone();
+    assert_eq!((database.ports[0].number, plan), (7, scene.database_plan("a").plan));
 }
 
 #[tokio::test]
@@ -219,7 +220,9 @@ async fn a_policy_that_comes_goes_by_what_is_published() {
     scene.see("a", &[]);
     scene.run(MINUTE);
     let (held, now) = (members(&[[10, 0, 0, 2]]), scene.now);
-    scene.monitor.with(&id("a"), |database, freeze| database.follow(held, freeze, now));
+    scene.monitor.update_database(&id("a"), |database, freeze| {
+        database.set_published_members(held, freeze, now)
+    });
     scene.reload(&[&A.replace("check:", "policy: {exactlyOne: true}, check:")]);
     assert_eq!(scene.members("a").as_deref(), Some("10.0.0.2"));
 }
@@ -233,9 +236,9 @@ async fn maintenance_by_annotation_outlasts_a_new_config_and_that_of_the_config_
         failback: None,
     };
     let now = scene.now;
-    scene
-        .monitor
-        .with(&id("a"), |database, freeze| database.set_annotations(annotations, freeze, now));
+    scene.monitor.update_database(&id("a"), |database, freeze| {
+        database.set_annotations(annotations, freeze, now)
+    });
     scene.reload(&[A]);
     assert_eq!(scene.target("10.0.0.1").maintenance.as_deref(), Some("kernel"));
     assert_eq!(scene.target("10.0.0.2").maintenance, None);
@@ -269,13 +272,13 @@ async fn a_target_that_left_while_it_waited_for_a_place_is_not_started() {
     assert_eq!(started.len(), 2);
     for key in started {
         let now = scene.now;
-        let owner = scene.monitor.tried[key].owner;
-        scene.monitor.places(key).come(owner, key, now);
+        let owner = scene.monitor.scheduled[key].owner;
+        scene.monitor.queue_for(key).enqueue(owner, key, now);
     }
     scene.reload(&[B]);
-    scene.monitor.start_waiting(scene.now);
+    scene.monitor.start_admitted(scene.now);
     assert!(scene.monitor.reactor.is_empty());
-    assert!(!scene.monitor.network_places.are_short());
+    assert!(!scene.monitor.network_queue.is_saturated());
     scene.reload(&[B, A]);
     let keys = [scene.key("10.0.0.1"), scene.key("10.0.0.2")];
     assert!(
@@ -292,15 +295,17 @@ async fn a_new_database_does_not_inherit_hanging_tries() {
         (scene.key("10.0.0.1").expect("a key"), scene.key("10.0.1.1").expect("a key"));
     assert!(started.contains(&waits) && started.contains(&hangs));
     let now = scene.now;
-    let (command, network) = (scene.monitor.tried[hangs].owner, scene.monitor.tried[waits].owner);
-    scene.monitor.command_places.come(command, hangs, now);
-    assert!(scene.monitor.command_places.admit().is_some());
-    scene.monitor.network_places.come(network, waits, now);
+    let (command, network) =
+        (scene.monitor.scheduled[hangs].owner, scene.monitor.scheduled[waits].owner);
+    scene.monitor.exec_queue.enqueue(command, hangs, now);
+    assert!(scene.monitor.exec_queue.try_admit().is_some());
+    scene.monitor.network_queue.enqueue(network, waits, now);
     let renamed =
         |database: &str| database.replace("service: ", "service: new-").replace("10.0.", "10.1.");
     let (new_a, new_b) = (renamed(A), renamed(B));
     let owners = |scene: &Scene| {
-        ["10.1.0.1", "10.1.1.1"].map(|ip| scene.monitor.tried[scene.key(ip).expect("a key")].owner)
+        ["10.1.0.1", "10.1.1.1"]
+            .map(|ip| scene.monitor.scheduled[scene.key(ip).expect("a key")].owner)
     };
     scene.reload(&[&new_a, &new_b]);
     assert!(
@@ -309,8 +314,8 @@ async fn a_new_database_does_not_inherit_hanging_tries() {
         owners(&scene)
     );
     scene.end(hangs, true);
-    scene.monitor.start_waiting(now);
+    scene.monitor.start_admitted(now);
     scene.reload(&[B]);
-    let owner = scene.monitor.tried[scene.key("10.0.1.1").expect("a key")].owner;
+    let owner = scene.monitor.scheduled[scene.key("10.0.1.1").expect("a key")].owner;
     assert_eq!(owner, 0, "a number whose tries have ended is used again");
 }

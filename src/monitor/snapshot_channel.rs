@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::budget::Budget;
+use super::database::DatabaseMonitor;
 use super::snapshot::{DatabaseSnapshot, Snapshot};
-use super::watched::Watched;
 use crate::clock;
 use crate::probe::Waker;
 
@@ -108,13 +108,13 @@ impl SnapshotWriter {
     }
 
     /// Goes on with the one that is being made, and says whether all databases are in it.
-    pub(super) fn advance(&mut self, databases: &[Watched]) -> bool {
+    pub(super) fn advance(&mut self, databases: &[DatabaseMonitor]) -> bool {
         let Some(Unfinished { effort, databases: made, .. }) = &mut self.unfinished else {
             return false;
         };
         let (start, mut budget) = (clock::now(), Budget::new());
         made.reserve_exact(databases.len() - made.len());
-        while made.len() < databases.len() && budget.take() {
+        while made.len() < databases.len() && budget.try_spend() {
             made.push(databases[made.len()].snapshot());
         }
         *effort += clock::now().saturating_duration_since(start);
@@ -146,13 +146,13 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
-    use crate::monitor::Histogram;
+    use crate::monitor::DurationHistogram;
 
     fn snapshot(fresh_until: Instant, databases: Vec<DatabaseSnapshot>) -> Snapshot {
         Snapshot {
             fresh_until,
             databases,
-            start_delay: Histogram::new(&[]),
+            start_delay: DurationHistogram::new(&[]),
             started_late: 0,
             frozen: None,
         }
