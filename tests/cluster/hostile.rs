@@ -78,11 +78,11 @@ async fn hostile_targets(folder: &Path, swarm: &Path) -> Vec<Case> {
         case("https-unknown", unknown, https, "tls: certificate signed by an unknown authority")
             .await,
     ];
-    let mut refused = case("refused", Behavior::Greets, "tcp: {}", "connect: refused").await;
+    let mut refused = case("refused", Behavior::Greet, "tcp: {}", "connect: refused").await;
     refused.database.as_mut().expect("a database").stop().await;
     cases.push(refused);
     let mut black_hole =
-        case("black-hole", Behavior::Greets, "tcp: {}", "connect: no answer in 1s").await;
+        case("black-hole", Behavior::Greet, "tcp: {}", "connect: no answer in 1s").await;
     black_hole.database.as_mut().expect("a database").black_hole().await;
     cases.push(black_hole);
     let check = format!("exec: {{command: [{}, $(TARGET_IP)]}}", swarm.display());

@@ -1,9 +1,12 @@
-//! Addresses for databases: documentation networks that are local in the sandbox, each address given out once a run.
+//! IP addresses and ports for tests. No address or port is given out twice in a run.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Addresses that no other test has. The first ones are from the documentation networks; many, or late, ones from the one for benchmarks.
+/// Allocates IPv4 addresses that are local in the sandbox.
+///
+/// The first ones are from the documentation networks (RFC 5737), later ones from the benchmarking
+/// network (RFC 2544).
 pub(crate) fn allocate(count: usize) -> Vec<IpAddr> {
     (0..count).map(|_| allocate_one()).collect()
 }
@@ -21,7 +24,7 @@ pub(crate) fn allocate_one() -> IpAddr {
     Ipv4Addr::from_bits(network.to_bits() + host + 1).into()
 }
 
-/// As [`allocate`], of IP version 6.
+/// Allocates IPv6 addresses from the documentation network (RFC 3849).
 pub(crate) fn allocate_v6(count: usize) -> Vec<IpAddr> {
     static ALLOCATED: AtomicU32 = AtomicU32::new(0);
     let base = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0).to_bits();
@@ -33,7 +36,8 @@ pub(crate) fn allocate_v6(count: usize) -> Vec<IpAddr> {
         .collect()
 }
 
-/// A port of the loopback that nobody else gets: below the range from which the kernel chooses, in a network that is ours alone.
+/// Returns a loopback port that nothing else uses. It is below the kernel's range of ephemeral
+/// ports.
 pub(crate) fn allocate_port() -> u16 {
     static ALLOCATED: AtomicU32 = AtomicU32::new(0);
     let port = 20_000 + ALLOCATED.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! A TCP proxy in front of an API server that makes its failures: refused, hanging, cut off, or answering with an error.
+//! A TCP proxy in front of an API server that injects faults.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -19,30 +20,38 @@ use super::{ControlPlane, addresses, runtime};
 #[derive(Clone)]
 enum Fault {
     None,
-    /// Connections are refused, and open ones closed.
+    /// Refuses connections. Open ones are closed.
     Refuse,
-    /// Connections are accepted, open ones stay open, and nothing passes.
+    /// Accepts connections and keeps open ones, but forwards nothing.
     Hang,
-    /// Connections and requests are accepted, and no request is answered; open connections are closed.
+    /// Accepts connections and requests, but answers no request. Open connections are closed.
     IgnoreRequests,
-    /// Each piece of each connection arrives this much later.
+    /// Delays each piece of data on each connection.
     Slow(Duration),
-    /// Connections are cut once; those that come after pass.
+    /// Closes all connections once. New ones are forwarded.
     Cut,
-    /// Every request gets this answer; open connections are closed.
+    /// Answers every request with this error. Open connections are closed.
     Answer(ErrorAnswer),
 }
 
-/// An HTTP status, with `Retry-After` in seconds.
+/// An HTTP status with `Retry-After` in seconds.
 #[derive(Clone, Copy)]
 struct ErrorAnswer {
     status: u16,
-    after: u32,
-    /// With a Status in JSON, or in plain words as the API server does when it is asked for too much.
-    json: bool,
+    retry_after: u32,
+    format: Format,
 }
 
-/// Runs until it is dropped.
+/// The format of an error's body.
+#[derive(Clone, Copy)]
+enum Format {
+    /// A `Status` object in JSON.
+    Status,
+    /// Plain text, as the API server sends it when it throttles.
+    PlainText,
+}
+
+/// A proxy that runs until it is dropped.
 pub(crate) struct ApiProxy<'a> {
     plane: &'a ControlPlane,
     address: SocketAddr,
@@ -68,17 +77,17 @@ impl<'a> ApiProxy<'a> {
         ApiProxy { plane, address, fault, errors, task }
     }
 
-    /// A kubeconfig with all rights that goes through this proxy.
+    /// Returns the path of a kubeconfig with all rights that goes through this proxy.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.plane.kubeconfig_at_url(&self.url())
     }
 
-    /// A kubeconfig with a token that goes through this proxy.
+    /// Returns the path of a kubeconfig with a token that goes through this proxy.
     pub(crate) fn kubeconfig_for_token(&self, token: &str) -> PathBuf {
         self.plane.kubeconfig_at(&self.url(), token)
     }
 
-    /// Refuses connections, and closes the open ones.
+    /// Refuses connections and closes the open ones.
     pub(crate) async fn refuse(&self) {
         self.fault.send_replace(Fault::Refuse);
         super::eventually(Duration::from_secs(5), "the proxy refuses", async || {
@@ -87,17 +96,17 @@ impl<'a> ApiProxy<'a> {
         .await;
     }
 
-    /// Accepts connections and passes nothing, on the open ones neither.
+    /// Accepts connections and forwards nothing, neither on new connections nor on open ones.
     pub(crate) fn hang(&self) {
         self.fault.send_replace(Fault::Hang);
     }
 
-    /// Takes every request and answers none.
+    /// Accepts every request and answers none.
     pub(crate) fn ignore_requests(&self) {
         self.fault.send_replace(Fault::IgnoreRequests);
     }
 
-    /// Passes everything, late.
+    /// Forwards everything with a delay.
     pub(crate) fn slow(&self, by: Duration) {
         self.fault.send_replace(Fault::Slow(by));
     }
@@ -109,20 +118,29 @@ impl<'a> ApiProxy<'a> {
 
     /// Answers every request with this HTTP status.
     pub(crate) fn answer(&self, status: u16) {
-        self.fault.send_replace(Fault::Answer(ErrorAnswer { status, after: 1, json: true }));
+        self.fault.send_replace(Fault::Answer(ErrorAnswer {
+            status,
+            retry_after: 1,
+            format: Format::Status,
+        }));
     }
 
-    /// The same in plain words, with `Retry-After` in seconds.
-    pub(crate) fn answer_in_plain_text(&self, status: u16, after: u32) {
-        self.fault.send_replace(Fault::Answer(ErrorAnswer { status, after, json: false }));
+    /// Answers every request with this HTTP status in plain text, and with `Retry-After` in
+    /// seconds.
+    pub(crate) fn answer_in_plain_text(&self, status: u16, retry_after: u32) {
+        self.fault.send_replace(Fault::Answer(ErrorAnswer {
+            status,
+            retry_after,
+            format: Format::PlainText,
+        }));
     }
 
-    /// How many requests it has answered by itself.
+    /// Returns how many requests the proxy has answered with an error.
     pub(crate) fn error_count(&self) -> u32 {
         self.errors.load(Ordering::Relaxed)
     }
 
-    /// Passes everything again.
+    /// Forwards everything again.
     pub(crate) async fn heal(&self) {
         self.fault.send_replace(Fault::None);
         super::eventually(Duration::from_secs(5), "the proxy accepts", async || {
@@ -185,7 +203,7 @@ impl Proxy {
         }
     }
 
-    /// Serves one connection under whatever fault is in force. How it ends is its client's business.
+    /// Serves one connection under the current fault. Errors concern only its client.
     fn pass(&self, client: TcpStream) -> impl Future<Output = ()> + use<> {
         let (upstream, tls, faults) =
             (self.upstream.clone(), self.tls.clone(), self.faults.clone());
@@ -210,7 +228,8 @@ impl Proxy {
                     };
                     forward(client, server, faults).await;
                 }
-                // A connection made meanwhile stays dead when the proxy heals, as one does that a firewall forgot; only a time-out of the client ends it.
+                // The connection stays dead after the proxy heals, like one that a firewall has
+                // forgotten. Only a time-out of the client ends it.
                 Fault::Hang | Fault::Refuse => std::future::pending().await,
             }
         }
@@ -234,7 +253,7 @@ async fn forward(client: TcpStream, server: TcpStream, faults: watch::Receiver<F
     }
 }
 
-/// Copies one way, and holds back what it has read for as long as the fault is to hang.
+/// Copies one way. While the fault is [`Fault::Hang`], it holds back what it has read.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -250,7 +269,7 @@ async fn pump(
         if let Some(by) = slow {
             tokio::time::sleep(by).await;
         }
-        // It fails only when the proxy is gone, and this task with it.
+        // Fails only when the proxy and this task with it are gone.
         let _ = faults.wait_for(|fault| !matches!(fault, Fault::Hang)).await;
         if count == 0 {
             return Ok(());
@@ -264,7 +283,7 @@ async fn answer(
     tls: Arc<ServerConfig>,
     error: ErrorAnswer,
 ) -> std::io::Result<()> {
-    let ErrorAnswer { status, after, json } = error;
+    let ErrorAnswer { status, retry_after, format } = error;
     let mut stream = TlsAcceptor::from(tls).accept(client).await?;
     let mut request = Vec::new();
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -272,18 +291,26 @@ async fn answer(
             return Ok(());
         }
     }
-    let (kind, body) = if json {
-        let body = format!(
-            r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"made by a test","code":{status}}}"#
-        );
-        ("application/json", body)
-    } else {
-        ("text/plain", "Too many requests, please try again later.\n".to_owned())
+    let (content_type, body) = match format {
+        Format::Status => {
+            let body = json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": "made by a test", "code": status,
+            });
+            ("application/json", body.to_string())
+        }
+        Format::PlainText => {
+            ("text/plain", "Too many requests, please try again later.\n".to_owned())
+        }
     };
-    let head = format!(
-        "HTTP/1.1 {status} Fault\r\ncontent-type: {kind}\r\nretry-after: {after}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
-    );
+    let head = [
+        format!("HTTP/1.1 {status} Fault"),
+        format!("content-type: {content_type}"),
+        format!("retry-after: {retry_after}"),
+        format!("content-length: {}", body.len()),
+        "connection: close\r\n\r\n".to_owned(),
+    ]
+    .join("\r\n");
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body.as_bytes()).await?;
     stream.shutdown().await

@@ -1,18 +1,20 @@
-//! Builds the binaries that the sandbox needs, once and before it is entered, and says where each is.
+//! Builds the binaries that the sandbox needs, and knows where each one is.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What a program runs in the sandbox.
+/// A set of binaries that a program needs in the sandbox.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Binaries {
     ControlPlane,
-    /// The servers and clients that stand in for those Debian doesn't have, too.
+    /// Everything, with the database servers and clients that Debian does not package.
     All,
 }
 
-/// Runs the build script, whose cache makes the second run take no time. Returns the environment that it prints as `NAME=VALUE` lines.
+/// Runs the build script and returns the environment that it prints as `NAME=VALUE` lines.
+///
+/// The script has a cache, so a second run takes no time.
 pub(crate) fn build(binaries: Binaries) -> Result<Vec<(String, String)>, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/control-plane/build.sh");
     let what = match binaries {
@@ -34,17 +36,17 @@ pub(crate) fn build(binaries: Binaries) -> Result<Vec<(String, String)>, String>
         .collect())
 }
 
-/// A binary of the control plane.
+/// Returns the path of a binary of the control plane.
 pub(crate) fn kubernetes(name: &str) -> PathBuf {
     folder_in("KUBEBUILDER_ASSETS").join(name)
 }
 
-/// The server that speaks MongoDB's protocol: `ferretdb HOST:PORT DIRECTORY`.
+/// Returns the path of a server for MongoDB's protocol: `ferretdb HOST:PORT DIRECTORY`.
 pub(crate) fn ferretdb() -> PathBuf {
     folder_in("EXTERNAL_ENDPOINTS_STAND_INS").join("ferretdb")
 }
 
-/// MongoDB's shell, where npm could install it.
+/// Returns the path of MongoDB's shell, or none if npm could not install it.
 pub(crate) fn mongosh() -> Option<PathBuf> {
     let path = folder_in("EXTERNAL_ENDPOINTS_STAND_INS").join("node_modules/.bin/mongosh");
     path.exists().then_some(path)

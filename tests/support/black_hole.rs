@@ -1,12 +1,13 @@
-//! Black holes: addresses to and from which every packet vanishes, as from a machine that lost its power.
+//! Black holes: addresses that lose every packet, like those of a machine without power.
 
 use std::net::IpAddr;
 use std::process::Command;
 
 use super::sandbox::run;
 
-/// A table of our own, beside kube-proxy's. Packets are dropped on their way in, so that the sender sees silence and not an error.
-pub(crate) const TABLE: &str = "
+/// An nftables table beside kube-proxy's. It drops packets on their way in, so that the sender gets
+/// no error.
+pub(crate) const NFT_TABLE: &str = "
 table inet sandbox {
     set black_holes4 { type ipv4_addr; }
     set black_holes6 { type ipv6_addr; }

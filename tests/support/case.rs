@@ -1,4 +1,4 @@
-//! Trials: asynchronous test functions as `libtest-mimic` wants them, each with a limit on its time.
+//! Test cases: asynchronous functions for `libtest-mimic`, each with a time limit.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use libtest_mimic::Trial;
 
 use super::{runtime, with_timeout};
 
-/// Far more than any test takes on a busy machine; one that hangs must not hang the run.
-const LIMIT: Duration = Duration::from_secs(240);
+/// Far longer than any case takes on a busy machine. A case that hangs must not block the run.
+const CASE_TIMEOUT: Duration = Duration::from_secs(240);
 
-/// Use [`cases!`], which finds the name.
+/// Makes a case of an asynchronous function. Use [`cases!`], which fills in the names.
 pub(crate) fn case<F>(
     module: &str,
     function: &str,
@@ -18,17 +18,17 @@ pub(crate) fn case<F>(
 where
     F: Future<Output = ()>,
 {
-    // `cluster::cluster::sandbox` says nothing that `sandbox` doesn't.
+    // `cluster::cluster::sandbox` says no more than `sandbox`.
     let module = module.rsplit("::").next().unwrap_or(module);
     let name = format!("{module}::{function}");
     let what = name.clone();
     Trial::test(name, move || {
-        runtime().block_on(with_timeout(LIMIT, &what, body()));
+        runtime().block_on(with_timeout(CASE_TIMEOUT, &what, body()));
         Ok(())
     })
 }
 
-/// Makes a list of tests of asynchronous functions without arguments.
+/// Makes a list of cases of asynchronous functions without arguments.
 macro_rules! cases {
     ($($function:ident),+ $(,)?) => {
         vec![$($crate::support::case::case(module_path!(), stringify!($function), $function)),+]

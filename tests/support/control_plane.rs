@@ -1,4 +1,5 @@
-//! A real control plane: etcd, kube-apiserver with RBAC, kube-controller-manager and, if asked for, kube-proxy in nftables mode.
+//! A real control plane: etcd, kube-apiserver with RBAC, kube-controller-manager and, optionally,
+//! kube-proxy in nftables mode.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,18 +24,22 @@ use super::{addresses, binaries, blocking, http, temp_dir};
 const ADMIN_TOKEN: &str = "admin-token";
 const CONTROLLERS_TOKEN: &str = "controllers-token";
 const PROXY_TOKEN: &str = "proxy-token";
-/// A user whom the API knows, and to whom nothing is allowed.
+/// The token of a user without any rights.
 pub(crate) const UNPRIVILEGED_TOKEN: &str = "stranger-token";
 
-/// Only whole writes of what the daemon writes, with what they became.
+/// Records complete writes of the kinds that the daemon writes, with their results.
 const AUDIT_POLICY: &str = r#"{
     "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
     "rules": [
-        {"level": "RequestResponse", "verbs": ["create", "update", "patch", "delete"], "resources": [
-            {"group": "", "resources": ["endpoints"]},
-            {"group": "discovery.k8s.io", "resources": ["endpointslices"]},
-            {"group": "coordination.k8s.io", "resources": ["leases"]}
-        ]},
+        {
+            "level": "RequestResponse",
+            "verbs": ["create", "update", "patch", "delete"],
+            "resources": [
+                {"group": "", "resources": ["endpoints"]},
+                {"group": "discovery.k8s.io", "resources": ["endpointslices"]},
+                {"group": "coordination.k8s.io", "resources": ["leases"]}
+            ]
+        },
         {"level": "None"}
     ]
 }"#;
@@ -43,9 +48,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Options {
-    /// Route ClusterIPs. Only one control plane of a sandbox can.
+    /// Runs kube-proxy, which routes ClusterIPs. A sandbox can have only one.
     pub proxy: bool,
-    /// The API server notes who changed what.
+    /// Lets the API server record who changed what.
     pub audited: bool,
 }
 
@@ -58,12 +63,14 @@ pub(crate) struct ControlPlane {
     client: kube::Client,
     api: Mutex<Option<Process>>,
     audited: bool,
-    /// Ends by itself when it loses the API server while it starts; the API server's next start brings it back.
+    /// Exits if it loses the API server during its own start. The next start of the API server
+    /// restarts it.
     controllers: Mutex<Option<Process>>,
     others: Mutex<Vec<Process>>,
 }
 
-/// The control plane that all tests of a run share, with kube-proxy. `main` starts it before the first test.
+/// Returns the control plane with kube-proxy that all cases of a run share. `main` starts it before
+/// the first case.
 pub(crate) fn shared() -> &'static ControlPlane {
     SHARED.get().expect("main started the control plane")
 }
@@ -105,17 +112,17 @@ impl ControlPlane {
         plane
     }
 
-    /// A client with all rights.
+    /// Returns a client with all rights.
     pub(crate) fn client(&self) -> kube::Client {
         self.client.clone()
     }
 
-    /// A new client that sends this token.
+    /// Returns a new client that sends this token.
     pub(crate) async fn client_with_token(&self, token: &str) -> kube::Client {
         client_from(&self.kubeconfig_for_token(token)).await
     }
 
-    /// A kubeconfig with all rights.
+    /// Returns the path of a kubeconfig with all rights.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.folder.join("admin.kubeconfig")
     }
@@ -124,12 +131,12 @@ impl ControlPlane {
         self.kubeconfig_at(&self.api_url, token)
     }
 
-    /// A kubeconfig with all rights that finds the API at another URL, such as that of a proxy.
+    /// Writes a kubeconfig with all rights for another URL of the API, such as that of a proxy.
     pub(crate) fn kubeconfig_at_url(&self, url: &str) -> PathBuf {
         self.kubeconfig_at(url, ADMIN_TOKEN)
     }
 
-    /// A kubeconfig for a token that finds the API at another URL.
+    /// Writes a kubeconfig with a token for another URL of the API.
     pub(crate) fn kubeconfig_at(&self, url: &str, token: &str) -> PathBuf {
         static WRITTEN: AtomicU32 = AtomicU32::new(0);
         let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
@@ -137,22 +144,24 @@ impl ControlPlane {
         write_kubeconfig(&path, url, &self.ca(), token)
     }
 
-    /// The certificate of the authority that signed the API server's, a file.
+    /// Returns the path of the certificate of the authority that signed the API server's
+    /// certificate.
     pub(crate) fn ca(&self) -> PathBuf {
         self.folder.join("ca.crt")
     }
 
-    /// A certificate that clients of this API server trust, for whoever stands in front of it.
+    /// Issues a server certificate that clients of this API server trust, for a proxy in front of
+    /// it.
     pub(crate) fn server_identity(&self) -> Identity {
         server_identity(&self.authority)
     }
 
-    /// `HOST:PORT` of the API server.
+    /// Returns `HOST:PORT` of the API server.
     pub(crate) fn api_address(&self) -> String {
         format!("127.0.0.1:{}", self.api_port)
     }
 
-    /// A new Kubernetes namespace. Its name begins with the prefix.
+    /// Creates a Kubernetes namespace whose name begins with the prefix.
     pub(crate) async fn namespace(&self, prefix: &str) -> Namespace {
         Namespace::create(self.client(), prefix).await
     }
@@ -164,7 +173,7 @@ impl ControlPlane {
         blocking(move || command.output().expect("kubectl runs")).await
     }
 
-    /// Ends the API server at once; what it stored stays.
+    /// Kills the API server. Its storage stays.
     pub(crate) async fn kill_api(&self) {
         let api = lock(&self.api).take().expect("the API server runs");
         blocking(move || drop(api)).await;
@@ -182,7 +191,7 @@ impl ControlPlane {
         }
     }
 
-    /// Stops the API server without closing anything: connections stay open and nothing answers.
+    /// Suspends the API server: connections stay open and nothing answers.
     pub(crate) fn pause_api(&self) {
         let api = lock(&self.api);
         api.as_ref().expect("the API server runs").pause();
@@ -193,7 +202,7 @@ impl ControlPlane {
         api.as_ref().expect("the API server runs").signal(Signal::SIGCONT);
     }
 
-    /// Stops Kubernetes' controllers without ending them: nothing is mirrored, and nothing collected.
+    /// Suspends the controllers: nothing is mirrored or garbage-collected.
     pub(crate) fn pause_controllers(&self) {
         let controllers = lock(&self.controllers);
         controllers.as_ref().expect("the controllers run").pause();
@@ -204,7 +213,7 @@ impl ControlPlane {
         controllers.as_ref().expect("the controllers run").signal(Signal::SIGCONT);
     }
 
-    /// The process numbers of everything that runs.
+    /// Returns the process IDs of everything that runs.
     pub(crate) fn pids(&self) -> Vec<u32> {
         let (api, controllers, others) =
             (lock(&self.api), lock(&self.controllers), lock(&self.others));
@@ -222,17 +231,19 @@ impl ControlPlane {
         Process::start("kube-apiserver", command, &self.log("kube-apiserver"))
     }
 
-    /// What the API server noted of changes of Endpoints, EndpointSlices and Leases, before it answered: a line of JSON each.
+    /// Returns the path of the audit log: a line of JSON for each write of Endpoints,
+    /// EndpointSlices and Leases, written before the API server answers.
     pub(crate) fn audit_log(&self) -> PathBuf {
         self.folder.join("audit.log")
     }
 
-    /// Starts another API server on the same storage, and gives a client of it with all rights. It sees what is stored whatever is
-    /// done to the first.
+    /// Starts another API server on the same storage, and returns a client of it with all rights.
+    ///
+    /// It shows the storage while the first API server is under attack.
     pub(crate) async fn start_observer(&self) -> kube::Client {
         let port = addresses::allocate_port();
         let mut command = self.api_command(port);
-        // The first one says where the API is.
+        // The first API server maintains the Endpoints of `default/kubernetes`.
         command.arg("--endpoint-reconciler-type=none");
         let name = "kube-apiserver-observer";
         lock(&self.others).push(Process::start(name, command, &self.log(name)));
@@ -276,12 +287,17 @@ impl ControlPlane {
                 "--use-service-account-credentials",
                 "--leader-elect=false",
                 "--secure-port=0",
-                // Only what Services need, and what turns an applied Deployment into Pods that admission looks at.
-                "--controllers=endpoints-controller,endpointslice-controller,endpointslice-mirroring-controller,\
-                 garbage-collector-controller,namespace-controller,serviceaccount-controller,\
+                // Only those that Services need, and those that make Pods of a Deployment for
+                // admission to check.
+                "--controllers=endpoints-controller,endpointslice-controller,\
+                 endpointslice-mirroring-controller,garbage-collector-controller,\
+                 namespace-controller,serviceaccount-controller,\
                  deployment-controller,replicaset-controller",
             ])
-            .arg(format!("--service-account-private-key-file={}", self.folder.join("accounts.key").display()));
+            .arg(format!(
+                "--service-account-private-key-file={}",
+                self.folder.join("accounts.key").display()
+            ));
         let name = "kube-controller-manager";
         Process::start(name, command, &self.log(name))
     }
@@ -296,7 +312,7 @@ impl ControlPlane {
             .args([
                 "--proxy-mode=nftables",
                 "--hostname-override=node1",
-                // Knobs of the whole machine, which the sandbox can't turn.
+                // Settings of the whole machine, which the sandbox cannot change.
                 "--conntrack-max-per-core=0",
                 "--conntrack-tcp-timeout-established=0",
                 "--conntrack-tcp-timeout-close-wait=0",
@@ -312,7 +328,7 @@ impl ControlPlane {
         .await;
     }
 
-    /// kube-proxy asks for its Node's addresses.
+    /// Creates the Node whose addresses kube-proxy reads.
     async fn create_node(&self) {
         let nodes: Api<Node> = Api::all(self.client());
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1"}});
@@ -332,7 +348,8 @@ impl ControlPlane {
         self.folder.join(format!("{name}.log"))
     }
 
-    /// Waits until a health page answers 200. Panics with the ends of all logs if it doesn't, or if a process has ended.
+    /// Waits until a health check succeeds. Panics with the ends of all logs if it does not, or if
+    /// a process has exited.
     async fn wait_ready(&self, what: &str, check_ready: impl AsyncFn() -> Result<(), String>) {
         let started = Instant::now();
         loop {
@@ -374,7 +391,7 @@ impl Drop for ControlPlane {
         lock(&self.api).take();
         lock(&self.controllers).take();
         lock(&self.others).clear();
-        // Its storage is memory.
+        // The folder is in a tmpfs.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
@@ -420,7 +437,7 @@ fn start_etcd(folder: &Path) -> (Process, String) {
     let mut command = Command::new(binaries::kubernetes("etcd"));
     command.args([
         "--name=etcd".to_owned(),
-        // The sandbox's storage is memory; nothing in it outlives a crash anyway.
+        // The data is in a tmpfs, and nothing in the sandbox survives a crash anyway.
         "--unsafe-no-fsync".to_owned(),
         "--log-level=warn".to_owned(),
         format!("--data-dir={}", folder.join("etcd").display()),
@@ -439,7 +456,10 @@ fn write_kubeconfig(path: &Path, url: &str, ca: &Path, token: &str) -> PathBuf {
         "kind": "Config",
         "clusters": [{"name": "sandbox", "cluster": {"server": url, "certificate-authority": ca}}],
         "users": [{"name": "user", "user": {"token": token}}],
-        "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "user", "namespace": "default"}}],
+        "contexts": [{
+            "name": "sandbox",
+            "context": {"cluster": "sandbox", "user": "user", "namespace": "default"},
+        }],
         "current-context": "sandbox",
     });
     fs::write(path, kubeconfig.to_string()).expect("a file in the sandbox");

@@ -1,4 +1,4 @@
-//! The real daemon as a child process, with its log, its status and its metrics within reach.
+//! The real daemon as a child process, with access to its log, status and metrics.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
@@ -16,13 +16,13 @@ use serde_json::Value;
 use super::process::kill_group;
 use super::{eventually, http, temp_dir};
 
-/// The daemon's own program.
+/// The path of the daemon's program.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_external-endpoints");
 
-/// Stands among the arguments for no argument at all: the daemon finds its Lease by itself.
+/// A placeholder argument for "no argument about the Lease": the daemon uses its default Lease.
 pub(crate) const DEFAULT_LEASE: &str = "the Lease of its own namespace";
 
-/// Runs until it is dropped; then it is killed, and the end of its log is shown if the test panics.
+/// A daemon that is killed when it is dropped. If the test panics, the end of its log is printed.
 pub(crate) struct Daemon {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
@@ -33,16 +33,17 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts the daemon and waits until its admin port listens.
     pub(crate) async fn start(config: &str, kubeconfig: &Path, extra: &[&str]) -> Daemon {
-        Daemon::spawn(config, Some(kubeconfig), extra).listening().await
+        Daemon::spawn(config, Some(kubeconfig), extra).wait_until_listening().await
     }
 
-    /// As [`Daemon::start`], by a command that the daemon's arguments are added to: one that prepares what it runs in.
+    /// Starts the daemon by a command that prepares its environment, and waits until its admin port
+    /// listens. The daemon's arguments are appended to the command.
     pub(crate) async fn start_command(command: Command, config: &str, extra: &[&str]) -> Daemon {
-        Daemon::spawn_command(command, config, extra).listening().await
+        Daemon::spawn_command(command, config, extra).wait_until_listening().await
     }
 
     /// Waits until its admin port listens.
-    async fn listening(mut self) -> Daemon {
+    async fn wait_until_listening(mut self) -> Daemon {
         let daemon = &mut self;
         let address =
             eventually(Duration::from_secs(30), "the daemon's admin port listens", async || {
@@ -59,14 +60,16 @@ impl Daemon {
         self
     }
 
-    /// Starts the daemon, for one that may refuse to run. Without a kubeconfig it finds no cluster.
+    /// Starts the daemon without waiting, for one that may refuse to run. Without a kubeconfig it
+    /// finds no cluster.
     pub(crate) fn spawn(config: &str, kubeconfig: Option<&Path>, extra: &[&str]) -> Daemon {
         let mut command = Command::new(PROGRAM);
         command.env("KUBECONFIG", kubeconfig.unwrap_or(Path::new("/nowhere/kubeconfig")));
         Daemon::spawn_command(command, config, extra)
     }
 
-    /// Without a Lease, unless `extra` says something of one: most tests have one daemon, and kill and start it as they like.
+    /// Starts the daemon without leader election, unless `extra` says something about a Lease. Most
+    /// tests run one daemon and restart it at will.
     fn spawn_command(mut command: Command, config: &str, extra: &[&str]) -> Daemon {
         let path = temp_dir("daemon").join("config.yaml");
         fs::write(&path, config).expect("a file in the sandbox");
@@ -96,18 +99,18 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Its config file, for a test that changes it.
+    /// Returns the path of its config file, which tests may edit.
     pub(crate) fn config(&self) -> &Path {
         &self.config
     }
 
-    /// Status and body of a path of its admin port.
+    /// Fetches a page of its admin port and returns the status and the body.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         let admin = self.admin.expect("a daemon that was started");
         http::get(admin, path).await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
-    /// What `/api/v1/status` says.
+    /// Fetches `/api/v1/status`.
     pub(crate) async fn status(&self) -> Value {
         let (status, body) = self.get("/api/v1/status").await;
         assert_eq!(status, 200, "/api/v1/status: {body}");
@@ -120,18 +123,18 @@ impl Daemon {
         body
     }
 
-    /// The sum of all series of a metric that have these labels; none if there is no such series.
+    /// Returns the sum of all series of a metric that have these labels, or none if there are none.
     pub(crate) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         metric_in(&self.metrics().await, name, labels)
     }
 
-    /// Everything that it has logged so far and that is JSON.
+    /// Returns all lines of its output so far that are JSON.
     pub(crate) fn logs(&self) -> Vec<Value> {
         let lines = lock(&self.lines);
         lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Everything that it has written so far, as it is.
+    /// Returns all lines of its output so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         lock(&self.lines).clone()
     }
@@ -144,25 +147,25 @@ impl Daemon {
         self.child.try_wait().expect("our own child can be waited for")
     }
 
-    /// Waits until it has ended by itself, and all that it wrote has been read.
+    /// Waits until it has exited by itself and all of its output is read.
     pub(crate) async fn wait(&mut self) -> ExitStatus {
         let status =
             eventually(Duration::from_secs(30), "the daemon ends", async || self.exit_status())
                 .await;
-        // Those who read hold the lines until there are no more.
+        // The reading threads own a reference to the lines until the output ends.
         let read = async || (Arc::strong_count(&self.lines) == 1).then_some(());
         eventually(Duration::from_secs(30), "its output ends", read).await;
         status
     }
 
-    /// Asks it to end, and says how it did and how long it took.
+    /// Sends SIGTERM and returns its exit status with the time that it took to exit.
     pub(crate) async fn terminate(&mut self) -> (ExitStatus, Duration) {
-        let asked = Instant::now();
+        let signalled = Instant::now();
         self.signal(Signal::SIGTERM);
-        (self.wait().await, asked.elapsed())
+        (self.wait().await, signalled.elapsed())
     }
 
-    /// Ends it at once, with all that it started.
+    /// Kills it with all of its child processes.
     pub(crate) fn kill(&mut self) {
         kill_group(&mut self.child);
     }
@@ -186,12 +189,13 @@ impl Drop for Daemon {
     }
 }
 
-/// A field of a JSON log line, wherever the format keeps it.
+/// Returns a field of a JSON log line, at the top level or in `fields`.
 pub(crate) fn log_field<'a>(line: &'a Value, name: &str) -> Option<&'a str> {
     line.get(name).or_else(|| line.get("fields")?.get(name))?.as_str()
 }
 
-/// The sum of all series of a metric that have these labels, in a text of the exposition format.
+/// Returns the sum of all series of a metric that have these labels, from text in Prometheus'
+/// format.
 pub(crate) fn metric_in(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let wanted: Vec<String> =
         labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();

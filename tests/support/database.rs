@@ -1,4 +1,5 @@
-//! A database that a test can break: a TCP server that says who it is, stops, falls into a black hole, or is hostile.
+//! A database that a test can break: a TCP server that names itself, stops, falls into a black
+//! hole, or misbehaves.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd as _;
@@ -14,29 +15,29 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{black_hole, blocking, runtime};
 
-/// How a database treats those who connect.
+/// The way that a database treats its clients.
 #[derive(Clone, Default)]
 pub(crate) enum Behavior {
-    /// Says its IP as a line, then waits until the client closes.
+    /// Sends its IP as a line, then waits until the client closes.
     #[default]
-    Greets,
+    Greet,
     /// Answers every HTTP request with this status and body.
     Http(u16, String),
-    /// As `Http(200, "ok")`, over TLS with this certificate.
+    /// Answers every HTTP request with 200 and `ok` over TLS, with this certificate.
     Https(Arc<ServerConfig>),
-    /// Accepts and says nothing.
+    /// Accepts and sends nothing.
     Silent,
-    /// Sends the head of an HTTP answer, a byte each second, without an end.
+    /// Sends the head of an HTTP answer one byte a second, without end.
     Drip,
     /// Accepts and resets.
     Reset,
-    /// Sends an HTTP answer with a body that never ends, as fast as it is read.
+    /// Sends an HTTP answer with an endless body, as fast as the client reads.
     Endless,
-    /// Sends bytes that are no protocol, and closes.
+    /// Sends bytes of no protocol and closes.
     Garbage,
 }
 
-/// Runs until it is dropped.
+/// A database that runs until it is dropped.
 pub(crate) struct Database {
     pub ip: IpAddr,
     pub port: u16,
@@ -70,13 +71,15 @@ impl Database {
         database
     }
 
-    /// Ends it as a crash does: open connections are closed, new ones refused.
+    /// Stops it as a crash does: open connections are closed, new ones are refused.
     pub(crate) async fn stop(&mut self) {
         let (listener, server) = self.server.take().expect("the database runs");
-        // Not only closed: a process that is being started at this moment holds a copy of every descriptor.
+        // Closing is not enough: a process that is being started right now holds copies of all
+        // descriptors.
         shutdown(listener.as_raw_fd(), Shutdown::Both).expect("it listens");
         server.abort();
-        // Its sockets are closed when the task is gone. A cancelled task is all that can come of it.
+        // Its sockets are closed when the task is gone. The only possible result is a cancelled
+        // task.
         let _ = server.await;
     }
 
@@ -92,14 +95,14 @@ impl Database {
         self.server = Some((listener, runtime().spawn(served)));
     }
 
-    /// Starts it again with other behavior, on the same address.
+    /// Restarts it on the same address with another behavior.
     pub(crate) async fn set_behavior(&mut self, behavior: Behavior) {
         self.stop().await;
         self.behavior = behavior;
         self.restart().await;
     }
 
-    /// From now on every packet to and from its IP vanishes.
+    /// Lets every packet to and from its IP vanish from now on.
     pub(crate) async fn black_hole(&mut self) {
         let ip = self.ip;
         blocking(move || black_hole::add(ip)).await;
@@ -113,7 +116,7 @@ impl Database {
         self.in_black_hole = false;
     }
 
-    /// Whether it answers who connects.
+    /// Returns true if it answers its clients.
     pub(crate) fn is_up(&self) -> bool {
         self.server.is_some() && !self.in_black_hole
     }
@@ -122,7 +125,7 @@ impl Database {
         self.in_black_hole
     }
 
-    /// How many connections it has accepted since it was made.
+    /// Returns how many connections it has accepted since it was created.
     pub(crate) fn accept_count(&self) -> u64 {
         lock(&self.accepts).count
     }
@@ -143,7 +146,7 @@ impl Drop for Database {
     }
 }
 
-/// Accepts until it is aborted; its connections end with it.
+/// Accepts connections until the task is aborted. They are closed with it.
 async fn serve(
     listener: Arc<TcpListener>,
     behavior: Behavior,
@@ -153,7 +156,7 @@ async fn serve(
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            // The one who connected is gone already.
+            // The client is gone already.
             continue;
         };
         {
@@ -162,9 +165,9 @@ async fn serve(
             accepts.last = Some(Instant::now());
         }
         let (behavior, greeting) = (behavior.clone(), greeting.clone());
-        // How a connection ends is its client's business.
+        // Errors concern only the client.
         connections.spawn(async move {
-            let _ = converse(stream, behavior, &greeting).await;
+            let _ = serve_connection(stream, behavior, &greeting).await;
         });
         while connections.try_join_next().is_some() {}
     }
@@ -173,24 +176,24 @@ async fn serve(
 const HEAD: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n";
 
-async fn converse(
+async fn serve_connection(
     mut stream: TcpStream,
     behavior: Behavior,
     greeting: &str,
 ) -> std::io::Result<()> {
     match behavior {
-        Behavior::Greets => {
+        Behavior::Greet => {
             stream.write_all(greeting.as_bytes()).await?;
-            until_closed(&mut stream).await
+            wait_for_close(&mut stream).await
         }
         Behavior::Http(status, body) => answer_http(stream, status, &body).await,
         Behavior::Https(config) => {
             let stream = TlsAcceptor::from(config).accept(stream).await?;
             answer_http(stream, 200, "ok").await
         }
-        Behavior::Silent => until_closed(&mut stream).await,
+        Behavior::Silent => wait_for_close(&mut stream).await,
         Behavior::Drip => {
-            asked(&stream).await;
+            wait_for_request(&stream).await;
             for byte in HEAD.iter().cycle() {
                 stream.write_all(&[*byte]).await?;
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -199,7 +202,7 @@ async fn converse(
         }
         Behavior::Reset => stream.set_zero_linger(),
         Behavior::Endless => {
-            asked(&stream).await;
+            wait_for_request(&stream).await;
             stream.write_all(HEAD).await?;
             let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
             loop {
@@ -207,7 +210,7 @@ async fn converse(
             }
         }
         Behavior::Garbage => {
-            asked(&stream).await;
+            wait_for_request(&stream).await;
             let garbage: Vec<u8> =
                 (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
             stream.write_all(&garbage).await
@@ -215,18 +218,19 @@ async fn converse(
     }
 }
 
-/// Waits for the client's first word, as a server of HTTP or TLS does; but not long, since in other protocols the server begins.
-async fn asked(stream: &TcpStream) {
+/// Waits for the client's first data, as servers of HTTP and TLS do, but only for a moment: in
+/// other protocols the server speaks first.
+async fn wait_for_request(stream: &TcpStream) {
     let _ = tokio::time::timeout(Duration::from_millis(300), stream.peek(&mut [0])).await;
 }
 
-async fn until_closed(stream: &mut TcpStream) -> std::io::Result<()> {
+async fn wait_for_close(stream: &mut TcpStream) -> std::io::Result<()> {
     let mut buffer = [0; 1024];
     while stream.read(&mut buffer).await? > 0 {}
     Ok(())
 }
 
-/// Reads one request's head, answers, and closes.
+/// Reads the head of one request, answers and closes.
 async fn answer_http<S>(mut stream: S, status: u16, body: &str) -> std::io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,

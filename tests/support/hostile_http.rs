@@ -1,31 +1,32 @@
-//! Web servers that are hostile in one way each, and the verdict on each: one table for the tests
-//! of single tries and for the test of the daemon among all of them.
+//! A table of hostile web servers with the expected verdict on each.
+//!
+//! The tests of single checks and the test of the daemon among all of them share it.
 
-/// A hostile server: reads a request, says its head, and goes on as it does.
+/// A hostile server: it reads a request, sends a head and continues with [`Then`].
 pub(crate) struct Row {
     pub name: &'static str,
     pub head: &'static str,
     pub then: Then,
-    /// The verdict of a check of which only the status counts.
+    /// The verdict of a check that looks only at the status.
     pub status: Expected,
-    /// The verdict of a check with a text that the body must contain.
+    /// The verdict of a check that searches the body for a text.
     pub body: Expected,
 }
 
 pub(crate) enum Then {
-    /// Says this without end, as fast as it goes.
+    /// Sends this text without end, as fast as possible.
     Endless(&'static str),
-    /// Says this again and again, every few milliseconds.
+    /// Sends this text again and again, every few milliseconds.
     Slow(&'static str),
-    /// Keeps the connection.
+    /// Keeps the connection open.
     Silence,
 }
 
-/// Passes, or fails for this reason; `…` stands for any end. The time-out is 500 ms where the
-/// reason says so.
+/// A verdict: the check passes, or fails for this reason. `…` stands for any end of the reason, and
+/// `500ms` for the check's time-out.
 pub(crate) type Expected = Result<(), &'static str>;
 
-/// The text that no body contains.
+/// A text that no body contains.
 pub(crate) const TEXT: &str = "x";
 
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -45,9 +46,9 @@ const TOO_MUCH: Expected = Err("http: the server has sent over 2112 KiB, more th
 
 pub(crate) fn rows() -> Vec<Row> {
     use Then::{Endless, Silence, Slow};
-    // A fault of the head is one to both checks.
+    // Both checks fail on a malformed head.
     let head = |name, head, then, verdict| Row { name, head, then, status: verdict, body: verdict };
-    // A fault of the body is one only to the check that looks into it.
+    // Only a check that reads the body fails on a malformed body.
     let body = |name, head, then, verdict| Row { name, head, then, status: Ok(()), body: verdict };
     vec![
         head("silence", "", Silence, NO_ANSWER),

@@ -1,4 +1,4 @@
-//! One plain HTTP request, which is all that the admin pages and kube-proxy's health page need.
+//! A plain HTTP client for the daemon's admin pages and kube-proxy's health page.
 
 use std::io;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, ToSocketAddrs};
 
-/// Status and body of a page.
+/// Fetches a page and returns its status and body.
 pub(crate) async fn get(address: impl ToSocketAddrs, path: &str) -> io::Result<(u16, String)> {
-    // Of version 1.0, so that the answer ends with the connection and has no chunks.
+    // In HTTP/1.0 the answer ends with the connection and has no chunks.
     let request = format!("GET {path} HTTP/1.0\r\nhost: test\r\n\r\n");
     let answer = async {
         let mut stream = TcpStream::connect(address).await?;

@@ -1,6 +1,7 @@
-//! What the cluster tests and the demo share: a real cluster in a sandbox, databases to break, and ways to wait and to watch.
+//! Support for the programs that need a cluster: the sandbox, the control plane, databases to
+//! break, and functions that wait.
 
-// Two programs use this module, and neither uses all of it.
+// Several programs include this module, and none of them uses all of it.
 #![allow(dead_code, unused_imports, unused_macros)]
 
 use std::future::Future;
@@ -30,11 +31,12 @@ pub(crate) use database::{Behavior, Database};
 pub(crate) use namespace::Namespace;
 pub(crate) use traffic::{ConnectOutcome, Traffic};
 
-/// The one runtime of the run. Clients, databases and proxies live on it, so that they outlive the test that made them only if it leaks them.
+/// Returns the runtime of the whole run. Clients, databases and proxies live on it, beyond the test
+/// that created them only if it leaks them.
 pub(crate) fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
-        // An error only says that it is installed already.
+        // Fails only if a provider is installed already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(4)
@@ -44,12 +46,12 @@ pub(crate) fn runtime() -> &'static tokio::runtime::Runtime {
     })
 }
 
-/// Runs blocking work (a command, a wait for a process) without holding up the servers on the runtime.
+/// Runs blocking work without blocking the servers on the runtime.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     runtime().spawn_blocking(work).await.expect("blocking work doesn't panic")
 }
 
-/// What an attempt may return: it is settled, or it says what it saw instead.
+/// A result of an attempt: it succeeded, or it describes the current state.
 pub(crate) trait Attempt {
     type Value;
     fn into_result(self) -> Result<Self::Value, String>;
@@ -76,7 +78,8 @@ impl<T, E: std::fmt::Display> Attempt for Result<T, E> {
     }
 }
 
-/// Tries until an attempt settles, and panics with `what` and the last thing seen if none does `within` the time.
+/// Repeats an attempt until it succeeds. Panics with `what` and the last state if it does not
+/// succeed `within` the time.
 pub(crate) async fn eventually<O: Attempt>(
     within: Duration,
     what: &str,
@@ -95,7 +98,8 @@ pub(crate) async fn eventually<O: Attempt>(
     panic!("not within {within:?}: {what}; last seen: {last}");
 }
 
-/// Tries all the time `during` the time, and panics with `what` and what was seen as soon as an attempt doesn't into_result.
+/// Repeats an attempt all the time, `during` the time. Panics with `what` and the state as soon as
+/// one fails.
 pub(crate) async fn consistently<O: Attempt>(
     during: Duration,
     what: &str,
@@ -110,7 +114,7 @@ pub(crate) async fn consistently<O: Attempt>(
     }
 }
 
-/// Ends a future that takes too long, with words.
+/// Panics with `what` if a future takes too long.
 pub(crate) async fn with_timeout<T>(
     within: Duration,
     what: &str,
@@ -122,7 +126,7 @@ pub(crate) async fn with_timeout<T>(
     }
 }
 
-/// The last lines of a file, for an error message.
+/// Returns the last lines of a file, for an error message.
 pub(crate) fn tail(path: &Path, lines: usize) -> String {
     let text = std::fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -130,12 +134,12 @@ pub(crate) fn tail(path: &Path, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-/// A new empty folder in the sandbox's own tmpfs: it is gone when the sandbox is.
+/// Creates an empty folder in the sandbox's tmpfs. It is gone when the sandbox is.
 pub(crate) fn temp_dir(prefix: &str) -> PathBuf {
     static TAKEN: Mutex<u32> = Mutex::new(0);
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     *taken += 1;
-    let path = sandbox::scratch().join(format!("{prefix}-{}", *taken));
+    let path = sandbox::scratch_dir().join(format!("{prefix}-{}", *taken));
     std::fs::create_dir_all(&path).expect("a folder in the sandbox");
     path
 }

@@ -1,4 +1,4 @@
-//! A Kubernetes namespace for one test, and what tests ask of it.
+//! A Kubernetes namespace for one test, with functions for its objects.
 
 use std::fmt::Debug;
 use std::net::IpAddr;
@@ -32,7 +32,7 @@ impl Namespace {
         Namespace { name, client }
     }
 
-    /// The API of one kind, in this namespace.
+    /// Returns the API of one kind in this namespace.
     pub(crate) fn api<K>(&self) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
@@ -40,7 +40,7 @@ impl Namespace {
         Api::namespaced(self.client.clone(), &self.name)
     }
 
-    /// A Service without a selector and with a ClusterIP. An empty port name is none.
+    /// Creates a Service without a selector and with a ClusterIP. An empty port name means no name.
     pub(crate) async fn create_service(&self, name: &str, ports: &[(&str, u16)]) -> Service {
         self.create_object(
             json!({"metadata": {"name": name}, "spec": {"ports": service_ports(ports)}}),
@@ -48,7 +48,7 @@ impl Namespace {
         .await
     }
 
-    /// A Service without a selector and without a ClusterIP.
+    /// Creates a Service without a selector and without a ClusterIP.
     pub(crate) async fn create_headless_service(
         &self,
         name: &str,
@@ -58,7 +58,7 @@ impl Namespace {
         self.create_object(json!({"metadata": {"name": name}, "spec": spec})).await
     }
 
-    /// Endpoints written by hand, as a person would who has no daemon. An empty port name is none.
+    /// Creates Endpoints as a person without this daemon does. An empty port name means no name.
     pub(crate) async fn create_endpoints(
         &self,
         name: &str,
@@ -85,7 +85,7 @@ impl Namespace {
         })
     }
 
-    /// Deletes an object that is there.
+    /// Deletes an existing object.
     pub(crate) async fn delete<K>(&self, name: &str)
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -98,7 +98,7 @@ impl Namespace {
         });
     }
 
-    /// The address that clients of a Service connect to.
+    /// Returns the address that clients of a Service connect to.
     pub(crate) async fn cluster_ip(&self, name: &str) -> IpAddr {
         let service = self.api::<Service>().get(name).await.expect("a Service");
         let spec = service.spec.unwrap_or_default();
@@ -110,7 +110,8 @@ impl Namespace {
         self.api().get_opt(name).await.expect("reading Endpoints")
     }
 
-    /// The ready addresses in the Endpoints, in their order there; none if there are no Endpoints.
+    /// Returns the ready addresses of the Endpoints in their order. The list is empty if there are
+    /// no Endpoints.
     pub(crate) async fn endpoint_ips(&self, name: &str) -> Vec<String> {
         let endpoints = self.endpoints(name).await.unwrap_or_default();
         let subsets = endpoints.subsets.unwrap_or_default();
@@ -118,12 +119,13 @@ impl Namespace {
         addresses.map(|address| address.ip).collect()
     }
 
-    /// The version of the Endpoints, which every write changes; none if there are no Endpoints.
+    /// Returns the version of the Endpoints, which every write changes, or none if there are no
+    /// Endpoints.
     pub(crate) async fn resource_version(&self, name: &str) -> Option<String> {
         self.endpoints(name).await.and_then(|endpoints| endpoints.resource_version())
     }
 
-    /// All EndpointSlices of a Service.
+    /// Returns all EndpointSlices of a Service.
     pub(crate) async fn slices(&self, service: &str) -> Vec<EndpointSlice> {
         let of_service =
             ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
@@ -131,7 +133,7 @@ impl Namespace {
         list.expect("listing EndpointSlices").items
     }
 
-    /// The ready addresses in all EndpointSlices of a Service, sorted.
+    /// Returns the ready addresses in all EndpointSlices of a Service, sorted.
     pub(crate) async fn slice_ips(&self, service: &str) -> Vec<String> {
         let slices = self.slices(service).await;
         let endpoints = slices.into_iter().flat_map(|slice| slice.endpoints);
@@ -148,7 +150,7 @@ impl Namespace {
         self.create_object::<ServiceAccount>(json!({"metadata": {"name": name}})).await;
     }
 
-    /// A token of a ServiceAccount that is there.
+    /// Creates a token of an existing ServiceAccount.
     pub(crate) async fn token(&self, service_account: &str) -> String {
         let request = TokenRequest { spec: TokenRequestSpec::default(), ..TokenRequest::default() };
         let answer = self

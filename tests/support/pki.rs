@@ -1,4 +1,4 @@
-//! A certificate authority of our own: for the API server, and for databases with good and bad certificates.
+//! A certificate authority for the API server, and for databases with good and bad certificates.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub(crate) struct Authority {
     certificate: String,
 }
 
-/// A certificate chain and its key, both PEM.
+/// A certificate chain and its key, both in PEM.
 pub(crate) struct Identity {
     pub certificate: String,
     pub key: String,
@@ -37,12 +37,12 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), certificate }
     }
 
-    /// The authority's own certificate, PEM.
+    /// Returns the authority's own certificate in PEM.
     pub(crate) fn certificate(&self) -> &str {
         &self.certificate
     }
 
-    /// A certificate for these DNS names and IPs, for servers and clients.
+    /// Issues a certificate for these DNS names and IPs, for servers and clients.
     pub(crate) fn issue(&self, names: &[&str], validity: Validity) -> Identity {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names or IPs");
@@ -59,7 +59,7 @@ impl Authority {
 }
 
 impl Identity {
-    /// For a server that asks no certificate of its clients and speaks HTTP/1.1.
+    /// Returns the config of a server for HTTP/1.1 that requests no client certificate.
     pub(crate) fn server_config(&self) -> Arc<ServerConfig> {
         let chain = CertificateDer::pem_slice_iter(self.certificate.as_bytes())
             .collect::<Result<_, _>>()
@@ -77,7 +77,8 @@ impl Identity {
     }
 }
 
-/// A key pair for signing ServiceAccount tokens, PEM: private, public.
+/// Generates a key pair for signing ServiceAccount tokens. Returns the private and the public key
+/// in PEM.
 pub(crate) fn signing_key() -> (String, String) {
     let key = KeyPair::generate().expect("a key");
     (key.serialize_pem(), key.public_key_pem())

@@ -1,4 +1,4 @@
-//! A child process with its own process group and a log file, killed whole when it is dropped.
+//! A child process with its own process group and a log file.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt as _;
@@ -18,7 +18,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a command whose output is appended to a file.
+    /// Starts a command. Its output is appended to a file.
     pub(crate) fn start(name: &str, mut command: Command, log: &Path) -> Process {
         let output = || {
             OpenOptions::new()
@@ -47,7 +47,8 @@ impl Process {
         killpg(group, signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.name));
     }
 
-    /// Stops it, and returns when not one of its threads runs any more: on a busy machine that is later than the signal.
+    /// Stops the process, and returns when all of its threads have stopped. On a busy machine that
+    /// is later than the signal.
     pub(crate) fn pause(&self) {
         self.signal(Signal::SIGSTOP);
         let started = Instant::now();
@@ -61,7 +62,7 @@ impl Process {
         let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
         let mut states = threads.flatten().map(|thread| {
             let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            // After the name, which is in parentheses and may hold anything.
+            // The state follows the name, which is in parentheses and may contain anything.
             stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
         });
         states.all(|state| state == Some('T'))
@@ -71,7 +72,7 @@ impl Process {
         self.child.try_wait().expect("our own child can be waited for")
     }
 
-    /// The end of its log, under its name.
+    /// Returns the end of its log under its name.
     pub(crate) fn log_tail(&self) -> String {
         format!("--- {}\n{}", self.name, tail(&self.log, 25))
     }
@@ -83,9 +84,9 @@ impl Drop for Process {
     }
 }
 
-/// Ends a process, whatever it started in its group, and the zombie that would remain.
+/// Kills a process with its whole group, and reaps it.
 pub(crate) fn kill_group(child: &mut Child) {
-    // The group may be gone already; a child that was not waited for yet keeps its number from being used again.
+    // The group may be gone already. Its number is not reused before the child is reaped.
     let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
     let _ = child.wait();
 }

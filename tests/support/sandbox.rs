@@ -1,15 +1,15 @@
-//! The sandbox: an unprivileged network, process and mount namespace that holds a whole cluster, and takes all of it along when it ends.
+//! The sandbox: an unprivileged user, network, process and mount namespace for a whole cluster.
 //!
 //! A program that calls [`enter`] becomes a chain of four processes:
 //!
 //! ```text
-//! outside        builds the binaries, waits; whatever ends it, ends the rest
+//! outside        builds the binaries and waits; the others end when it ends
 //!   unshare      ends with `outside` (parent-death signal)
 //!     init       process 1 of the sandbox: sets up the network, reaps orphans
-//!       inside   the program itself; when it ends, the kernel ends every process of the sandbox
+//!       inside   the program itself; when it ends, the kernel kills every process of the sandbox
 //! ```
 //!
-//! So nothing in the sandbox needs to clean up after itself: not after a panic, not after Ctrl-C, not after SIGKILL.
+//! Nothing in the sandbox has to clean up: not after a panic, Ctrl-C or SIGKILL.
 
 use std::env;
 use std::ffi::OsString;
@@ -27,10 +27,10 @@ use nix::unistd::Pid;
 
 use super::binaries::{Binaries, build};
 
-/// How far inside a process is; unset outside.
+/// The environment variable that holds a process's stage. It is unset outside.
 pub(crate) const STAGE: &str = "EXTERNAL_ENDPOINTS_SANDBOX";
 
-/// The node's addresses, on a bridge with carrier.
+/// The node's addresses. They are on a bridge with carrier.
 pub(crate) const NODE_IP: &str = "192.0.2.1";
 pub(crate) const NODE_IP6: &str = "2001:db8::1";
 
@@ -45,29 +45,33 @@ const UNSHARE: [&str; 8] = [
     "--mount-proc",
 ];
 
-/// Returns only inside the sandbox; outside, it runs this very program again in a new sandbox and exits as that does.
-/// Call it first in `main`, before any thread is started.
+/// Returns only inside the sandbox. Outside, it runs this program again in a new sandbox and exits
+/// with its status.
+///
+/// Must be called first in `main`, before any thread starts.
 pub(crate) fn enter() {
     enter_with(Binaries::All);
 }
 
-/// Enters a sandbox that has only some binaries, so that nobody waits for a build of the rest.
+/// Enters a sandbox that has only some binaries, to avoid building the others.
 pub(crate) fn enter_with(binaries: Binaries) {
     match env::var(STAGE).as_deref() {
         Ok("inside") => {}
-        Ok("init") => exit(init()),
-        _ => exit(outside(binaries)),
+        Ok("init") => exit(run_init()),
+        _ => exit(run_outside(binaries)),
     }
 }
 
-/// A folder on the sandbox's own tmpfs.
-pub(crate) fn scratch() -> PathBuf {
+/// Returns a folder on the sandbox's tmpfs.
+pub(crate) fn scratch_dir() -> PathBuf {
     assert!(env::var(STAGE).as_deref() == Ok("inside"), "only inside the sandbox");
     scratch_mount_point()
 }
 
-/// A command that runs as an ordinary user of the sandbox, for programs that refuse to run as root. The user is `nobody`, who
-/// has a name on every machine: some programs look for it.
+/// Returns a command that runs as an ordinary user of the sandbox, for programs that refuse to run
+/// as root.
+///
+/// The user is `nobody`. Some programs look up its name, which exists on every machine.
 pub(crate) fn as_ordinary_user(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-user=65534", "--map-group=65534", "--"]).arg(program.as_ref());
@@ -78,9 +82,9 @@ fn scratch_mount_point() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("sandbox")
 }
 
-fn outside(binaries: Binaries) -> i32 {
+fn run_outside(binaries: Binaries) -> i32 {
     let mut path = env::var_os("PATH").unwrap_or_default();
-    // Where Debian has `ip` and `nft`, which is not in an ordinary user's PATH.
+    // Debian has `ip` and `nft` there, and an ordinary user's PATH does not contain it.
     path.push(OsString::from(":/usr/sbin:/sbin"));
     if let Err(problem) = preflight(&path).and_then(|()| {
         fs::create_dir_all(scratch_mount_point())
@@ -89,7 +93,7 @@ fn outside(binaries: Binaries) -> i32 {
         eprintln!("error: {problem}");
         return 1;
     }
-    // Nothing in the sandbox reaches the internet, so what has to be built is built now.
+    // The sandbox has no internet access, so everything is built before.
     let binaries = match build(binaries) {
         Ok(binaries) => binaries,
         Err(problem) => {
@@ -98,7 +102,8 @@ fn outside(binaries: Binaries) -> i32 {
         }
     };
 
-    // Ctrl-C reaches the whole terminal group. The program inside decides what it means; this process stays to pass on how that ended.
+    // Ctrl-C reaches the whole terminal group. The program inside decides what to do. This process
+    // stays to pass on the exit status.
     // SAFETY: no handler runs; the signal is ignored.
     unsafe { signal(Signal::SIGINT, SigHandler::SigIgn) }.expect("SIGINT can be ignored");
     let mut command = Command::new("unshare");
@@ -108,7 +113,7 @@ fn outside(binaries: Binaries) -> i32 {
         .arg(env::current_exe().expect("the path of this program"))
         .args(env::args_os().skip(1))
         .envs(binaries)
-        // It has been built; what is named now are its binaries.
+        // The binaries are built. The environment names them.
         .env_remove("K8S")
         .env("PATH", path)
         .env(STAGE, "init");
@@ -129,14 +134,15 @@ fn outside(binaries: Binaries) -> i32 {
     }
 }
 
-/// Finds out what is missing while it can still be said in one line.
+/// Checks what the sandbox needs, so that a missing part is reported in one line.
 fn preflight(path: &OsString) -> Result<(), String> {
     for (tool, package) in
         [("unshare", "util-linux"), ("mount", "mount"), ("ip", "iproute2"), ("nft", "nftables")]
     {
         if !env::split_paths(path).any(|folder| folder.join(tool).is_file()) {
             return Err(format!(
-                "`{tool}` is not installed; it is in Debian's package {package} (`tests/control-plane/setup.sh demo` installs it)"
+                "`{tool}` is not installed. Install Debian's package {package}, or run \
+                 `tests/control-plane/setup.sh demo`."
             ));
         }
     }
@@ -150,15 +156,17 @@ fn preflight(path: &OsString) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "this machine doesn't let you make a user namespace, in which the cluster would run: {}\n\
-         On Debian: sysctl kernel.unprivileged_userns_clone=1; on Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0; \
+        "the cluster needs a user namespace, and this machine does not allow one: {}\n\
+         On Debian: sysctl kernel.unprivileged_userns_clone=1; \
+         on Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0; \
          in Docker: run the container with --privileged.",
         String::from_utf8_lossy(&tried.stderr).trim()
     ))
 }
 
-/// Process 1 of the sandbox. It gets every orphan, so it reaps them all; the kernel ignores signals to it that it has no handler for.
-fn init() -> i32 {
+/// Runs as process 1 of the sandbox. It reaps all orphans. The kernel ignores signals that it has
+/// no handler for.
+fn run_init() -> i32 {
     if let Err(problem) = set_up() {
         eprintln!("error: setting up the sandbox: {problem}");
         return 1;
@@ -194,12 +202,13 @@ fn set_up() -> Result<(), String> {
             .arg(scratch_mount_point()),
         "",
     )?;
-    // Whole networks are local by a route and not by addresses, so a server may bind what no interface has.
+    // Whole networks are local by a route and not by addresses, so servers must be allowed to bind
+    // addresses that no interface has.
     for family in ["ipv4", "ipv6"] {
         let knob = format!("/proc/sys/net/{family}/ip_nonlocal_bind");
         fs::write(&knob, "1").map_err(|error| format!("{knob}: {error}"))?;
     }
-    // A bridge has carrier only with a port that has.
+    // A bridge has carrier only if one of its ports has.
     run(
         Command::new("ip").args(["-4", "-batch", "-"]),
         &format!(
@@ -227,10 +236,10 @@ fn set_up() -> Result<(), String> {
             "
         ),
     )?;
-    run(Command::new("nft").args(["-f", "-"]), super::black_hole::TABLE)
+    run(Command::new("nft").args(["-f", "-"]), super::black_hole::NFT_TABLE)
 }
 
-/// Runs one command with an input, and gives its error output if it fails.
+/// Runs a command with an input. Returns its error output if it fails.
 pub(crate) fn run(command: &mut Command, input: &str) -> Result<(), String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let failed = |what: String| format!("{name}: {}", what.trim());
@@ -240,7 +249,8 @@ pub(crate) fn run(command: &mut Command, input: &str) -> Result<(), String> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| failed(error.to_string()))?;
-    // A program that fails early reads nothing; its own error says more than the broken pipe.
+    // A program that fails early may read nothing. Its own error is more useful than the broken
+    // pipe.
     let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
     let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
     if output.status.success() {

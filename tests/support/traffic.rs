@@ -1,4 +1,4 @@
-//! A client that connects to one address all the time, and remembers whom each connection reached.
+//! A client that connects to one address all the time, and records where each connection went.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -12,13 +12,13 @@ use tokio::task::JoinHandle;
 
 use super::runtime;
 
-/// Where a connection went.
+/// The result of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ConnectOutcome {
-    /// At the database that said so itself.
+    /// The connection reached the database with this IP, which the database itself sent.
     Reached(IpAddr),
     Refused,
-    /// No connection, or no word on it, within a second.
+    /// No connection or no data within a second.
     NoAnswer,
     /// The connection broke.
     Broken,
@@ -27,19 +27,19 @@ pub(crate) enum ConnectOutcome {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Connection {
     pub started: Instant,
-    /// When its outcome was known; for one without an answer that is a second after it started.
+    /// The time when the outcome was known. Without an answer, that is a second after the start.
     pub ended: Instant,
     pub outcome: ConnectOutcome,
 }
 
-/// Runs until it is dropped.
+/// Traffic that runs until it is dropped.
 pub(crate) struct Traffic {
     connections: Arc<Mutex<Vec<Connection>>>,
     task: JoinHandle<()>,
 }
 
 impl Traffic {
-    /// Starts a connection each time the interval has passed, whatever became of those before.
+    /// Starts a connection at each interval, independently of earlier ones.
     pub(crate) fn start(ip: IpAddr, port: u16, every: Duration) -> Traffic {
         let connections = Arc::new(Mutex::new(Vec::new()));
         let seen = connections.clone();
@@ -61,22 +61,23 @@ impl Traffic {
         Traffic { connections, task }
     }
 
-    /// Every connection that has ended so far.
+    /// Returns every connection that has ended so far.
     pub(crate) fn connections(&self) -> Vec<Connection> {
         lock(&self.connections).clone()
     }
 
-    /// How many connections that started after an instant went where.
+    /// Counts the connections that started after an instant, by outcome.
     pub(crate) fn tally_since(&self, since: Instant) -> BTreeMap<ConnectOutcome, u64> {
         self.tally(|connection| connection.started >= since)
     }
 
-    /// How many connections that ended after an instant went where: what a watcher can know now.
+    /// Counts the connections that ended after an instant, by outcome: what an observer can know
+    /// now.
     pub(crate) fn tally_ended_since(&self, since: Instant) -> BTreeMap<ConnectOutcome, u64> {
         self.tally(|connection| connection.ended >= since)
     }
 
-    /// How many of all connections that have ended went where.
+    /// Counts all connections that have ended, by outcome.
     pub(crate) fn tally_all(&self) -> BTreeMap<ConnectOutcome, u64> {
         self.tally(|_| true)
     }
@@ -89,7 +90,7 @@ impl Traffic {
         tally
     }
 
-    /// When the last connection with this outcome started.
+    /// Returns when the last connection with this outcome started.
     pub(crate) fn last(&self, outcome: ConnectOutcome) -> Option<Instant> {
         let connections = lock(&self.connections);
         let of_it = connections.iter().filter(|connection| connection.outcome == outcome);
@@ -103,7 +104,7 @@ impl Drop for Traffic {
     }
 }
 
-/// One connection, to see where it goes.
+/// Makes one connection and returns its outcome.
 pub(crate) async fn connect(ip: IpAddr, port: u16) -> ConnectOutcome {
     tokio::time::timeout(Duration::from_secs(1), try_connect(ip, port))
         .await
