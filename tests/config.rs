@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use external_endpoints::config::CHECK_KINDS;
 use external_endpoints::config::{
     Check, CheckKind, ExpectedContent, HttpCheck, LoadedConfig, Options, Problems, Protocol, Spec,
     TcpCheck, ValueSource,
 };
-use external_endpoints::config::{explain, load, parse, schema};
+use external_endpoints::config::{explain, load, parse, reference, schema};
 use insta::assert_snapshot;
 use proptest::prelude::*;
 use unicode_width::UnicodeWidthStr;
@@ -56,7 +57,7 @@ fn more_addresses_than_kubernetes_mirrors_are_refused_where_it_has_to_mirror_the
 
 #[track_caller]
 fn good(text: &str) -> Spec {
-    read(text).unwrap_or_else(|problems| panic!("{}", problems.render(true))).spec
+    read(text).unwrap_or_else(|problems| panic!("{}", problems.report())).spec
 }
 
 #[track_caller]
@@ -92,7 +93,7 @@ fn every_mistake_has_its_message() {
                 vec!["10.20.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
         }
         let problems = load(&path, &options).expect_err(&name);
-        let shown = problems.render(true);
+        let shown = problems.report();
         assert!(!shown.contains("hunter"), "{name} shows a secret:\n{shown}");
         assert!(!format!("{problems:?}").contains("hunter"), "{name} debugs a secret");
         in_snapshots().bind(|| assert_snapshot!(name.as_str(), shown));
@@ -143,7 +144,7 @@ fn files_that_cannot_be_read_are_named() {
 
     let just_fits = folder.path().join("fits.yaml");
     fs::write(&just_fits, "# x\n".repeat(10 * 1024 * 1024 / 4)).unwrap();
-    assert!(problem(&just_fits).contains("holds only comments"));
+    assert!(problem(&just_fits).contains("has only comments"));
 }
 
 #[test]
@@ -184,10 +185,10 @@ fn problems_can_be_used_by_a_program() {
     let first = problems.iter().next().unwrap();
     assert_eq!(first.position.map(|at| (at.line, at.column)), Some((2, 22)));
     assert_eq!(first.path, "databases[0].port");
-    assert_eq!(first.message, "0 is no port; write a number from 1 to 65535");
+    assert_eq!(first.message, "0 is not a port; write a number from 1 to 65535");
     assert_eq!(problems.to_string().lines().count(), 2);
-    assert_eq!(problems.render(false).lines().count(), 2);
-    assert_eq!(problems.render(true).lines().count(), 6);
+    assert_eq!(problems.summary().lines().count(), 2);
+    assert_eq!(problems.report().lines().count(), 6);
 }
 
 #[test]
@@ -204,11 +205,11 @@ fn good_configs_are_explained_in_full_and_read_back_the_same() {
     for path in files("tests/config/good") {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let loaded =
-            load(&path, &options()).unwrap_or_else(|problems| panic!("{}", problems.render(true)));
+            load(&path, &options()).unwrap_or_else(|problems| panic!("{}", problems.report()));
         let explained = explain(&loaded.spec);
         assert_eq!(good(&explained), loaded.spec, "{explained}");
         assert!(jsonschema::is_valid(&schema(), &as_json(&explained)), "{explained}");
-        let shown = format!("{}{explained}", loaded.warnings.render(true));
+        let shown = format!("{}{explained}", loaded.warnings.report());
         in_snapshots().bind(|| assert_snapshot!(format!("good-{name}"), shown));
     }
 }
@@ -242,14 +243,67 @@ fn the_examples_fit_the_schema_and_mistakes_do_not() {
     }
 }
 
+/// The files that are generated from the code. To write them, run
+/// `UPDATE_DOCS=1 cargo test --test config generated`.
 #[test]
-fn the_committed_schema_is_that_of_the_code() {
-    let committed: serde_json::Value =
-        serde_json::from_str(include_str!("../config/schema.json")).unwrap();
-    assert!(
-        committed == schema(),
-        "config/schema.json is out of date; run `cargo run -- schema > config/schema.json`"
-    );
+fn generated_files_are_up_to_date() {
+    let schema = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
+    for (path, content) in
+        [("config/schema.json", schema), ("docs/reference/config.md", reference())]
+    {
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
+            fs::write(path, &content).unwrap();
+        }
+        assert!(
+            fs::read_to_string(path).unwrap_or_default() == content,
+            "{path} is out of date; run `UPDATE_DOCS=1 cargo test --test config generated`"
+        );
+    }
+}
+
+#[test]
+fn the_reference_has_a_good_example_of_each_kind() {
+    let reference = reference();
+    let examples: Vec<&str> = reference.split("```yaml\n").skip(1).collect();
+    let mut kinds = BTreeSet::new();
+    for example in examples {
+        let spec = good(example.split("```").next().unwrap());
+        let addresses = spec.databases.iter().flat_map(|database| &database.addresses);
+        kinds.extend(addresses.map(|address| address.check.kind.name()));
+    }
+    assert_eq!(kinds, CHECK_KINDS.iter().copied().collect());
+}
+
+/// A key that stands in no example is a key that no test reads.
+#[test]
+fn every_key_stands_in_an_example() {
+    let mut keys = BTreeSet::new();
+    for path in files("tests/config/good") {
+        collect_keys(&as_json(&fs::read_to_string(path).unwrap()), &mut keys);
+    }
+    let schema = schema();
+    let definitions = schema["$defs"].as_object().unwrap().values().chain([&schema]);
+    for definition in definitions {
+        let properties = definition["properties"].as_object();
+        for key in properties.into_iter().flat_map(|properties| properties.keys()) {
+            assert!(keys.contains(key), "add `{key}` to tests/config/good/every-key.yaml");
+        }
+    }
+}
+
+fn collect_keys(value: &serde_json::Value, keys: &mut BTreeSet<String>) {
+    if let Some(map) = value.as_object() {
+        keys.extend(map.keys().cloned());
+        map.values().for_each(|value| collect_keys(value, keys));
+    }
+    value.as_array().into_iter().flatten().for_each(|value| collect_keys(value, keys));
+}
+
+#[test]
+fn random_configs_have_every_kind_of_check() {
+    let kinds: BTreeSet<_> = random::KINDS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(kinds, CHECK_KINDS.iter().copied().collect());
 }
 
 /// One database with this check, addresses `10.0.0.1` and what `more` adds.
@@ -459,7 +513,7 @@ fn an_escape_that_is_none_is_warned_of_and_shows_no_secret() {
     ] {
         let warnings = warnings(&format!("tcp: {{send: {send}}}"));
         assert_eq!(warnings.len(), 1, "{send}: {warnings}");
-        let shown = warnings.render(true);
+        let shown = warnings.report();
         assert!(
             shown.contains("put the text in double quotes") && !shown.contains("hunter2"),
             "{shown}"
@@ -523,7 +577,7 @@ fn what_is_masked_says_so_and_is_not_taken_for_the_value() {
 /// The caret stands under this text, and the excerpt fits a terminal.
 #[track_caller]
 fn caret_is_under(yaml: &str, text: &str) {
-    let shown = read(yaml).expect_err("a bad config").render(true);
+    let shown = read(yaml).expect_err("a bad config").report();
     let [_, line, caret] = shown.lines().collect::<Vec<_>>()[..] else { panic!("{shown}") };
     assert!(line.width() <= 80 && caret.width() <= 80, "{shown}");
     let before = line.split(text).next().unwrap_or_default();
@@ -626,7 +680,7 @@ proptest! {
     fn what_explain_writes_reads_back_the_same(spec in random::specs()) {
         let explained = explain(&spec);
         let loaded = read(&explained);
-        let problems = loaded.as_ref().err().map(|problems| problems.render(true));
+        let problems = loaded.as_ref().err().map(|problems| problems.report());
         prop_assert!(problems.is_none(), "{}\n{explained}", problems.unwrap_or_default());
         prop_assert_eq!(loaded.unwrap().spec, spec, "{}", explained);
     }
@@ -664,12 +718,12 @@ proptest! {
 fn show_all(text: &str) {
     match read(text) {
         Ok(loaded) => {
-            loaded.warnings.render(true);
+            loaded.warnings.report();
             explain(&loaded.spec);
         }
         Err(problems) => {
             assert!(!problems.is_empty(), "refused without a problem:\n{text}");
-            problems.render(true);
+            problems.report();
         }
     }
 }

@@ -50,7 +50,8 @@ impl Console {
     /// Reports what is wrong with a config. The exit status is 78.
     fn fail_config(self, problems: &Problems) -> Reported {
         match self {
-            Console::Stderr => log::print(&problems.render(std::io::stderr().is_terminal())),
+            Console::Stderr if std::io::stderr().is_terminal() => log::print(&problems.report()),
+            Console::Stderr => log::print(&problems.summary()),
             Console::Log => problems.to_string().lines().for_each(|line| error!("{line}")),
         }
         Reported(ExitCode::from(BAD_CONFIG))

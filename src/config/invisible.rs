@@ -67,12 +67,12 @@ fn name(char: char) -> Option<&'static str> {
     named.map(|(_, name)| *name).or_else(|| block(char))
 }
 
-pub(super) fn is_invisible(char: char) -> bool {
+pub(crate) fn is_invisible(char: char) -> bool {
     !char.is_ascii() && name(char).is_some()
 }
 
 /// The first invisible character of a text: its place, counted from 1, and what to call it.
-pub(super) fn first(text: &str) -> Option<(usize, String)> {
+pub(crate) fn first(text: &str) -> Option<(usize, String)> {
     let mut chars = (1..).zip(text.chars()).filter(|(_, char)| !char.is_ascii());
     chars.find_map(|(place, char)| {
         Some((place, format!("U+{:04X} {}", u32::from(char), name(char)?)))

@@ -23,12 +23,12 @@ impl AllowedNetworks {
 }
 
 /// The IP that is written here, or what is wrong with it and what to write instead.
-pub(super) fn parse(text: &str) -> Result<IpAddr, String> {
+pub(crate) fn parse(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("{} {}", quote(text), no_ip(text)))
 }
 
 /// Why this IP may not be published.
-pub(super) fn refused(ip: IpAddr, allowed: &AllowedNetworks) -> Option<String> {
+pub(crate) fn rejection(ip: IpAddr, allowed: &AllowedNetworks) -> Option<String> {
     let by_kubernetes = impossible(ip).map(|why| format!("{} {why}", quote(&ip.to_string())));
     by_kubernetes.or_else(|| not_allowed(ip, allowed))
 }

@@ -1,29 +1,30 @@
-//! What is wrong in a config file: where it is, what it is, what to write instead; shown without the secrets of its line.
+//! The mistakes in a config file: the place, what is wrong, and what to write instead.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use unicode_width::UnicodeWidthChar;
+use super::excerpt;
 
-use super::invisible::is_invisible;
-
-/// A place in the text: both numbers start at 1, columns count characters.
+/// A place in the text. Both numbers start at 1, and columns count characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
+    /// The line.
     pub line: usize,
+    /// The column.
     pub column: usize,
 }
 
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// None where the whole file is meant.
+    /// The place, or None if the whole file is wrong.
     pub position: Option<Position>,
-    /// `databases[3].check.interval`; empty for the whole file and for bad YAML.
+    /// The path of keys, as in `databases[0].check.interval`. It is empty for the whole file and
+    /// for bad YAML.
     pub path: String,
-    /// What is wrong; what to write instead.
+    /// What is wrong, and what to write instead.
     pub message: String,
 }
 
@@ -32,55 +33,61 @@ pub struct Problem {
 pub struct Problems {
     file: String,
     text: Arc<str>,
-    /// Byte ranges of the text that may hold secrets and are never shown.
+    /// The byte ranges of the text that may hold secrets and are never shown.
     redacted: Vec<Range<usize>>,
     list: Vec<Problem>,
-    /// How many more were found than are kept.
+    /// The number of problems that were found but not kept.
     omitted: usize,
 }
 
-/// The most problems of one file that are worth reading.
+/// The largest number of problems of one file that are kept. Nobody reads more.
 const MAX_PROBLEMS: usize = 100;
 
-/// The columns that an excerpt may take: those of the narrowest terminal in use.
-const TERMINAL: usize = 80;
-
-/// How many characters on either side of the caret are looked at. More than fit, for secrets shrink to one character.
-const WINDOW: usize = 4 * TERMINAL;
-
 impl Problems {
-    /// The one problem of a file that could not even be read.
+    /// Returns the one problem of a file that can't be read at all.
     pub(super) fn whole_file(file: &str, message: String) -> Self {
         let problem = Problem { position: None, path: String::new(), message };
         Problems { file: file.into(), list: vec![problem], ..Self::default() }
     }
 
+    /// Returns the name of the file.
     pub fn file(&self) -> &str {
         &self.file
     }
 
+    /// Returns true if there is no problem.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// How many were found; `iter` gives the first hundred.
+    /// Returns how many problems were found. `iter` returns the first hundred.
     pub fn len(&self) -> usize {
         self.list.len() + self.omitted
     }
 
+    /// Returns the problems.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.list.iter()
     }
 
-    /// One line a problem; for a terminal also the line of the file that is meant, with a caret under the place.
-    pub fn render(&self, terminal: bool) -> String {
+    /// Returns one line for each problem.
+    pub fn summary(&self) -> String {
+        self.render(|_| String::new())
+    }
+
+    /// Returns the problems for a terminal: each with its line of the file and a caret.
+    pub fn report(&self) -> String {
+        self.render(|position| {
+            excerpt::render(&self.text, &self.redacted, position.line, position.column)
+        })
+    }
+
+    fn render(&self, excerpt: impl Fn(Position) -> String) -> String {
         let mut out = String::new();
         for problem in &self.list {
             out.push_str(&self.headline(problem));
             out.push('\n');
-            if let (true, Some(position)) = (terminal, problem.position) {
-                out.push_str(&self.excerpt(position));
-            }
+            out.push_str(&problem.position.map(&excerpt).unwrap_or_default());
         }
         if self.omitted > 0 {
             out.push_str(&format!("{}: and {} more problems\n", self.file, self.omitted));
@@ -100,112 +107,15 @@ impl Problems {
         line.push_str(&problem.message);
         line
     }
-
-    /// The line of the text with secrets cut out, and the caret under it; no wider than a terminal, which would wrap it.
-    fn excerpt(&self, position: Position) -> String {
-        let Some((start, line)) = nth_line(&self.text, position.line) else {
-            return String::new();
-        };
-        let first = (position.column - 1).saturating_sub(WINDOW);
-        let window = line.char_indices().skip(first).take(2 * WINDOW);
-        let window: Vec<(usize, char)> =
-            window.map(|(offset, char)| (start + offset, char)).collect();
-        let (mut shown, caret) = self.redacted(&window, position.column - 1 - first);
-        let length = shown.iter().rposition(|char| *char != ' ').map_or(0, |last| last + 1);
-        shown.truncate(length.max(caret));
-        let number = position.line.to_string();
-        let room = TERMINAL - number.len() - "   | ".len();
-        let whole = (first == 0, line.chars().nth(first + 2 * WINDOW).is_none());
-        let (shown, pad) = cut(&shown, caret, room, whole);
-        let gutter = " ".repeat(number.len());
-        format!("  {number} | {}\n  {gutter} | {}^\n", shown.trim_end(), " ".repeat(pad))
-    }
-
-    /// What to show of these characters, and the caret's place in it.
-    fn redacted(&self, window: &[(usize, char)], column: usize) -> (Vec<char>, usize) {
-        let (Some(first), Some(last)) = (window.first(), window.last()) else {
-            return (Vec::new(), 0);
-        };
-        let hidden: Vec<_> = self
-            .redacted
-            .iter()
-            .filter(|range| range.start <= last.0 && range.end > first.0)
-            .collect();
-        let mut shown = Vec::new();
-        let mut caret = None;
-        let mut in_secret = false;
-        for (index, &(offset, char)) in window.iter().enumerate() {
-            let secret = hidden.iter().any(|range| range.contains(&offset));
-            if index == column {
-                caret = Some(shown.len() - usize::from(secret && in_secret));
-            }
-            match char {
-                _ if secret && in_secret => {}
-                _ if secret => shown.push('…'),
-                // A tab has no width of its own on a terminal, and is often what is wrong.
-                '\t' => shown.push('→'),
-                // Nothing of the file may steer the terminal that shows it.
-                char if char.is_control() || is_invisible(char) => shown.push('\u{fffd}'),
-                char => shown.push(char),
-            }
-            in_secret = secret;
-        }
-        let caret = caret.unwrap_or(shown.len());
-        (shown, caret)
-    }
-}
-
-/// The characters around the caret that fit into this many columns, `…` for those that do not, and the caret's column.
-/// `whole` says whether the line begins with the first of the characters, and ends with the last.
-fn cut(chars: &[char], caret: usize, room: usize, whole: (bool, bool)) -> (String, usize) {
-    let width = |char: &char| char.width().unwrap_or(0);
-    let widths = |chars: &[char]| chars.iter().map(width).sum::<usize>();
-    // The caret may stand behind the last character, and needs a column there.
-    let end = usize::from(caret == chars.len());
-    let (mut first, mut last) = (0, chars.len());
-    if whole != (true, true) || widths(chars) + end > room {
-        let room = room - 2;
-        (first, last) = (caret, (caret + 1).min(chars.len()));
-        let mut used = widths(&chars[first..last]).max(1);
-        let grow_left = |first: &mut usize, used: &mut usize, most: usize| {
-            while *first > 0 && *used + width(&chars[*first - 1]) <= most {
-                *first -= 1;
-                *used += width(&chars[*first]);
-            }
-        };
-        // Half the room before the caret, then what is left of it behind, then what is still left before.
-        grow_left(&mut first, &mut used, room / 2);
-        while last < chars.len() && used + width(&chars[last]) <= room {
-            used += width(&chars[last]);
-            last += 1;
-        }
-        grow_left(&mut first, &mut used, room);
-    }
-    let before = if first > 0 || !whole.0 { "…" } else { "" };
-    let after = if last < chars.len() || !whole.1 { "…" } else { "" };
-    let shown: String = chars[first..last].iter().collect();
-    (format!("{before}{shown}{after}"), before.chars().count() + widths(&chars[first..caret]))
-}
-
-/// The line with this number, counted from 1, and the byte it starts at.
-fn nth_line(text: &str, number: usize) -> Option<(usize, &str)> {
-    let mut start = 0;
-    for (index, line) in text.split('\n').enumerate() {
-        if index + 1 == number {
-            return Some((start, line.trim_end_matches('\r')));
-        }
-        start += line.len() + 1;
-    }
-    None
 }
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.render(false).trim_end())
+        f.write_str(self.summary().trim_end())
     }
 }
 
-/// The text may hold secrets, so that only what `Display` shows is shown.
+/// The text may hold secrets, so this shows no more than `Display` does.
 impl fmt::Debug for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Problems({self})")
@@ -214,9 +124,9 @@ impl fmt::Debug for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Where a key or a value stands in the text.
+/// The place of a key or a value in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Span {
+pub(crate) struct Span {
     pub line: u32,
     pub column: u32,
     pub start: u32,
@@ -233,96 +143,131 @@ impl Span {
     }
 }
 
-/// Gathers the problems and warnings of one file while it is read.
+/// The location in the file of a value that was read, for problems that later stages find.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Location {
+    /// The value.
+    pub span: Span,
+    /// The key of the value. For an item of a list this is the item itself.
+    pub key: Span,
+    /// The path of keys, as in `databases[0].check.interval`.
+    pub path: Arc<str>,
+}
+
+/// The proof that an error is already reported, so that nobody has to report it again. rustc calls
+/// the same thing `ErrorGuaranteed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reported;
+
+/// Gathers the errors and warnings of one file while it is read.
 #[derive(Default)]
-pub(super) struct Collector {
+pub(crate) struct Collector {
     errors: Bucket,
     warnings: Bucket,
-    hidden: Vec<Range<usize>>,
+    redacted: Vec<Range<usize>>,
 }
 
 #[derive(Default)]
 struct Bucket {
     list: Vec<Problem>,
-    more: usize,
-    /// What an alias repeats is wrong once.
-    seen: BTreeSet<(Position, String)>,
+    omitted: usize,
+    /// The problems so far. A mistake that YAML aliases repeat is reported once.
+    known: BTreeSet<(Position, String)>,
 }
 
 impl Bucket {
     fn add(&mut self, span: Span, path: &str, message: String) {
         let position = span.position();
         if self.list.len() >= MAX_PROBLEMS {
-            self.more += 1;
+            self.omitted += 1;
             return;
         }
-        if !self.seen.insert((position, message.clone())) {
+        if !self.known.insert((position, message.clone())) {
             return;
         }
         self.list.push(Problem { position: Some(position), path: path.into(), message });
     }
 
-    fn problems(mut self, file: &str, text: &Arc<str>, hidden: &[Range<usize>]) -> Problems {
+    fn into_problems(mut self, file: &str, text: &Arc<str>, redacted: &[Range<usize>]) -> Problems {
         self.list.sort_by_key(|problem| problem.position);
         Problems {
             file: file.into(),
             text: text.clone(),
-            redacted: hidden.to_vec(),
+            redacted: redacted.to_vec(),
             list: self.list,
-            omitted: self.more,
+            omitted: self.omitted,
         }
     }
 }
 
 impl Collector {
-    pub(super) fn error(&mut self, span: Span, path: &str, message: impl Into<String>) {
+    /// Reports an error.
+    pub(crate) fn error(&mut self, span: Span, path: &str, message: impl Into<String>) -> Reported {
         self.errors.add(span, path, message.into());
+        Reported
     }
 
-    pub(super) fn warn(&mut self, span: Span, path: &str, message: impl Into<String>) {
+    /// Reports an error in a value.
+    pub(crate) fn error_at(&mut self, at: &Location, message: impl Into<String>) -> Reported {
+        self.error(at.span, &at.path, message)
+    }
+
+    /// Reports an error in a key.
+    pub(crate) fn error_at_key(&mut self, at: &Location, message: impl Into<String>) -> Reported {
+        self.error(at.key, &at.path, message)
+    }
+
+    /// Reports a warning.
+    pub(crate) fn warn(&mut self, span: Span, path: &str, message: impl Into<String>) {
         self.warnings.add(span, path, message.into());
     }
 
-    /// Further errors are only counted: no need to find good words for them.
-    pub(super) fn is_full(&self) -> bool {
+    /// Reports a warning about a value.
+    pub(crate) fn warn_at(&mut self, at: &Location, message: impl Into<String>) {
+        self.warn(at.span, &at.path, message);
+    }
+
+    /// Returns true if further errors are only counted, so that good messages are not needed.
+    pub(crate) fn is_full(&self) -> bool {
         self.errors.list.len() >= MAX_PROBLEMS
     }
 
-    /// What stands here may be a secret: no excerpt shows it.
-    pub(super) fn redact(&mut self, span: Span) {
-        if self.hidden.last() != Some(&span.bytes()) {
-            self.hidden.push(span.bytes());
+    /// Keeps this part of the text out of every excerpt, because it may be a secret.
+    pub(crate) fn redact(&mut self, span: Span) {
+        if self.redacted.last() != Some(&span.bytes()) {
+            self.redacted.push(span.bytes());
         }
     }
 
-    /// The errors and the warnings, ready to be shown.
-    pub(super) fn into_problems(self, file: &str, text: &str) -> (Problems, Problems) {
+    /// Returns the errors and the warnings, ready to be shown.
+    pub(crate) fn into_problems(self, file: &str, text: &str) -> (Problems, Problems) {
         let text: Arc<str> = text.into();
         (
-            self.errors.problems(file, &text, &self.hidden),
-            self.warnings.problems(file, &text, &self.hidden),
+            self.errors.into_problems(file, &text, &self.redacted),
+            self.warnings.into_problems(file, &text, &self.redacted),
         )
     }
 }
 
-/// What a person wrote, fit to be quoted in a message: short, on one line, without control characters.
-pub(super) fn quote(text: &str) -> String {
-    const LONGEST: usize = 60;
+/// Returns a text of the file in a form that fits a message: short, on one line, and without
+/// control characters or credentials.
+pub(crate) fn quote(text: &str) -> String {
+    const MAX_CHARS: usize = 60;
     if may_hold_credentials(text) {
         return "`…`".into();
     }
-    let mut shown: String = text.chars().take(LONGEST).flat_map(plain).collect();
-    if text.chars().count() > LONGEST {
+    let escape = |char: char| {
+        if char.is_control() { char.escape_default().collect() } else { vec![char] }
+    };
+    let mut shown: String = text.chars().take(MAX_CHARS).flat_map(escape).collect();
+    if text.chars().count() > MAX_CHARS {
         shown.push('…');
     }
     format!("`{shown}`")
 }
 
-/// `postgres://user:password@host` is not a value of any key, but is what a person may paste.
-pub(super) fn may_hold_credentials(text: &str) -> bool {
+/// Returns true for a text like `postgres://user:password@host`, which is a value of no key but may
+/// be pasted by mistake.
+pub(crate) fn may_hold_credentials(text: &str) -> bool {
     text.contains('@')
-}
-
-fn plain(char: char) -> Vec<char> {
-    if char.is_control() { char.escape_default().collect() } else { vec![char] }
 }

@@ -110,10 +110,16 @@ fn ports() -> impl Strategy<Value = Vec<Port>> {
     prop_oneof![named, unnamed]
 }
 
-/// The checks of a database's addresses: all of one kind, as the language demands.
+/// A random check of one kind.
+type AnyKind = fn() -> BoxedStrategy<CheckKind>;
+
+/// Each kind with its random checks.
+pub(crate) const KINDS: [(&str, AnyKind); 3] =
+    [("tcp", || tcp().boxed()), ("http", || http().boxed()), ("exec", || exec().boxed())];
+
+/// The checks of a database's addresses, which are all of one kind.
 fn checks() -> impl Strategy<Value = Vec<Arc<Check>>> {
-    let several = |kind: BoxedStrategy<CheckKind>| vec(check(kind), 1..3);
-    prop_oneof![several(tcp().boxed()), several(http().boxed()), several(exec().boxed())]
+    proptest::sample::select(&KINDS[..]).prop_flat_map(|(_, kind)| vec(check(kind()), 1..3))
 }
 
 fn check(kind: BoxedStrategy<CheckKind>) -> impl Strategy<Value = Arc<Check>> {

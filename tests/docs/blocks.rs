@@ -126,5 +126,5 @@ fn the_mistake_is_shown_as_the_program_shows_it() {
     let mistake = format!("{}    interval: 5\n", example.text);
     let problems = config::parse("databases.yaml", &mistake, &options).expect_err("a mistake");
     let shown = blocks.iter().find(|block| block.text.starts_with("databases.yaml"));
-    assert_eq!(problems.render(true), shown.expect("the mistake").text);
+    assert_eq!(problems.report(), shown.expect("the mistake").text);
 }

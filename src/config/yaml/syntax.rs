@@ -4,12 +4,15 @@ use std::net::IpAddr;
 
 use serde_saphyr::granit_parser::ErrorKind;
 
-use super::invisible;
-use super::problem::Span;
-use super::tree::MAX_DEPTH;
+use crate::config::invisible;
+use crate::config::problem::Span;
+
+/// The deepest nesting of lists and mappings: enough for the language, and little enough for the
+/// stack.
+pub(crate) const MAX_DEPTH: usize = 64;
 
 /// Where to point and what to say: the invisible character of the line that is wrong, if it has one, else [`visible`].
-pub(super) fn explain(
+pub(crate) fn explain(
     kind: &ErrorKind,
     span: Span,
     text: &str,

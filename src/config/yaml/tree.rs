@@ -7,12 +7,12 @@ use serde_saphyr::granit_parser::{
     self, Event, Marker, Parser, ScalarStyle, ScanError, StrInput, StructureStyle, Tag,
 };
 
-use super::problem::{Collector, Span};
-use super::syntax;
+use super::syntax::{self, MAX_DEPTH};
+use crate::config::problem::{Collector, Reported, Span};
 
 /// One value of the file.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub span: Span,
     pub kind: NodeKind,
     /// How many values it holds, itself and those behind aliases included.
@@ -20,14 +20,14 @@ pub(super) struct Node {
 }
 
 #[derive(Debug)]
-pub(super) enum NodeKind {
+pub(crate) enum NodeKind {
     Scalar(Scalar),
     List(Vec<Arc<Node>>),
     Map(Vec<Entry>),
 }
 
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub key: String,
     pub key_span: Span,
     /// The key may be shown: it looks like one, and a colon follows it. Else it may be a secret that lost its key.
@@ -37,7 +37,7 @@ pub(super) struct Entry {
 
 /// A scalar's text, and the type that YAML 1.2's core schema gives it.
 #[derive(Debug)]
-pub(super) struct Scalar {
+pub(crate) struct Scalar {
     pub text: String,
     pub kind: ScalarKind,
     pub style: ScalarStyle,
@@ -45,13 +45,13 @@ pub(super) struct Scalar {
 
 impl Scalar {
     /// A text that stands nowhere in the file.
-    pub(super) fn text(text: String) -> Self {
+    pub(crate) fn text(text: String) -> Self {
         Scalar { text, kind: ScalarKind::Text, style: ScalarStyle::Plain }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ScalarKind {
+pub(crate) enum ScalarKind {
     Null,
     Bool(bool),
     Number,
@@ -60,7 +60,7 @@ pub(super) enum ScalarKind {
 
 impl NodeKind {
     /// What this is, in the words of a message.
-    pub(super) fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             NodeKind::List(_) => "a list",
             NodeKind::Map(_) => "a mapping",
@@ -76,7 +76,7 @@ impl NodeKind {
 
 impl Node {
     /// The text of a scalar.
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         match &self.kind {
             NodeKind::Scalar(scalar) => &scalar.text,
             _ => "",
@@ -84,14 +84,11 @@ impl Node {
     }
 }
 
-/// Deep enough for the language, shallow enough for the stack.
-pub(super) const MAX_DEPTH: usize = 64;
-
 /// How many values all aliases together may stand for: far above any real file, far below what hurts.
 const MAX_EXPANSION: usize = 1_000_000;
 
 /// The tree of the text's one document, or None when it is so wrong that nothing more can be said than is collected.
-pub(super) fn parse(text: &str, problems: &mut Collector) -> Option<Arc<Node>> {
+pub(crate) fn parse(text: &str, problems: &mut Collector) -> Result<Arc<Node>, Reported> {
     let mut options = granit_parser::options! {
         flow_nesting_limit: MAX_DEPTH,
         block_nesting_limit: MAX_DEPTH,
@@ -108,13 +105,12 @@ pub(super) fn parse(text: &str, problems: &mut Collector) -> Option<Arc<Node>> {
         expansion: 0,
     };
     match builder.document() {
-        Ok(root) => Some(root),
+        Ok(root) => Ok(root),
         Err(ParseAbort { span, message }) => {
             if may_hold_secret(text, span) {
                 redact_line(text, span, builder.problems);
             }
-            builder.problems.error(span, "", message);
-            None
+            Err(builder.problems.error(span, "", message))
         }
     }
 }
@@ -177,7 +173,7 @@ impl<'a> Builder<'a> {
                 Ok((Event::DocumentStart(..), span)) if root.is_some() => start = span,
                 Ok((Event::DocumentStart(..), _)) => {}
                 Ok((Event::StreamEnd, span)) => {
-                    let nothing = "holds only comments; list the databases, as in `databases: [{service: mysql, …}]`";
+                    let nothing = "has only comments; list the databases, as in `databases: [{service: mysql, …}]`";
                     let span = Span { line: 1, column: 1, ..span };
                     return root
                         .or(empty)
@@ -408,7 +404,7 @@ fn has_colon(text: &str, key: Span) -> bool {
 }
 
 /// Whether a message may show this key.
-pub(super) fn looks_like_key(key: &str) -> bool {
+pub(crate) fn looks_like_key(key: &str) -> bool {
     let fits = |char: char| {
         char.is_ascii_alphanumeric() || matches!(char, '_' | '-' | '.' | '/' | '<' | '~')
     };

@@ -1,4 +1,5 @@
-//! From a file to a checked config, or to everything that is wrong with it.
+//! Loads a config file: reads its bytes, and makes a checked config of them or a list of all that
+//! is wrong.
 
 use std::fmt;
 use std::fs::{self, File, FileType, OpenOptions};
@@ -6,38 +7,44 @@ use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use super::problem::{Collector, Problems, Span};
-use super::read::{Field, Reader};
-use super::{LoadedConfig, Options, compile, raw, tree};
+use super::language::reader::Reader;
+use super::language::spanned::Field;
+use super::problem::{Collector, Problems, Reported, Span};
+use super::records::Config;
+use super::spec::Spec;
+use super::{compile, yaml};
 
-/// More than any list of databases needs, and little enough to be read in an instant.
+/// The largest config file, in bytes. No list of databases needs more, and this much is read in an
+/// instant.
 const MAX_FILE_SIZE: u64 = 10 * 1024 * 1024;
 
-/// Reads a config file.
-pub fn load(path: &Path, options: &Options) -> Result<LoadedConfig, Problems> {
-    parse_bytes(path, read_file(path), options)
+/// The settings that the meaning of a config depends on beside its text.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The namespace of databases for which the config names none.
+    pub own_namespace: String,
+    /// The networks that addresses may be in. An empty list allows all.
+    pub allow_cidr: Vec<ipnet::IpNet>,
+    /// Leaves out addresses that may not be published, with a warning, instead of rejecting the
+    /// whole config. One wrong address then does not stop the others.
+    pub skip_rejected: bool,
 }
 
-/// Makes a config of what was read from a file.
-pub fn parse_bytes(
-    path: &Path,
-    content: Result<Vec<u8>, ReadError>,
-    options: &Options,
-) -> Result<LoadedConfig, Problems> {
-    let name = path.display().to_string();
-    let bytes = content.map_err(|error| Problems::whole_file(&name, error.to_string()))?;
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(&name, text, options),
-        Err(error) => Err(not_utf8(&name, &bytes, error.valid_up_to())),
-    }
+/// A config that can be used.
+#[derive(Debug, Clone)]
+pub struct LoadedConfig {
+    /// The checked config.
+    pub spec: Spec,
+    /// Settings that are allowed but probably not meant.
+    pub warnings: Problems,
 }
 
-/// Why the content of a config file can't be had.
+/// The reason why the content of a config file can't be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadError {
-    /// A mistake in the path or the file.
+    /// The path or the file is wrong.
     Invalid(String),
-    /// Something that this process or host is short of, such as descriptors. The file may be good.
+    /// This process or host lacks a resource, such as file descriptors. The file may be good.
     Exhausted(String),
 }
 
@@ -56,7 +63,7 @@ impl ReadError {
                 ErrorKind::PermissionDenied => {
                     "may not be read; give this user the right to read it".into()
                 }
-                _ => format!("can't be read: {error}; give the path of a file that can"),
+                _ => format!("can't be read: {error}; give the path of a readable file"),
             }),
         }
     }
@@ -69,11 +76,15 @@ impl fmt::Display for ReadError {
     }
 }
 
+/// Reads and checks a config file.
+pub fn load(path: &Path, options: &Options) -> Result<LoadedConfig, Problems> {
+    parse_bytes(path, read_file(path), options)
+}
+
 /// Reads the content of a config file.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
-    let read = open(path)?.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes);
-    match read {
+    match open(path)?.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes) {
         Ok(_) if bytes.len() as u64 > MAX_FILE_SIZE => Err(ReadError::Invalid(
             "is larger than 10 MiB; write the config of fewer databases, or begin another".into(),
         )),
@@ -82,36 +93,51 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, ReadError> {
     }
 }
 
-/// Opens a config file without waiting. Opening a FIFO as usual waits for its writer, and would end all reloads.
+/// Opens a config file without waiting. A plain open of a FIFO waits for its writer, which would
+/// end all reloads.
 fn open(path: &Path) -> Result<File, ReadError> {
     let failed = |error: io::Error| ReadError::new(&error);
     if is_inherited(path) {
         return File::open(path).map_err(failed);
     }
-    // Before it is opened, for opening a device may do something to it.
-    refuse_special(fs::metadata(path).map_err(failed)?.file_type())?;
+    // This comes before the open, because opening a device may change its state.
+    reject_special(fs::metadata(path).map_err(failed)?.file_type())?;
     let file =
         OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
-    // Once more, as another file may have taken the place meanwhile.
-    refuse_special(file.metadata().map_err(failed)?.file_type())?;
+    // Another file may have taken the path in the meantime.
+    reject_special(file.metadata().map_err(failed)?.file_type())?;
     Ok(file)
 }
 
-/// Whether the path is that of a file which whoever started the process opened for it, as a shell does for `<(…)`.
+/// Returns true if the parent of this process opened the file for it, as a shell does for `<(…)`.
 fn is_inherited(path: &Path) -> bool {
     path == Path::new("/dev/stdin")
         || path.starts_with("/dev/fd")
         || path.starts_with("/proc/self/fd")
 }
 
-fn refuse_special(kind: FileType) -> Result<(), ReadError> {
-    let what = match kind {
-        _ if kind.is_fifo() => "a FIFO",
-        _ if kind.is_socket() => "a socket",
-        _ if kind.is_char_device() || kind.is_block_device() => "a device",
+fn reject_special(file_type: FileType) -> Result<(), ReadError> {
+    let what = match file_type {
+        _ if file_type.is_fifo() => "a FIFO",
+        _ if file_type.is_socket() => "a socket",
+        _ if file_type.is_char_device() || file_type.is_block_device() => "a device",
         _ => return Ok(()),
     };
     Err(ReadError::Invalid(format!("is {what}; give the path of a file")))
+}
+
+/// Makes a checked config of the content of a file.
+pub fn parse_bytes(
+    path: &Path,
+    content: Result<Vec<u8>, ReadError>,
+    options: &Options,
+) -> Result<LoadedConfig, Problems> {
+    let name = path.display().to_string();
+    let bytes = content.map_err(|error| Problems::whole_file(&name, error.to_string()))?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => parse(&name, text, options),
+        Err(error) => Err(not_utf8(&name, &bytes, error.valid_up_to())),
+    }
 }
 
 fn not_utf8(name: &str, bytes: &[u8], valid: usize) -> Problems {
@@ -124,32 +150,35 @@ fn not_utf8(name: &str, bytes: &[u8], valid: usize) -> Problems {
     problems.into_problems(name, "").0
 }
 
-/// Reads a config that is in memory already; `file_name` is what its problems call it.
+/// Makes a checked config of a text. Its problems call the file `file_name`.
 pub fn parse(file_name: &str, text: &str, options: &Options) -> Result<LoadedConfig, Problems> {
-    // A file saved on Windows may begin with a mark that is no part of the text.
+    // A file from Windows may begin with a byte order mark, which is not part of the text.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if let Some(message) = empty_file_message(text) {
         return Err(Problems::whole_file(file_name, message));
     }
     let mut problems = Collector::default();
-    let spec = tree::parse(text, &mut problems).and_then(|root| {
-        let config = Reader::new(&mut problems).field::<raw::Config>(&root, root.span);
-        let Field::Given(config) = config else { return None };
-        compile::compile(&config.value, options, &mut problems)
-    });
+    let spec = parse_spec(text, options, &mut problems);
     let (errors, warnings) = problems.into_problems(file_name, text);
     match spec {
-        Some(spec) if errors.is_empty() => Ok(LoadedConfig { spec, warnings }),
+        Ok(spec) if errors.is_empty() => Ok(LoadedConfig { spec, warnings }),
         _ => Err(errors),
     }
 }
 
+fn parse_spec(text: &str, options: &Options, problems: &mut Collector) -> Result<Spec, Reported> {
+    let root = yaml::tree::parse(text, problems)?;
+    let config: Field<Config> = Reader::new(problems).field(&root, root.span);
+    compile::compile(config.value().ok_or(Reported)?, options, problems)
+}
+
+/// Returns the message for a file without any content.
 fn empty_file_message(text: &str) -> Option<String> {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let what = match lines.next() {
         None => "is empty",
         Some(first) if first.starts_with('#') && lines.all(|line| line.starts_with('#')) => {
-            "holds only comments"
+            "has only comments"
         }
         Some(_) => return None,
     };

@@ -3,7 +3,7 @@
 use super::problem::quote;
 
 /// Says what is wrong with a label of RFC 1123.
-pub(super) fn validate_label(name: &str, what: &str) -> Result<(), String> {
+pub(crate) fn validate_label(name: &str, what: &str) -> Result<(), String> {
     let fits = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '-';
     if name.len() > 63 {
         return Err(format!(

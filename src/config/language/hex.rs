@@ -1,7 +1,7 @@
 //! Bytes in hex: two digits a byte, and blanks between bytes where the writer likes them.
 
 /// The bytes, or what is wrong and what to write instead.
-pub(super) fn parse(text: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn parse(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len() / 2);
     // The first digit of a byte, and its place.
     let mut half: Option<(u8, usize)> = None;
@@ -45,7 +45,7 @@ fn not_a_digit(char: char, place: usize) -> String {
 }
 
 /// The bytes as `00 0c`.
-pub(super) fn write(bytes: &[u8]) -> String {
+pub(crate) fn write(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }
 

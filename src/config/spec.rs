@@ -1,0 +1,122 @@
+//! The checked config: every default is filled in, and every value is valid.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ip::AllowedNetworks;
+use super::kinds::CheckKind;
+use super::language::scalars::{Protocol, PublishMode};
+use crate::health::Thresholds;
+use crate::plan::Policy;
+
+/// A whole config file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Spec {
+    /// The databases, in the order of the file.
+    pub databases: Vec<Arc<Database>>,
+    /// Deletes the objects of a database that is removed from the config.
+    pub prune: bool,
+}
+
+/// The Service of a database. It also identifies the database.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DatabaseId {
+    /// The namespace of the Service.
+    pub namespace: String,
+    /// The name of the Service.
+    pub service: String,
+}
+
+impl fmt::Display for DatabaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.service)
+    }
+}
+
+/// One entry of the config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// The Service.
+    pub id: DatabaseId,
+    /// At least one port. If there are several, each has a name.
+    pub ports: Vec<Port>,
+    /// The addresses in the order of the file, each IP once. There is at least one, unless all are
+    /// rejected.
+    pub addresses: Vec<Address>,
+    /// The addresses that may not be published, and so are not checked either.
+    pub rejected: Vec<RejectedAddress>,
+    /// The networks that addresses may be in. This also limits addresses that the cluster holds
+    /// from an earlier config.
+    pub allowed_networks: AllowedNetworks,
+    /// The rules by which members are chosen from the healthy addresses.
+    pub policy: Policy,
+    /// The kinds of object in which members are published.
+    pub publish: PublishMode,
+    /// The Service to create if there is none. Without it, the daemon waits for the Service.
+    pub create_service: Option<CreateService>,
+    /// Takes over Endpoints that someone else wrote.
+    pub adopt: bool,
+}
+
+/// The Service to create if there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CreateService {
+    /// Creates it without an IP of its own.
+    pub headless: bool,
+}
+
+/// A port of the database. Its name joins it to a port of the Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// The name, which only a single port may lack.
+    pub name: Option<String>,
+    /// The number on which the database listens.
+    pub number: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+/// One address of a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The IP.
+    pub ip: IpAddr,
+    /// The tier. The lowest is preferred.
+    pub priority: u32,
+    /// The DNS label of this replica in a headless Service.
+    pub hostname: Option<String>,
+    /// The topology zone, for EndpointSlices.
+    pub zone: Option<Box<str>>,
+    /// The reason for maintenance, if the address is in maintenance.
+    pub maintenance: Option<Arc<str>>,
+    /// The database's check with the overrides of this address. Addresses without overrides share
+    /// one.
+    pub check: Arc<Check>,
+}
+
+/// An address of the config that may not be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectedAddress {
+    /// The IP.
+    pub ip: IpAddr,
+    /// The reason, with advice on what to write instead.
+    pub reason: String,
+}
+
+/// How, how often and how patiently a target is checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// The kind, with its own settings.
+    pub kind: CheckKind,
+    /// The time between two checks.
+    pub interval: Duration,
+    /// The time that one check may take in all.
+    pub timeout: Duration,
+    /// The time to the next check after a verdict that disagrees with the target's state. At most
+    /// the interval.
+    pub recheck_interval: Duration,
+    /// The numbers of verdicts in a row that change the state.
+    pub thresholds: Thresholds,
+}
