@@ -265,7 +265,7 @@ fn generated_files_are_up_to_date() {
 #[test]
 fn the_reference_has_a_good_example_of_each_kind() {
     let reference = reference();
-    let examples: Vec<&str> = reference.split("```yaml\n").skip(1).collect();
+    let examples: Vec<&str> = reference.split("```yaml config\n").skip(1).collect();
     let mut kinds = BTreeSet::new();
     for example in examples {
         let spec = good(example.split("```").next().unwrap());

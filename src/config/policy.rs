@@ -16,10 +16,10 @@ record! {
     Policy requires [] {
         /// If fewer addresses than this are healthy, the published ones that were healthy most
         /// recently stay published. A number, or a percentage of the addresses in the preferred
-        /// tier, which is the one with the lowest `priority`.
+        /// tier, which is the one with the lowest `priority`. A percentage is rounded up.
         min_healthy: MinHealthy = MinHealthy(plan::Policy::default().min_healthy),
-        /// Publish at most one address. If two pass, which is a split brain, they are never
-        /// published together.
+        /// Publish at most one address, as for a writer. If two pass, which is a split brain, they
+        /// are never published together. Needs a check that only the writer passes.
         exactly_one: Bool = Bool(plan::Policy::default().exactly_one),
         /// When recovered addresses of a preferred tier take over from those of a lower one.
         failback: Failback,
@@ -163,7 +163,7 @@ fn warn_of_min_healthy(
     };
     let preferred = addresses.iter().map(|address| address.priority).min();
     let preferred = addresses.iter().filter(|address| Some(address.priority) == preferred).count();
-    let needed = policy.min_healthy.of(preferred);
+    let needed = policy.min_healthy.to_count(preferred);
     let message = if policy.exactly_one && needed > 1 {
         "with `exactlyOne` there is never more than one address; write `minHealthy: 1`, or 0".into()
     } else if needed > addresses.len() {

@@ -27,8 +27,8 @@ record! {
         /// The databases, one for each Service.
         #[schemars(length(min = 1))]
         databases: Vec<Field<Database>>,
-        /// Delete the Endpoints of a database that is removed from this file while the daemon runs.
-        /// Without it they stay as they are.
+        /// Delete the Endpoints and EndpointSlices of a database when it has been out of this file
+        /// for 30 s. Without it they stay as they are.
         prune: Bool = Bool(false),
     }
 }
@@ -36,7 +36,8 @@ record! {
 record! {
     /// The values that apply to every database unless it has its own.
     Defaults requires [] {
-        /// The namespace of databases that name none. Default: the namespace of the daemon's Pod.
+        /// The namespace of databases that name none. Default: the namespace of the daemon's Pod,
+        /// else that of the kubeconfig, else `default`.
         namespace: DnsLabel,
         /// The check of databases that have none. It also fills in the keys that the check of a
         /// database leaves out.

@@ -16,7 +16,7 @@ const INTRO: &str = "\
 
 The config is one YAML file. It lists the databases, and may hold defaults for all of them:
 
-```yaml
+```yaml config
 defaults:
   check: {interval: 5s, tcp: {}}
 databases:
@@ -30,7 +30,7 @@ This page lists every key. `external-endpoints validate FILE` checks a file and 
 mistakes at once; with `--explain` it prints the file with every default written out. Editors
 complete and check the keys if the file begins with this comment:
 
-```yaml
+```yaml config
 # yaml-language-server: $schema=https://example.com/schema.json
 databases:
 - {service: mysql, port: 3306, addresses: [10.20.0.11], check: {tcp: {}}}
@@ -126,7 +126,7 @@ impl<'a> Page<'a> {
         if let Some((_, example)) =
             examples.iter().find(|(name, _)| kind == format!("`check.{name}`"))
         {
-            let _ = write!(out, "\nExample:\n\n```yaml\n{example}```\n");
+            let _ = write!(out, "\nExample:\n\n```yaml config\n{example}```\n");
         }
     }
 

@@ -26,9 +26,11 @@ record! {
         #[schemars(length(min = 1))]
         command: Vec<Field<Argument>>,
         /// Variables in the environment of the program. Beside them it has only TARGET_IP,
-        /// TARGET_PORT, TARGET_HOST, SERVICE and NAMESPACE.
+        /// TARGET_PORT, TARGET_HOST (the `hostname` of the address, if it has one), SERVICE and
+        /// NAMESPACE.
         env: NamedValues<VariableName>,
-        /// The directory in which the program runs: an absolute path.
+        /// The directory in which the program runs: an absolute path. Default: the directory of
+        /// the daemon.
         working_directory: AbsoluteDir,
         /// The exit statuses that say nothing about the address, as 3 does in Nagios plugins:
         /// numbers, or ranges like `64-78`. Such a check is inconclusive and changes nothing. So is

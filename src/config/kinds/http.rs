@@ -20,7 +20,8 @@ use crate::config::yaml::tree::Scalar;
 
 record! {
     /// A check by one HTTP request. It passes when the status is expected and the body contains the
-    /// expected text. Redirects are not followed.
+    /// expected text. Redirects are not
+    /// followed, and proxies are not used.
     Http requires [] {
         /// The path of the request, with the query if there is one.
         path: UrlPath = UrlPath("/".into()),
@@ -37,7 +38,7 @@ record! {
         /// The statuses that pass: numbers, or ranges like `200-299`.
         #[schemars(length(min = 1))]
         expected_statuses: Vec<Field<StatusRange>> = vec![Field::new(StatusRange(200..=399))],
-        /// A text that the body must contain.
+        /// A text that the first MiB of the body must contain.
         expected_body: BodyText,
         /// Offer HTTP/2 to the server, which may choose HTTP/1.1. Needs `scheme: https`; without
         /// it the check speaks HTTP/1.1.

@@ -20,7 +20,7 @@ record! {
         tls: TlsKeys,
         /// The data to send when the connection is up.
         send: Payload,
-        /// The text or the bytes that the answer must contain.
+        /// The text or the bytes that the first 64 KiB of the answer must contain.
         expect: ExpectedContent,
         /// Complete the TCP handshake, so that the database sees the connection. Without it the
         /// connection ends before the database notices it. `tls`, `send` and `expect` imply it.

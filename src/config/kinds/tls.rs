@@ -13,16 +13,17 @@ record! {
     #[schemars(rename = "Tls")]
     TlsKeys requires [] {
         /// A file with the PEM certificates of the authorities that may sign the server's
-        /// certificate. Default: the certificates of the system.
+        /// certificate, or with that certificate itself. Default: the certificates of the system.
         ca_file: FilePath,
         /// A file with the PEM chain of the client's certificate. Needs `keyFile`.
         cert_file: FilePath,
         /// A file with the PEM key of the client's certificate. Needs `certFile`.
         key_file: FilePath,
         /// The name that the server's certificate must have, which SNI announces. Default: the
-        /// address.
+        /// address, and no SNI.
         server_name: ServerName,
-        /// Accept any certificate. Anyone on the way can then answer for the server.
+        /// Accept any certificate, of any age, key and algorithm. Anyone on the way can then answer
+        /// for the server.
         insecure_skip_verify: Bool = Bool(false),
     }
 }
