@@ -5,6 +5,8 @@
 mod blocks;
 #[path = "docs/commands.rs"]
 mod commands;
+#[path = "docs/language.rs"]
+mod language;
 #[path = "docs/links.rs"]
 mod links;
 #[path = "docs/pages.rs"]

@@ -66,7 +66,6 @@ const NOT_YET: &[&str] = &[
     "benches/",
     "docs/reference/config.md",
     "config/",
-    "deploy/",
     "Cargo.toml",
 ];
 
