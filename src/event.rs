@@ -1,7 +1,10 @@
-//! What happened, as Kubernetes Events on the Services, and on the Lease what is about the daemon as a whole: one at a time, and never in the way of a check or a write.
+//! Kubernetes Events: notices about a database are published on its Service, and notices about the
+//! daemon as a whole on its Lease.
 //!
-//! The library's recorder counts what differs only in its words as the same and keeps the first words, so that of two
-//! addresses that go down it would show one, twice. Here each address is a thing of its own, and the words are the newest.
+//! Events are published one at a time, and never delay a check or a write. The recorder of
+//! kube-runtime treats notices that differ only in their note as repetitions and keeps the first
+//! note: of two addresses that go down it would show one, twice. Here each address has an Event of
+//! its own, with the newest note.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -11,10 +14,8 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ObjectReference, Service};
-use k8s_openapi::api::events::v1::{Event, EventSeries};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -24,40 +25,38 @@ use tracing::{info, warn};
 use crate::api::{ApiError, Call, ErrorKind};
 use crate::clock;
 use crate::lease;
-use crate::notice::{Notice, Receiver, Regarding};
+use crate::notice::{Receiver, Regarding};
 use crate::publish;
-use aggregator::{EventAggregator, Pending, Recorded};
+use aggregator::{EventAggregator, Next, Pending, Recorded};
+use object::{REPORTING_CONTROLLER, RegardingObject};
 
 mod aggregator;
+mod object;
 
-/// Who reports.
-const REPORTING_CONTROLLER: &str = "external-endpoints";
-
-/// The longest note, in bytes.
-const MAX_NOTE_BYTES: usize = 1024;
-
-/// An API call that takes longer has failed.
+/// The time within which the API must have taken an Event.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The least time between two calls: Events get few of the API's requests, and none of those that writes may have.
+/// The least time between two calls: 20 Events a second. They don't count towards the rate limit of
+/// writes.
 const CALL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The first pause after the API did not take an Event, and the longest.
+/// The shortest and the longest pause after a call that the API did not answer.
 const RETRY_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
-/// How long a namespace is left alone in which a right is missing.
+/// The time for which no Events are sent to a namespace in which a right is missing.
 const FORBIDDEN_DELAY: Duration = Duration::from_secs(60);
 
-/// How long a replica that does not publish keeps notice: as long as it may take to take over from one that was killed.
+/// The time for which a standby replica retains notices. It is as long as a takeover may take after
+/// the leader was killed.
 const STANDBY_RETENTION: Duration = Duration::from_secs(20);
 
-/// How often such a replica looks for what it need not keep any longer.
+/// The interval at which a standby replica discards notices that are older.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// News that are taken in before anything is told.
+/// The number of notices that are received before an Event is published.
 const RECV_BATCH: usize = 256;
 
-/// What became of notice.
+/// The number of notices by their result.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
     published: Arc<AtomicU64>,
@@ -66,49 +65,36 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// By their result: Events that are in the cluster, notice that the API did not take, and those without room or Service.
+    /// Returns the counts: `published` are in the cluster, `failed` were not taken by the API, and
+    /// `dropped` found a full buffer or no object.
     pub(crate) fn by_result(&self) -> [(&'static str, u64); 3] {
-        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         [
-            ("published", of(&self.published)),
-            ("failed", of(&self.failed)),
-            ("dropped", of(&self.dropped)),
+            ("published", load(&self.published)),
+            ("failed", load(&self.failed)),
+            ("dropped", load(&self.dropped)),
         ]
     }
 }
 
-/// Publishes notice as Events for as long as it runs.
+/// Writes notices as Events, for as long as there are recorders.
 pub(crate) struct EventWriter {
     client: Client,
     services: publish::Handle,
-    /// Only the replica that holds it publishes: all see the same.
+    /// Only the leader publishes, because all replicas record the same happenings.
     lease: lease::Handle,
     /// The name of this replica.
     instance: String,
     receiver: Receiver,
     counts: Counts,
     aggregator: EventAggregator,
+    /// When Events may be sent again to a namespace in which a right is missing.
     forbidden_until: HashMap<String, Instant>,
-    /// How long to leave the API alone when it does not take the next one.
+    /// The last pause after calls that failed; zero after a call that succeeded.
     backoff: Duration,
 }
 
-/// What an Event regards.
-struct RegardingObject {
-    api_version: &'static str,
-    kind: &'static str,
-    namespace: String,
-    name: String,
-}
-
-impl RegardingObject {
-    /// Describes a call for an Event on the object.
-    fn call(&self, verb: &'static str) -> Call<'_> {
-        Call { verb, plural: "events", namespace: &self.namespace, name: None }
-    }
-}
-
-/// An Event that is not in the cluster.
+/// The error of an Event that is not in the cluster.
 enum EventError {
     /// There is no object that it could regard.
     NoObject,
@@ -126,21 +112,22 @@ impl EventWriter {
         client: Client,
         services: publish::Handle,
         lease: lease::Handle,
-        listener: Receiver,
+        receiver: Receiver,
     ) -> Self {
-        let counts = Counts { dropped: listener.dropped.clone(), ..Counts::default() };
-        let instance = lease.identity().map_or(REPORTING_CONTROLLER, |(_, me)| me).to_owned();
-        let (ledger, muted, away) = Default::default();
+        let counts = Counts { dropped: receiver.dropped.clone(), ..Counts::default() };
+        let identity = lease.identity().map(|(_, identity)| identity);
+        let instance = identity.unwrap_or(REPORTING_CONTROLLER).to_owned();
+        let (aggregator, forbidden_until, backoff) = Default::default();
         Self {
             client,
             services,
             lease,
             instance,
-            receiver: listener,
+            receiver,
             counts,
-            aggregator: ledger,
-            forbidden_until: muted,
-            backoff: away,
+            aggregator,
+            forbidden_until,
+            backoff,
         }
     }
 
@@ -148,100 +135,100 @@ impl EventWriter {
         self.counts.clone()
     }
 
-    /// Publishes until nobody is left who could tell anything.
+    /// Publishes Events until the last recorder is dropped.
     pub(crate) async fn run(mut self) {
-        let mut heard = Vec::new();
-        let mut standing = self.lease.subscribe();
-        // Until then nothing is told: the API has had its call.
-        let mut quiet = clock::now();
+        let mut received = Vec::new();
+        let mut roles = self.lease.subscribe();
+        let mut next_call = clock::now();
         loop {
             let now = clock::now();
-            let pause = match self.due(now) {
-                Ok(due) if quiet <= now => {
-                    let rest = self.publish(due).await;
-                    quiet = clock::now() + rest;
+            let pause = match self.next(now) {
+                Next::Due(_) if next_call > now => Some(next_call - now),
+                Next::Due(pending) => {
+                    let pause = self.publish(*pending).await;
+                    next_call = clock::now() + pause;
                     continue;
                 }
-                Ok(_) => Some(quiet - now),
-                Err(pause) => pause,
+                Next::Wait(pause) => Some(pause),
+                Next::Idle => None,
             };
             tokio::select! {
-                count = self.receiver.notices.recv_many(&mut heard, RECV_BATCH) => {
+                count = self.receiver.notices.recv_many(&mut received, RECV_BATCH) => {
                     if count == 0 {
                         return;
                     }
-                    heard.drain(..).for_each(|notice| self.on_notice(notice));
+                    for notice in received.drain(..) {
+                        if !self.aggregator.add(notice, clock::now()) {
+                            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
                 }
-                Ok(()) = standing.changed() => {}
+                Ok(()) = roles.changed() => {}
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             }
         }
     }
 
-    fn on_notice(&mut self, notice: Notice) {
-        if !self.aggregator.add(notice, clock::now()) {
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// What is to be told now; else how long until something may be.
-    fn due(&mut self, now: Instant) -> Result<Pending, Option<Duration>> {
+    /// Returns what to do next. A standby replica publishes nothing. It retains notices for a while
+    /// in case that the leader is gone and this replica takes over.
+    fn next(&mut self, now: Instant) -> Next {
         if self.lease.is_leader() {
-            return self.aggregator.due(now);
+            return self.aggregator.next(now);
         }
-        // Another tells it, unless that one has gone and this one takes over.
-        Err(self.aggregator.expire(STANDBY_RETENTION, now).then_some(EXPIRY_INTERVAL))
+        self.aggregator.expire(STANDBY_RETENTION, now);
+        if self.aggregator.has_pending() { Next::Wait(EXPIRY_INTERVAL) } else { Next::Idle }
     }
 
-    /// Publishes it, or gives it up. Returns how long to leave the API alone.
-    async fn publish(&mut self, due: Pending) -> Duration {
-        let Some(object) = self.object(&due.key.about) else {
-            self.discard(&due, self.counts.dropped.clone());
+    /// Publishes an Event, or discards it. Returns the time for which to make no other call.
+    async fn publish(&mut self, pending: Pending) -> Duration {
+        let Some(object) = self.object(&pending.key.regarding) else {
+            self.discard(&pending, self.counts.dropped.clone());
             return Duration::ZERO;
         };
         if self.forbidden_until.get(&object.namespace).is_some_and(|until| *until > clock::now()) {
-            self.discard(&due, self.counts.failed.clone());
+            self.discard(&pending, self.counts.failed.clone());
             return Duration::ZERO;
         }
-        let answer = match tokio::time::timeout(CALL_TIMEOUT, self.send(&due, &object)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(ApiError::timed_out(object.call("create"), CALL_TIMEOUT).into()),
-        };
-        match answer {
-            Ok(told) => {
+        let written = tokio::time::timeout(CALL_TIMEOUT, self.write(&pending, &object)).await;
+        let written = written.unwrap_or_else(|_| {
+            Err(ApiError::timed_out(object.event_call("create"), CALL_TIMEOUT).into())
+        });
+        match written {
+            Ok(recorded) => {
                 if !std::mem::take(&mut self.backoff).is_zero() {
                     info!("Events are published again");
                 }
-                self.counts.published.fetch_add(due.count.into(), Ordering::Relaxed);
-                self.aggregator.recorded(due, told, clock::now());
+                self.counts.published.fetch_add(pending.count.into(), Ordering::Relaxed);
+                self.aggregator.on_published(pending, recorded, clock::now());
                 CALL_INTERVAL
             }
             Err(EventError::NoObject) => {
-                self.discard(&due, self.counts.dropped.clone());
+                self.discard(&pending, self.counts.dropped.clone());
                 Duration::ZERO
             }
             Err(EventError::Api(error)) => {
-                self.discard(&due, self.counts.failed.clone());
+                self.discard(&pending, self.counts.failed.clone());
                 self.on_error(&object, &error)
             }
         }
     }
 
-    fn discard(&mut self, due: &Pending, count: Arc<AtomicU64>) {
-        count.fetch_add(due.count.into(), Ordering::Relaxed);
-        self.aggregator.discard(&due.key);
+    fn discard(&mut self, pending: &Pending, count: Arc<AtomicU64>) {
+        count.fetch_add(pending.count.into(), Ordering::Relaxed);
+        self.aggregator.discard(&pending.key);
     }
 
-    /// Logs once why Events are missing, and returns how long to leave the API alone.
+    /// Logs once why Events are missing. Returns the time for which to make no other call.
     fn on_error(&mut self, object: &RegardingObject, error: &ApiError) -> Duration {
         let RegardingObject { kind, namespace, name, .. } = object;
         let reason = &*error.message;
         match error.kind {
+            // The namespace is going, and its Events with it.
             ErrorKind::NotFound
             | ErrorKind::NamespaceNotFound
             | ErrorKind::NamespaceTerminating => CALL_INTERVAL,
             ErrorKind::Invalid | ErrorKind::Conflict => {
-                warn!(%namespace, kind, name, reason, "an Event was not taken");
+                warn!(%namespace, kind, name, reason, "the API did not take an Event");
                 CALL_INTERVAL
             }
             ErrorKind::Forbidden => {
@@ -261,142 +248,76 @@ impl EventWriter {
         }
     }
 
-    /// Counts on in an Event that is there, or makes one.
-    async fn send(&self, due: &Pending, object: &RegardingObject) -> Result<Recorded, EventError> {
-        let uid = self.uid(&due.key.about, object).await?;
+    /// Raises the count of an Event that exists, or creates one.
+    async fn write(
+        &self,
+        pending: &Pending,
+        object: &RegardingObject,
+    ) -> Result<Recorded, EventError> {
+        let uid = self.uid(&pending.key.regarding, object).await?;
         let api: Api<Event> = Api::namespaced(self.client.clone(), &object.namespace);
-        if let Some(before) = due.existing.as_ref().filter(|before| before.uid == uid) {
-            let count = before.count.saturating_add(due.count);
-            let series = json!({"series": series(count, due.notice.at)});
-            match api.patch(&before.name, &PatchParams::default(), &Patch::Merge(series)).await {
-                Ok(_) => return Ok(Recorded { count, ..before.clone() }),
-                // The API forgets Events after an hour, or whoever likes to sooner.
+        if let Some(existing) = pending.existing.as_ref().filter(|existing| existing.uid == uid) {
+            let count = existing.count.saturating_add(pending.count);
+            let series = json!({"series": object::series(count, pending.notice.at)});
+            let patch = Patch::Merge(series);
+            match api.patch(&existing.name, &PatchParams::default(), &patch).await {
+                Ok(_) => return Ok(Recorded { count, ..existing.clone() }),
+                // The API deletes Events after an hour, and people may do so earlier.
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(ApiError::new(error, object.call("patch")).into()),
+                Err(error) => return Err(ApiError::new(error, object.event_call("patch")).into()),
             }
         }
-        let event = event(due, object, &uid, &self.instance);
-        let made = api
+        let event = object::event(pending, object, &uid, &self.instance);
+        let created = api
             .create(&PostParams::default(), &event)
             .await
-            .map_err(|error| ApiError::new(error, object.call("create")))?;
-        Ok(Recorded { name: made.name_any(), uid, count: due.count })
+            .map_err(|error| ApiError::new(error, object.event_call("create")))?;
+        Ok(Recorded { name: created.name_any(), uid, count: pending.count })
     }
 
-    /// What notice are told on; none where the daemon as a whole has nothing that stands for it.
-    fn object(&self, about: &Regarding) -> Option<RegardingObject> {
-        let (api_version, kind, namespace, name) = match about {
+    /// Returns the object for the Events of a notice. The daemon as a whole has none without a
+    /// Lease.
+    fn object(&self, regarding: &Regarding) -> Option<RegardingObject> {
+        let (api_version, kind, namespace, name) = match regarding {
             Regarding::Database(id) => ("v1", "Service", &id.namespace, &id.service),
             Regarding::Daemon => {
                 let (lease, _) = self.lease.identity()?;
                 ("coordination.k8s.io/v1", "Lease", &lease.namespace, &lease.name)
             }
         };
-        Some(RegardingObject {
-            api_version,
-            kind,
-            namespace: namespace.clone(),
-            name: name.clone(),
-        })
+        let (namespace, name) = (namespace.clone(), name.clone());
+        Some(RegardingObject { api_version, kind, namespace, name })
     }
 
-    async fn uid(&self, about: &Regarding, object: &RegardingObject) -> Result<String, EventError> {
-        let known = match about {
-            Regarding::Database(id) => self.services.service_uid(id),
-            Regarding::Daemon => None,
-        };
-        let uid = match (about, known) {
-            (_, Some(uid)) => uid,
-            // All others are watched.
-            (Regarding::Database(_), None) => self.look_up::<Service>(object).await?,
-            (Regarding::Daemon, None) => self.look_up::<Lease>(object).await?,
+    /// Returns the UID of the object. Services of the config are in the cache, and all others are
+    /// read from the API.
+    async fn uid(
+        &self,
+        regarding: &Regarding,
+        object: &RegardingObject,
+    ) -> Result<String, EventError> {
+        let uid = match regarding {
+            Regarding::Database(id) => match self.services.service_uid(id) {
+                Some(uid) => uid,
+                None => self.read_uid::<Service>(object).await?,
+            },
+            Regarding::Daemon => self.read_uid::<Lease>(object).await?,
         };
         uid.ok_or(EventError::NoObject)
     }
 
-    async fn look_up<K>(&self, object: &RegardingObject) -> Result<Option<String>, EventError>
+    async fn read_uid<K>(&self, object: &RegardingObject) -> Result<Option<String>, ApiError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + Clone
             + DeserializeOwned
             + Debug,
     {
-        let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace);
-        let found = api.get_opt(&object.name).await.map_err(|error| {
-            let RegardingObject { namespace, name, .. } = object;
-            let plural = K::plural(&());
-            let call = Call { verb: "get", plural: &plural, namespace, name: Some(name) };
-            ApiError::new(error, call)
-        })?;
-        Ok(found.and_then(|found| found.uid()))
-    }
-}
-
-fn event(due: &Pending, object: &RegardingObject, uid: &str, instance: &str) -> Event {
-    let Pending { notice, count, .. } = due;
-    let RegardingObject { api_version, kind, namespace, name } = object;
-    let happened = MicroTime(timestamp(notice.at));
-    Event {
-        // As client-go names them.
-        metadata: ObjectMeta {
-            namespace: Some(namespace.clone()),
-            name: Some(format!("{name}.{:x}", timestamp(clock::now()).as_nanosecond())),
-            ..ObjectMeta::default()
-        },
-        event_time: Some(happened),
-        regarding: Some(ObjectReference {
-            api_version: Some((*api_version).into()),
-            kind: Some((*kind).into()),
-            namespace: Some(namespace.clone()),
-            name: Some(name.clone()),
-            uid: Some(uid.into()),
-            ..ObjectReference::default()
-        }),
-        type_: Some(notice.severity.event_type().to_string()),
-        reason: Some(notice.reason.to_string()),
-        action: Some(notice.reason.action().into()),
-        note: Some(cut(&notice.note, MAX_NOTE_BYTES)),
-        series: (*count > 1).then(|| series(*count, notice.at)),
-        reporting_controller: Some(REPORTING_CONTROLLER.into()),
-        reporting_instance: Some(cut(instance, 128)),
-        ..Event::default()
-    }
-}
-
-fn series(count: u32, at: Instant) -> EventSeries {
-    EventSeries {
-        count: count.try_into().unwrap_or(i32::MAX),
-        last_observed_time: MicroTime(timestamp(at)),
-    }
-}
-
-fn timestamp(moment: Instant) -> Timestamp {
-    Timestamp::try_from(clock::to_wall_clock(moment)).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-/// At most so many bytes, of which the last say that there were more.
-fn cut(text: &str, bytes: usize) -> String {
-    if text.len() <= bytes {
-        return text.to_owned();
-    }
-    let mut end = bytes - '…'.len_utf8();
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}…", &text[..end])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn notes_are_cut_between_characters() {
-        assert_eq!(cut("short", 8), "short");
-        assert_eq!(cut("ééééé", 8), "éé…");
-        let long = cut(&"é".repeat(2000), MAX_NOTE_BYTES);
-        assert!(
-            long.len() <= MAX_NOTE_BYTES && long.len() > MAX_NOTE_BYTES - 4 && long.ends_with('…')
-        );
+        let RegardingObject { namespace, name, .. } = object;
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let plural = K::plural(&());
+        let call = Call { verb: "get", plural: &plural, namespace, name: Some(name) };
+        let read = api.get_opt(name).await.map_err(|error| ApiError::new(error, call))?;
+        Ok(read.and_then(|object| object.uid()))
     }
 }

@@ -1,36 +1,37 @@
-//! Which notice are told when: the same thing at most once a minute, with how often it happened. No clock of its own.
+//! The aggregation of repetitions, as client-go's EventAggregator does it: an Event is published at
+//! most once a minute, with the number of times that it happened. Pure.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::notice::{Notice, Reason, Regarding};
 
-/// The least time between two tellings of the same thing.
+/// The least time between two publications of the same Event.
 const MIN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// After this long without notice of a thing, the next begin a new Event, as with Kubernetes' own controllers.
+/// The time after which a repetition starts a new Event. Kubernetes' own controllers use the same.
 const SERIES_WINDOW: Duration = Duration::from_secs(360);
 
-/// The most things that are remembered.
+/// The number of keys that are remembered.
 const CAPACITY: usize = 2048;
 
-/// What makes two notice the same.
+/// The key that repetitions share.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct EventKey {
-    pub about: Regarding,
+    pub regarding: Regarding,
     pub reason: Reason,
     pub dedup_key: String,
 }
 
-/// What is to be told now.
+/// Notices that wait to be published as one Event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pending {
     pub key: EventKey,
-    /// The newest of them.
+    /// The newest notice.
     pub notice: Notice,
-    /// How many there are of them.
+    /// The number of notices.
     pub count: u32,
-    /// What was told before in the same words.
+    /// The Event that has the same note and can count them.
     pub existing: Option<Recorded>,
 }
 
@@ -38,107 +39,131 @@ pub(super) struct Pending {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Recorded {
     pub name: String,
-    /// The UID of what it regards.
+    /// The UID of the object that it regards.
     pub uid: String,
-    /// How often it has happened, as it says.
+    /// The number of happenings that it counts.
     pub count: u32,
 }
 
-#[derive(Debug)]
+/// The next thing to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Publish this.
+    Due(Box<Pending>),
+    /// Wait for this long.
+    Wait(Duration),
+    /// Wait for a notice.
+    Idle,
+}
+
+#[derive(Debug, Default)]
 struct Entry {
-    /// The newest, and how many have come since they were told last.
+    /// The newest notice, and the number of notices since the last publication.
     pending: Option<(Notice, u32)>,
-    /// The words that were told last, with the Event that says them, and when.
-    recorded: Option<(String, Recorded, Instant)>,
+    published: Option<Published>,
+}
+
+/// The last publication of a key.
+#[derive(Debug)]
+struct Published {
+    note: String,
+    recorded: Recorded,
+    at: Instant,
 }
 
 impl Entry {
-    /// When it may be told again.
+    /// Returns when a notice may be published.
     fn due(&self, now: Instant) -> Instant {
-        self.recorded.as_ref().map_or(now, |(_, _, at)| *at + MIN_INTERVAL)
+        self.published.as_ref().map_or(now, |published| published.at + MIN_INTERVAL)
     }
 }
 
-/// All that is to be told, and what has been.
+/// The notices that wait to be published, and the Events that they may be counted in.
 #[derive(Debug, Default)]
 pub(super) struct EventAggregator {
     entries: HashMap<EventKey, Entry>,
 }
 
 impl EventAggregator {
-    /// Takes notice in. Returns whether there was room.
+    /// Adds a notice. Returns whether there was room for it.
     pub(super) fn add(&mut self, notice: Notice, now: Instant) -> bool {
         if self.entries.len() >= CAPACITY {
             self.evict(now);
         }
-        let thing = EventKey {
-            about: notice.regarding.clone(),
-            reason: notice.reason.clone(),
+        let key = EventKey {
+            regarding: notice.regarding.clone(),
+            reason: notice.reason,
             dedup_key: notice.dedup_key.clone(),
         };
-        if self.entries.len() >= CAPACITY && !self.entries.contains_key(&thing) {
+        if self.entries.len() >= CAPACITY && !self.entries.contains_key(&key) {
             return false;
         }
-        let entry = self.entries.entry(thing).or_insert(Entry { pending: None, recorded: None });
+        let entry = self.entries.entry(key).or_default();
         let count = entry.pending.as_ref().map_or(0, |(_, count)| *count);
         entry.pending = Some((notice, count.saturating_add(1)));
         true
     }
 
-    /// What has waited longest of all that may be told; else how long until something may.
-    pub(super) fn due(&self, now: Instant) -> Result<Pending, Option<Duration>> {
+    /// Returns the Event that has been due for longest, or the time until one is due.
+    pub(super) fn next(&self, now: Instant) -> Next {
         let waiting = self
             .entries
             .iter()
-            .filter_map(|(thing, entry)| Some((entry.due(now), thing, entry.pending.as_ref()?)));
+            .filter_map(|(key, entry)| Some((entry.due(now), key, entry.pending.as_ref()?)));
         let first = waiting.min_by_key(|(due, _, (notice, _))| ((*due).max(now), notice.at));
-        let (due, thing, (notice, count)) = first.ok_or(None)?;
+        let Some((due, key, (notice, count))) = first else { return Next::Idle };
         if due > now {
-            return Err(Some(due - now));
+            return Next::Wait(due - now);
         }
-        let told = self.entries[thing].recorded.as_ref();
-        let before = told.filter(|(note, _, at)| *note == notice.note && now - *at < SERIES_WINDOW);
-        Ok(Pending {
-            key: thing.clone(),
+        let published = self.entries[key].published.as_ref();
+        let repeated = published.filter(|published| {
+            published.note == notice.note && now - published.at < SERIES_WINDOW
+        });
+        Next::Due(Box::new(Pending {
+            key: key.clone(),
             notice: notice.clone(),
             count: *count,
-            existing: before.map(|(_, told, _)| told.clone()),
-        })
+            existing: repeated.map(|published| published.recorded.clone()),
+        }))
     }
 
-    /// Takes note that it was told, by this Event.
-    pub(super) fn recorded(&mut self, due: Pending, told: Recorded, now: Instant) {
-        if let Some(entry) = self.entries.get_mut(&due.key) {
-            entry.pending = None;
-            entry.recorded = Some((due.notice.note, told, now));
+    /// Returns whether any notice waits to be published.
+    pub(super) fn has_pending(&self) -> bool {
+        self.entries.values().any(|entry| entry.pending.is_some())
+    }
+
+    /// Records that the notices were published with this Event.
+    pub(super) fn on_published(&mut self, pending: Pending, recorded: Recorded, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(&pending.key) {
+            let note = pending.notice.note;
+            *entry =
+                Entry { pending: None, published: Some(Published { note, recorded, at: now }) };
         }
     }
 
-    /// Takes note that it can't be told.
-    pub(super) fn discard(&mut self, thing: &EventKey) {
-        if let Some(entry) = self.entries.get_mut(thing) {
+    /// Discards the notices of this key.
+    pub(super) fn discard(&mut self, key: &EventKey) {
+        if let Some(entry) = self.entries.get_mut(key) {
             entry.pending = None;
-            if entry.recorded.is_none() {
-                self.entries.remove(thing);
+            if entry.published.is_none() {
+                self.entries.remove(key);
             }
         }
     }
 
-    /// Forgets what is to be told and older than this. Says whether anything is left to be told.
-    pub(super) fn expire(&mut self, age: Duration, now: Instant) -> bool {
+    /// Discards the notices that are older than this.
+    pub(super) fn expire(&mut self, age: Duration, now: Instant) {
         self.entries.retain(|_, entry| {
-            let old =
-                |(notice, _): &mut (Notice, u32)| now.saturating_duration_since(notice.at) > age;
-            entry.pending.take_if(old);
-            entry.pending.is_some() || entry.recorded.is_some()
+            entry.pending.take_if(|(notice, _)| now.saturating_duration_since(notice.at) > age);
+            entry.pending.is_some() || entry.published.is_some()
         });
-        self.entries.values().any(|entry| entry.pending.is_some())
     }
 
+    /// Forgets the Events that no repetition can be counted in any more.
     fn evict(&mut self, now: Instant) {
         self.entries.retain(|_, entry| {
-            let old = entry.recorded.as_ref().is_none_or(|(_, _, at)| now - *at >= SERIES_WINDOW);
-            entry.pending.is_some() || !old
+            let current = entry.published.as_ref().is_some_and(|it| now - it.at < SERIES_WINDOW);
+            entry.pending.is_some() || current
         });
     }
 }
@@ -156,77 +181,79 @@ mod tests {
         Notice::new(Regarding::Database(id), Reason::TargetDown, note, at).with_dedup_key(dedup_key)
     }
 
-    fn tell(aggregator: &mut EventAggregator, now: Instant) -> (String, u32, Option<u32>) {
-        let due = aggregator.due(now).expect("something to tell");
-        let said =
-            (due.notice.note.clone(), due.count, due.existing.as_ref().map(|told| told.count));
-        let count = due.count + said.2.unwrap_or_default();
-        aggregator.recorded(
-            due,
-            Recorded { name: "mysql.1".into(), uid: "uid".into(), count },
-            now,
-        );
-        said
+    fn due(aggregator: &EventAggregator, now: Instant) -> Pending {
+        match aggregator.next(now) {
+            Next::Due(pending) => *pending,
+            next => panic!("nothing is due: {next:?}"),
+        }
+    }
+
+    /// Publishes what is due. Returns its note, its count, and the count of the Event before it.
+    fn publish(aggregator: &mut EventAggregator, now: Instant) -> (String, u32, Option<u32>) {
+        let pending = due(aggregator, now);
+        let existing = pending.existing.as_ref().map(|recorded| recorded.count);
+        let (note, new) = (pending.notice.note.clone(), pending.count);
+        let count = new + existing.unwrap_or_default();
+        let recorded = Recorded { name: "mysql.1".into(), uid: "uid".into(), count };
+        aggregator.on_published(pending, recorded, now);
+        (note, new, existing)
     }
 
     #[test]
-    fn the_same_thing_is_told_once_a_minute_with_its_count_and_its_newest_words() {
+    fn repetitions_are_counted_once_a_minute_with_the_newest_note() {
         let now = clock::now();
         let mut aggregator = EventAggregator::default();
         aggregator.add(notice("a", "refused", now), now);
-        assert_eq!(tell(&mut aggregator, now), ("refused".into(), 1, None));
+        assert_eq!(publish(&mut aggregator, now), ("refused".into(), 1, None));
         for _ in 0..3 {
             aggregator.add(notice("a", "refused", now), now);
         }
-        assert_eq!(aggregator.due(now), Err(Some(MINUTE)));
-        assert_eq!(tell(&mut aggregator, now + MINUTE), ("refused".into(), 3, Some(1)));
+        assert_eq!(aggregator.next(now), Next::Wait(MINUTE));
+        assert_eq!(publish(&mut aggregator, now + MINUTE), ("refused".into(), 3, Some(1)));
         aggregator.add(notice("a", "refused", now), now);
         aggregator.add(notice("a", "silent", now), now);
         assert_eq!(
-            tell(&mut aggregator, now + 2 * MINUTE),
+            publish(&mut aggregator, now + 2 * MINUTE),
             ("silent".into(), 2, None),
-            "other words are another Event"
+            "another note is another Event"
         );
-        assert_eq!(aggregator.due(now + 3 * MINUTE), Err(None));
+        assert_eq!(aggregator.next(now + 3 * MINUTE), Next::Idle);
     }
 
     #[test]
-    fn different_things_wait_for_each_other_not_at_all_and_the_oldest_goes_first() {
+    fn different_keys_do_not_wait_for_each_other_and_the_oldest_goes_first() {
         let now = clock::now();
         let mut aggregator = EventAggregator::default();
         let later = now + Duration::from_millis(1);
         aggregator.add(notice("b", "b", later), later);
         aggregator.add(notice("a", "a", now), later);
-        assert_eq!(tell(&mut aggregator, later).0, "a");
-        assert_eq!(tell(&mut aggregator, later).0, "b");
+        assert_eq!(publish(&mut aggregator, later).0, "a");
+        assert_eq!(publish(&mut aggregator, later).0, "b");
     }
 
     #[test]
-    fn after_a_long_quiet_a_new_event_begins() {
+    fn a_repetition_after_the_window_starts_a_new_event() {
         let now = clock::now();
         let mut aggregator = EventAggregator::default();
         aggregator.add(notice("a", "refused", now), now);
-        tell(&mut aggregator, now);
+        publish(&mut aggregator, now);
         let later = now + SERIES_WINDOW;
         aggregator.add(notice("a", "refused", later), later);
-        assert_eq!(tell(&mut aggregator, later), ("refused".into(), 1, None));
+        assert_eq!(publish(&mut aggregator, later), ("refused".into(), 1, None));
     }
 
     #[test]
-    fn there_is_room_for_so_many_and_what_is_old_makes_room() {
+    fn the_capacity_is_limited_and_old_events_make_room() {
         let now = clock::now();
         let mut aggregator = EventAggregator::default();
         for index in 0..CAPACITY {
             assert!(aggregator.add(notice(&index.to_string(), "x", now), now));
         }
         assert!(!aggregator.add(notice("one more", "x", now), now));
-        assert!(aggregator.add(notice("0", "x", now), now), "what is known has its place");
-        while let Ok(due) = aggregator.due(now) {
-            aggregator.recorded(
-                due,
-                Recorded { name: "mysql.1".into(), uid: "uid".into(), count: 1 },
-                now,
-            );
+        assert!(aggregator.add(notice("0", "x", now), now), "a known key has room");
+        while let Next::Due(pending) = aggregator.next(now) {
+            let recorded = Recorded { name: "mysql.1".into(), uid: "uid".into(), count: 1 };
+            aggregator.on_published(*pending, recorded, now);
         }
         assert!(!aggregator.add(notice("one more", "x", now), now));
         assert!(aggregator.add(notice("one more", "x", now), now + SERIES_WINDOW));
@@ -234,28 +261,31 @@ mod tests {
     }
 
     #[test]
-    fn what_another_replica_tells_is_kept_for_a_while() {
+    fn a_standby_retains_notices_for_a_while() {
         let now = clock::now();
         let mut aggregator = EventAggregator::default();
         aggregator.add(notice("a", "x", now), now);
         aggregator.add(notice("b", "x", now + MINUTE), now);
-        assert!(aggregator.expire(MINUTE, now + MINUTE));
+        aggregator.expire(MINUTE, now + MINUTE);
+        assert!(aggregator.has_pending());
         assert_eq!(aggregator.entries.len(), 2);
-        assert!(aggregator.expire(MINUTE, now + MINUTE * 2));
-        assert_eq!(aggregator.due(now).map(|due| due.key.dedup_key), Ok("b".into()));
-        assert!(!aggregator.expire(MINUTE, now + MINUTE * 3));
+        aggregator.expire(MINUTE, now + MINUTE * 2);
+        assert!(aggregator.has_pending());
+        assert_eq!(due(&aggregator, now).key.dedup_key, "b");
+        aggregator.expire(MINUTE, now + MINUTE * 3);
+        assert!(!aggregator.has_pending());
         assert!(aggregator.entries.is_empty());
     }
 
     #[test]
-    fn what_cannot_be_told_is_dropped_and_may_come_again_at_once() {
+    fn a_discarded_notice_may_come_again_at_once() {
         let now = clock::now();
         let mut aggregator = EventAggregator::default();
         aggregator.add(notice("a", "x", now), now);
-        let due = aggregator.due(now).expect("due");
-        aggregator.discard(&due.key);
-        assert_eq!(aggregator.due(now), Err(None));
+        let pending = due(&aggregator, now);
+        aggregator.discard(&pending.key);
+        assert_eq!(aggregator.next(now), Next::Idle);
         aggregator.add(notice("a", "x", now), now);
-        assert!(aggregator.due(now).is_ok());
+        assert!(matches!(aggregator.next(now), Next::Due(_)));
     }
 }
