@@ -112,3 +112,21 @@ fn the_readme_is_short() {
     let lines = page("README.md").text.lines().count();
     assert!(lines <= 150, "README.md has {lines} lines; move something into docs/");
 }
+
+#[test]
+fn every_path_in_backticks_exists() {
+    const FOLDERS: [&str; 7] =
+        ["benches/", "config/", "deploy/", "docs/", "src/", "tests/", ".ci/"];
+    for source in pages() {
+        for quoted in source.quoted() {
+            let is_path = FOLDERS.iter().any(|folder| quoted.starts_with(folder))
+                && !quoted.contains([' ', '*'])
+                && !quoted.contains("NAME");
+            assert!(
+                !is_path || root().join(&quoted).exists(),
+                "{}: there is no {quoted}",
+                source.path.display()
+            );
+        }
+    }
+}
