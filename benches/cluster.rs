@@ -1,7 +1,6 @@
 //! The benchmark figures that need a cluster: how fast a verdict is published, one or a thousand at once, and what memory it takes.
 
-// It measures real time.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, reason = "benchmarks measure real time")]
 
 // The tests' own cluster, from the folder where it lives.
 #[path = "../tests"]

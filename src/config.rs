@@ -35,7 +35,7 @@ mod yaml;
 
 pub use explain::explain;
 pub use ip::AllowedNetworks;
-#[allow(unused_imports)]
+#[allow(unused_imports, reason = "only the tests use it yet")]
 pub(crate) use kinds::check_kinds;
 pub use kinds::http::Scheme;
 pub use kinds::tls::Tls;

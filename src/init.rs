@@ -5,6 +5,8 @@
 //! commands, or it would take away the exit status that a check waits for. So the daemon runs as a child of process 1,
 //! as `docker run --init` and tini do it, and process 1 does nothing but this.
 
+#![expect(unsafe_code, reason = "fork, and waiting for any child, have no safe interface")]
+
 use std::io;
 use std::mem::MaybeUninit;
 use std::process;

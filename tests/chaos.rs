@@ -1,7 +1,6 @@
 //! The chaos run: two replicas of the daemon and thirty databases on a real cluster, everything that can go wrong, and a judge.
 
-// It measures real time.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, reason = "the chaos run measures real time")]
 
 mod support;
 

@@ -1,7 +1,6 @@
 //! The cluster tests: one program, one control plane with kube-proxy, a Kubernetes namespace for each case.
 
-// Trials measure real time.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, reason = "these tests run in real time")]
 
 mod support;
 

@@ -1,7 +1,6 @@
 //! The demo, `make demo`: a real cluster stops sending connections to a database that died, as you watch.
 
-// It measures real time.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, reason = "the demo runs in real time")]
 
 mod support;
 

@@ -1,8 +1,7 @@
 //! What the daemon does when this host has little to give (few descriptors, no local port, few places for commands), when its
 //! targets do all they can against it, when nobody reads its log, and when many read its pages.
 
-// The daemon's own code takes time as an argument; a test that waits needs a clock.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, reason = "a test that waits needs a clock")]
 
 #[path = "limits/admin.rs"]
 mod admin;

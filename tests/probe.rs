@@ -1,7 +1,6 @@
 //! The checks against real sockets, real processes and real databases: every verdict, its reason, and how long it took.
 
-// The daemon's own code takes time as an argument; a test of time-outs needs a clock.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, reason = "a test of timeouts needs a clock")]
 
 #[path = "probe/certificates.rs"]
 mod certificates;

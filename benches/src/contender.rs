@@ -1,6 +1,8 @@
 //! The checkers that are compared, each a process of its own: the floor, HAProxy, the daemon, and
 //! another build of the daemon where one is given.
 
+#![expect(unsafe_code, reason = "code that runs before exec has no safe interface")]
+
 use std::env;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};

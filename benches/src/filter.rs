@@ -1,5 +1,7 @@
 //! Packet filters in the kernel's classic BPF: what a socket gets to see.
 
+#![expect(unsafe_code, reason = "no crate has this socket option")]
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
 

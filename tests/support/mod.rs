@@ -1,8 +1,12 @@
 //! Support for the programs that need a cluster: the sandbox, the control plane, databases to
 //! break, and functions that wait.
 
-// Several programs include this module, and none of them uses all of it.
-#![allow(dead_code, unused_imports, unused_macros)]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "several programs include this module, and none uses all of it"
+)]
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

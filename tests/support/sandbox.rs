@@ -11,6 +11,11 @@
 //!
 //! Nothing in the sandbox has to clean up: not after a panic, Ctrl-C or SIGKILL.
 
+#![expect(
+    unsafe_code,
+    reason = "a signal's disposition and the code before exec have no safe interface"
+)]
+
 use std::env;
 use std::ffi::OsString;
 use std::fs;

@@ -5,6 +5,11 @@
 //! all. What is left here is what it is made of: a child that shares our memory until it runs the program, while the
 //! thread that started it stands still, so that nothing of the daemon is copied.
 
+#![expect(
+    unsafe_code,
+    reason = "posix_spawn makes a hundred system calls that a check does not need"
+)]
+
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs::File;
 use std::io;

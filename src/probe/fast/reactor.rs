@@ -1,5 +1,7 @@
 //! Tries of light checks, thousands at once: sockets in one epoll instance, with neither a task nor a timer for each.
 
+#![expect(unsafe_code, reason = "a descriptor that is registered with tokio must stay open")]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;

@@ -6,6 +6,8 @@
 //!
 //! All other connections end with a reset alone, as [`connect`](super::connect::connect) has made them.
 
+#![expect(unsafe_code, reason = "no crate has this socket option")]
+
 use std::ffi::c_int;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
