@@ -110,19 +110,16 @@ async fn readyz(State(sources): State<AppState>) -> Response {
 async fn metrics_page(State(sources): State<AppState>) -> Response {
     let Some(snapshot) = sources.monitor.snapshot().await else { return shutting_down() };
     let write_duration = sources.publish.write_duration();
-    let standing = metrics::Standing {
-        leads: sources.lease.is_leader(),
+    let state = metrics::DaemonState {
+        is_leader: sources.lease.is_leader(),
         config_is_good: sources.config.problems().is_empty(),
         log_lines_dropped: log::dropped_lines(),
-        leftovers: sources.publish.orphans(),
+        orphans: sources.publish.orphans(),
     };
     let publish = sources.publish;
     let publication = move |id: &DatabaseId| publish.status(id);
-    let page = || metrics::page(snapshot, publication, &write_duration, &standing, &sources.events);
-    match throttled(page).await {
-        Ok(page) => chunked(prometheus::TEXT_FORMAT, page),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
+    let page = || metrics::page(snapshot, publication, &write_duration, &state, &sources.events);
+    chunked(prometheus::TEXT_FORMAT, throttled(page).await)
 }
 
 async fn status_page(State(sources): State<AppState>) -> Response {

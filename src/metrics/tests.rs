@@ -1,9 +1,9 @@
-//! The metrics page as it is for what is known.
+//! The lines of the metrics page, for snapshots made by hand.
 
 use super::*;
 use crate::clock;
 use crate::health::{self, Health, Thresholds, Verdict};
-use crate::monitor::{TargetCounters, TargetState};
+use crate::monitor::{DatabaseSnapshot, DurationHistogram, TargetCounters, TargetState};
 use crate::plan::{KeepReason, Member, MinHealthy, Plan, Policy, PolicyNote};
 use crate::publish::{Condition, ConditionKind};
 use prometheus::HistogramOpts;
@@ -56,7 +56,7 @@ fn lines(start: &str) -> Vec<String> {
 }
 
 fn lines_of(databases: Vec<DatabaseSnapshot>, start: &str) -> Vec<String> {
-    let publication = PublishStatus {
+    let status = PublishStatus {
         condition: Condition::new(ConditionKind::Published, "198.51.100.2"),
         last_transition: clock::now(),
         members: Some(
@@ -66,22 +66,21 @@ fn lines_of(databases: Vec<DatabaseSnapshot>, start: &str) -> Vec<String> {
         writes: BTreeMap::from([("success", 2)]),
     };
     let written = DatabaseId { namespace: "prod".into(), service: "b".into() };
-    let publication = move |id: &DatabaseId| (*id == written).then(|| publication.clone());
+    let status = move |id: &DatabaseId| (*id == written).then(|| status.clone());
     let (fresh_until, start_delay) = (clock::now(), histogram(&[]));
     let snapshot =
         Arc::new(Snapshot { fresh_until, databases, start_delay, started_late: 7, frozen: None });
-    let standing = Standing {
-        leads: true,
+    let state = DaemonState {
+        is_leader: true,
         config_is_good: true,
         log_lines_dropped: 3,
-        leftovers: BTreeMap::new(),
+        orphans: BTreeMap::new(),
     };
     let opts =
         HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");
     let writes = prometheus::Histogram::with_opts(opts).expect("a good name");
     let events = event::Counts::default();
-    let page: String =
-        page(snapshot, publication, &writes, &standing, &events).expect("a page").collect();
+    let page: String = page(snapshot, status, &writes, &state, &events).collect();
     assert!(page.ends_with('\n') && !page.contains("\n\n"), "{page}");
     page.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
 }
@@ -212,4 +211,21 @@ fn what_belongs_to_no_database_is_there_too() {
     ] {
         assert_eq!(lines(name).len(), 1, "{name}");
     }
+}
+
+#[test]
+fn collectors_of_the_crate_look_as_its_own_encoder_writes_them() {
+    let opts = HistogramOpts::new("h", "Some durations.").const_label("a", "b");
+    let histogram = prometheus::Histogram::with_opts(opts.clone()).expect("a good name");
+    [0.004, 0.3, 7.0, 99.0].into_iter().for_each(|seconds| histogram.observe(seconds));
+    let counter = prometheus::Counter::with_opts(opts.common_opts.clone()).expect("a good name");
+    counter.inc_by(2.5);
+    let gauge = prometheus::IntGauge::new("g", "A gauge.").expect("a good name");
+    let mut families = [histogram.collect(), counter.collect(), gauge.collect()].concat();
+    families.extend(ProcessCollector::for_self().collect());
+    families.retain(|family| !family.get_metric().is_empty());
+    let mut encoder = Encoder::default();
+    families.iter().for_each(|family| encoder.family(family));
+    let expected = prometheus::TextEncoder::new().encode_to_string(&families).expect("a page");
+    assert_eq!(encoder.take_text(), expected);
 }

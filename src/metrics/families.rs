@@ -1,0 +1,173 @@
+//! The metrics of which each database has its share: their names, their help, and their values.
+
+use super::encoder::Encoder;
+use super::policy;
+use crate::health::State;
+use crate::monitor::DatabaseSnapshot;
+use crate::publish::PublishStatus;
+
+/// One metric of which each database has its share.
+pub(super) struct Family {
+    pub name: &'static str,
+    pub kind: &'static str,
+    pub help: &'static str,
+    pub source: Source,
+}
+
+/// The part of the daemon that knows the values, with the function that encodes those of one
+/// database.
+pub(super) enum Source {
+    Monitor(fn(&DatabaseSnapshot, &mut Encoder)),
+    Publisher(fn(&PublishStatus, &mut Encoder)),
+}
+
+/// All of them, in the order of the page.
+pub(super) const FAMILIES: [Family; 16] = [
+    Family {
+        name: "external_endpoints_target_healthy",
+        kind: "gauge",
+        help: "Whether the target is up (1) or down (0); absent while unknown.",
+        source: Source::Monitor(target_healthy),
+    },
+    Family {
+        name: "external_endpoints_checks_total",
+        kind: "counter",
+        help: "Tries of a target's check, by their verdict.",
+        source: Source::Monitor(checks),
+    },
+    Family {
+        name: "external_endpoints_transitions_total",
+        kind: "counter",
+        help: "Flips of a target's health, by the state it came to.",
+        source: Source::Monitor(transitions),
+    },
+    Family {
+        name: "external_endpoints_check_duration_seconds",
+        kind: "histogram",
+        help: "How long tries took.",
+        source: Source::Monitor(|database, encoder| encoder.histogram(&database.check_duration)),
+    },
+    Family {
+        name: "external_endpoints_configured_addresses",
+        kind: "gauge",
+        help: "Addresses that the config lists.",
+        source: Source::Monitor(|database, encoder| {
+            encoder.sample(&[], database.targets.len() + database.refused.len())
+        }),
+    },
+    Family {
+        name: "external_endpoints_refused_addresses",
+        kind: "gauge",
+        help: "Addresses of the config that may not be published, and are not checked.",
+        source: Source::Monitor(|database, encoder| encoder.sample(&[], database.refused.len())),
+    },
+    Family {
+        name: "external_endpoints_target_in_maintenance",
+        kind: "gauge",
+        help: "1 for a target that is in maintenance; absent for others.",
+        source: Source::Monitor(policy::in_maintenance),
+    },
+    Family {
+        name: "external_endpoints_target_flapping",
+        kind: "gauge",
+        help: "1 for a target that is up, but out because it flapped; absent for others.",
+        source: Source::Monitor(policy::flapping),
+    },
+    Family {
+        name: "external_endpoints_target_inconclusive",
+        kind: "gauge",
+        help: "1 for a published target whose checks have been inconclusive for more than a minute; absent for others.",
+        source: Source::Monitor(policy::inconclusive),
+    },
+    Family {
+        name: "external_endpoints_unhealthy_kept_addresses",
+        kind: "gauge",
+        help: "Addresses that stay published although they are not healthy, because minHealthy asks for it.",
+        source: Source::Monitor(policy::kept),
+    },
+    Family {
+        name: "external_endpoints_split_brain",
+        kind: "gauge",
+        help: "Whether more than one target passes of a database that shall have exactly one (1) or not (0).",
+        source: Source::Monitor(policy::split_brain),
+    },
+    Family {
+        name: "external_endpoints_serving_tier",
+        kind: "gauge",
+        help: "The lowest tier that serves, where there are several: the highest priority number; absent while none does.",
+        source: Source::Monitor(policy::serving_tier),
+    },
+    Family {
+        name: "external_endpoints_failback_waiting",
+        kind: "gauge",
+        help: "Whether preferred tiers are well again and wait to take over (1) or not (0), where there are several tiers.",
+        source: Source::Monitor(policy::failback_waiting),
+    },
+    Family {
+        name: "external_endpoints_published_addresses",
+        kind: "gauge",
+        help: "Addresses that the cluster holds; absent while that is unknown.",
+        source: Source::Publisher(published_addresses),
+    },
+    Family {
+        name: "external_endpoints_database_condition",
+        kind: "gauge",
+        help: "1 for the condition in force; absent for all others.",
+        source: Source::Publisher(database_condition),
+    },
+    Family {
+        name: "external_endpoints_writes_total",
+        kind: "counter",
+        help: "API calls that write, by their result.",
+        source: Source::Publisher(writes),
+    },
+];
+
+fn target_healthy(database: &DatabaseSnapshot, encoder: &mut Encoder) {
+    for target in &database.targets {
+        let state = target.health.state();
+        if state != State::Unknown {
+            encoder.sample(
+                &[("address", &target.member.ip.to_string())],
+                u8::from(state == State::Up),
+            );
+        }
+    }
+}
+
+fn checks(database: &DatabaseSnapshot, encoder: &mut Encoder) {
+    for target in &database.targets {
+        let (address, counts) = (target.member.ip.to_string(), target.counts);
+        for (result, count) in
+            [("pass", counts.pass), ("fail", counts.fail), ("inconclusive", counts.inconclusive)]
+        {
+            encoder.sample(&[("address", &address), ("result", result)], count);
+        }
+    }
+}
+
+fn transitions(database: &DatabaseSnapshot, encoder: &mut Encoder) {
+    for target in &database.targets {
+        let (address, counts) = (target.member.ip.to_string(), target.counts);
+        for (to, count) in [(State::Up, counts.to_up), (State::Down, counts.to_down)] {
+            encoder.sample(&[("address", &address), ("to", to.as_str())], count);
+        }
+    }
+}
+
+fn published_addresses(status: &PublishStatus, encoder: &mut Encoder) {
+    if let Some(members) = &status.members {
+        encoder.sample(&[], members.len());
+    }
+}
+
+fn database_condition(status: &PublishStatus, encoder: &mut Encoder) {
+    // A series for each of the others would be a third of the page.
+    encoder.sample(&[("condition", &status.condition.kind.to_string())], 1);
+}
+
+fn writes(status: &PublishStatus, encoder: &mut Encoder) {
+    for (result, number) in &status.writes {
+        encoder.sample(&[("result", result)], number);
+    }
+}
