@@ -129,6 +129,12 @@ fn the_tables_of_annotations_are_complete() {
     let mut listed = first_names(&page, &["annotation", "value", "effect"]);
     listed.extend(first_names(&page, &["annotation", "on", "meaning"]));
     assert_eq!(listed, source::annotations());
+    let labels = page.table(&["label", "on"]).into_iter().chain(page.table(&["name", "effect"]));
+    let labels = labels.flat_map(|row| names(&row[0]));
+    let mut labels: BTreeSet<String> =
+        labels.map(|label| label.split(':').next().unwrap_or_default().to_owned()).collect();
+    labels.retain(|label| label.contains('/'));
+    assert_eq!(labels, source::kubernetes_names());
 }
 
 #[test]

@@ -41,6 +41,21 @@ pub(crate) fn annotations() -> BTreeSet<String> {
     literals("external-endpoints/")
 }
 
+/// Returns the labels and annotations of Kubernetes that the source names.
+pub(crate) fn kubernetes_names() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (_, code) in sources() {
+        for literal in code.split('"').skip(1) {
+            let domain = literal.split_once('/').map_or("", |(domain, _)| domain);
+            let is_name = |c: char| c.is_ascii_lowercase() || matches!(c, '.' | '-' | '/');
+            if domain.ends_with("kubernetes.io") && literal.chars().all(is_name) {
+                found.insert(literal.to_owned());
+            }
+        }
+    }
+    found
+}
+
 /// Returns the JSON fields of the status page: those of its structs, and those of its head.
 pub(crate) fn status_fields() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
