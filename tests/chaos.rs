@@ -1,4 +1,5 @@
-//! The chaos run: two replicas of the daemon and thirty databases on a real cluster, everything that can go wrong, and a judge.
+//! The chaos run: two replicas of the daemon and thirty databases on a real cluster, random faults,
+//! and a checker.
 
 #![allow(clippy::disallowed_methods, reason = "the chaos run measures real time")]
 
@@ -21,18 +22,18 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use chaos::fixture::{ADDRESSES, DATABASES, Fixture, limits};
-use chaos::record::{Fault, Holding, Kind, Record};
+use chaos::record::{Fault, Kind, LeaseState, Record};
 use chaos::runner::{self, ActionLog};
-use chaos::scenario::{Action, ReplicaFault, keeps, scenario};
+use chaos::scenario::{Action, ReplicaFault, keeps_last_target, scenario};
 use chaos::{checker, report, watch};
 use clap::Parser;
 
 #[derive(Parser)]
 struct Arguments {
-    /// For how long things go wrong.
+    /// The number of minutes in which faults are injected.
     #[arg(long, default_value_t = 10)]
     minutes: u64,
-    /// What decides what goes wrong, and when; without it, the time of day.
+    /// The seed that decides the faults and their times. The default is taken from the clock.
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -47,15 +48,15 @@ fn main() -> ExitCode {
     let seed = *arguments.seed.get_or_insert_with(today);
     support::sandbox::enter_with(support::binaries::Binaries::ControlPlane);
     println!("chaos: {} min with seed {seed}", arguments.minutes);
-    let well = support::runtime().block_on(run(seed, Duration::from_secs(60 * arguments.minutes)));
-    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let is_ok = support::runtime().block_on(run(seed, Duration::from_secs(60 * arguments.minutes)));
+    if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// All of a run; says whether every rule held.
+/// Runs a scenario. Returns true if no rule was violated.
 async fn run(seed: u64, length: Duration) -> bool {
     let scenario = scenario(seed, length, DATABASES, ADDRESSES);
     let ends = |action: &Action| {
-        matches!(action, Action::Replica(_, ReplicaFault::Killed | ReplicaFault::Ended, _))
+        matches!(action, Action::Replica(_, ReplicaFault::Killed | ReplicaFault::Terminated, _))
     };
     let ends = scenario.iter().filter(|step| ends(&step.action)).count();
     let set = Instant::now();
@@ -67,25 +68,25 @@ async fn run(seed: u64, length: Duration) -> bool {
     );
     let log = ActionLog::new(fixture.began);
     runner::run(&mut fixture, &scenario, &log).await;
-    // What happened last has its effect, and the record its end.
-    fixture.as_is_true().await;
-    fixture.all_reached().await;
+    // The last faults take effect before the record ends.
+    fixture.wait_until_published().await;
+    fixture.wait_until_reachable().await;
     let record = record(&fixture, &log);
-    let judgement = checker::judge(&record);
+    let result = checker::check(&record);
     let ended = fixture.replicas.ended();
-    report::tell(seed, &scenario, &record, &judgement, &fixture.replicas);
+    report::print(seed, &scenario, &record, &result, &fixture.replicas);
     ended.iter().for_each(|ended| println!("chaos: {ended}"));
-    judgement.breaches.is_empty() && ended.is_empty()
+    result.violations.is_empty() && ended.is_empty()
 }
 
-/// All that the judge needs to know.
+/// Collects the input of the checker.
 fn record(fixture: &Fixture, log: &ActionLog) -> Record {
     let end = fixture.began.elapsed();
     let (changes, leases) = fixture.watch.history();
     let account =
         |identity: String| fixture.replicas.accounts.get(&identity).cloned().unwrap_or(identity);
     let leases =
-        leases.into_iter().map(|lease| Holding { holder: lease.holder.map(account), ..lease });
+        leases.into_iter().map(|lease| LeaseState { holder: lease.holder.map(account), ..lease });
     let stalls = fixture.stalls.all().into_iter().map(|(from, until)| Fault {
         from,
         until,
@@ -94,7 +95,7 @@ fn record(fixture: &Fixture, log: &ActionLog) -> Record {
     let mut record = Record {
         limits: limits(),
         databases: fixture.ips(),
-        keep: (0..DATABASES).filter(|database| keeps(*database)).collect(),
+        keep: (0..DATABASES).filter(|database| keeps_last_target(*database)).collect(),
         changes,
         leases: leases.collect(),
         writers: watch::writers(&fixture.plane.audit_log()),
@@ -102,6 +103,6 @@ fn record(fixture: &Fixture, log: &ActionLog) -> Record {
         end,
         ..Record::default()
     };
-    log.told(&mut record);
+    log.fill(&mut record);
     record
 }

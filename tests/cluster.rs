@@ -1,4 +1,5 @@
-//! The cluster tests: one program, one control plane with kube-proxy, a Kubernetes namespace for each case.
+//! The cluster tests: one program and one control plane for all cases, with a Kubernetes namespace
+//! for each case.
 
 #![allow(clippy::disallowed_methods, reason = "these tests run in real time")]
 
@@ -35,7 +36,8 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
-/// Trials wait most of their time, for checks and for the API, so there are more at once than cores.
+/// The number of cases that run at the same time. There are more than cores, as cases mostly wait
+/// for checks and for the API.
 const AT_ONCE: usize = 12;
 
 fn main() -> ExitCode {
@@ -72,7 +74,7 @@ fn main() -> ExitCode {
     .flatten()
     .collect();
     cases.extend(cluster::coverage::cases(&cases));
-    // `cargo test NAME` runs every test program there is; one that has nothing to do starts nothing.
+    // `cargo test NAME` runs every test program. One without a matching case starts no cluster.
     if !arguments.list && cases.iter().any(|case| !arguments.is_filtered_out(case)) {
         support::sandbox::enter();
         support::runtime().block_on(support::control_plane::start_shared());

@@ -1,4 +1,4 @@
-//! The demo, `make demo`: a real cluster stops sending connections to a database that died, as you watch.
+//! The demo (`make demo`): a real cluster stops sending connections to a database that died.
 
 #![allow(clippy::disallowed_methods, reason = "the demo runs in real time")]
 
@@ -20,9 +20,10 @@ use futures::FutureExt as _;
 use support::binaries::Binaries;
 use support::{ConnectOutcome, Traffic, eventually};
 
-/// The database that things happen to.
+/// The database that is killed.
 const VICTIM: usize = 1;
-/// A connection that got no answer is known as such a second after it started, so quiet is counted from then.
+/// The time without lost connections after which none is expected any more. A connection without an
+/// answer is known as such after a second.
 const QUIET: Duration = Duration::from_millis(2500);
 
 fn main() -> ExitCode {
@@ -46,13 +47,13 @@ fn main() -> ExitCode {
         }
         None => {
             screen.heading("Stopped. The cluster and all the rest end with this program.");
-            // As a shell has it for a program that Ctrl-C ended: only a play to the end is a success.
+            // The exit status that shells use for Ctrl-C. Only a complete demo succeeds.
             ExitCode::from(130)
         }
     }
 }
 
-/// The whole play; says whether every claim of its summary is true.
+/// Runs the whole demo. Returns true if every claim of its summary is true.
 async fn play(screen: &Arc<Screen>) -> bool {
     screen.heading("A cluster in a sandbox: real etcd, Kubernetes API server and kube-proxy");
     let began = Instant::now();
@@ -67,7 +68,7 @@ async fn play(screen: &Arc<Screen>) -> bool {
     }
 
     first_publish(screen, &fixture).await;
-    // Only now, so that whatever is lost is lost to what happens to a database.
+    // Started only now, so that every lost connection is due to what happens to a database.
     let traffic = Arc::new(fixture.traffic());
     let ticker =
         support::runtime().spawn(tick(screen.clone(), traffic.clone(), Tally::of(&fixture)));
@@ -106,7 +107,7 @@ struct Claim {
     words: String,
 }
 
-/// What happens to a database.
+/// A fault of a database.
 #[derive(Clone, Copy)]
 enum Fate {
     Killed,
@@ -138,7 +139,7 @@ async fn all_serve(screen: &Screen, fixture: &Fixture, traffic: &Traffic) -> Cla
         reached(traffic, began, database.ip).await;
     }
     screen.at(began.elapsed(), "kube-proxy sends connections to each of them");
-    // Something to look at before it is taken apart.
+    // Give the viewer time to look at it.
     let since = Instant::now();
     eventually(TIMEOUT, "two seconds of connections", async || {
         since.elapsed() > Duration::from_secs(2)
@@ -221,7 +222,8 @@ async fn comes_back(
     }
 }
 
-/// Waits until a connection that started since an instant reaches a database, and says when it started.
+/// Waits until a connection that started after an instant reaches a database. Returns when it
+/// started.
 async fn reached(traffic: &Traffic, since: Instant, ip: std::net::IpAddr) -> Instant {
     eventually(TIMEOUT, &format!("a connection reaches {ip}"), async || {
         let connections = traffic.connections().into_iter();
@@ -232,7 +234,7 @@ async fn reached(traffic: &Traffic, since: Instant, ip: std::net::IpAddr) -> Ins
     .await
 }
 
-/// Counts connections under the databases' names.
+/// Counts connections by the databases' names.
 struct Tally {
     names: Vec<(String, ConnectOutcome)>,
 }
@@ -246,8 +248,10 @@ impl Tally {
         Tally { names }
     }
 
-    /// What the last second looked like, by the connections that ended in it: one without an answer ends a second late, so none that
-    /// is lost could be seen among those that started in it.
+    /// Formats the connections of the last second.
+    ///
+    /// They are selected by their end: one without an answer ends a second late, so none of those
+    /// that started in the last second could show as lost.
     fn rates(&self, traffic: &Traffic) -> String {
         let now = Instant::now();
         let tally =
@@ -261,7 +265,7 @@ impl Tally {
         line + &format!("  lost {}/s", self.lost(&tally))
     }
 
-    /// What all the connections so far came to.
+    /// Formats the totals of all connections so far.
     fn totals(&self, traffic: &Traffic) -> String {
         let tally = traffic.tally_all();
         let mut words: Vec<String> = Vec::new();
@@ -279,7 +283,7 @@ impl Tally {
     }
 }
 
-/// Keeps the live line, or says now and then how it goes where there is none.
+/// Updates the live line. Without a terminal, it prints a line now and then.
 async fn tick(screen: Arc<Screen>, traffic: Arc<Traffic>, tally: Tally) {
     let pause = if screen.is_live() { Duration::from_millis(100) } else { Duration::from_secs(3) };
     loop {

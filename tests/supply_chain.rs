@@ -1,4 +1,4 @@
-//! Everything that is built from other people's work is fixed by a digest, so that it is the same for everyone, each time.
+//! Checks that everything built from other people's code is pinned by a digest.
 
 use std::fs;
 use std::path::Path;

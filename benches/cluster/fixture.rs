@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Endpoints;
-use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use serde_json::json;
 
-use crate::support::{ControlPlane, Daemon, Namespace, Options, eventually};
+use crate::support::{ControlPlane, Daemon, Namespace, Options, eventually, rbac};
 
 /// Far longer than any step takes on a busy machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
@@ -47,20 +46,12 @@ impl Fixture {
 
         namespace.create_service_account("daemon").await;
         let rules = json!([
-            {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
-            {"apiGroups": [""], "resources": ["endpoints"], "verbs": ["create", "patch"]},
-            {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+            rbac::rule("services", rbac::READ),
+            rbac::rule("endpoints", rbac::READ),
+            rbac::rule("endpoints", &["create", "patch"]),
+            rbac::rule("events.events.k8s.io", &["create", "patch"]),
         ]);
-        namespace
-            .create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": rules}))
-            .await;
-        namespace
-            .create_object::<RoleBinding>(json!({
-                "metadata": {"name": "daemon"},
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "daemon"},
-                "subjects": [{"kind": "ServiceAccount", "name": "daemon", "namespace": namespace.name}],
-            }))
-            .await;
+        rbac::grant(&namespace, "daemon", rules).await;
         let token = namespace.token("daemon").await;
         (namespace, token)
     }

@@ -1,23 +1,24 @@
-//! The judge of a chaos run: holds the API's own history against what was true. Pure.
+//! The checker of a chaos run: compares the API's own history with the state of the targets. Pure.
 //!
-//! | rule      | broken by                                                                                          |
-//! | ---       | ---                                                                                                |
-//! | holder    | a write of a replica that did not hold the Lease when it was made, or of nobody who is known       |
-//! | dead      | an address published that has been dead for longer than its detection and the slack                |
-//! | missing   | an address not published that has been up for longer than its recovery and the slack               |
-//! | empty     | a write that takes the last address out while a target has been up for as long as that, or where    |
-//! |           | the policy forbids it                                                                               |
-//! | handover  | a holder that was asked to end, whose Lease nobody else had in time                                |
+//! | rule     | violated by                                                                       |
+//! | ---      | ---                                                                               |
+//! | holder   | a write by a replica that did not hold the Lease at that version, or by a stranger|
+//! | dead     | a published address, dead for longer than its detection and the slack             |
+//! | missing  | an unpublished address, up for longer than its recovery and the slack             |
+//! | empty    | a write that empties a database while a target has been up for as long as that,   |
+//! |          | or although the policy forbids it                                                 |
+//! | handover | a terminated holder, if no other replica acquired the Lease in time               |
 //!
-//! A time begins again with each flip of the target, with each outside edit of its Endpoints, with each target that comes into
-//! the config for the same database, and when what kept all replicas from writing is over.
+//! A time starts again with each flip of the target, each outside edit of its Endpoints, and each
+//! target that is added to the config of the same database. It also starts again when a fault ends
+//! that kept all replicas from writing.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::record::{At, Change, Kind, Record};
+use super::record::{Change, Kind, Record, Time};
 use super::scenario::ReplicaFault;
 use super::span::{Span, excused, uncovered};
 
@@ -30,61 +31,63 @@ pub(crate) enum Rule {
     Handover,
 }
 
-/// A rule that was broken.
+/// A rule that was violated.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Breach {
+pub(crate) struct Violation {
     pub rule: Rule,
-    pub at: At,
+    pub at: Time,
     pub database: usize,
-    pub words: String,
+    pub description: String,
 }
 
-impl fmt::Display for Breach {
+impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Breach { rule, at, database, words } = self;
-        write!(f, "rule {rule:?} broken at {at:.2?} by database {database}: {words}")
+        let Violation { rule, at, database, description } = self;
+        write!(f, "rule {rule:?} broken at {at:.2?} by database {database}: {description}")
     }
 }
 
-/// What the run came to.
+/// The result of a check.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Judgement {
-    pub breaches: Vec<Breach>,
-    /// Writes of the daemon.
+pub(crate) struct CheckResult {
+    pub violations: Vec<Violation>,
+    /// The number of the daemon's writes.
     pub writes: usize,
-    /// Writes that were in the network or with the API already when another took the Lease, of which no client can know.
-    pub late: usize,
-    /// Writes whose caller was gone when they were made, or the API server before it could note whose they were.
-    pub unnoted: usize,
-    /// From a death to the write, at the worst, where nothing else was the matter.
+    /// The number of writes that the network or the API delayed until another replica had the
+    /// Lease. No client can know that.
+    pub delayed: usize,
+    /// The number of writes whose caller is unknown: it was gone, or the API server was, before the
+    /// audit log named it.
+    pub unknown_writer: usize,
+    /// The longest time from a death to the write, where there was no other cause.
     pub worst_out: Duration,
-    /// From a return to the write, likewise.
+    /// The longest time from a return to the write, where there was no other cause.
     pub worst_in: Duration,
-    /// How often each of these was timed.
+    /// The number of these times.
     pub timed: usize,
-    /// How much of the run was excused.
+    /// The total time in which no write was possible.
     pub excused: Duration,
 }
 
-pub(crate) fn judge(record: &Record) -> Judgement {
+pub(crate) fn check(record: &Record) -> CheckResult {
     let excused = excused(record);
-    let mut judgement = Judgement { excused: total(&excused), ..Judgement::default() };
-    writers(record, &mut judgement);
-    empties(record, &excused, &mut judgement);
-    handovers(record, &mut judgement);
+    let mut result = CheckResult { excused: total(&excused), ..CheckResult::default() };
+    writers(record, &mut result);
+    empties(record, &excused, &mut result);
+    handovers(record, &mut result);
     for (database, ips) in record.databases.iter().enumerate() {
         for ip in ips {
-            target(record, database, *ip, &excused, &mut judgement);
+            target(record, database, *ip, &excused, &mut result);
         }
     }
-    judgement.breaches.sort_by_key(|breach| (breach.at, breach.rule));
-    judgement
+    result.violations.sort_by_key(|violation| (violation.at, violation.rule));
+    result
 }
 
-/// Holds each write against the Lease as it was when it was made.
-fn writers(record: &Record, judgement: &mut Judgement) {
+/// Checks each write against the Lease at that version.
+fn writers(record: &Record, result: &mut CheckResult) {
     for change in record.changes.iter().filter(|change| !record.outside.contains(&change.version)) {
-        judgement.writes += 1;
+        result.writes += 1;
         let holder = record.holder_at(change.version);
         let writer = record.writers.get(&change.version).map(String::as_str);
         if writer.is_some() && writer == holder {
@@ -99,13 +102,13 @@ fn writers(record: &Record, judgement: &mut Judgement) {
                 .any(|lease| lease.version < change.version && lease.holder.as_deref() == Some(who))
         };
         match writer {
-            None if ours && held_back => judgement.unnoted += 1,
-            Some(writer) if held_back && held_before(writer) => judgement.late += 1,
-            _ => judgement.breaches.push(Breach {
+            None if ours && held_back => result.unknown_writer += 1,
+            Some(writer) if held_back && held_before(writer) => result.delayed += 1,
+            _ => result.violations.push(Violation {
                 rule: Rule::Holder,
                 at: change.at,
                 database: change.database,
-                words: format!(
+                description: format!(
                     "version {} was made by {} ({:?}), and the Lease was held by {}",
                     change.version,
                     writer.unwrap_or("an unknown one"),
@@ -117,8 +120,8 @@ fn writers(record: &Record, judgement: &mut Judgement) {
     }
 }
 
-/// Looks at each write that empties a database.
-fn empties(record: &Record, excused: &[Span], judgement: &mut Judgement) {
+/// Checks each write that empties a database.
+fn empties(record: &Record, excused: &[Span], result: &mut CheckResult) {
     let limits = &record.limits;
     for (database, ips) in record.databases.iter().enumerate() {
         let mut before: Option<BTreeSet<IpAddr>> = Some(ips.iter().copied().collect());
@@ -129,19 +132,19 @@ fn empties(record: &Record, excused: &[Span], judgement: &mut Judgement) {
             if !emptied || record.outside.contains(&change.version) {
                 continue;
             }
-            let mut breach = |words| {
-                judgement.breaches.push(Breach {
+            let mut violation = |description| {
+                result.violations.push(Violation {
                     rule: Rule::Empty,
                     at: change.at,
                     database,
-                    words,
+                    description,
                 })
             };
             if record.keep.contains(&database) {
-                breach(format!("version {} is empty, which the policy forbids", change.version));
+                violation(format!("version {} is empty, which the policy forbids", change.version));
                 continue;
             }
-            // What was decided a moment before was decided on what was true then.
+            // The daemon decided a moment before the write, from the state at that time.
             let decided = Span::new(change.at.saturating_sub(limits.slack), change.at);
             if excused.iter().any(|excuse| excuse.touches(&decided)) {
                 continue;
@@ -152,17 +155,17 @@ fn empties(record: &Record, excused: &[Span], judgement: &mut Judgement) {
                 })
             };
             if let Some(ip) = ips.iter().find(up) {
-                breach(format!("version {} is empty while {ip} is up", change.version));
+                violation(format!("version {} is empty while {ip} is up", change.version));
             }
         }
     }
 }
 
-/// Looks at each holder that was asked to end while the API was well.
-fn handovers(record: &Record, judgement: &mut Judgement) {
+/// Checks each holder that was terminated while the API was available.
+fn handovers(record: &Record, result: &mut CheckResult) {
     let limit = record.limits.handover + record.limits.slack;
     for fault in &record.faults {
-        let Kind::Replica(ReplicaFault::Ended, who) = &fault.kind else { continue };
+        let Kind::Replica(ReplicaFault::Terminated, who) = &fault.kind else { continue };
         let held = record.held(fault.from).is_some_and(|held| held.holder.as_ref() == Some(who));
         let until = fault.from + limit;
         if !held
@@ -174,14 +177,20 @@ fn handovers(record: &Record, judgement: &mut Judgement) {
         let mut after =
             record.leases.iter().filter(|lease| lease.at > fault.from && lease.at <= until);
         if !after.any(|lease| lease.holder.as_ref().is_some_and(|holder| holder != who)) {
-            let words =
+            let description =
                 format!("{who} was asked to end, and {limit:.1?} later nobody else had the Lease");
-            judgement.breaches.push(Breach { rule: Rule::Handover, at: until, database: 0, words });
+            result.violations.push(Violation {
+                rule: Rule::Handover,
+                at: until,
+                database: 0,
+                description,
+            });
         }
     }
 }
 
-/// The spans in which a policy keeps dead targets of a database in: none is up, or none is known to be.
+/// Returns the spans in which a policy keeps dead targets of a database: none is up, or none is
+/// known to be up.
 fn kept(record: &Record, database: usize) -> Vec<Span> {
     if !record.keep.contains(&database) {
         return Vec::new();
@@ -205,21 +214,21 @@ fn kept(record: &Record, database: usize) -> Vec<Span> {
     spans
 }
 
-/// Since when a target is up; none if it is dead.
-fn up_since(record: &Record, ip: IpAddr, at: At) -> Option<At> {
+/// Returns the time since when a target is up, or none if it is dead.
+fn up_since(record: &Record, ip: IpAddr, at: Time) -> Option<Time> {
     match record.flips.iter().rfind(|flip| flip.ip == ip && flip.at <= at) {
         Some(flip) => flip.up.then_some(flip.at),
-        None => Some(At::ZERO),
+        None => Some(Time::ZERO),
     }
 }
 
-/// Holds what was published of one target against what was true of it.
+/// Checks what was published of one target against its state.
 fn target(
     record: &Record,
     database: usize,
     ip: IpAddr,
     excused: &[Span],
-    judgement: &mut Judgement,
+    result: &mut CheckResult,
 ) {
     let limits = &record.limits;
     let flips: Vec<_> = record.flips.iter().filter(|flip| flip.ip == ip).collect();
@@ -231,7 +240,7 @@ fn target(
     let joins: Vec<Span> =
         joins.map(|(at, _)| Span::new(*at, *at + limits.config + limits.slack)).collect();
     let kept = kept(record, database);
-    for (wrong, dead) in wrongs(record, ip, &changes) {
+    for (wrong, dead) in wrong_spans(record, ip, &changes) {
         let mut covers: Vec<Span> =
             excused.iter().map(|span| Span::new(span.from, span.until + limits.slack)).collect();
         covers.extend(&joins);
@@ -247,39 +256,40 @@ fn target(
             } else {
                 (Rule::Missing, "up, and missing")
             };
-            let words = format!(
+            let description = format!(
                 "{ip} was {state} for {:.2?}, and nothing excuses {:.2?} of it",
                 wrong.until - wrong.from,
                 bad.until - bad.from
             );
-            judgement.breaches.push(Breach { rule, at: bad.from, database, words });
+            result.violations.push(Violation { rule, at: bad.from, database, description });
         }
         let flip = flips.iter().find(|flip| flip.at == wrong.from && flip.up != dead);
-        let else_the_matter = excused.iter().any(|span| span.touches(&wrong))
+        let has_other_cause = excused.iter().any(|span| span.touches(&wrong))
             || edits
                 .iter()
                 .any(|edit| edit.at + limits.slack >= wrong.from && edit.at <= wrong.until)
             || joins.iter().chain(&kept).any(|span| span.touches(&wrong))
             || flips.iter().any(|other| other.at == wrong.until)
             || wrong.until == record.end;
-        if flip.is_some() && !else_the_matter {
-            judgement.timed += 1;
-            let worst = if dead { &mut judgement.worst_out } else { &mut judgement.worst_in };
+        if flip.is_some() && !has_other_cause {
+            result.timed += 1;
+            let worst = if dead { &mut result.worst_out } else { &mut result.worst_in };
             *worst = (*worst).max(wrong.until - wrong.from);
         }
     }
 }
 
-/// The spans in which a target was published though dead (true) or missing though up (false).
-fn wrongs(record: &Record, ip: IpAddr, changes: &[&Change]) -> Vec<(Span, bool)> {
-    // Deaths and returns come first where both happen at once: the cluster can only follow.
+/// Returns the spans in which a target was published although it was dead (true), or missing
+/// although it was up (false).
+fn wrong_spans(record: &Record, ip: IpAddr, changes: &[&Change]) -> Vec<(Span, bool)> {
+    // A flip comes before a write at the same time, because the cluster can only follow.
     let flips = record.flips.iter().filter(|flip| flip.ip == ip).map(|flip| (flip.at, 0, flip.up));
     let published =
         |change: &&Change| change.members.as_ref().is_some_and(|members| members.contains(&ip));
     let changes = changes.iter().map(|change| (change.at, 1, published(change)));
-    let mut steps: Vec<(At, u8, bool)> = flips.chain(changes).collect();
+    let mut steps: Vec<(Time, u8, bool)> = flips.chain(changes).collect();
     steps.sort_by_key(|(at, what, _)| (*at, *what));
-    let (mut up, mut published, mut since, mut wrongs) = (true, true, At::ZERO, Vec::new());
+    let (mut up, mut published, mut since, mut wrong_spans) = (true, true, Time::ZERO, Vec::new());
     for (at, what, value) in steps.into_iter().chain([(record.end, 2, true)]) {
         let (was_up, was_published) = (up, published);
         match what {
@@ -291,17 +301,17 @@ fn wrongs(record: &Record, ip: IpAddr, changes: &[&Change]) -> Vec<(Span, bool)>
             continue;
         }
         if was_up != was_published && at > since {
-            wrongs.push((Span::new(since, at), was_published));
+            wrong_spans.push((Span::new(since, at), was_published));
         }
         since = at;
     }
-    wrongs
+    wrong_spans
 }
 
 fn total(spans: &[Span]) -> Duration {
     let mut spans = spans.to_vec();
     spans.sort();
-    let (mut sum, mut reached) = (Duration::ZERO, At::ZERO);
+    let (mut sum, mut reached) = (Duration::ZERO, Time::ZERO);
     for span in spans {
         sum += span.until.saturating_sub(span.from.max(reached));
         reached = reached.max(span.until);
@@ -309,9 +319,9 @@ fn total(spans: &[Span]) -> Duration {
     sum
 }
 
-/// Everything about one database, in order: what its breach is understood by.
+/// Returns everything about one database in order, to explain a violation.
 pub(crate) fn timeline(record: &Record, database: usize) -> Vec<String> {
-    let mut lines: Vec<(At, String)> = Vec::new();
+    let mut lines: Vec<(Time, String)> = Vec::new();
     let ips = &record.databases[database];
     for flip in record.flips.iter().filter(|flip| ips.contains(&flip.ip)) {
         lines.push((flip.at, format!("{} {}", flip.ip, flip.how)));

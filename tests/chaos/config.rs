@@ -1,4 +1,5 @@
-//! The config of a chaos run: what it says now, in which files the replicas read it, and how people edit it.
+//! The config of a chaos run: its content, the files of the replicas, and the edits that people
+//! make.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,16 +11,16 @@ use super::fixture::{
     CHECK_INTERVAL, CHECK_TIMEOUT, HEALTHY_THRESHOLD, PORT, RECHECK_INTERVAL, UNHEALTHY_THRESHOLD,
     service,
 };
-use super::scenario::{Who, in_slice, keeps};
+use super::scenario::{Target, keeps_last_target, uses_slice};
 
-/// What someone saves who has not done yet.
-const HALF_DONE: &str = "defaults:\n  check: {tcp: {}, interval: 5";
+/// A config that was saved in the middle of an edit.
+const UNFINISHED: &str = "defaults:\n  check: {tcp: {}, interval: 5";
 
 pub(crate) struct Config {
     namespace: String,
     databases: Vec<Vec<IpAddr>>,
-    /// The targets that it does not have.
-    out: BTreeSet<Who>,
+    /// The targets that are not in the config.
+    out: BTreeSet<Target>,
     edits: usize,
     files: Vec<PathBuf>,
 }
@@ -35,46 +36,46 @@ impl Config {
         }
     }
 
-    pub(crate) fn has(&self, who: Who) -> bool {
+    pub(crate) fn has(&self, who: Target) -> bool {
         !self.out.contains(&who)
     }
 
-    /// How many targets it has.
+    /// Returns the number of targets in the config.
     pub(crate) fn targets(&self) -> usize {
         self.databases.iter().map(Vec::len).sum::<usize>() - self.out.len()
     }
 
-    /// Keeps this file as it is itself from now on.
-    pub(crate) fn is_read_from(&mut self, file: PathBuf) {
+    /// Writes each later edit to this file too.
+    pub(crate) fn add_file(&mut self, file: PathBuf) {
         self.files.push(file);
     }
 
-    pub(crate) fn leaves(&mut self, who: Who) {
+    pub(crate) fn leaves(&mut self, who: Target) {
         self.out.insert(who);
         self.save(&self.text());
     }
 
-    pub(crate) fn joins(&mut self, who: Who) {
+    pub(crate) fn joins(&mut self, who: Target) {
         self.out.remove(&who);
         self.save(&self.text());
     }
 
-    /// Writes something that means nothing.
+    /// Saves an edit that changes only a comment.
     pub(crate) fn comment(&mut self) {
         self.edits += 1;
         self.save(&self.text());
     }
 
-    /// Is a bad one until it is mended.
-    pub(crate) fn garble(&self) {
-        self.save(HALF_DONE);
+    /// Saves a bad config. It stays bad until it is mended.
+    pub(crate) fn corrupt(&self) {
+        self.save(UNFINISHED);
     }
 
     pub(crate) fn mend(&self) {
         self.save(&self.text());
     }
 
-    /// As an editor does: in place, so that half of it may be seen.
+    /// Writes the files in place, as an editor does, so that a reader may see half of one.
     fn save(&self, text: &str) {
         for file in &self.files {
             fs::write(file, text).expect("a file in the sandbox");
@@ -85,21 +86,36 @@ impl Config {
         let time =
             |duration: Duration| humantime::format_duration(duration).to_string().replace(' ', "");
         let mut text = format!(
-            "# {} comments\ndefaults:\n  namespace: {}\n  check: {{tcp: {{}}, interval: {}, recheckInterval: {}, timeout: {}, healthyThreshold: {HEALTHY_THRESHOLD}, unhealthyThreshold: {UNHEALTHY_THRESHOLD}}}\ndatabases:\n",
-            self.edits,
-            self.namespace,
-            time(CHECK_INTERVAL),
-            time(RECHECK_INTERVAL),
-            time(CHECK_TIMEOUT)
+            "# {edits} comments
+defaults:
+  namespace: {namespace}
+  check:
+    tcp: {{}}
+    interval: {interval}
+    recheckInterval: {recheck_interval}
+    timeout: {timeout}
+    healthyThreshold: {HEALTHY_THRESHOLD}
+    unhealthyThreshold: {UNHEALTHY_THRESHOLD}
+databases:
+",
+            edits = self.edits,
+            namespace = self.namespace,
+            interval = time(CHECK_INTERVAL),
+            recheck_interval = time(RECHECK_INTERVAL),
+            timeout = time(CHECK_TIMEOUT),
         );
         for (database, ips) in self.databases.iter().enumerate() {
             let there = ips.iter().enumerate().filter(|(index, _)| self.has((database, *index)));
             let ips: Vec<String> = there.map(|(_, ip)| ip.to_string()).collect();
-            let floor = if keeps(database) { ", minHealthy: 1" } else { "" };
-            let slices = if in_slice(database) { ", publish: slices" } else { "" };
-            // Targets flip for minutes here, and shall come back each time.
+            let min_healthy = if keeps_last_target(database) { ", minHealthy: 1" } else { "" };
+            let slices = if uses_slice(database) { "  publish: slices\n" } else { "" };
+            // Targets flip for minutes here, and have to come back each time.
             text += &format!(
-                "- {{service: {}, port: {PORT}, addresses: [{}], policy: {{maxFlips: 1000{floor}}}{slices}}}\n",
+                "- service: {}
+  port: {PORT}
+  addresses: [{}]
+  policy: {{maxFlips: 1000{min_healthy}}}
+{slices}",
                 service(database),
                 ips.join(", ")
             );

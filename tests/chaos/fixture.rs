@@ -1,4 +1,5 @@
-//! What a chaos run is played on: a cluster, thirty databases of three targets each, two replicas of the daemon, and the API's history.
+//! The fixture of a chaos run: a cluster, thirty databases of three targets each, two replicas of
+//! the daemon, and the API's history.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,7 +13,7 @@ use kube::api::Api;
 use super::config::Config;
 use super::record::Limits;
 use super::replicas::Replicas;
-use super::scenario::{in_slice, keeps};
+use super::scenario::{keeps_last_target, uses_slice};
 use super::watch::{Publishes as _, Stalls, Watch};
 use crate::support::traffic::connect;
 use crate::support::{
@@ -28,41 +29,43 @@ pub(crate) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const UNHEALTHY_THRESHOLD: u32 = 3;
 pub(crate) const HEALTHY_THRESHOLD: u32 = 2;
 
-/// Far longer than anything takes that is not at fault.
+/// Far longer than anything takes without a fault.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the daemon says that it takes, in docs/operations/failure-modes.md, for the check above.
+/// Returns the times that docs/operations/failure-modes.md promises for the check above.
 pub(crate) fn limits() -> Limits {
-    // A slot is taken half an interval after the last try at the soonest, and a try that fails takes all of its time-out.
+    // A target is checked at the earliest half an interval after its last check, and a check that
+    // fails takes its whole time-out.
     let first = CHECK_INTERVAL + CHECK_INTERVAL / 2 + CHECK_TIMEOUT;
     Limits {
         detection: first + (UNHEALTHY_THRESHOLD - 1) * RECHECK_INTERVAL.max(CHECK_TIMEOUT),
-        // The try that was under way when it came back fails.
+        // The check that was running when the target came back fails.
         recovery: first + (HEALTHY_THRESHOLD - 1) * RECHECK_INTERVAL,
         slack: Duration::from_secs(2),
-        // Two looks at the file that find the same, a second apart; then the first try of a target that is new.
+        // The file is read twice with the same content, a second apart. Then new targets get their
+        // first check.
         config: 3 * Duration::from_secs(1) + CHECK_INTERVAL + CHECK_TIMEOUT,
         handover: Duration::from_secs(2),
-        // 15 s, half a second between two looks, and a call.
+        // 15 s, half a second between two reads of the Lease, and a call.
         lease: Duration::from_millis(16_500),
         backoff: Duration::from_secs(5),
     }
 }
 
-/// A Service's name.
+/// Returns the name of a database's Service.
 pub(crate) fn service(database: usize) -> String {
     format!("db-{database}")
 }
 
-/// The name of the object that a database is published in.
+/// Returns the name of the object that a database is published in.
 pub(crate) fn object(database: usize) -> String {
     let service = service(database);
-    if in_slice(database) { format!("{service}-external-ipv4-1") } else { service }
+    if uses_slice(database) { format!("{service}-external-ipv4-1") } else { service }
 }
 
 pub(crate) struct Fixture {
     pub plane: &'static ControlPlane,
-    /// Seen through the API server to which nothing is done.
+    /// A namespace whose client uses the API server without faults.
     pub namespace: Namespace,
     pub databases: Vec<Vec<Database>>,
     pub replicas: Replicas,
@@ -72,10 +75,10 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// Sets all up, and waits until all is published.
+    /// Sets everything up, and waits until every database is published.
     pub(crate) async fn start(starts: usize) -> Fixture {
         let options = Options { proxy: true, audited: true };
-        // The sandbox takes it along when it ends.
+        // It ends with the sandbox.
         let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(options).await));
         let observer = plane.start_observer().await;
         let namespace = Namespace::create(observer, "chaos").await;
@@ -92,7 +95,7 @@ impl Fixture {
         }
         let config = Config::new(&namespace.name, ips(&databases));
         let replicas = Replicas::start(plane, &namespace, config, &names, starts).await;
-        replicas.know_all().await;
+        replicas.wait_until_checked().await;
         let began = Instant::now();
         let mut fixture = Fixture {
             plane,
@@ -103,15 +106,15 @@ impl Fixture {
             replicas,
             began,
         };
-        fixture.as_is_true().await;
-        // From here on, so that the first publishing is not judged.
+        fixture.wait_until_published().await;
+        // The record starts here, so that the first publishing is not checked.
         fixture.began = Instant::now();
         fixture.watch = Watch::start(&fixture.namespace, objects(), fixture.began).await;
         fixture.stalls = Stalls::start(fixture.began);
         fixture
     }
 
-    /// The IPs that are published, by the name of what they are published in.
+    /// Returns the published IPs by the name of their object.
     async fn published(&self) -> BTreeMap<String, BTreeSet<IpAddr>> {
         let endpoints: Api<Endpoints> = self.namespace.api();
         let slices: Api<EndpointSlice> = self.namespace.api();
@@ -122,14 +125,15 @@ impl Fixture {
         endpoints.chain(slices.items.iter().map(|slice| (slice.name_any(), slice.ips()))).collect()
     }
 
-    /// Waits until each database is published with exactly its targets that are up, or the one that a policy keeps.
-    pub(crate) async fn as_is_true(&self) {
+    /// Waits until each database is published with exactly the targets that are up, or with the one
+    /// that a policy keeps.
+    pub(crate) async fn wait_until_published(&self) {
         eventually(TIMEOUT, "each database is published as is true", async || {
             let (published, up) = (self.published().await, self.up().await);
             let wrong = (0..DATABASES).find_map(|database| {
                 let there = published.get(&object(database)).cloned().unwrap_or_default();
                 let wanted: BTreeSet<IpAddr> = up[database].iter().copied().collect();
-                let kept = wanted.is_empty() && keeps(database) && there.len() == 1;
+                let kept = wanted.is_empty() && keeps_last_target(database) && there.len() == 1;
                 (there != wanted && !kept)
                     .then(|| format!("{}: {there:?} and not {wanted:?}", service(database)))
             });
@@ -138,15 +142,17 @@ impl Fixture {
         .await;
     }
 
-    /// Waits until connections to each Service reach one of its targets that is up, where there is one.
-    pub(crate) async fn all_reached(&self) {
+    /// Waits until connections to each Service reach a target that is up, if there is one.
+    pub(crate) async fn wait_until_reachable(&self) {
         for (database, up) in self.up().await.into_iter().enumerate() {
             let service_ip = self.namespace.cluster_ip(&service(database)).await;
             eventually(TIMEOUT, &format!("{} leads to {up:?}", service(database)), async || {
                 match connect(service_ip, PORT).await {
                     ConnectOutcome::Reached(ip) if up.contains(&ip) => Ok(()),
                     ConnectOutcome::Refused if up.is_empty() => Ok(()),
-                    ConnectOutcome::NoAnswer if up.is_empty() && keeps(database) => Ok(()),
+                    ConnectOutcome::NoAnswer if up.is_empty() && keeps_last_target(database) => {
+                        Ok(())
+                    }
                     other => Err(format!("{other:?}")),
                 }
             })
@@ -154,7 +160,7 @@ impl Fixture {
         }
     }
 
-    /// The targets of each database that are up, and in the config.
+    /// Returns the targets of each database that are up and in the config.
     async fn up(&self) -> Vec<Vec<IpAddr>> {
         let config = self.replicas.config.lock().await;
         let up = |(database, targets): (usize, &Vec<Database>)| {

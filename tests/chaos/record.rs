@@ -1,4 +1,5 @@
-//! What a chaos run leaves for the checker: what was true, what the API's history holds, and what was done to the daemon.
+//! The record of a chaos run, which the checker reads: the state of the targets, the API's history,
+//! and the faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,115 +7,116 @@ use std::time::Duration;
 
 use super::scenario::ReplicaFault;
 
-/// Time since the start of the run.
-pub(crate) type At = Duration;
+/// A time since the start of the run.
+pub(crate) type Time = Duration;
 
-/// The API's resourceVersion: one order over all that is stored.
+/// The API's resourceVersion. It orders all writes.
 pub(crate) type Version = u64;
 
-/// All of a run.
+/// The complete record of a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Record {
     pub limits: Limits,
-    /// The addresses of each database; all are up at the start, and published.
+    /// The addresses of each database. At the start all are up and published.
     pub databases: Vec<Vec<IpAddr>>,
     pub flips: Vec<Flip>,
-    /// When targets came into the config, and of which databases.
-    pub joins: Vec<(At, usize)>,
+    /// The times when targets were added to the config, with their databases.
+    pub joins: Vec<(Time, usize)>,
     /// The databases that a policy keeps from being empty.
     pub keep: BTreeSet<usize>,
     pub changes: Vec<Change>,
-    pub leases: Vec<Holding>,
-    /// Which replica made which version, by the API server's audit log.
+    pub leases: Vec<LeaseState>,
+    /// The replica that made each version, from the API server's audit log.
     pub writers: BTreeMap<Version, String>,
-    /// Versions that the run itself made, from outside.
+    /// Versions that the run itself made, as a person would.
     pub outside: BTreeSet<Version>,
     pub faults: Vec<Fault>,
-    pub end: At,
+    pub end: Time,
 }
 
-/// What the daemon has time for.
+/// The times that the daemon may take.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Limits {
-    /// From death to Down, at the worst.
+    /// From a death to the state Down, at most.
     pub detection: Duration,
-    /// From return to Up, at the worst.
+    /// From a return to the state Up, at most.
     pub recovery: Duration,
-    /// From there to the cluster.
+    /// From a change of state to the write.
     pub slack: Duration,
-    /// From an edit of the config until each target that is new has been tried.
+    /// From an edit of the config until each new target has been checked.
     pub config: Duration,
-    /// From when a holder is asked to end until another has the Lease.
+    /// From SIGTERM of the holder until another replica has the Lease.
     pub handover: Duration,
-    /// How long another leaves the Lease alone, and how long it then takes at most to have it.
+    /// The lifetime of a Lease, and the longest time to acquire it afterwards.
     pub lease: Duration,
-    /// The longest pause of the daemon between two tries of a call, once the API is back.
+    /// The daemon's longest delay between two attempts of a call, after the API has returned.
     pub backoff: Duration,
 }
 
-/// A target that died, left the config, or came back; from this moment on.
+/// A change of a target's state: it died, left the config, or came back.
 #[derive(Debug, Clone)]
 pub(crate) struct Flip {
-    pub at: At,
+    pub at: Time,
     pub ip: IpAddr,
     pub up: bool,
     pub how: &'static str,
 }
 
-/// One change of the Endpoints of a database.
+/// A change of a database's Endpoints or slice.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
-    /// When the watch told it.
-    pub at: At,
+    /// The time when the watch delivered it.
+    pub at: Time,
     pub version: Version,
     pub database: usize,
-    /// None if they were deleted.
+    /// The addresses, or none if the object was deleted.
     pub members: Option<BTreeSet<IpAddr>>,
-    /// The field managers of what is there.
+    /// The field managers of the object.
     pub managers: BTreeSet<String>,
 }
 
-/// One change of the Lease.
+/// A change of the Lease.
 #[derive(Debug, Clone)]
-pub(crate) struct Holding {
-    pub at: At,
+pub(crate) struct LeaseState {
+    pub at: Time,
     pub version: Version,
     pub holder: Option<String>,
 }
 
-/// Something that was done to the daemon or the API, or to this machine.
+/// Something that was done to the daemon or to the API, or that happened to this machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Fault {
-    pub from: At,
-    /// When it was over; the end of the run if it never was.
-    pub until: At,
+    pub from: Time,
+    /// The end of the fault, or of the run.
+    pub until: Time,
     pub kind: Kind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The API was killed, stopped, slow or answered with errors.
+    /// The API was killed, suspended, slow, or answered with errors.
     Api(&'static str),
-    /// This was done to a replica.
+    /// A replica had a fault of this kind.
     Replica(ReplicaFault, String),
-    /// The machine ran nothing: not the daemon, and not its judge.
+    /// The machine ran no program at all, neither the daemon nor the checker.
     Stall,
 }
 
 impl Record {
-    /// Who held the Lease when this version was made.
+    /// Returns the holder of the Lease when this version was made.
     pub(crate) fn holder_at(&self, version: Version) -> Option<&str> {
         let before = self.leases.iter().filter(|holding| holding.version < version);
         before.max_by_key(|holding| holding.version)?.holder.as_deref()
     }
 
-    /// Who held the Lease then, and when it was last renewed before.
-    pub(crate) fn held(&self, at: At) -> Option<&Holding> {
+    /// Returns the state of the Lease at a time: its holder and its last renewal.
+    pub(crate) fn held(&self, at: Time) -> Option<&LeaseState> {
         self.leases.iter().rfind(|holding| holding.at <= at)
     }
 
-    /// Whether something on the way to storage held writes back at some time of this: the API, or what lies before it.
-    pub(crate) fn held_back(&self, from: At, until: At) -> bool {
+    /// Returns true if the API or the network on the way to it delayed writes at any time in this
+    /// span.
+    pub(crate) fn held_back(&self, from: Time, until: Time) -> bool {
         self.faults.iter().any(|fault| {
             let holds = matches!(fault.kind, Kind::Api(_) | Kind::Replica(ReplicaFault::CutOff, _));
             holds && fault.from <= until && from <= fault.until

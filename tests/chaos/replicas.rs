@@ -1,5 +1,7 @@
-//! Two replicas of the daemon, each with its own way to the API, and each start of one with a ServiceAccount of its own: so the API's
-//! audit log tells them apart.
+//! Two replicas of the daemon, each with its own proxy to the API.
+//!
+//! Each start of a replica has its own ServiceAccount, so that the API's audit log distinguishes
+//! them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,23 +14,24 @@ use tokio::sync::Mutex;
 
 use super::config::Config;
 use crate::support::daemon::log_field;
-use crate::support::{ApiProxy, ControlPlane, Daemon, Namespace, eventually};
+use crate::support::{ApiProxy, ControlPlane, Daemon, Namespace, eventually, rbac};
 
-/// Far longer than anything takes that is not at fault.
+/// Far longer than anything takes without a fault.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 const LEASE: &str = "external-endpoints";
 
 pub(crate) struct Replicas {
     slots: Vec<Slot>,
-    /// What all of them read.
+    /// The config that all replicas read.
     pub config: Arc<Mutex<Config>>,
     lease: String,
-    /// Of ServiceAccounts that no replica has had, by their names. Made before, as the API may be away when one is needed.
+    /// The tokens of unused ServiceAccounts by name. They are created in advance, because the API
+    /// may be away when one is needed.
     tokens: Vec<(String, String)>,
-    /// The ServiceAccount of each identity that there has been.
+    /// The ServiceAccount of each identity so far.
     pub accounts: BTreeMap<String, String>,
-    /// The logs of those that were killed.
+    /// The logs of replicas that have exited.
     logs: Vec<String>,
 }
 
@@ -39,7 +42,7 @@ struct Slot {
 }
 
 impl Replicas {
-    /// Starts two, of at most so many in all.
+    /// Starts two replicas, with ServiceAccounts for at most `most` starts.
     pub(crate) async fn start(
         plane: &'static ControlPlane,
         namespace: &Namespace,
@@ -74,11 +77,11 @@ impl Replicas {
 
     async fn run(&mut self, proxy: &ApiProxy<'static>) -> (Daemon, String) {
         let (account, token) = self.tokens.pop().expect("a ServiceAccount that is left");
-        // Nobody edits meanwhile: what this one reads is what all others do.
+        // Nobody edits the config meanwhile, so this replica reads the same as all others.
         let mut config = self.config.lock().await;
         let kubeconfig = proxy.kubeconfig_for_token(&token);
         let daemon = Daemon::start(&config.text(), &kubeconfig, &["--lease", &self.lease]).await;
-        config.is_read_from(daemon.config().to_owned());
+        config.add_file(daemon.config().to_owned());
         drop(config);
         let identity = eventually(TIMEOUT, "the replica competes for the lease", async || {
             let logs = daemon.logs();
@@ -89,8 +92,8 @@ impl Replicas {
         (daemon, identity)
     }
 
-    /// Waits until both know every target, so that either can take over.
-    pub(crate) async fn know_all(&self) {
+    /// Waits until both replicas have checked every target, so that either can take over.
+    pub(crate) async fn wait_until_checked(&self) {
         for slot in &self.slots {
             eventually(TIMEOUT, "a replica knows every target", async || {
                 let metrics = slot.daemon.metrics().await;
@@ -105,17 +108,17 @@ impl Replicas {
         }
     }
 
-    /// The slot of the replica with this identity.
+    /// Returns the slot of the replica with this identity.
     pub(crate) fn slot(&self, identity: &str) -> Option<usize> {
         self.slots.iter().position(|slot| slot.identity == identity)
     }
 
-    /// The ServiceAccount of the replica in a slot.
+    /// Returns the ServiceAccount of the replica in a slot.
     pub(crate) fn account(&self, slot: usize) -> String {
         self.accounts[&self.slots[slot].identity].clone()
     }
 
-    /// Their ways to the API.
+    /// Returns the proxies between the replicas and the API.
     pub(crate) fn proxies(&self) -> Vec<Arc<ApiProxy<'static>>> {
         self.slots.iter().map(|slot| slot.proxy.clone()).collect()
     }
@@ -126,7 +129,7 @@ impl Replicas {
         self.logs.extend(daemon.lines());
     }
 
-    /// Asks one to end, and waits until it has.
+    /// Terminates a replica and waits until it has exited.
     pub(crate) async fn end(&mut self, slot: usize) {
         let daemon = &mut self.slots[slot].daemon;
         let (status, _) = daemon.terminate().await;
@@ -134,7 +137,7 @@ impl Replicas {
         self.logs.extend(daemon.lines());
     }
 
-    /// Starts another in place of one that was killed.
+    /// Starts a new replica in place of one that has exited.
     pub(crate) async fn restart(&mut self, slot: usize) {
         let proxy = self.slots[slot].proxy.clone();
         let (daemon, identity) = self.run(&proxy).await;
@@ -145,7 +148,7 @@ impl Replicas {
         self.slots[slot].daemon.signal(Signal::SIGSTOP);
     }
 
-    pub(crate) fn go_on(&self, slot: usize) {
+    pub(crate) fn resume(&self, slot: usize) {
         self.slots[slot].daemon.signal(Signal::SIGCONT);
     }
 
@@ -153,11 +156,11 @@ impl Replicas {
         self.slots[slot].proxy.hang();
     }
 
-    pub(crate) async fn connect_again(&self, slot: usize) {
+    pub(crate) async fn reconnect(&self, slot: usize) {
         self.slots[slot].proxy.heal().await;
     }
 
-    /// Those that have ended by themselves, which none should.
+    /// Returns the replicas that have exited by themselves. There should be none.
     pub(crate) fn ended(&mut self) -> Vec<String> {
         let ended = self
             .slots
@@ -166,31 +169,34 @@ impl Replicas {
         ended.map(|(status, identity)| format!("replica {identity} ended with {status}")).collect()
     }
 
-    /// All log lines with one of these words, of all replicas that there were.
+    /// Returns all log lines of all replicas that contain one of these words.
     pub(crate) fn log(&self, words: &[&str]) -> Vec<String> {
         let alive = self.slots.iter().flat_map(|slot| slot.daemon.lines());
         let lines = self.logs.iter().cloned().chain(alive);
         let mut lines: Vec<String> =
             lines.filter(|line| words.iter().any(|word| line.contains(word))).collect();
-        // Each begins with its time.
+        // Each line begins with its time.
         lines.sort();
         lines
     }
 }
 
-/// What deploy/ allows a daemon, to all ServiceAccounts of the namespace.
+/// Grants the rights of deploy/ to all ServiceAccounts of the namespace.
 async fn allow(namespace: &Namespace, services: &[String]) {
     let slices: Vec<String> =
         services.iter().map(|service| format!("{service}-external-ipv4-1")).collect();
     let rules = json!([
-        {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": services, "verbs": ["get", "create", "patch"]},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "resourceNames": slices,
-         "verbs": ["get", "create", "patch", "delete"]},
-        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [LEASE],
-         "verbs": ["get", "create", "update"]},
+        rbac::rule("services", rbac::READ),
+        rbac::rule("endpoints", rbac::READ),
+        rbac::rule_for_names("endpoints", services, &["get", "create", "patch"]),
+        rbac::rule("endpointslices.discovery.k8s.io", rbac::READ),
+        rbac::rule_for_names(
+            "endpointslices.discovery.k8s.io",
+            &slices,
+            &["get", "create", "patch", "delete"]
+        ),
+        rbac::rule("events.events.k8s.io", &["create", "patch"]),
+        rbac::rule_for_names("leases.coordination.k8s.io", &[LEASE], &["get", "create", "update"]),
     ]);
     namespace.create_object::<Role>(json!({"metadata": {"name": "replica"}, "rules": rules})).await;
     let group = format!("system:serviceaccounts:{}", namespace.name);

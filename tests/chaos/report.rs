@@ -1,19 +1,20 @@
-//! What a chaos run tells at its end: what was done, what came of it, and on a breach all that led there.
+//! The report of a chaos run: the faults, the results and, for each violation, the events that led
+//! to it.
 
-use super::checker::{Judgement, timeline};
+use super::checker::{CheckResult, timeline};
 use super::fixture::service;
 use super::record::{Kind, Record};
 use super::replicas::Replicas;
 use super::scenario::{Action, Step};
 
-/// So many breaches are told with their timelines.
-const TOLD: usize = 3;
+/// The number of violations that are printed with their timelines.
+const MAX_TIMELINES: usize = 3;
 
-pub(crate) fn tell(
+pub(crate) fn print(
     seed: u64,
     scenario: &[Step],
     record: &Record,
-    judgement: &Judgement,
+    result: &CheckResult,
     replicas: &Replicas,
 ) {
     let count =
@@ -25,70 +26,71 @@ pub(crate) fn tell(
         .filter(|pair| pair[0].holder != pair[1].holder && pair[1].holder.is_some());
     let (takeovers, end) = (takeovers.count(), record.end.as_secs_f64());
     let say = |what: &str, words: String| println!("  {what:<12} {words}");
-    println!("chaos: what was done, in {end:.0} s with seed {seed}");
+    println!("chaos: actions in {end:.0} s with seed {seed}");
     say(
         "targets",
         format!(
-            "{} died, {} hung, {} came back",
-            count(|action| matches!(action, Action::Dies(_))),
-            count(|action| matches!(action, Action::Hangs(_))),
-            count(|action| matches!(action, Action::Returns(_)))
+            "{} killed, {} black-holed, {} restored",
+            count(|action| matches!(action, Action::KillTarget(_))),
+            count(|action| matches!(action, Action::BlackHoleTarget(_))),
+            count(|action| matches!(action, Action::RestoreTarget(_)))
         ),
     );
     say("outside", format!("{} edits and deletions", record.outside.len()));
     say(
         "config",
         format!(
-            "{} targets left it, {} joined, {} comments, {} times it was bad",
-            count(|action| matches!(action, Action::Leaves(_))),
-            count(|action| matches!(action, Action::Joins(_))),
-            count(|action| matches!(action, Action::Comments)),
-            count(|action| matches!(action, Action::Garbles(_)))
+            "{} targets removed, {} added, {} comments edited, {} times corrupted",
+            count(|action| matches!(action, Action::RemoveTarget(_))),
+            count(|action| matches!(action, Action::AddTarget(_))),
+            count(|action| matches!(action, Action::EditComment)),
+            count(|action| matches!(action, Action::CorruptConfig(_)))
         ),
     );
     let faults: Vec<String> = record.faults.iter().filter_map(fault).collect();
     say("faults", faults.join("; "));
-    println!("chaos: what came of it");
+    println!("chaos: results");
     say(
         "writes",
         format!(
-            "{} by the daemon, {} of them late, {} unnoted",
-            judgement.writes, judgement.late, judgement.unnoted
+            "{} by the daemon, {} of them delayed past the Lease, {} of unknown callers",
+            result.writes, result.delayed, result.unknown_writer
         ),
     );
     say("lease", format!("{takeovers} takeovers, {} writes", record.leases.len()));
     say(
         "worst delays",
         format!(
-            "{:.2} s until a dead address was out (limit {:.1} s), {:.2} s until one that came back was in (limit {:.1} s), of {} timed",
-            judgement.worst_out.as_secs_f64(),
+            "{:.2} s until a dead address was removed (limit {:.1} s), \
+             {:.2} s until a restored one was added (limit {:.1} s), of {} measured",
+            result.worst_out.as_secs_f64(),
             (record.limits.detection + record.limits.slack).as_secs_f64(),
-            judgement.worst_in.as_secs_f64(),
+            result.worst_in.as_secs_f64(),
             (record.limits.recovery + record.limits.slack).as_secs_f64(),
-            judgement.timed
+            result.timed
         ),
     );
     say(
         "excused",
         format!(
-            "{:.0} s of {end:.0} s; the machine stood still {stalls} times",
-            judgement.excused.as_secs_f64()
+            "{:.0} s of {end:.0} s; the machine stalled {stalls} times",
+            result.excused.as_secs_f64()
         ),
     );
-    if judgement.breaches.is_empty() {
-        println!("chaos: every rule held");
+    if result.violations.is_empty() {
+        println!("chaos: no rule was violated");
         return;
     }
     println!(
-        "chaos: {} breaches; `make chaos SEED={seed}` plays the same scenario",
-        judgement.breaches.len()
+        "chaos: {} violations; `make chaos SEED={seed}` runs the same scenario",
+        result.violations.len()
     );
-    judgement.breaches.iter().for_each(|breach| println!("{breach}"));
-    for breach in judgement.breaches.iter().take(TOLD) {
-        println!("chaos: how it came to {breach}");
-        timeline(record, breach.database).iter().for_each(|line| println!("  {line}"));
-        println!("  what the replicas logged");
-        let name = format!("\"{}\"", service(breach.database));
+    result.violations.iter().for_each(|violation| println!("{violation}"));
+    for violation in result.violations.iter().take(MAX_TIMELINES) {
+        println!("chaos: history of {violation}");
+        timeline(record, violation.database).iter().for_each(|line| println!("  {line}"));
+        println!("  log of the replicas");
+        let name = format!("\"{}\"", service(violation.database));
         replicas.log(&[&name, "lease"]).iter().for_each(|line| println!("  {line}"));
     }
 }

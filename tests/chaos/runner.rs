@@ -1,4 +1,4 @@
-//! Plays a scenario on a real cluster, and keeps the record of what was done and of what came of it.
+//! Runs a scenario on a real cluster, and logs the actions with their times.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -17,33 +17,33 @@ use super::config::Config;
 use super::fixture::{Fixture, PORT, object};
 use super::record::{Fault, Flip, Kind, Record, Version};
 use super::replicas::Replicas;
-use super::scenario::{Action, ApiFault, ReplicaFault, Step, Victim, in_slice};
+use super::scenario::{Action, ApiFault, ReplicaFault, Step, Victim, uses_slice};
 use super::watch::{Publishes, Watch, version};
 use crate::support::{ApiProxy, ControlPlane, Database, Namespace, eventually};
 
-/// Far longer than anything takes that is not at fault.
+/// Far longer than anything takes without a fault.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What was done so far.
+/// The log of the actions so far.
 #[derive(Clone)]
 pub(crate) struct ActionLog {
     pub began: Instant,
-    done: Arc<std::sync::Mutex<Done>>,
+    done: Arc<std::sync::Mutex<Actions>>,
 }
 
 #[derive(Default)]
-struct Done {
+struct Actions {
     flips: Vec<Flip>,
     faults: Vec<Fault>,
     edits: Vec<Version>,
     deletions: usize,
     joins: Vec<(Duration, usize)>,
-    /// The targets that are dead, and those that the config does not have.
+    /// The targets that are dead.
     dead: BTreeSet<IpAddr>,
     left: BTreeSet<IpAddr>,
 }
 
-impl Done {
+impl Actions {
     fn is_up(&self, ip: IpAddr) -> bool {
         !self.dead.contains(&ip) && !self.left.contains(&ip)
     }
@@ -54,12 +54,13 @@ impl ActionLog {
         ActionLog { began, done: Arc::default() }
     }
 
-    fn add(&self, change: impl FnOnce(&mut Done)) {
+    fn add(&self, change: impl FnOnce(&mut Actions)) {
         change(&mut self.done.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Takes note of what happened to a target: a flip, unless it is out for another reason too.
-    fn flip(&self, ip: IpAddr, how: &'static str, change: impl FnOnce(&mut Done)) {
+    /// Logs what happened to a target. It is a flip unless the target is out for another reason
+    /// too.
+    fn flip(&self, ip: IpAddr, how: &'static str, change: impl FnOnce(&mut Actions)) {
         let at = self.began.elapsed();
         self.add(|done| {
             let before = done.is_up(ip);
@@ -80,8 +81,8 @@ impl ActionLog {
         tokio::time::sleep(step.at.saturating_sub(self.began.elapsed())).await;
     }
 
-    /// Puts all of it into a record, whose history is there already.
-    pub(crate) fn told(&self, record: &mut Record) {
+    /// Copies the actions into a record that has the API's history already.
+    pub(crate) fn fill(&self, record: &mut Record) {
         let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         record.flips.clone_from(&done.flips);
         record.joins.clone_from(&done.joins);
@@ -97,23 +98,30 @@ impl ActionLog {
     }
 }
 
-/// Plays all streams of the scenario beside each other, each in its order.
+/// Runs all streams of the scenario at the same time, each in its order.
 pub(crate) async fn run(fixture: &mut Fixture, scenario: &[Step], log: &ActionLog) {
     let of = |wanted: fn(&Action) -> bool| {
         scenario.iter().filter(|step| wanted(&step.action)).cloned().collect::<Vec<_>>()
     };
-    let targets =
-        of(|action| matches!(action, Action::Dies(_) | Action::Hangs(_) | Action::Returns(_)));
+    let targets = of(|action| {
+        matches!(
+            action,
+            Action::KillTarget(_) | Action::BlackHoleTarget(_) | Action::RestoreTarget(_)
+        )
+    });
     let edits = of(|action| matches!(action, Action::Edit(_) | Action::Delete(_)));
     let configs = of(|action| {
         matches!(
             action,
-            Action::Leaves(_) | Action::Joins(_) | Action::Comments | Action::Garbles(_)
+            Action::RemoveTarget(_)
+                | Action::AddTarget(_)
+                | Action::EditComment
+                | Action::CorruptConfig(_)
         )
     });
     let api = of(|action| matches!(action, Action::Api(..)));
     let replicas = of(|action| matches!(action, Action::Replica(..)));
-    // Where a fault of the API is made on the replicas' way to it, a replica is not cut off at the same time.
+    // Some faults of the API are made in the proxies, so no replica is cut off at the same time.
     let way = Mutex::new(());
     let (ips, proxies, config) =
         (fixture.ips(), fixture.replicas.proxies(), fixture.replicas.config.clone());
@@ -129,19 +137,19 @@ pub(crate) async fn run(fixture: &mut Fixture, scenario: &[Step], log: &ActionLo
 async fn run_targets(databases: &mut [Vec<Database>], steps: Vec<Step>, log: &ActionLog) {
     for step in steps {
         log.wait_for(&step).await;
-        let (Action::Dies((database, index))
-        | Action::Hangs((database, index))
-        | Action::Returns((database, index))) = step.action
+        let (Action::KillTarget((database, index))
+        | Action::BlackHoleTarget((database, index))
+        | Action::RestoreTarget((database, index))) = step.action
         else {
             continue;
         };
         let target = &mut databases[database][index];
         let how = match step.action {
-            Action::Dies(_) => {
+            Action::KillTarget(_) => {
                 target.stop().await;
                 "died"
             }
-            Action::Hangs(_) => {
+            Action::BlackHoleTarget(_) => {
                 target.black_hole().await;
                 "hangs"
             }
@@ -156,7 +164,7 @@ async fn run_targets(databases: &mut [Vec<Database>], steps: Vec<Step>, log: &Ac
         };
         let ip = target.ip;
         log.flip(ip, how, |done| match step.action {
-            Action::Returns(_) => drop(done.dead.remove(&ip)),
+            Action::RestoreTarget(_) => drop(done.dead.remove(&ip)),
             _ => drop(done.dead.insert(ip)),
         });
     }
@@ -171,14 +179,14 @@ async fn run_configs(
     for step in steps {
         log.wait_for(&step).await;
         match step.action {
-            Action::Leaves(who) => {
+            Action::RemoveTarget(who) => {
                 let ip = ips[who.0][who.1];
                 config.lock().await.leaves(who);
                 log.flip(ip, "left the config", |done| {
                     done.left.insert(ip);
                 });
             }
-            Action::Joins(who) => {
+            Action::AddTarget(who) => {
                 let ip = ips[who.0][who.1];
                 config.lock().await.joins(who);
                 log.flip(ip, "is in the config again", |done| {
@@ -186,9 +194,9 @@ async fn run_configs(
                     done.joins.push((log.began.elapsed(), who.0));
                 });
             }
-            Action::Comments => config.lock().await.comment(),
-            Action::Garbles(lasts) => {
-                config.lock().await.garble();
+            Action::EditComment => config.lock().await.comment(),
+            Action::CorruptConfig(lasts) => {
+                config.lock().await.corrupt();
                 tokio::time::sleep(lasts).await;
                 config.lock().await.mend();
             }
@@ -205,7 +213,7 @@ async fn run_edits(namespace: &Namespace, ips: &[Vec<IpAddr>], steps: Vec<Step>,
         match step.action {
             Action::Edit((database, index)) => {
                 let (name, ip) = (object(database), ips[database][index]);
-                let edited = if in_slice(database) {
+                let edited = if uses_slice(database) {
                     edit(&slices, &name, ip, |ips| json!({"endpoints": in_a_slice(ips)})).await
                 } else {
                     edit(&endpoints, &name, ip, |ips| json!({"subsets": in_endpoints(ips)})).await
@@ -214,7 +222,7 @@ async fn run_edits(namespace: &Namespace, ips: &[Vec<IpAddr>], steps: Vec<Step>,
             }
             Action::Delete(database) => {
                 let name = object(database);
-                let deleted = if in_slice(database) {
+                let deleted = if uses_slice(database) {
                     delete(&slices, &name).await
                 } else {
                     delete(&endpoints, &name).await
@@ -238,7 +246,8 @@ fn in_a_slice(ips: &BTreeSet<IpAddr>) -> Value {
     ips.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect()
 }
 
-/// Says whether there was anything to delete: if not, it was deleted before and not made again since, as the leader may be away.
+/// Deletes an object. Returns false if there is none, because nobody has created it again since the
+/// last deletion.
 async fn delete<K: Publishes + Clone + DeserializeOwned + Debug>(api: &Api<K>, name: &str) -> bool {
     match api.delete(name, &DeleteParams::default()).await {
         Ok(_) => true,
@@ -247,7 +256,8 @@ async fn delete<K: Publishes + Clone + DeserializeOwned + Debug>(api: &Api<K>, n
     }
 }
 
-/// Takes an address out if it is in, and puts it in if it is not, as a person would. None if it could not be.
+/// Edits an object as a person would: removes the address if it is there, and adds it otherwise.
+/// Returns none if the edit was refused.
 async fn edit<K: Publishes + Clone + DeserializeOwned + Debug>(
     api: &Api<K>,
     name: &str,
@@ -329,8 +339,8 @@ async fn run_replicas(
     for step in steps {
         log.wait_for(&step).await;
         let Action::Replica(victim, fault, lasts) = step.action else { continue };
-        // Of two replicas one must be well.
-        replicas.know_all().await;
+        // One of the two replicas has to be working.
+        replicas.wait_until_checked().await;
         let leader = eventually(TIMEOUT, "one of both holds the lease", async || {
             replicas.slot(&watch.holder()?)
         })
@@ -348,7 +358,7 @@ async fn run_replicas(
                 replicas.restart(slot).await;
                 from
             }
-            ReplicaFault::Ended => {
+            ReplicaFault::Terminated => {
                 let from = log.began.elapsed();
                 replicas.end(slot).await;
                 tokio::time::sleep(lasts).await;
@@ -359,7 +369,7 @@ async fn run_replicas(
                 let from = log.began.elapsed();
                 replicas.stop(slot);
                 tokio::time::sleep(lasts).await;
-                replicas.go_on(slot);
+                replicas.resume(slot);
                 from
             }
             ReplicaFault::CutOff => {
@@ -367,7 +377,7 @@ async fn run_replicas(
                 let from = log.began.elapsed();
                 replicas.cut_off(slot);
                 tokio::time::sleep(lasts).await;
-                replicas.connect_again(slot).await;
+                replicas.reconnect(slot).await;
                 from
             }
         };

@@ -1,32 +1,33 @@
-//! What happens in a chaos run, and when: made of a seed before the run begins, so that a seed can be played again. Pure.
+//! The scenario of a chaos run: all actions with their times, made from a seed before the run, so
+//! that it can be repeated. Pure.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::record::At;
+use super::record::Time;
 
-/// A target: the database, and which of its addresses.
-pub(crate) type Who = (usize, usize);
+/// A target: its database, and the index of its address.
+pub(crate) type Target = (usize, usize);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// The target refuses connections.
-    Dies(Who),
+    KillTarget(Target),
     /// Every packet to and from the target vanishes.
-    Hangs(Who),
-    Returns(Who),
-    /// Someone takes an address out of the Endpoints or the slice, or puts one in, by the index.
-    Edit(Who),
-    /// Someone deletes the Endpoints or the slice.
+    BlackHoleTarget(Target),
+    RestoreTarget(Target),
+    /// A person removes an address from the Endpoints or the slice, or adds it.
+    Edit(Target),
+    /// A person deletes the Endpoints or the slice.
     Delete(usize),
-    /// Someone takes the target out of the config.
-    Leaves(Who),
-    /// And puts it in again.
-    Joins(Who),
-    /// Someone changes the config in a way that means nothing.
-    Comments,
-    /// Someone breaks the config, and takes so long to mend it.
-    Garbles(Duration),
+    /// A person removes the target from the config.
+    RemoveTarget(Target),
+    /// A person adds the target to the config again.
+    AddTarget(Target),
+    /// A person edits a comment in the config.
+    EditComment,
+    /// A person breaks the config, and mends it after this time.
+    CorruptConfig(Duration),
     Api(ApiFault, Duration),
     Replica(Victim, ReplicaFault, Duration),
 }
@@ -35,7 +36,7 @@ pub(crate) enum Action {
 pub(crate) enum ApiFault {
     Killed,
     Stopped,
-    /// Each piece of each connection takes this long.
+    /// Each piece of data on each connection is delayed by this time.
     Slow(Duration),
     /// Requests are answered with this status.
     Answers(u16),
@@ -49,13 +50,13 @@ pub(crate) enum Victim {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReplicaFault {
-    /// And started again after the time.
+    /// Killed, and restarted after the time.
     Killed,
-    /// Asked to end, as in an update, and started again after the time.
-    Ended,
-    /// And continued after the time.
+    /// Terminated, as by a rollout, and restarted after the time.
+    Terminated,
+    /// Suspended, and continued after the time.
     Stopped,
-    /// From the API alone.
+    /// Cut off from the API only.
     CutOff,
 }
 
@@ -63,7 +64,7 @@ impl fmt::Display for ReplicaFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ReplicaFault::Killed => "killed",
-            ReplicaFault::Ended => "ended",
+            ReplicaFault::Terminated => "ended",
             ReplicaFault::Stopped => "stopped",
             ReplicaFault::CutOff => "cut off",
         })
@@ -72,119 +73,123 @@ impl fmt::Display for ReplicaFault {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
-    pub at: At,
+    pub at: Time,
     pub action: Action,
 }
 
-/// At most so many of all targets are dead at once.
-const DEAD: f64 = 0.4;
+/// The largest share of all targets that are dead at the same time.
+const MAX_DEAD_SHARE: f64 = 0.4;
 
-/// A replica that has just come back is left alone for as long as it takes to know all targets; so is the API.
-const CALM: Duration = Duration::from_secs(8);
+/// The pause after a fault of a replica or of the API. It is long enough to check all targets.
+const MIN_PAUSE: Duration = Duration::from_secs(8);
 
-/// Nobody edits the same Endpoints more often: repairs that are undone again and again become slow, as they should.
-const EDITS_APART: Duration = Duration::from_secs(20);
+/// The shortest time between two edits of the same object. If repairs are undone more often, the
+/// daemon slows down by design.
+const EDIT_INTERVAL: Duration = Duration::from_secs(20);
 
-/// At most so many targets are out of the config at once.
-const OUT: usize = 8;
+/// The largest number of targets that are out of the config at the same time.
+const MAX_REMOVED: usize = 8;
 
-/// Whether a database has a policy of `minHealthy: 1`, so that it is never emptied. Its config is not edited.
-pub(crate) fn keeps(database: usize) -> bool {
+/// Returns true if a database has the policy `minHealthy: 1`, so that it is never emptied. Its
+/// targets stay in the config.
+pub(crate) fn keeps_last_target(database: usize) -> bool {
     database % 5 == 4
 }
 
-/// Whether a database is published in an EndpointSlice of the daemon's own, and not in Endpoints.
-pub(crate) fn in_slice(database: usize) -> bool {
+/// Returns true if a database is published in an EndpointSlice of the daemon instead of in
+/// Endpoints.
+pub(crate) fn uses_slice(database: usize) -> bool {
     database % 5 == 3
 }
 
-/// The whole scenario, in order, for databases of so many addresses each.
+/// Makes the whole scenario, in order, for databases with this number of addresses each.
 pub(crate) fn scenario(
     seed: u64,
     length: Duration,
     databases: usize,
     addresses: usize,
 ) -> Vec<Step> {
-    let mut steps = targets(&mut Dice::new(seed, 1), length, databases, addresses);
-    steps.extend(edits(&mut Dice::new(seed, 2), length, databases, addresses));
-    steps.extend(api(&mut Dice::new(seed, 3), length));
-    steps.extend(replicas(&mut Dice::new(seed, 4), length));
-    steps.extend(configs(&mut Dice::new(seed, 5), length, databases, addresses));
+    let mut steps = targets(&mut Rng::new(seed, 1), length, databases, addresses);
+    steps.extend(edits(&mut Rng::new(seed, 2), length, databases, addresses));
+    steps.extend(api(&mut Rng::new(seed, 3), length));
+    steps.extend(replicas(&mut Rng::new(seed, 4), length));
+    steps.extend(configs(&mut Rng::new(seed, 5), length, databases, addresses));
     steps.sort_by_key(|step| step.at);
     steps
 }
 
-/// Deaths and returns: of single targets, and now and then of all of a database at once.
-fn targets(dice: &mut Dice, length: Duration, databases: usize, addresses: usize) -> Vec<Step> {
+/// Makes deaths and returns: of single targets, and sometimes of all targets of a database.
+fn targets(rng: &mut Rng, length: Duration, databases: usize, addresses: usize) -> Vec<Step> {
     let mut up = vec![vec![true; addresses]; databases];
     let mut steps = Vec::new();
     let mut at = Duration::from_secs(1);
     while at < length {
-        let database = dice.below(databases);
+        let database = rng.below(databases);
         let dead = up.iter().flatten().filter(|up| !**up).count();
-        let may_die = (dead + addresses) as f64 <= DEAD * (databases * addresses) as f64;
+        let may_die = (dead + addresses) as f64 <= MAX_DEAD_SHARE * (databases * addresses) as f64;
         let which: Vec<usize> =
-            if dice.one_in(12) { (0..addresses).collect() } else { vec![dice.below(addresses)] };
+            if rng.one_in(12) { (0..addresses).collect() } else { vec![rng.below(addresses)] };
         let dies = up[database][which[0]];
-        let hangs = dice.one_in(3);
+        let hangs = rng.one_in(3);
         for index in which {
             let (who, is_up) = ((database, index), &mut up[database][index]);
             let action = match (*is_up, dies) {
-                (true, true) if may_die && hangs => Action::Hangs(who),
-                (true, true) if may_die => Action::Dies(who),
-                (false, false) => Action::Returns(who),
+                (true, true) if may_die && hangs => Action::BlackHoleTarget(who),
+                (true, true) if may_die => Action::KillTarget(who),
+                (false, false) => Action::RestoreTarget(who),
                 _ => continue,
             };
             *is_up = !*is_up;
             steps.push(Step { at, action });
         }
-        at += dice.between(100, 1100);
+        at += rng.between(100, 1100);
     }
     steps
 }
 
-fn edits(dice: &mut Dice, length: Duration, databases: usize, addresses: usize) -> Vec<Step> {
+fn edits(rng: &mut Rng, length: Duration, databases: usize, addresses: usize) -> Vec<Step> {
     let mut last = vec![None; databases];
     let mut steps = Vec::new();
     let mut at = Duration::from_secs(2);
     while at < length {
-        let database = dice.below(databases);
-        if last[database].is_none_or(|last| at > last + EDITS_APART) {
+        let database = rng.below(databases);
+        if last[database].is_none_or(|last| at > last + EDIT_INTERVAL) {
             last[database] = Some(at);
-            let action = if dice.one_in(4) {
+            let action = if rng.one_in(4) {
                 Action::Delete(database)
             } else {
-                Action::Edit((database, dice.below(addresses)))
+                Action::Edit((database, rng.below(addresses)))
             };
             steps.push(Step { at, action });
         }
-        at += dice.between(500, 2500);
+        at += rng.between(500, 2500);
     }
     steps
 }
 
-/// Edits of the config: of each database at most one address is out at a time.
-fn configs(dice: &mut Dice, length: Duration, databases: usize, addresses: usize) -> Vec<Step> {
-    let mut out: Vec<Who> = Vec::new();
+/// Makes edits of the config. At most one address of each database is out at the same time.
+fn configs(rng: &mut Rng, length: Duration, databases: usize, addresses: usize) -> Vec<Step> {
+    let mut out: Vec<Target> = Vec::new();
     let mut steps = Vec::new();
-    let mut at = dice.between(2000, 5000);
-    let mut kinds = Bag::of(5);
+    let mut at = rng.between(2000, 5000);
+    let mut kinds = ShuffleBag::of(5);
     loop {
-        let who = (dice.below(databases), dice.below(addresses));
-        let free =
-            !keeps(who.0) && out.len() < OUT && out.iter().all(|(database, _)| *database != who.0);
-        let (action, lasts) = match kinds.draw(dice) {
-            0 => (Some(Action::Comments), Duration::ZERO),
+        let who = (rng.below(databases), rng.below(addresses));
+        let free = !keeps_last_target(who.0)
+            && out.len() < MAX_REMOVED
+            && out.iter().all(|(database, _)| *database != who.0);
+        let (action, lasts) = match kinds.draw(rng) {
+            0 => (Some(Action::EditComment), Duration::ZERO),
             1 => {
-                let lasts = dice.between(1000, 6000);
-                (Some(Action::Garbles(lasts)), lasts)
+                let lasts = rng.between(1000, 6000);
+                (Some(Action::CorruptConfig(lasts)), lasts)
             }
             2 | 3 if !out.is_empty() => {
-                (Some(Action::Joins(out.swap_remove(dice.below(out.len())))), Duration::ZERO)
+                (Some(Action::AddTarget(out.swap_remove(rng.below(out.len())))), Duration::ZERO)
             }
             _ if free => {
                 out.push(who);
-                (Some(Action::Leaves(who)), Duration::ZERO)
+                (Some(Action::RemoveTarget(who)), Duration::ZERO)
             }
             _ => (None, Duration::ZERO),
         };
@@ -192,78 +197,79 @@ fn configs(dice: &mut Dice, length: Duration, databases: usize, addresses: usize
             return steps;
         }
         steps.extend(action.map(|action| Step { at, action }));
-        at += lasts + dice.between(2000, 5000);
+        at += lasts + rng.between(2000, 5000);
     }
 }
 
-fn api(dice: &mut Dice, length: Duration) -> Vec<Step> {
+fn api(rng: &mut Rng, length: Duration) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut at = dice.between(5000, 12_000);
-    let mut kinds = Bag::of(4);
+    let mut at = rng.between(5000, 12_000);
+    let mut kinds = ShuffleBag::of(4);
     loop {
-        let (fault, lasts) = match kinds.draw(dice) {
-            0 => (ApiFault::Killed, dice.between(500, 8000)),
-            1 => (ApiFault::Stopped, dice.between(500, 14_000)),
-            2 => (ApiFault::Answers([429, 500, 503][dice.below(3)]), dice.between(1000, 6000)),
-            _ => (ApiFault::Slow(dice.between(50, 400)), dice.between(2000, 10_000)),
+        let (fault, lasts) = match kinds.draw(rng) {
+            0 => (ApiFault::Killed, rng.between(500, 8000)),
+            1 => (ApiFault::Stopped, rng.between(500, 14_000)),
+            2 => (ApiFault::Answers([429, 500, 503][rng.below(3)]), rng.between(1000, 6000)),
+            _ => (ApiFault::Slow(rng.between(50, 400)), rng.between(2000, 10_000)),
         };
         if at + lasts > length {
             return steps;
         }
         steps.push(Step { at, action: Action::Api(fault, lasts) });
-        at += lasts + CALM + dice.between(12_000, 35_000);
+        at += lasts + MIN_PAUSE + rng.between(12_000, 35_000);
     }
 }
 
-fn replicas(dice: &mut Dice, length: Duration) -> Vec<Step> {
+fn replicas(rng: &mut Rng, length: Duration) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut at = dice.between(8000, 20_000);
-    let mut kinds = Bag::of(6);
+    let mut at = rng.between(8000, 20_000);
+    let mut kinds = ShuffleBag::of(6);
     loop {
-        let victim = if dice.one_in(4) { Victim::Standby } else { Victim::Leader };
-        let (fault, lasts) = match kinds.draw(dice) {
-            0 | 1 => (ReplicaFault::Killed, dice.between(500, 20_000)),
-            2 | 3 => (ReplicaFault::Stopped, dice.between(500, 22_000)),
-            4 => (ReplicaFault::Ended, dice.between(500, 10_000)),
-            _ => (ReplicaFault::CutOff, dice.between(1000, 20_000)),
+        let victim = if rng.one_in(4) { Victim::Standby } else { Victim::Leader };
+        let (fault, lasts) = match kinds.draw(rng) {
+            0 | 1 => (ReplicaFault::Killed, rng.between(500, 20_000)),
+            2 | 3 => (ReplicaFault::Stopped, rng.between(500, 22_000)),
+            4 => (ReplicaFault::Terminated, rng.between(500, 10_000)),
+            _ => (ReplicaFault::CutOff, rng.between(1000, 20_000)),
         };
         if at + lasts > length {
             return steps;
         }
         steps.push(Step { at, action: Action::Replica(victim, fault, lasts) });
-        at += lasts + CALM + dice.between(12_000, 35_000);
+        at += lasts + MIN_PAUSE + rng.between(12_000, 35_000);
     }
 }
 
-/// Kinds of which each is drawn once before any is drawn again: a short run has some of many.
-struct Bag {
+/// Draws each kind once before it draws any of them again, so that a short run has many kinds.
+struct ShuffleBag {
     kinds: usize,
     left: Vec<usize>,
 }
 
-impl Bag {
-    fn of(kinds: usize) -> Bag {
-        Bag { kinds, left: Vec::new() }
+impl ShuffleBag {
+    fn of(kinds: usize) -> ShuffleBag {
+        ShuffleBag { kinds, left: Vec::new() }
     }
 
-    fn draw(&mut self, dice: &mut Dice) -> usize {
+    fn draw(&mut self, rng: &mut Rng) -> usize {
         if self.left.is_empty() {
             self.left = (0..self.kinds).collect();
         }
-        let index = dice.below(self.left.len());
+        let index = rng.below(self.left.len());
         self.left.swap_remove(index)
     }
 }
 
-/// Chance from a seed: SplitMix64, which is a line or two, and the same everywhere.
-pub(crate) struct Dice(u64);
+/// Random numbers from a seed, by SplitMix64: it is short, and the same on every machine.
+pub(crate) struct Rng(u64);
 
-impl Dice {
-    /// Each stream of actions has dice of its own, so that a change of one leaves the others as they were.
-    pub(crate) fn new(seed: u64, stream: u64) -> Dice {
-        let mut dice = Dice(seed ^ stream.rotate_left(32));
-        dice.roll();
-        dice
+impl Rng {
+    /// Starts a stream of numbers. Each stream of actions has its own, so that a change of one
+    /// leaves the others as they are.
+    pub(crate) fn new(seed: u64, stream: u64) -> Rng {
+        let mut rng = Rng(seed ^ stream.rotate_left(32));
+        rng.roll();
+        rng
     }
 
     fn roll(&mut self) -> u64 {
@@ -282,7 +288,7 @@ impl Dice {
         self.below(times) == 0
     }
 
-    /// A time between two numbers of milliseconds.
+    /// Draws a duration between two numbers of milliseconds.
     pub(crate) fn between(&mut self, least: u64, most: u64) -> Duration {
         Duration::from_millis(least + self.roll() % (most - least + 1))
     }

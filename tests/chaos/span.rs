@@ -1,17 +1,18 @@
-//! Spans of time, and the excused ones: when nobody could have written, to the moment, from what was done.
+//! Spans of time, and those that are excused: spans in which no replica could write, computed from
+//! the faults.
 
-use super::record::{At, Fault, Kind, Record};
+use super::record::{Fault, Kind, Record, Time};
 use super::scenario::ReplicaFault;
 
-/// From one moment to another.
+/// A span between two times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Span {
-    pub from: At,
-    pub until: At,
+    pub from: Time,
+    pub until: Time,
 }
 
 impl Span {
-    pub(crate) fn new(from: At, until: At) -> Span {
+    pub(crate) fn new(from: Time, until: Time) -> Span {
         Span { from, until }
     }
 
@@ -20,7 +21,8 @@ impl Span {
     }
 }
 
-/// The spans in which a write could not be had: the API was away, or whoever held the Lease was, and nobody else could have it.
+/// Returns the spans in which no write was possible: the API was away, or the holder of the Lease
+/// was, and no other replica could acquire it.
 pub(crate) fn excused(record: &Record) -> Vec<Span> {
     record.faults.iter().filter_map(|fault| excuse(record, fault)).collect()
 }
@@ -32,44 +34,48 @@ fn excuse(record: &Record, fault: &Fault) -> Option<Span> {
         Kind::Stall => Some(Span::new(fault.from, fault.until)),
         Kind::Replica(how, who) => {
             let held = record.held(fault.from).filter(|held| held.holder.as_ref() == Some(who))?;
-            // One that was on its way may have been stored since: the API or the network held it back.
+            // A renewal that the API or the network held back may have been stored during the
+            // fault.
             let on_its_way =
                 record.leases.iter().filter(|lease| lease.holder.as_ref() == Some(who));
             let on_its_way =
                 on_its_way.filter(|lease| lease.at > fault.from && lease.at < fault.until);
-            let stored = on_its_way.map(|lease| lease.at).fold(held.at, At::max);
-            // Others count from when they saw the renewal, which they could not while the API was away.
+            let stored = on_its_way.map(|lease| lease.at).fold(held.at, Time::max);
+            // Other replicas measure from when they saw the renewal, which they could not while the
+            // API was away.
             let seen = record.faults.iter().filter(|other| {
                 matches!(other.kind, Kind::Api(_))
                     && other.from <= stored + limits.slack / 2
                     && stored <= other.until
             });
-            let renewed = seen.map(|other| other.until).fold(stored, At::max);
+            let renewed = seen.map(|other| other.until).fold(stored, Time::max);
             let runs_out = renewed + limits.lease;
             let back = match how {
-                // Who is started again is another.
-                ReplicaFault::Killed | ReplicaFault::Ended => runs_out,
-                // It saw nothing while it was stopped, and has to find out all that happened.
+                // A restarted replica is another holder.
+                ReplicaFault::Killed | ReplicaFault::Terminated => runs_out,
+                // It noticed nothing while it was suspended, and has to check everything again.
                 ReplicaFault::Stopped => fault.until + limits.detection.max(limits.recovery),
-                // The pauses between its tries are before it.
+                // Its delays between two attempts are shorter than this.
                 ReplicaFault::CutOff => fault.until + limits.backoff,
             };
-            // Whoever has it then may write.
+            // A new holder may write.
             let taken = record
                 .leases
                 .iter()
                 .find(|next| next.at > fault.from && next.holder.as_ref() != Some(who));
-            let taken = taken.filter(|next| next.holder.is_some()).map_or(At::MAX, |next| next.at);
-            // One that goes on before its Lease ran out has it again; after that it is anyone's.
-            let goes_on = matches!(how, ReplicaFault::Stopped | ReplicaFault::CutOff);
-            let again = goes_on && fault.until <= runs_out;
+            let taken =
+                taken.filter(|next| next.holder.is_some()).map_or(Time::MAX, |next| next.at);
+            // A replica that continues before its Lease has expired has it again. After that, any
+            // replica may acquire it.
+            let resumes = matches!(how, ReplicaFault::Stopped | ReplicaFault::CutOff);
+            let again = resumes && fault.until <= runs_out;
             let end = if again { back } else { runs_out };
             Some(Span::new(fault.from, end.min(taken).max(fault.from)))
         }
     }
 }
 
-/// What of a span none of the others covers: the first such moment, and the last.
+/// Returns the first part of a span that none of the others covers.
 pub(crate) fn uncovered(whole: Span, covers: &mut [Span]) -> Option<Span> {
     covers.sort();
     let mut at = whole.from;
@@ -82,7 +88,7 @@ pub(crate) fn uncovered(whole: Span, covers: &mut [Span]) -> Option<Span> {
     if at >= whole.until {
         return None;
     }
-    // As far as the next cover.
+    // Until the next cover.
     let next = covers.iter().map(|cover| cover.from).filter(|from| *from > at).min();
     Some(Span::new(at, next.unwrap_or(whole.until).min(whole.until)))
 }

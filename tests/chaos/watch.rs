@@ -1,4 +1,5 @@
-//! The API's own history of a run: every change of Endpoints, of EndpointSlices and of the Lease, each told once, by a server to which nothing is done.
+//! The API's own history of a run: every change of Endpoints, EndpointSlices and the Lease, once
+//! each, from an API server without faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -19,10 +20,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use super::record::{At, Change, Holding, Version};
+use super::record::{Change, LeaseState, Time, Version};
 use crate::support::{Namespace, runtime};
 
-/// Runs until it is dropped.
+/// A watch that runs until it is dropped.
 pub(crate) struct Watch {
     seen: Arc<Mutex<Seen>>,
     tasks: Vec<JoinHandle<()>>,
@@ -31,33 +32,35 @@ pub(crate) struct Watch {
 #[derive(Default)]
 struct Seen {
     changes: Vec<Change>,
-    leases: Vec<Holding>,
+    leases: Vec<LeaseState>,
 }
 
 impl Watch {
-    /// Watches from what is there now. A name that is no database's is passed over.
+    /// Watches changes from now on. Objects with other names are ignored.
     pub(crate) async fn start(namespace: &Namespace, names: Vec<String>, began: Instant) -> Watch {
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let endpoints = follow::<Endpoints>(namespace, changes(&seen, &names, began)).await;
         let slices = follow::<EndpointSlice>(namespace, changes(&seen, &names, began)).await;
-        let told = seen.clone();
+        let fill = seen.clone();
         let first: Vec<Lease> =
             namespace.api().list(&Default::default()).await.expect("listing Leases").items;
         let leases = follow::<Lease>(namespace, move |lease, deleted| {
-            lock(&told).leases.push(holding(&lease, deleted, began.elapsed()));
+            lock(&fill).leases.push(holding(&lease, deleted, began.elapsed()));
         })
         .await;
-        lock(&seen).leases.splice(0..0, first.iter().map(|lease| holding(lease, false, At::ZERO)));
+        lock(&seen)
+            .leases
+            .splice(0..0, first.iter().map(|lease| holding(lease, false, Time::ZERO)));
         Watch { seen, tasks: vec![endpoints, slices, leases] }
     }
 
-    /// Who holds the Lease now.
+    /// Returns the holder of the Lease.
     pub(crate) fn holder(&self) -> Option<String> {
         lock(&self.seen).leases.last().and_then(|lease| lease.holder.clone())
     }
 
-    /// All that was seen, and that nothing was missed: the watches have run all the time.
-    pub(crate) fn history(&self) -> (Vec<Change>, Vec<Holding>) {
+    /// Returns everything seen so far. Panics if a watch has ended, as changes may be missing then.
+    pub(crate) fn history(&self) -> (Vec<Change>, Vec<LeaseState>) {
         assert!(self.tasks.iter().all(|task| !task.is_finished()), "a watch has ended");
         let seen = lock(&self.seen);
         (seen.changes.clone(), seen.leases.clone())
@@ -70,7 +73,8 @@ impl Drop for Watch {
     }
 }
 
-/// What takes note of changes of the objects of these names, each of which is of the database at its place.
+/// Returns a function that records changes of the objects with these names. The index of a name is
+/// its database.
 fn changes<K: Publishes>(
     seen: &Arc<Mutex<Seen>>,
     names: &[String],
@@ -92,7 +96,7 @@ fn changes<K: Publishes>(
     }
 }
 
-/// A kind of object that clients are sent by.
+/// A kind of object that directs clients to addresses.
 pub(crate) trait Publishes: kube::ResourceExt {
     fn ips(&self) -> BTreeSet<IpAddr>;
 }
@@ -112,7 +116,8 @@ impl Publishes for EndpointSlice {
     }
 }
 
-/// Tells each change since now: a watch that ends is begun again right after what it told last, so nothing is missed.
+/// Records each change from now on. A watch that ends is restarted after the last change, so none
+/// is missed.
 async fn follow<K>(
     namespace: &Namespace,
     mut tell: impl FnMut(K, bool) + Send + 'static,
@@ -150,13 +155,13 @@ where
     })
 }
 
-fn holding(lease: &Lease, deleted: bool, at: At) -> Holding {
+fn holding(lease: &Lease, deleted: bool, at: Time) -> LeaseState {
     let holder = lease
         .spec
         .as_ref()
         .and_then(|spec| spec.holder_identity.clone())
         .filter(|holder| !holder.is_empty());
-    Holding { at, version: version(lease), holder: holder.filter(|_| !deleted) }
+    LeaseState { at, version: version(lease), holder: holder.filter(|_| !deleted) }
 }
 
 pub(crate) fn version(object: &impl kube::ResourceExt) -> Version {
@@ -170,10 +175,11 @@ fn managers(object: &impl kube::ResourceExt) -> BTreeSet<String> {
     object.managed_fields().iter().filter_map(|entry| entry.manager.clone()).collect()
 }
 
-/// Who made each version of Endpoints and EndpointSlices through the API server, by its audit log: the name of the ServiceAccount.
+/// Returns the ServiceAccount that made each version of Endpoints and EndpointSlices, from the
+/// audit log.
 pub(crate) fn writers(audit_log: &Path) -> BTreeMap<Version, String> {
     let text = fs::read_to_string(audit_log).expect("an audit log");
-    // The last line may have been cut off by a kill.
+    // A kill may have cut off the last line.
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.filter_map(|line| writer(&line)).collect()
 }
@@ -189,33 +195,33 @@ fn writer(line: &Value) -> Option<(Version, String)> {
     Some((version, account.rsplit(':').next()?.to_owned()))
 }
 
-/// Sees when this machine runs nothing for so long that no program on it could keep to its times.
+/// Detects when this machine runs no program for so long that none can keep its times.
 pub(crate) struct Stalls {
-    seen: Arc<Mutex<Vec<(At, At)>>>,
+    seen: Arc<Mutex<Vec<(Time, Time)>>>,
     task: JoinHandle<()>,
 }
 
-/// A sleep that ends this late is a stall.
-const STALL: Duration = Duration::from_millis(500);
+/// A sleep that ends this late counts as a stall.
+const MIN_STALL: Duration = Duration::from_millis(500);
 
 impl Stalls {
     pub(crate) fn start(began: Instant) -> Stalls {
-        let seen: Arc<Mutex<Vec<(At, At)>>> = Arc::default();
-        let told = seen.clone();
+        let seen: Arc<Mutex<Vec<(Time, Time)>>> = Arc::default();
+        let fill = seen.clone();
         let task = runtime().spawn(async move {
             loop {
                 let from = began.elapsed();
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 let until = began.elapsed();
-                if until > from + STALL {
-                    told.lock().unwrap_or_else(PoisonError::into_inner).push((from, until));
+                if until > from + MIN_STALL {
+                    fill.lock().unwrap_or_else(PoisonError::into_inner).push((from, until));
                 }
             }
         });
         Stalls { seen, task }
     }
 
-    pub(crate) fn all(&self) -> Vec<(At, At)> {
+    pub(crate) fn all(&self) -> Vec<(Time, Time)> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -1,4 +1,4 @@
-//! How much is written, and in which order, when there is more to write than may be.
+//! The write queue: the order and the rate of writes when there are more than the limit allows.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ pub(crate) fn cases() -> Vec<Trial> {
     cases![a_removal_overtakes_the_repairs, an_api_that_asks_to_be_left_alone_is_left_alone]
 }
 
-/// Services of whose Endpoints someone makes something else, all at once.
+/// The number of Services whose Endpoints are edited at the same time.
 const EDITED: usize = 8;
 
 async fn a_removal_overtakes_the_repairs() {
@@ -31,7 +31,7 @@ async fn a_removal_overtakes_the_repairs() {
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &slow).await;
     fixture.expect_endpoints(&[0, 1, 2]).await;
     let healthy = fixture.ips(&[1, 2]);
-    // How many of the Services have what they shall have.
+    // Counts the Services that have their addresses.
     let good = async || {
         let mut good = 0;
         for index in 0..EDITED {
@@ -63,7 +63,7 @@ async fn a_removal_overtakes_the_repairs() {
     })
     .await;
     let repaired = edited.elapsed();
-    // One token may have been there, and each repair takes a second's.
+    // The first repair may find a token. Each other one waits a second for it.
     assert!(repaired > Duration::from_secs(EDITED as u64 - 2), "repaired after {repaired:?}");
 }
 
@@ -73,7 +73,8 @@ async fn an_api_that_asks_to_be_left_alone_is_left_alone() {
     let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
     fixture.expect_endpoints(&[0, 1, 2]).await;
     fixture.expect_condition(&daemon, "Published").await;
-    // With `Retry-After: 3`, and as the API server says it: in plain words. Three watches and a write ask.
+    // With `Retry-After: 3` in plain text, as the API server sends it. Three watches and a write
+    // retry.
     let from = Instant::now();
     proxy.answer_in_plain_text(429, 3);
     fixture.databases[0].stop().await;

@@ -1,10 +1,10 @@
-//! The twenty cases that the daemon must stand to be let near production, and the tests that show each.
+//! The twenty requirements that the daemon must meet in production, with the cases that test each.
 
 use std::collections::BTreeSet;
 
 use libtest_mimic::Trial;
 
-/// What happens and what must come of it, and the tests. All run on the Kubernetes that `make test K8S=…` names.
+/// Each requirement with its cases. All run on the Kubernetes version that `make test K8S=…` names.
 const REQUIREMENTS: [(&str, &[&str]); 20] = [
     ("one of three fails: exactly one write", &["publish::one_of_three_dies"]),
     (
@@ -47,7 +47,7 @@ const REQUIREMENTS: [(&str, &[&str]); 20] = [
         &[
             "slices::a_deleted_service_takes_its_slices_with_it_and_a_new_one_owns_new_ones",
             "ownership::the_service_is_deleted_and_created_again",
-            "faults::endpoints_that_went_with_their_service_meanwhile_do_not_come_back",
+            "faults::endpoints_deleted_with_their_service_do_not_come_back",
         ],
     ),
     (
@@ -108,7 +108,8 @@ const REQUIREMENTS: [(&str, &[&str]); 20] = [
         ],
     ),
     (
-        "faults of the API: 429 with Retry-After, 410, 409, 503, hanging, cut off, a namespace that is being deleted",
+        "faults of the API: 429 with Retry-After, 410, 409, 503, hanging, disconnected, and a \
+         namespace that is being deleted",
         &[
             "budget::an_api_that_asks_to_be_left_alone_is_left_alone",
             "faults::the_api_answers_with_errors",
@@ -122,18 +123,18 @@ const REQUIREMENTS: [(&str, &[&str]); 20] = [
             "deploy::as_shipped_it_does_the_main_job",
             "deploy::nothing_else_is_allowed",
             "deploy::nothing_else_is_done",
-            "rights::with_the_further_roles_no_other_slice_and_no_service_can_be_changed",
+            "rights::the_further_roles_allow_no_other_slice_and_no_service",
         ],
     ),
 ];
 
-/// The tests that docs/safety/promises.md names beside its promises.
+/// Returns the cases that docs/safety/promises.md names beside its promises.
 fn promised() -> Vec<&'static str> {
     let page = include_str!("../../docs/safety/promises.md");
     page.split('`').filter(|word| word.contains("::")).collect()
 }
 
-/// A test that fails when a case names one that is not there.
+/// Returns a case that fails if a requirement or a promise names a case that does not exist.
 pub(crate) fn cases(others: &[Trial]) -> Vec<Trial> {
     let there: BTreeSet<String> = others.iter().map(|test| test.name().to_owned()).collect();
     let whole = move || {

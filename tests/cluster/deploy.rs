@@ -1,4 +1,5 @@
-//! deploy/ as a stranger applies it: it is admitted, it does the main job with the rights that it ships, and it may do nothing else.
+//! The manifests of deploy/: they are admitted, the daemon works with their rights, and it has no
+//! others.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -46,7 +47,7 @@ pub(crate) fn cases() -> Vec<Trial> {
 /// Three failures at the default interval, on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the shipped files call things.
+/// The names in the shipped files.
 const HOME: &str = "external-endpoints";
 const WATCHED: &str = "external-endpoints-example";
 const ACCOUNT: &str = "external-endpoints";
@@ -66,13 +67,14 @@ async fn apply() -> String {
     said
 }
 
-/// Applies deploy/, once for all tests, and returns the token of its ServiceAccount.
+/// Applies deploy/ once for all cases. Returns the token of its ServiceAccount.
 async fn applied() -> &'static str {
     static TOKEN: OnceCell<String> = OnceCell::const_new();
     let token = TOKEN.get_or_init(async || {
         apply().await;
         let again = apply().await;
-        // Of a budget kubectl never says so: it replaces the selector, by the same one.
+        // kubectl always reports a PodDisruptionBudget as changed: it replaces the selector by the
+        // same one.
         let budget =
             |line: &str| line == "poddisruptionbudget.policy/external-endpoints configured";
         let same = again.lines().all(|line| line.ends_with(" unchanged") || budget(line));
@@ -89,7 +91,7 @@ async fn deployment() -> Deployment {
     namespace(HOME).api().get(HOME).await.expect("the Deployment")
 }
 
-/// The ConfigMap that the Deployment mounts.
+/// Reads the ConfigMap that the Deployment mounts.
 async fn config_map() -> ConfigMap {
     let spec = deployment().await.spec.and_then(|spec| spec.template.spec).expect("a Pod's spec");
     let names: Vec<String> = spec
@@ -121,7 +123,7 @@ async fn as_shipped_it_does_the_main_job() {
     let parsed: Value = serde_saphyr::from_str(&yaml).expect("YAML");
     let shipped = &parsed["databases"][0];
     assert_eq!((&shipped["namespace"], &shipped["service"]), (&json!(WATCHED), &json!(SERVICE)));
-    // The shipped addresses are kept for documentation: local here, nobody's elsewhere.
+    // The shipped addresses are reserved for documentation. In the sandbox they are local.
     let ips: Vec<IpAddr> = serde_json::from_value(shipped["addresses"].clone()).expect("IPs");
     assert!(ips.iter().all(|ip| ip.to_string().starts_with("203.0.113.")), "{ips:?}");
     let mut databases = Vec::new();
@@ -129,7 +131,7 @@ async fn as_shipped_it_does_the_main_job() {
         databases.push(Database::start(*ip, 3306).await);
     }
     let watched = namespace(WATCHED);
-    // The Lease that a Pod finds by itself.
+    // The Lease that a Pod uses by default.
     let lease = ["--lease", &format!("{HOME}/{LEASE}")];
     let daemon = Daemon::start(&yaml, &shared().kubeconfig_for_token(token), &lease).await;
     published(&watched, &ips).await;
@@ -142,7 +144,7 @@ async fn as_shipped_it_does_the_main_job() {
     the_reference_has(&daemon.metrics().await);
 }
 
-/// By now there is a series of every metric.
+/// Checks that the reference lists every metric. By now each has a series.
 fn the_reference_has(metrics: &str) {
     let reference = include_str!("../../docs/reference/metrics.md");
     let names = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
@@ -169,7 +171,7 @@ async fn the_pod_is_admitted_where_restricted_is_enforced() {
         spec.volumes.iter().flatten().any(|volume| volume.name.starts_with("kube-api-access-")),
         "it has the ServiceAccount's token"
     );
-    // The very same Pod with one thing looser is refused, so it is the manifest that makes it pass.
+    // The same Pod with one looser setting is refused, so it is the manifest that makes it pass.
     let template =
         serde_json::to_value(deployment().await.spec.expect("a spec").template.spec).expect("JSON");
     refused(&pods, &template, "").await.expect("the template as it is");
@@ -188,7 +190,7 @@ async fn the_pod_is_admitted_where_restricted_is_enforced() {
     }
 }
 
-/// Creates a Pod of this spec in a dry run; the error is the API's.
+/// Creates a Pod of this spec in a dry run and checks that it is refused.
 async fn refused(pods: &Api<Pod>, spec: &Value, what: &str) -> Result<Pod, String> {
     let pod = json!({"metadata": {"name": "test"}, "spec": spec});
     let pod: Pod = serde_json::from_value(pod).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -196,7 +198,7 @@ async fn refused(pods: &Api<Pod>, spec: &Value, what: &str) -> Result<Pod, Strin
     pods.create(&dry_run, &pod).await.map_err(|error| error.to_string())
 }
 
-/// Paths and ports in the manifest are the daemon's own.
+/// Checks that the paths and ports of the manifest are those of the daemon.
 async fn the_pod_finds_what_it_is_told_of() {
     let token = applied().await;
     let template =
@@ -207,7 +209,7 @@ async fn the_pod_finds_what_it_is_told_of() {
     assert_eq!(keys, ["config.yaml"]);
     let arguments: Vec<&str> =
         container["args"].as_array().expect("args").iter().filter_map(Value::as_str).collect();
-    // The log format is what every daemon of the tests is given too.
+    // All daemons of the tests get the same log format.
     assert_eq!(arguments, ["run", &format!("--config={mount}/config.yaml"), "--log-format=json"]);
 
     let help = Command::new(daemon::PROGRAM)
@@ -219,7 +221,7 @@ async fn the_pod_finds_what_it_is_told_of() {
     assert!(help.contains(&format!("[default: 0.0.0.0:{port}]")), "{help}");
     assert_eq!(template["metadata"]["annotations"]["prometheus.io/port"], port.to_string());
 
-    // Dry, because another test has the one that writes.
+    // A dry run, because another case runs the daemon that writes.
     let kubeconfig = shared().kubeconfig_for_token(token);
     let mut daemon = Daemon::start(&shipped_config().await, &kubeconfig, &["--dry-run"]).await;
     let metrics =
@@ -240,7 +242,7 @@ async fn the_pod_finds_what_it_is_told_of() {
 const VERBS: [&str; 8] =
     ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
-/// Group and resource, subresources among them.
+/// Resources with their groups, including subresources.
 const RESOURCES: [(&str, &str); 22] = [
     ("", "endpoints"),
     ("", "services"),
@@ -266,7 +268,7 @@ const RESOURCES: [(&str, &str); 22] = [
     ("*", "*"),
 ];
 
-/// The whole of what it may do.
+/// Returns true if the daemon may do this. This is all that it may do.
 fn may(verb: &str, resource: (&str, &str), namespace: &str, name: &str) -> bool {
     let read = ["get", "list", "watch"].contains(&verb);
     match (namespace, resource) {
@@ -287,7 +289,7 @@ async fn nothing_else_is_allowed() {
     let mut questions = Vec::new();
     for verb in VERBS {
         for resource in RESOURCES {
-            // An empty namespace asks for all of them at once.
+            // An empty namespace means all namespaces.
             for namespace in [WATCHED, HOME, "default", "kube-system", ""] {
                 let named =
                     ["endpoints", "endpointslices", "services", "leases"].contains(&resource.1);
@@ -334,14 +336,14 @@ async fn allowed(
     answer.status.expect("a status").allowed
 }
 
-/// The rights of the Role that is shipped for this namespace.
+/// Returns the rights of the Role that is shipped for this namespace.
 async fn shipped(name: &str) -> BTreeSet<String> {
     let role: Role = namespace(name).api().get(ACCOUNT).await.expect("the shipped Role");
     atoms(&role.rules.unwrap_or_default())
 }
 
-/// What the table does not think of: in each namespace the rules are those of any ServiceAccount, and in the watched one
-/// and its own a Role's besides.
+/// Checks the rules of each namespace for rights that the table does not list: they are those of
+/// any ServiceAccount, and in two namespaces those of a Role.
 async fn only_the_role_is_added(client: kube::Client) {
     let other = shared().namespace("nobody").await;
     other.create_service_account("nobody").await;
@@ -374,7 +376,7 @@ async fn rules(client: kube::Client, namespace: &str) -> BTreeSet<String> {
     atoms(&rules.collect::<Vec<_>>())
 }
 
-/// Rules taken apart into single rights.
+/// Splits rules into single rights.
 pub(crate) fn atoms(rules: &[PolicyRule]) -> BTreeSet<String> {
     let mut atoms = BTreeSet::new();
     for rule in rules {
@@ -392,16 +394,17 @@ pub(crate) fn atoms(rules: &[PolicyRule]) -> BTreeSet<String> {
     atoms
 }
 
-/// The same on real objects, with real calls.
+/// Checks the same with real calls on real objects.
 async fn nothing_else_is_done() {
     let client = shared().client_with_token(applied().await).await;
     let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), WATCHED);
-    // As the daemon creates, so that what it finds is as if it had been there before.
+    // Applied with the daemon's field manager for creating, so that the objects look as if they had
+    // existed before.
     let apply = PatchParams::apply("external-endpoints-create");
     let blank = |name: &str| {
         Patch::Apply(json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": name}}))
     };
-    // What it may: create its own Service's Endpoints by name.
+    // It may create its own Service's Endpoints by name.
     endpoints.patch(SERVICE, &apply, &blank(SERVICE)).await.expect("its own Endpoints");
     let mut held = endpoints.get(SERVICE).await.expect("its own Endpoints");
     held.metadata.managed_fields = None;
@@ -444,7 +447,7 @@ pub(crate) fn denied<T: std::fmt::Debug>(what: &str, answer: Result<T, kube::Err
     }
 }
 
-/// Binds `daemon`, with no rights yet, in the fixture's namespace; returns its token.
+/// Binds `daemon`, without rights, in the fixture's namespace. Returns its token.
 pub(crate) async fn without_rights(namespace: &Namespace) -> String {
     namespace.create_service_account("daemon").await;
     namespace.create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": []})).await;
@@ -465,7 +468,7 @@ pub(crate) async fn grant(namespace: &Namespace, rules: &Value) {
         .expect("a patch");
 }
 
-/// Whoever follows the daemon's own words, one after the other, ends with the Role that is shipped.
+/// Checks that granting each right that the daemon asks for ends with the Role that is shipped.
 async fn the_role_is_what_forbidden_asks_for() {
     applied().await;
     let fixture = Fixture::new("asks").await;
@@ -499,7 +502,7 @@ async fn the_role_is_what_forbidden_asks_for() {
         grant(&fixture.namespace, &json!(granted)).await;
     }
     fixture.expect_endpoints(&[0, 1, 2]).await;
-    // Without Events it does its work, so it says that on the log alone.
+    // Without the right to create Events it works, so only the log asks for it.
     let events = eventually(TIMEOUT, "it asks for Events", async || {
         let logs = daemon.logs();
         let line = logs.iter().find(|line| line["message"] == "Events are not published")?;
@@ -511,7 +514,7 @@ async fn the_role_is_what_forbidden_asks_for() {
     assert_eq!(atoms(&granted), shipped.into_iter().flatten().collect());
 }
 
-/// The rule that a reason quotes, if it does.
+/// Returns the rule that a reason quotes, if it quotes one.
 pub(crate) fn rule_in(reason: &str) -> Option<PolicyRule> {
     let rule = reason[reason.find("{apiGroups")?..].split_inclusive('}').next().unwrap_or_default();
     let rule: Value =
@@ -519,7 +522,8 @@ pub(crate) fn rule_in(reason: &str) -> Option<PolicyRule> {
     Some(serde_json::from_value(rule).expect("a rule"))
 }
 
-/// Puts what the kubelet mounts where a Pod looks for it, on a /run of its own, and then runs the daemon.
+/// A script that puts the files of a Pod where the kubelet mounts them, on a /run of its own, and
+/// runs the daemon.
 const AS_A_POD: &str = r#"
     run=$(readlink -f /var/run)
     mount -t tmpfs tmpfs "$run"
@@ -554,7 +558,7 @@ async fn a_pod_finds_its_cluster_and_its_namespace() {
         .arg(daemon::PROGRAM)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        // Whoever runs this may have a kubeconfig at home, and a Pod has none.
+        // The user may have a kubeconfig at home. A Pod has none.
         .env("HOME", "/nowhere")
         .env("KUBERNETES_SERVICE_HOST", host)
         .env("KUBERNETES_SERVICE_PORT", port);

@@ -1,4 +1,5 @@
-//! Each file of config/ does what its comments say, against real servers: only the IPs and the namespaces are put in for the sandbox's.
+//! The files of `config/` against real servers. Only IPs and namespaces are replaced by those of
+//! the sandbox.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -29,7 +30,7 @@ pub(crate) fn cases() -> Vec<Trial> {
     ]
 }
 
-/// As many failures in a row as it takes at the examples' intervals, on a busy machine.
+/// Time for as many failures in a row as the examples require, at their intervals, on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(180);
 
 fn examples() -> PathBuf {
@@ -41,7 +42,7 @@ fn example(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// An example with other IPs and namespaces; each must be in it.
+/// Returns an example with its IPs and namespaces replaced. Panics if one of them is not in it.
 fn localised(name: &str, namespaces: &[(&str, &Namespace)], ips: &[(&str, IpAddr)]) -> String {
     let mut yaml = example(name);
     let mut replace = |from: String, to: String| {
@@ -74,7 +75,8 @@ async fn published(namespace: &Namespace, service: &str, ips: &[IpAddr]) {
     .await;
 }
 
-/// Waits until a question, asked through a Service, has this answer: kube-proxy follows the Endpoints a little later.
+/// Waits until a query through a Service has this answer. kube-proxy applies the Endpoints a little
+/// later than they are written.
 async fn answers(what: &str, wanted: &str, ask: impl AsyncFn() -> Result<String, String>) {
     eventually(TIMEOUT, &format!("{what} is {wanted}"), async || match ask().await {
         Ok(answer) if answer == wanted => Ok(()),
@@ -83,7 +85,7 @@ async fn answers(what: &str, wanted: &str, ask: impl AsyncFn() -> Result<String,
     .await;
 }
 
-/// A target of the status, by its address.
+/// Returns a target of the status by its address.
 async fn target(daemon: &Daemon, ip: IpAddr) -> Value {
     let status = daemon.status().await;
     let databases = status["databases"].as_array().cloned().unwrap_or_default();
@@ -135,7 +137,7 @@ async fn mysql_singleton() {
     })
     .await;
 
-    // The server does not hear of the checks.
+    // The server must not notice the checks.
     let passed = async || {
         daemon.metric("external_endpoints_checks_total", &[("result", "pass")]).await.unwrap_or(0.0)
     };
@@ -143,7 +145,8 @@ async fn mysql_singleton() {
     let connected = mysql.counter("Connections").await;
     let before = passed().await;
     eventually(TIMEOUT, "three more checks pass", async || passed().await >= before + 3.0).await;
-    // Asking is two connections of our own. On a busy machine the kernel may complete one handshake, but not all.
+    // Each query of this test is two connections. On a busy machine the kernel may complete one
+    // handshake of a check, but not all.
     let connected = mysql.counter("Connections").await - connected;
     let aborted = mysql.counter("Aborted_connects").await - aborted;
     assert!(connected < 1 + 3 && aborted < 3, "{connected} connections, {aborted} of them aborted");
@@ -186,7 +189,8 @@ async fn test_and_prod() {
     .await;
 }
 
-/// A folder with a `mongosh`: MongoDB's own where npm could install it, else a script that asks the same server the same.
+/// Returns a folder with a `mongosh`: MongoDB's own if npm could install it, and otherwise a script
+/// that sends the same query.
 fn mongosh() -> PathBuf {
     let folder = temp_dir("bin");
     let script = match binaries::mongosh() {
@@ -249,7 +253,7 @@ async fn mongodb_replica_set() {
     .await;
 }
 
-/// Waits until the Service's Endpoints have exactly these addresses under these names.
+/// Waits until the Service's Endpoints have exactly these addresses with these names.
 async fn named(namespace: &Namespace, wanted: &[(IpAddr, &str)]) {
     let mut wanted: Vec<(String, Option<String>)> =
         wanted.iter().map(|(ip, name)| (ip.to_string(), Some((*name).to_owned()))).collect();
@@ -290,7 +294,7 @@ async fn postgres_patroni() {
 
     patroni_hears_nothing(&patroni, &yaml).await;
 
-    // Patroni hands over when it is asked to end.
+    // Patroni hands over when it is terminated.
     patroni.nodes[0].signal(Signal::SIGTERM);
     published(&namespace, "orders", &[second]).await;
     published(&namespace, "orders-replicas", &[]).await;
@@ -299,7 +303,8 @@ async fn postgres_patroni() {
     answers("the new primary", &wanted, async || servers::ask_postgres(orders, who).await).await;
 }
 
-/// A thousand tries, of which half get the status that they want: whatever is cut off while it writes logs a traceback.
+/// Checks a thousand times, half of them with the status that Patroni returns. Patroni logs a
+/// traceback for each connection that is closed while it writes.
 async fn patroni_hears_nothing(patroni: &servers::Patroni, yaml: &str) {
     let traceless = || {
         patroni
@@ -331,7 +336,7 @@ async fn legacy_import() {
     let [billing, gone, crm, first, second, old, moved] = addresses::allocate(7)[..] else {
         panic!("seven addresses")
     };
-    // Written by hand, and wrong since the database moved.
+    // Endpoints written by hand, which are wrong since the database moved.
     namespace.create_endpoints("crm", &[addresses::allocate_one()], &[("", 5432)]).await;
     let _mysql = servers::mariadb(&[billing], 1).await;
     let _postgres = servers::postgres(crm).await;
@@ -359,7 +364,7 @@ async fn legacy_import() {
     answers("the adopted database", "1", async || servers::ask_postgres(service, "select 1").await)
         .await;
 
-    // Its kernel still accepts connections, but Redis answers no more.
+    // Its kernel still accepts connections, but Redis does not answer any more.
     stuck.signal(Signal::SIGSTOP);
     page.set_behavior(Behavior::Http(200, r#"{"status":"red"}"#.to_owned())).await;
     published(&namespace, "sessions", &[first]).await;

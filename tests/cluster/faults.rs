@@ -1,4 +1,4 @@
-//! The API goes away in every way there is: checking goes on, and the newest decision is written when it is back.
+//! Faults of the API: checks go on, and the newest decision is written when the API is back.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::cluster::fixture::{Fixture, TIMEOUT, wait_for_checks};
 use crate::support::{
     ApiProxy, ControlPlane, Daemon, Options, addresses, case::cases, consistently, eventually,
-    shared,
+    rbac, shared,
 };
 
 pub(crate) fn cases() -> Vec<Trial> {
@@ -26,7 +26,7 @@ pub(crate) fn cases() -> Vec<Trial> {
         the_api_hangs_at_the_start,
         the_api_is_away_at_the_start,
         a_namespace_that_is_being_deleted_takes_no_writes,
-        endpoints_that_went_with_their_service_meanwhile_do_not_come_back,
+        endpoints_deleted_with_their_service_do_not_come_back,
         an_apply_on_deleted_endpoints_is_refused,
         a_watch_that_is_not_allowed_is_told_once,
         forbidden_names_the_role,
@@ -70,7 +70,7 @@ async fn the_api_server_is_paused_for_ten_seconds() {
     fixture.databases[0].stop().await;
     up(&daemon, 2.0).await;
     let before = daemon.metric("external_endpoints_checks_total", &[]).await;
-    // A first decision is on its way and hangs; it is overtaken by a second one.
+    // The write of a first decision hangs. A second decision overtakes it.
     fixture.databases[1].stop().await;
     up(&daemon, 1.0).await;
     fixture.expect_condition(&daemon, "ApiUnavailable").await;
@@ -80,7 +80,7 @@ async fn the_api_server_is_paused_for_ten_seconds() {
     plane.resume_api();
     fixture.expect_endpoints(&[2]).await;
     fixture.expect_condition(&daemon, "Published").await;
-    // The decision that hung may have come through first, but nothing older comes after the newest.
+    // The write that hung may arrive first, but nothing older may follow the newest decision.
     consistently(Duration::from_secs(3), "the newest decision stays", async || {
         let steps = history.steps();
         if steps.last() == Some(&Some(fixture.ips(&[2]))) && steps.len() <= 2 {
@@ -137,7 +137,7 @@ async fn the_api_answers_with_errors() {
         fixture.databases[down].restart().await;
         fixture.expect_endpoints(&[0, 1, 2]).await;
     }
-    // Someone is always faster.
+    // Every write conflicts.
     proxy.answer(409);
     fixture.databases[1].stop().await;
     fixture.expect_condition_with(&daemon, "ApiUnavailable", "409").await;
@@ -145,7 +145,7 @@ async fn the_api_answers_with_errors() {
     fixture.expect_endpoints(&[0, 2]).await;
     fixture.databases[1].restart().await;
     fixture.expect_endpoints(&[0, 1, 2]).await;
-    // Gone, as a version that a watch asks for may be: it is listed anew.
+    // A version that a watch asks for may be gone (410), which leads to a new list.
     proxy.answer(410);
     fixture.databases[0].stop().await;
     up(&daemon, 2.0).await;
@@ -157,7 +157,7 @@ async fn the_api_answers_with_errors() {
 async fn the_api_hangs_at_the_start() {
     let fixture = Fixture::new("hanging").await;
     let proxy = ApiProxy::start(shared()).await;
-    // First it takes requests and answers none, then it does not even shake hands.
+    // First it accepts requests and answers none, then it does not even complete a TLS handshake.
     proxy.ignore_requests();
     let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
     fixture.expect_condition_with(&daemon, "ApiUnavailable", "no answer in 10s").await;
@@ -173,7 +173,7 @@ async fn a_namespace_that_is_being_deleted_takes_no_writes() {
     let fixture = Fixture::without_service("terminated").await;
     let daemon = fixture.start_with("  createService: {}\n").await;
     fixture.expect_endpoints(&[0, 1, 2]).await;
-    // Something in it takes its time.
+    // A finalizer keeps the namespace from being deleted.
     let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/wait"]}});
     fixture.namespace.create_object::<ConfigMap>(held).await;
     let namespaces: Api<KubeNamespace> = Api::all(fixture.namespace.client.clone());
@@ -190,7 +190,7 @@ async fn a_namespace_that_is_being_deleted_takes_no_writes() {
         namespaces.get_opt(name).await.expect("a read").is_none()
     })
     .await;
-    // There is nothing to create a Service in.
+    // A Service cannot be created in it.
     fixture.expect_condition_with(&daemon, "WaitingForService", "there is no namespace").await;
     assert!(
         daemon.logs().iter().all(|line| line["condition"] != "Forbidden"),
@@ -199,13 +199,13 @@ async fn a_namespace_that_is_being_deleted_takes_no_writes() {
     );
 }
 
-async fn endpoints_that_went_with_their_service_meanwhile_do_not_come_back() {
+async fn endpoints_deleted_with_their_service_do_not_come_back() {
     let mut fixture = Fixture::new("gone").await;
     let proxy = ApiProxy::start(shared()).await;
     let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
     fixture.expect_endpoints(&[0, 1, 2]).await;
     proxy.refuse().await;
-    // A write is pending when what it stands on is deleted.
+    // A write is pending when the object that it is based on is deleted.
     fixture.databases[0].stop().await;
     up(&daemon, 2.0).await;
     fixture.expect_condition(&daemon, "ApiUnavailable").await;
@@ -221,7 +221,8 @@ async fn endpoints_that_went_with_their_service_meanwhile_do_not_come_back() {
     assert_eq!(history.steps(), [], "no Endpoints without a Service");
 }
 
-/// What the blank create and the UID are for, on the real API: an apply alone would create what was deleted.
+/// Checks on a real API that the placeholder and the UID are necessary: an apply alone would create
+/// a deleted object again.
 async fn an_apply_on_deleted_endpoints_is_refused() {
     let namespace = shared().namespace("facts").await;
     let api: Api<Endpoints> = namespace.api();
@@ -280,28 +281,19 @@ async fn the_api_is_away_at_the_start() {
     assert_eq!(daemon.get("/readyz").await.0, 200);
 }
 
-/// Rights of a ServiceAccount `daemon` in the fixture's namespace; returns its token.
+/// Grants rights to a ServiceAccount `daemon` in the fixture's namespace. Returns its token.
 pub(crate) async fn account(fixture: &Fixture, rules: serde_json::Value) -> String {
-    use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
     fixture.namespace.create_service_account("daemon").await;
-    fixture
-        .namespace
-        .create_object::<Role>(json!({"metadata": {"name": "daemon"}, "rules": rules}))
-        .await;
-    let binding = json!({
-        "metadata": {"name": "daemon"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "daemon"},
-        "subjects": [{"kind": "ServiceAccount", "name": "daemon", "namespace": fixture.namespace.name}],
-    });
-    fixture.namespace.create_object::<RoleBinding>(binding).await;
+    rbac::grant(&fixture.namespace, "daemon", rules).await;
     fixture.namespace.token("daemon").await
 }
 
 async fn forbidden_names_the_role() {
     let fixture = Fixture::new("forbidden").await;
     let rules = json!([
-        {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
+        rbac::rule("services", rbac::READ),
+        rbac::rule("endpoints", rbac::READ),
+        rbac::rule("endpointslices.discovery.k8s.io", rbac::READ),
     ]);
     let token = account(&fixture, rules).await;
     let daemon =
@@ -314,11 +306,12 @@ async fn forbidden_names_the_role() {
         )),
         "{reason}"
     );
-    // The very rule that it names is enough.
+    // The rule that the daemon names is sufficient.
     let role = json!({"rules": [
-        {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": ["mysql"], "verbs": ["get", "create", "patch"]},
+        rbac::rule("services", rbac::READ),
+        rbac::rule("endpoints", rbac::READ),
+        rbac::rule("endpointslices.discovery.k8s.io", rbac::READ),
+        rbac::rule_for_names("endpoints", &["mysql"], &["get", "create", "patch"]),
     ]});
     let api: kube::Api<k8s_openapi::api::rbac::v1::Role> = fixture.namespace.api();
     api.patch("daemon", &Default::default(), &kube::api::Patch::Merge(role))
@@ -332,9 +325,10 @@ async fn a_right_that_is_missing_hurts_only_its_namespace() {
     let fixture = Fixture::new("allowed").await;
     let other = Fixture::new("closed").await;
     let rules = json!([
-        {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": ["mysql"], "verbs": ["create", "patch"]},
+        rbac::rule("services", rbac::READ),
+        rbac::rule("endpoints", rbac::READ),
+        rbac::rule("endpointslices.discovery.k8s.io", rbac::READ),
+        rbac::rule_for_names("endpoints", &["mysql"], &["create", "patch"]),
     ]);
     let token = account(&fixture, rules).await;
     let both = fixture.config() + other.config().strip_prefix("databases:\n").expect("a config");
@@ -352,21 +346,22 @@ async fn a_right_that_is_missing_hurts_only_its_namespace() {
 async fn a_watch_that_is_not_allowed_is_told_once() {
     let mut fixture = Fixture::new("blind").await;
     let rules = json!([
-        {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list"]},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list"]},
-        {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": ["mysql"], "verbs": ["create", "patch"]},
+        rbac::rule("services", &["get", "list"]),
+        rbac::rule("endpoints", &["get", "list"]),
+        rbac::rule("endpointslices.discovery.k8s.io", &["get", "list"]),
+        rbac::rule_for_names("endpoints", &["mysql"], &["create", "patch"]),
     ]);
     let token = account(&fixture, rules).await;
     let daemon =
         Daemon::start(&fixture.config(), &shared().kubeconfig_for_token(&token), &[]).await;
     let reason = fixture.expect_condition(&daemon, "Forbidden").await;
     assert!(reason.starts_with("may not watch "), "{reason}");
-    // Lists are allowed, so the job is done all the same.
+    // Lists are allowed, so publishing works nevertheless.
     fixture.expect_endpoints(&[0, 1, 2]).await;
     fixture.databases[0].stop().await;
     fixture.expect_endpoints(&[1, 2]).await;
     wait_for_checks(&daemon, 20).await;
     let told = daemon.logs().iter().filter(|line| line["condition"] == "Forbidden").count();
-    // For each kind, in whichever order they come, again after a write at most.
+    // At most once for each kind, in any order, and again after a write.
     assert!(told <= 9, "told {told} times: {:#?}", daemon.lines());
 }

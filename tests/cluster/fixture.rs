@@ -1,4 +1,5 @@
-//! What most tests need: some databases behind one Service, a config for them, and the history of their Endpoints.
+//! The fixture of most cases: three databases behind one Service, a config for them, and the
+//! history of their Endpoints.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,20 +14,20 @@ use tokio::task::JoinHandle;
 
 use crate::support::{Daemon, Database, Namespace, addresses, eventually, runtime, shared};
 
-/// Far longer than anything takes on a busy machine, far shorter than the limit of a test.
+/// Far longer than anything takes on a busy machine, and far shorter than the time limit of a case.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Checks fast enough for a test, and patient enough for a machine that is busy.
+/// A check that is fast enough for a test, and patient enough for a busy machine.
 pub(crate) const CHECK: &str = "{tcp: {}, interval: 250ms, timeout: 1s}";
 
-/// Three databases behind Service `mysql`, in a namespace of their own.
+/// Three databases behind the Service `mysql`, in a namespace of their own.
 pub(crate) struct Fixture {
     pub namespace: Namespace,
     pub databases: Vec<Database>,
 }
 
 impl Fixture {
-    /// With the Service.
+    /// Creates the databases and the Service.
     pub(crate) async fn new(prefix: &str) -> Fixture {
         let fixture = Fixture::without_service(prefix).await;
         fixture.namespace.create_service("mysql", &[("", 3306)]).await;
@@ -49,7 +50,7 @@ impl Fixture {
         self.config_with("")
     }
 
-    /// The config with more keys for the database, a line each.
+    /// Returns the config with more keys for the database, one line each.
     pub(crate) fn config_with(&self, more: &str) -> String {
         let ips: Vec<String> =
             self.databases.iter().map(|database| database.ip.to_string()).collect();
@@ -60,12 +61,12 @@ impl Fixture {
         Daemon::start(&self.config(), &shared().kubeconfig(), &[]).await
     }
 
-    /// As [`Fixture::start`], with more keys for the database, a line each.
+    /// Starts the daemon with more keys for the database, one line each.
     pub(crate) async fn start_with(&self, more: &str) -> Daemon {
         Daemon::start(&self.config_with(more), &shared().kubeconfig(), &[]).await
     }
 
-    /// Starts the daemon and waits until the Endpoints have all three.
+    /// Starts the daemon and waits until the Endpoints have all three databases.
     pub(crate) async fn start_published(&self) -> Daemon {
         let daemon = self.start().await;
         self.expect_endpoints(&[0, 1, 2]).await;
@@ -73,7 +74,7 @@ impl Fixture {
         daemon
     }
 
-    /// The addresses of these databases, as the cluster shall show them.
+    /// Returns the addresses of these databases as the cluster should show them.
     pub(crate) fn ips(&self, which: &[usize]) -> Vec<String> {
         let mut ips: Vec<IpAddr> = which.iter().map(|index| self.databases[*index].ip).collect();
         ips.sort();
@@ -90,7 +91,7 @@ impl Fixture {
         .await;
     }
 
-    /// Waits until the EndpointSlices have exactly these databases, in all of them together.
+    /// Waits until all EndpointSlices together have exactly these databases.
     pub(crate) async fn expect_slices(&self, which: &[usize]) {
         let mut wanted = self.ips(which);
         wanted.sort();
@@ -101,12 +102,13 @@ impl Fixture {
         .await;
     }
 
-    /// Waits until the daemon says that the database is in this condition, and returns the reason.
+    /// Waits until the daemon reports this condition for the database. Returns the reason.
     pub(crate) async fn expect_condition(&self, daemon: &Daemon, kind: &str) -> String {
         self.expect_condition_with(daemon, kind, "").await
     }
 
-    /// Waits until the daemon says that the database is in this condition, for a reason with these words.
+    /// Waits until the daemon reports this condition for the database, with these words in the
+    /// reason. Returns the reason.
     pub(crate) async fn expect_condition_with(
         &self,
         daemon: &Daemon,
@@ -130,19 +132,26 @@ impl Fixture {
     }
 }
 
-/// A config with one database, `mysql`.
+/// Returns a config with one database, `mysql`.
 pub(crate) fn config(namespace: &str, addresses: &str, check: &str, more: &str) -> String {
     format!(
-        "databases:\n- service: mysql\n  namespace: {namespace}\n  port: 3306\n  addresses: [{addresses}]\n  check: {check}\n{more}"
+        "databases:
+- service: mysql
+  namespace: {namespace}
+  port: 3306
+  addresses: [{addresses}]
+  check: {check}
+{more}"
     )
 }
 
-/// The first database of a status.
+/// Returns the first database of a status.
 pub(crate) fn database(status: &Value) -> Value {
     status["databases"][0].clone()
 }
 
-/// Waits until each target has been tried this many times more, on average: time enough for what must not happen.
+/// Waits until each target has had this many more checks on average. Tests use it to wait for
+/// things that must not happen.
 pub(crate) async fn wait_for_checks(daemon: &Daemon, times: u32) {
     let tried =
         async || daemon.metric("external_endpoints_checks_total", &[]).await.unwrap_or_default();
@@ -156,7 +165,7 @@ pub(crate) async fn wait_for_checks(daemon: &Daemon, times: u32) {
     .await;
 }
 
-/// Every change of one Endpoints object since it was started: none is missed, and none is made up.
+/// The changes of one Endpoints object since the history was started, without gaps.
 pub(crate) struct History {
     changes: Arc<Mutex<Vec<Change>>>,
     task: JoinHandle<()>,
@@ -165,7 +174,7 @@ pub(crate) struct History {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
     pub version: String,
-    /// None if the object was deleted.
+    /// The ready addresses, or none if the object was deleted.
     pub ips: Option<Vec<String>>,
 }
 
@@ -204,7 +213,7 @@ impl History {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until these, and no others, are the steps: the watch may be a little late.
+    /// Waits until these are the steps and there are no others. The watch may be a little late.
     pub(crate) async fn expect_steps(&self, expected: &[Option<Vec<String>>]) {
         eventually(TIMEOUT, &format!("the steps are {expected:?}"), async || {
             let steps = self.steps();
@@ -213,7 +222,7 @@ impl History {
         .await;
     }
 
-    /// What the Endpoints held after each change.
+    /// Returns the addresses of the Endpoints after each change.
     pub(crate) fn steps(&self) -> Vec<Option<Vec<String>>> {
         self.changes().into_iter().map(|change| change.ips).collect()
     }

@@ -1,4 +1,5 @@
-//! Databases that misbehave in every way a check can meet, while fifty well-behaved ones keep their schedule.
+//! Databases that misbehave in every way that a check can meet, while fifty healthy ones keep their
+//! schedule.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,8 @@ pub(crate) fn cases() -> Vec<Trial> {
 
 const GOOD: usize = 50;
 
-/// A hostile database, how it is checked, and how the reason of its verdict begins; `|` stands between alternatives.
+/// A hostile database, its check, and how the reason of its verdict begins. `|` separates
+/// alternatives.
 struct Case {
     service: &'static str,
     database: Option<Database>,
@@ -96,10 +98,16 @@ async fn hostile_targets(folder: &Path, swarm: &Path) -> Vec<Case> {
     cases
 }
 
-/// A script that ignores SIGTERM, forks others that do too, and never ends.
+/// Writes a script that ignores SIGTERM, forks children that do too, and never ends.
 fn swarm(folder: &Path) -> PathBuf {
     let path = folder.join("swarm.sh");
-    let script = "#!/bin/sh\ntrap '' TERM\nfor i in 1 2 3; do ( trap '' TERM; while :; do /bin/sleep 60; done ) & done\nwhile :; do /bin/sleep 60; done\n";
+    let script = "#!/bin/sh
+trap '' TERM
+for i in 1 2 3; do
+  ( trap '' TERM; while :; do /bin/sleep 60; done ) &
+done
+while :; do /bin/sleep 60; done
+";
     std::fs::write(&path, script).expect("a file in the sandbox");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("our own file");
     path
@@ -125,7 +133,11 @@ async fn hostile_databases_delay_nobody() {
     }
     let ips: Vec<String> = good.iter().map(|database| database.ip.to_string()).collect();
     yaml += &format!(
-        "- service: good\n  port: 3306\n  addresses: [{}]\n  check: {{tcp: {{accept: true}}, timeout: 5s}}\n",
+        "- service: good
+  port: 3306
+  addresses: [{}]
+  check: {{tcp: {{accept: true}}, timeout: 5s}}
+",
         ips.join(", ")
     );
     let mut daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
@@ -155,7 +167,7 @@ async fn hostile_databases_delay_nobody() {
     eventually(TIMEOUT, "no process of the script is left", async || running(&swarm) == 0).await;
 }
 
-/// What is not yet as it must be.
+/// Returns the difference from the expected verdict, if there is one.
 fn wrong(case: &Case, status: &Value) -> Option<String> {
     let databases = status["databases"].as_array()?;
     let database = databases.iter().find(|database| database["service"] == case.service)?;
@@ -167,7 +179,7 @@ fn wrong(case: &Case, status: &Value) -> Option<String> {
     (!as_it_must_be).then(|| format!("{}: {target}", case.service))
 }
 
-/// Tries start when they are due: the hostile ones take their second elsewhere.
+/// Checks that checks start when they are due, although the hostile ones take a second each.
 async fn assert_spread(daemon: &Daemon) {
     let sum = daemon
         .metric("external_endpoints_check_start_delay_seconds_sum", &[])
@@ -184,7 +196,7 @@ async fn assert_spread(daemon: &Daemon) {
     assert_eq!(failed, Some(0.0), "a good database failed");
 }
 
-/// One round of the script at most: what a try left is gone when the next one begins.
+/// Checks that each check's processes are gone when the next check starts.
 async fn nothing_is_left(daemon: &Daemon, swarm: &Path) {
     eventually(TIMEOUT, "at most one round of the script runs", async || {
         let running = running(swarm);
@@ -196,7 +208,7 @@ async fn nothing_is_left(daemon: &Daemon, swarm: &Path) {
     assert!(descriptors() < 120, "{} descriptors", descriptors());
 }
 
-/// How many processes run this script.
+/// Counts the processes that run this script.
 fn running(script: &Path) -> usize {
     let script = script.as_os_str().as_encoded_bytes();
     let processes = std::fs::read_dir("/proc").expect("/proc").flatten();

@@ -1,4 +1,4 @@
-//! A config that changes while the daemon runs: what comes, what goes, what goes on, and what a bad one does, which is nothing.
+//! Changes of the config while the daemon runs. A bad config changes nothing.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -26,20 +26,25 @@ pub(crate) fn cases() -> Vec<Trial> {
     ]
 }
 
-/// Writes another config as an editor does: in place.
+/// Replaces the config in place, as an editor does.
 pub(crate) fn edit(daemon: &Daemon, yaml: &str) {
     fs::write(daemon.config(), yaml).expect("a file in the sandbox");
 }
 
-/// One more database for a config, on an address of the fixture.
+/// Returns one more database for a config, on an address of the fixture.
 pub(crate) fn database(fixture: &Fixture, service: &str, which: usize) -> String {
     let (namespace, ip) = (&fixture.namespace.name, fixture.databases[which].ip);
     format!(
-        "- {{service: {service}, namespace: {namespace}, port: 3306, addresses: [{ip}], check: {CHECK}}}\n"
+        "- service: {service}
+  namespace: {namespace}
+  port: 3306
+  addresses: [{ip}]
+  check: {CHECK}
+"
     )
 }
 
-/// Waits until the status has exactly these databases, and returns it.
+/// Waits until the status has exactly these databases, and returns the status.
 pub(crate) async fn databases(daemon: &Daemon, services: &[&str]) -> Value {
     eventually(TIMEOUT, &format!("databases {services:?}"), async || {
         let status = daemon.status().await;
@@ -64,7 +69,7 @@ pub(crate) async fn published(fixture: &Fixture, service: &str, which: &[usize])
     .await;
 }
 
-/// Waits until something is left behind under these names, and no others.
+/// Waits until exactly these are left behind.
 pub(crate) async fn left_behind(daemon: &Daemon, services: &[&str]) {
     eventually(TIMEOUT, &format!("{services:?} are left behind"), async || {
         let left = daemon.status().await["leftBehind"].clone();
@@ -106,7 +111,7 @@ async fn databases_come_and_go_while_it_runs() {
     .await;
     assert_eq!(history.steps(), [], "nothing of this is the first database's business");
     assert_eq!(daemon.get("/readyz").await.0, 200);
-    // What is new is looked after as all others are.
+    // New databases are repaired like all others.
     other.delete::<Endpoints>("redis").await;
     eventually(TIMEOUT, "redis is repaired", async || {
         other.endpoint_ips("redis").await == fixture.ips(&[2])
@@ -125,7 +130,7 @@ async fn databases_come_and_go_while_it_runs() {
             .any(|line| line.contains("service=\"redis\"") && !line.contains("left_behind"))
     );
     left_behind(&daemon, &["mysql", "redis"]).await;
-    // Nobody is checked or repaired any more for those that left.
+    // Databases that left are neither checked nor repaired.
     fixture.databases[2].stop().await;
     other.delete::<Endpoints>("redis").await;
     left_behind(&daemon, &["mysql"]).await;
@@ -133,7 +138,7 @@ async fn databases_come_and_go_while_it_runs() {
     assert_eq!(fixture.namespace.endpoint_ips("mysql").await, fixture.ips(&[0, 2]));
     assert!(other.endpoints("redis").await.is_none());
 
-    // And back again: what is published is up until disproved.
+    // Published addresses count as up until a check disproves it.
     edit(&daemon, &(fixture.config() + &database(&fixture, "orders", 1)));
     published(&fixture, "mysql", &[0]).await;
     history.expect_steps(&[Some(fixture.ips(&[0, 2])), Some(fixture.ips(&[0]))]).await;
@@ -148,7 +153,7 @@ async fn what_did_not_change_keeps_its_health_and_its_streak() {
     wait_for_checks(&daemon, 4).await;
     let before = databases(&daemon, &["mysql"]).await["databases"][0]["targets"].clone();
     let history = fixture.history().await;
-    // Another order, another policy, a name for one.
+    // Another order, another policy, and a name for one address.
     let [a, b, c] = [0, 1, 2].map(|which| fixture.databases[which].ip);
     let addresses = format!("{{address: {c}, hostname: db-c}}, {a}, {b}");
     let yaml = config(&fixture.namespace.name, &addresses, CHECK, "  policy: {minHealthy: 1}\n");
@@ -165,7 +170,7 @@ async fn what_did_not_change_keeps_its_health_and_its_streak() {
         let streak = |target: &Value| target["passes"].as_u64().max(target["failures"].as_u64());
         assert!(streak(&after[new]) >= streak(&before[old]), "{before} {after}");
     }
-    // The name is the only thing that is written.
+    // Only the name is written.
     history.expect_steps(&[Some(fixture.ips(&[0, 2]))]).await;
 }
 
@@ -190,7 +195,7 @@ async fn an_address_that_is_added_comes_when_it_is_well() {
     assert_eq!(history.steps(), [], "nothing was taken away meanwhile");
     fixture.databases[2].restart().await;
     history.expect_steps(&[Some(fixture.ips(&[0, 1, 2]))]).await;
-    // And one that is taken out of the config leaves.
+    // An address that is removed from the config leaves the Endpoints.
     edit(&daemon, &config(&fixture.namespace.name, &two, CHECK, ""));
     history.expect_steps(&[Some(fixture.ips(&[0, 1, 2])), Some(fixture.ips(&[0, 1]))]).await;
 }
@@ -226,7 +231,8 @@ async fn a_changed_check_gives_what_is_published_its_full_threshold() {
     let failures = async || {
         daemon.metric("external_endpoints_checks_total", &[("result", "fail")]).await.unwrap_or(0.0)
     };
-    // Nothing answers on that port: all leave, each after as many failures as an address that is up needs.
+    // Nothing listens on that port. Each target leaves after as many failures as the threshold
+    // requires.
     edit(&daemon, &fixture.config().replace("tcp: {}", "tcp: {port: 9}"));
     eventually(TIMEOUT, "all have left", async || {
         fixture.namespace.endpoint_ips("mysql").await.is_empty()
@@ -236,7 +242,7 @@ async fn a_changed_check_gives_what_is_published_its_full_threshold() {
     let transitions =
         daemon.metric("external_endpoints_transitions_total", &[("to", "down")]).await;
     assert_eq!(transitions, Some(3.0));
-    // One that is down and not published is up by its first verdict.
+    // A target that is down and not published comes up by its first verdict.
     edit(&daemon, &fixture.config());
     fixture.expect_endpoints(&[0, 1, 2]).await;
     assert!(history.steps().iter().flatten().all(|ips| ips.len() <= 3));
@@ -252,7 +258,7 @@ async fn a_config_that_says_the_same_writes_nothing() {
         told(&daemon, "has changed, and says the same") == 1
     })
     .await;
-    // What is in front of it and behind it is another matter than the database itself.
+    // Databases before and after it in the config do not concern it.
     fixture.namespace.create_service("orders", &[("", 3306)]).await;
     edit(
         &daemon,
@@ -288,7 +294,7 @@ async fn a_bad_config_changes_nothing_and_is_told_once() {
     assert!(problem.starts_with(&place), "{problem}");
     wait_for_checks(&daemon, 8).await;
     assert_eq!(told(&daemon, "a duration needs a unit"), 1, "once for each content");
-    // Half of a file, and none at all.
+    // Half of a file, and then no file.
     let whole = fixture.config();
     edit(&daemon, &whole[..whole.len() / 2]);
     eventually(TIMEOUT, "half of a file is bad", async || {
@@ -299,7 +305,7 @@ async fn a_bad_config_changes_nothing_and_is_told_once() {
     eventually(TIMEOUT, "no file is bad", async || told(&daemon, "there is no such file") == 1)
         .await;
     load_successful(&daemon, 0.0).await;
-    // All the while the last good one is in force.
+    // The last good config stays in force.
     fixture.databases[1].stop().await;
     fixture.expect_endpoints(&[0, 2]).await;
     assert_eq!(daemon.get("/readyz").await.0, 200);
@@ -310,7 +316,8 @@ async fn a_bad_config_changes_nothing_and_is_told_once() {
     history.expect_steps(&[Some(fixture.ips(&[0, 2]))]).await;
 }
 
-/// Puts a config where the kubelet puts a ConfigMap's: behind `config.yaml -> ..data/config.yaml`, `..data -> ..N`.
+/// Writes a config as the kubelet mounts a ConfigMap: `config.yaml -> ..data/config.yaml` and
+/// `..data -> ..N`.
 fn as_kubelet(volume: &Path, number: u32, yaml: &str) {
     let content = volume.join(format!("..{number}"));
     fs::create_dir(&content).expect("a folder");
@@ -375,7 +382,7 @@ async fn what_is_left_behind_is_found_at_the_start_and_never_deleted() {
     published(&fixture, "orders", &[1]).await;
     drop(daemon);
     let history = History::start(&fixture.namespace, "orders").await;
-    // It may as well be of another deployment, with a config of its own.
+    // It could belong to another deployment with a config of its own.
     let daemon =
         Daemon::start(&(fixture.config() + "prune: true\n"), &shared().kubeconfig(), &[]).await;
     left_behind(&daemon, &["orders"]).await;

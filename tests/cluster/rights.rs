@@ -1,4 +1,5 @@
-//! What a database with slices, or with a Service to create, needs besides: the Roles that deploy/ has for it, and nothing more.
+//! The additional Roles of deploy/ for slices and for creating a Service: they are sufficient, and
+//! they allow nothing else.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::support::{Daemon, case::cases, eventually, shared};
 pub(crate) fn cases() -> Vec<Trial> {
     cases![
         the_further_roles_are_what_forbidden_asks_for,
-        with_the_further_roles_no_other_slice_and_no_service_can_be_changed,
+        the_further_roles_allow_no_other_slice_and_no_service,
     ]
 }
 
@@ -25,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 const ROLES: [&str; 3] = ["role.yaml", "role-create-service.yaml", "role-slices.yaml"];
 
-/// The rules of the Role in a file of deploy/.
+/// Returns the rules of the Role in a file of deploy/.
 fn shipped(file: &str) -> Vec<PolicyRule> {
     let folder =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/watched/external-endpoints-example");
@@ -58,7 +59,7 @@ async fn the_further_roles_are_what_forbidden_asks_for() {
     fixture.expect_condition(&daemon, "Published").await;
     fixture.expect_endpoints(&[0, 1, 2]).await;
     fixture.expect_slices(&[0, 1, 2]).await;
-    // They are enough for the way back, too.
+    // They are sufficient for the way back to Endpoints too.
     daemon.terminate().await;
     let daemon = Daemon::start(&fixture.config(), &kubeconfig, &[]).await;
     eventually(TIMEOUT, "our slice is deleted", async || own(&fixture).await.is_none()).await;
@@ -75,7 +76,7 @@ async fn own(fixture: &Fixture) -> Option<EndpointSlice> {
         .expect("reading an EndpointSlice")
 }
 
-async fn with_the_further_roles_no_other_slice_and_no_service_can_be_changed() {
+async fn the_further_roles_allow_no_other_slice_and_no_service() {
     let fixture = Fixture::new("no-more").await;
     let token = without_rights(&fixture.namespace).await;
     let all: Vec<PolicyRule> = ROLES.iter().flat_map(|file| shipped(file)).collect();
@@ -87,9 +88,10 @@ async fn with_the_further_roles_no_other_slice_and_no_service_can_be_changed() {
         let version = "discovery.k8s.io/v1";
         let metadata = json!({"name": name});
         let kind = "EndpointSlice";
-        Patch::Apply(
-            json!({"apiVersion": version, "kind": kind, "metadata": metadata, "addressType": "IPv4", "endpoints": []}),
-        )
+        Patch::Apply(json!({
+            "apiVersion": version, "kind": kind, "metadata": metadata,
+            "addressType": "IPv4", "endpoints": [],
+        }))
     };
     eventually(TIMEOUT, "the rights have come", async || {
         slices.patch("mysql-external-ipv4-1", &apply, &slice("mysql-external-ipv4-1")).await

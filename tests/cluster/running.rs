@@ -13,7 +13,8 @@ use crate::support::{
     temp_dir,
 };
 
-/// On a machine however busy; what waits for something that hangs takes longer.
+/// The longest time that a stop takes on a busy machine. One that waits for something hanging takes
+/// longer.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
 pub(crate) fn cases() -> Vec<Trial> {
@@ -47,7 +48,7 @@ async fn signals_leave_what_is_published() {
 }
 
 async fn a_second_signal_ends_at_once() {
-    // In the middle of a hanging start and of a hanging check, too.
+    // Also in the middle of a hanging start and of a hanging check.
     let fixture = Fixture::new("second").await;
     let proxy = ApiProxy::start(shared()).await;
     proxy.hang();
@@ -102,7 +103,7 @@ async fn without_a_cluster_it_says_what_to_do() {
     assert!(said.contains("set KUBECONFIG, or use --dry-run"), "{said}");
 }
 
-/// A kubeconfig whose credentials come from a command.
+/// Writes a kubeconfig whose credentials come from a command.
 fn kubeconfig_with_command(script: &str) -> std::path::PathBuf {
     let path = temp_dir("command").join("kubeconfig");
     let text = format!(
@@ -113,7 +114,12 @@ contexts: [{{name: a, context: {{cluster: a, user: a}}}}]
 clusters: [{{name: a, cluster: {{server: 'https://127.0.0.1:1'}}}}]
 users:
 - name: a
-  user: {{exec: {{apiVersion: client.authentication.k8s.io/v1, command: /bin/sh, args: [-c, '{script}'], interactiveMode: Never}}}}
+  user:
+    exec:
+      apiVersion: client.authentication.k8s.io/v1
+      command: /bin/sh
+      args: [-c, '{script}']
+      interactiveMode: Never
 "
     );
     std::fs::write(&path, text).expect("a file in the sandbox");
@@ -123,7 +129,7 @@ users:
 async fn credentials_that_hang_or_fail() {
     let ip = addresses::allocate_one();
     let yaml = config("prod", &ip.to_string(), CHECK, "");
-    // A command that hangs holds up neither the end nor, in a dry run, the checks.
+    // A hanging command must not delay the exit or, in a dry run, the checks.
     let mut daemon =
         Daemon::start(&yaml, &kubeconfig_with_command("exec /bin/sleep 60"), &[]).await;
     let (status, took) = daemon.terminate().await;
@@ -191,7 +197,7 @@ async fn promtool_has_nothing_to_say() {
         Some(1.0)
     );
     assert_eq!(metric("database_condition", &of).await, Some(1.0), "one condition is in force");
-    // Created blank, filled, and one address taken out.
+    // The writes: the placeholder, all addresses, and one address less.
     assert!(
         metric("writes_total", &[of.as_slice(), &[("result", "success")]].concat()).await
             >= Some(3.0)

@@ -1,4 +1,4 @@
-//! That the sandbox is a real cluster: what the other tests take for granted is proven here.
+//! Tests of the sandbox itself: it is a real cluster, and it leaves nothing behind.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
@@ -16,7 +16,7 @@ use crate::support::control_plane::UNPRIVILEGED_TOKEN;
 use crate::support::traffic::connect;
 use crate::support::{
     ApiProxy, ConnectOutcome, ControlPlane, Database, Options, Traffic, addresses, blocking,
-    case::cases, consistently, eventually, sandbox, shared,
+    case::cases, consistently, eventually, rbac, sandbox, shared,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -47,14 +47,7 @@ async fn rights_are_enforced() {
         let error = services.list(&ListParams::default()).await.expect_err("no right to list");
         assert!(matches!(&error, kube::Error::Api(status) if status.is_forbidden()), "{error}");
     }
-    let role = json!({"metadata": {"name": "reader"}, "rules": [{"apiGroups": [""], "resources": ["services"], "verbs": ["list"]}]});
-    namespace.create_object::<k8s_openapi::api::rbac::v1::Role>(role).await;
-    let binding = json!({
-        "metadata": {"name": "reader"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
-        "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": namespace.name}],
-    });
-    namespace.create_object::<k8s_openapi::api::rbac::v1::RoleBinding>(binding).await;
+    rbac::grant(&namespace, "reader", json!([rbac::rule("services", &["list"])])).await;
     let client = cluster.client_with_token(&token).await;
     let services: Api<Service> = Api::namespaced(client, &namespace.name);
     eventually(TIMEOUT, "the Role allows to list", async || {
@@ -82,7 +75,7 @@ async fn connections_follow_the_endpoints() {
     let ips = addresses::allocate(2);
     let _first = Database::start(ips[0], 3306).await;
     let second = Database::start(ips[1], 3306).await;
-    // The Service's port is not the databases': it is kube-proxy who translates.
+    // The Service's port differs from the databases' port, so kube-proxy has to translate.
     namespace.create_service("mysql", &[("", 13306)]).await;
     namespace.create_endpoints("mysql", &ips, &[("", 3306)]).await;
     let traffic =
@@ -208,10 +201,11 @@ async fn the_proxy_makes_faults() {
     eventually(TIMEOUT, "it passes everything again", list).await;
 }
 
-/// The argument that makes this program enter a sandbox, start a process there, and wait for a line to panic.
+/// The argument that makes this program enter a sandbox, start a process in it and wait for a line
+/// to panic.
 pub(crate) const HOLD: &str = "--hold";
 
-/// Marks the processes of one sandbox within another.
+/// The environment variable that marks the processes of a sandbox inside this one.
 const MARK: &str = "EXTERNAL_ENDPOINTS_TRIAL";
 
 #[expect(
@@ -245,7 +239,7 @@ async fn nothing_is_left_after_a_panic() {
     ends_whole("panic", |outside| drop(outside.stdin.take())).await;
 }
 
-/// Starts a sandbox within this one, ends it in some way, and waits until none of its processes is left.
+/// Starts a sandbox inside this one, ends it, and waits until all of its processes are gone.
 async fn ends_whole(mark: &'static str, end: impl FnOnce(&mut Child)) {
     let mut outside = Command::new(std::env::current_exe().expect("this program"))
         .arg(HOLD)
@@ -263,7 +257,7 @@ async fn ends_whole(mark: &'static str, end: impl FnOnce(&mut Child)) {
         output.read_line(&mut line).map(|_| line)
     });
     assert_eq!(held.await.expect("a line"), "held\n");
-    // A process shows no environment at the moment it becomes another program.
+    // A process shows no environment while it executes another program.
     eventually(TIMEOUT, "outside, unshare, init, inside and sleep run", async || {
         match marked(mark) {
             all if all.len() == 5 => Ok(()),
@@ -285,7 +279,8 @@ fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(child.id().cast_signed())
 }
 
-/// The processes that have the mark in their environment. A process that just ended has none.
+/// Returns the processes that have the mark in their environment. A process that has just ended has
+/// none.
 fn marked(mark: &str) -> Vec<String> {
     let wanted = format!("{MARK}={mark}");
     let processes = std::fs::read_dir("/proc").expect("/proc");

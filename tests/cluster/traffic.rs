@@ -1,4 +1,5 @@
-//! What it is all for: connections through kube-proxy leave a database that died, and return when it does.
+//! Client traffic through kube-proxy: connections leave a database that died, and return when it
+//! does.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -32,12 +33,13 @@ async fn reached(traffic: &Traffic, ip: IpAddr) {
     .await;
 }
 
-/// Once kube-proxy has taken the address out, every connection reaches one of the others.
+/// Waits until kube-proxy sends every connection to one of the other databases, and checks that it
+/// stays so.
 async fn all_reach_the_others(fixture: &Fixture, traffic: &Traffic, dead: IpAddr) {
     fixture.expect_endpoints(&[0, 2]).await;
     let good =
         |outcome: &ConnectOutcome| matches!(outcome, ConnectOutcome::Reached(ip) if *ip != dead);
-    // A connection into silence shows only after a second.
+    // A connection that gets no answer is known as such after a second.
     eventually(TIMEOUT, "kube-proxy follows", async || {
         let lately = traffic.tally_since(Instant::now() - Duration::from_millis(2500));
         !lately.is_empty() && lately.keys().all(good)

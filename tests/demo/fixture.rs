@@ -1,4 +1,5 @@
-//! What the demo plays on: a cluster, a Service without a selector, three databases, the daemon, and a client that never stops connecting.
+//! The fixture of the demo: a cluster, a Service without a selector, three databases, the daemon,
+//! and a client that keeps connecting.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use crate::support::{
     eventually,
 };
 
-/// Long enough for any step on a busy machine; a step that takes longer has failed.
+/// Long enough for any step on a busy machine. A step that takes longer has failed.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 const SERVICE: &str = "mysql";
 const PORT: u16 = 3306;
@@ -22,7 +23,7 @@ pub(crate) struct Fixture {
     pub databases: Vec<Database>,
     pub daemon: Daemon,
     pub config: String,
-    /// Last, because the others live in it.
+    /// The last field, because the others need it.
     _plane: ControlPlane,
 }
 
@@ -41,12 +42,12 @@ impl Fixture {
         Fixture { namespace, cluster_ip, databases, daemon, config, _plane: plane }
     }
 
-    /// A client that connects to the ClusterIP fifty times a second.
+    /// Starts a client that connects to the ClusterIP fifty times a second.
     pub(crate) fn traffic(&self) -> Traffic {
         Traffic::start(self.cluster_ip, PORT, Duration::from_millis(20))
     }
 
-    /// What a person calls a database here.
+    /// Returns the name of a database on the screen.
     pub(crate) fn name(&self, index: usize) -> String {
         format!("mysql-{}", index + 1)
     }
@@ -72,7 +73,7 @@ impl Fixture {
         .await;
     }
 
-    /// Waits for the daemon's first failing verdict on a database, and says why it failed.
+    /// Waits for the daemon's first failing verdict on a database. Returns its reason.
     pub(crate) async fn fails(&self, index: usize) -> String {
         let what = format!("a check of {} fails", self.name(index));
         eventually(TIMEOUT, &what, async || {
@@ -92,7 +93,7 @@ impl Fixture {
         .await;
     }
 
-    /// How often the daemon wrote, successfully or not.
+    /// Returns how often the daemon wrote, successfully or not.
     pub(crate) async fn writes(&self) -> f64 {
         self.daemon
             .metric("external_endpoints_writes_total", &[("service", SERVICE)])
@@ -127,7 +128,7 @@ fn config(namespace: &str, databases: &[Database]) -> String {
     )
 }
 
-/// When the last connection that did not reach a database started, of those since an instant.
+/// Returns the start of the last connection since an instant that did not reach a database.
 pub(crate) fn last_lost(traffic: &Traffic, since: Instant) -> Option<Instant> {
     let connections = traffic.connections().into_iter();
     let lost =

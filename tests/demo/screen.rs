@@ -1,16 +1,16 @@
-//! The demo's screen: a timeline that scrolls, and below it, on a terminal, one live line.
+//! The demo's screen: a scrolling timeline and, on a terminal, one live line below it.
 
 use std::io::{IsTerminal as _, Write as _, stdout};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Where the screen doesn't say how wide it is.
+/// The width if the terminal does not report one.
 const WIDTH: usize = 80;
 
-/// Lines from several tasks, whole and in order.
+/// A screen that several tasks print to, with whole lines in order.
 pub(crate) struct Screen {
     terminal: bool,
-    /// What the live line shows now.
+    /// The text of the live line.
     live: Mutex<String>,
 }
 
@@ -25,17 +25,18 @@ impl Screen {
         Screen { terminal: stdout().is_terminal(), live: Mutex::default() }
     }
 
-    /// Whether somebody watches the live line.
+    /// Returns true if the screen is a terminal, which has a live line.
     pub(crate) fn is_live(&self) -> bool {
         self.terminal
     }
 
-    /// Prints a line above the live one.
+    /// Prints a line above the live line.
     pub(crate) fn say(&self, line: &str) {
         self.lines(line, 0, |line| line.to_owned());
     }
 
-    /// Prints a line above the live one, in as many as the screen's width asks for: the next ones start under column `indent`.
+    /// Prints a line above the live line, wrapped at the screen's width. Continued lines are
+    /// indented.
     fn lines(&self, line: &str, indent: usize, style: impl Fn(&str) -> String) {
         let lines: Vec<String> =
             wrap(line, self.width(), indent).iter().map(|line| style(line)).collect();
@@ -43,7 +44,7 @@ impl Screen {
         self.draw(&format!("{}\n", lines.join("\n")), &live);
     }
 
-    /// Prints what happens now, as the heading of the lines that follow.
+    /// Prints a heading for the lines that follow.
     pub(crate) fn heading(&self, line: &str) {
         self.say("");
         self.lines(line, 0, |line| self.styled("1", line));
@@ -54,7 +55,7 @@ impl Screen {
         self.lines(&format!("  {:>6.2} s  {what}", when.as_secs_f64()), 12, str::to_owned);
     }
 
-    /// Prints what was learned at once, in the order in which it happened.
+    /// Prints events that became known together, in the order in which they happened.
     pub(crate) fn in_order<const N: usize>(&self, mut happened: [(Duration, &str); N]) {
         happened.sort();
         happened.into_iter().for_each(|(when, what)| self.at(when, what));
@@ -71,23 +72,23 @@ impl Screen {
             Mark::Good => ("32", "✓"),
             Mark::Bad => ("31", "✗"),
         };
-        // Styled only once the line is broken: what a style is made of takes no room on the screen.
+        // Styled after wrapping, because escape sequences have no width on the screen.
         self.lines(&format!("  {sign} {line}"), 4, |line| {
             line.replacen(sign, &self.styled(style, sign), 1)
         });
     }
 
-    /// Replaces the live line; an empty one takes it away.
+    /// Replaces the live line. An empty one removes it.
     pub(crate) fn live(&self, line: String) {
         if self.terminal {
             let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-            // A line that wraps could not be taken away whole.
+            // A wrapped line could not be removed completely.
             *live = line.chars().take(self.width() - 1).collect();
             self.draw("", &live);
         }
     }
 
-    /// Asked each time, because a window may be made wider.
+    /// Reads the width each time, because a window may be resized.
     fn width(&self) -> usize {
         let size = rustix::termios::tcgetwinsize(stdout()).ok();
         size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(WIDTH)
@@ -96,7 +97,7 @@ impl Screen {
     fn draw(&self, above: &str, live: &str) {
         let mut out = stdout().lock();
         let clear = if self.terminal { "\r\x1b[K" } else { "" };
-        // Nobody reads it any more when this fails, and the exit status says the same.
+        // If this fails nobody reads the output. The exit status tells the result too.
         let _ = write!(out, "{clear}{above}{live}").and_then(|()| out.flush());
     }
 
@@ -105,7 +106,7 @@ impl Screen {
     }
 }
 
-/// Breaks a line between words, never within one. What it starts with, an indent too, stays as it is.
+/// Wraps a line between words. Leading spaces stay.
 fn wrap(line: &str, width: usize, indent: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut current = String::new();

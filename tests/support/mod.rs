@@ -25,6 +25,7 @@ pub(crate) mod http;
 pub(crate) mod namespace;
 pub(crate) mod pki;
 pub(crate) mod process;
+pub(crate) mod rbac;
 pub(crate) mod sandbox;
 pub(crate) mod traffic;
 

@@ -1,4 +1,5 @@
-//! What deploy/ says of the network: who may reach the pages, and that nothing that goes out is limited.
+//! The NetworkPolicy of deploy/: only Prometheus may reach the admin pages, and outgoing traffic is
+//! not limited.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +11,17 @@ use serde_json::json;
 use super::{HOME, TIMEOUT, applied, deployment, namespace};
 use crate::support::eventually;
 
-/// No network plugin runs here, so this is about whom the words of the manifest mean.
+/// Checks the selectors of the manifest. No network plugin runs here.
 pub(super) async fn only_prometheus_may_reach_the_pages() {
     applied().await;
     let home = namespace(HOME);
     let policy: NetworkPolicy = home.api().get(HOME).await.expect("the NetworkPolicy");
     let policy = serde_json::to_value(policy.spec).expect("JSON");
-    // With Egress among them, no check would get out.
+    // A policy for Egress would block the checks.
     assert_eq!(policy["policyTypes"], json!(["Ingress"]));
     assert_eq!(policy["egress"], json!(null));
-    let prometheus = json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}});
+    let labels = json!({"kubernetes.io/metadata.name": "monitoring"});
+    let prometheus = json!({"namespaceSelector": {"matchLabels": labels}});
     assert_eq!(policy["ingress"][0]["from"], json!([prometheus]));
     assert_eq!(policy["ingress"].as_array().map(Vec::len), Some(1));
     let port = &policy["ingress"][0]["ports"][0]["port"];

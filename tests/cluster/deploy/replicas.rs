@@ -1,4 +1,4 @@
-//! What deploy/ says of its two replicas: that they are kept apart, and that one at a time may be taken away.
+//! The two replicas of deploy/: they are kept on different nodes, and one at a time may be evicted.
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -7,7 +7,7 @@ use kube::api::{Api, ListParams};
 use super::{HOME, TIMEOUT, applied, deployment, namespace};
 use crate::support::eventually;
 
-/// No scheduler runs here, so this is about whom the words of the manifests mean.
+/// Checks the selectors of the manifests. No scheduler runs here.
 pub(super) async fn both_are_kept_apart_and_in_the_budget() {
     applied().await;
     let home = namespace(HOME);

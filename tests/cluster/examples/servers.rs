@@ -1,4 +1,4 @@
-//! Real database servers, as the distribution packages them, on addresses of the sandbox.
+//! Real database servers, as Debian packages them, on addresses of the sandbox.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use crate::support::process::Process;
 use crate::support::sandbox::as_ordinary_user;
 use crate::support::{addresses, binaries, blocking, eventually, http, temp_dir};
 
-/// The first start of a server on a busy machine.
+/// The longest time that the first start of a server takes on a busy machine.
 const STARTED: Duration = Duration::from_secs(90);
 
-/// A server process that can be ended and started again.
+/// A server process that can be killed and restarted.
 pub(super) struct Server {
     name: &'static str,
     command: Box<dyn Fn() -> Command + Send + Sync>,
@@ -40,7 +40,7 @@ impl Server {
         self.process = Some(Process::start(self.name, (self.command)(), &self.log));
     }
 
-    /// Ends it as a crash does.
+    /// Kills it, as a crash does.
     pub(super) async fn kill(&mut self) {
         let process = self.process.take();
         blocking(move || drop(process)).await;
@@ -50,12 +50,12 @@ impl Server {
         self.process.as_ref().expect("the server runs").signal(signal);
     }
 
-    /// All that it has logged.
+    /// Returns its log.
     pub(super) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Waits until an attempt succeeds; shows the log if none does.
+    /// Waits until an attempt succeeds. Prints the log if none does.
     async fn ready(&mut self, mut attempt: impl AsyncFnMut() -> Result<(), String>) {
         let process = self.process.as_mut().expect("the server runs");
         let mut ended = None;
@@ -72,7 +72,7 @@ impl Server {
     }
 }
 
-/// Runs a client to its end.
+/// Runs a client and returns its output.
 pub(super) async fn run(mut command: Command) -> Result<String, String> {
     let Output { status, stdout, stderr } =
         blocking(move || command.output().expect("a client that is installed")).await;
@@ -93,7 +93,7 @@ pub(super) struct MariaDb {
     socket: PathBuf,
 }
 
-/// MariaDB on port 3306 of these addresses. `id` is what it answers to `select @@server_id`.
+/// Starts MariaDB on port 3306 of these addresses. It answers `select @@server_id` with `id`.
 pub(super) async fn mariadb(ips: &[IpAddr], id: u32) -> MariaDb {
     let folder = temp_dir("mariadb");
     let socket = folder.join("socket");
@@ -105,7 +105,7 @@ pub(super) async fn mariadb(ips: &[IpAddr], id: u32) -> MariaDb {
         format!("--bind-address={}", addresses.join(",")),
         format!("--server-id={id}"),
         "--port=3306".to_owned(),
-        // It is new and empty, and lets everyone in.
+        // It is new and empty, so it needs no authentication.
         "--skip-grant-tables".to_owned(),
         "--innodb-buffer-pool-size=8M".to_owned(),
         "--innodb-log-file-size=4M".to_owned(),
@@ -126,7 +126,7 @@ impl MariaDb {
         self.server.ready(async || run(clone(&query)).await.map(drop)).await;
     }
 
-    /// The value of one of its counters. Asking is a connection too.
+    /// Returns the value of one of its counters. The query itself is a connection too.
     pub(super) async fn counter(&self, name: &str) -> u64 {
         let said =
             run(self.query(&format!("show global status like '{name}'"))).await.expect("an answer");
@@ -143,7 +143,7 @@ impl MariaDb {
     }
 }
 
-/// Asks MariaDB by way of an address, such as a Service's.
+/// Queries MariaDB at an address, such as a Service's.
 pub(super) async fn ask_mariadb(ip: IpAddr, query: &str) -> Result<String, String> {
     let mut command = Command::new("mariadb");
     command.args([
@@ -168,7 +168,7 @@ fn clone(command: &Command) -> Command {
     copy
 }
 
-/// Where Debian keeps the newest version's programs.
+/// Returns the folder of PostgreSQL's newest version in Debian.
 fn postgres_programs() -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").expect("Debian's package postgresql");
     let version = |folder: &PathBuf| folder.file_name()?.to_str()?.parse::<u32>().ok();
@@ -176,7 +176,7 @@ fn postgres_programs() -> PathBuf {
     newest.expect("a version of PostgreSQL").join("bin")
 }
 
-/// Small, and without care for what a crash would lose.
+/// Settings for a small server that does not care about crashes.
 const POSTGRES: [(&str, &str); 4] = [
     ("fsync", "off"),
     ("shared_buffers", "8MB"),
@@ -184,7 +184,7 @@ const POSTGRES: [(&str, &str); 4] = [
     ("log_connections", "off"),
 ];
 
-/// PostgreSQL alone, on port 5432 of this address.
+/// Starts PostgreSQL without Patroni on port 5432 of this address.
 pub(super) async fn postgres(ip: IpAddr) -> Server {
     let folder = temp_dir("postgres");
     let data = folder.join("data");
@@ -218,7 +218,7 @@ pub(super) async fn postgres(ip: IpAddr) -> Server {
     server
 }
 
-/// Asks PostgreSQL by way of an address, such as a Service's.
+/// Queries PostgreSQL at an address, such as a Service's.
 pub(super) async fn ask_postgres(ip: IpAddr, query: &str) -> Result<String, String> {
     let mut command = Command::new("psql");
     command.env("PGCONNECT_TIMEOUT", "5");
@@ -228,9 +228,9 @@ pub(super) async fn ask_postgres(ip: IpAddr, query: &str) -> Result<String, Stri
     run(command).await
 }
 
-/// Two PostgreSQL servers under Patroni, which agree by an etcd of their own on who is the primary.
+/// Two PostgreSQL servers under Patroni, which elect the primary by an etcd of their own.
 pub(super) struct Patroni {
-    /// The first is the primary at the start.
+    /// The servers. The first one is the primary at the start.
     pub nodes: Vec<Server>,
     _etcd: Process,
 }
@@ -262,7 +262,7 @@ pub(super) async fn patroni(ips: [IpAddr; 2]) -> Patroni {
             command
         };
         let mut server = Server::start("patroni", &node, command);
-        // The second one clones the first, so it starts when that is the primary.
+        // The second one clones the first, so it starts when the first is the primary.
         let role = if index == 0 { "/primary" } else { "/replica" };
         let api = std::net::SocketAddr::new(ip, 8008);
         server
@@ -277,7 +277,7 @@ pub(super) async fn patroni(ips: [IpAddr; 2]) -> Patroni {
     Patroni { nodes, _etcd: etcd }
 }
 
-/// JSON is YAML too.
+/// Returns a node's config as JSON, which is YAML too.
 fn patroni_config(folder: &Path, index: usize, ip: IpAddr, etcd: u16) -> serde_json::Value {
     let parameters: serde_json::Map<_, _> =
         POSTGRES.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
@@ -291,7 +291,11 @@ fn patroni_config(folder: &Path, index: usize, ip: IpAddr, etcd: u16) -> serde_j
         "bootstrap": {
             "dcs": {"ttl": 20, "loop_wait": 1, "retry_timeout": 5},
             "initdb": ["no-sync", "no-instructions", {"encoding": "UTF8"}, {"locale": "C"}],
-            "pg_hba": ["host all all all trust", "host replication all all trust", "local all all trust"],
+            "pg_hba": [
+                "host all all all trust",
+                "host replication all all trust",
+                "local all all trust",
+            ],
         },
         "postgresql": {
             "listen": format!("{ip}:5432"),
@@ -309,7 +313,7 @@ fn patroni_config(folder: &Path, index: usize, ip: IpAddr, etcd: u16) -> serde_j
     })
 }
 
-/// What speaks MongoDB's protocol, on port 27017 of this address.
+/// Starts a server for MongoDB's protocol on port 27017 of this address.
 pub(super) async fn mongodb(ip: IpAddr) -> Server {
     let folder = temp_dir("mongodb");
     let data = folder.clone();
@@ -323,7 +327,7 @@ pub(super) async fn mongodb(ip: IpAddr) -> Server {
     server
 }
 
-/// Redis on port 6379 of this address.
+/// Starts Redis on port 6379 of this address.
 pub(super) async fn redis(ip: IpAddr) -> Server {
     let folder = temp_dir("redis");
     let data = folder.clone();
