@@ -80,7 +80,7 @@ impl Prober {
         };
         let progress = Progress::default();
         let result = tokio::time::timeout(self.timeout, prober.probe(&progress)).await;
-        result.unwrap_or_else(|_| progress.cut_short(self.timeout)).err().unwrap_or(Verdict::Pass)
+        result.unwrap_or_else(|_| progress.timed_out(self.timeout)).err().unwrap_or(Verdict::Pass)
     }
 }
 

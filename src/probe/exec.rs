@@ -14,36 +14,36 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::kind::{CheckProber, NewProber, Workload};
-use super::phase::{Phase, Progress, Step};
+use super::phase::{Phase, ProbeResult, Progress};
 use super::target::Target;
 use super::value;
 use crate::config::{ExecCheck, ValueSource};
-use command::{Ready, text};
+use command::{PreparedCommand, text};
 use expand::expand;
 use output::Secrets;
-use process_group::Leash;
+use process_group::KillOnDrop;
 
-struct Exec {
+struct ExecProber {
     command: Vec<String>,
     /// What the daemon says of the target.
-    told: Vec<(&'static str, String)>,
+    target_env: Vec<(&'static str, String)>,
     env: Vec<(String, ValueSource)>,
     working_directory: Option<PathBuf>,
     inconclusive_statuses: Vec<RangeInclusive<u8>>,
     /// Made at the first try, unless it has to be made anew at each.
-    ready: OnceLock<Arc<Ready>>,
+    prepared: OnceLock<Arc<PreparedCommand>>,
 }
 
 type Env = Vec<(String, Vec<u8>)>;
 
 impl NewProber for ExecCheck {
     fn new_prober(&self, target: &Target) -> Box<dyn CheckProber> {
-        Box::new(Exec::new(self, target))
+        Box::new(ExecProber::new(self, target))
     }
 }
 
-impl CheckProber for Exec {
-    fn probe<'a>(&'a self, progress: &'a Progress) -> BoxFuture<'a, Step<()>> {
+impl CheckProber for ExecProber {
+    fn probe<'a>(&'a self, progress: &'a Progress) -> BoxFuture<'a, ProbeResult<()>> {
         self.run(progress).boxed()
     }
 
@@ -52,59 +52,59 @@ impl CheckProber for Exec {
     }
 }
 
-impl Exec {
+impl ExecProber {
     fn new(check: &ExecCheck, target: &Target) -> Self {
-        let mut told = vec![
+        let mut target_env = vec![
             ("TARGET_IP", target.ip.to_string()),
             ("TARGET_PORT", target.port.to_string()),
             ("SERVICE", target.database.service.clone()),
             ("NAMESPACE", target.database.namespace.clone()),
         ];
         if let Some(hostname) = &target.hostname {
-            told.push(("TARGET_HOST", hostname.clone()));
+            target_env.push(("TARGET_HOST", hostname.clone()));
         }
         Self {
             command: check.command.clone(),
-            told,
+            target_env,
             env: check.env.clone(),
             working_directory: check.working_directory.clone(),
             inconclusive_statuses: check.inconclusive_statuses.clone(),
-            ready: OnceLock::new(),
+            prepared: OnceLock::new(),
         }
     }
 
-    async fn run(&self, progress: &Progress) -> Step<()> {
-        let ready = self.ready().await?;
+    async fn run(&self, progress: &Progress) -> ProbeResult<()> {
+        let prepared = self.prepared().await?;
         progress.enter(Phase::Start);
-        let (leash, progress) = (Leash::default(), progress.clone());
-        let rope = leash.rope();
+        let (kill_on_drop, progress) = (KillOnDrop::default(), progress.clone());
+        let lifecycle = kill_on_drop.lifecycle();
         // All of it on one thread: starting a program stands still until the disk has given it, and each hand-over
         // between threads costs as much as a dozen system calls.
-        value::blocking(Phase::Start, move || ready.run(rope, &progress)).await?
+        value::blocking(Phase::Start, move || prepared.run(lifecycle, &progress)).await?
     }
 
-    async fn ready(&self) -> Step<Arc<Ready>> {
-        if let Some(ready) = self.ready.get() {
-            return Ok(ready.clone());
+    async fn prepared(&self) -> ProbeResult<Arc<PreparedCommand>> {
+        if let Some(prepared) = self.prepared.get() {
+            return Ok(prepared.clone());
         }
         let (env, secrets) = self.read_env().await?;
-        let ready = Arc::new(self.fill_in(&env, secrets)?);
+        let prepared = Arc::new(self.prepare_command(&env, secrets)?);
         if self.env.iter().all(|(_, value)| !matches!(value, ValueSource::File(_))) {
-            let _ = self.ready.set(ready.clone());
+            let _ = self.prepared.set(prepared.clone());
         }
-        Ok(ready)
+        Ok(prepared)
     }
 
     /// The whole environment, and which values of it are secrets.
-    async fn read_env(&self) -> Step<(Env, Secrets)> {
+    async fn read_env(&self) -> ProbeResult<(Env, Secrets)> {
         let mut env: Env = self
-            .told
+            .target_env
             .iter()
             .map(|(name, value)| ((*name).into(), value.clone().into_bytes()))
             .collect();
         let mut secrets = Secrets::default();
         for (name, value) in &self.env {
-            let bytes = value::read_word(value, Phase::Exec).await?;
+            let bytes = value::read_trimmed(value, Phase::Exec).await?;
             if bytes.contains(&0) {
                 return Err(
                     Phase::Exec.inconclusive(format_args!("the value of {name} holds a NUL byte"))
@@ -121,7 +121,7 @@ impl Exec {
     }
 
     /// The command with all references expanded.
-    fn fill_in(&self, env: &Env, secrets: Secrets) -> Step<Ready> {
+    fn prepare_command(&self, env: &Env, secrets: Secrets) -> ProbeResult<PreparedCommand> {
         let value_of = |name: &str| {
             let value = env.iter().find(|(known, _)| known == name).map(|(_, value)| value);
             value.map(|value| String::from_utf8_lossy(value).into_owned())
@@ -133,11 +133,11 @@ impl Exec {
             return Err(Phase::Start.inconclusive("the command is empty"));
         };
         let named = |(name, value): &(String, Vec<u8>)| [name.as_bytes(), b"=", value].concat();
-        Ok(Ready {
+        Ok(PreparedCommand {
             written,
             program,
-            arguments: words.into_iter().map(text).collect::<Step<_>>()?,
-            environment: env.iter().map(named).map(text).collect::<Step<_>>()?,
+            arguments: words.into_iter().map(text).collect::<ProbeResult<_>>()?,
+            environment: env.iter().map(named).map(text).collect::<ProbeResult<_>>()?,
             directory: self.working_directory.clone(),
             secrets,
             inconclusive_statuses: self.inconclusive_statuses.clone(),

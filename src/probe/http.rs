@@ -13,15 +13,15 @@ mod response;
 use super::kind::{CheckProber, NewProber};
 use super::target::Target;
 use crate::config::{HttpCheck, Scheme};
-pub(crate) use expectation::Wanted;
-pub(crate) use request::Ask;
-pub(crate) use response::{Answer, Judge};
+pub(crate) use expectation::Expectation;
+pub(crate) use request::RequestTemplate;
+pub(crate) use response::{ResponseChecker, ResponseReader};
 
 impl NewProber for HttpCheck {
     fn new_prober(&self, target: &Target) -> Box<dyn CheckProber> {
         match self.scheme {
-            Scheme::Http => Box::new(plain::Http::new(self, target.ip)),
-            Scheme::Https => Box::new(https::Https::new(self, target.ip)),
+            Scheme::Http => Box::new(plain::HttpProber::new(self, target.ip)),
+            Scheme::Https => Box::new(https::HttpsProber::new(self, target.ip)),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use futures::future::BoxFuture;
 
-use super::phase::{Progress, Step};
+use super::phase::{ProbeResult, Progress};
 use super::target::Target;
 
 /// A check of one kind, made ready to be tried on one target many times.
@@ -11,7 +11,7 @@ pub(crate) trait CheckProber: Send + Sync {
     /// names it.
     ///
     /// Dropping the future ends all that the try has started.
-    fn probe<'a>(&'a self, progress: &'a Progress) -> BoxFuture<'a, Step<()>>;
+    fn probe<'a>(&'a self, progress: &'a Progress) -> BoxFuture<'a, ProbeResult<()>>;
 
     /// Returns what a try occupies most.
     fn workload(&self) -> Workload;

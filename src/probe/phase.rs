@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::health::Verdict;
 
 /// One step of a try, or the verdict that ends it.
-pub(crate) type Step<T> = Result<T, Verdict>;
+pub(crate) type ProbeResult<T> = Result<T, Verdict>;
 
 /// The state of a try. Shared with what works for the try where it can't be handed a reference.
 #[derive(Clone, Default)]
@@ -20,7 +20,7 @@ pub(crate) struct Progress(Arc<Mutex<State>>);
 struct State {
     phase: Phase,
     /// Fixed already, while the try only ends its conversation in good order.
-    verdict: Option<Step<()>>,
+    verdict: Option<ProbeResult<()>>,
 }
 
 impl Progress {
@@ -33,7 +33,7 @@ impl Progress {
     }
 
     /// Fixes the verdict: a deadline that comes later does not change it.
-    pub(crate) fn decide(&self, verdict: &Step<()>) {
+    pub(crate) fn decide(&self, verdict: &ProbeResult<()>) {
         let mut state = self.state();
         if state.verdict.is_none() {
             state.verdict = Some(verdict.clone());
@@ -41,9 +41,9 @@ impl Progress {
     }
 
     /// The verdict when the deadline comes now.
-    pub(crate) fn cut_short(&self, timeout: Duration) -> Step<()> {
+    pub(crate) fn timed_out(&self, timeout: Duration) -> ProbeResult<()> {
         let state = self.state();
-        state.verdict.clone().unwrap_or_else(|| Err(state.phase.cut_short(timeout)))
+        state.verdict.clone().unwrap_or_else(|| Err(state.phase.timed_out(timeout)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -65,7 +65,7 @@ pub(crate) enum Phase {
     Send,
     Expect,
     /// As `Expect`, once something has come, but not the text.
-    Answer,
+    ExpectRest,
     Http,
     Body,
     Exec,
@@ -78,7 +78,7 @@ impl fmt::Display for Phase {
             Phase::Connect => "connect",
             Phase::Tls | Phase::Settle => "tls",
             Phase::Send => "send",
-            Phase::Expect | Phase::Answer => "expect",
+            Phase::Expect | Phase::ExpectRest => "expect",
             Phase::Http | Phase::Body => "http",
             Phase::Start | Phase::Exec => "exec",
         })
@@ -94,19 +94,19 @@ impl Phase {
         Verdict::Inconclusive(format!("{self}: {what}"))
     }
 
-    pub(crate) fn cut_off(self, how: &str) -> Verdict {
+    pub(crate) fn connection_ended(self, how: &str) -> Verdict {
         let when = if self == Phase::Tls { " in the handshake" } else { "" };
         self.fail(format_args!("connection {how}{when}"))
     }
 
     /// The verdict when the deadline comes in this phase.
-    pub(crate) fn cut_short(self, timeout: Duration) -> Verdict {
+    pub(crate) fn timed_out(self, timeout: Duration) -> Verdict {
         let timeout = humantime::format_duration(timeout);
         match self {
             Phase::Files => self.inconclusive(format_args!("not read in {timeout}")),
             Phase::Start => self.inconclusive(format_args!("not started in {timeout}")),
             Phase::Settle => Verdict::Pass,
-            Phase::Answer => self.fail(format_args!("the text did not come in {timeout}")),
+            Phase::ExpectRest => self.fail(format_args!("the text did not come in {timeout}")),
             Phase::Exec => self.fail(format_args!("no exit in {timeout}")),
             Phase::Body => self.fail(format_args!("body did not end in {timeout}")),
             _ => self.fail(format_args!("no answer in {timeout}")),
@@ -114,10 +114,12 @@ impl Phase {
     }
 
     /// The verdict on an I/O error in this phase that came from outside, or may have: all but `socket` and `connect` itself.
-    pub(crate) fn io(self, error: &io::Error) -> Verdict {
+    pub(crate) fn io_error(self, error: &io::Error) -> Verdict {
         let Some(errno) = Errno::from_io_error(error) else {
             return match error.kind() {
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::WriteZero => self.cut_off("closed"),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::WriteZero => {
+                    self.connection_ended("closed")
+                }
                 _ => self.fail(error),
             };
         };
@@ -127,8 +129,8 @@ impl Phase {
         match errno {
             Errno::CONNREFUSED => self.fail("refused"),
             Errno::CONNRESET if self == Phase::Connect => self.fail("reset"),
-            Errno::CONNRESET => self.cut_off("reset"),
-            Errno::PIPE => self.cut_off("closed"),
+            Errno::CONNRESET => self.connection_ended("reset"),
+            Errno::PIPE => self.connection_ended("closed"),
             // A router has said so, or nobody on this host's own subnet has answered to the address.
             Errno::HOSTUNREACH => self.fail("host unreachable"),
             // Linux makes these of ICMP, for IPv4 in `icmp_err_convert` and for IPv6 in `icmpv6_err_convert`.
@@ -141,12 +143,12 @@ impl Phase {
             Errno::PROTO => self.fail("protocol error, says a router"),
             // The kernel gave up before our own deadline.
             Errno::TIMEDOUT => self.fail("no answer"),
-            _ => self.fail(os_words(error)),
+            _ => self.fail(os_error_text(error)),
         }
     }
 
     /// The verdict on an error in this phase that this host itself gave before anything was sent.
-    pub(crate) fn own_io(self, error: &io::Error) -> Verdict {
+    pub(crate) fn local_error(self, error: &io::Error) -> Verdict {
         let Some(errno) = Errno::from_io_error(error) else {
             return self.inconclusive(error);
         };
@@ -155,7 +157,7 @@ impl Phase {
             Errno::NETUNREACH | Errno::HOSTUNREACH => self.inconclusive("no route from this host"),
             _ => match shortage(errno) {
                 Some(shortage) => self.inconclusive(shortage),
-                None => self.inconclusive(os_words(error)),
+                None => self.inconclusive(os_error_text(error)),
             },
         }
     }
@@ -175,7 +177,7 @@ fn shortage(errno: Errno) -> Option<&'static str> {
 }
 
 /// An operating system's error without the number that std appends.
-pub(crate) fn os_words(error: &io::Error) -> String {
+pub(crate) fn os_error_text(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error") {
         Some(end) => text[..end].to_lowercase(),
@@ -188,7 +190,7 @@ mod tests {
     use super::*;
 
     fn verdict(phase: Phase, errno: Errno) -> Verdict {
-        phase.io(&io::Error::from_raw_os_error(errno.raw_os_error()))
+        phase.io_error(&io::Error::from_raw_os_error(errno.raw_os_error()))
     }
 
     #[test]
@@ -202,7 +204,7 @@ mod tests {
             Errno::NETDOWN,
             Errno::INVAL,
         ] {
-            for got in [verdict(Phase::Connect, errno), Phase::Connect.own_io(&errno.into())] {
+            for got in [verdict(Phase::Connect, errno), Phase::Connect.local_error(&errno.into())] {
                 assert!(matches!(got, Verdict::Inconclusive(_)), "{errno:?} gave {got:?}");
             }
         }
@@ -227,7 +229,7 @@ mod tests {
             (Errno::NOSPC, "no space left on device", "no space left on device"),
         ];
         for (errno, at_once, later) in table {
-            let own = Phase::Connect.own_io(&errno.into());
+            let own = Phase::Connect.local_error(&errno.into());
             assert_eq!(own, Verdict::Inconclusive(format!("connect: {at_once}")), "{errno:?}");
             assert_eq!(
                 verdict(Phase::Connect, errno),
@@ -258,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_time_out_names_the_phase_and_the_time() {
-        let late = |phase: Phase, ms| phase.cut_short(Duration::from_millis(ms));
+        let late = |phase: Phase, ms| phase.timed_out(Duration::from_millis(ms));
         assert_eq!(late(Phase::Connect, 2000), Verdict::Fail("connect: no answer in 2s".into()));
         assert_eq!(late(Phase::Tls, 500), Verdict::Fail("tls: no answer in 500ms".into()));
         assert_eq!(late(Phase::Exec, 1500), Verdict::Fail("exec: no exit in 1s 500ms".into()));

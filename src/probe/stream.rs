@@ -4,4 +4,4 @@ mod bounded;
 pub(crate) mod close;
 pub(crate) mod connect;
 
-pub(crate) use bounded::{Bounded, Exhausted, Meter};
+pub(crate) use bounded::{BoundedStream, BudgetExhausted, ReadBudget};

@@ -1,4 +1,4 @@
-//! The TCP check that has something to say: connects, and as asked speaks TLS, sends a text and waits for another.
+//! The TCP check that has something to say: connects, and as observer speaks TLS, sends a text and waits for another.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -8,20 +8,20 @@ use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::kind::{CheckProber, NewProber, Workload};
-use super::phase::{Phase, Progress, Step};
-use super::stream::close::close_first;
+use super::phase::{Phase, ProbeResult, Progress};
+use super::stream::close::close_before_server;
 use super::stream::connect::connect;
 use super::target::Target;
-use super::text::{Finder, quote_expected};
+use super::text::{StreamSearcher, quote_expected};
 use super::tls::{self, Alpn};
 use super::value;
 use crate::config::{ExpectedContent, TcpCheck, ValueSource};
 use crate::health::Verdict;
 
 /// How much of an answer is searched for the expected text.
-const MOST_READ: usize = 64 << 10;
+const MAX_READ: usize = 64 << 10;
 
-struct Tcp {
+struct TcpProber {
     address: SocketAddr,
     tls: Option<tls::Connector>,
     send: Option<ValueSource>,
@@ -30,12 +30,12 @@ struct Tcp {
 
 impl NewProber for TcpCheck {
     fn new_prober(&self, target: &Target) -> Box<dyn CheckProber> {
-        Box::new(Tcp::new(self, target.ip))
+        Box::new(TcpProber::new(self, target.ip))
     }
 }
 
-impl CheckProber for Tcp {
-    fn probe<'a>(&'a self, progress: &'a Progress) -> BoxFuture<'a, Step<()>> {
+impl CheckProber for TcpProber {
+    fn probe<'a>(&'a self, progress: &'a Progress) -> BoxFuture<'a, ProbeResult<()>> {
         self.run(progress).boxed()
     }
 
@@ -44,7 +44,7 @@ impl CheckProber for Tcp {
     }
 }
 
-impl Tcp {
+impl TcpProber {
     fn new(check: &TcpCheck, ip: IpAddr) -> Self {
         Self {
             address: SocketAddr::new(ip, check.port),
@@ -54,7 +54,7 @@ impl Tcp {
         }
     }
 
-    async fn run(&self, progress: &Progress) -> Step<()> {
+    async fn run(&self, progress: &Progress) -> ProbeResult<()> {
         let text = match &self.send {
             Some(text) => Some(value::read(text, Phase::Send).await?),
             None => None,
@@ -66,23 +66,25 @@ impl Tcp {
         progress.enter(Phase::Connect);
         let mut stream = connect(self.address).await?;
         let Some(session) = session else {
-            self.speak(&mut stream, text.as_deref(), progress, &|phase, error| phase.io(error))
-                .await?;
-            close_first(stream);
+            self.speak(&mut stream, text.as_deref(), progress, &|phase, error| {
+                phase.io_error(error)
+            })
+            .await?;
+            close_before_server(stream);
             return Ok(());
         };
         progress.enter(Phase::Tls);
         let mut tls = session.handshake(stream).await?;
-        let asked = tls.asked.clone();
+        let observer = tls.observer.clone();
         self.speak(&mut tls.stream, text.as_deref(), progress, &|phase, error| {
-            asked.verdict(phase, error)
+            observer.verdict(phase, error)
         })
         .await?;
         if self.expect.is_none() {
             progress.enter(Phase::Settle);
-            tls.settle().await?;
+            tls.await_late_refusal().await?;
         }
-        close_first(tls.end());
+        close_before_server(tls.close());
         Ok(())
     }
 
@@ -91,8 +93,8 @@ impl Tcp {
         stream: &mut S,
         text: Option<&[u8]>,
         progress: &Progress,
-        judge: Judge<'_>,
-    ) -> Step<()>
+        error_verdict: ErrorVerdict<'_>,
+    ) -> ProbeResult<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -102,49 +104,49 @@ impl Tcp {
                 stream.write_all(text).await?;
                 stream.flush().await
             };
-            sent.await.map_err(|error| judge(Phase::Send, &error))?;
+            sent.await.map_err(|error| error_verdict(Phase::Send, &error))?;
         }
         if let Some(wanted) = &self.expect {
             progress.enter(Phase::Expect);
-            expect(stream, wanted, progress, judge).await?;
+            expect(stream, wanted, progress, error_verdict).await?;
         }
         Ok(())
     }
 }
 
 /// Who gives the verdict on an I/O error: over TLS, the error may hold what the server said.
-type Judge<'a> = &'a (dyn Fn(Phase, &io::Error) -> Verdict + Sync);
+type ErrorVerdict<'a> = &'a (dyn Fn(Phase, &io::Error) -> Verdict + Sync);
 
 /// Reads until the text has come, the connection ends, or enough was read.
 async fn expect<S>(
     stream: &mut S,
     wanted: &ExpectedContent,
     progress: &Progress,
-    judge: Judge<'_>,
-) -> Step<()>
+    error_verdict: ErrorVerdict<'_>,
+) -> ProbeResult<()>
 where
     S: AsyncRead + Unpin,
 {
-    let mut finder = Finder::new(wanted.as_bytes());
+    let mut searcher = StreamSearcher::new(wanted.as_bytes());
     let mut buffer = vec![0; 4096];
-    let mut seen = 0;
+    let mut received = 0;
     loop {
         let read = match stream.read(&mut buffer).await {
             Ok(read) => read,
             // A peer that ends TLS without saying so has closed the connection all the same.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
-            Err(error) => return Err(judge(Phase::Expect, &error)),
+            Err(error) => return Err(error_verdict(Phase::Expect, &error)),
         };
-        if finder.feed(&buffer[..read]) {
+        if searcher.feed(&buffer[..read]) {
             return Ok(());
         }
         if read == 0 {
             let wanted = quote_expected(wanted);
             return Err(Phase::Expect.fail(format_args!("connection closed before {wanted}")));
         }
-        progress.enter(Phase::Answer);
-        seen += read;
-        if seen >= MOST_READ {
+        progress.enter(Phase::ExpectRest);
+        received += read;
+        if received >= MAX_READ {
             let wanted = quote_expected(wanted);
             return Err(Phase::Expect.fail(format_args!("no {wanted} in the first 64 KiB")));
         }

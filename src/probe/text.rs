@@ -3,13 +3,13 @@
 use crate::config::ExpectedContent;
 
 /// Finds a text in a stream of bytes, also where two reads split it.
-pub(crate) struct Finder<'a> {
+pub(crate) struct StreamSearcher<'a> {
     wanted: &'a [u8],
     /// The end of what went by, too short to hold the text itself.
     tail: Vec<u8>,
 }
 
-impl<'a> Finder<'a> {
+impl<'a> StreamSearcher<'a> {
     pub(crate) fn new(wanted: &'a [u8]) -> Self {
         Self { wanted, tail: Vec::new() }
     }
@@ -76,16 +76,16 @@ mod tests {
         let stream = b"+PONG is what +PO +PONG\r\n";
         for wanted in ["+PONG", "+PONG\r\n", "+", "\n", "PO +P", ""] {
             for step in 1..=stream.len() {
-                let mut finder = Finder::new(wanted.as_bytes());
+                let mut searcher = StreamSearcher::new(wanted.as_bytes());
                 assert!(
-                    stream.chunks(step).any(|chunk| finder.feed(chunk)),
+                    stream.chunks(step).any(|chunk| searcher.feed(chunk)),
                     "{wanted:?} in steps of {step}"
                 );
             }
         }
-        let mut finder = Finder::new(b"+PONGG");
-        assert!(!stream.chunks(2).any(|chunk| finder.feed(chunk)));
-        assert!(finder.tail.len() < 6);
+        let mut searcher = StreamSearcher::new(b"+PONGG");
+        assert!(!stream.chunks(2).any(|chunk| searcher.feed(chunk)));
+        assert!(searcher.tail.len() < 6);
     }
 
     #[test]

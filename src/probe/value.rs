@@ -5,14 +5,14 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::phase::{Phase, Step, os_words};
+use super::phase::{Phase, ProbeResult, os_error_text};
 use crate::config::ValueSource;
 
 /// No key, password or request is larger; a file that is one is a mistake.
-const LARGEST: u64 = 1 << 20;
+const MAX_FILE_SIZE: u64 = 1 << 20;
 
 /// What a value holds now, byte for byte. `phase` is what it is wanted for.
-pub(crate) async fn read(value: &ValueSource, phase: Phase) -> Step<Vec<u8>> {
+pub(crate) async fn read(value: &ValueSource, phase: Phase) -> ProbeResult<Vec<u8>> {
     match value {
         ValueSource::Literal(text) => Ok(text.as_bytes().to_vec()),
         ValueSource::Bytes(bytes) => Ok(bytes.clone()),
@@ -33,7 +33,7 @@ pub(crate) async fn read(value: &ValueSource, phase: Phase) -> Step<Vec<u8>> {
 }
 
 /// As [`read`], less the line end that editors and `echo` leave in a file of one word.
-pub(crate) async fn read_word(value: &ValueSource, phase: Phase) -> Step<Vec<u8>> {
+pub(crate) async fn read_trimmed(value: &ValueSource, phase: Phase) -> ProbeResult<Vec<u8>> {
     let mut bytes = read(value, phase).await?;
     if matches!(value, ValueSource::File(_)) && bytes.last() == Some(&b'\n') {
         bytes.pop();
@@ -48,7 +48,7 @@ pub(crate) async fn read_word(value: &ValueSource, phase: Phase) -> Step<Vec<u8>
 pub(crate) async fn blocking<T: Send + 'static>(
     phase: Phase,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Step<T> {
+) -> ProbeResult<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => Ok(done),
         Err(_) => Err(phase.inconclusive("stopped, as the daemon stops")),
@@ -59,7 +59,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let words = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => "no such file".to_owned(),
-        _ => os_words(&error),
+        _ => os_error_text(&error),
     };
     let kind = fs::metadata(path).map_err(words)?;
     if kind.is_dir() {
@@ -70,8 +70,12 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
         return Err("it is not a regular file".into());
     }
     let mut bytes = Vec::new();
-    File::open(path).map_err(words)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(words)?;
-    if bytes.len() as u64 > LARGEST {
+    File::open(path)
+        .map_err(words)?
+        .take(MAX_FILE_SIZE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(words)?;
+    if bytes.len() as u64 > MAX_FILE_SIZE {
         return Err("it is larger than 1 MiB".into());
     }
     Ok(bytes)
@@ -79,14 +83,14 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
 
 /// What tells a file that was replaced or rewritten from the one read before, without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Print {
+pub(crate) struct FileStamp {
     path: PathBuf,
     /// Device, inode, size, and the times of the last change of content and of inode. None while there is no file.
     stat: Option<[i64; 7]>,
 }
 
-impl Print {
-    pub(crate) fn of(path: &Path) -> Self {
+impl FileStamp {
+    pub(crate) fn new(path: &Path) -> Self {
         use std::os::unix::fs::MetadataExt;
         let stat = fs::metadata(path).ok().map(|m| {
             [

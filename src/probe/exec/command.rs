@@ -17,21 +17,22 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::output::{Output, Secrets};
-use super::process_group::{Group, News, Rope};
-use super::spawn::{Program, Refused};
+use super::process_group::{ProcessGroup, SharedLifecycle, WaitEvent};
+use super::spawn::{Program, SpawnError};
 
 use crate::health::Verdict;
-use crate::probe::phase::{Phase, Progress, Step, os_words};
+use crate::limits;
+use crate::probe::phase::{Phase, ProbeResult, Progress, os_error_text};
 
 /// How long only the end of a command is waited for: until then its pipe, which holds 64 KiB, needs no reader, and most
 /// commands have ended. Waiting for both would wake us twice at every end.
-const QUIET: Duration = Duration::from_millis(20);
+const EXIT_ONLY_WINDOW: Duration = Duration::from_millis(20);
 
 /// How soon a thread notices that a command that was killed doesn't end.
-const STUCK: Duration = Duration::from_secs(1);
+const CANCEL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A command with all that it is given, and how to speak of it.
-pub(super) struct Ready {
+pub(super) struct PreparedCommand {
     /// The program as the config has it: what it expands to may hold a secret.
     pub(super) written: String,
     pub(super) program: String,
@@ -42,17 +43,17 @@ pub(super) struct Ready {
     pub(super) inconclusive_statuses: Vec<RangeInclusive<u8>>,
 }
 
-pub(super) fn text(bytes: impl Into<Vec<u8>>) -> Step<CString> {
+pub(super) fn text(bytes: impl Into<Vec<u8>>) -> ProbeResult<CString> {
     CString::new(bytes).map_err(|_| Phase::Start.inconclusive("the command holds a NUL byte"))
 }
 
-fn path_text(path: &Path) -> Step<CString> {
+fn path_text(path: &Path) -> ProbeResult<CString> {
     text(path.as_os_str().to_owned().into_vec())
 }
 
-impl Ready {
+impl PreparedCommand {
     /// One try, on a thread that may block.
-    pub(super) fn run(&self, rope: Rope, progress: &Progress) -> Step<()> {
+    pub(super) fn run(&self, lifecycle: SharedLifecycle, progress: &Progress) -> ProbeResult<()> {
         let path = self.path().map_err(|why| Phase::Start.inconclusive(why))?;
         let directory = self.directory.as_deref().map(path_text).transpose()?;
         let program = Program {
@@ -60,13 +61,15 @@ impl Ready {
             arguments: &self.arguments,
             environment: &self.environment,
             directory: directory.as_deref(),
+            nofile_limit: limits::child_nofile_limit(),
         };
-        let started =
-            Group::start(&program, rope).map_err(|refused| self.unstartable(&path, refused))?;
+        let started = ProcessGroup::start(&program, lifecycle)
+            .map_err(|error| self.unstartable(&path, error))?;
         progress.enter(Phase::Exec);
-        let Some((group, pipe)) = started else { return Err(unwanted()) };
-        let (status, output) =
-            watch(group, &pipe).map_err(|error| Phase::Exec.io(&error))?.ok_or_else(unwanted)?;
+        let Some((group, pipe)) = started else { return Err(cancelled()) };
+        let (status, output) = watch(group, &pipe)
+            .map_err(|error| Phase::Exec.io_error(&error))?
+            .ok_or_else(cancelled)?;
         judge(status, output.quoted(&self.secrets), &self.inconclusive_statuses)
     }
 
@@ -97,35 +100,35 @@ impl Ready {
     }
 
     /// Whatever keeps a command from starting, it isn't the target.
-    fn unstartable(&self, path: &Path, refused: Refused) -> Verdict {
-        let (error, what) = match (&refused, &self.directory) {
-            (Refused::Program(error), _) => (error, self.unfit(path, error)),
-            (Refused::Directory(error), Some(folder)) if folder.is_dir() => (
+    fn unstartable(&self, path: &Path, error: SpawnError) -> Verdict {
+        let (error, what) = match (&error, &self.directory) {
+            (SpawnError::Program(error), _) => (error, self.invalid_for_http(path, error)),
+            (SpawnError::Directory(error), Some(folder)) if folder.is_dir() => (
                 error,
                 Some(format!(
                     "cannot enter workingDirectory {}: {}",
                     folder.display(),
-                    os_words(error)
+                    os_error_text(error)
                 )),
             ),
-            (Refused::Directory(error), folder) => {
+            (SpawnError::Directory(error), folder) => {
                 let folder = folder.as_deref().unwrap_or(Path::new("")).display();
                 (error, Some(format!("workingDirectory {folder} is not a directory")))
             }
         };
-        match (what, Phase::Start.io(error)) {
+        match (what, Phase::Start.io_error(error)) {
             (Some(what), _) => Phase::Start.inconclusive(what),
             (None, ours @ Verdict::Inconclusive(_)) => ours,
             (None, _) => Phase::Start.inconclusive(format_args!(
                 "cannot run {}: {}",
                 self.written,
-                os_words(error)
+                os_error_text(error)
             )),
         }
     }
 
     /// What is wrong with the file, if it is the file.
-    fn unfit(&self, path: &Path, error: &io::Error) -> Option<String> {
+    fn invalid_for_http(&self, path: &Path, error: &io::Error) -> Option<String> {
         let written = &self.written;
         match (error.kind(), path.metadata()) {
             (io::ErrorKind::NotFound, Err(_)) => Some(format!("command not found: {written}")),
@@ -140,7 +143,7 @@ impl Ready {
                 Some(format!("{written} is not executable"))
             }
             (io::ErrorKind::PermissionDenied, Err(error)) => {
-                Some(format!("cannot run {written}: {}", os_words(&error)))
+                Some(format!("cannot run {written}: {}", os_error_text(&error)))
             }
             _ => None,
         }
@@ -148,30 +151,30 @@ impl Ready {
 }
 
 /// Nobody hears it: the try is over.
-fn unwanted() -> Verdict {
+fn cancelled() -> Verdict {
     Phase::Exec.inconclusive("no longer wanted")
 }
 
 /// Waits for the leader to exit, and keeps its pipe from filling meanwhile. None if the try is over and the command
 /// doesn't die.
-fn watch(group: Group, pipe: &OwnedFd) -> io::Result<Option<(ExitStatus, Output)>> {
+fn watch(group: ProcessGroup, pipe: &OwnedFd) -> io::Result<Option<(ExitStatus, Output)>> {
     let mut output = Output::default();
     let mut buffer = [0; 4096];
     let mut open = true;
-    let mut news = group.wait(None, QUIET)?;
+    let mut event = group.wait(None, EXIT_ONLY_WINDOW)?;
     loop {
-        match news {
-            News::Exited => break,
-            News::Readable => match rustix::io::read(pipe, &mut buffer) {
+        match event {
+            WaitEvent::Exited => break,
+            WaitEvent::Readable => match rustix::io::read(pipe, &mut buffer) {
                 Ok(0) => open = false,
                 Ok(read) => output.push(&buffer[..read]),
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             },
-            News::Nothing if group.is_unwanted() => return Ok(None),
-            News::Nothing => {}
+            WaitEvent::Nothing if group.is_cancelled() => return Ok(None),
+            WaitEvent::Nothing => {}
         }
-        news = group.wait(open.then_some(pipe), STUCK)?;
+        event = group.wait(open.then_some(pipe), CANCEL_CHECK_INTERVAL)?;
     }
     let status = group.finish()?;
     // What is in the pipe now is all there is to wait for: one that left the group may hold it open for ever. No more than
@@ -201,7 +204,7 @@ fn judge(
     status: ExitStatus,
     output: Option<String>,
     inconclusive: &[RangeInclusive<u8>],
-) -> Step<()> {
+) -> ProbeResult<()> {
     let is_named = |code: i32| {
         u8::try_from(code).is_ok_and(|code| inconclusive.iter().any(|range| range.contains(&code)))
     };

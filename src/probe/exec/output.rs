@@ -5,9 +5,9 @@ use std::ops::Range;
 use crate::probe::text::escape;
 
 /// How much of the output is kept; the rest is read and dropped, so that nobody waits on a full pipe.
-const KEPT: usize = 4 << 10;
+const OUTPUT_CAPACITY: usize = 4 << 10;
 /// How much of it a reason shows.
-const SHOWN: usize = 200;
+const MAX_QUOTED_CHARS: usize = 200;
 const MASK: &[u8] = b"***";
 
 /// The last bytes of a stream.
@@ -15,31 +15,31 @@ const MASK: &[u8] = b"***";
 pub(crate) struct Output {
     bytes: Vec<u8>,
     /// Something came before.
-    cut: bool,
+    truncated: bool,
 }
 
 impl Output {
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
-        if let Some(spare @ 1..) = self.bytes.len().checked_sub(KEPT) {
+        if let Some(spare @ 1..) = self.bytes.len().checked_sub(OUTPUT_CAPACITY) {
             self.bytes.drain(..spare);
-            self.cut = true;
+            self.truncated = true;
         }
     }
 
     /// The end of the output in quotes, without the secrets; None if there was none. The end, because what went wrong
     /// is what a program says last.
     pub(crate) fn quoted(&self, secrets: &Secrets) -> Option<String> {
-        let masked = secrets.mask(&self.bytes, self.cut);
+        let masked = secrets.mask(&self.bytes, self.truncated);
         let text = String::from_utf8_lossy(&masked);
         let text = text.trim();
         if text.is_empty() {
             return None;
         }
         let quoted: Vec<char> = escape(text.chars()).chars().collect();
-        let hidden = quoted.len().saturating_sub(SHOWN);
+        let hidden = quoted.len().saturating_sub(MAX_QUOTED_CHARS);
         let shown: String = quoted[hidden..].iter().collect();
-        Some(if hidden > 0 || self.cut {
+        Some(if hidden > 0 || self.truncated {
             format!("\"…{shown}\"")
         } else {
             format!("\"{shown}\"")
@@ -67,10 +67,10 @@ impl Secrets {
 
     /// Puts a mask in place of each secret. Where two overlap, one mask stands for both. `cut` says that the bytes may begin
     /// in the middle of a secret.
-    fn mask(&self, bytes: &[u8], cut: bool) -> Vec<u8> {
+    fn mask(&self, bytes: &[u8], truncated: bool) -> Vec<u8> {
         let mut masked = Vec::with_capacity(bytes.len());
         let mut shown = 0;
-        for Range { start, end } in self.found_in(bytes, cut) {
+        for Range { start, end } in self.found_in(bytes, truncated) {
             masked.extend_from_slice(&bytes[shown..start]);
             masked.extend_from_slice(MASK);
             shown = end;
@@ -80,8 +80,9 @@ impl Secrets {
     }
 
     /// Returns where secrets stand, in order; those that overlap as one.
-    fn found_in(&self, bytes: &[u8], cut: bool) -> Vec<Range<usize>> {
-        let begun = self.0.iter().filter(|_| cut).filter_map(|secret| rest_of(secret, bytes)).max();
+    fn found_in(&self, bytes: &[u8], truncated: bool) -> Vec<Range<usize>> {
+        let begun =
+            self.0.iter().filter(|_| truncated).filter_map(|secret| rest_of(secret, bytes)).max();
         let mut found: Vec<Range<usize>> = begun.map(|end| 0..end).into_iter().collect();
         for start in 0..bytes.len() {
             // The first that fits is the longest.
@@ -127,7 +128,7 @@ mod tests {
         assert_eq!(quoted(b" \r\n", &[]), None);
         assert_eq!(quoted(b"a\n\x1b[31mb\xff\"\n", &[]).unwrap(), r#""a\n\u{1b}[31mb�\"""#);
         let long = quoted(&b"x\n".repeat(500), &[]).unwrap();
-        assert!(long.starts_with("\"…") && long.chars().count() == SHOWN + 3, "{long}");
+        assert!(long.starts_with("\"…") && long.chars().count() == MAX_QUOTED_CHARS + 3, "{long}");
     }
 
     #[test]
@@ -137,7 +138,9 @@ mod tests {
             output.push(&[b'y'; 4096]);
         }
         output.push(b"\nthe end");
-        assert!(output.bytes.len() <= KEPT && output.bytes.capacity() < 4 * KEPT);
+        assert!(
+            output.bytes.len() <= OUTPUT_CAPACITY && output.bytes.capacity() < 4 * OUTPUT_CAPACITY
+        );
         assert!(output.quoted(&Secrets::default()).unwrap().ends_with("yy\\nthe end\""));
     }
 
@@ -154,7 +157,7 @@ mod tests {
         let secret = "0123456789".repeat(10);
         for spare in 1..secret.len() {
             let mut printed = secret.clone().into_bytes();
-            printed.extend(vec![b' '; KEPT - secret.len() + spare - 1]);
+            printed.extend(vec![b' '; OUTPUT_CAPACITY - secret.len() + spare - 1]);
             printed.push(b'.');
             let shown = quoted(&printed, &[&secret]).unwrap();
             assert!(shown.ends_with('.') || shown.ends_with(".\""), "{shown}");
@@ -226,12 +229,12 @@ mod tests {
             while let (false, Some(size)) = (rest.is_empty(), sizes.next()) {
                 let (chunk, after) = rest.split_at((*size).min(rest.len()));
                 output.push(chunk);
-                prop_assert!(output.bytes.len() <= KEPT);
+                prop_assert!(output.bytes.len() <= OUTPUT_CAPACITY);
                 rest = after;
             }
-            let masked = all.mask(&output.bytes, output.cut);
+            let masked = all.mask(&output.bytes, output.truncated);
             let quoted = output.quoted(&all).unwrap_or_default();
-            prop_assert!(quoted.chars().count() <= SHOWN + 3, "{}", quoted);
+            prop_assert!(quoted.chars().count() <= MAX_QUOTED_CHARS + 3, "{}", quoted);
             prop_assert!(!quoted.contains(char::is_control), "{:?}", quoted);
             // What a mask is made of may be of a secret too.
             for secret in secrets.iter().filter(|secret| !secret.contains(&b'*')) {
@@ -257,7 +260,7 @@ mod tests {
             let mut output = Output::default();
             printed.chunks(997).for_each(|chunk| output.push(chunk));
             let quoted = output.quoted(&all).unwrap_or_default();
-            prop_assert!(quoted.chars().count() <= SHOWN + 3);
+            prop_assert!(quoted.chars().count() <= MAX_QUOTED_CHARS + 3);
         }
     }
 }

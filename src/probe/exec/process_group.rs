@@ -14,11 +14,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpgid, waitpid};
 
-use super::spawn::{self, Program, Refused};
+use super::spawn::{self, Program, SpawnError};
 
 /// Where a command is, as both sides know it.
 #[derive(Default)]
-enum Life {
+enum Lifecycle {
     #[default]
     Unstarted,
     /// Not reaped: only until then is the number sure to be its own.
@@ -26,86 +26,89 @@ enum Life {
     /// Killed and reaped, or left to whoever does that.
     Ended,
     /// The try is over.
-    Unwanted,
+    Cancelled,
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct Rope(Arc<Mutex<Life>>);
+pub(crate) struct SharedLifecycle(Arc<Mutex<Lifecycle>>);
 
-impl Rope {
-    fn with<T>(&self, look: impl FnOnce(&mut Life) -> T) -> T {
+impl SharedLifecycle {
+    fn with<T>(&self, look: impl FnOnce(&mut Lifecycle) -> T) -> T {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn is_loose(&self) -> bool {
-        self.with(|life| matches!(life, Life::Unwanted))
+    fn is_cancelled(&self) -> bool {
+        self.with(|lifecycle| matches!(lifecycle, Lifecycle::Cancelled))
     }
 }
 
 /// Held by the try: dropping it kills the command, or keeps it from being started.
 #[derive(Default)]
-pub(crate) struct Leash(Rope);
+pub(crate) struct KillOnDrop(SharedLifecycle);
 
-impl Leash {
+impl KillOnDrop {
     /// What the thread gets.
-    pub(crate) fn rope(&self) -> Rope {
+    pub(crate) fn lifecycle(&self) -> SharedLifecycle {
         self.0.clone()
     }
 }
 
-impl Drop for Leash {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        self.0.with(|life| {
-            if let Life::Running(id) = *life {
+        self.0.with(|lifecycle| {
+            if let Lifecycle::Running(id) = *lifecycle {
                 kill(id);
             }
-            if !matches!(life, Life::Ended) {
-                *life = Life::Unwanted;
+            if !matches!(lifecycle, Lifecycle::Ended) {
+                *lifecycle = Lifecycle::Cancelled;
             }
         });
     }
 }
 
 /// A running command, the leader of its group.
-pub(crate) struct Group {
+pub(crate) struct ProcessGroup {
     id: Pid,
-    /// Readable once the leader has exited.
-    exited: OwnedFd,
-    rope: Rope,
+    /// Readable once the leader has pidfd.
+    pidfd: OwnedFd,
+    lifecycle: SharedLifecycle,
     reaped: bool,
 }
 
 /// What came first.
-pub(crate) enum News {
+pub(crate) enum WaitEvent {
     Exited,
     /// The other descriptor is readable.
     Readable,
     Nothing,
 }
 
-impl Group {
+impl ProcessGroup {
     /// Starts the command. None when nobody wants it any more.
-    pub(crate) fn start(program: &Program, rope: Rope) -> Result<Option<(Self, OwnedFd)>, Refused> {
-        if rope.is_loose() {
+    pub(crate) fn start(
+        program: &Program,
+        lifecycle: SharedLifecycle,
+    ) -> Result<Option<(Self, OwnedFd)>, SpawnError> {
+        if lifecycle.is_cancelled() {
             return Ok(None);
         }
-        let started = spawn::start(program)?;
-        let group = Self { id: started.id, exited: started.exited, rope, reaped: false };
-        let unwanted = group.rope.with(|life| {
-            if matches!(life, Life::Unwanted) {
+        let started = spawn::spawn(program)?;
+        let group = Self { id: started.id, pidfd: started.pidfd, lifecycle, reaped: false };
+        let cancelled = group.lifecycle.with(|lifecycle| {
+            if matches!(lifecycle, Lifecycle::Cancelled) {
                 return true;
             }
-            *life = Life::Running(group.id);
+            *lifecycle = Lifecycle::Running(group.id);
             false
         });
         // If so, dropping the group kills it.
-        Ok((!unwanted).then_some((group, started.output)))
+        Ok((!cancelled).then_some((group, started.output)))
     }
 
     /// Waits for the leader to exit, or for the other descriptor to have something, but no longer than `time`.
-    pub(crate) fn wait(&self, other: Option<&OwnedFd>, time: Duration) -> io::Result<News> {
+    pub(crate) fn wait(&self, other: Option<&OwnedFd>, time: Duration) -> io::Result<WaitEvent> {
         let mut both =
-            [&self.exited, other.unwrap_or(&self.exited)].map(|fd| PollFd::new(fd, PollFlags::IN));
+            [&self.pidfd, other.unwrap_or(&self.pidfd)].map(|fd| PollFd::new(fd, PollFlags::IN));
         let looked_at = &mut both[..1 + usize::from(other.is_some())];
         let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
         match poll(looked_at, Some(&time)) {
@@ -115,18 +118,18 @@ impl Group {
         // The exit first: endless output must not put it off.
         let has_news = |looked_at: &PollFd| !looked_at.revents().is_empty();
         Ok(match looked_at.iter().position(has_news) {
-            Some(0) => News::Exited,
-            Some(_) => News::Readable,
-            None => News::Nothing,
+            Some(0) => WaitEvent::Exited,
+            Some(_) => WaitEvent::Readable,
+            None => WaitEvent::Nothing,
         })
     }
 
     /// Whether the try is over, and the group killed.
-    pub(crate) fn is_unwanted(&self) -> bool {
-        self.rope.is_loose()
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.lifecycle.is_cancelled()
     }
 
-    /// Kills what the leader left behind and reaps it. Only for a leader that has exited.
+    /// Kills what the leader left behind and reaps it. Only for a leader that has pidfd.
     pub(crate) fn finish(mut self) -> io::Result<ExitStatus> {
         self.end();
         self.reaped = true;
@@ -137,17 +140,17 @@ impl Group {
         Ok(status)
     }
 
-    /// Kills the group. From here on, the leash has nothing to kill.
+    /// Kills the group. From here on, the kill_on_drop has nothing to kill.
     fn end(&self) {
-        self.rope.with(|life| {
+        self.lifecycle.with(|lifecycle| {
             // The leader isn't reaped yet, so that its number, the group's, can't be another's.
             kill(self.id);
-            *life = Life::Ended;
+            *lifecycle = Lifecycle::Ended;
         });
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     /// The end of a killed leader is near, but not waited for.
     fn drop(&mut self) {
         if self.reaped {

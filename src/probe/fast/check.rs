@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::Method;
 
 use crate::config::{CheckKind, HttpCheck, Scheme, TcpCheck};
-use crate::probe::http::{Ask, Wanted};
+use crate::probe::http::{Expectation, RequestTemplate};
 
 /// Such a check, made ready to be tried on one target many times by a [`Reactor`](super::reactor::Reactor).
 pub struct FastCheck {
@@ -27,7 +27,7 @@ pub(crate) enum FastKind {
 pub(crate) struct FastHttp {
     pub request: Vec<u8>,
     pub method: Method,
-    pub wanted: Wanted,
+    pub expectation: Expectation,
 }
 
 impl FastCheck {
@@ -51,7 +51,11 @@ impl FastCheck {
 impl FastHttp {
     /// None if the request is not the same each time, or not fit for HTTP: whoever else makes it tells what is wrong.
     fn new(check: &HttpCheck, ip: IpAddr) -> Option<Self> {
-        let ask = Ask::new(check, SocketAddr::new(ip, check.port)).ok()?;
-        Some(Self { request: ask.written()?, method: ask.method, wanted: Wanted::new(check) })
+        let template = RequestTemplate::new(check, SocketAddr::new(ip, check.port)).ok()?;
+        Some(Self {
+            request: template.to_wire()?,
+            method: template.method,
+            expectation: Expectation::new(check),
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! The request and the answer of a light HTTP check, over a socket that never blocks.
+//! The request and the answer of a check HTTP check, over a socket that never blocks.
 
 use std::os::fd::OwnedFd;
 
@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags};
 
 use super::check::FastHttp;
-use crate::probe::http::{Answer, Judge};
-use crate::probe::phase::{Phase, Step};
+use crate::probe::http::{ResponseChecker, ResponseReader};
+use crate::probe::phase::{Phase, ProbeResult};
 
 /// How much of an answer is read before others have their turn.
 const MAX_READ: usize = 16 << 10;
@@ -18,10 +18,10 @@ pub(crate) struct FastExchange {
     /// How much of the request has been sent.
     sent: usize,
     /// The error that ended the sending. An answer that has come all the same is read first.
-    unsent: Option<Errno>,
+    send_error: Option<Errno>,
     is_early: bool,
     /// As far as it has come, where it did not come in one piece.
-    answer: Option<Box<Answer>>,
+    answer: Option<Box<ResponseReader>>,
 }
 
 /// How far an event has brought a try.
@@ -30,7 +30,7 @@ pub(crate) enum Advance {
     Waiting,
     /// There may be more to read, of which no event tells.
     Unread,
-    Ended(Step<()>),
+    Ended(ProbeResult<()>),
 }
 
 impl FastExchange {
@@ -40,17 +40,17 @@ impl FastExchange {
         socket: &OwnedFd,
         http: &FastHttp,
         flags: EventFlags,
-        fetched: &mut [u8],
+        read_buf: &mut [u8],
     ) -> Advance {
-        if self.sent < http.request.len() && self.unsent.is_none() {
+        if self.sent < http.request.len() && self.send_error.is_none() {
             // Some servers answer when they accept, and only then read.
             self.is_early |= self.sent == 0 && flags.contains(EventFlags::IN);
             match net::send(socket, &http.request[self.sent..], SendFlags::NOSIGNAL) {
                 Ok(more) => self.sent += more,
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(errno) => self.unsent = Some(errno),
+                Err(errno) => self.send_error = Some(errno),
             }
-            if self.unsent.is_none()
+            if self.send_error.is_none()
                 && !flags.intersects(EventFlags::IN | EventFlags::ERR | EventFlags::HUP)
             {
                 // There is nothing to read yet: the answer's coming is news of its own.
@@ -58,12 +58,12 @@ impl FastExchange {
             }
         }
         // Most answers come in one piece, and need no room of their own.
-        let mut fresh = Answer::new();
+        let mut fresh = ResponseReader::new();
         let answer = self.answer.as_deref_mut().unwrap_or(&mut fresh);
         if self.is_early {
             answer.set_early();
         }
-        let advance = read(socket, http, self.unsent, answer, fetched);
+        let advance = read(socket, http, self.send_error, answer, read_buf);
         if self.answer.is_none() && !matches!(advance, Advance::Ended(_)) && !fresh.is_empty() {
             self.answer = Some(Box::new(fresh));
         }
@@ -71,7 +71,7 @@ impl FastExchange {
     }
 
     /// The verdict, if it is known while the rest of the answer is read.
-    pub(crate) fn verdict(&self) -> Option<&Step<()>> {
+    pub(crate) fn verdict(&self) -> Option<&ProbeResult<()>> {
         self.answer.as_ref()?.verdict()
     }
 }
@@ -79,18 +79,20 @@ impl FastExchange {
 fn read(
     socket: &OwnedFd,
     http: &FastHttp,
-    unsent: Option<Errno>,
-    answer: &mut Answer,
-    fetched: &mut [u8],
+    send_error: Option<Errno>,
+    answer: &mut ResponseReader,
+    read_buf: &mut [u8],
 ) -> Advance {
-    let mut judge = Judge::new(&http.wanted);
-    let failed = |errno: Errno| Err(Phase::Http.io(&errno.into()));
+    let mut checker = ResponseChecker::new(&http.expectation);
+    let failed = |errno: Errno| Err(Phase::Http.io_error(&errno.into()));
     let mut taken = 0;
     loop {
-        let length = match net::recv(socket, &mut *fetched, RecvFlags::empty()) {
+        let length = match net::recv(socket, &mut *read_buf, RecvFlags::empty()) {
             Ok((_, 0)) => {
-                let unanswered = unsent.filter(|_| answer.is_empty());
-                return Advance::Ended(unanswered.map_or_else(|| answer.close(&mut judge), failed));
+                let unanswered = send_error.filter(|_| answer.is_empty());
+                return Advance::Ended(
+                    unanswered.map_or_else(|| answer.close(&mut checker), failed),
+                );
             }
             Ok((_, length)) => length,
             Err(Errno::AGAIN) => return Advance::Waiting,
@@ -99,7 +101,7 @@ fn read(
                 return Advance::Ended(answer.verdict().cloned().unwrap_or_else(|| failed(errno)));
             }
         };
-        if let Some(verdict) = answer.feed(&fetched[..length], &http.method, &mut judge) {
+        if let Some(verdict) = answer.feed(&read_buf[..length], &http.method, &mut checker) {
             return Advance::Ended(verdict);
         }
         taken += length;

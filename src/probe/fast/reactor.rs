@@ -1,4 +1,4 @@
-//! Tries of light checks, thousands at once: sockets in one epoll instance, with neither a task nor a timer for each.
+//! Tries of check checks, thousands at once: sockets in one epoll instance, with neither a task nor a timer for each.
 
 #![expect(unsafe_code, reason = "a descriptor that is registered with tokio must stay open")]
 
@@ -23,20 +23,20 @@ use super::exchange::{Advance, FastExchange};
 use super::waker::Waker;
 use crate::clock;
 use crate::health::Verdict;
-use crate::probe::phase::{Phase, Step};
+use crate::probe::phase::{Phase, ProbeResult};
 use crate::probe::stream::connect;
 
-/// Events that are fetched at once.
-const EVENTS: usize = 256;
+/// Events that are read_buf at once.
+const MAX_EVENTS: usize = 256;
 
-/// What an event of the waker carries; no try is ever born so late.
+/// What an event of the waker carries; no try is ever generation so late.
 const WAKER_TOKEN: u64 = u64::MAX;
 
-/// How much of an answer is fetched at once: nearly always all of it.
-const FETCHED: usize = 16 << 10;
+/// How much of an answer is read_buf at once: nearly always all of it.
+const READ_BUF_SIZE: usize = 16 << 10;
 
 /// How long news are taken at once, before anything else has its turn.
-const MAX_COLLECT_TIME: Duration = Duration::from_millis(20);
+const MAX_DRAIN_TIME: Duration = Duration::from_millis(20);
 
 /// A try that has ended.
 pub struct Completion {
@@ -54,40 +54,40 @@ pub struct Reactor {
     news: Vec<(u64, EventFlags)>,
     /// Tries with more to read, after others have had their turn. No event tells of the rest.
     unread: VecDeque<Id>,
-    /// By number; those without a try are free.
-    tries: Vec<Option<Try>>,
+    /// By slot; those without a try are free.
+    probes: Vec<Option<FastProbe>>,
     free: Vec<usize>,
-    /// By how long a try may take: the tries in the order of their starts, which is that of their ends.
+    /// By how long a try may take: the probes in the order of their starts, which is that of their ends.
     deadlines: BTreeMap<Duration, VecDeque<(Instant, Id)>>,
-    /// Counts the starts, to tell a try from an earlier one of the same number.
-    born: u32,
+    /// Counts the starts, to tell a try from an earlier one of the same slot.
+    generation: u32,
     /// From here on the kernel gives out local ports.
-    ephemeral: u16,
-    fetched: Box<[u8]>,
+    first_ephemeral_port: u16,
+    read_buf: Box<[u8]>,
 }
 
-/// Names a try: its number, and its place in the order of all.
+/// Names a try: its slot, and its place in the order of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Id {
-    number: u32,
-    born: u32,
+    slot: u32,
+    generation: u32,
 }
 
 impl Id {
-    fn data(self) -> EventData {
-        EventData::new_u64(u64::from(self.born) << 32 | u64::from(self.number))
+    fn event_data(self) -> EventData {
+        EventData::new_u64(u64::from(self.generation) << 32 | u64::from(self.slot))
     }
 
-    fn of(data: u64) -> Self {
-        Self { number: data as u32, born: (data >> 32) as u32 }
+    fn from_data(data: u64) -> Self {
+        Self { slot: data as u32, generation: (data >> 32) as u32 }
     }
 }
 
-struct Try {
+struct FastProbe {
     socket: OwnedFd,
-    light: Arc<FastCheck>,
+    check: Arc<FastCheck>,
     token: usize,
-    born: u32,
+    generation: u32,
     started: Instant,
     stage: Stage,
 }
@@ -103,20 +103,20 @@ impl Reactor {
         Ok(Self {
             epoll: Arc::new(epoll),
             waker: None,
-            news: Vec::with_capacity(EVENTS),
+            news: Vec::with_capacity(MAX_EVENTS),
             unread: VecDeque::new(),
-            tries: Vec::new(),
+            probes: Vec::new(),
             free: Vec::new(),
             deadlines: BTreeMap::new(),
-            born: 0,
-            ephemeral: ephemeral(),
-            fetched: vec![0; FETCHED].into(),
+            generation: 0,
+            first_ephemeral_port: first_ephemeral_port(),
+            read_buf: vec![0; READ_BUF_SIZE].into(),
         })
     }
 
-    /// How many tries are under way.
+    /// How many probes are under way.
     pub fn len(&self) -> usize {
-        self.tries.len() - self.free.len()
+        self.probes.len() - self.free.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -139,27 +139,33 @@ impl Reactor {
     pub fn start(
         &mut self,
         token: usize,
-        light: &Arc<FastCheck>,
+        check: &Arc<FastCheck>,
         now: Instant,
     ) -> Option<Completion> {
-        self.born = self.born.wrapping_add(1);
-        let number = self.free.pop().unwrap_or_else(|| {
-            self.tries.push(None);
-            self.tries.len() - 1
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.probes.push(None);
+            self.probes.len() - 1
         });
-        let id = Id { number: number as u32, born: self.born };
-        match connect(light, &self.epoll, id) {
+        let id = Id { slot: slot as u32, generation: self.generation };
+        match connect(check, &self.epoll, id) {
             Ok(socket) => {
-                let (light, stage) = (light.clone(), Stage::Connecting);
-                let deadlines = self.deadlines.entry(light.timeout).or_default();
-                forget_ended(deadlines, &self.tries);
-                deadlines.push_back((now + light.timeout, id));
-                self.tries[number] =
-                    Some(Try { socket, light, token, born: id.born, started: now, stage });
+                let (check, stage) = (check.clone(), Stage::Connecting);
+                let deadlines = self.deadlines.entry(check.timeout).or_default();
+                drop_ended(deadlines, &self.probes);
+                deadlines.push_back((now + check.timeout, id));
+                self.probes[slot] = Some(FastProbe {
+                    socket,
+                    check,
+                    token,
+                    generation: id.generation,
+                    started: now,
+                    stage,
+                });
                 None
             }
             Err(verdict) => {
-                self.free.push(number);
+                self.free.push(slot);
                 Some(Completion { token, verdict, started: now })
             }
         }
@@ -167,8 +173,8 @@ impl Reactor {
 
     /// When the next try runs out of time.
     pub fn deadline(&mut self) -> Option<Instant> {
-        let tries = &self.tries;
-        self.deadlines.values_mut().for_each(|deadlines| forget_ended(deadlines, tries));
+        let probes = &self.probes;
+        self.deadlines.values_mut().for_each(|deadlines| drop_ended(deadlines, probes));
         self.deadlines
             .values()
             .filter_map(|deadlines| deadlines.front())
@@ -181,7 +187,7 @@ impl Reactor {
     pub fn wait(&mut self, time: Duration) -> io::Result<()> {
         let time = if self.unread.is_empty() { time } else { Duration::ZERO };
         let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
-        let mut space = [const { MaybeUninit::uninit() }; EVENTS];
+        let mut space = [const { MaybeUninit::uninit() }; MAX_EVENTS];
         match epoll::wait(&self.epoll, &mut space, Some(&time)) {
             Ok((events, _)) => {
                 self.news.extend(events.iter().map(|event| (event.data.u64(), event.flags)))
@@ -192,34 +198,34 @@ impl Reactor {
         Ok(())
     }
 
-    /// Takes the news there are, and gives `end` the tries that have ended, those that ran out of time by `now` among them.
+    /// Takes the news there are, and gives `end` the probes that have ended, those that ran out of time by `now` among them.
     /// Returns in bounded time, also where sockets have bytes without end.
     pub fn drain(&mut self, now: Instant, mut end: impl FnMut(Completion)) -> io::Result<()> {
         // A try that is added meanwhile has had its turn.
-        for _ in 0..self.unread.len().min(EVENTS) {
+        for _ in 0..self.unread.len().min(MAX_EVENTS) {
             if let Some(id) = self.unread.pop_front() {
-                self.follow(id, EventFlags::IN).into_iter().for_each(&mut end);
+                self.advance_probe(id, EventFlags::IN).into_iter().for_each(&mut end);
             }
         }
         let news_left = loop {
             let mut news = std::mem::take(&mut self.news);
-            let all = news.len() < EVENTS;
+            let all = news.len() < MAX_EVENTS;
             for (data, flags) in news.drain(..) {
                 if data == WAKER_TOKEN {
                     self.waker.iter().for_each(Waker::reset);
                 } else {
-                    self.follow(Id::of(data), flags).into_iter().for_each(&mut end);
+                    self.advance_probe(Id::from_data(data), flags).into_iter().for_each(&mut end);
                 }
             }
             self.news = news;
-            if all || clock::now().saturating_duration_since(now) > MAX_COLLECT_TIME {
+            if all || clock::now().saturating_duration_since(now) > MAX_DRAIN_TIME {
                 break !all;
             }
             self.wait(Duration::ZERO)?;
         };
         for id in self.expired(now) {
             // The answer may have come in time, and wait behind others' news.
-            let ended = if news_left { self.follow_pending(id) } else { None };
+            let ended = if news_left { self.poll_attempt(id) } else { None };
             ended.or_else(|| self.expire(id)).into_iter().for_each(&mut end);
         }
         Ok(())
@@ -230,12 +236,12 @@ impl Reactor {
         !self.unread.is_empty()
     }
 
-    /// Takes the tries that have run out of time off the deadlines.
+    /// Takes the probes that have run out of time off the deadlines.
     fn expired(&mut self, now: Instant) -> Vec<Id> {
         let mut expired = Vec::new();
         for deadlines in self.deadlines.values_mut() {
             while let Some(&(deadline, id)) = deadlines.front() {
-                let under_way = is_under_way(&self.tries, id);
+                let under_way = is_under_way(&self.probes, id);
                 if under_way && deadline > now {
                     break;
                 }
@@ -247,12 +253,13 @@ impl Reactor {
     }
 
     fn expire(&mut self, id: Id) -> Option<Completion> {
-        if !is_under_way(&self.tries, id) {
+        if !is_under_way(&self.probes, id) {
             return None;
         }
-        let Try { token, started, light, stage, .. } = self.tries[id.number as usize].take()?;
-        self.free.push(id.number as usize);
-        let late = |phase: Phase| phase.cut_short(light.timeout);
+        let FastProbe { token, started, check, stage, .. } =
+            self.probes[id.slot as usize].take()?;
+        self.free.push(id.slot as usize);
+        let late = |phase: Phase| phase.timed_out(check.timeout);
         let verdict = match stage {
             Stage::Connecting => late(Phase::Connect),
             Stage::Exchanging(exchange) => match exchange.verdict() {
@@ -265,47 +272,57 @@ impl Reactor {
     }
 
     /// Takes a try as far as it goes with the news that its socket has now.
-    fn follow_pending(&mut self, id: Id) -> Option<Completion> {
-        let try_ = self.tries.get(id.number as usize)?.as_ref()?;
-        let mut news = [PollFd::new(&try_.socket, PollFlags::IN | PollFlags::OUT)];
+    fn poll_attempt(&mut self, id: Id) -> Option<Completion> {
+        let probe = self.probes.get(id.slot as usize)?.as_ref()?;
+        let mut news = [PollFd::new(&probe.socket, PollFlags::IN | PollFlags::OUT)];
         event::poll(&mut news, Some(&Timespec::default())).ok()?;
         let flags = EventFlags::from_bits_truncate(news[0].revents().bits().into());
-        if flags.is_empty() { None } else { self.follow(id, flags) }
+        if flags.is_empty() { None } else { self.advance_probe(id, flags) }
     }
 
     /// Takes one try as far as it goes.
-    fn follow(&mut self, id: Id, flags: EventFlags) -> Option<Completion> {
-        if !is_under_way(&self.tries, id) {
+    fn advance_probe(&mut self, id: Id, flags: EventFlags) -> Option<Completion> {
+        if !is_under_way(&self.probes, id) {
             return None;
         }
-        let number = id.number as usize;
-        let step =
-            match self.tries[number].as_mut()?.advance(flags, self.ephemeral, &mut self.fetched) {
-                Advance::Waiting => return None,
-                Advance::Unread => {
-                    self.unread.push_back(id);
-                    return None;
-                }
-                Advance::Ended(step) => step,
-            };
-        let Try { token, started, .. } = self.tries[number].take()?;
-        self.free.push(number);
+        let slot = id.slot as usize;
+        let step = match self.probes[slot].as_mut()?.advance(
+            flags,
+            self.first_ephemeral_port,
+            &mut self.read_buf,
+        ) {
+            Advance::Waiting => return None,
+            Advance::Unread => {
+                self.unread.push_back(id);
+                return None;
+            }
+            Advance::Ended(step) => step,
+        };
+        let FastProbe { token, started, .. } = self.probes[slot].take()?;
+        self.free.push(slot);
         let verdict = step.err().unwrap_or(Verdict::Pass);
         Some(Completion { token, verdict, started })
     }
 }
 
-impl Try {
-    fn advance(&mut self, flags: EventFlags, ephemeral: u16, fetched: &mut [u8]) -> Advance {
+impl FastProbe {
+    fn advance(
+        &mut self,
+        flags: EventFlags,
+        first_ephemeral_port: u16,
+        read_buf: &mut [u8],
+    ) -> Advance {
         if matches!(self.stage, Stage::Connecting) {
-            if let Err(verdict) = connected(&self.socket, flags, self.light.address, ephemeral) {
+            if let Err(verdict) =
+                check_connected(&self.socket, flags, self.check.address, first_ephemeral_port)
+            {
                 return Advance::Ended(Err(verdict));
             }
             self.stage = Stage::Exchanging(FastExchange::default());
         }
-        match (&self.light.kind, &mut self.stage) {
+        match (&self.check.kind, &mut self.stage) {
             (FastKind::Http(http), Stage::Exchanging(exchange)) => {
-                exchange.advance(&self.socket, http, flags, fetched)
+                exchange.advance(&self.socket, http, flags, read_buf)
             }
             _ => Advance::Ended(Ok(())),
         }
@@ -313,8 +330,8 @@ impl Try {
 }
 
 /// One try by itself, where there is no reactor.
-pub(crate) async fn run_once(light: &Arc<FastCheck>) -> Verdict {
-    let ours = |error: io::Error| Phase::Connect.own_io(&error);
+pub(crate) async fn run_once(check: &Arc<FastCheck>) -> Verdict {
+    let ours = |error: io::Error| Phase::Connect.local_error(&error);
     let mut reactor = match Reactor::new() {
         Ok(reactor) => reactor,
         Err(error) => return ours(error),
@@ -327,10 +344,10 @@ pub(crate) async fn run_once(light: &Arc<FastCheck>) -> Verdict {
         Err(error) => return ours(error.into()),
     };
     let now = clock::now();
-    if let Some(ended) = reactor.start(0, light, now) {
+    if let Some(ended) = reactor.start(0, check, now) {
         return ended.verdict;
     }
-    let mut deadline = std::pin::pin!(tokio::time::sleep_until((now + light.timeout).into()));
+    let mut deadline = std::pin::pin!(tokio::time::sleep_until((now + check.timeout).into()));
     let mut verdict = None;
     loop {
         let ready = tokio::select! {
@@ -351,48 +368,56 @@ pub(crate) async fn run_once(light: &Arc<FastCheck>) -> Verdict {
 }
 
 /// Drops what has ended from the front.
-fn forget_ended(deadlines: &mut VecDeque<(Instant, Id)>, tries: &[Option<Try>]) {
-    while deadlines.front().is_some_and(|(_, id)| !is_under_way(tries, *id)) {
+fn drop_ended(deadlines: &mut VecDeque<(Instant, Id)>, probes: &[Option<FastProbe>]) {
+    while deadlines.front().is_some_and(|(_, id)| !is_under_way(probes, *id)) {
         deadlines.pop_front();
     }
 }
 
-fn is_under_way(tries: &[Option<Try>], id: Id) -> bool {
-    tries.get(id.number as usize).and_then(Option::as_ref).is_some_and(|try_| try_.born == id.born)
+fn is_under_way(probes: &[Option<FastProbe>], id: Id) -> bool {
+    probes
+        .get(id.slot as usize)
+        .and_then(Option::as_ref)
+        .is_some_and(|probe| probe.generation == id.generation)
 }
 
 /// Starts a connection that ends with a reset, at once and without TIME_WAIT on either side.
-fn connect(light: &FastCheck, epoll: &OwnedFd, id: Id) -> Step<OwnedFd> {
-    let socket = connect::socket(light.address)?;
-    let own_fault = |errno: Errno| Phase::Connect.own_io(&errno.into());
-    if !matches!(light.kind, FastKind::FullHandshake) {
+fn connect(check: &FastCheck, epoll: &OwnedFd, id: Id) -> ProbeResult<OwnedFd> {
+    let socket = connect::socket(check.address)?;
+    let own_fault = |errno: Errno| Phase::Connect.local_error(&errno.into());
+    if !matches!(check.kind, FastKind::FullHandshake) {
         // Linux then holds back the last ACK of the handshake for a moment, and what we do next takes its place: the reset of
         // a close, or the request.
         sockopt::set_tcp_quickack(&socket, false).map_err(own_fault)?;
     }
-    let news = match light.kind {
+    let news = match check.kind {
         FastKind::HalfOpen | FastKind::FullHandshake => EventFlags::OUT,
         FastKind::Http(_) => EventFlags::OUT | EventFlags::IN,
     };
-    connect::begin(&socket, light.address)?;
+    connect::start(&socket, check.address)?;
     // Closing the socket takes it out again.
-    epoll::add(epoll, &socket, id.data(), news | EventFlags::ET).map_err(own_fault)?;
+    epoll::add(epoll, &socket, id.event_data(), news | EventFlags::ET).map_err(own_fault)?;
     Ok(socket)
 }
 
 /// Returns the outcome of a connect.
-fn connected(socket: &OwnedFd, flags: EventFlags, address: SocketAddr, ephemeral: u16) -> Step<()> {
+fn check_connected(
+    socket: &OwnedFd,
+    flags: EventFlags,
+    address: SocketAddr,
+    first_ephemeral_port: u16,
+) -> ProbeResult<()> {
     if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
-        connect::result(socket)?;
+        connect::outcome(socket)?;
     }
-    if address.port() >= ephemeral {
-        connect::refuse_self(socket, address)?;
+    if address.port() >= first_ephemeral_port {
+        connect::reject_self_connection(socket, address)?;
     }
     Ok(())
 }
 
 /// The lowest port that the kernel gives out by itself; the lowest of all if it does not say.
-fn ephemeral() -> u16 {
+fn first_ephemeral_port() -> u16 {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     range.split_whitespace().next().and_then(|lowest| lowest.parse().ok()).unwrap_or(0)
 }
@@ -408,12 +433,12 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(5);
 
-    fn light(check: &CheckKind) -> Arc<FastCheck> {
-        Arc::new(FastCheck::new(check, TIMEOUT, [127, 0, 0, 1].into()).expect("a light check"))
+    fn check(check: &CheckKind) -> Arc<FastCheck> {
+        Arc::new(FastCheck::new(check, TIMEOUT, [127, 0, 0, 1].into()).expect("a fast check"))
     }
 
     fn http(port: u16) -> Arc<FastCheck> {
-        light(&CheckKind::Http(HttpCheck {
+        check(&CheckKind::Http(HttpCheck {
             port,
             path: "/".into(),
             scheme: Scheme::Http,
@@ -429,8 +454,12 @@ mod tests {
 
     /// Waits until all sockets have news.
     fn until_ready(reactor: &Reactor, flags: PollFlags) {
-        let mut news: Vec<_> =
-            reactor.tries.iter().flatten().map(|try_| PollFd::new(&try_.socket, flags)).collect();
+        let mut news: Vec<_> = reactor
+            .probes
+            .iter()
+            .flatten()
+            .map(|probe| PollFd::new(&probe.socket, flags))
+            .collect();
         while news.iter().any(|socket| socket.revents().is_empty()) {
             event::poll(&mut news, None).unwrap();
         }
@@ -449,14 +478,14 @@ mod tests {
         });
         while !server.is_finished() {
             reactor.wait(Duration::from_millis(1)).unwrap();
-            reactor.drain(now, |try_| ended.push(try_)).unwrap();
+            reactor.drain(now, |probe| ended.push(probe)).unwrap();
         }
         let head =
             format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: {}\r\n\r\n", "y".repeat(60 << 10));
         let mut stream = server.join().unwrap();
         stream.write_all(head.as_bytes()).unwrap();
         let come = |reactor: &Reactor| {
-            rustix::io::ioctl_fionread(&reactor.tries[0].as_ref().unwrap().socket).unwrap()
+            rustix::io::ioctl_fionread(&reactor.probes[0].as_ref().unwrap().socket).unwrap()
         };
         while come(&reactor) < head.len() as u64 {
             thread::yield_now();
@@ -465,7 +494,7 @@ mod tests {
         while ended.is_empty() {
             // No event ends any of these waits but the first.
             reactor.wait(TIMEOUT).unwrap();
-            reactor.drain(now, |try_| ended.push(try_)).unwrap();
+            reactor.drain(now, |probe| ended.push(probe)).unwrap();
             turns += 1;
         }
         assert_eq!((&ended[0].verdict, turns), (&Verdict::Pass, 4));
@@ -476,8 +505,8 @@ mod tests {
     #[test]
     fn an_answer_that_waits_behind_others_is_not_out_of_time() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (port, tries) = (listener.local_addr().unwrap().port(), EVENTS + 50);
-        let check = light(&CheckKind::Tcp(TcpCheck {
+        let (port, probes) = (listener.local_addr().unwrap().port(), MAX_EVENTS + 50);
+        let check = check(&CheckKind::Tcp(TcpCheck {
             port,
             tls: None,
             send: None,
@@ -486,14 +515,14 @@ mod tests {
         }));
         let mut reactor = Reactor::new().unwrap();
         let before = clock::now() - 3 * TIMEOUT;
-        for token in 0..tries {
+        for token in 0..probes {
             assert!(reactor.start(token, &check, before).is_none());
         }
         until_ready(&reactor, PollFlags::OUT);
         let mut verdicts = Vec::new();
         reactor.wait(TIMEOUT).unwrap();
         reactor.drain(before + 2 * TIMEOUT, |ended| verdicts.push(ended.verdict)).unwrap();
-        assert_eq!(verdicts, vec![Verdict::Pass; tries]);
+        assert_eq!(verdicts, vec![Verdict::Pass; probes]);
         assert!(reactor.is_empty());
     }
 }

@@ -7,10 +7,10 @@ use super::head::Framing;
 
 /// The rest of a body.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Body {
+pub(crate) enum BodyReader {
     /// So many bytes are still to come.
     Length(u64),
-    Chunked(Chunk),
+    Chunked(ChunkState),
     UntilClose,
     /// The head says nothing sensible about it.
     Invalid(&'static str),
@@ -18,7 +18,7 @@ pub(crate) enum Body {
 
 /// The next part of a chunked body.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Chunk {
+pub(crate) enum ChunkState {
     /// The digits of a chunk's size, at least one of which must come; none has.
     SizeStart,
     Size(u64),
@@ -41,12 +41,12 @@ pub(crate) enum Chunk {
 
 /// A piece of the body, or its end.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Piece<'a> {
+pub(crate) enum BodyPart<'a> {
     Data(&'a [u8]),
     End,
 }
 
-impl Body {
+impl BodyReader {
     pub(crate) fn new(status: StatusCode, method: &Method, framing: Framing) -> Self {
         let tunnel = status == StatusCode::SWITCHING_PROTOCOLS
             || (*method == Method::CONNECT && status.is_success());
@@ -55,7 +55,7 @@ impl Body {
         match framing {
             _ if tunnel || bodiless => Self::Length(0),
             Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked(Chunk::SizeStart),
+            Framing::Chunked => Self::Chunked(ChunkState::SizeStart),
             Framing::None => Self::UntilClose,
             Framing::Invalid(what) => Self::Invalid(what),
         }
@@ -66,42 +66,42 @@ impl Body {
     pub(crate) fn read<'a>(
         &mut self,
         data: &mut &'a [u8],
-    ) -> Result<Option<Piece<'a>>, &'static str> {
+    ) -> Result<Option<BodyPart<'a>>, &'static str> {
         match self {
             Self::Invalid(what) => Err(what),
-            Self::Length(0) => Ok(Some(Piece::End)),
+            Self::Length(0) => Ok(Some(BodyPart::End)),
             _ if data.is_empty() => Ok(None),
-            Self::Length(left) => Ok(Some(Piece::Data(take(data, left)))),
-            Self::UntilClose => Ok(Some(Piece::Data(std::mem::take(data)))),
+            Self::Length(remaining) => Ok(Some(BodyPart::Data(take(data, remaining)))),
+            Self::UntilClose => Ok(Some(BodyPart::Data(std::mem::take(data)))),
             Self::Chunked(chunk) => chunk.read(data),
         }
     }
 
     /// True if a connection that ends here ends the body in good order.
     pub(crate) fn may_end(&self) -> bool {
-        matches!(self, Self::UntilClose | Self::Length(0) | Self::Chunked(Chunk::End))
+        matches!(self, Self::UntilClose | Self::Length(0) | Self::Chunked(ChunkState::End))
     }
 
     /// How many bytes are still to come at least.
     pub(crate) fn remaining(&self) -> u64 {
         match self {
-            Self::Length(left) | Self::Chunked(Chunk::Data(left)) => *left,
+            Self::Length(remaining) | Self::Chunked(ChunkState::Data(remaining)) => *remaining,
             _ => 0,
         }
     }
 }
 
-impl Chunk {
-    fn read<'a>(&mut self, data: &mut &'a [u8]) -> Result<Option<Piece<'a>>, &'static str> {
+impl ChunkState {
+    fn read<'a>(&mut self, data: &mut &'a [u8]) -> Result<Option<BodyPart<'a>>, &'static str> {
         loop {
             match self {
-                Self::End => return Ok(Some(Piece::End)),
-                Self::Data(left) if !data.is_empty() => {
-                    let piece = take(data, left);
-                    if *left == 0 {
+                Self::End => return Ok(Some(BodyPart::End)),
+                Self::Data(remaining) if !data.is_empty() => {
+                    let piece = take(data, remaining);
+                    if *remaining == 0 {
                         *self = Self::DataReturn;
                     }
-                    return Ok(Some(Piece::Data(piece)));
+                    return Ok(Some(BodyPart::Data(piece)));
                 }
                 _ => {}
             }
@@ -143,11 +143,11 @@ fn hex(byte: u8) -> Option<u64> {
     char::from(byte).to_digit(16).map(u64::from)
 }
 
-/// Takes off the beginning of the data as much as is left of it.
-fn take<'a>(data: &mut &'a [u8], left: &mut u64) -> &'a [u8] {
-    let length = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
+/// Takes off the beginning of the data as much as is remaining of it.
+fn take<'a>(data: &mut &'a [u8], remaining: &mut u64) -> &'a [u8] {
+    let length = usize::try_from(*remaining).unwrap_or(usize::MAX).min(data.len());
     let (piece, rest) = data.split_at(length);
-    *left -= length as u64;
+    *remaining -= length as u64;
     *data = rest;
     piece
 }
@@ -157,28 +157,41 @@ mod tests {
     use super::*;
 
     /// The content, and true once it has ended; read in pieces of this size.
-    fn read(mut body: Body, bytes: &[u8], size: usize) -> Result<(Vec<u8>, bool), &'static str> {
+    fn read(
+        mut body: BodyReader,
+        bytes: &[u8],
+        size: usize,
+    ) -> Result<(Vec<u8>, bool), &'static str> {
         let mut content = Vec::new();
         for mut data in bytes.chunks(size).chain([&[][..]]) {
             while let Some(piece) = body.read(&mut data)? {
                 match piece {
-                    Piece::Data(data) => content.extend_from_slice(data),
-                    Piece::End => return Ok((content, true)),
+                    BodyPart::Data(data) => content.extend_from_slice(data),
+                    BodyPart::End => return Ok((content, true)),
                 }
             }
         }
         Ok((content, false))
     }
 
-    const CHUNKED: Body = Body::Chunked(Chunk::SizeStart);
+    const CHUNKED: BodyReader = BodyReader::Chunked(ChunkState::SizeStart);
 
     #[test]
     fn each_kind_of_body_is_read_to_its_end() {
         let whole = b"4;a=b\r\nrunn\r\n0003 \t\r\ning\r\n0\r\nX: y\r\nZ: \r\n\r\nrest";
         for size in 1..=whole.len() {
-            assert_eq!(read(Body::Length(7), b"runningX", size), Ok((b"running".into(), true)));
-            assert_eq!(read(Body::Length(8), b"running", size), Ok((b"running".into(), false)));
-            assert_eq!(read(Body::UntilClose, b"running", size), Ok((b"running".into(), false)));
+            assert_eq!(
+                read(BodyReader::Length(7), b"runningX", size),
+                Ok((b"running".into(), true))
+            );
+            assert_eq!(
+                read(BodyReader::Length(8), b"running", size),
+                Ok((b"running".into(), false))
+            );
+            assert_eq!(
+                read(BodyReader::UntilClose, b"running", size),
+                Ok((b"running".into(), false))
+            );
             assert_eq!(
                 read(CHUNKED, whole, size),
                 Ok((b"running".into(), true)),
@@ -189,7 +202,7 @@ mod tests {
                 Ok((b"running".into(), false))
             );
         }
-        assert_eq!(read(Body::Length(0), b"", 1), Ok((Vec::new(), true)));
+        assert_eq!(read(BodyReader::Length(0), b"", 1), Ok((Vec::new(), true)));
         assert_eq!(read(CHUNKED, b"0\r\n\n", 1), Ok((Vec::new(), false)));
     }
 
@@ -208,8 +221,8 @@ mod tests {
     #[test]
     fn some_answers_have_no_body_whatever_their_head_says() {
         let of = |status: u16, method: &Method| {
-            Body::new(StatusCode::from_u16(status).unwrap(), method, Framing::Length(9))
-                == Body::Length(0)
+            BodyReader::new(StatusCode::from_u16(status).unwrap(), method, Framing::Length(9))
+                == BodyReader::Length(0)
         };
         assert!(of(204, &Method::GET) && of(304, &Method::GET) && of(101, &Method::GET));
         assert!(of(200, &Method::HEAD) && of(503, &Method::HEAD) && of(200, &Method::CONNECT));

@@ -5,64 +5,64 @@ use std::ops::RangeInclusive;
 use hyper::StatusCode;
 
 use crate::config::HttpCheck;
-use crate::probe::phase::{Phase, Step};
-use crate::probe::text::{Finder, quote};
+use crate::probe::phase::{Phase, ProbeResult};
+use crate::probe::text::{StreamSearcher, quote};
 
 /// How large an answer's head may be.
-pub(crate) const MOST_HEAD: usize = 64 << 10;
+pub(crate) const MAX_HEAD: usize = 64 << 10;
 /// How much of a body is searched for the expected text.
-pub(crate) const MOST_BODY: usize = 1 << 20;
+pub(crate) const MAX_BODY: usize = 1 << 20;
 
 /// Which answers pass.
-pub(crate) struct Wanted {
+pub(crate) struct Expectation {
     statuses: Vec<RangeInclusive<u16>>,
     body: Option<String>,
 }
 
-impl Wanted {
+impl Expectation {
     pub(crate) fn new(check: &HttpCheck) -> Self {
         Self { statuses: check.expected_statuses.clone(), body: check.expected_body.clone() }
     }
 
     /// Judges the head of an answer; what must be in its body, if anything must, is left to the search.
-    pub(crate) fn judge(&self, status: StatusCode) -> Step<Option<Search<'_>>> {
+    pub(crate) fn checker(&self, status: StatusCode) -> ProbeResult<Option<BodyMatcher<'_>>> {
         let status = status.as_u16();
         if !self.statuses.iter().any(|expected| expected.contains(&status)) {
             return Err(Phase::Http.fail(format_args!("status {status}")));
         }
-        Ok(self.body.as_deref().map(|wanted| Search {
-            wanted,
-            finder: Finder::new(wanted.as_bytes()),
+        Ok(self.body.as_deref().map(|expectation| BodyMatcher {
+            expectation,
+            searcher: StreamSearcher::new(expectation.as_bytes()),
             seen: 0,
         }))
     }
 }
 
 /// The search of a body for the expected text.
-pub(crate) struct Search<'a> {
-    wanted: &'a str,
-    finder: Finder<'a>,
+pub(crate) struct BodyMatcher<'a> {
+    expectation: &'a str,
+    searcher: StreamSearcher<'a>,
     seen: usize,
 }
 
-impl Search<'_> {
+impl BodyMatcher<'_> {
     /// Takes the next bytes; true once the text has gone by.
-    pub(crate) fn feed(&mut self, data: &[u8]) -> Step<bool> {
-        let rest = &data[..data.len().min(MOST_BODY - self.seen)];
+    pub(crate) fn feed(&mut self, data: &[u8]) -> ProbeResult<bool> {
+        let rest = &data[..data.len().min(MAX_BODY - self.seen)];
         self.seen += rest.len();
-        if self.finder.feed(rest) {
+        if self.searcher.feed(rest) {
             return Ok(true);
         }
-        if self.seen == MOST_BODY {
-            let wanted = quote(self.wanted, 60);
+        if self.seen == MAX_BODY {
+            let expectation = quote(self.expectation, 60);
             return Err(Phase::Http
-                .fail(format_args!("the first 1 MiB of the body does not contain {wanted}")));
+                .fail(format_args!("the first 1 MiB of the body does not contain {expectation}")));
         }
         Ok(false)
     }
 
     /// The verdict when the body ends first.
-    pub(crate) fn ended(self) -> Step<()> {
-        Err(Phase::Http.fail(format_args!("body does not contain {}", quote(self.wanted, 60))))
+    pub(crate) fn ended(self) -> ProbeResult<()> {
+        Err(Phase::Http.fail(format_args!("body does not contain {}", quote(self.expectation, 60))))
     }
 }

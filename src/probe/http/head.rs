@@ -5,8 +5,8 @@
 
 use hyper::{Method, StatusCode};
 
-use super::body::Body;
-use super::expectation::MOST_HEAD;
+use super::body::BodyReader;
+use super::expectation::MAX_HEAD;
 
 /// As many header lines as hyper takes.
 const MAX_HEADERS: usize = 100;
@@ -15,17 +15,17 @@ const MAX_HEADERS: usize = 100;
 #[derive(Debug, PartialEq)]
 pub(crate) struct Head {
     pub status: StatusCode,
-    pub body: Body,
+    pub body: BodyReader,
 }
 
 /// The reason why an answer is no HTTP answer, or none that is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Flaw {
+pub(crate) enum HeadError {
     TooLarge,
     /// The interim answers are counted in.
     TooLargeWithInterim,
     TooManyHeaders,
-    NotHttp(&'static str),
+    Malformed(&'static str),
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +41,11 @@ pub(crate) struct HeadReader {
 
 impl HeadReader {
     /// Takes a head off the beginning of the data. Without its end, all of the data is taken.
-    pub(crate) fn read(&mut self, data: &mut &[u8], method: &Method) -> Result<Option<Head>, Flaw> {
+    pub(crate) fn read(
+        &mut self,
+        data: &mut &[u8],
+        method: &Method,
+    ) -> Result<Option<Head>, HeadError> {
         loop {
             self.skip_blank_lines(data)?;
             if data.is_empty() {
@@ -52,7 +56,7 @@ impl HeadReader {
             let Some((status, framing)) = parsed else { return Ok(None) };
             // 101 is the last answer in HTTP/1.
             if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
-                return Ok(Some(Head { status, body: Body::new(status, method, framing) }));
+                return Ok(Some(Head { status, body: BodyReader::new(status, method, framing) }));
             }
             self.has_interim = true;
         }
@@ -69,10 +73,10 @@ impl HeadReader {
     }
 
     /// Drops the blank lines that may stand before a head.
-    fn skip_blank_lines(&mut self, data: &mut &[u8]) -> Result<(), Flaw> {
+    fn skip_blank_lines(&mut self, data: &mut &[u8]) -> Result<(), HeadError> {
         if self.buffer == b"\r" && !data.is_empty() {
             if data[0] != b'\n' {
-                return Err(Flaw::NotHttp(HEADER));
+                return Err(HeadError::Malformed(HEADER));
             }
             self.buffer.clear();
             self.take(data, 1)?;
@@ -87,7 +91,10 @@ impl HeadReader {
         Ok(())
     }
 
-    fn parse_whole(&mut self, data: &mut &[u8]) -> Result<Option<(StatusCode, Framing)>, Flaw> {
+    fn parse_whole(
+        &mut self,
+        data: &mut &[u8],
+    ) -> Result<Option<(StatusCode, Framing)>, HeadError> {
         match parse(data)? {
             Some((length, status, framing)) => {
                 self.take(data, length)?;
@@ -103,7 +110,7 @@ impl HeadReader {
     }
 
     /// Parses again only once the end of the head is there.
-    fn parse_on(&mut self, data: &mut &[u8]) -> Result<Option<(StatusCode, Framing)>, Flaw> {
+    fn parse_on(&mut self, data: &mut &[u8]) -> Result<Option<(StatusCode, Framing)>, HeadError> {
         let before = self.buffer.len();
         self.buffer.extend_from_slice(data);
         let Some(end) = end_of_head(&self.buffer, self.searched) else {
@@ -113,19 +120,20 @@ impl HeadReader {
         };
         self.take(data, end - before)?;
         // An empty line always ends a head that begins with no empty line.
-        let (_, status, framing) = parse(&self.buffer[..end])?.ok_or(Flaw::NotHttp(HEADER))?;
+        let (_, status, framing) =
+            parse(&self.buffer[..end])?.ok_or(HeadError::Malformed(HEADER))?;
         self.buffer.clear();
         self.searched = 0;
         Ok(Some((status, framing)))
     }
 
-    fn take(&mut self, data: &mut &[u8], length: usize) -> Result<(), Flaw> {
+    fn take(&mut self, data: &mut &[u8], length: usize) -> Result<(), HeadError> {
         self.taken += length;
         *data = &data[length..];
-        match (self.taken > MOST_HEAD, self.has_interim) {
+        match (self.taken > MAX_HEAD, self.has_interim) {
             (false, _) => Ok(()),
-            (true, false) => Err(Flaw::TooLarge),
-            (true, true) => Err(Flaw::TooLargeWithInterim),
+            (true, false) => Err(HeadError::TooLarge),
+            (true, true) => Err(HeadError::TooLargeWithInterim),
         }
     }
 }
@@ -159,21 +167,23 @@ const HEADER: &str = "invalid HTTP header parsed";
 const STATUS: &str = "invalid HTTP status-code parsed";
 
 /// The length of the first head, if it is whole, and its meaning.
-fn parse(bytes: &[u8]) -> Result<Option<(usize, StatusCode, Framing)>, Flaw> {
+fn parse(bytes: &[u8]) -> Result<Option<(usize, StatusCode, Framing)>, HeadError> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let length = match response.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(httparse::Error::TooManyHeaders) => return Err(Flaw::TooManyHeaders),
-        Err(httparse::Error::Version) => return Err(Flaw::NotHttp("invalid HTTP version parsed")),
-        Err(httparse::Error::Status) => return Err(Flaw::NotHttp(STATUS)),
-        Err(_) => return Err(Flaw::NotHttp(HEADER)),
+        Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooManyHeaders),
+        Err(httparse::Error::Version) => {
+            return Err(HeadError::Malformed("invalid HTTP version parsed"));
+        }
+        Err(httparse::Error::Status) => return Err(HeadError::Malformed(STATUS)),
+        Err(_) => return Err(HeadError::Malformed(HEADER)),
     };
     let status = response
         .code
         .and_then(|code| StatusCode::from_u16(code).ok())
-        .ok_or(Flaw::NotHttp(STATUS))?;
+        .ok_or(HeadError::Malformed(STATUS))?;
     Ok(Some((length, status, framing(response.version, response.headers))))
 }
 
@@ -216,7 +226,7 @@ mod tests {
     use super::*;
 
     /// The status, read in pieces of this size at most.
-    fn read(answer: &[u8], size: usize) -> Result<Option<StatusCode>, Flaw> {
+    fn read(answer: &[u8], size: usize) -> Result<Option<StatusCode>, HeadError> {
         let mut reader = HeadReader::default();
         for mut piece in answer.chunks(size.max(1)) {
             if let Some(head) = reader.read(&mut piece, &Method::GET)? {
@@ -257,25 +267,29 @@ mod tests {
     fn an_answer_without_http_is_a_flaw() {
         assert_eq!(
             read(b"SSH-2.0-OpenSSH_9.2\r\n", 1),
-            Err(Flaw::NotHttp("invalid HTTP version parsed"))
+            Err(HeadError::Malformed("invalid HTTP version parsed"))
         );
-        assert_eq!(read(b"HTTP/1.1 2x0 y\r\n", 99), Err(Flaw::NotHttp(STATUS)));
-        assert_eq!(read(b"\r\rHTTP/1.1 200 OK\r\n\r\n", 1), Err(Flaw::NotHttp(HEADER)));
+        assert_eq!(read(b"HTTP/1.1 2x0 y\r\n", 99), Err(HeadError::Malformed(STATUS)));
+        assert_eq!(read(b"\r\rHTTP/1.1 200 OK\r\n\r\n", 1), Err(HeadError::Malformed(HEADER)));
     }
 
     #[test]
     fn every_byte_counts_whatever_it_means() {
-        let long = [b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'y'; MOST_HEAD]].concat();
+        let long = [b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'y'; MAX_HEAD]].concat();
         let many =
             [b"HTTP/1.1 200 OK\r\n".as_slice(), &b"x: y\r\n".repeat(MAX_HEADERS + 1), b"\r\n"]
                 .concat();
-        let interim = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(MOST_HEAD / 25 + 1);
-        let blank = b"\r\n".repeat(MOST_HEAD / 2 + 1);
+        let interim = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_HEAD / 25 + 1);
+        let blank = b"\r\n".repeat(MAX_HEAD / 2 + 1);
         for size in [1, 7, 16 << 10, usize::MAX] {
-            assert_eq!(read(&long, size), Err(Flaw::TooLarge), "in pieces of {size}");
-            assert_eq!(read(&many, size), Err(Flaw::TooManyHeaders), "in pieces of {size}");
-            assert_eq!(read(&interim, size), Err(Flaw::TooLargeWithInterim), "in pieces of {size}");
-            assert_eq!(read(&blank, size), Err(Flaw::TooLarge), "in pieces of {size}");
+            assert_eq!(read(&long, size), Err(HeadError::TooLarge), "in pieces of {size}");
+            assert_eq!(read(&many, size), Err(HeadError::TooManyHeaders), "in pieces of {size}");
+            assert_eq!(
+                read(&interim, size),
+                Err(HeadError::TooLargeWithInterim),
+                "in pieces of {size}"
+            );
+            assert_eq!(read(&blank, size), Err(HeadError::TooLarge), "in pieces of {size}");
         }
     }
 

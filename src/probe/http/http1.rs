@@ -14,27 +14,27 @@ use hyper::Method;
 use hyper::header::{HOST, HeaderMap, TRANSFER_ENCODING};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::expectation::{MOST_HEAD, Wanted};
-use super::request::Ask;
-use super::response::{Answer, Judge};
+use super::expectation::{Expectation, MAX_HEAD};
+use super::request::RequestTemplate;
+use super::response::{ResponseChecker, ResponseReader};
 use crate::health::Verdict;
-use crate::probe::phase::{Phase, Progress, Step};
-use crate::probe::stream::{Bounded, Meter};
+use crate::probe::phase::{Phase, ProbeResult, Progress};
+use crate::probe::stream::{BoundedStream, ReadBudget};
 
 /// How many bytes of a server are read in one try: the largest head, and twice the largest body
 /// that is searched, for a chunked body is longer than its content.
-const MAX_READ: usize = MOST_HEAD + (2 << 20);
+const MAX_READ: usize = MAX_HEAD + (2 << 20);
 
 /// How much is read at once.
 const BUFFER: usize = 16 << 10;
 
 /// The request as it goes on the wire. It has no body, so nothing may announce chunks.
-pub(crate) fn request(ask: &Ask, mut headers: HeaderMap) -> Vec<u8> {
+pub(crate) fn request(template: &RequestTemplate, mut headers: HeaderMap) -> Vec<u8> {
     headers.remove(TRANSFER_ENCODING);
-    if let Some(host) = ask.host() {
+    if let Some(host) = template.host() {
         headers.entry(HOST).or_insert(host);
     }
-    let mut request = format!("{} {} HTTP/1.1\r\n", ask.method, ask.path).into_bytes();
+    let mut request = format!("{} {} HTTP/1.1\r\n", template.method, template.path).into_bytes();
     for (name, value) in &headers {
         request.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }
@@ -46,26 +46,30 @@ pub(crate) fn request(ask: &Ask, mut headers: HeaderMap) -> Vec<u8> {
 pub(crate) struct Exchange<'a> {
     pub request: &'a [u8],
     pub method: &'a Method,
-    pub wanted: &'a Wanted,
+    pub expectation: &'a Expectation,
     pub progress: &'a Progress,
 }
 
 impl Exchange<'_> {
     /// Sends the request and reads the answer at the same time. `failed` judges an I/O error.
-    pub(crate) async fn run<S>(&self, stream: S, failed: impl Fn(&io::Error) -> Verdict) -> Step<()>
+    pub(crate) async fn run<S>(
+        &self,
+        stream: S,
+        failed: impl Fn(&io::Error) -> Verdict,
+    ) -> ProbeResult<()>
     where
         S: AsyncRead + AsyncWrite,
     {
         let stream = pin!(stream);
-        let meter = &Meter::new(MAX_READ);
-        let failed = |error: io::Error| match meter.is_exhausted() {
+        let budget = &ReadBudget::new(MAX_READ);
+        let failed = |error: io::Error| match budget.is_exhausted() {
             true => Phase::Http.fail(format_args!(
                 "the server has sent over {} KiB, more than a check reads",
                 MAX_READ >> 10
             )),
-            false => failed(&meter.take_error().unwrap_or(error)),
+            false => failed(&budget.take_error().unwrap_or(error)),
         };
-        let (mut reader, mut writer) = tokio::io::split(Bounded::new(stream, meter));
+        let (mut reader, mut writer) = tokio::io::split(BoundedStream::new(stream, budget));
         let mut send = pin!(
             async {
                 writer.write_all(self.request).await?;
@@ -73,7 +77,8 @@ impl Exchange<'_> {
             }
             .fuse()
         );
-        let (mut answer, mut judge) = (Answer::new(), Judge::new(self.wanted));
+        let (mut answer, mut checker) =
+            (ResponseReader::new(), ResponseChecker::new(self.expectation));
         let mut buffer = vec![0; BUFFER];
         let mut unsent = None;
         let mut early = reader.read(&mut buffer).now_or_never();
@@ -97,11 +102,12 @@ impl Exchange<'_> {
                 // counts.
                 Ok(0) if answer.is_empty() => {
                     return unsent
-                        .map_or_else(|| answer.close(&mut judge), |error| Err(failed(error)));
+                        .map_or_else(|| answer.close(&mut checker), |error| Err(failed(error)));
                 }
-                Ok(0) => return answer.close(&mut judge),
+                Ok(0) => return answer.close(&mut checker),
                 Ok(length) => {
-                    if let Some(verdict) = answer.feed(&buffer[..length], self.method, &mut judge) {
+                    if let Some(verdict) = answer.feed(&buffer[..length], self.method, &mut checker)
+                    {
                         return verdict;
                     }
                     self.progress.enter(answer.phase());
@@ -121,7 +127,7 @@ mod tests {
     use crate::config::{HttpCheck, Scheme, Tls};
 
     /// The verdict on a server that has said this before it is sent anything.
-    async fn after(words: &[u8], text: Option<&str>) -> Step<()> {
+    async fn after(words: &[u8], text: Option<&str>) -> ProbeResult<()> {
         let check = HttpCheck {
             port: 80,
             path: "/".into(),
@@ -134,18 +140,18 @@ mod tests {
             http2: false,
             tls: Tls::default(),
         };
-        let ask = Ask::new(&check, ([127, 0, 0, 1], 80).into()).unwrap();
+        let template = RequestTemplate::new(&check, ([127, 0, 0, 1], 80).into()).unwrap();
         let (ours, mut theirs) = tokio::io::duplex(1024);
         theirs.write_all(words).await.unwrap();
-        let (wanted, progress) = (Wanted::new(&check), Progress::default());
-        let request = request(&ask, ask.headers().await.unwrap());
+        let (expectation, progress) = (Expectation::new(&check), Progress::default());
+        let request = request(&template, template.headers().await.unwrap());
         let exchange = Exchange {
             request: &request,
-            method: &ask.method,
-            wanted: &wanted,
+            method: &template.method,
+            expectation: &expectation,
             progress: &progress,
         };
-        exchange.run(ours, |error| Phase::Http.io(error)).await
+        exchange.run(ours, |error| Phase::Http.io_error(error)).await
     }
 
     #[tokio::test]

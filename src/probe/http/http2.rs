@@ -20,20 +20,20 @@ use hyper::http::uri::{Authority, Scheme, Uri};
 use hyper::{Request, Response, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::expectation::{MOST_BODY, MOST_HEAD, Wanted};
-use super::request::Ask;
+use super::expectation::{Expectation, MAX_BODY, MAX_HEAD};
+use super::request::RequestTemplate;
 use crate::health::Verdict;
-use crate::probe::phase::{Phase, Progress, Step};
-use crate::probe::stream::{Bounded, Meter};
+use crate::probe::phase::{Phase, ProbeResult, Progress};
+use crate::probe::stream::{BoundedStream, ReadBudget};
 
 /// How many bytes are read until the head of an answer is whole: interim heads and all other frames count too.
-const HEAD_READ: usize = MOST_HEAD + (4 << 10);
+const HEAD_READ: usize = MAX_HEAD + (4 << 10);
 /// How many more bytes are read for the body and the frames that it comes in.
-const BODY_READ: usize = MOST_BODY + MOST_BODY / 4;
+const BODY_READ: usize = MAX_BODY + MAX_BODY / 4;
 /// How much of a body may be on its way. Room for more is given when half of it has been read, and one turn late; with the
 /// default of 64 KiB, the length of the turns would decide whether a server that takes no notice is faulted for it.
 const WINDOW: u32 = 128 << 10;
-/// How long a body may be that is read to its end although nothing more is wanted of it.
+/// How long a body may be that is read to its end although nothing more is expectation of it.
 const MAX_REST: u64 = 16 << 10;
 
 /// What HTTP/2 has no place for (RFC 9113, section 8.2.2).
@@ -47,10 +47,13 @@ const HTTP1_ONLY: [HeaderName; 6] = [
 ];
 
 /// The request; its host is in the URI, where HTTP/2 has it.
-pub(crate) fn request(ask: &Ask, mut headers: HeaderMap) -> Step<Request<()>> {
+pub(crate) fn request(
+    template: &RequestTemplate,
+    mut headers: HeaderMap,
+) -> ProbeResult<Request<()>> {
     let authority = match headers.remove(HOST) {
         Some(host) => authority(&host)?,
-        None => ask.authority.clone(),
+        None => template.authority.clone(),
     };
     for name in HTTP1_ONLY {
         headers.remove(name);
@@ -58,10 +61,10 @@ pub(crate) fn request(ask: &Ask, mut headers: HeaderMap) -> Step<Request<()>> {
     let uri = Uri::builder()
         .scheme(Scheme::HTTPS)
         .authority(authority)
-        .path_and_query(ask.path.clone())
+        .path_and_query(template.path.clone())
         .build();
     let mut request = Request::new(());
-    *request.method_mut() = ask.method.clone();
+    *request.method_mut() = template.method.clone();
     *request.uri_mut() = uri.map_err(|_| Phase::Http.inconclusive("path is not fit for HTTP/2"))?;
     *request.version_mut() = Version::HTTP_2;
     *request.headers_mut() = headers;
@@ -69,7 +72,7 @@ pub(crate) fn request(ask: &Ask, mut headers: HeaderMap) -> Step<Request<()>> {
 }
 
 /// The configured Host header. It may be a secret, so that it is not quoted.
-fn authority(host: &HeaderValue) -> Step<Authority> {
+fn authority(host: &HeaderValue) -> ProbeResult<Authority> {
     Authority::try_from(host.as_bytes())
         .map_err(|_| Phase::Http.inconclusive("the Host header is not fit for HTTP/2"))
 }
@@ -77,26 +80,32 @@ fn authority(host: &HeaderValue) -> Step<Authority> {
 /// One request over a connection of its own, and its answer.
 pub(crate) struct Exchange<'a> {
     pub request: Request<()>,
-    pub wanted: &'a Wanted,
+    pub expectation: &'a Expectation,
     pub progress: &'a Progress,
 }
 
 impl Exchange<'_> {
     /// Sends the request and judges the answer. `failed` judges an I/O error.
-    pub(crate) async fn run<S>(self, stream: S, failed: impl Fn(&io::Error) -> Verdict) -> Step<()>
+    pub(crate) async fn run<S>(
+        self,
+        stream: S,
+        failed: impl Fn(&io::Error) -> Verdict,
+    ) -> ProbeResult<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let meter = &Meter::new(HEAD_READ);
-        let failed = &|error| self::failed(&error, self.progress, meter, &failed);
-        let (sender, connection) =
-            builder().handshake::<_, Bytes>(Bounded::new(stream, meter)).await.map_err(failed)?;
+        let budget = &ReadBudget::new(HEAD_READ);
+        let failed = &|error| self::failed(&error, self.progress, budget, &failed);
+        let (sender, connection) = builder()
+            .handshake::<_, Bytes>(BoundedStream::new(stream, budget))
+            .await
+            .map_err(failed)?;
         let answer = pin!(async move {
             let mut sender = sender.ready().await.map_err(failed)?;
             let (response, _) = sender.send_request(self.request, true).map_err(failed)?;
             let response = response.await.map_err(failed)?;
-            meter.allow(BODY_READ);
-            judge(response, self.wanted, self.progress, failed).await
+            budget.add(BODY_READ);
+            checker(response, self.expectation, self.progress, failed).await
         });
         // The answer is looked at first in each turn: interim heads are dropped before more of them are read.
         match select(answer, connection).await {
@@ -118,20 +127,20 @@ fn builder() -> Builder {
         .enable_push(false)
         .initial_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
-        .max_header_list_size(MOST_HEAD as u32)
-        .max_send_buffer_size(MOST_HEAD)
+        .max_header_list_size(MAX_HEAD as u32)
+        .max_send_buffer_size(MAX_HEAD)
         .max_concurrent_reset_streams(1);
     builder
 }
 
-async fn judge(
+async fn checker(
     response: Response<RecvStream>,
-    wanted: &Wanted,
+    expectation: &Expectation,
     progress: &Progress,
     failed: impl Fn(h2::Error) -> Verdict,
-) -> Step<()> {
+) -> ProbeResult<()> {
     let is_short = has_short_body(response.headers());
-    let search = wanted.judge(response.status())?;
+    let search = expectation.checker(response.status())?;
     let mut body = response.into_body();
     if let Some(mut search) = search {
         progress.enter(Phase::Body);
@@ -170,10 +179,10 @@ async fn next(body: &mut RecvStream) -> Result<Option<Bytes>, h2::Error> {
 fn failed(
     error: &h2::Error,
     progress: &Progress,
-    meter: &Meter,
+    budget: &ReadBudget,
     failed: &impl Fn(&io::Error) -> Verdict,
 ) -> Verdict {
-    if meter.is_exhausted() {
+    if budget.is_exhausted() {
         return Phase::Http.fail(match progress.phase() {
             Phase::Body => "the answer is over 1 MiB",
             _ => "the head of the answer is over 64 KiB",
@@ -181,7 +190,7 @@ fn failed(
     }
     if error.is_io() {
         // h2 keeps no more of it than its text, and tells the end of the connection by an error of its own.
-        return failed(&meter.take_error().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
+        return failed(&budget.take_error().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
     }
     let Some(reason) = error.reason() else {
         return Phase::Http.fail(format_args!("not HTTP: {error}"));

@@ -8,27 +8,27 @@ use std::net::{IpAddr, SocketAddr};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::expectation::Wanted;
-use super::request::Ask;
+use super::expectation::Expectation;
+use super::request::RequestTemplate;
 use super::{http1, http2};
 use crate::config::HttpCheck;
 use crate::probe::kind::{CheckProber, Workload};
-use crate::probe::phase::{Phase, Progress, Step};
-use crate::probe::stream::close::close_along;
+use crate::probe::phase::{Phase, ProbeResult, Progress};
+use crate::probe::stream::close::close_with_server;
 use crate::probe::stream::connect::connect;
 use crate::probe::tls::{self, Alpn};
 
-pub(crate) struct Https {
+pub(crate) struct HttpsProber {
     address: SocketAddr,
-    /// What is asked, or which part of it is not fit for HTTP.
-    ask: Result<Ask, String>,
-    wanted: Wanted,
+    /// What is observer, or which part of it is not fit for HTTP.
+    template: Result<RequestTemplate, String>,
+    expectation: Expectation,
     tls: tls::Connector,
     offers_http2: bool,
 }
 
-impl CheckProber for Https {
-    fn probe<'a>(&'a self, progress: &'a Progress) -> BoxFuture<'a, Step<()>> {
+impl CheckProber for HttpsProber {
+    fn probe<'a>(&'a self, progress: &'a Progress) -> BoxFuture<'a, ProbeResult<()>> {
         self.run(progress).boxed()
     }
 
@@ -37,24 +37,24 @@ impl CheckProber for Https {
     }
 }
 
-impl Https {
+impl HttpsProber {
     pub(crate) fn new(check: &HttpCheck, ip: IpAddr) -> Self {
         let address = SocketAddr::new(ip, check.port);
         let alpn = if check.http2 { Alpn::Http2 } else { Alpn::Http1 };
         Self {
             address,
-            ask: Ask::new(check, address),
-            wanted: Wanted::new(check),
+            template: RequestTemplate::new(check, address),
+            expectation: Expectation::new(check),
             tls: tls::Connector::new(&check.tls, ip, alpn),
             offers_http2: check.http2,
         }
     }
 
-    async fn run(&self, progress: &Progress) -> Step<()> {
-        let ask = self.ask.as_ref().map_err(|what| Phase::Http.inconclusive(what))?;
-        let headers = ask.headers().await?;
+    async fn run(&self, progress: &Progress) -> ProbeResult<()> {
+        let template = self.template.as_ref().map_err(|what| Phase::Http.inconclusive(what))?;
+        let headers = template.headers().await?;
         let http2_request = match self.offers_http2 {
-            true => Some(http2::request(ask, headers.clone())?),
+            true => Some(http2::request(template, headers.clone())?),
             false => None,
         };
         let session = self.tls.prepare().await?;
@@ -64,22 +64,22 @@ impl Https {
         let mut connection = session.handshake(stream).await?;
         progress.enter(Phase::Http);
         let http2_request = http2_request.filter(|_| connection.speaks_http2());
-        let (wanted, asked) = (&self.wanted, connection.asked.clone());
-        let failed = |error: &io::Error| asked.verdict(Phase::Http, error);
+        let (expectation, observer) = (&self.expectation, connection.observer.clone());
+        let failed = |error: &io::Error| observer.verdict(Phase::Http, error);
         let stream = &mut connection.stream;
         match http2_request {
             Some(request) => {
-                http2::Exchange { request, wanted, progress }.run(stream, failed).await?
+                http2::Exchange { request, expectation, progress }.run(stream, failed).await?
             }
             None => {
-                let request = &http1::request(ask, headers);
-                http1::Exchange { request, method: &ask.method, wanted, progress }
+                let request = &http1::request(template, headers);
+                http1::Exchange { request, method: &template.method, expectation, progress }
                     .run(stream, failed)
                     .await?;
             }
         }
         // It has been told that this is the only request.
-        close_along(connection.end());
+        close_with_server(connection.close());
         Ok(())
     }
 }

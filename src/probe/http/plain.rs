@@ -5,23 +5,23 @@ use std::net::{IpAddr, SocketAddr};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::expectation::Wanted;
+use super::expectation::Expectation;
 use super::http1::{Exchange, request};
-use super::request::Ask;
+use super::request::RequestTemplate;
 use crate::config::HttpCheck;
 use crate::probe::kind::{CheckProber, Workload};
-use crate::probe::phase::{Phase, Progress, Step};
+use crate::probe::phase::{Phase, ProbeResult, Progress};
 use crate::probe::stream::connect::connect;
 
-pub(crate) struct Http {
+pub(crate) struct HttpProber {
     address: SocketAddr,
     /// What is asked, or which part of it is not fit for HTTP.
-    ask: Result<Ask, String>,
-    wanted: Wanted,
+    template: Result<RequestTemplate, String>,
+    expectation: Expectation,
 }
 
-impl CheckProber for Http {
-    fn probe<'a>(&'a self, progress: &'a Progress) -> BoxFuture<'a, Step<()>> {
+impl CheckProber for HttpProber {
+    fn probe<'a>(&'a self, progress: &'a Progress) -> BoxFuture<'a, ProbeResult<()>> {
         self.run(progress).boxed()
     }
 
@@ -30,20 +30,28 @@ impl CheckProber for Http {
     }
 }
 
-impl Http {
+impl HttpProber {
     pub(crate) fn new(check: &HttpCheck, ip: IpAddr) -> Self {
         let address = SocketAddr::new(ip, check.port);
-        Self { address, ask: Ask::new(check, address), wanted: Wanted::new(check) }
+        Self {
+            address,
+            template: RequestTemplate::new(check, address),
+            expectation: Expectation::new(check),
+        }
     }
 
-    async fn run(&self, progress: &Progress) -> Step<()> {
-        let ask = self.ask.as_ref().map_err(|what| Phase::Http.inconclusive(what))?;
-        let request = request(ask, ask.headers().await?);
+    async fn run(&self, progress: &Progress) -> ProbeResult<()> {
+        let template = self.template.as_ref().map_err(|what| Phase::Http.inconclusive(what))?;
+        let request = request(template, template.headers().await?);
         progress.enter(Phase::Connect);
         let stream = connect(self.address).await?;
         progress.enter(Phase::Http);
-        let exchange =
-            Exchange { request: &request, method: &ask.method, wanted: &self.wanted, progress };
-        exchange.run(stream, |error| Phase::Http.io(error)).await
+        let exchange = Exchange {
+            request: &request,
+            method: &template.method,
+            expectation: &self.expectation,
+            progress,
+        };
+        exchange.run(stream, |error| Phase::Http.io_error(error)).await
     }
 }

@@ -10,7 +10,7 @@ use hyper::header::{
 use hyper::http::uri::{Authority, PathAndQuery};
 
 use crate::config::{HttpCheck, Scheme, ValueSource};
-use crate::probe::phase::{Phase, Step};
+use crate::probe::phase::{Phase, ProbeResult};
 use crate::probe::text::quote;
 use crate::probe::value;
 
@@ -18,7 +18,7 @@ use crate::probe::value;
 const AGENT: &str = concat!("external-endpoints/", env!("CARGO_PKG_VERSION"));
 
 /// The parts of the request that stay the same.
-pub(crate) struct Ask {
+pub(crate) struct RequestTemplate {
     pub method: Method,
     pub path: PathAndQuery,
     /// What the request calls its host.
@@ -26,7 +26,7 @@ pub(crate) struct Ask {
     headers: Vec<(HeaderName, ValueSource)>,
 }
 
-impl Ask {
+impl RequestTemplate {
     /// Or which part of the config is not fit for HTTP.
     pub(crate) fn new(check: &HttpCheck, address: SocketAddr) -> Result<Self, String> {
         let usual = match check.scheme {
@@ -41,14 +41,15 @@ impl Ask {
         };
         let header = |(name, value): &(String, ValueSource)| match HeaderName::try_from(name) {
             Ok(header) => Ok((header, value.clone())),
-            Err(_) => Err(unfit("header", name)),
+            Err(_) => Err(invalid_for_http("header", name)),
         };
         Ok(Self {
             method: Method::from_bytes(check.method.as_bytes())
-                .map_err(|_| unfit("method", &check.method))?,
+                .map_err(|_| invalid_for_http("method", &check.method))?,
             path: PathAndQuery::try_from(check.path.as_str())
-                .map_err(|_| unfit("path", &check.path))?,
-            authority: Authority::try_from(host.as_str()).map_err(|_| unfit("host", &host))?,
+                .map_err(|_| invalid_for_http("path", &check.path))?,
+            authority: Authority::try_from(host.as_str())
+                .map_err(|_| invalid_for_http("host", &host))?,
             headers: check.headers.iter().map(header).collect::<Result<_, _>>()?,
         })
     }
@@ -58,10 +59,10 @@ impl Ask {
     }
 
     /// All headers but Host: the configured ones as they are now, each marked so that nothing prints its value.
-    pub(crate) async fn headers(&self) -> Step<HeaderMap> {
+    pub(crate) async fn headers(&self) -> ProbeResult<HeaderMap> {
         let mut headers = HeaderMap::with_capacity(self.headers.len() + 4);
         for (name, value) in &self.headers {
-            let bytes = value::read_word(value, Phase::Http).await?;
+            let bytes = value::read_trimmed(value, Phase::Http).await?;
             let Ok(mut value) = HeaderValue::from_bytes(&bytes) else {
                 return Err(Phase::Http
                     .inconclusive(format_args!("the value of header {name} is not fit for HTTP")));
@@ -77,7 +78,7 @@ impl Ask {
     }
 
     /// The whole request as it goes on the wire; none if it is not the same at each try, or frames itself.
-    pub(crate) fn written(&self) -> Option<Vec<u8>> {
+    pub(crate) fn to_wire(&self) -> Option<Vec<u8>> {
         let mut request = format!("{} {} HTTP/1.1\r\n", self.method, self.path).into_bytes();
         let mut line = |name: &HeaderName, value: &[u8]| {
             request.extend([name.as_str().as_bytes(), b": ", value, b"\r\n"].concat());
@@ -109,6 +110,6 @@ impl Ask {
 }
 
 /// A part of the config that cannot go into a request.
-pub(crate) fn unfit(key: &str, what: &str) -> String {
+pub(crate) fn invalid_for_http(key: &str, what: &str) -> String {
     format!("{key} {} is not fit for HTTP", quote(what, 60))
 }

@@ -7,18 +7,18 @@
 
 use hyper::{Method, StatusCode};
 
-use super::body::{Body, Piece};
-use super::expectation::{Search, Wanted};
-use super::head::{Flaw, HeadReader};
-use crate::probe::phase::{Phase, Step};
+use super::body::{BodyPart, BodyReader};
+use super::expectation::{BodyMatcher, Expectation};
+use super::head::{HeadError, HeadReader};
+use crate::probe::phase::{Phase, ProbeResult};
 
 /// How much of a body is read after the verdict. The connection of a longer one is reset.
 const MAX_REST: usize = 16 << 10;
 
-pub(crate) struct Answer {
+pub(crate) struct ResponseReader {
     stage: Stage,
     /// Fixed, while the rest is read.
-    verdict: Option<Step<()>>,
+    verdict: Option<ProbeResult<()>>,
     /// How much has come since then.
     rest: usize,
     /// The first bytes came before the request was sent.
@@ -27,16 +27,16 @@ pub(crate) struct Answer {
 
 enum Stage {
     Head(HeadReader),
-    Body(Body),
+    BodyReader(BodyReader),
 }
 
-/// The judge of an answer: its status first, then its body, if that must contain a text.
-pub(crate) struct Judge<'a> {
-    wanted: &'a Wanted,
-    search: Option<Search<'a>>,
+/// The checker of an answer: its status first, then its body, if that must contain a text.
+pub(crate) struct ResponseChecker<'a> {
+    expectation: &'a Expectation,
+    search: Option<BodyMatcher<'a>>,
 }
 
-impl Answer {
+impl ResponseReader {
     pub(crate) fn new() -> Self {
         Self { stage: Stage::Head(HeadReader::default()), verdict: None, rest: 0, is_early: false }
     }
@@ -47,7 +47,7 @@ impl Answer {
     }
 
     /// The verdict, if it is known. More may still come of the answer.
-    pub(crate) fn verdict(&self) -> Option<&Step<()>> {
+    pub(crate) fn verdict(&self) -> Option<&ProbeResult<()>> {
         self.verdict.as_ref()
     }
 
@@ -60,7 +60,7 @@ impl Answer {
     pub(crate) fn phase(&self) -> Phase {
         match self.stage {
             Stage::Head(_) => Phase::Http,
-            Stage::Body(_) => Phase::Body,
+            Stage::BodyReader(_) => Phase::Body,
         }
     }
 
@@ -69,8 +69,8 @@ impl Answer {
         &mut self,
         mut data: &[u8],
         method: &Method,
-        judge: &mut Judge<'_>,
-    ) -> Option<Step<()>> {
+        checker: &mut ResponseChecker<'_>,
+    ) -> Option<ProbeResult<()>> {
         let decided_before = self.verdict.is_some();
         let all = data.len();
         loop {
@@ -80,10 +80,10 @@ impl Answer {
                 Err(flaw) => return Some(self.verdict.take().unwrap_or(Err(flaw))),
             };
             if self.verdict.is_none() {
-                self.verdict = judge.item(&item);
+                self.verdict = checker.item(&item);
                 self.rest = data.len();
             }
-            if matches!(item, Item::End) {
+            if matches!(item, ResponsePart::End) {
                 return self.verdict.take();
             }
         }
@@ -91,80 +91,86 @@ impl Answer {
             self.rest += all;
         }
         // A body that is known to be long is not begun with.
-        let long = |body: &Body| body.remaining() > MAX_REST.saturating_sub(self.rest) as u64;
+        let long = |body: &BodyReader| body.remaining() > MAX_REST.saturating_sub(self.rest) as u64;
         match &self.stage {
-            Stage::Body(body) if self.rest >= MAX_REST || long(body) => self.verdict.take(),
+            Stage::BodyReader(body) if self.rest >= MAX_REST || long(body) => self.verdict.take(),
             _ => None,
         }
     }
 
     /// The verdict when the server closes the connection.
-    pub(crate) fn close(&mut self, judge: &mut Judge<'_>) -> Step<()> {
-        let ended = matches!(&self.stage, Stage::Body(body) if body.may_end());
+    pub(crate) fn close(&mut self, checker: &mut ResponseChecker<'_>) -> ProbeResult<()> {
+        let ended = matches!(&self.stage, Stage::BodyReader(body) if body.may_end());
         match self.verdict.take() {
             Some(verdict) => verdict,
-            None if ended => judge.end(),
-            None => Err(Phase::Http.cut_off("closed")),
+            None if ended => checker.end(),
+            None => Err(Phase::Http.connection_ended("closed")),
         }
     }
 
-    fn next<'a>(&mut self, data: &mut &'a [u8], method: &Method) -> Step<Option<Item<'a>>> {
+    fn next<'a>(
+        &mut self,
+        data: &mut &'a [u8],
+        method: &Method,
+    ) -> ProbeResult<Option<ResponsePart<'a>>> {
         match &mut self.stage {
             Stage::Head(reader) => {
                 let head = reader.read(data, method).map_err(|flaw| self.not_http(flaw))?;
                 Ok(head.map(|head| {
-                    self.stage = Stage::Body(head.body);
-                    Item::Head(head.status)
+                    self.stage = Stage::BodyReader(head.body);
+                    ResponsePart::Head(head.status)
                 }))
             }
-            Stage::Body(body) => {
+            Stage::BodyReader(body) => {
                 let piece = body
                     .read(data)
                     .map_err(|what| Phase::Http.fail(format_args!("not HTTP: {what}")))?;
                 Ok(piece.map(|piece| match piece {
-                    Piece::Data(data) => Item::Data(data),
-                    Piece::End => Item::End,
+                    BodyPart::Data(data) => ResponsePart::Data(data),
+                    BodyPart::End => ResponsePart::End,
                 }))
             }
         }
     }
 
-    fn not_http(&self, flaw: Flaw) -> crate::health::Verdict {
+    fn not_http(&self, flaw: HeadError) -> crate::health::Verdict {
         match flaw {
-            Flaw::TooLarge => Phase::Http.fail("the head of the answer is over 64 KiB"),
-            Flaw::TooLargeWithInterim => Phase::Http
+            HeadError::TooLarge => Phase::Http.fail("the head of the answer is over 64 KiB"),
+            HeadError::TooLargeWithInterim => Phase::Http
                 .fail("the head of the answer is over 64 KiB, interim answers (1xx) included"),
-            Flaw::TooManyHeaders => Phase::Http.fail("the head of the answer has over 100 headers"),
-            Flaw::NotHttp(_) if self.is_early => {
+            HeadError::TooManyHeaders => {
+                Phase::Http.fail("the head of the answer has over 100 headers")
+            }
+            HeadError::Malformed(_) if self.is_early => {
                 Phase::Http.fail("not HTTP: the server spoke first")
             }
-            Flaw::NotHttp(what) => Phase::Http.fail(format_args!("not HTTP: {what}")),
+            HeadError::Malformed(what) => Phase::Http.fail(format_args!("not HTTP: {what}")),
         }
     }
 }
 
 /// One part of an answer.
-enum Item<'a> {
+enum ResponsePart<'a> {
     Head(StatusCode),
     Data(&'a [u8]),
     End,
 }
 
-impl<'a> Judge<'a> {
-    pub(crate) fn new(wanted: &'a Wanted) -> Self {
-        Self { wanted, search: None }
+impl<'a> ResponseChecker<'a> {
+    pub(crate) fn new(expectation: &'a Expectation) -> Self {
+        Self { expectation, search: None }
     }
 
     /// The verdict, once it is known.
-    fn item(&mut self, item: &Item<'_>) -> Option<Step<()>> {
+    fn item(&mut self, item: &ResponsePart<'_>) -> Option<ProbeResult<()>> {
         let more = match (item, &mut self.search) {
-            (Item::Head(status), _) => self.wanted.judge(*status).map(|search| {
+            (ResponsePart::Head(status), _) => self.expectation.checker(*status).map(|search| {
                 self.search = search;
                 self.search.is_some()
             }),
-            (Item::Data(data), Some(search)) => search.feed(data).map(|found| !found),
-            (Item::Data(_), None) => Ok(false),
-            (Item::End, _) => return Some(self.end()),
+            (ResponsePart::Data(data), Some(search)) => search.feed(data).map(|found| !found),
+            (ResponsePart::Data(_), None) => Ok(false),
+            (ResponsePart::End, _) => return Some(self.end()),
         };
         match more {
             Ok(true) => None,
@@ -174,8 +180,8 @@ impl<'a> Judge<'a> {
     }
 
     /// The verdict when the body ends before it contained the text.
-    fn end(&mut self) -> Step<()> {
-        self.search.take().map_or(Ok(()), Search::ended)
+    fn end(&mut self) -> ProbeResult<()> {
+        self.search.take().map_or(Ok(()), BodyMatcher::ended)
     }
 }
 

@@ -21,15 +21,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const TURN: usize = 16 << 10;
 
 /// A stream that counts.
-pub(crate) struct Bounded<S> {
+pub(crate) struct BoundedStream<S> {
     inner: S,
-    meter: Meter,
+    budget: ReadBudget,
     read_this_turn: usize,
 }
 
 /// How much may still be read from a [`Bounded`] stream, and the error that broke it.
 #[derive(Clone, Default)]
-pub(crate) struct Meter(Arc<Inner>);
+pub(crate) struct ReadBudget(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -40,17 +40,17 @@ struct Inner {
 
 /// The error of a stream of which more has come than was allowed.
 #[derive(Debug)]
-pub(crate) struct Exhausted;
+pub(crate) struct BudgetExhausted;
 
-impl fmt::Display for Exhausted {
+impl fmt::Display for BudgetExhausted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("more has come than was allowed")
     }
 }
 
-impl Error for Exhausted {}
+impl Error for BudgetExhausted {}
 
-impl Exhausted {
+impl BudgetExhausted {
     /// Returns true if this is why a stream broke.
     pub(crate) fn is(error: &io::Error) -> bool {
         error.get_ref().is_some_and(|inner| inner.is::<Self>())
@@ -61,15 +61,15 @@ impl Exhausted {
     }
 }
 
-impl Meter {
+impl ReadBudget {
     pub(crate) fn new(bytes: usize) -> Self {
-        let meter = Self::default();
-        meter.allow(bytes);
-        meter
+        let budget = Self::default();
+        budget.add(bytes);
+        budget
     }
 
     /// Allows so many more bytes.
-    pub(crate) fn allow(&self, bytes: usize) {
+    pub(crate) fn add(&self, bytes: usize) {
         self.0.remaining.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -103,9 +103,9 @@ impl Meter {
     }
 }
 
-impl<S> Bounded<S> {
-    pub(crate) fn new(inner: S, meter: &Meter) -> Self {
-        Self { inner, meter: meter.clone(), read_this_turn: 0 }
+impl<S> BoundedStream<S> {
+    pub(crate) fn new(inner: S, budget: &ReadBudget) -> Self {
+        Self { inner, budget: budget.clone(), read_this_turn: 0 }
     }
 
     pub(crate) fn get_ref(&self) -> &S {
@@ -117,14 +117,14 @@ impl<S> Bounded<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for BoundedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.meter.is_exhausted() {
-            return Poll::Ready(Err(Exhausted::error()));
+        if self.budget.is_exhausted() {
+            return Poll::Ready(Err(BudgetExhausted::error()));
         }
         if self.read_this_turn >= TURN {
             self.read_this_turn = 0;
@@ -140,26 +140,26 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
             }
         };
         if let Err(error) = read {
-            return Poll::Ready(Err(self.meter.keep(error)));
+            return Poll::Ready(Err(self.budget.keep(error)));
         }
         let bytes = buffer.filled().len() - before;
         self.read_this_turn += bytes;
-        if !self.meter.count(bytes) {
+        if !self.budget.count(bytes) {
             buffer.set_filled(before);
-            return Poll::Ready(Err(Exhausted::error()));
+            return Poll::Ready(Err(BudgetExhausted::error()));
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes));
-        Poll::Ready(written.map_err(|error| self.meter.keep(error)))
+        Poll::Ready(written.map_err(|error| self.budget.keep(error)))
     }
 
     fn poll_write_vectored(
@@ -168,7 +168,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, slices));
-        Poll::Ready(written.map_err(|error| self.meter.keep(error)))
+        Poll::Ready(written.map_err(|error| self.budget.keep(error)))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -177,7 +177,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = ready!(Pin::new(&mut self.inner).poll_flush(cx));
-        Poll::Ready(flushed.map_err(|error| self.meter.keep(error)))
+        Poll::Ready(flushed.map_err(|error| self.budget.keep(error)))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -200,10 +200,10 @@ mod tests {
             let (mut server, client) = tokio::io::duplex(1 << 20);
             server.write_all(&vec![0; sent]).await.unwrap();
             drop(server);
-            let meter = Meter::new(60);
-            meter.allow(40);
-            let read = Bounded::new(client, &meter).read_to_end(&mut Vec::new()).await;
-            assert_eq!((read.is_err(), meter.is_exhausted()), (fails, fails), "{sent} bytes");
+            let budget = ReadBudget::new(60);
+            budget.add(40);
+            let read = BoundedStream::new(client, &budget).read_to_end(&mut Vec::new()).await;
+            assert_eq!((read.is_err(), budget.is_exhausted()), (fails, fails), "{sent} bytes");
         }
     }
 
@@ -211,7 +211,7 @@ mod tests {
     async fn a_turn_ends_although_there_is_more() {
         let (mut server, client) = tokio::io::duplex(1 << 20);
         server.write_all(&vec![0; 1 << 20]).await.unwrap();
-        let mut stream = Bounded::new(client, &Meter::new(2 << 20));
+        let mut stream = BoundedStream::new(client, &ReadBudget::new(2 << 20));
         let (mut reads, mut turns) = (0, 0);
         let mut bytes = vec![0; 1024];
         while reads < 1024 {
@@ -242,9 +242,9 @@ mod tests {
                 Poll::Ready(Err(io::Error::other("why")))
             }
         }
-        let meter = Meter::new(1);
-        assert!(Bounded::new(Broken, &meter).read_u8().await.is_err());
-        assert_eq!(meter.take_error().unwrap().to_string(), "why");
-        assert!(!meter.is_exhausted());
+        let budget = ReadBudget::new(1);
+        assert!(BoundedStream::new(Broken, &budget).read_u8().await.is_err());
+        assert_eq!(budget.take_error().unwrap().to_string(), "why");
+        assert!(!budget.is_exhausted());
     }
 }

@@ -17,7 +17,7 @@ use tokio::net::TcpStream as TokioStream;
 
 /// Ends a connection to a server that waits for its client. The reset follows when the server's kernel has acknowledged
 /// the FIN: one at once would leave a TIME_WAIT if the server closed in between, as one on the same host does.
-pub(crate) fn close_first(stream: TokioStream) {
+pub(crate) fn close_before_server(stream: TokioStream) {
     let Ok(stream) = stream.into_std() else { return };
     match stream.peek(&mut [0]) {
         // It has closed first. It needs no FIN, and would keep a TIME_WAIT after one.
@@ -30,7 +30,7 @@ pub(crate) fn close_first(stream: TokioStream) {
 
 /// Ends a connection to a server that closes it too, after its last word. The reset follows at once: the two FINs may
 /// cross, and only a reset leaves no TIME_WAIT then.
-pub(crate) fn close_along(stream: TokioStream) {
+pub(crate) fn close_with_server(stream: TokioStream) {
     let Ok(stream) = stream.into_std() else { return };
     if !matches!(stream.peek(&mut [0]), Ok(0)) {
         finish(&stream);

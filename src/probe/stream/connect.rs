@@ -21,11 +21,11 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::TcpStream;
 
 use crate::health::Verdict;
-use crate::probe::phase::{Phase, Step};
+use crate::probe::phase::{Phase, ProbeResult};
 
 /// Creates a socket that ends with a reset when it is closed, at once and without TIME_WAIT on
 /// either side.
-pub(crate) fn socket(address: SocketAddr) -> Step<OwnedFd> {
+pub(crate) fn socket(address: SocketAddr) -> ProbeResult<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = net::socket_with(family, SocketType::STREAM, flags, Some(net::ipproto::TCP))
@@ -35,45 +35,45 @@ pub(crate) fn socket(address: SocketAddr) -> Step<OwnedFd> {
 }
 
 /// Begins to connect.
-pub(crate) fn begin(socket: &OwnedFd, address: SocketAddr) -> Step<()> {
+pub(crate) fn start(socket: &OwnedFd, address: SocketAddr) -> ProbeResult<()> {
     match net::connect(socket, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
         Err(errno @ (Errno::CONNREFUSED | Errno::CONNRESET)) => {
-            Err(Phase::Connect.io(&errno.into()))
+            Err(Phase::Connect.io_error(&errno.into()))
         }
         Err(errno) => Err(own_fault(errno)),
     }
 }
 
 /// Returns what came of a connect, once the socket has news.
-pub(crate) fn result(socket: impl AsFd) -> Step<()> {
+pub(crate) fn outcome(socket: impl AsFd) -> ProbeResult<()> {
     let outcome = sockopt::socket_error(socket).map_err(own_fault)?;
-    outcome.map_err(|errno| Phase::Connect.io(&errno.into()))
+    outcome.map_err(|errno| Phase::Connect.io_error(&errno.into()))
 }
 
 /// Refuses a connection of a socket with itself: a local port that nobody listens on can be given
 /// to the very socket that connects to it.
-pub(crate) fn refuse_self(socket: impl AsFd, address: SocketAddr) -> Step<()> {
+pub(crate) fn reject_self_connection(socket: impl AsFd, address: SocketAddr) -> ProbeResult<()> {
     let own = net::getsockname(socket).map_err(own_fault)?;
     if own == net::SocketAddrAny::from(address) {
-        return Err(Phase::Connect.io(&Errno::CONNREFUSED.into()));
+        return Err(Phase::Connect.io_error(&Errno::CONNREFUSED.into()));
     }
     Ok(())
 }
 
 /// Connects, for a check that is a task.
-pub(crate) async fn connect(address: SocketAddr) -> Step<TcpStream> {
+pub(crate) async fn connect(address: SocketAddr) -> ProbeResult<TcpStream> {
     let socket = socket(address)?;
     sockopt::set_tcp_nodelay(&socket, true).map_err(own_fault)?;
-    begin(&socket, address)?;
+    start(&socket, address)?;
     let stream =
-        TcpStream::from_std(socket.into()).map_err(|error| Phase::Connect.own_io(&error))?;
-    stream.writable().await.map_err(|error| Phase::Connect.own_io(&error))?;
-    result(&stream)?;
-    refuse_self(&stream, address)?;
+        TcpStream::from_std(socket.into()).map_err(|error| Phase::Connect.local_error(&error))?;
+    stream.writable().await.map_err(|error| Phase::Connect.local_error(&error))?;
+    outcome(&stream)?;
+    reject_self_connection(&stream, address)?;
     Ok(stream)
 }
 
 fn own_fault(errno: Errno) -> Verdict {
-    Phase::Connect.own_io(&io::Error::from(errno))
+    Phase::Connect.local_error(&io::Error::from(errno))
 }

@@ -8,11 +8,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::verifier::PROVIDER;
+use super::verifier::CRYPTO_PROVIDER;
 use super::{client_auth, verifier};
 use crate::config::Tls;
-use crate::probe::phase::{Phase, Step};
-use crate::probe::value::{self, Print};
+use crate::probe::phase::{Phase, ProbeResult};
+use crate::probe::value::{self, FileStamp};
 
 /// Which protocols the client offers in the handshake (ALPN).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,48 +35,49 @@ impl Alpn {
 
 /// What decides a client configuration. Probers with equal ones share it, as all targets of a database do.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Files {
+struct TlsFiles {
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
-    trust_anyone: bool,
+    skip_verify: bool,
     alpn: Alpn,
 }
 
 /// One client configuration and the files it was built from.
-pub(crate) struct Trust {
-    files: Files,
-    built: Mutex<Option<Built>>,
+pub(crate) struct TlsConfigCache {
+    files: TlsFiles,
+    built: Mutex<Option<BuiltConfig>>,
 }
 
-struct Built {
-    from: Vec<Print>,
+struct BuiltConfig {
+    from: Vec<FileStamp>,
     config: Arc<ClientConfig>,
 }
 
-static SHARED: LazyLock<Mutex<HashMap<Files, Weak<Trust>>>> = LazyLock::new(Mutex::default);
+static SHARED: LazyLock<Mutex<HashMap<TlsFiles, Weak<TlsConfigCache>>>> =
+    LazyLock::new(Mutex::default);
 static SYSTEM_ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
-impl Trust {
+impl TlsConfigCache {
     pub(crate) fn shared(tls: &Tls, alpn: Alpn) -> Arc<Self> {
-        let files = Files {
+        let files = TlsFiles {
             ca: tls.ca_file.clone().filter(|_| !tls.insecure_skip_verify),
             cert: tls.cert_file.clone(),
             key: tls.key_file.clone(),
-            trust_anyone: tls.insecure_skip_verify,
+            skip_verify: tls.insecure_skip_verify,
             alpn,
         };
         let mut shared = lock(&SHARED);
-        if let Some(trust) = shared.get(&files).and_then(Weak::upgrade) {
-            return trust;
+        if let Some(cache) = shared.get(&files).and_then(Weak::upgrade) {
+            return cache;
         }
-        let trust = Arc::new(Self { files: files.clone(), built: Mutex::default() });
-        shared.insert(files, Arc::downgrade(&trust));
-        trust
+        let cache = Arc::new(Self { files: files.clone(), built: Mutex::default() });
+        shared.insert(files, Arc::downgrade(&cache));
+        cache
     }
 
     /// The configuration that the files give now.
-    pub(crate) async fn config(self: &Arc<Self>) -> Step<Arc<ClientConfig>> {
+    pub(crate) async fn config(self: &Arc<Self>) -> ProbeResult<Arc<ClientConfig>> {
         let files = &self.files;
         if files.ca.is_none()
             && files.cert.is_none()
@@ -85,8 +86,8 @@ impl Trust {
         {
             return Ok(built.config.clone());
         }
-        let trust = self.clone();
-        value::blocking(Phase::Tls, move || trust.refresh())
+        let cache = self.clone();
+        value::blocking(Phase::Tls, move || cache.refresh())
             .await?
             .map_err(|why| Phase::Tls.inconclusive(why))
     }
@@ -94,29 +95,30 @@ impl Trust {
     fn refresh(&self) -> Result<Arc<ClientConfig>, String> {
         // Looked at before they are read: a change in between is then seen the next time.
         let paths = [&self.files.ca, &self.files.cert, &self.files.key];
-        let from: Vec<Print> = paths.into_iter().flatten().map(|path| Print::of(path)).collect();
+        let from: Vec<FileStamp> =
+            paths.into_iter().flatten().map(|path| FileStamp::new(path)).collect();
         // Held while building, so that one of a thousand targets builds and the others wait for it.
         let mut built = lock(&self.built);
         if let Some(built) = built.as_ref().filter(|built| built.from == from) {
             return Ok(built.config.clone());
         }
         let config = Arc::new(self.files.build()?);
-        *built = Some(Built { from, config: config.clone() });
+        *built = Some(BuiltConfig { from, config: config.clone() });
         Ok(config)
     }
 }
 
-impl Files {
+impl TlsFiles {
     fn build(&self) -> Result<ClientConfig, String> {
-        let verifier = match (&self.ca, self.trust_anyone) {
-            (_, true) => verifier::any(),
+        let verifier = match (&self.ca, self.skip_verify) {
+            (_, true) => verifier::accepting_any(),
             (Some(path), false) => {
                 let listed = certificates("caFile", path)?;
-                verifier::trusting(Arc::new(roots_of(path, &listed)?), listed)?
+                verifier::trusting_roots(Arc::new(roots_of(path, &listed)?), listed)?
             }
-            (None, false) => verifier::trusting(system_roots()?, Vec::new())?,
+            (None, false) => verifier::trusting_roots(system_roots()?, Vec::new())?,
         };
-        let builder = ClientConfig::builder_with_provider(PROVIDER.clone())
+        let builder = ClientConfig::builder_with_provider(CRYPTO_PROVIDER.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
             .dangerous()
@@ -127,30 +129,30 @@ impl Files {
                 let chain = certificates("certFile", cert)?;
                 builder
                     .with_client_auth_cert(chain, private_key(key)?)
-                    .map_err(|error| unfit(cert, key, &error))?
+                    .map_err(|error| unusable_pair(cert, key, &error))?
             }
             (Some(_), None) => return Err("certFile needs a keyFile".into()),
             (None, Some(_)) => return Err("keyFile needs a certFile".into()),
         };
         config.alpn_protocols = self.alpn.protocols();
-        client_auth::listen(&mut config);
+        client_auth::install(&mut config);
         Ok(config)
     }
 }
 
-impl Drop for Trust {
+impl Drop for TlsConfigCache {
     /// Removes its entry. This costs the same however many entries there are, whereas a search for
     /// unused ones at each new entry makes a config with many of them quadratic.
     fn drop(&mut self) {
         let mut shared = lock(&SHARED);
         // Another thread may have replaced the entry already.
-        if shared.get(&self.files).is_some_and(|trust| trust.strong_count() == 0) {
+        if shared.get(&self.files).is_some_and(|cache| cache.strong_count() == 0) {
             shared.remove(&self.files);
         }
     }
 }
 
-fn unfit(cert: &Path, key: &Path, error: &rustls::Error) -> String {
+fn unusable_pair(cert: &Path, key: &Path, error: &rustls::Error) -> String {
     match error {
         rustls::Error::InconsistentKeys(_) => {
             format!("keyFile {} does not belong to certFile {}", key.display(), cert.display())
@@ -229,7 +231,8 @@ mod tests {
         };
         write();
         let tls = Tls { ca_file: Some(file.clone()), ..Tls::default() };
-        let (one, two) = (Trust::shared(&tls, Alpn::None), Trust::shared(&tls, Alpn::None));
+        let (one, two) =
+            (TlsConfigCache::shared(&tls, Alpn::None), TlsConfigCache::shared(&tls, Alpn::None));
         assert!(Arc::ptr_eq(&one, &two));
         let first = one.config().await.unwrap();
         assert!(Arc::ptr_eq(&first, &two.config().await.unwrap()));
@@ -238,11 +241,14 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &second));
         assert!(Arc::ptr_eq(&second, &two.config().await.unwrap()));
 
-        assert!(!Arc::ptr_eq(&one, &Trust::shared(&tls, Alpn::Http1)));
+        assert!(!Arc::ptr_eq(&one, &TlsConfigCache::shared(&tls, Alpn::Http1)));
         let skipping = Tls { insecure_skip_verify: true, ..tls.clone() };
-        assert!(!Arc::ptr_eq(&one, &Trust::shared(&skipping, Alpn::None)));
+        assert!(!Arc::ptr_eq(&one, &TlsConfigCache::shared(&skipping, Alpn::None)));
         drop(one);
-        assert!(Arc::ptr_eq(&two, &Trust::shared(&tls, Alpn::None)), "one of two is still in use");
+        assert!(
+            Arc::ptr_eq(&two, &TlsConfigCache::shared(&tls, Alpn::None)),
+            "one of two is still in use"
+        );
         drop(two);
         let held = lock(&SHARED).keys().any(|files| files.ca.as_deref() == Some(&file));
         assert!(!held, "a configuration that nobody uses is let go");

@@ -7,26 +7,26 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError};
 
-use super::client_auth::Asked;
+use super::client_auth::HandshakeObserver;
 use super::verifier;
 use crate::clock;
 use crate::health::Verdict;
 use crate::probe::phase::Phase;
-use crate::probe::stream::Exhausted;
+use crate::probe::stream::BudgetExhausted;
 use crate::probe::text::{escape, quote};
 
 /// How many bytes of a server are read in one try, as they are on the wire. It is above all that the largest answer
 /// can need with a handshake; only what no answer is made of comes to it, such as session tickets without end.
-pub(super) const MAX_WIRE: usize = 4 << 20;
+pub(super) const MAX_WIRE_BYTES: usize = 4 << 20;
 
 /// Why servers of many names refuse a client that names none.
-const NAME_NEEDED: &str = "the server needs a server name, and none was sent; set `tls.serverName`";
+const SNI_NEEDED: &str = "the server needs a server name, and none was sent; set `tls.serverName`";
 
-impl Asked {
+impl HandshakeObserver {
     /// The verdict on an error of a TLS connection, in whatever phase it shows.
     pub(crate) fn verdict(&self, phase: Phase, error: &io::Error) -> Verdict {
-        if Exhausted::is(error) {
-            let most = MAX_WIRE >> 20;
+        if BudgetExhausted::is(error) {
+            let most = MAX_WIRE_BYTES >> 20;
             return Phase::Tls.fail(format_args!(
                 "the server has sent over {most} MiB, more than a check reads"
             ));
@@ -41,10 +41,10 @@ impl Asked {
                 | io::ErrorKind::BrokenPipe
         );
         // The reset of a server that hangs up can overtake the alert that says why.
-        if cut_off && self.by_server() && !self.and_given() {
+        if cut_off && self.is_requested() && !self.is_sent() {
             return Phase::Tls.fail("the server asks for a client certificate");
         }
-        phase.io(error)
+        phase.io_error(error)
     }
 
     fn tls_verdict(&self, error: &rustls::Error) -> Verdict {
@@ -52,9 +52,9 @@ impl Asked {
         match error {
             E::FailedToGetCurrentTime | E::FailedToGetRandomBytes => Phase::Tls.inconclusive(error),
             E::InvalidCertificate(error) => {
-                Phase::Tls.fail(format_args!("certificate {}", flaw(error)))
+                Phase::Tls.fail(format_args!("certificate {}", certificate_error(error)))
             }
-            E::AlertReceived(alert) => Phase::Tls.fail(self.refusal(*alert)),
+            E::AlertReceived(alert) => Phase::Tls.fail(self.alert_reason(*alert)),
             E::InvalidMessage(_) => Phase::Tls.fail("the server does not speak TLS"),
             E::PeerIncompatible(_) => Phase::Tls.fail("no TLS version or cipher in common"),
             E::NoCertificatesPresented => Phase::Tls.fail("the server shows no certificate"),
@@ -63,13 +63,13 @@ impl Asked {
     }
 
     /// What a server means by an alert.
-    fn refusal(&self, alert: AlertDescription) -> String {
+    fn alert_reason(&self, alert: AlertDescription) -> String {
         use AlertDescription as A;
-        let given = self.and_given();
+        let given = self.is_sent();
         match alert {
             A::CertificateRequired => "the server asks for a client certificate".into(),
             A::HandshakeFailure | A::BadCertificate | A::NoCertificate | A::AccessDenied
-                if self.by_server() && !given =>
+                if self.is_requested() && !given =>
             {
                 "the server asks for a client certificate".into()
             }
@@ -87,17 +87,17 @@ impl Asked {
                 format!("the server refuses the client certificate ({alert:?})")
             }
             A::ProtocolVersion => "no TLS version in common".into(),
-            A::HandshakeFailure if self.is_unnamed() => {
-                format!("no TLS version or cipher in common, or {NAME_NEEDED}")
+            A::HandshakeFailure if self.without_sni() => {
+                format!("no TLS version or cipher in common, or {SNI_NEEDED}")
             }
             A::HandshakeFailure | A::InsufficientSecurity => "no TLS version or cipher in common".into(),
-            A::UnrecognisedName if self.is_unnamed() => NAME_NEEDED.into(),
+            A::UnrecognisedName if self.without_sni() => SNI_NEEDED.into(),
             A::UnrecognisedName => "the server does not know the server name".into(),
             A::NoApplicationProtocol => {
                 "the server speaks no HTTP version that is offered; if it speaks HTTP/2 alone, set `http2: true`".into()
             }
-            _ if self.is_unnamed() && alert == A::InternalError => {
-                format!("the server refuses (InternalError), maybe as {NAME_NEEDED}")
+            _ if self.without_sni() && alert == A::InternalError => {
+                format!("the server refuses (InternalError), maybe as {SNI_NEEDED}")
             }
             _ => format!("the server refuses ({alert:?})"),
         }
@@ -120,7 +120,7 @@ fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
 }
 
 /// What is wrong with a certificate; continues a sentence that begins with "certificate".
-fn flaw(error: &CertificateError) -> String {
+fn certificate_error(error: &CertificateError) -> String {
     use CertificateError as C;
     match error {
         C::ExpiredContext { not_after, .. } => format!("expired on {}", day(*not_after)),
@@ -141,8 +141,8 @@ fn flaw(error: &CertificateError) -> String {
         C::Revoked => "was revoked".into(),
         C::BadEncoding => "is broken".into(),
         C::InvalidPurpose | C::InvalidPurposeContext { .. } => "is not for a server".into(),
-        _ if verifier::is_authority(error) => "is an authority's, not a server's".into(),
-        _ if verifier::is_old(error) => {
+        _ if verifier::is_ca_as_server(error) => "is an authority's, not a server's".into(),
+        _ if verifier::is_x509_v1(error) => {
             "carries no names, being of X.509 version 1; make it anew with a subjectAltName".into()
         }
         other => format!("is not valid: {}", quote(&other.to_string(), 120)),

@@ -10,35 +10,35 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 /// The cryptography of all TLS checks.
-pub(super) static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+pub(super) static CRYPTO_PROVIDER: LazyLock<Arc<CryptoProvider>> =
     LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
 
 /// Takes what these authorities have signed, and each of the listed certificates itself.
-pub(crate) fn trusting(
+pub(crate) fn trusting_roots(
     roots: Arc<RootCertStore>,
     listed: Vec<CertificateDer<'static>>,
 ) -> Result<Arc<dyn ServerCertVerifier>, String> {
-    let webpki = WebPkiServerVerifier::builder_with_provider(roots, PROVIDER.clone())
+    let webpki = WebPkiServerVerifier::builder_with_provider(roots, CRYPTO_PROVIDER.clone())
         .build()
         .map_err(|error| format!("cannot use the root certificates: {error}"))?;
     if listed.is_empty() {
         return Ok(webpki);
     }
-    Ok(Arc::new(Listed { webpki, listed }))
+    Ok(Arc::new(PinnedVerifier { webpki, listed }))
 }
 
 /// Takes any certificate, as `insecureSkipVerify` wants it.
-pub(crate) fn any() -> Arc<dyn ServerCertVerifier> {
-    Arc::new(Any)
+pub(crate) fn accepting_any() -> Arc<dyn ServerCertVerifier> {
+    Arc::new(InsecureVerifier)
 }
 
 /// Returns true if a certificate was refused for being an authority's.
-pub(crate) fn is_authority(error: &CertificateError) -> bool {
+pub(crate) fn is_ca_as_server(error: &CertificateError) -> bool {
     is_webpki(error, |error| matches!(error, webpki::Error::CaUsedAsEndEntity))
 }
 
 /// Returns true if a certificate was refused for being older than X.509 version 3, which is the first to have names.
-pub(crate) fn is_old(error: &CertificateError) -> bool {
+pub(crate) fn is_x509_v1(error: &CertificateError) -> bool {
     is_webpki(error, |error| matches!(error, webpki::Error::UnsupportedCertVersion))
 }
 
@@ -50,12 +50,12 @@ fn is_webpki(error: &CertificateError, test: impl Fn(&webpki::Error) -> bool) ->
 /// Webpki's rules and one more, which curl and Go have too: a certificate that stands in `caFile` itself is trusted,
 /// whether it is an authority's, as `openssl req -x509` makes it, or another authority has signed it.
 #[derive(Debug)]
-struct Listed {
+struct PinnedVerifier {
     webpki: Arc<WebPkiServerVerifier>,
     listed: Vec<CertificateDer<'static>>,
 }
 
-impl ServerCertVerifier for Listed {
+impl ServerCertVerifier for PinnedVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -107,20 +107,20 @@ impl ServerCertVerifier for Listed {
 fn is_only_about_the_issuer(result: &Result<ServerCertVerified, Error>) -> bool {
     let Err(Error::InvalidCertificate(error)) = result else { return false };
     matches!(error, CertificateError::UnknownIssuer | CertificateError::BadSignature)
-        || is_authority(error)
+        || is_ca_as_server(error)
 }
 
 /// No rules: a certificate of any age, key and algorithm will do. The server must hold the key of the certificate that
 /// it shows, as far as webpki can check that: not for X.509 version 1, RSA keys of under 2048 bits, or Ed448. Nothing
 /// is lost by that, as a certificate that nobody has verified proves nothing about its holder.
 #[derive(Debug)]
-struct Any;
+struct InsecureVerifier;
 
 /// What no certificate is verified by, but old and unusual servers sign with.
 const UNCHECKED_SCHEMES: [SignatureScheme; 3] =
     [SignatureScheme::ED448, SignatureScheme::RSA_PKCS1_SHA1, SignatureScheme::ECDSA_SHA1_Legacy];
 
-impl ServerCertVerifier for Any {
+impl ServerCertVerifier for InsecureVerifier {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,
@@ -139,7 +139,12 @@ impl ServerCertVerifier for Any {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         unless_wrong(
-            verify_tls12_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms),
+            verify_tls12_signature(
+                message,
+                cert,
+                dss,
+                &CRYPTO_PROVIDER.signature_verification_algorithms,
+            ),
             dss,
         )
     }
@@ -151,13 +156,18 @@ impl ServerCertVerifier for Any {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         unless_wrong(
-            verify_tls13_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms),
+            verify_tls13_signature(
+                message,
+                cert,
+                dss,
+                &CRYPTO_PROVIDER.signature_verification_algorithms,
+            ),
             dss,
         )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let mut schemes = PROVIDER.signature_verification_algorithms.supported_schemes();
+        let mut schemes = CRYPTO_PROVIDER.signature_verification_algorithms.supported_schemes();
         schemes.extend(UNCHECKED_SCHEMES);
         schemes
     }

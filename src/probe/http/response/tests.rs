@@ -21,7 +21,7 @@ enum Read {
 
 /// Reads the pieces, and then the end of the connection.
 fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Read {
-    let mut answer = Answer::new();
+    let mut answer = ResponseReader::new();
     let (mut status, mut content) = (None, Vec::new());
     let read = |status: Option<u16>, content, ended| match status {
         Some(status) => Read::Answer(status, content, ended),
@@ -30,16 +30,16 @@ fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Read {
     for mut data in pieces {
         loop {
             match answer.next(&mut data, &Method::GET) {
-                Ok(Some(Item::Head(head))) => status = Some(head.as_u16()),
-                Ok(Some(Item::Data(data))) => content.extend_from_slice(data),
-                Ok(Some(Item::End)) => return read(status, content, true),
+                Ok(Some(ResponsePart::Head(head))) => status = Some(head.as_u16()),
+                Ok(Some(ResponsePart::Data(data))) => content.extend_from_slice(data),
+                Ok(Some(ResponsePart::End)) => return read(status, content, true),
                 Ok(None) => break,
                 Err(_) => return read(status, content, false),
             }
         }
         assert!(data.is_empty(), "{data:?} is left over");
     }
-    let ended = matches!(&answer.stage, Stage::Body(body) if body.may_end());
+    let ended = matches!(&answer.stage, Stage::BodyReader(body) if body.may_end());
     read(status, content, ended)
 }
 
@@ -64,7 +64,9 @@ async fn hyper(answer: Vec<u8>) -> Read {
                     Ok(frame) => {
                         content.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()))
                     }
-                    Err(_) => return Read::Answer(response.status().as_u16(), content, false),
+                    Err(_) => {
+                        return Read::Answer(response.status().as_u16(), content, false);
+                    }
                 }
             }
             Read::Answer(response.status().as_u16(), content, true)
@@ -174,12 +176,12 @@ proptest! {
         start in any_head(),
         times in 1..5000_usize,
     ) {
-        let mut answer = Answer::new();
-        let wanted = [start.as_bytes(), &piece].concat();
-        for mut data in std::iter::once(&wanted[..]).chain(std::iter::repeat_n(&piece[..], times)) {
-            while let Ok(Some(Item::Head(_) | Item::Data(_))) = answer.next(&mut data, &Method::GET) {}
+        let mut answer = ResponseReader::new();
+        let expectation = [start.as_bytes(), &piece].concat();
+        for mut data in std::iter::once(&expectation[..]).chain(std::iter::repeat_n(&piece[..], times)) {
+            while let Ok(Some(ResponsePart::Head(_) | ResponsePart::Data(_))) = answer.next(&mut data, &Method::GET) {}
             if let Stage::Head(head) = &answer.stage {
-                prop_assert!(head.kept() <= 2 * crate::probe::http::expectation::MOST_HEAD);
+                prop_assert!(head.kept() <= 2 * crate::probe::http::expectation::MAX_HEAD);
             }
         }
     }
