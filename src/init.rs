@@ -1,9 +1,11 @@
-//! Process 1 of a container: reaps the processes that become its children, and hands signals on to the daemon.
+//! Process 1 of a container: reaps orphans and forwards signals to the daemon, as tini does.
 //!
-//! A process whose parent has ended becomes a child of process 1, which has to reap it: a helper that has left the process
-//! group of its command, for example. A daemon that were process 1 itself would have to tell such processes from its own
-//! commands, or it would take away the exit status that a check waits for. So the daemon runs as a child of process 1,
-//! as `docker run --init` and tini do it, and process 1 does nothing but this.
+//! A process whose parent has ended becomes a child of process 1, which must reap it: a helper that
+//! has left the process group of its command, for example. If the daemon itself were process 1, it
+//! would have to tell such orphans from its own commands, or it would lose the exit status that a
+//! check waits for. So the daemon runs as a child of process 1, as with `docker run --init`, and
+//! process 1 does nothing else.
+#![allow(unsafe_code)]
 
 #![expect(unsafe_code, reason = "fork, and waiting for any child, have no safe interface")]
 
@@ -12,18 +14,20 @@ use std::mem::MaybeUninit;
 use std::process;
 use std::ptr;
 
-/// Returns in the process that is to be the daemon: at once, unless this is process 1. Process 1 itself stays here, and
-/// ends as the daemon does. To be called while the process has one thread.
+/// Returns in the process that becomes the daemon. Process 1 never returns: it forks the daemon,
+/// and exits with the daemon's status. Any other process returns at once.
+///
+/// Must be called while the process has one thread.
 pub(crate) fn run_as_init() -> io::Result<()> {
     if process::id() != 1 {
         return Ok(());
     }
-    // SAFETY: the sets are filled in before they are read. There is one thread, so that the child has all there is: no lock
-    // is held by a thread that it lacks.
+    // SAFETY: the sets are filled in before they are read. There is one thread, so no lock is held
+    // by a thread that the child lacks.
     let (child, all) = unsafe {
         let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
         libc::sigfillset(all.as_mut_ptr());
-        // Blocked before there is a child, so that no signal is lost.
+        // Signals are blocked before the fork, so that none is lost.
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
         let child = libc::fork();
         if child <= 0 {
@@ -37,25 +41,26 @@ pub(crate) fn run_as_init() -> io::Result<()> {
         match next_signal(&all) {
             Some((libc::SIGCHLD, _)) => {}
             Some((signal, Sender::Process)) => {
-                // SAFETY: the child is not reaped, so that the number is its own.
+                // SAFETY: the child is not reaped yet, so no other process has its number.
                 unsafe { libc::kill(child, signal) };
             }
-            // A terminal sends its signals to the daemon too.
+            // A terminal sends its signals to the daemon as well.
             Some((_, Sender::Kernel)) | None => {}
         }
         if let Some(status) = reap_all(child) {
-            // The kernel ends all that is left here with process 1.
+            // The kernel kills all other processes of the container with process 1.
             process::exit(status);
         }
     }
 }
 
+/// The sender of a signal.
 enum Sender {
     Process,
     Kernel,
 }
 
-/// Waits for a signal. None when the wait was interrupted.
+/// Waits for a signal. Returns `None` if the wait was interrupted.
 fn next_signal(signals: &libc::sigset_t) -> Option<(libc::c_int, Sender)> {
     let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
     // SAFETY: the call fills in `info` if it returns a signal.
@@ -66,11 +71,11 @@ fn next_signal(signals: &libc::sigset_t) -> Option<(libc::c_int, Sender)> {
         }
         (signal, info.assume_init().si_code)
     };
-    // sigaction(2): codes of signals that the kernel sends by itself are above 0.
+    // The kernel's own signals have a code above 0 (sigaction(2)).
     Some((signal, if code > 0 { Sender::Kernel } else { Sender::Process }))
 }
 
-/// Reaps all children that have ended. Returns the exit status to end with, once the daemon is among them.
+/// Reaps all children that have ended. Returns the exit status of the daemon if it is one of them.
 fn reap_all(daemon: libc::pid_t) -> Option<i32> {
     loop {
         let mut status = 0;
@@ -85,7 +90,7 @@ fn reap_all(daemon: libc::pid_t) -> Option<i32> {
     }
 }
 
-/// Returns the exit status that says how a process ended, as a shell has it.
+/// Returns the exit status that a shell reports for a process that ended this way.
 fn exit_status(status: libc::c_int) -> i32 {
     if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) }
 }
@@ -103,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_not_the_first_goes_on() {
+    fn a_process_other_than_1_returns_at_once() {
         assert!(run_as_init().is_ok());
     }
 }

@@ -1,4 +1,5 @@
-//! How much may be done at once: checks, by the descriptors that this process may open, and commands, by its processors.
+//! The limits on concurrent work: probes by the file descriptors of this process, and commands by
+//! its processors.
 
 use std::num::NonZeroUsize;
 use std::sync::OnceLock;
@@ -6,40 +7,46 @@ use std::sync::OnceLock;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// Descriptors kept for all but checks, at least: the pages, connections to the API, and what the daemon has open itself.
+/// The least number of descriptors reserved for everything but checks: the admin pages, connections
+/// to the API, and the daemon itself.
 const FD_RESERVE: u64 = 256;
 
-/// Connections to the pages: so many, or a quarter of what is kept for all but checks if that is less.
+/// The most connections to the admin pages. A quarter of the reserve if that is less.
 const MAX_PAGE_CONNECTIONS: u64 = 64;
 
-/// What the daemon has open itself, beside that: files, the log, its runtimes, and connections to the API for writes, Events
-/// and the Lease.
+/// The descriptors of the daemon itself: files, the log, its runtimes, and connections to the API
+/// for writes, Events and the Lease.
 const FDS_FOR_DAEMON: u64 = 64;
 
-/// Connections to the API that watch a namespace.
+/// The connections to the API that watch a namespace.
 const FDS_PER_NAMESPACE: u64 = 3;
 
-/// What a try holds at most: its connection, and a file that a value, a certificate or a key is read from.
+/// The descriptors of a probe over the network: its connection, and a file that a value, a
+/// certificate or a key is read from.
 const FDS_PER_PROBE: u64 = 2;
 
-/// What a command holds at most: both ends of its pipe, its process, and a file that a value is read from.
+/// The descriptors of a command: both ends of its pipe, its pidfd, and a file that a value is read
+/// from.
 const FDS_PER_EXEC: u64 = 4;
 
-/// Commands at once for each processor, if nobody says otherwise. Most of them wait for a database most of the time.
+/// The default number of concurrent commands for each processor. Most commands wait for a database
+/// most of the time.
 const EXECS_PER_CORE: usize = 4;
 
-/// How much may be done at once.
+/// The limits on concurrent work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Tries over the network.
+    /// The most probes over the network in flight.
     pub max_in_flight: usize,
-    /// Commands of exec checks, which don't count as tries over the network.
+    /// The most commands of exec checks at once, not counted as probes over the network.
     pub max_execs: usize,
 }
 
 impl Limits {
-    /// Raises the limit of open descriptors as far as this process may, and shares out what there is, for a config with so many
-    /// namespaces. To be called once, before anything is started.
+    /// Raises the soft limit of open descriptors to the hard limit, and divides the descriptors
+    /// between the uses of a config with this many namespaces.
+    ///
+    /// Must be called once, before any probe or command is started.
     pub(crate) fn raise(max_exec: Option<NonZeroUsize>, namespaces: usize) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let max_exec = max_exec.map_or(EXECS_PER_CORE * cores, NonZeroUsize::get);
@@ -48,7 +55,7 @@ impl Limits {
             warn!(
                 max_exec,
                 exec_at_once = limits.max_execs,
-                "too few file descriptors for so many commands at once; raise `ulimit -n`"
+                "too few file descriptors for this many concurrent commands; raise `ulimit -n`"
             );
         }
         limits
@@ -63,14 +70,14 @@ impl Limits {
     }
 }
 
-/// Descriptors that are kept for all but checks. Where there is little, all get a part of it.
+/// Returns the descriptors reserved for everything but checks: half of all, if there are few.
 fn fd_reserve(descriptors: u64, namespaces: u64) -> u64 {
     FD_RESERVE
         .max(MAX_PAGE_CONNECTIONS + FDS_FOR_DAEMON + FDS_PER_NAMESPACE * namespaces)
         .min(descriptors / 2)
 }
 
-/// How many connections to the pages there may be, by the limit of descriptors that is in force.
+/// Returns the most connections to the admin pages under the current limit of descriptors.
 pub(crate) fn max_page_connections() -> usize {
     page_connections(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)) as usize
 }
@@ -79,13 +86,13 @@ fn page_connections(descriptors: u64) -> u64 {
     (fd_reserve(descriptors, 0) / 4).clamp(1, MAX_PAGE_CONNECTIONS)
 }
 
-/// As many as anybody will have targets.
+/// The upper bound of probes in flight, above any number of targets.
 const MAX_IN_FLIGHT: u64 = 1 << 24;
 
-/// The limit of descriptors as it was before it was raised.
+/// The limit of descriptors before it was raised.
 static ORIGINAL_NOFILE: OnceLock<Rlimit> = OnceLock::new();
 
-/// Raises the soft limit of descriptors to the hard one. Returns what is in force then.
+/// Raises the soft limit of descriptors to the hard limit. Returns the limit in force.
 fn raise_descriptors() -> u64 {
     let before = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: before.maximum, maximum: before.maximum };
@@ -96,8 +103,10 @@ fn raise_descriptors() -> u64 {
     before.current.unwrap_or(u64::MAX)
 }
 
-/// The limit of descriptors that a command shall have, if not our own: programs that close all they may have open, or wait
-/// with select, take the raised one badly.
+/// Returns the limit of descriptors for a command, or `None` if the daemon's own was not raised.
+///
+/// A raised limit breaks programs that wait with `select`, and slows down those that close every
+/// descriptor they may have.
 pub(crate) fn child_nofile_limit() -> Option<Rlimit> {
     ORIGINAL_NOFILE.get().copied()
 }
@@ -107,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptors_are_shared_out_so_that_all_can_work() {
+    fn descriptors_are_divided_between_all_uses() {
         let of = |descriptors, max_exec| {
             let limits = Limits::share(descriptors, max_exec, 1);
             (limits.max_in_flight, limits.max_execs)
@@ -126,19 +135,20 @@ mod tests {
                 "{descriptors}: {checks} and {commands}"
             );
         }
-        // Many namespaces are watched at the cost of checks.
+        // Watches of many namespaces leave fewer descriptors to checks.
         assert_eq!(Limits::share(1024, 8, 100).max_in_flight, 282);
         assert_eq!(Limits::share(1024, 8, 1000).max_in_flight, 240);
     }
 
     #[test]
-    fn pages_leave_enough_of_the_reserve_for_all_else() {
+    fn pages_leave_enough_of_the_reserve_for_the_rest() {
         for (descriptors, pages) in
             [(u64::MAX, 64), (1024, 64), (512, 64), (256, 32), (64, 8), (8, 1), (1, 1)]
         {
             assert_eq!(page_connections(descriptors), pages, "{descriptors}");
         }
-        // With 1,024 descriptors, 42 namespaces can be watched whatever the readers of pages do; with 256, 10.
+        // With 1,024 descriptors, 42 namespaces can be watched however many clients read pages.
+        // With 256 it is 10.
         let namespaces = |descriptors| {
             (fd_reserve(descriptors, 0) - page_connections(descriptors) - FDS_FOR_DAEMON)
                 / FDS_PER_NAMESPACE

@@ -1,7 +1,17 @@
-//! One try of one target: runs a check and says what it saw, as a verdict whose reason names the phase.
+//! One probe of one target: runs a check, and returns a verdict whose reason begins with the phase.
 //!
-//! A check has one deadline for all it does. Every kind reports the phase it enters, so that whatever the deadline
-//! cuts short is named. Inside, `Err(verdict)` ends a try early; reaching the end is a pass.
+//! A check has one deadline for everything it does. Each kind of check reports the phase that it
+//! enters, so the verdict on a deadline names it.
+//!
+//! The modules, from the bottom up (each uses only those above it in this list):
+//!
+//! - `phase`: the phases, and the verdict on an error or a deadline in each of them.
+//! - `target`, `text`, `value`: the target, text in streams and reasons, values from files.
+//! - `stream`: the TCP connection of a probe.
+//! - `kind`: the interface of a kind of check.
+//! - `tls`, `http`, `tcp`, `exec`: the kinds, and TLS for two of them.
+//! - `fast`: the cheapest checks, thousands at once without a task each.
+//! - `registry`: the prober of each kind.
 
 mod exec;
 mod fast;
@@ -23,16 +33,16 @@ use crate::config::Check;
 use crate::health::Verdict;
 pub use fast::{Completion, FastCheck, Reactor, Waker};
 use kind::{CheckProber, Workload};
-use phase::Progress;
+use phase::{Progress, to_verdict};
 pub use target::Target;
 
-/// A check made ready to be tried on one target many times.
+/// A check of one target, made ready to be probed many times.
 pub struct Prober {
     timeout: Duration,
     path: Path,
 }
 
-/// The way that the tries of a check go.
+/// The way that the probes of a check take.
 enum Path {
     Fast(Arc<FastCheck>),
     Task(Box<dyn CheckProber>),
@@ -47,7 +57,7 @@ impl Prober {
         Self { timeout: check.timeout, path }
     }
 
-    /// Returns the check if a [`Reactor`] can try it.
+    /// Returns the check if a [`Reactor`] can probe it.
     pub fn fast_check(&self) -> Option<&Arc<FastCheck>> {
         match &self.path {
             Path::Fast(check) => Some(check),
@@ -55,12 +65,12 @@ impl Prober {
         }
     }
 
-    /// Returns true if a try takes long stretches of a processor at a time, as a TLS handshake does.
+    /// Returns true if a probe takes long stretches of CPU time, as a TLS handshake does.
     pub fn is_cpu_bound(&self) -> bool {
         self.workload() == Workload::Cpu
     }
 
-    /// Returns true if a try runs a command.
+    /// Returns true if a probe runs a command.
     pub fn is_exec(&self) -> bool {
         self.workload() == Workload::Command
     }
@@ -72,7 +82,9 @@ impl Prober {
         }
     }
 
-    /// Tries the target once. Ends within the check's timeout; dropping the future ends all that the try has started.
+    /// Probes the target once, within the check's timeout.
+    ///
+    /// Dropping the future ends everything that the probe has started.
     pub async fn probe(&self) -> Verdict {
         let prober = match &self.path {
             Path::Fast(check) => return Box::pin(fast::run_once(check)).await,
@@ -80,7 +92,7 @@ impl Prober {
         };
         let progress = Progress::default();
         let result = tokio::time::timeout(self.timeout, prober.probe(&progress)).await;
-        result.unwrap_or_else(|_| progress.timed_out(self.timeout)).err().unwrap_or(Verdict::Pass)
+        to_verdict(result.unwrap_or_else(|_| progress.timed_out(self.timeout)))
     }
 }
 
@@ -88,9 +100,9 @@ impl Prober {
 mod tests {
     use super::*;
 
-    /// Ten thousand of them are held, and at times all at once in flight.
+    // Ten thousand probers are held, and at times all their probes are in flight at once.
     #[test]
-    fn a_quiet_try_is_small() {
+    fn a_fast_prober_and_its_probe_are_small() {
         use crate::config::{CheckKind, DatabaseId, TcpCheck};
         use crate::health::Thresholds;
         let tcp = TcpCheck { port: 1, tls: None, send: None, expect: None, accept: false };

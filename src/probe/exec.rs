@@ -1,4 +1,5 @@
-//! The exec check: runs a command without a shell, in an environment that holds only what is named, and kills all of it.
+//! The exec check: runs a command without a shell, with an environment of only the named variables,
+//! and kills its whole process group at the end.
 
 mod command;
 mod expand;
@@ -25,12 +26,12 @@ use process_group::KillOnDrop;
 
 struct ExecProber {
     command: Vec<String>,
-    /// What the daemon says of the target.
+    /// The variables that describe the target.
     target_env: Vec<(&'static str, String)>,
     env: Vec<(String, ValueSource)>,
     working_directory: Option<PathBuf>,
     inconclusive_statuses: Vec<RangeInclusive<u8>>,
-    /// Made at the first try, unless it has to be made anew at each.
+    /// The command of the first probe. Each probe prepares its own if a value comes from a file.
     prepared: OnceLock<Arc<PreparedCommand>>,
 }
 
@@ -78,8 +79,8 @@ impl ExecProber {
         progress.enter(Phase::Start);
         let (kill_on_drop, progress) = (KillOnDrop::default(), progress.clone());
         let lifecycle = kill_on_drop.lifecycle();
-        // All of it on one thread: starting a program stands still until the disk has given it, and each hand-over
-        // between threads costs as much as a dozen system calls.
+        // All on one thread: a start blocks until the disk has delivered the program, and each
+        // hand-over between threads costs as much as a dozen system calls.
         value::blocking(Phase::Start, move || prepared.run(lifecycle, &progress)).await?
     }
 
@@ -95,7 +96,7 @@ impl ExecProber {
         Ok(prepared)
     }
 
-    /// The whole environment, and which values of it are secrets.
+    /// Reads the whole environment, and collects the values that are secrets.
     async fn read_env(&self) -> ProbeResult<(Env, Secrets)> {
         let mut env: Env = self
             .target_env
@@ -110,7 +111,8 @@ impl ExecProber {
                     Phase::Exec.inconclusive(format_args!("the value of {name} holds a NUL byte"))
                 );
             }
-            // A short word in the config, as `1` or `on`, is no secret, and masking it would mask half the output.
+            // A short literal, such as `1` or `on`, is no secret: masking it would mask half the
+            // output.
             if !matches!(value, ValueSource::Literal(word) if word.len() < 4) {
                 secrets.add(&bytes);
             }
@@ -120,7 +122,7 @@ impl ExecProber {
         Ok((env, secrets))
     }
 
-    /// The command with all references expanded.
+    /// Expands all references of the command.
     fn prepare_command(&self, env: &Env, secrets: Secrets) -> ProbeResult<PreparedCommand> {
         let value_of = |name: &str| {
             let value = env.iter().find(|(known, _)| known == name).map(|(_, value)| value);

@@ -5,19 +5,18 @@ use futures::future::BoxFuture;
 use super::phase::{ProbeResult, Progress};
 use super::target::Target;
 
-/// A check of one kind, made ready to be tried on one target many times.
+/// A check of one kind and one target, made ready to be probed many times.
 pub(crate) trait CheckProber: Send + Sync {
-    /// Tries the target once. Reports each phase that it enters, so that the verdict on a deadline
-    /// names it.
+    /// Probes the target once, and reports each phase that it enters.
     ///
-    /// Dropping the future ends all that the try has started.
+    /// Dropping the future ends everything that the probe has started.
     fn probe<'a>(&'a self, progress: &'a Progress) -> BoxFuture<'a, ProbeResult<()>>;
 
-    /// Returns what a try occupies most.
+    /// Returns the resource that a probe occupies most.
     fn workload(&self) -> Workload;
 }
 
-/// The resource that a try occupies most. It decides which runtime and which limit a try has.
+/// The resource that a probe occupies most. It decides on the runtime and the limit of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Workload {
     /// Waits for the network nearly all the time.
@@ -28,7 +27,8 @@ pub(crate) enum Workload {
     Command,
 }
 
-/// A check's config record that a prober can be made from.
+/// The config record of a kind of check, which makes its probers.
 pub(crate) trait NewProber {
+    /// Makes a prober of one target. Reads no file and resolves no name.
     fn new_prober(&self, target: &Target) -> Box<dyn CheckProber>;
 }

@@ -1,4 +1,4 @@
-//! The phases of a try, and the verdict on an error or a deadline in each of them.
+//! The phases of a probe, and the verdict on an error or a deadline in each of them.
 
 use std::fmt;
 use std::io;
@@ -9,17 +9,23 @@ use rustix::io::Errno;
 
 use crate::health::Verdict;
 
-/// One step of a try, or the verdict that ends it.
+/// The result of a step of a probe. The error is the verdict that ends the probe, and is never a
+/// pass: a probe passes by reaching its end.
 pub(crate) type ProbeResult<T> = Result<T, Verdict>;
 
-/// The state of a try. Shared with what works for the try where it can't be handed a reference.
+/// Returns the verdict of a probe from the result of its last step.
+pub(crate) fn to_verdict(result: ProbeResult<()>) -> Verdict {
+    result.err().unwrap_or(Verdict::Pass)
+}
+
+/// The phase of a probe, and its verdict once that is known. Clones share the state.
 #[derive(Clone, Default)]
 pub(crate) struct Progress(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     phase: Phase,
-    /// Fixed already, while the try only ends its conversation in good order.
+    /// Known while the probe only closes its conversation in an orderly way.
     verdict: Option<ProbeResult<()>>,
 }
 
@@ -32,7 +38,7 @@ impl Progress {
         self.state().phase
     }
 
-    /// Fixes the verdict: a deadline that comes later does not change it.
+    /// Fixes the verdict. A later deadline does not change it.
     pub(crate) fn decide(&self, verdict: &ProbeResult<()>) {
         let mut state = self.state();
         if state.verdict.is_none() {
@@ -40,10 +46,10 @@ impl Progress {
         }
     }
 
-    /// The verdict when the deadline comes now.
+    /// Returns the result if the deadline comes now.
     pub(crate) fn timed_out(&self, timeout: Duration) -> ProbeResult<()> {
         let state = self.state();
-        state.verdict.clone().unwrap_or_else(|| Err(state.phase.timed_out(timeout)))
+        state.verdict.clone().unwrap_or_else(|| state.phase.timed_out(timeout))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -51,20 +57,21 @@ impl Progress {
     }
 }
 
+/// The part of a probe that is under way. Each verdict begins with its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Phase {
-    /// Reading files: our own side.
+    /// Files are read. A failure is this host's.
     #[default]
     Files,
-    /// Looking the command up and starting it: our own side.
+    /// The command is looked up and started. A failure is this host's.
     Start,
     Connect,
     Tls,
-    /// TLS is up and all that was asked is done; only a late refusal could still come.
+    /// TLS is up and the check is done. Only a late refusal of the server can still come.
     Settle,
     Send,
     Expect,
-    /// As `Expect`, once something has come, but not the text.
+    /// Some of the answer has come, but not the expected text.
     ExpectRest,
     Http,
     Body,
@@ -94,26 +101,30 @@ impl Phase {
         Verdict::Inconclusive(format!("{self}: {what}"))
     }
 
+    /// Returns the verdict on a connection that ended early: `how` is "closed" or "reset".
     pub(crate) fn connection_ended(self, how: &str) -> Verdict {
         let when = if self == Phase::Tls { " in the handshake" } else { "" };
         self.fail(format_args!("connection {how}{when}"))
     }
 
-    /// The verdict when the deadline comes in this phase.
-    pub(crate) fn timed_out(self, timeout: Duration) -> Verdict {
+    /// Returns the result if the deadline comes in this phase.
+    pub(crate) fn timed_out(self, timeout: Duration) -> ProbeResult<()> {
         let timeout = humantime::format_duration(timeout);
-        match self {
+        Err(match self {
             Phase::Files => self.inconclusive(format_args!("not read in {timeout}")),
             Phase::Start => self.inconclusive(format_args!("not started in {timeout}")),
-            Phase::Settle => Verdict::Pass,
-            Phase::ExpectRest => self.fail(format_args!("the text did not come in {timeout}")),
-            Phase::Exec => self.fail(format_args!("no exit in {timeout}")),
-            Phase::Body => self.fail(format_args!("body did not end in {timeout}")),
+            Phase::Settle => return Ok(()),
+            Phase::ExpectRest => {
+                self.fail(format_args!("the expected text did not arrive in {timeout}"))
+            }
+            Phase::Exec => self.fail(format_args!("the command did not exit in {timeout}")),
+            Phase::Body => self.fail(format_args!("the body did not end in {timeout}")),
             _ => self.fail(format_args!("no answer in {timeout}")),
-        }
+        })
     }
 
-    /// The verdict on an I/O error in this phase that came from outside, or may have: all but `socket` and `connect` itself.
+    /// Returns the verdict on an I/O error that may have come from outside this host: any but an
+    /// error that `socket` or `connect` returns at once.
     pub(crate) fn io_error(self, error: &io::Error) -> Verdict {
         let Some(errno) = Errno::from_io_error(error) else {
             return match error.kind() {
@@ -131,23 +142,26 @@ impl Phase {
             Errno::CONNRESET if self == Phase::Connect => self.fail("reset"),
             Errno::CONNRESET => self.connection_ended("reset"),
             Errno::PIPE => self.connection_ended("closed"),
-            // A router has said so, or nobody on this host's own subnet has answered to the address.
+            // A router has reported it, or the address is of this host's subnet and has no owner.
             Errno::HOSTUNREACH => self.fail("host unreachable"),
-            // Linux makes these of ICMP, for IPv4 in `icmp_err_convert` and for IPv6 in `icmpv6_err_convert`.
-            Errno::NETUNREACH => self.fail("network unreachable, says a router"),
-            Errno::ACCESS | Errno::PERM => self.fail("administratively prohibited, says a router"),
-            Errno::NOPROTOOPT => self.fail("protocol unreachable, says a router"),
-            Errno::HOSTDOWN => self.fail("host unknown, says a router"),
-            Errno::NONET => self.fail("this host is isolated, says a router"),
-            Errno::OPNOTSUPP => self.fail("source route failed, says a router"),
-            Errno::PROTO => self.fail("protocol error, says a router"),
-            // The kernel gave up before our own deadline.
+            // Linux translates ICMP to these: `icmp_err_convert` for IPv4, `icmpv6_err_convert` for
+            // IPv6.
+            Errno::NETUNREACH => self.fail("network unreachable (reported by a router)"),
+            Errno::ACCESS | Errno::PERM => {
+                self.fail("administratively prohibited (reported by a router)")
+            }
+            Errno::NOPROTOOPT => self.fail("protocol unreachable (reported by a router)"),
+            Errno::HOSTDOWN => self.fail("host unknown (reported by a router)"),
+            Errno::NONET => self.fail("this host is isolated (reported by a router)"),
+            Errno::OPNOTSUPP => self.fail("source route failed (reported by a router)"),
+            Errno::PROTO => self.fail("protocol error (reported by a router)"),
+            // The kernel gave up before the deadline of the check.
             Errno::TIMEDOUT => self.fail("no answer"),
             _ => self.fail(os_error_text(error)),
         }
     }
 
-    /// The verdict on an error in this phase that this host itself gave before anything was sent.
+    /// Returns the verdict on an error that this host itself caused, before anything was sent.
     pub(crate) fn local_error(self, error: &io::Error) -> Verdict {
         let Some(errno) = Errno::from_io_error(error) else {
             return self.inconclusive(error);
@@ -163,7 +177,7 @@ impl Phase {
     }
 }
 
-/// Returns the resource that this host lacks, if an error can mean nothing else.
+/// Returns the resource that this host lacks, if the error can mean nothing else.
 fn shortage(errno: Errno) -> Option<&'static str> {
     Some(match errno {
         Errno::MFILE | Errno::NFILE => "this host has no free file descriptor",
@@ -176,7 +190,7 @@ fn shortage(errno: Errno) -> Option<&'static str> {
     })
 }
 
-/// An operating system's error without the number that std appends.
+/// Returns the text of an operating system's error, without the number that std appends.
 pub(crate) fn os_error_text(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error") {
@@ -194,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_host_lacks_is_inconclusive_whenever_it_shows() {
+    fn a_shortage_of_this_host_is_inconclusive_in_any_phase() {
         for errno in [
             Errno::MFILE,
             Errno::NFILE,
@@ -210,21 +224,25 @@ mod tests {
         }
     }
 
-    /// The same error is this host's own before anything was sent, and a word from outside after that.
+    // Before anything was sent, an error is this host's own. Later it comes from outside.
     #[test]
-    fn an_error_at_once_is_ours_and_a_later_one_is_not() {
+    fn an_immediate_error_is_local_and_a_later_one_is_not() {
         let table = [
-            (Errno::NETUNREACH, "no route from this host", "network unreachable, says a router"),
+            (
+                Errno::NETUNREACH,
+                "no route from this host",
+                "network unreachable (reported by a router)",
+            ),
             (Errno::HOSTUNREACH, "no route from this host", "host unreachable"),
             (
                 Errno::ACCESS,
                 "not allowed from this host",
-                "administratively prohibited, says a router",
+                "administratively prohibited (reported by a router)",
             ),
             (
                 Errno::PERM,
                 "not allowed from this host",
-                "administratively prohibited, says a router",
+                "administratively prohibited (reported by a router)",
             ),
             (Errno::NOSPC, "no space left on device", "no space left on device"),
         ];
@@ -240,18 +258,22 @@ mod tests {
     }
 
     #[test]
-    fn an_error_from_outside_has_its_own_words() {
+    fn an_error_from_outside_fails_with_its_reason() {
         let fails = [
             (Phase::Connect, Errno::CONNREFUSED, "connect: refused"),
             (Phase::Connect, Errno::CONNRESET, "connect: reset"),
             (Phase::Connect, Errno::TIMEDOUT, "connect: no answer"),
-            (Phase::Connect, Errno::NOPROTOOPT, "connect: protocol unreachable, says a router"),
-            (Phase::Connect, Errno::HOSTDOWN, "connect: host unknown, says a router"),
-            (Phase::Connect, Errno::NONET, "connect: this host is isolated, says a router"),
+            (
+                Phase::Connect,
+                Errno::NOPROTOOPT,
+                "connect: protocol unreachable (reported by a router)",
+            ),
+            (Phase::Connect, Errno::HOSTDOWN, "connect: host unknown (reported by a router)"),
+            (Phase::Connect, Errno::NONET, "connect: this host is isolated (reported by a router)"),
             (Phase::Expect, Errno::CONNRESET, "expect: connection reset"),
-            (Phase::Http, Errno::NETUNREACH, "http: network unreachable, says a router"),
+            (Phase::Http, Errno::NETUNREACH, "http: network unreachable (reported by a router)"),
             (Phase::Send, Errno::PIPE, "send: connection closed"),
-            (Phase::Connect, Errno::PROTO, "connect: protocol error, says a router"),
+            (Phase::Connect, Errno::PROTO, "connect: protocol error (reported by a router)"),
         ];
         for (phase, errno, reason) in fails {
             assert_eq!(verdict(phase, errno), Verdict::Fail(reason.into()));
@@ -259,11 +281,14 @@ mod tests {
     }
 
     #[test]
-    fn a_time_out_names_the_phase_and_the_time() {
-        let late = |phase: Phase, ms| phase.timed_out(Duration::from_millis(ms));
+    fn a_timeout_names_the_phase_and_the_duration() {
+        let late = |phase: Phase, ms| to_verdict(phase.timed_out(Duration::from_millis(ms)));
         assert_eq!(late(Phase::Connect, 2000), Verdict::Fail("connect: no answer in 2s".into()));
         assert_eq!(late(Phase::Tls, 500), Verdict::Fail("tls: no answer in 500ms".into()));
-        assert_eq!(late(Phase::Exec, 1500), Verdict::Fail("exec: no exit in 1s 500ms".into()));
+        assert_eq!(
+            late(Phase::Exec, 1500),
+            Verdict::Fail("exec: the command did not exit in 1s 500ms".into())
+        );
         assert_eq!(late(Phase::Files, 2000), Verdict::Inconclusive("files: not read in 2s".into()));
     }
 }

@@ -1,4 +1,4 @@
-//! The kinds of checks: one line each.
+//! The prober of each kind of check: one line a kind.
 
 use super::kind::{CheckProber, NewProber};
 use super::target::Target;

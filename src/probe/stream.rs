@@ -1,4 +1,5 @@
-//! The TCP connection of a try: opened without blocking, read up to a limit, and closed without TIME_WAIT.
+//! The TCP connection of a probe: opened without blocking, read up to a limit, and closed without
+//! TIME_WAIT.
 
 mod bounded;
 pub(crate) mod close;

@@ -9,7 +9,7 @@ use crate::config::{Address, Database, DatabaseId};
 pub struct Target {
     pub database: DatabaseId,
     pub ip: IpAddr,
-    /// The replica's hostname, if it has one.
+    /// The hostname of the replica, if it has one.
     pub hostname: Option<String>,
     /// The database's first port.
     pub port: u16,

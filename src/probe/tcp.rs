@@ -1,4 +1,5 @@
-//! The TCP check that has something to say: connects, and as observer speaks TLS, sends a text and waits for another.
+//! The TCP check that does more than connect: it starts TLS, sends a text, and waits for another,
+//! as configured.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +19,7 @@ use super::value;
 use crate::config::{ExpectedContent, TcpCheck, ValueSource};
 use crate::health::Verdict;
 
-/// How much of an answer is searched for the expected text.
+/// The part of an answer that is searched for the expected text.
 const MAX_READ: usize = 64 << 10;
 
 struct TcpProber {
@@ -66,7 +67,7 @@ impl TcpProber {
         progress.enter(Phase::Connect);
         let mut stream = connect(self.address).await?;
         let Some(session) = session else {
-            self.speak(&mut stream, text.as_deref(), progress, &|phase, error| {
+            self.exchange(&mut stream, text.as_deref(), progress, &|phase, error| {
                 phase.io_error(error)
             })
             .await?;
@@ -76,7 +77,7 @@ impl TcpProber {
         progress.enter(Phase::Tls);
         let mut tls = session.handshake(stream).await?;
         let observer = tls.observer.clone();
-        self.speak(&mut tls.stream, text.as_deref(), progress, &|phase, error| {
+        self.exchange(&mut tls.stream, text.as_deref(), progress, &|phase, error| {
             observer.verdict(phase, error)
         })
         .await?;
@@ -88,7 +89,7 @@ impl TcpProber {
         Ok(())
     }
 
-    async fn speak<S>(
+    async fn exchange<S>(
         &self,
         stream: &mut S,
         text: Option<&[u8]>,
@@ -114,10 +115,10 @@ impl TcpProber {
     }
 }
 
-/// Who gives the verdict on an I/O error: over TLS, the error may hold what the server said.
+/// The verdict on an I/O error of the stream. Over TLS, the error may carry an alert of the server.
 type ErrorVerdict<'a> = &'a (dyn Fn(Phase, &io::Error) -> Verdict + Sync);
 
-/// Reads until the text has come, the connection ends, or enough was read.
+/// Reads until the text has come, the connection ends, or the limit is reached.
 async fn expect<S>(
     stream: &mut S,
     wanted: &ExpectedContent,
@@ -133,7 +134,7 @@ where
     loop {
         let read = match stream.read(&mut buffer).await {
             Ok(read) => read,
-            // A peer that ends TLS without saying so has closed the connection all the same.
+            // A peer that ends TLS without close_notify has closed the connection nevertheless.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
             Err(error) => return Err(error_verdict(Phase::Expect, &error)),
         };

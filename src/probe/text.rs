@@ -1,11 +1,11 @@
-//! Text among bytes: finding it in a stream, and quoting it in a reason.
+//! Search for a text in a stream of bytes, and quotes of a text in a reason.
 
 use crate::config::ExpectedContent;
 
-/// Finds a text in a stream of bytes, also where two reads split it.
+/// A search for a text in a stream of bytes, which finds it even if two reads split it.
 pub(crate) struct StreamSearcher<'a> {
     wanted: &'a [u8],
-    /// The end of what went by, too short to hold the text itself.
+    /// The last bytes of the stream, too few to hold the text itself.
     tail: Vec<u8>,
 }
 
@@ -14,7 +14,8 @@ impl<'a> StreamSearcher<'a> {
         Self { wanted, tail: Vec::new() }
     }
 
-    /// Takes the next bytes; true once the text has gone by. The empty text is always there.
+    /// Searches the next bytes. Returns true once the text has been found. An empty text is found
+    /// at once.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> bool {
         if self.wanted.is_empty() {
             return true;
@@ -29,11 +30,11 @@ impl<'a> StreamSearcher<'a> {
     }
 }
 
-/// The start of a text in quotes, on one line, safe for any terminal and log.
-pub(crate) fn quote(text: &str, most: usize) -> String {
+/// Returns the start of a text in quotes, on one line, safe for any terminal and log.
+pub(crate) fn quote(text: &str, max_chars: usize) -> String {
     let mut quoted = String::from('"');
     let mut chars = text.chars();
-    quoted.push_str(&escape(chars.by_ref().take(most)));
+    quoted.push_str(&escape(chars.by_ref().take(max_chars)));
     if chars.next().is_some() {
         quoted.push('…');
     }
@@ -41,7 +42,8 @@ pub(crate) fn quote(text: &str, most: usize) -> String {
     quoted
 }
 
-/// The start of what an answer must contain, as the config has it: a text in quotes, or bytes in hex.
+/// Returns the start of the expected content as the config writes it: a text in quotes, or bytes in
+/// hex.
 pub(crate) fn quote_expected(expected: &ExpectedContent) -> String {
     const MAX_BYTES: usize = 20;
     match expected {
@@ -55,7 +57,7 @@ pub(crate) fn quote_expected(expected: &ExpectedContent) -> String {
     }
 }
 
-/// Characters as they may stand between quotes on one line: what a terminal would obey is spelled out.
+/// Escapes characters for quotes on one line, control characters of a terminal included.
 pub(crate) fn escape(chars: impl Iterator<Item = char>) -> String {
     let mut escaped = String::new();
     for char in chars {
@@ -72,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_found_wherever_the_reads_split_it() {
+    fn a_text_is_found_wherever_reads_split_it() {
         let stream = b"+PONG is what +PO +PONG\r\n";
         for wanted in ["+PONG", "+PONG\r\n", "+", "\n", "PO +P", ""] {
             for step in 1..=stream.len() {

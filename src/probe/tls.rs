@@ -1,4 +1,4 @@
-//! TLS over the connection of a try.
+//! TLS over the connection of a probe: configuration, handshake, and the verdicts on errors.
 
 mod client_auth;
 mod config;

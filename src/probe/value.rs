@@ -1,4 +1,5 @@
-//! Values of the config that may be secrets: read anew at each use, and told apart only by where they come from.
+//! Values of the config that may be secrets: read again at each use, from the config, a file or the
+//! environment.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -8,10 +9,11 @@ use std::path::{Path, PathBuf};
 use super::phase::{Phase, ProbeResult, os_error_text};
 use crate::config::ValueSource;
 
-/// No key, password or request is larger; a file that is one is a mistake.
+/// The largest file that is read. No key, password or request is larger, so a larger file is a
+/// mistake.
 const MAX_FILE_SIZE: u64 = 1 << 20;
 
-/// What a value holds now, byte for byte. `phase` is what it is wanted for.
+/// Reads the current bytes of a value, unchanged. A failure is inconclusive, in `phase`.
 pub(crate) async fn read(value: &ValueSource, phase: Phase) -> ProbeResult<Vec<u8>> {
     match value {
         ValueSource::Literal(text) => Ok(text.as_bytes().to_vec()),
@@ -32,7 +34,7 @@ pub(crate) async fn read(value: &ValueSource, phase: Phase) -> ProbeResult<Vec<u
     }
 }
 
-/// As [`read`], less the line end that editors and `echo` leave in a file of one word.
+/// Reads a value like [`read`], without the line end that editors and `echo` leave in a file.
 pub(crate) async fn read_trimmed(value: &ValueSource, phase: Phase) -> ProbeResult<Vec<u8>> {
     let mut bytes = read(value, phase).await?;
     if matches!(value, ValueSource::File(_)) && bytes.last() == Some(&b'\n') {
@@ -44,18 +46,18 @@ pub(crate) async fn read_trimmed(value: &ValueSource, phase: Phase) -> ProbeResu
     Ok(bytes)
 }
 
-/// Runs what may block on a disk away from the threads that other targets' checks run on.
+/// Runs work that may block on a disk on a thread where it delays no other probe.
 pub(crate) async fn blocking<T: Send + 'static>(
     phase: Phase,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> ProbeResult<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => Ok(done),
-        Err(_) => Err(phase.inconclusive("stopped, as the daemon stops")),
+        Err(_) => Err(phase.inconclusive("cancelled because the daemon is shutting down")),
     }
 }
 
-/// A file's bytes, or why it can't be read, in words.
+/// Reads a regular file of at most 1 MiB. The error is a reason for people.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let words = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => "no such file".to_owned(),
@@ -65,7 +67,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     if kind.is_dir() {
         return Err("it is a directory".into());
     }
-    // Opening a pipe would wait for whoever writes to it, and hold a thread for ever.
+    // Opening a pipe would block the thread until a process writes to it.
     if !kind.is_file() {
         return Err("it is not a regular file".into());
     }
@@ -81,11 +83,13 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// What tells a file that was replaced or rewritten from the one read before, without reading it.
+/// The identity of a file's content, without reading it: it differs once the file has been replaced
+/// or rewritten.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileStamp {
     path: PathBuf,
-    /// Device, inode, size, and the times of the last change of content and of inode. None while there is no file.
+    /// Device, inode, size, and the times of the last change of content and of inode. `None` if
+    /// there is no file.
     stat: Option<[i64; 7]>,
 }
 

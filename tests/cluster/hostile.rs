@@ -58,7 +58,8 @@ async fn hostile_targets(folder: &Path, swarm: &Path) -> Vec<Case> {
     const HTTP: &str = "http: {expectedBody: welcome}";
     let mut cases = vec![
         case("tcp-silent", Behavior::Silent, EXPECT, "expect: no answer in 1s").await,
-        case("tcp-drip", Behavior::Drip, EXPECT, "expect: the text did not come in 1s").await,
+        case("tcp-drip", Behavior::Drip, EXPECT, "expect: the expected text did not arrive in 1s")
+            .await,
         case("tcp-reset", Behavior::Reset, EXPECT, "expect: connection reset|connect: reset").await,
         case("tcp-endless", Behavior::Endless, EXPECT, "expect: ").await,
         case("tcp-garbage", Behavior::Garbage, EXPECT, "expect: ").await,
@@ -93,7 +94,7 @@ async fn hostile_targets(folder: &Path, swarm: &Path) -> Vec<Case> {
         database: None,
         ip: addresses::allocate_one(),
         check,
-        reason: "exec: no exit in 1s",
+        reason: "exec: the command did not exit in 1s",
     });
     cases
 }

@@ -105,7 +105,7 @@ async fn a_long_output_neither_blocks_nor_fills_the_reason() {
     assert!(reason.ends_with("nothing\\nlast words\""), "{reason}");
     assert!(reason.chars().count() < 230, "{reason}");
     let verdict = try_once(CheckKind::Exec(exec(&["yes"])), SHORT).await;
-    assert_eq!(verdict, fail("exec: no exit in 500ms"));
+    assert_eq!(verdict, fail("exec: the command did not exit in 500ms"));
 }
 
 #[tokio::test]
@@ -299,7 +299,7 @@ async fn a_script_that_forks_and_ignores_signals_leaves_nothing() {
         for i in 1 2 3; do (trap '' TERM INT HUP; while :; do sleep 1; done) & done; \
         while :; do sleep 1; done";
     let verdict = try_once(CheckKind::Exec(mark("forks", shell(script))), SHORT).await;
-    assert_eq!(verdict, fail("exec: no exit in 500ms"));
+    assert_eq!(verdict, fail("exec: the command did not exit in 500ms"));
     eventually("the group is gone", || marked("forks").is_empty()).await;
 }
 

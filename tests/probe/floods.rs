@@ -133,7 +133,7 @@ fn floods() -> Vec<(&'static str, Flood)> {
     let promise = frame(5, 4, 1, b"\0\0\0\x02\x82\x87\x84");
     let headers_without_end = frame(1, 0, 1, b"\x88");
     let padded = frame(0, 8, 1, &[b"\xff".as_slice(), &[0; 255]].concat());
-    let broken = "http: the server breaks HTTP/2 (";
+    let broken = "http: the server violated HTTP/2 (";
     vec![
         ("PING", Flood::new(vec![], ping())),
         ("PING, none read", Flood::new(vec![], ping()).unread()),
@@ -152,7 +152,7 @@ fn floods() -> Vec<(&'static str, Flood)> {
         (
             "GOAWAY with a text",
             Flood::new(go_away, ping())
-                .ends("http: the server ends the connection (ENHANCE_YOUR_CALM)"),
+                .ends("http: the server closed the connection (ENHANCE_YOUR_CALM)"),
         ),
         ("PUSH_PROMISE", Flood::new(vec![], promise).ends(broken)),
         ("PRIORITY", Flood::new(vec![], frame(2, 0, 1, b"\0\0\0\0\x10"))),
@@ -162,12 +162,12 @@ fn floods() -> Vec<(&'static str, Flood)> {
         (
             "RST_STREAM",
             Flood::new(vec![], frame(3, 0, 1, b"\0\0\0\x07"))
-                .ends("http: the server refuses the request (REFUSED_STREAM)"),
+                .ends("http: the server refused the request (REFUSED_STREAM)"),
         ),
         (
             "HTTP/1.1 wanted",
             Flood::new(vec![], frame(3, 0, 1, b"\0\0\0\x0d"))
-                .ends("http: the server asks for HTTP/1.1; take `http2: true` away"),
+                .ends("http: the server requires HTTP/1.1; remove `http2: true`"),
         ),
         ("a body that nobody wants", Flood::new(ok(), frame(0, 0, 1, &[b'z'; 1000])).passes()),
         (

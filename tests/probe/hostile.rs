@@ -104,8 +104,12 @@ async fn a_byte_a_second_does_not_stretch_the_deadline() {
         let verdict = try_once(kind.clone(), SHORT).await;
         assert_eq!(verdict, fail("tls: the server does not speak TLS"), "{kind:?}");
     }
-    alike(drip, SHORT, ["expect: the text did not come in 500ms", "http: no answer in 500ms"])
-        .await;
+    alike(
+        drip,
+        SHORT,
+        ["expect: the expected text did not arrive in 500ms", "http: no answer in 500ms"],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -144,7 +148,7 @@ async fn garbage_is_neither_tls_nor_http() {
             0 => "http: not HTTP: invalid HTTP version parsed",
             _ => "http: status 400",
         };
-        alike(server, SHORT, ["expect: the text did not come in 500ms", expected]).await;
+        alike(server, SHORT, ["expect: the expected text did not arrive in 500ms", expected]).await;
     }
 }
 

@@ -206,7 +206,8 @@ async fn the_body_is_searched_and_only_if_asked() {
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nru\xc3\r\n5\r\n\xbcnnin\r\n1\r\ng\r\n0\r\n\r\n",
     )
     .await;
-    gives(wanting(server.port, "running"), fail("http: body does not contain \"running\"")).await;
+    gives(wanting(server.port, "running"), fail("http: the body does not contain \"running\""))
+        .await;
     let server = Server::says(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrun\r\n4\r\nning\r\n",
     )
@@ -215,7 +216,7 @@ async fn the_body_is_searched_and_only_if_asked() {
     for check in [wanting(server.port, "running"), http(server.port)] {
         assert_eq!(try_once(CheckKind::Http(check), SHORT).await, pass());
     }
-    gives(wanting(server.port, "stopped"), fail("http: body did not end in 500ms")).await;
+    gives(wanting(server.port, "stopped"), fail("http: the body did not end in 500ms")).await;
     let cut = Server::start(|mut stream| async move {
         let _ = stream.read(&mut [0; 65536]).await;
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nrun").await;
@@ -459,13 +460,13 @@ async fn what_cannot_be_sent_is_our_own_fault_and_shows_no_secret() {
     let refusing = Refusing::new();
     let token = literal("secret\nnewline");
     let check = HttpCheck { headers: vec![("X-Token".into(), token)], ..http(refusing.port()) };
-    gives(check, inconclusive("http: the value of header x-token is not fit for HTTP")).await;
+    gives(check, inconclusive("http: the value of header x-token is not valid in HTTP")).await;
     let unset = ValueSource::FromEnv("EXTERNAL_ENDPOINTS_UNSET".into());
     let check = HttpCheck { headers: vec![("X-Token".into(), unset)], ..http(refusing.port()) };
     let reason = "http: environment variable EXTERNAL_ENDPOINTS_UNSET is not set";
     gives(check, inconclusive(reason)).await;
     let check = HttpCheck { path: "/a b".into(), ..http(refusing.port()) };
-    gives(check, inconclusive("http: path \"/a b\" is not fit for HTTP")).await;
+    gives(check, inconclusive("http: path \"/a b\" is not valid in HTTP")).await;
 }
 
 #[tokio::test]

@@ -98,10 +98,10 @@ async fn http2_is_spoken_where_the_server_chooses_it() {
         ..https(server.port, &tls)
     };
     gives(ask("/", Some("running")), PATIENT, pass()).await;
-    gives(ask("/", Some("stopped")), PATIENT, fail("http: body does not contain \"stopped\""))
+    gives(ask("/", Some("stopped")), PATIENT, fail("http: the body does not contain \"stopped\""))
         .await;
     gives(ask("/down", None), PATIENT, fail("http: status 503")).await;
-    gives(ask("/hangs", Some("stopped")), SHORT, fail("http: body did not end in 500ms")).await;
+    gives(ask("/hangs", Some("stopped")), SHORT, fail("http: the body did not end in 500ms")).await;
     gives(ask("/silent", None), SHORT, fail("http: no answer in 500ms")).await;
     gives(ask("/large", None), PATIENT, fail("http: the head of the answer is over 64 KiB")).await;
     let port =
@@ -132,7 +132,7 @@ async fn http2_is_spoken_to_an_address_too() {
     gives(
         with_host("not a host"),
         PATIENT,
-        inconclusive("http: the Host header is not fit for HTTP/2"),
+        inconclusive("http: the Host header is not valid in HTTP/2"),
     )
     .await;
     let seen: Vec<_> = seen.lock().unwrap().iter().map(|(uri, _)| uri.clone()).collect();
@@ -147,7 +147,7 @@ async fn http2_is_offered_only_where_the_config_says_so() {
     let pair = authority.sign(&["127.0.0.1"]);
     let server = tls_server(acceptor(&pair, Clients::All, ALL, &["h2"])).await;
     let check = https(server.port, &authority.trusted());
-    let reason = "tls: the server speaks no HTTP version that is offered; if it speaks HTTP/2 alone, set `http2: true`";
+    let reason = "tls: the server supports none of the offered HTTP versions; if it supports only HTTP/2, set `http2: true`";
     gives(check.clone(), PATIENT, fail(reason)).await;
     // A server that has only HTTP/1.1 may choose that.
     for alpn in [&["http/1.1"][..], &[]] {
@@ -219,7 +219,7 @@ async fn the_body_is_searched_over_tls_too() {
     )
     .await;
     gives(wanting(half.port, "running"), PATIENT, pass()).await;
-    gives(wanting(half.port, "stopped"), SHORT, fail("http: body did not end in 500ms")).await;
+    gives(wanting(half.port, "stopped"), SHORT, fail("http: the body did not end in 500ms")).await;
     gives(https(half.port, &authority.trusted()), PATIENT, pass()).await;
     let cut = Server::start(|mut stream| async move {
         let _ = stream.read(&mut [0; 65536]).await;
@@ -294,7 +294,7 @@ async fn a_try_that_ends_early_leaves_no_connection() {
         (asking(silent.port, "/"), "tls: no answer"),
         (asking(in_tls.port, "/"), "http: no answer"),
         (asking(http2.port, "/silent"), "http: no answer"),
-        (asking(http2.port, "/hangs"), "http: body did not end"),
+        (asking(http2.port, "/hangs"), "http: the body did not end"),
     ] {
         gives(check.clone(), SHORT, fail(format!("{phase} in 500ms"))).await;
         let closed = || open.load(Ordering::SeqCst) + open2.load(Ordering::SeqCst) == 0;

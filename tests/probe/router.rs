@@ -22,38 +22,38 @@ const FIRST: u8 = 100;
 /// ICMP "destination unreachable" by its codes, then "time exceeded" and "parameter problem"; none
 /// is for a code that says something else. In RFC 792, RFC 1812 and Linux's `icmp_err_convert`.
 const IPV4: [Option<&str>; 18] = [
-    Some("network unreachable, says a router"),
+    Some("network unreachable (reported by a router)"),
     Some("host unreachable"),
-    Some("protocol unreachable, says a router"),
+    Some("protocol unreachable (reported by a router)"),
     Some("refused"),
     // Too large a packet.
     None,
-    Some("source route failed, says a router"),
-    Some("network unreachable, says a router"),
-    Some("host unknown, says a router"),
-    Some("this host is isolated, says a router"),
-    Some("network unreachable, says a router"),
+    Some("source route failed (reported by a router)"),
+    Some("network unreachable (reported by a router)"),
+    Some("host unknown (reported by a router)"),
+    Some("this host is isolated (reported by a router)"),
+    Some("network unreachable (reported by a router)"),
     Some("host unreachable"),
-    Some("network unreachable, says a router"),
-    Some("host unreachable"),
-    Some("host unreachable"),
+    Some("network unreachable (reported by a router)"),
     Some("host unreachable"),
     Some("host unreachable"),
     Some("host unreachable"),
-    Some("protocol error, says a router"),
+    Some("host unreachable"),
+    Some("host unreachable"),
+    Some("protocol error (reported by a router)"),
 ];
 
 /// The same of ICMPv6, in RFC 4443 and Linux's `icmpv6_err_convert`.
 const IPV6: [&str; 9] = [
-    "network unreachable, says a router",
-    "administratively prohibited, says a router",
+    "network unreachable (reported by a router)",
+    "administratively prohibited (reported by a router)",
     "host unreachable",
     "host unreachable",
     "refused",
-    "administratively prohibited, says a router",
-    "administratively prohibited, says a router",
+    "administratively prohibited (reported by a router)",
+    "administratively prohibited (reported by a router)",
     "host unreachable",
-    "protocol error, says a router",
+    "protocol error (reported by a router)",
 ];
 
 fn ipv4(last: u8) -> IpAddr {
@@ -132,9 +132,9 @@ async fn behind_the_router_here() {
 
     // The router's kernel says little in a short time, so that these are tried once.
     let mut once = vec![fails(ipv4(20), "host unreachable"), fails(ipv4(21), "host unreachable")];
-    once.push(fails(ipv6(21), "administratively prohibited, says a router"));
+    once.push(fails(ipv6(21), "administratively prohibited (reported by a router)"));
     for ip in [ipv4(22), ipv6(20), ipv6(22)] {
-        once.push(fails(ip, "network unreachable, says a router"));
+        once.push(fails(ip, "network unreachable (reported by a router)"));
     }
 
     let mut tries = tokio::task::JoinSet::new();

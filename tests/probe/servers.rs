@@ -112,7 +112,7 @@ async fn redis_answers_ping() {
     };
     assert_eq!(try_once(ping("+PONG"), PATIENT).await, pass());
     let verdict = try_once(ping("+OK"), SHORT).await;
-    assert_eq!(verdict, fail("expect: the text did not come in 500ms"));
+    assert_eq!(verdict, fail("expect: the expected text did not arrive in 500ms"));
 }
 
 #[tokio::test]
@@ -197,7 +197,10 @@ async fn postgresql_logs_nothing_of_an_answered_question() {
         assert_eq!(prober.probe().await, pass());
     }
     // One that is cut off, and complained of.
-    assert_eq!(try_once(asking("S"), SHORT).await, fail("expect: the text did not come in 500ms"));
+    assert_eq!(
+        try_once(asking("S"), SHORT).await,
+        fail("expect: the expected text did not arrive in 500ms")
+    );
     eventually("all are logged as received", || logged("connection received") > 500).await;
     eventually("a reset is logged", || logged("Connection reset by peer") > 0).await;
     // The tries that waited for the start may be seen too, and end with a reset.

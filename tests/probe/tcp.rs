@@ -134,7 +134,7 @@ async fn an_answer_that_ends_or_never_comes_is_told_apart() {
 
     let drip = Server::drip().await;
     let verdict = try_once(expecting(drip.port, "x"), SHORT).await;
-    assert_eq!(verdict, fail("expect: the text did not come in 500ms"));
+    assert_eq!(verdict, fail("expect: the expected text did not arrive in 500ms"));
 
     let endless = Server::start(|mut stream| async move {
         while stream.write_all(&[b'y'; 8192]).await.is_ok() {}

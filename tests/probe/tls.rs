@@ -78,7 +78,7 @@ async fn each_flaw_of_a_certificate_has_its_words() {
     // The system's roots, where there are any, know nothing of it either.
     for kind in kinds(server.port, &Tls::default()) {
         let verdict = try_once(kind, PATIENT).await;
-        let rootless = "tls: this host has no root certificates; name some with caFile";
+        let rootless = "tls: this host has no root certificates; set caFile";
         assert!(verdict == unknown || verdict == inconclusive(rootless), "{verdict:?}");
     }
     let skipping = Tls { insecure_skip_verify: true, ..Tls::default() };
@@ -165,11 +165,10 @@ async fn a_certificate_in_its_own_ca_file_is_trusted() {
     all_give(server.port, &own(&expired), fail("tls: certificate expired on 2026-01-02")).await;
     // Another of the same name and kind is not the one that is trusted.
     let server = serve(&authority.self_signed_with(&names, is_ca)).await;
-    all_give(server.port, &own(&root), fail("tls: certificate is an authority's, not a server's"))
-        .await;
+    all_give(server.port, &own(&root), fail("tls: certificate is a CA's, not a server's")).await;
     let server =
         OpenSsl::start(&openssl_pair(authority.folder(), &["-newkey", "rsa:2048"]), &[]).await;
-    let reason = "tls: certificate carries no names, being of X.509 version 1; make it anew with a subjectAltName";
+    let reason = "tls: certificate has no names because it is X.509 version 1; reissue it with a subjectAltName";
     all_give(server.port, &own(&root), fail(reason)).await;
 }
 
@@ -180,7 +179,7 @@ async fn a_client_certificate_is_asked_for_in_both_versions() {
     let pair = authority.sign(&["127.0.0.1"]);
     for versions in [ALL, OLD] {
         let server = tls_server(acceptor(&pair, Clients::Known(&authority), versions, &[])).await;
-        let asks = fail("tls: the server asks for a client certificate");
+        let asks = fail("tls: the server requires a client certificate");
         all_give(server.port, &authority.trusted(), asks).await;
 
         let with = |pair: Pair| Tls {
@@ -195,7 +194,7 @@ async fn a_client_certificate_is_asked_for_in_both_versions() {
                 panic!("{kind:?} did not fail");
             };
             assert!(
-                reason.starts_with("tls: the server refuses the client certificate ("),
+                reason.starts_with("tls: the server refused the client certificate ("),
                 "{kind:?}: {reason}"
             );
         }
@@ -229,8 +228,8 @@ async fn a_server_that_needs_a_name_says_so() {
         (112, needed.into(), "the server does not know the server name"),
         (
             80,
-            format!("the server refuses (InternalError), maybe as {needed}"),
-            "the server refuses (InternalError)",
+            format!("the server aborted TLS (InternalError), maybe because {needed}"),
+            "the server aborted TLS (InternalError)",
         ),
     ];
     for (alert, unnamed, named) in table {
@@ -269,7 +268,7 @@ async fn files_that_cannot_be_used_are_our_own_fault() {
         (ca(&missing), format!("cannot read caFile {}: no such file", missing.display())),
         (ca(folder), format!("cannot read caFile {}: it is a directory", folder.display())),
         (ca(&empty), format!("caFile {} holds no PEM certificate", empty.display())),
-        (ca(&garbage), format!("caFile {} is broken PEM", garbage.display())),
+        (ca(&garbage), format!("caFile {} is not valid PEM", garbage.display())),
         (
             client(&missing, &one.key),
             format!("cannot read certFile {}: no such file", missing.display()),

@@ -41,7 +41,7 @@ const LONG_HEAD: Expected = Err("http: the head of the answer is over 64 KiB");
 const ANY_HEAD: Expected = Err("http: the head of the answer …");
 const NO_HTTP: Expected = Err("http: not HTTP: …");
 const NO_TEXT: Expected = Err("http: the first 1 MiB of the body does not contain \"x\"");
-const NO_END: Expected = Err("http: body did not end in 500ms");
+const NO_END: Expected = Err("http: the body did not end in 500ms");
 const TOO_MUCH: Expected = Err("http: the server has sent over 2112 KiB, more than a check reads");
 
 pub(crate) fn rows() -> Vec<Row> {

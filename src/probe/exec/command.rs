@@ -1,7 +1,8 @@
-//! The exec check: runs a command without a shell, in an environment that holds only what is named, and kills all of it.
+//! One run of a command: start, wait, read the output, and the verdict on its end.
 //!
-//! A program named without a slash is looked up in the daemon's own PATH, as a person at a shell expects; the command
-//! itself sees no PATH unless `env` names one. A relative program with a slash is found from `workingDirectory`.
+//! A program named without a slash is looked up in the daemon's PATH, as a person at a shell
+//! expects. The command itself has no PATH unless `env` names one. A relative program with a slash
+//! is found from `workingDirectory`.
 
 use std::ffi::CString;
 use std::io;
@@ -24,16 +25,18 @@ use crate::health::Verdict;
 use crate::limits;
 use crate::probe::phase::{Phase, ProbeResult, Progress, os_error_text};
 
-/// How long only the end of a command is waited for: until then its pipe, which holds 64 KiB, needs no reader, and most
-/// commands have ended. Waiting for both would wake us twice at every end.
+/// The first part of a run, in which only the end of the command is waited for. Most commands end
+/// within it, and its pipe holds 64 KiB without a reader. To wait for both would wake the thread
+/// twice at each end.
 const EXIT_ONLY_WINDOW: Duration = Duration::from_millis(20);
 
-/// How soon a thread notices that a command that was killed doesn't end.
+/// The interval at which a thread checks if its command was killed and does not end.
 const CANCEL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A command with all that it is given, and how to speak of it.
+/// A command with its arguments and environment.
 pub(super) struct PreparedCommand {
-    /// The program as the config has it: what it expands to may hold a secret.
+    /// The program as the config writes it. Reasons show this, because its expansion may hold a
+    /// secret.
     pub(super) written: String,
     pub(super) program: String,
     pub(super) arguments: Vec<CString>,
@@ -52,7 +55,7 @@ fn path_text(path: &Path) -> ProbeResult<CString> {
 }
 
 impl PreparedCommand {
-    /// One try, on a thread that may block.
+    /// Runs the command once, on a thread that may block.
     pub(super) fn run(&self, lifecycle: SharedLifecycle, progress: &Progress) -> ProbeResult<()> {
         let path = self.path().map_err(|why| Phase::Start.inconclusive(why))?;
         let directory = self.directory.as_deref().map(path_text).transpose()?;
@@ -73,7 +76,7 @@ impl PreparedCommand {
         judge(status, output.quoted(&self.secrets), &self.inconclusive_statuses)
     }
 
-    /// The file to run. One named with a slash isn't looked for: to run it shows soon enough whether it is there.
+    /// Returns the file to run. A path with a slash is not looked up: the start shows if it exists.
     fn path(&self) -> Result<PathBuf, String> {
         if self.program.contains('/') {
             let program = Path::new(&self.program);
@@ -99,7 +102,7 @@ impl PreparedCommand {
         Err(unfit.unwrap_or_else(|| format!("command not found: {}", self.written)))
     }
 
-    /// Whatever keeps a command from starting, it isn't the target.
+    /// Returns the verdict on a failed start. It is never the target's fault.
     fn unstartable(&self, path: &Path, error: SpawnError) -> Verdict {
         let (error, what) = match (&error, &self.directory) {
             (SpawnError::Program(error), _) => (error, self.invalid_for_http(path, error)),
@@ -127,12 +130,12 @@ impl PreparedCommand {
         }
     }
 
-    /// What is wrong with the file, if it is the file.
+    /// Returns the fault of the program's file, if the file is at fault.
     fn invalid_for_http(&self, path: &Path, error: &io::Error) -> Option<String> {
         let written = &self.written;
         match (error.kind(), path.metadata()) {
             (io::ErrorKind::NotFound, Err(_)) => Some(format!("command not found: {written}")),
-            // The file itself is there, so what is missing is named in its first line.
+            // The file exists, so the interpreter named in its first line is missing.
             (io::ErrorKind::NotFound, Ok(_)) => {
                 Some(format!("the interpreter of {written} is missing"))
             }
@@ -150,13 +153,13 @@ impl PreparedCommand {
     }
 }
 
-/// Nobody hears it: the try is over.
+/// Returns the verdict of a cancelled probe, which no caller receives.
 fn cancelled() -> Verdict {
-    Phase::Exec.inconclusive("no longer wanted")
+    Phase::Exec.inconclusive("cancelled")
 }
 
-/// Waits for the leader to exit, and keeps its pipe from filling meanwhile. None if the try is over and the command
-/// doesn't die.
+/// Waits for the leader to exit, and keeps its pipe from filling meanwhile. Returns `None` if the
+/// probe was cancelled and the command does not end.
 fn watch(group: ProcessGroup, pipe: &OwnedFd) -> io::Result<Option<(ExitStatus, Output)>> {
     let mut output = Output::default();
     let mut buffer = [0; 4096];
@@ -177,8 +180,8 @@ fn watch(group: ProcessGroup, pipe: &OwnedFd) -> io::Result<Option<(ExitStatus, 
         event = group.wait(open.then_some(pipe), CANCEL_CHECK_INTERVAL)?;
     }
     let status = group.finish()?;
-    // What is in the pipe now is all there is to wait for: one that left the group may hold it open for ever. No more than
-    // a pipe holds.
+    // Only what is in the pipe now: a process that has left the group may hold it open for ever. A
+    // pipe holds no more than this.
     for _ in 0..16 {
         match rustix::io::read(pipe, &mut buffer) {
             Ok(read @ 1..) => output.push(&buffer[..read]),
@@ -188,16 +191,16 @@ fn watch(group: ProcessGroup, pipe: &OwnedFd) -> io::Result<Option<(ExitStatus, 
     Ok(Some((status, output)))
 }
 
-/// A shell's words for a command that it can't run (POSIX, "Exit Status for Commands").
+/// The exit statuses of a shell that can't run a command (POSIX, "Exit Status for Commands").
 const NOT_EXECUTABLE: i32 = 126;
 const NOT_FOUND: i32 = 127;
 
-/// The verdict on a command that has ended:
+/// Returns the verdict on a command that has ended:
 ///
-/// | it ended with | verdict |
+/// | end | verdict |
 /// | --- | --- |
 /// | exit status 0 | pass |
-/// | a status that the config names | inconclusive |
+/// | a status of `inconclusiveStatuses` | inconclusive |
 /// | 126 or 127 | inconclusive: a shell could not run a command |
 /// | any other status, or a signal | fail |
 fn judge(

@@ -1,7 +1,7 @@
-//! `$(NAME)` in a command, expanded as Kubernetes does in a container's.
+//! The expansion of `$(NAME)` in a command, as Kubernetes does it for containers.
 
-/// Replaces `$(NAME)` by what `value_of` knows of it. A reference to what it doesn't know stays as written, `$$` stands
-/// for one `$`, so that `$$(NAME)` is never a reference, and any other `$` is itself.
+/// Replaces each `$(NAME)` by its value. An unknown reference stays as it is. `$$` becomes `$`, so
+/// `$$(NAME)` is never a reference. Any other `$` stays.
 pub(crate) fn expand(text: &str, value_of: impl Fn(&str) -> Option<String>) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
@@ -31,7 +31,7 @@ pub(crate) fn expand(text: &str, value_of: impl Fn(&str) -> Option<String>) -> S
 mod tests {
     use super::*;
 
-    /// The cases of Kubernetes' own table (third_party/forked/golang/expansion).
+    // The cases of Kubernetes' own test (third_party/forked/golang/expansion).
     #[test]
     fn expands_as_kubernetes_does() {
         let known = |name: &str| match name {

@@ -1,12 +1,14 @@
-//! What a command printed: the end of it is kept, secrets are masked, and a line's worth is quoted in the reason.
+//! The output of a command: its end is kept, secrets are masked, and a reason quotes one line of
+//! it.
 
 use std::ops::Range;
 
 use crate::probe::text::escape;
 
-/// How much of the output is kept; the rest is read and dropped, so that nobody waits on a full pipe.
+/// The part of the output that is kept. The rest is read and dropped, so that no command blocks on
+/// a full pipe.
 const OUTPUT_CAPACITY: usize = 4 << 10;
-/// How much of it a reason shows.
+/// The length of the quote in a reason.
 const MAX_QUOTED_CHARS: usize = 200;
 const MASK: &[u8] = b"***";
 
@@ -14,7 +16,7 @@ const MASK: &[u8] = b"***";
 #[derive(Default)]
 pub(crate) struct Output {
     bytes: Vec<u8>,
-    /// Something came before.
+    /// True if bytes before these were dropped.
     truncated: bool,
 }
 
@@ -27,10 +29,10 @@ impl Output {
         }
     }
 
-    /// The end of the output in quotes, without the secrets; None if there was none. The end, because what went wrong
-    /// is what a program says last.
+    /// Returns the end of the output in quotes, with secrets masked, or `None` if there is none. A
+    /// program prints last what went wrong.
     pub(crate) fn quoted(&self, secrets: &Secrets) -> Option<String> {
-        let masked = secrets.mask(&self.bytes, self.truncated);
+        let masked = secrets.mask(self);
         let text = String::from_utf8_lossy(&masked);
         let text = text.trim();
         if text.is_empty() {
@@ -53,24 +55,24 @@ pub(crate) struct Secrets(Vec<Vec<u8>>);
 
 impl Secrets {
     pub(crate) fn add(&mut self, value: &[u8]) {
-        // A program may print one line of a key and not the next.
+        // A program may print one line of a key without the next.
         let lines = value
             .split(|&byte| byte == b'\n')
             .map(|line| line.trim_ascii())
             .filter(|line| line.len() >= 4);
         let parts = lines.chain([value, value.trim_ascii()]).filter(|part| !part.is_empty());
         self.0.extend(parts.map(<[u8]>::to_vec));
-        // The longest first: one secret may hold another.
+        // The longest first, because one secret may contain another.
         self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         self.0.dedup();
     }
 
-    /// Puts a mask in place of each secret. Where two overlap, one mask stands for both. `cut` says that the bytes may begin
-    /// in the middle of a secret.
-    fn mask(&self, bytes: &[u8], truncated: bool) -> Vec<u8> {
+    /// Replaces each secret by a mask. Secrets that overlap are replaced by one mask.
+    fn mask(&self, output: &Output) -> Vec<u8> {
+        let bytes = &output.bytes;
         let mut masked = Vec::with_capacity(bytes.len());
         let mut shown = 0;
-        for Range { start, end } in self.found_in(bytes, truncated) {
+        for Range { start, end } in self.places_in(output) {
             masked.extend_from_slice(&bytes[shown..start]);
             masked.extend_from_slice(MASK);
             shown = end;
@@ -79,13 +81,18 @@ impl Secrets {
         masked
     }
 
-    /// Returns where secrets stand, in order; those that overlap as one.
-    fn found_in(&self, bytes: &[u8], truncated: bool) -> Vec<Range<usize>> {
-        let begun =
-            self.0.iter().filter(|_| truncated).filter_map(|secret| rest_of(secret, bytes)).max();
+    /// Returns the places of secrets, in order. Secrets that overlap are one place.
+    fn places_in(&self, output: &Output) -> Vec<Range<usize>> {
+        let bytes = &output.bytes;
+        let begun = self
+            .0
+            .iter()
+            .filter(|_| output.truncated)
+            .filter_map(|secret| rest_of(secret, bytes))
+            .max();
         let mut found: Vec<Range<usize>> = begun.map(|end| 0..end).into_iter().collect();
         for start in 0..bytes.len() {
-            // The first that fits is the longest.
+            // The first match is the longest.
             let Some(secret) = self.0.iter().find(|secret| bytes[start..].starts_with(secret))
             else {
                 continue;
@@ -100,7 +107,8 @@ impl Secrets {
     }
 }
 
-/// How many bytes at the start are of a secret that has begun before: its end, or a part of its middle that is all there is.
+/// Returns the number of bytes at the start that belong to a truncated secret: its end, or a part
+/// of its middle if the output holds no more.
 fn rest_of(secret: &[u8], bytes: &[u8]) -> Option<usize> {
     if !bytes.is_empty() && secret.windows(bytes.len()).any(|part| part == bytes) {
         return Some(bytes.len());
@@ -153,7 +161,7 @@ mod tests {
             "\"say *** now\""
         );
         assert_eq!(quoted(b"abcdefgh", &["BEGINKEY\nabcdefgh\n"]).unwrap(), "\"***\"");
-        // Cut in the middle of the secret: its end must not show.
+        // Truncated in the middle of the secret: the end must not show.
         let secret = "0123456789".repeat(10);
         for spare in 1..secret.len() {
             let mut printed = secret.clone().into_bytes();
@@ -174,12 +182,12 @@ mod tests {
     #[test]
     fn nothing_but_the_middle_of_a_long_secret_is_masked() {
         let secret: String = (0..3000).map(|number| format!("{number:04x}")).collect();
-        // The command printed only a part, of which the start is not kept.
+        // The command printed only a part, and its beginning is not kept.
         let shown = quoted(&secret.as_bytes()[..8000], &[&secret]).unwrap();
         assert_eq!(shown, "\"…***\"");
     }
 
-    /// Words of which a few overlap, repeat or hold each other, and lines of keys.
+    /// Returns words, some of which overlap, repeat or contain each other, and lines of keys.
     fn secret() -> impl Strategy<Value = Vec<u8>> {
         let lines = proptest::collection::vec("[A-Za-z0-9+/=]{0,30}", 1..4)
             .prop_map(|lines| lines.join("\n"));
@@ -189,7 +197,7 @@ mod tests {
         prop_oneof![text.prop_map(String::into_bytes), bytes]
     }
 
-    /// Output that is made of secrets, parts of them and other things, by its pieces.
+    /// Returns output made of secrets, parts of secrets, and other text.
     fn printed(secrets: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
         let whole = proptest::sample::select(secrets.clone());
         let part = (proptest::sample::select(secrets), any::<prop::sample::Index>())
@@ -216,7 +224,10 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
 
         #[test]
         fn no_secret_survives_however_the_output_comes(
@@ -225,26 +236,27 @@ mod tests {
         ) {
             let mut all = Secrets::default();
             secrets.iter().for_each(|secret| all.add(secret));
-            let (mut output, mut rest, mut sizes) = (Output::default(), &printed[..], sizes.iter().cycle());
+            let (mut output, mut rest) = (Output::default(), &printed[..]);
+            let mut sizes = sizes.iter().cycle();
             while let (false, Some(size)) = (rest.is_empty(), sizes.next()) {
                 let (chunk, after) = rest.split_at((*size).min(rest.len()));
                 output.push(chunk);
                 prop_assert!(output.bytes.len() <= OUTPUT_CAPACITY);
                 rest = after;
             }
-            let masked = all.mask(&output.bytes, output.truncated);
+            let masked = all.mask(&output);
             let quoted = output.quoted(&all).unwrap_or_default();
             prop_assert!(quoted.chars().count() <= MAX_QUOTED_CHARS + 3, "{}", quoted);
             prop_assert!(!quoted.contains(char::is_control), "{:?}", quoted);
-            // What a mask is made of may be of a secret too.
+            // The mask's own character may occur in a secret.
             for secret in secrets.iter().filter(|secret| !secret.contains(&b'*')) {
                 prop_assert!(!holds(&masked, secret), "{:?} in {:?}", secret, masked);
-                // Nor may the letter of an escape, as in `\n`, begin one.
+                // The letter of an escape, as in `\n`, must not begin a secret.
                 if secret.iter().all(u8::is_ascii_alphanumeric) && !b"nrtu0".contains(&secret[0]) {
                     prop_assert!(!holds(quoted.as_bytes(), secret), "{:?} in {}", secret, quoted);
                 }
             }
-            // However it comes, the same is shown.
+            // The same is shown, however the output is split.
             let mut whole = Output::default();
             whole.push(&printed);
             prop_assert_eq!(whole.quoted(&all).unwrap_or_default(), quoted);
@@ -253,7 +265,10 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(
             printed in proptest::collection::vec(any::<u8>(), 0..6000),
-            secrets in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..6), 0..5),
+            secrets in proptest::collection::vec(
+                proptest::collection::vec(any::<u8>(), 0..6),
+                0..5,
+            ),
         ) {
             let mut all = Secrets::default();
             secrets.iter().for_each(|secret| all.add(secret));

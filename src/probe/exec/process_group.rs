@@ -1,7 +1,7 @@
-//! A command in a process group of its own, of which nothing outlives the try that wanted it.
+//! A command in a process group of its own, which does not outlive its probe.
 //!
-//! A thread starts the command, waits for it and reaps it. The try holds a [`Leash`], whose end kills the group at
-//! whatever moment it comes, and waits for nothing.
+//! A thread starts the command, waits for it and reaps it. The probe holds a [`KillOnDrop`]:
+//! dropping it kills the group at any moment, and waits for nothing.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,16 +16,16 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpgid, wa
 
 use super::spawn::{self, Program, SpawnError};
 
-/// Where a command is, as both sides know it.
+/// The state of a command, which the probe and the thread share.
 #[derive(Default)]
 enum Lifecycle {
     #[default]
     Unstarted,
-    /// Not reaped: only until then is the number sure to be its own.
+    /// Not reaped yet. Until then, no other process can have its number.
     Running(Pid),
-    /// Killed and reaped, or left to whoever does that.
+    /// Killed, and reaped or about to be.
     Ended,
-    /// The try is over.
+    /// The probe is over.
     Cancelled,
 }
 
@@ -42,12 +42,12 @@ impl SharedLifecycle {
     }
 }
 
-/// Held by the try: dropping it kills the command, or keeps it from being started.
+/// The guard that a probe holds. Dropping it kills the command, or keeps it from being started.
 #[derive(Default)]
 pub(crate) struct KillOnDrop(SharedLifecycle);
 
 impl KillOnDrop {
-    /// What the thread gets.
+    /// Returns the state, for the thread.
     pub(crate) fn lifecycle(&self) -> SharedLifecycle {
         self.0.clone()
     }
@@ -66,25 +66,25 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// A running command, the leader of its group.
+/// A running command, the leader of its process group.
 pub(crate) struct ProcessGroup {
     id: Pid,
-    /// Readable once the leader has pidfd.
+    /// Readable once the leader has exited.
     pidfd: OwnedFd,
     lifecycle: SharedLifecycle,
     reaped: bool,
 }
 
-/// What came first.
+/// The reason why a wait ended.
 pub(crate) enum WaitEvent {
     Exited,
-    /// The other descriptor is readable.
+    /// The output is readable, or closed.
     Readable,
     Nothing,
 }
 
 impl ProcessGroup {
-    /// Starts the command. None when nobody wants it any more.
+    /// Starts the command. Returns `None` if the probe is cancelled.
     pub(crate) fn start(
         program: &Program,
         lifecycle: SharedLifecycle,
@@ -101,11 +101,11 @@ impl ProcessGroup {
             *lifecycle = Lifecycle::Running(group.id);
             false
         });
-        // If so, dropping the group kills it.
+        // If it is, dropping the group kills it.
         Ok((!cancelled).then_some((group, started.output)))
     }
 
-    /// Waits for the leader to exit, or for the other descriptor to have something, but no longer than `time`.
+    /// Waits for the leader to exit, or for the output to be readable, but no longer than `time`.
     pub(crate) fn wait(&self, other: Option<&OwnedFd>, time: Duration) -> io::Result<WaitEvent> {
         let mut both =
             [&self.pidfd, other.unwrap_or(&self.pidfd)].map(|fd| PollFd::new(fd, PollFlags::IN));
@@ -115,7 +115,7 @@ impl ProcessGroup {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        // The exit first: endless output must not put it off.
+        // The exit first, so that endless output can't delay it.
         let has_news = |looked_at: &PollFd| !looked_at.revents().is_empty();
         Ok(match looked_at.iter().position(has_news) {
             Some(0) => WaitEvent::Exited,
@@ -124,12 +124,12 @@ impl ProcessGroup {
         })
     }
 
-    /// Whether the try is over, and the group killed.
+    /// Returns true if the probe is over and the group killed.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.lifecycle.is_cancelled()
     }
 
-    /// Kills what the leader left behind and reaps it. Only for a leader that has pidfd.
+    /// Kills the rest of the group and reaps the leader, which must have exited.
     pub(crate) fn finish(mut self) -> io::Result<ExitStatus> {
         self.end();
         self.reaped = true;
@@ -140,10 +140,10 @@ impl ProcessGroup {
         Ok(status)
     }
 
-    /// Kills the group. From here on, the kill_on_drop has nothing to kill.
+    /// Kills the group. From now on, [`KillOnDrop`] has nothing to kill.
     fn end(&self) {
         self.lifecycle.with(|lifecycle| {
-            // The leader isn't reaped yet, so that its number, the group's, can't be another's.
+            // The leader is not reaped yet, so no other group can have its number.
             kill(self.id);
             *lifecycle = Lifecycle::Ended;
         });
@@ -151,7 +151,7 @@ impl ProcessGroup {
 }
 
 impl Drop for ProcessGroup {
-    /// The end of a killed leader is near, but not waited for.
+    /// Kills the group and does not wait: a task reaps the leader.
     fn drop(&mut self) {
         if self.reaped {
             return;
@@ -162,7 +162,7 @@ impl Drop for ProcessGroup {
 }
 
 fn kill(group: Pid) {
-    // No such group means that all are gone.
+    // An error means that the group is gone.
     let _ = kill_process_group(group, Signal::KILL);
 }
 
@@ -176,8 +176,8 @@ fn reap(leader: Pid) -> io::Result<ExitStatus> {
     }
 }
 
-/// Reaps the members of the group that are our children: the leader, and where this process is a subreaper those whose
-/// parent has died. False while some have yet to die.
+/// Reaps the members of the group that are children of this process: the leader, and orphans if
+/// this process is a subreaper. Returns false if some have not ended yet.
 fn is_reaped(group: Pid) -> bool {
     loop {
         match waitpgid(group, WaitOptions::NOHANG) {
@@ -189,7 +189,7 @@ fn is_reaped(group: Pid) -> bool {
 }
 
 async fn reap_all(group: Pid) {
-    // They were killed; only one stuck in the kernel takes longer than the first pauses.
+    // All were killed. Only a process that is stuck in the kernel outlasts the first pauses.
     let mut pause = Duration::from_millis(1);
     while !is_reaped(group) {
         tokio::time::sleep(pause).await;
@@ -197,7 +197,7 @@ async fn reap_all(group: Pid) {
     }
 }
 
-/// Without a runtime the daemon is ending, and whoever started it reaps.
+/// Runs a task. If there is no runtime, the daemon is ending, and its parent reaps.
 fn on_runtime(task: impl Future<Output = ()> + Send + 'static) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn(task);

@@ -1,4 +1,5 @@
-//! The checks that are only a few packets and never block: a connect, and an HTTP request of which only the status counts.
+//! The checks that a reactor can make: a TCP connect, and a plain HTTP request of which only the
+//! status counts.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -8,30 +9,32 @@ use hyper::Method;
 use crate::config::{CheckKind, HttpCheck, Scheme, TcpCheck};
 use crate::probe::http::{Expectation, RequestTemplate};
 
-/// Such a check, made ready to be tried on one target many times by a [`Reactor`](super::reactor::Reactor).
+/// A check of one target, made ready to be probed many times by a [`Reactor`](super::Reactor).
 pub struct FastCheck {
-    pub(crate) address: SocketAddr,
-    pub(crate) timeout: Duration,
-    pub(crate) kind: FastKind,
+    pub(super) address: SocketAddr,
+    pub(super) timeout: Duration,
+    pub(super) kind: FastKind,
 }
 
-pub(crate) enum FastKind {
-    /// Two packets of three: the target's kernel answers, its program never hears of it.
+pub(super) enum FastKind {
+    /// Two packets of the handshake's three: the target's kernel answers, and its program never
+    /// learns of the connection.
     HalfOpen,
     /// The whole handshake.
     FullHandshake,
-    /// Boxed, for most are the first.
+    /// Boxed, because most checks are of the other kinds.
     Http(Box<FastHttp>),
 }
 
-pub(crate) struct FastHttp {
+/// An HTTP request that is the same at each probe, and what its answer must be.
+pub(super) struct FastHttp {
     pub request: Vec<u8>,
     pub method: Method,
     pub expectation: Expectation,
 }
 
 impl FastCheck {
-    /// None if the check has more to it.
+    /// Returns `None` if the check does more than a reactor can.
     pub(crate) fn new(check: &CheckKind, timeout: Duration, ip: IpAddr) -> Option<Self> {
         let (port, kind) = match check {
             CheckKind::Tcp(TcpCheck { port, tls: None, send: None, expect: None, accept }) => {
@@ -49,13 +52,11 @@ impl FastCheck {
 }
 
 impl FastHttp {
-    /// None if the request is not the same each time, or not fit for HTTP: whoever else makes it tells what is wrong.
+    /// Returns `None` if the request differs between probes, or is not valid in HTTP: the prober
+    /// that runs as a task reports what is wrong.
     fn new(check: &HttpCheck, ip: IpAddr) -> Option<Self> {
         let template = RequestTemplate::new(check, SocketAddr::new(ip, check.port)).ok()?;
-        Some(Self {
-            request: template.to_wire()?,
-            method: template.method,
-            expectation: Expectation::new(check),
-        })
+        let request = template.to_wire()?;
+        Some(Self { request, method: template.method, expectation: Expectation::new(check) })
     }
 }

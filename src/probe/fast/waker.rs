@@ -1,4 +1,4 @@
-//! Wakes whoever waits for a reactor, from any thread.
+//! The waker: ends the wait of a reactor from any thread.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,31 +7,34 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+/// A handle that ends the wait of one [`Reactor`](super::Reactor). Clones wake the same reactor.
 #[derive(Clone)]
 pub struct Waker(Arc<Inner>);
 
 struct Inner {
     eventfd: OwnedFd,
-    /// Whether it has been rung and not been heard yet: then to ring it again is no system call.
+    /// True from a wake until the reactor has noticed it. Another wake then needs no system call.
     pending: AtomicBool,
 }
 
 impl Waker {
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self(Arc::new(Inner { eventfd, pending: AtomicBool::new(false) })))
     }
 
-    /// To be called when there is already something to be found.
+    /// Wakes the reactor. Call it after the work for the reactor's thread is in place.
     pub fn wake(&self) {
         if !self.0.pending.swap(true, Ordering::SeqCst) {
-            // It can't be full: that takes 2^64 rings.
+            // The write cannot fail: the counter is full only after 2^64 wakes.
             let _ = rustix::io::write(&self.0.eventfd, &1_u64.to_ne_bytes());
         }
     }
 
-    /// To be called before looking for what there is. Each ring is an edge, so that nothing need be read.
-    pub(crate) fn reset(&self) {
+    /// Accepts the next wake. Called before the reactor's thread looks for work.
+    ///
+    /// The event is edge-triggered, so the counter need not be read.
+    pub(super) fn reset(&self) {
         self.0.pending.store(false, Ordering::SeqCst);
     }
 }

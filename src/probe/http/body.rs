@@ -1,45 +1,45 @@
-//! The reader of an HTTP/1 answer's body: ended by its length, by its last chunk, or by the end of
-//! the connection.
+//! The reader of an HTTP/1 body, which ends by its length, by its last chunk, or with the
+//! connection.
 
 use hyper::{Method, StatusCode};
 
 use super::head::Framing;
 
-/// The rest of a body.
+/// The state of a body that is read.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum BodyReader {
-    /// So many bytes are still to come.
+    /// This many bytes are still to come.
     Length(u64),
     Chunked(ChunkState),
     UntilClose,
-    /// The head says nothing sensible about it.
+    /// The head is contradictory or malformed.
     Invalid(&'static str),
 }
 
 /// The next part of a chunked body.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum ChunkState {
-    /// The digits of a chunk's size, at least one of which must come; none has.
+    /// The first digit of a chunk's size. One must come.
     SizeStart,
     Size(u64),
-    /// Blanks behind the size.
+    /// Blanks after the size.
     SizeEnd(u64),
     Extension(u64),
     SizeLineFeed(u64),
     Data(u64),
     DataReturn,
     DataLineFeed,
-    /// The beginning of a line behind the last chunk.
+    /// The beginning of a line after the last chunk.
     Trailer,
     /// The rest of that line.
     TrailerRest,
     TrailerLineFeed,
-    /// The end of the empty line that ends it all.
+    /// The end of the empty line that ends the body.
     EndLineFeed,
     End,
 }
 
-/// A piece of the body, or its end.
+/// A part of the body's content, or its end.
 #[derive(Debug, PartialEq)]
 pub(crate) enum BodyPart<'a> {
     Data(&'a [u8]),
@@ -61,8 +61,8 @@ impl BodyReader {
         }
     }
 
-    /// Takes a piece off the beginning of the data; none if the data is used up first. An error
-    /// says what is not HTTP.
+    /// Reads a part from the beginning of the data. Returns `None` if the data is used up first.
+    /// An error says what is not HTTP.
     pub(crate) fn read<'a>(
         &mut self,
         data: &mut &'a [u8],
@@ -77,12 +77,12 @@ impl BodyReader {
         }
     }
 
-    /// True if a connection that ends here ends the body in good order.
+    /// Returns true if the connection may end here.
     pub(crate) fn may_end(&self) -> bool {
         matches!(self, Self::UntilClose | Self::Length(0) | Self::Chunked(ChunkState::End))
     }
 
-    /// How many bytes are still to come at least.
+    /// Returns the least number of bytes that are still to come.
     pub(crate) fn remaining(&self) -> u64 {
         match self {
             Self::Length(remaining) | Self::Chunked(ChunkState::Data(remaining)) => *remaining,
@@ -111,7 +111,7 @@ impl ChunkState {
         }
     }
 
-    /// The part that follows once this byte has come, which is none of a chunk's data.
+    /// Returns the part that follows this byte, which is not a chunk's data.
     fn after(self, byte: u8) -> Result<Self, &'static str> {
         Ok(match (self, byte) {
             (Self::SizeStart, _) => Self::Size(hex(byte).ok_or("invalid chunk size")?),
@@ -143,7 +143,7 @@ fn hex(byte: u8) -> Option<u64> {
     char::from(byte).to_digit(16).map(u64::from)
 }
 
-/// Takes off the beginning of the data as much as is remaining of it.
+/// Takes at most `remaining` bytes from the beginning of the data.
 fn take<'a>(data: &mut &'a [u8], remaining: &mut u64) -> &'a [u8] {
     let length = usize::try_from(*remaining).unwrap_or(usize::MAX).min(data.len());
     let (piece, rest) = data.split_at(length);
@@ -156,7 +156,7 @@ fn take<'a>(data: &mut &'a [u8], remaining: &mut u64) -> &'a [u8] {
 mod tests {
     use super::*;
 
-    /// The content, and true once it has ended; read in pieces of this size.
+    /// Returns the content, and true once it has ended; reads in pieces of this size.
     fn read(
         mut body: BodyReader,
         bytes: &[u8],
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn some_answers_have_no_body_whatever_their_head_says() {
+    fn some_answers_never_have_a_body() {
         let of = |status: u16, method: &Method| {
             BodyReader::new(StatusCode::from_u16(status).unwrap(), method, Framing::Length(9))
                 == BodyReader::Length(0)

@@ -1,4 +1,4 @@
-//! The answers that an HTTP check accepts, and how much of an answer is read.
+//! The answers that an HTTP check accepts, and the limits on their size.
 
 use std::ops::RangeInclusive;
 
@@ -8,12 +8,12 @@ use crate::config::HttpCheck;
 use crate::probe::phase::{Phase, ProbeResult};
 use crate::probe::text::{StreamSearcher, quote};
 
-/// How large an answer's head may be.
+/// The largest head of an answer.
 pub(crate) const MAX_HEAD: usize = 64 << 10;
-/// How much of a body is searched for the expected text.
+/// The part of a body that is searched for the expected text.
 pub(crate) const MAX_BODY: usize = 1 << 20;
 
-/// Which answers pass.
+/// The answers that pass.
 pub(crate) struct Expectation {
     statuses: Vec<RangeInclusive<u16>>,
     body: Option<String>,
@@ -24,7 +24,7 @@ impl Expectation {
         Self { statuses: check.expected_statuses.clone(), body: check.expected_body.clone() }
     }
 
-    /// Judges the head of an answer; what must be in its body, if anything must, is left to the search.
+    /// Checks the status. Returns the matcher of the body if the body must contain a text.
     pub(crate) fn checker(&self, status: StatusCode) -> ProbeResult<Option<BodyMatcher<'_>>> {
         let status = status.as_u16();
         if !self.statuses.iter().any(|expected| expected.contains(&status)) {
@@ -46,7 +46,7 @@ pub(crate) struct BodyMatcher<'a> {
 }
 
 impl BodyMatcher<'_> {
-    /// Takes the next bytes; true once the text has gone by.
+    /// Searches the next bytes. Returns true once the text has been found.
     pub(crate) fn feed(&mut self, data: &[u8]) -> ProbeResult<bool> {
         let rest = &data[..data.len().min(MAX_BODY - self.seen)];
         self.seen += rest.len();
@@ -61,8 +61,9 @@ impl BodyMatcher<'_> {
         Ok(false)
     }
 
-    /// The verdict when the body ends first.
+    /// Returns the failure when the body ends before the text was found.
     pub(crate) fn ended(self) -> ProbeResult<()> {
-        Err(Phase::Http.fail(format_args!("body does not contain {}", quote(self.expectation, 60))))
+        Err(Phase::Http
+            .fail(format_args!("the body does not contain {}", quote(self.expectation, 60))))
     }
 }

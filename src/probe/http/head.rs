@@ -1,28 +1,28 @@
-//! The reader of an HTTP/1 answer's head, as strict as hyper, whose words it uses.
+//! The reader of an HTTP/1 head, as strict as hyper and with hyper's error texts.
 //!
-//! It takes the head in any pieces and looks at each byte a bounded number of times. Interim
-//! answers (1xx) are dropped once they are parsed, but their bytes count against the same limit.
+//! It reads the head in any pieces and visits each byte a bounded number of times. It drops interim
+//! answers (1xx) once they are parsed, but their bytes count against the same limit.
 
 use hyper::{Method, StatusCode};
 
 use super::body::BodyReader;
 use super::expectation::MAX_HEAD;
 
-/// As many header lines as hyper takes.
+/// The most header lines, as in hyper.
 const MAX_HEADERS: usize = 100;
 
-/// The last head of an answer: that of no interim answer.
+/// The head of the final answer.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Head {
     pub status: StatusCode,
     pub body: BodyReader,
 }
 
-/// The reason why an answer is no HTTP answer, or none that is read.
+/// The reason why a head is rejected.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum HeadError {
     TooLarge,
-    /// The interim answers are counted in.
+    /// The size includes interim answers.
     TooLargeWithInterim,
     TooManyHeaders,
     Malformed(&'static str),
@@ -32,15 +32,15 @@ pub(crate) enum HeadError {
 pub(crate) struct HeadReader {
     /// The beginning of a head that did not come in one piece.
     buffer: Vec<u8>,
-    /// Up to here the buffer has been searched for the end of the head.
+    /// The length of the buffer that has been searched for the end of the head.
     searched: usize,
-    /// The size of all that was taken.
+    /// The number of bytes read so far.
     taken: usize,
     has_interim: bool,
 }
 
 impl HeadReader {
-    /// Takes a head off the beginning of the data. Without its end, all of the data is taken.
+    /// Reads a head from the beginning of the data. Uses up all data if the head is incomplete.
     pub(crate) fn read(
         &mut self,
         data: &mut &[u8],
@@ -54,7 +54,7 @@ impl HeadReader {
             let parsed =
                 if self.buffer.is_empty() { self.parse_whole(data)? } else { self.parse_on(data)? };
             let Some((status, framing)) = parsed else { return Ok(None) };
-            // 101 is the last answer in HTTP/1.
+            // 101 ends the conversation in HTTP/1, so it is final.
             if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(Some(Head { status, body: BodyReader::new(status, method, framing) }));
             }
@@ -66,13 +66,13 @@ impl HeadReader {
         self.taken == 0
     }
 
-    /// How much memory the reader keeps.
+    /// Returns the memory that the reader holds.
     #[cfg(test)]
     pub(crate) fn kept(&self) -> usize {
         self.buffer.capacity()
     }
 
-    /// Drops the blank lines that may stand before a head.
+    /// Drops blank lines before a head.
     fn skip_blank_lines(&mut self, data: &mut &[u8]) -> Result<(), HeadError> {
         if self.buffer == b"\r" && !data.is_empty() {
             if data[0] != b'\n' {
@@ -109,7 +109,7 @@ impl HeadReader {
         }
     }
 
-    /// Parses again only once the end of the head is there.
+    /// Parses the buffer once the end of the head has come.
     fn parse_on(&mut self, data: &mut &[u8]) -> Result<Option<(StatusCode, Framing)>, HeadError> {
         let before = self.buffer.len();
         self.buffer.extend_from_slice(data);
@@ -119,7 +119,7 @@ impl HeadReader {
             return Ok(None);
         };
         self.take(data, end - before)?;
-        // An empty line always ends a head that begins with no empty line.
+        // An empty line ends a head that does not begin with one.
         let (_, status, framing) =
             parse(&self.buffer[..end])?.ok_or(HeadError::Malformed(HEADER))?;
         self.buffer.clear();
@@ -138,8 +138,8 @@ impl HeadReader {
     }
 }
 
-/// The length of a head that ends with an empty line behind `from`, or with the bytes just before
-/// it.
+/// Returns the length of a head that ends with an empty line after `from`, or with the bytes just
+/// before it.
 fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from.saturating_sub(2);
     while let Some(found) = bytes[at..].iter().position(|byte| *byte == b'\n') {
@@ -153,12 +153,12 @@ fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
     None
 }
 
-/// The headers that say how an answer's body ends.
+/// The way the headers say that the body ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Framing {
     Chunked,
     Length(u64),
-    /// No header says it: the end of the connection does.
+    /// No header says it, so the body ends with the connection.
     None,
     Invalid(&'static str),
 }
@@ -166,7 +166,7 @@ pub(crate) enum Framing {
 const HEADER: &str = "invalid HTTP header parsed";
 const STATUS: &str = "invalid HTTP status-code parsed";
 
-/// The length of the first head, if it is whole, and its meaning.
+/// Parses a head. Returns its length, status and framing, or `None` if it is incomplete.
 fn parse(bytes: &[u8]) -> Result<Option<(usize, StatusCode, Framing)>, HeadError> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
@@ -187,7 +187,7 @@ fn parse(bytes: &[u8]) -> Result<Option<(usize, StatusCode, Framing)>, HeadError
     Ok(Some((length, status, framing(response.version, response.headers))))
 }
 
-/// The last encoding decides, and lengths must agree (RFC 9112, section 6.3).
+/// Returns the framing. The last encoding decides, and lengths must agree (RFC 9112, section 6.3).
 fn framing(version: Option<u8>, headers: &[httparse::Header<'_>]) -> Framing {
     let values = |name: &'static str| {
         headers
@@ -199,7 +199,7 @@ fn framing(version: Option<u8>, headers: &[httparse::Header<'_>]) -> Framing {
         let last = encodings.rsplit(|byte| *byte == b',').next().unwrap_or_default();
         return match version {
             Some(0) => Framing::Invalid("unexpected transfer-encoding parsed"),
-            // One with odd bytes is no encoding that anybody knows; hyper takes it so too.
+            // Odd bytes are no known encoding, as in hyper.
             _ if !encodings.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) => Framing::None,
             _ if last.trim_ascii().eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
             _ => Framing::None,
@@ -225,7 +225,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// The status, read in pieces of this size at most.
+    /// Returns the status, read in pieces of this size at most.
     fn read(answer: &[u8], size: usize) -> Result<Option<StatusCode>, HeadError> {
         let mut reader = HeadReader::default();
         for mut piece in answer.chunks(size.max(1)) {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_is_read_once_the_head_is_whole() {
+    fn the_status_is_read_once_the_head_is_complete() {
         let whole = b"HTTP/1.1 204 No Content\r\nServer: x\r\n\r\nand more";
         for size in 1..=whole.len() {
             for length in 0..whole.len() - 8 {
@@ -250,8 +250,9 @@ mod tests {
     }
 
     #[test]
-    fn interim_answers_are_passed_over_but_a_switch_is_an_answer() {
-        let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n\r\n\nHTTP/1.1 100 Continue\n\nHTTP/1.1 500 x\r\n\r\n";
+    fn interim_answers_are_skipped_but_101_is_final() {
+        let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n\r\n\n\
+              HTTP/1.1 100 Continue\n\nHTTP/1.1 500 x\r\n\r\n";
         for size in 1..=interim.len() {
             assert_eq!(
                 read(interim, size),
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_http_is_a_flaw() {
+    fn an_answer_that_is_not_http_is_rejected() {
         assert_eq!(
             read(b"SSH-2.0-OpenSSH_9.2\r\n", 1),
             Err(HeadError::Malformed("invalid HTTP version parsed"))
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_counts_whatever_it_means() {
+    fn every_byte_of_a_head_counts_against_the_limit() {
         let long = [b"HTTP/1.1 200 OK\r\nx: ".as_slice(), &[b'y'; MAX_HEAD]].concat();
         let many =
             [b"HTTP/1.1 200 OK\r\n".as_slice(), &b"x: y\r\n".repeat(MAX_HEADERS + 1), b"\r\n"]
@@ -294,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_headers_say_how_the_body_ends() {
+    fn the_headers_decide_how_the_body_ends() {
         let of = |headers: &str| {
             parse(format!("HTTP/1.1 200 OK\r\n{headers}\r\n").as_bytes()).unwrap().unwrap().2
         };

@@ -1,9 +1,8 @@
-//! The HTTP check without TLS that looks into the answer's body, or reads part of its request from
-//! elsewhere at each try.
+//! One request over HTTP/1.1, with or without TLS.
 //!
-//! It speaks HTTP/1.1 by itself and not through a client, so that no try costs a task or leaves a
-//! TIME_WAIT, and so that a server may answer whenever it likes: some answer when they accept, and
-//! only then read the request.
+//! It is not an HTTP client's. A client would cost a task for each probe and leave a TIME_WAIT, and
+//! it would not let a server answer before the request, as some servers do: they answer as soon as
+//! they accept, and read only then.
 
 use std::io;
 use std::pin::pin;
@@ -21,14 +20,14 @@ use crate::health::Verdict;
 use crate::probe::phase::{Phase, ProbeResult, Progress};
 use crate::probe::stream::{BoundedStream, ReadBudget};
 
-/// How many bytes of a server are read in one try: the largest head, and twice the largest body
-/// that is searched, for a chunked body is longer than its content.
+/// The most bytes that a probe reads: the largest head, and twice the part of a body that is
+/// searched, because a chunked body is longer than its content.
 const MAX_READ: usize = MAX_HEAD + (2 << 20);
 
-/// How much is read at once.
+/// The size of the buffer that answers are read into.
 const BUFFER: usize = 16 << 10;
 
-/// The request as it goes on the wire. It has no body, so nothing may announce chunks.
+/// Returns the request as it goes on the wire. It has no body, so it must not announce chunks.
 pub(crate) fn request(template: &RequestTemplate, mut headers: HeaderMap) -> Vec<u8> {
     headers.remove(TRANSFER_ENCODING);
     if let Some(host) = template.host() {
@@ -42,7 +41,7 @@ pub(crate) fn request(template: &RequestTemplate, mut headers: HeaderMap) -> Vec
     request
 }
 
-/// One request over a connection of its own, and its answer.
+/// One request on a connection of its own, and its answer.
 pub(crate) struct Exchange<'a> {
     pub request: &'a [u8],
     pub method: &'a Method,
@@ -51,7 +50,8 @@ pub(crate) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    /// Sends the request and reads the answer at the same time. `failed` judges an I/O error.
+    /// Sends the request and reads the answer at the same time. `failed` returns the verdict on an
+    /// I/O error.
     pub(crate) async fn run<S>(
         &self,
         stream: S,
@@ -98,8 +98,7 @@ impl Exchange<'_> {
                 },
             };
             match read {
-                // Some servers close without having read the request, or all of it: their answer
-                // counts.
+                // Some servers close without having read all of the request. Their answer counts.
                 Ok(0) if answer.is_empty() => {
                     return unsent
                         .map_or_else(|| answer.close(&mut checker), |error| Err(failed(error)));
@@ -126,8 +125,8 @@ mod tests {
     use super::*;
     use crate::config::{HttpCheck, Scheme, Tls};
 
-    /// The verdict on a server that has said this before it is sent anything.
-    async fn after(words: &[u8], text: Option<&str>) -> ProbeResult<()> {
+    /// Returns the verdict on a server that says this before the request is sent.
+    async fn verdict_after(words: &[u8], text: Option<&str>) -> ProbeResult<()> {
         let check = HttpCheck {
             port: 80,
             path: "/".into(),
@@ -157,17 +156,17 @@ mod tests {
     #[tokio::test]
     async fn an_answer_before_the_request_is_an_answer() {
         let synced = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsynced";
-        assert_eq!(after(synced, None).await, Ok(()));
-        assert_eq!(after(synced, Some("synced")).await, Ok(()));
+        assert_eq!(verdict_after(synced, None).await, Ok(()));
+        assert_eq!(verdict_after(synced, Some("synced")).await, Ok(()));
         let no = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n";
-        assert_eq!(after(no, None).await, Err(Verdict::Fail("http: status 503".into())));
+        assert_eq!(verdict_after(no, None).await, Err(Verdict::Fail("http: status 503".into())));
     }
 
     #[tokio::test]
-    async fn a_server_that_speaks_another_protocol_first_is_named() {
+    async fn a_server_that_speaks_first_is_reported() {
         for words in [&b"J\0\0\0\x0a8.0.36\0"[..], b"220 mail.example ESMTP\r\n"] {
             let expected = Err(Verdict::Fail("http: not HTTP: the server spoke first".into()));
-            assert_eq!(after(words, None).await, expected);
+            assert_eq!(verdict_after(words, None).await, expected);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! One request over HTTP/2.
 //!
-//! The connection is polled inside the try and ends with it, whatever the server does: nothing of it is left to a task.
-//! h2 reads on only when its own answers (to PING, SETTINGS) could be written, drops what is over 64 KiB of a header
-//! list, and ends a connection that floods it with small frames. All else is for [`super::bounded`] to limit.
+//! The probe polls the connection, and both end together: no task is left, whatever the server
+//! does. h2 reads on only when it could write its own answers (to PING, SETTINGS). It drops what
+//! exceeds 64 KiB of a header list, and ends a connection that floods it with small frames.
+//! [`BoundedStream`] limits everything else.
 
 use std::io;
 use std::pin::pin;
@@ -26,17 +27,19 @@ use crate::health::Verdict;
 use crate::probe::phase::{Phase, ProbeResult, Progress};
 use crate::probe::stream::{BoundedStream, ReadBudget};
 
-/// How many bytes are read until the head of an answer is whole: interim heads and all other frames count too.
+/// The most bytes that are read until the head is complete, interim heads and other frames
+/// included.
 const HEAD_READ: usize = MAX_HEAD + (4 << 10);
-/// How many more bytes are read for the body and the frames that it comes in.
+/// The most bytes that are read after the head, framing included.
 const BODY_READ: usize = MAX_BODY + MAX_BODY / 4;
-/// How much of a body may be on its way. Room for more is given when half of it has been read, and one turn late; with the
-/// default of 64 KiB, the length of the turns would decide whether a server that takes no notice is faulted for it.
+/// The most bytes of a body in transit. h2 allows more once half has been read, one turn late. With
+/// the default of 64 KiB, the length of a turn would decide whether a server that ignores the
+/// window is faulted.
 const WINDOW: u32 = 128 << 10;
-/// How long a body may be that is read to its end although nothing more is expectation of it.
+/// The longest body that is read to its end although the verdict is known.
 const MAX_REST: u64 = 16 << 10;
 
-/// What HTTP/2 has no place for (RFC 9113, section 8.2.2).
+/// The headers that HTTP/2 forbids (RFC 9113, section 8.2.2).
 const HTTP1_ONLY: [HeaderName; 6] = [
     CONNECTION,
     TRANSFER_ENCODING,
@@ -46,7 +49,7 @@ const HTTP1_ONLY: [HeaderName; 6] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// The request; its host is in the URI, where HTTP/2 has it.
+/// Returns the request. Its host is in the URI, as HTTP/2 has it.
 pub(crate) fn request(
     template: &RequestTemplate,
     mut headers: HeaderMap,
@@ -65,19 +68,20 @@ pub(crate) fn request(
         .build();
     let mut request = Request::new(());
     *request.method_mut() = template.method.clone();
-    *request.uri_mut() = uri.map_err(|_| Phase::Http.inconclusive("path is not fit for HTTP/2"))?;
+    *request.uri_mut() =
+        uri.map_err(|_| Phase::Http.inconclusive("path is not valid in HTTP/2"))?;
     *request.version_mut() = Version::HTTP_2;
     *request.headers_mut() = headers;
     Ok(request)
 }
 
-/// The configured Host header. It may be a secret, so that it is not quoted.
+/// Returns the configured Host header. It may be a secret, so the error does not quote it.
 fn authority(host: &HeaderValue) -> ProbeResult<Authority> {
     Authority::try_from(host.as_bytes())
-        .map_err(|_| Phase::Http.inconclusive("the Host header is not fit for HTTP/2"))
+        .map_err(|_| Phase::Http.inconclusive("the Host header is not valid in HTTP/2"))
 }
 
-/// One request over a connection of its own, and its answer.
+/// One request on a connection of its own, and its answer.
 pub(crate) struct Exchange<'a> {
     pub request: Request<()>,
     pub expectation: &'a Expectation,
@@ -85,7 +89,7 @@ pub(crate) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    /// Sends the request and judges the answer. `failed` judges an I/O error.
+    /// Sends the request and checks the answer. `failed` returns the verdict on an I/O error.
     pub(crate) async fn run<S>(
         self,
         stream: S,
@@ -107,11 +111,11 @@ impl Exchange<'_> {
             budget.add(BODY_READ);
             checker(response, self.expectation, self.progress, failed).await
         });
-        // The answer is looked at first in each turn: interim heads are dropped before more of them are read.
+        // Each turn polls the answer first, so that interim heads are dropped before more are read.
         match select(answer, connection).await {
             Either::Left((verdict, mut connection)) => {
                 if verdict.is_ok() {
-                    // GOAWAY and the end of TLS, as far as they go without waiting.
+                    // Sends GOAWAY and the end of TLS, as far as the socket takes them at once.
                     let _ = (&mut connection).now_or_never();
                 }
                 verdict
@@ -154,19 +158,19 @@ async fn checker(
         }
     }
     progress.decide(&Ok(()));
-    // A server whose answer is read to its end has nothing to complain of.
+    // A server logs no error if its answer is read to the end.
     while is_short && matches!(next(&mut body).await, Ok(Some(_))) {}
     Ok(())
 }
 
-/// Returns true if the answer says that its body is short enough to be read to its end.
+/// Returns true if the head announces a body short enough to be read to its end.
 fn has_short_body(headers: &HeaderMap) -> bool {
     let length =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     length.is_some_and(|length| length <= MAX_REST)
 }
 
-/// The next bytes of the body, for which the server may send as many more.
+/// Returns the next bytes of the body, and allows the server to send as many more.
 async fn next(body: &mut RecvStream) -> Result<Option<Bytes>, h2::Error> {
     let Some(data) = body.data().await.transpose()? else {
         return Ok(None);
@@ -175,7 +179,7 @@ async fn next(body: &mut RecvStream) -> Result<Option<Bytes>, h2::Error> {
     Ok(Some(data))
 }
 
-/// The verdict on an exchange that broke.
+/// Returns the verdict on an exchange that failed.
 fn failed(
     error: &h2::Error,
     progress: &Progress,
@@ -189,23 +193,25 @@ fn failed(
         });
     }
     if error.is_io() {
-        // h2 keeps no more of it than its text, and tells the end of the connection by an error of its own.
+        // h2 keeps only the error's text, and has an error of its own for the end of the
+        // connection.
         return failed(&budget.take_error().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
     }
     let Some(reason) = error.reason() else {
         return Phase::Http.fail(format_args!("not HTTP: {error}"));
     };
-    // The text that may come with GOAWAY is the server's, and may hold a secret that it was sent: it is not shown.
+    // The text of a GOAWAY comes from the server and may repeat a secret of the request, so it is
+    // not shown.
     match reason {
         Reason::HTTP_1_1_REQUIRED if error.is_remote() => {
-            Phase::Http.fail("the server asks for HTTP/1.1; take `http2: true` away")
+            Phase::Http.fail("the server requires HTTP/1.1; remove `http2: true`")
         }
         _ if error.is_remote() && error.is_go_away() => {
-            Phase::Http.fail(format_args!("the server ends the connection ({reason:?})"))
+            Phase::Http.fail(format_args!("the server closed the connection ({reason:?})"))
         }
         _ if error.is_remote() => {
-            Phase::Http.fail(format_args!("the server refuses the request ({reason:?})"))
+            Phase::Http.fail(format_args!("the server refused the request ({reason:?})"))
         }
-        _ => Phase::Http.fail(format_args!("the server breaks HTTP/2 ({reason:?})")),
+        _ => Phase::Http.fail(format_args!("the server violated HTTP/2 ({reason:?})")),
     }
 }

@@ -1,6 +1,6 @@
-//! The HTTP check over TLS: one request on a connection of its own, over HTTP/1.1, or HTTP/2 where the config offers it.
+//! The HTTP check over TLS: one request over HTTP/1.1, or HTTP/2 if the config offers it.
 //!
-//! The connection belongs to the try. Whatever the server does, it is polled by nobody else, and gone when the try ends.
+//! The connection belongs to the probe and ends with it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,7 +20,7 @@ use crate::probe::tls::{self, Alpn};
 
 pub(crate) struct HttpsProber {
     address: SocketAddr,
-    /// What is observer, or which part of it is not fit for HTTP.
+    /// The request, or the part of the config that is not valid in HTTP.
     template: Result<RequestTemplate, String>,
     expectation: Expectation,
     tls: tls::Connector,
@@ -63,7 +63,7 @@ impl HttpsProber {
         progress.enter(Phase::Tls);
         let mut connection = session.handshake(stream).await?;
         progress.enter(Phase::Http);
-        let http2_request = http2_request.filter(|_| connection.speaks_http2());
+        let http2_request = http2_request.filter(|_| connection.is_http2());
         let (expectation, observer) = (&self.expectation, connection.observer.clone());
         let failed = |error: &io::Error| observer.verdict(Phase::Http, error);
         let stream = &mut connection.stream;
@@ -78,7 +78,7 @@ impl HttpsProber {
                     .await?;
             }
         }
-        // It has been told that this is the only request.
+        // The server knows that there is no other request.
         close_with_server(connection.close());
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! The HTTP check without TLS that looks into the answer's body, or reads part of its request from elsewhere at each try.
+//! The HTTP check without TLS that a reactor can't make: it searches the body, or its request
+//! differs between probes.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,7 +16,7 @@ use crate::probe::stream::connect::connect;
 
 pub(crate) struct HttpProber {
     address: SocketAddr,
-    /// What is asked, or which part of it is not fit for HTTP.
+    /// The request, or the part of the config that is not valid in HTTP.
     template: Result<RequestTemplate, String>,
     expectation: Expectation,
 }

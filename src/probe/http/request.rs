@@ -1,4 +1,4 @@
-//! What an HTTP check asks, what it takes for an answer, and its words for the lack of one, whichever way the request goes.
+//! The request of an HTTP check.
 
 use std::net::SocketAddr;
 
@@ -14,20 +14,20 @@ use crate::probe::phase::{Phase, ProbeResult};
 use crate::probe::text::quote;
 use crate::probe::value;
 
-/// What the daemon calls itself.
+/// The User-Agent of the daemon.
 const AGENT: &str = concat!("external-endpoints/", env!("CARGO_PKG_VERSION"));
 
-/// The parts of the request that stay the same.
+/// The parts of the request that are the same at each probe.
 pub(crate) struct RequestTemplate {
     pub method: Method,
     pub path: PathAndQuery,
-    /// What the request calls its host.
+    /// The host that the request names.
     pub authority: Authority,
     headers: Vec<(HeaderName, ValueSource)>,
 }
 
 impl RequestTemplate {
-    /// Or which part of the config is not fit for HTTP.
+    /// Fails with the part of the config that is not valid in HTTP.
     pub(crate) fn new(check: &HttpCheck, address: SocketAddr) -> Result<Self, String> {
         let usual = match check.scheme {
             Scheme::Http => 80,
@@ -58,26 +58,30 @@ impl RequestTemplate {
         self.headers.iter().any(|(own, _)| own == name)
     }
 
-    /// All headers but Host: the configured ones as they are now, each marked so that nothing prints its value.
+    /// Reads all headers but Host. Each configured value is marked as sensitive, so that nothing
+    /// prints it.
     pub(crate) async fn headers(&self) -> ProbeResult<HeaderMap> {
         let mut headers = HeaderMap::with_capacity(self.headers.len() + 4);
         for (name, value) in &self.headers {
             let bytes = value::read_trimmed(value, Phase::Http).await?;
             let Ok(mut value) = HeaderValue::from_bytes(&bytes) else {
-                return Err(Phase::Http
-                    .inconclusive(format_args!("the value of header {name} is not fit for HTTP")));
+                return Err(Phase::Http.inconclusive(format_args!(
+                    "the value of header {name} is not valid in HTTP"
+                )));
             };
             value.set_sensitive(true);
             headers.append(name, value);
         }
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
         headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
-        // True, and lets the server forget the connection at once. HTTP/2 knows no such header, and hyper drops it.
+        // There is no second request, so the server may forget the connection at once. hyper drops
+        // the header for HTTP/2, which forbids it.
         headers.entry(CONNECTION).or_insert(HeaderValue::from_static("close"));
         Ok(headers)
     }
 
-    /// The whole request as it goes on the wire; none if it is not the same at each try, or frames itself.
+    /// Returns the whole request as it goes on the wire, or `None` if it differs between probes or
+    /// frames itself.
     pub(crate) fn to_wire(&self) -> Option<Vec<u8>> {
         let mut request = format!("{} {} HTTP/1.1\r\n", self.method, self.path).into_bytes();
         let mut line = |name: &HeaderName, value: &[u8]| {
@@ -109,7 +113,7 @@ impl RequestTemplate {
     }
 }
 
-/// A part of the config that cannot go into a request.
+/// Returns the error for a part of the config that can't be in a request.
 pub(crate) fn invalid_for_http(key: &str, what: &str) -> String {
-    format!("{key} {} is not fit for HTTP", quote(what, 60))
+    format!("{key} {} is not valid in HTTP", quote(what, 60))
 }

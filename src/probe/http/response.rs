@@ -1,9 +1,8 @@
-//! An HTTP/1 answer as it comes in: its head and body are judged, and what is left of a short body
-//! is read before the end.
+//! An HTTP/1 answer as it arrives: it is checked, and the rest of a short body is read before the
+//! connection closes.
 //!
-//! The rest is read because a server that is cut off while it writes may log an error, as Patroni
-//! does with a traceback. By then the verdict is fixed: no malformed rest, no reset and no deadline
-//! changes it.
+//! A server whose connection ends while it writes may log an error, as Patroni does with a
+//! traceback. The verdict is fixed by then: no malformed rest, reset or deadline changes it.
 
 use hyper::{Method, StatusCode};
 
@@ -12,16 +11,17 @@ use super::expectation::{BodyMatcher, Expectation};
 use super::head::{HeadError, HeadReader};
 use crate::probe::phase::{Phase, ProbeResult};
 
-/// How much of a body is read after the verdict. The connection of a longer one is reset.
+/// The most bytes of a body that are read after the verdict. The connection of a longer one is
+/// reset.
 const MAX_REST: usize = 16 << 10;
 
 pub(crate) struct ResponseReader {
     stage: Stage,
-    /// Fixed, while the rest is read.
+    /// The verdict, while the rest is read.
     verdict: Option<ProbeResult<()>>,
-    /// How much has come since then.
+    /// The number of bytes since the verdict.
     rest: usize,
-    /// The first bytes came before the request was sent.
+    /// True if the first bytes came before the request was sent.
     is_early: bool,
 }
 
@@ -30,7 +30,7 @@ enum Stage {
     BodyReader(BodyReader),
 }
 
-/// The checker of an answer: its status first, then its body, if that must contain a text.
+/// The check of an answer: of its status, and of its body if that must contain a text.
 pub(crate) struct ResponseChecker<'a> {
     expectation: &'a Expectation,
     search: Option<BodyMatcher<'a>>,
@@ -41,22 +41,22 @@ impl ResponseReader {
         Self { stage: Stage::Head(HeadReader::default()), verdict: None, rest: 0, is_early: false }
     }
 
-    /// Notes that bytes have come from the server before anything was sent to it.
+    /// Records that the server has sent bytes before the request.
     pub(crate) fn set_early(&mut self) {
         self.is_early = true;
     }
 
-    /// The verdict, if it is known. More may still come of the answer.
+    /// Returns the verdict if it is known. More of the answer may still come.
     pub(crate) fn verdict(&self) -> Option<&ProbeResult<()>> {
         self.verdict.as_ref()
     }
 
-    /// True if nothing has come yet.
+    /// Returns true if nothing has come yet.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(&self.stage, Stage::Head(head) if head.is_untouched())
     }
 
-    /// The part of the answer that is read now.
+    /// Returns the phase for the part of the answer that is read now.
     pub(crate) fn phase(&self) -> Phase {
         match self.stage {
             Stage::Head(_) => Phase::Http,
@@ -64,7 +64,7 @@ impl ResponseReader {
         }
     }
 
-    /// Takes the next bytes. Returns the verdict once there is nothing more to read.
+    /// Reads the next bytes. Returns the verdict once there is nothing more to read.
     pub(crate) fn feed(
         &mut self,
         mut data: &[u8],
@@ -90,7 +90,7 @@ impl ResponseReader {
         if decided_before {
             self.rest += all;
         }
-        // A body that is known to be long is not begun with.
+        // A body that is announced as long is not read.
         let long = |body: &BodyReader| body.remaining() > MAX_REST.saturating_sub(self.rest) as u64;
         match &self.stage {
             Stage::BodyReader(body) if self.rest >= MAX_REST || long(body) => self.verdict.take(),
@@ -98,7 +98,7 @@ impl ResponseReader {
         }
     }
 
-    /// The verdict when the server closes the connection.
+    /// Returns the verdict when the server closes the connection.
     pub(crate) fn close(&mut self, checker: &mut ResponseChecker<'_>) -> ProbeResult<()> {
         let ended = matches!(&self.stage, Stage::BodyReader(body) if body.may_end());
         match self.verdict.take() {
@@ -149,7 +149,7 @@ impl ResponseReader {
     }
 }
 
-/// One part of an answer.
+/// A part of an answer.
 enum ResponsePart<'a> {
     Head(StatusCode),
     Data(&'a [u8]),
@@ -161,7 +161,7 @@ impl<'a> ResponseChecker<'a> {
         Self { expectation, search: None }
     }
 
-    /// The verdict, once it is known.
+    /// Returns the verdict once it is known.
     fn item(&mut self, item: &ResponsePart<'_>) -> Option<ProbeResult<()>> {
         let more = match (item, &mut self.search) {
             (ResponsePart::Head(status), _) => self.expectation.checker(*status).map(|search| {
@@ -179,7 +179,7 @@ impl<'a> ResponseChecker<'a> {
         }
     }
 
-    /// The verdict when the body ends before it contained the text.
+    /// Returns the verdict when the body ends before the text was found.
     fn end(&mut self) -> ProbeResult<()> {
         self.search.take().map_or(Ok(()), BodyMatcher::ended)
     }

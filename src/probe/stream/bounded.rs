@@ -1,11 +1,12 @@
-//! A stream of which a try reads a bounded amount: in all, and in one turn of its task.
+//! A stream with two limits on what is read: in total, and in one turn of the task.
 //!
-//! The bytes in all bound what an answer can cost in memory, whatever its framing makes of them: interim heads, frames
-//! without content, compressed headers. The bytes of a turn let the deadline and the other tries have theirs while a
-//! server sends without a pause, and let this try look at what has come before it reads on.
+//! The total limits the memory that an answer can cost, whatever its framing is: interim heads,
+//! frames without content, compressed headers. The limit of a turn lets the deadline and other
+//! probes run while a server sends without a pause, and lets this probe check what has come before
+//! it reads more.
 //!
-//! Over TLS there are two: one above it, for what an answer may need, and one below, for what TLS itself consumes and
-//! shows to nobody, such as session tickets.
+//! A probe over TLS has two bounded streams: one above TLS, for what an answer may need, and one
+//! below, for what TLS itself consumes, such as session tickets.
 
 use std::error::Error;
 use std::fmt;
@@ -17,17 +18,17 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How much is read before the task gives its thread away.
-const TURN: usize = 16 << 10;
+/// The most bytes that are read before the task yields.
+const MAX_READ_PER_TURN: usize = 16 << 10;
 
-/// A stream that counts.
+/// A stream that counts the bytes read against a [`ReadBudget`].
 pub(crate) struct BoundedStream<S> {
     inner: S,
     budget: ReadBudget,
     read_this_turn: usize,
 }
 
-/// How much may still be read from a [`Bounded`] stream, and the error that broke it.
+/// The bytes that may still be read from a [`BoundedStream`], and the error that broke it.
 #[derive(Clone, Default)]
 pub(crate) struct ReadBudget(Arc<Inner>);
 
@@ -38,7 +39,7 @@ struct Inner {
     error: Mutex<Option<io::Error>>,
 }
 
-/// The error of a stream of which more has come than was allowed.
+/// The error of a stream whose budget is exhausted.
 #[derive(Debug)]
 pub(crate) struct BudgetExhausted;
 
@@ -51,7 +52,7 @@ impl fmt::Display for BudgetExhausted {
 impl Error for BudgetExhausted {}
 
 impl BudgetExhausted {
-    /// Returns true if this is why a stream broke.
+    /// Returns true if this is the reason why a stream broke.
     pub(crate) fn is(error: &io::Error) -> bool {
         error.get_ref().is_some_and(|inner| inner.is::<Self>())
     }
@@ -68,7 +69,7 @@ impl ReadBudget {
         budget
     }
 
-    /// Allows so many more bytes.
+    /// Allows this many more bytes.
     pub(crate) fn add(&self, bytes: usize) {
         self.0.remaining.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -78,13 +79,13 @@ impl ReadBudget {
         self.0.exhausted.load(Ordering::Relaxed)
     }
 
-    /// Takes the I/O error that broke the stream. HTTP/2's own errors keep only its text.
+    /// Takes the I/O error that broke the stream. The errors of HTTP/2 keep only its text.
     pub(crate) fn take_error(&self) -> Option<io::Error> {
         self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Counts so many bytes; false if they are more than were allowed.
-    fn count(&self, bytes: usize) -> bool {
+    /// Takes the bytes from the budget. Returns false if there are more than were allowed.
+    fn consume(&self, bytes: usize) -> bool {
         let less = |remaining: usize| remaining.checked_sub(bytes);
         let counted =
             self.0.remaining.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
@@ -94,8 +95,8 @@ impl ReadBudget {
         counted
     }
 
-    /// Keeps the error, and gives one of the same number or kind to whoever called.
-    fn keep(&self, error: io::Error) -> io::Error {
+    /// Stores the error, and returns one of the same number or kind for the caller.
+    fn record_error(&self, error: io::Error) -> io::Error {
         let copy =
             error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
         *self.0.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -126,7 +127,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for BoundedStream<S> {
         if self.budget.is_exhausted() {
             return Poll::Ready(Err(BudgetExhausted::error()));
         }
-        if self.read_this_turn >= TURN {
+        if self.read_this_turn >= MAX_READ_PER_TURN {
             self.read_this_turn = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -140,11 +141,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for BoundedStream<S> {
             }
         };
         if let Err(error) = read {
-            return Poll::Ready(Err(self.budget.keep(error)));
+            return Poll::Ready(Err(self.budget.record_error(error)));
         }
         let bytes = buffer.filled().len() - before;
         self.read_this_turn += bytes;
-        if !self.budget.count(bytes) {
+        if !self.budget.consume(bytes) {
             buffer.set_filled(before);
             return Poll::Ready(Err(BudgetExhausted::error()));
         }
@@ -159,7 +160,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedStream<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes));
-        Poll::Ready(written.map_err(|error| self.budget.keep(error)))
+        Poll::Ready(written.map_err(|error| self.budget.record_error(error)))
     }
 
     fn poll_write_vectored(
@@ -168,7 +169,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedStream<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, slices));
-        Poll::Ready(written.map_err(|error| self.budget.keep(error)))
+        Poll::Ready(written.map_err(|error| self.budget.record_error(error)))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -177,7 +178,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedStream<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = ready!(Pin::new(&mut self.inner).poll_flush(cx));
-        Poll::Ready(flushed.map_err(|error| self.budget.keep(error)))
+        Poll::Ready(flushed.map_err(|error| self.budget.record_error(error)))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -195,7 +196,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn as_much_is_read_as_was_allowed() {
+    async fn the_budget_is_read_and_no_byte_more() {
         for (sent, fails) in [(100, false), (101, true)] {
             let (mut server, client) = tokio::io::duplex(1 << 20);
             server.write_all(&vec![0; sent]).await.unwrap();
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_turn_ends_although_there_is_more() {
+    async fn a_turn_ends_even_if_there_is_more() {
         let (mut server, client) = tokio::io::duplex(1 << 20);
         server.write_all(&vec![0; 1 << 20]).await.unwrap();
         let mut stream = BoundedStream::new(client, &ReadBudget::new(2 << 20));
@@ -224,7 +225,7 @@ mod tests {
                 turns += 1;
                 Poll::Ready(())
             });
-            // Tokio's own limit of a turn would end some of them earlier, and all once it is used up.
+            // The budget of tokio itself would end some turns earlier.
             tokio::task::unconstrained(turn).await;
         }
         assert_eq!(turns, 64, "16 KiB in each");

@@ -1,10 +1,12 @@
-//! The end of a connection whose check has passed: an orderly one for the server's program, and none that is kept in
-//! TIME_WAIT for the kernels.
+//! The close of a connection whose check has passed: orderly for the server's program, and without
+//! TIME_WAIT for both kernels.
 //!
-//! A server's program sees a FIN as the end of what is read, and a reset as an error, which many log. So a FIN is sent
-//! first. The reset follows, for without it the side that sent its FIN first keeps the connection for a minute.
+//! A server's program sees a FIN as the end of the conversation, and a reset as an error, which
+//! many log. So a FIN is sent first. The reset follows, because otherwise the side that sent its
+//! FIN first keeps the connection for a minute.
 //!
-//! All other connections end with a reset alone, as [`connect`](super::connect::connect) has made them.
+//! All other connections end with a reset alone: [`socket`](super::connect::socket) sets that.
+#![allow(unsafe_code)]
 
 #![expect(unsafe_code, reason = "no crate has this socket option")]
 
@@ -15,38 +17,43 @@ use std::os::fd::AsRawFd;
 use rustix::net::sockopt;
 use tokio::net::TcpStream as TokioStream;
 
-/// Ends a connection to a server that waits for its client. The reset follows when the server's kernel has acknowledged
-/// the FIN: one at once would leave a TIME_WAIT if the server closed in between, as one on the same host does.
+/// Closes a connection to a server that waits for its client to close.
+///
+/// The reset follows when the server's kernel has acknowledged the FIN. A reset at once would leave
+/// a TIME_WAIT if the server closed in between, as a server on the same host does.
 pub(crate) fn close_before_server(stream: TokioStream) {
     let Ok(stream) = stream.into_std() else { return };
     match stream.peek(&mut [0]) {
-        // It has closed first. It needs no FIN, and would keep a TIME_WAIT after one.
+        // The server has closed first. It needs no FIN, and would keep a TIME_WAIT after one.
         Ok(0) => {}
-        Err(_) if reset_when_acknowledged(&stream) => {}
-        // Linux sends no FIN for what has not been read, unless it is told to.
-        _ => finish(&stream),
+        Err(_) if reset_after_fin(&stream) => {}
+        // Linux would send a reset and no FIN, because there is unread data.
+        _ => send_fin(&stream),
     }
 }
 
-/// Ends a connection to a server that closes it too, after its last word. The reset follows at once: the two FINs may
-/// cross, and only a reset leaves no TIME_WAIT then.
+/// Closes a connection to a server that closes it too, after its last message.
+///
+/// The reset follows at once: the two FINs may cross, and then only a reset leaves no TIME_WAIT.
 pub(crate) fn close_with_server(stream: TokioStream) {
     let Ok(stream) = stream.into_std() else { return };
     if !matches!(stream.peek(&mut [0]), Ok(0)) {
-        finish(&stream);
+        send_fin(&stream);
     }
 }
 
-fn finish(stream: &TcpStream) {
-    // A connection that is gone needs no end.
+fn send_fin(stream: &TcpStream) {
+    // An error means that the connection is gone already.
     let _ = stream.shutdown(Shutdown::Write);
 }
 
-/// Makes the close send a FIN, and a reset in place of the state FIN_WAIT2. False if the kernel has no such thing.
-fn reset_when_acknowledged(stream: &TcpStream) -> bool {
+/// Makes the close send a FIN, and a reset instead of the state FIN_WAIT2. Returns false if the
+/// kernel does not support it.
+fn reset_after_fin(stream: &TcpStream) -> bool {
     let never: c_int = -1;
     let size = size_of::<c_int>() as libc::socklen_t;
-    // SAFETY: the descriptor is open while `stream` is borrowed, and the kernel reads `size` bytes of `never`.
+    // SAFETY: the descriptor is open while `stream` is borrowed, and the kernel reads `size` bytes
+    // of `never`. rustix has no TCP_LINGER2.
     let set = unsafe {
         libc::setsockopt(
             stream.as_raw_fd(),

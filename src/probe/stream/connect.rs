@@ -1,15 +1,15 @@
-//! The start and the end of a TCP connect, and whose fault it is when one fails.
+//! The start and the outcome of a TCP connect, and whose fault a failure is.
 //!
 //! | error | comes from | verdict |
 //! | --- | --- | --- |
-//! | at once, from `socket` or `connect` | this host: descriptors, local ports, routes, firewall hooks | inconclusive |
+//! | at once, from `socket` or `connect` | this host: ports, routes, firewall | inconclusive |
 //! | at once, refused | a reset over the loopback interface | fail |
 //! | later, as `SO_ERROR` | the target, or ICMP from a router on the way | fail |
 //!
-//! No word of a router can come at once: Linux holds the socket locked while `connect` sends the
+//! A report of a router can never come at once. Linux locks the socket while `connect` sends the
 //! SYN, keeps an ICMP error that arrives meanwhile as a soft error, and reports it at the first
-//! retransmission, a second later. The error of a failed neighbour discovery (ARP) comes later too:
-//! nobody is there at an address of the same subnet.
+//! retransmission, a second later. The error of a failed neighbour discovery (ARP), for an address
+//! of the same subnet that no host has, comes later too.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,38 +23,40 @@ use tokio::net::TcpStream;
 use crate::health::Verdict;
 use crate::probe::phase::{Phase, ProbeResult};
 
-/// Creates a socket that ends with a reset when it is closed, at once and without TIME_WAIT on
-/// either side.
+/// Creates a non-blocking socket. Closing it sends a reset, at once and without TIME_WAIT on either
+/// side.
 pub(crate) fn socket(address: SocketAddr) -> ProbeResult<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = net::socket_with(family, SocketType::STREAM, flags, Some(net::ipproto::TCP))
-        .map_err(own_fault)?;
-    sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).map_err(own_fault)?;
+        .map_err(local_error)?;
+    sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).map_err(local_error)?;
     Ok(socket)
 }
 
-/// Begins to connect.
+/// Starts to connect.
 pub(crate) fn start(socket: &OwnedFd, address: SocketAddr) -> ProbeResult<()> {
     match net::connect(socket, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
         Err(errno @ (Errno::CONNREFUSED | Errno::CONNRESET)) => {
             Err(Phase::Connect.io_error(&errno.into()))
         }
-        Err(errno) => Err(own_fault(errno)),
+        Err(errno) => Err(local_error(errno)),
     }
 }
 
-/// Returns what came of a connect, once the socket has news.
+/// Returns the outcome of a connect, once the socket is writable or has an error.
 pub(crate) fn outcome(socket: impl AsFd) -> ProbeResult<()> {
-    let outcome = sockopt::socket_error(socket).map_err(own_fault)?;
+    let outcome = sockopt::socket_error(socket).map_err(local_error)?;
     outcome.map_err(|errno| Phase::Connect.io_error(&errno.into()))
 }
 
-/// Refuses a connection of a socket with itself: a local port that nobody listens on can be given
-/// to the very socket that connects to it.
+/// Rejects a connection of a socket with itself, as refused.
+///
+/// The kernel may assign to a socket the very local port that it connects to, if no program listens
+/// on that port.
 pub(crate) fn reject_self_connection(socket: impl AsFd, address: SocketAddr) -> ProbeResult<()> {
-    let own = net::getsockname(socket).map_err(own_fault)?;
+    let own = net::getsockname(socket).map_err(local_error)?;
     if own == net::SocketAddrAny::from(address) {
         return Err(Phase::Connect.io_error(&Errno::CONNREFUSED.into()));
     }
@@ -64,7 +66,7 @@ pub(crate) fn reject_self_connection(socket: impl AsFd, address: SocketAddr) -> 
 /// Connects, for a check that is a task.
 pub(crate) async fn connect(address: SocketAddr) -> ProbeResult<TcpStream> {
     let socket = socket(address)?;
-    sockopt::set_tcp_nodelay(&socket, true).map_err(own_fault)?;
+    sockopt::set_tcp_nodelay(&socket, true).map_err(local_error)?;
     start(&socket, address)?;
     let stream =
         TcpStream::from_std(socket.into()).map_err(|error| Phase::Connect.local_error(&error))?;
@@ -74,6 +76,6 @@ pub(crate) async fn connect(address: SocketAddr) -> ProbeResult<TcpStream> {
     Ok(stream)
 }
 
-fn own_fault(errno: Errno) -> Verdict {
+fn local_error(errno: Errno) -> Verdict {
     Phase::Connect.local_error(&io::Error::from(errno))
 }

@@ -1,11 +1,13 @@
-//! What the server of one try asks of its client in the handshake.
+//! The client certificate that a server requests in the handshake of one probe.
 //!
-//! A client configuration is shared by many tries, so its hook looks up the try that is being polled.
+//! Many probes share a client configuration, and rustls asks the configuration for the certificate.
+//! So the resolver of the configuration finds the probe that is polled in a task-local variable.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, SignatureScheme};
 
@@ -13,65 +15,68 @@ tokio::task_local! {
     static CURRENT: HandshakeObserver;
 }
 
-/// What the server of one connection asked for, and what it got.
-#[derive(Debug, Clone, Default)]
+/// The facts about one handshake that explain its failure: was a client certificate requested, was
+/// one sent, and did the client send a server name (SNI)? Clones share them.
+#[derive(Debug, Clone)]
 pub(crate) struct HandshakeObserver(Arc<Observed>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Observed {
-    asked: AtomicBool,
-    given: AtomicBool,
-    /// Set if the client names no server: rustls sends no name that is an IP.
-    without_sni: bool,
+    is_requested: AtomicBool,
+    is_sent: AtomicBool,
+    sends_sni: bool,
 }
 
 impl HandshakeObserver {
-    /// Of a handshake that names the server.
-    pub(crate) fn with_sni() -> Self {
-        Self::default()
+    /// Creates the observer of a handshake with the named server. rustls sends no IP as SNI.
+    pub(super) fn new(name: &ServerName<'_>) -> Self {
+        Self(Arc::new(Observed {
+            is_requested: AtomicBool::new(false),
+            is_sent: AtomicBool::new(false),
+            sends_sni: matches!(name, ServerName::DnsName(_)),
+        }))
     }
 
-    /// Of a handshake that names no server.
-    pub(crate) fn no_sni() -> Self {
-        Self(Arc::new(Observed { without_sni: true, ..Observed::default() }))
-    }
-
-    /// Runs a part of the try with the hook listening.
-    pub(crate) async fn scope<F: Future>(&self, part: F) -> F::Output {
+    /// Runs a part of the probe under observation.
+    pub(super) async fn scope<F: Future>(&self, part: F) -> F::Output {
         CURRENT.scope(self.clone(), part).await
     }
 
-    pub(crate) fn is_requested(&self) -> bool {
-        self.0.asked.load(Ordering::Relaxed)
+    /// Returns true if the server has requested a client certificate.
+    pub(super) fn is_requested(&self) -> bool {
+        self.0.is_requested.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn is_sent(&self) -> bool {
-        self.0.given.load(Ordering::Relaxed)
+    /// Returns true if the client has sent a certificate.
+    pub(super) fn is_sent(&self) -> bool {
+        self.0.is_sent.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn without_sni(&self) -> bool {
-        self.0.without_sni
+    /// Returns true if the client has sent a server name.
+    pub(super) fn sends_sni(&self) -> bool {
+        self.0.sends_sni
     }
 }
 
-/// Sets the hook of a configuration. Resumption is off: a check must go through what a new client goes through.
-pub(crate) fn install(config: &mut ClientConfig) {
+/// Installs the observation in a configuration, and turns resumption off: a probe goes through
+/// everything that a new client goes through.
+pub(super) fn install(config: &mut ClientConfig) {
     config.resumption = Resumption::disabled();
     config.client_auth_cert_resolver =
         Arc::new(ObservedCertResolver(config.client_auth_cert_resolver.clone()));
 }
 
-/// Gives the configured client certificate, and notes that it was asked for.
+/// A resolver that returns the configured client certificate and records the request.
 #[derive(Debug)]
 struct ObservedCertResolver(Arc<dyn ResolvesClientCert>);
 
 impl ResolvesClientCert for ObservedCertResolver {
     fn resolve(&self, issuers: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let key = self.0.resolve(issuers, schemes);
-        // Outside of a try there is nobody to tell.
-        let _ = CURRENT.try_with(|asked| {
-            asked.0.asked.store(true, Ordering::Relaxed);
-            asked.0.given.store(key.is_some(), Ordering::Relaxed);
+        // An error means that no probe is polled, so nothing is recorded.
+        let _ = CURRENT.try_with(|observer| {
+            observer.0.is_requested.store(true, Ordering::Relaxed);
+            observer.0.is_sent.store(key.is_some(), Ordering::Relaxed);
         });
         key
     }

@@ -1,4 +1,5 @@
-//! Whom a TLS check trusts and who it says it is: files turned into a client configuration, built anew only when they change.
+//! The client configuration of a TLS check, made from the files that the config names, and built
+//! again only when they change.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use crate::config::Tls;
 use crate::probe::phase::{Phase, ProbeResult};
 use crate::probe::value::{self, FileStamp};
 
-/// Which protocols the client offers in the handshake (ALPN).
+/// The protocols that the client offers in the handshake (ALPN).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Alpn {
     None,
@@ -33,7 +34,8 @@ impl Alpn {
     }
 }
 
-/// What decides a client configuration. Probers with equal ones share it, as all targets of a database do.
+/// The inputs of a client configuration. Probers with equal inputs share it, as all targets of a
+/// database do.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct TlsFiles {
     ca: Option<PathBuf>,
@@ -43,7 +45,7 @@ struct TlsFiles {
     alpn: Alpn,
 }
 
-/// One client configuration and the files it was built from.
+/// A client configuration and the files that it was built from.
 pub(crate) struct TlsConfigCache {
     files: TlsFiles,
     built: Mutex<Option<BuiltConfig>>,
@@ -59,6 +61,7 @@ static SHARED: LazyLock<Mutex<HashMap<TlsFiles, Weak<TlsConfigCache>>>> =
 static SYSTEM_ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
 impl TlsConfigCache {
+    /// Returns the cache for these inputs, which all probers with equal inputs share.
     pub(crate) fn shared(tls: &Tls, alpn: Alpn) -> Arc<Self> {
         let files = TlsFiles {
             ca: tls.ca_file.clone().filter(|_| !tls.insecure_skip_verify),
@@ -76,7 +79,7 @@ impl TlsConfigCache {
         cache
     }
 
-    /// The configuration that the files give now.
+    /// Returns the configuration for the current content of the files.
     pub(crate) async fn config(self: &Arc<Self>) -> ProbeResult<Arc<ClientConfig>> {
         let files = &self.files;
         if files.ca.is_none()
@@ -93,11 +96,11 @@ impl TlsConfigCache {
     }
 
     fn refresh(&self) -> Result<Arc<ClientConfig>, String> {
-        // Looked at before they are read: a change in between is then seen the next time.
+        // Before the files are read, so that the next call notices a change in between.
         let paths = [&self.files.ca, &self.files.cert, &self.files.key];
         let from: Vec<FileStamp> =
             paths.into_iter().flatten().map(|path| FileStamp::new(path)).collect();
-        // Held while building, so that one of a thousand targets builds and the others wait for it.
+        // Locked while building, so that one of a thousand targets builds and the others wait.
         let mut built = lock(&self.built);
         if let Some(built) = built.as_ref().filter(|built| built.from == from) {
             return Ok(built.config.clone());
@@ -114,7 +117,7 @@ impl TlsFiles {
             (_, true) => verifier::accepting_any(),
             (Some(path), false) => {
                 let listed = certificates("caFile", path)?;
-                verifier::trusting_roots(Arc::new(roots_of(path, &listed)?), listed)?
+                verifier::trusting_roots(Arc::new(roots_from(path, &listed)?), listed)?
             }
             (None, false) => verifier::trusting_roots(system_roots()?, Vec::new())?,
         };
@@ -141,11 +144,11 @@ impl TlsFiles {
 }
 
 impl Drop for TlsConfigCache {
-    /// Removes its entry. This costs the same however many entries there are, whereas a search for
-    /// unused ones at each new entry makes a config with many of them quadratic.
+    /// Removes its entry from the map. This takes constant time. A search for unused entries at
+    /// each new one would take quadratic time for a config with many.
     fn drop(&mut self) {
         let mut shared = lock(&SHARED);
-        // Another thread may have replaced the entry already.
+        // Another thread may have replaced the entry meanwhile.
         if shared.get(&self.files).is_some_and(|cache| cache.strong_count() == 0) {
             shared.remove(&self.files);
         }
@@ -172,12 +175,12 @@ fn system_roots() -> Result<Arc<RootCertStore>, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
-        return Err("this host has no root certificates; name some with caFile".into());
+        return Err("this host has no root certificates; set caFile".into());
     }
     Ok(SYSTEM_ROOTS.get_or_init(|| Arc::new(roots)).clone())
 }
 
-fn roots_of(
+fn roots_from(
     path: &Path,
     certificates: &[CertificateDer<'static>],
 ) -> Result<RootCertStore, String> {
@@ -185,7 +188,7 @@ fn roots_of(
     for certificate in certificates {
         roots
             .add(certificate.clone())
-            .map_err(|_| format!("caFile {} holds a broken certificate", path.display()))?;
+            .map_err(|_| format!("caFile {} holds a malformed certificate", path.display()))?;
     }
     Ok(roots)
 }
@@ -194,14 +197,14 @@ fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     let bytes = read(key, path)?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
         .collect::<Result<_, _>>()
-        .map_err(|_| format!("{key} {} is broken PEM", path.display()))?;
+        .map_err(|_| format!("{key} {} is not valid PEM", path.display()))?;
     if certificates.is_empty() {
         return Err(format!("{key} {} holds no PEM certificate", path.display()));
     }
     Ok(certificates)
 }
 
-/// What is wrong with a key is never quoted: it would be part of the key.
+/// Reads a private key. An error never quotes the file, which would be part of the key.
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let bytes = read("keyFile", path)?;
     PrivateKeyDer::from_pem_slice(&bytes)
@@ -221,7 +224,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_configuration_is_shared_and_built_anew_only_when_a_file_changes() {
+    async fn a_configuration_is_shared_until_a_file_changes() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.crt");
         let write = || {
@@ -251,6 +254,6 @@ mod tests {
         );
         drop(two);
         let held = lock(&SHARED).keys().any(|files| files.ca.as_deref() == Some(&file));
-        assert!(!held, "a configuration that nobody uses is let go");
+        assert!(!held, "an unused configuration is dropped");
     }
 }

@@ -1,4 +1,4 @@
-//! The verdict on an error of a TLS connection, in plain words.
+//! The verdict on an error of a TLS connection, with a reason in plain English.
 
 use std::error::Error;
 use std::io;
@@ -15,15 +15,15 @@ use crate::probe::phase::Phase;
 use crate::probe::stream::BudgetExhausted;
 use crate::probe::text::{escape, quote};
 
-/// How many bytes of a server are read in one try, as they are on the wire. It is above all that the largest answer
-/// can need with a handshake; only what no answer is made of comes to it, such as session tickets without end.
+/// The most bytes that a probe reads from the wire. The largest answer with a handshake needs less.
+/// Only other data reaches the limit, such as session tickets without end.
 pub(super) const MAX_WIRE_BYTES: usize = 4 << 20;
 
-/// Why servers of many names refuse a client that names none.
+/// The reason why a server of many names refuses a client that sends no server name.
 const SNI_NEEDED: &str = "the server needs a server name, and none was sent; set `tls.serverName`";
 
 impl HandshakeObserver {
-    /// The verdict on an error of a TLS connection, in whatever phase it shows.
+    /// Returns the verdict on an error of a TLS connection in any phase.
     pub(crate) fn verdict(&self, phase: Phase, error: &io::Error) -> Verdict {
         if BudgetExhausted::is(error) {
             let most = MAX_WIRE_BYTES >> 20;
@@ -40,9 +40,9 @@ impl HandshakeObserver {
                 | io::ErrorKind::ConnectionReset
                 | io::ErrorKind::BrokenPipe
         );
-        // The reset of a server that hangs up can overtake the alert that says why.
+        // The reset of a server that closes can overtake the alert with its reason.
         if cut_off && self.is_requested() && !self.is_sent() {
-            return Phase::Tls.fail("the server asks for a client certificate");
+            return Phase::Tls.fail("the server requires a client certificate");
         }
         phase.io_error(error)
     }
@@ -57,21 +57,21 @@ impl HandshakeObserver {
             E::AlertReceived(alert) => Phase::Tls.fail(self.alert_reason(*alert)),
             E::InvalidMessage(_) => Phase::Tls.fail("the server does not speak TLS"),
             E::PeerIncompatible(_) => Phase::Tls.fail("no TLS version or cipher in common"),
-            E::NoCertificatesPresented => Phase::Tls.fail("the server shows no certificate"),
-            _ => Phase::Tls.fail(format_args!("the server breaks the protocol: {error}")),
+            E::NoCertificatesPresented => Phase::Tls.fail("the server sent no certificate"),
+            _ => Phase::Tls.fail(format_args!("the server violated the TLS protocol: {error}")),
         }
     }
 
-    /// What a server means by an alert.
+    /// Returns the reason that an alert of the server stands for.
     fn alert_reason(&self, alert: AlertDescription) -> String {
         use AlertDescription as A;
         let given = self.is_sent();
         match alert {
-            A::CertificateRequired => "the server asks for a client certificate".into(),
+            A::CertificateRequired => "the server requires a client certificate".into(),
             A::HandshakeFailure | A::BadCertificate | A::NoCertificate | A::AccessDenied
                 if self.is_requested() && !given =>
             {
-                "the server asks for a client certificate".into()
+                "the server requires a client certificate".into()
             }
             A::HandshakeFailure
             | A::BadCertificate
@@ -84,27 +84,29 @@ impl HandshakeObserver {
             | A::DecryptError
                 if given =>
             {
-                format!("the server refuses the client certificate ({alert:?})")
+                format!("the server refused the client certificate ({alert:?})")
             }
             A::ProtocolVersion => "no TLS version in common".into(),
-            A::HandshakeFailure if self.without_sni() => {
+            A::HandshakeFailure if !self.sends_sni() => {
                 format!("no TLS version or cipher in common, or {SNI_NEEDED}")
             }
-            A::HandshakeFailure | A::InsufficientSecurity => "no TLS version or cipher in common".into(),
-            A::UnrecognisedName if self.without_sni() => SNI_NEEDED.into(),
+            A::HandshakeFailure | A::InsufficientSecurity => {
+                "no TLS version or cipher in common".into()
+            }
+            A::UnrecognisedName if !self.sends_sni() => SNI_NEEDED.into(),
             A::UnrecognisedName => "the server does not know the server name".into(),
-            A::NoApplicationProtocol => {
-                "the server speaks no HTTP version that is offered; if it speaks HTTP/2 alone, set `http2: true`".into()
+            A::NoApplicationProtocol => "the server supports none of the offered HTTP versions; \
+                 if it supports only HTTP/2, set `http2: true`"
+                .into(),
+            _ if !self.sends_sni() && alert == A::InternalError => {
+                format!("the server aborted TLS (InternalError), maybe because {SNI_NEEDED}")
             }
-            _ if self.without_sni() && alert == A::InternalError => {
-                format!("the server refuses (InternalError), maybe as {SNI_NEEDED}")
-            }
-            _ => format!("the server refuses ({alert:?})"),
+            _ => format!("the server aborted TLS ({alert:?})"),
         }
     }
 }
 
-/// The TLS error that an I/O error stands for.
+/// Returns the TLS error that an I/O error carries.
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     let mut cause: Option<&(dyn Error + 'static)> = error.get_ref().map(|inner| inner as _);
     while let Some(error) = cause {
@@ -119,7 +121,7 @@ fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     None
 }
 
-/// What is wrong with a certificate; continues a sentence that begins with "certificate".
+/// Returns the fault of a certificate. It continues a sentence that begins with "certificate".
 fn certificate_error(error: &CertificateError) -> String {
     use CertificateError as C;
     match error {
@@ -136,32 +138,34 @@ fn certificate_error(error: &CertificateError) -> String {
             format!("is not valid for name {} (it is for {names})", expected.to_str())
         }
         C::NotValidForName => "is not valid for the server name".into(),
-        // A bad signature is mostly that of an authority which was made anew under its old name.
+        // A bad signature is mostly that of a CA which was created again under its old name.
         C::UnknownIssuer | C::BadSignature => "signed by an unknown authority".into(),
         C::Revoked => "was revoked".into(),
-        C::BadEncoding => "is broken".into(),
+        C::BadEncoding => "is malformed".into(),
         C::InvalidPurpose | C::InvalidPurposeContext { .. } => "is not for a server".into(),
-        _ if verifier::is_ca_as_server(error) => "is an authority's, not a server's".into(),
+        _ if verifier::is_ca_as_server(error) => "is a CA's, not a server's".into(),
         _ if verifier::is_x509_v1(error) => {
-            "carries no names, being of X.509 version 1; make it anew with a subjectAltName".into()
+            "has no names because it is X.509 version 1; reissue it with a subjectAltName".into()
         }
         other => format!("is not valid: {}", quote(&other.to_string(), 120)),
     }
 }
 
-/// A name as a person writes it, from the verifier's `DnsName("a.example")` or `IpAddress(10.0.0.1)`.
+/// Returns a name as people write it, from the verifier's `DnsName("a.example")` or
+/// `IpAddress(10.0.0.1)`.
 fn plain_name(presented: &str) -> Option<String> {
     let dns = presented.strip_prefix("DnsName(\"").and_then(|name| name.strip_suffix("\")"));
     let name = dns
         .or_else(|| presented.strip_prefix("IpAddress(").and_then(|name| name.strip_suffix(')')))?;
-    // The server chose these bytes.
+    // The server chose these bytes, so they are escaped.
     Some(escape(name.chars().take(100)))
 }
 
+/// Returns a time as its date in UTC.
 fn day(time: UnixTime) -> String {
     let time = UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
     time.map_or_else(
-        || "the end of time".into(),
+        || "a date out of range".into(),
         |time| clock::rfc3339_seconds(time).chars().take(10).collect(),
     )
 }

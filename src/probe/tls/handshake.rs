@@ -19,17 +19,17 @@ use crate::config::Tls;
 use crate::probe::phase::{Phase, ProbeResult};
 use crate::probe::stream::{BoundedStream, ReadBudget};
 
-/// How long a server that observer for a client certificate may take to refuse the lack of one, when it says nothing
-/// else. Only such servers are waited for, and most end the wait at once with a session ticket.
+/// The longest wait for a late refusal. Only a server that has requested a client certificate is
+/// waited for, and most end the wait at once with a session ticket.
 const LATE_REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How much of a late refusal is read at once.
+/// The size of the buffer for a late refusal.
 const READ_BUF_SIZE: usize = 4096;
 
-/// How TLS is spoken to one target.
+/// A client of one target.
 pub(crate) struct Connector {
     cache: Arc<TlsConfigCache>,
-    /// None if the config's name is no name, which its parser refuses.
+    /// `None` if the name is not valid, which the config's parser rejects.
     name: Option<ServerName<'static>>,
 }
 
@@ -42,16 +42,16 @@ impl Connector {
         Self { cache: TlsConfigCache::shared(tls, alpn), name }
     }
 
-    /// Reads what must be read, before the target is kept waiting.
+    /// Reads the certificates and keys. Called before the connect, so that no target waits for it.
     pub(crate) async fn prepare(&self) -> ProbeResult<PreparedHandshake> {
         let Some(name) = self.name.clone() else {
-            return Err(Phase::Tls.inconclusive("serverName is not a name"));
+            return Err(Phase::Tls.inconclusive("serverName is not a valid name"));
         };
         Ok(PreparedHandshake { config: self.cache.config().await?, name })
     }
 }
 
-/// One handshake, made ready.
+/// A handshake that needs no more files.
 pub(crate) struct PreparedHandshake {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
@@ -59,10 +59,7 @@ pub(crate) struct PreparedHandshake {
 
 impl PreparedHandshake {
     pub(crate) async fn handshake(self, stream: TcpStream) -> ProbeResult<TlsConnection> {
-        let observer = match self.name {
-            ServerName::DnsName(_) => HandshakeObserver::with_sni(),
-            _ => HandshakeObserver::no_sni(),
-        };
+        let observer = HandshakeObserver::new(&self.name);
         let connector = TlsConnector::from(self.config);
         let stream = BoundedStream::new(stream, &ReadBudget::new(MAX_WIRE_BYTES));
         match observer.scope(connector.connect(self.name, stream)).await {
@@ -72,7 +69,7 @@ impl PreparedHandshake {
     }
 }
 
-/// A TLS connection whose handshake is over as far as the client can tell.
+/// A TLS connection whose handshake has ended on the side of the client.
 pub(crate) struct TlsConnection {
     pub stream: Box<TlsStream<BoundedStream<TcpStream>>>,
     pub observer: HandshakeObserver,
@@ -80,12 +77,14 @@ pub(crate) struct TlsConnection {
 
 impl TlsConnection {
     /// Returns true if the server chose HTTP/2.
-    pub(crate) fn speaks_http2(&self) -> bool {
+    pub(crate) fn is_http2(&self) -> bool {
         self.stream.get_ref().1.alpn_protocol() == Some(b"h2")
     }
 
-    /// Sends the words that end TLS, and returns the connection below. Nothing is waited for: those are a few bytes, and
-    /// a socket that does not take them is full of what the server has not read.
+    /// Ends TLS by a close_notify, and returns the TCP connection.
+    ///
+    /// Waits for nothing: the message is a few bytes, and a socket that does not take them is full
+    /// of data that the server has not read.
     pub(crate) fn close(mut self) -> TcpStream {
         let (stream, tls) = self.stream.get_mut();
         tls.send_close_notify();
@@ -94,8 +93,10 @@ impl TlsConnection {
         self.stream.into_inner().0.into_inner()
     }
 
-    /// Waits for a late refusal. In TLS 1.3 the client is done before the server has looked at its certificate, or at
-    /// the lack of one, so that a server that observer for one has yet to say yes or no.
+    /// Waits until the server has had the time to refuse the client.
+    ///
+    /// In TLS 1.3 the client ends the handshake before the server has verified the client's
+    /// certificate or noticed that there is none.
     pub(crate) async fn await_late_refusal(&mut self) -> ProbeResult<()> {
         let (stream, tls) = self.stream.get_mut();
         if !self.observer.is_requested() || tls.protocol_version() != Some(ProtocolVersion::TLSv1_3)
@@ -112,7 +113,7 @@ impl TlsConnection {
                 }
                 let mut unread = &buffer[..read];
                 while !unread.is_empty() {
-                    // It takes nothing more once the server has ended TLS.
+                    // 0 means that the server has ended TLS.
                     if tls.read_tls(&mut unread).map_err(|error| failed(&error))? == 0 {
                         return Err(failed(&io::ErrorKind::UnexpectedEof.into()));
                     }
@@ -130,7 +131,7 @@ impl TlsConnection {
     }
 }
 
-/// What a socket takes now.
+/// A writer that writes as much as the socket takes at once.
 struct NonBlockingWriter<'a>(&'a TcpStream);
 
 impl Write for NonBlockingWriter<'_> {

@@ -1,4 +1,4 @@
-//! Which server certificates a TLS check takes.
+//! The rules for the certificate of a server.
 
 use std::sync::{Arc, LazyLock};
 
@@ -13,7 +13,7 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 pub(super) static CRYPTO_PROVIDER: LazyLock<Arc<CryptoProvider>> =
     LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
 
-/// Takes what these authorities have signed, and each of the listed certificates itself.
+/// Returns a verifier that accepts certificates of these CAs, and each listed certificate itself.
 pub(crate) fn trusting_roots(
     roots: Arc<RootCertStore>,
     listed: Vec<CertificateDer<'static>>,
@@ -27,17 +27,18 @@ pub(crate) fn trusting_roots(
     Ok(Arc::new(PinnedVerifier { webpki, listed }))
 }
 
-/// Takes any certificate, as `insecureSkipVerify` wants it.
+/// Returns a verifier that accepts any certificate, for `insecureSkipVerify`.
 pub(crate) fn accepting_any() -> Arc<dyn ServerCertVerifier> {
     Arc::new(InsecureVerifier)
 }
 
-/// Returns true if a certificate was refused for being an authority's.
+/// Returns true if a certificate was rejected because it is a CA's.
 pub(crate) fn is_ca_as_server(error: &CertificateError) -> bool {
     is_webpki(error, |error| matches!(error, webpki::Error::CaUsedAsEndEntity))
 }
 
-/// Returns true if a certificate was refused for being older than X.509 version 3, which is the first to have names.
+/// Returns true if a certificate was rejected because it is older than X.509 version 3, the first
+/// version with names.
 pub(crate) fn is_x509_v1(error: &CertificateError) -> bool {
     is_webpki(error, |error| matches!(error, webpki::Error::UnsupportedCertVersion))
 }
@@ -47,8 +48,9 @@ fn is_webpki(error: &CertificateError, test: impl Fn(&webpki::Error) -> bool) ->
     other.0.downcast_ref::<webpki::Error>().is_some_and(test)
 }
 
-/// Webpki's rules and one more, which curl and Go have too: a certificate that stands in `caFile` itself is trusted,
-/// whether it is an authority's, as `openssl req -x509` makes it, or another authority has signed it.
+/// The rules of webpki and one more, as curl and Go have it: a server certificate that is in
+/// `caFile` itself is trusted, even if it is a CA's, as `openssl req -x509` makes it, or signed by
+/// another CA.
 #[derive(Debug)]
 struct PinnedVerifier {
     webpki: Arc<WebPkiServerVerifier>,
@@ -103,20 +105,23 @@ impl ServerCertVerifier for PinnedVerifier {
     }
 }
 
-/// Returns true for what webpki finds wrong after it has looked at the validity period, and before it looks at the name.
+/// Returns true for a fault that webpki finds after it has checked the validity period, and before
+/// it checks the name.
 fn is_only_about_the_issuer(result: &Result<ServerCertVerified, Error>) -> bool {
     let Err(Error::InvalidCertificate(error)) = result else { return false };
     matches!(error, CertificateError::UnknownIssuer | CertificateError::BadSignature)
         || is_ca_as_server(error)
 }
 
-/// No rules: a certificate of any age, key and algorithm will do. The server must hold the key of the certificate that
-/// it shows, as far as webpki can check that: not for X.509 version 1, RSA keys of under 2048 bits, or Ed448. Nothing
-/// is lost by that, as a certificate that nobody has verified proves nothing about its holder.
+/// No rules: a certificate of any age, key and algorithm is accepted.
+///
+/// The server must hold the key of its certificate, as far as webpki can check that. It can't for
+/// X.509 version 1, RSA keys of under 2048 bits, and Ed448. Nothing is lost: an unverified
+/// certificate proves nothing about its holder.
 #[derive(Debug)]
 struct InsecureVerifier;
 
-/// What no certificate is verified by, but old and unusual servers sign with.
+/// The signature schemes of old and unusual servers, which are never verified.
 const UNCHECKED_SCHEMES: [SignatureScheme; 3] =
     [SignatureScheme::ED448, SignatureScheme::RSA_PKCS1_SHA1, SignatureScheme::ECDSA_SHA1_Legacy];
 
@@ -138,7 +143,7 @@ impl ServerCertVerifier for InsecureVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        unless_wrong(
+        accept_unless_wrong(
             verify_tls12_signature(
                 message,
                 cert,
@@ -155,7 +160,7 @@ impl ServerCertVerifier for InsecureVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        unless_wrong(
+        accept_unless_wrong(
             verify_tls13_signature(
                 message,
                 cert,
@@ -173,8 +178,8 @@ impl ServerCertVerifier for InsecureVerifier {
     }
 }
 
-/// Passes all but a signature that could be checked and is wrong.
-fn unless_wrong(
+/// Accepts any signature but one that webpki could check and found wrong.
+fn accept_unless_wrong(
     result: Result<HandshakeSignatureValid, Error>,
     dss: &DigitallySignedStruct,
 ) -> Result<HandshakeSignatureValid, Error> {
@@ -186,8 +191,8 @@ fn unless_wrong(
     }
 }
 
-/// Returns true unless this is the signature of an RSA key, whose length it has, that webpki takes for a wrong one
-/// because it is too short or too long.
+/// Returns false for the signature of an RSA key that webpki calls wrong only because the key is
+/// too short or too long. The signature has the length of the key.
 fn has_usual_length(dss: &DigitallySignedStruct) -> bool {
     use SignatureScheme as S;
     match dss.scheme {

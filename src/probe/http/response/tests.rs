@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
-/// How an answer was understood.
+/// The result of reading an answer.
 #[derive(Debug, PartialEq)]
 enum Read {
     /// Its status and its content, and true if it ended in good order.
@@ -43,7 +43,7 @@ fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Read {
     read(status, content, ended)
 }
 
-/// The same by hyper.
+/// Reads the same answer by hyper.
 async fn hyper(answer: Vec<u8>) -> Read {
     let (ours, mut theirs) = tokio::io::duplex(1 << 20);
     let server = async move {
@@ -74,7 +74,9 @@ async fn hyper(answer: Vec<u8>) -> Read {
         tokio::select! {
             biased;
             read = exchange => read,
-            _ = async { let _ = connection.await; std::future::pending::<()>().await } => unreachable!(),
+            _ = async { let _ = connection.await; std::future::pending::<()>().await } => {
+                unreachable!()
+            }
         }
     };
     tokio::join!(client, server).0
@@ -111,11 +113,12 @@ fn any_body() -> impl Strategy<Value = String> {
     let chunks = prop::collection::vec(chunk, 0..4).prop_map(|chunks| chunks.concat());
     prop_oneof![
         1 => "[a-z\r\n]{0,14}",
-        2 => (chunks, "(0{1,2}\r\n(x: y\r\n)?\r\n)?[a-z]{0,3}").prop_map(|(chunks, end)| chunks + &end),
+        2 => (chunks, "(0{1,2}\r\n(x: y\r\n)?\r\n)?[a-z]{0,3}")
+            .prop_map(|(chunks, end)| chunks + &end),
     ]
 }
 
-/// An answer, some of whose bytes may have been replaced.
+/// Returns an answer, some of whose bytes may be replaced.
 fn any_answer() -> impl Strategy<Value = Vec<u8>> {
     let odd = prop_oneof![any::<u8>(), prop::sample::select(b"\r\n:; \t0HT/1".to_vec())];
     let changes = prop::collection::vec((any::<prop::sample::Index>(), odd), 0..3);
@@ -140,20 +143,23 @@ fn cut<'a>(bytes: &'a [u8], places: &[prop::sample::Index]) -> Vec<&'a [u8]> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(1000)
+    })]
 
     #[test]
-    fn pieces_are_read_as_the_whole_is(
+    fn an_answer_is_read_alike_in_any_pieces(
         bytes in any_answer(),
         places in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
         let whole = read([&bytes[..]].into_iter());
-        prop_assert_eq!(&read(cut(&bytes, &places).into_iter()), &whole, "{:?}", String::from_utf8_lossy(&bytes));
-        prop_assert_eq!(&read(bytes.chunks(1)), &whole, "{:?}", String::from_utf8_lossy(&bytes));
+        let shown = String::from_utf8_lossy(&bytes).into_owned();
+        prop_assert_eq!(&read(cut(&bytes, &places).into_iter()), &whole, "{:?}", shown);
+        prop_assert_eq!(&read(bytes.chunks(1)), &whole, "{:?}", shown);
     }
 
-    /// Nonsense in the lines behind the last chunk is an error to hyper alone: no check has ever
-    /// read them.
+    // Only hyper rejects malformed lines after the last chunk: no check has ever read them.
     #[test]
     fn an_answer_is_read_as_hyper_reads_it(bytes in any_answer()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -162,24 +168,29 @@ proptest! {
         let shown = String::from_utf8_lossy(&bytes).into_owned();
         match (&ours, &theirs) {
             (Read::Answer(status, content, true), Read::Answer(other, less, false)) => {
-                prop_assert!(status == other && content == less && shown.to_lowercase().contains("chunked"), "{shown:?}");
+                let chunked = shown.to_lowercase().contains("chunked");
+                prop_assert!(status == other && content == less && chunked, "{shown:?}");
             }
-            // An invalid length or encoding: the status is read all the same.
-            (Read::Answer(_, content, false), Read::Nothing) => prop_assert!(content.is_empty(), "{shown:?}"),
+            // An invalid length or encoding: the status is read nevertheless.
+            (Read::Answer(_, content, false), Read::Nothing) => {
+                prop_assert!(content.is_empty(), "{shown:?}");
+            }
             _ => prop_assert_eq!(&ours, &theirs, "{:?}", shown),
         }
     }
 
     #[test]
-    fn no_bytes_panic_or_are_kept_without_bound(
+    fn no_bytes_panic_or_use_unbounded_memory(
         piece in prop::collection::vec(any::<u8>(), 1..64),
         start in any_head(),
         times in 1..5000_usize,
     ) {
         let mut answer = ResponseReader::new();
-        let expectation = [start.as_bytes(), &piece].concat();
-        for mut data in std::iter::once(&expectation[..]).chain(std::iter::repeat_n(&piece[..], times)) {
-            while let Ok(Some(ResponsePart::Head(_) | ResponsePart::Data(_))) = answer.next(&mut data, &Method::GET) {}
+        let first = [start.as_bytes(), &piece].concat();
+        let pieces = std::iter::repeat_n(&piece[..], times);
+        for mut data in std::iter::once(&first[..]).chain(pieces) {
+            while let Ok(Some(ResponsePart::Head(_) | ResponsePart::Data(_))) =
+                answer.next(&mut data, &Method::GET) {}
             if let Stage::Head(head) = &answer.stage {
                 prop_assert!(head.kept() <= 2 * crate::probe::http::expectation::MAX_HEAD);
             }
