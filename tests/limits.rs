@@ -1,5 +1,5 @@
-//! What the daemon does when this host has little to give (few descriptors, no local port, few places for commands), when its
-//! targets do all they can against it, when nobody reads its log, and when many read its pages.
+//! The daemon on a host with few resources (descriptors, local ports, commands), among hostile
+//! targets, with a log that no reader takes, and with many clients of its pages.
 
 #![allow(clippy::disallowed_methods, reason = "a test that waits needs a clock")]
 
@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use daemon::{Daemon, eventually, program};
 use tempfile::TempDir;
 
-/// Runs one of the ignored tests of this file in a network of its own, in which all of 198.18.0.0/15 is this host.
+/// Runs an ignored test in a network namespace of its own, where all of 198.18.0.0/15 is local.
 pub fn in_own_network(test: &str) {
     let network = "ip link set lo up && ip route add local 198.18.0.0/15 dev lo && exec \"$@\"";
     let output = Command::new("unshare")
@@ -46,7 +46,7 @@ pub fn in_own_network(test: &str) {
     assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
 }
 
-/// A config of one database with so many addresses, in a folder of its own.
+/// Writes a config of one database with this many addresses, in a folder of its own.
 pub fn config(addresses: usize, port: u16, check: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut text = format!(
@@ -59,7 +59,7 @@ pub fn config(addresses: usize, port: u16, check: &str) -> TempDir {
     folder
 }
 
-/// Serves HTTP on all addresses, so slowly that many tries are in flight at once.
+/// Serves HTTP on all addresses, so slowly that many probes are in flight at once.
 pub fn slow_server() -> u16 {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -79,12 +79,12 @@ pub fn slow_server() -> u16 {
 const TARGETS: usize = 300;
 
 #[test]
-fn with_few_descriptors_all_is_checked_only_slower() {
+fn with_few_descriptors_all_targets_are_still_checked() {
     in_own_network("with_few_descriptors_here");
 }
 
 #[test]
-#[ignore = "run by with_few_descriptors_all_is_checked_only_slower"]
+#[ignore = "run by with_few_descriptors_all_targets_are_still_checked"]
 fn with_few_descriptors_here() {
     let folder = config(TARGETS, slow_server(), "{http: {}, interval: 1s, timeout: 10s}");
     let file = folder.path().join("config.yaml");
@@ -97,7 +97,7 @@ fn with_few_descriptors_here() {
     assert!(output.status.success());
 
     let daemon = Daemon::start(&few, &file, &[]);
-    // Three rounds; 300 tries a second would want 30 in flight, for which there are no descriptors.
+    // Three rounds. 300 probes a second need 30 in flight, for which there are no descriptors.
     eventually("each is tried", || {
         (daemon.metric("checks_total", "pass") >= 3.0 * TARGETS as f64).then_some(())
     });
@@ -110,7 +110,7 @@ fn with_few_descriptors_here() {
     );
     assert!(
         sum / count > 0.1,
-        "tries started {} s late on average: nothing had to wait",
+        "probes started {} s late on average: nothing had to wait",
         sum / count
     );
 }
@@ -123,7 +123,7 @@ fn with_few_descriptors_a_hanging_database_delays_no_other() {
 #[test]
 #[ignore = "run by with_few_descriptors_a_hanging_database_delays_no_other"]
 fn with_a_hanging_database_here() {
-    // It accepts, and says nothing.
+    // The server accepts and sends nothing.
     let silent = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     let folder = config(TARGETS, port, "{tcp: {expect: hello}, interval: 5s, timeout: 5s}");
@@ -131,18 +131,21 @@ fn with_a_hanging_database_here() {
     let mut text = fs::read_to_string(&file).unwrap();
     write!(
         text,
-        "- {{service: lives, namespace: b, port: {port}, addresses: [198.19.0.1], check: {{tcp: {{accept: true}}, interval: 1s, timeout: 1s}}}}"
+        "- {{service: lives, namespace: b, port: {port}, addresses: [198.19.0.1], \
+         check: {{tcp: {{accept: true}}, interval: 1s, timeout: 1s}}}}"
     )
     .unwrap();
     fs::write(&file, text).unwrap();
     let daemon = Daemon::start(&["prlimit", "--nofile=64:64"], &file, &[]);
-    let tries = |service: &str| daemon.metric("checks_total", &format!("service=\"{service}\""));
-    eventually("all places hang", || (tries("a") >= 1.0).then_some(()));
-    let (start, before) = (Instant::now(), tries("lives"));
-    eventually("the other is tried ten times", || (tries("lives") - before >= 10.0).then_some(()));
+    let probes = |service: &str| daemon.metric("checks_total", &format!("service=\"{service}\""));
+    eventually("all places hang", || (probes("a") >= 1.0).then_some(()));
+    let (start, before) = (Instant::now(), probes("lives"));
+    eventually("the other is probed ten times", || {
+        (probes("lives") - before >= 10.0).then_some(())
+    });
     assert!(
         start.elapsed() < Duration::from_secs(15),
-        "{:?} for ten tries of one a second",
+        "{:?} for ten probes of one a second",
         start.elapsed()
     );
 }
@@ -169,12 +172,12 @@ fn the_soft_limit_is_raised_but_not_for_commands() {
 }
 
 #[test]
-fn without_a_local_port_a_try_is_inconclusive() {
+fn without_a_local_port_a_probe_is_inconclusive() {
     in_own_network("without_local_ports_here");
 }
 
 #[test]
-#[ignore = "run by without_a_local_port_a_try_is_inconclusive"]
+#[ignore = "run by without_a_local_port_a_probe_is_inconclusive"]
 fn without_local_ports_here() {
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40003").unwrap();
     let listener = TcpListener::bind("0.0.0.0:9000").unwrap();
@@ -191,7 +194,7 @@ fn without_local_ports_here() {
         let why = "connect: this host has no free local port";
         assert!(table.contains(" inconclusive ") && table.contains(why), "{check}: {table}");
     }
-    // And it was only that.
+    // The ports were the only reason.
     let last = socket2::SockRef::from(&all.pop().unwrap()).set_linger(Some(Duration::ZERO));
     last.unwrap();
     let folder = config(1, 9000, "{tcp: {}}");
@@ -201,7 +204,7 @@ fn without_local_ports_here() {
 }
 
 #[test]
-fn no_more_commands_run_than_may_and_those_that_wait_keep_their_time() {
+fn commands_that_wait_for_their_turn_keep_their_timeout() {
     const TARGETS: usize = 100;
     let places = tempfile::tempdir().unwrap();
     let (inside, seen) = (places.path().join("inside"), places.path().join("seen"));
@@ -211,7 +214,7 @@ fn no_more_commands_run_than_may_and_those_that_wait_keep_their_time() {
         inside.display(),
         seen.display()
     );
-    // Five seconds of work a round: most of the commands wait for longer than they may take.
+    // Five seconds of work a round: most commands wait for longer than their timeout.
     let folder = config(
         TARGETS,
         1,
@@ -228,12 +231,14 @@ fn no_more_commands_run_than_may_and_those_that_wait_keep_their_time() {
     assert!(late() > 0.0, "nothing waited for longer than the time-out");
     assert!(daemon.metric("checks_late_total", "") >= late());
     eventually("it is told what is short", || daemon.log().contains("--max-exec").then_some(()));
-    let tries = daemon.series("checks_total", "pass");
-    let (least, most) =
-        (tries.iter().copied().fold(f64::MAX, f64::min), tries.iter().copied().fold(0.0, f64::max));
+    let probes = daemon.series("checks_total", "pass");
+    let (least, most) = (
+        probes.iter().copied().fold(f64::MAX, f64::min),
+        probes.iter().copied().fold(0.0, f64::max),
+    );
     assert!(
-        tries.len() == TARGETS && most - least <= 1.0,
-        "some were tried more often than others: {tries:?}"
+        probes.len() == TARGETS && most - least <= 1.0,
+        "some were tried more often than others: {probes:?}"
     );
     assert_eq!(daemon.metric("checks_total", "fail"), 0.0, "{}", daemon.get("/api/v1/status"));
     assert_eq!(

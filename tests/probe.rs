@@ -1,4 +1,5 @@
-//! The checks against real sockets, real processes and real databases: every verdict, its reason, and how long it took.
+//! The checks against real sockets, processes and databases: each verdict, its reason, and the time
+//! it took.
 
 #![allow(clippy::disallowed_methods, reason = "a test of timeouts needs a clock")]
 

@@ -1,4 +1,5 @@
-//! Whatever the clients of the admin port do, the pages that Kubernetes asks for come at once, and the checks go on.
+//! The clients of the admin port: whatever they do, the kubelet's probes are answered at once, and
+//! the checks continue.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -15,13 +16,13 @@ use tempfile::TempDir;
 use crate::daemon::{Daemon, eventually, program};
 use crate::{config, in_own_network, slow_server};
 
-/// What the kubelet waits for by the probes of deploy/.
+/// The timeout of the kubelet's probes, as in deploy/.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// So many failures in a row make the kubelet end a Pod.
+/// The number of failures in a row after which the kubelet kills a Pod.
 const FAILURE_THRESHOLD: u32 = 3;
 
-/// Half of what a Pod of deploy/ has.
+/// Half of the memory of a Pod, as in deploy/.
 const MEMORY: u64 = 64 << 20;
 
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -44,7 +45,7 @@ fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// Asks for /healthz all the time, as the kubelet would if it were in a hurry.
+/// A client that requests /healthz all the time.
 struct Kubelet {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Duration>,
@@ -72,14 +73,14 @@ impl Kubelet {
         Self { stop, thread }
     }
 
-    /// The longest that it had to wait.
+    /// Stops the client. Returns the longest wait for an answer.
     fn end(self) -> Duration {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("each of its probes was answered")
     }
 }
 
-/// How many connections to a port of this network are open.
+/// Returns the number of open connections to a port of this network.
 fn connections(port: u16) -> usize {
     let port = format!(":{port:04X}");
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
@@ -90,7 +91,7 @@ fn connections(port: u16) -> usize {
     table.lines().skip(1).filter(is_open).count()
 }
 
-/// A daemon with a check that passes, and more descriptors for the test than it needs.
+/// Starts a daemon with a check that passes, and raises the descriptor limit of the test.
 fn daemon(targets: usize, within: &[&str]) -> (TempDir, Daemon) {
     let most = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
@@ -99,7 +100,8 @@ fn daemon(targets: usize, within: &[&str]) -> (TempDir, Daemon) {
     (folder, daemon)
 }
 
-/// Attacks a daemon for some rounds of its checks, and sees that nobody else suffers. Clients stay for all that time.
+/// Attacks a daemon for some rounds of its checks, and checks that nothing else suffers. The
+/// clients stay connected meanwhile.
 fn withstands(targets: usize, within: &[&str], attack: impl FnOnce(&Daemon) -> Vec<TcpStream>) {
     let (_folder, daemon) = daemon(targets, within);
     eventually("each has passed", || {
@@ -134,7 +136,7 @@ fn unfinished_heads_here() {
         let head = format!("GET / HTTP/1.1\r\nA: {}", "a".repeat(380_000));
         let open = || {
             let mut stream = connect(daemon.pages(), ATTACKER).expect("a connection");
-            // It is refused on the way.
+            // The daemon refuses it before its end.
             let _ = stream.write_all(head.as_bytes());
             stream
         };
@@ -143,15 +145,15 @@ fn unfinished_heads_here() {
 }
 
 #[test]
-fn thousands_of_half_requests_keep_nobody_out() {
+fn thousands_of_half_requests_block_no_client() {
     in_own_network("admin::half_requests_here");
 }
 
 #[test]
-#[ignore = "run by thousands_of_half_requests_keep_nobody_out"]
+#[ignore = "run by thousands_of_half_requests_block_no_client"]
 fn half_requests_here() {
     withstands(10, &[], |daemon| {
-        // From many addresses, and from that of the kubelet too.
+        // From many addresses, the kubelet's included.
         let open = |number: u32| {
             let from = Ipv4Addr::from_bits(ATTACKER.to_bits() - 1 + number % 200);
             let mut stream = connect(daemon.pages(), from).expect("a connection");
@@ -191,7 +193,7 @@ fn stalled_readers_here() {
         let open = |number: u32| {
             let path = if number.is_multiple_of(2) { "/metrics" } else { "/api/v1/status" };
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-            // Else the kernel takes all of the page.
+            // A small buffer, so that the kernel does not take the whole page.
             socket.set_recv_buffer_size(4096).unwrap();
             socket.bind(&SocketAddr::new(ATTACKER.into(), 0).into()).unwrap();
             socket.connect(&daemon.pages().into()).unwrap();
@@ -200,7 +202,7 @@ fn stalled_readers_here() {
             stream
         };
         let mut clients: Vec<TcpStream> = (0..10).map(open).collect();
-        // They are let in, and their places are free again when they have read nothing for 10 s.
+        // The daemon accepts them, and frees their slots when they have read nothing for 10 s.
         let mut first = clients.swap_remove(0);
         let mut more = (0..200).map(open).collect();
         clients.append(&mut more);
@@ -209,7 +211,7 @@ fn stalled_readers_here() {
             answer.starts_with("HTTP/1.1 503 ").then_some(answer)
         });
         assert!(busy.contains("\r\nretry-after: 1\r\n"), "{busy}");
-        // That of the kubelet may be there.
+        // A connection of the kubelet's client may be open.
         eventually("they are dropped", || (connections(daemon.pages().port()) <= 1).then_some(()));
         assert!(ask(daemon.pages(), "/metrics").unwrap().starts_with("HTTP/1.1 200 "));
         let mut page = Vec::new();
@@ -219,13 +221,13 @@ fn stalled_readers_here() {
     });
 }
 
-/// What a connection gets that sends this, until it is closed.
+/// Sends this, and returns the answer until the connection is closed, with the time it took.
 fn exchange(daemon: &Daemon, sent: &str) -> (String, Duration) {
     let mut stream = connect(daemon.pages(), ATTACKER).unwrap();
     let start = Instant::now();
     stream.write_all(sent.as_bytes()).unwrap();
     let mut answer = Vec::new();
-    // It may be reset.
+    // The connection may be reset.
     let _ = stream.read_to_end(&mut answer);
     (String::from_utf8(answer).unwrap(), start.elapsed())
 }
@@ -269,7 +271,7 @@ fn a_shortage_of_descriptors_is_no_bad_config() {
     let id = rustix::process::Pid::from_raw(daemon.id().cast_signed());
     let before = getrlimit(Resource::Nofile);
     let none = Rlimit { current: Some(0), maximum: before.maximum };
-    // Nothing can be opened any more, and no connection accepted.
+    // No file can be opened any more, and no connection accepted.
     rustix::process::prlimit(id, Resource::Nofile, none).unwrap();
     let mut waiting = connect(daemon.pages(), ATTACKER).unwrap();
     write!(waiting, "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
@@ -292,7 +294,7 @@ fn a_shortage_of_descriptors_is_no_bad_config() {
 #[test]
 fn a_start_without_descriptors_says_so() {
     let folder = config(1, 1, "{tcp: {}}");
-    // From the config's first descriptor to more than all that the daemon has open itself.
+    // From the config's first descriptor to more than the daemon itself has open.
     for few in 10..24 {
         let mut command = program(&["prlimit", &format!("--nofile={few}:{few}")]);
         command

@@ -1,4 +1,4 @@
-//! Commands that hang, and commands that leave children behind: what they take from the checks of others.
+//! Commands that hang or leave children behind, and their effect on the checks of others.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,8 @@ use tempfile::TempDir;
 
 use crate::daemon::{Daemon, eventually};
 
-/// A config of several databases in a folder of its own: each with its name, its number of addresses, and its check.
+/// Writes a config of several databases: each with its name, its number of addresses, and its
+/// check.
 fn config(databases: &[(&str, usize, String)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut text = String::from("databases:\n");
@@ -31,8 +32,8 @@ fn exec(script: &str, timing: &str) -> String {
     )
 }
 
-/// The tries of a database so far.
-fn tries(daemon: &Daemon, service: &str) -> f64 {
+/// Returns the number of probes of a database so far.
+fn probes(daemon: &Daemon, service: &str) -> f64 {
     daemon.metric("checks_total", &format!("service=\"{service}\""))
 }
 
@@ -44,19 +45,19 @@ fn hanging_commands_of_one_database_delay_no_other() {
         ("lives", 1, exec("exit 0", "interval: 1s, timeout: 1s")),
     ]);
     let daemon = Daemon::start(&[], &folder.path().join("config.yaml"), &["--max-exec", "8"]);
-    eventually("all commands hang", || (tries(&daemon, "hangs") >= 1.0).then_some(()));
-    let (start, before) = (Instant::now(), tries(&daemon, "lives"));
-    let hung = tries(&daemon, "hangs") + tries(&daemon, "hangs-too");
-    eventually("the other is tried ten times", || {
-        (tries(&daemon, "lives") - before >= 10.0).then_some(())
+    eventually("all commands hang", || (probes(&daemon, "hangs") >= 1.0).then_some(()));
+    let (start, before) = (Instant::now(), probes(&daemon, "lives"));
+    let hung = probes(&daemon, "hangs") + probes(&daemon, "hangs-too");
+    eventually("the other is probed ten times", || {
+        (probes(&daemon, "lives") - before >= 10.0).then_some(())
     });
     assert!(
         start.elapsed() < Duration::from_secs(15),
-        "{:?} for ten tries of one a second",
+        "{:?} for ten probes of one a second",
         start.elapsed()
     );
     eventually("those that hang have their turns too", || {
-        (tries(&daemon, "hangs") + tries(&daemon, "hangs-too") > hung).then_some(())
+        (probes(&daemon, "hangs") + probes(&daemon, "hangs-too") > hung).then_some(())
     });
     assert_eq!(
         daemon.metric("checks_total", "result=\"inconclusive\""),
@@ -67,7 +68,7 @@ fn hanging_commands_of_one_database_delay_no_other() {
 }
 
 #[test]
-fn several_databases_that_hang_stop_no_other_and_are_told() {
+fn several_hanging_databases_stop_no_other_and_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let begun = folder.path().join("begun");
     fs::write(&begun, "").unwrap();
@@ -84,10 +85,10 @@ fn several_databases_that_hang_stop_no_other_and_are_told() {
     let config = config(&hanging.chain(lives).collect::<Vec<_>>());
     let daemon = Daemon::start(&[], &config.path().join("config.yaml"), &["--max-exec", "8"]);
     eventually("each of the four hangs", || (fs::read(&begun).unwrap().len() >= 4).then_some(()));
-    let before: Vec<f64> = friendly.iter().map(|name| tries(&daemon, name)).collect();
-    eventually("each of the others is tried ten times", || {
+    let before: Vec<f64> = friendly.iter().map(|name| probes(&daemon, name)).collect();
+    eventually("each of the others is probed ten times", || {
         let mut now = friendly.iter().zip(&before);
-        now.all(|(name, before)| tries(&daemon, name) - before >= 10.0).then_some(())
+        now.all(|(name, before)| probes(&daemon, name) - before >= 10.0).then_some(())
     });
     eventually("what waits counts as late", || {
         (daemon.metric("checks_late_total", "") > 0.0).then_some(())
@@ -98,7 +99,7 @@ fn several_databases_that_hang_stop_no_other_and_are_told() {
     });
 }
 
-/// The daemon as the first process of a container is: process 1 of a process namespace of its own.
+/// Starts the daemon as process 1 of a process namespace, as the first process of a container.
 fn as_process_1(config: &Path) -> Daemon {
     Daemon::start(
         &["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"],
@@ -107,7 +108,7 @@ fn as_process_1(config: &Path) -> Daemon {
     )
 }
 
-/// Parent and state of each process of this host.
+/// Returns parent and state of each process of this host.
 fn processes() -> BTreeMap<u32, (u32, char)> {
     let of = |id: u32| {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
@@ -123,7 +124,7 @@ fn processes() -> BTreeMap<u32, (u32, char)> {
     ids.filter_map(of).map(|(id, (state, parent))| (id, (parent, state))).collect()
 }
 
-/// All processes below this one that have ended, and that nobody has reaped.
+/// Returns the number of zombies among the descendants of a process.
 fn zombies_below(ancestor: u32) -> usize {
     let processes = processes();
     let is_below = |mut id: u32| {
@@ -139,8 +140,8 @@ fn zombies_below(ancestor: u32) -> usize {
 }
 
 #[test]
-fn as_process_1_the_daemon_reaps_what_its_commands_leave() {
-    // Ten helpers leave the group of each command and end after it, so that they become children of process 1.
+fn process_1_reaps_the_orphans_of_commands() {
+    // Ten helpers leave the group of each command and end after it, so process 1 adopts them.
     let storm = "for i in 1 2 3 4 5 6 7 8 9 10; do setsid sleep 0.$$i & done; exit 7";
     let folder = config(&[
         ("storm", 10, exec(storm, "interval: 250ms, recheckInterval: 250ms, timeout: 10s")),
@@ -148,10 +149,10 @@ fn as_process_1_the_daemon_reaps_what_its_commands_leave() {
     ]);
     let daemon = as_process_1(&folder.path().join("config.yaml"));
     eventually("a storm of helpers has gone by", || {
-        (tries(&daemon, "storm") >= 100.0).then_some(())
+        (probes(&daemon, "storm") >= 100.0).then_some(())
     });
-    eventually("the others are checked", || (tries(&daemon, "plain") >= 20.0).then_some(()));
-    // A thousand have ended by now. One that has just ended may be there for a moment.
+    eventually("the others are checked", || (probes(&daemon, "plain") >= 20.0).then_some(()));
+    // A thousand have ended by now. One that has just ended may be a zombie for a moment.
     eventually("nearly all are reaped", || (zombies_below(daemon.id()) < 20).then_some(()));
     let page = daemon.get("/api/v1/status");
     assert_eq!(
@@ -166,7 +167,7 @@ fn as_process_1_the_daemon_reaps_what_its_commands_leave() {
 }
 
 #[test]
-fn as_process_1_it_ends_as_asked_and_says_how_it_ended() {
+fn process_1_ends_on_a_signal_with_the_status_of_the_daemon() {
     let folder = config(&[("plain", 1, exec("exit 0", "interval: 1s, timeout: 1s"))]);
     let config = folder.path().join("config.yaml");
     let daemon = as_process_1(&config);
@@ -178,7 +179,7 @@ fn as_process_1_it_ends_as_asked_and_says_how_it_ended() {
     assert!(log.contains("ending") && log.contains("signal=\"SIGTERM\""), "{log}");
     assert!(started.elapsed() < Duration::from_secs(20));
 
-    // A bad config is told to whoever started it, too.
+    // A bad config is reported to the parent, too.
     fs::write(&config, "databases: 5\n").unwrap();
     let within = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
     let output = crate::daemon::program(&within)
@@ -190,11 +191,11 @@ fn as_process_1_it_ends_as_asked_and_says_how_it_ended() {
 }
 
 #[test]
-fn as_process_1_it_ends_when_the_daemon_is_killed() {
+fn process_1_ends_when_the_daemon_is_killed() {
     let folder = config(&[("plain", 1, exec("sleep 600", "interval: 1s, timeout: 1s"))]);
     let daemon = as_process_1(&folder.path().join("config.yaml"));
     let first = daemon.main_id().unwrap().as_raw_nonzero().get() as u32;
-    eventually("a command runs", || (tries(&daemon, "plain") >= 1.0).then_some(()));
+    eventually("a command runs", || (probes(&daemon, "plain") >= 1.0).then_some(()));
     let child =
         processes().into_iter().find(|(_, (parent, _))| *parent == first).map(|(id, _)| id as i32);
     let child = child.and_then(rustix::process::Pid::from_raw).unwrap();

@@ -1,4 +1,4 @@
-//! The daemon as these tests run it: without a cluster, within limits, and asked over its pages.
+//! The daemon of these tests: without a cluster, within limits, and observed through its pages.
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,18 +10,18 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
-/// The program, run by another one that limits it.
+/// Returns the command of the daemon, run by another program that limits it.
 pub(crate) fn program(within: &[&str]) -> Command {
     let mut words = within.iter().copied().chain([env!("CARGO_BIN_EXE_external-endpoints")]);
     let mut command = Command::new(words.next().unwrap());
-    // No kubeconfig of whoever runs the tests.
+    // The kubeconfig of the person who runs the tests must not be used.
     command.args(words).env_remove("KUBECONFIG").env("HOME", "/nonexistent").stdin(Stdio::null());
     command
 }
 
 pub(crate) struct Daemon {
     child: Child,
-    /// Started by a program that stays, and waits for it.
+    /// True if the other program stays and waits for the daemon.
     is_grandchild: bool,
     pages: SocketAddr,
     log: Arc<Mutex<String>>,
@@ -54,7 +54,8 @@ impl Daemon {
         Self { child, is_grandchild: within.contains(&"--fork"), pages, log: kept }
     }
 
-    /// Starts it with a standard error that these tests do not read, so that it is told where to serve its pages.
+    /// Starts the daemon with a standard error that these tests do not read. So the address of the
+    /// pages is given to it.
     pub(crate) fn start_unread(
         within: &[&str],
         config: &Path,
@@ -73,7 +74,7 @@ impl Daemon {
         Self { child, is_grandchild: false, pages, log: Arc::default() }
     }
 
-    /// Where it serves its pages.
+    /// Returns the address of the pages.
     pub(crate) fn pages(&self) -> SocketAddr {
         self.pages
     }
@@ -83,12 +84,12 @@ impl Daemon {
             .unwrap();
     }
 
-    /// Its exit status once it has ended; none while it runs.
+    /// Returns the exit status, or `None` while it runs.
     pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
-    /// The most memory that it has had, in bytes.
+    /// Returns the peak of resident memory, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -99,12 +100,12 @@ impl Daemon {
         std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
     }
 
-    /// The process that was started.
+    /// Returns the number of the process that was started.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The process to end, unless it has ended.
+    /// Returns the number of the daemon's process, unless it has ended.
     pub(crate) fn main_id(&self) -> Option<Pid> {
         let id = self.child.id();
         if !self.is_grandchild {
@@ -114,7 +115,8 @@ impl Daemon {
         Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
     }
 
-    /// Waits for the daemon's end, after it was asked for. Returns its exit status, and its log.
+    /// Waits for the end of the daemon, which must have been asked to end. Returns its exit status
+    /// and its log.
     pub(crate) fn ended(mut self) -> (ExitStatus, String) {
         let status = eventually("the daemon has ended", || self.child.try_wait().unwrap());
         let log = eventually("its log has ended", || {
@@ -124,13 +126,13 @@ impl Daemon {
         (status, log)
     }
 
-    /// What the daemon has logged since its pages are served.
+    /// Returns the log since the pages were served.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
     pub(crate) fn get(&self, path: &str) -> String {
-        // On a busy machine a request may come too late, and be told so by a reset.
+        // On a busy machine, a request may come too late and be reset.
         let answer = (0..3).find_map(|_| self.try_get(path).ok());
         answer.unwrap_or_else(|| panic!("no answer from {path}: {}", self.log()))
     }
@@ -144,7 +146,7 @@ impl Daemon {
         Ok(answer)
     }
 
-    /// The sum of a metric over all series whose labels hold this text.
+    /// Returns the sum of a metric over all series whose labels contain this text.
     pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
         self.series(name, label).into_iter().sum()
     }
@@ -153,7 +155,7 @@ impl Daemon {
         Self::series_on(&self.get("/metrics"), name, label)
     }
 
-    /// As [`Daemon::series`], of a page that is there.
+    /// Returns the values of a metric's series, from a page that was read before.
     pub(crate) fn series_on(page: &str, name: &str, label: &str) -> Vec<f64> {
         let wanted = |line: &&str| {
             let series =
@@ -166,7 +168,7 @@ impl Daemon {
             .collect()
     }
 
-    /// Sends SIGTERM and returns how long the daemon took to end, if it did within half a minute.
+    /// Sends SIGTERM. Returns the time until the end, or `None` after half a minute.
     pub(crate) fn terminate(&mut self) -> Option<Duration> {
         let start = Instant::now();
         if let Ok(None) = self.child.try_wait() {
@@ -193,7 +195,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Waits until there is an answer, for as long as a busy machine may take.
+/// Waits until there is a value, as long as a busy machine may take.
 pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {

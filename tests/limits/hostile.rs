@@ -1,5 +1,5 @@
-//! The daemon among hostile servers: all other targets are checked on time, its pages answer, and
-//! it ends when it is told to.
+//! The daemon among hostile servers: it checks all other targets in time, serves its pages, and
+//! ends on a signal.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -44,7 +44,7 @@ impl Config {
     }
 }
 
-/// Serves each connection on a thread of its own; returns the port.
+/// Serves each connection on a thread of its own. Returns the port.
 fn server(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> u16 {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -78,12 +78,12 @@ fn hostile(row: &Row) -> u16 {
         while !words.is_empty() && stream.write_all(words.as_bytes()).is_ok() {
             pause.into_iter().for_each(thread::sleep);
         }
-        // Until the client goes.
+        // Until the client closes.
         let _ = stream.read(&mut [0; 1]);
     })
 }
 
-/// A line of the daemon's `/proc/PID/status`, in KiB.
+/// Returns a field of the daemon's `/proc/PID/status`, in KiB.
 fn memory(daemon: &Daemon, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with(name)).unwrap();
@@ -94,8 +94,8 @@ fn descriptors(daemon: &Daemon) -> usize {
     fs::read_dir(format!("/proc/{}/fd", daemon.id())).unwrap().count()
 }
 
-/// The tries of each target of a service that ended so.
-fn tries(daemon: &Daemon, service: &str, result: &str) -> Vec<f64> {
+/// Returns the probes of each target of a service with this result.
+fn probes(daemon: &Daemon, service: &str, result: &str) -> Vec<f64> {
     let page = daemon.get("/metrics");
     let (service, result) = (format!("service=\"{service}\""), format!("result=\"{result}\""));
     let of_service =
@@ -104,10 +104,10 @@ fn tries(daemon: &Daemon, service: &str, result: &str) -> Vec<f64> {
     wanted.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect()
 }
 
-/// True once each of so many targets has passed so often.
+/// Returns true once each of this many targets has passed this often.
 fn have_passed(daemon: &Daemon, service: &str, targets: usize, times: f64) -> bool {
-    let tries = tries(daemon, service, "pass");
-    tries.len() == targets && tries.iter().all(|passed| *passed >= times)
+    let probes = probes(daemon, service, "pass");
+    probes.len() == targets && probes.iter().all(|passed| *passed >= times)
 }
 
 fn assert_is_well(daemon: &Daemon) {
@@ -135,8 +135,8 @@ fn interim_answers_here() {
         have_passed(&daemon, "friendly", 100, 5.0).then_some(())
     });
     eventually("the hostile ones have failed", || {
-        let failed = tries(&daemon, "hostile", "fail");
-        (failed.len() == 5 && failed.iter().all(|tries| *tries >= 5.0)).then_some(())
+        let failed = probes(&daemon, "hostile", "fail");
+        (failed.len() == 5 && failed.iter().all(|probes| *probes >= 5.0)).then_some(())
     });
     let ended = daemon.terminate();
     assert!(
@@ -144,7 +144,7 @@ fn interim_answers_here() {
         "SIGTERM ended it after {ended:?}"
     );
 
-    // And a single look at them ends too.
+    // A single probe of them ends too.
     let output = program(&["timeout", "30"]).arg("probe").arg(&file).output().unwrap();
     let table = String::from_utf8_lossy(&output.stdout);
     assert_eq!(
@@ -204,7 +204,7 @@ fn all_at_once_here() {
     for service in services {
         for result in ["fail", "inconclusive"] {
             assert_eq!(
-                tries(&daemon, service, result).iter().sum::<f64>(),
+                probes(&daemon, service, result).iter().sum::<f64>(),
                 0.0,
                 "{service} {result}"
             );
@@ -213,7 +213,7 @@ fn all_at_once_here() {
     for (index, row) in hostile_http::rows().iter().enumerate() {
         for (kind, expected) in [("status", row.status), ("body", row.body)] {
             let passed: f64 =
-                tries(&daemon, &format!("hostile-{index}-{kind}"), "pass").iter().sum();
+                probes(&daemon, &format!("hostile-{index}-{kind}"), "pass").iter().sum();
             assert!(
                 expected.is_ok() || passed == 0.0,
                 "{} passed {passed} times by its {kind}",
@@ -221,9 +221,9 @@ fn all_at_once_here() {
             );
         }
     }
-    // Each hostile server is tried twice in this time. A machine that is busy with other things
-    // has calmer times; servers that delay others do it again and again.
-    eventually("four seconds in which no try starts late", || {
+    // Each hostile server is probed twice in this time. A busy machine has calmer times, but
+    // servers that delay others do so again and again.
+    eventually("four seconds in which no probe starts late", || {
         let late = daemon.metric("checks_late_total", "");
         thread::sleep(Duration::from_secs(4));
         (daemon.metric("checks_late_total", "") == late).then_some(())
@@ -235,7 +235,7 @@ fn all_at_once_here() {
     assert!(daemon.terminate().is_some(), "SIGTERM does not end it");
 }
 
-/// The fewest descriptors of one round: those of tries come and go, and a leak stays.
+/// Returns the fewest descriptors of one round: those of probes come and go, and a leak stays.
 fn fewest_descriptors(daemon: &Daemon) -> usize {
     let looks = (0..200).map(|_| {
         thread::sleep(Duration::from_millis(10));

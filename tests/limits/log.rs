@@ -1,4 +1,5 @@
-//! A log that can't be written, or whose reader is gone or asleep, costs lines of the log and nothing else.
+//! A log that can't be written, or whose reader is gone or stalled, loses lines and has no other
+//! effect.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -16,7 +17,7 @@ use tempfile::TempDir;
 use crate::daemon::{Daemon, eventually, program};
 use crate::{config, in_own_network};
 
-/// A server whose answers alternate between good and bad, so that each is a line of the log.
+/// Starts a server whose answers alternate between good and bad, so that each is a line of the log.
 fn flapping_server() -> u16 {
     static ANSWERS: AtomicUsize = AtomicUsize::new(0);
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
@@ -33,8 +34,8 @@ fn flapping_server() -> u16 {
     port
 }
 
-/// A config whose checks say something all the time, and whose path is as long as it may be, so that each mistake in it is a
-/// long line.
+/// A config whose checks log all the time. Its path has the maximum length, so that each mistake in
+/// it is a long line.
 struct Talkative {
     _folder: TempDir,
     file: PathBuf,
@@ -43,7 +44,8 @@ struct Talkative {
 
 impl Talkative {
     fn new() -> Self {
-        let check = "{http: {}, interval: 100ms, timeout: 100ms, healthyThreshold: 1, unhealthyThreshold: 1}";
+        let check = "{http: {}, interval: 100ms, timeout: 100ms, \
+             healthyThreshold: 1, unhealthyThreshold: 1}";
         let folder = config(10, flapping_server(), check);
         let deep = (0..15).fold(folder.path().to_owned(), |path, _| path.join("a".repeat(200)));
         fs::create_dir_all(&deep).unwrap();
@@ -55,7 +57,7 @@ impl Talkative {
         Daemon::start_unread(within, &self.file, more, stderr.into())
     }
 
-    /// Has the daemon log until lines are lost, which takes more than its queue and a pipe hold.
+    /// Makes the daemon log until lines are lost, which takes more than its queue and a pipe hold.
     fn until_lines_are_lost(&self, daemon: &Daemon) {
         eventually("lines are lost", || {
             self.versions.set(self.versions.get() + 1);
@@ -68,12 +70,12 @@ impl Talkative {
         });
     }
 
-    /// Has lines lost, and sees that all goes on; then ends the daemon.
+    /// Makes lines get lost, checks that everything else continues, and ends the daemon.
     fn all_goes_on_without_lines(&self, mut daemon: Daemon) {
         self.until_lines_are_lost(&daemon);
-        let tries = daemon.metric("checks_total", "");
-        eventually("tries go on", || {
-            (daemon.metric("checks_total", "") > tries + 300.0).then_some(())
+        let probes = daemon.metric("checks_total", "");
+        eventually("probes go on", || {
+            (daemon.metric("checks_total", "") > probes + 300.0).then_some(())
         });
         assert!(daemon.get("/healthz").contains("200 OK"));
         let start = Instant::now();
@@ -110,11 +112,11 @@ fn a_closed_log_stops_nothing() {
 #[ignore = "run by a_closed_log_stops_nothing"]
 fn a_closed_log_here() {
     let talkative = Talkative::new();
-    // What is closed at the start is opened on /dev/null by Rust, where no line is lost.
+    // Rust opens /dev/null for a stream that is closed at the start, and no line is lost there.
     let closed = talkative.start(&["sh", "-c", "exec \"$@\" 2>&-", "sh"], &[], Stdio::null());
-    eventually("tries are made", || (closed.metric("checks_total", "") > 100.0).then_some(()));
+    eventually("probes are made", || (closed.metric("checks_total", "") > 100.0).then_some(()));
     drop(closed);
-    // A reader that goes away.
+    // A reader that closes the pipe.
     let (reader, writer) = io::pipe().unwrap();
     let daemon = talkative.start(&[], &["--log-format=json"], writer);
     assert!(BufReader::new(reader).lines().next().is_some());
@@ -153,7 +155,7 @@ fn a_reader_that_wakes_up_here() {
         .unwrap()
         .unwrap();
     assert!(lost.contains(" WARN ") && lost.contains("lines="), "{lost}");
-    // The last words still come.
+    // The last lines still come.
     daemon.signal(Signal::TERM);
     let last = lines
         .map_while(Result::ok)
@@ -161,7 +163,7 @@ fn a_reader_that_wakes_up_here() {
     assert!(last, "the log does not say why the daemon has ended");
 }
 
-/// Runs the program with a standard error, and a standard output where there is one.
+/// Runs the program with this standard error, and this standard output.
 fn run(arguments: &[&str], output: Stdio, errors: Stdio) -> Output {
     program(&[])
         .args(arguments)
@@ -174,7 +176,7 @@ fn run(arguments: &[&str], output: Stdio, errors: Stdio) -> Output {
 }
 
 #[test]
-fn commands_that_can_not_print_say_so_by_their_status() {
+fn commands_that_cannot_print_fail() {
     let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
     let gone = || {
         let (reader, writer) = io::pipe().unwrap();
@@ -183,7 +185,8 @@ fn commands_that_can_not_print_say_so_by_their_status() {
     };
     let folder = tempfile::tempdir().unwrap();
     let (good, bad) = (folder.path().join("good.yaml"), folder.path().join("bad.yaml"));
-    let text = "databases: [{service: a, namespace: b, port: 1, addresses: [198.18.0.1], check: {tcp: {}}}]";
+    let text = "databases: [{service: a, namespace: b, port: 1, \
+         addresses: [198.18.0.1], check: {tcp: {}}}]";
     fs::write(&good, text).unwrap();
     fs::write(&bad, "databases: 1").unwrap();
     let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
@@ -200,7 +203,7 @@ fn commands_that_can_not_print_say_so_by_their_status() {
             errors.contains("standard output: No space left on device"),
             "{arguments:?}: {errors}"
         );
-        // As with `| head`: nobody is there to be told.
+        // As with `| head`: no reader is left.
         let output = run(&arguments, gone(), Stdio::piped());
         assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{arguments:?}");
         for neither in [full, gone] {

@@ -1,4 +1,4 @@
-//! SIGHUP has the config read at once, and does nothing else.
+//! SIGHUP makes the daemon read its config at once, and does nothing else.
 
 use std::fs;
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use crate::daemon::{Daemon, eventually, program};
 
 const SAID: &str = "SIGHUP: reading the config";
 
-/// Less than the second that two looks of the poll are apart.
+/// Less than the second between two polls of the config.
 const SOONER: Duration = Duration::from_millis(900);
 
 #[test]
@@ -23,7 +23,7 @@ fn sighup_reads_the_config_sooner_than_the_poll() {
     let mut daemon = Daemon::start(&[], &file, &[]);
     eventually("it checks", || daemon.log().contains("checking databases").then_some(()));
     let text = fs::read_to_string(&file).unwrap();
-    // On a busy machine not each is fast, but by the poll none ever is.
+    // On a busy machine, only some reads are fast. By the poll, none is.
     let times: Vec<Duration> = (2..8)
         .map(|addresses| {
             let more: String =
@@ -59,13 +59,13 @@ fn sighup_without_a_change_changes_nothing() {
 
 #[test]
 fn sighup_while_it_starts_does_not_end_it() {
-    // The start is made to wait for its config, which comes through a pipe.
+    // The start waits for its config, which comes through a pipe.
     let mut command = program(&[]);
     command.args(["run", "--dry-run", "--listen=127.0.0.1:0", "--config=/dev/stdin"]);
     let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut pipe = child.stdin.take().unwrap();
     let descriptors = format!("/proc/{}/fd", child.id());
-    // Opened once more by the daemon, which it does only after its signals are handled.
+    // The daemon opens the pipe only after its signals are handled.
     eventually("the config is being read", || {
         let stdin = fs::read_link(format!("{descriptors}/0")).ok()?;
         let all = fs::read_dir(&descriptors).ok()?.flatten();
@@ -77,12 +77,13 @@ fn sighup_while_it_starts_does_not_end_it() {
     rustix::process::kill_process(id, Signal::HUP).unwrap();
     thread::sleep(Duration::from_millis(100));
     assert_eq!(child.try_wait().unwrap(), None, "SIGHUP has ended it");
-    let text = "databases: [{service: a, namespace: b, port: 1, addresses: [198.18.0.1], check: {tcp: {}}}]";
+    let text = "databases: [{service: a, namespace: b, port: 1, \
+         addresses: [198.18.0.1], check: {tcp: {}}}]";
     pipe.write_all(text.as_bytes()).unwrap();
     drop(pipe);
     let errors = std::io::BufReader::new(child.stderr.take().unwrap());
     let mut lines = std::io::BufRead::lines(errors).map_while(Result::ok);
-    // It is remembered until the file is followed.
+    // The signal is remembered until the watch of the file starts.
     assert!(lines.any(|line| line.contains(SAID)));
     let _ = child.kill();
     child.wait().unwrap();

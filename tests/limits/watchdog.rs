@@ -1,4 +1,4 @@
-//! All that comes from outside turned hostile at once: the checks of friendly targets keep their time.
+//! All external influences hostile at once: the checks of friendly targets stay on time.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,37 +12,38 @@ use std::time::{Duration, Instant};
 use crate::daemon::{Daemon, eventually};
 use crate::in_own_network;
 
-/// Friendly targets, each tried once a second.
+/// The number of friendly targets, each probed once a second.
 const FRIENDLY: usize = 200;
 
-/// Targets that all go down and come up together, those that each config checks in another way, and those that only make all that
-/// is known larger.
+/// The numbers of targets that all fail and recover together, that each config checks in another
+/// way, and that only enlarge the state.
 const FLAPPING: usize = 200;
 const CHANGING: usize = 50;
 const IDLE: usize = 5000;
 
-/// How long all is hostile.
+/// The duration of the hostile phase.
 const TIME: Duration = Duration::from_secs(10);
 
-/// Of the tries of friendly targets, the share that must be made, and how late nearly all of them may start at the most: far more
-/// than it takes, as the machine may be busy with other tests.
+/// The share of probes of friendly targets that must be made, and the latest start of nearly all of
+/// them. Both have a wide margin, because other tests may keep the machine busy.
 const LEAST_SHARE: f64 = 0.95;
 const LATEST: f64 = 0.25;
 
-/// That holds where the thread of the checks has a processor when it asks for one, for at least this share of the time. Where
-/// other programs leave it less, no try can be in time; what each costs is then all that can be told.
+/// The least share of time in which the thread of the checks must get a processor that it asks for.
+/// With less, no probe can be in time, and only the cost of each is tested.
 const LEAST_PROCESSOR: f64 = 0.6;
 
-/// How much of a processor a try may take with all that is hostile beside it. It takes a quarter, where the program is not optimised.
+/// The most processor time of a probe in the hostile phase. A build without optimisation takes a
+/// quarter of it.
 const MOST_EFFORT: Duration = Duration::from_millis(1);
 
 #[test]
-fn whatever_is_hostile_at_once_delays_no_check() {
+fn all_hostility_at_once_delays_no_check() {
     in_own_network("watchdog::hostile_at_once_here");
 }
 
 #[test]
-#[ignore = "run by whatever_is_hostile_at_once_delays_no_check"]
+#[ignore = "run by all_hostility_at_once_delays_no_check"]
 fn hostile_at_once_here() {
     let friendly = TcpListener::bind("0.0.0.0:0").unwrap();
     let good = friendly.local_addr().unwrap().port();
@@ -52,18 +53,18 @@ fn hostile_at_once_here() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.yaml");
     fs::write(&file, config(good, bad, 60)).unwrap();
-    // Nobody reads the log.
+    // The log has no reader.
     let (_unread, log) = io::pipe().unwrap();
     let daemon = Daemon::start_unread(&[], &file, &[], log.into());
-    // The config in force, and since when.
+    // The config in force, and the time it was loaded.
     let in_force = || daemon.get("/api/v1/status").split(['{', '}']).nth(2).unwrap().to_owned();
     let first = in_force();
-    // A start tries them all in a second, which may take longer.
+    // A start probes all of them in a second, which may take longer.
     let all = FRIENDLY + FLAPPING + CHANGING + IDLE;
     eventually("each is tried", || {
         (daemon.series("target_healthy", "").len() == all).then_some(())
     });
-    eventually("tries start in time", || {
+    eventually("probes start in time", || {
         let before = Tries::of(&daemon);
         thread::sleep(Duration::from_millis(500));
         (before.late_until(&Tries::of(&daemon)) == 0.0).then_some(())
@@ -93,8 +94,8 @@ fn hostile_at_once_here() {
     let processor = 1.0 - (after.waited - before.waited).div_duration_f64(time);
     let (flips, aborted) = (flips.into_inner(), aborted.into_inner());
     let figures = format!(
-        "{share:.3} of the tries, {late:.4} of them late, {effort:?} for each, {processor:.2} of a processor; {aborted} aborted \
-         requests, {flips} flips"
+        "{share:.3} of the probes, {late:.4} of them late, {effort:?} for each, \
+         {processor:.2} of a processor; {aborted} aborted requests, {flips} flips"
     );
     println!("{figures}");
     assert!(flips >= 6 && aborted >= 500 && in_force() != first, "too tame: {figures}");
@@ -102,7 +103,7 @@ fn hostile_at_once_here() {
     assert!(share >= LEAST_SHARE && late <= 0.01 || processor < LEAST_PROCESSOR, "{figures}");
 }
 
-/// Ends what is hostile, also where an assertion ends the test.
+/// A guard that ends the hostile phase, even if an assertion ends the test.
 struct SetAtEnd<'a>(&'a AtomicBool);
 
 impl Drop for SetAtEnd<'_> {
@@ -111,20 +112,20 @@ impl Drop for SetAtEnd<'_> {
     }
 }
 
-/// What has been tried since the daemon began.
+/// The probes since the start of the daemon.
 struct Tries {
     friendly: f64,
     all: f64,
-    /// Those of all that started no later than they may.
+    /// The number of probes that started in time.
     in_time: f64,
-    /// How long the thread of the checks has run, and how long it has waited for a processor to run on.
+    /// The time that the thread of the checks has run, and the time it has waited for a processor.
     ran: Duration,
     waited: Duration,
 }
 
 impl Tries {
     fn of(daemon: &Daemon) -> Self {
-        // What was shown before is shown again for a moment.
+        // The page may show earlier values for a moment.
         thread::sleep(Duration::from_millis(300));
         let page = daemon.get("/metrics");
         let [ran, waited] = processor_of_checks(daemon.id());
@@ -138,13 +139,14 @@ impl Tries {
         }
     }
 
-    /// The share of late ones of those between this moment and a later one.
+    /// Returns the share of late probes between this moment and a later one.
     fn late_until(&self, later: &Self) -> f64 {
         1.0 - (later.in_time - self.in_time) / (later.all - self.all)
     }
 }
 
-/// How long the thread of the checks has run, and how long it has waited to.
+/// Returns the time that the thread of the checks has run, and the time it has waited for a
+/// processor.
 fn processor_of_checks(daemon: u32) -> [Duration; 2] {
     let mut tasks =
         fs::read_dir(format!("/proc/{daemon}/task")).unwrap().map(|task| task.unwrap().path());
@@ -172,7 +174,7 @@ fn config(good: u16, bad: u16, changing: u64) -> String {
     let check =
         "{tcp: {}, interval: 1s, timeout: 500ms, healthyThreshold: 1, unhealthyThreshold: 1}";
     (0..FLAPPING / 100).for_each(|number| database(&format!("flapping-{number}"), bad, check, 100));
-    // As many new targets as that are all tried within a second.
+    // This many new targets are all probed within a second.
     database("changing", good, &format!("{{tcp: {{}}, interval: {changing}s}}"), CHANGING);
     (0..IDLE / 100).for_each(|number| {
         database(&format!("idle-{number}"), good, "{tcp: {}, interval: 60s}", 100)
@@ -180,7 +182,7 @@ fn config(good: u16, bad: u16, changing: u64) -> String {
     text
 }
 
-/// Has a port of all addresses listen for a second, and not for another.
+/// Makes a port of all addresses listen for a second, and not for the next, and so on.
 fn flap(port: u16, done: &AtomicBool, flips: &AtomicU64) {
     let mut listener = None;
     while !done.load(Ordering::Relaxed) {
@@ -193,7 +195,7 @@ fn flap(port: u16, done: &AtomicBool, flips: &AtomicU64) {
     }
 }
 
-/// Changes the check of some targets, as often as the daemon takes a config.
+/// Changes the check of some targets as often as the daemon loads a config.
 fn rewrite(file: &Path, good: u16, bad: u16, done: &AtomicBool) {
     let new = file.with_extension("new");
     let mut interval = 60;
@@ -205,12 +207,12 @@ fn rewrite(file: &Path, good: u16, bad: u16, done: &AtomicBool) {
     }
 }
 
-/// Asks for a page some hundred times a second, and never takes it.
+/// Requests a page some hundred times a second, and never reads it.
 fn abort(daemon: &Daemon, path: &str, done: &AtomicBool, aborted: &AtomicU64) {
     while !done.load(Ordering::Relaxed) {
         if let Ok(mut stream) = TcpStream::connect(daemon.pages()) {
             let _ = write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
-            // Long enough for it to be read.
+            // Long enough for the request to be read.
             thread::sleep(Duration::from_millis(4));
             let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             aborted.fetch_add(1, Ordering::Relaxed);

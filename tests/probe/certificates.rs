@@ -1,4 +1,4 @@
-//! Certificates of every kind of wrongness, and TLS servers that show them.
+//! Certificates with each kind of fault, and TLS servers that send them.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::fixtures::Server;
 
-/// An authority, and a folder in which what it signs is kept as files.
+/// A CA, and a folder with the files of the certificates that it signs.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
@@ -90,7 +90,7 @@ impl Authority {
         pair
     }
 
-    /// The keys of a check that trusts this authority.
+    /// Returns the TLS keys of a check that trusts this CA.
     pub(crate) fn trusted(&self) -> Tls {
         Tls { ca_file: Some(self.file()), ..Tls::default() }
     }
@@ -103,7 +103,7 @@ fn params(names: &[&str]) -> CertificateParams {
     params
 }
 
-/// Which clients a server lets in.
+/// The clients that a server accepts.
 pub(crate) enum Clients<'a> {
     All,
     Asked(&'a Authority),
@@ -122,11 +122,11 @@ pub(crate) fn acceptor(
     TlsAcceptor::from(Arc::new(server_config(pair, clients, versions, alpn)))
 }
 
-/// How long a session ticket of rustls is that is no more than the key of a session.
+/// The length of a session ticket of rustls that holds only the key of a session.
 const TICKET: usize = 81;
 
-/// As [`acceptor`], of a server that sends so many session tickets after its handshake, in records that each hold a
-/// whole number of them: one that is split has a limit of rustls's own.
+/// Returns an acceptor that sends this many session tickets after the handshake. Each record holds
+/// whole tickets, because rustls has a limit of its own for a split one.
 pub(crate) fn acceptor_with_tickets(pair: &Pair, alpn: &[&str], tickets: usize) -> TlsAcceptor {
     let mut config = server_config(pair, Clients::All, rustls::ALL_VERSIONS, alpn);
     config.send_tls13_tickets = tickets;
@@ -164,7 +164,7 @@ fn server_config(
     config
 }
 
-/// As [`acceptor`], of a server that does not look whether its key belongs to its certificate.
+/// Returns an acceptor that does not check if its key belongs to its certificate.
 pub(crate) fn unchecked_acceptor(
     pair: &Pair,
     versions: &[&'static SupportedProtocolVersion],
@@ -183,7 +183,8 @@ pub(crate) fn unchecked_acceptor(
     TlsAcceptor::from(Arc::new(config))
 }
 
-/// Answers every client that it lets in, whatever it says, as a small HTTP server does.
+/// Starts a TLS server that answers every client like a small HTTP server, whatever the client
+/// sends.
 pub(crate) async fn tls_server(acceptor: TlsAcceptor) -> Server {
     Server::start(move |stream| {
         let acceptor = acceptor.clone();
@@ -200,7 +201,8 @@ pub(crate) async fn tls_server(acceptor: TlsAcceptor) -> Server {
     .await
 }
 
-/// A certificate and key as the `openssl` command makes them, where rcgen can't: too old, too short, too new.
+/// Creates a certificate and key by the `openssl` command, where rcgen can't: too old, too short or
+/// too new.
 pub(crate) fn openssl_pair(folder: &Path, arguments: &[&str]) -> Pair {
     let folder = tempfile::tempdir_in(folder).unwrap().keep();
     let pair = Pair { cert: folder.join("tls.crt"), key: folder.join("tls.key") };
@@ -251,12 +253,12 @@ impl OpenSsl {
             .stderr(Stdio::inherit())
             .spawn()
             .expect("openssl");
-        // It prints `ACCEPT 127.0.0.1:PORT`.
+        // The server prints `ACCEPT 127.0.0.1:PORT`.
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let port = lines.find_map(|line| {
             line.unwrap().strip_prefix("ACCEPT ")?.rsplit_once(':')?.1.parse().ok()
         });
-        // What it prints of each connection has to go somewhere.
+        // The server's output about each connection must be read.
         std::thread::spawn(move || lines.count());
         Self { port: port.expect("openssl listens"), child }
     }

@@ -1,4 +1,5 @@
-//! The exec check: what a command is given, what is made of its end, and that nothing of it stays.
+//! The exec check: the environment of a command, the verdict on its end, and that no process of it
+//! stays.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,14 +11,14 @@ use external_endpoints::health::Verdict;
 use crate::fixtures::*;
 
 async fn run(check: ExecCheck) -> Verdict {
-    try_once(CheckKind::Exec(check), PATIENT).await
+    probe_once(CheckKind::Exec(check), PATIENT).await
 }
 
 fn shell(script: &str) -> ExecCheck {
     exec(&["/bin/sh", "-c", script])
 }
 
-/// The processes that have this word in their environment; a zombie has none.
+/// Returns the processes with this word in their environment. A zombie has no environment.
 pub(crate) fn marked(word: &str) -> Vec<i32> {
     let line = format!("MARK={}", of_this_run(word));
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
@@ -32,7 +33,7 @@ pub(crate) fn mark(word: &str, check: ExecCheck) -> ExecCheck {
     ExecCheck { env: vec![("MARK".into(), literal(&of_this_run(word)))], ..check }
 }
 
-/// What another run left behind is not this run's fault.
+/// Returns a mark that differs from the marks of other runs, which may have left processes behind.
 fn of_this_run(word: &str) -> String {
     format!("{word}-{}", std::process::id())
 }
@@ -57,7 +58,7 @@ async fn the_exit_status_is_the_verdict_and_the_output_the_reason() {
 }
 
 #[tokio::test]
-async fn a_status_that_says_nothing_of_the_target_is_inconclusive() {
+async fn some_exit_statuses_are_inconclusive() {
     let folder = tempfile::tempdir().unwrap();
     let plain = folder.path().join("plain");
     std::fs::write(&plain, "exit 0").unwrap();
@@ -99,17 +100,18 @@ async fn a_status_that_says_nothing_of_the_target_is_inconclusive() {
 
 #[tokio::test]
 async fn a_long_output_neither_blocks_nor_fills_the_reason() {
-    let script = "i=0; while [ $i -lt 20000 ]; do echo 'line after line of nothing'; i=$((i+1)); done; echo last words; exit 1";
+    let script = "i=0; while [ $i -lt 20000 ]; do echo 'line after line of nothing'; i=$((i+1)); done; \
+         echo last words; exit 1";
     let Verdict::Fail(reason) = run(shell(script)).await else { panic!("passed") };
     assert!(reason.starts_with("exec: exit status 1: \"…"), "{reason}");
     assert!(reason.ends_with("nothing\\nlast words\""), "{reason}");
     assert!(reason.chars().count() < 230, "{reason}");
-    let verdict = try_once(CheckKind::Exec(exec(&["yes"])), SHORT).await;
+    let verdict = probe_once(CheckKind::Exec(exec(&["yes"])), SHORT).await;
     assert_eq!(verdict, fail("exec: the command did not exit in 500ms"));
 }
 
 #[tokio::test]
-async fn the_environment_holds_what_is_named_and_nothing_else() {
+async fn the_environment_holds_only_the_named_variables() {
     let folder = tempfile::tempdir().unwrap();
     let (secret, copy) = (folder.path().join("secret"), folder.path().join("copy"));
     std::fs::write(&secret, "hunter2\n").unwrap();
@@ -143,13 +145,13 @@ async fn the_environment_holds_what_is_named_and_nothing_else() {
 
     let mut named = target(LOCAL);
     named.hostname = Some("pg-1".into());
-    assert_eq!(prober_of(CheckKind::Exec(check), PATIENT, named).probe().await, pass());
+    assert_eq!(prober_for(CheckKind::Exec(check), PATIENT, named).probe().await, pass());
     expected.insert("TARGET_HOST".into(), "pg-1".into());
     assert_eq!(environment(&copy), expected);
 }
 
 #[tokio::test]
-async fn references_in_the_command_are_expanded_and_no_shell_sees_them() {
+async fn references_in_the_command_are_expanded_without_a_shell() {
     let printed = [
         "$(TARGET_IP):$(TARGET_PORT)",
         "$(SERVICE).$(NAMESPACE)",
@@ -162,7 +164,7 @@ async fn references_in_the_command_are_expanded_and_no_shell_sees_them() {
     let reason =
         r#"exec: exit status 1: "127.0.0.1:5432|orders.prod|$(SERVICE)|$(TARGET_HOST)|$HOME;*|""#;
     assert_eq!(run(exec(&command)).await, fail(reason));
-    // The program too.
+    // The program is expanded too.
     let check = ExecCheck {
         env: vec![("SHELL_TO_RUN".into(), literal("/bin/sh"))],
         ..exec(&["$(SHELL_TO_RUN)", "-c", "exit 4"])
@@ -171,12 +173,12 @@ async fn references_in_the_command_are_expanded_and_no_shell_sees_them() {
 }
 
 #[tokio::test]
-async fn input_is_empty_and_the_folder_as_told() {
+async fn input_is_empty_and_the_folder_as_configured() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().canonicalize().unwrap();
     let check = ExecCheck { working_directory: Some(path.clone()), ..shell("cat; pwd; exit 1") };
     assert_eq!(run(check).await, fail(format!("exec: exit status 1: \"{}\"", path.display())));
-    // A relative program is the one in that folder.
+    // A relative program is found in that folder.
     std::os::unix::fs::symlink("/bin/false", path.join("check")).unwrap();
     let check = ExecCheck { working_directory: Some(path), ..exec(&["./check"]) };
     assert_eq!(run(check).await, fail("exec: exit status 1"));
@@ -194,7 +196,7 @@ async fn a_command_inherits_no_signal_no_descriptor_and_no_group() {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
     };
-    // A Rust program ignores it, as a database's client may not.
+    // A Rust program ignores SIGPIPE, and a database's client must not.
     let pipe = 1 << (rustix::process::Signal::PIPE.as_raw() - 1);
     assert_eq!((signals("SigBlk"), signals("SigIgn") & pipe), (0, 0), "{status}");
     // `7 (sleep) S parent group …`
@@ -202,7 +204,7 @@ async fn a_command_inherits_no_signal_no_descriptor_and_no_group() {
     let mut own = BTreeMap::new();
     for entry in std::fs::read_dir(format!("/proc/{id}/fd")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        // Whoever started the tests may have left some open for all to inherit.
+        // The parent of the tests may have left descriptors open for all to inherit.
         if name.parse::<u32>().unwrap() <= 2 || !stays_open(&name) {
             own.insert(name.clone(), std::fs::read_link(format!("/proc/{id}/fd/{name}")).unwrap());
         }
@@ -212,7 +214,7 @@ async fn a_command_inherits_no_signal_no_descriptor_and_no_group() {
     assert!(own["0"] == Path::new("/dev/null") && own["1"] == own["2"], "{own:?}");
 }
 
-/// Whether a descriptor of ours is left open in what we start.
+/// Returns true if a command inherits this descriptor of the test process.
 fn stays_open(name: &str) -> bool {
     let Ok(info) = std::fs::read_to_string(format!("/proc/self/fdinfo/{name}")) else {
         return false;
@@ -222,17 +224,17 @@ fn stays_open(name: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_try_that_is_dropped_at_any_moment_leaves_nothing() {
+async fn a_probe_dropped_at_any_moment_leaves_nothing() {
     let prober = prober(CheckKind::Exec(mark("any-moment", shell("sleep 60 & sleep 60"))), PATIENT);
     for micros in (0..3000).step_by(50) {
-        // Before the thread has it, while the program is being started, and after.
+        // Before the thread has the command, while the program is being started, and after.
         let _ = tokio::time::timeout(Duration::from_micros(micros), prober.probe()).await;
     }
     eventually("all groups are gone", || marked("any-moment").is_empty()).await;
 }
 
 #[tokio::test]
-async fn what_cannot_be_started_is_our_own_fault() {
+async fn a_failed_start_is_inconclusive() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str, mode: u32| {
         use std::os::unix::fs::PermissionsExt;
@@ -242,8 +244,8 @@ async fn what_cannot_be_started_is_our_own_fault() {
         path.to_str().unwrap().to_owned()
     };
     let plain = write("plain", "exit 0", 0o644);
-    // Put in place by another process: one that we hold open for writing is busy for as long as a child of another test,
-    // between its fork and its exec, holds it too.
+    // Another process writes the file. If this one had it open for writing, a child of another test
+    // would hold it too, between its fork and its exec, and the file would be busy.
     let source = write("source", "#!/no/such/interpreter\n", 0o755);
     let orphan = format!("{source}.copy");
     assert!(std::process::Command::new("cp").args([&source, &orphan]).status().unwrap().success());
@@ -285,7 +287,7 @@ async fn no_secret_reaches_a_reason() {
         ..exec(&["/bin/sh", "-c", "echo \"$ONE,$TWO,$THREE,$1\"; exit 1", "sh", "$(ONE)"])
     };
     assert_eq!(run(check).await, fail("exec: exit status 1: \"***,***,***,***\""));
-    // A program named by a secret is not quoted either.
+    // A program whose name is a secret is not quoted either.
     let check =
         ExecCheck { env: vec![("ONE".into(), literal("/no/s3cret"))], ..exec(&["$(ONE)", "x"]) };
     let verdict = run(check).await;
@@ -298,13 +300,13 @@ async fn a_script_that_forks_and_ignores_signals_leaves_nothing() {
     let script = "trap '' TERM INT HUP; \
         for i in 1 2 3; do (trap '' TERM INT HUP; while :; do sleep 1; done) & done; \
         while :; do sleep 1; done";
-    let verdict = try_once(CheckKind::Exec(mark("forks", shell(script))), SHORT).await;
+    let verdict = probe_once(CheckKind::Exec(mark("forks", shell(script))), SHORT).await;
     assert_eq!(verdict, fail("exec: the command did not exit in 500ms"));
     eventually("the group is gone", || marked("forks").is_empty()).await;
 }
 
 #[tokio::test]
-async fn a_dropped_try_leaves_nothing() {
+async fn a_dropped_probe_leaves_nothing() {
     let prober = prober(CheckKind::Exec(mark("dropped", shell("sleep 60 & sleep 60"))), PATIENT);
     let task = tokio::spawn(async move { prober.probe().await });
     eventually("it runs", || marked("dropped").len() >= 3).await;
@@ -314,18 +316,19 @@ async fn a_dropped_try_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn what_the_leader_leaves_behind_is_killed_and_not_waited_for() {
+async fn the_rest_of_the_group_is_killed_and_not_waited_for() {
     let start = Instant::now();
     let leftovers = shell("sleep 60 & sleep 60 & echo started; exit 1");
     let verdict = run(mark("leftovers", leftovers)).await;
     assert_eq!(verdict, fail("exec: exit status 1: \"started\""));
     eventually("the group is gone", || marked("leftovers").is_empty()).await;
 
-    // One that left the group and holds the pipe open is out of reach, but hangs nothing.
+    // A process that left the group and holds the pipe open can't be killed, but blocks nothing.
     let folder = tempfile::tempdir().unwrap();
     let started = folder.path().join("started");
     let script = format!(
-        "setsid sh -c 'echo $$$$ > {0}; exec sleep 60' & while [ ! -s {0} ]; do :; done; echo done; exit 1",
+        "setsid sh -c 'echo $$$$ > {0}; exec sleep 60' & while [ ! -s {0} ]; do :; done; \
+         echo done; exit 1",
         started.display()
     );
     let check =

@@ -1,4 +1,5 @@
-//! What the tests share: checks with every key at its default, servers that misbehave in one way each, and tries that are timed.
+//! Shared fixtures: checks with every key at its default, servers that each misbehave in one way,
+//! and timed probes.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,9 +19,9 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-/// Long enough for anything that answers, also on a busy machine.
+/// A timeout that is long enough for any answer on a busy machine.
 pub(crate) const PATIENT: Duration = Duration::from_secs(10);
-/// For what never answers.
+/// A timeout for servers that never answer.
 pub(crate) const SHORT: Duration = Duration::from_millis(500);
 
 pub(crate) fn pass() -> Verdict {
@@ -77,18 +78,18 @@ pub(crate) fn target(ip: IpAddr) -> Target {
 }
 
 pub(crate) fn prober(kind: CheckKind, timeout: Duration) -> Prober {
-    prober_of(kind, timeout, target(LOCAL))
+    prober_for(kind, timeout, target(LOCAL))
 }
 
-pub(crate) fn prober_of(kind: CheckKind, timeout: Duration, target: Target) -> Prober {
+pub(crate) fn prober_for(kind: CheckKind, timeout: Duration, target: Target) -> Prober {
     let thresholds = Thresholds { healthy: 2, unhealthy: 3 };
     let (interval, recheck_interval) = (Duration::from_secs(5), Duration::from_secs(1));
     let check = Check { kind, interval, timeout, recheck_interval, thresholds };
     Prober::new(Arc::new(check), target)
 }
 
-/// One try of the local host, which must end soon after its time-out.
-pub(crate) async fn try_once(kind: CheckKind, timeout: Duration) -> Verdict {
+/// Probes the local host once. The probe must end soon after its timeout.
+pub(crate) async fn probe_once(kind: CheckKind, timeout: Duration) -> Verdict {
     timed(&prober(kind, timeout), timeout).await
 }
 
@@ -103,7 +104,7 @@ pub(crate) async fn timed(prober: &Prober, timeout: Duration) -> Verdict {
     verdict
 }
 
-/// A server on a port of its own, gone when dropped.
+/// A server on a port of its own, which ends when it is dropped.
 pub(crate) struct Server {
     pub port: u16,
     accepted: Arc<AtomicUsize>,
@@ -111,7 +112,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Serves each connection as told.
+    /// Starts a server that handles each connection by `serve`.
     pub(crate) async fn start<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -135,7 +136,7 @@ impl Server {
         self.accepted.load(Ordering::SeqCst)
     }
 
-    /// Accepts and then says nothing.
+    /// Starts a server that accepts and sends nothing.
     pub(crate) async fn silent() -> Self {
         Self::start(|stream| async move {
             let _held = stream;
@@ -144,7 +145,7 @@ impl Server {
         .await
     }
 
-    /// Says one byte of an endless answer every second.
+    /// Starts a server that sends one byte of an endless answer every second.
     pub(crate) async fn drip() -> Self {
         Self::start(|mut stream| async move {
             while stream.write_all(b"H").await.is_ok() {
@@ -154,7 +155,7 @@ impl Server {
         .await
     }
 
-    /// Resets once the client has spoken.
+    /// Starts a server that resets the connection after the client's first bytes.
     pub(crate) async fn reset() -> Self {
         Self::start(|mut stream| async move {
             let _ = stream.read(&mut [0; 1]).await;
@@ -163,7 +164,8 @@ impl Server {
         .await
     }
 
-    /// Closes in good order once the client has spoken, with all that it said read.
+    /// Starts a server that reads everything and closes in an orderly way after the client's first
+    /// bytes.
     pub(crate) async fn closes() -> Self {
         Self::start(|mut stream| async move {
             let _ = stream.read(&mut [0; 65536]).await;
@@ -174,7 +176,7 @@ impl Server {
         .await
     }
 
-    /// Says this once the client has spoken, and waits.
+    /// Starts a server that sends this after the client's first bytes, and waits.
     pub(crate) async fn says(answer: impl Into<Vec<u8>>) -> Self {
         let answer = Arc::new(answer.into());
         Self::start(move |mut stream| {
@@ -188,7 +190,7 @@ impl Server {
         .await
     }
 
-    /// Speaks TLS in front of another server, with whom it answers, closes and resets.
+    /// Puts TLS in front of this server. Answers, closes and resets pass through it.
     pub(crate) async fn in_tls(self, acceptor: TlsAcceptor) -> Self {
         let inner = Arc::new(self);
         Self::start(move |stream| {
@@ -206,7 +208,7 @@ impl Server {
         .await
     }
 
-    /// Says this, and then something else again and again, with so much time in between.
+    /// Starts a server that sends the head, and then the words again and again after each pause.
     pub(crate) async fn drips(head: &'static str, words: &'static str, pause: Duration) -> Self {
         Self::start(move |mut stream| async move {
             let _ = stream.set_nodelay(true);
@@ -219,7 +221,7 @@ impl Server {
         .await
     }
 
-    /// Says this, and then the rest without end.
+    /// Starts a server that sends the head, and then the rest without end.
     pub(crate) async fn endless(head: &'static str, rest: &'static str) -> Self {
         Self::start(move |mut stream| async move {
             let _ = stream.read(&mut [0; 65536]).await;
@@ -237,7 +239,7 @@ impl Drop for Server {
     }
 }
 
-/// A port that refuses: bound, so that nobody else gets it, but not listened on.
+/// A port that refuses connections: bound, so that no other program gets it, but not listening.
 pub(crate) struct Refusing(socket2::Socket);
 
 impl Refusing {
@@ -253,7 +255,7 @@ impl Refusing {
     }
 }
 
-/// A port whose queue is full, so that the kernel drops every SYN to it, as a host that is gone does.
+/// A port whose queue is full, so that the kernel drops every SYN, as for a dead host.
 pub(crate) struct BlackHole {
     listener: socket2::Socket,
     _queued: std::net::TcpStream,
@@ -264,7 +266,7 @@ impl BlackHole {
         let listener =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         listener.bind(&std::net::SocketAddr::new(LOCAL, 0).into()).unwrap();
-        // A queue of zero holds one.
+        // A queue of length zero holds one connection.
         listener.listen(0).unwrap();
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         Self { _queued: std::net::TcpStream::connect(address).unwrap(), listener }
@@ -275,7 +277,7 @@ impl BlackHole {
     }
 }
 
-/// Waits until it is so, for as long as a busy machine may take.
+/// Waits until the condition holds, as long as a busy machine may take.
 pub(crate) async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !so() {
@@ -284,8 +286,9 @@ pub(crate) async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// How many of so many quiet tries a server may see after all: the kernel holds the last packet of the handshake back for
-/// some 40 ms, and on a busy machine a try may be put aside for longer than that between connecting and closing.
-pub(crate) fn late(tries: usize) -> usize {
-    tries / 50
+/// Returns the number of half-open probes, out of this many, whose connection a server may accept
+/// nevertheless. The kernel delays the last packet of the handshake for some 40 ms, and a busy
+/// machine may suspend a probe for longer between the connect and the close.
+pub(crate) fn late(probes: usize) -> usize {
+    probes / 50
 }

@@ -1,7 +1,8 @@
-//! Servers that flood a check over HTTP/2, and all hostile web servers at once over TLS: each has a verdict, and costs
-//! next to nothing.
+//! Servers that flood a check over HTTP/2, and all hostile web servers at once over TLS: each has
+//! its verdict and costs next to nothing.
 //!
-//! The tries run in a process of their own, so that its descriptors and its memory are theirs and their servers' alone.
+//! The probes run in a process of their own, so that its descriptors and memory are only theirs and
+//! their servers'.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,29 +19,29 @@ use crate::hostile;
 use crate::hostile_http::{self, Then};
 use crate::leaks::{alone, descriptors};
 
-/// How many tries there are of each flood, and after how many of them nothing more is needed than before.
+/// The number of probes of each flood, and the number after which no more memory may be needed.
 const ROUNDS: usize = 30;
 const WARM: usize = 10;
-/// How long each of these may take. Some floods last as long as they are let.
+/// The timeout of each probe. Some floods last as long as they may.
 const SOON: Duration = Duration::from_millis(200);
 
 const OVER_HEAD: &str = "http: the head of the answer is over 64 KiB";
 const OVER_BODY: &str = "http: the answer is over 1 MiB";
 
-/// What a server sends once it has been asked, and then without end.
+/// A flood: the bytes that a server sends after the request, and the bytes that it repeats.
 struct Flood {
     first: Vec<u8>,
     rest: Vec<u8>,
-    /// Set for a server that reads what the client sends meanwhile.
+    /// True for a server that reads from the client meanwhile.
     reads: bool,
     expected_body: bool,
-    /// The verdict: a pass, or how the reason of a fail begins.
+    /// The verdict: a pass, or the beginning of a failure's reason.
     expected: Result<(), &'static str>,
 }
 
 impl Flood {
     fn new(first: Vec<u8>, rest: Vec<u8>) -> Self {
-        // The server's SETTINGS, and its word that it has the client's.
+        // The server's SETTINGS, and its acknowledgement of the client's.
         let first = [frame(4, 0, 0, b""), frame(4, 1, 0, b""), first].concat();
         let rest = rest.repeat(16384 / rest.len() + 1);
         Self { first, rest, reads: true, expected_body: false, expected: Err(OVER_HEAD) }
@@ -96,7 +97,7 @@ impl Flood {
         prober(CheckKind::Http(check), timeout)
     }
 
-    /// What is wrong with a verdict, if anything is.
+    /// Returns the fault of a verdict, if it has one.
     fn wrong(&self, name: &str, verdict: &Verdict) -> Option<String> {
         let right = match (self.expected, verdict) {
             (Ok(()), Verdict::Pass) => true,
@@ -109,13 +110,13 @@ impl Flood {
     }
 }
 
-/// A frame of HTTP/2.
+/// Returns a frame of HTTP/2.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A header block: status 103 and these bytes of HPACK.
+/// Returns a header block: status 103 and these bytes of HPACK.
 fn interim(more: &[u8]) -> Vec<u8> {
     frame(1, 4, 1, &[b"\x08\x03103", more].concat())
 }
@@ -123,9 +124,9 @@ fn interim(more: &[u8]) -> Vec<u8> {
 fn floods() -> Vec<(&'static str, Flood)> {
     let ping = || frame(6, 0, 0, b"12345678");
     let settings = || frame(4, 0, 0, b"");
-    // A header of one byte, and references to it, as many as fit in a frame.
+    // A header of one byte, and as many references to it as fit in a frame.
     let bomb = interim(&[b"\x40\x01x\x01y".as_slice(), &b"\xbe".repeat(11_000)].concat());
-    // A static header of 60 bytes each.
+    // References to a static header of 60 bytes.
     let static_bomb = interim(&b"\x90".repeat(1_000));
     let ok = || frame(1, 4, 1, b"\x88");
     let evil = b"\x1b[31mEvil\r\n2026 ERROR all fine, token=AAAA ".repeat(300);
@@ -216,7 +217,7 @@ async fn many_floods_here() {
         probers.push(flood.prober(server.port, authority.trusted(), SOON));
         servers.push(server);
     }
-    // A server that is silent never learns that its client has gone, and so keeps its own end.
+    // A silent server never learns that its client has gone, and keeps its end open.
     for row in hostile_http::rows().into_iter().filter(|row| !matches!(row.then, Then::Silence)) {
         let server =
             hostile::serve(&row).await.in_tls(acceptor(&pair, Clients::All, ALL, &[])).await;
@@ -232,7 +233,7 @@ async fn many_floods_here() {
     }
     let (mut open, mut resident) = (0, 0);
     for round in 1..=ROUNDS {
-        // All at once, as on a bad day: more then run out of time than each alone.
+        // All at once, so more of them time out than alone.
         let verdicts = join_all(probers.iter().map(Prober::probe)).await;
         for verdict in verdicts {
             assert!(matches!(verdict, Verdict::Pass | Verdict::Fail(_)), "{verdict:?}");
@@ -249,7 +250,7 @@ async fn many_floods_here() {
     assert!(peak < 100_000, "{peak} KiB at the most");
 }
 
-/// A line of this process's status.
+/// Returns a field of this process's status, in KiB.
 fn kib(field: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();

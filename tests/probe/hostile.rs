@@ -1,5 +1,5 @@
-//! One table of hostile servers for the TCP check and the HTTP check, with and without TLS: the same fault in the same phase
-//! has the same words.
+//! One table of hostile servers for the TCP check and the HTTP check, with and without TLS: the
+//! same fault in the same phase has the same reason.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ fn trusting() -> Tls {
     Tls { insecure_skip_verify: true, ..Tls::default() }
 }
 
-/// Every check that completes a handshake and waits for more.
+/// Returns every check that completes a TCP handshake and waits for more.
 fn plain(port: u16) -> [CheckKind; 2] {
     let expecting = TcpCheck { send: Some(literal("hi")), expect: Some("x".into()), ..tcp(port) };
     [CheckKind::Tcp(expecting), CheckKind::Http(http(port))]
 }
 
-/// The same in TLS, of a server that completes that handshake too.
+/// Returns the same checks over TLS, for a server that completes that handshake as well.
 fn inside(port: u16) -> [CheckKind; 2] {
     let expecting = TcpCheck {
         tls: Some(trusting()),
@@ -34,7 +34,7 @@ fn inside(port: u16) -> [CheckKind; 2] {
     ]
 }
 
-/// Whatever a server does to the TCP check and to the HTTP check, with TLS around it they see the same.
+/// Checks that a server's fault has the same verdict with TLS and without.
 async fn alike(server: Server, timeout: Duration, expected: [&str; 2]) {
     let plain = plain(server.port);
     let authority = Authority::new();
@@ -42,12 +42,12 @@ async fn alike(server: Server, timeout: Duration, expected: [&str; 2]) {
         server.in_tls(acceptor(&authority.sign(&["127.0.0.1"]), Clients::All, ALL, &[])).await;
     for kinds in [plain, inside(front.port)] {
         for (kind, expected) in kinds.into_iter().zip(expected) {
-            assert_eq!(try_once(kind.clone(), timeout).await, fail(expected), "{kind:?}");
+            assert_eq!(probe_once(kind.clone(), timeout).await, fail(expected), "{kind:?}");
         }
     }
 }
 
-/// TLS against a server that may know of none.
+/// Returns checks over TLS, for a server without TLS.
 fn secure(port: u16) -> [CheckKind; 2] {
     let tls = trusting();
     [
@@ -65,7 +65,7 @@ fn all(port: u16) -> Vec<CheckKind> {
 async fn a_closed_port_is_refused() {
     let refusing = Refusing::new();
     for kind in all(refusing.port()) {
-        assert_eq!(try_once(kind.clone(), PATIENT).await, fail("connect: refused"), "{kind:?}");
+        assert_eq!(probe_once(kind.clone(), PATIENT).await, fail("connect: refused"), "{kind:?}");
     }
 }
 
@@ -74,22 +74,22 @@ async fn a_swallowed_syn_is_no_answer() {
     let hole = BlackHole::new();
     for kind in all(hole.port()) {
         assert_eq!(
-            try_once(kind.clone(), SHORT).await,
+            probe_once(kind.clone(), SHORT).await,
             fail("connect: no answer in 500ms"),
             "{kind:?}"
         );
     }
     let timeout = Duration::from_millis(1200);
-    let verdict = try_once(CheckKind::Tcp(tcp(hole.port())), timeout).await;
+    let verdict = probe_once(CheckKind::Tcp(tcp(hole.port())), timeout).await;
     assert_eq!(verdict, fail("connect: no answer in 1s 200ms"));
 }
 
 #[tokio::test]
-async fn silence_after_the_connect_names_what_was_waited_for() {
+async fn silence_after_the_connect_names_the_phase() {
     let silent = Server::silent().await;
     for kind in secure(silent.port) {
         assert_eq!(
-            try_once(kind.clone(), SHORT).await,
+            probe_once(kind.clone(), SHORT).await,
             fail("tls: no answer in 500ms"),
             "{kind:?}"
         );
@@ -98,10 +98,10 @@ async fn silence_after_the_connect_names_what_was_waited_for() {
 }
 
 #[tokio::test]
-async fn a_byte_a_second_does_not_stretch_the_deadline() {
+async fn a_byte_a_second_does_not_extend_the_deadline() {
     let drip = Server::drip().await;
     for kind in secure(drip.port) {
-        let verdict = try_once(kind.clone(), SHORT).await;
+        let verdict = probe_once(kind.clone(), SHORT).await;
         assert_eq!(verdict, fail("tls: the server does not speak TLS"), "{kind:?}");
     }
     alike(
@@ -113,20 +113,20 @@ async fn a_byte_a_second_does_not_stretch_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_reset_is_told_with_its_phase() {
+async fn a_reset_is_reported_with_its_phase() {
     let reset = Server::reset().await;
     for kind in secure(reset.port) {
-        let verdict = try_once(kind.clone(), PATIENT).await;
+        let verdict = probe_once(kind.clone(), PATIENT).await;
         assert_eq!(verdict, fail("tls: connection reset in the handshake"), "{kind:?}");
     }
     alike(reset, PATIENT, ["expect: connection reset", "http: connection reset"]).await;
 }
 
 #[tokio::test]
-async fn a_close_is_told_with_its_phase() {
+async fn a_close_is_reported_with_its_phase() {
     let closes = Server::closes().await;
     for kind in secure(closes.port) {
-        let verdict = try_once(kind.clone(), PATIENT).await;
+        let verdict = probe_once(kind.clone(), PATIENT).await;
         assert_eq!(verdict, fail("tls: connection closed in the handshake"), "{kind:?}");
     }
     alike(closes, PATIENT, ["expect: connection closed before \"x\"", "http: connection closed"])
@@ -140,7 +140,7 @@ async fn garbage_is_neither_tls_nor_http() {
     {
         let server = Server::says(garbage).await;
         for kind in secure(server.port) {
-            let verdict = try_once(kind.clone(), PATIENT).await;
+            let verdict = probe_once(kind.clone(), PATIENT).await;
             assert_eq!(verdict, fail("tls: the server does not speak TLS"), "{garbage:?} {kind:?}");
         }
         let expected = match garbage.as_bytes()[0] {
@@ -161,7 +161,7 @@ async fn an_endless_answer_is_cut() {
     alike(head, PATIENT, [no_text, "http: the head of the answer is over 64 KiB"]).await;
 }
 
-/// Serves as a row says.
+/// Starts the server of a row.
 pub(crate) async fn serve(row: &Row) -> Server {
     match row.then {
         Then::Endless(words) => Server::endless(row.head, words).await,
@@ -182,7 +182,7 @@ fn agrees(verdict: &Verdict, expected: Expected) -> bool {
 }
 
 #[tokio::test]
-async fn no_web_server_stretches_a_try_or_gets_it_wrong() {
+async fn no_web_server_delays_or_misleads_a_probe() {
     for row in hostile_http::rows() {
         let server = serve(&row).await;
         judged(&row, http(server.port)).await;
@@ -190,7 +190,7 @@ async fn no_web_server_stretches_a_try_or_gets_it_wrong() {
 }
 
 #[tokio::test]
-async fn no_web_server_over_tls_stretches_a_try_either() {
+async fn no_web_server_over_tls_delays_or_misleads_a_probe() {
     let authority = Authority::new();
     let acceptor = acceptor(&authority.sign(&["127.0.0.1"]), Clients::All, ALL, &[]);
     for row in hostile_http::rows() {
@@ -200,18 +200,18 @@ async fn no_web_server_over_tls_stretches_a_try_either() {
     }
 }
 
-/// Tries a server whose status alone counts, and then its body too.
+/// Probes a server of which only the status counts, and then also with a search of its body.
 async fn judged(row: &Row, status: HttpCheck) {
     let body = HttpCheck { expected_body: Some(hostile_http::TEXT.into()), ..status.clone() };
     let short = |expected: Expected| expected.is_err_and(|reason| reason.contains("500ms"));
     for (check, expected) in [(status, row.status), (body, row.body)] {
         let timeout = match (short(expected), short(row.body)) {
             (true, _) => SHORT,
-            // A pass that may last as long as the body does.
+            // A pass may last as long as the body.
             (false, true) => Duration::from_secs(2),
             (false, false) => PATIENT,
         };
-        let verdict = try_once(CheckKind::Http(check), timeout).await;
+        let verdict = probe_once(CheckKind::Http(check), timeout).await;
         assert!(agrees(&verdict, expected), "{}: {verdict:?} instead of {expected:?}", row.name);
     }
 }

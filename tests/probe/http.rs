@@ -1,4 +1,4 @@
-//! The HTTP check: what it asks, what it takes for an answer.
+//! The HTTP check: its request, and the answers that it accepts.
 
 use std::io::{Read as _, Write as _};
 use std::net::Ipv4Addr;
@@ -17,19 +17,19 @@ async fn gives(check: HttpCheck, expected: Verdict) {
     } else {
         PATIENT
     };
-    assert_eq!(try_once(CheckKind::Http(check.clone()), timeout).await, expected, "{check:?}");
+    assert_eq!(probe_once(CheckKind::Http(check.clone()), timeout).await, expected, "{check:?}");
 }
 
-/// The same request but for a header that is read anew at each try, which keeps the check from being a light one: there are two
-/// ways to speak plain HTTP, and a light check goes the other one.
-fn not_light(check: &HttpCheck) -> HttpCheck {
+/// Returns the same check with a header that is read at each probe, so that it is not a fast check.
+/// The two kinds have code of their own for plain HTTP.
+fn not_fast(check: &HttpCheck) -> HttpCheck {
     let mut headers = check.headers.clone();
     headers.push(("X-Path".into(), ValueSource::FromEnv("PATH".into())));
     HttpCheck { headers, ..check.clone() }
 }
 
 #[tokio::test]
-async fn both_ways_to_speak_http_see_the_same() {
+async fn both_http_clients_give_the_same_verdict() {
     let long = |size: usize| format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(size));
     let many = |lines: usize| format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(lines));
     let closed = || fail("http: connection closed");
@@ -75,8 +75,8 @@ async fn both_ways_to_speak_http_see_the_same() {
         })
         .await;
         let check = http(server.port);
-        let one = try_once(CheckKind::Http(check.clone()), PATIENT).await;
-        let other = try_once(CheckKind::Http(not_light(&check)), PATIENT).await;
+        let one = probe_once(CheckKind::Http(check.clone()), PATIENT).await;
+        let other = probe_once(CheckKind::Http(not_fast(&check)), PATIENT).await;
         let shown = &answer[..answer.len().min(80)];
         assert_eq!(one, other, "{shown:?}");
         match expected {
@@ -90,9 +90,9 @@ async fn both_ways_to_speak_http_see_the_same() {
         }
     }
     let refusing = http(Refusing::new().port());
-    for check in [&refusing, &not_light(&refusing)] {
+    for check in [&refusing, &not_fast(&refusing)] {
         assert_eq!(
-            try_once(CheckKind::Http(check.clone()), PATIENT).await,
+            probe_once(CheckKind::Http(check.clone()), PATIENT).await,
             fail("connect: refused")
         );
     }
@@ -102,7 +102,7 @@ fn wanting(port: u16, text: &str) -> HttpCheck {
     HttpCheck { expected_body: Some(text.into()), ..http(port) }
 }
 
-/// A server that keeps the heads of the requests it gets.
+/// Starts a server that stores the heads of its requests.
 async fn recording() -> (Server, Arc<Mutex<Vec<String>>>) {
     let heads = Arc::new(Mutex::new(Vec::new()));
     let keep = heads.clone();
@@ -126,7 +126,7 @@ async fn recording() -> (Server, Arc<Mutex<Vec<String>>>) {
 }
 
 #[tokio::test]
-async fn the_request_is_as_configured_and_on_a_new_connection_each_time() {
+async fn each_request_is_as_configured_and_on_a_new_connection() {
     let (server, heads) = recording().await;
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
@@ -164,7 +164,7 @@ fn sorted(head: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_host_is_the_address_unless_told() {
+async fn the_host_is_the_address_by_default() {
     let (server, heads) = recording().await;
     gives(http(server.port), pass()).await;
     let own =
@@ -177,7 +177,7 @@ async fn the_host_is_the_address_unless_told() {
 }
 
 #[tokio::test]
-async fn a_status_is_judged_and_never_followed() {
+async fn a_status_is_checked_and_no_redirect_followed() {
     for (status, verdict) in [
         (200, pass()),
         (302, pass()),
@@ -201,9 +201,10 @@ async fn a_status_is_judged_and_never_followed() {
 }
 
 #[tokio::test]
-async fn the_body_is_searched_and_only_if_asked() {
+async fn the_body_is_searched_only_if_configured() {
     let server = Server::says(
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nru\xc3\r\n5\r\n\xbcnnin\r\n1\r\ng\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+          3\r\nru\xc3\r\n5\r\n\xbcnnin\r\n1\r\ng\r\n0\r\n\r\n",
     )
     .await;
     gives(wanting(server.port, "running"), fail("http: the body does not contain \"running\""))
@@ -214,7 +215,7 @@ async fn the_body_is_searched_and_only_if_asked() {
     .await;
     // The rest never comes, but the verdict is fixed by then.
     for check in [wanting(server.port, "running"), http(server.port)] {
-        assert_eq!(try_once(CheckKind::Http(check), SHORT).await, pass());
+        assert_eq!(probe_once(CheckKind::Http(check), SHORT).await, pass());
     }
     gives(wanting(server.port, "stopped"), fail("http: the body did not end in 500ms")).await;
     let cut = Server::start(|mut stream| async move {
@@ -244,9 +245,10 @@ async fn a_head_that_drips_ends_with_the_deadline() {
     gives(http(drip.port), fail("http: no answer in 500ms")).await;
 }
 
-/// The three ways to check the same: by the status, with a header that is read anew, and by the body.
+/// Returns three ways to check the same: by the status, with a header that is read at each probe,
+/// and by the body.
 fn ways(port: u16, body: &str) -> [HttpCheck; 3] {
-    [http(port), not_light(&http(port)), wanting(port, body)]
+    [http(port), not_fast(&http(port)), wanting(port, body)]
 }
 
 #[tokio::test]
@@ -258,7 +260,7 @@ async fn a_banner_is_not_http() {
         })
         .await;
         for check in ways(server.port, "x") {
-            let Verdict::Fail(reason) = try_once(CheckKind::Http(check), PATIENT).await else {
+            let Verdict::Fail(reason) = probe_once(CheckKind::Http(check), PATIENT).await else {
                 panic!("a banner passed for HTTP");
             };
             assert!(reason.starts_with("http: not HTTP: "), "{reason}");
@@ -266,17 +268,17 @@ async fn a_banner_is_not_http() {
     }
 }
 
-/// How a server ends that has answered when it accepted.
+/// The way a server ends a connection after it has answered at once.
 #[derive(Debug, Clone, Copy)]
 enum Ends {
-    /// In good order: all that the client says is read.
+    /// Orderly: it reads everything the client sends.
     Reading,
-    /// Without having read anything, so that a reset follows the answer.
+    /// Without reading, so that a reset follows the answer.
     Unread,
 }
 
-/// A server that answers when it accepts, as scripts under inetd do, on a thread of its own: the answer is there before the
-/// request in some of many tries.
+/// Starts a server that answers when it accepts, as scripts under inetd do. It has a thread of its
+/// own, so that the answer is sometimes there before the request.
 fn answers_at_accept(answer: &'static str, ends: Ends) -> u16 {
     let listener = std::net::TcpListener::bind((LOCAL, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -317,7 +319,7 @@ async fn an_answer_to_half_a_request_is_an_answer() {
     let long = "y".repeat(16 << 20);
     for (answer, expected) in [("200 OK", pass()), ("431 Too Large", fail("http: status 431"))] {
         let text = format!("HTTP/1.1 {answer}\r\nContent-Length: 6\r\n\r\nsynced");
-        // It never reads.
+        // The server never reads.
         let server = Server::start(move |mut stream| {
             let text = text.clone();
             async move {
@@ -333,7 +335,7 @@ async fn an_answer_to_half_a_request_is_an_answer() {
     }
 }
 
-/// A server that writes its answer in pieces, and keeps what it met in the writing.
+/// Starts a server that writes its answer in pieces and stores the errors of its writes.
 async fn writing(
     pieces: &'static [&'static str],
 ) -> (Server, Arc<Mutex<Vec<std::io::Result<()>>>>) {
@@ -347,7 +349,7 @@ async fn writing(
             let write = async {
                 for piece in pieces {
                     stream.write_all(piece.as_bytes()).await?;
-                    // A program's pause: a client that is content by now has all the time to go.
+                    // A pause, in which a client that has its verdict could close.
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 Ok(())
@@ -408,11 +410,11 @@ async fn the_rest_of_an_answer_never_changes_the_verdict() {
             })
             .await;
             for check in ways(hanging.port, "running") {
-                assert_eq!(try_once(CheckKind::Http(check), SHORT).await, expected, "{rest:?}");
+                assert_eq!(probe_once(CheckKind::Http(check), SHORT).await, expected, "{rest:?}");
             }
-            // The reset may overtake the answer, but a verdict on the answer is the one of its status.
+            // The reset may overtake the answer. If it does not, the verdict is that of the status.
             for check in ways(resetting.port, "running") {
-                let verdict = try_once(CheckKind::Http(check), PATIENT).await;
+                let verdict = probe_once(CheckKind::Http(check), PATIENT).await;
                 assert!(
                     verdict == expected || verdict == fail("http: connection reset"),
                     "{rest:?}: {verdict:?}"
@@ -430,11 +432,11 @@ async fn a_long_body_is_not_read_to_its_end() {
     }
     eventually("three answers", || sent.lock().unwrap().len() == 3).await;
     let sent = sent.lock().unwrap();
-    // All that the buffers of two kernels hold, of a gigabyte.
+    // The buffers of two kernels hold this much of a gigabyte.
     assert!(sent.iter().all(|sent| *sent < 64 << 20), "{sent:?}");
 }
 
-/// A server that sends a body of this size as fast as it goes, and keeps how much of each it could send.
+/// Starts a server that sends a body of this size and stores the length that it could send.
 async fn sending(size: usize) -> (Server, Arc<Mutex<Vec<usize>>>) {
     let all = Arc::new(Mutex::new(Vec::new()));
     let keep = all.clone();
@@ -456,7 +458,7 @@ async fn sending(size: usize) -> (Server, Arc<Mutex<Vec<usize>>>) {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_is_our_own_fault_and_shows_no_secret() {
+async fn an_invalid_request_is_inconclusive_and_shows_no_secret() {
     let refusing = Refusing::new();
     let token = literal("secret\nnewline");
     let check = HttpCheck { headers: vec![("X-Token".into(), token)], ..http(refusing.port()) };
@@ -470,8 +472,8 @@ async fn what_cannot_be_sent_is_our_own_fault_and_shows_no_secret() {
 }
 
 #[tokio::test]
-async fn no_route_is_our_own_fault_here_too() {
+async fn no_route_is_inconclusive_for_http() {
     let group = target(Ipv4Addr::new(224, 0, 0, 1).into());
-    let prober = prober_of(CheckKind::Http(http(80)), PATIENT, group);
+    let prober = prober_for(CheckKind::Http(http(80)), PATIENT, group);
     assert_eq!(timed(&prober, PATIENT).await, inconclusive("connect: no route from this host"));
 }

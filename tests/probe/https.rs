@@ -1,4 +1,5 @@
-//! The HTTP check over TLS: which name and which version it uses, and that a try which is over leaves nothing behind.
+//! The HTTP check over TLS: the server name, the HTTP version, and that a probe leaves no
+//! connection behind.
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -20,10 +21,10 @@ fn https(port: u16, tls: &Tls) -> HttpCheck {
 }
 
 async fn gives(check: HttpCheck, timeout: Duration, expected: Verdict) {
-    assert_eq!(try_once(CheckKind::Http(check.clone()), timeout).await, expected, "{check:?}");
+    assert_eq!(probe_once(CheckKind::Http(check.clone()), timeout).await, expected, "{check:?}");
 }
 
-/// Counts as long as it lives, however its connection ends.
+/// A guard that counts the connections alive, however they end.
 struct Open(Arc<AtomicUsize>);
 
 impl Open {
@@ -41,7 +42,8 @@ impl Drop for Open {
 
 type Requests = Arc<Mutex<Vec<(String, hyper::HeaderMap)>>>;
 
-/// An HTTP/2 server: `/down` is 503, `/hangs` ends no body, `/silent` gives no answer, `/large` has a large head.
+/// Starts an HTTP/2 server: `/down` is 503, `/hangs` ends no body, `/silent` gives no answer,
+/// `/large` has a large head.
 async fn http2(authority: &Authority, names: &[&str]) -> (Server, Requests, Arc<AtomicUsize>) {
     let acceptor = acceptor(&authority.sign(names), Clients::All, ALL, &["h2", "http/1.1"]);
     let (seen, open) = (Requests::default(), Arc::new(AtomicUsize::new(0)));
@@ -85,7 +87,7 @@ async fn http2(authority: &Authority, names: &[&str]) -> (Server, Requests, Arc<
 }
 
 #[tokio::test]
-async fn http2_is_spoken_where_the_server_chooses_it() {
+async fn http2_is_used_if_the_server_chooses_it() {
     let authority = Authority::new();
     let (server, seen, open) = http2(&authority, &["pg.corp.example"]).await;
     let tls = Tls { server_name: Some("pg.corp.example".into()), ..authority.trusted() };
@@ -119,7 +121,7 @@ async fn http2_is_spoken_where_the_server_chooses_it() {
 }
 
 #[tokio::test]
-async fn http2_is_spoken_to_an_address_too() {
+async fn http2_is_used_without_a_server_name() {
     let authority = Authority::new();
     let (server, seen, _) = http2(&authority, &["127.0.0.1"]).await;
     let plain = HttpCheck { http2: true, ..https(server.port, &authority.trusted()) };
@@ -142,14 +144,15 @@ async fn http2_is_spoken_to_an_address_too() {
 }
 
 #[tokio::test]
-async fn http2_is_offered_only_where_the_config_says_so() {
+async fn http2_is_offered_only_if_configured() {
     let authority = Authority::new();
     let pair = authority.sign(&["127.0.0.1"]);
     let server = tls_server(acceptor(&pair, Clients::All, ALL, &["h2"])).await;
     let check = https(server.port, &authority.trusted());
-    let reason = "tls: the server supports none of the offered HTTP versions; if it supports only HTTP/2, set `http2: true`";
+    let reason = "tls: the server supports none of the offered HTTP versions; \
+         if it supports only HTTP/2, set `http2: true`";
     gives(check.clone(), PATIENT, fail(reason)).await;
-    // A server that has only HTTP/1.1 may choose that.
+    // A server with only HTTP/1.1 may choose that.
     for alpn in [&["http/1.1"][..], &[]] {
         let server = tls_server(acceptor(&pair, Clients::All, ALL, alpn)).await;
         gives(HttpCheck { http2: true, port: server.port, ..check.clone() }, PATIENT, pass()).await;
@@ -157,7 +160,7 @@ async fn http2_is_offered_only_where_the_config_says_so() {
 }
 
 #[tokio::test]
-async fn the_host_is_said_whatever_the_server_name() {
+async fn the_host_does_not_depend_on_the_server_name() {
     let authority = Authority::new();
     let acceptor =
         acceptor(&authority.sign(&["pg.corp.example"]), Clients::All, ALL, &["h2", "http/1.1"]);
@@ -194,7 +197,6 @@ async fn the_host_is_said_whatever_the_server_name() {
     assert_eq!(seen.lock().unwrap().len(), 2);
 }
 
-/// A URL would take it for an IP, and lead elsewhere.
 #[tokio::test]
 async fn a_server_name_that_looks_like_an_ip_is_a_name() {
     let refusing = Refusing::new();
@@ -242,11 +244,11 @@ async fn the_body_is_searched_over_tls_too() {
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_first_is_told() {
+async fn a_server_that_speaks_first_is_reported() {
     let authority = Authority::new();
     let acceptor = acceptor(&authority.sign(&["127.0.0.1"]), Clients::All, ALL, &[]);
     let mut config = ServerConfig::clone(acceptor.config());
-    // The banner then comes with the server's half of the handshake, before any request can have been sent.
+    // The banner then comes with the server's half of the handshake, before any request.
     config.send_half_rtt_data = true;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let server = Server::start(move |stream| {
@@ -264,9 +266,8 @@ async fn a_server_that_speaks_first_is_told() {
     gives(check, PATIENT, fail("http: not HTTP: the server spoke first")).await;
 }
 
-/// A try that is over, in whatever phase its time ran out, has let go of its connection.
 #[tokio::test]
-async fn a_try_that_ends_early_leaves_no_connection() {
+async fn a_probe_that_ends_early_leaves_no_connection() {
     let open = Arc::new(AtomicUsize::new(0));
     let counted = async || {
         let open = open.clone();
@@ -298,25 +299,25 @@ async fn a_try_that_ends_early_leaves_no_connection() {
     ] {
         gives(check.clone(), SHORT, fail(format!("{phase} in 500ms"))).await;
         let closed = || open.load(Ordering::SeqCst) + open2.load(Ordering::SeqCst) == 0;
-        eventually("the connection of a late try is closed", closed).await;
+        eventually("the connection of a late probe is closed", closed).await;
 
         let port = check.port;
         let task =
             tokio::spawn(async move { prober(CheckKind::Http(check), PATIENT).probe().await });
         let opened = || open.load(Ordering::SeqCst) + open2.load(Ordering::SeqCst) == 1;
-        eventually("the connection of the next try is there", opened).await;
+        eventually("the connection of the next probe is there", opened).await;
         task.abort();
         assert!(task.await.unwrap_err().is_cancelled(), "{port}");
-        eventually("the connection of a dropped try is closed", closed).await;
+        eventually("the connection of a dropped probe is closed", closed).await;
     }
     assert_eq!(silent.accepted() + in_tls.accepted() + http2.accepted(), 8);
 }
 
 #[tokio::test]
-async fn no_route_is_our_own_fault_over_tls_too() {
+async fn no_route_is_inconclusive_over_tls() {
     let group = target(Ipv4Addr::new(224, 0, 0, 1).into());
     let tls = Tls { insecure_skip_verify: true, ..Tls::default() };
-    let prober = prober_of(CheckKind::Http(https(443, &tls)), PATIENT, group);
+    let prober = prober_for(CheckKind::Http(https(443, &tls)), PATIENT, group);
     assert_eq!(timed(&prober, PATIENT).await, inconclusive("connect: no route from this host"));
 }
 
@@ -338,6 +339,6 @@ async fn ipv6_is_checked_over_tls_too() {
     });
     let one = target("::1".parse().unwrap());
     let check = https(port, &authority.trusted());
-    assert_eq!(prober_of(CheckKind::Http(check), PATIENT, one).probe().await, pass());
+    assert_eq!(prober_for(CheckKind::Http(check), PATIENT, one).probe().await, pass());
     assert!(served.await.unwrap().contains(&format!("\r\nhost: [::1]:{port}\r\n")));
 }

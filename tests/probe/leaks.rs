@@ -1,4 +1,5 @@
-//! What many tries leave behind: no descriptor, no child. Counted in a process of their own, as other tests have theirs.
+//! The descriptors and children that many probes leave behind: none. They are counted in a process
+//! of their own.
 
 use std::process::Command;
 
@@ -10,7 +11,7 @@ use crate::certificates::*;
 use crate::exec::mark;
 use crate::fixtures::*;
 
-/// Runs one of the ignored tests in a process of its own.
+/// Runs an ignored test in a process of its own.
 pub(crate) fn alone(test: &str) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--ignored", "--nocapture"])
@@ -25,7 +26,7 @@ pub(crate) fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Children, and what was adopted from dead ones, zombies too.
+/// Returns the children of this process, with zombies and adopted orphans.
 fn children() -> Vec<String> {
     let parent = format!(" {} ", std::process::id());
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
@@ -38,14 +39,15 @@ fn children() -> Vec<String> {
 }
 
 #[test]
-fn many_tries_leak_nothing() {
-    alone("leaks::many_tries_here");
+fn many_probes_leak_nothing() {
+    alone("leaks::many_probes_here");
 }
 
 #[tokio::test]
-#[ignore = "run by many_tries_leak_nothing"]
-async fn many_tries_here() {
-    // As the first process of a container is: what the commands leave behind becomes ours.
+#[ignore = "run by many_probes_leak_nothing"]
+async fn many_probes_here() {
+    // A subreaper, like the first process of a container: the orphans of commands become its
+    // children.
     set_child_subreaper(Some(getpid())).unwrap();
     let server = Server::start(|mut stream| async move {
         let _ = stream.read(&mut [0; 65536]).await;
@@ -98,17 +100,17 @@ async fn many_tries_here() {
 }
 
 #[test]
-fn no_descriptors_left_is_our_own_fault() {
+fn no_descriptor_left_is_inconclusive() {
     alone("leaks::no_descriptors_here");
 }
 
 #[tokio::test]
-#[ignore = "run by no_descriptors_left_is_our_own_fault"]
+#[ignore = "run by no_descriptor_left_is_inconclusive"]
 async fn no_descriptors_here() {
     let server = Server::silent().await;
     let tls = Tls { insecure_skip_verify: true, ..Tls::default() };
     let limit = getrlimit(Resource::Nofile);
-    let tries = [
+    let probes = [
         (CheckKind::Tcp(tcp(server.port)), "connect"),
         (CheckKind::Http(http(server.port)), "connect"),
         (CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls, ..http(server.port) }), "connect"),
@@ -116,8 +118,8 @@ async fn no_descriptors_here() {
     ];
     setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..limit }).unwrap();
     let mut verdicts = Vec::new();
-    for (kind, phase) in tries {
-        verdicts.push((try_once(kind, PATIENT).await, phase));
+    for (kind, phase) in probes {
+        verdicts.push((probe_once(kind, PATIENT).await, phase));
     }
     setrlimit(Resource::Nofile, limit).unwrap();
     for (verdict, phase) in verdicts {

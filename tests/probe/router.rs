@@ -1,6 +1,5 @@
-//! A router's word about a target is the target's fault, and a refusal of this host's own routes is
-//! this host's: all codes of ICMP in both families, from a router in a network namespace of its
-//! own.
+//! An ICMP error from a router is the target's fault, and a missing route of this host is this
+//! host's: all ICMP codes in both families, from a router in a network namespace of its own.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -16,17 +15,18 @@ use crate::fixtures::*;
 
 const PORT: u16 = 3306;
 
-/// From here on the last part of an address names what ICMP says of it.
+/// The first last part of an address that stands for an ICMP code.
 const FIRST: u8 = 100;
 
-/// ICMP "destination unreachable" by its codes, then "time exceeded" and "parameter problem"; none
-/// is for a code that says something else. In RFC 792, RFC 1812 and Linux's `icmp_err_convert`.
+/// The reasons by ICMP code: "destination unreachable", then "time exceeded" and "parameter
+/// problem". `None` is for a code that means something else. From RFC 792, RFC 1812 and Linux's
+/// `icmp_err_convert`.
 const IPV4: [Option<&str>; 18] = [
     Some("network unreachable (reported by a router)"),
     Some("host unreachable"),
     Some("protocol unreachable (reported by a router)"),
     Some("refused"),
-    // Too large a packet.
+    // The packet is too large.
     None,
     Some("source route failed (reported by a router)"),
     Some("network unreachable (reported by a router)"),
@@ -43,7 +43,7 @@ const IPV4: [Option<&str>; 18] = [
     Some("protocol error (reported by a router)"),
 ];
 
-/// The same of ICMPv6, in RFC 4443 and Linux's `icmpv6_err_convert`.
+/// The reasons by ICMPv6 code, from RFC 4443 and Linux's `icmpv6_err_convert`.
 const IPV6: [&str; 9] = [
     "network unreachable (reported by a router)",
     "administratively prohibited (reported by a router)",
@@ -60,7 +60,7 @@ fn ipv4(last: u8) -> IpAddr {
     Ipv4Addr::new(203, 0, 113, last).into()
 }
 
-/// An address whose last part reads the same in hexadecimal digits.
+/// Returns an address whose last part reads the same in hexadecimal digits.
 fn ipv6(last: u8) -> IpAddr {
     let last = u16::from_str_radix(&last.to_string(), 16).unwrap();
     Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, last).into()
@@ -68,7 +68,7 @@ fn ipv6(last: u8) -> IpAddr {
 
 /// Runs the test of this file behind the router.
 #[test]
-fn an_icmp_error_is_the_targets_fault_and_a_route_ours() {
+fn an_icmp_error_fails_and_a_missing_route_does_not() {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let program = std::env::current_exe().unwrap();
     let output = Command::new("unshare")
@@ -93,7 +93,7 @@ fn an_icmp_error_is_the_targets_fault_and_a_route_ours() {
     assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
 }
 
-/// Every check that connects, and all ways to do so.
+/// Returns every check that connects, in all ways.
 fn kinds() -> Vec<CheckKind> {
     let plain = http(PORT);
     let tls = Tls { insecure_skip_verify: true, ..Tls::default() };
@@ -112,7 +112,7 @@ fn kinds() -> Vec<CheckKind> {
 }
 
 #[tokio::test]
-#[ignore = "run by an_icmp_error_is_the_targets_fault_and_a_route_ours"]
+#[ignore = "run by an_icmp_error_fails_and_a_missing_route_does_not"]
 async fn behind_the_router_here() {
     let fails = |ip, words: &str| (ip, fail(format!("connect: {words}")));
     let mut rows = vec![(ipv4(1), pass()), (ipv6(1), pass())];
@@ -122,7 +122,7 @@ async fn behind_the_router_here() {
         rows.push((ip(11), inconclusive("connect: not allowed from this host")));
         rows.push((ip(12), inconclusive("connect: this host cannot reach this kind of address")));
     }
-    // Nobody is there, on this host's own subnet.
+    // An address of this host's own subnet that no host has.
     rows.push(fails("198.51.100.77".parse().unwrap(), "host unreachable"));
     rows.push(fails("2001:db8:1::77".parse().unwrap(), "host unreachable"));
     for (last, words) in (FIRST..).zip(IPV4) {
@@ -130,27 +130,27 @@ async fn behind_the_router_here() {
     }
     rows.extend((FIRST..).zip(IPV6).map(|(last, words)| fails(ipv6(last), words)));
 
-    // The router's kernel says little in a short time, so that these are tried once.
+    // The router's kernel limits its ICMP messages, so these are probed once.
     let mut once = vec![fails(ipv4(20), "host unreachable"), fails(ipv4(21), "host unreachable")];
     once.push(fails(ipv6(21), "administratively prohibited (reported by a router)"));
     for ip in [ipv4(22), ipv6(20), ipv6(22)] {
         once.push(fails(ip, "network unreachable (reported by a router)"));
     }
 
-    let mut tries = tokio::task::JoinSet::new();
+    let mut probes = tokio::task::JoinSet::new();
     let each =
         rows.into_iter().flat_map(|row| kinds().into_iter().map(move |kind| (row.clone(), kind)));
     let once = once.into_iter().map(|row| (row, CheckKind::Tcp(tcp(PORT))));
     for ((ip, expected), kind) in each.chain(once) {
-        tries.spawn(async move {
-            let got = timed(&prober_of(kind.clone(), PATIENT, target(ip)), PATIENT).await;
+        probes.spawn(async move {
+            let got = timed(&prober_for(kind.clone(), PATIENT, target(ip)), PATIENT).await;
             (ip, kind, got, expected)
         });
     }
     let mut wrong = Vec::new();
-    while let Some(tried) = tries.join_next().await {
+    while let Some(tried) = probes.join_next().await {
         let (ip, kind, got, expected) = tried.unwrap();
-        // The server speaks no TLS and no text.
+        // The server has neither TLS nor a text to send.
         let differs = |kind: &CheckKind| match kind {
             CheckKind::Tcp(tcp) => tcp.expect.is_some(),
             CheckKind::Http(http) => http.scheme == Scheme::Https || http.expected_body.is_some(),
@@ -164,9 +164,9 @@ async fn behind_the_router_here() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// The server behind the router, and the router as far as its kernel does not play it.
+/// Runs the server behind the router, and the part of the router that the kernel does not play.
 #[test]
-#[ignore = "run by an_icmp_error_is_the_targets_fault_and_a_route_ours"]
+#[ignore = "run by an_icmp_error_fails_and_a_missing_route_does_not"]
 fn the_router_here() {
     for ip in [ipv4(1), ipv6(1)] {
         let listener = TcpListener::bind(SocketAddr::new(ip, PORT)).unwrap();
@@ -178,7 +178,7 @@ fn the_router_here() {
             let code = last.checked_sub(FIRST)?;
             let (kind, code) = if code < 16 { (3, code) } else { (code - 5, 0) };
             let address = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
-            // The header and the ports.
+            // The IP header and the ports.
             (packet[16..19] == [203, 0, 113])
                 .then(|| (address.into(), icmp(kind, code, &packet[..28])))
         }),
@@ -204,7 +204,7 @@ fn serve(mut stream: std::net::TcpStream) {
     });
 }
 
-/// Answers to each TCP packet of a family as it is told, with ICMP.
+/// Answers each TCP packet of a family with the ICMP message that its address stands for.
 fn play(
     domain: Domain,
     ether_type: u16,
@@ -229,7 +229,7 @@ fn play(
     })
 }
 
-/// An ICMP message about a packet. The kernel sums ICMPv6 up by itself.
+/// Returns an ICMP message about a packet. The kernel computes the checksum of ICMPv6.
 fn icmp(kind: u8, code: u8, about: &[u8]) -> Vec<u8> {
     let mut message = [&[kind, code, 0, 0, 0, 0, 0, 0], about].concat();
     let pairs = message

@@ -1,4 +1,5 @@
-//! Real databases from the distribution's packages: what a check sees of them, and what they see of a check. Skipped, and said so, where one isn't installed.
+//! Real databases from the distribution's packages: the verdicts on them, and their logs about the
+//! checks. A test skips a database that is not installed, and says so.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -8,7 +9,7 @@ use external_endpoints::config::{CheckKind, TcpCheck};
 
 use crate::fixtures::*;
 
-/// A server that dies with its test, in a folder of its own.
+/// A server that ends with its test, in a folder of its own.
 struct Database {
     child: Child,
     folder: tempfile::TempDir,
@@ -27,7 +28,7 @@ impl Database {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// Starts it as this user, if we may choose, and waits until its port answers.
+    /// Starts the server as this user, if the tests run as root, and waits until its port answers.
     async fn start(
         program: &Path,
         user: &str,
@@ -52,7 +53,7 @@ impl Database {
     }
 }
 
-/// A port below those that the kernel gives out by itself, so that no other test gets it before the server does.
+/// Returns a port that the kernel does not assign by itself, so that no other test gets it first.
 fn free_port() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     loop {
@@ -63,7 +64,7 @@ fn free_port() -> u16 {
     }
 }
 
-/// The program, found where packages put servers.
+/// Finds a program in the folders where packages put servers.
 fn find(name: &str) -> PathBuf {
     let mut folders: Vec<PathBuf> =
         ["/usr/sbin", "/usr/bin", "/usr/local/bin"].map(PathBuf::from).into();
@@ -74,7 +75,8 @@ fn find(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is not installed; `make setup` installs it"))
 }
 
-/// Database servers refuse to run as root; all of them are to die with the test.
+/// Returns the command as another user, as database servers refuse to run as root. It ends with the
+/// test.
 fn as_user(user: &str, program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     if rustix::process::geteuid().is_root() {
@@ -84,7 +86,7 @@ fn as_user(user: &str, program: &Path) -> Command {
     command
 }
 
-/// A folder that the user may write to.
+/// Creates a folder that the user may write to.
 fn folder_for(user: &str) -> tempfile::TempDir {
     let folder = tempfile::Builder::new().prefix("probe-").tempdir_in("/tmp").unwrap();
     if rustix::process::geteuid().is_root() {
@@ -110,8 +112,8 @@ async fn redis_answers_ping() {
             ..tcp(redis.port)
         })
     };
-    assert_eq!(try_once(ping("+PONG"), PATIENT).await, pass());
-    let verdict = try_once(ping("+OK"), SHORT).await;
+    assert_eq!(probe_once(ping("+PONG"), PATIENT).await, pass());
+    let verdict = probe_once(ping("+OK"), SHORT).await;
     assert_eq!(verdict, fail("expect: the expected text did not arrive in 500ms"));
 }
 
@@ -146,22 +148,22 @@ async fn mariadb_counts_no_aborted_connect() {
     for _ in 0..1000 {
         assert_eq!(quiet.probe().await, pass());
     }
-    // Loud ones are counted, and prove that quiet ones before them would have been.
+    // Full handshakes are counted, which proves that half-open ones would have been.
     let loud = prober(CheckKind::Tcp(TcpCheck { accept: true, ..tcp(mariadb.port) }), PATIENT);
     for _ in 0..100 {
         assert_eq!(loud.probe().await, pass());
     }
     eventually("the loud ones are counted", || status("Aborted_connects") >= before + 100).await;
     let quiet = status("Aborted_connects") - before - 100;
-    assert!(quiet <= late(1000) as u64, "{quiet} of 1000 quiet tries were counted");
+    assert!(quiet <= late(1000) as u64, "{quiet} of 1000 quiet probes were counted");
     let banner = TcpCheck { expect: Some("MariaDB".into()), ..tcp(mariadb.port) };
-    assert_eq!(try_once(CheckKind::Tcp(banner), PATIENT).await, pass());
+    assert_eq!(probe_once(CheckKind::Tcp(banner), PATIENT).await, pass());
     // A server that speaks first is no web server.
-    let verdict = try_once(CheckKind::Http(http(mariadb.port)), PATIENT).await;
+    let verdict = probe_once(CheckKind::Http(http(mariadb.port)), PATIENT).await;
     assert!(format!("{verdict:?}").starts_with("Fail(\"http: not HTTP: "), "{verdict:?}");
 }
 
-/// A PostgreSQL that logs what connects.
+/// Starts a PostgreSQL that logs connections.
 async fn postgresql() -> Database {
     let (program, initdb) = (find("postgres"), find("initdb"));
     let folder = folder_for("postgres");
@@ -179,11 +181,11 @@ async fn postgresql() -> Database {
     .await
 }
 
-/// The question whether a PostgreSQL speaks TLS, which it answers before it knows who asks.
+/// The message that asks a PostgreSQL for TLS, which it answers before authentication.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 #[tokio::test]
-async fn postgresql_logs_nothing_of_an_answered_question() {
+async fn postgresql_logs_nothing_about_an_answered_question() {
     let postgres = postgresql().await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), SSL_REQUEST).unwrap();
@@ -196,20 +198,20 @@ async fn postgresql_logs_nothing_of_an_answered_question() {
     for _ in 0..500 {
         assert_eq!(prober.probe().await, pass());
     }
-    // One that is cut off, and complained of.
+    // A connection that is cut off, which the server logs.
     assert_eq!(
-        try_once(asking("S"), SHORT).await,
+        probe_once(asking("S"), SHORT).await,
         fail("expect: the expected text did not arrive in 500ms")
     );
     eventually("all are logged as received", || logged("connection received") > 500).await;
     eventually("a reset is logged", || logged("Connection reset by peer") > 0).await;
-    // The tries that waited for the start may be seen too, and end with a reset.
+    // The probes during the start may be logged too, and end with a reset.
     let others = logged("connection received") - 500;
     assert!(logged("could not") <= others, "{}", postgres.log());
     assert_eq!(time_waits(postgres.port), 0);
 }
 
-/// Connections to this port that are over, but not forgotten.
+/// Returns the number of connections to this port in TIME_WAIT.
 fn time_waits(port: u16) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     // State 06 is TIME_WAIT.
@@ -239,8 +241,8 @@ async fn postgresql_logs_no_connection() {
     isready.env.push(("PGUSER".into(), literal("postgres")));
     let mut target = target(LOCAL);
     target.port = postgres.port;
-    let prober = prober_of(CheckKind::Exec(isready), PATIENT, target);
-    // The port answers a little before the server is done starting.
+    let prober = prober_for(CheckKind::Exec(isready), PATIENT, target);
+    // The port answers a little before the server has started.
     let start = std::time::Instant::now();
     let mut verdict = prober.probe().await;
     while verdict != pass() && start.elapsed() < PATIENT {

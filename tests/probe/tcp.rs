@@ -1,4 +1,4 @@
-//! The TCP check: quiet or not, sending and expecting.
+//! The TCP check: half-open or complete, with texts to send and to expect.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -16,7 +16,7 @@ fn expecting(port: u16, text: &str) -> CheckKind {
 }
 
 #[tokio::test]
-async fn a_quiet_check_is_not_seen_by_accept_and_a_loud_one_is() {
+async fn only_a_full_handshake_reaches_accept() {
     let server = Server::silent().await;
     let quiet = prober(CheckKind::Tcp(tcp(server.port)), PATIENT);
     for _ in 0..200 {
@@ -26,7 +26,8 @@ async fn a_quiet_check_is_not_seen_by_accept_and_a_loud_one_is() {
     for _ in 0..20 {
         assert_eq!(loud.probe().await, pass());
     }
-    // The queue is in order: once the loud ones are through, a quiet one would have been too.
+    // The queue is in order: once the complete handshakes are through, a half-open one would have
+    // been too.
     eventually("twenty accepts", || server.accepted() >= 20).await;
     assert!(server.accepted() <= 20 + late(200), "{} accepts", server.accepted());
 }
@@ -35,7 +36,7 @@ async fn a_quiet_check_is_not_seen_by_accept_and_a_loud_one_is() {
 async fn no_check_leaves_a_time_wait() {
     let server = Server::start(|mut stream| async move {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-        // Until the client is done: who closes first is left with the TIME_WAIT.
+        // Until the client has closed, because the side that closes first keeps the TIME_WAIT.
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await;
@@ -59,10 +60,10 @@ async fn no_check_leaves_a_time_wait() {
     kinds.push(CheckKind::Tcp(TcpCheck { tls: Some(tls.clone()), ..talking }));
     kinds.push(CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls, ..http(secure.port) }));
     let ports = [server.port, asked.port, secure.port].map(|port| format!(":{port:04X} "));
-    // The port of a listener may have been another test's client's a moment ago.
+    // The port of a listener may have been the port of another test's client just before.
     let before = connections();
     for kind in kinds {
-        assert_eq!(try_once(kind, PATIENT).await, pass());
+        assert_eq!(probe_once(kind, PATIENT).await, pass());
     }
     eventually("only the listeners are left", || {
         let mut ours = connections();
@@ -72,7 +73,7 @@ async fn no_check_leaves_a_time_wait() {
     .await;
 }
 
-/// The two ends of every connection of this host that is not a listener's.
+/// Returns both ends of every connection of this host, listeners excluded.
 fn connections() -> Vec<String> {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let ends = table.lines().filter_map(|line| {
@@ -85,10 +86,10 @@ fn connections() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn no_route_is_our_own_fault() {
-    // Nobody connects to a multicast group: the kernel has no route for it.
+async fn no_route_is_inconclusive() {
+    // A multicast group: the kernel has no route to it for TCP.
     let group = target(Ipv4Addr::new(224, 0, 0, 1).into());
-    let prober = prober_of(CheckKind::Tcp(tcp(80)), PATIENT, group);
+    let prober = prober_for(CheckKind::Tcp(tcp(80)), PATIENT, group);
     assert_eq!(timed(&prober, PATIENT).await, inconclusive("connect: no route from this host"));
 }
 
@@ -100,11 +101,11 @@ async fn ipv6_is_checked_alike() {
     };
     let port = listener.local_addr().unwrap().port();
     let one = target("::1".parse().unwrap());
-    assert_eq!(prober_of(CheckKind::Tcp(tcp(port)), PATIENT, one).probe().await, pass());
+    assert_eq!(prober_for(CheckKind::Tcp(tcp(port)), PATIENT, one).probe().await, pass());
 }
 
 #[tokio::test]
-async fn the_expected_text_is_found_in_pieces_and_in_bytes_that_are_no_text() {
+async fn the_expected_text_is_found_in_pieces_and_among_bytes() {
     let server = Server::start(|mut stream| async move {
         let _ = stream.set_nodelay(true);
         for piece in [&b"\xff\x00+P"[..], b"ON", b"G\r\n"] {
@@ -114,42 +115,42 @@ async fn the_expected_text_is_found_in_pieces_and_in_bytes_that_are_no_text() {
         std::future::pending::<()>().await;
     })
     .await;
-    assert_eq!(try_once(expecting(server.port, "+PONG\r\n"), PATIENT).await, pass());
+    assert_eq!(probe_once(expecting(server.port, "+PONG\r\n"), PATIENT).await, pass());
 }
 
 #[tokio::test]
-async fn an_answer_that_ends_or_never_comes_is_told_apart() {
+async fn an_early_end_and_a_missing_answer_differ() {
     let closes = Server::start(|mut stream| async move {
         let _ = stream.write_all(b"-ERR").await;
     })
     .await;
-    let verdict = try_once(expecting(closes.port, "+PONG"), PATIENT).await;
+    let verdict = probe_once(expecting(closes.port, "+PONG"), PATIENT).await;
     assert_eq!(verdict, fail("expect: connection closed before \"+PONG\""));
 
     let silent = Server::silent().await;
     assert_eq!(
-        try_once(expecting(silent.port, "x"), SHORT).await,
+        probe_once(expecting(silent.port, "x"), SHORT).await,
         fail("expect: no answer in 500ms")
     );
 
     let drip = Server::drip().await;
-    let verdict = try_once(expecting(drip.port, "x"), SHORT).await;
+    let verdict = probe_once(expecting(drip.port, "x"), SHORT).await;
     assert_eq!(verdict, fail("expect: the expected text did not arrive in 500ms"));
 
     let endless = Server::start(|mut stream| async move {
         while stream.write_all(&[b'y'; 8192]).await.is_ok() {}
     })
     .await;
-    let verdict = try_once(expecting(endless.port, "x"), PATIENT).await;
+    let verdict = probe_once(expecting(endless.port, "x"), PATIENT).await;
     assert_eq!(verdict, fail("expect: no \"x\" in the first 64 KiB"));
 
     let reset = Server::reset().await;
     let kind = TcpCheck { send: Some(literal("hi")), expect: Some("x".into()), ..tcp(reset.port) };
-    assert_eq!(try_once(CheckKind::Tcp(kind), PATIENT).await, fail("expect: connection reset"));
+    assert_eq!(probe_once(CheckKind::Tcp(kind), PATIENT).await, fail("expect: connection reset"));
 }
 
 #[tokio::test]
-async fn what_is_sent_arrives_byte_for_byte_and_is_read_anew_each_time() {
+async fn the_text_is_sent_unchanged_and_read_at_each_probe() {
     let echo = Server::start(|mut stream| async move {
         let mut buffer = [0; 1024];
         while let Ok(read @ 1..) = stream.read(&mut buffer).await {
@@ -172,11 +173,11 @@ async fn what_is_sent_arrives_byte_for_byte_and_is_read_anew_each_time() {
     let unset = Some(ValueSource::FromEnv("EXTERNAL_ENDPOINTS_UNSET".into()));
     let kind = CheckKind::Tcp(TcpCheck { send: unset, ..tcp(echo.port) });
     let reason = "send: environment variable EXTERNAL_ENDPOINTS_UNSET is not set";
-    assert_eq!(try_once(kind, PATIENT).await, inconclusive(reason));
+    assert_eq!(probe_once(kind, PATIENT).await, inconclusive(reason));
 }
 
 #[tokio::test]
-async fn bytes_in_hex_are_sent_expected_and_told_as_hex() {
+async fn bytes_in_hex_are_sent_expected_and_reported_as_hex() {
     let echo = Server::start(|mut stream| async move {
         let mut buffer = [0; 1024];
         let read = stream.read(&mut buffer).await.unwrap_or_default();
@@ -192,9 +193,9 @@ async fn bytes_in_hex_are_sent_expected_and_told_as_hex() {
             ..tcp(echo.port)
         })
     };
-    assert_eq!(try_once(check(&request[2..]), PATIENT).await, pass());
+    assert_eq!(probe_once(check(&request[2..]), PATIENT).await, pass());
     let reason = "expect: connection closed before hex 00 ff";
-    assert_eq!(try_once(check(&[0, 0xff]), PATIENT).await, fail(reason));
+    assert_eq!(probe_once(check(&[0, 0xff]), PATIENT).await, fail(reason));
 }
 
 #[tokio::test]
@@ -202,5 +203,5 @@ async fn a_peer_that_reads_nothing_ends_a_long_send() {
     let silent = Server::silent().await;
     let send = Some(ValueSource::Literal("x".repeat(64 << 20)));
     let kind = CheckKind::Tcp(TcpCheck { send, ..tcp(silent.port) });
-    assert_eq!(try_once(kind, SHORT).await, fail("send: no answer in 500ms"));
+    assert_eq!(probe_once(kind, SHORT).await, fail("send: no answer in 500ms"));
 }

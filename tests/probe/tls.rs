@@ -1,4 +1,4 @@
-//! TLS in the TCP check and in the HTTP check: each case runs through both and must give the same words.
+//! TLS in the TCP check and in the HTTP check: both must give the same reason in each case.
 
 use std::sync::{Arc, Mutex};
 
@@ -24,7 +24,7 @@ fn kinds(port: u16, tls: &Tls) -> [CheckKind; 3] {
 
 async fn all_give(port: u16, tls: &Tls, expected: Verdict) {
     for kind in kinds(port, tls) {
-        assert_eq!(try_once(kind.clone(), PATIENT).await, expected, "{kind:?}");
+        assert_eq!(probe_once(kind.clone(), PATIENT).await, expected, "{kind:?}");
     }
 }
 
@@ -42,7 +42,7 @@ async fn a_good_certificate_passes_by_address_and_by_name() {
 }
 
 #[tokio::test]
-async fn a_certificate_may_be_for_another_ip_that_is_not_the_one_connected_to() {
+async fn a_certificate_may_be_for_a_name_that_is_another_ip() {
     let authority = Authority::new();
     let server = serve(&authority.sign(&["192.0.2.7"])).await;
     let named = |name: &str| Tls { server_name: Some(name.into()), ..authority.trusted() };
@@ -52,14 +52,16 @@ async fn a_certificate_may_be_for_another_ip_that_is_not_the_one_connected_to() 
 }
 
 #[tokio::test]
-async fn each_flaw_of_a_certificate_has_its_words() {
+async fn each_fault_of_a_certificate_has_its_reason() {
     let authority = Authority::new();
     let trusted = authority.trusted();
     let server = serve(&authority.sign(&["a.example", "b.example", "10.0.0.1"])).await;
-    let reason = "tls: certificate is not valid for name 127.0.0.1 (it is for a.example, b.example, 10.0.0.1)";
+    let reason = "tls: certificate is not valid for name 127.0.0.1 \
+         (it is for a.example, b.example, 10.0.0.1)";
     all_give(server.port, &trusted, fail(reason)).await;
     let by_name = Tls { server_name: Some("c.example".into()), ..trusted.clone() };
-    let reason = "tls: certificate is not valid for name c.example (it is for a.example, b.example, 10.0.0.1)";
+    let reason = "tls: certificate is not valid for name c.example \
+         (it is for a.example, b.example, 10.0.0.1)";
     all_give(server.port, &by_name, fail(reason)).await;
 
     let expired =
@@ -75,9 +77,9 @@ async fn each_flaw_of_a_certificate_has_its_words() {
     let server = serve(&authority.self_signed(&["127.0.0.1"])).await;
     let unknown = fail("tls: certificate signed by an unknown authority");
     all_give(server.port, &trusted, unknown.clone()).await;
-    // The system's roots, where there are any, know nothing of it either.
+    // The system's roots, if there are any, do not include the test's CA either.
     for kind in kinds(server.port, &Tls::default()) {
-        let verdict = try_once(kind, PATIENT).await;
+        let verdict = probe_once(kind, PATIENT).await;
         let rootless = "tls: this host has no root certificates; set caFile";
         assert!(verdict == unknown || verdict == inconclusive(rootless), "{verdict:?}");
     }
@@ -114,12 +116,12 @@ async fn without_verification_any_certificate_passes() {
 async fn openssl_passes(pair: &Pair, version: &str, tls: &Tls) {
     let server = OpenSsl::start(pair, &[version]).await;
     for kind in kinds(server.port, tls) {
-        let verdict = try_once(expecting(kind.clone(), "200 ok"), PATIENT).await;
+        let verdict = probe_once(expecting(kind.clone(), "200 ok"), PATIENT).await;
         assert_eq!(verdict, pass(), "{pair:?} {version} {kind:?}");
     }
 }
 
-/// A check, of whose answer these words are expected if any are.
+/// Returns the check with these words expected in the answer, if there are any.
 fn expecting(mut kind: CheckKind, words: &str) -> CheckKind {
     if let CheckKind::Tcp(TcpCheck { expect: Some(expect), .. }) = &mut kind {
         *expect = words.into();
@@ -147,14 +149,15 @@ async fn a_certificate_in_its_own_ca_file_is_trusted() {
         |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let own = |pair: &Pair| Tls { ca_file: Some(pair.cert.clone()), ..Tls::default() };
     let names = ["127.0.0.1", "pg.corp.example"];
-    // With CA:TRUE, as `openssl req -x509` makes it; without; and one that another authority has signed.
+    // With CA:TRUE, as `openssl req -x509` makes it; without; and one signed by another CA.
     let (root, leaf) = (authority.self_signed_with(&names, is_ca), authority.self_signed(&names));
     for pair in [&root, &leaf, &authority.sign(&names)] {
         let server = serve(pair).await;
         all_give(server.port, &own(pair), pass()).await;
         let named = |name: &str| Tls { server_name: Some(name.into()), ..own(pair) };
         all_give(server.port, &named("pg.corp.example"), pass()).await;
-        let reason = "tls: certificate is not valid for name a.example (it is for 127.0.0.1, pg.corp.example)";
+        let reason = "tls: certificate is not valid for name a.example \
+             (it is for 127.0.0.1, pg.corp.example)";
         all_give(server.port, &named("a.example"), fail(reason)).await;
     }
     let expired = authority.self_signed_with(&names, |params| {
@@ -163,17 +166,18 @@ async fn a_certificate_in_its_own_ca_file_is_trusted() {
     });
     let server = serve(&expired).await;
     all_give(server.port, &own(&expired), fail("tls: certificate expired on 2026-01-02")).await;
-    // Another of the same name and kind is not the one that is trusted.
+    // Another certificate of the same name and kind is not trusted.
     let server = serve(&authority.self_signed_with(&names, is_ca)).await;
     all_give(server.port, &own(&root), fail("tls: certificate is a CA's, not a server's")).await;
     let server =
         OpenSsl::start(&openssl_pair(authority.folder(), &["-newkey", "rsa:2048"]), &[]).await;
-    let reason = "tls: certificate has no names because it is X.509 version 1; reissue it with a subjectAltName";
+    let reason = "tls: certificate has no names because it is X.509 version 1; \
+         reissue it with a subjectAltName";
     all_give(server.port, &own(&root), fail(reason)).await;
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_asked_for_in_both_versions() {
+async fn a_client_certificate_is_required_in_both_versions() {
     let authority = Authority::new();
     let other = Authority::new();
     let pair = authority.sign(&["127.0.0.1"]);
@@ -190,7 +194,7 @@ async fn a_client_certificate_is_asked_for_in_both_versions() {
         all_give(server.port, &with(authority.sign(&["client"])), pass()).await;
 
         for kind in kinds(server.port, &with(other.sign(&["client"]))) {
-            let Verdict::Fail(reason) = try_once(kind.clone(), PATIENT).await else {
+            let Verdict::Fail(reason) = probe_once(kind.clone(), PATIENT).await else {
                 panic!("{kind:?} did not fail");
             };
             assert!(
@@ -199,13 +203,13 @@ async fn a_client_certificate_is_asked_for_in_both_versions() {
             );
         }
     }
-    // One that asks and takes no for an answer.
+    // A server that requires a certificate.
     let server = tls_server(acceptor(&pair, Clients::Asked(&authority), ALL, &[])).await;
     all_give(server.port, &authority.trusted(), pass()).await;
 }
 
 #[tokio::test]
-async fn no_version_in_common_is_said() {
+async fn no_version_in_common_is_reported() {
     let authority = Authority::new();
     let server = Server::says(b"\x15\x03\x01\x00\x02\x02\x46").await;
     all_give(server.port, &authority.trusted(), fail("tls: no TLS version in common")).await;
@@ -218,7 +222,7 @@ async fn no_version_in_common_is_said() {
 async fn a_server_that_needs_a_name_says_so() {
     let authority = Authority::new();
     let needed = "the server needs a server name, and none was sent; set `tls.serverName`";
-    // The alerts with which HAProxy, nginx and Caddy refuse a client that names no host of theirs.
+    // The alerts of HAProxy, nginx and Caddy for a client without a known server name.
     let table = [
         (
             40,
@@ -234,7 +238,7 @@ async fn a_server_that_needs_a_name_says_so() {
     ];
     for (alert, unnamed, named) in table {
         let server = Server::says([0x15, 3, 3, 0, 2, 2, alert]).await;
-        // An IP is no name that a client sends.
+        // A client does not send an IP as server name.
         for name in [None, Some("192.0.2.7".into())] {
             let tls = Tls { server_name: name, ..authority.trusted() };
             all_give(server.port, &tls, fail(format!("tls: {unnamed}"))).await;
@@ -245,7 +249,7 @@ async fn a_server_that_needs_a_name_says_so() {
 }
 
 #[tokio::test]
-async fn files_that_cannot_be_used_are_our_own_fault() {
+async fn unusable_files_are_inconclusive() {
     let authority = Authority::new();
     let server = serve(&authority.sign(&["127.0.0.1"])).await;
     let folder = authority.folder();
@@ -297,7 +301,7 @@ async fn files_that_cannot_be_used_are_our_own_fault() {
 }
 
 #[tokio::test]
-async fn a_rotated_file_is_used_at_the_next_try() {
+async fn a_rotated_file_is_used_at_the_next_probe() {
     let (old, new) = (Authority::new(), Authority::new());
     let server = serve(&new.sign(&["127.0.0.1"])).await;
     let probers = kinds(server.port, &old.trusted()).map(|kind| prober(kind, PATIENT));
@@ -309,7 +313,7 @@ async fn a_rotated_file_is_used_at_the_next_try() {
     for prober in &probers {
         assert_eq!(prober.probe().await, pass());
     }
-    // As the kubelet swaps a Secret: another file under the same name.
+    // The kubelet replaces a Secret this way: another file under the same name.
     let next = old.folder().join("next");
     std::fs::write(&next, "no certificate\n").unwrap();
     std::fs::rename(&next, old.file()).unwrap();
@@ -350,7 +354,6 @@ async fn every_handshake_is_a_full_one() {
     }
 }
 
-/// What TLS consumes by itself is bounded like what it hands on.
 #[tokio::test]
 async fn session_tickets_without_end_fail_a_check() {
     let authority = Authority::new();
@@ -373,7 +376,7 @@ async fn session_tickets_without_end_fail_a_check() {
             HttpCheck { scheme: Scheme::Https, http2, tls: tls.clone(), ..http(server.port) };
         let talking = TcpCheck { tls: Some(tls), expect: Some("never".into()), ..tcp(server.port) };
         for kind in [CheckKind::Http(check), CheckKind::Tcp(talking)] {
-            let verdict = try_once(kind.clone(), PATIENT).await;
+            let verdict = probe_once(kind.clone(), PATIENT).await;
             assert_eq!(
                 verdict,
                 fail("tls: the server has sent over 4 MiB, more than a check reads"),
