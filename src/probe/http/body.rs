@@ -3,7 +3,15 @@
 
 use hyper::{Method, StatusCode};
 
-use super::head::Framing;
+/// The way the headers say that the body ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Framing {
+    Chunked,
+    Length(u64),
+    /// No header says it, so the body ends with the connection.
+    None,
+    Invalid(&'static str),
+}
 
 /// The state of a body that is read.
 #[derive(Debug, Clone, PartialEq)]

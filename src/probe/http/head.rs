@@ -5,7 +5,7 @@
 
 use hyper::{Method, StatusCode};
 
-use super::body::BodyReader;
+use super::body::{BodyReader, Framing};
 use super::expectation::MAX_HEAD;
 
 /// The most header lines, as in hyper.
@@ -151,16 +151,6 @@ fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
         }
     }
     None
-}
-
-/// The way the headers say that the body ends.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Framing {
-    Chunked,
-    Length(u64),
-    /// No header says it, so the body ends with the connection.
-    None,
-    Invalid(&'static str),
 }
 
 const HEADER: &str = "invalid HTTP header parsed";
