@@ -33,7 +33,26 @@ const ORDER: &[&str] = &[
 
 /// The order inside of larger modules: each child may use only the children before it.
 /// The module itself comes last, as the face of its children.
-const INNER_ORDER: &[(&str, &[&str])] = &[];
+const INNER_ORDER: &[(&str, &[&str])] = &[
+    (
+        "probe",
+        &[
+            "phase", "target", "text", "value", "stream", "kind", "tls", "http", "tcp", "exec",
+            "fast", "registry",
+        ],
+    ),
+    ("probe::stream", &["bounded", "connect", "close"]),
+    ("probe::tls", &["verifier", "client_auth", "config", "errors", "handshake"]),
+    (
+        "probe::http",
+        &["expectation", "request", "body", "head", "response", "http1", "http2", "plain", "https"],
+    ),
+    ("probe::exec", &["expand", "output", "spawn", "process_group", "command"]),
+    (
+        "probe::fast",
+        &["waker", "check", "exchange", "probe", "slab", "deadlines", "reactor", "single"],
+    ),
+];
 
 /// Names that pure modules must not use.
 const IMPURE: [&str; 5] = ["tokio", "k8s_openapi", "kube::", "clock::", "std::fs"];

@@ -100,8 +100,8 @@ async fn some_exit_statuses_are_inconclusive() {
 
 #[tokio::test]
 async fn a_long_output_neither_blocks_nor_fills_the_reason() {
-    let script = "i=0; while [ $i -lt 20000 ]; do echo 'line after line of nothing'; i=$((i+1)); done; \
-         echo last words; exit 1";
+    let script = "i=0; while [ $i -lt 20000 ]; do \
+         echo 'line after line of nothing'; i=$((i+1)); done; echo last words; exit 1";
     let Verdict::Fail(reason) = run(shell(script)).await else { panic!("passed") };
     assert!(reason.starts_with("exec: exit status 1: \"…"), "{reason}");
     assert!(reason.ends_with("nothing\\nlast words\""), "{reason}");

@@ -25,7 +25,7 @@ use crate::probe::stream::{BoundedStream, ReadBudget};
 const MAX_READ: usize = MAX_HEAD + (2 << 20);
 
 /// The size of the buffer that answers are read into.
-const BUFFER: usize = 16 << 10;
+const READ_BUF_SIZE: usize = 16 << 10;
 
 /// Returns the request as it goes on the wire. It has no body, so it must not announce chunks.
 pub(crate) fn request(template: &RequestTemplate, mut headers: HeaderMap) -> Vec<u8> {
@@ -70,20 +70,16 @@ impl Exchange<'_> {
             false => failed(&budget.take_error().unwrap_or(error)),
         };
         let (mut reader, mut writer) = tokio::io::split(BoundedStream::new(stream, budget));
-        let mut send = pin!(
-            async {
-                writer.write_all(self.request).await?;
-                writer.flush().await
-            }
-            .fuse()
-        );
-        let (mut answer, mut checker) =
-            (ResponseReader::new(), ResponseChecker::new(self.expectation));
-        let mut buffer = vec![0; BUFFER];
-        let mut unsent = None;
+        let send = async {
+            writer.write_all(self.request).await?;
+            writer.flush().await
+        };
+        let mut send = pin!(send.fuse());
+        let mut answer = Answer::new(self);
+        let mut buffer = vec![0; READ_BUF_SIZE];
         let mut early = reader.read(&mut buffer).now_or_never();
         if early.is_some() {
-            answer.set_early();
+            answer.response.set_early();
         }
         loop {
             let read = match early.take() {
@@ -91,30 +87,58 @@ impl Exchange<'_> {
                 None => tokio::select! {
                     biased;
                     sent = &mut send, if !send.is_terminated() => {
-                        unsent = sent.err();
+                        answer.send_error = sent.err();
                         continue;
                     }
                     read = reader.read(&mut buffer) => read,
                 },
             };
-            match read {
-                // Some servers close without having read all of the request. Their answer counts.
-                Ok(0) if answer.is_empty() => {
-                    return unsent
-                        .map_or_else(|| answer.close(&mut checker), |error| Err(failed(error)));
+            if let Some(verdict) = answer.on_read(read, &buffer, &failed) {
+                return verdict;
+            }
+        }
+    }
+}
+
+/// The answer of an exchange, as far as it has come.
+struct Answer<'a> {
+    exchange: &'a Exchange<'a>,
+    response: ResponseReader,
+    checker: ResponseChecker<'a>,
+    /// The error that ended the sending of the request.
+    send_error: Option<io::Error>,
+}
+
+impl<'a> Answer<'a> {
+    fn new(exchange: &'a Exchange<'a>) -> Self {
+        let checker = ResponseChecker::new(exchange.expectation);
+        Self { exchange, response: ResponseReader::new(), checker, send_error: None }
+    }
+
+    /// Handles the outcome of a read into the buffer. Returns the verdict once nothing more is read.
+    fn on_read(
+        &mut self,
+        read: io::Result<usize>,
+        buffer: &[u8],
+        failed: &impl Fn(io::Error) -> Verdict,
+    ) -> Option<ProbeResult<()>> {
+        let Exchange { method, progress, .. } = self.exchange;
+        match read {
+            // Some servers close without having read all of the request. Their answer counts.
+            Ok(0) => Some(match self.send_error.take().filter(|_| self.response.is_empty()) {
+                Some(error) => Err(failed(error)),
+                None => self.response.close(&mut self.checker),
+            }),
+            Ok(length) => {
+                let verdict = self.response.feed(&buffer[..length], method, &mut self.checker);
+                if verdict.is_none() {
+                    progress.enter(self.response.phase());
+                    self.response.verdict().into_iter().for_each(|known| progress.decide(known));
                 }
-                Ok(0) => return answer.close(&mut checker),
-                Ok(length) => {
-                    if let Some(verdict) = answer.feed(&buffer[..length], self.method, &mut checker)
-                    {
-                        return verdict;
-                    }
-                    self.progress.enter(answer.phase());
-                    answer.verdict().into_iter().for_each(|verdict| self.progress.decide(verdict));
-                }
-                Err(error) => {
-                    return answer.verdict().cloned().unwrap_or_else(|| Err(failed(error)));
-                }
+                verdict
+            }
+            Err(error) => {
+                Some(self.response.verdict().cloned().unwrap_or_else(|| Err(failed(error))))
             }
         }
     }

@@ -13,7 +13,7 @@ use super::*;
 /// The result of reading an answer.
 #[derive(Debug, PartialEq)]
 enum Read {
-    /// Its status and its content, and true if it ended in good order.
+    /// The status, the content, and true if the end was orderly.
     Answer(u16, Vec<u8>, bool),
     /// No head of an answer.
     Nothing,
