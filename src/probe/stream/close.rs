@@ -6,8 +6,6 @@
 //! FIN first keeps the connection for a minute.
 //!
 //! All other connections end with a reset alone: [`socket`](super::connect::socket) sets that.
-#![allow(unsafe_code)]
-
 #![expect(unsafe_code, reason = "no crate has this socket option")]
 
 use std::ffi::c_int;
