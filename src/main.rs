@@ -1,12 +1,13 @@
-//! The program: chooses the crypto provider, hands over to the command line, and turns its answer into an exit status.
+//! The program: installs the crypto provider and executes the command line.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Two providers in one process and none chosen is a panic at the first TLS connection.
+    // Without a default, a second provider among the dependencies makes the first TLS connection
+    // panic.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         external_endpoints::log::print(
-            "external-endpoints: another crypto provider is installed already\n",
+            "external-endpoints: another crypto provider is installed already; please report this\n",
         );
         return ExitCode::FAILURE;
     }
