@@ -140,8 +140,11 @@ impl Run {
 /// Handles the signals that must not end the daemon. Returns SIGHUP, which reloads the config.
 fn handle_signals(runtime: &Runtime) -> std::io::Result<Signal> {
     let _inside = runtime.enter();
-    // A write beyond the limit of a file's size then fails, as on a full disk.
+    // With a handler, a write beyond the limit of a file's size fails as on a full disk.
     drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
+    // The daemon does not use these. Without a handler they would end it without a word.
+    drop(signal(SignalKind::user_defined1())?);
+    drop(signal(SignalKind::user_defined2())?);
     signal(SignalKind::hangup())
 }
 

@@ -58,6 +58,21 @@ fn sighup_without_a_change_changes_nothing() {
 }
 
 #[test]
+fn a_signal_without_a_use_does_not_end_the_daemon() {
+    let folder = config(1, 1, "{tcp: {}}");
+    let mut daemon = Daemon::start(&[], &folder.path().join("config.yaml"), &[]);
+    eventually("it checks", || daemon.log().contains("checking databases").then_some(()));
+    for signal in [Signal::USR1, Signal::USR2] {
+        daemon.signal(signal);
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(daemon.exit_status(), None, "{signal:?} has ended it");
+    }
+    daemon.signal(Signal::TERM);
+    let status = eventually("it ends", || daemon.exit_status());
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
 fn sighup_while_it_starts_does_not_end_it() {
     // The start waits for its config, which comes through a pipe.
     let mut command = program(&[]);
