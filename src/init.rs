@@ -5,7 +5,7 @@
 //! would have to tell such orphans from its own commands, or it would lose the exit status that a
 //! check waits for. So the daemon runs as a child of process 1, as with `docker run --init`, and
 //! process 1 does nothing else.
-#![expect(unsafe_code, reason = "fork, and waiting for any child, have no safe interface")]
+#![allow(unsafe_code, reason = "fork, and waiting for any child, have no safe interface")]
 
 use std::io;
 use std::mem::MaybeUninit;

@@ -1,6 +1,6 @@
 //! Packet filters in the kernel's classic BPF: what a socket gets to see.
 
-#![expect(unsafe_code, reason = "no crate has this socket option")]
+#![allow(unsafe_code, reason = "no crate has this socket option")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};

@@ -1,7 +1,7 @@
 //! A network of the benchmark's own: this program runs itself again in new user, network, process and mount namespaces, where a
 //! whole network is local and from which no packet gets out. When the program ends, all that it started ends too.
 
-#![expect(unsafe_code, reason = "code that runs before exec has no safe interface")]
+#![allow(unsafe_code, reason = "code that runs before exec has no safe interface")]
 
 use std::env;
 use std::ffi::OsString;

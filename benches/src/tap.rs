@@ -1,7 +1,7 @@
 //! Stamps each check as it arrives, even one that no `accept()` sees: a packet socket whose ring has room for a whole run, so
 //! that nothing wakes up and nothing is lost while it fills.
 
-#![expect(unsafe_code, reason = "a packet ring is memory that is shared with the kernel")]
+#![allow(unsafe_code, reason = "a packet ring is memory that is shared with the kernel")]
 
 use std::io;
 use std::net::Ipv4Addr;

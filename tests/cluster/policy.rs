@@ -296,7 +296,7 @@ async fn the_preferred_tier_returns_when_asked() {
     let output = ask_failback(id.clone()).await;
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
-    assert!(said.starts_with(&format!("asked for a failback of {id}")), "{said}");
+    assert!(said.starts_with(&format!("requested a failback of {id}")), "{said}");
     fixture.expect_endpoints(&[0]).await;
 
     // What was asked then is not asked for ever, not even for a daemon that sees it for the first time.

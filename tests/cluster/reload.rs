@@ -255,7 +255,7 @@ async fn a_config_that_says_the_same_writes_nothing() {
     let writes = daemon.metric("external_endpoints_writes_total", &[]).await;
     edit(&daemon, &format!("# Only a comment.\n{}", fixture.config()));
     eventually(TIMEOUT, "it was read", async || {
-        told(&daemon, "has changed, and says the same") == 1
+        told(&daemon, "has changed, but not its meaning") == 1
     })
     .await;
     // Databases before and after it in the config do not concern it.

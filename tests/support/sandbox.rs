@@ -11,7 +11,7 @@
 //!
 //! Nothing in the sandbox has to clean up: not after a panic, Ctrl-C or SIGKILL.
 
-#![expect(
+#![allow(
     unsafe_code,
     reason = "a signal's disposition and the code before exec have no safe interface"
 )]

@@ -6,7 +6,7 @@
 //! FIN first keeps the connection for a minute.
 //!
 //! All other connections end with a reset alone: [`socket`](super::connect::socket) sets that.
-#![expect(unsafe_code, reason = "no crate has this socket option")]
+#![allow(unsafe_code, reason = "no crate has this socket option")]
 
 use std::ffi::c_int;
 use std::net::{Shutdown, TcpStream};
