@@ -56,8 +56,8 @@ chaos: ## Inject random faults for MINUTES=10 with SEED=n, and judge by the API'
 lint: ## Check the format, clippy's lints and rustdoc's links; a warning is an error
 	@tests/control-plane/setup.sh lint
 	cargo fmt --check
-# A macro declares these modules, which cargo fmt does not see.
-	rustfmt --check --edition 2024 src/config/kinds/*.rs
+# cargo fmt does not see modules that a macro declares.
+	find src -name '*.rs' -exec rustfmt --check --edition 2024 {} +
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --test demo --test chaos --test cluster_bench -- -D warnings
 	cargo fmt --check --manifest-path benches/Cargo.toml
