@@ -13,15 +13,12 @@
 //! - `fast`: the cheapest checks, thousands at once without a task each.
 //! - `registry`: the prober of each kind.
 
-mod exec;
 mod fast;
-mod http;
 mod kind;
 mod phase;
 mod registry;
 mod stream;
 mod target;
-mod tcp;
 mod text;
 mod tls;
 mod value;
@@ -29,12 +26,20 @@ mod value;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Check;
+use crate::config::{Check, check_kinds};
 use crate::health::Verdict;
 pub use fast::{Completion, FastCheck, Reactor, Waker};
 use kind::{CheckProber, Workload};
 use phase::{Progress, to_verdict};
 pub use target::Target;
+
+/// Declares the module of each kind of check: `tcp`, `http` and so on, as the config's registry
+/// names them.
+macro_rules! declare_kinds {
+    ($($module:ident => $variant:ident($check:ident),)*) => { $(mod $module;)* };
+}
+
+check_kinds!(declare_kinds);
 
 /// A check of one target, made ready to be probed many times.
 pub struct Prober {

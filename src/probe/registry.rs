@@ -1,11 +1,17 @@
-//! The prober of each kind of check: one line a kind.
+//! The prober of each kind of check.
+//!
+//! The list of kinds is `check_kinds!` in the config. A new kind is a line there, a file in
+//! `config/kinds/` with its settings, and a file in `probe/` with its prober. A prober implements
+//! [`CheckProber`], and the settings implement [`NewProber`] in the prober's file. The compiler
+//! names each part that is missing.
 
 use super::kind::{CheckProber, NewProber};
 use super::target::Target;
-use crate::config::CheckKind;
+use crate::config::{CheckKind, check_kinds};
 
-macro_rules! probers {
-    ($($module:ident => $variant:ident($record:ident)),* $(,)?) => {
+/// Defines a match over all kinds.
+macro_rules! define_new_prober {
+    ($($module:ident => $variant:ident($check:ident),)*) => {
         /// Makes the prober of a check.
         pub(super) fn new_prober(kind: &CheckKind, target: &Target) -> Box<dyn CheckProber> {
             match kind {
@@ -15,8 +21,4 @@ macro_rules! probers {
     };
 }
 
-probers! {
-    tcp => Tcp(TcpCheck),
-    http => Http(HttpCheck),
-    exec => Exec(ExecCheck),
-}
+check_kinds!(define_new_prober);
