@@ -19,11 +19,12 @@ use super::phase::{Phase, ProbeResult, Progress};
 use super::target::Target;
 use super::value;
 use crate::config::{ExecCheck, ValueSource};
-use command::{PreparedCommand, text};
+use command::{PreparedCommand, c_string};
 use expand::expand;
 use output::Secrets;
 use process_group::KillOnDrop;
 
+/// The prober of an exec check.
 struct ExecProber {
     command: Vec<String>,
     /// The variables that describe the target.
@@ -35,6 +36,7 @@ struct ExecProber {
     prepared: OnceLock<Arc<PreparedCommand>>,
 }
 
+/// The variables of an environment, with their values.
 type Env = Vec<(String, Vec<u8>)>;
 
 impl NewProber for ExecCheck {
@@ -84,6 +86,7 @@ impl ExecProber {
         value::blocking(Phase::Start, move || prepared.run(lifecycle, &progress)).await?
     }
 
+    /// Returns the command with its environment, prepared once if no value can change.
     async fn prepared(&self) -> ProbeResult<Arc<PreparedCommand>> {
         if let Some(prepared) = self.prepared.get() {
             return Ok(prepared.clone());
@@ -129,17 +132,18 @@ impl ExecProber {
             value.map(|value| String::from_utf8_lossy(value).into_owned())
         };
         let words: Vec<String> = self.command.iter().map(|word| expand(word, value_of)).collect();
-        let (Some(program), Some(written)) =
+        let (Some(program), Some(configured_program)) =
             (words.first().cloned(), self.command.first().cloned())
         else {
             return Err(Phase::Start.inconclusive("the command is empty"));
         };
-        let named = |(name, value): &(String, Vec<u8>)| [name.as_bytes(), b"=", value].concat();
+        let assignment =
+            |(name, value): &(String, Vec<u8>)| [name.as_bytes(), b"=", value].concat();
         Ok(PreparedCommand {
-            written,
+            configured_program,
             program,
-            arguments: words.into_iter().map(text).collect::<ProbeResult<_>>()?,
-            environment: env.iter().map(named).map(text).collect::<ProbeResult<_>>()?,
+            arguments: words.into_iter().map(c_string).collect::<ProbeResult<_>>()?,
+            environment: env.iter().map(assignment).map(c_string).collect::<ProbeResult<_>>()?,
             directory: self.working_directory.clone(),
             secrets,
             inconclusive_statuses: self.inconclusive_statuses.clone(),

@@ -22,6 +22,7 @@ use crate::health::Verdict;
 /// The part of an answer that is searched for the expected text.
 const MAX_READ: usize = 64 << 10;
 
+/// The prober of a TCP check.
 struct TcpProber {
     address: SocketAddr,
     tls: Option<tls::Connector>,
@@ -60,13 +61,13 @@ impl TcpProber {
             Some(text) => Some(value::read(text, Phase::Send).await?),
             None => None,
         };
-        let session = match &self.tls {
+        let handshake = match &self.tls {
             Some(tls) => Some(tls.prepare().await?),
             None => None,
         };
         progress.enter(Phase::Connect);
         let mut stream = connect(self.address).await?;
-        let Some(session) = session else {
+        let Some(handshake) = handshake else {
             self.exchange(&mut stream, text.as_deref(), progress, &|phase, error| {
                 phase.io_error(error)
             })
@@ -75,7 +76,7 @@ impl TcpProber {
             return Ok(());
         };
         progress.enter(Phase::Tls);
-        let mut tls = session.handshake(stream).await?;
+        let mut tls = handshake.run(stream).await?;
         let observer = tls.observer.clone();
         self.exchange(&mut tls.stream, text.as_deref(), progress, &|phase, error| {
             observer.verdict(phase, error)
@@ -89,6 +90,7 @@ impl TcpProber {
         Ok(())
     }
 
+    /// Sends the text and waits for the expected one.
     async fn exchange<S>(
         &self,
         stream: &mut S,
@@ -107,9 +109,9 @@ impl TcpProber {
             };
             sent.await.map_err(|error| error_verdict(Phase::Send, &error))?;
         }
-        if let Some(wanted) = &self.expect {
+        if let Some(content) = &self.expect {
             progress.enter(Phase::Expect);
-            expect(stream, wanted, progress, error_verdict).await?;
+            expect(stream, content, progress, error_verdict).await?;
         }
         Ok(())
     }
@@ -121,14 +123,14 @@ type ErrorVerdict<'a> = &'a (dyn Fn(Phase, &io::Error) -> Verdict + Sync);
 /// Reads until the text has come, the connection ends, or the limit is reached.
 async fn expect<S>(
     stream: &mut S,
-    wanted: &ExpectedContent,
+    content: &ExpectedContent,
     progress: &Progress,
     error_verdict: ErrorVerdict<'_>,
 ) -> ProbeResult<()>
 where
     S: AsyncRead + Unpin,
 {
-    let mut searcher = StreamSearcher::new(wanted.as_bytes());
+    let mut searcher = StreamSearcher::new(content.as_bytes());
     let mut buffer = vec![0; 4096];
     let mut received = 0;
     loop {
@@ -142,14 +144,14 @@ where
             return Ok(());
         }
         if read == 0 {
-            let wanted = quote_expected(wanted);
-            return Err(Phase::Expect.fail(format_args!("connection closed before {wanted}")));
+            let expected = quote_expected(content);
+            return Err(Phase::Expect.fail(format_args!("connection closed before {expected}")));
         }
         progress.enter(Phase::ExpectRest);
         received += read;
         if received >= MAX_READ {
-            let wanted = quote_expected(wanted);
-            return Err(Phase::Expect.fail(format_args!("no {wanted} in the first 64 KiB")));
+            let expected = quote_expected(content);
+            return Err(Phase::Expect.fail(format_args!("no {expected} in the first 64 KiB")));
         }
     }
 }

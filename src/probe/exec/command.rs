@@ -37,7 +37,7 @@ const CANCEL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct PreparedCommand {
     /// The program as the config writes it. Reasons show this, because its expansion may hold a
     /// secret.
-    pub(super) written: String,
+    pub(super) configured_program: String,
     pub(super) program: String,
     pub(super) arguments: Vec<CString>,
     pub(super) environment: Vec<CString>,
@@ -46,34 +46,34 @@ pub(super) struct PreparedCommand {
     pub(super) inconclusive_statuses: Vec<RangeInclusive<u8>>,
 }
 
-pub(super) fn text(bytes: impl Into<Vec<u8>>) -> ProbeResult<CString> {
+pub(super) fn c_string(bytes: impl Into<Vec<u8>>) -> ProbeResult<CString> {
     CString::new(bytes).map_err(|_| Phase::Start.inconclusive("the command holds a NUL byte"))
 }
 
-fn path_text(path: &Path) -> ProbeResult<CString> {
-    text(path.as_os_str().to_owned().into_vec())
+fn c_path(path: &Path) -> ProbeResult<CString> {
+    c_string(path.as_os_str().to_owned().into_vec())
 }
 
 impl PreparedCommand {
     /// Runs the command once, on a thread that may block.
     pub(super) fn run(&self, lifecycle: SharedLifecycle, progress: &Progress) -> ProbeResult<()> {
-        let path = self.path().map_err(|why| Phase::Start.inconclusive(why))?;
-        let directory = self.directory.as_deref().map(path_text).transpose()?;
+        let path = self.path().map_err(|reason| Phase::Start.inconclusive(reason))?;
+        let directory = self.directory.as_deref().map(c_path).transpose()?;
         let program = Program {
-            path: &path_text(&path)?,
+            path: &c_path(&path)?,
             arguments: &self.arguments,
             environment: &self.environment,
             directory: directory.as_deref(),
             nofile_limit: limits::child_nofile_limit(),
         };
         let started = ProcessGroup::start(&program, lifecycle)
-            .map_err(|error| self.unstartable(&path, error))?;
+            .map_err(|error| self.start_failure(&path, error))?;
         progress.enter(Phase::Exec);
         let Some((group, pipe)) = started else { return Err(cancelled()) };
-        let (status, output) = watch(group, &pipe)
+        let (status, output) = wait_for_exit(group, &pipe)
             .map_err(|error| Phase::Exec.io_error(&error))?
             .ok_or_else(cancelled)?;
-        judge(status, output.quoted(&self.secrets), &self.inconclusive_statuses)
+        exit_verdict(status, output.quoted(&self.secrets), &self.inconclusive_statuses)
     }
 
     /// Returns the file to run. A path with a slash is not looked up: the start shows if it exists.
@@ -87,25 +87,26 @@ impl PreparedCommand {
         }
         let path =
             std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-        let mut unfit = None;
+        let mut not_executable = None;
         for candidate in std::env::split_paths(&path).map(|folder| folder.join(&self.program)) {
             match candidate.metadata() {
                 Ok(kind) if kind.is_file() && kind.permissions().mode() & 0o111 != 0 => {
                     return Ok(candidate);
                 }
                 Ok(kind) if kind.is_file() => {
-                    unfit = Some(format!("{} is not executable", self.written))
+                    not_executable = Some(format!("{} is not executable", self.configured_program))
                 }
                 _ => {}
             }
         }
-        Err(unfit.unwrap_or_else(|| format!("command not found: {}", self.written)))
+        Err(not_executable
+            .unwrap_or_else(|| format!("command not found: {}", self.configured_program)))
     }
 
     /// Returns the verdict on a failed start. It is never the target's fault.
-    fn unstartable(&self, path: &Path, error: SpawnError) -> Verdict {
+    fn start_failure(&self, path: &Path, error: SpawnError) -> Verdict {
         let (error, what) = match (&error, &self.directory) {
-            (SpawnError::Program(error), _) => (error, self.invalid_for_http(path, error)),
+            (SpawnError::Program(error), _) => (error, self.file_fault(path, error)),
             (SpawnError::Directory(error), Some(folder)) if folder.is_dir() => (
                 error,
                 Some(format!(
@@ -124,29 +125,31 @@ impl PreparedCommand {
             (None, ours @ Verdict::Inconclusive(_)) => ours,
             (None, _) => Phase::Start.inconclusive(format_args!(
                 "cannot run {}: {}",
-                self.written,
+                self.configured_program,
                 os_error_text(error)
             )),
         }
     }
 
     /// Returns the fault of the program's file, if the file is at fault.
-    fn invalid_for_http(&self, path: &Path, error: &io::Error) -> Option<String> {
-        let written = &self.written;
+    fn file_fault(&self, path: &Path, error: &io::Error) -> Option<String> {
+        let configured_program = &self.configured_program;
         match (error.kind(), path.metadata()) {
-            (io::ErrorKind::NotFound, Err(_)) => Some(format!("command not found: {written}")),
+            (io::ErrorKind::NotFound, Err(_)) => {
+                Some(format!("command not found: {configured_program}"))
+            }
             // The file exists, so the interpreter named in its first line is missing.
             (io::ErrorKind::NotFound, Ok(_)) => {
-                Some(format!("the interpreter of {written} is missing"))
+                Some(format!("the interpreter of {configured_program} is missing"))
             }
             (io::ErrorKind::PermissionDenied, Ok(kind)) if kind.is_dir() => {
-                Some(format!("{written} is a directory"))
+                Some(format!("{configured_program} is a directory"))
             }
             (io::ErrorKind::PermissionDenied, Ok(_)) => {
-                Some(format!("{written} is not executable"))
+                Some(format!("{configured_program} is not executable"))
             }
             (io::ErrorKind::PermissionDenied, Err(error)) => {
-                Some(format!("cannot run {written}: {}", os_error_text(&error)))
+                Some(format!("cannot run {configured_program}: {}", os_error_text(&error)))
             }
             _ => None,
         }
@@ -160,7 +163,7 @@ fn cancelled() -> Verdict {
 
 /// Waits for the leader to exit, and keeps its pipe from filling meanwhile. Returns `None` if the
 /// probe was cancelled and the command does not end.
-fn watch(group: ProcessGroup, pipe: &OwnedFd) -> io::Result<Option<(ExitStatus, Output)>> {
+fn wait_for_exit(group: ProcessGroup, pipe: &OwnedFd) -> io::Result<Option<(ExitStatus, Output)>> {
     let mut output = Output::default();
     let mut buffer = [0; 4096];
     let mut open = true;
@@ -203,7 +206,7 @@ const NOT_FOUND: i32 = 127;
 /// | a status of `inconclusiveStatuses` | inconclusive |
 /// | 126 or 127 | inconclusive: a shell could not run a command |
 /// | any other status, or a signal | fail |
-fn judge(
+fn exit_verdict(
     status: ExitStatus,
     output: Option<String>,
     inconclusive: &[RangeInclusive<u8>],

@@ -2,7 +2,7 @@
 
 /// Replaces each `$(NAME)` by its value. An unknown reference stays as it is. `$$` becomes `$`, so
 /// `$$(NAME)` is never a reference. Any other `$` stays.
-pub(crate) fn expand(text: &str, value_of: impl Fn(&str) -> Option<String>) -> String {
+pub(super) fn expand(text: &str, value_of: impl Fn(&str) -> Option<String>) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {

@@ -14,14 +14,14 @@ const MASK: &[u8] = b"***";
 
 /// The last bytes of a stream.
 #[derive(Default)]
-pub(crate) struct Output {
+pub(super) struct Output {
     bytes: Vec<u8>,
     /// True if bytes before these were dropped.
     truncated: bool,
 }
 
 impl Output {
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
         if let Some(spare @ 1..) = self.bytes.len().checked_sub(OUTPUT_CAPACITY) {
             self.bytes.drain(..spare);
@@ -31,7 +31,7 @@ impl Output {
 
     /// Returns the end of the output in quotes, with secrets masked, or `None` if there is none. A
     /// program prints last what went wrong.
-    pub(crate) fn quoted(&self, secrets: &Secrets) -> Option<String> {
+    pub(super) fn quoted(&self, secrets: &Secrets) -> Option<String> {
         let masked = secrets.mask(self);
         let text = String::from_utf8_lossy(&masked);
         let text = text.trim();
@@ -51,10 +51,10 @@ impl Output {
 
 /// The values that no reason may show.
 #[derive(Default)]
-pub(crate) struct Secrets(Vec<Vec<u8>>);
+pub(super) struct Secrets(Vec<Vec<u8>>);
 
 impl Secrets {
-    pub(crate) fn add(&mut self, value: &[u8]) {
+    pub(super) fn add(&mut self, value: &[u8]) {
         // A program may print one line of a key without the next.
         let lines = value
             .split(|&byte| byte == b'\n')

@@ -21,7 +21,7 @@ use super::spawn::{self, Program, SpawnError};
 enum Lifecycle {
     #[default]
     Unstarted,
-    /// Not reaped yet. Until then, no other process can have its number.
+    /// Not reaped yet. Until then, no output process can have its number.
     Running(Pid),
     /// Killed, and reaped or about to be.
     Ended,
@@ -29,12 +29,13 @@ enum Lifecycle {
     Cancelled,
 }
 
+/// The handle of the state. Clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct SharedLifecycle(Arc<Mutex<Lifecycle>>);
+pub(super) struct SharedLifecycle(Arc<Mutex<Lifecycle>>);
 
 impl SharedLifecycle {
-    fn with<T>(&self, look: impl FnOnce(&mut Lifecycle) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, update: impl FnOnce(&mut Lifecycle) -> T) -> T {
+        update(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn is_cancelled(&self) -> bool {
@@ -44,11 +45,11 @@ impl SharedLifecycle {
 
 /// The guard that a probe holds. Dropping it kills the command, or keeps it from being started.
 #[derive(Default)]
-pub(crate) struct KillOnDrop(SharedLifecycle);
+pub(super) struct KillOnDrop(SharedLifecycle);
 
 impl KillOnDrop {
     /// Returns the state, for the thread.
-    pub(crate) fn lifecycle(&self) -> SharedLifecycle {
+    pub(super) fn lifecycle(&self) -> SharedLifecycle {
         self.0.clone()
     }
 }
@@ -67,7 +68,7 @@ impl Drop for KillOnDrop {
 }
 
 /// A running command, the leader of its process group.
-pub(crate) struct ProcessGroup {
+pub(super) struct ProcessGroup {
     id: Pid,
     /// Readable once the leader has exited.
     pidfd: OwnedFd,
@@ -76,7 +77,7 @@ pub(crate) struct ProcessGroup {
 }
 
 /// The reason why a wait ended.
-pub(crate) enum WaitEvent {
+pub(super) enum WaitEvent {
     Exited,
     /// The output is readable, or closed.
     Readable,
@@ -85,7 +86,7 @@ pub(crate) enum WaitEvent {
 
 impl ProcessGroup {
     /// Starts the command. Returns `None` if the probe is cancelled.
-    pub(crate) fn start(
+    pub(super) fn start(
         program: &Program,
         lifecycle: SharedLifecycle,
     ) -> Result<Option<(Self, OwnedFd)>, SpawnError> {
@@ -106,18 +107,18 @@ impl ProcessGroup {
     }
 
     /// Waits for the leader to exit, or for the output to be readable, but no longer than `time`.
-    pub(crate) fn wait(&self, other: Option<&OwnedFd>, time: Duration) -> io::Result<WaitEvent> {
+    pub(super) fn wait(&self, output: Option<&OwnedFd>, time: Duration) -> io::Result<WaitEvent> {
         let mut both =
-            [&self.pidfd, other.unwrap_or(&self.pidfd)].map(|fd| PollFd::new(fd, PollFlags::IN));
-        let looked_at = &mut both[..1 + usize::from(other.is_some())];
+            [&self.pidfd, output.unwrap_or(&self.pidfd)].map(|fd| PollFd::new(fd, PollFlags::IN));
+        let fds = &mut both[..1 + usize::from(output.is_some())];
         let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
-        match poll(looked_at, Some(&time)) {
+        match poll(fds, Some(&time)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         // The exit first, so that endless output can't delay it.
-        let has_news = |looked_at: &PollFd| !looked_at.revents().is_empty();
-        Ok(match looked_at.iter().position(has_news) {
+        let is_ready = |fds: &PollFd| !fds.revents().is_empty();
+        Ok(match fds.iter().position(is_ready) {
             Some(0) => WaitEvent::Exited,
             Some(_) => WaitEvent::Readable,
             None => WaitEvent::Nothing,
@@ -125,25 +126,25 @@ impl ProcessGroup {
     }
 
     /// Returns true if the probe is over and the group killed.
-    pub(crate) fn is_cancelled(&self) -> bool {
+    pub(super) fn is_cancelled(&self) -> bool {
         self.lifecycle.is_cancelled()
     }
 
     /// Kills the rest of the group and reaps the leader, which must have exited.
-    pub(crate) fn finish(mut self) -> io::Result<ExitStatus> {
-        self.end();
+    pub(super) fn finish(mut self) -> io::Result<ExitStatus> {
+        self.kill_and_end();
         self.reaped = true;
         let status = reap(self.id)?;
         if !is_reaped(self.id) {
-            on_runtime(reap_all(self.id));
+            spawn_task(reap_all(self.id));
         }
         Ok(status)
     }
 
     /// Kills the group. From now on, [`KillOnDrop`] has nothing to kill.
-    fn end(&self) {
+    fn kill_and_end(&self) {
         self.lifecycle.with(|lifecycle| {
-            // The leader is not reaped yet, so no other group can have its number.
+            // The leader is not reaped yet, so no output group can have its number.
             kill(self.id);
             *lifecycle = Lifecycle::Ended;
         });
@@ -156,8 +157,8 @@ impl Drop for ProcessGroup {
         if self.reaped {
             return;
         }
-        self.end();
-        on_runtime(reap_all(self.id));
+        self.kill_and_end();
+        spawn_task(reap_all(self.id));
     }
 }
 
@@ -198,7 +199,7 @@ async fn reap_all(group: Pid) {
 }
 
 /// Runs a task. If there is no runtime, the daemon is ending, and its parent reaps.
-fn on_runtime(task: impl Future<Output = ()> + Send + 'static) {
+fn spawn_task(task: impl Future<Output = ()> + Send + 'static) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn(task);
     }

@@ -5,7 +5,7 @@ use hyper::{Method, StatusCode};
 
 /// The way the headers say that the body ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Framing {
+pub(super) enum Framing {
     Chunked,
     Length(u64),
     /// No header says it, so the body ends with the connection.
@@ -15,7 +15,7 @@ pub(crate) enum Framing {
 
 /// The state of a body that is read.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum BodyReader {
+pub(super) enum BodyReader {
     /// This many bytes are still to come.
     Length(u64),
     Chunked(ChunkState),
@@ -26,7 +26,7 @@ pub(crate) enum BodyReader {
 
 /// The next part of a chunked body.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum ChunkState {
+pub(super) enum ChunkState {
     /// The first digit of a chunk's size. One must come.
     SizeStart,
     Size(u64),
@@ -49,13 +49,13 @@ pub(crate) enum ChunkState {
 
 /// A part of the body's content, or its end.
 #[derive(Debug, PartialEq)]
-pub(crate) enum BodyPart<'a> {
+pub(super) enum BodyPart<'a> {
     Data(&'a [u8]),
     End,
 }
 
 impl BodyReader {
-    pub(crate) fn new(status: StatusCode, method: &Method, framing: Framing) -> Self {
+    pub(super) fn new(status: StatusCode, method: &Method, framing: Framing) -> Self {
         let tunnel = status == StatusCode::SWITCHING_PROTOCOLS
             || (*method == Method::CONNECT && status.is_success());
         let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
@@ -71,7 +71,7 @@ impl BodyReader {
 
     /// Reads a part from the beginning of the data. Returns `None` if the data is used up first.
     /// An error says what is not HTTP.
-    pub(crate) fn read<'a>(
+    pub(super) fn read<'a>(
         &mut self,
         data: &mut &'a [u8],
     ) -> Result<Option<BodyPart<'a>>, &'static str> {
@@ -86,12 +86,12 @@ impl BodyReader {
     }
 
     /// Returns true if the connection may end here.
-    pub(crate) fn may_end(&self) -> bool {
+    pub(super) fn may_end(&self) -> bool {
         matches!(self, Self::UntilClose | Self::Length(0) | Self::Chunked(ChunkState::End))
     }
 
     /// Returns the least number of bytes that are still to come.
-    pub(crate) fn remaining(&self) -> u64 {
+    pub(super) fn remaining(&self) -> u64 {
         match self {
             Self::Length(remaining) | Self::Chunked(ChunkState::Data(remaining)) => *remaining,
             _ => 0,

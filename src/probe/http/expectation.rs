@@ -25,45 +25,44 @@ impl Expectation {
     }
 
     /// Checks the status. Returns the matcher of the body if the body must contain a text.
-    pub(crate) fn checker(&self, status: StatusCode) -> ProbeResult<Option<BodyMatcher<'_>>> {
+    pub(crate) fn check_status(&self, status: StatusCode) -> ProbeResult<Option<BodyMatcher<'_>>> {
         let status = status.as_u16();
         if !self.statuses.iter().any(|expected| expected.contains(&status)) {
             return Err(Phase::Http.fail(format_args!("status {status}")));
         }
-        Ok(self.body.as_deref().map(|expectation| BodyMatcher {
-            expectation,
-            searcher: StreamSearcher::new(expectation.as_bytes()),
-            seen: 0,
+        Ok(self.body.as_deref().map(|text| BodyMatcher {
+            text,
+            searcher: StreamSearcher::new(text.as_bytes()),
+            searched: 0,
         }))
     }
 }
 
 /// The search of a body for the expected text.
 pub(crate) struct BodyMatcher<'a> {
-    expectation: &'a str,
+    text: &'a str,
     searcher: StreamSearcher<'a>,
-    seen: usize,
+    searched: usize,
 }
 
 impl BodyMatcher<'_> {
     /// Searches the next bytes. Returns true once the text has been found.
     pub(crate) fn feed(&mut self, data: &[u8]) -> ProbeResult<bool> {
-        let rest = &data[..data.len().min(MAX_BODY - self.seen)];
-        self.seen += rest.len();
+        let rest = &data[..data.len().min(MAX_BODY - self.searched)];
+        self.searched += rest.len();
         if self.searcher.feed(rest) {
             return Ok(true);
         }
-        if self.seen == MAX_BODY {
-            let expectation = quote(self.expectation, 60);
+        if self.searched == MAX_BODY {
+            let text = quote(self.text, 60);
             return Err(Phase::Http
-                .fail(format_args!("the first 1 MiB of the body does not contain {expectation}")));
+                .fail(format_args!("the first 1 MiB of the body does not contain {text}")));
         }
         Ok(false)
     }
 
     /// Returns the failure when the body ends before the text was found.
-    pub(crate) fn ended(self) -> ProbeResult<()> {
-        Err(Phase::Http
-            .fail(format_args!("the body does not contain {}", quote(self.expectation, 60))))
+    pub(crate) fn not_found(self) -> ProbeResult<()> {
+        Err(Phase::Http.fail(format_args!("the body does not contain {}", quote(self.text, 60))))
     }
 }

@@ -13,14 +13,14 @@ const MAX_HEADERS: usize = 100;
 
 /// The head of the final answer.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Head {
+pub(super) struct Head {
     pub status: StatusCode,
     pub body: BodyReader,
 }
 
 /// The reason why a head is rejected.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum HeadError {
+pub(super) enum HeadError {
     TooLarge,
     /// The size includes interim answers.
     TooLargeWithInterim,
@@ -29,7 +29,7 @@ pub(crate) enum HeadError {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct HeadReader {
+pub(super) struct HeadReader {
     /// The beginning of a head that did not come in one piece.
     buffer: Vec<u8>,
     /// The length of the buffer that has been searched for the end of the head.
@@ -41,7 +41,7 @@ pub(crate) struct HeadReader {
 
 impl HeadReader {
     /// Reads a head from the beginning of the data. Uses up all data if the head is incomplete.
-    pub(crate) fn read(
+    pub(super) fn read(
         &mut self,
         data: &mut &[u8],
         method: &Method,
@@ -62,13 +62,13 @@ impl HeadReader {
         }
     }
 
-    pub(crate) fn is_untouched(&self) -> bool {
+    pub(super) fn is_untouched(&self) -> bool {
         self.taken == 0
     }
 
     /// Returns the memory that the reader holds.
     #[cfg(test)]
-    pub(crate) fn kept(&self) -> usize {
+    pub(super) fn kept(&self) -> usize {
         self.buffer.capacity()
     }
 

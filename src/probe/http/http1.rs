@@ -28,7 +28,7 @@ const MAX_READ: usize = MAX_HEAD + (2 << 20);
 const READ_BUF_SIZE: usize = 16 << 10;
 
 /// Returns the request as it goes on the wire. It has no body, so it must not announce chunks.
-pub(crate) fn request(template: &RequestTemplate, mut headers: HeaderMap) -> Vec<u8> {
+pub(super) fn request(template: &RequestTemplate, mut headers: HeaderMap) -> Vec<u8> {
     headers.remove(TRANSFER_ENCODING);
     if let Some(host) = template.host() {
         headers.entry(HOST).or_insert(host);
@@ -42,7 +42,7 @@ pub(crate) fn request(template: &RequestTemplate, mut headers: HeaderMap) -> Vec
 }
 
 /// One request on a connection of its own, and its answer.
-pub(crate) struct Exchange<'a> {
+pub(super) struct Exchange<'a> {
     pub request: &'a [u8],
     pub method: &'a Method,
     pub expectation: &'a Expectation,
@@ -52,7 +52,7 @@ pub(crate) struct Exchange<'a> {
 impl Exchange<'_> {
     /// Sends the request and reads the answer at the same time. `failed` returns the verdict on an
     /// I/O error.
-    pub(crate) async fn run<S>(
+    pub(super) async fn run<S>(
         &self,
         stream: S,
         failed: impl Fn(&io::Error) -> Verdict,

@@ -50,7 +50,7 @@ const HTTP1_ONLY: [HeaderName; 6] = [
 ];
 
 /// Returns the request. Its host is in the URI, as HTTP/2 has it.
-pub(crate) fn request(
+pub(super) fn request(
     template: &RequestTemplate,
     mut headers: HeaderMap,
 ) -> ProbeResult<Request<()>> {
@@ -82,7 +82,7 @@ fn authority(host: &HeaderValue) -> ProbeResult<Authority> {
 }
 
 /// One request on a connection of its own, and its answer.
-pub(crate) struct Exchange<'a> {
+pub(super) struct Exchange<'a> {
     pub request: Request<()>,
     pub expectation: &'a Expectation,
     pub progress: &'a Progress,
@@ -90,7 +90,7 @@ pub(crate) struct Exchange<'a> {
 
 impl Exchange<'_> {
     /// Sends the request and checks the answer. `failed` returns the verdict on an I/O error.
-    pub(crate) async fn run<S>(
+    pub(super) async fn run<S>(
         self,
         stream: S,
         failed: impl Fn(&io::Error) -> Verdict,
@@ -99,7 +99,7 @@ impl Exchange<'_> {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let budget = &ReadBudget::new(HEAD_READ);
-        let failed = &|error| self::failed(&error, self.progress, budget, &failed);
+        let failed = &|error| exchange_error(&error, self.progress, budget, &failed);
         let (sender, connection) = builder()
             .handshake::<_, Bytes>(BoundedStream::new(stream, budget))
             .await
@@ -109,7 +109,7 @@ impl Exchange<'_> {
             let (response, _) = sender.send_request(self.request, true).map_err(failed)?;
             let response = response.await.map_err(failed)?;
             budget.add(BODY_READ);
-            checker(response, self.expectation, self.progress, failed).await
+            check(response, self.expectation, self.progress, failed).await
         });
         // Each turn polls the answer first, so that interim heads are dropped before more are read.
         match select(answer, connection).await {
@@ -137,22 +137,22 @@ fn builder() -> Builder {
     builder
 }
 
-async fn checker(
+async fn check(
     response: Response<RecvStream>,
     expectation: &Expectation,
     progress: &Progress,
     failed: impl Fn(h2::Error) -> Verdict,
 ) -> ProbeResult<()> {
     let is_short = has_short_body(response.headers());
-    let search = expectation.checker(response.status())?;
+    let matcher = expectation.check_status(response.status())?;
     let mut body = response.into_body();
-    if let Some(mut search) = search {
+    if let Some(mut matcher) = matcher {
         progress.enter(Phase::Body);
         loop {
             let Some(data) = next(&mut body).await.map_err(&failed)? else {
-                return search.ended();
+                return matcher.not_found();
             };
-            if search.feed(&data)? {
+            if matcher.feed(&data)? {
                 break;
             }
         }
@@ -180,7 +180,7 @@ async fn next(body: &mut RecvStream) -> Result<Option<Bytes>, h2::Error> {
 }
 
 /// Returns the verdict on an exchange that failed.
-fn failed(
+fn exchange_error(
     error: &h2::Error,
     progress: &Progress,
     budget: &ReadBudget,

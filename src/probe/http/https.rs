@@ -18,7 +18,8 @@ use crate::probe::stream::close::close_with_server;
 use crate::probe::stream::connect::connect;
 use crate::probe::tls::{self, Alpn};
 
-pub(crate) struct HttpsProber {
+/// The prober of an HTTP check over TLS.
+pub(super) struct HttpsProber {
     address: SocketAddr,
     /// The request, or the part of the config that is not valid in HTTP.
     template: Result<RequestTemplate, String>,
@@ -38,7 +39,7 @@ impl CheckProber for HttpsProber {
 }
 
 impl HttpsProber {
-    pub(crate) fn new(check: &HttpCheck, ip: IpAddr) -> Self {
+    pub(super) fn new(check: &HttpCheck, ip: IpAddr) -> Self {
         let address = SocketAddr::new(ip, check.port);
         let alpn = if check.http2 { Alpn::Http2 } else { Alpn::Http1 };
         Self {
@@ -57,11 +58,11 @@ impl HttpsProber {
             true => Some(http2::request(template, headers.clone())?),
             false => None,
         };
-        let session = self.tls.prepare().await?;
+        let handshake = self.tls.prepare().await?;
         progress.enter(Phase::Connect);
         let stream = connect(self.address).await?;
         progress.enter(Phase::Tls);
-        let mut connection = session.handshake(stream).await?;
+        let mut connection = handshake.run(stream).await?;
         progress.enter(Phase::Http);
         let http2_request = http2_request.filter(|_| connection.is_http2());
         let (expectation, observer) = (&self.expectation, connection.observer.clone());

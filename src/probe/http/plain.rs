@@ -14,7 +14,8 @@ use crate::probe::kind::{CheckProber, Workload};
 use crate::probe::phase::{Phase, ProbeResult, Progress};
 use crate::probe::stream::connect::connect;
 
-pub(crate) struct HttpProber {
+/// The prober of an HTTP check without TLS.
+pub(super) struct HttpProber {
     address: SocketAddr,
     /// The request, or the part of the config that is not valid in HTTP.
     template: Result<RequestTemplate, String>,
@@ -32,7 +33,7 @@ impl CheckProber for HttpProber {
 }
 
 impl HttpProber {
-    pub(crate) fn new(check: &HttpCheck, ip: IpAddr) -> Self {
+    pub(super) fn new(check: &HttpCheck, ip: IpAddr) -> Self {
         let address = SocketAddr::new(ip, check.port);
         Self {
             address,

@@ -33,7 +33,7 @@ enum Stage {
 /// The check of an answer: of its status, and of its body if that must contain a text.
 pub(crate) struct ResponseChecker<'a> {
     expectation: &'a Expectation,
-    search: Option<BodyMatcher<'a>>,
+    matcher: Option<BodyMatcher<'a>>,
 }
 
 impl ResponseReader {
@@ -80,7 +80,7 @@ impl ResponseReader {
                 Err(flaw) => return Some(self.verdict.take().unwrap_or(Err(flaw))),
             };
             if self.verdict.is_none() {
-                self.verdict = checker.item(&item);
+                self.verdict = checker.check(&item);
                 self.rest = data.len();
             }
             if matches!(item, ResponsePart::End) {
@@ -100,10 +100,10 @@ impl ResponseReader {
 
     /// Returns the verdict when the server closes the connection.
     pub(crate) fn close(&mut self, checker: &mut ResponseChecker<'_>) -> ProbeResult<()> {
-        let ended = matches!(&self.stage, Stage::BodyReader(body) if body.may_end());
+        let may_end = matches!(&self.stage, Stage::BodyReader(body) if body.may_end());
         match self.verdict.take() {
             Some(verdict) => verdict,
-            None if ended => checker.end(),
+            None if may_end => checker.end(),
             None => Err(Phase::Http.connection_ended("closed")),
         }
     }
@@ -158,17 +158,19 @@ enum ResponsePart<'a> {
 
 impl<'a> ResponseChecker<'a> {
     pub(crate) fn new(expectation: &'a Expectation) -> Self {
-        Self { expectation, search: None }
+        Self { expectation, matcher: None }
     }
 
     /// Returns the verdict once it is known.
-    fn item(&mut self, item: &ResponsePart<'_>) -> Option<ProbeResult<()>> {
-        let more = match (item, &mut self.search) {
-            (ResponsePart::Head(status), _) => self.expectation.checker(*status).map(|search| {
-                self.search = search;
-                self.search.is_some()
-            }),
-            (ResponsePart::Data(data), Some(search)) => search.feed(data).map(|found| !found),
+    fn check(&mut self, item: &ResponsePart<'_>) -> Option<ProbeResult<()>> {
+        let more = match (item, &mut self.matcher) {
+            (ResponsePart::Head(status), _) => {
+                self.expectation.check_status(*status).map(|matcher| {
+                    self.matcher = matcher;
+                    self.matcher.is_some()
+                })
+            }
+            (ResponsePart::Data(data), Some(matcher)) => matcher.feed(data).map(|found| !found),
             (ResponsePart::Data(_), None) => Ok(false),
             (ResponsePart::End, _) => return Some(self.end()),
         };
@@ -181,7 +183,7 @@ impl<'a> ResponseChecker<'a> {
 
     /// Returns the verdict when the body ends before the text was found.
     fn end(&mut self) -> ProbeResult<()> {
-        self.search.take().map_or(Ok(()), BodyMatcher::ended)
+        self.matcher.take().map_or(Ok(()), BodyMatcher::not_found)
     }
 }
 

@@ -58,7 +58,8 @@ pub(crate) struct PreparedHandshake {
 }
 
 impl PreparedHandshake {
-    pub(crate) async fn handshake(self, stream: TcpStream) -> ProbeResult<TlsConnection> {
+    /// Runs the handshake over a connection.
+    pub(crate) async fn run(self, stream: TcpStream) -> ProbeResult<TlsConnection> {
         let observer = HandshakeObserver::new(&self.name);
         let connector = TlsConnector::from(self.config);
         let stream = BoundedStream::new(stream, &ReadBudget::new(MAX_WIRE_BYTES));

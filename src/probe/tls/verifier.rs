@@ -14,7 +14,7 @@ pub(super) static CRYPTO_PROVIDER: LazyLock<Arc<CryptoProvider>> =
     LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
 
 /// Returns a verifier that accepts certificates of these CAs, and each listed certificate itself.
-pub(crate) fn trusting_roots(
+pub(super) fn trusting_roots(
     roots: Arc<RootCertStore>,
     listed: Vec<CertificateDer<'static>>,
 ) -> Result<Arc<dyn ServerCertVerifier>, String> {
@@ -28,18 +28,18 @@ pub(crate) fn trusting_roots(
 }
 
 /// Returns a verifier that accepts any certificate, for `insecureSkipVerify`.
-pub(crate) fn accepting_any() -> Arc<dyn ServerCertVerifier> {
+pub(super) fn accepting_any() -> Arc<dyn ServerCertVerifier> {
     Arc::new(InsecureVerifier)
 }
 
 /// Returns true if a certificate was rejected because it is a CA's.
-pub(crate) fn is_ca_as_server(error: &CertificateError) -> bool {
+pub(super) fn is_ca_as_server(error: &CertificateError) -> bool {
     is_webpki(error, |error| matches!(error, webpki::Error::CaUsedAsEndEntity))
 }
 
 /// Returns true if a certificate was rejected because it is older than X.509 version 3, the first
 /// version with names.
-pub(crate) fn is_x509_v1(error: &CertificateError) -> bool {
+pub(super) fn is_x509_v1(error: &CertificateError) -> bool {
     is_webpki(error, |error| matches!(error, webpki::Error::UnsupportedCertVersion))
 }
 
