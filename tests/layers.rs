@@ -52,6 +52,64 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         "probe::fast",
         &["waker", "check", "exchange", "probe", "slab", "deadlines", "reactor", "single"],
     ),
+    ("admin", &["chunked", "connections", "guarded_body", "status", "server"]),
+    ("api", &["call", "deadline", "error", "retry_after"]),
+    ("cli", &["args", "console", "failback", "probe", "run", "schema", "validate"]),
+    (
+        "config",
+        &[
+            "invisible",
+            "excerpt",
+            "problem",
+            "ip",
+            "names",
+            "yaml",
+            "language",
+            "kinds",
+            "spec",
+            "check",
+            "policy",
+            "records",
+            "compile",
+            "explain",
+            "schema",
+            "load",
+            "reference",
+        ],
+    ),
+    ("config::compile", &["addresses", "ports"]),
+    ("config::kinds", &["kind", "tls", "exec", "http", "tcp"]),
+    (
+        "config::language",
+        &["hex", "hints", "spanned", "templates", "reader", "record", "scalars", "value", "bytes"],
+    ),
+    ("config::yaml", &["syntax", "tree"]),
+    ("endpoints", &["packing", "slices"]),
+    ("event", &["aggregator", "object"]),
+    ("lease", &["decision", "fitness", "identity", "mark", "permission", "election", "elector"]),
+    ("log", &["queue", "stderr"]),
+    ("metrics", &["encoder", "policy", "families"]),
+    (
+        "monitor",
+        &[
+            "admission_queue",
+            "budget",
+            "facts",
+            "freeze_driver",
+            "histogram",
+            "snapshot",
+            "thread",
+            "database",
+            "start_delay",
+            "reload",
+            "snapshot_channel",
+        ],
+    ),
+    ("monitor::database", &["announcements", "recent_failures"]),
+    ("notice", &["log_line", "reason", "recorder"]),
+    ("plan", &["exactly_one", "min_healthy", "policy", "policy_note", "tiers", "freeze_hold"]),
+    ("publish::apply", &["calls", "queue", "executor", "pruner", "throttle"]),
+    ("run", &["cluster", "election", "signals"]),
 ];
 
 /// Names that pure modules must not use.
@@ -196,7 +254,7 @@ fn the_order_lists_every_module() {
         let mut listed: Vec<String> = order.iter().map(|name| (*name).to_owned()).collect();
         listed.sort();
         let mut existing = children(module);
-        existing.retain(|name| name != "tests");
+        existing.retain(|name| name != "tests" && !name.ends_with("_tests"));
         assert_eq!(existing, listed, "the children of {module}");
     }
 }
