@@ -33,6 +33,7 @@ mod schema;
 mod spec;
 mod yaml;
 
+pub use compile::Options;
 pub use explain::explain;
 pub use ip::AllowedNetworks;
 #[allow(unused_imports, reason = "only the tests use it yet")]
@@ -43,7 +44,7 @@ pub use kinds::{CHECK_KINDS, CheckKind, ExecCheck, HttpCheck, TcpCheck};
 pub use language::bytes::ExpectedContent;
 pub use language::scalars::{Protocol, PublishMode};
 pub use language::value::ValueSource;
-pub use load::{LoadedConfig, Options, ReadError, load, parse, parse_bytes, read_file};
+pub use load::{LoadedConfig, ReadError, load, parse, parse_bytes, read_file};
 pub use names::{validate_lease, validate_namespace, validate_service};
 pub use problem::{Position, Problem, Problems};
 pub use reference::reference;

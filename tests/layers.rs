@@ -35,6 +35,33 @@ const ORDER: &[&str] = &[
 /// The module itself comes last, as the face of its children.
 const INNER_ORDER: &[(&str, &[&str])] = &[
     (
+        "config",
+        &[
+            "invisible",
+            "excerpt",
+            "problem",
+            "names",
+            "ip",
+            "yaml",
+            "language",
+            "kinds",
+            "spec",
+            "policy",
+            "check",
+            "records",
+            "compile",
+            "explain",
+            "schema",
+            "reference",
+            "load",
+        ],
+    ),
+    ("config::yaml", &["node", "secrets", "syntax", "tree"]),
+    (
+        "config::language",
+        &["hex", "spanned", "hints", "reader", "record", "scalars", "value", "bytes", "templates"],
+    ),
+    (
         "probe",
         &[
             "phase", "target", "text", "value", "stream", "kind", "tls", "http", "tcp", "exec",

@@ -22,7 +22,7 @@ use crate::health::Thresholds;
 macro_rules! check_record {
     ($($module:ident => $record:ident($check:ident),)*) => {
         record! {
-            /// How an address is checked: one kind of check, and how often and how patiently.
+            /// The check of an address: its kind, and how often and how patiently it runs.
             #[schemars(rename = "Check")]
             CheckKeys requires [] one_of [$(stringify!($module)),*] {
                 /// The time between two checks of an address.
@@ -33,9 +33,9 @@ macro_rules! check_record {
                 /// address, until the state changes or the results agree again. It is at most the
                 /// interval; the default and a value from a lower layer shrink to it.
                 recheck_interval: Interval = Interval(Duration::from_secs(1)),
-                /// How many passes in a row make an address healthy.
+                /// The number of passes in a row that makes an address healthy.
                 healthy_threshold: Threshold = Threshold(2),
-                /// How many failures in a row make an address unhealthy.
+                /// The number of failures in a row that makes an address unhealthy.
                 unhealthy_threshold: Threshold = Threshold(3),
                 $($module: kinds::$module::$record,)*
             }

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::addresses::{AddressLists, Checks};
-use super::Options;
 use super::check::CheckKeys;
 use super::ip::AllowedNetworks;
 use super::kinds::kind::{CheckContext, ServicePort};
@@ -20,6 +19,18 @@ use super::policy;
 use super::problem::{Collector, Reported};
 use super::records::{self, AddressEntry, Config, Defaults};
 use super::spec::{CreateService, Database, DatabaseId, Port, Spec};
+
+/// The settings that the meaning of a config depends on beside its text.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The namespace of databases for which the config names none.
+    pub own_namespace: String,
+    /// The networks that addresses may be in. An empty list allows all.
+    pub allow_cidr: Vec<ipnet::IpNet>,
+    /// Leaves out addresses that may not be published, with a warning, instead of rejecting the
+    /// whole config. One wrong address then does not stop the others.
+    pub skip_rejected: bool,
+}
 
 /// The largest number of addresses that Kubernetes mirrors from Endpoints into EndpointSlices.
 const MAX_MIRRORED_ADDRESSES: usize = 1000;

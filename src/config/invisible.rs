@@ -1,6 +1,7 @@
-//! Characters that nobody sees and that make a word another one, as they come with text from web pages and chats.
+//! Invisible characters, which turn a word into another one that looks the same. They come with
+//! text from web pages and chats.
 
-/// Each with its name in Unicode.
+/// The characters with their names in Unicode.
 const NAMES: [(char, &str); 48] = [
     ('\u{85}', "NEXT LINE"),
     ('\u{a0}', "NO-BREAK SPACE"),
@@ -52,7 +53,7 @@ const NAMES: [(char, &str); 48] = [
     ('\u{ffa0}', "HALFWIDTH HANGUL FILLER"),
 ];
 
-/// Blocks of characters that have no glyph of their own.
+/// Returns the name of a block whose characters have no glyph of their own.
 fn block(char: char) -> Option<&'static str> {
     match char {
         '\u{206a}'..='\u{206f}' => Some("deprecated format character"),
@@ -67,15 +68,16 @@ fn name(char: char) -> Option<&'static str> {
     named.map(|(_, name)| *name).or_else(|| block(char))
 }
 
+/// Returns true if nobody sees this character.
 pub(crate) fn is_invisible(char: char) -> bool {
     !char.is_ascii() && name(char).is_some()
 }
 
-/// The first invisible character of a text: its place, counted from 1, and what to call it.
+/// Returns the first invisible character of a text: its number, counted from 1, and its name.
 pub(crate) fn first(text: &str) -> Option<(usize, String)> {
     let mut chars = (1..).zip(text.chars()).filter(|(_, char)| !char.is_ascii());
-    chars.find_map(|(place, char)| {
-        Some((place, format!("U+{:04X} {}", u32::from(char), name(char)?)))
+    chars.find_map(|(number, char)| {
+        Some((number, format!("U+{:04X} {}", u32::from(char), name(char)?)))
     })
 }
 
@@ -100,7 +102,7 @@ mod tests {
         ];
         for (text, expected) in table {
             let found = first(text);
-            let found = found.as_ref().map(|(place, name)| (*place, name.as_str()));
+            let found = found.as_ref().map(|(number, name)| (*number, name.as_str()));
             assert_eq!(found, expected, "{text:?}");
         }
     }

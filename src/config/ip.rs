@@ -1,5 +1,5 @@
-//! Which addresses a database may have: what Kubernetes refuses in Endpoints is refused here, with the reason, and so is what
-//! whoever deploys the daemon does not allow.
+//! The IPs that a database may have. IPs that Kubernetes rejects in Endpoints are rejected here,
+//! with the reason, and so are those that `--allow-cidr` does not allow.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -8,50 +8,52 @@ use ipnet::IpNet;
 
 use super::problem::quote;
 
-/// The networks that addresses may be in; without any, all are allowed.
+/// The networks that addresses may be in. If there are none, all addresses are allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowedNetworks(Arc<[IpNet]>);
 
 impl AllowedNetworks {
+    /// Makes the list of `--allow-cidr`.
     pub fn new(networks: &[IpNet]) -> Self {
         Self(networks.into())
     }
 
+    /// Returns true if the IP may be published.
     pub fn allows(&self, ip: IpAddr) -> bool {
         self.0.is_empty() || self.0.iter().any(|net| net.contains(&ip))
     }
 }
 
-/// The IP that is written here, or what is wrong with it and what to write instead.
+/// Returns the IP, or what is wrong with the text and what to write instead.
 pub(crate) fn parse(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| format!("{} {}", quote(text), no_ip(text)))
+    text.parse().map_err(|_| format!("{} {}", quote(text), describe_non_ip(text)))
 }
 
-/// Why this IP may not be published.
+/// Returns the reason why this IP may not be published, if there is one.
 pub(crate) fn rejection(ip: IpAddr, allowed: &AllowedNetworks) -> Option<String> {
-    let by_kubernetes = impossible(ip).map(|why| format!("{} {why}", quote(&ip.to_string())));
+    let by_kubernetes = unusable(ip).map(|why| format!("{} {why}", quote(&ip.to_string())));
     by_kubernetes.or_else(|| not_allowed(ip, allowed))
 }
 
-/// Why Kubernetes would not take this IP, or nobody reach one database at it.
-fn impossible(ip: IpAddr) -> Option<String> {
+/// Returns the reason why Kubernetes rejects this IP, or why it is not one database.
+fn unusable(ip: IpAddr) -> Option<String> {
     if let IpAddr::V6(v6) = ip
         && let Some(v4) = v6.to_ipv4_mapped()
     {
         return Some(format!(
-            "is an IPv4-mapped IPv6 address, which Kubernetes refuses; write `{v4}`"
+            "is an IPv4-mapped IPv6 address, which Kubernetes rejects; write `{v4}`"
         ));
     }
     let what = if ip.is_unspecified() {
-        "is the unspecified address, where nothing answers"
+        "is the unspecified address, at which nothing answers"
     } else if ip.is_loopback() {
         "is a loopback address, which each Pod has for itself"
     } else if ip.is_multicast() {
-        "is a multicast address, which is no single database"
+        "is a multicast address, which is not a single database"
     } else if is_link_local(ip) {
         "is a link-local address, which no other network reaches"
     } else if ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
-        "is the broadcast address, which is no single database"
+        "is the broadcast address, which is not a single database"
     } else {
         return None;
     };
@@ -65,19 +67,19 @@ fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
-/// What someone probably meant who wrote this for an IP.
-fn no_ip(text: &str) -> String {
+/// Returns what is wrong with a text that is not an IP, by what was probably meant.
+fn describe_non_ip(text: &str) -> String {
     if let Some(v4) = without_leading_zeros(text) {
         return format!(
             "has a part with a leading zero, which some programs read as octal; write `{v4}`"
         );
     }
     if text.parse::<IpNet>().is_ok() {
-        return "is a network; write each address of the database by itself".into();
+        return "is a network; write each address of the database on its own".into();
     }
     if let Some((ip, _)) = text.split_once('%').filter(|(ip, _)| ip.parse::<Ipv6Addr>().is_ok()) {
         return format!(
-            "has a zone (`%…`), which Kubernetes refuses; write `{ip}` if other hosts reach it"
+            "has a zone (`%…`), which Kubernetes rejects; write `{ip}` if other hosts reach it"
         );
     }
     if text.parse::<std::net::SocketAddr>().is_ok() {
@@ -106,7 +108,7 @@ fn no_ip(text: &str) -> String {
     "is not an IP, and host names are not resolved yet; write the IP that it stands for".into()
 }
 
-/// `010.0.0.1` as `10.0.0.1`, if the zeros are all that is wrong.
+/// Returns `10.0.0.1` for `010.0.0.1`, if only the zeros are wrong.
 fn without_leading_zeros(text: &str) -> Option<Ipv4Addr> {
     let parts = text.split('.').map(|part| {
         let short = part.trim_start_matches('0');
@@ -115,7 +117,7 @@ fn without_leading_zeros(text: &str) -> Option<Ipv4Addr> {
     parts.collect::<Vec<_>>().join(".").parse().ok()
 }
 
-/// Why `--allow-cidr` forbids the IP.
+/// Returns the reason why `--allow-cidr` does not allow the IP.
 fn not_allowed(ip: IpAddr, allowed: &AllowedNetworks) -> Option<String> {
     if allowed.allows(ip) {
         return None;

@@ -7,28 +7,17 @@ use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use super::compile::{self, Options};
 use super::language::reader::Reader;
 use super::language::spanned::Field;
 use super::problem::{Collector, Problems, Reported, Span};
 use super::records::Config;
 use super::spec::Spec;
-use super::{compile, yaml};
+use super::yaml;
 
 /// The largest config file, in bytes. No list of databases needs more, and this much is read in an
 /// instant.
 const MAX_FILE_SIZE: u64 = 10 * 1024 * 1024;
-
-/// The settings that the meaning of a config depends on beside its text.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// The namespace of databases for which the config names none.
-    pub own_namespace: String,
-    /// The networks that addresses may be in. An empty list allows all.
-    pub allow_cidr: Vec<ipnet::IpNet>,
-    /// Leaves out addresses that may not be published, with a warning, instead of rejecting the
-    /// whole config. One wrong address then does not stop the others.
-    pub skip_rejected: bool,
-}
 
 /// A config that can be used.
 #[derive(Debug, Clone)]

@@ -2,9 +2,9 @@
 
 use super::problem::quote;
 
-/// Says what is wrong with a label of RFC 1123.
+/// Checks a label of RFC 1123. The error says what to write instead.
 pub(crate) fn validate_label(name: &str, what: &str) -> Result<(), String> {
-    let fits = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '-';
+    let is_allowed = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '-';
     if name.len() > 63 {
         return Err(format!(
             "{} has {} characters; {what} has at most 63",
@@ -12,33 +12,34 @@ pub(crate) fn validate_label(name: &str, what: &str) -> Result<(), String> {
             name.len()
         ));
     }
-    if !name.chars().all(fits) || name.starts_with('-') || name.ends_with('-') {
+    if !name.chars().all(is_allowed) || name.starts_with('-') || name.ends_with('-') {
         return Err(format!(
-            "{} is not {what}; write lower-case letters, digits and `-`, with a letter or digit at both ends",
+            "{} is not {what}; write lower-case letters, digits and `-`, with a letter or digit at \
+             both ends",
             quote(name)
         ));
     }
     Ok(())
 }
 
-/// Says what is wrong with the name of a namespace.
+/// Checks the name of a namespace.
 pub fn validate_namespace(name: &str) -> Result<(), String> {
     validate_label(name, "a DNS label")
 }
 
-/// Says what is wrong with the name of a Service.
+/// Checks the name of a Service, which is a label of RFC 1035.
 pub fn validate_service(name: &str) -> Result<(), String> {
     validate_label(name, "the name of a Service")?;
     if name.starts_with(|char: char| char.is_ascii_digit()) {
         return Err(format!(
-            "{} begins with a digit; a Service's name begins with a letter",
+            "{} begins with a digit; write a name that begins with a letter",
             quote(name)
         ));
     }
     Ok(())
 }
 
-/// Says what is wrong with the name of a Lease: labels with dots between them.
+/// Checks the name of a Lease, which is a list of labels with dots between them.
 pub fn validate_lease(name: &str) -> Result<(), String> {
     if name.len() > 253 {
         return Err(format!(
@@ -49,8 +50,8 @@ pub fn validate_lease(name: &str) -> Result<(), String> {
     }
     if name.split('.').any(|label| label.is_empty() || validate_label(label, "").is_err()) {
         return Err(format!(
-            "{} is not the name of a Lease; write lower-case letters, digits, `-` and `.`, with a letter or digit at \
-             both ends",
+            "{} is not the name of a Lease; write lower-case letters, digits, `-` and `.`, with a \
+             letter or digit at both ends",
             quote(name)
         ));
     }

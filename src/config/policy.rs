@@ -8,30 +8,30 @@ use super::language::scalars::{Bool, Delay, scalar, whole_number};
 use super::language::spanned::{Field, Spanned};
 use super::problem::{Collector, Reported, quote};
 use super::spec::Address;
-use super::yaml::tree::Scalar;
+use super::yaml::node::Scalar;
 use crate::plan;
 
 record! {
-    /// Which of the healthy addresses are published, and which others.
+    /// The rules by which the published addresses are chosen.
     Policy requires [] {
-        /// If fewer addresses than this are healthy, the published ones that were healthy most
-        /// recently stay published. A number, or a percentage of the addresses in the preferred
-        /// tier, which is the one with the lowest `priority`. A percentage is rounded up.
+        /// The number of addresses to keep: if fewer are healthy, the published ones that were
+        /// healthy most recently stay published. It is a number, or a percentage of the addresses
+        /// in the preferred tier, which has the lowest `priority`. A percentage is rounded up.
         min_healthy: MinHealthy = MinHealthy(plan::Policy::default().min_healthy),
         /// Publish at most one address, as for a writer. If two pass, which is a split brain, they
         /// are never published together. Needs a check that only the writer passes.
         exactly_one: Bool = Bool(plan::Policy::default().exactly_one),
-        /// When recovered addresses of a preferred tier take over from those of a lower one.
+        /// The moment at which recovered addresses of a preferred tier take over from a lower one.
         failback: Failback,
-        /// How often an address may change between healthy and unhealthy within ten minutes. One
-        /// that changes more often stays out until it was healthy for a minute; each further time
-        /// this doubles, up to 15 minutes.
+        /// The number of changes between healthy and unhealthy that an address may make within ten
+        /// minutes. One that makes more stays out until it was healthy for a minute; each further
+        /// time this doubles, up to 15 minutes.
         max_flips: MaxFlips = MaxFlips(plan::Policy::default().max_flips),
     }
 }
 
 record! {
-    /// When recovered addresses of a preferred tier take over from those of a lower one.
+    /// The moment at which recovered addresses of a preferred tier take over from a lower one.
     #[schemars(extend("maxProperties" = 1))]
     Failback requires [] {
         /// The time that they must have been healthy for. `0s` means at once.

@@ -24,7 +24,7 @@ pub struct Problem {
     /// The path of keys, as in `databases[0].check.interval`. It is empty for the whole file and
     /// for bad YAML.
     pub path: String,
-    /// What is wrong, and what to write instead.
+    /// The mistake, and what to write instead.
     pub message: String,
 }
 

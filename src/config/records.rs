@@ -16,7 +16,7 @@ use super::language::scalars::{
 use super::language::spanned::Field;
 use super::policy::Policy;
 use super::problem::{Reported, quote};
-use super::yaml::tree::{Entry, Node, NodeKind, Scalar, ScalarKind};
+use super::yaml::node::{Entry, Node, NodeKind, Scalar, ScalarKind};
 use crate::annotations::MAX_REASON_CHARS;
 
 record! {
@@ -62,9 +62,9 @@ record! {
         /// The addresses of the database.
         #[schemars(length(min = 1))]
         addresses: Vec<Field<AddressEntry>>,
-        /// How the addresses are checked.
+        /// The check of the addresses.
         check: CheckKeys,
-        /// Which of the healthy addresses are published, and which others.
+        /// The rules by which the published addresses are chosen.
         policy: Policy,
         /// The objects in which the healthy addresses are published: Endpoints, which Kubernetes
         /// mirrors into EndpointSlices; EndpointSlices; or both.

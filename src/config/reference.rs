@@ -12,7 +12,7 @@ use super::schema::annotated_schema;
 const INTRO: &str = "\
 # Config reference
 
-<!-- Generated from the code. Do not edit; run `UPDATE_DOCS=1 cargo test --test config generated`. -->
+<!-- Generated: do not edit, but run `UPDATE_DOCS=1 cargo test --test config generated`. -->
 
 The config is one YAML file. It lists the databases, and may hold defaults for all of them:
 

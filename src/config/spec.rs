@@ -105,7 +105,7 @@ pub struct RejectedAddress {
     pub reason: String,
 }
 
-/// How, how often and how patiently a target is checked.
+/// The check of a target: its kind, and how often and how patiently it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     /// The kind, with its own settings.

@@ -117,7 +117,7 @@ type AnyKind = fn() -> BoxedStrategy<CheckKind>;
 pub(crate) const KINDS: [(&str, AnyKind); 3] =
     [("tcp", || tcp().boxed()), ("http", || http().boxed()), ("exec", || exec().boxed())];
 
-/// The checks of a database's addresses, which are all of one kind.
+/// Returns the checks of a database's addresses, which are all of one kind.
 fn checks() -> impl Strategy<Value = Vec<Arc<Check>>> {
     proptest::sample::select(&KINDS[..]).prop_flat_map(|(_, kind)| vec(check(kind()), 1..3))
 }

@@ -15,7 +15,7 @@ use crate::config::language::spanned::{Field, Spanned};
 use crate::config::language::templates;
 use crate::config::language::value::{NamedValues, ValueName, ValueSource};
 use crate::config::problem::{Collector, Location, Reported, quote};
-use crate::config::yaml::tree::Scalar;
+use crate::config::yaml::node::Scalar;
 
 record! {
     /// A check by a program, which is started without a shell. It passes when the program exits

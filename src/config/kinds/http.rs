@@ -16,7 +16,7 @@ use crate::config::language::scalars::{
 use crate::config::language::spanned::{Field, Spanned};
 use crate::config::language::value::{NamedValues, ValueName, ValueSource};
 use crate::config::problem::{Collector, Reported, quote};
-use crate::config::yaml::tree::Scalar;
+use crate::config::yaml::node::Scalar;
 
 record! {
     /// A check by one HTTP request. It passes when the status is expected and the body contains the
@@ -55,7 +55,7 @@ pub struct HttpCheck {
     pub port: u16,
     /// The path and the query.
     pub path: String,
-    /// Whether the request goes over TLS.
+    /// The scheme: with or without TLS.
     pub scheme: Scheme,
     /// The method, as it is sent: `GET`.
     pub method: String,

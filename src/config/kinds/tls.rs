@@ -44,7 +44,7 @@ scalar!(
     }
 );
 
-/// How a TLS connection to a target is made.
+/// The checked settings of a TLS connection to a target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tls {
     /// PEM certificates that sign the target's. Without it, those of the system.

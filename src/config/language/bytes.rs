@@ -13,7 +13,7 @@ use super::scalars::{Text, scalar, text};
 use super::spanned::Field;
 use super::value::{FromEnv, FromFile, MASK, ValueSource};
 use crate::config::problem::Reported;
-use crate::config::yaml::tree::{Entry, Node, NodeKind, Scalar, ScalarKind};
+use crate::config::yaml::node::{Entry, Node, NodeKind, Scalar, ScalarKind};
 
 record! {
     /// Bytes that are not text.

@@ -1,9 +1,9 @@
-//! Bytes in hex: two digits a byte, and blanks between bytes where the writer likes them.
+//! Bytes in hex: two digits for each byte, with optional spaces between bytes.
 
-/// The bytes, or what is wrong and what to write instead.
+/// Returns the bytes, or what is wrong and what to write instead.
 pub(crate) fn parse(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len() / 2);
-    // The first digit of a byte, and its place.
+    // The first digit of a byte, and its number.
     let mut half: Option<(u8, usize)> = None;
     for (place, char) in (1..).zip(text.chars()) {
         half = match (char.to_digit(16), half) {
@@ -29,9 +29,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<u8>, String> {
 }
 
 fn single(place: usize) -> String {
-    format!(
-        "the hex digit at character {place} stands alone, and a byte has two; write `0c` for `c`"
-    )
+    format!("the hex digit at character {place} is alone, but a byte has two; write `0c` for `c`")
 }
 
 fn not_a_digit(char: char, place: usize) -> String {
@@ -41,10 +39,10 @@ fn not_a_digit(char: char, place: usize) -> String {
     } else {
         "write digits from 0 to 9 and a to f"
     };
-    format!("`{shown}`, character {place}, is no hex digit; {advice}")
+    format!("`{shown}`, character {place}, is not a hex digit; {advice}")
 }
 
-/// The bytes as `00 0c`.
+/// Writes the bytes as `00 0c`.
 pub(crate) fn write(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }
@@ -62,18 +60,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_place() {
+    fn a_mistake_is_named_with_its_place() {
         let table = [
             ("", "there are no bytes here; "),
             (" \n", "there are no bytes here; "),
-            ("0", "the hex digit at character 1 stands alone"),
-            ("00 0", "the hex digit at character 4 stands alone"),
-            ("0 0c", "the hex digit at character 1 stands alone"),
-            ("0x0c", "`x`, character 2, is no hex digit; write `0c` for `0x0c`"),
-            ("00 0g", "`g`, character 5, is no hex digit; write digits"),
-            ("00é", "`é`, character 3, is no hex digit"),
-            ("00:0c", "`:`, character 3, is no hex digit"),
-            ("00\u{200b}", "`\\u{200b}`, character 3, is no hex digit"),
+            ("0", "the hex digit at character 1 is alone"),
+            ("00 0", "the hex digit at character 4 is alone"),
+            ("0 0c", "the hex digit at character 1 is alone"),
+            ("0x0c", "`x`, character 2, is not a hex digit; write `0c` for `0x0c`"),
+            ("00 0g", "`g`, character 5, is not a hex digit; write digits"),
+            ("00é", "`é`, character 3, is not a hex digit"),
+            ("00:0c", "`:`, character 3, is not a hex digit"),
+            ("00\u{200b}", "`\\u{200b}`, character 3, is not a hex digit"),
         ];
         for (text, message) in table {
             let error = parse(text).expect_err(text);
@@ -82,10 +80,15 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
 
         #[test]
-        fn what_is_written_reads_back_the_same(bytes in proptest::collection::vec(any::<u8>(), 1..50)) {
+        fn written_bytes_read_back_the_same(
+            bytes in proptest::collection::vec(any::<u8>(), 1..50),
+        ) {
             prop_assert_eq!(parse(&write(&bytes)), Ok(bytes));
         }
 

@@ -1,6 +1,6 @@
 //! The message for an unknown key: the known key that was probably meant, or where the key belongs.
 
-use crate::config::yaml::tree::{NodeKind, Scalar, ScalarKind};
+use crate::config::yaml::node::{NodeKind, Scalar, ScalarKind};
 
 /// The keys of a record, as the reader needs them.
 pub(crate) struct Shape<'a> {

@@ -7,7 +7,7 @@ use super::hints::Shape;
 use super::spanned::{Field, Spanned};
 use crate::config::invisible;
 use crate::config::problem::{Collector, Location, Reported, Span, may_hold_credentials};
-use crate::config::yaml::tree::{Entry, Node, NodeKind, Scalar, ScalarKind};
+use crate::config::yaml::node::{Entry, Node, NodeKind, Scalar, ScalarKind};
 
 /// A value that can be read from a node of the tree.
 pub(crate) trait FromNode: Sized + Clone {

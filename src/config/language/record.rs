@@ -42,7 +42,7 @@ macro_rules! record {
 
         impl $crate::config::language::reader::FromNode for $name {
             fn from_node(
-                node: &$crate::config::yaml::tree::Node,
+                node: &$crate::config::yaml::node::Node,
                 reader: &mut $crate::config::language::reader::Reader,
             ) -> Result<Self, $crate::config::problem::Reported> {
                 let shape = $crate::config::language::hints::Shape {

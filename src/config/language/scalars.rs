@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::config::names::{validate_label, validate_service};
 use crate::config::problem::quote;
-use crate::config::yaml::tree::{Scalar, ScalarKind};
+use crate::config::yaml::node::{Scalar, ScalarKind};
 
 /// Declares a scalar: its type, the noun phrase of what is expected, its JSON Schema, and the
 /// function that parses it. Without the inner type, the type is declared elsewhere.
@@ -25,9 +25,9 @@ macro_rules! scalar {
         impl $crate::config::language::reader::ScalarType for $name {
             const EXPECTED: &'static str = $expected;
 
-            fn parse(scalar: &$crate::config::yaml::tree::Scalar) -> Result<Self, String> {
+            fn parse(scalar: &$crate::config::yaml::node::Scalar) -> Result<Self, String> {
                 let parse: fn(
-                    &$crate::config::yaml::tree::Scalar,
+                    &$crate::config::yaml::node::Scalar,
                     &'static str,
                 ) -> Result<Self, String> = $parse;
                 parse(scalar, $expected)
@@ -117,9 +117,12 @@ scalar!(Text(String), "text", {"type": "string", "minLength": 1}, |scalar, expec
     Ok(Text(non_empty_text(scalar, expected)?.into()))
 });
 
-scalar!(FilePath(PathBuf), "the path of a file", {"type": "string", "minLength": 1}, |scalar, expected| {
-    Ok(FilePath(without_nul(non_empty_text(scalar, expected)?)?.into()))
-});
+scalar!(
+    FilePath(PathBuf),
+    "the path of a file",
+    {"type": "string", "minLength": 1},
+    |scalar, expected| Ok(FilePath(without_nul(non_empty_text(scalar, expected)?)?.into()))
+);
 
 scalar!(
     ServiceName(String),
@@ -210,7 +213,8 @@ scalar!(
     |scalar, expected| {
         let name = without_nul(non_empty_text(scalar, expected)?)?;
         if name.contains('=') {
-            return Err("the name of an environment variable has no `=`; write the name alone".into());
+            let message = "the name of an environment variable has no `=`; write the name alone";
+            return Err(message.into());
         }
         Ok(EnvVarName(name.into()))
     }

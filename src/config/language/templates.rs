@@ -65,7 +65,7 @@ struct UrlHost<'a> {
     ipv6: Option<IpAddr>,
 }
 
-/// Whether the host of a URL is in brackets.
+/// The brackets around the host of a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Brackets {
     Present,

@@ -15,7 +15,7 @@ use super::record::record;
 use super::scalars::{EnvVarName, FilePath};
 use super::spanned::{Field, Spanned};
 use crate::config::problem::Reported;
-use crate::config::yaml::tree::{Entry, Node, NodeKind, Scalar, ScalarKind};
+use crate::config::yaml::node::{Entry, Node, NodeKind, Scalar, ScalarKind};
 
 record! {
     /// A file that holds the value. The daemon reads it for each check, so that a rotated Secret
@@ -143,8 +143,8 @@ impl JsonSchema for ValueSource {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A text, or the file or variable that holds it, so that no secret has to \
-                            stand in the config.",
+            "description": "A text, or the file or variable that holds it, so that no secret \
+                            has to stand in the config.",
             "anyOf": [
                 {"type": "string", "not": {"const": MASK}, "x-type": "text"},
                 generator.subschema_for::<FromFile>(),

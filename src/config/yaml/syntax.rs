@@ -1,4 +1,5 @@
-//! What is wrong with a text that is no YAML: the parser says where it gave up, a person wants to know where to write what.
+//! Explains bad YAML. The parser knows where it gave up; a person wants to know what to write, and
+//! where.
 
 use std::net::IpAddr;
 
@@ -11,7 +12,8 @@ use crate::config::problem::Span;
 /// stack.
 pub(crate) const MAX_DEPTH: usize = 64;
 
-/// Where to point and what to say: the invisible character of the line that is wrong, if it has one, else [`visible`].
+/// Returns the place to report and the message. If the wrong line has an invisible character, that
+/// is the mistake. `open` is the innermost bracket or brace that has not ended yet.
 pub(crate) fn explain(
     kind: &ErrorKind,
     span: Span,
@@ -26,12 +28,12 @@ pub(crate) fn explain(
             );
             (at(span.line as usize, column), message)
         }
-        None => visible(kind, span, text, open),
+        None => explain_visible(kind, span, text, open),
     }
 }
 
-/// Where to point and what to say. `open` is the innermost bracket or brace that has not ended yet.
-fn visible(
+/// Returns the place and the message for a line without invisible characters.
+fn explain_visible(
     kind: &ErrorKind,
     mut span: Span,
     text: &str,
@@ -50,7 +52,8 @@ fn visible(
         let first = open.map_or(1, |(_, begin)| begin.line);
         if let Some((at, quote)) = open_quote(&lines, first, span.line) {
             let message = format!(
-                "bad YAML: the `{quote}` on line {} is still open on line {}; write the closing `{quote}`",
+                "bad YAML: the `{quote}` on line {} is still open on line {}; write the closing \
+                 `{quote}`",
                 at.line,
                 at.line + 1
             );
@@ -60,7 +63,8 @@ fn visible(
     if let Some((bracket, begin)) = open {
         let closing = if bracket == '[' { ']' } else { '}' };
         let message = format!(
-            "bad YAML: the `{bracket}` on line {} is still open here; write the missing `{closing}`, or correct this line",
+            "bad YAML: the `{bracket}` on line {} is still open here; write the missing \
+             `{closing}`, or correct this line",
             begin.line
         );
         return (span, message);
@@ -87,7 +91,7 @@ fn is_about_tabs(kind: &ErrorKind) -> bool {
     )
 }
 
-/// The parser reports a tab when it is past it.
+/// Returns the column of the first tab. The parser reports a tab only when it is past it.
 fn first_tab(lines: &[&str], span: Span) -> u32 {
     let line = lines.last().copied().unwrap_or_default();
     line.chars().position(|char| char == '\t').map_or(span.column, |index| index as u32 + 1)
@@ -107,7 +111,7 @@ fn at(line: usize, column: usize) -> Span {
     Span { line: line as u32, column: column as u32, ..Span::default() }
 }
 
-/// The last quote of these lines that begins a text and has no other on its line.
+/// Returns the last quote in these lines that begins a text and is not closed on its line.
 fn open_quote(lines: &[&str], first: u32, last: u32) -> Option<(Span, char)> {
     let numbers = (first as usize..last as usize).rev();
     let mut found = numbers.filter_map(|number| {
@@ -117,7 +121,7 @@ fn open_quote(lines: &[&str], first: u32, last: u32) -> Option<(Span, char)> {
     found.next()
 }
 
-/// The column of the quote that is open at the end of the line.
+/// Returns the column and the character of the quote that is open at the end of the line.
 fn unclosed(line: &str) -> Option<(usize, char)> {
     let mut open = None;
     let mut before = ' ';
@@ -140,9 +144,10 @@ fn unclosed(line: &str) -> Option<(usize, char)> {
     open
 }
 
-/// The `key:value` that made the last line no mapping: on that line, or the first of those above that it continues.
+/// Returns the place of the `key:value` that keeps the last line from being a mapping. It is on
+/// that line, or on the first of the lines above that it continues.
 fn missing_space_after_colon(lines: &[&str]) -> Option<Span> {
-    let column = |number: &usize| Some((*number, glued_column(lines[number - 1])?));
+    let column = |number: &usize| Some((*number, unspaced_key_column(lines[number - 1])?));
     let mut above = (1..lines.len()).rev().map_while(|number| column(&number));
     let found = match column(&lines.len()) {
         Some(here) => above.last().or(Some(here)),
@@ -151,8 +156,8 @@ fn missing_space_after_colon(lines: &[&str]) -> Option<Span> {
     found.map(|(line, column)| at(line, column))
 }
 
-/// The column of a `key:value`, if that is what the line begins with.
-fn glued_column(line: &str) -> Option<usize> {
+/// Returns the column of a `key:value` at the beginning of the line.
+fn unspaced_key_column(line: &str) -> Option<usize> {
     let content = line.trim_start_matches([' ', '-']);
     let (key, value) = content.split_once(':')?;
     let is_key = key.starts_with(|char: char| char.is_ascii_alphabetic())
@@ -162,16 +167,16 @@ fn glued_column(line: &str) -> Option<usize> {
     (is_key && is_value && !is_ip).then_some(line.len() - content.len() + 1)
 }
 
-/// The parser's error in the words of someone who writes the file.
+/// Returns the parser's error in words for the person who writes the file.
 fn describe(kind: &ErrorKind) -> String {
     let text = match kind {
         ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => {
-            "bad YAML: a `:` makes a key here, where none can be; indent the line as its neighbours, or put the text \
-             in quotes"
+            "bad YAML: a `:` makes a key here, where none can be; indent the line as its \
+             neighbours, or put the text in quotes"
         }
         ErrorKind::SimpleKeyExpected | ErrorKind::ExpectedBlockMappingKey => {
-            "bad YAML: no `key: value` is read here; write the `:` and a space after the key, and indent the line as \
-             its neighbours"
+            "bad YAML: `key: value` is expected here; write the `:` and a space after the key, \
+             and indent the line as its neighbours"
         }
         ErrorKind::ExpectedFlowSequenceSeparator
         | ErrorKind::UnexpectedEofFlowSequence
@@ -188,7 +193,8 @@ fn describe(kind: &ErrorKind) -> String {
         }
         ErrorKind::RecursionLimitExceeded => {
             return format!(
-                "lists and mappings are nested more than {MAX_DEPTH} deep; the config needs far fewer"
+                "lists and mappings are nested more than {MAX_DEPTH} deep; the config needs far \
+                 fewer, so remove some"
             );
         }
         ErrorKind::UnexpectedCharacter { character: '@' | '`' | '%' } => {

@@ -1,93 +1,22 @@
-//! A YAML text as a tree in which every key and every value knows its place.
+//! Builds the tree of a YAML text, in which every key and every value knows its place.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_saphyr::granit_parser::{
-    self, Event, Marker, Parser, ScalarStyle, ScanError, StrInput, StructureStyle, Tag,
+    self, Event, Marker, Parser, ScanError, StrInput, StructureStyle, Tag,
 };
 
+use super::node::{Entry, Node, NodeKind, Scalar, ScalarKind, scalar_kind};
+use super::secrets::{has_colon, looks_like_key, may_hold_secret, redact_line, with_tag};
 use super::syntax::{self, MAX_DEPTH};
 use crate::config::problem::{Collector, Reported, Span};
 
-/// One value of the file.
-#[derive(Debug)]
-pub(crate) struct Node {
-    pub span: Span,
-    pub kind: NodeKind,
-    /// How many values it holds, itself and those behind aliases included.
-    expanded_size: usize,
-}
-
-#[derive(Debug)]
-pub(crate) enum NodeKind {
-    Scalar(Scalar),
-    List(Vec<Arc<Node>>),
-    Map(Vec<Entry>),
-}
-
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub key: String,
-    pub key_span: Span,
-    /// The key may be shown: it looks like one, and a colon follows it. Else it may be a secret that lost its key.
-    pub is_plain: bool,
-    pub value: Arc<Node>,
-}
-
-/// A scalar's text, and the type that YAML 1.2's core schema gives it.
-#[derive(Debug)]
-pub(crate) struct Scalar {
-    pub text: String,
-    pub kind: ScalarKind,
-    pub style: ScalarStyle,
-}
-
-impl Scalar {
-    /// A text that stands nowhere in the file.
-    pub(crate) fn text(text: String) -> Self {
-        Scalar { text, kind: ScalarKind::Text, style: ScalarStyle::Plain }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ScalarKind {
-    Null,
-    Bool(bool),
-    Number,
-    Text,
-}
-
-impl NodeKind {
-    /// What this is, in the words of a message.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            NodeKind::List(_) => "a list",
-            NodeKind::Map(_) => "a mapping",
-            NodeKind::Scalar(scalar) => match scalar.kind {
-                ScalarKind::Null => "nothing",
-                ScalarKind::Bool(_) => "true or false",
-                ScalarKind::Number => "a number",
-                ScalarKind::Text => "text",
-            },
-        }
-    }
-}
-
-impl Node {
-    /// The text of a scalar.
-    pub(crate) fn text(&self) -> &str {
-        match &self.kind {
-            NodeKind::Scalar(scalar) => &scalar.text,
-            _ => "",
-        }
-    }
-}
-
-/// How many values all aliases together may stand for: far above any real file, far below what hurts.
+/// The largest number of values that all aliases together may stand for. It is far above any real
+/// file, and far below what takes long.
 const MAX_EXPANSION: usize = 1_000_000;
 
-/// The tree of the text's one document, or None when it is so wrong that nothing more can be said than is collected.
+/// Returns the tree of the one document in the text, or reports why there is none.
 pub(crate) fn parse(text: &str, problems: &mut Collector) -> Result<Arc<Node>, Reported> {
     let mut options = granit_parser::options! {
         flow_nesting_limit: MAX_DEPTH,
@@ -115,7 +44,7 @@ pub(crate) fn parse(text: &str, problems: &mut Collector) -> Result<Arc<Node>, R
     }
 }
 
-/// Why the tree can't be built.
+/// The error that ends the building of the tree.
 struct ParseAbort {
     span: Span,
     message: String,
@@ -125,12 +54,18 @@ struct Builder<'a> {
     text: &'a str,
     parser: Parser<'a, StrInput<'a>>,
     problems: &'a mut Collector,
-    /// Of the value that is being built.
+    /// The path of keys to the value that is being built.
     path: String,
     /// The lists and mappings in brackets and braces that have not ended yet.
     open: Vec<(char, Span)>,
     anchors: HashMap<usize, Arc<Node>>,
     expansion: usize,
+}
+
+impl ParseAbort {
+    fn not_a_value(span: Span) -> Self {
+        ParseAbort { span, message: "is not a value; write valid YAML".into() }
+    }
 }
 
 impl<'a> Builder<'a> {
@@ -160,7 +95,8 @@ impl<'a> Builder<'a> {
         node
     }
 
-    /// Builds the one document that is not empty: a `---` on top or at the end, as templates leave it, begins an empty one.
+    /// Builds the one document that is not empty. Templates often leave a `---` on top or at the
+    /// end, which begins an empty one.
     fn document(&mut self) -> Result<Arc<Node>, ParseAbort> {
         let mut root: Option<Arc<Node>> = None;
         let mut empty = None;
@@ -173,7 +109,8 @@ impl<'a> Builder<'a> {
                 Ok((Event::DocumentStart(..), span)) if root.is_some() => start = span,
                 Ok((Event::DocumentStart(..), _)) => {}
                 Ok((Event::StreamEnd, span)) => {
-                    let nothing = "has only comments; list the databases, as in `databases: [{service: mysql, …}]`";
+                    let nothing = "has only comments; list the databases, as in \
+                                   `databases: [{service: mysql, …}]`";
                     let span = Span { line: 1, column: 1, ..span };
                     return root
                         .or(empty)
@@ -181,7 +118,7 @@ impl<'a> Builder<'a> {
                 }
                 Ok((event, span)) if is_empty(&event) => empty = Some(self.node(event, span)?),
                 Ok((event, span)) if root.is_none() => root = Some(self.node(event, span)?),
-                // It is no reason to be silent about the mistakes of the first one.
+                // The mistakes of the first document are reported all the same.
                 Ok(_) | Err(_) if is_second => {
                     let message =
                         "a second YAML document begins here; write all databases in one document";
@@ -189,12 +126,9 @@ impl<'a> Builder<'a> {
                     return root.ok_or_else(|| ParseAbort { span: start, message: message.into() });
                 }
                 Ok((_, span)) => {
-                    return Err(ParseAbort {
-                        span,
-                        message: "is not a value; write valid YAML".into(),
-                    });
+                    return Err(ParseAbort::not_a_value(span));
                 }
-                Err(stop) => return Err(stop),
+                Err(abort) => return Err(abort),
             }
         }
     }
@@ -203,24 +137,21 @@ impl<'a> Builder<'a> {
         let (node, anchor) = match event {
             Event::Alias(id) => return self.alias(id, span),
             Event::Scalar(text, style, anchor, tag) => {
-                let forced = self.is_text_by_tag(tag.as_deref(), span);
+                let forced = self.is_tagged_text(tag.as_deref(), span);
                 let kind = if forced { ScalarKind::Text } else { scalar_kind(&text, style) };
                 let kind = NodeKind::Scalar(Scalar { text: text.into_owned(), kind, style });
                 (Node { span, kind, expanded_size: 1 }, anchor)
             }
             Event::SequenceStart(style, anchor, tag) => {
-                self.is_text_by_tag(tag.as_deref(), span);
+                self.is_tagged_text(tag.as_deref(), span);
                 (self.inside(style, '[', span, Self::list)?, anchor)
             }
             Event::MappingStart(style, anchor, tag) => {
-                self.is_text_by_tag(tag.as_deref(), span);
+                self.is_tagged_text(tag.as_deref(), span);
                 (self.inside(style, '{', span, Self::map)?, anchor)
             }
             _ => {
-                return Err(ParseAbort {
-                    span,
-                    message: "is not a value; write valid YAML".into(),
-                });
+                return Err(ParseAbort::not_a_value(span));
             }
         };
         let node = Arc::new(node);
@@ -289,7 +220,7 @@ impl<'a> Builder<'a> {
                 key: key.text().into(),
                 key_span: key.span,
                 is_plain,
-                value: placed_by_key(value, key.span),
+                value: at_key(value, key.span),
             };
             if !matches!(key.kind, NodeKind::Scalar(_)) {
                 let message =
@@ -305,7 +236,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// An entry that no one will read, and so no one would look for secrets in.
+    /// Reports an entry that is not read. Secrets in it are not known, so all of it is redacted.
     fn reject_entry(&mut self, entry: &Entry, message: String) {
         if entry.value.span != entry.key_span {
             self.problems.redact(entry.value.span);
@@ -330,27 +261,29 @@ impl<'a> Builder<'a> {
         self.expansion = self.expansion.saturating_add(node.expanded_size);
         if self.expansion > MAX_EXPANSION {
             let message = format!(
-                "the aliases up to here stand for more than {MAX_EXPANSION} values; write the values out, or \
-                 use `defaults`"
+                "the aliases up to here stand for more than {MAX_EXPANSION} values; write the \
+                 values out, or use `defaults`"
             );
             return Err(ParseAbort { span, message });
         }
         Ok(node.clone())
     }
 
-    /// `!!str` is the one tag with a use here; the others of YAML itself say what is known anyway.
-    fn is_text_by_tag(&mut self, tag: Option<&Tag>, span: Span) -> bool {
+    /// Returns true for the tag `!!str`, the only one with an effect. The other tags of YAML itself
+    /// name the type that the value has anyway, and all others are errors.
+    fn is_tagged_text(&mut self, tag: Option<&Tag>, span: Span) -> bool {
         let Some(tag) = tag else { return false };
         if tag.original() == "!!binary" {
             // The bytes may be a secret.
             self.problems.redact(span);
-            let message = "`!!binary` is not read here; write `{hex: \"00 0c\"}` for the bytes of `send` and `expect`, or `{file: path}`";
+            let message = "`!!binary` is not supported; write `{hex: \"00 0c\"}` for the bytes of \
+                           `send` and `expect`, or `{file: path}`";
             self.error(span, message.into());
         } else if !tag.is_yaml_core_schema() {
-            // It may be a secret that begins with `!` and lacks its quotes.
+            // The tag may be a secret that begins with `!` and lacks its quotes.
             self.problems.redact(with_tag(self.text, span));
-            let message = "a tag, which begins with `!`, means nothing here; take it away, or put the value in quotes \
-                           if the `!` belongs to it";
+            let message = "a tag, which begins with `!`, has no effect here; remove it, or put the \
+                           value in quotes if the `!` belongs to it";
             self.error(span, message.into());
         }
         tag.is_yaml_core_schema_tag("str")
@@ -364,28 +297,16 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Whether this is all there is of a document that says nothing.
+/// Returns true if the first event of a document is all of it, and the document is empty.
 fn is_empty(document: &Event) -> bool {
-    matches!(document, Event::Scalar(text, style, 0, None) if scalar_kind(text, *style) == ScalarKind::Null)
-}
-
-/// A value's place together with that of the tag before it, and of an anchor between them.
-fn with_tag(text: &str, value: Span) -> Span {
-    let mut before = text.get(..value.start as usize).unwrap_or_default().trim_end();
-    loop {
-        let word = before.rfind(char::is_whitespace).map_or(0, |space| space + 1);
-        if let Some(mark) = before[word..].find('!') {
-            return Span { start: (word + mark) as u32, ..value };
-        }
-        if word == 0 {
-            return value;
-        }
-        before = before[..word].trim_end();
+    match document {
+        Event::Scalar(text, style, 0, None) => scalar_kind(text, *style) == ScalarKind::Null,
+        _ => false,
     }
 }
 
-/// `key:` with nothing behind it: the place is the key's, for there is none of the value's own.
-fn placed_by_key(value: Arc<Node>, key: Span) -> Arc<Node> {
+/// Gives a value that is missing, as in `key:`, the place of its key.
+fn at_key(value: Arc<Node>, key: Span) -> Arc<Node> {
     match &value.kind {
         NodeKind::Scalar(Scalar { text, kind: ScalarKind::Null, style })
             if value.span.start == value.span.end =>
@@ -397,50 +318,6 @@ fn placed_by_key(value: Arc<Node>, key: Span) -> Arc<Node> {
     }
 }
 
-/// Whether a colon follows, so that this is a key and not, say, a secret in braces that lost its key.
-fn has_colon(text: &str, key: Span) -> bool {
-    text.get(key.end as usize..)
-        .is_some_and(|rest| rest.trim_start_matches([' ', '\t']).starts_with(':'))
-}
-
-/// Whether a message may show this key.
-pub(crate) fn looks_like_key(key: &str) -> bool {
-    let fits = |char: char| {
-        char.is_ascii_alphanumeric() || matches!(char, '_' | '-' | '.' | '/' | '<' | '~')
-    };
-    key.len() <= 40 && key.chars().all(fits)
-}
-
-/// YAML 1.2's core schema: what a plain scalar is when nothing else says so.
-fn scalar_kind(text: &str, style: ScalarStyle) -> ScalarKind {
-    if style != ScalarStyle::Plain {
-        return ScalarKind::Text;
-    }
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => ScalarKind::Null,
-        "true" | "True" | "TRUE" => ScalarKind::Bool(true),
-        "false" | "False" | "FALSE" => ScalarKind::Bool(false),
-        ".nan" | ".NaN" | ".NAN" => ScalarKind::Number,
-        _ if is_number(text) => ScalarKind::Number,
-        _ => ScalarKind::Text,
-    }
-}
-
-fn is_number(text: &str) -> bool {
-    let based = |prefix, radix| {
-        let digits = text.strip_prefix(prefix);
-        digits.is_some_and(|digits: &str| {
-            !digits.is_empty() && digits.chars().all(|char| char.is_digit(radix))
-        })
-    };
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let infinite = matches!(unsigned, ".inf" | ".Inf" | ".INF");
-    let decimal = unsigned.starts_with(|char: char| char.is_ascii_digit() || char == '.')
-        && unsigned.chars().any(|char| char.is_ascii_digit())
-        && unsigned.parse::<f64>().is_ok();
-    based("0x", 16) || based("0o", 8) || infinite || decimal
-}
-
 fn span_between(start: &Marker, end: &Marker) -> Span {
     let byte = |marker: &Marker| marker.byte_offset().unwrap_or(0) as u32;
     Span {
@@ -448,31 +325,5 @@ fn span_between(start: &Marker, end: &Marker) -> Span {
         column: start.col() as u32 + 1,
         start: byte(start),
         end: byte(end),
-    }
-}
-
-/// Bad YAML has no tree that tells which text is secret: then any line of a database that has a word for one may hold it.
-fn may_hold_secret(text: &str, span: Span) -> bool {
-    const WORDS: [&str; 7] = ["send", "headers", "env", "pass", "secret", "token", "authorization"];
-    let lines: Vec<&str> = text.lines().take(span.line as usize).collect();
-    let begin =
-        lines.iter().rposition(|line| line.trim_start().starts_with("- ") && indent(line) <= 2);
-    let database = lines[begin.unwrap_or(0)..].join("\n").to_lowercase();
-    WORDS.iter().any(|word| database.contains(word))
-}
-
-fn indent(line: &str) -> usize {
-    line.len() - line.trim_start().len()
-}
-
-fn redact_line(text: &str, span: Span, problems: &mut Collector) {
-    let mut start = 0;
-    for (index, line) in text.split('\n').enumerate() {
-        if index + 1 == span.line as usize {
-            let from = (start + indent(line)) as u32;
-            problems.redact(Span { start: from, end: (start + line.len()) as u32, ..span });
-            return;
-        }
-        start += line.len() + 1;
     }
 }
