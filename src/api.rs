@@ -1,4 +1,4 @@
-//! The way to the Kubernetes API: a client that keeps to the deadlines that its calls stand on, and what went wrong, in words.
+//! The client of the Kubernetes API, which keeps to the deadlines of its calls, and its errors.
 
 use std::time::Duration;
 
@@ -16,22 +16,23 @@ pub(crate) use call::Call;
 pub(crate) use deadline::Deadline;
 use deadline::DeadlineBody;
 pub(crate) use error::{ApiError, ErrorKind, error_message};
-use retry_after::with_retry_after;
+use retry_after::retry_seconds_in_body;
 
 mod call;
 mod deadline;
 mod error;
 mod retry_after;
 
-/// What the API server's host has not acknowledged for this long is no longer sent: a connection that was given up would go
-/// on trying for minutes.
+/// The time after which the kernel stops retransmitting what the API server's host has not
+/// acknowledged. Without it, a connection that was given up would go on for minutes.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A client as [`Client::try_from`] makes it, but that sends nothing for a call whose deadline has passed, however the call
-/// was held up on its way: by its connection, or because this process was stopped.
+/// Creates a client as [`Client::try_from`] does, but one that sends nothing for a call whose
+/// deadline has passed, even if the call was delayed by its connection or because this process was
+/// stopped.
 pub(crate) fn client(config: Config) -> kube::Result<Client> {
     if config.proxy_url.is_some() {
-        // Says what to do about proxies.
+        // Its error says what to do about proxies.
         return Client::try_from(config);
     }
     let mut tcp = HttpConnector::new();
@@ -44,14 +45,14 @@ pub(crate) fn client(config: Config) -> kube::Result<Client> {
     connector.set_reset_reader_on_write(config.reset_reader_on_write);
     let http: Http<_, DeadlineBody> = Http::builder(TokioExecutor::new()).build(connector);
     let service = ServiceBuilder::new()
-        .layer(AndThenLayer::new(with_retry_after))
+        .layer(AndThenLayer::new(retry_seconds_in_body))
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
         .service(service_fn(move |request: Request<Body>| {
             let http = http.clone();
-            // Runs in the task that makes the call, which knows what it stands on.
+            // Runs in the task that makes the call, which has the deadline.
             async move {
                 let basis = Deadline::current();
                 http.request(request.map(|body| DeadlineBody::new(body, basis))).await
@@ -67,7 +68,7 @@ mod tests {
     use tokio::join;
     use tokio::net::TcpListener;
 
-    /// Makes a call that stands on a deadline; what it came to, and all that its server got.
+    /// Makes a call with a deadline. Returns its outcome, and all that its server received.
     async fn call(deadline: Deadline) -> (Result<String, String>, String) {
         let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", server.local_addr().expect("an address"));
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_is_sent_whole_before_its_deadline_and_without_what_it_says_after_it() {
+    async fn after_its_deadline_a_call_is_sent_without_its_body() {
         let (answer, got) = call(Deadline::new(None)).await;
         assert_eq!(answer.as_deref(), Ok("ok"));
         assert!(got.starts_with("PUT /members ") && got.ends_with("\r\n\r\n198.51.100.1"), "{got}");

@@ -1,33 +1,34 @@
-//! The one place that reads a clock, so that everything else takes time as an argument or can be tested under paused time.
+//! The clocks. Only this module reads one, so that all others take the time as an argument or can be
+//! tested under paused time.
 
 use std::ops::Add;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Monotonic time. Goes through tokio, so that a test can pause it.
+/// Returns the monotonic time. It comes from tokio, so that a test can pause it.
 #[expect(clippy::disallowed_methods, reason = "this module owns the clock")]
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// The calendar time at which `moment` was or will be, for people to read.
+/// Converts a monotonic time to the calendar time, for people to read.
 #[expect(clippy::disallowed_methods, reason = "this module owns the clock")]
-pub(crate) fn to_wall_clock(moment: Instant) -> SystemTime {
+pub(crate) fn to_wall_clock(instant: Instant) -> SystemTime {
     let (wall, now) = (SystemTime::now(), now());
-    let time = wall.checked_sub(now.saturating_duration_since(moment));
-    let time = time.and_then(|time| time.checked_add(moment.saturating_duration_since(now)));
+    let time = wall.checked_sub(now.saturating_duration_since(instant));
+    let time = time.and_then(|time| time.checked_add(instant.saturating_duration_since(now)));
     time.unwrap_or(wall)
 }
 
-/// The last second that RFC 3339 has a form for, the end of the year 9999, since 1970.
+/// The last second that RFC 3339 can express, at the end of the year 9999, since 1970.
 const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 
-/// A calendar time as RFC 3339 has it, in UTC, to the millisecond. One before 1970 or after the year 9999 becomes the
-/// nearest that there is a form for.
+/// Formats a calendar time by RFC 3339, in UTC, to the millisecond. A time before 1970 or after the
+/// year 9999 becomes the nearest that can be expressed.
 pub(crate) fn rfc3339_millis(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(within_rfc3339(time)).to_string()
 }
 
-/// As [`rfc3339_millis`], to the second.
+/// Formats a calendar time like [`rfc3339_millis`], to the second.
 pub(crate) fn rfc3339_seconds(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(within_rfc3339(time)).to_string()
 }
@@ -36,8 +37,8 @@ fn within_rfc3339(time: SystemTime) -> SystemTime {
     time.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + LAST_SECOND)
 }
 
-/// A moment on the clock that goes on while the machine is suspended, where that of [`Instant`] stands still: what counts
-/// where others wait, who were not suspended.
+/// A time of `CLOCK_BOOTTIME`, which goes on while the machine is suspended. The clock of [`Instant`]
+/// stands still meanwhile, and can't be used where other machines wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BootInstant(Duration);
 
@@ -55,7 +56,7 @@ impl Add<Duration> for BootInstant {
     }
 }
 
-/// Now, on the clock that is not suspended with the machine.
+/// Returns the time of `CLOCK_BOOTTIME`.
 pub(crate) fn boot_now() -> BootInstant {
     let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     BootInstant(Duration::try_from(since_boot).unwrap_or_default())
@@ -68,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_without_a_form_become_the_nearest_that_has_one() {
+    fn a_time_that_rfc3339_lacks_becomes_the_nearest() {
         let epoch = SystemTime::UNIX_EPOCH;
         let table = [
             (epoch - Duration::from_secs(1), "1970-01-01T00:00:00.000Z"),
@@ -86,14 +87,14 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn every_moment_has_a_form(seconds in any::<u64>(), nanos in 0..1_000_000_000_u32) {
+        fn every_time_can_be_formatted(seconds in any::<u64>(), nanos in 0..1_000_000_000_u32) {
             let duration = Duration::new(seconds, nanos);
             let epoch = SystemTime::UNIX_EPOCH;
             for time in [epoch.checked_add(duration), epoch.checked_sub(duration)].into_iter().flatten() {
                 prop_assert_eq!(rfc3339_millis(time).len(), 24);
             }
-            for moment in [now().checked_add(duration), now().checked_sub(duration)].into_iter().flatten() {
-                prop_assert_eq!(rfc3339_seconds(to_wall_clock(moment)).len(), 20);
+            for instant in [now().checked_add(duration), now().checked_sub(duration)].into_iter().flatten() {
+                prop_assert_eq!(rfc3339_seconds(to_wall_clock(instant)).len(), 20);
             }
         }
     }

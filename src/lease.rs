@@ -1,33 +1,39 @@
-//! Who may write: of all replicas the one that holds a Lease, and only until another may think that it has run out.
+//! The Lease that decides which replica may write: its holder, and only until another replica may
+//! take it to have expired.
 //!
-//! The holder renews the Lease every 2 s, and counts 10 s from before the call that last renewed it. The others count 15 s from
-//! when they saw it change. Each uses a clock of its own that nobody sets, and that goes on while the machine is suspended.
-//! So the holder has stopped 5 s before the earliest moment at which another may begin. The table in `decision` has what is
-//! done when, and why two never write at the same time, whatever people do to the Lease.
+//! The times are those of client-go. The holder renews the Lease every 2 s, and may write for 10 s
+//! from before the call that last renewed it. The others wait for 15 s from when they observed the
+//! last change. Each uses its own clock, which nobody sets and which goes on while the machine is
+//! suspended. So the holder stops 5 s before another replica can begin. The table in `decision`
+//! says what is done when, and why two replicas never write at the same time, whatever people do to
+//! the Lease.
 //!
-//! What keeps a write out that was begun in time and is late:
+//! A write that was decided in time but is late is stopped as follows:
 //!
-//! | the write                                                | is kept out by                                            |
-//! | ---                                                      | ---                                                       |
-//! | has not been begun                                       | the permission, asked right before each call              |
-//! | waits for a connection, or the process is stopped in it  | the permission, asked again when the connection is ready  |
-//! | is on its way while the API does not answer              | its time-out, which ends before the permission does       |
-//! | arrives later than anything written after it was decided | the resourceVersion and UID that it carries               |
-//! | is a create that arrives late                            | being blank: it says nothing, and changes nothing that is |
-//! | was sent by a process that was killed since              | the same, as its successor in the Pod takes the Lease at once |
+//! | the write                                                | is stopped by                                   |
+//! | ---                                                      | ---                                             |
+//! | has not begun                                            | the permission, checked right before each call  |
+//! | waits for a connection, or its process is stopped        | the permission, checked again when it is sent   |
+//! | is on its way while the API does not answer              | its time-out, which ends before the permission  |
+//! | arrives after anything that was written later            | its resourceVersion and UID                     |
+//! | is a create that arrives late                            | being a placeholder, which changes nothing      |
+//! | was sent by a process that has been killed               | the same; its successor in the Pod takes the Lease at once |
 //!
 //! In a first installation nothing bears our label yet, and nobody waits for 15 s. Lists that are
-//! read after the Lease was seen show that. One gap is left: someone deletes the Lease before
-//! anything was published, and a holder that has not noticed yet writes its very first object
-//! within 10 s. Two replicas then create the same blank object, and each later write still carries
-//! the resourceVersion that it was decided on.
+//! read after the Lease was observed show that.
 //!
-//! Another gap is a mistake: two replicas that run with the same host name and the same `POD_UID`.
-//! The younger takes the older one's Lease for its own, and the older finds out when it renews it,
-//! after 2 s, or stops after 10 s.
+//! Two gaps are left:
 //!
-//! No client can take back what the network or the API server already has. Such a write, where nothing has been written since
-//! it was decided, is taken by the API as what it is; the new holder sees it by its watch and puts it right at once.
+//! - Someone deletes the Lease before anything was published, and a holder that has not noticed it
+//!   yet writes its very first object within 10 s. Two replicas then create the same placeholder,
+//!   and each later write still carries the resourceVersion that it was decided on.
+//! - Two replicas run with the same host name and the same `POD_UID`, by mistake. The younger takes
+//!   the Lease of the older for its own. The older finds out when it renews the Lease, after 2 s, or
+//!   stops after 10 s.
+//!
+//! No client can take back a write that the network or the API server already has. If nothing was
+//! written since it was decided, the API takes it. The new holder observes it by its watch, and
+//! repairs it at once.
 
 use std::fmt;
 use std::time::Duration;
@@ -35,29 +41,31 @@ use std::time::Duration;
 pub(crate) use election::Installation;
 pub(crate) use elector::{Callbacks, Candidate, ElectionTask, candidate};
 pub(crate) use fitness::CheckFacts;
-pub(crate) use permission::{Handle, Role};
+pub(crate) use handle::{Handle, Role};
 
 mod decision;
 mod election;
 mod elector;
 mod fitness;
+mod handle;
 mod identity;
 mod mark;
 mod permission;
 
-/// How long others leave the Lease alone after they saw it change.
+/// The time for which others leave the Lease alone after they observed a change.
 pub(crate) const LEASE_DURATION: Duration = Duration::from_secs(15);
 
-/// How long the holder may write after it began to renew the Lease with success.
+/// The time for which the holder may write after it began a renewal that succeeded.
 pub(crate) const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How often the holder renews the Lease, and how soon it tries again.
+/// The interval at which the holder renews the Lease, or tries again to.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
-/// How often the others look: the sooner they see that it was given up, the shorter nobody writes.
+/// The interval at which a standby replica reads the Lease. The sooner it observes that the Lease
+/// was released, the shorter nobody writes.
 const STANDBY_PERIOD: Duration = Duration::from_millis(500);
 
-/// Where the Lease is.
+/// The namespace and name of the Lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
     pub namespace: String,

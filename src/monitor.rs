@@ -128,7 +128,7 @@ impl Handle {
     pub fn check_facts(&self) -> CheckFacts {
         let (late_since, inconclusive_since) =
             (self.facts.late_since(), self.facts.inconclusive_since());
-        CheckFacts { last_turn: self.last_heartbeat(), late_since, inconclusive_since }
+        CheckFacts { last_heartbeat: self.last_heartbeat(), late_since, inconclusive_since }
     }
 }
 

@@ -30,7 +30,9 @@ pub enum Regarding {
 /// The type of an Event, as Kubernetes has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventType {
+    /// Nothing to act on.
     Normal,
+    /// A person should look at it.
     Warning,
 }
 
@@ -51,9 +53,13 @@ impl fmt::Display for EventType {
 /// | Error    | error     | Warning    |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
+    /// A change that needs no action.
     Info,
+    /// A state that a person should know of, and that the daemon handles.
     Advice,
+    /// A problem.
     Warning,
+    /// A problem that needs action now.
     Error,
 }
 
@@ -70,14 +76,18 @@ impl Severity {
 /// One happening.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
+    /// The object that it is about.
     pub regarding: Regarding,
+    /// The reason, which fixes the action.
     pub reason: Reason,
+    /// The severity, usually that of the reason.
     pub severity: Severity,
     /// Tells happenings of the same object and reason apart, such as by the address. Notices that
     /// agree in all three are repetitions, and share an Event.
     pub dedup_key: String,
     /// The text for people. It must hold no secret.
     pub note: String,
+    /// The time at which it happened.
     pub at: Instant,
 }
 

@@ -1,4 +1,5 @@
-//! Until when a call may be sent: what it stands on travels with its task, and is asked again when the connection is ready.
+//! The deadline of a call: it travels with the task that makes the call, and is checked again when
+//! the body is sent.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,13 +17,13 @@ tokio::task_local! {
     static CURRENT_DEADLINE: Deadline;
 }
 
-/// Until when a call may be sent. All copies end together.
+/// The deadline until which a call may be sent. All copies end together.
 #[derive(Debug, Clone)]
 pub(crate) struct Deadline(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// None: until it is ended.
+    /// The time at which it passes; none if it passes only by [`Deadline::end`].
     expires_at: Option<BootInstant>,
     ended: AtomicBool,
 }
@@ -32,34 +33,36 @@ impl Deadline {
         Self(Arc::new(Shared { expires_at: until, ended: AtomicBool::new(false) }))
     }
 
+    /// Returns the time until the deadline.
     pub(crate) fn remaining(&self) -> Duration {
         self.0
             .expires_at
             .map_or(Duration::MAX, |until| until.saturating_duration_since(clock::boot_now()))
     }
 
-    /// Lets nothing more be sent.
+    /// Ends the deadline now.
     pub(crate) fn end(&self) {
         self.0.ended.store(true, Ordering::Relaxed);
     }
 
+    /// Returns whether a call may still be sent.
     pub(crate) fn may_send(&self) -> bool {
         !self.remaining().is_zero() && !self.0.ended.load(Ordering::Relaxed)
     }
 
-    /// What the calls of this task stand on; most stand on nothing, and may always be sent.
+    /// Returns the deadline of the current task. Most have none, and their calls may always be sent.
     pub(crate) fn current() -> Option<Self> {
         CURRENT_DEADLINE.try_with(Self::clone).ok()
     }
 
-    /// Makes calls of the API that stand on this deadline.
+    /// Runs calls of the API with this deadline.
     pub(crate) async fn scope<T>(self, calls: impl Future<Output = T>) -> T {
         CURRENT_DEADLINE.scope(self, calls).await
     }
 }
 
-/// The body of a request, which is not to be had once the deadline has passed. The server then has the head of a request at
-/// most, and does nothing with it.
+/// The body of a request, which fails once the deadline has passed. The server then has at most the
+/// head of the request, and ignores it.
 pub(super) struct DeadlineBody {
     body: Inner,
     deadline: Option<Deadline>,
@@ -118,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_deadline_that_passes_on_the_way_is_noticed() {
+    async fn a_deadline_that_passes_before_the_body_is_read_counts() {
         let deadline = Deadline::new(None);
         let body = deadline.clone().scope(async {
             DeadlineBody::new(Inner::from(b"members".to_vec()), Deadline::current())
@@ -130,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_stands_on_nothing_is_always_sent() {
+    async fn a_body_without_a_deadline_is_always_sent() {
         let body = DeadlineBody::new(Inner::from(b"members".to_vec()), Deadline::current());
         assert!(body.collect().await.is_ok());
     }

@@ -1,4 +1,4 @@
-//! How long the API asks to be left alone, put where callers look for it.
+//! The `Retry-After` header of the API, copied to where the client passes it on.
 
 use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper::body::Bytes;
@@ -7,12 +7,12 @@ use kube::core::Status;
 use kube::core::response::StatusDetails;
 use tower::BoxError;
 
-/// More than any answer that says no is long.
+/// The greatest length of the body of an error, in bytes. The API sends no longer one.
 const MAX_ERROR_BODY: usize = 64 << 10;
 
-/// An API server that has too much to do says in a header how long to wait, with a body in plain words. The library passes on
-/// bodies alone, so the body is made to say it.
-pub(super) async fn with_retry_after<B>(
+/// Copies the seconds of `Retry-After` into the body. An overloaded API server has them only in the
+/// header, and kube passes on only the body.
+pub(super) async fn retry_seconds_in_body<B>(
     answer: Response<B>,
 ) -> Result<Response<Either<Full<Bytes>, B>>, BoxError>
 where
@@ -27,7 +27,7 @@ where
     Ok(Response::from_parts(head, Either::Left(Full::new(body))))
 }
 
-/// The seconds that the API asks to be left alone.
+/// Returns the seconds for which the API asks to be left alone.
 fn retry_after<B>(answer: &Response<B>) -> Option<u32> {
     if !matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         return None;
@@ -35,7 +35,7 @@ fn retry_after<B>(answer: &Response<B>) -> Option<u32> {
     answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// The body that says all of it.
+/// Returns the body as a Status with these seconds.
 fn with_retry_seconds(code: StatusCode, body: &[u8], seconds: u32) -> Vec<u8> {
     let said = || String::from_utf8_lossy(body).trim().to_owned();
     let mut status: Status = serde_json::from_slice(body)
@@ -54,7 +54,7 @@ fn with_retry_seconds(code: StatusCode, body: &[u8], seconds: u32) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    async fn heard(code: u16, after: Option<&str>, body: &str) -> (u16, String) {
+    async fn passed_on(code: u16, after: Option<&str>, body: &str) -> (u16, String) {
         let mut answer =
             Response::builder().status(code).header(header::CONTENT_LENGTH, body.len());
         if let Some(after) = after {
@@ -62,35 +62,35 @@ mod tests {
         }
         let answer =
             answer.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("an answer");
-        let answer = with_retry_after(answer).await.expect("an answer");
+        let answer = retry_seconds_in_body(answer).await.expect("an answer");
         let code = answer.status().as_u16();
         let body = answer.into_body().collect().await.expect("a body").to_bytes();
         (code, String::from_utf8(body.to_vec()).expect("UTF-8"))
     }
 
     #[tokio::test]
-    async fn the_header_is_said_in_the_body_and_keeps_its_words() {
+    async fn the_seconds_are_in_the_body_and_its_message_is_kept() {
         for body in [
             "Too many requests, please try again later.\n",
             r#"{"kind":"Status","message":"busy","code":429}"#,
         ] {
-            let (code, heard) = heard(429, Some("7"), body).await;
-            let status: Status = serde_json::from_str(&heard).expect("a Status");
-            assert_eq!((code, status.code), (429, 429), "{heard}");
+            let (code, body) = passed_on(429, Some("7"), body).await;
+            let status: Status = serde_json::from_str(&body).expect("a Status");
+            assert_eq!((code, status.code), (429, 429), "{body}");
             assert_eq!(status.details.map(|details| details.retry_after_seconds), Some(7));
             assert!(
                 ["Too many requests, please try again later.", "busy"].contains(&&*status.message),
-                "{heard}"
+                "{body}"
             );
         }
     }
 
     #[tokio::test]
-    async fn all_else_passes_as_it_is() {
+    async fn other_answers_are_passed_on_unchanged() {
         for (code, after) in
             [(429, None), (200, Some("7")), (429, Some("Wed, 21 Oct 2026 07:28:00 GMT"))]
         {
-            assert_eq!(heard(code, after, "as it is").await, (code, "as it is".to_owned()));
+            assert_eq!(passed_on(code, after, "as it is").await, (code, "as it is".to_owned()));
         }
     }
 }

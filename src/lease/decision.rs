@@ -1,35 +1,35 @@
-//! The table of steps: from the Lease as it is to what is done about it. Pure.
+//! The table of actions, by the owner of the Lease. Pure.
 //!
-//! | the Lease                             | while we may write | unchanged for less than its time | for as long, or longer |
-//! | ---                                   | ---                | ---                              | ---                    |
-//! | is absent                             | create             | create                           | create                 |
-//! | was given up by its holder            | take               | take                             | take                   |
-//! | is held by nobody, and not given up   | take               | wait ¹                           | take                   |
-//! | is ours                               | renew              | renew                            | renew                  |
-//! | is that of our predecessor in the Pod | take               | take                             | take                   |
-//! | is another's                          | wait               | wait                             | take                   |
+//! | the Lease                       | while we may write | before it expires | once it has expired |
+//! | ---                             | ---                | ---               | ---                 |
+//! | is absent                       | create             | create            | create              |
+//! | was released by its holder      | acquire            | acquire           | acquire             |
+//! | has no holder, but not released | acquire            | wait ¹            | acquire             |
+//! | is ours                         | renew              | renew             | renew               |
+//! | is our predecessor's in the Pod | acquire            | acquire           | acquire             |
+//! | is another's                    | wait               | wait              | acquire             |
 //!
-//! ¹ Takes it at once in a first installation, where nothing bears our label yet.
+//! ¹ It is acquired at once in a first installation, where nothing bears our label yet.
 //!
-//! A Lease is always created as held by nobody, and nobody gains permission by that.
+//! A Lease is always created without a holder, and nobody gains permission by that.
 //!
-//! Its time is what it says, and at least [`DURATION`]: a holder goes by that, whatever someone
-//! wrote into the Lease meanwhile.
+//! A Lease expires when it has been unchanged for the duration that it states, and for at least
+//! [`LEASE_DURATION`]: its holder goes by the latter, whatever someone wrote into the Lease.
 //!
 //! Two replicas never have permission at the same time, because every permission rests on a call
-//! that stored the Lease on the version that was seen, and ends at the latest 10 s after that:
+//! that stored the Lease on the version that was observed, and ends at most 10 s after that:
 //!
-//! - What has been unchanged for 15 s was stored after every such call, so all permissions have
-//!   ended. Taking it succeeds only on the version that was seen, so nobody has gained one
-//!   meanwhile.
-//! - A Lease that is deleted, or whose holder is emptied by hand, says nothing about the former
-//!   holder, who may write for up to 10 s more. So one that is created is held by nobody at first,
-//!   and is taken like any other that has been unchanged for 15 s. A create stands on no version
-//!   and may arrive late, which is why it gives no permission.
-//! - Its holder, while it may write, knows that nobody else may. It makes the Lease again, or takes
-//!   it back, without a pause.
-//! - A holder gives the Lease up after its last write, while it may still write. The mark that says
-//!   so counts for this transition of this Lease only, so neither an emptied holder nor a Lease
+//! - A Lease that has been unchanged for 15 s was stored after every such call, so all permissions
+//!   have ended. It is acquired only on the version that was observed, so nobody has gained a
+//!   permission meanwhile.
+//! - A Lease that is deleted, or whose holder is emptied by hand, does not show its former holder,
+//!   which may write for up to 10 s more. So a Lease is created without a holder, and is acquired
+//!   like any other that has been unchanged for 15 s. A create has no version to rest on and may
+//!   arrive late. Therefore it gives no permission.
+//! - The holder, while it may write, knows that nobody else may. It creates the Lease anew, or
+//!   acquires it again, without a pause.
+//! - A holder releases the Lease after its last write, while it may still write. The mark of that
+//!   counts for this transition of this Lease only. Neither an emptied holder nor a Lease that was
 //!   restored from a backup bears it.
 //! - The predecessor in the Pod has been killed: a container starts after all processes of the
 //!   former one are gone.
@@ -43,8 +43,8 @@ use super::LEASE_DURATION;
 pub(super) enum Owner {
     /// There is no Lease.
     Absent,
-    /// Nobody: the last holder gave it up after its last write.
-    GivenUp,
+    /// Nobody: the last holder released it after its last write.
+    Released,
     /// Nobody, or this replica without a mark of any process: someone edited or created it.
     Unclear,
     /// This process.
@@ -56,14 +56,14 @@ pub(super) enum Owner {
     Another,
 }
 
-/// One step about the Lease.
+/// One action on the Lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Create it, held by nobody, if it still is absent.
+    /// Create it without a holder, if it still is absent.
     Create,
-    /// Make it ours, if it still is as it was seen.
-    Take,
-    /// Hold it longer, if it still is as we wrote it.
+    /// Make it ours, if it still is as it was observed.
+    Acquire,
+    /// Extend it, if it still is as we wrote it.
     Renew,
     /// Leave it alone for this long.
     Wait(Duration),
@@ -76,21 +76,21 @@ pub(super) enum Permission {
     None,
 }
 
-/// The time for which a Lease that says `duration` must be unchanged before another may take it.
-pub(super) fn time_of(duration: Duration) -> Duration {
+/// Returns the time after which a Lease that states this duration and is unchanged has expired.
+pub(super) fn expiry_after(duration: Duration) -> Duration {
     duration.max(LEASE_DURATION)
 }
 
-/// Applies the table. `remaining` is what is left of the Lease's time.
+/// Applies the table. `remaining` is the time until the Lease expires.
 pub(super) fn decide(owner: Owner, permission: Permission, remaining: Duration) -> Action {
     match (owner, permission) {
         (Owner::Absent, _) => Action::Create,
         (Owner::Ours, _) => Action::Renew,
-        (Owner::GivenUp | Owner::Predecessor, _) | (Owner::Unclear, Permission::Valid) => {
-            Action::Take
+        (Owner::Released | Owner::Predecessor, _) | (Owner::Unclear, Permission::Valid) => {
+            Action::Acquire
         }
         (Owner::Unclear, Permission::None) | (Owner::Another, _) if remaining.is_zero() => {
-            Action::Take
+            Action::Acquire
         }
         (Owner::Unclear, Permission::None) | (Owner::Another, _) => Action::Wait(remaining),
     }
@@ -106,11 +106,11 @@ mod tests {
     fn the_truth_table() {
         let table = [
             (Owner::Absent, Action::Create, Action::Create, Action::Create),
-            (Owner::GivenUp, Action::Take, Action::Take, Action::Take),
-            (Owner::Unclear, Action::Take, Action::Wait(S), Action::Take),
+            (Owner::Released, Action::Acquire, Action::Acquire, Action::Acquire),
+            (Owner::Unclear, Action::Acquire, Action::Wait(S), Action::Acquire),
             (Owner::Ours, Action::Renew, Action::Renew, Action::Renew),
-            (Owner::Predecessor, Action::Take, Action::Take, Action::Take),
-            (Owner::Another, Action::Wait(S), Action::Wait(S), Action::Take),
+            (Owner::Predecessor, Action::Acquire, Action::Acquire, Action::Acquire),
+            (Owner::Another, Action::Wait(S), Action::Wait(S), Action::Acquire),
         ];
         for (owner, permitted, within, after) in table {
             assert_eq!(decide(owner, Permission::Valid, S), permitted, "{owner:?}");
@@ -120,8 +120,8 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_time_is_respected_and_a_shorter_one_is_not() {
-        assert_eq!(time_of(S * 60), S * 60);
-        assert_eq!(time_of(Duration::ZERO), LEASE_DURATION);
+    fn a_longer_duration_is_respected_and_a_shorter_one_is_not() {
+        assert_eq!(expiry_after(S * 60), S * 60);
+        assert_eq!(expiry_after(Duration::ZERO), LEASE_DURATION);
     }
 }

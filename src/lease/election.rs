@@ -1,11 +1,11 @@
-//! One replica's part in the election: what it knows of the Lease, until when it may write, and its
-//! next step. Pure: the keeper makes the calls, and the model in the tests plays with the same
-//! code.
+//! The state of one replica in the election: the Lease as it was observed, the time until which the
+//! replica may write, and its next step. Pure: the elector makes the calls, and the model in the
+//! tests runs the same code.
 
 use std::time::Duration;
 
 use super::decision::{self, Action, Owner, Permission};
-use super::fitness::{COURTESY, Checks, Duty, Fitness};
+use super::fitness::{Checks, Duty, Fitness, YIELD_DELAY};
 use super::mark::Mark;
 use super::{RENEW_DEADLINE, RETRY_PERIOD, STANDBY_PERIOD};
 use crate::clock::BootInstant;
@@ -16,7 +16,7 @@ pub(super) struct Record {
     pub version: String,
     pub uid: String,
     pub holder: Option<String>,
-    /// How long it says that it holds.
+    /// The duration that it states.
     pub duration: Duration,
     pub transitions: i32,
     pub mark: Option<Mark>,
@@ -28,7 +28,7 @@ pub(super) struct Draft {
     pub action: Action,
     pub holder: Option<String>,
     pub transitions: i32,
-    /// The mark; none removes the one that is there.
+    /// The mark; none removes an existing one.
     pub mark: Option<Mark>,
 }
 
@@ -37,24 +37,25 @@ pub(super) struct Draft {
 pub(super) enum Step {
     /// Read the Lease.
     Observe,
-    /// Write the Lease on the version that was seen last, or as a new one.
+    /// Write the Lease on the version that was observed last, or as a new one.
     Write(Draft),
-    /// Find out whether anything bears our label yet.
+    /// Read whether anything bears our label yet.
     FindInstallation,
-    /// Give the Lease up, for one that can check.
+    /// Release the Lease to a replica that can check.
     Release,
-    /// The Lease is ours, and need not be renewed for this long.
+    /// Wait for this long: the Lease is ours and need not be renewed before.
     Hold(Duration),
-    /// The Lease is not ours. Look again after this long.
+    /// Wait for this long: the Lease is not ours.
     StandBy(Duration),
 }
 
-/// The Lease as it was last looked at.
+/// The Lease as it was last observed (client-go: `observedRecord`).
 #[derive(Debug)]
 struct ObservedLease {
     /// None if it was absent.
     record: Option<Record>,
-    /// When it was first seen as it is: what it says of time was said by another's clock.
+    /// The time at which it was first observed like this, by the clock of this replica. The times in
+    /// the Lease are those of another's clock.
     observed_at: BootInstant,
 }
 
@@ -63,20 +64,19 @@ struct ObservedLease {
 pub(super) struct Election {
     /// The identity, which is written as the holder.
     identity: String,
-    /// Names this process, and no other under the same identity.
+    /// The name of this process, which no other under the same identity has.
     process: String,
     observed: Option<ObservedLease>,
-    /// The process that held the Lease under our identity when it was first looked at.
+    /// The process that held the Lease under our identity when it was first observed.
     predecessor: Option<String>,
-    /// When this replica stops being allowed to write, if it may.
+    /// The time at which the permission to write ends; none without one.
     expires_at: Option<BootInstant>,
-    /// When the call began by which it last took or renewed the Lease, and the version that came of
-    /// it.
+    /// The time at which the last call began that acquired or renewed the Lease, and the version
+    /// that it stored.
     written: Option<(BootInstant, String)>,
-    /// Set when the Lease must be looked at before anything else.
+    /// Set when the Lease must be observed before anything else.
     must_observe: bool,
-    /// The version of the Lease for which it was asked whether anything bears our label, and the
-    /// answer.
+    /// The state of the installation, and the version of the Lease for which it was read.
     installation: Option<(String, Installation)>,
     fitness: Fitness,
 }
@@ -105,56 +105,56 @@ impl Election {
         }
     }
 
-    /// How long this replica may still write; none if it may not.
+    /// Returns the time for which this replica may still write; none if it may not.
     pub(super) fn remaining(&self, now: BootInstant) -> Option<Duration> {
         let remaining = self.expires_at?.saturating_duration_since(now);
         (!remaining.is_zero()).then_some(remaining)
     }
 
-    /// When this replica stops being allowed to write, if it may.
+    /// Returns the time at which the permission to write ends; none without one.
     pub(super) fn expires_at(&self) -> Option<BootInstant> {
         self.expires_at
     }
 
-    /// The holder, if that is another replica.
+    /// Returns the holder, if that is another replica.
     pub(super) fn other_holder(&self) -> Option<&str> {
         self.record()?.holder.as_deref().filter(|holder| *holder != self.identity)
     }
 
-    /// Another process that holds the Lease under our identity, told with what to do about it.
-    pub(super) fn twin(&self) -> Option<String> {
+    /// Describes another process that holds the Lease under our identity, with what to do about it.
+    pub(super) fn duplicate_identity(&self) -> Option<String> {
         let ours = self.record()?.holder.as_ref() == Some(&self.identity);
         (ours && self.owner() == Owner::Another).then(|| {
             format!(
-                "another process that runs holds it under this replica's own identity {}; set POD_UID to the UID of its own \
-                 Pod for each, by fieldRef: metadata.uid",
+                "another running process holds it under this replica's own identity {}; set \
+                 POD_UID of each to the UID of its own Pod, by fieldRef: metadata.uid",
                 self.identity
             )
         })
     }
 
-    /// The trouble with the checks of this replica, if there is any.
-    pub(super) fn unfit(&self, now: BootInstant) -> Option<&str> {
-        self.fitness.trouble(now)
+    /// Describes what is wrong with the checks of this replica; none if they are good enough.
+    pub(super) fn unfit_reason(&self, now: BootInstant) -> Option<&str> {
+        self.fitness.problem(now)
     }
 
-    /// Begins a turn. A holder knows the Lease as it wrote it, and all others look.
-    pub(super) fn begin_turn(&mut self, checks: Checks, now: BootInstant) {
+    /// Begins a tick. The leader knows the Lease as it wrote it, and all others must observe it.
+    pub(super) fn begin_tick(&mut self, checks: Checks, now: BootInstant) {
         self.fitness.observe(checks, now);
         self.must_observe |= self.remaining(now).is_none();
     }
 
-    /// Decides on the next step. Standing by ends the permission.
+    /// Returns the next step. `StandBy` ends the permission.
     pub(super) fn next(&mut self, now: BootInstant) -> Step {
         let Some(seen) = self.observed.as_ref().filter(|_| !self.must_observe) else {
             return Step::Observe;
         };
         let unchanged = now.saturating_duration_since(seen.observed_at);
         let duration = seen.record.as_ref().map_or(Duration::ZERO, |record| record.duration);
-        let time = decision::time_of(duration);
+        let time = decision::expiry_after(duration);
         let step = match self.remaining(now) {
-            Some(_) => self.next_of_holder(now, time.saturating_sub(unchanged)),
-            None => self.next_of_standby(now, time, unchanged),
+            Some(_) => self.next_as_leader(now, time.saturating_sub(unchanged)),
+            None => self.next_as_standby(now, time, unchanged),
         };
         if matches!(step, Step::StandBy(_)) {
             self.expires_at = None;
@@ -162,41 +162,42 @@ impl Election {
         step
     }
 
-    fn next_of_holder(&self, now: BootInstant, remaining: Duration) -> Step {
-        if self.fitness.duty_of_holder(now) == Duty::StepDown {
+    fn next_as_leader(&self, now: BootInstant, remaining: Duration) -> Step {
+        if self.fitness.duty_as_leader(now) == Duty::StepDown {
             return Step::Release;
         }
         match decision::decide(self.owner(), Permission::Valid, remaining) {
             Action::Wait(remaining) => Step::StandBy(remaining.min(STANDBY_PERIOD)),
-            // Only a Lease that is ours may rest: one that we created anew is nobody's yet.
-            action => match self.rest(now).filter(|_| action == Action::Renew) {
+            // Only a Lease that is ours may wait: one that we created anew has no holder yet.
+            action => match self.until_renewal(now).filter(|_| action == Action::Renew) {
                 Some(rest) => Step::Hold(rest),
                 None => Step::Write(self.draft(action)),
             },
         }
     }
 
-    /// How long a Lease that still is as we wrote it need not be renewed.
-    fn rest(&self, now: BootInstant) -> Option<Duration> {
+    /// Returns the time until a Lease that still is as we wrote it must be renewed; none if that is
+    /// now.
+    fn until_renewal(&self, now: BootInstant) -> Option<Duration> {
         let (at, version) = self.written.as_ref()?;
         let rest = (*at + RETRY_PERIOD).saturating_duration_since(now);
         (!rest.is_zero() && self.version() == Some(version)).then_some(rest)
     }
 
-    fn next_of_standby(&self, now: BootInstant, time: Duration, unchanged: Duration) -> Step {
+    fn next_as_standby(&self, now: BootInstant, time: Duration, unchanged: Duration) -> Step {
         let (owner, remaining) = (self.owner(), time.saturating_sub(unchanged));
         let action = match decision::decide(owner, Permission::None, remaining) {
             Action::Wait(_)
                 if owner == Owner::Unclear && self.installation() == Some(Installation::New) =>
             {
-                Action::Take
+                Action::Acquire
             }
             action => action,
         };
-        match (action, self.fitness.duty_of_standby(now)) {
+        match (action, self.fitness.duty_as_standby(now)) {
             (Action::Create, _) => {}
             (_, Duty::Abstain) => return Step::StandBy(STANDBY_PERIOD),
-            (_, Duty::Yield | Duty::StepDown) if unchanged < time + COURTESY => {
+            (_, Duty::Yield | Duty::StepDown) if unchanged < time + YIELD_DELAY => {
                 return Step::StandBy(STANDBY_PERIOD);
             }
             (Action::Wait(_), _) if owner == Owner::Unclear && self.installation().is_none() => {
@@ -208,7 +209,7 @@ impl Election {
         Step::Write(self.draft(action))
     }
 
-    /// Takes the Lease as it is now.
+    /// Updates the observed Lease.
     pub(super) fn observe(&mut self, record: Option<Record>, now: BootInstant) {
         let first = self.observed.is_none();
         self.must_observe = false;
@@ -220,12 +221,13 @@ impl Election {
             self.observed = Some(ObservedLease { record, observed_at: now });
         }
         if first {
-            self.predecessor = self.process_of_ours().map(str::to_owned);
+            self.predecessor = self.process_under_identity().map(str::to_owned);
         }
     }
 
-    /// Takes the answer to a write that began then. A create neither gives permission nor ends it.
-    pub(super) fn wrote(
+    /// Applies the answer to a write that began at `begun`. A create neither gives permission nor
+    /// ends it.
+    pub(super) fn on_written(
         &mut self,
         draft: &Draft,
         record: Record,
@@ -235,9 +237,9 @@ impl Election {
         let gains = draft.action != Action::Create
             && draft.holder.is_some()
             && self.remaining(begun).is_none();
-        if gains && self.fitness.duty_of_standby(begun) == Duty::Yield {
-            // It has let all others go first already. To step down would only leave nobody to write.
-            self.fitness.stepped_down(now);
+        if gains && self.fitness.duty_as_standby(begun) == Duty::Yield {
+            // All others had their chance already. To step down would only leave nobody to write.
+            self.fitness.on_stepped_down(now);
         }
         self.must_observe = false;
         self.written = Some((begun, record.version.clone()));
@@ -247,17 +249,17 @@ impl Election {
         }
     }
 
-    /// Takes note that the Lease was not as it was seen.
-    pub(super) fn refused(&mut self) {
+    /// Records that the Lease was not as it was observed.
+    pub(super) fn on_conflict(&mut self) {
         self.must_observe = true;
     }
 
-    /// Takes the answer whether anything bears our label.
-    pub(super) fn answered(&mut self, installation: Installation) {
+    /// Sets the state of the installation, for the Lease as it was last observed.
+    pub(super) fn set_installation(&mut self, installation: Installation) {
         self.installation = self.version().cloned().map(|version| (version, installation));
     }
 
-    /// Makes the draft that gives the Lease up, if it is ours and we may still write. All our
+    /// Returns the draft that releases the Lease, if it is ours and we may still write. All our
     /// writes must have ended.
     pub(super) fn release(&self, now: BootInstant) -> Option<Draft> {
         self.remaining(now)?;
@@ -271,10 +273,11 @@ impl Election {
         })
     }
 
-    /// Ends the permission of a replica whose checks are not good enough, given up or not.
+    /// Ends the permission of a replica whose checks are not good enough, whether or not the Lease
+    /// could be released.
     pub(super) fn step_down(&mut self, now: BootInstant) {
         self.expires_at = None;
-        self.fitness.stepped_down(now);
+        self.fitness.on_stepped_down(now);
     }
 
     fn record(&self) -> Option<&Record> {
@@ -290,8 +293,8 @@ impl Election {
         (Some(version) == self.version()).then_some(*installation)
     }
 
-    /// The process that holds the Lease under our identity.
-    fn process_of_ours(&self) -> Option<&str> {
+    /// Returns the process that holds the Lease under our identity.
+    fn process_under_identity(&self) -> Option<&str> {
         let Record {
             holder,
             transitions,
@@ -314,10 +317,10 @@ impl Election {
             (None, Some(Mark::Released { transitions: marked, uid: of }))
                 if marked == transitions && of == uid =>
             {
-                Owner::GivenUp
+                Owner::Released
             }
             (Some(holder), _) if *holder != self.identity => Owner::Another,
-            _ => match self.process_of_ours() {
+            _ => match self.process_under_identity() {
                 None => Owner::Unclear,
                 Some(process) if process == self.process => Owner::Ours,
                 process if process == self.predecessor.as_deref() => Owner::Predecessor,
@@ -331,7 +334,7 @@ impl Election {
             return Draft { action, holder: None, transitions: 0, mark: None };
         }
         let before = self.record().map_or(0, |record| record.transitions);
-        let transitions = before.saturating_add(i32::from(action == Action::Take));
+        let transitions = before.saturating_add(i32::from(action == Action::Acquire));
         let mark = Mark::Held {
             transitions,
             identity: self.identity.clone(),
@@ -342,9 +345,4 @@ impl Election {
 }
 
 #[cfg(test)]
-#[path = "election_tests.rs"]
 mod tests;
-
-#[cfg(test)]
-#[path = "model_tests.rs"]
-mod model;

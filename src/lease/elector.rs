@@ -1,4 +1,4 @@
-//! Gets the Lease, renews it, and gives it up at the end.
+//! The elector: acquires the Lease, renews it, and releases it at the end.
 
 use std::io;
 use std::time::Duration;
@@ -22,29 +22,31 @@ use super::{Handle, LEASE_DURATION, Name, RENEW_DEADLINE, RETRY_PERIOD, Role, ST
 use crate::api::{ApiError, Call, ErrorKind};
 use crate::clock;
 
-/// An API call that takes longer has failed: short enough for three in the time that the holder has.
+/// The time within which the API must have answered a call: short enough for three calls before the
+/// renew deadline.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// At the end, how long writes that are under way may take: longer than they can.
+/// The time for which the release waits for writes that are in flight. It is longer than they can
+/// take.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// The holder of a Lease without one, in the log.
+/// The holder of a Lease that has none, in the log.
 const NOBODY: &str = "nobody";
 
-/// The most steps in one turn, for a Lease that others keep changing.
+/// The number of steps in one tick. A Lease that others keep changing would need more.
 const MAX_STEPS: usize = 8;
 
-/// The task that keeps the Lease. Dropping it leaves the Lease to run out.
+/// The task of the elector. Dropping it leaves the Lease to expire.
 pub(crate) struct ElectionTask {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Option<WritesDrained>>,
 }
 
-/// That no write is under way, and none will be.
+/// The proof that no write is in flight, and that none begins while it exists.
 pub(super) type WritesDrained = OwnedRwLockWriteGuard<()>;
 
 impl ElectionTask {
-    /// Waits for it to end, which it should not do by itself, and says why it did.
+    /// Waits until the task ends by itself, which is a fault, and returns the reason.
     pub(crate) async fn ended(&mut self) -> String {
         match (&mut self.task).await {
             Ok(_) => "it returned".to_owned(),
@@ -52,18 +54,18 @@ impl ElectionTask {
         }
     }
 
-    /// Lets no new write begin, waits for those that are under way, and gives the Lease up, so that another can take it at
-    /// once. Nothing is written while the answer is kept.
+    /// Drains the writes and releases the Lease, so that another replica can acquire it at once.
+    /// Nothing is written while the returned proof exists.
     pub(crate) async fn release(self) -> Option<WritesDrained> {
-        // An error only says that it has ended already, by a panic.
+        // Sending fails only if the task has ended, by a panic.
         let _ = self.stop.send(());
         if self.task.is_finished() { None } else { self.task.await.ok().flatten() }
     }
 }
 
-/// The answers that the keeper needs from the rest of the daemon.
+/// The functions by which the elector asks the rest of the daemon.
 pub(crate) struct Callbacks {
-    /// The facts about the checks of this replica.
+    /// Returns the facts about the checks of this replica.
     pub checks: Box<dyn Fn() -> CheckFacts + Send + Sync>,
     /// Reads from the API whether anything bears our label, when the call begins or later.
     pub installation:
@@ -78,24 +80,25 @@ pub(crate) struct Candidate {
     handle: Handle,
 }
 
-/// Makes this replica one that may compete for the Lease.
+/// Makes this replica a candidate for the Lease.
 pub(crate) fn candidate(client: Client, name: Name) -> io::Result<(Handle, Candidate)> {
-    let identity = Identity::of_this_process()?;
-    let handle = Handle::of(name.clone(), identity.replica.clone());
+    let identity = Identity::for_this_process()?;
+    let handle = Handle::for_lease(name.clone(), identity.replica.clone());
     Ok((handle.clone(), Candidate { client, name, identity, handle }))
 }
 
 impl Candidate {
-    /// Starts to compete.
-    pub(crate) fn start(self, conditions: Callbacks) -> ElectionTask {
+    /// Starts the election.
+    pub(crate) fn start(self, callbacks: Callbacks) -> ElectionTask {
         let Self { client, name, identity: Identity { replica, process }, handle } = self;
         info!(lease = %name, identity = replica, "competing for the lease");
         let api = Api::namespaced(client, &name.namespace);
         let election = Election::new(replica, process);
-        let keeper =
-            LeaderElector { api, name, handle, conditions, election, object: None, twin: None };
+        let (object, logged_duplicate) = (None, None);
+        let elector =
+            LeaderElector { api, name, handle, callbacks, election, object, logged_duplicate };
         let (stop, stopped) = oneshot::channel();
-        ElectionTask { stop, task: tokio::spawn(keeper.run(stopped)) }
+        ElectionTask { stop, task: tokio::spawn(elector.run(stopped)) }
     }
 }
 
@@ -103,12 +106,12 @@ struct LeaderElector {
     api: Api<Lease>,
     name: Name,
     handle: Handle,
-    conditions: Callbacks,
+    callbacks: Callbacks,
     election: Election,
-    /// The Lease as it was last seen; none if it was absent.
+    /// The Lease as it was last observed; none if it was absent.
     object: Option<Lease>,
-    /// The line that was last logged about another process with our identity.
-    twin: Option<String>,
+    /// The message that was last logged about another process with our identity.
+    logged_duplicate: Option<String>,
 }
 
 impl LeaderElector {
@@ -117,36 +120,36 @@ impl LeaderElector {
             let pause = self.tick().await;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                _ = &mut stopped => return self.give_up().await,
+                _ = &mut stopped => return self.shut_down().await,
             }
         }
     }
 
-    /// Does what is to be done now, and says how long to wait before the next turn.
+    /// Does what is due now. Returns the time until the next tick.
     async fn tick(&mut self) -> Duration {
-        let begun = clock::boot_now();
-        let pause = match self.steps().await {
+        let started = clock::boot_now();
+        let pause = match self.run_steps().await {
             Ok(pause) => pause,
-            Err(trouble) => {
-                self.on_error(trouble);
-                RETRY_PERIOD.saturating_sub(clock::boot_now().saturating_duration_since(begun))
+            Err(error) => {
+                self.on_error(error);
+                RETRY_PERIOD.saturating_sub(clock::boot_now().saturating_duration_since(started))
             }
         };
-        // Never past the moment at which it runs out, for all to know at once.
-        self.remaining().map_or(pause, |left| pause.min(left))
+        // The role changes as soon as the permission ends.
+        self.remaining().map_or(pause, |remaining| pause.min(remaining))
     }
 
-    /// How long we may still write; none if we may not.
+    /// Returns the time for which we may still write; none if we may not.
     fn remaining(&self) -> Option<Duration> {
         self.election.remaining(clock::boot_now())
     }
 
-    /// Takes step after step until there is something to wait for.
-    async fn steps(&mut self) -> Result<Duration, String> {
-        let checks = Checks::judge(&(self.conditions.checks)(), clock::now());
-        self.election.begin_turn(checks, clock::boot_now());
-        if self.remaining().is_none() && self.handle.role() == Role::Holder {
-            self.step_aside(Some(format!(
+    /// Runs steps until one is to wait. Returns for how long.
+    async fn run_steps(&mut self) -> Result<Duration, String> {
+        let checks = Checks::from_facts(&(self.callbacks.checks)(), clock::now());
+        self.election.begin_tick(checks, clock::boot_now());
+        if self.remaining().is_none() && self.handle.role() == Role::Leader {
+            self.become_standby(Some(format!(
                 "it was not renewed within {}",
                 humantime::format_duration(RENEW_DEADLINE)
             )));
@@ -156,18 +159,22 @@ impl LeaderElector {
                 Step::Observe => self.observe().await?,
                 Step::Write(draft) => self.acquire_or_renew(draft).await?,
                 Step::FindInstallation => match self.find_installation().await {
-                    Ok(installation) => self.election.answered(installation),
+                    Ok(installation) => self.election.set_installation(installation),
                     Err(reason) => {
-                        debug!(lease = %self.name, reason, "it is not known whether this is a first installation");
-                        self.step_aside(None);
+                        debug!(
+                            lease = %self.name,
+                            reason,
+                            "it is not known whether this is a first installation"
+                        );
+                        self.become_standby(None);
                         break;
                     }
                 },
                 Step::Release => self.step_down().await,
                 Step::Hold(pause) => return Ok(pause),
                 Step::StandBy(pause) => {
-                    let trouble = self.election.twin().or_else(|| self.unfit());
-                    self.step_aside(trouble);
+                    let duplicate = self.election.duplicate_identity();
+                    self.become_standby(duplicate.or_else(|| self.unfit_message()));
                     return Ok(pause);
                 }
             }
@@ -185,15 +192,15 @@ impl LeaderElector {
         Ok(())
     }
 
-    /// Creates, takes or renews the Lease, unless it is no longer as it was seen.
+    /// Creates, acquires or renews the Lease, unless it is no longer as it was observed.
     async fn acquire_or_renew(&mut self, draft: Draft) -> Result<(), String> {
-        // From before the call, as the others count from after it.
+        // The permission counts from before the call, because the others count from after it.
         let begun = clock::boot_now();
-        match self.write(self.lease_of(&draft)).await {
-            Ok(now) => {
-                let version = now.metadata.resource_version.clone().unwrap_or_default();
-                self.election.wrote(&draft, record(&now), begun, clock::boot_now());
-                self.object = Some(now);
+        match self.write(self.build_lease(&draft)).await {
+            Ok(stored) => {
+                let version = stored.metadata.resource_version.clone().unwrap_or_default();
+                self.election.on_written(&draft, record(&stored), begun, clock::boot_now());
+                self.object = Some(stored);
                 if draft.action == Action::Create {
                     info!(lease = %self.name, version, "lease created: nobody holds it yet");
                 } else if let Some(expires_at) = self.election.expires_at()
@@ -203,11 +210,11 @@ impl LeaderElector {
                 }
                 Ok(())
             }
-            // A Lease that has gone is no longer as it was observed.
+            // A Lease that is gone is no longer as it was observed.
             Err(error)
                 if is_conflict(&error) || (is_gone(&error) && draft.action != Action::Create) =>
             {
-                self.election.refused();
+                self.election.on_conflict();
                 Ok(())
             }
             Err(error) => Err(error.message),
@@ -215,34 +222,35 @@ impl LeaderElector {
     }
 
     async fn find_installation(&self) -> Result<Installation, String> {
-        match tokio::time::timeout(CALL_TIMEOUT, (self.conditions.installation)()).await {
-            Ok(answer) => answer,
+        match tokio::time::timeout(CALL_TIMEOUT, (self.callbacks.installation)()).await {
+            Ok(installation) => installation,
             Err(_) => Err(format!("no answer in {}", humantime::format_duration(CALL_TIMEOUT))),
         }
     }
 
-    /// Writes the Lease on the version that it has, or as a new one where it has none: one that is there meanwhile is refused.
+    /// Writes the Lease on the version that it has. Without a version it is created, and the write
+    /// is rejected if there is a Lease.
     ///
-    /// A replace that creates, other than a create, may be allowed for a name.
+    /// A create is written as a replace, because a Role can limit the right to that to a name.
     async fn write(&self, lease: Lease) -> Result<Lease, ApiError> {
         self.call("update", self.api.replace(&self.name.name, &PostParams::default(), &lease)).await
     }
 
-    /// The Lease as it shall be after this.
-    fn lease_of(&self, draft: &Draft) -> Lease {
+    /// Builds the Lease with the content of the draft.
+    fn build_lease(&self, draft: &Draft) -> Lease {
         let now = Some(now());
-        let held = self.object.as_ref().filter(|_| draft.action != Action::Create);
-        let before = held.and_then(|lease| lease.spec.clone()).unwrap_or_default();
-        let again = draft.action == Action::Renew;
+        let existing = self.object.as_ref().filter(|_| draft.action != Action::Create);
+        let before = existing.and_then(|lease| lease.spec.clone()).unwrap_or_default();
+        let is_renewal = draft.action == Action::Renew;
         let spec = LeaseSpec {
             holder_identity: draft.holder.clone(),
             lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
-            acquire_time: if again { before.acquire_time.clone() } else { now.clone() },
+            acquire_time: if is_renewal { before.acquire_time.clone() } else { now.clone() },
             lease_transitions: Some(draft.transitions),
             renew_time: now,
             ..before
         };
-        let mut metadata = self.metadata(held);
+        let mut metadata = self.metadata(existing);
         let annotations = metadata.annotations.get_or_insert_default();
         match &draft.mark {
             Some(mark) => drop(annotations.insert(mark::ANNOTATION.to_owned(), mark.to_string())),
@@ -251,9 +259,9 @@ impl LeaderElector {
         Lease { metadata, spec: Some(spec) }
     }
 
-    fn metadata(&self, held: Option<&Lease>) -> ObjectMeta {
-        match held {
-            Some(held) => ObjectMeta { managed_fields: None, ..held.metadata.clone() },
+    fn metadata(&self, existing: Option<&Lease>) -> ObjectMeta {
+        match existing {
+            Some(lease) => ObjectMeta { managed_fields: None, ..lease.metadata.clone() },
             None => ObjectMeta {
                 name: Some(self.name.name.clone()),
                 namespace: Some(self.name.namespace.clone()),
@@ -262,49 +270,51 @@ impl LeaderElector {
         }
     }
 
-    /// Ends all writing, and then lets another have the Lease.
-    async fn give_up(mut self) -> Option<WritesDrained> {
-        let ended = tokio::time::timeout(DRAIN_TIMEOUT, self.handle.drain_writes()).await.ok()?;
+    /// Drains the writes, and then releases the Lease.
+    async fn shut_down(mut self) -> Option<WritesDrained> {
+        let drained = tokio::time::timeout(DRAIN_TIMEOUT, self.handle.drain_writes()).await.ok()?;
         self.release().await;
-        Some(ended)
+        Some(drained)
     }
 
-    /// Leaves the Lease to a replica that can check. Our own writes end first.
+    /// Leaves the Lease to a replica that can check, after the last write of this one.
     async fn step_down(&mut self) {
-        let reason = self.election.unfit(clock::boot_now()).unwrap_or_default();
+        let reason = self.election.unfit_reason(clock::boot_now()).unwrap_or_default();
         warn!(lease = %self.name, reason, "stepping down");
-        // Kept until nobody is given permission any more.
-        let ended = tokio::time::timeout(DRAIN_TIMEOUT, self.handle.drain_writes()).await;
-        if ended.is_ok() {
+        // It is kept until permissions are no longer granted.
+        let drained = tokio::time::timeout(DRAIN_TIMEOUT, self.handle.drain_writes()).await;
+        if drained.is_ok() {
             self.release().await;
         }
         self.election.step_down(clock::boot_now());
-        self.step_aside(self.unfit());
+        self.become_standby(self.unfit_message());
     }
 
-    /// Marks the Lease as given up, once no write of ours is under way.
+    /// Marks the Lease as released. The writes must have been drained.
     async fn release(&mut self) {
         if self.remaining().is_none() {
             return;
         }
         if self.handle.has_unacknowledged_write() {
-            info!(lease = %self.name, "the lease is left to run out, as a write that had no answer may still arrive");
+            let reason = "a write that had no answer may still arrive";
+            info!(lease = %self.name, reason, "the lease is not released, and will expire");
             return;
         }
-        // The last renewal may have come through without an answer: what it wrote is seen at the second try.
+        // The last renewal may have been stored without an answer. The second try finds that.
         for _ in 0..2 {
             let Some(draft) = self.election.release(clock::boot_now()) else { return };
             let begun = clock::boot_now();
-            match self.write(self.lease_of(&draft)).await {
-                Ok(now) => {
-                    self.election.wrote(&draft, record(&now), begun, clock::boot_now());
-                    self.object = Some(now);
-                    info!(lease = %self.name, "lease given up");
+            match self.write(self.build_lease(&draft)).await {
+                Ok(stored) => {
+                    self.election.on_written(&draft, record(&stored), begun, clock::boot_now());
+                    self.object = Some(stored);
+                    info!(lease = %self.name, "lease released");
                     return;
                 }
                 Err(error) if is_conflict(&error) && self.observe().await.is_ok() => {}
                 Err(error) => {
-                    warn!(lease = %self.name, reason = error.message, "the lease could not be given up, and is left to run out");
+                    let reason = error.message;
+                    warn!(lease = %self.name, reason, "the lease is not released, and will expire");
                     return;
                 }
             }
@@ -325,60 +335,60 @@ impl LeaderElector {
         }
     }
 
-    /// The trouble with our checks, if there is any, for people.
-    fn unfit(&self) -> Option<String> {
-        let reason = self.election.unfit(clock::boot_now());
+    /// Describes for people what is wrong with the checks; none if they are good enough.
+    fn unfit_message(&self) -> Option<String> {
+        let reason = self.election.unfit_reason(clock::boot_now());
         reason.map(|reason| format!("this replica leaves the lease to another, as {reason}"))
     }
 
-    /// Makes it known that we don't hold the Lease.
-    fn step_aside(&mut self, trouble: Option<String>) {
-        let held = self.handle.role() == Role::Holder;
-        let twin = self.election.twin();
-        if let Some(reason) = twin.as_ref().filter(|_| self.twin != twin) {
-            error!(lease = %self.name, reason, "the lease can't be had");
+    /// Changes the role to standby, and logs it if that is a change.
+    fn become_standby(&mut self, error: Option<String>) {
+        let previous = self.handle.role();
+        let duplicate = self.election.duplicate_identity();
+        if let Some(reason) = duplicate.as_ref().filter(|_| self.logged_duplicate != duplicate) {
+            error!(lease = %self.name, reason, "the lease can't be acquired");
         }
         let holder = self.election.other_holder().map(str::to_owned);
-        let news = self.handle.step_down(holder.clone(), trouble.clone());
-        if news && (twin.is_none() || held) {
-            self.log_standby(holder, trouble, held);
+        let changed = self.handle.step_down(holder.clone(), error.clone());
+        if changed && (duplicate.is_none() || previous == Role::Leader) {
+            self.log_standby(&previous, holder, error);
         }
-        self.twin = twin;
+        self.logged_duplicate = duplicate;
     }
 
-    fn log_standby(&self, holder: Option<String>, trouble: Option<String>, held: bool) {
+    fn log_standby(&self, previous: &Role, holder: Option<String>, error: Option<String>) {
+        const LOST: &str = "lost the lease: this replica no longer writes";
+        let lease = &self.name;
         let holder = holder.unwrap_or_else(|| NOBODY.to_owned());
-        match trouble {
-            Some(reason) if held => {
-                warn!(lease = %self.name, reason, "lost the lease: this replica no longer writes")
-            }
-            Some(reason) => warn!(lease = %self.name, reason, "the lease can't be had"),
-            None if held => {
-                warn!(lease = %self.name, holder, "lost the lease: this replica no longer writes")
-            }
-            None if holder == NOBODY => {
-                info!(lease = %self.name, "standing by: nobody holds the lease, but its last holder may still write");
-            }
-            None => info!(lease = %self.name, holder, "standing by: another holds the lease"),
+        match (previous, error) {
+            (Role::Leader, Some(reason)) => warn!(%lease, reason, "{LOST}"),
+            (Role::Leader, None) => warn!(%lease, holder, "{LOST}"),
+            (_, Some(reason)) => warn!(%lease, reason, "the lease can't be acquired"),
+            (_, None) if holder == NOBODY => info!(
+                %lease,
+                "standing by: nobody holds the lease, but its last holder may still write"
+            ),
+            (_, None) => info!(%lease, holder, "standing by: another replica holds the lease"),
         }
     }
 
-    /// Makes known what went wrong, and logs it if it is news.
-    fn on_error(&mut self, trouble: String) {
+    /// Handles the error of a tick: logs it while we may still write, and stands by otherwise.
+    fn on_error(&mut self, error: String) {
         if self.remaining().is_some() {
-            warn!(lease = %self.name, reason = trouble, "the lease could not be renewed; trying again");
+            let message = "the lease could not be renewed; trying again";
+            warn!(lease = %self.name, reason = error, "{message}");
         } else {
-            self.step_aside(Some(trouble));
+            self.become_standby(Some(error));
         }
     }
 }
 
 fn now() -> MicroTime {
-    // Told to people only, so a clock that is far off does no harm.
+    // Only people read it, so a clock that is far off does no harm.
     MicroTime(Timestamp::try_from(clock::to_wall_clock(clock::now())).unwrap_or_default())
 }
 
-/// The Lease as the election sees it.
+/// Reads the fields of the Lease that the election decides by.
 fn record(lease: &Lease) -> Record {
     let LeaseSpec { holder_identity, lease_duration_seconds, lease_transitions, .. } =
         lease.spec.clone().unwrap_or_default();

@@ -1,58 +1,60 @@
-//! When a replica that can't check leaves the Lease to another. Pure.
+//! The fitness of a replica to lead, by its checks: a leader that can't check leaves the Lease to
+//! another replica. Pure.
 //!
-//! | the checks of this replica                   | it holds the Lease                                     | it does not                         |
-//! | ---                                          | ---                                                    | ---                                 |
-//! | are timely, or not so for less than 1 s      | serves                                                 | competes                            |
-//! | start late                                   | steps down, unless it did since it was last well       | takes what nobody else has taken    |
-//! | are all inconclusive                         | steps down, unless it did so within the last 10 min    | the same                            |
-//! | stand still                                  | steps down                                             | does not compete                    |
+//! | the checks                              | as leader                           | as standby    |
+//! | ---                                     | ---                                 | ---           |
+//! | are timely, or bad for less than 1 s    | serve                               | serve         |
+//! | start late                              | step down, unless it has ¹          | yield         |
+//! | are all inconclusive                    | step down, unless within 10 min     | yield         |
+//! | stand still                             | step down                           | abstain       |
 //!
-//! It is well when its checks have been timely for a minute.
+//! ¹ since its checks were last timely for a minute.
 //!
-//! No replica knows whether another can check. So a leader that checks badly steps down, and takes
-//! the Lease again only after everyone else had their chance: one that checks badly is better than
-//! none. It does so once, so that two replicas do not hand the Lease to and fro; and one that took
-//! the Lease only after everyone else had their chance counts as having stepped down by that, as it
-//! would leave nobody to write otherwise. One whose checks are all inconclusive has nothing to lose
-//! by another try: it never takes the dead out. A leader whose checks stand still has nothing to
-//! write, and so it does without the Lease.
+//! A replica does not know whether another can check. So a leader that checks badly steps down, and
+//! acquires the Lease again only after all others had their chance: a leader that checks badly is
+//! better than none. It steps down once, so that two replicas do not hand the Lease to and fro. A
+//! replica that acquired the Lease after all others had their chance counts as having stepped down,
+//! because to do so would leave nobody to write.
+//!
+//! A leader whose checks are all inconclusive never removes a dead address. So it loses nothing by
+//! stepping down again. A leader whose checks stand still has nothing to write, and needs no Lease.
 
 use std::time::{Duration, Instant};
 
 use crate::clock::BootInstant;
 
-/// The monitor turns every 2 s at least; one that has not for this long stands still.
-const STANDSTILL: Duration = Duration::from_secs(10);
+/// The time without a heartbeat of the monitor after which its checks stand still. It sends one at
+/// least every 2 s.
+const STANDSTILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long checks must have been late, or inconclusive, before that counts.
-const PERSISTS_AFTER: Duration = Duration::from_secs(30);
+/// The time for which checks must have been late, or inconclusive, before it counts.
+const PERSISTENCE_TIME: Duration = Duration::from_secs(30);
 
-/// How long it must be so before the replica acts on it: a process that was stopped sees an old
-/// time when it goes on.
-const CONFIRM_TIME: Duration = Duration::from_secs(1);
+/// The time for which a problem must last before the replica acts on it. A process that was stopped
+/// finds an old heartbeat when it resumes.
+const CONFIRM_DELAY: Duration = Duration::from_secs(1);
 
-/// A replica that checks badly leaves the Lease alone this much longer than all others.
-pub(super) const COURTESY: Duration = Duration::from_secs(2);
+/// The time by which a replica that yields waits longer than all others.
+pub(super) const YIELD_DELAY: Duration = Duration::from_secs(2);
 
-/// Timely for this long, and the replica is as good as new.
+/// The time of timely checks after which it no longer counts that the replica stepped down.
 const RECOVERY_TIME: Duration = Duration::from_secs(60);
 
-/// The shortest time between two times that a leader steps down because all its checks are
-/// inconclusive.
+/// The least time before a leader steps down again because all its checks are inconclusive.
 const STEP_DOWN_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The facts about the checks, as the monitor has them.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckFacts {
-    /// The last turn of the monitor's loop.
-    pub last_turn: Instant,
-    /// The moment since which most checks start late.
+    /// The last heartbeat of the monitor's loop.
+    pub last_heartbeat: Instant,
+    /// The time since which most checks have started late.
     pub late_since: Option<Instant>,
-    /// The moment since which each target was tried, and all tries were inconclusive.
+    /// The time since which each target was checked, and all checks were inconclusive.
     pub inconclusive_since: Option<Instant>,
 }
 
-/// How well this replica checks. The text says what is wrong.
+/// The quality of the checks of this replica, with the problem for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Checks {
     Timely,
@@ -62,14 +64,15 @@ pub(super) enum Checks {
 }
 
 impl Checks {
-    /// Judges the facts. The text says no time that runs: it is logged, and told to all, whenever it changes.
-    pub(super) fn judge(facts: &CheckFacts, now: Instant) -> Self {
-        let idle = now.saturating_duration_since(facts.last_turn);
-        if idle >= STANDSTILL {
+    /// Classifies the facts. The problem contains no running time, because it is logged whenever it
+    /// changes.
+    pub(super) fn from_facts(facts: &CheckFacts, now: Instant) -> Self {
+        let idle = now.saturating_duration_since(facts.last_heartbeat);
+        if idle >= STANDSTILL_TIMEOUT {
             return Self::Standstill("its checks stand still".into());
         }
         let lasts = |since: Option<Instant>| {
-            since.is_some_and(|since| now.saturating_duration_since(since) >= PERSISTS_AFTER)
+            since.is_some_and(|since| now.saturating_duration_since(since) >= PERSISTENCE_TIME)
         };
         match (lasts(facts.inconclusive_since), lasts(facts.late_since)) {
             (true, _) => Self::Inconclusive("all its checks are inconclusive".into()),
@@ -78,12 +81,12 @@ impl Checks {
         }
     }
 
-    /// The trouble; none if there is none.
-    pub(super) fn trouble(&self) -> Option<&str> {
+    /// Returns the problem; none for timely checks.
+    pub(super) fn problem(&self) -> Option<&str> {
         match self {
             Self::Timely => None,
-            Self::Late(trouble) | Self::Inconclusive(trouble) | Self::Standstill(trouble) => {
-                Some(trouble)
+            Self::Late(problem) | Self::Inconclusive(problem) | Self::Standstill(problem) => {
+                Some(problem)
             }
         }
     }
@@ -92,21 +95,21 @@ impl Checks {
 /// The duty of a replica in the election, as far as its checks decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Duty {
-    /// Holds the Lease, or competes for it.
+    /// Hold the Lease, or compete for it.
     Serve,
-    /// Gives the Lease up.
+    /// Release the Lease.
     StepDown,
-    /// Takes the Lease only when nobody else does.
+    /// Acquire the Lease only when nobody else does.
     Yield,
-    /// Leaves the Lease alone.
+    /// Leave the Lease alone.
     Abstain,
 }
 
-/// The memory of how well this replica has checked.
+/// The history of the checks of this replica.
 #[derive(Debug)]
 pub(super) struct Fitness {
     checks: Checks,
-    /// The moment since which the checks are as well, or as unwell, as they are.
+    /// The time since which the checks have had this quality.
     since: Option<BootInstant>,
     stepped_down_at: Option<BootInstant>,
 }
@@ -118,7 +121,7 @@ impl Default for Fitness {
 }
 
 impl Fitness {
-    /// Takes the newest judgement.
+    /// Records the current quality of the checks.
     pub(super) fn observe(&mut self, checks: Checks, now: BootInstant) {
         if std::mem::discriminant(&checks) != std::mem::discriminant(&self.checks) {
             self.since = None;
@@ -130,19 +133,19 @@ impl Fitness {
         }
     }
 
-    /// Takes note that this replica has just let all others have the Lease because of its checks:
-    /// it gave the Lease up, or took it after all others could have.
-    pub(super) fn stepped_down(&mut self, now: BootInstant) {
+    /// Records that all others have just had their chance because of the checks of this replica: it
+    /// released the Lease, or acquired it after all others could have.
+    pub(super) fn on_stepped_down(&mut self, now: BootInstant) {
         self.stepped_down_at = Some(now);
     }
 
-    /// The trouble with the checks, once it counts.
-    pub(super) fn trouble(&self, now: BootInstant) -> Option<&str> {
-        self.checks.trouble().filter(|_| self.is_confirmed(now))
+    /// Returns the problem with the checks, once it is confirmed.
+    pub(super) fn problem(&self, now: BootInstant) -> Option<&str> {
+        self.checks.problem().filter(|_| self.is_confirmed(now))
     }
 
-    /// Applies the table above to a holder.
-    pub(super) fn duty_of_holder(&self, now: BootInstant) -> Duty {
+    /// Applies the table to the leader.
+    pub(super) fn duty_as_leader(&self, now: BootInstant) -> Duty {
         let rests = |at: BootInstant| now.saturating_duration_since(at) < STEP_DOWN_INTERVAL;
         match self.checks {
             _ if !self.is_confirmed(now) => Duty::Serve,
@@ -153,8 +156,8 @@ impl Fitness {
         }
     }
 
-    /// Applies the table above to a replica that does not hold the Lease.
-    pub(super) fn duty_of_standby(&self, now: BootInstant) -> Duty {
+    /// Applies the table to a standby replica.
+    pub(super) fn duty_as_standby(&self, now: BootInstant) -> Duty {
         match self.checks {
             _ if !self.is_confirmed(now) => Duty::Serve,
             Checks::Timely => Duty::Serve,
@@ -164,7 +167,7 @@ impl Fitness {
     }
 
     fn is_confirmed(&self, now: BootInstant) -> bool {
-        self.since.is_some_and(|since| now.saturating_duration_since(since) >= CONFIRM_TIME)
+        self.since.is_some_and(|since| now.saturating_duration_since(since) >= CONFIRM_DELAY)
     }
 }
 
@@ -188,14 +191,14 @@ mod tests {
     }
 
     #[test]
-    fn facts_become_a_judgement_when_they_last() {
+    fn facts_count_when_they_last() {
         let start = clock::now();
         let facts = |turn, late: Option<u32>, inconclusive: Option<u32>| CheckFacts {
-            last_turn: start + S * turn,
+            last_heartbeat: start + S * turn,
             late_since: late.map(|late| start + S * late),
             inconclusive_since: inconclusive.map(|inconclusive| start + S * inconclusive),
         };
-        let judge = |facts, at| Checks::judge(&facts, start + S * at);
+        let judge = |facts, at| Checks::from_facts(&facts, start + S * at);
         assert_eq!(judge(facts(100, None, None), 109), Checks::Timely);
         let still = Checks::Standstill("its checks stand still".into());
         assert_eq!(judge(facts(100, Some(50), Some(50)), 110), still);
@@ -205,24 +208,24 @@ mod tests {
         let inconclusive = Checks::Inconclusive("all its checks are inconclusive".into());
         assert_eq!(judge(facts(100, Some(60), Some(70)), 100), inconclusive);
         assert_eq!(
-            (still.trouble(), Checks::Timely.trouble()),
+            (still.problem(), Checks::Timely.problem()),
             (Some("its checks stand still"), None)
         );
     }
 
     #[test]
-    fn what_is_said_of_the_trouble_stays_the_same_while_it_lasts() {
+    fn the_problem_stays_the_same_while_it_lasts() {
         let start = clock::now();
         let facts = |late: Option<Instant>, inconclusive_since, turned| CheckFacts {
-            last_turn: start + S * turned,
+            last_heartbeat: start + S * turned,
             late_since: late,
             inconclusive_since,
         };
         for (late, inconclusive, turned) in
             [(Some(start), None, 60), (None, Some(start), 60), (None, None, 0)]
         {
-            let said = |at| Checks::judge(&facts(late, inconclusive, turned), start + S * at);
-            assert!(said(60).trouble().is_some());
+            let said = |at| Checks::from_facts(&facts(late, inconclusive, turned), start + S * at);
+            assert!(said(60).problem().is_some());
             assert_eq!(said(60), said(61));
         }
     }
@@ -240,13 +243,13 @@ mod tests {
             let mut fitness = Fitness::default();
             fitness.observe(checks.clone(), start);
             let at = |time| {
-                (fitness.duty_of_holder(start + time), fitness.duty_of_standby(start + time))
+                (fitness.duty_as_leader(start + time), fitness.duty_as_standby(start + time))
             };
             assert_eq!(at(S / 2), (Duty::Serve, Duty::Serve), "{checks:?}");
             assert_eq!(at(S), (holder, standby), "{checks:?}");
             assert_eq!(
-                (fitness.trouble(start + S / 2), fitness.trouble(start + S)),
-                (None, checks.trouble())
+                (fitness.problem(start + S / 2), fitness.problem(start + S)),
+                (None, checks.problem())
             );
         }
     }
@@ -256,11 +259,11 @@ mod tests {
         let start = clock::boot_now();
         let mut fitness = Fitness::default();
         fitness.observe(Checks::Timely, start);
-        // It goes on after a minute, and the monitor has not had its turn yet.
+        // It resumes after a minute, before the monitor has.
         fitness.observe(standstill(), start + S * 60);
-        assert_eq!(fitness.duty_of_holder(start + S * 60), Duty::Serve);
+        assert_eq!(fitness.duty_as_leader(start + S * 60), Duty::Serve);
         fitness.observe(Checks::Timely, start + S * 62);
-        assert_eq!(fitness.duty_of_holder(start + S * 62), Duty::Serve);
+        assert_eq!(fitness.duty_as_leader(start + S * 62), Duty::Serve);
     }
 
     #[test]
@@ -268,9 +271,9 @@ mod tests {
         let start = clock::boot_now();
         let duty = |checks: Checks, second| {
             let mut fitness = Fitness::default();
-            fitness.stepped_down(start);
+            fitness.on_stepped_down(start);
             fitness.observe(checks, start + S);
-            fitness.duty_of_holder(start + S * second)
+            fitness.duty_as_leader(start + S * second)
         };
         assert_eq!(duty(late(), 100_000), Duty::Serve);
         assert_eq!(duty(inconclusive(), 599), Duty::Serve);
@@ -279,28 +282,28 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_of_timely_checks_makes_it_as_good_as_new() {
+    fn a_minute_of_timely_checks_ends_the_record_of_stepping_down() {
         let start = clock::boot_now();
         for (well, duty) in [(59, Duty::Serve), (60, Duty::StepDown)] {
             let mut fitness = Fitness::default();
-            fitness.stepped_down(start);
+            fitness.on_stepped_down(start);
             fitness.observe(Checks::Timely, start + S);
             fitness.observe(Checks::Timely, start + S * (1 + well));
             fitness.observe(late(), start + S * 70);
-            assert_eq!(fitness.duty_of_holder(start + S * 71), duty, "after {well} s");
+            assert_eq!(fitness.duty_as_leader(start + S * 71), duty, "after {well} s");
         }
     }
 
     #[test]
-    fn moments_of_being_well_are_not_added_up() {
+    fn interrupted_times_of_timely_checks_do_not_add_up() {
         let start = clock::boot_now();
         let mut fitness = Fitness::default();
-        fitness.stepped_down(start);
+        fitness.on_stepped_down(start);
         for second in 0..100 {
             let checks = if second % 10 == 0 { late() } else { Checks::Timely };
             fitness.observe(checks, start + S * second);
         }
         fitness.observe(late(), start + S * 100);
-        assert_eq!(fitness.duty_of_holder(start + S * 101), Duty::Serve);
+        assert_eq!(fitness.duty_as_leader(start + S * 101), Duty::Serve);
     }
 }

@@ -9,22 +9,22 @@ use tracing::warn;
 /// The environment variable with the UID of the Pod, from the downward API.
 const POD_UID: &str = "POD_UID";
 
-/// The longest UID that is taken for one: Kubernetes' own have 36 characters, and those of static
-/// Pods 32.
-const MAX_LENGTH: usize = 64;
+/// The greatest length of a UID. Kubernetes' own have 36 characters, and those of static Pods 32.
+const MAX_UID_LENGTH: usize = 64;
 
 /// The names of this replica and of this process.
 pub(super) struct Identity {
     /// The holder in the Lease: the host's name, which is the Pod's, and the Pod's UID. It stays
-    /// the same when the container is restarted. Without the UID of the Pod it is one that no other
-    /// process has.
+    /// the same when the container is restarted. Without the UID of the Pod, the name of the process
+    /// takes its place.
     pub replica: String,
-    /// A name that no other process has, also not under the same identity.
+    /// A name that no other process has, not even under the same identity.
     pub process: String,
 }
 
 impl Identity {
-    pub(super) fn of_this_process() -> io::Result<Self> {
+    /// Reads the names from the kernel and the environment.
+    pub(super) fn for_this_process() -> io::Result<Self> {
         let host = read("/proc/sys/kernel/hostname")?;
         let process = read("/proc/sys/kernel/random/uuid")?;
         let pod = env::var_os(POD_UID).filter(|uid| !uid.is_empty());
@@ -33,8 +33,8 @@ impl Identity {
             let good = is_uid(&uid);
             if !good {
                 warn!(
-                    "POD_UID is not the UID of a Pod and is not used: set it by `valueFrom: {{fieldRef: {{fieldPath: \
-                     metadata.uid}}}}`, or leave it out"
+                    "POD_UID is not the UID of a Pod and is not used: set it by `valueFrom: \
+                     {{fieldRef: {{fieldPath: metadata.uid}}}}`, or leave it out"
                 );
             }
             good.then(|| uid.into_owned())
@@ -47,10 +47,10 @@ fn read(path: &str) -> io::Result<String> {
     fs::read_to_string(path).map(|text| text.trim().to_owned())
 }
 
-/// Tells a UID from a mistake such as `$(POD_UID)`, which all replicas would share.
+/// Distinguishes a UID from a mistake such as `$(POD_UID)`, which all replicas would share.
 fn is_uid(text: &str) -> bool {
     let hexadecimal = |c: char| c.is_ascii_hexdigit() || c == '-';
-    (8..=MAX_LENGTH).contains(&text.len()) && text.chars().all(hexadecimal)
+    (8..=MAX_UID_LENGTH).contains(&text.len()) && text.chars().all(hexadecimal)
 }
 
 #[cfg(test)]
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_looks_like_a_uid_is_taken_for_one() {
+    fn a_mistake_is_not_taken_for_a_uid() {
         assert!(is_uid("3f2b8c1e-7d4a-4c0e-9b1f-2a6d5e8c7f90"));
         assert!(is_uid("0a1b2c3d4e5f60718293a4b5c6d7e8f9"), "of a static Pod");
         for text in

@@ -1,9 +1,8 @@
-//! The daemon's own word on the Lease, in an annotation: which process holds it, or that its holder
-//! gave it up.
+//! The mark of the Lease: an annotation with the process that holds it, or with the release by its
+//! holder.
 //!
 //! A person who empties the holder by hand, or writes another name there, does not change the
-//! annotation with it. The two no longer match then, and the Lease says nothing about who may still
-//! write.
+//! annotation. The two no longer match then, and the Lease does not show who may still write.
 
 use std::fmt;
 
@@ -13,15 +12,15 @@ pub(super) const ANNOTATION: &str = "external-endpoints/election";
 /// The content of the annotation. It counts only for the transition that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mark {
-    /// `held 7 by IDENTITY PROCESS`: the process took the Lease with its seventh transition.
+    /// `held 7 by IDENTITY PROCESS`: the process acquired the Lease with its seventh transition.
     Held { transitions: i32, identity: String, process: String },
-    /// `released 7 of UID`: after its last write had ended, the holder gave up the Lease with this
-    /// UID.
+    /// `released 7 of UID`: the holder released the Lease with this UID after its last write had
+    /// ended.
     Released { transitions: i32, uid: String },
 }
 
 impl Mark {
-    /// Reads the annotation; none if a daemon of this version did not write it.
+    /// Parses the annotation; none if it was not written by a daemon of this version.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let words: Vec<&str> = text.split(' ').collect();
         let transitions = words.get(1)?.parse().ok()?;
@@ -65,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mark_says_nothing() {
+    fn other_texts_are_no_mark() {
         let texts = [
             "",
             "held",
@@ -82,7 +81,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_can_be_read(text in ".{0,60}") {
+        fn any_text_can_be_parsed(text in ".{0,60}") {
             if let Some(mark) = Mark::parse(&text) {
                 prop_assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
             }

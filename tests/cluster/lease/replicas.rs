@@ -148,7 +148,7 @@ pub(crate) fn terms_of_leading(daemon: &Daemon) -> Vec<Term> {
         let at = || line["timestamp"].as_str().expect("a time").parse().expect("RFC 3339");
         if message.starts_with("holding the lease") {
             terms.push(Term { from: at(), until: None });
-        } else if message.starts_with("lost the lease") || message == "lease given up" {
+        } else if message.starts_with("lost the lease") || message == "lease released" {
             terms.last_mut().expect("held before").until.get_or_insert_with(at);
         }
     }

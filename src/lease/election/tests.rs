@@ -1,6 +1,8 @@
 use super::*;
 use crate::clock;
 
+mod model;
+
 const S: Duration = Duration::from_secs(1);
 
 fn record(version: u32, holder: Option<&str>, transitions: i32, mark: Option<&str>) -> Record {
@@ -14,18 +16,18 @@ fn record(version: u32, holder: Option<&str>, transitions: i32, mark: Option<&st
     }
 }
 
-/// An election of replica `me`, process `p`, that has just seen the Lease like this.
-fn seen(record: Option<Record>, now: BootInstant) -> Election {
+/// Returns an election of replica `me`, process `p`, that has just observed the Lease like this.
+fn observed(record: Option<Record>, now: BootInstant) -> Election {
     let mut election = Election::new("me".into(), "p".into());
-    // The first look is for a predecessor. This is about later ones.
+    // The first observation is for a predecessor. The tests are about later ones.
     election.observe(None, now);
-    election.begin_turn(Checks::Timely, now);
+    election.begin_tick(Checks::Timely, now);
     election.observe(record, now);
     election
 }
 
 fn owner(record: Option<Record>) -> Owner {
-    seen(record, clock::boot_now()).owner()
+    observed(record, clock::boot_now()).owner()
 }
 
 /// Stores a draft as the API would.
@@ -41,11 +43,11 @@ fn stored(draft: &Draft, version: u32) -> Record {
     }
 }
 
-/// An election that holds the Lease since `now`.
+/// Returns an election that has held the Lease since `now`.
 fn holding(now: BootInstant) -> Election {
-    let mut election = seen(Some(record(1, None, 6, Some("released 6 of uid"))), now);
+    let mut election = observed(Some(record(1, None, 6, Some("released 6 of uid"))), now);
     let Step::Write(draft) = election.next(now) else { panic!("not taken") };
-    election.wrote(&draft, stored(&draft, 2), now, now);
+    election.on_written(&draft, stored(&draft, 2), now, now);
     election
 }
 
@@ -53,7 +55,7 @@ fn holding(now: BootInstant) -> Election {
 fn the_owner_is_who_the_lease_and_its_mark_agree_on() {
     let held = |holder, transitions, mark| owner(Some(record(1, holder, transitions, mark)));
     assert_eq!(owner(None), Owner::Absent);
-    assert_eq!(held(None, 7, Some("released 7 of uid")), Owner::GivenUp);
+    assert_eq!(held(None, 7, Some("released 7 of uid")), Owner::Released);
     assert_eq!(
         held(None, 8, Some("released 7 of uid")),
         Owner::Unclear,
@@ -102,30 +104,33 @@ fn what_is_given_up_is_taken_at_once_and_renewed() {
 #[test]
 fn a_created_lease_is_held_by_nobody_for_its_time() {
     let now = clock::boot_now();
-    let mut election = seen(None, now);
+    let mut election = observed(None, now);
     let Step::Write(create) = election.next(now) else { panic!("not created") };
     assert_eq!(
         (create.action, create.holder.clone(), create.mark.clone()),
         (Action::Create, None, None)
     );
-    election.wrote(&create, stored(&create, 1), now, now);
+    election.on_written(&create, stored(&create, 1), now, now);
     assert_eq!(election.remaining(now), None);
     assert_eq!(election.next(now), Step::FindInstallation);
-    election.answered(Installation::Existing);
+    election.set_installation(Installation::Existing);
     assert_eq!(election.next(now), Step::StandBy(STANDBY_PERIOD));
     election.observe(Some(stored(&create, 1)), now + S * 14);
     assert_eq!(election.next(now + S * 14), Step::StandBy(STANDBY_PERIOD));
-    assert!(matches!(election.next(now + S * 15), Step::Write(Draft { action: Action::Take, .. })));
+    assert!(matches!(
+        election.next(now + S * 15),
+        Step::Write(Draft { action: Action::Acquire, .. })
+    ));
 }
 
 #[test]
 fn in_a_first_installation_a_created_lease_is_taken_at_once() {
     let now = clock::boot_now();
     let created = record(1, None, 0, None);
-    let mut election = seen(Some(created), now);
+    let mut election = observed(Some(created), now);
     assert_eq!(election.next(now), Step::FindInstallation);
-    election.answered(Installation::New);
-    assert!(matches!(election.next(now), Step::Write(Draft { action: Action::Take, .. })));
+    election.set_installation(Installation::New);
+    assert!(matches!(election.next(now), Step::Write(Draft { action: Action::Acquire, .. })));
     // Only as it was when it was asked.
     election.observe(Some(record(2, None, 0, None)), now);
     assert_eq!(election.next(now), Step::FindInstallation);
@@ -137,12 +142,12 @@ fn a_holder_takes_back_its_lease_but_not_from_another() {
     let mark = Some("held 7 by me p");
     for (edited, action) in [
         (None, Action::Create),
-        (Some(record(3, None, 7, mark)), Action::Take),
-        (Some(record(3, Some("me"), 7, None)), Action::Take),
+        (Some(record(3, None, 7, mark)), Action::Acquire),
+        (Some(record(3, Some("me"), 7, None)), Action::Acquire),
         (Some(record(3, Some("me"), 7, mark)), Action::Renew),
     ] {
         let mut election = holding(now);
-        election.refused();
+        election.on_conflict();
         assert_eq!(election.next(now + S * 2), Step::Observe);
         election.observe(edited.clone(), now + S * 2);
         let Step::Write(draft) = election.next(now + S * 2) else {
@@ -150,11 +155,14 @@ fn a_holder_takes_back_its_lease_but_not_from_another() {
         };
         assert_eq!(draft.action, action, "{edited:?}");
         assert!(election.remaining(now + S * 2).is_some());
-        election.wrote(&draft, stored(&draft, 4), now + S * 2, now + S * 2);
+        election.on_written(&draft, stored(&draft, 4), now + S * 2, now + S * 2);
         let next = election.next(now + S * 2);
         match action {
             Action::Create => {
-                assert!(matches!(next, Step::Write(Draft { action: Action::Take, .. })), "{next:?}")
+                assert!(
+                    matches!(next, Step::Write(Draft { action: Action::Acquire, .. })),
+                    "{next:?}"
+                )
             }
             _ => assert_eq!(next, Step::Hold(RETRY_PERIOD), "{edited:?}"),
         }
@@ -163,25 +171,25 @@ fn a_holder_takes_back_its_lease_but_not_from_another() {
     election.observe(Some(record(3, Some("other"), 7, mark)), now + S * 2);
     assert_eq!(election.next(now + S * 2), Step::StandBy(STANDBY_PERIOD));
     assert_eq!(election.remaining(now + S * 2), None);
-    assert_eq!((election.other_holder(), election.twin()), (Some("other"), None));
+    assert_eq!((election.other_holder(), election.duplicate_identity()), (Some("other"), None));
 }
 
 #[test]
 fn a_new_process_takes_up_the_lease_of_its_predecessor() {
     let now = clock::boot_now();
     let mut election = Election::new("me".into(), "p".into());
-    election.begin_turn(Checks::Timely, now);
+    election.begin_tick(Checks::Timely, now);
     election.observe(Some(record(1, Some("me"), 7, Some("held 7 by me q"))), now);
     let Step::Write(draft) = election.next(now) else { panic!("not taken up") };
-    assert_eq!((draft.action, draft.transitions), (Action::Take, 8));
+    assert_eq!((draft.action, draft.transitions), (Action::Acquire, 8));
     // A last renewal of the predecessor came in between.
-    election.refused();
+    election.on_conflict();
     election.observe(Some(record(2, Some("me"), 7, Some("held 7 by me q"))), now);
-    assert!(matches!(election.next(now), Step::Write(Draft { action: Action::Take, .. })));
+    assert!(matches!(election.next(now), Step::Write(Draft { action: Action::Acquire, .. })));
     // Written there by hand: what the mark says is another's.
     let mut election = Election::new("me".into(), "p".into());
     election.observe(Some(record(1, Some("me"), 7, Some("held 7 by other q"))), now);
-    election.answered(Installation::Existing);
+    election.set_installation(Installation::Existing);
     assert_eq!(election.next(now), Step::StandBy(STANDBY_PERIOD));
 }
 
@@ -189,12 +197,12 @@ fn a_new_process_takes_up_the_lease_of_its_predecessor() {
 fn a_second_process_with_our_identity_is_told_and_left_alone() {
     let now = clock::boot_now();
     let mut election = holding(now);
-    election.refused();
+    election.on_conflict();
     election.observe(Some(record(3, Some("me"), 8, Some("held 8 by me q"))), now + S);
     assert_eq!(election.next(now + S), Step::StandBy(STANDBY_PERIOD));
     assert!(
         election
-            .twin()
+            .duplicate_identity()
             .is_some_and(|twin| twin.contains("identity me") && twin.contains("POD_UID"))
     );
     assert_eq!(election.remaining(now + S), None);
@@ -207,7 +215,7 @@ fn a_holder_that_lapsed_renews_what_still_is_as_it_wrote_it() {
     let now = clock::boot_now();
     let mut election = holding(now);
     let later = now + S * 30;
-    election.begin_turn(Checks::Timely, later);
+    election.begin_tick(Checks::Timely, later);
     assert_eq!(election.next(later), Step::Observe);
     election.observe(Some(record(2, Some("me"), 7, Some("held 7 by me p"))), later);
     assert!(matches!(election.next(later), Step::Write(Draft { action: Action::Renew, .. })));
@@ -223,9 +231,9 @@ fn giving_up_leaves_a_mark_that_only_the_holder_can_leave() {
         (draft.holder.clone(), draft.mark.as_ref().map(Mark::to_string)),
         (None, Some("released 7 of uid".into()))
     );
-    election.wrote(&draft, stored(&draft, 3), now + S, now + S);
-    assert_eq!((election.owner(), election.remaining(now + S)), (Owner::GivenUp, None));
-    assert_eq!(seen(Some(record(1, Some("other"), 7, None)), now).release(now), None);
+    election.on_written(&draft, stored(&draft, 3), now + S, now + S);
+    assert_eq!((election.owner(), election.remaining(now + S)), (Owner::Released, None));
+    assert_eq!(observed(Some(record(1, Some("other"), 7, None)), now).release(now), None);
 }
 
 #[test]
@@ -233,23 +241,23 @@ fn a_late_leader_steps_down_and_lets_everyone_else_go_first() {
     let now = clock::boot_now();
     let late = || Checks::Late("late".into());
     let mut election = holding(now);
-    election.begin_turn(late(), now + S);
+    election.begin_tick(late(), now + S);
     assert_eq!(election.next(now + S), Step::Hold(S));
-    election.begin_turn(late(), now + S * 2);
+    election.begin_tick(late(), now + S * 2);
     assert_eq!(election.next(now + S * 2), Step::Release);
     let draft = election.release(now + S * 2).expect("ours");
-    election.wrote(&draft, stored(&draft, 3), now + S * 2, now + S * 2);
+    election.on_written(&draft, stored(&draft, 3), now + S * 2, now + S * 2);
     election.step_down(now + S * 2);
     for (second, stands_by) in [(3, true), (18, true), (19, false)] {
         let at = now + S * second;
-        election.begin_turn(late(), at);
+        election.begin_tick(late(), at);
         election.observe(Some(stored(&draft, 3)), at);
         assert_eq!(matches!(election.next(at), Step::StandBy(_)), stands_by, "after {second} s");
     }
     let at = now + S * 19;
     let Step::Write(draft) = election.next(at) else { panic!("not taken") };
-    election.wrote(&draft, stored(&draft, 4), at, at);
-    election.begin_turn(late(), at + S);
+    election.on_written(&draft, stored(&draft, 4), at, at);
+    election.begin_tick(late(), at + S);
     assert_eq!(election.next(at + S), Step::Hold(S), "it has stepped down once");
 }
 
@@ -263,17 +271,17 @@ fn a_last_resort_that_checks_badly_keeps_the_lease() {
         (Checks::Inconclusive("inconclusive".into()), &others),
         (Checks::Late("late".into()), &lapsed),
     ] {
-        let mut election = seen(Some(left.clone()), now);
-        election.begin_turn(checks.clone(), now);
+        let mut election = observed(Some(left.clone()), now);
+        election.begin_tick(checks.clone(), now);
         for second in [1, 16, 17] {
-            election.begin_turn(checks.clone(), now + S * second);
+            election.begin_tick(checks.clone(), now + S * second);
             election.observe(Some(left.clone()), now + S * second);
             let stands_by = matches!(election.next(now + S * second), Step::StandBy(_));
             assert_eq!(stands_by, second < 17, "{checks:?} after {second} s");
         }
         let at = now + S * 17;
         let Step::Write(draft) = election.next(at) else { panic!("left alone") };
-        election.wrote(&draft, stored(&draft, 2), at, at);
+        election.on_written(&draft, stored(&draft, 2), at, at);
         assert_eq!(
             election.next(at),
             Step::Hold(RETRY_PERIOD),
@@ -285,12 +293,12 @@ fn a_last_resort_that_checks_badly_keeps_the_lease() {
 #[test]
 fn one_that_did_not_let_others_go_first_steps_down() {
     let now = clock::boot_now();
-    let mut election = seen(Some(record(1, None, 7, Some("released 7 of uid"))), now);
-    election.begin_turn(Checks::Late("late".into()), now);
+    let mut election = observed(Some(record(1, None, 7, Some("released 7 of uid"))), now);
+    election.begin_tick(Checks::Late("late".into()), now);
     election.observe(Some(record(1, None, 7, Some("released 7 of uid"))), now);
     let Step::Write(draft) = election.next(now) else { panic!("not taken") };
     // The answer takes long enough for the trouble to count meanwhile.
-    election.wrote(&draft, stored(&draft, 2), now, now + S * 2);
+    election.on_written(&draft, stored(&draft, 2), now, now + S * 2);
     assert_eq!(election.next(now + S * 2), Step::Release);
 }
 
@@ -298,10 +306,10 @@ fn one_that_did_not_let_others_go_first_steps_down() {
 fn a_replica_whose_checks_stand_still_does_not_compete() {
     let now = clock::boot_now();
     let given_up = record(1, None, 7, Some("released 7 of uid"));
-    let mut election = seen(Some(given_up.clone()), now);
-    election.begin_turn(Checks::Standstill("still".into()), now);
+    let mut election = observed(Some(given_up.clone()), now);
+    election.begin_tick(Checks::Standstill("still".into()), now);
     for second in [1, 2, 600] {
-        election.begin_turn(Checks::Standstill("still".into()), now + S * second);
+        election.begin_tick(Checks::Standstill("still".into()), now + S * second);
         election.observe(Some(given_up.clone()), now + S * second);
         assert_eq!(
             election.next(now + S * second),
@@ -309,8 +317,8 @@ fn a_replica_whose_checks_stand_still_does_not_compete() {
             "after {second} s"
         );
     }
-    assert_eq!(election.unfit(now + S * 600), Some("still"));
-    election.begin_turn(Checks::Timely, now + S * 601);
+    assert_eq!(election.unfit_reason(now + S * 600), Some("still"));
+    election.begin_tick(Checks::Timely, now + S * 601);
     election.observe(Some(given_up), now + S * 601);
     assert!(matches!(election.next(now + S * 601), Step::Write(_)));
 }
@@ -319,9 +327,9 @@ fn a_replica_whose_checks_stand_still_does_not_compete() {
 fn a_replica_that_checks_badly_still_creates_the_lease() {
     let now = clock::boot_now();
     for checks in [Checks::Late("late".into()), Checks::Standstill("still".into())] {
-        let mut election = seen(None, now);
-        election.begin_turn(checks.clone(), now);
-        election.begin_turn(checks.clone(), now + S);
+        let mut election = observed(None, now);
+        election.begin_tick(checks.clone(), now);
+        election.begin_tick(checks.clone(), now + S);
         election.observe(None, now + S);
         let step = election.next(now + S);
         assert!(
@@ -335,10 +343,10 @@ fn a_replica_that_checks_badly_still_creates_the_lease() {
 fn a_permission_and_its_renewal_count_from_when_the_call_began() {
     let now = clock::boot_now();
     let mut election =
-        seen(Some(record(1, None, i32::MAX, Some("released 2147483647 of uid"))), now);
+        observed(Some(record(1, None, i32::MAX, Some("released 2147483647 of uid"))), now);
     let Step::Write(draft) = election.next(now) else { panic!("not taken") };
     assert_eq!(draft.transitions, i32::MAX, "the most that the API takes");
-    election.wrote(&draft, stored(&draft, 2), now, now + S);
+    election.on_written(&draft, stored(&draft, 2), now, now + S);
     assert_eq!(election.remaining(now + S), Some(RENEW_DEADLINE - S));
     assert_eq!(election.next(now + S), Step::Hold(S));
 }
@@ -346,13 +354,16 @@ fn a_permission_and_its_renewal_count_from_when_the_call_began() {
 #[test]
 fn a_created_lease_is_unchanged_from_when_the_call_ended() {
     let now = clock::boot_now();
-    let mut election = seen(None, now);
+    let mut election = observed(None, now);
     let Step::Write(create) = election.next(now) else { panic!("not created") };
-    election.wrote(&create, stored(&create, 1), now, now + S * 3);
-    election.answered(Installation::Existing);
+    election.on_written(&create, stored(&create, 1), now, now + S * 3);
+    election.set_installation(Installation::Existing);
     let last = Duration::from_millis(300);
     assert_eq!(election.next(now + (S * 18 - last)), Step::StandBy(last));
-    assert!(matches!(election.next(now + S * 18), Step::Write(Draft { action: Action::Take, .. })));
+    assert!(matches!(
+        election.next(now + S * 18),
+        Step::Write(Draft { action: Action::Acquire, .. })
+    ));
 }
 
 #[test]

@@ -316,7 +316,7 @@ impl Play {
             () => Checks::Timely,
         };
         process.steps = 0;
-        process.election.begin_turn(checks, moment);
+        process.election.begin_tick(checks, moment);
         self.step(number);
     }
 
@@ -335,7 +335,7 @@ impl Play {
                 self.call(number, Request::Put(draft, basis));
             }
             Step::FindInstallation => {
-                process.election.answered(Installation::Existing);
+                process.election.set_installation(Installation::Existing);
                 self.step(number);
             }
             Step::Release => {
@@ -408,7 +408,7 @@ impl Play {
                     version,
                     uid,
                     holder,
-                    duration: super::super::LEASE_DURATION,
+                    duration: crate::lease::LEASE_DURATION,
                     transitions,
                     mark,
                 };
@@ -451,13 +451,13 @@ impl Play {
             (None, _) => {}
             (Some(Ok(Some(record))), Some(draft)) => {
                 process.basis = Some(record.version.clone());
-                process.election.wrote(&draft, record, begun, moment);
+                process.election.on_written(&draft, record, begun, moment);
             }
             (Some(Ok(record)), _) => {
                 process.basis = record.as_ref().map(|record| record.version.clone());
                 process.election.observe(record, moment);
             }
-            (Some(Err(())), _) => process.election.refused(),
+            (Some(Err(())), _) => process.election.on_conflict(),
         }
         if release { self.end_release(number) } else { self.step(number) }
     }
