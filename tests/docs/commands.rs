@@ -90,6 +90,18 @@ fn every_command_works() {
     }
 }
 
+#[test]
+fn ci_runs_the_commands_of_the_readme() {
+    let ci = fs::read_to_string(root().join(".ci/run")).expect(".ci/run");
+    let readme = commands().into_iter().filter(|line| line.place.starts_with("README.md"));
+    let make: Vec<String> =
+        readme.map(|line| line.words.join(" ")).filter(|line| line.starts_with("make ")).collect();
+    assert!(make.contains(&"make test".to_owned()), "{make:?}");
+    for command in make {
+        assert!(ci.lines().any(|line| line == command), "{command}");
+    }
+}
+
 /// Runs the daemon. A command that would check or write gets a bad config: it then exits with 78,
 /// and not with 2, once its whole command line has been accepted.
 fn run_daemon(words: &[&str], place: &str) {

@@ -96,14 +96,12 @@ impl Page {
     /// Returns the text without its blocks, line by line; the lines of blocks are empty.
     pub(crate) fn prose(&self) -> Vec<&str> {
         let mut in_block = false;
-        let line = |line: &'static str| line;
-        let empty = line("");
         self.text
             .lines()
             .map(|line| {
                 let is_fence = line.trim_start().starts_with("```");
                 in_block ^= is_fence;
-                if in_block || is_fence { empty } else { line }
+                if in_block || is_fence { "" } else { line }
             })
             .collect()
     }
