@@ -29,7 +29,15 @@ pub(crate) struct Cadence {
     pub recheck: Duration,
 }
 
-/// What is to be done.
+/// The pause between two tries of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pause {
+    Interval,
+    /// For a target whose state is in doubt.
+    Recheck,
+}
+
+/// The next thing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Try this target now; it was due then. Tell when it ended.
@@ -62,13 +70,16 @@ struct Entry {
     phase: Nanos,
     /// None while it is being tried.
     due: Option<Nanos>,
-    in_doubt: bool,
+    pause: Pause,
     removed: bool,
 }
 
 impl Entry {
     fn rate(&self) -> f64 {
-        let pause = if self.in_doubt { self.recheck } else { self.interval };
+        let pause = match self.pause {
+            Pause::Interval => self.interval,
+            Pause::Recheck => self.recheck,
+        };
         1e9 / pause as f64
     }
 
@@ -122,7 +133,7 @@ impl Schedule {
                 recheck,
                 phase,
                 due: Some(first),
-                in_doubt: true,
+                pause: Pause::Recheck,
                 removed: false,
             };
             self.rate += place.rate();
@@ -199,7 +210,7 @@ impl Schedule {
         key: TargetKey,
         started: Instant,
         now: Instant,
-        in_doubt: bool,
+        pause: Pause,
     ) -> bool {
         let (started, now) = (self.nanos(started), self.nanos(now));
         let Some(place) = self.entries[key].as_mut() else { return false };
@@ -207,14 +218,14 @@ impl Schedule {
             self.entries[key] = None;
             return false;
         }
-        if place.in_doubt != in_doubt {
+        if place.pause != pause {
             self.rate -= place.rate();
-            place.in_doubt = in_doubt;
+            place.pause = pause;
             self.rate += place.rate();
         }
-        let next = match in_doubt {
-            true => started + place.recheck,
-            false => place.slot(started + place.interval / 2),
+        let next = match pause {
+            Pause::Recheck => started + place.recheck,
+            Pause::Interval => place.slot(started + place.interval / 2),
         };
         // One that took too long is not late: it could not start before it ended.
         let due = next.max(now);
@@ -339,7 +350,8 @@ mod tests {
             {
                 self.under_way.pop();
                 let in_doubt = self.in_doubt.contains(&key);
-                self.schedule.complete(key, self.origin + started, self.origin + ends, in_doubt);
+                let pause = if in_doubt { Pause::Recheck } else { Pause::Interval };
+                self.schedule.complete(key, self.origin + started, self.origin + ends, pause);
             }
         }
 
@@ -439,7 +451,7 @@ mod tests {
                 run.starts.push((run.now, key));
                 let started = run.origin + run.now;
                 run.now += ms(10);
-                run.schedule.complete(key, started, run.origin + run.now, false);
+                run.schedule.complete(key, started, run.origin + run.now, Pause::Interval);
             } else {
                 run.now += ms(1);
             }

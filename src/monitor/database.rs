@@ -16,6 +16,7 @@ use crate::freeze::Freeze;
 use crate::health::{self, Health, State, Transition, Verdict};
 use crate::notice::Recorder;
 use crate::plan::{self, Candidate, Decision, Member, Members, Plan, PolicyNote, Pool};
+use crate::schedule::Pause;
 use recent_failures::RecentFailures;
 
 mod announcements;
@@ -96,7 +97,7 @@ impl DatabaseMonitor {
         }
     }
 
-    pub(super) fn database(&self) -> &Arc<Database> {
+    pub(super) fn config(&self) -> &Arc<Database> {
         &self.database
     }
 
@@ -133,7 +134,7 @@ impl DatabaseMonitor {
     }
 
     /// Whether it has been told what the cluster holds.
-    pub(super) fn is_seen(&self) -> bool {
+    pub(super) fn is_synced(&self) -> bool {
         self.policy_state.published.is_some()
     }
 
@@ -150,13 +151,13 @@ impl DatabaseMonitor {
         }
     }
 
-    /// Takes the verdict on the target numbered `index`. Returns whether its state is in doubt since.
+    /// Takes the verdict on the target numbered `index`. Returns the pause before its next try.
     pub(super) fn on_result(
         &mut self,
         index: usize,
         report: &ProbeReport,
         freeze: &mut Freeze,
-    ) -> bool {
+    ) -> Pause {
         let &ProbeReport { ref verdict, started, ended: now, .. } = report;
         let duration = now.saturating_duration_since(started);
         self.check_duration.observe(duration);
@@ -187,7 +188,7 @@ impl DatabaseMonitor {
         } else if doubted != in_doubt {
             self.report_tally(freeze, now);
         }
-        in_doubt
+        if in_doubt { Pause::Recheck } else { Pause::Interval }
     }
 
     pub(super) fn set_initial_members(

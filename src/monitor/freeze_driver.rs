@@ -1,30 +1,32 @@
-//! The freeze in the monitor: looks whether it is over, has all databases decided anew when it begins or ends, and tells of it.
+//! The freeze in the monitor: asks whether it is over, has all databases decided anew when it begins
+//! or ends, and announces both.
 
 use std::time::Instant;
 
 use tracing::debug;
 
-use super::{Budget, Monitor};
+use super::Monitor;
+use super::budget::Budget;
 use crate::freeze::FreezeEvent;
 use crate::notice::{LogLine, Notice, Reason, Regarding, Severity};
 
 impl Monitor {
-    /// Returns when to look again.
+    /// Moves the freeze to the stage of this moment, and decides the databases that it left to be
+    /// decided. Returns when to call this again.
     pub(super) fn update_freeze(&mut self, now: Instant) -> Option<Instant> {
         let databases = &self.databases;
         self.freeze.maybe_leave(now, |from| {
             databases.iter().any(|database| database.has_unchecked_failures(from))
         });
         if self.freeze.take_changed() {
-            let news = self.freeze.take_events();
-            let released =
-                news.iter().any(|news| matches!(news, FreezeEvent::Thawed | FreezeEvent::TimedOut));
-            news.iter().for_each(|news| self.announce_freeze(news, now));
-            if released {
-                // All of them before any is decided on: what is let go counts no more.
-                self.databases
-                    .iter_mut()
-                    .for_each(|database| database.clear_failures(&mut self.freeze));
+            let events = self.freeze.take_events();
+            events.iter().for_each(|event| self.announce_freeze(event, now));
+            let is_over = |event: &FreezeEvent| !matches!(event, FreezeEvent::Frozen { .. });
+            if events.iter().any(is_over) {
+                // All of them before any is decided: what the freeze kept counts no more.
+                for database in &mut self.databases {
+                    database.clear_failures(&mut self.freeze);
+                }
             }
             self.undecided = Some(0);
         }
@@ -32,8 +34,8 @@ impl Monitor {
         self.freeze.reevaluate_at()
     }
 
-    /// Decides anew for the databases that a freeze has left to be, as many as a turn may. Whatever is decided for the others
-    /// meanwhile goes by the freeze as it is now too.
+    /// Decides the databases that a freeze has left to be decided, as many as a turn may. Decisions
+    /// for the others meanwhile go by the new stage too.
     fn decide_undecided(&mut self, now: Instant) {
         let mut budget = Budget::new();
         while let Some(index) = self.undecided.filter(|index| *index < self.databases.len()) {
@@ -47,8 +49,8 @@ impl Monitor {
         self.undecided = None;
     }
 
-    fn announce_freeze(&self, news: &FreezeEvent, now: Instant) {
-        let (reason, line) = match news {
+    fn announce_freeze(&self, event: &FreezeEvent, now: Instant) {
+        let (reason, line) = match event {
             FreezeEvent::Frozen { failed, published } => {
                 let line = LogLine {
                     failed: Some(failed.targets),
@@ -61,8 +63,8 @@ impl Monitor {
             FreezeEvent::Thawed | FreezeEvent::TimedOut => (Reason::Thawed, LogLine::default()),
         };
         debug!(holds_removals = self.freeze.holds_removals(), "the freeze has changed");
-        let notice = Notice::new(Regarding::Daemon, reason, message(news), now);
-        let notice = match news {
+        let notice = Notice::new(Regarding::Daemon, reason, message(event), now);
+        let notice = match event {
             FreezeEvent::TimedOut => notice.with_severity(Severity::Warning),
             FreezeEvent::Frozen { .. } | FreezeEvent::Thawed => notice,
         };
@@ -70,10 +72,11 @@ impl Monitor {
     }
 }
 
-fn message(news: &FreezeEvent) -> &'static str {
-    match news {
+fn message(event: &FreezeEvent) -> &'static str {
+    match event {
         FreezeEvent::Frozen { .. } => {
-            "frozen: so many targets fail together that the fault is probably ours; nothing is taken out"
+            "frozen: so many targets fail together that the fault is probably ours; nothing is \
+             taken out"
         }
         FreezeEvent::Thawed => {
             "the freeze is over: enough targets are well again; those that still fail are taken out"

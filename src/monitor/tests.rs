@@ -1,7 +1,9 @@
-//! One turn of a monitor: no kind of work keeps another from having its share.
+//! One turn of the loop: each kind of work gets its share.
 
 use super::*;
 use crate::config::{Options, parse};
+use crate::health::Verdict;
+use crate::schedule::TargetKey;
 
 fn monitor(databases: &str) -> Monitor {
     let options = Options { own_namespace: "prod".into(), ..Options::default() };
@@ -20,23 +22,26 @@ fn pass(key: TargetKey) -> ProbeReport {
     ProbeReport { key, verdict: Verdict::Pass, delay: None, started: now, ended: now }
 }
 
-/// More than a turn takes, whatever its budget.
+/// More results than any budget allows in one turn.
 const MANY: usize = 10_000;
 
 #[tokio::test]
-async fn light_verdicts_do_not_keep_those_of_tasks_waiting() {
+async fn results_of_the_reactor_and_of_tasks_do_not_delay_each_other() {
     let mut monitor = monitor(
         "{service: a, port: 1, addresses: [10.0.0.1], check: {tcp: {}}},
          {service: b, port: 1, addresses: [10.0.0.2], check: {exec: {command: [/bin/true]}}}",
     );
-    monitor.verdicts.extend((0..MANY).map(|_| pass(0)));
-    assert!(monitor.report.send(pass(1)).is_ok());
+    monitor.reactor_results.extend((0..MANY).map(|_| pass(0)));
+    assert!(monitor.task_results_in.send(pass(1)).is_ok());
     monitor.apply_results();
-    assert!(!monitor.verdicts.is_empty(), "a turn has an end");
-    assert!(monitor.reports.is_empty());
-    (0..MANY).for_each(|_| assert!(monitor.report.send(pass(1)).is_ok()));
-    monitor.verdicts.drain(1..);
+    assert!(!monitor.reactor_results.is_empty(), "a turn has an end");
+    assert!(monitor.task_results.is_empty());
+    (0..MANY).for_each(|_| assert!(monitor.task_results_in.send(pass(1)).is_ok()));
+    monitor.reactor_results.drain(1..);
     monitor.apply_results();
-    assert!(!monitor.reports.is_empty(), "a turn has an end");
-    assert!(monitor.verdicts.is_empty(), "nor do those of tasks keep light ones waiting");
+    assert!(!monitor.task_results.is_empty(), "a turn has an end");
+    assert!(
+        monitor.reactor_results.is_empty(),
+        "results of tasks do not delay those of the reactor"
+    );
 }

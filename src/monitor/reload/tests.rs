@@ -90,14 +90,14 @@ impl Scene {
     }
 
     fn ip(&self, key: TargetKey) -> IpAddr {
-        let (database, target) = self.monitor.scheduled[key].place.expect("it is in the config");
-        self.monitor.databases[database].database().addresses[target].ip
+        let (database, target) = self.monitor.scheduled[key].location.expect("it is in the config");
+        self.monitor.databases[database].config().addresses[target].ip
     }
 
     fn key(&self, ip: &str) -> Option<TargetKey> {
         let ip: IpAddr = ip.parse().expect("an IP");
         (0..self.monitor.scheduled.len())
-            .find(|&key| self.monitor.scheduled[key].place.is_some() && self.ip(key) == ip)
+            .find(|&key| self.monitor.scheduled[key].location.is_some() && self.ip(key) == ip)
     }
 
     fn see(&mut self, service: &str, last: &[[u8; 4]]) {
