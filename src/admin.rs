@@ -1,12 +1,15 @@
-//! The HTTP pages for Kubernetes, Prometheus and people: /healthz, /readyz, /metrics and /api/v1/status.
+//! The HTTP pages for Kubernetes, Prometheus and people: /healthz, /readyz, /metrics and
+//! /api/v1/status.
 //!
-//! Whoever reaches the port may do what they like to it: `server` bounds the connections, and `chunked` the work for a page,
-//! so that neither the checks nor the probes of the kubelet suffer.
+//! Every client that reaches the port is untrusted. `server` bounds the connections and `chunked`
+//! the work for a page, so that a flood of requests affects neither the checks nor the probes of
+//! the kubelet.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -30,11 +33,14 @@ mod guarded_body;
 mod server;
 mod status;
 
-/// How many of the connections may read large pages at once: one of so many. The small pages, which Kubernetes asks for, have
-/// all the others.
-const LARGE_PAGES_SHARE: usize = 4;
+/// The connections for each one that may read a large page. The others are left to the small pages,
+/// which the kubelet reads.
+const CONNECTIONS_PER_LARGE_PAGE: usize = 4;
 
-/// What the pages are made from.
+/// The age of the last heartbeat at which the monitor counts as hung.
+const MAX_HEARTBEAT_AGE: Duration = HEARTBEAT_INTERVAL.saturating_mul(3);
+
+/// The sources of the pages.
 #[derive(Clone)]
 pub(crate) struct AppState {
     pub monitor: monitor::Handle,
@@ -44,20 +50,20 @@ pub(crate) struct AppState {
     pub events: event::Counts,
 }
 
-/// Binds the address of the admin pages.
+/// Listens on the address of the pages.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     server::bind(address)
 }
 
 /// Serves the pages until the daemon ends.
-pub(crate) async fn serve(listener: TcpListener, sources: AppState) -> Infallible {
+pub(crate) async fn serve(listener: TcpListener, state: AppState) -> Infallible {
     let connections = limits::max_page_connections();
-    let large_pages = (connections / LARGE_PAGES_SHARE).max(1);
-    server::serve(listener, router(sources, large_pages), connections).await
+    let max_large_pages = (connections / CONNECTIONS_PER_LARGE_PAGE).max(1);
+    server::serve(listener, router(state, max_large_pages), connections).await
 }
 
-fn router(sources: AppState, large_pages: usize) -> Router {
-    let permits = Arc::new(Semaphore::new(large_pages));
+fn router(state: AppState, max_large_pages: usize) -> Router {
+    let permits = Arc::new(Semaphore::new(max_large_pages));
     Router::new()
         .route("/metrics", get(metrics_page))
         .route("/api/v1/status", get(status_page))
@@ -67,65 +73,63 @@ fn router(sources: AppState, large_pages: usize) -> Router {
         .fallback(async || {
             (StatusCode::NOT_FOUND, "try /healthz, /readyz, /metrics or /api/v1/status\n")
         })
-        .with_state(sources)
+        .with_state(state)
 }
 
-/// Holds a place for as long as a page is read, or says that there is none.
+/// Keeps a permit until the page has been read. Without a free permit the answer is 503.
 async fn limit_large_pages(
-    State(places): State<Arc<Semaphore>>,
+    State(permits): State<Arc<Semaphore>>,
     request: Request,
     next: Next,
 ) -> Response {
-    match places.try_acquire_owned() {
-        Ok(place) => next.run(request).await.map(|body| Body::new(GuardedBody::new(body, place))),
+    match permits.try_acquire_owned() {
+        Ok(permit) => next.run(request).await.map(|body| Body::new(GuardedBody::new(body, permit))),
         Err(_) => {
-            let body = "too many read large pages already; try again in a second\n";
+            let body = "too many clients read large pages; try again in a second\n";
             (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], body).into_response()
         }
     }
 }
 
-async fn healthz(State(sources): State<AppState>) -> Response {
-    let still = clock::now().saturating_duration_since(sources.monitor.last_heartbeat());
-    if still >= 3 * HEARTBEAT_INTERVAL {
-        let body = format!(
-            "the monitor has not turned its loop for {}\n",
-            humantime::format_duration(still)
-        );
+async fn healthz(State(state): State<AppState>) -> Response {
+    let age = clock::now().saturating_duration_since(state.monitor.last_heartbeat());
+    if age >= MAX_HEARTBEAT_AGE {
+        let age = humantime::format_duration(age);
+        let body = format!("the monitor has not run its loop for {age}; restart the daemon\n");
         return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
     }
     "ok\n".into_response()
 }
 
-async fn readyz(State(sources): State<AppState>) -> Response {
-    let unlisted = sources.publish.unsynced();
-    if unlisted.is_empty() {
+async fn readyz(State(state): State<AppState>) -> Response {
+    let unsynced = state.publish.unsynced();
+    if unsynced.is_empty() {
         return "ok\n".into_response();
     }
-    let names: Vec<String> = unlisted.iter().map(DatabaseId::to_string).collect();
+    let names: Vec<String> = unsynced.iter().map(DatabaseId::to_string).collect();
     let body = format!("the cluster has not been read yet for {}\n", names.join(", "));
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }
 
-async fn metrics_page(State(sources): State<AppState>) -> Response {
-    let Some(snapshot) = sources.monitor.snapshot().await else { return shutting_down() };
-    let write_duration = sources.publish.write_duration();
-    let state = metrics::DaemonState {
-        is_leader: sources.lease.is_leader(),
-        config_is_good: sources.config.problems().is_empty(),
+async fn metrics_page(State(state): State<AppState>) -> Response {
+    let Some(snapshot) = state.monitor.snapshot().await else { return shutting_down() };
+    let write_duration = state.publish.write_duration();
+    let daemon = metrics::DaemonState {
+        is_leader: state.lease.is_leader(),
+        config_is_good: state.config.problems().is_empty(),
         log_lines_dropped: log::dropped_lines(),
-        orphans: sources.publish.orphans(),
+        orphans: state.publish.orphans(),
     };
-    let publish = sources.publish;
-    let publication = move |id: &DatabaseId| publish.status(id);
-    let page = || metrics::page(snapshot, publication, &write_duration, &state, &sources.events);
+    let publish = state.publish;
+    let publish_status = move |id: &DatabaseId| publish.status(id);
+    let page = || metrics::page(snapshot, publish_status, &write_duration, &daemon, &state.events);
     chunked(prometheus::TEXT_FORMAT, throttled(page).await)
 }
 
-async fn status_page(State(sources): State<AppState>) -> Response {
-    match sources.monitor.snapshot().await {
+async fn status_page(State(state): State<AppState>) -> Response {
+    match state.monitor.snapshot().await {
         Some(snapshot) => {
-            chunked("application/json", throttled(|| status::page(snapshot, sources)).await)
+            chunked("application/json", throttled(|| status::page(snapshot, state)).await)
         }
         None => shutting_down(),
     }
@@ -137,9 +141,6 @@ fn shutting_down() -> Response {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use axum::http::StatusCode;
     use tokio::signal::unix::{SignalKind, signal};
 
     use super::*;
@@ -150,11 +151,11 @@ mod tests {
     use crate::publish::Cluster;
 
     #[tokio::test(start_paused = true)]
-    async fn health_fails_when_the_monitor_has_not_turned_for_three_intervals_and_not_before() {
+    async fn health_fails_after_three_intervals_without_a_heartbeat() {
         let spec = Spec::default();
         let limits = Limits { max_in_flight: 1, max_execs: 1 };
         let runtime = tokio::runtime::Handle::current();
-        // One that never runs.
+        // This monitor never runs.
         let (monitor, _checks) = monitor::build(
             &spec,
             limits,
@@ -170,9 +171,8 @@ mod tests {
         let hangup = signal(SignalKind::hangup()).expect("a handler");
         let file = reload::ConfigFile::missing();
         let config = reload::start(file, spec, Recorder::default(), hangup);
-        let sources =
-            AppState { monitor, publish, lease, config, events: event::Counts::default() };
-        let status = async || healthz(State(sources.clone())).await.status();
+        let state = AppState { monitor, publish, lease, config, events: event::Counts::default() };
+        let status = async || healthz(State(state.clone())).await.status();
         tokio::time::advance(HEARTBEAT_INTERVAL).await;
         assert_eq!(status().await, StatusCode::OK);
         tokio::time::advance(2 * HEARTBEAT_INTERVAL + Duration::from_millis(1)).await;

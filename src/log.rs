@@ -1,8 +1,9 @@
-//! The log: one line an event on standard error, for people or as JSON.
+//! The log: lines on standard error, for people or as JSON.
 //!
-//! Whoever reads standard error may stop reading, go away, or be a full disk. None of that may stop the daemon, so every line
-//! goes through a bounded queue to a thread that does nothing but write. `tracing-appender` has such a writer, but at the end
-//! it prints to standard output, which blocks for ever or panics when both are the same pipe, and it bounds lines, not bytes.
+//! The reader of standard error may be slow, gone, or a full disk. None of these may stop the
+//! daemon, so every line goes through a bounded queue to a thread that only writes.
+//! `tracing-appender` has such a writer too. But it bounds lines rather than bytes, and at the end it
+//! prints to standard output, which blocks forever or panics when both are the same pipe.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, Write};
@@ -19,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 mod queue;
 mod stderr;
 
-/// How a line of the log looks.
+/// The format of the log's lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people; in colour on a terminal.
@@ -28,17 +29,17 @@ pub enum Format {
     Json,
 }
 
-/// What is logged unless RUST_LOG says otherwise. What the client logs, conditions say in words, and once; what h2 logs, a
-/// server that is checked makes it say, thousands of times in one try.
+/// The filter that applies unless `RUST_LOG` gives another. Conditions already report the client's
+/// errors, once each. A checked server can make h2 log thousands of lines in one check.
 const FILTER: &str = "info,kube=off,kube_client=off,kube_runtime=off,tower=off,hyper=off,h2=off";
 
-/// How long the end of the program waits for the last lines to be written.
+/// The longest time that the end of the program waits for the last lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The lines of the log that are not written yet, once the log has been started.
+/// The lines that are not written yet. It is set when the log is started.
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
 
-/// Starts the log, and has panics told in it. Later calls change nothing.
+/// Starts the log, which gets panics too. Later calls change nothing.
 pub fn start(format: Format) -> io::Result<()> {
     let queue = Arc::new(Queue::default());
     if QUEUE.set(queue.clone()).is_err() {
@@ -46,13 +47,13 @@ pub fn start(format: Format) -> io::Result<()> {
     }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
     let lines = queue.clone();
-    // What goes wrong with a line would be printed to standard error, past the queue.
+    // Internal errors would be printed to standard error, past the queue.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(move || Lines(lines.clone()))
         .with_target(false)
         .log_internal_errors(false);
-    // A log that is there already is the one to keep.
+    // An error means that a log exists already, which stays.
     let _ = match format {
         Format::Human => builder.with_ansi(io::stderr().is_terminal()).try_init(),
         Format::Json => builder.json().flatten_event(true).try_init(),
@@ -65,8 +66,8 @@ pub fn start(format: Format) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes text for a person to standard error: in its turn among the lines of the log, if there is one. Errors are ignored, as
-/// there is no other place to tell of them.
+/// Writes text for people to standard error, in order with the lines of the log. Errors are ignored,
+/// because there is no other place to report them.
 pub fn print(text: &str) {
     match QUEUE.get() {
         Some(queue) => queue.push(text.as_bytes()),
@@ -74,14 +75,14 @@ pub fn print(text: &str) {
     }
 }
 
-/// Waits until all lines are written, but not for a reader that has stopped reading.
+/// Waits until all lines are written, for at most a second.
 pub fn flush() {
     if let Some(queue) = QUEUE.get() {
         queue.wait_until_empty(FLUSH_TIMEOUT);
     }
 }
 
-/// How many lines were lost since the start, because there was no room or they could not be written.
+/// Returns the number of lines that were lost because the queue was full or a write failed.
 pub fn dropped_lines() -> u64 {
     QUEUE.get().map_or(0, |queue| queue.dropped())
 }
@@ -101,11 +102,11 @@ impl Write for Lines {
 }
 
 fn log_dropped(lines: u64) {
-    warn!(lines, "lines of the log were lost: its reader was too slow, or it could not be written");
+    warn!(lines, "lines of the log were lost: its reader was too slow, or a write failed");
 }
 
-/// Tells of a panic in the log. The hook of the standard library writes to standard error itself, and would wait for a reader
-/// that has stopped reading.
+/// Logs a panic. The hook of the standard library would write to standard error itself, and wait
+/// for a reader that has stopped reading.
 fn log_panic(panic: &PanicHookInfo) {
     let payload = panic.payload();
     let text = payload
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_that_a_server_can_make_speak_are_not_logged() {
+    fn libraries_that_a_server_can_make_log_are_filtered_out() {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let sink = lines.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -137,12 +138,12 @@ mod tests {
             .finish();
         tracing::subscriber::with_default(subscriber, || {
             warn!(target: "h2::proto::ping_pong", "recv PING ack that we never sent");
-            error!(target: "hyper::proto", "of hyper");
-            error!(target: "kube_client::client", "of the client");
-            warn!(target: "external_endpoints::monitor", "of ours");
+            error!(target: "hyper::proto", "from hyper");
+            error!(target: "kube_client::client", "from the client");
+            warn!(target: "external_endpoints::monitor", "from the daemon");
         });
         let lines = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
-        assert!(lines.lines().count() == 1 && lines.contains("of ours"), "{lines}");
+        assert!(lines.lines().count() == 1 && lines.contains("from the daemon"), "{lines}");
     }
 
     struct Sink(Arc<Mutex<Vec<u8>>>);

@@ -1,4 +1,4 @@
-//! Pages of any length, made in chunks as their readers take them.
+//! Pages of any length, made in chunks as their readers receive them.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -10,24 +10,25 @@ use tokio::sync::Mutex;
 
 use crate::clock;
 
-/// How much of a page is made at once.
+/// The size of a chunk in bytes.
 const CHUNK: usize = 32 << 10;
 
-/// How much time all pages together may take before they have to wait.
+/// The processor time that all pages together may take before they have to wait.
 const BURST: Duration = Duration::from_millis(500);
 
-/// Held while a part of a page is made, so that all pages together keep at most one processor busy.
+/// The throttle of all pages. A page holds the lock while it makes a chunk, so that all pages
+/// together keep at most one processor busy.
 static THROTTLE: Mutex<Throttle> = Mutex::const_new(Throttle { idle_at: None });
 
-/// A limit of the time that goes into pages: in the long run half of one processor, so that checks keep their share wherever
-/// the daemon has only one (GCRA).
+/// A limit on the processor time of all pages: in the long run half of one processor, so that the
+/// checks keep their share where there is only one. The algorithm is GCRA.
 struct Throttle {
-    /// When twice the time that pages have taken is over.
+    /// The time at which pages will have used at most half of one processor.
     idle_at: Option<Instant>,
 }
 
 impl Throttle {
-    /// How long the next part has to wait.
+    /// Returns how long the next chunk has to wait.
     fn delay(&self, now: Instant) -> Duration {
         self.idle_at.map_or(Duration::ZERO, |idle_at| {
             idle_at.saturating_duration_since(now).saturating_sub(BURST)
@@ -40,7 +41,7 @@ impl Throttle {
     }
 }
 
-/// Makes a part of a page when it is its turn.
+/// Calls `make`, which makes a part of a page, as soon as the throttle permits it.
 pub(super) async fn throttled<T>(make: impl FnOnce() -> T) -> T {
     let mut throttle = THROTTLE.lock().await;
     let delay = throttle.delay(clock::now());
@@ -53,7 +54,7 @@ pub(super) async fn throttled<T>(make: impl FnOnce() -> T) -> T {
     part
 }
 
-/// Returns a page made of `parts`. Other work has its turn between the chunks.
+/// Returns a page made of `parts`. Between two chunks the task yields to other work.
 pub(super) fn chunked(
     content_type: &'static str,
     mut parts: impl Iterator<Item = String> + Send + 'static,
@@ -100,7 +101,7 @@ mod tests {
         assert!((45..=55).contains(&free), "{free} chunks before the first had to wait");
         let (taken, passed) = (1000 * chunk, now - start);
         assert!(2 * taken - passed <= BURST + 2 * chunk, "{taken:?} of {passed:?}");
-        // A page now and then never waits.
+        // An occasional page never waits.
         now += Duration::from_secs(10);
         assert_eq!(throttle.delay(now), Duration::ZERO);
     }

@@ -1,16 +1,18 @@
-//! The connections to the pages: how many there may be, and which one has to go for a new one.
+//! The open connections to the pages: their limit, and the choice of the one that is closed for a
+//! new one.
 //!
-//! When all places are taken, the first line that fits decides:
+//! At the limit, the first row that fits decides:
 //!
-//! | connections that are open | what goes |
+//! | open connections | eviction |
 //! | --- | --- |
-//! | some have waited for a request for a while | of the address among them with the most connections, the one that has waited longest |
+//! | some have waited for a request beyond [`GRACE`] | of the address among them with the most connections, the one that has waited longest |
 //! | one address has more than its share | of that address, the one that has waited longest |
-//! | some wait for a request | nothing yet: the new one waits until one has waited for a while |
-//! | none waits | of the address with the most connections, the one whose answer is oldest |
+//! | some wait for a request | none yet: the new connection waits until one is beyond [`GRACE`] |
+//! | none waits | of the address with the most connections, the one with the oldest answer |
 //!
-//! So a new connection gets in soon, a flood from one address drives away no other, and a client that sends its request at
-//! once, as the kubelet does, gets its answer whatever the others do.
+//! A new connection is therefore accepted soon, and a flood from one address evicts only its own
+//! connections. A client that sends its request at once, as the kubelet does, gets its answer under
+//! any load.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -22,19 +24,20 @@ use tokio::task::JoinHandle;
 
 use crate::clock;
 
-/// How long a client may take for its request before another may have its place: much longer than one that is well needs.
+/// The time that a connection may wait for a request before it can be evicted. A healthy client
+/// needs far less.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// What a connection is busy with. Those that come first in this order have to go first.
+/// The activity of a connection. Those that come first in this order are evicted first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Activity {
-    /// Waiting for a request, or for the rest of its head.
+    /// Waiting for a request or the rest of its head, since this time.
     Waiting(Instant),
-    /// Answering one.
+    /// Answering a request, since this time.
     Answering(Instant),
 }
 
-/// The activity of a connection, shared with whoever serves it.
+/// The activity of a connection, shared with the task that serves it.
 #[derive(Clone)]
 pub(super) struct Tracker(Arc<Mutex<Activity>>);
 
@@ -58,7 +61,7 @@ impl Tracker {
     }
 }
 
-/// A request that is being answered.
+/// A guard that exists while a request is being answered.
 pub(super) struct Answering(Tracker);
 
 impl Drop for Answering {
@@ -80,12 +83,12 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// None yet, and at most so many.
+    /// Returns an empty set for at most `max` connections.
     pub(super) fn new(max: usize) -> Self {
         Self { max, open: Vec::new() }
     }
 
-    /// Adds a connection, once there is room for it. `start` starts the task that serves it.
+    /// Adds a connection, after an eviction if needed. `start` spawns the task that serves it.
     pub(super) async fn add(
         &mut self,
         peer: IpAddr,
@@ -97,7 +100,7 @@ impl Connections {
                 Some(Eviction::Now(index)) => {
                     let mut evicted = self.open.swap_remove(index).task;
                     evicted.abort();
-                    // Only then is its descriptor free again. An error only says that it was aborted.
+                    // Its descriptor is free once the task has ended. The error is its abortion.
                     let _ = (&mut evicted).await;
                 }
                 Some(Eviction::Later(delay)) => {
@@ -124,7 +127,8 @@ impl Drop for Connections {
     }
 }
 
-/// The address that connections are counted by. A host has a whole /64 of IPv6 addresses to choose from.
+/// Returns the address by which connections are counted. A host can use any IPv6 address of its /64,
+/// so the whole /64 counts as one.
 fn source(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
@@ -132,37 +136,37 @@ fn source(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// What has to happen before a new connection gets a place.
+/// The step that makes room for a new connection.
 #[derive(Debug, PartialEq, Eq)]
 enum Eviction {
-    /// This connection is closed.
+    /// Close the connection with this index.
     Now(usize),
-    /// So much time passes.
+    /// Wait this long, then decide again.
     Later(Duration),
 }
 
-/// Decides by the table above. `share` is how many connections of one address are not too many.
+/// Decides by the table above. `share` is the number of connections that one address may have.
 fn eviction(open: &[(IpAddr, Activity)], share: usize, now: Instant) -> Option<Eviction> {
     let mut counts = HashMap::new();
     open.iter().for_each(|(source, _)| *counts.entry(*source).or_insert(0_usize) += 1);
-    // Of the address with the most connections, the one that comes first in the order of activities.
+    // The first in the order of activities, of the address with the most connections.
     let first = |candidates: &dyn Fn(&(IpAddr, Activity)) -> bool| {
         let candidates = open.iter().enumerate().filter(|(_, connection)| candidates(connection));
         let first =
             candidates.min_by_key(|(_, (source, activity))| (Reverse(counts[source]), *activity));
         first.map(|(index, _)| index)
     };
-    let ends = |activity: Activity| match activity {
+    let grace_end = |activity: Activity| match activity {
         Activity::Waiting(since) => Some(since + GRACE),
         Activity::Answering(_) => None,
     };
-    let stale = first(&|(_, activity)| ends(*activity).is_some_and(|end| end <= now));
+    let stale = first(&|(_, activity)| grace_end(*activity).is_some_and(|end| end <= now));
     let too_many =
-        || first(&|(source, activity)| counts[source] > share && ends(*activity).is_some());
+        || first(&|(source, activity)| counts[source] > share && grace_end(*activity).is_some());
     if let Some(index) = stale.or_else(too_many) {
         return Some(Eviction::Now(index));
     }
-    match open.iter().filter_map(|(_, activity)| ends(*activity)).min() {
+    match open.iter().filter_map(|(_, activity)| grace_end(*activity)).min() {
         Some(end) => Some(Eviction::Later(end.saturating_duration_since(now))),
         None => first(&|_| true).map(Eviction::Now),
     }
@@ -179,12 +183,12 @@ mod tests {
     const SHARE: usize = 2;
 
     #[test]
-    fn a_place_is_made_as_the_table_says() {
+    fn evictions_follow_the_table() {
         let now = clock::now() + Duration::from_secs(100);
         let ago = |tenths: u32| now - GRACE * tenths / 10;
         let (waiting, answering) = (|t| Activity::Waiting(ago(t)), |t| Activity::Answering(ago(t)));
         let table = [
-            // Some have waited for a while: the address with the most, and the longest of it.
+            // Some are beyond the grace: the longest wait of the address with the most.
             (vec![(A, waiting(20)), (A, waiting(30)), (A, answering(40))], Eviction::Now(1)),
             (vec![(A, waiting(50)), (B, waiting(20)), (B, waiting(30))], Eviction::Now(2)),
             (vec![(A, waiting(20)), (B, waiting(5)), (B, waiting(5))], Eviction::Now(0)),
@@ -194,7 +198,7 @@ mod tests {
                 vec![(A, waiting(9)), (B, waiting(1)), (B, waiting(2)), (B, answering(9))],
                 Eviction::Now(2),
             ),
-            // All have come just now.
+            // All have just been opened.
             (
                 vec![(A, waiting(4)), (B, waiting(1)), (B, answering(9))],
                 Eviction::Later(GRACE * 6 / 10),
@@ -209,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_one_address_drives_away_no_other() {
+    fn a_flood_of_one_address_evicts_no_other() {
         let start = clock::now();
         let mut open = vec![(B, Activity::Waiting(start))];
         for number in 1..1000 {

@@ -1,4 +1,4 @@
-//! A response that holds on to something for as long as it is read.
+//! A response body that keeps a guard until it has been read.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 
-/// A body, and what is dropped with it: when all of it is sent, or the connection has ended.
+/// A body and its guard. The guard is dropped when the body has been sent or its connection has
+/// ended.
 pub(super) struct GuardedBody<G> {
     body: Body,
     _guard: G,

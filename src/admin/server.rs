@@ -1,4 +1,4 @@
-//! Accepts connections to the pages, and bounds what each may take: time, memory and descriptors.
+//! The HTTP server of the pages. It bounds the time, memory and descriptors of each connection.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -22,43 +22,47 @@ use tracing::warn;
 use super::connections::{Connections, Tracker};
 use super::guarded_body::GuardedBody;
 
-/// How long a request's head may take, from the end of the answer before it on.
+/// The longest time for a request's head, counted from the end of the answer before it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How large a request's head may be. Also how much of an answer waits for a slow reader beside the chunk that is being sent.
+/// The largest head of a request in bytes. For a slow reader, also the bytes of an answer that are
+/// buffered beside the chunk that is being sent.
 const MAX_HEAD: usize = 16 << 10;
 
-/// How long a reader may take nothing of an answer.
+/// The longest time that a client may receive nothing of an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection is kept for further requests.
+/// The age at which a connection accepts no further request.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
-/// How long the last answer may take after that.
+/// The longest time for the last answer after [`MAX_AGE`].
 const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the kernel keeps for a connection on its way in and out, which counts as memory of the Pod. It doubles both.
+/// The receive buffer of a connection in the kernel, in bytes. It counts as memory of the Pod, and
+/// the kernel doubles it.
 const RECEIVE_BUFFER: u32 = 32 << 10;
+
+/// The send buffer of a connection in the kernel, in bytes.
 const SEND_BUFFER: u32 = 64 << 10;
 
-/// Connections that may wait to be accepted.
+/// The number of connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// How long no connection is accepted after none could be.
+/// The delay after a failure to accept a connection, such as a lack of descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Listens on an address.
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
-    // Those that are accepted inherit them.
+    // Accepted connections inherit both sizes.
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Serves without end, on at most so many connections.
+/// Serves the pages without end, on at most `max_connections` at once.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -74,11 +78,11 @@ pub(super) async fn serve(
                 let start = |tracker| tokio::spawn(serve_connection(stream, router, tracker));
                 connections.add(peer.ip(), start).await;
             }
-            // accept(2) passes on what has become of the connection.
-            Err(error) if is_of_peer(&error) => {}
+            // accept(2) also reports errors of the connection itself.
+            Err(error) if is_peer_error(&error) => {}
             Err(error) => {
                 if !std::mem::replace(&mut is_failing, true) {
-                    warn!(%error, "connections to the admin pages can't be accepted; trying again");
+                    warn!(%error, "connections to the admin pages can't be accepted; trying again every 100 ms");
                 }
                 tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
@@ -86,7 +90,7 @@ pub(super) async fn serve(
     }
 }
 
-fn is_of_peer(error: &io::Error) -> bool {
+fn is_peer_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
@@ -103,7 +107,7 @@ async fn serve_connection(stream: TcpStream, router: Router, tracker: Tracker) {
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut connection = pin!(connection);
-    // An error is the peer's affair, and there is nobody to tell it.
+    // An error only concerns the client, which has gone away.
     if timeout(MAX_AGE, connection.as_mut()).await.is_err() {
         connection.as_mut().graceful_shutdown();
         let _ = timeout(LAST_ANSWER_TIMEOUT, connection).await;

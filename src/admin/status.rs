@@ -1,4 +1,4 @@
-//! The page /api/v1/status: all that is known of each database, as JSON.
+//! The page /api/v1/status: the state of each database as JSON.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,24 +16,25 @@ use crate::plan::{self, PolicyNote};
 use crate::publish::{self, PublishStatus};
 use crate::reload;
 
-/// Makes the page, a database at a time: `version`, `lease`, `frozen`, `config`, `leftBehind`, and a [`DatabaseStatus`] for each
-/// database.
+/// Returns the page in parts, one for each database: `version`, `lease`, `frozen`, `config`,
+/// `leftBehind`, and a [`DatabaseStatus`] for each database.
 pub(super) fn page(
     snapshot: Arc<Snapshot>,
-    sources: AppState,
+    state: AppState,
 ) -> impl Iterator<Item = String> + Send + 'static {
     let version = json(&env!("CARGO_PKG_VERSION"));
-    let lease = json(&LeaseStatus::new(&sources.lease));
+    let lease = json(&LeaseStatus::new(&state.lease));
     let frozen = json(&snapshot.frozen.as_ref().map(FreezeStatus::new));
-    let config = json(&ConfigStatus::new(&sources.config));
-    let left = json(&left_behind(&sources.publish));
+    let config = json(&ConfigStatus::new(&state.config));
+    let left_behind = json(&left_behind(&state.publish));
     let head = format!(
-        "{{\"version\":{version},\"lease\":{lease},\"frozen\":{frozen},\"config\":{config},\"leftBehind\":{left},\"databases\":["
+        "{{\"version\":{version},\"lease\":{lease},\"frozen\":{frozen},\"config\":{config},\
+         \"leftBehind\":{left_behind},\"databases\":["
     );
     let databases = (0..snapshot.databases.len()).map(move |index| {
         let database = &snapshot.databases[index];
         let comma = if index == 0 { "" } else { "," };
-        let status = DatabaseStatus::new(database, sources.publish.status(&database.id).as_ref());
+        let status = DatabaseStatus::new(database, state.publish.status(&database.id).as_ref());
         comma.to_owned() + &json(&status)
     });
     std::iter::once(head).chain(databases).chain(std::iter::once("]}".to_owned()))
@@ -43,14 +44,15 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain data")
 }
 
-/// The config in force, and the file that it is from.
+/// The config in force and its file.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ConfigStatus {
     file: String,
-    /// When the config in force was taken.
+    /// The time when the config in force was loaded.
     since: String,
-    /// What is wrong with the file as it is now; while there is anything, the last good config stays in force.
+    /// The problems of the file as it is now. While there are any, the last good config stays in
+    /// force.
     problems: Vec<String>,
 }
 
@@ -64,7 +66,7 @@ impl ConfigStatus {
     }
 }
 
-/// Endpoints that are ours by their label, and of no database of the config.
+/// Managed Endpoints of a Service that the config does not have.
 #[derive(Serialize)]
 struct LeftBehind {
     namespace: String,
@@ -73,40 +75,42 @@ struct LeftBehind {
 }
 
 fn left_behind(publish: &publish::Handle) -> Vec<LeftBehind> {
-    let leftovers = publish.orphans().into_iter();
-    let left = leftovers.map(|(DatabaseId { namespace, service }, members)| {
-        let addresses = ips(&members);
-        LeftBehind { namespace, service, addresses }
-    });
-    left.collect()
+    let orphans = publish.orphans().into_iter();
+    orphans
+        .map(|(DatabaseId { namespace, service }, members)| LeftBehind {
+            namespace,
+            service,
+            addresses: ips(&members),
+        })
+        .collect()
 }
 
-/// Null where there is no lease.
+/// The lease; null where there is none.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct LeaseStatus {
     /// NAMESPACE/NAME of the Lease.
     name: String,
-    /// Who this replica is in it.
+    /// The identity of this replica.
     identity: String,
-    /// Whether this replica holds it, and writes.
+    /// True if this replica holds the Lease, and therefore writes.
     held: bool,
-    /// Who holds it; null if nobody is known to.
+    /// The identity of the holder; null if none is known.
     holder: Option<String>,
-    /// Why it can't be had, where that is not because another holds it.
+    /// The error that keeps this replica from competing; null if another holds the Lease.
     trouble: Option<String>,
 }
 
 impl LeaseStatus {
     fn new(lease: &lease::Handle) -> Option<Self> {
-        let (name, me) = lease.identity()?;
+        let (name, identity) = lease.identity()?;
         let (holder, trouble) = match lease.role() {
             Role::Standby { holder, error: trouble } => (holder, trouble),
-            _ => (Some(me.to_owned()), None),
+            _ => (Some(identity.to_owned()), None),
         };
         Some(Self {
             name: name.to_string(),
-            identity: me.to_owned(),
+            identity: identity.to_owned(),
             held: lease.is_leader(),
             holder,
             trouble,
@@ -114,14 +118,14 @@ impl LeaseStatus {
     }
 }
 
-/// Null where there is no freeze.
+/// The freeze; null where there is none.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct FreezeStatus {
     since: String,
-    /// When it ends at the latest.
+    /// The latest time at which it ends.
     until: Option<String>,
-    /// Of the published targets, how many fail.
+    /// The number of published targets that fail.
     failed: usize,
     published: usize,
 }
@@ -139,27 +143,27 @@ struct DatabaseStatus {
     service: String,
     condition: Option<String>,
     reason: Option<String>,
-    /// When the condition came into force.
+    /// The time when the condition last changed.
     since: Option<String>,
-    /// What the policy did to the plan, and what is wrong with the Service's annotations.
+    /// The effects of the policy on the plan, and the problems of the Service's annotations.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     policy: Vec<String>,
     split_brain: bool,
-    /// When a preferred tier takes over again.
+    /// The time when a preferred tier takes over again.
     #[serde(skip_serializing_if = "Option::is_none")]
     failback_at: Option<String>,
-    /// What the cluster shall hold; null while that is undecided.
+    /// The desired members; null while they are undecided.
     planned: Option<Vec<String>>,
-    /// What the cluster holds; null while that is unknown or not ours.
+    /// The existing members; null while they are unknown or foreign.
     published: Option<Vec<String>>,
     targets: Vec<TargetStatus>,
-    /// Addresses of the config that may not be published, and are not checked.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    refused: Vec<RefusedStatus>,
+    /// Addresses of the config that may not be published. They are not checked.
+    #[serde(rename = "refused", skip_serializing_if = "Vec::is_empty")]
+    rejected: Vec<RejectedStatus>,
 }
 
 #[derive(Serialize)]
-struct RefusedStatus {
+struct RejectedStatus {
     address: String,
     reason: String,
 }
@@ -172,21 +176,22 @@ struct TargetStatus {
     hostname: Option<String>,
     /// The `priority` of the address.
     tier: u32,
-    /// Why it is in maintenance, if it is.
+    /// The reason of the maintenance.
     #[serde(skip_serializing_if = "Option::is_none")]
     maintenance: Option<String>,
-    /// Until when it is out for flapping, if it is and stays up.
+    /// The time at which it is published again after flapping, if it stays up.
     #[serde(skip_serializing_if = "Option::is_none")]
     flapping_until: Option<String>,
     health: &'static str,
-    /// Passes or failures in a row, whichever the newest verdict was.
+    /// Passes in a row up to the newest verdict.
     passes: u32,
+    /// Failures in a row up to the newest verdict.
     failures: u32,
-    /// When the target came into its health.
+    /// The time when the health last changed.
     since: String,
-    /// Why the newest verdict was not a pass.
+    /// The reason of the newest verdict, unless it is a pass.
     reason: Option<String>,
-    /// Since when all verdicts have been inconclusive, once that is for more than a minute.
+    /// The time since which all verdicts are inconclusive, once that is more than a minute ago.
     #[serde(skip_serializing_if = "Option::is_none")]
     inconclusive_since: Option<String>,
     last_check: Option<String>,
@@ -195,8 +200,8 @@ struct TargetStatus {
 }
 
 impl DatabaseStatus {
-    fn new(database: &DatabaseSnapshot, publication: Option<&PublishStatus>) -> Self {
-        let members = publication.and_then(|publication| publication.members.as_ref());
+    fn new(database: &DatabaseSnapshot, status: Option<&PublishStatus>) -> Self {
+        let members = status.and_then(|status| status.members.as_ref());
         let planned = match &database.plan {
             plan::Plan::Publish(members) => Some(members),
             plan::Plan::Keep(_) => None,
@@ -204,9 +209,9 @@ impl DatabaseStatus {
         Self {
             namespace: database.id.namespace.clone(),
             service: database.id.service.clone(),
-            condition: publication.map(|publication| publication.condition.kind.to_string()),
-            reason: publication.map(|publication| publication.condition.reason.clone()),
-            since: publication.map(|publication| rfc3339(publication.last_transition)),
+            condition: status.map(|status| status.condition.kind.to_string()),
+            reason: status.map(|status| status.condition.reason.clone()),
+            since: status.map(|status| rfc3339(status.last_transition)),
             policy: notes(database),
             split_brain: database
                 .notes
@@ -223,14 +228,14 @@ impl DatabaseStatus {
                 .iter()
                 .map(|target| TargetStatus::new(target, members))
                 .collect(),
-            refused: database.refused.iter().map(RefusedStatus::new).collect(),
+            rejected: database.refused.iter().map(RejectedStatus::new).collect(),
         }
     }
 }
 
-impl RefusedStatus {
-    fn new(refused: &RejectedAddress) -> Self {
-        Self { address: refused.ip.to_string(), reason: refused.reason.clone() }
+impl RejectedStatus {
+    fn new(rejected: &RejectedAddress) -> Self {
+        Self { address: rejected.ip.to_string(), reason: rejected.reason.clone() }
     }
 }
 
@@ -274,7 +279,7 @@ fn ips(members: &plan::Members) -> Vec<String> {
     members.iter().map(|member| member.ip.to_string()).collect()
 }
 
-/// A moment in the past, or one to come.
-fn rfc3339(moment: Instant) -> String {
-    clock::rfc3339_millis(clock::to_wall_clock(moment))
+/// Formats a time, which may also lie in the future.
+fn rfc3339(time: Instant) -> String {
+    clock::rfc3339_millis(clock::to_wall_clock(time))
 }

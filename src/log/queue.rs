@@ -1,4 +1,4 @@
-//! A bounded queue of lines, and the loop that writes them. Nobody who adds a line ever waits.
+//! A bounded queue of lines, and the loop that writes them. Adding a line never waits.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -6,17 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How much may wait: a line for each of ten thousand targets that fail together, and little of the memory that a Pod has.
+/// The capacity in bytes: a line for each of ten thousand targets that fail together, which is little
+/// of a Pod's memory.
 const MAX_BYTES: usize = 4 << 20;
 
-/// What a line takes beside its text.
+/// The memory of a line beside its text, in bytes.
 const LINE_OVERHEAD: usize = 64;
 
 /// Lines that wait to be written.
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
-    /// Notified when a line has come.
+    /// Notified when a line has been added.
     filled: Condvar,
     /// Notified when all lines have been written.
     emptied: Condvar,
@@ -27,7 +28,7 @@ pub(super) struct Queue {
 struct Waiting {
     lines: VecDeque<Box<[u8]>>,
     bytes: usize,
-    /// Whether a line that is no longer among these is being written.
+    /// True while a line that was taken from `lines` is being written.
     is_writing: bool,
 }
 
@@ -42,7 +43,7 @@ fn size(line: &[u8]) -> usize {
 }
 
 impl Queue {
-    /// Adds a line, or counts it as dropped if there is no room for it.
+    /// Adds a line, or counts it as dropped if the queue is full.
     pub(super) fn push(&self, line: &[u8]) {
         let mut waiting = self.lock();
         if waiting.bytes + size(line) > MAX_BYTES {
@@ -56,20 +57,20 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// How many lines were dropped.
+    /// Returns the number of dropped lines.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until all lines have been written, for at most this long.
+    /// Waits until all lines have been written, or for the timeout.
     pub(super) fn wait_until_empty(&self, timeout: Duration) {
         let wait =
             self.emptied.wait_timeout_while(self.lock(), timeout, |waiting| !waiting.is_done());
         drop(wait.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Writes all lines that come, without end. Once lines can be written again after some were dropped, says how many to
-    /// `log_dropped`.
+    /// Writes all lines, without end. After lines were dropped, the next success calls `log_dropped`
+    /// with their number.
     pub(super) fn write_to(&self, output: &mut impl Write, log_dropped: impl Fn(u64)) {
         let mut reported = 0;
         loop {
@@ -80,7 +81,7 @@ impl Queue {
                 self.count_dropped();
             }
             let dropped = self.dropped();
-            // Only where there is room, and after a success: this becomes a line of the queue itself.
+            // The report becomes a line of this queue, so it waits until the queue is empty.
             if written && dropped > reported && self.lock().lines.is_empty() {
                 log_dropped(dropped - reported);
                 reported = dropped;
@@ -106,7 +107,7 @@ impl Queue {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A panic while it is held leaves nothing half done.
+    /// Locks the lines. A panic under the lock leaves them consistent, so poison is ignored.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,16 +123,16 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// An output that hands over each line, and waits until it is taken; a refusal is an error of the write.
+    /// An output that hands over each line and waits for the result of its write.
     struct Reader {
         lines: mpsc::SyncSender<Vec<u8>>,
-        answers: mpsc::Receiver<io::Result<()>>,
+        results: mpsc::Receiver<io::Result<()>>,
     }
 
     impl Write for Reader {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
             self.lines.send(line.to_vec()).map_err(io::Error::other)?;
-            self.answers.recv().map_err(io::Error::other)??;
+            self.results.recv().map_err(io::Error::other)??;
             Ok(line.len())
         }
 
@@ -140,86 +141,88 @@ mod tests {
         }
     }
 
-    struct Test {
+    struct Fixture {
         queue: Arc<Queue>,
         lines: mpsc::Receiver<Vec<u8>>,
-        answers: mpsc::SyncSender<io::Result<()>>,
+        results: mpsc::SyncSender<io::Result<()>>,
     }
 
-    impl Test {
+    impl Fixture {
         fn new() -> Self {
             let queue = Arc::new(Queue::default());
             let (lines, lines_out) = mpsc::sync_channel(0);
-            let (answers, answers_out) = mpsc::sync_channel(0);
+            let (results, results_out) = mpsc::sync_channel(0);
             let own = queue.clone();
             thread::spawn(move || {
                 let log_dropped = |lines| own.push(format!("lost {lines}").as_bytes());
-                own.write_to(&mut Reader { lines, answers: answers_out }, log_dropped);
+                own.write_to(&mut Reader { lines, results: results_out }, log_dropped);
             });
-            Self { queue, lines: lines_out, answers }
+            Self { queue, lines: lines_out, results }
         }
 
-        fn read(&self, answer: io::Result<()>) -> String {
+        fn read(&self, result: io::Result<()>) -> String {
             let line = self.lines.recv_timeout(LONG).expect("a line");
-            self.answers.send(answer).expect("the writer waits");
+            self.results.send(result).expect("the writer waits");
             String::from_utf8(line).expect("text")
         }
     }
 
     #[test]
-    fn lines_come_in_their_order_and_the_end_waits_for_them() {
-        let test = Test::new();
+    fn lines_are_written_in_order_before_the_end() {
+        let fixture = Fixture::new();
         for line in ["a", "b", "c"] {
-            test.queue.push(line.as_bytes());
+            fixture.queue.push(line.as_bytes());
         }
-        let queue = test.queue.clone();
+        let queue = fixture.queue.clone();
         let end = thread::spawn(move || queue.wait_until_empty(LONG));
-        assert_eq!([test.read(Ok(())), test.read(Ok(())), test.read(Ok(()))], ["a", "b", "c"]);
+        assert_eq!(
+            [fixture.read(Ok(())), fixture.read(Ok(())), fixture.read(Ok(()))],
+            ["a", "b", "c"]
+        );
         end.join().expect("no panic");
-        assert_eq!(test.queue.dropped(), 0);
+        assert_eq!(fixture.queue.dropped(), 0);
     }
 
     #[test]
-    fn a_stalled_reader_costs_lines_and_nobody_waits() {
-        let test = Test::new();
+    fn a_stalled_reader_costs_lines_and_delays_nothing() {
+        let fixture = Fixture::new();
         let line = [b'a'; 1000];
-        // Nothing is read meanwhile.
-        (0..20_000).for_each(|_| test.queue.push(&line));
-        let held = test.queue.lock();
-        assert!(held.bytes <= MAX_BYTES && held.bytes > MAX_BYTES - 2000, "{}", held.bytes);
-        drop(held);
-        let dropped = test.queue.dropped();
+        // Nothing is read yet.
+        (0..20_000).for_each(|_| fixture.queue.push(&line));
+        let bytes = fixture.queue.lock().bytes;
+        assert!(bytes <= MAX_BYTES && bytes > MAX_BYTES - 2000, "{bytes}");
+        let dropped = fixture.queue.dropped();
         assert!(dropped > 15_000, "{dropped}");
-        test.queue.wait_until_empty(Duration::from_millis(1));
-        // Once it reads again, it gets all that was kept, and then how many are missing.
+        fixture.queue.wait_until_empty(Duration::from_millis(1));
+        // A reader that resumes gets all lines of the queue, and then the number of lost ones.
         let last = loop {
-            let line = test.read(Ok(()));
+            let line = fixture.read(Ok(()));
             if line.len() != 1000 {
                 break line;
             }
         };
         assert_eq!(last, format!("lost {dropped}"));
-        test.queue.wait_until_empty(LONG);
+        fixture.queue.wait_until_empty(LONG);
     }
 
     #[test]
-    fn a_line_that_can_not_be_written_counts_as_dropped() {
-        let test = Test::new();
-        test.queue.push(b"a");
-        test.queue.push(b"b");
-        test.read(Err(io::ErrorKind::StorageFull.into()));
-        test.read(Err(io::ErrorKind::BrokenPipe.into()));
-        test.queue.wait_until_empty(LONG);
-        assert_eq!(test.queue.dropped(), 2);
-        test.queue.push(b"c");
-        assert_eq!([test.read(Ok(())), test.read(Ok(()))], ["c", "lost 2"]);
+    fn a_line_whose_write_fails_counts_as_dropped() {
+        let fixture = Fixture::new();
+        fixture.queue.push(b"a");
+        fixture.queue.push(b"b");
+        fixture.read(Err(io::ErrorKind::StorageFull.into()));
+        fixture.read(Err(io::ErrorKind::BrokenPipe.into()));
+        fixture.queue.wait_until_empty(LONG);
+        assert_eq!(fixture.queue.dropped(), 2);
+        fixture.queue.push(b"c");
+        assert_eq!([fixture.read(Ok(())), fixture.read(Ok(()))], ["c", "lost 2"]);
     }
 
     #[test]
     fn a_line_larger_than_the_queue_is_dropped() {
-        let test = Test::new();
-        test.queue.push(&vec![b'a'; MAX_BYTES]);
-        assert_eq!(test.queue.dropped(), 1);
-        test.queue.wait_until_empty(LONG);
+        let fixture = Fixture::new();
+        fixture.queue.push(&vec![b'a'; MAX_BYTES]);
+        assert_eq!(fixture.queue.dropped(), 1);
+        fixture.queue.wait_until_empty(LONG);
     }
 }

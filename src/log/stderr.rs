@@ -1,4 +1,4 @@
-//! Standard error without a lock and without a buffer, so that nothing else waits for whoever writes to it.
+//! Standard error without a lock and without a buffer, so that a blocked write blocks nothing else.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -6,11 +6,11 @@ use std::os::fd::AsFd as _;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-/// A descriptor of standard error that is its own.
+/// A duplicate of the descriptor of standard error.
 pub(super) struct Stderr(File);
 
 impl Stderr {
-    /// Opens it.
+    /// Duplicates the descriptor.
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self(File::from(io::stderr().as_fd().try_clone_to_owned()?)))
     }
@@ -22,8 +22,8 @@ impl Stderr {
 }
 
 impl Write for Stderr {
-    /// Writes some of it. Waits for as long as there is no room, even where another process has made the descriptor
-    /// non-blocking.
+    /// Writes some of the bytes. Waits while there is no room, even if another process has made the
+    /// descriptor non-blocking.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.0.write(bytes) {
@@ -48,11 +48,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_pipe_that_does_not_block_is_waited_for() {
+    fn a_write_waits_for_room_in_a_non_blocking_pipe() {
         let (mut reader, writer) = io::pipe().expect("a pipe");
         rustix::io::ioctl_fionbio(&writer, true).expect("a flag");
         let mut stderr = Stderr::from_fd(writer.into());
-        // More than a pipe holds.
+        // More than the capacity of a pipe.
         let text = vec![b'a'; 1 << 20];
         let sent = text.clone();
         let thread = thread::spawn(move || stderr.write_all(&sent));
