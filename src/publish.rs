@@ -1,12 +1,22 @@
-//! The only writer to the API: one publisher for each database applies its plan, and repairs what others change.
+//! The only writer to the API: one reconciler for each database applies its plan, and repairs the
+//! changes that others make.
 //!
-//! A publisher looks at what the cluster holds and at the newest plan, takes one step, and waits for either to change. Every
-//! write stands on the resourceVersion that it was decided on, so that nothing older can overwrite anything newer.
+//! Every write stands on the resourceVersion that it was decided on, so that nothing older can
+//! overwrite anything newer. The modules, each of which uses only those before it:
+//!
+//! ```text
+//! condition  ownership  backoff     the ground
+//! cache                             the objects that exist, from lists, watches and responses
+//! status  cluster                   the status that the daemon shows, the right to write
+//! decide                            desired against existing: the next step, pure
+//! apply                             the queue of writes, the calls, the reports
+//! reconciler                        one database: observe, decide, apply, wait
+//! supervisor                        the tasks of all databases and namespaces, reload
+//! ```
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -21,84 +31,69 @@ use crate::notice::Recorder;
 use crate::plan::Members;
 pub use apply::queue::RateLimit;
 use cache::orphans::Orphans;
-use cache::reflector::Observed;
+pub use cluster::Cluster;
 pub use condition::{Condition, ConditionKind};
+use status::DatabaseHandles;
+pub use status::PublishStatus;
 pub use supervisor::Supervisor;
 
 mod apply;
 mod backoff;
 mod cache;
+mod cluster;
 mod condition;
 mod decide;
 mod installation;
+mod ownership;
 mod reconciler;
+mod status;
 mod supervisor;
 
-/// How a database's publishing stands.
-#[derive(Debug, Clone)]
-pub struct PublishStatus {
-    pub condition: Condition,
-    /// When the condition last changed its kind.
-    pub last_transition: Instant,
-    /// What the cluster holds; none while that is unknown or not ours.
-    pub members: Option<Members>,
-    /// Whether the database's Service and Endpoints have been looked for.
-    pub synced: bool,
-    /// Calls that write, by their result.
-    pub writes: BTreeMap<&'static str, u64>,
-}
-
-/// What is known of one database's publishing, as it changes.
-#[derive(Clone)]
-struct DatabaseHandle {
-    status: watch::Receiver<PublishStatus>,
-    observed: watch::Receiver<Observed>,
-}
-
-type DatabaseHandles = BTreeMap<DatabaseId, DatabaseHandle>;
-
-/// What the rest of the daemon holds of publishing.
+/// The view that the rest of the daemon has of publishing.
 #[derive(Clone)]
 pub struct Handle {
     databases: watch::Receiver<Arc<DatabaseHandles>>,
-    /// Whether every database has been looked for once.
-    ready: Arc<AtomicBool>,
+    /// Whether every database has been synced once.
+    all_synced: Arc<AtomicBool>,
     orphans: Arc<watch::Sender<Orphans>>,
     write_duration: Histogram,
 }
 
 impl Handle {
-    /// How a database's publishing stands now.
+    /// Returns the status of a database.
     pub fn status(&self, id: &DatabaseId) -> Option<PublishStatus> {
         Some(self.databases.borrow().get(id)?.status.borrow().clone())
     }
 
-    /// The UID of a database's Service: none if the config has no such database, and within, none if there is no Service.
+    /// Returns the UID of a database's Service: none if the config has no such database, and within,
+    /// none if there is no Service.
     pub fn service_uid(&self, id: &DatabaseId) -> Option<Option<String>> {
         let databases = self.databases.borrow();
         let observed = databases.get(id)?.observed.borrow();
         Some(observed.service.object.as_ref().and_then(|service| service.metadata.uid.clone()))
     }
 
-    /// The databases whose Service and Endpoints have not been looked for yet. None once all have been: what a new config adds
-    /// does not make a daemon that serves less ready.
+    /// Returns the databases whose Service and Endpoints have not been listed yet. Once all have
+    /// been, it returns none for ever: a database that a new config adds does not make a daemon
+    /// unready that serves others.
     pub fn unsynced(&self) -> Vec<DatabaseId> {
-        if self.ready.load(Ordering::Relaxed) {
+        if self.all_synced.load(Ordering::Relaxed) {
             return Vec::new();
         }
         let databases = self.databases.borrow();
         let unsynced = databases.iter().filter(|(_, database)| !database.status.borrow().synced);
         let unsynced: Vec<DatabaseId> = unsynced.map(|(id, _)| id.clone()).collect();
-        self.ready.store(unsynced.is_empty(), Ordering::Relaxed);
+        self.all_synced.store(unsynced.is_empty(), Ordering::Relaxed);
         unsynced
     }
 
-    /// What is published under our label for Services that no database of the config has.
+    /// Returns the members that are published under the daemon's label for Services that no database
+    /// of the config has.
     pub fn orphans(&self) -> BTreeMap<DatabaseId, Members> {
         self.orphans.borrow().all()
     }
 
-    /// Reads from the API whether anything in the namespaces of the config bears our label yet.
+    /// Reads from the API whether any object in the namespaces of the config has the daemon's label.
     pub fn installation(
         &self,
         client: &Client,
@@ -107,41 +102,21 @@ impl Handle {
         installation::read(client.clone(), namespaces).boxed()
     }
 
-    /// How long calls that write took, in seconds.
+    /// Returns the durations of calls that write, in seconds.
     pub fn write_duration(&self) -> Histogram {
         self.write_duration.clone()
     }
 }
 
-/// Where members are published.
-#[derive(Clone)]
-pub enum Cluster {
-    /// Read and written.
-    Write(Client),
-    /// Read only: a dry run shows what it would change.
-    Read(Client),
-    /// A dry run with no cluster.
-    None,
-}
-
-impl Cluster {
-    fn client(&self) -> Option<&Client> {
-        match self {
-            Cluster::Write(client) | Cluster::Read(client) => Some(client),
-            Cluster::None => None,
-        }
-    }
-}
-
-/// What publishing was asked for besides the config.
+/// The options of publishing that are not in the config.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     pub rate: RateLimit,
     pub recorder: Recorder,
 }
 
-/// Starts to publish what `monitor` decides, while `lease` permits it. Dropping the returned [`Supervisor`] ends it and leaves
-/// the cluster as it is.
+/// Starts to publish the plans of `monitor`, while `lease` permits it. Dropping the returned
+/// [`Supervisor`] ends it, and leaves the cluster as it is.
 pub fn start(
     spec: &Spec,
     cluster: &Cluster,

@@ -137,6 +137,46 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
     ("plan", &["exactly_one", "min_healthy", "policy", "policy_note", "tiers", "freeze_hold"]),
     ("publish::apply", &["calls", "queue", "executor", "pruner", "throttle"]),
     ("run", &["cluster", "election", "signals"]),
+    (
+        "publish",
+        &[
+            "condition",
+            "ownership",
+            "backoff",
+            "installation",
+            "cache",
+            "cluster",
+            "status",
+            "decide",
+            "apply",
+            "reconciler",
+            "supervisor",
+        ],
+    ),
+    ("publish::cache", &["object", "orphans", "watch_state", "slices", "observed", "reflector"]),
+    (
+        "publish::decide",
+        &[
+            "ports",
+            "service",
+            "waiting",
+            "serving",
+            "inputs",
+            "mirroring",
+            "remarks",
+            "step",
+            "desired",
+            "diff",
+            "next_step",
+            "prune_gate",
+            "prune",
+        ],
+    ),
+    (
+        "publish::apply",
+        &["queue", "throttle", "calls", "feedback", "report", "state", "executor", "pruner"],
+    ),
+    ("endpoints", &["packing", "slices"]),
 ];
 
 /// Names that pure modules must not use.

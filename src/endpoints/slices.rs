@@ -348,5 +348,4 @@ impl std::iter::Sum for Digest {
 }
 
 #[cfg(test)]
-#[path = "slices_tests.rs"]
 mod tests;

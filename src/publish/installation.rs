@@ -12,10 +12,10 @@ use kube::api::ListParams;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
+use super::ownership;
 use crate::api;
 use crate::endpoints::{self, slices};
 use crate::lease::Installation;
-use crate::publish::decide::service;
 
 /// Namespaces that are read at once.
 const MAX_CONCURRENT: usize = 8;
@@ -33,7 +33,7 @@ pub(crate) async fn read(
                 Ok::<_, String>(
                     has::<Endpoints>(&client, &namespace, endpoints::MANAGED_BY).await?
                         || has::<EndpointSlice>(&client, &namespace, slices::MANAGED_BY).await?
-                        || has::<Service>(&client, &namespace, service::MANAGED_BY).await?,
+                        || has::<Service>(&client, &namespace, ownership::MANAGED_BY).await?,
                 )
             }
         })

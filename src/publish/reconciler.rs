@@ -1,565 +1,415 @@
-//! One database's publisher: looks at the cluster and the plan, takes one step, waits for a change.
+//! The reconciler of one database: observes the cluster and the plan, decides, applies one step and
+//! waits for a change.
+//!
+//! ```text
+//! observe -> decide -> in sync, blocked or standby: report and wait for a change
+//!               |
+//!             queue    until the throttle and the queue of all writes permit it
+//!               |
+//! observe -> decide    again, as time has passed; the Service is read afresh where it may be stale
+//!               |
+//!             apply    one call; its response goes to the cache
+//! ```
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::core::v1::Endpoints;
 use kube::ResourceExt;
 use prometheus::Histogram;
 use tokio::sync::{Notify, watch};
-use tracing::{debug, info, warn};
 
+use super::apply::executor::{Executor, Outcome};
+use super::apply::feedback::Feedback;
+use super::apply::queue::{Urgency, WritePermit, WriteQueue};
+use super::apply::report::{Reporter, describe_write};
+use super::apply::state::{ReconcileState, Requeue};
+use super::apply::throttle::WriteSize;
+use super::backoff::sleep_if;
+use super::cache::observed::{Existing, Observed};
+use super::cluster::Cluster;
+use super::condition::{Condition, ConditionKind};
+use super::decide::inputs::Inputs;
+use super::decide::mirroring;
+use super::decide::next_step::next_step;
+use super::decide::remarks;
+use super::decide::step::Step;
 use crate::annotations::ServiceAnnotations;
-use crate::api::ApiError;
 use crate::clock;
-use crate::config::{Database, DatabaseId, RejectedAddress};
+use crate::config::Database;
 use crate::endpoints;
 use crate::lease;
-use crate::monitor::{self, DatabasePlan};
-use crate::notice::{LogLine, Notice, Reason, Recorder, Regarding};
+use crate::monitor::DatabasePlan;
 use crate::plan::{KeepReason, Members, Plan};
-use crate::publish::apply::calls::{DEADLINE, WriteError};
-use crate::publish::apply::executor::Executor;
-use crate::publish::apply::queue::{Urgency, WritePermit, WriteQueue};
-use crate::publish::apply::throttle::WriteThrottle;
-use crate::publish::backoff::{Backoff, sleep_if};
-use crate::publish::cache::reflector::Observed;
-use crate::publish::condition::{Condition, ConditionKind};
-use crate::publish::decide::inputs::Inputs;
-use crate::publish::decide::mirroring::doubt;
-use crate::publish::decide::next_step::{Step, next_step};
-use crate::publish::decide::remarks;
-use crate::publish::{Cluster, PublishStatus};
 
+/// The reconciler of one database.
 pub(crate) struct Reconciler {
-    /// As it was when the plan in hand was decided.
+    /// The database as it was when the current plan was decided.
     pub database: Arc<Database>,
     pub cluster: Cluster,
-    pub monitor: monitor::Handle,
     pub lease: lease::Handle,
-    pub status: watch::Sender<PublishStatus>,
-    pub budget: Arc<WriteQueue>,
+    pub queue: Arc<WriteQueue>,
+    pub reporter: Reporter,
+    pub feedback: Feedback,
     pub write_duration: Histogram,
-    pub recorder: Recorder,
-    /// Has the namespace listed anew.
+    /// Makes the reflectors of the namespace list again.
     pub relist: Arc<Notify>,
 }
 
-/// What a publisher remembers from step to step.
-#[derive(Default)]
-pub(crate) struct ReconcileState {
-    /// The UID of the Endpoints that this process has written.
-    pub written: Option<String>,
-    /// The plan that the cluster held last.
-    pub held: Option<Plan>,
-    told: LastSent,
-    /// Pauses between tries of what does not succeed.
-    pub backoff: Backoff,
-    pub conflicts: u32,
-    /// Pauses between writes that do.
-    pub pace: WriteThrottle,
-    /// What has been written of a plan, until the cluster holds all of it.
-    round: Option<(Plan, Vec<String>)>,
-    /// What has been in doubt, and since when.
-    doubt: Option<(ConditionKind, Instant)>,
-    /// The remark on the Service's traffic policy that was told last.
-    local_traffic: Option<String>,
+/// The channels by which the cluster and the plan reach a reconciler.
+struct Sources {
+    cache: Arc<watch::Sender<Observed>>,
+    observed: watch::Receiver<Observed>,
+    plan: watch::Receiver<DatabasePlan>,
 }
 
-/// What the monitor knows.
-#[derive(Default)]
-struct LastSent {
-    /// Whether it knows what the cluster held at first sight.
-    seen: bool,
-    /// What it takes to be published.
-    published: Option<Members>,
-    /// What it knows of the Service's annotations; none is as good as no annotations.
-    asked: Option<Box<ServiceAnnotations>>,
-}
-
-impl ReconcileState {
-    pub(crate) fn succeeded(&mut self) {
-        self.backoff.reset();
-        self.conflicts = 0;
-    }
-
-    /// Takes note that an object was written for a plan; says whether for the first time.
-    pub(crate) fn first_in_round(&mut self, name: String, plan: &Plan) -> bool {
-        let (_, names) = match self.round.take().filter(|(of, _)| of == plan) {
-            Some(round) => self.round.insert(round),
-            None => self.round.insert((plan.clone(), Vec::new())),
-        };
-        let first = !names.contains(&name);
-        if first {
-            names.push(name);
-        }
-        first
-    }
-
-    /// Takes note that all of a plan has been written, or that someone undoes it.
-    pub(crate) fn end_round(&mut self) {
-        self.round = None;
-    }
-
-    /// Whether the plan takes more than one object.
-    pub(crate) fn in_round(&self) -> bool {
-        self.round.is_some()
-    }
-
-    /// How much it matters to make of the view what is decided.
-    fn urgency(&self, view: &Inputs) -> Urgency {
-        match &view.plan {
-            plan if self.held.as_ref() == Some(plan) => Urgency::Repair,
-            Plan::Publish(members) if view.held().iter().all(|held| members.contains(held.ip)) => {
-                Urgency::Change
-            }
-            _ => Urgency::Removal,
-        }
-    }
-}
-
-/// What to wait for after a step, besides a change of the cluster or the plan.
-pub(crate) enum Requeue {
-    OnChange,
-    /// A change, or this pause.
-    OnChangeOr(Duration),
-    /// This pause, whatever changes.
-    After(Duration),
+/// The result of a decision.
+enum Decision {
+    /// This step is to be applied.
+    Apply(Step),
+    /// There is nothing to apply, which has been reported.
+    Wait(Requeue),
 }
 
 impl Reconciler {
-    /// Publishes until the database leaves the config, or the daemon ends.
+    /// Runs until the database leaves the config, or the daemon ends.
     pub(crate) async fn run(
         mut self: Box<Self>,
-        observed: Arc<watch::Sender<Observed>>,
-        mut plan: watch::Receiver<DatabasePlan>,
+        cache: Arc<watch::Sender<Observed>>,
+        plan: watch::Receiver<DatabasePlan>,
     ) {
-        let mut sights = observed.subscribe();
-        let mut standing = self.lease.subscribe();
-        let mut memory = ReconcileState::default();
-        while decides(&plan) {
-            // Boxed, and so is the write within: a turn takes kilobytes, and thousands of publishers wait most of the time.
-            let turn = Box::pin(self.turn(&observed, &mut sights, &mut plan, &mut memory));
-            let pause = match turn.await {
-                Requeue::After(pause) => {
-                    tokio::time::sleep(pause).await;
+        let mut sources = Sources { observed: cache.subscribe(), cache, plan };
+        let mut lease = self.lease.subscribe();
+        let mut state = ReconcileState::default();
+        while is_in_config(&sources.plan) {
+            // The future is boxed, and so is the write within: each takes kilobytes, and thousands
+            // of reconcilers wait most of the time.
+            let delay = match Box::pin(self.reconcile(&mut sources, &mut state)).await {
+                Requeue::After(delay) => {
+                    tokio::time::sleep(delay).await;
                     continue;
                 }
-                Requeue::OnChangeOr(pause) => Some(pause),
+                Requeue::OnChangeOr(delay) => Some(delay),
                 Requeue::OnChange => None,
             };
             tokio::select! {
-                Ok(()) = sights.changed() => {}
-                changed = plan.changed() => if changed.is_err() { return },
-                Ok(()) = standing.changed() => {}
-                () = sleep_if(pause) => {}
+                Ok(()) = sources.observed.changed() => {}
+                changed = sources.plan.changed() => if changed.is_err() { return },
+                Ok(()) = lease.changed() => {}
+                () = sleep_if(delay) => {}
             }
         }
     }
 
-    /// Looks, and does what is to be done.
-    async fn turn(
-        &mut self,
-        observed: &watch::Sender<Observed>,
-        sights: &mut watch::Receiver<Observed>,
-        plan: &mut watch::Receiver<DatabasePlan>,
-        memory: &mut ReconcileState,
-    ) -> Requeue {
-        let first = self.view(sights, plan, memory);
-        if !matches!(self.cluster, Cluster::Write(_)) {
-            return self.dry_turn(&first, memory).await;
+    /// Brings the cluster one step closer to the plan, if there is a difference.
+    async fn reconcile(&mut self, sources: &mut Sources, state: &mut ReconcileState) -> Requeue {
+        let inputs = self.observe(sources, state);
+        match self.cluster {
+            Cluster::Write(_) => {}
+            Cluster::Read(_) => return self.reconcile_read_only(&inputs, state).await,
+            Cluster::None => return self.reconcile_without_cluster(&inputs).await,
         }
-        if let Err(next) = self.look(&first, memory).await {
-            return next;
+        if let Decision::Wait(requeue) = self.decide(&inputs, state).await {
+            return requeue;
         }
-        let urgency = memory.urgency(&first);
-        if let Some(rest) = memory.pace.rest(urgency, clock::now()) {
-            return Requeue::OnChangeOr(rest);
+        let urgency = state.urgency(&inputs);
+        if let Some(delay) = state.throttle.delay(urgency, clock::now()) {
+            return Requeue::OnChangeOr(delay);
         }
-        // Something is to be written. When it is our turn to write, it may be something else, or no longer ours to write.
-        let budget = self.budget.clone();
-        let _turn = turn_to_write(&budget, urgency, sights, plan, memory).await;
-        if !decides(plan) {
+        let queue = self.queue.clone();
+        let _permit = wait_for_permit(&queue, urgency, sources, state).await;
+        if !is_in_config(&sources.plan) {
             return Requeue::OnChange;
         }
-        let view = self.view(sights, plan, memory);
-        let Cluster::Write(client) = &self.cluster else { return Requeue::OnChange };
-        match self.look(&view, memory).await {
-            Ok(step) => {
-                memory.pace.begin(memory.urgency(&view), step.is_placeholder(), clock::now());
-                Box::pin(
-                    Executor { publisher: self, client, view: &view, observed, memory }
-                        .execute(step),
-                )
-                .await
+        let inputs = self.observe(sources, state);
+        match self.decide(&inputs, state).await {
+            Decision::Apply(step) => {
+                Box::pin(self.apply(&inputs, step, &sources.cache, state)).await
             }
-            Err(next) => next,
+            Decision::Wait(requeue) => requeue,
         }
     }
 
-    /// Looks at all that is known now. A plan is for the database that it was decided for, and for no other version of it.
-    fn view(
-        &mut self,
-        sights: &mut watch::Receiver<Observed>,
-        plan: &mut watch::Receiver<DatabasePlan>,
-        memory: &mut ReconcileState,
-    ) -> Inputs {
-        let DatabasePlan { database, plan, may_answer } = plan.borrow_and_update().clone();
+    /// Returns everything that is known now. A plan holds only for the version of the database that
+    /// it was decided for.
+    fn observe(&mut self, sources: &mut Sources, state: &mut ReconcileState) -> Inputs {
+        let DatabasePlan { database, plan, may_answer } = sources.plan.borrow_and_update().clone();
         if !Arc::ptr_eq(&self.database, &database) {
-            self.database = database;
-            memory.held = None;
-            // The monitor asks for these again: of addresses that are new to it, and for a policy that is.
-            memory.told.seen = false;
-            memory.told.published = None;
+            self.database = database.clone();
+            state.synced_plan = None;
+            self.feedback.reset_members();
         }
-        Inputs {
-            seen: sights.borrow_and_update().clone(),
-            plan,
-            may_answer,
-            publish: self.database.publish,
-        }
+        let existing = Existing::read(&mut sources.observed);
+        Inputs { database, plan, may_answer, existing }
     }
 
-    async fn dry_turn(&self, view: &Inputs, memory: &mut ReconcileState) -> Requeue {
-        if !matches!(self.cluster, Cluster::None) {
-            if view.synced() {
-                // Nothing of this view is about to be repaired by us: it is what another replica has decided.
-                self.tell_published(&view.held(), memory).await;
-            }
-            let step = match self.look(view, memory).await {
-                Ok(step) => step,
-                Err(next) => return next,
-            };
-            let first = if matches!(step, Step::CreateService(_)) {
-                "would create the Service; "
-            } else {
-                ""
-            };
-            let would = format!("{first}{}", would_publish(&view.held(), &view.plan, &step));
-            self.report(Some(view.held()), Condition::new(ConditionKind::DryRun, would));
-            return Requeue::OnChange;
+    /// Decides what is to be applied. If nothing is, reports why.
+    async fn decide(&mut self, inputs: &Inputs, state: &mut ReconcileState) -> Decision {
+        let error = || inputs.existing.error().cloned();
+        if !inputs.is_synced() {
+            let condition = error().unwrap_or_else(Condition::waiting_for_cluster);
+            self.reporter.set_condition(None, condition);
+            return Decision::Wait(Requeue::OnChange);
         }
-        self.tell_monitor(Members::default(), memory).await;
-        let condition = match &view.plan {
-            // It has just been told, and decides anew at once.
-            Plan::Keep(KeepReason::NotSynced) => return Requeue::OnChange,
-            Plan::Keep(why) => Condition::new(ConditionKind::WaitingForVerdicts, why.to_string()),
-            Plan::Publish(members) => {
-                self.tell_published(members, memory).await;
-                Condition::new(ConditionKind::DryRun, format!("would publish {members}"))
-            }
-        };
-        self.report(None, condition);
-        Requeue::OnChange
-    }
-
-    /// Finds what is to be written. Where nothing is, says why and what to wait for.
-    async fn look(&self, view: &Inputs, memory: &mut ReconcileState) -> Result<Step, Requeue> {
-        let fault = || view.seen.fault().cloned();
-        if !view.synced() {
-            self.report(None, fault().unwrap_or_else(Condition::waiting_for_cluster));
-            return Err(Requeue::OnChange);
+        self.reporter.set_synced(&self.database);
+        let annotations =
+            inputs.service().and_then(|service| service.metadata.annotations.as_ref());
+        self.feedback.send_annotations(ServiceAnnotations::from_map(annotations)).await;
+        self.feedback.send_initial_members(inputs.exposed()).await;
+        if inputs.plan == Plan::Keep(KeepReason::NotSynced) {
+            // The monitor has the members now, and decides again at once.
+            return Decision::Wait(Requeue::OnChange);
         }
-        if self.status.send_if_modified(|status| !std::mem::replace(&mut status.synced, true)) {
-            self.emit_rejected_addresses();
-        }
-        let held = view.held();
-        self.forward_asked(view, memory).await;
-        self.tell_monitor(view.published(), memory).await;
-        if view.plan == Plan::Keep(KeepReason::NotSynced) {
-            // It has just been told, and decides anew at once.
-            return Err(Requeue::OnChange);
-        }
-        match self.next_step(view, view.seen.service.object.as_deref(), memory) {
+        let serving = inputs.serving();
+        match next_step(inputs, inputs.service(), state.written_uid.as_deref()) {
             Step::Blocked(condition) => {
-                let ours = matches!(
+                let are_ours = matches!(
                     condition.kind,
                     ConditionKind::WaitingForVerdicts
                         | ConditionKind::AddressesRefused
                         | ConditionKind::NotMirrored
                 );
-                self.report(ours.then_some(held), fault().unwrap_or(condition));
-                Err(Requeue::OnChange)
+                let members = are_ours.then_some(serving);
+                self.reporter.set_condition(members, error().unwrap_or(condition));
+                Decision::Wait(Requeue::OnChange)
             }
-            Step::InSync => {
-                memory.succeeded();
-                // What we found well is ours as if we had written it.
-                let ours = |endpoints: &&Endpoints| {
-                    endpoints::managed_by(endpoints) == Some(endpoints::FIELD_MANAGER)
-                };
-                memory.written = view.endpoints().filter(ours).and_then(ResourceExt::uid);
-                memory.held = Some(view.plan.clone());
-                memory.end_round();
-                self.tell_published(&held, memory).await;
-                let (condition, next) = self.standing(view, &held, memory);
-                let settled = fault().or_else(|| self.standby(format!("the cluster holds {held}")));
-                self.report(Some(held), settled.unwrap_or(condition));
-                Err(next)
-            }
-            step => match self.standby(would_publish(&held, &view.plan, &step)) {
+            Step::InSync => Decision::Wait(self.settle(inputs, serving, state).await),
+            step => match self.standby(describe_write(&serving, &inputs.plan, &step)) {
                 Some(standby) => {
-                    self.tell_published(&held, memory).await;
-                    self.report(Some(held), fault().unwrap_or(standby));
-                    Err(Requeue::OnChange)
+                    self.feedback.send_published_members(&serving).await;
+                    self.reporter.set_condition(Some(serving), error().unwrap_or(standby));
+                    Decision::Wait(Requeue::OnChange)
                 }
-                None => Ok(step),
+                None => Decision::Apply(step),
             },
         }
     }
 
-    /// Why this replica does not write, if it is for another to do.
-    fn standby(&self, about: String) -> Option<Condition> {
-        self.lease
-            .standby_reason()
-            .map(|why| Condition::new(ConditionKind::Standby, format!("{why}; {about}")))
-    }
-
-    /// Returns the condition of a database for which the cluster holds what was decided.
-    pub(crate) fn published(&self, view: &Inputs, held: &Members) -> Condition {
-        let service = view.seen.service.object.as_deref();
-        Condition::new(
-            ConditionKind::Published,
-            remarks::describe(&self.database, service, &view.plan, held),
-        )
-    }
-
-    /// Tells once that the Service lets nobody through, for as long as it does.
-    fn tell_local_traffic(&self, view: &Inputs, memory: &mut ReconcileState) {
-        let service = view.seen.service.object.as_deref();
-        let remark = service.and_then(|service| remarks::local_traffic(&self.database.id, service));
-        if let Some(remark) = remark.as_ref().filter(|_| memory.local_traffic != remark) {
-            let message = "published, but clients are kept out";
-            self.recorder.log_and_event(
-                self.notice(Reason::LocalTrafficPolicy, remark.clone()),
-                &LogLine { reason: Some(remark), ..LogLine::new(message) },
-            );
-        }
-        memory.local_traffic = remark;
-    }
-
-    /// The condition of a database for which the cluster holds what was decided, and what to wait for.
-    fn standing(
-        &self,
-        view: &Inputs,
-        held: &Members,
-        memory: &mut ReconcileState,
-    ) -> (Condition, Requeue) {
-        let published = self.published(view, held);
-        self.tell_local_traffic(view, memory);
-        let Some(doubt) = doubt(&self.database, view.endpoints(), &view.seen.slices) else {
-            memory.doubt = None;
-            return (published, Requeue::OnChange);
+    /// Records and reports that the cluster matches the plan.
+    async fn settle(
+        &mut self,
+        inputs: &Inputs,
+        serving: Members,
+        state: &mut ReconcileState,
+    ) -> Requeue {
+        state.reset_failures();
+        // Endpoints that match the plan count as written by this process.
+        let is_labelled = |existing: &&Endpoints| {
+            endpoints::managed_by(existing) == Some(endpoints::FIELD_MANAGER)
         };
-        let (kind, now) = (doubt.condition.kind, clock::now());
-        let since =
-            memory.doubt.filter(|(doubted, _)| *doubted == kind).map_or(now, |(_, since)| since);
-        memory.doubt = Some((kind, since));
-        match doubt
-            .after
-            .checked_sub(now.saturating_duration_since(since))
-            .filter(|left| !left.is_zero())
-        {
-            Some(left) => (published, Requeue::OnChangeOr(left)),
-            None => (doubt.condition, Requeue::OnChange),
-        }
+        state.written_uid = inputs.endpoints().filter(is_labelled).and_then(ResourceExt::uid);
+        state.synced_plan = Some(inputs.plan.clone());
+        state.end_batch();
+        self.feedback.send_published_members(&serving).await;
+        self.warn_of_local_traffic(inputs, state);
+        let (condition, requeue) = settled_condition(inputs, &serving, state);
+        let existing_error = inputs.existing.error().cloned();
+        let condition = existing_error
+            .or_else(|| self.standby(format!("the cluster holds {serving}")))
+            .unwrap_or(condition);
+        self.reporter.set_condition(Some(serving), condition);
+        requeue
     }
 
-    pub(crate) fn next_step(
-        &self,
-        view: &Inputs,
-        service: Option<&Service>,
-        memory: &ReconcileState,
-    ) -> Step {
-        let written = memory.written.as_deref();
-        next_step(
-            &self.database,
-            &view.plan,
-            service,
-            view.endpoints(),
-            &view.seen.slices,
-            &view.may_answer,
-            written,
-        )
-    }
-
-    /// Makes one call that writes, if the lease permits it; counts and times it. Whoever calls has the permit to.
-    pub(crate) async fn timed<T>(
-        &self,
-        call: impl Future<Output = Result<T, ApiError>>,
-    ) -> Result<T, WriteError> {
-        let Some(permission) = self.lease.permission().await else {
-            let why = self
-                .lease
-                .standby_reason()
-                .unwrap_or_else(|| "the lease was not ours for a moment".to_owned());
-            return Err(WriteError::Standby(why));
+    /// Applies one step, and decides what follows it.
+    async fn apply(
+        &mut self,
+        inputs: &Inputs,
+        step: Step,
+        cache: &watch::Sender<Observed>,
+        state: &mut ReconcileState,
+    ) -> Requeue {
+        let Cluster::Write(client) = &self.cluster else { return Requeue::OnChange };
+        let size = match step.is_placeholder() {
+            true => WriteSize::Placeholder,
+            false => WriteSize::Full,
         };
-        let started = clock::now();
-        let answer = permission.run(DEADLINE, call).await.unwrap_or_else(|| {
-            let message = "a write had no answer in the time that the lease was ours";
-            Err(ApiError::unavailable(message))
-        });
-        let answer = answer.map_err(WriteError::from);
-        self.write_duration.observe(clock::now().saturating_duration_since(started).as_secs_f64());
-        let result = answer.as_ref().map_or_else(WriteError::result, |_| "success");
-        self.status.send_modify(|status| *status.writes.entry(result).or_default() += 1);
-        answer
-    }
-
-    async fn tell_monitor(&self, held: Members, memory: &mut ReconcileState) {
-        if !std::mem::replace(&mut memory.told.seen, true) {
-            self.monitor.set_initial_members(&self.database.id, held).await;
-        }
-    }
-
-    /// Creates a notice about the database.
-    pub(crate) fn notice(&self, reason: Reason, note: String) -> Notice {
-        let regarding = Regarding::Database(self.database.id.clone());
-        Notice::new(regarding, reason, note, clock::now())
-    }
-
-    /// Emits an Event for each address that may not be published. The log has had them with the
-    /// warnings of the config.
-    fn emit_rejected_addresses(&self) {
-        for RejectedAddress { ip, reason } in &self.database.rejected {
-            self.recorder.event(|| {
-                let note = format!("not published: {reason}");
-                self.notice(Reason::AddressRefused, note).with_dedup_key(ip.to_string())
-            });
-        }
-    }
-
-    /// Logs a condition that has come into force or changed its message, and emits its Event, if it
-    /// has one.
-    fn announce(&self, condition: &Condition, same_kind: bool) {
-        let Some(reason) = condition.kind.event_reason() else {
-            return log(&self.database.id, condition, same_kind);
+        state.throttle.record_write(state.urgency(inputs), size, clock::now());
+        let executor = Executor {
+            client,
+            lease: &self.lease,
+            write_duration: &self.write_duration,
+            reporter: &self.reporter,
+            relist: &self.relist,
+            inputs,
+            observed: cache,
+            state,
         };
-        let (message, note) = match condition.kind {
-            ConditionKind::NotMirrored | ConditionKind::SlicesLeftBehind => {
-                ("published, but clients may be sent elsewhere", condition.reason.clone())
+        match executor.execute(step).await {
+            Outcome::Written(name) => self.after_write(inputs, name, cache, state).await,
+            Outcome::Requeue(requeue) => requeue,
+        }
+    }
+
+    /// Decides whether the plan takes another write, after the object with this name was written.
+    async fn after_write(
+        &mut self,
+        inputs: &Inputs,
+        name: String,
+        cache: &watch::Sender<Observed>,
+        state: &mut ReconcileState,
+    ) -> Requeue {
+        let inputs = Inputs {
+            database: inputs.database.clone(),
+            plan: inputs.plan.clone(),
+            may_answer: inputs.may_answer.clone(),
+            existing: Existing::from(&*cache.borrow()),
+        };
+        let next = next_step(&inputs, inputs.service(), state.written_uid.as_deref());
+        let is_undone = next.object_name() == Some(name.as_str());
+        if next == Step::InSync {
+            self.report_published(&inputs, state).await;
+        } else if is_undecided(&next) {
+            // All members that may not stay are out. Putting one back is an outside change.
+            state.synced_plan = Some(inputs.plan);
+        } else if !is_undone && state.is_first_write_of_batch(name, &inputs.plan) {
+            state.throttle.continue_batch();
+            return Requeue::After(Duration::ZERO);
+        } else if is_undone && !state.is_in_batch() {
+            state.synced_plan = Some(inputs.plan);
+        }
+        state.end_batch();
+        if state.throttle.is_contended() {
+            self.reporter.log_contended();
+        }
+        Requeue::OnChange
+    }
+
+    /// Reports that the plan has been written. The watch is made to list again if it does not run:
+    /// the write has shown that the API answers.
+    async fn report_published(&mut self, inputs: &Inputs, state: &mut ReconcileState) {
+        let serving = inputs.serving();
+        let error = inputs.existing.error();
+        let condition = error.cloned().unwrap_or_else(|| published(inputs, &serving));
+        self.reporter.set_condition(Some(serving.clone()), condition);
+        if error.is_some() {
+            self.relist.notify_waiters();
+        }
+        state.synced_plan = Some(inputs.plan.clone());
+        self.feedback.send_published_members(&serving).await;
+    }
+
+    /// Returns the condition of a replica that leaves the writes to another one.
+    fn standby(&self, description: String) -> Option<Condition> {
+        let reason = self.lease.standby_reason()?;
+        Some(Condition::new(ConditionKind::Standby, format!("{reason}; {description}")))
+    }
+
+    /// Warns, once for as long as it is so, that the Service's traffic policy lets nobody through.
+    fn warn_of_local_traffic(&self, inputs: &Inputs, state: &mut ReconcileState) {
+        let service = inputs.service();
+        let warning =
+            service.and_then(|service| remarks::local_traffic(&self.database.id, service));
+        if let Some(warning) = warning.as_ref().filter(|_| state.local_traffic != warning) {
+            self.reporter.announce_local_traffic(warning);
+        }
+        state.local_traffic = warning;
+    }
+
+    /// Decides and reports, but applies nothing.
+    async fn reconcile_read_only(
+        &mut self,
+        inputs: &Inputs,
+        state: &mut ReconcileState,
+    ) -> Requeue {
+        let serving = inputs.serving();
+        if inputs.is_synced() {
+            // A dry run repairs nothing, so this is what another replica has decided.
+            self.feedback.send_published_members(&serving).await;
+        }
+        let step = match self.decide(inputs, state).await {
+            Decision::Apply(step) => step,
+            Decision::Wait(requeue) => return requeue,
+        };
+        let creates = match step {
+            Step::CreateService(_) => "would create the Service; ",
+            _ => "",
+        };
+        let reason = format!("{creates}{}", describe_write(&serving, &inputs.plan, &step));
+        let condition = Condition::new(ConditionKind::DryRun, reason);
+        self.reporter.set_condition(Some(serving), condition);
+        Requeue::OnChange
+    }
+
+    /// Reports the plan: there is no cluster to compare it with.
+    async fn reconcile_without_cluster(&mut self, inputs: &Inputs) -> Requeue {
+        self.feedback.send_initial_members(Members::default()).await;
+        let condition = match &inputs.plan {
+            // The monitor has the members now, and decides again at once.
+            Plan::Keep(KeepReason::NotSynced) => return Requeue::OnChange,
+            Plan::Keep(reason) => {
+                Condition::new(ConditionKind::WaitingForVerdicts, reason.to_string())
             }
-            _ => (NOT_PUBLISHED, format!("{NOT_PUBLISHED}: {}", condition.reason)),
+            Plan::Publish(members) => {
+                self.feedback.send_published_members(members).await;
+                Condition::new(ConditionKind::DryRun, format!("would publish {members}"))
+            }
         };
-        let line = LogLine {
-            condition: Some(reason),
-            reason: Some(&condition.reason),
-            ..LogLine::new(message)
-        };
-        self.recorder.log_and_event(self.notice(reason, note), &line);
-    }
-
-    /// Tells the monitor what the cluster holds by decision: of ours, or, where another replica writes, of that one. Not what
-    /// it holds by an outside edit that is about to be repaired: the policy would take that for its own.
-    pub(crate) async fn tell_published(&self, held: &Members, memory: &mut ReconcileState) {
-        if memory.told.published.as_ref() != Some(held) {
-            memory.told.published = Some(held.clone());
-            self.monitor.set_published_members(&self.database.id, held.clone()).await;
-        }
-    }
-
-    /// Tells the monitor what the Service's annotations ask for.
-    async fn forward_asked(&self, view: &Inputs, memory: &mut ReconcileState) {
-        let service = view.seen.service.object.as_ref();
-        let annotations = service.and_then(|service| service.metadata.annotations.as_ref());
-        let asked = ServiceAnnotations::from_map(annotations);
-        let held = memory.told.asked.as_deref();
-        if held.map_or(asked != ServiceAnnotations::default(), |held| *held != asked) {
-            memory.told.asked = Some(Box::new(asked.clone()));
-            self.monitor.set_annotations(&self.database.id, asked).await;
-        }
-    }
-
-    /// Makes the condition known, and logs it if it is news.
-    pub(crate) fn report(&self, members: Option<Members>, condition: Condition) {
-        self.status.send_if_modified(|status| {
-            let same_kind = status.condition.kind == condition.kind;
-            let same_members = status.members == members;
-            if status.condition == condition && same_members {
-                return false;
-            }
-            if !same_kind {
-                status.last_transition = clock::now();
-            }
-            if !same_kind || status.condition.reason != condition.reason {
-                self.announce(&condition, same_kind);
-            }
-            status.condition = condition;
-            status.members = members;
-            true
-        });
+        self.reporter.set_condition(None, condition);
+        Requeue::OnChange
     }
 }
 
-/// Waits for a turn to write: a better one, when what is decided meanwhile matters more.
-async fn turn_to_write(
-    budget: &WriteQueue,
+/// Waits for the permit to write. Queues again when a new plan is more urgent.
+async fn wait_for_permit(
+    queue: &WriteQueue,
     mut urgency: Urgency,
-    sights: &watch::Receiver<Observed>,
-    plan: &mut watch::Receiver<DatabasePlan>,
-    memory: &ReconcileState,
+    sources: &mut Sources,
+    state: &ReconcileState,
 ) -> WritePermit {
-    let mut turn = std::pin::pin!(budget.turn(urgency));
+    let mut permit = std::pin::pin!(queue.acquire(urgency));
     loop {
         tokio::select! {
-            turn = &mut turn => return turn,
-            Ok(()) = plan.changed() => {
-                let DatabasePlan { database, plan, may_answer } = plan.borrow_and_update().clone();
-                let view = Inputs { seen: sights.borrow().clone(), plan, may_answer, publish: database.publish };
-                let now = memory.urgency(&view);
+            permit = &mut permit => return permit,
+            Ok(()) = sources.plan.changed() => {
+                let DatabasePlan { database, plan, may_answer } =
+                    sources.plan.borrow_and_update().clone();
+                let existing = Existing::from(&*sources.observed.borrow());
+                let now = state.urgency(&Inputs { database, plan, may_answer, existing });
                 if now < urgency {
                     urgency = now;
-                    turn.set(budget.turn(now));
+                    permit.set(queue.acquire(now));
                 }
             }
         }
     }
 }
 
-/// Whether the monitor still decides for the database: it does not once the database has left the config.
-fn decides(plan: &watch::Receiver<DatabasePlan>) -> bool {
+/// Returns whether the monitor still decides for the database, as it does for those of the config.
+fn is_in_config(plan: &watch::Receiver<DatabasePlan>) -> bool {
     plan.has_changed().is_ok()
 }
 
-/// The message for a database whose decision is not in the cluster.
-const NOT_PUBLISHED: &str = "not published";
-
-/// Logs a condition that has no Event.
-fn log(id: &DatabaseId, condition: &Condition, same_kind: bool) {
-    let DatabaseId { namespace, service } = id;
-    let Condition { kind, reason } = condition;
-    match kind {
-        // The messages of these change with every verdict, try or write. Only the kind is logged.
-        ConditionKind::WaitingForVerdicts
-        | ConditionKind::ApiUnavailable
-        | ConditionKind::Published
-            if same_kind =>
-        {
-            debug!(%namespace, %service, condition = %kind, reason)
-        }
-        // The lease logs once that another replica holds it, and not for each database.
-        ConditionKind::Standby => debug!(%namespace, %service, condition = %kind, reason),
-        ConditionKind::Published => info!(%namespace, %service, members = reason, "published"),
-        ConditionKind::DryRun => info!(%namespace, %service, "{reason}"),
-        kind if kind.is_trouble() => {
-            warn!(%namespace, %service, condition = %kind, reason, "{NOT_PUBLISHED}")
-        }
-        kind => info!(%namespace, %service, condition = %kind, reason, "not published yet"),
-    }
+/// Returns whether a step waits for a decision of the monitor.
+fn is_undecided(step: &Step) -> bool {
+    let Step::Blocked(condition) = step else { return false };
+    matches!(condition.kind, ConditionKind::WaitingForVerdicts | ConditionKind::AddressesRefused)
 }
 
-/// `would publish 10.0.0.1, 10.0.0.3 (+10.0.0.3, -10.0.0.2)`
-fn would_publish(held: &Members, plan: &Plan, step: &Step) -> String {
-    let wanted = match (plan, step) {
-        (Plan::Publish(wanted), _) => wanted.clone(),
-        (Plan::Keep(_), Step::Write(endpoints)) => endpoints::members(endpoints),
-        (Plan::Keep(_), Step::InSync | Step::Blocked(_)) => {
-            return "would publish nothing yet".to_owned();
-        }
-        (Plan::Keep(_), _) => return "would take out what the config does not have".to_owned(),
+/// Returns the condition of a database for which the cluster matches the plan.
+fn published(inputs: &Inputs, serving: &Members) -> Condition {
+    let description = remarks::describe(&inputs.database, inputs.service(), &inputs.plan, serving);
+    Condition::new(ConditionKind::Published, description)
+}
+
+/// Returns the condition of a database for which the cluster matches the plan, and the event to wait
+/// for: a warning comes into force if its cause is still there after a delay.
+fn settled_condition(
+    inputs: &Inputs,
+    serving: &Members,
+    state: &mut ReconcileState,
+) -> (Condition, Requeue) {
+    let Some(warning) = mirroring::delayed_warning(inputs) else {
+        state.delayed_warning = None;
+        return (published(inputs, serving), Requeue::OnChange);
     };
-    match wanted.changes_from(held).as_str() {
-        "" => format!("would publish {wanted} (same addresses, other ports or labels)"),
-        changes => format!("would publish {wanted} ({changes})"),
+    let (kind, now) = (warning.condition.kind, clock::now());
+    let known = state.delayed_warning.filter(|(known, _)| *known == kind);
+    let since = known.map_or(now, |(_, since)| since);
+    state.delayed_warning = Some((kind, since));
+    let rest = warning.delay.checked_sub(now.saturating_duration_since(since));
+    match rest.filter(|rest| !rest.is_zero()) {
+        Some(rest) => (published(inputs, serving), Requeue::OnChangeOr(rest)),
+        None => (warning.condition, Requeue::OnChange),
     }
 }

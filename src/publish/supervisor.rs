@@ -1,4 +1,5 @@
-//! All that publishes: a publisher for each database and the watches of their namespaces, as the config in force has them.
+//! The supervisor: runs a reconciler for each database of the config and the reflectors of their
+//! namespaces, and applies a new config to them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,20 +12,26 @@ use prometheus::Histogram;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use super::apply::feedback::Feedback;
+use super::apply::pruner::Pruner;
+use super::apply::queue::WriteQueue;
+use super::apply::report::Reporter;
+use super::cache::observed::Observed;
+use super::cache::orphans::Orphans;
+use super::cache::reflector::{NamespaceCache, run_reflector};
+use super::cache::watch_state::NamespaceWatches;
+use super::cluster::Cluster;
+use super::condition::Condition;
+use super::reconciler::Reconciler;
+use super::status::{DatabaseHandle, DatabaseHandles, PublishStatus};
+use super::{Handle, Options};
 use crate::clock;
 use crate::config::{Database, DatabaseId, Spec};
 use crate::lease;
 use crate::monitor;
 use crate::notice::Recorder;
-use crate::publish::apply::pruner::Pruner;
-use crate::publish::apply::queue::WriteQueue;
-use crate::publish::cache::orphans::Orphans;
-use crate::publish::cache::reflector::{NamespaceCache, Observed, run_reflector};
-use crate::publish::condition::Condition;
-use crate::publish::reconciler::Reconciler;
-use crate::publish::{Cluster, DatabaseHandle, DatabaseHandles, Handle, Options, PublishStatus};
 
-/// The publishers and watches that run. Dropping it ends them, and leaves the cluster as it is.
+/// The reconcilers and reflectors that run. Dropping it ends them, and leaves the cluster as it is.
 pub struct Supervisor {
     tasks: JoinSet<()>,
     namespaces: BTreeMap<String, Namespace>,
@@ -33,22 +40,25 @@ pub struct Supervisor {
     cluster: Cluster,
     monitor: monitor::Handle,
     lease: lease::Handle,
-    budget: Arc<WriteQueue>,
+    queue: Arc<WriteQueue>,
     recorder: Recorder,
     write_duration: Histogram,
 }
 
-/// A namespace that is watched: what is known for each of its Services, and a way to have it listed anew.
+/// A namespace that is watched.
 #[derive(Default)]
 struct Namespace {
+    /// The caches of its databases, by the name of their Service.
     databases: HashMap<String, Arc<watch::Sender<Observed>>>,
+    watches: Arc<NamespaceWatches>,
+    /// Makes its reflectors list again.
     relist: Arc<Notify>,
-    /// What its watches listen to until they end.
+    /// Stops its reflectors. Each holds a receiver until it has ended.
     stop: watch::Sender<bool>,
 }
 
 impl Namespace {
-    /// Ends its watches, and waits until nothing more comes from them.
+    /// Stops its reflectors, and waits until they have ended.
     async fn stop(&self) {
         self.stop.send_replace(true);
         self.stop.closed().await;
@@ -66,6 +76,7 @@ pub struct PendingReload {
 }
 
 impl Supervisor {
+    /// Starts the queue and the pruner.
     pub(crate) fn new(
         cluster: Cluster,
         monitor: monitor::Handle,
@@ -76,14 +87,14 @@ impl Supervisor {
         let mut tasks = JoinSet::new();
         let orphans = Arc::new(watch::Sender::new(Orphans::default()));
         let databases = watch::Sender::new(Arc::default());
-        let budget = Arc::new(WriteQueue::new(options.rate));
-        tasks.spawn(budget.clone().run());
+        let queue = Arc::new(WriteQueue::new(options.rate));
+        tasks.spawn(queue.clone().run());
         let pruner = Pruner {
             orphans: orphans.clone(),
             databases: databases.subscribe(),
             cluster: cluster.clone(),
             lease: lease.clone(),
-            budget: budget.clone(),
+            queue: queue.clone(),
             recorder: options.recorder.clone(),
             write_duration: write_duration.clone(),
         };
@@ -96,22 +107,23 @@ impl Supervisor {
             cluster,
             monitor,
             lease,
-            budget,
+            queue,
             recorder: options.recorder.clone(),
             write_duration,
         }
     }
 
+    /// Returns the view that the rest of the daemon has.
     pub(crate) fn handle(&self) -> Handle {
         Handle {
             databases: self.databases.subscribe(),
-            ready: Arc::new(AtomicBool::new(false)),
+            all_synced: Arc::new(AtomicBool::new(false)),
             orphans: self.orphans.clone(),
             write_duration: self.write_duration.clone(),
         }
     }
 
-    /// Starts with the databases of the first config.
+    /// Starts the reconcilers of the first config.
     pub(crate) fn start(&mut self, spec: &Spec) {
         self.orphans.send_modify(|orphans| orphans.reload(spec, [], clock::now()));
         let started = spec.databases.iter().filter_map(|database| self.add(database));
@@ -176,7 +188,7 @@ impl Supervisor {
         namespaces.iter().for_each(|namespace| self.watch(namespace));
     }
 
-    /// The namespaces in which there is no database, and nothing left behind.
+    /// Returns the namespaces without a database and without an orphan.
     fn idle(&self) -> Vec<String> {
         let orphans = self.orphans.borrow();
         let idle = |(name, namespace): &(&String, &Namespace)| {
@@ -185,52 +197,52 @@ impl Supervisor {
         self.namespaces.iter().filter(idle).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Starts to publish one database.
+    /// Starts the reconciler of one database.
     fn add(&mut self, database: &Arc<Database>) -> Option<(DatabaseId, DatabaseHandle)> {
         let plan = self.monitor.plan(&database.id)?;
-        let observed = Arc::new(watch::Sender::new(Observed::default()));
-        let first = PublishStatus {
+        let DatabaseId { namespace, service } = database.id.clone();
+        let namespace = self.namespaces.entry(namespace).or_default();
+        let observed = Arc::new(watch::Sender::new(Observed::new(namespace.watches.clone())));
+        namespace.databases.insert(service, observed.clone());
+        let (status, status_receiver) = watch::channel(PublishStatus {
             condition: Condition::waiting_for_cluster(),
             last_transition: clock::now(),
             members: None,
             synced: matches!(self.cluster, Cluster::None),
             writes: BTreeMap::new(),
-        };
-        let (status, status_receiver) = watch::channel(first);
+        });
         let handle = DatabaseHandle { status: status_receiver, observed: observed.subscribe() };
-        let DatabaseId { namespace, service } = database.id.clone();
-        let namespace = self.namespaces.entry(namespace).or_default();
-        namespace.databases.insert(service, observed.clone());
-        let publisher = Reconciler {
+        let id = database.id.clone();
+        let reconciler = Reconciler {
             database: plan.borrow().database.clone(),
             cluster: self.cluster.clone(),
-            monitor: self.monitor.clone(),
             lease: self.lease.clone(),
-            status,
-            budget: self.budget.clone(),
-            recorder: self.recorder.clone(),
+            queue: self.queue.clone(),
+            reporter: Reporter { id: id.clone(), status, recorder: self.recorder.clone() },
+            feedback: Feedback::new(self.monitor.clone(), id.clone()),
             write_duration: self.write_duration.clone(),
             relist: namespace.relist.clone(),
         };
-        self.tasks.spawn(Box::new(publisher).run(observed, plan));
-        Some((database.id.clone(), handle))
+        self.tasks.spawn(Box::new(reconciler).run(observed, plan));
+        Some((id, handle))
     }
 
-    /// Watches a namespace for the databases that are in it now.
+    /// Starts the reflectors of a namespace, for the databases that are in it now.
     fn watch(&mut self, namespace: &str) {
         let Some(client) = self.cluster.client() else { return };
         let Some(watched) = self.namespaces.get_mut(namespace) else { return };
         watched.stop = watch::Sender::new(false);
-        let sights = NamespaceCache {
+        let cache = NamespaceCache {
+            namespace: namespace.to_owned(),
             databases: watched.databases.clone(),
             orphans: self.orphans.clone(),
-            namespace: namespace.to_owned(),
+            watches: watched.watches.clone(),
         };
-        watch_namespace(&mut self.tasks, client, watched, Arc::new(sights));
+        watch_namespace(&mut self.tasks, client, watched, Arc::new(cache));
     }
 
-    /// Waits until something ends that should not. A publisher whose database has left the config should, and so should a watch
-    /// that was told to stop.
+    /// Waits until a task fails, and returns the reason. A reconciler may end when its database has
+    /// left the config, and a reflector when it is stopped.
     pub async fn task_failure(&mut self) -> String {
         loop {
             match self.tasks.join_next().await {
@@ -241,12 +253,12 @@ impl Supervisor {
         }
     }
 
-    /// Runs something else beside it, until it ends or is ended.
+    /// Runs a task of another module, until it ends or is ended.
     pub fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(work);
     }
 
-    /// Ends all of it.
+    /// Ends all tasks.
     pub async fn shutdown(mut self) {
         self.tasks.shutdown().await;
     }
@@ -255,26 +267,21 @@ impl Supervisor {
 fn watch_namespace(
     tasks: &mut JoinSet<()>,
     client: &Client,
-    watched: &Namespace,
-    sights: Arc<NamespaceCache>,
+    namespace: &Namespace,
+    cache: Arc<NamespaceCache>,
 ) {
-    let services: Api<Service> = Api::namespaced(client.clone(), &sights.namespace);
-    let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), &sights.namespace);
-    tasks.spawn(until(
-        &watched.stop,
-        run_reflector(services, sights.clone(), watched.relist.clone()),
-    ));
-    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &sights.namespace);
-    tasks.spawn(until(
-        &watched.stop,
-        run_reflector(endpoints, sights.clone(), watched.relist.clone()),
-    ));
-    // Where only Endpoints are written, it shows whether Kubernetes mirrors them.
-    tasks.spawn(until(&watched.stop, run_reflector(slices, sights, watched.relist.clone())));
+    let services: Api<Service> = Api::namespaced(client.clone(), &cache.namespace);
+    let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), &cache.namespace);
+    // Where only Endpoints are written, slices show whether Kubernetes mirrors them.
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &cache.namespace);
+    let (stop, relist) = (&namespace.stop, &namespace.relist);
+    tasks.spawn(run_until(stop, run_reflector(services, cache.clone(), relist.clone())));
+    tasks.spawn(run_until(stop, run_reflector(endpoints, cache.clone(), relist.clone())));
+    tasks.spawn(run_until(stop, run_reflector(slices, cache, relist.clone())));
 }
 
-/// Does this until told to stop.
-fn until<W: Future<Output = ()>>(
+/// Runs this until it is stopped.
+fn run_until<W: Future<Output = ()>>(
     stop: &watch::Sender<bool>,
     work: W,
 ) -> impl Future<Output = ()> + use<W> {
@@ -282,7 +289,7 @@ fn until<W: Future<Output = ()>>(
     async move {
         tokio::select! {
             () = work => {}
-            // Whether told or left alone.
+            // It also ends when the sender is gone.
             _ = stopped.wait_for(|stopped| *stopped) => {}
         }
     }

@@ -1,4 +1,4 @@
-//! The calls that change the cluster, each with a deadline, and what came of them.
+//! The calls that change the cluster, each with a deadline.
 
 use std::time::Duration;
 
@@ -12,13 +12,14 @@ use crate::api::{ApiError, Call, ErrorKind};
 use crate::config::DatabaseId;
 use crate::endpoints::{self, slices};
 use crate::plan::Members;
-use crate::publish::cache::reflector::CachedKind;
+use crate::publish::cache::observed::CachedKind;
 
-/// An API call that takes longer has failed.
+/// The deadline of a call to the API.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Applies under a name of its own, so that a create that arrives late can never take back what a later write set.
-const CREATOR: &str = "external-endpoints-create";
+/// The field manager that creates placeholders. It has a name of its own, so that a create that
+/// arrives late cannot remove fields that a later write has set.
+const CREATE_FIELD_MANAGER: &str = "external-endpoints-create";
 
 /// The error of a call that writes.
 #[derive(Debug)]
@@ -51,15 +52,15 @@ impl From<ApiError> for WriteError {
 
 /// A kind that is applied by server-side apply.
 pub(crate) trait Applied: CachedKind + Serialize {
-    /// Whether what the API stored says all that was `sent`.
-    fn agrees(&self, sent: &Self) -> bool;
+    /// Returns whether the object as stored has all fields of the one that was `sent`.
+    fn matches(&self, sent: &Self) -> bool;
 
-    /// Who of the database stands in this object.
+    /// Returns the members that the object has.
     fn members(&self) -> Members;
 }
 
 impl Applied for Endpoints {
-    fn agrees(&self, sent: &Self) -> bool {
+    fn matches(&self, sent: &Self) -> bool {
         endpoints::matches_sent(self, sent)
     }
 
@@ -69,7 +70,7 @@ impl Applied for Endpoints {
 }
 
 impl Applied for EndpointSlice {
-    fn agrees(&self, sent: &Self) -> bool {
+    fn matches(&self, sent: &Self) -> bool {
         slices::matches(self, sent)
     }
 
@@ -78,12 +79,13 @@ impl Applied for EndpointSlice {
     }
 }
 
-/// Creates an object that says nothing yet. If someone else was faster, this changes nothing of theirs.
-pub(crate) async fn create<K: Applied>(api: &Api<K>, blank: &K) -> Result<K, ApiError> {
-    apply(api, blank, &PatchParams::apply(CREATOR)).await
+/// Creates a placeholder. If someone else has created the object first, nothing of theirs changes.
+pub(crate) async fn create<K: Applied>(api: &Api<K>, placeholder: &K) -> Result<K, ApiError> {
+    apply(api, placeholder, &PatchParams::apply(CREATE_FIELD_MANAGER)).await
 }
 
-/// Applies the members. Forced, because whether the object is ours has been decided on this very resourceVersion.
+/// Applies an object. The apply is forced, because ownership has been decided for this very
+/// resourceVersion.
 pub(crate) async fn write<K: Applied>(api: &Api<K>, object: &K) -> Result<K, ApiError> {
     apply(api, object, &PatchParams::apply(endpoints::FIELD_MANAGER).force()).await
 }
@@ -94,14 +96,18 @@ async fn apply<K: Applied>(api: &Api<K>, object: &K, params: &PatchParams) -> Re
     within_deadline(call, api.patch(name, params, &Patch::Apply(object))).await
 }
 
-/// Deletes the very object that was seen, at the version that it was seen at. That it is gone already is as good.
-pub(crate) async fn delete<K: CachedKind>(api: &Api<K>, seen: &ObjectMeta) -> Result<(), ApiError> {
-    let ObjectMeta { uid, resource_version, .. } = seen.clone();
+/// Deletes an object, if it is still the existing one, at its version. It is no error if the object
+/// is gone already.
+pub(crate) async fn delete<K: CachedKind>(
+    api: &Api<K>,
+    existing: &ObjectMeta,
+) -> Result<(), ApiError> {
+    let ObjectMeta { uid, resource_version, .. } = existing.clone();
     let params = DeleteParams {
         preconditions: Some(Preconditions { uid, resource_version }),
         ..DeleteParams::default()
     };
-    let call = call_for::<K>("delete", seen);
+    let call = call_for::<K>("delete", existing);
     let name = call.name.unwrap_or_default();
     let deleted = async {
         match api.delete(name, &params).await {
@@ -112,7 +118,7 @@ pub(crate) async fn delete<K: CachedKind>(api: &Api<K>, seen: &ObjectMeta) -> Re
     within_deadline(call, deleted).await
 }
 
-/// Creates a Service. If there is one of its name, this fails and changes nothing.
+/// Creates a Service. If it exists, this fails and changes nothing.
 pub(crate) async fn create_service(
     api: &Api<Service>,
     service: &Service,
@@ -125,13 +131,13 @@ pub(crate) async fn create_service(
     within_deadline(call, api.create(&params, service)).await
 }
 
-/// An object as it is now; none if there is none.
-pub(crate) async fn read<K: CachedKind>(api: &Api<K>, like: &K) -> Result<Option<K>, ApiError> {
-    let call = call_for::<K>("get", like.meta());
+/// Reads the object that has the name of `object`; none if it does not exist.
+pub(crate) async fn read<K: CachedKind>(api: &Api<K>, object: &K) -> Result<Option<K>, ApiError> {
+    let call = call_for::<K>("get", object.meta());
     within_deadline(call, api.get_opt(call.name.unwrap_or_default())).await
 }
 
-/// The Service of the database as it is now; none if there is none.
+/// Reads the Service of a database; none if it does not exist.
 pub(crate) async fn read_service(
     api: &Api<Service>,
     id: &DatabaseId,

@@ -1,296 +1,248 @@
-//! Carries out one step that writes, and makes of the answer what a publisher waits for next.
+//! The executor of one step that writes: makes the call, and applies the response to the cache.
 
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client, Resource, ResourceExt};
-use tokio::sync::watch;
-use tracing::{info, warn};
+use prometheus::Histogram;
+use tokio::sync::{Notify, watch};
 
-use crate::api::ErrorKind;
-use crate::config::DatabaseId;
+use super::calls::{self, Applied, DEADLINE, WriteError};
+use super::report::{Cause, Reporter};
+use super::state::{ReconcileState, Requeue};
+use crate::api::{ApiError, ErrorKind};
+use crate::clock;
 use crate::endpoints;
-use crate::notice::{LogLine, Reason};
+use crate::lease;
 use crate::plan::Members;
-use crate::publish::apply::calls::{self, Applied, WriteError};
-use crate::publish::cache::reflector::{CachedKind, Observed, Store, learn};
+use crate::publish::cache::observed::{CachedKind, Observed, apply_response};
+use crate::publish::cache::orphans::ObjectKind;
 use crate::publish::condition::{Condition, ConditionKind};
 use crate::publish::decide::inputs::Inputs;
-use crate::publish::decide::next_step::Step;
-use crate::publish::reconciler::{ReconcileState, Reconciler, Requeue};
+use crate::publish::decide::next_step::next_step;
+use crate::publish::decide::step::Step;
 
-/// Conflicts in a row before they are told: one or two are how others' changes show.
-const CONFLICTS: u32 = 3;
+/// The number of conflicts in a row that is reported. One or two are how others' changes show.
+const MIN_REPORTED_CONFLICTS: u32 = 3;
 
-/// One step that writes, and all that it needs.
+/// The executor of one step.
 pub(crate) struct Executor<'a> {
-    pub publisher: &'a Reconciler,
     pub client: &'a Client,
-    pub view: &'a Inputs,
+    pub lease: &'a lease::Handle,
+    pub write_duration: &'a Histogram,
+    pub reporter: &'a Reporter,
+    /// Makes the reflectors of the namespace list again.
+    pub relist: &'a Notify,
+    pub inputs: &'a Inputs,
     pub observed: &'a watch::Sender<Observed>,
-    pub memory: &'a mut ReconcileState,
+    pub state: &'a mut ReconcileState,
+}
+
+/// The outcome of a step.
+pub(crate) enum Outcome {
+    /// The members of the object with this name are in the cluster.
+    Written(String),
+    /// Nothing was written, or only a placeholder. The reconciler decides again after this.
+    Requeue(Requeue),
 }
 
 impl Executor<'_> {
-    pub(crate) async fn execute(mut self, step: Step) -> Requeue {
-        match self.confirm(step).await {
-            Ok(Step::Create(blank)) => self.create(&*blank).await,
-            Ok(Step::CreateSlice(blank)) => self.create(&*blank).await,
-            Ok(Step::Write(endpoints)) => self.write(&*endpoints).await,
-            Ok(Step::WriteSlice(slice)) => self.write(&*slice).await,
+    /// Carries out a step.
+    pub(crate) async fn execute(mut self, step: Step) -> Outcome {
+        let requeue = match self.confirm(step).await {
+            Err(error) => self.report_error(error.into()),
+            Ok(Step::Create(placeholder)) => self.create(&*placeholder).await,
+            Ok(Step::CreateSlice(placeholder)) => self.create(&*placeholder).await,
+            Ok(Step::Write(endpoints)) => return self.write(&*endpoints).await,
+            Ok(Step::WriteSlice(slice)) => return self.write(&*slice).await,
             Ok(Step::DeleteSlice(slice)) => self.delete(&slice).await,
             Ok(Step::CreateService(service)) => self.create_service(&service).await,
             Ok(Step::InSync) => Requeue::OnChange,
             Ok(Step::Blocked(condition)) => {
-                // The watch will say the same in a moment; if it does not, it is worth another look.
-                self.publisher.report(None, condition);
-                Requeue::OnChangeOr(self.memory.backoff.next())
+                // The watch should bring this Service in a moment. It is tried again if it does not.
+                self.reporter.set_condition(None, condition);
+                Requeue::OnChangeOr(self.state.backoff.next())
             }
-            Err(next) => next,
-        }
+        };
+        Outcome::Requeue(requeue)
     }
 
-    /// Decides again on the Service as it is now, where there is doubt whether it is the one that was seen.
-    async fn confirm(&mut self, step: Step) -> Result<Step, Requeue> {
-        if !self.view.needs_fresh_service(&step) {
+    /// Confirms a step right before the write: decides again with the Service as it is now, where
+    /// the cached one may be stale.
+    async fn confirm(&self, step: Step) -> Result<Step, ApiError> {
+        if !step.needs_fresh_service(self.inputs) {
             return Ok(step);
         }
-        match calls::read_service(&self.api(), &self.publisher.database.id).await {
-            Ok(service) => Ok(self.publisher.next_step(self.view, service.as_ref(), self.memory)),
-            Err(error) => Err(self.fault(error.into())),
-        }
+        let service = calls::read_service(&self.api(), &self.inputs.database.id).await?;
+        Ok(next_step(self.inputs, service.as_ref(), self.state.written_uid.as_deref()))
     }
 
     fn api<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {
-        Api::namespaced(self.client.clone(), &self.publisher.database.id.namespace)
+        Api::namespaced(self.client.clone(), &self.inputs.database.id.namespace)
     }
 
-    fn learn<K: CachedKind>(&self, object: K) -> bool {
-        learn(self.observed, object, K::seen(&self.view.seen).list())
+    /// Applies a response to the cache. Returns whether it was news.
+    fn apply_response<K: CachedKind>(&self, object: K) -> bool {
+        apply_response(self.observed, object, self.inputs.existing.watch(K::KIND).epoch)
     }
 
     async fn create<K: Applied + Resource<Scope = NamespaceResourceScope>>(
         &mut self,
-        blank: &K,
+        placeholder: &K,
     ) -> Requeue {
         let api = self.api();
-        match self.publisher.timed(calls::create(&api, blank)).await {
+        match self.call_as_leader(calls::create(&api, placeholder)).await {
             Ok(created) => {
-                self.learn(created);
-                Requeue::OnChangeOr(self.memory.backoff.next())
+                self.apply_response(created);
+                Requeue::OnChangeOr(self.state.backoff.next())
             }
-            Err(error) => self.failed(&api, blank, error).await,
+            Err(error) => self.resolve_error(&api, placeholder, error).await,
         }
     }
 
     async fn write<K: Applied + Resource<Scope = NamespaceResourceScope>>(
         &mut self,
         object: &K,
-    ) -> Requeue {
+    ) -> Outcome {
         let api = self.api();
-        match self.publisher.timed(calls::write(&api, object)).await {
-            Ok(now) => self.wrote(now, object).await,
-            Err(error) => self.failed(&api, object, error).await,
+        match self.call_as_leader(calls::write(&api, object)).await {
+            Ok(stored) => self.check_stored(stored, object),
+            Err(error) => Outcome::Requeue(self.resolve_error(&api, object, error).await),
         }
     }
 
     async fn delete(&mut self, slice: &EndpointSlice) -> Requeue {
         let api = self.api();
-        match self.publisher.timed(calls::delete(&api, &slice.metadata)).await {
+        match self.call_as_leader(calls::delete(&api, &slice.metadata)).await {
             Ok(()) => {
-                let DatabaseId { namespace, service } = &self.publisher.database.id;
-                info!(%namespace, %service, slice = slice.name_any(), "EndpointSlice deleted");
-                // That it is gone comes by the watch; if it does not, another try does no harm.
-                Requeue::OnChangeOr(self.memory.backoff.next())
+                self.reporter.log_slice_deleted(&slice.name_any());
+                // The watch brings the deletion. If it does not, another attempt does no harm.
+                Requeue::OnChangeOr(self.state.backoff.next())
             }
-            Err(error) => self.failed(&api, slice, error).await,
+            Err(error) => self.resolve_error(&api, slice, error).await,
         }
     }
 
-    async fn create_service(&mut self, wanted: &Service) -> Requeue {
+    async fn create_service(&mut self, service: &Service) -> Requeue {
         let api = self.api();
-        match self.publisher.timed(calls::create_service(&api, wanted)).await {
+        match self.call_as_leader(calls::create_service(&api, service)).await {
             Ok(created) => {
-                let DatabaseId { namespace, service } = &self.publisher.database.id;
-                info!(%namespace, %service, "Service created");
-                self.learn(created);
-                Requeue::OnChangeOr(self.memory.backoff.next())
+                self.reporter.log_service_created();
+                self.apply_response(created);
+                Requeue::OnChangeOr(self.state.backoff.next())
             }
-            Err(error) => self.failed(&api, wanted, error).await,
+            Err(error) => self.resolve_error(&api, service, error).await,
         }
     }
 
-    /// Takes the answer to a write.
-    async fn wrote<K: Applied>(&mut self, now: K, sent: &K) -> Requeue {
-        let name = now.name_any();
-        let members = now.members();
-        if K::PLURAL == Endpoints::PLURAL {
-            self.memory.written = now.uid();
+    /// Compares the response to a write with the object that was sent.
+    fn check_stored<K: Applied>(&mut self, stored: K, sent: &K) -> Outcome {
+        let (name, members) = (stored.name_any(), stored.members());
+        if K::KIND == ObjectKind::Endpoints {
+            self.state.written_uid = stored.uid();
         }
-        if !now.agrees(sent) {
-            let why = format!(
-                "the API stored {members} in {} {name}, which is not what was written",
-                K::kind(&())
-            );
-            let rejected = Condition::new(ConditionKind::Rejected, why);
-            self.publisher.report(
-                Some(self.view.held()),
-                self.view.seen.fault().cloned().unwrap_or(rejected),
-            );
-            self.learn(now);
-            return Requeue::After(self.memory.backoff.next());
+        if !stored.matches(sent) {
+            let kind = K::kind(&());
+            let reason =
+                format!("the API stored {members} in {kind} {name}, which is not what was written");
+            let rejected = Condition::new(ConditionKind::Rejected, reason);
+            let condition = self.inputs.existing.error().cloned().unwrap_or(rejected);
+            self.reporter.set_condition(Some(self.inputs.serving()), condition);
+            self.apply_response(stored);
+            return Outcome::Requeue(Requeue::After(self.state.backoff.next()));
         }
         self.announce::<K>(&name, &members);
-        self.learn(now);
-        self.memory.succeeded();
-        let view = Inputs {
-            seen: self.observed.borrow().clone(),
-            plan: self.view.plan.clone(),
-            may_answer: self.view.may_answer.clone(),
-            publish: self.view.publish,
-        };
-        let next =
-            self.publisher.next_step(&view, view.seen.service.object.as_deref(), self.memory);
-        let undone = next.object() == Some(name.as_str());
-        let undecided = |why: &Condition| {
-            matches!(why.kind, ConditionKind::WaitingForVerdicts | ConditionKind::AddressesRefused)
-        };
-        if next == Step::InSync {
-            self.published(&view).await;
-        } else if matches!(&next, Step::Blocked(why) if undecided(why)) {
-            // What may not stay while the database waits is out. Putting it back is an outside change, which is repaired.
-            self.memory.held = Some(view.plan);
-        } else if !undone && self.memory.first_in_round(name, &view.plan) {
-            // What was decided takes more than this object.
-            self.memory.pace.go_on();
-            return Requeue::After(Duration::ZERO);
-        } else if undone && !self.memory.in_round() {
-            self.memory.held = Some(view.plan);
-        }
-        self.end_round()
+        self.apply_response(stored);
+        self.state.reset_failures();
+        Outcome::Written(name)
     }
 
-    /// Tells that the cluster now holds what was decided.
-    async fn published(&mut self, view: &Inputs) {
-        let held = view.held();
-        let published = self.publisher.published(view, &held);
-        let fault = view.seen.fault();
-        self.publisher.report(Some(held.clone()), fault.cloned().unwrap_or(published));
-        if fault.is_some() {
-            self.publisher.relist.notify_waiters();
-        }
-        self.memory.held = Some(view.plan.clone());
-        self.publisher.tell_published(&held, self.memory).await;
-    }
-
-    /// Ends a round of writes.
-    fn end_round(&mut self) -> Requeue {
-        self.memory.end_round();
-        if self.memory.pace.is_quarrel() {
-            let DatabaseId { namespace, service } = &self.publisher.database.id;
-            warn!(%namespace, %service, "someone keeps changing these Endpoints; they are repaired, ever more slowly");
-        }
-        Requeue::OnChange
-    }
-
-    /// Announces a write, and whether it undid an outside change: people must be able to find out
-    /// where an edit by hand has gone.
     fn announce<K: Applied>(&self, name: &str, members: &Members) {
-        let repaired = self.memory.held.as_ref() == Some(&self.view.plan);
-        let reason = if repaired { Reason::Repaired } else { Reason::Published };
-        if K::PLURAL == Endpoints::PLURAL {
-            self.announce_endpoints(reason, members);
+        let cause = match self.state.synced_plan.as_ref() == Some(&self.inputs.plan) {
+            true => Cause::OutsideChange,
+            false => Cause::Plan,
+        };
+        if K::KIND == ObjectKind::Endpoints {
+            let existing = self.inputs.endpoints().map(endpoints::members).unwrap_or_default();
+            self.reporter.announce_endpoints(cause, &existing, members);
         } else {
-            self.announce_slice(reason, name, members);
+            let named = self.inputs.existing.slices.named();
+            let existing = named.get(name).map(|slice| slice.members()).unwrap_or_default();
+            self.reporter.announce_slice(cause, name, &existing, members);
         }
     }
 
-    fn announce_endpoints(&self, reason: Reason, members: &Members) {
-        let existing = self.view.endpoints().map(endpoints::members).unwrap_or_default();
-        let changes = members.changes_from(&existing);
-        let (message, note) = match reason {
-            Reason::Repaired => (
-                "an outside change of the Endpoints was repaired",
-                format!("an outside change was repaired: {members} ({changes})"),
-            ),
-            _ => ("Endpoints written", format!("{members} ({changes})")),
+    /// Makes one call that writes, if the lease permits it, and counts and times it.
+    async fn call_as_leader<T>(
+        &self,
+        call: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, WriteError> {
+        let Some(permission) = self.lease.permission().await else {
+            let reason = self.lease.standby_reason();
+            let reason = reason.unwrap_or_else(|| "the lease was not ours for a moment".to_owned());
+            return Err(WriteError::Standby(reason));
         };
-        self.publisher.recorder.log_and_event(
-            self.publisher.notice(reason, note),
-            &LogLine { members: Some(members), changes: Some(&changes), ..LogLine::new(message) },
-        );
+        let started = clock::now();
+        let result = permission.run(DEADLINE, call).await.unwrap_or_else(|| {
+            Err(ApiError::unavailable("a write had no answer in the time that the lease was ours"))
+        });
+        let result = result.map_err(WriteError::from);
+        let duration = clock::now().saturating_duration_since(started);
+        self.write_duration.observe(duration.as_secs_f64());
+        self.reporter.count_write(result.as_ref().map_or_else(WriteError::result, |_| "success"));
+        result
     }
 
-    fn announce_slice(&self, reason: Reason, name: &str, members: &Members) {
-        let existing = self.view.seen.slices.own().get(name).map(|slice| slice.members());
-        let changes = members.changes_from(&existing.unwrap_or_default());
-        let (message, note) = match reason {
-            Reason::Repaired => (
-                "an outside change of an EndpointSlice was repaired",
-                format!("an outside change of EndpointSlice {name} was repaired ({changes})"),
-            ),
-            _ => ("EndpointSlice written", format!("EndpointSlice {name}: {changes}")),
-        };
-        self.publisher.recorder.log_and_event(
-            self.publisher.notice(reason, note).with_dedup_key(name),
-            &LogLine { slice: Some(name), changes: Some(&changes), ..LogLine::new(message) },
-        );
-    }
-
-    /// After a conflict, looks at what is there now; after a fault, says so. Either way tries again after a pause.
-    async fn failed<K: CachedKind>(
+    /// Reads the object after a conflict, and reports any other error. The step is tried again after
+    /// a delay.
+    async fn resolve_error<K: CachedKind>(
         &mut self,
         api: &Api<K>,
         sent: &K,
         error: WriteError,
     ) -> Requeue {
-        let said = match error {
+        let reply = match error {
             WriteError::Api(error) if error.kind == ErrorKind::Conflict => error.reply().to_owned(),
-            error => return self.fault(error),
+            error => return self.report_error(error),
         };
         match calls::read(api, sent).await {
-            Ok(now) => {
-                if !now.is_some_and(|now| self.learn(now)) {
-                    // The watch should have told us what the conflict is with, and has not.
-                    self.publisher.relist.notify_waiters();
+            Ok(existing) => {
+                if !existing.is_some_and(|existing| self.apply_response(existing)) {
+                    // The watch should have brought the change that the conflict is with.
+                    self.relist.notify_waiters();
                 }
             }
-            Err(error) => return self.fault(error.into()),
+            Err(error) => return self.report_error(error.into()),
         }
-        self.memory.conflicts += 1;
-        if self.memory.conflicts >= CONFLICTS {
-            self.publisher.report(
-                Some(self.view.held()),
-                Condition::new(
-                    ConditionKind::ApiUnavailable,
-                    format!("conflict after conflict: {said}"),
-                ),
-            );
+        self.state.conflicts += 1;
+        if self.state.conflicts >= MIN_REPORTED_CONFLICTS {
+            let reason = format!("conflict after conflict: {reply}");
+            let condition = Condition::new(ConditionKind::ApiUnavailable, reason);
+            self.reporter.set_condition(Some(self.inputs.serving()), condition);
         }
-        Requeue::OnChangeOr(self.memory.backoff.next())
+        Requeue::OnChangeOr(self.state.backoff.next())
     }
 
-    fn fault(&mut self, error: WriteError) -> Requeue {
-        let pause = self.memory.backoff.next();
+    fn report_error(&mut self, error: WriteError) -> Requeue {
+        let delay = self.state.backoff.next();
         let (condition, retry_after) = match error {
             WriteError::Standby(reason) => {
                 (Condition::new(ConditionKind::Standby, reason), Duration::ZERO)
             }
             WriteError::Api(error) if error.kind == ErrorKind::Conflict => {
-                return Requeue::OnChangeOr(pause);
+                return Requeue::OnChangeOr(delay);
             }
             WriteError::Api(error) => {
                 let retry_after = error.retry_after;
                 (Condition::from(error), retry_after)
             }
         };
-        self.publisher.report(Some(self.view.held()), condition);
-        if retry_after.is_zero() {
-            Requeue::OnChangeOr(pause)
-        } else {
-            Requeue::After(retry_after.max(pause))
+        self.reporter.set_condition(Some(self.inputs.serving()), condition);
+        match retry_after.is_zero() {
+            true => Requeue::OnChangeOr(delay),
+            false => Requeue::After(retry_after.max(delay)),
         }
     }
 }

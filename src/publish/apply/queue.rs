@@ -1,48 +1,52 @@
-//! What all writes share: so many under way at once, so many a second, and the most urgent first.
+//! The queue of all writes: limits those in flight and those a second, and lets the most urgent go
+//! first.
 //!
-//! One bucket holds tokens. A repair takes one whole token, a write that changes the members a tenth: what traffic depends on
-//! is not held up at a rate that is meant for upkeep, and still has a bound.
+//! One token bucket limits the rate. A repair costs a token, a write that changes members a tenth of
+//! one: the writes that traffic depends on are not held up at a rate that is meant for upkeep, and
+//! are limited all the same.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::clock;
 
-/// Writes under way at once: enough for many Services to change in one second, few enough not to crowd the API.
-const AT_ONCE: usize = 32;
+/// The number of writes in flight: enough for many Services to change within a second, few enough
+/// not to crowd the API.
+const MAX_CONCURRENT: usize = 32;
 
-/// The part of a token that a write takes which changes members.
-const CHANGE: f64 = 0.1;
+/// The cost in tokens of a write that changes members.
+const CHANGE_COST: f64 = 0.1;
 
-/// How much a write matters; the first goes first.
+/// The urgency of a write. The first goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Urgency {
-    /// Clients are led to an address that must not be there.
+    /// Clients are sent to an address that must not be there.
     Removal,
-    /// Addresses come.
+    /// Addresses are added.
     Change,
-    /// What was decided is put back, after someone else changed it.
+    /// Someone else's change is undone.
     Repair,
 }
 
 impl Urgency {
+    /// Returns the cost of the write in tokens.
     fn cost(self) -> f64 {
         match self {
-            Urgency::Removal | Urgency::Change => CHANGE,
+            Urgency::Removal | Urgency::Change => CHANGE_COST,
             Urgency::Repair => 1.0,
         }
     }
 }
 
-/// How many writes the API gets from this daemon. Both are at least 1.
+/// The limit of writes to the API. Both numbers are at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Tokens that come in a second.
+    /// The number of tokens that are added in a second.
     pub qps: u32,
-    /// Tokens that there are at most.
+    /// The greatest number of tokens.
     pub burst: u32,
 }
 
@@ -52,121 +56,133 @@ impl Default for RateLimit {
     }
 }
 
-struct Bucket {
-    rate: RateLimit,
+struct TokenBucket {
+    limit: RateLimit,
     tokens: f64,
-    filled: Instant,
+    filled_at: Instant,
 }
 
-impl Bucket {
-    fn new(rate: RateLimit, now: Instant) -> Self {
-        Self { rate, tokens: rate.burst.into(), filled: now }
+impl TokenBucket {
+    fn new(limit: RateLimit, now: Instant) -> Self {
+        Self { limit, tokens: limit.burst.into(), filled_at: now }
     }
 
-    /// Takes what a write costs, or says how long it takes until that is there.
-    fn take(&mut self, urgency: Urgency, now: Instant) -> Result<(), Duration> {
-        let qps = f64::from(self.rate.qps);
-        let come = now.saturating_duration_since(self.filled).as_secs_f64() * qps;
-        self.tokens = (self.tokens + come).min(self.rate.burst.into());
-        self.filled = now;
+    /// Takes the tokens for a write. Returns the delay until there are enough; none if they were
+    /// taken.
+    fn take(&mut self, urgency: Urgency, now: Instant) -> Option<Duration> {
+        let qps = f64::from(self.limit.qps);
+        let added = now.saturating_duration_since(self.filled_at).as_secs_f64() * qps;
+        self.tokens = (self.tokens + added).min(self.limit.burst.into());
+        self.filled_at = now;
         let missing = urgency.cost() - self.tokens;
-        // No timer counts less than a nanosecond.
+        // A timer cannot wait for less than a nanosecond.
         if missing > qps * 1e-9 {
-            return Err(Duration::from_secs_f64(missing / qps) + Duration::from_nanos(1));
+            return Some(Duration::from_secs_f64(missing / qps) + Duration::from_nanos(1));
         }
         self.tokens -= urgency.cost();
-        Ok(())
+        None
     }
 }
 
 /// The right to carry out one step, until it is dropped.
 pub(crate) type WritePermit = OwnedSemaphorePermit;
 
-/// Those that wait, in the order in which they get their turns.
+/// The waiters, in the order in which they get their permits.
 #[derive(Default)]
-struct Waiting {
-    line: BTreeMap<(Urgency, u64), oneshot::Sender<WritePermit>>,
-    came: u64,
+struct Waiters {
+    by_urgency: BTreeMap<(Urgency, u64), oneshot::Sender<WritePermit>>,
+    next_seq: u64,
 }
 
-/// Gives out turns while [`WriteQueue::run`] runs.
+/// The waiter that is next.
+enum Next {
+    Permitted(oneshot::Sender<WritePermit>),
+    /// It has to wait for tokens.
+    After(Duration),
+    /// Nobody waits.
+    None,
+}
+
+/// The queue of all writes. It gives out permits while [`WriteQueue::run`] runs.
 pub(crate) struct WriteQueue {
-    rate: RateLimit,
-    under_way: Arc<Semaphore>,
-    waiting: Mutex<Waiting>,
-    news: Notify,
+    limit: RateLimit,
+    in_flight: Arc<Semaphore>,
+    waiters: Mutex<Waiters>,
+    joined: Notify,
 }
 
 impl WriteQueue {
-    pub(crate) fn new(rate: RateLimit) -> Self {
+    /// Creates a queue in which nobody waits.
+    pub(crate) fn new(limit: RateLimit) -> Self {
         Self {
-            rate,
-            under_way: Arc::new(Semaphore::new(AT_ONCE)),
-            waiting: Mutex::default(),
-            news: Notify::new(),
+            limit,
+            in_flight: Arc::new(Semaphore::new(MAX_CONCURRENT)),
+            waiters: Mutex::default(),
+            joined: Notify::new(),
         }
     }
 
-    /// Waits for a turn to write. Whoever has waited should look again at what is to be written.
-    pub(crate) async fn turn(&self, urgency: Urgency) -> WritePermit {
-        let (sender, turn) = oneshot::channel();
+    /// Waits for a permit to write. The caller then decides again, as time has passed.
+    pub(crate) async fn acquire(&self, urgency: Urgency) -> WritePermit {
+        let (sender, permit) = oneshot::channel();
         {
-            let mut waiting = self.waiting();
-            let place = (urgency, waiting.came);
-            waiting.came += 1;
-            waiting.line.insert(place, sender);
+            let mut waiters = self.waiters();
+            let place = (urgency, waiters.next_seq);
+            waiters.next_seq += 1;
+            waiters.by_urgency.insert(place, sender);
         }
-        self.news.notify_one();
-        match turn.await {
-            Ok(turn) => turn,
-            // Turns are given out no more: the daemon is ending, and so is this.
+        self.joined.notify_one();
+        match permit.await {
+            Ok(permit) => permit,
+            // The queue has ended, because the daemon is ending. So is the caller.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Gives turns, for ever.
+    /// Gives out permits for ever.
     pub(crate) async fn run(self: Arc<Self>) {
-        let mut bucket = Bucket::new(self.rate, clock::now());
+        let mut bucket = TokenBucket::new(self.limit, clock::now());
         loop {
-            let Ok(turn) = self.under_way.clone().acquire_owned().await else { return };
+            let Ok(permit) = self.in_flight.clone().acquire_owned().await else { return };
             let next = self.next(&mut bucket).await;
-            // Who does not want it any more gives it back by that.
-            let _ = next.send(turn);
+            // A waiter that is gone gives the permit back by that.
+            let _ = next.send(permit);
         }
     }
 
-    /// Waits for the most urgent of those that wait, and for its tokens.
-    async fn next(&self, bucket: &mut Bucket) -> oneshot::Sender<WritePermit> {
+    /// Waits for the most urgent waiter, and for its tokens.
+    async fn next(&self, bucket: &mut TokenBucket) -> oneshot::Sender<WritePermit> {
         loop {
-            let pause = match self.first(bucket) {
-                Ok(next) => return next,
-                Err(pause) => pause,
+            let delay = match self.first(bucket) {
+                Next::Permitted(next) => return next,
+                Next::After(delay) => Some(delay),
+                Next::None => None,
             };
             tokio::select! {
-                () = self.news.notified() => {}
-                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+                () = self.joined.notified() => {}
+                () = tokio::time::sleep(delay.unwrap_or_default()), if delay.is_some() => {}
             }
         }
     }
 
-    /// The first in line, if its tokens are there; else how long they take, if anyone is in line.
-    fn first(&self, bucket: &mut Bucket) -> Result<oneshot::Sender<WritePermit>, Option<Duration>> {
-        let mut waiting = self.waiting();
-        while let Some(first) = waiting.line.first_entry() {
+    /// Removes the first waiter, if its tokens are there.
+    fn first(&self, bucket: &mut TokenBucket) -> Next {
+        let mut waiters = self.waiters();
+        while let Some(first) = waiters.by_urgency.first_entry() {
             if first.get().is_closed() {
                 first.remove();
                 continue;
             }
             return match bucket.take(first.key().0, clock::now()) {
-                Ok(()) => Ok(first.remove()),
-                Err(pause) => Err(Some(pause)),
+                None => Next::Permitted(first.remove()),
+                Some(delay) => Next::After(delay),
             };
         }
-        Err(None)
+        Next::None
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiters(&self) -> MutexGuard<'_, Waiters> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -180,45 +196,44 @@ mod tests {
     }
 
     fn running(qps: u32, burst: u32) -> (Arc<WriteQueue>, JoinSet<()>) {
-        let budget = Arc::new(WriteQueue::new(RateLimit { qps, burst }));
+        let queue = Arc::new(WriteQueue::new(RateLimit { qps, burst }));
         let mut tasks = JoinSet::new();
-        tasks.spawn(budget.clone().run());
-        (budget, tasks)
+        tasks.spawn(queue.clone().run());
+        (queue, tasks)
     }
 
-    /// Takes so many turns one after the other, and says how long that took.
-    async fn spent(budget: &WriteQueue, turns: u32, urgency: Urgency) -> Duration {
-        let begun = clock::now();
-        for _ in 0..turns {
-            drop(budget.turn(urgency).await);
+    /// Acquires so many permits one after the other. Returns how long that took.
+    async fn time_to_acquire(queue: &WriteQueue, writes: u32, urgency: Urgency) -> Duration {
+        let started = clock::now();
+        for _ in 0..writes {
+            drop(queue.acquire(urgency).await);
         }
-        clock::now() - begun
+        clock::now() - started
     }
 
     #[tokio::test(start_paused = true)]
     async fn repairs_come_at_the_rate_after_a_burst() {
-        let (budget, _tasks) = running(50, 100);
-        assert_eq!(spent(&budget, 100, Urgency::Repair).await, ms(0));
-        let took = spent(&budget, 50, Urgency::Repair).await;
+        let (queue, _tasks) = running(50, 100);
+        assert_eq!(time_to_acquire(&queue, 100, Urgency::Repair).await, ms(0));
+        let took = time_to_acquire(&queue, 50, Urgency::Repair).await;
         assert!(took.abs_diff(ms(1000)) < ms(60), "{took:?}");
-        // What was not used is there later, up to the burst.
+        // Unused tokens add up, as far as the burst.
         tokio::time::sleep(ms(60_000)).await;
-        assert_eq!(spent(&budget, 100, Urgency::Repair).await, ms(0));
+        assert_eq!(time_to_acquire(&queue, 100, Urgency::Repair).await, ms(0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_thousand_changes_wait_for_nothing_and_more_come_at_ten_times_the_rate() {
-        let (budget, _tasks) = running(50, 100);
-        assert_eq!(spent(&budget, 999, Urgency::Removal).await, ms(0));
-        let took = spent(&budget, 500, Urgency::Change).await;
+    async fn changes_come_at_ten_times_the_rate_after_a_thousand() {
+        let (queue, _tasks) = running(50, 100);
+        assert_eq!(time_to_acquire(&queue, 999, Urgency::Removal).await, ms(0));
+        let took = time_to_acquire(&queue, 500, Urgency::Change).await;
         assert!(took.abs_diff(ms(1000)) < ms(520), "{took:?}");
     }
 
-    /// The order in which those that wait get their turns, while there are no tokens.
     #[tokio::test(start_paused = true)]
-    async fn removals_go_first_and_equals_in_the_order_they_came() {
-        let (budget, _tasks) = running(1, 1);
-        drop(budget.turn(Urgency::Repair).await);
+    async fn removals_go_first_and_equals_in_order() {
+        let (queue, _tasks) = running(1, 1);
+        drop(queue.acquire(Urgency::Repair).await);
         let (done, mut order) = tokio::sync::mpsc::unbounded_channel();
         let mut waiting = JoinSet::new();
         for (name, urgency) in [
@@ -227,31 +242,31 @@ mod tests {
             ("repair 2", Urgency::Repair),
             ("removal", Urgency::Removal),
         ] {
-            let (budget, done) = (budget.clone(), done.clone());
+            let (queue, done) = (queue.clone(), done.clone());
             waiting.spawn(async move {
-                let _turn = budget.turn(urgency).await;
-                done.send(name).expect("a listener");
+                let _permit = queue.acquire(urgency).await;
+                done.send(name).expect("a receiver");
             });
             tokio::task::yield_now().await;
         }
-        let mut seen = Vec::new();
+        let mut permitted = Vec::new();
         for _ in 0..4 {
-            seen.push(order.recv().await.expect("a turn"));
+            permitted.push(order.recv().await.expect("a permit"));
         }
-        assert_eq!(seen, ["removal", "change", "repair 1", "repair 2"]);
+        assert_eq!(permitted, ["removal", "change", "repair 1", "repair 2"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_are_under_way_than_may_be() {
-        let (budget, _tasks) = running(1000, 1000);
-        let mut turns = Vec::new();
-        for _ in 0..AT_ONCE {
-            turns.push(budget.turn(Urgency::Removal).await);
+    async fn writes_in_flight_are_limited() {
+        let (queue, _tasks) = running(1000, 1000);
+        let mut permits = Vec::new();
+        for _ in 0..MAX_CONCURRENT {
+            permits.push(queue.acquire(Urgency::Removal).await);
         }
-        let more = tokio::time::timeout(ms(60_000), budget.turn(Urgency::Removal));
-        assert!(more.await.is_err(), "one more than may be under way");
-        turns.pop();
-        // The one that gave up waiting does not get it.
-        drop(budget.turn(Urgency::Repair).await);
+        let more = tokio::time::timeout(ms(60_000), queue.acquire(Urgency::Removal));
+        assert!(more.await.is_err(), "one more than may be in flight");
+        permits.pop();
+        // The waiter that was dropped does not get the permit.
+        drop(queue.acquire(Urgency::Repair).await);
     }
 }

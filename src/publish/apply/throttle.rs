@@ -1,60 +1,73 @@
-//! How often one database is written: never twice in 200 ms, and ever more rarely while someone undoes it. No clock of its own.
+//! The throttle of one database's writes: never two within 200 ms, and repairs ever more rarely while
+//! someone undoes them. It has no clock of its own.
 
 use std::time::{Duration, Instant};
 
-use crate::publish::apply::queue::Urgency;
+use super::queue::Urgency;
 use crate::publish::backoff::Backoff;
 
-/// The least time between two writes. What is decided meanwhile becomes one write.
-const APART: Duration = Duration::from_millis(200);
+/// The least time between two writes. Decisions within it become one write.
+const MIN_DELAY: Duration = Duration::from_millis(200);
 
-/// After this long without a write, the pauses before repairs start short again.
-const QUIET: Duration = Duration::from_secs(10);
+/// The time without a write after which the delays before repairs are short again.
+const RESET_AFTER: Duration = Duration::from_secs(10);
 
-/// Pauses before repairs grow this long only when someone keeps undoing them.
-const QUARREL: Duration = Duration::from_millis(1500);
+/// The delay before a repair that is only reached when someone keeps undoing the repairs.
+const CONTENDED_AFTER: Duration = Duration::from_millis(1500);
 
-/// When a database was written last, and how soon it may be again.
+/// The size of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriteSize {
+    /// It only creates an object that the next write fills. The two count as one.
+    Placeholder,
+    Full,
+}
+
+/// The throttle of one database's writes.
 #[derive(Default)]
 pub(crate) struct WriteThrottle {
-    last: Option<Instant>,
+    last_write: Option<Instant>,
     repairs: Backoff,
-    /// How long repairs leave alone what was written, if longer than other writes do.
-    repair_pause: Duration,
-    /// Whether the last write only made what the next one fills. The two count as one.
-    half: bool,
+    /// The delay before the next repair, if longer than that before other writes.
+    repair_delay: Duration,
+    /// Whether the next write counts as one with the last.
+    is_in_batch: bool,
 }
 
 impl WriteThrottle {
-    /// How long to wait before a write like this; none if it may be at once.
-    pub(crate) fn rest(&self, urgency: Urgency, now: Instant) -> Option<Duration> {
-        let last = self.last.filter(|_| !self.half)?;
-        let pause = if urgency == Urgency::Repair { self.repair_pause.max(APART) } else { APART };
-        let rest = pause.saturating_sub(now.saturating_duration_since(last));
+    /// Returns the delay before a write of this urgency; none if it may be made at once.
+    pub(crate) fn delay(&self, urgency: Urgency, now: Instant) -> Option<Duration> {
+        let last_write = self.last_write.filter(|_| !self.is_in_batch)?;
+        let delay = match urgency {
+            Urgency::Repair => self.repair_delay.max(MIN_DELAY),
+            Urgency::Removal | Urgency::Change => MIN_DELAY,
+        };
+        let rest = delay.saturating_sub(now.saturating_duration_since(last_write));
         (!rest.is_zero()).then_some(rest)
     }
 
-    /// Takes note of a write that begins; `half` is one that makes what another will fill.
-    pub(crate) fn begin(&mut self, urgency: Urgency, half: bool, now: Instant) {
-        let whole = !std::mem::replace(&mut self.half, half);
-        let last = self.last.replace(now);
-        if last.is_none_or(|last| now.saturating_duration_since(last) > QUIET) {
+    /// Records a write that begins.
+    pub(crate) fn record_write(&mut self, urgency: Urgency, size: WriteSize, now: Instant) {
+        let is_placeholder = size == WriteSize::Placeholder;
+        let was_in_batch = std::mem::replace(&mut self.is_in_batch, is_placeholder);
+        let last_write = self.last_write.replace(now);
+        if last_write.is_none_or(|last| now.saturating_duration_since(last) > RESET_AFTER) {
             self.repairs.reset();
-            self.repair_pause = Duration::ZERO;
+            self.repair_delay = Duration::ZERO;
         }
-        if urgency == Urgency::Repair && whole {
-            self.repair_pause = self.repairs.next();
+        if urgency == Urgency::Repair && !was_in_batch {
+            self.repair_delay = self.repairs.next();
         }
     }
 
-    /// Takes note that what was decided takes another write, which counts as one with the last.
-    pub(crate) fn go_on(&mut self) {
-        self.half = true;
+    /// Records that the plan takes another write, which counts as one with the last.
+    pub(crate) fn continue_batch(&mut self) {
+        self.is_in_batch = true;
     }
 
-    /// Whether someone keeps undoing what is written.
-    pub(crate) fn is_quarrel(&self) -> bool {
-        self.repair_pause > QUARREL
+    /// Returns whether someone keeps undoing the writes.
+    pub(crate) fn is_contended(&self) -> bool {
+        self.repair_delay > CONTENDED_AFTER
     }
 }
 
@@ -70,41 +83,41 @@ mod tests {
     #[test]
     fn two_writes_are_never_closer_than_they_may_be() {
         let now = clock::now();
-        let mut pace = WriteThrottle::default();
-        assert_eq!(pace.rest(Urgency::Repair, now), None);
-        pace.begin(Urgency::Change, false, now);
+        let mut throttle = WriteThrottle::default();
+        assert_eq!(throttle.delay(Urgency::Repair, now), None);
+        throttle.record_write(Urgency::Change, WriteSize::Full, now);
         for urgency in [Urgency::Removal, Urgency::Change, Urgency::Repair] {
-            assert_eq!(pace.rest(urgency, now + ms(50)), Some(ms(150)));
-            assert_eq!(pace.rest(urgency, now + ms(200)), None);
+            assert_eq!(throttle.delay(urgency, now + ms(50)), Some(ms(150)));
+            assert_eq!(throttle.delay(urgency, now + ms(200)), None);
         }
     }
 
     #[test]
-    fn what_makes_and_what_fills_are_one_write() {
+    fn a_placeholder_and_the_write_that_fills_it_are_one() {
         let now = clock::now();
-        let mut pace = WriteThrottle::default();
-        pace.begin(Urgency::Change, true, now);
-        assert_eq!(pace.rest(Urgency::Change, now), None);
-        pace.begin(Urgency::Change, false, now);
-        assert_eq!(pace.rest(Urgency::Change, now), Some(APART));
+        let mut throttle = WriteThrottle::default();
+        throttle.record_write(Urgency::Change, WriteSize::Placeholder, now);
+        assert_eq!(throttle.delay(Urgency::Change, now), None);
+        throttle.record_write(Urgency::Change, WriteSize::Full, now);
+        assert_eq!(throttle.delay(Urgency::Change, now), Some(MIN_DELAY));
     }
 
-    /// Repairs as fast as they may be: how long each waits after the one before.
+    /// Repairs as fast as they may be made, with the delay of each after the one before.
     #[test]
-    fn repairs_grow_rare_and_hold_up_no_removal() {
+    fn repairs_become_rare_and_hold_up_no_removal() {
         let mut now = clock::now();
-        let mut pace = WriteThrottle::default();
-        let mut rests = Vec::new();
+        let mut throttle = WriteThrottle::default();
+        let mut delays = Vec::new();
         for _ in 0..8 {
-            pace.begin(Urgency::Repair, false, now);
-            assert_eq!(pace.rest(Urgency::Removal, now), Some(APART));
-            let rest = pace.rest(Urgency::Repair, now).expect("a rest");
-            rests.push(rest.as_millis());
-            now += rest;
+            throttle.record_write(Urgency::Repair, WriteSize::Full, now);
+            assert_eq!(throttle.delay(Urgency::Removal, now), Some(MIN_DELAY));
+            let delay = throttle.delay(Urgency::Repair, now).expect("a delay");
+            delays.push(delay.as_millis());
+            now += delay;
         }
-        assert_eq!(rests, [200, 200, 400, 800, 1600, 3200, 5000, 5000]);
-        assert!(pace.is_quarrel());
-        pace.begin(Urgency::Repair, false, now + QUIET + ms(1));
-        assert!(!pace.is_quarrel());
+        assert_eq!(delays, [200, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert!(throttle.is_contended());
+        throttle.record_write(Urgency::Repair, WriteSize::Full, now + RESET_AFTER + ms(1));
+        assert!(!throttle.is_contended());
     }
 }

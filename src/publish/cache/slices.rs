@@ -1,193 +1,126 @@
-//! What is known of the EndpointSlices of one Service: ours in full, those of others in a few bytes each.
+//! The cache of the EndpointSlices of one Service: those with a name of the daemon's in full, those
+//! of Kubernetes' controllers in a few bytes each.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use super::object::{CachedObject, Store};
 use crate::endpoints::slices::{self, Digest, SliceManager};
 use crate::plan::Member;
-use crate::publish::cache::orphans::{ObjectKind, Orphan};
-use crate::publish::cache::reflector::{CachedKind, Observed, Store, version};
-use crate::publish::condition::Condition;
 
+/// The EndpointSlices of one Service.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SliceCache {
-    /// Whether they have been looked for: until then, that there are none says nothing.
-    pub synced: bool,
-    /// Why the watch does not run, if so. What is known may be old then.
-    pub fault: Option<Condition>,
-    list: u64,
-    relisting: bool,
-    /// Those that have a name of ours, whoever made them.
-    own: BTreeMap<String, ManagedSlice>,
-    others: Vec<ForeignSlice>,
+    /// The slices that have a name of the daemon's, whoever manages them.
+    named: BTreeMap<String, CachedObject<EndpointSlice>>,
+    foreign: Vec<ForeignSlice>,
 }
 
-#[derive(Debug, Clone, Default)]
-struct ManagedSlice {
-    object: Option<Arc<EndpointSlice>>,
-    in_relist: bool,
-    /// The version of the newest thing known of it in this list, its deletion included.
-    newest: Option<u64>,
-}
-
-/// A slice of someone else's.
+/// A slice of one of Kubernetes' controllers.
 #[derive(Debug, Clone)]
 struct ForeignSlice {
     name: Box<str>,
-    of: SliceManager,
+    manager: SliceManager,
     /// The IPs that clients are sent to.
-    ready: Digest,
-    in_relist: bool,
+    serving: Digest,
+    /// The epoch in which it was applied last.
+    epoch: u64,
 }
 
 impl SliceCache {
-    /// The slices that have a name of ours, by their names.
-    pub(crate) fn own(&self) -> BTreeMap<&str, &EndpointSlice> {
-        self.own
+    /// Returns the slices that have a name of the daemon's, by name, whoever manages them.
+    pub(crate) fn named(&self) -> BTreeMap<&str, &EndpointSlice> {
+        self.named
             .iter()
-            .filter_map(|(name, own)| Some((name.as_str(), own.object.as_deref()?)))
+            .filter_map(|(name, cached)| Some((name.as_str(), cached.object.as_deref()?)))
             .collect()
     }
 
-    /// The endpoints in slices of ours that clients are sent to.
+    /// Returns the endpoints that clients are sent to by the slices that the daemon manages.
     pub(crate) fn members(&self) -> impl Iterator<Item = Member> {
-        let ours = self.own.values().filter_map(|own| own.object.as_deref());
-        ours.filter(|slice| slices::is_managed(slice)).flat_map(slices::ready_members)
+        let named = self.named.values().filter_map(|cached| cached.object.as_deref());
+        named.filter(|slice| slices::is_managed(slice)).flat_map(slices::ready_members)
     }
 
-    /// The IPs that clients are sent to by the slices of someone else.
-    pub(crate) fn ready(&self, of: SliceManager) -> Digest {
-        self.others.iter().filter(|other| other.of == of).map(|other| other.ready).sum()
+    /// Returns a digest of the IPs that clients are sent to by the slices of another manager.
+    pub(crate) fn serving_digest(&self, manager: SliceManager) -> Digest {
+        let foreign = self.foreign.iter().filter(|slice| slice.manager == manager);
+        foreign.map(|slice| slice.serving).sum()
     }
 
-    fn take_own(&mut self, slice: EndpointSlice, gone: bool) -> bool {
-        let own = self.own.entry(slice.metadata.name.clone().unwrap_or_default()).or_default();
-        let version = version(&slice);
-        let newer = own.newest.zip(version).is_none_or(|(newest, version)| version > newest);
-        if newer {
-            own.newest = version;
-            own.object = (!gone).then(|| Arc::new(slice.strip()));
-        }
-        newer
+    /// Returns whether a slice has a name of the daemon's.
+    pub(crate) fn has_our_name(slice: &EndpointSlice) -> bool {
+        slice.metadata.name.as_deref().and_then(slices::service_by_name).is_some()
     }
 
-    /// News of others comes from the watch alone, which is in order. What is not about those who matter is none.
-    fn take_other(&mut self, slice: &EndpointSlice, gone: bool) -> bool {
+    fn cached(&mut self, slice: &EndpointSlice) -> &mut CachedObject<EndpointSlice> {
+        self.named.entry(slice.metadata.name.clone().unwrap_or_default()).or_default()
+    }
+
+    /// Removes a foreign slice, and returns it.
+    fn remove_foreign(&mut self, slice: &EndpointSlice) -> Option<ForeignSlice> {
         let name = slice.metadata.name.as_deref().unwrap_or_default();
-        let before = self
-            .others
-            .iter()
-            .position(|other| *other.name == *name)
-            .map(|at| self.others.swap_remove(at));
-        let of = slices::manager_of(slice);
-        let now = (!gone && of != SliceManager::Unknown).then(|| ForeignSlice {
-            name: name.into(),
-            of,
-            ready: slices::ready_members(slice).map(|member| member.ip).collect(),
-            in_relist: true,
+        let at = self.foreign.iter().position(|foreign| *foreign.name == *name)?;
+        Some(self.foreign.swap_remove(at))
+    }
+
+    /// Applies a foreign slice. Returns whether it sends clients elsewhere than before.
+    ///
+    /// The epoch is not compared, because only the watch tells of these, and does so in order.
+    fn apply_foreign(&mut self, slice: &EndpointSlice, epoch: u64) -> bool {
+        let before = self.remove_foreign(slice);
+        let manager = slices::manager_of(slice);
+        let now = (manager != SliceManager::Unknown).then(|| ForeignSlice {
+            name: slice.metadata.name.as_deref().unwrap_or_default().into(),
+            manager,
+            serving: slices::ready_members(slice).map(|member| member.ip).collect(),
+            epoch,
         });
-        let said = |other: &ForeignSlice| (other.of, other.ready);
-        let news = before.as_ref().map(said) != now.as_ref().map(said);
+        let shown = |foreign: &ForeignSlice| (foreign.manager, foreign.serving);
+        let changed = before.as_ref().map(shown) != now.as_ref().map(shown);
         if let Some(now) = now {
             // Most Services have one, and there may be thousands of Services.
-            self.others.reserve_exact(1);
-            self.others.push(now);
+            self.foreign.reserve_exact(1);
+            self.foreign.push(now);
         }
-        news
+        changed
     }
-}
-
-fn is_own(slice: &EndpointSlice) -> bool {
-    slice.metadata.name.as_deref().is_some_and(|name| slices::service_by_name(name).is_some())
 }
 
 impl Store<EndpointSlice> for Arc<SliceCache> {
-    fn list(&self) -> u64 {
-        self.list
-    }
-
-    fn fault(&mut self) -> &mut Option<Condition> {
-        &mut Arc::make_mut(self).fault
-    }
-
-    fn init(&mut self) {
-        let slices = Arc::make_mut(self);
-        slices.list += 1;
-        slices.relisting = true;
-        slices.others.iter_mut().for_each(|other| other.in_relist = false);
-        slices.own.values_mut().for_each(|own| (own.in_relist, own.newest) = (false, None));
-    }
-
-    fn init_apply(&mut self, slice: EndpointSlice) -> bool {
-        let slices = Arc::make_mut(self);
-        if !is_own(&slice) {
-            return slices.take_other(&slice, false);
+    fn init_apply(&mut self, slice: EndpointSlice, epoch: u64) -> bool {
+        let cache = Arc::make_mut(self);
+        match SliceCache::has_our_name(&slice) {
+            true => cache.cached(&slice).init_apply(slice, epoch),
+            false => cache.apply_foreign(&slice, epoch),
         }
-        let newest = version(&slice);
-        let own = ManagedSlice { object: Some(Arc::new(slice.strip())), in_relist: true, newest };
-        let name =
-            own.object.as_ref().and_then(|slice| slice.metadata.name.clone()).unwrap_or_default();
-        slices.own.insert(name, own);
-        true
     }
 
-    fn init_done(&mut self) -> bool {
-        let slices = Arc::make_mut(self);
-        slices.relisting = false;
-        let count = |slices: &SliceCache| (slices.others.len(), slices.own.len());
-        let before = count(slices);
-        slices.others.retain(|other| other.in_relist);
-        slices.own.retain(|_, own| own.in_relist);
-        let first = !std::mem::replace(&mut slices.synced, true);
-        first || count(slices) != before
+    fn init_done(&mut self, epoch: u64) -> bool {
+        let cache = Arc::make_mut(self);
+        let count = |cache: &SliceCache| (cache.foreign.len(), cache.named.len());
+        let before = count(cache);
+        cache.foreign.retain(|foreign| foreign.epoch == epoch);
+        cache.named.retain(|_, cached| cached.is_of_epoch(epoch));
+        count(cache) != before
     }
 
-    fn take(&mut self, slice: EndpointSlice, gone: bool) -> bool {
-        let slices = Arc::make_mut(self);
-        if is_own(&slice) { slices.take_own(slice, gone) } else { slices.take_other(&slice, gone) }
-    }
-
-    fn apply_response(&mut self, slice: EndpointSlice, list: u64) -> bool {
-        self.list == list
-            && !self.relisting
-            && is_own(&slice)
-            && Arc::make_mut(self).take_own(slice, false)
-    }
-}
-
-impl CachedKind for EndpointSlice {
-    type CachedObject = Arc<SliceCache>;
-    const PLURAL: &'static str = "endpointslices";
-    const PART: ObjectKind = ObjectKind::Slice;
-    /// Those of Pods come too, with a hundred of them each.
-    const PAGE: Option<u32> = Some(50);
-
-    fn orphan(&self) -> Option<Orphan> {
-        Orphan::of_slice(self)
-    }
-
-    fn sight(observed: &mut Observed) -> &mut Arc<SliceCache> {
-        &mut observed.slices
-    }
-
-    fn seen(observed: &Observed) -> &Arc<SliceCache> {
-        &observed.slices
-    }
-
-    /// By its name, so that one of ours is known again whatever someone did to its labels.
-    fn service(&self) -> &str {
-        let by_name = self.metadata.name.as_deref().and_then(slices::service_by_name);
-        by_name.or_else(|| slices::service_of(self)).unwrap_or_default()
-    }
-
-    fn strip(mut self) -> Self {
-        self.metadata.annotations = None;
-        for entry in self.metadata.managed_fields.iter_mut().flatten() {
-            entry.fields_v1 = None;
+    fn apply(&mut self, slice: EndpointSlice, epoch: u64) -> bool {
+        let cache = Arc::make_mut(self);
+        match SliceCache::has_our_name(&slice) {
+            true => cache.cached(&slice).apply(slice, epoch),
+            false => cache.apply_foreign(&slice, epoch),
         }
-        self
+    }
+
+    fn delete(&mut self, slice: EndpointSlice, epoch: u64) -> bool {
+        let cache = Arc::make_mut(self);
+        match SliceCache::has_our_name(&slice) {
+            true => cache.cached(&slice).delete(slice, epoch),
+            false => cache.remove_foreign(&slice).is_some(),
+        }
     }
 }
 
@@ -225,61 +158,55 @@ mod tests {
         ips.iter().map(|ip| ip.parse().unwrap()).collect()
     }
 
-    fn synced(objects: Vec<EndpointSlice>) -> Arc<SliceCache> {
+    fn listed(objects: Vec<EndpointSlice>) -> Arc<SliceCache> {
         let mut slices = Arc::new(SliceCache::default());
-        slices.init();
         for object in objects {
-            slices.init_apply(object);
+            slices.init_apply(object, 1);
         }
-        assert!(slices.init_done());
+        assert!(!slices.init_done(1));
         slices
     }
 
     #[test]
-    fn ours_are_known_by_their_name_and_an_answer_that_overtakes_its_event_counts() {
-        let mut slices = synced(vec![ours(8, &["198.51.100.1"])]);
-        assert!(slices.apply_response(ours(10, &["198.51.100.2"]), 1));
-        assert!(!slices.take(ours(9, &["198.51.100.3"]), false));
+    fn a_named_slice_is_the_newest_of_events_and_responses() {
+        let mut slices = listed(vec![ours(8, &["198.51.100.1"])]);
+        assert!(slices.apply(ours(10, &["198.51.100.2"]), 1), "a response");
+        assert!(!slices.apply(ours(9, &["198.51.100.3"]), 1), "a late event");
         assert_eq!(members(&slices), ["198.51.100.2"]);
-        assert!(slices.take(ours(11, &[]), true));
-        assert!(!slices.apply_response(ours(10, &["198.51.100.2"]), 1), "it is gone");
-        assert!(slices.own().is_empty());
-        // One that someone put under another manager's label keeps its name, but its endpoints are not ours.
-        assert!(
-            slices.take(slice("orders-external-ipv4-1", "someone", 12, &["198.51.100.9"]), false)
-        );
-        assert_eq!((slices.own().len(), members(&slices).len()), (1, 0));
+        assert!(slices.delete(ours(11, &[]), 1));
+        assert!(!slices.apply(ours(10, &["198.51.100.2"]), 1), "it is gone");
+        assert!(slices.named().is_empty());
+        // Under another manager's label it keeps its name, but its endpoints are not managed.
+        let relabelled = slice("orders-external-ipv4-1", "someone", 12, &["198.51.100.9"]);
+        assert!(slices.apply(relabelled, 1));
+        assert_eq!((slices.named().len(), members(&slices).len()), (1, 0));
     }
 
     #[test]
-    fn of_others_is_known_whom_they_send_clients_to() {
-        let mut slices = synced(vec![mirrored(&["198.51.100.1"])]);
-        assert_eq!(slices.ready(SliceManager::MirroringController), digest(&["198.51.100.1"]));
-        assert!(slices.take(mirrored(&["198.51.100.1", "198.51.100.2"]), false));
-        assert!(!slices.take(mirrored(&["198.51.100.2", "198.51.100.1"]), false), "the same set");
+    fn foreign_slices_are_known_by_the_ips_that_they_serve() {
+        let mut slices = listed(vec![mirrored(&["198.51.100.1"])]);
+        let mirror = SliceManager::MirroringController;
+        assert_eq!(slices.serving_digest(mirror), digest(&["198.51.100.1"]));
+        assert!(slices.apply(mirrored(&["198.51.100.1", "198.51.100.2"]), 1));
+        assert!(!slices.apply(mirrored(&["198.51.100.2", "198.51.100.1"]), 1), "the same set");
         let pods = |ips: &[&str]| slice("orders-abcde", "endpointslice-controller.k8s.io", 6, ips);
-        assert!(slices.take(pods(&["10.0.0.1"]), false));
-        assert!(!slices.take(slice("orders-byhand", "someone", 6, &["10.0.0.2"]), false));
-        assert_eq!(
-            slices.ready(SliceManager::MirroringController),
-            digest(&["198.51.100.1", "198.51.100.2"])
-        );
-        assert_eq!(slices.ready(SliceManager::SliceController), digest(&["10.0.0.1"]));
-        assert!(slices.take(pods(&[]), true));
-        assert_eq!(slices.ready(SliceManager::SliceController), Digest::default());
+        assert!(slices.apply(pods(&["10.0.0.1"]), 1));
+        assert!(!slices.apply(slice("orders-byhand", "someone", 6, &["10.0.0.2"]), 1));
+        assert_eq!(slices.serving_digest(mirror), digest(&["198.51.100.1", "198.51.100.2"]));
+        assert_eq!(slices.serving_digest(SliceManager::SliceController), digest(&["10.0.0.1"]));
+        assert!(slices.delete(pods(&[]), 1));
+        assert_eq!(slices.serving_digest(SliceManager::SliceController), Digest::default());
     }
 
     #[test]
-    fn what_a_new_list_does_not_have_is_gone() {
-        let mut slices = synced(vec![ours(8, &["198.51.100.1"]), mirrored(&["198.51.100.1"])]);
-        slices.init();
-        assert!(!slices.apply_response(ours(9, &[]), 2), "the list may be from before or after it");
-        slices.init_apply(mirrored(&["198.51.100.1"]));
-        assert!(slices.init_done());
-        assert!(slices.own().is_empty());
-        assert_eq!(slices.ready(SliceManager::MirroringController), digest(&["198.51.100.1"]));
-        slices.init();
-        slices.init_apply(mirrored(&["198.51.100.1"]));
-        assert!(!slices.init_done(), "no news");
+    fn slices_that_a_list_does_not_show_are_gone() {
+        let mut slices = listed(vec![ours(8, &["198.51.100.1"]), mirrored(&["198.51.100.1"])]);
+        slices.init_apply(mirrored(&["198.51.100.1"]), 2);
+        assert!(slices.init_done(2));
+        assert!(slices.named().is_empty());
+        let mirror = SliceManager::MirroringController;
+        assert_eq!(slices.serving_digest(mirror), digest(&["198.51.100.1"]));
+        slices.init_apply(mirrored(&["198.51.100.1"]), 3);
+        assert!(!slices.init_done(3), "no news");
     }
 }

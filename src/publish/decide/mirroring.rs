@@ -1,68 +1,72 @@
-//! What may be wrong although the cluster holds what was decided: others' EndpointSlices, which kube-proxy reads beside ours. Pure.
+//! Warnings about EndpointSlices of other managers, which kube-proxy reads beside the daemon's: clients
+//! may be sent elsewhere although the cluster matches the plan. Pure.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Endpoints;
 
+use super::inputs::Inputs;
 use crate::config::{Database, PublishMode};
 use crate::endpoints::slices::{Digest, SliceManager};
 use crate::endpoints::{self, SKIP_MIRROR};
+use crate::publish::cache::orphans::ObjectKind;
 use crate::publish::cache::slices::SliceCache;
 use crate::publish::condition::{Condition, ConditionKind};
 
-/// What is wrong if it is still so after a time: Kubernetes needs a moment to follow what is written.
+/// A condition that comes into force if its cause is still there after a delay: Kubernetes needs time
+/// to react to a write.
 #[derive(Debug)]
 pub(crate) struct DelayedWarning {
     pub condition: Condition,
-    pub after: Duration,
+    pub delay: Duration,
 }
 
-/// Kubernetes mirrors within milliseconds, and within seconds when its controllers move to another node.
-const MIRRORED_WITHIN: Duration = Duration::from_secs(20);
+/// The delay for mirroring. It takes milliseconds, and seconds when Kubernetes' controllers move to
+/// another node.
+const MIRROR_DELAY: Duration = Duration::from_secs(20);
 
-/// Of a Service that gains a selector the slices may be seen first.
-const SEEN_WITHIN: Duration = Duration::from_secs(5);
+/// The delay for slices of Pods. When a Service gains a selector, they may be seen before it.
+const SELECTOR_DELAY: Duration = Duration::from_secs(5);
 
-/// Doubts that what the cluster holds is what clients get.
-pub(crate) fn doubt(
-    database: &Database,
-    endpoints: Option<&Endpoints>,
-    slices: &SliceCache,
-) -> Option<DelayedWarning> {
-    if !slices.synced || slices.fault.is_some() {
+/// Returns the warning for a database whose clients may be sent elsewhere.
+pub(crate) fn delayed_warning(inputs: &Inputs) -> Option<DelayedWarning> {
+    let (database, slices) = (&inputs.database, &inputs.existing.slices);
+    let watch = inputs.existing.watch(ObjectKind::Slice);
+    if !watch.synced || watch.error.is_some() {
         return None;
     }
-    if slices.ready(SliceManager::SliceController).count > 0 {
+    if slices.serving_digest(SliceManager::SliceController).count > 0 {
         let condition = Condition::new(ConditionKind::SlicesLeftBehind, left_behind(database));
-        return Some(DelayedWarning { condition, after: SEEN_WITHIN });
+        return Some(DelayedWarning { condition, delay: SELECTOR_DELAY });
     }
-    if is_mirrored(database, endpoints, slices) {
+    if is_mirrored(database, inputs.endpoints(), slices) {
         return None;
     }
-    let condition = Condition::new(ConditionKind::NotMirrored, not_mirrored(database, endpoints));
-    Some(DelayedWarning { condition, after: MIRRORED_WITHIN })
+    let reason = not_mirrored(database, inputs.endpoints());
+    let condition = Condition::new(ConditionKind::NotMirrored, reason);
+    Some(DelayedWarning { condition, delay: MIRROR_DELAY })
 }
 
-/// Whether Kubernetes has mirrored from the Endpoints what it should: all of it, or nothing.
+/// Returns whether Kubernetes has mirrored from the Endpoints all that it should, and nothing else.
 pub(crate) fn is_mirrored(
     database: &Database,
     endpoints: Option<&Endpoints>,
     slices: &SliceCache,
 ) -> bool {
-    let wanted: Digest = match (database.publish, endpoints) {
-        (PublishMode::Endpoints, Some(endpoints)) => ips(endpoints).collect(),
+    let desired: Digest = match (database.publish, endpoints) {
+        (PublishMode::Endpoints, Some(endpoints)) => ips(endpoints).into_iter().collect(),
         _ => Digest::default(),
     };
-    slices.ready(SliceManager::MirroringController) == wanted
+    slices.serving_digest(SliceManager::MirroringController) == desired
 }
 
-fn ips(endpoints: &Endpoints) -> impl Iterator<Item = IpAddr> {
-    endpoints::members(endpoints).iter().map(|member| member.ip).collect::<Vec<_>>().into_iter()
+fn ips(endpoints: &Endpoints) -> Vec<IpAddr> {
+    endpoints::members(endpoints).iter().map(|member| member.ip).collect()
 }
 
-/// Why a database of which exactly one is published waits for Kubernetes.
-pub(crate) fn waits(database: &Database) -> String {
+/// Returns the reason why a database with `exactlyOne` waits for Kubernetes.
+pub(crate) fn waiting_for_mirror(database: &Database) -> String {
     let id = &database.id;
     format!(
         "exactly one is to be published, and Kubernetes has yet to mirror the change of Endpoints {id}, so that until then clients are \
@@ -90,7 +94,7 @@ fn not_mirrored(database: &Database, endpoints: Option<&Endpoints>) -> String {
     )
 }
 
-/// Why there may be slices of Pods for a Service without a selector, and how to be rid of them.
+/// Returns the reason why a Service without a selector has slices of Pods, and how to delete them.
 pub(crate) fn left_behind(database: &Database) -> String {
     let id = &database.id;
     format!(
@@ -107,26 +111,35 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::publish::cache::reflector::Store;
-    use crate::publish::decide::next_step::tests::{database, ours};
+    use crate::publish::cache::object::Store;
+    use crate::publish::decide::next_step::tests::{database, inputs, ours, publish};
 
     const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
     const PODS: &str = "endpointslice-controller.k8s.io";
 
-    /// The slices of another manager.
+    /// Returns the slices of another manager.
     fn slices(manager: &str, ips: &[&str]) -> Arc<SliceCache> {
-        let mut slices = Arc::new(SliceCache::default());
-        slices.init();
         let labels = json!({
-            "kubernetes.io/service-name": "mysql", "endpointslice.kubernetes.io/managed-by": manager,
+            "kubernetes.io/service-name": "mysql",
+            "endpointslice.kubernetes.io/managed-by": manager,
         });
         let endpoints: Vec<_> = ips.iter().map(|ip| json!({"addresses": [ip]})).collect();
         let slice = json!({
-            "metadata": {"name": "mysql-x7k2p", "labels": labels}, "addressType": "IPv4", "endpoints": endpoints,
+            "metadata": {"name": "mysql-x7k2p", "labels": labels},
+            "addressType": "IPv4",
+            "endpoints": endpoints,
         });
-        slices.init_apply(serde_json::from_value(slice).expect("a slice"));
-        slices.init_done();
+        let mut slices = Arc::new(SliceCache::default());
+        slices.init_apply(serde_json::from_value(slice).expect("a slice"), 1);
         slices
+    }
+
+    fn warning(
+        database: &Database,
+        endpoints: Option<&Endpoints>,
+        slices: Arc<SliceCache>,
+    ) -> Option<DelayedWarning> {
+        delayed_warning(&inputs(database, &publish(&[1]), endpoints, slices, &[]))
     }
 
     #[test]
@@ -135,10 +148,10 @@ mod tests {
         let mut skipped = held.clone();
         skipped.metadata.labels.as_mut().expect("labels").insert(SKIP_MIRROR.into(), "true".into());
         let (one, none) = (&["198.51.100.1"][..], &[][..]);
-        let late = |words| Some((ConditionKind::NotMirrored, MIRRORED_WITHIN, words));
+        let late = |words| Some((ConditionKind::NotMirrored, MIRROR_DELAY, words));
         let left = Some((
             ConditionKind::SlicesLeftBehind,
-            SEEN_WITHIN,
+            SELECTOR_DELAY,
             "kubectl -n prod delete endpointslices",
         ));
         let table = [
@@ -169,35 +182,40 @@ mod tests {
         ];
         for (publish, endpoints, manager, ips, expected) in table {
             let database = Database { publish, ..database(false) };
-            let found = doubt(&database, endpoints, &slices(manager, ips));
+            let found = warning(&database, endpoints, slices(manager, ips));
             let (kind, after, words) = match (&found, expected) {
                 (Some(_), Some(expected)) => expected,
                 (None, None) => continue,
                 _ => panic!("{publish:?} {manager} {ips:?}: {found:?}"),
             };
-            let DelayedWarning { condition, after: found } = found.expect("a doubt");
+            let DelayedWarning { condition, delay: found } = found.expect("a warning");
             assert_eq!((condition.kind, found), (kind, after));
             assert!(condition.reason.contains(words), "{}", condition.reason);
         }
     }
 
     #[test]
-    fn slices_that_are_not_known_are_not_doubted() {
-        let held = ours(&[1]);
-        assert!(doubt(&database(false), Some(&held), &SliceCache::default()).is_none());
-        let mut slices = slices(PODS, &["198.51.100.9"]);
-        assert!(doubt(&database(false), Some(&held), &slices).is_some());
-        slices.fault().replace(Condition::new(ConditionKind::Forbidden, "no right to list"));
-        assert!(doubt(&database(false), Some(&held), &slices).is_none());
+    fn slices_that_are_not_known_give_no_warning() {
+        let existing = ours(&[1]);
+        let slices = slices(PODS, &["198.51.100.9"]);
+        let mut inputs = inputs(&database(false), &publish(&[1]), Some(&existing), slices, &[]);
+        let watch = ObjectKind::Slice as usize;
+        inputs.existing.watches[watch].synced = false;
+        assert!(delayed_warning(&inputs).is_none());
+        inputs.existing.watches[watch].synced = true;
+        assert!(delayed_warning(&inputs).is_some());
+        let error = Condition::new(ConditionKind::Forbidden, "no right to list");
+        inputs.existing.watches[watch].error = Some(error);
+        assert!(delayed_warning(&inputs).is_none());
     }
 
     #[test]
-    fn who_waits_for_the_mirror_is_told_what_to_look_at() {
-        let words = waits(&database(false));
+    fn waiting_for_the_mirror_says_which_controller_must_run() {
+        let reason = waiting_for_mirror(&database(false));
         assert!(
-            words.contains("Endpoints prod/mysql")
-                && words.contains("endpointslice-mirroring-controller"),
-            "{words}"
+            reason.contains("Endpoints prod/mysql")
+                && reason.contains("endpointslice-mirroring-controller"),
+            "{reason}"
         );
     }
 }

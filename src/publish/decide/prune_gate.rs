@@ -1,41 +1,42 @@
-//! The time at which the things that a new config no longer has are deleted. Pure.
+//! The time that a new config must stand before the orphans that it has made are deleted. Pure.
 //!
-//! | databases that have left                 | the config has stood for | what they left behind |
-//! | ---                                      | ---                      | ---                   |
-//! | any number                               | less than 30 s           | stays                 |
-//! | at most half of those that were published | 30 s                    | is deleted            |
-//! | more                                     | less than 5 min 30 s     | stays, and this is told |
-//! | more                                     | 5 min 30 s               | is deleted            |
+//! | databases that were removed from the config | the config has stood for | their objects         |
+//! | ---                                         | ---                      | ---                   |
+//! | any number                                  | less than 30 s           | stay                  |
+//! | at most half of those that were published   | 30 s                     | are deleted           |
+//! | more                                        | less than 5 min 30 s     | stay, with a warning  |
+//! | more                                        | 5 min 30 s               | are deleted           |
 //!
-//! A file that is written in two halves, a typo in `defaults.namespace` or a wrong file thus deletes nothing before someone can
-//! have seen it. Every change of the config starts the time anew.
+//! A file that is written in two halves, a typo in `defaults.namespace` or a wrong file deletes
+//! nothing before someone can have noticed it. Each change of the config starts the time again.
 
 use std::time::Duration;
 
-/// How long a config must have stood before anything is deleted on account of it.
+/// How long a config must stand before anything is deleted because of it.
 pub(crate) const STABLE_DELAY: Duration = Duration::from_secs(30);
 
-/// How much longer it must have stood where more than half of what was published would go.
+/// How much longer it must stand if more than half of what was published would be deleted.
 pub(crate) const SECOND_LOOK_DELAY: Duration = Duration::from_secs(300);
 
-/// Whether the time to delete has come, and else how long it takes.
+/// Whether the time to delete has come, or how long it takes until then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gate {
     Open,
     /// The config is too new.
     Settling(Duration),
-    /// More than half would go.
+    /// More than half would be deleted.
     SecondLook(Duration),
 }
 
-/// Decides for `departed` databases that left the config, beside those that were published with them and `remain`.
-pub(crate) fn gate(departed: usize, remain: usize, stood_for: Duration) -> Gate {
-    let left = |delay: Duration| delay.checked_sub(stood_for).filter(|left| !left.is_zero());
-    if let Some(left) = left(STABLE_DELAY) {
-        return Gate::Settling(left);
+/// Decides for `removed` databases that left the config, and `remaining` ones that were published
+/// with them and did not.
+pub(crate) fn gate(removed: usize, remaining: usize, stood_for: Duration) -> Gate {
+    let rest = |delay: Duration| delay.checked_sub(stood_for).filter(|rest| !rest.is_zero());
+    if let Some(rest) = rest(STABLE_DELAY) {
+        return Gate::Settling(rest);
     }
-    match left(STABLE_DELAY + SECOND_LOOK_DELAY) {
-        Some(left) if departed > remain => Gate::SecondLook(left),
+    match rest(STABLE_DELAY + SECOND_LOOK_DELAY) {
+        Some(rest) if removed > remaining => Gate::SecondLook(rest),
         _ => Gate::Open,
     }
 }
@@ -59,12 +60,12 @@ mod tests {
             (6, 5, s(330), Gate::Open),
             (1, 0, s(3300), Gate::Open),
         ];
-        for (departed, remain, stood_for, expected) in rows {
+        for (removed, remaining, stood_for, expected) in rows {
             assert_eq!(
-                gate(departed, remain, stood_for),
+                gate(removed, remaining, stood_for),
                 expected,
-                "{departed} of {} in {stood_for:?}",
-                departed + remain
+                "{removed} of {} after {stood_for:?}",
+                removed + remaining
             );
         }
     }

@@ -1,4 +1,4 @@
-//! The Service that a database asks to have created. Pure.
+//! The Service that is created for a database with `createService`. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,24 +8,22 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::config::{CreateService, Database, Port};
 use crate::endpoints;
+use crate::publish::ownership;
 
-/// The label by which objects of any kind say what manages them.
-pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-
-/// A Service without a selector, whose ports are the database's.
-pub(crate) fn service(database: &Database, create: CreateService) -> Service {
+/// Builds a Service without a selector that has the ports of the database.
+pub(crate) fn build(database: &Database, create: CreateService) -> Service {
     let metadata = ObjectMeta {
         name: Some(database.id.service.clone()),
         namespace: Some(database.id.namespace.clone()),
         labels: Some(BTreeMap::from([(
-            MANAGED_BY.to_owned(),
+            ownership::MANAGED_BY.to_owned(),
             endpoints::FIELD_MANAGER.to_owned(),
         )])),
         ..ObjectMeta::default()
     };
     let spec = ServiceSpec {
         cluster_ip: create.headless.then(|| "None".to_owned()),
-        // All families that the cluster has, as addresses may be of any.
+        // All families that the cluster has, because addresses may be of any.
         ip_family_policy: Some("PreferDualStack".to_owned()),
         ports: Some(database.ports.iter().map(port).collect()),
         ..ServiceSpec::default()
@@ -33,27 +31,8 @@ pub(crate) fn service(database: &Database, create: CreateService) -> Service {
     Service { metadata, spec: Some(spec), status: None }
 }
 
-/// Whether we have created a Service.
-pub(crate) fn is_created_by_us(service: &Service) -> bool {
-    let label = service.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
-    label.is_some_and(|label| label == endpoints::FIELD_MANAGER)
-}
-
-/// Whether nobody else has changed a Service that we have created, as its record of who changed what says.
-pub(crate) fn is_ours_alone(service: &Service) -> bool {
-    let mut by = service
-        .metadata
-        .managed_fields
-        .iter()
-        .flatten()
-        .filter_map(|entry| entry.manager.as_deref())
-        .peekable();
-    is_created_by_us(service)
-        && by.peek().is_some()
-        && by.all(|manager| manager == endpoints::FIELD_MANAGER)
-}
-
-/// Without a selector the number that counts is the endpoint's; the same one everywhere leaves no room for doubt.
+/// Builds a port. Without a selector kube-proxy sends to the port of the endpoint, whatever the target
+/// port says. The number is the same everywhere, so that nobody wonders which one counts.
 fn port(port: &Port) -> ServicePort {
     ServicePort {
         name: port.name.clone(),

@@ -19,9 +19,9 @@ use crate::plan::Members;
 /// The published members of one database.
 pub(crate) struct Published<'a> {
     /// Those that clients are sent to.
-    pub serving: &'a Members,
+    pub serving: Members,
     /// All that clients may be sent to, between Endpoints and slices too.
-    pub exposed: &'a Members,
+    pub exposed: Members,
     /// The addresses that may answer, of the config and of one before it.
     pub may_answer: &'a [IpAddr],
     /// Whether they are in Endpoints of someone else's, which `adopt` takes over.
@@ -39,7 +39,7 @@ pub(crate) enum Retained {
 
 /// Finds the members that stay.
 pub(crate) fn retained(database: &Database, published: &Published) -> Retained {
-    let Published { serving, exposed, may_answer, is_foreign } = *published;
+    let Published { serving, exposed, may_answer, is_foreign } = published;
     let allowed = |ip: IpAddr| database.allowed_networks.allows(ip);
     let configured = |ip: IpAddr| database.addresses.iter().any(|address| address.ip == ip);
     let stays = |ip: IpAddr| allowed(ip) && configured(ip);
@@ -49,7 +49,7 @@ pub(crate) fn retained(database: &Database, published: &Published) -> Retained {
         none if none.is_empty() && may_replace => only(exposed, stays),
         some => some,
     };
-    let staying = if is_foreign { Members::default() } else { filtered(&stays) };
+    let staying = if *is_foreign { Members::default() } else { filtered(&stays) };
     let may_answer = |ip: IpAddr| allowed(ip) && may_answer.contains(&ip);
     let stays: &dyn Fn(IpAddr) -> bool = match staying.is_empty() {
         true => &allowed,

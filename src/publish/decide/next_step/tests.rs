@@ -1,20 +1,32 @@
 //! The truth table of what may be written, a row a test.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{EndpointPort, ServicePort, ServiceSpec};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::*;
 use crate::config::{
-    Address, AllowedNetworks, Check, CheckKind, DatabaseId, Port, Protocol, PublishMode,
+    Address, AllowedNetworks, Check, CheckKind, Database, DatabaseId, Port, Protocol, PublishMode,
     RejectedAddress, TcpCheck,
 };
+use crate::endpoints::Mirror;
 use crate::health::Thresholds;
+use crate::plan::Plan;
 use crate::plan::{KeepReason, Member, Members, Policy};
+use crate::publish::cache::observed::Existing;
+use crate::publish::cache::slices::SliceCache;
+use crate::publish::cache::watch_state::WatchSnapshot;
+use crate::publish::ownership::LEADER_ANNOTATIONS;
+
+mod modes;
+mod one;
+mod waiting;
 
 pub(crate) fn database(adopt: bool) -> Database {
     let check = Check {
@@ -50,15 +62,39 @@ pub(crate) fn database(adopt: bool) -> Database {
     }
 }
 
-/// Where there are no slices.
+/// Creates the inputs of a decision where all objects have been listed.
+pub(crate) fn inputs(
+    database: &Database,
+    plan: &Plan,
+    endpoints: Option<&Endpoints>,
+    slices: Arc<SliceCache>,
+    may_answer: &[IpAddr],
+) -> Inputs {
+    let synced = || WatchSnapshot { synced: true, ..WatchSnapshot::default() };
+    let existing = Existing {
+        service: None,
+        endpoints: endpoints.cloned().map(Arc::new),
+        slices,
+        watches: [synced(), synced(), synced()],
+    };
+    Inputs {
+        database: Arc::new(database.clone()),
+        plan: plan.clone(),
+        may_answer: may_answer.into(),
+        existing,
+    }
+}
+
+/// Decides where there are no slices.
 fn next_step(
     database: &Database,
     plan: &Plan,
     service: Option<&Service>,
     endpoints: Option<&Endpoints>,
-    written: Option<&str>,
+    written_uid: Option<&str>,
 ) -> Step {
-    super::next_step(database, plan, service, endpoints, &SliceCache::default(), &[], written)
+    let inputs = inputs(database, plan, endpoints, Arc::default(), &[]);
+    super::next_step(&inputs, service, written_uid)
 }
 
 pub(crate) fn service() -> Service {
@@ -140,7 +176,7 @@ fn a_step_names_its_object_and_says_if_another_must_fill_it() {
         (Step::InSync, false, None),
     ];
     for (step, half, object) in table {
-        assert_eq!((step.is_placeholder(), step.object()), (half, object), "{step:?}");
+        assert_eq!((step.is_placeholder(), step.object_name()), (half, object), "{step:?}");
     }
 }
 

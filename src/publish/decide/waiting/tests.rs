@@ -18,13 +18,13 @@ fn settled(database: &Database, published: &[u8]) -> Retained {
 
 /// The same where these may answer, and all others are Down or were never known.
 fn beside_down(database: &Database, published: &[u8], may_answer: &[u8]) -> Retained {
-    let published = &members(published);
+    let published = members(published);
     let may_answer: Vec<IpAddr> =
         may_answer.iter().map(|last| [198, 51, 100, *last].into()).collect();
     retained(
         database,
         &Published {
-            serving: published,
+            serving: published.clone(),
             exposed: published,
             may_answer: &may_answer,
             is_foreign: false,
@@ -97,9 +97,13 @@ fn a_member_that_is_not_allowed_leaves_even_if_none_is_left() {
 
 #[test]
 fn foreign_members_stay_until_they_are_taken_over() {
-    let (database, published) = (of(&[1]), &members(&[1, 2]));
-    let foreign =
-        Published { serving: published, exposed: published, may_answer: &[], is_foreign: true };
+    let (database, published) = (of(&[1]), members(&[1, 2]));
+    let foreign = Published {
+        serving: published.clone(),
+        exposed: published,
+        may_answer: &[],
+        is_foreign: true,
+    };
     assert_eq!(retained(&database, &foreign), all(&[2]));
 }
 
@@ -111,8 +115,8 @@ fn between_endpoints_and_slices_one_that_stays_takes_over() {
         retained(
             &database,
             &Published {
-                serving: &members(serving),
-                exposed: &members(exposed),
+                serving: members(serving),
+                exposed: members(exposed),
                 may_answer: &[],
                 is_foreign: false,
             },

@@ -1,8 +1,12 @@
-//! What a new config no longer has, from the moment it left until it may be deleted.
+//! Orphans from the removal of their database until they may be deleted.
+
+use std::collections::BTreeSet;
 
 use serde_json::json;
 
 use super::*;
+use crate::config::Spec;
+use crate::endpoints;
 use crate::publish::decide::next_step::tests::database;
 
 const NAMESPACE: &str = "prod";
@@ -44,24 +48,24 @@ impl Scene {
         let gone: Vec<DatabaseId> =
             gone.filter(|id| !services.contains(&id.service.as_str())).collect();
         self.orphans.reload(&new, gone.into_iter().map(|id| (id, held())), self.now);
-        for part in ObjectKind::ALL {
-            self.orphans.init(NAMESPACE, part);
+        for kind in ObjectKind::ALL {
+            self.orphans.init(NAMESPACE, kind);
         }
-        let departed: Vec<DatabaseId> = self.orphans.departed.keys().cloned().collect();
-        for id in departed.into_iter().filter(|id| !self.deleted.contains(id)) {
-            self.orphans.note(
+        let removed: Vec<DatabaseId> = self.orphans.removed.keys().cloned().collect();
+        for id in removed.into_iter().filter(|id| !self.deleted.contains(id)) {
+            self.orphans.set(
                 (id.clone(), ObjectKind::Endpoints, id.service.clone()),
                 Some(endpoints(&id.service, UID)),
             );
         }
-        for part in ObjectKind::ALL {
-            self.orphans.init_done(NAMESPACE, part);
+        for kind in ObjectKind::ALL {
+            self.orphans.init_done(NAMESPACE, kind);
         }
     }
 
     /// Has the watch bring the Endpoints of a Service.
     fn appears(&mut self, service: &str, uid: &str) {
-        self.orphans.note(
+        self.orphans.set(
             (id(service), ObjectKind::Endpoints, service.into()),
             Some(endpoints(service, uid)),
         );
@@ -69,7 +73,7 @@ impl Scene {
 
     fn delete(&mut self, service: &str) {
         self.deleted.insert(id(service));
-        self.orphans.note((id(service), ObjectKind::Endpoints, service.into()), None);
+        self.orphans.set((id(service), ObjectKind::Endpoints, service.into()), None);
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -77,15 +81,15 @@ impl Scene {
     }
 
     fn pruning(&self) -> Pruning {
-        self.orphans.pruning(self.now, |_| true)
+        pruning(&self.orphans, self.now, |_| true)
     }
 
     /// The services whose Endpoints may be deleted now.
     fn prunable(&self) -> Vec<String> {
         match self.pruning() {
             Pruning::Delete(prunable) => {
-                let all = |(id, part, orphan): &(DatabaseId, ObjectKind, Orphan)| {
-                    self.orphans.is_prunable((id, *part, orphan), self.now, |_| true)
+                let all = |(id, kind, orphan): &(DatabaseId, ObjectKind, Orphan)| {
+                    is_prunable(&self.orphans, (id, *kind, orphan), self.now, |_| true)
                 };
                 assert!(prunable.iter().all(all), "{prunable:?}");
                 prunable.into_iter().map(|(id, ..)| id.service).collect()
@@ -108,7 +112,7 @@ fn endpoints(service: &str, uid: &str) -> Orphan {
     let subsets = json!([{"addresses": [{"ip": "198.51.100.1"}], "ports": [{"port": 3306}]}]);
     let endpoints =
         serde_json::from_value(json!({"metadata": metadata, "subsets": subsets})).unwrap();
-    Orphan::of_endpoints(&endpoints).expect("ours")
+    Orphan::from_endpoints(&endpoints).expect("ours")
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,10 +149,10 @@ async fn more_than_half_has_a_second_look_however_many_changes_it_took() {
     scene.pass(29);
     scene.reload(&["a", "b"]);
     scene.pass(30);
-    let departed = vec![id("c"), id("d"), id("e")];
+    let removed = vec![id("c"), id("d"), id("e")];
     assert_eq!(
         scene.pruning(),
-        Pruning::SecondLook { departed, remain: 2, delay: Duration::from_secs(300) }
+        Pruning::SecondLook { removed, remaining: 2, delay: Duration::from_secs(300) }
     );
     scene.pass(299);
     assert_eq!(scene.prunable(), [""; 0]);
@@ -163,7 +167,7 @@ async fn databases_that_came_with_the_change_do_not_count_as_remaining() {
     scene.reload(&["c", "d", "e"]);
     scene.pass(30);
     assert!(
-        matches!(scene.pruning(), Pruning::SecondLook { remain: 0, .. }),
+        matches!(scene.pruning(), Pruning::SecondLook { remaining: 0, .. }),
         "{:?}",
         scene.pruning()
     );
@@ -176,11 +180,11 @@ async fn databases_that_are_not_published_do_not_count_as_remaining() {
     scene.pass(30);
     let published = |id: &DatabaseId| id.service == "b";
     assert!(
-        matches!(scene.orphans.pruning(scene.now, published), Pruning::Delete(_)),
+        matches!(pruning(&scene.orphans, scene.now, published), Pruning::Delete(_)),
         "one of two"
     );
-    let pruning = scene.orphans.pruning(scene.now, |_| false);
-    assert!(matches!(pruning, Pruning::SecondLook { remain: 0, .. }), "{pruning:?}");
+    let due = pruning(&scene.orphans, scene.now, |_| false);
+    assert!(matches!(due, Pruning::SecondLook { remaining: 0, .. }), "{due:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,7 +208,7 @@ async fn a_namespace_that_is_not_listed_yet_counts_as_departed() {
     scene.orphans.init(NAMESPACE, ObjectKind::Slice);
     scene.pass(30);
     assert!(
-        matches!(scene.pruning(), Pruning::SecondLook { remain: 1, .. }),
+        matches!(scene.pruning(), Pruning::SecondLook { remaining: 1, .. }),
         "{:?}",
         scene.pruning()
     );
@@ -223,7 +227,7 @@ async fn an_object_that_appears_after_the_departure_stays() {
     scene.pass(7 * 86_400);
     scene.appears("c", "another");
     assert_eq!(scene.pruning(), Pruning::Nothing);
-    assert!(!scene.orphans.will_go(&id("c")), "it is told as one that stays");
+    assert!(!will_prune(&scene.orphans, &id("c")), "it is announced as one that stays");
     assert_eq!(scene.orphans.all().keys().collect::<Vec<_>>(), [&id("c")]);
     // A relist finds the same.
     scene.reload(&["a", "b"]);

@@ -2,8 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::slices_tests::{Cluster, database};
-use super::tests::{ours, publish};
+use super::modes::{Cluster, database};
 use super::*;
 
 const ONE: &str = "198.51.100.1";

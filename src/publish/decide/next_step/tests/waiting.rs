@@ -2,11 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::slices_tests::{Cluster, database};
-use super::tests::{configured, members, publish, restricted, theirs, waits};
+use super::modes::{Cluster, database};
 use super::*;
 use crate::config::RejectedAddress;
 use crate::plan::KeepReason;
+use crate::publish::decide::serving;
 
 #[test]
 fn what_slices_hold_from_outside_of_what_is_allowed_goes_while_all_else_is_kept() {
@@ -27,7 +27,7 @@ fn what_slices_hold_from_outside_of_what_is_allowed_goes_while_all_else_is_kept(
                 Step::InSync | Step::Blocked(_)
             ));
             assert_eq!(
-                inputs::published(cluster.endpoints.as_ref(), &cluster.slices),
+                serving::exposed(cluster.endpoints.as_ref(), &cluster.slices),
                 members(&[1, 2]),
                 "{mode:?}"
             );
@@ -102,6 +102,6 @@ proptest! {
         cluster.mirror();
         let step = cluster.next_step(&waiting, &keep);
         prop_assert_eq!(waits(step).0, ConditionKind::WaitingForVerdicts);
-        prop_assert_eq!(inputs::published(cluster.endpoints.as_ref(), &cluster.slices), stay);
+        prop_assert_eq!(serving::exposed(cluster.endpoints.as_ref(), &cluster.slices), stay);
     }
 }

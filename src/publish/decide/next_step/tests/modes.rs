@@ -6,13 +6,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
-use super::tests::{members, ours, publish, service, theirs, waits};
 use super::*;
 use crate::config::CreateService;
-use crate::publish::cache::reflector::Store;
+use crate::endpoints::slices::{self, SliceManager};
+use crate::publish::cache::object::Store;
+use crate::publish::decide::serving;
 
 pub(crate) fn database(publish: PublishMode) -> Database {
-    Database { publish, ..super::tests::database(false) }
+    Database { publish, ..super::database(false) }
 }
 
 fn known() -> Service {
@@ -30,6 +31,9 @@ fn selecting() -> Service {
     service
 }
 
+/// The epoch of the only list.
+const EPOCH: u64 = 1;
+
 /// A cluster that does as it is told.
 #[derive(Clone)]
 pub(crate) struct Cluster {
@@ -43,9 +47,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new() -> Self {
-        let mut slices = Arc::new(SliceCache::default());
-        slices.init();
-        slices.init_done();
+        let slices = Arc::new(SliceCache::default());
         Self {
             service: Some(known()),
             endpoints: None,
@@ -56,15 +58,9 @@ impl Cluster {
     }
 
     pub(crate) fn next_step(&self, database: &Database, plan: &Plan) -> Step {
-        next_step(
-            database,
-            plan,
-            self.service.as_ref(),
-            self.endpoints.as_ref(),
-            &self.slices,
-            &[],
-            None,
-        )
+        let (endpoints, slices) = (self.endpoints.as_ref(), self.slices.clone());
+        let inputs = inputs(database, plan, endpoints, slices, &[]);
+        super::super::next_step(&inputs, self.service.as_ref(), None)
     }
 
     /// Takes the step, and says in a few words what it was.
@@ -94,13 +90,13 @@ impl Cluster {
                 slice.metadata.uid = uid(slice.metadata.uid.as_ref());
                 let said = slices::ready_members(&slice).collect::<Members>();
                 let name = slice.metadata.name.clone().unwrap();
-                assert!(self.slices.take(*slice, false));
+                assert!(self.slices.apply(*slice, EPOCH));
                 format!("{name} {said}")
             }
             Step::DeleteSlice(mut slice) => {
                 slice.metadata.resource_version = version;
                 let name = slice.metadata.name.clone().unwrap();
-                assert!(self.slices.take(*slice, true));
+                assert!(self.slices.delete(*slice, EPOCH));
                 format!("delete {name}")
             }
             Step::CreateService(service) => {
@@ -142,7 +138,11 @@ impl Cluster {
         });
         let metadata = json!({"name": format!("mysql-{manager}"), "labels": labels});
         let slice = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints});
-        self.slices.take(serde_json::from_value(slice).unwrap(), members.is_empty());
+        let slice = serde_json::from_value(slice).unwrap();
+        match members.is_empty() {
+            true => self.slices.delete(slice, EPOCH),
+            false => self.slices.apply(slice, EPOCH),
+        };
     }
 
     /// The IPs that clients are sent to, wherever from.
@@ -153,7 +153,7 @@ impl Cluster {
 
     /// All that clients are sent to.
     fn served(&self) -> Vec<String> {
-        let mirrored = self.slices.ready(SliceManager::MirroringController);
+        let mirrored = self.slices.serving_digest(SliceManager::MirroringController);
         let own = self.slices.members().map(|member| member.ip.to_string());
         let mut served: Vec<String> = own.collect();
         if mirrored.count > 0 {
@@ -279,7 +279,7 @@ fn who_died_leaves_a_slice_that_is_not_needed_any_more_at_once() {
     for mode in [PublishMode::Endpoints, PublishMode::Slices, PublishMode::Both] {
         let mut cluster = Cluster::new();
         cluster.settle(PublishMode::Slices, &publish(&[1]));
-        let mut second = cluster.slices.own()["mysql-external-ipv4-1"].clone();
+        let mut second = cluster.slices.named()["mysql-external-ipv4-1"].clone();
         second.metadata.name = Some("mysql-external-ipv4-2".into());
         second.endpoints[0].addresses = vec!["198.51.100.9".into()];
         cluster.take(Step::WriteSlice(Box::new(second)));
@@ -288,7 +288,7 @@ fn who_died_leaves_a_slice_that_is_not_needed_any_more_at_once() {
         cluster.settle(mode, &publish(&[1]));
         cluster.mirror();
         cluster.settle(mode, &publish(&[1]));
-        assert!(!cluster.slices.own().contains_key("mysql-external-ipv4-2"), "{mode:?}");
+        assert!(!cluster.slices.named().contains_key("mysql-external-ipv4-2"), "{mode:?}");
     }
 }
 
@@ -296,11 +296,11 @@ fn who_died_leaves_a_slice_that_is_not_needed_any_more_at_once() {
 fn a_slice_of_someone_else_holds_up_none_of_ours() {
     let mut cluster = Cluster::new();
     cluster.settle(PublishMode::Slices, &publish(&[1]));
-    let mut second = cluster.slices.own()["mysql-external-ipv4-1"].clone();
+    let mut second = cluster.slices.named()["mysql-external-ipv4-1"].clone();
     second.metadata.name = Some("mysql-external-ipv4-2".into());
     second.endpoints[0].addresses = vec!["198.51.100.2".into()];
     cluster.take(Step::WriteSlice(Box::new(second)));
-    let mut first = cluster.slices.own()["mysql-external-ipv4-1"].clone();
+    let mut first = cluster.slices.named()["mysql-external-ipv4-1"].clone();
     first
         .metadata
         .labels
@@ -320,11 +320,14 @@ fn a_slice_of_someone_else_holds_up_none_of_ours() {
 fn on_the_way_from_slices_they_are_what_is_held() {
     let mut cluster = Cluster::new();
     cluster.settle(PublishMode::Slices, &publish(&[1]));
-    assert_eq!(inputs::held(PublishMode::Endpoints, None, &cluster.slices), members(&[1]));
+    assert_eq!(serving::serving(PublishMode::Endpoints, None, &cluster.slices), members(&[1]));
     let empty = ours(&[]);
-    assert_eq!(inputs::held(PublishMode::Endpoints, Some(&empty), &cluster.slices), members(&[1]));
     assert_eq!(
-        inputs::held(PublishMode::Endpoints, Some(&ours(&[2])), &cluster.slices),
+        serving::serving(PublishMode::Endpoints, Some(&empty), &cluster.slices),
+        members(&[1])
+    );
+    assert_eq!(
+        serving::serving(PublishMode::Endpoints, Some(&ours(&[2])), &cluster.slices),
         members(&[2])
     );
 }
@@ -349,7 +352,7 @@ fn a_service_with_a_selector_has_slices_of_ours_deleted_and_nothing_else() {
         assert_eq!(cluster.settle(mode, &publish(&[1, 2])), ["delete mysql-external-ipv4-1"]);
         let (kind, _) = waits(cluster.next_step(&database(mode), &publish(&[1])));
         assert_eq!(kind, ConditionKind::ServiceHasSelector);
-        assert_eq!(cluster.slices.ready(SliceManager::SliceController).count, 1);
+        assert_eq!(cluster.slices.serving_digest(SliceManager::SliceController).count, 1);
     }
 }
 
@@ -388,7 +391,7 @@ fn a_family_that_the_service_loses_has_its_slice_deleted_last() {
     };
     cluster.service.as_mut().unwrap().spec.as_mut().unwrap().ip_families = None;
     settle(&mut cluster, &publish(&[1]));
-    assert_eq!(cluster.slices.own().len(), 2);
+    assert_eq!(cluster.slices.named().len(), 2);
     cluster.service = Some(known());
     let said = settle(&mut cluster, &publish(&[2]));
     assert_eq!(said, ["mysql-external-ipv4-1 198.51.100.2", "delete mysql-external-ipv6-1"]);
@@ -413,7 +416,7 @@ fn a_slice_of_our_name_that_is_another_s_or_being_deleted_is_left_alone() {
         (dying, ConditionKind::WaitingForService, "is being deleted"),
     ] {
         let mut cluster = Cluster::new();
-        cluster.slices.take(theirs, false);
+        cluster.slices.apply(theirs, EPOCH);
         let (found, reason) =
             waits(cluster.next_step(&database(PublishMode::Slices), &publish(&[1])));
         assert_eq!(found, kind);

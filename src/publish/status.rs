@@ -1,0 +1,35 @@
+//! The status of one database's publishing, for the rest of the daemon.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::cache::observed::Observed;
+use super::condition::Condition;
+use crate::config::DatabaseId;
+use crate::plan::Members;
+
+/// The status of one database's publishing.
+#[derive(Debug, Clone)]
+pub struct PublishStatus {
+    pub condition: Condition,
+    /// When the condition last changed its kind.
+    pub last_transition: Instant,
+    /// The members that the cluster has; none while these are unknown or not the daemon's.
+    pub members: Option<Members>,
+    /// Whether the database's Service and Endpoints have been listed.
+    pub synced: bool,
+    /// The number of calls that write, by their result.
+    pub writes: BTreeMap<&'static str, u64>,
+}
+
+/// The status of one database, and the objects that it has, as they change.
+#[derive(Clone)]
+pub(crate) struct DatabaseHandle {
+    pub status: watch::Receiver<PublishStatus>,
+    pub observed: watch::Receiver<Observed>,
+}
+
+/// The databases that are published.
+pub(crate) type DatabaseHandles = BTreeMap<DatabaseId, DatabaseHandle>;
