@@ -1,8 +1,9 @@
-//! The benchmark figures that need a cluster: how fast a verdict is published, one or a thousand at once, and what memory it takes.
+//! The figures that need a cluster: how fast a verdict is published, for one Service or a thousand
+//! at once, and how much memory that takes.
 
 #![allow(clippy::disallowed_methods, reason = "benchmarks measure real time")]
 
-// The tests' own cluster, from the folder where it lives.
+// The tests' own cluster support.
 #[path = "../tests"]
 mod tests {
     pub(crate) mod support;
@@ -15,8 +16,8 @@ mod cluster {
     pub(crate) mod flips;
     pub(crate) mod memory;
     pub(crate) mod report;
-    pub(crate) mod stamps;
     pub(crate) mod targets;
+    pub(crate) mod write_recorder;
 }
 
 use std::path::PathBuf;
@@ -32,19 +33,20 @@ struct Arguments {
     /// Writes the figures to this file too, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Measures this program; without it, the one that cargo built for the tests, which is slow.
+    /// The program to measure. The default is the one that cargo built for the tests, which is
+    /// slow.
     #[arg(long, default_value = support::daemon::PROGRAM)]
     daemon: PathBuf,
-    /// Measures little, to see that all of it works.
+    /// Measures little, to see that everything works.
     #[arg(long)]
     smoke: bool,
-    /// Takes only the figures of this part: flips, burst or memory.
+    /// Measures only this part: flips, burst or memory.
     #[arg(long)]
     only: Option<String>,
 }
 
 fn main() -> ExitCode {
-    // Before the sandbox is made, so that a wrong word costs no time.
+    // Parsed before the sandbox is created, so that a wrong argument fails at once.
     let arguments = Arguments::parse();
     support::sandbox::enter_with(support::binaries::Binaries::ControlPlane);
     let rows = support::runtime().block_on(measure(&arguments));

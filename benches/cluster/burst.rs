@@ -1,4 +1,4 @@
-//! How long it takes to write a thousand Services that lose an address in the same second.
+//! The burst figure: the time to write a thousand Services that lose an address in the same second.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,16 +18,17 @@ use crate::support::daemon::metric_in;
 use crate::support::{Database, Namespace, addresses, eventually, runtime};
 
 const PORT: u16 = 3306;
-/// Where the addresses are checked that will be lost.
-const DOOMED: u16 = 3307;
+/// The port of the addresses that will be lost.
+const LOST_PORT: u16 = 3307;
 const EVERYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
     let services = if smoke { 50 } else { 1000 };
     let (namespace, token) = fixture.services("burst", services, PORT).await;
-    // Each listens on every address of the sandbox, so that one of them takes an address from each Service.
+    // Each listens on every address of the sandbox, so one of them takes an address from each
+    // Service.
     let _steady = Database::start(EVERYWHERE, PORT).await;
-    let mut doomed = Database::start(EVERYWHERE, DOOMED).await;
+    let mut doomed = Database::start(EVERYWHERE, LOST_PORT).await;
     let kubeconfig = fixture.plane.kubeconfig_for_token(&token);
     let started = Instant::now();
     let daemon = fixture.daemon(&config(&namespace.name, services), &kubeconfig, &[]).await;
@@ -35,7 +36,7 @@ pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
     let filled = started.elapsed();
 
     let refused_before = refusals(fixture).await;
-    let arrivals = Arrivals::watch(&namespace, 2).await;
+    let arrivals = ArrivalTimes::watch(&namespace, 2).await;
     let cut = Instant::now();
     doomed.stop().await;
     let seen = arrivals.all(services).await;
@@ -51,19 +52,21 @@ pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
         .or_else(|| (refused > 0.0).then(|| format!("the API server refused {refused} requests")));
     let clean = if wrong.is_none() { ", no error from the API" } else { "" };
     let detail = format!(
-        "{services} Services of 3 addresses; from the cut, detection in it (threshold 3 at 1 s), to a watch that shows the last; first shown at {first:.2} s; {writes} writes since the start{clean}"
+        "{services} Services of 3 addresses; from the cut, with detection (threshold 3 at 1 s), to a \
+         watch that shows the last; first shown at {first:.2} s; {writes} writes since the \
+         start{clean}"
     );
     let goal = (!smoke).then_some(5.0);
     let mut rows = vec![
         Row::at_most(goal, "Services lose an address at once: last one written", last, "s", detail)
-            .spoilt(wrong),
-        Row::told(
+            .invalid_if(wrong),
+        Row::without_goal(
             "… from the first write seen to the last",
             last - first,
             "s",
             rate(services, last - first),
         ),
-        Row::told(
+        Row::without_goal(
             "… all Services filled, from the daemon's start",
             filled.as_secs_f64(),
             "s",
@@ -71,7 +74,7 @@ pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
         ),
     ];
     let resident = super::memory::resident(daemon.pid());
-    rows.push(Row::told(
+    rows.push(Row::without_goal(
         format!("memory of the daemon that publishes these {services} Services"),
         resident,
         "MiB",
@@ -86,12 +89,19 @@ fn rate(services: usize, seconds: f64) -> String {
 
 fn config(namespace: &str, services: usize) -> String {
     let mut config = format!(
-        "defaults: {{namespace: {namespace}, check: {{tcp: {{}}, interval: 1s, timeout: 1s, unhealthyThreshold: 3}}}}\ndatabases:\n"
+        "defaults:
+  namespace: {namespace}
+  check: {{tcp: {{}}, interval: 1s, timeout: 1s, unhealthyThreshold: 3}}
+databases:
+"
     );
     for index in 0..services {
         let ips = addresses::allocate(3);
         config += &format!(
-            "- {{service: {}, port: {PORT}, addresses: [{}, {}, {{address: {}, check: {{tcp: {{port: {DOOMED}}}}}}}]}}\n",
+            "- service: {}
+  port: {PORT}
+  addresses: [{}, {}, {{address: {}, check: {{tcp: {{port: {LOST_PORT}}}}}}}]
+",
             fixture::service(index),
             ips[0],
             ips[1],
@@ -101,7 +111,7 @@ fn config(namespace: &str, services: usize) -> String {
     config
 }
 
-/// Requests that the API server turned away, by its own count.
+/// Returns the number of requests that the API server has refused, by its own metrics.
 async fn refusals(fixture: &Fixture) -> f64 {
     let request = Request::get("/metrics").body(Vec::new()).expect("a request");
     let page =
@@ -111,14 +121,14 @@ async fn refusals(fixture: &Fixture) -> f64 {
     rejected.unwrap_or_default() + too_many.unwrap_or_default()
 }
 
-/// When each Service was first seen with a number of addresses, as any client of the API sees it.
-struct Arrivals {
+/// The times when each Service first had a number of addresses, as any client of the API sees it.
+struct ArrivalTimes {
     seen: Arc<Mutex<BTreeMap<String, Instant>>>,
     task: JoinHandle<()>,
 }
 
-impl Arrivals {
-    async fn watch(namespace: &Namespace, addresses: usize) -> Arrivals {
+impl ArrivalTimes {
+    async fn watch(namespace: &Namespace, addresses: usize) -> ArrivalTimes {
         let api = namespace.api::<Endpoints>();
         let version = api
             .list(&Default::default())
@@ -147,10 +157,10 @@ impl Arrivals {
                 }
             }
         });
-        Arrivals { seen, task }
+        ArrivalTimes { seen, task }
     }
 
-    /// The moments in order, once there are this many.
+    /// Returns the times in order, once there are this many.
     async fn all(self, count: usize) -> Vec<Instant> {
         eventually(TIMEOUT, "each Service is seen to change", async || {
             assert!(!self.task.is_finished(), "the watch has ended");
@@ -165,7 +175,7 @@ impl Arrivals {
     }
 }
 
-impl Drop for Arrivals {
+impl Drop for ArrivalTimes {
     fn drop(&mut self) {
         self.task.abort();
     }

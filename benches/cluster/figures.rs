@@ -1,8 +1,8 @@
-//! Arithmetic on many times: percentiles and words for them.
+//! Percentiles of many durations.
 
 use std::time::Duration;
 
-/// Many times of the same thing, sorted.
+/// Many durations of the same thing, sorted.
 pub(crate) struct Times(Vec<Duration>);
 
 impl Times {
@@ -17,7 +17,7 @@ impl Times {
         self.0.len()
     }
 
-    /// The least time that this many percent do not exceed.
+    /// Returns the smallest duration that this percentage does not exceed.
     pub(crate) fn percentile(&self, percent: usize) -> f64 {
         let rank = (self.0.len() * percent).div_ceil(100).max(1);
         ms(self.0[rank - 1])

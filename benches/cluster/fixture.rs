@@ -1,4 +1,5 @@
-//! What all figures need: a cluster, a namespace with many Services, and the daemon as an ordinary ServiceAccount in it.
+//! The fixture of all figures: a cluster, a namespace with many Services, and the daemon with an
+//! ordinary ServiceAccount.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,8 +14,8 @@ use crate::support::{ControlPlane, Daemon, Namespace, Options, eventually, rbac}
 /// Far longer than any step takes on a busy machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Calls to the API at once while a stage is set.
-const AT_ONCE: usize = 16;
+/// The number of concurrent API calls during the set-up.
+const MAX_CONCURRENT: usize = 16;
 
 pub(crate) struct Fixture {
     pub plane: ControlPlane,
@@ -29,8 +30,11 @@ impl Fixture {
         }
     }
 
-    /// A namespace with this many Services, and a token of a ServiceAccount that may do there what a deployed daemon may. Not an
-    /// administrator's: the API server neither queues nor refuses what those ask for.
+    /// Creates a namespace with this many Services. Returns a token of a ServiceAccount with the
+    /// rights of a deployed daemon.
+    ///
+    /// An administrator's token would not do: the API server neither queues nor refuses its
+    /// requests.
     pub(crate) async fn services(
         &self,
         prefix: &str,
@@ -42,7 +46,7 @@ impl Fixture {
             let (namespace, name) = (&namespace, service(index));
             async move { namespace.create_service(&name, &[("", port)]).await }
         });
-        assert_eq!(made.buffer_unordered(AT_ONCE).count().await, count);
+        assert_eq!(made.buffer_unordered(MAX_CONCURRENT).count().await, count);
 
         namespace.create_service_account("daemon").await;
         let rules = json!([
@@ -56,7 +60,7 @@ impl Fixture {
         (namespace, token)
     }
 
-    /// The program that is measured.
+    /// Starts the program that is measured.
     pub(crate) async fn daemon(&self, config: &str, kubeconfig: &Path, extra: &[&str]) -> Daemon {
         let mut command = Command::new(&self.program);
         command.env("KUBECONFIG", kubeconfig);
@@ -64,7 +68,7 @@ impl Fixture {
     }
 }
 
-/// The name of a Service.
+/// Returns the name of a Service.
 pub(crate) fn service(index: usize) -> String {
     format!("db-{index}")
 }
@@ -83,13 +87,13 @@ pub(crate) async fn all_have(namespace: &Namespace, services: usize, addresses: 
     .await;
 }
 
-/// How many ready addresses Endpoints have.
+/// Returns the number of ready addresses of Endpoints.
 pub(crate) fn ready(endpoints: &Endpoints) -> usize {
     let subsets = endpoints.subsets.iter().flatten();
     subsets.flat_map(|subset| subset.addresses.iter().flatten()).count()
 }
 
-/// What the daemon's writes came to that did not succeed, if any did not.
+/// Returns the daemon's failed writes, if there are any.
 pub(crate) fn failed_writes(metrics: &str) -> Option<String> {
     let series =
         metrics.lines().filter(|line| line.starts_with("external_endpoints_writes_total{"));

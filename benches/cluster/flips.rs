@@ -1,7 +1,8 @@
-//! How soon after the last failing, or passing, verdict the API has answered the write.
+//! The flip figure: the time from the deciding verdict to the API's answer to the write.
 //!
-//! Neither moment is the daemon's own word. The first is when the target's server begins the answer that makes the threshold, a
-//! little before the daemon can have a verdict; the second is when the API server's answer to the PATCH comes by a proxy.
+//! Neither time is the daemon's own. The first is when the target's server starts the answer that
+//! reaches the threshold, a little before the daemon has a verdict. The second is when the API
+//! server's answer to the PATCH passes a proxy.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,40 +11,42 @@ use std::time::Duration;
 use super::figures::Times;
 use super::fixture::{self, Fixture, TIMEOUT};
 use super::report::Row;
-use super::stamps::{Stamps, Write};
 use super::targets::Targets;
+use super::write_recorder::{Write, WriteRecorder};
 use crate::support::{addresses, eventually};
 
 const PORT: u16 = 8080;
 const UNHEALTHY: u32 = 3;
 const HEALTHY: u32 = 2;
 
-/// Between the turns of two Services. No divisor of the checks' interval, so that writes come at any distance.
-const APART: Duration = Duration::from_millis(170);
+/// The time between two changes. It does not divide the checks' interval, so that writes come in
+/// any phase.
+const TURN_INTERVAL: Duration = Duration::from_millis(170);
 
 pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
     // Each goes down and comes back.
     let services = if smoke { 10 } else { 100 };
     let (namespace, token) = fixture.services("flips", services, PORT).await;
     let targets = Targets::start(PORT).await;
-    let stamps = Stamps::start(&fixture.plane).await;
+    let recorder = WriteRecorder::start(&fixture.plane).await;
     let ips: Vec<Vec<IpAddr>> = (0..services).map(|_| addresses::allocate(3)).collect();
-    let kubeconfig = fixture.plane.kubeconfig_at(&stamps.url, &token);
+    let kubeconfig = fixture.plane.kubeconfig_at(&recorder.url, &token);
     let daemon = fixture.daemon(&config(&namespace.name, &ips), &kubeconfig, &[]).await;
     fixture::all_have(&namespace, services, 3).await;
-    stamps.take();
+    recorder.take();
 
     let victims: Vec<IpAddr> = ips.iter().map(|ips| ips[1]).collect();
-    let mut flips = turn(&targets, &stamps, &victims, false).await;
+    let mut flips = turn(&targets, &recorder, &victims, false).await;
     fixture::all_have(&namespace, services, 2).await;
-    flips.extend(turn(&targets, &stamps, &victims, true).await);
+    flips.extend(turn(&targets, &recorder, &victims, true).await);
     fixture::all_have(&namespace, services, 3).await;
 
     let whole = Times::of(flips.iter().map(|flip| flip.whole));
     let ours = Times::of(flips.iter().map(|flip| flip.asked));
     let theirs = Times::of(flips.iter().map(|flip| flip.whole - flip.asked));
     let detail = format!(
-        "{} transitions of {services} Services, {}; of it until the API had the request: {}; the API's own: {}",
+        "{} transitions of {services} Services, {}; of it until the API had the request: {}; the \
+         API's own: {}",
         whole.count(),
         whole.words(),
         ours.words(),
@@ -57,12 +60,21 @@ pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
         "ms",
         detail,
     );
-    vec![row.spoilt(fixture::failed_writes(&daemon.metrics().await))]
+    vec![row.invalid_if(fixture::failed_writes(&daemon.metrics().await))]
 }
 
 fn config(namespace: &str, ips: &[Vec<IpAddr>]) -> String {
     let mut config = format!(
-        "defaults:\n  namespace: {namespace}\n  check: {{http: {{}}, interval: 1s, timeout: 1s, healthyThreshold: {HEALTHY}, unhealthyThreshold: {UNHEALTHY}}}\ndatabases:\n"
+        "defaults:
+  namespace: {namespace}
+  check:
+    http: {{}}
+    interval: 1s
+    timeout: 1s
+    healthyThreshold: {HEALTHY}
+    unhealthyThreshold: {UNHEALTHY}
+databases:
+"
     );
     for (index, ips) in ips.iter().enumerate() {
         let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
@@ -75,28 +87,33 @@ fn config(namespace: &str, ips: &[Vec<IpAddr>]) -> String {
     config
 }
 
-/// What one transition took, from the decisive answer on.
+/// The durations of one transition, from the deciding answer on.
 struct Flip {
-    /// Until the request for the write came by.
+    /// The time until the request for the write passed the proxy.
     asked: Duration,
-    /// Until its answer did.
+    /// The time until its answer passed the proxy.
     whole: Duration,
 }
 
-/// Turns one address of each Service after the other, and waits for one write for each.
-async fn turn(targets: &Targets, stamps: &Stamps, victims: &[IpAddr], passes: bool) -> Vec<Flip> {
-    let mut pace = tokio::time::interval(APART);
+/// Changes one address of each Service after the other, and waits for a write for each.
+async fn turn(
+    targets: &Targets,
+    recorder: &WriteRecorder,
+    victims: &[IpAddr],
+    passes: bool,
+) -> Vec<Flip> {
+    let mut pace = tokio::time::interval(TURN_INTERVAL);
     for ip in victims {
         pace.tick().await;
         targets.turn(*ip, passes, if passes { HEALTHY } else { UNHEALTHY });
     }
     eventually(TIMEOUT, "a write for each Service", async || {
-        let count = stamps.count();
+        let count = recorder.count();
         if count >= victims.len() { Ok(()) } else { Err(count.to_string()) }
     })
     .await;
     let mut writes: HashMap<String, Vec<Write>> = HashMap::new();
-    for write in stamps.take() {
+    for write in recorder.take() {
         writes.entry(write.service.clone()).or_default().push(write);
     }
     let of_service = |(index, ip): (usize, &IpAddr)| {

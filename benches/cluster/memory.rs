@@ -1,4 +1,5 @@
-//! Memory of a daemon that checks thousands of targets with the cluster client loaded, and how long its pages take then.
+//! The memory figure: a daemon that checks thousands of targets with its cluster client loaded, and
+//! the time of its pages.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -13,7 +14,7 @@ use crate::support::{Daemon, Database, addresses, blocking, eventually};
 const PORT: u16 = 3308;
 const EACH: usize = 3;
 
-/// Targets, and the most memory that they may take, in MiB.
+/// The numbers of targets, with the memory that they may take at most, in MiB.
 const SIZES: [(usize, f64); 3] = [(1000, 12.0), (5000, 22.0), (10_000, 35.0)];
 
 pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
@@ -41,7 +42,8 @@ async fn measure_one(
     let daemon = fixture
         .daemon(&config(&namespace.name, targets), &fixture.plane.kubeconfig(), &["--dry-run"])
         .await;
-    // A page would allocate, so time alone says when there have been enough rounds; the count that follows checks it.
+    // Fetching a page would allocate memory, so only time tells that there were enough rounds. The
+    // count that follows checks it.
     tokio::time::sleep(Duration::from_secs_f64(rounds)).await;
     let before = resident(daemon.pid());
     let shares = shares(daemon.pid());
@@ -90,7 +92,11 @@ async fn measure_one(
 
 fn config(namespace: &str, targets: usize) -> String {
     let mut config = format!(
-        "defaults: {{namespace: {namespace}, check: {{tcp: {{}}, interval: 1s, timeout: 1s}}}}\ndatabases:\n"
+        "defaults:
+  namespace: {namespace}
+  check: {{tcp: {{}}, interval: 1s, timeout: 1s}}
+databases:
+"
     );
     let ips: Vec<String> = addresses::allocate(targets).iter().map(IpAddr::to_string).collect();
     for (index, ips) in ips.chunks(EACH).enumerate() {
@@ -100,7 +106,7 @@ fn config(namespace: &str, targets: usize) -> String {
     config
 }
 
-/// How long a page takes from the connection to its last byte, for a client that does nothing with what it reads.
+/// Returns the time of a page from the connection to its last byte, for a client that discards it.
 async fn timed(daemon: &Daemon, path: &'static str) -> Duration {
     let address = admin(daemon);
     blocking(move || {
@@ -124,7 +130,7 @@ async fn timed(daemon: &Daemon, path: &'static str) -> Duration {
     .await
 }
 
-/// Where its pages are, by its log.
+/// Returns the address of its pages, from its log.
 fn admin(daemon: &Daemon) -> SocketAddr {
     let logs = daemon.logs();
     let line = logs
@@ -142,12 +148,12 @@ async fn many(daemon: &Daemon, path: &'static str) -> Times {
     Times::of(times)
 }
 
-/// Resident memory of a process, in MiB.
+/// Returns the resident memory of a process in MiB.
 pub(crate) fn resident(pid: u32) -> f64 {
     of_process(pid, "VmRSS") / 1024.0
 }
 
-/// Of what kind the resident memory is, and how many threads there are.
+/// Describes the kinds of resident memory and the number of threads.
 fn shares(pid: u32) -> String {
     format!(
         "{:.1} anonymous, {:.1} of files; {} threads",

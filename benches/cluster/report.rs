@@ -1,4 +1,4 @@
-//! What was measured, as rows: a table for people, JSON for the program that puts all figures together.
+//! The results as rows: a table for people, and JSON for the program that combines all figures.
 
 use comfy_table::Table;
 use serde::Serialize;
@@ -8,14 +8,14 @@ pub(crate) struct Row {
     pub name: String,
     pub value: f64,
     pub unit: &'static str,
-    /// The most that the value may be; none where it is only told.
+    /// The largest value that meets the goal, or none for a figure without a goal.
     pub goal: Option<f64>,
     pub reached: Option<bool>,
     pub detail: String,
 }
 
 impl Row {
-    /// A figure that is to be at most its goal, if it has one.
+    /// Returns a figure with a goal, if there is one, that its value must not exceed.
     pub(crate) fn at_most(
         goal: Option<f64>,
         name: impl Into<String>,
@@ -33,8 +33,8 @@ impl Row {
         }
     }
 
-    /// A figure without a goal.
-    pub(crate) fn told(
+    /// Returns a figure without a goal.
+    pub(crate) fn without_goal(
         name: impl Into<String>,
         value: f64,
         unit: &'static str,
@@ -43,8 +43,8 @@ impl Row {
         Row::at_most(None, name, value, unit, detail)
     }
 
-    /// A figure that counts for nothing, because something went wrong that must not.
-    pub(crate) fn spoilt(self, why: Option<String>) -> Row {
+    /// Marks the figure as invalid if something went wrong during the measurement.
+    pub(crate) fn invalid_if(self, why: Option<String>) -> Row {
         let Some(why) = why else { return self };
         Row {
             reached: self.goal.map(|_| false),
@@ -75,7 +75,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
     format!("{table}\n")
 }
 
-/// Three digits say all that a measurement on a shared machine can.
+/// Returns the number of decimals for three digits. A shared machine measures no more.
 fn decimals(value: f64) -> usize {
     match value.abs() {
         value if value < 10.0 => 2,

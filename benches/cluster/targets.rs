@@ -1,4 +1,5 @@
-//! A web server on every address at once whose health can be turned for each, and which knows the moment of the decisive answer.
+//! A web server on every address. The health of each address can be changed, and the server records
+//! the time of the deciding answer.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,23 +12,23 @@ use tokio::task::JoinHandle;
 
 use crate::support::runtime;
 
-/// Runs until it is dropped.
+/// A server that runs until it is dropped.
 pub(crate) struct Targets {
     turned: Arc<Mutex<HashMap<IpAddr, Turned>>>,
     task: JoinHandle<()>,
 }
 
-/// An address whose health was turned, and what it has answered since.
+/// An address whose health was changed, with its answers since.
 struct Turned {
     passes: bool,
     threshold: u32,
     answers: u32,
-    /// When the answer began that makes the threshold.
+    /// The time when the answer that reaches the threshold began.
     decisive: Option<Instant>,
 }
 
 impl Targets {
-    /// Serves every address of the sandbox on this port. Each passes until it is turned.
+    /// Serves every address of the sandbox on this port. Each passes until it is changed.
     pub(crate) async fn start(port: u16) -> Targets {
         let listener = TcpListener::bind(("0.0.0.0", port)).await.expect("a port of our own");
         let turned: Arc<Mutex<HashMap<IpAddr, Turned>>> = Arc::default();
@@ -36,7 +37,7 @@ impl Targets {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 let turned = served.clone();
-                // How a connection ends is its client's business.
+                // Errors concern only the client.
                 runtime().spawn(async move {
                     let _ = answer(stream, &turned).await;
                 });
@@ -45,12 +46,13 @@ impl Targets {
         Targets { turned, task }
     }
 
-    /// From now on the address passes or not; the answer of number `threshold` is the decisive one.
+    /// Changes the health of an address. The answer with the number `threshold` is the deciding
+    /// one.
     pub(crate) fn turn(&self, ip: IpAddr, passes: bool, threshold: u32) {
         lock(&self.turned).insert(ip, Turned { passes, threshold, answers: 0, decisive: None });
     }
 
-    /// When the decisive answer to a turn began, if it has.
+    /// Returns the time when the deciding answer to a change began.
     pub(crate) fn decisive(&self, ip: IpAddr) -> Option<Instant> {
         lock(&self.turned).get(&ip)?.decisive
     }
@@ -80,8 +82,9 @@ async fn answer(
     stream.shutdown().await
 }
 
-/// Counts an answer that begins now, and says whether it is a good one. The stamp is from before its first byte is out, so no
-/// client can have its verdict earlier.
+/// Counts an answer that begins now. Returns true if it is a passing one.
+///
+/// The time is taken before the first byte is sent, so no client can have its verdict earlier.
 fn count(turned: &mut HashMap<IpAddr, Turned>, ip: IpAddr) -> bool {
     let Some(turned) = turned.get_mut(&ip) else { return true };
     turned.answers += 1;

@@ -1,14 +1,16 @@
-//! Counts the checks that reached the targets. A quiet check never shows up in their `accept()`, so the kernel counts what opens
-//! a connection. That costs every packet a few dozen nanoseconds, the same for each checker.
+//! Counts the checks that reached the targets.
+//!
+//! Half-open checks never show up in the targets' `accept()`, so the kernel counts the packets that
+//! open a connection. That costs every packet a few dozen nanoseconds, the same for each checker.
 
 use std::fs;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::fleet::{Kind, port};
 use crate::machine;
 use crate::namespace::{run, scratch};
+use crate::workload::{Kind, port};
 
 pub fn set_up() -> Result<()> {
     let rules = scratch()?.join("count.nft");
@@ -29,7 +31,7 @@ pub fn set_up() -> Result<()> {
     Ok(())
 }
 
-/// How many checks there have been so far.
+/// Returns the number of checks so far.
 pub fn seen(kind: Kind) -> Result<u64> {
     if kind == Kind::Exec {
         return machine::started();

@@ -1,4 +1,4 @@
-//! Packet filters in the kernel's classic BPF: what a socket gets to see.
+//! Packet filters in the kernel's classic BPF.
 
 #![allow(unsafe_code, reason = "no crate has this socket option")]
 
@@ -14,16 +14,17 @@ const fn op(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
 const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
 const LOAD_BYTE_AT_X: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_IND;
 const LOAD_HALF_AT_X: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_IND;
-/// X = the length of the IP header at this place.
+/// X = the length of the IP header at this offset.
 const HEADER_LENGTH: u32 = libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH;
 const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
 const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 
-/// Lets nothing through.
+/// Accepts no packet.
 pub const NOTHING: [libc::sock_filter; 1] = [op(RETURN, 0, 0, 0)];
 
-/// Lets through the head of each first packet of a connection to this port, on a socket that sees IPv4 packets.
+/// Accepts the head of the first packet of each connection to this port, on a socket that receives
+/// IPv4 packets.
 pub fn openings(port: u16) -> [libc::sock_filter; 10] {
     const SYN: u32 = 0x02;
     const ACK: u32 = 0x10;
@@ -48,7 +49,7 @@ pub fn attach(socket: &impl AsFd, filter: &[libc::sock_filter]) -> Result<()> {
         .context("SO_ATTACH_FILTER")
 }
 
-/// Sets an option that takes a struct of the kernel's, and copies it.
+/// Sets a socket option whose value is a struct of the kernel.
 pub fn set_option<T>(socket: &impl AsFd, level: i32, name: i32, value: &T) -> io::Result<()> {
     // SAFETY: the kernel reads as many bytes as `value` has, while it is borrowed.
     let done = unsafe {

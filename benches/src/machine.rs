@@ -1,4 +1,4 @@
-//! What the kernel knows: clocks, a process's CPU time, memory and descriptors, and which CPU runs what.
+//! Figures of the kernel: clocks, a process's CPU time, memory and descriptors, and CPU affinity.
 
 #![allow(unsafe_code, reason = "these clocks and figures of the kernel have no safe interface")]
 
@@ -15,12 +15,12 @@ pub const MICRO: u64 = 1_000;
 pub const MILLI: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000_000_000;
 
-/// Nanoseconds on the clock that nobody sets.
+/// Returns the monotonic clock in nanoseconds.
 pub fn now() -> u64 {
     nanoseconds(clock_gettime(ClockId::Monotonic))
 }
 
-/// Nanoseconds on the wall's clock, which stamps packets.
+/// Returns the wall clock in nanoseconds, which the kernel's packet timestamps use.
 pub fn wall() -> u64 {
     nanoseconds(clock_gettime(ClockId::Realtime))
 }
@@ -29,12 +29,13 @@ fn nanoseconds(time: Timespec) -> u64 {
     time.tv_sec.cast_unsigned() * SECOND + time.tv_nsec.cast_unsigned()
 }
 
-/// User and system time in nanoseconds of all threads of a process, those that ended among them, and of the children it has
-/// waited for.
+/// Returns the user and system time of a process in nanoseconds, with its ended threads and the
+/// children that it has waited for.
 pub fn cpu_time(pid: u32) -> Result<u64> {
     let mut clock: libc::clockid_t = 0;
     let mut time = MaybeUninit::<libc::timespec>::uninit();
-    // SAFETY: both calls write only where they are told to, and `time` is read only if it was written.
+    // SAFETY: both calls write only where they are told to, and `time` is read only if it was
+    // written.
     let own = unsafe {
         if libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) != 0
             || libc::clock_gettime(clock, time.as_mut_ptr()) != 0
@@ -50,7 +51,8 @@ pub fn cpu_time(pid: u32) -> Result<u64> {
 fn children_time(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
-    // The program's name may hold anything; what follows its last bracket is plain. cutime and cstime are fields 16 and 17.
+    // The program's name may contain anything. The fields after its last bracket are plain. cutime
+    // and cstime are fields 16 and 17.
     let after = text.rsplit_once(')').with_context(|| path.clone())?.1;
     let ticks: u64 = after
         .split_whitespace()
@@ -58,12 +60,12 @@ fn children_time(pid: u32) -> Result<u64> {
         .take(2)
         .map(|field| field.parse::<u64>().unwrap_or_default())
         .sum();
-    // SAFETY: takes a number and gives one.
+    // SAFETY: takes a number and returns one.
     let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.cast_unsigned();
     Ok(ticks * (SECOND / per_second))
 }
 
-/// Resident memory in KiB.
+/// Returns the resident memory in KiB.
 pub fn resident(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
@@ -72,13 +74,13 @@ pub fn resident(pid: u32) -> Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// How many descriptors a process has open.
+/// Returns the number of open descriptors of a process.
 pub fn descriptors(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/fd");
     Ok(fs::read_dir(&path).context(path)?.count() as u64)
 }
 
-/// How many connections of this network namespace are in TIME_WAIT.
+/// Returns the number of connections of this network namespace in TIME_WAIT.
 pub fn time_wait() -> Result<u64> {
     let text = fs::read_to_string("/proc/net/sockstat")?;
     let words: Vec<&str> = text
@@ -91,13 +93,14 @@ pub fn time_wait() -> Result<u64> {
     Ok(words[at + 1].parse()?)
 }
 
-/// How many processes (and threads) this process namespace has started, or a few more: the kernel's last number.
+/// Returns about how many processes and threads this process namespace has started: the kernel's
+/// last number.
 pub fn started() -> Result<u64> {
     let text = fs::read_to_string("/proc/loadavg")?;
     Ok(text.split_whitespace().last().context("loadavg")?.parse()?)
 }
 
-/// Processes there are now in this process namespace.
+/// Returns the number of processes in this process namespace.
 pub fn processes() -> Result<u64> {
     let numbered = |entry: io::Result<fs::DirEntry>| {
         entry.is_ok_and(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok())
@@ -127,14 +130,14 @@ impl Cpus {
     }
 }
 
-/// Keeps the calling thread, and whatever it starts from now on, on one CPU.
+/// Keeps the calling thread and its later threads and processes on one CPU.
 pub fn pin(cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// Ten thousand checks in flight need as many descriptors.
+/// Raises the limit of descriptors. Ten thousand checks in flight need as many.
 pub fn raise_descriptor_limit() -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)

@@ -1,21 +1,22 @@
-//! `make bench`: measures the daemon beside HAProxy and beside bare loops that do the same work, in a network of its own.
+//! `make bench`: measures the daemon beside HAProxy and bare loops that do the same work, in a
+//! network of its own.
 
-mod contender;
+mod baseline;
+mod capture;
 mod counter;
 mod figures;
 mod filter;
-mod fleet;
-mod floor;
 mod machine;
+mod measurement;
 mod namespace;
 mod options;
 mod results;
 mod row;
 mod server;
 mod soak;
-mod tap;
+mod subject;
 mod timing;
-mod trial;
+mod workload;
 
 use std::env;
 use std::fs;
@@ -26,24 +27,24 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use fleet::{Kind, port};
 use machine::Cpus;
+use measurement::Settings;
 use namespace::Stage;
 use options::Options;
 use row::Row;
-use server::Manner;
-use trial::Setting;
+use server::Behavior;
+use workload::{Kind, port};
 
-/// The part that is measured elsewhere.
+/// The part that another program measures.
 const CLUSTER: &str = "cluster";
 
-const SERVED: [(u16, Manner); 6] = [
-    (port::DRAIN, Manner::Drain),
-    (port::HTTP, Manner::Http),
-    (port::SILENT, Manner::Silent),
-    (port::DRIP, Manner::Drip),
-    (port::RESET, Manner::Reset),
-    (port::GARBAGE, Manner::Garbage),
+const SERVED: [(u16, Behavior); 6] = [
+    (port::DRAIN, Behavior::Drain),
+    (port::HTTP, Behavior::Http),
+    (port::SILENT, Behavior::Silent),
+    (port::DRIP, Behavior::Drip),
+    (port::RESET, Behavior::Reset),
+    (port::GARBAGE, Behavior::Garbage),
 ];
 
 fn main() -> ExitCode {
@@ -59,11 +60,11 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     if let [first, kind, targets, interval] = &*arguments
-        && first == "floor"
+        && first == "baseline"
     {
         let kind =
             Kind::ALL.into_iter().find(|known| known.name() == kind).context("a kind of check")?;
-        floor::run(kind, targets.parse()?, Duration::from_millis(interval.parse()?))?;
+        baseline::run(kind, targets.parse()?, Duration::from_millis(interval.parse()?))?;
     }
     let Some(options) = options::parse(arguments.into_iter())? else {
         print!("{}", options::USAGE);
@@ -76,7 +77,7 @@ fn run() -> Result<ExitCode> {
     }
 }
 
-/// Where the inside leaves the figures of one part.
+/// Returns the file in which the inside leaves the figures of a part.
 fn rows_file(part: &str) -> Result<PathBuf> {
     Ok(env::current_exe()?.with_file_name(format!("{part}.json")))
 }
@@ -94,7 +95,7 @@ fn outside(options: &Options) -> Result<ExitCode> {
         .iter()
         .find(|part| *part == CLUSTER)
         .map_or(Ok(()), |part| cluster(options, part));
-    // Whatever was measured is shown, even if something else went wrong.
+    // Shows everything that was measured, even if something else failed.
     let mut parts = Vec::new();
     for part in &options.parts {
         let file = rows_file(part)?;
@@ -104,7 +105,7 @@ fn outside(options: &Options) -> Result<ExitCode> {
     }
     let mut rows: Vec<Row> = parts.iter().flat_map(|(_, rows)| rows.clone()).collect();
     if options.smoke {
-        // So small and short a run says nothing of what is to be reached.
+        // So small a run says nothing about the goals.
         rows.iter_mut().for_each(|row| (row.goal, row.reached) = (None, None));
     }
     print!("{}", row::table(&rows));
@@ -113,14 +114,15 @@ fn outside(options: &Options) -> Result<ExitCode> {
         inside == 0 && parts.len() == options.parts.len(),
         "not everything could be measured; see above"
     );
-    // A comparison of two builds is for the one who asked, not for the page.
+    // A comparison of two builds does not belong on the page.
     if !options.smoke && options.before.is_none() {
         results::keep(&options.results, &parts, options)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The figures that need a control plane come from a program among the tests, which has one, in a network of its own.
+/// Runs the part that needs a control plane. A program among the tests measures it, in a network of
+/// its own.
 fn cluster(options: &Options, part: &str) -> Result<()> {
     eprintln!("bench: the cluster's figures");
     let mut command = Command::new("cargo");
@@ -132,7 +134,7 @@ fn cluster(options: &Options, part: &str) -> Result<()> {
         command.arg("--smoke");
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the repository")?;
-    // Its output would be between this program's and its table.
+    // Keeps its output out of this program's table.
     let status = command.current_dir(root).stdout(io::stderr()).status().context("cargo")?;
     ensure!(status.success(), "the cluster's figures: {status}");
     Ok(())
@@ -142,7 +144,7 @@ fn daemon(options: &Options) -> Result<PathBuf> {
     absolute(&options.daemon)
 }
 
-/// Returns the path from the root: a checker starts in another folder.
+/// Returns the path from the root, because a checker starts in another folder.
 fn absolute(path: &Path) -> Result<PathBuf> {
     path.canonicalize().with_context(|| path.display().to_string())
 }
@@ -154,21 +156,21 @@ fn inside(options: &Options) -> Result<ExitCode> {
     let cpus = Cpus::choose()?;
     machine::pin(cpus.targets)?;
     server::start(cpus.targets, &SERVED)?;
-    let setting = Setting {
+    let settings = Settings {
         daemon: daemon(options)?,
         before: options.before.as_deref().map(absolute).transpose()?,
         cpus,
         interval: options.interval,
         time: options.time,
         rounds: options.rounds,
-        least_rate: if options.smoke { 0.5 } else { 0.9 },
+        min_rate: if options.smoke { 0.5 } else { 0.9 },
     };
     if let Some(time) = options.soak {
-        return soak::run(&setting, options.targets, time, options.smoke);
+        return soak::run(&settings, options.targets, time, options.smoke);
     }
-    namespace::forget_ended_connections()?;
+    namespace::disable_time_wait()?;
     for part in options.parts.iter().filter(|part| *part != CLUSTER) {
-        results::write_rows(&rows_file(part)?, &figures::measure(part, &setting, options)?)?;
+        results::write_rows(&rows_file(part)?, &figures::measure(part, &settings, options)?)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,8 @@
-//! A network of the benchmark's own: this program runs itself again in new user, network, process and mount namespaces, where a
-//! whole network is local and from which no packet gets out. When the program ends, all that it started ends too.
+//! The benchmark's own network.
+//!
+//! This program runs itself again in new user, network, process and mount namespaces. A whole
+//! network is local there, and no packet leaves it. When the program ends, everything that it
+//! started ends too.
 
 #![allow(unsafe_code, reason = "code that runs before exec has no safe interface")]
 
@@ -16,21 +19,21 @@ use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal, wait
 
 const STAGE: &str = "EXTERNAL_ENDPOINTS_BENCH";
 
-/// RFC 2544 keeps this network for benchmarks.
+/// The network that RFC 2544 reserves for benchmarks.
 const NETWORK: &str = "198.18.0.0/15";
 
-/// Knobs of the new network. A SYN must never be dropped because the machine is busy with other SYNs.
-const KNOBS: [(&str, &str); 3] = [
+/// Settings of the new network. A busy machine must not drop SYNs.
+const SYSCTLS: [(&str, &str); 3] = [
     ("/proc/sys/net/core/somaxconn", "65535"),
     ("/proc/sys/net/ipv4/tcp_max_syn_backlog", "65535"),
     ("/proc/sys/net/ipv4/tcp_syncookies", "0"),
 ];
 
-/// How far inside this process is.
+/// The position of this process in the chain.
 #[derive(PartialEq, Eq)]
 pub enum Stage {
     Outside,
-    /// Process 1, which every orphan comes to.
+    /// Process 1, the parent of all orphans.
     Init,
     Inside,
 }
@@ -43,11 +46,11 @@ pub fn stage() -> Stage {
     }
 }
 
-/// Runs this program with the same arguments inside, and gives its exit status.
+/// Runs this program with the same arguments inside, and returns its exit status.
 pub fn run_inside() -> Result<i32> {
     fs::create_dir_all(mount_point()?)?;
     let mut path = env::var_os("PATH").unwrap_or_default();
-    // Where Debian has `ip`, `nft` and `haproxy`, which is not in an ordinary user's PATH.
+    // Debian has `ip`, `nft` and `haproxy` there, and an ordinary user's PATH does not contain it.
     path.push(OsString::from(":/usr/sbin:/sbin"));
     let mut command = Command::new("unshare");
     command
@@ -74,8 +77,8 @@ pub fn run_inside() -> Result<i32> {
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
 }
 
-/// Runs this program with the same arguments once more, and reaps whatever ends. An orphan that nobody reaps would look like a process
-/// that the daemon left behind.
+/// Runs this program with the same arguments once more, and reaps all processes. An orphan that
+/// nobody reaps would look like one that the daemon left behind.
 pub fn init() -> Result<i32> {
     let mut command = Command::new(env::current_exe()?);
     let program =
@@ -93,26 +96,26 @@ pub fn init() -> Result<i32> {
     }
 }
 
-/// Makes the new network usable. Call it once, first thing inside.
+/// Sets up the new network. Must be called once, first inside.
 pub fn set_up() -> Result<()> {
     let point = mount_point()?;
     run(Command::new("mount").args(["-t", "tmpfs", "bench"]).arg(&point))?;
     run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
     run(Command::new("ip").args(["route", "add", "local", NETWORK, "dev", "lo"]))?;
-    for (knob, value) in KNOBS {
+    for (knob, value) in SYSCTLS {
         fs::write(knob, value).with_context(|| knob.to_owned())?;
     }
     Ok(())
 }
 
-/// No connection stays in TIME_WAIT. Some checkers leave thousands a second at the targets, which would slow down whoever is measured
-/// next, while their cost is the targets' and not the checker's.
-pub fn forget_ended_connections() -> Result<()> {
+/// Disables TIME_WAIT. Some checkers leave thousands of connections a second in this state at the
+/// targets, which would slow down the next subject.
+pub fn disable_time_wait() -> Result<()> {
     const KNOB: &str = "/proc/sys/net/ipv4/tcp_max_tw_buckets";
     fs::write(KNOB, "0").context(KNOB)
 }
 
-/// A folder that only the inside sees, and that is gone with it.
+/// Returns a folder that only the inside sees, and that disappears with it.
 pub fn scratch() -> Result<PathBuf> {
     ensure!(stage() == Stage::Inside, "only inside");
     mount_point()
@@ -123,7 +126,7 @@ fn mount_point() -> Result<PathBuf> {
     Ok(program.parent().unwrap_or(Path::new("/")).join("scratch"))
 }
 
-/// Runs a short command, and gives what it printed.
+/// Runs a short command and returns its output.
 pub fn run(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().with_context(|| name.clone())?;

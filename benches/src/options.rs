@@ -1,4 +1,4 @@
-//! What was typed, and what it means.
+//! The command line options.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,19 +8,23 @@ use anyhow::{Context as _, Result, bail};
 pub const USAGE: &str = "\
 Measures external-endpoints beside HAProxy and beside bare loops that do the same work.
 
-  --only PART[,PART]   only these: tcp, accept, http, exec, memory, detection, ten-thousand, cluster
-  --targets N          targets of the tcp, accept and http runs, and at most as many for exec (default 5000)
+  --only PART[,PART]   only these: tcp, accept, http, exec, memory, detection, ten-thousand,
+                       cluster
+  --targets N          targets of the tcp, accept and http runs; exec has at most as many
+                       (default 5000)
   --seconds S          how long each run is measured (default 20)
-  --rounds R           how often the contenders take turns; the median counts (default 3)
+  --rounds R           how often the subjects take turns; the median counts (default 3)
   --daemon PATH        the daemon (default target/release/external-endpoints)
-  --before PATH        another build of the daemon, measured in turn with it: tcp, accept, http, exec, memory
+  --before PATH        another build of the daemon, measured in turn with it (tcp, accept, http,
+                       exec, memory)
   --results FILE       where the figures are kept (default benches/results.json)
   --smoke              everything, small and short, to see that it works; keeps no figures
-  --soak               instead of all this: 2000 targets (or N), a tenth of them bad, for a long time
+  --soak               instead of all this: 2000 targets (or N), a tenth of them bad, for a long
+                       time
   --minutes M          how long the soak takes (default 10)
 ";
 
-/// The parts, in the order in which they run.
+/// The parts in the order in which they run.
 pub const PARTS: [&str; 8] =
     ["tcp", "accept", "http", "exec", "memory", "detection", "ten-thousand", "cluster"];
 
@@ -38,7 +42,7 @@ pub struct Options {
     pub soak: Option<Duration>,
 }
 
-/// `None` means that help was asked for.
+/// Parses the arguments. Returns `None` if they ask for help.
 pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>> {
     let arguments: Vec<String> = arguments.collect();
     let typed = |option: &str| arguments.iter().any(|argument| argument == option);

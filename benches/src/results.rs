@@ -1,4 +1,5 @@
-//! The figures of the last run of each part, kept as JSON, so that a part can be measured again without the others.
+//! The figures of the last run of each part, kept as JSON, so that a part can be measured again
+//! without the others.
 
 use std::fs;
 use std::path::Path;
@@ -11,10 +12,10 @@ use crate::namespace::run;
 use crate::options::{Options, PARTS};
 use crate::row::{self, Row};
 
-/// A part's name, and its figures.
+/// The name of a part with its figures.
 pub type Part = (String, Vec<Row>);
 
-/// Puts these parts in the place of what the file has of them.
+/// Replaces these parts in the file.
 pub fn keep(file: &Path, parts: &[Part], options: &Options) -> Result<()> {
     let text = fs::read_to_string(file).unwrap_or_else(|_| "{}".to_owned());
     let kept: Value = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
@@ -30,11 +31,11 @@ pub fn keep(file: &Path, parts: &[Part], options: &Options) -> Result<()> {
     }
 }
 
-/// What is between these two lines of the page is written by this program.
+/// The first line of the page's generated part.
 const BEGIN: &str = "<!-- figures -->\n";
 const END: &str = "<!-- end of figures -->\n";
 
-/// Puts the figures into the page beside them.
+/// Replaces the figures in the page.
 fn show(page: &str, all: &Value) -> Result<String> {
     let (before, rest) = page.split_once(BEGIN).context("the page has no place for the figures")?;
     let (_, after) = rest.split_once(END).context("the figures' place in the page has no end")?;
@@ -62,7 +63,7 @@ fn merge(mut kept: Value, parts: &[Part], circumstances: &Value) -> Value {
     kept
 }
 
-/// On what, with what and when it was measured.
+/// Describes the machine, the versions and the date of a measurement.
 fn circumstances(options: &Options) -> Result<Value> {
     let mut all = Map::new();
     let mut say = |key: &str, value: String| all.insert(key.to_owned(), value.trim().into());
@@ -83,7 +84,7 @@ fn circumstances(options: &Options) -> Result<Value> {
     Ok(all.into())
 }
 
-/// What was measured. Figures of a tree that no commit holds are told apart; that earlier figures were written doesn't count.
+/// Returns the measured commit. A tree with changes is marked; changed figures don't count.
 fn commit() -> String {
     let git = |arguments: &[&str]| run(Command::new("git").args(arguments));
     let Ok(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".into() };
@@ -100,7 +101,7 @@ fn commit() -> String {
     commit.trim().to_owned() + if clean { "" } else { " and changes" }
 }
 
-/// What a program wrote as a JSON array of rows.
+/// Reads a JSON array of rows.
 pub fn read_rows(file: &Path) -> Result<Vec<Row>> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let rows: Vec<Value> =
@@ -119,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_page_shows_the_figures_and_keeps_the_rest() {
-        let row = Row::new("tcp: floor", 1.0, "us/check", "");
+        let row = Row::new("tcp: baseline", 1.0, "us/check", "");
         let all = merge(Value::Null, &[("tcp".into(), vec![row])], &json!({"date": "today"}));
         let page = format!("before\n{BEGIN}old figures\n{END}after\n");
         let shown = show(&page, &all).expect("a page");
@@ -127,14 +128,14 @@ mod tests {
             shown.starts_with("before\n") && shown.ends_with("after\n") && !shown.contains("old"),
             "{shown}"
         );
-        assert!(shown.contains("| tcp: floor | 1.000 us/check |"), "{shown}");
+        assert!(shown.contains("| tcp: baseline | 1.000 us/check |"), "{shown}");
         assert_eq!(show(&shown, &all).expect("the same page"), shown);
         assert!(show("no place", &all).is_err());
     }
 
     #[test]
     fn a_part_takes_the_place_of_its_old_figures_only() {
-        let row = |value: f64| Row::new("tcp: floor", value, "us/check", "");
+        let row = |value: f64| Row::new("tcp: baseline", value, "us/check", "");
         let old = merge(
             Value::Null,
             &[("tcp".into(), vec![row(1.0)]), ("http".into(), vec![row(2.0)])],

@@ -1,4 +1,4 @@
-//! One figure of the result: as a line of the table, and as JSON.
+//! One figure of the result, as a line of the table and as JSON.
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -8,10 +8,10 @@ pub struct Row {
     pub name: String,
     pub value: f64,
     pub unit: String,
-    /// The value is to be at most this.
+    /// The largest value that meets the goal.
     pub goal: Option<f64>,
     pub reached: Option<bool>,
-    /// How the value came about.
+    /// An explanation of the value.
     pub detail: String,
 }
 
@@ -27,7 +27,7 @@ impl Row {
         }
     }
 
-    /// Says what the value is to be at most.
+    /// Sets the largest value that meets the goal.
     pub fn at_most(self, goal: f64) -> Self {
         Self { goal: Some(goal), reached: Some(self.value.abs() <= goal), ..self }
     }
@@ -35,7 +35,10 @@ impl Row {
     pub fn to_json(&self) -> Value {
         let value = (self.value * 1000.0).round() / 1000.0;
         let Self { name, unit, goal, reached, detail, .. } = self;
-        json!({"name": name, "value": value, "unit": unit, "goal": goal, "reached": reached, "detail": detail})
+        json!({
+            "name": name, "value": value, "unit": unit,
+            "goal": goal, "reached": reached, "detail": detail,
+        })
     }
 
     pub fn from_json(row: &Value) -> Result<Self> {
@@ -56,7 +59,7 @@ impl Row {
     }
 }
 
-/// The table that a person reads.
+/// Formats a table for a terminal.
 pub fn table(rows: &[Row]) -> String {
     let head = ["figure", "value", "", "goal", "", "how"].map(str::to_owned);
     let lines = rows.iter().map(|row| {
@@ -86,7 +89,7 @@ pub fn table(rows: &[Row]) -> String {
         let mut text = String::new();
         for (column, cell) in line.iter().enumerate() {
             let width = widths[column];
-            // A number stands below the others by its last digit.
+            // Aligns numbers to the right.
             let cell =
                 if column == 1 { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
             text.push_str(&cell);
@@ -97,7 +100,7 @@ pub fn table(rows: &[Row]) -> String {
     lines.iter().map(line).collect()
 }
 
-/// The same for a Markdown page.
+/// Formats a table for a Markdown page.
 pub fn markdown(rows: &[Row]) -> String {
     let mut text = String::from("| figure | value | goal | |\n| --- | ---: | ---: | --- |\n");
     for Row { name, value, unit, goal, reached, .. } in rows {
@@ -122,9 +125,9 @@ mod tests {
 
     #[test]
     fn a_row_survives_json() {
-        let row = Row::new("tcp: daemon / floor", 1.125, "x", "27.0 over 24.0").at_most(1.15);
+        let row = Row::new("tcp: daemon / baseline", 1.125, "x", "27.0 over 24.0").at_most(1.15);
         assert_eq!(Row::from_json(&row.to_json()).expect("a row"), row);
-        let plain = Row::new("tcp: floor", 27.0, "us", "");
+        let plain = Row::new("tcp: baseline", 27.0, "us", "");
         assert_eq!(Row::from_json(&plain.to_json()).expect("a row"), plain);
     }
 

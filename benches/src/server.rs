@@ -1,4 +1,5 @@
-//! The targets: one epoll program whose sockets on 0.0.0.0 answer for every address of the benchmark's network.
+//! The targets: one epoll program whose sockets on 0.0.0.0 answer for every address of the
+//! benchmark's network.
 
 use std::net::Ipv4Addr;
 use std::net::SocketAddrV4;
@@ -17,27 +18,27 @@ use crate::{filter, machine};
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n";
 const GARBAGE: &[u8] = b"\x00\xff\x16\x03\xfe\x80 \r\r\n\n\n: :\x7f\x00";
-/// Between two bytes of a drip.
+/// The delay between two bytes of [`Behavior::Drip`].
 const DRIP: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// How the targets of one port behave.
+/// The behavior of the targets of one port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Manner {
-    /// Accepts, and reads until the other side has gone.
+pub enum Behavior {
+    /// Accepts, and reads until the client closes.
     Drain,
-    /// Answers a request with a short page, and closes.
+    /// Answers a request with a short page and closes.
     Http,
-    /// Accepts, and never says a word.
+    /// Accepts and sends nothing.
     Silent,
     /// Sends an endless header, one byte at a time.
     Drip,
-    /// Accepts, and resets at once.
+    /// Accepts and resets.
     Reset,
-    /// Says what no protocol knows, and closes.
+    /// Sends bytes of no protocol and closes.
     Garbage,
 }
 
-/// Targets on one port that can stop; they never accept, which a quiet check doesn't ask for.
+/// Targets on one port that can stop. They never accept, as half-open checks don't need it.
 pub struct Stoppable(OwnedFd);
 
 impl Stoppable {
@@ -45,18 +46,18 @@ impl Stoppable {
         Ok(Self(listen(port)?))
     }
 
-    /// From now on, connections are refused.
+    /// Refuses connections from now on.
     pub fn refuse(self) {
         drop(self.0);
     }
 
-    /// From now on every packet vanishes, as from a machine that lost its power.
-    pub fn swallow(&self) -> Result<()> {
+    /// Loses every packet from now on, like a machine without power.
+    pub fn black_hole(&self) -> Result<()> {
         filter::attach(&self.0, &filter::NOTHING)
     }
 }
 
-/// What the targets did, as they saw it.
+/// Counts of what the targets have served.
 #[derive(Default)]
 pub struct Counts {
     /// Requests answered.
@@ -65,8 +66,8 @@ pub struct Counts {
     pub accepted: AtomicU64,
 }
 
-/// Starts a thread that serves these ports for as long as the program lives.
-pub fn start(cpu: usize, ports: &[(u16, Manner)]) -> Result<Arc<Counts>> {
+/// Starts a thread that serves these ports for the lifetime of the program.
+pub fn start(cpu: usize, ports: &[(u16, Behavior)]) -> Result<Arc<Counts>> {
     let counts = Arc::new(Counts::default());
     let mut server = Server {
         epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
@@ -75,11 +76,11 @@ pub fn start(cpu: usize, ports: &[(u16, Manner)]) -> Result<Arc<Counts>> {
         dripping: Vec::new(),
         counts: Arc::clone(&counts),
     };
-    for (port, manner) in ports {
+    for (port, behavior) in ports {
         let socket = listen(*port)?;
         let data = epoll::EventData::new_u64(LISTENER | server.listeners.len() as u64);
         epoll::add(&server.epoll, &socket, data, epoll::EventFlags::IN)?;
-        server.listeners.push((socket, *manner));
+        server.listeners.push((socket, *behavior));
     }
     thread::Builder::new().name("targets".into()).spawn(move || {
         machine::pin(cpu).expect("a CPU for the targets");
@@ -98,14 +99,14 @@ fn listen(port: u16) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Marks an event as that of a listener; others carry the descriptor of a connection.
+/// Marks the events of listeners. Other events carry the descriptor of a connection.
 const LISTENER: u64 = 1 << 63;
 
 struct Server {
     epoll: OwnedFd,
-    listeners: Vec<(OwnedFd, Manner)>,
-    /// By descriptor.
-    connections: Vec<Option<(OwnedFd, Manner)>>,
+    listeners: Vec<(OwnedFd, Behavior)>,
+    /// The connections by descriptor.
+    connections: Vec<Option<(OwnedFd, Behavior)>>,
     dripping: Vec<RawFd>,
     counts: Arc<Counts>,
 }
@@ -123,7 +124,7 @@ impl Server {
             for event in events.drain(..) {
                 let data = event.data.u64();
                 if data & LISTENER == 0 {
-                    self.hear(data as usize, &mut buffer);
+                    self.on_readable(data as usize, &mut buffer);
                 } else {
                     self.accept((data ^ LISTENER) as usize)?;
                 }
@@ -136,8 +137,8 @@ impl Server {
 
     fn accept(&mut self, listener: usize) -> Result<()> {
         loop {
-            let (socket, manner) = &self.listeners[listener];
-            let manner = *manner;
+            let (socket, behavior) = &self.listeners[listener];
+            let behavior = *behavior;
             let connection =
                 match net::accept_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                     Ok(connection) => connection,
@@ -146,19 +147,19 @@ impl Server {
                     Err(error) => return Err(error).context("accept"),
                 };
             self.counts.accepted.fetch_add(1, Ordering::Relaxed);
-            match manner {
-                Manner::Reset => {
+            match behavior {
+                Behavior::Reset => {
                     sockopt::set_socket_linger(&connection, Some(std::time::Duration::ZERO))?
                 }
-                Manner::Garbage => drop(net::send(&connection, GARBAGE, SendFlags::NOSIGNAL)),
-                Manner::Drain | Manner::Http | Manner::Silent | Manner::Drip => {
-                    self.keep(connection, manner)?
+                Behavior::Garbage => drop(net::send(&connection, GARBAGE, SendFlags::NOSIGNAL)),
+                Behavior::Drain | Behavior::Http | Behavior::Silent | Behavior::Drip => {
+                    self.keep(connection, behavior)?
                 }
             }
         }
     }
 
-    fn keep(&mut self, connection: OwnedFd, manner: Manner) -> Result<()> {
+    fn keep(&mut self, connection: OwnedFd, behavior: Behavior) -> Result<()> {
         let number = connection.as_raw_fd();
         let at = usize::try_from(number)?;
         epoll::add(
@@ -170,8 +171,8 @@ impl Server {
         if self.connections.len() <= at {
             self.connections.resize_with(at + 1, || None);
         }
-        self.connections[at] = Some((connection, manner));
-        if manner == Manner::Drip {
+        self.connections[at] = Some((connection, behavior));
+        if behavior == Behavior::Drip {
             let (connection, _) = self.connections[at].as_ref().context("kept just now")?;
             let _ = net::send(connection, b"HTTP/1.1 200 OK\r\nX-Drip: ", SendFlags::NOSIGNAL);
             self.dripping.push(number);
@@ -179,17 +180,17 @@ impl Server {
         Ok(())
     }
 
-    /// The other side spoke or went.
-    fn hear(&mut self, at: usize, buffer: &mut Vec<u8>) {
-        let Some((connection, manner)) = &self.connections[at] else { return };
+    /// Handles data or the end of a connection.
+    fn on_readable(&mut self, at: usize, buffer: &mut Vec<u8>) {
+        let Some((connection, behavior)) = &self.connections[at] else { return };
         buffer.clear();
         let read = net::recv(connection.as_fd(), spare_capacity(buffer), RecvFlags::empty())
             .map(|(read, _)| read);
-        let done = match (read, manner) {
+        let done = match (read, behavior) {
             (Err(Errno::AGAIN | Errno::INTR), _) => false,
             (Err(_) | Ok(0), _) => true,
             // A checker's request comes in one piece.
-            (Ok(_), Manner::Http) if buffer.ends_with(b"\r\n\r\n") => {
+            (Ok(_), Behavior::Http) if buffer.ends_with(b"\r\n\r\n") => {
                 if net::send(connection.as_fd(), ANSWER, SendFlags::NOSIGNAL).is_ok() {
                     self.counts.answered.fetch_add(1, Ordering::Relaxed);
                 }
@@ -204,9 +205,10 @@ impl Server {
 
     fn drip(&mut self) {
         let connections = &self.connections;
-        // A descriptor may have gone to another connection since: then that one gets a byte, or none if it doesn't drip.
+        // The descriptor may belong to another connection by now. That one gets a byte, or none if
+        // it doesn't drip.
         self.dripping.retain(|number| match &connections[number.cast_unsigned() as usize] {
-            Some((connection, Manner::Drip)) => {
+            Some((connection, Behavior::Drip)) => {
                 net::send(connection, b"x", SendFlags::NOSIGNAL).is_ok()
             }
             _ => false,

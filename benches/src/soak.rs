@@ -1,5 +1,7 @@
-//! `make soak`: many targets, a tenth of them bad in every way there is, for a long time. The daemon's memory and descriptors must
-//! stay flat, and no good target may ever be called down.
+//! `make soak`: many targets for a long time, a tenth of them bad in every way.
+//!
+//! The daemon's memory and descriptors must stay flat, and no good target may ever be reported as
+//! down.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -10,18 +12,19 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::contender::{Contender, Running};
 use crate::figures::fetch;
-use crate::fleet::{Fleet, GROUP, Kind, port};
 use crate::machine::{self, SECOND};
+use crate::measurement::Settings;
 use crate::row::{self, Row};
 use crate::server::Stoppable;
-use crate::trial::Setting;
+use crate::subject::{Subject, SubjectProcess};
+use crate::workload::{DATABASE_SIZE, Kind, Workload, port};
 
-/// What is wrong with bad targets, in turn. A program that hangs takes one of the few places that programs have, so hardly any do.
+/// The ports and checks of bad targets, in turn. Hardly any runs a program that hangs, because it
+/// occupies one of the few slots for programs.
 const BAD: [(u16, &str); 12] = [
-    (port::NOBODY, "tcp: {}"),
-    (port::NOBODY, "http: {}"),
+    (port::CLOSED, "tcp: {}"),
+    (port::CLOSED, "http: {}"),
     (port::BLACK_HOLE, "tcp: {}"),
     (port::BLACK_HOLE, "http: {}"),
     (port::SILENT, "tcp: {expect: hello}"),
@@ -31,13 +34,13 @@ const BAD: [(u16, &str); 12] = [
     (port::RESET, "tcp: {expect: hello}"),
     (port::RESET, "http: {}"),
     (port::GARBAGE, "http: {}"),
-    (port::NOBODY, "exec: {command: [/bin/false]}"),
+    (port::CLOSED, "exec: {command: [/bin/false]}"),
 ];
 
-/// Says more than is kept, then hangs along with a child of its own.
+/// Prints more than is kept, then hangs together with a child process.
 const HANGS: &str = "exec: {command: [/bin/sh, -c, head -c 1000000 /dev/zero; sleep 60]}";
 
-/// What good targets are checked with, in turn.
+/// The checks of good targets, in turn.
 const GOOD: [Kind; 10] = [
     Kind::Tcp,
     Kind::Http,
@@ -52,36 +55,37 @@ const GOOD: [Kind; 10] = [
 ];
 
 struct Plan {
-    fleet: Fleet,
+    workload: Workload,
     good: BTreeSet<Ipv4Addr>,
 }
 
-/// A tenth of the databases is bad.
+/// Plans the databases. A tenth of them is bad.
 fn plan(targets: usize, interval: Duration) -> Plan {
-    let mut plan = Plan { fleet: Fleet { interval, databases: Vec::new() }, good: BTreeSet::new() };
+    let mut plan =
+        Plan { workload: Workload { interval, databases: Vec::new() }, good: BTreeSet::new() };
     let (mut good, mut bad) = (GOOD.iter().cycle(), BAD.iter().cycle());
-    plan.fleet.add(port::NOBODY, HANGS, 2);
-    for number in 1..targets.div_ceil(GROUP) {
+    plan.workload.add(port::CLOSED, HANGS, 2);
+    for number in 1..targets.div_ceil(DATABASE_SIZE) {
         if number % 10 == 0
             && let Some((port, check)) = bad.next()
         {
-            plan.fleet.add(*port, check, GROUP);
+            plan.workload.add(*port, check, DATABASE_SIZE);
         } else if let Some(kind) = good.next() {
-            plan.good.extend(plan.fleet.add(kind.port(), kind.yaml(), GROUP));
+            plan.good.extend(plan.workload.add(kind.port(), kind.yaml(), DATABASE_SIZE));
         }
     }
     plan
 }
 
-/// What is watched, at one moment.
-struct Look {
+/// The measured values at one time.
+struct Snapshot {
     memory: f64,
     descriptors: f64,
     time_wait: f64,
     processes: f64,
 }
 
-impl Look {
+impl Snapshot {
     fn take(pid: u32) -> Result<Self> {
         Ok(Self {
             memory: machine::resident(pid)? as f64 / 1024.0,
@@ -92,69 +96,72 @@ impl Look {
     }
 }
 
-/// Prints a summary; the exit status is 1 if anything grows.
-pub fn run(setting: &Setting, targets: usize, time: Duration, smoke: bool) -> Result<ExitCode> {
-    let Plan { fleet, good } = plan(targets, setting.interval);
+/// Runs the soak and prints a summary. The exit status is 1 if anything grows.
+pub fn run(settings: &Settings, targets: usize, time: Duration, smoke: bool) -> Result<ExitCode> {
+    let Plan { workload, good } = plan(targets, settings.interval);
     let black_hole = Stoppable::listen(port::BLACK_HOLE)?;
-    black_hole.swallow()?;
-    let mut running = setting.warm_up(Contender::Daemon, Kind::Tcp, &fleet)?;
-    let (all, minutes) = (fleet.targets().len(), time.as_secs_f64() / 60.0);
+    black_hole.black_hole()?;
+    let mut running = settings.warm_up(Subject::Daemon, Kind::Tcp, &workload)?;
+    let (all, minutes) = (workload.targets().len(), time.as_secs_f64() / 60.0);
     eprintln!(
         "bench: a soak of {minutes:.1} minutes, {all} targets, {} of them bad",
         all - good.len()
     );
-    let looks = watch(&mut running, time)?;
+    let snapshots = watch(&mut running, time)?;
     let flipped = called_down(&running, &good);
     ensure!(flipped.is_empty(), "good targets were called down: {flipped:?}");
     let wrong = wrong_health(&good)?;
     ensure!(wrong.is_empty(), "the wrong health at the end: {}", wrong.join(", "));
-    let rows = compare(&looks);
+    let rows = compare(&snapshots);
     print!("{}", row::table(&rows));
-    // The little that a short run shows is no trend.
+    // A short run shows no trend.
     let flat = smoke || rows.iter().all(|row| row.reached != Some(false));
     Ok(if flat { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn watch(running: &mut Running, time: Duration) -> Result<Vec<Look>> {
+fn watch(running: &mut SubjectProcess, time: Duration) -> Result<Vec<Snapshot>> {
     let start = machine::now();
-    let mut looks = Vec::new();
+    let mut snapshots = Vec::new();
     let time = u64::try_from(time.as_nanos())?;
     let mut told = 0;
     while machine::now() - start < time {
-        running.must_live()?;
-        looks.push(Look::take(running.pid())?);
+        running.ensure_running()?;
+        snapshots.push(Snapshot::take(running.pid())?);
         let minute = (machine::now() - start) / (60 * SECOND);
         if minute > told
-            && let Some(look) = looks.last()
+            && let Some(snapshot) = snapshots.last()
         {
             told = minute;
-            let Look { memory, descriptors, time_wait, processes } = look;
+            let Snapshot { memory, descriptors, time_wait, processes } = snapshot;
             eprintln!(
-                "bench: minute {minute}: {memory:.1} MiB, {descriptors} descriptors, {time_wait} in TIME_WAIT, {processes} processes"
+                "bench: minute {minute}: {memory:.1} MiB, {descriptors} descriptors, \
+                 {time_wait} in TIME_WAIT, {processes} processes"
             );
         }
-        // No divisor of the interval, so that looks meet all of its phases.
+        // Does not divide the interval, so that the snapshots meet all of its phases.
         thread::sleep(Duration::from_nanos(SECOND * 37 / 100));
     }
-    Ok(looks)
+    Ok(snapshots)
 }
 
-/// The first third is warm-up; the last must be like the second.
-fn compare(looks: &[Look]) -> Vec<Row> {
-    let (second, last) = looks[looks.len() / 3..].split_at(looks.len() / 3);
-    let most = |looks: &[Look], of: fn(&Look) -> f64| looks.iter().map(of).fold(0.0, f64::max);
-    let mean = |looks: &[Look], of: fn(&Look) -> f64| {
-        looks.iter().map(of).sum::<f64>() / looks.len().max(1) as f64
+/// Compares the last third with the second. The first third is warm-up.
+fn compare(snapshots: &[Snapshot]) -> Vec<Row> {
+    let (second, last) = snapshots[snapshots.len() / 3..].split_at(snapshots.len() / 3);
+    let most = |snapshots: &[Snapshot], of: fn(&Snapshot) -> f64| {
+        snapshots.iter().map(of).fold(0.0, f64::max)
+    };
+    let mean = |snapshots: &[Snapshot], of: fn(&Snapshot) -> f64| {
+        snapshots.iter().map(of).sum::<f64>() / snapshots.len().max(1) as f64
     };
     let row = |name: &str, unit: &str, before: f64, after: f64, margin: f64| {
         let detail = format!("{before:.1} in the second third; {margin:.1} more is allowed");
         Row::new(format!("soak: {name} in the last third"), after, unit, detail)
             .at_most(before + margin)
     };
-    let memory: fn(&Look) -> f64 = |look| look.memory;
-    let descriptors: fn(&Look) -> f64 = |look| look.descriptors;
-    let time_wait: fn(&Look) -> f64 = |look| look.time_wait;
-    let processes: fn(&Look) -> f64 = |look| look.processes;
+    let memory: fn(&Snapshot) -> f64 = |snapshot| snapshot.memory;
+    let descriptors: fn(&Snapshot) -> f64 = |snapshot| snapshot.descriptors;
+    let time_wait: fn(&Snapshot) -> f64 = |snapshot| snapshot.time_wait;
+    let processes: fn(&Snapshot) -> f64 = |snapshot| snapshot.processes;
     let before = most(second, memory);
     let open = mean(second, descriptors);
     let waiting = most(second, time_wait);
@@ -166,15 +173,13 @@ fn compare(looks: &[Look]) -> Vec<Row> {
     ]
 }
 
-fn called_down(running: &Running, good: &BTreeSet<Ipv4Addr>) -> Vec<Ipv4Addr> {
-    let down = running
-        .lines()
-        .into_iter()
-        .filter_map(|line| crate::contender::daemon_says_down(&line.text));
+fn called_down(running: &SubjectProcess, good: &BTreeSet<Ipv4Addr>) -> Vec<Ipv4Addr> {
+    let down =
+        running.lines().into_iter().filter_map(|line| crate::subject::daemon_says_down(&line.text));
     down.filter(|address| good.contains(address)).collect()
 }
 
-/// Good targets are up at the end, bad ones down.
+/// Returns the targets whose health is wrong: good ones should be up, bad ones down.
 fn wrong_health(good: &BTreeSet<Ipv4Addr>) -> Result<Vec<String>> {
     let (_, page) = fetch("/api/v1/status")?;
     let status: Value = serde_json::from_slice(&page)?;
@@ -196,21 +201,25 @@ fn wrong_health(good: &BTreeSet<Ipv4Addr>) -> Result<Vec<String>> {
 mod tests {
     use super::*;
 
-    fn look(memory: f64, descriptors: f64) -> Look {
-        Look { memory, descriptors, time_wait: 0.0, processes: 5.0 }
+    fn snapshot(memory: f64, descriptors: f64) -> Snapshot {
+        Snapshot { memory, descriptors, time_wait: 0.0, processes: 5.0 }
     }
 
     #[test]
     fn a_tenth_is_bad_in_every_way() {
-        let Plan { fleet, good } = plan(2_000, Duration::from_secs(1));
-        let all = fleet.targets().len();
+        let Plan { workload, good } = plan(2_000, Duration::from_secs(1));
+        let all = workload.targets().len();
         assert!((2_000..2_003).contains(&all));
-        assert!((all - good.len()).abs_diff(all / 10) <= GROUP, "{} of {all} are good", good.len());
+        assert!(
+            (all - good.len()).abs_diff(all / 10) <= DATABASE_SIZE,
+            "{} of {all} are good",
+            good.len()
+        );
         let used = |port: u16, check: &str| {
-            fleet
+            workload
                 .databases
                 .iter()
-                .any(|db: &crate::fleet::Database| db.port == port && db.check == check)
+                .any(|db: &crate::workload::Database| db.port == port && db.check == check)
         };
         assert!(BAD.iter().all(|(port, check)| used(*port, check)));
         assert!(GOOD.iter().all(|kind| used(kind.port(), kind.yaml())));
@@ -218,15 +227,15 @@ mod tests {
 
     #[test]
     fn what_settles_is_flat() {
-        let looks: Vec<Look> =
-            (0..300).map(|at| look(20.0 + f64::from(at.min(90)) / 10.0, 100.0)).collect();
-        assert!(compare(&looks).iter().all(|row| row.reached == Some(true)));
+        let snapshots: Vec<Snapshot> =
+            (0..300).map(|at| snapshot(20.0 + f64::from(at.min(90)) / 10.0, 100.0)).collect();
+        assert!(compare(&snapshots).iter().all(|row| row.reached == Some(true)));
     }
 
     #[test]
     fn what_goes_on_growing_is_not() {
-        let leaks: Vec<Look> = (0..300)
-            .map(|at| look(20.0 + f64::from(at) / 100.0, 100.0 + f64::from(at) / 10.0))
+        let leaks: Vec<Snapshot> = (0..300)
+            .map(|at| snapshot(20.0 + f64::from(at) / 100.0, 100.0 + f64::from(at) / 10.0))
             .collect();
         let flat: Vec<Option<bool>> = compare(&leaks).iter().map(|row| row.reached).collect();
         assert_eq!(flat, [Some(false), Some(false), Some(true), Some(true)]);

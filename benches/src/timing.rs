@@ -1,4 +1,4 @@
-//! When the checks came, in figures: rate, drift and bursts. Pure: times come in as numbers.
+//! The timing of checks: rate, drift and bursts. Pure: times come in as numbers.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -8,16 +8,17 @@ use crate::machine::MILLI;
 /// One check, as the targets' side saw it.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
-    /// Nanoseconds on some clock.
+    /// Nanoseconds on any clock.
     pub at: u64,
     pub target: Ipv4Addr,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
-    /// Of the targets, the median of how much slower (or, negative, faster) their checks come than the interval says.
+    /// The median over all targets of how much slower (or, if negative, faster) their checks come
+    /// than the interval says.
     pub drift_ppm: f64,
-    /// The same of the target that is furthest off, whichever way.
+    /// The drift of the target that is furthest off, in either direction.
     pub worst_drift_ppm: f64,
     /// The busiest 10 ms over the mean of 10 ms.
     pub burst: f64,
@@ -25,8 +26,8 @@ pub struct Timing {
 
 const BIN: u64 = 10 * MILLI;
 
-/// `None` if there is too little to say anything.
-pub fn judge(arrivals: &[Arrival], interval: u64) -> Option<Timing> {
+/// Computes the timing. Returns `None` if there are too few checks.
+pub fn analyze(arrivals: &[Arrival], interval: u64) -> Option<Timing> {
     let mut by_target: BTreeMap<Ipv4Addr, Vec<u64>> = BTreeMap::new();
     for arrival in arrivals {
         by_target.entry(arrival.target).or_default().push(arrival.at);
@@ -40,10 +41,11 @@ pub fn judge(arrivals: &[Arrival], interval: u64) -> Option<Timing> {
     Some(Timing { drift_ppm, worst_drift_ppm, burst: burst(&times)? })
 }
 
-/// Fits a line through the times of one target's checks: by how much its slope differs from the interval.
+/// Fits a line through the times of one target's checks, and returns how much its slope differs
+/// from the interval.
 fn drift_ppm(times: &[u64], interval: u64) -> Option<f64> {
     let (first, interval) = (*times.first()?, interval as f64);
-    // A check that is missing moves those after it by a whole interval, which is no drift.
+    // A missing check moves those after it by a whole interval, which is no drift.
     let mut turn = 0.0;
     let mut points = vec![(0.0, 0.0)];
     for pair in times.windows(2) {
@@ -61,7 +63,7 @@ fn drift_ppm(times: &[u64], interval: u64) -> Option<f64> {
     Some((covariance / variance / interval - 1.0) * 1e6)
 }
 
-/// The busiest 10 ms wherever they begin, over the mean. The times are sorted.
+/// Returns the busiest 10 ms over the mean, wherever they begin. The times are sorted.
 fn burst(times: &[u64]) -> Option<f64> {
     let span = times.last()?.checked_sub(*times.first()?).filter(|span| *span > 0)?;
     let mut first = 0;
@@ -75,12 +77,12 @@ fn burst(times: &[u64]) -> Option<f64> {
     Some(most as f64 / (times.len() as f64 * BIN as f64 / span as f64))
 }
 
-/// Sorts, and gives the value in the middle.
+/// Sorts the values and returns the one in the middle.
 pub fn median(values: &mut [f64]) -> Option<f64> {
     quantile(values, 0.5)
 }
 
-/// Sorts, and gives the value below which this share lies.
+/// Sorts the values and returns the one below which this share lies.
 pub fn quantile(values: &mut [f64], share: f64) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
@@ -92,7 +94,7 @@ mod tests {
     use super::*;
     use crate::machine::SECOND;
 
-    /// Twenty rounds of this many targets, evenly spread.
+    /// Returns twenty rounds of this many targets, evenly spread.
     fn steady(targets: u64, interval: u64) -> Vec<Arrival> {
         let arrival = |turn: u64| Arrival {
             at: SECOND + turn * interval / targets,
@@ -103,14 +105,14 @@ mod tests {
 
     #[test]
     fn even_checks_neither_drift_nor_burst() {
-        let timing = judge(&steady(1000, SECOND), SECOND).expect("enough");
+        let timing = analyze(&steady(1000, SECOND), SECOND).expect("enough");
         assert!(timing.drift_ppm.abs() < 0.01 && timing.worst_drift_ppm.abs() < 0.01, "{timing:?}");
         assert!((timing.burst - 1.0).abs() < 0.01, "{timing:?}");
     }
 
     #[test]
     fn a_longer_interval_is_drift() {
-        let timing = judge(&steady(1000, 1_005_500_000), SECOND).expect("enough");
+        let timing = analyze(&steady(1000, 1_005_500_000), SECOND).expect("enough");
         assert!((timing.drift_ppm - 5_500.0).abs() < 1.0, "{timing:?}");
     }
 
@@ -118,7 +120,7 @@ mod tests {
     fn a_missing_check_is_no_drift() {
         let mut arrivals = steady(100, SECOND);
         arrivals.remove(777);
-        let timing = judge(&arrivals, SECOND).expect("enough");
+        let timing = analyze(&arrivals, SECOND).expect("enough");
         assert!(timing.worst_drift_ppm.abs() < 0.01, "{timing:?}");
     }
 
@@ -129,7 +131,7 @@ mod tests {
         for arrival in arrivals.iter_mut().filter(|arrival| arrival.target == slow) {
             arrival.at -= (arrival.at - SECOND) / 1000;
         }
-        let timing = judge(&arrivals, SECOND).expect("enough");
+        let timing = analyze(&arrivals, SECOND).expect("enough");
         assert!(
             (timing.worst_drift_ppm + 1000.0).abs() < 1.0 && timing.drift_ppm.abs() < 1.0,
             "{timing:?}"
@@ -139,21 +141,22 @@ mod tests {
     #[test]
     fn a_stall_that_is_made_up_for_is_a_burst() {
         let mut arrivals = steady(1000, SECOND);
-        // What was due in these 30 ms comes at their end, so these 10 ms have four times their share.
+        // Checks that were due in these 30 ms come at their end, so these 10 ms have four times
+        // their share.
         for arrival in &mut arrivals {
             let within = arrival.at % SECOND;
             if within < 30 * MILLI {
                 arrival.at = arrival.at - within + 30 * MILLI;
             }
         }
-        let timing = judge(&arrivals, SECOND).expect("enough");
+        let timing = analyze(&arrivals, SECOND).expect("enough");
         assert!((timing.burst - 4.0).abs() < 0.1, "{timing:?}");
     }
 
     #[test]
     fn too_little_says_nothing() {
-        assert_eq!(judge(&[], SECOND), None);
-        assert_eq!(judge(&steady(1, SECOND)[..2], SECOND), None);
+        assert_eq!(analyze(&[], SECOND), None);
+        assert_eq!(analyze(&steady(1, SECOND)[..2], SECOND), None);
     }
 
     #[test]

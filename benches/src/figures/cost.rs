@@ -1,31 +1,30 @@
-//! What a check costs, and how evenly the checks come, beside others that do the same.
+//! The cost of a check and the timing of the checks, beside other programs that do the same.
 
 use anyhow::{Context as _, Result};
 
-use crate::contender::Contender;
-use crate::fleet::Kind;
+use crate::measurement::{Sample, Settings};
 use crate::row::Row;
+use crate::subject::Subject;
 use crate::timing::{Timing, median};
-use crate::trial::{Sample, Setting};
+use crate::workload::Kind;
 
-const ALL: [Contender; 4] =
-    [Contender::Floor, Contender::Haproxy, Contender::Before, Contender::Daemon];
+const ALL: [Subject; 4] = [Subject::Baseline, Subject::Haproxy, Subject::Before, Subject::Daemon];
 
-/// What the daemon's cost is to be at most, over that of another.
-fn goal(kind: Kind, over: Contender) -> Option<f64> {
+/// Returns the largest ratio of the daemon's cost to another subject's that meets the goal.
+fn goal(kind: Kind, over: Subject) -> Option<f64> {
     match (kind, over) {
-        (_, Contender::Before) => Some(1.03),
-        (Kind::Tcp, Contender::Haproxy) => Some(1.0),
-        (Kind::Tcp, Contender::Floor) => Some(1.15),
-        (Kind::Http, Contender::Haproxy) => Some(0.95),
-        (Kind::Exec, Contender::Floor) => Some(1.05),
+        (_, Subject::Before) => Some(1.03),
+        (Kind::Tcp, Subject::Haproxy) => Some(1.0),
+        (Kind::Tcp, Subject::Baseline) => Some(1.15),
+        (Kind::Http, Subject::Haproxy) => Some(0.95),
+        (Kind::Exec, Subject::Baseline) => Some(1.05),
         _ => None,
     }
 }
 
-/// The samples of one contender, a round each.
+/// The samples of one subject, one for each round.
 struct Column {
-    who: Contender,
+    who: Subject,
     samples: Vec<Sample>,
 }
 
@@ -35,8 +34,8 @@ impl Column {
     }
 }
 
-pub fn rows(setting: &Setting, kind: Kind, targets: usize) -> Result<Vec<Row>> {
-    let columns = measure(setting, kind, targets)?;
+pub fn rows(settings: &Settings, kind: Kind, targets: usize) -> Result<Vec<Row>> {
+    let columns = measure(settings, kind, targets)?;
     let mut rows = Vec::new();
     for Column { who, .. } in &columns {
         let column = columns.iter().find(|column| column.who == *who).context("a column")?;
@@ -52,14 +51,14 @@ pub fn rows(setting: &Setting, kind: Kind, targets: usize) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The contenders take turns, so that a machine that changes its mood does so for all.
-fn measure(setting: &Setting, kind: Kind, targets: usize) -> Result<Vec<Column>> {
-    let able = ALL.into_iter().filter(|who| setting.can(*who, kind));
+/// Measures the subjects in turns, so that a machine whose speed changes does so for all of them.
+fn measure(settings: &Settings, kind: Kind, targets: usize) -> Result<Vec<Column>> {
+    let able = ALL.into_iter().filter(|who| settings.can(*who, kind));
     let mut columns: Vec<Column> = able.map(|who| Column { who, samples: Vec::new() }).collect();
-    for round in 1..=setting.rounds {
+    for round in 1..=settings.rounds {
         for Column { who, samples } in &mut columns {
             // No packet shows when a program starts.
-            let sample = setting.measure(*who, kind, targets, kind != Kind::Exec)?;
+            let sample = settings.measure(*who, kind, targets, kind != Kind::Exec)?;
             let (kind, who, cost) = (kind.name(), who.name(), sample.cost);
             eprintln!("bench: {kind}, round {round}: {who} {cost:.2} us a check");
             samples.push(sample);
@@ -79,7 +78,7 @@ fn cost(kind: Kind, targets: usize, column: &Column) -> Result<Row> {
     Ok(Row::new(format!("{}: {}", kind.name(), column.who.name()), value, "us/check", detail))
 }
 
-/// The median of what each round says.
+/// Returns the median of the ratios of all rounds.
 fn ratio(kind: Kind, daemon: &Column, other: &Column) -> Result<Row> {
     let pairs = daemon.samples.iter().zip(&other.samples);
     let mut ratios: Vec<f64> = pairs.map(|(daemon, other)| daemon.cost / other.cost).collect();
@@ -109,7 +108,7 @@ fn timing(kind: Kind, column: &Column) -> Vec<Row> {
     };
     let drift = Row::new(name("drift"), drift, "ppm", drift_rounds);
     let burst = Row::new(name("burst"), burst, "x mean", burst_rounds);
-    if column.who == Contender::Daemon {
+    if column.who == Subject::Daemon {
         vec![drift.at_most(10.0), burst.at_most(1.5)]
     } else {
         vec![drift, burst]

@@ -1,5 +1,5 @@
-//! How long it takes from the moment a target stops until its state flips, when connections are refused from then on and when
-//! they vanish.
+//! The detection time: from the moment a target stops until its state flips, for targets that
+//! refuse connections and for black holes.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::contender::{Contender, Line, daemon_says_down};
-use crate::fleet::{Database, Fleet, GROUP, Kind, port};
 use crate::machine::{self, MILLI, SECOND};
+use crate::measurement::Settings;
 use crate::row::Row;
 use crate::server::Stoppable;
+use crate::subject::{Line, Subject, daemon_says_down};
 use crate::timing::{median, quantile};
-use crate::trial::Setting;
+use crate::workload::{DATABASE_SIZE, Database, Kind, Workload, port};
 
-/// Databases that stop, in each of the two ways.
+/// The number of databases that stop in each of the two ways.
 const STOPPING: usize = 14;
 
 struct Found {
@@ -24,13 +24,13 @@ struct Found {
     swallowed: Vec<f64>,
 }
 
-pub fn rows(setting: &Setting, targets: usize) -> Result<Vec<Row>> {
+pub fn rows(settings: &Settings, targets: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for who in [Contender::Haproxy, Contender::Daemon] {
+    for who in [Subject::Haproxy, Subject::Daemon] {
         let mut all = Found { refused: Vec::new(), swallowed: Vec::new() };
-        for round in 1..=setting.rounds {
+        for round in 1..=settings.rounds {
             eprintln!("bench: detection, round {round}: {}", who.name());
-            let found = detect(setting, who, targets)?;
+            let found = detect(settings, who, targets)?;
             all.refused.extend(found.refused);
             all.swallowed.extend(found.swallowed);
         }
@@ -40,7 +40,7 @@ pub fn rows(setting: &Setting, targets: usize) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn figures(how: &str, who: Contender, mut seconds: Vec<f64>, goal: f64) -> Option<Row> {
+fn figures(how: &str, who: Subject, mut seconds: Vec<f64>, goal: f64) -> Option<Row> {
     let detail =
         format!("{} targets; half of them in {:.2} s", seconds.len(), median(&mut seconds)?);
     let row = Row::new(
@@ -49,40 +49,40 @@ fn figures(how: &str, who: Contender, mut seconds: Vec<f64>, goal: f64) -> Optio
         "s at most",
         detail,
     );
-    Some(if who == Contender::Daemon { row.at_most(goal) } else { row })
+    Some(if who == Subject::Daemon { row.at_most(goal) } else { row })
 }
 
-/// Targets that stop are spread evenly among those that don't, so that their phases are too.
-fn fleet(targets: usize, interval: Duration) -> Fleet {
-    let mut fleet = Fleet { interval, databases: Vec::new() };
-    let databases = targets.div_ceil(GROUP).max(2 * STOPPING);
+/// Spreads the targets that stop evenly among the others, so that their phases are spread too.
+fn workload(targets: usize, interval: Duration) -> Workload {
+    let mut workload = Workload { interval, databases: Vec::new() };
+    let databases = targets.div_ceil(DATABASE_SIZE).max(2 * STOPPING);
     for number in 0..databases {
-        // Of so many, this one begins a new share of all.
+        // True if this database begins a new share of this number of shares.
         let begins = |of: usize| number * of / databases != (number + 1) * of / databases;
         let port = match number * 2 * STOPPING / databases % 2 {
             _ if !begins(2 * STOPPING) => port::DRAIN,
             0 => port::STOPS,
             _ => port::VANISHES,
         };
-        fleet.add(port, Kind::Tcp.yaml(), GROUP);
+        workload.add(port, Kind::Tcp.yaml(), DATABASE_SIZE);
     }
-    fleet
+    workload
 }
 
-fn detect(setting: &Setting, who: Contender, targets: usize) -> Result<Found> {
-    let fleet = fleet(targets, setting.interval);
+fn detect(settings: &Settings, who: Subject, targets: usize) -> Result<Found> {
+    let workload = workload(targets, settings.interval);
     let (stops, vanishes) = (Stoppable::listen(port::STOPS)?, Stoppable::listen(port::VANISHES)?);
-    let mut running = setting.warm_up(who, Kind::Tcp, &fleet)?;
+    let mut running = settings.warm_up(who, Kind::Tcp, &workload)?;
     let before = running.lines().len();
     let stopped = machine::now();
     stops.refuse();
-    vanishes.swallow()?;
-    let expected = 2 * STOPPING * GROUP;
-    // HAProxy's next try comes an interval after the last has timed out, so it takes six.
-    let patience = stopped + 10 * u64::try_from(setting.interval.as_nanos())? + SECOND;
+    vanishes.black_hole()?;
+    let expected = 2 * STOPPING * DATABASE_SIZE;
+    // HAProxy's next check comes an interval after the last one has timed out, so it takes six.
+    let patience = stopped + 10 * u64::try_from(settings.interval.as_nanos())? + SECOND;
     let down = loop {
-        running.must_live()?;
-        let down = first_downs(who, &fleet, &running.lines()[before..]);
+        running.ensure_running()?;
+        let down = first_downs(who, &workload, &running.lines()[before..]);
         if down.len() >= expected {
             break down;
         }
@@ -92,7 +92,7 @@ fn detect(setting: &Setting, who: Contender, targets: usize) -> Result<Found> {
         thread::sleep(Duration::from_nanos(20 * MILLI));
     };
     let of = |port: u16| -> Vec<f64> {
-        let addresses = fleet
+        let addresses = workload
             .databases
             .iter()
             .filter(|database| database.port == port)
@@ -101,7 +101,7 @@ fn detect(setting: &Setting, who: Contender, targets: usize) -> Result<Found> {
             .filter_map(|address| Some((down.get(address)? - stopped) as f64 / SECOND as f64))
             .collect()
     };
-    if let Some(wrong) = down.keys().find(|address| !stopping(&fleet.databases, **address)) {
+    if let Some(wrong) = down.keys().find(|address| !stopping(&workload.databases, **address)) {
         bail!("{} says {wrong} is down, which it isn't", who.name());
     }
     Ok(Found { refused: of(port::STOPS), swallowed: of(port::VANISHES) })
@@ -113,13 +113,13 @@ fn stopping(databases: &[Database], address: Ipv4Addr) -> bool {
         .any(|database| database.port != port::DRAIN && database.addresses.contains(&address))
 }
 
-/// When each target was first said to be down.
-fn first_downs(who: Contender, fleet: &Fleet, lines: &[Line]) -> BTreeMap<Ipv4Addr, u64> {
-    let targets = fleet.targets();
+/// Returns when each target was first reported as down.
+fn first_downs(who: Subject, workload: &Workload, lines: &[Line]) -> BTreeMap<Ipv4Addr, u64> {
+    let targets = workload.targets();
     let mut down = BTreeMap::new();
     for line in lines {
         let address = match who {
-            Contender::Before | Contender::Daemon => daemon_says_down(&line.text),
+            Subject::Before | Subject::Daemon => daemon_says_down(&line.text),
             _ => haproxy_says_down(&line.text)
                 .and_then(|number| targets.get(number))
                 .map(|target| *target.ip()),
@@ -144,13 +144,13 @@ mod tests {
     #[test]
     fn those_that_stop_are_spread_evenly() {
         for targets in [1, 60, 1000, 5000] {
-            let fleet = fleet(targets, Duration::from_secs(1));
+            let workload = workload(targets, Duration::from_secs(1));
             for wanted in [port::STOPS, port::VANISHES] {
-                let at: Vec<usize> = (0..fleet.databases.len())
-                    .filter(|number| fleet.databases[*number].port == wanted)
+                let at: Vec<usize> = (0..workload.databases.len())
+                    .filter(|number| workload.databases[*number].port == wanted)
                     .collect();
                 assert_eq!(at.len(), STOPPING, "{targets}");
-                let even = fleet.databases.len() / STOPPING;
+                let even = workload.databases.len() / STOPPING;
                 assert!(
                     at.windows(2).all(|pair| (pair[1] - pair[0]).abs_diff(even) <= 1),
                     "{targets}: {at:?}"
@@ -161,8 +161,8 @@ mod tests {
 
     #[test]
     fn both_tell_who_is_down() {
-        let line = "2026-11-21T11:43:29.560914Z  WARN target is down namespace=bench service=db-0 address=198.18.1.1 \
-                    from=up reason=\"connect: refused\"";
+        let line = "2026-11-21T11:43:29.560914Z  WARN target is down namespace=bench service=db-0 \
+                    address=198.18.1.1 from=up reason=\"connect: refused\"";
         assert_eq!(daemon_says_down(line), Some(Ipv4Addr::new(198, 18, 1, 1)));
         assert_eq!(daemon_says_down("INFO target is up address=198.18.1.1"), None);
         assert_eq!(

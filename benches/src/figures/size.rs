@@ -1,5 +1,5 @@
-//! How the checkers grow with the number of targets: memory, and at the most targets also their share of a CPU and how fast the
-//! daemon's pages answer.
+//! The growth with the number of targets: memory and, for the largest number, CPU time and the
+//! response time of the daemon's pages.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -8,21 +8,22 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::contender::Contender;
-use crate::fleet::{Fleet, Kind, port};
 use crate::machine::{self, MILLI, SECOND};
+use crate::measurement::Settings;
 use crate::row::Row;
+use crate::subject::Subject;
 use crate::timing::{median, quantile};
-use crate::trial::Setting;
+use crate::workload::{Kind, Workload, port};
 
-/// The daemon has no cluster here; what its cluster client adds is measured where there is one.
-pub fn memory(setting: &Setting, sizes: &[usize]) -> Result<Vec<Row>> {
+/// Measures memory. The daemon has no cluster here; the cluster figures include the memory of its
+/// cluster client.
+pub fn memory(settings: &Settings, sizes: &[usize]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let able = [Contender::Haproxy, Contender::Before, Contender::Daemon];
-    for who in able.into_iter().filter(|who| setting.can(*who, Kind::Tcp)) {
+    let able = [Subject::Haproxy, Subject::Before, Subject::Daemon];
+    for who in able.into_iter().filter(|who| settings.can(*who, Kind::Tcp)) {
         for targets in sizes {
             eprintln!("bench: memory of {} at {targets} targets", who.name());
-            let memory = setting.measure(who, Kind::Tcp, *targets, false)?.memory;
+            let memory = settings.measure(who, Kind::Tcp, *targets, false)?.memory;
             rows.push(Row::new(
                 format!("memory: {}, {targets} targets", who.name()),
                 memory,
@@ -34,14 +35,14 @@ pub fn memory(setting: &Setting, sizes: &[usize]) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// With so many requests for each page.
-pub fn ten_thousand(setting: &Setting, targets: usize, requests: usize) -> Result<Vec<Row>> {
+/// Measures the largest number of targets, with this number of requests for each page.
+pub fn ten_thousand(settings: &Settings, targets: usize, requests: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for who in [Contender::Haproxy, Contender::Daemon] {
+    for who in [Subject::Haproxy, Subject::Daemon] {
         let mut shares = Vec::new();
         let mut detail = String::new();
-        for round in 1..=setting.rounds {
-            let sample = setting.measure(who, Kind::Tcp, targets, false)?;
+        for round in 1..=settings.rounds {
+            let sample = settings.measure(who, Kind::Tcp, targets, false)?;
             eprintln!(
                 "bench: {targets} targets, round {round}: {} {:.3} of a CPU",
                 who.name(),
@@ -52,16 +53,16 @@ pub fn ten_thousand(setting: &Setting, targets: usize, requests: usize) -> Resul
         }
         let name = format!("ten-thousand: {}", who.name());
         let row = Row::new(name, median(&mut shares).context("a round")?, "of a CPU", detail);
-        rows.push(if who == Contender::Daemon { row.at_most(0.5) } else { row });
+        rows.push(if who == Subject::Daemon { row.at_most(0.5) } else { row });
     }
-    rows.extend(pages(setting, targets, requests)?);
+    rows.extend(pages(settings, targets, requests)?);
     Ok(rows)
 }
 
-/// Asks the daemon for its pages while it checks.
-fn pages(setting: &Setting, targets: usize, requests: usize) -> Result<Vec<Row>> {
-    let fleet = Fleet::uniform(Kind::Tcp, targets, setting.interval);
-    let mut running = setting.warm_up(Contender::Daemon, Kind::Tcp, &fleet)?;
+/// Fetches the daemon's pages while it checks.
+fn pages(settings: &Settings, targets: usize, requests: usize) -> Result<Vec<Row>> {
+    let workload = Workload::uniform(Kind::Tcp, targets, settings.interval);
+    let mut running = settings.warm_up(Subject::Daemon, Kind::Tcp, &workload)?;
     let mut rows = Vec::new();
     for page in ["/metrics", "/api/v1/status"] {
         let mut times = Vec::new();
@@ -73,7 +74,7 @@ fn pages(setting: &Setting, targets: usize, requests: usize) -> Result<Vec<Row>>
             // No multiple of the interval, so that each request meets another phase of it.
             thread::sleep(Duration::from_nanos(87 * MILLI));
         }
-        running.must_live()?;
+        running.ensure_running()?;
         let half = median(&mut times).context("a request")?;
         let detail =
             format!("{requests} requests, half of them in {half:.1} ms; {} KiB", size >> 10);
@@ -85,13 +86,13 @@ fn pages(setting: &Setting, targets: usize, requests: usize) -> Result<Vec<Row>>
     Ok(rows)
 }
 
-/// Nanoseconds until the whole page was there, and its body.
+/// Fetches a page. Returns the nanoseconds until it was complete, and its body.
 pub fn fetch(page: &str) -> Result<(u64, Vec<u8>)> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port::PAGES));
     let start = machine::now();
     let mut connection = TcpStream::connect(address)?;
     connection.set_read_timeout(Some(Duration::from_nanos(5 * SECOND)))?;
-    // In HTTP/1.0 the body is what comes until the end.
+    // In HTTP/1.0 the body ends with the connection.
     write!(connection, "GET {page} HTTP/1.0\r\nHost: bench\r\n\r\n")?;
     let mut answer = Vec::new();
     connection.read_to_end(&mut answer).with_context(|| page.to_owned())?;

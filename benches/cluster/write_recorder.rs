@@ -1,4 +1,5 @@
-//! A proxy in front of the API server that passes every byte on and stamps each PATCH and its answer.
+//! A proxy in front of the API server that forwards everything and records the times of each PATCH
+//! and its answer.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +15,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::support::{ControlPlane, runtime};
 
-/// A call that writes, as it went through.
+/// A write that passed the proxy.
 #[derive(Debug, Clone)]
 pub(crate) struct Write {
     /// The name of the Endpoints.
@@ -26,15 +27,15 @@ pub(crate) struct Write {
 
 type Log = Arc<Mutex<Vec<Write>>>;
 
-/// Runs until it is dropped.
-pub(crate) struct Stamps {
+/// A proxy that runs until it is dropped.
+pub(crate) struct WriteRecorder {
     pub url: String,
     log: Log,
     task: JoinHandle<()>,
 }
 
-impl Stamps {
-    pub(crate) async fn start(plane: &ControlPlane) -> Stamps {
+impl WriteRecorder {
+    pub(crate) async fn start(plane: &ControlPlane) -> WriteRecorder {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address: SocketAddr = listener.local_addr().expect("it is bound");
         let acceptor = TlsAcceptor::from(plane.server_identity().server_config());
@@ -46,27 +47,27 @@ impl Stamps {
                 let Ok((client, _)) = listener.accept().await else { continue };
                 let (acceptor, connector) = (acceptor.clone(), connector.clone());
                 let (log, upstream) = (written.clone(), upstream.clone());
-                // How a connection ends is its client's business.
+                // Errors concern only the client.
                 runtime().spawn(async move {
                     let _ = pass(client, &upstream, &acceptor, &connector, &log).await;
                 });
             }
         });
-        Stamps { url: format!("https://{address}"), log, task }
+        WriteRecorder { url: format!("https://{address}"), log, task }
     }
 
-    /// Every write since the last call.
+    /// Returns the writes since the last call.
     pub(crate) fn take(&self) -> Vec<Write> {
         std::mem::take(&mut *self.log.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How many writes there are to take.
+    /// Returns the number of writes since the last call.
     pub(crate) fn count(&self) -> usize {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 
-impl Drop for Stamps {
+impl Drop for WriteRecorder {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -80,7 +81,8 @@ fn trust(plane: &ControlPlane) -> Arc<ClientConfig> {
     Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Serves one connection. The client speaks HTTP/1.1: on one connection, an answer belongs to the request before it.
+/// Serves one connection. The client uses HTTP/1.1, so an answer belongs to the last request of its
+/// connection.
 async fn pass(
     client: TcpStream,
     upstream: &str,
@@ -119,7 +121,8 @@ async fn pass(
     }
 }
 
-/// Copies one way, and shows what passes: an answer before its client can have it, a request once it has come.
+/// Copies one way, and shows the data to `see`: an answer before its client has it, and a request
+/// when it has arrived.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -137,14 +140,14 @@ async fn pump(
     }
 }
 
-/// The name of the object, if this is the beginning of a PATCH.
+/// Returns the name of the object if this is the beginning of a PATCH.
 fn patched(bytes: &[u8]) -> Option<String> {
     let line = bytes.strip_prefix(b"PATCH ")?.split(|byte| *byte == b' ').next()?;
     let path = std::str::from_utf8(line).ok()?.split('?').next()?;
     path.rsplit('/').next().map(str::to_owned)
 }
 
-/// The status, if this is the beginning of an answer.
+/// Returns the status if this is the beginning of an answer.
 fn status(bytes: &[u8]) -> Option<u16> {
     std::str::from_utf8(bytes.strip_prefix(b"HTTP/1.1 ")?.get(..3)?).ok()?.parse().ok()
 }

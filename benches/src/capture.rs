@@ -1,5 +1,7 @@
-//! Stamps each check as it arrives, even one that no `accept()` sees: a packet socket whose ring has room for a whole run, so
-//! that nothing wakes up and nothing is lost while it fills.
+//! Records the time of each check at its arrival, even if no `accept()` sees it.
+//!
+//! The ring of the packet socket has room for a whole run, so nothing wakes up and nothing is lost
+//! meanwhile.
 
 #![allow(unsafe_code, reason = "a packet ring is memory that is shared with the kernel")]
 
@@ -21,21 +23,22 @@ const BLOCK: usize = 1 << 20;
 const PER_BLOCK: usize = BLOCK / FRAME;
 const IGNORE_OUTGOING: i32 = 23;
 
-pub struct Tap {
+pub struct Capture {
     socket: OwnedFd,
     ring: *mut u8,
     blocks: usize,
-    /// The stamps are of the wall's clock; if that was set meanwhile, they say nothing.
+    /// The difference of the wall clock, which the timestamps use. If the clock was set meanwhile,
+    /// they are useless.
     wall_ahead: i128,
 }
 
-impl Tap {
-    /// From now on, stamps the checks that arrive at this port, up to this many.
+impl Capture {
+    /// Starts recording the checks that arrive at this port, up to this many.
     pub fn open(port: u16, room: usize) -> Result<Self> {
         let blocks = room.div_ceil(PER_BLOCK);
-        // SAFETY: the descriptor is new, and nobody else's.
+        // SAFETY: the descriptor is new, and nothing else owns it.
         let socket = unsafe {
-            // Without a protocol it sees nothing yet: not before its filter is there.
+            // Without a protocol it receives nothing before it has its filter.
             let number = libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
             ensure!(number >= 0, "packet socket: {}", io::Error::last_os_error());
             OwnedFd::from_raw_fd(number)
@@ -55,7 +58,8 @@ impl Tap {
         };
         set_option(&socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)
             .context("PACKET_RX_RING")?;
-        // SAFETY: a new mapping of the ring that was just made, at an address of the kernel's choice.
+        // SAFETY: a new mapping of the ring that was just made, at an address of the kernel's
+        // choice.
         let ring = unsafe {
             let access = libc::PROT_READ | libc::PROT_WRITE;
             libc::mmap(
@@ -68,7 +72,7 @@ impl Tap {
             )
         };
         ensure!(ring != libc::MAP_FAILED, "mapping the ring: {}", io::Error::last_os_error());
-        let tap = Self { socket, ring: ring.cast(), blocks, wall_ahead: wall_ahead() };
+        let capture = Self { socket, ring: ring.cast(), blocks, wall_ahead: wall_ahead() };
         // SAFETY: all zeroes is a valid address of this kind.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = u16::try_from(libc::AF_PACKET)?;
@@ -76,16 +80,16 @@ impl Tap {
         // SAFETY: the kernel reads an address of this size.
         let bound = unsafe {
             libc::bind(
-                tap.socket.as_raw_fd(),
+                capture.socket.as_raw_fd(),
                 (&raw const address).cast(),
                 size_of::<libc::sockaddr_ll>() as u32,
             )
         };
         ensure!(bound == 0, "binding the packet socket: {}", io::Error::last_os_error());
-        Ok(tap)
+        Ok(capture)
     }
 
-    /// What arrived until now.
+    /// Returns everything that has arrived.
     pub fn close(self) -> Result<Vec<Arrival>> {
         let moved = (wall_ahead() - self.wall_ahead).unsigned_abs();
         if moved > u128::from(MILLI) {
@@ -93,14 +97,16 @@ impl Tap {
         }
         let mut arrivals = Vec::new();
         for number in 0..self.blocks * PER_BLOCK {
-            // SAFETY: a frame lies within the mapping. The kernel writes only frames that it hasn't given away, which aren't read.
+            // SAFETY: a frame lies within the mapping. The kernel writes only frames that it owns,
+            // which aren't read.
             let frame = unsafe { self.ring.add(number * FRAME) };
-            // SAFETY: a frame begins with this header, at an address that fits it.
+            // SAFETY: a frame begins with this header, at an aligned address.
             let header = unsafe { frame.cast::<libc::tpacket2_hdr>().read_volatile() };
             if header.tp_status & libc::TP_STATUS_USER == 0 {
                 return Ok(arrivals);
             }
-            // SAFETY: the kernel says where in this frame the packet begins; the filter gave its first 20 bytes.
+            // SAFETY: the kernel says where in this frame the packet begins; the filter accepted
+            // its first 20 bytes.
             let packet =
                 unsafe { slice::from_raw_parts(frame.add(usize::from(header.tp_net)), 20) };
             arrivals.push(Arrival {
@@ -116,7 +122,7 @@ fn wall_ahead() -> i128 {
     i128::from(machine::wall()) - i128::from(machine::now())
 }
 
-impl Drop for Tap {
+impl Drop for Capture {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and nothing refers to it any more.
         unsafe { libc::munmap(self.ring.cast(), self.blocks * BLOCK) };

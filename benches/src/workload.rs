@@ -1,36 +1,36 @@
-//! The targets that are checked, and how each checker is told of them.
+//! The targets that are checked, and the config of each checker for them.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-/// Where the targets listen, by what they do.
+/// The ports of the targets, by their behavior.
 pub mod port {
     pub const DRAIN: u16 = 7001;
     pub const HTTP: u16 = 7002;
     pub const STOPS: u16 = 7003;
     pub const VANISHES: u16 = 7004;
-    /// Nobody listens here.
-    pub const NOBODY: u16 = 7005;
+    /// A port without a listener.
+    pub const CLOSED: u16 = 7005;
     pub const BLACK_HOLE: u16 = 7006;
     pub const SILENT: u16 = 7007;
     pub const DRIP: u16 = 7008;
     pub const RESET: u16 = 7009;
     pub const GARBAGE: u16 = 7010;
-    /// Of the daemon's pages.
+    /// The port of the daemon's pages.
     pub const PAGES: u16 = 7999;
 }
 
-/// Addresses of one database.
-pub const GROUP: usize = 3;
+/// The number of addresses of a database.
+pub const DATABASE_SIZE: usize = 3;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// Connects, and resets before the last ACK.
     Tcp,
-    /// Connects with a whole handshake, which the target's program sees.
+    /// Connects with a complete handshake, which the target's program sees.
     Accept,
-    /// GET on a new connection.
+    /// Sends a GET on a new connection.
     Http,
     /// Runs a program that does nothing.
     Exec,
@@ -62,43 +62,43 @@ impl Kind {
     }
 }
 
-/// Databases of [`GROUP`] addresses each that are checked alike.
+/// Databases of [`DATABASE_SIZE`] addresses each that are checked alike.
 #[derive(Clone)]
 pub struct Database {
     pub port: u16,
-    /// The `check` in the daemon's language.
+    /// The `check` of the daemon's config.
     pub check: String,
     pub addresses: Vec<Ipv4Addr>,
 }
 
 #[derive(Clone)]
-pub struct Fleet {
+pub struct Workload {
     pub interval: Duration,
     pub databases: Vec<Database>,
 }
 
-/// The address of the target with this number.
+/// Returns the address of the target with this number.
 pub fn address(number: usize) -> Ipv4Addr {
     let number = u32::try_from(number).expect("far fewer than the network has");
     let first = u32::from(Ipv4Addr::new(198, 18, 1, 1));
-    // Nothing that ends in 0 or 255 looks like a network or a broadcast to anyone.
+    // Addresses that end in 0 or 255 could be taken for a network or a broadcast.
     Ipv4Addr::from(first + number / 250 * 256 + number % 250)
 }
 
-impl Fleet {
-    /// So many targets of one kind.
+impl Workload {
+    /// Returns a workload of this number of targets of one kind.
     pub fn uniform(kind: Kind, targets: usize, interval: Duration) -> Self {
-        let mut fleet = Self { interval, databases: Vec::new() };
+        let mut workload = Self { interval, databases: Vec::new() };
         let mut left = targets;
         while left > 0 {
-            let group = left.min(GROUP);
-            fleet.add(kind.port(), kind.yaml(), group);
+            let group = left.min(DATABASE_SIZE);
+            workload.add(kind.port(), kind.yaml(), group);
             left -= group;
         }
-        fleet
+        workload
     }
 
-    /// One more database, with addresses that no other has, which it gives.
+    /// Adds a database with new addresses, and returns them.
     pub fn add(&mut self, port: u16, check: &str, group: usize) -> Vec<Ipv4Addr> {
         let from = self.databases.iter().map(|database| database.addresses.len()).sum();
         let addresses: Vec<Ipv4Addr> = (from..from + group).map(address).collect();
@@ -122,7 +122,7 @@ impl Fleet {
         self.databases.iter().flat_map(of).collect()
     }
 
-    /// The daemon's config.
+    /// Returns the daemon's config.
     pub fn daemon_config(&self) -> String {
         let mut text = String::from("databases:\n");
         let interval = self.interval.as_millis();
@@ -131,15 +131,20 @@ impl Fleet {
                 addresses.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", ");
             writeln!(
                 text,
-                "- service: db-{number}\n  namespace: bench\n  port: {port}\n  addresses: [{addresses}]\n  check: \
-                 {{{check}, interval: {interval}ms, timeout: {interval}ms, unhealthyThreshold: 3, healthyThreshold: 2}}"
+                "- service: db-{number}
+  namespace: bench
+  port: {port}
+  addresses: [{addresses}]
+  check: {{{check}, interval: {interval}ms, timeout: {interval}ms, \
+                 unhealthyThreshold: 3, healthyThreshold: 2}}"
             )
             .expect("text grows");
         }
         text
     }
 
-    /// HAProxy's config: a line for each target, and what makes HAProxy check it the same way.
+    /// Returns HAProxy's config: a line for each target, with the options for the same kind of
+    /// check.
     pub fn haproxy_config(&self, kind: Kind, socket: &str) -> String {
         let interval = self.interval.as_millis();
         let (global, check) = match kind {
@@ -149,13 +154,15 @@ impl Fleet {
             }
             Kind::Exec => (
                 "external-check\n  insecure-fork-wanted",
-                "option external-check\n  external-check path /usr/bin:/bin\n  external-check command /bin/true",
+                "option external-check\n  external-check path /usr/bin:/bin\n  \
+                 external-check command /bin/true",
             ),
         };
         let mut text = format!(
             "global\n  nbthread 1\n  maxconn 100\n  stats socket {socket} level admin\n  {global}\n\
              defaults\n  mode tcp\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\n\
-             backend bench\n  timeout check {interval}ms\n  {check}\n  default-server check inter {interval}ms fall 3 rise 2\n"
+             backend bench\n  timeout check {interval}ms\n  {check}\n  \
+             default-server check inter {interval}ms fall 3 rise 2\n"
         );
         for (number, target) in self.targets().iter().enumerate() {
             writeln!(text, "  server s{number} {target}").expect("text grows");
@@ -172,8 +179,8 @@ mod tests {
 
     #[test]
     fn every_target_has_an_address_of_its_own_in_the_network() {
-        let fleet = Fleet::uniform(Kind::Tcp, 10_000, Duration::from_secs(1));
-        let addresses: BTreeSet<_> = fleet.targets().iter().map(|target| *target.ip()).collect();
+        let workload = Workload::uniform(Kind::Tcp, 10_000, Duration::from_secs(1));
+        let addresses: BTreeSet<_> = workload.targets().iter().map(|target| *target.ip()).collect();
         assert_eq!(addresses.len(), 10_000);
         assert!(
             addresses
@@ -185,10 +192,10 @@ mod tests {
 
     #[test]
     fn the_last_database_has_what_is_left() {
-        let fleet = Fleet::uniform(Kind::Http, 7, Duration::from_secs(1));
+        let workload = Workload::uniform(Kind::Http, 7, Duration::from_secs(1));
         let groups: Vec<usize> =
-            fleet.databases.iter().map(|database| database.addresses.len()).collect();
+            workload.databases.iter().map(|database| database.addresses.len()).collect();
         assert_eq!(groups, [3, 3, 1]);
-        assert!(fleet.haproxy_config(Kind::Http, "/s").contains("server s6 198.18.1.7:7002\n"));
+        assert!(workload.haproxy_config(Kind::Http, "/s").contains("server s6 198.18.1.7:7002\n"));
     }
 }

@@ -1,5 +1,5 @@
-//! The checkers that are compared, each a process of its own: the floor, HAProxy, the daemon, and
-//! another build of the daemon where one is given.
+//! The checkers that are compared, each in a process of its own: the baseline, HAProxy, the daemon,
+//! and optionally another build of the daemon.
 
 #![allow(unsafe_code, reason = "code that runs before exec has no safe interface")]
 
@@ -15,23 +15,23 @@ use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::fleet::{Fleet, Kind, port};
 use crate::machine::{self, Cpus};
 use crate::namespace::scratch;
+use crate::workload::{Kind, Workload, port};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Contender {
-    Floor,
+pub enum Subject {
+    Baseline,
     Haproxy,
     /// Another build of the daemon, usually of the commit before.
     Before,
     Daemon,
 }
 
-impl Contender {
+impl Subject {
     pub fn name(self) -> &'static str {
         match self {
-            Self::Floor => "floor",
+            Self::Baseline => "baseline",
             Self::Haproxy => "HAProxy",
             Self::Before => "daemon before",
             Self::Daemon => "daemon",
@@ -39,49 +39,54 @@ impl Contender {
     }
 }
 
-/// A line of a process's output, and when it came.
+/// A line of a process's output with its time.
 #[derive(Clone)]
 pub struct Line {
     pub at: u64,
     pub text: String,
 }
 
-/// A checker at work. It is killed when this is dropped.
-pub struct Running {
-    who: Contender,
+/// A checker that runs until it is dropped.
+pub struct SubjectProcess {
+    who: Subject,
     child: Child,
     lines: Arc<Mutex<Vec<Line>>>,
 }
 
 /// Starts checking these targets, on the checker's CPU.
 pub fn start(
-    who: Contender,
+    who: Subject,
     kind: Kind,
-    fleet: &Fleet,
+    workload: &Workload,
     program: &Path,
     cpus: Cpus,
-) -> Result<Running> {
+) -> Result<SubjectProcess> {
     let folder = scratch()?;
     let mut command = match who {
-        Contender::Floor => {
+        Subject::Baseline => {
             let mut command = Command::new(env::current_exe()?);
-            let interval = fleet.interval.as_millis().to_string();
-            command.args(["floor", kind.name(), &fleet.targets().len().to_string(), &interval]);
+            let interval = workload.interval.as_millis().to_string();
+            command.args([
+                "baseline",
+                kind.name(),
+                &workload.targets().len().to_string(),
+                &interval,
+            ]);
             command
         }
-        Contender::Haproxy => {
+        Subject::Haproxy => {
             let config = folder.join("haproxy.cfg");
             fs::write(
                 &config,
-                fleet.haproxy_config(kind, &folder.join("haproxy.sock").to_string_lossy()),
+                workload.haproxy_config(kind, &folder.join("haproxy.sock").to_string_lossy()),
             )?;
             let mut command = Command::new("haproxy");
             command.arg("-db").arg("-f").arg(config);
             command
         }
-        Contender::Before | Contender::Daemon => {
+        Subject::Before | Subject::Daemon => {
             let config = folder.join("databases.yaml");
-            fs::write(&config, fleet.daemon_config())?;
+            fs::write(&config, workload.daemon_config())?;
             let mut command = Command::new(program);
             command
                 .args([
@@ -95,7 +100,7 @@ pub fn start(
             command
         }
     };
-    // No cluster is to be found, and nothing that would change how a checker works.
+    // The checker finds no cluster, and no variable that would change how it works.
     command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default()).env("HOME", &folder);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // SAFETY: one system call, which a new process may make.
@@ -106,7 +111,7 @@ pub fn start(
     let lines = Arc::default();
     listen(child.stdout.take().context("a pipe")?, &lines);
     listen(child.stderr.take().context("a pipe")?, &lines);
-    Ok(Running { who, child, lines })
+    Ok(SubjectProcess { who, child, lines })
 }
 
 fn listen(output: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<Line>>>) {
@@ -119,24 +124,24 @@ fn listen(output: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<Line>>>) {
     });
 }
 
-/// Of whom a line of the daemon's log says that it is down.
+/// Returns the address that a line of the daemon's log reports as down.
 pub fn daemon_says_down(line: &str) -> Option<Ipv4Addr> {
     let (_, rest) = line.split_once("target is down")?;
     rest.split_once("address=")?.1.split_whitespace().next()?.parse().ok()
 }
 
-impl Running {
+impl SubjectProcess {
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Everything that was said so far.
+    /// Returns all lines of its output so far.
     pub fn lines(&self) -> Vec<Line> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Fails loudly if the process has ended.
-    pub fn must_live(&mut self) -> Result<()> {
+    /// Returns an error if the process has exited.
+    pub fn ensure_running(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             let lines = self.lines();
             let last: Vec<&str> =
@@ -147,7 +152,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for SubjectProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -1,5 +1,7 @@
-//! The floor: the least that can check these targets. Bare loops that send the same packets, or start the same program, with a
-//! fixed phase for each target, and that know nothing of databases, health or reasons.
+//! The baseline: the least work that checks these targets.
+//!
+//! Bare loops send the same packets, or start the same program, with a fixed phase for each target.
+//! They know nothing of databases, health or reasons.
 
 mod exec;
 mod socket;
@@ -8,29 +10,29 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::fleet::{Fleet, Kind};
 use crate::machine::{self, MILLI};
+use crate::workload::{Kind, Workload};
 
-/// Checks for ever.
+/// Checks forever.
 pub fn run(kind: Kind, targets: usize, interval: Duration) -> Result<()> {
-    let fleet = Fleet::uniform(kind, targets, interval);
+    let workload = Workload::uniform(kind, targets, interval);
     let interval = u64::try_from(interval.as_nanos())?;
     match kind {
-        Kind::Exec => exec::run(&mut Rota::new(targets, interval)),
-        Kind::Tcp | Kind::Accept | Kind::Http => socket::Loop::new(kind, &fleet.targets())?
-            .run(&mut Rota::new(targets, interval), interval),
+        Kind::Exec => exec::run(&mut Schedule::new(targets, interval)),
+        Kind::Tcp | Kind::Accept | Kind::Http => socket::Loop::new(kind, &workload.targets())?
+            .run(&mut Schedule::new(targets, interval), interval),
     }
 }
 
-/// Whose turn is when: the targets' phases are spread evenly over the interval, and come round for ever.
-struct Rota {
+/// The order of the checks: the phases of the targets are spread evenly over the interval.
+struct Schedule {
     start: u64,
     interval: u64,
     targets: u64,
     turn: u64,
 }
 
-impl Rota {
+impl Schedule {
     fn new(targets: usize, interval: u64) -> Self {
         Self { start: machine::now() + 100 * MILLI, interval, targets: targets as u64, turn: 0 }
     }
@@ -40,7 +42,7 @@ impl Rota {
         self.start + round * self.interval + self.turn % self.targets * self.interval / self.targets
     }
 
-    /// The next target, if it is due. Turns that are missed by a whole interval are left out.
+    /// Returns the next target if it is due. Checks that are late by a whole interval are skipped.
     fn take(&mut self, now: u64) -> Option<usize> {
         if self.next_at() > now {
             return None;
@@ -55,11 +57,11 @@ impl Rota {
 
 #[cfg(test)]
 mod tests {
-    use super::Rota;
+    use super::Schedule;
 
     #[test]
     fn turns_are_evenly_spread_and_never_drift() {
-        let mut rota = Rota { start: 1_000, interval: 100, targets: 4, turn: 0 };
+        let mut rota = Schedule { start: 1_000, interval: 100, targets: 4, turn: 0 };
         let mut seen = Vec::new();
         for now in 1_000..1_200 {
             while let Some(target) = rota.take(now) {
@@ -81,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_stall_is_not_made_up_for() {
-        let mut rota = Rota { start: 0, interval: 100, targets: 4, turn: 0 };
+        let mut rota = Schedule { start: 0, interval: 100, targets: 4, turn: 0 };
         let mut taken = 0;
         while rota.take(1_000).is_some() {
             taken += 1;

@@ -1,4 +1,4 @@
-//! One checker at work for a while, in figures.
+//! A measurement of one checker.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -6,65 +6,65 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::contender::{self, Contender, Running};
+use crate::capture::Capture;
 use crate::counter;
-use crate::fleet::{Fleet, Kind};
 use crate::machine::{self, Cpus, MICRO, MILLI, SECOND};
-use crate::tap::Tap;
+use crate::subject::{self, Subject, SubjectProcess};
 use crate::timing::{self, Timing};
+use crate::workload::{Kind, Workload};
 
-/// What all runs have in common.
-pub struct Setting {
+/// The settings that all runs share.
+pub struct Settings {
     pub daemon: PathBuf,
     /// Another build of the daemon, to compare it with.
     pub before: Option<PathBuf>,
     pub cpus: Cpus,
     pub interval: Duration,
-    /// How long is measured, after the warm-up.
+    /// The measured time after the warm-up.
     pub time: Duration,
     pub rounds: usize,
-    /// A run in which fewer of the checks that were due arrived is no run.
-    pub least_rate: f64,
+    /// The smallest share of due checks that must arrive for a valid run.
+    pub min_rate: f64,
 }
 
 pub struct Sample {
-    /// CPU microseconds a check.
+    /// CPU microseconds for each check.
     pub cost: f64,
-    /// Of one CPU.
+    /// The share of one CPU.
     pub share: f64,
-    /// Checks that arrived over checks that were due.
+    /// The checks that arrived over the checks that were due.
     pub rate: f64,
     /// Resident memory in MiB, at the end.
     pub memory: f64,
     pub timing: Option<Timing>,
 }
 
-impl Setting {
-    /// Returns whether a contender takes part: another build of the daemon does only where one is
-    /// given, and HAProxy's TCP check has no whole handshake of its own.
-    pub fn can(&self, who: Contender, kind: Kind) -> bool {
+impl Settings {
+    /// Returns true if a subject takes part: another build of the daemon only if one is given, and
+    /// HAProxy's TCP check has no complete handshake of its own.
+    pub fn can(&self, who: Subject, kind: Kind) -> bool {
         match who {
-            Contender::Before => self.before.is_some(),
-            Contender::Haproxy => kind != Kind::Accept,
-            Contender::Floor | Contender::Daemon => true,
+            Subject::Before => self.before.is_some(),
+            Subject::Haproxy => kind != Kind::Accept,
+            Subject::Baseline | Subject::Daemon => true,
         }
     }
 
-    fn program(&self, who: Contender) -> &Path {
+    fn program(&self, who: Subject) -> &Path {
         match (who, &self.before) {
-            (Contender::Before, Some(before)) => before,
+            (Subject::Before, Some(before)) => before,
             _ => &self.daemon,
         }
     }
 
     /// Starts a checker and waits until each target has been checked twice.
-    pub fn warm_up(&self, who: Contender, kind: Kind, fleet: &Fleet) -> Result<Running> {
-        let targets = fleet.targets().len() as u64;
+    pub fn warm_up(&self, who: Subject, kind: Kind, workload: &Workload) -> Result<SubjectProcess> {
+        let targets = workload.targets().len() as u64;
         let before = counter::seen(kind)?;
-        let mut running = contender::start(who, kind, fleet, self.program(who), self.cpus)?;
+        let mut running = subject::start(who, kind, workload, self.program(who), self.cpus)?;
         let patience = machine::now() + 30 * SECOND;
         while counter::seen(kind)? < before + 2 * targets {
-            running.must_live()?;
+            running.ensure_running()?;
             ensure!(
                 machine::now() < patience,
                 "{}: the targets saw too few checks to begin with",
@@ -75,35 +75,36 @@ impl Setting {
         Ok(running)
     }
 
-    /// Checks so many targets of one kind: the cost first, then, with a tap that itself costs something, the timing.
+    /// Checks this many targets of one kind: first the cost, then the timing, with a capture that
+    /// costs something itself.
     pub fn measure(
         &self,
-        who: Contender,
+        who: Subject,
         kind: Kind,
         targets: usize,
         timing: bool,
     ) -> Result<Sample> {
-        let fleet = Fleet::uniform(kind, targets, self.interval);
-        let mut running = self.warm_up(who, kind, &fleet)?;
+        let workload = Workload::uniform(kind, targets, self.interval);
+        let mut running = self.warm_up(who, kind, &workload)?;
         let sample = self.cost(&mut running, who, kind, targets)?;
         if !timing {
             return Ok(sample);
         }
         let due = self.due(targets, self.time);
-        let tap = Tap::open(kind.port(), (due * 1.2) as usize + 10_000)?;
+        let capture = Capture::open(kind.port(), (due * 1.2) as usize + 10_000)?;
         thread::sleep(self.time);
-        let arrivals = tap.close()?;
-        running.must_live()?;
+        let arrivals = capture.close()?;
+        running.ensure_running()?;
         Ok(Sample {
-            timing: timing::judge(&arrivals, u64::try_from(self.interval.as_nanos())?),
+            timing: timing::analyze(&arrivals, u64::try_from(self.interval.as_nanos())?),
             ..sample
         })
     }
 
     fn cost(
         &self,
-        running: &mut Running,
-        who: Contender,
+        running: &mut SubjectProcess,
+        who: Subject,
         kind: Kind,
         targets: usize,
     ) -> Result<Sample> {
@@ -115,10 +116,10 @@ impl Setting {
             machine::cpu_time(running.pid())? - cpu,
             Duration::from_nanos(machine::now() - start),
         );
-        running.must_live()?;
+        running.ensure_running()?;
         let rate = seen as f64 / self.due(targets, time);
         ensure!(
-            rate >= self.least_rate,
+            rate >= self.min_rate,
             "{} did only {:.1} % of the {} checks that were due",
             who.name(),
             rate * 100.0,

@@ -1,4 +1,4 @@
-//! The floor of TCP and HTTP checks: one epoll loop.
+//! The baseline of TCP and HTTP checks: one epoll loop.
 
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
@@ -11,15 +11,15 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
-use super::Rota;
-use crate::fleet::Kind;
+use super::Schedule;
 use crate::machine::{self, MILLI};
+use crate::workload::Kind;
 
 pub struct Loop {
     kind: Kind,
     epoll: OwnedFd,
     targets: Vec<Target>,
-    /// Deadlines come in the order of the starts, as all checks have the same time.
+    /// The deadlines in the order of the starts, as all checks have the same time-out.
     deadlines: VecDeque<Deadline>,
     failures: u64,
 }
@@ -28,7 +28,7 @@ struct Target {
     address: SocketAddrV4,
     request: Vec<u8>,
     asked: bool,
-    /// The check in flight, and how many there were.
+    /// The check in flight.
     socket: Option<OwnedFd>,
     checks: u32,
 }
@@ -58,7 +58,7 @@ impl Loop {
         })
     }
 
-    pub fn run(&mut self, rota: &mut Rota, timeout: u64) -> Result<()> {
+    pub fn run(&mut self, rota: &mut Schedule, timeout: u64) -> Result<()> {
         let mut events = Vec::with_capacity(1024);
         let mut told = 0;
         loop {
@@ -78,7 +78,7 @@ impl Loop {
             }
             if self.failures > told {
                 told = self.failures;
-                eprintln!("floor: {told} checks failed");
+                eprintln!("baseline: {told} checks failed");
             }
         }
     }
@@ -156,7 +156,7 @@ impl Loop {
     }
 }
 
-/// The targets' answer comes in one piece.
+/// Returns true if the answer is complete. The targets send it in one piece.
 fn is_whole_page(answer: &[u8]) -> bool {
     answer.starts_with(b"HTTP/1.1 200 ") && answer.ends_with(b"\r\n\r\nok\n")
 }

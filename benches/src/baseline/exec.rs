@@ -1,4 +1,4 @@
-//! The floor of exec checks: posix_spawn, then wait, one after another.
+//! The baseline of exec checks: posix_spawn, then wait, one after the other.
 
 #![allow(unsafe_code, reason = "posix_spawn itself is measured")]
 
@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::Rota;
+use super::Schedule;
 use crate::machine;
 
 const PROGRAM: &CStr = c"/bin/true";
 
-pub fn run(rota: &mut Rota) -> Result<()> {
+pub fn run(rota: &mut Schedule) -> Result<()> {
     loop {
         let now = machine::now();
         while rota.take(now).is_some() {
