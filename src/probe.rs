@@ -54,6 +54,7 @@ enum Path {
 }
 
 impl Prober {
+    /// Makes the prober of a target. Reads no file and resolves no name.
     pub fn new(check: Arc<Check>, target: Target) -> Self {
         let path = match FastCheck::new(&check.kind, check.timeout, target.ip) {
             Some(fast) => Path::Fast(Arc::new(fast)),

@@ -7,7 +7,9 @@ use crate::config::{Address, Database, DatabaseId};
 /// The thing that is checked: one IP of one database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
+    /// The database that the IP belongs to.
     pub database: DatabaseId,
+    /// The IP that is probed.
     pub ip: IpAddr,
     /// The hostname of the replica, if it has one.
     pub hostname: Option<String>,
@@ -16,6 +18,7 @@ pub struct Target {
 }
 
 impl Target {
+    /// Creates the target for an address of a database.
     pub fn new(database: &Database, address: &Address) -> Self {
         Self {
             database: database.id.clone(),

@@ -59,11 +59,11 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 /// Reads a regular file of at most 1 MiB. The error is a reason for people.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let words = |error: io::Error| match error.kind() {
+    let reason = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => "no such file".to_owned(),
         _ => os_error_text(&error),
     };
-    let kind = fs::metadata(path).map_err(words)?;
+    let kind = fs::metadata(path).map_err(reason)?;
     if kind.is_dir() {
         return Err("it is a directory".into());
     }
@@ -73,10 +73,10 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     }
     let mut bytes = Vec::new();
     File::open(path)
-        .map_err(words)?
+        .map_err(reason)?
         .take(MAX_FILE_SIZE + 1)
         .read_to_end(&mut bytes)
-        .map_err(words)?;
+        .map_err(reason)?;
     if bytes.len() as u64 > MAX_FILE_SIZE {
         return Err("it is larger than 1 MiB".into());
     }

@@ -22,20 +22,20 @@ const CHANGING: usize = 50;
 const IDLE: usize = 5000;
 
 /// The duration of the hostile phase.
-const TIME: Duration = Duration::from_secs(10);
+const HOSTILE_PHASE: Duration = Duration::from_secs(10);
 
 /// The share of probes of friendly targets that must be made, and the latest start of nearly all of
 /// them. Both have a wide margin, because other tests may keep the machine busy.
-const LEAST_SHARE: f64 = 0.95;
-const LATEST: f64 = 0.25;
+const MIN_SHARE: f64 = 0.95;
+const MAX_START_DELAY: f64 = 0.25;
 
 /// The least share of time in which the thread of the checks must get a processor that it asks for.
 /// With less, no probe can be in time, and only the cost of each is tested.
-const LEAST_PROCESSOR: f64 = 0.6;
+const MIN_CPU_SHARE: f64 = 0.6;
 
 /// The most processor time of a probe in the hostile phase. A build without optimisation takes a
 /// quarter of it.
-const MOST_EFFORT: Duration = Duration::from_millis(1);
+const MAX_CPU_TIME: Duration = Duration::from_millis(1);
 
 #[test]
 fn all_hostility_at_once_delays_no_check() {
@@ -81,7 +81,7 @@ fn hostile_at_once_here() {
             scope.spawn(move || abort(daemon, path, done, aborted));
         }
         let _done = SetAtEnd(&done);
-        while start.elapsed() < TIME {
+        while start.elapsed() < HOSTILE_PHASE {
             let answer = daemon.get("/healthz");
             assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
             thread::sleep(Duration::from_millis(100));
@@ -99,8 +99,8 @@ fn hostile_at_once_here() {
     );
     println!("{figures}");
     assert!(flips >= 6 && aborted >= 500 && in_force() != first, "too tame: {figures}");
-    assert!(effort <= MOST_EFFORT, "{figures}");
-    assert!(share >= LEAST_SHARE && late <= 0.01 || processor < LEAST_PROCESSOR, "{figures}");
+    assert!(effort <= MAX_CPU_TIME, "{figures}");
+    assert!(share >= MIN_SHARE && late <= 0.01 || processor < MIN_CPU_SHARE, "{figures}");
 }
 
 /// A guard that ends the hostile phase, even if an assertion ends the test.
@@ -133,7 +133,7 @@ impl Tries {
         Self {
             friendly: sum("checks_total", "service=\"friendly\""),
             all: sum("check_start_delay_seconds_count", ""),
-            in_time: sum("check_start_delay_seconds_bucket", &format!("le=\"{LATEST}\"")),
+            in_time: sum("check_start_delay_seconds_bucket", &format!("le=\"{MAX_START_DELAY}\"")),
             ran,
             waited,
         }

@@ -122,7 +122,7 @@ impl PreparedCommand {
         };
         match (what, Phase::Start.io_error(error)) {
             (Some(what), _) => Phase::Start.inconclusive(what),
-            (None, ours @ Verdict::Inconclusive(_)) => ours,
+            (None, verdict @ Verdict::Inconclusive(_)) => verdict,
             (None, _) => Phase::Start.inconclusive(format_args!(
                 "cannot run {}: {}",
                 self.configured_program,

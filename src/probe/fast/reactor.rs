@@ -37,7 +37,9 @@ const MAX_DRAIN_TIME: Duration = Duration::from_millis(20);
 pub struct Completion {
     /// The number that was given to [`Reactor::start`].
     pub token: usize,
+    /// The verdict on the target.
     pub verdict: Verdict,
+    /// The time of the start.
     pub started: Instant,
 }
 
@@ -56,6 +58,7 @@ pub struct Reactor {
 }
 
 impl Reactor {
+    /// Creates a reactor without probes.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         Ok(Self {

@@ -24,7 +24,7 @@ pub(crate) async fn run_once(check: &Arc<FastCheck>) -> Verdict {
 async fn run(check: &Arc<FastCheck>) -> io::Result<Verdict> {
     let mut reactor = Reactor::new()?;
     // SAFETY: the `Arc` owns the descriptor, and nothing else closes it while it is registered.
-    #[expect(unsafe_code, reason = "a descriptor that is registered with tokio must stay open")]
+    #[allow(unsafe_code, reason = "a descriptor that is registered with tokio must stay open")]
     let events = unsafe { AsyncFd::register_with_interest(reactor.epoll(), Interest::READABLE) }?;
     let now = clock::now();
     if let Some(completion) = reactor.start(0, check, now) {
