@@ -69,8 +69,15 @@ pub(crate) fn status_fields() -> BTreeSet<String> {
         for item in code.split("#[derive(Serialize)]").skip(1) {
             let body = item.split_once(" {\n").map_or("", |(_, body)| body);
             let body = body.split("\n}").next().unwrap_or_default();
-            let fields = body.lines().map(str::trim).filter(|line| !line.starts_with(['/', '#']));
-            found.extend(fields.filter_map(|line| Some(camel_case(line.split_once(": ")?.0))));
+            let mut renamed = None;
+            for line in body.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
+                if line.starts_with('#') {
+                    renamed =
+                        line.split("rename = \"").nth(1).and_then(|rest| rest.split('"').next());
+                } else if let Some((name, _)) = line.split_once(": ") {
+                    found.insert(renamed.take().map_or_else(|| camel_case(name), str::to_owned));
+                }
+            }
         }
     }
     assert!(found.len() > 20, "{found:?}");
