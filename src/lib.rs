@@ -35,8 +35,8 @@
 //!   alone changes nothing.
 //! - A target changes its state only after several verdicts in a row, and a fault of this host is
 //!   no verdict on a target.
-//! - A write carries the resourceVersion that it was decided on, so no stale plan overwrites a newer
-//!   one. Only the holder of the lease writes.
+//! - A write carries the resourceVersion that it was decided on, so no stale plan overwrites a
+//!   newer one. Only the holder of the lease writes.
 //! - A bad config file leaves the last good config in force, and a shutdown leaves the published
 //!   members as they are.
 //!
@@ -44,16 +44,16 @@
 //!
 //! - No data passes through the daemon. It is not a proxy, and it never closes a client's
 //!   connection.
-//! - It creates a Service only where the config asks for it, and never writes Endpoints that another
-//!   manager owns unless the config says `adopt`.
+//! - It creates a Service only where the config asks for it, and never writes Endpoints that
+//!   another manager owns unless the config says `adopt`.
 //! - It does not promote, fence or elect databases. Of two healthy writers of an `exactlyOne`
 //!   database it never publishes both, and it reports them.
 //! - It keeps no state on disk. The cluster and the config file are all that it remembers.
 //!
 //! # Modules
 //!
-//! Each module uses only those above it in this list, and `tests/layers.rs` holds the order. Modules
-//! marked *pure* know no clock, no runtime and no Kubernetes; time comes in as an argument.
+//! Each module uses only those above it in this list, and `tests/layers.rs` holds the order.
+//! Modules marked *pure* know no clock, no runtime and no Kubernetes; time comes in as an argument.
 //!
 //! | module | content |
 //! | --- | --- |

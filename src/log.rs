@@ -2,8 +2,8 @@
 //!
 //! The reader of standard error may be slow, gone, or a full disk. None of these may stop the
 //! daemon, so every line goes through a bounded queue to a thread that only writes.
-//! `tracing-appender` has such a writer too. But it bounds lines rather than bytes, and at the end it
-//! prints to standard output, which blocks forever or panics when both are the same pipe.
+//! `tracing-appender` has such a writer too. But it bounds lines rather than bytes, and at the end
+//! it prints to standard output, which blocks forever or panics when both are the same pipe.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, Write};
@@ -66,8 +66,8 @@ pub fn start(format: Format) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes text for people to standard error, in order with the lines of the log. Errors are ignored,
-/// because there is no other place to report them.
+/// Writes text for people to standard error, in order with the lines of the log. Errors are
+/// ignored, because there is no other place to report them.
 pub fn print(text: &str) {
     match QUEUE.get() {
         Some(queue) => queue.push(text.as_bytes()),

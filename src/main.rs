@@ -7,7 +7,7 @@ fn main() -> ExitCode {
     // panic.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         external_endpoints::log::print(
-            "external-endpoints: another crypto provider is installed already; please report this\n",
+            "external-endpoints: a crypto provider is installed already; please report this\n",
         );
         return ExitCode::FAILURE;
     }

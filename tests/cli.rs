@@ -1,4 +1,4 @@
-//! The command line as a person meets it: what it prints, where, and with which exit status.
+//! The command line as users meet it: its output, its errors and its exit status.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -19,7 +19,7 @@ fn file(text: &str) -> NamedTempFile {
     file
 }
 
-/// Exit status, standard output, standard error.
+/// Returns the exit status, standard output and standard error.
 fn outcome(output: Output) -> (Option<i32>, String, String) {
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (output.status.code(), text(output.stdout), text(output.stderr))
@@ -29,11 +29,23 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     outcome(program().args(arguments).output().expect("the program runs"))
 }
 
-const GOOD: &str = "databases: [{service: mysql, namespace: prod, port: 3306, addresses: [192.0.2.1], check: {tcp: {}}}]\n";
-const BAD: &str = "databases:\n- service: mysql\n  namespace: prod\n  port: 3306\n  addresses: [192.0.2.1]\n  check:\n    tcp: {}\n    interval: 5\n";
+const GOOD: &str = "databases: [{service: mysql, namespace: prod, port: 3306, \
+                    addresses: [192.0.2.1], check: {tcp: {}}}]\n";
+
+/// A config whose interval has no unit, on line 8.
+const BAD: &str = "\
+databases:
+- service: mysql
+  namespace: prod
+  port: 3306
+  addresses: [192.0.2.1]
+  check:
+    tcp: {}
+    interval: 5
+";
 
 #[test]
-fn a_bad_config_is_exit_status_78_and_a_message_with_file_line_column_and_field() {
+fn a_bad_config_is_exit_status_78_and_names_line_and_field() {
     let file = file(BAD);
     let path = file.path().to_str().expect("UTF-8");
     for arguments in [vec!["run", "--config", path], vec!["validate", path], vec!["probe", path]] {
@@ -48,10 +60,10 @@ fn a_bad_config_is_exit_status_78_and_a_message_with_file_line_column_and_field(
 }
 
 #[test]
-fn a_number_of_commands_that_makes_no_sense_is_wrong_usage() {
+fn an_impossible_number_of_commands_is_wrong_usage() {
     let config = file(GOOD);
     let config = config.path().to_str().expect("UTF-8");
-    for (number, words) in [
+    for (number, message) in [
         ("0", "with 0 no exec check would ever run; write at least 1"),
         ("-1", "write a number from 1 to 10000"),
         ("1000000", "write a number from 1 to 10000"),
@@ -60,7 +72,7 @@ fn a_number_of_commands_that_makes_no_sense_is_wrong_usage() {
         let (status, _, stderr) =
             run(&["run", "--config", config, &format!("--max-exec={number}")]);
         assert_eq!(status, Some(2), "{stderr}");
-        assert!(stderr.contains(words), "{stderr}");
+        assert!(stderr.contains(message), "{stderr}");
     }
 }
 
@@ -76,16 +88,16 @@ fn an_address_without_a_port_is_wrong_usage() {
 }
 
 #[test]
-fn a_name_that_is_no_dns_label_is_wrong_usage() {
+fn a_name_that_is_not_a_dns_label_is_wrong_usage() {
     let config = file(GOOD);
     let config = config.path().to_str().expect("UTF-8");
     for id in ["a/b/c", "A/b", "a/B", "a/b?x=1", "../a", "a/..", "a/b#c", "a/1b", "a/ b", "a_b/c"] {
         for arguments in [vec!["failback", id], vec!["probe", config, "--service", id]] {
             let (status, _, stderr) = run(&arguments);
             assert_eq!(status, Some(2), "{arguments:?}: {stderr}");
-            let told = stderr.contains("; write lower-case letters")
+            let is_reported = stderr.contains("; write lower-case letters")
                 || stderr.contains("begins with a digit; ");
-            assert!(told, "{arguments:?}: {stderr}");
+            assert!(is_reported, "{arguments:?}: {stderr}");
         }
     }
     for id in ["A/b", "a/b/c", "a/B", "a/..", "a/b..c"] {
@@ -96,10 +108,10 @@ fn a_name_that_is_no_dns_label_is_wrong_usage() {
 }
 
 #[test]
-fn a_freeze_that_makes_no_sense_is_wrong_usage() {
+fn an_impossible_freeze_is_wrong_usage() {
     let config = file(GOOD);
     let config = config.path().to_str().expect("UTF-8");
-    for (flag, words) in [
+    for (flag, message) in [
         ("--max-unhealthy=0", "write a percentage from 1% to 100%"),
         ("--max-unhealthy=101%", "write a percentage from 1% to 100%"),
         ("--max-unhealthy=half", "write a percentage from 1% to 100%"),
@@ -110,19 +122,19 @@ fn a_freeze_that_makes_no_sense_is_wrong_usage() {
     ] {
         let (status, _, stderr) = run(&["run", "--config", config, flag]);
         assert_eq!(status, Some(2), "{stderr}");
-        assert!(stderr.contains(words), "{stderr}");
+        assert!(stderr.contains(message), "{stderr}");
     }
 }
 
 #[test]
-fn a_missing_file_is_a_bad_config_too() {
+fn a_missing_file_is_a_bad_config() {
     let (status, _, stderr) = run(&["run", "--config", "/nowhere/config.yaml"]);
     assert_eq!(status, Some(78));
     assert!(stderr.contains("/nowhere/config.yaml"), "{stderr}");
 }
 
 #[test]
-fn with_json_logs_even_a_bad_config_is_told_in_json() {
+fn json_logs_report_a_bad_config_as_json() {
     let file = file(BAD);
     let (status, _, stderr) =
         run(&["run", "--log-format", "json", "--config", file.path().to_str().expect("UTF-8")]);
@@ -142,7 +154,7 @@ fn with_json_logs_even_a_bad_config_is_told_in_json() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_panic() {
+fn a_reader_that_goes_away_is_not_a_panic() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_external-endpoints"))
         .arg("schema")
@@ -158,7 +170,7 @@ fn a_reader_that_goes_away_is_no_panic() {
 }
 
 #[test]
-fn a_kubeconfig_that_is_not_good_is_told_where_it_gives_the_namespace() {
+fn an_invalid_kubeconfig_is_reported_with_the_config() {
     let (config, broken) = (file(GOOD), file("nonsense: ["));
     let output =
         program().env("KUBECONFIG", broken.path()).arg("validate").arg(config.path()).output();
@@ -171,7 +183,7 @@ fn a_kubeconfig_that_is_not_good_is_told_where_it_gives_the_namespace() {
 }
 
 #[test]
-fn validate_says_which_files_are_good_and_looks_at_all_of_them() {
+fn validate_reports_on_every_file() {
     let (good, bad) = (file(GOOD), file(BAD));
     let (good, bad) = (good.path().to_str().expect("UTF-8"), bad.path().to_str().expect("UTF-8"));
     assert_eq!(
@@ -184,7 +196,7 @@ fn validate_says_which_files_are_good_and_looks_at_all_of_them() {
 }
 
 #[test]
-fn a_warning_leaves_the_exit_status_at_0_and_says_that_it_is_one() {
+fn a_warning_is_marked_and_leaves_the_exit_status_at_0() {
     let file = file(&GOOD.replace("tcp: {}", "tcp: {}, interval: 1s, timeout: 5s"));
     let (status, stdout, stderr) = run(&["validate", file.path().to_str().expect("UTF-8")]);
     assert_eq!(status, Some(0));
@@ -196,7 +208,7 @@ fn a_warning_leaves_the_exit_status_at_0_and_says_that_it_is_one() {
 }
 
 #[test]
-fn what_validate_explains_is_a_config_that_explains_itself() {
+fn an_explained_config_is_a_config_with_the_same_meaning() {
     let given = file(GOOD);
     let (status, explained, _) =
         run(&["validate", "--explain", given.path().to_str().expect("UTF-8")]);
@@ -223,7 +235,7 @@ fn an_address_outside_the_allowed_networks_is_a_bad_config() {
 }
 
 #[test]
-fn a_failback_without_a_cluster_says_what_to_do() {
+fn failback_without_a_cluster_names_the_kubeconfig() {
     let mut command = program();
     let output =
         command.env("KUBECONFIG", "/nowhere/kubeconfig").args(["failback", "prod/orders"]).output();
@@ -256,22 +268,23 @@ fn wrong_usage_is_exit_status_2() {
 }
 
 #[test]
-fn the_schema_is_the_one_that_is_committed() {
+fn the_committed_schema_is_up_to_date() {
     let (status, stdout, _) = run(&["schema"]);
     assert_eq!(status, Some(0));
     let committed = include_str!("../config/schema.json");
     assert_eq!(stdout, committed, "run `cargo run -- schema > config/schema.json`");
 }
 
-/// An exec check does not mind which address it is given, so nothing is connected to.
+/// Returns a database with an exec check. Its command connects to nothing.
 fn exec(service: &str, command: &str) -> String {
     format!(
-        "- {{service: {service}, namespace: prod, port: 1, addresses: [192.0.2.1], check: {{exec: {{command: {command}}}}}}}\n"
+        "- {{service: {service}, namespace: prod, port: 1, addresses: [192.0.2.1], \
+         check: {{exec: {{command: {command}}}}}}}\n"
     )
 }
 
 #[test]
-fn probe_shows_a_table_and_fails_if_anything_does() {
+fn probe_shows_a_table_and_fails_if_any_check_does() {
     let config = file(&format!(
         "databases:\n{}{}{}",
         exec("good", "[/bin/true]"),
@@ -297,7 +310,7 @@ fn probe_shows_a_table_and_fails_if_anything_does() {
 }
 
 #[test]
-fn an_address_that_is_taken_says_what_to_do() {
+fn an_address_in_use_is_reported_with_the_flag() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("an address").to_string();
     let file = file(GOOD);

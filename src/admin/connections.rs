@@ -3,12 +3,14 @@
 //!
 //! At the limit, the first row that fits decides:
 //!
-//! | open connections | eviction |
+//! | open connections | evicted |
 //! | --- | --- |
-//! | some have waited for a request beyond [`GRACE`] | of the address among them with the most connections, the one that has waited longest |
-//! | one address has more than its share | of that address, the one that has waited longest |
-//! | some wait for a request | none yet: the new connection waits until one is beyond [`GRACE`] |
-//! | none waits | of the address with the most connections, the one with the oldest answer |
+//! | some wait for a request longer than [`GRACE`] | the longest wait of the busiest of their addresses |
+//! | one address has more than its share | the longest wait of that address |
+//! | some wait for a request | none yet: the new one waits until a wait exceeds [`GRACE`] |
+//! | none waits | the oldest answer of the busiest address |
+//!
+//! The busiest address is the one with the most connections.
 //!
 //! A new connection is therefore accepted soon, and a flood from one address evicts only its own
 //! connections. A client that sends its request at once, as the kubelet does, gets its answer under
@@ -127,8 +129,8 @@ impl Drop for Connections {
     }
 }
 
-/// Returns the address by which connections are counted. A host can use any IPv6 address of its /64,
-/// so the whole /64 counts as one.
+/// Returns the address by which connections are counted. A host can use any IPv6 address of its
+/// /64, so the whole /64 counts as one.
 fn source(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),

@@ -82,7 +82,10 @@ pub(super) async fn serve(
             Err(error) if is_peer_error(&error) => {}
             Err(error) => {
                 if !std::mem::replace(&mut is_failing, true) {
-                    warn!(%error, "connections to the admin pages can't be accepted; trying again every 100 ms");
+                    warn!(
+                        %error,
+                        "connections to the admin pages can't be accepted; trying again"
+                    );
                 }
                 tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }

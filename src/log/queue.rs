@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The capacity in bytes: a line for each of ten thousand targets that fail together, which is little
-/// of a Pod's memory.
+/// The capacity in bytes: a line for each of ten thousand targets that fail together, which is
+/// little of a Pod's memory.
 const MAX_BYTES: usize = 4 << 20;
 
 /// The memory of a line beside its text, in bytes.
@@ -69,8 +69,8 @@ impl Queue {
         drop(wait.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Writes all lines, without end. After lines were dropped, the next success calls `log_dropped`
-    /// with their number.
+    /// Writes all lines, without end. After lines were dropped, the next success calls
+    /// `log_dropped` with their number.
     pub(super) fn write_to(&self, output: &mut impl Write, log_dropped: impl Fn(u64)) {
         let mut reported = 0;
         loop {
