@@ -1,5 +1,5 @@
-//! The clocks. Only this module reads one, so that all others take the time as an argument or can be
-//! tested under paused time.
+//! The clocks. Only this module reads one, so that all others take the time as an argument or can
+//! be tested under paused time.
 
 use std::ops::Add;
 use std::time::{Duration, Instant, SystemTime};
@@ -37,8 +37,8 @@ fn within_rfc3339(time: SystemTime) -> SystemTime {
     time.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + LAST_SECOND)
 }
 
-/// A time of `CLOCK_BOOTTIME`, which goes on while the machine is suspended. The clock of [`Instant`]
-/// stands still meanwhile, and can't be used where other machines wait.
+/// A time of `CLOCK_BOOTTIME`, which goes on while the machine is suspended. The clock of
+/// [`Instant`] stands still meanwhile, and can't be used where other machines wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BootInstant(Duration);
 
@@ -84,16 +84,21 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
 
         #[test]
         fn every_time_can_be_formatted(seconds in any::<u64>(), nanos in 0..1_000_000_000_u32) {
             let duration = Duration::new(seconds, nanos);
             let epoch = SystemTime::UNIX_EPOCH;
-            for time in [epoch.checked_add(duration), epoch.checked_sub(duration)].into_iter().flatten() {
+            let times = [epoch.checked_add(duration), epoch.checked_sub(duration)];
+            for time in times.into_iter().flatten() {
                 prop_assert_eq!(rfc3339_millis(time).len(), 24);
             }
-            for instant in [now().checked_add(duration), now().checked_sub(duration)].into_iter().flatten() {
+            let instants = [now().checked_add(duration), now().checked_sub(duration)];
+            for instant in instants.into_iter().flatten() {
                 prop_assert_eq!(rfc3339_seconds(to_wall_clock(instant)).len(), 20);
             }
         }

@@ -88,7 +88,7 @@ pub(crate) struct EventWriter {
     receiver: Receiver,
     counts: Counts,
     aggregator: EventAggregator,
-    /// When Events may be sent again to a namespace in which a right is missing.
+    /// The time until which no Event is sent to a namespace in which a right is missing.
     forbidden_until: HashMap<String, Instant>,
     /// The last pause after calls that failed; zero after a call that succeeded.
     backoff: Duration,

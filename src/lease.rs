@@ -10,14 +10,17 @@
 //!
 //! A write that was decided in time but is late is stopped as follows:
 //!
-//! | the write                                                | is stopped by                                   |
-//! | ---                                                      | ---                                             |
-//! | has not begun                                            | the permission, checked right before each call  |
-//! | waits for a connection, or its process is stopped        | the permission, checked again when it is sent   |
-//! | is on its way while the API does not answer              | its time-out, which ends before the permission  |
-//! | arrives after anything that was written later            | its resourceVersion and UID                     |
-//! | is a create that arrives late                            | being a placeholder, which changes nothing      |
-//! | was sent by a process that has been killed               | the same; its successor in the Pod takes the Lease at once |
+//! | the write                                | is stopped by                                  |
+//! | ---                                      | ---                                            |
+//! | has not begun                            | the permission, checked right before each call |
+//! | waits for a connection                   | the permission, checked again when it is sent  |
+//! | waits because its process is stopped     | the same                                       |
+//! | is in flight, and the API does not reply | its time-out, which ends before the permission |
+//! | arrives after a later write              | its resourceVersion and UID                    |
+//! | is a create that arrives late            | being a placeholder, which changes nothing     |
+//! | was sent by a process that was killed ¹  | its resourceVersion and UID                    |
+//!
+//! ¹ Its successor in the Pod acquires the Lease at once.
 //!
 //! In a first installation nothing bears our label yet, and nobody waits for 15 s. Lists that are
 //! read after the Lease was observed show that.
@@ -28,8 +31,8 @@
 //!   yet writes its very first object within 10 s. Two replicas then create the same placeholder,
 //!   and each later write still carries the resourceVersion that it was decided on.
 //! - Two replicas run with the same host name and the same `POD_UID`, by mistake. The younger takes
-//!   the Lease of the older for its own. The older finds out when it renews the Lease, after 2 s, or
-//!   stops after 10 s.
+//!   the Lease of the older for its own. The older finds out when it renews the Lease, after 2 s,
+//!   or stops after 10 s.
 //!
 //! No client can take back a write that the network or the API server already has. If nothing was
 //! written since it was decided, the API takes it. The new holder observes it by its watch, and

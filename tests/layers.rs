@@ -34,6 +34,13 @@ const ORDER: &[&str] = &[
 /// The order inside of larger modules: each child may use only the children before it.
 /// The module itself comes last, as the face of its children.
 const INNER_ORDER: &[(&str, &[&str])] = &[
+    ("notice", &["reason", "log_line", "recorder"]),
+    ("api", &["call", "error", "deadline", "retry_after"]),
+    (
+        "lease",
+        &["mark", "identity", "fitness", "decision", "election", "permission", "handle", "elector"],
+    ),
+    ("event", &["aggregator", "object"]),
     (
         "config",
         &[

@@ -78,7 +78,8 @@ mod tests {
             ),
             (
                 rule("patch", "endpointslices", Some("a")),
-                "resources: [endpointslices], resourceNames: [a], verbs: [get, create, patch, delete]",
+                "resources: [endpointslices], resourceNames: [a], \
+                 verbs: [get, create, patch, delete]",
             ),
             (
                 rule("delete", "endpoints", Some("a")),
@@ -107,9 +108,10 @@ mod tests {
             Call { verb: "patch", plural: "endpoints", namespace: "prod", name: Some("mysql") };
         assert_eq!(
             call.forbidden("no way"),
-            "may not patch endpoints mysql in namespace prod; allow it there with a Role whose rules have \
-             {apiGroups: [\"\"], resources: [endpoints], resourceNames: [mysql], verbs: [get, create, patch]}, \
-             bound to this daemon's ServiceAccount (the API says: no way)"
+            "may not patch endpoints mysql in namespace prod; allow it there with a Role whose \
+             rules have {apiGroups: [\"\"], resources: [endpoints], resourceNames: [mysql], \
+             verbs: [get, create, patch]}, bound to this daemon's ServiceAccount (the API says: \
+             no way)"
         );
         let lease =
             Call { verb: "update", plural: "leases", namespace: "prod", name: Some("lease") };

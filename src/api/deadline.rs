@@ -50,7 +50,8 @@ impl Deadline {
         !self.remaining().is_zero() && !self.0.ended.load(Ordering::Relaxed)
     }
 
-    /// Returns the deadline of the current task. Most have none, and their calls may always be sent.
+    /// Returns the deadline of the current task. Most tasks have none, and their calls may always
+    /// be sent.
     pub(crate) fn current() -> Option<Self> {
         CURRENT_DEADLINE.try_with(Self::clone).ok()
     }

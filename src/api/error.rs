@@ -223,10 +223,9 @@ mod tests {
     #[test]
     fn the_api_may_have_a_caller_wait_but_not_for_long() {
         for (asked, granted) in [(0, 0), (7, 7), (60, 10)] {
-            let text = format!(
-                r#"{{"kind":"Status","message":"busy","code":429,"details":{{"retryAfterSeconds":{asked}}}}}"#
-            );
-            let status: Status = serde_json::from_str(&text).expect("a Status");
+            let details = serde_json::json!({"retryAfterSeconds": asked});
+            let status = serde_json::json!({"message": "busy", "code": 429, "details": details});
+            let status: Status = serde_json::from_value(status).expect("a Status");
             let call = Call { verb: "list", plural: "services", namespace: "prod", name: None };
             let error = ApiError::new(kube::Error::Api(status.boxed()), call);
             assert_eq!(error.retry_after, Duration::from_secs(granted));

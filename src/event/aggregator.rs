@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn different_keys_do_not_wait_for_each_other_and_the_oldest_goes_first() {
+    fn different_keys_do_not_wait_and_the_oldest_goes_first() {
         let now = clock::now();
         let mut aggregator = EventAggregator::default();
         let later = now + Duration::from_millis(1);

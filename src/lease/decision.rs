@@ -1,13 +1,13 @@
 //! The table of actions, by the owner of the Lease. Pure.
 //!
-//! | the Lease                       | while we may write | before it expires | once it has expired |
-//! | ---                             | ---                | ---               | ---                 |
-//! | is absent                       | create             | create            | create              |
-//! | was released by its holder      | acquire            | acquire           | acquire             |
-//! | has no holder, but not released | acquire            | wait ¹            | acquire             |
-//! | is ours                         | renew              | renew             | renew               |
-//! | is our predecessor's in the Pod | acquire            | acquire           | acquire             |
-//! | is another's                    | wait               | wait              | acquire             |
+//! | the Lease                       | while we may write | before it expires | after expiry |
+//! | ---                             | ---                | ---               | ---          |
+//! | is absent                       | create             | create            | create       |
+//! | was released by its holder      | acquire            | acquire           | acquire      |
+//! | has no holder, but not released | acquire            | wait ¹            | acquire      |
+//! | is ours                         | renew              | renew             | renew        |
+//! | is our predecessor's in the Pod | acquire            | acquire           | acquire      |
+//! | is another's                    | wait               | wait              | acquire      |
 //!
 //! ¹ It is acquired at once in a first installation, where nothing bears our label yet.
 //!

@@ -54,8 +54,8 @@ pub(super) enum Step {
 struct ObservedLease {
     /// None if it was absent.
     record: Option<Record>,
-    /// The time at which it was first observed like this, by the clock of this replica. The times in
-    /// the Lease are those of another's clock.
+    /// The time at which it was first observed like this, by the clock of this replica. The times
+    /// in the Lease are those of another's clock.
     observed_at: BootInstant,
 }
 

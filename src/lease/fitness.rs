@@ -1,12 +1,12 @@
 //! The fitness of a replica to lead, by its checks: a leader that can't check leaves the Lease to
 //! another replica. Pure.
 //!
-//! | the checks                              | as leader                           | as standby    |
-//! | ---                                     | ---                                 | ---           |
-//! | are timely, or bad for less than 1 s    | serve                               | serve         |
-//! | start late                              | step down, unless it has ¹          | yield         |
-//! | are all inconclusive                    | step down, unless within 10 min     | yield         |
-//! | stand still                             | step down                           | abstain       |
+//! | the checks                           | as leader                       | as standby |
+//! | ---                                  | ---                             | ---        |
+//! | are timely, or bad for less than 1 s | serve                           | serve      |
+//! | start late                           | step down, unless it has ¹      | yield      |
+//! | are all inconclusive                 | step down, unless within 10 min | yield      |
+//! | stand still                          | step down                       | abstain    |
 //!
 //! ¹ since its checks were last timely for a minute.
 //!

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
 
-use super::permission::Permission;
-use super::{LEASE_DURATION, Name};
+use super::Name;
+use super::permission::{LastUnacknowledged, Permission};
 use crate::clock::{self, BootInstant};
 
 /// The role of this replica.
@@ -39,8 +39,7 @@ struct Shared {
     /// Locked for reading by each call that writes, and for writing to drain them. Calls that begin
     /// after that wait.
     writes: Arc<RwLock<()>>,
-    /// The time at which the last call that writes ended without an answer.
-    last_unacknowledged: Mutex<Option<BootInstant>>,
+    last_unacknowledged: LastUnacknowledged,
 }
 
 impl Handle {
@@ -65,7 +64,7 @@ impl Handle {
             role: watch::Sender::new(role),
             expires_at: Mutex::default(),
             writes: Arc::default(),
-            last_unacknowledged: Mutex::default(),
+            last_unacknowledged: LastUnacknowledged::default(),
         }))
     }
 
@@ -119,7 +118,7 @@ impl Handle {
             Role::Alone => None,
             _ => Some(self.expires_at().filter(|at| clock::boot_now() < *at)?),
         };
-        Some(Permission::new(self.clone(), expires_at, writing))
+        Some(Permission::new(expires_at, self.0.last_unacknowledged.clone(), writing))
     }
 
     /// Waits until no call that writes is in flight. None begins while the guard exists.
@@ -127,15 +126,9 @@ impl Handle {
         self.0.writes.clone().write_owned().await
     }
 
-    /// Records that a call that writes has ended without an answer.
-    pub(super) fn note_unacknowledged_write(&self) {
-        *lock(&self.0.last_unacknowledged) = Some(clock::boot_now());
-    }
-
     /// Returns whether a write that had no answer may still arrive at the API.
     pub(super) fn has_unacknowledged_write(&self) -> bool {
-        let last = *lock(&self.0.last_unacknowledged);
-        last.is_some_and(|last| clock::boot_now() < last + LEASE_DURATION)
+        self.0.last_unacknowledged.may_still_arrive()
     }
 
     /// Returns the time at which the permission to write ends; none without one.

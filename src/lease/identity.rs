@@ -15,8 +15,8 @@ const MAX_UID_LENGTH: usize = 64;
 /// The names of this replica and of this process.
 pub(super) struct Identity {
     /// The holder in the Lease: the host's name, which is the Pod's, and the Pod's UID. It stays
-    /// the same when the container is restarted. Without the UID of the Pod, the name of the process
-    /// takes its place.
+    /// the same when the container is restarted. Without the UID of the Pod, the name of the
+    /// process takes its place.
     pub replica: String,
     /// A name that no other process has, not even under the same identity.
     pub process: String,

@@ -46,20 +46,20 @@ fn stored(draft: &Draft, version: u32) -> Record {
 /// Returns an election that has held the Lease since `now`.
 fn holding(now: BootInstant) -> Election {
     let mut election = observed(Some(record(1, None, 6, Some("released 6 of uid"))), now);
-    let Step::Write(draft) = election.next(now) else { panic!("not taken") };
+    let Step::Write(draft) = election.next(now) else { panic!("not acquired") };
     election.on_written(&draft, stored(&draft, 2), now, now);
     election
 }
 
 #[test]
-fn the_owner_is_who_the_lease_and_its_mark_agree_on() {
+fn the_owner_is_the_holder_that_the_mark_confirms() {
     let held = |holder, transitions, mark| owner(Some(record(1, holder, transitions, mark)));
     assert_eq!(owner(None), Owner::Absent);
     assert_eq!(held(None, 7, Some("released 7 of uid")), Owner::Released);
     assert_eq!(
         held(None, 8, Some("released 7 of uid")),
         Owner::Unclear,
-        "given up, and taken since"
+        "released, and acquired since"
     );
     assert_eq!(
         held(None, 7, Some("released 7 of another")),
@@ -78,7 +78,7 @@ fn the_owner_is_who_the_lease_and_its_mark_agree_on() {
     assert_eq!(
         held(Some("me"), 7, Some("held 7 by other q")),
         Owner::Unclear,
-        "our name was written there by hand"
+        "our name was written by hand"
     );
     assert_eq!(held(Some("me"), 7, Some("released 7 of uid")), Owner::Unclear);
     assert_eq!(held(Some("other"), 7, Some("held 7 by other q")), Owner::Another);
@@ -87,7 +87,7 @@ fn the_owner_is_who_the_lease_and_its_mark_agree_on() {
 }
 
 #[test]
-fn what_is_given_up_is_taken_at_once_and_renewed() {
+fn a_released_lease_is_acquired_at_once_and_renewed() {
     let now = clock::boot_now();
     let mut election = holding(now);
     assert_eq!(
@@ -102,7 +102,7 @@ fn what_is_given_up_is_taken_at_once_and_renewed() {
 }
 
 #[test]
-fn a_created_lease_is_held_by_nobody_for_its_time() {
+fn a_created_lease_has_no_holder_until_it_expires() {
     let now = clock::boot_now();
     let mut election = observed(None, now);
     let Step::Write(create) = election.next(now) else { panic!("not created") };
@@ -124,20 +124,20 @@ fn a_created_lease_is_held_by_nobody_for_its_time() {
 }
 
 #[test]
-fn in_a_first_installation_a_created_lease_is_taken_at_once() {
+fn a_first_installation_acquires_the_lease_at_once() {
     let now = clock::boot_now();
     let created = record(1, None, 0, None);
     let mut election = observed(Some(created), now);
     assert_eq!(election.next(now), Step::FindInstallation);
     election.set_installation(Installation::New);
     assert!(matches!(election.next(now), Step::Write(Draft { action: Action::Acquire, .. })));
-    // Only as it was when it was asked.
+    // It counts only for the version for which it was read.
     election.observe(Some(record(2, None, 0, None)), now);
     assert_eq!(election.next(now), Step::FindInstallation);
 }
 
 #[test]
-fn a_holder_takes_back_its_lease_but_not_from_another() {
+fn a_holder_acquires_its_lease_again_but_not_from_another() {
     let now = clock::boot_now();
     let mark = Some("held 7 by me p");
     for (edited, action) in [
@@ -175,18 +175,18 @@ fn a_holder_takes_back_its_lease_but_not_from_another() {
 }
 
 #[test]
-fn a_new_process_takes_up_the_lease_of_its_predecessor() {
+fn a_new_process_acquires_the_lease_of_its_predecessor() {
     let now = clock::boot_now();
     let mut election = Election::new("me".into(), "p".into());
     election.begin_tick(Checks::Timely, now);
     election.observe(Some(record(1, Some("me"), 7, Some("held 7 by me q"))), now);
-    let Step::Write(draft) = election.next(now) else { panic!("not taken up") };
+    let Step::Write(draft) = election.next(now) else { panic!("not acquired") };
     assert_eq!((draft.action, draft.transitions), (Action::Acquire, 8));
-    // A last renewal of the predecessor came in between.
+    // A last renewal of the predecessor was stored in between.
     election.on_conflict();
     election.observe(Some(record(2, Some("me"), 7, Some("held 7 by me q"))), now);
     assert!(matches!(election.next(now), Step::Write(Draft { action: Action::Acquire, .. })));
-    // Written there by hand: what the mark says is another's.
+    // The holder was written by hand: the mark names another.
     let mut election = Election::new("me".into(), "p".into());
     election.observe(Some(record(1, Some("me"), 7, Some("held 7 by other q"))), now);
     election.set_installation(Installation::Existing);
@@ -194,7 +194,7 @@ fn a_new_process_takes_up_the_lease_of_its_predecessor() {
 }
 
 #[test]
-fn a_second_process_with_our_identity_is_told_and_left_alone() {
+fn a_second_process_with_our_identity_is_reported() {
     let now = clock::boot_now();
     let mut election = holding(now);
     election.on_conflict();
@@ -211,7 +211,7 @@ fn a_second_process_with_our_identity_is_told_and_left_alone() {
 }
 
 #[test]
-fn a_holder_that_lapsed_renews_what_still_is_as_it_wrote_it() {
+fn a_holder_that_lapsed_renews_an_unchanged_lease() {
     let now = clock::boot_now();
     let mut election = holding(now);
     let later = now + S * 30;
@@ -222,7 +222,7 @@ fn a_holder_that_lapsed_renews_what_still_is_as_it_wrote_it() {
 }
 
 #[test]
-fn giving_up_leaves_a_mark_that_only_the_holder_can_leave() {
+fn a_release_leaves_a_mark_that_only_the_holder_can_leave() {
     let now = clock::boot_now();
     let mut election = holding(now);
     assert_eq!(election.release(now + S * 10), None, "it may no longer write");
@@ -237,7 +237,7 @@ fn giving_up_leaves_a_mark_that_only_the_holder_can_leave() {
 }
 
 #[test]
-fn a_late_leader_steps_down_and_lets_everyone_else_go_first() {
+fn a_late_leader_steps_down_and_yields() {
     let now = clock::boot_now();
     let late = || Checks::Late("late".into());
     let mut election = holding(now);
@@ -255,7 +255,7 @@ fn a_late_leader_steps_down_and_lets_everyone_else_go_first() {
         assert_eq!(matches!(election.next(at), Step::StandBy(_)), stands_by, "after {second} s");
     }
     let at = now + S * 19;
-    let Step::Write(draft) = election.next(at) else { panic!("not taken") };
+    let Step::Write(draft) = election.next(at) else { panic!("not acquired") };
     election.on_written(&draft, stored(&draft, 4), at, at);
     election.begin_tick(late(), at + S);
     assert_eq!(election.next(at + S), Step::Hold(S), "it has stepped down once");
@@ -285,19 +285,19 @@ fn a_last_resort_that_checks_badly_keeps_the_lease() {
         assert_eq!(
             election.next(at),
             Step::Hold(RETRY_PERIOD),
-            "{checks:?}: it has let all others go first"
+            "{checks:?}: all others had their chance"
         );
     }
 }
 
 #[test]
-fn one_that_did_not_let_others_go_first_steps_down() {
+fn a_late_leader_that_has_not_yielded_steps_down() {
     let now = clock::boot_now();
     let mut election = observed(Some(record(1, None, 7, Some("released 7 of uid"))), now);
     election.begin_tick(Checks::Late("late".into()), now);
     election.observe(Some(record(1, None, 7, Some("released 7 of uid"))), now);
-    let Step::Write(draft) = election.next(now) else { panic!("not taken") };
-    // The answer takes long enough for the trouble to count meanwhile.
+    let Step::Write(draft) = election.next(now) else { panic!("not acquired") };
+    // The answer takes long enough for the problem to be confirmed meanwhile.
     election.on_written(&draft, stored(&draft, 2), now, now + S * 2);
     assert_eq!(election.next(now + S * 2), Step::Release);
 }
@@ -305,12 +305,12 @@ fn one_that_did_not_let_others_go_first_steps_down() {
 #[test]
 fn a_replica_whose_checks_stand_still_does_not_compete() {
     let now = clock::boot_now();
-    let given_up = record(1, None, 7, Some("released 7 of uid"));
-    let mut election = observed(Some(given_up.clone()), now);
+    let released = record(1, None, 7, Some("released 7 of uid"));
+    let mut election = observed(Some(released.clone()), now);
     election.begin_tick(Checks::Standstill("still".into()), now);
     for second in [1, 2, 600] {
         election.begin_tick(Checks::Standstill("still".into()), now + S * second);
-        election.observe(Some(given_up.clone()), now + S * second);
+        election.observe(Some(released.clone()), now + S * second);
         assert_eq!(
             election.next(now + S * second),
             Step::StandBy(STANDBY_PERIOD),
@@ -319,7 +319,7 @@ fn a_replica_whose_checks_stand_still_does_not_compete() {
     }
     assert_eq!(election.unfit_reason(now + S * 600), Some("still"));
     election.begin_tick(Checks::Timely, now + S * 601);
-    election.observe(Some(given_up), now + S * 601);
+    election.observe(Some(released), now + S * 601);
     assert!(matches!(election.next(now + S * 601), Step::Write(_)));
 }
 
@@ -344,8 +344,8 @@ fn a_permission_and_its_renewal_count_from_when_the_call_began() {
     let now = clock::boot_now();
     let mut election =
         observed(Some(record(1, None, i32::MAX, Some("released 2147483647 of uid"))), now);
-    let Step::Write(draft) = election.next(now) else { panic!("not taken") };
-    assert_eq!(draft.transitions, i32::MAX, "the most that the API takes");
+    let Step::Write(draft) = election.next(now) else { panic!("not acquired") };
+    assert_eq!(draft.transitions, i32::MAX, "the greatest number that the API takes");
     election.on_written(&draft, stored(&draft, 2), now, now + S);
     assert_eq!(election.remaining(now + S), Some(RENEW_DEADLINE - S));
     assert_eq!(election.next(now + S), Step::Hold(S));
@@ -367,7 +367,7 @@ fn a_created_lease_is_unchanged_from_when_the_call_ended() {
 }
 
 #[test]
-fn who_steps_down_may_not_write_even_if_it_was_not_given_up() {
+fn stepping_down_ends_the_permission_without_a_release() {
     let now = clock::boot_now();
     let mut election = holding(now);
     election.step_down(now + S);

@@ -92,7 +92,7 @@ async fn a_call_that_took_as_long_as_its_limit_may_still_arrive() {
         (limit + instant, None, true),
     ];
     for (time, answer, may_arrive) in table {
-        *lock(&lease.0.last_unacknowledged) = None;
+        lease.0.last_unacknowledged.set(None);
         let permission = lease.permission().await.expect("the holder");
         assert_eq!(permission.run(limit, tokio::time::sleep(time)).await, answer, "after {time:?}");
         assert_eq!(lease.has_unacknowledged_write(), may_arrive, "after {time:?}");

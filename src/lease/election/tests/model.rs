@@ -1,5 +1,5 @@
-//! Replicas, an API and a person, played by chance: whatever happens, two never may write at the
-//! same time.
+//! A random simulation of replicas, an API and a person: whatever happens, two replicas never may
+//! write at the same time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,26 +10,27 @@ use super::*;
 use crate::clock;
 
 const REPLICAS: usize = 3;
-/// How long a play lasts, in ms, and how long everything is well before its end.
-const PLAY: u64 = 120_000;
+/// The length of a simulation, in ms.
+const SIMULATION: u64 = 120_000;
+/// The time without faults at its end, in ms.
 const CALM: u64 = 60_000;
-/// The time-out of a call.
-const CALL: u64 = 3_000;
+/// The time-out of a call, in ms.
+const CALL_TIMEOUT: u64 = 3_000;
 
 /// An act of a person on the Lease, or on a replica.
 #[derive(Debug, Clone, Copy)]
 enum Act {
     Delete,
     Empty,
-    /// Writes the name of this replica there.
+    /// Writes the name of this replica as the holder.
     Name(usize),
-    /// Changes something that says nothing.
+    /// Changes something that does not matter.
     Touch,
     DropMark,
     SetDuration(u64),
     /// Kills a replica. Its container starts again after this time, under the same identity.
     Kill(usize, u64),
-    /// Asks a replica to end; another starts after this time.
+    /// Terminates a replica. Another starts after this time.
     Terminate(usize, u64),
     /// Stops all threads of a replica for this long.
     Stop(usize, u64),
@@ -58,14 +59,14 @@ fn act() -> impl Strategy<Value = Act> {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Act(usize),
-    /// A process that has this number begins a turn.
-    Turn(u64),
+    /// The process with this number begins a tick.
+    Tick(u64),
     /// A call arrives at the API.
     Arrive(usize),
-    /// Its answer arrives, or its time is over.
+    /// The answer of a call arrives, or the call times out.
     Answer(usize),
     Start(usize, u64),
-    /// Writes have ended, and the Lease is given up.
+    /// Writes have ended, and the Lease is released.
     Drained(u64),
 }
 
@@ -73,13 +74,13 @@ enum Event {
 struct Process {
     number: u64,
     election: Election,
-    /// The version that a write stands on.
+    /// The version that a write rests on.
     basis: Option<String>,
     stopped_until: u64,
     still_until: u64,
     impaired_until: u64,
     ending: bool,
-    /// No write is under way, and none begins.
+    /// Set when no write is in flight, and none begins.
     drained: bool,
     steps: u32,
 }
@@ -87,7 +88,7 @@ struct Process {
 enum Request {
     Get,
     Put(Draft, Option<String>),
-    /// Gives the Lease up.
+    /// Releases the Lease.
     Release(Draft, Option<String>),
 }
 
@@ -96,11 +97,11 @@ struct Call {
     request: Request,
     begun: u64,
     answer: Option<Result<Option<Record>, ()>>,
-    /// Answered, or its time was over.
+    /// Set when it was answered or has timed out.
     over: bool,
 }
 
-struct Play {
+struct Simulation {
     now: u64,
     start: BootInstant,
     acts: Vec<(u64, Act)>,
@@ -113,9 +114,9 @@ struct Play {
     trace: Vec<String>,
 }
 
-impl Play {
+impl Simulation {
     fn new(acts: Vec<(u64, Act)>, starts: [u64; REPLICAS], seed: u64) -> Self {
-        let mut play = Self {
+        let mut simulation = Self {
             now: 0,
             start: clock::boot_now(),
             acts,
@@ -127,14 +128,14 @@ impl Play {
             calls: Vec::new(),
             trace: Vec::new(),
         };
-        for index in 0..play.acts.len() {
-            play.at(play.acts[index].0, Event::Act(index));
+        for index in 0..simulation.acts.len() {
+            simulation.at(simulation.acts[index].0, Event::Act(index));
         }
         for (replica, at) in starts.into_iter().enumerate() {
-            let identity = play.number();
-            play.at(at, Event::Start(replica, identity));
+            let identity = simulation.number();
+            simulation.at(at, Event::Start(replica, identity));
         }
-        play
+        simulation
     }
 
     fn number(&mut self) -> u64 {
@@ -147,7 +148,7 @@ impl Play {
         self.events.push(Reverse((at, number, event)));
     }
 
-    /// A number below the limit, by SplitMix64.
+    /// Returns a random number below the limit, by SplitMix64.
     fn chance(&mut self, limit: u64) -> u64 {
         self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.chance;
@@ -157,10 +158,10 @@ impl Play {
     }
 
     fn is_calm(&self) -> bool {
-        self.now + CALM >= PLAY
+        self.now + CALM >= SIMULATION
     }
 
-    /// The time a message takes: mostly short, at times longer than any time-out.
+    /// Returns the time that a message takes: mostly short, at times longer than any time-out.
     fn latency(&mut self) -> u64 {
         let limit = if self.is_calm() {
             20
@@ -170,7 +171,7 @@ impl Play {
         self.chance(limit)
     }
 
-    fn moment(&self) -> BootInstant {
+    fn instant(&self) -> BootInstant {
         self.start + Duration::from_millis(self.now)
     }
 
@@ -180,14 +181,14 @@ impl Play {
 
     /// Counts the replicas that may write now.
     fn permitted(&self) -> usize {
-        let now = self.moment();
+        let now = self.instant();
         let may_write =
             |process: &&Process| !process.drained && process.election.remaining(now).is_some();
         self.replicas.iter().flatten().filter(may_write).count()
     }
 
     fn run(&mut self) -> Result<(), TestCaseError> {
-        self.run_until(PLAY)?;
+        self.run_until(SIMULATION)?;
         prop_assert_eq!(self.permitted(), 1, "nobody may write at the end: {:#?}", &self.lease);
         Ok(())
     }
@@ -207,15 +208,15 @@ impl Play {
     fn apply(&mut self, event: Event) {
         match event {
             Event::Act(index) => self.act(self.acts[index].1),
-            Event::Turn(number) => self.turn(number),
+            Event::Tick(number) => self.tick(number),
             Event::Arrive(call) => self.arrive(call),
             Event::Answer(call) => self.answer(call),
-            Event::Start(replica, identity) => self.begin(replica, identity),
+            Event::Start(replica, identity) => self.start(replica, identity),
             Event::Drained(number) => self.release(number),
         }
     }
 
-    fn begin(&mut self, replica: usize, identity: u64) {
+    fn start(&mut self, replica: usize, identity: u64) {
         let number = self.number();
         let election =
             Election::new(format!("replica-{replica}-{identity}"), format!("process-{number}"));
@@ -233,7 +234,7 @@ impl Play {
             steps,
         };
         self.replicas[replica] = Some(process);
-        self.at(self.now, Event::Turn(number));
+        self.at(self.now, Event::Tick(number));
     }
 
     fn act(&mut self, act: Act) {
@@ -297,12 +298,12 @@ impl Play {
         }
     }
 
-    fn turn(&mut self, number: u64) {
-        let (now, moment) = (self.now, self.moment());
+    fn tick(&mut self, number: u64) {
+        let (now, instant) = (self.now, self.instant());
         let Some(process) = self.process(number).filter(|process| !process.ending) else { return };
         if process.stopped_until > now {
             let until = process.stopped_until;
-            return self.at(until, Event::Turn(number));
+            return self.at(until, Event::Tick(number));
         }
         let checks = match () {
             () if process.still_until > now => Checks::Standstill(String::new()),
@@ -316,19 +317,19 @@ impl Play {
             () => Checks::Timely,
         };
         process.steps = 0;
-        process.election.begin_tick(checks, moment);
+        process.election.begin_tick(checks, instant);
         self.step(number);
     }
 
-    /// Does what the keeper does between two answers.
+    /// Does what the elector does between two answers.
     fn step(&mut self, number: u64) {
-        let (now, moment) = (self.now, self.moment());
+        let (now, instant) = (self.now, self.instant());
         let Some(process) = self.process(number).filter(|process| !process.ending) else { return };
         process.steps += 1;
         if process.steps > 8 {
-            return self.at(now + 500, Event::Turn(number));
+            return self.at(now + 500, Event::Tick(number));
         }
-        match process.election.next(moment) {
+        match process.election.next(instant) {
             Step::Observe => self.call(number, Request::Get),
             Step::Write(draft) => {
                 let basis = process.basis.clone();
@@ -343,19 +344,19 @@ impl Play {
                 self.at(now + drained, Event::Drained(number));
             }
             Step::Hold(pause) | Step::StandBy(pause) => {
-                let left = process.election.remaining(moment).unwrap_or(pause);
+                let left = process.election.remaining(instant).unwrap_or(pause);
                 let pause = pause.min(left).as_millis() as u64;
                 let jitter = self.chance(20);
-                self.at(now + pause + jitter, Event::Turn(number));
+                self.at(now + pause + jitter, Event::Tick(number));
             }
         }
     }
 
     fn release(&mut self, number: u64) {
-        let moment = self.moment();
+        let instant = self.instant();
         let Some(process) = self.process(number) else { return };
         process.drained = true;
-        match process.election.release(moment) {
+        match process.election.release(instant) {
             Some(draft) => {
                 let basis = process.basis.clone();
                 self.call(number, Request::Release(draft, basis));
@@ -364,9 +365,9 @@ impl Play {
         }
     }
 
-    /// Ends a process that was asked to, or one that steps down.
+    /// Ends a process that is terminating, or the stepping down of one.
     fn end_release(&mut self, number: u64) {
-        let (now, moment) = (self.now, self.moment());
+        let (now, instant) = (self.now, self.instant());
         let Some(process) = self.process(number) else { return };
         if process.ending {
             let ended = self
@@ -375,16 +376,16 @@ impl Play {
                 .find(|replica| replica.as_ref().is_some_and(|of| of.number == number));
             return ended.into_iter().for_each(|replica| *replica = None);
         }
-        process.election.step_down(moment);
+        process.election.step_down(instant);
         process.drained = false;
-        self.at(now + 500, Event::Turn(number));
+        self.at(now + 500, Event::Tick(number));
     }
 
     fn call(&mut self, process: u64, request: Request) {
         let call = self.calls.len();
-        let moment = self.moment();
-        let left = self.process(process).and_then(|process| process.election.remaining(moment));
-        let limit = left.map_or(CALL, |left| CALL.min(left.as_millis() as u64));
+        let instant = self.instant();
+        let left = self.process(process).and_then(|process| process.election.remaining(instant));
+        let limit = left.map_or(CALL_TIMEOUT, |left| CALL_TIMEOUT.min(left.as_millis() as u64));
         self.calls.push(Call { process, request, begun: self.now, answer: None, over: false });
         let arrives = self.now + self.latency();
         self.at(arrives, Event::Arrive(call));
@@ -420,10 +421,10 @@ impl Play {
         self.at(back, Event::Answer(index));
     }
 
-    /// Takes an answer, or the lack of one when its time is over. A process that was stopped
-    /// meanwhile takes it later.
+    /// Applies an answer, or the time-out of the call. A process that was stopped meanwhile
+    /// receives it later.
     fn answer(&mut self, index: usize) {
-        let (now, moment, start) = (self.now, self.moment(), self.start);
+        let (now, instant, start) = (self.now, self.instant(), self.start);
         let (number, begun) =
             (self.calls[index].process, start + Duration::from_millis(self.calls[index].begun));
         let Some(stopped_until) = self.process(number).map(|process| process.stopped_until) else {
@@ -447,15 +448,15 @@ impl Play {
             return;
         };
         match (answer, draft) {
-            (None, _) if !release => return self.at(now + 500, Event::Turn(number)),
+            (None, _) if !release => return self.at(now + 500, Event::Tick(number)),
             (None, _) => {}
             (Some(Ok(Some(record))), Some(draft)) => {
                 process.basis = Some(record.version.clone());
-                process.election.on_written(&draft, record, begun, moment);
+                process.election.on_written(&draft, record, begun, instant);
             }
             (Some(Ok(record)), _) => {
                 process.basis = record.as_ref().map(|record| record.version.clone());
-                process.election.observe(record, moment);
+                process.election.observe(record, instant);
             }
             (Some(Err(())), _) => process.election.on_conflict(),
         }
@@ -467,30 +468,33 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn two_never_may_write_whatever_happens_to_the_lease(
-        acts in prop::collection::vec((0..PLAY - CALM, act()), 0..16),
+    fn two_replicas_never_may_write_at_the_same_time(
+        acts in prop::collection::vec((0..SIMULATION - CALM, act()), 0..16),
         starts in prop::array::uniform3(0..20_000u64),
         seed in any::<u64>(),
     ) {
-        Play::new(acts, starts, seed).run()?;
+        Simulation::new(acts, starts, seed).run()?;
     }
 
     #[test]
-    fn one_that_checks_badly_writes_on_when_the_leader_is_gone(
+    fn a_replica_that_checks_badly_writes_when_the_leader_is_gone(
         starts in prop::array::uniform2(0..20_000u64),
         seed in any::<u64>(),
     ) {
-        let never = PLAY + 1;
-        let mut play = Play::new(Vec::new(), [starts[0], starts[1], never], seed);
-        play.run_until(PLAY - CALM + 20_000)?;
-        let leads = |process: &Process| process.election.remaining(play.moment()).is_some();
-        let leader = play.replicas.iter().position(|replica| replica.as_ref().is_some_and(leads));
+        let never = SIMULATION + 1;
+        let mut simulation = Simulation::new(Vec::new(), [starts[0], starts[1], never], seed);
+        simulation.run_until(SIMULATION - CALM + 20_000)?;
+        let now = simulation.instant();
+        let leads = |process: &Process| process.election.remaining(now).is_some();
+        let mut replicas = simulation.replicas.iter();
+        let leader = replicas.position(|replica| replica.as_ref().is_some_and(leads));
         let leader = leader.expect("a leader where all is well");
-        play.act(Act::Impair(1 - leader, PLAY));
-        play.act(Act::Kill(leader, never));
+        simulation.act(Act::Impair(1 - leader, SIMULATION));
+        simulation.act(Act::Kill(leader, never));
         for pause in (20_000..40_000).step_by(500) {
-            play.run_until(PLAY - CALM + 20_000 + pause)?;
-            prop_assert_eq!(play.permitted(), 1, "nobody writes {} ms after the leader has gone", pause);
+            simulation.run_until(SIMULATION - CALM + 20_000 + pause)?;
+            let permitted = simulation.permitted();
+            prop_assert_eq!(permitted, 1, "nobody writes {} ms after the leader is gone", pause);
         }
     }
 }
