@@ -1,5 +1,5 @@
-//! Members to and from the values the API holds: builds Endpoints, reads members back, and says whether the two agree. Pure.
-//! `endpoint_slices` does the same for EndpointSlices, which `fill` says who stands in.
+//! Values of Endpoints: builds them from members, reads members back, and compares the two. Pure.
+//! `slices` does the same for EndpointSlices, and `packing` spreads members over them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,27 +12,27 @@ use crate::plan::{Member, Members};
 mod packing;
 pub mod slices;
 
-/// The label that says whose Endpoints these are, and its value for ours.
+/// The label that names the manager of Endpoints.
 pub const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 pub const FIELD_MANAGER: &str = "external-endpoints";
 
-/// The label by which Endpoints ask Kubernetes not to mirror them into EndpointSlices.
+/// The label that keeps Kubernetes from mirroring Endpoints into EndpointSlices.
 pub const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
 
-/// Whether Kubernetes shall mirror Endpoints into EndpointSlices.
+/// The wish to have Endpoints mirrored into EndpointSlices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mirror {
     Yes,
     No,
 }
 
-/// Endpoints in full as they shall be applied on top of those that are `held`.
+/// Builds Endpoints that are applied on top of the `existing` ones.
 ///
-/// The held ones' version and UID go along: the version is refused if they have changed, and the UID if they are gone,
-/// which an apply would otherwise take as a wish to create them. No members means no subsets: the API refuses a subset
-/// without an address.
+/// The version and the UID of the existing ones are part of it: the API refuses the version if they
+/// have changed, and the UID if they are gone, because an apply would otherwise create them again.
+/// No members means no subsets: the API refuses a subset without an address.
 pub fn build(
-    held: &ObjectMeta,
+    existing: &ObjectMeta,
     members: &Members,
     ports: &[EndpointPort],
     mirror: Mirror,
@@ -42,18 +42,18 @@ pub fn build(
         labels.insert(SKIP_MIRROR.to_owned(), "true".to_owned());
     }
     let metadata = ObjectMeta {
-        name: held.name.clone(),
-        namespace: held.namespace.clone(),
-        uid: held.uid.clone(),
-        resource_version: held.resource_version.clone(),
+        name: existing.name.clone(),
+        namespace: existing.namespace.clone(),
+        uid: existing.uid.clone(),
+        resource_version: existing.resource_version.clone(),
         labels: Some(labels),
         ..ObjectMeta::default()
     };
     Endpoints { metadata, subsets: Some(subsets(members, ports)) }
 }
 
-/// Endpoints that say nothing but their name: what is applied to create them. Applied to Endpoints that someone else has
-/// created meanwhile, it changes nothing.
+/// Builds Endpoints that have nothing but their name, which are applied to create them. Applied to
+/// Endpoints that someone else has created meanwhile, they change nothing.
 pub fn placeholder(namespace: &str, name: &str) -> Endpoints {
     let metadata = ObjectMeta {
         name: Some(name.to_owned()),
@@ -63,7 +63,7 @@ pub fn placeholder(namespace: &str, name: &str) -> Endpoints {
     Endpoints { metadata, subsets: None }
 }
 
-/// Whether nobody has said anything in these Endpoints yet.
+/// Returns whether these Endpoints are a placeholder that nobody has changed.
 pub fn is_placeholder(endpoints: &Endpoints) -> bool {
     managed_by(endpoints).is_none()
         && endpoints.metadata.managed_fields.as_deref().unwrap_or_default().is_empty()
@@ -89,7 +89,7 @@ fn subsets(members: &Members, ports: &[EndpointPort]) -> Vec<EndpointSubset> {
     }]
 }
 
-/// The ready addresses of Endpoints. One that is no IP is left out.
+/// Returns the ready addresses of Endpoints. An address that is no IP is left out.
 pub fn members(endpoints: &Endpoints) -> Members {
     subsets_of(endpoints)
         .iter()
@@ -101,8 +101,8 @@ pub fn members(endpoints: &Endpoints) -> Members {
         .collect()
 }
 
-/// Whether Endpoints already hold exactly these members on these ports under our label, so that a write would change
-/// nothing.
+/// Returns whether Endpoints have exactly these members on these ports under the daemon's label, so
+/// that a write would change nothing.
 pub fn matches(
     endpoints: &Endpoints,
     wanted: &Members,
@@ -110,7 +110,7 @@ pub fn matches(
     mirror: Mirror,
 ) -> bool {
     let mirror = match mirror {
-        // A label of someone else's is theirs to take away.
+        // A label that someone else has set is theirs to remove.
         Mirror::Yes => !we_set_skip_mirror(endpoints),
         Mirror::No => skips_mirror(endpoints),
     };
@@ -119,33 +119,34 @@ pub fn matches(
         && subsets_of(endpoints) == subsets(wanted, ports).as_slice()
 }
 
-/// Whether Endpoints say all that was `sent`.
+/// Returns whether Endpoints, as stored, have all fields that were `sent`.
 pub fn matches_sent(endpoints: &Endpoints, sent: &Endpoints) -> bool {
     managed_by(endpoints) == managed_by(sent)
         && subsets_of(endpoints) == subsets_of(sent)
         && (skips_mirror(endpoints) || !skips_mirror(sent))
 }
 
-/// Whether Endpoints ask not to be mirrored.
+/// Returns whether Endpoints have the label against mirroring.
 pub fn skips_mirror(endpoints: &Endpoints) -> bool {
     let label = endpoints.metadata.labels.as_ref().and_then(|labels| labels.get(SKIP_MIRROR));
     label.is_some_and(|label| label == "true")
 }
 
-/// Whether it was us who asked.
+/// Returns whether the daemon has set the label against mirroring.
 pub fn we_set_skip_mirror(endpoints: &Endpoints) -> bool {
     skips_mirror(endpoints)
         && endpoints.metadata.managed_fields.iter().flatten().any(is_our_skip_mirror)
 }
 
-/// Whether an entry records that we have applied the label against mirroring.
+/// Returns whether an entry of the managed fields records that the daemon has applied the label
+/// against mirroring.
 pub fn is_our_skip_mirror(entry: &ManagedFieldsEntry) -> bool {
     let fields = entry.fields_v1.as_ref().map(|fields| &fields.0["f:metadata"]["f:labels"]);
     is_our_apply(entry)
         && fields.is_some_and(|labels| labels.get(format!("f:{SKIP_MIRROR}")).is_some())
 }
 
-/// Whether any of an object is as we have applied it.
+/// Returns whether the daemon has applied any field of an object.
 pub fn applied_by_us(metadata: &ObjectMeta) -> bool {
     metadata.managed_fields.iter().flatten().any(is_our_apply)
 }
@@ -154,12 +155,12 @@ fn is_our_apply(entry: &ManagedFieldsEntry) -> bool {
     entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
 }
 
-/// The API returns no list where it was given an empty one.
+/// Returns the subsets. The API returns no list where it was given an empty one.
 fn subsets_of(endpoints: &Endpoints) -> &[EndpointSubset] {
     endpoints.subsets.as_deref().unwrap_or_default()
 }
 
-/// The value of the label that says whose Endpoints these are.
+/// Returns the manager that the label names.
 pub fn managed_by(endpoints: &Endpoints) -> Option<&str> {
     endpoints.metadata.labels.as_ref()?.get(MANAGED_BY).map(String::as_str)
 }
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn blank_endpoints_name_neither_subsets_nor_labels() {
+    fn a_placeholder_has_neither_subsets_nor_labels() {
         let blank = placeholder("prod", "orders");
         let json = serde_json::to_value(&blank).unwrap();
         assert_eq!((json.get("subsets"), json["metadata"].get("labels")), (None, None));
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_another_shape_is_not_what_we_hold() {
+    fn endpoints_that_differ_in_any_field_do_not_match() {
         let wanted: Members = [member("198.51.100.1".parse().unwrap())].into_iter().collect();
         let ours = build(&placeholder("prod", "orders").metadata, &wanted, &ports(), Mirror::Yes);
         assert!(matches(&ours, &wanted, &ports(), Mirror::Yes));
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_label_against_mirroring_is_taken_away_if_it_is_ours() {
+    fn the_label_against_mirroring_is_removed_if_it_is_ours() {
         let wanted: Members = [member("198.51.100.1".parse().unwrap())].into_iter().collect();
         let write =
             |mirror| build(&placeholder("prod", "orders").metadata, &wanted, &ports(), mirror);
@@ -254,10 +255,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn members_survive_the_way_there_and_back(ips in prop::collection::vec(any::<[u8; 4]>(), 0..20), six in prop::collection::vec(any::<[u8; 16]>(), 0..5)) {
+        fn members_survive_the_round_trip(
+            ips in prop::collection::vec(any::<[u8; 4]>(), 0..20),
+            six in prop::collection::vec(any::<[u8; 16]>(), 0..5),
+        ) {
             let all = ips.into_iter().map(IpAddr::from).chain(six.into_iter().map(IpAddr::from));
             let wanted: Members = all.map(member).collect();
-            let written = build(&placeholder("prod", "orders").metadata, &wanted, &ports(), Mirror::Yes);
+            let existing = placeholder("prod", "orders").metadata;
+            let written = build(&existing, &wanted, &ports(), Mirror::Yes);
             prop_assert_eq!(&members(&written), &wanted);
             prop_assert!(matches(&written, &wanted, &ports(), Mirror::Yes));
         }

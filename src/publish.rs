@@ -53,7 +53,7 @@ mod supervisor;
 #[derive(Clone)]
 pub struct Handle {
     databases: watch::Receiver<Arc<DatabaseHandles>>,
-    /// Whether every database has been synced once.
+    /// True once every database has been synced.
     all_synced: Arc<AtomicBool>,
     orphans: Arc<watch::Sender<Orphans>>,
     write_duration: Histogram,
@@ -65,8 +65,8 @@ impl Handle {
         Some(self.databases.borrow().get(id)?.status.borrow().clone())
     }
 
-    /// Returns the UID of a database's Service: none if the config has no such database, and within,
-    /// none if there is no Service.
+    /// Returns the UID of a database's Service: none if the config has no such database, and
+    /// within, none if there is no Service.
     pub fn service_uid(&self, id: &DatabaseId) -> Option<Option<String>> {
         let databases = self.databases.borrow();
         let observed = databases.get(id)?.observed.borrow();
@@ -87,13 +87,14 @@ impl Handle {
         unsynced
     }
 
-    /// Returns the members that are published under the daemon's label for Services that no database
-    /// of the config has.
+    /// Returns the members that are published under the daemon's label for Services that no
+    /// database of the config has.
     pub fn orphans(&self) -> BTreeMap<DatabaseId, Members> {
         self.orphans.borrow().all()
     }
 
-    /// Reads from the API whether any object in the namespaces of the config has the daemon's label.
+    /// Reads from the API whether any object in the namespaces of the config has the daemon's
+    /// label.
     pub fn installation(
         &self,
         client: &Client,

@@ -1,22 +1,24 @@
-//! Which of a database's EndpointSlices holds which IP: stable, so that few of them are written when members come and go. Pure.
+//! The distribution of IPs over EndpointSlices: stable, so that few slices are written when members
+//! come and go. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// IPs by the number of the slice that holds them.
+/// The IPs by the number of the slice that has them.
 pub(super) type SliceLayout = BTreeMap<u16, Vec<IpAddr>>;
 
-/// Spreads `wanted`, sorted and without duplicates, over slices of at most `size`, given what they hold now.
+/// Distributes `desired`, sorted and without duplicates, over slices of at most `size`, given the
+/// IPs that they have now.
 ///
-/// An IP stays where it is. One that leaves changes its slice alone; one that comes goes where something changes anyway, else
-/// where there is room, else into a new slice. The first slice is there even when it is empty; of the others only those are
-/// that hold something.
-pub(super) fn pack(held: &SliceLayout, wanted: &[IpAddr], size: usize) -> SliceLayout {
-    let mut left: BTreeSet<IpAddr> = wanted.iter().copied().collect();
-    let mut filling = SliceLayout::new();
+/// An IP stays in its slice. One that leaves changes its slice alone. One that comes is added to a
+/// slice that changes anyway, else to one with room, else to a new one. The first slice exists even
+/// when it is empty; the others exist only while they have IPs.
+pub(super) fn pack(existing: &SliceLayout, desired: &[IpAddr], size: usize) -> SliceLayout {
+    let mut left: BTreeSet<IpAddr> = desired.iter().copied().collect();
+    let mut layout = SliceLayout::new();
     let mut changed = Vec::new();
     let mut others = Vec::new();
-    for (&number, ips) in held {
+    for (&number, ips) in existing {
         let mut kept: Vec<IpAddr> = Vec::with_capacity(ips.len());
         for ip in ips {
             if kept.len() < size && left.remove(ip) {
@@ -24,23 +26,23 @@ pub(super) fn pack(held: &SliceLayout, wanted: &[IpAddr], size: usize) -> SliceL
             }
         }
         (if kept.len() < ips.len() { &mut changed } else { &mut others }).push(number);
-        filling.insert(number, kept);
+        layout.insert(number, kept);
     }
-    filling.entry(1).or_default();
+    layout.entry(1).or_default();
     let mut coming = left.into_iter().peekable();
     for number in changed.into_iter().chain(others).chain(1..) {
         if coming.peek().is_none() {
             break;
         }
-        let slice = filling.entry(number).or_default();
+        let slice = layout.entry(number).or_default();
         let room = size.saturating_sub(slice.len());
         slice.extend(coming.by_ref().take(room));
     }
-    filling.retain(|number, slice| {
+    layout.retain(|number, slice| {
         slice.sort();
         *number == 1 || !slice.is_empty()
     });
-    filling
+    layout
 }
 
 #[cfg(test)]
@@ -57,7 +59,7 @@ mod tests {
         numbers.into_iter().map(ip).collect()
     }
 
-    /// The numbers of the slices that differ.
+    /// Returns the numbers of the slices that differ.
     fn differing(before: &SliceLayout, after: &SliceLayout) -> Vec<u16> {
         let numbers: BTreeSet<u16> = before.keys().chain(after.keys()).copied().collect();
         numbers.into_iter().filter(|number| before.get(number) != after.get(number)).collect()
@@ -65,66 +67,71 @@ mod tests {
 
     #[test]
     fn a_thousand_and_one_are_ten_full_slices_and_one_of_one() {
-        let filling = pack(&SliceLayout::new(), &ips(0..1001), 100);
-        let sizes: Vec<usize> = filling.values().map(Vec::len).collect();
+        let layout = pack(&SliceLayout::new(), &ips(0..1001), 100);
+        let sizes: Vec<usize> = layout.values().map(Vec::len).collect();
         assert_eq!(sizes, [100, 100, 100, 100, 100, 100, 100, 100, 100, 100, 1]);
     }
 
     #[test]
     fn none_is_one_empty_slice() {
         assert_eq!(pack(&SliceLayout::new(), &[], 100), SliceLayout::from([(1, vec![])]));
-        let held = pack(&SliceLayout::new(), &ips(0..250), 100);
-        assert_eq!(pack(&held, &[], 100), SliceLayout::from([(1, vec![])]));
+        let existing = pack(&SliceLayout::new(), &ips(0..250), 100);
+        assert_eq!(pack(&existing, &[], 100), SliceLayout::from([(1, vec![])]));
     }
 
     #[test]
-    fn who_comes_as_another_leaves_takes_the_place() {
-        let held = pack(&SliceLayout::new(), &ips(0..250), 100);
-        let after = pack(&held, &ips((0..120).chain(121..251)), 100);
-        assert_eq!(differing(&held, &after), [2]);
+    fn an_ip_that_comes_as_another_leaves_takes_its_place() {
+        let existing = pack(&SliceLayout::new(), &ips(0..250), 100);
+        let after = pack(&existing, &ips((0..120).chain(121..251)), 100);
+        assert_eq!(differing(&existing, &after), [2]);
     }
 
     #[test]
-    fn an_ip_that_someone_copied_into_a_second_slice_leaves_that_one() {
-        let held = SliceLayout::from([(1, ips([1, 2])), (2, ips([2, 3]))]);
+    fn an_ip_that_is_in_two_slices_leaves_the_second() {
+        let existing = SliceLayout::from([(1, ips([1, 2])), (2, ips([2, 3]))]);
         assert_eq!(
-            pack(&held, &ips([1, 2, 3]), 2),
+            pack(&existing, &ips([1, 2, 3]), 2),
             SliceLayout::from([(1, ips([1, 2])), (2, ips([3]))])
         );
     }
 
     proptest! {
         #[test]
-        fn each_wanted_ip_is_in_exactly_one_slice_and_none_is_too_large(
-            held in prop::collection::btree_map(1..6_u16, prop::collection::vec(0..60_u16, 0..12), 0..5),
-            wanted in prop::collection::btree_set(0..60_u16, 0..60), size in 1..10_usize,
+        fn each_ip_is_in_exactly_one_slice(
+            existing in prop::collection::btree_map(
+                1..6_u16, prop::collection::vec(0..60_u16, 0..12), 0..5,
+            ),
+            desired in prop::collection::btree_set(0..60_u16, 0..60), size in 1..10_usize,
         ) {
-            let held: SliceLayout = held.into_iter().map(|(number, held)| (number, ips(held))).collect();
-            let wanted = ips(wanted);
-            let filling = pack(&held, &wanted, size);
-            let mut all: Vec<IpAddr> = filling.values().flatten().copied().collect();
+            let existing: SliceLayout =
+                existing.into_iter().map(|(number, held)| (number, ips(held))).collect();
+            let desired = ips(desired);
+            let layout = pack(&existing, &desired, size);
+            let mut all: Vec<IpAddr> = layout.values().flatten().copied().collect();
             all.sort();
-            prop_assert_eq!(&all, &wanted);
-            prop_assert!(filling.values().all(|slice| slice.len() <= size && slice.is_sorted()));
-            prop_assert!(filling.iter().all(|(number, slice)| *number == 1 || !slice.is_empty()));
-            prop_assert!(filling.contains_key(&1));
-            prop_assert_eq!(&pack(&filling, &wanted, size), &filling, "what is filled stays as it is");
+            prop_assert_eq!(&all, &desired);
+            prop_assert!(layout.values().all(|slice| slice.len() <= size && slice.is_sorted()));
+            prop_assert!(layout.iter().all(|(number, slice)| *number == 1 || !slice.is_empty()));
+            prop_assert!(layout.contains_key(&1));
+            let again = pack(&layout, &desired, size);
+            prop_assert_eq!(&again, &layout, "a layout stays as it is");
         }
 
         #[test]
         fn one_that_leaves_one_that_comes_or_both_change_one_slice(
-            before in prop::collection::btree_set(0..60_u16, 1..60), leaves in any::<prop::sample::Index>(),
+            before in prop::collection::btree_set(0..60_u16, 1..60),
+            leaves in any::<prop::sample::Index>(),
             comes in 60..70_u16, size in 1..10_usize,
         ) {
-            let held = pack(&SliceLayout::new(), &ips(before.clone()), size);
+            let existing = pack(&SliceLayout::new(), &ips(before.clone()), size);
             let mut after = before.clone();
             after.remove(&leaves.get(&before.iter().copied().collect::<Vec<_>>()).clone());
-            prop_assert_eq!(differing(&held, &pack(&held, &ips(after.clone()), size)).len(), 1);
+            prop_assert_eq!(differing(&existing, &pack(&existing, &ips(after.clone()), size)).len(), 1);
             after.insert(comes);
-            prop_assert_eq!(differing(&held, &pack(&held, &ips(after), size)).len(), 1);
+            prop_assert_eq!(differing(&existing, &pack(&existing, &ips(after), size)).len(), 1);
             let mut more = before;
             more.insert(comes);
-            prop_assert_eq!(differing(&held, &pack(&held, &ips(more), size)).len(), 1);
+            prop_assert_eq!(differing(&existing, &pack(&existing, &ips(more), size)).len(), 1);
         }
     }
 }

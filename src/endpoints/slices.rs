@@ -1,4 +1,5 @@
-//! Members to and from EndpointSlices: names and builds those of one database, and says whether two agree. Pure.
+//! Values of EndpointSlices: names and builds those of one database, reads members back, and
+//! compares the two. Pure.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,19 +13,19 @@ use super::packing::{SliceLayout, pack};
 use super::{FIELD_MANAGER, applied_by_us};
 use crate::plan::{Member, Members};
 
-/// The only link from a slice to its Service.
+/// The label that names a slice's Service. It is the only link between the two.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
-/// Who mirrors Endpoints, and who makes slices of the Pods that a Service selects.
+/// The controllers that mirror Endpoints, and that write the slices of a Service's Pods.
 const MIRRORING_CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
 const SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 
-/// Endpoints in one slice, as Kubernetes' own controllers have it.
+/// The maximum of endpoints in one slice, as in Kubernetes' own controllers.
 const MAX_ENDPOINTS_PER_SLICE: usize = 100;
 
-/// A family of IPs. A slice has those of one.
+/// A family of IPs. Each slice has IPs of one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IpFamily {
     V4,
@@ -34,7 +35,7 @@ pub enum IpFamily {
 impl IpFamily {
     const BOTH: [IpFamily; 2] = [IpFamily::V4, IpFamily::V6];
 
-    /// As Kubernetes spells it.
+    /// Returns the name that Kubernetes has for it.
     fn as_str(self) -> &'static str {
         match self {
             IpFamily::V4 => "IPv4",
@@ -47,7 +48,7 @@ impl IpFamily {
     }
 }
 
-/// The families that a Service has.
+/// Returns the families that a Service has.
 pub fn families(service: &Service) -> Vec<IpFamily> {
     let named = service
         .spec
@@ -60,7 +61,7 @@ pub fn families(service: &Service) -> Vec<IpFamily> {
     IpFamily::BOTH.into_iter().filter(has).collect()
 }
 
-/// The members that a Service without their family can't have.
+/// Returns the members that a Service with these families cannot have.
 pub fn outside_families(members: &Members, families: &[IpFamily]) -> Members {
     members
         .iter()
@@ -69,12 +70,13 @@ pub fn outside_families(members: &Members, families: &[IpFamily]) -> Members {
         .collect()
 }
 
-/// `mysql-external-ipv4-1`: fixed, so that a slice is found again, and can be named in a Role.
+/// Returns a name such as `mysql-external-ipv4-1`. It is fixed, so that a slice is found again, and
+/// can be named in a Role.
 fn name(service: &str, family: IpFamily, number: u16) -> String {
     format!("{service}-external-{}-{number}", family.as_str().to_lowercase())
 }
 
-/// The Service, the family and the number in such a name.
+/// Returns the Service, the family and the number in such a name.
 fn parse_name(name: &str) -> Option<(&str, IpFamily, u16)> {
     let (rest, number) = name.rsplit_once('-')?;
     let (service, family) = IpFamily::BOTH.into_iter().find_map(|family| {
@@ -84,22 +86,22 @@ fn parse_name(name: &str) -> Option<(&str, IpFamily, u16)> {
         })?;
         Some((service, family))
     })?;
-    // The names that Kubernetes makes up end in five characters.
+    // The names that Kubernetes generates end in five characters.
     let ours = |parsed: &u16| (1..=9999).contains(parsed) && parsed.to_string() == number;
     let parsed = number.parse().ok().filter(ours)?;
     (!service.is_empty()).then_some((service, family, parsed))
 }
 
-/// The Service whose own slices have such a name.
+/// Returns the Service whose slices have such a name.
 pub fn service_by_name(name: &str) -> Option<&str> {
     parse_name(name).map(|(service, ..)| service)
 }
 
-/// What the slices of one database have in common.
+/// The fields that all slices of one database have in common.
 pub struct SliceTemplate<'a> {
     pub namespace: &'a str,
     pub service: &'a Service,
-    /// The families that have slices, be they empty.
+    /// The families that have slices, even empty ones.
     pub families: Vec<IpFamily>,
     pub ports: &'a [CorePort],
     /// The topology zones of the IPs that have one.
@@ -107,60 +109,61 @@ pub struct SliceTemplate<'a> {
 }
 
 impl SliceTemplate<'_> {
-    /// The slices that shall hold the members, given those that are there. They carry version and UID of what they are to be
-    /// applied on, as Endpoints do; one without is to be created first.
+    /// Builds the slices that shall have the members, given the existing ones. They carry the
+    /// version and the UID of the existing ones, as Endpoints do. A slice without these is to be
+    /// created first.
     pub fn slices(
         &self,
         members: &Members,
-        held: &BTreeMap<&str, &EndpointSlice>,
+        existing: &BTreeMap<&str, &EndpointSlice>,
     ) -> Vec<EndpointSlice> {
         self.families
             .iter()
-            .flat_map(|family| self.slices_of_family(*family, members, held))
+            .flat_map(|family| self.slices_of_family(*family, members, existing))
             .collect()
     }
 
-    /// A slice that is there, without its endpoints.
-    pub fn without_endpoints(&self, held: &EndpointSlice) -> Option<EndpointSlice> {
-        let name = held.metadata.name.clone()?;
+    /// Builds an existing slice without its endpoints.
+    pub fn without_endpoints(&self, existing: &EndpointSlice) -> Option<EndpointSlice> {
+        let name = existing.metadata.name.clone()?;
         let (_, family, _) = parse_name(&name)?;
-        Some(self.slice(name, family, Some(&held.metadata), Vec::new()))
+        Some(self.slice(name, family, Some(&existing.metadata), Vec::new()))
     }
 
     fn slices_of_family(
         &self,
         family: IpFamily,
         members: &Members,
-        held: &BTreeMap<&str, &EndpointSlice>,
+        existing: &BTreeMap<&str, &EndpointSlice>,
     ) -> Vec<EndpointSlice> {
         let service = self.service_name();
-        let of_family = held.iter().filter_map(|(name, slice)| match parse_name(name)? {
+        let of_family = existing.iter().filter_map(|(name, slice)| match parse_name(name)? {
             (named, its, number) if named == service && its == family => {
                 Some((number, ips(slice).collect()))
             }
             _ => None,
         });
-        let filled: SliceLayout = of_family.collect();
+        let layout: SliceLayout = of_family.collect();
         let members: BTreeMap<IpAddr, &Member> = members
             .iter()
             .filter(|member| IpFamily::from_ip(member.ip) == family)
             .map(|member| (member.ip, member))
             .collect();
-        let wanted: Vec<IpAddr> = members.keys().copied().collect();
+        let desired: Vec<IpAddr> = members.keys().copied().collect();
         let slice = |(number, ips): (u16, Vec<IpAddr>)| {
             let name = name(service, family, number);
-            let metadata = held.get(name.as_str()).map(|slice| &slice.metadata);
+            let metadata = existing.get(name.as_str()).map(|slice| &slice.metadata);
             let endpoints = ips.iter().map(|ip| self.endpoint(members[ip])).collect();
             self.slice(name, family, metadata, endpoints)
         };
-        pack(&filled, &wanted, MAX_ENDPOINTS_PER_SLICE).into_iter().map(slice).collect()
+        pack(&layout, &desired, MAX_ENDPOINTS_PER_SLICE).into_iter().map(slice).collect()
     }
 
     fn slice(
         &self,
         name: String,
         family: IpFamily,
-        held: Option<&ObjectMeta>,
+        existing: Option<&ObjectMeta>,
         endpoints: Vec<Endpoint>,
     ) -> EndpointSlice {
         let mut labels = labels(self.service_name());
@@ -172,15 +175,15 @@ impl SliceTemplate<'_> {
             kind: "Service".to_owned(),
             name: self.service_name().to_owned(),
             uid: self.service.metadata.uid.clone().unwrap_or_default(),
-            // Whoever deletes the Service need not wait for its slices.
+            // The deletion of the Service does not wait for that of its slices.
             block_owner_deletion: Some(false),
             controller: None,
         };
         let metadata = ObjectMeta {
             name: Some(name),
             namespace: Some(self.namespace.to_owned()),
-            uid: held.and_then(|held| held.uid.clone()),
-            resource_version: held.and_then(|held| held.resource_version.clone()),
+            uid: existing.and_then(|existing| existing.uid.clone()),
+            resource_version: existing.and_then(|existing| existing.resource_version.clone()),
             labels: Some(labels),
             owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
@@ -215,7 +218,7 @@ fn labels(service: &str) -> BTreeMap<String, String> {
     ])
 }
 
-/// The API stores the name of an unnamed port as an empty one.
+/// Converts a port. The API stores the name of an unnamed port as an empty one.
 fn port(port: &CorePort) -> EndpointPort {
     EndpointPort {
         name: Some(port.name.clone().unwrap_or_default()),
@@ -229,57 +232,60 @@ fn is_headless(service: &Service) -> bool {
     service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None")
 }
 
-/// A slice without endpoints: what is applied to create one. It has no owner yet, as whoever creates it would be counted among
-/// those who want it to have this one.
-pub fn placeholder(wanted: &EndpointSlice) -> EndpointSlice {
+/// Builds a slice without endpoints, which is applied to create one. It has no owner, because its
+/// field manager would otherwise remain one of those that want it to have this owner.
+pub fn placeholder(desired: &EndpointSlice) -> EndpointSlice {
     let service =
-        wanted.metadata.owner_references.iter().flatten().next().map(|owner| owner.name.as_str());
+        desired.metadata.owner_references.iter().flatten().next().map(|owner| owner.name.as_str());
     let metadata = ObjectMeta {
-        name: wanted.metadata.name.clone(),
-        namespace: wanted.metadata.namespace.clone(),
+        name: desired.metadata.name.clone(),
+        namespace: desired.metadata.namespace.clone(),
         labels: Some(labels(service.unwrap_or_default())),
         ..ObjectMeta::default()
     };
     EndpointSlice {
         metadata,
-        address_type: wanted.address_type.clone(),
+        address_type: desired.address_type.clone(),
         endpoints: Vec::new(),
         ports: None,
     }
 }
 
-/// Whether a slice says all that is `wanted`, so that a write would change nothing. Labels and owners of others are theirs.
-pub fn matches(held: &EndpointSlice, wanted: &EndpointSlice) -> bool {
+/// Returns whether a slice has all fields of the `desired` one, so that a write would change
+/// nothing. Labels and owners that others have set do not count.
+pub fn matches(existing: &EndpointSlice, desired: &EndpointSlice) -> bool {
     let label = |(key, value): (&String, &String)| {
-        held.metadata
+        existing
+            .metadata
             .labels
             .as_ref()
             .and_then(|labels| labels.get(key))
-            .is_some_and(|held| held == value)
+            .is_some_and(|existing| existing == value)
     };
     let owners = |slice: &EndpointSlice| -> Vec<String> {
         let owners = slice.metadata.owner_references.iter().flatten();
         owners.filter(|owner| owner.kind == "Service").map(|owner| owner.uid.clone()).collect()
     };
-    wanted.metadata.labels.iter().flatten().all(label)
-        && owners(held) == owners(wanted)
-        && held.address_type == wanted.address_type
-        && held.endpoints == wanted.endpoints
-        && held.ports.as_deref().unwrap_or_default() == wanted.ports.as_deref().unwrap_or_default()
+    desired.metadata.labels.iter().flatten().all(label)
+        && owners(existing) == owners(desired)
+        && existing.address_type == desired.address_type
+        && existing.endpoints == desired.endpoints
+        && existing.ports.as_deref().unwrap_or_default()
+            == desired.ports.as_deref().unwrap_or_default()
 }
 
-/// Whose slices there are beside ours.
+/// The manager of a slice that does not have one of the daemon's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SliceManager {
-    /// Kubernetes', mirrored from Endpoints.
+    /// Kubernetes' controller that mirrors Endpoints.
     MirroringController,
-    /// Kubernetes', of the Pods that the Service selects or has selected.
+    /// Kubernetes' controller of the Pods that the Service selects or has selected.
     SliceController,
-    /// Anyone else's.
+    /// Any other manager.
     Unknown,
 }
 
-/// Whose a slice is that has not our name.
+/// Returns the manager of a slice that does not have one of the daemon's names.
 pub fn manager_of(slice: &EndpointSlice) -> SliceManager {
     match managed_by(slice) {
         Some(MIRRORING_CONTROLLER) => SliceManager::MirroringController,
@@ -288,7 +294,8 @@ pub fn manager_of(slice: &EndpointSlice) -> SliceManager {
     }
 }
 
-/// Whether a slice that has our name is ours: by its label or, if someone took that away, by the record of who applied what.
+/// Returns whether the daemon manages a slice that has one of its names: the label says so or, if
+/// someone has removed that, the managed fields.
 pub fn is_managed(slice: &EndpointSlice) -> bool {
     match managed_by(slice) {
         Some(manager) => manager == FIELD_MANAGER,
@@ -296,12 +303,12 @@ pub fn is_managed(slice: &EndpointSlice) -> bool {
     }
 }
 
-/// The value of the label that says whose slice this is.
+/// Returns the manager that the label names.
 pub fn managed_by(slice: &EndpointSlice) -> Option<&str> {
     slice.metadata.labels.as_ref()?.get(MANAGED_BY).map(String::as_str)
 }
 
-/// The name of the Service that a slice belongs to.
+/// Returns the name of the Service that a slice belongs to.
 pub fn service_of(slice: &EndpointSlice) -> Option<&str> {
     slice.metadata.labels.as_ref()?.get(SERVICE_NAME).map(String::as_str)
 }
@@ -310,7 +317,7 @@ fn ips(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
     slice.endpoints.iter().filter_map(|endpoint| endpoint.addresses.first()?.parse().ok())
 }
 
-/// The endpoints of a slice that clients are sent to. One that is no IP is left out.
+/// Returns the endpoints of a slice that clients are sent to. An address that is no IP is left out.
 pub fn ready_members(slice: &EndpointSlice) -> impl Iterator<Item = Member> {
     let is_ready =
         |endpoint: &&Endpoint| endpoint.conditions.as_ref().and_then(|is| is.ready) != Some(false);
@@ -320,7 +327,7 @@ pub fn ready_members(slice: &EndpointSlice) -> impl Iterator<Item = Member> {
     })
 }
 
-/// A set of IPs in few bytes: enough to tell whether two are the same.
+/// A digest of a set of IPs: a few bytes that tell whether two sets are the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Digest {
     pub count: u32,

@@ -1,16 +1,17 @@
-//! What state a database's publishing is in: one word for machines, and one sentence for people.
+//! The condition of a database's publishing: one word for machines, and one sentence for people.
 
 use std::fmt;
 
 use crate::api::{ApiError, ErrorKind};
 use crate::notice::Reason;
 
-/// One word for the state of a database's publishing.
+/// The kind of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConditionKind {
     /// The cluster has not been read yet.
     WaitingForCluster,
-    /// Some targets have had no verdict yet, or none is up and some have had only inconclusive ones.
+    /// Some targets have had no verdict yet, or none is up and some have had only inconclusive
+    /// ones.
     WaitingForVerdicts,
     /// There is no Service of that name.
     WaitingForService,
@@ -20,7 +21,7 @@ pub enum ConditionKind {
     ServiceIsExternalName,
     /// The API server's own Service.
     ServiceIsKubernetes,
-    /// The Endpoints belong to someone else.
+    /// The Endpoints have another manager.
     NotOurs,
     /// The database's ports can't be joined to the Service's.
     PortMismatch,
@@ -30,22 +31,22 @@ pub enum ConditionKind {
     SlicesLeftBehind,
     /// None of the database's addresses may be published.
     AddressesRefused,
-    /// The cluster's access control says no.
+    /// The cluster's access control (RBAC) refuses a call.
     Forbidden,
-    /// The API does not answer, or answers that it can't.
+    /// The API does not answer, or answers with an error of its own.
     ApiUnavailable,
-    /// The API says that what we wrote is not valid.
+    /// The API says that the written object is not valid.
     Rejected,
     /// Another replica holds the lease, and writes.
     Standby,
     /// Nothing is written, because the daemon was asked not to.
     DryRun,
-    /// The cluster holds what was decided.
+    /// The cluster matches the plan.
     Published,
 }
 
 impl ConditionKind {
-    /// Every kind: README.md has a line for each.
+    /// Every kind. docs/reference/conditions.md has a line for each.
     pub const ALL: [ConditionKind; 17] = [
         ConditionKind::WaitingForCluster,
         ConditionKind::WaitingForVerdicts,
@@ -66,7 +67,8 @@ impl ConditionKind {
         ConditionKind::Published,
     ];
 
-    /// Whether a person should look: not so for what passes by itself at a start, or is as it should be.
+    /// Returns whether a person should look at it. Conditions that pass by themselves at a start,
+    /// or that were asked for, need nobody.
     pub fn is_trouble(self) -> bool {
         !matches!(
             self,
@@ -113,7 +115,7 @@ impl fmt::Display for ConditionKind {
     }
 }
 
-/// The state of a database's publishing, with the reason in words.
+/// The condition of a database's publishing, with its reason in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
     pub kind: ConditionKind,
@@ -125,7 +127,7 @@ impl Condition {
         Self { kind, reason: reason.into() }
     }
 
-    /// What each database begins with.
+    /// Returns the condition that each database begins with.
     pub fn waiting_for_cluster() -> Self {
         Self::new(ConditionKind::WaitingForCluster, "the cluster has not been read yet")
     }
@@ -157,7 +159,7 @@ mod tests {
     use crate::api::Call;
 
     #[test]
-    fn what_passes_by_itself_or_was_asked_for_is_no_trouble() {
+    fn conditions_that_pass_by_themselves_are_no_trouble() {
         let calm = ConditionKind::ALL.into_iter().filter(|kind| !kind.is_trouble());
         let names: Vec<String> = calm.map(|kind| kind.to_string()).collect();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! How members come to stand in EndpointSlices, and how they are read back.
+//! The way of members into EndpointSlices and back.
 
 use k8s_openapi::api::core::v1::ServiceSpec;
 use proptest::prelude::*;
@@ -108,7 +108,7 @@ fn names_lead_back_to_their_service_and_others_do_not() {
 }
 
 #[test]
-fn what_is_there_gives_version_and_uid_and_what_is_not_is_blank_at_first() {
+fn an_existing_slice_gives_its_version_and_its_uid() {
     let service = service(&["IPv4"], "10.0.0.1");
     let members = [member("198.51.100.1")].into_iter().collect();
     let fresh = slices(&service, &members, &[]);
@@ -133,7 +133,7 @@ fn what_is_there_gives_version_and_uid_and_what_is_not_is_blank_at_first() {
 }
 
 #[test]
-fn a_slice_that_differs_in_anything_of_ours_does_not_hold_and_what_is_of_others_does_not_matter() {
+fn a_slice_matches_if_all_fields_of_ours_do() {
     let members = [member("198.51.100.1")].into_iter().collect();
     let wanted = slices(&service(&["IPv4"], "10.0.0.1"), &members, &[]).remove(0);
     let with = |change: fn(&mut EndpointSlice)| {
@@ -174,7 +174,7 @@ fn members_are_the_ready_ones() {
 }
 
 #[test]
-fn a_label_that_someone_took_off_leaves_it_ours_and_one_that_someone_changed_does_not() {
+fn a_slice_without_its_label_is_ours_and_a_relabelled_one_not() {
     let mut slice = EndpointSlice::default();
     assert!(!is_managed(&slice));
     slice.metadata.managed_fields = Some(vec![
@@ -190,10 +190,12 @@ fn a_label_that_someone_took_off_leaves_it_ours_and_one_that_someone_changed_doe
 
 proptest! {
     #[test]
-    fn members_survive_the_way_there_and_back_and_digests_tell_sets_apart(
-        four in prop::collection::btree_set(any::<[u8; 4]>(), 0..250), six in prop::collection::btree_set(any::<[u8; 16]>(), 0..150),
+    fn members_survive_the_round_trip_and_digests_tell_sets_apart(
+        four in prop::collection::btree_set(any::<[u8; 4]>(), 0..250),
+        six in prop::collection::btree_set(any::<[u8; 16]>(), 0..150),
     ) {
-        let all = || four.iter().map(|ip| IpAddr::from(*ip)).chain(six.iter().map(|ip| IpAddr::from(*ip)));
+        let six_ips = || six.iter().map(|ip| IpAddr::from(*ip));
+        let all = || four.iter().map(|ip| IpAddr::from(*ip)).chain(six_ips());
         let members: Members = all().map(|ip| Member { ip, hostname: None }).collect();
         let service = service(&["IPv4", "IPv6"], "10.0.0.1");
         let slices = slices(&service, &members, &[]);

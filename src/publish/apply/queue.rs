@@ -97,7 +97,7 @@ struct Waiters {
 /// The waiter that is next.
 enum Next {
     Permitted(oneshot::Sender<WritePermit>),
-    /// It has to wait for tokens.
+    /// The delay until its tokens are there.
     After(Duration),
     /// Nobody waits.
     None,

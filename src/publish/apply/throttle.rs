@@ -18,7 +18,7 @@ const CONTENDED_AFTER: Duration = Duration::from_millis(1500);
 /// The size of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteSize {
-    /// It only creates an object that the next write fills. The two count as one.
+    /// The write only creates an object that the next one fills. The two count as one.
     Placeholder,
     Full,
 }
@@ -30,7 +30,7 @@ pub(crate) struct WriteThrottle {
     repairs: Backoff,
     /// The delay before the next repair, if longer than that before other writes.
     repair_delay: Duration,
-    /// Whether the next write counts as one with the last.
+    /// True if the next write counts as one with the last.
     is_in_batch: bool,
 }
 

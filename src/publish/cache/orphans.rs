@@ -35,7 +35,7 @@ pub(crate) struct Orphan {
     pub members: Members,
     /// Its name, and the version at which it was found.
     pub metadata: ObjectMeta,
-    /// Whether nobody but the daemon has a stake in it.
+    /// True if nobody but the daemon has a stake in it.
     pub exclusive: bool,
 }
 
@@ -90,7 +90,7 @@ pub(crate) struct Orphans {
     pub removed: BTreeMap<DatabaseId, Removal>,
     /// The databases of the config, and the times at which they were added to it.
     pub configured: BTreeMap<DatabaseId, Instant>,
-    /// When the config last changed; none before the first.
+    /// The time of the last change of the config; none before the first.
     pub changed_at: Option<Instant>,
 }
 

@@ -20,8 +20,8 @@ use crate::config::DatabaseId;
 use crate::publish::backoff::Backoff;
 use crate::publish::condition::Condition;
 
-/// How long the API server may leave a watch open. kube notices a connection that died silently
-/// 5 s after that.
+/// The time for which the API server may leave a watch open. kube notices a connection that died
+/// silently 5 s after that.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A list has failed if nothing of it comes for this long.
@@ -134,7 +134,7 @@ pub(crate) async fn run_reflector<K: CachedKind>(
 struct WatchEnd {
     /// The error; none if a relist is all that is needed.
     error: Option<ApiError>,
-    /// Whether the watch had become healthy.
+    /// True if the watch had become healthy.
     healthy: bool,
 }
 

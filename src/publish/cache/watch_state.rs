@@ -29,7 +29,7 @@ pub(crate) type FirstEpochs = [u64; 3];
 /// A watch at one moment, as a database sees it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WatchSnapshot {
-    /// Whether a list has shown the database's objects: until then, a missing object may exist.
+    /// True once a list has shown the database's objects: until then, a missing object may exist.
     pub synced: bool,
     /// The epoch of the newest list. A response to a call counts only in the epoch of its decision.
     pub epoch: u64,
