@@ -1,39 +1,43 @@
-//! Tells when so many targets fail together that the fault is probably ours, so that nothing is taken out. Pure, and no clock
-//! of its own.
+//! The freeze: when so many targets fail together that the fault is probably on this side, nothing is
+//! taken out. Pure. Envoy calls the same idea panic mode.
 //!
-//! What counts are the published targets, but for those in maintenance. One of them has *failed* from going Down until it is Up
-//! again, and counts for a window, also after it has left. It is *in doubt* while it is Up and its newest verdicts say otherwise.
+//! Published targets count, except those in maintenance. A target has *failed* from going Down until it
+//! is Up again, and counts for a window, also after it has left. It is *in doubt* while it is Up and
+//! its newest verdicts are failures.
 //!
-//! | stage    | is taken out | what left lately | ends                                                              |
-//! | ---      | ---          | ---              | ---                                                               |
-//! | Starting | nothing      | stays away       | once all databases have been seen, or a window after the first has |
-//! | Free     | what fails   | stays away       | Frozen when too many have failed; Wary when with those in doubt it is too many |
-//! | Wary     | nothing      | stays away       | Frozen as above; Free when it is no longer too many, or after a window |
-//! | Frozen   | nothing      | comes back       | Free when it is no longer too many, and each that failed was tried again since; or after the timeout |
+//! | stage    | removals | recent leavers | ends                                                        |
+//! | ---      | ---      | ---            | ---                                                         |
+//! | Starting | held     | stay out       | Normal once all databases are synced, or a window after the first is |
+//! | Normal   | made     | stay out       | Frozen when too many have failed; Guarded when too many have failed or are in doubt |
+//! | Guarded  | held     | stay out       | Frozen as above; Normal when it is no longer too many, or after a window |
+//! | Frozen   | held     | come back      | Normal when it is no longer too many and each target that failed has been tried since, or after the timeout |
 //!
-//! Without Wary, an outage of ours would first empty some Services and then fill them again, as targets are not tried all at
-//! the same moment. As its own recovery isn't seen all at the same moment either, a freeze lasts until all have been tried.
+//! Guarded is needed because targets are not tried at the same moment. Without it, an outage of this
+//! side would empty a few Services before it is recognised. The recovery is not noticed at the same
+//! moment either, so a freeze lasts until all that failed have been tried.
 //!
-//! What a freeze held back is counted no more once it is over, so that the next one takes as many new failures: none flickers.
+//! When a freeze ends, the failures that it held back no longer count. The next freeze takes as many
+//! new failures, so freezes do not flicker.
 
 use std::time::{Duration, Instant};
 
-/// Failures within this time are taken to be together.
+/// Time within which failures count as failing together.
 pub(crate) const FAILURE_WINDOW: Duration = Duration::from_secs(30);
 
-/// With fewer published targets, or in fewer databases, a share says nothing about us.
+/// Published targets, and databases that have some, below which a percentage says nothing about this
+/// side.
 const MIN_TARGETS: usize = 5;
 const MIN_DATABASES: usize = 3;
 
-/// Failures of one database alone, however many targets it has, are its own.
+/// Databases that must have failures: those of one database alone are its own fault.
 const MIN_FAILED_DATABASES: usize = 2;
 
-/// When there is a freeze.
+/// The rules of the freeze.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rules {
-    /// More than this percentage of all published targets are too many; with 100 there is no freeze.
+    /// The percentage of published targets that may fail; 100 turns the freeze off.
     pub max_unhealthy: u8,
-    /// A freeze ends after this time; with zero there is none.
+    /// The longest duration of a freeze; zero turns the freeze off.
     pub timeout: Duration,
 }
 
@@ -43,16 +47,16 @@ impl Default for Rules {
     }
 }
 
-/// Targets of one database, as far as a freeze goes.
+/// The targets of one database that count for a freeze.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
-    /// Published, or failed lately.
+    /// Published, or failed within the window.
     pub published: usize,
     pub failed: usize,
     pub in_doubt: usize,
 }
 
-/// Targets of all databases, and how many databases have any of them.
+/// Targets of all databases, and the databases that have any of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub targets: usize,
@@ -68,7 +72,7 @@ impl Totals {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Until when; none before the first database has been seen.
+    /// Ends at this time; none before the first database is synced.
     Starting(Option<Instant>),
     Normal,
     Guarded {
@@ -76,56 +80,56 @@ enum Stage {
     },
     Frozen {
         since: Instant,
-        /// When it was last no longer too many.
+        /// The time since which it has no longer been too many.
         recovered_at: Option<Instant>,
     },
 }
 
-/// What there is to tell.
+/// A change that people should know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FreezeEvent {
     Frozen {
         failed: Totals,
         published: Totals,
     },
-    /// Enough are well again.
+    /// Enough targets are Up again.
     Thawed,
     TimedOut,
 }
 
-/// A freeze that is on.
+/// A freeze in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frozen {
     pub since: Instant,
-    /// When it ends at the latest, if that can be told.
+    /// The latest end; none if the timeout is too long for the clock.
     pub expires_at: Option<Instant>,
     pub failed: usize,
     pub published: usize,
 }
 
-/// Counts all targets, and decides whether anything is taken out.
+/// The stage of the freeze, with the targets that count.
 #[derive(Debug, Clone)]
 pub(crate) struct Freeze {
     rules: Rules,
     stage: Stage,
-    /// Databases that have not been seen.
+    /// Databases of which the cluster has not been read yet.
     unsynced: usize,
     published: Totals,
     failed: Totals,
     /// Failed or in doubt.
     suspect: Totals,
-    /// Whether being wary led to nothing, and there has been no quiet moment since.
+    /// Whether the stage Guarded ran out its window, and it has been too many ever since.
     guard_expired: bool,
-    /// Whether all plans have to be decided anew.
+    /// Whether all plans are to be decided anew.
     changed: bool,
     events: Vec<FreezeEvent>,
 }
 
 impl Freeze {
-    /// For databases with so many targets each.
+    /// Creates the freeze for databases with these numbers of targets.
     pub(crate) fn new(rules: Rules, databases: impl Iterator<Item = usize>) -> Self {
         let mut all = Totals::default();
-        let unseen = databases.inspect(|targets| all.update(0, *targets)).count();
+        let unsynced = databases.inspect(|targets| all.update(0, *targets)).count();
         let none = Totals::default();
         let stage = if is_large_enough(all) && rules.is_enabled() {
             Stage::Starting(None)
@@ -136,7 +140,7 @@ impl Freeze {
         Self {
             rules,
             stage,
-            unsynced: unseen,
+            unsynced,
             published,
             failed,
             suspect,
@@ -146,17 +150,17 @@ impl Freeze {
         }
     }
 
-    /// Whether there is ever a freeze.
+    /// Returns whether there can be a freeze.
     pub(crate) fn is_enabled(&self) -> bool {
         self.rules.is_enabled()
     }
 
-    /// Whether nothing may be taken out.
+    /// Returns whether removals are held back.
     pub(crate) fn holds_removals(&self) -> bool {
         self.stage != Stage::Normal
     }
 
-    /// The freeze, if there is one: what left lately then comes back.
+    /// Returns the freeze, if one is in force.
     pub(crate) fn frozen(&self) -> Option<Frozen> {
         let Stage::Frozen { since, .. } = self.stage else { return None };
         let until = since.checked_add(self.rules.timeout);
@@ -168,7 +172,7 @@ impl Freeze {
         })
     }
 
-    /// Whether all plans have to be decided anew since this was last asked.
+    /// Returns whether all plans are to be decided anew, and resets that.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
@@ -178,11 +182,12 @@ impl Freeze {
         self.changed
     }
 
+    /// Returns the changes since the last call.
     pub(crate) fn take_events(&mut self) -> Vec<FreezeEvent> {
         std::mem::take(&mut self.events)
     }
 
-    /// One more database has been seen.
+    /// Counts one more database as synced.
     pub(crate) fn database_synced(&mut self, now: Instant) {
         self.unsynced = self.unsynced.saturating_sub(1);
         if let Stage::Starting(until @ None) = &mut self.stage {
@@ -190,33 +195,39 @@ impl Freeze {
         }
     }
 
-    /// After a change of the config: so many databases have not been seen.
-    pub(crate) fn set_unsynced(&mut self, unseen: usize) {
-        self.unsynced = unseen;
+    /// Sets how many databases are not synced, after a change of the config.
+    pub(crate) fn set_unsynced(&mut self, unsynced: usize) {
+        self.unsynced = unsynced;
     }
 
-    /// Counts a database anew.
+    /// Replaces the tally of one database.
     pub(crate) fn update_tally(&mut self, old: Tally, new: Tally) {
         self.published.update(old.published, new.published);
         self.failed.update(old.failed, new.failed);
         self.suspect.update(old.failed + old.in_doubt, new.failed + new.in_doubt);
     }
 
-    /// When to look whether it is over, besides after a verdict.
+    /// Returns when to call [`Self::maybe_leave`], besides after a verdict.
     pub(crate) fn reevaluate_at(&self) -> Option<Instant> {
         match self.stage {
             Stage::Starting(until) => until,
             Stage::Normal => None,
             Stage::Guarded { since } => since.checked_add(FAILURE_WINDOW),
-            Stage::Frozen { since, recovered_at: fell } => {
-                let fallen = fell.and_then(|fell| fell.checked_add(FAILURE_WINDOW));
+            Stage::Frozen { since, recovered_at } => {
+                let fallen =
+                    recovered_at.and_then(|recovered_at| recovered_at.checked_add(FAILURE_WINDOW));
                 since.checked_add(self.rules.timeout).into_iter().chain(fallen).min()
             }
         }
     }
 
-    /// Looks whether it is over. `waits` tells whether any target that failed has not been tried since then.
-    pub(crate) fn maybe_leave(&mut self, now: Instant, waits: impl FnOnce(Instant) -> bool) {
+    /// Leaves the stage if it is over. `has_unchecked` returns whether any target that failed has not
+    /// been tried since the given time.
+    pub(crate) fn maybe_leave(
+        &mut self,
+        now: Instant,
+        has_unchecked: impl FnOnce(Instant) -> bool,
+    ) {
         let over = |since: Instant, time| since.checked_add(time).is_some_and(|end| end <= now);
         match self.stage {
             Stage::Starting(until) => {
@@ -232,11 +243,13 @@ impl Freeze {
                     self.set_stage(Stage::Normal);
                 }
             }
-            Stage::Frozen { since, recovered_at: fell } => {
+            Stage::Frozen { since, recovered_at } => {
                 if over(since, self.rules.timeout) {
                     self.set_stage(Stage::Normal);
                     self.events.push(FreezeEvent::TimedOut);
-                } else if fell.is_some_and(|fell| over(fell, FAILURE_WINDOW) || !waits(fell)) {
+                } else if recovered_at.is_some_and(|recovered_at| {
+                    over(recovered_at, FAILURE_WINDOW) || !has_unchecked(recovered_at)
+                }) {
                     self.set_stage(Stage::Normal);
                     self.events.push(FreezeEvent::Thawed);
                 }
@@ -244,13 +257,13 @@ impl Freeze {
         }
     }
 
-    /// Holds from now on, if it is too many.
+    /// Enters the stage Guarded or Frozen if too many targets fail.
     pub(crate) fn maybe_enter(&mut self, now: Instant) {
         let (failed, suspect) = (self.exceeds_limit(self.failed), self.exceeds_limit(self.suspect));
         self.guard_expired &= suspect;
         match &mut self.stage {
-            Stage::Frozen { recovered_at: fell, .. } if failed => *fell = None,
-            Stage::Frozen { recovered_at: fell, .. } => *fell = fell.or(Some(now)),
+            Stage::Frozen { recovered_at, .. } if failed => *recovered_at = None,
+            Stage::Frozen { recovered_at, .. } => *recovered_at = recovered_at.or(Some(now)),
             Stage::Normal | Stage::Guarded { .. } if failed => {
                 self.set_stage(Stage::Frozen { since: now, recovered_at: None });
                 self.events

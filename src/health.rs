@@ -1,16 +1,17 @@
-//! The health of one target: a pure state machine from verdicts to Up and Down, with thresholds; no clock of its own.
+//! The health of one target: a state machine from verdicts to Up and Down, with thresholds. Pure.
 //!
-//! | state   | Pass                                  | Fail                                    | Inconclusive |
-//! | ---     | ---                                   | ---                                     | ---          |
-//! | Unknown | Up (once the cluster has been seen)   | Down (once the cluster has been seen)   | stays        |
-//! | Up      | stays, failures forgotten             | Down at `unhealthy` failures in a row   | stays        |
-//! | Down    | Up at `healthy` passes in a row       | stays, passes forgotten                 | stays        |
+//! | state   | Pass                             | Fail                              | Inconclusive |
+//! | ---     | ---                              | ---                               | ---          |
+//! | Unknown | Up, once initialized             | Down, once initialized            | stays        |
+//! | Up      | stays, and resets the failures   | Down at `unhealthy` in a row      | stays        |
+//! | Down    | Up at `healthy` in a row         | stays, and resets the passes      | stays        |
 //!
-//! A restart must not be an outage: a target that the cluster already publishes when it is first seen starts as Up, and
-//! leaves only as any Up target does. Verdicts that come before the cluster has been seen count toward that.
+//! A restart must not be an outage. A target that the cluster already publishes when it is first read
+//! therefore starts as Up, and leaves only as any Up target does. Verdicts that come before the target
+//! is initialized count toward that.
 //!
-//! An Inconclusive leaves the state as it is, but what is known grows old meanwhile: when the newest Pass and the newest
-//! verdict of any other weight came is kept, for those who go by it.
+//! An Inconclusive never changes the state, but it does not refresh what is known either. The times of
+//! the newest Pass and of the newest conclusive verdict are kept for decisions that depend on age.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -26,12 +27,12 @@ pub enum Verdict {
     Pass,
     /// The target did not; the reason names the phase (`connect: refused`).
     Fail(String),
-    /// The try says nothing about the target, because the fault is on our side. It never moves a state.
+    /// The try says nothing about the target, because the fault is on this side.
     Inconclusive(String),
 }
 
 impl Verdict {
-    /// Why it is not a Pass.
+    /// Returns the reason of a verdict that is not a Pass.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Verdict::Pass => None,
@@ -40,16 +41,17 @@ impl Verdict {
     }
 }
 
-/// What is known of a target.
+/// The state of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
-    /// No verdict yet, and not seen in the cluster.
+    /// No conclusive verdict yet, and not published when the cluster was first read.
     Unknown,
     Up,
     Down,
 }
 
 impl State {
+    /// Returns the word for logs, metrics and the status API.
     pub fn as_str(self) -> &'static str {
         match self {
             State::Unknown => "unknown",
@@ -65,17 +67,18 @@ impl fmt::Display for State {
     }
 }
 
-/// How long nothing but inconclusive verdicts may come before it is worth a word: a short lack of descriptors is not.
+/// Time for which all verdicts may be inconclusive before that is reported. A short lack of file
+/// descriptors is not.
 pub const INCONCLUSIVE_TOLERANCE: Duration = Duration::from_secs(60);
 
-/// How many consecutive verdicts flip a state. Both are at least 1.
+/// Consecutive verdicts that flip a state. Both are at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thresholds {
     pub healthy: u32,
     pub unhealthy: u32,
 }
 
-/// Passes or failures in a row, up to the newest verdict that was either.
+/// Passes or failures in a row, up to the newest conclusive verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Streak {
     None,
@@ -90,7 +93,7 @@ pub struct Transition {
     pub to: State,
 }
 
-/// What is known of one target, and what led there.
+/// The state of one target, with the verdicts that led there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     state: State,
@@ -101,14 +104,14 @@ pub struct Health {
     verdict_times: VerdictTimes,
 }
 
-/// When the newest verdict of each weight came; none if there has not been one.
+/// The times of the newest verdicts of each kind; none if there has been none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct VerdictTimes {
     any: Option<Instant>,
     pass: Option<Instant>,
-    /// Of those that say something about the target: a Pass or a Fail.
+    /// Of a Pass or a Fail.
     conclusive: Option<Instant>,
-    /// The first of those inconclusive ones after which nothing else has come.
+    /// The first of the inconclusive verdicts since the last conclusive one.
     inconclusive_since: Option<Instant>,
 }
 
@@ -128,22 +131,24 @@ impl VerdictTimes {
 }
 
 impl Health {
-    /// A target of which nothing is known yet.
+    /// Returns a target of which nothing is known yet.
     pub fn new(now: Instant) -> Self {
         let (state, streak, verdict_times) =
             (State::Unknown, Streak::None, VerdictTimes::default());
         Self { state, streak, since: now, reason: None, initialized: false, verdict_times }
     }
 
+    /// Returns the state.
     pub fn state(&self) -> State {
         self.state
     }
 
+    /// Returns the streak.
     pub fn streak(&self) -> Streak {
         self.streak
     }
 
-    /// Whether the newest verdicts speak against the state, and have yet to flip it.
+    /// Returns whether the newest verdicts speak against the state, but are too few to flip it.
     pub fn in_doubt(&self) -> bool {
         matches!(
             (self.state, self.streak),
@@ -151,28 +156,29 @@ impl Health {
         )
     }
 
-    /// Whether it is known if the cluster published it at first sight.
+    /// Returns whether [`initialize`] has been called.
     pub fn is_initialized(&self) -> bool {
         self.initialized
     }
 
-    /// Whether there has been any verdict, be it an inconclusive one.
+    /// Returns whether there has been any verdict, also an inconclusive one.
     pub fn is_checked(&self) -> bool {
         self.verdict_times.any.is_some()
     }
 
-    /// When the newest Pass came.
+    /// Returns the time of the newest Pass.
     pub fn passed_at(&self) -> Option<Instant> {
         self.verdict_times.pass
     }
 
-    /// When it was last known how the target is: by its newest verdict that was not inconclusive, or, without one, by what
-    /// the cluster showed.
+    /// Returns the time of the newest conclusive verdict. Without one, returns the time at which the
+    /// cluster showed the target.
     pub fn known_at(&self) -> Instant {
         self.verdict_times.conclusive.unwrap_or(self.since)
     }
 
-    /// Since when all verdicts have been inconclusive, if they have been for longer than is to be put up with.
+    /// Returns the time since which all verdicts have been inconclusive, if that is longer ago than
+    /// [`INCONCLUSIVE_TOLERANCE`].
     pub fn inconclusive_since(&self) -> Option<Instant> {
         let VerdictTimes { any, inconclusive_since, .. } = self.verdict_times;
         inconclusive_since.filter(|since| {
@@ -180,12 +186,12 @@ impl Health {
         })
     }
 
-    /// When the target came into its state.
+    /// Returns the time of the last change of state.
     pub fn since(&self) -> Instant {
         self.since
     }
 
-    /// Why the newest verdict was not a Pass; none if it was.
+    /// Returns the reason of the newest verdict; none if it was a Pass.
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
@@ -199,7 +205,7 @@ impl Health {
         Some(Transition { from, to })
     }
 
-    /// The state that the streak asks for.
+    /// Returns the state to which the streak leads.
     fn next_state(&self, thresholds: Thresholds) -> State {
         match (self.state, self.streak) {
             (State::Unknown, _) if !self.initialized => State::Unknown,
@@ -212,7 +218,7 @@ impl Health {
     }
 }
 
-/// Counts a verdict, and flips the state if that was the last one it took.
+/// Counts a verdict, and flips the state if the streak has reached its threshold.
 pub fn observe(
     health: &mut Health,
     verdict: &Verdict,
@@ -232,8 +238,8 @@ pub fn observe(
     health.set_state(to, now)
 }
 
-/// Learns whether the cluster publishes the target, the first time that the cluster is seen. Later calls change nothing:
-/// from then on only verdicts count.
+/// Starts a published target as Up, the first time that the cluster is read. Later calls change
+/// nothing: from then on only verdicts count.
 pub fn initialize(
     health: &mut Health,
     published: bool,
@@ -270,7 +276,7 @@ mod tests {
         Verdict::Fail("connect: refused".into())
     }
 
-    /// A target that has been seen, `published` or not, and then had these verdicts.
+    /// Returns a target that was initialized, and then had these verdicts.
     fn after(published: bool, verdicts: &[Verdict]) -> Health {
         let now = start();
         let mut health = Health::new(now);
@@ -300,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_between_failures_starts_the_count_anew_and_the_reason_follows_the_newest_verdict() {
+    fn a_pass_resets_the_failures_and_the_reason() {
         let health = after(true, &[fail(), fail(), Verdict::Pass, fail(), fail()]);
         assert_eq!((health.state(), health.streak()), (State::Up, Streak::Failures(2)));
         assert_eq!(health.reason(), Some("connect: refused"));
@@ -309,14 +315,14 @@ mod tests {
 
     #[test]
     fn an_inconclusive_verdict_neither_counts_nor_breaks_a_count() {
-        let ours = || Verdict::Inconclusive("connect: no free local port".into());
-        let health = after(true, &[fail(), fail(), ours(), ours(), ours()]);
+        let inconclusive = || Verdict::Inconclusive("connect: no free local port".into());
+        let health = after(true, &[fail(), fail(), inconclusive(), inconclusive(), inconclusive()]);
         assert_eq!((health.state(), health.streak()), (State::Up, Streak::Failures(2)));
-        assert_eq!(after(true, &[fail(), fail(), ours(), fail()]).state(), State::Down);
+        assert_eq!(after(true, &[fail(), fail(), inconclusive(), fail()]).state(), State::Down);
     }
 
     #[test]
-    fn verdicts_that_come_before_the_cluster_is_seen_count_but_move_nothing() {
+    fn verdicts_before_the_cluster_is_read_count_but_flip_nothing() {
         let now = start();
         let mut health = Health::new(now);
         for _ in 0..2 {
@@ -335,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_sight_of_the_cluster_counts() {
+    fn only_the_first_initialization_counts() {
         assert!(!Health::new(start()).is_initialized() && after(false, &[]).is_initialized());
         let mut health = after(false, &[fail()]);
         assert_eq!(initialize(&mut health, true, THRESHOLDS, start()), None);
@@ -364,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_tried_by_any_verdict_and_not_by_being_seen() {
+    fn a_target_is_checked_by_any_verdict_and_not_by_initializing() {
         assert!(!after(true, &[]).is_checked());
         for verdict in [Verdict::Pass, fail(), Verdict::Inconclusive("ours".into())] {
             assert!(after(false, &[verdict]).is_checked());
@@ -372,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_in_doubt_while_the_newest_verdicts_speak_against_it() {
+    fn a_state_is_in_doubt_while_the_newest_verdicts_contradict_it() {
         assert!(!after(true, &[]).in_doubt() && !after(true, &[Verdict::Pass]).in_doubt());
         assert!(after(true, &[fail()]).in_doubt());
         assert!(!after(false, &[fail()]).in_doubt());
@@ -381,40 +387,40 @@ mod tests {
     }
 
     #[test]
-    fn it_is_known_when_a_verdict_last_said_something() {
+    fn the_time_of_the_newest_conclusive_verdict_is_kept() {
         let now = start();
         let at = |seconds| now + Duration::from_secs(seconds);
         let mut health = Health::new(now);
         initialize(&mut health, true, THRESHOLDS, at(1));
         assert_eq!((health.known_at(), health.passed_at()), (at(1), None));
-        let mut hear = |verdict: Verdict, seconds| {
+        let mut observe_at = |verdict: Verdict, seconds| {
             observe(&mut health, &verdict, THRESHOLDS, at(seconds));
             (health.known_at(), health.passed_at())
         };
-        let ours = || Verdict::Inconclusive("ours".into());
-        assert_eq!(hear(ours(), 2), (at(1), None));
-        assert_eq!(hear(Verdict::Pass, 3), (at(3), Some(at(3))));
-        assert_eq!(hear(fail(), 4), (at(4), Some(at(3))));
-        assert_eq!(hear(ours(), 5), (at(4), Some(at(3))));
+        let inconclusive = || Verdict::Inconclusive("ours".into());
+        assert_eq!(observe_at(inconclusive(), 2), (at(1), None));
+        assert_eq!(observe_at(Verdict::Pass, 3), (at(3), Some(at(3))));
+        assert_eq!(observe_at(fail(), 4), (at(4), Some(at(3))));
+        assert_eq!(observe_at(inconclusive(), 5), (at(4), Some(at(3))));
     }
 
     #[test]
-    fn only_inconclusive_verdicts_for_over_a_minute_are_too_much() {
+    fn inconclusive_verdicts_are_reported_after_a_minute() {
         let now = start();
         let mut health = Health::new(now);
-        let mut hear = |verdict: Verdict, seconds| {
+        let mut observe_at = |verdict: Verdict, seconds| {
             observe(&mut health, &verdict, THRESHOLDS, now + Duration::from_secs(seconds));
             health.inconclusive_since().map(|since| since.duration_since(now).as_secs())
         };
-        let ours = || Verdict::Inconclusive("ours".into());
-        assert_eq!(hear(ours(), 0), None);
-        assert_eq!(hear(ours(), 60), None);
-        assert_eq!(hear(ours(), 61), Some(0));
-        assert_eq!(hear(ours(), 200), Some(0));
-        assert_eq!(hear(fail(), 201), None);
-        assert_eq!(hear(ours(), 300), None, "a failure before was no part of it");
-        assert_eq!(hear(ours(), 361), Some(300));
-        assert_eq!(hear(Verdict::Pass, 362), None);
+        let inconclusive = || Verdict::Inconclusive("ours".into());
+        assert_eq!(observe_at(inconclusive(), 0), None);
+        assert_eq!(observe_at(inconclusive(), 60), None);
+        assert_eq!(observe_at(inconclusive(), 61), Some(0));
+        assert_eq!(observe_at(inconclusive(), 200), Some(0));
+        assert_eq!(observe_at(fail(), 201), None);
+        assert_eq!(observe_at(inconclusive(), 300), None, "a failure before was no part of it");
+        assert_eq!(observe_at(inconclusive(), 361), Some(300));
+        assert_eq!(observe_at(Verdict::Pass, 362), None);
     }
 
     /// The rules again, in the most naive form: look at the whole history after every verdict.

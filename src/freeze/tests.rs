@@ -1,9 +1,9 @@
-//! The stages of a freeze, row by row, and what holds for every history.
+//! The stages of a freeze, row by row, and the properties of every history.
 
 use super::*;
 use proptest::prelude::*;
 
-/// Databases and their counts, at a time of its own.
+/// Databases with their tallies, and a clock that the test sets.
 struct Scene {
     freeze: Freeze,
     counts: Vec<Tally>,
@@ -21,8 +21,8 @@ impl Scene {
         Self { freeze, counts: vec![Tally::default(); published.len()], start: now, now }
     }
 
-    /// All are seen, and are well.
-    fn with(rules: Rules, published: &[usize]) -> Self {
+    /// Returns a freeze in stage Normal: all databases are synced, all targets Up.
+    fn in_normal_stage(rules: Rules, published: &[usize]) -> Self {
         let mut scene = Self::started(rules, published);
         for (index, published) in published.iter().enumerate() {
             scene.see(index, *published);
@@ -34,7 +34,7 @@ impl Scene {
     }
 
     fn new(published: &[usize]) -> Self {
-        Self::with(RULES, published)
+        Self::in_normal_stage(RULES, published)
     }
 
     fn see(&mut self, index: usize, published: usize) {
@@ -48,7 +48,7 @@ impl Scene {
         self.freeze.maybe_enter(self.now);
     }
 
-    /// So many have failed, of each database.
+    /// Sets how many targets of each database have failed.
     fn failed(&mut self, failed: &[usize]) {
         for (index, failed) in failed.iter().enumerate() {
             self.set(index, Tally { failed: *failed, ..self.counts[index] });
@@ -73,8 +73,8 @@ impl Scene {
     fn stage(&self) -> &'static str {
         match self.freeze.stage {
             Stage::Starting(_) => "starting",
-            Stage::Normal => "free",
-            Stage::Guarded { .. } => "wary",
+            Stage::Normal => "normal",
+            Stage::Guarded { .. } => "guarded",
             Stage::Frozen { .. } => "frozen",
         }
     }
@@ -82,13 +82,13 @@ impl Scene {
     #[track_caller]
     fn is(&self, stage: &str) {
         assert_eq!(self.stage(), stage);
-        assert_eq!(self.freeze.holds_removals(), stage != "free");
+        assert_eq!(self.freeze.holds_removals(), stage != "normal");
         assert_eq!(self.freeze.frozen().is_some(), stage == "frozen");
     }
 }
 
 #[test]
-fn too_many_is_more_than_the_share_of_enough_targets_in_enough_databases() {
+fn too_many_is_a_share_of_enough_targets_in_enough_databases() {
     // Published, failed, and whether that is a freeze.
     let table: [(&[usize], &[usize], bool); 11] = [
         (&[2, 2, 1], &[2, 1, 0], false),
@@ -116,15 +116,15 @@ fn too_many_is_more_than_the_share_of_enough_targets_in_enough_databases() {
 fn the_rules_can_switch_it_off() {
     for rules in [Rules { max_unhealthy: 100, ..RULES }, Rules { timeout: Duration::ZERO, ..RULES }]
     {
-        let mut scene = Scene::with(rules, &[3, 3, 3]);
+        let mut scene = Scene::in_normal_stage(rules, &[3, 3, 3]);
         scene.in_doubt(&[0, 3, 3]);
         scene.failed(&[3, 0, 0]);
-        scene.is("free");
-        Scene::started(rules, &[3, 3, 3]).is("free");
+        scene.is("normal");
+        Scene::started(rules, &[3, 3, 3]).is("normal");
         assert!(!scene.freeze.is_enabled());
     }
     assert!(Scene::new(&[3, 3, 3]).freeze.is_enabled());
-    let mut scene = Scene::with(Rules { timeout: Duration::MAX, ..RULES }, &[3, 3, 3]);
+    let mut scene = Scene::in_normal_stage(Rules { timeout: Duration::MAX, ..RULES }, &[3, 3, 3]);
     scene.failed(&[3, 3, 3]);
     assert_eq!(scene.freeze.frozen().and_then(|frozen| frozen.expires_at), None);
     scene.later(1 << 30);
@@ -136,20 +136,20 @@ fn those_in_doubt_hold_but_make_no_freeze() {
     let mut scene = Scene::new(&[3, 3, 3]);
     scene.failed(&[1, 0, 0]);
     scene.in_doubt(&[2, 2, 0]);
-    scene.is("free");
+    scene.is("normal");
     scene.in_doubt(&[2, 3, 0]);
-    scene.is("wary");
+    scene.is("guarded");
     assert!(scene.freeze.take_changed());
     assert!(!scene.freeze.take_changed(), "asked for once");
     assert_eq!(scene.freeze.take_events(), []);
     scene.in_doubt(&[2, 2, 0]);
     scene.later(0);
-    scene.is("free");
+    scene.is("normal");
     assert!(scene.freeze.take_changed());
     // From doubt to failure.
     scene.in_doubt(&[2, 3, 3]);
     scene.failed(&[1, 2, 2]);
-    scene.is("wary");
+    scene.is("guarded");
     scene.failed(&[1, 2, 3]);
     scene.is("frozen");
     let [failed, published] = [6, 9].map(|targets| Totals { targets, databases: 3 });
@@ -162,19 +162,19 @@ fn doubt_that_leads_to_nothing_holds_for_a_window_and_not_again() {
     scene.in_doubt(&[3, 3, 3]);
     assert_eq!(scene.freeze.reevaluate_at(), Some(scene.start + FAILURE_WINDOW));
     scene.later(29);
-    scene.is("wary");
+    scene.is("guarded");
     scene.later(1);
-    scene.is("free");
+    scene.is("normal");
     assert_eq!(scene.freeze.reevaluate_at(), None);
     scene.in_doubt(&[3, 3, 2]);
-    scene.is("free");
+    scene.is("normal");
     scene.in_doubt(&[0, 3, 2]);
     scene.in_doubt(&[3, 3, 2]);
-    scene.is("wary");
+    scene.is("guarded");
 }
 
 #[test]
-fn a_freeze_ends_when_it_is_not_too_many_and_each_has_been_tried_since() {
+fn a_freeze_ends_when_few_fail_and_each_has_been_tried_since() {
     let mut scene = Scene::new(&[3, 3, 3]);
     scene.failed(&[3, 3, 3]);
     scene.later(60);
@@ -195,7 +195,7 @@ fn a_freeze_ends_when_it_is_not_too_many_and_each_has_been_tried_since() {
     assert_eq!(scene.freeze.reevaluate_at(), Some(scene.now + FAILURE_WINDOW));
     scene.freeze.take_events();
     scene.later(1);
-    scene.is("free");
+    scene.is("normal");
     assert_eq!(scene.freeze.take_events(), [FreezeEvent::Thawed]);
 }
 
@@ -209,11 +209,11 @@ fn one_that_is_never_tried_holds_for_a_window_only() {
     scene.is("frozen");
     scene.now += Duration::from_millis(1);
     scene.freeze.maybe_leave(scene.now, |_| true);
-    scene.is("free");
+    scene.is("normal");
 }
 
 #[test]
-fn a_freeze_times_out_and_begins_again_with_new_failures_only() {
+fn a_freeze_times_out_and_only_new_failures_begin_another() {
     let mut scene = Scene::new(&[3, 3, 3]);
     scene.failed(&[3, 3, 0]);
     assert_eq!(
@@ -224,7 +224,7 @@ fn a_freeze_times_out_and_begins_again_with_new_failures_only() {
     scene.is("frozen");
     scene.freeze.take_events();
     scene.later(1);
-    scene.is("free");
+    scene.is("normal");
     assert_eq!(scene.freeze.take_events(), [FreezeEvent::TimedOut]);
     // What was held back is let go.
     scene.counts.iter().for_each(|count| {
@@ -232,7 +232,7 @@ fn a_freeze_times_out_and_begins_again_with_new_failures_only() {
     });
     scene.counts = vec![Tally { published: 3, ..Tally::default() }; 3];
     scene.failed(&[0, 0, 3]);
-    scene.is("free");
+    scene.is("normal");
     scene.failed(&[3, 0, 3]);
     scene.is("frozen");
 }
@@ -251,7 +251,7 @@ fn at_a_start_nothing_is_taken_out_until_all_is_known() {
     scene.is("starting");
     scene.see(2, 2);
     scene.end();
-    scene.is("free");
+    scene.is("normal");
     // As above, but now it is too many.
     let mut scene = Scene::started(RULES, &[2, 2, 2]);
     for index in 0..3 {
@@ -259,7 +259,7 @@ fn at_a_start_nothing_is_taken_out_until_all_is_known() {
         scene.in_doubt(&[2, 2, 2][..=index]);
     }
     scene.end();
-    scene.is("wary");
+    scene.is("guarded");
     scene.failed(&[2, 2, 2]);
     scene.is("frozen");
     // One that can't be read must not hold up all others for ever.
@@ -268,10 +268,10 @@ fn at_a_start_nothing_is_taken_out_until_all_is_known() {
     scene.failed(&[3]);
     assert_eq!(scene.freeze.reevaluate_at(), Some(scene.start + FAILURE_WINDOW));
     scene.later(30);
-    scene.is("free");
+    scene.is("normal");
     // Too few for a freeze are too few to wait for.
-    Scene::started(RULES, &[9, 9]).is("free");
-    Scene::started(RULES, &[2, 1, 1]).is("free");
+    Scene::started(RULES, &[9, 9]).is("normal");
+    Scene::started(RULES, &[2, 1, 1]).is("normal");
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn a_start_waits_for_the_databases_of_the_newest_config() {
     // The third one has left the config.
     scene.freeze.set_unsynced(0);
     scene.end();
-    scene.is("free");
+    scene.is("normal");
     // Two more have come, as the last one was seen.
     let mut scene = Scene::started(RULES, &[2, 2, 2]);
     scene.see(0, 2);
@@ -293,7 +293,7 @@ fn a_start_waits_for_the_databases_of_the_newest_config() {
     scene.is("starting");
 }
 
-/// Something that happens to a database.
+/// An event in a random history.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Count(usize, Tally),
@@ -316,13 +316,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn it_never_lets_go_what_is_too_much_or_holds_for_longer_than_it_may(
+    fn it_holds_while_too_many_fail_and_never_longer_than_it_may(
         steps in prop::collection::vec(any_step(), 0..60),
         max_unhealthy in 1..=100_u8,
         timeout in 0..120_u64,
     ) {
         let rules = Rules { max_unhealthy, timeout: Duration::from_secs(timeout) };
-        let mut scene = Scene::with(rules, &[3, 3, 3, 3]);
+        let mut scene = Scene::in_normal_stage(rules, &[3, 3, 3, 3]);
         let mut held_since = None;
         for step in steps {
             let frozen = scene.freeze.frozen();

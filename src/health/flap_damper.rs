@@ -1,30 +1,31 @@
-//! Flap damping: a target that flips too often stays out until it was well for longer than a moment.
+//! Flap damping, as routers do it (RFC 2439): a target that flips too often is suppressed until it has
+//! been Up for a back-off.
 //!
-//! | flip    | more flips in the window than allowed, or out already | out until                                       |
-//! | ---     | ---                                                   | ---                                             |
-//! | to Up   | no                                                    | it is not out                                   |
-//! | to Up   | yes                                                   | it has been Up for the back-off, which doubles  |
-//! | to Down | any                                                   | as before: being Down does not count as well    |
+//! | flip    | too many flips in the window, or suppressed | effect                                      |
+//! | ---     | ---                                         | ---                                         |
+//! | to Up   | no                                          | not suppressed                              |
+//! | to Up   | yes                                         | suppressed for the back-off, which doubles  |
+//! | to Down | any                                         | as before: time spent Down does not count   |
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::State;
 
-/// Flips are counted over this long.
+/// Time over which flips are counted.
 pub(super) const FLIP_WINDOW: Duration = Duration::from_secs(10 * 60);
 
-/// How long a target must be well that flipped too often, for the first time and at most.
+/// The shortest and the longest time for which a target is suppressed.
 pub(super) const MIN_BACKOFF: Duration = Duration::from_secs(60);
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(15 * 60);
 
-/// After this long without a flip, the back-off starts short again.
+/// Time without a flip after which the back-off starts short again.
 const RESET_AFTER: Duration = Duration::from_secs(30 * 60);
 
 /// The flips of one target.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FlapDamper {
-    /// In the window, and no more than it takes to be too many.
+    /// Flips in the window, at most one more than is allowed.
     recent_flips: VecDeque<Instant>,
     last_flip: Option<Instant>,
     backoff: Option<Duration>,
@@ -32,7 +33,7 @@ pub struct FlapDamper {
 }
 
 impl FlapDamper {
-    /// Counts a flip between Up and Down. More than `allowed` in the window are too many.
+    /// Counts a flip between Up and Down. More than `allowed` in the window suppress the target.
     pub fn record_flip(&mut self, to: State, allowed: u32, now: Instant) {
         let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
         let age = |at: Instant| now.saturating_duration_since(at);
@@ -56,7 +57,7 @@ impl FlapDamper {
         }
     }
 
-    /// Until when the target is out, if it stays Up.
+    /// Returns the end of the suppression, if the target stays Up.
     pub fn suppressed_until(&self) -> Option<Instant> {
         self.suppressed_until
     }
@@ -72,7 +73,7 @@ mod tests {
         Instant::now()
     }
 
-    /// What is left of the back-off after flips at these seconds, the last of them to Up.
+    /// Returns the rest of the back-off after flips at these seconds, the last of them to Up.
     fn after(flips: &[u64]) -> Option<u64> {
         let start = start();
         let mut flaps = FlapDamper::default();
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_backoff_doubles_up_to_a_quarter_of_an_hour_and_starts_anew_after_a_quiet_time() {
+    fn the_backoff_doubles_up_to_a_limit_and_resets_after_a_quiet_time() {
         let flaps: Vec<u64> = (1..=18).collect();
         let backoff = |last: usize| after(&flaps[..last]);
         assert_eq!([6, 8, 10, 12, 14, 16].map(backoff), [60, 120, 240, 480, 900, 900].map(Some));
@@ -106,10 +107,10 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_down_while_out_stays_out_for_longer_however_late_he_returns() {
-        // Out for 60 s at 6, Down at 7, and Up again when the old flips are forgotten.
+    fn a_target_that_goes_down_while_suppressed_stays_out_longer() {
+        // Suppressed for 60 s at 6, Down at 7, and Up again when the old flips are out of the window.
         assert_eq!(after(&[1, 2, 3, 4, 5, 6, 7, 650]), Some(120));
-        // Well for all of the back-off: out no more, and a flip that is one too many is the next.
+        // Up for all of the back-off, so no longer suppressed; the next flip is one too many.
         assert_eq!(after(&[1, 2, 3, 4, 5, 6, 70, 80]), Some(120));
         assert_eq!(
             after(&[1, 2, 3, 4, 5, 6, 66, 700]),
@@ -121,7 +122,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_target_is_out_only_after_too_many_flips_and_never_for_more_than_the_longest(
+        fn only_too_many_flips_suppress_and_never_beyond_the_limit(
             pauses in prop::collection::vec(0..400_u64, 1..60),
             allowed in 1..8_u32,
         ) {
