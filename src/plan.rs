@@ -1,25 +1,26 @@
-//! The decision for one database: which of its targets its Service shall have. Pure, and no clock of its own.
+//! The decision for one database: which of its targets its Service shall have. Pure.
 //!
-//! | targets that are not in maintenance                  | plan                                     |
-//! | ---                                                  | ---                                      |
-//! | any of them Unknown and not tried yet                | keep: an early guess could take a good address away |
-//! | any, but what the cluster holds is not known         | keep: who is published there is Up until disproved |
-//! | none Up, and any of them Unknown for all its tries   | keep: not knowing is no reason to take the last address away |
-//! | all others                                           | publish those that are Up, be they none, as far as the policy lets |
+//! | targets that are not in maintenance      | plan                                             |
+//! | ---                                      | ---                                              |
+//! | any Unknown and not checked yet          | keep: an early guess could remove a good address |
+//! | any, but the cluster is not synced       | keep: published targets are Up until disproved   |
+//! | none Up, and any Unknown after all tries | keep: ignorance must not remove the last address |
+//! | all others                               | publish those that are Up, as the policy allows  |
 //!
-//! Where several rules of a policy speak, the upper one wins:
+//! Where several rules of a policy apply, the upper one wins:
 //!
-//! | rule          | what it does                                       | what it wins over                        |
-//! | ---           | ---                                                | ---                                      |
-//! | `exactlyOne`  | never two members; two that pass: nobody new       | all others: no tier, failback, flapping or number brings a second one in |
-//! | `minHealthy`  | with fewer healthy ones, published ones stay       | maintenance, flapping and health: the last ones of a Service are not taken out |
-//! | maintenance   | takes a target out, as if it were Down             | health: it says nothing, whatever its checks say |
-//! | flapping      | takes a target out until it was well for longer    | health; the last ones that are Up stay in |
-//! | `priority`    | the lower tiers wait until those above are too weak | health: those that wait are Up         |
+//! | rule          | effect                                             | wins over                       |
+//! | ---           | ---                                                | ---                             |
+//! | `exactlyOne`  | never two members; if two pass, no new one         | all others: no tier, failback, flapping or number adds a second |
+//! | `minHealthy`  | with fewer healthy ones, published ones stay       | maintenance, flapping and health: the last ones of a Service are not removed |
+//! | maintenance   | removes a target as if it were Down                | health, whatever its checks say |
+//! | flapping      | removes a target until it has been Up for longer   | health; the last ones that are Up stay |
+//! | `priority`    | lower tiers wait until those above are too weak    | health: those that wait are Up  |
 //!
-//! Above all of them but maintenance stands a hold, in a freeze: what is published stays, and all else goes on (see `hold`).
+//! Above all of them but maintenance stands the freeze: what is published stays, and all else goes on
+//! (see `freeze_hold`).
 //!
-//! `minHealthy` never adds what is not published: with nothing there that could stay, a Service may be empty.
+//! `minHealthy` never adds a target that is not published, so a Service without any may be empty.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -38,7 +39,7 @@ mod policy;
 mod policy_note;
 mod tiers;
 
-/// A target as the cluster shows it.
+/// A target as it stands in a Service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Member {
     pub ip: IpAddr,
@@ -46,30 +47,32 @@ pub struct Member {
     pub hostname: Option<String>,
 }
 
-/// The targets that a Service has or shall have: sorted, none twice. Many hold the same ones, so they are shared.
+/// The targets that a Service has or shall have: sorted, without duplicates, and cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Members(Arc<[Member]>);
 
 impl Members {
+    /// Returns the members in order of their address.
     pub fn iter(&self) -> std::slice::Iter<'_, Member> {
         self.0.iter()
     }
 
+    /// Returns the number of members.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
+    /// Returns whether there are no members.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// Returns whether this address is a member.
     pub fn contains(&self, ip: IpAddr) -> bool {
         self.0.binary_search_by(|member| member.ip.cmp(&ip)).is_ok()
     }
-}
 
-impl Members {
-    /// What makes these of `held`: `+10.0.0.3, -10.0.0.2`; empty if the addresses are the same.
+    /// Returns the difference to `held`: `+10.0.0.3, -10.0.0.2`; empty if the addresses are the same.
     pub fn changes_from(&self, held: &Members) -> String {
         let added = self
             .iter()
@@ -108,7 +111,7 @@ impl fmt::Display for Members {
     }
 }
 
-/// What shall be done about one database.
+/// The decision for one database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
     /// Leave the cluster as it is.
@@ -117,14 +120,14 @@ pub enum Plan {
     Publish(Members),
 }
 
-/// Why the cluster is left as it is.
+/// The reason for which the cluster is left as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeepReason {
-    /// These targets have had no verdict yet, and the cluster did not show them at start.
+    /// These targets have had no verdict yet.
     NoVerdictYet(Vec<IpAddr>),
-    /// No target is up, and of these all verdicts have been inconclusive, for the reasons given.
+    /// No target is up, and all verdicts of these targets were inconclusive, for these reasons.
     AllInconclusive(Vec<(IpAddr, String)>),
-    /// What the cluster holds is not known yet.
+    /// The cluster has not been read yet.
     NotSynced,
 }
 
@@ -148,32 +151,32 @@ impl fmt::Display for KeepReason {
     }
 }
 
-/// Targets that a reason names.
+/// Targets that a reason lists by name.
 const MAX_LISTED: usize = 3;
 
-/// One target of a database, as far as the decision goes.
+/// One target of a database, with all that a decision depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
     pub member: &'a Member,
     pub state: State,
-    /// When it came into its state, or out of maintenance after that.
+    /// The time at which it came into its state, or out of maintenance after that.
     pub since: Instant,
     /// Whether there has been any verdict.
     pub checked: bool,
-    /// Whether the newest verdict that was not inconclusive was a Pass.
+    /// Whether the newest conclusive verdict was a Pass.
     pub passing: bool,
-    /// When the newest Pass came.
+    /// The time of the newest Pass.
     pub passed_at: Option<Instant>,
-    /// From when on that is too old to say how the target is now; none for never.
+    /// The time from which on the newest conclusive verdict is too old to count; none for never.
     pub stale_at: Option<Instant>,
-    /// Why the newest verdict was not a Pass.
+    /// The reason of the newest verdict, if it was not a Pass.
     pub reason: Option<&'a str>,
     /// The tier; 0 is preferred.
     pub priority: u32,
     pub in_maintenance: bool,
-    /// Until when it is out for flapping, if it is.
+    /// The end of its suppression for flapping, if it is suppressed.
     pub suppressed_until: Option<Instant>,
-    /// Whether it left so shortly before a freeze that it comes back.
+    /// Whether it left so shortly before a freeze that the freeze brings it back.
     pub restored_by_freeze: bool,
 }
 
@@ -182,29 +185,42 @@ impl Candidate<'_> {
         self.state == State::Up
     }
 
-    /// Whether it is no longer known how the target is: it has been tried in vain since.
+    /// Returns whether the target has been tried without a conclusive verdict for too long.
     fn is_stale(&self, now: Instant) -> bool {
         self.stale_at.is_some_and(|stale_at| stale_at <= now)
     }
 
-    /// Whether the target is known to pass now.
+    /// Returns whether the target passes, by a verdict that is not stale.
     fn passes(&self, now: Instant) -> bool {
         self.passing && !self.is_stale(now)
     }
 }
 
-/// A database, as far as the decision goes.
+/// A database, with all that a decision depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Pool<'a> {
     pub targets: &'a [Candidate<'a>],
     pub policy: &'a Policy,
-    /// When a person last asked for a failback.
+    /// The time of the last request for a failback.
     pub failback_requested_at: Option<Instant>,
-    /// Whether nothing may be taken out, because so many targets fail together.
+    /// Whether a freeze holds back all removals.
     pub holds_removals: bool,
 }
 
-/// What is decided, what the policy had to do with it, and when to decide anew although nothing else has changed.
+impl<'a> Pool<'a> {
+    /// Returns the targets that are not in maintenance.
+    fn available(&self) -> impl Iterator<Item = &'a Candidate<'a>> + use<'a> {
+        self.targets.iter().filter(|target| !target.in_maintenance)
+    }
+
+    /// Returns those of them that are Up.
+    fn up(&self) -> impl Iterator<Item = &'a Candidate<'a>> + use<'a> {
+        self.available().filter(|target| target.is_up())
+    }
+}
+
+/// The plan, the effects of the policy on it, and the time at which to decide anew although nothing
+/// else has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     pub plan: Plan,
@@ -218,7 +234,7 @@ impl Decision {
     }
 }
 
-/// Which of the healthy ones are members.
+/// The healthy targets that are chosen as members.
 #[derive(Default)]
 struct Selection<'a> {
     members: Vec<Candidate<'a>>,
@@ -226,13 +242,13 @@ struct Selection<'a> {
     reevaluate_at: Option<Instant>,
 }
 
-/// Decides for one database, from all of its targets. `published` are the members that the cluster holds by a decision of
-/// ours or held at first sight; none if it has not been seen.
+/// Decides for one database. `published` are the members that the cluster held when it was first read,
+/// or holds by a decision; none if it has not been read.
 pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decision {
-    let up = match up(pool, published) {
-        Ok(up) => up,
-        Err(why) => return Decision::keep(why),
-    };
+    if let Some(reason) = keep_reason(pool, published) {
+        return Decision::keep(reason);
+    }
+    let up: Vec<Candidate> = pool.up().copied().collect();
     let none = Members::default();
     let published = published.unwrap_or(&none);
     let needed = needed_members(pool);
@@ -247,7 +263,8 @@ pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decisio
     };
     let mut notes: Vec<PolicyNote> = note.into_iter().collect();
     notes.extend(degraded_tier_note(pool, &chosen));
-    // What a hold brings back counts as if it had never left, or it would push out again what stays in its place.
+    // A target that a freeze restores counts as if it had never left. Otherwise it would replace one
+    // that stays for `minHealthy`.
     let returns = |target: &Candidate| {
         pool.holds_removals
             && !pool.policy.exactly_one
@@ -257,12 +274,7 @@ pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decisio
     let may_stay = |target: &Candidate| published.contains(target.member.ip) || returns(target);
     notes.extend(min_healthy::retain(&mut chosen, pool.targets, may_stay, needed));
     if pool.holds_removals {
-        notes.extend(freeze_hold::retain(
-            &mut chosen,
-            pool.targets,
-            published,
-            pool.policy.exactly_one,
-        ));
+        notes.extend(freeze_hold::retain(&mut chosen, pool.targets, published, pool.policy));
     }
     let members: Members = chosen.iter().map(|target| target.member.clone()).collect();
     if !pool.policy.exactly_one {
@@ -272,35 +284,34 @@ pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decisio
     Decision { plan: Plan::Publish(members), notes, reevaluate_at: again }
 }
 
-/// The targets that are Up and not in maintenance, if that is all that needs to be known.
-fn up<'a>(pool: &Pool<'a>, published: Option<&Members>) -> Result<Vec<Candidate<'a>>, KeepReason> {
-    let asked = || pool.targets.iter().filter(|target| !target.in_maintenance);
-    let unknown = |tried: bool| {
-        asked().filter(move |target| target.state == State::Unknown && target.checked == tried)
+/// Returns the reason to keep the cluster as it is, if too little is known for a decision.
+fn keep_reason(pool: &Pool, published: Option<&Members>) -> Option<KeepReason> {
+    let unknown = |checked: bool| {
+        pool.available()
+            .filter(move |target| target.state == State::Unknown && target.checked == checked)
     };
-    let untried: Vec<IpAddr> = unknown(false).map(|target| target.member.ip).collect();
-    if !untried.is_empty() {
-        return Err(KeepReason::NoVerdictYet(untried));
+    let unchecked: Vec<IpAddr> = unknown(false).map(|target| target.member.ip).collect();
+    if !unchecked.is_empty() {
+        return Some(KeepReason::NoVerdictYet(unchecked));
     }
-    let published = published.ok_or(KeepReason::NotSynced)?;
-    let up: Vec<_> = asked().filter(|target| target.is_up()).copied().collect();
+    let Some(published) = published else { return Some(KeepReason::NotSynced) };
     let inconclusive: Vec<_> = unknown(true)
         .map(|target| (target.member.ip, target.reason.unwrap_or_default().to_owned()))
         .collect();
-    if up.is_empty() && !inconclusive.is_empty() {
-        return Err(KeepReason::AllInconclusive(inconclusive));
+    if pool.up().next().is_none() && !inconclusive.is_empty() {
+        return Some(KeepReason::AllInconclusive(inconclusive));
     }
-    // Of several published ones only one may stay, and which one their checks must tell.
-    let rivals = || up.iter().filter(|target| published.contains(target.member.ip));
+    // Of several published targets only one may stay, and only their checks can show which one.
+    let rivals = || pool.up().filter(|target| published.contains(target.member.ip));
     if pool.policy.exactly_one && rivals().count() > 1 && rivals().any(|target| !target.checked) {
-        return Err(KeepReason::NoVerdictYet(
+        return Some(KeepReason::NoVerdictYet(
             rivals().filter(|target| !target.checked).map(|target| target.member.ip).collect(),
         ));
     }
-    Ok(up)
+    None
 }
 
-/// How many healthy members the policy asks for.
+/// Returns the number of healthy members that the policy requires.
 fn needed_members(pool: &Pool) -> usize {
     let preferred = pool.targets.iter().map(|target| target.priority).min();
     let preferred = pool.targets.iter().filter(|target| Some(target.priority) == preferred).count();
@@ -308,8 +319,8 @@ fn needed_members(pool: &Pool) -> usize {
     if pool.policy.exactly_one { needed.min(1) } else { needed }
 }
 
-/// Those of the targets that are not out for flapping, and as many of the others as it takes to have enough: of these, those
-/// that have been well for longest.
+/// Returns the targets that are not suppressed for flapping. If these are not enough, adds those of the
+/// others that have been Up for longest.
 fn not_suppressed<'a>(
     up: &[Candidate<'a>],
     enough: usize,
@@ -323,6 +334,7 @@ fn not_suppressed<'a>(
     steady
 }
 
+/// Returns a note if suppressed targets are left out.
 fn flapping_note(
     up: &[Candidate],
     members: &Members,
@@ -339,7 +351,7 @@ fn flapping_note(
     Some(PolicyNote::Flapping { out, until })
 }
 
-/// Tells when the healthy members are not those of the preferred tier alone.
+/// Returns a note if a tier below the preferred one serves.
 fn degraded_tier_note(pool: &Pool, chosen: &[Candidate]) -> Option<PolicyNote> {
     let preferred = pool.targets.iter().map(|target| target.priority).min()?;
     let tier = chosen.iter().map(|target| target.priority).max()?;

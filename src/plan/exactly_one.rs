@@ -1,23 +1,24 @@
-//! The choice of an `exactlyOne` database: a writer, of which no two may ever be published together.
+//! The selection of an `exactlyOne` database: a writer, of which no two may be published together.
 //!
 //! | published and Up | others Up    | members                                                     |
 //! | ---              | ---          | ---                                                         |
 //! | one              | none         | that one, also if it is stale                               |
-//! | one              | some         | that one; a split brain if two pass, be it among them or not |
-//! | one, stale       | a successor  | the successor: the old one and the new one change in one write |
+//! | one              | some         | that one; a split brain if any two pass                     |
+//! | one, stale       | a successor  | the successor: old and new change in one write              |
 //! | several          | any          | of those that pass, the one with the lowest priority, then IP |
-//! | none             | one          | that one: the old one and the new one change in one write   |
-//! | none             | several      | none, till one is Up alone; a split brain if two pass       |
-//! | none             | several, of which one is a successor of all others | the successor            |
+//! | none             | one          | that one: old and new change in one write                   |
+//! | none             | several      | none until one is Up alone; a split brain if two pass       |
+//! | none             | several, one of them a successor of all others | the successor             |
 //! | none             | none         | none                                                        |
 //!
-//! Up is what the thresholds have confirmed; an Up target whose newest verdict is a failure does not pass. So while the old
-//! writer fails and is not yet Down, the new one waits, and nobody calls that a split brain.
+//! Up is confirmed by the thresholds. An Up target whose newest verdict is a failure does not pass. So
+//! while the old writer fails and is not yet Down, the new one waits, and that is no split brain.
 //!
-//! A target is *stale* when its tries have said nothing for some intervals. It passes no more, so that it makes no split
-//! brain; but it is not Down either, and is not taken out for that alone. Its *successor* is a target that passes, and came
-//! Up after the stale one had passed for the last time: only a writer passes, so the place has changed hands meanwhile.
-//! One that was Up beside it already claimed its place before, and that the other can't be tried any more proves nothing.
+//! A target is *stale* when its tries have been inconclusive for some intervals. It no longer passes, so
+//! it makes no split brain. It is not Down either, so it is not removed for that alone. Its *successor*
+//! is a target that passes, and came Up after the last Pass of the stale one: only a writer passes, so
+//! the role has moved. A target that was Up beside it claimed the role before, and an inconclusive check
+//! of the other proves nothing.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -25,7 +26,7 @@ use std::time::Instant;
 
 use super::{Candidate, Members, PolicyNote, Selection};
 
-/// Chooses from the targets that are Up.
+/// Selects from the targets that are Up.
 pub(super) fn select<'a>(up: &[Candidate<'a>], published: &Members, now: Instant) -> Selection<'a> {
     let stays = up.iter().filter(|target| published.contains(target.member.ip));
     let stays = stays
@@ -45,7 +46,7 @@ pub(super) fn select<'a>(up: &[Candidate<'a>], published: &Members, now: Instant
     }
 }
 
-/// The one that passes, if it took over from all others.
+/// Returns the target that passes, if it is the successor of all others.
 fn successor<'a>(up: &[Candidate<'a>], now: Instant) -> Option<Candidate<'a>> {
     let mut passing = up.iter().filter(|target| target.passes(now));
     let (Some(new), None) = (passing.next(), passing.next()) else { return None };
@@ -56,7 +57,8 @@ fn successor<'a>(up: &[Candidate<'a>], now: Instant) -> Option<Candidate<'a>> {
     others.copied().all(|old| gave_way(&old)).then_some(*new)
 }
 
-/// When the next of several becomes stale unless it is tried with success before, which may change the choice.
+/// Returns the time at which the next of several targets becomes stale, which may change the
+/// selection.
 fn next_stale(up: &[Candidate], now: Instant) -> Option<Instant> {
     let stale_at =
         up.iter().filter_map(|target| target.stale_at).filter(|stale_at| *stale_at > now);

@@ -1,22 +1,24 @@
-//! A hold: so many targets fail together that the fault is probably ours, so nothing that is published is taken out.
+//! The hold of a freeze: so many targets fail together that the fault is probably on this side, so
+//! nothing that is published is removed.
 //!
-//! | policy         | members beside the chosen ones                                               |
-//! | ---            | ---                                                                          |
-//! | not exactlyOne | all that are published or come back                                          |
-//! | `exactlyOne`   | none, if one is chosen: a writer that passes alone is no fault of ours; else one that is published; else, if none is Up, one that comes back |
+//! | policy         | members besides the selected ones                                             |
+//! | ---            | ---                                                                           |
+//! | not exactlyOne | all that are published or restored by the freeze                              |
+//! | `exactlyOne`   | none, if one is selected: a single writer that passes shows that this side works; otherwise a published one; otherwise, if none is Up, one that the freeze restores |
 //!
-//! Maintenance is a person's word, and takes out all the same.
+//! Maintenance is an explicit request, and removes a target all the same.
 
 use super::min_healthy::rank;
-use super::{Candidate, Members, PolicyNote};
+use super::{Candidate, Members, Policy, PolicyNote};
 
-/// Adds to `members` what stays.
+/// Adds the targets that stay to `members`.
 pub(super) fn retain<'a>(
     members: &mut Vec<Candidate<'a>>,
     targets: &[Candidate<'a>],
     published: &Members,
-    exactly_one: bool,
+    policy: &Policy,
 ) -> Option<PolicyNote> {
+    let exactly_one = policy.exactly_one;
     if exactly_one && !members.is_empty() {
         return None;
     }

@@ -1,14 +1,15 @@
-//! `minHealthy`: below it, the most recently healthy published targets stay, so that no check empties a Service.
+//! `minHealthy`: below it, the most recently healthy published targets stay, so that no check empties a
+//! Service.
 
 use std::cmp::Reverse;
 use std::time::Instant;
 
 use super::{Candidate, PolicyNote};
 
-/// Adds to the healthy `members` what `may_stay`, up to `needed`.
+/// Adds targets that `may_stay` to the healthy `members`, up to `needed`.
 ///
-/// First those that are Up and out for another reason, such as maintenance: they answer. Then those that are not, the most
-/// recently healthy ones first; and last those of them that somebody works on.
+/// Targets that are Up come first: they are out for another reason, such as maintenance, and answer.
+/// The others follow, the most recently healthy ones first, and those in maintenance last.
 pub(super) fn retain<'a>(
     members: &mut Vec<Candidate<'a>>,
     targets: &[Candidate<'a>],
@@ -28,7 +29,7 @@ pub(super) fn retain<'a>(
     Some(PolicyNote::BelowMinHealthy { healthy, needed, kept })
 }
 
-/// The lowest stays first.
+/// Returns the rank of a target: the lowest stays first.
 pub(super) fn rank<'a>(
     target: &Candidate<'a>,
 ) -> (u8, Option<Reverse<Instant>>, u32, &'a super::Member) {
@@ -37,6 +38,6 @@ pub(super) fn rank<'a>(
         (false, false) => 1,
         (false, true) => 2,
     };
-    // A target has been healthy until it went Down.
+    // A target that is Down was healthy until it went Down.
     (class, (!target.is_up()).then_some(Reverse(target.since)), target.priority, target.member)
 }

@@ -1,15 +1,16 @@
-//! What a database's policy asks of its plan.
+//! The policy of a database, as its plan follows it.
 
 use std::time::Duration;
 
-/// The rules that a database's plan follows. Without any, the healthy ones are published, be they none.
+/// The rules of a database's plan. The default publishes exactly the healthy targets, also if there
+/// are none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     pub min_healthy: MinHealthy,
-    /// At most one member ever: two targets that pass are a split brain.
+    /// At most one member at any time: two targets that pass are a split brain.
     pub exactly_one: bool,
     pub failback: Failback,
-    /// Flips in ten minutes after which a target that flips again stays out until it was well for long enough.
+    /// Flips in ten minutes that are allowed before a target is suppressed.
     pub max_flips: u32,
 }
 
@@ -28,12 +29,13 @@ impl Default for Policy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MinHealthy {
     Number(u32),
-    /// Of the addresses of the preferred tier, rounded up: a lower tier is a spare, and is not expected to serve.
+    /// A percentage of the addresses of the preferred tier, rounded up. A lower tier is a spare, and is
+    /// not expected to serve.
     Percentage(u8),
 }
 
 impl MinHealthy {
-    /// How many that is, where the preferred tier has this many addresses.
+    /// Returns the number, for a preferred tier of this many addresses.
     pub fn to_count(self, preferred: usize) -> usize {
         match self {
             MinHealthy::Number(number) => usize::try_from(number).unwrap_or(usize::MAX),
@@ -44,11 +46,11 @@ impl MinHealthy {
     }
 }
 
-/// When a preferred tier that is well again takes over from a lower one.
+/// The time at which a preferred tier that is healthy again takes over from a lower one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failback {
-    /// Once it has been well for so long.
+    /// Once it has been healthy for this time.
     Delay(Duration),
-    /// When a person asks for it.
+    /// On request.
     Manual,
 }

@@ -1,4 +1,5 @@
-//! What a policy did to a plan beyond publishing the healthy ones, and what is in doubt about them: typed for machines, a sentence for people.
+//! The notes of a decision: the effects of a policy, and doubts about what is published. Typed for
+//! programs, a sentence for people.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,7 +7,7 @@ use std::time::Instant;
 
 use crate::health::INCONCLUSIVE_TOLERANCE;
 
-/// One thing that a policy did or waits for, or that a person should know of what is published.
+/// An effect of a policy, or a doubt about what is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolicyNote {
     /// More than one target of an `exactlyOne` database passes; the published one stays, if it is among them.
@@ -15,18 +16,19 @@ pub enum PolicyNote {
     BelowMinHealthy { healthy: usize, needed: usize, kept: Vec<IpAddr> },
     /// A lower tier serves, because those above are too weak or may not return yet.
     DegradedTier { tier: u32 },
-    /// The tiers down to this one are well again; when they take over, or none if a person must ask for it.
+    /// The tiers down to this one are well again, and take over at this time, or on request if none.
     FailbackWaits { tier: u32, until: Option<Instant> },
-    /// These are up, but have flapped, and stay out; until when the first of them does.
+    /// These are up, but suppressed for flapping; the first of them until this time.
     Flapping { out: Vec<IpAddr>, until: Instant },
-    /// These stay although they should leave, because so many targets fail together.
+    /// These stay although they should leave, because of a freeze.
     KeptByFreeze { kept: Vec<IpAddr> },
-    /// These are published, but all of their verdicts have been inconclusive for too long; why, for the first of them.
+    /// These are published, but all of their verdicts have been inconclusive for too long. The reason
+    /// is that of the first one.
     ChecksInconclusive { ips: Vec<IpAddr>, reason: String },
 }
 
 impl PolicyNote {
-    /// Whether both say the same of the same kind of thing, be it of other targets or another time.
+    /// Returns whether both are notes of the same kind, perhaps of other targets or another time.
     pub fn same_kind(&self, other: &PolicyNote) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
@@ -76,7 +78,10 @@ impl fmt::Display for PolicyNote {
                     "the checks of {} have been inconclusive for over {over} ({reason}); ",
                     list(ips)
                 )?;
-                write!(f, "{stay} published, be it dead or alive: mend that on the daemon's side")
+                write!(
+                    f,
+                    "{stay} published, dead or alive; fix the cause on the side of the daemon"
+                )
             }
             PolicyNote::Flapping { out, .. } => {
                 write!(f, "{} flapped, and must be well for longer", list(out))
@@ -85,7 +90,7 @@ impl fmt::Display for PolicyNote {
     }
 }
 
-/// Addresses that a sentence names.
+/// Addresses that a sentence lists.
 const MAX_LISTED: usize = 5;
 
 fn list(ips: &[IpAddr]) -> String {

@@ -1,31 +1,32 @@
-//! Which tiers of a database serve, by the `priority` of their addresses.
+//! The selection of tiers, by the `priority` of the addresses of a database.
 //!
-//! A tier is too weak with fewer healthy targets than `minHealthy` asks for, and with none. The next lower one then serves
-//! beside what is left of it. Whoever serves goes on while that is enough: the tiers above return by a failback only.
+//! A tier is too weak with fewer healthy targets than `minHealthy` requires, and with none. The next
+//! lower one then serves beside the rest of it. Tiers that serve continue while they are enough: those
+//! above return by a failback only.
 //!
-//! | healthy and published                | the tiers above them       | members                                       |
-//! | ---                                  | ---                        | ---                                           |
-//! | too few                              | any                        | the healthy of as many tiers as it takes, from the top |
-//! | enough, down to tier N               | too weak without tier N    | those, and the healthy of tier N              |
-//! | enough, down to tier N               | enough without tier N      | as above; after the failback, the healthy of the tiers above |
+//! | healthy and published    | the tiers above them     | members                                     |
+//! | ---                      | ---                      | ---                                         |
+//! | too few                  | any                      | the healthy of as many tiers as needed, from the top |
+//! | enough, down to tier N   | too weak without tier N  | those, and the healthy of tier N            |
+//! | enough, down to tier N   | enough without tier N    | as above; after the failback, the healthy of the tiers above |
 
 use std::time::Instant;
 
 use super::{Candidate, Failback, Members, PolicyNote, Selection};
 
-/// What the tiers ask for.
+/// The rules for the selection.
 pub(super) struct Tiers<'a> {
     pub published: &'a Members,
     /// Fewer healthy targets are too few; at least 1.
     pub needed: usize,
     pub failback: Failback,
-    /// When a person last asked for a failback.
+    /// The time of the last request for a failback.
     pub failback_requested_at: Option<Instant>,
     pub now: Instant,
 }
 
 impl Tiers<'_> {
-    /// Chooses from the healthy targets.
+    /// Selects from the healthy targets.
     pub(super) fn select<'a>(&self, healthy: &[Candidate<'a>]) -> Selection<'a> {
         let up_to =
             |tier: u32| healthy.iter().copied().filter(move |target| target.priority <= tier);
@@ -54,7 +55,7 @@ impl Tiers<'_> {
         self.fail_back(target_tier, preferred, serving)
     }
 
-    /// Chooses between those who serve and the preferred ones, who are enough again.
+    /// Selects between the tiers that serve and the preferred ones, which are enough again.
     fn fail_back<'a>(
         &self,
         tier: u32,
@@ -63,14 +64,14 @@ impl Tiers<'_> {
     ) -> Selection<'a> {
         let mut since: Vec<Instant> = preferred.iter().map(|target| target.since).collect();
         since.sort();
-        // Since then as many as it takes have been well without a break.
-        let well = since[self.needed.clamp(1, since.len()) - 1];
+        // Since this time, as many as needed have been healthy without a break.
+        let healthy_since = since[self.needed.clamp(1, since.len()) - 1];
         let until = match self.failback {
-            Failback::Delay(delay) => well.checked_add(delay),
+            Failback::Delay(delay) => healthy_since.checked_add(delay),
             Failback::Manual => None,
         };
-        // Asked for an earlier failback, it is not meant for this one.
-        let asked = self.failback_requested_at.is_some_and(|asked| asked >= well);
+        // A request from before that was meant for an earlier failback.
+        let asked = self.failback_requested_at.is_some_and(|asked| asked >= healthy_since);
         if asked || until.is_some_and(|until| until <= self.now) {
             return Selection { members: preferred, ..Selection::default() };
         }

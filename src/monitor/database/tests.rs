@@ -316,7 +316,7 @@ fn a_published_target_of_which_nothing_is_learnt_is_told_once() {
     assert_eq!(scene.events("Checks"), [""; 0], "no longer than a minute");
     scene.hear_for(30, "??");
     let note = "ChecksInconclusive: the checks of 10.0.0.1 have been inconclusive for over 1m (connect: no route from this \
-                host); it stays published, be it dead or alive: mend that on the daemon's side";
+                host); it stays published, dead or alive; fix the cause on the side of the daemon";
     assert_eq!(
         scene.events("Checks"),
         [note],
