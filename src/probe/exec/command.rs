@@ -20,13 +20,12 @@ use rustix::io::Errno;
 use super::output::{Output, Secrets};
 use super::process_group::{ProcessGroup, SharedLifecycle, WaitEvent};
 use super::spawn::{Program, SpawnError};
-
 use crate::health::Verdict;
 use crate::limits;
 use crate::probe::phase::{Phase, ProbeResult, Progress, os_error_text};
 
 /// The first part of a run, in which only the end of the command is waited for. Most commands end
-/// within it, and its pipe holds 64 KiB without a reader. To wait for both would wake the thread
+/// within it, and its pipe holds 64 KiB without a reader. Waiting for both would wake the thread
 /// twice at each end.
 const EXIT_ONLY_WINDOW: Duration = Duration::from_millis(20);
 
@@ -46,6 +45,7 @@ pub(super) struct PreparedCommand {
     pub(super) inconclusive_statuses: Vec<RangeInclusive<u8>>,
 }
 
+/// Returns a text for the program, or the verdict if it holds a NUL byte.
 pub(super) fn c_string(bytes: impl Into<Vec<u8>>) -> ProbeResult<CString> {
     CString::new(bytes).map_err(|_| Phase::Start.inconclusive("the command holds a NUL byte"))
 }
@@ -177,8 +177,8 @@ fn wait_for_exit(group: ProcessGroup, pipe: &OwnedFd) -> io::Result<Option<(Exit
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             },
-            WaitEvent::Nothing if group.is_cancelled() => return Ok(None),
-            WaitEvent::Nothing => {}
+            WaitEvent::TimedOut if group.is_cancelled() => return Ok(None),
+            WaitEvent::TimedOut => {}
         }
         event = group.wait(open.then_some(pipe), CANCEL_CHECK_INTERVAL)?;
     }
@@ -214,7 +214,7 @@ fn exit_verdict(
     let is_named = |code: i32| {
         u8::try_from(code).is_ok_and(|code| inconclusive.iter().any(|range| range.contains(&code)))
     };
-    let (what, is_ours) = match (status.code(), status.signal()) {
+    let (what, is_inconclusive) = match (status.code(), status.signal()) {
         (Some(0), _) => return Ok(()),
         (Some(code), _) if is_named(code) => {
             (format!("exit status {code}, one of inconclusiveStatuses"), true)
@@ -230,5 +230,5 @@ fn exit_verdict(
         Some(output) => format!("{what}: {output}"),
         None => what,
     };
-    Err(if is_ours { Phase::Exec.inconclusive(what) } else { Phase::Exec.fail(what) })
+    Err(if is_inconclusive { Phase::Exec.inconclusive(what) } else { Phase::Exec.fail(what) })
 }

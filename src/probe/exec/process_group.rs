@@ -81,7 +81,8 @@ pub(super) enum WaitEvent {
     Exited,
     /// The output is readable, or closed.
     Readable,
-    Nothing,
+    /// Neither, before the time was up.
+    TimedOut,
 }
 
 impl ProcessGroup {
@@ -121,7 +122,7 @@ impl ProcessGroup {
         Ok(match fds.iter().position(is_ready) {
             Some(0) => WaitEvent::Exited,
             Some(_) => WaitEvent::Readable,
-            None => WaitEvent::Nothing,
+            None => WaitEvent::TimedOut,
         })
     }
 
@@ -135,7 +136,7 @@ impl ProcessGroup {
         self.kill_and_end();
         self.reaped = true;
         let status = reap(self.id)?;
-        if !is_reaped(self.id) {
+        if !reap_ended(self.id) {
             spawn_task(reap_all(self.id));
         }
         Ok(status)
@@ -144,7 +145,7 @@ impl ProcessGroup {
     /// Kills the group. From now on, [`KillOnDrop`] has nothing to kill.
     fn kill_and_end(&self) {
         self.lifecycle.with(|lifecycle| {
-            // The leader is not reaped yet, so no output group can have its number.
+            // The leader is not reaped yet, so no other group can have its number.
             kill(self.id);
             *lifecycle = Lifecycle::Ended;
         });
@@ -162,11 +163,13 @@ impl Drop for ProcessGroup {
     }
 }
 
+/// Kills all members of a group.
 fn kill(group: Pid) {
     // An error means that the group is gone.
     let _ = kill_process_group(group, Signal::KILL);
 }
 
+/// Waits for the leader to end, and reaps it.
 fn reap(leader: Pid) -> io::Result<ExitStatus> {
     loop {
         match waitpid(Some(leader), WaitOptions::empty()) {
@@ -179,7 +182,7 @@ fn reap(leader: Pid) -> io::Result<ExitStatus> {
 
 /// Reaps the members of the group that are children of this process: the leader, and orphans if
 /// this process is a subreaper. Returns false if some have not ended yet.
-fn is_reaped(group: Pid) -> bool {
+fn reap_ended(group: Pid) -> bool {
     loop {
         match waitpgid(group, WaitOptions::NOHANG) {
             Ok(Some(_)) => {}
@@ -189,10 +192,11 @@ fn is_reaped(group: Pid) -> bool {
     }
 }
 
+/// Reaps all members of a killed group that are children of this process.
 async fn reap_all(group: Pid) {
     // All were killed. Only a process that is stuck in the kernel outlasts the first pauses.
     let mut pause = Duration::from_millis(1);
-    while !is_reaped(group) {
+    while !reap_ended(group) {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
     }

@@ -1,8 +1,8 @@
 //! One request over HTTP/1.1, with or without TLS.
 //!
-//! It is not an HTTP client's. A client would cost a task for each probe and leave a TIME_WAIT, and
-//! it would not let a server answer before the request, as some servers do: they answer as soon as
-//! they accept, and read only then.
+//! This module uses no HTTP client. A client would cost a task for each probe and leave a TIME_WAIT,
+//! and it would reject a server that answers before the request. Some servers do: they answer as
+//! soon as they accept, and read only then.
 
 use std::io;
 use std::pin::pin;
