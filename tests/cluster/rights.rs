@@ -11,7 +11,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::cluster::deploy::{atoms, denied, grant, rule_in, without_rights};
+use crate::cluster::deploy::permissions::{atoms, denied, grant, rule_in, without_rights};
 use crate::cluster::fixture::{Fixture, database};
 use crate::support::{Daemon, case::cases, eventually, shared};
 
