@@ -187,8 +187,11 @@ scalar!(Bool(bool), "`true` or `false`", {"type": "boolean"}, |scalar, expected|
 keywords! {
     /// The protocol of a port.
     Protocol, "`TCP`, `UDP` or `SCTP`" {
+        /// TCP.
         Tcp = "TCP",
+        /// UDP.
         Udp = "UDP",
+        /// SCTP.
         Sctp = "SCTP",
     }
 }
