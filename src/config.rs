@@ -40,7 +40,7 @@ pub use ip::AllowedNetworks;
 pub(crate) use kinds::check_kinds;
 pub use kinds::http::Scheme;
 pub use kinds::tls::Tls;
-pub use kinds::{CHECK_KINDS, CheckKind, ExecCheck, HttpCheck, TcpCheck};
+pub use kinds::{CHECK_KINDS, CheckKind};
 pub use language::bytes::ExpectedContent;
 pub use language::scalars::{Protocol, PublishMode};
 pub use language::value::ValueSource;
@@ -50,3 +50,10 @@ pub use problem::{Position, Problem, Problems};
 pub use reference::reference;
 pub use schema::schema;
 pub use spec::{Address, Check, CreateService, Database, DatabaseId, Port, RejectedAddress, Spec};
+
+/// Exports the checked form of each kind: `TcpCheck`, `HttpCheck` and so on.
+macro_rules! export_checks {
+    ($($module:ident => $record:ident($check:ident),)*) => { $(pub use kinds::$check;)* };
+}
+
+check_kinds!(export_checks);

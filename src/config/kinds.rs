@@ -1,9 +1,10 @@
 //! The registry of check kinds: one line a kind.
 //!
-//! A new kind takes two files and one line. `kinds/NAME.rs` holds its keys, their help and
-//! defaults, the checked form, and the way from one to the other and back. `probe/NAME.rs` holds
-//! its prober. The line stands below. The compiler then asks for all that is missing, and
-//! tests/config.rs asks for an example of every key.
+//! A new kind takes two files and one line. `kinds/NAME.rs` has its keys with their help and
+//! defaults, the checked form, and the way from one to the other and back. `probe/NAME.rs` has its
+//! prober. The line stands below. The compiler asks for what is missing there. Tests ask for an
+//! example of every key, random checks for the round trip through `explain`, and the generated
+//! files.
 
 pub(crate) mod kind;
 pub(crate) mod tls;
