@@ -81,13 +81,15 @@ pub(crate) fn check_service<'a>(
     let spec = service.spec.as_ref();
     if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
         let why = format!(
-            "Service {id} is of type ExternalName, which has no Endpoints; make it ClusterIP, without a selector"
+            "Service {id} is of type ExternalName, which has no Endpoints; make it ClusterIP, \
+             without a selector"
         );
         return Err(Condition::new(ConditionKind::ServiceIsExternalName, why));
     }
     if spec.and_then(|spec| spec.selector.as_ref()).is_some_and(|selector| !selector.is_empty()) {
         let why = format!(
-            "Service {id} has a selector, so Kubernetes writes its Endpoints; remove spec.selector, or the database from the config"
+            "Service {id} has a selector, so Kubernetes writes its Endpoints; remove \
+             spec.selector, or the database from the config"
         );
         return Err(Condition::new(ConditionKind::ServiceHasSelector, why));
     }
@@ -106,7 +108,8 @@ pub(crate) fn check_endpoints(
     let not_ours = |why: String| Err(Condition::new(ConditionKind::NotOurs, why));
     if let Some(annotation) = leader_annotation(endpoints) {
         return not_ours(format!(
-            "Endpoints {id} carry the leader-election annotation {annotation}, and are never taken over; use a Service of another name"
+            "Endpoints {id} carry the leader-election annotation {annotation}, and are never taken \
+             over; use a Service of another name"
         ));
     }
     if endpoints.metadata.deletion_timestamp.is_some() {
@@ -126,7 +129,8 @@ pub(crate) fn check_endpoints(
         None => "were written by someone else".to_owned(),
     };
     not_ours(format!(
-        "Endpoints {id} {whose}; set `adopt: true` on the database to take them over, or delete them"
+        "Endpoints {id} {whose}; set `adopt: true` on the database to take them over, or delete \
+         them"
     ))
 }
 

@@ -392,8 +392,8 @@ fn published(inputs: &Inputs, serving: &Members) -> Condition {
     Condition::new(ConditionKind::Published, description)
 }
 
-/// Returns the condition of a database for which the cluster matches the plan, and the event to wait
-/// for: a warning comes into force if its cause is still there after a delay.
+/// Returns the condition of a database for which the cluster matches the plan, and the event to
+/// wait for: a warning comes into force if its cause is still there after a delay.
 fn settled_condition(
     inputs: &Inputs,
     serving: &Members,

@@ -14,11 +14,11 @@ use crate::plan::Members;
 #[derive(Debug, Clone)]
 pub struct PublishStatus {
     pub condition: Condition,
-    /// When the condition last changed its kind.
+    /// The time at which the condition last changed its kind.
     pub last_transition: Instant,
     /// The members that the cluster has; none while these are unknown or not the daemon's.
     pub members: Option<Members>,
-    /// Whether the database's Service and Endpoints have been listed.
+    /// True once the database's Service and Endpoints have been listed.
     pub synced: bool,
     /// The number of calls that write, by their result.
     pub writes: BTreeMap<&'static str, u64>,

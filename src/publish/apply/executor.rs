@@ -61,7 +61,8 @@ impl Executor<'_> {
             Ok(Step::CreateService(service)) => self.create_service(&service).await,
             Ok(Step::InSync) => Requeue::OnChange,
             Ok(Step::Blocked(condition)) => {
-                // The watch should bring this Service in a moment. It is tried again if it does not.
+                // The watch should bring this Service in a moment. If it does not, it is tried
+                // again.
                 self.reporter.set_condition(None, condition);
                 Requeue::OnChangeOr(self.state.backoff.next())
             }
@@ -195,8 +196,8 @@ impl Executor<'_> {
         result
     }
 
-    /// Reads the object after a conflict, and reports any other error. The step is tried again after
-    /// a delay.
+    /// Reads the object after a conflict, and reports any other error. The step is tried again
+    /// after a delay.
     async fn resolve_error<K: CachedKind>(
         &mut self,
         api: &Api<K>,

@@ -38,9 +38,9 @@ const RETAINED: (&str, &str) = (
 const DELETED: (&str, &str) = (
     "left behind: the config has no such database; it is deleted once the config has stood for a \
      while",
-    "the config no longer has this database; what is published is deleted once the config has stood \
-     for 30s, or for 5m more if more than half of all databases left with it; put the database back \
-     into the config to keep it",
+    "the config no longer has this database; what is published is deleted once the config has \
+     stood for 30s, or for 5m more if more than half of all databases left with it; put the \
+     database back into the config to keep it",
 );
 
 /// The pruner of all namespaces.

@@ -142,7 +142,10 @@ impl Reporter {
     /// Logs that someone keeps undoing the writes.
     pub(crate) fn log_contended(&self) {
         let DatabaseId { namespace, service } = &self.id;
-        warn!(%namespace, %service, "someone keeps changing these Endpoints; they are repaired, but ever more slowly");
+        warn!(
+            %namespace, %service,
+            "someone keeps changing these Endpoints; they are repaired, but ever more slowly"
+        );
     }
 
     /// Logs a condition that has come into force or changed its message, and emits its Event, if it

@@ -258,8 +258,8 @@ impl Diff<'_> {
         self.surplus(&desired).next().map(delete)
     }
 
-    /// Deletes slices once Kubernetes has mirrored their members from the Endpoints. Until then they
-    /// are all that clients are sent by, and are written first.
+    /// Deletes slices once Kubernetes has mirrored their members from the Endpoints. Until then
+    /// they are all that clients are sent by, and are written first.
     fn leave_slices(&self) -> Result<Option<Step>, Condition> {
         if self.conflicts_with_mirrored() {
             return self.change_mirrored().map(Some);

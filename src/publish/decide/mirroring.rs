@@ -1,5 +1,5 @@
-//! Warnings about EndpointSlices of other managers, which kube-proxy reads beside the daemon's: clients
-//! may be sent elsewhere although the cluster matches the plan. Pure.
+//! Warnings about EndpointSlices of other managers, which kube-proxy reads beside the daemon's:
+//! clients may be sent elsewhere although the cluster matches the plan. Pure.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::publish::cache::orphans::ObjectKind;
 use crate::publish::cache::slices::SliceCache;
 use crate::publish::condition::{Condition, ConditionKind};
 
-/// A condition that comes into force if its cause is still there after a delay: Kubernetes needs time
-/// to react to a write.
+/// A condition that comes into force if its cause is still there after a delay: Kubernetes needs
+/// time to react to a write.
 #[derive(Debug)]
 pub(crate) struct DelayedWarning {
     pub condition: Condition,
@@ -69,8 +69,9 @@ fn ips(endpoints: &Endpoints) -> Vec<IpAddr> {
 pub(crate) fn waiting_for_mirror(database: &Database) -> String {
     let id = &database.id;
     format!(
-        "exactly one is to be published, and Kubernetes has yet to mirror the change of Endpoints {id}, so that until then clients are \
-         sent to the one before; see that kube-controller-manager runs endpointslice-mirroring-controller"
+        "exactly one is to be published, and Kubernetes has yet to mirror the change of Endpoints \
+         {id}, so that until then clients are sent to the one before; see that \
+         kube-controller-manager runs endpointslice-mirroring-controller"
     )
 }
 
@@ -78,19 +79,22 @@ fn not_mirrored(database: &Database, endpoints: Option<&Endpoints>) -> String {
     let id = &database.id;
     if database.publish != PublishMode::Endpoints {
         return format!(
-            "EndpointSlices that Kubernetes has mirrored from Endpoints {id} are still there, so that clients are sent to their \
-             addresses too; see that kube-controller-manager runs endpointslice-mirroring-controller, or delete them"
+            "EndpointSlices that Kubernetes has mirrored from Endpoints {id} are still there, so \
+             that clients are sent to their addresses too; see that kube-controller-manager runs \
+             endpointslice-mirroring-controller, or delete them"
         );
     }
     if endpoints.is_some_and(endpoints::skips_mirror) {
         return format!(
-            "Endpoints {id} carry the label {SKIP_MIRROR}, so that Kubernetes does not mirror them into EndpointSlices, which \
-             clients are sent by; take it away, or set `publish: slices`"
+            "Endpoints {id} carry the label {SKIP_MIRROR}, so that Kubernetes does not mirror them \
+             into EndpointSlices, which clients are sent by; take it away, or set `publish: \
+             slices`"
         );
     }
     format!(
-        "Kubernetes has not mirrored Endpoints {id} into EndpointSlices, which clients are sent by; see that \
-         kube-controller-manager runs endpointslice-mirroring-controller, or set `publish: slices`"
+        "Kubernetes has not mirrored Endpoints {id} into EndpointSlices, which clients are sent \
+         by; see that kube-controller-manager runs endpointslice-mirroring-controller, or set \
+         `publish: slices`"
     )
 }
 
@@ -98,8 +102,9 @@ fn not_mirrored(database: &Database, endpoints: Option<&Endpoints>) -> String {
 pub(crate) fn left_behind(database: &Database) -> String {
     let id = &database.id;
     format!(
-        "Service {id} has no selector, but EndpointSlices from when it had one are left, so that clients are sent to those Pods \
-         too; delete them: kubectl -n {} delete endpointslices -l kubernetes.io/service-name={},endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io",
+        "Service {id} has no selector, but EndpointSlices from when it had one are left, so that \
+         clients are sent to those Pods too; delete them: kubectl -n {} delete endpointslices -l \
+         kubernetes.io/service-name={},endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io",
         id.namespace, id.service
     )
 }

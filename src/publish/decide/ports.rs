@@ -1,13 +1,5 @@
-//! Joins a database's ports to those of its Service: kube-proxy knows an endpoint's port by the NAME of the Service's. Pure.
-//!
-//! | the database has                  | a port of the Service joins it                                          |
-//! | ---                               | ---                                                                     |
-//! | one port without a name           | the only port of the Service, whatever its number                       |
-//! |                                   | else each one whose target port has the number, else the one whose port has it |
-//! | ports with names                  | the one of that name                                                    |
-//! | either                            | also each other one with the same target port as one that joins         |
-//!
-//! Both must be of one protocol. Each port of the database must join, or nothing is published.
+//! The join of a database's ports with those of its Service: kube-proxy knows an endpoint's port by
+//! the name of the Service's port. Pure.
 
 use k8s_openapi::api::core::v1::{EndpointPort, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -19,8 +11,13 @@ use crate::config::{Port, Protocol};
 pub(crate) fn join(ours: &[Port], theirs: &[ServicePort]) -> Result<Vec<EndpointPort>, String> {
     let joined = joined(ours, theirs).ok_or_else(|| {
         format!(
-            "the database's ports {} do not match the Service's ports {}; give each port the name that the Service has for it",
-            list(ours.iter().map(|p| show(p.name.as_deref(), i32::from(p.number), p.protocol.as_str()))),
+            "the database's ports {} do not match the Service's ports {}; give each port the name \
+             that the Service has for it",
+            list(ours.iter().map(|p| show(
+                p.name.as_deref(),
+                i32::from(p.number),
+                p.protocol.as_str()
+            ))),
             list(theirs.iter().map(show_service)),
         )
     })?;
@@ -68,7 +65,7 @@ fn joined<'a>(
     Some(pairs)
 }
 
-/// Returns the only port that the Service has, else those whose target port (or port) has our number.
+/// Returns the only port of the Service, else those whose target port, or port, has the number.
 fn unnamed<'a>(port: &Port, theirs: &'a [ServicePort]) -> Vec<&'a ServicePort> {
     let number = i32::from(port.number);
     let of_protocol =
@@ -92,7 +89,8 @@ fn named<'a>(port: &Port, theirs: &'a [ServicePort]) -> Option<&'a ServicePort> 
     })
 }
 
-/// Returns the port that a Service's port leads to: the API fills in its own number where none is given.
+/// Returns the port that a Service's port leads to. The API fills in its own number where none is
+/// given.
 fn target(service: &ServicePort) -> IntOrString {
     service.target_port.clone().unwrap_or(IntOrString::Int(service.port))
 }
@@ -149,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unnamed_port_takes_the_name_of_the_only_port_whatever_its_number() {
+    fn an_unnamed_port_takes_the_name_of_the_only_port() {
         assert_eq!(
             names(join(&[ours(None, 3306)], &[theirs("mysql", 33, 44)])),
             [(Some("mysql".into()), 3306)]
@@ -158,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unnamed_port_finds_its_number_among_several_by_target_port_first() {
+    fn an_unnamed_port_is_found_by_its_target_port_first() {
         let service = [theirs("a", 3306, 1), theirs("b", 80, 3306), theirs("c", 5432, 5432)];
         assert_eq!(names(join(&[ours(None, 3306)], &service)), [(Some("b".into()), 3306)]);
         assert_eq!(names(join(&[ours(None, 80)], &service)), [(Some("b".into()), 80)]);
@@ -180,7 +178,8 @@ mod tests {
         let both = [(Some("mysql".into()), 3306), (Some("mysqlx".into()), 3306)];
         assert_eq!(names(join(&[ours(None, 3306)], &service)), both);
         assert_eq!(names(join(&[ours(Some("mysql"), 3306)], &service)), both);
-        // The database listens elsewhere than the Service says: what joins by name leads there, and so do its twins.
+        // The database listens elsewhere than the Service says: the port of that name joins, and so
+        // do its twins.
         assert_eq!(
             names(join(&[ours(Some("mysql"), 3307)], &service)),
             [(Some("mysql".into()), 3307), (Some("mysqlx".into()), 3307)]
@@ -232,7 +231,8 @@ mod tests {
     fn no_join_names_both_lists() {
         let error = join(&[ours(Some("mysql"), 3306)], &[theirs("", 3306, 3306)]).unwrap_err();
         assert!(error.starts_with(
-            "the database's ports [mysql (3306/TCP)] do not match the Service's ports [unnamed (3306/TCP)];"
+            "the database's ports [mysql (3306/TCP)] do not match the Service's ports [unnamed \
+             (3306/TCP)];"
         ));
     }
 

@@ -93,7 +93,7 @@ fn only_service_left(orphans: &Orphans, id: &DatabaseId) -> bool {
 /// The databases that were removed from the config, and the gate for their orphans.
 struct Removed {
     gate: Gate,
-    /// Those that have, or may have, orphans that are to be deleted.
+    /// The ones that have, or may have, orphans that are to be deleted.
     removed: Vec<DatabaseId>,
     /// The number of databases that were published with them and are still in the config.
     remaining: usize,

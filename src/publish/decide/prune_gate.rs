@@ -12,13 +12,13 @@
 
 use std::time::Duration;
 
-/// How long a config must stand before anything is deleted because of it.
+/// The time that a config must stand before anything is deleted because of it.
 pub(crate) const STABLE_DELAY: Duration = Duration::from_secs(30);
 
-/// How much longer it must stand if more than half of what was published would be deleted.
+/// The further time that it must stand if more than half of what was published would be deleted.
 pub(crate) const SECOND_LOOK_DELAY: Duration = Duration::from_secs(300);
 
-/// Whether the time to delete has come, or how long it takes until then.
+/// The gate of a deletion: it is open, or closed for some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gate {
     Open,

@@ -1,4 +1,5 @@
-//! Remarks on a database for which the cluster holds what was decided, and for which some clients get nowhere all the same. Pure.
+//! Remarks on a database whose plan is in the cluster, and some of whose clients get nowhere all
+//! the same. Pure.
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
@@ -7,7 +8,7 @@ use crate::endpoints::slices;
 use crate::plan::{Members, Plan};
 use crate::publish::decide::ports;
 
-/// Returns `10.0.0.1, 10.0.0.2`, with what a person should know of them.
+/// Describes the published members: `10.0.0.1, 10.0.0.2`, and what a person should know of them.
 pub(crate) fn describe(
     database: &Database,
     service: Option<&Service>,
@@ -39,22 +40,26 @@ fn unserved_ports(database: &Database, service: &Service) -> Option<String> {
     let ports = service.spec.as_ref()?.ports.as_deref()?;
     let unserved = ports::unserved(&database.ports, ports)?;
     Some(format!(
-        "no port of the database joins the Service's ports {unserved}, which have no endpoints; add them to `ports`"
+        "no port of the database joins the Service's ports {unserved}, which have no endpoints; \
+         add them to `ports`"
     ))
 }
 
-/// Tells that a traffic policy of the Service lets nobody through: to kube-proxy an endpoint without a node is on no node.
+/// Returns the warning about a traffic policy that lets nobody through: to kube-proxy an endpoint
+/// without a node is on no node.
 pub(crate) fn local_traffic(id: &DatabaseId, service: &Service) -> Option<String> {
     let spec = service.spec.as_ref()?;
     let (field, clients) = local_policy(spec)?;
     let DatabaseId { namespace, service } = id;
     Some(format!(
-        "`{field}: Local` of Service {id} lets {clients} reach none of these addresses, as they are on no node of the cluster; \
-         allow all: kubectl -n {namespace} patch service {service} -p '{{\"spec\":{{\"{field}\":\"Cluster\"}}}}'"
+        "`{field}: Local` of Service {id} lets {clients} reach none of these addresses, as they \
+         are on no node of the cluster; allow all: kubectl -n {namespace} patch service {service} \
+         -p '{{\"spec\":{{\"{field}\":\"Cluster\"}}}}'"
     ))
 }
 
-/// Returns the field, and the clients that it keeps out. A headless Service has no proxy that would go by it.
+/// Returns the field, and the clients that it keeps out. A headless Service has no proxy that would
+/// apply it.
 fn local_policy(spec: &ServiceSpec) -> Option<(&'static str, &'static str)> {
     let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
     if spec.cluster_ip.as_deref() != Some("None") && is_local(&spec.internal_traffic_policy) {
@@ -90,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_policy_is_told_with_the_way_out() {
+    fn a_local_policy_is_described_with_the_way_out() {
         let id = database(false).id;
         let both = local_traffic(&id, &policies(Some("Local"), Some("Local"), "10.0.0.1"))
             .expect("a remark");
@@ -100,11 +105,10 @@ mod tests {
             ),
             "{both}"
         );
-        assert!(
-            both.ends_with(
-                "kubectl -n prod patch service mysql -p '{\"spec\":{\"internalTrafficPolicy\":\"Cluster\"}}'"
-            )
-        );
+        assert!(both.ends_with(
+            "kubectl -n prod patch service mysql -p \
+                 '{\"spec\":{\"internalTrafficPolicy\":\"Cluster\"}}'"
+        ));
         let external = local_traffic(&id, &policies(Some("Cluster"), Some("Local"), "10.0.0.1"))
             .expect("a remark");
         assert!(
@@ -119,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_of_the_service_without_endpoints_is_told() {
+    fn a_port_of_the_service_without_endpoints_is_described() {
         let mut service = service();
         let ports = service.spec.as_mut().unwrap().ports.as_mut().unwrap();
         ports.push(k8s_openapi::api::core::v1::ServicePort {
@@ -130,8 +134,8 @@ mod tests {
         let described = describe(&database(false), Some(&service), &publish(&[1]), &members(&[1]));
         assert_eq!(
             described,
-            "198.51.100.1; no port of the database joins the Service's ports [metrics (9104/TCP)], which have no endpoints; \
-             add them to `ports`"
+            "198.51.100.1; no port of the database joins the Service's ports [metrics (9104/TCP)], \
+             which have no endpoints; add them to `ports`"
         );
     }
 }

@@ -31,8 +31,8 @@ pub(crate) fn build(database: &Database, create: CreateService) -> Service {
     Service { metadata, spec: Some(spec), status: None }
 }
 
-/// Builds a port. Without a selector kube-proxy sends to the port of the endpoint, whatever the target
-/// port says. The number is the same everywhere, so that nobody wonders which one counts.
+/// Builds a port. Without a selector kube-proxy sends to the port of the endpoint, whatever the
+/// target port says. The number is the same everywhere, so that nobody wonders which one counts.
 fn port(port: &Port) -> ServicePort {
     ServicePort {
         name: port.name.clone(),

@@ -18,32 +18,32 @@ use crate::plan::Members;
 
 /// The published members of one database.
 pub(crate) struct Published<'a> {
-    /// Those that clients are sent to.
+    /// The members that clients are sent to.
     pub serving: Members,
-    /// All that clients may be sent to, between Endpoints and slices too.
+    /// All members that clients may be sent to, between Endpoints and slices too.
     pub exposed: Members,
     /// The addresses that may answer, of the config and of one before it.
     pub may_answer: &'a [IpAddr],
-    /// Whether they are in Endpoints of someone else's, which `adopt` takes over.
+    /// True if they are in Endpoints of another manager, which `adopt` takes over.
     pub is_foreign: bool,
 }
 
-/// What is written while a database waits.
+/// The members that stay while a database waits.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Retained {
-    /// Nothing. The members that stay although the config does not have them are told.
+    /// All of them. The ones that the config does not have are named in the condition.
     All { unconfigured: Members },
-    /// These members: the others leave.
+    /// These members. The others leave.
     Only(Members),
 }
 
-/// Finds the members that stay.
+/// Returns the members that stay.
 pub(crate) fn retained(database: &Database, published: &Published) -> Retained {
     let Published { serving, exposed, may_answer, is_foreign } = published;
     let allowed = |ip: IpAddr| database.allowed_networks.allows(ip);
     let configured = |ip: IpAddr| database.addresses.iter().any(|address| address.ip == ip);
     let stays = |ip: IpAddr| allowed(ip) && configured(ip);
-    // Between Endpoints and slices all that serve may leave while others are there that stay.
+    // Between Endpoints and slices all serving members may leave while others stay.
     let may_replace = !serving.is_empty() && !database.policy.exactly_one;
     let filtered = |stays: &dyn Fn(IpAddr) -> bool| match only(serving, stays) {
         none if none.is_empty() && may_replace => only(exposed, stays),
@@ -80,7 +80,8 @@ pub(crate) fn describe(unconfigured: &Members) -> Option<String> {
         more => format!(" and {more} more"),
     };
     Some(format!(
-        "published although the config does not have it, and unchecked, until an address of the config has a verdict: {}{more}",
+        "published although the config does not have it, and unchecked, until an address of the \
+         config has a verdict: {}{more}",
         named.join(", ")
     ))
 }

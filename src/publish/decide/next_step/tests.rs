@@ -13,7 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::*;
 use crate::config::{
     Address, AllowedNetworks, Check, CheckKind, Database, DatabaseId, Port, Protocol, PublishMode,
-    RejectedAddress, TcpCheck,
+    TcpCheck,
 };
 use crate::endpoints::Mirror;
 use crate::health::Thresholds;
@@ -24,6 +24,7 @@ use crate::publish::cache::slices::SliceCache;
 use crate::publish::cache::watch_state::WatchSnapshot;
 use crate::publish::ownership::LEADER_ANNOTATIONS;
 
+mod fixture;
 mod modes;
 mod one;
 mod waiting;
@@ -127,7 +128,7 @@ pub(crate) fn ours(last: &[u8]) -> Endpoints {
     endpoints::build(&held, &members(last), &[port], Mirror::Yes)
 }
 
-/// The same under another label, or none.
+/// Returns the same Endpoints under another label, or none.
 pub(crate) fn theirs(last: &[u8], manager: Option<&str>) -> Endpoints {
     let mut endpoints = ours(last);
     endpoints.metadata.labels = manager
@@ -258,7 +259,7 @@ fn what_is_held_already_is_not_written() {
 }
 
 #[test]
-fn a_difference_is_written_on_the_object_and_version_it_was_seen_at() {
+fn a_difference_is_written_on_the_existing_version() {
     let written = writes(next_step(
         &database(false),
         &publish(&[1]),
@@ -325,7 +326,7 @@ fn foreign_endpoints_need_adopt() {
 }
 
 #[test]
-fn foreign_endpoints_stay_foreign_even_without_addresses_if_someone_put_them_there() {
+fn foreign_endpoints_stay_foreign_even_without_addresses() {
     let mut foreign = theirs(&[], None);
     foreign.metadata.managed_fields = applied_by("kubectl-create", "Update");
     let (kind, _) =
@@ -334,7 +335,7 @@ fn foreign_endpoints_stay_foreign_even_without_addresses_if_someone_put_them_the
 }
 
 #[test]
-fn endpoints_with_a_leader_election_annotation_are_never_taken_even_with_our_label_and_adopt() {
+fn endpoints_with_a_leader_annotation_are_never_taken_over() {
     for annotation in LEADER_ANNOTATIONS {
         let mut locked = ours(&[]);
         locked.metadata.annotations =
@@ -374,8 +375,7 @@ fn a_label_that_someone_took_off_is_put_back() {
 }
 
 #[test]
-fn what_kubernetes_wrote_while_there_was_a_selector_is_taken_back_only_if_we_wrote_that_object_before()
- {
+fn endpoints_are_taken_back_only_if_this_process_wrote_them() {
     let taken = theirs(&[9], Some("endpoint-controller"));
     writes(next_step(
         &database(false),
@@ -431,7 +431,7 @@ fn an_undecided_plan_writes_nothing() {
     }
 }
 
-/// A database with these addresses in 198.51.100.0/24.
+/// Returns a database with these addresses in 198.51.100.0/24.
 pub(crate) fn configured(database: Database, last: &[u8]) -> Database {
     let like = &database.addresses[0];
     let addresses = last
@@ -441,84 +441,8 @@ pub(crate) fn configured(database: Database, last: &[u8]) -> Database {
     Database { addresses, ..database }
 }
 
-/// A database with .1 and .2, of which only 198.51.100.0/30 is allowed, which is .0 to .3.
+/// Returns a database with .1 and .2, of which 198.51.100.0/30 is allowed: .0 to .3.
 pub(crate) fn restricted() -> Database {
     let allowed = AllowedNetworks::new(&["198.51.100.0/30".parse().expect("a network")]);
     Database { allowed_networks: allowed, ..configured(database(false), &[1, 2]) }
-}
-
-fn undecided() -> Plan {
-    Plan::Keep(KeepReason::AllInconclusive(vec![(
-        [198, 51, 100, 1].into(),
-        "exec: no such command".into(),
-    )]))
-}
-
-fn written(step: Step) -> Members {
-    let Step::Write(endpoints) = step else { panic!("{step:?}") };
-    endpoints::members(&endpoints)
-}
-
-#[test]
-fn nothing_outside_of_what_is_allowed_is_written_whatever_the_plan() {
-    let step =
-        next_step(&restricted(), &publish(&[1, 9]), Some(&service()), Some(&ours(&[2])), None);
-    assert_eq!(written(step), members(&[1]));
-    let step =
-        next_step(&restricted(), &publish(&[1, 9]), Some(&service()), Some(&ours(&[1])), None);
-    assert_eq!(step, Step::InSync);
-}
-
-#[test]
-fn what_is_held_from_outside_goes_while_all_else_is_kept() {
-    let keep = Plan::Keep(KeepReason::NoVerdictYet(vec![[198, 51, 100, 1].into()]));
-    let step = next_step(&restricted(), &keep, Some(&service()), Some(&ours(&[1, 2, 9])), None);
-    assert_eq!(written(step), members(&[1, 2]));
-    let step = next_step(&restricted(), &keep, Some(&service()), Some(&ours(&[1, 2])), None);
-    assert_eq!(waits(step).0, ConditionKind::WaitingForVerdicts);
-}
-
-#[test]
-fn a_member_that_left_the_config_leaves_while_the_database_waits() {
-    let database = configured(database(false), &[1, 3]);
-    let step = next_step(&database, &undecided(), Some(&service()), Some(&ours(&[1, 2])), None);
-    assert_eq!(written(step), members(&[1]));
-    let (kind, reason) =
-        waits(next_step(&database, &undecided(), Some(&service()), Some(&ours(&[1])), None));
-    assert_eq!(kind, ConditionKind::WaitingForVerdicts);
-    assert!(!reason.contains("does not have"), "{reason}");
-}
-
-#[test]
-fn a_config_of_new_addresses_alone_empties_nothing_while_it_waits() {
-    let step = next_step(&database(false), &undecided(), Some(&service()), Some(&ours(&[2])), None);
-    let (kind, reason) = waits(step);
-    assert_eq!(kind, ConditionKind::WaitingForVerdicts);
-    assert_eq!(
-        reason,
-        "no target is up, and all verdicts are inconclusive for 198.51.100.1 (exec: no such command); published although \
-         the config does not have it, and unchecked, until an address of the config has a verdict: 198.51.100.2"
-    );
-}
-
-#[test]
-fn endpoints_to_adopt_stay_as_they_are_while_the_database_waits() {
-    let foreign = theirs(&[1, 2], None);
-    let database = configured(database(true), &[1, 3]);
-    let (kind, _) =
-        waits(next_step(&database, &undecided(), Some(&service()), Some(&foreign), None));
-    assert_eq!(kind, ConditionKind::WaitingForVerdicts);
-    // Taken over before, they are ours.
-    let step = next_step(&database, &undecided(), Some(&service()), Some(&foreign), Some("uid-1"));
-    assert_eq!(written(step), members(&[1]));
-}
-
-#[test]
-fn a_config_of_which_every_address_is_refused_empties_nothing() {
-    let refused = RejectedAddress { ip: [203, 0, 113, 9].into(), reason: "it is outside".into() };
-    let database = Database { addresses: Vec::new(), rejected: vec![refused], ..restricted() };
-    let step = next_step(&database, &publish(&[]), Some(&service()), Some(&ours(&[1, 9])), None);
-    assert_eq!(written(step), members(&[1]));
-    let step = next_step(&database, &publish(&[]), Some(&service()), Some(&ours(&[1])), None);
-    assert_eq!(waits(step).0, ConditionKind::AddressesRefused);
 }

@@ -28,7 +28,7 @@ struct Scene {
     spec: Spec,
     now: Instant,
     deleted: BTreeSet<DatabaseId>,
-    /// Whether the configs from now on ask for it.
+    /// The `prune` of the configs from now on.
     prune: bool,
 }
 
@@ -40,7 +40,8 @@ impl Scene {
         Self { orphans, spec: spec(services), now, deleted: BTreeSet::new(), prune: true }
     }
 
-    /// Applies another config, and has the namespace listed again, as after each change of its databases.
+    /// Applies another config, and lists the namespace again, as after each change of its
+    /// databases.
     fn reload(&mut self, services: &[&str]) {
         let new = Spec { prune: self.prune, ..spec(services) };
         let before = std::mem::replace(&mut self.spec, new.clone());
@@ -84,7 +85,7 @@ impl Scene {
         pruning(&self.orphans, self.now, |_| true)
     }
 
-    /// The services whose Endpoints may be deleted now.
+    /// Returns the services whose Endpoints may be deleted now.
     fn prunable(&self) -> Vec<String> {
         match self.pruning() {
             Pruning::Delete(prunable) => {
@@ -143,7 +144,7 @@ async fn a_file_in_two_halves_deletes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_than_half_has_a_second_look_however_many_changes_it_took() {
+async fn more_than_half_has_a_second_look_after_several_changes() {
     let mut scene = Scene::new(&["a", "b", "c", "d", "e"], crate::clock::now());
     scene.reload(&["a", "b", "c"]);
     scene.pass(29);
@@ -161,7 +162,7 @@ async fn more_than_half_has_a_second_look_however_many_changes_it_took() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn databases_that_came_with_the_change_do_not_count_as_remaining() {
+async fn databases_added_with_the_change_do_not_count_as_remaining() {
     // As when `defaults.namespace` is mistyped: each has left, and as many others have come.
     let mut scene = Scene::new(&["a", "b"], crate::clock::now());
     scene.reload(&["c", "d", "e"]);
@@ -188,7 +189,7 @@ async fn databases_that_are_not_published_do_not_count_as_remaining() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_been_deleted_does_not_count_the_next_time() {
+async fn deleted_databases_do_not_count_the_next_time() {
     let mut scene = Scene::new(&["a", "b", "c"], crate::clock::now());
     scene.reload(&["a", "b"]);
     scene.pass(30);
@@ -243,9 +244,9 @@ async fn an_object_that_appears_after_the_departure_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_left_while_prune_was_false_is_never_deleted() {
+async fn a_database_removed_without_prune_is_never_deleted() {
     let mut scene = Scene::new(&["a", "b", "c", "d"], crate::clock::now());
-    // As README says of a database that moves to another deployment.
+    // As docs/concepts/reload.md says of a database that moves to another deployment.
     scene.prune = false;
     scene.reload(&["a", "b", "c", "d"]);
     scene.reload(&["a", "b", "c"]);

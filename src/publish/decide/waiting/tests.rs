@@ -11,12 +11,12 @@ fn of(config: &[u8]) -> Database {
     configured(one_address(false), config)
 }
 
-/// Where nothing is between Endpoints and slices.
+/// Decides where all members serve in one place.
 fn settled(database: &Database, published: &[u8]) -> Retained {
     beside_down(database, published, &[])
 }
 
-/// The same where these may answer, and all others are Down or were never known.
+/// Decides where these addresses may answer, and all others are Down or were never known.
 fn beside_down(database: &Database, published: &[u8], may_answer: &[u8]) -> Retained {
     let published = members(published);
     let may_answer: Vec<IpAddr> =

@@ -1,167 +1,16 @@
-//! The truth table of slices: what is created, written and deleted in which order, in each mode and between them.
-
-use std::sync::Arc;
+//! The truth table of slices: those that are created, written and deleted, and in which order, in
+//! each mode and between the modes.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
+use super::fixture::{Cluster, EPOCH, database, known, selecting};
 use super::*;
 use crate::config::CreateService;
 use crate::endpoints::slices::{self, SliceManager};
 use crate::publish::cache::object::Store;
 use crate::publish::decide::serving;
-
-pub(crate) fn database(publish: PublishMode) -> Database {
-    Database { publish, ..super::database(false) }
-}
-
-fn known() -> Service {
-    let mut service = service();
-    service.metadata.name = Some("mysql".into());
-    service.metadata.uid = Some("service-1".into());
-    let spec = service.spec.as_mut().unwrap();
-    spec.ip_families = Some(vec!["IPv4".into()]);
-    service
-}
-
-fn selecting() -> Service {
-    let mut service = known();
-    service.spec.as_mut().unwrap().selector = Some([("app".to_owned(), "mysql".to_owned())].into());
-    service
-}
-
-/// The epoch of the only list.
-const EPOCH: u64 = 1;
-
-/// A cluster that does as it is told.
-#[derive(Clone)]
-pub(crate) struct Cluster {
-    pub service: Option<Service>,
-    pub endpoints: Option<Endpoints>,
-    pub slices: Arc<SliceCache>,
-    /// Whom Kubernetes' own slices have.
-    mirrored: Members,
-    version: u64,
-}
-
-impl Cluster {
-    pub(crate) fn new() -> Self {
-        let slices = Arc::new(SliceCache::default());
-        Self {
-            service: Some(known()),
-            endpoints: None,
-            slices,
-            mirrored: Members::default(),
-            version: 10,
-        }
-    }
-
-    pub(crate) fn next_step(&self, database: &Database, plan: &Plan) -> Step {
-        let (endpoints, slices) = (self.endpoints.as_ref(), self.slices.clone());
-        let inputs = inputs(database, plan, endpoints, slices, &[]);
-        super::super::next_step(&inputs, self.service.as_ref(), None)
-    }
-
-    /// Takes the step, and says in a few words what it was.
-    pub(crate) fn take(&mut self, step: Step) -> String {
-        self.version += 1;
-        let version = Some(self.version.to_string());
-        let uid = |held: Option<&String>| held.cloned().or(Some("uid".to_owned()));
-        match step {
-            Step::Create(mut endpoints) | Step::Write(mut endpoints) => {
-                endpoints.metadata.resource_version = version;
-                endpoints.metadata.uid = uid(endpoints.metadata.uid.as_ref());
-                if endpoints::skips_mirror(&endpoints) {
-                    let labels = json!({"f:endpointslice.kubernetes.io/skip-mirror": {}});
-                    let entry = json!({"manager": endpoints::FIELD_MANAGER, "operation": "Apply",
-                        "fieldsV1": {"f:metadata": {"f:labels": labels}}});
-                    endpoints.metadata.managed_fields =
-                        Some(vec![serde_json::from_value(entry).unwrap()]);
-                }
-                let said = endpoints::members(&endpoints).to_string();
-                let mirror =
-                    if endpoints::skips_mirror(&endpoints) { "unmirrored" } else { "mirrored" };
-                self.endpoints = Some(*endpoints);
-                format!("endpoints {said} {mirror}")
-            }
-            Step::CreateSlice(mut slice) | Step::WriteSlice(mut slice) => {
-                slice.metadata.resource_version = version;
-                slice.metadata.uid = uid(slice.metadata.uid.as_ref());
-                let said = slices::ready_members(&slice).collect::<Members>();
-                let name = slice.metadata.name.clone().unwrap();
-                assert!(self.slices.apply(*slice, EPOCH));
-                format!("{name} {said}")
-            }
-            Step::DeleteSlice(mut slice) => {
-                slice.metadata.resource_version = version;
-                let name = slice.metadata.name.clone().unwrap();
-                assert!(self.slices.delete(*slice, EPOCH));
-                format!("delete {name}")
-            }
-            Step::CreateService(service) => {
-                self.service = Some(*service);
-                "service".to_owned()
-            }
-            Step::InSync => "hold".to_owned(),
-            Step::Blocked(condition) => format!("wait {}", condition.kind),
-        }
-    }
-
-    /// Takes steps until there is nothing more to do.
-    pub(crate) fn settle(&mut self, publish: PublishMode, plan: &Plan) -> Vec<String> {
-        let mut said = Vec::new();
-        while said.len() < 50 {
-            let step = self.next_step(&database(publish), plan);
-            if matches!(step, Step::InSync | Step::Blocked(_)) {
-                return said;
-            }
-            said.push(self.take(step));
-        }
-        panic!("never settles: {said:?}");
-    }
-
-    /// Kubernetes mirrors what the Endpoints hold, or takes it away.
-    pub(crate) fn mirror(&mut self) {
-        let endpoints =
-            self.endpoints.clone().filter(|endpoints| !endpoints::skips_mirror(endpoints));
-        let members = endpoints.map(|endpoints| endpoints::members(&endpoints)).unwrap_or_default();
-        self.others("endpointslicemirroring-controller.k8s.io", &members);
-        self.mirrored = members;
-    }
-
-    fn others(&mut self, manager: &str, members: &Members) {
-        let endpoints: Vec<_> =
-            members.iter().map(|member| json!({"addresses": [member.ip]})).collect();
-        let labels = json!({
-            "kubernetes.io/service-name": "mysql", "endpointslice.kubernetes.io/managed-by": manager,
-        });
-        let metadata = json!({"name": format!("mysql-{manager}"), "labels": labels});
-        let slice = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints});
-        let slice = serde_json::from_value(slice).unwrap();
-        match members.is_empty() {
-            true => self.slices.delete(slice, EPOCH),
-            false => self.slices.apply(slice, EPOCH),
-        };
-    }
-
-    /// The IPs that clients are sent to, wherever from.
-    pub(crate) fn ips(&self) -> std::collections::BTreeSet<String> {
-        let own = self.slices.members().map(|member| member.ip.to_string());
-        own.chain(self.mirrored.iter().map(|member| member.ip.to_string())).collect()
-    }
-
-    /// All that clients are sent to.
-    fn served(&self) -> Vec<String> {
-        let mirrored = self.slices.serving_digest(SliceManager::MirroringController);
-        let own = self.slices.members().map(|member| member.ip.to_string());
-        let mut served: Vec<String> = own.collect();
-        if mirrored.count > 0 {
-            served.push(format!("{} mirrored", mirrored.count));
-        }
-        served
-    }
-}
 
 const ONE: &str = "198.51.100.1";
 
@@ -199,7 +48,7 @@ fn a_family_without_an_address_gets_no_slice_and_a_zone_is_told() {
 }
 
 #[test]
-fn who_died_is_out_before_there_is_room_for_more() {
+fn a_dead_member_leaves_before_others_come() {
     let mut cluster = Cluster::new();
     let (full, more): (Vec<u8>, Vec<u8>) = ((1..=100).collect(), (2..=102).collect());
     cluster.settle(PublishMode::Slices, &publish(&full));
@@ -226,7 +75,7 @@ fn from_endpoints_to_slices_the_slices_come_first() {
 }
 
 #[test]
-fn back_to_endpoints_slices_stay_and_are_kept_in_step_until_what_they_hold_is_mirrored() {
+fn back_to_endpoints_slices_are_kept_until_mirrored() {
     let mut cluster = Cluster::new();
     cluster.settle(PublishMode::Slices, &publish(&[1]));
     let said = cluster.settle(PublishMode::Endpoints, &publish(&[1]));
@@ -275,7 +124,7 @@ fn no_way_between_modes_has_a_moment_without_an_address() {
 }
 
 #[test]
-fn who_died_leaves_a_slice_that_is_not_needed_any_more_at_once() {
+fn a_dead_member_leaves_a_surplus_slice_at_once() {
     for mode in [PublishMode::Endpoints, PublishMode::Slices, PublishMode::Both] {
         let mut cluster = Cluster::new();
         cluster.settle(PublishMode::Slices, &publish(&[1]));
@@ -317,7 +166,7 @@ fn a_slice_of_someone_else_holds_up_none_of_ours() {
 }
 
 #[test]
-fn on_the_way_from_slices_they_are_what_is_held() {
+fn on_the_way_from_slices_these_are_serving() {
     let mut cluster = Cluster::new();
     cluster.settle(PublishMode::Slices, &publish(&[1]));
     assert_eq!(serving::serving(PublishMode::Endpoints, None, &cluster.slices), members(&[1]));
@@ -343,7 +192,7 @@ fn both_keeps_endpoints_with_the_members() {
 }
 
 #[test]
-fn a_service_with_a_selector_has_slices_of_ours_deleted_and_nothing_else() {
+fn a_selector_has_only_our_slices_deleted() {
     for mode in [PublishMode::Endpoints, PublishMode::Slices, PublishMode::Both] {
         let mut cluster = Cluster::new();
         cluster.settle(PublishMode::Slices, &publish(&[1]));
@@ -398,7 +247,7 @@ fn a_family_that_the_service_loses_has_its_slice_deleted_last() {
 }
 
 #[test]
-fn a_slice_of_our_name_that_is_another_s_or_being_deleted_is_left_alone() {
+fn a_foreign_or_dying_slice_of_our_name_is_left_alone() {
     let slice = |metadata: serde_json::Value| {
         let mut slice: EndpointSlice = serde_json::from_value(
             json!({"metadata": metadata, "addressType": "IPv4", "endpoints": []}),
@@ -428,7 +277,7 @@ fn a_slice_of_our_name_that_is_another_s_or_being_deleted_is_left_alone() {
 }
 
 #[test]
-fn endpoints_of_others_stand_in_the_way_of_slices_only_if_they_send_clients_somewhere() {
+fn foreign_endpoints_block_slices_only_if_they_serve() {
     let mut cluster = Cluster::new();
     for (last, skip, allowed) in [(&[9][..], false, false), (&[9], true, true), (&[], false, true)]
     {
@@ -486,7 +335,7 @@ fn slices_of_pods_are_told_beside_endpoints_of_others() {
 }
 
 #[test]
-fn slices_that_are_there_are_kept_in_step_even_where_someone_else_s_endpoints_stand_in_the_way() {
+fn existing_slices_are_kept_up_to_date_beside_foreign_endpoints() {
     for mode in [PublishMode::Endpoints, PublishMode::Slices, PublishMode::Both] {
         let mut cluster = Cluster::new();
         cluster.settle(PublishMode::Slices, &publish(&[1, 2]));
@@ -511,7 +360,7 @@ fn an_undecided_plan_writes_no_slice() {
 }
 
 #[test]
-fn a_missing_service_is_created_if_asked_and_one_that_is_there_is_not_touched() {
+fn a_missing_service_is_created_and_an_existing_one_kept() {
     for headless in [false, true] {
         let asked = Database {
             create_service: Some(CreateService { headless }),

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::modes::{Cluster, database};
+use super::fixture::{Cluster, database};
 use super::*;
 
 const ONE: &str = "198.51.100.1";
@@ -14,7 +14,7 @@ fn one_of(mode: PublishMode) -> Database {
 }
 
 #[test]
-fn with_exactly_one_no_way_between_modes_has_two_or_none_even_as_it_changes() {
+fn with_exactly_one_no_way_between_modes_has_two_or_none() {
     let modes = [PublishMode::Endpoints, PublishMode::Slices, PublishMode::Both];
     for (from, to) in modes.iter().flat_map(|from| modes.map(|to| (*from, to))) {
         for slow in 1..4 {
@@ -43,7 +43,8 @@ fn with_exactly_one_no_way_between_modes_has_two_or_none_even_as_it_changes() {
 }
 
 proptest! {
-    /// Whatever the config and the plan come to in the middle of whatever way, and however late Kubernetes mirrors.
+    /// Never publishes two, in whatever order config and plan change and however late Kubernetes
+    /// mirrors.
     #[test]
     fn with_exactly_one_two_are_never_published(
         acts in prop::collection::vec((0..4_u8, prop_oneof![Just(PublishMode::Endpoints), Just(PublishMode::Slices), Just(PublishMode::Both)], 1..4_u8), 1..80),
@@ -75,7 +76,7 @@ proptest! {
 }
 
 #[test]
-fn with_exactly_one_the_way_to_slices_leads_past_a_kubernetes_that_does_not_mirror() {
+fn with_exactly_one_slices_come_without_a_mirroring_kubernetes() {
     let mut cluster = Cluster::new();
     for mode in [PublishMode::Endpoints, PublishMode::Slices] {
         for _ in 0..10 {
@@ -131,7 +132,7 @@ fn exactly_one_with_endpoints_alone_waits_for_no_mirror() {
 }
 
 #[test]
-fn with_exactly_one_a_change_of_family_takes_the_old_one_out_first() {
+fn with_exactly_one_the_old_family_leaves_first() {
     let six: std::net::IpAddr = "2001:db8::1".parse().unwrap();
     let mut database = database(PublishMode::Slices);
     database.policy.exactly_one = true;
