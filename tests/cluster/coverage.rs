@@ -20,8 +20,8 @@ const REQUIREMENTS: [(&str, &[&str]); 20] = [
         &[
             "publish::restart_while_healthy_writes_nothing",
             "publish::restart_while_one_is_down_writes_nothing",
-            "lease::after_sigterm_another_takes_over_within_2_seconds_and_writes_nothing",
-            "lease::after_sigkill_another_takes_over_within_17_seconds_and_writes_nothing",
+            "lease::a_takeover_after_sigterm_takes_2_seconds_and_writes_nothing",
+            "lease::a_takeover_after_sigkill_takes_17_seconds_and_writes_nothing",
         ],
     ),
     (
@@ -103,8 +103,8 @@ const REQUIREMENTS: [(&str, &[&str]); 20] = [
     (
         "a leader that was stopped for longer than its lease goes on: no write of it arrives",
         &[
-            "lease::a_holder_that_was_stopped_writes_nothing_when_it_goes_on",
-            "lease::a_write_on_its_way_is_refused_once_another_has_written",
+            "lease::a_holder_that_was_stopped_writes_nothing_when_it_resumes",
+            "lease::a_write_in_flight_is_refused_once_another_has_written",
         ],
     ),
     (

@@ -1,4 +1,4 @@
-//! What happens is told as Events on the Service, briefly, without secrets, and in nobody's way.
+//! Events on the Service: brief, without secrets, and never in the way of a check or a write.
 
 use std::time::Duration;
 
@@ -18,20 +18,20 @@ use crate::support::{ApiProxy, Daemon, Namespace, case::cases, eventually, share
 
 pub(crate) fn cases() -> Vec<Trial> {
     cases![
-        the_same_thing_again_is_counted_once_a_minute,
-        targets_and_writes_are_told_on_the_service,
-        refusals_are_told_with_their_reason,
-        what_left_the_config_is_left_behind,
-        a_split_brain_is_told,
-        of_two_replicas_the_one_that_writes_tells,
-        a_bad_config_is_told_on_the_lease,
-        no_secret_is_told,
-        without_the_right_all_else_goes_on,
-        an_api_that_is_away_costs_events_and_nothing_else,
+        repetitions_are_counted_once_a_minute,
+        targets_and_writes_have_events_on_the_service,
+        refusals_have_events_with_their_reason,
+        a_database_that_left_the_config_is_left_behind,
+        a_split_brain_has_an_event,
+        of_two_replicas_only_the_leader_emits_events,
+        a_bad_config_has_an_event_on_the_lease,
+        no_event_contains_a_secret,
+        without_the_right_everything_else_continues,
+        an_api_that_is_away_costs_only_events,
     ]
 }
 
-/// The Events with this reason, the oldest first.
+/// Lists the Events with this reason, the oldest first.
 async fn events(namespace: &Namespace, reason: &str) -> Vec<Event> {
     let api: Api<Event> = namespace.api();
     let mut events = api.list(&Default::default()).await.expect("listing Events").items;
@@ -40,7 +40,7 @@ async fn events(namespace: &Namespace, reason: &str) -> Vec<Event> {
     events
 }
 
-/// Waits for an Event with this reason and these words.
+/// Waits for an Event with this reason and a note that contains this text.
 pub(crate) async fn told(namespace: &Namespace, reason: &str, words: &str) -> Event {
     eventually(TIMEOUT, &format!("Event {reason}, {words:?}"), async || {
         let events = events(namespace, reason).await;
@@ -53,7 +53,7 @@ pub(crate) async fn told(namespace: &Namespace, reason: &str, words: &str) -> Ev
     .await
 }
 
-/// Waits for an Event on this Service with this reason and these words.
+/// Waits for an Event on this Service with this reason and a note that contains this text.
 pub(crate) async fn told_of(namespace: &Namespace, service: &str, reason: &str, words: &str) {
     let regards =
         |event: &Event| event.regarding.as_ref().and_then(|it| it.name.as_deref()) == Some(service);
@@ -73,7 +73,7 @@ pub(crate) async fn told_of(namespace: &Namespace, service: &str, reason: &str, 
     .await;
 }
 
-async fn targets_and_writes_are_told_on_the_service() {
+async fn targets_and_writes_have_events_on_the_service() {
     let mut fixture = Fixture::new("told").await;
     let daemon = fixture.start_published().await;
     let gone = fixture.ips(&[0]).remove(0);
@@ -111,7 +111,7 @@ async fn targets_and_writes_are_told_on_the_service() {
             .is_some_and(|count| count >= 3.0)
     );
 
-    // What is well when a daemon starts is no news.
+    // A target that is up when a daemon starts has no Event.
     drop(daemon);
     let daemon = fixture.start_published().await;
     wait_for_checks(&daemon, 4).await;
@@ -120,7 +120,7 @@ async fn targets_and_writes_are_told_on_the_service() {
     assert_eq!(events(&fixture.namespace, "TargetUp").await.len(), 1);
 }
 
-async fn the_same_thing_again_is_counted_once_a_minute() {
+async fn repetitions_are_counted_once_a_minute() {
     let fixture = Fixture::new("again").await;
     let _daemon = fixture.start_published().await;
     let edit =
@@ -144,7 +144,7 @@ async fn the_same_thing_again_is_counted_once_a_minute() {
     assert!(counted.last_observed_time.0 > begun);
 }
 
-async fn refusals_are_told_with_their_reason() {
+async fn refusals_have_events_with_their_reason() {
     let fixture = Fixture::without_service("refusals").await;
     let namespace = &fixture.namespace;
     let ips = fixture.ips(&[0, 1, 2]);
@@ -183,7 +183,7 @@ async fn refusals_are_told_with_their_reason() {
     }
 }
 
-async fn what_left_the_config_is_left_behind() {
+async fn a_database_that_left_the_config_is_left_behind() {
     let fixture = Fixture::new("left").await;
     drop(fixture.start_published().await);
     let history = fixture.history().await;
@@ -204,7 +204,7 @@ async fn what_left_the_config_is_left_behind() {
     assert_eq!(history.steps(), []);
 }
 
-async fn a_split_brain_is_told() {
+async fn a_split_brain_has_an_event() {
     let fixture = Fixture::new("brains").await;
     let yaml = fixture.config_with("  policy: {exactlyOne: true}\n");
     let _daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
@@ -212,7 +212,7 @@ async fn a_split_brain_is_told() {
     assert_eq!(event.type_.as_deref(), Some("Warning"));
 }
 
-async fn of_two_replicas_the_one_that_writes_tells() {
+async fn of_two_replicas_only_the_leader_emits_events() {
     let mut fixture = Fixture::new("chorus").await;
     let (mut first, second) = pair(&fixture).await;
     let who = (identity(&first).await, identity(&second).await);
@@ -231,7 +231,7 @@ async fn of_two_replicas_the_one_that_writes_tells() {
     assert!(first.wait().await.success());
 }
 
-async fn a_bad_config_is_told_on_the_lease() {
+async fn a_bad_config_has_an_event_on_the_lease() {
     let fixture = Fixture::new("bad-told").await;
     let (first, second) = pair(&fixture).await;
     let save = |text: &str| {
@@ -254,11 +254,12 @@ async fn a_bad_config_is_told_on_the_lease() {
     assert_eq!(events(&fixture.namespace, "ConfigBad").await.len(), 1, "by the one that writes");
 }
 
-async fn no_secret_is_told() {
+async fn no_event_contains_a_secret() {
     let fixture = Fixture::new("secret").await;
     let script = "echo cannot log in at https://admin:$PGPASSWORD@db with $PGPASSWORD >&2; exit 1";
     let check = format!(
-        "{{exec: {{command: [/bin/sh, -c, '{script}'], env: {{PGPASSWORD: 'hunter2-of-prod'}}}}, interval: 250ms, timeout: 250ms}}"
+        "{{exec: {{command: [/bin/sh, -c, '{script}'], env: {{PGPASSWORD: 'hunter2-of-prod'}}}}, \
+         interval: 250ms, timeout: 250ms}}"
     );
     let yaml = config(&fixture.namespace.name, &fixture.ips(&[0, 1, 2]).join(", "), &check, "");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
@@ -271,11 +272,17 @@ async fn no_secret_is_told() {
     assert!(!text.contains("hunter2"), "{text}");
 }
 
-async fn without_the_right_all_else_goes_on() {
+async fn without_the_right_everything_else_continues() {
     let mut fixture = Fixture::new("mute").await;
+    let read = ["get", "list", "watch"];
     let rules = json!([
-        {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": [""], "resources": ["endpoints"], "resourceNames": ["mysql"], "verbs": ["create", "patch"]},
+        {"apiGroups": [""], "resources": ["services", "endpoints"], "verbs": read},
+        {
+            "apiGroups": [""],
+            "resources": ["endpoints"],
+            "resourceNames": ["mysql"],
+            "verbs": ["create", "patch"],
+        },
     ]);
     let token = crate::cluster::faults::account(&fixture, rules).await;
     let daemon =
@@ -297,7 +304,7 @@ async fn without_the_right_all_else_goes_on() {
     assert_eq!(said, 1, "{:#?}", daemon.lines());
 }
 
-async fn an_api_that_is_away_costs_events_and_nothing_else() {
+async fn an_api_that_is_away_costs_only_events() {
     let mut fixture = Fixture::new("unheard").await;
     let proxy = ApiProxy::start(shared()).await;
     let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;

@@ -1,4 +1,5 @@
-//! Two replicas and one Lease: one writes, the other takes over soon, and a write of the old one never arrives.
+//! Two replicas and one Lease: one writes, the other takes over soon, and a late write of the old
+//! leader never takes effect.
 
 use std::time::{Duration, Instant};
 
@@ -25,28 +26,28 @@ use replicas::{
     replica_at, standby, takes_over, up, writes,
 };
 
-/// Long enough that nothing comes late.
+/// The time after which nothing is late any more.
 const STEADY: Duration = Duration::from_secs(120);
 
 pub(crate) fn cases() -> Vec<Trial> {
     let own = cases![
-        a_holder_that_was_stopped_writes_nothing_when_it_goes_on,
-        a_write_on_its_way_is_refused_once_another_has_written,
-        after_sigkill_another_takes_over_within_17_seconds_and_writes_nothing,
+        a_holder_that_was_stopped_writes_nothing_when_it_resumes,
+        a_write_in_flight_is_refused_once_another_has_written,
+        a_takeover_after_sigkill_takes_17_seconds_and_writes_nothing,
         a_holder_without_the_api_stops_before_another_begins,
         in_steady_state_there_are_only_renewals,
-        after_sigterm_another_takes_over_within_2_seconds_and_writes_nothing,
+        a_takeover_after_sigterm_takes_2_seconds_and_writes_nothing,
         a_holder_keeps_the_lease_while_the_api_is_away_for_a_moment,
         of_replicas_started_at_once_one_leads,
         a_lease_that_is_deleted_stays_with_its_holder,
-        a_lease_can_only_be_made_or_changed_as_it_was_seen,
+        a_lease_is_created_or_changed_only_as_it_was_observed,
         a_late_create_changes_nothing,
         without_leader_election_there_is_no_lease,
     ];
     [own, edited::cases(), unfit::cases(), restart::cases()].into_iter().flatten().collect()
 }
 
-async fn after_sigterm_another_takes_over_within_2_seconds_and_writes_nothing() {
+async fn a_takeover_after_sigterm_takes_2_seconds_and_writes_nothing() {
     let mut fixture = Fixture::new("sigterm").await;
     let (mut first, second) = pair(&fixture).await;
     let identities = (identity(&first).await, identity(&second).await);
@@ -71,7 +72,7 @@ async fn after_sigterm_another_takes_over_within_2_seconds_and_writes_nothing() 
     history.expect_steps(&[Some(fixture.ips(&[1, 2]))]).await;
 }
 
-async fn after_sigkill_another_takes_over_within_17_seconds_and_writes_nothing() {
+async fn a_takeover_after_sigkill_takes_17_seconds_and_writes_nothing() {
     let mut fixture = Fixture::new("sigkill").await;
     let (mut first, second) = pair(&fixture).await;
     let history = fixture.history().await;
@@ -80,12 +81,12 @@ async fn after_sigkill_another_takes_over_within_17_seconds_and_writes_nothing()
     takes_over(&second).await;
     let took = killed.elapsed();
     assert!(took < Duration::from_secs(17), "took {took:?}");
-    // It was renewed at most 2 s before, and by no other clock than its own can the other tell.
+    // It was renewed at most 2 s before, and the other replica goes by its own clock.
     assert!(took > Duration::from_secs(12), "took only {took:?}");
     fixture.expect_condition(&second, "Published").await;
     wait_for_checks(&second, 4).await;
     assert_eq!(history.steps(), []);
-    // One that was killed and starts again is another, and stands by.
+    // A replica that was killed and starts again has another identity, and stands by.
     let third = standby(&fixture).await;
     assert_ne!(identity(&third).await, identity(&second).await);
 
@@ -145,8 +146,8 @@ async fn of_replicas_started_at_once_one_leads() {
     assert_eq!(wrote, 1, "only one has written");
 }
 
-/// What it would write when it goes on is old: it does not know yet that a database has died.
-async fn a_holder_that_was_stopped_writes_nothing_when_it_goes_on() {
+/// Resumes a holder with an old decision: it does not know yet that a database is dead.
+async fn a_holder_that_was_stopped_writes_nothing_when_it_resumes() {
     let mut fixture = Fixture::new("stopped").await;
     let (first, second) = pair(&fixture).await;
     let history = fixture.history().await;
@@ -165,16 +166,16 @@ async fn a_holder_that_was_stopped_writes_nothing_when_it_goes_on() {
     wait_for_checks(&first, 8).await;
     assert_eq!(writes(&first).await, before, "not one write of its own");
     history.expect_steps(&[Some(fixture.ips(&[1, 2]))]).await;
-    // Each change in the cluster since then is one that the other has counted.
+    // The other replica has counted each change in the cluster since then.
     let succeeded =
         second.metric("external_endpoints_writes_total", &[("result", "success")]).await;
     assert_eq!(succeeded, Some(history.steps().len() as f64));
     assert_eq!(first.status().await["lease"]["held"], false);
 }
 
-/// Held up in the network, a write of the old holder arrives after the new one has written: the version that it carries keeps
-/// it out.
-async fn a_write_on_its_way_is_refused_once_another_has_written() {
+/// Delays a write of the old holder until the new one has written. The API refuses it for the
+/// version that it carries.
+async fn a_write_in_flight_is_refused_once_another_has_written() {
     let mut fixture = Fixture::new("on-its-way").await;
     let proxy = ApiProxy::start(shared()).await;
     let first = replica_at(&fixture, &proxy.kubeconfig()).await;
@@ -192,7 +193,7 @@ async fn a_write_on_its_way_is_refused_once_another_has_written() {
     fixture.expect_endpoints(&[1, 2]).await;
     fixture.databases[0].restart().await;
     fixture.expect_endpoints(&[0, 1, 2]).await;
-    // Now all that was held up arrives.
+    // Now all delayed calls arrive.
     proxy.heal().await;
     first.signal(Signal::SIGCONT);
     fixture.expect_condition_with(&first, "Standby", "the cluster holds").await;
@@ -254,8 +255,8 @@ async fn a_lease_that_is_deleted_stays_with_its_holder() {
     let (first, second) = pair(&fixture).await;
     fixture.namespace.delete::<Lease>(LEASE).await;
     let me = identity(&first).await;
-    eventually(TIMEOUT, "it is made again", async || {
-        assert!(!leads(&second).await, "the holder goes on");
+    eventually(TIMEOUT, "it is created again", async || {
+        assert!(!leads(&second).await, "the holder keeps it");
         lease(&fixture).await.is_some_and(|lease| lease.holder_identity.as_ref() == Some(&me))
     })
     .await;
@@ -263,8 +264,8 @@ async fn a_lease_that_is_deleted_stays_with_its_holder() {
     assert!(leads(&first).await && !leads(&second).await);
 }
 
-/// What taking and renewing stand on, on the real API.
-async fn a_lease_can_only_be_made_or_changed_as_it_was_seen() {
+/// Checks the answers of a real API that acquiring and renewing rest on.
+async fn a_lease_is_created_or_changed_only_as_it_was_observed() {
     let namespace = shared().namespace("facts").await;
     let api: Api<Lease> = namespace.api();
     let put = async |lease: &Lease| api.replace(LEASE, &PostParams::default(), lease).await;
@@ -289,13 +290,13 @@ async fn a_lease_can_only_be_made_or_changed_as_it_was_seen() {
     b.spec.as_mut().expect("a spec").holder_identity = Some("b".into());
     let taken = put(&b).await.expect("on its version");
     refused(put(&held).await, &[409]);
-    // Given up, and gone.
+    // Released, and then deleted.
     let mut free = taken.clone();
     free.spec.as_mut().expect("a spec").holder_identity = None;
     put(&free).await.expect("nobody may hold it");
     namespace.delete::<Lease>(LEASE).await;
     refused(put(&taken).await, &[404, 409]);
-    // Of several that make it at once, one does.
+    // Of several that create it at once, one succeeds.
     let made =
         futures::future::join_all(["a", "b", "c", "d"].map(async |who| put(&new(who)).await)).await;
     assert_eq!(made.iter().filter(|answer| answer.is_ok()).count(), 1, "{made:#?}");
@@ -304,7 +305,7 @@ async fn a_lease_can_only_be_made_or_changed_as_it_was_seen() {
     }
 }
 
-/// A create carries no version, and needs none: it says nothing.
+/// Creates a placeholder late. It carries no version, and needs none.
 async fn a_late_create_changes_nothing() {
     let namespace = shared().namespace("facts").await;
     let api: Api<Endpoints> = namespace.api();
@@ -333,7 +334,7 @@ async fn a_late_create_changes_nothing() {
 
 async fn without_leader_election_there_is_no_lease() {
     let fixture = Fixture::new("alone").await;
-    // Without a Lease, as daemons of the tests are unless they ask for one.
+    // The daemons of the tests have no Lease unless a case asks for one.
     let daemon = fixture.start_published().await;
     assert!(leads(&daemon).await);
     assert!(daemon.status().await["lease"].is_null());

@@ -1,4 +1,4 @@
-//! A Lease that people delete or edit: its holder goes on, and nobody else begins before it has
+//! A Lease that people delete or edit: its holder continues, and nobody else begins before it has
 //! stopped.
 
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ async fn empty(fixture: &Fixture) {
     api.patch(LEASE, &PatchParams::default(), &patch).await.expect("a patch");
 }
 
-/// A holder that has published all, and a way to cut it off from the API.
+/// Starts a holder that has published all, behind a proxy that can cut it off from the API.
 async fn behind_proxy(fixture: &Fixture) -> (Daemon, ApiProxy<'static>) {
     let proxy = ApiProxy::start(shared()).await;
     let first = replica_at(fixture, &proxy.kubeconfig()).await;
@@ -59,7 +59,6 @@ async fn an_emptied_lease_is_not_taken_before_its_holder_has_stopped() {
     never_two(&[&first, &second]);
 }
 
-/// The holder may write all the time, and nobody else does.
 async fn a_holder_takes_back_what_was_edited_by_hand() {
     let fixture = Fixture::new("edited").await;
     let (first, second) = pair(&fixture).await;
@@ -82,7 +81,7 @@ async fn a_holder_takes_back_what_was_edited_by_hand() {
     assert!(terms_of_leading(&second).is_empty() && terms_of_leading(&third).is_empty());
 }
 
-/// There is no Lease, and something bears our label, so someone may still write.
+/// Starts a replica where the label shows that there was a holder, which may still write.
 async fn a_new_lease_waits_where_something_is_published() {
     let fixture = Fixture::new("label").await;
     drop(fixture.start_published().await);

@@ -1,4 +1,4 @@
-//! What the tests of the lease need: replicas that compete for a Lease of their own, and the history of that Lease.
+//! The frame of the lease cases: replicas that compete for a Lease of their own, and its history.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::support::{Daemon, eventually, runtime, shared};
 /// The Lease's name.
 pub(crate) const LEASE: &str = "external-endpoints";
 
-/// Longer than a lease, on a busy machine.
+/// A time-out that is longer than a lease, on a busy machine.
 pub(crate) const LONG_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Starts a replica that competes for the Lease in the fixture's namespace.
@@ -24,13 +24,13 @@ pub(crate) async fn replica(fixture: &Fixture) -> Daemon {
     replica_at(fixture, &shared().kubeconfig()).await
 }
 
-/// As [`replica`], for one that has a way of its own to the API.
+/// Starts a replica like [`replica`], with its own kubeconfig.
 pub(crate) async fn replica_at(fixture: &Fixture, kubeconfig: &std::path::Path) -> Daemon {
     let lease = format!("{}/{LEASE}", fixture.namespace.name);
     Daemon::start(&fixture.config(), kubeconfig, &["--lease", &lease]).await
 }
 
-/// A holder that has published all three databases, and a replica that stands by.
+/// Starts a leader that has published all three addresses, and a standby.
 pub(crate) async fn pair(fixture: &Fixture) -> (Daemon, Daemon) {
     let first = replica(fixture).await;
     (published(fixture, first).await, standby(fixture).await)
@@ -44,7 +44,7 @@ pub(crate) async fn published(fixture: &Fixture, first: Daemon) -> Daemon {
     first
 }
 
-/// A replica that stands by for another, and knows all that it needs to take over.
+/// Starts a standby that knows all that it needs to take over.
 pub(crate) async fn standby(fixture: &Fixture) -> Daemon {
     let second = replica(fixture).await;
     fixture.expect_condition_with(&second, "Standby", "the cluster holds").await;
@@ -62,7 +62,7 @@ pub(crate) async fn up(daemon: &Daemon, targets: f64) {
     .await;
 }
 
-/// Whether this replica is the one that writes.
+/// Returns whether this replica is the one that writes.
 pub(crate) async fn leads(daemon: &Daemon) -> bool {
     daemon.metric("external_endpoints_leader", &[]).await.expect("the metric") == 1.0
 }
@@ -72,23 +72,23 @@ pub(crate) async fn takes_over(daemon: &Daemon) {
     eventually(LONG_TIMEOUT, "the replica takes over", async || leads(daemon).await).await;
 }
 
-/// How many calls that write this replica has made, whatever came of them.
+/// Returns the number of calls that write that this replica has made, whatever their result.
 pub(crate) async fn writes(daemon: &Daemon) -> f64 {
     daemon.metric("external_endpoints_writes_total", &[]).await.unwrap_or_default()
 }
 
-/// Who a replica is in the Lease.
+/// Returns the identity of a replica in the Lease.
 pub(crate) async fn identity(daemon: &Daemon) -> String {
     daemon.status().await["lease"]["identity"].as_str().expect("an identity").to_owned()
 }
 
-/// What the Lease says; none if there is none.
+/// Reads the Lease; none if there is none.
 pub(crate) async fn lease(fixture: &Fixture) -> Option<LeaseSpec> {
     let api: Api<Lease> = fixture.namespace.api();
     api.get_opt(LEASE).await.expect("reading the Lease").and_then(|lease| lease.spec)
 }
 
-/// Every change of the Lease since it was started.
+/// The changes of the Lease since the history was started.
 pub(crate) struct LeaseHistory {
     changes: Arc<Mutex<Vec<LeaseSpec>>>,
     task: JoinHandle<()>,
@@ -132,15 +132,15 @@ impl Drop for LeaseHistory {
     }
 }
 
-/// A time in which a replica might write, as its log has it.
+/// A period in which a replica might write, by its log.
 #[derive(Debug)]
 pub(crate) struct Term {
     from: Timestamp,
-    /// None if it still might.
+    /// The end; none if it still might.
     until: Option<Timestamp>,
 }
 
-/// When a replica might write.
+/// Returns the periods in which a replica might write.
 pub(crate) fn terms_of_leading(daemon: &Daemon) -> Vec<Term> {
     let mut terms: Vec<Term> = Vec::new();
     for line in daemon.logs() {

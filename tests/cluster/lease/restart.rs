@@ -1,4 +1,4 @@
-//! A container that starts again in the same Pod: it takes up the Lease of the process before it.
+//! A container that starts again in the same Pod: it acquires the Lease of the process before it.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ pub(super) fn cases() -> Vec<Trial> {
     cases![
         a_container_that_starts_again_writes_at_once,
         of_two_replicas_with_one_pod_uid_the_older_stands_by,
-        a_pod_uid_that_is_none_is_told_and_not_used,
+        an_invalid_pod_uid_is_logged_and_not_used,
     ]
 }
 
@@ -41,7 +41,7 @@ async fn a_container_that_starts_again_writes_at_once() {
 
     let killed = Instant::now();
     first.kill();
-    // Someone empties the Endpoints while nobody looks.
+    // Someone empties the Endpoints while nobody watches.
     let api: Api<Endpoints> = fixture.namespace.api();
     let empty = Patch::Merge(json!({"subsets": []}));
     api.patch("mysql", &PatchParams::default(), &empty).await.expect("a patch");
@@ -60,7 +60,7 @@ async fn a_container_that_starts_again_writes_at_once() {
     assert!(terms_of_leading(&other).is_empty());
 }
 
-/// A mistake in the manifest: both can't be told apart by their names.
+/// Starts two replicas with the same name, as a mistake in the manifest would.
 async fn of_two_replicas_with_one_pod_uid_the_older_stands_by() {
     let fixture = Fixture::new("twins").await;
     let older = replica_in_pod(&fixture, UID).await;
@@ -89,7 +89,7 @@ async fn of_two_replicas_with_one_pod_uid_the_older_stands_by() {
     assert_eq!(errors(), 1);
 }
 
-async fn a_pod_uid_that_is_none_is_told_and_not_used() {
+async fn an_invalid_pod_uid_is_logged_and_not_used() {
     let fixture = Fixture::new("no-uid").await;
     let daemon = replica_in_pod(&fixture, "$(POD_UID)").await;
     assert!(!identity(&daemon).await.contains('$'));

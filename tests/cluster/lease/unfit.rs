@@ -22,11 +22,11 @@ pub(super) fn cases() -> Vec<Trial> {
     cases![
         a_leader_whose_monitor_stands_still_is_replaced,
         a_leader_without_descriptors_steps_down,
-        a_leader_that_can_not_check_and_is_alone_goes_on,
+        a_leader_that_can_not_check_and_is_alone_continues,
     ]
 }
 
-/// One thread of a process that is stopped, while all others run, until this is dropped.
+/// A thread of a process that is stopped until this is dropped, while all others run.
 struct StoppedThread {
     resume: Option<mpsc::Sender<()>>,
     tracer: Option<JoinHandle<()>>,
@@ -43,7 +43,7 @@ impl StoppedThread {
         let id = task.file_name().and_then(|id| id.to_str()?.parse().ok()).expect("a number");
         let (resume, resumed) = mpsc::channel();
         let (stopped, is_stopped) = mpsc::channel();
-        // Only the thread that traces may let it go.
+        // Only the thread that traces it may resume it.
         let tracer = thread::spawn(move || {
             let thread = Pid::from_raw(id);
             ptrace::seize(thread, ptrace::Options::empty())
@@ -66,7 +66,7 @@ impl Drop for StoppedThread {
     }
 }
 
-/// Sets how many descriptors a process may have open.
+/// Limits the number of descriptors that a process may have open.
 fn limit_descriptors(daemon: &Daemon, most: u64) {
     let pid = rustix::process::Pid::from_raw(daemon.pid().cast_signed());
     let maximum = getrlimit(Resource::Nofile).maximum;
@@ -112,8 +112,8 @@ async fn a_leader_without_descriptors_steps_down() {
     fixture.expect_condition_with(&first, "Standby", "is held by").await;
 }
 
-/// It steps down once. As nobody takes the Lease, it takes it again: better than nobody.
-async fn a_leader_that_can_not_check_and_is_alone_goes_on() {
+/// Impairs the only replica: it steps down once, and acquires the Lease again as nobody else does.
+async fn a_leader_that_can_not_check_and_is_alone_continues() {
     let fixture = Fixture::new("alone-unfit").await;
     let first = replica(&fixture).await;
     let first = published(&fixture, first).await;
