@@ -1,4 +1,5 @@
-//! The annotations of a Service that people set for this daemon: their names, their grammar, and the problems in them. Pure.
+//! The annotations of a Service that people set for this daemon: their names, their grammar, and
+//! the problems in them. Pure.
 //!
 //! | annotation                       | value                                         | effect                          |
 //! | ---                              | ---                                           | ---                             |
@@ -49,8 +50,9 @@ pub(crate) fn strip(annotations: &mut BTreeMap<String, String>) {
     annotations.values_mut().for_each(truncate);
 }
 
-/// Truncates a value that is too long, so that nothing keeps more of it than is read. One character stays beyond the limit:
-/// by it `parse_maintenance` and `failback_problem` recognise a value that was too long.
+/// Truncates a value that is too long, so that nothing keeps more of it than is read. One character
+/// stays beyond the limit: by it `parse_maintenance` and `failback_problem` recognise a value that
+/// was too long.
 fn truncate(value: &mut String) {
     let end = (MAX_BYTES + 1..value.len()).find(|at| value.is_char_boundary(*at));
     if let Some(end) = end {
@@ -70,8 +72,9 @@ pub(crate) struct Maintenance {
 
 /// Parses the annotation for maintenance. An address that is not `known` is a problem.
 ///
-/// A reason may contain commas. The text after a comma is another entry only if it begins with an address. The last entry
-/// that is read of a value that is too long may be incomplete, and is left out.
+/// A reason may contain commas. The text after a comma is another entry only if it begins with an
+/// address. The last entry that is read of a value that is too long may be incomplete, and is left
+/// out.
 pub(crate) fn parse_maintenance(value: &str, known: impl Fn(IpAddr) -> bool) -> Maintenance {
     let (mut targets, mut problems) = (Vec::new(), Vec::new());
     let mut entries = entries(&value[..char_boundary(value, MAX_BYTES)]);
@@ -119,7 +122,8 @@ fn char_boundary(text: &str, end: usize) -> usize {
 fn entries(text: &str) -> Vec<&str> {
     let begins_entry = |rest: &str| {
         let head = rest.split(['=', ',']).next().unwrap_or_default().trim();
-        // A mistyped address must be reported, and not silently become part of the reason before it.
+        // A mistyped address must be reported, and not silently become part of the reason before
+        // it.
         head.parse::<IpAddr>().is_ok()
             || rest.split(',').next().is_some_and(|entry| entry.contains('='))
     };
@@ -133,7 +137,8 @@ fn entries(text: &str) -> Vec<&str> {
     entries
 }
 
-/// Returns as much of a text as fits a table, without characters that break lines or change the direction of text.
+/// Returns as much of a text as fits a table, without characters that break lines or change the
+/// direction of text.
 fn one_line(text: &str) -> String {
     let breaks = |char: char| {
         char.is_control()
@@ -247,7 +252,8 @@ mod tests {
         assert_eq!(failback_problem(None), None);
     }
 
-    /// Texts of all of Unicode, and such as have what the parser looks for, up to far beyond what is read.
+    /// Texts of all of Unicode, and such as have what the parser looks for, up to far beyond what
+    /// is read.
     fn texts() -> impl Strategy<Value = String> {
         let entry = prop_oneof![
             "[0-9.,= a-é\n\r\t\u{0}]{0,40}",

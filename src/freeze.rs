@@ -1,9 +1,9 @@
-//! The freeze: when so many targets fail together that the fault is probably on this side, nothing is
-//! taken out. Pure. Envoy calls the same idea panic mode.
+//! The freeze: when so many targets fail together that the fault is probably on this side, nothing
+//! is taken out. Pure. Envoy calls the same idea panic mode.
 //!
-//! Published targets count, except those in maintenance. A target has *failed* from going Down until it
-//! is Up again, and counts for a window, also after it has left. It is *in doubt* while it is Up and
-//! its newest verdicts are failures.
+//! Published targets count, except those in maintenance. A target has *failed* from going Down
+//! until it is Up again, and counts for a window, also after it has left. It is *in doubt* while it
+//! is Up and its newest verdicts are failures.
 //!
 //! | stage    | removals | recent leavers | ends                                                        |
 //! | ---      | ---      | ---            | ---                                                         |
@@ -12,20 +12,20 @@
 //! | Guarded  | held     | stay out       | Frozen as above; Normal when it is no longer too many, or after a window |
 //! | Frozen   | held     | come back      | Normal when it is no longer too many and each target that failed has been tried since, or after the timeout |
 //!
-//! Guarded is needed because targets are not tried at the same moment. Without it, an outage of this
-//! side would empty a few Services before it is recognised. The recovery is not noticed at the same
-//! moment either, so a freeze lasts until all that failed have been tried.
+//! Guarded is needed because targets are not tried at the same moment. Without it, an outage of
+//! this side would empty a few Services before it is recognised. The recovery is not noticed at the
+//! same moment either, so a freeze lasts until all that failed have been tried.
 //!
-//! When a freeze ends, the failures that it held back no longer count. The next freeze takes as many
-//! new failures, so freezes do not flicker.
+//! When a freeze ends, the failures that it held back no longer count. The next freeze takes as
+//! many new failures, so freezes do not flicker.
 
 use std::time::{Duration, Instant};
 
 /// Time within which failures count as failing together.
 pub(crate) const FAILURE_WINDOW: Duration = Duration::from_secs(30);
 
-/// Published targets, and databases that have some, below which a percentage says nothing about this
-/// side.
+/// Published targets, and databases that have some, below which a percentage says nothing about
+/// this side.
 const MIN_TARGETS: usize = 5;
 const MIN_DATABASES: usize = 3;
 
@@ -221,8 +221,8 @@ impl Freeze {
         }
     }
 
-    /// Leaves the stage if it is over. `has_unchecked` returns whether any target that failed has not
-    /// been tried since the given time.
+    /// Leaves the stage if it is over. `has_unchecked` returns whether any target that failed has
+    /// not been tried since the given time.
     pub(crate) fn maybe_leave(
         &mut self,
         now: Instant,

@@ -6,12 +6,13 @@
 //! | Up      | stays, and resets the failures   | Down at `unhealthy` in a row      | stays        |
 //! | Down    | Up at `healthy` in a row         | stays, and resets the passes      | stays        |
 //!
-//! A restart must not be an outage. A target that the cluster already publishes when it is first read
-//! therefore starts as Up, and leaves only as any Up target does. Verdicts that come before the target
-//! is initialized count toward that.
+//! A restart must not be an outage. A target that the cluster already publishes when it is first
+//! read therefore starts as Up, and leaves only as any Up target does. Verdicts that come before
+//! the target is initialized count toward that.
 //!
-//! An Inconclusive never changes the state, but it does not refresh what is known either. The times of
-//! the newest Pass and of the newest conclusive verdict are kept for decisions that depend on age.
+//! An Inconclusive never changes the state, but it does not refresh what is known either. The times
+//! of the newest Pass and of the newest conclusive verdict are kept for decisions that depend on
+//! age.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -171,8 +172,8 @@ impl Health {
         self.verdict_times.pass
     }
 
-    /// Returns the time of the newest conclusive verdict. Without one, returns the time at which the
-    /// cluster showed the target.
+    /// Returns the time of the newest conclusive verdict. Without one, returns the time at which
+    /// the cluster showed the target.
     pub fn known_at(&self) -> Instant {
         self.verdict_times.conclusive.unwrap_or(self.since)
     }
@@ -473,7 +474,8 @@ mod tests {
         fn it_does_not_matter_how_early_the_cluster_is_seen_unless_the_state_flips_and_returns(
             verdicts in prop::collection::vec(any_verdict(), 0..3),
         ) {
-            // Fewer verdicts than a flip there and back takes: seen before or after them, a published target is the same.
+            // Fewer verdicts than a flip there and back takes: seen before or after them, a
+            // published target is the same.
             let now = start();
             let mut late = Health::new(now);
             for verdict in &verdicts {

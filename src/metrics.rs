@@ -1,8 +1,8 @@
 //! The metrics page, in Prometheus' text format.
 //!
 //! Each scrape makes it anew from what the monitor and the publishers know at that moment, so no
-//! series outlives its target. Only the durations of writes and the figures of the process come from
-//! collectors of the `prometheus` crate.
+//! series outlives its target. Only the durations of writes and the figures of the process come
+//! from collectors of the `prometheus` crate.
 //!
 //! The page of ten thousand targets has many megabytes. It comes in chunks, one database's share of
 //! one metric after the other, so it is never in memory as a whole.

@@ -11,12 +11,12 @@
 //!
 //! No try waits for another, and no target is tried twice at once. Checks that only use the network
 //! run in one reactor. A try of any other kind is a task, and its result comes back over a channel
-//! that holds at most one for each target. The monitor is a plain loop on a thread of its own, which
-//! waits for the reactor or its waker.
+//! that holds at most one for each target. The monitor is a plain loop on a thread of its own,
+//! which waits for the reactor or its waker.
 //!
 //! Each turn of the loop is short, whatever comes in: it does as much of each kind of work as a
-//! [`budget::Budget`] allows, and continues in the next turn, which then does not wait. The loop reads no
-//! files, and waits for nothing else.
+//! [`budget::Budget`] allows, and continues in the next turn, which then does not wait. The loop
+//! reads no files, and waits for nothing else.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -71,7 +71,8 @@ mod thread;
 pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// When the next try is due within this time, the monitor sleeps for as long, and nothing wakes it.
-/// With thousands of tries a second, a wake-up for each result would be a good part of all the work.
+/// With thousands of tries a second, a wake-up for each result would be a good part of all the
+/// work.
 const COALESCE_WINDOW: Duration = Duration::from_millis(1);
 
 /// Commands that may wait, besides one from each database at the start.
@@ -118,7 +119,8 @@ pub(crate) struct Monitor {
     snapshots: SnapshotWriter,
     /// Runs the tries that are tasks.
     runtime: Runtime,
-    /// Runs those tasks that use a processor for long stretches, so that they do not delay the others.
+    /// Runs those tasks that use a processor for long stretches, so that they do not delay the
+    /// others.
     cpu_runtime: Runtime,
     cpu_tasks: JoinSet<()>,
 }

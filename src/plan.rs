@@ -17,8 +17,8 @@
 //! | flapping      | removes a target until it has been Up for longer   | health; the last ones that are Up stay |
 //! | `priority`    | lower tiers wait until those above are too weak    | health: those that wait are Up  |
 //!
-//! Above all of them but maintenance stands the freeze: what is published stays, and all else goes on
-//! (see `freeze_hold`).
+//! Above all of them but maintenance stands the freeze: what is published stays, and all else goes
+//! on (see `freeze_hold`).
 //!
 //! `minHealthy` never adds a target that is not published, so a Service without any may be empty.
 
@@ -72,7 +72,8 @@ impl Members {
         self.0.binary_search_by(|member| member.ip.cmp(&ip)).is_ok()
     }
 
-    /// Returns the difference to `held`: `+10.0.0.3, -10.0.0.2`; empty if the addresses are the same.
+    /// Returns the difference to `held`: `+10.0.0.3, -10.0.0.2`; empty if the addresses are the
+    /// same.
     pub fn changes_from(&self, held: &Members) -> String {
         let added = self
             .iter()
@@ -242,8 +243,8 @@ struct Selection<'a> {
     reevaluate_at: Option<Instant>,
 }
 
-/// Decides for one database. `published` are the members that the cluster held when it was first read,
-/// or holds by a decision; none if it has not been read.
+/// Decides for one database. `published` are the members that the cluster held when it was first
+/// read, or holds by a decision; none if it has not been read.
 pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decision {
     if let Some(reason) = keep_reason(pool, published) {
         return Decision::keep(reason);
@@ -263,8 +264,8 @@ pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decisio
     };
     let mut notes: Vec<PolicyNote> = note.into_iter().collect();
     notes.extend(degraded_tier_note(pool, &chosen));
-    // A target that a freeze restores counts as if it had never left. Otherwise it would replace one
-    // that stays for `minHealthy`.
+    // A target that a freeze restores counts as if it had never left. Otherwise it would replace
+    // one that stays for `minHealthy`.
     let returns = |target: &Candidate| {
         pool.holds_removals
             && !pool.policy.exactly_one
@@ -319,8 +320,8 @@ fn needed_members(pool: &Pool) -> usize {
     if pool.policy.exactly_one { needed.min(1) } else { needed }
 }
 
-/// Returns the targets that are not suppressed for flapping. If these are not enough, adds those of the
-/// others that have been Up for longest.
+/// Returns the targets that are not suppressed for flapping. If these are not enough, adds those of
+/// the others that have been Up for longest.
 fn not_suppressed<'a>(
     up: &[Candidate<'a>],
     enough: usize,

@@ -1,31 +1,36 @@
-//! When each target is tried: at a fixed phase of its interval, sooner while its state is in doubt, never in a burst. Pure.
+//! The schedule of tries: each target at a fixed phase of its interval, sooner while its state is
+//! in doubt, and never in a burst. Pure.
 //!
-//! A target's slots are `start of the schedule + phase + n × interval`, so that nothing drifts. Phases are spread evenly over
-//! all targets of one interval. A try is due at the target's next slot at least half an interval after the last one
-//! started, or, while its state is in doubt, a recheck interval after that; what is overdue starts as soon as the pace
-//! allows, once.
+//! The slots of a target are `start of the schedule + phase + n × interval`, so nothing drifts.
+//! Phases are spread evenly over all targets of one interval. A try is due at the first slot that
+//! is at least half an interval after the last start, or, while the state is in doubt, a recheck
+//! interval after it.
+//!
+//! Overdue tries start as soon as the rate limit allows, once each. The limit is GCRA (the generic
+//! cell rate algorithm): `tat` is the theoretical arrival time of the next start, and a start is
+//! allowed a burst before it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
-/// How much faster than its even rate a schedule starts tries when it is behind.
+/// The factor by which a schedule that is behind exceeds its even rate.
 const CATCH_UP_FACTOR: f64 = 1.2;
 
-/// Tries that may start together whatever the rate: a few do no harm, and need not wait for each other.
+/// Tries that may start together at any rate: a few do no harm.
 const BURST: f64 = 8.0;
 
-/// A clock that wakes us this late is no backlog.
+/// The lateness of a timer that does not count as a backlog.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
 
-/// Names a target in a schedule. A removed one's may be given to another.
+/// The key of a target in the schedule. The key of a removed target is used again.
 pub(crate) type TargetKey = usize;
 
-/// How often a target is tried.
+/// The times between the tries of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cadence {
     pub interval: Duration,
-    /// While the state is in doubt. At most the interval.
+    /// The interval while the state is in doubt; at most `interval`.
     pub recheck: Duration,
 }
 
@@ -40,35 +45,36 @@ pub(crate) enum Pause {
 /// The next thing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Try this target now; it was due then. Tell when it ended.
+    /// Try this target now; it was due at this time. Call [`Schedule::complete`] when the try ends.
     Start { key: TargetKey, due: Instant },
-    /// Nothing before then.
+    /// Nothing before this time.
     Wait(Instant),
     /// Nothing before a try ends.
     Idle,
 }
 
-/// Nanoseconds since the start of the schedule; enough for five centuries, and quick to compare.
+/// Nanoseconds since the start of the schedule: enough for five centuries, and quick to compare.
 type Nanos = u64;
 
 pub(crate) struct Schedule {
     origin: Instant,
     entries: Vec<Option<Entry>>,
-    /// What is due when; entries that their place no longer agrees with are passed over.
+    /// The times at which tries are due. An item that its entry no longer matches is skipped.
     queue: BinaryHeap<Reverse<(Nanos, TargetKey)>>,
-    /// Tries a second that all targets ask for together.
+    /// Tries a second of all targets together.
     rate: f64,
-    /// When the next try would start if all kept the pace, and the earliest that it may.
+    /// The theoretical arrival time of the next start.
     tat: Nanos,
+    /// The earliest time of the next start.
     not_before: Nanos,
 }
 
-/// A target's place in the schedule.
+/// A target in the schedule.
 struct Entry {
     interval: Nanos,
     recheck: Nanos,
     phase: Nanos,
-    /// None while it is being tried.
+    /// None while a try is in flight.
     due: Option<Nanos>,
     pause: Pause,
     removed: bool,
@@ -83,7 +89,7 @@ impl Entry {
         1e9 / pause as f64
     }
 
-    /// The first slot that is not before `after`.
+    /// Returns the first slot that is not before `after`.
     fn slot(&self, after: Nanos) -> Nanos {
         let slots = after.saturating_sub(self.phase).div_ceil(self.interval);
         self.phase.saturating_add(slots.saturating_mul(self.interval))
@@ -110,8 +116,8 @@ impl Schedule {
         self.origin + Duration::from_nanos(at)
     }
 
-    /// Takes in new targets, at phases between those of the targets that are there. Nothing is known of the new ones, so
-    /// their first tries are spread over their recheck interval.
+    /// Adds targets, at phases between those of the existing ones. Nothing is known of the new
+    /// targets, so their first tries are spread over their recheck interval.
     pub(crate) fn add(&mut self, rhythms: &[Cadence], now: Instant) -> Vec<TargetKey> {
         let now = self.nanos(now);
         let mut phases = self.assign_phases(rhythms);
@@ -144,7 +150,7 @@ impl Schedule {
         keys
     }
 
-    /// The phases of new targets, for each interval.
+    /// Returns phases for new targets, for each interval.
     fn assign_phases(&self, rhythms: &[Cadence]) -> BTreeMap<Nanos, std::vec::IntoIter<Nanos>> {
         let mut asked: BTreeMap<Nanos, usize> = BTreeMap::new();
         for rhythm in rhythms {
@@ -165,7 +171,7 @@ impl Schedule {
         asked.into_iter().map(dealt).collect()
     }
 
-    /// Takes a target out. One that is being tried keeps its key until that try has ended.
+    /// Removes a target. Its key is free once no try of it is in flight.
     pub(crate) fn remove(&mut self, key: TargetKey) {
         let Some(place) = self.entries[key].as_mut() else { return };
         self.rate -= if place.removed { 0.0 } else { place.rate() };
@@ -175,6 +181,7 @@ impl Schedule {
         }
     }
 
+    /// Returns the next thing to do.
     pub(crate) fn next(&mut self, now: Instant) -> Next {
         let now = self.nanos(now);
         while let Some(&Reverse((due, key))) = self.queue.peek() {
@@ -195,6 +202,7 @@ impl Schedule {
         Next::Idle
     }
 
+    /// Charges one start to the rate limit.
     fn charge(&mut self, now: Nanos) {
         // A rate that rounding has left near zero must not stop the schedule.
         let gap = 1e9 / (CATCH_UP_FACTOR * self.rate).max(1e-6);
@@ -203,8 +211,8 @@ impl Schedule {
         self.not_before = self.tat.saturating_sub(slack as Nanos);
     }
 
-    /// Takes note that a try has ended, and whether the state is in doubt since. False if the target has been removed
-    /// meanwhile: its key is then free.
+    /// Schedules the next try of a target, after the pause. Returns false if the target has been
+    /// removed meanwhile: its key is free then.
     pub(crate) fn complete(
         &mut self,
         key: TargetKey,
@@ -227,7 +235,7 @@ impl Schedule {
             Pause::Recheck => started + place.recheck,
             Pause::Interval => place.slot(started + place.interval / 2),
         };
-        // One that took too long is not late: it could not start before it ended.
+        // A try that follows a slow one is not late: it could not start before that one ended.
         let due = next.max(now);
         place.due = Some(due);
         self.queue.push(Reverse((due, key)));
@@ -239,7 +247,7 @@ fn nanos(duration: Duration) -> Nanos {
     Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
 }
 
-/// Phases for so many new targets, as far from each other and from those that are there as can be.
+/// Returns phases for new targets, as far from each other and from existing ones as possible.
 fn spread_phases(mut there: Vec<Nanos>, number: usize, interval: Nanos) -> Vec<Nanos> {
     let Some(&first) = there.iter().min() else {
         return (0..number as u64)
@@ -471,7 +479,8 @@ mod tests {
         run.on(ms(3000), |_| ms(1));
         assert_eq!(run.starts_of(0), [0, 1000, 2000, 3000, 4000]);
         assert_eq!(run.starts_of(2), [500, 1500, 2500, 3500, 4500]);
-        // Key 1 is a new target now. The gap that it left, of 500 ms, got two of the three, the next gap the third.
+        // Key 1 is a new target now. The gap that it left, of 500 ms, got two of the three, the
+        // next gap the third.
         let mut phases: Vec<u128> =
             added.iter().map(|key| run.starts_of(*key).last().unwrap() % 1000).collect();
         phases.sort();

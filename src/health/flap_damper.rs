@@ -1,5 +1,5 @@
-//! Flap damping, as routers do it (RFC 2439): a target that flips too often is suppressed until it has
-//! been Up for a back-off.
+//! Flap damping, as routers do it (RFC 2439): a target that flips too often is suppressed until it
+//! has been Up for a back-off.
 //!
 //! | flip    | too many flips in the window, or suppressed | effect                                      |
 //! | ---     | ---                                         | ---                                         |
@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn a_target_that_goes_down_while_suppressed_stays_out_longer() {
-        // Suppressed for 60 s at 6, Down at 7, and Up again when the old flips are out of the window.
+        // Suppressed for 60 s at 6, Down at 7, and Up again when the old flips are out of the
+        // window.
         assert_eq!(after(&[1, 2, 3, 4, 5, 6, 7, 650]), Some(120));
         // Up for all of the back-off, so no longer suppressed; the next flip is one too many.
         assert_eq!(after(&[1, 2, 3, 4, 5, 6, 70, 80]), Some(120));

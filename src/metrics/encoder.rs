@@ -1,10 +1,10 @@
 //! The encoder of the text format: the only place that writes a line of the page.
 //!
-//! The `prometheus` crate has an encoder too, but it takes a metric as a list of all its series, each
-//! with its labels as strings of their own. For 30,000 series, which is one of the metrics of ten
-//! thousand targets, this list was measured at 17 MB a scrape, and the encoding took 1.7 times as
-//! long. This encoder holds one chunk of text. Therefore it encodes the crate's collectors as well,
-//! byte for byte as the crate does, which a test holds.
+//! The `prometheus` crate has an encoder too, but it takes a metric as a list of all its series,
+//! each with its labels as strings of their own. For 30,000 series, which is one of the metrics of
+//! ten thousand targets, this list was measured at 17 MB a scrape, and the encoding took 1.7 times
+//! as long. This encoder holds one chunk of text. Therefore it encodes the crate's collectors as
+//! well, byte for byte as the crate does, which a test holds.
 
 use std::fmt::{Display, Write as _};
 
@@ -104,8 +104,8 @@ impl Encoder {
         }
     }
 
-    /// Writes a line. Nothing in it needs escaping: names are DNS labels, addresses are IPs, and all
-    /// other values are words of this program.
+    /// Writes a line. Nothing in it needs escaping: names are DNS labels, addresses are IPs, and
+    /// all other values are words of this program.
     fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
         let Self { text, family, pending_header, database_labels } = self;
         pending_header.take().iter().for_each(|header| text.push_str(header));

@@ -1,5 +1,5 @@
-//! The effects of policies as metrics: healthy targets that are out, others that are in, and the tier
-//! that serves.
+//! The effects of policies as metrics: healthy targets that are out, others that are in, and the
+//! tier that serves.
 
 use super::encoder::Encoder;
 use crate::monitor::{DatabaseSnapshot, TargetState};

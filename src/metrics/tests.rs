@@ -46,7 +46,8 @@ fn database(service: &str, targets: Vec<TargetState>) -> DatabaseSnapshot {
     }
 }
 
-/// The lines that begin with this, of the page of two databases of which only the second has been written.
+/// The lines that begin with this, of the page of two databases of which only the second has been
+/// written.
 fn lines(start: &str) -> Vec<String> {
     let databases = vec![
         database("a", vec![target(1, None)]),

@@ -1,24 +1,26 @@
-//! Places for tries that are under way at once, shared out fairly over the databases. Pure.
+//! The admission of tries: a fixed number of places, shared fairly by the databases. Pure.
 //!
-//! A try that may not start yet waits. A place goes to the waiting database with the fewest tries under way, and among
-//! equals to the one that was given its last place the longest ago. So every database has its rank, however many tries of
-//! another one hang. A database may start a try by this table, where an idle database has such tries, but none under way:
+//! A try that may not start yet waits. A free place goes to the waiting database with the fewest
+//! tries in flight, and among equals to the one that got its last place the longest ago. So each
+//! database has its turn, however many tries of another one hang. In this table an idle database
+//! has tries of the kind, but none in flight:
 //!
-//! | free places | databases with such tries | tries of this database under way | it may start one more |
+//! | free places | databases with such tries | in flight of this database | it may start one more |
 //! | --- | --- | --- | --- |
 //! | 0 | any number | any number | no |
 //! | 1 or more | any number | none | yes |
 //! | 1 or more | one | 1 or more | yes |
-//! | as many as idle databases, or fewer | several | 1 or more | no: each idle one is to find a place |
-//! | more than idle databases | several | 1 or more, but fewer than places are free | yes |
-//! | more than idle databases | several | as many as places are free, or more | no: these places are kept for the others |
+//! | as many as idle databases, or fewer | several | 1 or more | no: each idle one needs a place |
+//! | more than idle databases | several | fewer than places are free | yes |
+//! | more than idle databases | several | as many as places are free, or more | no: these are for the others |
 //!
-//! So the databases that do not hang always have a place each, or all places but one for each that hangs: they are tried as
-//! long as fewer databases hang than there are places. Where there are more databases than places, each has one try under
-//! way at a time. Once no place is free, a database without a try under way is passed over by each other one at most once.
+//! The result: as long as fewer databases hang than there are places, each database that does not
+//! hang is tried. With more databases than places, each has one try in flight at a time. Once no
+//! place is free, each other database passes a database without a try in flight at most once.
 //!
-//! The last row is the dynamic threshold by which switches share out their memory (Choudhury and Hahne, 1998): a single
-//! database gets half of the places at most, and two that want more get a third each.
+//! The last row is the dynamic threshold by which switches share their memory (Choudhury and Hahne,
+//! 1998): a single database gets at most half of the places, and two that want more get a third
+//! each.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
@@ -29,54 +31,55 @@ use crate::schedule::TargetKey;
 /// A number that a database keeps from one config to the next.
 pub(super) type OwnerId = usize;
 
+/// The places, and the tries that wait for one.
 pub(super) struct AdmissionQueue {
     free: usize,
-    /// Databases with tries of this kind: one alone may take all places.
+    /// Databases with tries of this kind. A single one may take all places.
     sharers: usize,
-    /// Those of them that have none under way.
+    /// Sharers without a try in flight.
     idle: usize,
     /// By owner.
     shares: Vec<Share>,
-    /// The databases with tries that wait: the first one is the next to start.
+    /// The databases with waiting tries. The first is the next to start.
     queue: BTreeSet<Rank>,
-    /// A try that got its place as it came, and has not been handed out.
+    /// A try that got its place at once, and has not been returned yet.
     admitted: Option<(TargetKey, Instant)>,
-    /// Counts the places given, so that each has a number.
+    /// Counts the admissions, so that each has a number.
     admissions: u64,
 }
 
 /// Tries of one database.
 #[derive(Default)]
 struct Share {
-    /// Whether the config has such tries for it: one that has left it is no longer idle when its last try ends.
+    /// Whether the config has such tries for it. Without any, it is not idle after its last try.
     is_sharer: bool,
-    under_way: usize,
-    /// The number of the place that it was given last.
+    in_flight: usize,
+    /// The number of its last admission.
     last_admission: u64,
-    /// Each with the time it was due at, in the order they came.
+    /// Each with the time at which it was due, in order of arrival.
     waiting: VecDeque<(TargetKey, Instant)>,
 }
 
 /// The rank of a database among those that wait, the lowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    under_way: usize,
+    in_flight: usize,
     last_admission: u64,
     owner: OwnerId,
 }
 
 impl Share {
     fn rank(&self, owner: OwnerId) -> Option<Rank> {
-        let Self { under_way, last_admission, waiting, .. } = self;
+        let Self { in_flight, last_admission, waiting, .. } = self;
         (!waiting.is_empty()).then_some(Rank {
-            under_way: *under_way,
+            in_flight: *in_flight,
             last_admission: *last_admission,
             owner,
         })
     }
 
     fn is_idle(&self) -> bool {
-        self.is_sharer && self.under_way == 0
+        self.is_sharer && self.in_flight == 0
     }
 }
 
@@ -103,13 +106,13 @@ impl AdmissionQueue {
         self.idle = self.shares.iter().filter(|share| share.is_idle()).count();
     }
 
-    /// Takes in a try that is due. Whether it starts is for `admit` to say, before the next one comes.
+    /// Adds a try that is due. [`Self::try_admit`] must be called before the next one is added.
     pub(super) fn enqueue(&mut self, owner: OwnerId, key: TargetKey, due: Instant) {
         self.ensure_share(owner);
         // Nearly always nothing waits, and this is all there is to do.
         if self.queue.is_empty()
             && self.admitted.is_none()
-            && self.may_start(self.shares[owner].under_way)
+            && self.may_start(self.shares[owner].in_flight)
         {
             self.acquire(owner);
             self.admitted = Some((key, due));
@@ -127,9 +130,9 @@ impl AdmissionQueue {
         if let Some(admitted) = self.admitted.take() {
             return Some(admitted);
         }
-        // The first has the fewest under way: if it may not start, none may.
+        // The first has the fewest in flight: if it may not start, none may.
         let rank = *self.queue.first()?;
-        if !self.may_start(rank.under_way) {
+        if !self.may_start(rank.in_flight) {
             return None;
         }
         self.queue.remove(&rank);
@@ -139,14 +142,14 @@ impl AdmissionQueue {
         Some((key, due))
     }
 
-    /// Gives a place back, if the database has one.
+    /// Frees a place of the database, if it has one.
     pub(super) fn release(&mut self, owner: OwnerId) {
-        let Some(share) = self.shares.get_mut(owner).filter(|share| share.under_way > 0) else {
+        let Some(share) = self.shares.get_mut(owner).filter(|share| share.in_flight > 0) else {
             return;
         };
         self.free += 1;
         let waited = share.rank(owner);
-        share.under_way -= 1;
+        share.in_flight -= 1;
         self.idle += usize::from(share.is_idle());
         if let (Some(before), Some(after)) = (waited, share.rank(owner)) {
             self.queue.remove(&before);
@@ -154,16 +157,17 @@ impl AdmissionQueue {
         }
     }
 
-    /// Returns whether tries counted by this number are under way or waiting.
+    /// Returns whether tries of this owner are in flight or waiting.
     pub(super) fn is_used_by(&self, owner: OwnerId) -> bool {
-        self.shares.get(owner).is_some_and(|share| share.under_way > 0 || !share.waiting.is_empty())
+        self.shares.get(owner).is_some_and(|share| share.in_flight > 0 || !share.waiting.is_empty())
     }
 
+    /// Returns whether any try waits.
     pub(super) fn is_saturated(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Returns all tries that wait, each with the time it was due at.
+    /// Returns all waiting tries, each with the time at which it was due.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (TargetKey, Instant)> {
         self.queue.iter().flat_map(|rank| self.shares[rank.owner].waiting.iter().copied())
     }
@@ -179,14 +183,14 @@ impl AdmissionQueue {
         self.admissions += 1;
         let share = &mut self.shares[owner];
         self.idle -= usize::from(share.is_idle());
-        share.under_way += 1;
+        share.in_flight += 1;
         share.last_admission = self.admissions;
     }
 
     /// Applies the table above.
-    fn may_start(&self, under_way: usize) -> bool {
-        let leaves_enough = self.free > self.idle && under_way < self.free;
-        self.free > 0 && (under_way == 0 || self.sharers <= 1 || leaves_enough)
+    fn may_start(&self, in_flight: usize) -> bool {
+        let leaves_enough = self.free > self.idle && in_flight < self.free;
+        self.free > 0 && (in_flight == 0 || self.sharers <= 1 || leaves_enough)
     }
 }
 
@@ -195,9 +199,9 @@ impl AdmissionQueue {
 pub(super) struct OwnerIds(BTreeMap<DatabaseId, OwnerId>);
 
 impl OwnerIds {
-    /// Goes by the databases of another config. A new database may get the number of one that is
-    /// gone, but not while `is_used` says that tries of the old one are left. They would count as
-    /// the new one's, which then might not start any.
+    /// Takes over the databases of another config. A new database may get the number of a removed
+    /// one, but not while tries of that one are left. They would count as those of the new one,
+    /// which then might not start any.
     pub(super) fn update<'a>(
         &mut self,
         databases: impl Iterator<Item = &'a DatabaseId>,

@@ -1,21 +1,22 @@
-//! How much of one kind of work a turn of the monitor does before all others have their turn.
+//! The budget of one kind of work in a turn of the loop, so that each kind gets its share.
 
 use std::time::{Duration, Instant};
 
 use crate::clock;
 
-/// A turn with all kinds of work in it is then still far shorter than a check may be late.
+/// Time of one kind of work in a turn. A turn with all kinds is still far shorter than a check may
+/// be late.
 const MAX_TIME: Duration = Duration::from_millis(2);
 
-/// So many, however quick they are.
+/// Steps of one kind of work in a turn, however quick they are.
 const MAX_STEPS: usize = 256;
 
-/// The most steps from one look at the clock to the next: a look takes long beside a quick step.
+/// Steps between two readings of the clock, which take long beside a quick step.
 const CLOCK_STRIDE: usize = 16;
 
 /// Steps of one kind of work that are left to a turn.
 pub(super) struct Budget {
-    /// The end of the time; none before the first step.
+    /// None before the first step.
     ends_at: Option<Instant>,
     spent: usize,
 }
@@ -25,7 +26,7 @@ impl Budget {
         Self { ends_at: None, spent: 0 }
     }
 
-    /// Takes a step, if there is one left. The first always is: a slow step must not stop the work
+    /// Spends a step, if there is one left. The first always is: a slow step must not stop the work
     /// for good. The clock is read at steps 1, 2, 4, 8 and 16, and at each sixteenth from then on,
     /// so that slow steps are noticed early.
     pub(super) fn try_spend(&mut self) -> bool {

@@ -1,4 +1,5 @@
-//! A database and all that is known of it: hears verdicts, tells what came of them, and decides anew when it must.
+//! One database: applies verdicts to the health of its targets, and decides its plan anew when
+//! something that the plan depends on has changed.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -22,10 +23,10 @@ use recent_failures::RecentFailures;
 mod announcements;
 mod recent_failures;
 
-/// What a verdict says holds for so many intervals: one or two tries may say nothing.
+/// Intervals for which a conclusive verdict counts: one or two tries may be inconclusive.
 const FRESH_INTERVALS: u32 = 3;
 
-/// How long tries take.
+/// The bounds of the durations of tries.
 const DURATION_BOUNDS: [Duration; 14] = [
     Duration::from_micros(500),
     ms(1),
@@ -43,38 +44,40 @@ const DURATION_BOUNDS: [Duration; 14] = [
     ms(10_000),
 ];
 
+/// The state of one database. Only the monitor changes it.
 pub(super) struct DatabaseMonitor {
     database: Arc<Database>,
     targets: Vec<TargetState>,
     plan: watch::Sender<DatabasePlan>,
     policy_state: PolicyState,
     recent_failures: RecentFailures,
-    /// The addresses that were not out when they left the config, until the next plan to publish.
+    /// The addresses that could answer when they left the config, until the next plan to publish.
     removed: Vec<IpAddr>,
     check_duration: DurationHistogram,
     recorder: Recorder,
 }
 
-/// What a policy goes by besides health, and what it did.
+/// The inputs of the policy besides health, and its effects.
 #[derive(Default)]
 struct PolicyState {
-    /// What the cluster holds; none before it has been seen.
+    /// The members that the cluster holds; none before it has been read.
     published: Option<Members>,
-    /// The annotation about maintenance.
+    /// The annotation for maintenance.
     maintenance: Option<Box<str>>,
     /// The annotation that asks for a failback.
     failback: Option<Box<str>>,
     failback_requested_at: Option<Instant>,
     notes: Vec<PolicyNote>,
-    /// What is wrong with the Service's annotations.
+    /// The problems of the Service's annotations.
     problems: Vec<String>,
-    /// When to decide anew although nothing else has changed.
+    /// The time at which to decide anew although nothing else has changed.
     reevaluate_at: Option<Instant>,
-    /// When the monitor will have it decided anew.
+    /// The reevaluation that the monitor knows of.
     scheduled_reevaluation: Option<Instant>,
 }
 
 impl DatabaseMonitor {
+    /// Creates a database of which nothing is known.
     pub(super) fn new(database: &Arc<Database>, news: Recorder, now: Instant) -> Self {
         let targets: Vec<TargetState> =
             database.addresses.iter().map(|address| target(address, now)).collect();
@@ -97,16 +100,18 @@ impl DatabaseMonitor {
         }
     }
 
+    /// Returns the config of the database.
     pub(super) fn config(&self) -> &Arc<Database> {
         &self.database
     }
 
+    /// Returns the newest plan, and each newer one.
     pub(super) fn plan(&self) -> watch::Receiver<DatabasePlan> {
         self.plan.subscribe()
     }
 
-    /// Takes the database as a new config has it. A target whose check is the same keeps what is known of it; any other must
-    /// be seen and tried first, and until then nothing is decided.
+    /// Takes over the database of a new config. A target whose check is the same keeps its health.
+    /// Any other target must be initialized and checked first, and until then nothing is decided.
     pub(super) fn reload(&mut self, database: &Arc<Database>, freeze: &mut Freeze, now: Instant) {
         if self.database == *database {
             return;
@@ -125,7 +130,7 @@ impl DatabaseMonitor {
             known.into_values().filter(|(_, target)| !is_out(target)).map(|(old, _)| old.ip),
         );
         self.removed.retain(|ip| !database.addresses.iter().any(|address| address.ip == *ip));
-        // Nothing is decided before it is told which of the new ones are published.
+        // Nothing is decided before it is known which of the new targets are published.
         if self.targets.iter().any(|target| !target.health.is_initialized()) {
             self.policy_state.published = None;
         }
@@ -133,11 +138,12 @@ impl DatabaseMonitor {
         self.decide(freeze, now);
     }
 
-    /// Whether it has been told what the cluster holds.
+    /// Returns whether the members that the cluster holds are known.
     pub(super) fn is_synced(&self) -> bool {
         self.policy_state.published.is_some()
     }
 
+    /// Returns a copy for readers outside the monitor.
     pub(super) fn snapshot(&self) -> DatabaseSnapshot {
         DatabaseSnapshot {
             id: self.database.id.clone(),
@@ -151,7 +157,7 @@ impl DatabaseMonitor {
         }
     }
 
-    /// Takes the verdict on the target numbered `index`. Returns the pause before its next try.
+    /// Applies the verdict on the target numbered `index`. Returns the pause before its next try.
     pub(super) fn on_result(
         &mut self,
         index: usize,
@@ -191,6 +197,7 @@ impl DatabaseMonitor {
         if in_doubt { Pause::Recheck } else { Pause::Interval }
     }
 
+    /// Applies the members that the cluster holds when it is first read.
     pub(super) fn set_initial_members(
         &mut self,
         members: &Members,
@@ -215,7 +222,8 @@ impl DatabaseMonitor {
         }
     }
 
-    /// Takes what the cluster holds, by a decision of ours or of the replica that writes.
+    /// Applies the members that the cluster holds by a decision of this replica, or of the one that
+    /// writes.
     pub(super) fn set_published_members(
         &mut self,
         members: Members,
@@ -237,7 +245,7 @@ impl DatabaseMonitor {
         now: Instant,
     ) {
         self.policy_state.maintenance = annotations.maintenance.map(String::into_boxed_str);
-        // What was there at first sight may have been asked long ago.
+        // An annotation that exists when the cluster is first read may be an old request.
         let seen = self.policy_state.published.is_some();
         let failback = annotations.failback.map(String::into_boxed_str);
         let news = failback.is_some() && self.policy_state.failback != failback;
@@ -251,7 +259,7 @@ impl DatabaseMonitor {
         self.decide(freeze, now);
     }
 
-    /// Has those in maintenance that the annotation and the config name.
+    /// Puts the targets in maintenance that the annotation and the config name.
     fn update_maintenance(&mut self, now: Instant) {
         let known = |ip: IpAddr| self.targets.iter().any(|target| target.member.ip == ip);
         let annotation = self.policy_state.maintenance.as_deref().unwrap_or_default();
@@ -291,19 +299,19 @@ impl DatabaseMonitor {
         target.maintenance = reason;
     }
 
-    /// When the monitor shall have this decided anew, if that is news.
+    /// Returns the time of the next reevaluation, if the monitor does not know of it yet.
     pub(super) fn take_reevaluation(&mut self) -> Option<Instant> {
         let news = self.policy_state.reevaluate_at != self.policy_state.scheduled_reevaluation;
         self.policy_state.scheduled_reevaluation = self.policy_state.reevaluate_at;
         self.policy_state.reevaluate_at.filter(|_| news)
     }
 
-    /// Forgets that the monitor has been told when to decide anew.
+    /// Resets the reevaluation that the monitor knows of.
     pub(super) fn reset_reevaluation(&mut self) {
         self.policy_state.scheduled_reevaluation = None;
     }
 
-    /// Decides anew, if it is time to.
+    /// Decides anew, if the time for it has come.
     pub(super) fn reevaluate_if_due(&mut self, freeze: &mut Freeze, now: Instant) {
         if self.policy_state.reevaluate_at.is_some_and(|again| again <= now) {
             self.decide(freeze, now);
@@ -317,7 +325,8 @@ impl DatabaseMonitor {
         }
     }
 
-    /// The published targets of which nothing has been learnt for too long, in the words of before if they are the same.
+    /// Returns a note on published targets whose verdicts have been inconclusive for too long. It
+    /// is the note from before if the targets are the same.
     fn inconclusive_note(&self) -> Option<PolicyNote> {
         let published = self.policy_state.published.as_ref()?;
         let is_inconclusive = |target: &&TargetState| {
@@ -337,7 +346,8 @@ impl DatabaseMonitor {
         )
     }
 
-    /// Returns the addresses that may answer while the plan does not tell; once it does, those that left are forgotten.
+    /// Returns the addresses that may answer while the plan is not to publish. A plan to publish
+    /// clears the removed ones.
     fn may_answer(&mut self, plan: &Plan) -> Arc<[IpAddr]> {
         if matches!(plan, Plan::Publish(_)) {
             self.removed = Vec::new();
@@ -351,7 +361,8 @@ impl DatabaseMonitor {
         may_answer.into()
     }
 
-    /// Decides anew. A transition, the first verdict of a target, and what a policy goes by can change a plan.
+    /// Decides anew. Called after all that can change a plan: a transition, the first verdict of a
+    /// target, and every change of what a policy depends on.
     pub(super) fn decide(&mut self, freeze: &mut Freeze, now: Instant) {
         if freeze.frozen().is_none() {
             self.recent_failures.expire(now);
@@ -368,7 +379,7 @@ impl DatabaseMonitor {
         self.policy_state.reevaluate_at =
             again.into_iter().chain(self.recent_failures.next_expiry(now)).min();
         self.announce_notes(&before, now);
-        self.announce_freeze(freeze.frozen().is_some(), now);
+        self.announce_freeze(freeze, now);
         let may_answer = self.may_answer(&plan);
         self.plan.send_if_modified(|held| {
             let news = held.plan != plan
@@ -380,18 +391,18 @@ impl DatabaseMonitor {
     }
 }
 
-/// Whether the target is known not to answer, or not to be asked: maintenance counts as Down.
+/// Returns whether the target is Down or in maintenance.
 fn is_out(target: &TargetState) -> bool {
     target.health.state() == State::Down || target.maintenance.is_some()
 }
 
-/// While nothing is taken out.
+/// The hold of a freeze that has begun or is likely.
 struct Hold<'a> {
-    /// What comes back, in a freeze.
+    /// The targets that a freeze restores.
     left: Option<&'a RecentFailures>,
 }
 
-/// A target of which nothing is known.
+/// Returns a target of which nothing is known.
 fn target(address: &Address, now: Instant) -> TargetState {
     TargetState {
         member: Member { ip: address.ip, hostname: address.hostname.clone() },
@@ -405,7 +416,7 @@ fn target(address: &Address, now: Instant) -> TargetState {
     }
 }
 
-/// What is known of a target that another config has too. Health was found by a check, and says nothing of another one.
+/// Returns the target for a new config. Its health is kept only with its check.
 fn renewed(known: TargetState, old: &Address, address: &Address, now: Instant) -> TargetState {
     let new = target(address, now);
     if old.check == address.check {
@@ -441,7 +452,8 @@ fn decide(
     plan::decide(&pool, policy_state.published.as_ref(), now)
 }
 
-/// When what is known of a target is too old to say how it is now. Not before as many failures would have taken it out.
+/// Returns the time at which the newest conclusive verdict is too old to count. As many failures
+/// would have made the target Down before.
 fn stale_at(health: &Health, check: &Check) -> Option<Instant> {
     let intervals = check.thresholds.unhealthy.max(FRESH_INTERVALS);
     let time = check.interval.checked_mul(intervals)?.checked_add(check.timeout)?;

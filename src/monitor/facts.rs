@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use crate::health::Verdict;
 use crate::schedule::TargetKey;
 
-/// Tries in a row that must be inconclusive at the least, however few targets there are.
+/// Inconclusive tries in a row that make a run, however few targets there are.
 const MIN_INCONCLUSIVE: usize = 3;
 
-/// Stands for no moment.
+/// The value for no time.
 const NONE: u64 = u64::MAX;
 
 /// The facts, as the monitor writes them and others read them. Without a lock, which a monitor that
@@ -54,7 +54,7 @@ impl Facts {
 
 /// The inconclusive tries since the last one that was not.
 pub(super) struct InconclusiveRun {
-    /// How many targets there are.
+    /// The number of targets.
     targets: usize,
     since: Option<Instant>,
     tries: usize,
@@ -64,12 +64,12 @@ pub(super) struct InconclusiveRun {
 }
 
 impl InconclusiveRun {
-    /// Begins anew, for so many targets.
+    /// Creates an empty run, for this number of targets.
     pub(super) fn new(targets: usize) -> Self {
         Self { targets, since: None, tries: 0, tried: BTreeSet::new() }
     }
 
-    /// Takes the verdict of one more try.
+    /// Counts the verdict of one more try.
     pub(super) fn observe(&mut self, target: TargetKey, verdict: &Verdict, now: Instant) {
         if !matches!(verdict, Verdict::Inconclusive(_)) {
             (self.since, self.tries) = (None, 0);
@@ -81,7 +81,7 @@ impl InconclusiveRun {
         self.tried.insert(target);
     }
 
-    /// The beginning of the run, once each target was tried in it.
+    /// Returns the start of the run, once each target was tried in it.
     pub(super) fn since(&self) -> Option<Instant> {
         self.since.filter(|_| self.tries >= MIN_INCONCLUSIVE && self.tried.len() >= self.targets)
     }

@@ -1,5 +1,5 @@
-//! The freeze in the monitor: asks whether it is over, has all databases decided anew when it begins
-//! or ends, and announces both.
+//! The freeze in the monitor: asks whether it is over, has all databases decided anew when it
+//! begins or ends, and announces both.
 
 use std::time::Instant;
 

@@ -1,20 +1,21 @@
-//! How often something took how long: plain counts with one owner, as small and quick as thousands of them need to be.
+//! A histogram of durations: plain counts with one owner, small and quick enough for thousands of
+//! them.
 
 use std::time::Duration;
 
-/// As many bounds as any histogram here has.
+/// The most bounds that a histogram has.
 const MAX_BOUNDS: usize = 14;
 
 #[derive(Debug, Clone)]
 pub struct DurationHistogram {
     bounds: &'static [Duration],
-    /// By bucket: up to its bound and over the one before; the last is over all bounds.
+    /// By bucket: up to its bound, and above the one before. The last bucket has no bound.
     counts: [u64; MAX_BOUNDS + 1],
     sum: Duration,
 }
 
 impl DurationHistogram {
-    /// `bounds` are sorted, and at most fourteen.
+    /// Creates an empty histogram. `bounds` are sorted, and at most [`MAX_BOUNDS`].
     pub fn new(bounds: &'static [Duration]) -> Self {
         assert!(bounds.len() <= MAX_BOUNDS && bounds.is_sorted(), "{bounds:?}");
         Self { bounds, counts: [0; MAX_BOUNDS + 1], sum: Duration::ZERO }
@@ -25,7 +26,7 @@ impl DurationHistogram {
         self.sum += duration;
     }
 
-    /// The bounds, each with how many took at most that long.
+    /// Returns the bounds, each with the number of durations up to it.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
         let mut up_to = 0;
         self.bounds.iter().zip(&self.counts).map(move |(bound, count)| {
@@ -43,7 +44,7 @@ impl DurationHistogram {
     }
 }
 
-/// Some milliseconds as a duration, for bounds.
+/// Returns milliseconds as a duration, for bounds.
 pub(super) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }

@@ -15,8 +15,8 @@ impl Monitor {
         }
     }
 
-    /// Reevaluates the databases that are due, then the freeze with the databases that it left to be
-    /// decided. Returns the next time at which something is due.
+    /// Reevaluates the databases that are due, then the freeze with the databases that it left to
+    /// be decided. Returns the next time at which something is due.
     pub(super) fn reevaluate_due(&mut self, now: Instant) -> Option<Instant> {
         self.reevaluate_databases(now);
         let freeze = self.update_freeze(now);

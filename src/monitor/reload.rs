@@ -113,8 +113,8 @@ impl Monitor {
         unscheduled
     }
 
-    /// Takes a target out of the schedule. A try that is in flight or waits in a queue keeps its key
-    /// until it has ended.
+    /// Takes a target out of the schedule. A try that is in flight or waits in a queue keeps its
+    /// key until it has ended.
     fn unschedule(&mut self, key: TargetKey) {
         self.scheduled[key].location = None;
         self.schedule.remove(key);

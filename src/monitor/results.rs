@@ -1,5 +1,5 @@
-//! The results of tries: each frees its place in the admission queue, moves its target's health, and
-//! tells the schedule when to try the target next.
+//! The results of tries: each frees its place in the admission queue, moves its target's health,
+//! and tells the schedule when to try the target next.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -10,15 +10,16 @@ use crate::freeze::Frozen;
 use crate::health::{FlapDamper, Health, State, Streak};
 use crate::plan::{Member, Plan, Policy, PolicyNote};
 
-/// All that is known at one moment, or very nearly.
+/// The state of all databases at nearly the same moment.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Until when whoever asks is given this one.
+    /// The time until which readers get this snapshot.
     pub fresh_until: Instant,
     pub databases: Vec<DatabaseSnapshot>,
-    /// How long after they were due tries started.
+    /// The delays between when tries were due and when they started.
     pub start_delay: DurationHistogram,
-    /// Tries that started more than half an interval after they were due, or have waited for as long.
+    /// Tries that started more than half an interval after they were due, or have waited for as
+    /// long.
     pub started_late: u64,
     /// The freeze, if there is one.
     pub frozen: Option<Frozen>,
@@ -29,14 +30,14 @@ pub struct DatabaseSnapshot {
     pub id: DatabaseId,
     pub plan: Plan,
     pub policy: Policy,
-    /// What the policy did to the plan.
+    /// The effects of the policy on the plan.
     pub notes: Vec<PolicyNote>,
-    /// What is wrong with the Service's annotations.
+    /// The problems of the Service's annotations.
     pub problems: Vec<String>,
     pub targets: Vec<TargetState>,
     /// The addresses that may not be published, and are no targets.
     pub refused: Vec<RejectedAddress>,
-    /// How long tries took.
+    /// The durations of tries.
     pub check_duration: DurationHistogram,
 }
 
@@ -44,37 +45,37 @@ pub struct DatabaseSnapshot {
 pub struct TargetState {
     pub member: Member,
     pub health: Health,
-    /// When the newest verdict came, and how long the try took.
+    /// The time of the newest verdict, and the duration of its try.
     pub last: Option<(Instant, Duration)>,
     pub counts: TargetCounters,
     /// The tier; the lowest is preferred.
     pub priority: u32,
-    /// Why it is in maintenance, if it is.
+    /// The reason of its maintenance, if it is in maintenance.
     pub maintenance: Option<Arc<str>>,
-    /// When its last maintenance was over.
+    /// The end of its last maintenance.
     pub returned: Option<Instant>,
     /// Its flips, if there were any.
     pub flaps: Option<Box<FlapDamper>>,
 }
 
 impl TargetState {
-    /// Whether the newest verdict that was not inconclusive was a Pass.
+    /// Returns whether the newest conclusive verdict was a Pass.
     pub fn passing(&self) -> bool {
         matches!(self.health.streak(), Streak::Passes(_))
     }
 
-    /// Until when it is out for flapping, if it stays Up.
+    /// Returns the end of its suppression for flapping, if it stays Up.
     pub fn out_until(&self) -> Option<Instant> {
         self.flaps.as_ref()?.suppressed_until()
     }
 
-    /// As above, but none if it is not Up or the time is over.
+    /// Returns the same, but none if it is not Up or the time is over.
     pub fn flapping(&self) -> Option<Instant> {
         self.out_until().filter(|until| self.health.state() == State::Up && *until > clock::now())
     }
 }
 
-/// What has been counted of one target since the daemon started.
+/// The counters of one target since the daemon started.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TargetCounters {
     pub pass: u64,

@@ -1,7 +1,9 @@
-//! One snapshot for all who ask at about the same time, so that asking costs the checks the same however often it is done.
+//! One snapshot for all readers of about the same time, so that the cost for the checks does not
+//! depend on the number of readers.
 //!
-//! Who asks leaves no more behind than a flag: one that goes away before the answer comes has cost nothing that the next does
-//! not use. The monitor makes a snapshot over as many turns as it takes; so its databases need not be of the same moment.
+//! A request is only a flag. A reader that leaves before the snapshot is ready has cost nothing
+//! that the next reader does not use. The monitor makes a snapshot over as many turns as it takes,
+//! so its databases need not be of the same moment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +17,12 @@ use super::snapshot::{DatabaseSnapshot, Snapshot};
 use crate::clock;
 use crate::probe::Waker;
 
-/// A snapshot serves for so many times as long as it took to make, so that no more than a fiftieth of the time of the checks is
-/// spent on them; but not for longer than nobody minds.
-const SERVES: u32 = 50;
+/// The time for which a snapshot is fresh: this many times as long as it took to make, so that
+/// snapshots cost at most a fiftieth of the time of the checks, but at most [`MAX_AGE`].
+const FRESH_FACTOR: u32 = 50;
 const MAX_AGE: Duration = Duration::from_millis(250);
 
-/// Gives snapshots to whoever asks.
+/// The end of the readers.
 #[derive(Clone)]
 pub(super) struct SnapshotReader {
     newest: watch::Receiver<Option<Arc<Snapshot>>>,
@@ -28,10 +30,10 @@ pub(super) struct SnapshotReader {
     waker: Waker,
 }
 
-/// Makes snapshots when they are asked for.
+/// The end of the monitor, which makes snapshots on request.
 pub(super) struct SnapshotWriter {
     newest: watch::Sender<Option<Arc<Snapshot>>>,
-    /// The end of the time in which the one that is shared serves those who ask.
+    /// The time until which the shared snapshot is fresh.
     fresh_until: Option<Instant>,
     wanted: Arc<AtomicBool>,
     unfinished: Option<Unfinished>,
@@ -40,12 +42,12 @@ pub(super) struct SnapshotWriter {
 /// The snapshot that is being made.
 struct Unfinished {
     begun: Instant,
-    /// How long it has taken so far.
+    /// The time it has taken so far.
     effort: Duration,
     databases: Vec<DatabaseSnapshot>,
 }
 
-/// The two ends of it. `waker` wakes whoever has the writer.
+/// Creates the two ends. `waker` wakes the thread of the writer.
 pub(super) fn channel(waker: Waker) -> (SnapshotWriter, SnapshotReader) {
     let (newest, newest_out) = watch::channel(None);
     let wanted = Arc::new(AtomicBool::new(false));
@@ -55,7 +57,7 @@ pub(super) fn channel(waker: Waker) -> (SnapshotWriter, SnapshotReader) {
 }
 
 impl SnapshotReader {
-    /// The newest snapshot, once it is as fresh as it must be now; none if nobody makes any.
+    /// Returns a snapshot that is fresh at the time of the call; none if the writer is gone.
     pub(super) async fn get(&self) -> Option<Arc<Snapshot>> {
         let asked = clock::now();
         let mut newest = self.newest.clone();
@@ -72,7 +74,7 @@ impl SnapshotReader {
 }
 
 impl SnapshotWriter {
-    /// Whether a snapshot is being made.
+    /// Returns whether a snapshot is being made.
     pub(super) fn is_busy(&self) -> bool {
         self.unfinished.is_some()
     }
@@ -107,7 +109,7 @@ impl SnapshotWriter {
         });
     }
 
-    /// Goes on with the one that is being made, and says whether all databases are in it.
+    /// Continues the snapshot that is being made, and returns whether all databases are in it.
     pub(super) fn advance(&mut self, databases: &[DatabaseMonitor]) -> bool {
         let Some(Unfinished { effort, databases: made, .. }) = &mut self.unfinished else {
             return false;
@@ -121,19 +123,20 @@ impl SnapshotWriter {
         made.len() == databases.len()
     }
 
-    /// Shares the one that is being made. `finish` is given until when it is fresh, and the databases.
+    /// Shares the snapshot that is being made. `finish` gets the time until which it is fresh, and
+    /// the databases.
     pub(super) fn share(
         &mut self,
         finish: impl FnOnce(Instant, Vec<DatabaseSnapshot>) -> Snapshot,
     ) {
         if let Some(Unfinished { begun, effort, databases }) = self.unfinished.take() {
-            let fresh_until = begun + (effort * SERVES).min(MAX_AGE);
+            let fresh_until = begun + (effort * FRESH_FACTOR).min(MAX_AGE);
             self.fresh_until = Some(fresh_until);
             self.newest.send_replace(Some(Arc::new(finish(fresh_until, databases))));
         }
     }
 
-    /// Begins anew: the databases are others.
+    /// Restarts the snapshot that is being made, because the databases have changed.
     pub(super) fn restart(&mut self) {
         if let Some(unfinished) = &mut self.unfinished {
             unfinished.databases.clear();

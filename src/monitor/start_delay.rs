@@ -1,4 +1,5 @@
-//! How late tries start: counts it, and tells when there is more to do than can be done.
+//! The delay between when a try is due and when it starts: counts it, and reports when there is
+//! more to do than can be done.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,7 @@ use tracing::{info, warn};
 
 use super::histogram::{DurationHistogram, ms};
 
-/// The delays that are told apart.
+/// The bounds of the delays.
 const DELAY_BOUNDS: [Duration; 11] = [
     ms(1),
     Duration::from_micros(2500),
@@ -21,10 +22,10 @@ const DELAY_BOUNDS: [Duration; 11] = [
     ms(2500),
 ];
 
-/// How long a look at how late tries start takes: a short stall is not worth a word.
+/// Time over which delays are evaluated. A short stall is not reported.
 const EVALUATION_WINDOW: Duration = Duration::from_secs(10);
 
-/// What there is too little of.
+/// The resource of which there is too little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bottleneck {
     Descriptors,
@@ -46,19 +47,21 @@ impl Bottleneck {
     }
 }
 
+/// The delays of all starts, and the window that is being evaluated.
 pub(super) struct StartDelay {
     delays: DurationHistogram,
     late: u64,
-    /// Tries that wait for a place, and are late already, at the end of the latest look.
+    /// Waiting tries that were late already at the end of the last window.
     waiting: u64,
-    /// The most that were ever known to be late: one that leaves the config while it waits does not take that back.
+    /// The highest number of late tries so far. A try that leaves the config while it waits does
+    /// not lower it.
     max_late: u64,
-    /// Since the look began.
     window_started_at: Instant,
     started: u64,
     started_late: u64,
     overloaded: bool,
-    /// The start of the first of the latest looks in each of which most tries started late, and commands were not short.
+    /// The start of the first of the latest windows in a row in which most tries started late, and
+    /// exec checks were not the bottleneck.
     late_since: Option<Instant>,
 }
 
@@ -77,7 +80,7 @@ impl StartDelay {
         }
     }
 
-    /// Takes note that a try of a target with this interval has started so late.
+    /// Counts the start of a try, of a target with this interval.
     pub(super) fn observe(&mut self, delay: Duration, interval: Duration) {
         self.delays.observe(delay);
         self.started += 1;
@@ -87,19 +90,19 @@ impl StartDelay {
         }
     }
 
-    /// Says whether the next `look` does more than wait.
+    /// Returns whether the window is over.
     pub(super) fn is_window_over(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.window_started_at) >= EVALUATION_WINDOW
     }
 
-    /// Sets how many tries wait for a place, and are late already. Each is counted once: it counts among these until it
-    /// starts, and among those that started late from then on.
+    /// Sets the number of waiting tries that are late already. Each try is counted once: among
+    /// these until it starts, and among those that started late from then on.
     pub(super) fn set_waiting(&mut self, late: u64) {
         self.waiting = late;
         self.max_late = self.max_late.max(self.late + late);
     }
 
-    /// Tells if it has become too much, or no longer is, and what is short.
+    /// Evaluates the window once it is over, and logs the beginning and the end of an overload.
     pub(super) fn evaluate(&mut self, now: Instant, bottleneck: impl Fn() -> Bottleneck) {
         if !self.is_window_over(now) {
             return;
@@ -108,15 +111,15 @@ impl StartDelay {
         let began = std::mem::replace(&mut self.window_started_at, now);
         (self.started, self.started_late) = (0, 0);
         let mostly_late = match (started, bottleneck()) {
-            // The config causes that, and it is the same for each replica: no other could do better.
+            // The config causes that, so no other replica could do better.
             (_, Bottleneck::Commands) => false,
             (0, bottleneck) => bottleneck == Bottleneck::Descriptors,
             (_, _) => late * 2 > started,
         };
         self.late_since = self.late_since.or(Some(began)).filter(|_| mostly_late);
-        // What never starts is late all the same.
+        // A try that never starts is late too.
         let waiting = self.waiting;
-        // One in ten is no single slow target, and no single stall.
+        // One in ten is more than a single slow target or a single stall.
         let overloaded = (late + waiting) * 10 > started + waiting;
         if overloaded && !self.overloaded {
             let advice = bottleneck().advice();
@@ -134,8 +137,8 @@ impl StartDelay {
         self.overloaded = overloaded;
     }
 
-    /// The moment since which most tries start late, or none starts although some wait, and not because commands wait for
-    /// each other; none if that is not so.
+    /// Returns the time since which most tries start late, or none starts although some wait.
+    /// Returns none if that is not so, or if exec checks are the bottleneck.
     pub(super) fn late_since(&self) -> Option<Instant> {
         self.late_since
     }
@@ -144,7 +147,8 @@ impl StartDelay {
         &self.delays
     }
 
-    /// Tries that started more than half an interval late, or have waited for a place for as long.
+    /// Returns the number of tries that started more than half an interval late, or have waited as
+    /// long.
     pub(super) fn late(&self) -> u64 {
         self.late.max(self.max_late)
     }
@@ -155,7 +159,7 @@ impl StartDelay {
     }
 }
 
-/// Says whether a try that starts after this delay has its target tried less often than it should be.
+/// Returns whether a start with this delay makes its target be tried less often than it should be.
 pub(super) fn is_late(delay: Duration, interval: Duration) -> bool {
     delay > interval / 2
 }
@@ -165,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn more_than_one_in_ten_over_a_while_is_too_much() {
+    fn more_than_one_late_start_in_ten_is_an_overload() {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let start = Instant::now();
         let mut start_delay = StartDelay::new(start);
@@ -228,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_that_wait_for_each_other_speak_against_no_replica() {
+    fn exec_checks_that_wait_for_each_other_blame_no_replica() {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let start = Instant::now();
         let mut start_delay = StartDelay::new(start);

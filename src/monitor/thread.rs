@@ -1,5 +1,5 @@
-//! The threads of the checks: one for the monitor and its light tries, and one for the tasks of all others, so that no work for
-//! the cluster or for the admin pages delays a check.
+//! The threads of the checks: one for the monitor with its reactor, and one for tries that are
+//! tasks. So no work for the cluster or for the admin pages delays a check.
 
 use std::io;
 use std::thread;
@@ -14,19 +14,19 @@ use crate::limits::Limits;
 use crate::notice::Recorder;
 use crate::probe::Waker;
 
-/// Threads that may read files for checks, beside those that commands have.
+/// Threads that may read files for checks, besides those of exec checks.
 const MAX_FILE_READERS: usize = 512;
 
-/// The checks that run. Dropping it ends them.
+/// The thread of the monitor. Dropping this ends all checks.
 pub(crate) struct MonitorThread {
     stop: Option<oneshot::Sender<()>>,
     waker: Waker,
-    /// Gets why the checks have ended; none once that has come.
+    /// Receives the reason for which the checks have ended; none once it has been received.
     ended: Option<oneshot::Receiver<String>>,
 }
 
 impl MonitorThread {
-    /// Starts a thread that does the work of the checks until it is told to stop.
+    /// Starts a thread for the work of the checks.
     fn spawn<W>(waker: Waker, work: W) -> io::Result<Self>
     where
         W: FnOnce(oneshot::Receiver<()>) -> io::Result<()> + Send + 'static,
@@ -35,7 +35,7 @@ impl MonitorThread {
         let (why, ended) = oneshot::channel();
         thread::Builder::new().name("checks".into()).spawn(move || {
             let outcome = work(stopped);
-            // An error says that nobody wants to know any more.
+            // The owner may be gone.
             let _ = why.send(
                 outcome
                     .map_or_else(|error| error.to_string(), |()| "its thread returned".to_owned()),
@@ -44,8 +44,8 @@ impl MonitorThread {
         Ok(Self { stop: Some(stop), waker, ended: Some(ended) })
     }
 
-    /// Waits for the checks to end, which they should not do by themselves, and says why they did. Once that is known it
-    /// returns at once.
+    /// Waits until the checks have ended, which they should not do by themselves, and returns the
+    /// reason.
     pub(crate) async fn ended(&mut self) -> String {
         let Some(ended) = &mut self.ended else { return "it has ended before".to_owned() };
         // A thread that panics drops its end of the channel.
@@ -73,7 +73,8 @@ impl Drop for MonitorThread {
     }
 }
 
-/// Starts to check every target of `spec`, on threads of its own. Called from within a runtime, which gets the heavy tries.
+/// Starts the checks of all targets of `spec`, on threads of their own. The runtime of the caller
+/// runs the CPU-bound tries.
 pub(crate) fn start(
     spec: &Spec,
     limits: Limits,
@@ -109,14 +110,15 @@ impl TaskRuntime {
         self.0.as_ref().expect("it is not shut down").handle().clone()
     }
 
-    /// Waits for the ends of all processes of exec checks.
+    /// Waits until all processes of exec checks have ended.
     fn shutdown(mut self) {
         drop(self.0.take());
     }
 }
 
 impl Drop for TaskRuntime {
-    /// Waits for nothing: a start that has failed drops it inside another runtime, where waiting is a panic.
+    /// Shuts down without waiting: after a failed start this is dropped inside another runtime,
+    /// where waiting panics.
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
@@ -126,7 +128,7 @@ impl Drop for TaskRuntime {
 
 #[cfg(test)]
 impl MonitorThread {
-    /// Checks that end by themselves at once, as `work` says.
+    /// Creates a thread that ends by itself at once, with the result of `work`.
     pub(crate) fn ending_with(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Self {
         let waker = crate::probe::Reactor::new()
             .and_then(|mut reactor| reactor.waker())

@@ -11,14 +11,15 @@
 //! | none             | several, one of them a successor of all others | the successor             |
 //! | none             | none         | none                                                        |
 //!
-//! Up is confirmed by the thresholds. An Up target whose newest verdict is a failure does not pass. So
-//! while the old writer fails and is not yet Down, the new one waits, and that is no split brain.
+//! Up is confirmed by the thresholds. An Up target whose newest verdict is a failure does not pass.
+//! So while the old writer fails and is not yet Down, the new one waits, and that is no split
+//! brain.
 //!
-//! A target is *stale* when its tries have been inconclusive for some intervals. It no longer passes, so
-//! it makes no split brain. It is not Down either, so it is not removed for that alone. Its *successor*
-//! is a target that passes, and came Up after the last Pass of the stale one: only a writer passes, so
-//! the role has moved. A target that was Up beside it claimed the role before, and an inconclusive check
-//! of the other proves nothing.
+//! A target is *stale* when its tries have been inconclusive for some intervals. It no longer
+//! passes, so it makes no split brain. It is not Down either, so it is not removed for that alone.
+//! Its *successor* is a target that passes, and came Up after the last Pass of the stale one: only
+//! a writer passes, so the role has moved. A target that was Up beside it claimed the role before,
+//! and an inconclusive check of the other proves nothing.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;

@@ -1,5 +1,5 @@
-//! `minHealthy`: below it, the most recently healthy published targets stay, so that no check empties a
-//! Service.
+//! `minHealthy`: below it, the most recently healthy published targets stay, so that no check
+//! empties a Service.
 
 use std::cmp::Reverse;
 use std::time::Instant;
@@ -8,8 +8,8 @@ use super::{Candidate, PolicyNote};
 
 /// Adds targets that `may_stay` to the healthy `members`, up to `needed`.
 ///
-/// Targets that are Up come first: they are out for another reason, such as maintenance, and answer.
-/// The others follow, the most recently healthy ones first, and those in maintenance last.
+/// Targets that are Up come first: they are out for another reason, such as maintenance, and
+/// answer. The others follow, the most recently healthy ones first, and those in maintenance last.
 pub(super) fn retain<'a>(
     members: &mut Vec<Candidate<'a>>,
     targets: &[Candidate<'a>],

@@ -29,8 +29,8 @@ impl Default for Policy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MinHealthy {
     Number(u32),
-    /// A percentage of the addresses of the preferred tier, rounded up. A lower tier is a spare, and is
-    /// not expected to serve.
+    /// A percentage of the addresses of the preferred tier, rounded up. A lower tier is a spare,
+    /// and is not expected to serve.
     Percentage(u8),
 }
 

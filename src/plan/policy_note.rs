@@ -10,20 +10,22 @@ use crate::health::INCONCLUSIVE_TOLERANCE;
 /// An effect of a policy, or a doubt about what is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolicyNote {
-    /// More than one target of an `exactlyOne` database passes; the published one stays, if it is among them.
+    /// More than one target of an `exactlyOne` database passes; the published one stays, if it is
+    /// among them.
     SplitBrain { passing: Vec<IpAddr>, published: Option<IpAddr> },
     /// Fewer are healthy than `minHealthy` asks for; these stay although they are not.
     BelowMinHealthy { healthy: usize, needed: usize, kept: Vec<IpAddr> },
     /// A lower tier serves, because those above are too weak or may not return yet.
     DegradedTier { tier: u32 },
-    /// The tiers down to this one are well again, and take over at this time, or on request if none.
+    /// The tiers down to this one are well again, and take over at this time, or on request if
+    /// none.
     FailbackWaits { tier: u32, until: Option<Instant> },
     /// These are up, but suppressed for flapping; the first of them until this time.
     Flapping { out: Vec<IpAddr>, until: Instant },
     /// These stay although they should leave, because of a freeze.
     KeptByFreeze { kept: Vec<IpAddr> },
-    /// These are published, but all of their verdicts have been inconclusive for too long. The reason
-    /// is that of the first one.
+    /// These are published, but all of their verdicts have been inconclusive for too long. The
+    /// reason is that of the first one.
     ChecksInconclusive { ips: Vec<IpAddr>, reason: String },
 }
 

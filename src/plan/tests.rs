@@ -298,7 +298,8 @@ fn maintenance_takes_out_but_for_the_last_ones_that_min_healthy_asks_for() {
         at_least(1, &all).notes(),
         ["0 healthy, where minHealthy asks for 1; 198.51.100.1 stays although it is not"]
     );
-    // One that answers stays before one that does not, and one that somebody works on goes before others.
+    // One that answers stays before one that does not, and one that somebody works on goes before
+    // others.
     at_least(1, &[up(1).published().in_maintenance(), down(2).since(900).published()])
         .publishes(&[1]);
     at_least(1, &[down(1).since(900).published().in_maintenance(), down(2).published()])
@@ -419,7 +420,8 @@ fn in_a_hold_what_is_published_stays_and_what_is_up_comes() {
         ["198.51.100.2 stays: so many targets fail together that the fault is probably ours"]
     );
     hold(case(&[down(1).comes_back(), down(2)])).publishes(&[1]);
-    // What comes back counts as if it had never left: it was healthy after the one that is published.
+    // What comes back counts as if it had never left: it was healthy after the one that is
+    // published.
     let below =
         hold(at_least(2, &[down(1).comes_back().since(20), down(2).published().since(10), up(3)]));
     below.publishes(&[1, 2, 3]);

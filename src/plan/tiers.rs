@@ -1,8 +1,8 @@
 //! The selection of tiers, by the `priority` of the addresses of a database.
 //!
-//! A tier is too weak with fewer healthy targets than `minHealthy` requires, and with none. The next
-//! lower one then serves beside the rest of it. Tiers that serve continue while they are enough: those
-//! above return by a failback only.
+//! A tier is too weak with fewer healthy targets than `minHealthy` requires, and with none. The
+//! next lower one then serves beside the rest of it. Tiers that serve continue while they are
+//! enough: those above return by a failback only.
 //!
 //! | healthy and published    | the tiers above them     | members                                     |
 //! | ---                      | ---                      | ---                                         |

@@ -59,10 +59,10 @@ fn the_table_says_who_may_start() {
         (5, 9, 5, 1, false),
         (5, 9, 8, 1, false),
     ];
-    for (free, databases, idle, under_way, expected) in table {
+    for (free, databases, idle, in_flight, expected) in table {
         let mut places = shared(free, databases);
         places.idle = idle;
-        assert_eq!(places.may_start(under_way), expected, "{free} {databases} {idle} {under_way}");
+        assert_eq!(places.may_start(in_flight), expected, "{free} {databases} {idle} {in_flight}");
     }
 }
 
@@ -105,7 +105,7 @@ fn a_database_that_leaves_or_joins_changes_what_is_kept() {
 }
 
 #[test]
-fn a_place_goes_to_the_database_with_the_fewest_under_way() {
+fn a_place_goes_to_the_database_with_the_fewest_in_flight() {
     let due = due();
     let mut places = shared(3, 3);
     [(0, 1), (0, 2), (1, 11), (1, 12), (2, 21)]
@@ -148,7 +148,7 @@ struct Model {
     due: Instant,
     next: TargetKey,
     /// By owner: those under way, and those that wait, in the order they came.
-    under_way: BTreeMap<OwnerId, Vec<TargetKey>>,
+    in_flight: BTreeMap<OwnerId, Vec<TargetKey>>,
     waiting: BTreeMap<OwnerId, Vec<TargetKey>>,
     /// Releases since a database without a try under way began to wait.
     passed_over: BTreeMap<OwnerId, usize>,
@@ -157,16 +157,16 @@ struct Model {
 impl Model {
     fn new(size: usize, databases: usize) -> Self {
         let places = shared(size, databases);
-        let (under_way, waiting, passed_over) = Default::default();
-        Self { places, size, databases, due: due(), next: 0, under_way, waiting, passed_over }
+        let (in_flight, waiting, passed_over) = Default::default();
+        Self { places, size, databases, due: due(), next: 0, in_flight, waiting, passed_over }
     }
 
     fn count(&self, owner: OwnerId) -> usize {
-        self.under_way.get(&owner).map_or(0, Vec::len)
+        self.in_flight.get(&owner).map_or(0, Vec::len)
     }
 
     fn used(&self) -> usize {
-        self.under_way.values().map(Vec::len).sum()
+        self.in_flight.values().map(Vec::len).sum()
     }
 
     fn enqueue(&mut self, owner: OwnerId) {
@@ -177,7 +177,7 @@ impl Model {
     }
 
     fn release(&mut self, owner: OwnerId, index: usize) {
-        let Some(keys) = self.under_way.get_mut(&owner).filter(|keys| !keys.is_empty()) else {
+        let Some(keys) = self.in_flight.get_mut(&owner).filter(|keys| !keys.is_empty()) else {
             return;
         };
         keys.swap_remove(index % keys.len());
@@ -197,7 +197,7 @@ impl Model {
             let found = self.waiting.iter_mut().find(|(_, keys)| keys.contains(&key));
             let (&owner, keys) = found.expect("only what waits is admitted, once");
             assert_eq!(keys.remove(0), key, "the tries of a database start in the order they came");
-            self.under_way.entry(owner).or_default().push(key);
+            self.in_flight.entry(owner).or_default().push(key);
             self.passed_over.remove(&owner);
         }
         self.check();
@@ -266,9 +266,9 @@ proptest! {
         let mut waited = BTreeMap::<TargetKey, usize>::new();
         for _ in 0..10 * tries {
             // The one that came first ends first, and its target is due again at once.
-            let runs = model.under_way.range(hanging..).flat_map(|(owner, keys)| keys.iter().map(move |key| (*key, *owner)));
-            let Some((key, owner)) = runs.min() else { panic!("no friendly try is under way: {:?}", model.under_way) };
-            let index = model.under_way[&owner].iter().position(|other| *other == key).unwrap_or_default();
+            let runs = model.in_flight.range(hanging..).flat_map(|(owner, keys)| keys.iter().map(move |key| (*key, *owner)));
+            let Some((key, owner)) = runs.min() else { panic!("no friendly try is under way: {:?}", model.in_flight) };
+            let index = model.in_flight[&owner].iter().position(|other| *other == key).unwrap_or_default();
             model.release(owner, index);
             model.enqueue(owner);
             hung.next().into_iter().for_each(|owner| model.enqueue(owner.index(hanging)));

@@ -1,4 +1,4 @@
-//! What a database has to say: log lines, and Events for those who do not read the log.
+//! The log lines and Events of a database.
 
 use std::time::Instant;
 
@@ -117,7 +117,8 @@ impl DatabaseMonitor {
         }
     }
 
-    /// Tells once that a target fails, where its health can't: it has none before the cluster has been seen.
+    /// Logs once that a target fails before the cluster has been read, when its health cannot flip
+    /// yet.
     pub(super) fn log_unsynced_failure(&self, index: usize) {
         let health = &self.targets[index].health;
         let unhealthy = self.database.addresses[index].check.thresholds.unhealthy;
@@ -129,7 +130,7 @@ impl DatabaseMonitor {
         }
     }
 
-    /// Tells once that tries have become inconclusive, not at every try.
+    /// Logs that tries have become inconclusive: once, and not at every try.
     pub(super) fn log_inconclusive(&self, index: usize, verdict: &Verdict) {
         let target = &self.targets[index];
         if let Verdict::Inconclusive(reason) = verdict

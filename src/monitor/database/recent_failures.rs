@@ -1,4 +1,4 @@
-//! What a database has to do with a freeze: which of its targets failed lately, and how many count.
+//! The targets of a database that failed within the window, and the tally that the freeze counts.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -10,23 +10,25 @@ use crate::health::{State, Streak};
 use crate::notice::Reason;
 use crate::plan::PolicyNote;
 
-/// The targets, by their index, that went Down while they were published, and when. They stay here for a window, and for as long
-/// as a freeze goes on.
+/// The targets that went Down while they were published. They stay here for a window, and for as
+/// long as a freeze lasts.
 #[derive(Default)]
 pub(super) struct RecentFailures {
+    /// By the index of the target.
     failed_at: BTreeMap<usize, Instant>,
-    /// What was counted last.
+    /// The tally that the freeze knows of.
     tally: Tally,
-    /// Whether it has been told that a freeze keeps any of them.
+    /// Whether an Event has said that a freeze keeps any of them.
     event_sent: bool,
 }
 
 impl RecentFailures {
+    /// Returns whether the target has failed within the window.
     pub(super) fn contains(&self, index: usize) -> bool {
         self.failed_at.contains_key(&index)
     }
 
-    /// Forgets those whose window is over.
+    /// Drops those whose window is over.
     pub(super) fn expire(&mut self, now: Instant) {
         if !self.failed_at.is_empty() {
             self.failed_at
@@ -34,7 +36,8 @@ impl RecentFailures {
         }
     }
 
-    /// Goes by the numbers that the targets have in another config. What another check found says nothing.
+    /// Follows the targets to their indices in another config. A failure of another check is
+    /// dropped.
     pub(super) fn reindex(&mut self, old: &Database, new: &Database) {
         let moved = std::mem::take(&mut self.failed_at).into_iter().filter_map(|(index, since)| {
             let before = &old.addresses[index];
@@ -44,7 +47,7 @@ impl RecentFailures {
         self.failed_at = moved.collect();
     }
 
-    /// When the next one is to be forgotten.
+    /// Returns the time at which the next one expires.
     pub(super) fn next_expiry(&self, now: Instant) -> Option<Instant> {
         self.failed_at
             .values()
@@ -55,7 +58,7 @@ impl RecentFailures {
 }
 
 impl DatabaseMonitor {
-    /// Takes note of a target that may have flipped.
+    /// Notes a target that has flipped.
     pub(crate) fn note_failure(&mut self, index: usize, freeze: &Freeze, now: Instant) {
         let target = &self.targets[index];
         let published = self
@@ -70,14 +73,14 @@ impl DatabaseMonitor {
         }
     }
 
-    /// Tells the freeze how many count now, which may begin by it.
+    /// Reports the tally to the freeze, which may begin by it.
     pub(crate) fn report_tally(&mut self, freeze: &mut Freeze, now: Instant) {
         if self.update_tally(freeze) {
             freeze.maybe_enter(now);
         }
     }
 
-    /// Returns whether the numbers have changed.
+    /// Updates the tally, and returns whether it has changed.
     fn update_tally(&mut self, freeze: &mut Freeze) -> bool {
         let (true, Some(published)) = (freeze.is_enabled(), &self.policy_state.published) else {
             return false;
@@ -99,7 +102,7 @@ impl DatabaseMonitor {
         before != count
     }
 
-    /// Whether any target that failed has not been tried, and failed again, from then on.
+    /// Returns whether any target that failed has not been tried, and failed again, since `from`.
     pub(crate) fn has_unchecked_failures(&self, from: Instant) -> bool {
         let failed = self.recent_failures.failed_at.keys().map(|index| &self.targets[*index]);
         failed.filter(|target| target.maintenance.is_none()).any(|target| {
@@ -109,14 +112,14 @@ impl DatabaseMonitor {
         })
     }
 
-    /// Tells once that a freeze keeps what should leave, and once that it is over, to those who do not read the log.
-    pub(crate) fn announce_freeze(&mut self, frozen: bool, now: Instant) {
+    /// Emits one Event when a freeze keeps targets that should leave, and one when it is over.
+    pub(crate) fn announce_freeze(&mut self, freeze: &Freeze, now: Instant) {
         let held = self
             .policy_state
             .notes
             .iter()
             .find(|note| matches!(note, PolicyNote::KeptByFreeze { .. }));
-        match (self.recent_failures.event_sent, frozen, held) {
+        match (self.recent_failures.event_sent, freeze.frozen().is_some(), held) {
             (false, true, Some(held)) => {
                 self.recorder.event(|| self.notice(Reason::Frozen, held.to_string(), now));
                 self.recent_failures.event_sent = true;
@@ -130,12 +133,12 @@ impl DatabaseMonitor {
         }
     }
 
-    /// Leaves the count, with the config that it leaves.
+    /// Withdraws the tally of a database that leaves the config.
     pub(crate) fn withdraw(&mut self, freeze: &mut Freeze) {
         freeze.update_tally(std::mem::take(&mut self.recent_failures.tally), Tally::default());
     }
 
-    /// Lets go what a freeze held back.
+    /// Clears the failures that a freeze held back.
     pub(crate) fn clear_failures(&mut self, freeze: &mut Freeze) {
         self.recent_failures.failed_at.clear();
         self.update_tally(freeze);

@@ -1,4 +1,5 @@
-//! A database as the monitor knows it: fed with verdicts, with what the cluster holds, and with what people ask for.
+//! A database as the monitor knows it: fed with verdicts, with what the cluster holds, and with
+//! what people ask for.
 
 use super::*;
 use crate::config::{Options, parse};
@@ -42,7 +43,8 @@ impl Scene {
         self.database.reload(&Self::parse(addresses, policy), &mut self.freeze, self.now);
     }
 
-    /// A second later, the targets' verdicts: `+` passes, `-` fails, `?` is inconclusive, and a space is none.
+    /// A second later, the targets' verdicts: `+` passes, `-` fails, `?` is inconclusive, and a
+    /// space is none.
     fn on_result(&mut self, verdicts: &str) {
         self.now += SECOND;
         for (index, verdict) in verdicts.chars().enumerate() {
@@ -80,7 +82,8 @@ impl Scene {
         (0..seconds).for_each(|_| self.on_result(verdicts));
     }
 
-    /// The reasons of those Events with their notes that begin like this, since this was last asked.
+    /// The reasons of those Events with their notes that begin like this, since this was last
+    /// asked.
     fn events(&mut self, start: &str) -> Vec<String> {
         let news = std::iter::from_fn(|| self.listener.notices.try_recv().ok());
         let texts = news.map(|news| format!("{}: {}", news.reason, news.note));

@@ -1,4 +1,5 @@
-//! A whole monitor, told by hand what its tries would tell it: what is decided while targets of several databases fail together.
+//! A whole monitor, told by hand what its tries would tell it: what is decided while targets of
+//! several databases fail together.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -17,7 +18,8 @@ use crate::plan::{Member, Members, Plan};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Three databases with two targets each: 10.0.0.1 and 2, 3 and 4, 5 and 6. A target is Down by its second failure.
+/// Three databases with two targets each: 10.0.0.1 and 2, 3 and 4, 5 and 6. A target is Down by its
+/// second failure.
 struct Scene {
     monitor: Monitor,
     now: Instant,
@@ -69,7 +71,8 @@ impl Scene {
         self.monitor.update_freeze(self.now);
     }
 
-    /// A second later, the targets' verdicts: `+` passes, `-` fails, and a space is none. What is decided is published at once.
+    /// A second later, the targets' verdicts: `+` passes, `-` fails, and a space is none. What is
+    /// decided is published at once.
     fn on_result(&mut self, verdicts: &str) {
         self.now += SECOND;
         for (index, verdict) in verdicts.chars().enumerate() {

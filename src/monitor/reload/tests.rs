@@ -138,7 +138,8 @@ async fn what_did_not_change_keeps_health_counts_and_phase_whatever_else_does() 
     };
     let known = scene.target("10.0.0.1");
     assert!(known.counts.pass >= 5, "{:?}", known.counts);
-    // Another order, an address less and one more, another policy, other ports, another name for the replica.
+    // Another order, an address less and one more, another policy, other ports, another name for
+    // the replica.
     let changed = "{service: a, port: 2, addresses: [10.0.0.3, {address: 10.0.0.1, hostname: a-1}], \
                    policy: {minHealthy: 1}, check: {tcp: {port: 9}, interval: 10s}}";
     scene.reload(&[B, changed]);

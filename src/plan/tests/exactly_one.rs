@@ -104,7 +104,8 @@ fn exactly_one_wins_over_all_other_rules() {
         ..case(targets)
     };
     let at_least_one = || Policy { min_healthy: MinHealthy::Number(1), ..Policy::default() };
-    // Not over what is there: the old one stays, although it is down, rather than one of two that claim its place.
+    // Not over what is there: the old one stays, although it is down, rather than one of two that
+    // claim its place.
     with(at_least_one(), &split).publishes(&[3]);
     with(at_least_one(), &split[..2]).publishes(&[]);
     with(

@@ -181,7 +181,8 @@ proptest! {
         let Some((members, decision)) = decided(&case) else { return Ok(()) };
         let next = case.decide_on(Some(&members)).plan;
         if let (true, Plan::Publish(more)) = (case.holds, &next) {
-            // What a hold keeps of a lower tier may bring in the rest of that tier, and that is all.
+            // What a hold keeps of a lower tier may bring in the rest of that tier, and that is
+            // all.
             prop_assert!(members.iter().all(|member| more.contains(member.ip)));
             prop_assert_eq!(&case.decide_on(Some(more)).plan, &next);
         } else {
