@@ -52,8 +52,8 @@ pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
         .or_else(|| (refused > 0.0).then(|| format!("the API server refused {refused} requests")));
     let clean = if wrong.is_none() { ", no error from the API" } else { "" };
     let detail = format!(
-        "{services} Services of 3 addresses; from the cut, with detection (threshold 3 at 1 s), to a \
-         watch that shows the last; first shown at {first:.2} s; {writes} writes since the \
+        "{services} Services of 3 addresses; from the cut, with detection (threshold 3 at 1 s), to \
+         a watch that shows the last; first shown at {first:.2} s; {writes} writes since the \
          start{clean}"
     );
     let goal = (!smoke).then_some(5.0);

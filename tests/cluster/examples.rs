@@ -30,7 +30,7 @@ pub(crate) fn cases() -> Vec<Trial> {
     ]
 }
 
-/// Time for as many failures in a row as the examples require, at their intervals, on a busy machine.
+/// Time for the failures in a row that the examples require, on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(180);
 
 fn examples() -> PathBuf {
