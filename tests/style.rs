@@ -31,7 +31,6 @@ const NOT_YET: &[&str] = &[
     "src/admin",
     "src/annotations",
     "src/cli",
-    "src/config",
     "src/endpoints",
     "src/freeze",
     "src/health",
@@ -57,18 +56,16 @@ const NOT_YET: &[&str] = &[
     "tests/cluster/services",
     "tests/cluster/slices",
     "tests/cluster/waiting",
-    "tests/config",
     "tests/control-plane",
-    "docs/reference/config.md",
-    "config/",
     "Cargo.toml",
 ];
 
 /// Files whose lines may be wider than [`MAX_COLUMNS`], each with its reason.
-const WIDE_FILES: [(&str, &str); 4] = [
+const WIDE_FILES: [(&str, &str); 5] = [
     ("docs/getting-started.md", "shows a message of `validate` as it is printed"),
     ("docs/reference/cli.md", "generated from `--help`"),
     ("tests/config/bad/", "inputs of the config tests, long lines among them"),
+    ("tests/config/good/", "inputs of the config tests, long lines among them"),
     ("docs/reference/config.md", "generated from the config's schema"),
 ];
 
