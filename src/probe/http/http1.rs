@@ -1,8 +1,8 @@
 //! One request over HTTP/1.1, with or without TLS.
 //!
-//! This module uses no HTTP client. A client would cost a task for each probe and leave a TIME_WAIT,
-//! and it would reject a server that answers before the request. Some servers do: they answer as
-//! soon as they accept, and read only then.
+//! This module uses no HTTP client. A client would cost a task for each probe and leave a
+//! TIME_WAIT, and it would reject a server that answers before the request. Some servers do: they
+//! answer as soon as they accept, and read only then.
 
 use std::io;
 use std::pin::pin;
@@ -115,7 +115,7 @@ impl<'a> Answer<'a> {
         Self { exchange, response: ResponseReader::new(), checker, send_error: None }
     }
 
-    /// Handles the outcome of a read into the buffer. Returns the verdict once nothing more is read.
+    /// Handles the outcome of a read into the buffer. Returns the verdict once it reads no more.
     fn on_read(
         &mut self,
         read: io::Result<usize>,
