@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(parsed("disk swap").1, ["`disk swap` is no IP; write `10.20.0.11=disk swap`"]);
     }
 
-    /// So many entries that the last ones are beyond what is read, and how many are read in full.
+    /// Returns a value that is longer than what is read, and the number of entries that are read in full.
     fn long(entry: &str) -> (String, usize) {
         let text = format!("{entry},").repeat(MAX_BYTES * 2 / entry.len());
         (text, MAX_BYTES / (entry.len() + 1))

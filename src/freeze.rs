@@ -118,9 +118,9 @@ pub(crate) struct Freeze {
     failed: Totals,
     /// Failed or in doubt.
     suspect: Totals,
-    /// Whether the stage Guarded ran out its window, and it has been too many ever since.
+    /// Set when Guarded ran out its window, until it is no longer too many.
     guard_expired: bool,
-    /// Whether all plans are to be decided anew.
+    /// Set when all plans are to be decided anew.
     changed: bool,
     events: Vec<FreezeEvent>,
 }

@@ -110,7 +110,7 @@ pub struct Health {
 struct VerdictTimes {
     any: Option<Instant>,
     pass: Option<Instant>,
-    /// Of a Pass or a Fail.
+    /// The newest Pass or Fail.
     conclusive: Option<Instant>,
     /// The first of the inconclusive verdicts since the last conclusive one.
     inconclusive_since: Option<Instant>,
@@ -424,7 +424,7 @@ mod tests {
         assert_eq!(observe_at(Verdict::Pass, 362), None);
     }
 
-    /// The rules again, in the most naive form: look at the whole history after every verdict.
+    /// Applies the rules in their simplest form: reads the whole history after every verdict.
     fn naive(published: bool, verdicts: &[Verdict], thresholds: Thresholds) -> State {
         let ends_with = |history: &[&Verdict], n: u32, pass: bool| {
             history.len() >= n as usize
@@ -471,7 +471,7 @@ mod tests {
         }
 
         #[test]
-        fn it_does_not_matter_how_early_the_cluster_is_seen_unless_the_state_flips_and_returns(
+        fn the_time_of_initialization_matters_only_after_two_flips(
             verdicts in prop::collection::vec(any_verdict(), 0..3),
         ) {
             // Fewer verdicts than a flip there and back takes: seen before or after them, a

@@ -30,9 +30,9 @@ const CHUNK_BYTES: usize = 32 << 10;
 
 /// The state of the daemon as a whole.
 pub(crate) struct DaemonState {
-    /// Whether this replica is the one that writes.
+    /// True if this replica is the one that writes.
     pub is_leader: bool,
-    /// Whether the config file was good when last read.
+    /// True if the config file was good when last read.
     pub config_is_good: bool,
     /// Lines of the log that were lost.
     pub log_lines_dropped: u64,

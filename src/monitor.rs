@@ -70,7 +70,7 @@ mod thread;
 /// Time between two turns of the loop when nothing happens.
 pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// When the next try is due within this time, the monitor sleeps for as long, and nothing wakes it.
+/// Time for which the monitor sleeps, and nothing wakes it, when the next try is due within it.
 /// With thousands of tries a second, a wake-up for each result would be a good part of all the
 /// work.
 const COALESCE_WINDOW: Duration = Duration::from_millis(1);

@@ -162,9 +162,9 @@ pub struct Candidate<'a> {
     pub state: State,
     /// The time at which it came into its state, or out of maintenance after that.
     pub since: Instant,
-    /// Whether there has been any verdict.
+    /// True if there has been any verdict.
     pub checked: bool,
-    /// Whether the newest conclusive verdict was a Pass.
+    /// True if the newest conclusive verdict was a Pass.
     pub passing: bool,
     /// The time of the newest Pass.
     pub passed_at: Option<Instant>,
@@ -177,7 +177,7 @@ pub struct Candidate<'a> {
     pub in_maintenance: bool,
     /// The end of its suppression for flapping, if it is suppressed.
     pub suppressed_until: Option<Instant>,
-    /// Whether it left so shortly before a freeze that the freeze brings it back.
+    /// True if it left so shortly before a freeze that the freeze brings it back.
     pub restored_by_freeze: bool,
 }
 
@@ -204,7 +204,7 @@ pub struct Pool<'a> {
     pub policy: &'a Policy,
     /// The time of the last request for a failback.
     pub failback_requested_at: Option<Instant>,
-    /// Whether a freeze holds back all removals.
+    /// True if a freeze holds back all removals.
     pub holds_removals: bool,
 }
 

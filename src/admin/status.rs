@@ -259,8 +259,8 @@ impl TargetStatus {
             since: rfc3339(health.since()),
             reason: health.reason().map(str::to_owned),
             inconclusive_since: health.inconclusive_since().map(rfc3339),
-            last_check: target.last.map(|(at, _)| rfc3339(at)),
-            last_duration_seconds: target.last.map(|(_, duration)| duration.as_secs_f64()),
+            last_check: target.last_check.map(|(at, _)| rfc3339(at)),
+            last_duration_seconds: target.last_check.map(|(_, duration)| duration.as_secs_f64()),
             published: members.is_some_and(|members| members.contains(target.member.ip)),
         }
     }

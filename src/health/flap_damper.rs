@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_backoff_doubles_up_to_a_limit_and_resets_after_a_quiet_time() {
+    fn the_backoff_doubles_up_to_a_limit_and_resets_when_quiet() {
         let flaps: Vec<u64> = (1..=18).collect();
         let backoff = |last: usize| after(&flaps[..last]);
         assert_eq!([6, 8, 10, 12, 14, 16].map(backoff), [60, 120, 240, 480, 900, 900].map(Some));

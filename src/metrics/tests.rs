@@ -29,8 +29,17 @@ fn target(last: u8, verdict: Option<Verdict>) -> TargetState {
         health::observe(&mut health, &verdict, thresholds, clock::now());
     }
     let member = Member { ip: [198, 51, 100, last].into(), hostname: None };
-    let (priority, maintenance, returned, flaps) = (0, None, None, None);
-    TargetState { member, health, last: None, counts, priority, maintenance, returned, flaps }
+    let (priority, maintenance, maintenance_ended_at, flaps) = (0, None, None, None);
+    TargetState {
+        member,
+        health,
+        last_check: None,
+        counts,
+        priority,
+        maintenance,
+        maintenance_ended_at,
+        flaps,
+    }
 }
 
 fn database(service: &str, targets: Vec<TargetState>) -> DatabaseSnapshot {
@@ -46,7 +55,7 @@ fn database(service: &str, targets: Vec<TargetState>) -> DatabaseSnapshot {
     }
 }
 
-/// The lines that begin with this, of the page of two databases of which only the second has been
+/// Returns the lines that begin with `start`, of a page of two databases. Only the second has been
 /// written.
 fn lines(start: &str) -> Vec<String> {
     let databases = vec![

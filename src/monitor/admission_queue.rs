@@ -51,7 +51,7 @@ pub(super) struct AdmissionQueue {
 /// Tries of one database.
 #[derive(Default)]
 struct Share {
-    /// Whether the config has such tries for it. Without any, it is not idle after its last try.
+    /// True if the config has such tries for it. Without any, it is not idle after its last try.
     is_sharer: bool,
     in_flight: usize,
     /// The number of its last admission.

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_has_so_many_steps_and_so_much_time_but_at_least_one_step() {
+    async fn a_turn_is_limited_in_steps_and_time_but_has_one_step() {
         let mut quick = Budget::new();
         assert_eq!((0..2 * MAX_STEPS).filter(|_| quick.try_spend()).count(), MAX_STEPS);
         let mut slow = Budget::new();

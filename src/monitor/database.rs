@@ -168,7 +168,7 @@ impl DatabaseMonitor {
         let duration = now.saturating_duration_since(started);
         self.check_duration.observe(duration);
         let target = &mut self.targets[index];
-        target.last = Some((now, duration));
+        target.last_check = Some((now, duration));
         match verdict {
             Verdict::Pass => target.counts.pass += 1,
             Verdict::Fail(_) => target.counts.fail += 1,
@@ -293,7 +293,7 @@ impl DatabaseMonitor {
             }
             None => {
                 info!(%namespace, %service, %address, "maintenance of target is over");
-                target.returned = Some(now);
+                target.maintenance_ended_at = Some(now);
             }
         }
         target.maintenance = reason;
@@ -407,11 +407,11 @@ fn target(address: &Address, now: Instant) -> TargetState {
     TargetState {
         member: Member { ip: address.ip, hostname: address.hostname.clone() },
         health: Health::new(now),
-        last: None,
+        last_check: None,
         counts: TargetCounters::default(),
         priority: address.priority,
         maintenance: address.maintenance.clone(),
-        returned: None,
+        maintenance_ended_at: None,
         flaps: None,
     }
 }
@@ -422,8 +422,8 @@ fn renewed(known: TargetState, old: &Address, address: &Address, now: Instant) -
     if old.check == address.check {
         return TargetState { member: new.member, priority: new.priority, ..known };
     }
-    let TargetState { counts, maintenance, returned, .. } = known;
-    TargetState { counts, maintenance, returned, ..new }
+    let TargetState { counts, maintenance, maintenance_ended_at, .. } = known;
+    TargetState { counts, maintenance, maintenance_ended_at, ..new }
 }
 
 fn decide(
@@ -440,13 +440,16 @@ fn decide(
         .iter()
         .zip(checks)
         .enumerate()
-        .map(|(index, (target, check))| candidate(target, check, restored_by_freeze(index)))
+        .map(|(index, (target, check))| Candidate {
+            restored_by_freeze: restored_by_freeze(index),
+            ..candidate(target, check)
+        })
         .collect();
     let (policy, failback_requested_at) = (&database.policy, policy_state.failback_requested_at);
     let pool = Pool {
         targets: &candidates,
         policy,
-        failback_requested_at: failback_requested_at,
+        failback_requested_at,
         holds_removals: hold.is_some(),
     };
     plan::decide(&pool, policy_state.published.as_ref(), now)
@@ -464,16 +467,14 @@ fn known_to_pass(target: &TargetState, check: &Check, now: Instant) -> bool {
     target.passing() && stale_at(&target.health, check).is_none_or(|stale_at| stale_at > now)
 }
 
-fn candidate<'a>(
-    target: &'a TargetState,
-    check: &Check,
-    restored_by_freeze: bool,
-) -> Candidate<'a> {
+fn candidate<'a>(target: &'a TargetState, check: &Check) -> Candidate<'a> {
     let health = &target.health;
     Candidate {
         member: &target.member,
         state: health.state(),
-        since: target.returned.map_or(health.since(), |returned| health.since().max(returned)),
+        since: target
+            .maintenance_ended_at
+            .map_or(health.since(), |returned| health.since().max(returned)),
         checked: health.is_checked(),
         passing: target.passing(),
         passed_at: health.passed_at(),
@@ -482,7 +483,7 @@ fn candidate<'a>(
         priority: target.priority,
         in_maintenance: target.maintenance.is_some(),
         suppressed_until: target.out_until(),
-        restored_by_freeze: restored_by_freeze,
+        restored_by_freeze: false,
     }
 }
 

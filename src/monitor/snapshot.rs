@@ -1,4 +1,4 @@
-//! What the monitor knows at one moment, for the pages that show it.
+//! The state of the monitor at one moment, for the pages that show it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,14 +46,14 @@ pub struct TargetState {
     pub member: Member,
     pub health: Health,
     /// The time of the newest verdict, and the duration of its try.
-    pub last: Option<(Instant, Duration)>,
+    pub last_check: Option<(Instant, Duration)>,
     pub counts: TargetCounters,
     /// The tier; the lowest is preferred.
     pub priority: u32,
     /// The reason of its maintenance, if it is in maintenance.
     pub maintenance: Option<Arc<str>>,
     /// The end of its last maintenance.
-    pub returned: Option<Instant>,
+    pub maintenance_ended_at: Option<Instant>,
     /// Its flips, if there were any.
     pub flaps: Option<Box<FlapDamper>>,
 }

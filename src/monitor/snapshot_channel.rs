@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_too_old_is_let_go_and_who_asks_a_dead_monitor_is_told() {
+    async fn an_old_snapshot_is_freed_and_an_ended_monitor_gives_none() {
         let (mut writer, reader) = ends();
         assert!(reader.get().now_or_never().is_none() && make(&mut writer));
         tokio::time::advance(MAX_AGE * 2 + Duration::from_millis(1)).await;

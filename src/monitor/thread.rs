@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_monitor_turns_with_nothing_to_check_and_ends_when_told_to() {
+    async fn the_monitor_runs_with_nothing_to_check_until_it_is_stopped() {
         let spec = Spec::default();
         let limits = Limits { max_in_flight: 1, max_execs: 1 };
         let (monitor, checking) =

@@ -233,7 +233,7 @@ fn one_unknown_target_keeps_what_is_there_and_is_named() {
 }
 
 #[test]
-fn a_target_whose_tries_say_nothing_holds_nobody_up_and_takes_nobody_s_last_address() {
+fn an_inconclusive_target_blocks_nothing_and_empties_nothing() {
     case(&[up(1), unknown(2).tried(), down(3)]).publishes(&[1]);
     let why =
         "no target is up, and all verdicts are inconclusive for 198.51.100.2 (exec: no program)";
@@ -253,7 +253,7 @@ fn nothing_is_decided_before_the_cluster_was_seen() {
 }
 
 #[test]
-fn below_min_healthy_the_most_recently_healthy_published_ones_stay() {
+fn below_min_healthy_the_most_recently_healthy_stay() {
     let all =
         [down(1).since(10).published(), down(2).since(30).published(), down(3).since(20), up(4)];
     at_least(0, &all).publishes(&[4]);
@@ -285,7 +285,7 @@ fn a_percentage_is_of_the_preferred_tier_rounded_up() {
 }
 
 #[test]
-fn maintenance_takes_out_but_for_the_last_ones_that_min_healthy_asks_for() {
+fn maintenance_removes_all_but_those_for_min_healthy() {
     let one_of_two = [up(1).published().in_maintenance(), up(2).published()];
     case(&one_of_two).publishes(&[2]);
     at_least(1, &one_of_two).publishes(&[2]);
@@ -453,7 +453,7 @@ fn members_show_as_a_list() {
 }
 
 #[test]
-fn a_note_is_like_another_of_its_kind_and_speaks_of_one_or_several() {
+fn notes_compare_by_kind_and_read_as_sentences() {
     let [one, other] = [1, 2].map(|last| member(last).ip);
     let held = |kept: &[IpAddr]| PolicyNote::KeptByFreeze { kept: kept.to_vec() };
     let inconclusive = |ips: &[IpAddr]| PolicyNote::ChecksInconclusive {

@@ -18,7 +18,7 @@ pub(super) struct RecentFailures {
     failed_at: BTreeMap<usize, Instant>,
     /// The tally that the freeze knows of.
     tally: Tally,
-    /// Whether an Event has said that a freeze keeps any of them.
+    /// Set once an Event has said that a freeze keeps any of them.
     event_sent: bool,
 }
 
@@ -106,7 +106,8 @@ impl DatabaseMonitor {
     pub(crate) fn has_unchecked_failures(&self, from: Instant) -> bool {
         let failed = self.recent_failures.failed_at.keys().map(|index| &self.targets[*index]);
         failed.filter(|target| target.maintenance.is_none()).any(|target| {
-            let started = target.last.and_then(|(ended, duration)| ended.checked_sub(duration));
+            let started =
+                target.last_check.and_then(|(ended, duration)| ended.checked_sub(duration));
             !matches!(target.health.streak(), Streak::Failures(_))
                 || started.is_none_or(|started| started < from)
         })

@@ -18,7 +18,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Each target has two thresholds of one verdict.
+    /// Creates a database whose targets have thresholds of one verdict.
     fn new(addresses: &str, policy: &str) -> Self {
         let database = Self::parse(addresses, policy);
         #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test")]
@@ -43,7 +43,7 @@ impl Scene {
         self.database.reload(&Self::parse(addresses, policy), &mut self.freeze, self.now);
     }
 
-    /// A second later, the targets' verdicts: `+` passes, `-` fails, `?` is inconclusive, and a
+    /// Applies verdicts to the targets, a second later: `+` passes, `-` fails, `?` is inconclusive, and a
     /// space is none.
     fn on_result(&mut self, verdicts: &str) {
         self.now += SECOND;
@@ -77,12 +77,12 @@ impl Scene {
         self.database.set_annotations(annotations, &mut self.freeze, self.now);
     }
 
-    /// The same verdicts each second, for so many seconds.
-    fn hear_for(&mut self, seconds: u32, verdicts: &str) {
+    /// Applies the same verdicts each second.
+    fn apply_for(&mut self, seconds: u32, verdicts: &str) {
         (0..seconds).for_each(|_| self.on_result(verdicts));
     }
 
-    /// The reasons of those Events with their notes that begin like this, since this was last
+    /// Returns the Events whose reason begins like this, with their notes, since this was last
     /// asked.
     fn events(&mut self, start: &str) -> Vec<String> {
         let news = std::iter::from_fn(|| self.listener.notices.try_recv().ok());
@@ -90,7 +90,7 @@ impl Scene {
         texts.filter(|text| text.starts_with(start)).collect()
     }
 
-    /// The last numbers of the members; none while the cluster is left as it is.
+    /// Returns the last numbers of the members; none while the plan is to keep.
     fn members(&self) -> Option<String> {
         match &self.database.plan().borrow().plan {
             Plan::Publish(members) => Some(members.to_string().replace("10.0.0.", "")),
@@ -140,7 +140,7 @@ fn addresses_that_may_answer_are_told_while_the_cluster_is_kept() {
 const TIERS: &str = "10.0.0.1, {address: 10.0.0.2, priority: 1}";
 
 #[test]
-fn the_plan_follows_what_is_published_and_health_only_the_first_sight() {
+fn published_members_change_the_plan_but_not_health() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{minHealthy: 1}");
     scene.see(&[1]);
     scene.on_result("--");
@@ -274,7 +274,7 @@ fn the_failback_delay_counts_from_the_end_of_maintenance() {
 }
 
 #[test]
-fn a_split_brain_is_raised_and_is_over_as_soon_as_one_stops_to_pass() {
+fn a_split_brain_is_over_as_soon_as_one_stops_to_pass() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{exactlyOne: true}");
     scene.see(&[1]);
     scene.on_result("+-");
@@ -315,9 +315,9 @@ fn a_published_target_of_which_nothing_is_learnt_is_told_once() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
     scene.see(&[1]);
     scene.on_result("+-");
-    scene.hear_for(61, "??");
+    scene.apply_for(61, "??");
     assert_eq!(scene.events("Checks"), [""; 0], "no longer than a minute");
-    scene.hear_for(30, "??");
+    scene.apply_for(30, "??");
     let note = "ChecksInconclusive: the checks of 10.0.0.1 have been inconclusive for over 1m (connect: no route from this \
                 host); it stays published, dead or alive; fix the cause on the side of the daemon";
     assert_eq!(
@@ -336,7 +336,7 @@ fn a_published_target_of_which_nothing_is_learnt_is_told_once() {
         ["ChecksConclusive: the checks of all published addresses are conclusive again"]
     );
     assert!(scene.database.snapshot().notes.is_empty());
-    scene.hear_for(61, "??");
+    scene.apply_for(61, "??");
     assert_eq!(scene.events("Checks"), [""; 0]);
 }
 
@@ -345,7 +345,7 @@ fn an_inconclusive_target_is_told_of_once_it_is_published() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
     scene.see(&[]);
     scene.on_result("++");
-    scene.hear_for(90, "??");
+    scene.apply_for(90, "??");
     assert_eq!(scene.events("Checks"), [""; 0]);
     scene.follow(&[1, 2]);
     assert_eq!(
@@ -364,8 +364,8 @@ fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{exactlyOne: true}");
     scene.see(&[1]);
     scene.on_result("+-");
-    scene.hear_for(5, "?-");
-    scene.hear_for(11, "?+");
+    scene.apply_for(5, "?-");
+    scene.apply_for(11, "?+");
     scene.publishes("1");
     assert!(
         scene
@@ -398,15 +398,15 @@ fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
 fn a_writer_that_cannot_be_tried_stays_where_both_passed() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{exactlyOne: true}");
     scene.see(&[1]);
-    scene.hear_for(3, "++");
-    scene.hear_for(60, "?+");
+    scene.apply_for(3, "++");
+    scene.apply_for(60, "?+");
     scene.database.decide(&mut scene.freeze, scene.now);
     scene.publishes("1");
     assert!(scene.database.snapshot().notes.is_empty(), "no split brain: one of them says nothing");
     // Nor does it go when nothing at all is learnt, and what is learnt again counts at once.
-    scene.hear_for(60, "??");
+    scene.apply_for(60, "??");
     scene.publishes("1");
     scene.on_result("+?");
-    scene.hear_for(3, "-?");
+    scene.apply_for(3, "-?");
     scene.publishes("2");
 }

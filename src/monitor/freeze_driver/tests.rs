@@ -30,7 +30,7 @@ fn members(last: &[u8]) -> Members {
 }
 
 impl Scene {
-    /// Of which the last one has this policy.
+    /// Creates three databases, of which the last one has this policy.
     async fn new(policy: &str) -> Self {
         let database = |service: &str, one: u8, policy: &str| {
             let other = one + 1;
@@ -54,7 +54,7 @@ impl Scene {
         Self { monitor: prepared.expect("an epoll instance").1, now: clock::now() }
     }
 
-    /// One that has seen all targets published, or all but the last one, and all of them well.
+    /// Creates them with all targets, or all but the last one, published and Up.
     async fn published(policy: &str) -> Self {
         let mut scene = Self::new(policy).await;
         scene.sync(["1, 2", "3, 4", if policy == "{}" { "5, 6" } else { "5" }]);
@@ -71,7 +71,7 @@ impl Scene {
         self.monitor.update_freeze(self.now);
     }
 
-    /// A second later, the targets' verdicts: `+` passes, `-` fails, and a space is none. What is
+    /// Applies verdicts to the targets, a second later: `+` passes, `-` fails, and a space is none. What is
     /// decided is published at once.
     fn on_result(&mut self, verdicts: &str) {
         self.now += SECOND;
@@ -122,7 +122,7 @@ impl Scene {
         self.publish();
     }
 
-    /// The last numbers of the members of all databases, and whether there is a freeze.
+    /// Asserts the last numbers of the members of all databases, and whether there is a freeze.
     #[track_caller]
     fn is(&self, wanted: [&str; 3], frozen: bool) {
         let plans: Vec<String> = self
@@ -144,7 +144,7 @@ impl Scene {
 const ALL: [&str; 3] = ["1, 2", "3, 4", "5, 6"];
 
 #[tokio::test]
-async fn what_fails_together_stays_and_leaves_when_it_fails_on_after_the_others_are_back() {
+async fn what_fails_together_stays_until_the_others_are_back() {
     let mut scene = Scene::published("{}").await;
     scene.on_result("----++");
     scene.is(ALL, false);
@@ -167,7 +167,7 @@ async fn what_fails_together_stays_and_leaves_when_it_fails_on_after_the_others_
 }
 
 #[tokio::test]
-async fn what_left_within_the_window_comes_back_and_what_left_before_does_not() {
+async fn only_what_left_within_the_window_comes_back() {
     let mut scene = Scene::published("{}").await;
     scene.on_result("-     ");
     scene.on_result("-     ");
@@ -192,7 +192,7 @@ async fn what_left_within_the_window_comes_back_and_what_left_before_does_not() 
 }
 
 #[tokio::test]
-async fn failures_that_are_spread_over_more_than_the_window_are_no_freeze() {
+async fn failures_spread_over_more_than_the_window_are_no_freeze() {
     let mut scene = Scene::published("{}").await;
     for verdicts in ["-     ", "  -   ", "    - ", " -    "] {
         scene.on_result(verdicts);
@@ -227,7 +227,7 @@ async fn a_freeze_times_out() {
 }
 
 #[tokio::test]
-async fn a_first_round_in_which_all_fail_empties_nothing_however_late_the_cluster_is_seen() {
+async fn a_first_round_of_failures_empties_nothing_until_synced() {
     for early in [false, true] {
         let mut scene = Scene::new("{}").await;
         let rounds = |scene: &mut Scene| (0..3).for_each(|_| scene.on_result("------"));
@@ -251,7 +251,7 @@ async fn a_first_round_in_which_all_fail_empties_nothing_however_late_the_cluste
 }
 
 #[tokio::test]
-async fn a_writer_is_replaced_in_a_freeze_and_kept_as_long_as_it_is_not() {
+async fn a_writer_is_kept_in_a_freeze_until_it_is_replaced() {
     let mut scene = Scene::published("{exactlyOne: true}").await;
     scene.is(["1, 2", "3, 4", "5"], false);
     scene.on_result("----- ");
@@ -294,8 +294,7 @@ async fn what_a_policy_keeps_counts_and_stays_after_the_freeze() {
 }
 
 #[tokio::test]
-async fn a_config_without_a_database_that_failed_counts_it_no_more_and_the_others_go_on_as_they_were()
- {
+async fn a_database_that_leaves_the_config_takes_its_failures_along() {
     let mut scene = Scene::published("{}").await;
     scene.on_result("--++++");
     scene.on_result("----++");

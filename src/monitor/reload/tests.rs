@@ -48,7 +48,7 @@ impl Scene {
         self.monitor.reload(&spec(databases), self.now);
     }
 
-    /// What is started within this time, without an end.
+    /// Returns the targets whose tries start within this time; none of them ends.
     fn started_within(&mut self, time: Duration) -> Vec<TargetKey> {
         let end = self.now + time;
         let mut keys = Vec::new();
@@ -128,7 +128,7 @@ impl Scene {
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn what_did_not_change_keeps_health_counts_and_phase_whatever_else_does() {
+async fn unchanged_targets_keep_their_health_counters_and_phase() {
     let mut scene = Scene::new(&[A, B]);
     scene.see("a", &[]);
     scene.see("b", &[]);
@@ -171,7 +171,7 @@ async fn a_config_that_says_the_same_is_no_news_to_anybody() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_added_takes_nothing_away_and_comes_after_its_verdict() {
+async fn an_added_address_removes_nothing_and_waits_for_its_verdict() {
     let mut scene = Scene::new(&[A]);
     scene.see("a", &[]);
     scene.run(MINUTE);
@@ -229,7 +229,7 @@ async fn a_policy_that_comes_goes_by_what_is_published() {
 }
 
 #[tokio::test]
-async fn maintenance_by_annotation_outlasts_a_new_config_and_that_of_the_config_does_not() {
+async fn only_maintenance_by_annotation_outlasts_a_new_config() {
     let mut scene = Scene::new(&[&A.replace("10.0.0.2", "{address: 10.0.0.2, maintenance: disk}")]);
     scene.see("a", &[]);
     let annotations = crate::annotations::ServiceAnnotations {
@@ -248,7 +248,7 @@ async fn maintenance_by_annotation_outlasts_a_new_config_and_that_of_the_config_
 }
 
 #[tokio::test]
-async fn a_target_that_left_while_it_was_tried_says_nothing_more_and_its_key_is_free_then() {
+async fn a_result_of_a_removed_target_is_dropped_and_frees_its_key() {
     let mut scene = Scene::new(&[A, B]);
     scene.see("a", &[]);
     let started = scene.started_within(MINUTE);
@@ -267,7 +267,7 @@ async fn a_target_that_left_while_it_was_tried_says_nothing_more_and_its_key_is_
 }
 
 #[tokio::test]
-async fn a_target_that_left_while_it_waited_for_a_place_is_not_started() {
+async fn a_target_removed_while_its_try_waits_is_not_started() {
     let mut scene = Scene::new(&[A]);
     let started = scene.started_within(MINUTE);
     assert_eq!(started.len(), 2);

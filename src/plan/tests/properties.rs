@@ -1,4 +1,4 @@
-//! What holds of the plan for every input.
+//! The properties of a plan for every input.
 
 use super::*;
 use proptest::prelude::*;
@@ -87,7 +87,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn members_are_sorted_and_of_the_config_and_at_most_one_where_one_is_asked_for(case in any_case(), foreign in any::<u8>()) {
+    fn members_are_sorted_configured_and_at_most_one_if_required(case in any_case(), foreign in any::<u8>()) {
         let published: Members = case.published().iter().cloned().chain([member(foreign)]).collect();
         if let Plan::Publish(members) = case.decide_on(Some(&published)).plan {
             prop_assert!(members.iter().is_sorted_by(|a, b| a.ip < b.ip));
@@ -136,7 +136,7 @@ proptest! {
     }
 
     #[test]
-    fn a_writer_that_is_up_gives_way_only_to_one_that_came_up_after_its_last_pass(case in any_case()) {
+    fn a_writer_that_is_up_gives_way_only_to_a_successor(case in any_case()) {
         let case = Case { policy: Policy { exactly_one: true, ..case.policy.clone() }, ..case };
         let Some((members, _)) = decided(&case) else { return Ok(()) };
         let is_up = |target: &&Target| target.state == State::Up && !target.in_maintenance;
@@ -177,7 +177,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_decided_stays_once_it_is_published_and_until_it_is_time_to_look_again(case in any_case(), later in 0..500_u64) {
+    fn a_decision_is_stable_until_it_is_time_to_reevaluate(case in any_case(), later in 0..500_u64) {
         let Some((members, decision)) = decided(&case) else { return Ok(()) };
         let next = case.decide_on(Some(&members)).plan;
         if let (true, Plan::Publish(more)) = (case.holds, &next) {
