@@ -14,6 +14,7 @@ pub mod slices;
 
 /// The label that names the manager of Endpoints.
 pub const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+/// The name of this daemon as a manager of fields and labels.
 pub const FIELD_MANAGER: &str = "external-endpoints";
 
 /// The label that keeps Kubernetes from mirroring Endpoints into EndpointSlices.
@@ -22,7 +23,9 @@ pub const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// The wish to have Endpoints mirrored into EndpointSlices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mirror {
+    /// Kubernetes mirrors them.
     Yes,
+    /// A label keeps Kubernetes from mirroring them.
     No,
 }
 

@@ -47,7 +47,9 @@ impl Verdict {
 pub enum State {
     /// No conclusive verdict yet, and not published when the cluster was first read.
     Unknown,
+    /// Healthy by the thresholds, or published when the cluster was first read.
     Up,
+    /// Unhealthy by the thresholds.
     Down,
 }
 
@@ -75,22 +77,29 @@ pub const INCONCLUSIVE_TOLERANCE: Duration = Duration::from_secs(60);
 /// Consecutive verdicts that flip a state. Both are at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thresholds {
+    /// Passes in a row that flip a target to Up.
     pub healthy: u32,
+    /// Failures in a row that flip a target to Down.
     pub unhealthy: u32,
 }
 
 /// Passes or failures in a row, up to the newest conclusive verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Streak {
+    /// No conclusive verdict yet.
     None,
+    /// This many passes.
     Passes(u32),
+    /// This many failures.
     Failures(u32),
 }
 
 /// A state that flipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transition {
+    /// The state before.
     pub from: State,
+    /// The state after.
     pub to: State,
 }
 

@@ -42,6 +42,7 @@ mod tiers;
 /// A target as it stands in a Service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Member {
+    /// The IP that clients are sent to.
     pub ip: IpAddr,
     /// The DNS label of this replica in a headless Service.
     pub hostname: Option<String>,
@@ -158,7 +159,9 @@ const MAX_LISTED: usize = 3;
 /// One target of a database, with all that a decision depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
+    /// The target as it would stand in the Service.
     pub member: &'a Member,
+    /// The state of its health.
     pub state: State,
     /// The time at which it came into its state, or out of maintenance after that.
     pub since: Instant,
@@ -174,6 +177,7 @@ pub struct Candidate<'a> {
     pub reason: Option<&'a str>,
     /// The tier; 0 is preferred.
     pub priority: u32,
+    /// True while an annotation of the Service puts it in maintenance.
     pub in_maintenance: bool,
     /// The end of its suppression for flapping, if it is suppressed.
     pub suppressed_until: Option<Instant>,
@@ -200,7 +204,9 @@ impl Candidate<'_> {
 /// A database, with all that a decision depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Pool<'a> {
+    /// All targets of the database.
     pub targets: &'a [Candidate<'a>],
+    /// The policy of the database.
     pub policy: &'a Policy,
     /// The time of the last request for a failback.
     pub failback_requested_at: Option<Instant>,
@@ -224,8 +230,11 @@ impl<'a> Pool<'a> {
 /// else has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
+    /// The plan.
     pub plan: Plan,
+    /// The effects of the policy on the plan.
     pub notes: Vec<PolicyNote>,
+    /// The time at which the plan can change without a new verdict.
     pub reevaluate_at: Option<Instant>,
 }
 

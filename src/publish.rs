@@ -112,7 +112,9 @@ impl Handle {
 /// The options of publishing that are not in the config.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
+    /// The rate limit of writes.
     pub rate: RateLimit,
+    /// The recorder of notices.
     pub recorder: Recorder,
 }
 

@@ -5,7 +5,7 @@
 //!
 //! | open connections | evicted |
 //! | --- | --- |
-//! | some wait for a request longer than [`GRACE`] | the longest wait of the busiest of their addresses |
+//! | some wait for a request longer than [`GRACE`] | the longest wait of the busiest of these |
 //! | one address has more than its share | the longest wait of that address |
 //! | some wait for a request | none yet: the new one waits until a wait exceeds [`GRACE`] |
 //! | none waits | the oldest answer of the busiest address |

@@ -15,6 +15,7 @@ use crate::plan::{Member, Members};
 
 /// The label that names a slice's Service. It is the only link between the two.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label that names the manager of a slice.
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
@@ -28,7 +29,9 @@ const MAX_ENDPOINTS_PER_SLICE: usize = 100;
 /// A family of IPs. Each slice has IPs of one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IpFamily {
+    /// IPv4.
     V4,
+    /// IPv6.
     V6,
 }
 
@@ -43,6 +46,7 @@ impl IpFamily {
         }
     }
 
+    /// Returns the family of an IP.
     pub fn from_ip(ip: IpAddr) -> Self {
         if ip.is_ipv4() { IpFamily::V4 } else { IpFamily::V6 }
     }
@@ -99,10 +103,13 @@ pub fn service_by_name(name: &str) -> Option<&str> {
 
 /// The fields that all slices of one database have in common.
 pub struct SliceTemplate<'a> {
+    /// The namespace of the Service.
     pub namespace: &'a str,
+    /// The Service that owns the slices.
     pub service: &'a Service,
     /// The families that have slices, even empty ones.
     pub families: Vec<IpFamily>,
+    /// The ports of all endpoints.
     pub ports: &'a [CorePort],
     /// The topology zones of the IPs that have one.
     pub zones: BTreeMap<IpAddr, &'a str>,
@@ -330,6 +337,7 @@ pub fn ready_members(slice: &EndpointSlice) -> impl Iterator<Item = Member> {
 /// A digest of a set of IPs: a few bytes that tell whether two sets are the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Digest {
+    /// The number of IPs.
     pub count: u32,
     sum: u64,
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 /// are none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
+    /// The number of members that the policy keeps.
     pub min_healthy: MinHealthy,
     /// At most one member at any time: two targets that pass are a split brain.
     pub exactly_one: bool,
+    /// The return of a preferred tier.
     pub failback: Failback,
     /// Flips in ten minutes that are allowed before a target is suppressed.
     pub max_flips: u32,
@@ -28,6 +30,7 @@ impl Default for Policy {
 /// Below this many healthy members, the most recently healthy published ones stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MinHealthy {
+    /// This many members.
     Number(u32),
     /// A percentage of the addresses of the preferred tier, rounded up. A lower tier is a spare,
     /// and is not expected to serve.

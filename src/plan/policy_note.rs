@@ -9,6 +9,7 @@ use crate::health::INCONCLUSIVE_TOLERANCE;
 
 /// An effect of a policy, or a doubt about what is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variants describe their fields")]
 pub enum PolicyNote {
     /// More than one target of an `exactlyOne` database passes; the published one stays, if it is
     /// among them.

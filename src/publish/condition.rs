@@ -118,11 +118,14 @@ impl fmt::Display for ConditionKind {
 /// The condition of a database's publishing, with its reason in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
+    /// The kind, which is also the name in the status API.
     pub kind: ConditionKind,
+    /// The explanation for people, with the step to take.
     pub reason: String,
 }
 
 impl Condition {
+    /// Returns a condition of this kind.
     pub fn new(kind: ConditionKind, reason: impl Into<String>) -> Self {
         Self { kind, reason: reason.into() }
     }

@@ -13,6 +13,7 @@ use crate::plan::Members;
 /// The status of one database's publishing.
 #[derive(Debug, Clone)]
 pub struct PublishStatus {
+    /// The condition now.
     pub condition: Condition,
     /// The time at which the condition last changed its kind.
     pub last_transition: Instant,

@@ -62,6 +62,7 @@ macro_rules! keywords {
     ) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "the words of the config name the variants")]
         pub enum $name {
             $($(#[$variant_meta])* $variant,)*
         }
