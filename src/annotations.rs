@@ -1,10 +1,10 @@
 //! The annotations of a Service that people set for this daemon: their names, their grammar, and
 //! the problems in them. Pure.
 //!
-//! | annotation                       | value                                         | effect                          |
-//! | ---                              | ---                                           | ---                             |
-//! | `external-endpoints/maintenance` | `10.20.0.11=disk swap, 10.20.0.12=kernel`     | takes these addresses out       |
-//! | `external-endpoints/failback`    | any text, best a time                         | a change asks for a failback    |
+//! | annotation | value | effect |
+//! | --- | --- | --- |
+//! | `external-endpoints/maintenance` | `10.20.0.11=disk swap, 10.20.0.12=kernel` | takes these addresses out |
+//! | `external-endpoints/failback` | any text, best a time | a change asks for a failback |
 //!
 //! A bad entry is reported and skipped. It never spoils the other entries.
 
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(parsed("disk swap").1, ["`disk swap` is no IP; write `10.20.0.11=disk swap`"]);
     }
 
-    /// Returns a value that is longer than what is read, and the number of entries that are read in full.
+    /// Returns a value that is longer than what is read, and the number of entries that are read.
     fn long(entry: &str) -> (String, usize) {
         let text = format!("{entry},").repeat(MAX_BYTES * 2 / entry.len());
         (text, MAX_BYTES / (entry.len() + 1))

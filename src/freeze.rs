@@ -5,12 +5,12 @@
 //! until it is Up again, and counts for a window, also after it has left. It is *in doubt* while it
 //! is Up and its newest verdicts are failures.
 //!
-//! | stage    | removals | recent leavers | ends                                                        |
-//! | ---      | ---      | ---            | ---                                                         |
-//! | Starting | held     | stay out       | Normal once all databases are synced, or a window after the first is |
-//! | Normal   | made     | stay out       | Frozen when too many have failed; Guarded when too many have failed or are in doubt |
-//! | Guarded  | held     | stay out       | Frozen as above; Normal when it is no longer too many, or after a window |
-//! | Frozen   | held     | come back      | Normal when it is no longer too many and each target that failed has been tried since, or after the timeout |
+//! | stage | removals | recent leavers | ends |
+//! | --- | --- | --- | --- |
+//! | Starting | held | stay out | Normal once all are synced, or a window after the first |
+//! | Normal | made | stay out | Frozen if too many failed; Guarded if with doubts too many |
+//! | Guarded | held | stay out | Frozen as above; Normal if not too many, or after a window |
+//! | Frozen | held | come back | Normal if not too many and all tried since, or timed out |
 //!
 //! Guarded is needed because targets are not tried at the same moment. Without it, an outage of
 //! this side would empty a few Services before it is recognised. The recovery is not noticed at the

@@ -1,10 +1,10 @@
 //! The health of one target: a state machine from verdicts to Up and Down, with thresholds. Pure.
 //!
-//! | state   | Pass                             | Fail                              | Inconclusive |
-//! | ---     | ---                              | ---                               | ---          |
-//! | Unknown | Up, once initialized             | Down, once initialized            | stays        |
-//! | Up      | stays, and resets the failures   | Down at `unhealthy` in a row      | stays        |
-//! | Down    | Up at `healthy` in a row         | stays, and resets the passes      | stays        |
+//! | state   | Pass                           | Fail                         | Inconclusive |
+//! | ---     | ---                            | ---                          | ---          |
+//! | Unknown | Up, once initialized           | Down, once initialized       | stays        |
+//! | Up      | stays, and resets the failures | Down at `unhealthy` in a row | stays        |
+//! | Down    | Up at `healthy` in a row       | stays, and resets the passes | stays        |
 //!
 //! A restart must not be an outage. A target that the cluster already publishes when it is first
 //! read therefore starts as Up, and leaves only as any Up target does. Verdicts that come before

@@ -113,15 +113,15 @@ fn encode_state(snapshot: &Snapshot, state: &DaemonState, encoder: &mut Encoder)
     encoder.begin_family(
         "external_endpoints_leader",
         "gauge",
-        "Whether this replica is the one that writes (1) or not (0): by its lease, or because it is \
-         alone.",
+        "Whether this replica is the one that writes (1) or not (0): by its lease, or because it \
+         is alone.",
     );
     encoder.sample(&[], u8::from(state.is_leader));
     encoder.begin_family(
         "external_endpoints_frozen",
         "gauge",
-        "Whether nothing is taken out (1) or not (0), because so many targets fail together that the \
-         fault is probably ours.",
+        "Whether nothing is taken out (1) or not (0), because so many targets fail together that \
+         the fault is probably ours.",
     );
     encoder.sample(&[], u8::from(snapshot.frozen.is_some()));
     encoder.begin_family(
@@ -145,8 +145,8 @@ fn encode_orphans(orphans: &BTreeMap<DatabaseId, Members>, encoder: &mut Encoder
     encoder.begin_family(
         "external_endpoints_left_behind_addresses",
         "gauge",
-        "Addresses in Endpoints and EndpointSlices that are ours by their label, and of no database \
-         of the config.",
+        "Addresses in Endpoints and EndpointSlices that are ours by their label, and of no \
+         database of the config.",
     );
     for (DatabaseId { namespace, service }, members) in orphans {
         encoder.sample(&[("namespace", namespace), ("service", service)], members.len());

@@ -9,13 +9,13 @@
 //!
 //! Where several rules of a policy apply, the upper one wins:
 //!
-//! | rule          | effect                                             | wins over                       |
-//! | ---           | ---                                                | ---                             |
-//! | `exactlyOne`  | never two members; if two pass, no new one         | all others: no tier, failback, flapping or number adds a second |
-//! | `minHealthy`  | with fewer healthy ones, published ones stay       | maintenance, flapping and health: the last ones of a Service are not removed |
-//! | maintenance   | removes a target as if it were Down                | health, whatever its checks say |
-//! | flapping      | removes a target until it has been Up for longer   | health; the last ones that are Up stay |
-//! | `priority`    | lower tiers wait until those above are too weak    | health: those that wait are Up  |
+//! | rule | effect | wins over |
+//! | --- | --- | --- |
+//! | `exactlyOne` | never two members; if two pass, no new one | all others: nothing adds a second |
+//! | `minHealthy` | with fewer healthy ones, published ones stay | maintenance, flapping, health |
+//! | maintenance | removes a target as if it were Down | health, whatever its checks say |
+//! | flapping | removes a target until it has been Up for longer | health, but the last ones stay |
+//! | `priority` | lower tiers wait until those above are too weak | health: those that wait are Up |
 //!
 //! Above all of them but maintenance stands the freeze: what is published stays, and all else goes
 //! on (see `freeze_hold`).

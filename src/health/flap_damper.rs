@@ -1,11 +1,11 @@
 //! Flap damping, as routers do it (RFC 2439): a target that flips too often is suppressed until it
 //! has been Up for a back-off.
 //!
-//! | flip    | too many flips in the window, or suppressed | effect                                      |
-//! | ---     | ---                                         | ---                                         |
-//! | to Up   | no                                          | not suppressed                              |
-//! | to Up   | yes                                         | suppressed for the back-off, which doubles  |
-//! | to Down | any                                         | as before: time spent Down does not count   |
+//! | flip | too many flips in the window, or suppressed | effect |
+//! | --- | --- | --- |
+//! | to Up | no | not suppressed |
+//! | to Up | yes | suppressed for the back-off, which doubles |
+//! | to Down | any | as before: time spent Down does not count |
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -76,31 +76,36 @@ pub(super) const FAMILIES: [Family; 16] = [
     Family {
         name: "external_endpoints_target_inconclusive",
         kind: "gauge",
-        help: "1 for a published target whose checks have been inconclusive for more than a minute; absent for others.",
+        help: "1 for a published target whose checks have been inconclusive for more than a \
+         minute; absent for others.",
         source: Source::Monitor(policy::inconclusive),
     },
     Family {
         name: "external_endpoints_unhealthy_kept_addresses",
         kind: "gauge",
-        help: "Addresses that stay published although they are not healthy, because minHealthy asks for it.",
+        help: "Addresses that stay published although they are not healthy, because minHealthy \
+         asks for it.",
         source: Source::Monitor(policy::kept),
     },
     Family {
         name: "external_endpoints_split_brain",
         kind: "gauge",
-        help: "Whether more than one target passes of a database that shall have exactly one (1) or not (0).",
+        help: "Whether more than one target passes of a database that shall have exactly one (1) \
+         or not (0).",
         source: Source::Monitor(policy::split_brain),
     },
     Family {
         name: "external_endpoints_serving_tier",
         kind: "gauge",
-        help: "The lowest tier that serves, where there are several: the highest priority number; absent while none does.",
+        help: "The lowest tier that serves, where there are several: the highest priority number; \
+         absent while none does.",
         source: Source::Monitor(policy::serving_tier),
     },
     Family {
         name: "external_endpoints_failback_waiting",
         kind: "gauge",
-        help: "Whether preferred tiers are well again and wait to take over (1) or not (0), where there are several tiers.",
+        help: "Whether preferred tiers are well again and wait to take over (1) or not (0), where \
+         there are several tiers.",
         source: Source::Monitor(policy::failback_waiting),
     },
     Family {

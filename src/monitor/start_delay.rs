@@ -37,10 +37,12 @@ impl Bottleneck {
     fn advice(self) -> &'static str {
         match self {
             Bottleneck::Descriptors => {
-                "more file descriptors are needed (`ulimit -n`), or longer intervals, or shorter timeouts"
+                "more file descriptors are needed (`ulimit -n`), or longer intervals, or shorter \
+                 timeouts"
             }
             Bottleneck::Commands => {
-                "more commands must run at once (--max-exec), or exec checks need longer intervals or shorter timeouts"
+                "more commands must run at once (--max-exec), or exec checks need longer intervals \
+                 or shorter timeouts"
             }
             Bottleneck::Processor => "more processor time is needed, or longer intervals",
         }
@@ -128,7 +130,8 @@ impl StartDelay {
                 late,
                 waiting,
                 advice,
-                "checks start late: there is more to do than can be done, and all targets are tried less often"
+                "checks start late: there is more to do than can be done, and all targets are \
+                 tried less often"
             );
         }
         if !overloaded && self.overloaded {

@@ -1,15 +1,15 @@
 //! The selection of an `exactlyOne` database: a writer, of which no two may be published together.
 //!
-//! | published and Up | others Up    | members                                                     |
-//! | ---              | ---          | ---                                                         |
-//! | one              | none         | that one, also if it is stale                               |
-//! | one              | some         | that one; a split brain if any two pass                     |
-//! | one, stale       | a successor  | the successor: old and new change in one write              |
-//! | several          | any          | of those that pass, the one with the lowest priority, then IP |
-//! | none             | one          | that one: old and new change in one write                   |
-//! | none             | several      | none until one is Up alone; a split brain if two pass       |
-//! | none             | several, one of them a successor of all others | the successor             |
-//! | none             | none         | none                                                        |
+//! | published and Up | others Up | members |
+//! | --- | --- | --- |
+//! | one | none | that one, also if it is stale |
+//! | one | some | that one; a split brain if any two pass |
+//! | one, stale | a successor | the successor: old and new change in one write |
+//! | several | any | of those that pass, the one with the lowest priority, then IP |
+//! | none | one | that one: old and new change in one write |
+//! | none | several | none until one is Up alone; a split brain if two pass |
+//! | none | several, one the successor | the successor |
+//! | none | none | none |
 //!
 //! Up is confirmed by the thresholds. An Up target whose newest verdict is a failure does not pass.
 //! So while the old writer fails and is not yet Down, the new one waits, and that is no split

@@ -1,10 +1,12 @@
 //! The hold of a freeze: so many targets fail together that the fault is probably on this side, so
 //! nothing that is published is removed.
 //!
-//! | policy         | members besides the selected ones                                             |
-//! | ---            | ---                                                                           |
-//! | not exactlyOne | all that are published or restored by the freeze                              |
-//! | `exactlyOne`   | none, if one is selected: a single writer that passes shows that this side works; otherwise a published one; otherwise, if none is Up, one that the freeze restores |
+//! | policy | members besides the selected ones |
+//! | --- | --- |
+//! | not exactlyOne | all that are published or restored by the freeze |
+//! | `exactlyOne` | none if one is selected; else a published one; else, if none is Up, a restored one |
+//!
+//! A single writer that passes shows that this side works, so it is no case for a hold.
 //!
 //! Maintenance is an explicit request, and removes a target all the same.
 

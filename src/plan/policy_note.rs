@@ -62,7 +62,8 @@ impl fmt::Display for PolicyNote {
             PolicyNote::FailbackWaits { tier, until: None } => {
                 write!(
                     f,
-                    "tier {tier} is well again, and takes over when asked by `external-endpoints failback`"
+                    "tier {tier} is well again, and takes over when asked by `external-endpoints \
+                     failback`"
                 )
             }
             PolicyNote::KeptByFreeze { kept } => {

@@ -4,11 +4,11 @@
 //! next lower one then serves beside the rest of it. Tiers that serve continue while they are
 //! enough: those above return by a failback only.
 //!
-//! | healthy and published    | the tiers above them     | members                                     |
-//! | ---                      | ---                      | ---                                         |
-//! | too few                  | any                      | the healthy of as many tiers as needed, from the top |
-//! | enough, down to tier N   | too weak without tier N  | those, and the healthy of tier N            |
-//! | enough, down to tier N   | enough without tier N    | as above; after the failback, the healthy of the tiers above |
+//! | healthy and published | the tiers above them | members |
+//! | --- | --- | --- |
+//! | too few | any | the healthy of the upper tiers, as many as needed |
+//! | enough, down to tier N | too weak without tier N | those, and the healthy of tier N |
+//! | enough, down to tier N | enough without tier N | as above; after the failback, the tiers above |
 
 use std::time::Instant;
 

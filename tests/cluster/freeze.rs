@@ -17,7 +17,7 @@ pub(crate) fn cases() -> Vec<Trial> {
     ]
 }
 
-/// So slow that all targets have failed once before any of them has failed three times.
+/// An interval so long that all targets have failed once before any has failed three times.
 const SLOW: &str = "{tcp: {}, interval: 1s, timeout: 1s}";
 
 const SERVICES: [&str; 3] = ["mysql", "orders", "redis"];

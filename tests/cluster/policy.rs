@@ -28,7 +28,7 @@ pub(crate) fn cases() -> Vec<Trial> {
     ]
 }
 
-/// The config of `mysql` with these keys for each address, beside its IP.
+/// Returns the config of `mysql` with these keys for each address, besides its IP.
 fn with_each(fixture: &Fixture, each: [&str; 3], check: &str, policy: &str) -> String {
     let entry = |(database, keys): (&crate::support::Database, &str)| {
         format!("{{address: {}{keys}}}", database.ip)
@@ -66,7 +66,7 @@ async fn annotate(fixture: &Fixture, annotations: Value) {
     api.patch("mysql", &PatchParams::default(), &patch).await.expect("a patch");
 }
 
-/// What the policy says of itself.
+/// Returns the notes of the policy.
 async fn notes(daemon: &Daemon) -> Vec<String> {
     let notes = database(&daemon.status().await)["policy"].clone();
     notes.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
@@ -263,7 +263,7 @@ async fn the_preferred_tier_returns_after_its_delay() {
     history.expect_steps(&[Some(fixture.ips(&[1, 2])), Some(fixture.ips(&[0]))]).await;
 }
 
-/// What the program says to `failback NAMESPACE/SERVICE`.
+/// Runs `failback NAMESPACE/SERVICE`, and returns its output.
 async fn ask_failback(id: String) -> Output {
     let kubeconfig = shared().kubeconfig();
     blocking(move || {
@@ -299,7 +299,7 @@ async fn the_preferred_tier_returns_when_asked() {
     assert!(said.starts_with(&format!("requested a failback of {id}")), "{said}");
     fixture.expect_endpoints(&[0]).await;
 
-    // What was asked then is not asked for ever, not even for a daemon that sees it for the first time.
+    // An old request is not valid for ever, not even for a daemon that reads it for the first time.
     fail_over(&mut fixture, &daemon).await;
     daemon.terminate().await;
     let daemon = start(&yaml).await;

@@ -126,7 +126,8 @@ impl DatabaseMonitor {
             let DatabaseId { namespace, service } = &self.database.id;
             let (address, reason) =
                 (self.targets[index].member.ip, health.reason().unwrap_or_default());
-            warn!(%namespace, %service, %address, reason, "target fails; it will be down once the cluster has been read");
+            let message = "target fails; it will be down once the cluster has been read";
+            warn!(%namespace, %service, %address, reason, "{message}");
         }
     }
 
@@ -137,7 +138,9 @@ impl DatabaseMonitor {
             && target.health.reason() != Some(reason)
         {
             let DatabaseId { namespace, service } = &self.database.id;
-            warn!(%namespace, %service, address = %target.member.ip, reason, "check is inconclusive; health stays as it is");
+            let (address, message) =
+                (target.member.ip, "check is inconclusive; health stays as it is");
+            warn!(%namespace, %service, %address, reason, "{message}");
         }
     }
 }
