@@ -64,7 +64,7 @@ async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
     let fixture = Fixture::new("departs").await;
     let created = |service: &str, which: usize| {
         let plain = database(&fixture, service, which);
-        plain.replace(", addresses:", ", createService: {}, publish: slices, addresses:")
+        plain.replace("  addresses:", "  createService: {}\n  publish: slices\n  addresses:")
     };
     fixture.namespace.create_service("stays", &[("", 3306)]).await;
     let stay = fixture.config() + &database(&fixture, "stays", 0);
