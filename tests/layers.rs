@@ -245,7 +245,7 @@ fn uses(code: &str, module: &[String]) -> Vec<ModulePath> {
     used
 }
 
-/// Adds the paths at the beginning of a piece of code, such as `a::{b, c::d}`, and returns the rest.
+/// Adds the paths at the beginning of a piece of code, such as `a::{b, c}`, and returns the rest.
 fn expand<'a>(base: &[String], code: &'a str, used: &mut Vec<ModulePath>) -> &'a str {
     let code = code.trim_start();
     if let Some(mut rest) = code.strip_prefix('{') {
