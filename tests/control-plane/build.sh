@@ -1,6 +1,7 @@
 #!/bin/sh
-# build.sh [control-plane|all]: builds a Kubernetes control plane, and for `all` (as without a word) the MongoDB stand-in too, once, into a
-# cache outside target/, and prints where they are as NAME=VALUE lines. K8S=1.33 builds that Kubernetes instead of today's, beside it.
+# build.sh [control-plane|all]: builds a Kubernetes control plane once, into a cache outside
+# target/. `all`, the default, also builds the MongoDB stand-in. Prints the folders as NAME=VALUE
+# lines. K8S=1.33 builds that Kubernetes beside today's.
 set -eu
 what=${1:-all}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -13,38 +14,49 @@ fail() { say "$*"; exit 1; }
 key() { cat "$@" | sha256sum | cut -c1-12; }
 
 # version_in MODULE_DIR: the Kubernetes that a go.mod declares.
-version_in() { sed -n 's|.*k8s.io/kubernetes v\([0-9.]*\)\( //.*\)*$|\1|p' "$1/go.mod" | head -n 1; }
+version_in() {
+	sed -n 's|.*k8s.io/kubernetes v\([0-9.]*\)\( //.*\)*$|\1|p' "$1/go.mod" | head -n 1
+}
 
 # Each Kubernetes but today's has a folder of its own here, named after it.
 modules=$here
 version=$(version_in "$modules")
 if [ -n "${K8S:-}" ] && [ "$K8S" != "${version%.*}" ]; then
 	modules=$here/$K8S
-	[ -f "$modules/go.mod" ] || fail "there is no Kubernetes $K8S here; K8S may be ${version%.*}$(cd "$here" && for other in */go.mod; do printf ' or %s' "${other%/go.mod}"; done)"
-	[ -z "${KUBEBUILDER_ASSETS:-}" ] || fail "both K8S and KUBEBUILDER_ASSETS are set, and each names a control plane; unset one"
+	others=$(cd "$here" && for other in */go.mod; do printf ' or %s' "${other%/go.mod}"; done)
+	[ -f "$modules/go.mod" ] ||
+		fail "there is no Kubernetes $K8S here; K8S may be ${version%.*}$others"
+	[ -z "${KUBEBUILDER_ASSETS:-}" ] ||
+		fail "both K8S and KUBEBUILDER_ASSETS are set, and each names a control plane; unset one"
 	version=$(version_in "$modules")
 fi
 minor=$(echo "$version" | cut -d. -f2)
 
 need_go() {
-	command -v go >/dev/null || fail "Go is not installed; see https://go.dev/doc/install. (KUBEBUILDER_ASSETS may name a folder with a built control plane; then only the MongoDB stand-in, for the tests, needs Go.)"
+	command -v go >/dev/null ||
+		fail "Go is not installed; see https://go.dev/doc/install. (KUBEBUILDER_ASSETS may name a" \
+			"folder with a built control plane; then only the MongoDB stand-in, for the tests, needs" \
+			"Go.)"
 	# Versions before 1.21 neither read our go.mod nor fetch the toolchain that it asks for.
 	case $(go env GOVERSION) in
 		go1.[0-9] | go1.[0-9].* | go1.1[0-9] | go1.1[0-9].* | go1.20 | go1.20.*)
-			fail "$(go env GOVERSION) is too old; 1.21 or later fetches the version it needs by itself; see https://go.dev/doc/install" ;;
+			fail "$(go env GOVERSION) is too old; 1.21 or later fetches the version it needs by" \
+				"itself; see https://go.dev/doc/install" ;;
 	esac
 }
 
 count() { grep -c "$@" || true; }
 
-# watch WHAT PID LOG: waits for a job, and says how far it is: each second on a terminal, else now and then.
+# watch WHAT PID LOG: waits for a job and shows its progress, each second on a terminal and every
+# 20 s elsewhere.
 watch() {
 	started=$(date +%s)
 	while kill -0 "$2" 2>/dev/null; do
 		sleep 1
 		seconds=$(($(date +%s) - started))
-		# A line without a space is a package that was compiled; before those come the modules that are fetched.
-		progress="$1: $(count '^go: downloading' "$3") modules, $(count '^[^ ]*$' "$3") packages, $seconds s"
+		# A line without a space is a package that was compiled. The modules are fetched before.
+		modules_fetched=$(count '^go: downloading' "$3")
+		progress="$1: $modules_fetched modules, $(count '^[^ ]*$' "$3") packages, $seconds s"
 		if [ -t 2 ]; then
 			printf '\rcontrol-plane: %s ' "$progress" >&2
 		elif [ $((seconds % 20)) -eq 19 ]; then
@@ -54,7 +66,8 @@ watch() {
 	[ ! -t 2 ] || printf '\r\033[K' >&2
 }
 
-# build MODULE_DIR OUTPUT PACKAGE: one binary, atomically, so that an interrupted build is never taken for a whole one.
+# build MODULE_DIR OUTPUT PACKAGE: builds one binary. The output is renamed into place, so that an
+# interrupted build is never taken for a whole one.
 build() {
 	[ ! -x "$2" ] || return 0
 	need_go
@@ -78,9 +91,10 @@ build() {
 	say "built $name in $seconds s"
 }
 
-# MongoDB's shell comes from npm, by a lock file that has the digest of each package. After a change of package.json:
+# MongoDB's shell comes from npm, by a lock file that has the digest of each package. After a change
+# of package.json, run
 #   npm install --package-lock-only --omit=optional --omit-lockfile-registry-resolved
-# Who has no npm goes without: the test that would use it says so.
+# Without npm the shell is left out, and the test that would use it says so.
 install_mongosh() {
 	[ ! -e "$1/node_modules" ] && command -v npm >/dev/null || return 0
 	say "installing mongosh ..."
@@ -88,7 +102,8 @@ install_mongosh() {
 	rm -rf "$part"
 	mkdir -p "$part"
 	cp "$stand_in_sources/mongosh/package.json" "$stand_in_sources/mongosh/package-lock.json" "$part/"
-	if npm ci --prefix "$part" --omit=optional --no-audit --no-fund --fetch-retries=1 --loglevel=error >"$part/log" 2>&1; then
+	if npm ci --prefix "$part" --omit=optional --no-audit --no-fund --fetch-retries=1 \
+		--loglevel=error >"$part/log" 2>&1; then
 		mv "$part/node_modules" "$1/node_modules"
 	else
 		say "npm could not install mongosh; going on without it: $(tail -n 1 "$part/log")"
@@ -109,13 +124,16 @@ trap 'exit 143' TERM
 if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
 	assets=$KUBEBUILDER_ASSETS
 	for tool in etcd $kubernetes; do
-		[ -x "$assets/$tool" ] || fail "KUBEBUILDER_ASSETS is set to $assets, which has no $tool; add it, or unset KUBEBUILDER_ASSETS to have all of them built"
+		[ -x "$assets/$tool" ] ||
+			fail "KUBEBUILDER_ASSETS is set to $assets, which has no $tool; add it, or unset" \
+				"KUBEBUILDER_ASSETS to have all of them built"
 	done
 else
 	assets=$cache/control-plane-$version-$(key "$modules/go.sum")
 fi
-# Named even where they are not built, so that who looks for one there learns which file is missing.
-stand_ins=$cache/stand-ins-$(key "$stand_in_sources"/ferretdb/go.sum "$stand_in_sources"/ferretdb/main.go "$stand_in_sources"/mongosh/package-lock.json)
+# The folder is named even where nothing is built, so that an error names the file that is missing.
+stand_ins=$cache/stand-ins-$(cd "$stand_in_sources" &&
+	key ferretdb/go.sum ferretdb/main.go mongosh/package-lock.json)
 mkdir -p "$assets" "$stand_ins"
 
 # once NAME: test programs that start at the same time build once.

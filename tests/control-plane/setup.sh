@@ -1,6 +1,6 @@
 #!/bin/sh
-# setup.sh [lint|demo|bench|test]: installs the Debian packages that this needs and the machine lacks, or prints the one line that does. Without a
-# word it does so for all of them.
+# setup.sh [lint|demo|bench|test]: installs the Debian packages that are missing for this purpose,
+# or prints the line that installs them. Without an argument it does so for all purposes.
 set -eu
 
 say() { echo "setup: $*" >&2; }
@@ -8,7 +8,8 @@ PATH=$PATH:/usr/sbin:/sbin
 purpose=${1:-all}
 
 missing=
-# need PACKAGE FILE...: the package is there if one of the files is: a command, or a path that may hold a wildcard.
+# need PACKAGE FILE...: adds the package to the missing ones unless one of the files exists. A file
+# is a command, or a path that may hold a wildcard.
 need() {
 	package=$1
 	shift
@@ -59,7 +60,8 @@ case $purpose in
 	*) say "there is nothing called $purpose; say lint, demo, bench or test"; exit 1 ;;
 esac
 
-# The services that start at boot. A removed package may leave a link that leads nowhere, and works again once it is back.
+# Lists the services that start at boot. A removed package may leave a link that leads nowhere; it
+# works again once the package is back.
 at_boot() {
 	for link in /etc/systemd/system/*.wants/*.service; do
 		[ ! -e "$link" ] || basename "$link"
@@ -69,7 +71,7 @@ at_boot() {
 # Services that the packages bring must not start: the tests run their own.
 install() {
 	say "installing$missing (whatever service they bring is kept from starting, now and at boot)"
-	# Debian asks this file before it starts one. Who has such a file gets it back.
+	# Debian asks this file before it starts one. An existing file is put back afterwards.
 	policy=/usr/sbin/policy-rc.d
 	kept=$(mktemp -d)
 	trap 'rm -f "$policy"; [ ! -e "$kept/policy" ] || mv "$kept/policy" "$policy"; rm -rf "$kept"' EXIT
@@ -82,7 +84,10 @@ install() {
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq
 	# shellcheck disable=SC2086 # a list of names
-	apt-get install -y -qq --no-install-recommends $missing >"$kept/log" 2>&1 || { cat "$kept/log" >&2; exit 1; }
+	if ! apt-get install -y -qq --no-install-recommends $missing >"$kept/log" 2>&1; then
+		cat "$kept/log" >&2
+		exit 1
+	fi
 	at_boot >"$kept/after"
 	for service in $(comm -13 "$kept/before" "$kept/after"); do
 		say "$service does not start at boot; for that: systemctl enable $service"
@@ -102,7 +107,7 @@ if [ -n "$missing" ]; then
 fi
 
 command -v cargo >/dev/null || { say "Rust is not installed; see https://rustup.rs"; exit 1; }
-# Whatever is built with Go says so itself where it is too old; here it is said before the minutes that come first.
+# The build reports a Go that is too old. A missing Go is reported here, before minutes of building.
 case $purpose in
 	lint) go=no ;;
 	demo | bench) [ -n "${KUBEBUILDER_ASSETS:-}" ] && go=no || go=yes ;;
