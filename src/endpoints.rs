@@ -247,7 +247,9 @@ mod tests {
         let ours = |label: &str| {
             let fields =
                 serde_json::json!({"f:metadata": {"f:labels": {(format!("f:{label}")): {}}}});
-            let entry = serde_json::json!({"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": fields});
+            let entry = serde_json::json!({
+                "manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": fields,
+            });
             Some(vec![serde_json::from_value(entry).unwrap()])
         };
         skipped.metadata.managed_fields = ours(MANAGED_BY);

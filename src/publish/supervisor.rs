@@ -138,8 +138,8 @@ impl Supervisor {
     }
 
     /// Begins to put a new config in force: stops the watches of each namespace whose databases
-    /// change. After this the monitor must get `spec`, before [`finish_reload`](Self::finish_reload)
-    /// is called.
+    /// change. After this the monitor must get `spec`, before
+    /// [`finish_reload`](Self::finish_reload) is called.
     pub async fn begin_reload(&mut self, spec: &Arc<Spec>) -> PendingReload {
         let previous = self.databases.borrow().clone();
         let ids: BTreeSet<&DatabaseId> =

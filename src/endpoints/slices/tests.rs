@@ -66,7 +66,10 @@ fn a_slice_says_all_that_its_readers_ask_for() {
             "addressType": "IPv4",
             "endpoints": [
                 {"addresses": ["198.51.100.1"], "conditions": conditions},
-                {"addresses": ["198.51.100.2"], "conditions": conditions, "hostname": "pg-1", "zone": "dc-west"},
+                {
+                "addresses": ["198.51.100.2"], "conditions": conditions,
+                "hostname": "pg-1", "zone": "dc-west",
+            },
             ],
             "ports": [{"name": "", "port": 5432, "protocol": "TCP"}],
         }])

@@ -206,7 +206,10 @@ impl Pruner {
             Some(Ok(())) => {
                 let DatabaseId { namespace, service } = id;
                 let (kind, name, members) = (K::kind(&()), name(orphan), &orphan.members);
-                info!(%namespace, %service, %kind, name, %members, "deleted: its database has left the config");
+                info!(
+                    %namespace, %service, %kind, name, %members,
+                    "deleted: its database has left the config"
+                );
                 Ok(Deletion::Done)
             }
             // Someone has changed it since. The watch brings the new version.

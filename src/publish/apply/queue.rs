@@ -1,9 +1,9 @@
 //! The queue of all writes: limits those in flight and those a second, and lets the most urgent go
 //! first.
 //!
-//! One token bucket limits the rate. A repair costs a token, a write that changes members a tenth of
-//! one: the writes that traffic depends on are not held up at a rate that is meant for upkeep, and
-//! are limited all the same.
+//! One token bucket limits the rate. A repair costs a token, a write that changes members a tenth
+//! of one: the writes that traffic depends on are not held up at a rate that is meant for upkeep,
+//! and are limited all the same.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,5 +1,5 @@
-//! The throttle of one database's writes: never two within 200 ms, and repairs ever more rarely while
-//! someone undoes them. It has no clock of its own.
+//! The throttle of one database's writes: never two within 200 ms, and repairs ever more rarely
+//! while someone undoes them. It has no clock of its own.
 
 use std::time::{Duration, Instant};
 

@@ -33,7 +33,7 @@ impl ObjectKind {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Orphan {
     pub members: Members,
-    /// Its name, and the version at which it was found.
+    /// The name, and the version at which it was found.
     pub metadata: ObjectMeta,
     /// True if nobody but the daemon has a stake in it.
     pub exclusive: bool,

@@ -132,7 +132,8 @@ mod tests {
     fn slice(name: &str, manager: &str, version: u64, ips: &[&str]) -> EndpointSlice {
         let endpoints: Vec<_> = ips.iter().map(|ip| json!({"addresses": [ip]})).collect();
         let labels = json!({
-            "kubernetes.io/service-name": "orders", "endpointslice.kubernetes.io/managed-by": manager,
+            "kubernetes.io/service-name": "orders",
+            "endpointslice.kubernetes.io/managed-by": manager,
         });
         let metadata =
             json!({"name": name, "labels": labels, "resourceVersion": version.to_string()});

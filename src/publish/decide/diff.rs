@@ -2,11 +2,13 @@
 //!
 //! Objects that clients are to be sent by are written before those that they replace are removed:
 //!
-//! | `publish`   | first                         | then                                    | last                        |
-//! | ---         | ---                           | ---                                     | ---                         |
-//! | `slices`    | slices                        | managed Endpoints: empty, not mirrored  | surplus slices are deleted  |
-//! | `both`      | slices                        | Endpoints, not mirrored                 | surplus slices are deleted  |
-//! | `endpoints` | slices, if there are any left | Endpoints, to be mirrored               | slices, once mirrored       |
+//! | `publish`   | first                 | then                             | last             |
+//! | ---         | ---                   | ---                              | ---              |
+//! | `slices`    | slices                | our Endpoints: empty, unmirrored | surplus slices   |
+//! | `both`      | slices                | Endpoints, unmirrored            | surplus slices   |
+//! | `endpoints` | slices, while any are | Endpoints, to be mirrored        | slices, mirrored |
+//!
+//! The slices in the last column are deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -104,7 +104,8 @@ pub(crate) fn left_behind(database: &Database) -> String {
     format!(
         "Service {id} has no selector, but EndpointSlices from when it had one are left, so that \
          clients are sent to those Pods too; delete them: kubectl -n {} delete endpointslices -l \
-         kubernetes.io/service-name={},endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io",
+         kubernetes.io/service-name={},\
+         endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io",
         id.namespace, id.service
     )
 }

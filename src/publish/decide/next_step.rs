@@ -1,18 +1,18 @@
 //! The next step of one database: ownership first, then the difference. Pure.
 //!
-//! | existing objects                                       | step                                    |
-//! | ---                                                    | ---                                     |
-//! | no Service, one with a selector, ExternalName, …       | blocked: never written                  |
-//! | Endpoints of another manager, without `adopt`          | blocked: never written                  |
-//! | Endpoints with a leader-election annotation            | blocked: never written, `adopt` or not  |
-//! | ports that do not join                                 | blocked                                 |
-//! | a slice with one of our names and another manager      | blocked: never written                  |
-//! | a Service with a selector, and managed slices          | delete those                            |
-//! | no Service, with `createService`                       | create it                               |
-//! | no plan yet, or no address that may be published       | blocked; some members leave (`waiting`) |
-//! | no Endpoints, or no slice                              | create a placeholder                    |
-//! | Endpoints and slices that match the desired state      | in sync                                 |
-//! | managed Endpoints or slices that differ                | write, on their resourceVersion         |
+//! | existing objects                                  | step                                    |
+//! | ---                                               | ---                                     |
+//! | no Service, one with a selector, ExternalName, …  | blocked: never written                  |
+//! | Endpoints of another manager, without `adopt`     | blocked: never written                  |
+//! | Endpoints with a leader-election annotation       | blocked: never written, `adopt` or not  |
+//! | ports that do not join                            | blocked                                 |
+//! | a slice with one of our names and another manager | blocked: never written                  |
+//! | a Service with a selector, and managed slices     | delete those                            |
+//! | no Service, with `createService`                  | create it                               |
+//! | no plan yet, or no address that may be published  | blocked; some members leave (`waiting`) |
+//! | no Endpoints, or no slice                         | create a placeholder                    |
+//! | Endpoints and slices that match the desired state | in sync                                 |
+//! | managed Endpoints or slices that differ           | write, on their resourceVersion         |
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 

@@ -1,13 +1,24 @@
 //! The join of a database's ports with those of its Service: kube-proxy knows an endpoint's port by
 //! the name of the Service's port. Pure.
+//!
+//! | the database has        | a port of the Service joins it                             |
+//! | ---                     | ---                                                        |
+//! | one port without a name | the only port of the Service, whatever its number          |
+//! |                         | else each one whose target port has the number             |
+//! |                         | else the one whose port has the number                     |
+//! | ports with names        | the one of that name                                       |
+//! | either                  | also each other one with the target port of one that joins |
+//!
+//! Both must have the same protocol. Each port of the database must join, or nothing is published.
 
 use k8s_openapi::api::core::v1::{EndpointPort, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::config::{Port, Protocol};
 
-/// Returns the ports that the Endpoints shall have, one for each port of the Service that joins; else, in words, why one of the
-/// database's joins none. They are in the order of the config and then of the Service.
+/// Returns the ports that the Endpoints shall have, one for each port of the Service that joins, in
+/// the order of the config and then of the Service. Otherwise returns the reason why a port of the
+/// database joins none.
 pub(crate) fn join(ours: &[Port], theirs: &[ServicePort]) -> Result<Vec<EndpointPort>, String> {
     let joined = joined(ours, theirs).ok_or_else(|| {
         format!(

@@ -3,12 +3,12 @@
 //! An orphan is deleted only if it was known when a new config with `prune: true` removed its
 //! database. Any other may belong to another deployment of this daemon, which has the same label.
 //!
-//! | an orphan of a database that                               | fate                             |
-//! | ---                                                        | ---                              |
-//! | was removed with `prune: true`, and known then, by its UID | is deleted                       |
-//! | was removed with `prune: true`, and not known then         | stays: someone else made it      |
-//! | was removed with `prune: false`, or before such a config   | stays, even if it is true later  |
-//! | was not in any config of this process                      | stays                            |
+//! | an orphan of a database that                               | fate                            |
+//! | ---                                                        | ---                             |
+//! | was removed with `prune: true`, and known then, by its UID | is deleted                      |
+//! | was removed with `prune: true`, and not known then         | stays: someone else made it     |
+//! | was removed with `prune: false`, or before such a config   | stays, even if it is true later |
+//! | was not in any config of this process                      | stays                           |
 
 use std::time::{Duration, Instant};
 

@@ -1,11 +1,11 @@
 //! The time that a new config must stand before the orphans that it has made are deleted. Pure.
 //!
-//! | databases that were removed from the config | the config has stood for | their objects         |
-//! | ---                                         | ---                      | ---                   |
-//! | any number                                  | less than 30 s           | stay                  |
-//! | at most half of those that were published   | 30 s                     | are deleted           |
-//! | more                                        | less than 5 min 30 s     | stay, with a warning  |
-//! | more                                        | 5 min 30 s               | are deleted           |
+//! | databases removed from the config         | the config has stood for | their objects        |
+//! | ---                                       | ---                      | ---                  |
+//! | any number                                | less than 30 s           | stay                 |
+//! | at most half of those that were published | 30 s                     | are deleted          |
+//! | more                                      | less than 5 min 30 s     | stay, with a warning |
+//! | more                                      | 5 min 30 s               | are deleted          |
 //!
 //! A file that is written in two halves, a typo in `defaults.namespace` or a wrong file deletes
 //! nothing before someone can have noticed it. Each change of the config starts the time again.

@@ -1,13 +1,16 @@
 //! Published members that stay while a database waits for a decision. Pure.
 //!
-//! | a published member                                   | while the database waits                             |
-//! | ---                                                  | ---                                                  |
-//! | is not allowed by `--allow-cidr`                     | leaves, whoever published it                         |
-//! | is in the config                                     | stays                                                |
-//! | is not in the config, and others of them are         | leaves: nobody checks it any more                    |
-//! | … but those others are all Down, and it was not when it left the config | stays: it may be the only one that answers |
-//! | is not in the config, and none of them is            | stays until one of the config has a verdict, as an empty Service is an outage |
-//! | is not in the config, in Endpoints to be taken over  | stays until the decision with which they are taken over |
+//! | a published member                              | while the database waits               |
+//! | ---                                             | ---                                    |
+//! | is not allowed by `--allow-cidr`                | leaves, whoever published it           |
+//! | is in the config                                | stays                                  |
+//! | is not in the config, and others of them are    | leaves: nobody checks it any more      |
+//! | … but these are all Down, and it was not when   | stays: it may be the only one that     |
+//! | it left the config                              | answers                                |
+//! | is not in the config, and none of them is       | stays until one of the config has a    |
+//! |                                                 | verdict: an empty Service is an outage |
+//! | is not in the config, in Endpoints to be taken  | stays until the decision with which    |
+//! | over                                            | they are taken over                    |
 //!
 //! Nothing is added, so an `exactlyOne` database never has a second member for this.
 

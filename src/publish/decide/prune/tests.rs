@@ -108,7 +108,8 @@ fn held() -> BTreeSet<String> {
 }
 
 fn endpoints(service: &str, uid: &str) -> Orphan {
-    let metadata = json!({"name": service, "namespace": NAMESPACE, "uid": uid, "resourceVersion": "7",
+    let metadata = json!({
+        "name": service, "namespace": NAMESPACE, "uid": uid, "resourceVersion": "7",
         "labels": {(endpoints::MANAGED_BY): endpoints::FIELD_MANAGER}});
     let subsets = json!([{"addresses": [{"ip": "198.51.100.1"}], "ports": [{"port": 3306}]}]);
     let endpoints =

@@ -134,15 +134,18 @@ fn between_endpoints_and_slices_one_that_stays_takes_over() {
 proptest! {
     #[test]
     fn nothing_is_added_and_nothing_emptied_for_the_config(
-        config in prop::collection::btree_set(1..6_u8, 1..4), published in prop::collection::btree_set(1..9_u8, 0..6),
+        config in prop::collection::btree_set(1..6_u8, 1..4),
+        published in prop::collection::btree_set(1..9_u8, 0..6),
     ) {
-        let (config, published): (Vec<u8>, Vec<u8>) = (config.into_iter().collect(), published.into_iter().collect());
+        let config: Vec<u8> = config.into_iter().collect();
+        let published: Vec<u8> = published.into_iter().collect();
         let database = of(&config);
         let left = match settled(&database, &published) {
             Retained::All { .. } => members(&published),
             Retained::Only(members) => members,
         };
-        let stay: Vec<u8> = published.iter().copied().filter(|last| config.contains(last)).collect();
+        let stay = published.iter().copied().filter(|last| config.contains(last));
+            let stay: Vec<u8> = stay.collect();
         prop_assert_eq!(left, members(if stay.is_empty() { &published } else { &stay }));
     }
 }

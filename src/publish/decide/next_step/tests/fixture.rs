@@ -130,7 +130,8 @@ impl Cluster {
         let endpoints: Vec<_> =
             members.iter().map(|member| json!({"addresses": [member.ip]})).collect();
         let labels = json!({
-            "kubernetes.io/service-name": "mysql", "endpointslice.kubernetes.io/managed-by": manager,
+            "kubernetes.io/service-name": "mysql",
+            "endpointslice.kubernetes.io/managed-by": manager,
         });
         let metadata = json!({"name": format!("mysql-{manager}"), "labels": labels});
         let slice = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints});

@@ -256,7 +256,10 @@ fn a_foreign_or_dying_slice_of_our_name_is_left_alone() {
         slice.metadata.name = Some("mysql-external-ipv4-1".into());
         slice
     };
-    let labels = json!({"kubernetes.io/service-name": "mysql", "endpointslice.kubernetes.io/managed-by": "someone"});
+    let labels = json!({
+        "kubernetes.io/service-name": "mysql",
+        "endpointslice.kubernetes.io/managed-by": "someone",
+    });
     let mut dying = slice(json!({}));
     dying.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
     for (theirs, kind, words) in [
