@@ -15,10 +15,10 @@ pub(super) fn flapping(database: &DatabaseSnapshot, encoder: &mut Encoder) {
 
 pub(super) fn inconclusive(database: &DatabaseSnapshot, encoder: &mut Encoder) {
     let listed = |target: &TargetState| {
-        database
-            .notes
-            .iter()
-            .any(|note| matches!(note, PolicyNote::ChecksInconclusive { ips, .. } if ips.contains(&target.member.ip)))
+        database.notes.iter().any(|note| match note {
+            PolicyNote::ChecksInconclusive { ips, .. } => ips.contains(&target.member.ip),
+            _ => false,
+        })
     };
     each(database, encoder, listed);
 }

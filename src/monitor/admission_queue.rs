@@ -12,7 +12,7 @@
 //! | 1 or more | one | 1 or more | yes |
 //! | as many as idle databases, or fewer | several | 1 or more | no: for each idle one |
 //! | more than idle databases | several | fewer than places are free | yes |
-//! | more than idle databases | several | as many as places are free, or more | no: for the others |
+//! | more than idle databases | several | as many as are free, or more | no: for the others |
 //!
 //! The result: as long as fewer databases hang than there are places, each database that does not
 //! hang is tried. With more databases than places, each has one try in flight at a time. Once no

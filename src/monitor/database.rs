@@ -336,7 +336,10 @@ impl DatabaseMonitor {
         targets.sort_by_key(|target| target.member.ip);
         let reason = targets.first()?.health.reason().unwrap_or_default();
         let ips: Vec<IpAddr> = targets.iter().map(|target| target.member.ip).collect();
-        let same = |note: &&PolicyNote| matches!(note, PolicyNote::ChecksInconclusive { ips: before, .. } if *before == ips);
+        let same = |note: &&PolicyNote| match note {
+            PolicyNote::ChecksInconclusive { ips: before, .. } => *before == ips,
+            _ => false,
+        };
         let before = self.policy_state.notes.iter().find(same).cloned();
         Some(
             before.unwrap_or_else(|| PolicyNote::ChecksInconclusive {

@@ -1,10 +1,10 @@
 //! The hold of a freeze: so many targets fail together that the fault is probably on this side, so
 //! nothing that is published is removed.
 //!
-//! | policy | members besides the selected ones |
-//! | --- | --- |
-//! | not exactlyOne | all that are published or restored by the freeze |
-//! | `exactlyOne` | none if one is selected; else a published one; else, if none is Up, a restored one |
+//! | policy         | members besides the selected ones                                  |
+//! | ---            | ---                                                                |
+//! | not exactlyOne | all that are published or restored by the freeze                   |
+//! | `exactlyOne`   | none if one is selected; else a published one; else a restored one |
 //!
 //! A single writer that passes shows that this side works, so it is no case for a hold.
 //!

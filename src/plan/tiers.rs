@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | too few | any | the healthy of the upper tiers, as many as needed |
 //! | enough, down to tier N | too weak without tier N | those, and the healthy of tier N |
-//! | enough, down to tier N | enough without tier N | as above; after the failback, the tiers above |
+//! | enough, down to tier N | enough without tier N | as above; the upper tiers after failback |
 
 use std::time::Instant;
 
