@@ -26,7 +26,7 @@ use crate::api::{ApiError, Call, ErrorKind};
 use crate::clock;
 use crate::lease;
 use crate::notice::{Receiver, Regarding};
-use crate::publish;
+use crate::publish::{self, ServiceUid};
 use aggregator::{EventAggregator, Next, Pending, Recorded};
 use object::{REPORTING_CONTROLLER, RegardingObject};
 
@@ -298,8 +298,9 @@ impl EventWriter {
     ) -> Result<String, EventError> {
         let uid = match regarding {
             Regarding::Database(id) => match self.services.service_uid(id) {
-                Some(uid) => uid,
-                None => self.read_uid::<Service>(object).await?,
+                ServiceUid::Known(uid) => Some(uid),
+                ServiceUid::Absent => None,
+                ServiceUid::NotWatched => self.read_uid::<Service>(object).await?,
             },
             Regarding::Daemon => self.read_uid::<Lease>(object).await?,
         };

@@ -49,6 +49,15 @@ mod reconciler;
 mod status;
 mod supervisor;
 
+/// The UID of a Service, as far as the watches know it.
+pub(crate) enum ServiceUid {
+    /// No database of the config has this Service.
+    NotWatched,
+    /// There is no such Service, or it has not been listed yet.
+    Absent,
+    Known(String),
+}
+
 /// The view that the rest of the daemon has of publishing.
 #[derive(Clone)]
 pub struct Handle {
@@ -65,12 +74,13 @@ impl Handle {
         Some(self.databases.borrow().get(id)?.status.borrow().clone())
     }
 
-    /// Returns the UID of a database's Service: none if the config has no such database, and
-    /// within, none if there is no Service.
-    pub fn service_uid(&self, id: &DatabaseId) -> Option<Option<String>> {
+    /// Returns the UID of a database's Service, as the watches know it.
+    pub(crate) fn service_uid(&self, id: &DatabaseId) -> ServiceUid {
         let databases = self.databases.borrow();
-        let observed = databases.get(id)?.observed.borrow();
-        Some(observed.service.object.as_ref().and_then(|service| service.metadata.uid.clone()))
+        let Some(database) = databases.get(id) else { return ServiceUid::NotWatched };
+        let observed = database.observed.borrow();
+        let uid = observed.service.object.as_ref().and_then(|service| service.metadata.uid.clone());
+        uid.map_or(ServiceUid::Absent, ServiceUid::Known)
     }
 
     /// Returns the databases whose Service and Endpoints have not been listed yet. Once all have

@@ -31,20 +31,31 @@ pub(crate) enum Cause {
     OutsideChange,
 }
 
+/// The part of a condition that differs from the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ConditionChange {
+    Kind,
+    /// Only the message, or only the members.
+    Message,
+}
+
 impl Reporter {
     /// Sets the condition, and the members that the cluster has. Announces a change of it.
     pub(crate) fn set_condition(&self, members: Option<Members>, condition: Condition) {
         self.status.send_if_modified(|status| {
-            let same_kind = status.condition.kind == condition.kind;
+            let change = match status.condition.kind == condition.kind {
+                true => ConditionChange::Message,
+                false => ConditionChange::Kind,
+            };
             let same_members = status.members == members;
             if status.condition == condition && same_members {
                 return false;
             }
-            if !same_kind {
+            if change == ConditionChange::Kind {
                 status.last_transition = clock::now();
             }
-            if !same_kind || status.condition.reason != condition.reason {
-                self.announce(&condition, same_kind);
+            if change == ConditionChange::Kind || status.condition.reason != condition.reason {
+                self.announce(&condition, change);
             }
             status.condition = condition;
             status.members = members;
@@ -150,9 +161,9 @@ impl Reporter {
 
     /// Logs a condition that has come into force or changed its message, and emits its Event, if it
     /// has one.
-    fn announce(&self, condition: &Condition, same_kind: bool) {
+    fn announce(&self, condition: &Condition, change: ConditionChange) {
         let Some(reason) = condition.kind.event_reason() else {
-            return self.log(condition, same_kind);
+            return self.log(condition, change);
         };
         let (message, note) = match condition.kind {
             ConditionKind::NotMirrored | ConditionKind::SlicesLeftBehind => {
@@ -169,7 +180,7 @@ impl Reporter {
     }
 
     /// Logs a condition that has no Event.
-    fn log(&self, condition: &Condition, same_kind: bool) {
+    fn log(&self, condition: &Condition, change: ConditionChange) {
         let DatabaseId { namespace, service } = &self.id;
         let Condition { kind, reason } = condition;
         match kind {
@@ -178,7 +189,7 @@ impl Reporter {
             ConditionKind::WaitingForVerdicts
             | ConditionKind::ApiUnavailable
             | ConditionKind::Published
-                if same_kind =>
+                if change == ConditionChange::Message =>
             {
                 debug!(%namespace, %service, condition = %kind, reason)
             }

@@ -44,30 +44,38 @@ impl Orphan {
     pub(crate) fn from_slice(slice: &EndpointSlice) -> Option<Self> {
         let managed = slice.metadata.name.as_deref().and_then(slices::service_by_name).is_some()
             && slices::managed_by(slice) == Some(endpoints::FIELD_MANAGER);
-        managed.then(|| Self::new(slice, slices::ready_members(slice).collect(), true))?
+        let members = slices::ready_members(slice).collect();
+        managed.then_some(Self { members, metadata: metadata(slice)?, exclusive: true })
     }
 
     /// Creates an orphan from Endpoints that have the daemon's label.
     pub(crate) fn from_endpoints(existing: &Endpoints) -> Option<Self> {
         let managed = endpoints::managed_by(existing) == Some(endpoints::FIELD_MANAGER);
         let exclusive = ownership::leader_annotation(existing).is_none();
-        managed.then(|| Self::new(existing, endpoints::members(existing), exclusive))?
+        let members = endpoints::members(existing);
+        managed.then_some(Self { members, metadata: metadata(existing)?, exclusive })
     }
 
     /// Creates an orphan from a Service that the daemon has created.
     pub(crate) fn from_service(service: &Service) -> Option<Self> {
         let exclusive = ownership::is_unchanged_by_others(service);
-        ownership::is_created_by_us(service)
-            .then(|| Self::new(service, Members::default(), exclusive))?
+        let members = Members::default();
+        let metadata = metadata(service)?;
+        ownership::is_created_by_us(service).then_some(Self { members, metadata, exclusive })
     }
+}
 
-    fn new(object: &impl Resource, members: Members, exclusive: bool) -> Option<Self> {
-        let ObjectMeta { name, namespace, uid, resource_version, deletion_timestamp, .. } =
-            object.meta().clone();
-        let metadata =
-            ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
-        deletion_timestamp.is_none().then_some(Self { members, metadata, exclusive })
-    }
+/// Returns the metadata that a deletion needs; none if the object is being deleted already.
+fn metadata(object: &impl Resource) -> Option<ObjectMeta> {
+    let ObjectMeta { name, namespace, uid, resource_version, deletion_timestamp, .. } =
+        object.meta().clone();
+    deletion_timestamp.is_none().then_some(ObjectMeta {
+        name,
+        namespace,
+        uid,
+        resource_version,
+        ..ObjectMeta::default()
+    })
 }
 
 /// The name of one object of a database.
