@@ -112,7 +112,6 @@ impl KindRecord for Http {
         let scheme = http.scheme.required();
         reject_without_tls(&http, problems);
         reject_control_characters(&http, problems);
-        warn_of_impossible_answers(&http, problems);
         let tls = match http.tls.given() {
             Some(tls) => tls::compile(tls, problems),
             None => http.tls.optional().map(|_| Tls::default()),
@@ -172,24 +171,6 @@ fn reject_without_tls(http: &Http, problems: &mut Collector) {
     }
     if let Some(Spanned { value: Bool(true), location }) = http.http2.given() {
         reject("http2", location);
-    }
-}
-
-/// Warns of expectations that no answer meets.
-fn warn_of_impossible_answers(http: &Http, problems: &mut Collector) {
-    if let (Some(Method(method)), Some(body)) = (http.method.value(), http.expected_body.given())
-        && method == "HEAD"
-    {
-        let message = "the answer to HEAD has no body, so this check never passes; write \
-                       `method: GET`, or remove `expectedBody`";
-        problems.warn_at(&body.location, message);
-    }
-    let Some(statuses) = http.expected_statuses.given() else { return };
-    let mut ranges = statuses.value.iter().filter_map(Field::value).peekable();
-    if ranges.peek().is_some() && ranges.all(|range| *range.0.end() < 200) {
-        let message = "statuses below 200 never end an answer, so this check never passes; write \
-                       statuses from 200 on, as in `[200-399]`";
-        problems.warn_at(&statuses.location, message);
     }
 }
 
