@@ -126,7 +126,7 @@ impl Election {
         let ours = self.record()?.holder.as_ref() == Some(&self.identity);
         (ours && self.owner() == Owner::Another).then(|| {
             format!(
-                "another process with this replica's own identity {} is running and holds it; set \
+                "another running process holds it under this replica's own identity {}; set \
                  POD_UID of each to the UID of its own Pod, by fieldRef: metadata.uid",
                 self.identity
             )
