@@ -72,7 +72,10 @@ async fn of_two_replicas_with_one_pod_uid_the_older_stands_by() {
         older.status().await["lease"]["trouble"].as_str().map(str::to_owned).ok_or("no trouble")
     })
     .await;
-    assert!(trouble.contains("another running process") && trouble.contains("POD_UID"), "{trouble}");
+    assert!(
+        trouble.contains("another running process") && trouble.contains("POD_UID"),
+        "{trouble}"
+    );
     let is_error = |line: &serde_json::Value| {
         line["level"] == "ERROR" && log_field(line, "reason") == Some(&trouble)
     };
