@@ -7,7 +7,7 @@ use kube::api::{Api, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::cluster::fixture::{Fixture, TIMEOUT, config};
+use crate::cluster::fixture::{Fixture, TIMEOUT, config, databases_of, replace_in};
 use crate::support::{ApiProxy, Daemon, case::cases, eventually, shared};
 
 pub(crate) fn cases() -> Vec<Trial> {
@@ -24,8 +24,8 @@ async fn a_removal_overtakes_the_repairs() {
     for index in 0..EDITED {
         fixture.namespace.create_service(&format!("edited-{index}"), &[("", 3306)]).await;
         let more = config(&fixture.namespace.name, &ips, "{tcp: {}, interval: 250ms}", "");
-        let more = more.replace("service: mysql", &format!("service: edited-{index}"));
-        yaml += more.strip_prefix("databases:\n").expect("a config");
+        let more = replace_in(&more, "service: mysql", &format!("service: edited-{index}"));
+        yaml += databases_of(&more);
     }
     let slow = ["--api-qps", "1", "--api-burst", "1"];
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &slow).await;

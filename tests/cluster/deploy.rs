@@ -17,7 +17,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::cluster::fixture::{CHECK, Fixture, config, database};
+use crate::cluster::fixture::{CHECK, Fixture, config, database, replace_in};
 use crate::support::{
     Daemon, Database, Namespace, case::cases, daemon, eventually, shared, temp_dir,
 };
@@ -288,7 +288,7 @@ async fn a_pod_finds_its_cluster_and_its_namespace() {
         .map(|database| database.ip.to_string())
         .collect::<Vec<_>>()
         .join(", ");
-    let yaml = config("-", &ips, CHECK, "").replace("  namespace: -\n", "");
+    let yaml = replace_in(&config("-", &ips, CHECK, ""), "  namespace: -\n", "");
     assert!(!yaml.contains("namespace"), "{yaml}");
     let daemon = Daemon::start_command(command, &yaml, &[daemon::DEFAULT_LEASE]).await;
     fixture.expect_endpoints(&[0, 1, 2]).await;

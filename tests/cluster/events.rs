@@ -11,7 +11,9 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::cluster::fixture::{CHECK, Fixture, TIMEOUT, config, wait_for_checks};
+use crate::cluster::fixture::{
+    CHECK, Fixture, TIMEOUT, config, databases_of, replace_in, wait_for_checks,
+};
 use crate::cluster::lease::replicas::{identity, pair, takes_over, up};
 use crate::cluster::ownership::merge;
 use crate::support::{ApiProxy, Daemon, Namespace, case::cases, eventually, shared};
@@ -151,9 +153,9 @@ async fn refusals_have_events_with_their_reason() {
     let mut yaml = "databases:\n".to_owned();
     for service in ["selector", "foreign", "ports", "outside"] {
         let all = if service == "outside" { ips.join(", ") } else { ips[..2].join(", ") };
-        let one = config(&namespace.name, &all, CHECK, "")
-            .replace("service: mysql", &format!("service: {service}"));
-        yaml += one.strip_prefix("databases:\n").expect("a config");
+        let one = config(&namespace.name, &all, CHECK, "");
+        let one = replace_in(&one, "service: mysql", &format!("service: {service}"));
+        yaml += databases_of(&one);
     }
     namespace.create_service("foreign", &[("", 3306)]).await;
     namespace.create_service("outside", &[("", 3306)]).await;
@@ -192,7 +194,7 @@ async fn a_database_that_left_the_config_is_left_behind() {
         .namespace
         .create_endpoints("foreign", &["192.0.2.1".parse().expect("an IP")], &[("", 3306)])
         .await;
-    let yaml = fixture.config().replace("service: mysql", "service: other");
+    let yaml = replace_in(&fixture.config(), "service: mysql", "service: other");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     let left = told(&fixture.namespace, "LeftBehind", "stays as it is").await;
     assert_eq!(left.regarding.and_then(|regarding| regarding.name).as_deref(), Some("mysql"));
@@ -239,7 +241,7 @@ async fn a_bad_config_has_an_event_on_the_lease() {
             .into_iter()
             .for_each(|daemon| std::fs::write(daemon.config(), text).expect("a file"));
     };
-    save(&fixture.config().replace("interval: 250ms", "interval: 250"));
+    save(&replace_in(&fixture.config(), "interval: 250ms", "interval: 250"));
     let event = told(&fixture.namespace, "ConfigBad", "a duration needs a unit").await;
     let lease =
         fixture.namespace.api::<Lease>().get("external-endpoints").await.expect("the Lease");

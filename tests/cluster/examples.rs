@@ -12,6 +12,7 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::cluster::fixture::replace_in;
 use crate::support::{
     Behavior, Daemon, Database, Namespace, addresses, binaries, black_hole, blocking, case::cases,
     daemon, eventually, shared, temp_dir,
@@ -46,8 +47,7 @@ fn example(name: &str) -> String {
 fn localised(name: &str, namespaces: &[(&str, &Namespace)], ips: &[(&str, IpAddr)]) -> String {
     let mut yaml = example(name);
     let mut replace = |from: String, to: String| {
-        assert!(yaml.contains(&from), "{name} has no {from}");
-        yaml = yaml.replace(&from, &to);
+        yaml = replace_in(&yaml, &from, &to);
     };
     for (from, to) in namespaces {
         replace(format!("namespace: {from}\n"), format!("namespace: {}\n", to.name));
@@ -313,9 +313,8 @@ async fn patroni_hears_nothing(patroni: &servers::Patroni, yaml: &str) {
             .for_each(|node| assert!(!node.log().contains("Traceback"), "{}", node.log()))
     };
     traceless();
-    let often = yaml.replace("interval: 2s", "interval: 50ms");
-    let by_body = often.replace("path: /primary}", "path: /primary, expectedBody: running}");
-    assert!(often != yaml && by_body != often);
+    let often = replace_in(yaml, "interval: 2s", "interval: 50ms");
+    let by_body = replace_in(&often, "path: /primary}", "path: /primary, expectedBody: running}");
     for yaml in [often, by_body] {
         let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &["--dry-run"]).await;
         eventually(TIMEOUT, "a thousand tries", async || {

@@ -11,7 +11,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::cluster::fixture::{Fixture, TIMEOUT, wait_for_checks};
+use crate::cluster::fixture::{Fixture, TIMEOUT, databases_of, wait_for_checks};
 use crate::support::{
     ApiProxy, ControlPlane, Daemon, Options, addresses, case::cases, consistently, eventually,
     rbac, shared,
@@ -331,7 +331,7 @@ async fn a_right_that_is_missing_hurts_only_its_namespace() {
         rbac::rule_for_names("endpoints", &["mysql"], &["create", "patch"]),
     ]);
     let token = account(&fixture, rules).await;
-    let both = fixture.config() + other.config().strip_prefix("databases:\n").expect("a config");
+    let both = fixture.config() + databases_of(&other.config());
     let daemon = Daemon::start(&both, &shared().kubeconfig_for_token(&token), &[]).await;
     fixture.expect_endpoints(&[0, 1, 2]).await;
     fixture.expect_condition(&daemon, "Published").await;

@@ -145,6 +145,20 @@ pub(crate) fn config(namespace: &str, addresses: &str, check: &str, more: &str) 
     )
 }
 
+/// Returns a config with a text replaced. Panics if the config does not have it: the case would
+/// otherwise run with a config that it did not mean.
+#[track_caller]
+pub(crate) fn replace_in(yaml: &str, from: &str, to: &str) -> String {
+    assert!(yaml.contains(from), "the config has no {from:?}:\n{yaml}");
+    yaml.replace(from, to)
+}
+
+/// Returns the databases of a config, without the key above them, to append to another config.
+#[track_caller]
+pub(crate) fn databases_of(yaml: &str) -> &str {
+    yaml.strip_prefix("databases:\n").expect("a config that begins with its databases")
+}
+
 /// Returns the first database of a status.
 pub(crate) fn database(status: &Value) -> Value {
     status["databases"][0].clone()

@@ -7,7 +7,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::cluster::fixture::{Fixture, TIMEOUT, config, wait_for_checks};
+use crate::cluster::fixture::{Fixture, TIMEOUT, config, replace_in, wait_for_checks};
 use crate::support::{Daemon, case::cases, eventually, shared};
 
 /// On a machine however busy; what only a list finds takes longer.
@@ -304,8 +304,8 @@ async fn services_that_are_never_ours() {
         &fixture.ips(&[0]).join(", "),
         "{tcp: {}, interval: 250ms, timeout: 1s}",
         "  adopt: true\n",
-    )
-    .replace("service: mysql", "service: kubernetes");
+    );
+    let yaml = replace_in(&yaml, "service: mysql", "service: kubernetes");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     fixture.expect_condition(&daemon, "ServiceIsKubernetes").await;
     wait_for_checks(&daemon, 3).await;

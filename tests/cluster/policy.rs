@@ -8,7 +8,9 @@ use kube::api::{Api, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::cluster::fixture::{CHECK, Fixture, TIMEOUT, config, database, wait_for_checks};
+use crate::cluster::fixture::{
+    CHECK, Fixture, TIMEOUT, config, database, databases_of, replace_in, wait_for_checks,
+};
 use crate::support::{
     Behavior, Daemon, blocking, case::cases, consistently, eventually, shared, temp_dir,
 };
@@ -75,10 +77,9 @@ async fn notes(daemon: &Daemon) -> Vec<String> {
 async fn all_fail_and_what_the_policy_says_stays() {
     let mut fixture = Fixture::new("all-fail").await;
     fixture.namespace.create_service("kept", &[("", 3306)]).await;
-    let kept = fixture
-        .config_with("  policy: {minHealthy: 1}\n")
-        .replace("service: mysql", "service: kept");
-    let yaml = format!("{}{}", fixture.config(), kept.replace("databases:\n", ""));
+    let kept = fixture.config_with("  policy: {minHealthy: 1}\n");
+    let kept = replace_in(&kept, "service: mysql", "service: kept");
+    let yaml = fixture.config() + databases_of(&kept);
     let daemon = start(&yaml).await;
     let kept_is = async |wanted: Vec<String>| {
         eventually(TIMEOUT, &format!("`kept` has {wanted:?}"), async || {

@@ -9,7 +9,7 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use crate::cluster::events;
-use crate::cluster::fixture::{Fixture, TIMEOUT, wait_for_checks};
+use crate::cluster::fixture::{Fixture, TIMEOUT, replace_in, wait_for_checks};
 use crate::cluster::reload::{database, databases, edit, left_behind, published, told};
 use crate::support::{Daemon, case::cases, consistently, eventually, shared};
 
@@ -64,7 +64,8 @@ async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
     let fixture = Fixture::new("departs").await;
     let created = |service: &str, which: usize| {
         let plain = database(&fixture, service, which);
-        plain.replace("  addresses:", "  createService: {}\n  publish: slices\n  addresses:")
+        let keys = "  createService: {}\n  publish: slices\n  addresses:";
+        replace_in(&plain, "  addresses:", keys)
     };
     fixture.namespace.create_service("stays", &[("", 3306)]).await;
     let stay = fixture.config() + &database(&fixture, "stays", 0);

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::cluster::fixture::{CHECK, Fixture, TIMEOUT, config, database, wait_for_checks};
+use crate::cluster::fixture::{
+    CHECK, Fixture, TIMEOUT, config, database, replace_in, wait_for_checks,
+};
 use crate::cluster::ownership::merge;
 use crate::support::{Daemon, case::cases, eventually, shared};
 
@@ -67,7 +69,7 @@ async fn outside_the_allow_list_nothing_is_published_or_checked() {
     drop(before);
     let history = fixture.history().await;
     let [first, second] = allowed(&fixture);
-    let yaml = fixture.config().replace("tcp: {}", "tcp: {accept: true}");
+    let yaml = replace_in(&fixture.config(), "tcp: {}", "tcp: {accept: true}");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[&first, &second]).await;
     fixture.expect_endpoints(&[0, 1]).await;
     fixture.expect_condition(&daemon, "Published").await;

@@ -8,7 +8,9 @@ use k8s_openapi::api::core::v1::Endpoints;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::cluster::fixture::{CHECK, Fixture, History, TIMEOUT, config, wait_for_checks};
+use crate::cluster::fixture::{
+    CHECK, Fixture, History, TIMEOUT, config, databases_of, replace_in, wait_for_checks,
+};
 use crate::support::{Daemon, case::cases, eventually, shared};
 
 pub(crate) fn cases() -> Vec<Trial> {
@@ -208,7 +210,7 @@ async fn another_port_is_one_write() {
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     fixture.expect_endpoints(&[0, 1, 2]).await;
     let history = fixture.history().await;
-    edit(&daemon, &yaml.replace("  port: 3306", "  port: 3307"));
+    edit(&daemon, &replace_in(&yaml, "  port: 3306", "  port: 3307"));
     history.expect_steps(&[Some(ips.clone())]).await;
     let endpoints = fixture.namespace.endpoints("mysql").await.expect("Endpoints");
     let ports: Vec<i32> = endpoints
@@ -233,7 +235,7 @@ async fn a_changed_check_gives_what_is_published_its_full_threshold() {
     };
     // Nothing listens on that port. Each target leaves after as many failures as the threshold
     // requires.
-    edit(&daemon, &fixture.config().replace("tcp: {}", "tcp: {port: 9}"));
+    edit(&daemon, &replace_in(&fixture.config(), "tcp: {}", "tcp: {port: 9}"));
     eventually(TIMEOUT, "all have left", async || {
         fixture.namespace.endpoint_ips("mysql").await.is_empty()
     })
@@ -265,7 +267,7 @@ async fn a_config_that_says_the_same_writes_nothing() {
         &format!(
             "databases:\n{}{}",
             database(&fixture, "orders", 0),
-            fixture.config().trim_start_matches("databases:\n")
+            databases_of(&fixture.config())
         ),
     );
     databases(&daemon, &["orders", "mysql"]).await;
@@ -283,7 +285,7 @@ async fn a_bad_config_changes_nothing_and_is_told_once() {
     let daemon = fixture.start_published().await;
     let history = fixture.history().await;
     load_successful(&daemon, 1.0).await;
-    edit(&daemon, &fixture.config().replace("interval: 250ms", "interval: 250"));
+    edit(&daemon, &replace_in(&fixture.config(), "interval: 250ms", "interval: 250"));
     load_successful(&daemon, 0.0).await;
     let problems = daemon.status().await["config"]["problems"].clone();
     let problem = problems[0].as_str().expect("a problem");

@@ -10,7 +10,9 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use crate::cluster::events::told;
-use crate::cluster::fixture::{CHECK, Fixture, TIMEOUT, config, database, wait_for_checks};
+use crate::cluster::fixture::{
+    CHECK, Fixture, TIMEOUT, config, database, replace_in, wait_for_checks,
+};
 use crate::support::{ConnectOutcome, Daemon, Traffic, case::cases, eventually, shared};
 
 pub(crate) fn cases() -> Vec<Trial> {
@@ -80,8 +82,8 @@ async fn a_headless_service_names_each_replica() {
         .map(|(index, database)| format!("{{address: {}, hostname: mongo-{index}}}", database.ip))
         .collect();
     let more = "  publish: slices\n  createService: {headless: true}\n";
-    let yaml = config(&fixture.namespace.name, &list.join(", "), CHECK, more)
-        .replace("service: mysql", "service: mongo");
+    let yaml = config(&fixture.namespace.name, &list.join(", "), CHECK, more);
+    let yaml = replace_in(&yaml, "service: mysql", "service: mongo");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
     fixture.expect_condition(&daemon, "Published").await;
     let created: Service = fixture.namespace.api().get("mongo").await.expect("a Service");

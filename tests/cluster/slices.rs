@@ -10,7 +10,7 @@ use kube::api::{Api, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::cluster::fixture::{CHECK, Fixture, TIMEOUT, config, wait_for_checks};
+use crate::cluster::fixture::{CHECK, Fixture, TIMEOUT, config, replace_in, wait_for_checks};
 use crate::support::{
     ConnectOutcome, Daemon, Database, Traffic, addresses, case::cases, eventually, shared,
 };
@@ -308,7 +308,8 @@ async fn a_deleted_service_takes_its_slices_with_it_and_a_new_one_owns_new_ones(
 async fn several_ports_join_by_name() {
     let fixture = Fixture::without_service("slice-ports").await;
     fixture.namespace.create_service("mysql", &[("metrics", 9104), ("sql", 33)]).await;
-    let yaml = fixture.config_with(SLICES).replace(
+    let yaml = replace_in(
+        &fixture.config_with(SLICES),
         "  port: 3306\n",
         "  ports: [{name: sql, port: 3306}, {name: metrics, port: 9999}]\n",
     );
