@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -34,6 +35,39 @@ fn the_image_is_built_from_images_by_digest() {
         "a front end by its tag is an image without a digest"
     );
     assert!(dockerfile.contains("--locked"));
+}
+
+/// Returns the files and folders that the Dockerfile copies from the repository.
+fn copied_into_the_build(dockerfile: &str) -> Vec<&str> {
+    let copies = dockerfile.lines().filter_map(|line| line.strip_prefix("COPY "));
+    let sources = copies.filter(|copy| !copy.starts_with("--from")).flat_map(|copy| {
+        let words: Vec<&str> = copy.split_whitespace().collect();
+        words[..words.len() - 1].to_vec()
+    });
+    sources.collect()
+}
+
+#[test]
+fn the_image_has_all_that_the_manifest_names() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let context = tempfile::tempdir().expect("a folder");
+    for source in copied_into_the_build(&text("deploy/Dockerfile")) {
+        let status = Command::new("cp")
+            .arg("-r")
+            .arg(root.join(source))
+            .arg(context.path().join(source))
+            .status()
+            .expect("cp");
+        assert!(status.success(), "{source}");
+    }
+    // Cargo reads the whole manifest before it looks for a program that does not exist.
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--locked", "--offline", "--bin", "no-such-program"])
+        .current_dir(context.path())
+        .output()
+        .expect("cargo");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("no bin target named `no-such-program`"), "{error}");
 }
 
 #[test]
