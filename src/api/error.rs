@@ -72,6 +72,14 @@ impl ApiError {
         Self { kind, message, retry_after: Duration::ZERO, source: None }
     }
 
+    /// Returns the status code of the API's answer; none if there was no answer.
+    pub(crate) fn code(&self) -> Option<u16> {
+        match &self.source {
+            Some(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        }
+    }
+
     /// Returns the message of the API's answer, without what this daemon says about it.
     pub(crate) fn reply(&self) -> &str {
         match &self.source {

@@ -410,7 +410,7 @@ fn record(lease: &Lease) -> Record {
 /// as invalid where there is a Lease to replace.
 fn is_conflict(error: &ApiError) -> bool {
     error.kind == ErrorKind::Conflict
-        || error.kind == ErrorKind::Invalid && error.reply().contains("resourceVersion")
+        || error.code() == Some(422) && error.reply().contains("resourceVersion")
 }
 
 fn is_gone(error: &ApiError) -> bool {
