@@ -1,13 +1,14 @@
-//! The only writer to the API: one reconciler for each database applies its plan, and repairs the
-//! changes that others make.
+//! The only writer of Services, Endpoints and EndpointSlices: one reconciler for each database
+//! applies its plan, and repairs the changes that others make.
 //!
 //! Every write stands on the resourceVersion that it was decided on, so that nothing older can
 //! overwrite anything newer. The modules, each of which uses only those before it:
 //!
 //! ```text
-//! condition  ownership  backoff     the ground
+//! condition  ownership  backoff     used by all below
+//! installation                      whether anything was published before
 //! cache                             the objects that exist, from lists, watches and responses
-//! status  cluster                   the status that the daemon shows, the right to write
+//! cluster  status                   the access to the cluster, the status that the daemon shows
 //! decide                            desired against existing: the next step, pure
 //! apply                             the queue of writes, the calls, the reports
 //! reconciler                        one database: observe, decide, apply, wait

@@ -163,13 +163,13 @@ impl Reconciler {
         let serving = inputs.serving();
         match next_step(inputs, inputs.service(), state.written_uid.as_deref()) {
             Step::Blocked(condition) => {
-                let are_ours = matches!(
+                let shows_members = matches!(
                     condition.kind,
                     ConditionKind::WaitingForVerdicts
                         | ConditionKind::AddressesRefused
                         | ConditionKind::NotMirrored
                 );
-                let members = are_ours.then_some(serving);
+                let members = shows_members.then_some(serving);
                 self.reporter.set_condition(members, error().unwrap_or(condition));
                 Decision::Wait(Requeue::OnChange)
             }

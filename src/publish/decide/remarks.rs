@@ -1,5 +1,4 @@
-//! Remarks on a database whose plan is in the cluster, and some of whose clients get nowhere all
-//! the same. Pure.
+//! Remarks on clients that get no answer although the plan is published. Pure.
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
