@@ -44,24 +44,30 @@ impl Orphan {
     pub(crate) fn from_slice(slice: &EndpointSlice) -> Option<Self> {
         let managed = slice.metadata.name.as_deref().and_then(slices::service_by_name).is_some()
             && slices::managed_by(slice) == Some(endpoints::FIELD_MANAGER);
+        if !managed {
+            return None;
+        }
         let members = slices::ready_members(slice).collect();
-        managed.then_some(Self { members, metadata: metadata(slice)?, exclusive: true })
+        Some(Self { members, metadata: metadata(slice)?, exclusive: true })
     }
 
     /// Creates an orphan from Endpoints that have the daemon's label.
     pub(crate) fn from_endpoints(existing: &Endpoints) -> Option<Self> {
-        let managed = endpoints::managed_by(existing) == Some(endpoints::FIELD_MANAGER);
+        if endpoints::managed_by(existing) != Some(endpoints::FIELD_MANAGER) {
+            return None;
+        }
         let exclusive = ownership::leader_annotation(existing).is_none();
         let members = endpoints::members(existing);
-        managed.then_some(Self { members, metadata: metadata(existing)?, exclusive })
+        Some(Self { members, metadata: metadata(existing)?, exclusive })
     }
 
     /// Creates an orphan from a Service that the daemon has created.
     pub(crate) fn from_service(service: &Service) -> Option<Self> {
+        if !ownership::is_created_by_us(service) {
+            return None;
+        }
         let exclusive = ownership::is_unchanged_by_others(service);
-        let members = Members::default();
-        let metadata = metadata(service)?;
-        ownership::is_created_by_us(service).then_some(Self { members, metadata, exclusive })
+        Some(Self { members: Members::default(), metadata: metadata(service)?, exclusive })
     }
 }
 
