@@ -31,10 +31,11 @@
 //!
 //! # Guarantees
 //!
-//! - Nothing is published for a database before each of its targets has been checked. A restart
-//!   alone changes nothing.
-//! - A target changes its state only after several verdicts in a row, and a fault of this host is
-//!   no verdict on a target.
+//! - Nothing is published for a database before each of its targets has been tried, except those
+//!   that are published already or in maintenance. A restart alone changes nothing.
+//! - A target leaves Up or Down only when as many verdicts in a row as its threshold say so. An
+//!   Unknown target takes the first one. An inconclusive verdict, which a fault of this host causes,
+//!   changes no state.
 //! - A write carries the resourceVersion that it was decided on, so no stale plan overwrites a
 //!   newer one. Only the holder of the lease writes.
 //! - A bad config file leaves the last good config in force, and a shutdown leaves the published
@@ -53,33 +54,33 @@
 //! # Modules
 //!
 //! Each module uses only those above it in this list, and `tests/layers.rs` holds the order.
-//! Modules marked *pure* know no clock, no runtime and no Kubernetes; time comes in as an argument.
+//! Pure modules know no clock, no runtime and no client of the API; time comes in as an argument.
 //!
 //! | module | content |
 //! | --- | --- |
-//! | `clock` | the only reader of time |
-//! | [`log`] | the log, and a writer that never blocks the daemon |
-//! | [`health`] | the state of a target and its streak (*pure*) |
-//! | `freeze` | the hold on removals while too many targets fail together (*pure*) |
-//! | [`plan`] | the members to publish, by health and policy (*pure*) |
-//! | `annotations` | what people ask for by annotations of a Service (*pure*) |
-//! | [`endpoints`] | the values of Endpoints and EndpointSlices (*pure*) |
-//! | [`config`] | the config file: from text to [`config::Spec`], with every mistake found |
-//! | [`notice`] | one typed notice for a log line and its Event |
-//! | `limits` | the limits of this process: descriptors, commands, connections |
-//! | `api` | the HTTP client of the Kubernetes API, its deadlines and errors |
-//! | `kubeconfig` | the cluster and the daemon's own namespace |
-//! | `lease` | the election of the replica that writes |
-//! | [`probe`] | the checks: one target in, one verdict out |
-//! | `schedule` | the time at which each target is due (*pure*) |
-//! | `monitor` | the loop that owns all health and makes the plans |
+//! | `clock` | the only reader of clocks; one of them also counts while the machine is suspended |
+//! | [`log`] | lines on standard error, through a bounded queue that nobody waits for |
+//! | [`health`] | the state machine of one target: thresholds and flap damping. Pure |
+//! | `freeze` | the hold on removals while too many targets fail together. Pure |
+//! | [`plan`] | the decision for one database: the members to publish. Pure |
+//! | `annotations` | names and grammar of the Service's annotations. Pure |
+//! | [`endpoints`] | Endpoints and EndpointSlices as values. Pure |
+//! | [`config`] | the config language: from YAML to a checked `Spec`, or to all mistakes |
+//! | [`notice`] | one happening, as a typed value that becomes a log line and an Event |
+//! | `limits` | how much may be in flight, from file descriptors and processors |
+//! | `api` | calls to the Kubernetes API: deadlines, pauses, one type of error |
+//! | `kubeconfig` | the client, and the daemon's own namespace |
+//! | `lease` | leader election, and the permission to write |
+//! | [`probe`] | one try of one check: `tcp`, `http`, `exec` |
+//! | `schedule` | the time at which each target is due. Pure |
+//! | `monitor` | the loop that starts tries, owns all health, and decides plans |
 //! | [`publish`] | the only writer of Services, Endpoints and EndpointSlices |
-//! | `event` | the writer of Kubernetes Events |
-//! | `reload` | the watcher of the config file |
+//! | `event` | notices as Events, aggregated, apart from all writes |
+//! | `reload` | the config file, read again and again |
 //! | `metrics` | the page for Prometheus |
-//! | `admin` | the HTTP server of all pages |
-//! | `init` | process 1 of a container |
-//! | `run` | start, new config and shutdown of all parts |
+//! | `admin` | the HTTP server and the status API |
+//! | `init` | the daemon as process 1 of a container |
+//! | `run` | start, new config and end of all tasks |
 //! | [`cli`] | the command line |
 
 mod clock;

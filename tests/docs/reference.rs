@@ -206,3 +206,20 @@ fn every_test_behind_a_promise_exists() {
     }
     assert!(tests > 20, "{tests}");
 }
+
+#[test]
+fn the_code_map_is_the_table_of_modules_of_the_crate() {
+    let lib = fs::read_to_string(root().join("src/lib.rs")).expect("src/lib.rs");
+    let rows = lib.lines().filter_map(|line| line.strip_prefix("//! | "));
+    let in_crate: Vec<(String, String)> = rows
+        .filter_map(|row| row.trim_end_matches(" |").split_once(" | "))
+        .filter(|(name, _)| name.contains('`'))
+        .map(|(name, content)| (names(name).remove(0), content.to_owned()))
+        .collect();
+    let map = page("docs/contributing/architecture.md").table(&["module", "content"]);
+    let in_map: Vec<(String, String)> = map
+        .into_iter()
+        .map(|row| (row[0].split(['[', ']']).nth(1).expect("a link").to_owned(), row[1].clone()))
+        .collect();
+    assert_eq!(in_map, in_crate);
+}
