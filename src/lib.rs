@@ -34,8 +34,8 @@
 //! - Nothing is published for a database before each of its targets has been tried, except those
 //!   that are published already or in maintenance. A restart alone changes nothing.
 //! - A target leaves Up or Down only when as many verdicts in a row as its threshold say so. An
-//!   Unknown target takes the first one. An inconclusive verdict, which a fault of this host causes,
-//!   changes no state.
+//!   Unknown target takes the first one. An inconclusive verdict, for a fault of this host, changes
+//!   no state.
 //! - A write carries the resourceVersion that it was decided on, so no stale plan overwrites a
 //!   newer one. Only the holder of the lease writes.
 //! - A bad config file leaves the last good config in force, and a shutdown leaves the published

@@ -12,13 +12,11 @@
 //! | rule | effect | wins over |
 //! | --- | --- | --- |
 //! | `exactlyOne` | never two members; if two pass, no new one | all others: nothing adds a second |
-//! | `minHealthy` | with fewer healthy ones, published ones stay | maintenance, flapping, health |
-//! | maintenance | removes a target as if it were Down | health, whatever its checks say |
+//! | `minHealthy` | with fewer healthy ones, published ones stay | all below |
+//! | maintenance | removes a target as if it were Down | all below |
+//! | freeze | published ones stay (see `freeze_hold`) | all below |
 //! | flapping | removes a target until it is Up for longer | health, but the last ones stay |
 //! | `priority` | lower tiers wait until upper ones are weak | health: those that wait are Up |
-//!
-//! Above all of them but maintenance stands the freeze: what is published stays, and all else goes
-//! on (see `freeze_hold`).
 //!
 //! `minHealthy` never adds a target that is not published, so a Service without any may be empty.
 

@@ -56,7 +56,7 @@ pub(crate) fn kubernetes_names() -> BTreeSet<String> {
     found
 }
 
-/// Returns the JSON fields of the status page: those of its structs, and those of its head.
+/// Returns the JSON fields of the status API: those of its structs, and those of its head.
 pub(crate) fn status_fields() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (path, code) in sources() {
