@@ -183,6 +183,7 @@ fn check_kubectl(words: &[&str], place: &str) {
             "-n" | "-l" | "-o" | "-f" | "-k" | "-p" => {
                 assert!(rest.next().is_some(), "{place}: {word} takes a value");
             }
+            "--prefix" | "--tail=100" if words[1..].contains(&"logs") => {}
             word => {
                 assert!(!word.starts_with('-'), "{place}: {word} is unknown");
                 plain.push(word);
@@ -193,6 +194,14 @@ fn check_kubectl(words: &[&str], place: &str) {
     assert!(KUBECTL_VERBS.contains(verb), "{place}: {verb} is unknown");
     match (*verb, objects) {
         ("apply", []) => {}
+        ("logs", []) => {
+            let selector = words.windows(2).find(|pair| pair[0] == "-l").expect(place)[1];
+            let (label, value) = selector.split_once('=').expect(place);
+            let deployment = fs::read_to_string(root().join("deploy/deployment.yaml"));
+            let labelled =
+                deployment.expect("the Deployment").contains(&format!("{label}: {value}"));
+            assert!(labelled, "{place}: no Pod has the label {selector}");
+        }
         ("logs" | "port-forward" | "rollout", [object, ..]) => {
             assert!(object.starts_with("deployment/"), "{place}: {object} is unknown");
         }
