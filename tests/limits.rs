@@ -230,7 +230,7 @@ fn commands_that_wait_for_their_turn_keep_their_timeout() {
     });
     assert!(late() > 0.0, "nothing waited for longer than the time-out");
     assert!(daemon.metric("checks_late_total", "") >= late());
-    eventually("it is told what is short", || daemon.log().contains("--max-exec").then_some(()));
+    eventually("the log names the limit", || daemon.log().contains("--max-exec").then_some(()));
     let probes = daemon.series("checks_total", "pass");
     let (least, most) = (
         probes.iter().copied().fold(f64::MAX, f64::min),

@@ -11,13 +11,13 @@ use crate::cluster::fixture::{Fixture, TIMEOUT, config, databases_of, replace_in
 use crate::support::{ApiProxy, Daemon, case::cases, eventually, shared};
 
 pub(crate) fn cases() -> Vec<Trial> {
-    cases![a_removal_overtakes_the_repairs, an_api_that_asks_to_be_left_alone_is_left_alone]
+    cases![removals_are_written_before_repairs, retry_after_is_respected]
 }
 
 /// The number of Services whose Endpoints are edited at the same time.
 const EDITED: usize = 8;
 
-async fn a_removal_overtakes_the_repairs() {
+async fn removals_are_written_before_repairs() {
     let mut fixture = Fixture::new("overtakes").await;
     let ips = fixture.ips(&[1, 2]).join(", ");
     let mut yaml = fixture.config();
@@ -67,7 +67,7 @@ async fn a_removal_overtakes_the_repairs() {
     assert!(repaired > Duration::from_secs(EDITED as u64 - 2), "repaired after {repaired:?}");
 }
 
-async fn an_api_that_asks_to_be_left_alone_is_left_alone() {
+async fn retry_after_is_respected() {
     let mut fixture = Fixture::new("alone").await;
     let proxy = ApiProxy::start(shared()).await;
     let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;

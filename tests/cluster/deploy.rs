@@ -111,7 +111,7 @@ async fn shipped_config() -> String {
     config_map().await.data.and_then(|mut data| data.remove("config.yaml")).expect("a config.yaml")
 }
 
-async fn published(namespace: &Namespace, wanted: &[IpAddr]) {
+async fn expect_published(namespace: &Namespace, wanted: &[IpAddr]) {
     let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
     eventually(TIMEOUT, &format!("the Endpoints have {wanted:?}"), async || {
         let there = namespace.endpoint_ips(SERVICE).await;
@@ -137,12 +137,12 @@ async fn as_shipped_it_does_the_main_job() {
     // The Lease that a Pod uses by default.
     let lease = ["--lease", &format!("{HOME}/{LEASE}")];
     let daemon = Daemon::start(&yaml, &shared().kubeconfig_for_token(token), &lease).await;
-    published(&watched, &ips).await;
+    expect_published(&watched, &ips).await;
     assert_eq!(daemon.status().await["lease"]["held"], true);
     databases[0].stop().await;
-    published(&watched, &ips[1..]).await;
+    expect_published(&watched, &ips[1..]).await;
     databases[0].restart().await;
-    published(&watched, &ips).await;
+    expect_published(&watched, &ips).await;
     assert_eq!(database(&daemon.status().await)["condition"], "Published");
     the_reference_has(&daemon.metrics().await);
 }

@@ -29,7 +29,7 @@ pub(crate) fn cases() -> Vec<Trial> {
         a_bad_config_has_an_event_on_the_lease,
         no_event_contains_a_secret,
         without_the_right_everything_else_continues,
-        an_api_that_is_away_costs_only_events,
+        an_unreachable_api_loses_only_events,
     ]
 }
 
@@ -43,7 +43,7 @@ async fn events(namespace: &Namespace, reason: &str) -> Vec<Event> {
 }
 
 /// Waits for an Event with this reason and a note that contains this text.
-pub(crate) async fn told(namespace: &Namespace, reason: &str, words: &str) -> Event {
+pub(crate) async fn expect_event(namespace: &Namespace, reason: &str, words: &str) -> Event {
     eventually(TIMEOUT, &format!("Event {reason}, {words:?}"), async || {
         let events = events(namespace, reason).await;
         let notes: Vec<_> = events.iter().filter_map(|event| event.note.clone()).collect();
@@ -56,7 +56,12 @@ pub(crate) async fn told(namespace: &Namespace, reason: &str, words: &str) -> Ev
 }
 
 /// Waits for an Event on this Service with this reason and a note that contains this text.
-pub(crate) async fn told_of(namespace: &Namespace, service: &str, reason: &str, words: &str) {
+pub(crate) async fn expect_event_on(
+    namespace: &Namespace,
+    service: &str,
+    reason: &str,
+    words: &str,
+) {
     let regards =
         |event: &Event| event.regarding.as_ref().and_then(|it| it.name.as_deref()) == Some(service);
     eventually(TIMEOUT, &format!("Event {reason} on {service}, {words:?}"), async || {
@@ -80,8 +85,12 @@ async fn targets_and_writes_have_events_on_the_service() {
     let daemon = fixture.start_published().await;
     let gone = fixture.ips(&[0]).remove(0);
     fixture.databases[0].stop().await;
-    let down =
-        told(&fixture.namespace, "TargetDown", &format!("{gone} is down: connect: refused")).await;
+    let down = expect_event(
+        &fixture.namespace,
+        "TargetDown",
+        &format!("{gone} is down: connect: refused"),
+    )
+    .await;
     let service = fixture.namespace.api::<Service>().get("mysql").await.expect("the Service");
     let regarding = down.regarding.clone().expect("what it regards");
     assert_eq!(regarding.uid, service.uid());
@@ -93,10 +102,10 @@ async fn targets_and_writes_have_events_on_the_service() {
     assert_eq!(down.reporting_controller.as_deref(), Some("external-endpoints"));
     assert_eq!((down.action.as_deref(), down.series.as_ref()), (Some("Check"), None));
     let published =
-        told(&fixture.namespace, "Published", &fixture.ips(&[0, 1, 2]).join(", ")).await;
+        expect_event(&fixture.namespace, "Published", &fixture.ips(&[0, 1, 2]).join(", ")).await;
     assert_eq!(published.type_.as_deref(), Some("Normal"));
     fixture.databases[0].restart().await;
-    told(&fixture.namespace, "TargetUp", &format!("{gone} is up")).await;
+    expect_event(&fixture.namespace, "TargetUp", &format!("{gone} is up")).await;
     fixture.expect_endpoints(&[0, 1, 2]).await;
 
     // Where people look.
@@ -118,7 +127,7 @@ async fn targets_and_writes_have_events_on_the_service() {
     let daemon = fixture.start_published().await;
     wait_for_checks(&daemon, 4).await;
     fixture.databases[1].stop().await;
-    told(&fixture.namespace, "TargetDown", &fixture.ips(&[1])[0]).await;
+    expect_event(&fixture.namespace, "TargetDown", &fixture.ips(&[1])[0]).await;
     assert_eq!(events(&fixture.namespace, "TargetUp").await.len(), 1);
 }
 
@@ -131,7 +140,7 @@ async fn repetitions_are_counted_once_a_minute() {
         merge(&fixture, edit.clone()).await;
         fixture.expect_endpoints(&[0, 1, 2]).await;
     }
-    let first = told(&fixture.namespace, "Repaired", "-192.0.2.99").await;
+    let first = expect_event(&fixture.namespace, "Repaired", "-192.0.2.99").await;
     assert_eq!(first.series, None);
     let begun = first.event_time.as_ref().expect("a time").0;
     let counted = eventually(Duration::from_secs(90), "the others are counted", async || {
@@ -175,7 +184,7 @@ async fn refusals_have_events_with_their_reason() {
         ("PortMismatch", "ports", "3306"),
         ("AddressRefused", "outside", ips[2].as_str()),
     ] {
-        let event = told(namespace, reason, words).await;
+        let event = expect_event(namespace, reason, words).await;
         assert_eq!(
             event.regarding.and_then(|regarding| regarding.name).as_deref(),
             Some(service),
@@ -196,7 +205,7 @@ async fn a_database_that_left_the_config_is_left_behind() {
         .await;
     let yaml = replace_in(&fixture.config(), "service: mysql", "service: other");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    let left = told(&fixture.namespace, "LeftBehind", "stays as it is").await;
+    let left = expect_event(&fixture.namespace, "LeftBehind", "stays as it is").await;
     assert_eq!(left.regarding.and_then(|regarding| regarding.name).as_deref(), Some("mysql"));
     fixture.expect_condition(&daemon, "Published").await;
     wait_for_checks(&daemon, 4).await;
@@ -210,7 +219,7 @@ async fn a_split_brain_has_an_event() {
     let fixture = Fixture::new("brains").await;
     let yaml = fixture.config_with("  policy: {exactlyOne: true}\n");
     let _daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    let event = told(&fixture.namespace, "SplitBrain", "where one should").await;
+    let event = expect_event(&fixture.namespace, "SplitBrain", "where one should").await;
     assert_eq!(event.type_.as_deref(), Some("Warning"));
 }
 
@@ -219,7 +228,7 @@ async fn of_two_replicas_only_the_leader_emits_events() {
     let (mut first, second) = pair(&fixture).await;
     let who = (identity(&first).await, identity(&second).await);
     fixture.databases[0].stop().await;
-    let down = told(&fixture.namespace, "TargetDown", &fixture.ips(&[0])[0]).await;
+    let down = expect_event(&fixture.namespace, "TargetDown", &fixture.ips(&[0])[0]).await;
     assert_eq!(down.reporting_instance, Some(who.0));
     up(&second, 2.0).await;
     wait_for_checks(&second, 4).await;
@@ -228,7 +237,7 @@ async fn of_two_replicas_only_the_leader_emits_events() {
     first.signal(Signal::SIGTERM);
     takes_over(&second).await;
     fixture.databases[1].stop().await;
-    let down = told(&fixture.namespace, "TargetDown", &fixture.ips(&[1])[0]).await;
+    let down = expect_event(&fixture.namespace, "TargetDown", &fixture.ips(&[1])[0]).await;
     assert_eq!(down.reporting_instance, Some(who.1));
     assert!(first.wait().await.success());
 }
@@ -242,7 +251,7 @@ async fn a_bad_config_has_an_event_on_the_lease() {
             .for_each(|daemon| std::fs::write(daemon.config(), text).expect("a file"));
     };
     save(&replace_in(&fixture.config(), "interval: 250ms", "interval: 250"));
-    let event = told(&fixture.namespace, "ConfigBad", "a duration needs a unit").await;
+    let event = expect_event(&fixture.namespace, "ConfigBad", "a duration needs a unit").await;
     let lease =
         fixture.namespace.api::<Lease>().get("external-endpoints").await.expect("the Lease");
     let regarding = event.regarding.clone().expect("what it regards");
@@ -252,7 +261,7 @@ async fn a_bad_config_has_an_event_on_the_lease() {
         (Some("Warning"), Some("LoadConfig"))
     );
     save(&fixture.config());
-    told(&fixture.namespace, "ConfigGood", "is good again").await;
+    expect_event(&fixture.namespace, "ConfigGood", "is good again").await;
     assert_eq!(events(&fixture.namespace, "ConfigBad").await.len(), 1, "by the one that writes");
 }
 
@@ -265,7 +274,7 @@ async fn no_event_contains_a_secret() {
     );
     let yaml = config(&fixture.namespace.name, &fixture.ips(&[0, 1, 2]).join(", "), &check, "");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
-    told(&fixture.namespace, "TargetDown", "cannot log in").await;
+    expect_event(&fixture.namespace, "TargetDown", "cannot log in").await;
     fixture.expect_condition(&daemon, "Published").await;
     wait_for_checks(&daemon, 4).await;
     let all = fixture.namespace.api::<Event>().list(&Default::default()).await.expect("Events");
@@ -306,12 +315,12 @@ async fn without_the_right_everything_else_continues() {
     assert_eq!(said, 1, "{:#?}", daemon.lines());
 }
 
-async fn an_api_that_is_away_costs_only_events() {
+async fn an_unreachable_api_loses_only_events() {
     let mut fixture = Fixture::new("unheard").await;
     let proxy = ApiProxy::start(shared()).await;
     let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
     fixture.expect_endpoints(&[0, 1, 2]).await;
-    told(&fixture.namespace, "Published", "+").await;
+    expect_event(&fixture.namespace, "Published", "+").await;
     proxy.answer(503);
     fixture.databases[0].stop().await;
     eventually(TIMEOUT, "an Event is lost", async || {
@@ -324,7 +333,7 @@ async fn an_api_that_is_away_costs_only_events() {
     fixture.expect_endpoints(&[1, 2]).await;
     // And when it is back, so are they.
     fixture.databases[1].stop().await;
-    told(&fixture.namespace, "TargetDown", &fixture.ips(&[1])[0]).await;
+    expect_event(&fixture.namespace, "TargetDown", &fixture.ips(&[1])[0]).await;
     assert!(
         events(&fixture.namespace, "TargetDown").await.len() == 1,
         "the one that was lost stays lost"

@@ -63,7 +63,7 @@ async fn start(yaml: &str) -> Daemon {
 }
 
 /// Waits until a Service's Endpoints have exactly these addresses.
-async fn published(namespace: &Namespace, service: &str, ips: &[IpAddr]) {
+async fn expect_published(namespace: &Namespace, service: &str, ips: &[IpAddr]) {
     let mut wanted = ips.to_vec();
     wanted.sort();
     let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
@@ -130,7 +130,7 @@ async fn mysql_singleton() {
     let daemon =
         start(&localised("mysql-singleton.yaml", &[("prod", &namespace)], &[("10.20.0.11", ip)]))
             .await;
-    published(&namespace, "mysql", &[ip]).await;
+    expect_published(&namespace, "mysql", &[ip]).await;
     let service = namespace.cluster_ip("mysql").await;
     answers("the server behind the Service", "1", async || {
         servers::ask_mariadb(service, "select @@server_id").await
@@ -152,10 +152,10 @@ async fn mysql_singleton() {
     assert!(connected < 1 + 3 && aborted < 3, "{connected} connections, {aborted} of them aborted");
 
     mysql.server.kill().await;
-    published(&namespace, "mysql", &[]).await;
+    expect_published(&namespace, "mysql", &[]).await;
     mysql.server.restart();
     mysql.ready().await;
-    published(&namespace, "mysql", &[ip]).await;
+    expect_published(&namespace, "mysql", &[ip]).await;
 }
 
 async fn test_and_prod() {
@@ -169,8 +169,8 @@ async fn test_and_prod() {
     let ips = [("10.30.0.11", in_test), ("10.20.0.11", first), ("10.20.0.12", second)];
     let _daemon =
         start(&localised("test-and-prod.yaml", &[("test", &test), ("prod", &prod)], &ips)).await;
-    published(&test, "mysql", &[in_test]).await;
-    published(&prod, "mysql", &[first, second]).await;
+    expect_published(&test, "mysql", &[in_test]).await;
+    expect_published(&prod, "mysql", &[first, second]).await;
     for (namespace, id) in [(&test, "1"), (&prod, "2")] {
         let service = namespace.cluster_ip("mysql").await;
         answers("the server behind the Service", id, async || {
@@ -180,8 +180,8 @@ async fn test_and_prod() {
     }
     blocking(move || black_hole::add(first)).await;
     of_test.server.kill().await;
-    published(&test, "mysql", &[]).await;
-    published(&prod, "mysql", &[second]).await;
+    expect_published(&test, "mysql", &[]).await;
+    expect_published(&prod, "mysql", &[second]).await;
     let service = prod.cluster_ip("mysql").await;
     answers("the server that is left", "2", async || {
         servers::ask_mariadb(service, "select @@server_id").await
@@ -278,8 +278,8 @@ async fn postgres_patroni() {
     let ips = [("10.20.1.21", first), ("10.20.1.22", second)];
     let yaml = localised("postgres-patroni.yaml", &[("prod", &namespace)], &ips);
     let _daemon = start(&yaml).await;
-    published(&namespace, "orders", &[first]).await;
-    published(&namespace, "orders-replicas", &[second]).await;
+    expect_published(&namespace, "orders", &[first]).await;
+    expect_published(&namespace, "orders-replicas", &[second]).await;
     let (orders, replicas) =
         (namespace.cluster_ip("orders").await, namespace.cluster_ip("orders-replicas").await);
     let in_recovery = "select pg_is_in_recovery()";
@@ -296,8 +296,8 @@ async fn postgres_patroni() {
 
     // Patroni hands over when it is terminated.
     patroni.nodes[0].signal(Signal::SIGTERM);
-    published(&namespace, "orders", &[second]).await;
-    published(&namespace, "orders-replicas", &[]).await;
+    expect_published(&namespace, "orders", &[second]).await;
+    expect_published(&namespace, "orders-replicas", &[]).await;
     let who = "select host(inet_server_addr()) || ' ' || pg_is_in_recovery()";
     let wanted = format!("{second} false");
     answers("the new primary", &wanted, async || servers::ask_postgres(orders, who).await).await;
@@ -355,10 +355,10 @@ async fn legacy_import() {
         ("10.1.0.41", moved),
     ];
     let _daemon = start(&localised("legacy-import.yaml", &[("legacy", &namespace)], &ips)).await;
-    published(&namespace, "billing", &[billing]).await;
-    published(&namespace, "crm", &[crm]).await;
-    published(&namespace, "sessions", &[first, second]).await;
-    published(&namespace, "search", &[old, moved]).await;
+    expect_published(&namespace, "billing", &[billing]).await;
+    expect_published(&namespace, "crm", &[crm]).await;
+    expect_published(&namespace, "sessions", &[first, second]).await;
+    expect_published(&namespace, "search", &[old, moved]).await;
     let service = namespace.cluster_ip("crm").await;
     answers("the adopted database", "1", async || servers::ask_postgres(service, "select 1").await)
         .await;
@@ -366,6 +366,6 @@ async fn legacy_import() {
     // Its kernel still accepts connections, but Redis does not answer any more.
     stuck.signal(Signal::SIGSTOP);
     page.set_behavior(Behavior::Http(200, r#"{"status":"red"}"#.to_owned())).await;
-    published(&namespace, "sessions", &[first]).await;
-    published(&namespace, "search", &[moved]).await;
+    expect_published(&namespace, "sessions", &[first]).await;
+    expect_published(&namespace, "search", &[moved]).await;
 }

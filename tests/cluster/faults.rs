@@ -23,14 +23,14 @@ pub(crate) fn cases() -> Vec<Trial> {
         the_api_server_is_paused_for_ten_seconds,
         the_api_is_refused_hanging_and_cut_off,
         the_api_answers_with_errors,
-        the_api_hangs_at_the_start,
-        the_api_is_away_at_the_start,
+        the_api_hangs_at_startup,
+        the_api_is_unreachable_at_startup,
         a_namespace_that_is_being_deleted_takes_no_writes,
         endpoints_deleted_with_their_service_do_not_come_back,
         an_apply_on_deleted_endpoints_is_refused,
-        a_watch_that_is_not_allowed_is_told_once,
+        a_forbidden_watch_is_logged_once,
         forbidden_names_the_role,
-        a_right_that_is_missing_hurts_only_its_namespace,
+        a_missing_right_affects_only_its_namespace,
     ]
 }
 
@@ -154,7 +154,7 @@ async fn the_api_answers_with_errors() {
     fixture.expect_condition(&daemon, "Published").await;
 }
 
-async fn the_api_hangs_at_the_start() {
+async fn the_api_hangs_at_startup() {
     let fixture = Fixture::new("hanging").await;
     let proxy = ApiProxy::start(shared()).await;
     // First it accepts requests and answers none, then it does not even complete a TLS handshake.
@@ -258,7 +258,7 @@ async fn an_apply_on_deleted_endpoints_is_refused() {
     conflict(apply(&filled).await);
 }
 
-async fn the_api_is_away_at_the_start() {
+async fn the_api_is_unreachable_at_startup() {
     let mut fixture = Fixture::new("late").await;
     let daemon = fixture.start_published().await;
     drop(daemon);
@@ -271,10 +271,15 @@ async fn the_api_is_away_at_the_start() {
     assert_eq!(daemon.get("/readyz").await.0, 503);
     assert_eq!(daemon.get("/healthz").await.0, 200);
     wait_for_checks(&daemon, 6).await;
-    let told = |line: &serde_json::Value| {
+    let is_that_line = |line: &serde_json::Value| {
         line["message"] == "target fails; it will be down once the cluster has been read"
     };
-    assert_eq!(daemon.logs().iter().filter(|line| told(line)).count(), 1, "{:#?}", daemon.lines());
+    assert_eq!(
+        daemon.logs().iter().filter(|line| is_that_line(line)).count(),
+        1,
+        "{:#?}",
+        daemon.lines()
+    );
     proxy.heal().await;
     fixture.expect_endpoints(&[0, 1]).await;
     history.expect_steps(&[Some(fixture.ips(&[0, 1]))]).await;
@@ -321,7 +326,7 @@ async fn forbidden_names_the_role() {
     fixture.expect_condition(&daemon, "Published").await;
 }
 
-async fn a_right_that_is_missing_hurts_only_its_namespace() {
+async fn a_missing_right_affects_only_its_namespace() {
     let fixture = Fixture::new("allowed").await;
     let other = Fixture::new("closed").await;
     let rules = json!([
@@ -343,7 +348,7 @@ async fn a_right_that_is_missing_hurts_only_its_namespace() {
     assert!(other.namespace.endpoints("mysql").await.is_none());
 }
 
-async fn a_watch_that_is_not_allowed_is_told_once() {
+async fn a_forbidden_watch_is_logged_once() {
     let mut fixture = Fixture::new("blind").await;
     let rules = json!([
         rbac::rule("services", &["get", "list"]),
@@ -361,7 +366,7 @@ async fn a_watch_that_is_not_allowed_is_told_once() {
     fixture.databases[0].stop().await;
     fixture.expect_endpoints(&[1, 2]).await;
     wait_for_checks(&daemon, 20).await;
-    let told = daemon.logs().iter().filter(|line| line["condition"] == "Forbidden").count();
+    let logged = daemon.logs().iter().filter(|line| line["condition"] == "Forbidden").count();
     // At most once for each kind, in any order, and again after a write.
-    assert!(told <= 9, "told {told} times: {:#?}", daemon.lines());
+    assert!(logged <= 9, "logged {logged} times: {:#?}", daemon.lines());
 }

@@ -1,4 +1,5 @@
-//! The freeze: many targets of several databases fail together, and nothing is taken out, on a real cluster and at a start.
+//! The freeze: while many targets of several databases fail together, no address is removed.
+//! Tested on a real cluster, at runtime and at startup.
 
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use crate::support::{Daemon, Database, Namespace, addresses, case::cases, eventu
 
 pub(crate) fn cases() -> Vec<Trial> {
     cases![
-        what_fails_together_stays_until_the_others_are_back,
-        a_freeze_ends_after_its_time,
-        a_start_in_an_outage_changes_nothing,
-        two_replicas_freeze_alike,
+        targets_that_fail_together_stay_published,
+        a_freeze_ends_after_its_timeout,
+        a_restart_during_an_outage_changes_nothing,
+        both_replicas_freeze,
     ]
 }
 
@@ -22,7 +23,14 @@ const SLOW: &str = "{tcp: {}, interval: 1s, timeout: 1s}";
 
 const SERVICES: [&str; 3] = ["mysql", "orders", "redis"];
 
-/// Three databases with two servers each, and one that the first has besides, which is down.
+/// The spare server in the Endpoints of the first Service.
+#[derive(Clone, Copy, PartialEq)]
+enum Spare {
+    Published,
+    Absent,
+}
+
+/// Three databases with two servers each. The first also has a spare server, which is down.
 struct Fleet {
     namespace: Namespace,
     servers: Vec<[Database; 2]>,
@@ -63,12 +71,13 @@ impl Fleet {
         Daemon::start(&self.config(), &shared().kubeconfig(), extra).await
     }
 
-    /// Waits until the Service has exactly so many of its servers, counted from the first, and the spare one if it shall.
-    async fn published(&self, index: usize, servers: usize, spare: bool) {
+    /// Waits until the Service's Endpoints have exactly its first `servers` servers, and the spare
+    /// one if `spare` says so.
+    async fn expect_published(&self, index: usize, servers: usize, spare: Spare) {
         let service = SERVICES[index];
         let mut wanted: Vec<_> =
             self.servers[index][..servers].iter().map(|server| server.ip).collect();
-        wanted.extend(spare.then_some(self.spare.ip));
+        wanted.extend((spare == Spare::Published).then_some(self.spare.ip));
         wanted.sort();
         let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
         eventually(TIMEOUT, &format!("{service} has {wanted:?}"), async || {
@@ -78,9 +87,9 @@ impl Fleet {
         .await;
     }
 
-    async fn all_published(&self) {
+    async fn expect_all_published(&self) {
         for index in 0..SERVICES.len() {
-            self.published(index, 2, false).await;
+            self.expect_published(index, 2, Spare::Absent).await;
         }
     }
 
@@ -105,6 +114,7 @@ impl Fleet {
     }
 }
 
+/// Waits until the metric of the freeze has this value.
 async fn frozen(daemon: &Daemon, wanted: f64) {
     eventually(TIMEOUT, &format!("frozen is {wanted}"), async || {
         let frozen = daemon.metric("external_endpoints_frozen", &[]).await;
@@ -113,7 +123,7 @@ async fn frozen(daemon: &Daemon, wanted: f64) {
     .await;
 }
 
-/// Waits until so many targets are down.
+/// Waits until at least this many targets are down.
 async fn down(daemon: &Daemon, wanted: f64) {
     eventually(TIMEOUT, &format!("{wanted} are down"), async || {
         let down = daemon.metric("external_endpoints_transitions_total", &[("to", "down")]).await;
@@ -122,24 +132,25 @@ async fn down(daemon: &Daemon, wanted: f64) {
     .await;
 }
 
-fn told(daemon: &Daemon, words: &str) -> usize {
+/// Counts the log lines whose message begins with this text.
+fn logged(daemon: &Daemon, words: &str) -> usize {
     let logs = daemon.logs();
     logs.iter()
         .filter(|line| line["message"].as_str().is_some_and(|message| message.starts_with(words)))
         .count()
 }
 
-async fn what_fails_together_stays_until_the_others_are_back() {
+async fn targets_that_fail_together_stay_published() {
     let mut fleet = Fleet::new("freeze").await;
     let daemon = fleet.start(&[]).await;
-    fleet.all_published().await;
+    fleet.expect_all_published().await;
     frozen(&daemon, 0.0).await;
     assert!(daemon.status().await["frozen"].is_null());
     let histories = fleet.histories().await;
 
     fleet.stop().await;
     frozen(&daemon, 1.0).await;
-    // The spare one has been down before.
+    // The spare server was down before.
     down(&daemon, 7.0).await;
     wait_for_checks(&daemon, 2).await;
     histories.iter().for_each(|history| assert_eq!(history.steps(), []));
@@ -156,45 +167,45 @@ async fn what_fails_together_stays_until_the_others_are_back() {
         "{status}"
     );
 
-    events::told(&fleet.namespace, "Frozen", "the fault is probably ours").await;
+    events::expect_event(&fleet.namespace, "Frozen", "the fault is probably ours").await;
 
-    // One that comes up is added.
+    // A server that comes up is added.
     fleet.spare.restart().await;
-    fleet.published(0, 2, true).await;
+    fleet.expect_published(0, 2, Spare::Published).await;
     frozen(&daemon, 1.0).await;
 
-    // Three of seven still fail, and leave.
+    // Three of seven targets still fail. They are removed.
     for server in &mut fleet.servers[1] {
         server.restart().await;
     }
     fleet.servers[0][0].restart().await;
     frozen(&daemon, 0.0).await;
-    events::told(&fleet.namespace, "Thawed", "the freeze is over").await;
-    fleet.published(0, 1, true).await;
-    fleet.published(2, 0, false).await;
-    fleet.published(1, 2, false).await;
+    events::expect_event(&fleet.namespace, "Thawed", "the freeze is over").await;
+    fleet.expect_published(0, 1, Spare::Published).await;
+    fleet.expect_published(2, 0, Spare::Absent).await;
+    fleet.expect_published(1, 2, Spare::Absent).await;
     assert_eq!(histories[1].steps(), []);
     assert_eq!(
-        (told(&daemon, "frozen: "), told(&daemon, "the freeze is over")),
+        (logged(&daemon, "frozen: "), logged(&daemon, "the freeze is over")),
         (1, 1),
         "{:#?}",
         daemon.lines()
     );
 }
 
-async fn a_freeze_ends_after_its_time() {
+async fn a_freeze_ends_after_its_timeout() {
     let mut fleet = Fleet::new("freeze-timeout").await;
     let daemon = fleet.start(&["--max-unhealthy", "80%", "--freeze-timeout", "5s"]).await;
-    fleet.all_published().await;
+    fleet.expect_all_published().await;
     fleet.stop().await;
     frozen(&daemon, 1.0).await;
-    fleet.all_published().await;
+    fleet.expect_all_published().await;
     for index in 0..SERVICES.len() {
-        fleet.published(index, 0, false).await;
+        fleet.expect_published(index, 0, Spare::Absent).await;
     }
     frozen(&daemon, 0.0).await;
     assert_eq!(
-        told(&daemon, "the freeze is over: it ran into --freeze-timeout"),
+        logged(&daemon, "the freeze is over: it ran into --freeze-timeout"),
         1,
         "{:#?}",
         daemon.lines()
@@ -203,10 +214,10 @@ async fn a_freeze_ends_after_its_time() {
     frozen(&daemon, 0.0).await;
 }
 
-async fn a_start_in_an_outage_changes_nothing() {
+async fn a_restart_during_an_outage_changes_nothing() {
     let mut fleet = Fleet::new("freeze-start").await;
     let daemon = fleet.start(&[]).await;
-    fleet.all_published().await;
+    fleet.expect_all_published().await;
     fleet.stop().await;
     frozen(&daemon, 1.0).await;
     let histories = fleet.histories().await;
@@ -225,24 +236,24 @@ async fn a_start_in_an_outage_changes_nothing() {
     histories.iter().for_each(|history| assert_eq!(history.steps(), []));
 }
 
-async fn two_replicas_freeze_alike() {
+async fn both_replicas_freeze() {
     let mut fleet = Fleet::new("freeze-two").await;
     let lease = format!("--lease={}/freeze", fleet.namespace.name);
     let mut leader = fleet.start(&[&lease]).await;
-    fleet.all_published().await;
+    fleet.expect_all_published().await;
     let standby = fleet.start(&[&lease]).await;
     wait_for_checks(&standby, 1).await;
     let histories = fleet.histories().await;
     fleet.stop().await;
     frozen(&leader, 1.0).await;
     frozen(&standby, 1.0).await;
-    let told = events::told(&fleet.namespace, "Frozen", "nothing is taken out").await;
-    let regarding = told.regarding.expect("what it regards");
+    let event = events::expect_event(&fleet.namespace, "Frozen", "nothing is taken out").await;
+    let regarding = event.regarding.expect("an object that the Event regards");
     assert_eq!(
         (regarding.kind.as_deref(), regarding.name.as_deref()),
         (Some("Lease"), Some("freeze"))
     );
-    // The one that takes over goes on with it.
+    // The replica that takes over continues the freeze.
     leader.terminate().await;
     eventually(Duration::from_secs(30), "the standby leads", async || {
         standby.metric("external_endpoints_leader", &[]).await == Some(1.0)

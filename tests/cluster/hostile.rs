@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 pub(crate) fn cases() -> Vec<Trial> {
-    cases![hostile_databases_delay_nobody]
+    cases![hostile_databases_do_not_delay_the_others]
 }
 
 const GOOD: usize = 50;
@@ -114,7 +114,7 @@ while :; do /bin/sleep 60; done
     path
 }
 
-async fn hostile_databases_delay_nobody() {
+async fn hostile_databases_do_not_delay_the_others() {
     let folder = temp_dir("hostile");
     let swarm = swarm(&folder);
     let namespace = shared().namespace("hostile").await;

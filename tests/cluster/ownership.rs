@@ -1,4 +1,4 @@
-//! What is ours is repaired, and what is not ours is never written.
+//! Ownership: managed Endpoints are repaired after outside changes, foreign ones are never written.
 
 use std::time::{Duration, Instant};
 
@@ -10,25 +10,26 @@ use serde_json::{Value, json};
 use crate::cluster::fixture::{Fixture, TIMEOUT, config, replace_in, wait_for_checks};
 use crate::support::{Daemon, case::cases, eventually, shared};
 
-/// On a machine however busy; what only a list finds takes longer.
+/// The longest time for a repair after a watch event, on a busy machine. A repair after a resync
+/// takes longer.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
 pub(crate) fn cases() -> Vec<Trial> {
     cases![
         an_outside_edit_is_repaired_at_once,
         an_outside_deletion_is_repaired,
-        a_quarrel_is_fought_slowly,
-        a_label_taken_off_is_put_back,
-        labels_and_annotations_of_others_survive,
+        repairs_against_another_writer_are_throttled,
+        a_removed_label_is_restored,
+        labels_and_annotations_of_others_are_kept,
         the_service_is_deleted_and_created_again,
-        a_missing_service_is_waited_for,
+        a_missing_service_is_published_once_it_is_created,
         a_service_gains_a_selector_and_loses_it,
-        foreign_endpoints_are_left_alone,
-        foreign_endpoints_are_adopted_if_asked,
-        endpoints_with_a_leader_are_never_taken,
-        another_manager_s_label_is_respected,
-        services_that_are_never_ours,
-        ports_that_do_not_match,
+        foreign_endpoints_are_not_written,
+        foreign_endpoints_are_adopted_with_adopt,
+        endpoints_with_a_leader_annotation_are_never_adopted,
+        endpoints_labelled_for_another_manager_are_not_written,
+        external_name_and_kubernetes_services_are_never_written,
+        ports_that_do_not_match_are_reported,
     ]
 }
 
@@ -58,8 +59,8 @@ async fn an_outside_edit_is_repaired_at_once() {
     history
         .expect_steps(&[Some(vec!["192.0.2.99".to_owned()]), Some(fixture.ips(&[0, 1, 2]))])
         .await;
-    // Whoever edits by hand can find out why it was in vain.
-    eventually(TIMEOUT, "it is told", async || {
+    // A person who edited by hand finds the reason on the log.
+    eventually(TIMEOUT, "the repair is on the log", async || {
         let logs = daemon.logs();
         let repair = logs
             .iter()
@@ -82,7 +83,7 @@ async fn an_outside_deletion_is_repaired() {
     assert!(took < AT_ONCE, "repaired after {took:?}");
 }
 
-async fn a_quarrel_is_fought_slowly() {
+async fn repairs_against_another_writer_are_throttled() {
     let fixture = Fixture::new("quarrel").await;
     let daemon = fixture.start_published().await;
     let writes =
@@ -93,7 +94,9 @@ async fn a_quarrel_is_fought_slowly() {
     while from.elapsed() < Duration::from_secs(5) {
         if fixture.namespace.endpoint_ips("mysql").await == fixture.ips(&[0, 1, 2]) {
             undone += 1;
-            merge(&fixture, json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"port": 3306}]}]})).await;
+            let addresses = json!([{"ip": "192.0.2.99"}]);
+            let subsets = json!([{"addresses": addresses, "ports": [{"port": 3306}]}]);
+            merge(&fixture, json!({"subsets": subsets})).await;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -102,7 +105,7 @@ async fn a_quarrel_is_fought_slowly() {
     fixture.expect_endpoints(&[0, 1, 2]).await;
 }
 
-async fn a_label_taken_off_is_put_back() {
+async fn a_removed_label_is_restored() {
     let fixture = Fixture::new("label").await;
     let _daemon = fixture.start_published().await;
     merge(&fixture, json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": null}}}))
@@ -117,7 +120,7 @@ async fn a_label_taken_off_is_put_back() {
     .await;
 }
 
-async fn labels_and_annotations_of_others_survive() {
+async fn labels_and_annotations_of_others_are_kept() {
     let mut fixture = Fixture::new("survive").await;
     let _daemon = fixture.start_published().await;
     merge(
@@ -164,7 +167,7 @@ async fn the_service_is_deleted_and_created_again() {
     );
 }
 
-async fn a_missing_service_is_waited_for() {
+async fn a_missing_service_is_published_once_it_is_created() {
     let fixture = Fixture::without_service("missing").await;
     let history = fixture.history().await;
     let daemon = fixture.start().await;
@@ -209,8 +212,8 @@ async fn a_service_gains_a_selector_and_loses_it() {
     fixture.expect_condition(&daemon, "Published").await;
 }
 
-/// Endpoints as a person would have written them, with one address that no config has.
-async fn by_hand(fixture: &Fixture, metadata: Value) {
+/// Creates Endpoints as a person would write them, with one address that no config has.
+async fn create_by_hand(fixture: &Fixture, metadata: Value) {
     let mut endpoints = json!({
         "metadata": {"name": "mysql"},
         "subsets": [{"addresses": [{"ip": "192.0.2.50"}], "ports": [{"port": 3306}]}],
@@ -223,9 +226,9 @@ async fn by_hand(fixture: &Fixture, metadata: Value) {
     api.create(&PostParams::default(), &endpoints).await.expect("creating Endpoints");
 }
 
-async fn foreign_endpoints_are_left_alone() {
+async fn foreign_endpoints_are_not_written() {
     let fixture = Fixture::new("foreign").await;
-    by_hand(&fixture, json!({})).await;
+    create_by_hand(&fixture, json!({})).await;
     let history = fixture.history().await;
     let daemon = fixture.start().await;
     let reason = fixture.expect_condition(&daemon, "NotOurs").await;
@@ -240,9 +243,9 @@ async fn foreign_endpoints_are_left_alone() {
     fixture.expect_endpoints(&[0, 1, 2]).await;
 }
 
-async fn foreign_endpoints_are_adopted_if_asked() {
+async fn foreign_endpoints_are_adopted_with_adopt() {
     let fixture = Fixture::new("adopt").await;
-    by_hand(&fixture, json!({"labels": {"team": "orders"}})).await;
+    create_by_hand(&fixture, json!({"labels": {"team": "orders"}})).await;
     let history = fixture.history().await;
     let yaml = fixture.config_with("  adopt: true\n");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
@@ -258,10 +261,13 @@ async fn foreign_endpoints_are_adopted_if_asked() {
     assert_eq!(labels.get("team").map(String::as_str), Some("orders"));
 }
 
-async fn endpoints_with_a_leader_are_never_taken() {
+async fn endpoints_with_a_leader_annotation_are_never_adopted() {
     let fixture = Fixture::new("leader").await;
-    by_hand(&fixture, json!({"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}}))
-        .await;
+    create_by_hand(
+        &fixture,
+        json!({"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}}),
+    )
+    .await;
     let history = fixture.history().await;
     let yaml = fixture.config_with("  adopt: true\n");
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
@@ -271,10 +277,10 @@ async fn endpoints_with_a_leader_are_never_taken() {
     assert_eq!(history.steps(), []);
 }
 
-async fn another_manager_s_label_is_respected() {
+async fn endpoints_labelled_for_another_manager_are_not_written() {
     let fixture = Fixture::new("handover").await;
     let daemon = fixture.start_published().await;
-    // A deliberate act: someone else says that these are theirs from now on.
+    // Another manager claims the Endpoints.
     let label = json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": "someone"}}});
     merge(&fixture, label).await;
     fixture.expect_condition(&daemon, "NotOurs").await;
@@ -288,9 +294,12 @@ async fn another_manager_s_label_is_respected() {
     history.expect_steps(&[Some(vec!["192.0.2.51".to_owned()])]).await;
 }
 
-async fn services_that_are_never_ours() {
+async fn external_name_and_kubernetes_services_are_never_written() {
     let fixture = Fixture::without_service("never").await;
-    let external = json!({"metadata": {"name": "mysql"}, "spec": {"type": "ExternalName", "externalName": "db.example"}});
+    let external = json!({
+        "metadata": {"name": "mysql"},
+        "spec": {"type": "ExternalName", "externalName": "db.example"},
+    });
     fixture.namespace.create_object::<Service>(external).await;
     let daemon = fixture.start().await;
     fixture.expect_condition(&daemon, "ServiceIsExternalName").await;
@@ -314,21 +323,25 @@ async fn services_that_are_never_ours() {
     assert_eq!(daemon.metric("external_endpoints_writes_total", &[]).await, None);
 }
 
-async fn ports_that_do_not_match() {
+async fn ports_that_do_not_match_are_reported() {
     let fixture = Fixture::without_service("ports").await;
     fixture.namespace.create_service("mysql", &[("a", 1), ("b", 2)]).await;
     let daemon = fixture.start().await;
     let reason = fixture.expect_condition(&daemon, "PortMismatch").await;
     assert!(
         reason.starts_with(
-            "the database's ports [unnamed (3306/TCP)] do not match the Service's ports [a (1/TCP), b (2/TCP)]"
+            "the database's ports [unnamed (3306/TCP)] do not match the Service's ports \
+             [a (1/TCP), b (2/TCP)]"
         ),
         "{reason}"
     );
     wait_for_checks(&daemon, 3).await;
     assert!(fixture.namespace.endpoints("mysql").await.is_none());
-    let ports = json!({"spec": {"ports": [{"name": "a", "port": 1}, {"name": "sql", "port": 2, "targetPort": 3306}]}});
-    merge_service(&fixture, ports).await;
+    let ports = json!([
+        {"name": "a", "port": 1},
+        {"name": "sql", "port": 2, "targetPort": 3306},
+    ]);
+    merge_service(&fixture, json!({"spec": {"ports": ports}})).await;
     fixture.expect_endpoints(&[0, 1, 2]).await;
     let endpoints = fixture.namespace.endpoints("mysql").await.expect("Endpoints");
     let subsets = serde_json::to_value(endpoints.subsets).expect("JSON");

@@ -1,4 +1,5 @@
-//! Policies: what stays, what waits and what is never published together, on a real cluster and through restarts.
+//! Policies: addresses that stay published, that wait, and that are never published together.
+//! Tested on a real cluster, also across restarts.
 
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -17,16 +18,16 @@ use crate::support::{
 
 pub(crate) fn cases() -> Vec<Trial> {
     cases![
-        all_fail_and_what_the_policy_says_stays,
-        a_writer_is_replaced_in_one_write_and_never_doubled,
-        a_writer_that_cannot_be_tried_gives_way_to_its_successor,
-        two_writers_at_the_start_are_not_published,
-        the_preferred_tier_returns_after_its_delay,
-        the_preferred_tier_returns_when_asked,
+        min_healthy_is_kept_when_all_targets_fail,
+        a_writer_is_replaced_in_one_write,
+        a_writer_that_cannot_be_checked_is_replaced,
+        two_writers_at_startup_are_not_published,
+        the_preferred_tier_returns_after_the_failback_delay,
+        the_preferred_tier_returns_on_request,
         maintenance_by_config_and_by_annotation,
-        a_target_that_flaps_stays_out_but_as_the_last_one,
-        a_target_that_fails_now_and_then_stays_in,
-        a_dry_run_plans_by_the_policy,
+        a_flapping_target_is_published_only_as_the_last_one,
+        failures_below_the_threshold_remove_nothing,
+        a_dry_run_applies_the_policy,
     ]
 }
 
@@ -74,7 +75,7 @@ async fn notes(daemon: &Daemon) -> Vec<String> {
     notes.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-async fn all_fail_and_what_the_policy_says_stays() {
+async fn min_healthy_is_kept_when_all_targets_fail() {
     let mut fixture = Fixture::new("all-fail").await;
     fixture.namespace.create_service("kept", &[("", 3306)]).await;
     let kept = fixture.config_with("  policy: {minHealthy: 1}\n");
@@ -92,7 +93,7 @@ async fn all_fail_and_what_the_policy_says_stays() {
     kept_is(fixture.ips(&[0, 1, 2])).await;
     let mut databases = std::mem::take(&mut fixture.databases);
     let ips: Vec<String> = databases.iter().map(|database| database.ip.to_string()).collect();
-    // One after the other, so that it is certain which was healthy last.
+    // They stop one after the other, so that it is certain which one was healthy last.
     databases[1].stop().await;
     eventually(TIMEOUT, "one is out", async || {
         fixture.namespace.endpoint_ips("kept").await.len() == 2
@@ -105,7 +106,7 @@ async fn all_fail_and_what_the_policy_says_stays() {
     metric(&daemon, "unhealthy_kept_addresses", Some(1.0)).await;
     kept_is(vec![ips[2].clone()]).await;
 
-    // Nor do outside hands empty it, or a restart.
+    // An outside edit or a restart does not empty it either.
     fixture.namespace.delete::<Endpoints>("kept").await;
     kept_is(vec![ips[2].clone()]).await;
     let edit = json!({"subsets": [{"addresses": [{"ip": ips[0]}], "ports": [{"port": 3306}]}]});
@@ -138,7 +139,7 @@ async fn says(fixture: &mut Fixture, which: usize, (status, body): (u16, &str)) 
     fixture.databases[which].set_behavior(Behavior::Http(status, body.to_owned())).await;
 }
 
-async fn a_writer_is_replaced_in_one_write_and_never_doubled() {
+async fn a_writer_is_replaced_in_one_write() {
     let mut fixture = Fixture::new("writer").await;
     for (which, answer) in [YES, NO, NO].into_iter().enumerate() {
         says(&mut fixture, which, answer).await;
@@ -171,11 +172,11 @@ async fn a_writer_is_replaced_in_one_write_and_never_doubled() {
     says(&mut fixture, 2, YES).await;
     fixture.expect_endpoints(&[2]).await;
     history.expect_steps(&[Some(fixture.ips(&[1])), Some(fixture.ips(&[2]))]).await;
-    let told = |words: &str| daemon.logs().iter().filter(|line| line["message"] == words).count();
-    assert_eq!((told(&note), told("the split brain is over")), (1, 1), "{:#?}", daemon.lines());
+    let logged = |words: &str| daemon.logs().iter().filter(|line| line["message"] == words).count();
+    assert_eq!((logged(&note), logged("the split brain is over")), (1, 1), "{:#?}", daemon.lines());
 }
 
-async fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
+async fn a_writer_that_cannot_be_checked_is_replaced() {
     let fixture = Fixture::new("untried-writer").await;
     let folder = temp_dir("writer");
     let program = |which: usize| folder.join(fixture.databases[which].ip.to_string());
@@ -213,7 +214,7 @@ async fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
     history.expect_steps(&[Some(fixture.ips(&[1]))]).await;
 }
 
-async fn two_writers_at_the_start_are_not_published() {
+async fn two_writers_at_startup_are_not_published() {
     let mut fixture = Fixture::new("two-writers").await;
     for (which, answer) in [YES, YES, NO].into_iter().enumerate() {
         says(&mut fixture, which, answer).await;
@@ -233,7 +234,7 @@ async fn two_writers_at_the_start_are_not_published() {
     metric(&daemon, "split_brain", Some(0.0)).await;
 }
 
-async fn the_preferred_tier_returns_after_its_delay() {
+async fn the_preferred_tier_returns_after_the_failback_delay() {
     let mut fixture = Fixture::new("tiers").await;
     let yaml = with_each(
         &fixture,
@@ -274,7 +275,7 @@ async fn ask_failback(id: String) -> Output {
     .await
 }
 
-async fn the_preferred_tier_returns_when_asked() {
+async fn the_preferred_tier_returns_on_request() {
     let mut fixture = Fixture::new("by-hand").await;
     let yaml = with_each(
         &fixture,
@@ -335,7 +336,10 @@ async fn maintenance_by_config_and_by_annotation() {
 
     annotate(
         &fixture,
-        json!({"external-endpoints/maintenance": format!("{}=disk swap, until Friday,10.9.9.9=x", ips[0])}),
+        json!({
+            "external-endpoints/maintenance":
+                format!("{}=disk swap, until Friday,10.9.9.9=x", ips[0]),
+        }),
     )
     .await;
     fixture.expect_endpoints(&[1]).await;
@@ -378,7 +382,7 @@ async fn maintenance_by_config_and_by_annotation() {
     metric(&daemon, "unhealthy_kept_addresses", Some(1.0)).await;
 }
 
-async fn a_target_that_flaps_stays_out_but_as_the_last_one() {
+async fn a_flapping_target_is_published_only_as_the_last_one() {
     let mut fixture = Fixture::new("flapping").await;
     let daemon = start(&with_each(&fixture, ["", "", ""], CHECK, "{maxFlips: 5}")).await;
     fixture.expect_endpoints(&[0, 1, 2]).await;
@@ -410,8 +414,8 @@ async fn a_target_that_flaps_stays_out_but_as_the_last_one() {
     fixture.expect_endpoints(&[1]).await;
 }
 
-/// Below the threshold, again and again.
-async fn a_target_that_fails_now_and_then_stays_in() {
+/// Fails a target several times, each time for fewer checks than the threshold.
+async fn failures_below_the_threshold_remove_nothing() {
     let mut fixture = Fixture::new("unsteady").await;
     let patient =
         "{tcp: {}, interval: 3s, recheckInterval: 3s, timeout: 1s, unhealthyThreshold: 3}";
@@ -435,7 +439,7 @@ async fn a_target_that_fails_now_and_then_stays_in() {
     metric(&daemon, "target_flapping", None).await;
 }
 
-async fn a_dry_run_plans_by_the_policy() {
+async fn a_dry_run_applies_the_policy() {
     let mut fixture = Fixture::without_service("dry-policy").await;
     let yaml = fixture.config_with("  policy: {minHealthy: 1}\n");
     let last = fixture.databases[2].ip;

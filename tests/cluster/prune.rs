@@ -1,4 +1,5 @@
-//! What a new config no longer has is deleted where it asks for that: late, and more than half of all only after a second look.
+//! Pruning: with `prune: true`, the objects of removed databases are deleted after a delay. More
+//! than half of all are deleted only after a second confirmation.
 
 use std::time::{Duration, Instant};
 
@@ -10,21 +11,23 @@ use serde_json::json;
 
 use crate::cluster::events;
 use crate::cluster::fixture::{Fixture, TIMEOUT, replace_in, wait_for_checks};
-use crate::cluster::reload::{database, databases, edit, left_behind, published, told};
+use crate::cluster::reload::{
+    database, databases, edit, expect_left_behind, expect_published, logged,
+};
 use crate::support::{Daemon, case::cases, consistently, eventually, shared};
 
 pub(crate) fn cases() -> Vec<Trial> {
     cases![
-        what_leaves_the_config_is_deleted_where_it_asks_for_it,
-        a_created_service_goes_after_its_slices_unless_someone_changed_it,
-        a_file_that_is_written_in_two_halves_deletes_nothing,
+        objects_of_removed_databases_are_deleted_with_prune,
+        an_unchanged_created_service_is_deleted_after_its_slices,
+        a_config_that_is_written_in_two_halves_deletes_nothing,
     ]
 }
 
-/// Until a config has stood for long enough, and as soon after as a busy machine can.
+/// Longer than the delay of a deletion, on a busy machine.
 const LONG_TIMEOUT: Duration = Duration::from_secs(75);
 
-async fn what_leaves_the_config_is_deleted_where_it_asks_for_it() {
+async fn objects_of_removed_databases_are_deleted_with_prune() {
     let fixture = Fixture::new("prune").await;
     for service in ["orders", "taken"] {
         fixture.namespace.create_service(service, &[("", 3306)]).await;
@@ -34,11 +37,11 @@ async fn what_leaves_the_config_is_deleted_where_it_asks_for_it() {
         + &database(&fixture, "taken", 2)
         + "prune: true\n";
     let daemon = Daemon::start(&all, &shared().kubeconfig(), &[]).await;
-    published(&fixture, "orders", &[1]).await;
-    published(&fixture, "taken", &[2]).await;
+    expect_published(&fixture, "orders", &[1]).await;
+    expect_published(&fixture, "taken", &[2]).await;
     fixture.expect_endpoints(&[0, 1, 2]).await;
     let history = fixture.history().await;
-    // Someone says that these are theirs from now on.
+    // Another manager claims these Endpoints.
     let api: Api<Endpoints> = fixture.namespace.api();
     let label = Patch::Merge(
         json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": "someone"}}}),
@@ -52,15 +55,15 @@ async fn what_leaves_the_config_is_deleted_where_it_asks_for_it() {
     })
     .await;
     assert!(edited.elapsed() > Duration::from_secs(29), "deleted after {:?}", edited.elapsed());
-    left_behind(&daemon, &[]).await;
-    assert_eq!(told(&daemon, "deleted: its database has left the config"), 1);
+    expect_left_behind(&daemon, &[]).await;
+    assert_eq!(logged(&daemon, "deleted: its database has left the config"), 1);
     wait_for_checks(&daemon, 3).await;
     assert_eq!(fixture.namespace.endpoint_ips("taken").await, fixture.ips(&[2]));
     assert!(fixture.namespace.api::<Service>().get_opt("orders").await.expect("a read").is_some());
     assert_eq!(history.steps(), []);
 }
 
-async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
+async fn an_unchanged_created_service_is_deleted_after_its_slices() {
     let fixture = Fixture::new("departs").await;
     let created = |service: &str, which: usize| {
         let plain = database(&fixture, service, which);
@@ -86,14 +89,14 @@ async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
     }
     let label = Patch::Merge(json!({"metadata": {"labels": {"team": "payments"}}}));
     services.patch("taken", &PatchParams::default(), &label).await.expect("a patch");
-    published(&fixture, "stays", &[0]).await;
+    expect_published(&fixture, "stays", &[0]).await;
     edit(&daemon, &(stay + "prune: true\n"));
     databases(&daemon, &["mysql", "stays"]).await;
     eventually(LONG_TIMEOUT, "its Service is gone", async || {
         services.get_opt("orders").await.expect("a read").is_none()
     })
     .await;
-    left_behind(&daemon, &[]).await;
+    expect_left_behind(&daemon, &[]).await;
     let at = |words: &str| {
         daemon.lines().iter().position(|line| line.contains(words) && line.contains("orders"))
     };
@@ -108,7 +111,7 @@ async fn a_created_service_goes_after_its_slices_unless_someone_changed_it() {
     assert!(slices.get_opt("taken-external-ipv4-1").await.expect("a read").is_none());
 }
 
-async fn a_file_that_is_written_in_two_halves_deletes_nothing() {
+async fn a_config_that_is_written_in_two_halves_deletes_nothing() {
     let fixture = Fixture::new("prune-halves").await;
     let names = ["orders", "users"];
     for service in names {
@@ -122,7 +125,7 @@ async fn a_file_that_is_written_in_two_halves_deletes_nothing() {
     );
     let daemon = Daemon::start(&whole, &shared().kubeconfig(), &[]).await;
     for service in names {
-        published(&fixture, service, &[1]).await;
+        expect_published(&fixture, service, &[1]).await;
     }
     let there = async || {
         let endpoints = [
@@ -131,18 +134,19 @@ async fn a_file_that_is_written_in_two_halves_deletes_nothing() {
         ];
         if endpoints.iter().all(Option::is_some) { Ok(()) } else { Err(format!("{endpoints:?}")) }
     };
-    // Two of three leave at once. After the time in which one would have gone, it is told, and nothing is deleted.
+    // Two of three leave at once. After the delay of a single one, this is logged, and nothing is
+    // deleted.
     edit(&daemon, &first);
-    left_behind(&daemon, &names).await;
+    expect_left_behind(&daemon, &names).await;
     let words = "2 of 3 published databases have left the config at once";
-    eventually(LONG_TIMEOUT, "it is on the log", async || told(&daemon, words) == 1).await;
+    eventually(LONG_TIMEOUT, "it is on the log", async || logged(&daemon, words) == 1).await;
     for service in names {
-        events::told_of(&fixture.namespace, service, "LeftBehind", words).await;
+        events::expect_event_on(&fixture.namespace, service, "LeftBehind", words).await;
     }
     consistently(Duration::from_secs(3), "nothing is deleted", there).await;
     edit(&daemon, &whole);
     databases(&daemon, &["mysql", "orders", "users"]).await;
-    left_behind(&daemon, &[]).await;
-    assert_eq!(told(&daemon, "deleted: its database has left the config"), 0);
+    expect_left_behind(&daemon, &[]).await;
+    assert_eq!(logged(&daemon, "deleted: its database has left the config"), 0);
     assert_eq!(there().await, Ok(()));
 }

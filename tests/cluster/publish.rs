@@ -1,11 +1,12 @@
-//! The main job: what is healthy is published, with no write too many, and a restart changes nothing.
+//! The main job: exactly the healthy addresses are published, without needless writes, and a
+//! restart changes nothing.
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Endpoints;
 use libtest_mimic::Trial;
 
-use crate::cluster::events::told;
+use crate::cluster::events::expect_event;
 use crate::cluster::fixture::{CHECK, Fixture, TIMEOUT, config, database, wait_for_checks};
 use crate::support::{
     Behavior, Daemon, Database, addresses, case::cases, consistently, eventually, shared, temp_dir,
@@ -14,39 +15,45 @@ use crate::support::{
 pub(crate) fn cases() -> Vec<Trial> {
     cases![
         nothing_is_published_before_each_target_has_a_verdict,
-        an_inconclusive_target_holds_nobody_up,
-        a_published_target_that_cannot_be_tried_is_told,
-        one_of_three_dies,
-        many_services_lose_an_address_at_once,
-        all_die_and_return,
-        restart_while_healthy_writes_nothing,
-        restart_while_one_is_down_writes_nothing,
-        a_restart_gives_a_published_address_its_full_threshold,
-        steady_state_for_a_minute,
-        both_families_and_hostnames,
-        a_slice_mirrors_the_healthy_ones_only,
+        an_inconclusive_target_does_not_delay_the_others,
+        a_published_target_that_cannot_be_checked_is_reported,
+        one_of_three_databases_fails,
+        many_services_lose_an_address_together,
+        all_databases_fail_and_recover,
+        a_restart_while_all_are_healthy_writes_nothing,
+        a_restart_while_one_is_down_writes_nothing,
+        after_a_restart_a_published_address_has_its_full_threshold,
+        a_minute_of_steady_state_writes_nothing,
+        both_families_are_published_with_hostnames,
+        a_slice_mirrors_only_the_healthy_addresses,
     ]
 }
 
-/// How many calls that write the daemon has made; none if it has made none.
+/// Returns the number of write calls of the daemon, or `None` if it has not made any.
 async fn writes(daemon: &Daemon) -> Option<f64> {
     daemon.metric("external_endpoints_writes_total", &[]).await
 }
 
-/// A config for `mysql` with these addresses in their long form, `{address: …}`.
+/// Returns a config for `mysql` with these addresses in their long form, `{address: …}`.
 fn long_form(fixture: &Fixture, check: &str, addresses: &[String]) -> String {
     let namespace = &fixture.namespace.name;
     let addresses: Vec<String> =
         addresses.iter().map(|address| format!("  - {{{address}}}\n")).collect();
     format!(
-        "databases:\n- service: mysql\n  namespace: {namespace}\n  port: 3306\n  check: {check}\n  addresses:\n{}",
+        "databases:
+- service: mysql
+  namespace: {namespace}
+  port: 3306
+  check: {check}
+  addresses:
+{}",
         addresses.concat()
     )
 }
 
 async fn nothing_is_published_before_each_target_has_a_verdict() {
     let fixture = Fixture::new("verdicts").await;
-    // Its first verdict takes as long as its patience.
+    // Its first verdict takes as long as its timeout.
     let silent = Database::start_with(addresses::allocate_one(), 3306, Behavior::Silent).await;
     let yaml = long_form(
         &fixture,
@@ -78,7 +85,7 @@ async fn nothing_is_published_before_each_target_has_a_verdict() {
     history.expect_steps(&[Some(Vec::new()), Some(fixture.ips(&[0]))]).await;
 }
 
-async fn an_inconclusive_target_holds_nobody_up() {
+async fn an_inconclusive_target_does_not_delay_the_others() {
     let fixture = Fixture::new("inconclusive").await;
     // A target is well while its file is there.
     let files = temp_dir("well");
@@ -87,7 +94,8 @@ async fn an_inconclusive_target_holds_nobody_up() {
     let yaml = long_form(
         &fixture,
         &format!(
-            "{{exec: {{command: [/usr/bin/test, -e, {}/$(TARGET_IP)]}}, interval: 250ms, timeout: 5s}}",
+            "{{exec: {{command: [/usr/bin/test, -e, {}/$(TARGET_IP)]}}, \
+             interval: 250ms, timeout: 5s}}",
             files.display()
         ),
         &[
@@ -119,7 +127,7 @@ async fn an_inconclusive_target_holds_nobody_up() {
     assert_eq!(history.steps(), []);
 }
 
-async fn a_published_target_that_cannot_be_tried_is_told() {
+async fn a_published_target_that_cannot_be_checked_is_reported() {
     let fixture = Fixture::new("untried").await;
     let program = temp_dir("programs").join("check");
     let install =
@@ -138,7 +146,7 @@ async fn a_published_target_that_cannot_be_tried_is_told() {
     std::fs::remove_file(&program).expect("our own link");
     let patience = Duration::from_secs(60) + TIMEOUT;
     eventually(patience, "it is in the metrics", async || inconclusive().await == Some(1.0)).await;
-    let event = told(
+    let event = expect_event(
         &fixture.namespace,
         "ChecksInconclusive",
         "have been inconclusive for over 1m (exec: ",
@@ -153,7 +161,7 @@ async fn a_published_target_that_cannot_be_tried_is_told() {
     );
 
     install();
-    told(&fixture.namespace, "ChecksConclusive", "are conclusive again").await;
+    expect_event(&fixture.namespace, "ChecksConclusive", "are conclusive again").await;
     assert_eq!(inconclusive().await, None);
     let lines = daemon.logs();
     let logged = |words: &str| {
@@ -163,7 +171,7 @@ async fn a_published_target_that_cannot_be_tried_is_told() {
     assert_eq!(history.steps(), [], "it was published all the while");
 }
 
-async fn one_of_three_dies() {
+async fn one_of_three_databases_fails() {
     let mut fixture = Fixture::new("one-dies").await;
     let daemon = fixture.start_published().await;
     let history = fixture.history().await;
@@ -176,10 +184,10 @@ async fn one_of_three_dies() {
     assert_eq!(writes(&daemon).await, written.map(|before| before + 1.0));
     let version = fixture.namespace.resource_version("mysql").await;
     assert_eq!(version.as_ref(), history.changes().last().map(|change| &change.version));
-    let told =
+    let logged =
         |message: &str| daemon.logs().iter().filter(|line| line["message"] == message).count();
     assert_eq!(
-        (told("published"), told("Endpoints written"), told("target is down")),
+        (logged("published"), logged("Endpoints written"), logged("target is down")),
         (1, 2, 1),
         "{:#?}",
         daemon.lines()
@@ -192,7 +200,7 @@ async fn one_of_three_dies() {
     );
 }
 
-async fn many_services_lose_an_address_at_once() {
+async fn many_services_lose_an_address_together() {
     // More than may be written at the same time.
     const SERVICES: usize = 80;
     let namespace = shared().namespace("many").await;
@@ -229,7 +237,7 @@ async fn many_services_lose_an_address_at_once() {
     all_have(1).await;
 }
 
-async fn all_die_and_return() {
+async fn all_databases_fail_and_recover() {
     let mut fixture = Fixture::new("all-die").await;
     let daemon = fixture.start_published().await;
     for database in &mut fixture.databases {
@@ -245,7 +253,7 @@ async fn all_die_and_return() {
     fixture.expect_endpoints(&[0, 1, 2]).await;
 }
 
-async fn restart_while_healthy_writes_nothing() {
+async fn a_restart_while_all_are_healthy_writes_nothing() {
     let fixture = Fixture::new("restart").await;
     let mut daemon = fixture.start_published().await;
     let (status, took) = daemon.terminate().await;
@@ -261,7 +269,7 @@ async fn restart_while_healthy_writes_nothing() {
     assert_eq!(fixture.namespace.endpoint_ips("mysql").await, fixture.ips(&[0, 1, 2]));
 }
 
-async fn restart_while_one_is_down_writes_nothing() {
+async fn a_restart_while_one_is_down_writes_nothing() {
     let mut fixture = Fixture::new("restart-down").await;
     let mut daemon = fixture.start_published().await;
     fixture.databases[0].stop().await;
@@ -277,7 +285,7 @@ async fn restart_while_one_is_down_writes_nothing() {
     assert_eq!(fixture.namespace.endpoint_ips("mysql").await, fixture.ips(&[1, 2]));
 }
 
-async fn a_restart_gives_a_published_address_its_full_threshold() {
+async fn after_a_restart_a_published_address_has_its_full_threshold() {
     let mut fixture = Fixture::new("restart-threshold").await;
     let daemon = fixture.start_published().await;
     drop(daemon);
@@ -311,7 +319,7 @@ async fn a_restart_gives_a_published_address_its_full_threshold() {
     history.expect_steps(&[Some(fixture.ips(&[0, 1]))]).await;
 }
 
-async fn steady_state_for_a_minute() {
+async fn a_minute_of_steady_state_writes_nothing() {
     let fixture = Fixture::new("steady").await;
     let daemon = fixture.start_published().await;
     let history = fixture.history().await;
@@ -335,13 +343,21 @@ async fn steady_state_for_a_minute() {
     assert!(tried > 600.0, "of 720 tries, {tried}");
 }
 
-async fn both_families_and_hostnames() {
+async fn both_families_are_published_with_hostnames() {
     let namespace = shared().namespace("families").await;
     namespace.create_headless_service("mysql", &[("mysql", 3306)]).await;
     let four = Database::start(addresses::allocate_one(), 3306).await;
     let six = Database::start(addresses::allocate_v6(1)[0], 3306).await;
     let yaml = format!(
-        "databases:\n- service: mysql\n  namespace: {}\n  port: 3306\n  check: {{tcp: {{}}, interval: 250ms, timeout: 1s}}\n  addresses:\n  - {{address: \"{}\", hostname: db-six}}\n  - {{address: {}, hostname: db-four}}\n",
+        "databases:
+- service: mysql
+  namespace: {}
+  port: 3306
+  check: {CHECK}
+  addresses:
+  - {{address: \"{}\", hostname: db-six}}
+  - {{address: {}, hostname: db-four}}
+",
         namespace.name, six.ip, four.ip
     );
     let _daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;
@@ -353,7 +369,10 @@ async fn both_families_and_hostnames() {
     assert_eq!(
         json,
         serde_json::json!([{
-            "addresses": [{"ip": four.ip, "hostname": "db-four"}, {"ip": six.ip, "hostname": "db-six"}],
+            "addresses": [
+                {"ip": four.ip, "hostname": "db-four"},
+                {"ip": six.ip, "hostname": "db-six"},
+            ],
             "ports": [{"name": "mysql", "port": 3306, "protocol": "TCP"}],
         }])
     );
@@ -363,7 +382,7 @@ async fn both_families_and_hostnames() {
     .await;
 }
 
-async fn a_slice_mirrors_the_healthy_ones_only() {
+async fn a_slice_mirrors_only_the_healthy_addresses() {
     let mut fixture = Fixture::new("mirror").await;
     let _daemon = fixture.start_published().await;
     let mut all = fixture.ips(&[0, 1, 2]);

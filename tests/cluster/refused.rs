@@ -1,4 +1,5 @@
-//! Addresses that may not be published are not, whoever published them before, and hold nobody else up.
+//! Refused addresses: they are never published, even if they were published before, and they do not
+//! delay other addresses.
 
 use std::net::IpAddr;
 
@@ -15,8 +16,8 @@ pub(crate) fn cases() -> Vec<Trial> {
     cases![
         bad_addresses_are_refused_and_the_others_published,
         outside_the_allow_list_nothing_is_published_or_checked,
-        what_was_published_from_outside_goes_before_any_verdict,
-        a_database_of_refused_addresses_keeps_what_it_has,
+        a_refused_address_is_removed_before_any_verdict,
+        a_database_with_only_refused_addresses_is_not_changed,
     ]
 }
 
@@ -57,7 +58,7 @@ async fn bad_addresses_are_refused_and_the_others_published() {
     }
 }
 
-/// All of a fixture's databases but the last, as networks.
+/// Returns the flags that allow all databases of the fixture except the last.
 fn allowed(fixture: &Fixture) -> [String; 2] {
     let ips = fixture.ips(&[0, 1]);
     [format!("--allow-cidr={}/32", ips[0]), format!("--allow-cidr={}/32", ips[1])]
@@ -73,9 +74,10 @@ async fn outside_the_allow_list_nothing_is_published_or_checked() {
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[&first, &second]).await;
     fixture.expect_endpoints(&[0, 1]).await;
     fixture.expect_condition(&daemon, "Published").await;
-    // Whoever puts it there by hand gets no further.
+    // An address that a person adds by hand is removed again.
     let ips: Vec<IpAddr> = fixture.databases.iter().map(|database| database.ip).collect();
-    let subsets = json!([{"addresses": ips.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(), "ports": [{"port": 3306}]}]);
+    let addresses: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
+    let subsets = json!([{"addresses": addresses, "ports": [{"port": 3306}]}]);
     merge(&fixture, json!({"subsets": subsets})).await;
     history
         .expect_steps(&[
@@ -94,13 +96,14 @@ async fn outside_the_allow_list_nothing_is_published_or_checked() {
     assert!(daemon.lines().iter().any(|line| line.contains(&said)), "{:#?}", daemon.lines());
 }
 
-async fn what_was_published_from_outside_goes_before_any_verdict() {
+async fn a_refused_address_is_removed_before_any_verdict() {
     let fixture = Fixture::new("before").await;
     let before = fixture.start_published().await;
     drop(before);
     let history = fixture.history().await;
     let [first, second] = allowed(&fixture);
-    // A check that is under way for as long as this takes, of an address that nobody published: no plan comes.
+    // An address that is not published has a check that runs for longer than this case, so that
+    // there is no plan.
     let more = crate::support::addresses::allocate_one();
     let ips = format!(
         "{}, {{address: {more}, check: {{exec: {{command: [/bin/sleep, '60']}}}}}}",
@@ -119,7 +122,7 @@ async fn what_was_published_from_outside_goes_before_any_verdict() {
     history.expect_steps(&[Some(fixture.ips(&[0, 1]))]).await;
 }
 
-async fn a_database_of_refused_addresses_keeps_what_it_has() {
+async fn a_database_with_only_refused_addresses_is_not_changed() {
     let fixture = Fixture::new("all").await;
     let before = fixture.start_published().await;
     drop(before);

@@ -15,16 +15,16 @@ use crate::support::{Daemon, case::cases, eventually, shared};
 
 pub(crate) fn cases() -> Vec<Trial> {
     cases![
-        databases_come_and_go_while_it_runs,
-        what_did_not_change_keeps_its_health_and_its_streak,
-        an_address_that_is_added_comes_when_it_is_well,
-        another_port_is_one_write,
-        a_changed_check_gives_what_is_published_its_full_threshold,
-        a_config_that_says_the_same_writes_nothing,
-        a_bad_config_changes_nothing_and_is_told_once,
-        a_config_map_is_followed_through_its_symlinks,
-        what_leaves_the_config_stays_and_is_told,
-        what_is_left_behind_is_found_at_the_start_and_never_deleted,
+        databases_are_added_and_removed_at_runtime,
+        unchanged_targets_keep_their_health_and_streak,
+        an_added_address_is_published_when_healthy,
+        a_changed_port_is_one_write,
+        a_changed_check_restarts_the_threshold_of_published_targets,
+        an_equivalent_config_writes_nothing,
+        a_bad_config_changes_nothing_and_is_logged_once,
+        a_config_map_is_reloaded_through_its_symlinks,
+        removed_databases_stay_published_and_are_reported,
+        left_behind_objects_are_reported_at_startup_and_kept,
     ]
 }
 
@@ -62,7 +62,7 @@ fn service(database: &Value) -> &str {
 }
 
 /// Waits until a Service's Endpoints have exactly these databases.
-pub(crate) async fn published(fixture: &Fixture, service: &str, which: &[usize]) {
+pub(crate) async fn expect_published(fixture: &Fixture, service: &str, which: &[usize]) {
     let wanted = fixture.ips(which);
     eventually(TIMEOUT, &format!("{service} has {wanted:?}"), async || {
         let there = fixture.namespace.endpoint_ips(service).await;
@@ -72,7 +72,7 @@ pub(crate) async fn published(fixture: &Fixture, service: &str, which: &[usize])
 }
 
 /// Waits until exactly these are left behind.
-pub(crate) async fn left_behind(daemon: &Daemon, services: &[&str]) {
+pub(crate) async fn expect_left_behind(daemon: &Daemon, services: &[&str]) {
     eventually(TIMEOUT, &format!("{services:?} are left behind"), async || {
         let left = daemon.status().await["leftBehind"].clone();
         let there: Vec<&str> = left.as_array().expect("a list").iter().map(service).collect();
@@ -88,11 +88,12 @@ async fn load_successful(daemon: &Daemon, wanted: f64) {
     .await;
 }
 
-pub(crate) fn told(daemon: &Daemon, words: &str) -> usize {
+/// Counts the log lines with this text.
+pub(crate) fn logged(daemon: &Daemon, words: &str) -> usize {
     daemon.lines().iter().filter(|line| line.contains(words)).count()
 }
 
-async fn databases_come_and_go_while_it_runs() {
+async fn databases_are_added_and_removed_at_runtime() {
     let mut fixture = Fixture::new("come-go").await;
     let other = shared().namespace("come-go-other").await;
     other.create_service("redis", &[("", 3306)]).await;
@@ -106,7 +107,7 @@ async fn databases_come_and_go_while_it_runs() {
     );
     edit(&daemon, &(fixture.config() + &database(&fixture, "orders", 1) + &elsewhere));
     databases(&daemon, &["mysql", "orders", "redis"]).await;
-    published(&fixture, "orders", &[1]).await;
+    expect_published(&fixture, "orders", &[1]).await;
     eventually(TIMEOUT, "redis is published", async || {
         other.endpoint_ips("redis").await == fixture.ips(&[2])
     })
@@ -120,8 +121,8 @@ async fn databases_come_and_go_while_it_runs() {
     })
     .await;
     fixture.databases[1].stop().await;
-    published(&fixture, "orders", &[]).await;
-    published(&fixture, "mysql", &[0, 2]).await;
+    expect_published(&fixture, "orders", &[]).await;
+    expect_published(&fixture, "mysql", &[0, 2]).await;
 
     edit(&daemon, &format!("databases:\n{}", database(&fixture, "orders", 1)));
     databases(&daemon, &["orders"]).await;
@@ -131,23 +132,23 @@ async fn databases_come_and_go_while_it_runs() {
             .lines()
             .any(|line| line.contains("service=\"redis\"") && !line.contains("left_behind"))
     );
-    left_behind(&daemon, &["mysql", "redis"]).await;
+    expect_left_behind(&daemon, &["mysql", "redis"]).await;
     // Databases that left are neither checked nor repaired.
     fixture.databases[2].stop().await;
     other.delete::<Endpoints>("redis").await;
-    left_behind(&daemon, &["mysql"]).await;
+    expect_left_behind(&daemon, &["mysql"]).await;
     wait_for_checks(&daemon, 8).await;
     assert_eq!(fixture.namespace.endpoint_ips("mysql").await, fixture.ips(&[0, 2]));
     assert!(other.endpoints("redis").await.is_none());
 
     // Published addresses count as up until a check disproves it.
     edit(&daemon, &(fixture.config() + &database(&fixture, "orders", 1)));
-    published(&fixture, "mysql", &[0]).await;
+    expect_published(&fixture, "mysql", &[0]).await;
     history.expect_steps(&[Some(fixture.ips(&[0, 2])), Some(fixture.ips(&[0]))]).await;
-    left_behind(&daemon, &[]).await;
+    expect_left_behind(&daemon, &[]).await;
 }
 
-async fn what_did_not_change_keeps_its_health_and_its_streak() {
+async fn unchanged_targets_keep_their_health_and_streak() {
     let mut fixture = Fixture::new("keeps").await;
     fixture.databases[1].stop().await;
     let daemon = fixture.start().await;
@@ -176,7 +177,7 @@ async fn what_did_not_change_keeps_its_health_and_its_streak() {
     history.expect_steps(&[Some(fixture.ips(&[0, 2]))]).await;
 }
 
-async fn an_address_that_is_added_comes_when_it_is_well() {
+async fn an_added_address_is_published_when_healthy() {
     let mut fixture = Fixture::new("added").await;
     let two = fixture.ips(&[0, 1]).join(", ");
     let daemon = Daemon::start(
@@ -202,7 +203,7 @@ async fn an_address_that_is_added_comes_when_it_is_well() {
     history.expect_steps(&[Some(fixture.ips(&[0, 1, 2])), Some(fixture.ips(&[0, 1]))]).await;
 }
 
-async fn another_port_is_one_write() {
+async fn a_changed_port_is_one_write() {
     let fixture = Fixture::new("port").await;
     let check = "{tcp: {port: 3306}, interval: 250ms, timeout: 1s}";
     let ips = fixture.ips(&[0, 1, 2]);
@@ -221,12 +222,12 @@ async fn another_port_is_one_write() {
         .map(|port| port.port)
         .collect();
     assert_eq!(ports, [3307]);
-    assert_eq!(told(&daemon, "an outside change"), 0);
+    assert_eq!(logged(&daemon, "an outside change"), 0);
     wait_for_checks(&daemon, 3).await;
     history.expect_steps(&[Some(ips)]).await;
 }
 
-async fn a_changed_check_gives_what_is_published_its_full_threshold() {
+async fn a_changed_check_restarts_the_threshold_of_published_targets() {
     let fixture = Fixture::new("check").await;
     let daemon = fixture.start_published().await;
     let history = fixture.history().await;
@@ -250,14 +251,14 @@ async fn a_changed_check_gives_what_is_published_its_full_threshold() {
     assert!(history.steps().iter().flatten().all(|ips| ips.len() <= 3));
 }
 
-async fn a_config_that_says_the_same_writes_nothing() {
+async fn an_equivalent_config_writes_nothing() {
     let fixture = Fixture::new("same").await;
     let daemon = fixture.start_published().await;
     let history = fixture.history().await;
     let writes = daemon.metric("external_endpoints_writes_total", &[]).await;
     edit(&daemon, &format!("# Only a comment.\n{}", fixture.config()));
     eventually(TIMEOUT, "it was read", async || {
-        told(&daemon, "has changed, but not its meaning") == 1
+        logged(&daemon, "has changed, but not its meaning") == 1
     })
     .await;
     // Databases before and after it in the config do not concern it.
@@ -271,7 +272,7 @@ async fn a_config_that_says_the_same_writes_nothing() {
         ),
     );
     databases(&daemon, &["orders", "mysql"]).await;
-    published(&fixture, "orders", &[0]).await;
+    expect_published(&fixture, "orders", &[0]).await;
     wait_for_checks(&daemon, 4).await;
     assert_eq!(history.steps(), []);
     assert_eq!(
@@ -280,7 +281,7 @@ async fn a_config_that_says_the_same_writes_nothing() {
     );
 }
 
-async fn a_bad_config_changes_nothing_and_is_told_once() {
+async fn a_bad_config_changes_nothing_and_is_logged_once() {
     let mut fixture = Fixture::new("bad").await;
     let daemon = fixture.start_published().await;
     let history = fixture.history().await;
@@ -295,16 +296,16 @@ async fn a_bad_config_changes_nothing_and_is_told_once() {
     );
     assert!(problem.starts_with(&place), "{problem}");
     wait_for_checks(&daemon, 8).await;
-    assert_eq!(told(&daemon, "a duration needs a unit"), 1, "once for each content");
+    assert_eq!(logged(&daemon, "a duration needs a unit"), 1, "once for each content");
     // Half of a file, and then no file.
     let whole = fixture.config();
     edit(&daemon, &whole[..whole.len() / 2]);
     eventually(TIMEOUT, "half of a file is bad", async || {
-        told(&daemon, "the config file is bad") == 2
+        logged(&daemon, "the config file is bad") == 2
     })
     .await;
     fs::remove_file(daemon.config()).expect("a file");
-    eventually(TIMEOUT, "no file is bad", async || told(&daemon, "there is no such file") == 1)
+    eventually(TIMEOUT, "no file is bad", async || logged(&daemon, "there is no such file") == 1)
         .await;
     load_successful(&daemon, 0.0).await;
     // The last good config stays in force.
@@ -336,7 +337,7 @@ fn as_kubelet(volume: &Path, number: u32, yaml: &str) {
     }
 }
 
-async fn a_config_map_is_followed_through_its_symlinks() {
+async fn a_config_map_is_reloaded_through_its_symlinks() {
     let fixture = Fixture::new("symlink").await;
     let daemon = fixture.start_published().await;
     let volume: PathBuf = daemon.config().parent().expect("a folder").to_owned();
@@ -350,46 +351,46 @@ async fn a_config_map_is_followed_through_its_symlinks() {
         }
         fixture.expect_endpoints(which).await;
     }
-    assert_eq!(told(&daemon, "the config file is bad"), 0, "at no moment was there none");
+    assert_eq!(logged(&daemon, "the config file is bad"), 0, "at no moment was there none");
 }
 
-async fn what_leaves_the_config_stays_and_is_told() {
+async fn removed_databases_stay_published_and_are_reported() {
     let fixture = Fixture::new("left").await;
     fixture.namespace.create_service("orders", &[("", 3306)]).await;
     let both = fixture.config() + &database(&fixture, "orders", 1);
     let daemon = Daemon::start(&both, &shared().kubeconfig(), &[]).await;
-    published(&fixture, "orders", &[1]).await;
-    left_behind(&daemon, &[]).await;
+    expect_published(&fixture, "orders", &[1]).await;
+    expect_left_behind(&daemon, &[]).await;
     assert_eq!(daemon.metric("external_endpoints_left_behind_addresses", &[]).await, None);
     let before = fixture.namespace.resource_version("orders").await;
     edit(&daemon, &fixture.config());
-    left_behind(&daemon, &["orders"]).await;
+    expect_left_behind(&daemon, &["orders"]).await;
     let of_orders = [("service", "orders")];
     assert_eq!(
         daemon.metric("external_endpoints_left_behind_addresses", &of_orders).await,
         Some(1.0)
     );
-    assert_eq!(told(&daemon, "left behind: the config has no such database"), 1);
+    assert_eq!(logged(&daemon, "left behind: the config has no such database"), 1);
     wait_for_checks(&daemon, 4).await;
     assert_eq!(fixture.namespace.resource_version("orders").await, before);
     fixture.namespace.delete::<Endpoints>("orders").await;
-    left_behind(&daemon, &[]).await;
+    expect_left_behind(&daemon, &[]).await;
 }
 
-async fn what_is_left_behind_is_found_at_the_start_and_never_deleted() {
+async fn left_behind_objects_are_reported_at_startup_and_kept() {
     let fixture = Fixture::new("found").await;
     fixture.namespace.create_service("orders", &[("", 3306)]).await;
     let both = fixture.config() + &database(&fixture, "orders", 1);
     let daemon = Daemon::start(&both, &shared().kubeconfig(), &[]).await;
-    published(&fixture, "orders", &[1]).await;
+    expect_published(&fixture, "orders", &[1]).await;
     drop(daemon);
     let history = History::start(&fixture.namespace, "orders").await;
     // It could belong to another deployment with a config of its own.
     let daemon =
         Daemon::start(&(fixture.config() + "prune: true\n"), &shared().kubeconfig(), &[]).await;
-    left_behind(&daemon, &["orders"]).await;
+    expect_left_behind(&daemon, &["orders"]).await;
     fixture.expect_condition(&daemon, "Published").await;
     wait_for_checks(&daemon, 4).await;
     assert_eq!(history.steps(), []);
-    assert_eq!(told(&daemon, "left behind: the config has no such database"), 1);
+    assert_eq!(logged(&daemon, "left behind: the config has no such database"), 1);
 }

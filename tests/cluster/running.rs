@@ -25,9 +25,9 @@ pub(crate) fn cases() -> Vec<Trial> {
         a_dry_run_shows_the_difference,
         without_a_cluster_it_says_what_to_do,
         credentials_that_hang_or_fail,
-        promtool_has_nothing_to_say,
-        standing_still_is_nobodys_failure,
-        a_secret_shows_nowhere,
+        promtool_accepts_the_metrics,
+        a_suspended_daemon_counts_no_failures,
+        a_secret_appears_in_no_output,
     ]
 }
 
@@ -147,7 +147,7 @@ async fn credentials_that_hang_or_fail() {
     );
 }
 
-async fn promtool_has_nothing_to_say() {
+async fn promtool_accepts_the_metrics() {
     let mut fixture = Fixture::new("metrics").await;
     let daemon = fixture.start_published().await;
     fixture.databases[0].stop().await;
@@ -208,7 +208,7 @@ async fn promtool_has_nothing_to_say() {
     assert!(page.contains("\nprocess_resident_memory_bytes "), "{page}");
 }
 
-async fn standing_still_is_nobodys_failure() {
+async fn a_suspended_daemon_counts_no_failures() {
     let fixture = Fixture::new("still").await;
     let daemon = fixture.start_published().await;
     let history = fixture.history().await;
@@ -223,7 +223,7 @@ async fn standing_still_is_nobodys_failure() {
     assert_eq!(history.steps(), []);
 }
 
-async fn a_secret_shows_nowhere() {
+async fn a_secret_appears_in_no_output() {
     const SECRET: &str = "correct-horse-battery";
     let folder = temp_dir("secrets");
     std::fs::write(folder.join("password"), SECRET).expect("a file in the sandbox");

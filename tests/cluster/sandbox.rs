@@ -29,7 +29,7 @@ pub(crate) fn cases() -> Vec<Trial> {
         a_black_hole_is_silent,
         a_stopped_database_refuses,
         data_outlives_the_api_server,
-        the_proxy_makes_faults,
+        the_api_proxy_injects_faults,
         nothing_is_left_after_ctrl_c,
         nothing_is_left_after_a_kill,
         nothing_is_left_after_a_panic,
@@ -163,7 +163,7 @@ async fn data_outlives_the_api_server() {
     }
 }
 
-async fn the_proxy_makes_faults() {
+async fn the_api_proxy_injects_faults() {
     let proxy = ApiProxy::start(shared()).await;
     let namespace = shared().namespace("proxied").await;
     let kubeconfig =

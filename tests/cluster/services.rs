@@ -1,4 +1,4 @@
-//! Services that are created where there is none, and left alone where there is one.
+//! `createService`: a missing Service is created, an existing one is not changed.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use kube::api::{Api, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::cluster::events::told;
+use crate::cluster::events::expect_event;
 use crate::cluster::fixture::{
     CHECK, Fixture, TIMEOUT, config, database, replace_in, wait_for_checks,
 };
@@ -19,10 +19,10 @@ pub(crate) fn cases() -> Vec<Trial> {
     cases![
         a_missing_service_is_created,
         a_headless_service_names_each_replica,
-        a_service_that_is_there_is_never_changed,
+        an_existing_service_is_never_changed,
         all_ports_that_lead_to_the_database_get_its_traffic,
-        a_local_traffic_policy_is_told,
-        a_long_annotation_is_read_in_part_and_told,
+        a_local_traffic_policy_is_reported,
+        a_long_annotation_is_read_in_part_and_reported,
     ]
 }
 
@@ -56,9 +56,12 @@ async fn a_missing_service_is_created() {
         traffic.tally_all().keys().any(|outcome| matches!(outcome, ConnectOutcome::Reached(_)))
     })
     .await;
-    // Changed by someone, it is theirs; deleted by someone, there is none.
+    // A Service that someone changed is not changed back. A deleted one is created again.
     let api: Api<Service> = fixture.namespace.api();
-    let patch = json!({"metadata": {"labels": {"team": "orders"}}, "spec": {"sessionAffinity": "ClientIP"}});
+    let patch = json!({
+        "metadata": {"labels": {"team": "orders"}},
+        "spec": {"sessionAffinity": "ClientIP"},
+    });
     let changed =
         api.patch("mysql", &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
     wait_for_checks(&daemon, 4).await;
@@ -91,7 +94,7 @@ async fn a_headless_service_names_each_replica() {
     let slice: EndpointSlice =
         fixture.namespace.api().get("mongo-external-ipv4-1").await.expect("a slice");
     assert_eq!(slice.labels().get("service.kubernetes.io/headless").map(String::as_str), Some(""));
-    // What DNS makes mongo-0.mongo.NAMESPACE.svc of.
+    // DNS answers mongo-0.mongo.NAMESPACE.svc from these.
     let mut names: Vec<_> = slice
         .endpoints
         .into_iter()
@@ -107,7 +110,7 @@ async fn a_headless_service_names_each_replica() {
     assert_eq!(names, wanted);
 }
 
-async fn a_service_that_is_there_is_never_changed() {
+async fn an_existing_service_is_never_changed() {
     let fixture = Fixture::new("kept").await;
     let before = service(&fixture).await.and_then(|service| service.resource_version());
     let daemon = fixture.start_with("  createService: {headless: true}\n").await;
@@ -117,7 +120,7 @@ async fn a_service_that_is_there_is_never_changed() {
     assert_eq!(service(&fixture).await.and_then(|service| service.resource_version()), before);
 }
 
-/// A Service with two ports that lead to the database, and one that does not.
+/// Creates a Service with two ports that lead to the database, and one that does not.
 async fn create_twins(fixture: &Fixture) {
     let ports = json!([
         {"name": "mysql", "port": 3306, "targetPort": 3306},
@@ -169,7 +172,7 @@ async fn all_ports_that_lead_to_the_database_get_its_traffic() {
     }
 }
 
-async fn a_local_traffic_policy_is_told() {
+async fn a_local_traffic_policy_is_reported() {
     let fixture = Fixture::new("local").await;
     let daemon = fixture.start_published().await;
     let ip = fixture.namespace.cluster_ip("mysql").await;
@@ -191,7 +194,7 @@ async fn a_local_traffic_policy_is_told() {
         }
     };
     eventually(TIMEOUT, "it is true", reached_by_none).await;
-    told(&fixture.namespace, "LocalTrafficPolicy", words).await;
+    expect_event(&fixture.namespace, "LocalTrafficPolicy", words).await;
     wait_for_checks(&daemon, 4).await;
     let warned = daemon.lines().iter().filter(|line| line.contains("clients are kept out")).count();
     assert_eq!(warned, 1, "{:#?}", daemon.lines());
@@ -207,7 +210,7 @@ async fn a_local_traffic_policy_is_told() {
     assert!(!reason.contains("Local"), "{reason}");
 }
 
-async fn a_long_annotation_is_read_in_part_and_told() {
+async fn a_long_annotation_is_read_in_part_and_reported() {
     let fixture = Fixture::new("long-annotation").await;
     let daemon = fixture.start_published().await;
     let [first, last] = [fixture.ips(&[0]).remove(0), fixture.ips(&[2]).remove(0)];
@@ -220,7 +223,10 @@ async fn a_long_annotation_is_read_in_part_and_told() {
     fixture.expect_endpoints(&[1, 2]).await;
     let problems = database(&daemon.status().await)["policy"].to_string();
     assert!(
-        problems.contains("annotation external-endpoints/maintenance: it is over 8 kB: only its first 8 kB are read"),
+        problems.contains(
+            "annotation external-endpoints/maintenance: it is over 8 kB: only its first 8 kB are \
+             read"
+        ),
         "{problems}"
     );
     wait_for_checks(&daemon, 3).await;

@@ -1,4 +1,4 @@
-//! EndpointSlices that are written directly: what they say, that they are kept so, and whose they are.
+//! EndpointSlices that the daemon writes itself: their content, their repair and their owner.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
@@ -17,17 +17,17 @@ use crate::support::{
 
 pub(crate) fn cases() -> Vec<Trial> {
     cases![
-        a_thousand_and_one_addresses_are_slices_of_a_hundred,
-        slices_say_all_that_clients_need,
-        a_flip_is_one_write_of_one_slice_and_then_there_is_none,
+        a_thousand_and_one_addresses_are_in_slices_of_a_hundred,
+        slices_have_all_fields_that_clients_need,
+        a_flip_writes_one_slice_once,
         outside_changes_of_a_slice_are_repaired,
-        a_service_that_gains_a_selector_loses_our_slices_alone,
+        a_service_that_gains_a_selector_loses_only_our_slices,
         slices_of_pods_that_are_left_behind_are_reported,
-        a_deleted_service_takes_its_slices_with_it_and_a_new_one_owns_new_ones,
-        several_ports_join_by_name,
-        each_family_of_the_service_has_its_slice,
-        endpoints_of_someone_else_beside_slices_are_never_written,
-        a_slice_of_our_name_that_someone_else_made_is_left_alone,
+        slices_are_deleted_and_created_again_with_their_service,
+        ports_are_matched_by_name,
+        each_ip_family_of_the_service_has_a_slice,
+        foreign_endpoints_beside_slices_are_never_written,
+        a_foreign_slice_with_our_name_is_not_written,
     ]
 }
 
@@ -56,7 +56,7 @@ where
     api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.expect("a patch");
 }
 
-async fn slices_say_all_that_clients_need() {
+async fn slices_have_all_fields_that_clients_need() {
     let fixture = Fixture::without_service("slices").await;
     let service = fixture.namespace.create_service("mysql", &[("", 3306)]).await;
     let [a, b, c] = [0, 1, 2].map(|index: usize| fixture.databases[index].ip.to_string());
@@ -74,9 +74,15 @@ async fn slices_say_all_that_clients_need() {
     let value = serde_json::to_value(&slice).expect("JSON");
     assert_eq!(
         value["metadata"]["labels"],
-        json!({"kubernetes.io/service-name": "mysql", "endpointslice.kubernetes.io/managed-by": "external-endpoints"})
+        json!({
+            "kubernetes.io/service-name": "mysql",
+            "endpointslice.kubernetes.io/managed-by": "external-endpoints",
+        })
     );
-    let owner = json!({"apiVersion": "v1", "kind": "Service", "name": "mysql", "uid": service.uid(), "blockOwnerDeletion": false});
+    let owner = json!({
+        "apiVersion": "v1", "kind": "Service", "name": "mysql",
+        "uid": service.uid(), "blockOwnerDeletion": false,
+    });
     assert_eq!(value["metadata"]["ownerReferences"], json!([owner]));
     assert_eq!(value["ports"], json!([{"name": "", "port": 3306, "protocol": "TCP"}]));
     let endpoint = |ip: &str| {
@@ -109,7 +115,7 @@ async fn slices_say_all_that_clients_need() {
     }
 }
 
-async fn a_flip_is_one_write_of_one_slice_and_then_there_is_none() {
+async fn a_flip_writes_one_slice_once() {
     let mut fixture = Fixture::new("slice-flip").await;
     let daemon = start_served(&fixture).await;
     let writes =
@@ -165,7 +171,7 @@ async fn outside_changes_of_a_slice_are_repaired() {
     fixture.namespace.delete::<EndpointSlice>(OWN).await;
     fixture.expect_slices(&[0, 1, 2]).await;
     assert!(deleted.elapsed() < TIMEOUT / 3, "by watch: {:?}", deleted.elapsed());
-    eventually(TIMEOUT, "it is told", async || {
+    eventually(TIMEOUT, "the repair is reported", async || {
         daemon
             .logs()
             .iter()
@@ -180,8 +186,8 @@ async fn outside_changes_of_a_slice_are_repaired() {
     assert_eq!(own(&fixture).await.and_then(|slice| slice.resource_version()), version);
 }
 
-/// A Pod that runs and is ready, as far as the cluster can tell, which has no kubelet.
-async fn pod(fixture: &Fixture, ip: IpAddr) {
+/// Creates a Pod whose status says that it is ready. The cluster has no kubelet to run it.
+async fn create_pod(fixture: &Fixture, ip: IpAddr) {
     eventually(TIMEOUT, "the namespace has its ServiceAccount", async || {
         let api: Api<k8s_openapi::api::core::v1::ServiceAccount> = fixture.namespace.api();
         api.get_opt("default").await.expect("reading").is_some()
@@ -204,7 +210,7 @@ fn selector(app: Option<&str>) -> Value {
     json!({"spec": {"selector": app.map(|app| json!({"app": app}))}})
 }
 
-/// The slices that are not ours, with their versions.
+/// Returns the foreign slices with their resource versions and their numbers of endpoints.
 async fn others(fixture: &Fixture) -> Vec<(String, Option<String>, usize)> {
     let slices = fixture.namespace.slices("mysql").await;
     let others = slices.iter().filter(|slice| slice.name_any() != OWN);
@@ -213,11 +219,11 @@ async fn others(fixture: &Fixture) -> Vec<(String, Option<String>, usize)> {
         .collect()
 }
 
-async fn a_service_that_gains_a_selector_loses_our_slices_alone() {
+async fn a_service_that_gains_a_selector_loses_only_our_slices() {
     let mut fixture = Fixture::new("slice-selector").await;
     let daemon = start_served(&fixture).await;
     let ip: IpAddr = addresses::allocate(1)[0];
-    pod(&fixture, ip).await;
+    create_pod(&fixture, ip).await;
     merge::<Service>(&fixture, "mysql", selector(Some("mysql"))).await;
     fixture.expect_condition(&daemon, "ServiceHasSelector").await;
     eventually(TIMEOUT, "ours are gone, the Pod's are there", async || {
@@ -239,7 +245,8 @@ async fn a_service_that_gains_a_selector_loses_our_slices_alone() {
         (before.clone(), endpoints)
     );
 
-    // The Endpoints that Kubernetes leaves behind are mirrored, so that they stand in the way, and the slices are told of.
+    // Kubernetes leaves the Endpoints behind and mirrors them. They block publishing, and the
+    // condition names the slices.
     merge::<Service>(&fixture, "mysql", selector(None)).await;
     let reason =
         fixture.expect_condition_with(&daemon, "NotOurs", "from when it had one are left").await;
@@ -262,7 +269,7 @@ async fn slices_of_pods_that_are_left_behind_are_reported() {
     let fixture = Fixture::new("left-behind").await;
     let daemon = fixture.start_published().await;
     let ip: IpAddr = addresses::allocate(1)[0];
-    pod(&fixture, ip).await;
+    create_pod(&fixture, ip).await;
     merge::<Service>(&fixture, "mysql", selector(Some("mysql"))).await;
     fixture.expect_condition(&daemon, "ServiceHasSelector").await;
     eventually(TIMEOUT, "the Pod serves", async || {
@@ -283,7 +290,7 @@ async fn slices_of_pods_that_are_left_behind_are_reported() {
     fixture.expect_slices(&[0, 1, 2]).await;
 }
 
-async fn a_deleted_service_takes_its_slices_with_it_and_a_new_one_owns_new_ones() {
+async fn slices_are_deleted_and_created_again_with_their_service() {
     let fixture = Fixture::new("slice-owner").await;
     let daemon = start_served(&fixture).await;
     let before = own(&fixture).await.expect("our slice").owner_references()[0].uid.clone();
@@ -305,7 +312,7 @@ async fn a_deleted_service_takes_its_slices_with_it_and_a_new_one_owns_new_ones(
     assert_eq!(slice.ports.unwrap_or_default()[0].name.as_deref(), Some("sql"));
 }
 
-async fn several_ports_join_by_name() {
+async fn ports_are_matched_by_name() {
     let fixture = Fixture::without_service("slice-ports").await;
     fixture.namespace.create_service("mysql", &[("metrics", 9104), ("sql", 33)]).await;
     let yaml = replace_in(
@@ -335,12 +342,15 @@ async fn several_ports_join_by_name() {
     .await;
 }
 
-async fn each_family_of_the_service_has_its_slice() {
+async fn each_ip_family_of_the_service_has_a_slice() {
     let fixture = Fixture::without_service("families").await;
     let six = addresses::allocate_v6(1)[0];
     let _six = Database::start(six, 3306).await;
     let ports = json!([{"port": 3306}]);
-    let both = json!({"metadata": {"name": "mysql"}, "spec": {"ports": ports, "ipFamilyPolicy": "RequireDualStack"}});
+    let both = json!({
+        "metadata": {"name": "mysql"},
+        "spec": {"ports": ports, "ipFamilyPolicy": "RequireDualStack"},
+    });
     fixture.namespace.create_object::<Service>(both).await;
     let list = format!("{}, \"{six}\"", fixture.ips(&[0, 1, 2]).join(", "));
     let yaml = config(&fixture.namespace.name, &list, CHECK, SLICES);
@@ -358,12 +368,12 @@ async fn each_family_of_the_service_has_its_slice() {
         |name: &str, family: &str, count: usize| (name.to_owned(), family.to_owned(), count);
     let v4 = slice(OWN, "IPv4", 3);
     assert_eq!(by_family().await, [v4.clone(), slice("mysql-external-ipv6-1", "IPv6", 1)]);
-    // To a Service of one family the others are of no use, and that is said.
-    let single = json!({"spec": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"], "clusterIPs": null}});
+    // A Service of one family can't use the addresses of the other. The status reports them.
     let service: Service = fixture.namespace.api().get("mysql").await.expect("a Service");
     let first = service.spec.and_then(|spec| spec.cluster_ip).expect("a ClusterIP");
-    let mut single = single;
-    single["spec"]["clusterIPs"] = json!([first]);
+    let single = json!({
+        "spec": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"], "clusterIPs": [first]},
+    });
     merge::<Service>(&fixture, "mysql", single).await;
     eventually(TIMEOUT, "the slice of the other family is gone", async || {
         let there = by_family().await;
@@ -379,7 +389,7 @@ async fn each_family_of_the_service_has_its_slice() {
         .await;
 }
 
-async fn endpoints_of_someone_else_beside_slices_are_never_written() {
+async fn foreign_endpoints_beside_slices_are_never_written() {
     let mut fixture = Fixture::new("slice-beside").await;
     // As someone who means to fill them later.
     let empty = json!({"metadata": {"name": "mysql", "labels": {"team": "orders"}}});
@@ -405,9 +415,13 @@ async fn endpoints_of_someone_else_beside_slices_are_never_written() {
     fixture.expect_slices(&[1, 2]).await;
 }
 
-async fn a_slice_of_our_name_that_someone_else_made_is_left_alone() {
+async fn a_foreign_slice_with_our_name_is_not_written() {
     let fixture = Fixture::new("slice-foreign").await;
-    let slice = json!({"metadata": {"name": OWN}, "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.9"]}]});
+    let slice = json!({
+        "metadata": {"name": OWN},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["192.0.2.9"]}],
+    });
     let made: EndpointSlice = fixture.namespace.create_object(slice).await;
     let daemon = fixture.start_with(SLICES).await;
     let reason = fixture.expect_condition(&daemon, "NotOurs").await;
@@ -421,9 +435,10 @@ async fn a_slice_of_our_name_that_someone_else_made_is_left_alone() {
     fixture.expect_slices(&[0, 1, 2]).await;
 }
 
-async fn a_thousand_and_one_addresses_are_slices_of_a_hundred() {
+async fn a_thousand_and_one_addresses_are_in_slices_of_a_hundred() {
     let fixture = Fixture::without_service("thousand").await;
-    // Headless, so that kube-proxy leaves it alone: that of Kubernetes 1.33 stops routing anything with so many in nftables mode.
+    // Headless, so that kube-proxy ignores it. In nftables mode, kube-proxy 1.33 stops all routing
+    // with this many addresses.
     fixture.namespace.create_headless_service("mysql", &[("", 3306)]).await;
     let port = addresses::allocate_port();
     // One listener for all of them.
@@ -472,7 +487,7 @@ async fn a_thousand_and_one_addresses_are_slices_of_a_hundred() {
         slices.iter().map(kube::ResourceExt::resource_version).collect()
     };
     let before = versions().await;
-    // Rewriting the addresses' own check is the only way to lose one while a single listener serves all.
+    // A single listener serves all addresses. Only a changed config can therefore lose one of them.
     drop(daemon);
     let yaml = config(&fixture.namespace.name, &ips[..1000].join(", "), &check, SLICES);
     let daemon = Daemon::start(&yaml, &shared().kubeconfig(), &[]).await;

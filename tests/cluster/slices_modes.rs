@@ -1,4 +1,5 @@
-//! Moving between Endpoints, EndpointSlices and both under live traffic, and a Kubernetes that does not mirror.
+//! Switches between Endpoints, EndpointSlices and both under live traffic, and a cluster that does
+//! not mirror Endpoints.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use kube::api::{Api, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::cluster::events::told;
+use crate::cluster::events::expect_event;
 use crate::cluster::fixture::{Fixture, TIMEOUT, wait_for_checks};
 use crate::support::{
     ConnectOutcome, ControlPlane, Daemon, Namespace, Options, Traffic, case::cases, eventually,
@@ -17,16 +18,16 @@ use crate::support::{
 
 pub(crate) fn cases() -> Vec<Trial> {
     cases![
-        between_the_modes_no_connection_is_refused,
-        a_kubernetes_that_does_not_mirror_is_found_out,
-        a_label_against_mirroring_that_someone_else_set_is_told_of,
+        a_switch_of_the_mode_refuses_no_connection,
+        a_cluster_that_does_not_mirror_is_detected,
+        a_foreign_skip_mirror_label_is_reported,
     ]
 }
 
 const MIRRORING: &str = "endpointslicemirroring-controller.k8s.io";
 const OURS: &str = "external-endpoints";
 
-/// Who manages the slices of the Service that send clients anywhere.
+/// Returns the managers of the Service's slices that have endpoints.
 async fn managers(namespace: &Namespace) -> Vec<String> {
     let slices = namespace.slices("mysql").await;
     let serving = slices.iter().filter(|slice| !slice.endpoints.is_empty());
@@ -38,7 +39,7 @@ async fn managers(namespace: &Namespace) -> Vec<String> {
     managers
 }
 
-async fn between_the_modes_no_connection_is_refused() {
+async fn a_switch_of_the_mode_refuses_no_connection() {
     let mut fixture = Fixture::new("modes").await;
     let mut daemon = fixture.start_published().await;
     let traffic = Traffic::start(
@@ -50,7 +51,7 @@ async fn between_the_modes_no_connection_is_refused() {
     eventually(TIMEOUT, "kube-proxy follows", async || traffic.tally_all().keys().any(reached))
         .await;
     let from = Instant::now();
-    // Every way there is, from one daemon to the next and by an edit of the config.
+    // All switches, once by a restart and once by an edit of the config.
     let ways = ["slices", "both", "endpoints", "both", "slices", "endpoints"];
     for (number, mode) in ways.into_iter().chain(ways).enumerate() {
         let more = format!("  publish: {mode}\n");
@@ -85,7 +86,7 @@ async fn between_the_modes_no_connection_is_refused() {
     fixture.expect_slices(&[1, 2]).await;
 }
 
-async fn a_kubernetes_that_does_not_mirror_is_found_out() {
+async fn a_cluster_that_does_not_mirror_is_detected() {
     let plane = ControlPlane::start(Options { proxy: false, ..Options::default() }).await;
     let mut fixture = Fixture::on(plane.namespace("unmirrored").await).await;
     fixture.namespace.create_service("mysql", &[("", 3306)]).await;
@@ -106,11 +107,11 @@ async fn a_kubernetes_that_does_not_mirror_is_found_out() {
     assert!(took < Duration::from_secs(30), "{took:?}");
     let reason = fixture.expect_condition(&daemon, "NotMirrored").await;
     assert!(reason.contains("endpointslice-mirroring-controller"), "{reason}");
-    told(&fixture.namespace, "NotMirrored", "endpointslice-mirroring-controller").await;
+    expect_event(&fixture.namespace, "NotMirrored", "endpointslice-mirroring-controller").await;
     let logged = async || daemon.logs().iter().any(|line| line["condition"] == "NotMirrored");
     eventually(TIMEOUT, "it is on the log", logged).await;
 
-    // The way out that the reason names needs no controller but the one that deletes what it mirrored.
+    // The remedy in the reason needs no controller except the one that deletes mirrored slices.
     drop(daemon);
     let yaml = fixture.config_with("  publish: slices\n");
     let daemon = Daemon::start(&yaml, &plane.kubeconfig(), &[]).await;
@@ -142,12 +143,15 @@ async fn a_kubernetes_that_does_not_mirror_is_found_out() {
     fixture.expect_condition(&daemon, "Published").await;
 }
 
-async fn a_label_against_mirroring_that_someone_else_set_is_told_of() {
+async fn a_foreign_skip_mirror_label_is_reported() {
     let fixture = Fixture::new("skipped").await;
     let daemon = fixture.start_published().await;
     fixture.expect_slices(&[0, 1, 2]).await;
     let api: Api<Endpoints> = fixture.namespace.api();
-    let label = |value: Option<&str>| json!({"metadata": {"labels": {"endpointslice.kubernetes.io/skip-mirror": value}}});
+    let label = |value: Option<&str>| {
+        let labels = json!({"endpointslice.kubernetes.io/skip-mirror": value});
+        json!({"metadata": {"labels": labels}})
+    };
     let patch = async |value| {
         api.patch("mysql", &PatchParams::default(), &Patch::Merge(label(value)))
             .await

@@ -1,4 +1,5 @@
-//! A database that waits for a decision: what the config no longer has leaves all the same, and no Service is emptied for that.
+//! A database that waits for verdicts: addresses that left the config are removed nevertheless, and
+//! no Service is emptied by that.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -12,26 +13,28 @@ use crate::support::{Daemon, case::cases, eventually, shared};
 
 pub(crate) fn cases() -> Vec<Trial> {
     cases![
-        what_left_the_config_leaves_while_all_verdicts_are_inconclusive,
-        what_left_the_config_leaves_slices_in_the_same_way,
-        a_restart_with_another_config_takes_out_before_any_verdict,
-        a_writer_that_is_replaced_stays_until_the_new_one_passes,
-        endpoints_to_adopt_wait_for_the_decision,
-        a_quarrel_with_a_waiting_database_is_fought_slowly,
+        a_removed_address_leaves_while_verdicts_are_inconclusive,
+        a_removed_address_leaves_slices_while_verdicts_are_missing,
+        a_restart_with_another_config_removes_before_any_verdict,
+        a_replaced_writer_stays_until_the_new_one_passes,
+        endpoints_are_adopted_only_after_the_verdicts,
+        repairs_of_a_waiting_database_are_throttled,
     ]
 }
 
 /// A check by a program, so that another program can be named for one address.
-const CONNECTS: &str = "{exec: {command: [/bin/bash, -c, ': < /dev/tcp/$TARGET_IP/$TARGET_PORT']}, interval: 250ms, timeout: 2s}";
+const CONNECTS: &str = "{exec: {command: [/bin/bash, -c, ': < /dev/tcp/$TARGET_IP/$TARGET_PORT']}, \
+                        interval: 250ms, timeout: 2s}";
 
-/// A check that never says anything.
+/// A check whose verdict is always inconclusive.
 const INCONCLUSIVE: &str = "{exec: {command: [/no/such/command]}, interval: 250ms, timeout: 1s}";
 
-/// A check that says nothing for as long as a test takes.
+/// A check that runs for longer than a case.
 const ENDLESS: &str = "{exec: {command: [/bin/sleep, '60']}, interval: 60s, timeout: 60s}";
 
-/// A config whose first databases are checked in the usual way, and the third never conclusively. When those die they stay
-/// as far as the policy goes, and when both are dead because nothing is known of the third.
+/// Returns a config with the third database and with those of `usual`. Checks of the third are
+/// always inconclusive. The policy keeps two addresses, and while the third has no verdict, the
+/// last addresses stay too.
 fn mixed(fixture: &Fixture, usual: &[usize], more: &str) -> String {
     let ip = fixture.databases[2].ip;
     let mut addresses = fixture.ips(usual);
@@ -48,7 +51,7 @@ fn edit(daemon: &Daemon, yaml: &str) {
     fs::write(daemon.config(), yaml).expect("a file in the sandbox");
 }
 
-async fn what_left_the_config_leaves_while_all_verdicts_are_inconclusive() {
+async fn a_removed_address_leaves_while_verdicts_are_inconclusive() {
     let mut fixture = Fixture::new("waits").await;
     let daemon = Daemon::start(&mixed(&fixture, &[0, 1], ""), &shared().kubeconfig(), &[]).await;
     fixture.expect_endpoints(&[0, 1]).await;
@@ -75,7 +78,7 @@ async fn what_left_the_config_leaves_while_all_verdicts_are_inconclusive() {
     fixture.expect_condition(&daemon, "Published").await;
 }
 
-async fn what_left_the_config_leaves_slices_in_the_same_way() {
+async fn a_removed_address_leaves_slices_while_verdicts_are_missing() {
     let mut fixture = Fixture::new("waits-slices").await;
     let more = "  publish: slices\n";
     let daemon = Daemon::start(&mixed(&fixture, &[0, 1], more), &shared().kubeconfig(), &[]).await;
@@ -94,7 +97,7 @@ async fn what_left_the_config_leaves_slices_in_the_same_way() {
     fixture.expect_slices(&[2]).await;
 }
 
-async fn a_restart_with_another_config_takes_out_before_any_verdict() {
+async fn a_restart_with_another_config_removes_before_any_verdict() {
     let fixture = Fixture::new("waits-restart").await;
     drop(fixture.start_published().await);
     let history = fixture.history().await;
@@ -106,7 +109,7 @@ async fn a_restart_with_another_config_takes_out_before_any_verdict() {
     fixture.expect_condition_with(&daemon, "WaitingForVerdicts", &more.to_string()).await;
 }
 
-async fn a_writer_that_is_replaced_stays_until_the_new_one_passes() {
+async fn a_replaced_writer_stays_until_the_new_one_passes() {
     let fixture = Fixture::new("waits-writer").await;
     let writer = |which: usize, check: &str| {
         let one = fixture.ips(&[which]).join(", ");
@@ -123,7 +126,7 @@ async fn a_writer_that_is_replaced_stays_until_the_new_one_passes() {
     history.expect_steps(&[Some(fixture.ips(&[1]))]).await;
 }
 
-async fn endpoints_to_adopt_wait_for_the_decision() {
+async fn endpoints_are_adopted_only_after_the_verdicts() {
     let fixture = Fixture::new("waits-adopt").await;
     let ips = [fixture.databases[0].ip, fixture.databases[1].ip];
     fixture.namespace.create_endpoints("mysql", &ips, &[("", 3306)]).await;
@@ -156,7 +159,7 @@ async fn endpoints_to_adopt_wait_for_the_decision() {
     history.expect_steps(&[Some(fixture.ips(&[0, 2]))]).await;
 }
 
-async fn a_quarrel_with_a_waiting_database_is_fought_slowly() {
+async fn repairs_of_a_waiting_database_are_throttled() {
     let mut fixture = Fixture::new("waits-quarrel").await;
     let daemon = Daemon::start(&mixed(&fixture, &[0, 1], ""), &shared().kubeconfig(), &[]).await;
     fixture.expect_endpoints(&[0, 1]).await;

@@ -275,7 +275,7 @@ fn a_shortage_of_descriptors_is_no_bad_config() {
     rustix::process::prlimit(id, Resource::Nofile, none).unwrap();
     let mut waiting = connect(daemon.pages(), ATTACKER).unwrap();
     write!(waiting, "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-    eventually("both are told", || {
+    eventually("both are on the log", || {
         let log = daemon.log();
         (log.contains("config.yaml: can't be read now: Too many open files")
             && log.contains("can't be accepted"))
@@ -288,7 +288,7 @@ fn a_shortage_of_descriptors_is_no_bad_config() {
     assert!(page.contains("\nexternal_endpoints_config_last_load_successful 1\n"), "{page}");
     let log = daemon.log();
     assert!(!log.contains("bad"), "{log}");
-    assert_eq!(log.matches("can't be").count(), 2, "it is told once: {log}");
+    assert_eq!(log.matches("can't be").count(), 2, "it is logged once: {log}");
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn sighup_without_a_change_changes_nothing() {
     let mut daemon = Daemon::start(&[], &folder.path().join("config.yaml"), &[]);
     eventually("it checks", || daemon.log().contains("checking databases").then_some(()));
     daemon.signal(Signal::HUP);
-    eventually("it is told", || daemon.log().contains(SAID).then_some(()));
+    eventually("the line is on the log", || daemon.log().contains(SAID).then_some(()));
     daemon.signal(Signal::TERM);
     let status = eventually("it ends", || daemon.exit_status());
     assert_eq!(status.code(), Some(0));

@@ -35,7 +35,7 @@ fn inside(port: u16) -> [CheckKind; 2] {
 }
 
 /// Checks that a server's fault has the same verdict with TLS and without.
-async fn alike(server: Server, timeout: Duration, expected: [&str; 2]) {
+async fn expect_same_with_tls(server: Server, timeout: Duration, expected: [&str; 2]) {
     let plain = plain(server.port);
     let authority = Authority::new();
     let front =
@@ -94,7 +94,8 @@ async fn silence_after_the_connect_names_the_phase() {
             "{kind:?}"
         );
     }
-    alike(silent, SHORT, ["expect: no answer in 500ms", "http: no answer in 500ms"]).await;
+    expect_same_with_tls(silent, SHORT, ["expect: no answer in 500ms", "http: no answer in 500ms"])
+        .await;
 }
 
 #[tokio::test]
@@ -104,7 +105,7 @@ async fn a_byte_a_second_does_not_extend_the_deadline() {
         let verdict = probe_once(kind.clone(), SHORT).await;
         assert_eq!(verdict, fail("tls: the server does not speak TLS"), "{kind:?}");
     }
-    alike(
+    expect_same_with_tls(
         drip,
         SHORT,
         ["expect: the expected text did not arrive in 500ms", "http: no answer in 500ms"],
@@ -119,7 +120,8 @@ async fn a_reset_is_reported_with_its_phase() {
         let verdict = probe_once(kind.clone(), PATIENT).await;
         assert_eq!(verdict, fail("tls: connection reset in the handshake"), "{kind:?}");
     }
-    alike(reset, PATIENT, ["expect: connection reset", "http: connection reset"]).await;
+    expect_same_with_tls(reset, PATIENT, ["expect: connection reset", "http: connection reset"])
+        .await;
 }
 
 #[tokio::test]
@@ -129,8 +131,12 @@ async fn a_close_is_reported_with_its_phase() {
         let verdict = probe_once(kind.clone(), PATIENT).await;
         assert_eq!(verdict, fail("tls: connection closed in the handshake"), "{kind:?}");
     }
-    alike(closes, PATIENT, ["expect: connection closed before \"x\"", "http: connection closed"])
-        .await;
+    expect_same_with_tls(
+        closes,
+        PATIENT,
+        ["expect: connection closed before \"x\"", "http: connection closed"],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -148,7 +154,12 @@ async fn garbage_is_neither_tls_nor_http() {
             0 => "http: not HTTP: invalid HTTP version parsed",
             _ => "http: status 400",
         };
-        alike(server, SHORT, ["expect: the expected text did not arrive in 500ms", expected]).await;
+        expect_same_with_tls(
+            server,
+            SHORT,
+            ["expect: the expected text did not arrive in 500ms", expected],
+        )
+        .await;
     }
 }
 
@@ -156,9 +167,11 @@ async fn garbage_is_neither_tls_nor_http() {
 async fn an_endless_answer_is_cut() {
     let no_text = "expect: no \"x\" in the first 64 KiB";
     let body = Server::endless("", "y").await;
-    alike(body, PATIENT, [no_text, "http: not HTTP: invalid HTTP version parsed"]).await;
+    expect_same_with_tls(body, PATIENT, [no_text, "http: not HTTP: invalid HTTP version parsed"])
+        .await;
     let head = Server::endless("HTTP/1.1 200 OK\r\nz: ", "y").await;
-    alike(head, PATIENT, [no_text, "http: the head of the answer is over 64 KiB"]).await;
+    expect_same_with_tls(head, PATIENT, [no_text, "http: the head of the answer is over 64 KiB"])
+        .await;
 }
 
 /// Starts the server of a row.

@@ -11,7 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::fixtures::*;
 
-async fn gives(check: HttpCheck, expected: Verdict) {
+/// Checks that one probe has this verdict.
+async fn expect_verdict(check: HttpCheck, expected: Verdict) {
     let timeout = if matches!(&expected, Verdict::Fail(reason) if reason.contains("500ms")) {
         SHORT
     } else {
@@ -98,7 +99,8 @@ async fn both_http_clients_give_the_same_verdict() {
     }
 }
 
-fn wanting(port: u16, text: &str) -> HttpCheck {
+/// Returns a check that expects this text in the body.
+fn with_expected_body(port: u16, text: &str) -> HttpCheck {
     HttpCheck { expected_body: Some(text.into()), ..http(port) }
 }
 
@@ -166,10 +168,10 @@ fn sorted(head: &str) -> Vec<&str> {
 #[tokio::test]
 async fn the_host_is_the_address_by_default() {
     let (server, heads) = recording().await;
-    gives(http(server.port), pass()).await;
+    expect_verdict(http(server.port), pass()).await;
     let own =
         HttpCheck { headers: vec![("Host".into(), literal("own.example"))], ..http(server.port) };
-    gives(own, pass()).await;
+    expect_verdict(own, pass()).await;
     let heads = heads.lock().unwrap();
     assert!(heads[0].contains(&format!("\r\nhost: 127.0.0.1:{}\r\n", server.port)), "{heads:?}");
     assert_eq!(heads[1].to_lowercase().matches("host:").count(), 1);
@@ -189,13 +191,13 @@ async fn a_status_is_checked_and_no_redirect_followed() {
             "HTTP/1.1 {status} x\r\nLocation: http://192.0.2.1/\r\nContent-Length: 0\r\n\r\n"
         );
         let server = Server::says(answer).await;
-        gives(http(server.port), verdict).await;
+        expect_verdict(http(server.port), verdict).await;
         let only = HttpCheck { expected_statuses: vec![200..=200, 503..=503], ..http(server.port) };
         let expected = match status {
             200 | 503 => pass(),
             _ => fail(format!("http: status {status}")),
         };
-        gives(only, expected).await;
+        expect_verdict(only, expected).await;
         assert_eq!(server.accepted(), 2);
     }
 }
@@ -207,17 +209,24 @@ async fn the_body_is_searched_only_if_configured() {
           3\r\nru\xc3\r\n5\r\n\xbcnnin\r\n1\r\ng\r\n0\r\n\r\n",
     )
     .await;
-    gives(wanting(server.port, "running"), fail("http: the body does not contain \"running\""))
-        .await;
+    expect_verdict(
+        with_expected_body(server.port, "running"),
+        fail("http: the body does not contain \"running\""),
+    )
+    .await;
     let server = Server::says(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrun\r\n4\r\nning\r\n",
     )
     .await;
     // The rest never comes, but the verdict is fixed by then.
-    for check in [wanting(server.port, "running"), http(server.port)] {
+    for check in [with_expected_body(server.port, "running"), http(server.port)] {
         assert_eq!(probe_once(CheckKind::Http(check), SHORT).await, pass());
     }
-    gives(wanting(server.port, "stopped"), fail("http: the body did not end in 500ms")).await;
+    expect_verdict(
+        with_expected_body(server.port, "stopped"),
+        fail("http: the body did not end in 500ms"),
+    )
+    .await;
     let cut = Server::start(|mut stream| async move {
         let _ = stream.read(&mut [0; 65536]).await;
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nrun").await;
@@ -225,11 +234,11 @@ async fn the_body_is_searched_only_if_configured() {
         let _ = stream.read(&mut [0; 1]).await;
     })
     .await;
-    gives(wanting(cut.port, "running"), fail("http: connection closed")).await;
+    expect_verdict(with_expected_body(cut.port, "running"), fail("http: connection closed")).await;
     let endless = Server::endless("HTTP/1.1 200 OK\r\n\r\n", "y").await;
     let reason = "http: the first 1 MiB of the body does not contain \"x\"";
-    gives(wanting(endless.port, "x"), fail(reason)).await;
-    gives(http(endless.port), pass()).await;
+    expect_verdict(with_expected_body(endless.port, "x"), fail(reason)).await;
+    expect_verdict(http(endless.port), pass()).await;
 }
 
 #[tokio::test]
@@ -242,13 +251,13 @@ async fn a_head_that_drips_ends_with_the_deadline() {
         }
     })
     .await;
-    gives(http(drip.port), fail("http: no answer in 500ms")).await;
+    expect_verdict(http(drip.port), fail("http: no answer in 500ms")).await;
 }
 
 /// Returns three ways to check the same: by the status, with a header that is read at each probe,
 /// and by the body.
 fn ways(port: u16, body: &str) -> [HttpCheck; 3] {
-    [http(port), not_fast(&http(port)), wanting(port, body)]
+    [http(port), not_fast(&http(port)), with_expected_body(port, body)]
 }
 
 #[tokio::test]
@@ -330,7 +339,7 @@ async fn an_answer_to_half_a_request_is_an_answer() {
         .await;
         for mut check in ways(server.port, "synced") {
             check.headers.push(("X-Long".into(), literal(&long)));
-            gives(check, expected.clone()).await;
+            expect_verdict(check, expected.clone()).await;
         }
     }
 }
@@ -381,7 +390,7 @@ async fn a_short_answer_is_read_to_its_end() {
         let expected = if pieces[0].contains("503") { fail("http: status 503") } else { pass() };
         let (server, met) = writing(pieces).await;
         for check in ways(server.port, "running") {
-            gives(check, expected.clone()).await;
+            expect_verdict(check, expected.clone()).await;
         }
         eventually("three answers", || met.lock().unwrap().len() == 3).await;
         assert!(
@@ -428,7 +437,7 @@ async fn the_rest_of_an_answer_never_changes_the_verdict() {
 async fn a_long_body_is_not_read_to_its_end() {
     let (server, sent) = sending(1 << 30).await;
     for check in ways(server.port, "y") {
-        gives(check, pass()).await;
+        expect_verdict(check, pass()).await;
     }
     eventually("three answers", || sent.lock().unwrap().len() == 3).await;
     let sent = sent.lock().unwrap();
@@ -462,13 +471,14 @@ async fn an_invalid_request_is_inconclusive_and_shows_no_secret() {
     let refusing = Refusing::new();
     let token = literal("secret\nnewline");
     let check = HttpCheck { headers: vec![("X-Token".into(), token)], ..http(refusing.port()) };
-    gives(check, inconclusive("http: the value of header x-token is not valid in HTTP")).await;
+    expect_verdict(check, inconclusive("http: the value of header x-token is not valid in HTTP"))
+        .await;
     let unset = ValueSource::FromEnv("EXTERNAL_ENDPOINTS_UNSET".into());
     let check = HttpCheck { headers: vec![("X-Token".into(), unset)], ..http(refusing.port()) };
     let reason = "http: environment variable EXTERNAL_ENDPOINTS_UNSET is not set";
-    gives(check, inconclusive(reason)).await;
+    expect_verdict(check, inconclusive(reason)).await;
     let check = HttpCheck { path: "/a b".into(), ..http(refusing.port()) };
-    gives(check, inconclusive("http: path \"/a b\" is not valid in HTTP")).await;
+    expect_verdict(check, inconclusive("http: path \"/a b\" is not valid in HTTP")).await;
 }
 
 #[tokio::test]

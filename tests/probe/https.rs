@@ -20,7 +20,8 @@ fn https(port: u16, tls: &Tls) -> HttpCheck {
     HttpCheck { scheme: Scheme::Https, tls: tls.clone(), ..http(port) }
 }
 
-async fn gives(check: HttpCheck, timeout: Duration, expected: Verdict) {
+/// Checks that one probe has this verdict.
+async fn expect_verdict(check: HttpCheck, timeout: Duration, expected: Verdict) {
     assert_eq!(probe_once(CheckKind::Http(check.clone()), timeout).await, expected, "{check:?}");
 }
 
@@ -99,16 +100,30 @@ async fn http2_is_used_if_the_server_chooses_it() {
         http2: true,
         ..https(server.port, &tls)
     };
-    gives(ask("/", Some("running")), PATIENT, pass()).await;
-    gives(ask("/", Some("stopped")), PATIENT, fail("http: the body does not contain \"stopped\""))
-        .await;
-    gives(ask("/down", None), PATIENT, fail("http: status 503")).await;
-    gives(ask("/hangs", Some("stopped")), SHORT, fail("http: the body did not end in 500ms")).await;
-    gives(ask("/silent", None), SHORT, fail("http: no answer in 500ms")).await;
-    gives(ask("/large", None), PATIENT, fail("http: the head of the answer is over 64 KiB")).await;
+    expect_verdict(ask("/", Some("running")), PATIENT, pass()).await;
+    expect_verdict(
+        ask("/", Some("stopped")),
+        PATIENT,
+        fail("http: the body does not contain \"stopped\""),
+    )
+    .await;
+    expect_verdict(ask("/down", None), PATIENT, fail("http: status 503")).await;
+    expect_verdict(
+        ask("/hangs", Some("stopped")),
+        SHORT,
+        fail("http: the body did not end in 500ms"),
+    )
+    .await;
+    expect_verdict(ask("/silent", None), SHORT, fail("http: no answer in 500ms")).await;
+    expect_verdict(
+        ask("/large", None),
+        PATIENT,
+        fail("http: the head of the answer is over 64 KiB"),
+    )
+    .await;
     let port =
         HttpCheck { host: Some(format!("pg.corp.example:{}", server.port)), ..ask("/", None) };
-    gives(port, PATIENT, pass()).await;
+    expect_verdict(port, PATIENT, pass()).await;
     {
         let seen = seen.lock().unwrap();
         assert_eq!(seen[0].0, "https://pg.corp.example/");
@@ -127,11 +142,15 @@ async fn http2_is_used_without_a_server_name() {
     let plain = HttpCheck { http2: true, ..https(server.port, &authority.trusted()) };
     let with_host =
         |host: &str| HttpCheck { headers: vec![("Host".into(), literal(host))], ..plain.clone() };
-    gives(plain.clone(), PATIENT, pass()).await;
-    gives(HttpCheck { host: Some("db.example:8443".into()), ..plain.clone() }, PATIENT, pass())
-        .await;
-    gives(with_host("own.example"), PATIENT, pass()).await;
-    gives(
+    expect_verdict(plain.clone(), PATIENT, pass()).await;
+    expect_verdict(
+        HttpCheck { host: Some("db.example:8443".into()), ..plain.clone() },
+        PATIENT,
+        pass(),
+    )
+    .await;
+    expect_verdict(with_host("own.example"), PATIENT, pass()).await;
+    expect_verdict(
         with_host("not a host"),
         PATIENT,
         inconclusive("http: the Host header is not valid in HTTP/2"),
@@ -151,11 +170,16 @@ async fn http2_is_offered_only_if_configured() {
     let check = https(server.port, &authority.trusted());
     let reason = "tls: the server supports none of the offered HTTP versions; \
          if it supports only HTTP/2, set `http2: true`";
-    gives(check.clone(), PATIENT, fail(reason)).await;
+    expect_verdict(check.clone(), PATIENT, fail(reason)).await;
     // A server with only HTTP/1.1 may choose that.
     for alpn in [&["http/1.1"][..], &[]] {
         let server = tls_server(acceptor(&pair, Clients::All, ALL, alpn)).await;
-        gives(HttpCheck { http2: true, port: server.port, ..check.clone() }, PATIENT, pass()).await;
+        expect_verdict(
+            HttpCheck { http2: true, port: server.port, ..check.clone() },
+            PATIENT,
+            pass(),
+        )
+        .await;
     }
 }
 
@@ -183,8 +207,8 @@ async fn the_host_does_not_depend_on_the_server_name() {
     let tls = Tls { server_name: Some("pg.corp.example".into()), ..authority.trusted() };
     let unnamed = https(server.port, &tls);
     let named = HttpCheck { host: Some("db.example:8443".into()), ..unnamed.clone() };
-    gives(unnamed, PATIENT, pass()).await;
-    gives(named, PATIENT, pass()).await;
+    expect_verdict(unnamed, PATIENT, pass()).await;
+    expect_verdict(named, PATIENT, pass()).await;
     let hosts = [format!("127.0.0.1:{}", server.port), "db.example:8443".into()];
     for ((name, head), host) in seen.lock().unwrap().iter().zip(&hosts) {
         assert_eq!(name.as_deref(), Some("pg.corp.example"));
@@ -201,14 +225,14 @@ async fn the_host_does_not_depend_on_the_server_name() {
 async fn a_server_name_that_looks_like_an_ip_is_a_name() {
     let refusing = Refusing::new();
     let tls = Tls { server_name: Some("127.0.0.0x2".into()), ..Tls::default() };
-    gives(https(refusing.port(), &tls), PATIENT, fail("connect: refused")).await;
+    expect_verdict(https(refusing.port(), &tls), PATIENT, fail("connect: refused")).await;
 }
 
 #[tokio::test]
 async fn the_body_is_searched_over_tls_too() {
     let authority = Authority::new();
     let pair = authority.sign(&["127.0.0.1"]);
-    let wanting = |port, text: &str| HttpCheck {
+    let with_expected_body = |port, text: &str| HttpCheck {
         expected_body: Some(text.into()),
         ..https(port, &authority.trusted())
     };
@@ -220,26 +244,36 @@ async fn the_body_is_searched_over_tls_too() {
         .await,
     )
     .await;
-    gives(wanting(half.port, "running"), PATIENT, pass()).await;
-    gives(wanting(half.port, "stopped"), SHORT, fail("http: the body did not end in 500ms")).await;
-    gives(https(half.port, &authority.trusted()), PATIENT, pass()).await;
+    expect_verdict(with_expected_body(half.port, "running"), PATIENT, pass()).await;
+    expect_verdict(
+        with_expected_body(half.port, "stopped"),
+        SHORT,
+        fail("http: the body did not end in 500ms"),
+    )
+    .await;
+    expect_verdict(https(half.port, &authority.trusted()), PATIENT, pass()).await;
     let cut = Server::start(|mut stream| async move {
         let _ = stream.read(&mut [0; 65536]).await;
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nrun").await;
     });
     let cut = front(cut.await).await;
-    gives(wanting(cut.port, "running"), PATIENT, fail("http: connection closed")).await;
+    expect_verdict(
+        with_expected_body(cut.port, "running"),
+        PATIENT,
+        fail("http: connection closed"),
+    )
+    .await;
     let endless = front(Server::endless("HTTP/1.1 200 OK\r\n\r\n", "y").await).await;
     let reason = "http: the first 1 MiB of the body does not contain \"x\"";
-    gives(wanting(endless.port, "x"), PATIENT, fail(reason)).await;
+    expect_verdict(with_expected_body(endless.port, "x"), PATIENT, fail(reason)).await;
     let head = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(100 << 10));
     let large = front(Server::says(head).await).await;
     let reason = "http: the head of the answer is over 64 KiB";
-    gives(https(large.port, &authority.trusted()), PATIENT, fail(reason)).await;
+    expect_verdict(https(large.port, &authority.trusted()), PATIENT, fail(reason)).await;
     let moved =
         front(Server::says("HTTP/1.1 302 x\r\nLocation: /\r\nContent-Length: 0\r\n\r\n").await)
             .await;
-    gives(https(moved.port, &authority.trusted()), PATIENT, pass()).await;
+    expect_verdict(https(moved.port, &authority.trusted()), PATIENT, pass()).await;
     assert_eq!(moved.accepted(), 1);
 }
 
@@ -263,7 +297,7 @@ async fn a_server_that_speaks_first_is_reported() {
     })
     .await;
     let check = https(server.port, &authority.trusted());
-    gives(check, PATIENT, fail("http: not HTTP: the server spoke first")).await;
+    expect_verdict(check, PATIENT, fail("http: not HTTP: the server spoke first")).await;
 }
 
 #[tokio::test]
@@ -297,7 +331,7 @@ async fn a_probe_that_ends_early_leaves_no_connection() {
         (asking(http2.port, "/silent"), "http: no answer"),
         (asking(http2.port, "/hangs"), "http: the body did not end"),
     ] {
-        gives(check.clone(), SHORT, fail(format!("{phase} in 500ms"))).await;
+        expect_verdict(check.clone(), SHORT, fail(format!("{phase} in 500ms"))).await;
         let closed = || open.load(Ordering::SeqCst) + open2.load(Ordering::SeqCst) == 0;
         eventually("the connection of a late probe is closed", closed).await;
 

@@ -96,8 +96,8 @@ async fn an_invalid_pod_uid_is_logged_and_not_used() {
     let fixture = Fixture::new("no-uid").await;
     let daemon = replica_in_pod(&fixture, "$(POD_UID)").await;
     assert!(!identity(&daemon).await.contains('$'));
-    let told = |line: &serde_json::Value| {
+    let is_warning = |line: &serde_json::Value| {
         log_field(line, "message").is_some_and(|message| message.starts_with("POD_UID is not"))
     };
-    assert!(daemon.logs().iter().any(told));
+    assert!(daemon.logs().iter().any(is_warning));
 }

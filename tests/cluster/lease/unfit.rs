@@ -20,9 +20,9 @@ use crate::support::{Daemon, case::cases, eventually};
 
 pub(super) fn cases() -> Vec<Trial> {
     cases![
-        a_leader_whose_monitor_stands_still_is_replaced,
+        a_leader_with_a_stalled_monitor_is_replaced,
         a_leader_without_descriptors_steps_down,
-        a_leader_that_can_not_check_and_is_alone_continues,
+        a_single_leader_that_cannot_check_continues,
     ]
 }
 
@@ -79,7 +79,7 @@ async fn steps_down(daemon: &Daemon) {
     eventually(LONG_TIMEOUT, "it steps down", async || daemon.logs().iter().any(steps)).await;
 }
 
-async fn a_leader_whose_monitor_stands_still_is_replaced() {
+async fn a_leader_with_a_stalled_monitor_is_replaced() {
     let mut fixture = Fixture::new("standstill").await;
     let (first, second) = pair(&fixture).await;
     let stopped = StoppedThread::stop(&first, "checks");
@@ -113,7 +113,7 @@ async fn a_leader_without_descriptors_steps_down() {
 }
 
 /// Impairs the only replica: it steps down once, and acquires the Lease again as nobody else does.
-async fn a_leader_that_can_not_check_and_is_alone_continues() {
+async fn a_single_leader_that_cannot_check_continues() {
     let fixture = Fixture::new("alone-unfit").await;
     let first = replica(&fixture).await;
     let first = published(&fixture, first).await;
