@@ -246,6 +246,45 @@ mod tests {
         })
     }
 
+    fn endpoints(version: u64) -> Endpoints {
+        let mut endpoints = Endpoints::default();
+        endpoints.metadata.name = Some("orders".into());
+        endpoints.metadata.resource_version = Some(version.to_string());
+        endpoints
+    }
+
+    #[test]
+    fn a_response_counts_only_in_its_epoch_and_outside_a_list() {
+        let watches = Arc::<NamespaceWatches>::default();
+        let (observed, _) = watch::channel(Observed::new(watches.clone()));
+        let version = || {
+            let existing = Existing::from(&*observed.borrow());
+            existing.endpoints.and_then(|endpoints| endpoints.metadata.resource_version.clone())
+        };
+        watches.begin_list(ObjectKind::Endpoints);
+        assert!(!apply_response(&observed, endpoints(10), 1), "a list is under way");
+        watches.complete_list(ObjectKind::Endpoints);
+        assert!(apply_response(&observed, endpoints(10), 1));
+        assert!(!apply_response(&observed, endpoints(9), 1), "it is older");
+        assert_eq!(version().as_deref(), Some("10"));
+        watches.begin_list(ObjectKind::Endpoints);
+        watches.complete_list(ObjectKind::Endpoints);
+        assert!(!apply_response(&observed, endpoints(11), 1), "a newer list has been read");
+        assert!(apply_response(&observed, endpoints(11), 2));
+        assert_eq!(version().as_deref(), Some("11"));
+    }
+
+    #[test]
+    fn a_response_with_a_slice_of_another_name_is_not_cached() {
+        let watches = Arc::<NamespaceWatches>::default();
+        let (observed, _) = watch::channel(Observed::new(watches.clone()));
+        watches.begin_list(ObjectKind::Slice);
+        watches.complete_list(ObjectKind::Slice);
+        let mut slice = EndpointSlice::default();
+        slice.metadata.name = Some("orders-x7k2p".into());
+        assert!(!apply_response(&observed, slice, 1));
+    }
+
     #[test]
     fn endpoints_keep_the_fields_that_decisions_need() {
         let endpoints = serde_json::from_value::<Endpoints>(orders()).expect("Endpoints").strip();
