@@ -2,9 +2,10 @@
 //!
 //! A new kind takes two files and one line. `kinds/NAME.rs` has its keys with their help and
 //! defaults, the checked form, and the way from one to the other and back. `probe/NAME.rs` has its
-//! prober. The line stands below. The compiler asks for what is missing there. Tests ask for an
-//! example of every key, random checks for the round trip through `explain`, and the generated
-//! files.
+//! prober. The line stands below. The compiler asks for what is missing there. Tests ask for the
+//! place of both files in `tests/layers.rs`, an example of every key, random checks for the round
+//! trip through `explain`, and the generated files. `docs/contributing/architecture.md` has all
+//! steps.
 
 pub(crate) mod kind;
 pub(crate) mod tls;
