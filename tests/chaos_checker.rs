@@ -55,13 +55,13 @@ impl RecordBuilder {
         self
     }
 
-    fn flips(mut self, second: u32, host: u8, up: bool) -> RecordBuilder {
-        self.0.flips.push(Flip {
-            at: S * second,
-            ip: ip(host),
-            up,
-            how: if up { "came back" } else { "died" },
-        });
+    fn fails(mut self, second: u32, host: u8) -> RecordBuilder {
+        self.0.flips.push(Flip { at: S * second, ip: ip(host), up: false, how: "died" });
+        self
+    }
+
+    fn recovers(mut self, second: u32, host: u8) -> RecordBuilder {
+        self.0.flips.push(Flip { at: S * second, ip: ip(host), up: true, how: "came back" });
         self
     }
 
@@ -120,11 +120,11 @@ fn killed(who: &str) -> Kind {
 
 #[test]
 fn a_death_and_a_return_in_time_are_no_violations() {
-    let story = RecordBuilder::new()
-        .flips(10, 1, false)
-        .writes("a", 14, &[2])
-        .flips(20, 1, true)
-        .writes("a", 23, &[1, 2]);
+    let story = RecordBuilder::new().fails(10, 1).writes("a", 14, &[2]).recovers(20, 1).writes(
+        "a",
+        23,
+        &[1, 2],
+    );
     let result = story.breaks(&[]);
     assert_eq!((result.worst_out, result.worst_in), (4 * S, 3 * S));
     assert_eq!((result.timed, result.writes, result.excused), (2, 2, Time::ZERO));
@@ -132,17 +132,16 @@ fn a_death_and_a_return_in_time_are_no_violations() {
 
 #[test]
 fn a_dead_address_that_stays_too_long_is_a_violation() {
-    let result =
-        RecordBuilder::new().flips(10, 1, false).writes("a", 16, &[2]).breaks(&[Rule::Dead]);
+    let result = RecordBuilder::new().fails(10, 1).writes("a", 16, &[2]).breaks(&[Rule::Dead]);
     assert_eq!(result.violations[0].at, 15 * S);
-    RecordBuilder::new().flips(10, 1, false).breaks(&[Rule::Dead]);
+    RecordBuilder::new().fails(10, 1).breaks(&[Rule::Dead]);
     // Too close to the end of the record.
-    RecordBuilder::new().flips(56, 1, false).breaks(&[]);
+    RecordBuilder::new().fails(56, 1).breaks(&[]);
 }
 
 #[test]
 fn a_healthy_address_that_is_missing_is_a_violation() {
-    let gone = || RecordBuilder::new().flips(10, 1, false).writes("a", 13, &[2]).flips(20, 1, true);
+    let gone = || RecordBuilder::new().fails(10, 1).writes("a", 13, &[2]).recovers(20, 1);
     gone().writes("a", 24, &[1, 2]).breaks(&[]);
     let result = gone().writes("a", 25, &[1, 2]).breaks(&[Rule::Missing]);
     assert_eq!(result.violations[0].at, 24 * S);
@@ -153,7 +152,7 @@ fn a_healthy_address_that_is_missing_is_a_violation() {
 
 #[test]
 fn a_write_without_the_lease_is_a_violation() {
-    let dies = || RecordBuilder::new().flips(10, 1, false);
+    let dies = || RecordBuilder::new().fails(10, 1);
     dies().writes("b", 12, &[2]).breaks(&[Rule::Holder]);
     dies().held(11, 110, Some("b")).writes("b", 12, &[2]).breaks(&[]);
     dies().held(11, 110, Some("b")).writes("a", 12, &[2]).breaks(&[Rule::Holder]);
@@ -165,7 +164,7 @@ fn a_write_without_the_lease_is_a_violation() {
 
 #[test]
 fn a_write_of_an_unknown_caller_needs_a_fault_of_the_api() {
-    let story = || RecordBuilder::new().flips(10, 1, false).holds(12, Some(&[2]));
+    let story = || RecordBuilder::new().fails(10, 1).holds(12, Some(&[2]));
     story().breaks(&[Rule::Holder]);
     assert_eq!(story().fault(12, 15, Kind::Api("killed")).breaks(&[]).unknown_writer, 1);
     story().fault(20, 25, Kind::Api("killed")).breaks(&[Rule::Holder]);
@@ -178,25 +177,19 @@ fn a_write_of_an_unknown_caller_needs_a_fault_of_the_api() {
 
 #[test]
 fn a_delayed_write_needs_a_fault_and_an_earlier_lease() {
-    let story = |who| {
-        RecordBuilder::new().flips(10, 1, false).held(11, 110, Some("b")).writes(who, 12, &[2])
-    };
+    let story =
+        |who| RecordBuilder::new().fails(10, 1).held(11, 110, Some("b")).writes(who, 12, &[2]);
     assert_eq!(story("a").fault(5, 12, Kind::Api("stopped")).breaks(&[]).delayed, 1);
     story("c").fault(5, 12, Kind::Api("stopped")).breaks(&[Rule::Holder]);
 }
 
 #[test]
 fn an_empty_set_while_a_target_is_up_is_a_violation() {
-    let dies = || RecordBuilder::new().flips(10, 1, false);
+    let dies = || RecordBuilder::new().fails(10, 1);
     dies().writes("a", 13, &[]).writes("a", 14, &[2]).breaks(&[Rule::Missing, Rule::Empty]);
-    dies().flips(10, 2, false).writes("a", 13, &[]).breaks(&[]);
+    dies().fails(10, 2).writes("a", 13, &[]).breaks(&[]);
     // It has just come back, which the daemon could not know.
-    dies()
-        .flips(10, 2, false)
-        .flips(12, 2, true)
-        .writes("a", 13, &[])
-        .writes("a", 15, &[2])
-        .breaks(&[]);
+    dies().fails(10, 2).recovers(12, 2).writes("a", 13, &[]).writes("a", 15, &[2]).breaks(&[]);
     // Emptied by a person and not by the daemon.
     RecordBuilder::new().edits(13, Some(&[])).writes("a", 14, &[1, 2]).breaks(&[]);
     RecordBuilder::new().edits(13, None).writes("a", 14, &[]).writes("a", 15, &[1, 2]).breaks(&[]);
@@ -204,24 +197,24 @@ fn an_empty_set_while_a_target_is_up_is_a_violation() {
 
 #[test]
 fn a_policy_keeps_the_last_target_of_a_database() {
-    let all_die = || RecordBuilder::new().kept().flips(10, 1, false).flips(10, 2, false);
+    let all_die = || RecordBuilder::new().kept().fails(10, 1).fails(10, 2);
     all_die().writes("a", 13, &[2]).breaks(&[]);
     all_die().breaks(&[]);
     all_die().writes("a", 13, &[]).breaks(&[Rule::Empty]);
     all_die().fault(12, 14, Kind::Api("slow")).writes("a", 13, &[]).breaks(&[Rule::Empty]);
     // A target that is back replaces the one that was kept.
-    let back = || all_die().writes("a", 13, &[2]).flips(30, 1, true);
+    let back = || all_die().writes("a", 13, &[2]).recovers(30, 1);
     back().writes("a", 34, &[1]).breaks(&[]);
     back().writes("a", 33, &[1, 2]).writes("a", 34, &[1]).breaks(&[]);
     back().writes("a", 33, &[1, 2]).writes("a", 35, &[1]).breaks(&[Rule::Dead]);
     back().writes("a", 35, &[1]).breaks(&[Rule::Dead, Rule::Missing]);
     // A target that dies while another is up has to be removed.
-    RecordBuilder::new().kept().flips(10, 1, false).writes("a", 16, &[2]).breaks(&[Rule::Dead]);
+    RecordBuilder::new().kept().fails(10, 1).writes("a", 16, &[2]).breaks(&[Rule::Dead]);
 }
 
 #[test]
 fn an_added_target_may_delay_the_others_of_its_database() {
-    let story = || RecordBuilder::new().flips(10, 1, false).joins(11);
+    let story = || RecordBuilder::new().fails(10, 1).joins(11);
     story().writes("a", 17, &[2]).breaks(&[]);
     story().writes("a", 18, &[2]).breaks(&[Rule::Dead]);
 }
@@ -248,8 +241,7 @@ fn an_outside_edit_is_repaired_within_the_slack() {
         .edits(30, None)
         .writes("a", 33, &[1, 2])
         .breaks(&[Rule::Missing, Rule::Missing]);
-    let dead =
-        || RecordBuilder::new().flips(10, 1, false).writes("a", 13, &[2]).edits(30, Some(&[1, 2]));
+    let dead = || RecordBuilder::new().fails(10, 1).writes("a", 13, &[2]).edits(30, Some(&[1, 2]));
     dead().writes("a", 32, &[2]).breaks(&[]);
     dead().writes("a", 33, &[2]).breaks(&[Rule::Dead]);
 }
@@ -257,13 +249,13 @@ fn an_outside_edit_is_repaired_within_the_slack() {
 #[test]
 fn a_fault_of_the_api_excuses_until_the_longest_backoff() {
     let story = |second| {
-        let story = RecordBuilder::new().flips(10, 1, false).fault(9, 20, Kind::Api("killed"));
+        let story = RecordBuilder::new().fails(10, 1).fault(9, 20, Kind::Api("killed"));
         story.writes("a", second, &[2])
     };
     assert_eq!(story(27).breaks(&[]).excused, 16 * S);
     story(28).breaks(&[Rule::Dead]);
     // A fault before and a fault after excuse nothing.
-    let story = RecordBuilder::new().flips(10, 1, false).fault(1, 2, Kind::Api("killed")).fault(
+    let story = RecordBuilder::new().fails(10, 1).fault(1, 2, Kind::Api("killed")).fault(
         40,
         50,
         Kind::Api("slow"),
@@ -274,9 +266,8 @@ fn a_fault_of_the_api_excuses_until_the_longest_backoff() {
 #[test]
 fn a_killed_holder_excuses_until_its_lease_expires() {
     // Renewed at 8, so it expires at 24.
-    let story = || {
-        RecordBuilder::new().held(8, 80, Some("a")).flips(10, 1, false).fault(9, 50, killed("a"))
-    };
+    let story =
+        || RecordBuilder::new().held(8, 80, Some("a")).fails(10, 1).fault(9, 50, killed("a"));
     let taken = |second: u32| story().held(second, u64::from(second) * 10 - 5, Some("b"));
     taken(23).writes("b", 25, &[2]).breaks(&[]);
     taken(23).writes("b", 26, &[2]).breaks(&[Rule::Dead]);
@@ -285,40 +276,25 @@ fn a_killed_holder_excuses_until_its_lease_expires() {
     // The other replica measures the Lease's age from when it sees the renewal.
     taken(33).fault(8, 17, Kind::Api("stopped")).writes("b", 35, &[2]).breaks(&[]);
     // A replica that does not hold the Lease need not write.
-    let other =
-        RecordBuilder::new().held(8, 80, Some("a")).flips(10, 1, false).fault(9, 50, killed("b"));
+    let other = RecordBuilder::new().held(8, 80, Some("a")).fails(10, 1).fault(9, 50, killed("b"));
     other.writes("a", 16, &[2]).breaks(&[Rule::Dead]);
 }
 
 #[test]
 fn a_suspended_holder_excuses_until_it_has_checked_all() {
     let stopped = Kind::Replica(ReplicaFault::Stopped, "a".to_owned());
-    let story = || {
-        RecordBuilder::new().held(8, 80, Some("a")).flips(10, 1, false).fault(
-            9,
-            16,
-            stopped.clone(),
-        )
-    };
+    let story =
+        || RecordBuilder::new().held(8, 80, Some("a")).fails(10, 1).fault(9, 16, stopped.clone());
     story().writes("a", 21, &[2]).breaks(&[]);
     story().writes("a", 22, &[2]).breaks(&[Rule::Dead]);
     // It continues when its Lease is about to expire, at 8 + 16.5 s.
-    let longer = || {
-        RecordBuilder::new().held(8, 80, Some("a")).flips(10, 1, false).fault(
-            9,
-            24,
-            stopped.clone(),
-        )
-    };
+    let longer =
+        || RecordBuilder::new().held(8, 80, Some("a")).fails(10, 1).fault(9, 24, stopped.clone());
     longer().writes("a", 29, &[2]).breaks(&[]);
     longer().writes("a", 30, &[2]).breaks(&[Rule::Dead]);
     // A renewal that the API held back counts from when it is stored, at 13 s, for 16.5 s.
     let api = || {
-        RecordBuilder::new().held(8, 80, Some("a")).flips(20, 1, false).fault(
-            9,
-            13,
-            Kind::Api("stopped"),
-        )
+        RecordBuilder::new().held(8, 80, Some("a")).fails(20, 1).fault(9, 13, Kind::Api("stopped"))
     };
     let held_back = |until| api().fault(12, until, stopped.clone()).held(13, 130, Some("a"));
     held_back(40).held(29, 290, Some("b")).writes("b", 30, &[2]).breaks(&[]);
@@ -327,25 +303,20 @@ fn a_suspended_holder_excuses_until_it_has_checked_all() {
     story().held(13, 130, Some("b")).writes("b", 16, &[2]).breaks(&[Rule::Dead]);
     story().held(13, 130, Some("b")).writes("b", 15, &[2]).breaks(&[]);
     let cut_off = Kind::Replica(ReplicaFault::CutOff, "a".to_owned());
-    let story = || {
-        RecordBuilder::new().held(8, 80, Some("a")).flips(10, 1, false).fault(
-            9,
-            12,
-            cut_off.clone(),
-        )
-    };
+    let story =
+        || RecordBuilder::new().held(8, 80, Some("a")).fails(10, 1).fault(9, 12, cut_off.clone());
     story().writes("a", 19, &[2]).breaks(&[]);
     story().writes("a", 20, &[2]).breaks(&[Rule::Dead]);
 }
 
 #[test]
 fn a_second_flip_restarts_the_time_limit() {
-    let story = RecordBuilder::new().flips(10, 1, false).flips(14, 1, true).flips(15, 1, false);
+    let story = RecordBuilder::new().fails(10, 1).recovers(14, 1).fails(15, 1);
     story.writes("a", 20, &[2]).breaks(&[]);
     // It was removed at the time it came back, which is allowed for as long as a recovery takes.
     RecordBuilder::new()
-        .flips(10, 1, false)
-        .flips(12, 1, true)
+        .fails(10, 1)
+        .recovers(12, 1)
         .writes("a", 13, &[2])
         .writes("a", 16, &[1, 2])
         .breaks(&[]);
@@ -353,11 +324,11 @@ fn a_second_flip_restarts_the_time_limit() {
 
 #[test]
 fn the_timeline_has_all_events_of_a_database_in_order() {
-    let story = RecordBuilder::new()
-        .flips(10, 1, false)
-        .writes("a", 14, &[2])
-        .edits(20, None)
-        .fault(12, 13, killed("b"));
+    let story = RecordBuilder::new().fails(10, 1).writes("a", 14, &[2]).edits(20, None).fault(
+        12,
+        13,
+        killed("b"),
+    );
     let lines = timeline(&story.0, 0);
     let words = [
         "held by a",

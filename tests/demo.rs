@@ -67,17 +67,17 @@ async fn play(screen: &Arc<Screen>) -> bool {
         screen.say(&format!("    {line}"));
     }
 
-    first_publish(screen, &fixture).await;
+    show_first_write(screen, &fixture).await;
     // Started only now, so that every lost connection is due to what happens to a database.
     let traffic = Arc::new(fixture.traffic());
     let ticker =
         support::runtime().spawn(tick(screen.clone(), traffic.clone(), Tally::of(&fixture)));
-    let mut claims = vec![all_serve(screen, &fixture, &traffic).await];
+    let mut claims = vec![show_healthy_traffic(screen, &fixture, &traffic).await];
     let before = fixture.writes().await;
-    claims.push(goes_down(screen, &mut fixture, &traffic, Fate::Killed).await);
-    claims.push(comes_back(screen, &mut fixture, &traffic, Fate::Killed).await);
-    claims.push(goes_down(screen, &mut fixture, &traffic, Fate::BlackHole).await);
-    claims.push(comes_back(screen, &mut fixture, &traffic, Fate::BlackHole).await);
+    claims.push(show_failure(screen, &mut fixture, &traffic, Fault::Killed).await);
+    claims.push(show_recovery(screen, &mut fixture, &traffic, Fault::Killed).await);
+    claims.push(show_failure(screen, &mut fixture, &traffic, Fault::BlackHole).await);
+    claims.push(show_recovery(screen, &mut fixture, &traffic, Fault::BlackHole).await);
     let writes = fixture.writes().await - before;
     claims.push(Claim {
         holds: writes == 4.0,
@@ -95,7 +95,7 @@ async fn play(screen: &Arc<Screen>) -> bool {
     }
     let all = claims.iter().all(|claim| claim.holds);
     if !all {
-        screen.heading("What the daemon logged");
+        screen.heading("Log of the daemon");
         fixture.daemon.lines().iter().for_each(|line| screen.say(line));
     }
     all
@@ -109,36 +109,36 @@ struct Claim {
 
 /// A fault of a database.
 #[derive(Clone, Copy)]
-enum Fate {
+enum Fault {
     Killed,
     BlackHole,
 }
 
-impl Fate {
+impl Fault {
     fn words(self) -> (&'static str, &'static str) {
         match self {
-            Fate::Killed => ("killed", "its address refuses connections"),
-            Fate::BlackHole => ("black-holed", "packets to and from its address vanish"),
+            Fault::Killed => ("killed", "its address refuses connections"),
+            Fault::BlackHole => ("black-holed", "packets to and from its address vanish"),
         }
     }
 }
 
-async fn first_publish(screen: &Screen, fixture: &Fixture) {
+async fn show_first_write(screen: &Screen, fixture: &Fixture) {
     screen.heading("Three databases");
     let began = Instant::now();
     fixture.endpoints_are(&[0, 1, 2]).await;
     screen.at(began.elapsed(), "all three are healthy; the daemon has written the Endpoints");
     fixture.answers().await;
-    screen.at(began.elapsed(), "kube-proxy has heard of it: the Service answers");
+    screen.at(began.elapsed(), "kube-proxy has applied them: the Service answers");
 }
 
-async fn all_serve(screen: &Screen, fixture: &Fixture, traffic: &Traffic) -> Claim {
+async fn show_healthy_traffic(screen: &Screen, fixture: &Fixture, traffic: &Traffic) -> Claim {
     screen.heading("A client connects to the Service fifty times a second");
     let began = Instant::now();
     for database in &fixture.databases {
         reached(traffic, began, database.ip).await;
     }
-    screen.at(began.elapsed(), "kube-proxy sends connections to each of them");
+    screen.at(began.elapsed(), "kube-proxy sends connections to each database");
     // Give the viewer time to look at it.
     let since = Instant::now();
     eventually(TIMEOUT, "two seconds of connections", async || {
@@ -152,14 +152,19 @@ async fn all_serve(screen: &Screen, fixture: &Fixture, traffic: &Traffic) -> Cla
     }
 }
 
-async fn goes_down(screen: &Screen, fixture: &mut Fixture, traffic: &Traffic, fate: Fate) -> Claim {
+async fn show_failure(
+    screen: &Screen,
+    fixture: &mut Fixture,
+    traffic: &Traffic,
+    fault: Fault,
+) -> Claim {
     let name = fixture.name(VICTIM);
-    let (what, how) = fate.words();
+    let (what, how) = fault.words();
     screen.heading(&format!("{name} is {what}"));
     let began = Instant::now();
-    match fate {
-        Fate::Killed => fixture.databases[VICTIM].stop().await,
-        Fate::BlackHole => fixture.databases[VICTIM].black_hole().await,
+    match fault {
+        Fault::Killed => fixture.databases[VICTIM].stop().await,
+        Fault::BlackHole => fixture.databases[VICTIM].black_hole().await,
     }
     screen.at(began.elapsed(), &format!("{what}: {how}"));
     let reason = fixture.fails(VICTIM).await;
@@ -174,7 +179,7 @@ async fn goes_down(screen: &Screen, fixture: &mut Fixture, traffic: &Traffic, fa
     let last = last_lost(traffic, began).unwrap_or(began);
     screen.in_order([
         (written, "Endpoints written: two addresses"),
-        (last - began, "last connection sent there"),
+        (last - began, "last connection to this address"),
     ]);
     let after = traffic.tally_since(last + Duration::from_millis(1));
     let others = [0, 2].map(|index| ConnectOutcome::Reached(fixture.databases[index].ip));
@@ -190,18 +195,18 @@ async fn goes_down(screen: &Screen, fixture: &mut Fixture, traffic: &Traffic, fa
     }
 }
 
-async fn comes_back(
+async fn show_recovery(
     screen: &Screen,
     fixture: &mut Fixture,
     traffic: &Traffic,
-    fate: Fate,
+    fault: Fault,
 ) -> Claim {
     let name = fixture.name(VICTIM);
     screen.heading(&format!("{name} is brought back"));
     let began = Instant::now();
-    match fate {
-        Fate::Killed => fixture.databases[VICTIM].restart().await,
-        Fate::BlackHole => fixture.databases[VICTIM].restore().await,
+    match fault {
+        Fault::Killed => fixture.databases[VICTIM].restart().await,
+        Fault::BlackHole => fixture.databases[VICTIM].restore().await,
     }
     screen.at(began.elapsed(), "it answers again");
     fixture.passes(VICTIM).await;
@@ -211,7 +216,7 @@ async fn comes_back(
     let first = reached(traffic, began, fixture.databases[VICTIM].ip).await - began;
     screen.in_order([
         (written, "Endpoints written: three addresses"),
-        (first, "first connection sent there"),
+        (first, "first connection to this address"),
     ]);
     Claim {
         holds: last_lost(traffic, began).is_none(),

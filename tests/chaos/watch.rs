@@ -44,13 +44,14 @@ impl Watch {
         let fill = seen.clone();
         let first: Vec<Lease> =
             namespace.api().list(&Default::default()).await.expect("listing Leases").items;
-        let leases = follow::<Lease>(namespace, move |lease, deleted| {
-            lock(&fill).leases.push(holding(&lease, deleted, began.elapsed()));
+        let leases = follow::<Lease>(namespace, move |lease, kind| {
+            lock(&fill).leases.push(lease_state(&lease, kind, began.elapsed()));
         })
         .await;
-        lock(&seen)
-            .leases
-            .splice(0..0, first.iter().map(|lease| holding(lease, false, Time::ZERO)));
+        lock(&seen).leases.splice(
+            0..0,
+            first.iter().map(|lease| lease_state(lease, ObjectChange::Applied, Time::ZERO)),
+        );
         Watch { seen, tasks: vec![endpoints, slices, leases] }
     }
 
@@ -73,15 +74,22 @@ impl Drop for Watch {
     }
 }
 
+/// A change of an object that a watch reports.
+#[derive(Clone, Copy, PartialEq)]
+enum ObjectChange {
+    Applied,
+    Deleted,
+}
+
 /// Returns a function that records changes of the objects with these names. The index of a name is
 /// its database.
 fn changes<K: Publishes>(
     seen: &Arc<Mutex<Seen>>,
     names: &[String],
     began: Instant,
-) -> impl FnMut(K, bool) + use<K> {
+) -> impl FnMut(K, ObjectChange) + use<K> {
     let (seen, names) = (seen.clone(), names.to_vec());
-    move |object, deleted| {
+    move |object, kind| {
         let Some(database) = names.iter().position(|name| *name == object.name_any()) else {
             return;
         };
@@ -89,7 +97,7 @@ fn changes<K: Publishes>(
             at: began.elapsed(),
             version: version(&object),
             database,
-            members: (!deleted).then(|| object.ips()),
+            members: (kind == ObjectChange::Applied).then(|| object.ips()),
             managers: managers(&object),
         };
         lock(&seen).changes.push(change);
@@ -120,7 +128,7 @@ impl Publishes for EndpointSlice {
 /// is missed.
 async fn follow<K>(
     namespace: &Namespace,
-    mut tell: impl FnMut(K, bool) + Send + 'static,
+    mut record: impl FnMut(K, ObjectChange) + Send + 'static,
 ) -> JoinHandle<()>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -139,9 +147,11 @@ where
             let events = api.watch(&params, &version).await.expect("a watch");
             let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
-                let (object, deleted) = match event.expect("a watch without errors") {
-                    WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
-                    WatchEvent::Deleted(object) => (object, true),
+                let (object, kind) = match event.expect("a watch without errors") {
+                    WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                        (object, ObjectChange::Applied)
+                    }
+                    WatchEvent::Deleted(object) => (object, ObjectChange::Deleted),
                     WatchEvent::Bookmark(mark) => {
                         version = mark.metadata.resource_version;
                         continue;
@@ -149,19 +159,24 @@ where
                     WatchEvent::Error(status) => panic!("a watch: {status}"),
                 };
                 version = object.resource_version().expect("an object has a version");
-                tell(object, deleted);
+                record(object, kind);
             }
         }
     })
 }
 
-fn holding(lease: &Lease, deleted: bool, at: Time) -> LeaseState {
+/// Returns the state of the Lease after a change. A deleted Lease has no holder.
+fn lease_state(lease: &Lease, kind: ObjectChange, at: Time) -> LeaseState {
     let holder = lease
         .spec
         .as_ref()
         .and_then(|spec| spec.holder_identity.clone())
         .filter(|holder| !holder.is_empty());
-    LeaseState { at, version: version(lease), holder: holder.filter(|_| !deleted) }
+    LeaseState {
+        at,
+        version: version(lease),
+        holder: holder.filter(|_| kind == ObjectChange::Applied),
+    }
 }
 
 pub(crate) fn version(object: &impl kube::ResourceExt) -> Version {
