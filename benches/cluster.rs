@@ -28,6 +28,14 @@ use cluster::fixture::Fixture;
 use cluster::report;
 use tests::support;
 
+/// The amount of work of a run.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Scale {
+    Full,
+    /// A small run that only shows that everything works. Its figures have no goals.
+    Smoke,
+}
+
 #[derive(Parser)]
 struct Arguments {
     /// Writes the figures to this file too, as JSON.
@@ -63,15 +71,16 @@ fn main() -> ExitCode {
 async fn measure(arguments: &Arguments) -> Vec<report::Row> {
     let fixture = Fixture::start(&arguments.daemon).await;
     let wanted = |part: &str| arguments.only.as_ref().is_none_or(|only| only == part);
+    let scale = if arguments.smoke { Scale::Smoke } else { Scale::Full };
     let mut rows = Vec::new();
     if wanted("flips") {
-        rows.extend(cluster::flips::measure(&fixture, arguments.smoke).await);
+        rows.extend(cluster::flips::measure(&fixture, scale).await);
     }
     if wanted("burst") {
-        rows.extend(cluster::burst::measure(&fixture, arguments.smoke).await);
+        rows.extend(cluster::burst::measure(&fixture, scale).await);
     }
     if wanted("memory") {
-        rows.extend(cluster::memory::measure(&fixture, arguments.smoke).await);
+        rows.extend(cluster::memory::measure(&fixture, scale).await);
     }
     rows
 }

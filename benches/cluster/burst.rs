@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::fixture::{self, Fixture, TIMEOUT};
 use super::report::Row;
+use crate::Scale;
 use crate::support::daemon::metric_in;
 use crate::support::{Database, Namespace, addresses, eventually, runtime};
 
@@ -22,8 +23,8 @@ const PORT: u16 = 3306;
 const LOST_PORT: u16 = 3307;
 const EVERYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
-    let services = if smoke { 50 } else { 1000 };
+pub(crate) async fn measure(fixture: &Fixture, scale: Scale) -> Vec<Row> {
+    let services = if scale == Scale::Smoke { 50 } else { 1000 };
     let (namespace, token) = fixture.services("burst", services, PORT).await;
     // Each listens on every address of the sandbox, so one of them takes an address from each
     // Service.
@@ -56,7 +57,7 @@ pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
          a watch that shows the last; first shown at {first:.2} s; {writes} writes since the \
          start{clean}"
     );
-    let goal = (!smoke).then_some(5.0);
+    let goal = (scale == Scale::Full).then_some(5.0);
     let mut rows = vec![
         Row::at_most(goal, "Services lose an address at once: last one written", last, "s", detail)
             .invalid_if(wrong),

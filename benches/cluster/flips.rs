@@ -11,8 +11,9 @@ use std::time::Duration;
 use super::figures::Times;
 use super::fixture::{self, Fixture, TIMEOUT};
 use super::report::Row;
-use super::targets::Targets;
+use super::targets::{Health, Targets};
 use super::write_recorder::{Write, WriteRecorder};
+use crate::Scale;
 use crate::support::{addresses, eventually};
 
 const PORT: u16 = 8080;
@@ -23,9 +24,9 @@ const HEALTHY: u32 = 2;
 /// any phase.
 const TURN_INTERVAL: Duration = Duration::from_millis(170);
 
-pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
+pub(crate) async fn measure(fixture: &Fixture, scale: Scale) -> Vec<Row> {
     // Each goes down and comes back.
-    let services = if smoke { 10 } else { 100 };
+    let services = if scale == Scale::Smoke { 10 } else { 100 };
     let (namespace, token) = fixture.services("flips", services, PORT).await;
     let targets = Targets::start(PORT).await;
     let recorder = WriteRecorder::start(&fixture.plane).await;
@@ -36,9 +37,9 @@ pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
     recorder.take();
 
     let victims: Vec<IpAddr> = ips.iter().map(|ips| ips[1]).collect();
-    let mut flips = turn(&targets, &recorder, &victims, false).await;
+    let mut flips = turn(&targets, &recorder, &victims, Health::Down).await;
     fixture::all_have(&namespace, services, 2).await;
-    flips.extend(turn(&targets, &recorder, &victims, true).await);
+    flips.extend(turn(&targets, &recorder, &victims, Health::Up).await);
     fixture::all_have(&namespace, services, 3).await;
 
     let whole = Times::of(flips.iter().map(|flip| flip.whole));
@@ -52,7 +53,7 @@ pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
         ours.words(),
         theirs.words()
     );
-    let goal = (!smoke).then_some(10.0);
+    let goal = (scale == Scale::Full).then_some(10.0);
     let row = Row::at_most(
         goal,
         "decisive verdict to the API's answer, p99",
@@ -100,12 +101,16 @@ async fn turn(
     targets: &Targets,
     recorder: &WriteRecorder,
     victims: &[IpAddr],
-    passes: bool,
+    to: Health,
 ) -> Vec<Flip> {
     let mut pace = tokio::time::interval(TURN_INTERVAL);
     for ip in victims {
         pace.tick().await;
-        targets.turn(*ip, passes, if passes { HEALTHY } else { UNHEALTHY });
+        let threshold = match to {
+            Health::Up => HEALTHY,
+            Health::Down => UNHEALTHY,
+        };
+        targets.turn(*ip, to, threshold);
     }
     eventually(TIMEOUT, "a write for each Service", async || {
         let count = recorder.count();

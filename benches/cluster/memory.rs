@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::figures::{Times, ms};
 use super::fixture::{Fixture, TIMEOUT};
 use super::report::Row;
+use crate::Scale;
 use crate::support::daemon::log_field;
 use crate::support::{Daemon, Database, addresses, blocking, eventually};
 
@@ -17,15 +18,15 @@ const EACH: usize = 3;
 /// The numbers of targets, with the memory that they may take at most, in MiB.
 const SIZES: [(usize, f64); 3] = [(1000, 12.0), (5000, 22.0), (10_000, 35.0)];
 
-pub(crate) async fn measure(fixture: &Fixture, smoke: bool) -> Vec<Row> {
+pub(crate) async fn measure(fixture: &Fixture, scale: Scale) -> Vec<Row> {
     let _server = Database::start(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT).await;
     let mut rows = Vec::new();
-    let sizes = if smoke {
+    let sizes = if scale == Scale::Smoke {
         vec![(300, None)]
     } else {
         SIZES.map(|(targets, goal)| (targets, Some(goal))).to_vec()
     };
-    let rounds = if smoke { 3.0 } else { 30.0 };
+    let rounds = if scale == Scale::Smoke { 3.0 } else { 30.0 };
     for (targets, goal) in sizes {
         rows.extend(measure_one(fixture, targets, goal, rounds).await);
     }

@@ -12,6 +12,13 @@ use tokio::task::JoinHandle;
 
 use crate::support::runtime;
 
+/// The answers of a target to its checks.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Health {
+    Up,
+    Down,
+}
+
 /// A server that runs until it is dropped.
 pub(crate) struct Targets {
     turned: Arc<Mutex<HashMap<IpAddr, Turned>>>,
@@ -20,7 +27,7 @@ pub(crate) struct Targets {
 
 /// An address whose health was changed, with its answers since.
 struct Turned {
-    passes: bool,
+    health: Health,
     threshold: u32,
     answers: u32,
     /// The time when the answer that reaches the threshold began.
@@ -48,8 +55,8 @@ impl Targets {
 
     /// Changes the health of an address. The answer with the number `threshold` is the deciding
     /// one.
-    pub(crate) fn turn(&self, ip: IpAddr, passes: bool, threshold: u32) {
-        lock(&self.turned).insert(ip, Turned { passes, threshold, answers: 0, decisive: None });
+    pub(crate) fn turn(&self, ip: IpAddr, to: Health, threshold: u32) {
+        lock(&self.turned).insert(ip, Turned { health: to, threshold, answers: 0, decisive: None });
     }
 
     /// Returns the time when the deciding answer to a change began.
@@ -91,7 +98,7 @@ fn count(turned: &mut HashMap<IpAddr, Turned>, ip: IpAddr) -> bool {
     if turned.answers == turned.threshold {
         turned.decisive = Some(Instant::now());
     }
-    turned.passes
+    turned.health == Health::Up
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -14,7 +14,7 @@ use crate::machine::{self, MILLI};
 use crate::workload::{Kind, Workload};
 
 /// Checks forever.
-pub fn run(kind: Kind, targets: usize, interval: Duration) -> Result<()> {
+pub(crate) fn run(kind: Kind, targets: usize, interval: Duration) -> Result<()> {
     let workload = Workload::uniform(kind, targets, interval);
     let interval = u64::try_from(interval.as_nanos())?;
     match kind {

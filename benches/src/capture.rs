@@ -23,7 +23,7 @@ const BLOCK: usize = 1 << 20;
 const PER_BLOCK: usize = BLOCK / FRAME;
 const IGNORE_OUTGOING: i32 = 23;
 
-pub struct Capture {
+pub(crate) struct Capture {
     socket: OwnedFd,
     ring: *mut u8,
     blocks: usize,
@@ -34,7 +34,7 @@ pub struct Capture {
 
 impl Capture {
     /// Starts recording the checks that arrive at this port, up to this many.
-    pub fn open(port: u16, room: usize) -> Result<Self> {
+    pub(crate) fn open(port: u16, room: usize) -> Result<Self> {
         let blocks = room.div_ceil(PER_BLOCK);
         // SAFETY: the descriptor is new, and nothing else owns it.
         let socket = unsafe {
@@ -90,7 +90,7 @@ impl Capture {
     }
 
     /// Returns everything that has arrived.
-    pub fn close(self) -> Result<Vec<Arrival>> {
+    pub(crate) fn close(self) -> Result<Vec<Arrival>> {
         let moved = (wall_ahead() - self.wall_ahead).unsigned_abs();
         if moved > u128::from(MILLI) {
             bail!("the machine's clock was set by {moved} ns meanwhile; try again");

@@ -12,7 +12,7 @@ use crate::machine;
 use crate::namespace::{run, scratch};
 use crate::workload::{Kind, port};
 
-pub fn set_up() -> Result<()> {
+pub(crate) fn set_up() -> Result<()> {
     let rules = scratch()?.join("count.nft");
     let (first, last) = (port::DRAIN, port::GARBAGE);
     fs::write(
@@ -32,7 +32,7 @@ pub fn set_up() -> Result<()> {
 }
 
 /// Returns the number of checks so far.
-pub fn seen(kind: Kind) -> Result<u64> {
+pub(crate) fn seen(kind: Kind) -> Result<u64> {
     if kind == Kind::Exec {
         return machine::started();
     }

@@ -11,10 +11,10 @@ use crate::options::Options;
 use crate::row::Row;
 use crate::workload::Kind;
 
-pub use size::fetch;
+pub(crate) use size::fetch;
 
 /// Measures a part that needs no cluster.
-pub fn measure(part: &str, settings: &Settings, options: &Options) -> Result<Vec<Row>> {
+pub(crate) fn measure(part: &str, settings: &Settings, options: &Options) -> Result<Vec<Row>> {
     let smoke = options.smoke;
     match part {
         "tcp" => cost::rows(settings, Kind::Tcp, options.targets),

@@ -21,11 +21,11 @@ const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
 const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 
 /// Accepts no packet.
-pub const NOTHING: [libc::sock_filter; 1] = [op(RETURN, 0, 0, 0)];
+pub(crate) const NOTHING: [libc::sock_filter; 1] = [op(RETURN, 0, 0, 0)];
 
 /// Accepts the head of the first packet of each connection to this port, on a socket that receives
 /// IPv4 packets.
-pub fn openings(port: u16) -> [libc::sock_filter; 10] {
+pub(crate) fn openings(port: u16) -> [libc::sock_filter; 10] {
     const SYN: u32 = 0x02;
     const ACK: u32 = 0x10;
     [
@@ -42,7 +42,7 @@ pub fn openings(port: u16) -> [libc::sock_filter; 10] {
     ]
 }
 
-pub fn attach(socket: &impl AsFd, filter: &[libc::sock_filter]) -> Result<()> {
+pub(crate) fn attach(socket: &impl AsFd, filter: &[libc::sock_filter]) -> Result<()> {
     let program =
         libc::sock_fprog { len: u16::try_from(filter.len())?, filter: filter.as_ptr().cast_mut() };
     set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
@@ -50,7 +50,12 @@ pub fn attach(socket: &impl AsFd, filter: &[libc::sock_filter]) -> Result<()> {
 }
 
 /// Sets a socket option whose value is a struct of the kernel.
-pub fn set_option<T>(socket: &impl AsFd, level: i32, name: i32, value: &T) -> io::Result<()> {
+pub(crate) fn set_option<T>(
+    socket: &impl AsFd,
+    level: i32,
+    name: i32,
+    value: &T,
+) -> io::Result<()> {
     // SAFETY: the kernel reads as many bytes as `value` has, while it is borrowed.
     let done = unsafe {
         libc::setsockopt(

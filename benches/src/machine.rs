@@ -11,17 +11,17 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-pub const MICRO: u64 = 1_000;
-pub const MILLI: u64 = 1_000_000;
-pub const SECOND: u64 = 1_000_000_000;
+pub(crate) const MICRO: u64 = 1_000;
+pub(crate) const MILLI: u64 = 1_000_000;
+pub(crate) const SECOND: u64 = 1_000_000_000;
 
 /// Returns the monotonic clock in nanoseconds.
-pub fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     nanoseconds(clock_gettime(ClockId::Monotonic))
 }
 
 /// Returns the wall clock in nanoseconds, which the kernel's packet timestamps use.
-pub fn wall() -> u64 {
+pub(crate) fn wall() -> u64 {
     nanoseconds(clock_gettime(ClockId::Realtime))
 }
 
@@ -31,7 +31,7 @@ fn nanoseconds(time: Timespec) -> u64 {
 
 /// Returns the user and system time of a process in nanoseconds, with its ended threads and the
 /// children that it has waited for.
-pub fn cpu_time(pid: u32) -> Result<u64> {
+pub(crate) fn cpu_time(pid: u32) -> Result<u64> {
     let mut clock: libc::clockid_t = 0;
     let mut time = MaybeUninit::<libc::timespec>::uninit();
     // SAFETY: both calls write only where they are told to, and `time` is read only if it was
@@ -66,7 +66,7 @@ fn children_time(pid: u32) -> Result<u64> {
 }
 
 /// Returns the resident memory in KiB.
-pub fn resident(pid: u32) -> Result<u64> {
+pub(crate) fn resident(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
     let line =
@@ -75,13 +75,13 @@ pub fn resident(pid: u32) -> Result<u64> {
 }
 
 /// Returns the number of open descriptors of a process.
-pub fn descriptors(pid: u32) -> Result<u64> {
+pub(crate) fn descriptors(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/fd");
     Ok(fs::read_dir(&path).context(path)?.count() as u64)
 }
 
 /// Returns the number of connections of this network namespace in TIME_WAIT.
-pub fn time_wait() -> Result<u64> {
+pub(crate) fn time_wait() -> Result<u64> {
     let text = fs::read_to_string("/proc/net/sockstat")?;
     let words: Vec<&str> = text
         .lines()
@@ -95,13 +95,13 @@ pub fn time_wait() -> Result<u64> {
 
 /// Returns about how many processes and threads this process namespace has started: the kernel's
 /// last number.
-pub fn started() -> Result<u64> {
+pub(crate) fn started() -> Result<u64> {
     let text = fs::read_to_string("/proc/loadavg")?;
     Ok(text.split_whitespace().last().context("loadavg")?.parse()?)
 }
 
 /// Returns the number of processes in this process namespace.
-pub fn processes() -> Result<u64> {
+pub(crate) fn processes() -> Result<u64> {
     let numbered = |entry: io::Result<fs::DirEntry>| {
         entry.is_ok_and(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok())
     };
@@ -110,13 +110,13 @@ pub fn processes() -> Result<u64> {
 
 /// One CPU for the checker and another for the targets, so that neither takes the other's time.
 #[derive(Clone, Copy)]
-pub struct Cpus {
+pub(crate) struct Cpus {
     pub checker: usize,
     pub targets: usize,
 }
 
 impl Cpus {
-    pub fn choose() -> Result<Self> {
+    pub(crate) fn choose() -> Result<Self> {
         let allowed = sched_getaffinity(None)?;
         let mut allowed = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
         let checker = allowed.next().context("no CPU")?;
@@ -131,14 +131,14 @@ impl Cpus {
 }
 
 /// Keeps the calling thread and its later threads and processes on one CPU.
-pub fn pin(cpu: usize) -> io::Result<()> {
+pub(crate) fn pin(cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
     Ok(sched_setaffinity(None, &set)?)
 }
 
 /// Raises the limit of descriptors. Ten thousand checks in flight need as many.
-pub fn raise_descriptor_limit() -> Result<()> {
+pub(crate) fn raise_descriptor_limit() -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
 }

@@ -166,7 +166,8 @@ fn inside(options: &Options) -> Result<ExitCode> {
         min_rate: if options.smoke { 0.5 } else { 0.9 },
     };
     if let Some(time) = options.soak {
-        return soak::run(&settings, options.targets, time, options.smoke);
+        let trend = if options.smoke { soak::Trend::Ignored } else { soak::Trend::Judged };
+        return soak::run(&settings, options.targets, time, trend);
     }
     namespace::disable_time_wait()?;
     for part in options.parts.iter().filter(|part| *part != CLUSTER) {

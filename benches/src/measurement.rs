@@ -14,7 +14,7 @@ use crate::timing::{self, Timing};
 use crate::workload::{Kind, Workload};
 
 /// The settings that all runs share.
-pub struct Settings {
+pub(crate) struct Settings {
     pub daemon: PathBuf,
     /// Another build of the daemon, to compare it with.
     pub before: Option<PathBuf>,
@@ -27,7 +27,7 @@ pub struct Settings {
     pub min_rate: f64,
 }
 
-pub struct Sample {
+pub(crate) struct Sample {
     /// CPU microseconds for each check.
     pub cost: f64,
     /// The share of one CPU.
@@ -42,7 +42,7 @@ pub struct Sample {
 impl Settings {
     /// Returns true if a subject takes part: another build of the daemon only if one is given, and
     /// HAProxy's TCP check has no complete handshake of its own.
-    pub fn can(&self, who: Subject, kind: Kind) -> bool {
+    pub(crate) fn can(&self, who: Subject, kind: Kind) -> bool {
         match who {
             Subject::Before => self.before.is_some(),
             Subject::Haproxy => kind != Kind::Accept,
@@ -58,7 +58,12 @@ impl Settings {
     }
 
     /// Starts a checker and waits until each target has been checked twice.
-    pub fn warm_up(&self, who: Subject, kind: Kind, workload: &Workload) -> Result<SubjectProcess> {
+    pub(crate) fn warm_up(
+        &self,
+        who: Subject,
+        kind: Kind,
+        workload: &Workload,
+    ) -> Result<SubjectProcess> {
         let targets = workload.targets().len() as u64;
         let before = counter::seen(kind)?;
         let mut running = subject::start(who, kind, workload, self.program(who), self.cpus)?;
@@ -77,7 +82,7 @@ impl Settings {
 
     /// Checks this many targets of one kind: first the cost, then the timing, with a capture that
     /// costs something itself.
-    pub fn measure(
+    pub(crate) fn measure(
         &self,
         who: Subject,
         kind: Kind,

@@ -31,14 +31,14 @@ const SYSCTLS: [(&str, &str); 3] = [
 
 /// The position of this process in the chain.
 #[derive(PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     Outside,
     /// Process 1, the parent of all orphans.
     Init,
     Inside,
 }
 
-pub fn stage() -> Stage {
+pub(crate) fn stage() -> Stage {
     match env::var(STAGE).as_deref() {
         Ok("init") => Stage::Init,
         Ok(_) => Stage::Inside,
@@ -47,7 +47,7 @@ pub fn stage() -> Stage {
 }
 
 /// Runs this program with the same arguments inside, and returns its exit status.
-pub fn run_inside() -> Result<i32> {
+pub(crate) fn run_inside() -> Result<i32> {
     fs::create_dir_all(mount_point()?)?;
     let mut path = env::var_os("PATH").unwrap_or_default();
     // Debian has `ip`, `nft` and `haproxy` there, and an ordinary user's PATH does not contain it.
@@ -79,7 +79,7 @@ pub fn run_inside() -> Result<i32> {
 
 /// Runs this program with the same arguments once more, and reaps all processes. An orphan that
 /// nobody reaps would look like one that the daemon left behind.
-pub fn init() -> Result<i32> {
+pub(crate) fn init() -> Result<i32> {
     let mut command = Command::new(env::current_exe()?);
     let program =
         command.args(env::args_os().skip(1)).env(STAGE, "inside").spawn()?.id().cast_signed();
@@ -97,7 +97,7 @@ pub fn init() -> Result<i32> {
 }
 
 /// Sets up the new network. Must be called once, first inside.
-pub fn set_up() -> Result<()> {
+pub(crate) fn set_up() -> Result<()> {
     let point = mount_point()?;
     run(Command::new("mount").args(["-t", "tmpfs", "bench"]).arg(&point))?;
     run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
@@ -110,13 +110,13 @@ pub fn set_up() -> Result<()> {
 
 /// Disables TIME_WAIT. Some checkers leave thousands of connections a second in this state at the
 /// targets, which would slow down the next subject.
-pub fn disable_time_wait() -> Result<()> {
+pub(crate) fn disable_time_wait() -> Result<()> {
     const KNOB: &str = "/proc/sys/net/ipv4/tcp_max_tw_buckets";
     fs::write(KNOB, "0").context(KNOB)
 }
 
 /// Returns a folder that only the inside sees, and that disappears with it.
-pub fn scratch() -> Result<PathBuf> {
+pub(crate) fn scratch() -> Result<PathBuf> {
     ensure!(stage() == Stage::Inside, "only inside");
     mount_point()
 }
@@ -127,7 +127,7 @@ fn mount_point() -> Result<PathBuf> {
 }
 
 /// Runs a short command and returns its output.
-pub fn run(command: &mut Command) -> Result<String> {
+pub(crate) fn run(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().with_context(|| name.clone())?;
     if !output.status.success() {

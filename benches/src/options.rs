@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-pub const USAGE: &str = "\
+pub(crate) const USAGE: &str = "\
 Measures external-endpoints beside HAProxy and beside bare loops that do the same work.
 
   --only PART[,PART]   only these: tcp, accept, http, exec, memory, detection, ten-thousand,
@@ -25,11 +25,11 @@ Measures external-endpoints beside HAProxy and beside bare loops that do the sam
 ";
 
 /// The parts in the order in which they run.
-pub const PARTS: [&str; 8] =
+pub(crate) const PARTS: [&str; 8] =
     ["tcp", "accept", "http", "exec", "memory", "detection", "ten-thousand", "cluster"];
 
 #[derive(Debug, PartialEq)]
-pub struct Options {
+pub(crate) struct Options {
     pub parts: Vec<String>,
     pub targets: usize,
     pub interval: Duration,
@@ -43,7 +43,7 @@ pub struct Options {
 }
 
 /// Parses the arguments. Returns `None` if they ask for help.
-pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>> {
+pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>> {
     let arguments: Vec<String> = arguments.collect();
     let typed = |option: &str| arguments.iter().any(|argument| argument == option);
     let mut options = if typed("--smoke") { smoke() } else { full() };

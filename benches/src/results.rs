@@ -13,10 +13,10 @@ use crate::options::{Options, PARTS};
 use crate::row::{self, Row};
 
 /// The name of a part with its figures.
-pub type Part = (String, Vec<Row>);
+pub(crate) type Part = (String, Vec<Row>);
 
 /// Replaces these parts in the file.
-pub fn keep(file: &Path, parts: &[Part], options: &Options) -> Result<()> {
+pub(crate) fn keep(file: &Path, parts: &[Part], options: &Options) -> Result<()> {
     let text = fs::read_to_string(file).unwrap_or_else(|_| "{}".to_owned());
     let kept: Value = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
     let all = merge(kept, parts, &circumstances(options)?);
@@ -102,14 +102,14 @@ fn commit() -> String {
 }
 
 /// Reads a JSON array of rows.
-pub fn read_rows(file: &Path) -> Result<Vec<Row>> {
+pub(crate) fn read_rows(file: &Path) -> Result<Vec<Row>> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let rows: Vec<Value> =
         serde_json::from_str(&text).with_context(|| file.display().to_string())?;
     rows.iter().map(Row::from_json).collect()
 }
 
-pub fn write_rows(file: &Path, rows: &[Row]) -> Result<()> {
+pub(crate) fn write_rows(file: &Path, rows: &[Row]) -> Result<()> {
     let rows: Vec<Value> = rows.iter().map(Row::to_json).collect();
     fs::write(file, Value::from(rows).to_string()).with_context(|| file.display().to_string())
 }

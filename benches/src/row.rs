@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub(crate) struct Row {
     pub name: String,
     pub value: f64,
     pub unit: String,
@@ -16,7 +16,12 @@ pub struct Row {
 }
 
 impl Row {
-    pub fn new(name: impl Into<String>, value: f64, unit: &str, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(
+        name: impl Into<String>,
+        value: f64,
+        unit: &str,
+        detail: impl Into<String>,
+    ) -> Self {
         Self {
             name: name.into(),
             value,
@@ -28,11 +33,11 @@ impl Row {
     }
 
     /// Sets the largest value that meets the goal.
-    pub fn at_most(self, goal: f64) -> Self {
+    pub(crate) fn at_most(self, goal: f64) -> Self {
         Self { goal: Some(goal), reached: Some(self.value.abs() <= goal), ..self }
     }
 
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let value = (self.value * 1000.0).round() / 1000.0;
         let Self { name, unit, goal, reached, detail, .. } = self;
         json!({
@@ -41,7 +46,7 @@ impl Row {
         })
     }
 
-    pub fn from_json(row: &Value) -> Result<Self> {
+    pub(crate) fn from_json(row: &Value) -> Result<Self> {
         let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
         Ok(Self {
             name: row["name"]
@@ -60,7 +65,7 @@ impl Row {
 }
 
 /// Formats a table for a terminal.
-pub fn table(rows: &[Row]) -> String {
+pub(crate) fn table(rows: &[Row]) -> String {
     let head = ["figure", "value", "", "goal", "", "how"].map(str::to_owned);
     let lines = rows.iter().map(|row| {
         let goal = row
@@ -101,7 +106,7 @@ pub fn table(rows: &[Row]) -> String {
 }
 
 /// Formats a table for a Markdown page.
-pub fn markdown(rows: &[Row]) -> String {
+pub(crate) fn markdown(rows: &[Row]) -> String {
     let mut text = String::from("| figure | value | goal | |\n| --- | ---: | ---: | --- |\n");
     for Row { name, value, unit, goal, reached, .. } in rows {
         let goal = goal.map_or_else(String::new, |goal| format!("{goal}"));

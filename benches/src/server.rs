@@ -23,7 +23,7 @@ const DRIP: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// The behavior of the targets of one port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Behavior {
+pub(crate) enum Behavior {
     /// Accepts, and reads until the client closes.
     Drain,
     /// Answers a request with a short page and closes.
@@ -39,27 +39,27 @@ pub enum Behavior {
 }
 
 /// Targets on one port that can stop. They never accept, as half-open checks don't need it.
-pub struct Stoppable(OwnedFd);
+pub(crate) struct Stoppable(OwnedFd);
 
 impl Stoppable {
-    pub fn listen(port: u16) -> Result<Self> {
+    pub(crate) fn listen(port: u16) -> Result<Self> {
         Ok(Self(listen(port)?))
     }
 
     /// Refuses connections from now on.
-    pub fn refuse(self) {
+    pub(crate) fn refuse(self) {
         drop(self.0);
     }
 
     /// Loses every packet from now on, like a machine without power.
-    pub fn black_hole(&self) -> Result<()> {
+    pub(crate) fn black_hole(&self) -> Result<()> {
         filter::attach(&self.0, &filter::NOTHING)
     }
 }
 
 /// Counts of what the targets have served.
 #[derive(Default)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Requests answered.
     pub answered: AtomicU64,
     /// Connections that the targets' program saw.
@@ -67,7 +67,7 @@ pub struct Counts {
 }
 
 /// Starts a thread that serves these ports for the lifetime of the program.
-pub fn start(cpu: usize, ports: &[(u16, Behavior)]) -> Result<Arc<Counts>> {
+pub(crate) fn start(cpu: usize, ports: &[(u16, Behavior)]) -> Result<Arc<Counts>> {
     let counts = Arc::new(Counts::default());
     let mut server = Server {
         epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,

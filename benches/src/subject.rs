@@ -20,7 +20,7 @@ use crate::namespace::scratch;
 use crate::workload::{Kind, Workload, port};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Subject {
+pub(crate) enum Subject {
     Baseline,
     Haproxy,
     /// Another build of the daemon, usually of the commit before.
@@ -29,7 +29,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Baseline => "baseline",
             Self::Haproxy => "HAProxy",
@@ -41,20 +41,20 @@ impl Subject {
 
 /// A line of a process's output with its time.
 #[derive(Clone)]
-pub struct Line {
+pub(crate) struct Line {
     pub at: u64,
     pub text: String,
 }
 
 /// A checker that runs until it is dropped.
-pub struct SubjectProcess {
+pub(crate) struct SubjectProcess {
     who: Subject,
     child: Child,
     lines: Arc<Mutex<Vec<Line>>>,
 }
 
 /// Starts checking these targets, on the checker's CPU.
-pub fn start(
+pub(crate) fn start(
     who: Subject,
     kind: Kind,
     workload: &Workload,
@@ -125,23 +125,23 @@ fn listen(output: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<Line>>>) {
 }
 
 /// Returns the address that a line of the daemon's log reports as down.
-pub fn daemon_says_down(line: &str) -> Option<Ipv4Addr> {
+pub(crate) fn daemon_says_down(line: &str) -> Option<Ipv4Addr> {
     let (_, rest) = line.split_once("target is down")?;
     rest.split_once("address=")?.1.split_whitespace().next()?.parse().ok()
 }
 
 impl SubjectProcess {
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Returns all lines of its output so far.
-    pub fn lines(&self) -> Vec<Line> {
+    pub(crate) fn lines(&self) -> Vec<Line> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns an error if the process has exited.
-    pub fn ensure_running(&mut self) -> Result<()> {
+    pub(crate) fn ensure_running(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             let lines = self.lines();
             let last: Vec<&str> =

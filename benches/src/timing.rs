@@ -7,14 +7,14 @@ use crate::machine::MILLI;
 
 /// One check, as the targets' side saw it.
 #[derive(Clone, Copy, Debug)]
-pub struct Arrival {
+pub(crate) struct Arrival {
     /// Nanoseconds on any clock.
     pub at: u64,
     pub target: Ipv4Addr,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Timing {
+pub(crate) struct Timing {
     /// The median over all targets of how much slower (or, if negative, faster) their checks come
     /// than the interval says.
     pub drift_ppm: f64,
@@ -27,7 +27,7 @@ pub struct Timing {
 const BIN: u64 = 10 * MILLI;
 
 /// Computes the timing. Returns `None` if there are too few checks.
-pub fn analyze(arrivals: &[Arrival], interval: u64) -> Option<Timing> {
+pub(crate) fn analyze(arrivals: &[Arrival], interval: u64) -> Option<Timing> {
     let mut by_target: BTreeMap<Ipv4Addr, Vec<u64>> = BTreeMap::new();
     for arrival in arrivals {
         by_target.entry(arrival.target).or_default().push(arrival.at);
@@ -78,12 +78,12 @@ fn burst(times: &[u64]) -> Option<f64> {
 }
 
 /// Sorts the values and returns the one in the middle.
-pub fn median(values: &mut [f64]) -> Option<f64> {
+pub(crate) fn median(values: &mut [f64]) -> Option<f64> {
     quantile(values, 0.5)
 }
 
 /// Sorts the values and returns the one below which this share lies.
-pub fn quantile(values: &mut [f64], share: f64) -> Option<f64> {
+pub(crate) fn quantile(values: &mut [f64], share: f64) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
     Some(values[(last as f64 * share).round() as usize])

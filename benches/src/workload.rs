@@ -5,27 +5,27 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 /// The ports of the targets, by their behavior.
-pub mod port {
-    pub const DRAIN: u16 = 7001;
-    pub const HTTP: u16 = 7002;
-    pub const STOPS: u16 = 7003;
-    pub const VANISHES: u16 = 7004;
+pub(crate) mod port {
+    pub(crate) const DRAIN: u16 = 7001;
+    pub(crate) const HTTP: u16 = 7002;
+    pub(crate) const STOPS: u16 = 7003;
+    pub(crate) const VANISHES: u16 = 7004;
     /// A port without a listener.
-    pub const CLOSED: u16 = 7005;
-    pub const BLACK_HOLE: u16 = 7006;
-    pub const SILENT: u16 = 7007;
-    pub const DRIP: u16 = 7008;
-    pub const RESET: u16 = 7009;
-    pub const GARBAGE: u16 = 7010;
+    pub(crate) const CLOSED: u16 = 7005;
+    pub(crate) const BLACK_HOLE: u16 = 7006;
+    pub(crate) const SILENT: u16 = 7007;
+    pub(crate) const DRIP: u16 = 7008;
+    pub(crate) const RESET: u16 = 7009;
+    pub(crate) const GARBAGE: u16 = 7010;
     /// The port of the daemon's pages.
-    pub const PAGES: u16 = 7999;
+    pub(crate) const PAGES: u16 = 7999;
 }
 
 /// The number of addresses of a database.
-pub const DATABASE_SIZE: usize = 3;
+pub(crate) const DATABASE_SIZE: usize = 3;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Connects, and resets before the last ACK.
     Tcp,
     /// Connects with a complete handshake, which the target's program sees.
@@ -37,9 +37,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Tcp, Self::Accept, Self::Http, Self::Exec];
+    pub(crate) const ALL: [Self; 4] = [Self::Tcp, Self::Accept, Self::Http, Self::Exec];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Accept => "accept",
@@ -48,11 +48,11 @@ impl Kind {
         }
     }
 
-    pub fn port(self) -> u16 {
+    pub(crate) fn port(self) -> u16 {
         if self == Self::Http { port::HTTP } else { port::DRAIN }
     }
 
-    pub fn yaml(self) -> &'static str {
+    pub(crate) fn yaml(self) -> &'static str {
         match self {
             Self::Tcp => "tcp: {}",
             Self::Accept => "tcp: {accept: true}",
@@ -64,7 +64,7 @@ impl Kind {
 
 /// Databases of [`DATABASE_SIZE`] addresses each that are checked alike.
 #[derive(Clone)]
-pub struct Database {
+pub(crate) struct Database {
     pub port: u16,
     /// The `check` of the daemon's config.
     pub check: String,
@@ -72,13 +72,13 @@ pub struct Database {
 }
 
 #[derive(Clone)]
-pub struct Workload {
+pub(crate) struct Workload {
     pub interval: Duration,
     pub databases: Vec<Database>,
 }
 
 /// Returns the address of the target with this number.
-pub fn address(number: usize) -> Ipv4Addr {
+pub(crate) fn address(number: usize) -> Ipv4Addr {
     let number = u32::try_from(number).expect("far fewer than the network has");
     let first = u32::from(Ipv4Addr::new(198, 18, 1, 1));
     // Addresses that end in 0 or 255 could be taken for a network or a broadcast.
@@ -87,7 +87,7 @@ pub fn address(number: usize) -> Ipv4Addr {
 
 impl Workload {
     /// Returns a workload of this number of targets of one kind.
-    pub fn uniform(kind: Kind, targets: usize, interval: Duration) -> Self {
+    pub(crate) fn uniform(kind: Kind, targets: usize, interval: Duration) -> Self {
         let mut workload = Self { interval, databases: Vec::new() };
         let mut left = targets;
         while left > 0 {
@@ -99,7 +99,7 @@ impl Workload {
     }
 
     /// Adds a database with new addresses, and returns them.
-    pub fn add(&mut self, port: u16, check: &str, group: usize) -> Vec<Ipv4Addr> {
+    pub(crate) fn add(&mut self, port: u16, check: &str, group: usize) -> Vec<Ipv4Addr> {
         let from = self.databases.iter().map(|database| database.addresses.len()).sum();
         let addresses: Vec<Ipv4Addr> = (from..from + group).map(address).collect();
         self.databases.push(Database {
@@ -110,7 +110,7 @@ impl Workload {
         addresses
     }
 
-    pub fn targets(&self) -> Vec<SocketAddrV4> {
+    pub(crate) fn targets(&self) -> Vec<SocketAddrV4> {
         let of = |database: &Database| {
             let port = database.port;
             database
@@ -123,7 +123,7 @@ impl Workload {
     }
 
     /// Returns the daemon's config.
-    pub fn daemon_config(&self) -> String {
+    pub(crate) fn daemon_config(&self) -> String {
         let mut text = String::from("databases:\n");
         let interval = self.interval.as_millis();
         for (number, Database { port, check, addresses }) in self.databases.iter().enumerate() {
@@ -145,7 +145,7 @@ impl Workload {
 
     /// Returns HAProxy's config: a line for each target, with the options for the same kind of
     /// check.
-    pub fn haproxy_config(&self, kind: Kind, socket: &str) -> String {
+    pub(crate) fn haproxy_config(&self, kind: Kind, socket: &str) -> String {
         let interval = self.interval.as_millis();
         let (global, check) = match kind {
             Kind::Tcp | Kind::Accept => ("", ""),

@@ -15,7 +15,7 @@ use crate::machine;
 
 const PROGRAM: &CStr = c"/bin/true";
 
-pub fn run(rota: &mut Schedule) -> Result<()> {
+pub(super) fn run(rota: &mut Schedule) -> Result<()> {
     loop {
         let now = machine::now();
         while rota.take(now).is_some() {

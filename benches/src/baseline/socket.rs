@@ -15,7 +15,7 @@ use super::Schedule;
 use crate::machine::{self, MILLI};
 use crate::workload::Kind;
 
-pub struct Loop {
+pub(super) struct Loop {
     kind: Kind,
     epoll: OwnedFd,
     targets: Vec<Target>,
@@ -40,7 +40,7 @@ struct Deadline {
 }
 
 impl Loop {
-    pub fn new(kind: Kind, addresses: &[SocketAddrV4]) -> Result<Self> {
+    pub(super) fn new(kind: Kind, addresses: &[SocketAddrV4]) -> Result<Self> {
         let target = |address: &SocketAddrV4| Target {
             address: *address,
             request: format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
@@ -58,7 +58,7 @@ impl Loop {
         })
     }
 
-    pub fn run(&mut self, rota: &mut Schedule, timeout: u64) -> Result<()> {
+    pub(super) fn run(&mut self, rota: &mut Schedule, timeout: u64) -> Result<()> {
         let mut events = Vec::with_capacity(1024);
         let mut told = 0;
         loop {

@@ -34,7 +34,7 @@ impl Column {
     }
 }
 
-pub fn rows(settings: &Settings, kind: Kind, targets: usize) -> Result<Vec<Row>> {
+pub(super) fn rows(settings: &Settings, kind: Kind, targets: usize) -> Result<Vec<Row>> {
     let columns = measure(settings, kind, targets)?;
     let mut rows = Vec::new();
     for Column { who, .. } in &columns {

@@ -24,7 +24,7 @@ struct Found {
     swallowed: Vec<f64>,
 }
 
-pub fn rows(settings: &Settings, targets: usize) -> Result<Vec<Row>> {
+pub(super) fn rows(settings: &Settings, targets: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for who in [Subject::Haproxy, Subject::Daemon] {
         let mut all = Found { refused: Vec::new(), swallowed: Vec::new() };

@@ -17,7 +17,7 @@ use crate::workload::{Kind, Workload, port};
 
 /// Measures memory. The daemon has no cluster here; the cluster figures include the memory of its
 /// cluster client.
-pub fn memory(settings: &Settings, sizes: &[usize]) -> Result<Vec<Row>> {
+pub(super) fn memory(settings: &Settings, sizes: &[usize]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let able = [Subject::Haproxy, Subject::Before, Subject::Daemon];
     for who in able.into_iter().filter(|who| settings.can(*who, Kind::Tcp)) {
@@ -36,7 +36,11 @@ pub fn memory(settings: &Settings, sizes: &[usize]) -> Result<Vec<Row>> {
 }
 
 /// Measures the largest number of targets, with this number of requests for each page.
-pub fn ten_thousand(settings: &Settings, targets: usize, requests: usize) -> Result<Vec<Row>> {
+pub(super) fn ten_thousand(
+    settings: &Settings,
+    targets: usize,
+    requests: usize,
+) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for who in [Subject::Haproxy, Subject::Daemon] {
         let mut shares = Vec::new();
@@ -87,7 +91,7 @@ fn pages(settings: &Settings, targets: usize, requests: usize) -> Result<Vec<Row
 }
 
 /// Fetches a page. Returns the nanoseconds until it was complete, and its body.
-pub fn fetch(page: &str) -> Result<(u64, Vec<u8>)> {
+pub(crate) fn fetch(page: &str) -> Result<(u64, Vec<u8>)> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port::PAGES));
     let start = machine::now();
     let mut connection = TcpStream::connect(address)?;
