@@ -3,7 +3,7 @@
 //!
 //! | annotation | value | effect |
 //! | --- | --- | --- |
-//! | `external-endpoints/maintenance` | `10.20.0.11=disk, 10.20.0.12=kernel` | takes these addresses out |
+//! | `external-endpoints/maintenance` | `10.20.0.11=disk, 10.20.0.12=kernel` | takes them out |
 //! | `external-endpoints/failback` | any text, best a time | a change asks for a failback |
 //!
 //! A bad entry is reported and skipped. It never spoils the other entries.

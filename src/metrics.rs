@@ -4,8 +4,8 @@
 //! series outlives its target. Only the durations of writes and the figures of the process come
 //! from collectors of the `prometheus` crate.
 //!
-//! The page of ten thousand targets has many megabytes. It comes in chunks, one database's share of
-//! one metric after the other, so it is never in memory as a whole.
+//! The page of ten thousand targets has many megabytes. It comes in chunks: the series of one
+//! metric and one database after the other. So it is never in memory as a whole.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(crate) struct DaemonState {
     pub orphans: BTreeMap<DatabaseId, Members>,
 }
 
-/// Returns the page in chunks. Calls `status` for a database when it comes to its share.
+/// Returns the page in chunks. Calls `status` for a database when its series are encoded.
 pub(crate) fn page(
     snapshot: Arc<Snapshot>,
     status: impl Fn(&DatabaseId) -> Option<PublishStatus> + Send + 'static,
@@ -50,12 +50,12 @@ pub(crate) fn page(
 ) -> impl Iterator<Item = String> + Send + 'static {
     let daemon = encode_daemon(&snapshot, write_duration, state, events);
     let count = snapshot.databases.len();
-    let mut shares =
+    let mut parts =
         FAMILIES.iter().flat_map(move |family| (0..count).map(move |index| (family, index)));
     let mut encoder = Encoder::default();
     let chunks = std::iter::from_fn(move || {
         encoder.reserve(CHUNK_BYTES + CHUNK_BYTES / 8);
-        for (family, index) in shares.by_ref() {
+        for (family, index) in parts.by_ref() {
             let database = &snapshot.databases[index];
             if index == 0 {
                 encoder.begin_family(family.name, family.kind, family.help);
@@ -88,7 +88,7 @@ fn encode_daemon(
     write_duration.collect().iter().for_each(|family| encoder.family(family));
     ProcessCollector::for_self().collect().iter().for_each(|family| encoder.family(family));
     let name = "external_endpoints_check_start_delay_seconds";
-    encoder.begin_family(name, "histogram", "How late tries started, after they were due.");
+    encoder.begin_family(name, "histogram", "Delays of the start of tries after they were due.");
     encoder.histogram(&snapshot.start_delay);
     encode_orphans(&state.orphans, &mut encoder);
     let name = "external_endpoints_events_total";
@@ -107,21 +107,20 @@ fn encode_state(snapshot: &Snapshot, state: &DaemonState, encoder: &mut Encoder)
     encoder.begin_family(
         "external_endpoints_config_last_load_successful",
         "gauge",
-        "Whether the config file was good when last read (1) or not (0).",
+        "1 if the config file was good when last read, else 0.",
     );
     encoder.sample(&[], u8::from(state.config_is_good));
     encoder.begin_family(
         "external_endpoints_leader",
         "gauge",
-        "Whether this replica is the one that writes (1) or not (0): by its lease, or because it \
-         is alone.",
+        "1 if this replica is the one that writes, by its lease or because it is alone; else 0.",
     );
     encoder.sample(&[], u8::from(state.is_leader));
     encoder.begin_family(
         "external_endpoints_frozen",
         "gauge",
-        "Whether nothing is taken out (1) or not (0), because so many targets fail together that \
-         the fault is probably ours.",
+        "1 if nothing is taken out because so many targets fail together that the fault is \
+         probably the daemon's own, else 0.",
     );
     encoder.sample(&[], u8::from(snapshot.frozen.is_some()));
     encoder.begin_family(
@@ -145,7 +144,7 @@ fn encode_orphans(orphans: &BTreeMap<DatabaseId, Members>, encoder: &mut Encoder
     encoder.begin_family(
         "external_endpoints_left_behind_addresses",
         "gauge",
-        "Addresses in Endpoints and EndpointSlices that are ours by their label, and of no \
+        "Addresses in Endpoints and EndpointSlices that have the daemon's label and belong to no \
          database of the config.",
     );
     for (DatabaseId { namespace, service }, members) in orphans {

@@ -11,7 +11,7 @@
 //!
 //! | rule | effect | wins over |
 //! | --- | --- | --- |
-//! | `exactlyOne` | never two members; if two pass, no new one | all others: nothing adds a second |
+//! | `exactlyOne` | never two members; if two pass, no new one | all others: none adds a second |
 //! | `minHealthy` | with fewer healthy ones, published ones stay | all below |
 //! | maintenance | removes a target as if it were Down | all below |
 //! | freeze | published ones stay (see `freeze_hold`) | all below |

@@ -88,16 +88,16 @@ fn a_truncated_value_says_the_same_as_the_whole_one() {
         assert!(short.len() <= MAX_BYTES + 4 && text.starts_with(&short));
         assert_eq!(parsed(&short), parsed(&text));
         assert_eq!(failback_problem(Some(&short)), failback_problem(Some(&text)));
-        let mut again = short.clone();
-        truncate(&mut again);
-        assert_eq!(again, short);
+        let mut shorter = short.clone();
+        truncate(&mut shorter);
+        assert_eq!(shorter, short);
     }
     assert_eq!(failback_problem(Some(&"x".repeat(MAX_BYTES))), None);
     assert_eq!(failback_problem(None), None);
 }
 
-/// Texts of all of Unicode, and such as have what the parser looks for, up to far beyond what
-/// is read.
+/// Generates texts of all of Unicode and texts that resemble entries. Some are far longer than the
+/// limit.
 fn texts() -> impl Strategy<Value = String> {
     let entry = prop_oneof![
         "[0-9.,= a-é\n\r\t\u{0}]{0,40}",
@@ -120,22 +120,38 @@ proptest! {
         let Maintenance { targets, problems } = found;
         prop_assert!(targets.iter().all(|(ip, _)| is_known(*ip)));
         prop_assert!(targets.len() <= MAX_BYTES / "::=x".len() && problems.len() <= MAX_PROBLEMS);
-        let one_line = |text: &str| !text.chars().any(|char| char.is_control() || "\u{2028}\u{2029}\u{202e}".contains(char));
+        let breaks = |char: char| {
+            char.is_control() || "\u{2028}\u{2029}\u{202e}".contains(char)
+        };
+        let is_one_line = |text: &str| !text.chars().any(breaks);
         for (_, reason) in &targets {
-            prop_assert!(!reason.trim().is_empty() && reason.chars().count() <= MAX_REASON_CHARS && one_line(reason));
+            prop_assert!(!reason.trim().is_empty() && is_one_line(reason));
+            prop_assert!(reason.chars().count() <= MAX_REASON_CHARS);
         }
         for problem in &problems {
             let name = "annotation external-endpoints/maintenance: ";
-            prop_assert!(problem.chars().count() <= name.len() + MAX_REASON_CHARS + 60 && one_line(problem), "{}", problem);
+            prop_assert!(is_one_line(problem), "{}", problem);
+            prop_assert!(
+                problem.chars().count() <= name.len() + MAX_REASON_CHARS + 60,
+                "{}",
+                problem
+            );
         }
     }
 
     #[test]
     fn each_entry_that_is_written_well_is_read(
-        entries in prop::collection::vec((1..250_u8, "[a-zA-Z0-9 é日;:!()]{0,20}[a-z]"), 0..60), space in "[ \n\t]{0,3}",
+        entries in prop::collection::vec((1..250_u8, "[a-zA-Z0-9 é日;:!()]{0,20}[a-z]"), 0..60),
+        space in "[ \n\t]{0,3}",
     ) {
-        let written: Vec<String> = entries.iter().map(|(last, reason)| format!("{space}10.20.0.{last}{space}={space}{reason}")).collect();
-        let expected: Vec<String> = entries.iter().map(|(last, reason)| format!("10.20.0.{last}: {}", reason.trim())).collect();
+        let write = |(last, reason): &(u8, String)| {
+            format!("{space}10.20.0.{last}{space}={space}{reason}")
+        };
+        let written: Vec<String> = entries.iter().map(write).collect();
+        let expected: Vec<String> = entries
+            .iter()
+            .map(|(last, reason)| format!("10.20.0.{last}: {}", reason.trim()))
+            .collect();
         prop_assert_eq!(parsed(&written.join(",")), (expected, vec![]));
     }
 }

@@ -135,11 +135,16 @@ mod tests {
                 now += Duration::from_secs(pause);
                 flaps.record_flip(to, allowed, now);
                 flips.push(now);
-                let recent = flips.iter().filter(|at| now.saturating_duration_since(**at) < FLIP_WINDOW).count();
+                let age = |at: &Instant| now.saturating_duration_since(*at);
+                let recent = flips.iter().filter(|at| age(at) < FLIP_WINDOW).count();
                 if to == State::Up {
-                    let left = flaps.suppressed_until().map(|until| until.saturating_duration_since(now));
-                    prop_assert!(left.is_none_or(|left| (MIN_BACKOFF..=MAX_BACKOFF).contains(&left)));
-                    prop_assert!(recent <= allowed as usize || left.is_some());
+                    let backoff = flaps
+                        .suppressed_until()
+                        .map(|end| end.saturating_duration_since(now));
+                    let is_in_range =
+                        |backoff: Duration| (MIN_BACKOFF..=MAX_BACKOFF).contains(&backoff);
+                    prop_assert!(backoff.is_none_or(is_in_range));
+                    prop_assert!(recent <= allowed as usize || backoff.is_some());
                 }
                 prop_assert!(flaps.recent_flips.len() <= allowed as usize + 1);
                 to = if to == State::Up { State::Down } else { State::Up };

@@ -204,8 +204,8 @@ proptest! {
             let before = health.state();
             let transition = observe(&mut health, verdict, thresholds, now);
             prop_assert_eq!(health.state(), naive(published, &verdicts[..=i], thresholds));
-            let flipped = (before != health.state()).then_some(Transition { from: before, to: health.state() });
-            prop_assert_eq!(transition, flipped);
+            let expected = Transition { from: before, to: health.state() };
+            prop_assert_eq!(transition, (before != health.state()).then_some(expected));
         }
     }
 

@@ -1,4 +1,4 @@
-//! The metrics of which each database has its share: their names, their help, and their values.
+//! The metrics that have series for each database: their names, their help, and their values.
 
 use super::encoder::Encoder;
 use super::policy;
@@ -6,7 +6,7 @@ use crate::health::State;
 use crate::monitor::DatabaseSnapshot;
 use crate::publish::PublishStatus;
 
-/// One metric of which each database has its share.
+/// One metric that has series for each database.
 pub(super) struct Family {
     pub name: &'static str,
     pub kind: &'static str,
@@ -26,7 +26,7 @@ pub(super) const FAMILIES: [Family; 16] = [
     Family {
         name: "external_endpoints_target_healthy",
         kind: "gauge",
-        help: "Whether the target is up (1) or down (0); absent while unknown.",
+        help: "1 if the target is up, 0 if it is down; absent while unknown.",
         source: Source::Monitor(target_healthy),
     },
     Family {
@@ -44,7 +44,7 @@ pub(super) const FAMILIES: [Family; 16] = [
     Family {
         name: "external_endpoints_check_duration_seconds",
         kind: "histogram",
-        help: "How long tries took.",
+        help: "Durations of the tries of a database's checks.",
         source: Source::Monitor(|database, encoder| encoder.histogram(&database.check_duration)),
     },
     Family {
@@ -90,22 +90,21 @@ pub(super) const FAMILIES: [Family; 16] = [
     Family {
         name: "external_endpoints_split_brain",
         kind: "gauge",
-        help: "Whether more than one target passes of a database that shall have exactly one (1) \
-         or not (0).",
+        help: "1 if more than one target of a database with exactlyOne passes, else 0.",
         source: Source::Monitor(policy::split_brain),
     },
     Family {
         name: "external_endpoints_serving_tier",
         kind: "gauge",
-        help: "The lowest tier that serves, where there are several: the highest priority number; \
-         absent while none does.",
+        help: "The lowest tier that serves, as its priority number; absent while none does, and \
+         without several tiers.",
         source: Source::Monitor(policy::serving_tier),
     },
     Family {
         name: "external_endpoints_failback_waiting",
         kind: "gauge",
-        help: "Whether preferred tiers are well again and wait to take over (1) or not (0), where \
-         there are several tiers.",
+        help: "1 if preferred tiers are healthy again and wait to take over, else 0; absent \
+         without several tiers.",
         source: Source::Monitor(policy::failback_waiting),
     },
     Family {
@@ -167,7 +166,7 @@ fn published_addresses(status: &PublishStatus, encoder: &mut Encoder) {
 }
 
 fn database_condition(status: &PublishStatus, encoder: &mut Encoder) {
-    // A series for each of the others would be a third of the page.
+    // Series for the other conditions as well would be a third of the page.
     encoder.sample(&[("condition", &status.condition.kind.to_string())], 1);
 }
 

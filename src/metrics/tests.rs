@@ -100,7 +100,7 @@ fn a_metric_says_once_what_it_is_before_its_first_series() {
     let page = lines("");
     let about = |what: &str| page.iter().position(|line| line.starts_with(what));
     let name = "external_endpoints_target_healthy";
-    let help = about(&format!("# HELP {name} Whether")).expect("a help");
+    let help = about(&format!("# HELP {name} 1 if")).expect("a help");
     assert_eq!(about(&format!("# TYPE {name} gauge")), Some(help + 1));
     // The first database has no series of it.
     assert_eq!(
@@ -115,7 +115,8 @@ fn each_result_of_a_target_is_a_series() {
     let name = "external_endpoints_checks_total";
     let series = |service: &str, last: u8, result: &str, count: u64| {
         format!(
-            "{name}{{namespace=\"prod\",service=\"{service}\",address=\"198.51.100.{last}\",result=\"{result}\"}} {count}"
+            "{name}{{namespace=\"prod\",service=\"{service}\",address=\"198.51.100.{last}\",\
+             result=\"{result}\"}} {count}"
         )
     };
     let of = |service, last, pass| {
@@ -199,9 +200,8 @@ fn publishing_shows_where_it_is_known() {
     );
     assert_eq!(
         lines("external_endpoints_database_condition"),
-        [
-            "external_endpoints_database_condition{namespace=\"prod\",service=\"b\",condition=\"Published\"} 1"
-        ]
+        ["external_endpoints_database_condition{namespace=\"prod\",service=\"b\",\
+             condition=\"Published\"} 1"]
     );
 }
 

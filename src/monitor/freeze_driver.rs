@@ -75,11 +75,12 @@ impl Monitor {
 fn message(event: &FreezeEvent) -> &'static str {
     match event {
         FreezeEvent::Frozen { .. } => {
-            "frozen: so many targets fail together that the fault is probably ours; nothing is \
-             taken out"
+            "frozen: so many targets fail together that the fault is probably the daemon's own; \
+             nothing is taken out"
         }
         FreezeEvent::Thawed => {
-            "the freeze is over: enough targets are well again; those that still fail are taken out"
+            "the freeze is over: enough targets are healthy again; those that still fail are \
+             taken out"
         }
         FreezeEvent::TimedOut => {
             "the freeze is over: it ran into --freeze-timeout; those that fail are taken out"

@@ -54,7 +54,7 @@ pub struct TargetState {
     pub maintenance: Option<Arc<str>>,
     /// The end of its last maintenance.
     pub maintenance_ended_at: Option<Instant>,
-    /// Its flips, if there were any.
+    /// The flips of its state, if there were any.
     pub flaps: Option<Box<FlapDamper>>,
 }
 

@@ -8,8 +8,8 @@
 //!
 //! A single writer that passes shows that this side works, so it is no case for a hold.
 //!
-//! Maintenance is an explicit request, and removes a target all the same. Only `minHealthy`, applied
-//! before, may keep it.
+//! Maintenance is an explicit request, and removes a target all the same. Only `minHealthy`, which
+//! is applied before, may keep it.
 
 use super::min_healthy::rank;
 use super::{Candidate, Members, Policy, PolicyNote};

@@ -18,8 +18,8 @@ pub enum PolicyNote {
     BelowMinHealthy { healthy: usize, needed: usize, kept: Vec<IpAddr> },
     /// A lower tier serves, because those above are too weak or may not return yet.
     DegradedTier { tier: u32 },
-    /// The tiers down to this one are well again, and take over at this time, or on request if
-    /// none.
+    /// The tiers down to this one are healthy again. They take over at this time; if it is none,
+    /// on request.
     FailbackWaits { tier: u32, until: Option<Instant> },
     /// These are up, but suppressed for flapping; the first of them until this time.
     Flapping { out: Vec<IpAddr>, until: Instant },
@@ -57,42 +57,34 @@ impl fmt::Display for PolicyNote {
             }
             PolicyNote::DegradedTier { tier } => write!(f, "tier {tier} serves"),
             PolicyNote::FailbackWaits { tier, until: Some(_) } => {
-                write!(f, "tier {tier} is well again, and takes over after the failback delay")
+                write!(f, "tier {tier} is healthy again, and takes over after the failback delay")
             }
             PolicyNote::FailbackWaits { tier, until: None } => {
-                write!(
-                    f,
-                    "tier {tier} is well again, and takes over when asked by `external-endpoints \
-                     failback`"
-                )
+                write!(f, "tier {tier} is healthy again; {MANUAL_FAILBACK}")
             }
             PolicyNote::KeptByFreeze { kept } => {
                 let stay = if kept.len() == 1 { "stays" } else { "stay" };
-                write!(
-                    f,
-                    "{} {stay}: so many targets fail together that the fault is probably ours",
-                    list(kept)
-                )
+                write!(f, "{} {stay}: {MANY_FAIL}", list(kept))
             }
             PolicyNote::ChecksInconclusive { ips, reason } => {
                 let over = humantime::format_duration(INCONCLUSIVE_TOLERANCE);
                 let stay = if ips.len() == 1 { "it stays" } else { "they stay" };
                 write!(
                     f,
-                    "the checks of {} have been inconclusive for over {over} ({reason}); ",
+                    "the checks of {} have been inconclusive for over {over} ({reason}); {stay} \
+                     published, dead or alive; fix the cause on the side of the daemon",
                     list(ips)
-                )?;
-                write!(
-                    f,
-                    "{stay} published, dead or alive; fix the cause on the side of the daemon"
                 )
             }
             PolicyNote::Flapping { out, .. } => {
-                write!(f, "{} flapped, and must be well for longer", list(out))
+                write!(f, "{} flapped, and must be healthy for longer", list(out))
             }
         }
     }
 }
+
+const MANUAL_FAILBACK: &str = "run `external-endpoints failback` to let it take over";
+const MANY_FAIL: &str = "so many targets fail together that the fault is probably the daemon's own";
 
 /// Addresses that a sentence lists.
 const MAX_LISTED: usize = 5;

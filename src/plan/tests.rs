@@ -20,7 +20,7 @@ struct Target {
     member: Member,
     state: State,
     since: u64,
-    tried: bool,
+    checked: bool,
     passing: bool,
     passed_at: Option<u64>,
     stale_at: Option<u64>,
@@ -32,7 +32,7 @@ struct Target {
 }
 
 fn target(last: u8, state: State) -> Target {
-    let (tried, passing) = (state != State::Unknown, state == State::Up);
+    let (checked, passing) = (state != State::Unknown, state == State::Up);
     let (tier, in_maintenance, out_until, published) = (0, false, None, false);
     let (comes_back, passed_at, stale_at) =
         (false, (state == State::Up).then_some(990), Some(2000));
@@ -40,7 +40,7 @@ fn target(last: u8, state: State) -> Target {
         member: member(last),
         state,
         since: 0,
-        tried,
+        checked,
         passing,
         passed_at,
         stale_at,
@@ -70,7 +70,7 @@ impl Target {
             member: &self.member,
             state: self.state,
             since: at(self.since),
-            checked: self.tried,
+            checked: self.checked,
             passing: self.passing,
             passed_at: self.passed_at.map(at),
             stale_at: self.stale_at.map(at),
@@ -102,8 +102,8 @@ impl Target {
         Self { passing: false, ..self }
     }
 
-    fn untried(self) -> Self {
-        Self { tried: false, passing: false, passed_at: None, ..self }
+    fn unchecked(self) -> Self {
+        Self { checked: false, passing: false, passed_at: None, ..self }
     }
 
     /// Has not said anything since long after its last Pass.
@@ -116,8 +116,8 @@ impl Target {
         Self { passing: false, passed_at: None, stale_at: Some(900), ..self }
     }
 
-    fn tried(self) -> Self {
-        Self { tried: true, ..self }
+    fn checked(self) -> Self {
+        Self { checked: true, ..self }
     }
 
     fn in_maintenance(self) -> Self {
@@ -134,7 +134,7 @@ impl Target {
 struct Case {
     policy: Policy,
     targets: Vec<Target>,
-    asked: Option<u64>,
+    failback_requested_at: Option<u64>,
     now: u64,
     holds: bool,
 }
@@ -143,7 +143,7 @@ fn case(targets: &[Target]) -> Case {
     Case {
         policy: Policy::default(),
         targets: targets.to_vec(),
-        asked: None,
+        failback_requested_at: None,
         now: 1000,
         holds: false,
     }
@@ -187,11 +187,10 @@ impl Case {
 
     fn decide_on(&self, published: Option<&Members>) -> Decision {
         let targets: Vec<_> = self.targets.iter().map(Target::candidate).collect();
-        let asked = self.asked.map(at);
         let pool = Pool {
             targets: &targets,
             policy: &self.policy,
-            failback_requested_at: asked,
+            failback_requested_at: self.failback_requested_at.map(at),
             holds_removals: self.holds,
         };
         decide(&pool, published, at(self.now))
@@ -234,12 +233,12 @@ fn one_unknown_target_keeps_what_is_there_and_is_named() {
 
 #[test]
 fn an_inconclusive_target_blocks_nothing_and_empties_nothing() {
-    case(&[up(1), unknown(2).tried(), down(3)]).publishes(&[1]);
+    case(&[up(1), unknown(2).checked(), down(3)]).publishes(&[1]);
     let why =
         "no target is up, and all verdicts are inconclusive for 198.51.100.2 (exec: no program)";
-    case(&[unknown(2).tried(), down(3)]).keeps(why);
+    case(&[unknown(2).checked(), down(3)]).keeps(why);
     // Nor while the only good one is in maintenance.
-    case(&[up(1).published().in_maintenance(), unknown(2).tried()]).keeps(why);
+    case(&[up(1).published().in_maintenance(), unknown(2).checked()]).keeps(why);
 }
 
 #[test]
@@ -248,7 +247,7 @@ fn nothing_is_decided_before_the_cluster_was_seen() {
     assert_eq!(decision.plan, Plan::Keep(KeepReason::NotSynced));
     assert_eq!(KeepReason::NotSynced.to_string(), "the cluster has not been read yet");
     // Verdicts that have come meanwhile say something, though no target is Up or Down by them yet.
-    let decision = case(&[unknown(1).tried(), unknown(2).tried()]).decide_on(None);
+    let decision = case(&[unknown(1).checked(), unknown(2).checked()]).decide_on(None);
     assert_eq!(decision.plan, Plan::Keep(KeepReason::NotSynced));
 }
 
@@ -379,19 +378,22 @@ fn the_preferred_tier_returns_when_asked() {
     assert_eq!(
         waiting.notes(),
         [
-            "tier 0 is well again, and takes over when asked by `external-endpoints failback`",
+            "tier 0 is healthy again; run `external-endpoints failback` to let it take over",
             "tier 1 serves"
         ]
     );
     // What was asked before it was well was for an earlier failback, or in vain.
-    Case { asked: Some(499), ..waiting.clone() }.publishes(&[3]);
-    Case { asked: Some(500), ..waiting }.publishes(&[1]);
+    Case { failback_requested_at: Some(499), ..waiting.clone() }.publishes(&[3]);
+    Case { failback_requested_at: Some(500), ..waiting }.publishes(&[1]);
     // Asking spares the delay.
-    let impatient =
-        Case { asked: Some(999), ..case(&[up(1).since(998), up(3).tier(1).published()]) };
+    let impatient = Case {
+        failback_requested_at: Some(999),
+        ..case(&[up(1).since(998), up(3).tier(1).published()])
+    };
     impatient.publishes(&[1]);
     // It does not make a tier stronger than it is.
-    Case { asked: Some(999), ..manual(&[down(1), up(3).tier(1).published()]) }.publishes(&[3]);
+    Case { failback_requested_at: Some(999), ..manual(&[down(1), up(3).tier(1).published()]) }
+        .publishes(&[3]);
 }
 
 #[test]
@@ -399,7 +401,7 @@ fn a_target_that_flaps_stays_out_unless_it_is_needed() {
     let flapping = case(&[up(1).out_until(1060), up(2).published()]);
     flapping.publishes(&[2]);
     assert_eq!(flapping.decide().reevaluate_at, Some(at(1060)));
-    assert_eq!(flapping.notes(), ["198.51.100.1 flapped, and must be well for longer"]);
+    assert_eq!(flapping.notes(), ["198.51.100.1 flapped, and must be healthy for longer"]);
     Case { now: 1060, ..flapping }.publishes(&[1, 2]);
     // The last one that is up stays in, and of several the one that has been well for longest.
     case(&[up(1).out_until(1060), down(2).published()]).publishes(&[1]);
@@ -417,7 +419,8 @@ fn in_a_hold_what_is_published_stays_and_what_is_up_comes() {
     held.publishes(&[1, 2]);
     assert_eq!(
         held.notes(),
-        ["198.51.100.2 stays: so many targets fail together that the fault is probably ours"]
+        ["198.51.100.2 stays: so many targets fail together that the fault is probably the \
+          daemon's own"]
     );
     hold(case(&[down(1).comes_back(), down(2)])).publishes(&[1]);
     // What comes back counts as if it had never left: it was healthy after the one that is

@@ -163,11 +163,14 @@ async fn targets_that_fail_together_stay_published() {
     assert!(status["frozen"]["until"].is_string(), "{status}");
     let note = status["databases"][1]["policy"][0].as_str().unwrap_or_default();
     assert!(
-        note.ends_with("stay: so many targets fail together that the fault is probably ours"),
+        note.ends_with(
+            "stay: so many targets fail together that the fault is probably the daemon's own"
+        ),
         "{status}"
     );
 
-    events::expect_event(&fleet.namespace, "Frozen", "the fault is probably ours").await;
+    events::expect_event(&fleet.namespace, "Frozen", "the fault is probably the daemon's own")
+        .await;
 
     // A server that comes up is added.
     fleet.spare.restart().await;

@@ -400,7 +400,7 @@ async fn a_flapping_target_is_published_only_as_the_last_one() {
     health(&daemon, ["up", "up", "up"]).await;
     metric(&daemon, "target_flapping", Some(1.0)).await;
     let ip = fixture.databases[1].ip;
-    assert_eq!(notes(&daemon).await, [format!("{ip} flapped, and must be well for longer")]);
+    assert_eq!(notes(&daemon).await, [format!("{ip} flapped, and must be healthy for longer")]);
     let status = database(&daemon.status().await);
     assert!(status["targets"][1]["flappingUntil"].is_string(), "{status}");
     consistently(Duration::from_secs(2), "it stays out", async || {

@@ -234,7 +234,10 @@ proptest! {
     fn whatever_comes_and_goes_nobody_is_passed_over_for_long(
         size in 1..12_usize,
         databases in 1..6_usize,
-        steps in proptest::collection::vec((any::<bool>(), any::<prop::sample::Index>(), any::<usize>()), 0..300),
+        steps in proptest::collection::vec(
+            (any::<bool>(), any::<prop::sample::Index>(), any::<usize>()),
+            0..300,
+        ),
     ) {
         let mut model = Model::new(size, databases);
         for (comes, owner, index) in steps {
@@ -266,13 +269,20 @@ proptest! {
         let mut waited = BTreeMap::<TargetKey, usize>::new();
         for _ in 0..10 * tries {
             // The one that came first ends first, and its target is due again at once.
-            let runs = model.in_flight.range(hanging..).flat_map(|(owner, keys)| keys.iter().map(move |key| (*key, *owner)));
-            let Some((key, owner)) = runs.min() else { panic!("no friendly try is under way: {:?}", model.in_flight) };
-            let index = model.in_flight[&owner].iter().position(|other| *other == key).unwrap_or_default();
+            let runs = model
+                .in_flight
+                .range(hanging..)
+                .flat_map(|(owner, keys)| keys.iter().map(move |key| (*key, *owner)));
+            let Some((key, owner)) = runs.min() else {
+                panic!("no friendly try is in flight: {:?}", model.in_flight)
+            };
+            let keys = &model.in_flight[&owner];
+            let index = keys.iter().position(|other| *other == key).unwrap_or_default();
             model.release(owner, index);
             model.enqueue(owner);
             hung.next().into_iter().for_each(|owner| model.enqueue(owner.index(hanging)));
-            let waiting: BTreeSet<TargetKey> = model.waiting.range(hanging..).flat_map(|(_, keys)| keys).copied().collect();
+            let waiting: BTreeSet<TargetKey> =
+                model.waiting.range(hanging..).flat_map(|(_, keys)| keys).copied().collect();
             waited.retain(|key, _| waiting.contains(key));
             waiting.into_iter().for_each(|key| *waited.entry(key).or_default() += 1);
             let longest = waited.values().max().copied().unwrap_or_default();

@@ -43,8 +43,8 @@ impl Scene {
         self.database.reload(&Self::parse(addresses, policy), &mut self.freeze, self.now);
     }
 
-    /// Applies verdicts to the targets, a second later: `+` passes, `-` fails, `?` is inconclusive, and a
-    /// space is none.
+    /// Applies verdicts to the targets, a second later: `+` passes, `-` fails, `?` is inconclusive,
+    /// and a space is none.
     fn on_result(&mut self, verdicts: &str) {
         self.now += SECOND;
         for (index, verdict) in verdicts.chars().enumerate() {
@@ -318,8 +318,9 @@ fn a_published_target_of_which_nothing_is_learnt_is_told_once() {
     scene.apply_for(61, "??");
     assert_eq!(scene.events("Checks"), [""; 0], "no longer than a minute");
     scene.apply_for(30, "??");
-    let note = "ChecksInconclusive: the checks of 10.0.0.1 have been inconclusive for over 1m (connect: no route from this \
-                host); it stays published, dead or alive; fix the cause on the side of the daemon";
+    let note = "ChecksInconclusive: the checks of 10.0.0.1 have been inconclusive for over 1m \
+                (connect: no route from this host); it stays published, dead or alive; fix the \
+                cause on the side of the daemon";
     assert_eq!(
         scene.events("Checks"),
         [note],

@@ -35,11 +35,13 @@ impl Scene {
         let database = |service: &str, one: u8, policy: &str| {
             let other = one + 1;
             format!(
-                "{{service: {service}, port: 1, addresses: [10.0.0.{one}, 10.0.0.{other}], policy: {policy}}}"
+                "{{service: {service}, port: 1, addresses: [10.0.0.{one}, 10.0.0.{other}], \
+                 policy: {policy}}}"
             )
         };
         let text = format!(
-            "defaults: {{check: {{tcp: {{}}, healthyThreshold: 1, unhealthyThreshold: 2}}}}\ndatabases: [{}, {}, {}]",
+            "defaults: {{check: {{tcp: {{}}, healthyThreshold: 1, unhealthyThreshold: 2}}}}\n\
+             databases: [{}, {}, {}]",
             database("a", 1, "{}"),
             database("b", 3, "{}"),
             database("c", 5, policy)
@@ -71,8 +73,8 @@ impl Scene {
         self.monitor.update_freeze(self.now);
     }
 
-    /// Applies verdicts to the targets, a second later: `+` passes, `-` fails, and a space is none. What is
-    /// decided is published at once.
+    /// Applies verdicts to the targets, a second later: `+` passes, `-` fails, and a space is none.
+    /// The plans are published at once.
     fn on_result(&mut self, verdicts: &str) {
         self.now += SECOND;
         for (index, verdict) in verdicts.chars().enumerate() {
@@ -301,7 +303,8 @@ async fn a_database_that_leaves_the_config_takes_its_failures_along() {
     scene.on_result("  --  ");
     scene.is(ALL, true);
     // The other two stay, with another policy and so in another order of addresses for one of them.
-    let text = "defaults: {check: {tcp: {}, healthyThreshold: 1, unhealthyThreshold: 2}}\ndatabases: [\
+    let text = "defaults: {check: {tcp: {}, healthyThreshold: 1, unhealthyThreshold: 2}}\n\
+        databases: [\
         {service: b, port: 1, addresses: [10.0.0.4, 10.0.0.3], policy: {maxFlips: 9}}, \
         {service: c, port: 1, addresses: [10.0.0.5, 10.0.0.6]}]";
     let options =

@@ -11,8 +11,10 @@ use crate::monitor::{DatabasePlan, ProbeReport, TargetState, build};
 use crate::plan::{Member, Members, Plan};
 use crate::schedule::Next;
 
-const A: &str = "{service: a, port: 1, addresses: [10.0.0.1, 10.0.0.2], check: {tcp: {port: 9}, interval: 10s}}";
-const B: &str = "{service: b, port: 1, addresses: [10.0.1.1, 10.0.1.2], check: {exec: {command: [/bin/true]}, interval: 10s}}";
+const A: &str = "{service: a, port: 1, addresses: [10.0.0.1, 10.0.0.2], \
+                 check: {tcp: {port: 9}, interval: 10s}}";
+const B: &str = "{service: b, port: 1, addresses: [10.0.1.1, 10.0.1.2], \
+                 check: {exec: {command: [/bin/true]}, interval: 10s}}";
 
 fn spec(databases: &[&str]) -> Spec {
     let text = format!("databases: [{}]", databases.join(", "));
@@ -140,7 +142,8 @@ async fn unchanged_targets_keep_their_health_counters_and_phase() {
     assert!(known.counts.pass >= 5, "{:?}", known.counts);
     // Another order, an address less and one more, another policy, other ports, another name for
     // the replica.
-    let changed = "{service: a, port: 2, addresses: [10.0.0.3, {address: 10.0.0.1, hostname: a-1}], \
+    let changed = "{service: a, port: 2, \
+                   addresses: [10.0.0.3, {address: 10.0.0.1, hostname: a-1}], \
                    policy: {minHealthy: 1}, check: {tcp: {port: 9}, interval: 10s}}";
     scene.reload(&[B, changed]);
     let after = scene.target("10.0.0.1");

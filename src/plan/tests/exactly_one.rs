@@ -20,9 +20,8 @@ fn two_that_pass_are_a_split_brain_and_never_published_together() {
     published.publishes(&[2]);
     assert_eq!(
         published.notes(),
-        [
-            "split brain: 198.51.100.1, 198.51.100.2 pass, where one should; 198.51.100.2, which is published, stays alone"
-        ]
+        ["split brain: 198.51.100.1, 198.51.100.2 pass, where one should; 198.51.100.2, which \
+             is published, stays alone"]
     );
     let neither = one(&[up(1), up(2), down(3).published()]);
     neither.publishes(&[]);
@@ -37,8 +36,9 @@ fn two_that_pass_are_a_split_brain_and_never_published_together() {
     one(&[up(1).published().failing(), up(2).published()]).publishes(&[2]);
     one(&[up(1).published().tier(1), up(2).published()]).publishes(&[2]);
     // At a start, two that are published are both taken to be Up until their checks have told.
-    one(&[up(1).published().untried(), up(2).published()]).keeps("no verdict yet for 198.51.100.1");
-    one(&[up(1).published().untried(), up(2)]).publishes(&[1]);
+    one(&[up(1).published().unchecked(), up(2).published()])
+        .keeps("no verdict yet for 198.51.100.1");
+    one(&[up(1).published().unchecked(), up(2)]).publishes(&[1]);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn exactly_one_wins_over_all_other_rules() {
     let split = [up(1), up(2), down(3).published()];
     let with = |policy: Policy, targets: &[Target]| Case {
         policy: Policy { exactly_one: true, ..policy },
-        asked: Some(999),
+        failback_requested_at: Some(999),
         ..case(targets)
     };
     let at_least_one = || Policy { min_healthy: MinHealthy::Number(1), ..Policy::default() };

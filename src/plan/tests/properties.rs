@@ -38,12 +38,12 @@ fn any_target(last: u8) -> impl Strategy<Value = Target> {
             in_maintenance,
             (published, comes_back),
         )| {
-            let (tried, passing, passed_at, stale_at) = knowledge;
+            let (checked, passing, passed_at, stale_at) = knowledge;
             Target {
                 member: member(last),
                 state,
                 since,
-                tried,
+                checked,
                 passing,
                 passed_at,
                 stale_at,
@@ -62,39 +62,47 @@ fn any_case() -> impl Strategy<Value = Case> {
         (0..8_u8).map(|last| prop::option::weighted(0.6, any_target(last))).collect::<Vec<_>>();
     let holds = prop::bool::weighted(0.3);
     (any_policy(), targets, prop::option::of(0..1000_u64), holds).prop_map(
-        |(policy, targets, asked, holds)| Case {
+        |(policy, targets, failback_requested_at, holds)| Case {
             policy,
             targets: targets.into_iter().flatten().collect(),
-            asked,
+            failback_requested_at,
             now: 1000,
             holds,
         },
     )
 }
 
-/// Holds if the case is decided at all.
+/// Returns the members and the decision; none if the plan is to keep the cluster as it is.
 fn decided(case: &Case) -> Option<(Members, Decision)> {
-    match case.decide() {
-        Decision { plan: Plan::Publish(members), notes, reevaluate_at: again } => Some((
-            members.clone(),
-            Decision { plan: Plan::Publish(members), notes, reevaluate_at: again },
-        )),
-        _ => None,
-    }
+    let decision = case.decide();
+    let Plan::Publish(members) = decision.plan.clone() else { return None };
+    Some((members, decision))
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 2000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
-    fn members_are_sorted_configured_and_at_most_one_if_required(case in any_case(), foreign in any::<u8>()) {
-        let published: Members = case.published().iter().cloned().chain([member(foreign)]).collect();
+    fn members_are_sorted_configured_and_at_most_one_if_required(
+        case in any_case(),
+        foreign in any::<u8>(),
+    ) {
+        let foreign = member(foreign);
+        let published: Members = case.published().iter().cloned().chain([foreign]).collect();
         if let Plan::Publish(members) = case.decide_on(Some(&published)).plan {
             prop_assert!(members.iter().is_sorted_by(|a, b| a.ip < b.ip));
             for member in members.iter() {
                 let target = case.targets.iter().find(|target| target.member == *member);
-                let stays = |target: &Target| published.contains(member.ip) || case.holds && target.comes_back;
-                prop_assert!(target.is_some_and(|target| target.state == State::Up || stays(target)));
+                let may_be_member = |target: &Target| {
+                    target.state == State::Up
+                        || published.contains(member.ip)
+                        || case.holds && target.comes_back
+                };
+                prop_assert!(target.is_some_and(may_be_member));
             }
             prop_assert!(members.len() <= 1 || !case.policy.exactly_one);
         }
@@ -107,30 +115,42 @@ proptest! {
         let preferred = case.targets.iter().filter(|target| Some(target.tier) == preferred).count();
         let needed = match case.policy.min_healthy {
             MinHealthy::Number(number) => number as usize,
-            MinHealthy::Percentage(percentage) => (preferred * usize::from(percentage)).div_ceil(100),
+            MinHealthy::Percentage(percentage) => {
+                (preferred * usize::from(percentage)).div_ceil(100)
+            }
         };
         let needed = if case.policy.exactly_one { needed.min(1) } else { needed };
         prop_assert!(members.len() >= needed.min(case.published().len()), "{members}");
-        // Nor is any Service emptied that has a good one left.
-        let good = case.targets.iter().any(|target| target.state == State::Up && !target.in_maintenance);
-        prop_assert!(!good || case.policy.exactly_one || !members.is_empty());
+        // A Service that has a good target is never emptied.
+        let is_good = |target: &Target| target.state == State::Up && !target.in_maintenance;
+        let has_good = case.targets.iter().any(is_good);
+        prop_assert!(!has_good || case.policy.exactly_one || !members.is_empty());
     }
 
     #[test]
     fn in_a_hold_only_maintenance_and_a_new_writer_take_out(case in any_case()) {
-        let held = Case { holds: true, ..case };
-        let Some((members, _)) = decided(&held) else { return Ok(()) };
-        let stays = |target: &&Target| (target.published || target.comes_back && target.state != State::Up) && !target.in_maintenance;
-        let mut stay = held.targets.iter().filter(stays);
-        let writer = held.targets.iter().any(|target| target.state == State::Up && members.contains(target.member.ip));
-        if held.policy.exactly_one {
-            prop_assert!(writer || !members.is_empty() || stay.all(|target| !target.published));
+        let hold = Case { holds: true, ..case };
+        let Some((members, _)) = decided(&hold) else { return Ok(()) };
+        let is_member = |target: &Target| members.contains(target.member.ip);
+        let is_retained = |target: &&Target| {
+            let restored = target.comes_back && target.state != State::Up;
+            (target.published || restored) && !target.in_maintenance
+        };
+        let mut retained = hold.targets.iter().filter(is_retained);
+        let has_writer =
+            hold.targets.iter().any(|target| target.state == State::Up && is_member(target));
+        if hold.policy.exactly_one {
+            let none_published = retained.all(|target| !target.published);
+            prop_assert!(has_writer || !members.is_empty() || none_published);
         } else {
-            prop_assert!(stay.all(|target| members.contains(target.member.ip)));
-            // And whoever would be a member without it is one, but for maintenance.
-            let free = Case { holds: false, ..held.clone() };
-            let worked_on = |ip| held.targets.iter().any(|target| target.member.ip == ip && target.in_maintenance);
-            let stays = |member: &Member| members.contains(member.ip) || worked_on(member.ip);
+            prop_assert!(retained.all(is_member));
+            // Each member of the plan without a hold is also one in a hold, unless it is in
+            // maintenance.
+            let free = Case { holds: false, ..hold.clone() };
+            let in_maintenance = |ip| {
+                hold.targets.iter().any(|target| target.member.ip == ip && target.in_maintenance)
+            };
+            let stays = |member: &Member| members.contains(member.ip) || in_maintenance(member.ip);
             prop_assert!(decided(&free).is_some_and(|(free, _)| free.iter().all(stays)));
         }
     }
@@ -141,12 +161,18 @@ proptest! {
         let Some((members, _)) = decided(&case) else { return Ok(()) };
         let is_up = |target: &&Target| target.state == State::Up && !target.in_maintenance;
         let stale = |target: &Target| target.stale_at.is_some_and(|stale_at| stale_at <= case.now);
-        let writers: Vec<&Target> = case.targets.iter().filter(is_up).filter(|target| target.published).collect();
-        prop_assert!(writers.is_empty() || members.len() == 1, "no verdict that says nothing takes the last one away");
-        for new in case.targets.iter().filter(is_up).filter(|new| members.contains(new.member.ip) && !new.published) {
+        let writers: Vec<&Target> =
+            case.targets.iter().filter(is_up).filter(|target| target.published).collect();
+        prop_assert!(
+            writers.is_empty() || members.len() == 1,
+            "an inconclusive verdict never removes the last writer"
+        );
+        let is_new = |target: &&Target| members.contains(target.member.ip) && !target.published;
+        for new in case.targets.iter().filter(is_up).filter(is_new) {
             prop_assert!(writers.is_empty() || new.passing && !stale(new));
             for old in &writers {
-                prop_assert!(stale(old) && old.passed_at.is_none_or(|passed_at| passed_at <= new.since));
+                let passed_before = old.passed_at.is_none_or(|passed_at| passed_at <= new.since);
+                prop_assert!(stale(old) && passed_before);
             }
         }
     }
@@ -157,7 +183,9 @@ proptest! {
         for note in decision.notes {
             let PolicyNote::SplitBrain { passing, .. } = note else { continue };
             let of = |ip: &IpAddr| case.targets.iter().find(|target| target.member.ip == *ip);
-            let passes = |target: &Target| target.passing && target.stale_at.is_none_or(|stale_at| stale_at > case.now);
+            let passes = |target: &Target| {
+                target.passing && target.stale_at.is_none_or(|stale_at| stale_at > case.now)
+            };
             prop_assert!(passing.len() > 1 && passing.iter().filter_map(of).all(passes));
         }
     }
@@ -170,39 +198,49 @@ proptest! {
         turned.targets.rotate_left(turn);
         let (mut one, mut other) = (case.decide(), turned.decide());
         if let (Plan::Keep(_), Plan::Keep(_)) = (&one.plan, &other.plan) {
-            // Named in the order of the config.
-            (one.plan, other.plan) = (Plan::Publish(Members::default()), Plan::Publish(Members::default()));
+            // A reason to keep lists its targets in the order of the config.
+            one.plan = Plan::Publish(Members::default());
+            other.plan = Plan::Publish(Members::default());
         }
         prop_assert_eq!(one, other);
     }
 
     #[test]
-    fn a_decision_is_stable_until_it_is_time_to_reevaluate(case in any_case(), later in 0..500_u64) {
+    fn a_decision_is_stable_until_it_is_time_to_reevaluate(
+        case in any_case(),
+        later in 0..500_u64,
+    ) {
         let Some((members, decision)) = decided(&case) else { return Ok(()) };
         let next = case.decide_on(Some(&members)).plan;
         if let (true, Plan::Publish(more)) = (case.holds, &next) {
-            // What a hold keeps of a lower tier may bring in the rest of that tier, and that is
-            // all.
+            // A target of a lower tier that a hold keeps may bring in the rest of its tier.
+            // Nothing else may change.
             prop_assert!(members.iter().all(|member| more.contains(member.ip)));
             prop_assert_eq!(&case.decide_on(Some(more)).plan, &next);
         } else {
             prop_assert_eq!(&next, &decision.plan);
         }
-        prop_assert!(decision.reevaluate_at.is_none_or(|again| again > at(case.now)));
+        let is_before = |now: u64| decision.reevaluate_at.is_none_or(|due| at(now) < due);
+        prop_assert!(is_before(case.now));
         let later = Case { now: case.now + later, ..case.clone() };
-        if decision.reevaluate_at.is_none_or(|again| at(later.now) < again) {
+        if is_before(later.now) {
             prop_assert_eq!(later.decide().plan, decision.plan);
         }
     }
 
     #[test]
-    fn without_a_policy_the_members_are_exactly_the_up_ones(states in prop::collection::btree_map(any::<u8>(), any::<(bool, bool)>(), 0..40)) {
-        let targets: Vec<Target> = states
-            .iter()
-            .map(|(last, (is_up, published))| Target { published: *published, ..if *is_up { up(*last) } else { down(*last) } })
-            .collect();
-        let ups: Vec<u8> = states.iter().filter(|(_, (is_up, _))| *is_up).map(|(last, _)| *last).collect();
-        let decision = case(&targets).decide();
-        prop_assert_eq!(decision, Decision { plan: Plan::Publish(members(&ups)), notes: Vec::new(), reevaluate_at: None });
+    fn without_a_policy_the_members_are_exactly_the_up_ones(
+        states in prop::collection::btree_map(any::<u8>(), any::<(bool, bool)>(), 0..40),
+    ) {
+        let target = |(last, (is_up, published)): (&u8, &(bool, bool))| Target {
+            published: *published,
+            ..if *is_up { up(*last) } else { down(*last) }
+        };
+        let targets: Vec<Target> = states.iter().map(target).collect();
+        let ups: Vec<u8> =
+            states.iter().filter(|(_, (is_up, _))| *is_up).map(|(last, _)| *last).collect();
+        let plan = Plan::Publish(members(&ups));
+        let expected = Decision { plan, notes: Vec::new(), reevaluate_at: None };
+        prop_assert_eq!(case(&targets).decide(), expected);
     }
 }
