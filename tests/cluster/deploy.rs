@@ -37,7 +37,7 @@ pub(crate) fn cases() -> Vec<Trial> {
     cases![
         as_shipped_it_does_the_main_job,
         the_pod_is_admitted_where_restricted_is_enforced,
-        the_pod_finds_what_it_is_told_of,
+        the_pod_has_the_files_and_variables_of_its_spec,
         nothing_else_is_allowed,
         nothing_else_is_done,
         both_are_kept_apart_and_in_the_budget,
@@ -202,7 +202,7 @@ async fn refused(pods: &Api<Pod>, spec: &Value, what: &str) -> Result<Pod, Strin
 }
 
 /// Checks that the paths and ports of the manifest are those of the daemon.
-async fn the_pod_finds_what_it_is_told_of() {
+async fn the_pod_has_the_files_and_variables_of_its_spec() {
     let token = applied().await;
     let template =
         serde_json::to_value(deployment().await.spec.expect("a spec").template).expect("JSON");

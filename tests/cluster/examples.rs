@@ -292,7 +292,7 @@ async fn postgres_patroni() {
     })
     .await;
 
-    patroni_hears_nothing(&patroni, &yaml).await;
+    patroni_logs_no_traceback(&patroni, &yaml).await;
 
     // Patroni hands over when it is terminated.
     patroni.nodes[0].signal(Signal::SIGTERM);
@@ -305,7 +305,7 @@ async fn postgres_patroni() {
 
 /// Checks a thousand times, half of them with the status that Patroni returns. Patroni logs a
 /// traceback for each connection that is closed while it writes.
-async fn patroni_hears_nothing(patroni: &servers::Patroni, yaml: &str) {
+async fn patroni_logs_no_traceback(patroni: &servers::Patroni, yaml: &str) {
     let traceless = || {
         patroni
             .nodes

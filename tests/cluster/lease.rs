@@ -38,7 +38,7 @@ pub(crate) fn cases() -> Vec<Trial> {
         in_steady_state_there_are_only_renewals,
         a_takeover_after_sigterm_takes_2_seconds_and_writes_nothing,
         a_holder_keeps_the_lease_while_the_api_is_away_for_a_moment,
-        of_replicas_started_at_once_one_leads,
+        one_of_several_replicas_leads,
         a_lease_that_is_deleted_stays_with_its_holder,
         a_lease_is_created_or_changed_only_as_it_was_observed,
         a_late_create_changes_nothing,
@@ -126,7 +126,7 @@ async fn in_steady_state_there_are_only_renewals() {
     assert_eq!(history.steps(), [], "nor at the end");
 }
 
-async fn of_replicas_started_at_once_one_leads() {
+async fn one_of_several_replicas_leads() {
     let fixture = Fixture::new("at-once").await;
     let replicas = futures::future::join_all((0..3).map(|_| replica(&fixture))).await;
     let leaders = async || {

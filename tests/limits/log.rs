@@ -71,7 +71,7 @@ impl Talkative {
     }
 
     /// Makes lines get lost, checks that everything else continues, and ends the daemon.
-    fn all_goes_on_without_lines(&self, mut daemon: Daemon) {
+    fn expect_work_without_log_lines(&self, mut daemon: Daemon) {
         self.until_lines_are_lost(&daemon);
         let probes = daemon.metric("checks_total", "");
         eventually("probes go on", || {
@@ -96,11 +96,15 @@ fn a_full_log_stops_nothing() {
 fn a_full_log_here() {
     let talkative = Talkative::new();
     let full = File::options().write(true).open("/dev/full").unwrap();
-    talkative.all_goes_on_without_lines(talkative.start(&[], &[], full));
+    talkative.expect_work_without_log_lines(talkative.start(&[], &[], full));
     // A file that may not grow.
     let talkative = Talkative::new();
     let log = tempfile::tempfile().unwrap();
-    talkative.all_goes_on_without_lines(talkative.start(&["prlimit", "--fsize=5000"], &[], log));
+    talkative.expect_work_without_log_lines(talkative.start(
+        &["prlimit", "--fsize=5000"],
+        &[],
+        log,
+    ));
 }
 
 #[test]
@@ -120,7 +124,7 @@ fn a_closed_log_here() {
     let (reader, writer) = io::pipe().unwrap();
     let daemon = talkative.start(&[], &["--log-format=json"], writer);
     assert!(BufReader::new(reader).lines().next().is_some());
-    talkative.all_goes_on_without_lines(daemon);
+    talkative.expect_work_without_log_lines(daemon);
 }
 
 #[test]
@@ -133,7 +137,7 @@ fn a_log_whose_reader_sleeps_stops_nothing() {
 fn a_log_whose_reader_sleeps_here() {
     let talkative = Talkative::new();
     let (reader, writer) = io::pipe().unwrap();
-    talkative.all_goes_on_without_lines(talkative.start(&[], &[], writer));
+    talkative.expect_work_without_log_lines(talkative.start(&[], &[], writer));
     drop(reader);
 }
 

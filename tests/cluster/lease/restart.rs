@@ -16,7 +16,7 @@ use crate::support::{Daemon, case::cases, consistently, eventually, shared};
 pub(super) fn cases() -> Vec<Trial> {
     cases![
         a_container_that_starts_again_writes_at_once,
-        of_two_replicas_with_one_pod_uid_the_older_stands_by,
+        the_older_of_two_replicas_with_one_pod_uid_stands_by,
         an_invalid_pod_uid_is_logged_and_not_used,
     ]
 }
@@ -61,7 +61,7 @@ async fn a_container_that_starts_again_writes_at_once() {
 }
 
 /// Starts two replicas with the same name, as a mistake in the manifest would.
-async fn of_two_replicas_with_one_pod_uid_the_older_stands_by() {
+async fn the_older_of_two_replicas_with_one_pod_uid_stands_by() {
     let fixture = Fixture::new("twins").await;
     let older = replica_in_pod(&fixture, UID).await;
     let older = published(&fixture, older).await;
