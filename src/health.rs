@@ -248,11 +248,20 @@ pub fn observe(
     health.set_state(to, now)
 }
 
+/// The membership of a target in its Service when the cluster is first read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InitialMembership {
+    /// The cluster publishes the target.
+    Published,
+    /// The cluster does not publish the target.
+    Unpublished,
+}
+
 /// Starts a published target as Up, the first time that the cluster is read. Later calls change
 /// nothing: from then on only verdicts count.
 pub fn initialize(
     health: &mut Health,
-    published: bool,
+    membership: InitialMembership,
     thresholds: Thresholds,
     now: Instant,
 ) -> Option<Transition> {
@@ -261,7 +270,7 @@ pub fn initialize(
     }
     health.initialized = true;
     let before = health.state;
-    if published {
+    if membership == InitialMembership::Published {
         health.set_state(State::Up, now);
     }
     let to = health.next_state(thresholds);

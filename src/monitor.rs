@@ -229,14 +229,14 @@ impl Monitor {
     /// Makes a snapshot if one is requested, as much of it as a turn may.
     fn advance_snapshot(&mut self, now: Instant) {
         let Self { databases, snapshots, start_delay, freeze, .. } = self;
-        if !snapshots.is_wanted(now) || !snapshots.advance(databases) {
+        if !snapshots.begin_if_requested(now) || !snapshots.advance(databases) {
             return;
         }
-        snapshots.share(|fresh_until, databases| Snapshot {
+        snapshots.publish(|fresh_until, databases| Snapshot {
             fresh_until,
             databases,
             start_delay: start_delay.delays().clone(),
-            started_late: start_delay.late(),
+            started_late: start_delay.late_starts(),
             frozen: freeze.frozen(),
         });
     }

@@ -71,14 +71,14 @@ impl Members {
         self.0.binary_search_by(|member| member.ip.cmp(&ip)).is_ok()
     }
 
-    /// Returns the difference to `held`: `+10.0.0.3, -10.0.0.2`; empty if the addresses are the
+    /// Returns the difference to `existing`: `+10.0.0.3, -10.0.0.2`; empty if the addresses are the
     /// same.
-    pub fn changes_from(&self, held: &Members) -> String {
+    pub fn changes_from(&self, existing: &Members) -> String {
         let added = self
             .iter()
-            .filter(|member| !held.contains(member.ip))
+            .filter(|member| !existing.contains(member.ip))
             .map(|member| format!("+{}", member.ip));
-        let removed = held
+        let removed = existing
             .iter()
             .filter(|member| !self.contains(member.ip))
             .map(|member| format!("-{}", member.ip));
@@ -260,13 +260,13 @@ pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decisio
     let none = Members::default();
     let published = published.unwrap_or(&none);
     let needed = needed_members(pool);
-    let out = |target: &Candidate| target.suppressed_until.filter(|until| *until > now);
-    let Selection { members: mut chosen, note, reevaluate_at: again } = if pool.policy.exactly_one {
+    let out = |target: &Candidate| target.suppressed_until.filter(|end| *end > now);
+    let Selection { members: mut chosen, note, reevaluate_at } = if pool.policy.exactly_one {
         exactly_one::select(&up, published, now)
     } else {
-        let (failback, asked) = (pool.policy.failback, pool.failback_requested_at);
+        let (failback, failback_requested_at) = (pool.policy.failback, pool.failback_requested_at);
         let tiers =
-            Tiers { published, needed: needed.max(1), failback, failback_requested_at: asked, now };
+            Tiers { published, needed: needed.max(1), failback, failback_requested_at, now };
         tiers.select(&not_suppressed(&up, needed.max(1), out))
     };
     let mut notes: Vec<PolicyNote> = note.into_iter().collect();
@@ -288,8 +288,8 @@ pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decisio
     if !pool.policy.exactly_one {
         notes.extend(flapping_note(&up, &members, out));
     }
-    let again = again.into_iter().chain(up.iter().filter_map(out)).min();
-    Decision { plan: Plan::Publish(members), notes, reevaluate_at: again }
+    let reevaluate_at = reevaluate_at.into_iter().chain(up.iter().filter_map(out)).min();
+    Decision { plan: Plan::Publish(members), notes, reevaluate_at }
 }
 
 /// Returns the reason to keep the cluster as it is, if too little is known for a decision.
@@ -348,13 +348,13 @@ fn flapping_note(
     members: &Members,
     out: impl Fn(&Candidate) -> Option<Instant>,
 ) -> Option<PolicyNote> {
-    let held = || {
+    let suppressed = || {
         up.iter()
             .filter(|target| !members.contains(target.member.ip))
             .filter(|target| out(target).is_some())
     };
-    let until = held().filter_map(&out).min()?;
-    let mut out: Vec<IpAddr> = held().map(|target| target.member.ip).collect();
+    let until = suppressed().filter_map(&out).min()?;
+    let mut out: Vec<IpAddr> = suppressed().map(|target| target.member.ip).collect();
     out.sort();
     Some(PolicyNote::Flapping { out, until })
 }

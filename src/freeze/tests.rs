@@ -25,7 +25,7 @@ impl Scene {
     fn in_normal_stage(rules: Rules, published: &[usize]) -> Self {
         let mut scene = Self::started(rules, published);
         for (index, published) in published.iter().enumerate() {
-            scene.see(index, *published);
+            scene.sync(index, *published);
         }
         scene.end();
         scene.freeze.take_changed();
@@ -37,7 +37,7 @@ impl Scene {
         Self::in_normal_stage(RULES, published)
     }
 
-    fn see(&mut self, index: usize, published: usize) {
+    fn sync(&mut self, index: usize, published: usize) {
         self.set(index, Tally { published, ..Tally::default() });
         self.freeze.database_synced(self.now);
     }
@@ -140,7 +140,7 @@ fn those_in_doubt_hold_but_make_no_freeze() {
     scene.in_doubt(&[2, 3, 0]);
     scene.is("guarded");
     assert!(scene.freeze.take_changed());
-    assert!(!scene.freeze.take_changed(), "asked for once");
+    assert!(!scene.freeze.take_changed(), "reset by the first call");
     assert_eq!(scene.freeze.take_events(), []);
     scene.in_doubt(&[2, 2, 0]);
     scene.later(0);
@@ -183,11 +183,11 @@ fn a_freeze_ends_when_few_fail_and_each_has_been_tried_since() {
     let fell = scene.now;
     scene.now += Duration::from_secs(7);
     // Some have not been tried.
-    let mut asked = None;
-    scene.freeze.maybe_leave(scene.now, |from| asked.replace(from).is_none());
-    assert_eq!(asked, Some(fell));
+    let mut checked_from = None;
+    scene.freeze.maybe_leave(scene.now, |from| checked_from.replace(from).is_none());
+    assert_eq!(checked_from, Some(fell));
     scene.is("frozen");
-    // Too many again: what was tried meanwhile says nothing.
+    // Too many fail again, so the tries in between no longer count.
     scene.failed(&[3, 3, 0]);
     scene.later(7);
     scene.is("frozen");
@@ -226,7 +226,7 @@ fn a_freeze_times_out_and_only_new_failures_begin_another() {
     scene.later(1);
     scene.is("normal");
     assert_eq!(scene.freeze.take_events(), [FreezeEvent::TimedOut]);
-    // What was held back is let go.
+    // The removals that were held back are made.
     scene.counts.iter().for_each(|count| {
         scene.freeze.update_tally(*count, Tally { published: 3, ..Tally::default() })
     });
@@ -244,18 +244,18 @@ fn at_a_start_nothing_is_taken_out_until_all_is_known() {
     scene.later(3600);
     scene.is("starting");
     assert_eq!(scene.freeze.reevaluate_at(), None);
-    scene.see(0, 2);
+    scene.sync(0, 2);
     scene.failed(&[2]);
-    scene.see(1, 2);
+    scene.sync(1, 2);
     scene.later(29);
     scene.is("starting");
-    scene.see(2, 2);
+    scene.sync(2, 2);
     scene.end();
     scene.is("normal");
     // As above, but now it is too many.
     let mut scene = Scene::started(RULES, &[2, 2, 2]);
     for index in 0..3 {
-        scene.see(index, 2);
+        scene.sync(index, 2);
         scene.in_doubt(&[2, 2, 2][..=index]);
     }
     scene.end();
@@ -264,7 +264,7 @@ fn at_a_start_nothing_is_taken_out_until_all_is_known() {
     scene.is("frozen");
     // One that can't be read must not hold up all others for ever.
     let mut scene = Scene::started(RULES, &[3, 3, 3]);
-    scene.see(0, 3);
+    scene.sync(0, 3);
     scene.failed(&[3]);
     assert_eq!(scene.freeze.reevaluate_at(), Some(scene.start + FAILURE_WINDOW));
     scene.later(30);
@@ -277,18 +277,18 @@ fn at_a_start_nothing_is_taken_out_until_all_is_known() {
 #[test]
 fn a_start_waits_for_the_databases_of_the_newest_config() {
     let mut scene = Scene::started(RULES, &[2, 2, 2]);
-    scene.see(0, 2);
-    scene.see(1, 2);
+    scene.sync(0, 2);
+    scene.sync(1, 2);
     // The third one has left the config.
     scene.freeze.set_unsynced(0);
     scene.end();
     scene.is("normal");
-    // Two more have come, as the last one was seen.
+    // Two more have come, before the last one was synced.
     let mut scene = Scene::started(RULES, &[2, 2, 2]);
-    scene.see(0, 2);
-    scene.see(1, 2);
+    scene.sync(0, 2);
+    scene.sync(1, 2);
     scene.freeze.set_unsynced(3);
-    scene.see(2, 2);
+    scene.sync(2, 2);
     scene.end();
     scene.is("starting");
 }
@@ -301,10 +301,8 @@ enum Step {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let count = (0..8_usize, 0..8_usize, 0..8_usize).prop_map(|(well, failed, in_doubt)| Tally {
-        published: well + failed + in_doubt,
-        failed,
-        in_doubt,
+    let count = (0..8_usize, 0..8_usize, 0..8_usize).prop_map(|(healthy, failed, in_doubt)| {
+        Tally { published: healthy + failed + in_doubt, failed, in_doubt }
     });
     prop_oneof![
         3 => (0..4_usize, count).prop_map(|(index, count)| Step::Count(index, count)),
@@ -327,7 +325,7 @@ proptest! {
     ) {
         let rules = Rules { max_unhealthy, timeout: Duration::from_secs(timeout) };
         let mut scene = Scene::in_normal_stage(rules, &[3, 3, 3, 3]);
-        let mut held_since = None;
+        let mut holding_since = None;
         for step in steps {
             let frozen = scene.freeze.frozen();
             match step {
@@ -346,12 +344,12 @@ proptest! {
             prop_assert_eq!((scene.freeze.published, scene.freeze.failed), (published, failed));
             prop_assert_eq!(scene.freeze.suspect, all(|count| count.failed + count.in_doubt));
 
-            let share = failed.targets as f64 / published.targets.max(1) as f64;
-            let too_many = share > f64::from(max_unhealthy) / 100.0 + 1e-9
+            let failed_fraction = failed.targets as f64 / published.targets.max(1) as f64;
+            let too_many = failed_fraction > f64::from(max_unhealthy) / 100.0 + 1e-9
                 && published.targets >= 5 && published.databases >= 3 && failed.databases >= 2;
             let on = max_unhealthy < 100 && timeout > 0;
             let counted = matches!(step, Step::Count(..));
-            // Too many are held, at once; and a freeze begins by nothing else.
+            // Too many failures begin a freeze at once, and nothing else does.
             prop_assert!(!(on && too_many && counted) || scene.freeze.frozen().is_some());
             prop_assert!(frozen.is_some() || scene.freeze.frozen().is_none() || on && too_many);
             prop_assert!(on || !scene.freeze.holds_removals());
@@ -364,7 +362,8 @@ proptest! {
                 prop_assert!(scene.freeze.frozen().is_some() || has_expired);
             }
             // No stage outlives its time.
-            held_since = scene.freeze.holds_removals().then(|| held_since.unwrap_or(scene.now));
+            let holds = scene.freeze.holds_removals();
+            holding_since = holds.then(|| holding_since.unwrap_or(scene.now));
             if let (Some(frozen), Step::Later(..)) = (scene.freeze.frozen(), step) {
                 prop_assert!(frozen.expires_at.is_none_or(|expires_at| expires_at > scene.now));
             }

@@ -10,17 +10,18 @@ use prometheus::HistogramOpts;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-fn histogram(seen: &[u64]) -> DurationHistogram {
+fn histogram(milliseconds: &[u64]) -> DurationHistogram {
     const BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
     let mut histogram = DurationHistogram::new(&BOUNDS);
-    seen.iter().for_each(|ms| histogram.observe(Duration::from_millis(*ms)));
+    milliseconds.iter().for_each(|ms| histogram.observe(Duration::from_millis(*ms)));
     histogram
 }
 
 fn target(last: u8, verdict: Option<Verdict>) -> TargetState {
     let mut health = Health::new(clock::now());
     let thresholds = Thresholds { healthy: 1, unhealthy: 1 };
-    health::initialize(&mut health, false, thresholds, clock::now());
+    let membership = health::InitialMembership::Unpublished;
+    health::initialize(&mut health, membership, thresholds, clock::now());
     let counts = TargetCounters {
         pass: u64::from(verdict == Some(Verdict::Pass)),
         ..TargetCounters::default()

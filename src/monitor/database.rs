@@ -14,7 +14,7 @@ use super::{DatabasePlan, DatabaseSnapshot, ProbeReport, TargetCounters, TargetS
 use crate::annotations::{self, Maintenance, ServiceAnnotations};
 use crate::config::{Address, Check, Database, DatabaseId};
 use crate::freeze::Freeze;
-use crate::health::{self, Health, State, Transition, Verdict};
+use crate::health::{self, Health, InitialMembership, State, Transition, Verdict};
 use crate::notice::Recorder;
 use crate::plan::{self, Candidate, Decision, Member, Members, Plan, PolicyNote, Pool};
 use crate::schedule::Pause;
@@ -78,7 +78,7 @@ struct PolicyState {
 
 impl DatabaseMonitor {
     /// Creates a database of which nothing is known.
-    pub(super) fn new(database: &Arc<Database>, news: Recorder, now: Instant) -> Self {
+    pub(super) fn new(database: &Arc<Database>, recorder: Recorder, now: Instant) -> Self {
         let targets: Vec<TargetState> =
             database.addresses.iter().map(|address| target(address, now)).collect();
         let policy_state = PolicyState::default();
@@ -96,7 +96,7 @@ impl DatabaseMonitor {
             recent_failures: RecentFailures::default(),
             removed: Vec::new(),
             check_duration: DurationHistogram::new(&DURATION_BOUNDS),
-            recorder: news,
+            recorder,
         }
     }
 
@@ -208,9 +208,13 @@ impl DatabaseMonitor {
         self.policy_state.published.get_or_insert_with(|| members.clone());
         for index in 0..self.targets.len() {
             let target = &mut self.targets[index];
-            let published = members.contains(target.member.ip);
+            let membership = if members.contains(target.member.ip) {
+                InitialMembership::Published
+            } else {
+                InitialMembership::Unpublished
+            };
             let thresholds = self.database.addresses[index].check.thresholds;
-            let transition = health::initialize(&mut target.health, published, thresholds, now);
+            let transition = health::initialize(&mut target.health, membership, thresholds, now);
             self.announce_transition(index, transition, now);
             if transition.is_some() {
                 self.note_failure(index, freeze, now);
@@ -230,8 +234,9 @@ impl DatabaseMonitor {
         freeze: &mut Freeze,
         now: Instant,
     ) {
-        let news = self.policy_state.published.as_ref().is_some_and(|held| *held != members);
-        if news {
+        let changed =
+            self.policy_state.published.as_ref().is_some_and(|published| *published != members);
+        if changed {
             self.policy_state.published = Some(members);
             self.decide(freeze, now);
         }
@@ -246,12 +251,12 @@ impl DatabaseMonitor {
     ) {
         self.policy_state.maintenance = annotations.maintenance.map(String::into_boxed_str);
         // An annotation that exists when the cluster is first read may be an old request.
-        let seen = self.policy_state.published.is_some();
+        let synced = self.policy_state.published.is_some();
         let failback = annotations.failback.map(String::into_boxed_str);
-        let news = failback.is_some() && self.policy_state.failback != failback;
+        let changed = failback.is_some() && self.policy_state.failback != failback;
         self.policy_state.failback = failback;
         self.update_maintenance(now);
-        if news && seen {
+        if changed && synced {
             let DatabaseId { namespace, service } = &self.database.id;
             info!(%namespace, %service, "a failback is asked for");
             self.policy_state.failback_requested_at = Some(now);
@@ -301,9 +306,9 @@ impl DatabaseMonitor {
 
     /// Returns the time of the next reevaluation, if the monitor does not know of it yet.
     pub(super) fn take_reevaluation(&mut self) -> Option<Instant> {
-        let news = self.policy_state.reevaluate_at != self.policy_state.scheduled_reevaluation;
+        let changed = self.policy_state.reevaluate_at != self.policy_state.scheduled_reevaluation;
         self.policy_state.scheduled_reevaluation = self.policy_state.reevaluate_at;
-        self.policy_state.reevaluate_at.filter(|_| news)
+        self.policy_state.reevaluate_at.filter(|_| changed)
     }
 
     /// Resets the reevaluation that the monitor knows of.
@@ -313,7 +318,7 @@ impl DatabaseMonitor {
 
     /// Decides anew, if the time for it has come.
     pub(super) fn reevaluate_if_due(&mut self, freeze: &mut Freeze, now: Instant) {
-        if self.policy_state.reevaluate_at.is_some_and(|again| again <= now) {
+        if self.policy_state.reevaluate_at.is_some_and(|reevaluate_at| reevaluate_at <= now) {
             self.decide(freeze, now);
         }
     }
@@ -376,20 +381,20 @@ impl DatabaseMonitor {
             .then(|| Hold { left: freeze.frozen().map(|_| &self.recent_failures) });
         let decision =
             decide(&self.database, &self.targets, &self.policy_state, hold.as_ref(), now);
-        let Decision { plan, mut notes, reevaluate_at: again } = decision;
+        let Decision { plan, mut notes, reevaluate_at } = decision;
         notes.extend(self.inconclusive_note());
         let before = std::mem::replace(&mut self.policy_state.notes, notes);
         self.policy_state.reevaluate_at =
-            again.into_iter().chain(self.recent_failures.next_expiry(now)).min();
+            reevaluate_at.into_iter().chain(self.recent_failures.next_expiry(now)).min();
         self.announce_notes(&before, now);
         self.announce_freeze(freeze, now);
         let may_answer = self.may_answer(&plan);
-        self.plan.send_if_modified(|held| {
-            let news = held.plan != plan
-                || held.may_answer != may_answer
-                || !Arc::ptr_eq(&held.database, &self.database);
-            *held = DatabasePlan { database: self.database.clone(), plan, may_answer };
-            news
+        self.plan.send_if_modified(|existing| {
+            let changed = existing.plan != plan
+                || existing.may_answer != may_answer
+                || !Arc::ptr_eq(&existing.database, &self.database);
+            *existing = DatabasePlan { database: self.database.clone(), plan, may_answer };
+            changed
         });
     }
 }

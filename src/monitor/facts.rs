@@ -60,30 +60,31 @@ pub(super) struct InconclusiveRun {
     tries: usize,
     /// The targets that were tried in it. Tries alone say nothing of one with a long interval,
     /// which may pass each time it is its turn.
-    tried: BTreeSet<TargetKey>,
+    tried_targets: BTreeSet<TargetKey>,
 }
 
 impl InconclusiveRun {
     /// Creates an empty run, for this number of targets.
     pub(super) fn new(targets: usize) -> Self {
-        Self { targets, since: None, tries: 0, tried: BTreeSet::new() }
+        Self { targets, since: None, tries: 0, tried_targets: BTreeSet::new() }
     }
 
     /// Counts the verdict of one more try.
     pub(super) fn observe(&mut self, target: TargetKey, verdict: &Verdict, now: Instant) {
         if !matches!(verdict, Verdict::Inconclusive(_)) {
             (self.since, self.tries) = (None, 0);
-            self.tried.clear();
+            self.tried_targets.clear();
             return;
         }
         self.since.get_or_insert(now);
         self.tries += 1;
-        self.tried.insert(target);
+        self.tried_targets.insert(target);
     }
 
     /// Returns the start of the run, once each target was tried in it.
     pub(super) fn since(&self) -> Option<Instant> {
-        self.since.filter(|_| self.tries >= MIN_INCONCLUSIVE && self.tried.len() >= self.targets)
+        self.since
+            .filter(|_| self.tries >= MIN_INCONCLUSIVE && self.tried_targets.len() >= self.targets)
     }
 }
 

@@ -26,16 +26,16 @@ const MAX_AGE: Duration = Duration::from_millis(250);
 #[derive(Clone)]
 pub(super) struct SnapshotReader {
     newest: watch::Receiver<Option<Arc<Snapshot>>>,
-    wanted: Arc<AtomicBool>,
+    requested: Arc<AtomicBool>,
     waker: Waker,
 }
 
 /// The end of the monitor, which makes snapshots on request.
 pub(super) struct SnapshotWriter {
     newest: watch::Sender<Option<Arc<Snapshot>>>,
-    /// The time until which the shared snapshot is fresh.
+    /// The time until which the published snapshot is fresh.
     fresh_until: Option<Instant>,
-    wanted: Arc<AtomicBool>,
+    requested: Arc<AtomicBool>,
     unfinished: Option<Unfinished>,
 }
 
@@ -50,23 +50,28 @@ struct Unfinished {
 /// Creates the two ends. `waker` wakes the thread of the writer.
 pub(super) fn channel(waker: Waker) -> (SnapshotWriter, SnapshotReader) {
     let (newest, newest_out) = watch::channel(None);
-    let wanted = Arc::new(AtomicBool::new(false));
-    let writer =
-        SnapshotWriter { newest, fresh_until: None, wanted: wanted.clone(), unfinished: None };
-    (writer, SnapshotReader { newest: newest_out, wanted, waker })
+    let requested = Arc::new(AtomicBool::new(false));
+    let writer = SnapshotWriter {
+        newest,
+        fresh_until: None,
+        requested: requested.clone(),
+        unfinished: None,
+    };
+    (writer, SnapshotReader { newest: newest_out, requested, waker })
 }
 
 impl SnapshotReader {
     /// Returns a snapshot that is fresh at the time of the call; none if the writer is gone.
     pub(super) async fn get(&self) -> Option<Arc<Snapshot>> {
-        let asked = clock::now();
+        let requested_at = clock::now();
         let mut newest = self.newest.clone();
         loop {
             let snapshot = newest.borrow_and_update().clone();
-            if let Some(snapshot) = snapshot.filter(|snapshot| asked <= snapshot.fresh_until) {
+            if let Some(snapshot) = snapshot.filter(|snapshot| requested_at <= snapshot.fresh_until)
+            {
                 return Some(snapshot);
             }
-            self.wanted.store(true, Ordering::SeqCst);
+            self.requested.store(true, Ordering::SeqCst);
             self.waker.wake();
             newest.changed().await.ok()?;
         }
@@ -79,18 +84,18 @@ impl SnapshotWriter {
         self.unfinished.is_some()
     }
 
-    /// Begins a snapshot if one is wanted, and returns whether one is being made. `now` may be the
-    /// start of the turn.
-    pub(super) fn is_wanted(&mut self, now: Instant) -> bool {
+    /// Begins a snapshot if one is requested, and returns whether one is being made. `now` may be
+    /// the start of the turn.
+    pub(super) fn begin_if_requested(&mut self, now: Instant) -> bool {
         // A reader that asked in time may be scheduled late.
-        if self.fresh_until.is_some_and(|until| until + MAX_AGE < now) {
+        if self.fresh_until.is_some_and(|fresh_until| fresh_until + MAX_AGE < now) {
             self.withdraw();
         }
-        if self.wanted.swap(false, Ordering::SeqCst) && self.unfinished.is_none() {
+        if self.requested.swap(false, Ordering::SeqCst) && self.unfinished.is_none() {
             // The clock is read after the flag, so no reader that set the flag asked later than
-            // this: either the shared snapshot serves all of them, or the new one does.
+            // this: either the published snapshot serves all of them, or the new one does.
             let now = clock::now();
-            if self.fresh_until.is_none_or(|until| until < now) {
+            if self.fresh_until.is_none_or(|fresh_until| fresh_until < now) {
                 self.withdraw();
                 self.unfinished =
                     Some(Unfinished { begun: now, effort: Duration::ZERO, databases: Vec::new() });
@@ -99,7 +104,7 @@ impl SnapshotWriter {
         self.is_busy()
     }
 
-    /// Frees the snapshot that is shared. Wakes no reader, as they all wait for the next one.
+    /// Frees the snapshot that is published. Wakes no reader, as they all wait for the next one.
     fn withdraw(&mut self) {
         self.fresh_until = None;
         let mut old = None;
@@ -123,9 +128,9 @@ impl SnapshotWriter {
         made.len() == databases.len()
     }
 
-    /// Shares the snapshot that is being made. `finish` gets the time until which it is fresh, and
-    /// the databases.
-    pub(super) fn share(
+    /// Publishes the snapshot that is being made. `finish` gets the time until which it is fresh,
+    /// and the databases.
+    pub(super) fn publish(
         &mut self,
         finish: impl FnOnce(Instant, Vec<DatabaseSnapshot>) -> Snapshot,
     ) {
@@ -161,11 +166,11 @@ mod tests {
         }
     }
 
-    /// Makes a snapshot that takes so long if one is wanted, and says whether it was.
+    /// Makes a snapshot that takes this long if one is requested, and returns whether it was.
     fn make_in(writer: &mut SnapshotWriter, effort: Duration) -> bool {
-        let made = writer.is_wanted(clock::now()) && writer.advance(&[]);
+        let made = writer.begin_if_requested(clock::now()) && writer.advance(&[]);
         writer.unfinished.iter_mut().for_each(|unfinished| unfinished.effort = effort);
-        writer.share(snapshot);
+        writer.publish(snapshot);
         made
     }
 
@@ -182,9 +187,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_who_ask_at_about_the_same_time_share_one() {
+    async fn readers_of_about_the_same_time_share_a_snapshot() {
         let (mut writer, reader) = ends();
-        assert!(!make(&mut writer), "nobody asks");
+        assert!(!make(&mut writer), "no reader has requested one");
         let (first, second) = (reader.get(), reader.get());
         let mut both = Box::pin(futures::future::join(first, second));
         assert!((&mut both).now_or_never().is_none());
@@ -202,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_took_no_time_serves_no_longer_than_that_is_worth() {
+    async fn a_snapshot_that_took_little_time_is_fresh_briefly() {
         let (mut writer, reader) = ends();
         assert!(
             reader.get().now_or_never().is_none() && make_in(&mut writer, Duration::from_millis(1))
@@ -214,17 +219,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_goes_away_leaves_one_snapshot_to_make_and_no_more() {
+    async fn readers_that_leave_cause_one_snapshot_at_most() {
         let (mut writer, reader) = ends();
         for _ in 0..1000 {
             assert!(reader.get().now_or_never().is_none());
         }
         assert!(make(&mut writer));
         assert!(!make(&mut writer));
-        // Who asks while one is being made is content with it.
+        // A request while a snapshot is being made is answered by that snapshot.
         tokio::time::advance(MAX_AGE * 2).await;
         assert!(reader.get().now_or_never().is_none());
-        assert!(writer.is_wanted(clock::now()));
+        assert!(writer.begin_if_requested(clock::now()));
         let mut late = Box::pin(reader.get());
         assert!((&mut late).now_or_never().is_none());
         assert!(make(&mut writer));
@@ -232,20 +237,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_asks_during_a_turn_that_began_before_is_not_overheard() {
+    async fn a_request_during_a_turn_is_answered_by_a_newer_snapshot() {
         let (mut writer, reader) = ends();
         assert!(
             reader.get().now_or_never().is_none() && make_in(&mut writer, Duration::from_millis(1))
         );
         tokio::time::advance(Duration::from_millis(50)).await;
         let turn = clock::now();
-        assert!(reader.get().now_or_never().is_some(), "it serves until now");
+        assert!(reader.get().now_or_never().is_some(), "it is fresh until now");
         tokio::time::advance(Duration::from_millis(1)).await;
         let mut late = Box::pin(reader.get());
         assert!((&mut late).now_or_never().is_none());
-        assert!(writer.is_wanted(turn) && writer.advance(&[]));
-        writer.share(snapshot);
-        assert!(late.now_or_never().flatten().is_some(), "it is as new as was asked for");
+        assert!(writer.begin_if_requested(turn) && writer.advance(&[]));
+        writer.publish(snapshot);
+        assert!(late.now_or_never().flatten().is_some(), "it is as new as requested");
     }
 
     #[tokio::test(start_paused = true)]

@@ -152,7 +152,7 @@ impl StartDelay {
 
     /// Returns the number of tries that started more than half an interval late, or have waited as
     /// long.
-    pub(super) fn late(&self) -> u64 {
+    pub(super) fn late_starts(&self) -> u64 {
         self.late.max(self.max_late)
     }
 
@@ -181,7 +181,7 @@ mod tests {
                 start_delay.observe(if index < late { ms(501) } else { ms(500) }, ms(1000));
             }
             start_delay.evaluate(start + at, || Bottleneck::Processor);
-            (start_delay.is_overloaded(), start_delay.late())
+            (start_delay.is_overloaded(), start_delay.late_starts())
         };
         assert_eq!(run(100, EVALUATION_WINDOW - ms(1)), (false, 100), "it is too early to say");
         assert_eq!(run(0, EVALUATION_WINDOW), (true, 100));
@@ -194,13 +194,13 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let start = Instant::now();
         let mut start_delay = StartDelay::new(start);
-        let mut run = |late: u32, waiting, looks: u32| {
+        let mut run = |late: u32, waiting, windows: u32| {
             (0..100).for_each(|index| {
                 start_delay.observe(if index < late { ms(501) } else { ms(0) }, ms(1000))
             });
             start_delay.set_waiting(waiting);
-            start_delay.evaluate(start + EVALUATION_WINDOW * looks, || Bottleneck::Commands);
-            (start_delay.is_overloaded(), start_delay.late())
+            start_delay.evaluate(start + EVALUATION_WINDOW * windows, || Bottleneck::Commands);
+            (start_delay.is_overloaded(), start_delay.late_starts())
         };
         assert_eq!(run(0, 11, 1), (false, 11), "11 of 111");
         assert_eq!(run(0, 12, 2), (true, 12), "12 of 112");
@@ -211,15 +211,15 @@ mod tests {
     }
 
     #[test]
-    fn most_tries_are_late_from_the_start_of_the_first_such_look() {
+    fn most_tries_are_late_from_the_start_of_the_first_such_window() {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let start = Instant::now();
         let mut start_delay = StartDelay::new(start);
-        let mut run = |late: u32, started: u32, bottleneck, looks: u32| {
+        let mut run = |late: u32, started: u32, bottleneck, windows: u32| {
             (0..started).for_each(|index| {
                 start_delay.observe(if index < late { ms(501) } else { ms(0) }, ms(1000))
             });
-            start_delay.evaluate(start + EVALUATION_WINDOW * looks, || bottleneck);
+            start_delay.evaluate(start + EVALUATION_WINDOW * windows, || bottleneck);
             start_delay.late_since()
         };
         assert_eq!(run(50, 100, Bottleneck::Processor, 1), None);
@@ -239,15 +239,15 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let start = Instant::now();
         let mut start_delay = StartDelay::new(start);
-        for (looks, started) in [(1, 100), (2, 0), (3, 100)] {
+        for (windows, started) in [(1, 100), (2, 0), (3, 100)] {
             (0..started).for_each(|_| start_delay.observe(ms(501), ms(1000)));
-            start_delay.evaluate(start + EVALUATION_WINDOW * looks, || Bottleneck::Commands);
-            assert_eq!(start_delay.late_since(), None, "look {looks}");
+            start_delay.evaluate(start + EVALUATION_WINDOW * windows, || Bottleneck::Commands);
+            assert_eq!(start_delay.late_since(), None, "window {windows}");
         }
         assert_eq!(
-            (start_delay.is_overloaded(), start_delay.late()),
+            (start_delay.is_overloaded(), start_delay.late_starts()),
             (true, 200),
-            "it is told all the same"
+            "the overload is reported all the same"
         );
     }
 }

@@ -79,10 +79,11 @@ pub(crate) fn start(
     spec: &Spec,
     limits: Limits,
     rules: Rules,
-    news: &Recorder,
+    recorder: &Recorder,
 ) -> io::Result<(Handle, MonitorThread)> {
     let runtime = TaskRuntime::new(limits)?;
-    let (handle, monitor) = build(spec, limits, rules, news, runtime.handle(), Runtime::current())?;
+    let (handle, monitor) =
+        build(spec, limits, rules, recorder, runtime.handle(), Runtime::current())?;
     let checking = MonitorThread::spawn(monitor.waker(), move |stopped| {
         let outcome = monitor.run(stopped);
         runtime.shutdown();

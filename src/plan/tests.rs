@@ -106,12 +106,12 @@ impl Target {
         Self { checked: false, passing: false, passed_at: None, ..self }
     }
 
-    /// Has not said anything since long after its last Pass.
+    /// Returns a target without a conclusive verdict for too long after its last Pass.
     fn stale(self, passed_at: u64) -> Self {
         Self { passed_at: Some(passed_at), stale_at: Some(passed_at + 20), ..self }
     }
 
-    /// Has said nothing ever.
+    /// Returns a target that has never had a conclusive verdict.
     fn never_conclusive(self) -> Self {
         Self { passing: false, passed_at: None, stale_at: Some(900), ..self }
     }
@@ -208,7 +208,7 @@ impl Case {
     #[track_caller]
     fn keeps(&self, why: &str) {
         match self.decide().plan {
-            Plan::Keep(held) => assert_eq!(held.to_string(), why),
+            Plan::Keep(reason) => assert_eq!(reason.to_string(), why),
             Plan::Publish(members) => panic!("decided too early on {members}: {self:?}"),
         }
     }
@@ -237,12 +237,12 @@ fn an_inconclusive_target_blocks_nothing_and_empties_nothing() {
     let why =
         "no target is up, and all verdicts are inconclusive for 198.51.100.2 (exec: no program)";
     case(&[unknown(2).checked(), down(3)]).keeps(why);
-    // Nor while the only good one is in maintenance.
+    // The same holds while the only good one is in maintenance.
     case(&[up(1).published().in_maintenance(), unknown(2).checked()]).keeps(why);
 }
 
 #[test]
-fn nothing_is_decided_before_the_cluster_was_seen() {
+fn nothing_is_decided_before_the_cluster_is_synced() {
     let decision = case(&[unknown(1).in_maintenance()]).decide_on(None);
     assert_eq!(decision.plan, Plan::Keep(KeepReason::NotSynced));
     assert_eq!(KeepReason::NotSynced.to_string(), "the cluster has not been read yet");
@@ -303,7 +303,7 @@ fn maintenance_removes_all_but_those_for_min_healthy() {
         .publishes(&[1]);
     at_least(1, &[down(1).since(900).published().in_maintenance(), down(2).published()])
         .publishes(&[2]);
-    // It holds nobody up, and being well does not bring it in.
+    // A target in maintenance delays no decision, and does not enter by being healthy.
     case(&[unknown(1).in_maintenance(), up(2)]).publishes(&[2]);
     at_least(1, &[up(1).in_maintenance(), down(2).published()]).publishes(&[2]);
 }
@@ -321,7 +321,7 @@ fn a_lower_tier_serves_when_those_above_are_too_weak() {
     at_least(9, &[up(1).published(), up(3).tier(1), up(4).tier(2)]).publishes(&[1, 3, 4]);
     // A tier in maintenance is as weak as one that is down.
     case(&[up(1).published().in_maintenance(), up(3).tier(1)]).publishes(&[3]);
-    // Who has been left with nothing published starts from the top.
+    // With nothing published, the selection starts from the top tier.
     case(&[up(1), up(3).tier(1)]).publishes(&[1]);
 }
 
@@ -329,7 +329,7 @@ fn a_lower_tier_serves_when_those_above_are_too_weak() {
 fn the_preferred_tier_returns_after_the_delay() {
     let back = [up(1).since(800), down(2), up(3).tier(1).published(), up(4).tier(1), up(5).tier(2)];
     let waiting = case(&back);
-    // The tier that serves takes in whoever belongs to it meanwhile.
+    // The tier that serves also admits its other targets meanwhile.
     waiting.publishes(&[3, 4]);
     assert_eq!(waiting.decide().reevaluate_at, Some(at(1100)), "five minutes after it came up");
     let until = Some(at(1100));
@@ -341,7 +341,7 @@ fn the_preferred_tier_returns_after_the_delay() {
     let done = Case { now: 1100, ..waiting };
     done.publishes(&[1]);
     assert_eq!((done.decide().reevaluate_at, done.decide().notes), (None, Vec::new()));
-    // A tier is well once it has as many as it takes.
+    // A tier is healthy once it has as many healthy targets as are needed.
     let both = [
         up(1).since(700),
         up(2).since(900),
@@ -350,7 +350,7 @@ fn the_preferred_tier_returns_after_the_delay() {
         up(5).tier(1),
     ];
     assert_eq!(at_least(2, &both).decide().reevaluate_at, Some(at(1200)));
-    // It need not wait when those who serve become too few.
+    // It need not wait when those that serve become too few.
     case(&[up(1).since(999), down(3).tier(1).published()]).publishes(&[1]);
     at_least(
         2,
@@ -370,7 +370,7 @@ fn the_preferred_tier_returns_after_the_delay() {
 }
 
 #[test]
-fn the_preferred_tier_returns_when_asked() {
+fn the_preferred_tier_returns_on_request() {
     let back = [up(1).since(500), up(3).tier(1).published()];
     let waiting = manual(&back);
     waiting.publishes(&[3]);
@@ -382,10 +382,10 @@ fn the_preferred_tier_returns_when_asked() {
             "tier 1 serves"
         ]
     );
-    // What was asked before it was well was for an earlier failback, or in vain.
+    // A request from before it was healthy was for an earlier failback, or in vain.
     Case { failback_requested_at: Some(499), ..waiting.clone() }.publishes(&[3]);
     Case { failback_requested_at: Some(500), ..waiting }.publishes(&[1]);
-    // Asking spares the delay.
+    // A request skips the delay.
     let impatient = Case {
         failback_requested_at: Some(999),
         ..case(&[up(1).since(998), up(3).tier(1).published()])
@@ -403,7 +403,7 @@ fn a_target_that_flaps_stays_out_unless_it_is_needed() {
     assert_eq!(flapping.decide().reevaluate_at, Some(at(1060)));
     assert_eq!(flapping.notes(), ["198.51.100.1 flapped, and must be healthy for longer"]);
     Case { now: 1060, ..flapping }.publishes(&[1, 2]);
-    // The last one that is up stays in, and of several the one that has been well for longest.
+    // The last one that is up stays in, and of several the one that has been healthy for longest.
     case(&[up(1).out_until(1060), down(2).published()]).publishes(&[1]);
     case(&[up(1).since(950).out_until(1060), up(2).since(940).out_until(1090), down(3)])
         .publishes(&[2]);
@@ -415,10 +415,10 @@ fn a_target_that_flaps_stays_out_unless_it_is_needed() {
 #[test]
 fn in_a_hold_what_is_published_stays_and_what_is_up_comes() {
     let hold = |case: Case| Case { holds: true, ..case };
-    let held = hold(case(&[up(1), down(2).published(), down(3)]));
-    held.publishes(&[1, 2]);
+    let hold_case = hold(case(&[up(1), down(2).published(), down(3)]));
+    hold_case.publishes(&[1, 2]);
     assert_eq!(
-        held.notes(),
+        hold_case.notes(),
         ["198.51.100.2 stays: so many targets fail together that the fault is probably the \
           daemon's own"]
     );
@@ -432,7 +432,7 @@ fn in_a_hold_what_is_published_stays_and_what_is_up_comes() {
         below.notes()[0],
         "1 healthy, where minHealthy asks for 2; 198.51.100.1 stays although it is not"
     );
-    // Once it is up, what is said of any other is said of it.
+    // Once it is Up, the same rules apply to it as to all others.
     hold(case(&[up(1).comes_back().out_until(1060), up(2)])).publishes(&[2]);
     // Maintenance is no failure.
     hold(case(&[down(1).published().in_maintenance(), down(2).published()])).publishes(&[2]);
@@ -440,7 +440,7 @@ fn in_a_hold_what_is_published_stays_and_what_is_up_comes() {
     // Leaving the config is none either.
     let left = hold(case(&[down(1).published()])).decide_on(Some(&members(&[1, 9])));
     assert_eq!(left.plan, Plan::Publish(members(&[1])));
-    // The tiers above come in; who serves leaves later.
+    // The tiers above come in; the one that serves leaves later.
     hold(case(&[up(1).since(900), up(2).tier(1).published()])).publishes(&[2]);
     hold(case(&[up(1).since(500), up(2).tier(1).published()])).publishes(&[1, 2]);
     hold(case(&[down(1).published(), up(2).tier(1)])).publishes(&[1, 2]);
@@ -458,17 +458,17 @@ fn members_show_as_a_list() {
 #[test]
 fn notes_compare_by_kind_and_read_as_sentences() {
     let [one, other] = [1, 2].map(|last| member(last).ip);
-    let held = |kept: &[IpAddr]| PolicyNote::KeptByFreeze { kept: kept.to_vec() };
+    let kept = |ips: &[IpAddr]| PolicyNote::KeptByFreeze { kept: ips.to_vec() };
     let inconclusive = |ips: &[IpAddr]| PolicyNote::ChecksInconclusive {
         ips: ips.to_vec(),
         reason: "exec: no program".into(),
     };
     assert!(
-        held(&[one]).same_kind(&held(&[other])) && !held(&[one]).same_kind(&inconclusive(&[one]))
+        kept(&[one]).same_kind(&kept(&[other])) && !kept(&[one]).same_kind(&inconclusive(&[one]))
     );
     let words = |note: PolicyNote| note.to_string();
-    assert!(words(held(&[one])).starts_with("198.51.100.1 stays: "));
-    assert!(words(held(&[one, other])).starts_with("198.51.100.1, 198.51.100.2 stay: "));
+    assert!(words(kept(&[one])).starts_with("198.51.100.1 stays: "));
+    assert!(words(kept(&[one, other])).starts_with("198.51.100.1, 198.51.100.2 stay: "));
     assert!(words(inconclusive(&[one])).contains(
         "the checks of 198.51.100.1 have been inconclusive for over 1m (exec: no program); it stays"
     ));

@@ -71,8 +71,9 @@ impl Tiers<'_> {
             Failback::Manual => None,
         };
         // A request from before that was meant for an earlier failback.
-        let asked = self.failback_requested_at.is_some_and(|asked| asked >= healthy_since);
-        if asked || until.is_some_and(|until| until <= self.now) {
+        let is_requested =
+            self.failback_requested_at.is_some_and(|requested_at| requested_at >= healthy_since);
+        if is_requested || until.is_some_and(|until| until <= self.now) {
             return Selection { members: preferred, ..Selection::default() };
         }
         Selection {

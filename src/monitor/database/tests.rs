@@ -63,7 +63,7 @@ impl Scene {
         }
     }
 
-    fn see(&mut self, last: &[u8]) {
+    fn sync(&mut self, last: &[u8]) {
         self.database.set_initial_members(&members(last), &mut self.freeze, self.now);
     }
 
@@ -71,7 +71,7 @@ impl Scene {
         self.database.set_published_members(members(last), &mut self.freeze, self.now);
     }
 
-    fn ask(&mut self, maintenance: Option<&str>, failback: Option<&str>) {
+    fn annotate(&mut self, maintenance: Option<&str>, failback: Option<&str>) {
         let [maintenance, failback] = [maintenance, failback].map(|text| text.map(str::to_owned));
         let annotations = ServiceAnnotations { maintenance, failback };
         self.database.set_annotations(annotations, &mut self.freeze, self.now);
@@ -82,11 +82,11 @@ impl Scene {
         (0..seconds).for_each(|_| self.on_result(verdicts));
     }
 
-    /// Returns the Events whose reason begins like this, with their notes, since this was last
-    /// asked.
+    /// Returns the Events whose reason begins like this, with their notes, since the last
+    /// call.
     fn events(&mut self, start: &str) -> Vec<String> {
-        let news = std::iter::from_fn(|| self.listener.notices.try_recv().ok());
-        let texts = news.map(|news| format!("{}: {}", news.reason, news.note));
+        let notices = std::iter::from_fn(|| self.listener.notices.try_recv().ok());
+        let texts = notices.map(|notice| format!("{}: {}", notice.reason, notice.note));
         texts.filter(|text| text.starts_with(start)).collect()
     }
 
@@ -109,21 +109,21 @@ fn members(last: &[u8]) -> Members {
 }
 
 #[test]
-fn addresses_that_may_answer_are_told_while_the_cluster_is_kept() {
+fn addresses_that_may_answer_are_listed_while_a_plan_keeps() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2, 10.0.0.3", "{minHealthy: 3}");
     let may_answer = |scene: &Scene| {
         let decided = scene.database.plan().borrow().clone();
         decided.may_answer.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ")
     };
-    scene.see(&[1, 2, 3]);
+    scene.sync(&[1, 2, 3]);
     scene.on_result("+--");
-    assert_eq!(may_answer(&scene), "", "the plan tells all");
+    assert_eq!(may_answer(&scene), "", "the plan lists all");
     // .3 has left, .4 has come.
     scene.reload("10.0.0.2, 10.0.0.4", "{minHealthy: 3}");
-    scene.see(&[1, 2, 3]);
+    scene.sync(&[1, 2, 3]);
     assert_eq!((scene.members(), may_answer(&scene).as_str()), (None, "10.0.0.1 10.0.0.4"));
     scene.reload("10.0.0.2, 10.0.0.4, 10.0.0.5", "{minHealthy: 3}");
-    scene.see(&[1, 2, 3]);
+    scene.sync(&[1, 2, 3]);
     assert_eq!(
         (scene.members(), may_answer(&scene).as_str()),
         (None, "10.0.0.1 10.0.0.4 10.0.0.5"),
@@ -131,9 +131,9 @@ fn addresses_that_may_answer_are_told_while_the_cluster_is_kept() {
     );
     scene.on_result("+--");
     assert_eq!((scene.members().is_some(), may_answer(&scene).as_str()), (true, ""));
-    // What came of it is decided: of who left before nothing is known any more.
+    // The plan to publish cleared the addresses that had left before.
     scene.reload("10.0.0.2, 10.0.0.6", "{minHealthy: 3}");
-    scene.see(&[2, 3]);
+    scene.sync(&[2, 3]);
     assert_eq!((scene.members(), may_answer(&scene).as_str()), (None, "10.0.0.2 10.0.0.6"));
 }
 
@@ -142,10 +142,10 @@ const TIERS: &str = "10.0.0.1, {address: 10.0.0.2, priority: 1}";
 #[test]
 fn published_members_change_the_plan_but_not_health() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{minHealthy: 1}");
-    scene.see(&[1]);
+    scene.sync(&[1]);
     scene.on_result("--");
     scene.publishes("1");
-    // Another replica wrote meanwhile: its choice is taken over, and nobody becomes Up by it.
+    // Another replica wrote meanwhile: its choice is taken over, and no target becomes Up by it.
     scene.follow(&[2]);
     scene.publishes("2");
     assert_eq!(scene.database.targets[1].health.state(), State::Down);
@@ -166,7 +166,7 @@ fn a_replica_that_takes_over_decides_as_the_one_before() {
         change(leader);
         change(standby);
         assert_eq!(leader.members(), standby.members());
-        // What the leader decides is written, and both hear of it.
+        // The plan of the leader is written, and both apply it.
         let plan = leader.database.plan().borrow().plan.clone();
         if let Plan::Publish(members) = plan {
             leader.database.set_published_members(members.clone(), &mut leader.freeze, leader.now);
@@ -174,8 +174,8 @@ fn a_replica_that_takes_over_decides_as_the_one_before() {
         }
         assert_eq!(leader.members(), standby.members());
     };
-    leader.see(&[1]);
-    standby.see(&[1]);
+    leader.sync(&[1]);
+    standby.sync(&[1]);
     let mut shown = Vec::new();
     for verdicts in ["++", "-+", "++", "+-", "--", "-+", "+ ", "+ "] {
         both(&|scene: &mut Scene| scene.on_result(verdicts), &mut leader, &mut standby);
@@ -187,7 +187,7 @@ fn a_replica_that_takes_over_decides_as_the_one_before() {
 #[test]
 fn a_failback_comes_by_time_alone() {
     let mut scene = Scene::new(TIERS, "{failback: {delay: 1m}}");
-    scene.see(&[1]);
+    scene.sync(&[1]);
     scene.on_result("-+");
     scene.publishes("2");
     scene.follow(&[2]);
@@ -195,7 +195,7 @@ fn a_failback_comes_by_time_alone() {
     scene.on_result("+ ");
     let due = scene.now + SECOND * 60;
     assert_eq!(scene.database.take_reevaluation(), Some(due));
-    assert_eq!(scene.database.take_reevaluation(), None, "told once");
+    assert_eq!(scene.database.take_reevaluation(), None, "returned once");
     scene.database.reevaluate_if_due(&mut scene.freeze, due - SECOND);
     scene.publishes("2");
     scene.database.reevaluate_if_due(&mut scene.freeze, due);
@@ -206,26 +206,26 @@ fn a_failback_comes_by_time_alone() {
 #[test]
 fn a_failback_is_asked_for_by_a_change_of_the_annotation() {
     let mut scene = Scene::new(TIERS, "{failback: {manual: true}}");
-    scene.ask(None, Some("yesterday"));
-    scene.see(&[1]);
+    scene.annotate(None, Some("yesterday"));
+    scene.sync(&[1]);
     scene.on_result("-+");
     scene.follow(&[2]);
     scene.on_result("+ ");
     scene.publishes("2");
-    scene.ask(Some("x"), Some("yesterday"));
+    scene.annotate(Some("x"), Some("yesterday"));
     scene.publishes("2");
-    scene.ask(None, Some("today"));
+    scene.annotate(None, Some("today"));
     scene.publishes("1");
     scene.follow(&[1]);
-    // It was meant for that time alone.
+    // The request was for that failback alone.
     scene.on_result("-+");
     scene.follow(&[2]);
     scene.on_result("++");
-    scene.ask(None, Some("today"));
+    scene.annotate(None, Some("today"));
     scene.publishes("2");
-    scene.ask(None, None);
+    scene.annotate(None, None);
     scene.publishes("2");
-    scene.ask(None, Some("today"));
+    scene.annotate(None, Some("today"));
     scene.publishes("1");
 }
 
@@ -233,15 +233,15 @@ fn a_failback_is_asked_for_by_a_change_of_the_annotation() {
 fn maintenance_comes_from_the_config_and_from_the_annotation() {
     let mut scene =
         Scene::new("10.0.0.1, 10.0.0.2, {address: 10.0.0.3, maintenance: kernel}", "{}");
-    scene.ask(Some("10.0.0.9=x"), None);
-    scene.see(&[]);
+    scene.annotate(Some("10.0.0.9=x"), None);
+    scene.sync(&[]);
     scene.on_result("+++");
     scene.publishes("1, 2");
     assert_eq!(
         scene.database.snapshot().problems,
         ["annotation external-endpoints/maintenance: 10.0.0.9 is no address of this database"]
     );
-    scene.ask(Some("10.0.0.1=disk, 10.0.0.3=memory"), None);
+    scene.annotate(Some("10.0.0.1=disk, 10.0.0.3=memory"), None);
     scene.publishes("2");
     let reasons = |scene: &Scene| {
         let targets = scene.database.snapshot().targets;
@@ -251,7 +251,7 @@ fn maintenance_comes_from_the_config_and_from_the_annotation() {
             .collect::<Vec<_>>()
     };
     assert_eq!(reasons(&scene), ["disk", "", "memory"]);
-    scene.ask(None, None);
+    scene.annotate(None, None);
     scene.publishes("1, 2");
     assert_eq!(
         (reasons(&scene), scene.database.snapshot().problems),
@@ -262,13 +262,13 @@ fn maintenance_comes_from_the_config_and_from_the_annotation() {
 #[test]
 fn the_failback_delay_counts_from_the_end_of_maintenance() {
     let mut scene = Scene::new(TIERS, "{failback: {delay: 10s}}");
-    scene.see(&[1]);
+    scene.sync(&[1]);
     scene.on_result("++");
-    scene.ask(Some("10.0.0.1=disk"), None);
+    scene.annotate(Some("10.0.0.1=disk"), None);
     scene.publishes("2");
     scene.follow(&[2]);
     scene.now += SECOND * 100;
-    scene.ask(None, None);
+    scene.annotate(None, None);
     scene.publishes("2");
     assert_eq!(scene.database.take_reevaluation(), Some(scene.now + SECOND * 10));
 }
@@ -276,7 +276,7 @@ fn the_failback_delay_counts_from_the_end_of_maintenance() {
 #[test]
 fn a_split_brain_is_over_as_soon_as_one_stops_to_pass() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{exactlyOne: true}");
-    scene.see(&[1]);
+    scene.sync(&[1]);
     scene.on_result("+-");
     let split = |scene: &Scene| !scene.database.snapshot().notes.is_empty();
     assert!(!split(&scene));
@@ -289,9 +289,9 @@ fn a_split_brain_is_over_as_soon_as_one_stops_to_pass() {
 }
 
 #[test]
-fn a_target_that_flaps_stays_out_until_it_was_well_for_a_minute() {
+fn a_target_that_flaps_stays_out_until_it_is_up_for_a_minute() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{maxFlips: 3}");
-    scene.see(&[]);
+    scene.sync(&[]);
     scene.on_result("++");
     scene.on_result("- ");
     scene.on_result("+ ");
@@ -311,9 +311,9 @@ fn a_target_that_flaps_stays_out_until_it_was_well_for_a_minute() {
 }
 
 #[test]
-fn a_published_target_of_which_nothing_is_learnt_is_told_once() {
+fn a_published_inconclusive_target_is_reported_once() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
-    scene.see(&[1]);
+    scene.sync(&[1]);
     scene.on_result("+-");
     scene.apply_for(61, "??");
     assert_eq!(scene.events("Checks"), [""; 0], "no longer than a minute");
@@ -321,16 +321,12 @@ fn a_published_target_of_which_nothing_is_learnt_is_told_once() {
     let note = "ChecksInconclusive: the checks of 10.0.0.1 have been inconclusive for over 1m \
                 (connect: no route from this host); it stays published, dead or alive; fix the \
                 cause on the side of the daemon";
-    assert_eq!(
-        scene.events("Checks"),
-        [note],
-        "one that is not published keeps nobody from anything"
-    );
+    assert_eq!(scene.events("Checks"), [note], "one that is not published is not reported");
     assert_eq!(scene.database.snapshot().notes.len(), 1);
     scene.publishes("1");
     let since = scene.database.targets[0].health.inconclusive_since();
     assert_eq!(since, Some(scene.now - SECOND * 90));
-    // A failure says something, and one that says nothing after it begins anew.
+    // A failure is conclusive. An inconclusive verdict after it begins a new run.
     scene.on_result("- ");
     assert_eq!(
         scene.events("Checks"),
@@ -342,9 +338,9 @@ fn a_published_target_of_which_nothing_is_learnt_is_told_once() {
 }
 
 #[test]
-fn an_inconclusive_target_is_told_of_once_it_is_published() {
+fn an_inconclusive_target_is_reported_once_it_is_published() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
-    scene.see(&[]);
+    scene.sync(&[]);
     scene.on_result("++");
     scene.apply_for(90, "??");
     assert_eq!(scene.events("Checks"), [""; 0]);
@@ -363,7 +359,7 @@ fn an_inconclusive_target_is_told_of_once_it_is_published() {
 fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
     // Three intervals of 5 s, and a timeout of 2 s.
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{exactlyOne: true}");
-    scene.see(&[1]);
+    scene.sync(&[1]);
     scene.on_result("+-");
     scene.apply_for(5, "?-");
     scene.apply_for(11, "?+");
@@ -381,7 +377,7 @@ fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
     scene.database.reevaluate_if_due(&mut scene.freeze, due);
     scene.publishes("2");
     assert!(scene.database.snapshot().notes.is_empty(), "no split brain");
-    // The old one passes again: told at once, and changes nothing.
+    // The old one passes again: reported at once, and it changes nothing.
     scene.follow(&[2]);
     scene.on_result("++");
     assert!(
@@ -398,13 +394,16 @@ fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
 #[test]
 fn a_writer_that_cannot_be_tried_stays_where_both_passed() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{exactlyOne: true}");
-    scene.see(&[1]);
+    scene.sync(&[1]);
     scene.apply_for(3, "++");
     scene.apply_for(60, "?+");
     scene.database.decide(&mut scene.freeze, scene.now);
     scene.publishes("1");
-    assert!(scene.database.snapshot().notes.is_empty(), "no split brain: one of them says nothing");
-    // Nor does it go when nothing at all is learnt, and what is learnt again counts at once.
+    assert!(
+        scene.database.snapshot().notes.is_empty(),
+        "no split brain: one of them is inconclusive"
+    );
+    // It also stays when all verdicts are inconclusive. The next conclusive ones count at once.
     scene.apply_for(60, "??");
     scene.publishes("1");
     scene.on_result("+?");

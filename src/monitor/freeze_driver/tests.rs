@@ -1,5 +1,5 @@
-//! A whole monitor, told by hand what its tries would tell it: what is decided while targets of
-//! several databases fail together.
+//! The plans of a whole monitor while targets of several databases fail together. The test supplies
+//! the verdicts.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -64,11 +64,12 @@ impl Scene {
         scene
     }
 
-    fn sync(&mut self, held: [&str; 3]) {
-        for (index, held) in held.into_iter().enumerate() {
-            let held: Vec<u8> = held.split(", ").filter_map(|last| last.parse().ok()).collect();
+    fn sync(&mut self, published: [&str; 3]) {
+        for (index, published) in published.into_iter().enumerate() {
+            let published: Vec<u8> =
+                published.split(", ").filter_map(|last| last.parse().ok()).collect();
             let Monitor { databases, freeze, .. } = &mut self.monitor;
-            databases[index].set_initial_members(&members(&held), freeze, self.now);
+            databases[index].set_initial_members(&members(&published), freeze, self.now);
         }
         self.monitor.update_freeze(self.now);
     }
@@ -107,7 +108,7 @@ impl Scene {
         }
     }
 
-    /// Looks again after this time.
+    /// Reevaluates after this time.
     fn later(&mut self, time: Duration) {
         self.now += time;
         self.monitor.update_freeze(self.now);
@@ -116,7 +117,7 @@ impl Scene {
         self.publish();
     }
 
-    fn ask(&mut self, index: usize, maintenance: Option<&str>) {
+    fn set_maintenance(&mut self, index: usize, maintenance: Option<&str>) {
         let annotations =
             ServiceAnnotations { maintenance: maintenance.map(str::to_owned), failback: None };
         let Monitor { databases, freeze, .. } = &mut self.monitor;
@@ -126,7 +127,7 @@ impl Scene {
 
     /// Asserts the last numbers of the members of all databases, and whether there is a freeze.
     #[track_caller]
-    fn is(&self, wanted: [&str; 3], frozen: bool) {
+    fn is(&self, expected: [&str; 3], frozen: bool) {
         let plans: Vec<String> = self
             .monitor
             .databases
@@ -138,7 +139,7 @@ impl Scene {
             .collect();
         assert_eq!(
             (plans, self.monitor.freeze.frozen().is_some()),
-            (wanted.map(str::to_owned).to_vec(), frozen)
+            (expected.map(str::to_owned).to_vec(), frozen)
         );
     }
 }
@@ -162,7 +163,7 @@ async fn what_fails_together_stays_until_the_others_are_back() {
     scene.is(ALL, true);
     scene.on_result("     -");
     scene.is(["1, 2", "3", "none"], false);
-    // What has left is no part of the next one.
+    // Targets that have left do not count for the next freeze.
     scene.on_result("---   ");
     scene.on_result("-- +++");
     scene.is(["none", "3, 4", "5, 6"], false);
@@ -188,7 +189,7 @@ async fn only_what_left_within_the_window_comes_back() {
         scene.on_result("    - ");
     }
     scene.is(["2", "3, 4", "5, 6"], true);
-    // Up targets come, as ever.
+    // Targets that are Up still come.
     scene.on_result("+     ");
     scene.is(ALL, true);
 }
@@ -210,7 +211,7 @@ async fn doubt_alone_takes_nothing_out_and_makes_no_freeze() {
     scene.on_result("----  ");
     scene.on_result("-   ++");
     scene.is(ALL, false);
-    // The others are well again: it leaves.
+    // The others are healthy again, so it leaves.
     scene.on_result(" +++  ");
     scene.is(["2", "3, 4", "5, 6"], false);
 }
@@ -244,7 +245,7 @@ async fn a_first_round_of_failures_empties_nothing_until_synced() {
         scene.on_result("++++++");
         scene.is(ALL, false);
     }
-    // Nor does it publish what was not.
+    // It does not publish targets that were not published.
     let mut scene = Scene::new("{}").await;
     scene.sync(["1", "3, 4", "5, 6"]);
     scene.on_result("------");
@@ -270,7 +271,10 @@ async fn a_writer_is_kept_in_a_freeze_until_it_is_replaced() {
 async fn maintenance_takes_out_in_a_freeze_and_is_no_failure() {
     let mut scene = Scene::published("{}").await;
     for index in 0..3 {
-        scene.ask(index, Some(["10.0.0.1=x, 10.0.0.2=x", "10.0.0.3=x, 10.0.0.4=x", ""][index]));
+        scene.set_maintenance(
+            index,
+            Some(["10.0.0.1=x, 10.0.0.2=x", "10.0.0.3=x, 10.0.0.4=x", ""][index]),
+        );
     }
     scene.on_result("------");
     scene.on_result("------");
@@ -279,7 +283,7 @@ async fn maintenance_takes_out_in_a_freeze_and_is_no_failure() {
     let mut scene = Scene::published("{}").await;
     scene.on_result("------");
     scene.on_result("------");
-    scene.ask(1, Some("10.0.0.3=disk"));
+    scene.set_maintenance(1, Some("10.0.0.3=disk"));
     scene.is(["1, 2", "4", "5, 6"], true);
 }
 

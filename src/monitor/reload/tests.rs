@@ -1,4 +1,4 @@
-//! A monitor that takes other configs in, turned by hand: what goes on, what begins, and what ends.
+//! Reloads of a monitor whose turns the test makes: tries that continue, begin and end.
 
 use std::time::Duration;
 
@@ -39,10 +39,12 @@ struct Scene {
 impl Scene {
     fn new(databases: &[&str]) -> Self {
         let limits = Limits { max_in_flight: 8, max_execs: 8 };
-        let (rules, news) = (crate::freeze::Rules::default(), crate::notice::Recorder::default());
+        let (rules, recorder) =
+            (crate::freeze::Rules::default(), crate::notice::Recorder::default());
         let runtime = tokio::runtime::Handle::current();
-        let (_, monitor) = build(&spec(databases), limits, rules, &news, runtime.clone(), runtime)
-            .expect("an epoll instance");
+        let (_, monitor) =
+            build(&spec(databases), limits, rules, &recorder, runtime.clone(), runtime)
+                .expect("an epoll instance");
         Self { monitor, now: clock::now() }
     }
 
@@ -73,7 +75,7 @@ impl Scene {
         self.monitor.on_result(&report);
     }
 
-    /// Tries all targets for so long, and says when each was started.
+    /// Tries all targets for this time, and returns when each was started.
     fn run(&mut self, time: Duration) -> Vec<(IpAddr, Instant)> {
         let end = self.now + time;
         let mut starts = Vec::new();
@@ -102,7 +104,7 @@ impl Scene {
             .find(|&key| self.monitor.scheduled[key].location.is_some() && self.ip(key) == ip)
     }
 
-    fn see(&mut self, service: &str, last: &[[u8; 4]]) {
+    fn sync(&mut self, service: &str, last: &[[u8; 4]]) {
         let (members, now) = (members(last), self.now);
         self.monitor.update_database(&id(service), |database, freeze| {
             database.set_initial_members(&members, freeze, now)
@@ -132,8 +134,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[tokio::test]
 async fn unchanged_targets_keep_their_health_counters_and_phase() {
     let mut scene = Scene::new(&[A, B]);
-    scene.see("a", &[]);
-    scene.see("b", &[]);
+    scene.sync("a", &[]);
+    scene.sync("b", &[]);
     let before = scene.run(MINUTE);
     let phase = |starts: &[(IpAddr, Instant)], ip: &str| {
         starts.iter().rfind(|(of, _)| of.to_string() == ip).expect("it was tried").1
@@ -161,9 +163,9 @@ async fn unchanged_targets_keep_their_health_counters_and_phase() {
 }
 
 #[tokio::test]
-async fn a_config_that_says_the_same_is_no_news_to_anybody() {
+async fn a_config_that_says_the_same_changes_nothing() {
     let mut scene = Scene::new(&[A, B]);
-    scene.see("a", &[]);
+    scene.sync("a", &[]);
     scene.run(MINUTE);
     let mut plan = scene.monitor.plans.borrow()[&id("a")].clone();
     plan.mark_unchanged();
@@ -176,7 +178,7 @@ async fn a_config_that_says_the_same_is_no_news_to_anybody() {
 #[tokio::test]
 async fn an_added_address_removes_nothing_and_waits_for_its_verdict() {
     let mut scene = Scene::new(&[A]);
-    scene.see("a", &[]);
+    scene.sync("a", &[]);
     scene.run(MINUTE);
     assert_eq!(scene.members("a").as_deref(), Some("10.0.0.1, 10.0.0.2"));
     scene.reload(&[&A.replace("10.0.0.2", "10.0.0.2, 10.0.0.3")]);
@@ -184,21 +186,21 @@ async fn an_added_address_removes_nothing_and_waits_for_its_verdict() {
     let key = scene.key("10.0.0.3").expect("a target");
     assert!(scene.started_within(MINUTE).contains(&key));
     scene.end(key, true);
-    assert_eq!(scene.members("a"), None, "nor before the cluster was looked at for it");
-    scene.see("a", &[[10, 0, 0, 1], [10, 0, 0, 2]]);
+    assert_eq!(scene.members("a"), None, "still nothing before the cluster was read for it");
+    scene.sync("a", &[[10, 0, 0, 1], [10, 0, 0, 2]]);
     assert_eq!(scene.members("a").as_deref(), Some("10.0.0.1, 10.0.0.2, 10.0.0.3"));
 }
 
 #[tokio::test]
 async fn a_changed_check_begins_as_at_a_start() {
     let mut scene = Scene::new(&[A]);
-    scene.see("a", &[]);
+    scene.sync("a", &[]);
     scene.run(MINUTE);
     let counts = scene.target("10.0.0.1").counts.pass;
     scene.reload(&[&A.replace("port: 9", "port: 8")]);
     assert_eq!(scene.target("10.0.0.1").health.state(), State::Unknown);
     assert_eq!(scene.members("a"), None);
-    scene.see("a", &[[10, 0, 0, 1]]);
+    scene.sync("a", &[[10, 0, 0, 1]]);
     assert_eq!(scene.target("10.0.0.1").health.state(), State::Up, "until disproved");
     assert_eq!(scene.target("10.0.0.1").health.streak(), Streak::None);
     assert_eq!(scene.target("10.0.0.1").counts.pass, counts);
@@ -208,7 +210,7 @@ async fn a_changed_check_begins_as_at_a_start() {
 #[tokio::test]
 async fn a_plan_comes_with_the_database_that_it_is_for() {
     let mut scene = Scene::new(&[A]);
-    scene.see("a", &[]);
+    scene.sync("a", &[]);
     scene.run(MINUTE);
     let mut decided = scene.monitor.plans.borrow()[&id("a")].clone();
     decided.mark_unchanged();
@@ -221,11 +223,11 @@ async fn a_plan_comes_with_the_database_that_it_is_for() {
 #[tokio::test]
 async fn a_policy_that_comes_goes_by_what_is_published() {
     let mut scene = Scene::new(&[A]);
-    scene.see("a", &[]);
+    scene.sync("a", &[]);
     scene.run(MINUTE);
-    let (held, now) = (members(&[[10, 0, 0, 2]]), scene.now);
+    let (published, now) = (members(&[[10, 0, 0, 2]]), scene.now);
     scene.monitor.update_database(&id("a"), |database, freeze| {
-        database.set_published_members(held, freeze, now)
+        database.set_published_members(published, freeze, now)
     });
     scene.reload(&[&A.replace("check:", "policy: {exactlyOne: true}, check:")]);
     assert_eq!(scene.members("a").as_deref(), Some("10.0.0.2"));
@@ -234,7 +236,7 @@ async fn a_policy_that_comes_goes_by_what_is_published() {
 #[tokio::test]
 async fn only_maintenance_by_annotation_outlasts_a_new_config() {
     let mut scene = Scene::new(&[&A.replace("10.0.0.2", "{address: 10.0.0.2, maintenance: disk}")]);
-    scene.see("a", &[]);
+    scene.sync("a", &[]);
     let annotations = crate::annotations::ServiceAnnotations {
         maintenance: Some("10.0.0.1=kernel".into()),
         failback: None,
@@ -253,14 +255,14 @@ async fn only_maintenance_by_annotation_outlasts_a_new_config() {
 #[tokio::test]
 async fn a_result_of_a_removed_target_is_dropped_and_frees_its_key() {
     let mut scene = Scene::new(&[A, B]);
-    scene.see("a", &[]);
+    scene.sync("a", &[]);
     let started = scene.started_within(MINUTE);
     let (first, second) =
         (scene.key("10.0.0.1").expect("a key"), scene.key("10.0.0.2").expect("a key"));
     assert!(started.contains(&first) && started.contains(&second));
     let left = scene.monitor.plans.borrow()[&id("a")].clone();
     scene.reload(&[B]);
-    assert!(left.has_changed().is_err(), "nobody decides for it any more");
+    assert!(left.has_changed().is_err(), "it has no more plans");
     scene.reload(&[B, A]);
     assert!(![first, second].contains(&scene.key("10.0.0.1").expect("a new key")));
     scene.end(first, true);

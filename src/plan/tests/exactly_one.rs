@@ -27,7 +27,7 @@ fn two_that_pass_are_a_split_brain_and_never_published_together() {
     neither.publishes(&[]);
     let passing = vec![member(1).ip, member(2).ip];
     assert_eq!(neither.decide().notes, [PolicyNote::SplitBrain { passing, published: None }]);
-    // Nobody can tell which of two in doubt is the one.
+    // Nothing shows which of two in doubt is the writer.
     let doubted = one(&[up(1), up(2).failing()]);
     doubted.publishes(&[]);
     assert_eq!(doubted.notes(), [""; 0]);
@@ -35,7 +35,7 @@ fn two_that_pass_are_a_split_brain_and_never_published_together() {
     one(&[up(1).published(), up(2).published()]).publishes(&[1]);
     one(&[up(1).published().failing(), up(2).published()]).publishes(&[2]);
     one(&[up(1).published().tier(1), up(2).published()]).publishes(&[2]);
-    // At a start, two that are published are both taken to be Up until their checks have told.
+    // At a start, two that are published are both taken to be Up until they have had a verdict.
     one(&[up(1).published().unchecked(), up(2).published()])
         .keeps("no verdict yet for 198.51.100.1");
     one(&[up(1).published().unchecked(), up(2)]).publishes(&[1]);
@@ -43,7 +43,7 @@ fn two_that_pass_are_a_split_brain_and_never_published_together() {
 
 #[test]
 fn a_stale_writer_stays_until_another_has_taken_over() {
-    // Nobody else is there: not knowing is no reason to take it out.
+    // There is no other target. A lack of knowledge is no reason to take it out.
     one(&[up(1).published().stale(500), down(2)]).publishes(&[1]);
     one(&[up(1).published().never_conclusive(), down(2)]).publishes(&[1]);
     // The new one came Up after the old one had passed for the last time.
@@ -53,11 +53,11 @@ fn a_stale_writer_stays_until_another_has_taken_over() {
     one(&[up(1).published().never_conclusive(), up(2).since(510)]).publishes(&[2]);
     // An old one that had begun to fail is as little known.
     one(&[up(1).published().failing().stale(500), up(2).since(510)]).publishes(&[2]);
-    // Both passed at the same time: that one can't be tried any more proves nothing.
+    // Both passed at the same time: a lack of new verdicts proves nothing.
     let both = one(&[up(1).published().stale(500), up(2).since(490)]);
     both.publishes(&[1]);
     assert_eq!(both.notes(), [""; 0]);
-    // Who is stale or fails takes nothing over, and of two that pass neither does.
+    // A target that is stale or fails takes nothing over. Of two that pass, neither does.
     one(&[up(1).published().stale(500), up(2).since(510).stale(600)]).publishes(&[1]);
     one(&[up(1).published().stale(500), up(2).since(510).failing()]).publishes(&[1]);
     let rivals = one(&[up(1).published().stale(500), up(2).since(510), up(3).since(510)]);
@@ -66,13 +66,13 @@ fn a_stale_writer_stays_until_another_has_taken_over() {
         rivals.notes()[0]
             .starts_with("split brain: 198.51.100.2, 198.51.100.3 pass, where one should; ")
     );
-    // Nor while another one that is Up may still claim the place.
+    // It also waits while another one that is Up may still claim the place.
     one(&[up(1).published().stale(500), up(2).since(510), up(3).failing()]).publishes(&[1]);
-    // With none published, who is stale holds up nobody.
+    // With none published, a stale target delays no other.
     one(&[up(1).stale(500), up(2).since(510), down(3).published()]).publishes(&[2]);
     one(&[up(1).stale(500), up(2).since(490), down(3).published()]).publishes(&[]);
     one(&[up(1).stale(500), down(3).published()]).publishes(&[1]);
-    // A new writer is confirmed in a hold as ever.
+    // A new writer is also confirmed in a hold.
     Case { holds: true, ..moved.clone() }.publishes(&[2]);
     // Once it has changed, the old one that passes again is a split brain, and changes nothing.
     let back = one(&[up(1), up(2).since(510).published()]);
@@ -104,7 +104,8 @@ fn exactly_one_wins_over_all_other_rules() {
         ..case(targets)
     };
     let at_least_one = || Policy { min_healthy: MinHealthy::Number(1), ..Policy::default() };
-    // Not over what is there: the old one stays, although it is down, rather than one of two that
+    // It does not remove the published one: that one stays, although it is down, rather than one
+    // of two that
     // claim its place.
     with(at_least_one(), &split).publishes(&[3]);
     with(at_least_one(), &split[..2]).publishes(&[]);
@@ -116,7 +117,7 @@ fn exactly_one_wins_over_all_other_rules() {
     with(at_least_one(), &[up(1).published().in_maintenance(), down(2)]).publishes(&[1]);
     // No preferred tier comes in beside the one that serves, or instead of it.
     with(Policy::default(), &[up(1), up(2).tier(1).published()]).publishes(&[2]);
-    // Maintenance is the operator's word on who is not the one.
+    // Maintenance is how the operator says which target is not the writer.
     let settled = with(Policy::default(), &[up(1).in_maintenance(), up(2)]);
     settled.publishes(&[2]);
     assert_eq!(settled.notes(), [""; 0]);
