@@ -105,8 +105,7 @@ fn exactly_one_wins_over_all_other_rules() {
     };
     let at_least_one = || Policy { min_healthy: MinHealthy::Number(1), ..Policy::default() };
     // It does not remove the published one: that one stays, although it is down, rather than one
-    // of two that
-    // claim its place.
+    // of two that claim its place.
     with(at_least_one(), &split).publishes(&[3]);
     with(at_least_one(), &split[..2]).publishes(&[]);
     with(
