@@ -83,6 +83,11 @@
 //! | `run` | start, new config and end of all tasks |
 //! | [`cli`] | the command line |
 
+#![cfg_attr(
+    test,
+    allow(clippy::fn_params_excessive_bools, reason = "rows of truth tables have flags")
+)]
+
 mod clock;
 
 pub mod log;
