@@ -98,6 +98,11 @@ impl Scene {
         }
     }
 
+    fn has_split_brain(&self) -> bool {
+        let is_split_brain = |note: &PolicyNote| matches!(note, PolicyNote::SplitBrain { .. });
+        self.database.snapshot().notes.iter().any(is_split_brain)
+    }
+
     #[track_caller]
     fn publishes(&self, members: &str) {
         assert_eq!(self.members().as_deref(), Some(members));
@@ -364,14 +369,7 @@ fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
     scene.apply_for(5, "?-");
     scene.apply_for(11, "?+");
     scene.publishes("1");
-    assert!(
-        scene
-            .database
-            .snapshot()
-            .notes
-            .iter()
-            .any(|note| matches!(note, PolicyNote::SplitBrain { .. }))
-    );
+    assert!(scene.has_split_brain());
     let due = scene.now + SECOND;
     assert_eq!(scene.database.policy_state.reevaluate_at, Some(due));
     scene.database.reevaluate_if_due(&mut scene.freeze, due);
@@ -380,14 +378,7 @@ fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
     // The old one passes again: reported at once, and it changes nothing.
     scene.follow(&[2]);
     scene.on_result("++");
-    assert!(
-        scene
-            .database
-            .snapshot()
-            .notes
-            .iter()
-            .any(|note| matches!(note, PolicyNote::SplitBrain { .. }))
-    );
+    assert!(scene.has_split_brain());
     scene.publishes("2");
 }
 

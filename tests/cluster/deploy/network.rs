@@ -1,15 +1,11 @@
 //! The NetworkPolicy of deploy/: only Prometheus may reach the admin pages, and outgoing traffic is
 //! not limited.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{Api, ListParams};
 use serde_json::json;
 
-use super::{HOME, TIMEOUT, applied, deployment, namespace};
-use crate::support::eventually;
+use super::replicas::expect_both_replicas;
+use super::{HOME, applied, deployment, namespace};
 
 /// Checks the selectors of the manifest. No network plugin runs here.
 pub(super) async fn only_prometheus_may_reach_the_pages() {
@@ -30,18 +26,5 @@ pub(super) async fn only_prometheus_may_reach_the_pages() {
     let ports = template["spec"]["containers"][0]["ports"].as_array().expect("ports");
     assert!(ports.iter().any(|named| named["name"] == *port), "no port is called {port}");
 
-    let labels: BTreeMap<String, String> =
-        serde_json::from_value(policy["podSelector"]["matchLabels"].clone()).expect("labels");
-    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let pods: Api<Pod> = home.api();
-    eventually(TIMEOUT, "both replicas are meant", async || {
-        let meant = pods
-            .list(&ListParams::default().labels(&labels.join(",")))
-            .await
-            .expect("Pods")
-            .items
-            .len();
-        if meant == 2 { Ok(()) } else { Err(format!("{meant}")) }
-    })
-    .await;
+    expect_both_replicas(&policy["podSelector"]).await;
 }

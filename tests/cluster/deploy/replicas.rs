@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, ListParams};
+use serde_json::Value;
 
 use super::{HOME, TIMEOUT, applied, deployment, namespace};
 use crate::support::eventually;
@@ -25,19 +26,20 @@ pub(super) async fn both_are_kept_apart_and_in_the_budget() {
     let apart = &apart["preferredDuringSchedulingIgnoredDuringExecution"][0]["podAffinityTerm"];
     assert_eq!(apart["topologyKey"], "kubernetes.io/hostname");
     for selector in [&budget["selector"], &apart["labelSelector"]] {
-        let labels = selector["matchLabels"].as_object().expect("labels").iter();
-        let labels: Vec<String> =
-            labels.map(|(key, value)| format!("{key}={}", value.as_str().expect("text"))).collect();
-        let pods: Api<Pod> = home.api();
-        eventually(TIMEOUT, "both replicas are meant", async || {
-            let meant = pods
-                .list(&ListParams::default().labels(&labels.join(",")))
-                .await
-                .expect("Pods")
-                .items
-                .len();
-            if meant == 2 { Ok(()) } else { Err(format!("{meant}")) }
-        })
-        .await;
+        expect_both_replicas(selector).await;
     }
+}
+
+/// Waits until a label selector matches exactly the two replicas.
+pub(super) async fn expect_both_replicas(selector: &Value) {
+    let labels = selector["matchLabels"].as_object().expect("labels").iter();
+    let labels: Vec<String> =
+        labels.map(|(key, value)| format!("{key}={}", value.as_str().expect("text"))).collect();
+    let selected = ListParams::default().labels(&labels.join(","));
+    let pods: Api<Pod> = namespace(HOME).api();
+    eventually(TIMEOUT, "the selector matches both replicas", async || {
+        let matched = pods.list(&selected).await.expect("Pods").items.len();
+        if matched == 2 { Ok(()) } else { Err(format!("{matched}")) }
+    })
+    .await;
 }
