@@ -49,7 +49,10 @@ pub use names::{validate_lease, validate_namespace, validate_service};
 pub use problem::{Position, Problem, Problems};
 pub use reference::reference;
 pub use schema::schema;
-pub use spec::{Address, Check, CreateService, Database, DatabaseId, Port, RejectedAddress, Spec};
+pub use spec::{
+    Address, Check, CreateService, Database, DatabaseId, NameEntry, NameKind, Port,
+    RejectedAddress, Spec,
+};
 
 /// Exports the checked form of each kind: `TcpCheck`, `HttpCheck` and so on.
 macro_rules! export_checks {

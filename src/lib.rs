@@ -61,6 +61,7 @@
 //! | `clock` | the only reader of clocks; one of them also counts while the machine is suspended |
 //! | [`log`] | lines on standard error, through a bounded queue that nobody waits for |
 //! | [`health`] | the state machine of one target: thresholds and flap damping. Pure |
+//! | [`names`] | the addresses of one name, from DNS answers and time. Pure |
 //! | `freeze` | the hold on removals while too many targets fail together. Pure |
 //! | [`plan`] | the decision for one database: the members to publish. Pure |
 //! | `annotations` | names and grammar of the Service's annotations. Pure |
@@ -72,6 +73,7 @@
 //! | `kubeconfig` | the client, and the daemon's own namespace |
 //! | `lease` | leader election, and the permission to write |
 //! | [`probe`] | one try of one check: `tcp`, `http`, `exec` |
+//! | `resolve` | DNS: asks for the addresses of names, again and again |
 //! | `schedule` | the time at which each target is due. Pure |
 //! | `monitor` | the loop that starts tries, owns all health, and decides plans |
 //! | [`publish`] | the only writer of Services, Endpoints and EndpointSlices |
@@ -94,6 +96,8 @@ pub mod log;
 
 pub mod health;
 
+pub mod names;
+
 mod freeze;
 
 pub mod plan;
@@ -115,6 +119,8 @@ mod kubeconfig;
 mod lease;
 
 pub mod probe;
+
+mod resolve;
 
 mod schedule;
 

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::health::State;
+use crate::names::Backing;
 pub use policy::{Failback, MinHealthy, Policy};
 pub use policy_note::PolicyNote;
 use tiers::Tiers;
@@ -179,6 +180,13 @@ pub struct Candidate<'a> {
     pub in_maintenance: bool,
     /// The end of its suppression for flapping, if it is suppressed.
     pub suppressed_until: Option<Instant>,
+    /// The number of the name that DNS gives it for; none for an IP of the config.
+    pub name: Option<usize>,
+    /// The way in which DNS stands behind it; current for an IP of the config.
+    pub backing: Backing,
+    /// True if it came by DNS after the first decision. Such a target holds up no decision but one
+    /// that would leave no member.
+    pub is_late_arrival: bool,
     /// True if it left so shortly before a freeze that the freeze brings it back.
     pub restored_by_freeze: bool,
 }
@@ -210,6 +218,25 @@ pub struct Pool<'a> {
     pub failback_requested_at: Option<Instant>,
     /// True if a freeze holds back all removals.
     pub holds_removals: bool,
+    /// The names of the database.
+    pub names: &'a [NameFacts<'a>],
+    /// True while targets that came by DNS and are not checked yet may hold up a decision that
+    /// would leave no member. This ends, so that a name with another address at each answer does
+    /// not keep a dead one in.
+    pub late_arrivals_hold_empty: bool,
+}
+
+/// A name of the database, as far as a decision depends on it.
+#[derive(Debug, Clone, Copy)]
+pub struct NameFacts<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// The tier of its addresses.
+    pub priority: u32,
+    /// True if its first lookup has ended.
+    pub was_asked: bool,
+    /// True if a good answer has come since the start.
+    pub has_resolved: bool,
 }
 
 impl<'a> Pool<'a> {

@@ -8,6 +8,7 @@ const ORDER: &[&str] = &[
     "clock",
     "log",
     "health",
+    "names",
     "freeze",
     "plan",
     "annotations",
@@ -19,6 +20,7 @@ const ORDER: &[&str] = &[
     "kubeconfig",
     "lease",
     "probe",
+    "resolve",
     "schedule",
     "monitor",
     "publish",
@@ -160,7 +162,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
 
 /// Names that pure modules must not use.
 const IMPURE: [&str; 5] = ["tokio", "k8s_openapi", "kube::", "clock::", "std::fs"];
-const PURE: [&str; 5] = ["health", "freeze", "plan", "annotations", "schedule"];
+const PURE: [&str; 6] = ["health", "names", "freeze", "plan", "annotations", "schedule"];
 
 /// The modules that may use Kubernetes' types.
 const KUBERNETES: &[&str] =

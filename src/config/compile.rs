@@ -102,6 +102,7 @@ impl Compiler<'_> {
             id: id?,
             ports: ports?,
             addresses,
+            names: Vec::new(),
             rejected,
             allowed_networks: self.allowed.clone(),
             policy: policy?,

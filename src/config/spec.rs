@@ -9,6 +9,7 @@ use super::ip::AllowedNetworks;
 use super::kinds::CheckKind;
 use super::language::scalars::{Protocol, PublishMode};
 use crate::health::Thresholds;
+use crate::names::{self, Families, ServiceTarget};
 use crate::plan::Policy;
 
 /// A whole config file.
@@ -42,9 +43,11 @@ pub struct Database {
     pub id: DatabaseId,
     /// At least one port. If there are several, each has a name.
     pub ports: Vec<Port>,
-    /// The addresses in the order of the file, each IP once. There is at least one, unless all are
-    /// rejected.
+    /// The addresses, each IP once: those of the file in its order, then those that DNS gives for
+    /// the names. A database without names has at least one, unless all are rejected.
     pub addresses: Vec<Address>,
+    /// The entries that are a name, in the order of the file.
+    pub names: Vec<NameEntry>,
     /// The addresses that may not be published, and so are not checked either.
     pub rejected: Vec<RejectedAddress>,
     /// The networks that addresses may be in. This also limits addresses that the cluster holds
@@ -83,6 +86,9 @@ pub struct Port {
 pub struct Address {
     /// The IP.
     pub ip: IpAddr,
+    /// The name that DNS gives the IP for, or the target of its SRV record. None for an IP of the
+    /// file.
+    pub name: Option<Arc<str>>,
     /// The tier. The lowest is preferred.
     pub priority: u32,
     /// The DNS label of this replica in a headless Service.
@@ -94,6 +100,61 @@ pub struct Address {
     /// The database's check with the overrides of this address. Addresses without overrides share
     /// one.
     pub check: Arc<Check>,
+}
+
+/// An entry that is a name. Each IP that DNS gives for it is an address of the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameEntry {
+    /// The name in lower case, without a dot at the end.
+    pub name: Arc<str>,
+    /// The kind of record that the name has.
+    pub kind: NameKind,
+    /// The families to follow; none stands for those that the Service has.
+    pub families: Option<Families>,
+    /// The time after which the name is asked again at the latest.
+    pub refresh: Duration,
+    /// The networks that its addresses must be in, beside those that are allowed for all.
+    pub within: AllowedNetworks,
+    /// The rules by which addresses come and go.
+    pub settings: names::Settings,
+    /// The tier of its addresses. Each SRV priority below the first is one tier lower.
+    pub priority: u32,
+    /// The DNS label of its addresses in a headless Service.
+    pub hostname: Option<String>,
+    /// The topology zone of its addresses.
+    pub zone: Option<Box<str>>,
+    /// The reason for maintenance, if the name is in maintenance.
+    pub maintenance: Option<Arc<str>>,
+    /// The check of its addresses.
+    pub check: Arc<Check>,
+}
+
+/// The kind of record that a name has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NameKind {
+    /// A host, with A and AAAA records.
+    Host,
+    /// A service, `_service._proto.name`, with SRV records (RFC 2782).
+    Service,
+}
+
+impl NameEntry {
+    /// Returns the address of an IP that DNS gives for this name.
+    pub fn address(&self, ip: IpAddr, service_target: Option<&ServiceTarget>) -> Address {
+        let (name, rank) = match service_target {
+            Some(target) => (&target.name, target.rank),
+            None => (&self.name, 0),
+        };
+        Address {
+            ip,
+            name: Some(name.clone()),
+            priority: self.priority.saturating_add(rank),
+            hostname: self.hostname.clone(),
+            zone: self.zone.clone(),
+            maintenance: self.maintenance.clone(),
+            check: self.check.clone(),
+        }
+    }
 }
 
 /// An address of the config that may not be published.

@@ -459,6 +459,8 @@ fn decide(
         policy,
         failback_requested_at,
         holds_removals: hold.is_some(),
+        names: &[],
+        late_arrivals_hold_empty: false,
     };
     plan::decide(&pool, policy_state.published.as_ref(), now)
 }
@@ -491,6 +493,9 @@ fn candidate<'a>(target: &'a TargetState, check: &Check) -> Candidate<'a> {
         priority: target.priority,
         in_maintenance: target.maintenance.is_some(),
         suppressed_until: target.out_until(),
+        name: None,
+        backing: crate::names::Backing::Current,
+        is_late_arrival: false,
         restored_by_freeze: false,
     }
 }

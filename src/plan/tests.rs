@@ -78,6 +78,9 @@ impl Target {
             priority: self.tier,
             in_maintenance: self.in_maintenance,
             suppressed_until: self.out_until.map(at),
+            name: None,
+            backing: crate::names::Backing::Current,
+            is_late_arrival: false,
             restored_by_freeze: self.comes_back,
         }
     }
@@ -192,6 +195,8 @@ impl Case {
             policy: &self.policy,
             failback_requested_at: self.failback_requested_at.map(at),
             holds_removals: self.holds,
+            names: &[],
+            late_arrivals_hold_empty: false,
         };
         decide(&pool, published, at(self.now))
     }

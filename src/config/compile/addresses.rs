@@ -145,6 +145,7 @@ fn compile_address(
 ) -> Result<Address, Reported> {
     Ok(Address {
         ip,
+        name: None,
         priority: keys.priority.required()?.0,
         hostname: keys.hostname.optional()?.map(|label| label.0),
         zone: keys.zone.optional()?.map(|zone| zone.0.into_boxed_str()),

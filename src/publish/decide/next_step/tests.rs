@@ -49,6 +49,7 @@ pub(crate) fn database(adopt: bool) -> Database {
         addresses: vec![Address {
             ip: [198, 51, 100, 1].into(),
             hostname: None,
+            name: None,
             zone: None,
             priority: 0,
             maintenance: None,
@@ -58,6 +59,7 @@ pub(crate) fn database(adopt: bool) -> Database {
         allowed_networks: AllowedNetworks::default(),
         policy: Policy::default(),
         publish: PublishMode::Endpoints,
+        names: Vec::new(),
         create_service: None,
         adopt,
     }

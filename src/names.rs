@@ -1,0 +1,460 @@
+//! The addresses that one entry of a config has by its name, from lookups and time. Pure.
+//!
+//! DNS adds addresses. It takes one away only in exchange for another of the same name that is Up;
+//! what DNS does not know, or says is not there, takes nothing away.
+//!
+//! One lookup asks for two families (RFC 1035, RFC 3596). A family that was asked and has
+//! addresses is *good*; addresses that may not be published do not count. The lookup of a service
+//! (RFC 2782) has such a pair of answers for each target of its SRV records.
+//!
+//! | A | AAAA | result | addresses |
+//! | --- | --- | --- | --- |
+//! | good | good | good | both families replaced |
+//! | good | no records, no such name | good | A's replaced, those of AAAA depart |
+//! | good | unknown | good | A's replaced, those of AAAA stay |
+//! | good | not asked | good | A's replaced, those of AAAA depart |
+//! | neither good, none unknown | | empty | nothing changes |
+//! | neither good, one unknown | | unknown | nothing changes |
+//!
+//! The table reads the same with the families exchanged.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Addresses that one name may have. More are left out: those that are no targets yet, the highest
+/// first.
+pub const MAX_ADDRESSES: usize = 100;
+
+/// With `rotating`: an address must be absent from so many answers for each known address.
+const MIN_ABSENT_ANSWERS: u32 = 20;
+
+/// So many changes back to earlier addresses within [`ROTATION_WINDOW`] look like rotation.
+const ROTATION_CHANGES: usize = 6;
+const ROTATION_WINDOW: Duration = Duration::from_secs(600);
+
+/// The `dns` keys of an entry that decide about its addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Each answer has only some of the addresses.
+    pub rotating: bool,
+    /// With `rotating`: the least time that an address stays without an answer that has it.
+    pub forget_after: Duration,
+    /// The time after which an address leaves that no answer has; for ever without.
+    pub gone_after: Option<Duration>,
+}
+
+/// The answer for one family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FamilyAnswer {
+    /// At least one address that may be published.
+    Good(Vec<IpAddr>),
+    /// No such name, no record of the family, or only addresses that may not be published.
+    NoAddress,
+    /// No server said whether there is one.
+    Unknown,
+    NotAsked,
+}
+
+/// One lookup of a name, with at least one part. A host name has one; a service has one for each
+/// target of its SRV records, or a single one without a target if there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookup {
+    /// The answers.
+    pub parts: Vec<LookupPart>,
+}
+
+/// The answers for one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LookupPart {
+    /// The SRV target that the answers are of; none for a host name.
+    pub service_target: Option<Arc<ServiceTarget>>,
+    /// The IPv4 addresses.
+    pub a: FamilyAnswer,
+    /// The IPv6 addresses.
+    pub aaaa: FamilyAnswer,
+}
+
+/// The target of an SRV record, with the tier of its addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceTarget {
+    /// The host name.
+    pub name: Arc<str>,
+    /// The rank of its priority among those of all records; 0 is preferred.
+    pub rank: u32,
+    /// The weight, which is only shown.
+    pub weight: u16,
+}
+
+/// The result of a lookup for the name as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookupResult {
+    Good,
+    Empty,
+    Unknown,
+}
+
+/// The way in which DNS stands behind an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Backing {
+    /// The newest good answer has it.
+    Current,
+    /// An older answer had it. It stays until another of the name that is Up takes its place.
+    Departing,
+    /// Another has taken its place, or `goneAfter` is over. Only an answer that has it again makes
+    /// it current again.
+    Released,
+    /// It was published when the daemon first looked, and its names have had no good answer yet.
+    /// It belongs to no name, so all names of the database must resolve before another of any of
+    /// them may take its place.
+    Adopted,
+}
+
+/// The address families that are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Families {
+    /// A records are asked for.
+    pub ipv4: bool,
+    /// AAAA records are asked for.
+    pub ipv6: bool,
+}
+
+impl Families {
+    /// Both families.
+    pub const BOTH: Self = Self { ipv4: true, ipv6: true };
+
+    /// Returns whether the family of this IP is followed.
+    pub fn contains(self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(_) => self.ipv4,
+            IpAddr::V6(_) => self.ipv6,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    backing: Backing,
+    service_target: Option<Arc<ServiceTarget>>,
+    last_seen: Instant,
+    /// Good answers in a row that did not have it.
+    absent_answers: u32,
+}
+
+/// The addresses of an answer, with their SRV targets.
+type Answered = BTreeMap<IpAddr, Option<Arc<ServiceTarget>>>;
+
+/// The changes that one lookup made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Addresses that were not known.
+    pub added: Vec<IpAddr>,
+    /// Known addresses that the name has again.
+    pub returned: Vec<IpAddr>,
+    /// Addresses that the name no longer has.
+    pub departed: Vec<IpAddr>,
+    /// Addresses beyond [`MAX_ADDRESSES`].
+    pub left_out: usize,
+    /// The answers look like those of a name that should be `rotating`; said once.
+    pub rotation_suspected: bool,
+}
+
+/// The state of an address that decides whether it is still needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TargetFacts {
+    pub is_up: bool,
+    pub is_published: bool,
+}
+
+/// The addresses of one name in one entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NameState {
+    addresses: BTreeMap<IpAddr, Known>,
+    newest: Option<LookupResult>,
+    has_resolved: bool,
+    /// Addresses that departed lately, for [`Changes::rotation_suspected`].
+    departed_at: BTreeMap<IpAddr, Instant>,
+    returns: VecDeque<Instant>,
+    rotation_was_suspected: bool,
+}
+
+impl Lookup {
+    /// Creates the lookup of a host name.
+    pub fn of_host(a: FamilyAnswer, aaaa: FamilyAnswer) -> Self {
+        Self { parts: vec![LookupPart { service_target: None, a, aaaa }] }
+    }
+
+    /// Returns the result for the name as a whole.
+    pub fn result(&self) -> LookupResult {
+        let answers = || self.parts.iter().flat_map(|part| [&part.a, &part.aaaa]);
+        if answers().any(|answer| matches!(answer, FamilyAnswer::Good(_))) {
+            LookupResult::Good
+        } else if answers().any(|answer| *answer == FamilyAnswer::Unknown) {
+            LookupResult::Unknown
+        } else {
+            LookupResult::Empty
+        }
+    }
+
+    /// Returns whether the lookup does not say if a known address is still one of the name.
+    fn leaves_open(&self, ip: IpAddr, known: &Known) -> bool {
+        let host = |target: &Option<Arc<ServiceTarget>>| target.as_ref().map(|it| it.name.clone());
+        let of_known = self
+            .parts
+            .iter()
+            .filter(|part| host(&part.service_target) == host(&known.service_target));
+        let mut answers = of_known.map(|part| match ip {
+            IpAddr::V4(_) => &part.a,
+            IpAddr::V6(_) => &part.aaaa,
+        });
+        answers.any(|answer| *answer == FamilyAnswer::Unknown)
+    }
+
+    /// Returns all addresses with the SRV target of each. An address of several targets comes with
+    /// that of the best rank.
+    fn addresses(&self) -> BTreeMap<IpAddr, Option<Arc<ServiceTarget>>> {
+        let mut addresses = BTreeMap::new();
+        let mut parts: Vec<&LookupPart> = self.parts.iter().collect();
+        parts.sort_by_key(|part| part.service_target.as_ref().map(|target| target.rank));
+        for part in parts {
+            for answer in [&part.a, &part.aaaa] {
+                let FamilyAnswer::Good(ips) = answer else { continue };
+                for ip in ips {
+                    addresses.entry(*ip).or_insert_with(|| part.service_target.clone());
+                }
+            }
+        }
+        addresses
+    }
+}
+
+impl NameState {
+    /// Returns whether a good answer has come since the start.
+    pub fn has_resolved(&self) -> bool {
+        self.has_resolved
+    }
+
+    /// Returns whether any answer has come, of whatever kind.
+    pub fn was_asked(&self) -> bool {
+        self.newest.is_some()
+    }
+
+    pub fn newest(&self) -> Option<LookupResult> {
+        self.newest
+    }
+
+    /// Returns all known addresses in order, with DNS's word on each.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, Backing)> + '_ {
+        self.addresses.iter().map(|(ip, known)| (*ip, known.backing))
+    }
+
+    /// Returns the SRV target that an address is of, if the name is a service.
+    pub fn service_target(&self, ip: IpAddr) -> Option<&Arc<ServiceTarget>> {
+        self.addresses.get(&ip)?.service_target.as_ref()
+    }
+
+    /// Takes an address for one that an answer has just had. A name with `rotating` adopts what is
+    /// published already, because each answer has only some of its addresses.
+    pub fn adopt(&mut self, ip: IpAddr, now: Instant) {
+        self.addresses.entry(ip).or_insert(Known {
+            backing: Backing::Current,
+            service_target: None,
+            last_seen: now,
+            absent_answers: 0,
+        });
+    }
+
+    /// Forgets addresses that may not be published any more, and returns them.
+    pub fn forget(&mut self, may_not_stay: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
+        let mut forgotten = Vec::new();
+        self.addresses.retain(|ip, _| {
+            let goes = may_not_stay(*ip);
+            forgotten.extend(goes.then_some(*ip));
+            !goes
+        });
+        forgotten
+    }
+
+    /// Applies a lookup. `facts` tells of the addresses that are targets already.
+    pub fn observe(
+        &mut self,
+        lookup: &Lookup,
+        settings: &Settings,
+        facts: impl Fn(IpAddr) -> TargetFacts,
+        now: Instant,
+    ) -> Changes {
+        let result = lookup.result();
+        self.newest = Some(result);
+        let mut changes = Changes::default();
+        if result == LookupResult::Good {
+            self.has_resolved = true;
+            let answered = self.limit(lookup, &mut changes);
+            self.mark_seen(&answered, now, &mut changes);
+            self.mark_absent(lookup, &answered, settings, facts, now, &mut changes);
+            self.watch_for_rotation(settings, now, &mut changes);
+        }
+        if result != LookupResult::Unknown {
+            self.expire(settings, now);
+        }
+        changes
+    }
+
+    /// Returns at most [`MAX_ADDRESSES`] of an answer: the known ones first, then the lowest.
+    fn limit(&self, lookup: &Lookup, changes: &mut Changes) -> Answered {
+        let mut answered: Vec<_> = lookup.addresses().into_iter().collect();
+        answered.sort_by_key(|(ip, _)| (!self.addresses.contains_key(ip), *ip));
+        changes.left_out = answered.len().saturating_sub(MAX_ADDRESSES);
+        answered.truncate(MAX_ADDRESSES);
+        answered.into_iter().collect()
+    }
+
+    fn mark_seen(&mut self, answered: &Answered, now: Instant, changes: &mut Changes) {
+        for (ip, service_target) in answered {
+            let seen = Known {
+                backing: Backing::Current,
+                service_target: service_target.clone(),
+                last_seen: now,
+                absent_answers: 0,
+            };
+            match self.addresses.insert(*ip, seen) {
+                None => changes.added.push(*ip),
+                Some(Known { backing: Backing::Current, .. }) => {}
+                Some(_) => changes.returned.push(*ip),
+            }
+        }
+    }
+
+    fn mark_absent(
+        &mut self,
+        lookup: &Lookup,
+        answered: &Answered,
+        settings: &Settings,
+        facts: impl Fn(IpAddr) -> TargetFacts,
+        now: Instant,
+        changes: &mut Changes,
+    ) {
+        let current = self.addresses.values().filter(|known| known.backing == Backing::Current);
+        let current = u32::try_from(current.count()).unwrap_or(u32::MAX);
+        let patience = MIN_ABSENT_ANSWERS.saturating_mul(current);
+        for (ip, known) in &mut self.addresses {
+            if answered.contains_key(ip) || lookup.leaves_open(*ip, known) {
+                continue;
+            }
+            known.absent_answers = known.absent_answers.saturating_add(1);
+            let departs = !settings.rotating || {
+                let is_old =
+                    now.saturating_duration_since(known.last_seen) >= settings.forget_after;
+                known.absent_answers >= patience && (is_old || !facts(*ip).is_up)
+            };
+            if departs && known.backing == Backing::Current {
+                known.backing = Backing::Departing;
+                changes.departed.push(*ip);
+            }
+        }
+    }
+
+    /// Finds answers that change back and forth, as those of a reader endpoint do.
+    fn watch_for_rotation(&mut self, settings: &Settings, now: Instant, changes: &mut Changes) {
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < ROTATION_WINDOW;
+        self.departed_at.retain(|_, at| is_recent(*at));
+        let mut back = changes.added.iter().chain(&changes.returned);
+        let is_return = back.any(|ip| self.departed_at.contains_key(ip));
+        for ip in &changes.departed {
+            if self.departed_at.len() < MAX_ADDRESSES {
+                self.departed_at.insert(*ip, now);
+            }
+        }
+        if !is_return || settings.rotating {
+            return;
+        }
+        self.returns.push_back(now);
+        while self.returns.len() > ROTATION_CHANGES {
+            self.returns.pop_front();
+        }
+        let is_full = self.returns.len() == ROTATION_CHANGES;
+        if is_full && is_recent(self.returns[0]) && !self.rotation_was_suspected {
+            self.rotation_was_suspected = true;
+            changes.rotation_suspected = true;
+        }
+    }
+
+    fn expire(&mut self, settings: &Settings, now: Instant) {
+        let Some(gone_after) = settings.gone_after else { return };
+        for known in self.addresses.values_mut() {
+            if now.saturating_duration_since(known.last_seen) >= gone_after {
+                known.backing = Backing::Released;
+            }
+        }
+    }
+
+    /// Records a decision that was carried out: of the departing addresses, those that it left out
+    /// because a current one of the name is a member.
+    pub fn exchange(&mut self, left_out: impl Fn(IpAddr) -> bool) {
+        for (ip, known) in &mut self.addresses {
+            if known.backing == Backing::Departing && left_out(*ip) {
+                known.backing = Backing::Released;
+            }
+        }
+    }
+
+    /// Drops the addresses that nobody needs any more, and returns them.
+    ///
+    /// | published | backing | health | |
+    /// | --- | --- | --- | --- |
+    /// | yes | departing, released | any | stays |
+    /// | no | departing | Up | stays: it waits in a lower tier, in maintenance or for flapping |
+    /// | no | departing | Down, untried | dropped |
+    /// | no | released | any | dropped |
+    pub fn drop_unneeded(&mut self, facts: impl Fn(IpAddr) -> TargetFacts) -> Vec<IpAddr> {
+        let mut dropped = Vec::new();
+        self.addresses.retain(|ip, known| {
+            let TargetFacts { is_up, is_published } = facts(*ip);
+            let stays = match known.backing {
+                Backing::Current | Backing::Adopted => true,
+                Backing::Departing => is_published || is_up,
+                Backing::Released => is_published,
+            };
+            if !stays {
+                dropped.push(*ip);
+            }
+            stays
+        });
+        dropped
+    }
+}
+
+/// The first and the longest pause after a lookup that was not good.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
+/// The shortest pause after a good lookup, whatever its TTL.
+const MIN_REFRESH: Duration = Duration::from_secs(1);
+/// A wait beyond this is made up to a tenth longer, so that names do not stay in step.
+const JITTERED_ABOVE: Duration = Duration::from_secs(10);
+
+/// Returns the wait until a name is asked again.
+///
+/// | newest result | wait |
+/// | --- | --- |
+/// | good | its TTL, within 1 s and `refresh` |
+/// | empty, unknown | 1, 2, 4, … 30 s, by the number of such results in a row |
+///
+/// `jitter` is a number of 0 to 1.
+pub fn next_lookup_after(
+    good_ttl: Option<u32>,
+    failures: u32,
+    refresh: Duration,
+    jitter: f64,
+) -> Duration {
+    let wait = match good_ttl {
+        Some(ttl) => Duration::from_secs(ttl.into()).clamp(MIN_REFRESH, refresh.max(MIN_REFRESH)),
+        None => {
+            let doubled = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+            RETRY_DELAY.saturating_mul(doubled).min(MAX_RETRY_DELAY)
+        }
+    };
+    if wait <= JITTERED_ABOVE { wait } else { wait + wait.mul_f64(jitter.clamp(0.0, 1.0) / 10.0) }
+}
+
+#[cfg(test)]
+mod tests;

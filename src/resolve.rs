@@ -1,0 +1,131 @@
+//! DNS: asks for the addresses of all names of the config, again and again.
+//!
+//! The resolver keeps no cache: the monitor knows the newest answer of each name, and the resolver
+//! knows when to ask again.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::config::NameKind;
+use crate::names::Families;
+
+/// A name to ask for. Entries of several databases with the same name share it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct NameKey {
+    /// The name in lower case, without a dot at the end.
+    pub name: Arc<str>,
+    pub kind: NameKind,
+}
+
+/// The way in which a name is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// The families to ask for. None while it is not known which ones the Service has: the name
+    /// then waits for them, but only for [`FAMILIES_TIMEOUT`].
+    pub families: Option<Families>,
+    /// The time after which the name is asked again at the latest.
+    pub refresh: Duration,
+}
+
+/// The time for which a name waits for the families of its Service, before both are asked for.
+pub(crate) const FAMILIES_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A command to the resolver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Asks for a name from now on, or changes how. Asks at once if it is new or if a family is.
+    Insert(NameKey, Wanted),
+    /// Asks for a name no more.
+    Remove(NameKey),
+    /// Asks for a name at once and then each second, because a target of it fails: until
+    /// [`Command::Calm`], another answer or a minute.
+    Hurry(NameKey),
+    /// Asks for a name at its usual pace again, because its target passes.
+    Calm(NameKey),
+}
+
+/// The way to the resolver. It never waits.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle(mpsc::UnboundedSender<Command>);
+
+impl Handle {
+    /// Sends a command. The resolver ends only with the daemon.
+    pub(crate) fn send(&self, command: Command) {
+        let _ = self.0.send(command);
+    }
+}
+
+/// Creates the way to a resolver, and the resolver's end of it.
+pub(crate) fn channel() -> (Handle, mpsc::UnboundedReceiver<Command>) {
+    let (commands_in, commands) = mpsc::unbounded_channel();
+    (Handle(commands_in), commands)
+}
+
+/// The outcome of one lookup of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LookupOutcome {
+    /// The families that were asked for.
+    pub families: Families,
+    /// The answers: one part for a host; for a service one for each target of its SRV records, or
+    /// a single one without a target if the SRV question itself gave none.
+    pub parts: Vec<OutcomePart>,
+    /// The smallest TTL of all records, in seconds; none if no part has an address.
+    pub ttl: Option<u32>,
+    /// The aliases that were followed, as text for people.
+    pub aliases: Vec<String>,
+    /// The SRV records that are left out, each with the reason, as text for people.
+    pub skipped: Vec<String>,
+    /// The time at which the lookup ended.
+    pub at: Instant,
+    /// The time at which the name is due again.
+    pub next_at: Instant,
+}
+
+/// The answers for one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutcomePart {
+    /// The SRV record that named the host; none for a host of the config.
+    pub service: Option<ServiceRecord>,
+    pub a: Answer,
+    pub aaaa: Answer,
+}
+
+/// An SRV record that is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServiceRecord {
+    /// The host in lower case, without a dot at the end.
+    pub host: Arc<str>,
+    pub port: u16,
+    /// The rank of its priority among those of all records; 0 is preferred.
+    pub rank: u32,
+    pub weight: u16,
+}
+
+/// The answer to one question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// At least one address.
+    Addresses(Vec<IpAddr>),
+    /// The name exists, and has no address of this family.
+    NoRecords,
+    /// There is no such name (NXDOMAIN).
+    NoSuchName,
+    /// DNS does not say, for this reason.
+    Unknown(UnknownReason),
+    /// The family is not followed.
+    NotAsked,
+}
+
+/// The reason why DNS does not say whether a name has addresses, as text for people.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct UnknownReason(pub Arc<str>);
+
+impl fmt::Display for UnknownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
