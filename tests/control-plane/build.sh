@@ -1,7 +1,7 @@
 #!/bin/sh
 # build.sh [control-plane|all]: builds a Kubernetes control plane once, into a cache outside
-# target/. `all`, the default, also builds the MongoDB stand-in. Prints the folders as NAME=VALUE
-# lines. K8S=1.33 builds that Kubernetes beside today's.
+# target/. `all`, the default, also builds the stand-ins for MongoDB and for a cluster's DNS. Prints
+# the folders as NAME=VALUE lines. K8S=1.33 builds that Kubernetes beside today's.
 set -eu
 what=${1:-all}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -35,8 +35,7 @@ minor=$(echo "$version" | cut -d. -f2)
 need_go() {
 	command -v go >/dev/null ||
 		fail "Go is not installed; see https://go.dev/doc/install. (KUBEBUILDER_ASSETS may name a" \
-			"folder with a built control plane; then only the MongoDB stand-in, for the tests, needs" \
-			"Go.)"
+			"folder with a built control plane; then only the stand-ins, for the tests, need Go.)"
 	# Versions before 1.21 neither read our go.mod nor fetch the toolchain that it asks for.
 	case $(go env GOVERSION) in
 		go1.[0-9] | go1.[0-9].* | go1.1[0-9] | go1.1[0-9].* | go1.20 | go1.20.*)
@@ -133,7 +132,7 @@ else
 fi
 # The folder is named even where nothing is built, so that an error names the file that is missing.
 stand_ins=$cache/stand-ins-$(cd "$stand_in_sources" &&
-	key ferretdb/go.sum ferretdb/main.go mongosh/package-lock.json)
+	key coredns/go.sum coredns/main.go ferretdb/go.sum ferretdb/main.go mongosh/package-lock.json)
 mkdir -p "$assets" "$stand_ins"
 
 # once NAME: test programs that start at the same time build once.
@@ -150,7 +149,9 @@ for tool in $kubernetes; do
 done
 if [ "$what" = all ]; then
 	once stand-ins
-	build "$stand_in_sources/ferretdb" "$stand_ins/ferretdb" .
+	for stand_in in coredns ferretdb; do
+		build "$stand_in_sources/$stand_in" "$stand_ins/$stand_in" .
+	done
 	install_mongosh "$stand_ins"
 fi
 

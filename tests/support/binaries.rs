@@ -46,6 +46,11 @@ pub(crate) fn ferretdb() -> PathBuf {
     folder_in("EXTERNAL_ENDPOINTS_STAND_INS").join("ferretdb")
 }
 
+/// Returns the path of the DNS server of clusters: `coredns -conf COREFILE`.
+pub(crate) fn coredns() -> PathBuf {
+    folder_in("EXTERNAL_ENDPOINTS_STAND_INS").join("coredns")
+}
+
 /// Returns the path of MongoDB's shell, or none if npm could not install it.
 pub(crate) fn mongosh() -> Option<PathBuf> {
     let path = folder_in("EXTERNAL_ENDPOINTS_STAND_INS").join("node_modules/.bin/mongosh");

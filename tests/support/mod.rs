@@ -19,6 +19,7 @@ pub(crate) mod binaries;
 pub(crate) mod black_hole;
 pub(crate) mod case;
 pub(crate) mod control_plane;
+pub(crate) mod coredns;
 pub(crate) mod daemon;
 pub(crate) mod database;
 pub(crate) mod http;
@@ -31,6 +32,7 @@ pub(crate) mod traffic;
 
 pub(crate) use api_proxy::ApiProxy;
 pub(crate) use control_plane::{ControlPlane, Options, shared};
+pub(crate) use coredns::CoreDns;
 pub(crate) use daemon::Daemon;
 pub(crate) use database::{Behavior, Database};
 pub(crate) use namespace::Namespace;

@@ -1,0 +1,52 @@
+//! CoreDNS as kubeadm sets it up: the cache and the forwarder between a Pod and its name server.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::process::Process;
+use super::{addresses, binaries, eventually, temp_dir};
+
+/// A CoreDNS that runs until it is dropped.
+pub(crate) struct CoreDns {
+    pub ip: IpAddr,
+    _process: Process,
+}
+
+impl CoreDns {
+    /// Starts it on port 53 of an IP of its own. It forwards what its cache does not hold.
+    pub(crate) async fn start(upstream: IpAddr) -> CoreDns {
+        let ip = addresses::allocate_one();
+        let folder = temp_dir("coredns");
+        let path = folder.join("Corefile");
+        fs::write(&path, corefile(ip, upstream)).expect("a file in the sandbox");
+        let mut command = Command::new(binaries::coredns());
+        command.arg("-conf").arg(path);
+        let mut process = Process::start("coredns", command, &folder.join("coredns.log"));
+        eventually(Duration::from_secs(30), "CoreDNS listens", async || {
+            assert!(process.exit_status().is_none(), "{}", process.log_tail());
+            TcpStream::connect(SocketAddr::from((ip, 53))).await.map(drop)
+        })
+        .await;
+        CoreDns { ip, _process: process }
+    }
+}
+
+/// Returns kubeadm's Corefile without the parts that serve the cluster's own names.
+fn corefile(ip: IpAddr, upstream: IpAddr) -> String {
+    format!(
+        ".:53 {{
+    bind {ip}
+    errors
+    forward . {upstream} {{
+        max_concurrent 1000
+    }}
+    cache 30
+    loadbalance
+}}
+"
+    )
+}
