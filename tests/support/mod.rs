@@ -23,6 +23,7 @@ pub(crate) mod coredns;
 pub(crate) mod daemon;
 pub(crate) mod database;
 pub(crate) mod http;
+pub(crate) mod name_server;
 pub(crate) mod namespace;
 pub(crate) mod pki;
 pub(crate) mod process;
@@ -35,6 +36,7 @@ pub(crate) use control_plane::{ControlPlane, Options, shared};
 pub(crate) use coredns::CoreDns;
 pub(crate) use daemon::Daemon;
 pub(crate) use database::{Behavior, Database};
+pub(crate) use name_server::NameServer;
 pub(crate) use namespace::Namespace;
 pub(crate) use traffic::{ConnectOutcome, Traffic};
 
