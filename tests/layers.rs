@@ -62,6 +62,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("config::compile", &["addresses", "ports"]),
+    ("config::ip", &["embedded"]),
     ("config::kinds", &["kind", "tls", "exec", "http", "tcp"]),
     (
         "config::language",

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ip::AllowedNetworks;
+use super::ip::{AllowedNetworks, answer_rejection};
 use super::kinds::CheckKind;
 use super::language::scalars::{Protocol, PublishMode};
 use crate::health::Thresholds;
@@ -139,6 +139,11 @@ pub enum NameKind {
 }
 
 impl NameEntry {
+    /// Returns the reason why this IP of an answer may not be published, if there is one.
+    pub fn rejection(&self, ip: IpAddr, allowed: &AllowedNetworks) -> Option<String> {
+        answer_rejection(ip, allowed, &self.within)
+    }
+
     /// Returns the address of an IP that DNS gives for this name.
     pub fn address(&self, ip: IpAddr, service_target: Option<&ServiceTarget>) -> Address {
         let (name, rank) = match service_target {

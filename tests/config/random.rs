@@ -42,7 +42,8 @@ fn database() -> impl Strategy<Value = Database> {
             let addresses =
                 addresses.map(|((ip, (hostname, zone, priority, maintenance)), check)| {
                     let zone = zone.map(String::into_boxed_str);
-                    Address { ip, priority, hostname, zone, maintenance, check: check.clone() }
+                    let check = check.clone();
+                    Address { ip, name: None, priority, hostname, zone, maintenance, check }
                 });
             let addresses = addresses.collect();
             let id = DatabaseId { namespace: String::new(), service: String::new() };
@@ -52,6 +53,7 @@ fn database() -> impl Strategy<Value = Database> {
                 id,
                 ports,
                 addresses,
+                names: Vec::new(),
                 rejected: refused,
                 allowed_networks: allowed,
                 policy,
