@@ -30,7 +30,7 @@ pub const MAX_ADDRESSES: usize = 100;
 /// With `rotating`: an address must be absent from so many answers for each known address.
 const MIN_ABSENT_ANSWERS: u32 = 20;
 
-/// So many changes back to earlier addresses within [`ROTATION_WINDOW`] look like rotation.
+/// Changes back to earlier addresses that look like rotation, within [`ROTATION_WINDOW`].
 const ROTATION_CHANGES: usize = 6;
 const ROTATION_WINDOW: Duration = Duration::from_secs(600);
 
@@ -54,6 +54,7 @@ pub enum FamilyAnswer {
     NoAddress,
     /// No server said whether there is one.
     Unknown,
+    /// The family is not followed.
     NotAsked,
 }
 
@@ -90,8 +91,11 @@ pub struct ServiceTarget {
 /// The result of a lookup for the name as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LookupResult {
+    /// At least one address.
     Good,
+    /// No address in either family.
     Empty,
+    /// No server said whether there is an address.
     Unknown,
 }
 
@@ -105,8 +109,8 @@ pub enum Backing {
     /// Another has taken its place, or `goneAfter` is over. Only an answer that has it again makes
     /// it current again.
     Released,
-    /// It was published when the daemon first looked, and its names have had no good answer yet.
-    /// It belongs to no name, so all names of the database must resolve before another of any of
+    /// An address that was published when the daemon first looked, and whose names have had no good
+    /// answer yet. It belongs to no name, so all names of the database must resolve before another of any of
     /// them may take its place.
     Adopted,
 }
@@ -163,7 +167,9 @@ pub struct Changes {
 /// The state of an address that decides whether it is still needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TargetFacts {
+    /// True if it is Up.
     pub is_up: bool,
+    /// True if the cluster holds it.
     pub is_published: bool,
 }
 
@@ -240,6 +246,7 @@ impl NameState {
         self.newest.is_some()
     }
 
+    /// Returns the result of the newest lookup; none before the first.
     pub fn newest(&self) -> Option<LookupResult> {
         self.newest
     }
@@ -247,6 +254,11 @@ impl NameState {
     /// Returns all known addresses in order, with DNS's word on each.
     pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, Backing)> + '_ {
         self.addresses.iter().map(|(ip, known)| (*ip, known.backing))
+    }
+
+    /// Returns DNS's word on an address; none if the name never had it, or it was dropped.
+    pub fn backing(&self, ip: IpAddr) -> Option<Backing> {
+        self.addresses.get(&ip).map(|known| known.backing)
     }
 
     /// Returns the SRV target that an address is of, if the name is a service.

@@ -7,12 +7,23 @@
 //! | none Up, and any Unknown after all tries | keep: ignorance must not remove the last address |
 //! | all others                               | publish those that are Up, as the policy allows  |
 //!
+//! Names keep the cluster as it is, too:
+//!
+//! | names | plan |
+//! | --- | --- |
+//! | any not asked yet | keep: its answer may have what is published |
+//! | none resolved, no other address, nothing published | keep: there is nothing to decide about |
+//! | one gave addresses since, all unchecked; no member else | keep, but not for long |
+//!
+//! A target that DNS no longer gives leaves only in exchange for another (see `standing`).
+//!
 //! Where several rules of a policy apply, the upper one wins:
 //!
 //! | rule | effect | wins over |
 //! | --- | --- | --- |
 //! | `exactlyOne` | never two members; if two pass, no new one | all others: none adds a second |
 //! | `minHealthy` | with fewer healthy ones, published ones stay | all below |
+//! | DNS | removes a target whose successor is Up | all below |
 //! | maintenance | removes a target as if it were Down | all below |
 //! | freeze | published ones stay (see `freeze_hold`) | all below |
 //! | flapping | removes a target until it is Up for longer | health, but the last ones stay |
@@ -26,16 +37,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::health::State;
-use crate::names::Backing;
+use crate::names::{Backing, NameState};
+pub use keep_reason::KeepReason;
 pub use policy::{Failback, MinHealthy, Policy};
-pub use policy_note::PolicyNote;
+pub use policy_note::{NotReplacedReason, PolicyNote};
+use standing::Standing;
 use tiers::Tiers;
 
 mod exactly_one;
 mod freeze_hold;
+mod keep_reason;
 mod min_healthy;
+mod not_replaced;
 mod policy;
 mod policy_note;
+mod standing;
 mod tiers;
 
 /// A target as it stands in a Service.
@@ -121,40 +137,6 @@ pub enum Plan {
     Publish(Members),
 }
 
-/// The reason for which the cluster is left as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeepReason {
-    /// These targets have had no verdict yet.
-    NoVerdictYet(Vec<IpAddr>),
-    /// No target is up, and all verdicts of these targets were inconclusive, for these reasons.
-    AllInconclusive(Vec<(IpAddr, String)>),
-    /// The cluster has not been read yet.
-    NotSynced,
-}
-
-impl fmt::Display for KeepReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (what, targets): (_, Vec<String>) = match self {
-            KeepReason::NoVerdictYet(targets) => {
-                ("no verdict yet for", targets.iter().map(IpAddr::to_string).collect())
-            }
-            KeepReason::AllInconclusive(targets) => (
-                "no target is up, and all verdicts are inconclusive for",
-                targets.iter().map(|(ip, reason)| format!("{ip} ({reason})")).collect(),
-            ),
-            KeepReason::NotSynced => return f.write_str("the cluster has not been read yet"),
-        };
-        write!(f, "{what} {}", targets[..targets.len().min(MAX_LISTED)].join(", "))?;
-        match targets.len().checked_sub(MAX_LISTED) {
-            None | Some(0) => Ok(()),
-            Some(more) => write!(f, " and {more} more"),
-        }
-    }
-}
-
-/// Targets that a reason lists by name.
-const MAX_LISTED: usize = 3;
-
 /// One target of a database, with all that a decision depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
@@ -180,12 +162,11 @@ pub struct Candidate<'a> {
     pub in_maintenance: bool,
     /// The end of its suppression for flapping, if it is suppressed.
     pub suppressed_until: Option<Instant>,
-    /// The number of the name that DNS gives it for; none for an IP of the config.
-    pub name: Option<usize>,
-    /// The way in which DNS stands behind it; current for an IP of the config.
+    /// The way in which the names of the database stand behind it; current for an IP of the config.
+    /// Of several names the order is current, departing, released.
     pub backing: Backing,
-    /// True if it came by DNS after the first decision. Such a target holds up no decision but one
-    /// that would leave no member.
+    /// True if it came by DNS after the first decision. While unchecked, such a target holds up no
+    /// decision but one that would leave no member.
     pub is_late_arrival: bool,
     /// True if it left so shortly before a freeze that the freeze brings it back.
     pub restored_by_freeze: bool,
@@ -231,12 +212,10 @@ pub struct Pool<'a> {
 pub struct NameFacts<'a> {
     /// The name.
     pub name: &'a str,
-    /// The tier of its addresses.
+    /// The tier of its addresses; the preferred one, if they have several.
     pub priority: u32,
-    /// True if its first lookup has ended.
-    pub was_asked: bool,
-    /// True if a good answer has come since the start.
-    pub has_resolved: bool,
+    /// The answers.
+    pub state: &'a NameState,
 }
 
 impl<'a> Pool<'a> {
@@ -261,11 +240,19 @@ pub struct Decision {
     pub notes: Vec<PolicyNote>,
     /// The time at which the plan can change without a new verdict.
     pub reevaluate_at: Option<Instant>,
+    /// The targets that the plan leaves out because others take their place, and those that were
+    /// released before. Once the plan is carried out, they are released.
+    pub exchanged: Vec<IpAddr>,
 }
 
 impl Decision {
     fn keep(why: KeepReason) -> Self {
-        Self { plan: Plan::Keep(why), notes: Vec::new(), reevaluate_at: None }
+        Self {
+            plan: Plan::Keep(why),
+            notes: Vec::new(),
+            reevaluate_at: None,
+            exchanged: Vec::new(),
+        }
     }
 }
 
@@ -280,23 +267,39 @@ struct Selection<'a> {
 /// Decides for one database. `published` are the members that the cluster held when it was first
 /// read, or holds by a decision; none if it has not been read.
 pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decision {
-    if let Some(reason) = keep_reason(pool, published) {
+    let none = Members::default();
+    let standing = Standing::of(pool, published.unwrap_or(&none), now);
+    let counted = &Pool { targets: &standing.targets, ..*pool };
+    if let Some(reason) = keep_reason(counted, &standing, published) {
         return Decision::keep(reason);
     }
+    let mut decision = select(counted, &standing, published.unwrap_or(&none), now);
+    let Plan::Publish(members) = &decision.plan else { return decision };
+    let untried = standing.untried();
+    if members.is_empty() && !untried.is_empty() && pool.late_arrivals_hold_empty {
+        return Decision::keep(KeepReason::NoVerdictYet(untried));
+    }
+    decision.notes.extend(not_replaced::notes(pool, &standing, members));
+    decision.exchanged = standing.out.into_iter().filter(|ip| !members.contains(*ip)).collect();
+    decision
+}
+
+/// Selects the members by the policy.
+fn select(pool: &Pool, standing: &Standing, published: &Members, now: Instant) -> Decision {
     let up: Vec<Candidate> = pool.up().copied().collect();
-    let none = Members::default();
-    let published = published.unwrap_or(&none);
-    let needed = needed_members(pool);
+    let needed = needed_members(pool, &standing.late_arrivals);
+    let inherited = &standing.inherited;
     let out = |target: &Candidate| target.suppressed_until.filter(|end| *end > now);
     let Selection { members: mut chosen, note, reevaluate_at } = if pool.policy.exactly_one {
-        exactly_one::select(&up, published, now)
+        exactly_one::select(&up, inherited, now)
     } else {
         let (failback, failback_requested_at) = (pool.policy.failback, pool.failback_requested_at);
-        let tiers =
-            Tiers { published, needed: needed.max(1), failback, failback_requested_at, now };
-        tiers.select(&not_suppressed(&up, needed.max(1), out))
+        let (published, needed) = (inherited, needed.max(1));
+        let tiers = Tiers { published, needed, failback, failback_requested_at, now };
+        tiers.select(&not_suppressed(&up, needed, out))
     };
     let mut notes: Vec<PolicyNote> = note.into_iter().collect();
+    exactly_one::name_both_families(&mut notes, pool.names);
     notes.extend(degraded_tier_note(pool, &chosen));
     // A target that a freeze restores counts as if it had never left. Otherwise it would replace
     // one that stays for `minHealthy`.
@@ -316,11 +319,23 @@ pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decisio
         notes.extend(flapping_note(&up, &members, out));
     }
     let reevaluate_at = reevaluate_at.into_iter().chain(up.iter().filter_map(out)).min();
-    Decision { plan: Plan::Publish(members), notes, reevaluate_at }
+    Decision { plan: Plan::Publish(members), notes, reevaluate_at, exchanged: Vec::new() }
 }
 
 /// Returns the reason to keep the cluster as it is, if too little is known for a decision.
-fn keep_reason(pool: &Pool, published: Option<&Members>) -> Option<KeepReason> {
+fn keep_reason(
+    pool: &Pool,
+    standing: &Standing,
+    published: Option<&Members>,
+) -> Option<KeepReason> {
+    let names_that = |is: fn(&NameState) -> bool| {
+        let names = pool.names.iter().filter(move |name| is(name.state));
+        names.map(|name| name.name.to_owned()).collect::<Vec<String>>()
+    };
+    let not_asked = names_that(|name| !name.was_asked());
+    if !not_asked.is_empty() {
+        return Some(KeepReason::NoAnswerYet(not_asked));
+    }
     let unknown = |checked: bool| {
         pool.available()
             .filter(move |target| target.state == State::Unknown && target.checked == checked)
@@ -330,6 +345,12 @@ fn keep_reason(pool: &Pool, published: Option<&Members>) -> Option<KeepReason> {
         return Some(KeepReason::NoVerdictYet(unchecked));
     }
     let Some(published) = published else { return Some(KeepReason::NotSynced) };
+    let has_no_target = pool.targets.is_empty() && standing.late_arrivals.is_empty();
+    let unresolved = names_that(|name| !name.has_resolved());
+    let none_resolved = !unresolved.is_empty() && unresolved.len() == pool.names.len();
+    if none_resolved && has_no_target && published.is_empty() {
+        return Some(KeepReason::NamesUnresolved(unresolved));
+    }
     let inconclusive: Vec<_> = unknown(true)
         .map(|target| (target.member.ip, target.reason.unwrap_or_default().to_owned()))
         .collect();
@@ -346,12 +367,24 @@ fn keep_reason(pool: &Pool, published: Option<&Members>) -> Option<KeepReason> {
     None
 }
 
-/// Returns the number of healthy members that the policy requires.
-fn needed_members(pool: &Pool) -> usize {
-    let preferred = pool.targets.iter().map(|target| target.priority).min();
-    let preferred = pool.targets.iter().filter(|target| Some(target.priority) == preferred).count();
+/// Returns the number of healthy members that the policy requires. A percentage is of the targets
+/// that DNS gives or has not given up.
+fn needed_members(pool: &Pool, late_arrivals: &[Candidate]) -> usize {
+    let backed = pool
+        .targets
+        .iter()
+        .filter(|target| matches!(target.backing, Backing::Current | Backing::Adopted));
+    let backed = backed.chain(late_arrivals);
+    let preferred = preferred_tier(pool);
+    let preferred = backed.filter(|target| Some(target.priority) == preferred).count();
     let needed = pool.policy.min_healthy.to_count(preferred);
     if pool.policy.exactly_one { needed.min(1) } else { needed }
+}
+
+/// Returns the preferred tier. It is that of a name even while the name has no address.
+fn preferred_tier(pool: &Pool) -> Option<u32> {
+    let of_targets = pool.targets.iter().map(|target| target.priority);
+    of_targets.chain(pool.names.iter().map(|name| name.priority)).min()
 }
 
 /// Returns the targets that are not suppressed for flapping. If these are not enough, adds those of
@@ -388,7 +421,7 @@ fn flapping_note(
 
 /// Returns a note if a tier below the preferred one serves.
 fn degraded_tier_note(pool: &Pool, chosen: &[Candidate]) -> Option<PolicyNote> {
-    let preferred = pool.targets.iter().map(|target| target.priority).min()?;
+    let preferred = preferred_tier(pool)?;
     let tier = chosen.iter().map(|target| target.priority).max()?;
     (tier > preferred && !pool.policy.exactly_one).then_some(PolicyNote::DegradedTier { tier })
 }

@@ -100,7 +100,20 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
     ),
     ("monitor::database", &["announcements", "recent_failures"]),
     ("notice", &["reason", "log_line", "recorder"]),
-    ("plan", &["exactly_one", "min_healthy", "policy", "policy_note", "tiers", "freeze_hold"]),
+    (
+        "plan",
+        &[
+            "keep_reason",
+            "policy",
+            "policy_note",
+            "exactly_one",
+            "min_healthy",
+            "tiers",
+            "freeze_hold",
+            "standing",
+            "not_replaced",
+        ],
+    ),
     (
         "probe",
         &[

@@ -167,7 +167,7 @@ fn a_policy_shows_where_there_is_one() {
     let [first, second] = [0, 1].map(|index: usize| tiers.targets[index].member.ip);
     tiers.notes = vec![
         PolicyNote::BelowMinHealthy { healthy: 0, needed: 2, kept: vec![first, second] },
-        PolicyNote::SplitBrain { passing: vec![first, second], published: None },
+        PolicyNote::SplitBrain { passing: vec![first, second], published: None, name: None },
         PolicyNote::FailbackWaits { tier: 0, until: None },
         PolicyNote::ChecksInconclusive {
             ips: vec![second],

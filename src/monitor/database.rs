@@ -381,7 +381,7 @@ impl DatabaseMonitor {
             .then(|| Hold { left: freeze.frozen().map(|_| &self.recent_failures) });
         let decision =
             decide(&self.database, &self.targets, &self.policy_state, hold.as_ref(), now);
-        let Decision { plan, mut notes, reevaluate_at } = decision;
+        let Decision { plan, mut notes, reevaluate_at, exchanged: _ } = decision;
         notes.extend(self.inconclusive_note());
         let before = std::mem::replace(&mut self.policy_state.notes, notes);
         self.policy_state.reevaluate_at =
@@ -493,7 +493,6 @@ fn candidate<'a>(target: &'a TargetState, check: &Check) -> Candidate<'a> {
         priority: target.priority,
         in_maintenance: target.maintenance.is_some(),
         suppressed_until: target.out_until(),
-        name: None,
         backing: crate::names::Backing::Current,
         is_late_arrival: false,
         restored_by_freeze: false,

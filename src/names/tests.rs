@@ -264,7 +264,10 @@ proptest! {
         let mut case = Case::new(Settings { rotating, ..SETTINGS });
         for (lookup, seconds, up, published) in steps {
             let facts = |ip: IpAddr| {
-                let bit = match ip { IpAddr::V4(ip) => ip.octets()[3], IpAddr::V6(ip) => ip.octets()[15] };
+                let bit = match ip {
+                    IpAddr::V4(ip) => ip.octets()[3],
+                    IpAddr::V6(ip) => ip.octets()[15],
+                };
                 TargetFacts { is_up: up >> bit & 1 == 1, is_published: published >> bit & 1 == 1 }
             };
             let before = case.name.clone();
@@ -281,7 +284,8 @@ proptest! {
                 prop_assert!(now.is_some());
                 prop_assert!(now != Some(Backing::Released) || backing == Backing::Released);
             }
-            let is_serving = |ip: IpAddr| case.backing(ip) == Some(Backing::Current) && facts(ip).is_up;
+            let is_current = |ip: IpAddr| case.backing(ip) == Some(Backing::Current);
+            let is_serving = |ip: IpAddr| is_current(ip) && facts(ip).is_up;
             let has_current_up = case.name.addresses().any(|(ip, _)| is_serving(ip));
             if has_current_up {
                 case.name.exchange(|_| true);

@@ -20,12 +20,15 @@
 //! Its *successor* is a target that passes, and came Up after the last Pass of the stale one: only
 //! a writer passes, so the role has moved. A target that was Up beside it claimed the role before,
 //! and an inconclusive check of the other proves nothing.
+//!
+//! A target that takes the place of a published one by DNS counts as published here.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::{Candidate, Members, PolicyNote, Selection};
+use super::{Candidate, Members, NameFacts, PolicyNote, Selection};
+use crate::names::Backing;
 
 /// Selects from the targets that are Up.
 pub(super) fn select<'a>(up: &[Candidate<'a>], published: &Members, now: Instant) -> Selection<'a> {
@@ -42,8 +45,23 @@ pub(super) fn select<'a>(up: &[Candidate<'a>], published: &Members, now: Instant
     let published = stays.map(|target| target.member.ip);
     Selection {
         members: chosen.into_iter().collect(),
-        note: split.then_some(PolicyNote::SplitBrain { passing, published }),
+        note: split.then_some(PolicyNote::SplitBrain { passing, published, name: None }),
         reevaluate_at: next_stale(up, now),
+    }
+}
+
+/// Completes the note on a split brain by the name that gives both targets, if they are an IPv4 and
+/// an IPv6. They are probably one machine.
+pub(super) fn name_both_families(notes: &mut [PolicyNote], names: &[NameFacts]) {
+    for note in notes {
+        let PolicyNote::SplitBrain { passing, name, .. } = note else { continue };
+        let [one, other] = passing.as_slice() else { continue };
+        if one.is_ipv4() == other.is_ipv4() {
+            continue;
+        }
+        let gives = |ip| move |name: &&NameFacts| name.state.backing(ip) == Some(Backing::Current);
+        let both = names.iter().filter(gives(*one)).find(gives(*other));
+        *name = both.map(|name| name.name.to_owned());
     }
 }
 

@@ -5,11 +5,14 @@ use std::cmp::Reverse;
 use std::time::Instant;
 
 use super::{Candidate, PolicyNote};
+use crate::names::Backing;
 
 /// Adds targets that `may_stay` to the healthy `members`, up to `needed`.
 ///
 /// Targets that are Up come first: they are out for another reason, such as maintenance, and
-/// answer. The others follow, the most recently healthy ones first, and those in maintenance last.
+/// answer. The others follow, the most recently healthy ones first, and then those in maintenance.
+/// Those whose place another has taken are last: those that are Up, for the longest time first, and
+/// then the others.
 pub(super) fn retain<'a>(
     members: &mut Vec<Candidate<'a>>,
     targets: &[Candidate<'a>],
@@ -29,15 +32,21 @@ pub(super) fn retain<'a>(
     Some(PolicyNote::BelowMinHealthy { healthy, needed, kept })
 }
 
+/// The rank of a target.
+type Rank<'a> = (u8, Option<Reverse<Instant>>, Option<Instant>, u32, &'a super::Member);
+
 /// Returns the rank of a target: the lowest stays first.
-pub(super) fn rank<'a>(
-    target: &Candidate<'a>,
-) -> (u8, Option<Reverse<Instant>>, u32, &'a super::Member) {
+pub(super) fn rank<'a>(target: &Candidate<'a>) -> Rank<'a> {
+    let is_released = target.backing == Backing::Released;
     let class = match (target.is_up(), target.in_maintenance) {
+        (true, _) if is_released => 3,
+        (false, _) if is_released => 4,
         (true, _) => 0,
         (false, false) => 1,
         (false, true) => 2,
     };
     // A target that is Down was healthy until it went Down.
-    (class, (!target.is_up()).then_some(Reverse(target.since)), target.priority, target.member)
+    let healthy_until = (!target.is_up()).then_some(Reverse(target.since));
+    let healthy_since = (class == 3).then_some(target.since);
+    (class, healthy_until, healthy_since, target.priority, target.member)
 }

@@ -12,8 +12,8 @@ use crate::health::INCONCLUSIVE_TOLERANCE;
 #[allow(missing_docs, reason = "the variants describe their fields")]
 pub enum PolicyNote {
     /// More than one target of an `exactlyOne` database passes; the published one stays, if it is
-    /// among them.
-    SplitBrain { passing: Vec<IpAddr>, published: Option<IpAddr> },
+    /// among them. They are an IPv4 and an IPv6 of this name, if it is known.
+    SplitBrain { passing: Vec<IpAddr>, published: Option<IpAddr>, name: Option<String> },
     /// Fewer are healthy than `minHealthy` asks for; these stay although they are not.
     BelowMinHealthy { healthy: usize, needed: usize, kept: Vec<IpAddr> },
     /// A lower tier serves, because those above are too weak or may not return yet.
@@ -28,6 +28,17 @@ pub enum PolicyNote {
     /// These are published, but all of their verdicts have been inconclusive for too long. The
     /// reason is that of the first one.
     ChecksInconclusive { ips: Vec<IpAddr>, reason: String },
+    /// These stay although these names no longer have them, because none takes their place.
+    NotReplaced { kept: Vec<IpAddr>, names: Vec<String>, reason: NotReplacedReason },
+}
+
+/// The reason why an address that DNS no longer gives stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotReplacedReason {
+    /// The names have not resolved since the start. As it was published then, it may be one of them.
+    Unresolved,
+    /// None of the addresses that the names have now is up, for these reasons.
+    NoneUp(Vec<(IpAddr, String)>),
 }
 
 impl PolicyNote {
@@ -40,11 +51,15 @@ impl PolicyNote {
 impl fmt::Display for PolicyNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PolicyNote::SplitBrain { passing, published } => {
+            PolicyNote::SplitBrain { passing, published, name } => {
                 write!(f, "split brain: {} pass, where one should; ", list(passing))?;
                 match published {
                     Some(ip) => write!(f, "{ip}, which is published, stays alone"),
                     None => f.write_str("none of them is published until it passes alone"),
+                }?;
+                match name {
+                    Some(name) => write!(f, "; both are of {name}: set `families`"),
+                    None => Ok(()),
                 }
             }
             PolicyNote::BelowMinHealthy { healthy, needed, kept } => {
@@ -76,10 +91,32 @@ impl fmt::Display for PolicyNote {
                     list(ips)
                 )
             }
+            PolicyNote::NotReplaced { kept, names, reason } => {
+                let stay = if kept.len() == 1 { "stays" } else { "stay" };
+                write!(f, "{} {stay}: ", list(kept))?;
+                fmt_reason(&names.join(", "), reason, f)
+            }
             PolicyNote::Flapping { out, .. } => {
                 write!(f, "{} flapped, and must be healthy for longer", list(out))
             }
         }
+    }
+}
+
+/// Writes the reason why an address stays that these names no longer have.
+fn fmt_reason(names: &str, reason: &NotReplacedReason, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match reason {
+        NotReplacedReason::Unresolved => {
+            write!(f, "published before the start, and DNS has given no address for {names} since")
+        }
+        NotReplacedReason::NoneUp(others) if others.is_empty() => {
+            write!(f, "DNS gives nothing else for {names}")
+        }
+        NotReplacedReason::NoneUp(others) => write!(
+            f,
+            "DNS gives others for {names}, and none of them is up: {}",
+            with_reasons(others)
+        ),
     }
 }
 
@@ -90,8 +127,17 @@ const MANY_FAIL: &str = "so many targets fail together that the fault is probabl
 const MAX_LISTED: usize = 5;
 
 fn list(ips: &[IpAddr]) -> String {
-    let shown: Vec<String> = ips.iter().take(MAX_LISTED).map(IpAddr::to_string).collect();
-    match ips.len().saturating_sub(MAX_LISTED) {
+    list_texts(ips.iter().map(IpAddr::to_string))
+}
+
+fn with_reasons(targets: &[(IpAddr, String)]) -> String {
+    list_texts(targets.iter().map(|(ip, reason)| format!("{ip} ({reason})")))
+}
+
+fn list_texts(texts: impl ExactSizeIterator<Item = String>) -> String {
+    let more = texts.len().saturating_sub(MAX_LISTED);
+    let shown: Vec<String> = texts.take(MAX_LISTED).collect();
+    match more {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }

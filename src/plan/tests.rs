@@ -4,6 +4,7 @@ use super::*;
 use std::time::Duration;
 
 mod exactly_one;
+mod names;
 mod properties;
 
 fn member(last: u8) -> Member {
@@ -78,7 +79,6 @@ impl Target {
             priority: self.tier,
             in_maintenance: self.in_maintenance,
             suppressed_until: self.out_until.map(at),
-            name: None,
             backing: crate::names::Backing::Current,
             is_late_arrival: false,
             restored_by_freeze: self.comes_back,

@@ -83,6 +83,7 @@ impl DatabaseMonitor {
             }
             // The log has the freeze once, and not for each database.
             PolicyNote::KeptByFreeze { .. } => return debug!(%namespace, %service, "{note}"),
+            PolicyNote::NotReplaced { .. } => return info!(%namespace, %service, "{note}"),
         };
         let notice = self.notice(reason, note.to_string(), now);
         self.recorder.log_and_event(notice, &LogLine::default());
@@ -104,7 +105,8 @@ impl DatabaseMonitor {
             }
             PolicyNote::FailbackWaits { .. }
             | PolicyNote::Flapping { .. }
-            | PolicyNote::KeptByFreeze { .. } => {}
+            | PolicyNote::KeptByFreeze { .. }
+            | PolicyNote::NotReplaced { .. } => {}
         }
     }
 

@@ -26,7 +26,10 @@ fn two_that_pass_are_a_split_brain_and_never_published_together() {
     let neither = one(&[up(1), up(2), down(3).published()]);
     neither.publishes(&[]);
     let passing = vec![member(1).ip, member(2).ip];
-    assert_eq!(neither.decide().notes, [PolicyNote::SplitBrain { passing, published: None }]);
+    assert_eq!(
+        neither.decide().notes,
+        [PolicyNote::SplitBrain { passing, published: None, name: None }]
+    );
     // Nothing shows which of two in doubt is the writer.
     let doubted = one(&[up(1), up(2).failing()]);
     doubted.publishes(&[]);

@@ -240,7 +240,8 @@ proptest! {
         let ups: Vec<u8> =
             states.iter().filter(|(_, (is_up, _))| *is_up).map(|(last, _)| *last).collect();
         let plan = Plan::Publish(members(&ups));
-        let expected = Decision { plan, notes: Vec::new(), reevaluate_at: None };
+        let expected =
+            Decision { plan, notes: Vec::new(), reevaluate_at: None, exchanged: Vec::new() };
         prop_assert_eq!(case(&targets).decide(), expected);
     }
 }
