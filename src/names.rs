@@ -18,10 +18,14 @@
 //!
 //! The table reads the same with the families exchanged.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rotation::{AnswerCount, RotationWatch};
+
+mod rotation;
 
 /// Addresses that one name may have. More are left out: those that are no targets yet, the highest
 /// first.
@@ -29,10 +33,6 @@ pub const MAX_ADDRESSES: usize = 100;
 
 /// With `rotating`: an address must be absent from so many answers for each known address.
 const MIN_ABSENT_ANSWERS: u32 = 20;
-
-/// Changes back to earlier addresses that look like rotation, within [`ROTATION_WINDOW`].
-const ROTATION_CHANGES: usize = 6;
-const ROTATION_WINDOW: Duration = Duration::from_secs(600);
 
 /// The `dns` keys of an entry that decide about its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,8 +110,8 @@ pub enum Backing {
     /// it current again.
     Released,
     /// An address that was published when the daemon first looked, and whose names have had no good
-    /// answer yet. It belongs to no name, so all names of the database must resolve before another of any of
-    /// them may take its place.
+    /// answer yet. It belongs to no name, so all names of the database must resolve before another
+    /// of any of them may take its place. No name has such an address.
     Adopted,
 }
 
@@ -162,6 +162,9 @@ pub struct Changes {
     pub left_out: usize,
     /// The answers look like those of a name that should be `rotating`; said once.
     pub rotation_suspected: bool,
+    /// The name is `rotating`, but has only had one address so far; said once. It need not be, and
+    /// a move takes `forgetAfter` with it.
+    pub rotation_missing: bool,
 }
 
 /// The state of an address that decides whether it is still needed.
@@ -173,16 +176,15 @@ pub struct TargetFacts {
     pub is_published: bool,
 }
 
-/// The addresses of one name in one entry.
+/// The addresses of one name in one entry. There may be many thousands of names, so it is small.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NameState {
-    addresses: BTreeMap<IpAddr, Known>,
+    /// Sorted by address.
+    addresses: Vec<(IpAddr, Known)>,
     newest: Option<LookupResult>,
     has_resolved: bool,
-    /// Addresses that departed lately, for [`Changes::rotation_suspected`].
-    departed_at: BTreeMap<IpAddr, Instant>,
-    returns: VecDeque<Instant>,
-    rotation_was_suspected: bool,
+    answer_count: AnswerCount,
+    rotation_watch: Option<Box<RotationWatch>>,
 }
 
 impl Lookup {
@@ -258,29 +260,49 @@ impl NameState {
 
     /// Returns DNS's word on an address; none if the name never had it, or it was dropped.
     pub fn backing(&self, ip: IpAddr) -> Option<Backing> {
-        self.addresses.get(&ip).map(|known| known.backing)
+        self.known(ip).map(|known| known.backing)
     }
 
     /// Returns the SRV target that an address is of, if the name is a service.
     pub fn service_target(&self, ip: IpAddr) -> Option<&Arc<ServiceTarget>> {
-        self.addresses.get(&ip)?.service_target.as_ref()
+        self.known(ip)?.service_target.as_ref()
+    }
+
+    fn position(&self, ip: IpAddr) -> Result<usize, usize> {
+        self.addresses.binary_search_by_key(&ip, |(known, _)| *known)
+    }
+
+    fn known(&self, ip: IpAddr) -> Option<&Known> {
+        self.position(ip).ok().map(|index| &self.addresses[index].1)
+    }
+
+    /// Inserts an address, or replaces what is known of it. Returns what was known.
+    fn insert(&mut self, ip: IpAddr, known: Known) -> Option<Known> {
+        match self.position(ip) {
+            Ok(index) => Some(std::mem::replace(&mut self.addresses[index].1, known)),
+            Err(index) => {
+                // Most names have one address, and no room for more.
+                self.addresses.reserve_exact(1);
+                self.addresses.insert(index, (ip, known));
+                None
+            }
+        }
     }
 
     /// Takes an address for one that an answer has just had. A name with `rotating` adopts what is
     /// published already, because each answer has only some of its addresses.
     pub fn adopt(&mut self, ip: IpAddr, now: Instant) {
-        self.addresses.entry(ip).or_insert(Known {
-            backing: Backing::Current,
-            service_target: None,
-            last_seen: now,
-            absent_answers: 0,
-        });
+        if self.known(ip).is_none() {
+            let backing = Backing::Current;
+            let known = Known { backing, service_target: None, last_seen: now, absent_answers: 0 };
+            self.insert(ip, known);
+        }
     }
 
     /// Forgets addresses that may not be published any more, and returns them.
     pub fn forget(&mut self, may_not_stay: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
         let mut forgotten = Vec::new();
-        self.addresses.retain(|ip, _| {
+        self.addresses.retain(|(ip, _)| {
             let goes = may_not_stay(*ip);
             forgotten.extend(goes.then_some(*ip));
             !goes
@@ -304,10 +326,10 @@ impl NameState {
             let answered = self.limit(lookup, &mut changes);
             self.mark_seen(&answered, now, &mut changes);
             self.mark_absent(lookup, &answered, settings, facts, now, &mut changes);
-            self.watch_for_rotation(settings, now, &mut changes);
+            self.watch_rotation(settings, now, &mut changes);
         }
         if result != LookupResult::Unknown {
-            self.expire(settings, now);
+            self.expire(lookup, settings, now);
         }
         changes
     }
@@ -315,7 +337,7 @@ impl NameState {
     /// Returns at most [`MAX_ADDRESSES`] of an answer: the known ones first, then the lowest.
     fn limit(&self, lookup: &Lookup, changes: &mut Changes) -> Answered {
         let mut answered: Vec<_> = lookup.addresses().into_iter().collect();
-        answered.sort_by_key(|(ip, _)| (!self.addresses.contains_key(ip), *ip));
+        answered.sort_by_key(|(ip, _)| (self.known(*ip).is_none(), *ip));
         changes.left_out = answered.len().saturating_sub(MAX_ADDRESSES);
         answered.truncate(MAX_ADDRESSES);
         answered.into_iter().collect()
@@ -329,7 +351,7 @@ impl NameState {
                 last_seen: now,
                 absent_answers: 0,
             };
-            match self.addresses.insert(*ip, seen) {
+            match self.insert(*ip, seen) {
                 None => changes.added.push(*ip),
                 Some(Known { backing: Backing::Current, .. }) => {}
                 Some(_) => changes.returned.push(*ip),
@@ -346,7 +368,7 @@ impl NameState {
         now: Instant,
         changes: &mut Changes,
     ) {
-        let current = self.addresses.values().filter(|known| known.backing == Backing::Current);
+        let current = self.addresses.iter().filter(|(_, known)| known.backing == Backing::Current);
         let current = u32::try_from(current.count()).unwrap_or(u32::MAX);
         let patience = MIN_ABSENT_ANSWERS.saturating_mul(current);
         for (ip, known) in &mut self.addresses {
@@ -366,35 +388,21 @@ impl NameState {
         }
     }
 
-    /// Finds answers that change back and forth, as those of a reader endpoint do.
-    fn watch_for_rotation(&mut self, settings: &Settings, now: Instant, changes: &mut Changes) {
-        let is_recent = |at: Instant| now.saturating_duration_since(at) < ROTATION_WINDOW;
-        self.departed_at.retain(|_, at| is_recent(*at));
-        let mut back = changes.added.iter().chain(&changes.returned);
-        let is_return = back.any(|ip| self.departed_at.contains_key(ip));
-        for ip in &changes.departed {
-            if self.departed_at.len() < MAX_ADDRESSES {
-                self.departed_at.insert(*ip, now);
-            }
-        }
-        if !is_return || settings.rotating {
-            return;
-        }
-        self.returns.push_back(now);
-        while self.returns.len() > ROTATION_CHANGES {
-            self.returns.pop_front();
-        }
-        let is_full = self.returns.len() == ROTATION_CHANGES;
-        if is_full && is_recent(self.returns[0]) && !self.rotation_was_suspected {
-            self.rotation_was_suspected = true;
-            changes.rotation_suspected = true;
+    fn watch_rotation(&mut self, settings: &Settings, now: Instant, changes: &mut Changes) {
+        if settings.rotating {
+            changes.rotation_missing = self.answer_count.observe(self.addresses.len());
+        } else if self.rotation_watch.is_some() || !changes.departed.is_empty() {
+            let watch = self.rotation_watch.get_or_insert_default();
+            changes.rotation_suspected = watch.observe(changes, now);
         }
     }
 
-    fn expire(&mut self, settings: &Settings, now: Instant) {
+    /// Ends what no answer has had for too long. What the lookup leaves open stays.
+    fn expire(&mut self, lookup: &Lookup, settings: &Settings, now: Instant) {
         let Some(gone_after) = settings.gone_after else { return };
-        for known in self.addresses.values_mut() {
-            if now.saturating_duration_since(known.last_seen) >= gone_after {
+        for (ip, known) in &mut self.addresses {
+            let is_over = now.saturating_duration_since(known.last_seen) >= gone_after;
+            if is_over && !lookup.leaves_open(*ip, known) {
                 known.backing = Backing::Released;
             }
         }
@@ -420,7 +428,7 @@ impl NameState {
     /// | no | released | any | dropped |
     pub fn drop_unneeded(&mut self, facts: impl Fn(IpAddr) -> TargetFacts) -> Vec<IpAddr> {
         let mut dropped = Vec::new();
-        self.addresses.retain(|ip, known| {
+        self.addresses.retain(|(ip, known)| {
             let TargetFacts { is_up, is_published } = facts(*ip);
             let stays = match known.backing {
                 Backing::Current | Backing::Adopted => true,

@@ -99,6 +99,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("monitor::database", &["announcements", "recent_failures"]),
+    ("names", &["rotation"]),
     ("notice", &["reason", "log_line", "recorder"]),
     (
         "plan",

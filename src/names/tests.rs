@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod services;
+
 const SETTINGS: Settings =
     Settings { rotating: false, forget_after: Duration::from_secs(1800), gone_after: None };
 const ROTATING: Settings = Settings { rotating: true, ..SETTINGS };
@@ -241,6 +243,66 @@ fn the_next_lookup_follows_the_ttl_and_backs_off() {
     assert_eq!(next_lookup_after(Some(5), 0, refresh, 1.0), Duration::from_secs(5));
 }
 
+#[test]
+fn gone_after_spares_what_a_good_answer_leaves_open() {
+    let mut case = Case::new(Settings { gone_after: Some(Duration::from_secs(600)), ..SETTINGS });
+    case.observe(&Lookup::of_host(good(&[v4(1)]), good(&[v6(1)])));
+    case.after(600).observe(&Lookup::of_host(good(&[v4(2)]), FamilyAnswer::Unknown));
+    assert_eq!(case.backing(v4(1)), Some(Backing::Released));
+    assert_eq!(case.backing(v6(1)), Some(Backing::Current));
+}
+
+#[test]
+fn an_adopted_address_counts_as_seen_then() {
+    let mut case = Case::new(ROTATING);
+    case.observe(&only_a(&[1]));
+    case.after(1700);
+    case.name.adopt(v4(2), case.now);
+    for _ in 0..60 {
+        case.after(20).observe(&only_a(&[1]));
+    }
+    assert_eq!(case.backing(v4(2)), Some(Backing::Current), "not seen for 20 minutes only");
+    // An address that is known is none to adopt.
+    case.after(1800).observe(&only_a(&[1]));
+    assert_eq!(case.backing(v4(2)), Some(Backing::Departing));
+    case.name.adopt(v4(2), case.now);
+    assert_eq!(case.backing(v4(2)), Some(Backing::Departing));
+    assert_eq!(case.name.addresses().count(), 2);
+}
+
+#[test]
+fn what_may_not_stay_is_forgotten_at_once() {
+    let mut case = Case::new(SETTINGS);
+    case.observe(&only_a(&[1, 2]));
+    case.after(1).observe(&only_a(&[2, 3]));
+    assert_eq!(case.name.forget(|ip| ip != v4(2)), [v4(1), v4(3)]);
+    let left: Vec<_> = case.name.addresses().collect();
+    assert_eq!(left, [(v4(2), Backing::Current)]);
+}
+
+#[test]
+fn a_rotating_name_with_one_address_is_found_once() {
+    let found = |settings: Settings, answers: &[&[u8]]| -> Vec<usize> {
+        let mut case = Case::new(settings);
+        let turns = answers.iter().cycle().take(300).enumerate();
+        let turns = turns.filter(|(_, ips)| case.after(5).observe(&only_a(ips)).rotation_missing);
+        turns.map(|(turn, _)| turn).collect()
+    };
+    assert_eq!(found(ROTATING, &[&[1]]), [19]);
+    assert_eq!(found(ROTATING, &[&[1], &[2]]), [0; 0]);
+    assert_eq!(found(ROTATING, &[&[1, 2]]), [0; 0]);
+    assert_eq!(found(SETTINGS, &[&[1]]), [0; 0]);
+}
+
+#[test]
+fn a_name_with_one_address_is_small() {
+    let mut case = Case::new(SETTINGS);
+    case.observe(&only_a(&[1]));
+    assert_eq!(case.name.addresses.capacity(), 1);
+    let bytes = size_of::<NameState>() + size_of_val(&case.name.addresses[0]);
+    assert!(bytes <= 120, "{bytes} bytes");
+}
+
 fn any_family(of: fn(u8) -> IpAddr) -> impl Strategy<Value = FamilyAnswer> {
     prop_oneof![
         4 => prop::collection::vec((1..6_u8).prop_map(of), 1..4).prop_map(FamilyAnswer::Good),
@@ -292,6 +354,35 @@ proptest! {
             }
             for ip in case.name.drop_unneeded(facts) {
                 prop_assert!(!facts(ip).is_published);
+            }
+        }
+    }
+
+    #[test]
+    fn a_rotating_name_forgets_only_after_the_count(
+        steps in prop::collection::vec((1..4_u8, 1..3_usize, 0..200_u64, any::<u8>()), 1..300),
+    ) {
+        let mut case = Case::new(Settings { forget_after: Duration::from_secs(600), ..ROTATING });
+        // For each address: the answers in a row without it, and when it was last seen.
+        let mut absent: BTreeMap<IpAddr, (u32, Instant)> = BTreeMap::new();
+        for (first, count, seconds, up) in steps {
+            let ips: Vec<u8> = (first..).take(count).collect();
+            case.after(seconds);
+            let before = case.name.clone();
+            let current = before.addresses().filter(|(_, backing)| *backing == Backing::Current);
+            let current = current.map(|(ip, _)| ip).chain(ips.iter().copied().map(v4));
+            let current = current.collect::<std::collections::BTreeSet<_>>().len();
+            for (times, _) in absent.values_mut() {
+                *times += 1;
+            }
+            absent.extend(ips.iter().map(|last| (v4(*last), (0, case.now))));
+            let is_up = |ip: IpAddr| up >> (ip == v4(2)) as u8 & 1 == 1;
+            let facts = |ip| TargetFacts { is_up: is_up(ip), is_published: true };
+            for ip in case.observe_with(&only_a(&ips), facts).departed {
+                let (times, seen) = absent[&ip];
+                prop_assert!(times as usize >= 20 * current, "{times} of {current}");
+                let for_long = case.now - seen >= Duration::from_secs(600);
+                prop_assert!(for_long || !is_up(ip));
             }
         }
     }

@@ -35,7 +35,7 @@ pub enum PolicyNote {
 /// The reason why an address that DNS no longer gives stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotReplacedReason {
-    /// The names have not resolved since the start. As it was published then, it may be one of them.
+    /// The names have not resolved since the start, and it was published then.
     Unresolved,
     /// None of the addresses that the names have now is up, for these reasons.
     NoneUp(Vec<(IpAddr, String)>),
@@ -92,9 +92,7 @@ impl fmt::Display for PolicyNote {
                 )
             }
             PolicyNote::NotReplaced { kept, names, reason } => {
-                let stay = if kept.len() == 1 { "stays" } else { "stay" };
-                write!(f, "{} {stay}: ", list(kept))?;
-                fmt_reason(&names.join(", "), reason, f)
+                fmt_not_replaced(kept, &names.join(", "), reason, f)
             }
             PolicyNote::Flapping { out, .. } => {
                 write!(f, "{} flapped, and must be healthy for longer", list(out))
@@ -103,8 +101,14 @@ impl fmt::Display for PolicyNote {
     }
 }
 
-/// Writes the reason why an address stays that these names no longer have.
-fn fmt_reason(names: &str, reason: &NotReplacedReason, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn fmt_not_replaced(
+    kept: &[IpAddr],
+    names: &str,
+    reason: &NotReplacedReason,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    let stay = if kept.len() == 1 { "stays" } else { "stay" };
+    write!(f, "{} {stay}: ", list(kept))?;
     match reason {
         NotReplacedReason::Unresolved => {
             write!(f, "published before the start, and DNS has given no address for {names} since")
