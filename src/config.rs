@@ -11,12 +11,14 @@
 //! Only bad YAML ends the reading early.
 //!
 //! A key is declared in one place, with its help, type and default: those of a kind of check in
-//! `kinds/`, those that all checks share in `check`, those of a policy in `policy`, and all others
-//! in `records`. The JSON Schema (config/schema.json) and docs/reference/config.md are generated
-//! from there.
+//! `kinds/`, those that all checks share in `check`, those of a policy in `policy`, those of names
+//! in `dns`, and all others in `records`. The JSON Schema (config/schema.json) and
+//! docs/reference/config.md are generated from there.
 
 mod check;
 mod compile;
+mod dns;
+mod dns_name;
 mod excerpt;
 mod explain;
 mod invisible;
@@ -34,6 +36,7 @@ mod spec;
 mod yaml;
 
 pub use compile::Options;
+pub use dns_name::NameKind;
 pub use explain::explain;
 pub use ip::AllowedNetworks;
 #[allow(unused_imports, reason = "only the tests use it yet")]
@@ -50,8 +53,7 @@ pub use problem::{Position, Problem, Problems};
 pub use reference::reference;
 pub use schema::schema;
 pub use spec::{
-    Address, Check, CreateService, Database, DatabaseId, NameEntry, NameKind, Port,
-    RejectedAddress, Spec,
+    Address, Check, CreateService, Database, DatabaseId, NameEntry, Port, RejectedAddress, Spec,
 };
 
 /// Exports the checked form of each kind: `TcpCheck`, `HttpCheck` and so on.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::args::AllowedCidrs;
 use super::console::{Console, Reported, print};
-use crate::config::{self, Spec};
+use crate::config::{self, Database, Spec};
 
 #[derive(clap::Args)]
 pub(super) struct Validate {
@@ -37,6 +37,12 @@ impl Validate {
 }
 
 fn summary(spec: &Spec) -> String {
-    let addresses: usize = spec.databases.iter().map(|database| database.addresses.len()).sum();
-    format!("databases: {}, addresses: {addresses}", spec.databases.len())
+    let count = |of: fn(&Database) -> usize| -> usize {
+        spec.databases.iter().map(|database| of(database)).sum()
+    };
+    let (ips, names) =
+        (count(|database| database.addresses.len()), count(|database| database.names.len()));
+    let databases = spec.databases.len();
+    let of_them = if names == 0 { String::new() } else { format!(", names among them: {names}") };
+    format!("databases: {databases}, addresses: {}{of_them}", ips + names)
 }

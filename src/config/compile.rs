@@ -2,12 +2,14 @@
 //! than one value.
 
 mod addresses;
+mod dns;
 mod ports;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use self::addresses::{AddressLists, Checks};
+use self::addresses::{AddressLists, Checks, Shared};
+use self::dns::NameFacts;
 use super::check::CheckKeys;
 use super::ip::AllowedNetworks;
 use super::kinds::kind::{CheckContext, ServicePort};
@@ -60,9 +62,11 @@ pub(super) fn compile(
         // Without good defaults the databases are still searched for mistakes of their own.
         defaults: defaults.unwrap_or_default(),
         services: BTreeMap::new(),
+        name_facts: NameFacts::default(),
     };
     let databases: Vec<_> =
         list.value.iter().map(|database| compiler.field(database).map(Arc::new)).collect();
+    compiler.name_facts.warn(compiler.problems);
     let databases = databases.into_iter().collect::<Result<_, Reported>>()?;
     Ok(Spec { databases, prune: config.prune.required()?.0 })
 }
@@ -75,6 +79,7 @@ struct Compiler<'a> {
     defaults: Defaults,
     /// The databases so far, with the lines of their names.
     services: BTreeMap<DatabaseId, u32>,
+    name_facts: NameFacts,
 }
 
 impl Compiler<'_> {
@@ -88,21 +93,22 @@ impl Compiler<'_> {
         let keys = &database.value;
         let id = self.id(keys);
         let ports = ports::compile(database, self.problems);
-        let first = ports.as_ref().ok().and_then(|ports| ports.first()).map(service_port);
-        let checks = self.checks(database, first);
-        let addresses = self.addresses(keys, &checks, first);
+        let port = ports.as_ref().ok().and_then(|ports| ports.first()).map(service_port);
+        let checks = self.checks(database, port);
+        let shared = Shared { checks, dns: self.dns_layers(keys), port };
+        let addresses = self.addresses(keys, &shared);
         let publish = keys.publish.required();
         if publish == Ok(PublishMode::Endpoints) {
             self.warn_unsupported(keys);
         }
-        let good = addresses.as_ref().map(|lists| &lists.addresses[..]).map_err(|error| *error);
-        let policy = policy::compile(&keys.policy, good, self.problems);
-        let AddressLists { addresses, rejected } = addresses?;
+        let tiers = addresses.as_ref().map(AddressLists::tiers).map_err(|error| *error);
+        let policy = policy::compile(&keys.policy, tiers, self.problems);
+        let AddressLists { addresses, names, rejected } = addresses?;
         Ok(Database {
             id: id?,
             ports: ports?,
             addresses,
-            names: Vec::new(),
+            names,
             rejected,
             allowed_networks: self.allowed.clone(),
             policy: policy?,

@@ -1,15 +1,17 @@
 //! Writes a [`Spec`] back as a config in which nothing is left out.
 
 use super::check::CheckKeys;
+use super::dns::{Dns, DnsKeys};
+use super::dns_name::DnsName;
 use super::kinds::kind::CheckContext;
 use super::language::reader::FromNode as _;
-use super::language::scalars::{Bool, DnsLabel, Ip, PortNumber, ServiceName};
+use super::language::scalars::{Bool, DnsLabel, IpOrName, PortNumber, ServiceName};
 use super::language::spanned::Field;
 use super::language::value::ValueSource;
 use super::policy;
 use super::problem::{Collector, Location};
 use super::records::{self, AddressEntry, Config, Priority, Reason, Zone};
-use super::spec::{Address, Check, Database, Port, Spec};
+use super::spec::{Address, Check, Database, NameEntry, Port, Spec};
 
 /// The comment on top of a config with masked values.
 const MASKED: &str = "# Values that may be secrets are shown as `…`; \
@@ -33,20 +35,30 @@ pub fn explain(spec: &Spec) -> String {
 }
 
 fn has_literal(spec: &Spec) -> bool {
-    let mut addresses = spec.databases.iter().flat_map(|database| &database.addresses);
+    let mut checks = spec.databases.iter().flat_map(|database| checks(database));
     let is_literal = |value: &ValueSource| value.is_literal();
-    addresses.any(|address| address.check.kind.values().into_iter().any(is_literal))
+    checks.any(|check| check.kind.values().into_iter().any(is_literal))
+}
+
+/// Returns the checks of all addresses and names.
+fn checks(database: &Database) -> impl Iterator<Item = &Check> {
+    let addresses = database.addresses.iter().map(|address| &*address.check);
+    addresses.chain(database.names.iter().map(|name| &*name.check))
 }
 
 fn database(database: &Database) -> records::Database {
     let base = base_check(database);
     let context = CheckContext { port: None, location: &Location::default() };
     let compiled = base.compile(&context, &mut Collector::default());
-    let entry = |address: &Address| {
-        let is_base = compiled.as_ref() == Ok(&*address.check);
-        let own = (!is_base).then(|| CheckKeys::explain(&address.check));
-        Field::new(address_entry(address, own))
-    };
+    let own_check =
+        |check: &Check| (compiled.as_ref() != Ok(check)).then(|| CheckKeys::explain(check));
+    let base_dns = base_dns(database);
+    let compiled_dns = base_dns.compile(&mut Collector::default());
+    let own_dns = |dns: Dns| (compiled_dns != Ok(dns.clone())).then(|| DnsKeys::explain(&dns));
+    let addresses = database.addresses.iter().map(|it| address_entry(it, own_check(&it.check)));
+    let names =
+        database.names.iter().map(|it| name_entry(it, own_check(&it.check), own_dns(Dns::of(it))));
+    let entries = addresses.chain(names).map(|entry| Field::new(short_if_possible(entry)));
     let create_service = database
         .create_service
         .map(|service| records::CreateService { headless: Field::new(Bool(service.headless)) });
@@ -55,8 +67,9 @@ fn database(database: &Database) -> records::Database {
         namespace: Field::new(DnsLabel(database.id.namespace.clone())),
         port: Field::Absent,
         ports: Field::new(database.ports.iter().map(|entry| Field::new(port(entry))).collect()),
-        addresses: Field::new(database.addresses.iter().map(entry).collect()),
+        addresses: Field::new(entries.collect()),
         check: Field::new(base),
+        dns: Field::from_option((!database.names.is_empty()).then_some(base_dns)),
         policy: Field::new(policy::explain(&database.policy)),
         publish: Field::new(database.publish),
         create_service: Field::from_option(create_service),
@@ -67,31 +80,72 @@ fn database(database: &Database) -> records::Database {
 /// Returns the check of most addresses without the keys that some address lacks. An address can
 /// change keys of its database's check, but not remove them.
 fn base_check(database: &Database) -> CheckKeys {
-    let checks = || database.addresses.iter().map(|address| &*address.check);
-    let count = |one: &&Check| checks().filter(|other| other == one).count();
-    let most_common = checks().rev().max_by_key(count);
-    let base = most_common.map(CheckKeys::explain).unwrap_or_default();
-    checks().fold(base, |base, other| base.intersect(&CheckKeys::explain(other)))
+    let base = most_common(checks(database)).map(CheckKeys::explain).unwrap_or_default();
+    checks(database).fold(base, |base, other| base.intersect(&CheckKeys::explain(other)))
 }
 
-fn address_entry(address: &Address, own: Option<CheckKeys>) -> AddressEntry {
-    let has_keys = address.hostname.is_some()
-        || address.zone.is_some()
-        || address.maintenance.is_some()
-        || address.priority != 0
-        || own.is_some();
-    if !has_keys {
-        return AddressEntry::Short(Ip(address.ip));
+/// Returns the value that is there most often, and the first of those.
+fn most_common<'a, T: PartialEq>(values: impl Iterator<Item = &'a T>) -> Option<&'a T> {
+    let mut counts: Vec<(&T, usize)> = Vec::new();
+    for value in values {
+        match counts.iter_mut().find(|(known, _)| *known == value) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((value, 1)),
+        }
     }
+    counts.into_iter().rev().max_by_key(|(_, count)| *count).map(|(value, _)| value)
+}
+
+/// Returns the `dns` keys of most names without the keys that some name lacks, as [`base_check`]
+/// does.
+fn base_dns(database: &Database) -> DnsKeys {
+    let all: Vec<Dns> = database.names.iter().map(Dns::of).collect();
+    let base = most_common(all.iter()).map(DnsKeys::explain).unwrap_or_default();
+    all.iter().fold(base, |base, other| base.intersect(&DnsKeys::explain(other)))
+}
+
+fn address_entry(address: &Address, own_check: Option<CheckKeys>) -> records::Address {
     let maintenance = address.maintenance.as_ref().map(|reason| Reason(reason.to_string()));
-    AddressEntry::Long(records::Address {
-        address: Field::new(Ip(address.ip)),
+    records::Address {
+        address: Field::new(IpOrName::Ip(address.ip)),
         priority: Field::new(Priority(address.priority)),
         hostname: Field::from_option(address.hostname.clone().map(DnsLabel)),
         zone: Field::from_option(address.zone.as_ref().map(|zone| Zone(zone.to_string()))),
         maintenance: Field::from_option(maintenance),
-        check: Field::from_option(own),
-    })
+        check: Field::from_option(own_check),
+        dns: Field::Absent,
+    }
+}
+
+fn name_entry(
+    name: &NameEntry,
+    own_check: Option<CheckKeys>,
+    own_dns: Option<DnsKeys>,
+) -> records::Address {
+    let maintenance = name.maintenance.as_ref().map(|reason| Reason(reason.to_string()));
+    let dns_name = DnsName { name: name.name.to_string(), kind: name.kind };
+    records::Address {
+        address: Field::new(IpOrName::Name(dns_name)),
+        priority: Field::new(Priority(name.priority)),
+        hostname: Field::from_option(name.hostname.clone().map(DnsLabel)),
+        zone: Field::from_option(name.zone.as_ref().map(|zone| Zone(zone.to_string()))),
+        maintenance: Field::from_option(maintenance),
+        check: Field::from_option(own_check),
+        dns: Field::from_option(own_dns),
+    }
+}
+
+/// Returns the IP or name alone if the entry has no other key than defaults.
+fn short_if_possible(entry: records::Address) -> AddressEntry {
+    let bare = records::Address {
+        address: entry.address.clone(),
+        priority: Field::new(Priority(0)),
+        ..records::Address::default()
+    };
+    match entry.address.value() {
+        Some(place) if entry == bare => AddressEntry::Short(place.clone()),
+        _ => AddressEntry::Long(entry),
+    }
 }
 
 fn port(port: &Port) -> records::Port {

@@ -12,13 +12,19 @@ use self::embedded::{Embedded, embedded};
 use super::problem::quote;
 
 /// The networks that addresses may be in. If there are none, all addresses are allowed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AllowedNetworks(Arc<[IpNet]>);
 
 impl AllowedNetworks {
-    /// Makes the list of `--allow-cidr`.
+    /// Makes the list of `--allow-cidr`, or of `within`.
     pub fn new(networks: &[IpNet]) -> Self {
-        Self(networks.into())
+        // The default takes no memory.
+        if networks.is_empty() { Self::default() } else { Self(networks.into()) }
+    }
+
+    /// Returns the networks.
+    pub(crate) fn networks(&self) -> &[IpNet] {
+        &self.0
     }
 
     /// Returns true if the IP is in one of the networks.
@@ -66,11 +72,6 @@ const MAX_SHOWN_NETWORKS: usize = 8;
 enum Outside {
     Itself,
     Embedded(Embedded),
-}
-
-/// Returns the IP, or what is wrong with the text and what to write instead.
-pub(crate) fn parse(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| format!("{} {}", quote(text), describe_non_ip(text)))
 }
 
 /// Returns the reason why this IP may not be published, if there is one, with advice for the file.
@@ -171,46 +172,47 @@ fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
-/// Returns what is wrong with a text that is not an IP, by what was probably meant.
-fn describe_non_ip(text: &str) -> String {
+/// Returns what is wrong with a text that is meant to be an IP and is none. None for a text that
+/// may be meant as a host name.
+pub(crate) fn describe_mistake(text: &str) -> Option<String> {
     if let Some(v4) = without_leading_zeros(text) {
-        return format!(
+        return Some(format!(
             "has a part with a leading zero, which some programs read as octal; write `{v4}`"
-        );
+        ));
     }
     if text.parse::<IpNet>().is_ok() {
-        return "is a network; write each address of the database on its own".into();
+        return Some("is a network; write each address of the database on its own".into());
     }
     if let Some((ip, _)) = text.split_once('%').filter(|(ip, _)| ip.parse::<Ipv6Addr>().is_ok()) {
-        return format!(
+        return Some(format!(
             "has a zone (`%…`), which Kubernetes rejects; write `{ip}` if other hosts reach it"
-        );
+        ));
     }
     if text.parse::<std::net::SocketAddr>().is_ok() {
-        return "has a port; write the address alone, and the port as `port: …` of the database"
-            .into();
+        let advice = "write the address alone, and the port as `port: …` of the database";
+        return Some(format!("has a port; {advice}"));
     }
     if text.trim_matches(['[', ']']).parse::<Ipv6Addr>().is_ok() {
-        return format!("has brackets; write `{}`", text.trim_matches(['[', ']']));
+        return Some(format!("has brackets; write `{}`", text.trim_matches(['[', ']'])));
     }
     if text.chars().all(|char| char.is_ascii_digit() || char == '.') {
-        return "is not an IPv4 address; write four numbers from 0 to 255, as in `10.20.0.11`"
-            .into();
+        return Some(NOT_IPV4.into());
     }
     if text.split_whitespace().filter(|part| part.parse::<IpAddr>().is_ok()).count() > 1 {
-        return "is more than one IP; write a comma between them, as in `[10.20.0.11, 10.20.0.12]`"
-            .into();
+        let advice = "write a comma between them, as in `[10.20.0.11, 10.20.0.12]`";
+        return Some(format!("is more than one IP; {advice}"));
     }
-    if text.contains("://") {
-        return "is a URL; write the IP of the database alone".into();
+    let has_only_signs_of_ipv6 =
+        text.chars().all(|char| char.is_ascii_hexdigit() || matches!(char, ':' | '.'));
+    if text.matches(':').count() > 1 && has_only_signs_of_ipv6 {
+        return Some("is not an IPv6 address; write one like `2001:db8::11`".into());
     }
-    if text.contains(':')
-        && text.chars().all(|char| char.is_ascii_hexdigit() || matches!(char, ':' | '.'))
-    {
-        return "is not an IPv6 address; write one like `2001:db8::11`".into();
-    }
-    "is not an IP, and host names are not resolved yet; write the IP that it stands for".into()
+    None
 }
+
+/// The mistake of a text that ends in a number, which only an IPv4 address does.
+pub(crate) const NOT_IPV4: &str =
+    "is not an IPv4 address; write four numbers from 0 to 255, as in `10.20.0.11`";
 
 /// Returns `10.0.0.1` for `010.0.0.1`, if only the zeros are wrong.
 fn without_leading_zeros(text: &str) -> Option<Ipv4Addr> {

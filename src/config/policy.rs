@@ -7,7 +7,6 @@ use super::language::record::{Record as _, record};
 use super::language::scalars::{Bool, Delay, scalar, whole_number};
 use super::language::spanned::{Field, Spanned};
 use super::problem::{Collector, Reported, quote};
-use super::spec::Address;
 use super::yaml::node::Scalar;
 use crate::plan;
 
@@ -110,11 +109,19 @@ scalar!(
     }
 );
 
+/// The tiers of a database's addresses and names.
+pub(super) struct Tiers {
+    /// The priority of each.
+    pub priorities: Vec<u32>,
+    /// True if there are names. The number of addresses is then not known.
+    pub has_names: bool,
+}
+
 /// Returns the policy with every default filled in, or reports all that is wrong with it. The
-/// warnings need the addresses.
+/// warnings need the tiers.
 pub(super) fn compile(
     policy: &Field<Policy>,
-    addresses: Result<&[Address], Reported>,
+    tiers: Result<Tiers, Reported>,
     problems: &mut Collector,
 ) -> Result<plan::Policy, Reported> {
     let written = policy.or(Policy::default())?;
@@ -126,9 +133,9 @@ pub(super) fn compile(
         failback: failback?,
         max_flips: all.max_flips.required()?.0,
     };
-    let addresses = addresses?;
-    warn_of_min_healthy(&written, &compiled, addresses, problems);
-    warn_of_tiers(&written, &compiled, addresses, problems);
+    let tiers = tiers?;
+    warn_of_min_healthy(&written, &compiled, &tiers, problems);
+    warn_of_tiers(&written, &compiled, &tiers, problems);
     Ok(compiled)
 }
 
@@ -153,7 +160,7 @@ fn compile_failback(
 fn warn_of_min_healthy(
     written: &Policy,
     policy: &plan::Policy,
-    addresses: &[Address],
+    tiers: &Tiers,
     problems: &mut Collector,
 ) {
     let (Some(min_healthy), plan::MinHealthy::Number(number)) =
@@ -161,13 +168,16 @@ fn warn_of_min_healthy(
     else {
         return;
     };
-    let preferred = addresses.iter().map(|address| address.priority).min();
-    let preferred = addresses.iter().filter(|address| Some(address.priority) == preferred).count();
+    let Tiers { priorities, has_names } = tiers;
+    let preferred = priorities.iter().min();
+    let preferred = priorities.iter().filter(|priority| Some(*priority) == preferred).count();
     let needed = policy.min_healthy.to_count(preferred);
     let message = if policy.exactly_one && needed > 1 {
         "with `exactlyOne` there is never more than one address; write `minHealthy: 1`, or 0".into()
-    } else if needed > addresses.len() {
-        let count = addresses.len();
+    } else if *has_names {
+        return;
+    } else if needed > priorities.len() {
+        let count = priorities.len();
         format!(
             "{number} is more than the database has addresses ({count}), so none of them is ever \
              removed; write a lower number"
@@ -184,13 +194,9 @@ fn warn_of_min_healthy(
 }
 
 /// Warns of tiers that have no effect.
-fn warn_of_tiers(
-    written: &Policy,
-    policy: &plan::Policy,
-    addresses: &[Address],
-    problems: &mut Collector,
-) {
-    let has_tiers = addresses.iter().any(|address| address.priority != addresses[0].priority);
+fn warn_of_tiers(written: &Policy, policy: &plan::Policy, tiers: &Tiers, problems: &mut Collector) {
+    let priorities = &tiers.priorities;
+    let has_tiers = priorities.iter().any(|priority| *priority != priorities[0]);
     if let (true, true, Some(exactly_one)) =
         (policy.exactly_one, has_tiers, written.exactly_one.given())
     {

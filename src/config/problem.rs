@@ -227,6 +227,11 @@ impl Collector {
         self.warn(at.span, &at.path, message);
     }
 
+    /// Reports a warning about a key.
+    pub(crate) fn warn_at_key(&mut self, at: &Location, message: impl Into<String>) {
+        self.warn(at.key, &at.path, message);
+    }
+
     /// Returns true if further errors are only counted, so that good messages are not needed.
     pub(crate) fn is_full(&self) -> bool {
         self.errors.list.len() >= MAX_PROBLEMS

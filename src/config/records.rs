@@ -7,11 +7,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::check::CheckKeys;
+use super::dns::DnsKeys;
 use super::language::reader::{FromNode, Reader, ScalarType as _};
 use super::language::record::record;
 use super::language::scalars::{
-    Bool, DnsLabel, Ip, PortNumber, Protocol, PublishMode, ServiceName, non_empty_text, scalar,
-    text, whole_number,
+    Bool, DnsLabel, IpOrName, PortNumber, Protocol, PublishMode, ServiceName, non_empty_text,
+    scalar, text, whole_number,
 };
 use super::language::spanned::Field;
 use super::policy::Policy;
@@ -42,6 +43,8 @@ record! {
         /// The check of databases that have none. It also fills in the keys that the check of a
         /// database leaves out.
         check: CheckKeys,
+        /// The way in which names among the addresses are followed.
+        dns: DnsKeys,
     }
 }
 
@@ -59,11 +62,13 @@ record! {
         /// Service.
         #[schemars(length(min = 1))]
         ports: Vec<Field<Port>>,
-        /// The addresses of the database.
+        /// The addresses of the database: IPs, or host names, whose IPs are followed in DNS.
         #[schemars(length(min = 1))]
         addresses: Vec<Field<AddressEntry>>,
         /// The check of the addresses.
         check: CheckKeys,
+        /// The way in which names among the addresses are followed.
+        dns: DnsKeys,
         /// The rules by which the published addresses are chosen.
         policy: Policy,
         /// The objects in which the healthy addresses are published: Endpoints, which Kubernetes
@@ -97,10 +102,11 @@ record! {
 }
 
 record! {
-    /// An address with more settings than the IP.
+    /// An address with more settings than the IP or name. All IPs of a name have them.
     Address requires ["address"] {
-        /// The IP.
-        address: Ip,
+        /// The IP, the host name, or the SRV name `_service._proto.name`. A name is the whole one:
+        /// search domains are not used.
+        address: IpOrName,
         /// The tier of the address. The tier with the lowest number is preferred; the others serve
         /// only when too few addresses of the tiers before them are healthy.
         priority: Priority = Priority(0),
@@ -113,6 +119,8 @@ record! {
         maintenance: Reason,
         /// The keys in which the check of this address differs from the check of the database.
         check: CheckKeys,
+        /// The keys in which this name is followed differently from the others of the database.
+        dns: DnsKeys,
     }
 }
 
@@ -192,12 +200,12 @@ fn parse_reason(scalar: &Scalar, expected: &str) -> Result<Reason, String> {
     Ok(Reason(reason.into()))
 }
 
-/// One of a database's addresses: the IP alone, or a mapping.
+/// One of a database's addresses: the IP or name alone, or a mapping.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum AddressEntry {
-    /// An IP.
-    Short(Ip),
+    /// An IP, or a host name.
+    Short(IpOrName),
     Long(Address),
 }
 
@@ -205,11 +213,11 @@ impl FromNode for AddressEntry {
     fn from_node(node: &Node, reader: &mut Reader) -> Result<Self, Reported> {
         match &node.kind {
             NodeKind::Scalar(Scalar { kind: ScalarKind::Text | ScalarKind::Number, .. }) => {
-                Ip::from_node(node, reader).map(AddressEntry::Short)
+                IpOrName::from_node(node, reader).map(AddressEntry::Short)
             }
             NodeKind::Map(entries) => {
                 if let [Entry { key, key_span, .. }] = entries.as_slice()
-                    && Ip::parse(&Scalar::text(format!("{key}:"))).is_ok()
+                    && IpOrName::parse(&Scalar::text(format!("{key}:"))).is_ok()
                 {
                     let message = format!(
                         "YAML takes the last colon for that of a key; write `\"{key}:\"` in quotes"
@@ -220,7 +228,7 @@ impl FromNode for AddressEntry {
             }
             _ => {
                 let advice = "write one like `10.20.0.11`, or `{address: 10.20.0.11, …}`";
-                Err(reader.unexpected(node, "an IP", Some(advice)))
+                Err(reader.unexpected(node, "an IP or a host name", Some(advice)))
             }
         }
     }

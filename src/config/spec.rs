@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::dns_name::NameKind;
 use super::ip::{AllowedNetworks, answer_rejection};
 use super::kinds::CheckKind;
 use super::language::scalars::{Protocol, PublishMode};
@@ -127,15 +128,6 @@ pub struct NameEntry {
     pub maintenance: Option<Arc<str>>,
     /// The check of its addresses.
     pub check: Arc<Check>,
-}
-
-/// The kind of record that a name has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum NameKind {
-    /// A host, with A and AAAA records.
-    Host,
-    /// A service, `_service._proto.name`, with SRV records (RFC 2782).
-    Service,
 }
 
 impl NameEntry {

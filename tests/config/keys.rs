@@ -42,6 +42,8 @@ fn the_schema_accepts_examples_and_rejects_mistakes() {
         "missing-keys",
         "exec-statuses",
         "hex",
+        "host-names",
+        "dns",
     ] {
         let text = fs::read_to_string(format!("tests/config/bad/{name}.yaml")).unwrap();
         assert!(!schema.is_valid(&as_json(&text)), "the schema takes {name}");

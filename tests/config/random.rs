@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use external_endpoints::config::{
     Address, AllowedNetworks, Check, CheckKind, CreateService, Database, DatabaseId, ExecCheck,
-    ExpectedContent, HttpCheck, Port, Protocol, PublishMode, Scheme, Spec, TcpCheck, Tls,
-    ValueSource,
+    ExpectedContent, HttpCheck, NameEntry, NameKind, Port, Protocol, PublishMode, Scheme, Spec,
+    TcpCheck, Tls, ValueSource,
 };
 use external_endpoints::health::Thresholds;
+use external_endpoints::names::{Families, Settings};
 use external_endpoints::plan::{Failback, MinHealthy, Policy};
+use ipnet::IpNet;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
@@ -32,20 +34,34 @@ pub(crate) fn specs() -> impl Strategy<Value = Spec> {
 }
 
 fn database() -> impl Strategy<Value = Database> {
-    let ips = btree_set(ip(), 1..5);
-    let names = vec((of(label()), of(zone()), prop_oneof![Just(0), any::<u32>()], of(reason())), 5);
+    let ips = btree_set(ip(), 0..5);
+    let names = btree_map(name(), dns(), 0..4);
+    let places = (ips, names).prop_filter("a database has an address", |(ips, names)| {
+        !ips.is_empty() || !names.is_empty()
+    });
+    let keys = vec((of(label()), of(zone()), prop_oneof![Just(0), any::<u32>()], of(reason())), 9);
     let publishing = (publish(), of(any::<bool>()), policy(), any::<bool>());
-    (ports(), ips, names, checks(), publishing).prop_map(
-        |(ports, ips, names, checks, publishing)| {
+    (ports(), places, keys, checks(), publishing).prop_map(
+        |(ports, (ips, names), keys, checks, publishing)| {
             let (publish, headless, policy, adopt) = publishing;
-            let addresses = ips.into_iter().zip(names).zip(checks.iter().cycle());
-            let addresses =
-                addresses.map(|((ip, (hostname, zone, priority, maintenance)), check)| {
-                    let zone = zone.map(String::into_boxed_str);
-                    let check = check.clone();
-                    Address { ip, name: None, priority, hostname, zone, maintenance, check }
-                });
+            let mut keys = keys.into_iter().zip(checks.iter().cycle());
+            let mut next = || keys.next().expect("keys for each address");
+            let addresses = ips.into_iter().map(|ip| {
+                let ((hostname, zone, priority, maintenance), check) = next();
+                let zone = zone.map(String::into_boxed_str);
+                let check = check.clone();
+                Address { ip, name: None, priority, hostname, zone, maintenance, check }
+            });
             let addresses = addresses.collect();
+            let names = names.into_iter().map(|(name, dns)| {
+                let ((hostname, zone, priority, maintenance), check) = next();
+                let zone = zone.map(String::into_boxed_str);
+                let check = check.clone();
+                let kind = if name.starts_with('_') { NameKind::Service } else { NameKind::Host };
+                let name = name.into();
+                NameEntry { name, kind, hostname, zone, priority, maintenance, check, ..dns }
+            });
+            let names = names.collect();
             let id = DatabaseId { namespace: String::new(), service: String::new() };
             let create_service = headless.map(|headless| CreateService { headless });
             let (refused, allowed) = (Vec::new(), AllowedNetworks::default());
@@ -53,7 +69,7 @@ fn database() -> impl Strategy<Value = Database> {
                 id,
                 ports,
                 addresses,
-                names: Vec::new(),
+                names,
                 rejected: refused,
                 allowed_networks: allowed,
                 policy,
@@ -61,6 +77,56 @@ fn database() -> impl Strategy<Value = Database> {
                 create_service,
                 adopt,
             }
+        },
+    )
+}
+
+/// Words that YAML may take for something else belong to what must survive.
+fn name() -> impl Strategy<Value = String> {
+    let label = || "[a-z0-9_]([a-z0-9_-]{0,20}[a-z0-9_])?";
+    let host = (label(), label(), "[a-z]([a-z0-9-]{0,5}[a-z])?")
+        .prop_map(|(first, second, last)| format!("{first}.{second}.{last}"))
+        .prop_filter("no SRV name", |name| !name.starts_with('_') && !name.contains("._"));
+    let service = ("[a-z][a-z0-9-]{0,5}x", "[a-z]{3}", "[a-z]{1,5}(\\.[a-z]{1,3}){0,3}")
+        .prop_map(|(service, protocol, name)| format!("_{service}._{protocol}.{name}"));
+    let hard = proptest::sample::select(&["1e3.e", "0x1f.x", "no.no", "_a._b.c"][..]);
+    prop_oneof![
+        host,
+        service.prop_filter("no localhost", |name| !name.ends_with("localhost")),
+        hard.prop_map(String::from)
+    ]
+}
+
+/// Returns entries whose keys beside `dns` are replaced.
+fn dns() -> impl Strategy<Value = NameEntry> {
+    let families = of(prop_oneof![
+        Just(Families::BOTH),
+        Just(Families { ipv4: true, ipv6: false }),
+        Just(Families { ipv4: false, ipv6: true })
+    ]);
+    let seconds = |range| Strategy::prop_map(range, Duration::from_secs);
+    let forget_after = prop_oneof![Just(Duration::from_secs(1800)), seconds(60..=86_400_u64)];
+    let settings = (any::<bool>(), forget_after, of(seconds(60..=2_592_000))).prop_map(
+        |(rotating, forget_after, gone_after)| Settings { rotating, forget_after, gone_after },
+    );
+    let within = of(vec((ip(), 0..=32_u8), 1..3)).prop_map(|networks| {
+        let network = |(ip, length)| IpNet::new(ip, length).expect("a network").trunc();
+        let networks: Vec<_> = networks.into_iter().flatten().map(network).collect();
+        AllowedNetworks::new(&networks)
+    });
+    (families, seconds(1..=3600), within, settings, check(tcp().boxed())).prop_map(
+        |(families, refresh, within, settings, check)| NameEntry {
+            name: "".into(),
+            kind: NameKind::Host,
+            families,
+            refresh,
+            within,
+            settings,
+            priority: 0,
+            hostname: None,
+            zone: None,
+            maintenance: None,
+            check,
         },
     )
 }

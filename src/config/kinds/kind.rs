@@ -81,7 +81,7 @@ impl CheckContext<'_> {
 }
 
 /// Returns the items of a list that may be absent but not empty.
-pub(super) fn non_empty_list<T: Clone>(
+pub(crate) fn non_empty_list<T: Clone>(
     list: &Field<Vec<Field<T>>>,
     advice: &str,
     problems: &mut Collector,
@@ -103,6 +103,6 @@ pub(super) fn items<T: Clone>(list: &[Field<T>]) -> Result<Vec<T>, Reported> {
 }
 
 /// Wraps the items of a list that comes from no file.
-pub(super) fn new_list<T, R>(list: &[T], wrap: impl Fn(&T) -> R) -> Field<Vec<Field<R>>> {
+pub(crate) fn new_list<T, R>(list: &[T], wrap: impl Fn(&T) -> R) -> Field<Vec<Field<R>>> {
     Field::new(list.iter().map(|item| Field::new(wrap(item))).collect())
 }

@@ -22,7 +22,7 @@ pub(super) struct Hint {
 }
 
 /// The names that other tools, first of all Kubernetes, use for keys of this config.
-pub(crate) const SYNONYMS: [(&str, &str); 14] = [
+pub(crate) const SYNONYMS: [(&str, &str); 22] = [
     ("periodSeconds", "interval"),
     ("period", "interval"),
     ("timeoutSeconds", "timeout"),
@@ -33,10 +33,18 @@ pub(crate) const SYNONYMS: [(&str, &str); 14] = [
     ("httpHeaders", "headers"),
     ("name", "service"),
     ("ip", "address"),
+    ("host", "address"),
+    ("fqdn", "address"),
     ("endpoints", "addresses"),
+    ("hosts", "addresses"),
+    ("names", "addresses"),
     ("ips", "addresses"),
     ("args", "command"),
     ("expectedStatus", "expectedStatuses"),
+    ("ipFamilies", "families"),
+    ("cidrs", "within"),
+    ("networks", "within"),
+    ("ttl", "refresh"),
 ];
 
 impl Shape<'_> {

@@ -1,11 +1,15 @@
 //! The scalars that several records use, each with its rule, its error and its schema.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use crate::config::dns_name::DnsName;
+use crate::config::ip;
 use crate::config::names::{validate_label, validate_service};
 use crate::config::problem::quote;
 use crate::config::yaml::node::{Scalar, ScalarKind};
@@ -292,6 +296,24 @@ impl Serialize for Delay {
     }
 }
 
+/// Parses a duration within limits, which are texts of the config.
+pub(crate) fn parse_duration_within(
+    scalar: &Scalar,
+    limits: RangeInclusive<&str>,
+    expected: &str,
+) -> Result<Duration, String> {
+    let duration = parse_duration(scalar, ["m", "`30s`, `5m`, `1h`"], expected)?;
+    let limit = |text: &str| humantime::parse_duration(text).unwrap_or(duration);
+    let shown = quote(scalar.text.trim());
+    if duration < limit(limits.start()) {
+        return Err(format!("{shown} is too short; write at least `{}`", limits.start()));
+    }
+    if duration > limit(limits.end()) {
+        return Err(format!("{shown} is too long; write at most `{}`", limits.end()));
+    }
+    Ok(duration)
+}
+
 /// Parses a duration. The two examples are a unit that a bare number may lack, and whole durations.
 fn parse_duration(
     scalar: &Scalar,
@@ -309,9 +331,58 @@ fn parse_duration(
     })
 }
 
-scalar!(Ip(IpAddr), "an IP", {"type": "string", "pattern": "^[0-9a-fA-F.:]+$"}, |scalar, _| {
-    crate::config::ip::parse(&scalar.text).map(Ip)
-});
+/// An entry of a list of addresses.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum IpOrName {
+    Ip(IpAddr),
+    /// A name whose IPs DNS knows.
+    Name(DnsName),
+}
+
+scalar!(
+    IpOrName,
+    "an IP or a host name",
+    {
+        "type": "string",
+        "maxLength": 254,
+        "anyOf": [
+            {"pattern": "^[0-9a-fA-F.:]+$"},
+            {"pattern": "^([A-Za-z0-9_-]{1,63}\\.)+[A-Za-z0-9_-]*[A-Za-z_-][A-Za-z0-9_-]*\\.?$"}
+        ]
+    },
+    |scalar, expected| {
+        let text = scalar.text.as_str();
+        if text.is_empty() {
+            return Err(format!("this text is empty; write {expected}"));
+        }
+        if let Ok(ip) = text.parse() {
+            return Ok(IpOrName::Ip(ip));
+        }
+        let mistake = match ip::describe_mistake(text) {
+            Some(mistake) => mistake,
+            None => match DnsName::parse(text) {
+                Ok(name) => return Ok(IpOrName::Name(name)),
+                Err(mistake) => mistake,
+            },
+        };
+        Err(format!("{} {mistake}", quote(text)))
+    }
+);
+
+impl fmt::Display for IpOrName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IpOrName::Ip(ip) => ip.fmt(f),
+            IpOrName::Name(DnsName { name, .. }) => f.write_str(name),
+        }
+    }
+}
+
+impl Serialize for IpOrName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
 
 /// Returns the text of a scalar, unless YAML takes it for something else than text.
 pub(crate) fn text<'a>(scalar: &'a Scalar, expected: &str) -> Result<&'a str, String> {
