@@ -161,8 +161,8 @@ mod tests {
             limits,
             Rules::default(),
             &Recorder::default(),
-            runtime.clone(),
-            runtime,
+            crate::resolve::channel().0,
+            (runtime.clone(), runtime),
         )
         .expect("an epoll instance");
         let lease = lease::Handle::dry_run();

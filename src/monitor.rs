@@ -29,21 +29,26 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::clock;
-use crate::config::{DatabaseId, Spec};
+use crate::config::{Database, DatabaseId, Spec};
 use crate::freeze::{Freeze, Rules};
 use crate::limits::Limits;
 use crate::notice::Recorder;
 use crate::probe::{Prober, Reactor, Waker};
+use crate::resolve;
 use crate::schedule::Schedule;
 use admission_queue::{AdmissionQueue, OwnerId, OwnerIds};
 use commands::Command;
 use database::DatabaseMonitor;
+pub(crate) use database::ServiceFacts;
 use facts::{Facts, InconclusiveRun};
 pub(crate) use handle::{DatabasePlan, Handle};
 use handle::{Heartbeat, Plans};
 pub(crate) use histogram::DurationHistogram;
+use names::Names;
 use results::ProbeReport;
-pub(crate) use snapshot::{DatabaseSnapshot, Snapshot, TargetCounters, TargetState};
+pub(crate) use snapshot::{
+    DatabaseSnapshot, NameSnapshot, Origin, Snapshot, TargetCounters, TargetState,
+};
 use snapshot_channel::SnapshotWriter;
 use start_delay::StartDelay;
 pub(crate) use thread::{MonitorThread, start};
@@ -56,6 +61,7 @@ mod facts;
 mod freeze_driver;
 mod handle;
 mod histogram;
+mod names;
 mod reevaluation;
 mod reload;
 mod results;
@@ -95,6 +101,9 @@ pub(crate) struct Monitor {
     scheduled: Vec<ScheduledTarget>,
     databases: Vec<DatabaseMonitor>,
     by_id: HashMap<DatabaseId, usize>,
+    names: Names,
+    /// True if another number of databases may use a queue.
+    sharers_changed: bool,
     plans: watch::Sender<Arc<Plans>>,
     recorder: Recorder,
     /// The databases to reevaluate, with the time of each. An entry may be out of date.
@@ -131,8 +140,8 @@ pub(crate) fn build(
     limits: Limits,
     rules: Rules,
     recorder: &Recorder,
-    runtime: Runtime,
-    cpu_runtime: Runtime,
+    resolver: resolve::Handle,
+    (runtime, cpu_runtime): (Runtime, Runtime),
 ) -> io::Result<(Handle, Monitor)> {
     let now = clock::now();
     let mut reactor = Reactor::new()?;
@@ -144,10 +153,12 @@ pub(crate) fn build(
         scheduled: Vec::new(),
         databases: Vec::new(),
         by_id: HashMap::new(),
+        names: Names::new(resolver),
+        sharers_changed: false,
         plans: ends.plans,
         recorder: recorder.clone(),
         reevaluations: BinaryHeap::new(),
-        freeze: Freeze::new(rules, spec.databases.iter().map(|database| database.addresses.len())),
+        freeze: Freeze::new(rules, spec.databases.iter().map(|database| entries(database))),
         undecided: None,
         start_delay: StartDelay::new(now),
         network_queue: AdmissionQueue::new(limits.max_in_flight),
@@ -169,6 +180,11 @@ pub(crate) fn build(
     };
     monitor.reload(spec, now);
     Ok((handle, monitor))
+}
+
+/// Returns the number of a database's entries: about as many targets as it will have.
+fn entries(database: &Database) -> usize {
+    database.addresses.len() + database.names.len()
 }
 
 impl Monitor {
@@ -195,6 +211,9 @@ impl Monitor {
             self.apply_results();
             if self.run_commands(now).is_err() {
                 break;
+            }
+            if std::mem::take(&mut self.sharers_changed) {
+                self.update_sharers();
             }
             self.advance_snapshot(now);
             self.evaluate_start_delay(now);

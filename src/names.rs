@@ -115,6 +115,13 @@ pub enum Backing {
     Adopted,
 }
 
+impl Backing {
+    /// Returns whether an answer has had the address.
+    pub fn is_of_an_answer(self) -> bool {
+        self != Self::Adopted
+    }
+}
+
 /// The address families that are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Families {

@@ -27,7 +27,7 @@ use crate::monitor::MonitorThread;
 use crate::notice::{self, Receiver, Recorder};
 use crate::publish::{Cluster, Supervisor};
 use crate::reload::{self, ConfigFile};
-use crate::{admin, event, monitor, publish};
+use crate::{admin, event, monitor, publish, resolve};
 
 mod cluster;
 mod election;
@@ -67,8 +67,10 @@ pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow:
     let (recorder, notices) = event_channel(options.mode);
 
     // The checks need no cluster, so they do not wait for one.
-    let (monitor, checks) = monitor::start(&spec, options.limits, options.freeze, &recorder)
-        .context("can't start a thread for the checks")?;
+    let (resolver, _lookups) = resolve::channel();
+    let (monitor, checks) =
+        monitor::start(&spec, options.limits, options.freeze, &recorder, resolver)
+            .context("can't start a thread for the checks")?;
     let cluster = match find_cluster(options.mode, &mut signals).await {
         Ok(Some(cluster)) => cluster,
         stopped => {
@@ -240,7 +242,8 @@ mod tests {
         let limits = Limits { max_in_flight: 1, max_execs: 1 };
         let rules = freeze::Rules::default();
         let (monitor, _) =
-            monitor::start(&spec, limits, rules, &Recorder::default()).expect("threads");
+            monitor::start(&spec, limits, rules, &Recorder::default(), resolve::channel().0)
+                .expect("threads");
         let lease = lease::Handle::dry_run();
         let options = publish::Options::default();
         let (_, publishing) = publish::start(&spec, &Cluster::None, &monitor, &lease, &options);

@@ -42,6 +42,15 @@ pub(crate) enum Pause {
     Recheck,
 }
 
+/// The time of a target's first try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FirstTry {
+    /// Somewhere within its recheck interval, by its phase.
+    Spread,
+    /// Now.
+    AtOnce,
+}
+
 /// The next thing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -119,6 +128,20 @@ impl Schedule {
     /// Adds targets, at phases between those of the existing ones. Nothing is known of the new
     /// targets, so their first tries are spread over their recheck interval.
     pub(crate) fn add(&mut self, rhythms: &[Cadence], now: Instant) -> Vec<TargetKey> {
+        self.add_with(rhythms, now, FirstTry::Spread)
+    }
+
+    /// Adds targets whose first tries are due at once.
+    pub(crate) fn add_due(&mut self, rhythms: &[Cadence], now: Instant) -> Vec<TargetKey> {
+        self.add_with(rhythms, now, FirstTry::AtOnce)
+    }
+
+    fn add_with(
+        &mut self,
+        rhythms: &[Cadence],
+        now: Instant,
+        first_try: FirstTry,
+    ) -> Vec<TargetKey> {
         let now = self.nanos(now);
         let mut phases = self.assign_phases(rhythms);
         let mut free = (0..self.entries.len())
@@ -129,7 +152,12 @@ impl Schedule {
         for rhythm in rhythms {
             let (interval, recheck) = (nanos(rhythm.interval).max(1), nanos(rhythm.recheck).max(1));
             let phase = phases.get_mut(&interval).and_then(Iterator::next).unwrap_or_default();
-            let first = now + (phase as f64 * (recheck as f64 / interval as f64)) as Nanos;
+            let first = match first_try {
+                FirstTry::AtOnce => now,
+                FirstTry::Spread => {
+                    now + (phase as f64 * (recheck as f64 / interval as f64)) as Nanos
+                }
+            };
             let key = free.next().unwrap_or_else(|| {
                 self.entries.push(None);
                 self.entries.len() - 1

@@ -92,6 +92,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "freeze_driver",
             "reevaluation",
             "results",
+            "names",
             "start_delay",
             "commands",
             "reload",
@@ -100,7 +101,17 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "handle",
         ],
     ),
-    ("monitor::database", &["announcements", "recent_failures"]),
+    (
+        "monitor::database",
+        &[
+            "announcements",
+            "recent_failures",
+            "dns_addresses",
+            "dns_notices",
+            "decision",
+            "readdress",
+        ],
+    ),
     ("names", &["rotation"]),
     ("notice", &["reason", "log_line", "recorder"]),
     (

@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock;
 use crate::health::{self, Health, Thresholds, Verdict};
-use crate::monitor::{DatabaseSnapshot, DurationHistogram, TargetCounters, TargetState};
+use crate::monitor::{DatabaseSnapshot, DurationHistogram, Origin, TargetCounters, TargetState};
 use crate::plan::{KeepReason, Member, MinHealthy, Plan, Policy, PolicyNote};
 use crate::publish::{Condition, ConditionKind};
 use prometheus::HistogramOpts;
@@ -36,6 +36,7 @@ fn target(last: u8, verdict: Option<Verdict>) -> TargetState {
         health,
         last_check: None,
         counts,
+        origin: Origin::default(),
         priority,
         maintenance,
         maintenance_ended_at,
@@ -51,6 +52,7 @@ fn database(service: &str, targets: Vec<TargetState>) -> DatabaseSnapshot {
         notes: Vec::new(),
         problems: Vec::new(),
         targets,
+        names: Vec::new(),
         refused: Vec::new(),
         check_duration: histogram(&[250, 750]),
     }

@@ -6,19 +6,23 @@ use std::time::Instant;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::oneshot;
 
-use super::Monitor;
 use super::budget::Budget;
 use super::database::DatabaseMonitor;
+use super::{Monitor, ServiceFacts};
 use crate::annotations::ServiceAnnotations;
 use crate::config::{DatabaseId, Spec};
 use crate::freeze::Freeze;
 use crate::plan::Members;
+use crate::resolve::{LookupOutcome, NameKey};
 
 /// One command, as the methods of [`super::Handle`] send it.
 pub(super) enum Command {
-    SetInitialMembers(DatabaseId, Members),
+    /// All members, and those that the daemon has written.
+    SetInitialMembers(DatabaseId, Members, Members),
     SetPublishedMembers(DatabaseId, Members),
     SetAnnotations(DatabaseId, ServiceAnnotations),
+    SetServiceFacts(DatabaseId, ServiceFacts),
+    ApplyLookup(NameKey, LookupOutcome),
     /// The sender is used once the config has been taken over.
     Reload(Arc<Spec>, oneshot::Sender<()>),
 }
@@ -39,9 +43,9 @@ impl Monitor {
 
     fn run_command(&mut self, command: Command, now: Instant) {
         match command {
-            Command::SetInitialMembers(id, members) => {
+            Command::SetInitialMembers(id, members, own) => {
                 self.update_database(&id, |database, freeze| {
-                    database.set_initial_members(&members, freeze, now);
+                    database.set_initial_members(&members, &own, freeze, now);
                 });
             }
             Command::SetPublishedMembers(id, members) => {
@@ -54,6 +58,8 @@ impl Monitor {
                     database.set_annotations(annotations, freeze, now);
                 });
             }
+            Command::SetServiceFacts(id, facts) => self.set_service_facts(&id, facts, now),
+            Command::ApplyLookup(key, outcome) => self.apply_lookup(&key, outcome, now),
             Command::Reload(spec, done) => {
                 self.reload(&spec, now);
                 // The caller may have given up waiting.
@@ -70,7 +76,7 @@ impl Monitor {
     ) {
         if let Some(&index) = self.by_id.get(id) {
             change(&mut self.databases[index], &mut self.freeze);
-            self.schedule_reevaluation(index);
+            self.after_change(index);
         }
     }
 }

@@ -1,7 +1,6 @@
 //! One database: applies verdicts to the health of its targets, and decides its plan anew when
 //! something that the plan depends on has changed.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,21 +9,28 @@ use tokio::sync::watch;
 use tracing::info;
 
 use super::histogram::{DurationHistogram, ms};
-use super::{DatabasePlan, DatabaseSnapshot, ProbeReport, TargetCounters, TargetState};
+use super::{DatabasePlan, DatabaseSnapshot, Origin, ProbeReport, TargetCounters, TargetState};
 use crate::annotations::{self, Maintenance, ServiceAnnotations};
-use crate::config::{Address, Check, Database, DatabaseId};
+use crate::config::{Address, Database, DatabaseId};
 use crate::freeze::Freeze;
 use crate::health::{self, Health, InitialMembership, State, Transition, Verdict};
 use crate::notice::Recorder;
-use crate::plan::{self, Candidate, Decision, Member, Members, Plan, PolicyNote, Pool};
-use crate::schedule::Pause;
+use crate::plan::{KeepReason, Member, Members, Plan, PolicyNote};
+use crate::resolve;
+use crate::schedule::{Pause, TargetKey};
+use decision::known_to_pass;
+use dns_addresses::DnsAddresses;
+pub(crate) use dns_addresses::ServiceFacts;
+pub(super) use dns_notices::{DnsService, describe_failure};
+use readdress::Arrival;
 use recent_failures::RecentFailures;
 
 mod announcements;
+mod decision;
+mod dns_addresses;
+mod dns_notices;
+mod readdress;
 mod recent_failures;
-
-/// Intervals for which a conclusive verdict counts: one or two tries may be inconclusive.
-const FRESH_INTERVALS: u32 = 3;
 
 /// The bounds of the durations of tries.
 const DURATION_BOUNDS: [Duration; 14] = [
@@ -55,6 +61,20 @@ pub(super) struct DatabaseMonitor {
     removed: Vec<IpAddr>,
     check_duration: DurationHistogram,
     recorder: Recorder,
+    /// The addresses by name, if the database has names.
+    dns: Option<Box<DnsAddresses>>,
+    /// True once it has been decided what to publish.
+    has_decided: bool,
+    resolver_commands: Vec<resolve::Command>,
+    /// The version that the schedule has.
+    pub(super) scheduled: Scheduled,
+}
+
+/// The version of a database that the schedule has.
+pub(super) struct Scheduled {
+    pub database: Arc<Database>,
+    /// The keys of the targets, in the order of the addresses.
+    pub keys: Vec<TargetKey>,
 }
 
 /// The inputs of the policy besides health, and its effects.
@@ -72,6 +92,15 @@ struct PolicyState {
     problems: Vec<String>,
     /// The time at which to decide anew although nothing else has changed.
     reevaluate_at: Option<Instant>,
+    /// Addresses that the newest decision leaves out because another of their name takes their
+    /// place.
+    exchanged: Vec<IpAddr>,
+    /// The time since which addresses that are new by DNS have held up a decision that would leave
+    /// no member.
+    held_empty_since: Option<Instant>,
+    /// The time since which addresses stay that DNS no longer gives, and whether that has been
+    /// announced.
+    kept: Option<(Instant, bool)>,
     /// The reevaluation that the monitor knows of.
     scheduled_reevaluation: Option<Instant>,
 }
@@ -82,27 +111,40 @@ impl DatabaseMonitor {
         let targets: Vec<TargetState> =
             database.addresses.iter().map(|address| target(address, now)).collect();
         let policy_state = PolicyState::default();
-        let plan = decide(database, &targets, &policy_state, None, now).plan;
-        let (plan_sender, _) = watch::channel(DatabasePlan {
+        let dns = DnsAddresses::new(database).map(Box::new);
+        let unscheduled = Arc::new(Database { addresses: Vec::new(), ..Database::clone(database) });
+        let (plan, _) = watch::channel(DatabasePlan {
             database: database.clone(),
-            plan,
+            plan: Plan::Keep(KeepReason::NotSynced),
             may_answer: Arc::default(),
         });
-        Self {
+        let new = Self {
             database: database.clone(),
             targets,
-            plan: plan_sender,
+            plan,
             policy_state,
             recent_failures: RecentFailures::default(),
             removed: Vec::new(),
             check_duration: DurationHistogram::new(&DURATION_BOUNDS),
             recorder,
-        }
+            dns,
+            has_decided: false,
+            resolver_commands: Vec::new(),
+            scheduled: Scheduled { database: unscheduled, keys: Vec::new() },
+        };
+        let decision = new.decision(None, now);
+        new.plan.send_modify(|existing| existing.plan = decision.plan);
+        new
     }
 
-    /// Returns the config of the database.
+    /// Returns the database with all addresses that are known now.
     pub(super) fn config(&self) -> &Arc<Database> {
         &self.database
+    }
+
+    /// Returns the database as the file has it.
+    pub(super) fn file(&self) -> &Arc<Database> {
+        self.dns.as_ref().map_or(&self.database, |dns| dns.file())
     }
 
     /// Returns the newest plan, and each newer one.
@@ -112,24 +154,16 @@ impl DatabaseMonitor {
 
     /// Takes over the database of a new config. A target whose check is the same keeps its health.
     /// Any other target must be initialized and checked first, and until then nothing is decided.
-    pub(super) fn reload(&mut self, database: &Arc<Database>, freeze: &mut Freeze, now: Instant) {
-        if self.database == *database {
+    pub(super) fn reload(&mut self, file: &Arc<Database>, freeze: &mut Freeze, now: Instant) {
+        if self.file() == file {
             return;
         }
-        let before = std::mem::replace(&mut self.database, database.clone());
-        self.recent_failures.reindex(&before, database);
-        let known = before.addresses.iter().zip(std::mem::take(&mut self.targets));
-        let mut known: HashMap<IpAddr, _> =
-            known.map(|(address, target)| (address.ip, (address, target))).collect();
-        let renew = |address: &Address| match known.remove(&address.ip) {
-            Some((old, target)) => renewed(target, old, address, now),
-            None => target(address, now),
-        };
-        self.targets = database.addresses.iter().map(renew).collect();
-        self.removed.extend(
-            known.into_values().filter(|(_, target)| !is_out(target)).map(|(old, _)| old.ip),
-        );
-        self.removed.retain(|ip| !database.addresses.iter().any(|address| address.ip == *ip));
+        let (database, origins) = self.replace_file(file, now);
+        let gone = self.replace_targets(database, now).into_values();
+        self.removed.extend(gone.filter(|(_, it)| !is_out(it)).map(|(address, _)| address.ip));
+        let addresses = &self.database.addresses;
+        self.removed.retain(|ip| !addresses.iter().any(|address| address.ip == *ip));
+        self.set_origins(origins, Arrival::First, now);
         // Nothing is decided before it is known which of the new targets are published.
         if self.targets.iter().any(|target| !target.health.is_initialized()) {
             self.policy_state.published = None;
@@ -152,6 +186,7 @@ impl DatabaseMonitor {
             notes: self.policy_state.notes.clone(),
             problems: self.policy_state.problems.clone(),
             targets: self.targets.clone(),
+            names: self.name_snapshots(),
             refused: self.database.rejected.clone(),
             check_duration: self.check_duration.clone(),
         }
@@ -175,17 +210,23 @@ impl DatabaseMonitor {
             Verdict::Inconclusive(_) => target.counts.inconclusive += 1,
         }
         self.log_inconclusive(index, verdict);
+        self.hurry_name(index, verdict);
+        let thresholds = self.thresholds(index);
         let target = &mut self.targets[index];
         let check = &self.database.addresses[index].check;
         let (first, doubted) = (!target.health.is_checked(), target.health.in_doubt());
         let before = (known_to_pass(target, check, now), target.health.inconclusive_since());
-        let transition = health::observe(&mut target.health, verdict, check.thresholds, now);
+        let transition = health::observe(&mut target.health, verdict, thresholds, now);
         let after = (known_to_pass(target, check, now), target.health.inconclusive_since());
         let turned = self.database.policy.exactly_one && before.0 != after.0 || before.1 != after.1;
         self.count_flip(index, transition, now);
         self.announce_transition(index, transition, now);
         self.log_unsynced_failure(index);
         let in_doubt = self.targets[index].health.in_doubt();
+        let pause = match in_doubt || self.is_just_arrived(index, now) {
+            true => Pause::Recheck,
+            false => Pause::Interval,
+        };
         if transition.is_some() {
             self.note_failure(index, freeze, now);
         }
@@ -194,17 +235,20 @@ impl DatabaseMonitor {
         } else if doubted != in_doubt {
             self.report_tally(freeze, now);
         }
-        if in_doubt { Pause::Recheck } else { Pause::Interval }
+        pause
     }
 
-    /// Applies the members that the cluster holds when it is first read.
+    /// Applies the members that the cluster holds when it is first read. `own` are those of them
+    /// that the daemon has written.
     pub(super) fn set_initial_members(
         &mut self,
         members: &Members,
+        own: &Members,
         freeze: &mut Freeze,
         now: Instant,
     ) {
         let first = self.policy_state.published.is_none();
+        self.adopt(own, now);
         self.policy_state.published.get_or_insert_with(|| members.clone());
         for index in 0..self.targets.len() {
             let target = &mut self.targets[index];
@@ -237,6 +281,8 @@ impl DatabaseMonitor {
         let changed =
             self.policy_state.published.as_ref().is_some_and(|published| *published != members);
         if changed {
+            // All of them were written by this replica or by the one that writes.
+            self.adopt(&members, now);
             self.policy_state.published = Some(members);
             self.decide(freeze, now);
         }
@@ -329,85 +375,11 @@ impl DatabaseMonitor {
             flaps.record_flip(to, self.database.policy.max_flips, now);
         }
     }
-
-    /// Returns a note on published targets whose verdicts have been inconclusive for too long. It
-    /// is the note from before if the targets are the same.
-    fn inconclusive_note(&self) -> Option<PolicyNote> {
-        let published = self.policy_state.published.as_ref()?;
-        let is_inconclusive = |target: &&TargetState| {
-            published.contains(target.member.ip) && target.health.inconclusive_since().is_some()
-        };
-        let mut targets: Vec<&TargetState> = self.targets.iter().filter(is_inconclusive).collect();
-        targets.sort_by_key(|target| target.member.ip);
-        let reason = targets.first()?.health.reason().unwrap_or_default();
-        let ips: Vec<IpAddr> = targets.iter().map(|target| target.member.ip).collect();
-        let same = |note: &&PolicyNote| match note {
-            PolicyNote::ChecksInconclusive { ips: before, .. } => *before == ips,
-            _ => false,
-        };
-        let before = self.policy_state.notes.iter().find(same).cloned();
-        Some(
-            before.unwrap_or_else(|| PolicyNote::ChecksInconclusive {
-                ips,
-                reason: reason.to_owned(),
-            }),
-        )
-    }
-
-    /// Returns the addresses that may answer while the plan is not to publish. A plan to publish
-    /// clears the removed ones.
-    fn may_answer(&mut self, plan: &Plan) -> Arc<[IpAddr]> {
-        if matches!(plan, Plan::Publish(_)) {
-            self.removed = Vec::new();
-            return Arc::default();
-        }
-        let here =
-            self.targets.iter().filter(|target| !is_out(target)).map(|target| target.member.ip);
-        let mut may_answer: Vec<IpAddr> = here.chain(self.removed.iter().copied()).collect();
-        may_answer.sort();
-        may_answer.dedup();
-        may_answer.into()
-    }
-
-    /// Decides anew. Called after all that can change a plan: a transition, the first verdict of a
-    /// target, and every change of what a policy depends on.
-    pub(super) fn decide(&mut self, freeze: &mut Freeze, now: Instant) {
-        if freeze.frozen().is_none() {
-            self.recent_failures.expire(now);
-        }
-        self.report_tally(freeze, now);
-        let hold = freeze
-            .holds_removals()
-            .then(|| Hold { left: freeze.frozen().map(|_| &self.recent_failures) });
-        let decision =
-            decide(&self.database, &self.targets, &self.policy_state, hold.as_ref(), now);
-        let Decision { plan, mut notes, reevaluate_at, exchanged: _ } = decision;
-        notes.extend(self.inconclusive_note());
-        let before = std::mem::replace(&mut self.policy_state.notes, notes);
-        self.policy_state.reevaluate_at =
-            reevaluate_at.into_iter().chain(self.recent_failures.next_expiry(now)).min();
-        self.announce_notes(&before, now);
-        self.announce_freeze(freeze, now);
-        let may_answer = self.may_answer(&plan);
-        self.plan.send_if_modified(|existing| {
-            let changed = existing.plan != plan
-                || existing.may_answer != may_answer
-                || !Arc::ptr_eq(&existing.database, &self.database);
-            *existing = DatabasePlan { database: self.database.clone(), plan, may_answer };
-            changed
-        });
-    }
 }
 
 /// Returns whether the target is Down or in maintenance.
 fn is_out(target: &TargetState) -> bool {
     target.health.state() == State::Down || target.maintenance.is_some()
-}
-
-/// The hold of a freeze that has begun or is likely.
-struct Hold<'a> {
-    /// The targets that a freeze restores.
-    left: Option<&'a RecentFailures>,
 }
 
 /// Returns a target of which nothing is known.
@@ -417,6 +389,7 @@ fn target(address: &Address, now: Instant) -> TargetState {
         health: Health::new(now),
         last_check: None,
         counts: TargetCounters::default(),
+        origin: Origin::default(),
         priority: address.priority,
         maintenance: address.maintenance.clone(),
         maintenance_ended_at: None,
@@ -430,73 +403,8 @@ fn renewed(known: TargetState, old: &Address, address: &Address, now: Instant) -
     if old.check == address.check {
         return TargetState { member: new.member, priority: new.priority, ..known };
     }
-    let TargetState { counts, maintenance, maintenance_ended_at, .. } = known;
-    TargetState { counts, maintenance, maintenance_ended_at, ..new }
-}
-
-fn decide(
-    database: &Database,
-    targets: &[TargetState],
-    policy_state: &PolicyState,
-    hold: Option<&Hold>,
-    now: Instant,
-) -> Decision {
-    let left = hold.and_then(|hold| hold.left);
-    let restored_by_freeze = |index: usize| left.is_some_and(|left| left.contains(index));
-    let checks = database.addresses.iter().map(|address| &*address.check);
-    let candidates: Vec<Candidate> = targets
-        .iter()
-        .zip(checks)
-        .enumerate()
-        .map(|(index, (target, check))| Candidate {
-            restored_by_freeze: restored_by_freeze(index),
-            ..candidate(target, check)
-        })
-        .collect();
-    let (policy, failback_requested_at) = (&database.policy, policy_state.failback_requested_at);
-    let pool = Pool {
-        targets: &candidates,
-        policy,
-        failback_requested_at,
-        holds_removals: hold.is_some(),
-        names: &[],
-        late_arrivals_hold_empty: false,
-    };
-    plan::decide(&pool, policy_state.published.as_ref(), now)
-}
-
-/// Returns the time at which the newest conclusive verdict is too old to count. As many failures
-/// would have made the target Down before.
-fn stale_at(health: &Health, check: &Check) -> Option<Instant> {
-    let intervals = check.thresholds.unhealthy.max(FRESH_INTERVALS);
-    let time = check.interval.checked_mul(intervals)?.checked_add(check.timeout)?;
-    health.known_at().checked_add(time)
-}
-
-fn known_to_pass(target: &TargetState, check: &Check, now: Instant) -> bool {
-    target.passing() && stale_at(&target.health, check).is_none_or(|stale_at| stale_at > now)
-}
-
-fn candidate<'a>(target: &'a TargetState, check: &Check) -> Candidate<'a> {
-    let health = &target.health;
-    Candidate {
-        member: &target.member,
-        state: health.state(),
-        since: target
-            .maintenance_ended_at
-            .map_or(health.since(), |returned| health.since().max(returned)),
-        checked: health.is_checked(),
-        passing: target.passing(),
-        passed_at: health.passed_at(),
-        stale_at: stale_at(health, check),
-        reason: health.reason(),
-        priority: target.priority,
-        in_maintenance: target.maintenance.is_some(),
-        suppressed_until: target.out_until(),
-        backing: crate::names::Backing::Current,
-        is_late_arrival: false,
-        restored_by_freeze: false,
-    }
+    let TargetState { counts, maintenance, maintenance_ended_at, origin, .. } = known;
+    TargetState { counts, maintenance, maintenance_ended_at, origin, ..new }
 }
 
 #[cfg(test)]

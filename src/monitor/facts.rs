@@ -69,6 +69,16 @@ impl InconclusiveRun {
         Self { targets, since: None, tries: 0, tried_targets: BTreeSet::new() }
     }
 
+    /// Returns the number of targets.
+    pub(super) fn targets(&self) -> usize {
+        self.targets
+    }
+
+    /// Sets the number of targets.
+    pub(super) fn set_targets(&mut self, targets: usize) {
+        self.targets = targets;
+    }
+
     /// Counts the verdict of one more try.
     pub(super) fn observe(&mut self, target: TargetKey, verdict: &Verdict, now: Instant) {
         if !matches!(verdict, Verdict::Inconclusive(_)) {

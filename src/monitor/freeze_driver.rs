@@ -43,7 +43,7 @@ impl Monitor {
                 return;
             }
             self.databases[index].decide(&mut self.freeze, now);
-            self.schedule_reevaluation(index);
+            self.after_change(index);
             self.undecided = Some(index + 1);
         }
         self.undecided = None;

@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::COMMAND_CAPACITY;
 use super::commands::Command;
 use super::facts::Facts;
 use super::snapshot::Snapshot;
 use super::snapshot_channel::{self, SnapshotReader, SnapshotWriter};
+use super::{COMMAND_CAPACITY, ServiceFacts};
 use crate::annotations::ServiceAnnotations;
 use crate::config::{Database, DatabaseId, Spec};
 use crate::lease::CheckFacts;
 use crate::plan::{Members, Plan};
 use crate::probe::Waker;
+use crate::resolve::{LookupOutcome, NameKey};
 
 /// The decision for one database, with the config that it was made for. Both change at once, so no
 /// plan is ever applied to another version of its database.
@@ -87,8 +88,10 @@ impl Handle {
     }
 
     /// Sends the members that the cluster holds for a database when it is first read.
-    pub async fn set_initial_members(&self, id: &DatabaseId, members: Members) {
-        self.send(Command::SetInitialMembers(id.clone(), members)).await;
+    ///
+    /// `own` are those of them that the daemon has written.
+    pub async fn set_initial_members(&self, id: &DatabaseId, members: Members, own: Members) {
+        self.send(Command::SetInitialMembers(id.clone(), members, own)).await;
     }
 
     /// Sends the members that the cluster holds for a database by a decision of this replica, or of
@@ -100,6 +103,16 @@ impl Handle {
     /// Sends the annotations of a database's Service.
     pub async fn set_annotations(&self, id: &DatabaseId, annotations: ServiceAnnotations) {
         self.send(Command::SetAnnotations(id.clone(), annotations)).await;
+    }
+
+    /// Sends the facts about a database's Service.
+    pub async fn set_service_facts(&self, id: &DatabaseId, facts: ServiceFacts) {
+        self.send(Command::SetServiceFacts(id.clone(), facts)).await;
+    }
+
+    /// Sends the outcome of a lookup.
+    pub(crate) async fn apply_lookup(&self, key: NameKey, outcome: LookupOutcome) {
+        self.send(Command::ApplyLookup(key, outcome)).await;
     }
 
     async fn send(&self, command: Command) {

@@ -8,6 +8,16 @@ use super::Monitor;
 use super::budget::Budget;
 
 impl Monitor {
+    /// Follows a change of a database: brings the schedule to its addresses, passes its commands to
+    /// the resolver, and remembers when it is to be reevaluated.
+    pub(super) fn after_change(&mut self, index: usize) {
+        self.update_schedule(index);
+        for command in self.databases[index].take_resolver_commands() {
+            self.names.send(command);
+        }
+        self.schedule_reevaluation(index);
+    }
+
     /// Remembers when a database is to be reevaluated, if that has changed.
     pub(super) fn schedule_reevaluation(&mut self, index: usize) {
         if let Some(at) = self.databases[index].take_reevaluation() {
@@ -34,7 +44,7 @@ impl Monitor {
             }
             self.reevaluations.pop();
             self.databases[index].reevaluate_if_due(&mut self.freeze, now);
-            self.schedule_reevaluation(index);
+            self.after_change(index);
         }
     }
 }

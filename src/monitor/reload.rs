@@ -6,43 +6,33 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::database::DatabaseMonitor;
+use super::database::{DatabaseMonitor, Scheduled};
 use super::facts::InconclusiveRun;
 use super::{Monitor, ScheduledTarget};
-use crate::config::{Database, DatabaseId, Spec};
+use crate::clock;
+use crate::config::{DatabaseId, Spec};
 use crate::probe::{Prober, Target};
 use crate::schedule::{Cadence, TargetKey};
-
-/// A database of the config before, with the keys of its targets in the schedule.
-struct Previous {
-    database: DatabaseMonitor,
-    keys: Vec<TargetKey>,
-}
 
 impl Monitor {
     /// Replaces all databases and targets by those of `spec`.
     pub(super) fn reload(&mut self, spec: &Spec, now: Instant) {
-        let mut previous = self.take_previous();
+        let previous = std::mem::take(&mut self.databases).into_iter();
+        let mut previous: HashMap<DatabaseId, DatabaseMonitor> =
+            previous.map(|database| (database.config().id.clone(), database)).collect();
         let mut databases = Vec::with_capacity(spec.databases.len());
-        let mut new = Vec::new();
-        for (index, config) in spec.databases.iter().enumerate() {
-            let database = match previous.remove(&config.id) {
-                Some(Previous { mut database, keys }) => {
-                    let old = database.config().clone();
+        for config in &spec.databases {
+            databases.push(match previous.remove(&config.id) {
+                Some(mut database) => {
                     database.reload(config, &mut self.freeze, now);
-                    new.extend(self.carry_over(index, &old, keys, config));
                     database
                 }
-                None => {
-                    new.extend((0..config.addresses.len()).map(|target| (index, target)));
-                    DatabaseMonitor::new(config, self.recorder.clone(), now)
-                }
-            };
-            databases.push(database);
+                None => DatabaseMonitor::new(config, self.recorder.clone(), now),
+            });
         }
-        for Previous { mut database, keys } in previous.into_values() {
+        for mut database in previous.into_values() {
             database.withdraw(&mut self.freeze);
-            keys.into_iter().for_each(|key| self.unschedule(key));
+            database.scheduled.keys.into_iter().for_each(|key| self.unschedule(key));
         }
         self.freeze.set_unsynced(databases.iter().filter(|database| !database.is_synced()).count());
         self.freeze.maybe_enter(now);
@@ -50,65 +40,80 @@ impl Monitor {
         // All that is kept by the index of a database begins again.
         self.undecided = self.undecided.map(|_| 0);
         self.snapshots.restart();
-        let targets = spec.databases.iter().map(|config| config.addresses.len()).sum();
-        self.inconclusive = InconclusiveRun::new(targets);
         self.reindex();
         let (network, exec) = (&self.network_queue, &self.exec_queue);
         let is_used = |owner| network.is_used_by(owner) || exec.is_used_by(owner);
         self.owners.update(spec.databases.iter().map(|config| &config.id), is_used);
-        self.schedule_new(spec, &new, now);
+        self.reschedule_all(now);
         self.update_sharers();
+        self.reindex_names(now);
     }
 
-    /// Takes the databases out of the monitor, each with the keys of its targets.
-    fn take_previous(&mut self) -> HashMap<DatabaseId, Previous> {
-        let mut previous: Vec<Previous> = std::mem::take(&mut self.databases)
-            .into_iter()
-            .map(|database| {
-                let keys = vec![TargetKey::MAX; database.config().addresses.len()];
-                Previous { database, keys }
-            })
-            .collect();
-        for (key, target) in self.scheduled.iter().enumerate() {
-            if let Some((database, target)) = target.location {
-                previous[database].keys[target] = key;
-            }
+    /// Brings the schedule to the addresses of all databases. Those that are new are added
+    /// together, so that their tries are spread evenly.
+    fn reschedule_all(&mut self, now: Instant) {
+        let mut new = Vec::new();
+        for index in 0..self.databases.len() {
+            new.extend(self.carry_over(index));
         }
-        previous
-            .into_iter()
-            .map(|previous| (previous.database.config().id.clone(), previous))
-            .collect()
+        self.inconclusive = InconclusiveRun::new(self.count_targets());
+        let keys = self.schedule.add(&self.cadences(&new), now);
+        self.add_scheduled(keys, &new);
+    }
+
+    fn count_targets(&self) -> usize {
+        self.databases.iter().map(|database| database.config().addresses.len()).sum()
+    }
+
+    /// Brings the schedule to the addresses of a database, if they have changed. Those that are new
+    /// are tried at once.
+    pub(super) fn update_schedule(&mut self, index: usize) {
+        let database = &self.databases[index];
+        if Arc::ptr_eq(&database.scheduled.database, database.config()) {
+            return;
+        }
+        let targets = self.inconclusive.targets() - database.scheduled.keys.len()
+            + database.config().addresses.len();
+        self.inconclusive.set_targets(targets);
+        let new = self.carry_over(index);
+        let keys = self.schedule.add_due(&self.cadences(&new), clock::now());
+        self.add_scheduled(keys, &new);
+        self.sharers_changed = true;
     }
 
     /// Keeps those targets of a database whose check has not changed in the schedule, and takes out
     /// the others. Returns the locations of the targets that are to be scheduled anew.
-    fn carry_over(
-        &mut self,
-        index: usize,
-        old: &Database,
-        keys: Vec<TargetKey>,
-        new: &Database,
-    ) -> Vec<(usize, usize)> {
+    fn carry_over(&mut self, index: usize) -> Vec<(usize, usize)> {
+        let new = self.databases[index].config().clone();
+        let scheduled = Scheduled { database: new.clone(), keys: Vec::new() };
+        let Scheduled { database: old, keys } =
+            std::mem::replace(&mut self.databases[index].scheduled, scheduled);
         let existing = old.addresses.iter().zip(keys);
         let mut existing: HashMap<IpAddr, _> =
             existing.map(|(address, key)| (address.ip, (address, key))).collect();
         let mut unscheduled = Vec::new();
+        let mut keys = Vec::with_capacity(new.addresses.len());
         for (number, address) in new.addresses.iter().enumerate() {
             let location = (index, number);
             match existing.get(&address.ip) {
                 Some(&(before, key)) if before.check == address.check => {
                     existing.remove(&address.ip);
+                    keys.push(key);
                     let scheduled = &mut self.scheduled[key];
                     scheduled.location = Some(location);
-                    let target = Target::new(new, address);
-                    if target != Target::new(old, before) {
+                    let target = Target::new(&new, address);
+                    if target != Target::new(&old, before) {
                         // A try in flight continues with the target as it was.
                         scheduled.prober = Arc::new(Prober::new(address.check.clone(), target));
                     }
                 }
-                _ => unscheduled.push(location),
+                _ => {
+                    keys.push(TargetKey::MAX);
+                    unscheduled.push(location);
+                }
             }
         }
+        self.databases[index].scheduled.keys = keys;
         existing.into_values().for_each(|(_, key)| self.unschedule(key));
         unscheduled
     }
@@ -120,24 +125,26 @@ impl Monitor {
         self.schedule.remove(key);
     }
 
-    /// Adds targets to the schedule.
-    fn schedule_new(&mut self, spec: &Spec, locations: &[(usize, usize)], now: Instant) {
-        let config_of = |&(database, target): &(usize, usize)| {
-            let database = &spec.databases[database];
-            (database, &database.addresses[target])
-        };
-        let cadence = |location| {
-            let check = &config_of(location).1.check;
+    /// Returns the times between the tries of targets at these locations.
+    fn cadences(&self, locations: &[(usize, usize)]) -> Vec<Cadence> {
+        let cadence = |&(database, target): &(usize, usize)| {
+            let check = &self.databases[database].config().addresses[target].check;
             Cadence { interval: check.interval, recheck: check.recheck_interval }
         };
-        let cadences: Vec<Cadence> = locations.iter().map(cadence).collect();
-        let keys = self.schedule.add(&cadences, now);
-        for (key, location) in keys.into_iter().zip(locations) {
-            let (database, address) = config_of(location);
-            let prober = Prober::new(address.check.clone(), Target::new(database, address));
+        locations.iter().map(cadence).collect()
+    }
+
+    /// Adds targets that have got these keys in the schedule.
+    fn add_scheduled(&mut self, keys: Vec<TargetKey>, locations: &[(usize, usize)]) {
+        for (key, &(index, target)) in keys.into_iter().zip(locations) {
+            let database = &mut self.databases[index];
+            database.scheduled.keys[target] = key;
+            let config = database.config();
+            let address = &config.addresses[target];
+            let prober = Prober::new(address.check.clone(), Target::new(config, address));
             let scheduled = ScheduledTarget {
-                location: Some(*location),
-                owner: self.owners.get(&database.id),
+                location: Some((index, target)),
+                owner: self.owners.get(&config.id),
                 prober: Arc::new(prober),
                 interval: address.check.interval,
             };

@@ -61,7 +61,7 @@ impl Monitor {
         let pause = location.map_or(Pause::Interval, |(database, target)| {
             self.inconclusive.observe(report.key, &report.verdict, report.ended);
             let pause = self.databases[database].on_result(target, report, &mut self.freeze);
-            self.schedule_reevaluation(database);
+            self.after_change(database);
             pause
         });
         self.schedule.complete(report.key, report.started, report.ended, pause);

@@ -1,5 +1,6 @@
 //! The state of the monitor at one moment, for the pages that show it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,9 @@ use crate::clock;
 use crate::config::{DatabaseId, RejectedAddress};
 use crate::freeze::Frozen;
 use crate::health::{FlapDamper, Health, State, Streak};
+use crate::names::{Backing, LookupResult};
 use crate::plan::{Member, Plan, Policy, PolicyNote};
+use crate::resolve::LookupOutcome;
 
 /// The state of all databases at nearly the same moment.
 #[derive(Debug)]
@@ -35,10 +38,30 @@ pub struct DatabaseSnapshot {
     /// The problems of the Service's annotations.
     pub problems: Vec<String>,
     pub targets: Vec<TargetState>,
+    /// The entries that are a name, in the order of the file.
+    pub names: Vec<NameSnapshot>,
     /// The addresses that may not be published, and are no targets.
     pub refused: Vec<RejectedAddress>,
     /// The durations of tries.
     pub check_duration: DurationHistogram,
+}
+
+/// A name of a database.
+#[derive(Debug, Clone)]
+pub struct NameSnapshot {
+    pub name: Arc<str>,
+    /// The addresses that are known, with DNS's word on each.
+    pub addresses: Vec<(IpAddr, Backing)>,
+    /// The result of the newest lookup; none before the first.
+    pub result: Option<LookupResult>,
+    /// The outcome of the newest lookup.
+    pub(crate) newest: Option<Arc<LookupOutcome>>,
+    /// The time since which there has been no good answer.
+    pub failing_since: Option<Instant>,
+    /// The good answers that had other addresses than the one before.
+    pub changes: u64,
+    /// The addresses of the newest answers that may not be published.
+    pub refused: Vec<RejectedAddress>,
 }
 
 #[derive(Debug, Clone)]
@@ -48,6 +71,8 @@ pub struct TargetState {
     /// The time of the newest verdict, and the duration of its try.
     pub last_check: Option<(Instant, Duration)>,
     pub counts: TargetCounters,
+    /// The place that it comes from.
+    pub origin: Origin,
     /// The tier; the lowest is preferred.
     pub priority: u32,
     /// The reason of its maintenance, if it is in maintenance.
@@ -72,6 +97,33 @@ impl TargetState {
     /// Returns the same, but none if it is not Up or the time is over.
     pub fn flapping(&self) -> Option<Instant> {
         self.out_until().filter(|until| self.health.state() == State::Up && *until > clock::now())
+    }
+}
+
+/// The place that a target comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The name that DNS gives it for, or the target of its SRV record; none for an IP of the file.
+    pub name: Option<Arc<str>>,
+    /// The index of its entry among the names of the database; none for an IP of the file.
+    pub entry: Option<usize>,
+    /// The way in which DNS stands behind it.
+    pub backing: Backing,
+    /// The time at which an answer brought it.
+    pub arrived_at: Option<Instant>,
+    /// True if that was after the first decision, or by an answer that was not the first.
+    pub is_late: bool,
+}
+
+impl Default for Origin {
+    fn default() -> Self {
+        Self {
+            name: None,
+            entry: None,
+            backing: Backing::Current,
+            arrived_at: None,
+            is_late: false,
+        }
     }
 }
 

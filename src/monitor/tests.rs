@@ -12,8 +12,14 @@ fn monitor(databases: &str) -> Monitor {
         .spec;
     let limits = Limits { max_in_flight: 8, max_execs: 8 };
     let runtime = Runtime::current();
-    let prepared =
-        build(&spec, limits, Rules::default(), &Recorder::default(), runtime.clone(), runtime);
+    let prepared = build(
+        &spec,
+        limits,
+        Rules::default(),
+        &Recorder::default(),
+        resolve::channel().0,
+        (runtime.clone(), runtime),
+    );
     prepared.expect("an epoll instance").1
 }
 

@@ -13,6 +13,7 @@ use crate::freeze::Rules;
 use crate::limits::Limits;
 use crate::notice::Recorder;
 use crate::probe::Waker;
+use crate::resolve;
 
 /// Threads that may read files for checks, besides those of exec checks.
 const MAX_FILE_READERS: usize = 512;
@@ -80,10 +81,11 @@ pub(crate) fn start(
     limits: Limits,
     rules: Rules,
     recorder: &Recorder,
+    resolver: resolve::Handle,
 ) -> io::Result<(Handle, MonitorThread)> {
     let runtime = TaskRuntime::new(limits)?;
-    let (handle, monitor) =
-        build(spec, limits, rules, recorder, runtime.handle(), Runtime::current())?;
+    let runtimes = (runtime.handle(), Runtime::current());
+    let (handle, monitor) = build(spec, limits, rules, recorder, resolver, runtimes)?;
     let checking = MonitorThread::spawn(monitor.waker(), move |stopped| {
         let outcome = monitor.run(stopped);
         runtime.shutdown();
@@ -147,7 +149,8 @@ mod tests {
         let spec = Spec::default();
         let limits = Limits { max_in_flight: 1, max_execs: 1 };
         let (monitor, checking) =
-            start(&spec, limits, Rules::default(), &Recorder::default()).expect("threads");
+            start(&spec, limits, Rules::default(), &Recorder::default(), resolve::channel().0)
+                .expect("threads");
         let first = monitor.last_heartbeat();
         while monitor.last_heartbeat() == first {
             tokio::task::yield_now().await;

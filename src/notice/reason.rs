@@ -63,6 +63,21 @@ reasons! {
     /// A freeze is over.
     Thawed: Decide, Info;
 
+    /// A name has other addresses.
+    AddressesChanged: Resolve, Info;
+    /// A name has had no good answer for a while.
+    NameUnresolved: Resolve, Warning;
+    /// A name that had no good answer has one again.
+    NameResolved: Resolve, Info;
+    /// Each answer of a name has another address.
+    NameRotates: Resolve, Warning;
+    /// An address stays that DNS no longer gives.
+    AddressKept: Decide, Warning;
+    /// DNS does not answer for most names.
+    DnsUnavailable: Resolve, Error;
+    /// DNS answers again.
+    DnsAvailable: Resolve, Info;
+
     /// Members were written.
     Published: Publish, Info;
     /// An outside change was undone.
@@ -74,6 +89,8 @@ reasons! {
     /// Objects of a database that the config no longer has are still there.
     LeftBehind: Publish, Warning;
 
+    /// None of the database's names has resolved yet, and it has no other address.
+    WaitingForNames: Publish, Warning;
     /// There is no Service of the database's name.
     WaitingForService: Publish, Warning;
     /// The Service has a selector.

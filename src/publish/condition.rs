@@ -13,6 +13,8 @@ pub enum ConditionKind {
     /// Some targets have had no verdict yet, or none is up and some have had only inconclusive
     /// ones.
     WaitingForVerdicts,
+    /// None of the database's names has resolved yet, and it has no other address.
+    WaitingForNames,
     /// There is no Service of that name.
     WaitingForService,
     /// The Service has a selector: Kubernetes writes its Endpoints.
@@ -47,9 +49,10 @@ pub enum ConditionKind {
 
 impl ConditionKind {
     /// Every kind. docs/reference/conditions.md has a line for each.
-    pub const ALL: [ConditionKind; 17] = [
+    pub const ALL: [ConditionKind; 18] = [
         ConditionKind::WaitingForCluster,
         ConditionKind::WaitingForVerdicts,
+        ConditionKind::WaitingForNames,
         ConditionKind::WaitingForService,
         ConditionKind::ServiceHasSelector,
         ConditionKind::ServiceIsExternalName,
@@ -94,6 +97,7 @@ impl ConditionKind {
             | ConditionKind::Standby
             | ConditionKind::DryRun
             | ConditionKind::Published => None,
+            ConditionKind::WaitingForNames => Some(Reason::WaitingForNames),
             ConditionKind::WaitingForService => Some(Reason::WaitingForService),
             ConditionKind::ServiceHasSelector => Some(Reason::ServiceHasSelector),
             ConditionKind::ServiceIsExternalName => Some(Reason::ServiceIsExternalName),

@@ -33,7 +33,9 @@ use super::decide::inputs::Inputs;
 use super::decide::mirroring;
 use super::decide::next_step::next_step;
 use super::decide::remarks;
+use super::decide::service;
 use super::decide::step::Step;
+use super::decide::waiting;
 use crate::annotations::ServiceAnnotations;
 use crate::clock;
 use crate::config::Database;
@@ -155,7 +157,11 @@ impl Reconciler {
         let annotations =
             inputs.service().and_then(|service| service.metadata.annotations.as_ref());
         self.feedback.send_annotations(ServiceAnnotations::from_map(annotations)).await;
-        self.feedback.send_initial_members(inputs.exposed()).await;
+        if let Some(service) = inputs.service().filter(|_| !self.database.names.is_empty()) {
+            self.feedback.send_service_facts(service::facts(service)).await;
+        }
+        let own = inputs.own(state.written_uid.as_deref());
+        self.feedback.send_initial_members(inputs.exposed(), own).await;
         if inputs.plan == Plan::Keep(KeepReason::NotSynced) {
             // The monitor has the members now, and decides again at once.
             return Decision::Wait(Requeue::OnChange);
@@ -166,6 +172,7 @@ impl Reconciler {
                 let shows_members = matches!(
                     condition.kind,
                     ConditionKind::WaitingForVerdicts
+                        | ConditionKind::WaitingForNames
                         | ConditionKind::AddressesRefused
                         | ConditionKind::NotMirrored
                 );
@@ -333,13 +340,11 @@ impl Reconciler {
 
     /// Reports the plan: there is no cluster to compare it with.
     async fn reconcile_without_cluster(&mut self, inputs: &Inputs) -> Requeue {
-        self.feedback.send_initial_members(Members::default()).await;
+        self.feedback.send_initial_members(Members::default(), Members::default()).await;
         let condition = match &inputs.plan {
             // The monitor has the members now, and decides again at once.
             Plan::Keep(KeepReason::NotSynced) => return Requeue::OnChange,
-            Plan::Keep(reason) => {
-                Condition::new(ConditionKind::WaitingForVerdicts, reason.to_string())
-            }
+            Plan::Keep(reason) => waiting::condition(reason),
             Plan::Publish(members) => {
                 self.feedback.send_published_members(members).await;
                 Condition::new(ConditionKind::DryRun, format!("would publish {members}"))
@@ -383,7 +388,12 @@ fn is_in_config(plan: &watch::Receiver<DatabasePlan>) -> bool {
 /// Returns whether a step waits for a decision of the monitor.
 fn is_undecided(step: &Step) -> bool {
     let Step::Blocked(condition) = step else { return false };
-    matches!(condition.kind, ConditionKind::WaitingForVerdicts | ConditionKind::AddressesRefused)
+    matches!(
+        condition.kind,
+        ConditionKind::WaitingForVerdicts
+            | ConditionKind::WaitingForNames
+            | ConditionKind::AddressesRefused
+    )
 }
 
 /// Returns the condition of a database for which the cluster matches the plan.

@@ -81,9 +81,10 @@ impl DatabaseMonitor {
             PolicyNote::DegradedTier { .. } | PolicyNote::FailbackWaits { .. } => {
                 return info!(%namespace, %service, "{note}");
             }
+            // The Event comes once it has lasted.
+            PolicyNote::NotReplaced { .. } => return debug!(%namespace, %service, "{note}"),
             // The log has the freeze once, and not for each database.
             PolicyNote::KeptByFreeze { .. } => return debug!(%namespace, %service, "{note}"),
-            PolicyNote::NotReplaced { .. } => return info!(%namespace, %service, "{note}"),
         };
         let notice = self.notice(reason, note.to_string(), now);
         self.recorder.log_and_event(notice, &LogLine::default());
@@ -104,9 +105,9 @@ impl DatabaseMonitor {
                 info!(%namespace, %service, "the preferred tier serves alone again");
             }
             PolicyNote::FailbackWaits { .. }
+            | PolicyNote::NotReplaced { .. }
             | PolicyNote::Flapping { .. }
-            | PolicyNote::KeptByFreeze { .. }
-            | PolicyNote::NotReplaced { .. } => {}
+            | PolicyNote::KeptByFreeze { .. } => {}
         }
     }
 

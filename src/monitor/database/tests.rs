@@ -64,7 +64,8 @@ impl Scene {
     }
 
     fn sync(&mut self, last: &[u8]) {
-        self.database.set_initial_members(&members(last), &mut self.freeze, self.now);
+        let members = members(last);
+        self.database.set_initial_members(&members, &members, &mut self.freeze, self.now);
     }
 
     fn follow(&mut self, last: &[u8]) {

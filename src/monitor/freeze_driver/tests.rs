@@ -51,8 +51,14 @@ impl Scene {
         let spec = parse("a.yaml", &text, &options).expect("a good config").spec;
         let limits = Limits { max_in_flight: 1, max_execs: 1 };
         let runtime = tokio::runtime::Handle::current();
-        let prepared =
-            build(&spec, limits, Rules::default(), &Recorder::default(), runtime.clone(), runtime);
+        let prepared = build(
+            &spec,
+            limits,
+            Rules::default(),
+            &Recorder::default(),
+            crate::resolve::channel().0,
+            (runtime.clone(), runtime),
+        );
         Self { monitor: prepared.expect("an epoll instance").1, now: clock::now() }
     }
 
@@ -69,7 +75,8 @@ impl Scene {
             let published: Vec<u8> =
                 published.split(", ").filter_map(|last| last.parse().ok()).collect();
             let Monitor { databases, freeze, .. } = &mut self.monitor;
-            databases[index].set_initial_members(&members(&published), freeze, self.now);
+            let members = members(&published);
+            databases[index].set_initial_members(&members, &members, freeze, self.now);
         }
         self.monitor.update_freeze(self.now);
     }

@@ -42,9 +42,15 @@ impl Scene {
         let (rules, recorder) =
             (crate::freeze::Rules::default(), crate::notice::Recorder::default());
         let runtime = tokio::runtime::Handle::current();
-        let (_, monitor) =
-            build(&spec(databases), limits, rules, &recorder, runtime.clone(), runtime)
-                .expect("an epoll instance");
+        let (_, monitor) = build(
+            &spec(databases),
+            limits,
+            rules,
+            &recorder,
+            crate::resolve::channel().0,
+            (runtime.clone(), runtime),
+        )
+        .expect("an epoll instance");
         Self { monitor, now: clock::now() }
     }
 
@@ -107,7 +113,7 @@ impl Scene {
     fn sync(&mut self, service: &str, last: &[[u8; 4]]) {
         let (members, now) = (members(last), self.now);
         self.monitor.update_database(&id(service), |database, freeze| {
-            database.set_initial_members(&members, freeze, now)
+            database.set_initial_members(&members, &members, freeze, now)
         });
     }
 

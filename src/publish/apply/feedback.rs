@@ -3,7 +3,7 @@
 
 use crate::annotations::ServiceAnnotations;
 use crate::config::DatabaseId;
-use crate::monitor;
+use crate::monitor::{self, ServiceFacts};
 use crate::plan::Members;
 
 /// Feedback about one database, which is sent only when it changes.
@@ -11,6 +11,7 @@ pub(crate) struct Feedback {
     monitor: monitor::Handle,
     id: DatabaseId,
     initial_members_sent: bool,
+    service_facts: ServiceFacts,
     published_members: Option<Members>,
     /// The annotations that were sent last; none stands for no annotations.
     annotations: Option<Box<ServiceAnnotations>>,
@@ -23,6 +24,7 @@ impl Feedback {
             monitor,
             id,
             initial_members_sent: false,
+            service_facts: ServiceFacts::default(),
             published_members: None,
             annotations: None,
         }
@@ -35,10 +37,19 @@ impl Feedback {
         self.published_members = None;
     }
 
-    /// Sends the members that the cluster has when the database is first reconciled.
-    pub(crate) async fn send_initial_members(&mut self, members: Members) {
+    /// Sends the members that the cluster has when the database is first reconciled. `own` are
+    /// those of them that the daemon has written.
+    pub(crate) async fn send_initial_members(&mut self, members: Members, own: Members) {
         if !std::mem::replace(&mut self.initial_members_sent, true) {
-            self.monitor.set_initial_members(&self.id, members).await;
+            self.monitor.set_initial_members(&self.id, members, own).await;
+        }
+    }
+
+    /// Sends the facts about the Service that decide which answers of DNS are followed.
+    pub(crate) async fn send_service_facts(&mut self, facts: ServiceFacts) {
+        if self.service_facts != facts {
+            self.service_facts = facts.clone();
+            self.monitor.set_service_facts(&self.id, facts).await;
         }
     }
 

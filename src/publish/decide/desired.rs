@@ -37,13 +37,13 @@ pub(crate) fn desired<'a>(
     let ports = ports::join(&database.ports, service_ports)
         .map_err(|reason| Condition::new(ConditionKind::PortMismatch, reason))?;
     let mut waiting = match &inputs.plan {
-        Plan::Publish(members) if !database.addresses.is_empty() => {
+        Plan::Publish(members) if !(database.addresses.is_empty() && database.names.is_empty()) => {
             let is_allowed = |ip| database.allowed_networks.allows(ip);
             let members = members.iter().filter(|member| is_allowed(member.ip)).cloned().collect();
             return Ok(Desired { service, members, ports, waiting: None });
         }
         Plan::Publish(_) => addresses_refused(database),
-        Plan::Keep(reason) => Condition::new(ConditionKind::WaitingForVerdicts, reason.to_string()),
+        Plan::Keep(reason) => waiting::condition(reason),
     };
     match waiting::retained(database, &published(inputs, managed, written_uid)) {
         Retained::Only(members) => Ok(Desired { service, members, ports, waiting: Some(waiting) }),

@@ -11,6 +11,7 @@ use crate::endpoints;
 use crate::plan::{Members, Plan};
 use crate::publish::cache::observed::Existing;
 use crate::publish::cache::orphans::ObjectKind;
+use crate::publish::ownership;
 
 /// The inputs of a decision.
 pub(crate) struct Inputs {
@@ -50,6 +51,12 @@ impl Inputs {
     /// Returns the members that clients are sent to, by Endpoints or by slices.
     pub(crate) fn serving(&self) -> Members {
         serving::serving(self.database.publish, self.endpoints(), &self.existing.slices)
+    }
+
+    /// Returns those of the exposed members that the daemon has written.
+    pub(crate) fn own(&self, written_uid: Option<&str>) -> Members {
+        let is_managed = |it: &&Endpoints| ownership::is_managed(it, written_uid);
+        serving::exposed(self.endpoints().filter(is_managed), &self.existing.slices)
     }
 
     /// Returns all members that clients may be sent to, wherever they are published.

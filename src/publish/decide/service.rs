@@ -1,4 +1,5 @@
-//! The Service that is created for a database with `createService`. Pure.
+//! The Service that is created for a database with `createService`, and the facts about an
+//! existing one that its names depend on. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +9,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::config::{CreateService, Database, Port};
 use crate::endpoints;
+use crate::monitor::ServiceFacts;
+use crate::names::Families;
 use crate::publish::ownership;
 
 /// Builds a Service without a selector that has the ports of the database.
@@ -29,6 +32,25 @@ pub(crate) fn build(database: &Database, create: CreateService) -> Service {
         ..ServiceSpec::default()
     };
     Service { metadata, spec: Some(spec), status: None }
+}
+
+/// Returns the facts about a Service that decide which answers of DNS are followed.
+pub(crate) fn facts(service: &Service) -> ServiceFacts {
+    let spec = service.spec.as_ref();
+    let families = spec.and_then(|spec| spec.ip_families.as_deref()).filter(|it| !it.is_empty());
+    let has = |families: &[String], family| families.iter().any(|it| it == family);
+    let cluster_ips = spec.and_then(|spec| spec.cluster_ips.as_deref()).unwrap_or_default();
+    let cluster_ip = spec.and_then(|spec| spec.cluster_ip.as_ref());
+    ServiceFacts {
+        families: families
+            .map(|families| Families { ipv4: has(families, "IPv4"), ipv6: has(families, "IPv6") }),
+        // A headless Service has "None" here.
+        cluster_ips: cluster_ips
+            .iter()
+            .chain(cluster_ip)
+            .filter_map(|ip| ip.parse().ok())
+            .collect(),
+    }
 }
 
 /// Builds a port. Without a selector kube-proxy sends to the port of the endpoint, whatever the

@@ -17,7 +17,17 @@
 use std::net::IpAddr;
 
 use crate::config::Database;
-use crate::plan::Members;
+use crate::plan::{KeepReason, Members};
+use crate::publish::condition::{Condition, ConditionKind};
+
+/// Returns the condition of a database whose plan is to keep what is published.
+pub(crate) fn condition(reason: &KeepReason) -> Condition {
+    let kind = match reason {
+        KeepReason::NamesUnresolved(_) => ConditionKind::WaitingForNames,
+        _ => ConditionKind::WaitingForVerdicts,
+    };
+    Condition::new(kind, reason.to_string())
+}
 
 /// The published members of one database.
 pub(crate) struct Published<'a> {

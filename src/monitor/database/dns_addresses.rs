@@ -1,0 +1,421 @@
+//! The addresses of a database with names: from the newest DNS answers, and from the members that
+//! were published before there was any.
+//!
+//! An IP can be known in several ways. The first of these owns it, and gives it its check, its tier
+//! and its other attributes:
+//!
+//! | known as | |
+//! | --- | --- |
+//! | an IP of the file | whatever DNS says of it |
+//! | current | in the newest answer of the first such name of the file |
+//! | adopted | published when the daemon first looked; see [`DnsAddresses::adopt`] |
+//! | departing, released | in an older answer of the first such name |
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::{Address, Database, NameEntry, RejectedAddress};
+use crate::monitor::snapshot::Origin;
+use crate::names::{
+    Backing, Changes, Families, FamilyAnswer, Lookup, LookupPart, LookupResult, NameState,
+    ServiceTarget, TargetFacts,
+};
+use crate::plan::Members;
+use crate::resolve::{Answer, LookupOutcome, NameKey, OutcomePart, Wanted};
+
+/// The facts about a Service that decide which answers of DNS are followed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceFacts {
+    /// The families of the Service; none while it is not known.
+    pub families: Option<Families>,
+    /// The IPs of the Service itself, which lead back to it.
+    pub cluster_ips: Vec<IpAddr>,
+}
+
+/// The addresses of a database whose entries are names.
+pub(super) struct DnsAddresses {
+    /// The database as the file has it.
+    file: Arc<Database>,
+    /// By the index of the name in the file's database.
+    names: Vec<NameStatus>,
+    /// The adopted addresses, with the index of the name whose attributes they have.
+    adopted: BTreeMap<IpAddr, usize>,
+    /// The IPs that a config has removed while they were published. They are not adopted.
+    removed: Vec<IpAddr>,
+    service: ServiceFacts,
+}
+
+/// The state of one name, with its newest answer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NameStatus {
+    pub state: NameState,
+    /// The newest outcome; none before the first.
+    pub newest: Option<Arc<LookupOutcome>>,
+    /// The addresses of the newest answers that may not be published.
+    pub refused: Vec<RejectedAddress>,
+    /// The good answers that had other addresses than the one before.
+    pub changes: u64,
+    /// The lookups in a row without a good answer; none after a good one.
+    pub failing: Option<Failing>,
+    /// The failing target for which the name is asked at once.
+    pub hurried_for: Option<IpAddr>,
+}
+
+/// Lookups in a row without a good answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failing {
+    pub since: Instant,
+    pub lookups: u32,
+    /// True once people have been told.
+    pub announced: bool,
+}
+
+/// The effects of one lookup on the database.
+pub(super) struct Observed {
+    pub changes: Changes,
+    pub result: LookupResult,
+    /// The addresses of the name before the lookup, if it had any good answer.
+    pub before: Option<Vec<IpAddr>>,
+    /// Addresses that may not be published and were not refused before.
+    pub newly_refused: Vec<RejectedAddress>,
+}
+
+/// An address with its origin.
+pub(super) type Effective = Vec<(Address, Origin)>;
+
+impl DnsAddresses {
+    /// Creates the addresses of a database, if it has names.
+    pub(super) fn new(file: &Arc<Database>) -> Option<Self> {
+        (!file.names.is_empty()).then(|| Self {
+            file: file.clone(),
+            names: vec![NameStatus::default(); file.names.len()],
+            adopted: BTreeMap::new(),
+            removed: Vec::new(),
+            service: ServiceFacts::default(),
+        })
+    }
+
+    /// Returns the database as the file has it.
+    pub(super) fn file(&self) -> &Arc<Database> {
+        &self.file
+    }
+
+    /// Returns the names, in the order of the file.
+    pub(super) fn names(&self) -> &[NameStatus] {
+        &self.names
+    }
+
+    /// Returns the same, to change.
+    pub(super) fn names_mut(&mut self) -> &mut [NameStatus] {
+        &mut self.names
+    }
+
+    /// Returns the keys of all names, with the way in which each is to be asked for.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = (NameKey, Wanted)> + '_ {
+        self.file.names.iter().map(|entry| {
+            let key = NameKey { name: entry.name.clone(), kind: entry.kind };
+            let families = entry.families.or(self.service.families);
+            (key, Wanted { families, refresh: entry.refresh })
+        })
+    }
+
+    /// Takes over another version of the file's database. The state of a name that both have is
+    /// kept. `facts` tells of the targets.
+    pub(super) fn replace_file(
+        &mut self,
+        file: &Arc<Database>,
+        facts: impl Fn(IpAddr) -> TargetFacts,
+        now: Instant,
+    ) {
+        let before = std::mem::replace(&mut self.file, file.clone());
+        let mut known: BTreeMap<_, _> = before
+            .names
+            .iter()
+            .zip(std::mem::take(&mut self.names))
+            .enumerate()
+            .map(|(index, (entry, status))| ((entry.kind, entry.name.clone()), (index, status)))
+            .collect();
+        let mut moved = BTreeMap::new();
+        for (index, entry) in file.names.iter().enumerate() {
+            let known = known.remove(&(entry.kind, entry.name.clone()));
+            let (old, status) = known.unzip();
+            moved.extend(old.map(|old| (old, index)));
+            self.names.push(status.unwrap_or_default());
+        }
+        self.adopted = std::mem::take(&mut self.adopted)
+            .into_iter()
+            .filter_map(|(ip, lender)| Some((ip, *moved.get(&lender)?)))
+            .collect();
+        // An IP that leaves the file may be one that a new name stands for. Without a new name it
+        // was removed on purpose.
+        if self.names.iter().all(|status| status.state.was_asked()) {
+            let gone = before.addresses.iter().map(|address| address.ip);
+            self.removed.extend(gone);
+        }
+        self.reconsider(facts, now);
+    }
+
+    /// Takes over the facts about the Service. Returns whether they have changed.
+    pub(super) fn set_service(
+        &mut self,
+        service: ServiceFacts,
+        facts: impl Fn(IpAddr) -> TargetFacts,
+        now: Instant,
+    ) -> bool {
+        if self.service == service {
+            return false;
+        }
+        self.service = service;
+        self.reconsider(facts, now);
+        true
+    }
+
+    /// Applies the newest answers once more, after a change of what is followed.
+    fn reconsider(&mut self, facts: impl Fn(IpAddr) -> TargetFacts, now: Instant) {
+        for index in 0..self.names.len() {
+            let Some(newest) = self.names[index].newest.clone() else { continue };
+            self.observe(index, &newest, &facts, now);
+        }
+        let refused: Vec<IpAddr> =
+            self.adopted.keys().copied().filter(|ip| self.adoption_lender(*ip).is_none()).collect();
+        self.adopted.retain(|ip, _| !refused.contains(ip));
+    }
+
+    /// Applies the outcome of a lookup of the name with this index.
+    pub(super) fn observe(
+        &mut self,
+        index: usize,
+        outcome: &Arc<LookupOutcome>,
+        facts: impl Fn(IpAddr) -> TargetFacts,
+        now: Instant,
+    ) -> Observed {
+        let entry = &self.file.names[index];
+        let rejection = |ip| rejection(entry, &self.file, &self.service, ip);
+        let families = entry.families.or(self.service.families).unwrap_or(Families::BOTH);
+        let mut refused = Vec::new();
+        let lookup = filter(outcome, entry, &self.file, families, &rejection, &mut refused);
+        let result = lookup.result();
+        let status = &mut self.names[index];
+        let before = status.state.has_resolved().then(|| current(&status.state));
+        let changes = status.state.observe(&lookup, &entry.settings, facts, now);
+        status.state.forget(|ip| rejection(ip).is_some());
+        let is_new = |ip: &RejectedAddress| !status.refused.contains(ip);
+        let newly_refused = refused.iter().filter(|ip| is_new(ip)).cloned().collect();
+        if result != LookupResult::Unknown {
+            status.refused = refused;
+        }
+        status.newest = Some(outcome.clone());
+        let has_changed = !changes.added.is_empty() || !changes.departed.is_empty();
+        status.changes += u64::from(has_changed && before.is_some());
+        if result == LookupResult::Good && entry.settings.rotating {
+            // An answer is only a part, so what was published counts as seen.
+            let lent = self.adopted.iter().filter(|(_, lender)| **lender == index);
+            lent.for_each(|(ip, _)| status.state.adopt(*ip, now));
+        }
+        self.settle_ownership();
+        Observed { changes, result, before, newly_refused }
+    }
+
+    /// Forgets what is known in a weaker way than another name or the file has it.
+    fn settle_ownership(&mut self) {
+        let is_current = |status: &NameStatus, ip: IpAddr| {
+            status.state.addresses().any(|it| it == (ip, Backing::Current))
+        };
+        for index in 0..self.names.len() {
+            let owned_elsewhere: Vec<IpAddr> = self.names[index]
+                .state
+                .addresses()
+                .filter(|(_, backing)| *backing != Backing::Current)
+                .map(|(ip, _)| ip)
+                .filter(|ip| {
+                    self.is_in_file(*ip) || self.names.iter().any(|other| is_current(other, *ip))
+                })
+                .collect();
+            self.names[index].state.forget(|ip| owned_elsewhere.contains(&ip));
+        }
+        let (file, names) = (&self.file, &self.names);
+        self.adopted.retain(|ip, _| {
+            !file.addresses.iter().any(|address| address.ip == *ip)
+                && !names.iter().any(|status| status.state.addresses().any(|(it, _)| it == *ip))
+        });
+    }
+
+    fn is_in_file(&self, ip: IpAddr) -> bool {
+        self.file.addresses.iter().any(|address| address.ip == ip)
+    }
+
+    /// Adopts members that nothing accounts for: while a name has had no good answer, they may be
+    /// its addresses, and a restart without DNS must change nothing. A name with `rotating` may
+    /// have them although its answers lack them. The first such name lends its attributes.
+    pub(super) fn adopt(&mut self, members: &Members, now: Instant) {
+        self.removed.retain(|ip| members.contains(*ip));
+        for ip in members.iter().map(|member| member.ip) {
+            let is_known = self.is_in_file(ip)
+                || self.adopted.contains_key(&ip)
+                || self.removed.contains(&ip)
+                || self.names.iter().any(|it| it.state.addresses().any(|(known, _)| known == ip));
+            let Some(lender) = self.adoption_lender(ip).filter(|_| !is_known) else { continue };
+            let status = &mut self.names[lender];
+            if self.file.names[lender].settings.rotating && status.state.has_resolved() {
+                status.state.adopt(ip, now);
+            } else {
+                self.adopted.insert(ip, lender);
+            }
+        }
+    }
+
+    /// Returns the first name that may have an address which no answer has.
+    fn adoption_lender(&self, ip: IpAddr) -> Option<usize> {
+        self.file.names.iter().zip(&self.names).position(|(entry, status)| {
+            let families = entry.families.or(self.service.families).unwrap_or(Families::BOTH);
+            (!status.state.has_resolved() || entry.settings.rotating)
+                && families.contains(ip)
+                && rejection(entry, &self.file, &self.service, ip).is_none()
+        })
+    }
+
+    /// Releases addresses whose place another has taken, by a decision that was carried out.
+    pub(super) fn release(&mut self, exchanged: &[IpAddr]) {
+        for status in &mut self.names {
+            status.state.exchange(|ip| exchanged.contains(&ip));
+        }
+        self.adopted.retain(|ip, _| !exchanged.contains(ip));
+    }
+
+    /// Drops addresses that nobody needs any more. Returns whether there were any.
+    pub(super) fn drop_unneeded(&mut self, facts: impl Fn(IpAddr) -> TargetFacts) -> bool {
+        let mut dropped = false;
+        for status in &mut self.names {
+            dropped |= !status.state.drop_unneeded(&facts).is_empty();
+        }
+        if self.names.iter().all(|status| status.state.has_resolved()) {
+            let before = self.adopted.len();
+            self.adopted.retain(|ip, _| facts(*ip).is_published);
+            dropped |= self.adopted.len() != before;
+        }
+        dropped
+    }
+
+    /// Returns all addresses with their origins: those of the file, then those of the names.
+    pub(super) fn effective(&self) -> Effective {
+        let file = self.file.addresses.iter().map(|address| (address.clone(), Origin::default()));
+        let mut owners: BTreeMap<IpAddr, (u8, usize, Backing)> = BTreeMap::new();
+        let known = self.names.iter().enumerate().flat_map(|(index, status)| {
+            status.state.addresses().map(move |(ip, backing)| (ip, index, backing))
+        });
+        let adopted = self.adopted.iter().map(|(ip, lender)| (*ip, *lender, Backing::Adopted));
+        for (ip, index, backing) in known.chain(adopted) {
+            if self.is_in_file(ip) {
+                continue;
+            }
+            let owner = (precedence(backing), index, backing);
+            owners.entry(ip).and_modify(|it| *it = owner.min(*it)).or_insert(owner);
+        }
+        let mut by_name: Vec<_> = owners.into_iter().collect();
+        by_name.sort_by_key(|(ip, (_, index, _))| (*index, *ip));
+        let by_name = by_name.into_iter().map(|(ip, (_, index, backing))| {
+            let entry = &self.file.names[index];
+            let service_target = self.names[index].state.service_target(ip);
+            let address = entry.address(ip, service_target.map(|target| &**target));
+            let name = address.name.clone();
+            (address, Origin { name, entry: Some(index), backing, ..Origin::default() })
+        });
+        file.chain(by_name).collect()
+    }
+}
+
+/// Returns the addresses of the newest good answer.
+pub(super) fn current(state: &NameState) -> Vec<IpAddr> {
+    let current = state.addresses().filter(|(_, backing)| *backing == Backing::Current);
+    current.map(|(ip, _)| ip).collect()
+}
+
+/// Returns the rank among those that know an IP: the lowest owns it.
+fn precedence(backing: Backing) -> u8 {
+    match backing {
+        Backing::Current => 0,
+        Backing::Adopted => 1,
+        Backing::Departing => 2,
+        Backing::Released => 3,
+    }
+}
+
+/// Returns the reason why an IP that DNS gives may not be published, if there is one.
+fn rejection(
+    entry: &NameEntry,
+    file: &Database,
+    service: &ServiceFacts,
+    ip: IpAddr,
+) -> Option<String> {
+    if service.cluster_ips.contains(&ip) {
+        return Some(format!(
+            "{ip} is this Service's own address, which leads back to it; write the name of the \
+             database itself"
+        ));
+    }
+    entry.rejection(ip, &file.allowed_networks)
+}
+
+/// Returns the lookup without the addresses that may not be published, which go to `refused`.
+fn filter(
+    outcome: &LookupOutcome,
+    entry: &NameEntry,
+    file: &Database,
+    families: Families,
+    rejection: impl Fn(IpAddr) -> Option<String>,
+    refused: &mut Vec<RejectedAddress>,
+) -> Lookup {
+    let mut answer = |answer: &Answer, is_followed: Followed| match (answer, is_followed) {
+        (_, Followed::No) => FamilyAnswer::NotAsked,
+        (Answer::Addresses(ips), Followed::Yes) => {
+            let mut good = Vec::new();
+            for ip in ips {
+                match rejection(*ip) {
+                    Some(reason) => refused.push(RejectedAddress { ip: *ip, reason }),
+                    None => good.push(*ip),
+                }
+            }
+            if good.is_empty() { FamilyAnswer::NoAddress } else { FamilyAnswer::Good(good) }
+        }
+        (Answer::NoRecords | Answer::NoSuchName, Followed::Yes) => FamilyAnswer::NoAddress,
+        // A family that is to be followed and was not asked for yet is not known.
+        (Answer::Unknown(_) | Answer::NotAsked, Followed::Yes) => FamilyAnswer::Unknown,
+    };
+    let has_port = |part: &&OutcomePart| {
+        part.service.as_ref().is_none_or(|record| has_port(file, record.port))
+    };
+    let part = |part: &OutcomePart| LookupPart {
+        service_target: part.service.as_ref().map(|record| {
+            let (name, rank, weight) = (record.host.clone(), record.rank, record.weight);
+            Arc::new(ServiceTarget { name, rank, weight })
+        }),
+        a: answer(&part.a, Followed::from(families.ipv4)),
+        aaaa: answer(&part.aaaa, Followed::from(families.ipv6)),
+    };
+    let parts: Vec<LookupPart> = outcome.parts.iter().filter(has_port).map(part).collect();
+    if parts.is_empty() {
+        debug_assert_eq!(entry.kind, crate::config::NameKind::Service);
+        return Lookup::of_host(FamilyAnswer::NoAddress, FamilyAnswer::NoAddress);
+    }
+    Lookup { parts }
+}
+
+/// The families that are followed, for one of them.
+#[derive(Clone, Copy)]
+enum Followed {
+    Yes,
+    No,
+}
+
+impl From<bool> for Followed {
+    fn from(is_followed: bool) -> Self {
+        if is_followed { Self::Yes } else { Self::No }
+    }
+}
+
+/// Returns whether an SRV record with this port is one of the database.
+pub(super) fn has_port(file: &Database, port: u16) -> bool {
+    file.ports.iter().any(|it| it.number == port)
+}

@@ -1,0 +1,246 @@
+//! The log lines and Events about a database's names.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use tracing::info;
+
+use super::DatabaseMonitor;
+use super::dns_addresses::{self, Observed};
+use crate::config::{DatabaseId, NameEntry};
+use crate::health::State;
+use crate::monitor::snapshot::NameSnapshot;
+use crate::names::{Backing, LookupResult};
+use crate::notice::{LogLine, Notice, Reason};
+use crate::plan::PolicyNote;
+use crate::resolve::{Answer, LookupOutcome};
+
+/// Lookups in a row, and the time, without a good answer after which people are told.
+const MAX_FAILED_LOOKUPS: u32 = 3;
+const UNRESOLVED_DELAY: Duration = Duration::from_secs(30);
+
+/// The time for which an address stays that DNS no longer gives before people are told.
+const KEPT_DELAY: Duration = Duration::from_secs(30);
+
+/// Addresses that a sentence lists.
+const MAX_LISTED: usize = 5;
+
+/// The state of DNS as a whole. An outage is told once, and not for each name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::monitor) enum DnsService {
+    Available,
+    Unavailable,
+}
+
+impl DatabaseMonitor {
+    /// Announces what a lookup has changed.
+    pub(super) fn announce_lookup(
+        &mut self,
+        name: usize,
+        observed: &Observed,
+        outcome: &LookupOutcome,
+        now: Instant,
+    ) {
+        let Some(dns) = &self.dns else { return };
+        let (entry, status) = (&dns.file().names[name], &dns.names()[name]);
+        let failing = status.failing;
+        for refused in &observed.newly_refused {
+            let note = format!("{}: {}", entry.name, refused.reason);
+            let notice = self.name_notice(entry, Reason::AddressRefused, note, now);
+            self.recorder.log_and_event(notice, &LogLine::default());
+        }
+        if observed.result == LookupResult::Good {
+            if failing.is_some_and(|failing| failing.announced) {
+                let note = format!("{} resolves again", entry.name);
+                let notice = self.name_notice(entry, Reason::NameResolved, note, now);
+                self.recorder.log_and_event(notice, &LogLine::default());
+            }
+            self.announce_addresses(entry, observed, outcome, now);
+            if let Some(dns) = &mut self.dns {
+                dns.names_mut()[name].failing = None;
+            }
+        }
+    }
+
+    /// Announces other addresses of a name.
+    fn announce_addresses(
+        &self,
+        entry: &NameEntry,
+        observed: &Observed,
+        outcome: &LookupOutcome,
+        now: Instant,
+    ) {
+        let DatabaseId { namespace, service } = &self.database.id;
+        let changes = &observed.changes;
+        if changes.rotation_suspected {
+            let note = format!(
+                "each answer of {} has another address; if all of them are right, set `dns: \
+                 {{rotating: true}}`",
+                entry.name
+            );
+            let notice = self.name_notice(entry, Reason::NameRotates, note, now);
+            self.recorder.log_and_event(notice, &LogLine::default());
+        }
+        if changes.left_out > 0 && !changes.added.is_empty() {
+            let (name, left_out) = (&*entry.name, changes.left_out);
+            info!(%namespace, %service, name, left_out, "the name has too many addresses");
+        }
+        if changes.added.is_empty() && changes.departed.is_empty() && changes.returned.is_empty() {
+            return;
+        }
+        if entry.settings.rotating {
+            let (new, gone) = (list(&changes.added), list(&changes.departed));
+            let name = &*entry.name;
+            return info!(%namespace, %service, name, new, gone, "addresses of the name");
+        }
+        let at = self.current_addresses(entry);
+        let ttl = outcome.ttl.map(|ttl| format!(", TTL {ttl}s")).unwrap_or_default();
+        match &observed.before {
+            None => info!(%namespace, %service, "{} is at {}{ttl}", entry.name, list(&at)),
+            Some(before) => {
+                let was = list(before);
+                let note = format!("{} is at {} (was {was}){ttl}", entry.name, list(&at));
+                let notice = self.name_notice(entry, Reason::AddressesChanged, note, now);
+                self.recorder.log_and_event(notice, &LogLine::default());
+            }
+        }
+    }
+
+    fn current_addresses(&self, entry: &NameEntry) -> Vec<IpAddr> {
+        let Some(dns) = &self.dns else { return Vec::new() };
+        let names = dns.file().names.iter().zip(dns.names());
+        let status = names.filter(|(it, _)| std::ptr::eq(*it, entry)).map(|(_, status)| status);
+        status.flat_map(|status| dns_addresses::current(&status.state)).collect()
+    }
+
+    /// Announces that a name has had no good answer for a while: once, and not at all while DNS as
+    /// a whole does not answer.
+    pub(in crate::monitor) fn announce_unresolved(
+        &mut self,
+        name: usize,
+        dns_service: DnsService,
+        now: Instant,
+    ) {
+        let Some(dns) = &mut self.dns else { return };
+        let Some(failing) = dns.names()[name].failing else { return };
+        let is_unknown = dns.names()[name].state.newest() == Some(LookupResult::Unknown);
+        let lasts = now.saturating_duration_since(failing.since) >= UNRESOLVED_DELAY;
+        // What DNS does not know may be an outage of all of it, which takes a while to see.
+        let is_due = lasts || !is_unknown && failing.lookups >= MAX_FAILED_LOOKUPS;
+        let is_told_for_all = is_unknown && dns_service == DnsService::Unavailable;
+        if failing.announced || !is_due || is_told_for_all {
+            return;
+        }
+        if let Some(failing) = &mut dns.names_mut()[name].failing {
+            failing.announced = true;
+        }
+        let Some(dns) = &self.dns else { return };
+        let (entry, status) = (&dns.file().names[name], &dns.names()[name]);
+        let why = status.newest.as_ref().map(|outcome| describe_failure(outcome));
+        let stay = match status.state.addresses().count() {
+            0 => "it has no address yet".to_owned(),
+            1 => "its address stays".to_owned(),
+            count => format!("its {count} addresses stay"),
+        };
+        let note = format!("{} does not resolve: {}; {stay}", entry.name, why.unwrap_or_default());
+        let notice = self.name_notice(entry, Reason::NameUnresolved, note, now);
+        self.recorder.log_and_event(notice, &LogLine::default());
+    }
+
+    /// Logs that addresses have left because another of their name took their place.
+    pub(super) fn announce_exchange(&self, exchanged: &[IpAddr]) {
+        let Some(dns) = &self.dns else { return };
+        let DatabaseId { namespace, service } = &self.database.id;
+        for ip in exchanged {
+            let Some(target) = self.targets.iter().find(|target| target.member.ip == *ip) else {
+                continue;
+            };
+            if target.origin.backing == Backing::Released {
+                continue;
+            }
+            let Some(entry) = target.origin.entry.map(|entry| &dns.file().names[entry]) else {
+                continue;
+            };
+            let takes_place = |it: &&crate::monitor::TargetState| {
+                it.origin.entry == target.origin.entry
+                    && it.origin.backing == Backing::Current
+                    && it.health.state() == State::Up
+            };
+            let new = self.targets.iter().find(takes_place).map(|it| it.member.ip.to_string());
+            let new = new.unwrap_or_else(|| "another address".into());
+            let name = &entry.name;
+            info!(%namespace, %service, "{ip} leaves: {name} is at {new}, which is up");
+        }
+    }
+
+    /// Follows how long addresses stay that DNS no longer gives, and announces it after a while.
+    /// Returns when to call this again.
+    pub(super) fn update_kept(&mut self, now: Instant) -> Option<Instant> {
+        let note = self.policy_state.notes.iter().find(|note| is_kept(note));
+        let Some(note) = note.map(PolicyNote::to_string) else {
+            self.policy_state.kept = None;
+            return None;
+        };
+        let (since, announced) = self.policy_state.kept.unwrap_or((now, false));
+        let due_at = since.checked_add(KEPT_DELAY)?;
+        let is_due = !announced && due_at <= now;
+        if is_due {
+            let notice = self.notice(Reason::AddressKept, note, now);
+            self.recorder.log_and_event(notice, &LogLine::default());
+        }
+        self.policy_state.kept = Some((since, announced || is_due));
+        Some(due_at).filter(|due_at| *due_at > now)
+    }
+
+    fn name_notice(&self, entry: &NameEntry, reason: Reason, note: String, at: Instant) -> Notice {
+        self.notice(reason, note, at).with_dedup_key(entry.name.to_string())
+    }
+
+    /// Returns the names for readers outside the monitor.
+    pub(super) fn name_snapshots(&self) -> Vec<NameSnapshot> {
+        let Some(dns) = &self.dns else { return Vec::new() };
+        let snapshot = |(entry, status): (&NameEntry, &dns_addresses::NameStatus)| NameSnapshot {
+            name: entry.name.clone(),
+            addresses: status.state.addresses().collect(),
+            result: status.state.newest(),
+            newest: status.newest.clone(),
+            failing_since: status.failing.map(|failing| failing.since),
+            changes: status.changes,
+            refused: status.refused.clone(),
+        };
+        dns.file().names.iter().zip(dns.names()).map(snapshot).collect()
+    }
+}
+
+/// Returns whether a note is about addresses that stay although DNS no longer gives them.
+fn is_kept(note: &PolicyNote) -> bool {
+    matches!(note, PolicyNote::NotReplaced { .. })
+}
+
+/// Returns what DNS said instead of a good answer.
+pub(in crate::monitor) fn describe_failure(outcome: &LookupOutcome) -> String {
+    let answers = || outcome.parts.iter().flat_map(|part| [&part.a, &part.aaaa]);
+    let unknown = answers().find_map(|answer| match answer {
+        Answer::Unknown(reason) => Some(reason.to_string()),
+        _ => None,
+    });
+    if let Some(reason) = unknown {
+        return reason;
+    }
+    let has = |wanted: &Answer| answers().any(|answer| answer == wanted);
+    let has_refused = answers().any(|answer| matches!(answer, Answer::Addresses(_)));
+    match (has_refused, has(&Answer::NoRecords)) {
+        (true, _) => "none of its addresses may be published".into(),
+        (false, true) => "it has no address".into(),
+        (false, false) => "no such name".into(),
+    }
+}
+
+fn list(ips: &[IpAddr]) -> String {
+    let shown: Vec<String> = ips.iter().take(MAX_LISTED).map(IpAddr::to_string).collect();
+    match ips.len().saturating_sub(MAX_LISTED) {
+        0 if shown.is_empty() => "no address".to_owned(),
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
