@@ -23,6 +23,7 @@ use families::{FAMILIES, Source};
 
 mod encoder;
 mod families;
+mod names;
 mod policy;
 
 /// Bytes of the page that are made at once, at the least.

@@ -116,6 +116,16 @@ pub enum Backing {
 }
 
 impl Backing {
+    /// Returns the word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Departing => "departing",
+            Self::Released => "released",
+            Self::Adopted => "adopted",
+        }
+    }
+
     /// Returns whether an answer has had the address.
     pub fn is_of_an_answer(self) -> bool {
         self != Self::Adopted

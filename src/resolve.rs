@@ -85,6 +85,35 @@ pub(crate) struct LookupOutcome {
     pub next_at: Instant,
 }
 
+impl LookupOutcome {
+    fn answers(&self) -> impl Iterator<Item = &Answer> {
+        self.parts.iter().flat_map(|part| [&part.a, &part.aaaa])
+    }
+
+    /// Returns whether DNS does not say whether the name has addresses.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.answers().any(|answer| matches!(answer, Answer::Unknown(_)))
+            && !self.answers().any(|answer| matches!(answer, Answer::Addresses(_)))
+    }
+
+    /// Returns the words of DNS instead of a good answer.
+    pub(crate) fn describe_failure(&self) -> String {
+        let unknown = self.answers().find_map(|answer| match answer {
+            Answer::Unknown(reason) => Some(reason.to_string()),
+            _ => None,
+        });
+        if let Some(reason) = unknown {
+            return reason;
+        }
+        let has_refused = self.answers().any(|answer| matches!(answer, Answer::Addresses(_)));
+        match (has_refused, self.answers().any(|answer| *answer == Answer::NoRecords)) {
+            (true, _) => "none of its addresses may be published".into(),
+            (false, true) => "it has no address".into(),
+            (false, false) => "no such name".into(),
+        }
+    }
+}
+
 /// The answers for one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OutcomePart {

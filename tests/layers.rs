@@ -36,7 +36,7 @@ const ORDER: &[&str] = &[
 /// The order inside of larger modules: each child may use only the children before it.
 /// The module itself comes last, as the face of its children.
 const INNER_ORDER: &[(&str, &[&str])] = &[
-    ("admin", &["chunked", "connections", "guarded_body", "status", "server"]),
+    ("admin", &["chunked", "connections", "guarded_body", "name_status", "status", "server"]),
     ("api", &["call", "error", "deadline", "retry_after"]),
     ("cli", &["args", "console", "failback", "probe", "run", "schema", "validate"]),
     (
@@ -78,7 +78,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         &["mark", "identity", "fitness", "decision", "election", "permission", "handle", "elector"],
     ),
     ("log", &["queue", "stderr"]),
-    ("metrics", &["encoder", "policy", "families"]),
+    ("metrics", &["encoder", "names", "policy", "families"]),
     (
         "monitor",
         &[

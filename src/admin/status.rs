@@ -1,13 +1,12 @@
 //! The page /api/v1/status: the state of each database as JSON.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::Serialize;
 
 use super::AppState;
-use crate::clock;
-use crate::config::{DatabaseId, RejectedAddress};
+use super::name_status::{NameStatus, RejectedStatus, rfc3339};
+use crate::config::DatabaseId;
 use crate::freeze::Frozen;
 use crate::health::{self, Streak};
 use crate::lease::{self, Role};
@@ -157,15 +156,12 @@ struct DatabaseStatus {
     /// The existing members; null while they are unknown or foreign.
     published: Option<Vec<String>>,
     targets: Vec<TargetStatus>,
+    /// The entries of the config that are a name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    names: Vec<NameStatus>,
     /// Addresses of the config that may not be published. They are not checked.
     #[serde(rename = "refused", skip_serializing_if = "Vec::is_empty")]
     rejected: Vec<RejectedStatus>,
-}
-
-#[derive(Serialize)]
-struct RejectedStatus {
-    address: String,
-    reason: String,
 }
 
 #[derive(Serialize)]
@@ -174,6 +170,12 @@ struct TargetStatus {
     address: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     hostname: Option<String>,
+    /// The name that DNS gives it for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// The way in which DNS stands behind it: `current`, `departing`, `released` or `adopted`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dns: Option<&'static str>,
     /// The `priority` of the address.
     tier: u32,
     /// The reason of the maintenance.
@@ -228,14 +230,9 @@ impl DatabaseStatus {
                 .iter()
                 .map(|target| TargetStatus::new(target, members))
                 .collect(),
+            names: database.names.iter().map(NameStatus::new).collect(),
             rejected: database.refused.iter().map(RejectedStatus::new).collect(),
         }
-    }
-}
-
-impl RejectedStatus {
-    fn new(rejected: &RejectedAddress) -> Self {
-        Self { address: rejected.ip.to_string(), reason: rejected.reason.clone() }
     }
 }
 
@@ -250,6 +247,8 @@ impl TargetStatus {
         Self {
             address: target.member.ip.to_string(),
             hostname: target.member.hostname.clone(),
+            name: target.origin.name.as_deref().map(str::to_owned),
+            dns: target.origin.entry.map(|_| target.origin.backing.as_str()),
             tier: target.priority,
             maintenance: target.maintenance.as_deref().map(str::to_owned),
             flapping_until: target.flapping().map(rfc3339),
@@ -277,9 +276,4 @@ fn notes(database: &DatabaseSnapshot) -> Vec<String> {
 
 fn ips(members: &plan::Members) -> Vec<String> {
     members.iter().map(|member| member.ip.to_string()).collect()
-}
-
-/// Formats a time, which may also lie in the future.
-fn rfc3339(time: Instant) -> String {
-    clock::rfc3339_millis(clock::to_wall_clock(time))
 }

@@ -1,7 +1,7 @@
 //! The metrics that have series for each database: their names, their help, and their values.
 
 use super::encoder::Encoder;
-use super::policy;
+use super::{names, policy};
 use crate::health::State;
 use crate::monitor::DatabaseSnapshot;
 use crate::publish::PublishStatus;
@@ -22,7 +22,7 @@ pub(super) enum Source {
 }
 
 /// All of them, in the order of the page.
-pub(super) const FAMILIES: [Family; 16] = [
+pub(super) const FAMILIES: [Family; 20] = [
     Family {
         name: "external_endpoints_target_healthy",
         kind: "gauge",
@@ -50,10 +50,32 @@ pub(super) const FAMILIES: [Family; 16] = [
     Family {
         name: "external_endpoints_configured_addresses",
         kind: "gauge",
-        help: "Addresses that the config lists.",
-        source: Source::Monitor(|database, encoder| {
-            encoder.sample(&[], database.targets.len() + database.refused.len())
-        }),
+        help: "Addresses that the config lists; a name counts as one.",
+        source: Source::Monitor(names::configured_addresses),
+    },
+    Family {
+        name: "external_endpoints_targets",
+        kind: "gauge",
+        help: "IPs that are checked: those of the config, and those that DNS gives for its names.",
+        source: Source::Monitor(|database, encoder| encoder.sample(&[], database.targets.len())),
+    },
+    Family {
+        name: "external_endpoints_name_resolved",
+        kind: "gauge",
+        help: "1 if the newest lookup of the name gave addresses that may be published, else 0.",
+        source: Source::Monitor(names::resolved),
+    },
+    Family {
+        name: "external_endpoints_name_kept_addresses",
+        kind: "gauge",
+        help: "Addresses that stay although DNS no longer gives them; absent when none does.",
+        source: Source::Monitor(names::kept_addresses),
+    },
+    Family {
+        name: "external_endpoints_name_changes_total",
+        kind: "counter",
+        help: "Answers that had other addresses than the one before; absent until one had.",
+        source: Source::Monitor(names::changes),
     },
     Family {
         name: "external_endpoints_refused_addresses",

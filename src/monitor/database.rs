@@ -21,7 +21,7 @@ use crate::schedule::{Pause, TargetKey};
 use decision::known_to_pass;
 use dns_addresses::DnsAddresses;
 pub(crate) use dns_addresses::ServiceFacts;
-pub(super) use dns_notices::{DnsService, describe_failure};
+pub(super) use dns_notices::DnsService;
 use readdress::Arrival;
 use recent_failures::RecentFailures;
 

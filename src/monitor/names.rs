@@ -9,11 +9,10 @@ use std::time::Instant;
 
 use super::Monitor;
 use super::database::DnsService;
-use super::database::describe_failure;
 use crate::config::DatabaseId;
 use crate::names::Families;
 use crate::notice::{LogLine, Notice, Reason, Regarding};
-use crate::resolve::{Answer, Command, Handle, LookupOutcome, NameKey, Wanted};
+use crate::resolve::{Command, Handle, LookupOutcome, NameKey, Wanted};
 
 /// Names that DNS must not know, at the least, for an outage of all of DNS.
 const MIN_UNKNOWN: usize = 5;
@@ -60,7 +59,8 @@ impl Names {
     }
 
     fn recount(&mut self) {
-        let is_unknown = |name: &&Name| name.newest.as_deref().is_some_and(is_unknown);
+        let is_unknown =
+            |name: &&Name| name.newest.as_deref().is_some_and(LookupOutcome::is_unknown);
         self.unknown = self.known.values().filter(is_unknown).count();
     }
 }
@@ -131,8 +131,8 @@ impl Monitor {
         let Some(name) = self.names.known.get_mut(key) else { return };
         let outcome = Arc::new(outcome);
         let before = name.newest.replace(outcome.clone());
-        self.names.unknown -= usize::from(before.as_deref().is_some_and(is_unknown));
-        self.names.unknown += usize::from(is_unknown(&outcome));
+        self.names.unknown -= usize::from(before.as_deref().is_some_and(LookupOutcome::is_unknown));
+        self.names.unknown += usize::from(outcome.is_unknown());
         let users = name.users.clone();
         self.announce_dns(&outcome, now);
         let dns_service = self.names.dns_service();
@@ -152,7 +152,7 @@ impl Monitor {
         }
         let (reason, note) = match is_unavailable {
             true => {
-                let (why, unknown) = (describe_failure(outcome), self.names.unknown);
+                let (why, unknown) = (outcome.describe_failure(), self.names.unknown);
                 let note =
                     format!("DNS does not answer ({why}): {unknown} names keep their addresses");
                 (Reason::DnsUnavailable, note)
@@ -176,13 +176,6 @@ impl Monitor {
         }
         self.after_change(index);
     }
-}
-
-/// Returns whether DNS does not know whether the name has addresses.
-fn is_unknown(outcome: &LookupOutcome) -> bool {
-    let answers = || outcome.parts.iter().flat_map(|part| [&part.a, &part.aaaa]);
-    answers().any(|answer| matches!(answer, Answer::Unknown(_)))
-        && !answers().any(|answer| matches!(answer, Answer::Addresses(_)))
 }
 
 /// Returns the way to ask that serves both.

@@ -13,7 +13,7 @@ use crate::monitor::snapshot::NameSnapshot;
 use crate::names::{Backing, LookupResult};
 use crate::notice::{LogLine, Notice, Reason};
 use crate::plan::PolicyNote;
-use crate::resolve::{Answer, LookupOutcome};
+use crate::resolve::LookupOutcome;
 
 /// Lookups in a row, and the time, without a good answer after which people are told.
 const MAX_FAILED_LOOKUPS: u32 = 3;
@@ -136,7 +136,7 @@ impl DatabaseMonitor {
         }
         let Some(dns) = &self.dns else { return };
         let (entry, status) = (&dns.file().names[name], &dns.names()[name]);
-        let why = status.newest.as_ref().map(|outcome| describe_failure(outcome));
+        let why = status.newest.as_ref().map(|outcome| outcome.describe_failure());
         let stay = match status.state.addresses().count() {
             0 => "it has no address yet".to_owned(),
             1 => "its address stays".to_owned(),
@@ -215,25 +215,6 @@ impl DatabaseMonitor {
 /// Returns whether a note is about addresses that stay although DNS no longer gives them.
 fn is_kept(note: &PolicyNote) -> bool {
     matches!(note, PolicyNote::NotReplaced { .. })
-}
-
-/// Returns what DNS said instead of a good answer.
-pub(in crate::monitor) fn describe_failure(outcome: &LookupOutcome) -> String {
-    let answers = || outcome.parts.iter().flat_map(|part| [&part.a, &part.aaaa]);
-    let unknown = answers().find_map(|answer| match answer {
-        Answer::Unknown(reason) => Some(reason.to_string()),
-        _ => None,
-    });
-    if let Some(reason) = unknown {
-        return reason;
-    }
-    let has = |wanted: &Answer| answers().any(|answer| answer == wanted);
-    let has_refused = answers().any(|answer| matches!(answer, Answer::Addresses(_)));
-    match (has_refused, has(&Answer::NoRecords)) {
-        (true, _) => "none of its addresses may be published".into(),
-        (false, true) => "it has no address".into(),
-        (false, false) => "no such name".into(),
-    }
 }
 
 fn list(ips: &[IpAddr]) -> String {

@@ -1,0 +1,128 @@
+//! The names of a database on the status page.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::clock;
+use crate::config::RejectedAddress;
+use crate::monitor::NameSnapshot;
+use crate::names::LookupResult;
+use crate::resolve::{LookupOutcome, OutcomePart};
+
+/// An entry of the config that is a name.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NameStatus {
+    name: String,
+    /// The newest result in words; null before the first.
+    result: Option<String>,
+    /// True if the newest lookup gave addresses that may be published.
+    resolved: bool,
+    /// The time since which there has been no good answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failing_since: Option<String>,
+    /// The TTL of the newest good answer, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<u32>,
+    last_lookup: Option<String>,
+    next_lookup: Option<String>,
+    /// The aliases that the newest lookup followed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    aliases: Vec<String>,
+    /// The SRV records of the newest lookup.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    records: Vec<RecordStatus>,
+    /// The SRV records that are left out, with the reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    skipped: Vec<String>,
+    addresses: Vec<NamedAddress>,
+    /// The addresses of the newest answers that may not be published.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refused: Vec<RejectedStatus>,
+}
+
+/// An address of a name.
+#[derive(Serialize)]
+struct NamedAddress {
+    address: String,
+    /// The way in which DNS stands behind it: `current`, `departing` or `released`.
+    dns: &'static str,
+}
+
+/// An SRV record that is followed.
+#[derive(Serialize)]
+struct RecordStatus {
+    target: String,
+    port: u16,
+    /// The tiers that its addresses are below the `priority` of the entry.
+    tier: u32,
+    weight: u16,
+}
+
+/// An address that may not be published.
+#[derive(Serialize)]
+pub(super) struct RejectedStatus {
+    address: String,
+    reason: String,
+}
+
+impl RejectedStatus {
+    pub(super) fn new(rejected: &RejectedAddress) -> Self {
+        Self { address: rejected.ip.to_string(), reason: rejected.reason.clone() }
+    }
+}
+
+impl NameStatus {
+    pub(super) fn new(name: &NameSnapshot) -> Self {
+        let newest = name.newest.as_deref();
+        let records = newest.into_iter().flat_map(|outcome| &outcome.parts);
+        Self {
+            name: name.name.to_string(),
+            result: newest.map(|outcome| match name.result {
+                Some(LookupResult::Good) => "resolved".to_owned(),
+                _ => outcome.describe_failure(),
+            }),
+            resolved: name.result == Some(LookupResult::Good),
+            failing_since: name.failing_since.map(rfc3339),
+            ttl: newest.and_then(|outcome| outcome.ttl),
+            last_lookup: newest.map(|outcome| rfc3339(outcome.at)),
+            next_lookup: newest.map(|outcome| rfc3339(next_lookup(outcome))),
+            aliases: newest.map(|outcome| outcome.aliases.clone()).unwrap_or_default(),
+            records: records.filter_map(RecordStatus::new).collect(),
+            skipped: newest.map(|outcome| outcome.skipped.clone()).unwrap_or_default(),
+            addresses: name
+                .addresses
+                .iter()
+                .map(|(ip, backing)| NamedAddress {
+                    address: ip.to_string(),
+                    dns: backing.as_str(),
+                })
+                .collect(),
+            refused: name.refused.iter().map(RejectedStatus::new).collect(),
+        }
+    }
+}
+
+impl RecordStatus {
+    fn new(part: &OutcomePart) -> Option<Self> {
+        let record = part.service.as_ref()?;
+        Some(Self {
+            target: record.host.to_string(),
+            port: record.port,
+            tier: record.rank,
+            weight: record.weight,
+        })
+    }
+}
+
+/// Returns the time of the next lookup. The clock of the machine shows no further ahead.
+fn next_lookup(outcome: &LookupOutcome) -> Instant {
+    const MAX_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
+    outcome.next_at.min(outcome.at + MAX_AHEAD)
+}
+
+/// Formats a time, which may also lie in the future.
+pub(super) fn rfc3339(time: Instant) -> String {
+    clock::rfc3339_millis(clock::to_wall_clock(time))
+}
