@@ -3,8 +3,11 @@
 use super::*;
 use proptest::prelude::*;
 
-fn is_known(ip: IpAddr) -> bool {
-    ip.to_string().starts_with("10.20.0.") || ip.is_ipv6()
+fn is_known(subject: &Subject) -> bool {
+    match subject {
+        Subject::Ip(ip) => ip.to_string().starts_with("10.20.0.") || ip.is_ipv6(),
+        Subject::Name(name) => ["orders.corp", "_db._tcp.corp"].contains(&&**name),
+    }
 }
 
 /// Returns the targets as `IP: REASON`, and the problems without the name of the annotation.
@@ -48,6 +51,45 @@ fn a_bad_entry_is_reported_and_spoils_no_other() {
         ]
     );
     assert_eq!(parsed("disk swap").1, ["`disk swap` is no IP; write `10.20.0.11=disk swap`"]);
+}
+
+#[test]
+fn a_name_of_the_database_is_an_entry() {
+    let (found, problems) = parsed(
+        "orders.corp=disk swap, see wiki.corp, until Friday, ORDERS.Corp.=again,10.20.0.11=one, \
+         _db._tcp.corp=all",
+    );
+    assert_eq!(
+        found,
+        [
+            "orders.corp: disk swap, see wiki.corp, until Friday",
+            "orders.corp: again",
+            "10.20.0.11: one",
+            "_db._tcp.corp: all"
+        ]
+    );
+    assert_eq!(problems, [""; 0]);
+    let (found, problems) = parsed("10.20.0.11=x, orders.corp, 10.20.0.12=y, other.corp=z");
+    assert_eq!(found, ["10.20.0.11: x", "10.20.0.12: y"]);
+    assert_eq!(
+        problems,
+        [
+            "there is no reason for orders.corp; write `orders.corp=disk swap`",
+            "other.corp is no name of this database"
+        ]
+    );
+}
+
+#[test]
+fn the_reason_of_an_address_comes_before_that_of_its_name() {
+    let maintenance = parse_maintenance("orders.corp=name, 10.20.0.11=address", is_known);
+    let reason = |ip: [u8; 4], of: &str| {
+        let reason = maintenance.reason(ip.into(), |name| name == of);
+        reason.map(|reason| reason.to_string())
+    };
+    assert_eq!(reason([10, 20, 0, 11], "orders.corp").as_deref(), Some("address"));
+    assert_eq!(reason([10, 20, 0, 12], "orders.corp").as_deref(), Some("name"));
+    assert_eq!(reason([10, 20, 0, 12], "other.corp"), None);
 }
 
 /// Returns a value that is longer than what is read, and the number of entries that are read.
@@ -102,6 +144,7 @@ fn texts() -> impl Strategy<Value = String> {
     let entry = prop_oneof![
         "[0-9.,= a-é\n\r\t\u{0}]{0,40}",
         "10\\.20\\.0\\.[0-9]{1,2} ?= ?\\PC{0,30}",
+        "(orders|wiki|[a-z]{0,300})\\.corp\\.? ?=? ?[a-z ]{0,30}",
         "2001:db8::[0-9a-f]{1,4}=[\u{2028}\u{2029}\u{202e}\u{85}a-z ]{0,9}",
         any::<String>(),
     ];
@@ -118,7 +161,7 @@ proptest! {
         let found = parse_maintenance(&kept, is_known);
         prop_assert_eq!(&found, &parse_maintenance(&text, is_known), "truncated or not");
         let Maintenance { targets, problems } = found;
-        prop_assert!(targets.iter().all(|(ip, _)| is_known(*ip)));
+        prop_assert!(targets.iter().all(|(subject, _)| is_known(subject)));
         prop_assert!(targets.len() <= MAX_BYTES / "::=x".len() && problems.len() <= MAX_PROBLEMS);
         let breaks = |char: char| {
             char.is_control() || "\u{2028}\u{2029}\u{202e}".contains(char)

@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::histogram::{DurationHistogram, ms};
 use super::{DatabasePlan, DatabaseSnapshot, Origin, ProbeReport, TargetCounters, TargetState};
-use crate::annotations::{self, Maintenance, ServiceAnnotations};
+use crate::annotations::{self, ServiceAnnotations, Subject};
 use crate::config::{Address, Database, DatabaseId};
 use crate::freeze::Freeze;
 use crate::health::{self, Health, InitialMembership, State, Transition, Verdict};
@@ -312,22 +312,24 @@ impl DatabaseMonitor {
 
     /// Puts the targets in maintenance that the annotation and the config name.
     fn update_maintenance(&mut self, now: Instant) {
-        let known = |ip: IpAddr| self.targets.iter().any(|target| target.member.ip == ip);
+        let known = |subject: &Subject| match subject {
+            Subject::Ip(ip) => self.targets.iter().any(|target| target.member.ip == *ip),
+            Subject::Name(name) => self.database.names.iter().any(|entry| entry.name == *name),
+        };
         let annotation = self.policy_state.maintenance.as_deref().unwrap_or_default();
-        let Maintenance { targets: maintenance, mut problems } =
-            annotations::parse_maintenance(annotation, known);
+        let mut maintenance = annotations::parse_maintenance(annotation, known);
+        let mut problems = std::mem::take(&mut maintenance.problems);
         problems.extend(annotations::failback_problem(self.policy_state.failback.as_deref()));
         self.log_problems(&problems);
         self.policy_state.problems = problems;
         for index in 0..self.targets.len() {
-            let ip = self.targets[index].member.ip;
-            let by_annotation =
-                maintenance.iter().find(|(of, _)| *of == ip).map(|(_, reason)| reason.clone());
-            self.set_maintenance(
-                index,
-                by_annotation.or_else(|| self.database.addresses[index].maintenance.clone()),
-                now,
-            );
+            let TargetState { member: Member { ip, .. }, origin, .. } = &self.targets[index];
+            let address = &self.database.addresses[index];
+            let entry = origin.entry.and_then(|entry| self.database.names.get(entry));
+            let has_name = |name: &str| entry.is_some_and(|entry| *entry.name == *name);
+            let by_annotation = maintenance.reason(*ip, has_name);
+            let reason = by_annotation.or(address.maintenance.as_ref()).cloned();
+            self.set_maintenance(index, reason, now);
         }
     }
 
