@@ -6,6 +6,8 @@ use crate::config::{Options, parse};
 use crate::freeze::Rules;
 use crate::notice::{Receiver, channel};
 
+mod names;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A database with these keys, at a time of its own.
