@@ -107,18 +107,18 @@ fn fmt_not_replaced(
     reason: &NotReplacedReason,
     f: &mut fmt::Formatter<'_>,
 ) -> fmt::Result {
-    let stay = if kept.len() == 1 { "stays" } else { "stay" };
+    let (stay, them) = if kept.len() == 1 { ("stays", "it") } else { ("stay", "them") };
     write!(f, "{} {stay}: ", list(kept))?;
     match reason {
         NotReplacedReason::Unresolved => {
             write!(f, "published before the start, and DNS has given no address for {names} since")
         }
         NotReplacedReason::NoneUp(others) if others.is_empty() => {
-            write!(f, "DNS gives nothing else for {names}")
+            write!(f, "DNS no longer gives {them} for {names}, and gives no other")
         }
         NotReplacedReason::NoneUp(others) => write!(
             f,
-            "DNS gives others for {names}, and none of them is up: {}",
+            "DNS no longer gives {them} for {names}, and none that it gives is up: {}",
             with_reasons(others)
         ),
     }

@@ -4,6 +4,7 @@ use super::*;
 use std::time::Duration;
 
 mod exactly_one;
+mod model;
 mod names;
 mod properties;
 

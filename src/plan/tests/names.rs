@@ -331,9 +331,9 @@ fn who_stays_without_dns_is_told_with_the_reasons() {
         [up(1).published(), down(2), unknown(3), up(4).in_maintenance(), up(5).out_until(1060)];
     assert_eq!(
         moved(&[&[1], &[2, 3, 4, 5]], &targets).late(&[3]).notes()[1],
-        "198.51.100.1 stays: DNS gives others for a.corp, and none of them is up: 198.51.100.2 \
-         (exec: no program), 198.51.100.3 (not checked yet), 198.51.100.4 (in maintenance), \
-         198.51.100.5 (must be healthy for longer, because it flapped)"
+        "198.51.100.1 stays: DNS no longer gives it for a.corp, and none that it gives is up: \
+         198.51.100.2 (exec: no program), 198.51.100.3 (not checked yet), 198.51.100.4 (in \
+         maintenance), 198.51.100.5 (must be healthy for longer, because it flapped)"
     );
     let both = |other: &[&[u8]]| {
         let targets = [up(1).published(), up(2)];
@@ -348,6 +348,6 @@ fn who_stays_without_dns_is_told_with_the_reasons() {
     assert_eq!(both(&[&[]]), [""; 0]);
     let resolved = named(&[name(&[&[2]])], case(&[up(1).published(), down(2)])).adopted(&[1]);
     assert!(resolved.notes()[0].contains(
-        "DNS gives others for a.corp, and none of them is up: 198.51.100.2 (exec: no program)"
+        "DNS no longer gives it for a.corp, and none that it gives is up: 198.51.100.2 (exec: no"
     ));
 }
