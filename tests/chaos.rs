@@ -8,7 +8,10 @@ mod support;
 mod chaos {
     pub(crate) mod checker;
     pub(crate) mod config;
+    pub(crate) mod dns;
+    pub(crate) mod dns_history;
     pub(crate) mod fixture;
+    pub(crate) mod names_checker;
     pub(crate) mod record;
     pub(crate) mod replicas;
     pub(crate) mod report;
@@ -21,7 +24,7 @@ mod chaos {
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use chaos::fixture::{ADDRESSES, DATABASES, Fixture, limits};
+use chaos::fixture::{ADDRESSES, DATABASES, Fixture, is_named, limits};
 use chaos::record::{Fault, Kind, LeaseState, Record};
 use chaos::runner::{self, ActionLog};
 use chaos::scenario::{Action, ReplicaFault, keeps_last_target, scenario};
@@ -68,6 +71,7 @@ async fn run(seed: u64, length: Duration) -> bool {
     );
     let log = ActionLog::new(fixture.began);
     runner::run(&mut fixture, &scenario, &log).await;
+    fixture.dns.heal(fixture.began.elapsed(), &fixture.ips());
     // The last faults take effect before the record ends.
     fixture.wait_until_published().await;
     fixture.wait_until_reachable().await;
@@ -96,6 +100,8 @@ fn record(fixture: &Fixture, log: &ActionLog) -> Record {
         limits: limits(),
         databases: fixture.ips(),
         keep: (0..DATABASES).filter(|database| keeps_last_target(*database)).collect(),
+        named: (0..DATABASES).filter(|database| is_named(*database)).collect(),
+        dns: fixture.dns.changes(),
         changes,
         leases: leases.collect(),
         writers: watch::writers(&fixture.plane.audit_log()),

@@ -5,15 +5,19 @@
 
 mod chaos {
     pub(crate) mod checker;
+    pub(crate) mod dns_history;
+    pub(crate) mod names_checker;
     pub(crate) mod record;
     pub(crate) mod scenario;
     pub(crate) mod span;
 }
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use chaos::checker::{CheckResult, Rule, check, timeline};
+use chaos::dns_history::DnsChange;
 use chaos::record::{Change, Fault, Flip, Kind, LeaseState, Limits, Record, Time};
 use chaos::scenario::{Action, ReplicaFault, scenario};
 
@@ -33,6 +37,7 @@ impl RecordBuilder {
             recovery: 2 * S,
             slack: 2 * S,
             config: 4 * S,
+            dns: 2 * S,
             handover: 2 * S,
             lease: 16 * S,
             backoff: 5 * S,
@@ -102,6 +107,24 @@ impl RecordBuilder {
 
     fn joins(mut self, second: u32) -> RecordBuilder {
         self.0.joins.push((S * second, 0));
+        self
+    }
+
+    /// Takes the addresses of the database from DNS.
+    fn named(mut self) -> RecordBuilder {
+        self.0.named.insert(0);
+        self
+    }
+
+    /// Changes what both servers answer; none is a fault.
+    fn answers(self, second: u32, hosts: Option<&[u8]>) -> RecordBuilder {
+        self.one_answers(0, second, hosts).one_answers(1, second, hosts)
+    }
+
+    fn one_answers(mut self, server: usize, second: u32, hosts: Option<&[u8]>) -> RecordBuilder {
+        let answer: Option<BTreeSet<IpAddr>> =
+            hosts.map(|hosts| hosts.iter().map(|host| ip(*host)).collect());
+        self.0.dns.push(DnsChange { at: S * second, database: 0, server, answer });
         self
     }
 
@@ -323,6 +346,75 @@ fn a_second_flip_restarts_the_time_limit() {
 }
 
 #[test]
+fn what_dns_has_dropped_leaves_once_another_is_up() {
+    let moves = || RecordBuilder::new().named().answers(20, Some(&[2]));
+    moves().writes("a", 26, &[2]).breaks(&[]);
+    let late = moves().writes("a", 28, &[2]).breaks(&[Rule::Dropped]);
+    assert_eq!(late.violations[0].at, 27 * S);
+    // It stays while DNS gives nobody who is up.
+    let dead = || RecordBuilder::new().named().fails(10, 2).writes("a", 13, &[1]);
+    dead().answers(20, Some(&[2])).breaks(&[]);
+    dead().answers(20, Some(&[2])).recovers(30, 2).writes("a", 34, &[2]).breaks(&[]);
+    dead()
+        .answers(20, Some(&[2]))
+        .recovers(30, 2)
+        .writes("a", 36, &[2])
+        .breaks(&[Rule::Missing, Rule::Dropped]);
+    // The replica that writes may be the one whose server still has it.
+    RecordBuilder::new().named().one_answers(0, 20, Some(&[2])).breaks(&[]);
+    // After a fault, the daemon asks later.
+    let fault = || RecordBuilder::new().named().answers(10, None).answers(14, Some(&[2]));
+    fault().writes("a", 34, &[2]).breaks(&[]);
+    fault().writes("a", 36, &[2]).breaks(&[Rule::Dropped]);
+}
+
+#[test]
+fn no_write_takes_away_what_lives_and_has_no_other() {
+    let named = || RecordBuilder::new().named();
+    named().writes("a", 30, &[2]).breaks(&[Rule::Missing, Rule::Taken]);
+    named().answers(20, None).writes("a", 30, &[2]).breaks(&[Rule::Missing, Rule::Taken]);
+    named().answers(20, Some(&[2])).writes("a", 21, &[2]).breaks(&[]);
+    // The other one died long ago.
+    let dead = || named().fails(5, 2).writes("a", 8, &[1]).answers(20, Some(&[2]));
+    dead().writes("a", 30, &[]).breaks(&[Rule::Taken]);
+    dead().recovers(31, 2).writes("a", 33, &[2]).breaks(&[]);
+    // DNS gives it again, and that is known.
+    let back = || named().answers(26, Some(&[2])).answers(30, Some(&[1, 2]));
+    back().writes("a", 31, &[2]).writes("a", 33, &[1, 2]).breaks(&[]);
+    back()
+        .writes("a", 27, &[2])
+        .writes("a", 33, &[1, 2])
+        .writes("a", 50, &[2])
+        .breaks(&[Rule::Missing, Rule::Taken]);
+    // One that a person has added is no target.
+    named()
+        .answers(10, Some(&[2]))
+        .writes("a", 12, &[2])
+        .edits(30, Some(&[1, 2]))
+        .writes("a", 31, &[2])
+        .breaks(&[]);
+}
+
+#[test]
+fn what_dns_does_not_give_need_not_be_published() {
+    let gone = || {
+        let dies = RecordBuilder::new().named().fails(10, 1).writes("a", 13, &[2]);
+        dies.answers(15, Some(&[2])).recovers(20, 1)
+    };
+    gone().breaks(&[]);
+    gone().answers(30, Some(&[1, 2])).writes("a", 36, &[1, 2]).breaks(&[]);
+    gone().answers(30, Some(&[1, 2])).writes("a", 37, &[1, 2]).breaks(&[Rule::Missing]);
+    // A fault of DNS excuses nothing: the address is known.
+    let fault = || RecordBuilder::new().named().fails(10, 1).writes("a", 13, &[2]);
+    let fault = || fault().answers(18, None).recovers(20, 1);
+    fault().breaks(&[Rule::Missing]);
+    // A replica that was restarted meanwhile does not know it.
+    fault().fault(17, 19, killed("b")).breaks(&[]);
+    // A dead one leaves, whatever DNS says.
+    RecordBuilder::new().named().answers(5, None).fails(20, 1).breaks(&[Rule::Dead]);
+}
+
+#[test]
 fn the_timeline_has_all_events_of_a_database_in_order() {
     let story = RecordBuilder::new().fails(10, 1).writes("a", 14, &[2]).edits(20, None).fault(
         12,
@@ -345,9 +437,10 @@ fn the_timeline_has_all_events_of_a_database_in_order() {
 
 fn lasts(action: &Action) -> Duration {
     match action {
-        Action::Api(_, lasts) | Action::Replica(_, _, lasts) | Action::CorruptConfig(lasts) => {
-            *lasts
-        }
+        Action::Api(_, lasts)
+        | Action::Replica(_, _, lasts)
+        | Action::CorruptConfig(lasts)
+        | Action::Dns(_, _, _, lasts) => *lasts,
         _ => Duration::ZERO,
     }
 }
@@ -377,6 +470,8 @@ fn a_seed_determines_the_scenario() {
             "CorruptConfig",
             "Api",
             "Replica",
+            "Answer",
+            "Dns",
         ] {
             assert!(
                 scenario.iter().any(|step| format!("{:?}", step.action).starts_with(kind)),

@@ -8,16 +8,23 @@
 //! | empty    | a write that empties a database while a target has been up for as long as that,   |
 //! |          | or although the policy forbids it                                                 |
 //! | handover | a terminated holder, if no other replica acquired the Lease in time               |
+//! | dropped  | a published address that DNS has dropped, and another that DNS gives has been up  |
+//! |          | for longer than the TTL, its recovery or detection, and the slack                 |
+//! | taken    | a write that takes an address away that is up, and that DNS has never replaced by |
+//! |          | another that was up                                                               |
 //!
 //! A time starts again with each flip of the target, each outside edit of its Endpoints, and each
 //! target that is added to the config of the same database. It also starts again when a fault ends
-//! that kept all replicas from writing.
+//! that kept all replicas from writing, and for an address that comes from DNS when a server gives it
+//! again.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::dns_history::{absences, news};
+use super::names_checker::names;
 use super::record::{Change, Kind, Record, Time};
 use super::scenario::ReplicaFault;
 use super::span::{Span, excused, uncovered};
@@ -29,6 +36,8 @@ pub(crate) enum Rule {
     Missing,
     Empty,
     Handover,
+    Dropped,
+    Taken,
 }
 
 /// A rule that was violated.
@@ -75,6 +84,7 @@ pub(crate) fn check(record: &Record) -> CheckResult {
     writers(record, &mut result);
     empties(record, &excused, &mut result);
     handovers(record, &mut result);
+    names(record, &excused, &mut result);
     for (database, ips) in record.databases.iter().enumerate() {
         for ip in ips {
             target(record, database, *ip, &excused, &mut result);
@@ -152,7 +162,9 @@ fn empties(record: &Record, excused: &[Span], result: &mut CheckResult) {
             let up = |ip: &&IpAddr| {
                 up_since(record, **ip, change.at).is_some_and(|since| {
                     change.at > since + limits.recovery + limits.slack || since.is_zero()
-                })
+                }) && !covers_of_dns(record, database, **ip, Expected::Up)
+                    .iter()
+                    .any(|span| span.touches(&decided))
             };
             if let Some(ip) = ips.iter().find(up) {
                 violation(format!("version {} is empty while {ip} is up", change.version));
@@ -215,7 +227,7 @@ fn kept(record: &Record, database: usize) -> Vec<Span> {
 }
 
 /// Returns the time since when a target is up, or none if it is dead.
-fn up_since(record: &Record, ip: IpAddr, at: Time) -> Option<Time> {
+pub(crate) fn up_since(record: &Record, ip: IpAddr, at: Time) -> Option<Time> {
     match record.flips.iter().rfind(|flip| flip.ip == ip && flip.at <= at) {
         Some(flip) => flip.up.then_some(flip.at),
         None => Some(Time::ZERO),
@@ -245,6 +257,9 @@ fn target(
             excused.iter().map(|span| Span::new(span.from, span.until + limits.slack)).collect();
         covers.extend(&joins);
         covers.extend(kept.iter().filter(|_| dead));
+        let expected = if dead { Expected::Dead } else { Expected::Up };
+        let dns = covers_of_dns(record, database, ip, expected);
+        covers.extend(&dns);
         covers.extend(edits.iter().map(|edit| Span::new(edit.at, edit.at + limits.slack)));
         covers.extend(flips.iter().map(|flip| {
             let limit = if flip.up { limits.recovery } else { limits.detection };
@@ -265,6 +280,7 @@ fn target(
         }
         let flip = flips.iter().find(|flip| flip.at == wrong.from && flip.up != dead);
         let has_other_cause = excused.iter().any(|span| span.touches(&wrong))
+            || dns.iter().any(|span| span.touches(&wrong))
             || edits
                 .iter()
                 .any(|edit| edit.at + limits.slack >= wrong.from && edit.at <= wrong.until)
@@ -276,6 +292,36 @@ fn target(
             let worst = if dead { &mut result.worst_out } else { &mut result.worst_in };
             *worst = (*worst).max(wrong.until - wrong.from);
         }
+    }
+}
+
+/// The state of a target that should have been followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Up,
+    Dead,
+}
+
+/// Returns the spans in which DNS excuses that a target's state is not followed. One that is up may
+/// be missing while DNS does not give it. One that is dead may stay while a new one has its first
+/// check, or while a policy keeps it for want of another that DNS gives.
+fn covers_of_dns(record: &Record, database: usize, ip: IpAddr, expected: Expected) -> Vec<Span> {
+    if !record.named.contains(&database) {
+        return Vec::new();
+    }
+    let limits = &record.limits;
+    let late = |span: Span| Span::new(span.from, span.until + limits.recovery + limits.slack);
+    match expected {
+        Expected::Up => absences(record, database, ip).into_iter().map(late).collect(),
+        Expected::Dead if record.keep.contains(&database) => {
+            let ips = record.databases[database].iter();
+            let absent = ips.flat_map(|other| absences(record, database, *other));
+            absent.chain(news(record, database)).map(late).collect()
+        }
+        Expected::Dead => news(record, database)
+            .into_iter()
+            .map(|span| Span::new(span.from, span.until + limits.slack))
+            .collect(),
     }
 }
 
@@ -337,6 +383,13 @@ pub(crate) fn timeline(record: &Record, database: usize) -> Vec<String> {
             None => "deleted".to_owned(),
         };
         lines.push((change.at, format!("version {}: {members} by {who}", change.version)));
+    }
+    for change in record.dns.iter().filter(|change| change.database == database) {
+        let answer = match &change.answer {
+            Some(answer) => format!("{answer:?}"),
+            None => "a fault".to_owned(),
+        };
+        lines.push((change.at, format!("DNS server {}: {answer}", change.server)));
     }
     for fault in &record.faults {
         let what = match &fault.kind {

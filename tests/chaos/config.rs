@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::fixture::{
     CHECK_INTERVAL, CHECK_TIMEOUT, HEALTHY_THRESHOLD, PORT, RECHECK_INTERVAL, UNHEALTHY_THRESHOLD,
-    service,
+    host_name, service,
 };
-use super::scenario::{Target, keeps_last_target, uses_slice};
+use super::scenario::{Target, is_named, keeps_last_target, uses_slice};
 
 /// A config that was saved in the middle of an edit.
 const UNFINISHED: &str = "defaults:\n  check: {tcp: {}, interval: 5";
@@ -40,9 +40,11 @@ impl Config {
         !self.out.contains(&who)
     }
 
-    /// Returns the number of targets in the config.
+    /// Returns the number of targets in the config. Those that DNS gives are none.
     pub(crate) fn targets(&self) -> usize {
-        self.databases.iter().map(Vec::len).sum::<usize>() - self.out.len()
+        let databases = self.databases.iter().enumerate();
+        let with_ips = databases.filter(|(database, _)| !is_named(*database));
+        with_ips.map(|(_, ips)| ips.len()).sum::<usize>() - self.out.len()
     }
 
     /// Writes each later edit to this file too.
@@ -107,6 +109,7 @@ databases:
         for (database, ips) in self.databases.iter().enumerate() {
             let there = ips.iter().enumerate().filter(|(index, _)| self.has((database, *index)));
             let ips: Vec<String> = there.map(|(_, ip)| ip.to_string()).collect();
+            let addresses = if is_named(database) { host_name(database) } else { ips.join(", ") };
             let min_healthy = if keeps_last_target(database) { ", minHealthy: 1" } else { "" };
             let slices = if uses_slice(database) { "  publish: slices\n" } else { "" };
             // Targets flip for minutes here, and have to come back each time.
@@ -117,7 +120,7 @@ databases:
   policy: {{maxFlips: 1000{min_healthy}}}
 {slices}",
                 service(database),
-                ips.join(", ")
+                addresses
             );
         }
         text

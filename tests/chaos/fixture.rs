@@ -11,8 +11,10 @@ use kube::ResourceExt as _;
 use kube::api::Api;
 
 use super::config::Config;
+use super::dns::Dns;
 use super::record::Limits;
 use super::replicas::Replicas;
+pub(crate) use super::scenario::is_named;
 use super::scenario::{keeps_last_target, uses_slice};
 use super::watch::{Publishes as _, Stalls, Watch};
 use crate::support::traffic::connect;
@@ -45,6 +47,8 @@ pub(crate) fn limits() -> Limits {
         // The file is read twice with the same content, a second apart. Then new targets get their
         // first check.
         config: 3 * Duration::from_secs(1) + CHECK_INTERVAL + CHECK_TIMEOUT,
+        // A TTL of 1 s, and a lookup.
+        dns: Duration::from_secs(2),
         handover: Duration::from_secs(2),
         // 15 s, half a second between two reads of the Lease, and a call.
         lease: Duration::from_millis(16_500),
@@ -55,6 +59,11 @@ pub(crate) fn limits() -> Limits {
 /// Returns the name of a database's Service.
 pub(crate) fn service(database: usize) -> String {
     format!("db-{database}")
+}
+
+/// Returns the host name of a database whose addresses come from DNS.
+pub(crate) fn host_name(database: usize) -> String {
+    format!("db-{database}.corp.example")
 }
 
 /// Returns the name of the object that a database is published in.
@@ -69,6 +78,7 @@ pub(crate) struct Fixture {
     pub namespace: Namespace,
     pub databases: Vec<Vec<Database>>,
     pub replicas: Replicas,
+    pub dns: Dns,
     pub watch: Watch,
     pub stalls: Stalls,
     pub began: Instant,
@@ -94,7 +104,8 @@ impl Fixture {
             databases.push(targets);
         }
         let config = Config::new(&namespace.name, ips(&databases));
-        let replicas = Replicas::start(plane, &namespace, config, &names, starts).await;
+        let dns = Dns::start(&ips(&databases)).await;
+        let replicas = Replicas::start(plane, &namespace, config, &names, &dns, starts).await;
         replicas.wait_until_checked().await;
         let began = Instant::now();
         let mut fixture = Fixture {
@@ -104,11 +115,13 @@ impl Fixture {
             namespace,
             databases,
             replicas,
+            dns,
             began,
         };
         fixture.wait_until_published().await;
         // The record starts here, so that the first publishing is not checked.
         fixture.began = Instant::now();
+        fixture.dns.forget_changes();
         fixture.watch = Watch::start(&fixture.namespace, objects(), fixture.began).await;
         fixture.stalls = Stalls::start(fixture.began);
         fixture

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::dns_history::DnsChange;
 use super::scenario::ReplicaFault;
 
 /// A time since the start of the run.
@@ -19,6 +20,10 @@ pub(crate) struct Record {
     pub limits: Limits,
     /// The addresses of each database. At the start all are up and published.
     pub databases: Vec<Vec<IpAddr>>,
+    /// The databases whose addresses come from DNS.
+    pub named: BTreeSet<usize>,
+    /// The answers of DNS, in order for each server.
+    pub dns: Vec<DnsChange>,
     pub flips: Vec<Flip>,
     /// The times when targets were added to the config, with their databases.
     pub joins: Vec<(Time, usize)>,
@@ -45,6 +50,8 @@ pub(crate) struct Limits {
     pub slack: Duration,
     /// From an edit of the config until each new target has been checked.
     pub config: Duration,
+    /// From a change of answers until a replica knows it, if DNS answers.
+    pub dns: Duration,
     /// From SIGTERM of the holder until another replica has the Lease.
     pub handover: Duration,
     /// The lifetime of a Lease, and the longest time to acquire it afterwards.

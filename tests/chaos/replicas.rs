@@ -13,6 +13,9 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::config::Config;
+use super::dns::Dns;
+use super::fixture::{DATABASES, service};
+use super::scenario::is_named;
 use crate::support::daemon::log_field;
 use crate::support::{ApiProxy, ControlPlane, Daemon, Namespace, eventually, rbac};
 
@@ -25,6 +28,7 @@ pub(crate) struct Replicas {
     slots: Vec<Slot>,
     /// The config that all replicas read.
     pub config: Arc<Mutex<Config>>,
+    dns: Dns,
     lease: String,
     /// The tokens of unused ServiceAccounts by name. They are created in advance, because the API
     /// may be away when one is needed.
@@ -48,6 +52,7 @@ impl Replicas {
         namespace: &Namespace,
         config: Config,
         services: &[String],
+        dns: &Dns,
         most: usize,
     ) -> Replicas {
         allow(namespace, services).await;
@@ -62,25 +67,28 @@ impl Replicas {
         let mut replicas = Replicas {
             slots: Vec::new(),
             config,
+            dns: dns.clone(),
             lease,
             tokens,
             accounts: BTreeMap::new(),
             logs: Vec::new(),
         };
-        for _ in 0..2 {
+        for slot in 0..2 {
             let proxy = Arc::new(ApiProxy::start(plane).await);
-            let (daemon, identity) = replicas.run(&proxy).await;
+            let (daemon, identity) = replicas.run(slot, &proxy).await;
             replicas.slots.push(Slot { proxy, daemon, identity });
         }
         replicas
     }
 
-    async fn run(&mut self, proxy: &ApiProxy<'static>) -> (Daemon, String) {
+    async fn run(&mut self, slot: usize, proxy: &ApiProxy<'static>) -> (Daemon, String) {
         let (account, token) = self.tokens.pop().expect("a ServiceAccount that is left");
         // Nobody edits the config meanwhile, so this replica reads the same as all others.
         let mut config = self.config.lock().await;
         let kubeconfig = proxy.kubeconfig_for_token(&token);
-        let daemon = Daemon::start(&config.text(), &kubeconfig, &["--lease", &self.lease]).await;
+        let dns = self.dns.address(slot).to_string();
+        let arguments = ["--lease", &self.lease, "--dns-server", &dns];
+        let daemon = Daemon::start(&config.text(), &kubeconfig, &arguments).await;
         config.add_file(daemon.config().to_owned());
         drop(config);
         let identity = eventually(TIMEOUT, "the replica competes for the lease", async || {
@@ -92,14 +100,21 @@ impl Replicas {
         (daemon, identity)
     }
 
-    /// Waits until both replicas have checked every target, so that either can take over.
+    /// Waits until both replicas have checked every target of the config, so that either can take
+    /// over. Targets that DNS gives may be fewer during a fault.
     pub(crate) async fn wait_until_checked(&self) {
+        let named: Vec<String> = (0..DATABASES)
+            .filter(|database| is_named(*database))
+            .map(|database| format!("service=\"{}\"", service(database)))
+            .collect();
+        let of_name = |line: &str| named.iter().any(|label| line.contains(label));
         for slot in &self.slots {
             eventually(TIMEOUT, "a replica knows every target", async || {
                 let metrics = slot.daemon.metrics().await;
                 let known = metrics
                     .lines()
                     .filter(|line| line.starts_with("external_endpoints_target_healthy{"))
+                    .filter(|line| !of_name(line))
                     .count();
                 let targets = self.config.lock().await.targets();
                 if known == targets { Ok(()) } else { Err(format!("{known} of {targets}")) }
@@ -140,7 +155,7 @@ impl Replicas {
     /// Starts a new replica in place of one that has exited.
     pub(crate) async fn restart(&mut self, slot: usize) {
         let proxy = self.slots[slot].proxy.clone();
-        let (daemon, identity) = self.run(&proxy).await;
+        let (daemon, identity) = self.run(slot, &proxy).await;
         self.slots[slot] = Slot { proxy, daemon, identity };
     }
 

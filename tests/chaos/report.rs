@@ -47,6 +47,15 @@ pub(crate) fn print(
             count(|action| matches!(action, Action::CorruptConfig(_)))
         ),
     );
+    say(
+        "dns",
+        format!(
+            "{} answers changed, {} faults of one name, {} of all names",
+            count(|action| matches!(action, Action::Answer(..))),
+            count(|action| matches!(action, Action::Dns(Some(_), ..))),
+            count(|action| matches!(action, Action::Dns(None, ..)))
+        ),
+    );
     let faults: Vec<String> = record.faults.iter().filter_map(fault).collect();
     say("faults", faults.join("; "));
     println!("chaos: results");

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::config::Config;
-use super::fixture::{Fixture, PORT, object};
+use super::dns::Dns;
+use super::fixture::{DATABASES, Fixture, PORT, is_named, object};
 use super::record::{Fault, Flip, Kind, Record, Version};
 use super::replicas::Replicas;
 use super::scenario::{Action, ApiFault, ReplicaFault, Step, Victim, uses_slice};
@@ -119,6 +120,8 @@ pub(crate) async fn run(fixture: &mut Fixture, scenario: &[Step], log: &ActionLo
                 | Action::CorruptConfig(_)
         )
     });
+    let answers = of(|action| matches!(action, Action::Answer(..)));
+    let dns_faults = of(|action| matches!(action, Action::Dns(..)));
     let api = of(|action| matches!(action, Action::Api(..)));
     let replicas = of(|action| matches!(action, Action::Replica(..)));
     // Some faults of the API are made in the proxies, so no replica is cut off at the same time.
@@ -129,6 +132,8 @@ pub(crate) async fn run(fixture: &mut Fixture, scenario: &[Step], log: &ActionLo
         run_targets(&mut fixture.databases, targets, log),
         run_edits(&fixture.namespace, &ips, edits, log),
         run_configs(&config, &ips, configs, log),
+        run_answers(&fixture.dns, &ips, answers, log),
+        run_dns(&fixture.dns, dns_faults, log),
         run_api(fixture.plane, &proxies, &way, api, log),
         run_replicas(&mut fixture.replicas, &fixture.watch, &way, replicas, log),
     );
@@ -202,6 +207,27 @@ async fn run_configs(
             }
             _ => {}
         }
+    }
+}
+
+async fn run_answers(dns: &Dns, ips: &[Vec<IpAddr>], steps: Vec<Step>, log: &ActionLog) {
+    for step in steps {
+        log.wait_for(&step).await;
+        let Action::Answer(database, servers, part) = step.action else { continue };
+        let answer = part.of(&ips[database]).collect();
+        dns.answer(log.began.elapsed(), database, servers, answer);
+    }
+}
+
+async fn run_dns(dns: &Dns, steps: Vec<Step>, log: &ActionLog) {
+    for step in steps {
+        log.wait_for(&step).await;
+        let Action::Dns(database, servers, fault, lasts) = step.action else { continue };
+        let all = || (0..DATABASES).filter(|database| is_named(*database)).collect();
+        let databases: Vec<usize> = database.map_or_else(all, |database| vec![database]);
+        dns.begin(log.began.elapsed(), &databases, servers, fault);
+        tokio::time::sleep(lasts).await;
+        dns.end(log.began.elapsed(), &databases, servers);
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::dns_history::SERVERS;
 use super::record::Time;
 
 /// A target: its database, and the index of its address.
@@ -29,6 +30,10 @@ pub(crate) enum Action {
     /// A person breaks the config, and mends it after this time.
     CorruptConfig(Duration),
     Api(ApiFault, Duration),
+    /// DNS gives these addresses of a database from now on.
+    Answer(usize, Servers, Part),
+    /// A name has no good answer for this time; without a database all names.
+    Dns(Option<usize>, Servers, DnsFault, Duration),
     Replica(Victim, ReplicaFault, Duration),
 }
 
@@ -40,6 +45,39 @@ pub(crate) enum ApiFault {
     Slow(Duration),
     /// Requests are answered with this status.
     Answers(u16),
+}
+
+/// A part of the addresses of a database: so many from the first on, and around.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub first: usize,
+    pub count: usize,
+}
+
+impl Part {
+    /// Returns this part of all addresses.
+    pub(crate) fn of<T: Copy>(self, all: &[T]) -> impl Iterator<Item = T> {
+        all.iter().cycle().skip(self.first).take(self.count).copied()
+    }
+}
+
+/// The DNS servers of an action. Each replica has its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Servers {
+    Both,
+    One(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DnsFault {
+    NoSuchName,
+    NoRecords,
+    /// The server answers with this code and no records.
+    Code(u16),
+    Silence,
+    /// A truncated answer, and none over TCP.
+    Truncated,
+    Garbage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +125,13 @@ const MIN_PAUSE: Duration = Duration::from_secs(8);
 /// daemon slows down by design.
 const EDIT_INTERVAL: Duration = Duration::from_secs(20);
 
+/// The shortest time between two answers of DNS for the same database.
+const ANSWER_INTERVAL: Duration = Duration::from_secs(8);
+
+/// Response codes of DNS (RFC 1035, 4.1.1).
+const SERVER_FAILURE: u16 = 2;
+const REFUSED: u16 = 5;
+
 /// The largest number of targets that are out of the config at the same time.
 const MAX_REMOVED: usize = 8;
 
@@ -102,6 +147,11 @@ pub(crate) fn uses_slice(database: usize) -> bool {
     database % 5 == 3
 }
 
+/// Returns true if the addresses of a database come from DNS.
+pub(crate) fn is_named(database: usize) -> bool {
+    database % 3 == 1
+}
+
 /// Makes the whole scenario, in order, for databases with this number of addresses each.
 pub(crate) fn scenario(
     seed: u64,
@@ -114,6 +164,8 @@ pub(crate) fn scenario(
     steps.extend(api(&mut Rng::new(seed, 3), length));
     steps.extend(replicas(&mut Rng::new(seed, 4), length));
     steps.extend(configs(&mut Rng::new(seed, 5), length, databases, addresses));
+    steps.extend(answers(&mut Rng::new(seed, 6), length, databases, addresses));
+    steps.extend(dns(&mut Rng::new(seed, 7), length, databases));
     steps.sort_by_key(|step| step.at);
     steps
 }
@@ -176,6 +228,7 @@ fn configs(rng: &mut Rng, length: Duration, databases: usize, addresses: usize) 
     loop {
         let who = (rng.below(databases), rng.below(addresses));
         let free = !keeps_last_target(who.0)
+            && !is_named(who.0)
             && out.len() < MAX_REMOVED
             && out.iter().all(|(database, _)| *database != who.0);
         let (action, lasts) = match kinds.draw(rng) {
@@ -218,6 +271,56 @@ fn api(rng: &mut Rng, length: Duration) -> Vec<Step> {
         steps.push(Step { at, action: Action::Api(fault, lasts) });
         at += lasts + MIN_PAUSE + rng.between(12_000, 35_000);
     }
+}
+
+/// Makes changes of what DNS answers: some of the addresses, others, or all of them again.
+fn answers(rng: &mut Rng, length: Duration, databases: usize, addresses: usize) -> Vec<Step> {
+    let named: Vec<usize> = (0..databases).filter(|database| is_named(*database)).collect();
+    let mut last = vec![None; databases];
+    let mut steps = Vec::new();
+    let mut at = Duration::from_secs(2);
+    while at < length {
+        let database = named[rng.below(named.len())];
+        if last[database].is_none_or(|last| at > last + ANSWER_INTERVAL) {
+            last[database] = Some(at);
+            let first = rng.below(addresses);
+            let count = if rng.one_in(3) { addresses } else { 1 + rng.below(addresses - 1) };
+            let action = Action::Answer(database, servers(rng), Part { first, count });
+            steps.push(Step { at, action });
+        }
+        at += rng.between(300, 1500);
+    }
+    steps
+}
+
+/// Makes faults of DNS servers.
+fn dns(rng: &mut Rng, length: Duration, databases: usize) -> Vec<Step> {
+    let named: Vec<usize> = (0..databases).filter(|database| is_named(*database)).collect();
+    let mut steps = Vec::new();
+    let mut at = rng.between(3000, 6000);
+    let mut kinds = ShuffleBag::of(7);
+    loop {
+        let fault = match kinds.draw(rng) {
+            0 => DnsFault::NoSuchName,
+            1 => DnsFault::NoRecords,
+            2 => DnsFault::Code(SERVER_FAILURE),
+            3 => DnsFault::Code(REFUSED),
+            4 => DnsFault::Silence,
+            5 => DnsFault::Truncated,
+            _ => DnsFault::Garbage,
+        };
+        let database = (!rng.one_in(4)).then(|| named[rng.below(named.len())]);
+        let (servers, lasts) = (servers(rng), rng.between(1000, 12_000));
+        if at + lasts > length {
+            return steps;
+        }
+        steps.push(Step { at, action: Action::Dns(database, servers, fault, lasts) });
+        at += lasts + rng.between(500, 4000);
+    }
+}
+
+fn servers(rng: &mut Rng) -> Servers {
+    if rng.one_in(3) { Servers::One(rng.below(SERVERS)) } else { Servers::Both }
 }
 
 fn replicas(rng: &mut Rng, length: Duration) -> Vec<Step> {
