@@ -20,6 +20,9 @@ pub const FIELD_MANAGER: &str = "external-endpoints";
 /// The label that keeps Kubernetes from mirroring Endpoints into EndpointSlices.
 pub const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
 
+/// The largest number of addresses that Kubernetes mirrors from Endpoints into EndpointSlices.
+pub const MAX_MIRRORED_ADDRESSES: usize = 1000;
+
 /// The wish to have Endpoints mirrored into EndpointSlices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mirror {

@@ -21,6 +21,7 @@ use super::policy;
 use super::problem::{Collector, Reported};
 use super::records::{self, AddressEntry, Config, Defaults};
 use super::spec::{CreateService, Database, DatabaseId, Port, Spec};
+use crate::endpoints::MAX_MIRRORED_ADDRESSES;
 
 /// The settings that the meaning of a config depends on beside its text.
 #[derive(Debug, Clone, Default)]
@@ -33,9 +34,6 @@ pub struct Options {
     /// whole config. One wrong address then does not stop the others.
     pub skip_rejected: bool,
 }
-
-/// The largest number of addresses that Kubernetes mirrors from Endpoints into EndpointSlices.
-const MAX_MIRRORED_ADDRESSES: usize = 1000;
 
 /// Returns the Spec, or reports everything that is wrong.
 pub(super) fn compile(

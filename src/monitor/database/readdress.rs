@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::dns_addresses::{DnsAddresses, Failing, Observed, ServiceFacts};
+use super::dns_addresses::{DnsAddresses, Failing, NameStatus, Observed, ServiceFacts};
 use super::{DatabaseMonitor, renewed, target};
 use crate::config::{Address, Database};
 use crate::freeze::Freeze;
 use crate::health::{self, InitialMembership, State, Thresholds, Verdict};
 use crate::monitor::TargetState;
 use crate::monitor::snapshot::Origin;
-use crate::names::{LookupResult, TargetFacts};
+use crate::names::{Backing, LookupResult, TargetFacts};
 use crate::plan::{Members, Plan};
 use crate::resolve::{self, LookupOutcome, NameKey};
 
@@ -44,17 +44,17 @@ impl DatabaseMonitor {
     ) {
         let Self { dns, targets, policy_state, .. } = self;
         let Some(dns) = dns else { return };
-        let before = dns.names()[name].state.clone();
+        let before = Signature::of(&dns.names()[name]);
         let facts = |ip| facts(targets, policy_state.published.as_ref(), ip);
         let observed = dns.observe(name, outcome, facts, now);
-        let arrival = match (before.has_resolved(), self.has_decided) {
+        let arrival = match (before.has_resolved, self.has_decided) {
             (false, false) => Arrival::First,
             _ => Arrival::Late,
         };
         self.record_lookup(name, &observed, now);
         self.announce_lookup(name, &observed, outcome, now);
-        let has_changed = self.dns.as_ref().is_some_and(|dns| dns.names()[name].state != before);
-        if has_changed {
+        let after = self.dns.as_ref().map(|dns| Signature::of(&dns.names()[name]));
+        if after.is_some_and(|after| after != before) {
             self.refresh_addresses(arrival, now);
             self.decide(freeze, now);
         }
@@ -211,7 +211,7 @@ impl DatabaseMonitor {
         let (Some(dns), Some(entry)) = (&mut self.dns, target.origin.entry) else { return };
         let status = &mut dns.names_mut()[entry];
         let command = match (verdict, status.hurried_for) {
-            (Verdict::Fail(_), None) if is_up => {
+            (Verdict::Fail(_), failed) if is_up && failed != Some(ip) => {
                 status.hurried_for = Some(ip);
                 resolve::Command::Hurry
             }
@@ -264,6 +264,25 @@ impl DatabaseMonitor {
             self.refresh_addresses(Arrival::Late, now);
         }
         has_dropped
+    }
+}
+
+/// The part of a name's state that a decision depends on.
+#[derive(PartialEq, Eq)]
+struct Signature {
+    was_asked: bool,
+    has_resolved: bool,
+    addresses: Vec<(IpAddr, Backing)>,
+}
+
+impl Signature {
+    fn of(status: &NameStatus) -> Self {
+        let state = &status.state;
+        Self {
+            was_asked: state.was_asked(),
+            has_resolved: state.has_resolved(),
+            addresses: state.addresses().collect(),
+        }
     }
 }
 

@@ -88,7 +88,12 @@ impl DatabaseMonitor {
         let mut count = Tally::default();
         for (index, target) in self.targets.iter().enumerate() {
             let failed = self.recent_failures.contains(index);
-            if target.maintenance.is_none() && (failed || published.contains(target.member.ip)) {
+            // An address that another of its name replaces leaves for that reason.
+            let is_exchanged = self.policy_state.exchanged.contains(&target.member.ip);
+            if target.maintenance.is_none()
+                && !is_exchanged
+                && (failed || published.contains(target.member.ip))
+            {
                 let in_doubt = target.health.state() == State::Up && target.health.in_doubt();
                 count.published += 1;
                 count.failed += usize::from(failed);

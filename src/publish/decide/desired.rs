@@ -5,8 +5,8 @@ use k8s_openapi::api::core::v1::{EndpointPort, Endpoints, Service};
 use super::inputs::Inputs;
 use super::waiting::{self, Published, Retained};
 use super::{ports, serving};
-use crate::config::Database;
-use crate::endpoints;
+use crate::config::{Database, PublishMode};
+use crate::endpoints::{self, MAX_MIRRORED_ADDRESSES};
 use crate::plan::{Members, Plan};
 use crate::publish::condition::{Condition, ConditionKind};
 use crate::publish::ownership;
@@ -39,7 +39,12 @@ pub(crate) fn desired<'a>(
     let mut waiting = match &inputs.plan {
         Plan::Publish(members) if !(database.addresses.is_empty() && database.names.is_empty()) => {
             let is_allowed = |ip| database.allowed_networks.allows(ip);
-            let members = members.iter().filter(|member| is_allowed(member.ip)).cloned().collect();
+            let members: Members =
+                members.iter().filter(|member| is_allowed(member.ip)).cloned().collect();
+            let members = match database.publish {
+                PublishMode::Endpoints => mirrored(members, &inputs.serving()),
+                PublishMode::Slices | PublishMode::Both => members,
+            };
             return Ok(Desired { service, members, ports, waiting: None });
         }
         Plan::Publish(_) => addresses_refused(database),
@@ -53,6 +58,17 @@ pub(crate) fn desired<'a>(
             Err(waiting)
         }
     }
+}
+
+/// Returns as many members as Kubernetes mirrors: those that serve already, then the lowest.
+fn mirrored(members: Members, serving: &Members) -> Members {
+    if members.len() <= MAX_MIRRORED_ADDRESSES {
+        return members;
+    }
+    let mut members: Vec<_> = members.iter().cloned().collect();
+    members.sort_by_key(|member| (!serving.contains(member.ip), member.ip));
+    members.truncate(MAX_MIRRORED_ADDRESSES);
+    members.into_iter().collect()
 }
 
 /// Returns the condition of a database none of whose addresses may be published.
@@ -79,5 +95,26 @@ fn published<'a>(
         exposed: serving::exposed(managed, slices),
         may_answer: &inputs.may_answer,
         is_foreign: managed.is_some_and(is_foreign),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Member;
+
+    #[test]
+    fn endpoints_have_what_serves_and_no_more_than_is_mirrored() {
+        let member = |number: u32| Member {
+            ip: std::net::Ipv4Addr::from_bits(0x0A00_0000 + number).into(),
+            hostname: None,
+        };
+        let all: Members = (1..=1001).map(member).collect();
+        let serving: Members = [member(1001)].into_iter().collect();
+        let limited = mirrored(all.clone(), &serving);
+        assert_eq!(limited.len(), MAX_MIRRORED_ADDRESSES);
+        assert!(limited.contains(member(1001).ip) && !limited.contains(member(1000).ip));
+        let fitting: Members = all.iter().take(1000).cloned().collect();
+        assert_eq!(mirrored(fitting.clone(), &serving), fitting);
     }
 }

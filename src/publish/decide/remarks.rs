@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
 use crate::config::{Database, DatabaseId, PublishMode};
-use crate::endpoints::slices;
+use crate::endpoints::{MAX_MIRRORED_ADDRESSES, slices};
 use crate::plan::{Members, Plan};
 use crate::publish::decide::ports;
 
@@ -16,11 +16,24 @@ pub(crate) fn describe(
 ) -> String {
     let mut parts = vec![existing.to_string()];
     if let (Plan::Publish(desired), Some(service)) = (plan, service) {
+        parts.extend(not_mirrored(database, desired));
         parts.extend(left_out(database, service, desired));
         parts.extend(unserved_ports(database, service));
         parts.extend(local_traffic(&database.id, service));
     }
     parts.join("; ")
+}
+
+/// Says how many members Endpoints leave out, because Kubernetes mirrors no more.
+fn not_mirrored(database: &Database, desired: &Members) -> Option<String> {
+    let left_out = desired.len().checked_sub(MAX_MIRRORED_ADDRESSES).filter(|more| *more > 0)?;
+    (database.publish == PublishMode::Endpoints).then(|| {
+        format!(
+            "{left_out} more are left out, because Kubernetes copies only \
+             {MAX_MIRRORED_ADDRESSES} of them from Endpoints into EndpointSlices; add `publish: \
+             slices` to the database"
+        )
+    })
 }
 
 /// Names the members whose IP family the Service does not have. Endpoints take them, slices can't.
