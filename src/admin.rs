@@ -30,7 +30,6 @@ use crate::{clock, event, lease, limits, log, metrics, publish, reload};
 mod chunked;
 mod connections;
 mod guarded_body;
-mod name_status;
 mod server;
 mod status;
 

@@ -36,7 +36,8 @@ const ORDER: &[&str] = &[
 /// The order inside of larger modules: each child may use only the children before it.
 /// The module itself comes last, as the face of its children.
 const INNER_ORDER: &[(&str, &[&str])] = &[
-    ("admin", &["chunked", "connections", "guarded_body", "name_status", "status", "server"]),
+    ("admin", &["chunked", "connections", "guarded_body", "status", "server"]),
+    ("admin::status", &["names"]),
     ("api", &["call", "error", "deadline", "retry_after"]),
     ("cli", &["args", "console", "failback", "probe", "run", "schema", "validate"]),
     (

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::AppState;
-use super::name_status::{NameStatus, RejectedStatus, rfc3339};
 use crate::config::DatabaseId;
 use crate::freeze::Frozen;
 use crate::health::{self, Streak};
@@ -14,6 +13,9 @@ use crate::monitor::{DatabaseSnapshot, Snapshot, TargetState};
 use crate::plan::{self, PolicyNote};
 use crate::publish::{self, PublishStatus};
 use crate::reload;
+use names::{NameStatus, RejectedStatus, rfc3339};
+
+mod names;
 
 /// Returns the page in parts, one for each database: `version`, `lease`, `frozen`, `config`,
 /// `leftBehind`, and a [`DatabaseStatus`] for each database.

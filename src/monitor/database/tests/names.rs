@@ -209,7 +209,7 @@ fn what_may_not_be_published_is_no_target() {
 }
 
 #[test]
-fn a_late_address_holds_up_only_an_empty_decision_and_not_for_ever() {
+fn a_late_address_holds_up_an_empty_decision_for_a_while() {
     let mut scene = Scene::of_name(&[1, 2]);
     scene.resolve(0, at(&[1, 2]));
     scene.on_result("++");
