@@ -21,6 +21,9 @@ const FDS_FOR_DAEMON: u64 = 64;
 /// The connections to the API that watch a namespace.
 const FDS_PER_NAMESPACE: u64 = 3;
 
+/// The most sockets of questions to DNS. Three eighths of the reserve if that is less.
+const MAX_DNS_SOCKETS: u64 = 96;
+
 /// The descriptors of a probe over the network: its connection, and a file that a value, a
 /// certificate or a key is read from.
 const FDS_PER_PROBE: u64 = 2;
@@ -86,6 +89,28 @@ fn page_connections(descriptors: u64) -> u64 {
     (fd_reserve(descriptors, 0) / 4).clamp(1, MAX_PAGE_CONNECTIONS)
 }
 
+/// The limits on questions to DNS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DnsLimits {
+    /// The most questions in the air. Each has one socket at least.
+    pub max_open_questions: usize,
+    /// The most further sockets, for questions that are put to several servers at a time.
+    pub spare_sockets: usize,
+}
+
+impl DnsLimits {
+    /// Returns the limits under the current limit of descriptors.
+    pub(crate) fn current() -> Self {
+        Self::share(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+    }
+
+    fn share(descriptors: u64) -> Self {
+        let sockets = (fd_reserve(descriptors, 0) * 3 / 8).clamp(1, MAX_DNS_SOCKETS) as usize;
+        let spare_sockets = sockets / 3;
+        Self { max_open_questions: sockets - spare_sockets, spare_sockets }
+    }
+}
+
 /// The upper bound of probes in flight, above any number of targets.
 const MAX_IN_FLIGHT: u64 = 1 << 24;
 
@@ -138,6 +163,19 @@ mod tests {
         // Watches of many namespaces leave fewer descriptors to checks.
         assert_eq!(Limits::share(1024, 8, 100).max_in_flight, 282);
         assert_eq!(Limits::share(1024, 8, 1000).max_in_flight, 240);
+    }
+
+    #[test]
+    fn questions_to_dns_fit_into_the_reserve() {
+        for (descriptors, questions, spare) in
+            [(u64::MAX, 64, 32), (1024, 64, 32), (256, 32, 16), (64, 8, 4), (1, 1, 0)]
+        {
+            let limits = DnsLimits { max_open_questions: questions, spare_sockets: spare };
+            assert_eq!(DnsLimits::share(descriptors), limits, "{descriptors}");
+        }
+        // With 1,024 descriptors there is enough for 10 namespaces beside.
+        let rest = fd_reserve(1024, 0) - page_connections(1024) - FDS_FOR_DAEMON - MAX_DNS_SOCKETS;
+        assert_eq!(rest / FDS_PER_NAMESPACE, 10);
     }
 
     #[test]

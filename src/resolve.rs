@@ -10,8 +10,31 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use crate::clock;
 use crate::config::NameKind;
 use crate::names::Families;
+use exchange::Client;
+use feed::ServerFeed;
+
+pub(crate) use counts::Counts;
+pub(crate) use feed::ServerSource;
+pub(crate) use resolv_conf::{PATH as RESOLV_CONF, parse_server};
+pub(crate) use task::{ResolverTask, Settings, start};
+
+mod counts;
+mod exchange;
+mod feed;
+mod lateness;
+mod lookup;
+mod name;
+mod queue;
+mod resolv_conf;
+mod servers;
+mod service;
+mod suspension;
+mod task;
+mod transport;
+mod wire;
 
 /// A name to ask for. Entries of several databases with the same name share it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -158,3 +181,19 @@ impl fmt::Display for UnknownReason {
         f.write_str(&self.0)
     }
 }
+
+/// Asks once for each name, at the same time.
+pub(crate) async fn lookup_once(
+    source: &ServerSource,
+    key: &NameKey,
+    families: Families,
+) -> LookupOutcome {
+    let feed = ServerFeed::start(source).await;
+    let client = Client::new(usize::from(u8::MAX), Counts::default());
+    let result = lookup::look_up(&client, feed.servers(), key, families).await;
+    let now = clock::now();
+    task::outcome(result, families, now, now)
+}
+
+#[cfg(test)]
+mod tests;

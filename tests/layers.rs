@@ -186,6 +186,25 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "prune",
         ],
     ),
+    (
+        "resolve",
+        &[
+            "counts",
+            "wire",
+            "servers",
+            "resolv_conf",
+            "transport",
+            "exchange",
+            "service",
+            "lookup",
+            "queue",
+            "name",
+            "feed",
+            "lateness",
+            "suspension",
+            "task",
+        ],
+    ),
     ("run", &["cluster", "election", "signals"]),
 ];
 

@@ -259,7 +259,7 @@ fn function_names_have_at_most_60_characters() {
 }
 
 /// The begin of an attribute that includes support of the integration tests.
-const SHARED_SUPPORT: &str = "#[path = \"../../../tests/support/";
+const SHARED_SUPPORT: &str = "#[path = \"../../tests/support/";
 
 #[test]
 fn unit_tests_are_inline_or_in_a_file_named_tests() {

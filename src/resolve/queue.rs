@@ -1,0 +1,314 @@
+//! The order in which names are asked, and the number of questions in the air. Pure.
+//!
+//! | first | names |
+//! | --- | --- |
+//! | 1 | of a target that has just failed |
+//! | 2 | that have no answer yet |
+//! | 3 | all others, by the time at which they are due |
+//!
+//! Names that DNS did not answer lately have at most half of the questions in the air, so that many
+//! dead names do not hold up those that can be answered.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// A name of the queue. The numbers are small, because the queue holds a slot for each.
+pub(super) type NameId = u32;
+
+/// The class of a lookup: a lower one is asked first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Urgency {
+    TargetFailed,
+    NeverAnswered,
+    Refresh,
+}
+
+/// The time that the next lookup of a name is likely to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    Prompt,
+    /// The newest lookup was not answered.
+    Slow,
+}
+
+/// The next thing that the resolver does.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Asks for this name.
+    Start { id: NameId, lateness: Lateness },
+    /// Waits for this time, unless a lookup ends or the names change.
+    Wait(Duration, Shortage),
+    /// Waits until a lookup ends or the names change.
+    Idle(Shortage),
+}
+
+/// The reason why a name that is due is not asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shortage {
+    /// No name is due.
+    None,
+    /// All questions that one second allows were asked.
+    Budget,
+    /// All questions that may be in the air are.
+    OpenQuestions,
+}
+
+/// The punctuality of a lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lateness {
+    OnTime,
+    /// The delay of a lookup that began more than a second after it was due, and more than a tenth
+    /// of its wait.
+    By(Duration),
+}
+
+/// The time by which a lookup may always begin late.
+const LATENESS_TOLERANCE: Duration = Duration::from_secs(1);
+
+/// The shortest wait for the budget. Lookups then begin in small groups, which costs less.
+const MIN_BUDGET_WAIT: Duration = Duration::from_millis(10);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// There is no such name.
+    Absent,
+    Waiting,
+    Due,
+    Open,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    due: Instant,
+    /// The time from the lookup before until it is due, in milliseconds.
+    wait_ms: u32,
+    /// Questions that a lookup has in the air.
+    questions: u8,
+    phase: Phase,
+    urgency: Urgency,
+    pace: Pace,
+}
+
+/// The names to ask, with their due times.
+#[derive(Debug)]
+pub(super) struct LookupQueue {
+    entries: Vec<Entry>,
+    waiting: BTreeSet<(Instant, NameId)>,
+    due: DueNames,
+    open: OpenQuestions,
+    budget: TokenBucket,
+}
+
+/// The names that are due, by pace.
+#[derive(Debug, Default)]
+struct DueNames {
+    prompt: BTreeSet<(Urgency, Instant, NameId)>,
+    slow: BTreeSet<(Urgency, Instant, NameId)>,
+}
+
+#[derive(Debug)]
+struct OpenQuestions {
+    max: usize,
+    prompt: usize,
+    slow: usize,
+}
+
+/// Questions a second, with as many at once after a pause of a second.
+#[derive(Debug)]
+struct TokenBucket {
+    per_second: f64,
+    tokens: f64,
+    filled_at: Instant,
+}
+
+impl DueNames {
+    fn of(&mut self, pace: Pace) -> &mut BTreeSet<(Urgency, Instant, NameId)> {
+        match pace {
+            Pace::Prompt => &mut self.prompt,
+            Pace::Slow => &mut self.slow,
+        }
+    }
+}
+
+impl OpenQuestions {
+    fn of(&mut self, pace: Pace) -> &mut usize {
+        match pace {
+            Pace::Prompt => &mut self.prompt,
+            Pace::Slow => &mut self.slow,
+        }
+    }
+
+    /// Returns whether a lookup may begin. One that is larger than the limit begins alone.
+    fn have_room_for(&self, entry: &Entry) -> bool {
+        let fits =
+            |open: usize, max: usize| open == 0 || open + usize::from(entry.questions) <= max;
+        fits(self.prompt + self.slow, self.max)
+            && (entry.pace == Pace::Prompt || fits(self.slow, self.max / 2))
+    }
+}
+
+impl TokenBucket {
+    fn fill(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.filled_at).as_secs_f64();
+        self.tokens = (self.tokens + elapsed * self.per_second).min(self.per_second.max(1.0));
+        self.filled_at = now;
+    }
+
+    /// Returns the wait until a lookup with so many questions may begin. One with more questions
+    /// than a second allows waits for a full bucket.
+    fn wait_for(&self, questions: u8) -> Duration {
+        let needed = f64::from(questions).min(self.per_second.max(1.0));
+        Duration::from_secs_f64(((needed - self.tokens) / self.per_second).max(0.0))
+    }
+}
+
+impl LookupQueue {
+    pub(super) fn new(questions_per_second: u32, max_open: usize, now: Instant) -> Self {
+        let per_second = f64::from(questions_per_second);
+        Self {
+            entries: Vec::new(),
+            waiting: BTreeSet::new(),
+            due: DueNames::default(),
+            open: OpenQuestions { max: max_open, prompt: 0, slow: 0 },
+            budget: TokenBucket { per_second, tokens: per_second, filled_at: now },
+        }
+    }
+
+    /// Adds a name that was never asked.
+    pub(super) fn insert(&mut self, id: NameId, questions: usize, due: Instant) {
+        let entry = Entry {
+            due,
+            wait_ms: 0,
+            questions: u8::try_from(questions).unwrap_or(u8::MAX),
+            phase: Phase::Waiting,
+            urgency: Urgency::NeverAnswered,
+            pace: Pace::Prompt,
+        };
+        let index = id as usize;
+        if self.entries.len() <= index {
+            self.entries.resize(index + 1, Entry { phase: Phase::Absent, ..entry });
+        }
+        self.entries[index] = entry;
+        self.waiting.insert((due, id));
+    }
+
+    /// Removes a name. An open lookup of it is taken for ended.
+    pub(super) fn remove(&mut self, id: NameId) {
+        self.unschedule(id);
+        self.entries[id as usize].phase = Phase::Absent;
+    }
+
+    /// Sets the number of questions of a name, from its next lookup on.
+    pub(super) fn set_questions(&mut self, id: NameId, questions: usize) {
+        let entry = &mut self.entries[id as usize];
+        if entry.phase != Phase::Open {
+            entry.questions = u8::try_from(questions).unwrap_or(u8::MAX);
+        }
+    }
+
+    /// Returns true while a lookup of the name is open.
+    pub(super) fn is_open(&self, id: NameId) -> bool {
+        self.entries[id as usize].phase == Phase::Open
+    }
+
+    /// Changes when a name is due. An open lookup stays as it is.
+    pub(super) fn reschedule(&mut self, id: NameId, due: Instant, urgency: Urgency) {
+        if self.is_open(id) {
+            return;
+        }
+        self.unschedule(id);
+        let entry = &mut self.entries[id as usize];
+        (entry.due, entry.urgency, entry.phase) = (due, urgency, Phase::Waiting);
+        self.waiting.insert((due, id));
+    }
+
+    /// Makes a name due no later than this.
+    pub(super) fn advance(&mut self, id: NameId, due: Instant, urgency: Urgency) {
+        let entry = self.entries[id as usize];
+        if entry.due > due || entry.urgency > urgency {
+            self.reschedule(id, entry.due.min(due), entry.urgency.min(urgency));
+        }
+    }
+
+    /// Records the end of a lookup, and when the name is due again.
+    pub(super) fn finish(&mut self, id: NameId, now: Instant, due: Instant, next: (Urgency, Pace)) {
+        self.unschedule(id);
+        let wait = due.saturating_duration_since(now).as_millis();
+        let entry = &mut self.entries[id as usize];
+        entry.wait_ms = u32::try_from(wait).unwrap_or(u32::MAX);
+        (entry.urgency, entry.pace) = next;
+        (entry.due, entry.phase) = (due, Phase::Waiting);
+        self.waiting.insert((due, id));
+    }
+
+    /// Takes from the budget what a lookup asked beyond its share.
+    pub(super) fn charge(&mut self, questions: usize) {
+        self.budget.tokens -= questions as f64;
+    }
+
+    /// Returns what to do now. A name that it returns counts as open until [`Self::finish`].
+    pub(super) fn next(&mut self, now: Instant) -> Next {
+        self.budget.fill(now);
+        self.collect_due(now);
+        let Some(key) = self.first_due() else {
+            let shortage = match self.due.prompt.is_empty() && self.due.slow.is_empty() {
+                true => Shortage::None,
+                false => Shortage::OpenQuestions,
+            };
+            return match self.waiting.first() {
+                Some((due, _)) => Next::Wait(due.saturating_duration_since(now), shortage),
+                None => Next::Idle(shortage),
+            };
+        };
+        let (_, due, id) = key;
+        let entry = &mut self.entries[id as usize];
+        let wait = self.budget.wait_for(entry.questions);
+        if !wait.is_zero() {
+            return Next::Wait(wait.max(MIN_BUDGET_WAIT), Shortage::Budget);
+        }
+        self.due.of(entry.pace).remove(&key);
+        self.budget.tokens -= f64::from(entry.questions);
+        *self.open.of(entry.pace) += usize::from(entry.questions);
+        entry.phase = Phase::Open;
+        let late_by = now.saturating_duration_since(due);
+        let tolerance =
+            LATENESS_TOLERANCE.max(Duration::from_millis(u64::from(entry.wait_ms) / 10));
+        let lateness = if late_by > tolerance { Lateness::By(late_by) } else { Lateness::OnTime };
+        Next::Start { id, lateness }
+    }
+
+    /// Returns the first name that is due and may begin now.
+    fn first_due(&self) -> Option<(Urgency, Instant, NameId)> {
+        let first = |names: &BTreeSet<(Urgency, Instant, NameId)>| {
+            let key = names.first().copied()?;
+            self.open.have_room_for(&self.entries[key.2 as usize]).then_some(key)
+        };
+        [first(&self.due.prompt), first(&self.due.slow)].into_iter().flatten().min()
+    }
+
+    fn collect_due(&mut self, now: Instant) {
+        while let Some((due, id)) = self.waiting.first().copied().filter(|(due, _)| *due <= now) {
+            self.waiting.remove(&(due, id));
+            let entry = &mut self.entries[id as usize];
+            entry.phase = Phase::Due;
+            self.due.of(entry.pace).insert((entry.urgency, due, id));
+        }
+    }
+
+    fn unschedule(&mut self, id: NameId) {
+        let entry = &self.entries[id as usize];
+        match entry.phase {
+            Phase::Absent => {}
+            Phase::Waiting => {
+                self.waiting.remove(&(entry.due, id));
+            }
+            Phase::Due => {
+                self.due.of(entry.pace).remove(&(entry.urgency, entry.due, id));
+            }
+            Phase::Open => *self.open.of(entry.pace) -= usize::from(entry.questions),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
