@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::DatabaseId;
 use crate::monitor::{self, HEARTBEAT_INTERVAL};
-use crate::{clock, event, lease, limits, log, metrics, publish, reload};
+use crate::{clock, event, lease, limits, log, metrics, publish, reload, resolve};
 
 mod chunked;
 mod connections;
@@ -48,6 +48,7 @@ pub(crate) struct AppState {
     pub lease: lease::Handle,
     pub config: reload::Handle,
     pub events: event::Counts,
+    pub dns: resolve::Counts,
 }
 
 /// Listens on the address of the pages.
@@ -119,6 +120,7 @@ async fn metrics_page(State(state): State<AppState>) -> Response {
         config_is_good: state.config.problems().is_empty(),
         log_lines_dropped: log::dropped_lines(),
         orphans: state.publish.orphans(),
+        dns: state.dns,
     };
     let publish = state.publish;
     let publish_status = move |id: &DatabaseId| publish.status(id);
@@ -171,7 +173,8 @@ mod tests {
         let hangup = signal(SignalKind::hangup()).expect("a handler");
         let file = reload::ConfigFile::missing();
         let config = reload::start(file, spec, Recorder::default(), hangup);
-        let state = AppState { monitor, publish, lease, config, events: event::Counts::default() };
+        let (events, dns) = Default::default();
+        let state = AppState { monitor, publish, lease, config, events, dns };
         let status = async || healthz(State(state.clone())).await.status();
         tokio::time::advance(HEARTBEAT_INTERVAL).await;
         assert_eq!(status().await, StatusCode::OK);

@@ -18,6 +18,7 @@ use crate::event;
 use crate::monitor::Snapshot;
 use crate::plan::Members;
 use crate::publish::PublishStatus;
+use crate::resolve;
 use encoder::Encoder;
 use families::{FAMILIES, Source};
 
@@ -39,6 +40,8 @@ pub(crate) struct DaemonState {
     pub log_lines_dropped: u64,
     /// The addresses in objects of databases that have left the config.
     pub orphans: BTreeMap<DatabaseId, Members>,
+    /// The questions to DNS.
+    pub dns: resolve::Counts,
 }
 
 /// Returns the page in chunks. Calls `status` for a database when its series are encoded.
@@ -92,6 +95,7 @@ fn encode_daemon(
     encoder.begin_family(name, "histogram", "Delays of the start of tries after they were due.");
     encoder.histogram(&snapshot.start_delay);
     encode_orphans(&state.orphans, &mut encoder);
+    encode_dns(&state.dns, &mut encoder);
     let name = "external_endpoints_events_total";
     encoder.begin_family(name, "counter", "Notices that were to become Events, by their outcome.");
     for (result, count) in events.by_result() {
@@ -151,6 +155,29 @@ fn encode_orphans(orphans: &BTreeMap<DatabaseId, Members>, encoder: &mut Encoder
     for (DatabaseId { namespace, service }, members) in orphans {
         encoder.sample(&[("namespace", namespace), ("service", service)], members.len());
     }
+}
+
+/// Encodes the numbers of questions to DNS.
+fn encode_dns(counts: &resolve::Counts, encoder: &mut Encoder) {
+    let name = "external_endpoints_dns_lookups_total";
+    encoder.begin_family(name, "counter", "Questions to DNS, by their result.");
+    for (result, count) in counts.by_result() {
+        encoder.sample(&[("result", result)], count);
+    }
+    counts.duration().collect().iter().for_each(|family| encoder.family(family));
+    encoder.begin_family(
+        "external_endpoints_dns_unrelated_replies_total",
+        "counter",
+        "Messages of DNS servers that were passed over, because they do not fit the question.",
+    );
+    encoder.sample(&[], counts.unrelated());
+    encoder.begin_family(
+        "external_endpoints_names_late_total",
+        "counter",
+        "Lookups that began more than a second, and more than a tenth of their wait, after they \
+         were due.",
+    );
+    encoder.sample(&[], counts.late());
 }
 
 #[cfg(test)]

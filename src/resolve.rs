@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,9 @@ pub(crate) struct Wanted {
 
 /// The time for which a name waits for the families of its Service, before both are asked for.
 pub(crate) const FAMILIES_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The most questions a second over all names, unless `--dns-qps` gives another number.
+pub(crate) const DEFAULT_QPS: NonZeroU32 = NonZeroU32::new(500).expect("not zero");
 
 /// A command to the resolver.
 #[derive(Debug, Clone, PartialEq, Eq)]

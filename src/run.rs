@@ -2,7 +2,7 @@
 //!
 //! | when | in this order |
 //! | --- | --- |
-//! | start | admin port, checks, cluster, lease, publishing, election, Events, config file, pages |
+//! | start | admin port, checks, DNS, cluster, lease, publishing, election, Events, config, pages |
 //! | new config | watches of namespaces that change stop; checks; publishers and watches |
 //! | shutdown | lease, after the last write; publishing with Events; checks |
 //!
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tokio::signal::unix::Signal;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::{info, warn};
 
 use signals::ShutdownSignals;
@@ -27,6 +28,7 @@ use crate::monitor::MonitorThread;
 use crate::notice::{self, Receiver, Recorder};
 use crate::publish::{Cluster, Supervisor};
 use crate::reload::{self, ConfigFile};
+use crate::resolve::ResolverTask;
 use crate::{admin, event, monitor, publish, resolve};
 
 mod cluster;
@@ -41,6 +43,8 @@ pub(crate) struct Options {
     pub listen: SocketAddr,
     pub limits: Limits,
     pub rate: publish::RateLimit,
+    /// The DNS servers, and how often they are asked.
+    pub dns: resolve::Settings,
     /// The rules that hold removals back while too many targets fail together.
     pub freeze: freeze::Rules,
     /// The Lease that decides which replica writes. None for a single replica.
@@ -67,10 +71,7 @@ pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow:
     let (recorder, notices) = event_channel(options.mode);
 
     // The checks need no cluster, so they do not wait for one.
-    let (resolver, _lookups) = resolve::channel();
-    let (monitor, checks) =
-        monitor::start(&spec, options.limits, options.freeze, &recorder, resolver)
-            .context("can't start a thread for the checks")?;
+    let (monitor, checks, resolver) = start_checks(&spec, &options, &recorder)?;
     let cluster = match find_cluster(options.mode, &mut signals).await {
         Ok(Some(cluster)) => cluster,
         stopped => {
@@ -89,9 +90,15 @@ pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow:
     info!(databases = spec.databases.len(), dry_run, "checking");
     let config = reload::start(options.config, spec, recorder, hangup);
 
-    let mut tasks =
-        Tasks { election, publishing, checks, config: config.clone(), monitor: monitor.clone() };
-    let pages = admin::AppState { monitor, publish, lease, config, events };
+    let pages = admin::AppState {
+        monitor: monitor.clone(),
+        publish,
+        lease,
+        config: config.clone(),
+        events,
+        dns: resolver.counts(),
+    };
+    let mut tasks = Tasks { election, publishing, checks, resolver, config, monitor };
     let outcome = tokio::select! {
         signal = signals.recv() => {
             info!(signal, "ending; what is published stays as it is");
@@ -120,6 +127,32 @@ async fn find_cluster(
             Ok(None)
         }
     }
+}
+
+/// Starts the checks, and the resolver that delivers the addresses of names to them.
+fn start_checks(
+    spec: &Spec,
+    options: &Options,
+    recorder: &Recorder,
+) -> anyhow::Result<(monitor::Handle, MonitorThread, ResolverTask)> {
+    let (names, commands) = resolve::channel();
+    let (monitor, checks) = monitor::start(spec, options.limits, options.freeze, recorder, names)
+        .context("can't start a thread for the checks")?;
+    let resolver = start_resolver(commands, options.dns.clone(), &monitor);
+    Ok((monitor, checks, resolver))
+}
+
+/// Starts to ask for names, and to deliver the outcomes to the monitor.
+fn start_resolver(
+    commands: UnboundedReceiver<resolve::Command>,
+    settings: resolve::Settings,
+    monitor: &monitor::Handle,
+) -> ResolverTask {
+    let monitor = monitor.clone();
+    resolve::start(commands, settings, move |key, outcome| {
+        let monitor = monitor.clone();
+        async move { monitor.apply_lookup(key, outcome).await }
+    })
 }
 
 /// Returns both ends of the channel to the Events. A dry run writes none.
@@ -158,6 +191,8 @@ struct Tasks {
     publishing: Supervisor,
     /// The threads of the checks.
     checks: MonitorThread,
+    /// The questions to DNS. Nobody waits for them.
+    resolver: ResolverTask,
     config: reload::Handle,
     monitor: monitor::Handle,
 }
@@ -168,9 +203,12 @@ const CHECKS_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 impl Tasks {
     /// Brings each new config to its users, until a task ends by itself. Returns which one and why.
     async fn supervise(&mut self) -> anyhow::Error {
-        let Self { election, publishing, checks, config, monitor } = self;
+        let Self { election, publishing, checks, resolver, config, monitor } = self;
         tokio::select! {
             reason = checks.ended() => anyhow!("checking ended by itself: {reason}"),
+            () = resolver.panicked() => {
+                anyhow!("the task that asks DNS panicked; the log says where")
+            }
             reason = apply_configs(config, monitor, publishing) => {
                 anyhow!("publishing ended by itself: {reason}")
             }
@@ -235,21 +273,28 @@ mod tests {
     use tokio::signal::unix::{SignalKind, signal};
 
     use super::*;
+    use crate::limits::DnsLimits;
 
     /// Returns the tasks of a dry run, with checks that end by themselves.
     fn tasks(checks: MonitorThread) -> Tasks {
         let spec = Spec::default();
         let limits = Limits { max_in_flight: 1, max_execs: 1 };
         let rules = freeze::Rules::default();
+        let (names, commands) = resolve::channel();
         let (monitor, _) =
-            monitor::start(&spec, limits, rules, &Recorder::default(), resolve::channel().0)
-                .expect("threads");
+            monitor::start(&spec, limits, rules, &Recorder::default(), names).expect("threads");
+        let dns = resolve::Settings {
+            servers: resolve::ServerSource::Fixed(Vec::new()),
+            qps: resolve::DEFAULT_QPS,
+            limits: DnsLimits::current(),
+        };
+        let resolver = start_resolver(commands, dns, &monitor);
         let lease = lease::Handle::dry_run();
         let options = publish::Options::default();
         let (_, publishing) = publish::start(&spec, &Cluster::None, &monitor, &lease, &options);
         let hangup = signal(SignalKind::hangup()).expect("a handler");
         let config = reload::start(ConfigFile::missing(), spec, Recorder::default(), hangup);
-        Tasks { election: None, publishing, checks, config, monitor }
+        Tasks { election: None, publishing, checks, resolver, config, monitor }
     }
 
     #[tokio::test]

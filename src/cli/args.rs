@@ -2,13 +2,14 @@
 //! write instead.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::config::{self, DatabaseId};
 use crate::lease;
+use crate::resolve::{self, ServerSource};
 
 /// The networks that addresses may be in.
 #[derive(clap::Args)]
@@ -26,6 +27,48 @@ fn parse_cidr(text: &str) -> Result<IpNet, String> {
         ),
         Err(_) => "write a network as in 10.20.0.0/16 or 2001:db8::/32".to_owned(),
     })
+}
+
+/// The DNS servers to ask.
+#[derive(clap::Args)]
+pub(super) struct DnsServers {
+    /// Ask this DNS server for names; repeat the flag for more servers, the preferred one first
+    /// [default: those of /etc/resolv.conf, also when it changes]
+    #[arg(long = "dns-server", value_name = "IP[:PORT]", value_parser = parse_dns_server)]
+    servers: Vec<SocketAddr>,
+}
+
+impl DnsServers {
+    /// Returns the servers to ask.
+    pub(super) fn source(self) -> ServerSource {
+        if self.servers.is_empty() {
+            ServerSource::ResolvConf(resolve::RESOLV_CONF.into())
+        } else {
+            ServerSource::Fixed(self.servers)
+        }
+    }
+}
+
+fn parse_dns_server(text: &str) -> Result<SocketAddr, String> {
+    let server = resolve::parse_server(text)
+        .filter(|server| server.port() != 0 && !server.ip().is_multicast());
+    server.ok_or_else(|| {
+        "write the IP of a DNS server, as in 10.96.0.10, or with a port, as in 10.96.0.10:5353 or \
+         [2001:db8::53]:5353"
+            .to_owned()
+    })
+}
+
+/// The most questions to DNS per second: no server of a cluster answers more.
+const MAX_DNS_QPS: u32 = 100_000;
+
+/// Parses the number of questions to DNS per second.
+pub(super) fn parse_dns_qps(text: &str) -> Result<NonZeroU32, String> {
+    match text.parse::<u32>() {
+        Ok(number) if number <= MAX_DNS_QPS => NonZeroU32::new(number)
+            .ok_or_else(|| "with 0 no name would ever be asked; write at least 1".to_owned()),
+        _ => Err(format!("write a number from 1 to {MAX_DNS_QPS}")),
+    }
 }
 
 /// Parses the address of a listener.

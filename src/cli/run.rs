@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,18 +12,19 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::{
-    AllowedCidrs, parse_duration, parse_lease, parse_listen, parse_max_exec, parse_percentage,
+    AllowedCidrs, DnsServers, parse_dns_qps, parse_duration, parse_lease, parse_listen,
+    parse_max_exec, parse_percentage,
 };
 use super::console::{Console, Reported};
 use crate::config::{self, Spec};
 use crate::freeze;
 use crate::lease;
-use crate::limits::Limits;
+use crate::limits::{DnsLimits, Limits};
 use crate::log::{self, Format};
 use crate::publish::RateLimit;
 use crate::reload::ConfigFile;
 use crate::run::Mode;
-use crate::{init, kubeconfig, run};
+use crate::{init, kubeconfig, resolve, run};
 
 /// The name of the Lease, unless `--lease` gives another.
 const DEFAULT_LEASE: &str = "external-endpoints";
@@ -67,6 +68,17 @@ pub(super) struct Run {
     api_burst: u32,
     #[command(flatten)]
     allowed: AllowedCidrs,
+    #[command(flatten)]
+    dns_servers: DnsServers,
+    /// Ask DNS at most this many questions per second, over all names. Two for each lookup of a
+    /// name, or one if its Service has one IP family
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = resolve::DEFAULT_QPS,
+        value_parser = parse_dns_qps
+    )]
+    dns_qps: NonZeroU32,
     /// The Lease that decides which replica writes [default: external-endpoints in the daemon's own
     /// namespace]
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = parse_lease)]
@@ -126,6 +138,11 @@ impl Run {
             mode: if self.dry_run { Mode::DryRun } else { Mode::Publish },
             listen: self.listen,
             limits: Limits::raise(self.max_exec, namespaces.len()),
+            dns: resolve::Settings {
+                servers: self.dns_servers.source(),
+                qps: self.dns_qps,
+                limits: DnsLimits::current(),
+            },
             rate: RateLimit { qps: self.api_qps, burst: self.api_burst },
             freeze: freeze::Rules {
                 max_unhealthy: self.max_unhealthy,

@@ -6,6 +6,7 @@ use crate::health::{self, Health, Thresholds, Verdict};
 use crate::monitor::{DatabaseSnapshot, DurationHistogram, Origin, TargetCounters, TargetState};
 use crate::plan::{KeepReason, Member, MinHealthy, Plan, Policy, PolicyNote};
 use crate::publish::{Condition, ConditionKind};
+use crate::resolve;
 use prometheus::HistogramOpts;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -88,6 +89,7 @@ fn lines_of(databases: Vec<DatabaseSnapshot>, start: &str) -> Vec<String> {
         config_is_good: true,
         log_lines_dropped: 3,
         orphans: BTreeMap::new(),
+        dns: resolve::Counts::default(),
     };
     let opts =
         HistogramOpts::new("external_endpoints_write_duration_seconds", "How long calls took.");

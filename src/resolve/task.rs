@@ -44,11 +44,10 @@ pub(crate) struct ResolverTask {
 }
 
 impl ResolverTask {
-    /// Waits until the task ends by itself. Returns why.
-    pub(crate) async fn ended(&mut self) -> &'static str {
-        match (&mut self.task).await {
-            Ok(()) => "its commands ended",
-            Err(_) => "its task panicked; the log says where",
+    /// Waits until the task panics. It also ends with the monitor, which is for others to report.
+    pub(crate) async fn panicked(&mut self) {
+        if (&mut self.task).await.is_ok() {
+            std::future::pending().await
         }
     }
 
