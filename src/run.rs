@@ -90,13 +90,10 @@ pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow:
     info!(databases = spec.databases.len(), dry_run, "checking");
     let config = reload::start(options.config, spec, recorder, hangup);
 
-    let pages = admin::AppState {
-        monitor: monitor.clone(),
-        publish,
-        lease,
-        config: config.clone(),
-        events,
-        dns: resolver.counts(),
+    let dns = resolver.counts();
+    let pages = {
+        let (monitor, config) = (monitor.clone(), config.clone());
+        admin::AppState { monitor, publish, lease, config, events, dns }
     };
     let mut tasks = Tasks { election, publishing, checks, resolver, config, monitor };
     let outcome = tokio::select! {
