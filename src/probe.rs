@@ -56,7 +56,7 @@ enum Path {
 impl Prober {
     /// Makes the prober of a target. Reads no file and resolves no name.
     pub fn new(check: Arc<Check>, target: Target) -> Self {
-        let path = match FastCheck::new(&check.kind, check.timeout, target.ip) {
+        let path = match FastCheck::new(&check.kind, check.timeout, &target) {
             Some(fast) => Path::Fast(Arc::new(fast)),
             None => Path::Task(registry::new_prober(&check.kind, &target)),
         };
@@ -109,7 +109,7 @@ mod tests {
     // Ten thousand probers are held, and at times all their probes are in flight at once.
     #[test]
     fn a_fast_prober_and_its_probe_are_small() {
-        use crate::config::{CheckKind, DatabaseId, TcpCheck};
+        use crate::config::{CheckKind, TcpCheck};
         use crate::health::Thresholds;
         let tcp = TcpCheck { port: 1, tls: None, send: None, expect: None, accept: false };
         let check = Check {
@@ -119,9 +119,7 @@ mod tests {
             recheck_interval: Duration::from_secs(1),
             thresholds: Thresholds { healthy: 1, unhealthy: 1 },
         };
-        let database = DatabaseId { namespace: "a".into(), service: "b".into() };
-        let target = Target { database, ip: [127, 0, 0, 1].into(), hostname: None, port: 1 };
-        let prober = Prober::new(Arc::new(check), target);
+        let prober = Prober::new(Arc::new(check), Target::local());
         let (held, in_flight) = (size_of_val(&prober), size_of_val(&prober.probe()));
         assert!(held <= 80 && in_flight <= 640, "{held} and {in_flight} bytes");
     }

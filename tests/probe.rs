@@ -21,6 +21,8 @@ mod http;
 mod https;
 #[path = "probe/leaks.rs"]
 mod leaks;
+#[path = "probe/names.rs"]
+mod names;
 #[path = "probe/router.rs"]
 mod router;
 #[path = "probe/servers.rs"]

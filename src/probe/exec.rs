@@ -59,6 +59,7 @@ impl ExecProber {
     fn new(check: &ExecCheck, target: &Target) -> Self {
         let mut target_env = vec![
             ("TARGET_IP", target.ip.to_string()),
+            ("TARGET_NAME", target.name.as_deref().map_or(target.ip.to_string(), str::to_owned)),
             ("TARGET_PORT", target.port.to_string()),
             ("SERVICE", target.database.service.clone()),
             ("NAMESPACE", target.database.namespace.clone()),

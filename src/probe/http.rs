@@ -20,8 +20,8 @@ pub(crate) use response::{ResponseChecker, ResponseReader};
 impl NewProber for HttpCheck {
     fn new_prober(&self, target: &Target) -> Box<dyn CheckProber> {
         match self.scheme {
-            Scheme::Http => Box::new(plain::HttpProber::new(self, target.ip)),
-            Scheme::Https => Box::new(https::HttpsProber::new(self, target.ip)),
+            Scheme::Http => Box::new(plain::HttpProber::new(self, target)),
+            Scheme::Https => Box::new(https::HttpsProber::new(self, target)),
         }
     }
 }

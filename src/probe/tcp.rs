@@ -2,7 +2,7 @@
 //! as configured.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -32,7 +32,7 @@ struct TcpProber {
 
 impl NewProber for TcpCheck {
     fn new_prober(&self, target: &Target) -> Box<dyn CheckProber> {
-        Box::new(TcpProber::new(self, target.ip))
+        Box::new(TcpProber::new(self, target))
     }
 }
 
@@ -47,10 +47,10 @@ impl CheckProber for TcpProber {
 }
 
 impl TcpProber {
-    fn new(check: &TcpCheck, ip: IpAddr) -> Self {
+    fn new(check: &TcpCheck, target: &Target) -> Self {
         Self {
-            address: SocketAddr::new(ip, check.port),
-            tls: check.tls.as_ref().map(|tls| tls::Connector::new(tls, ip, Alpn::None)),
+            address: SocketAddr::new(target.ip, check.port),
+            tls: check.tls.as_ref().map(|tls| tls::Connector::new(tls, target, Alpn::None)),
             send: check.send.clone(),
             expect: check.expect.clone(),
         }

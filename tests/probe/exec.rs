@@ -132,6 +132,7 @@ async fn the_environment_holds_only_the_named_variables() {
     let mut expected = BTreeMap::from(
         [
             ("TARGET_IP", "127.0.0.1"),
+            ("TARGET_NAME", "127.0.0.1"),
             ("TARGET_PORT", "5432"),
             ("SERVICE", "orders"),
             ("NAMESPACE", "prod"),
@@ -145,8 +146,10 @@ async fn the_environment_holds_only_the_named_variables() {
 
     let mut named = target(LOCAL);
     named.hostname = Some("pg-1".into());
+    named.name = Some("pg.corp.example".into());
     assert_eq!(prober_for(CheckKind::Exec(check), PATIENT, named).probe().await, pass());
     expected.insert("TARGET_HOST".into(), "pg-1".into());
+    expected.insert("TARGET_NAME".into(), "pg.corp.example".into());
     assert_eq!(environment(&copy), expected);
 }
 

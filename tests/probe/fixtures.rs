@@ -72,6 +72,7 @@ pub(crate) fn target(ip: IpAddr) -> Target {
     Target {
         database: DatabaseId { namespace: "prod".into(), service: "orders".into() },
         ip,
+        name: None,
         hostname: None,
         port: 5432,
     }

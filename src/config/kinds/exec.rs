@@ -21,13 +21,15 @@ record! {
     /// A check by a program, which is started without a shell. It passes when the program exits
     /// with status 0.
     Exec requires [] {
-        /// The program and its arguments. `$(TARGET_IP)`, `$(TARGET_PORT)`, `$(TARGET_HOST)`,
-        /// `$(SERVICE)`, `$(NAMESPACE)` and the names in `env` are replaced by their values.
+        /// The program and its arguments. `$(TARGET_IP)`, `$(TARGET_NAME)`, `$(TARGET_PORT)`,
+        /// `$(TARGET_HOST)`, `$(SERVICE)`, `$(NAMESPACE)` and the names in `env` are replaced by
+        /// their values. The program must connect to TARGET_IP: a second lookup of the name may
+        /// lead elsewhere.
         #[schemars(length(min = 1))]
         command: Vec<Field<Argument>>,
         /// Variables in the environment of the program. Beside them it has only TARGET_IP,
-        /// TARGET_PORT, TARGET_HOST (the `hostname` of the address, if it has one), SERVICE and
-        /// NAMESPACE.
+        /// TARGET_NAME (the host name that DNS gives the IP for, else the IP), TARGET_PORT,
+        /// TARGET_HOST (the `hostname` of the address, if it has one), SERVICE and NAMESPACE.
         env: NamedValues<VariableName>,
         /// The directory in which the program runs: an absolute path. Default: the directory of
         /// the daemon.
@@ -157,8 +159,8 @@ scalar!(
 );
 
 /// The variables that the daemon sets for every exec check.
-const BUILTIN_VARIABLES: [&str; 5] =
-    ["TARGET_IP", "TARGET_PORT", "TARGET_HOST", "SERVICE", "NAMESPACE"];
+const BUILTIN_VARIABLES: [&str; 6] =
+    ["TARGET_IP", "TARGET_NAME", "TARGET_PORT", "TARGET_HOST", "SERVICE", "NAMESPACE"];
 
 scalar!(
     VariableName(String),

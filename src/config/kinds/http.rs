@@ -31,7 +31,8 @@ record! {
         scheme: Scheme = Scheme::Http,
         /// The method of the request.
         method: Method = Method("GET".into()),
-        /// The Host header. Default: the address.
+        /// The Host header. Default: the host name or IP of the address, with the port if it is not
+        /// the usual one.
         host: HostHeader,
         /// More headers of the request.
         headers: NamedValues<HeaderName>,

@@ -20,7 +20,7 @@ record! {
         /// A file with the PEM key of the client's certificate. Needs `certFile`.
         key_file: FilePath,
         /// The name that the server's certificate must have, which SNI announces. Default: the
-        /// address, and no SNI.
+        /// address. If that is an IP, SNI announces nothing.
         server_name: ServerName,
         /// Accept any certificate, of any age, key and algorithm. Anyone on the way can then answer
         /// for the server.

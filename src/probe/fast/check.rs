@@ -1,13 +1,14 @@
 //! The checks that a reactor can make: a TCP connect, and a plain HTTP request of which only the
 //! status counts.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hyper::Method;
 
 use crate::config::{CheckKind, HttpCheck, Scheme, TcpCheck};
 use crate::probe::http::{Expectation, RequestTemplate};
+use crate::probe::target::Target;
 
 /// A check of one target, made ready to be probed many times by a [`Reactor`](super::Reactor).
 pub struct FastCheck {
@@ -35,7 +36,7 @@ pub(super) struct FastHttp {
 
 impl FastCheck {
     /// Returns `None` if the check does more than a reactor can.
-    pub(crate) fn new(check: &CheckKind, timeout: Duration, ip: IpAddr) -> Option<Self> {
+    pub(crate) fn new(check: &CheckKind, timeout: Duration, target: &Target) -> Option<Self> {
         let (port, kind) = match check {
             CheckKind::Tcp(TcpCheck { port, tls: None, send: None, expect: None, accept }) => {
                 (*port, if *accept { FastKind::FullHandshake } else { FastKind::HalfOpen })
@@ -43,19 +44,19 @@ impl FastCheck {
             CheckKind::Http(http)
                 if http.scheme == Scheme::Http && http.expected_body.is_none() =>
             {
-                (http.port, FastKind::Http(Box::new(FastHttp::new(http, ip)?)))
+                (http.port, FastKind::Http(Box::new(FastHttp::new(http, target)?)))
             }
             _ => return None,
         };
-        Some(Self { address: SocketAddr::new(ip, port), timeout, kind })
+        Some(Self { address: SocketAddr::new(target.ip, port), timeout, kind })
     }
 }
 
 impl FastHttp {
     /// Returns `None` if the request differs between probes, or is not valid in HTTP: the prober
     /// that runs as a task reports what is wrong.
-    fn new(check: &HttpCheck, ip: IpAddr) -> Option<Self> {
-        let template = RequestTemplate::new(check, SocketAddr::new(ip, check.port)).ok()?;
+    fn new(check: &HttpCheck, target: &Target) -> Option<Self> {
+        let template = RequestTemplate::new(check, target).ok()?;
         let request = template.to_wire()?;
         Some(Self { request, method: template.method, expectation: Expectation::new(check) })
     }

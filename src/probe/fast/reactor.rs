@@ -234,11 +234,12 @@ mod tests {
 
     use super::*;
     use crate::config::{CheckKind, HttpCheck, Scheme, TcpCheck, Tls};
+    use crate::probe::target::Target;
 
     const TIMEOUT: Duration = Duration::from_secs(5);
 
     fn fast_check(check: &CheckKind) -> Arc<FastCheck> {
-        let check = FastCheck::new(check, TIMEOUT, [127, 0, 0, 1].into());
+        let check = FastCheck::new(check, TIMEOUT, &Target::local());
         Arc::new(check.expect("a fast check"))
     }
 

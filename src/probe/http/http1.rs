@@ -148,6 +148,7 @@ impl<'a> Answer<'a> {
 mod tests {
     use super::*;
     use crate::config::{HttpCheck, Scheme, Tls};
+    use crate::probe::target::Target;
 
     /// Returns the verdict on a server that says this before the request is sent.
     async fn verdict_after(words: &[u8], text: Option<&str>) -> ProbeResult<()> {
@@ -163,7 +164,7 @@ mod tests {
             http2: false,
             tls: Tls::default(),
         };
-        let template = RequestTemplate::new(&check, ([127, 0, 0, 1], 80).into()).unwrap();
+        let template = RequestTemplate::new(&check, &Target::local()).unwrap();
         let (ours, mut theirs) = tokio::io::duplex(1024);
         theirs.write_all(words).await.unwrap();
         let (expectation, progress) = (Expectation::new(&check), Progress::default());

@@ -3,7 +3,7 @@
 //! The connection belongs to the probe and ends with it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -16,6 +16,7 @@ use crate::probe::kind::{CheckProber, Workload};
 use crate::probe::phase::{Phase, ProbeResult, Progress};
 use crate::probe::stream::close::close_with_server;
 use crate::probe::stream::connect::connect;
+use crate::probe::target::Target;
 use crate::probe::tls::{self, Alpn};
 
 /// The prober of an HTTP check over TLS.
@@ -39,14 +40,13 @@ impl CheckProber for HttpsProber {
 }
 
 impl HttpsProber {
-    pub(super) fn new(check: &HttpCheck, ip: IpAddr) -> Self {
-        let address = SocketAddr::new(ip, check.port);
+    pub(super) fn new(check: &HttpCheck, target: &Target) -> Self {
         let alpn = if check.http2 { Alpn::Http2 } else { Alpn::Http1 };
         Self {
-            address,
-            template: RequestTemplate::new(check, address),
+            address: SocketAddr::new(target.ip, check.port),
+            template: RequestTemplate::new(check, target),
             expectation: Expectation::new(check),
-            tls: tls::Connector::new(&check.tls, ip, alpn),
+            tls: tls::Connector::new(&check.tls, target, alpn),
             offers_http2: check.http2,
         }
     }

@@ -1,7 +1,7 @@
 //! The HTTP check without TLS that a reactor can't make: it searches the body, or its request
 //! differs between probes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -13,6 +13,7 @@ use crate::config::HttpCheck;
 use crate::probe::kind::{CheckProber, Workload};
 use crate::probe::phase::{Phase, ProbeResult, Progress};
 use crate::probe::stream::connect::connect;
+use crate::probe::target::Target;
 
 /// The prober of an HTTP check without TLS.
 pub(super) struct HttpProber {
@@ -33,11 +34,10 @@ impl CheckProber for HttpProber {
 }
 
 impl HttpProber {
-    pub(super) fn new(check: &HttpCheck, ip: IpAddr) -> Self {
-        let address = SocketAddr::new(ip, check.port);
+    pub(super) fn new(check: &HttpCheck, target: &Target) -> Self {
         Self {
-            address,
-            template: RequestTemplate::new(check, address),
+            address: SocketAddr::new(target.ip, check.port),
+            template: RequestTemplate::new(check, target),
             expectation: Expectation::new(check),
         }
     }

@@ -1,6 +1,6 @@
 //! The request of an HTTP check.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use hyper::Method;
 use hyper::header::{
@@ -11,6 +11,7 @@ use hyper::http::uri::{Authority, PathAndQuery};
 
 use crate::config::{HttpCheck, Scheme, ValueSource};
 use crate::probe::phase::{Phase, ProbeResult};
+use crate::probe::target::Target;
 use crate::probe::text::quote;
 use crate::probe::value;
 
@@ -28,16 +29,20 @@ pub(crate) struct RequestTemplate {
 
 impl RequestTemplate {
     /// Fails with the part of the config that is not valid in HTTP.
-    pub(crate) fn new(check: &HttpCheck, address: SocketAddr) -> Result<Self, String> {
+    pub(crate) fn new(check: &HttpCheck, target: &Target) -> Result<Self, String> {
         let usual = match check.scheme {
             Scheme::Http => 80,
             Scheme::Https => 443,
         };
+        let default_host = || match (&target.name, target.ip) {
+            (Some(name), _) => name.to_string(),
+            (None, IpAddr::V6(ip)) => format!("[{ip}]"),
+            (None, IpAddr::V4(ip)) => ip.to_string(),
+        };
         let host = match &check.host {
             Some(host) => host.clone(),
-            None if address.port() != usual => address.to_string(),
-            None if address.is_ipv6() => format!("[{}]", address.ip()),
-            None => address.ip().to_string(),
+            None if check.port == usual => default_host(),
+            None => format!("{}:{}", default_host(), check.port),
         };
         let header = |(name, value): &(String, ValueSource)| match HeaderName::try_from(name) {
             Ok(header) => Ok((header, value.clone())),
@@ -116,4 +121,43 @@ impl RequestTemplate {
 /// Returns the error for a part of the config that can't be in a request.
 pub(crate) fn invalid_for_http(key: &str, what: &str) -> String {
     format!("{key} {} is not valid in HTTP", quote(what, 60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Tls;
+
+    #[test]
+    fn the_default_host_has_a_port_that_is_not_usual() {
+        let host = |scheme: Scheme, port: u16, name: Option<&str>, ip: &str| {
+            let target = Target {
+                name: name.map(Into::into),
+                ip: ip.parse().expect("an IP"),
+                ..Target::local()
+            };
+            let check = HttpCheck {
+                port,
+                path: "/".into(),
+                scheme,
+                method: "GET".into(),
+                host: None,
+                headers: Vec::new(),
+                expected_statuses: vec![200..=399],
+                expected_body: None,
+                http2: false,
+                tls: Tls::default(),
+            };
+            let template = RequestTemplate::new(&check, &target).expect("a valid request");
+            template.authority.to_string()
+        };
+        let (http, https, name) = (Scheme::Http, Scheme::Https, Some("_db.corp.example"));
+        assert_eq!(host(http, 80, name, "10.0.0.1"), "_db.corp.example");
+        assert_eq!(host(https, 443, name, "10.0.0.1"), "_db.corp.example");
+        assert_eq!(host(https, 80, name, "10.0.0.1"), "_db.corp.example:80");
+        assert_eq!(host(http, 8008, None, "10.0.0.1"), "10.0.0.1:8008");
+        assert_eq!(host(http, 80, None, "10.0.0.1"), "10.0.0.1");
+        assert_eq!(host(http, 80, None, "2001:db8::1"), "[2001:db8::1]");
+        assert_eq!(host(https, 80, None, "2001:db8::1"), "[2001:db8::1]:80");
+    }
 }

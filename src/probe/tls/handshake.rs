@@ -1,7 +1,6 @@
 //! The TLS handshake with one target, and the end of the connection.
 
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use super::errors::MAX_WIRE_BYTES;
 use crate::config::Tls;
 use crate::probe::phase::{Phase, ProbeResult};
 use crate::probe::stream::{BoundedStream, ReadBudget};
+use crate::probe::target::Target;
 
 /// The longest wait for a late refusal. Only a server that has requested a client certificate is
 /// waited for, and most end the wait at once with a session ticket.
@@ -29,15 +29,15 @@ const READ_BUF_SIZE: usize = 4096;
 /// A client of one target.
 pub(crate) struct Connector {
     cache: Arc<TlsConfigCache>,
-    /// `None` if the name is not valid, which the config's parser rejects.
+    /// `None` if the name is not valid in TLS. The config's parser rejects such a `serverName`.
     name: Option<ServerName<'static>>,
 }
 
 impl Connector {
-    pub(crate) fn new(tls: &Tls, ip: IpAddr, alpn: Alpn) -> Self {
-        let name = match &tls.server_name {
-            Some(name) => ServerName::try_from(name.clone()).ok(),
-            None => Some(ServerName::from(ip)),
+    pub(crate) fn new(tls: &Tls, target: &Target, alpn: Alpn) -> Self {
+        let name = match (tls.server_name.as_deref(), target.name.as_deref()) {
+            (Some(name), _) | (None, Some(name)) => ServerName::try_from(name.to_owned()).ok(),
+            (None, None) => Some(ServerName::from(target.ip)),
         };
         Self { cache: TlsConfigCache::shared(tls, alpn), name }
     }
@@ -45,7 +45,7 @@ impl Connector {
     /// Reads the certificates and keys. Called before the connect, so that no target waits for it.
     pub(crate) async fn prepare(&self) -> ProbeResult<PreparedHandshake> {
         let Some(name) = self.name.clone() else {
-            return Err(Phase::Tls.inconclusive("serverName is not a valid name"));
+            return Err(Phase::Tls.inconclusive("the name is not valid in TLS; set serverName"));
         };
         Ok(PreparedHandshake { config: self.cache.config().await?, name })
     }
