@@ -187,3 +187,6 @@ fn merge(a: Wanted, b: Wanted) -> Wanted {
     };
     Wanted { families, refresh: a.refresh.min(b.refresh) }
 }
+
+#[cfg(test)]
+mod tests;
