@@ -47,13 +47,13 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// Raises the soft limit of open descriptors to the hard limit, and divides the descriptors
-    /// between the uses of a config with this many namespaces.
+    /// between the uses of a config.
     ///
     /// Must be called once, before any probe or command is started.
-    pub(crate) fn raise(max_exec: Option<NonZeroUsize>, namespaces: usize) -> Self {
+    pub(crate) fn raise(max_exec: Option<NonZeroUsize>, uses: ReservedUses) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let max_exec = max_exec.map_or(EXECS_PER_CORE * cores, NonZeroUsize::get);
-        let limits = Self::share(raise_descriptors(), max_exec, namespaces as u64);
+        let limits = Self::share(raise_descriptors(), max_exec, uses);
         if limits.max_execs < max_exec {
             warn!(
                 max_exec,
@@ -64,8 +64,8 @@ impl Limits {
         limits
     }
 
-    fn share(descriptors: u64, max_exec: usize, namespaces: u64) -> Self {
-        let spare = descriptors - fd_reserve(descriptors, namespaces);
+    fn share(descriptors: u64, max_exec: usize, uses: ReservedUses) -> Self {
+        let spare = descriptors - fd_reserve(descriptors, uses);
         let commands = (spare / 4 / FDS_PER_EXEC).clamp(1, max_exec as u64);
         let checks =
             (spare.saturating_sub(commands * FDS_PER_EXEC) / FDS_PER_PROBE).clamp(1, MAX_IN_FLIGHT);
@@ -73,11 +73,25 @@ impl Limits {
     }
 }
 
+/// The uses of a config that descriptors are reserved for, beside the daemon's own.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ReservedUses {
+    /// The namespaces that are watched.
+    pub namespaces: usize,
+    /// The names that DNS is asked for.
+    pub names: usize,
+}
+
+impl ReservedUses {
+    fn descriptors(self) -> u64 {
+        let dns = if self.names == 0 { 0 } else { MAX_DNS_SOCKETS };
+        dns + FDS_PER_NAMESPACE * self.namespaces as u64
+    }
+}
+
 /// Returns the descriptors reserved for everything but checks: half of all, if there are few.
-fn fd_reserve(descriptors: u64, namespaces: u64) -> u64 {
-    FD_RESERVE
-        .max(MAX_PAGE_CONNECTIONS + FDS_FOR_DAEMON + FDS_PER_NAMESPACE * namespaces)
-        .min(descriptors / 2)
+fn fd_reserve(descriptors: u64, uses: ReservedUses) -> u64 {
+    FD_RESERVE.max(MAX_PAGE_CONNECTIONS + FDS_FOR_DAEMON + uses.descriptors()).min(descriptors / 2)
 }
 
 /// Returns the most connections to the admin pages under the current limit of descriptors.
@@ -86,7 +100,7 @@ pub(crate) fn max_page_connections() -> usize {
 }
 
 fn page_connections(descriptors: u64) -> u64 {
-    (fd_reserve(descriptors, 0) / 4).clamp(1, MAX_PAGE_CONNECTIONS)
+    (fd_reserve(descriptors, ReservedUses::default()) / 4).clamp(1, MAX_PAGE_CONNECTIONS)
 }
 
 /// The limits on questions to DNS.
@@ -105,7 +119,8 @@ impl DnsLimits {
     }
 
     fn share(descriptors: u64) -> Self {
-        let sockets = (fd_reserve(descriptors, 0) * 3 / 8).clamp(1, MAX_DNS_SOCKETS) as usize;
+        let reserve = fd_reserve(descriptors, ReservedUses::default());
+        let sockets = (reserve * 3 / 8).clamp(1, MAX_DNS_SOCKETS) as usize;
         let spare_sockets = sockets / 3;
         Self { max_open_questions: sockets - spare_sockets, spare_sockets }
     }
@@ -140,10 +155,14 @@ pub(crate) fn child_nofile_limit() -> Option<Rlimit> {
 mod tests {
     use super::*;
 
+    fn namespaces(namespaces: usize) -> ReservedUses {
+        ReservedUses { namespaces, names: 0 }
+    }
+
     #[test]
     fn descriptors_are_divided_between_all_uses() {
         let of = |descriptors, max_exec| {
-            let limits = Limits::share(descriptors, max_exec, 1);
+            let limits = Limits::share(descriptors, max_exec, namespaces(1));
             (limits.max_in_flight, limits.max_execs)
         };
         assert_eq!(of(1024, 8), (368, 8));
@@ -161,8 +180,8 @@ mod tests {
             );
         }
         // Watches of many namespaces leave fewer descriptors to checks.
-        assert_eq!(Limits::share(1024, 8, 100).max_in_flight, 282);
-        assert_eq!(Limits::share(1024, 8, 1000).max_in_flight, 240);
+        assert_eq!(Limits::share(1024, 8, namespaces(100)).max_in_flight, 282);
+        assert_eq!(Limits::share(1024, 8, namespaces(1000)).max_in_flight, 240);
     }
 
     #[test]
@@ -173,9 +192,12 @@ mod tests {
             let limits = DnsLimits { max_open_questions: questions, spare_sockets: spare };
             assert_eq!(DnsLimits::share(descriptors), limits, "{descriptors}");
         }
-        // With 1,024 descriptors there is enough for 10 namespaces beside.
-        let rest = fd_reserve(1024, 0) - page_connections(1024) - FDS_FOR_DAEMON - MAX_DNS_SOCKETS;
-        assert_eq!(rest / FDS_PER_NAMESPACE, 10);
+        // With 1,024 descriptors the watches of 10 namespaces fit beside, and more of them are at
+        // the expense of checks.
+        let in_flight = |namespaces| {
+            Limits::share(1024, 8, ReservedUses { namespaces, names: 1 }).max_in_flight
+        };
+        assert_eq!([in_flight(1), in_flight(10), in_flight(30)], [368, 368, 339]);
     }
 
     #[test]
@@ -188,7 +210,9 @@ mod tests {
         // With 1,024 descriptors, 42 namespaces can be watched however many clients read pages.
         // With 256 it is 10.
         let namespaces = |descriptors| {
-            (fd_reserve(descriptors, 0) - page_connections(descriptors) - FDS_FOR_DAEMON)
+            (fd_reserve(descriptors, namespaces(0))
+                - page_connections(descriptors)
+                - FDS_FOR_DAEMON)
                 / FDS_PER_NAMESPACE
         };
         assert_eq!([namespaces(1024), namespaces(256)], [42, 10]);

@@ -9,6 +9,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use tokio::sync::mpsc;
 
 use crate::clock;
@@ -186,17 +187,26 @@ impl fmt::Display for UnknownReason {
     }
 }
 
-/// Asks once for each name, at the same time.
-pub(crate) async fn lookup_once(
+/// The names of [`look_up_all`] that are asked at the same time.
+const CONCURRENT_NAMES: usize = 16;
+
+/// Asks once for each name, and returns the outcomes in their order.
+pub(crate) async fn look_up_all(
     source: &ServerSource,
-    key: &NameKey,
-    families: Families,
-) -> LookupOutcome {
+    names: Vec<(NameKey, Families)>,
+) -> Vec<LookupOutcome> {
+    if names.is_empty() {
+        return Vec::new();
+    }
     let feed = ServerFeed::start(source).await;
-    let client = Client::new(usize::from(u8::MAX), Counts::default());
-    let result = lookup::look_up(&client, feed.servers(), key, families).await;
-    let now = clock::now();
-    task::outcome(result, families, now, now)
+    let client = Client::new(CONCURRENT_NAMES, Counts::default());
+    let (feed, client) = (&feed, &client);
+    let lookups = names.into_iter().map(async |(key, families)| {
+        let result = lookup::look_up(client, feed.servers(), &key, families).await;
+        let now = clock::now();
+        task::outcome(result, families, now, now)
+    });
+    futures::stream::iter(lookups).buffered(CONCURRENT_NAMES).collect().await
 }
 
 #[cfg(test)]

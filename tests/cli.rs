@@ -1,10 +1,14 @@
 //! The command line as users meet it: its output, its errors and its exit status.
 
+#[path = "support/name_server.rs"]
+mod name_server;
+
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Output;
 
 use assert_cmd::Command;
+use name_server::{NameServer, Reply};
 use tempfile::NamedTempFile;
 
 fn program() -> Command {
@@ -307,6 +311,60 @@ fn probe_shows_a_table_and_fails_if_any_check_does() {
     let (status, _, stderr) = run(&["probe", path, "--service", "prod/none"]);
     assert_eq!(status, Some(1));
     assert!(stderr.contains("has no database prod/none"), "{stderr}");
+}
+
+/// Returns the rows of a table, as the words of their first columns.
+fn words(stdout: &str, columns: usize) -> Vec<Vec<&str>> {
+    let rows = stdout.lines().skip(1).map(|line| line.split_whitespace().take(columns).collect());
+    rows.collect()
+}
+
+#[test]
+fn probe_asks_the_names_and_checks_their_addresses() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let dns = runtime.block_on(NameServer::start());
+    let server = dns.address.to_string();
+    dns.set("db.corp.example", Reply::addresses(["192.0.2.1", "192.0.2.2"], 5));
+    dns.set("lo.corp.example", Reply::addresses(["127.0.0.1"], 5));
+    dns.set("sick.corp.example", Reply::Code(2));
+    let config = file(
+        "databases:\n- service: mysql\n  namespace: prod\n  port: 3306\n  \
+         check: {exec: {command: [/bin/true]}}\n  addresses:\n  - 192.0.2.1\n  \
+         - db.corp.example\n  - lo.corp.example\n  - sick.corp.example\n  \
+         - none.corp.example\n",
+    );
+    let path = config.path().to_str().expect("UTF-8");
+    let (status, stdout, stderr) = run(&["probe", path, "--dns-server", &server]);
+    assert_eq!((status, stderr.contains("external-endpoints:")), (Some(1), false), "{stderr}");
+    assert_eq!(
+        words(&stdout, 5),
+        [
+            ["prod", "mysql", "192.0.2.1", "-", "pass"],
+            ["prod", "mysql", "192.0.2.2", "db.corp.example", "pass"],
+            ["prod", "mysql", "127.0.0.1", "lo.corp.example", "fail"],
+            ["prod", "mysql", "-", "sick.corp.example", "fail"],
+            ["prod", "mysql", "-", "none.corp.example", "fail"],
+        ]
+    );
+    for reason in [&format!("SERVFAIL from {server}"), "no such name", "loopback"] {
+        assert!(stdout.contains(reason), "{reason}: {stdout}");
+    }
+}
+
+#[test]
+fn the_values_of_dns_flags_are_checked() {
+    let file = file(GOOD);
+    let path = file.path().to_str().expect("UTF-8");
+    for (flag, value, advice) in [
+        ("--dns-server", "dns.example", "write the IP of a DNS server"),
+        ("--dns-server", "10.0.0.1:0", "write the IP of a DNS server"),
+        ("--dns-qps", "0", "write at least 1"),
+        ("--dns-qps", "many", "write a number from 1 to 100000"),
+    ] {
+        let (status, _, stderr) = run(&["run", "--config", path, flag, value]);
+        assert_eq!(status, Some(2), "{stderr}");
+        assert!(stderr.contains(advice), "{stderr}");
+    }
 }
 
 #[test]

@@ -1,5 +1,17 @@
-//! `probe`: checks every target once and prints the verdicts as a table.
+//! `probe`: asks DNS for the names of the config, checks every target once, and prints the verdicts
+//! as a table.
+//!
+//! | row | verdict |
+//! | --- | --- |
+//! | an address of the config | that of its check |
+//! | an address that DNS gives for a name | that of the name's check |
+//! | an address of DNS that may not be published | fail; it is not connected to |
+//! | an SRV record that is left out | fail |
+//! | a name without any address | fail |
+//!
+//! An address of several entries has one row, as it is one target of the daemon.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,13 +22,15 @@ use comfy_table::Table;
 use futures::StreamExt as _;
 use tokio::sync::Semaphore;
 
-use super::args::{AllowedCidrs, parse_database_id};
+use super::args::{AllowedCidrs, DnsServers, parse_database_id};
 use super::console::{Console, Reported, print};
 use crate::clock;
-use crate::config::{DatabaseId, Spec};
+use crate::config::{Address, Database, DatabaseId, NameEntry, Spec};
 use crate::health::Verdict;
-use crate::limits::Limits;
+use crate::limits::{Limits, ReservedUses};
+use crate::names::{Families, ServiceTarget};
 use crate::probe::{Prober, Target};
+use crate::resolve::{self, Answer, LookupOutcome, NameKey, OutcomePart, ServerSource};
 
 /// The most targets that are checked at the same time. Fewer where descriptors are scarce.
 const MAX_CONCURRENT: usize = 256;
@@ -31,14 +45,32 @@ pub(super) struct Probe {
     service: Option<DatabaseId>,
     #[command(flatten)]
     allowed: AllowedCidrs,
+    #[command(flatten)]
+    dns_servers: DnsServers,
 }
 
-/// The outcome of one check.
+/// The outcome of one check, or the reason why there is none.
 struct Row<'a> {
     database: &'a DatabaseId,
-    ip: IpAddr,
+    /// The name of the config; empty for an address of the config.
+    name: &'a str,
+    /// None for a name without any address.
+    ip: Option<IpAddr>,
     verdict: Verdict,
     duration: Duration,
+}
+
+/// A row before its check.
+struct Candidate<'a> {
+    database: &'a Database,
+    name: &'a str,
+    work: Work,
+}
+
+enum Work {
+    Check(Address),
+    /// The row of an address or a name that can't be checked.
+    Fail(Option<IpAddr>, String),
 }
 
 impl Probe {
@@ -54,46 +86,125 @@ impl Probe {
                 return Err(console.fail(&error));
             }
         }
-        let limits = Limits::raise(None, 0);
-        let rows = super::runtime(console)?.block_on(check_all(&spec, limits));
+        let limits = Limits::raise(None, ReservedUses::default());
+        let servers = self.dns_servers.source();
+        let rows = super::runtime(console)?.block_on(async {
+            let candidates = candidates(&spec, &servers).await;
+            check_all(candidates, limits).await
+        });
         print(&table(&rows))?;
         let all_pass = rows.iter().all(|row| row.verdict == Verdict::Pass);
         Ok(if all_pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
-/// Checks every target once, in the order of the config.
-async fn check_all(spec: &Spec, limits: Limits) -> Vec<Row<'_>> {
+/// Returns the rows of all databases: the addresses of the config, then those of names.
+async fn candidates<'a>(spec: &'a Spec, servers: &ServerSource) -> Vec<Candidate<'a>> {
+    let names = spec.databases.iter().flat_map(|database| &database.names).map(|entry| {
+        let key = NameKey { name: entry.name.clone(), kind: entry.kind };
+        (key, entry.families.unwrap_or(Families::BOTH))
+    });
+    let mut outcomes = resolve::look_up_all(servers, names.collect()).await.into_iter();
+    let mut candidates = Vec::new();
+    for database in &spec.databases {
+        let of_config = database.addresses.iter().cloned().map(Work::Check);
+        candidates.extend(of_config.map(|work| Candidate { database, name: "", work }));
+        let mut known: BTreeSet<IpAddr> =
+            database.addresses.iter().map(|address| address.ip).collect();
+        for (entry, outcome) in database.names.iter().zip(&mut outcomes) {
+            let works = works_of_name(database, entry, &outcome);
+            let is_new = |work: &Work| match work {
+                Work::Check(address) => known.insert(address.ip),
+                Work::Fail(..) => true,
+            };
+            let works = works.into_iter().filter(is_new);
+            candidates.extend(works.map(|work| Candidate { database, name: &entry.name, work }));
+        }
+    }
+    candidates
+}
+
+/// Returns the rows of a name, of which there is one at least.
+fn works_of_name(database: &Database, entry: &NameEntry, outcome: &LookupOutcome) -> Vec<Work> {
+    let skipped = outcome.skipped.iter().map(|reason| Work::Fail(None, reason.clone()));
+    let mut works: Vec<Work> = skipped.collect();
+    for OutcomePart { service, a, aaaa } in &outcome.parts {
+        if let Some(record) = service
+            && !database.ports.iter().any(|port| port.number == record.port)
+        {
+            let reason = format!("port {} of {} is none of the database", record.port, record.host);
+            works.push(Work::Fail(None, reason));
+            continue;
+        }
+        let target = service.as_ref().map(|record| {
+            let (name, rank, weight) = (record.host.clone(), record.rank, record.weight);
+            ServiceTarget { name, rank, weight }
+        });
+        for answer in [a, aaaa] {
+            let Answer::Addresses(ips) = answer else { continue };
+            works.extend(ips.iter().map(
+                |ip| match entry.rejection(*ip, &database.allowed_networks) {
+                    Some(reason) => Work::Fail(Some(*ip), reason),
+                    None => Work::Check(entry.address(*ip, target.as_ref())),
+                },
+            ));
+        }
+    }
+    if works.is_empty() {
+        works.push(Work::Fail(None, outcome.describe_failure()));
+    }
+    works
+}
+
+/// Checks every target once, and keeps the order.
+async fn check_all(candidates: Vec<Candidate<'_>>, limits: Limits) -> Vec<Row<'_>> {
     let commands = Semaphore::new(limits.max_execs);
     let commands = &commands;
-    let checks = spec.databases.iter().flat_map(|database| {
-        database.addresses.iter().map(async |address| {
-            let prober = Prober::new(address.check.clone(), Target::new(database, address));
-            let _permit = if prober.is_exec() { commands.acquire().await.ok() } else { None };
-            let started = clock::now();
-            let verdict = prober.probe().await;
-            let duration = clock::now().saturating_duration_since(started);
-            Row { database: &database.id, ip: address.ip, verdict, duration }
-        })
+    let checks = candidates.into_iter().map(async |Candidate { database, name, work }| {
+        let (ip, verdict, duration) = match work {
+            Work::Fail(ip, reason) => (ip, Verdict::Fail(reason), Duration::ZERO),
+            Work::Check(address) => {
+                let prober = Prober::new(address.check.clone(), Target::new(database, &address));
+                let _permit = if prober.is_exec() { commands.acquire().await.ok() } else { None };
+                let started = clock::now();
+                let verdict = prober.probe().await;
+                (Some(address.ip), verdict, clock::now().saturating_duration_since(started))
+            }
+        };
+        Row { database: &database.id, name, ip, verdict, duration }
     });
     let max_concurrent = MAX_CONCURRENT.min(limits.max_in_flight);
     futures::stream::iter(checks).buffered(max_concurrent).collect().await
 }
 
+/// Returns the table. It has a column of names only if the config has any.
 fn table(rows: &[Row<'_>]) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["NAMESPACE", "SERVICE", "ADDRESS", "VERDICT", "TIME", "REASON"]);
-    for Row { database, ip, verdict, duration } in rows {
+    let has_names = rows.iter().any(|row| !row.name.is_empty());
+    let name_column = |text: &str| has_names.then(|| text.to_owned());
+    let columns = |cells: [String; 3], name: Option<String>, rest: [String; 3]| {
+        cells.into_iter().chain(name).chain(rest).collect::<Vec<_>>()
+    };
+    let header = ["NAMESPACE", "SERVICE", "ADDRESS"].map(str::to_owned);
+    let rest = ["VERDICT", "TIME", "REASON"].map(str::to_owned);
+    table.set_header(columns(header, name_column("NAME"), rest));
+    for Row { database, name, ip, verdict, duration } in rows {
         let word = match verdict {
             Verdict::Pass => "pass",
             Verdict::Fail(_) => "fail",
             Verdict::Inconclusive(_) => "inconclusive",
         };
-        let time = format!("{:.1} ms", duration.as_secs_f64() * 1000.0);
-        let reason = verdict.reason().unwrap_or_default();
+        let time = match ip {
+            Some(_) if !duration.is_zero() => format!("{:.1} ms", duration.as_secs_f64() * 1000.0),
+            _ => "-".to_owned(),
+        };
+        let ip = ip.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
+        let reason = verdict.reason().unwrap_or_default().to_owned();
         let DatabaseId { namespace, service } = database;
-        table.add_row([namespace, service, &ip.to_string(), word, &time, reason]);
+        let name = name_column(if name.is_empty() { "-" } else { name });
+        let first = [namespace.clone(), service.clone(), ip];
+        table.add_row(columns(first, name, [word.to_owned(), time, reason]));
     }
     table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }

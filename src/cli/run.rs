@@ -19,7 +19,7 @@ use super::console::{Console, Reported};
 use crate::config::{self, Spec};
 use crate::freeze;
 use crate::lease;
-use crate::limits::{DnsLimits, Limits};
+use crate::limits::{DnsLimits, Limits, ReservedUses};
 use crate::log::{self, Format};
 use crate::publish::RateLimit;
 use crate::reload::ConfigFile;
@@ -134,10 +134,12 @@ impl Run {
     fn options(self, config: ConfigFile, spec: &Spec) -> run::Options {
         let namespaces: BTreeSet<&str> =
             spec.databases.iter().map(|database| database.id.namespace.as_str()).collect();
+        let names = spec.databases.iter().map(|database| database.names.len()).sum();
+        let uses = ReservedUses { namespaces: namespaces.len(), names };
         run::Options {
             mode: if self.dry_run { Mode::DryRun } else { Mode::Publish },
             listen: self.listen,
-            limits: Limits::raise(self.max_exec, namespaces.len()),
+            limits: Limits::raise(self.max_exec, uses),
             dns: resolve::Settings {
                 servers: self.dns_servers.source(),
                 qps: self.dns_qps,

@@ -7,7 +7,7 @@ use super::name_server::{NameServer, Reply};
 use crate::config::NameKind;
 use crate::names::Families;
 use crate::resolve::{
-    Answer, LookupOutcome, NameKey, OutcomePart, ServerSource, UnknownReason, lookup_once,
+    Answer, LookupOutcome, NameKey, OutcomePart, ServerSource, UnknownReason, look_up_all,
 };
 
 const SERVICE: &str = "_mysql._tcp.db.corp.example";
@@ -19,7 +19,7 @@ async fn look_up(
     families: Families,
 ) -> LookupOutcome {
     let source = ServerSource::Fixed(vec![server.address]);
-    lookup_once(&source, &NameKey { name: name.into(), kind }, families).await
+    look_up_all(&source, vec![(NameKey { name: name.into(), kind }, families)]).await.remove(0)
 }
 
 fn addresses(ips: &[&str]) -> Answer {
