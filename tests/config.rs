@@ -9,6 +9,8 @@ use external_endpoints::config::{LoadedConfig, Options, Problems, Spec, parse};
 mod keys;
 #[path = "config/messages.rs"]
 mod messages;
+#[path = "config/names.rs"]
+mod names;
 #[path = "config/random.rs"]
 mod random;
 #[path = "config/robustness.rs"]

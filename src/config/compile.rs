@@ -93,7 +93,7 @@ impl Compiler<'_> {
         let ports = ports::compile(database, self.problems);
         let port = ports.as_ref().ok().and_then(|ports| ports.first()).map(service_port);
         let checks = self.checks(database, port);
-        let shared = Shared { checks, dns: self.dns_layers(keys), port };
+        let shared = Shared { id, checks, dns: self.dns_layers(keys), port };
         let addresses = self.addresses(keys, &shared);
         let publish = keys.publish.required();
         if publish == Ok(PublishMode::Endpoints) {
@@ -103,7 +103,7 @@ impl Compiler<'_> {
         let policy = policy::compile(&keys.policy, tiers, self.problems);
         let AddressLists { addresses, names, rejected } = addresses?;
         Ok(Database {
-            id: id?,
+            id: shared.id?,
             ports: ports?,
             addresses,
             names,

@@ -50,7 +50,7 @@ record! {
 
 keywords! {
     /// A family of IPs.
-    Family, "`IPv4` or `IPv6`" {
+    pub(crate) Family, "`IPv4` or `IPv6`" {
         /// The addresses of A records.
         Ipv4 = "IPv4" | "4" | "v4" | "inet" | "a",
         /// The addresses of AAAA records.

@@ -80,12 +80,22 @@ fn database(database: &Database) -> records::Database {
 /// Returns the check of most addresses without the keys that some address lacks. An address can
 /// change keys of its database's check, but not remove them.
 fn base_check(database: &Database) -> CheckKeys {
-    let base = most_common(checks(database)).map(CheckKeys::explain).unwrap_or_default();
-    checks(database).fold(base, |base, other| base.intersect(&CheckKeys::explain(other)))
+    let checks = distinct(checks(database));
+    let base = most_common(&checks).map(CheckKeys::explain).unwrap_or_default();
+    checks.iter().fold(base, |base, (other, _)| base.intersect(&CheckKeys::explain(other)))
 }
 
-/// Returns the value that is there most often, and the first of those.
-fn most_common<'a, T: PartialEq>(values: impl Iterator<Item = &'a T>) -> Option<&'a T> {
+/// Returns the `dns` keys of most names without the keys that some name lacks, as [`base_check`]
+/// does.
+fn base_dns(database: &Database) -> DnsKeys {
+    let all: Vec<Dns> = database.names.iter().map(Dns::of).collect();
+    let all = distinct(all.iter());
+    let base = most_common(&all).map(DnsKeys::explain).unwrap_or_default();
+    all.iter().fold(base, |base, (other, _)| base.intersect(&DnsKeys::explain(other)))
+}
+
+/// Returns each value once, with the number of times that it is there.
+fn distinct<'a, T: PartialEq>(values: impl Iterator<Item = &'a T>) -> Vec<(&'a T, usize)> {
     let mut counts: Vec<(&T, usize)> = Vec::new();
     for value in values {
         match counts.iter_mut().find(|(known, _)| *known == value) {
@@ -93,15 +103,12 @@ fn most_common<'a, T: PartialEq>(values: impl Iterator<Item = &'a T>) -> Option<
             None => counts.push((value, 1)),
         }
     }
-    counts.into_iter().rev().max_by_key(|(_, count)| *count).map(|(value, _)| value)
+    counts
 }
 
-/// Returns the `dns` keys of most names without the keys that some name lacks, as [`base_check`]
-/// does.
-fn base_dns(database: &Database) -> DnsKeys {
-    let all: Vec<Dns> = database.names.iter().map(Dns::of).collect();
-    let base = most_common(all.iter()).map(DnsKeys::explain).unwrap_or_default();
-    all.iter().fold(base, |base, other| base.intersect(&DnsKeys::explain(other)))
+/// Returns the value that is there most often, and the first of those.
+fn most_common<'a, T>(counts: &[(&'a T, usize)]) -> Option<&'a T> {
+    counts.iter().rev().max_by_key(|(_, count)| *count).map(|(value, _)| *value)
 }
 
 fn address_entry(address: &Address, own_check: Option<CheckKeys>) -> records::Address {

@@ -20,7 +20,7 @@ use crate::config::language::templates::UrlHosts;
 use crate::config::policy::Tiers;
 use crate::config::problem::{Location, Reported};
 use crate::config::records::{self, AddressEntry};
-use crate::config::spec::{Address, Check, NameEntry, RejectedAddress};
+use crate::config::spec::{Address, Check, DatabaseId, NameEntry, RejectedAddress};
 
 /// The addresses of a database.
 #[derive(Default)]
@@ -51,6 +51,7 @@ pub(super) struct Checks {
 
 /// The settings of a database that its addresses share or lay theirs over.
 pub(super) struct Shared {
+    pub id: Result<DatabaseId, Reported>,
     pub checks: Checks,
     pub dns: DnsLayers,
     pub port: Option<ServicePort>,
@@ -89,7 +90,7 @@ impl Compiler<'_> {
             }
             let Ok(place) = place else { continue };
             // An error here counts, because the entry is then missing from the lists.
-            let _ = self.add(&address, place, check, &shared.dns, &mut lists);
+            let _ = self.add(&address, place, check, shared, &mut lists);
         }
         let mut urls = UrlHosts::default();
         for (keys, ip) in &keys_by_ip {
@@ -108,13 +109,16 @@ impl Compiler<'_> {
         keys: &records::Address,
         place: Place,
         check: Result<Arc<Check>, Reported>,
-        dns: &DnsLayers,
+        shared: &Shared,
         lists: &mut AddressLists,
     ) -> Result<(), Reported> {
         match place {
             Place::Name(name) => {
-                let dns = self.dns_of_entry(&keys.dns, dns)?;
+                let dns = self.dns_of_entry(&keys.dns, &shared.dns)?;
                 let entry = compile_name(keys, name, dns, check?)?;
+                if let Ok(id) = &shared.id {
+                    self.reject_own_name(keys, &entry, id)?;
+                }
                 self.note_name(keys, &entry);
                 lists.names.push(entry);
             }

@@ -1,6 +1,7 @@
 //! Compiles the `dns` keys of a database and its names, and warns of those without effect and of
 //! names that nothing limits.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Compiler;
@@ -8,9 +9,9 @@ use crate::config::dns::{Dns, DnsKeys};
 use crate::config::ip::AllowedNetworks;
 use crate::config::language::reader::FromNode as _;
 use crate::config::language::spanned::Field;
-use crate::config::problem::{Collector, Location, Reported};
+use crate::config::problem::{Collector, Location, Reported, quote};
 use crate::config::records;
-use crate::config::spec::NameEntry;
+use crate::config::spec::{DatabaseId, NameEntry};
 
 /// The `dns` keys of a database over those of `defaults`, and the checked form.
 pub(super) struct DnsLayers {
@@ -72,13 +73,14 @@ impl Compiler<'_> {
         database: &DnsLayers,
     ) -> Result<Dns, Reported> {
         let keys = database.keys.as_ref().map_err(|reported| *reported)?;
-        let (keys, dns) = match own.optional()? {
-            Some(own) => {
-                let keys = own.overlay(keys);
+        let (keys, dns) = match own {
+            Field::Absent => (Cow::Borrowed(keys), database.compiled.clone()?),
+            Field::Invalid => return Err(Reported),
+            Field::Given(own) => {
+                let keys = own.value.overlay(keys);
                 let dns = self.compile_dns(&keys)?;
-                (keys, dns)
+                (Cow::Owned(keys), dns)
             }
-            None => (keys.clone(), database.compiled.clone()?),
         };
         if let Some(written) = keys.forget_after.given() {
             let place = written.location.span.start;
@@ -100,6 +102,33 @@ impl Compiler<'_> {
         };
         let message = "DNS is not asked for an IP; remove `dns`, or write a host name as `address`";
         Err(self.problems.error_at_key(location, message))
+    }
+
+    /// Reports a name that leads back to the Service of its own database. A headless Service would
+    /// then keep its addresses in DNS by itself.
+    pub(super) fn reject_own_name(
+        &mut self,
+        keys: &records::Address,
+        entry: &NameEntry,
+        id: &DatabaseId,
+    ) -> Result<(), Reported> {
+        let own = format!("{}.{}", id.service, id.namespace);
+        let cluster_name =
+            [".svc.cluster.local", ".svc"].iter().find_map(|end| entry.name.strip_suffix(end));
+        let is_own = cluster_name.is_some_and(|name| {
+            name.strip_suffix(&own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        });
+        match keys.address.given() {
+            Some(written) if is_own => {
+                let message = format!(
+                    "{} is a name of {id} itself, which leads back to what is published here; \
+                     write the name of the database outside the cluster",
+                    quote(&entry.name)
+                );
+                Err(self.problems.error_at(&written.location, message))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Collects what the warnings about all names need of one.

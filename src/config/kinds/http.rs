@@ -76,7 +76,7 @@ pub struct HttpCheck {
 
 keywords! {
     /// The scheme of a request.
-    Scheme, "`http` or `https`" {
+    pub Scheme, "`http` or `https`" {
         /// HTTP over plain TCP.
         Http = "http",
         /// HTTP over TLS.

@@ -60,20 +60,20 @@ pub(crate) use scalar;
 macro_rules! keywords {
     (
         $(#[$meta:meta])*
-        $name:ident, $expected:literal {
+        $visibility:vis $name:ident, $expected:literal {
             $($(#[$variant_meta:meta])* $variant:ident = $word:literal $(| $alias:literal)*,)*
         }
     ) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[allow(missing_docs, reason = "the words of the config name the variants")]
-        pub enum $name {
+        $visibility enum $name {
             $($(#[$variant_meta])* $variant,)*
         }
 
         impl $name {
             /// Returns the word that stands in the config.
-            pub fn as_str(self) -> &'static str {
+            $visibility fn as_str(self) -> &'static str {
                 match self {
                     $($name::$variant => $word,)*
                 }
@@ -191,7 +191,7 @@ scalar!(Bool(bool), "`true` or `false`", {"type": "boolean"}, |scalar, expected|
 
 keywords! {
     /// The protocol of a port.
-    Protocol, "`TCP`, `UDP` or `SCTP`" {
+    pub Protocol, "`TCP`, `UDP` or `SCTP`" {
         /// TCP.
         Tcp = "TCP",
         /// UDP.
@@ -203,7 +203,7 @@ keywords! {
 
 keywords! {
     /// The kinds of object that members are published in.
-    PublishMode, "`endpoints`, `slices` or `both`" {
+    pub PublishMode, "`endpoints`, `slices` or `both`" {
         /// Endpoints, which Kubernetes mirrors into EndpointSlices.
         Endpoints = "endpoints" | "endpoint",
         /// EndpointSlices.
