@@ -15,6 +15,7 @@ mod cluster {
     pub(crate) mod fixture;
     pub(crate) mod flips;
     pub(crate) mod memory;
+    pub(crate) mod moves;
     pub(crate) mod report;
     pub(crate) mod targets;
     pub(crate) mod write_recorder;
@@ -48,15 +49,27 @@ struct Arguments {
     /// Measures little, to see that everything works.
     #[arg(long)]
     smoke: bool,
-    /// Measures only this part: flips, burst or memory.
+    /// Measures only these parts: flips, burst, memory, moves.
     #[arg(long)]
-    only: Option<String>,
+    only: Vec<String>,
+}
+
+impl Arguments {
+    fn wants(&self, part: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == part)
+    }
 }
 
 fn main() -> ExitCode {
     // Parsed before the sandbox is created, so that a wrong argument fails at once.
     let arguments = Arguments::parse();
-    support::sandbox::enter_with(support::binaries::Binaries::ControlPlane);
+    let binaries = if arguments.wants("moves") {
+        // CoreDNS is among them.
+        support::binaries::Binaries::All
+    } else {
+        support::binaries::Binaries::ControlPlane
+    };
+    support::sandbox::enter_with(binaries);
     let rows = support::runtime().block_on(measure(&arguments));
     print!("{}", report::table(&rows));
     if let Some(path) = &arguments.json
@@ -70,7 +83,7 @@ fn main() -> ExitCode {
 
 async fn measure(arguments: &Arguments) -> Vec<report::Row> {
     let fixture = Fixture::start(&arguments.daemon).await;
-    let wanted = |part: &str| arguments.only.as_ref().is_none_or(|only| only == part);
+    let wanted = |part: &str| arguments.wants(part);
     let scale = if arguments.smoke { Scale::Smoke } else { Scale::Full };
     let mut rows = Vec::new();
     if wanted("flips") {
@@ -81,6 +94,9 @@ async fn measure(arguments: &Arguments) -> Vec<report::Row> {
     }
     if wanted("memory") {
         rows.extend(cluster::memory::measure(&fixture, scale).await);
+    }
+    if wanted("moves") {
+        rows.extend(cluster::moves::measure(&fixture, scale).await);
     }
     rows
 }

@@ -2,6 +2,7 @@
 
 mod cost;
 mod detection;
+mod names;
 mod size;
 
 use anyhow::{Result, bail};
@@ -26,6 +27,19 @@ pub(crate) fn measure(part: &str, settings: &Settings, options: &Options) -> Res
         "detection" => detection::rows(settings, if smoke { 90 } else { 1_000 }),
         "ten-thousand" if smoke => size::ten_thousand(settings, 100, 5),
         "ten-thousand" => size::ten_thousand(settings, 10_000, 40),
+        "names" if smoke => names::rows(
+            settings,
+            &names::Scale { asked: 50, targets: 60, timed: options.targets, unresolved: 20 },
+        ),
+        "names" => names::rows(
+            settings,
+            &names::Scale {
+                asked: 2_000,
+                targets: 10_000,
+                timed: options.targets,
+                unresolved: 1_000,
+            },
+        ),
         other => bail!("there is no part {other}"),
     }
 }

@@ -4,6 +4,7 @@
 mod baseline;
 mod capture;
 mod counter;
+mod dns;
 mod figures;
 mod filter;
 mod machine;
@@ -37,6 +38,11 @@ use workload::{Kind, port};
 
 /// The part that another program measures.
 const CLUSTER: &str = "cluster";
+/// The part of which another program measures the figure with a cluster.
+const NAMES: &str = "names";
+
+/// The file of these figures.
+const NAMES_CLUSTER: &str = "names-cluster";
 
 const SERVED: [(u16, Behavior); 6] = [
     (port::DRAIN, Behavior::Drain),
@@ -83,24 +89,29 @@ fn rows_file(part: &str) -> Result<PathBuf> {
 }
 
 fn outside(options: &Options) -> Result<ExitCode> {
-    for part in &options.parts {
+    for part in options.parts.iter().map(|part| &**part).chain([NAMES_CLUSTER]) {
         let _ = fs::remove_file(rows_file(part)?);
     }
     let inside = namespace::run_inside()?;
     if options.soak.is_some() {
         return Ok(if inside == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let cluster = options
-        .parts
-        .iter()
-        .find(|part| *part == CLUSTER)
-        .map_or(Ok(()), |part| cluster(options, part));
+    let measure = |part: &str, file: &str, figures: &[&str]| {
+        let is_wanted = options.parts.iter().any(|wanted| wanted == part);
+        if is_wanted { cluster(options, file, figures) } else { Ok(()) }
+    };
+    let whole = measure(CLUSTER, CLUSTER, &["flips", "burst", "memory"]);
+    let moves = measure(NAMES, NAMES_CLUSTER, &["moves"]);
     // Shows everything that was measured, even if something else failed.
     let mut parts = Vec::new();
     for part in &options.parts {
         let file = rows_file(part)?;
         if file.exists() {
-            parts.push((part.clone(), results::read_rows(&file)?));
+            let mut rows = results::read_rows(&file)?;
+            if part == NAMES && moves.is_ok() {
+                rows.extend(results::read_rows(&rows_file(NAMES_CLUSTER)?)?);
+            }
+            parts.push((part.clone(), rows));
         }
     }
     let mut rows: Vec<Row> = parts.iter().flat_map(|(_, rows)| rows.clone()).collect();
@@ -109,7 +120,8 @@ fn outside(options: &Options) -> Result<ExitCode> {
         rows.iter_mut().for_each(|row| (row.goal, row.reached) = (None, None));
     }
     print!("{}", row::table(&rows));
-    cluster?;
+    whole?;
+    moves?;
     ensure!(
         inside == 0 && parts.len() == options.parts.len(),
         "not everything could be measured; see above"
@@ -121,10 +133,10 @@ fn outside(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs the part that needs a control plane. A program among the tests measures it, in a network of
-/// its own.
-fn cluster(options: &Options, part: &str) -> Result<()> {
-    eprintln!("bench: the cluster's figures");
+/// Measures figures that need a control plane, into the file of a part. A program among the tests
+/// measures them, in a network of its own.
+fn cluster(options: &Options, part: &str, figures: &[&str]) -> Result<()> {
+    eprintln!("bench: the cluster's figures: {}", figures.join(", "));
     let mut command = Command::new("cargo");
     command
         .args(["test", "--quiet", "--test", "cluster_bench", "--", "--json"])
@@ -132,6 +144,9 @@ fn cluster(options: &Options, part: &str) -> Result<()> {
     command.arg("--daemon").arg(daemon(options)?);
     if options.smoke {
         command.arg("--smoke");
+    }
+    for figure in figures {
+        command.args(["--only", figure]);
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the repository")?;
     // Keeps its output out of this program's table.

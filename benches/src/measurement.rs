@@ -13,6 +13,10 @@ use crate::subject::{self, Subject, SubjectProcess};
 use crate::timing::{self, Timing};
 use crate::workload::{Kind, Workload};
 
+/// The longest time until each target has been checked twice. Ten thousand names are asked within
+/// 22 s, and the machine may be busy.
+const WARM_UP_SECONDS: u64 = 60;
+
 /// The settings that all runs share.
 pub(crate) struct Settings {
     pub daemon: PathBuf,
@@ -67,7 +71,7 @@ impl Settings {
         let targets = workload.targets().len() as u64;
         let before = counter::seen(kind)?;
         let mut running = subject::start(who, kind, workload, self.program(who), self.cpus)?;
-        let patience = machine::now() + 30 * SECOND;
+        let patience = machine::now() + WARM_UP_SECONDS * SECOND;
         while counter::seen(kind)? < before + 2 * targets {
             running.ensure_running()?;
             ensure!(
@@ -89,8 +93,19 @@ impl Settings {
         targets: usize,
         timing: bool,
     ) -> Result<Sample> {
-        let workload = Workload::uniform(kind, targets, self.interval);
-        let mut running = self.warm_up(who, kind, &workload)?;
+        self.measure_workload(who, kind, &Workload::uniform(kind, targets, self.interval), timing)
+    }
+
+    /// Checks the targets of a workload, in the same way.
+    pub(crate) fn measure_workload(
+        &self,
+        who: Subject,
+        kind: Kind,
+        workload: &Workload,
+        timing: bool,
+    ) -> Result<Sample> {
+        let targets = workload.targets().len();
+        let mut running = self.warm_up(who, kind, workload)?;
         let sample = self.cost(&mut running, who, kind, targets)?;
         if !timing {
             return Ok(sample);

@@ -9,14 +9,14 @@ pub(crate) const USAGE: &str = "\
 Measures external-endpoints beside HAProxy and beside bare loops that do the same work.
 
   --only PART[,PART]   only these: tcp, accept, http, exec, memory, detection, ten-thousand,
-                       cluster
+                       names, cluster
   --targets N          targets of the tcp, accept and http runs; exec has at most as many
                        (default 5000)
   --seconds S          how long each run is measured (default 20)
   --rounds R           how often the subjects take turns; the median counts (default 3)
   --daemon PATH        the daemon (default target/release/external-endpoints)
   --before PATH        another build of the daemon, measured in turn with it (tcp, accept, http,
-                       exec, memory)
+                       exec, memory; names has the growth of the program)
   --results FILE       where the figures are kept (default benches/results.json)
   --smoke              everything, small and short, to see that it works; keeps no figures
   --soak               instead of all this: 2000 targets (or N), a tenth of them bad, for a long
@@ -25,8 +25,8 @@ Measures external-endpoints beside HAProxy and beside bare loops that do the sam
 ";
 
 /// The parts in the order in which they run.
-pub(crate) const PARTS: [&str; 8] =
-    ["tcp", "accept", "http", "exec", "memory", "detection", "ten-thousand", "cluster"];
+pub(crate) const PARTS: [&str; 9] =
+    ["tcp", "accept", "http", "exec", "memory", "detection", "ten-thousand", "names", "cluster"];
 
 #[derive(Debug, PartialEq)]
 pub(crate) struct Options {

@@ -61,8 +61,7 @@ struct Plan {
 
 /// Plans the databases. A tenth of them is bad.
 fn plan(targets: usize, interval: Duration) -> Plan {
-    let mut plan =
-        Plan { workload: Workload { interval, databases: Vec::new() }, good: BTreeSet::new() };
+    let mut plan = Plan { workload: Workload::empty(interval), good: BTreeSet::new() };
     let (mut good, mut bad) = (GOOD.iter().cycle(), BAD.iter().cycle());
     plan.workload.add(port::CLOSED, HANGS, 2);
     for number in 1..targets.div_ceil(DATABASE_SIZE) {

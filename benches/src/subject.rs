@@ -96,7 +96,8 @@ pub(crate) fn start(
                     &format!("127.0.0.1:{}", port::PAGES),
                     "--config",
                 ])
-                .arg(config);
+                .arg(config)
+                .args(&workload.arguments);
             command
         }
     };

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+use crate::dns;
+
 /// The ports of the targets, by their behavior.
 pub(crate) mod port {
     pub(crate) const DRAIN: u16 = 7001;
@@ -71,10 +73,23 @@ pub(crate) struct Database {
     pub addresses: Vec<Ipv4Addr>,
 }
 
+/// The form of the addresses in the daemon's config.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AddressedBy {
+    Ip,
+    /// The name that DNS has for each address.
+    Name,
+}
+
 #[derive(Clone)]
 pub(crate) struct Workload {
     pub interval: Duration,
     pub databases: Vec<Database>,
+    pub addressed_by: AddressedBy,
+    /// Databases more in the daemon's config, of one name each.
+    pub unresolved: usize,
+    /// Arguments more of the daemon.
+    pub arguments: Vec<String>,
 }
 
 /// Returns the address of the target with this number.
@@ -86,9 +101,20 @@ pub(crate) fn address(number: usize) -> Ipv4Addr {
 }
 
 impl Workload {
+    /// Returns a workload without databases.
+    pub(crate) fn empty(interval: Duration) -> Self {
+        Self {
+            interval,
+            databases: Vec::new(),
+            addressed_by: AddressedBy::Ip,
+            unresolved: 0,
+            arguments: Vec::new(),
+        }
+    }
+
     /// Returns a workload of this number of targets of one kind.
     pub(crate) fn uniform(kind: Kind, targets: usize, interval: Duration) -> Self {
-        let mut workload = Self { interval, databases: Vec::new() };
+        let mut workload = Self::empty(interval);
         let mut left = targets;
         while left > 0 {
             let group = left.min(DATABASE_SIZE);
@@ -125,18 +151,36 @@ impl Workload {
     /// Returns the daemon's config.
     pub(crate) fn daemon_config(&self) -> String {
         let mut text = String::from("databases:\n");
+        if self.addressed_by == AddressedBy::Name || self.unresolved > 0 {
+            text = String::from("defaults: {dns: {families: [IPv4]}}\ndatabases:\n");
+        }
         let interval = self.interval.as_millis();
+        let timeout = interval.min(1000);
+        let mut first = 0;
         for (number, Database { port, check, addresses }) in self.databases.iter().enumerate() {
-            let addresses =
-                addresses.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", ");
+            let addresses: Vec<String> = match self.addressed_by {
+                AddressedBy::Ip => addresses.iter().map(Ipv4Addr::to_string).collect(),
+                AddressedBy::Name => (first..first + addresses.len()).map(dns::name).collect(),
+            };
+            first += addresses.len();
+            let addresses = addresses.join(", ");
             writeln!(
                 text,
                 "- service: db-{number}
   namespace: bench
   port: {port}
   addresses: [{addresses}]
-  check: {{{check}, interval: {interval}ms, timeout: {interval}ms, \
+  check: {{{check}, interval: {interval}ms, timeout: {timeout}ms, \
                  unhealthyThreshold: 3, healthyThreshold: 2}}"
+            )
+            .expect("text grows");
+        }
+        for number in 0..self.unresolved {
+            let (port, name) = (port::DRAIN, dns::name(first + number));
+            writeln!(
+                text,
+                "- {{service: name-{number}, namespace: bench, port: {port}, addresses: [{name}], \
+                 check: {{tcp: {{}}}}}}"
             )
             .expect("text grows");
         }
@@ -188,6 +232,17 @@ mod tests {
                 .all(|address| (address.octets()[1] & 0xfe) == 18 && address.octets()[0] == 198)
         );
         assert!(addresses.iter().all(|address| !matches!(address.octets()[3], 0 | 255)));
+    }
+
+    #[test]
+    fn names_have_the_numbers_of_their_targets() {
+        let mut workload = Workload::uniform(Kind::Tcp, 5, Duration::from_secs(1));
+        assert!(!workload.daemon_config().contains("bench.example"));
+        workload.addressed_by = AddressedBy::Name;
+        workload.unresolved = 1;
+        let config = workload.daemon_config();
+        assert!(config.contains("addresses: [t3.bench.example, t4.bench.example]"), "{config}");
+        assert!(config.contains("service: name-0, namespace: bench, port: 7001, addresses: [t5."));
     }
 
     #[test]

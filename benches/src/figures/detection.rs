@@ -54,7 +54,7 @@ fn figures(how: &str, who: Subject, mut seconds: Vec<f64>, goal: f64) -> Option<
 
 /// Spreads the targets that stop evenly among the others, so that their phases are spread too.
 fn workload(targets: usize, interval: Duration) -> Workload {
-    let mut workload = Workload { interval, databases: Vec::new() };
+    let mut workload = Workload::empty(interval);
     let databases = targets.div_ceil(DATABASE_SIZE).max(2 * STOPPING);
     for number in 0..databases {
         // True if this database begins a new share of this number of shares.
