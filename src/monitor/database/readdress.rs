@@ -247,9 +247,10 @@ impl DatabaseMonitor {
         if self.dns.is_none() {
             return false;
         }
-        let plan = self.plan.borrow().plan.clone();
-        let Plan::Publish(members) = plan else { return false };
-        let is_carried_out = self.policy_state.published.as_ref() == Some(&members);
+        let is_carried_out = match &self.plan.borrow().plan {
+            Plan::Publish(members) => self.policy_state.published.as_ref() == Some(members),
+            Plan::Keep(_) => false,
+        };
         let exchanged = match is_carried_out {
             true => std::mem::take(&mut self.policy_state.exchanged),
             false => Vec::new(),
