@@ -15,8 +15,8 @@
 //!
 //! A time starts again with each flip of the target, each outside edit of its Endpoints, and each
 //! target that is added to the config of the same database. It also starts again when a fault ends
-//! that kept all replicas from writing, and for an address that comes from DNS when a server gives it
-//! again.
+//! that kept all replicas from writing, and for an address that comes from DNS when a server gives
+//! it again.
 
 use std::collections::BTreeSet;
 use std::fmt;
