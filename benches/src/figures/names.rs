@@ -19,6 +19,9 @@ use crate::workload::{AddressedBy, Kind, Workload};
 /// The TTL of addresses that do not move.
 const TTL: u32 = 60;
 
+/// The shortest time for the cost of a question.
+const MIN_QUESTION_TIME: Duration = Duration::from_secs(3);
+
 /// Counts of a run.
 pub(super) struct Scale {
     /// Names for the cost of a question. Each is asked every second.
@@ -63,7 +66,8 @@ fn question(settings: &Settings, names: usize) -> Result<Vec<Row>> {
         })?;
         let (asked, cpu, start) =
             (dns.questions(), machine::cpu_time(running.pid())?, machine::now());
-        thread::sleep(settings.time);
+        // Each name is asked in the same moment of each second.
+        thread::sleep(settings.time.max(MIN_QUESTION_TIME));
         let asked = (dns.questions() - asked) as f64;
         let cpu = (machine::cpu_time(running.pid())? - cpu) as f64;
         running.ensure_running()?;
