@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use tracing::info;
+use tracing::{info, warn};
 
 use super::DatabaseMonitor;
 use super::dns_addresses::{self, Observed};
@@ -80,6 +80,11 @@ impl DatabaseMonitor {
             );
             let notice = self.name_notice(entry, Reason::NameRotates, note, now);
             self.recorder.log_and_event(notice, &LogLine::default());
+        }
+        if changes.rotation_missing {
+            let (name, message) =
+                (&*entry.name, "the name has had one address only; `rotating` delays its moves");
+            warn!(%namespace, %service, name, "{message}");
         }
         if changes.left_out > 0 && !changes.added.is_empty() {
             let (name, left_out) = (&*entry.name, changes.left_out);
