@@ -11,7 +11,7 @@
 //! | adopted | published when the daemon first looked; see [`DnsAddresses::adopt`] |
 //! | departing, released | in an older answer of the first such name |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,6 +38,8 @@ pub struct ServiceFacts {
 pub(super) struct DnsAddresses {
     /// The database as the file has it.
     file: Arc<Database>,
+    /// The IPs of the file.
+    file_ips: BTreeSet<IpAddr>,
     /// By the index of the name in the file's database.
     names: Vec<NameStatus>,
     /// The adopted addresses, with the index of the name whose attributes they have.
@@ -90,6 +92,7 @@ impl DnsAddresses {
     pub(super) fn new(file: &Arc<Database>) -> Option<Self> {
         (!file.names.is_empty()).then(|| Self {
             file: file.clone(),
+            file_ips: ips(file),
             names: vec![NameStatus::default(); file.names.len()],
             adopted: BTreeMap::new(),
             removed: Vec::new(),
@@ -130,6 +133,7 @@ impl DnsAddresses {
         now: Instant,
     ) {
         let before = std::mem::replace(&mut self.file, file.clone());
+        self.file_ips = ips(file);
         let mut known: BTreeMap<_, _> = before
             .names
             .iter()
@@ -235,15 +239,20 @@ impl DnsAddresses {
                 .collect();
             self.names[index].state.forget(|ip| owned_elsewhere.contains(&ip));
         }
-        let (file, names) = (&self.file, &self.names);
-        self.adopted.retain(|ip, _| {
-            !file.addresses.iter().any(|address| address.ip == *ip)
-                && !names.iter().any(|status| status.state.addresses().any(|(it, _)| it == *ip))
-        });
+        if !self.adopted.is_empty() {
+            let known = self.known();
+            self.adopted.retain(|ip, _| !known.contains(ip));
+        }
+    }
+
+    /// Returns the IPs of the file, and those that any answer has had.
+    fn known(&self) -> BTreeSet<IpAddr> {
+        let of_names = self.names.iter().flat_map(|status| status.state.addresses());
+        self.file_ips.iter().copied().chain(of_names.map(|(ip, _)| ip)).collect()
     }
 
     fn is_in_file(&self, ip: IpAddr) -> bool {
-        self.file.addresses.iter().any(|address| address.ip == ip)
+        self.file_ips.contains(&ip)
     }
 
     /// Adopts members that nothing accounts for: while a name has had no good answer, they may be
@@ -251,12 +260,14 @@ impl DnsAddresses {
     /// have them although its answers lack them. The first such name lends its attributes.
     pub(super) fn adopt(&mut self, members: &Members, now: Instant) {
         self.removed.retain(|ip| members.contains(*ip));
+        let known = self.known();
         for ip in members.iter().map(|member| member.ip) {
-            let is_known = self.is_in_file(ip)
-                || self.adopted.contains_key(&ip)
-                || self.removed.contains(&ip)
-                || self.names.iter().any(|it| it.state.addresses().any(|(known, _)| known == ip));
-            let Some(lender) = self.adoption_lender(ip).filter(|_| !is_known) else { continue };
+            let is_known =
+                known.contains(&ip) || self.adopted.contains_key(&ip) || self.removed.contains(&ip);
+            if is_known {
+                continue;
+            }
+            let Some(lender) = self.adoption_lender(ip) else { continue };
             let status = &mut self.names[lender];
             if self.file.names[lender].settings.rotating && status.state.has_resolved() {
                 status.state.adopt(ip, now);
@@ -324,6 +335,10 @@ impl DnsAddresses {
         });
         file.chain(by_name).collect()
     }
+}
+
+fn ips(file: &Database) -> BTreeSet<IpAddr> {
+    file.addresses.iter().map(|address| address.ip).collect()
 }
 
 /// Returns the addresses of the newest good answer.
