@@ -11,10 +11,14 @@ mod commands;
 mod daemon;
 #[path = "limits/hostile.rs"]
 mod hostile;
+#[path = "limits/hostile_dns.rs"]
+mod hostile_dns;
 #[path = "support/hostile_http.rs"]
 mod hostile_http;
 #[path = "limits/log.rs"]
 mod log;
+#[path = "support/name_server.rs"]
+mod name_server;
 #[path = "limits/signals.rs"]
 mod signals;
 #[path = "limits/watchdog.rs"]
