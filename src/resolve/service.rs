@@ -88,10 +88,16 @@ fn is_below(host: &str, domain: &str) -> bool {
     host.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
 }
 
-/// Returns true for a name that can stand in a URL, a certificate and the environment of a command.
+/// Returns true for a name that can stand in a URL, a certificate and the arguments of a command,
+/// as a name of the config can.
 fn is_host_name(name: &str) -> bool {
-    name.len() <= 253
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 /// Returns a name from DNS as text for people: escaped, and not too long.
@@ -141,6 +147,7 @@ mod tests {
             record(0, "xab1cd.mongodb.net"),
             record(0, "ab1cd.mongodb.net"),
             record(0, "a b.ab1cd.mongodb.net"),
+            record(0, "-oProxyCommand.ab1cd.mongodb.net"),
         ];
         let selection = select(SERVICE, &records);
         assert_eq!(hosts(&selection), []);
@@ -149,6 +156,7 @@ mod tests {
         assert_eq!(
             skipped,
             [
+                "-oProxyCommand.ab1cd.mongodb.net is no host name",
                 "a.evil.example is not below ab1cd.mongodb.net",
                 "a\\?b.ab1cd.mongodb.net is no host name",
                 "ab1cd.mongodb.net is not below ab1cd.mongodb.net",

@@ -1,5 +1,5 @@
-//! The daemon among hostile DNS servers: it checks all targets in time, and needs no more memory and
-//! descriptors for it.
+//! The daemon among hostile DNS servers: it checks all targets in time, and needs no more memory
+//! and descriptors for it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -17,7 +17,7 @@ const TARGETS: usize = 300;
 /// The names for each fault.
 const NAMES: usize = 40;
 
-/// The faults of the server, each for names of its own.
+/// Returns the faults of the server, each for names of its own.
 fn faults() -> Vec<Reply> {
     let many = (0..500_u16).map(|n| {
         let [high, low] = n.to_be_bytes();
