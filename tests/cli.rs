@@ -212,6 +212,18 @@ fn a_warning_is_marked_and_leaves_the_exit_status_at_0() {
 }
 
 #[test]
+fn validate_takes_names_and_asks_for_none() {
+    let file = file(&GOOD.replace("192.0.2.1", "192.0.2.1, db.invalid, _db._tcp.corp.example"));
+    let path = file.path().to_str().expect("UTF-8");
+    let (status, stdout, stderr) = run(&["validate", path]);
+    assert_eq!(status, Some(0));
+    assert_eq!(stdout, format!("{path}: good; databases: 1, addresses: 3, names among them: 2\n"));
+    assert!(stderr.contains("nothing limits the addresses of `db.invalid`"), "{stderr}");
+    let (status, _, stderr) = run(&["validate", "--allow-cidr", "192.0.2.0/24", path]);
+    assert_eq!((status, stderr), (Some(0), String::new()));
+}
+
+#[test]
 fn an_explained_config_is_a_config_with_the_same_meaning() {
     let given = file(GOOD);
     let (status, explained, _) =

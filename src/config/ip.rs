@@ -3,6 +3,7 @@
 
 mod embedded;
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -20,6 +21,16 @@ impl AllowedNetworks {
     pub fn new(networks: &[IpNet]) -> Self {
         // The default takes no memory.
         if networks.is_empty() { Self::default() } else { Self(networks.into()) }
+    }
+
+    /// Returns true if there is an IP that both lists allow.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let overlap = |one: &IpNet, other: &IpNet| {
+            one.contains(&other.network()) || other.contains(&one.network())
+        };
+        self.0.is_empty()
+            || other.0.is_empty()
+            || self.0.iter().any(|one| other.0.iter().any(|other| overlap(one, other)))
     }
 
     /// Returns the networks.
@@ -56,12 +67,18 @@ impl AllowedNetworks {
                 format!("{ip} leads to {ipv4} by {technique}, which is")
             }
         };
+        Some(format!("{fault} outside of {limit} ({self})"))
+    }
+}
+
+impl fmt::Display for AllowedNetworks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut networks: Vec<String> =
             self.0.iter().take(MAX_SHOWN_NETWORKS).map(IpNet::to_string).collect();
         if self.0.len() > MAX_SHOWN_NETWORKS {
             networks.push(format!("and {} more", self.0.len() - MAX_SHOWN_NETWORKS));
         }
-        Some(format!("{fault} outside of {limit} ({})", networks.join(", ")))
+        f.write_str(&networks.join(", "))
     }
 }
 

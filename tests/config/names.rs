@@ -79,7 +79,7 @@ databases:
 }
 
 #[test]
-fn a_limited_name_is_no_warning() {
+fn limits_of_names_are_judged() {
     let text = config("db.corp.example");
     let warnings = |text: &str, allow_cidr: &[&str]| {
         let allow_cidr = allow_cidr.iter().map(|network| network.parse().unwrap()).collect();
@@ -90,6 +90,13 @@ fn a_limited_name_is_no_warning() {
     assert_eq!(warnings(&text, &["10.0.0.0/8"]), "");
     let limited = format!("defaults: {{dns: {{within: [10.0.0.0/8]}}}}\n{text}");
     assert_eq!(warnings(&limited, &[]), "");
+    assert_eq!(warnings(&limited, &["10.20.0.0/16"]), "");
+    assert_eq!(warnings(&limited, &["192.0.2.0/24", "0.0.0.0/0"]), "");
+    let nowhere = warnings(&limited, &["192.0.2.0/24", "2001:db8::/32"]);
+    let words = "what --allow-cidr allows (192.0.2.0/24, 2001:db8::/32), so none is ever published";
+    assert!(nowhere.contains(words) && nowhere.lines().count() == 1, "{nowhere}");
+    let ipv6 = limited.replace("within:", "families: [IPv6], within:");
+    assert!(warnings(&ipv6, &[]).contains("no network in here is of a family in `families`"));
 }
 
 #[test]

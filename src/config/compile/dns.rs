@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
+
 use super::Compiler;
 use crate::config::dns::{Dns, DnsKeys};
 use crate::config::ip::AllowedNetworks;
@@ -60,10 +62,34 @@ impl Compiler<'_> {
             Some(known) => known.clone(),
             None => {
                 networks.insert(dns.within.clone());
+                self.warn_of_networks(keys, &dns);
                 dns.within
             }
         };
         Ok(Dns { within, ..dns })
+    }
+
+    /// Warns of networks in which no address may be.
+    fn warn_of_networks(&mut self, keys: &DnsKeys, dns: &Dns) {
+        let Some(written) = keys.within.given() else { return };
+        let follows = |network: &IpNet| match dns.families {
+            Some(families) => families.contains(network.addr()),
+            None => true,
+        };
+        let message = if !self.allowed.overlaps(&dns.within) {
+            format!(
+                "no address is both in here and in what --allow-cidr allows ({}), so none is ever \
+                 published; write networks inside those",
+                self.allowed
+            )
+        } else if !dns.within.networks().iter().any(follows) {
+            "no network in here is of a family in `families`, so no address is ever published; \
+             write one that is"
+                .into()
+        } else {
+            return;
+        };
+        self.problems.warn_at(&written.location, message);
     }
 
     /// Returns the settings of a name: its own keys over those of the database.

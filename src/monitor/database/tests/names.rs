@@ -375,3 +375,30 @@ fn a_rotating_name_keeps_what_is_published_over_a_restart() {
     scene.on_result("++++");
     scene.publishes("1, 2, 3, 4");
 }
+
+#[test]
+fn a_name_in_maintenance_takes_its_later_addresses_out_too() {
+    let mut scene = Scene::new("db.corp, _db._tcp.corp.example", "{}");
+    scene.serve(V4, &[]);
+    scene.sync(&[]);
+    let of_service = |last| OutcomePart {
+        service: Some(ServiceRecord { host: "a.example".into(), port: 1, rank: 0, weight: 0 }),
+        a: at(&[last]),
+        aaaa: Answer::NotAsked,
+    };
+    scene.resolve(0, at(&[1]));
+    scene.resolve_parts(1, vec![of_service(3)]);
+    scene.on_result("++");
+    scene.publishes("1, 3");
+    scene.annotate(Some("DB.corp.=disk swap"), None);
+    scene.resolve(0, at(&[1, 2]));
+    scene.on_result("+++");
+    scene.publishes("3");
+    scene.annotate(Some("_db._tcp.corp.example=move"), None);
+    scene.publishes("1, 2");
+    scene.resolve_parts(1, vec![of_service(4)]);
+    scene.on_result("++++");
+    scene.publishes("1, 2");
+    scene.annotate(None, None);
+    scene.publishes("1, 2, 4");
+}
