@@ -318,6 +318,8 @@ fn any_lookup() -> impl Strategy<Value = Lookup> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn no_order_of_answers_takes_an_address_without_an_exchange(
         steps in prop::collection::vec((any_lookup(), 0..100_u64, any::<u8>(), any::<u8>()), 1..60),
