@@ -65,6 +65,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("config::compile", &["dns", "addresses", "ports"]),
+    ("config::dns_name", &["punycode"]),
     ("config::ip", &["embedded"]),
     ("config::kinds", &["kind", "tls", "exec", "http", "tcp"]),
     (

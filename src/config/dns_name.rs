@@ -3,6 +3,9 @@
 //! A name is asked for as it is written: no search domain is added to it. It has at least two
 //! labels, because a name of one label is almost always meant with a search domain.
 
+mod punycode;
+
+use self::punycode::to_ascii;
 use crate::config::ip::NOT_IPV4;
 
 /// The kind of record that a name has.
@@ -69,10 +72,13 @@ fn reject_surroundings(name: &str) -> Result<(), String> {
 fn reject_characters(name: &str) -> Result<(), String> {
     match name.chars().find(|char| !is_allowed(*char)) {
         None => Ok(()),
-        Some(char) if !char.is_ascii() && char.is_alphanumeric() => Err(format!(
-            "has `{char}`, which is not ASCII; write the form of the name that begins \
-                         with `xn--`, as DNS has it"
-        )),
+        Some(char) if !char.is_ascii() && char.is_alphanumeric() => {
+            let advice = match to_ascii(name).filter(|ascii| ascii.len() <= MAX_NAME_LENGTH) {
+                Some(ascii) => format!("write `{ascii}`, which is the name in DNS"),
+                None => "write the form of the name in DNS, which begins with `xn--`".into(),
+            };
+            Err(format!("has `{char}`, which is not ASCII; {advice}"))
+        }
         Some(char) => Err(format!(
             "has {}, which is in no host name; write letters, digits, `-` and `_`, with dots \
              between the labels",
