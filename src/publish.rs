@@ -52,9 +52,9 @@ mod supervisor;
 
 /// The UID of a Service, as far as the watches know it.
 pub(crate) enum ServiceUid {
-    /// No database of the config has this Service.
+    /// No database of the config has this Service, or it has not been listed yet.
     NotWatched,
-    /// There is no such Service, or it has not been listed yet.
+    /// There is no such Service.
     Absent,
     Known(String),
 }
@@ -79,6 +79,9 @@ impl Handle {
     pub(crate) fn service_uid(&self, id: &DatabaseId) -> ServiceUid {
         let databases = self.databases.borrow();
         let Some(database) = databases.get(id) else { return ServiceUid::NotWatched };
+        if !database.status.borrow().synced {
+            return ServiceUid::NotWatched;
+        }
         let observed = database.observed.borrow();
         let uid = observed.service.object.as_ref().and_then(|service| service.metadata.uid.clone());
         uid.map_or(ServiceUid::Absent, ServiceUid::Known)

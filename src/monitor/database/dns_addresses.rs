@@ -63,6 +63,8 @@ pub(crate) struct NameStatus {
     pub failing: Option<Failing>,
     /// The failing target for which the name is asked at once.
     pub hurried_for: Option<IpAddr>,
+    /// True if the newest good answer has more addresses than are followed.
+    has_too_many: bool,
 }
 
 /// Lookups in a row without a good answer.
@@ -82,6 +84,8 @@ pub(super) struct Observed {
     pub before: Option<Vec<IpAddr>>,
     /// Addresses that may not be published and were not refused before.
     pub newly_refused: Vec<RejectedAddress>,
+    /// True if there are too many addresses to follow, and there were not before.
+    pub newly_too_many: bool,
 }
 
 /// An address with its origin.
@@ -211,6 +215,11 @@ impl DnsAddresses {
             status.refused = refused;
         }
         status.newest = Some(outcome.clone());
+        let had_too_many = status.has_too_many;
+        if result == LookupResult::Good {
+            status.has_too_many = changes.left_out > 0;
+        }
+        let newly_too_many = status.has_too_many && !had_too_many;
         let has_changed = !changes.added.is_empty() || !changes.departed.is_empty();
         status.changes += u64::from(has_changed && before.is_some());
         if result == LookupResult::Good && entry.settings.rotating {
@@ -219,7 +228,7 @@ impl DnsAddresses {
             lent.for_each(|(ip, _)| status.state.adopt(*ip, now));
         }
         self.settle_ownership();
-        Observed { changes, result, before, newly_refused }
+        Observed { changes, result, before, newly_refused, newly_too_many }
     }
 
     /// Forgets what is known in a weaker way than another name or the file has it.

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::DatabaseMonitor;
 use super::dns_addresses::{self, Observed};
-use crate::config::{DatabaseId, NameEntry};
+use crate::config::{DatabaseId, NameEntry, RejectedAddress};
 use crate::health::State;
 use crate::monitor::snapshot::NameSnapshot;
 use crate::names::{Backing, LookupResult};
@@ -44,11 +44,7 @@ impl DatabaseMonitor {
         let Some(dns) = &self.dns else { return };
         let (entry, status) = (&dns.file().names[name], &dns.names()[name]);
         let failing = status.failing;
-        for refused in &observed.newly_refused {
-            let note = format!("{}: {}", entry.name, refused.reason);
-            let notice = self.name_notice(entry, Reason::AddressRefused, note, now);
-            self.recorder.log_and_event(notice, &LogLine::default());
-        }
+        self.announce_refused(entry, &observed.newly_refused, now);
         if observed.result == LookupResult::Good {
             if failing.is_some_and(|failing| failing.announced) {
                 let note = format!("{} resolves again", entry.name);
@@ -60,6 +56,23 @@ impl DatabaseMonitor {
                 dns.names_mut()[name].failing = None;
             }
         }
+    }
+
+    /// Announces the addresses of an answer that may not be published: each in the log, and all of
+    /// them in one Event, because the same Event is emitted for a name only once a minute.
+    fn announce_refused(&self, entry: &NameEntry, refused: &[RejectedAddress], now: Instant) {
+        let Some(first) = refused.first() else { return };
+        let notice = |note| self.name_notice(entry, Reason::AddressRefused, note, now);
+        for refused in refused {
+            let note = format!("{}: {}", entry.name, refused.reason);
+            self.recorder.log(&notice(note), &LogLine::default());
+        }
+        let others: Vec<IpAddr> = refused[1..].iter().map(|refused| refused.ip).collect();
+        let others = match others.len() {
+            0 => String::new(),
+            _ => format!("; also refused: {}", list(&others)),
+        };
+        self.recorder.event(|| notice(format!("{}: {}{others}", entry.name, first.reason)));
     }
 
     /// Announces other addresses of a name.
@@ -86,7 +99,7 @@ impl DatabaseMonitor {
                 (&*entry.name, "the name has had one address only; `rotating` delays its moves");
             warn!(%namespace, %service, name, "{message}");
         }
-        if changes.left_out > 0 && !changes.added.is_empty() {
+        if observed.newly_too_many {
             let (name, left_out) = (&*entry.name, changes.left_out);
             info!(%namespace, %service, name, left_out, "the name has too many addresses");
         }
