@@ -16,6 +16,7 @@ mod cluster {
     pub(crate) mod freeze;
     pub(crate) mod hostile;
     pub(crate) mod lease;
+    pub(crate) mod names;
     pub(crate) mod ownership;
     pub(crate) mod policy;
     pub(crate) mod prune;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         // The longest first, so that the others run beside them.
         cluster::examples::cases(),
         cluster::slices_modes::cases(),
+        cluster::names::cases(),
         cluster::events::cases(),
         cluster::lease::cases(),
         cluster::prune::cases(),

@@ -34,7 +34,7 @@ pub(crate) fn cases() -> Vec<Trial> {
 }
 
 /// Lists the Events with this reason, the oldest first.
-async fn events(namespace: &Namespace, reason: &str) -> Vec<Event> {
+pub(crate) async fn events(namespace: &Namespace, reason: &str) -> Vec<Event> {
     let api: Api<Event> = namespace.api();
     let mut events = api.list(&Default::default()).await.expect("listing Events").items;
     events.retain(|event| event.reason.as_deref() == Some(reason));

@@ -18,17 +18,19 @@ use crate::support::{
     daemon, eventually, shared, temp_dir,
 };
 
+mod names;
 mod servers;
 
 pub(crate) fn cases() -> Vec<Trial> {
-    cases![
+    let own = cases![
         mongodb_replica_set,
         postgres_patroni,
         mysql_singleton,
         legacy_import,
         test_and_prod,
-        every_example_is_tried
-    ]
+        every_example_is_tried,
+    ];
+    own.into_iter().chain(names::cases()).collect()
 }
 
 /// Time for the failures in a row that the examples require, on a busy machine.
@@ -106,10 +108,14 @@ async fn every_example_is_tried() {
         .collect();
     there.sort();
     let tried = [
+        "aurora-readers.yaml",
         "legacy-import.yaml",
         "mongodb-replica-set.yaml",
+        "mongodb-srv.yaml",
         "mysql-singleton.yaml",
+        "names-and-ips.yaml",
         "postgres-patroni.yaml",
+        "rds-failover.yaml",
         "test-and-prod.yaml",
     ];
     assert_eq!(there, tried);
@@ -234,9 +240,9 @@ async fn mongodb_replica_set() {
     command.env("PATH", path).env("KUBECONFIG", shared().kubeconfig());
     let daemon = Daemon::start_command(command, &yaml, &[]).await;
 
-    named(&namespace, &[(zero, "mongo-0"), (one, "mongo-1"), (two, "mongo-2")]).await;
+    named(&namespace, "mongo", &[(zero, "mongo-0"), (one, "mongo-1"), (two, "mongo-2")]).await;
     server.kill().await;
-    named(&namespace, &[(zero, "mongo-0"), (two, "mongo-2")]).await;
+    named(&namespace, "mongo", &[(zero, "mongo-0"), (two, "mongo-2")]).await;
     let reason = target(&daemon, one).await["reason"].as_str().unwrap_or_default().to_owned();
     assert!(
         reason.starts_with("exec: exit status 1: ") && reason.contains("ECONNREFUSED"),
@@ -254,12 +260,12 @@ async fn mongodb_replica_set() {
 }
 
 /// Waits until the Service's Endpoints have exactly these addresses with these names.
-async fn named(namespace: &Namespace, wanted: &[(IpAddr, &str)]) {
+async fn named(namespace: &Namespace, service: &str, wanted: &[(IpAddr, &str)]) {
     let mut wanted: Vec<(String, Option<String>)> =
         wanted.iter().map(|(ip, name)| (ip.to_string(), Some((*name).to_owned()))).collect();
     wanted.sort();
-    eventually(TIMEOUT, &format!("mongo has {wanted:?}"), async || {
-        let endpoints = namespace.endpoints("mongo").await.unwrap_or_default();
+    eventually(TIMEOUT, &format!("{service} has {wanted:?}"), async || {
+        let endpoints = namespace.endpoints(service).await.unwrap_or_default();
         let subsets = endpoints.subsets.into_iter().flatten();
         let addresses = subsets.flat_map(|subset| subset.addresses.into_iter().flatten());
         let mut there: Vec<_> = addresses.map(|address| (address.ip, address.hostname)).collect();

@@ -18,7 +18,8 @@ pub(crate) fn cases() -> Vec<Trial> {
     cases![hostile_databases_do_not_delay_the_others]
 }
 
-const GOOD: usize = 50;
+/// The number of healthy databases.
+pub(crate) const GOOD: usize = 50;
 
 /// A hostile database, its check, and how the reason of its verdict begins. `|` separates
 /// alternatives.
@@ -150,18 +151,7 @@ async fn hostile_databases_do_not_delay_the_others() {
     })
     .await;
 
-    let from = Instant::now();
-    let before: Vec<u64> = good.iter().map(Database::accept_count).collect();
-    eventually(TIMEOUT, "every good database is checked ten times more", async || {
-        good.iter().zip(&before).all(|(database, before)| database.accept_count() >= before + 10)
-    })
-    .await;
-    let passed = from.elapsed().as_secs_f64();
-    for (database, before) in good.iter().zip(&before) {
-        let checks = (database.accept_count() - before) as f64;
-        assert!(checks <= passed + 2.0 && checks >= passed * 0.6, "{checks} checks in {passed} s");
-    }
-    assert_spread(&daemon).await;
+    assert_on_schedule(&daemon, &good).await;
     nothing_is_left(&daemon, &swarm).await;
     let (status, took) = daemon.terminate().await;
     assert!(status.success() && took < Duration::from_secs(1), "{status} after {took:?}");
@@ -178,6 +168,22 @@ fn wrong(case: &Case, status: &Value) -> Option<String> {
         && target["failures"].as_u64() >= Some(2)
         && case.reason.split('|').any(|start| reason.starts_with(start));
     (!as_it_must_be).then(|| format!("{}: {target}", case.service))
+}
+
+/// Checks that the databases behind the Service `good` are checked every second.
+pub(crate) async fn assert_on_schedule(daemon: &Daemon, good: &[Database]) {
+    let from = Instant::now();
+    let before: Vec<u64> = good.iter().map(Database::accept_count).collect();
+    eventually(TIMEOUT, "every good database is checked ten times more", async || {
+        good.iter().zip(&before).all(|(database, before)| database.accept_count() >= before + 10)
+    })
+    .await;
+    let passed = from.elapsed().as_secs_f64();
+    for (database, before) in good.iter().zip(&before) {
+        let checks = (database.accept_count() - before) as f64;
+        assert!(checks <= passed + 2.0 && checks >= passed * 0.6, "{checks} checks in {passed} s");
+    }
+    assert_spread(daemon).await;
 }
 
 /// Checks that checks start when they are due, although the hostile ones take a second each.

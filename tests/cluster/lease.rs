@@ -17,6 +17,7 @@ use crate::support::daemon::log_field;
 use crate::support::{ApiProxy, addresses, case::cases, consistently, eventually, shared};
 
 mod edited;
+mod names;
 pub(crate) mod replicas;
 mod restart;
 mod unfit;
@@ -44,7 +45,10 @@ pub(crate) fn cases() -> Vec<Trial> {
         a_late_create_changes_nothing,
         without_leader_election_there_is_no_lease,
     ];
-    [own, edited::cases(), unfit::cases(), restart::cases()].into_iter().flatten().collect()
+    [own, edited::cases(), names::cases(), unfit::cases(), restart::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 async fn a_takeover_after_sigterm_takes_2_seconds_and_writes_nothing() {

@@ -13,10 +13,11 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::support::control_plane::UNPRIVILEGED_TOKEN;
+use crate::support::name_server::{NameServer, Reply};
 use crate::support::traffic::connect;
 use crate::support::{
-    ApiProxy, ConnectOutcome, ControlPlane, Database, Options, Traffic, addresses, blocking,
-    case::cases, consistently, eventually, rbac, sandbox, shared,
+    ApiProxy, ConnectOutcome, ControlPlane, CoreDns, Database, Options, Traffic, addresses,
+    blocking, case::cases, consistently, eventually, rbac, sandbox, shared,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -28,6 +29,7 @@ pub(crate) fn cases() -> Vec<Trial> {
         connections_follow_the_endpoints,
         a_black_hole_is_silent,
         a_stopped_database_refuses,
+        coredns_keeps_an_answer_for_5_seconds,
         data_outlives_the_api_server,
         the_api_proxy_injects_faults,
         nothing_is_left_after_ctrl_c,
@@ -134,6 +136,26 @@ async fn a_stopped_database_refuses() {
     database.restart().await;
     assert_eq!(connect(ip, 6379).await, ConnectOutcome::Reached(ip));
     assert_eq!(database.accept_count(), 2);
+}
+
+/// Checks that CoreDNS tells a TTL of 1 s as 5 s, and has the same answer until then.
+async fn coredns_keeps_an_answer_for_5_seconds() {
+    const NAME: &str = "db.corp.example";
+    let dns = NameServer::start_on((addresses::allocate_one(), 53).into()).await;
+    let coredns = CoreDns::start(dns.address.ip()).await;
+    let [old, new] = addresses::allocate(2)[..] else { panic!("two addresses") };
+    dns.set(NAME, Reply::addresses([old], 1));
+    let first = Instant::now();
+    assert_eq!(coredns.lookup(NAME).await, [(old, 5)]);
+    dns.set(NAME, Reply::addresses([new], 3600));
+    eventually(TIMEOUT, "the new address", async || match coredns.lookup(NAME).await[..] {
+        [(ip, ttl)] if ip == new => Ok(assert_eq!(ttl, 30)),
+        [(ip, ttl)] if ip == old && ttl <= 5 => Err(format!("{ip} for {ttl} s")),
+        ref other => panic!("{other:?}"),
+    })
+    .await;
+    let held = first.elapsed();
+    assert!(held > Duration::from_secs(4) && held < Duration::from_secs(8), "held for {held:?}");
 }
 
 async fn data_outlives_the_api_server() {

@@ -28,8 +28,14 @@ where
     })
 }
 
-/// Makes a list of cases of asynchronous functions without arguments.
+/// Makes a list of cases of asynchronous functions without arguments. With `in NAME:` before them
+/// the cases have that name in place of the module's, for a subject of several files.
 macro_rules! cases {
+    (in $module:ident: $($function:ident),+ $(,)?) => {
+        vec![$(
+            $crate::support::case::case(stringify!($module), stringify!($function), $function)
+        ),+]
+    };
     ($($function:ident),+ $(,)?) => {
         vec![$($crate::support::case::case(module_path!(), stringify!($function), $function)),+]
     };

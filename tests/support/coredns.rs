@@ -5,10 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use hickory_proto::op::{Message, Query};
+use hickory_proto::rr::{Name, RecordType};
+use tokio::net::{TcpStream, UdpSocket};
 
 use super::process::Process;
-use super::{addresses, binaries, eventually, temp_dir};
+use super::{addresses, binaries, eventually, temp_dir, with_timeout};
 
 /// A CoreDNS that runs until it is dropped.
 pub(crate) struct CoreDns {
@@ -32,6 +34,25 @@ impl CoreDns {
         })
         .await;
         CoreDns { ip, _process: process }
+    }
+
+    /// Asks for the IPv4 addresses of a name. Returns each with the TTL that is told.
+    pub(crate) async fn lookup(&self, name: &str) -> Vec<(IpAddr, u32)> {
+        let mut query = Message::query();
+        let name = Name::from_ascii(format!("{name}.")).expect("a name");
+        query.add_query(Query::query(name, RecordType::A));
+        query.metadata.recursion_desired = true;
+        let socket = UdpSocket::bind("0.0.0.0:0").await.expect("a port");
+        let query = query.to_vec().expect("a query");
+        socket.send_to(&query, (self.ip, 53)).await.expect("a sent query");
+        let mut reply = [0; 512];
+        let reply = with_timeout(Duration::from_secs(10), "CoreDNS answers", async {
+            let length = socket.recv(&mut reply).await.expect("a reply");
+            Message::from_vec(&reply[..length]).expect("a message")
+        })
+        .await;
+        let records = reply.answers.iter();
+        records.filter_map(|record| Some((record.data.ip_addr()?, record.ttl))).collect()
     }
 }
 
