@@ -8,7 +8,7 @@ export K8S ?=
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## Watch a real cluster stop sending connections to a database that dies (one minute)
+demo: ## Watch a real cluster leave a database that dies, and follow one by DNS (90 s)
 	@tests/control-plane/setup.sh demo
 	@tests/control-plane/build.sh control-plane >/dev/null
 	cargo test --test demo --no-run

@@ -1,4 +1,5 @@
-//! The demo (`make demo`): a real cluster stops sending connections to a database that died.
+//! The demo (`make demo`): a real cluster stops sending connections to a database that died, and
+//! follows a primary that moves by DNS.
 
 #![allow(clippy::disallowed_methods, reason = "the demo runs in real time")]
 
@@ -6,6 +7,7 @@ mod support;
 
 mod demo {
     pub(crate) mod fixture;
+    pub(crate) mod names;
     pub(crate) mod screen;
 }
 
@@ -18,7 +20,7 @@ use demo::fixture::{Fixture, TIMEOUT, last_lost};
 use demo::screen::{Mark, Screen};
 use futures::FutureExt as _;
 use support::binaries::Binaries;
-use support::{ConnectOutcome, Traffic, eventually};
+use support::{ConnectOutcome, Database, Traffic, eventually};
 
 /// The database that is killed.
 const VICTIM: usize = 1;
@@ -87,18 +89,19 @@ async fn play(screen: &Arc<Screen>) -> bool {
     });
     ticker.abort();
     screen.live(String::new());
-
-    screen.heading("Summary");
-    screen.note("connections", &Tally::of(&fixture).totals(&traffic));
-    for claim in &claims {
-        screen.mark(if claim.holds { Mark::Good } else { Mark::Bad }, &claim.words);
-    }
-    let all = claims.iter().all(|claim| claim.holds);
-    if !all {
+    screen.note("connections to mysql", &Tally::of(&fixture).totals(&traffic));
+    drop(traffic);
+    if claims.iter().any(|claim| !claim.holds) {
         screen.heading("Log of the daemon");
         fixture.daemon.lines().iter().for_each(|line| screen.say(line));
     }
-    all
+    claims.extend(demo::names::play(screen, &fixture.plane).await);
+
+    screen.heading("Summary");
+    for claim in &claims {
+        screen.mark(if claim.holds { Mark::Good } else { Mark::Bad }, &claim.words);
+    }
+    claims.iter().all(|claim| claim.holds)
 }
 
 /// A line of the summary.
@@ -246,11 +249,14 @@ struct Tally {
 
 impl Tally {
     fn of(fixture: &Fixture) -> Tally {
-        let databases = fixture.databases.iter().enumerate();
-        let names = databases
-            .map(|(index, database)| (fixture.name(index), ConnectOutcome::Reached(database.ip)))
-            .collect();
-        Tally { names }
+        Tally::named("mysql", &fixture.databases)
+    }
+
+    fn named(service: &str, databases: &[Database]) -> Tally {
+        let name = |(index, database): (usize, &Database)| {
+            (format!("{service}-{}", index + 1), ConnectOutcome::Reached(database.ip))
+        };
+        Tally { names: databases.iter().enumerate().map(name).collect() }
     }
 
     /// Formats the connections of the last second.

@@ -24,7 +24,7 @@ pub(crate) struct Fixture {
     pub daemon: Daemon,
     pub config: String,
     /// The last field, because the others need it.
-    _plane: ControlPlane,
+    pub plane: ControlPlane,
 }
 
 impl Fixture {
@@ -39,7 +39,7 @@ impl Fixture {
         }
         let config = config(&namespace.name, &databases);
         let daemon = Daemon::start(&config, &plane.kubeconfig(), &[]).await;
-        Fixture { namespace, cluster_ip, databases, daemon, config, _plane: plane }
+        Fixture { namespace, cluster_ip, databases, daemon, config, plane }
     }
 
     /// Starts a client that connects to the ClusterIP fifty times a second.
