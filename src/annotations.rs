@@ -139,8 +139,10 @@ pub(crate) fn parse_maintenance(value: &str, known: impl Fn(&Subject) -> bool) -
         let (subject, reason) = entry.split_once('=').unwrap_or((entry, ""));
         let (text, reason) = (subject.trim(), one_line(reason.trim_end_matches([',', ' '])));
         match Subject::parse(text) {
-            None => problems
-                .push(format!("`{}` is no IP; write `10.20.0.11=disk swap`", one_line(text))),
+            None => problems.push(format!(
+                "`{}` is neither an IP nor a name of this database; write `10.20.0.11=disk swap`",
+                one_line(text)
+            )),
             Some(subject) if !known(&subject) => {
                 let kind = match &subject {
                     Subject::Ip(_) => "address",

@@ -45,12 +45,17 @@ fn a_bad_entry_is_reported_and_spoils_no_other() {
         problems,
         [
             "there is no reason for 10.20.0.11; write `10.20.0.11=disk swap`",
-            "`10.20.0.300` is no IP; write `10.20.0.11=disk swap`",
+            "`10.20.0.300` is neither an IP nor a name of this database; write \
+             `10.20.0.11=disk swap`",
             "10.9.9.9 is no address of this database",
-            "`pg-1` is no IP; write `10.20.0.11=disk swap`",
+            "`pg-1` is neither an IP nor a name of this database; write \
+             `10.20.0.11=disk swap`",
         ]
     );
-    assert_eq!(parsed("disk swap").1, ["`disk swap` is no IP; write `10.20.0.11=disk swap`"]);
+    assert_eq!(
+        parsed("disk swap").1,
+        ["`disk swap` is neither an IP nor a name of this database; write `10.20.0.11=disk swap`"]
+    );
 }
 
 #[test]
@@ -175,7 +180,7 @@ proptest! {
             let name = "annotation external-endpoints/maintenance: ";
             prop_assert!(is_one_line(problem), "{}", problem);
             prop_assert!(
-                problem.chars().count() <= name.len() + MAX_REASON_CHARS + 60,
+                problem.chars().count() <= name.len() + MAX_REASON_CHARS + 90,
                 "{}",
                 problem
             );

@@ -279,6 +279,7 @@ mod tests {
             ("64:ff9b:1:ffff:a9:fea9:fe00:0", "leads to 169.254.169.254 by NAT64"),
             ("2002:7f00:1::", "leads to 127.0.0.1 by 6to4: a loopback"),
             ("2002:a9fe:a9fe::1", "leads to 169.254.169.254 by 6to4"),
+            ("::ffff:0:127.0.0.1", "leads to 127.0.0.1 by IPv4-translated"),
             ("::127.0.0.2", "leads to 127.0.0.2 by IPv4-compatible"),
             ("2001:0:1:2:3:4:80ff:fffe", "leads to 127.0.0.1 by Teredo"),
         ] {

@@ -97,6 +97,12 @@ fn limits_of_names_are_judged() {
     assert!(nowhere.contains(words) && nowhere.lines().count() == 1, "{nowhere}");
     let ipv6 = limited.replace("within:", "families: [IPv6], within:");
     assert!(warnings(&ipv6, &[]).contains("no network in here is of a family in `families`"));
+    let later = limited.replace(
+        "db.corp.example",
+        "\
+        db.corp.example, {address: pg.corp.example, dns: {families: [IPv6]}}",
+    );
+    assert!(warnings(&later, &[]).contains("no network in here is of a family in `families`"));
 }
 
 #[test]

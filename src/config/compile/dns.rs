@@ -57,12 +57,12 @@ impl Compiler<'_> {
 
     fn compile_dns(&mut self, keys: &DnsKeys) -> Result<Dns, Reported> {
         let dns = keys.compile(self.problems)?;
+        self.warn_of_networks(keys, &dns);
         let networks = &mut self.name_facts.networks;
         let within = match networks.get(&dns.within) {
             Some(known) => known.clone(),
             None => {
                 networks.insert(dns.within.clone());
-                self.warn_of_networks(keys, &dns);
                 dns.within
             }
         };
@@ -131,30 +131,41 @@ impl Compiler<'_> {
     }
 
     /// Reports a name that leads back to the Service of its own database. A headless Service would
-    /// then keep its addresses in DNS by itself.
+    /// then keep its addresses in DNS by itself. With an unknown domain behind `svc` it may be the
+    /// Service of the same name in another cluster, so that is a warning.
     pub(super) fn reject_own_name(
         &mut self,
         keys: &records::Address,
         entry: &NameEntry,
         id: &DatabaseId,
     ) -> Result<(), Reported> {
-        let own = format!("{}.{}", id.service, id.namespace);
-        let cluster_name =
-            [".svc.cluster.local", ".svc"].iter().find_map(|end| entry.name.strip_suffix(end));
-        let is_own = cluster_name.is_some_and(|name| {
-            name.strip_suffix(&own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        });
-        match keys.address.given() {
-            Some(written) if is_own => {
+        let Some(written) = keys.address.given() else { return Err(Reported) };
+        let own = format!("{}.{}.svc", id.service, id.namespace);
+        let name = &*entry.name;
+        // What stands before is a hostname of the Service, and what stands behind a domain.
+        let is_whole = |start: usize| start == 0 || name[..start].ends_with('.');
+        let found = name.match_indices(&own).find(|(start, _)| is_whole(*start));
+        let Some((start, _)) = found else { return Ok(()) };
+        let domain = &name[start + own.len()..];
+        let shown = quote(name);
+        let message = match domain {
+            "" | ".cluster.local" => format!(
+                "{shown} is a name of {id} itself, which leads back to what is published here; \
+                 write the name of the database outside the cluster"
+            ),
+            _ if domain.starts_with('.') => {
                 let message = format!(
-                    "{} is a name of {id} itself, which leads back to what is published here; \
-                     write the name of the database outside the cluster",
-                    quote(&entry.name)
+                    "if `{}` is the domain of this cluster, {shown} is a name of {id} itself, \
+                     which leads back to what is published here; write the name of the database \
+                     outside the cluster",
+                    &domain[1..]
                 );
-                Err(self.problems.error_at(&written.location, message))
+                self.problems.warn_at(&written.location, message);
+                return Ok(());
             }
-            _ => Ok(()),
-        }
+            _ => return Ok(()),
+        };
+        Err(self.problems.error_at(&written.location, message))
     }
 
     /// Collects what the warnings about all names need of one.

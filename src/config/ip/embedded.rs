@@ -3,6 +3,7 @@
 //! | prefix | place of the IPv4 address | |
 //! | --- | --- | --- |
 //! | `::/96` | the last 32 bits | IPv4-compatible, RFC 4291 |
+//! | `::ffff:0:0:0/96` | the last 32 bits | IPv4-translated, RFC 2765 |
 //! | `64:ff9b::/96` | the last 32 bits | NAT64, RFC 6052 |
 //! | `64:ff9b:1::/48` | by the length of the translator's own prefix | NAT64, RFC 8215 |
 //! | `2001::/32` | the last 32 bits, inverted | Teredo, RFC 4380 |
@@ -29,6 +30,7 @@ pub(super) fn embedded(ip: Ipv6Addr) -> Vec<Embedded> {
         [0, 0, 0, 0, 0, 0, ..] if !ip.is_unspecified() && !ip.is_loopback() => {
             ("IPv4-compatible", vec![at(LAST)])
         }
+        [0, 0, 0, 0, 0xffff, 0, ..] => ("IPv4-translated", vec![at(LAST)]),
         [0x64, 0xff9b, 0, 0, 0, 0, ..] => ("NAT64", vec![at(LAST)]),
         [0x64, 0xff9b, 1, ..] => {
             let layouts = [LAST, [6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12]].map(at);
