@@ -378,6 +378,9 @@ fn no_write_takes_away_what_lives_and_has_no_other() {
     let dead = || named().fails(5, 2).writes("a", 8, &[1]).answers(20, Some(&[2]));
     dead().writes("a", 30, &[]).breaks(&[Rule::Taken]);
     dead().recovers(31, 2).writes("a", 33, &[2]).breaks(&[]);
+    // An answer holds in a fault of DNS.
+    let fault = dead().answers(25, None).recovers(30, 2);
+    fault.writes("a", 32, &[2]).breaks(&[]);
     // DNS gives it again, and that is known.
     let back = || named().answers(26, Some(&[2])).answers(30, Some(&[1, 2]));
     back().writes("a", 31, &[2]).writes("a", 33, &[1, 2]).breaks(&[]);

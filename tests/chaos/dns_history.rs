@@ -139,15 +139,21 @@ pub(crate) fn absences(record: &Record, database: usize, ip: IpAddr) -> Vec<Span
 pub(crate) fn was_replaced(record: &Record, database: usize, ip: IpAddr, at: Time) -> bool {
     (0..SERVERS).any(|server| {
         let periods = periods(record, database, server);
+        // A good answer holds until the next one, also in a fault.
+        let mut until = at;
         for period in periods.iter().rev().filter(|period| period.span.from <= at) {
             let Some(answer) = &period.answer else { continue };
             if answer.contains(&ip) {
                 if period.known_by <= at {
                     return false;
                 }
-            } else if answer.iter().any(|other| lived_in(record, *other, &period.span)) {
-                return true;
+            } else {
+                let held = Span::new(period.span.from, until);
+                if answer.iter().any(|other| lived_in(record, *other, &held)) {
+                    return true;
+                }
             }
+            until = period.span.from;
         }
         false
     })
