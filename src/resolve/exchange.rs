@@ -143,8 +143,7 @@ impl Client {
     async fn ask(&self, servers: &Servers, question: &Question, deadline: Instant) -> Round {
         let mut order = Order::new(servers.in_order(clock::now()));
         let Some(mut last_asked) = order.untried.pop_front() else {
-            let kind = FailureKind::NoServer;
-            return Round::Unknown(Failure { kind, servers: Vec::new() });
+            return Round::Unknown(Failure { kind: FailureKind::NoServer, servers: Vec::new() });
         };
         let mut attempts = FuturesUnordered::new();
         attempts.push(self.attempt(last_asked, question, None));
@@ -154,6 +153,8 @@ impl Client {
         loop {
             let wake_at = hedge_at.unwrap_or(deadline).min(deadline);
             let next = tokio::select! {
+                // After a stall of this process, a reply that has come counts more than the time.
+                biased;
                 Some((server, attempt)) = attempts.next() => {
                     match Round::from_attempt(server, attempt) {
                         Round::Unknown(failure) => {

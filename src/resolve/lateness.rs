@@ -33,11 +33,6 @@ impl LatenessLog {
         }
     }
 
-    /// Returns the newest shortage.
-    pub(super) fn shortage(&self) -> Shortage {
-        self.shortage
-    }
-
     /// Records a lookup that begins late, and logs it unless a line was logged lately.
     pub(super) fn record(&mut self, late_by: Duration, max_qps: u32, now: Instant) {
         self.count += 1;

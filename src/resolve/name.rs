@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use tokio::task::AbortHandle;
+use futures::future::AbortHandle;
 
 use super::lookup::LookupResult;
 use super::queue::{Pace, Urgency};
@@ -21,24 +21,26 @@ const MAX_HURRY_TIME: Duration = Duration::from_secs(60);
 /// A lookup that takes longer is likely to take as long again.
 const SLOW_LOOKUP: Duration = Duration::from_secs(1);
 
+/// The state of one name. It is small, because there may be thousands.
 #[derive(Debug)]
 pub(super) struct Name {
     pub key: NameKey,
     /// Tells this name from another that has its ID later.
-    pub number: u64,
+    pub number: u32,
     /// True once an outcome was delivered.
     pub has_outcome: bool,
-    wanted: Wanted,
+    /// The families to ask for; none while they are not known.
+    families: Option<Families>,
     /// The families of the newest lookup.
     asked: Option<Families>,
+    /// The time after which it is asked again at the latest, in milliseconds.
+    refresh_ms: u32,
     /// Lookups in a row that gave no address.
-    failures: u32,
-    /// The time at which it is due without a failing target.
-    usual_due: Instant,
+    failures: u8,
     /// The addresses of the newest lookup that gave any.
-    addresses_hash: u64,
+    addresses_hash: u32,
     hurry: Option<Box<Hurry>>,
-    lookup: Option<Lookup>,
+    lookup: Option<Box<Lookup>>,
 }
 
 /// The time of more frequent lookups, because a target fails.
@@ -46,13 +48,15 @@ pub(super) struct Name {
 struct Hurry {
     until: Instant,
     /// The addresses at its begin. Others end it.
-    addresses_hash: u64,
+    addresses_hash: u32,
+    /// The time at which the name is due without it.
+    usual_due: Instant,
 }
 
 /// An open lookup. Dropping it aborts the lookup.
 #[derive(Debug)]
 struct Lookup {
-    number: u64,
+    number: u32,
     task: AbortHandle,
 }
 
@@ -63,15 +67,15 @@ impl Drop for Lookup {
 }
 
 impl Name {
-    pub(super) fn new(key: NameKey, wanted: Wanted, number: u64, due: Instant) -> Self {
+    pub(super) fn new(key: NameKey, wanted: Wanted, number: u32) -> Self {
         Self {
             key,
             number,
             has_outcome: false,
-            wanted,
+            families: wanted.families,
             asked: None,
+            refresh_ms: milliseconds(wanted.refresh),
             failures: 0,
-            usual_due: due,
             addresses_hash: 0,
             hurry: None,
             lookup: None,
@@ -80,16 +84,21 @@ impl Name {
 
     /// Returns the families of the next lookup.
     pub(super) fn families_to_ask(&self) -> Families {
-        self.wanted.families.unwrap_or(Families::BOTH)
+        self.families.unwrap_or(Families::BOTH)
     }
 
-    pub(super) fn begin_lookup(&mut self, number: u64, task: AbortHandle) {
+    /// Returns true if a lookup has begun since the name was added.
+    pub(super) fn was_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    pub(super) fn begin_lookup(&mut self, number: u32, task: AbortHandle) {
         self.asked = Some(self.families_to_ask());
-        self.lookup = Some(Lookup { number, task });
+        self.lookup = Some(Box::new(Lookup { number, task }));
     }
 
     /// Returns true for the number of the open lookup.
-    pub(super) fn is_lookup(&self, number: u64) -> bool {
+    pub(super) fn is_lookup(&self, number: u32) -> bool {
         self.lookup.as_ref().is_some_and(|lookup| lookup.number == number)
     }
 
@@ -109,53 +118,58 @@ impl Name {
             self.failures = self.failures.saturating_add(1);
         }
         let jitter = f64::from(random_u16()) / f64::from(u16::MAX);
-        let wait = names::next_lookup_after(result.ttl, self.failures, self.wanted.refresh, jitter);
-        self.usual_due = now + wait;
-        if self.hurry.as_ref().is_some_and(|it| {
-            now >= it.until || (result.ttl.is_some() && it.addresses_hash != self.addresses_hash)
-        }) {
-            self.hurry = None;
-        }
+        let refresh = Duration::from_millis(self.refresh_ms.into());
+        let wait = names::next_lookup_after(result.ttl, self.failures.into(), refresh, jitter);
+        let usual_due = now + wait;
+        self.hurry.take_if(|hurry| {
+            let has_others = hurry.addresses_hash != self.addresses_hash;
+            now >= hurry.until || (result.ttl.is_some() && has_others)
+        });
         let pace = if duration >= SLOW_LOOKUP { Pace::Slow } else { Pace::Prompt };
-        let has_other_families =
-            self.wanted.families.is_some_and(|families| Some(families) != self.asked);
-        if has_other_families {
-            (now, (Urgency::Refresh, pace))
-        } else if self.hurry.is_some() {
-            (self.usual_due.min(now + HURRY_INTERVAL), (Urgency::TargetFailed, pace))
-        } else {
-            (self.usual_due, (Urgency::Refresh, pace))
+        if self.families.is_some() && self.families != self.asked {
+            return (now, (Urgency::Refresh, pace));
+        }
+        match &mut self.hurry {
+            Some(hurry) => {
+                hurry.usual_due = usual_due;
+                (usual_due.min(now + HURRY_INTERVAL), (Urgency::TargetFailed, pace))
+            }
+            None => (usual_due, (Urgency::Refresh, pace)),
         }
     }
 
     /// Changes how the name is asked. Returns when it is due at the latest, if that has changed.
-    pub(super) fn change(&mut self, mut wanted: Wanted, now: Instant) -> Option<Instant> {
+    pub(super) fn change(&mut self, wanted: Wanted, now: Instant) -> Option<Instant> {
         // What is known of the families is not forgotten.
-        wanted.families = wanted.families.or(self.wanted.families);
-        let before = std::mem::replace(&mut self.wanted, wanted);
-        if wanted.families.is_some() && wanted.families != self.asked {
+        self.families = wanted.families.or(self.families);
+        let refresh_ms = milliseconds(wanted.refresh);
+        let is_sooner = refresh_ms < std::mem::replace(&mut self.refresh_ms, refresh_ms);
+        if self.families.is_some() && self.families != self.asked {
             return Some(now);
         }
-        self.usual_due = self.usual_due.min(now + wanted.refresh);
-        (wanted.refresh < before.refresh).then_some(self.usual_due)
+        let due = now + wanted.refresh;
+        if let Some(hurry) = &mut self.hurry {
+            hurry.usual_due = hurry.usual_due.min(due);
+        }
+        is_sooner.then_some(due)
     }
 
-    /// Begins or prolongs the time of more frequent lookups. Returns true if the name is to be
-    /// asked at once.
-    pub(super) fn hurry(&mut self, now: Instant) -> bool {
+    /// Begins or prolongs the time of more frequent lookups. Returns true if the name, which is due
+    /// at `usual_due` otherwise, is to be asked at once.
+    pub(super) fn hurry(&mut self, usual_due: Instant, now: Instant) -> bool {
         let until = now + MAX_HURRY_TIME;
         if let Some(hurry) = &mut self.hurry {
             hurry.until = until;
             return false;
         }
         let addresses_hash = self.addresses_hash;
-        self.hurry = Some(Box::new(Hurry { until, addresses_hash }));
+        self.hurry = Some(Box::new(Hurry { until, addresses_hash, usual_due }));
         true
     }
 
     /// Ends the time of more frequent lookups. Returns when the name is due, if that has changed.
     pub(super) fn calm(&mut self) -> Option<Instant> {
-        self.hurry.take().map(|_| self.usual_due)
+        self.hurry.take().map(|hurry| hurry.usual_due)
     }
 
     /// Makes the next pause short again. Returns true if the newest lookup gave no address.
@@ -164,7 +178,11 @@ impl Name {
     }
 }
 
-fn addresses_hash(result: &LookupResult) -> u64 {
+fn milliseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn addresses_hash(result: &LookupResult) -> u32 {
     let answers = result.parts.iter().flat_map(|part| [&part.a, &part.aaaa]);
     let mut addresses: Vec<IpAddr> = answers
         .filter_map(|answer| match answer {
@@ -177,5 +195,5 @@ fn addresses_hash(result: &LookupResult) -> u64 {
     addresses.sort_unstable();
     let mut hasher = DefaultHasher::new();
     addresses.hash(&mut hasher);
-    hasher.finish()
+    hasher.finish() as u32
 }

@@ -66,7 +66,7 @@ pub(super) enum Lateness {
 const LATENESS_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// The shortest wait for the budget. Lookups then begin in small groups, which costs less.
-const MIN_BUDGET_WAIT: Duration = Duration::from_millis(10);
+const MIN_BUDGET_WAIT: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -209,6 +209,11 @@ impl LookupQueue {
     /// Returns true while a lookup of the name is open.
     pub(super) fn is_open(&self, id: NameId) -> bool {
         self.entries[id as usize].phase == Phase::Open
+    }
+
+    /// Returns when a name is due, or was due for its open lookup.
+    pub(super) fn due(&self, id: NameId) -> Instant {
+        self.entries[id as usize].due
     }
 
     /// Changes when a name is due. An open lookup stays as it is.

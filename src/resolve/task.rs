@@ -7,9 +7,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::FutureExt as _;
+use futures::future::{Abortable, Aborted, BoxFuture};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
 use super::counts::Counts;
 use super::exchange::Client;
@@ -17,14 +19,15 @@ use super::feed::{ServerFeed, ServerSource};
 use super::lateness::LatenessLog;
 use super::lookup::{LookupResult, concurrent_questions, look_up};
 use super::name::Name;
-use super::queue::{Lateness, LookupQueue, NameId, Next, Shortage, Urgency};
+use super::queue::{Lateness, LookupQueue, NameId, Next, Urgency};
 use super::suspension::SuspensionWatch;
 use super::{Answer, Command, FAMILIES_TIMEOUT, LookupOutcome, NameKey, UnknownReason, Wanted};
 use crate::clock;
 use crate::limits::DnsLimits;
 use crate::names::Families;
 
-/// The time within which a new name has its first outcome, even if it was not asked until then.
+/// The time within which a new name has its first outcome, even if it was not asked until then. The
+/// time that the names before it take by the budget is added.
 const FIRST_OUTCOME_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// The settings of the resolver.
@@ -93,11 +96,13 @@ struct Resolver<D> {
     names: Vec<Option<Name>>,
     free_ids: Vec<NameId>,
     queue: LookupQueue,
-    lookups: JoinSet<Finished>,
+    /// The open lookups. They run within this task, because a task of its own for each would cost
+    /// as much again.
+    lookups: FuturesUnordered<Abortable<BoxFuture<'static, Finished>>>,
     /// The number of the next lookup or name.
-    next_number: u64,
+    next_number: u32,
     /// The names that wait for their first outcome: its deadline, the name, and its number.
-    first_outcomes: VecDeque<(Instant, NameId, u64)>,
+    first_outcomes: VecDeque<(Instant, NameId, u32)>,
     lateness: LatenessLog,
     suspension: SuspensionWatch,
     counts: Counts,
@@ -109,7 +114,7 @@ type Hashing = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 /// The end of a lookup.
 struct Finished {
     id: NameId,
-    number: u64,
+    number: u32,
     families: Families,
     result: LookupResult,
     duration: Duration,
@@ -131,7 +136,7 @@ where
             names: Vec::new(),
             free_ids: Vec::new(),
             queue: LookupQueue::new(settings.qps.get(), max_open_questions, now),
-            lookups: JoinSet::new(),
+            lookups: FuturesUnordered::new(),
             next_number: 0,
             first_outcomes: VecDeque::new(),
             lateness: LatenessLog::default(),
@@ -154,12 +159,7 @@ where
                         self.apply(command);
                     }
                 }
-                Some(finished) = self.lookups.join_next() => {
-                    self.finish(finished).await;
-                    while let Some(finished) = self.lookups.try_join_next() {
-                        self.finish(finished).await;
-                    }
-                }
+                Some(finished) = self.lookups.next() => self.finish(finished).await,
                 () = self.feed.changed() => self.start_over(),
                 () = tokio::time::sleep_until(wake_at.into()) => {}
             }
@@ -192,7 +192,7 @@ where
         let number = self.next_number();
         let name = self.names[id as usize].as_mut().expect("the queue has only known names");
         if let Lateness::By(late_by) = lateness
-            && name.has_outcome
+            && name.was_asked()
         {
             self.counts.record_late();
             self.lateness.record(late_by, self.settings.qps.get(), now);
@@ -200,7 +200,7 @@ where
         let families = name.families_to_ask();
         let (client, servers) = (self.client.clone(), self.feed.servers().clone());
         let key = name.key.clone();
-        let abort = self.lookups.spawn(async move {
+        let lookup = async move {
             let start = clock::now();
             let lookup = AssertUnwindSafe(look_up(&client, &servers, &key, families));
             let result = lookup.catch_unwind().await.unwrap_or_else(|_| {
@@ -209,12 +209,14 @@ where
             });
             let duration = clock::now().saturating_duration_since(start);
             Finished { id, number, families, result, duration }
-        });
+        };
+        let (lookup, abort) = futures::future::abortable(lookup.boxed());
+        self.lookups.push(lookup);
         name.begin_lookup(number, abort);
     }
 
     /// Records the end of a lookup, and delivers its outcome.
-    async fn finish(&mut self, finished: Result<Finished, JoinError>) {
+    async fn finish(&mut self, finished: Result<Finished, Aborted>) {
         // A lookup that was aborted is of a name that was removed.
         let Ok(Finished { id, number, families, result, duration }) = finished else { return };
         let name = self.names[id as usize].as_mut();
@@ -239,7 +241,7 @@ where
             },
             Command::Remove(key) => self.remove(&key),
             Command::Hurry(key) => self.with_name(&key, |id, name, queue| {
-                if name.hurry(now) {
+                if name.hurry(queue.due(id), now) {
                     queue.advance(id, now, Urgency::TargetFailed);
                 }
             }),
@@ -265,7 +267,7 @@ where
     fn insert(&mut self, key: NameKey, wanted: Wanted, now: Instant) {
         let number = self.next_number();
         let due = if wanted.families.is_some() { now } else { now + FAMILIES_TIMEOUT };
-        let name = Name::new(key.clone(), wanted, number, due);
+        let name = Name::new(key.clone(), wanted, number);
         let id = self.free_ids.pop().unwrap_or_else(|| {
             self.names.push(None);
             NameId::try_from(self.names.len() - 1).expect("fewer names than IDs")
@@ -273,7 +275,10 @@ where
         self.queue.insert(id, concurrent_questions(key.kind, name.families_to_ask()), due);
         self.names[id as usize] = Some(name);
         self.ids.insert(key, id);
-        self.first_outcomes.push_back((now + FIRST_OUTCOME_TIMEOUT, id, number));
+        let questions_before = 2 * self.first_outcomes.len();
+        let qps = f64::from(self.settings.qps.get());
+        let turn = Duration::from_secs_f64(questions_before as f64 / qps);
+        self.first_outcomes.push_back((now + turn + FIRST_OUTCOME_TIMEOUT, id, number));
     }
 
     fn change(&mut self, id: NameId, wanted: Wanted, now: Instant) {
@@ -305,28 +310,30 @@ where
 
     /// Delivers an outcome for names that were not asked in time, so that they hold up nobody.
     async fn deliver_overdue(&mut self, now: Instant) {
-        while let Some((_, id, number)) =
-            self.first_outcomes.pop_front_if(|(deadline, ..)| *deadline <= now)
-        {
+        while let Some((deadline, id, number)) = self.first_outcomes.front().copied() {
             let name = self.names[id as usize].as_mut();
-            let Some(name) = name.filter(|name| name.number == number && !name.has_outcome) else {
-                continue;
-            };
+            let waiting = name.filter(|name| name.number == number && !name.has_outcome);
+            if waiting.is_some() && now < deadline {
+                break;
+            }
+            self.first_outcomes.pop_front();
+            let Some(name) = waiting else { continue };
             name.has_outcome = true;
-            let reason = match self.lateness.shortage() {
-                Shortage::Budget => "not asked yet: more names are due than --dns-qps allows",
-                _ => "not asked yet: too many questions to DNS are without an answer",
-            };
+            let reason = "not asked yet: too many questions to DNS are without an answer";
             let families = name.families_to_ask();
             let unknown = Answer::Unknown(UnknownReason(reason.into()));
             let result = LookupResult::uniform(unknown, families);
             let key = name.key.clone();
             (self.deliver)(key, outcome(result, families, now, now)).await;
         }
+        if self.first_outcomes.is_empty() {
+            // The start of thousands of names is over.
+            self.first_outcomes = VecDeque::new();
+        }
     }
 
-    fn next_number(&mut self) -> u64 {
-        self.next_number += 1;
+    fn next_number(&mut self) -> u32 {
+        self.next_number = self.next_number.wrapping_add(1);
         self.next_number
     }
 }
