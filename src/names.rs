@@ -23,8 +23,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use lookup::{FamilyAnswer, Lookup, LookupPart, LookupResult, ServiceTarget};
 use rotation::{AnswerCount, RotationWatch};
 
+mod lookup;
 mod rotation;
 
 /// Addresses that one name may have. More are left out: those that are no targets yet, the highest
@@ -43,60 +45,6 @@ pub struct Settings {
     pub forget_after: Duration,
     /// The time after which an address leaves that no answer has; for ever without.
     pub gone_after: Option<Duration>,
-}
-
-/// The answer for one family.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FamilyAnswer {
-    /// At least one address that may be published.
-    Good(Vec<IpAddr>),
-    /// No such name, no record of the family, or only addresses that may not be published.
-    NoAddress,
-    /// No server said whether there is one.
-    Unknown,
-    /// The family is not followed.
-    NotAsked,
-}
-
-/// One lookup of a name, with at least one part. A host name has one; a service has one for each
-/// target of its SRV records, or a single one without a target if there is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lookup {
-    /// The answers.
-    pub parts: Vec<LookupPart>,
-}
-
-/// The answers for one host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LookupPart {
-    /// The SRV target that the answers are of; none for a host name.
-    pub service_target: Option<Arc<ServiceTarget>>,
-    /// The IPv4 addresses.
-    pub a: FamilyAnswer,
-    /// The IPv6 addresses.
-    pub aaaa: FamilyAnswer,
-}
-
-/// The target of an SRV record, with the tier of its addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceTarget {
-    /// The host name.
-    pub name: Arc<str>,
-    /// The rank of its priority among those of all records; 0 is preferred.
-    pub rank: u32,
-    /// The weight, which is only shown.
-    pub weight: u16,
-}
-
-/// The result of a lookup for the name as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LookupResult {
-    /// At least one address.
-    Good,
-    /// No address in either family.
-    Empty,
-    /// No server said whether there is an address.
-    Unknown,
 }
 
 /// The way in which DNS stands behind an address.
@@ -158,6 +106,8 @@ impl Families {
 struct Known {
     backing: Backing,
     service_target: Option<Arc<ServiceTarget>>,
+    /// True if no answer has had it: it was published, and the name is `rotating`.
+    is_adopted: bool,
     last_seen: Instant,
     /// Good answers in a row that did not have it.
     absent_answers: u32,
@@ -202,56 +152,6 @@ pub struct NameState {
     has_resolved: bool,
     answer_count: AnswerCount,
     rotation_watch: Option<Box<RotationWatch>>,
-}
-
-impl Lookup {
-    /// Creates the lookup of a host name.
-    pub fn of_host(a: FamilyAnswer, aaaa: FamilyAnswer) -> Self {
-        Self { parts: vec![LookupPart { service_target: None, a, aaaa }] }
-    }
-
-    /// Returns the result for the name as a whole.
-    pub fn result(&self) -> LookupResult {
-        let answers = || self.parts.iter().flat_map(|part| [&part.a, &part.aaaa]);
-        if answers().any(|answer| matches!(answer, FamilyAnswer::Good(_))) {
-            LookupResult::Good
-        } else if answers().any(|answer| *answer == FamilyAnswer::Unknown) {
-            LookupResult::Unknown
-        } else {
-            LookupResult::Empty
-        }
-    }
-
-    /// Returns whether the lookup does not say if a known address is still one of the name.
-    fn leaves_open(&self, ip: IpAddr, known: &Known) -> bool {
-        let host = |target: &Option<Arc<ServiceTarget>>| target.as_ref().map(|it| it.name.clone());
-        let of_known = self
-            .parts
-            .iter()
-            .filter(|part| host(&part.service_target) == host(&known.service_target));
-        let mut answers = of_known.map(|part| match ip {
-            IpAddr::V4(_) => &part.a,
-            IpAddr::V6(_) => &part.aaaa,
-        });
-        answers.any(|answer| *answer == FamilyAnswer::Unknown)
-    }
-
-    /// Returns all addresses with the SRV target of each. An address of several targets comes with
-    /// that of the best rank.
-    fn addresses(&self) -> BTreeMap<IpAddr, Option<Arc<ServiceTarget>>> {
-        let mut addresses = BTreeMap::new();
-        let mut parts: Vec<&LookupPart> = self.parts.iter().collect();
-        parts.sort_by_key(|part| part.service_target.as_ref().map(|target| target.rank));
-        for part in parts {
-            for answer in [&part.a, &part.aaaa] {
-                let FamilyAnswer::Good(ips) = answer else { continue };
-                for ip in ips {
-                    addresses.entry(*ip).or_insert_with(|| part.service_target.clone());
-                }
-            }
-        }
-        addresses
-    }
 }
 
 impl NameState {
@@ -311,9 +211,25 @@ impl NameState {
     pub fn adopt(&mut self, ip: IpAddr, now: Instant) {
         if self.known(ip).is_none() {
             let backing = Backing::Current;
-            let known = Known { backing, service_target: None, last_seen: now, absent_answers: 0 };
+            let known = Known {
+                backing,
+                service_target: None,
+                is_adopted: true,
+                last_seen: now,
+                absent_answers: 0,
+            };
             self.insert(ip, known);
         }
+    }
+
+    /// Returns whether no answer of the name has had an address that it adopted.
+    pub fn is_adopted(&self, ip: IpAddr) -> bool {
+        self.known(ip).is_some_and(|known| known.is_adopted)
+    }
+
+    /// Returns whether an answer of the name has had an address, and it has not been given up.
+    pub fn has_answered(&self, ip: IpAddr) -> bool {
+        self.known(ip).is_some_and(|known| known.backing == Backing::Current && !known.is_adopted)
     }
 
     /// Forgets addresses that may not be published any more, and returns them.
@@ -340,7 +256,7 @@ impl NameState {
         let mut changes = Changes::default();
         if result == LookupResult::Good {
             self.has_resolved = true;
-            let answered = self.limit(lookup, &mut changes);
+            let answered = self.limit(lookup, settings, &mut changes);
             self.mark_seen(&answered, now, &mut changes);
             self.mark_absent(lookup, &answered, settings, facts, now, &mut changes);
             self.watch_rotation(settings, now, &mut changes);
@@ -351,12 +267,18 @@ impl NameState {
         changes
     }
 
-    /// Returns at most [`MAX_ADDRESSES`] of an answer: the known ones first, then the lowest.
-    fn limit(&self, lookup: &Lookup, changes: &mut Changes) -> Answered {
+    /// Returns at most [`MAX_ADDRESSES`] of an answer: the known ones first, then the lowest. With
+    /// `rotating` these are the most of all answers together.
+    fn limit(&self, lookup: &Lookup, settings: &Settings, changes: &mut Changes) -> Answered {
         let mut answered: Vec<_> = lookup.addresses().into_iter().collect();
         answered.sort_by_key(|(ip, _)| (self.known(*ip).is_none(), *ip));
-        changes.left_out = answered.len().saturating_sub(MAX_ADDRESSES);
-        answered.truncate(MAX_ADDRESSES);
+        let absent = self.addresses.iter().filter(|(ip, known)| {
+            known.backing == Backing::Current && !answered.iter().any(|(it, _)| it == ip)
+        });
+        let reserved = if settings.rotating { absent.count() } else { 0 };
+        let max = MAX_ADDRESSES.saturating_sub(reserved);
+        changes.left_out = answered.len().saturating_sub(max);
+        answered.truncate(max);
         answered.into_iter().collect()
     }
 
@@ -365,6 +287,7 @@ impl NameState {
             let seen = Known {
                 backing: Backing::Current,
                 service_target: service_target.clone(),
+                is_adopted: false,
                 last_seen: now,
                 absent_answers: 0,
             };
@@ -389,11 +312,12 @@ impl NameState {
         let current = u32::try_from(current.count()).unwrap_or(u32::MAX);
         let patience = MIN_ABSENT_ANSWERS.saturating_mul(current);
         for (ip, known) in &mut self.addresses {
-            if answered.contains_key(ip) || lookup.leaves_open(*ip, known) {
+            if answered.contains_key(ip) || lookup.leaves_open(*ip, known.service_target.as_deref())
+            {
                 continue;
             }
             known.absent_answers = known.absent_answers.saturating_add(1);
-            let departs = !settings.rotating || {
+            let departs = !settings.rotating || lookup.does_not_follow(*ip) || {
                 let is_old =
                     now.saturating_duration_since(known.last_seen) >= settings.forget_after;
                 known.absent_answers >= patience && (is_old || !facts(*ip).is_up)
@@ -414,12 +338,14 @@ impl NameState {
         }
     }
 
-    /// Ends what no answer has had for too long. What the lookup leaves open stays.
+    /// Ends what no answer has had for too long. What the lookup leaves open stays, and so does
+    /// what a `rotating` name has not given up: an answer of it lacks most addresses.
     fn expire(&mut self, lookup: &Lookup, settings: &Settings, now: Instant) {
         let Some(gone_after) = settings.gone_after else { return };
         for (ip, known) in &mut self.addresses {
             let is_over = now.saturating_duration_since(known.last_seen) >= gone_after;
-            if is_over && !lookup.leaves_open(*ip, known) {
+            let is_absent = !settings.rotating || known.backing != Backing::Current;
+            if is_over && is_absent && !lookup.leaves_open(*ip, known.service_target.as_deref()) {
                 known.backing = Backing::Released;
             }
         }
@@ -446,11 +372,13 @@ impl NameState {
     pub fn drop_unneeded(&mut self, facts: impl Fn(IpAddr) -> TargetFacts) -> Vec<IpAddr> {
         let mut dropped = Vec::new();
         self.addresses.retain(|(ip, known)| {
-            let TargetFacts { is_up, is_published } = facts(*ip);
             let stays = match known.backing {
                 Backing::Current | Backing::Adopted => true,
-                Backing::Departing => is_published || is_up,
-                Backing::Released => is_published,
+                Backing::Departing => {
+                    let TargetFacts { is_up, is_published } = facts(*ip);
+                    is_published || is_up
+                }
+                Backing::Released => facts(*ip).is_published,
             };
             if !stays {
                 dropped.push(*ip);

@@ -332,6 +332,10 @@ fn keep_reason(
         let names = pool.names.iter().filter(move |name| is(name.state));
         names.map(|name| name.name.to_owned()).collect::<Vec<String>>()
     };
+    // Which of the published members are adopted is known once the cluster has been read.
+    if published.is_none() && !pool.names.is_empty() {
+        return Some(KeepReason::NotSynced);
+    }
     let not_asked = names_that(|name| !name.was_asked());
     if !not_asked.is_empty() {
         return Some(KeepReason::NoAnswerYet(not_asked));
@@ -348,7 +352,7 @@ fn keep_reason(
     let has_no_target = pool.targets.is_empty() && standing.late_arrivals.is_empty();
     let unresolved = names_that(|name| !name.has_resolved());
     let none_resolved = !unresolved.is_empty() && unresolved.len() == pool.names.len();
-    if none_resolved && has_no_target && published.is_empty() {
+    if none_resolved && has_no_target {
         return Some(KeepReason::NamesUnresolved(unresolved));
     }
     let inconclusive: Vec<_> = unknown(true)

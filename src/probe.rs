@@ -81,6 +81,14 @@ impl Prober {
         self.workload() == Workload::Command
     }
 
+    /// Returns whether a failure for this reason may come from a wrong name of the target.
+    pub fn may_fail_by_name(&self, reason: &str) -> bool {
+        match &self.path {
+            Path::Fast(_) => false,
+            Path::Task(prober) => prober.may_fail_by_name(reason),
+        }
+    }
+
     fn workload(&self) -> Workload {
         match &self.path {
             Path::Fast(_) => Workload::Network,

@@ -42,15 +42,6 @@ pub(crate) enum Pause {
     Recheck,
 }
 
-/// The time of a target's first try.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FirstTry {
-    /// Somewhere within its recheck interval, by its phase.
-    Spread,
-    /// Now.
-    AtOnce,
-}
-
 /// The next thing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -68,6 +59,10 @@ type Nanos = u64;
 pub(crate) struct Schedule {
     origin: Instant,
     entries: Vec<Option<Entry>>,
+    /// The keys without an entry.
+    free: Vec<TargetKey>,
+    /// The targets that were added with their first try due at once.
+    added_due: u32,
     /// The times at which tries are due. An item that its entry no longer matches is skipped.
     queue: BinaryHeap<Reverse<(Nanos, TargetKey)>>,
     /// Tries a second of all targets together.
@@ -110,6 +105,8 @@ impl Schedule {
         Self {
             origin: now,
             entries: Vec::new(),
+            free: Vec::new(),
+            added_due: 0,
             queue: BinaryHeap::new(),
             rate: 0.0,
             tat: 0,
@@ -128,54 +125,48 @@ impl Schedule {
     /// Adds targets, at phases between those of the existing ones. Nothing is known of the new
     /// targets, so their first tries are spread over their recheck interval.
     pub(crate) fn add(&mut self, rhythms: &[Cadence], now: Instant) -> Vec<TargetKey> {
-        self.add_with(rhythms, now, FirstTry::Spread)
-    }
-
-    /// Adds targets whose first tries are due at once.
-    pub(crate) fn add_due(&mut self, rhythms: &[Cadence], now: Instant) -> Vec<TargetKey> {
-        self.add_with(rhythms, now, FirstTry::AtOnce)
-    }
-
-    fn add_with(
-        &mut self,
-        rhythms: &[Cadence],
-        now: Instant,
-        first_try: FirstTry,
-    ) -> Vec<TargetKey> {
         let now = self.nanos(now);
         let mut phases = self.assign_phases(rhythms);
-        let mut free = (0..self.entries.len())
-            .filter(|&key| self.entries[key].is_none())
-            .collect::<Vec<_>>()
-            .into_iter();
         let mut keys = Vec::with_capacity(rhythms.len());
         for rhythm in rhythms {
             let (interval, recheck) = (nanos(rhythm.interval).max(1), nanos(rhythm.recheck).max(1));
             let phase = phases.get_mut(&interval).and_then(Iterator::next).unwrap_or_default();
-            let first = match first_try {
-                FirstTry::AtOnce => now,
-                FirstTry::Spread => {
-                    now + (phase as f64 * (recheck as f64 / interval as f64)) as Nanos
-                }
-            };
-            let key = free.next().unwrap_or_else(|| {
-                self.entries.push(None);
-                self.entries.len() - 1
-            });
-            let place = Entry {
-                interval,
-                recheck,
-                phase,
-                due: Some(first),
-                pause: Pause::Recheck,
-                removed: false,
-            };
-            self.rate += place.rate();
-            self.entries[key] = Some(place);
-            self.queue.push(Reverse((first, key)));
-            keys.push(key);
+            let first = now + (phase as f64 * (recheck as f64 / interval as f64)) as Nanos;
+            keys.push(self.insert(rhythm, phase, first));
         }
         keys
+    }
+
+    /// Adds a target whose first try is due at once. Its phase is the next one of a sequence that
+    /// spreads evenly, however many targets are added one by one, and without a walk over the
+    /// existing ones.
+    pub(crate) fn add_due(&mut self, rhythm: &Cadence, now: Instant) -> TargetKey {
+        const GOLDEN_RATIO: f64 = 0.618_033_988_749_895;
+        self.added_due = self.added_due.wrapping_add(1);
+        let fraction = (f64::from(self.added_due) * GOLDEN_RATIO).fract();
+        let phase = (nanos(rhythm.interval).max(1) as f64 * fraction) as Nanos;
+        let now = self.nanos(now);
+        self.insert(rhythm, phase, now)
+    }
+
+    /// Inserts a target with its phase and the time of its first try.
+    fn insert(&mut self, rhythm: &Cadence, phase: Nanos, first: Nanos) -> TargetKey {
+        let key = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            self.entries.len() - 1
+        });
+        let place = Entry {
+            interval: nanos(rhythm.interval).max(1),
+            recheck: nanos(rhythm.recheck).max(1),
+            phase,
+            due: Some(first),
+            pause: Pause::Recheck,
+            removed: false,
+        };
+        self.rate += place.rate();
+        self.entries[key] = Some(place);
+        self.queue.push(Reverse((first, key)));
+        key
     }
 
     /// Returns phases for new targets, for each interval.
@@ -206,6 +197,7 @@ impl Schedule {
         place.removed = true;
         if place.due.is_some() {
             self.entries[key] = None;
+            self.free.push(key);
         }
     }
 
@@ -252,6 +244,7 @@ impl Schedule {
         let Some(place) = self.entries[key].as_mut() else { return false };
         if place.removed {
             self.entries[key] = None;
+            self.free.push(key);
             return false;
         }
         if place.pause != pause {

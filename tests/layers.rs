@@ -108,13 +108,14 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         &[
             "announcements",
             "recent_failures",
+            "name_status",
             "dns_addresses",
             "dns_notices",
             "decision",
             "readdress",
         ],
     ),
-    ("names", &["rotation"]),
+    ("names", &["lookup", "rotation"]),
     ("notice", &["reason", "log_line", "recorder"]),
     (
         "plan",

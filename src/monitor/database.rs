@@ -19,8 +19,8 @@ use crate::plan::{KeepReason, Member, Members, Plan, PolicyNote};
 use crate::resolve;
 use crate::schedule::{Pause, TargetKey};
 use decision::known_to_pass;
-use dns_addresses::DnsAddresses;
 pub(crate) use dns_addresses::ServiceFacts;
+use dns_addresses::{DnsAddresses, Reading};
 pub(super) use dns_notices::DnsService;
 use readdress::Arrival;
 use recent_failures::RecentFailures;
@@ -29,6 +29,7 @@ mod announcements;
 mod decision;
 mod dns_addresses;
 mod dns_notices;
+mod name_status;
 mod readdress;
 mod recent_failures;
 
@@ -248,8 +249,12 @@ impl DatabaseMonitor {
         now: Instant,
     ) {
         let first = self.policy_state.published.is_none();
-        self.adopt(own, now);
+        let reading = match first && !self.has_decided {
+            true => Reading::First,
+            false => Reading::Later,
+        };
         self.policy_state.published.get_or_insert_with(|| members.clone());
+        self.adopt(own, reading, now);
         for index in 0..self.targets.len() {
             let target = &mut self.targets[index];
             let membership = if members.contains(target.member.ip) {
@@ -281,9 +286,9 @@ impl DatabaseMonitor {
         let changed =
             self.policy_state.published.as_ref().is_some_and(|published| *published != members);
         if changed {
+            self.policy_state.published = Some(members.clone());
             // All of them were written by this replica or by the one that writes.
-            self.adopt(&members, now);
-            self.policy_state.published = Some(members);
+            self.adopt(&members, Reading::Later, now);
             self.decide(freeze, now);
         }
     }
@@ -325,7 +330,8 @@ impl DatabaseMonitor {
         for index in 0..self.targets.len() {
             let TargetState { member: Member { ip, .. }, origin, .. } = &self.targets[index];
             let address = &self.database.addresses[index];
-            let entry = origin.entry.and_then(|entry| self.database.names.get(entry));
+            let entry = origin.entry.filter(|_| !origin.is_guess);
+            let entry = entry.and_then(|entry| self.database.names.get(entry));
             let has_name = |name: &str| entry.is_some_and(|entry| *entry.name == *name);
             let by_annotation = maintenance.reason(*ip, has_name);
             let reason = by_annotation.or(address.maintenance.as_ref()).cloned();

@@ -41,11 +41,6 @@ impl Names {
         Self { resolver, known: HashMap::new(), unknown: 0, is_unavailable: false }
     }
 
-    /// Sends a command to the resolver.
-    pub(super) fn send(&self, command: Command) {
-        self.resolver.send(command);
-    }
-
     fn dns_service(&self) -> DnsService {
         match self.is_unavailable {
             true => DnsService::Unavailable,
@@ -53,9 +48,11 @@ impl Names {
         }
     }
 
-    /// Returns whether most names are unknown.
-    fn mostly_unknown(&self) -> bool {
-        self.unknown >= MIN_UNKNOWN && self.unknown * 2 > self.known.len()
+    /// Returns whether DNS as a whole does not answer: for more than half of all names. That ends
+    /// at a quarter, so that one name at the edge does not begin and end it.
+    fn is_unavailable_now(&self) -> bool {
+        let share = if self.is_unavailable { 4 } else { 2 };
+        self.unknown >= MIN_UNKNOWN && self.unknown * share > self.known.len()
     }
 
     fn recount(&mut self) {
@@ -115,10 +112,10 @@ impl Monitor {
     pub(super) fn update_wanted(&mut self, index: usize) {
         for (key, _) in self.databases[index].wanted_names() {
             let Some(name) = self.names.known.get(&key) else { continue };
-            let all = name.users.iter().filter_map(|(database, entry)| {
-                self.databases[*database].wanted_names().into_iter().nth(*entry)
-            });
-            let Some(wanted) = all.map(|(_, wanted)| wanted).reduce(merge) else { continue };
+            let all = name.users.iter();
+            let all =
+                all.filter_map(|(database, entry)| self.databases[*database].wanted_name(*entry));
+            let Some(wanted) = all.reduce(merge) else { continue };
             if wanted != name.wanted {
                 self.names.resolver.send(Command::Insert(key.clone(), wanted));
                 self.names.known.entry(key).and_modify(|name| name.wanted = wanted);
@@ -146,7 +143,7 @@ impl Monitor {
 
     /// Announces that DNS does not answer for most names, or does again.
     fn announce_dns(&mut self, outcome: &LookupOutcome, now: Instant) {
-        let is_unavailable = self.names.mostly_unknown();
+        let is_unavailable = self.names.is_unavailable_now();
         if std::mem::replace(&mut self.names.is_unavailable, is_unavailable) == is_unavailable {
             return;
         }
@@ -161,6 +158,18 @@ impl Monitor {
         };
         let notice = Notice::new(Regarding::Daemon, reason, note, now);
         self.recorder.log_and_event(notice, &LogLine::default());
+    }
+
+    /// Passes a command of a database to the resolver. A name is hurried for as long as any of its
+    /// databases needs it.
+    pub(super) fn pass_to_resolver(&self, command: Command) {
+        if let Command::Calm(key) = &command
+            && let Some(name) = self.names.known.get(key)
+            && name.users.iter().any(|(database, entry)| self.databases[*database].hurries(*entry))
+        {
+            return;
+        }
+        self.names.resolver.send(command);
     }
 
     /// Applies the facts about the Service of a database.

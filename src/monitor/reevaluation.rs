@@ -13,7 +13,7 @@ impl Monitor {
     pub(super) fn after_change(&mut self, index: usize) {
         self.update_schedule(index);
         for command in self.databases[index].take_resolver_commands() {
-            self.names.send(command);
+            self.pass_to_resolver(command);
         }
         self.schedule_reevaluation(index);
     }

@@ -76,7 +76,9 @@ impl Monitor {
             + database.config().addresses.len();
         self.inconclusive.set_targets(targets);
         let new = self.carry_over(index);
-        let keys = self.schedule.add_due(&self.cadences(&new), clock::now());
+        let now = clock::now();
+        let cadences = self.cadences(&new);
+        let keys = cadences.iter().map(|cadence| self.schedule.add_due(cadence, now)).collect();
         self.add_scheduled(keys, &new);
         self.sharers_changed = true;
     }

@@ -59,11 +59,26 @@ impl Monitor {
         self.queue_for(report.key).release(owner);
         report.delay.into_iter().for_each(|delay| self.start_delay.observe(delay, interval));
         let pause = location.map_or(Pause::Interval, |(database, target)| {
+            let excused = self.excuse(report, database, target);
+            let report = excused.as_ref().unwrap_or(report);
             self.inconclusive.observe(report.key, &report.verdict, report.ended);
             let pause = self.databases[database].on_result(target, report, &mut self.freeze);
             self.after_change(database);
             pause
         });
         self.schedule.complete(report.key, report.started, report.ended, pause);
+    }
+    /// Returns an inconclusive report instead of a failure that may come from a wrong name: after a
+    /// restart without DNS, nothing says which name an address is of.
+    fn excuse(&self, report: &ProbeReport, database: usize, target: usize) -> Option<ProbeReport> {
+        let Verdict::Fail(reason) = &report.verdict else { return None };
+        let is_excused = self.databases[database].is_name_a_guess(target)
+            && self.scheduled[report.key].prober.may_fail_by_name(reason);
+        is_excused.then(|| ProbeReport {
+            verdict: Verdict::Inconclusive(format!(
+                "{reason}; DNS has not said yet which name this address is of"
+            )),
+            ..*report
+        })
     }
 }

@@ -109,6 +109,8 @@ pub struct Origin {
     pub entry: Option<usize>,
     /// The way in which DNS stands behind it.
     pub backing: Backing,
+    /// True if its name is a guess: no answer has had it, and it may be of another name.
+    pub is_guess: bool,
     /// The time at which an answer brought it.
     pub arrived_at: Option<Instant>,
     /// True if that was after the first decision, or by an answer that was not the first.
@@ -121,6 +123,7 @@ impl Default for Origin {
             name: None,
             entry: None,
             backing: Backing::Current,
+            is_guess: false,
             arrived_at: None,
             is_late: false,
         }

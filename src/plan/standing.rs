@@ -26,6 +26,7 @@
 //! selected. Otherwise two of them would empty an `exactlyOne` Service, and a name that moves would
 //! end the delay of a failback.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -115,12 +116,12 @@ impl<'a> Successors<'a> {
             let is_suppressed = target.suppressed_until.is_some_and(|end| end > now);
             is_given(target) && target.is_up() && !target.in_maintenance && !is_suppressed
         };
-        let fit: Vec<&Candidate> = pool.targets.iter().filter(is_fit).collect();
+        let fit = pool.targets.iter().filter(is_fit);
+        let fit: BTreeMap<IpAddr, &Candidate> =
+            fit.map(|target| (target.member.ip, target)).collect();
         let of_name = |name: &NameFacts| {
-            let gives = |target: &&&Candidate| {
-                name.state.backing(target.member.ip) == Some(Backing::Current)
-            };
-            fit.iter().filter(gives).copied().collect()
+            let current = name.state.addresses().filter(|(_, it)| *it == Backing::Current);
+            current.filter_map(|(ip, _)| fit.get(&ip).copied()).collect()
         };
         Self { names: pool.names, by_name: pool.names.iter().map(of_name).collect() }
     }

@@ -53,6 +53,16 @@ impl CheckProber for ExecProber {
     fn workload(&self) -> Workload {
         Workload::Command
     }
+
+    fn may_fail_by_name(&self, _reason: &str) -> bool {
+        let has_name = |text: &str| text.contains("TARGET_NAME");
+        let in_value = |value: &ValueSource| match value {
+            ValueSource::Literal(text) => has_name(text),
+            ValueSource::Bytes(_) | ValueSource::File(_) | ValueSource::FromEnv(_) => false,
+        };
+        self.command.iter().any(|argument| has_name(argument))
+            || self.env.iter().any(|(_, value)| in_value(value))
+    }
 }
 
 impl ExecProber {

@@ -14,6 +14,12 @@ pub(crate) trait CheckProber: Send + Sync {
 
     /// Returns the resource that a probe occupies most.
     fn workload(&self) -> Workload;
+
+    /// Returns whether a failure for this reason may come from a wrong name of the target. A kind
+    /// that uses no name has no such failure.
+    fn may_fail_by_name(&self, _reason: &str) -> bool {
+        false
+    }
 }
 
 /// The resource that a probe occupies most. It decides on the runtime and the limit of a probe.

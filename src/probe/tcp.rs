@@ -44,6 +44,10 @@ impl CheckProber for TcpProber {
     fn workload(&self) -> Workload {
         if self.tls.is_some() { Workload::Cpu } else { Workload::Network }
     }
+
+    fn may_fail_by_name(&self, reason: &str) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.may_fail_by_name(reason))
+    }
 }
 
 impl TcpProber {

@@ -16,7 +16,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{Address, Database, NameEntry, RejectedAddress};
+use super::name_status::NameStatus;
+use crate::config::{Address, Database, NameEntry, NameKind, RejectedAddress};
 use crate::monitor::snapshot::Origin;
 use crate::names::{
     Backing, Changes, Families, FamilyAnswer, Lookup, LookupPart, LookupResult, NameState,
@@ -49,33 +50,6 @@ pub(super) struct DnsAddresses {
     service: ServiceFacts,
 }
 
-/// The state of one name, with its newest answer.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct NameStatus {
-    pub state: NameState,
-    /// The newest outcome; none before the first.
-    pub newest: Option<Arc<LookupOutcome>>,
-    /// The addresses of the newest answers that may not be published.
-    pub refused: Vec<RejectedAddress>,
-    /// The good answers that had other addresses than the one before.
-    pub changes: u64,
-    /// The lookups in a row without a good answer; none after a good one.
-    pub failing: Option<Failing>,
-    /// The failing target for which the name is asked at once.
-    pub hurried_for: Option<IpAddr>,
-    /// True if the newest good answer has more addresses than are followed.
-    has_too_many: bool,
-}
-
-/// Lookups in a row without a good answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Failing {
-    pub since: Instant,
-    pub lookups: u32,
-    /// True once people have been told.
-    pub announced: bool,
-}
-
 /// The effects of one lookup on the database.
 pub(super) struct Observed {
     pub changes: Changes,
@@ -86,6 +60,14 @@ pub(super) struct Observed {
     pub newly_refused: Vec<RejectedAddress>,
     /// True if there are too many addresses to follow, and there were not before.
     pub newly_too_many: bool,
+}
+
+/// The reading of the cluster that members come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// The first one, before any decision.
+    First,
+    Later,
 }
 
 /// An address with its origin.
@@ -119,13 +101,17 @@ impl DnsAddresses {
         &mut self.names
     }
 
-    /// Returns the keys of all names, with the way in which each is to be asked for.
-    pub(super) fn wanted(&self) -> impl Iterator<Item = (NameKey, Wanted)> + '_ {
-        self.file.names.iter().map(|entry| {
-            let key = NameKey { name: entry.name.clone(), kind: entry.kind };
-            let families = entry.families.or(self.service.families);
-            (key, Wanted { families, refresh: entry.refresh })
-        })
+    /// Returns the key of the name with this index.
+    pub(super) fn key(&self, index: usize) -> NameKey {
+        let entry = &self.file.names[index];
+        NameKey { name: entry.name.clone(), kind: entry.kind }
+    }
+
+    /// Returns the way in which the name with this index is to be asked for.
+    pub(super) fn wanted(&self, index: usize) -> Wanted {
+        let entry = &self.file.names[index];
+        let families = entry.families.or(self.service.families);
+        Wanted { families, refresh: entry.refresh }
     }
 
     /// Takes over another version of the file's database. The state of a name that both have is
@@ -154,14 +140,18 @@ impl DnsAddresses {
         }
         self.adopted = std::mem::take(&mut self.adopted)
             .into_iter()
-            .filter_map(|(ip, lender)| Some((ip, *moved.get(&lender)?)))
+            .filter_map(|(ip, lender)| {
+                let lender = moved.get(&lender).copied();
+                Some((ip, lender.or_else(|| self.first_that_accepts(ip))?))
+            })
             .collect();
         // An IP that leaves the file may be one that a new name stands for. Without a new name it
         // was removed on purpose.
         if self.names.iter().all(|status| status.state.was_asked()) {
-            let gone = before.addresses.iter().map(|address| address.ip);
-            self.removed.extend(gone);
+            self.removed.extend(ips(&before).difference(&self.file_ips));
         }
+        let file_ips = &self.file_ips;
+        self.removed.retain(|ip| !file_ips.contains(ip));
         self.reconsider(facts, now);
     }
 
@@ -186,9 +176,9 @@ impl DnsAddresses {
             let Some(newest) = self.names[index].newest.clone() else { continue };
             self.observe(index, &newest, &facts, now);
         }
-        let refused: Vec<IpAddr> =
-            self.adopted.keys().copied().filter(|ip| self.adoption_lender(*ip).is_none()).collect();
-        self.adopted.retain(|ip, _| !refused.contains(ip));
+        let mut adopted = std::mem::take(&mut self.adopted);
+        adopted.retain(|ip, _| self.first_that_accepts(*ip).is_some());
+        self.adopted = adopted;
     }
 
     /// Applies the outcome of a lookup of the name with this index.
@@ -202,18 +192,14 @@ impl DnsAddresses {
         let entry = &self.file.names[index];
         let rejection = |ip| rejection(entry, &self.file, &self.service, ip);
         let families = entry.families.or(self.service.families).unwrap_or(Families::BOTH);
-        let mut refused = Vec::new();
+        let mut refused = BTreeMap::new();
         let lookup = filter(outcome, entry, &self.file, families, &rejection, &mut refused);
         let result = lookup.result();
         let status = &mut self.names[index];
         let before = status.state.has_resolved().then(|| current(&status.state));
         let changes = status.state.observe(&lookup, &entry.settings, facts, now);
         status.state.forget(|ip| rejection(ip).is_some());
-        let is_new = |ip: &RejectedAddress| !status.refused.contains(ip);
-        let newly_refused = refused.iter().filter(|ip| is_new(ip)).cloned().collect();
-        if result != LookupResult::Unknown {
-            status.refused = refused;
-        }
+        let newly_refused = status.record_refused(refused, now);
         status.newest = Some(outcome.clone());
         let had_too_many = status.has_too_many;
         if result == LookupResult::Good {
@@ -222,28 +208,47 @@ impl DnsAddresses {
         let newly_too_many = status.has_too_many && !had_too_many;
         let has_changed = !changes.added.is_empty() || !changes.departed.is_empty();
         status.changes += u64::from(has_changed && before.is_some());
-        if result == LookupResult::Good && entry.settings.rotating {
-            // An answer is only a part, so what was published counts as seen.
-            let lent = self.adopted.iter().filter(|(_, lender)| **lender == index);
-            lent.for_each(|(ip, _)| status.state.adopt(*ip, now));
-        }
+        self.lend_anew(now);
         self.settle_ownership();
         Observed { changes, result, before, newly_refused, newly_too_many }
     }
 
+    /// Lends attributes of another name to adopted addresses whose name has resolved without them:
+    /// they may be of a name that has not, or of one that is `rotating`.
+    fn lend_anew(&mut self, now: Instant) {
+        let adopted: Vec<(IpAddr, usize)> = self.adopted.iter().map(|it| (*it.0, *it.1)).collect();
+        for (ip, lender) in adopted {
+            let is_open = !self.names[lender].state.has_resolved();
+            let Some(lender) = Some(lender).filter(|_| is_open).or_else(|| self.lender(ip)) else {
+                continue;
+            };
+            self.lend(ip, lender, now);
+        }
+    }
+
+    /// Lends the attributes of a name to an address. A `rotating` name that has resolved takes it
+    /// for seen: each answer is only a part.
+    fn lend(&mut self, ip: IpAddr, lender: usize, now: Instant) {
+        let status = &mut self.names[lender];
+        if self.file.names[lender].settings.rotating && status.state.has_resolved() {
+            status.state.adopt(ip, now);
+            self.adopted.remove(&ip);
+        } else {
+            self.adopted.insert(ip, lender);
+        }
+    }
+
     /// Forgets what is known in a weaker way than another name or the file has it.
     fn settle_ownership(&mut self) {
-        let is_current = |status: &NameStatus, ip: IpAddr| {
-            status.state.addresses().any(|it| it == (ip, Backing::Current))
-        };
         for index in 0..self.names.len() {
-            let owned_elsewhere: Vec<IpAddr> = self.names[index]
-                .state
+            let state = &self.names[index].state;
+            let owned_elsewhere: Vec<IpAddr> = state
                 .addresses()
-                .filter(|(_, backing)| *backing != Backing::Current)
                 .map(|(ip, _)| ip)
+                .filter(|ip| !state.has_answered(*ip))
                 .filter(|ip| {
-                    self.is_in_file(*ip) || self.names.iter().any(|other| is_current(other, *ip))
+                    let mut others = self.names.iter();
+                    self.is_in_file(*ip) || others.any(|other| other.state.has_answered(*ip))
                 })
                 .collect();
             self.names[index].state.forget(|ip| owned_elsewhere.contains(&ip));
@@ -267,7 +272,10 @@ impl DnsAddresses {
     /// Adopts members that nothing accounts for: while a name has had no good answer, they may be
     /// its addresses, and a restart without DNS must change nothing. A name with `rotating` may
     /// have them although its answers lack them. The first such name lends its attributes.
-    pub(super) fn adopt(&mut self, members: &Members, now: Instant) {
+    ///
+    /// When the cluster is first read, all are adopted: an answer that came before that may be one
+    /// that has moved to an address which is not up.
+    pub(super) fn adopt(&mut self, members: &Members, reading: Reading, now: Instant) {
         self.removed.retain(|ip| members.contains(*ip));
         let known = self.known();
         for ip in members.iter().map(|member| member.ip) {
@@ -276,24 +284,33 @@ impl DnsAddresses {
             if is_known {
                 continue;
             }
-            let Some(lender) = self.adoption_lender(ip) else { continue };
-            let status = &mut self.names[lender];
-            if self.file.names[lender].settings.rotating && status.state.has_resolved() {
-                status.state.adopt(ip, now);
-            } else {
-                self.adopted.insert(ip, lender);
+            let lender = self.lender(ip).or_else(|| match reading {
+                Reading::First => self.first_that_accepts(ip),
+                Reading::Later => None,
+            });
+            if let Some(lender) = lender {
+                self.lend(ip, lender, now);
             }
         }
     }
 
     /// Returns the first name that may have an address which no answer has.
-    fn adoption_lender(&self, ip: IpAddr) -> Option<usize> {
-        self.file.names.iter().zip(&self.names).position(|(entry, status)| {
-            let families = entry.families.or(self.service.families).unwrap_or(Families::BOTH);
-            (!status.state.has_resolved() || entry.settings.rotating)
-                && families.contains(ip)
-                && rejection(entry, &self.file, &self.service, ip).is_none()
+    fn lender(&self, ip: IpAddr) -> Option<usize> {
+        (0..self.names.len()).find(|index| {
+            let (entry, status) = (&self.file.names[*index], &self.names[*index]);
+            (!status.state.has_resolved() || entry.settings.rotating) && self.accepts(*index, ip)
         })
+    }
+
+    fn first_that_accepts(&self, ip: IpAddr) -> Option<usize> {
+        (0..self.names.len()).find(|index| self.accepts(*index, ip))
+    }
+
+    /// Returns whether an answer of the name with this index may have the address.
+    fn accepts(&self, index: usize, ip: IpAddr) -> bool {
+        let entry = &self.file.names[index];
+        let families = entry.families.or(self.service.families).unwrap_or(Families::BOTH);
+        families.contains(ip) && rejection(entry, &self.file, &self.service, ip).is_none()
     }
 
     /// Releases addresses whose place another has taken, by a decision that was carried out.
@@ -335,14 +352,30 @@ impl DnsAddresses {
         }
         let mut by_name: Vec<_> = owners.into_iter().collect();
         by_name.sort_by_key(|(ip, (_, index, _))| (*index, *ip));
-        let by_name = by_name.into_iter().map(|(ip, (_, index, backing))| {
-            let entry = &self.file.names[index];
-            let service_target = self.names[index].state.service_target(ip);
-            let address = entry.address(ip, service_target.map(|target| &**target));
-            let name = address.name.clone();
-            (address, Origin { name, entry: Some(index), backing, ..Origin::default() })
-        });
+        let by_name = by_name
+            .into_iter()
+            .map(|(ip, (_, index, backing))| self.named_address(ip, index, backing));
         file.chain(by_name).collect()
+    }
+
+    /// Returns an address of a name. While no answer has had it, and the database has several
+    /// names, it may be of another one: then only its check and tier are lent.
+    fn named_address(&self, ip: IpAddr, index: usize, backing: Backing) -> (Address, Origin) {
+        let (entry, state) = (&self.file.names[index], &self.names[index].state);
+        let service_target = state.service_target(ip);
+        let mut address = entry.address(ip, service_target.map(|target| &**target));
+        let is_of_service = entry.kind == NameKind::Service && service_target.is_none();
+        let is_adopted = backing == Backing::Adopted || state.is_adopted(ip);
+        let is_guess = is_of_service || is_adopted && self.names.len() > 1;
+        if is_of_service {
+            address.name = None;
+        }
+        if is_guess {
+            address.maintenance = None;
+        }
+        let name = address.name.clone();
+        let entry = Some(index);
+        (address, Origin { name, entry, backing, is_guess, ..Origin::default() })
     }
 }
 
@@ -389,7 +422,7 @@ fn filter(
     file: &Database,
     families: Families,
     rejection: impl Fn(IpAddr) -> Option<String>,
-    refused: &mut Vec<RejectedAddress>,
+    refused: &mut BTreeMap<IpAddr, String>,
 ) -> Lookup {
     let mut answer = |answer: &Answer, is_followed: Followed| match (answer, is_followed) {
         (_, Followed::No) => FamilyAnswer::NotAsked,
@@ -397,7 +430,7 @@ fn filter(
             let mut good = Vec::new();
             for ip in ips {
                 match rejection(*ip) {
-                    Some(reason) => refused.push(RejectedAddress { ip: *ip, reason }),
+                    Some(reason) => drop(refused.insert(*ip, reason)),
                     None => good.push(*ip),
                 }
             }
@@ -420,7 +453,7 @@ fn filter(
     };
     let parts: Vec<LookupPart> = outcome.parts.iter().filter(has_port).map(part).collect();
     if parts.is_empty() {
-        debug_assert_eq!(entry.kind, crate::config::NameKind::Service);
+        debug_assert_eq!(entry.kind, NameKind::Service);
         return Lookup::of_host(FamilyAnswer::NoAddress, FamilyAnswer::NoAddress);
     }
     Lookup { parts }

@@ -217,15 +217,16 @@ impl DatabaseMonitor {
     /// Returns the names for readers outside the monitor.
     pub(super) fn name_snapshots(&self) -> Vec<NameSnapshot> {
         let Some(dns) = &self.dns else { return Vec::new() };
-        let snapshot = |(entry, status): (&NameEntry, &dns_addresses::NameStatus)| NameSnapshot {
-            name: entry.name.clone(),
-            addresses: status.state.addresses().collect(),
-            result: status.state.newest(),
-            newest: status.newest.clone(),
-            failing_since: status.failing.map(|failing| failing.since),
-            changes: status.changes,
-            refused: status.refused.clone(),
-        };
+        let snapshot =
+            |(entry, status): (&NameEntry, &super::name_status::NameStatus)| NameSnapshot {
+                name: entry.name.clone(),
+                addresses: status.state.addresses().collect(),
+                result: status.state.newest(),
+                newest: status.newest.clone(),
+                failing_since: status.failing.map(|failing| failing.since),
+                changes: status.changes,
+                refused: status.refused.clone(),
+            };
         dns.file().names.iter().zip(dns.names()).map(snapshot).collect()
     }
 }

@@ -6,15 +6,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::dns_addresses::{DnsAddresses, Failing, NameStatus, Observed, ServiceFacts};
+use super::dns_addresses::{DnsAddresses, Observed, Reading, ServiceFacts};
+use super::name_status::{Failing, NameStatus};
 use super::{DatabaseMonitor, renewed, target};
 use crate::config::{Address, Database};
 use crate::freeze::Freeze;
 use crate::health::{self, InitialMembership, State, Thresholds, Verdict};
 use crate::monitor::TargetState;
 use crate::monitor::snapshot::Origin;
-use crate::names::{Backing, LookupResult, TargetFacts};
-use crate::plan::{Members, Plan};
+use crate::names::{Backing, LookupResult, ServiceTarget, TargetFacts};
+use crate::plan::Members;
 use crate::resolve::{self, LookupOutcome, NameKey};
 
 /// Time for which an address that is new by DNS and has never passed is tried at each recheck
@@ -71,7 +72,7 @@ impl DatabaseMonitor {
             failing.lookups = failing.lookups.saturating_add(1);
         } else if !observed.changes.added.is_empty() {
             // The resolver ends its hurry by itself.
-            status.hurried_for = None;
+            status.hurried_for = Vec::new();
         }
     }
 
@@ -93,11 +94,17 @@ impl DatabaseMonitor {
         changed
     }
 
-    /// Adopts members that may belong to a name that has no answer.
-    pub(super) fn adopt(&mut self, members: &Members, now: Instant) {
-        if let Some(dns) = &mut self.dns {
-            dns.adopt(members, now);
-            self.refresh_addresses(Arrival::First, now);
+    /// Adopts members that may belong to a name that has no answer. The cluster holds them.
+    pub(super) fn adopt(&mut self, members: &Members, reading: Reading, now: Instant) {
+        let Some(dns) = &mut self.dns else { return };
+        dns.adopt(members, reading, now);
+        self.refresh_addresses(Arrival::First, now);
+        for (target, address) in self.targets.iter_mut().zip(&self.database.addresses) {
+            if members.contains(target.member.ip) {
+                let (published, thresholds) =
+                    (InitialMembership::Published, address.check.thresholds);
+                health::initialize(&mut target.health, published, thresholds, now);
+            }
         }
     }
 
@@ -118,7 +125,7 @@ impl DatabaseMonitor {
             return (file.clone(), vec![Origin::default(); file.addresses.len()]);
         };
         if let Some(published) = &policy_state.published {
-            dns.adopt(published, now);
+            dns.adopt(published, Reading::Later, now);
         }
         let (addresses, origins) = dns.effective().into_iter().unzip();
         (Arc::new(Database { addresses, ..Database::clone(file) }), origins)
@@ -131,10 +138,20 @@ impl DatabaseMonitor {
         if addresses != self.database.addresses {
             let file = Database::clone(dns.file());
             self.replace_targets(Arc::new(Database { addresses, ..file }), now);
+            self.forget_hurries();
         }
         self.set_origins(origins, arrival, now);
         self.initialize_arrivals(now);
         self.update_maintenance(now);
+    }
+
+    /// Forgets the failing targets that are no longer there. The resolver ends its hurry by itself.
+    fn forget_hurries(&mut self) {
+        let Self { dns, targets, .. } = self;
+        for status in dns.iter_mut().flat_map(|dns| dns.names_mut()) {
+            let is_target = |ip: &IpAddr| targets.iter().any(|target| target.member.ip == *ip);
+            status.hurried_for.retain(is_target);
+        }
     }
 
     /// Replaces the targets. One whose check is the same keeps its health. Returns those that are
@@ -210,25 +227,44 @@ impl DatabaseMonitor {
         let (ip, is_up) = (target.member.ip, target.health.state() == State::Up);
         let (Some(dns), Some(entry)) = (&mut self.dns, target.origin.entry) else { return };
         let status = &mut dns.names_mut()[entry];
-        let command = match (verdict, status.hurried_for) {
-            (Verdict::Fail(_), failed) if is_up && failed != Some(ip) => {
-                status.hurried_for = Some(ip);
+        let is_listed = status.hurried_for.contains(&ip);
+        let command = match verdict {
+            Verdict::Fail(_) if is_up && !is_listed => {
+                status.hurried_for.push(ip);
                 resolve::Command::Hurry
             }
-            (Verdict::Pass, Some(failed)) if failed == ip => {
-                status.hurried_for = None;
+            Verdict::Pass if is_listed => {
+                status.hurried_for.retain(|failed| *failed != ip);
+                if !status.hurried_for.is_empty() {
+                    return;
+                }
                 resolve::Command::Calm
             }
             _ => return,
         };
-        let entry = &dns.file().names[entry];
-        let key = NameKey { name: entry.name.clone(), kind: entry.kind };
+        let key = dns.key(entry);
         self.resolver_commands.push(command(key));
     }
 
     /// Returns the keys of the names in the order of the file, with the way to ask for each.
     pub(in crate::monitor) fn wanted_names(&self) -> Vec<(NameKey, resolve::Wanted)> {
-        self.dns.as_ref().map(|dns| dns.wanted().collect()).unwrap_or_default()
+        let Some(dns) = &self.dns else { return Vec::new() };
+        (0..dns.names().len()).map(|index| (dns.key(index), dns.wanted(index))).collect()
+    }
+
+    /// Returns the way in which the name with this index is to be asked for.
+    pub(in crate::monitor) fn wanted_name(&self, name: usize) -> Option<resolve::Wanted> {
+        self.dns.as_ref().map(|dns| dns.wanted(name))
+    }
+
+    /// Returns whether any target fails for which the name with this key is asked at once.
+    pub(in crate::monitor) fn hurries(&self, name: usize) -> bool {
+        self.dns.as_ref().is_some_and(|dns| !dns.names()[name].hurried_for.is_empty())
+    }
+
+    /// Returns whether the name of the target with this index is a guess.
+    pub(in crate::monitor) fn is_name_a_guess(&self, index: usize) -> bool {
+        self.targets[index].origin.is_guess
     }
 
     /// Returns whether any lookup of the name with this index has been applied.
@@ -247,13 +283,13 @@ impl DatabaseMonitor {
         if self.dns.is_none() {
             return false;
         }
-        let is_carried_out = match &self.plan.borrow().plan {
-            Plan::Publish(members) => self.policy_state.published.as_ref() == Some(members),
-            Plan::Keep(_) => false,
-        };
-        let exchanged = match is_carried_out {
-            true => std::mem::take(&mut self.policy_state.exchanged),
-            false => Vec::new(),
+        // An exchange is carried out once the cluster no longer holds the address.
+        let exchanged: Vec<IpAddr> = match &self.policy_state.published {
+            Some(published) => {
+                let all = self.policy_state.exchanged.iter().copied();
+                all.filter(|ip| !published.contains(*ip)).collect()
+            }
+            None => Vec::new(),
         };
         self.announce_exchange(&exchanged);
         let Self { dns, targets, policy_state, .. } = self;
@@ -264,7 +300,7 @@ impl DatabaseMonitor {
         if has_dropped || !exchanged.is_empty() {
             self.refresh_addresses(Arrival::Late, now);
         }
-        has_dropped
+        has_dropped || !exchanged.is_empty()
     }
 }
 
@@ -273,7 +309,7 @@ impl DatabaseMonitor {
 struct Signature {
     was_asked: bool,
     has_resolved: bool,
-    addresses: Vec<(IpAddr, Backing)>,
+    addresses: Vec<(IpAddr, Backing, Option<Arc<ServiceTarget>>)>,
 }
 
 impl Signature {
@@ -282,7 +318,10 @@ impl Signature {
         Self {
             was_asked: state.was_asked(),
             has_resolved: state.has_resolved(),
-            addresses: state.addresses().collect(),
+            addresses: state
+                .addresses()
+                .map(|(ip, backing)| (ip, backing, state.service_target(ip).cloned()))
+                .collect(),
         }
     }
 }

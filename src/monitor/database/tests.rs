@@ -6,6 +6,7 @@ use crate::config::{Options, parse};
 use crate::freeze::Rules;
 use crate::notice::{Receiver, channel};
 
+mod adoption;
 mod names;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -37,6 +37,10 @@ impl CheckProber for HttpsProber {
     fn workload(&self) -> Workload {
         Workload::Cpu
     }
+
+    fn may_fail_by_name(&self, reason: &str) -> bool {
+        self.tls.may_fail_by_name(reason)
+    }
 }
 
 impl HttpsProber {

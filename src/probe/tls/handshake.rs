@@ -31,6 +31,8 @@ pub(crate) struct Connector {
     cache: Arc<TlsConfigCache>,
     /// `None` if the name is not valid in TLS. The config's parser rejects such a `serverName`.
     name: Option<ServerName<'static>>,
+    /// True if the name is that of the target, and not a `serverName` of the config.
+    is_by_target: bool,
 }
 
 impl Connector {
@@ -39,7 +41,13 @@ impl Connector {
             (Some(name), _) | (None, Some(name)) => ServerName::try_from(name.to_owned()).ok(),
             (None, None) => Some(ServerName::from(target.ip)),
         };
-        Self { cache: TlsConfigCache::shared(tls, alpn), name }
+        let is_by_target = tls.server_name.is_none();
+        Self { cache: TlsConfigCache::shared(tls, alpn), name, is_by_target }
+    }
+
+    /// Returns whether a failure for this reason may come from a wrong name of the target.
+    pub(crate) fn may_fail_by_name(&self, reason: &str) -> bool {
+        self.is_by_target && reason.starts_with(&format!("{}:", Phase::Tls))
     }
 
     /// Reads the certificates and keys. Called before the connect, so that no target waits for it.

@@ -35,6 +35,8 @@ impl Feedback {
     pub(crate) fn reset_members(&mut self) {
         self.initial_members_sent = false;
         self.published_members = None;
+        // A database that had no names does not know them.
+        self.service_facts = ServiceFacts::default();
     }
 
     /// Sends the members that the cluster has when the database is first reconciled. `own` are

@@ -8,19 +8,19 @@ use crate::resolve::{
     Answer, Command, LookupOutcome, NameKey, OutcomePart, ServiceRecord, UnknownReason,
 };
 
-const DB: &str = "db.corp";
-const V4: Families = Families { ipv4: true, ipv6: false };
+pub(super) const DB: &str = "db.corp";
+pub(super) const V4: Families = Families { ipv4: true, ipv6: false };
 
 impl Scene {
     /// Applies the outcome of a lookup of the name with this index, a second later.
-    fn resolve(&mut self, name: usize, answer: Answer) {
+    pub(super) fn resolve(&mut self, name: usize, answer: Answer) {
         self.resolve_parts(
             name,
             vec![OutcomePart { service: None, a: answer, aaaa: Answer::NotAsked }],
         );
     }
 
-    fn resolve_parts(&mut self, name: usize, parts: Vec<OutcomePart>) {
+    pub(super) fn resolve_parts(&mut self, name: usize, parts: Vec<OutcomePart>) {
         self.now += SECOND;
         let outcome = LookupOutcome {
             families: V4,
@@ -34,14 +34,14 @@ impl Scene {
         self.database.apply_lookup(name, &Arc::new(outcome), &mut self.freeze, self.now);
     }
 
-    fn serve(&mut self, families: Families, cluster_ips: &[&str]) {
+    pub(super) fn serve(&mut self, families: Families, cluster_ips: &[&str]) {
         let cluster_ips = cluster_ips.iter().map(|ip| ip.parse().expect("an IP")).collect();
         let facts = ServiceFacts { families: Some(families), cluster_ips };
         self.database.set_service_facts(facts, &mut self.freeze, self.now);
     }
 
     /// Creates a database of one name, of an IPv4 Service that has been read.
-    fn of_name(published: &[u8]) -> Self {
+    pub(super) fn of_name(published: &[u8]) -> Self {
         let mut scene = Self::new(DB, "{}");
         scene.serve(V4, &[]);
         scene.sync(published);
@@ -49,7 +49,7 @@ impl Scene {
     }
 
     /// Returns the last numbers of the targets, with the first letter of what DNS says of each.
-    fn targets(&self) -> String {
+    pub(super) fn targets(&self) -> String {
         let word = |target: &TargetState| {
             let last = target.member.ip.to_string().replace("10.0.0.", "");
             match target.origin.entry {
@@ -61,7 +61,7 @@ impl Scene {
     }
 
     /// Carries the plan out.
-    fn write(&mut self) {
+    pub(super) fn write(&mut self) {
         let Plan::Publish(members) = self.database.plan().borrow().plan.clone() else {
             panic!("the plan is to keep")
         };
@@ -69,11 +69,11 @@ impl Scene {
     }
 }
 
-fn at(last: &[u8]) -> Answer {
+pub(super) fn at(last: &[u8]) -> Answer {
     Answer::Addresses(last.iter().map(|last| [10, 0, 0, *last].into()).collect())
 }
 
-fn silence() -> Answer {
+pub(super) fn silence() -> Answer {
     Answer::Unknown(UnknownReason("no answer in 5s".into()))
 }
 
@@ -201,7 +201,7 @@ fn what_may_not_be_published_is_no_target() {
     assert_eq!(scene.targets(), "1c");
     let refused = scene.events("AddressRefused");
     assert_eq!(refused.len(), 1, "all of an answer together: {refused:?}");
-    assert!(refused[0].ends_with("; also refused: 169.254.169.254, 10.0.0.7"), "{refused:?}");
+    assert!(refused[0].ends_with("; also refused: 127.0.0.1, 169.254.169.254"), "{refused:?}");
     scene.resolve(0, at(&[7]));
     assert_eq!(scene.targets(), "1c", "only refused ones are no answer");
     assert_eq!(scene.events("AddressRefused"), Vec::<String>::new(), "told once");
@@ -403,4 +403,51 @@ fn a_name_in_maintenance_takes_its_later_addresses_out_too() {
     scene.publishes("1, 2");
     scene.annotate(None, None);
     scene.publishes("1, 2, 4");
+}
+
+#[test]
+fn tiers_follow_the_priorities_of_srv_records() {
+    let mut scene = Scene::new("_db._tcp.corp.example", "{}");
+    scene.serve(V4, &[]);
+    scene.sync(&[]);
+    let part = |host: &str, rank, last| OutcomePart {
+        service: Some(ServiceRecord { host: host.into(), port: 1, rank, weight: 0 }),
+        a: at(&[last]),
+        aaaa: Answer::NotAsked,
+    };
+    scene.resolve_parts(0, vec![part("a.corp.example", 0, 1), part("b.corp.example", 1, 2)]);
+    scene.on_result("++");
+    scene.publishes("1");
+    scene.resolve_parts(0, vec![part("a.corp.example", 1, 1), part("b.corp.example", 0, 2)]);
+    let tiers: Vec<u32> = scene.database.targets.iter().map(|target| target.priority).collect();
+    assert_eq!(tiers, [1, 0]);
+}
+
+#[test]
+fn a_name_is_hurried_until_all_of_its_failing_targets_pass() {
+    let mut scene = Scene::of_name(&[1, 2]);
+    scene.resolve(0, at(&[1, 2]));
+    scene.on_result("++");
+    scene.reload("{address: db.corp, check: {unhealthyThreshold: 9}}", "{}");
+    scene.sync(&[1, 2]);
+    scene.on_result("++");
+    scene.database.take_resolver_commands();
+    scene.on_result("--");
+    scene.on_result("-+");
+    let is_calm = |command: &Command| matches!(command, Command::Calm(_));
+    assert!(!scene.database.take_resolver_commands().iter().any(is_calm));
+    scene.on_result("+ ");
+    assert!(scene.database.take_resolver_commands().iter().any(is_calm));
+}
+
+#[test]
+fn a_refused_address_is_told_once_whatever_else_is_asked() {
+    let mut scene = Scene::of_name(&[1]);
+    let loopback = || Answer::Addresses(vec![[127, 0, 0, 1].into()]);
+    for _ in 0..10 {
+        let aaaa = Answer::Unknown(UnknownReason("no answer in 5s".into()));
+        scene.resolve_parts(0, vec![OutcomePart { service: None, a: loopback(), aaaa }]);
+        scene.resolve(0, at(&[1]));
+    }
+    assert_eq!(scene.events("AddressRefused").len(), 1);
 }
