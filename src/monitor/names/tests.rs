@@ -6,10 +6,11 @@ use super::*;
 use crate::clock;
 use crate::config::{NameKind, Options, Spec, parse};
 use crate::freeze::Rules;
+use crate::health::{State, Verdict};
 use crate::limits::Limits;
-use crate::monitor::{ServiceFacts, build};
+use crate::monitor::{ProbeReport, ServiceFacts, build};
 use crate::notice::{Receiver, channel};
-use crate::plan::Members;
+use crate::plan::{Member, Members};
 use crate::resolve::{self, Answer, OutcomePart, UnknownReason};
 use crate::schedule::Next;
 
@@ -183,4 +184,30 @@ async fn an_outage_of_dns_is_told_once_and_not_for_each_name() {
     }
     let told = scene.reasons();
     assert_eq!(told, [Reason::DnsAvailable]);
+}
+
+#[tokio::test]
+async fn a_failure_that_a_guessed_name_may_cause_takes_nothing_out() {
+    let check = "{tcp: {tls: {}}, unhealthyThreshold: 1}";
+    let addresses =
+        format!("{{address: a.corp, check: {check}}}, {{address: b.corp, check: {check}}}");
+    let mut scene = Scene::new(&[("a", &addresses)]);
+    let published: Members =
+        [Member { ip: [10, 0, 0, 1].into(), hostname: None }].into_iter().collect();
+    scene.serve("a", Families { ipv4: true, ipv6: false });
+    let Monitor { databases, freeze, .. } = &mut scene.monitor;
+    databases[0].set_initial_members(&published, &published, freeze, scene.now);
+    scene.monitor.after_change(0);
+    for name in ["a.corp", "b.corp"] {
+        scene.resolve(name, Answer::Unknown(UnknownReason("no answer in 5s".into())));
+    }
+    let key = scene.monitor.databases[0].scheduled.keys[0];
+    let fail = |scene: &mut Scene, reason: &str| {
+        let verdict = Verdict::Fail(reason.into());
+        let (started, ended) = (scene.now, scene.now);
+        scene.monitor.on_result(&ProbeReport { key, verdict, delay: None, started, ended });
+        scene.monitor.databases[0].snapshot().targets[0].health.state()
+    };
+    assert_eq!(fail(&mut scene, "tls: the certificate is for other names"), State::Up);
+    assert_eq!(fail(&mut scene, "connect: connection refused"), State::Down);
 }
