@@ -3,7 +3,9 @@
 //! The resolver keeps no cache: the monitor knows the newest answer of each name, and the resolver
 //! knows when to ask again.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -62,6 +64,9 @@ pub(crate) const FAMILIES_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most questions a second over all names, unless `--dns-qps` gives another number.
 pub(crate) const DEFAULT_QPS: NonZeroU32 = NonZeroU32::new(500).expect("not zero");
 
+/// A hash that is the same in each process, because nothing here is random.
+type Hashing = BuildHasherDefault<DefaultHasher>;
+
 /// A command to the resolver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
@@ -114,8 +119,8 @@ pub(crate) struct LookupOutcome {
 }
 
 impl LookupOutcome {
-    fn answers(&self) -> impl Iterator<Item = &Answer> {
-        self.parts.iter().flat_map(|part| [&part.a, &part.aaaa])
+    fn answers(&self) -> impl Iterator<Item = &Answer> + Clone {
+        self.parts.iter().flat_map(OutcomePart::answers)
     }
 
     /// Returns whether DNS does not say whether the name has addresses.
@@ -126,19 +131,7 @@ impl LookupOutcome {
 
     /// Returns the words of DNS instead of a good answer.
     pub(crate) fn describe_failure(&self) -> String {
-        let unknown = self.answers().find_map(|answer| match answer {
-            Answer::Unknown(reason) => Some(reason.to_string()),
-            _ => None,
-        });
-        if let Some(reason) = unknown {
-            return reason;
-        }
-        let has_refused = self.answers().any(|answer| matches!(answer, Answer::Addresses(_)));
-        match (has_refused, self.answers().any(|answer| *answer == Answer::NoRecords)) {
-            (true, _) => "none of its addresses may be published".into(),
-            (false, true) => "it has no address".into(),
-            (false, false) => "no such name".into(),
-        }
+        describe_failure(self.answers())
     }
 }
 
@@ -149,6 +142,33 @@ pub(crate) struct OutcomePart {
     pub service: Option<ServiceRecord>,
     pub a: Answer,
     pub aaaa: Answer,
+}
+
+impl OutcomePart {
+    fn answers(&self) -> impl Iterator<Item = &Answer> + Clone {
+        [&self.a, &self.aaaa].into_iter()
+    }
+
+    /// Returns the words of DNS instead of a good answer.
+    pub(crate) fn describe_failure(&self) -> String {
+        describe_failure(self.answers())
+    }
+}
+
+fn describe_failure<'a>(answers: impl Iterator<Item = &'a Answer> + Clone) -> String {
+    let unknown = answers.clone().find_map(|answer| match answer {
+        Answer::Unknown(reason) => Some(reason.to_string()),
+        _ => None,
+    });
+    if let Some(reason) = unknown {
+        return reason;
+    }
+    let has_refused = answers.clone().any(|answer| matches!(answer, Answer::Addresses(_)));
+    match (has_refused, answers.clone().any(|answer| *answer == Answer::NoRecords)) {
+        (true, _) => "none of its addresses may be published".into(),
+        (false, true) => "it has no address".into(),
+        (false, false) => "no such name".into(),
+    }
 }
 
 /// An SRV record that is followed.
@@ -188,15 +208,18 @@ impl fmt::Display for UnknownReason {
 }
 
 /// The names of [`look_up_all`] that are asked at the same time.
-const CONCURRENT_NAMES: usize = 16;
+const CONCURRENT_NAMES: usize = 64;
 
-/// Asks once for each name, and returns the outcomes in their order.
+/// Asks once for each name.
 pub(crate) async fn look_up_all(
     source: &ServerSource,
-    names: Vec<(NameKey, Families)>,
-) -> Vec<LookupOutcome> {
+    names: impl IntoIterator<Item = (NameKey, Families)>,
+) -> HashMap<(NameKey, Families), LookupOutcome, Hashing> {
+    let mut names: Vec<(NameKey, Families)> = names.into_iter().collect();
+    names.sort_unstable();
+    names.dedup();
     if names.is_empty() {
-        return Vec::new();
+        return HashMap::default();
     }
     let feed = ServerFeed::start(source).await;
     let client = Client::new(CONCURRENT_NAMES, Counts::default());
@@ -204,9 +227,9 @@ pub(crate) async fn look_up_all(
     let lookups = names.into_iter().map(async |(key, families)| {
         let result = lookup::look_up(client, feed.servers(), &key, families).await;
         let now = clock::now();
-        task::outcome(result, families, now, now)
+        ((key, families), task::outcome(result, families, now, now))
     });
-    futures::stream::iter(lookups).buffered(CONCURRENT_NAMES).collect().await
+    futures::stream::iter(lookups).buffer_unordered(CONCURRENT_NAMES).collect().await
 }
 
 #[cfg(test)]

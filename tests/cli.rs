@@ -339,11 +339,22 @@ fn probe_asks_the_names_and_checks_their_addresses() {
     dns.set("db.corp.example", Reply::addresses(["192.0.2.1", "192.0.2.2"], 5));
     dns.set("lo.corp.example", Reply::addresses(["127.0.0.1"], 5));
     dns.set("sick.corp.example", Reply::Code(2));
+    let ipv4 = Box::new(Reply::addresses(["192.0.2.3"], 5));
+    dns.set("half.corp.example", Reply::ByFamily(ipv4, Box::new(Reply::Code(5))));
+    let record = |port, target: &str| (0, 0, port, target.to_owned());
+    let records = vec![
+        record(3306, "here.corp.example"),
+        record(3306, "gone.corp.example"),
+        record(3307, "there.corp.example"),
+        record(3306, "db.evil.example"),
+    ];
+    dns.set("_mysql._tcp.all.corp.example", Reply::Services(records, 5));
+    dns.set("here.corp.example", Reply::addresses(["192.0.2.4"], 5));
     let config = file(
         "databases:\n- service: mysql\n  namespace: prod\n  port: 3306\n  \
          check: {exec: {command: [/bin/true]}}\n  addresses:\n  - 192.0.2.1\n  \
          - db.corp.example\n  - lo.corp.example\n  - sick.corp.example\n  \
-         - none.corp.example\n",
+         - none.corp.example\n  - half.corp.example\n  - _mysql._tcp.all.corp.example\n",
     );
     let path = config.path().to_str().expect("UTF-8");
     let (status, stdout, stderr) = run(&["probe", path, "--dns-server", &server]);
@@ -356,9 +367,23 @@ fn probe_asks_the_names_and_checks_their_addresses() {
             ["prod", "mysql", "127.0.0.1", "lo.corp.example", "fail"],
             ["prod", "mysql", "-", "sick.corp.example", "fail"],
             ["prod", "mysql", "-", "none.corp.example", "fail"],
+            ["prod", "mysql", "192.0.2.3", "half.corp.example", "pass"],
+            ["prod", "mysql", "-", "half.corp.example", "inconclusive"],
+            ["prod", "mysql", "-", "_mysql._tcp.all.corp.example", "fail"],
+            ["prod", "mysql", "-", "_mysql._tcp.all.corp.example", "fail"],
+            ["prod", "mysql", "192.0.2.4", "_mysql._tcp.all.corp.example", "pass"],
+            ["prod", "mysql", "-", "_mysql._tcp.all.corp.example", "fail"],
         ]
     );
-    for reason in [&format!("SERVFAIL from {server}"), "no such name", "loopback"] {
+    for reason in [
+        &format!("SERVFAIL from {server}"),
+        "no such name",
+        "loopback",
+        &format!("no word on its IPv6 addresses: REFUSED from {server}"),
+        "gone.corp.example: no such name",
+        "port 3307 of there.corp.example is none of the database",
+        "left out: db.evil.example is not below corp.example",
+    ] {
         assert!(stdout.contains(reason), "{reason}: {stdout}");
     }
 }

@@ -6,8 +6,9 @@
 //! | an address of the config | that of its check |
 //! | an address that DNS gives for a name | that of the name's check |
 //! | an address of DNS that may not be published | fail; it is not connected to |
-//! | an SRV record that is left out | fail |
-//! | a name without any address | fail |
+//! | a record or an address that is left out | fail |
+//! | a name, or a target of a service, without any address | fail |
+//! | one family of a name that DNS does not say, beside an address of the other | inconclusive |
 //!
 //! An address of several entries has one row, as it is one target of the daemon.
 
@@ -69,8 +70,14 @@ struct Candidate<'a> {
 
 enum Work {
     Check(Address),
-    /// The row of an address or a name that can't be checked.
-    Fail(Option<IpAddr>, String),
+    /// The verdict on an address or a name that can't be checked.
+    None(Option<IpAddr>, Verdict),
+}
+
+impl Work {
+    fn fail(ip: Option<IpAddr>, reason: String) -> Self {
+        Self::None(ip, Verdict::Fail(reason))
+    }
 }
 
 impl Probe {
@@ -100,22 +107,23 @@ impl Probe {
 
 /// Returns the rows of all databases: the addresses of the config, then those of names.
 async fn candidates<'a>(spec: &'a Spec, servers: &ServerSource) -> Vec<Candidate<'a>> {
-    let names = spec.databases.iter().flat_map(|database| &database.names).map(|entry| {
+    let key = |entry: &NameEntry| {
         let key = NameKey { name: entry.name.clone(), kind: entry.kind };
         (key, entry.families.unwrap_or(Families::BOTH))
-    });
-    let mut outcomes = resolve::look_up_all(servers, names.collect()).await.into_iter();
+    };
+    let names = spec.databases.iter().flat_map(|database| &database.names).map(key);
+    let outcomes = resolve::look_up_all(servers, names).await;
     let mut candidates = Vec::new();
     for database in &spec.databases {
         let of_config = database.addresses.iter().cloned().map(Work::Check);
         candidates.extend(of_config.map(|work| Candidate { database, name: "", work }));
         let mut known: BTreeSet<IpAddr> =
             database.addresses.iter().map(|address| address.ip).collect();
-        for (entry, outcome) in database.names.iter().zip(&mut outcomes) {
-            let works = works_of_name(database, entry, &outcome);
+        for entry in &database.names {
+            let works = works_of_name(database, entry, &outcomes[&key(entry)]);
             let is_new = |work: &Work| match work {
                 Work::Check(address) => known.insert(address.ip),
-                Work::Fail(..) => true,
+                Work::None(..) => true,
             };
             let works = works.into_iter().filter(is_new);
             candidates.extend(works.map(|work| Candidate { database, name: &entry.name, work }));
@@ -126,34 +134,58 @@ async fn candidates<'a>(spec: &'a Spec, servers: &ServerSource) -> Vec<Candidate
 
 /// Returns the rows of a name, of which there is one at least.
 fn works_of_name(database: &Database, entry: &NameEntry, outcome: &LookupOutcome) -> Vec<Work> {
-    let skipped = outcome.skipped.iter().map(|reason| Work::Fail(None, reason.clone()));
+    let skipped = outcome.skipped.iter().map(|text| Work::fail(None, format!("left out: {text}")));
     let mut works: Vec<Work> = skipped.collect();
-    for OutcomePart { service, a, aaaa } in &outcome.parts {
-        if let Some(record) = service
-            && !database.ports.iter().any(|port| port.number == record.port)
-        {
-            let reason = format!("port {} of {} is none of the database", record.port, record.host);
-            works.push(Work::Fail(None, reason));
-            continue;
+    for part in &outcome.parts {
+        let host = part.service.as_ref().map_or("", |record| &record.host);
+        let has_port = |port| database.ports.iter().any(|it| it.number == port);
+        match part.service.as_ref().filter(|record| !has_port(record.port)) {
+            Some(record) => {
+                let reason = format!("port {} of {host} is none of the database", record.port);
+                works.push(Work::fail(None, reason));
+            }
+            None => works_of_host(database, entry, part, host, &mut works),
         }
-        let target = service.as_ref().map(|record| {
-            let (name, rank, weight) = (record.host.clone(), record.rank, record.weight);
-            ServiceTarget { name, rank, weight }
-        });
-        for answer in [a, aaaa] {
-            let Answer::Addresses(ips) = answer else { continue };
-            works.extend(ips.iter().map(
-                |ip| match entry.rejection(*ip, &database.allowed_networks) {
-                    Some(reason) => Work::Fail(Some(*ip), reason),
-                    None => Work::Check(entry.address(*ip, target.as_ref())),
-                },
-            ));
-        }
-    }
-    if works.is_empty() {
-        works.push(Work::Fail(None, outcome.describe_failure()));
     }
     works
+}
+
+/// Adds the rows of a name's host, of which there is one at least. `host` is empty for the name
+/// itself.
+fn works_of_host(
+    database: &Database,
+    entry: &NameEntry,
+    part: &OutcomePart,
+    host: &str,
+    works: &mut Vec<Work>,
+) {
+    let target = part.service.as_ref().map(|record| {
+        let (name, rank, weight) = (record.host.clone(), record.rank, record.weight);
+        ServiceTarget { name, rank, weight }
+    });
+    let about = |text: String| if host.is_empty() { text } else { format!("{host}: {text}") };
+    let ips = [&part.a, &part.aaaa].into_iter().filter_map(|answer| match answer {
+        Answer::Addresses(ips) => Some(ips),
+        _ => None,
+    });
+    let mut has_address = false;
+    for ip in ips.flatten() {
+        has_address = true;
+        works.push(match entry.rejection(*ip, &database.allowed_networks) {
+            Some(reason) => Work::fail(Some(*ip), reason),
+            None => Work::Check(entry.address(*ip, target.as_ref())),
+        });
+    }
+    if !has_address {
+        works.push(Work::fail(None, about(part.describe_failure())));
+        return;
+    }
+    for (family, answer) in [("IPv4", &part.a), ("IPv6", &part.aaaa)] {
+        if let Answer::Unknown(reason) = answer {
+            let reason = about(format!("no word on its {family} addresses: {reason}"));
+            works.push(Work::None(None, Verdict::Inconclusive(reason)));
+        }
+    }
 }
 
 /// Checks every target once, and keeps the order.
@@ -162,7 +194,7 @@ async fn check_all(candidates: Vec<Candidate<'_>>, limits: Limits) -> Vec<Row<'_
     let commands = &commands;
     let checks = candidates.into_iter().map(async |Candidate { database, name, work }| {
         let (ip, verdict, duration) = match work {
-            Work::Fail(ip, reason) => (ip, Verdict::Fail(reason), Duration::ZERO),
+            Work::None(ip, verdict) => (ip, verdict, Duration::ZERO),
             Work::Check(address) => {
                 let prober = Prober::new(address.check.clone(), Target::new(database, &address));
                 let _permit = if prober.is_exec() { commands.acquire().await.ok() } else { None };

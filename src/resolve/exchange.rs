@@ -4,7 +4,8 @@
 //! one is asked too, then again after 1 s and 2 s more. All sockets stay open meanwhile. A server
 //! that fails (SERVFAIL, REFUSED, garbage) makes the next one be asked at once. The failure of the
 //! first server is the result only if all have failed. A resolver that takes the fastest reply
-//! would let one overloaded server hide the answer of a good one.
+//! would let one overloaded server hide the answer of a good one. Only a silent server comes after
+//! the others for some time; one that fails for a single zone keeps its place.
 //!
 //! Each question has one socket at least. More of them, for several servers at a time, come from a
 //! bounded number for all questions. Without a spare one, the next server replaces those before it.
@@ -13,7 +14,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -66,6 +67,8 @@ pub(super) enum FailureKind {
     /// The reply was truncated, and there was none over TCP.
     TruncatedOnly,
     Unreachable(io::ErrorKind),
+    /// This host has no socket for the question. The number is the error of the system.
+    NoSocket(i32),
     /// No server is configured.
     NoServer,
 }
@@ -94,25 +97,35 @@ impl Client {
         Self { transport, spare_sockets: Semaphore::new(spare_sockets), counts }
     }
 
-    /// Asks for the records of a name, through its aliases.
-    pub(super) async fn resolve(&self, servers: &Arc<Servers>, question: Question) -> Answered {
+    /// Asks for the records of a name, through its aliases. `queries` counts what is sent.
+    pub(super) async fn resolve(
+        &self,
+        servers: &Servers,
+        question: Question,
+        queries: &AtomicUsize,
+    ) -> Answered {
         let start = clock::now();
-        let answered = self.follow(servers, question, start + QUESTION_TIMEOUT).await;
+        let way = Way { client: self, servers, queries };
+        let answered = way.follow(question, start + QUESTION_TIMEOUT).await;
         let duration = clock::now().saturating_duration_since(start);
         self.counts.record(answered.answer.result(), duration);
         answered
     }
+}
 
-    async fn follow(
-        &self,
-        servers: &Servers,
-        mut question: Question,
-        deadline: Instant,
-    ) -> Answered {
+/// The way of one question to the servers.
+struct Way<'a> {
+    client: &'a Client,
+    servers: &'a Servers,
+    queries: &'a AtomicUsize,
+}
+
+impl Way<'_> {
+    async fn follow(&self, mut question: Question, deadline: Instant) -> Answered {
         let mut smallest_ttl = u32::MAX;
         let mut followed: Vec<WireName> = Vec::new();
         let answer = loop {
-            let (end, aliases) = match self.ask(servers, &question, deadline).await {
+            let (end, aliases) = match self.ask(&question, deadline).await {
                 Round::Records { records, ttl, aliases } => {
                     let ttl = ttl.min(smallest_ttl);
                     (Some(Answer::Records { records, ttl }), aliases)
@@ -140,11 +153,12 @@ impl Client {
     }
 
     /// Asks the servers for the records of one name.
-    async fn ask(&self, servers: &Servers, question: &Question, deadline: Instant) -> Round {
-        let mut order = Order::new(servers.in_order(clock::now()));
+    async fn ask(&self, question: &Question, deadline: Instant) -> Round {
+        let mut order = Order::new(self.servers.in_order(clock::now()));
         let Some(mut last_asked) = order.untried.pop_front() else {
             return Round::Unknown(Failure { kind: FailureKind::NoServer, servers: Vec::new() });
         };
+        let mut asked_at = clock::now();
         let mut attempts = FuturesUnordered::new();
         attempts.push(self.attempt(last_asked, question, None));
         let mut hedges = HEDGE_DELAYS.into_iter();
@@ -156,15 +170,9 @@ impl Client {
                 // After a stall of this process, a reply that has come counts more than the time.
                 biased;
                 Some((server, attempt)) = attempts.next() => {
-                    match Round::from_attempt(server, attempt) {
-                        Round::Unknown(failure) => {
-                            servers.demote(server, clock::now());
-                            order.record_failure(failure);
-                        }
-                        usable => {
-                            servers.restore(server);
-                            return usable;
-                        }
+                    match self.record(server, attempt) {
+                        Round::Unknown(failure) => order.record_failure(failure),
+                        usable => return usable,
                     }
                     if order.have_all_failed() {
                         break;
@@ -176,13 +184,14 @@ impl Client {
                         break;
                     }
                     hedge_at = next_hedge();
-                    servers.demote(last_asked, clock::now());
+                    self.servers.record_silence(last_asked, asked_at, clock::now());
                     order.untried.pop_front().or_else(|| order.repeat_after(last_asked))
                 }
             };
             let Some(next) = next else { continue };
-            last_asked = next;
-            let permit = self.spare_sockets.try_acquire().ok().filter(|_| !attempts.is_empty());
+            (last_asked, asked_at) = (next, clock::now());
+            let permit = self.client.spare_sockets.try_acquire().ok();
+            let permit = permit.filter(|_| !attempts.is_empty());
             if permit.is_none() {
                 attempts.clear();
             }
@@ -198,7 +207,19 @@ impl Client {
         question: &Question,
         _permit: Option<SemaphorePermit<'_>>,
     ) -> (SocketAddr, Attempt) {
-        self.transport.attempt(server, question).await
+        self.client.transport.attempt(server, question, self.queries).await
+    }
+
+    /// Records the result of a server, and returns its meaning.
+    fn record(&self, server: SocketAddr, attempt: Attempt) -> Round {
+        let now = clock::now();
+        match attempt {
+            Attempt::Replied(_) | Attempt::TruncatedOnly => self.servers.record_reply(server, now),
+            Attempt::Unreachable(_) => self.servers.record_unreachable(server, now),
+            // This says nothing about the server.
+            Attempt::NoSocket(_) => {}
+        }
+        Round::from_attempt(server, attempt)
     }
 }
 
@@ -252,6 +273,7 @@ impl Round {
     fn from_attempt(server: SocketAddr, attempt: Attempt) -> Self {
         let kind = match attempt {
             Attempt::Unreachable(error) => FailureKind::Unreachable(error),
+            Attempt::NoSocket(error) => FailureKind::NoSocket(error),
             Attempt::TruncatedOnly => FailureKind::TruncatedOnly,
             Attempt::Replied(reply) => match reply {
                 Reply::Records { records, ttl, aliases } => {
@@ -301,6 +323,9 @@ impl fmt::Display for Failure {
             FailureKind::Server(ServerFailure::Garbage) => {
                 write!(f, "an unreadable reply from {servers}")
             }
+            FailureKind::Server(ServerFailure::Referral) => {
+                write!(f, "{servers} answers only for its own zones")
+            }
             FailureKind::Server(ServerFailure::TooManyAliases) => {
                 write!(f, "more than {MAX_ALIASES} aliases, or a circle of them")
             }
@@ -311,6 +336,10 @@ impl fmt::Display for Failure {
                 write!(f, "truncated, and no answer over TCP, from {servers}")
             }
             FailureKind::Unreachable(error) => write!(f, "no way to {servers}: {error}"),
+            FailureKind::NoSocket(error) => {
+                let error = io::Error::from_raw_os_error(error);
+                write!(f, "this host has no socket for the question: {error}")
+            }
             FailureKind::NoServer => f.write_str("no DNS server is known"),
         }
     }

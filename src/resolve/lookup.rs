@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use futures::StreamExt as _;
@@ -17,6 +18,10 @@ use crate::clock;
 use crate::config::NameKind;
 use crate::names::Families;
 
+/// The most addresses of one family in the result of a lookup. A name may have fewer, but which of
+/// them are left out is decided with those that are known.
+const MAX_ADDRESSES: usize = 256;
+
 /// The hosts of one service that are asked for at the same time.
 const CONCURRENT_HOSTS: usize = 4;
 
@@ -28,8 +33,8 @@ pub(super) struct LookupResult {
     pub ttl: Option<u32>,
     pub aliases: Vec<String>,
     pub skipped: Vec<String>,
-    /// The number of questions that were asked.
-    pub questions: usize,
+    /// The number of queries that were sent.
+    pub queries: usize,
 }
 
 /// The name whose lookup panics in tests.
@@ -71,41 +76,58 @@ pub(super) fn concurrent_questions(kind: NameKind, families: Families) -> usize 
 /// Asks for the addresses of a name. Ends within 10 s.
 pub(super) async fn look_up(
     client: &Client,
-    servers: &Arc<Servers>,
+    servers: &Servers,
     key: &NameKey,
     families: Families,
 ) -> LookupResult {
     #[cfg(test)]
     assert_ne!(&*key.name, PANICKING_NAME);
-    let lookup = Lookup { client, servers, families };
-    match key.kind {
-        NameKind::Host => {
-            let host = lookup.host(&key.name).await;
-            LookupResult::of_host(host, concurrent_questions(NameKind::Host, families))
-        }
+    let lookup = Lookup { client, servers, families, queries: AtomicUsize::new(0) };
+    let mut result = match key.kind {
+        NameKind::Host => LookupResult::of_host(lookup.host(&key.name).await),
         NameKind::Service => lookup.service(&key.name).await,
-    }
+    };
+    result.queries = lookup.queries.into_inner();
+    result.limit_addresses(&key.name);
+    result
 }
 
 impl LookupResult {
-    fn of_host(host: HostAnswers, questions: usize) -> Self {
+    fn of_host(host: HostAnswers) -> Self {
         let HostAnswers { a, aaaa, ttl, aliases } = host;
         let parts = vec![OutcomePart { service: None, a, aaaa }];
-        Self { parts, ttl, aliases, skipped: Vec::new(), questions }
+        Self { parts, ttl, aliases, skipped: Vec::new(), queries: 0 }
+    }
+
+    /// Leaves out the highest addresses of answers that have more than anyone needs.
+    fn limit_addresses(&mut self, name: &str) {
+        let max = (MAX_ADDRESSES / self.parts.len().max(1)).max(1);
+        for part in &mut self.parts {
+            let host = part.service.as_ref().map_or(name, |record| &record.host);
+            for answer in [&mut part.a, &mut part.aaaa] {
+                let Answer::Addresses(ips) = answer else { continue };
+                if ips.len() > max {
+                    self.skipped.push(format!("{} more addresses of {host}", ips.len() - max));
+                    ips.truncate(max);
+                    ips.shrink_to_fit();
+                }
+            }
+        }
     }
 
     /// Returns the result that has this answer for all families.
     pub(super) fn uniform(answer: Answer, families: Families) -> Self {
         let of = |is_asked| if is_asked { answer.clone() } else { Answer::NotAsked };
         let (a, aaaa) = (of(families.ipv4), of(families.ipv6));
-        Self::of_host(HostAnswers { a, aaaa, ttl: None, aliases: Vec::new() }, 0)
+        Self::of_host(HostAnswers { a, aaaa, ttl: None, aliases: Vec::new() })
     }
 }
 
 struct Lookup<'a> {
     client: &'a Client,
-    servers: &'a Arc<Servers>,
+    servers: &'a Servers,
     families: Families,
+    queries: AtomicUsize,
 }
 
 impl Lookup<'_> {
@@ -146,7 +168,7 @@ impl Lookup<'_> {
         let Ok(name) = WireName::from_str(name) else {
             return Answered { answer: exchange::Answer::NoSuchName, aliases: Vec::new() };
         };
-        self.client.resolve(self.servers, Question { name, kind }).await
+        self.client.resolve(self.servers, Question { name, kind }, &self.queries).await
     }
 
     /// Asks for the SRV records of a service, and then for the addresses of their targets.
@@ -167,7 +189,6 @@ impl Lookup<'_> {
         };
         result.aliases.splice(0..0, aliases);
         dedup(&mut result.aliases);
-        result.questions += 1;
         result
     }
 
@@ -180,7 +201,6 @@ impl Lookup<'_> {
         let mut hosts: Vec<Arc<str>> = followed.iter().map(|record| record.host.clone()).collect();
         dedup(&mut hosts);
         let deadline = clock::now() + QUESTION_TIMEOUT;
-        let questions = hosts.len() * concurrent_questions(NameKind::Host, self.families);
         let answers: BTreeMap<Arc<str>, HostAnswers> = futures::stream::iter(hosts)
             .map(|host| async move { (host.clone(), self.host_until(&host, deadline).await) })
             .buffer_unordered(CONCURRENT_HOSTS)
@@ -193,7 +213,7 @@ impl Lookup<'_> {
             let HostAnswers { a, aaaa, .. } = answers[&record.host].clone();
             OutcomePart { service: Some(record), a, aaaa }
         });
-        LookupResult { parts: parts.collect(), ttl, aliases, skipped, questions }
+        LookupResult { parts: parts.collect(), ttl, aliases, skipped, queries: 0 }
     }
 
     async fn host_until(&self, host: &str, deadline: Instant) -> HostAnswers {

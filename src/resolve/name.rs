@@ -144,14 +144,17 @@ impl Name {
         self.families = wanted.families.or(self.families);
         let refresh_ms = milliseconds(wanted.refresh);
         let is_sooner = refresh_ms < std::mem::replace(&mut self.refresh_ms, refresh_ms);
-        if self.families.is_some() && self.families != self.asked {
-            return Some(now);
-        }
-        let due = now + wanted.refresh;
+        let has_other_families = self.families.is_some() && self.families != self.asked;
+        let due = if has_other_families { now } else { now + wanted.refresh };
+        self.advance(due);
+        (has_other_families || is_sooner).then_some(due)
+    }
+
+    /// Makes the name due no later than this, also once it is asked less often again.
+    pub(super) fn advance(&mut self, due: Instant) {
         if let Some(hurry) = &mut self.hurry {
             hurry.usual_due = hurry.usual_due.min(due);
         }
-        is_sooner.then_some(due)
     }
 
     /// Begins or prolongs the time of more frequent lookups. Returns true if the name, which is due

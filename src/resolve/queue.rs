@@ -6,6 +6,9 @@
 //! | 2 | that have no answer yet |
 //! | 3 | all others, by the time at which they are due |
 //!
+//! While others are due, at most every second lookup is of the first class: when all databases fail
+//! at once, their names must not hold up the others for a minute.
+//!
 //! Names that DNS did not answer lately have at most half of the questions in the air, so that many
 //! dead names do not hold up those that can be answered.
 
@@ -97,14 +100,13 @@ pub(super) struct LookupQueue {
     due: DueNames,
     open: OpenQuestions,
     budget: TokenBucket,
+    /// The class of the newest lookup.
+    last_urgency: Urgency,
 }
 
-/// The names that are due, by pace.
+/// The names that are due, by urgency and pace.
 #[derive(Debug, Default)]
-struct DueNames {
-    prompt: BTreeSet<(Urgency, Instant, NameId)>,
-    slow: BTreeSet<(Urgency, Instant, NameId)>,
-}
+struct DueNames([[BTreeSet<(Instant, NameId)>; 2]; 3]);
 
 #[derive(Debug)]
 struct OpenQuestions {
@@ -122,11 +124,12 @@ struct TokenBucket {
 }
 
 impl DueNames {
-    fn of(&mut self, pace: Pace) -> &mut BTreeSet<(Urgency, Instant, NameId)> {
-        match pace {
-            Pace::Prompt => &mut self.prompt,
-            Pace::Slow => &mut self.slow,
-        }
+    fn of(&mut self, entry: &Entry) -> &mut BTreeSet<(Instant, NameId)> {
+        &mut self.0[entry.urgency as usize][entry.pace as usize]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().flatten().all(BTreeSet::is_empty)
     }
 }
 
@@ -171,6 +174,7 @@ impl LookupQueue {
             due: DueNames::default(),
             open: OpenQuestions { max: max_open, prompt: 0, slow: 0 },
             budget: TokenBucket { per_second, tokens: per_second, filled_at: now },
+            last_urgency: Urgency::Refresh,
         }
     }
 
@@ -255,27 +259,25 @@ impl LookupQueue {
     pub(super) fn next(&mut self, now: Instant) -> Next {
         self.budget.fill(now);
         self.collect_due(now);
-        let Some(key) = self.first_due() else {
-            let shortage = match self.due.prompt.is_empty() && self.due.slow.is_empty() {
-                true => Shortage::None,
-                false => Shortage::OpenQuestions,
-            };
+        let Some(id) = self.first_due() else {
+            let is_empty = self.due.is_empty();
+            let shortage = if is_empty { Shortage::None } else { Shortage::OpenQuestions };
             return match self.waiting.first() {
                 Some((due, _)) => Next::Wait(due.saturating_duration_since(now), shortage),
                 None => Next::Idle(shortage),
             };
         };
-        let (_, due, id) = key;
         let entry = &mut self.entries[id as usize];
         let wait = self.budget.wait_for(entry.questions);
         if !wait.is_zero() {
             return Next::Wait(wait.max(MIN_BUDGET_WAIT), Shortage::Budget);
         }
-        self.due.of(entry.pace).remove(&key);
+        self.due.of(entry).remove(&(entry.due, id));
+        self.last_urgency = entry.urgency;
         self.budget.tokens -= f64::from(entry.questions);
         *self.open.of(entry.pace) += usize::from(entry.questions);
         entry.phase = Phase::Open;
-        let late_by = now.saturating_duration_since(due);
+        let late_by = now.saturating_duration_since(entry.due);
         let tolerance =
             LATENESS_TOLERANCE.max(Duration::from_millis(u64::from(entry.wait_ms) / 10));
         let lateness = if late_by > tolerance { Lateness::By(late_by) } else { Lateness::OnTime };
@@ -283,12 +285,17 @@ impl LookupQueue {
     }
 
     /// Returns the first name that is due and may begin now.
-    fn first_due(&self) -> Option<(Urgency, Instant, NameId)> {
-        let first = |names: &BTreeSet<(Urgency, Instant, NameId)>| {
-            let key = names.first().copied()?;
-            self.open.have_room_for(&self.entries[key.2 as usize]).then_some(key)
+    fn first_due(&self) -> Option<NameId> {
+        let first = |urgency: Urgency| {
+            let firsts = self.due.0[urgency as usize].iter().filter_map(BTreeSet::first);
+            let is_startable = |id: NameId| self.open.have_room_for(&self.entries[id as usize]);
+            firsts.filter(|(_, id)| is_startable(*id)).min().map(|(_, id)| *id)
         };
-        [first(&self.due.prompt), first(&self.due.slow)].into_iter().flatten().min()
+        let others = || first(Urgency::NeverAnswered).or_else(|| first(Urgency::Refresh));
+        match self.last_urgency {
+            Urgency::TargetFailed => others().or_else(|| first(Urgency::TargetFailed)),
+            _ => first(Urgency::TargetFailed).or_else(others),
+        }
     }
 
     fn collect_due(&mut self, now: Instant) {
@@ -296,7 +303,7 @@ impl LookupQueue {
             self.waiting.remove(&(due, id));
             let entry = &mut self.entries[id as usize];
             entry.phase = Phase::Due;
-            self.due.of(entry.pace).insert((entry.urgency, due, id));
+            self.due.of(entry).insert((due, id));
         }
     }
 
@@ -308,7 +315,7 @@ impl LookupQueue {
                 self.waiting.remove(&(entry.due, id));
             }
             Phase::Due => {
-                self.due.of(entry.pace).remove(&(entry.urgency, entry.due, id));
+                self.due.of(entry).remove(&(entry.due, id));
             }
             Phase::Open => *self.open.of(entry.pace) -= usize::from(entry.questions),
         }

@@ -5,6 +5,7 @@
 //! | target `.` | no service: it does not count |
 //! | target outside of the name's parent domain | left out, as MongoDB's drivers do |
 //! | target that is no host name | left out |
+//! | target and port of a record with a better priority | does not count |
 //! | beyond the 32 of the best priority | left out |
 //! | else | followed; its rank is that of its priority among those of all records |
 
@@ -49,6 +50,10 @@ pub(super) fn select(service: &str, records: &[SrvRecord]) -> Selection {
         } else {
             None
         };
+        let is_known = |known: &ServiceRecord| *known.host == *host && known.port == record.port;
+        if selection.followed.iter().any(is_known) {
+            continue;
+        }
         if let Some(problem) = problem {
             selection.skipped.push(format!("{} {problem}", shown(&record.target)));
         } else if selection.followed.len() == MAX_RECORDS {
@@ -128,8 +133,12 @@ mod tests {
 
     #[test]
     fn priorities_become_ranks() {
-        let records =
-            [record(20, "C.ab1cd.mongodb.net."), record(5, "a.ab1cd.mongodb.net"), record(20, ".")];
+        let records = [
+            record(20, "C.ab1cd.mongodb.net."),
+            record(5, "a.ab1cd.mongodb.net"),
+            record(20, "a.ab1cd.mongodb.net"),
+            record(20, "."),
+        ];
         let selection = select(SERVICE, &records);
         assert_eq!(hosts(&selection), [(0, "a.ab1cd.mongodb.net"), (1, "c.ab1cd.mongodb.net")]);
         assert_eq!(selection.skipped, [""; 0]);

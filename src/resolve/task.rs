@@ -21,7 +21,9 @@ use super::lookup::{LookupResult, concurrent_questions, look_up};
 use super::name::Name;
 use super::queue::{Lateness, LookupQueue, NameId, Next, Urgency};
 use super::suspension::SuspensionWatch;
-use super::{Answer, Command, FAMILIES_TIMEOUT, LookupOutcome, NameKey, UnknownReason, Wanted};
+use super::{
+    Answer, Command, FAMILIES_TIMEOUT, Hashing, LookupOutcome, NameKey, UnknownReason, Wanted,
+};
 use crate::clock;
 use crate::limits::DnsLimits;
 use crate::names::Families;
@@ -109,8 +111,6 @@ struct Resolver<D> {
     deliver: D,
 }
 
-type Hashing = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
-
 /// The end of a lookup.
 struct Finished {
     id: NameId,
@@ -160,12 +160,15 @@ where
                     }
                 }
                 Some(finished) = self.lookups.next() => self.finish(finished).await,
-                () = self.feed.changed() => self.start_over(),
+                () = self.feed.changed() => {
+                    // Other servers may know names that have no address.
+                    self.ask_all(clock::now(), Name::forget_failures);
+                }
                 () = tokio::time::sleep_until(wake_at.into()) => {}
             }
             let now = clock::now();
             if self.suspension.has_passed(now) {
-                self.ids.values().for_each(|id| self.queue.advance(*id, now, Urgency::Refresh));
+                self.ask_all(now, |_| true);
             }
             self.deliver_overdue(now).await;
         }
@@ -228,7 +231,7 @@ where
         let key = name.key.clone();
         self.queue.finish(id, now, due, next);
         self.queue.set_questions(id, share_of_next);
-        self.queue.charge(result.questions.saturating_sub(share));
+        self.queue.charge(result.queries.saturating_sub(share));
         (self.deliver)(key, outcome(result, families, now, due)).await;
     }
 
@@ -297,12 +300,12 @@ where
         self.free_ids.push(id);
     }
 
-    /// Makes all names due that have no address, because other servers may know more.
-    fn start_over(&mut self) {
-        let now = clock::now();
+    /// Makes those names due that `is_wanted` returns true for.
+    fn ask_all(&mut self, now: Instant, is_wanted: impl Fn(&mut Name) -> bool) {
         for id in self.ids.values() {
-            let name = self.names[*id as usize].as_mut();
-            if name.is_some_and(Name::forget_failures) {
+            let Some(name) = self.names[*id as usize].as_mut() else { continue };
+            if is_wanted(name) {
+                name.advance(now);
                 self.queue.advance(*id, now, Urgency::Refresh);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(super) enum Attempt {
     /// The reply was truncated, and there was none over TCP.
     TruncatedOnly,
     Unreachable(io::ErrorKind),
+    /// This host has no socket for the question. The number is the error of the system.
+    NoSocket(i32),
 }
 
 /// The means of all questions. It holds one buffer for all, because a message is read at once.
@@ -43,47 +46,60 @@ impl Transport {
     }
 
     /// Asks one server, and returns it with the result. Waits for as long as the server is silent.
-    /// No more than one socket is open at a time.
+    /// No more than one socket is open at a time. `queries` counts what is sent.
     pub(super) async fn attempt(
         &self,
         server: SocketAddr,
         question: &Question,
+        queries: &AtomicUsize,
     ) -> (SocketAddr, Attempt) {
-        let result = match self.over_udp(server, question, Edns::Offered).await {
-            Ok(Reply::EdnsRejected) => self.over_udp(server, question, Edns::Omitted).await,
-            other => other,
-        };
-        let attempt = match result {
-            Ok(Reply::Truncated) => {
-                match time::timeout(TCP_TIMEOUT, over_tcp(server, question)).await {
-                    Ok(Ok(reply)) => Attempt::Replied(reply),
-                    Ok(Err(_)) | Err(_) => Attempt::TruncatedOnly,
-                }
-            }
-            Ok(reply) => Attempt::Replied(reply),
-            Err(error) => Attempt::Unreachable(error.kind()),
-        };
+        let count = || queries.fetch_add(1, Ordering::Relaxed);
+        count();
+        let mut attempt = self.over_udp(server, question, Edns::Offered).await;
+        if attempt == Attempt::Replied(Reply::EdnsRejected) {
+            count();
+            attempt = self.over_udp(server, question, Edns::Omitted).await;
+        }
+        if attempt == Attempt::Replied(Reply::Truncated) {
+            count();
+            attempt = match time::timeout(TCP_TIMEOUT, over_tcp(server, question)).await {
+                Ok(Ok(reply)) => Attempt::Replied(reply),
+                Ok(Err(_)) | Err(_) => Attempt::TruncatedOnly,
+            };
+        }
         (server, attempt)
     }
 
-    /// Asks over a socket of its own. It is connected, so that the kernel drops what comes from
-    /// elsewhere and reports a closed port at once.
-    async fn over_udp(
-        &self,
-        server: SocketAddr,
-        question: &Question,
-        edns: Edns,
-    ) -> io::Result<Reply> {
+    /// Asks over a socket of its own.
+    async fn over_udp(&self, server: SocketAddr, question: &Question, edns: Edns) -> Attempt {
         let local: IpAddr = match server {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let socket = UdpSocket::bind((local, 0)).await?;
+        let socket = match UdpSocket::bind((local, 0)).await {
+            Ok(socket) => socket,
+            Err(error) => return Attempt::NoSocket(error.raw_os_error().unwrap_or_default()),
+        };
+        match self.exchange(&socket, server, question, edns).await {
+            Ok(reply) => Attempt::Replied(reply),
+            Err(error) => Attempt::Unreachable(error.kind()),
+        }
+    }
+
+    /// Sends a query, and receives its reply. The socket is connected, so that the kernel drops
+    /// what comes from elsewhere and reports a closed port at once.
+    async fn exchange(
+        &self,
+        socket: &UdpSocket,
+        server: SocketAddr,
+        question: &Question,
+        edns: Edns,
+    ) -> io::Result<Reply> {
         socket.connect(server).await?;
         let id = random_u16();
         socket.send(&question.to_bytes(id, edns)).await?;
         for _ in 0..MAX_UNRELATED {
-            match self.receive(&socket, question, id, edns).await? {
+            match self.receive(socket, question, id, edns).await? {
                 Reply::Unrelated => self.counts.record_unrelated(),
                 reply => return Ok(reply),
             }

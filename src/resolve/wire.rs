@@ -78,6 +78,8 @@ pub(super) enum ServerFailure {
     Code(u16),
     /// A message that can't be read.
     Garbage,
+    /// A server that neither knows the name nor asks others (RFC 1035, 4.3.1).
+    Referral,
     /// More aliases than [`MAX_ALIASES`], or a circle of them.
     TooManyAliases,
 }
@@ -195,7 +197,12 @@ impl Question {
                     aliases.push(target);
                     smallest_ttl = smallest_ttl.min(ttl);
                 }
-                None if aliases.is_empty() => return Ok(Reply::NoRecords),
+                None if aliases.is_empty() => {
+                    let header = message.header();
+                    let knows = header.aa() || header.ra();
+                    let referral = Reply::Failed(ServerFailure::Referral);
+                    return Ok(if knows { Reply::NoRecords } else { referral });
+                }
                 None => return Ok(Reply::Alias { aliases, ttl: smallest_ttl }),
             }
         }

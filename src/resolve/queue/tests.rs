@@ -35,6 +35,16 @@ fn urgent_names_come_first_then_unanswered_then_by_due_time() {
 }
 
 #[test]
+fn urgent_names_take_turns_with_others() {
+    let (mut queue, now) = queue(500);
+    (1..=6).for_each(|id| queue.insert(id, 1, now));
+    started(&mut queue, now);
+    (1..=3).for_each(|id| queue.finish(id, now, now, (Urgency::TargetFailed, Pace::Prompt)));
+    (4..=6).for_each(|id| queue.finish(id, now, now, AGAIN));
+    assert_eq!(started(&mut queue, now), [1, 4, 2, 5, 3, 6]);
+}
+
+#[test]
 fn questions_in_the_air_are_limited() {
     let (mut queue, now) = queue(500);
     (0..100).for_each(|id| queue.insert(id, 2, now));

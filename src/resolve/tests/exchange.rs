@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use super::name_server::{Mismatch, NameServer, Reply, Transport};
@@ -30,6 +31,7 @@ struct Asked {
     answered: Answered,
     took: Duration,
     counts: Counts,
+    queries: usize,
 }
 
 async fn ask_with(servers: &Arc<Servers>, spare_sockets: usize) -> Asked {
@@ -37,8 +39,9 @@ async fn ask_with(servers: &Arc<Servers>, spare_sockets: usize) -> Asked {
     let client = Client::new(spare_sockets, counts.clone());
     let name = WireName::from_str(NAME).expect("a name");
     let start = clock::now();
-    let answered = client.resolve(servers, Question { name, kind: RecordKind::A }).await;
-    Asked { answered, took: start.elapsed(), counts }
+    let queries = AtomicUsize::new(0);
+    let answered = client.resolve(servers, Question { name, kind: RecordKind::A }, &queries).await;
+    Asked { answered, took: start.elapsed(), counts, queries: queries.into_inner() }
 }
 
 fn servers(servers: &[&NameServer]) -> Arc<Servers> {
@@ -192,6 +195,40 @@ async fn a_dead_server_costs_half_a_second_once() {
         dead.take_queries();
         assert_eq!(ask_with(&servers, spare_sockets).await.answered.answer, records(1, 60));
         assert_eq!(dead.take_queries(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_fails_for_one_zone_keeps_its_place() {
+    let (first, second) = (NameServer::start().await, NameServer::start().await);
+    let servers = servers(&[&first, &second]);
+    for reply in [Reply::Code(2), Reply::Code(5), Reply::TruncatedWithoutTcp] {
+        first.set(NAME, reply);
+        second.take_queries();
+        assert_eq!(ask_with(&servers, 0).await.answered.answer, Answer::NoSuchName);
+        assert_eq!(second.take_queries().len(), 1, "it is asked after the first");
+        first.set(NAME, at(1));
+        assert_eq!(ask_with(&servers, 0).await.answered.answer, records(1, 60));
+        assert_eq!(second.take_queries(), []);
+    }
+}
+
+#[tokio::test]
+async fn everything_that_is_sent_is_counted() {
+    let server = NameServer::start().await;
+    let servers = servers(&[&server]);
+    server.set("host.example", at(1));
+    let rows = [
+        (at(1), 1),
+        (Reply::BareAlias("host.example".into(), 1), 2),
+        (Reply::Truncated(Box::new(at(1))), 2),
+        (Reply::WithoutEdns(Box::new(at(1))), 2),
+        (at(1).late(Duration::from_millis(700)), 2),
+    ];
+    for (reply, queries) in rows {
+        let about = format!("{reply:?}");
+        server.set(NAME, reply);
+        assert_eq!(ask_with(&servers, 32).await.queries, queries, "{about}");
     }
 }
 

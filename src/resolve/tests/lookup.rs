@@ -19,7 +19,8 @@ async fn look_up(
     families: Families,
 ) -> LookupOutcome {
     let source = ServerSource::Fixed(vec![server.address]);
-    look_up_all(&source, vec![(NameKey { name: name.into(), kind }, families)]).await.remove(0)
+    let names = [(NameKey { name: name.into(), kind }, families)];
+    look_up_all(&source, names).await.into_values().next().expect("an outcome")
 }
 
 fn addresses(ips: &[&str]) -> Answer {
@@ -138,4 +139,23 @@ async fn many_dead_targets_of_a_service_end_after_5_s() {
     assert!(start.elapsed() < Duration::from_secs(7), "{:?}", start.elapsed());
     assert_eq!(outcome.parts.len(), 12);
     assert!(outcome.parts.iter().all(|part| matches!(part.a, Answer::Unknown(_))));
+}
+
+#[tokio::test]
+async fn the_addresses_of_an_outcome_are_limited() {
+    let server = NameServer::start().await;
+    let many = (0..1000_u16).map(|n| IpAddr::from([10, 1, (n >> 8) as u8, n as u8]));
+    let many = Reply::Addresses(many.collect(), 60);
+    server.set("db.corp.example", many.clone());
+    let outcome = look_up(&server, "db.corp.example", NameKind::Host, Families::BOTH).await;
+    let Answer::Addresses(ips) = &outcome.parts[0].a else { panic!("{outcome:?}") };
+    assert_eq!((ips.len(), ips[255]), (256, IpAddr::from([10, 1, 0, 255])));
+    assert_eq!(outcome.skipped, ["744 more addresses of db.corp.example"]);
+    let hosts: Vec<String> = (0..4).map(|n| format!("h{n}.corp.example")).collect();
+    let records = hosts.iter().map(|host| service(0, 3306, host)).collect();
+    server.set(SERVICE, Reply::Services(records, 60));
+    hosts.iter().for_each(|host| server.set(host, many.clone()));
+    let outcome = look_up(&server, SERVICE, NameKind::Service, Families::BOTH).await;
+    let count = |answer: &Answer| matches!(answer, Answer::Addresses(ips) if ips.len() == 64);
+    assert!(outcome.parts.iter().all(|part| count(&part.a)), "{outcome:?}");
 }

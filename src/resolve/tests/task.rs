@@ -134,6 +134,22 @@ async fn a_failing_target_hurries_its_name_until_it_is_calm() {
 }
 
 #[tokio::test]
+async fn calm_does_not_delay_a_new_family() {
+    let server = NameServer::start().await;
+    server.set(NAME, Reply::addresses(["10.0.0.1"], 60));
+    let mut resolver = Resolver::with(&server);
+    resolver.insert(NAME, Some(IPV4));
+    resolver.handle.send(Command::Hurry(key(NAME)));
+    resolver.next().await;
+    resolver.insert(NAME, Some(Families::BOTH));
+    resolver.handle.send(Command::Calm(key(NAME)));
+    let start = clock::now();
+    let outcome = resolver.next().await;
+    assert_eq!(outcome.families, Families::BOTH);
+    assert!(outcome.at - start < Duration::from_millis(500), "{:?}", outcome.at - start);
+}
+
+#[tokio::test]
 async fn another_answer_ends_the_hurry() {
     let server = NameServer::start().await;
     server.set(NAME, Reply::addresses(["10.0.0.1"], 60));

@@ -18,6 +18,7 @@ fn question(kind: RecordKind) -> Question {
 fn reply_head(kind: RecordKind, answers: u16) -> Vec<u8> {
     let mut reply = question(kind).to_bytes(ID, Edns::Omitted);
     reply[2] |= 0x80;
+    reply[3] |= 0x80;
     reply[6..8].copy_from_slice(&answers.to_be_bytes());
     reply
 }
@@ -102,6 +103,16 @@ fn the_largest_replies_are_read_in_milliseconds() {
             assert!(took < Duration::from_millis(500), "{about}: {took:?}");
         }
     }
+}
+
+#[test]
+fn a_referral_is_no_answer() {
+    let mut reply = reply_head(RecordKind::A, 0);
+    assert_eq!(read(RecordKind::A, &reply), Reply::NoRecords, "of a recursor");
+    reply[3] &= !0x80;
+    assert_eq!(read(RecordKind::A, &reply), Reply::Failed(ServerFailure::Referral));
+    reply[2] |= 0x04;
+    assert_eq!(read(RecordKind::A, &reply), Reply::NoRecords, "of an authority");
 }
 
 #[test]
