@@ -350,7 +350,7 @@ fn what_dns_has_dropped_leaves_once_another_is_up() {
     let moves = || RecordBuilder::new().named().answers(20, Some(&[2]));
     moves().writes("a", 26, &[2]).breaks(&[]);
     let late = moves().writes("a", 28, &[2]).breaks(&[Rule::Dropped]);
-    assert_eq!(late.violations[0].at, 27 * S);
+    assert_eq!(late.violations[0].at, 26 * S);
     // It stays while DNS gives nobody who is up.
     let dead = || RecordBuilder::new().named().fails(10, 2).writes("a", 13, &[1]);
     dead().answers(20, Some(&[2])).breaks(&[]);
@@ -364,8 +364,8 @@ fn what_dns_has_dropped_leaves_once_another_is_up() {
     RecordBuilder::new().named().one_answers(0, 20, Some(&[2])).breaks(&[]);
     // After a fault, the daemon asks later.
     let fault = || RecordBuilder::new().named().answers(10, None).answers(14, Some(&[2]));
-    fault().writes("a", 34, &[2]).breaks(&[]);
-    fault().writes("a", 36, &[2]).breaks(&[Rule::Dropped]);
+    fault().writes("a", 26, &[2]).breaks(&[]);
+    fault().writes("a", 27, &[2]).breaks(&[Rule::Dropped]);
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //! |          | or although the policy forbids it                                                 |
 //! | handover | a terminated holder, if no other replica acquired the Lease in time               |
 //! | dropped  | a published address that DNS has dropped, and another that DNS gives has been up  |
-//! |          | for longer than the TTL, its recovery or detection, and the slack                 |
+//! |          | for longer than the TTL, its recovery, and the slack                              |
 //! | taken    | a write that takes an address away that is up, and that DNS has never replaced by |
 //! |          | another that was up                                                               |
 //!

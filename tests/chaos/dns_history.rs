@@ -16,8 +16,9 @@ pub(crate) const SERVERS: usize = 2;
 
 /// The longest wait of the daemon between two lookups that fail, with its jitter.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(33);
-/// The time after which the daemon ends a lookup.
+/// The time after which the daemon ends a lookup, and its first wait after one that fails.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A change of what one server answers for the name of a database.
 #[derive(Debug, Clone)]
@@ -71,15 +72,17 @@ pub(crate) fn periods(record: &Record, database: usize, server: usize) -> Vec<Pe
     periods
 }
 
-/// Returns the longest wait for the next lookup at the end of these periods. It grows with the
-/// length of a fault.
+/// Returns the longest wait for the end of the next lookup after these periods. The waits double, so
+/// the last one is about as long as the fault.
 fn retry_delay(before: &[Period]) -> Duration {
-    let faults = before.iter().rev().take_while(|period| period.answer.is_none());
-    let lasted: Duration = faults.map(|period| period.span.until - period.span.from).sum();
-    if lasted.is_zero() {
+    let lasted = |period: &Period| period.span.until - period.span.from;
+    // A good answer may have come between two lookups.
+    let is_fault = |period: &&Period| period.answer.is_none() || lasted(period) < LOOKUP_TIMEOUT;
+    if before.last().is_none_or(|last| last.answer.is_some()) {
         return Duration::ZERO;
     }
-    (lasted + LOOKUP_TIMEOUT).min(MAX_RETRY_DELAY) + LOOKUP_TIMEOUT
+    let fault: Duration = before.iter().rev().take_while(is_fault).map(lasted).sum();
+    (fault + 2 * RETRY_DELAY).clamp(LOOKUP_TIMEOUT + RETRY_DELAY, MAX_RETRY_DELAY + LOOKUP_TIMEOUT)
 }
 
 /// Returns all periods of all servers for a database.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::checker::{CheckResult, Rule, Violation, up_since};
 use super::dns_history::{dropped, news, was_replaced};
-use super::record::{Change, Record, Time};
+use super::record::{Change, Flip, Record, Time};
 use super::span::{Span, uncovered};
 
 /// Checks all databases that are names.
@@ -76,9 +76,10 @@ fn kept(record: &Record, database: usize, ip: IpAddr, excused: &[Span], result: 
             let late = |span: &Span, by: Time| Span::new(span.from, span.until + by);
             let mut covers: Vec<Span> =
                 excused.iter().map(|span| late(span, limits.slack)).collect();
-            let found = limits.detection.max(limits.recovery) + limits.slack;
-            let flips = record.flips.iter().filter(|flip| ips.contains(&flip.ip));
-            covers.extend(flips.map(|flip| Span::new(flip.at, flip.at + found)));
+            let found = limits.recovery + limits.slack;
+            let is_back = |flip: &&Flip| flip.up && ips.contains(&flip.ip);
+            let back = record.flips.iter().filter(is_back);
+            covers.extend(back.map(|flip| Span::new(flip.at, flip.at + found)));
             covers.extend(news(record, database).iter().map(|span| late(span, found)));
             let edits = changes.iter().filter(|change| record.outside.contains(&change.version));
             covers.extend(edits.map(|edit| Span::new(edit.at, edit.at + limits.slack)));

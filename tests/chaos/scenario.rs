@@ -126,7 +126,7 @@ const MIN_PAUSE: Duration = Duration::from_secs(8);
 const EDIT_INTERVAL: Duration = Duration::from_secs(20);
 
 /// The shortest time between two answers of DNS for the same database.
-const ANSWER_INTERVAL: Duration = Duration::from_secs(8);
+const ANSWER_INTERVAL: Duration = Duration::from_secs(12);
 
 /// Response codes of DNS (RFC 1035, 4.1.1).
 const SERVER_FAILURE: u16 = 2;
@@ -309,13 +309,13 @@ fn dns(rng: &mut Rng, length: Duration, databases: usize) -> Vec<Step> {
             5 => DnsFault::Truncated,
             _ => DnsFault::Garbage,
         };
-        let database = (!rng.one_in(4)).then(|| named[rng.below(named.len())]);
+        let database = (!rng.one_in(6)).then(|| named[rng.below(named.len())]);
         let (servers, lasts) = (servers(rng), rng.between(1000, 12_000));
         if at + lasts > length {
             return steps;
         }
         steps.push(Step { at, action: Action::Dns(database, servers, fault, lasts) });
-        at += lasts + rng.between(500, 4000);
+        at += lasts + rng.between(1000, 8000);
     }
 }
 
