@@ -72,8 +72,8 @@ pub(crate) fn periods(record: &Record, database: usize, server: usize) -> Vec<Pe
     periods
 }
 
-/// Returns the longest wait for the end of the next lookup after these periods. The waits double, so
-/// the last one is about as long as the fault.
+/// Returns the longest wait for the end of the next lookup after these periods. The waits double,
+/// so the last one is about as long as the fault.
 fn retry_delay(before: &[Period]) -> Duration {
     let lasted = |period: &Period| period.span.until - period.span.from;
     // A good answer may have come between two lookups.
@@ -82,7 +82,8 @@ fn retry_delay(before: &[Period]) -> Duration {
         return Duration::ZERO;
     }
     let fault: Duration = before.iter().rev().take_while(is_fault).map(lasted).sum();
-    (fault + 2 * RETRY_DELAY).clamp(LOOKUP_TIMEOUT + RETRY_DELAY, MAX_RETRY_DELAY + LOOKUP_TIMEOUT)
+    let delay = (fault + RETRY_DELAY).clamp(LOOKUP_TIMEOUT, MAX_RETRY_DELAY + LOOKUP_TIMEOUT);
+    delay + RETRY_DELAY
 }
 
 /// Returns all periods of all servers for a database.
