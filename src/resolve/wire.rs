@@ -162,9 +162,9 @@ impl Question {
             return Reply::Truncated;
         }
         match code {
-            OptRcode::NOERROR => self
-                .records(&message)
-                .unwrap_or_else(|Malformed| Reply::Failed(ServerFailure::Garbage)),
+            OptRcode::NOERROR => {
+                self.records(&message).unwrap_or(Reply::Failed(ServerFailure::Garbage))
+            }
             OptRcode::NXDOMAIN => Reply::NoSuchName,
             OptRcode::SERVFAIL => Reply::Failed(ServerFailure::ServFail),
             OptRcode::REFUSED => Reply::Failed(ServerFailure::Refused),

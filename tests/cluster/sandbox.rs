@@ -149,7 +149,10 @@ async fn coredns_keeps_an_answer_for_5_seconds() {
     assert_eq!(coredns.lookup(NAME).await, [(old, 5)]);
     dns.set(NAME, Reply::addresses([new], 3600));
     eventually(TIMEOUT, "the new address", async || match coredns.lookup(NAME).await[..] {
-        [(ip, ttl)] if ip == new => Ok(assert_eq!(ttl, 30)),
+        [(ip, ttl)] if ip == new => {
+            assert_eq!(ttl, 30);
+            Ok(())
+        }
         [(ip, ttl)] if ip == old && ttl <= 5 => Err(format!("{ip} for {ttl} s")),
         ref other => panic!("{other:?}"),
     })

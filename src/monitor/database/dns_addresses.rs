@@ -193,7 +193,7 @@ impl DnsAddresses {
         let rejection = |ip| rejection(entry, &self.file, &self.service, ip);
         let families = entry.families.or(self.service.families).unwrap_or(Families::BOTH);
         let mut refused = BTreeMap::new();
-        let lookup = filter(outcome, entry, &self.file, families, &rejection, &mut refused);
+        let lookup = filter(outcome, entry, &self.file, families, rejection, &mut refused);
         let result = lookup.result();
         let status = &mut self.names[index];
         let before = status.state.has_resolved().then(|| current(&status.state));
