@@ -2,8 +2,8 @@
 //!
 //! A server is silent if it leaves a question without an answer and has answered no other since
 //! then, or if it can't be reached. A reply that is no answer, such as SERVFAIL, does not make it
-//! silent: it may be for one zone alone, and must not send all other names to the next server, which
-//! may know less.
+//! silent: it may be for one zone alone, and must not send all other names to the next server,
+//! which may know less.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
