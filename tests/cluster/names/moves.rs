@@ -214,10 +214,11 @@ async fn another_address_every_second_keeps_nothing_dead() {
     let dns = name_server().await;
     dns.set(NAME, at(&fixture, &[1]));
     let addresses = format!("{}, {NAME}", fixture.databases[0].ip);
-    let daemon = start(&dns, &yaml(&fixture, &addresses, "")).await;
+    // An address of no machine has no verdict before the next answer comes.
+    let patient = "{tcp: {}, interval: 250ms, timeout: 20s}";
+    let daemon = start(&dns, &config(&fixture.namespace.name, &addresses, patient, "")).await;
     fixture.expect_endpoints(&[0, 1]).await;
     let history = fixture.history().await;
-    // Addresses of no machine: each is without a verdict for the second until the next one comes.
     let churn = (100..200).map(|host| vec![[192, 0, 2, host].into()]).collect();
     dns.set(NAME, Reply::Turns(churn, 0));
     expect_queries(&dns, NAME, 3).await;
