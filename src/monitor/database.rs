@@ -288,7 +288,7 @@ impl DatabaseMonitor {
         if changed {
             self.policy_state.published = Some(members.clone());
             // All of them were written by this replica or by the one that writes.
-            self.adopt(&members, Reading::Later, now);
+            self.adopt(&members, Reading::AfterWrite, now);
             self.decide(freeze, now);
         }
     }

@@ -67,6 +67,8 @@ pub(super) struct Observed {
 pub(super) enum Reading {
     /// The first one, before any decision.
     First,
+    /// The one after a write of this replica, or of the one that writes.
+    AfterWrite,
     Later,
 }
 
@@ -274,7 +276,8 @@ impl DnsAddresses {
     /// have them although its answers lack them. The first such name lends its attributes.
     ///
     /// When the cluster is first read, all are adopted: an answer that came before that may be one
-    /// that has moved to an address which is not up.
+    /// that has moved to an address which is not up. So are all that another replica has written:
+    /// its DNS server may say something else, and a takeover must change nothing.
     pub(super) fn adopt(&mut self, members: &Members, reading: Reading, now: Instant) {
         self.removed.retain(|ip| members.contains(*ip));
         let known = self.known();
@@ -285,7 +288,7 @@ impl DnsAddresses {
                 continue;
             }
             let lender = self.lender(ip).or_else(|| match reading {
-                Reading::First => self.first_that_accepts(ip),
+                Reading::First | Reading::AfterWrite => self.first_that_accepts(ip),
                 Reading::Later => None,
             });
             if let Some(lender) = lender {

@@ -128,6 +128,23 @@ fn what_another_replica_publishes_is_up_for_a_standby() {
 }
 
 #[test]
+fn a_standby_keeps_what_only_the_dns_of_the_other_gives() {
+    let mut scene = Scene::of_name(&[1]);
+    scene.resolve(0, at(&[1]));
+    scene.on_result("-");
+    scene.follow(&[2]);
+    assert_eq!(scene.targets(), "1c 2a");
+    scene.on_result("-+");
+    scene.publishes("2");
+    // It leaves in exchange, as any other.
+    scene.on_result("++");
+    scene.on_result("++");
+    scene.publishes("1");
+    scene.write();
+    assert_eq!(scene.targets(), "1c");
+}
+
+#[test]
 fn an_address_that_a_member_list_never_matches_is_released() {
     let mut scene = Scene::of_name(&[1]);
     scene.resolve(0, at(&[1]));
