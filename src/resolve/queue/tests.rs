@@ -58,11 +58,13 @@ fn questions_in_the_air_are_limited() {
 #[test]
 fn names_without_answers_leave_room_for_others() {
     let (mut queue, now) = queue(500);
-    (0..64).for_each(|id| queue.insert(id, 1, now));
-    for id in started(&mut queue, now) {
-        queue.finish(id, now, now, (Urgency::TargetFailed, Pace::Slow));
+    // The slow ones are due first.
+    let rounds = [(0..64, Pace::Slow, SECOND / 4), (64..128, Pace::Prompt, SECOND / 2)];
+    for (ids, pace, wait) in rounds {
+        ids.clone().for_each(|id| queue.insert(id, 1, now));
+        assert_eq!(started(&mut queue, now).len(), MAX_OPEN);
+        ids.for_each(|id| queue.finish(id, now, now + wait, (Urgency::Refresh, pace)));
     }
-    (64..200).for_each(|id| queue.insert(id, 1, now));
     let ids = started(&mut queue, now + SECOND);
     assert_eq!(ids.len(), MAX_OPEN);
     assert_eq!(ids.iter().filter(|id| **id < 64).count(), MAX_OPEN / 2);
