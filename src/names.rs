@@ -256,6 +256,9 @@ impl NameState {
         let mut changes = Changes::default();
         if result == LookupResult::Good {
             self.has_resolved = true;
+            if settings.rotating {
+                self.make_room(lookup, &facts, &mut changes);
+            }
             let answered = self.limit(lookup, settings, &mut changes);
             self.mark_seen(&answered, now, &mut changes);
             self.mark_absent(lookup, &answered, settings, facts, now, &mut changes);
@@ -265,6 +268,31 @@ impl NameState {
             self.expire(lookup, settings, now);
         }
         changes
+    }
+
+    /// Gives up addresses of a `rotating` name that are neither Up nor in the answer, where those of
+    /// the answer would be too many beside them: first those that were seen longest ago.
+    fn make_room(
+        &mut self,
+        lookup: &Lookup,
+        facts: impl Fn(IpAddr) -> TargetFacts,
+        changes: &mut Changes,
+    ) {
+        let answered = lookup.addresses();
+        let is_absent = |(ip, known): &&mut (IpAddr, Known)| {
+            known.backing == Backing::Current && !answered.contains_key(ip)
+        };
+        let mut absent: Vec<_> = self.addresses.iter_mut().filter(is_absent).collect();
+        let surplus = (answered.len() + absent.len()).saturating_sub(MAX_ADDRESSES);
+        absent.retain(|(ip, _)| {
+            let TargetFacts { is_up, is_published } = facts(*ip);
+            !is_up && !is_published
+        });
+        absent.sort_by_key(|(_, known)| known.last_seen);
+        for (ip, known) in absent.into_iter().take(surplus) {
+            known.backing = Backing::Released;
+            changes.departed.push(*ip);
+        }
     }
 
     /// Returns at most [`MAX_ADDRESSES`] of an answer: the known ones first, then the lowest. With

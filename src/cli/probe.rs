@@ -111,7 +111,7 @@ async fn candidates<'a>(spec: &'a Spec, servers: &ServerSource) -> Vec<Candidate
         let key = NameKey { name: entry.name.clone(), kind: entry.kind };
         (key, entry.families.unwrap_or(Families::BOTH))
     };
-    let names = spec.databases.iter().flat_map(|database| &database.names).map(key);
+    let names = spec.databases.iter().flat_map(|database| database.names.iter()).map(key);
     let outcomes = resolve::look_up_all(servers, names).await;
     let mut candidates = Vec::new();
     for database in &spec.databases {
@@ -119,7 +119,7 @@ async fn candidates<'a>(spec: &'a Spec, servers: &ServerSource) -> Vec<Candidate
         candidates.extend(of_config.map(|work| Candidate { database, name: "", work }));
         let mut known: BTreeSet<IpAddr> =
             database.addresses.iter().map(|address| address.ip).collect();
-        for entry in &database.names {
+        for entry in database.names.iter() {
             let works = works_of_name(database, entry, &outcomes[&key(entry)]);
             let is_new = |work: &Work| match work {
                 Work::Check(address) => known.insert(address.ip),

@@ -47,10 +47,14 @@ pub struct Database {
     /// The addresses, each IP once: those of the file in its order, then those that DNS gives for
     /// the names. A database without names has at least one, unless all are rejected.
     pub addresses: Vec<Address>,
-    /// The entries that are a name, in the order of the file.
-    pub names: Vec<NameEntry>,
+    /// The entries that are a name, in the order of the file. Every version of the database that
+    /// DNS makes shares them.
+    pub names: Arc<[NameEntry]>,
     /// The addresses that may not be published, and so are not checked either.
     pub rejected: Vec<RejectedAddress>,
+    /// The addresses that DNS gives for the names and that may not be published, some of them if
+    /// there are many.
+    pub refused_answers: Arc<[RejectedAddress]>,
     /// The networks that addresses may be in. This also limits addresses that the cluster holds
     /// from an earlier config.
     pub allowed_networks: AllowedNetworks,

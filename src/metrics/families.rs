@@ -68,7 +68,7 @@ pub(super) const FAMILIES: [Family; 20] = [
     Family {
         name: "external_endpoints_name_kept_addresses",
         kind: "gauge",
-        help: "Addresses that stay although DNS no longer gives them; absent when none does.",
+        help: "Addresses that stay although DNS does not give them; absent when none does.",
         source: Source::Monitor(names::kept_addresses),
     },
     Family {
@@ -80,8 +80,9 @@ pub(super) const FAMILIES: [Family; 20] = [
     Family {
         name: "external_endpoints_refused_addresses",
         kind: "gauge",
-        help: "Addresses of the config that may not be published, and are not checked.",
-        source: Source::Monitor(|database, encoder| encoder.sample(&[], database.refused.len())),
+        help: "Addresses of the config, and of the answers for its names, that may not be \
+         published and are not checked.",
+        source: Source::Monitor(names::refused_addresses),
     },
     Family {
         name: "external_endpoints_target_in_maintenance",

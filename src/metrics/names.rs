@@ -10,6 +10,11 @@ pub(super) fn configured_addresses(database: &DatabaseSnapshot, encoder: &mut En
     encoder.sample(&[], of_file + database.refused.len() + database.names.len());
 }
 
+pub(super) fn refused_addresses(database: &DatabaseSnapshot, encoder: &mut Encoder) {
+    let by_dns = database.names.iter().map(|name| name.refused.len()).sum::<usize>();
+    encoder.sample(&[], database.refused.len() + by_dns);
+}
+
 pub(super) fn resolved(database: &DatabaseSnapshot, encoder: &mut Encoder) {
     for name in &database.names {
         let is_resolved = name.result == Some(LookupResult::Good);
@@ -20,7 +25,7 @@ pub(super) fn resolved(database: &DatabaseSnapshot, encoder: &mut Encoder) {
 pub(super) fn kept_addresses(database: &DatabaseSnapshot, encoder: &mut Encoder) {
     for name in &database.names {
         let is_kept = |(_, backing): &&_| *backing != Backing::Current;
-        let kept = name.addresses.iter().filter(is_kept).count();
+        let kept = name.addresses.iter().filter(is_kept).count() + name.lent;
         if kept > 0 {
             encoder.sample(&[("name", &name.name)], kept);
         }

@@ -59,7 +59,7 @@ impl Monitor {
                 });
             }
             Command::SetServiceFacts(id, facts) => self.set_service_facts(&id, facts, now),
-            Command::ApplyLookup(key, outcome) => self.apply_lookup(&key, outcome, now),
+            Command::ApplyLookup(key, outcome) => self.apply_lookup(&key, &outcome, now),
             Command::Reload(spec, done) => {
                 self.reload(&spec, now);
                 // The caller may have given up waiting.

@@ -124,9 +124,11 @@ impl Monitor {
     }
 
     /// Applies the outcome of a lookup. One of a name that has left the config is dropped.
-    pub(super) fn apply_lookup(&mut self, key: &NameKey, outcome: LookupOutcome, now: Instant) {
+    pub(super) fn apply_lookup(&mut self, key: &NameKey, outcome: &LookupOutcome, now: Instant) {
         let Some(name) = self.names.known.get_mut(key) else { return };
-        let outcome = Arc::new(outcome);
+        // The copy has no room to spare. It also lies where the monitor's memory lies, and not between
+        // the messages of the resolver, which come and go.
+        let outcome = Arc::new(outcome.clone());
         let before = name.newest.replace(outcome.clone());
         self.names.unknown -= usize::from(before.as_deref().is_some_and(LookupOutcome::is_unknown));
         self.names.unknown += usize::from(outcome.is_unknown());
@@ -149,9 +151,8 @@ impl Monitor {
         }
         let (reason, note) = match is_unavailable {
             true => {
-                let (why, unknown) = (outcome.describe_failure(), self.names.unknown);
-                let note =
-                    format!("DNS does not answer ({why}): {unknown} names keep their addresses");
+                let why = outcome.describe_failure();
+                let note = format!("DNS says nothing of most names ({why}); their addresses stay");
                 (Reason::DnsUnavailable, note)
             }
             false => (Reason::DnsAvailable, "DNS answers again".to_owned()),

@@ -52,6 +52,8 @@ pub struct NameSnapshot {
     pub name: Arc<str>,
     /// The addresses that are known, with DNS's word on each.
     pub addresses: Vec<(IpAddr, Backing)>,
+    /// Members that were published before any answer, and that have its attributes.
+    pub lent: usize,
     /// The result of the newest lookup; none before the first.
     pub result: Option<LookupResult>,
     /// The outcome of the newest lookup.
@@ -62,6 +64,8 @@ pub struct NameSnapshot {
     pub changes: u64,
     /// The addresses of the newest answers that may not be published.
     pub refused: Vec<RejectedAddress>,
+    /// The SRV records of the newest answer with a port that the database has not, as text.
+    pub foreign_ports: Vec<String>,
 }
 
 #[derive(Debug, Clone)]

@@ -210,6 +210,19 @@ fn a_rotating_name_forgets_a_dead_address_by_count_alone() {
 }
 
 #[test]
+fn dead_addresses_of_a_full_rotating_name_give_way_to_new_ones() {
+    let mut case = Case::new(ROTATING);
+    let dead: Vec<u8> = (1..=100).collect();
+    case.observe_with(&only_a(&dead), |_| UNPUBLISHED_DOWN);
+    let facts = |ip| if ip == v4(100) { PUBLISHED_UP } else { UNPUBLISHED_DOWN };
+    let changes = case.after(1).observe_with(&only_a(&[201, 202]), facts);
+    assert_eq!((changes.added, changes.left_out), (vec![v4(201), v4(202)], 0));
+    assert_eq!(case.backing(v4(1)), Some(Backing::Released));
+    assert_eq!(case.backing(v4(100)), Some(Backing::Current), "it is up");
+    assert_eq!(case.backing(v4(99)), Some(Backing::Current), "there is room for it");
+}
+
+#[test]
 fn answers_that_go_back_and_forth_are_found_once() {
     let mut case = Case::new(SETTINGS);
     let suspected: Vec<bool> = (0..20_u8)

@@ -6,21 +6,26 @@ use std::net::IpAddr;
 use super::standing::Standing;
 use super::{Candidate, Members, NameFacts, NotReplacedReason, PolicyNote, Pool};
 use crate::health::State;
-use crate::names::Backing;
+use crate::names::{Backing, LookupResult};
+
+/// The result of a lookup which says that the name has no address.
+const EMPTY: Option<LookupResult> = Some(LookupResult::Empty);
 
 /// Returns a note for each group of names with such members. Nothing is said of adopted members
-/// while no name has resolved: DNS has not given up any address then.
+/// while DNS says nothing of any name: that is told for all of DNS.
 pub(super) fn notes(pool: &Pool, standing: &Standing, members: &Members) -> Vec<PolicyNote> {
     let mut groups: BTreeMap<(Vec<usize>, bool), Vec<IpAddr>> = BTreeMap::new();
     let unresolved = || {
         let names = pool.names.iter().enumerate();
         names.filter(|(_, name)| !name.state.has_resolved()).map(|(index, _)| index)
     };
+    let is_unknown = |name: &NameFacts| !name.state.has_resolved() && name.state.newest() != EMPTY;
+    let nothing_is_known = pool.names.iter().all(is_unknown);
     for target in standing.targets.iter().filter(|target| members.contains(target.member.ip)) {
         let (names, waits) = match target.backing {
             Backing::Current | Backing::Released => continue,
             Backing::Departing => (standing.successors.names_without(target), false),
-            Backing::Adopted if unresolved().count() == pool.names.len() => continue,
+            Backing::Adopted if nothing_is_known => continue,
             Backing::Adopted if unresolved().next().is_some() => (unresolved().collect(), true),
             Backing::Adopted => ((0..pool.names.len()).collect(), false),
         };

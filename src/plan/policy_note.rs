@@ -66,8 +66,8 @@ impl fmt::Display for PolicyNote {
                 write!(f, "{healthy} healthy, where minHealthy asks for {needed}; ")?;
                 match kept.as_slice() {
                     [] => f.write_str("nothing else is published that could stay"),
-                    [one] => write!(f, "{one} stays although it is not"),
-                    more => write!(f, "{} stay although they are not", list(more)),
+                    [one] => write!(f, "{one} stays to make up the number"),
+                    more => write!(f, "{} stay to make up the number", list(more)),
                 }
             }
             PolicyNote::DegradedTier { tier } => write!(f, "tier {tier} serves"),

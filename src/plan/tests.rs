@@ -270,7 +270,7 @@ fn below_min_healthy_the_most_recently_healthy_stay() {
     at_least(1, &all[..2]).publishes(&[2]);
     assert_eq!(
         at_least(2, &all).notes(),
-        ["1 healthy, where minHealthy asks for 2; 198.51.100.2 stays although it is not"]
+        ["1 healthy, where minHealthy asks for 2; 198.51.100.2 stays to make up the number"]
     );
     let none = at_least(1, &[down(1), down(2)]);
     none.publishes(&[]);
@@ -301,7 +301,7 @@ fn maintenance_removes_all_but_those_for_min_healthy() {
     at_least(1, &all).publishes(&[1]);
     assert_eq!(
         at_least(1, &all).notes(),
-        ["0 healthy, where minHealthy asks for 1; 198.51.100.1 stays although it is not"]
+        ["0 healthy, where minHealthy asks for 1; 198.51.100.1 stays to make up the number"]
     );
     // One that answers stays before one that does not, and one that somebody works on goes before
     // others.
@@ -436,7 +436,7 @@ fn in_a_hold_what_is_published_stays_and_what_is_up_comes() {
     below.publishes(&[1, 2, 3]);
     assert_eq!(
         below.notes()[0],
-        "1 healthy, where minHealthy asks for 2; 198.51.100.1 stays although it is not"
+        "1 healthy, where minHealthy asks for 2; 198.51.100.1 stays to make up the number"
     );
     // Once it is Up, the same rules apply to it as to all others.
     hold(case(&[up(1).comes_back().out_until(1060), up(2)])).publishes(&[2]);

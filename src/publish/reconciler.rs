@@ -398,7 +398,14 @@ fn is_undecided(step: &Step) -> bool {
 
 /// Returns the condition of a database for which the cluster matches the plan.
 fn published(inputs: &Inputs, serving: &Members) -> Condition {
-    let description = remarks::describe(&inputs.database, inputs.service(), &inputs.plan, serving);
+    let database = &inputs.database;
+    if let Some(refused) =
+        database.refused_answers.first().filter(|_| database.addresses.is_empty())
+    {
+        let description = format!("no address of its names may be published: {}", refused.reason);
+        return Condition::new(ConditionKind::AddressesRefused, description);
+    }
+    let description = remarks::describe(database, inputs.service(), &inputs.plan, serving);
     Condition::new(ConditionKind::Published, description)
 }
 

@@ -18,7 +18,7 @@ fn config(addresses: &str) -> String {
 }
 
 fn names(addresses: &str) -> Vec<NameEntry> {
-    good(&config(addresses)).databases[0].names.clone()
+    good(&config(addresses)).databases[0].names.to_vec()
 }
 
 #[test]

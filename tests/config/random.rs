@@ -66,6 +66,7 @@ fn database() -> impl Strategy<Value = Database> {
             let create_service = headless.map(|headless| CreateService { headless });
             let (refused, allowed) = (Vec::new(), AllowedNetworks::default());
             Database {
+                refused_answers: Arc::default(),
                 id,
                 ports,
                 addresses,

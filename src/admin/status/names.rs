@@ -79,8 +79,9 @@ impl NameStatus {
         let records = newest.into_iter().flat_map(|outcome| &outcome.parts);
         Self {
             name: name.name.to_string(),
-            result: newest.map(|outcome| match name.result {
-                Some(LookupResult::Good) => "resolved".to_owned(),
+            result: newest.map(|outcome| match (name.result, name.foreign_ports.first()) {
+                (Some(LookupResult::Good), _) => "resolved".to_owned(),
+                (_, Some(foreign)) if name.refused.is_empty() => foreign.clone(),
                 _ => outcome.describe_failure(),
             }),
             resolved: name.result == Some(LookupResult::Good),
@@ -89,8 +90,11 @@ impl NameStatus {
             last_lookup: newest.map(|outcome| rfc3339(outcome.at)),
             next_lookup: newest.map(|outcome| rfc3339(next_lookup(outcome))),
             aliases: newest.map(|outcome| outcome.aliases.clone()).unwrap_or_default(),
-            records: records.filter_map(RecordStatus::new).collect(),
-            skipped: newest.map(|outcome| outcome.skipped.clone()).unwrap_or_default(),
+            records: records
+                .filter(|part| !is_skipped(name, part))
+                .filter_map(RecordStatus::new)
+                .collect(),
+            skipped: skipped(name),
             addresses: name
                 .addresses
                 .iter()
@@ -114,6 +118,19 @@ impl RecordStatus {
             weight: record.weight,
         })
     }
+}
+
+/// Returns the SRV records that are left out.
+fn skipped(name: &NameSnapshot) -> Vec<String> {
+    let by_resolver = name.newest.iter().flat_map(|outcome| outcome.skipped.iter().cloned());
+    by_resolver.chain(name.foreign_ports.iter().cloned()).collect()
+}
+
+/// Returns whether the record of a part has a port that the database has not.
+fn is_skipped(name: &NameSnapshot, part: &OutcomePart) -> bool {
+    let Some(record) = &part.service else { return false };
+    let (host, port) = (format!("{}: ", record.host), format!(" {}", record.port));
+    name.foreign_ports.iter().any(|text| text.starts_with(&host) && text.ends_with(&port))
 }
 
 /// Returns the time of the next lookup. The clock of the machine shows no further ahead.

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::name_status::NameStatus;
+use super::name_status::{MAX_REFUSED, NameStatus};
 use crate::config::{Address, Database, NameEntry, NameKind, RejectedAddress};
 use crate::monitor::snapshot::Origin;
 use crate::names::{
@@ -72,6 +72,9 @@ pub(super) enum Reading {
     Later,
 }
 
+/// Addresses that may not be published any more, with the index of their name.
+pub(super) type NewlyRefused = Vec<(usize, Vec<RejectedAddress>)>;
+
 /// An address with its origin.
 pub(super) type Effective = Vec<(Address, Origin)>;
 
@@ -123,7 +126,7 @@ impl DnsAddresses {
         file: &Arc<Database>,
         facts: impl Fn(IpAddr) -> TargetFacts,
         now: Instant,
-    ) {
+    ) -> NewlyRefused {
         let before = std::mem::replace(&mut self.file, file.clone());
         self.file_ips = ips(file);
         let mut known: BTreeMap<_, _> = before
@@ -154,33 +157,37 @@ impl DnsAddresses {
         }
         let file_ips = &self.file_ips;
         self.removed.retain(|ip| !file_ips.contains(ip));
-        self.reconsider(facts, now);
+        self.reconsider(facts, now)
     }
 
-    /// Takes over the facts about the Service. Returns whether they have changed.
+    /// Takes over the facts about the Service. Returns the addresses that
+    /// may not be published any more, if the facts have changed.
     pub(super) fn set_service(
         &mut self,
         service: ServiceFacts,
         facts: impl Fn(IpAddr) -> TargetFacts,
         now: Instant,
-    ) -> bool {
+    ) -> Option<NewlyRefused> {
         if self.service == service {
-            return false;
+            return None;
         }
         self.service = service;
-        self.reconsider(facts, now);
-        true
+        Some(self.reconsider(facts, now))
     }
 
-    /// Applies the newest answers once more, after a change of what is followed.
-    fn reconsider(&mut self, facts: impl Fn(IpAddr) -> TargetFacts, now: Instant) {
+    /// Applies the newest answers once more, after a change of what is followed. Returns the
+    /// addresses that may not be published any more, with the index of their name.
+    fn reconsider(&mut self, facts: impl Fn(IpAddr) -> TargetFacts, now: Instant) -> NewlyRefused {
+        let mut newly_refused = Vec::new();
         for index in 0..self.names.len() {
             let Some(newest) = self.names[index].newest.clone() else { continue };
-            self.observe(index, &newest, &facts, now);
+            let observed = self.observe(index, &newest, &facts, now);
+            newly_refused.push((index, observed.newly_refused));
         }
         let mut adopted = std::mem::take(&mut self.adopted);
         adopted.retain(|ip, _| self.first_that_accepts(*ip).is_some());
         self.adopted = adopted;
+        newly_refused
     }
 
     /// Applies the outcome of a lookup of the name with this index.
@@ -338,6 +345,27 @@ impl DnsAddresses {
         dropped
     }
 
+    /// Returns the addresses of the newest answers that may not be published.
+    pub(super) fn refused(&self) -> Vec<RejectedAddress> {
+        let refused = self.names.iter().flat_map(|status| status.refused.iter().cloned());
+        refused.take(MAX_REFUSED).collect()
+    }
+
+    /// Returns how many members the name with this index lends its attributes to.
+    pub(super) fn count_lent(&self, index: usize) -> usize {
+        self.adopted.values().filter(|lender| **lender == index).count()
+    }
+
+    /// Returns the SRV records of the newest answer that have a port which the database has not.
+    pub(super) fn foreign_ports(&self, index: usize) -> Vec<String> {
+        let parts = self.names[index].newest.iter().flat_map(|newest| &newest.parts);
+        let records = parts.filter_map(|part| part.service.as_ref());
+        let foreign = records.filter(|record| !has_port(&self.file, record.port));
+        foreign
+            .map(|record| format!("{}: the database has no port {}", record.host, record.port))
+            .collect()
+    }
+
     /// Returns all addresses with their origins: those of the file, then those of the names.
     pub(super) fn effective(&self) -> Effective {
         let file = self.file.addresses.iter().map(|address| (address.clone(), Origin::default()));
@@ -443,18 +471,24 @@ fn filter(
         // A family that is to be followed and was not asked for yet is not known.
         (Answer::Unknown(_) | Answer::NotAsked, Followed::Yes) => FamilyAnswer::Unknown,
     };
-    let has_port = |part: &&OutcomePart| {
-        part.service.as_ref().is_none_or(|record| has_port(file, record.port))
-    };
+    let fitting: Vec<&OutcomePart> = outcome
+        .parts
+        .iter()
+        .filter(|part| part.service.as_ref().is_none_or(|record| has_port(file, record.port)))
+        .collect();
+    // Records that are left out have no tier.
+    let ranks: BTreeSet<u32> =
+        fitting.iter().filter_map(|part| Some(part.service.as_ref()?.rank)).collect();
+    let tier = |rank: u32| ranks.range(..rank).count() as u32;
     let part = |part: &OutcomePart| LookupPart {
         service_target: part.service.as_ref().map(|record| {
-            let (name, rank, weight) = (record.host.clone(), record.rank, record.weight);
+            let (name, rank, weight) = (record.host.clone(), tier(record.rank), record.weight);
             Arc::new(ServiceTarget { name, rank, weight })
         }),
         a: answer(&part.a, Followed::from(families.ipv4)),
         aaaa: answer(&part.aaaa, Followed::from(families.ipv6)),
     };
-    let parts: Vec<LookupPart> = outcome.parts.iter().filter(has_port).map(part).collect();
+    let parts: Vec<LookupPart> = fitting.into_iter().map(part).collect();
     if parts.is_empty() {
         debug_assert_eq!(entry.kind, NameKind::Service);
         return Lookup::of_host(FamilyAnswer::NoAddress, FamilyAnswer::NoAddress);

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::DatabaseMonitor;
-use super::dns_addresses::{self, Observed};
+use super::dns_addresses::{self, NewlyRefused, Observed};
+use super::name_status::NameStatus;
 use crate::config::{DatabaseId, NameEntry, RejectedAddress};
 use crate::health::State;
 use crate::monitor::snapshot::NameSnapshot;
@@ -58,6 +59,14 @@ impl DatabaseMonitor {
         }
     }
 
+    /// Announces addresses that may not be published any more.
+    pub(super) fn announce_newly_refused(&self, newly_refused: &NewlyRefused, now: Instant) {
+        let Some(dns) = &self.dns else { return };
+        for (index, refused) in newly_refused {
+            self.announce_refused(&dns.file().names[*index], refused, now);
+        }
+    }
+
     /// Announces the addresses of an answer that may not be published: each in the log, and all of
     /// them in one Event, because the same Event is emitted for a name only once a minute.
     fn announce_refused(&self, entry: &NameEntry, refused: &[RejectedAddress], now: Instant) {
@@ -101,7 +110,7 @@ impl DatabaseMonitor {
         }
         if observed.newly_too_many {
             let (name, left_out) = (&*entry.name, changes.left_out);
-            info!(%namespace, %service, name, left_out, "the name has too many addresses");
+            warn!(%namespace, %service, name, left_out, "the name has too many addresses");
         }
         if changes.added.is_empty() && changes.departed.is_empty() && changes.returned.is_empty() {
             return;
@@ -154,8 +163,11 @@ impl DatabaseMonitor {
         }
         let Some(dns) = &self.dns else { return };
         let (entry, status) = (&dns.file().names[name], &dns.names()[name]);
-        let why = status.newest.as_ref().map(|outcome| outcome.describe_failure());
-        let stay = match status.state.addresses().count() {
+        let why = match dns.foreign_ports(name).first() {
+            Some(foreign) if status.refused.is_empty() => Some(foreign.clone()),
+            _ => status.newest.as_ref().map(|outcome| outcome.describe_failure()),
+        };
+        let stay = match status.state.addresses().count() + dns.count_lent(name) {
             0 => "it has no address yet".to_owned(),
             1 => "its address stays".to_owned(),
             count => format!("its {count} addresses stay"),
@@ -173,12 +185,14 @@ impl DatabaseMonitor {
             let Some(target) = self.targets.iter().find(|target| target.member.ip == *ip) else {
                 continue;
             };
-            if target.origin.backing == Backing::Released {
-                continue;
-            }
             let Some(entry) = target.origin.entry.map(|entry| &dns.file().names[entry]) else {
                 continue;
             };
+            if target.origin.backing == Backing::Released {
+                let name = &entry.name;
+                info!(%namespace, %service, "{ip} leaves: {name} has not had it for `goneAfter`");
+                continue;
+            }
             let takes_place = |it: &&crate::monitor::TargetState| {
                 it.origin.entry == target.origin.entry
                     && it.origin.backing == Backing::Current
@@ -217,17 +231,18 @@ impl DatabaseMonitor {
     /// Returns the names for readers outside the monitor.
     pub(super) fn name_snapshots(&self) -> Vec<NameSnapshot> {
         let Some(dns) = &self.dns else { return Vec::new() };
-        let snapshot =
-            |(entry, status): (&NameEntry, &super::name_status::NameStatus)| NameSnapshot {
-                name: entry.name.clone(),
-                addresses: status.state.addresses().collect(),
-                result: status.state.newest(),
-                newest: status.newest.clone(),
-                failing_since: status.failing.map(|failing| failing.since),
-                changes: status.changes,
-                refused: status.refused.clone(),
-            };
-        dns.file().names.iter().zip(dns.names()).map(snapshot).collect()
+        let snapshot = |(index, status): (usize, &NameStatus)| NameSnapshot {
+            name: dns.file().names[index].name.clone(),
+            addresses: status.state.addresses().collect(),
+            lent: dns.count_lent(index),
+            result: status.state.newest(),
+            newest: status.newest.clone(),
+            failing_since: status.failing.map(|failing| failing.since),
+            changes: status.changes,
+            refused: status.refused.clone(),
+            foreign_ports: dns.foreign_ports(index),
+        };
+        dns.names().iter().enumerate().map(snapshot).collect()
     }
 }
 

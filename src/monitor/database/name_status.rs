@@ -39,7 +39,7 @@ pub(crate) struct Failing {
 }
 
 /// Addresses of a name that may not be published and are listed. A hostile zone can give thousands.
-const MAX_REFUSED: usize = 16;
+pub(super) const MAX_REFUSED: usize = 16;
 
 /// The time after which people are told again that an address may not be published.
 const REFUSAL_INTERVAL: Duration = Duration::from_secs(10 * 60);

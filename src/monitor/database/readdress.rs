@@ -86,12 +86,11 @@ impl DatabaseMonitor {
         let Self { dns, targets, policy_state, .. } = self;
         let facts = |ip| facts(targets, policy_state.published.as_ref(), ip);
         let Some(dns) = dns else { return false };
-        let changed = dns.set_service(service, facts, now);
-        if changed {
-            self.refresh_addresses(Arrival::Late, now);
-            self.decide(freeze, now);
-        }
-        changed
+        let Some(newly_refused) = dns.set_service(service, facts, now) else { return false };
+        self.announce_newly_refused(&newly_refused, now);
+        self.refresh_addresses(Arrival::Late, now);
+        self.decide(freeze, now);
+        true
     }
 
     /// Adopts members that may belong to a name that has no answer. The cluster holds them.
@@ -117,27 +116,36 @@ impl DatabaseMonitor {
     ) -> (Arc<Database>, Vec<Origin>) {
         let Self { dns, targets, policy_state, .. } = self;
         let facts = |ip| facts(targets, policy_state.published.as_ref(), ip);
-        match dns {
+        let newly_refused = match dns {
             Some(dns) if !file.names.is_empty() => dns.replace_file(file, facts, now),
-            _ => *dns = DnsAddresses::new(file).map(Box::new),
-        }
+            _ => {
+                *dns = DnsAddresses::new(file).map(Box::new);
+                Vec::new()
+            }
+        };
+        self.announce_newly_refused(&newly_refused, now);
+        let Self { dns, policy_state, .. } = self;
         let Some(dns) = dns else {
             return (file.clone(), vec![Origin::default(); file.addresses.len()]);
         };
         if let Some(published) = &policy_state.published {
             dns.adopt(published, Reading::Later, now);
         }
+        let refused_answers = dns.refused().into();
         let (addresses, origins) = dns.effective().into_iter().unzip();
-        (Arc::new(Database { addresses, ..Database::clone(file) }), origins)
+        let database = Database { addresses, refused_answers, ..Database::clone(file) };
+        (Arc::new(database), origins)
     }
 
     /// Brings the targets to the addresses that are known now.
     pub(super) fn refresh_addresses(&mut self, arrival: Arrival, now: Instant) {
         let Some(dns) = &self.dns else { return };
         let (addresses, origins): (Vec<Address>, Vec<Origin>) = dns.effective().into_iter().unzip();
-        if addresses != self.database.addresses {
-            let file = Database::clone(dns.file());
-            self.replace_targets(Arc::new(Database { addresses, ..file }), now);
+        let refused = dns.refused();
+        if addresses != self.database.addresses || *refused != *self.database.refused_answers {
+            let (refused_answers, file) = (refused.into(), Database::clone(dns.file()));
+            let database = Database { addresses, refused_answers, ..file };
+            self.replace_targets(Arc::new(database), now);
             self.forget_hurries();
         }
         self.set_origins(origins, arrival, now);
@@ -310,6 +318,7 @@ struct Signature {
     was_asked: bool,
     has_resolved: bool,
     addresses: Vec<(IpAddr, Backing, Option<Arc<ServiceTarget>>)>,
+    refused: Vec<IpAddr>,
 }
 
 impl Signature {
@@ -322,6 +331,7 @@ impl Signature {
                 .addresses()
                 .map(|(ip, backing)| (ip, backing, state.service_target(ip).cloned()))
                 .collect(),
+            refused: status.refused.iter().map(|refused| refused.ip).collect(),
         }
     }
 }

@@ -50,7 +50,7 @@ impl Scene {
             at: self.now,
             next_at: self.now,
         };
-        self.monitor.apply_lookup(&key(name), outcome, self.now);
+        self.monitor.apply_lookup(&key(name), &outcome, self.now);
     }
 
     /// Returns the commands to the resolver since the last call, sorted.

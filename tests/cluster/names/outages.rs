@@ -183,10 +183,10 @@ async fn a_dead_name_server_is_one_event_and_one_line() {
     }
     let history = fixture.history().await;
     dns.close().await;
-    expect_event(&fixture.namespace, "DnsUnavailable", "names keep their addresses").await;
+    expect_event(&fixture.namespace, "DnsUnavailable", "their addresses stay").await;
     consistently(OUTAGE, "nothing leaves", async || history.steps().is_empty()).await;
     expect_metric(&daemon, "name_resolved", &[], Some(0.0)).await;
-    assert_eq!(lines_with(&daemon, &["names keep their addresses"]), 1, "{:#?}", daemon.lines());
+    assert_eq!(lines_with(&daemon, &["their addresses stay"]), 1, "{:#?}", daemon.lines());
     assert_eq!(lines_with(&daemon, &["does not resolve"]), 0, "{:#?}", daemon.lines());
     assert_eq!(events(&fixture.namespace, "NameUnresolved").await.len(), 0);
     dns.reopen().await;

@@ -451,3 +451,33 @@ fn a_refused_address_is_told_once_whatever_else_is_asked() {
     }
     assert_eq!(scene.events("AddressRefused").len(), 1);
 }
+
+#[test]
+fn a_narrower_within_takes_an_address_away_and_is_told() {
+    let mut scene = Scene::of_name(&[1]);
+    scene.resolve(0, at(&[1]));
+    scene.on_result("+");
+    scene.publishes("1");
+    scene.reload("{address: db.corp, dns: {within: [10.0.0.128/25]}}", "{}");
+    scene.publishes("none");
+    assert_eq!(scene.events("AddressRefused").len(), 1);
+    let refused = &scene.database.config().refused_answers;
+    assert_eq!(refused.iter().map(|it| it.ip.to_string()).collect::<Vec<_>>(), ["10.0.0.1"]);
+}
+
+#[test]
+fn records_that_are_left_out_have_no_tier() {
+    let mut scene = Scene::new("_db._tcp.corp.example", "{}");
+    scene.serve(V4, &[]);
+    scene.sync(&[]);
+    let part = |host: &str, port, rank, last| OutcomePart {
+        service: Some(ServiceRecord { host: host.into(), port, rank, weight: 0 }),
+        a: at(&[last]),
+        aaaa: Answer::NotAsked,
+    };
+    let parts = vec![part("a.corp.example", 99, 0, 1), part("b.corp.example", 1, 1, 2)];
+    scene.resolve_parts(0, parts);
+    assert_eq!(scene.database.targets[0].priority, 0);
+    let names = scene.database.snapshot().names;
+    assert_eq!(names[0].foreign_ports, ["a.corp.example: the database has no port 99"]);
+}

@@ -59,7 +59,8 @@ pub(crate) fn database(adopt: bool) -> Database {
         allowed_networks: AllowedNetworks::default(),
         policy: Policy::default(),
         publish: PublishMode::Endpoints,
-        names: Vec::new(),
+        names: Arc::default(),
+        refused_answers: Arc::default(),
         create_service: None,
         adopt,
     }
