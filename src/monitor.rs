@@ -104,6 +104,8 @@ pub(crate) struct Monitor {
     names: Names,
     /// True if another number of databases may use a queue.
     sharers_changed: bool,
+    /// The time at which that was looked at last.
+    sharers_updated_at: Instant,
     plans: watch::Sender<Arc<Plans>>,
     recorder: Recorder,
     /// The databases to reevaluate, with the time of each. An entry may be out of date.
@@ -155,6 +157,7 @@ pub(crate) fn build(
         by_id: HashMap::new(),
         names: Names::new(resolver),
         sharers_changed: false,
+        sharers_updated_at: now,
         plans: ends.plans,
         recorder: recorder.clone(),
         reevaluations: BinaryHeap::new(),
@@ -212,9 +215,7 @@ impl Monitor {
             if self.run_commands(now).is_err() {
                 break;
             }
-            if std::mem::take(&mut self.sharers_changed) {
-                self.update_sharers();
-            }
+            self.update_sharers_if_due(now);
             self.advance_snapshot(now);
             self.evaluate_start_delay(now);
             if coalesces {

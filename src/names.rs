@@ -270,8 +270,8 @@ impl NameState {
         changes
     }
 
-    /// Gives up addresses of a `rotating` name that are neither Up nor in the answer, where those of
-    /// the answer would be too many beside them: first those that were seen longest ago.
+    /// Gives up addresses of a `rotating` name that are neither Up nor in the answer, where those
+    /// of the answer would be too many beside them: first those that were seen longest ago.
     fn make_room(
         &mut self,
         lookup: &Lookup,

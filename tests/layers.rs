@@ -108,6 +108,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         &[
             "announcements",
             "recent_failures",
+            "answers",
             "name_status",
             "dns_addresses",
             "dns_notices",

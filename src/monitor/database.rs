@@ -18,14 +18,16 @@ use crate::notice::Recorder;
 use crate::plan::{KeepReason, Member, Members, Plan, PolicyNote};
 use crate::resolve;
 use crate::schedule::{Pause, TargetKey};
+pub(crate) use answers::ServiceFacts;
 use decision::known_to_pass;
-pub(crate) use dns_addresses::ServiceFacts;
+
 use dns_addresses::{DnsAddresses, Reading};
 pub(super) use dns_notices::DnsService;
 use readdress::Arrival;
 use recent_failures::RecentFailures;
 
 mod announcements;
+mod answers;
 mod decision;
 mod dns_addresses;
 mod dns_notices;

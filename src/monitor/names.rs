@@ -126,8 +126,8 @@ impl Monitor {
     /// Applies the outcome of a lookup. One of a name that has left the config is dropped.
     pub(super) fn apply_lookup(&mut self, key: &NameKey, outcome: &LookupOutcome, now: Instant) {
         let Some(name) = self.names.known.get_mut(key) else { return };
-        // The copy has no room to spare. It also lies where the monitor's memory lies, and not between
-        // the messages of the resolver, which come and go.
+        // The copy has no room to spare. It also lies where the monitor's memory lies, and not
+        // between the messages of the resolver, which come and go.
         let outcome = Arc::new(outcome.clone());
         let before = name.newest.replace(outcome.clone());
         self.names.unknown -= usize::from(before.as_deref().is_some_and(LookupOutcome::is_unknown));

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 
@@ -14,6 +14,9 @@ use super::{Monitor, ScheduledTarget};
 use crate::clock;
 use crate::health::Verdict;
 use crate::schedule::{Next, Pause, TargetKey};
+
+/// The time between two changes of which databases share a queue.
+const MIN_SHARERS_AGE: Duration = Duration::from_secs(1);
 
 impl Monitor {
     /// Starts what is due, as far as it is admitted. Returns the time of the next start, or none if
@@ -89,6 +92,16 @@ impl Monitor {
         match self.scheduled[key].prober.is_exec() {
             true => &mut self.exec_queue,
             false => &mut self.network_queue,
+        }
+    }
+
+    /// Sets which databases share the places of each queue, once that may have changed and not
+    /// more often than each second: it takes a walk over all targets.
+    pub(super) fn update_sharers_if_due(&mut self, now: Instant) {
+        let since = now.saturating_duration_since(self.sharers_updated_at);
+        if self.sharers_changed && since >= MIN_SHARERS_AGE {
+            (self.sharers_changed, self.sharers_updated_at) = (false, now);
+            self.update_sharers();
         }
     }
 

@@ -16,24 +16,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::answers::{self, ServiceFacts};
 use super::name_status::{MAX_REFUSED, NameStatus};
-use crate::config::{Address, Database, NameEntry, NameKind, RejectedAddress};
+use crate::config::{Address, Database, NameKind, RejectedAddress};
 use crate::monitor::snapshot::Origin;
-use crate::names::{
-    Backing, Changes, Families, FamilyAnswer, Lookup, LookupPart, LookupResult, NameState,
-    ServiceTarget, TargetFacts,
-};
+use crate::names::{Backing, Changes, Families, LookupResult, NameState, TargetFacts};
 use crate::plan::Members;
-use crate::resolve::{Answer, LookupOutcome, NameKey, OutcomePart, Wanted};
-
-/// The facts about a Service that decide which answers of DNS are followed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ServiceFacts {
-    /// The families of the Service; none while it is not known.
-    pub families: Option<Families>,
-    /// The IPs of the Service itself, which lead back to it.
-    pub cluster_ips: Vec<IpAddr>,
-}
+use crate::resolve::{LookupOutcome, NameKey, Wanted};
 
 /// The addresses of a database whose entries are names.
 pub(super) struct DnsAddresses {
@@ -199,10 +188,10 @@ impl DnsAddresses {
         now: Instant,
     ) -> Observed {
         let entry = &self.file.names[index];
-        let rejection = |ip| rejection(entry, &self.file, &self.service, ip);
+        let rejection = |ip| answers::rejection(entry, &self.file, &self.service, ip);
         let families = entry.families.or(self.service.families).unwrap_or(Families::BOTH);
         let mut refused = BTreeMap::new();
-        let lookup = filter(outcome, entry, &self.file, families, rejection, &mut refused);
+        let lookup = answers::filter(outcome, entry, &self.file, families, rejection, &mut refused);
         let result = lookup.result();
         let status = &mut self.names[index];
         let before = status.state.has_resolved().then(|| current(&status.state));
@@ -320,7 +309,7 @@ impl DnsAddresses {
     fn accepts(&self, index: usize, ip: IpAddr) -> bool {
         let entry = &self.file.names[index];
         let families = entry.families.or(self.service.families).unwrap_or(Families::BOTH);
-        families.contains(ip) && rejection(entry, &self.file, &self.service, ip).is_none()
+        families.contains(ip) && answers::rejection(entry, &self.file, &self.service, ip).is_none()
     }
 
     /// Releases addresses whose place another has taken, by a decision that was carried out.
@@ -360,7 +349,7 @@ impl DnsAddresses {
     pub(super) fn foreign_ports(&self, index: usize) -> Vec<String> {
         let parts = self.names[index].newest.iter().flat_map(|newest| &newest.parts);
         let records = parts.filter_map(|part| part.service.as_ref());
-        let foreign = records.filter(|record| !has_port(&self.file, record.port));
+        let foreign = records.filter(|record| !answers::has_port(&self.file, record.port));
         foreign
             .map(|record| format!("{}: the database has no port {}", record.host, record.port))
             .collect()
@@ -428,88 +417,4 @@ fn precedence(backing: Backing) -> u8 {
         Backing::Departing => 2,
         Backing::Released => 3,
     }
-}
-
-/// Returns the reason why an IP that DNS gives may not be published, if there is one.
-fn rejection(
-    entry: &NameEntry,
-    file: &Database,
-    service: &ServiceFacts,
-    ip: IpAddr,
-) -> Option<String> {
-    if service.cluster_ips.contains(&ip) {
-        return Some(format!(
-            "{ip} is this Service's own address, which leads back to it; write the name of the \
-             database itself"
-        ));
-    }
-    entry.rejection(ip, &file.allowed_networks)
-}
-
-/// Returns the lookup without the addresses that may not be published, which go to `refused`.
-fn filter(
-    outcome: &LookupOutcome,
-    entry: &NameEntry,
-    file: &Database,
-    families: Families,
-    rejection: impl Fn(IpAddr) -> Option<String>,
-    refused: &mut BTreeMap<IpAddr, String>,
-) -> Lookup {
-    let mut answer = |answer: &Answer, is_followed: Followed| match (answer, is_followed) {
-        (_, Followed::No) => FamilyAnswer::NotAsked,
-        (Answer::Addresses(ips), Followed::Yes) => {
-            let mut good = Vec::new();
-            for ip in ips {
-                match rejection(*ip) {
-                    Some(reason) => drop(refused.insert(*ip, reason)),
-                    None => good.push(*ip),
-                }
-            }
-            if good.is_empty() { FamilyAnswer::NoAddress } else { FamilyAnswer::Good(good) }
-        }
-        (Answer::NoRecords | Answer::NoSuchName, Followed::Yes) => FamilyAnswer::NoAddress,
-        // A family that is to be followed and was not asked for yet is not known.
-        (Answer::Unknown(_) | Answer::NotAsked, Followed::Yes) => FamilyAnswer::Unknown,
-    };
-    let fitting: Vec<&OutcomePart> = outcome
-        .parts
-        .iter()
-        .filter(|part| part.service.as_ref().is_none_or(|record| has_port(file, record.port)))
-        .collect();
-    // Records that are left out have no tier.
-    let ranks: BTreeSet<u32> =
-        fitting.iter().filter_map(|part| Some(part.service.as_ref()?.rank)).collect();
-    let tier = |rank: u32| ranks.range(..rank).count() as u32;
-    let part = |part: &OutcomePart| LookupPart {
-        service_target: part.service.as_ref().map(|record| {
-            let (name, rank, weight) = (record.host.clone(), tier(record.rank), record.weight);
-            Arc::new(ServiceTarget { name, rank, weight })
-        }),
-        a: answer(&part.a, Followed::from(families.ipv4)),
-        aaaa: answer(&part.aaaa, Followed::from(families.ipv6)),
-    };
-    let parts: Vec<LookupPart> = fitting.into_iter().map(part).collect();
-    if parts.is_empty() {
-        debug_assert_eq!(entry.kind, NameKind::Service);
-        return Lookup::of_host(FamilyAnswer::NoAddress, FamilyAnswer::NoAddress);
-    }
-    Lookup { parts }
-}
-
-/// The families that are followed, for one of them.
-#[derive(Clone, Copy)]
-enum Followed {
-    Yes,
-    No,
-}
-
-impl From<bool> for Followed {
-    fn from(is_followed: bool) -> Self {
-        if is_followed { Self::Yes } else { Self::No }
-    }
-}
-
-/// Returns whether an SRV record with this port is one of the database.
-pub(super) fn has_port(file: &Database, port: u16) -> bool {
-    file.ports.iter().any(|it| it.number == port)
 }

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::dns_addresses::{DnsAddresses, Observed, Reading, ServiceFacts};
+use super::answers::ServiceFacts;
+use super::dns_addresses::{DnsAddresses, Observed, Reading};
 use super::name_status::{Failing, NameStatus};
 use super::{DatabaseMonitor, renewed, target};
 use crate::config::{Address, Database};
