@@ -1,5 +1,7 @@
 //! The policy of a database: its keys, their checked form, and the way back.
 
+use std::sync::Arc;
+
 use serde::{Serialize, Serializer};
 
 use super::language::reader::FromNode as _;
@@ -115,6 +117,8 @@ pub(super) struct Tiers {
     pub priorities: Vec<u32>,
     /// True if there are names. The number of addresses is then not known.
     pub has_names: bool,
+    /// The first name with `rotating`.
+    pub rotating_name: Option<Arc<str>>,
 }
 
 /// Returns the policy with every default filled in, or reports all that is wrong with it. The
@@ -136,6 +140,7 @@ pub(super) fn compile(
     let tiers = tiers?;
     warn_of_min_healthy(&written, &compiled, &tiers, problems);
     warn_of_tiers(&written, &compiled, &tiers, problems);
+    warn_of_rotating_writer(&written, &compiled, &tiers, problems);
     Ok(compiled)
 }
 
@@ -168,7 +173,7 @@ fn warn_of_min_healthy(
     else {
         return;
     };
-    let Tiers { priorities, has_names } = tiers;
+    let Tiers { priorities, has_names, .. } = tiers;
     let preferred = priorities.iter().min();
     let preferred = priorities.iter().filter(|priority| Some(*priority) == preferred).count();
     let needed = policy.min_healthy.to_count(preferred);
@@ -202,6 +207,25 @@ fn warn_of_tiers(written: &Policy, policy: &plan::Policy, tiers: &Tiers, problem
     {
         let message = "with `exactlyOne` the address that passes is published whatever its \
                        `priority`; remove `exactlyOne` or `priority`";
+        problems.warn_at(&exactly_one.location, message);
+    }
+}
+
+/// Warns of a name that gives several addresses where only one is published.
+fn warn_of_rotating_writer(
+    written: &Policy,
+    policy: &plan::Policy,
+    tiers: &Tiers,
+    problems: &mut Collector,
+) {
+    if let (true, Some(name), Some(exactly_one)) =
+        (policy.exactly_one, &tiers.rotating_name, written.exactly_one.given())
+    {
+        let message = format!(
+            "{} is followed with `rotating`, so each answer may name another writer, and earlier \
+             ones stay; the name of a writer needs no `rotating`: remove it, or `exactlyOne`",
+            quote(name)
+        );
         problems.warn_at(&exactly_one.location, message);
     }
 }

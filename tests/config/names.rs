@@ -106,6 +106,20 @@ fn limits_of_names_are_judged() {
 }
 
 #[test]
+fn a_rotating_name_of_a_single_writer_is_warned_of() {
+    let warnings = |policy: &str, rotating: bool| {
+        let name = format!("{{address: rw.corp.example, dns: {{rotating: {rotating}}}}}");
+        let text = config(&format!("10.0.0.1, pg.corp.example, {name}"));
+        let text = text.replace("check:", &format!("policy: {{exactlyOne: {policy}}}, check:"));
+        read(&text).unwrap().warnings.to_string()
+    };
+    let words = "`rw.corp.example` is followed with `rotating`";
+    assert!(warnings("true", true).contains(words), "{}", warnings("true", true));
+    assert!(!warnings("true", false).contains("rotating"));
+    assert!(!warnings("false", true).contains("rotating"));
+}
+
+#[test]
 fn thousands_of_names_are_read_quickly_with_one_warning() {
     let mut text = String::from("databases:\n");
     for index in 0..2500 {

@@ -39,7 +39,12 @@ impl AddressLists {
     pub(super) fn tiers(&self) -> Tiers {
         let addresses = self.addresses.iter().map(|address| address.priority);
         let names = self.names.iter().map(|name| name.priority);
-        Tiers { priorities: addresses.chain(names).collect(), has_names: !self.names.is_empty() }
+        let rotating_name = self.names.iter().find(|name| name.settings.rotating);
+        Tiers {
+            priorities: addresses.chain(names).collect(),
+            has_names: !self.names.is_empty(),
+            rotating_name: rotating_name.map(|entry| entry.name.clone()),
+        }
     }
 }
 
