@@ -395,6 +395,10 @@ fn the_values_of_dns_flags_are_checked() {
     for (flag, value, advice) in [
         ("--dns-server", "dns.example", "write the IP of a DNS server"),
         ("--dns-server", "10.0.0.1:0", "write the IP of a DNS server"),
+        ("--dns-server", "224.0.0.1", "write the IP of a DNS server"),
+        ("--dns-server", "0.0.0.0", "write the IP of a DNS server"),
+        ("--dns-server", "[::]:5353", "write the IP of a DNS server"),
+        ("--dns-server", "255.255.255.255", "write the IP of a DNS server"),
         ("--dns-qps", "0", "write at least 1"),
         ("--dns-qps", "many", "write a number from 1 to 100000"),
     ] {

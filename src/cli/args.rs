@@ -1,7 +1,7 @@
 //! Arguments that several commands share, and the grammar of their values. Each error says what to
 //! write instead.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
@@ -50,8 +50,11 @@ impl DnsServers {
 }
 
 fn parse_dns_server(text: &str) -> Result<SocketAddr, String> {
-    let server = resolve::parse_server(text)
-        .filter(|server| server.port() != 0 && !server.ip().is_multicast());
+    let is_host = |ip: IpAddr| {
+        !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
+    };
+    let server =
+        resolve::parse_server(text).filter(|server| server.port() != 0 && is_host(server.ip()));
     server.ok_or_else(|| {
         "write the IP of a DNS server, as in 10.96.0.10, or with a port, as in 10.96.0.10:5353 or \
          [2001:db8::53]:5353"

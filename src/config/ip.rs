@@ -212,7 +212,8 @@ pub(crate) fn describe_mistake(text: &str) -> Option<String> {
     if text.trim_matches(['[', ']']).parse::<Ipv6Addr>().is_ok() {
         return Some(format!("has brackets; write `{}`", text.trim_matches(['[', ']'])));
     }
-    if text.chars().all(|char| char.is_ascii_digit() || char == '.') {
+    let has_digit = text.contains(|char: char| char.is_ascii_digit());
+    if has_digit && text.chars().all(|char| char.is_ascii_digit() || char == '.') {
         return Some(NOT_IPV4.into());
     }
     if text.split_whitespace().filter(|part| part.parse::<IpAddr>().is_ok()).count() > 1 {
