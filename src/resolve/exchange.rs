@@ -301,7 +301,9 @@ impl Answer {
             Self::Unknown(Failure { kind, .. }) => match kind {
                 FailureKind::Server(ServerFailure::ServFail) => QuestionResult::ServFail,
                 FailureKind::Server(ServerFailure::Refused) => QuestionResult::Refused,
-                FailureKind::Server(ServerFailure::Garbage) => QuestionResult::Garbage,
+                FailureKind::Server(ServerFailure::Garbage | ServerFailure::Flood) => {
+                    QuestionResult::Garbage
+                }
                 FailureKind::Timeout => QuestionResult::Timeout,
                 FailureKind::TruncatedOnly => QuestionResult::Truncated,
                 _ => QuestionResult::Other,
@@ -322,6 +324,9 @@ impl fmt::Display for Failure {
             }
             FailureKind::Server(ServerFailure::Garbage) => {
                 write!(f, "an unreadable reply from {servers}")
+            }
+            FailureKind::Server(ServerFailure::Flood) => {
+                write!(f, "too many replies to other questions from {servers}")
             }
             FailureKind::Server(ServerFailure::Referral) => {
                 write!(f, "{servers} answers only for its own zones")

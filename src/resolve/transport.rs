@@ -104,7 +104,7 @@ impl Transport {
                 reply => return Ok(reply),
             }
         }
-        Ok(Reply::Failed(ServerFailure::Garbage))
+        Ok(Reply::Failed(ServerFailure::Flood))
     }
 
     async fn receive(

@@ -78,6 +78,8 @@ pub(super) enum ServerFailure {
     Code(u16),
     /// A message that can't be read.
     Garbage,
+    /// Too many messages that are no reply to the question.
+    Flood,
     /// A server that neither knows the name nor asks others (RFC 1035, 4.3.1).
     Referral,
     /// More aliases than [`MAX_ALIASES`], or a circle of them.
