@@ -54,6 +54,9 @@ pub(super) enum Shortage {
     Budget,
     /// All questions that may be in the air are.
     OpenQuestions,
+    /// All names that are due were not answered lately, and such names have their half of the
+    /// questions in the air.
+    SlowQuestions,
 }
 
 /// The punctuality of a lookup.
@@ -127,10 +130,6 @@ impl DueNames {
     fn of(&mut self, entry: &Entry) -> &mut BTreeSet<(Instant, NameId)> {
         &mut self.0[entry.urgency as usize][entry.pace as usize]
     }
-
-    fn is_empty(&self) -> bool {
-        self.0.iter().flatten().all(BTreeSet::is_empty)
-    }
 }
 
 impl OpenQuestions {
@@ -143,10 +142,17 @@ impl OpenQuestions {
 
     /// Returns whether a lookup may begin. One that is larger than the limit begins alone.
     fn have_room_for(&self, entry: &Entry) -> bool {
-        let fits =
-            |open: usize, max: usize| open == 0 || open + usize::from(entry.questions) <= max;
-        fits(self.prompt + self.slow, self.max)
-            && (entry.pace == Pace::Prompt || fits(self.slow, self.max / 2))
+        self.have_room_at_all_for(entry)
+            && (entry.pace == Pace::Prompt || Self::fits(entry, self.slow, self.max / 2))
+    }
+
+    /// Returns whether a lookup could begin if it were prompt.
+    fn have_room_at_all_for(&self, entry: &Entry) -> bool {
+        Self::fits(entry, self.prompt + self.slow, self.max)
+    }
+
+    fn fits(entry: &Entry, open: usize, max: usize) -> bool {
+        open == 0 || open + usize::from(entry.questions) <= max
     }
 }
 
@@ -260,8 +266,7 @@ impl LookupQueue {
         self.budget.fill(now);
         self.collect_due(now);
         let Some(id) = self.first_due() else {
-            let is_empty = self.due.is_empty();
-            let shortage = if is_empty { Shortage::None } else { Shortage::OpenQuestions };
+            let shortage = self.shortage_of_questions();
             return match self.waiting.first() {
                 Some((due, _)) => Next::Wait(due.saturating_duration_since(now), shortage),
                 None => Next::Idle(shortage),
@@ -295,6 +300,20 @@ impl LookupQueue {
         match self.last_urgency {
             Urgency::TargetFailed => others().or_else(|| first(Urgency::TargetFailed)),
             _ => first(Urgency::TargetFailed).or_else(others),
+        }
+    }
+
+    /// Returns the reason why none of the names that are due may begin.
+    fn shortage_of_questions(&self) -> Shortage {
+        let firsts = self.due.0.iter().flatten().filter_map(BTreeSet::first);
+        let mut entries = firsts.map(|(_, id)| &self.entries[*id as usize]).peekable();
+        if entries.peek().is_none() {
+            return Shortage::None;
+        }
+        if entries.all(|entry| self.open.have_room_at_all_for(entry)) {
+            Shortage::SlowQuestions
+        } else {
+            Shortage::OpenQuestions
         }
     }
 

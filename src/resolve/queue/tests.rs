@@ -71,6 +71,21 @@ fn names_without_answers_leave_room_for_others() {
 }
 
 #[test]
+fn names_that_wait_for_the_half_of_the_slow_lack_nothing_else() {
+    let (mut queue, now) = queue(500);
+    // 20 names of a silent DNS, with both families.
+    (0..20).for_each(|id| queue.insert(id, 2, now));
+    assert_eq!(started(&mut queue, now).len(), 20);
+    (0..20).for_each(|id| queue.finish(id, now, now, (Urgency::Refresh, Pace::Slow)));
+    assert_eq!(started(&mut queue, now).len(), MAX_OPEN / 4);
+    assert_eq!(queue.next(now), Next::Idle(Shortage::SlowQuestions));
+    // Others then take all that is left.
+    (20..40).for_each(|id| queue.insert(id, 2, now));
+    assert_eq!(started(&mut queue, now).len(), MAX_OPEN / 4);
+    assert_eq!(queue.next(now), Next::Idle(Shortage::OpenQuestions));
+}
+
+#[test]
 fn the_budget_is_kept_over_time() {
     let (mut queue, mut now) = queue(10);
     (0..1000).for_each(|id| queue.insert(id, 1, now));
