@@ -350,11 +350,13 @@ fn probe_asks_the_names_and_checks_their_addresses() {
     ];
     dns.set("_mysql._tcp.all.corp.example", Reply::Services(records, 5));
     dns.set("here.corp.example", Reply::addresses(["192.0.2.4"], 5));
+    dns.set("alias.corp.example", Reply::addresses(["192.0.2.4"], 5));
     let config = file(
         "databases:\n- service: mysql\n  namespace: prod\n  port: 3306\n  \
          check: {exec: {command: [/bin/true]}}\n  addresses:\n  - 192.0.2.1\n  \
          - db.corp.example\n  - lo.corp.example\n  - sick.corp.example\n  \
-         - none.corp.example\n  - half.corp.example\n  - _mysql._tcp.all.corp.example\n",
+         - none.corp.example\n  - half.corp.example\n  - _mysql._tcp.all.corp.example\n  \
+         - alias.corp.example\n",
     );
     let path = config.path().to_str().expect("UTF-8");
     let (status, stdout, stderr) = run(&["probe", path, "--dns-server", &server]);
@@ -363,6 +365,7 @@ fn probe_asks_the_names_and_checks_their_addresses() {
         words(&stdout, 5),
         [
             ["prod", "mysql", "192.0.2.1", "-", "pass"],
+            ["prod", "mysql", "192.0.2.1", "db.corp.example", "pass"],
             ["prod", "mysql", "192.0.2.2", "db.corp.example", "pass"],
             ["prod", "mysql", "127.0.0.1", "lo.corp.example", "fail"],
             ["prod", "mysql", "-", "sick.corp.example", "fail"],
@@ -373,6 +376,7 @@ fn probe_asks_the_names_and_checks_their_addresses() {
             ["prod", "mysql", "-", "_mysql._tcp.all.corp.example", "fail"],
             ["prod", "mysql", "192.0.2.4", "_mysql._tcp.all.corp.example", "pass"],
             ["prod", "mysql", "-", "_mysql._tcp.all.corp.example", "fail"],
+            ["prod", "mysql", "192.0.2.4", "alias.corp.example", "pass"],
         ]
     );
     for reason in [

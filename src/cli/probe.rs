@@ -10,7 +10,8 @@
 //! | a name, or a target of a service, without any address | fail |
 //! | one family of a name that DNS does not say, beside an address of the other | inconclusive |
 //!
-//! An address of several entries has one row, as it is one target of the daemon.
+//! An address of several entries has a row for each, with the check of that entry. For the daemon
+//! it is one target, with the check of the first of them.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -117,9 +118,9 @@ async fn candidates<'a>(spec: &'a Spec, servers: &ServerSource) -> Vec<Candidate
     for database in &spec.databases {
         let of_config = database.addresses.iter().cloned().map(Work::Check);
         candidates.extend(of_config.map(|work| Candidate { database, name: "", work }));
-        let mut known: BTreeSet<IpAddr> =
-            database.addresses.iter().map(|address| address.ip).collect();
         for entry in database.names.iter() {
+            // Several targets of a service may have the same address.
+            let mut known: BTreeSet<IpAddr> = BTreeSet::new();
             let works = works_of_name(database, entry, &outcomes[&key(entry)]);
             let is_new = |work: &Work| match work {
                 Work::Check(address) => known.insert(address.ip),
