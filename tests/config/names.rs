@@ -120,6 +120,18 @@ fn a_rotating_name_of_a_single_writer_is_warned_of() {
 }
 
 #[test]
+fn the_tiers_of_a_service_end_before_the_last_number() {
+    let text = |name: &str, priority: u32| {
+        config(&format!("10.0.0.1, {{address: {name}, priority: {priority}}}"))
+    };
+    let (most, last) = (u32::MAX - 65_535, u32::MAX);
+    assert_eq!(good(&text("_pg._tcp.corp.example", most)).databases[0].names[0].priority, most);
+    assert_eq!(good(&text("pg.corp.example", last)).databases[0].names[0].priority, last);
+    let problems = bad(&text("_pg._tcp.corp.example", most + 1));
+    assert!(problems.contains("write at most 4294901760"), "{problems}");
+}
+
+#[test]
 fn thousands_of_names_are_read_quickly_with_one_warning() {
     let mut text = String::from("databases:\n");
     for index in 0..2500 {

@@ -124,6 +124,7 @@ impl Compiler<'_> {
                 if let Ok(id) = &shared.id {
                     self.reject_own_name(keys, &entry, id)?;
                 }
+                self.reject_tiers_beyond_the_last(keys, &entry)?;
                 self.note_name(keys, &entry);
                 lists.names.push(entry);
             }

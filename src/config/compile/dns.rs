@@ -8,12 +8,16 @@ use ipnet::IpNet;
 
 use super::Compiler;
 use crate::config::dns::{Dns, DnsKeys};
+use crate::config::dns_name::NameKind;
 use crate::config::ip::AllowedNetworks;
 use crate::config::language::reader::FromNode as _;
 use crate::config::language::spanned::Field;
 use crate::config::problem::{Collector, Location, Reported, quote};
 use crate::config::records;
 use crate::config::spec::{DatabaseId, NameEntry};
+
+/// The highest `priority` of a service, which may have as many tiers as there are SRV priorities.
+const MAX_SERVICE_PRIORITY: u32 = u32::MAX - u16::MAX as u32;
 
 /// The `dns` keys of a database over those of `defaults`, and the checked form.
 pub(super) struct DnsLayers {
@@ -165,6 +169,25 @@ impl Compiler<'_> {
             }
             _ => return Ok(()),
         };
+        Err(self.problems.error_at(&written.location, message))
+    }
+
+    /// Reports a service whose tiers would not all have a number. Each SRV priority below the first
+    /// is one tier lower.
+    pub(super) fn reject_tiers_beyond_the_last(
+        &mut self,
+        keys: &records::Address,
+        entry: &NameEntry,
+    ) -> Result<(), Reported> {
+        let Some(written) = keys.priority.given() else { return Err(Reported) };
+        if entry.kind != NameKind::Service || entry.priority <= MAX_SERVICE_PRIORITY {
+            return Ok(());
+        }
+        let message = format!(
+            "{} leaves no numbers for the tiers of the SRV priorities, which follow it; write at \
+             most {MAX_SERVICE_PRIORITY}",
+            entry.priority
+        );
         Err(self.problems.error_at(&written.location, message))
     }
 
