@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, DefaultHasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -112,6 +112,8 @@ pub(crate) struct LookupOutcome {
     pub aliases: Vec<String>,
     /// The SRV records that are left out, each with the reason, as text for people.
     pub skipped: Vec<String>,
+    /// The server that gave the first answer. None if DNS does not say.
+    pub server: Option<SocketAddr>,
     /// The time at which the lookup ended.
     pub at: Instant,
     /// The time at which the name is due again.
@@ -132,6 +134,11 @@ impl LookupOutcome {
     /// Returns the words of DNS instead of a good answer.
     pub(crate) fn describe_failure(&self) -> String {
         describe_failure(self.answers())
+    }
+
+    /// Returns the server that gave the first answer as text for people.
+    pub(crate) fn describe_server(&self) -> Option<String> {
+        self.server.as_ref().map(exchange::server_text)
     }
 }
 

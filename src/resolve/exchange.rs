@@ -40,6 +40,8 @@ const HEDGE_DELAYS: [Duration; 3] =
 pub(super) struct Answered {
     pub answer: Answer,
     pub aliases: Vec<WireName>,
+    /// The server that answered. None if DNS does not say.
+    pub server: Option<SocketAddr>,
 }
 
 /// The answer to a question.
@@ -124,8 +126,9 @@ impl Way<'_> {
     async fn follow(&self, mut question: Question, deadline: Instant) -> Answered {
         let mut smallest_ttl = u32::MAX;
         let mut followed: Vec<WireName> = Vec::new();
-        let answer = loop {
-            let (end, aliases) = match self.ask(&question, deadline).await {
+        let (answer, server) = loop {
+            let (round, server) = self.ask(&question, deadline).await;
+            let (end, aliases) = match round {
                 Round::Records { records, ttl, aliases } => {
                     let ttl = ttl.min(smallest_ttl);
                     (Some(Answer::Records { records, ttl }), aliases)
@@ -141,22 +144,23 @@ impl Way<'_> {
             followed.extend(aliases);
             if followed.len() > MAX_ALIASES {
                 let kind = FailureKind::Server(ServerFailure::TooManyAliases);
-                break Answer::Unknown(Failure { kind, servers: Vec::new() });
+                break (Answer::Unknown(Failure { kind, servers: Vec::new() }), None);
             }
             match (end, followed.last()) {
-                (Some(answer), _) => break answer,
+                (Some(answer), _) => break (answer, server),
                 (None, Some(target)) => question.name = target.clone(),
-                (None, None) => break Answer::NoRecords,
+                (None, None) => break (Answer::NoRecords, server),
             }
         };
-        Answered { answer, aliases: followed }
+        Answered { answer, aliases: followed, server }
     }
 
-    /// Asks the servers for the records of one name.
-    async fn ask(&self, question: &Question, deadline: Instant) -> Round {
+    /// Asks the servers for the records of one name. Returns the server that answered, if one did.
+    async fn ask(&self, question: &Question, deadline: Instant) -> (Round, Option<SocketAddr>) {
         let mut order = Order::new(self.servers.in_order(clock::now()));
         let Some(mut last_asked) = order.untried.pop_front() else {
-            return Round::Unknown(Failure { kind: FailureKind::NoServer, servers: Vec::new() });
+            let failure = Failure { kind: FailureKind::NoServer, servers: Vec::new() };
+            return (Round::Unknown(failure), None);
         };
         let mut asked_at = clock::now();
         let mut attempts = FuturesUnordered::new();
@@ -172,7 +176,7 @@ impl Way<'_> {
                 Some((server, attempt)) = attempts.next() => {
                     match self.record(server, attempt) {
                         Round::Unknown(failure) => order.record_failure(failure),
-                        usable => return usable,
+                        usable => return (usable, Some(server)),
                     }
                     if order.have_all_failed() {
                         break;
@@ -197,7 +201,7 @@ impl Way<'_> {
             }
             attempts.push(self.attempt(next, question, permit));
         }
-        Round::Unknown(order.first_failure())
+        (Round::Unknown(order.first_failure()), None)
     }
 
     /// Asks one server. `_permit` is held for as long as its socket is open.

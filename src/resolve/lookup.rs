@@ -1,6 +1,7 @@
 //! One lookup of a name: the questions for its families, or for the targets of a service.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -33,6 +34,8 @@ pub(super) struct LookupResult {
     pub ttl: Option<u32>,
     pub aliases: Vec<String>,
     pub skipped: Vec<String>,
+    /// The server that gave the first answer. None if DNS does not say.
+    pub server: Option<SocketAddr>,
     /// The number of queries that were sent.
     pub queries: usize,
 }
@@ -48,6 +51,7 @@ struct HostAnswers {
     aaaa: Answer,
     ttl: Option<u32>,
     aliases: Vec<String>,
+    server: Option<SocketAddr>,
 }
 
 /// The answer for one family of a host.
@@ -56,11 +60,12 @@ struct FamilyAnswer {
     answer: Answer,
     ttl: Option<u32>,
     aliases: Vec<String>,
+    server: Option<SocketAddr>,
 }
 
 impl Default for FamilyAnswer {
     fn default() -> Self {
-        Self { answer: Answer::NotAsked, ttl: None, aliases: Vec::new() }
+        Self { answer: Answer::NotAsked, ttl: None, aliases: Vec::new(), server: None }
     }
 }
 
@@ -94,9 +99,9 @@ pub(super) async fn look_up(
 
 impl LookupResult {
     fn of_host(host: HostAnswers) -> Self {
-        let HostAnswers { a, aaaa, ttl, aliases } = host;
+        let HostAnswers { a, aaaa, ttl, aliases, server } = host;
         let parts = vec![OutcomePart { service: None, a, aaaa }];
-        Self { parts, ttl, aliases, skipped: Vec::new(), queries: 0 }
+        Self { parts, ttl, aliases, skipped: Vec::new(), server, queries: 0 }
     }
 
     /// Leaves out the highest addresses of answers that have more than anyone needs.
@@ -119,7 +124,7 @@ impl LookupResult {
     pub(super) fn uniform(answer: Answer, families: Families) -> Self {
         let of = |is_asked| if is_asked { answer.clone() } else { Answer::NotAsked };
         let (a, aaaa) = (of(families.ipv4), of(families.ipv6));
-        Self::of_host(HostAnswers { a, aaaa, ttl: None, aliases: Vec::new() })
+        Self::of_host(HostAnswers { a, aaaa, ttl: None, aliases: Vec::new(), server: None })
     }
 }
 
@@ -145,12 +150,13 @@ impl Lookup<'_> {
         aliases.extend(aaaa.aliases);
         dedup(&mut aliases);
         let ttl = [a.ttl, aaaa.ttl].into_iter().flatten().min();
-        HostAnswers { a: a.answer, aaaa: aaaa.answer, ttl, aliases }
+        let server = a.server.or(aaaa.server);
+        HostAnswers { a: a.answer, aaaa: aaaa.answer, ttl, aliases, server }
     }
 
     /// Asks for the addresses of one family.
     async fn addresses(&self, host: &str, kind: RecordKind) -> FamilyAnswer {
-        let Answered { answer, aliases } = self.ask(host, kind).await;
+        let Answered { answer, aliases, server } = self.ask(host, kind).await;
         let aliases = aliases.iter().map(shown).collect();
         let (answer, ttl) = match answer {
             exchange::Answer::Records { records: Records::Addresses(ips), ttl } => {
@@ -160,20 +166,21 @@ impl Lookup<'_> {
             exchange::Answer::Unknown(failure) => (unknown(failure), None),
             _ => (Answer::NoRecords, None),
         };
-        FamilyAnswer { answer, ttl, aliases }
+        FamilyAnswer { answer, ttl, aliases, server }
     }
 
     async fn ask(&self, name: &str, kind: RecordKind) -> Answered {
         // The config has only names that fit into a message.
         let Ok(name) = WireName::from_str(name) else {
-            return Answered { answer: exchange::Answer::NoSuchName, aliases: Vec::new() };
+            let answer = exchange::Answer::NoSuchName;
+            return Answered { answer, aliases: Vec::new(), server: None };
         };
         self.client.resolve(self.servers, Question { name, kind }, &self.queries).await
     }
 
     /// Asks for the SRV records of a service, and then for the addresses of their targets.
     async fn service(&self, service: &str) -> LookupResult {
-        let Answered { answer, aliases } = self.ask(service, RecordKind::Srv).await;
+        let Answered { answer, aliases, server } = self.ask(service, RecordKind::Srv).await;
         let aliases: Vec<String> = aliases.iter().map(shown).collect();
         let mut result = match answer {
             exchange::Answer::Records { records: Records::Services(records), ttl } => {
@@ -187,6 +194,7 @@ impl Lookup<'_> {
             }
             _ => LookupResult::uniform(Answer::NoRecords, self.families),
         };
+        result.server = server;
         result.aliases.splice(0..0, aliases);
         dedup(&mut result.aliases);
         result
@@ -213,7 +221,7 @@ impl Lookup<'_> {
             let HostAnswers { a, aaaa, .. } = answers[&record.host].clone();
             OutcomePart { service: Some(record), a, aaaa }
         });
-        LookupResult { parts: parts.collect(), ttl, aliases, skipped, queries: 0 }
+        LookupResult { parts: parts.collect(), ttl, aliases, skipped, server: None, queries: 0 }
     }
 
     async fn host_until(&self, host: &str, deadline: Instant) -> HostAnswers {
@@ -226,7 +234,7 @@ impl Lookup<'_> {
             let LookupResult { mut parts, .. } =
                 LookupResult::uniform(Answer::Unknown(UnknownReason(text.into())), self.families);
             let OutcomePart { a, aaaa, .. } = parts.remove(0);
-            HostAnswers { a, aaaa, ttl: None, aliases: Vec::new() }
+            HostAnswers { a, aaaa, ttl: None, aliases: Vec::new(), server: None }
         })
     }
 }

@@ -348,6 +348,6 @@ pub(super) fn outcome(
     at: Instant,
     next_at: Instant,
 ) -> LookupOutcome {
-    let LookupResult { parts, ttl, aliases, skipped, .. } = result;
-    LookupOutcome { families, parts, ttl, aliases, skipped, at, next_at }
+    let LookupResult { parts, ttl, aliases, skipped, server, .. } = result;
+    LookupOutcome { families, parts, ttl, aliases, skipped, server, at, next_at }
 }

@@ -27,6 +27,9 @@ pub(super) struct NameStatus {
     ttl: Option<u32>,
     last_lookup: Option<String>,
     next_lookup: Option<String>,
+    /// The DNS server that gave the first answer of the newest lookup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
     /// The aliases that the newest lookup followed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     aliases: Vec<String>,
@@ -89,6 +92,7 @@ impl NameStatus {
             ttl: newest.and_then(|outcome| outcome.ttl),
             last_lookup: newest.map(|outcome| rfc3339(outcome.at)),
             next_lookup: newest.map(|outcome| rfc3339(next_lookup(outcome))),
+            server: newest.and_then(LookupOutcome::describe_server),
             aliases: newest.map(|outcome| outcome.aliases.clone()).unwrap_or_default(),
             records: records
                 .filter(|part| !is_skipped(name, part))

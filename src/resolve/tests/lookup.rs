@@ -64,6 +64,7 @@ async fn one_family_may_fail_alone() {
     let reason = format!("SERVFAIL from {}", server.address);
     assert_eq!(outcome.parts[0].aaaa, Answer::Unknown(UnknownReason(reason.into())));
     assert_eq!(outcome.parts[0].a, addresses(&["10.0.0.1"]));
+    assert_eq!(outcome.server, Some(server.address));
     assert_eq!((outcome.ttl, outcome.aliases), (Some(7), vec!["host.example".to_owned()]));
 }
 

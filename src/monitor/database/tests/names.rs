@@ -28,6 +28,7 @@ impl Scene {
             ttl: Some(5),
             aliases: Vec::new(),
             skipped: Vec::new(),
+            server: None,
             at: self.now,
             next_at: self.now + SECOND,
         };
