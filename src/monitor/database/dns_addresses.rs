@@ -149,8 +149,8 @@ impl DnsAddresses {
         self.reconsider(facts, now)
     }
 
-    /// Takes over the facts about the Service. Returns the addresses that
-    /// may not be published any more, if the facts have changed.
+    /// Takes over the facts about the Service. Returns the addresses that may not be published any
+    /// more, if the facts have changed.
     pub(super) fn set_service(
         &mut self,
         service: ServiceFacts,
