@@ -6,9 +6,10 @@
 //! is at least half an interval after the last start, or, while the state is in doubt, a recheck
 //! interval after it.
 //!
-//! Overdue tries start as soon as the rate limit allows, once each. The limit is GCRA (the generic
-//! cell rate algorithm): `tat` is the theoretical arrival time of the next start, and a start is
-//! allowed a burst before it.
+//! Overdue tries start as soon as the rate limit allows, once each. A target that comes while the
+//! others are checked is tried at once, beside that limit. The limit is GCRA (the generic cell rate
+//! algorithm): `tat` is the theoretical arrival time of the next start, and a start is allowed a
+//! burst before it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -63,6 +64,9 @@ pub(crate) struct Schedule {
     free: Vec<TargetKey>,
     /// The targets that were added with their first try due at once.
     added_due: u32,
+    /// The starts that are not charged to the rate limit: one for each of these targets. They come
+    /// by DNS, which has a limit of its own, and must not make the others late.
+    free_starts: u32,
     /// The times at which tries are due. An item that its entry no longer matches is skipped.
     queue: BinaryHeap<Reverse<(Nanos, TargetKey)>>,
     /// Tries a second of all targets together.
@@ -107,6 +111,7 @@ impl Schedule {
             entries: Vec::new(),
             free: Vec::new(),
             added_due: 0,
+            free_starts: 0,
             queue: BinaryHeap::new(),
             rate: 0.0,
             tat: 0,
@@ -143,6 +148,7 @@ impl Schedule {
     pub(crate) fn add_due(&mut self, rhythm: &Cadence, now: Instant) -> TargetKey {
         const GOLDEN_RATIO: f64 = 0.618_033_988_749_895;
         self.added_due = self.added_due.wrapping_add(1);
+        self.free_starts = self.free_starts.saturating_add(1);
         let fraction = (f64::from(self.added_due) * GOLDEN_RATIO).fract();
         let phase = (nanos(rhythm.interval).max(1) as f64 * fraction) as Nanos;
         let now = self.nanos(now);
@@ -210,7 +216,8 @@ impl Schedule {
                 self.queue.pop();
                 continue;
             };
-            let at = due.max(self.not_before);
+            let is_free = self.free_starts > 0;
+            let at = if is_free { due } else { due.max(self.not_before) };
             if at > now {
                 return Next::Wait(self.instant(at));
             }
@@ -224,6 +231,10 @@ impl Schedule {
 
     /// Charges one start to the rate limit.
     fn charge(&mut self, now: Nanos) {
+        if let Some(left) = self.free_starts.checked_sub(1) {
+            self.free_starts = left;
+            return;
+        }
         // A rate that rounding has left near zero must not stop the schedule.
         let gap = 1e9 / (CATCH_UP_FACTOR * self.rate).max(1e-6);
         let slack = (gap * BURST).max(TIMER_SLACK.as_nanos() as f64);

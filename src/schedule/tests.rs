@@ -204,6 +204,19 @@ fn a_change_keeps_the_phases_of_the_targets_that_stay() {
 }
 
 #[test]
+fn targets_that_come_by_themselves_make_nobody_late() {
+    let mut run = Run::of(&vec![EACH_SECOND; 10]);
+    run.on(3 * SECOND, |_| ms(1));
+    run.delays.clear();
+    for _ in 0..500 {
+        run.schedule.add_due(&EACH_SECOND, run.origin + run.now);
+    }
+    run.on(SECOND, |_| ms(1));
+    let latest = run.delays.iter().max().expect("tries");
+    assert!(run.delays.len() >= 510 && *latest <= ms(5), "{} tries, {latest:?}", run.delays.len());
+}
+
+#[test]
 fn a_target_removed_in_flight_keeps_its_key_until_the_end() {
     let mut run = Run::of(&[EACH_SECOND; 2]);
     run.on(ms(10), |_| ms(100));
