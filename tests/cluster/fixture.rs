@@ -236,6 +236,18 @@ impl History {
         .await;
     }
 
+    /// Waits until the watch has seen these as the newest addresses. It may be a little late.
+    pub(crate) async fn expect_last_step(&self, expected: &[String]) {
+        eventually(TIMEOUT, &format!("the last step is {expected:?}"), async || {
+            let steps = self.steps();
+            match steps.last() {
+                Some(Some(last)) if last == expected => Ok(()),
+                _ => Err(format!("{steps:?}")),
+            }
+        })
+        .await;
+    }
+
     /// Returns the addresses of the Endpoints after each change.
     pub(crate) fn steps(&self) -> Vec<Option<Vec<String>>> {
         self.changes().into_iter().map(|change| change.ips).collect()

@@ -261,8 +261,7 @@ async fn a_failing_target_has_its_name_asked_at_once() {
     fixture.databases[0].stop().await;
     fixture.expect_endpoints(&[1]).await;
     assert_within(Duration::from_secs(8), died, "the failover");
-    let last = history.steps().pop();
-    assert_eq!(last, Some(Some(fixture.ips(&[1]))));
+    history.expect_last_step(&fixture.ips(&[1])).await;
 }
 
 async fn a_minimum_is_kept_by_the_departed_that_was_up_longest() {

@@ -54,6 +54,7 @@ async fn a_reader_endpoint_is_all_its_replicas() {
     fixture.expect_endpoints(&[0, 1, 2, 3, 5]).await;
     fixture.databases[4].restart().await;
     fixture.expect_endpoints(&[0, 1, 2, 3, 4, 5]).await;
+    history.expect_last_step(&fixture.ips(&[0, 1, 2, 3, 4, 5])).await;
     assert_eq!(history.steps().len(), 2);
     assert!(events(&fixture.namespace, "AddressesChanged").await.is_empty(), "it always changes");
 }

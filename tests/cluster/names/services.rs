@@ -112,6 +112,7 @@ async fn no_answer_for_an_srv_name_takes_nothing_away() {
     dns.set(&zero, at(&fixture, &[2]));
     fixture.expect_endpoints(&[1, 2]).await;
     expect_checks(&daemon, 8.0).await;
+    history.expect_last_step(&fixture.ips(&[1, 2])).await;
     let steps = history.steps();
     let (new, between) = (Some(fixture.ips(&[1, 2])), Some(fixture.ips(&[1])));
     assert!(steps == [new.clone()] || steps == [between, new], "{steps:?}");
