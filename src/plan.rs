@@ -40,6 +40,7 @@ use crate::health::State;
 use crate::names::{Backing, NameState};
 pub use keep_reason::KeepReason;
 pub use policy::{Failback, MinHealthy, Policy};
+pub(crate) use policy_note::list_ips;
 pub use policy_note::{NotReplacedReason, PolicyNote};
 use standing::Standing;
 use tiers::Tiers;

@@ -52,7 +52,7 @@ impl fmt::Display for PolicyNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PolicyNote::SplitBrain { passing, published, name } => {
-                write!(f, "split brain: {} pass, where one should; ", list(passing))?;
+                write!(f, "split brain: {} pass, where one should; ", list_ips(passing))?;
                 match published {
                     Some(ip) => write!(f, "{ip}, which is published, stays alone"),
                     None => f.write_str("none of them is published until it passes alone"),
@@ -67,7 +67,7 @@ impl fmt::Display for PolicyNote {
                 match kept.as_slice() {
                     [] => f.write_str("nothing else is published that could stay"),
                     [one] => write!(f, "{one} stays to make up the number"),
-                    more => write!(f, "{} stay to make up the number", list(more)),
+                    more => write!(f, "{} stay to make up the number", list_ips(more)),
                 }
             }
             PolicyNote::DegradedTier { tier } => write!(f, "tier {tier} serves"),
@@ -79,7 +79,7 @@ impl fmt::Display for PolicyNote {
             }
             PolicyNote::KeptByFreeze { kept } => {
                 let stay = if kept.len() == 1 { "stays" } else { "stay" };
-                write!(f, "{} {stay}: {MANY_FAIL}", list(kept))
+                write!(f, "{} {stay}: {MANY_FAIL}", list_ips(kept))
             }
             PolicyNote::ChecksInconclusive { ips, reason } => {
                 let over = humantime::format_duration(INCONCLUSIVE_TOLERANCE);
@@ -88,14 +88,14 @@ impl fmt::Display for PolicyNote {
                     f,
                     "the checks of {} have been inconclusive for over {over} ({reason}); {stay} \
                      published, dead or alive; fix the cause on the side of the daemon",
-                    list(ips)
+                    list_ips(ips)
                 )
             }
             PolicyNote::NotReplaced { kept, names, reason } => {
                 fmt_not_replaced(kept, &names.join(", "), reason, f)
             }
             PolicyNote::Flapping { out, .. } => {
-                write!(f, "{} flapped, and must be healthy for longer", list(out))
+                write!(f, "{} flapped, and must be healthy for longer", list_ips(out))
             }
         }
     }
@@ -108,7 +108,7 @@ fn fmt_not_replaced(
     f: &mut fmt::Formatter<'_>,
 ) -> fmt::Result {
     let (stay, them) = if kept.len() == 1 { ("stays", "it") } else { ("stay", "them") };
-    write!(f, "{} {stay}: ", list(kept))?;
+    write!(f, "{} {stay}: ", list_ips(kept))?;
     match reason {
         NotReplacedReason::Unresolved => {
             write!(f, "published before the start, and DNS has given no address for {names} since")
@@ -130,7 +130,8 @@ const MANY_FAIL: &str = "so many targets fail together that the fault is probabl
 /// Addresses that a sentence lists.
 const MAX_LISTED: usize = 5;
 
-fn list(ips: &[IpAddr]) -> String {
+/// Returns addresses as a sentence lists them: some of them if there are many.
+pub(crate) fn list_ips(ips: &[IpAddr]) -> String {
     list_texts(ips.iter().map(IpAddr::to_string))
 }
 

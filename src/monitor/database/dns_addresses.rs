@@ -103,9 +103,18 @@ impl DnsAddresses {
 
     /// Returns the way in which the name with this index is to be asked for.
     pub(super) fn wanted(&self, index: usize) -> Wanted {
-        let entry = &self.file.names[index];
-        let families = entry.families.or(self.service.families);
-        Wanted { families, refresh: entry.refresh }
+        Wanted { families: self.families(index), refresh: self.file.names[index].refresh }
+    }
+
+    /// Returns the families that are followed for a name; none while the Service is not known.
+    fn families(&self, index: usize) -> Option<Families> {
+        self.file.names[index].families.or(self.service.families)
+    }
+
+    /// Returns the version of the file's database that has these addresses.
+    pub(super) fn with_addresses(&self, addresses: Vec<Address>) -> Arc<Database> {
+        let refused_answers = self.refused().into();
+        Arc::new(Database { addresses, refused_answers, ..Database::clone(&self.file) })
     }
 
     /// Takes over another version of the file's database. The state of a name that both have is
@@ -189,7 +198,7 @@ impl DnsAddresses {
     ) -> Observed {
         let entry = &self.file.names[index];
         let rejection = |ip| answers::rejection(entry, &self.file, &self.service, ip);
-        let families = entry.families.or(self.service.families).unwrap_or(Families::BOTH);
+        let families = self.families(index).unwrap_or(Families::BOTH);
         let mut refused = BTreeMap::new();
         let lookup = answers::filter(outcome, entry, &self.file, families, rejection, &mut refused);
         let result = lookup.result();
@@ -308,7 +317,7 @@ impl DnsAddresses {
     /// Returns whether an answer of the name with this index may have the address.
     fn accepts(&self, index: usize, ip: IpAddr) -> bool {
         let entry = &self.file.names[index];
-        let families = entry.families.or(self.service.families).unwrap_or(Families::BOTH);
+        let families = self.families(index).unwrap_or(Families::BOTH);
         families.contains(ip) && answers::rejection(entry, &self.file, &self.service, ip).is_none()
     }
 

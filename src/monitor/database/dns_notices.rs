@@ -13,7 +13,7 @@ use crate::health::State;
 use crate::monitor::snapshot::NameSnapshot;
 use crate::names::{Backing, LookupResult};
 use crate::notice::{LogLine, Notice, Reason};
-use crate::plan::PolicyNote;
+use crate::plan::{self, PolicyNote};
 use crate::resolve::LookupOutcome;
 
 /// Lookups in a row, and the time, without a good answer after which people are told.
@@ -22,9 +22,6 @@ const UNRESOLVED_DELAY: Duration = Duration::from_secs(30);
 
 /// The time for which an address stays that DNS no longer gives before people are told.
 const KEPT_DELAY: Duration = Duration::from_secs(30);
-
-/// Addresses that a sentence lists.
-const MAX_LISTED: usize = 5;
 
 /// The state of DNS as a whole. An outage is told once, and not for each name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +49,8 @@ impl DatabaseMonitor {
                 let notice = self.name_notice(entry, Reason::NameResolved, note, now);
                 self.recorder.log_and_event(notice, &LogLine::default());
             }
-            self.announce_addresses(entry, observed, outcome, now);
+            let at = dns_addresses::current(&status.state);
+            self.announce_addresses(entry, &at, observed, outcome, now);
             if let Some(dns) = &mut self.dns {
                 dns.names_mut()[name].failing = None;
             }
@@ -84,10 +82,11 @@ impl DatabaseMonitor {
         self.recorder.event(|| notice(format!("{}: {}{others}", entry.name, first.reason)));
     }
 
-    /// Announces other addresses of a name.
+    /// Announces other addresses of a name, which is now at these.
     fn announce_addresses(
         &self,
         entry: &NameEntry,
+        at: &[IpAddr],
         observed: &Observed,
         outcome: &LookupOutcome,
         now: Instant,
@@ -120,24 +119,16 @@ impl DatabaseMonitor {
             let name = &*entry.name;
             return info!(%namespace, %service, name, new, gone, "addresses of the name");
         }
-        let at = self.current_addresses(entry);
         let ttl = outcome.ttl.map(|ttl| format!(", TTL {ttl}s")).unwrap_or_default();
         match &observed.before {
-            None => info!(%namespace, %service, "{} is at {}{ttl}", entry.name, list(&at)),
+            None => info!(%namespace, %service, "{} is at {}{ttl}", entry.name, list(at)),
             Some(before) => {
                 let was = list(before);
-                let note = format!("{} is at {} (was {was}){ttl}", entry.name, list(&at));
+                let note = format!("{} is at {} (was {was}){ttl}", entry.name, list(at));
                 let notice = self.name_notice(entry, Reason::AddressesChanged, note, now);
                 self.recorder.log_and_event(notice, &LogLine::default());
             }
         }
-    }
-
-    fn current_addresses(&self, entry: &NameEntry) -> Vec<IpAddr> {
-        let Some(dns) = &self.dns else { return Vec::new() };
-        let names = dns.file().names.iter().zip(dns.names());
-        let status = names.filter(|(it, _)| std::ptr::eq(*it, entry)).map(|(_, status)| status);
-        status.flat_map(|status| dns_addresses::current(&status.state)).collect()
     }
 
     /// Announces that a name has had no good answer for a while: once, and not at all while DNS as
@@ -252,10 +243,5 @@ fn is_kept(note: &PolicyNote) -> bool {
 }
 
 fn list(ips: &[IpAddr]) -> String {
-    let shown: Vec<String> = ips.iter().take(MAX_LISTED).map(IpAddr::to_string).collect();
-    match ips.len().saturating_sub(MAX_LISTED) {
-        0 if shown.is_empty() => "no address".to_owned(),
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
+    if ips.is_empty() { "no address".to_owned() } else { plan::list_ips(ips) }
 }

@@ -132,21 +132,17 @@ impl DatabaseMonitor {
         if let Some(published) = &policy_state.published {
             dns.adopt(published, Reading::Later, now);
         }
-        let refused_answers = dns.refused().into();
         let (addresses, origins) = dns.effective().into_iter().unzip();
-        let database = Database { addresses, refused_answers, ..Database::clone(file) };
-        (Arc::new(database), origins)
+        (dns.with_addresses(addresses), origins)
     }
 
     /// Brings the targets to the addresses that are known now.
     pub(super) fn refresh_addresses(&mut self, arrival: Arrival, now: Instant) {
         let Some(dns) = &self.dns else { return };
         let (addresses, origins): (Vec<Address>, Vec<Origin>) = dns.effective().into_iter().unzip();
-        let refused = dns.refused();
-        if addresses != self.database.addresses || *refused != *self.database.refused_answers {
-            let (refused_answers, file) = (refused.into(), Database::clone(dns.file()));
-            let database = Database { addresses, refused_answers, ..file };
-            self.replace_targets(Arc::new(database), now);
+        let is_same_refused = *dns.refused() == *self.database.refused_answers;
+        if addresses != self.database.addresses || !is_same_refused {
+            self.replace_targets(dns.with_addresses(addresses), now);
             self.forget_hurries();
         }
         self.set_origins(origins, arrival, now);

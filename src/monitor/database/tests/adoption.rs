@@ -40,9 +40,7 @@ fn an_edit_of_the_file_keeps_what_was_adopted() {
 
 #[test]
 fn a_rotating_name_that_comes_second_keeps_its_replicas() {
-    let mut scene = Scene::new(BOTH_NAMES, "{}");
-    scene.serve(V4, &[]);
-    scene.sync(&[1, 2, 3]);
+    let mut scene = Scene::of_names(BOTH_NAMES, &[1, 2, 3]);
     scene.resolve(0, at(&[9]));
     scene.resolve(1, at(&[1]));
     scene.on_result("++++");
@@ -52,9 +50,7 @@ fn a_rotating_name_that_comes_second_keeps_its_replicas() {
 #[test]
 fn an_address_of_a_later_name_is_not_kept_by_a_rotating_one() {
     let names = "{address: ro.corp, dns: {rotating: true}}, {address: writer.corp, priority: 1}";
-    let mut scene = Scene::new(names, "{}");
-    scene.serve(V4, &[]);
-    scene.sync(&[1, 9]);
+    let mut scene = Scene::of_names(names, &[1, 9]);
     scene.resolve(0, at(&[1]));
     scene.resolve(1, at(&[9]));
     assert_eq!(scene.targets(), "1c 9c");
@@ -65,9 +61,7 @@ fn an_address_of_a_later_name_is_not_kept_by_a_rotating_one() {
 #[test]
 fn an_adopted_address_has_no_maintenance_of_a_name() {
     let names = "{address: pg-1.corp, maintenance: disk}, pg-2.corp";
-    let mut scene = Scene::new(names, "{}");
-    scene.serve(V4, &[]);
-    scene.sync(&[2]);
+    let mut scene = Scene::of_names(names, &[2]);
     (0..2).for_each(|name| scene.resolve(name, silence()));
     scene.annotate(Some("pg-1.corp=disk swap"), None);
     scene.on_result("+");
@@ -103,9 +97,7 @@ fn endpoints_of_another_manager_stay_while_no_name_resolves() {
 
 #[test]
 fn an_ip_that_a_later_reload_replaces_by_its_name_stays() {
-    let mut scene = Scene::new("a.corp, 10.0.0.9", "{}");
-    scene.serve(V4, &[]);
-    scene.sync(&[1, 9]);
+    let mut scene = Scene::of_names("a.corp, 10.0.0.9", &[1, 9]);
     scene.resolve(0, at(&[1]));
     scene.on_result("++");
     scene.write();

@@ -43,7 +43,12 @@ impl Scene {
 
     /// Creates a database of one name, of an IPv4 Service that has been read.
     pub(super) fn of_name(published: &[u8]) -> Self {
-        let mut scene = Self::new(DB, "{}");
+        Self::of_names(DB, published)
+    }
+
+    /// Creates a database of these entries, of an IPv4 Service that has been read.
+    pub(super) fn of_names(addresses: &str, published: &[u8]) -> Self {
+        let mut scene = Self::new(addresses, "{}");
         scene.serve(V4, &[]);
         scene.sync(published);
         scene
@@ -72,6 +77,15 @@ impl Scene {
 
 pub(super) fn at(last: &[u8]) -> Answer {
     Answer::Addresses(last.iter().map(|last| [10, 0, 0, *last].into()).collect())
+}
+
+/// Returns the answers for one target of a service, which has an address.
+fn part(host: &str, port: u16, rank: u32, last: u8) -> OutcomePart {
+    OutcomePart {
+        service: Some(ServiceRecord { host: host.into(), port, rank, weight: 0 }),
+        a: at(&[last]),
+        aaaa: Answer::NotAsked,
+    }
 }
 
 pub(super) fn silence() -> Answer {
@@ -180,9 +194,7 @@ fn ips_and_the_name_that_stands_for_them_replace_each_other() {
 
 #[test]
 fn an_ip_that_is_taken_out_beside_a_known_name_leaves() {
-    let mut scene = Scene::new("db.corp, 10.0.0.9", "{}");
-    scene.serve(V4, &[]);
-    scene.sync(&[1, 9]);
+    let mut scene = Scene::of_names("db.corp, 10.0.0.9", &[1, 9]);
     scene.resolve(0, at(&[1]));
     scene.on_result("++");
     scene.publishes("1, 9");
@@ -302,14 +314,7 @@ fn the_families_of_the_service_decide_what_is_followed() {
 
 #[test]
 fn srv_priorities_are_tiers_and_another_port_is_left_out() {
-    let mut scene = Scene::new("_db._tcp.corp.example", "{}");
-    scene.serve(V4, &[]);
-    scene.sync(&[]);
-    let part = |host: &str, port, rank, last| OutcomePart {
-        service: Some(ServiceRecord { host: host.into(), port, rank, weight: 0 }),
-        a: at(&[last]),
-        aaaa: Answer::NotAsked,
-    };
+    let mut scene = Scene::of_names("_db._tcp.corp.example", &[]);
     let parts = vec![
         part("a.corp.example", 1, 0, 1),
         part("b.corp.example", 1, 1, 2),
@@ -329,9 +334,7 @@ fn srv_priorities_are_tiers_and_another_port_is_left_out() {
 
 #[test]
 fn of_two_names_with_one_address_the_first_owns_it() {
-    let mut scene = Scene::new("a.corp, {address: b.corp, priority: 1}", "{}");
-    scene.serve(V4, &[]);
-    scene.sync(&[]);
+    let mut scene = Scene::of_names("a.corp, {address: b.corp, priority: 1}", &[]);
     scene.resolve(0, at(&[1]));
     scene.resolve(1, at(&[1, 2]));
     assert_eq!(scene.targets(), "1c 2c");
@@ -347,9 +350,7 @@ fn of_two_names_with_one_address_the_first_owns_it() {
 
 #[test]
 fn a_name_that_never_resolves_holds_nobody_up_and_is_told() {
-    let mut scene = Scene::new("typo.corp, 10.0.0.9", "{}");
-    scene.serve(V4, &[]);
-    scene.sync(&[9]);
+    let mut scene = Scene::of_names("typo.corp, 10.0.0.9", &[9]);
     scene.on_result("+");
     for _ in 0..3 {
         scene.resolve(0, Answer::NoSuchName);
@@ -365,9 +366,7 @@ fn a_name_that_never_resolves_holds_nobody_up_and_is_told() {
 
 #[test]
 fn a_rotating_name_keeps_what_is_published_over_a_restart() {
-    let mut scene = Scene::new("{address: db.corp, dns: {rotating: true}}", "{}");
-    scene.serve(V4, &[]);
-    scene.sync(&[1, 2, 3]);
+    let mut scene = Scene::of_names("{address: db.corp, dns: {rotating: true}}", &[1, 2, 3]);
     scene.resolve(0, at(&[2]));
     assert_eq!(scene.targets(), "1c 2c 3c");
     scene.on_result("+++");
@@ -381,14 +380,8 @@ fn a_rotating_name_keeps_what_is_published_over_a_restart() {
 
 #[test]
 fn a_name_in_maintenance_takes_its_later_addresses_out_too() {
-    let mut scene = Scene::new("db.corp, _db._tcp.corp.example", "{}");
-    scene.serve(V4, &[]);
-    scene.sync(&[]);
-    let of_service = |last| OutcomePart {
-        service: Some(ServiceRecord { host: "a.example".into(), port: 1, rank: 0, weight: 0 }),
-        a: at(&[last]),
-        aaaa: Answer::NotAsked,
-    };
+    let mut scene = Scene::of_names("db.corp, _db._tcp.corp.example", &[]);
+    let of_service = |last| part("a.example", 1, 0, last);
     scene.resolve(0, at(&[1]));
     scene.resolve_parts(1, vec![of_service(3)]);
     scene.on_result("++");
@@ -408,18 +401,11 @@ fn a_name_in_maintenance_takes_its_later_addresses_out_too() {
 
 #[test]
 fn tiers_follow_the_priorities_of_srv_records() {
-    let mut scene = Scene::new("_db._tcp.corp.example", "{}");
-    scene.serve(V4, &[]);
-    scene.sync(&[]);
-    let part = |host: &str, rank, last| OutcomePart {
-        service: Some(ServiceRecord { host: host.into(), port: 1, rank, weight: 0 }),
-        a: at(&[last]),
-        aaaa: Answer::NotAsked,
-    };
-    scene.resolve_parts(0, vec![part("a.corp.example", 0, 1), part("b.corp.example", 1, 2)]);
+    let mut scene = Scene::of_names("_db._tcp.corp.example", &[]);
+    scene.resolve_parts(0, vec![part("a.corp.example", 1, 0, 1), part("b.corp.example", 1, 1, 2)]);
     scene.on_result("++");
     scene.publishes("1");
-    scene.resolve_parts(0, vec![part("a.corp.example", 1, 1), part("b.corp.example", 0, 2)]);
+    scene.resolve_parts(0, vec![part("a.corp.example", 1, 1, 1), part("b.corp.example", 1, 0, 2)]);
     let tiers: Vec<u32> = scene.database.targets.iter().map(|target| target.priority).collect();
     assert_eq!(tiers, [1, 0]);
 }
@@ -468,14 +454,7 @@ fn a_narrower_within_takes_an_address_away_and_is_told() {
 
 #[test]
 fn records_that_are_left_out_have_no_tier() {
-    let mut scene = Scene::new("_db._tcp.corp.example", "{}");
-    scene.serve(V4, &[]);
-    scene.sync(&[]);
-    let part = |host: &str, port, rank, last| OutcomePart {
-        service: Some(ServiceRecord { host: host.into(), port, rank, weight: 0 }),
-        a: at(&[last]),
-        aaaa: Answer::NotAsked,
-    };
+    let mut scene = Scene::of_names("_db._tcp.corp.example", &[]);
     let parts = vec![part("a.corp.example", 99, 0, 1), part("b.corp.example", 1, 1, 2)];
     scene.resolve_parts(0, parts);
     assert_eq!(scene.database.targets[0].priority, 0);
