@@ -20,18 +20,19 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chunked::{chunked, throttled};
 use guarded_body::GuardedBody;
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::config::DatabaseId;
-use crate::monitor::{self, HEARTBEAT_INTERVAL};
+use crate::monitor::{self, HEARTBEAT_INTERVAL, Snapshot};
+use crate::status::{DatabaseStatus, ReplicaStatus};
 use crate::{clock, event, lease, limits, log, metrics, publish, reload, resolve};
 
 mod chunked;
 mod connections;
 mod guarded_body;
 mod server;
-mod status;
 
 /// The connections for each one that may read a large page. The others are left to the small pages,
 /// which the kubelet reads.
@@ -131,10 +132,33 @@ async fn metrics_page(State(state): State<AppState>) -> Response {
 async fn status_page(State(state): State<AppState>) -> Response {
     match state.monitor.snapshot().await {
         Some(snapshot) => {
-            chunked("application/json", throttled(|| status::page(snapshot, state)).await)
+            chunked("application/json", throttled(|| status_json(snapshot, state)).await)
         }
         None => shutting_down(),
     }
+}
+
+/// Returns the JSON of [`status::DaemonStatus`] in parts, one for each database.
+fn status_json(
+    snapshot: Arc<Snapshot>,
+    state: AppState,
+) -> impl Iterator<Item = String> + Send + 'static {
+    let AppState { publish, lease, config, .. } = state;
+    let mut head = json(&ReplicaStatus::new(&snapshot, &publish, &lease, &config));
+    // The databases are the last field of the same object.
+    head.truncate(head.len() - "}".len());
+    head += ",\"databases\":[";
+    let databases = (0..snapshot.databases.len()).map(move |index| {
+        let database = &snapshot.databases[index];
+        let comma = if index == 0 { "" } else { "," };
+        let status = DatabaseStatus::new(database, publish.status(&database.id).as_ref());
+        comma.to_owned() + &json(&status)
+    });
+    std::iter::once(head).chain(databases).chain(std::iter::once("]}".to_owned()))
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain data")
 }
 
 fn shutting_down() -> Response {

@@ -17,6 +17,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 pub use flap_damper::FlapDamper;
 
 mod flap_damper;
@@ -43,7 +45,8 @@ impl Verdict {
 }
 
 /// The state of a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum State {
     /// No conclusive verdict yet, and not published when the cluster was first read.
     Unknown,

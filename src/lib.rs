@@ -80,7 +80,8 @@
 //! | `event` | notices as Events, aggregated, apart from all writes |
 //! | `reload` | the config file, read again and again |
 //! | `metrics` | the page for Prometheus |
-//! | `admin` | the HTTP server and the status API |
+//! | [`status`] | the state of the daemon as data, for programs and people |
+//! | `admin` | the HTTP server of all pages |
 //! | `init` | the daemon as process 1 of a container |
 //! | `run` | start, new config and end of all tasks |
 //! | [`cli`] | the command line |
@@ -133,6 +134,8 @@ mod event;
 mod reload;
 
 mod metrics;
+
+pub mod status;
 
 mod admin;
 

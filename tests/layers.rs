@@ -27,6 +27,8 @@ const ORDER: &[&str] = &[
     "event",
     "reload",
     "metrics",
+    "status",
+    "status",
     "admin",
     "init",
     "run",
@@ -36,8 +38,7 @@ const ORDER: &[&str] = &[
 /// The order inside of larger modules: each child may use only the children before it.
 /// The module itself comes last, as the face of its children.
 const INNER_ORDER: &[(&str, &[&str])] = &[
-    ("admin", &["chunked", "connections", "guarded_body", "status", "server"]),
-    ("admin::status", &["names"]),
+    ("admin", &["chunked", "connections", "guarded_body", "server"]),
     ("api", &["call", "error", "deadline", "retry_after"]),
     ("cli", &["args", "console", "failback", "probe", "run", "schema", "validate"]),
     (
@@ -209,6 +210,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("run", &["cluster", "election", "signals"]),
+    ("status", &["time", "names"]),
 ];
 
 /// Names that pure modules must not use.

@@ -56,24 +56,25 @@ pub(crate) fn kubernetes_names() -> BTreeSet<String> {
     found
 }
 
-/// Returns the JSON fields of the status API: those of its structs, and those of its head.
+/// Returns the JSON fields of the status API.
 pub(crate) fn status_fields() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (path, code) in sources() {
-        if !path.starts_with("src/admin/status.rs") && !path.starts_with("src/admin/status") {
+        if !path.starts_with("src/status.rs") && !path.starts_with("src/status") {
             continue;
         }
-        for key in code.split("\\\"").skip(1).step_by(2) {
-            found.insert(key.to_owned());
-        }
-        for item in code.split("#[derive(Serialize)]").skip(1) {
+        for item in code.split("Serialize, Deserialize)]\n").skip(1) {
             let body = item.split_once(" {\n").map_or("", |(_, body)| body);
             let body = body.split("\n}").next().unwrap_or_default();
-            let mut renamed = None;
+            let (mut renamed, mut is_flat) = (None, false);
             for line in body.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
-                if line.starts_with('#') {
+                if line == "#[serde(flatten)]" {
+                    is_flat = true;
+                } else if line.starts_with('#') {
                     renamed =
                         line.split("rename = \"").nth(1).and_then(|rest| rest.split('"').next());
+                } else if std::mem::take(&mut is_flat) {
+                    continue;
                 } else if let Some((name, _)) = line.split_once(": ") {
                     found.insert(renamed.take().map_or_else(|| camel_case(name), str::to_owned));
                 }

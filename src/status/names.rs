@@ -1,73 +1,84 @@
 //! The names of a database on the status page.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::clock;
+use super::Time;
 use crate::config::RejectedAddress;
 use crate::monitor::NameSnapshot;
 use crate::names::LookupResult;
 use crate::resolve::{LookupOutcome, OutcomePart};
 
 /// An entry of the config that is a name.
-#[derive(Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct NameStatus {
-    name: String,
+pub struct NameStatus {
+    /// The name as the config has it.
+    pub name: String,
     /// The newest result in words; null before the first.
-    result: Option<String>,
+    pub result: Option<String>,
     /// True if the newest lookup gave addresses that may be published.
-    resolved: bool,
+    pub resolved: bool,
     /// The time since which there has been no good answer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    failing_since: Option<String>,
+    pub failing_since: Option<Time>,
     /// The TTL of the newest good answer, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    ttl: Option<u32>,
-    last_lookup: Option<String>,
-    next_lookup: Option<String>,
+    pub ttl: Option<u32>,
+    /// The end of the newest lookup.
+    pub last_lookup: Option<Time>,
+    /// The time of the next lookup.
+    pub next_lookup: Option<Time>,
     /// The DNS server that gave the first answer of the newest lookup.
     #[serde(skip_serializing_if = "Option::is_none")]
-    server: Option<String>,
+    pub server: Option<String>,
     /// The aliases that the newest lookup followed.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    aliases: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
     /// The SRV records of the newest lookup.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    records: Vec<RecordStatus>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub records: Vec<RecordStatus>,
     /// The SRV records that are left out, with the reason.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    skipped: Vec<String>,
-    addresses: Vec<NamedAddress>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<String>,
+    /// The addresses that are known.
+    pub addresses: Vec<NamedAddress>,
     /// The addresses of the newest answers that may not be published.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    refused: Vec<RejectedStatus>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RejectedStatus>,
 }
 
 /// An address of a name.
-#[derive(Serialize)]
-struct NamedAddress {
-    address: String,
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NamedAddress {
+    /// The IP.
+    pub address: String,
     /// The way in which DNS stands behind it: `current`, `departing` or `released`.
-    dns: &'static str,
+    pub dns: Cow<'static, str>,
 }
 
 /// An SRV record that is followed.
-#[derive(Serialize)]
-struct RecordStatus {
-    target: String,
-    port: u16,
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecordStatus {
+    /// The host.
+    pub target: String,
+    /// The port.
+    pub port: u16,
     /// The tiers that its addresses are below the `priority` of the entry.
-    tier: u32,
-    weight: u16,
+    pub tier: u32,
+    /// The weight, which is not used.
+    pub weight: u16,
 }
 
 /// An address that may not be published.
-#[derive(Serialize)]
-pub(super) struct RejectedStatus {
-    address: String,
-    reason: String,
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RejectedStatus {
+    /// The IP.
+    pub address: String,
+    /// The reason why it may not be published.
+    pub reason: String,
 }
 
 impl RejectedStatus {
@@ -88,10 +99,10 @@ impl NameStatus {
                 _ => outcome.describe_failure(),
             }),
             resolved: name.result == Some(LookupResult::Good),
-            failing_since: name.failing_since.map(rfc3339),
+            failing_since: name.failing_since.map(Time::from),
             ttl: newest.and_then(|outcome| outcome.ttl),
-            last_lookup: newest.map(|outcome| rfc3339(outcome.at)),
-            next_lookup: newest.map(|outcome| rfc3339(next_lookup(outcome))),
+            last_lookup: newest.map(|outcome| outcome.at.into()),
+            next_lookup: newest.map(|outcome| next_lookup(outcome).into()),
             server: newest.and_then(LookupOutcome::describe_server),
             aliases: newest.map(|outcome| outcome.aliases.clone()).unwrap_or_default(),
             records: records
@@ -104,7 +115,7 @@ impl NameStatus {
                 .iter()
                 .map(|(ip, backing)| NamedAddress {
                     address: ip.to_string(),
-                    dns: backing.as_str(),
+                    dns: backing.as_str().into(),
                 })
                 .collect(),
             refused: name.refused.iter().map(RejectedStatus::new).collect(),
@@ -141,9 +152,4 @@ fn is_skipped(name: &NameSnapshot, part: &OutcomePart) -> bool {
 fn next_lookup(outcome: &LookupOutcome) -> Instant {
     const MAX_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
     outcome.next_at.min(outcome.at + MAX_AHEAD)
-}
-
-/// Formats a time, which may also lie in the future.
-pub(super) fn rfc3339(time: Instant) -> String {
-    clock::rfc3339_millis(clock::to_wall_clock(time))
 }
