@@ -2,7 +2,7 @@
 //! commands `status` and `explain` are made.
 //!
 //! The types are public API: fields are only ever added. A reader ignores fields that it does not
-//! know, and takes absent ones as empty, so that a command and a daemon of other versions get along.
+//! know, and takes absent ones as empty, so that commands read the daemons of other versions.
 
 use std::borrow::Cow;
 

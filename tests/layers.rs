@@ -28,7 +28,6 @@ const ORDER: &[&str] = &[
     "reload",
     "metrics",
     "status",
-    "status",
     "admin",
     "init",
     "run",

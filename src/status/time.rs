@@ -45,7 +45,6 @@ mod tests {
         let text = "\"2026-11-28T14:00:00.125Z\"";
         let time: Time = serde_json::from_str(text).expect("a time");
         assert_eq!(serde_json::to_string(&time).expect("text"), text);
-        let error = serde_json::from_str::<Time>("\"yesterday\"").expect_err("no time");
-        assert!(error.to_string().contains("RFC3339"), "{error}");
+        assert!(serde_json::from_str::<Time>("\"yesterday\"").is_err());
     }
 }
