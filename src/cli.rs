@@ -11,8 +11,11 @@ use console::{Console, Reported};
 use crate::log;
 
 mod args;
+mod cluster;
 mod console;
+mod daemon;
 mod failback;
+mod output;
 mod probe;
 mod run;
 mod schema;

@@ -4,10 +4,11 @@
 use std::error::Error;
 use std::fmt;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use kube::Client;
-use kube::config::{Config, InferConfigError, Kubeconfig, KubeconfigError};
+use kube::config::{Config, InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use crate::api;
 
@@ -42,9 +43,58 @@ impl fmt::Display for ClientError {
     }
 }
 
+/// The choice of a cluster: a kubeconfig and one of its contexts, where the user names them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ClusterChoice {
+    /// The kubeconfig, instead of that of `KUBECONFIG` or `~/.kube/config`.
+    pub file: Option<PathBuf>,
+    /// The context, instead of the current one of the kubeconfig.
+    pub context: Option<String>,
+}
+
+impl ClusterChoice {
+    /// Makes a client of the API of this cluster. It does not connect yet.
+    pub(crate) async fn client(self) -> Result<Client, ClientError> {
+        let config = match self {
+            Self { file: None, context: None } => {
+                Config::infer().await.map_err(|error| infer_error(&error))?
+            }
+            chosen => chosen.config().await.map_err(ClientError::Unusable)?,
+        };
+        client_of(config).await
+    }
+
+    async fn config(self) -> Result<Config, String> {
+        let kubeconfig = match &self.file {
+            Some(file) => Kubeconfig::read_from(file),
+            None => Kubeconfig::read(),
+        };
+        let kubeconfig = kubeconfig.map_err(|error| match (error, self.file) {
+            (KubeconfigError::ReadConfig(error, path), _) => {
+                format!("the kubeconfig {}: {error}", path.display())
+            }
+            (error, Some(file)) => format!("the kubeconfig {}: {error}", file.display()),
+            (error, None) => format!("the kubeconfig: {error}"),
+        })?;
+        let known: Vec<&str> =
+            kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
+        if let Some(context) = self.context.as_deref().filter(|name| !known.contains(name)) {
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(format!("the kubeconfig has no context {context}; it has: {known}"));
+        }
+        let options = KubeConfigOptions { context: self.context, ..KubeConfigOptions::default() };
+        Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .map_err(|error| format!("the kubeconfig is invalid: {error}"))
+    }
+}
+
 /// Makes a client of the API. It does not connect yet.
 pub(crate) async fn client() -> Result<Client, ClientError> {
-    let mut config = Config::infer().await.map_err(|error| infer_error(&error))?;
+    ClusterChoice::default().client().await
+}
+
+async fn client_of(mut config: Config) -> Result<Client, ClientError> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;

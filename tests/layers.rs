@@ -39,7 +39,13 @@ const ORDER: &[&str] = &[
 const INNER_ORDER: &[(&str, &[&str])] = &[
     ("admin", &["chunked", "connections", "guarded_body", "server"]),
     ("api", &["call", "error", "deadline", "retry_after"]),
-    ("cli", &["args", "console", "failback", "probe", "run", "schema", "validate"]),
+    (
+        "cli",
+        &[
+            "args", "console", "output", "cluster", "daemon", "failback", "probe", "run", "schema",
+            "validate",
+        ],
+    ),
     (
         "config",
         &[

@@ -113,6 +113,37 @@ pub(super) fn parse_max_exec(text: &str) -> Result<NonZeroUsize, String> {
     }
 }
 
+/// Parses the name of a namespace.
+pub(super) fn parse_namespace(text: &str) -> Result<String, String> {
+    config::validate_namespace(text)?;
+    Ok(text.to_owned())
+}
+
+/// The name of a Service, perhaps without its namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServiceName {
+    namespace: Option<String>,
+    service: String,
+}
+
+impl ServiceName {
+    /// Returns the Service; `default_namespace` is for a name without a namespace.
+    pub(super) fn in_namespace(self, default_namespace: &str) -> DatabaseId {
+        let namespace = self.namespace.unwrap_or_else(|| default_namespace.to_owned());
+        DatabaseId { namespace, service: self.service }
+    }
+}
+
+/// Parses the name of a Service, with or without a namespace.
+pub(super) fn parse_service(text: &str) -> Result<ServiceName, String> {
+    if text.contains('/') {
+        let DatabaseId { namespace, service } = parse_database_id(text)?;
+        return Ok(ServiceName { namespace: Some(namespace), service });
+    }
+    config::validate_service(text)?;
+    Ok(ServiceName { namespace: None, service: text.to_owned() })
+}
+
 /// Parses the name of a database's Service.
 pub(super) fn parse_database_id(text: &str) -> Result<DatabaseId, String> {
     let (namespace, service) =

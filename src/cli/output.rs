@@ -1,0 +1,126 @@
+//! The output of a command: its format, its colours, and the width of the terminal.
+
+use std::ffi::OsStr;
+use std::io::IsTerminal as _;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::console::{Console, Reported, print};
+
+/// The format of an output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// A table for people
+    #[default]
+    Table,
+    /// A table with more columns
+    Wide,
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+}
+
+/// The flags that choose an output.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct OutputArgs {
+    /// The format of the output
+    #[arg(short, long = "output", value_name = "FORMAT", value_enum, default_value = "table")]
+    pub(super) format: Format,
+    /// Print without colours, as with NO_COLOR and wherever the output is no terminal
+    #[arg(long)]
+    no_color: bool,
+}
+
+impl OutputArgs {
+    /// Returns the paint of standard output.
+    pub(super) fn paint(&self) -> Paint {
+        let stdout = std::io::stdout();
+        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == OsStr::new("dumb"));
+        if self.no_color || is_set("NO_COLOR") || is_dumb || !stdout.is_terminal() {
+            Paint::Plain
+        } else {
+            Paint::Colored
+        }
+    }
+}
+
+/// The use of colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Paint {
+    /// No colours.
+    Plain,
+    /// Colours of a terminal.
+    Colored,
+}
+
+/// The meaning of a colour. Colours only stress what words or shapes say too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    /// All is well.
+    Good,
+    /// A person should know.
+    Warning,
+    /// Something is wrong.
+    Bad,
+    /// A heading.
+    Heading,
+}
+
+impl Paint {
+    /// Returns a text in the colour of its meaning.
+    pub(super) fn text(self, tone: Tone, text: &str) -> String {
+        let style = match tone {
+            Tone::Good => anstyle::AnsiColor::Green.on_default(),
+            Tone::Warning => anstyle::AnsiColor::Yellow.on_default(),
+            Tone::Bad => anstyle::AnsiColor::Red.on_default(),
+            Tone::Heading => anstyle::Style::new().bold(),
+        };
+        match self {
+            Paint::Plain => text.to_owned(),
+            Paint::Colored => format!("{style}{text}{style:#}"),
+        }
+    }
+}
+
+/// The narrowest width that an output is arranged for.
+const MIN_WIDTH: u16 = 40;
+
+/// Returns the width of the terminal; none for an output that is no terminal. There `COLUMNS`
+/// counts, which `watch` sets.
+pub(super) fn width() -> Option<u16> {
+    let stdout = std::io::stdout();
+    let width = if stdout.is_terminal() {
+        rustix::termios::tcgetwinsize(&stdout).ok().map(|size| size.ws_col)
+    } else {
+        std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok())
+    };
+    width.filter(|width| *width > 0).map(|width| width.max(MIN_WIDTH))
+}
+
+/// Prints a document as JSON, or as YAML in that format.
+pub(super) fn print_document(format: Format, document: &impl Serialize) -> Result<(), Reported> {
+    let text = match format {
+        Format::Yaml => serde_saphyr::to_string(document).context("can't write YAML"),
+        Format::Table | Format::Wide | Format::Json => serde_json::to_string_pretty(document)
+            .map(|text| text + "\n")
+            .context("can't write JSON"),
+    };
+    print(&text.map_err(|error| Console::Stderr.fail(&error))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_only_where_they_are_wanted() {
+        assert_eq!(Paint::Plain.text(Tone::Bad, "down"), "down");
+        let red = Paint::Colored.text(Tone::Bad, "down");
+        assert!(red.starts_with('\u{1b}') && red.contains("down") && red.ends_with("\u{1b}[0m"));
+        let heading = Paint::Colored.text(Tone::Heading, "NAME");
+        assert_eq!(heading, "\u{1b}[1mNAME\u{1b}[0m");
+    }
+}
