@@ -19,6 +19,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chunked::{chunked, throttled};
+use encoding::Encoding;
 use guarded_body::GuardedBody;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -31,6 +32,7 @@ use crate::{clock, event, lease, limits, log, metrics, publish, reload, resolve}
 
 mod chunked;
 mod connections;
+mod encoding;
 mod guarded_body;
 mod server;
 
@@ -113,7 +115,7 @@ async fn readyz(State(state): State<AppState>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }
 
-async fn metrics_page(State(state): State<AppState>) -> Response {
+async fn metrics_page(State(state): State<AppState>, encoding: Encoding) -> Response {
     let Some(snapshot) = state.monitor.snapshot().await else { return shutting_down() };
     let write_duration = state.publish.write_duration();
     let daemon = metrics::DaemonState {
@@ -126,13 +128,14 @@ async fn metrics_page(State(state): State<AppState>) -> Response {
     let publish = state.publish;
     let publish_status = move |id: &DatabaseId| publish.status(id);
     let page = || metrics::page(snapshot, publish_status, &write_duration, &daemon, &state.events);
-    chunked(prometheus::TEXT_FORMAT, throttled(page).await)
+    chunked(prometheus::TEXT_FORMAT, encoding, throttled(page).await)
 }
 
-async fn status_page(State(state): State<AppState>) -> Response {
+async fn status_page(State(state): State<AppState>, encoding: Encoding) -> Response {
     match state.monitor.snapshot().await {
         Some(snapshot) => {
-            chunked("application/json", throttled(|| status_json(snapshot, state)).await)
+            let parts = throttled(|| status_json(snapshot, state)).await;
+            chunked("application/json", encoding, parts)
         }
         None => shutting_down(),
     }

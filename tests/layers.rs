@@ -37,7 +37,7 @@ const ORDER: &[&str] = &[
 /// The order inside of larger modules: each child may use only the children before it.
 /// The module itself comes last, as the face of its children.
 const INNER_ORDER: &[(&str, &[&str])] = &[
-    ("admin", &["chunked", "connections", "guarded_body", "server"]),
+    ("admin", &["encoding", "chunked", "connections", "guarded_body", "server"]),
     ("api", &["call", "error", "deadline", "retry_after"]),
     (
         "cli",

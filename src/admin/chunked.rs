@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::http::header;
+use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Mutex;
 
+use super::encoding::{Encoder, Encoding};
 use crate::clock;
 
 /// The size of a chunk in bytes.
@@ -54,29 +55,47 @@ pub(super) async fn throttled<T>(make: impl FnOnce() -> T) -> T {
     part
 }
 
-/// Returns a page made of `parts`. Between two chunks the task yields to other work.
+/// Returns a page made of `parts`, compressed for a client that accepts it. Between two chunks the
+/// task yields to other work. The compression counts as a part of making a chunk.
 pub(super) fn chunked(
     content_type: &'static str,
-    mut parts: impl Iterator<Item = String> + Send + 'static,
+    encoding: Encoding,
+    parts: impl Iterator<Item = String> + Send + 'static,
 ) -> Response {
-    let chunks = std::iter::from_fn(move || {
-        let mut chunk = parts.next()?;
-        if chunk.len() < CHUNK {
-            chunk.reserve(CHUNK);
-        }
-        while chunk.len() < CHUNK
-            && let Some(part) = parts.next()
-        {
-            chunk.push_str(&part);
-        }
-        Some(chunk)
-    });
+    let mut parts = parts.fuse();
+    let mut encoder = Encoder::new(encoding);
+    let chunks = std::iter::from_fn(move || encoder.encode(next_chunk(&mut parts)));
     let stream = futures::stream::unfold(chunks, async |mut chunks| {
-        tokio::task::yield_now().await;
-        let chunk = throttled(|| chunks.next()).await?;
-        Some((Ok::<_, Infallible>(chunk), chunks))
+        loop {
+            tokio::task::yield_now().await;
+            let chunk = throttled(|| chunks.next()).await?;
+            // The compression keeps bytes back until there are many.
+            if !chunk.is_empty() {
+                return Some((Ok::<_, Infallible>(chunk), chunks));
+            }
+        }
     });
-    ([(header::CONTENT_TYPE, content_type)], Body::from_stream(stream)).into_response()
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if encoding == Encoding::Gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    (headers, Body::from_stream(stream)).into_response()
+}
+
+/// Returns the next parts together, as many as fill a chunk.
+fn next_chunk(parts: &mut impl Iterator<Item = String>) -> Option<String> {
+    let mut chunk = parts.next()?;
+    if chunk.len() < CHUNK {
+        chunk.reserve(CHUNK);
+    }
+    while chunk.len() < CHUNK
+        && let Some(part) = parts.next()
+    {
+        chunk.push_str(&part);
+    }
+    Some(chunk)
 }
 
 #[cfg(test)]

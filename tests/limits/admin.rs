@@ -192,13 +192,15 @@ fn stalled_readers_here() {
     withstands(1000, &[], |daemon| {
         let open = |number: u32| {
             let path = if number.is_multiple_of(2) { "/metrics" } else { "/api/v1/status" };
+            let encoding = if number % 4 > 1 { "gzip" } else { "identity" };
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             // A small buffer, so that the kernel does not take the whole page.
             socket.set_recv_buffer_size(4096).unwrap();
             socket.bind(&SocketAddr::new(ATTACKER.into(), 0).into()).unwrap();
             socket.connect(&daemon.pages().into()).unwrap();
             let mut stream = TcpStream::from(socket);
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            let head = format!("Host: a\r\nAccept-Encoding: {encoding}");
+            write!(stream, "GET {path} HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
             stream
         };
         let mut clients: Vec<TcpStream> = (0..10).map(open).collect();
@@ -219,6 +221,42 @@ fn stalled_readers_here() {
         assert!(!page.ends_with(b"0\r\n\r\n"), "it got its whole page");
         clients
     });
+}
+
+#[test]
+fn a_compressed_page_is_the_page() {
+    in_own_network("admin::compressed_pages_here");
+}
+
+#[test]
+#[ignore = "run by a_compressed_page_is_the_page"]
+fn compressed_pages_here() {
+    let (_folder, daemon) = daemon(1000, &[]);
+    for (path, end) in [("/metrics", "\n"), ("/api/v1/status", "]}")] {
+        // HTTP/1.0 has no chunks.
+        let request = |more: &str| format!("GET {path} HTTP/1.0\r\nHost: a\r\n{more}\r\n");
+        let get = |more: &str| {
+            let mut stream = connect(daemon.pages(), ATTACKER).unwrap();
+            stream.write_all(request(more).as_bytes()).unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).unwrap();
+            let end = answer.windows(4).position(|part| part == b"\r\n\r\n").unwrap();
+            let body = answer.split_off(end + 4);
+            (String::from_utf8(answer).unwrap(), body)
+        };
+        let (head, plain) = get("");
+        assert!(head.contains("\r\nvary: accept-encoding\r\n"), "{head}");
+        assert!(!head.contains("content-encoding"), "{head}");
+        let (head, body) = get("Accept-Encoding: br, gzip\r\n");
+        assert!(head.contains("\r\ncontent-encoding: gzip\r\n"), "{head}");
+        assert!(body.len() * 6 < plain.len(), "{} of {} bytes", body.len(), plain.len());
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut text).unwrap();
+        assert!(text.ends_with(end), "it has no end: {:?}", &text[text.len() - 100..]);
+        let targets = |page: &str| page.matches("198.18.3.250").count();
+        assert!(targets(&text) > 0);
+        assert_eq!(targets(&text), targets(&String::from_utf8(plain).unwrap()));
+    }
 }
 
 /// Sends this, and returns the answer until the connection is closed, with the time it took.
