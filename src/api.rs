@@ -17,11 +17,13 @@ pub(crate) use deadline::Deadline;
 use deadline::DeadlineBody;
 pub(crate) use error::{ApiError, ErrorKind, error_message};
 use retry_after::retry_seconds_in_body;
+pub(crate) use user_agent::{ClientRole, UserAgent};
 
 mod call;
 mod deadline;
 mod error;
 mod retry_after;
+mod user_agent;
 
 /// The time after which the kernel stops retransmitting what the API server's host has not
 /// acknowledged. Without it, a connection that was given up would go on for minutes.
@@ -29,8 +31,8 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Creates a client as [`Client::try_from`] does, but one that sends nothing for a call whose
 /// deadline has passed, even if the call was delayed by its connection or because this process was
-/// stopped.
-pub(crate) fn client(config: Config) -> kube::Result<Client> {
+/// stopped. Each call has the `User-Agent` of `agent`.
+pub(crate) fn client(config: Config, agent: UserAgent) -> kube::Result<Client> {
     if config.proxy_url.is_some() {
         // Its error says what to do about proxies.
         return Client::try_from(config);
@@ -51,7 +53,7 @@ pub(crate) fn client(config: Config) -> kube::Result<Client> {
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
         .service(service_fn(move |request: Request<Body>| {
-            let http = http.clone();
+            let (http, request) = (http.clone(), agent.stamp(request));
             // Runs in the task that makes the call, which has the deadline.
             async move {
                 let basis = Deadline::current();
@@ -72,7 +74,8 @@ mod tests {
     async fn call(deadline: Deadline) -> (Result<String, String>, String) {
         let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", server.local_addr().expect("an address"));
-        let client = client(Config::new(url.parse().expect("a URL"))).expect("a client");
+        let config = Config::new(url.parse().expect("a URL"));
+        let client = client(config, UserAgent::cli()).expect("a client");
         let request = Request::put("/members").body(b"198.51.100.1".to_vec()).expect("a request");
         let served = async {
             let (mut stream, _) = server.accept().await.expect("a connection");
@@ -95,6 +98,7 @@ mod tests {
         let (answer, got) = call(Deadline::new(None)).await;
         assert_eq!(answer.as_deref(), Ok("ok"));
         assert!(got.starts_with("PUT /members ") && got.ends_with("\r\n\r\n198.51.100.1"), "{got}");
+        assert!(got.contains("user-agent: external-endpoints/") && got.contains("; cli)"), "{got}");
 
         let ended = Deadline::new(None);
         ended.end();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use kube::Client;
 use kube::config::{Config, InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 
-use crate::api;
+use crate::api::{self, UserAgent};
 
 /// The namespace where neither the Pod nor the kubeconfig names one.
 pub(crate) const DEFAULT_NAMESPACE: &str = "default";
@@ -53,7 +53,7 @@ pub(crate) struct ClusterChoice {
 }
 
 impl ClusterChoice {
-    /// Makes a client of the API of this cluster. It does not connect yet.
+    /// Makes a client of the API of this cluster, for a command. It does not connect yet.
     pub(crate) async fn client(self) -> Result<Client, ClientError> {
         let config = match self {
             Self { file: None, context: None } => {
@@ -61,7 +61,7 @@ impl ClusterChoice {
             }
             chosen => chosen.config().await.map_err(ClientError::Unusable)?,
         };
-        client_of(config).await
+        client_of(config, UserAgent::cli()).await
     }
 
     async fn config(self) -> Result<Config, String> {
@@ -90,18 +90,20 @@ impl ClusterChoice {
 }
 
 /// Makes a client of the API. It does not connect yet.
-pub(crate) async fn client() -> Result<Client, ClientError> {
-    ClusterChoice::default().client().await
+///
+/// The `agent` names the caller to the API server.
+pub(crate) async fn client(agent: UserAgent) -> Result<Client, ClientError> {
+    client_of(Config::infer().await.map_err(|error| infer_error(&error))?, agent).await
 }
 
-async fn client_of(mut config: Config) -> Result<Client, ClientError> {
+async fn client_of(mut config: Config, agent: UserAgent) -> Result<Client, ClientError> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
     // Callers decide when to try again, because by then they may have something newer to write.
     config.default_retry = false;
     // This blocks while a command of the kubeconfig gets the credentials.
-    let client = tokio::task::spawn_blocking(move || api::client(config));
+    let client = tokio::task::spawn_blocking(move || api::client(config, agent));
     match tokio::time::timeout(CREDENTIALS_TIMEOUT, client).await {
         Ok(Ok(Ok(client))) => Ok(client),
         Ok(Ok(Err(error))) => Err(ClientError::Unusable(api::error_message(&error))),

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use signals::ShutdownSignals;
 
+use crate::api::UserAgent;
 use crate::config::Spec;
 use crate::freeze;
 use crate::lease::{self, ElectionTask};
@@ -72,7 +73,8 @@ pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow:
 
     // The checks need no cluster, so they do not wait for one.
     let (monitor, checks, resolver) = start_checks(&spec, &options, &recorder)?;
-    let cluster = match find_cluster(options.mode, &mut signals).await {
+    let agent = cluster::user_agent(options.mode);
+    let cluster = match find_cluster(options.mode, &agent, &mut signals).await {
         Ok(Some(cluster)) => cluster,
         stopped => {
             checks.shutdown().await;
@@ -80,7 +82,7 @@ pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow:
         }
     };
 
-    let (lease, candidate) = election::candidate(options.lease, &cluster)?;
+    let (lease, candidate) = election::candidate(options.lease, &cluster, &agent)?;
     let publishes = publish::Options { rate: options.rate, recorder: recorder.clone() };
     let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &lease, &publishes);
     let election =
@@ -115,10 +117,11 @@ pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow:
 /// Finds the cluster. Returns none if a signal comes first.
 async fn find_cluster(
     mode: Mode,
+    agent: &UserAgent,
     signals: &mut ShutdownSignals,
 ) -> anyhow::Result<Option<Cluster>> {
     tokio::select! {
-        cluster = cluster::connect(mode) => cluster.map(Some),
+        cluster = cluster::connect(mode, agent.clone()) => cluster.map(Some),
         signal = signals.recv() => {
             info!(signal, "ending");
             Ok(None)

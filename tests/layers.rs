@@ -38,7 +38,7 @@ const ORDER: &[&str] = &[
 /// The module itself comes last, as the face of its children.
 const INNER_ORDER: &[(&str, &[&str])] = &[
     ("admin", &["encoding", "chunked", "connections", "guarded_body", "server"]),
-    ("api", &["call", "error", "deadline", "retry_after"]),
+    ("api", &["call", "error", "deadline", "retry_after", "user_agent"]),
     (
         "cli",
         &[

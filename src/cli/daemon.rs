@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use super::args::parse_lease;
 use super::cluster::{Cluster, ClusterArgs};
-use crate::api::{self, ApiError, Call, ErrorKind, error_message};
+use crate::api::{self, ApiError, Call, ErrorKind, UserAgent, error_message};
 use crate::lease;
 use crate::status::DaemonStatus;
 
@@ -85,7 +85,7 @@ impl DaemonArgs {
     /// Reads the status of the daemon.
     pub(super) async fn report(&self) -> anyhow::Result<DaemonReport> {
         if let Some(url) = &self.url {
-            let client = api::client(Config::new(url.clone()))
+            let client = api::client(Config::new(url.clone()), UserAgent::cli())
                 .map_err(|error| anyhow!("{url}: {}", error_message(&error)))?;
             let text = get(&client, "/api/v1/status")
                 .await

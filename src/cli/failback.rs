@@ -12,7 +12,7 @@ use kube::api::{Patch, PatchParams};
 use super::args::parse_database_id;
 use super::console::{Console, Reported, print};
 use crate::annotations::FAILBACK;
-use crate::api::error_message;
+use crate::api::{UserAgent, error_message};
 use crate::config::DatabaseId;
 use crate::{clock, kubeconfig};
 
@@ -44,7 +44,7 @@ impl Failback {
 /// Sets the annotation to the present time. The daemon acts on any change of the value, and never
 /// compares it with its own clock.
 async fn set_annotation(id: &DatabaseId) -> anyhow::Result<()> {
-    let client = kubeconfig::client()
+    let client = kubeconfig::client(UserAgent::cli())
         .await
         .map_err(|error| anyhow!("no cluster: {error}; set KUBECONFIG"))?;
     let services: Api<Service> = Api::namespaced(client, &id.namespace);

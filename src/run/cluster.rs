@@ -8,16 +8,24 @@ use kube::Client;
 use tracing::{info, warn};
 
 use super::Mode;
-use crate::api;
+use crate::api::{self, ClientRole, UserAgent};
 use crate::kubeconfig::{self, ClientError};
 use crate::publish::Cluster;
 
 /// The longest time that the API server of a dry run may take to answer.
 const REACHABLE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Returns the `User-Agent` of a run that has no Lease yet.
+pub(super) fn user_agent(mode: Mode) -> UserAgent {
+    UserAgent::new(match mode {
+        Mode::Publish => ClientRole::Standby,
+        Mode::DryRun => ClientRole::DryRun,
+    })
+}
+
 /// Finds the cluster.
-pub(super) async fn connect(mode: Mode) -> anyhow::Result<Cluster> {
-    match (kubeconfig::client().await, mode) {
+pub(super) async fn connect(mode: Mode, agent: UserAgent) -> anyhow::Result<Cluster> {
+    match (kubeconfig::client(agent).await, mode) {
         (Ok(client), Mode::Publish) => Ok(Cluster::Write(client)),
         (Ok(client), Mode::DryRun) => Ok(check_reachable(client).await),
         (Err(error), Mode::Publish) => bail!(

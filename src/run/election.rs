@@ -5,17 +5,19 @@ use std::future::ready;
 use anyhow::Context as _;
 use futures::FutureExt as _;
 
-use crate::lease::{self, Callbacks, Candidate, ElectionTask};
+use crate::api::{ClientRole, UserAgent};
+use crate::lease::{self, Callbacks, Candidate, ElectionTask, Role};
 use crate::publish::Cluster;
 use crate::{monitor, publish};
 
 /// Returns the lease of this run, and the candidate for it unless this replica writes alone or not
-/// at all.
+/// at all. The `User-Agent` of the cluster's client follows the role in it.
 pub(super) fn candidate(
     name: Option<lease::Name>,
     cluster: &Cluster,
+    agent: &UserAgent,
 ) -> anyhow::Result<(lease::Handle, Option<Candidate>)> {
-    Ok(match (cluster, name) {
+    let (lease, candidate) = match (cluster, name) {
         (Cluster::Write(client), Some(name)) => {
             let (lease, candidate) = lease::candidate(client.clone(), name)
                 .context("can't find an identity for this replica")?;
@@ -23,7 +25,14 @@ pub(super) fn candidate(
         }
         (Cluster::Write(_), None) => (lease::Handle::alone(), None),
         (Cluster::Read(_) | Cluster::None, _) => (lease::Handle::dry_run(), None),
-    })
+    };
+    let role = lease.clone();
+    agent.follow(move || match role.role() {
+        Role::DryRun => ClientRole::DryRun,
+        _ if role.is_leader() => ClientRole::Leader,
+        _ => ClientRole::Standby,
+    });
+    Ok((lease, candidate))
 }
 
 /// Starts to compete for the lease.
