@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -71,6 +71,7 @@ fn router(state: AppState, max_large_pages: usize) -> Router {
     Router::new()
         .route("/metrics", get(metrics_page))
         .route("/api/v1/status", get(status_page))
+        .route("/api/v1/databases/{namespace}/{service}", get(database_status))
         .route_layer(middleware::from_fn_with_state(permits, limit_large_pages))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -139,6 +140,22 @@ async fn status_page(State(state): State<AppState>, encoding: Encoding) -> Respo
         }
         None => shutting_down(),
     }
+}
+
+/// The status of one database, with its newest changes.
+async fn database_status(
+    State(state): State<AppState>,
+    Path((namespace, service)): Path<(String, String)>,
+) -> Response {
+    let Some(snapshot) = state.monitor.snapshot().await else { return shutting_down() };
+    let id = DatabaseId { namespace, service };
+    let Some(database) = snapshot.databases.iter().find(|database| database.id == id) else {
+        let body = "the config has no such database; /api/v1/status lists all\n";
+        return (StatusCode::NOT_FOUND, body).into_response();
+    };
+    let status = DatabaseStatus::new(database, state.publish.status(&id).as_ref());
+    let page = json(&status.with_changes(database));
+    chunked("application/json", std::iter::once(page))
 }
 
 /// Returns the JSON of [`status::DaemonStatus`] in parts, one for each database.

@@ -16,9 +16,13 @@ use crate::monitor::{DatabaseSnapshot, Snapshot, TargetState};
 use crate::plan::{self, PolicyNote};
 use crate::publish::{self, PublishStatus};
 use crate::{clock, reload};
+pub use history::{ChangeStatus, HourMinute, read_hour};
+pub use mark::TargetMark;
 pub use names::{NameStatus, NamedAddress, RecordStatus, RejectedStatus};
 pub use time::Time;
 
+mod history;
+mod mark;
 mod names;
 mod time;
 
@@ -225,6 +229,9 @@ pub struct DatabaseStatus {
     /// Addresses of the config that may not be published. They are not checked.
     #[serde(rename = "refused", default, skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<RejectedStatus>,
+    /// The newest changes, oldest first. Only the page of one database has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<ChangeStatus>,
 }
 
 /// The status of a target.
@@ -269,6 +276,9 @@ pub struct TargetStatus {
     pub last_duration_seconds: Option<f64>,
     /// True if the cluster holds the address.
     pub published: bool,
+    /// A letter for each minute of the last hour, oldest first: that of [`HourMinute`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub last_hour: String,
 }
 
 impl DatabaseStatus {
@@ -303,7 +313,15 @@ impl DatabaseStatus {
                 .collect(),
             names: database.names.iter().map(NameStatus::new).collect(),
             rejected: database.refused.iter().map(RejectedStatus::new).collect(),
+            changes: Vec::new(),
         }
+    }
+}
+
+impl DatabaseStatus {
+    /// Adds the newest changes.
+    pub(crate) fn with_changes(self, database: &DatabaseSnapshot) -> Self {
+        Self { changes: database.changes.iter().map(ChangeStatus::new).collect(), ..self }
     }
 }
 
@@ -332,6 +350,7 @@ impl TargetStatus {
             last_check: target.last_check.map(|(at, _)| at.into()),
             last_duration_seconds: target.last_check.map(|(_, duration)| duration.as_secs_f64()),
             published: members.is_some_and(|members| members.contains(target.member.ip)),
+            last_hour: history::write_hour(target.last_hour.minutes(clock::now())),
         }
     }
 }

@@ -94,6 +94,8 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "budget",
             "facts",
             "histogram",
+            "last_hour",
+            "change_log",
             "snapshot",
             "thread",
             "database",
@@ -215,7 +217,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("run", &["cluster", "election", "signals"]),
-    ("status", &["time", "names"]),
+    ("status", &["time", "history", "mark", "names"]),
 ];
 
 /// Names that pure modules must not use.

@@ -3,12 +3,15 @@
 use super::*;
 use crate::clock;
 use crate::health::{self, Health, Thresholds, Verdict};
-use crate::monitor::{DatabaseSnapshot, DurationHistogram, Origin, TargetCounters, TargetState};
+use crate::monitor::{
+    DatabaseSnapshot, DurationHistogram, LastHour, Origin, TargetCounters, TargetState,
+};
 use crate::plan::{KeepReason, Member, MinHealthy, Plan, Policy, PolicyNote};
 use crate::publish::{Condition, ConditionKind};
 use crate::resolve;
 use prometheus::HistogramOpts;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 fn histogram(milliseconds: &[u64]) -> DurationHistogram {
@@ -42,6 +45,7 @@ fn target(last: u8, verdict: Option<Verdict>) -> TargetState {
         maintenance,
         maintenance_ended_at,
         flaps,
+        last_hour: LastHour::default(),
     }
 }
 
@@ -56,6 +60,7 @@ fn database(service: &str, targets: Vec<TargetState>) -> DatabaseSnapshot {
         names: Vec::new(),
         refused: Vec::new(),
         check_duration: histogram(&[250, 750]),
+        changes: Arc::default(),
     }
 }
 

@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::info;
 
+use super::change_log::ChangeLog;
 use super::histogram::{DurationHistogram, ms};
-use super::{DatabasePlan, DatabaseSnapshot, Origin, ProbeReport, TargetCounters, TargetState};
+use super::{
+    ChangeKind, DatabasePlan, DatabaseSnapshot, LastHour, Minute, Origin, ProbeReport,
+    TargetCounters, TargetState,
+};
 use crate::annotations::{self, ServiceAnnotations, Subject};
 use crate::config::{Address, Database, DatabaseId};
 use crate::freeze::Freeze;
@@ -63,6 +67,7 @@ pub(super) struct DatabaseMonitor {
     /// The addresses that could answer when they left the config, until the next plan to publish.
     removed: Vec<IpAddr>,
     check_duration: DurationHistogram,
+    changes: ChangeLog,
     recorder: Recorder,
     /// The addresses by name, if the database has names.
     dns: Option<Box<DnsAddresses>>,
@@ -129,6 +134,7 @@ impl DatabaseMonitor {
             recent_failures: RecentFailures::default(),
             removed: Vec::new(),
             check_duration: DurationHistogram::new(&DURATION_BOUNDS),
+            changes: ChangeLog::default(),
             recorder,
             dns,
             has_decided: false,
@@ -192,6 +198,7 @@ impl DatabaseMonitor {
             names: self.name_snapshots(),
             refused: self.database.rejected.clone(),
             check_duration: self.check_duration.clone(),
+            changes: self.changes.snapshot(),
         }
     }
 
@@ -222,6 +229,9 @@ impl DatabaseMonitor {
         let transition = health::observe(&mut target.health, verdict, thresholds, now);
         let after = (known_to_pass(target, check, now), target.health.inconclusive_since());
         let turned = self.database.policy.exactly_one && before.0 != after.0 || before.1 != after.1;
+        if let Some(minute) = Minute::of(verdict, target.health.state()) {
+            target.last_hour.record(minute, now);
+        }
         self.count_flip(index, transition, now);
         self.announce_transition(index, transition, now);
         self.log_unsynced_failure(index);
@@ -288,7 +298,8 @@ impl DatabaseMonitor {
         let changed =
             self.policy_state.published.as_ref().is_some_and(|published| *published != members);
         if changed {
-            self.policy_state.published = Some(members.clone());
+            let before = self.policy_state.published.replace(members.clone());
+            self.record_membership(before.as_ref(), &members, now);
             // All of them were written by this replica or by the one that writes.
             self.adopt(&members, Reading::AfterWrite, now);
             self.decide(freeze, now);
@@ -357,6 +368,11 @@ impl DatabaseMonitor {
                 target.maintenance_ended_at = Some(now);
             }
         }
+        let kind = match &reason {
+            Some(_) => ChangeKind::MaintenanceBegan,
+            None => ChangeKind::MaintenanceEnded,
+        };
+        self.changes.record(address, kind, reason.as_deref(), now);
         target.maintenance = reason;
     }
 
@@ -404,6 +420,7 @@ fn target(address: &Address, now: Instant) -> TargetState {
         maintenance: address.maintenance.clone(),
         maintenance_ended_at: None,
         flaps: None,
+        last_hour: LastHour::default(),
     }
 }
 
@@ -413,8 +430,8 @@ fn renewed(known: TargetState, old: &Address, address: &Address, now: Instant) -
     if old.check == address.check {
         return TargetState { member: new.member, priority: new.priority, ..known };
     }
-    let TargetState { counts, maintenance, maintenance_ended_at, origin, .. } = known;
-    TargetState { counts, maintenance, maintenance_ended_at, origin, ..new }
+    let TargetState { counts, maintenance, maintenance_ended_at, origin, last_hour, .. } = known;
+    TargetState { counts, maintenance, maintenance_ended_at, origin, last_hour, ..new }
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ impl Monitor {
             database.withdraw(&mut self.freeze);
             database.scheduled.keys.into_iter().for_each(|key| self.unschedule(key));
         }
+        let count = databases.len();
+        databases.iter_mut().for_each(|database| database.bound_changes(count));
         self.freeze.set_unsynced(databases.iter().filter(|database| !database.is_synced()).count());
         self.freeze.maybe_enter(now);
         self.databases = databases;

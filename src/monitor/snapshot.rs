@@ -1,10 +1,11 @@
 //! The state of the monitor at one moment, for the pages that show it.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::DurationHistogram;
+use super::{Change, DurationHistogram, LastHour};
 use crate::clock;
 use crate::config::{DatabaseId, RejectedAddress};
 use crate::freeze::Frozen;
@@ -44,6 +45,8 @@ pub struct DatabaseSnapshot {
     pub refused: Vec<RejectedAddress>,
     /// The durations of tries.
     pub check_duration: DurationHistogram,
+    /// The newest changes, oldest first.
+    pub changes: Arc<VecDeque<Change>>,
 }
 
 /// A name of a database.
@@ -85,6 +88,8 @@ pub struct TargetState {
     pub maintenance_ended_at: Option<Instant>,
     /// The flips of its state, if there were any.
     pub flaps: Option<Box<FlapDamper>>,
+    /// The worst of each minute lately.
+    pub last_hour: LastHour,
 }
 
 impl TargetState {

@@ -1,4 +1,4 @@
-//! The log lines and Events of a database.
+//! The log lines, Events and kept changes of a database.
 
 use std::time::Instant;
 
@@ -7,8 +7,9 @@ use tracing::{debug, info, warn};
 use super::DatabaseMonitor;
 use crate::config::DatabaseId;
 use crate::health::{State, Streak, Transition, Verdict};
+use crate::monitor::ChangeKind;
 use crate::notice::{LogLine, Notice, Reason, Regarding};
-use crate::plan::PolicyNote;
+use crate::plan::{Members, PolicyNote};
 
 /// The note of the Event, and the message of the log line, at the end of inconclusive checks.
 const CONCLUSIVE: &str = "the checks of all published addresses are conclusive again";
@@ -26,6 +27,12 @@ impl DatabaseMonitor {
         let target = &mut self.targets[index];
         let ip = target.member.ip;
         let line = LogLine { address: Some(ip), from: Some(from), ..LogLine::default() };
+        match (from, to) {
+            // It may have been up for years before this daemon started.
+            (State::Unknown, State::Up) => {}
+            (_, State::Up) => self.changes.record(ip, ChangeKind::Up, None, now),
+            _ => self.changes.record(ip, ChangeKind::Down, target.health.reason(), now),
+        }
         match to {
             State::Up => {
                 target.counts.to_up += 1;
@@ -53,6 +60,26 @@ impl DatabaseMonitor {
             }
             State::Unknown => unreachable!("no target becomes unknown"),
         }
+    }
+
+    /// Lets at most as many changes stay as there is room for among `databases` databases.
+    pub(in crate::monitor) fn bound_changes(&mut self, databases: usize) {
+        self.changes.set_databases(databases);
+    }
+
+    /// Records the addresses that came to the cluster or left it.
+    pub(super) fn record_membership(
+        &mut self,
+        before: Option<&Members>,
+        after: &Members,
+        now: Instant,
+    ) {
+        let Some(before) = before else { return };
+        let left = before.iter().filter(|member| !after.contains(member.ip));
+        let came = after.iter().filter(|member| !before.contains(member.ip));
+        let left = left.map(|member| (member.ip, ChangeKind::Unpublished));
+        let came = came.map(|member| (member.ip, ChangeKind::Published));
+        left.chain(came).for_each(|(ip, kind)| self.changes.record(ip, kind, None, now));
     }
 
     pub(super) fn notice(&self, reason: Reason, note: String, at: Instant) -> Notice {

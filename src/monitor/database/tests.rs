@@ -405,3 +405,38 @@ fn a_writer_that_cannot_be_tried_stays_where_both_passed() {
     scene.apply_for(3, "-?");
     scene.publishes("2");
 }
+
+#[test]
+fn changes_and_the_last_hour_are_kept_for_people() {
+    let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{}");
+    scene.sync(&[1, 2]);
+    scene.on_result("++");
+    scene.on_result("-+");
+    scene.follow(&[2]);
+    scene.annotate(Some("10.0.0.2=disk swap"), None);
+    scene.annotate(None, None);
+    scene.on_result("??");
+    scene.now += 60 * SECOND;
+    scene.on_result("++");
+    scene.follow(&[1, 2]);
+    let snapshot = scene.database.snapshot();
+    let reason = |reason: &Option<Arc<str>>| reason.as_deref().unwrap_or("-").to_owned();
+    let changes = snapshot
+        .changes
+        .iter()
+        .map(|change| format!("{} {:?} {}", change.ip, change.kind, reason(&change.reason)));
+    let expected = [
+        "10.0.0.1 Down connect: refused",
+        "10.0.0.1 Unpublished -",
+        "10.0.0.2 MaintenanceBegan disk swap",
+        "10.0.0.2 MaintenanceEnded -",
+        "10.0.0.1 Up -",
+        "10.0.0.1 Published -",
+    ];
+    assert_eq!(changes.collect::<Vec<_>>(), expected);
+    let hour = |index: usize| -> Vec<Minute> {
+        snapshot.targets[index].last_hour.minutes(scene.now).collect()
+    };
+    assert_eq!(hour(0), [Minute::Down, Minute::Passed]);
+    assert_eq!(hour(1), [Minute::Passed, Minute::Passed]);
+}
