@@ -146,6 +146,7 @@ async fn status_page(State(state): State<AppState>, encoding: Encoding) -> Respo
 async fn database_status(
     State(state): State<AppState>,
     Path((namespace, service)): Path<(String, String)>,
+    encoding: Encoding,
 ) -> Response {
     let Some(snapshot) = state.monitor.snapshot().await else { return shutting_down() };
     let id = DatabaseId { namespace, service };
@@ -155,7 +156,7 @@ async fn database_status(
     };
     let status = DatabaseStatus::new(database, state.publish.status(&id).as_ref());
     let page = json(&status.with_changes(database));
-    chunked("application/json", std::iter::once(page))
+    chunked("application/json", encoding, std::iter::once(page))
 }
 
 /// Returns the JSON of [`status::DaemonStatus`] in parts, one for each database.

@@ -12,11 +12,14 @@ use crate::log;
 
 mod args;
 mod cluster;
+mod completion;
 mod console;
 mod daemon;
 mod failback;
+mod man;
 mod output;
 mod probe;
+mod rbac;
 mod run;
 mod schema;
 mod validate;
@@ -42,8 +45,14 @@ enum Command {
     Probe(probe::Probe),
     /// Let a database's preferred tier serve again, without waiting for its failback delay
     Failback(failback::Failback),
+    /// Print the least Roles that a config needs, or what the cluster lacks of them
+    Rbac(rbac::Rbac),
     /// Print the config's JSON Schema
     Schema,
+    /// Print the script with which a shell completes this command line
+    Completion(completion::Completion),
+    /// Print or write the manual pages
+    Man(man::Man),
 }
 
 /// Executes the command line and returns the exit status. Everything that went wrong has been
@@ -64,7 +73,10 @@ impl Command {
             Command::Validate(validate) => validate.execute(),
             Command::Probe(probe) => probe.execute(),
             Command::Failback(failback) => failback.execute(),
+            Command::Rbac(rbac) => rbac.execute(),
             Command::Schema => schema::execute(),
+            Command::Completion(completion) => completion.execute(),
+            Command::Man(man) => man.execute(),
         }
     }
 }

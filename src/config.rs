@@ -48,7 +48,7 @@ pub use language::bytes::ExpectedContent;
 pub use language::scalars::{Protocol, PublishMode};
 pub use language::value::ValueSource;
 pub use load::{LoadedConfig, ReadError, load, parse, parse_bytes, read_file};
-pub use names::{validate_lease, validate_namespace, validate_service};
+pub use names::{validate_namespace, validate_object, validate_service};
 pub use problem::{Position, Problem, Problems};
 pub use reference::reference;
 pub use schema::schema;

@@ -68,6 +68,9 @@ const RETRY_PERIOD: Duration = Duration::from_secs(2);
 /// was released, the shorter nobody writes.
 const STANDBY_PERIOD: Duration = Duration::from_millis(500);
 
+/// The name of the Lease, unless an argument gives another.
+pub(crate) const DEFAULT_NAME: &str = "external-endpoints";
+
 /// The namespace and name of the Lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {

@@ -3,6 +3,11 @@
 #[path = "support/name_server.rs"]
 mod name_server;
 
+mod cli {
+    mod rbac;
+    mod shells;
+}
+
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Output;

@@ -42,10 +42,22 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "args", "console", "output", "cluster", "daemon", "failback", "probe", "run", "schema",
+            "args",
+            "console",
+            "output",
+            "cluster",
+            "daemon",
+            "completion",
+            "failback",
+            "man",
+            "probe",
+            "rbac",
+            "run",
+            "schema",
             "validate",
         ],
     ),
+    ("cli::rbac", &["rules", "manifests", "review"]),
     (
         "config",
         &[

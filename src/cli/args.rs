@@ -1,6 +1,7 @@
 //! Arguments that several commands share, and the grammar of their values. Each error says what to
 //! write instead.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
@@ -157,8 +158,37 @@ pub(super) fn parse_database_id(text: &str) -> Result<DatabaseId, String> {
 pub(super) fn parse_lease(text: &str) -> Result<lease::Name, String> {
     let (namespace, name) = split_name(text).ok_or("write NAMESPACE/NAME, as in prod/mysql")?;
     config::validate_namespace(namespace)?;
-    config::validate_lease(name)?;
+    config::validate_object(name, "a Lease")?;
     Ok(lease::Name { namespace: namespace.to_owned(), name: name.to_owned() })
+}
+
+/// The namespace and name of a ServiceAccount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServiceAccountName {
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+/// The one in deploy/.
+impl Default for ServiceAccountName {
+    fn default() -> Self {
+        let name = "external-endpoints".to_owned();
+        Self { namespace: name.clone(), name }
+    }
+}
+
+impl fmt::Display for ServiceAccountName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Parses the name of a ServiceAccount.
+pub(super) fn parse_service_account(text: &str) -> Result<ServiceAccountName, String> {
+    let (namespace, name) = split_name(text).ok_or("write NAMESPACE/NAME, as in ops/checker")?;
+    config::validate_namespace(namespace)?;
+    config::validate_object(name, "a ServiceAccount")?;
+    Ok(ServiceAccountName { namespace: namespace.to_owned(), name: name.to_owned() })
 }
 
 fn split_name(text: &str) -> Option<(&str, &str)> {

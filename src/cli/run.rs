@@ -26,9 +26,6 @@ use crate::reload::ConfigFile;
 use crate::run::Mode;
 use crate::{init, kubeconfig, resolve, run};
 
-/// The name of the Lease, unless `--lease` gives another.
-const DEFAULT_LEASE: &str = "external-endpoints";
-
 #[derive(clap::Args)]
 pub(super) struct Run {
     /// The config file. It is loaded again when its content changes, and at once on SIGHUP
@@ -171,5 +168,5 @@ fn default_lease() -> lease::Name {
     // An error has been reported with the config, whose databases have the same namespace.
     let namespace =
         kubeconfig::own_namespace().unwrap_or_else(|_| kubeconfig::DEFAULT_NAMESPACE.to_owned());
-    lease::Name { namespace, name: DEFAULT_LEASE.to_owned() }
+    lease::Name { namespace, name: lease::DEFAULT_NAME.to_owned() }
 }

@@ -39,18 +39,15 @@ pub fn validate_service(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks the name of a Lease, which is a list of labels with dots between them.
-pub fn validate_lease(name: &str) -> Result<(), String> {
+/// Checks the name of an object, such as `a Lease`: a list of labels with dots between them.
+pub fn validate_object(name: &str, what: &str) -> Result<(), String> {
     if name.len() > 253 {
-        return Err(format!(
-            "{} has {} characters; the name of a Lease has at most 253",
-            quote(name),
-            name.len()
-        ));
+        let (shown, length) = (quote(name), name.len());
+        return Err(format!("{shown} has {length} characters; the name of {what} has at most 253"));
     }
     if name.split('.').any(|label| label.is_empty() || validate_label(label, "").is_err()) {
         return Err(format!(
-            "{} is not the name of a Lease; write lower-case letters, digits, `-` and `.`, with a \
+            "{} is not the name of {what}; write lower-case letters, digits, `-` and `.`, with a \
              letter or digit at both ends",
             quote(name)
         ));

@@ -80,6 +80,12 @@ fn name(service: &str, family: IpFamily, number: u16) -> String {
     format!("{service}-external-{}-{number}", family.as_str().to_lowercase())
 }
 
+/// Returns the names of all slices of one family that a Service with this many addresses may have.
+pub fn names(service: &str, family: IpFamily, addresses: usize) -> Vec<String> {
+    let count = u16::try_from(addresses.div_ceil(MAX_ENDPOINTS_PER_SLICE)).unwrap_or(u16::MAX);
+    (1..=count).map(|number| name(service, family, number)).collect()
+}
+
 /// Returns the Service, the family and the number in such a name.
 fn parse_name(name: &str) -> Option<(&str, IpFamily, u16)> {
     let (rest, number) = name.rsplit_once('-')?;

@@ -109,6 +109,7 @@ fn run_daemon(words: &[&str], place: &str) {
     let (config, expected) = match words[0] {
         "run" | "probe" => ("databases: 1\n", 78),
         "failback" => (CONFIG, 1),
+        "rbac" if words.contains(&"--check") => (CONFIG, 1),
         _ => (CONFIG, 0),
     };
     for file in words.iter().filter(|word| word.ends_with(".yaml")) {
