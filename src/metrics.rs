@@ -91,9 +91,14 @@ fn encode_daemon(
     encode_state(snapshot, state, &mut encoder);
     write_duration.collect().iter().for_each(|family| encoder.family(family));
     ProcessCollector::for_self().collect().iter().for_each(|family| encoder.family(family));
+    let name = "external_endpoints_check_duration_seconds";
+    encoder.begin_family(name, "histogram", "Durations of tries, by the kind of their check.");
+    for (check, durations) in snapshot.check_durations.by_kind() {
+        encoder.histogram(&[("check", check)], durations);
+    }
     let name = "external_endpoints_check_start_delay_seconds";
     encoder.begin_family(name, "histogram", "Delays of the start of tries after they were due.");
-    encoder.histogram(&snapshot.start_delay);
+    encoder.histogram(&[], &snapshot.start_delay);
     encode_orphans(&state.orphans, &mut encoder);
     encode_dns(&state.dns, &mut encoder);
     let name = "external_endpoints_events_total";

@@ -38,6 +38,7 @@ use crate::resolve;
 use crate::schedule::Schedule;
 use admission_queue::{AdmissionQueue, OwnerId, OwnerIds};
 pub(crate) use change_log::{Change, ChangeKind};
+pub(crate) use check_durations::CheckDurations;
 use commands::Command;
 use database::DatabaseMonitor;
 pub(crate) use database::ServiceFacts;
@@ -58,6 +59,7 @@ pub(crate) use thread::{MonitorThread, start};
 mod admission_queue;
 mod budget;
 mod change_log;
+mod check_durations;
 mod commands;
 mod database;
 mod facts;
@@ -117,6 +119,7 @@ pub(crate) struct Monitor {
     freeze: Freeze,
     /// The first database that is still to be decided after a freeze began or ended.
     undecided: Option<usize>,
+    check_durations: CheckDurations,
     start_delay: StartDelay,
     network_queue: AdmissionQueue,
     exec_queue: AdmissionQueue,
@@ -167,6 +170,7 @@ pub(crate) fn build(
         reevaluations: BinaryHeap::new(),
         freeze: Freeze::new(rules, spec.databases.iter().map(|database| entries(database))),
         undecided: None,
+        check_durations: CheckDurations::default(),
         start_delay: StartDelay::new(now),
         network_queue: AdmissionQueue::new(limits.max_in_flight),
         exec_queue: AdmissionQueue::new(limits.max_execs),
@@ -252,13 +256,14 @@ impl Monitor {
 
     /// Makes a snapshot if one is requested, as much of it as a turn may.
     fn advance_snapshot(&mut self, now: Instant) {
-        let Self { databases, snapshots, start_delay, freeze, .. } = self;
+        let Self { databases, snapshots, check_durations, start_delay, freeze, .. } = self;
         if !snapshots.begin_if_requested(now) || !snapshots.advance(databases) {
             return;
         }
         snapshots.publish(|fresh_until, databases| Snapshot {
             fresh_until,
             databases,
+            check_durations: check_durations.clone(),
             start_delay: start_delay.delays().clone(),
             started_late: start_delay.late_starts(),
             frozen: freeze.frozen(),

@@ -108,6 +108,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "histogram",
             "last_hour",
             "change_log",
+            "check_durations",
             "snapshot",
             "thread",
             "database",

@@ -113,7 +113,9 @@ async fn timed(daemon: &Daemon, path: &'static str) -> Duration {
     blocking(move || {
         let started = Instant::now();
         let mut stream = TcpStream::connect(address).expect("the admin port listens");
-        write!(stream, "GET {path} HTTP/1.0\r\nhost: bench\r\n\r\n").expect("the daemon reads");
+        let request =
+            format!("GET {path} HTTP/1.0\r\nhost: bench\r\naccept-encoding: gzip\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("the daemon reads");
         let (mut buffer, mut head) = (vec![0; 256 << 10], None);
         loop {
             let count = stream.read(&mut buffer).expect("the daemon answers");

@@ -12,7 +12,7 @@ use crate::options::Options;
 use crate::row::Row;
 use crate::workload::Kind;
 
-pub(crate) use size::fetch;
+pub(crate) use size::{Encoding, fetch};
 
 /// Measures a part that needs no cluster.
 pub(crate) fn measure(part: &str, settings: &Settings, options: &Options) -> Result<Vec<Row>> {
@@ -26,7 +26,7 @@ pub(crate) fn measure(part: &str, settings: &Settings, options: &Options) -> Res
         "memory" => size::memory(settings, &[1_000, 5_000, 10_000]),
         "detection" => detection::rows(settings, if smoke { 90 } else { 1_000 }),
         "ten-thousand" if smoke => size::ten_thousand(settings, 100, 5),
-        "ten-thousand" => size::ten_thousand(settings, 10_000, 40),
+        "ten-thousand" => size::ten_thousand(settings, 10_000, 100),
         "names" if smoke => names::rows(
             settings,
             &names::Scale { asked: 50, targets: 60, timed: options.targets, unresolved: 20 },

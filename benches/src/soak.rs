@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::figures::fetch;
+use crate::figures::{Encoding, fetch};
 use crate::machine::{self, SECOND};
 use crate::measurement::Settings;
 use crate::row::{self, Row};
@@ -192,7 +192,7 @@ fn called_down(running: &SubjectProcess, good: &BTreeSet<Ipv4Addr>) -> Vec<Ipv4A
 
 /// Returns the targets whose health is wrong: good ones should be up, bad ones down.
 fn wrong_health(good: &BTreeSet<Ipv4Addr>) -> Result<Vec<String>> {
-    let (_, page) = fetch("/api/v1/status")?;
+    let (_, page) = fetch("/api/v1/status", Encoding::Identity)?;
     let status: Value = serde_json::from_slice(&page)?;
     let databases = status["databases"].as_array().context("databases")?;
     let mut wrong = Vec::new();

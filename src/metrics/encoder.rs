@@ -7,6 +7,7 @@
 //! well, byte for byte as the crate does, which a test holds.
 
 use std::fmt::{Display, Write as _};
+use std::net::IpAddr;
 
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
@@ -20,8 +21,10 @@ pub(super) struct Encoder {
     family: String,
     /// The header of the metric, until its first sample: a metric without samples has no header.
     pending_header: Option<String>,
-    /// The labels of the database, as they stand before those of each sample.
-    database_labels: String,
+    /// The labels of the database and the target, as they stand before those of each sample.
+    base_labels: String,
+    /// The length of those of the database.
+    database_labels_len: usize,
 }
 
 impl Encoder {
@@ -44,15 +47,22 @@ impl Encoder {
     pub(super) fn begin_family(&mut self, name: &str, kind: &str, help: &str) {
         name.clone_into(&mut self.family);
         self.pending_header = Some(format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-        self.database_labels.clear();
+        self.base_labels.clear();
     }
 
     /// Gives the labels of this database to all samples from here on.
     pub(super) fn set_database(&mut self, DatabaseId { namespace, service }: &DatabaseId) {
-        self.database_labels.clear();
-        for part in ["namespace=\"", namespace, "\",service=\"", service, "\""] {
-            self.database_labels.push_str(part);
-        }
+        self.base_labels.clear();
+        push_label(&mut self.base_labels, "namespace", namespace);
+        self.base_labels.push(',');
+        push_label(&mut self.base_labels, "service", service);
+        self.database_labels_len = self.base_labels.len();
+    }
+
+    /// Gives the label of this target to all samples of the database from here on.
+    pub(super) fn set_target(&mut self, ip: IpAddr) {
+        self.base_labels.truncate(self.database_labels_len);
+        write!(self.base_labels, ",address=\"{ip}\"").expect("a String takes all");
     }
 
     /// Encodes one sample of the metric.
@@ -61,13 +71,16 @@ impl Encoder {
     }
 
     /// Encodes a histogram of the metric.
-    pub(super) fn histogram(&mut self, histogram: &DurationHistogram) {
+    pub(super) fn histogram(&mut self, labels: &[(&str, &str)], histogram: &DurationHistogram) {
+        let mut bucket = |bound: &str, count| {
+            self.line("_bucket", &[labels, &[("le", bound)]].concat(), count);
+        };
         for (bound, up_to) in histogram.buckets() {
-            self.line("_bucket", &[("le", &bound.as_secs_f64().to_string())], up_to);
+            bucket(&bound.as_secs_f64().to_string(), up_to);
         }
-        self.line("_bucket", &[("le", "+Inf")], histogram.count());
-        self.line("_sum", &[], histogram.sum().as_secs_f64());
-        self.line("_count", &[], histogram.count());
+        bucket("+Inf", histogram.count());
+        self.line("_sum", labels, histogram.sum().as_secs_f64());
+        self.line("_count", labels, histogram.count());
     }
 
     /// Encodes a metric of a collector of the `prometheus` crate.
@@ -104,19 +117,18 @@ impl Encoder {
         }
     }
 
-    /// Writes a line. Nothing in it needs escaping: names are DNS labels, addresses are IPs, and
-    /// all other values are words of this program.
+    /// Writes a line.
     fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
-        let Self { text, family, pending_header, database_labels } = self;
+        let Self { text, family, pending_header, base_labels, .. } = self;
         pending_header.take().iter().for_each(|header| text.push_str(header));
-        for part in [family, suffix, "{", database_labels] {
+        for part in [family, suffix, "{", base_labels] {
             text.push_str(part);
         }
         for (name, value) in labels {
-            let comma = if text.ends_with('{') { "" } else { "," };
-            for part in [comma, name, "=\"", value, "\""] {
-                text.push_str(part);
+            if !text.ends_with('{') {
+                text.push(',');
             }
+            push_label(text, name, value);
         }
         // A line may have no labels.
         if text.ends_with('{') {
@@ -126,4 +138,23 @@ impl Encoder {
         }
         writeln!(text, " {value}").expect("a String takes all");
     }
+}
+
+/// Writes a label. Its value is escaped as the text format asks for.
+fn push_label(text: &mut String, name: &str, value: &str) {
+    text.push_str(name);
+    text.push_str("=\"");
+    let mut rest = value;
+    while let Some(index) = rest.find(['\\', '"', '\n']) {
+        text.push_str(&rest[..index]);
+        text.push('\\');
+        text.push(if rest[index..].starts_with('\n') {
+            'n'
+        } else {
+            rest.as_bytes()[index].into()
+        });
+        rest = &rest[index + 1..];
+    }
+    text.push_str(rest);
+    text.push('"');
 }

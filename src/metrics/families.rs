@@ -22,7 +22,7 @@ pub(super) enum Source {
 }
 
 /// All of them, in the order of the page.
-pub(super) const FAMILIES: [Family; 20] = [
+pub(super) const FAMILIES: [Family; 19] = [
     Family {
         name: "external_endpoints_target_healthy",
         kind: "gauge",
@@ -40,12 +40,6 @@ pub(super) const FAMILIES: [Family; 20] = [
         kind: "counter",
         help: "Flips of a target's health, by the state it came to.",
         source: Source::Monitor(transitions),
-    },
-    Family {
-        name: "external_endpoints_check_duration_seconds",
-        kind: "histogram",
-        help: "Durations of the tries of a database's checks.",
-        source: Source::Monitor(|database, encoder| encoder.histogram(&database.check_duration)),
     },
     Family {
         name: "external_endpoints_configured_addresses",
@@ -154,30 +148,30 @@ fn target_healthy(database: &DatabaseSnapshot, encoder: &mut Encoder) {
     for target in &database.targets {
         let state = target.health.state();
         if state != State::Unknown {
-            encoder.sample(
-                &[("address", &target.member.ip.to_string())],
-                u8::from(state == State::Up),
-            );
+            encoder.set_target(target.member.ip);
+            encoder.sample(&[], u8::from(state == State::Up));
         }
     }
 }
 
 fn checks(database: &DatabaseSnapshot, encoder: &mut Encoder) {
     for target in &database.targets {
-        let (address, counts) = (target.member.ip.to_string(), target.counts);
+        encoder.set_target(target.member.ip);
+        let counts = target.counts;
         for (result, count) in
             [("pass", counts.pass), ("fail", counts.fail), ("inconclusive", counts.inconclusive)]
         {
-            encoder.sample(&[("address", &address), ("result", result)], count);
+            encoder.sample(&[("result", result)], count);
         }
     }
 }
 
 fn transitions(database: &DatabaseSnapshot, encoder: &mut Encoder) {
     for target in &database.targets {
-        let (address, counts) = (target.member.ip.to_string(), target.counts);
+        encoder.set_target(target.member.ip);
+        let counts = target.counts;
         for (to, count) in [(State::Up, counts.to_up), (State::Down, counts.to_down)] {
-            encoder.sample(&[("address", &address), ("to", to.as_str())], count);
+            encoder.sample(&[("to", to.as_str())], count);
         }
     }
 }

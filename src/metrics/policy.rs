@@ -30,7 +30,8 @@ fn each(
     applies: impl Fn(&TargetState) -> bool,
 ) {
     for target in database.targets.iter().filter(|target| applies(target)) {
-        encoder.sample(&[("address", &target.member.ip.to_string())], 1);
+        encoder.set_target(target.member.ip);
+        encoder.sample(&[], 1);
     }
 }
 

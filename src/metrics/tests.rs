@@ -4,7 +4,8 @@ use super::*;
 use crate::clock;
 use crate::health::{self, Health, Thresholds, Verdict};
 use crate::monitor::{
-    DatabaseSnapshot, DurationHistogram, LastHour, Origin, TargetCounters, TargetState,
+    CheckDurations, DatabaseSnapshot, DurationHistogram, LastHour, Origin, TargetCounters,
+    TargetState,
 };
 use crate::plan::{KeepReason, Member, MinHealthy, Plan, Policy, PolicyNote};
 use crate::publish::{Condition, ConditionKind};
@@ -13,6 +14,9 @@ use prometheus::HistogramOpts;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+const HTTP: &str = "databases: [{service: a, namespace: b, port: 1, addresses: [192.0.2.1], \
+                    check: {http: {}}}]";
 
 fn histogram(milliseconds: &[u64]) -> DurationHistogram {
     const BOUNDS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
@@ -59,7 +63,6 @@ fn database(service: &str, targets: Vec<TargetState>) -> DatabaseSnapshot {
         targets,
         names: Vec::new(),
         refused: Vec::new(),
-        check_duration: histogram(&[250, 750]),
         changes: Arc::default(),
     }
 }
@@ -87,8 +90,20 @@ fn lines_of(databases: Vec<DatabaseSnapshot>, start: &str) -> Vec<String> {
     let written = DatabaseId { namespace: "prod".into(), service: "b".into() };
     let status = move |id: &DatabaseId| (*id == written).then(|| status.clone());
     let (fresh_until, start_delay) = (clock::now(), histogram(&[]));
-    let snapshot =
-        Arc::new(Snapshot { fresh_until, databases, start_delay, started_late: 7, frozen: None });
+    let mut check_durations = CheckDurations::default();
+    for milliseconds in [250, 750] {
+        let http = crate::config::parse("a.yaml", HTTP, &Default::default()).expect("a config");
+        let check = &http.spec.databases[0].addresses[0].check;
+        check_durations.observe(&check.kind, Duration::from_millis(milliseconds));
+    }
+    let snapshot = Arc::new(Snapshot {
+        fresh_until,
+        databases,
+        check_durations,
+        start_delay,
+        started_late: 7,
+        frozen: None,
+    });
     let state = DaemonState {
         is_leader: true,
         config_is_good: true,
@@ -142,14 +157,35 @@ fn each_result_of_a_target_is_a_series() {
 #[test]
 fn a_histogram_has_cumulative_buckets_up_to_infinity() {
     let name = "external_endpoints_check_duration_seconds";
+    let series = lines(name);
+    assert_eq!(series.len(), 14 + 3, "only the kind that was tried has series: {series:?}");
     let expected = [
-        "_bucket{namespace=\"prod\",service=\"a\",le=\"0.5\"} 1",
-        "_bucket{namespace=\"prod\",service=\"a\",le=\"1\"} 2",
-        "_bucket{namespace=\"prod\",service=\"a\",le=\"+Inf\"} 2",
-        "_sum{namespace=\"prod\",service=\"a\"} 1",
-        "_count{namespace=\"prod\",service=\"a\"} 2",
+        "_bucket{check=\"http\",le=\"0.1\"} 0",
+        "_bucket{check=\"http\",le=\"0.25\"} 1",
+        "_bucket{check=\"http\",le=\"0.5\"} 1",
+        "_bucket{check=\"http\",le=\"1\"} 2",
     ];
-    assert_eq!(lines(name)[..5], expected.map(|line| format!("{name}{line}")));
+    assert_eq!(series[7..11], expected.map(|line| format!("{name}{line}")));
+    let expected = [
+        "_bucket{check=\"http\",le=\"+Inf\"} 2",
+        "_sum{check=\"http\"} 1",
+        "_count{check=\"http\"} 2",
+    ];
+    assert_eq!(series[14..], expected.map(|line| format!("{name}{line}")));
+}
+
+#[test]
+fn a_target_has_at_most_eight_series() {
+    let databases = |number: usize| -> Vec<DatabaseSnapshot> {
+        let targets = || (1..=3).map(|last| target(last, Some(Verdict::Pass))).collect();
+        (0..number).map(|_| database("b", targets())).collect()
+    };
+    let series = |databases| {
+        let lines = lines_of(databases, "external_endpoints_");
+        lines.iter().filter(|line| line.contains("service=")).count()
+    };
+    let more = series(databases(11)) - series(databases(1));
+    assert!(more <= 8 * 3 * 10, "{more} series for 30 targets more");
 }
 
 #[test]
@@ -248,4 +284,59 @@ fn collectors_of_the_crate_look_as_its_own_encoder_writes_them() {
     families.iter().for_each(|family| encoder.family(family));
     let expected = prometheus::TextEncoder::new().encode_to_string(&families).expect("a page");
     assert_eq!(encoder.take_text(), expected);
+}
+
+/// Reads the labels and the value of a line, as the text format defines them.
+fn parse_line(line: &str) -> Option<(Vec<(String, String)>, &str)> {
+    let (mut labels, mut rest) = (Vec::new(), line.split_once('{')?.1);
+    loop {
+        let (name, value) = rest.split_once("=\"")?;
+        let (mut text, mut chars) = (String::new(), value.char_indices());
+        let end = loop {
+            match chars.next()? {
+                (index, '"') => break index,
+                (_, '\\') => text.push(match chars.next()?.1 {
+                    'n' => '\n',
+                    char @ ('\\' | '"') => char,
+                    _ => return None,
+                }),
+                (_, '\n') => return None,
+                (_, char) => text.push(char),
+            }
+        };
+        labels.push((name.to_owned(), text));
+        rest = &value[end + 1..];
+        match rest.strip_prefix(',') {
+            Some(more) => rest = more,
+            None => return Some((labels, rest.strip_prefix("} ")?.strip_suffix('\n')?)),
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_label_value_reads_back_as_it_was(
+        values in proptest::collection::vec("(\\PC|[\\\\\"\n\r\t{},= ])*", 3),
+        number in proptest::num::u64::ANY,
+    ) {
+        let [namespace, service, reason] = values.as_slice() else { unreachable!() };
+        let mut encoder = Encoder::default();
+        encoder.begin_family("m", "gauge", "Some help.");
+        let id = DatabaseId { namespace: namespace.clone(), service: service.clone() };
+        encoder.set_database(&id);
+        encoder.set_target([192, 0, 2, 1].into());
+        encoder.sample(&[("reason", reason)], number);
+        let text = encoder.take_text();
+        let line = text.strip_prefix("# HELP m Some help.\n# TYPE m gauge\n").expect("a header");
+        let (labels, value) = parse_line(line).expect(line);
+        let expected = [
+            ("namespace", namespace.as_str()),
+            ("service", service),
+            ("address", "192.0.2.1"),
+            ("reason", reason),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        proptest::prop_assert_eq!(labels, expected);
+        proptest::prop_assert_eq!(value, number.to_string());
+    }
 }

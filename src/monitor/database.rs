@@ -3,13 +3,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::watch;
 use tracing::info;
 
 use super::change_log::ChangeLog;
-use super::histogram::{DurationHistogram, ms};
 use super::{
     ChangeKind, DatabasePlan, DatabaseSnapshot, LastHour, Minute, Origin, ProbeReport,
     TargetCounters, TargetState,
@@ -39,24 +38,6 @@ mod name_status;
 mod readdress;
 mod recent_failures;
 
-/// The bounds of the durations of tries.
-const DURATION_BOUNDS: [Duration; 14] = [
-    Duration::from_micros(500),
-    ms(1),
-    Duration::from_micros(2500),
-    ms(5),
-    ms(10),
-    ms(25),
-    ms(50),
-    ms(100),
-    ms(250),
-    ms(500),
-    ms(1000),
-    ms(2500),
-    ms(5000),
-    ms(10_000),
-];
-
 /// The state of one database. Only the monitor changes it.
 pub(super) struct DatabaseMonitor {
     database: Arc<Database>,
@@ -66,7 +47,6 @@ pub(super) struct DatabaseMonitor {
     recent_failures: RecentFailures,
     /// The addresses that could answer when they left the config, until the next plan to publish.
     removed: Vec<IpAddr>,
-    check_duration: DurationHistogram,
     changes: ChangeLog,
     recorder: Recorder,
     /// The addresses by name, if the database has names.
@@ -133,7 +113,6 @@ impl DatabaseMonitor {
             policy_state,
             recent_failures: RecentFailures::default(),
             removed: Vec::new(),
-            check_duration: DurationHistogram::new(&DURATION_BOUNDS),
             changes: ChangeLog::default(),
             recorder,
             dns,
@@ -197,7 +176,6 @@ impl DatabaseMonitor {
             targets: self.targets.clone(),
             names: self.name_snapshots(),
             refused: self.database.rejected.clone(),
-            check_duration: self.check_duration.clone(),
             changes: self.changes.snapshot(),
         }
     }
@@ -211,7 +189,6 @@ impl DatabaseMonitor {
     ) -> Pause {
         let &ProbeReport { ref verdict, started, ended: now, .. } = report;
         let duration = now.saturating_duration_since(started);
-        self.check_duration.observe(duration);
         let target = &mut self.targets[index];
         target.last_check = Some((now, duration));
         match verdict {

@@ -62,6 +62,9 @@ impl Monitor {
             let excused = self.excuse(report, database, target);
             let report = excused.as_ref().unwrap_or(report);
             self.inconclusive.observe(report.key, &report.verdict, report.ended);
+            let check = &self.databases[database].config().addresses[target].check;
+            let duration = report.ended.saturating_duration_since(report.started);
+            self.check_durations.observe(&check.kind, duration);
             let pause = self.databases[database].on_result(target, report, &mut self.freeze);
             self.after_change(database);
             pause

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Change, DurationHistogram, LastHour};
+use super::{Change, CheckDurations, DurationHistogram, LastHour};
 use crate::clock;
 use crate::config::{DatabaseId, RejectedAddress};
 use crate::freeze::Frozen;
@@ -20,6 +20,8 @@ pub struct Snapshot {
     /// The time until which readers get this snapshot.
     pub fresh_until: Instant,
     pub databases: Vec<DatabaseSnapshot>,
+    /// The durations of tries, by the kind of their check.
+    pub check_durations: CheckDurations,
     /// The delays between when tries were due and when they started.
     pub start_delay: DurationHistogram,
     /// Tries that started more than half an interval after they were due, or have waited for as
@@ -43,8 +45,6 @@ pub struct DatabaseSnapshot {
     pub names: Vec<NameSnapshot>,
     /// The addresses that may not be published, and are no targets.
     pub refused: Vec<RejectedAddress>,
-    /// The durations of tries.
-    pub check_duration: DurationHistogram,
     /// The newest changes, oldest first.
     pub changes: Arc<VecDeque<Change>>,
 }

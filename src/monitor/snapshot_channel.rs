@@ -154,12 +154,13 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
-    use crate::monitor::DurationHistogram;
+    use crate::monitor::{CheckDurations, DurationHistogram};
 
     fn snapshot(fresh_until: Instant, databases: Vec<DatabaseSnapshot>) -> Snapshot {
         Snapshot {
             fresh_until,
             databases,
+            check_durations: CheckDurations::default(),
             start_delay: DurationHistogram::new(&[]),
             started_late: 0,
             frozen: None,

@@ -203,7 +203,7 @@ async fn promtool_accepts_the_metrics() {
             >= Some(3.0)
     );
     assert!(metric("write_duration_seconds_count", &[]).await >= Some(3.0));
-    assert!(metric("check_duration_seconds_count", &of).await >= Some(6.0));
+    assert!(metric("check_duration_seconds_count", &[("check", "tcp")]).await >= Some(6.0));
     assert!(metric("check_start_delay_seconds_count", &[]).await >= Some(6.0));
     assert!(page.contains("\nprocess_resident_memory_bytes "), "{page}");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::fetch;
+use super::{Encoding, fetch};
 use crate::dns::{Behavior, DnsServer};
 use crate::machine::{self, MICRO, MILLI, SECOND};
 use crate::measurement::Settings;
@@ -136,7 +136,7 @@ fn targets(settings: &Settings, targets: usize) -> Result<Vec<Row>> {
 
 /// Returns the number of checks that began late.
 fn late_checks() -> Result<f64> {
-    let (_, page) = fetch("/metrics")?;
+    let (_, page) = fetch("/metrics", Encoding::Identity)?;
     let page = String::from_utf8_lossy(&page);
     let name = "external_endpoints_checks_late_total ";
     let value = page.lines().find_map(|line| line.strip_prefix(name)).context(name)?;

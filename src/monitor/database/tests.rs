@@ -5,6 +5,7 @@ use super::*;
 use crate::config::{Options, parse};
 use crate::freeze::Rules;
 use crate::notice::{Receiver, channel};
+use std::time::Duration;
 
 mod adoption;
 mod names;
