@@ -39,6 +39,7 @@ use std::time::Instant;
 use crate::health::State;
 use crate::names::{Backing, NameState};
 pub use keep_reason::KeepReason;
+pub use membership::Membership;
 pub use policy::{Failback, MinHealthy, Policy};
 pub(crate) use policy_note::list_ips;
 pub use policy_note::{NotReplacedReason, PolicyNote};
@@ -48,6 +49,7 @@ use tiers::Tiers;
 mod exactly_one;
 mod freeze_hold;
 mod keep_reason;
+mod membership;
 mod min_healthy;
 mod not_replaced;
 mod policy;
@@ -244,6 +246,8 @@ pub struct Decision {
     /// The targets that the plan leaves out because others take their place, and those that were
     /// released before. Once the plan is carried out, they are released.
     pub exchanged: Vec<IpAddr>,
+    /// The membership of each target of the pool, in its order.
+    pub memberships: Vec<Membership>,
 }
 
 impl Decision {
@@ -253,6 +257,7 @@ impl Decision {
             notes: Vec::new(),
             reevaluate_at: None,
             exchanged: Vec::new(),
+            memberships: Vec::new(),
         }
     }
 }
@@ -270,18 +275,33 @@ struct Selection<'a> {
 pub fn decide(pool: &Pool, published: Option<&Members>, now: Instant) -> Decision {
     let none = Members::default();
     let standing = Standing::of(pool, published.unwrap_or(&none), now);
+    let mut decision = decide_standing(pool, &standing, published, now);
+    let outcome = (&decision.plan, decision.notes.as_slice());
+    decision.memberships = membership::of_targets(pool, &standing, outcome, now);
+    decision
+}
+
+/// Decides on the targets of a pool by their standing.
+fn decide_standing(
+    pool: &Pool,
+    standing: &Standing,
+    published: Option<&Members>,
+    now: Instant,
+) -> Decision {
     let counted = &Pool { targets: &standing.targets, ..*pool };
-    if let Some(reason) = keep_reason(counted, &standing, published) {
+    if let Some(reason) = keep_reason(counted, standing, published) {
         return Decision::keep(reason);
     }
-    let mut decision = select(counted, &standing, published.unwrap_or(&none), now);
+    let published = published.cloned().unwrap_or_default();
+    let mut decision = select(counted, standing, &published, now);
     let Plan::Publish(members) = &decision.plan else { return decision };
     let untried = standing.untried();
     if members.is_empty() && !untried.is_empty() && pool.late_arrivals_hold_empty {
         return Decision::keep(KeepReason::NoVerdictYet(untried));
     }
-    decision.notes.extend(not_replaced::notes(pool, &standing, members));
-    decision.exchanged = standing.out.into_iter().filter(|ip| !members.contains(*ip)).collect();
+    decision.notes.extend(not_replaced::notes(pool, standing, members));
+    let out = standing.out.iter().copied();
+    decision.exchanged = out.filter(|ip| !members.contains(*ip)).collect();
     decision
 }
 
@@ -320,7 +340,9 @@ fn select(pool: &Pool, standing: &Standing, published: &Members, now: Instant) -
         notes.extend(flapping_note(&up, &members, out));
     }
     let reevaluate_at = reevaluate_at.into_iter().chain(up.iter().filter_map(out)).min();
-    Decision { plan: Plan::Publish(members), notes, reevaluate_at, exchanged: Vec::new() }
+    let plan = Plan::Publish(members);
+    let (exchanged, memberships) = (Vec::new(), Vec::new());
+    Decision { plan, notes, reevaluate_at, exchanged, memberships }
 }
 
 /// Returns the reason to keep the cluster as it is, if too little is known for a decision.

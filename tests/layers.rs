@@ -151,6 +151,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "freeze_hold",
             "standing",
             "not_replaced",
+            "membership",
         ],
     ),
     (

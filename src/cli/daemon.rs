@@ -27,6 +27,9 @@ use crate::api::{self, ApiError, Call, ErrorKind, UserAgent, error_message};
 use crate::lease;
 use crate::status::DaemonStatus;
 
+/// The namespace of the daemon and the name of its Lease, as `deploy/` has them.
+const DEPLOYED: &str = "external-endpoints";
+
 /// The label of the daemon's Pods.
 const POD_LABEL: &str = "app.kubernetes.io/name=external-endpoints";
 
@@ -51,14 +54,10 @@ pub(super) struct DaemonArgs {
     /// server
     #[arg(long, value_name = "URL", value_parser = parse_url)]
     url: Option<Uri>,
-    /// The Lease of the daemon. Its holder is the Pod that is asked
-    #[arg(
-        long,
-        value_name = "NAMESPACE/NAME",
-        default_value = "external-endpoints/external-endpoints",
-        value_parser = parse_lease
-    )]
-    lease: lease::Name,
+    /// The Lease of the daemon, whose holder is the Pod that is asked [default: external-endpoints
+    /// in the namespace external-endpoints]
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = parse_lease)]
+    lease: Option<lease::Name>,
 }
 
 fn parse_url(text: &str) -> Result<Uri, String> {
@@ -93,7 +92,9 @@ impl DaemonArgs {
             return DaemonReport::read(&text, None, Vec::new());
         }
         let cluster = self.cluster.open().await?;
-        let replicas = Replicas::find(&cluster, &self.lease).await?;
+        let default = lease::Name { namespace: DEPLOYED.to_owned(), name: DEPLOYED.to_owned() };
+        let lease = self.lease.as_ref().unwrap_or(&default);
+        let replicas = Replicas::find(&cluster, lease).await?;
         replicas.report(&cluster).await
     }
 }

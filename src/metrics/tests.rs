@@ -50,6 +50,7 @@ fn target(last: u8, verdict: Option<Verdict>) -> TargetState {
         maintenance_ended_at,
         flaps,
         last_hour: LastHour::default(),
+        membership: crate::plan::Membership::default(),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::config::{Address, Database, DatabaseId};
 use crate::freeze::Freeze;
 use crate::health::{self, Health, InitialMembership, State, Transition, Verdict};
 use crate::notice::Recorder;
-use crate::plan::{KeepReason, Member, Members, Plan, PolicyNote};
+use crate::plan::{KeepReason, Member, Members, Membership, Plan, PolicyNote};
 use crate::resolve;
 use crate::schedule::{Pause, TargetKey};
 pub(crate) use answers::ServiceFacts;
@@ -398,6 +398,7 @@ fn target(address: &Address, now: Instant) -> TargetState {
         maintenance_ended_at: None,
         flaps: None,
         last_hour: LastHour::default(),
+        membership: Membership::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::config::{DatabaseId, RejectedAddress};
 use crate::freeze::Frozen;
 use crate::health::{FlapDamper, Health, State, Streak};
 use crate::names::{Backing, LookupResult};
-use crate::plan::{Member, Plan, Policy, PolicyNote};
+use crate::plan::{Member, Membership, Plan, Policy, PolicyNote};
 use crate::resolve::LookupOutcome;
 
 /// The state of all databases at nearly the same moment.
@@ -90,6 +90,8 @@ pub struct TargetState {
     pub flaps: Option<Box<FlapDamper>>,
     /// The worst of each minute lately.
     pub last_hour: LastHour,
+    /// Its place in the newest plan, with the rule that gives it.
+    pub membership: Membership,
 }
 
 impl TargetState {

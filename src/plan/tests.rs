@@ -4,6 +4,7 @@ use super::*;
 use std::time::Duration;
 
 mod exactly_one;
+mod membership;
 mod model;
 mod names;
 mod properties;

@@ -73,7 +73,10 @@ impl DatabaseMonitor {
             .holds_removals()
             .then(|| Hold { left: freeze.frozen().map(|_| &self.recent_failures) });
         let decision = self.decision(hold.as_ref(), now);
-        let Decision { plan, mut notes, reevaluate_at, exchanged } = decision;
+        let Decision { plan, mut notes, reevaluate_at, exchanged, memberships } = decision;
+        for (target, membership) in self.targets.iter_mut().zip(memberships) {
+            target.membership = membership;
+        }
         self.has_decided |= matches!(plan, Plan::Publish(_));
         self.policy_state.exchanged = exchanged;
         notes.extend(self.inconclusive_note());

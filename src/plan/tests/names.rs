@@ -351,3 +351,25 @@ fn who_stays_without_dns_is_told_with_the_reasons() {
         "DNS no longer gives it for a.corp, and none that it gives is up: 198.51.100.2 (exec: no"
     ));
 }
+
+#[test]
+fn memberships_tell_how_dns_stands_behind_each_target() {
+    use Membership::{Healthy, Maintenance, NoLongerGiven, NotChecked, NotReplaced, Replaced};
+    let memberships = |case: Named| case.decide().memberships;
+    // The name moved from 1 to 2.
+    let moved_to = |new: Target| moved(&[&[1], &[2]], &[up(1).published(), new]);
+    assert_eq!(memberships(moved_to(up(2))), [Replaced, Healthy]);
+    assert_eq!(memberships(moved_to(down(2))), [NotReplaced, Membership::Down]);
+    assert_eq!(memberships(moved_to(unknown(2)).late(&[2])), [NotReplaced, NotChecked]);
+    let in_maintenance = unknown(2).in_maintenance();
+    assert_eq!(memberships(moved_to(in_maintenance).late(&[2])), [NotReplaced, Maintenance]);
+    // It left before it was ever checked.
+    let left = moved(&[&[1], &[2]], &[unknown(1), up(2)]);
+    assert_eq!(memberships(left), [NoLongerGiven, Healthy]);
+    // Published before the start, and no name has resolved since.
+    let adopted = moved(&[&[]], &[up(1).published()]).adopted(&[1]);
+    assert_eq!(memberships(adopted), [NotReplaced]);
+    // It is replaced, but stays to make up the number.
+    let kept = Membership::KeptByMinHealthy { healthy: 1, needed: 2 };
+    assert_eq!(memberships(moved_to(up(2)).at_least(2)), [kept, Healthy]);
+}

@@ -191,12 +191,59 @@ proptest! {
     }
 
     #[test]
+    fn each_membership_agrees_with_the_plan_and_the_target(case in any_case()) {
+        let Decision { plan, memberships, .. } = case.decide();
+        prop_assert_eq!(memberships.len(), case.targets.len());
+        for (target, membership) in case.targets.iter().zip(&memberships) {
+            let is_member = match &plan {
+                Plan::Publish(members) => Some(members.contains(target.member.ip)),
+                Plan::Keep(_) => None,
+            };
+            prop_assert_eq!(membership.is_in(), is_member, "{:?}", membership);
+            let is_up = target.state == State::Up && !target.in_maintenance;
+            let is_flapping = |until| target.out_until.map(at) == Some(until) && at(case.now) < until;
+            prop_assert!(match *membership {
+                Membership::Undecided | Membership::KeptByMinHealthy { .. } => true,
+                Membership::KeptByFreeze => case.holds,
+                Membership::Maintenance => target.in_maintenance,
+                Membership::Down => target.state == State::Down,
+                Membership::NoVerdict => target.state == State::Unknown && target.checked,
+                Membership::Healthy => is_up,
+                Membership::LowerTierServes { preferred } => is_up && preferred < target.tier,
+                Membership::Flapping { until } | Membership::NeededDespiteFlapping { until } => {
+                    is_up && is_flapping(until)
+                }
+                Membership::SplitBrain | Membership::SeveralClaim => {
+                    is_up && case.policy.exactly_one
+                }
+                Membership::OtherWriter { writer } => is_up && writer != target.member.ip,
+                Membership::FailbackWaits { serving, .. } => is_up && target.tier < serving,
+                Membership::TierTooWeak { healthy, needed, serving } => {
+                    is_up && target.tier < serving && healthy < needed
+                }
+                Membership::LowerTier { behind } => is_up && behind < target.tier,
+                // None of these targets is of a name.
+                Membership::NotReplaced
+                | Membership::NotChecked
+                | Membership::NoLongerGiven
+                | Membership::Replaced => false,
+            }, "{:?} of {:?}", membership, target);
+        }
+    }
+
+    #[test]
     fn the_order_of_the_config_changes_nothing(case in any_case(), turn in 0..8_usize) {
         let mut turned = case.clone();
         turned.targets.reverse();
         let turn = turn.min(turned.targets.len());
         turned.targets.rotate_left(turn);
         let (mut one, mut other) = (case.decide(), turned.decide());
+        for (case, decision) in [(&case, &mut one), (&turned, &mut other)] {
+            let ips = case.targets.iter().map(|target| target.member.ip);
+            let mut by_ip: Vec<_> = ips.zip(decision.memberships.drain(..)).collect();
+            by_ip.sort_by_key(|(ip, _)| *ip);
+            decision.memberships = by_ip.into_iter().map(|(_, membership)| membership).collect();
+        }
         if let (Plan::Keep(_), Plan::Keep(_)) = (&one.plan, &other.plan) {
             // A reason to keep lists its targets in the order of the config.
             one.plan = Plan::Publish(Members::default());
@@ -240,8 +287,13 @@ proptest! {
         let ups: Vec<u8> =
             states.iter().filter(|(_, (is_up, _))| *is_up).map(|(last, _)| *last).collect();
         let plan = Plan::Publish(members(&ups));
-        let expected =
-            Decision { plan, notes: Vec::new(), reevaluate_at: None, exchanged: Vec::new() };
+        let of_state = |(is_up, _): &(bool, bool)| match is_up {
+            true => Membership::Healthy,
+            false => Membership::Down,
+        };
+        let memberships = states.values().map(of_state).collect();
+        let (notes, exchanged) = (Vec::new(), Vec::new());
+        let expected = Decision { plan, notes, reevaluate_at: None, exchanged, memberships };
         prop_assert_eq!(case(&targets).decide(), expected);
     }
 }
