@@ -201,7 +201,8 @@ proptest! {
             };
             prop_assert_eq!(membership.is_in(), is_member, "{:?}", membership);
             let is_up = target.state == State::Up && !target.in_maintenance;
-            let is_flapping = |until| target.out_until.map(at) == Some(until) && at(case.now) < until;
+            let is_flapping =
+                |until| target.out_until.map(at) == Some(until) && at(case.now) < until;
             prop_assert!(match *membership {
                 Membership::Undecided | Membership::KeptByMinHealthy { .. } => true,
                 Membership::KeptByFreeze => case.holds,
