@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::annotations::MaintenanceSource;
 use crate::config::DatabaseId;
 use crate::freeze::Frozen;
 use crate::health::{self, State, Streak};
@@ -254,6 +255,12 @@ pub struct TargetStatus {
     /// The reason of the maintenance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<String>,
+    /// The place that asks for the maintenance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maintenance_source: Option<MaintenanceSource>,
+    /// The time at which the maintenance ends by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maintenance_until: Option<Time>,
     /// The time at which it is published again after flapping, if it stays up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flapping_until: Option<Time>,
@@ -328,6 +335,7 @@ impl DatabaseStatus {
 impl TargetStatus {
     fn new(target: &TargetState, members: Option<&plan::Members>) -> Self {
         let health: &health::Health = &target.health;
+        let maintenance = target.maintenance.as_deref();
         let (passes, failures) = match health.streak() {
             Streak::None => (0, 0),
             Streak::Passes(passes) => (passes, 0),
@@ -339,7 +347,9 @@ impl TargetStatus {
             name: target.origin.name.as_deref().map(str::to_owned),
             dns: target.origin.entry.map(|_| target.origin.backing.as_str().into()),
             tier: target.priority,
-            maintenance: target.maintenance.as_deref().map(str::to_owned),
+            maintenance: maintenance.map(|it| it.reason.to_string()),
+            maintenance_source: maintenance.map(|it| it.source),
+            maintenance_until: maintenance.and_then(|it| it.until).map(Time),
             flapping_until: target.flapping().map(Time::from),
             health: health.state(),
             passes,

@@ -37,6 +37,7 @@ const ORDER: &[&str] = &[
 /// The order inside of larger modules: each child may use only the children before it.
 /// The module itself comes last, as the face of its children.
 const INNER_ORDER: &[(&str, &[&str])] = &[
+    ("annotations", &["subject", "maintenance"]),
     ("admin", &["encoding", "chunked", "connections", "guarded_body", "server"]),
     ("api", &["call", "error", "deadline", "retry_after", "user_agent"]),
     (
@@ -128,6 +129,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         "monitor::database",
         &[
             "announcements",
+            "maintenance",
             "recent_failures",
             "answers",
             "name_status",

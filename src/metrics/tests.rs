@@ -205,7 +205,8 @@ fn a_policy_shows_where_there_is_one() {
         assert!(!plain.iter().any(|line| line.starts_with(&start)), "{name}");
     }
     let mut tiers = database("b", vec![target(1, None), target(2, Some(Verdict::Pass))]);
-    tiers.targets[0].maintenance = Some("disk".into());
+    tiers.targets[0].maintenance =
+        Some(crate::annotations::Maintenance::by_config(&"disk".into()).into());
     tiers.targets[1].priority = 3;
     tiers.policy =
         Policy { exactly_one: true, min_healthy: MinHealthy::Number(2), ..Policy::default() };

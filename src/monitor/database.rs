@@ -10,10 +10,10 @@ use tracing::info;
 
 use super::change_log::ChangeLog;
 use super::{
-    ChangeKind, DatabasePlan, DatabaseSnapshot, LastHour, Minute, Origin, ProbeReport,
-    TargetCounters, TargetState,
+    DatabasePlan, DatabaseSnapshot, LastHour, Minute, Origin, ProbeReport, TargetCounters,
+    TargetState,
 };
-use crate::annotations::{self, ServiceAnnotations, Subject};
+use crate::annotations::{Maintenance, ServiceAnnotations};
 use crate::config::{Address, Database, DatabaseId};
 use crate::freeze::Freeze;
 use crate::health::{self, Health, InitialMembership, State, Transition, Verdict};
@@ -34,6 +34,7 @@ mod answers;
 mod decision;
 mod dns_addresses;
 mod dns_notices;
+mod maintenance;
 mod name_status;
 mod readdress;
 mod recent_failures;
@@ -72,6 +73,8 @@ struct PolicyState {
     published: Option<Members>,
     /// The annotation for maintenance.
     maintenance: Option<Box<str>>,
+    /// The time at which to look again for entries of that annotation that are over.
+    maintenance_due_at: Option<Instant>,
     /// The annotation that asks for a failback.
     failback: Option<Box<str>>,
     failback_requested_at: Option<Instant>,
@@ -290,67 +293,18 @@ impl DatabaseMonitor {
         freeze: &mut Freeze,
         now: Instant,
     ) {
-        self.policy_state.maintenance = annotations.maintenance.map(String::into_boxed_str);
         // An annotation that exists when the cluster is first read may be an old request.
         let synced = self.policy_state.published.is_some();
         let failback = annotations.failback.map(String::into_boxed_str);
         let changed = failback.is_some() && self.policy_state.failback != failback;
         self.policy_state.failback = failback;
-        self.update_maintenance(now);
+        self.set_maintenance_annotation(annotations.maintenance, now);
         if changed && synced {
             let DatabaseId { namespace, service } = &self.database.id;
             info!(%namespace, %service, "a failback is asked for");
             self.policy_state.failback_requested_at = Some(now);
         }
         self.decide(freeze, now);
-    }
-
-    /// Puts the targets in maintenance that the annotation and the config name.
-    fn update_maintenance(&mut self, now: Instant) {
-        let known = |subject: &Subject| match subject {
-            Subject::Ip(ip) => self.targets.iter().any(|target| target.member.ip == *ip),
-            Subject::Name(name) => self.database.names.iter().any(|entry| entry.name == *name),
-        };
-        let annotation = self.policy_state.maintenance.as_deref().unwrap_or_default();
-        let mut maintenance = annotations::parse_maintenance(annotation, known);
-        let mut problems = std::mem::take(&mut maintenance.problems);
-        problems.extend(annotations::failback_problem(self.policy_state.failback.as_deref()));
-        self.log_problems(&problems);
-        self.policy_state.problems = problems;
-        for index in 0..self.targets.len() {
-            let TargetState { member: Member { ip, .. }, origin, .. } = &self.targets[index];
-            let address = &self.database.addresses[index];
-            let entry = origin.entry.filter(|_| !origin.is_guess);
-            let entry = entry.and_then(|entry| self.database.names.get(entry));
-            let has_name = |name: &str| entry.is_some_and(|entry| *entry.name == *name);
-            let by_annotation = maintenance.reason(*ip, has_name);
-            let reason = by_annotation.or(address.maintenance.as_ref()).cloned();
-            self.set_maintenance(index, reason, now);
-        }
-    }
-
-    fn set_maintenance(&mut self, index: usize, reason: Option<Arc<str>>, now: Instant) {
-        let DatabaseId { namespace, service } = &self.database.id;
-        let target = &mut self.targets[index];
-        if target.maintenance == reason {
-            return;
-        }
-        let address = target.member.ip;
-        match &reason {
-            Some(reason) => {
-                info!(%namespace, %service, %address, %reason, "target is in maintenance")
-            }
-            None => {
-                info!(%namespace, %service, %address, "maintenance of target is over");
-                target.maintenance_ended_at = Some(now);
-            }
-        }
-        let kind = match &reason {
-            Some(_) => ChangeKind::MaintenanceBegan,
-            None => ChangeKind::MaintenanceEnded,
-        };
-        self.changes.record(address, kind, reason.as_deref(), now);
-        target.maintenance = reason;
     }
 
     /// Returns the time of the next reevaluation, if the monitor does not know of it yet.
@@ -367,7 +321,11 @@ impl DatabaseMonitor {
 
     /// Decides anew, if the time for it has come.
     pub(super) fn reevaluate_if_due(&mut self, freeze: &mut Freeze, now: Instant) {
-        if self.policy_state.reevaluate_at.is_some_and(|reevaluate_at| reevaluate_at <= now) {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.policy_state.reevaluate_at) {
+            if is_due(self.policy_state.maintenance_due_at) {
+                self.update_maintenance(now);
+            }
             self.decide(freeze, now);
         }
     }
@@ -394,7 +352,10 @@ fn target(address: &Address, now: Instant) -> TargetState {
         counts: TargetCounters::default(),
         origin: Origin::default(),
         priority: address.priority,
-        maintenance: address.maintenance.clone(),
+        maintenance: address
+            .maintenance
+            .as_ref()
+            .map(|reason| Arc::new(Maintenance::by_config(reason))),
         maintenance_ended_at: None,
         flaps: None,
         last_hour: LastHour::default(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Change, CheckDurations, DurationHistogram, LastHour};
+use crate::annotations::Maintenance;
 use crate::clock;
 use crate::config::{DatabaseId, RejectedAddress};
 use crate::freeze::Frozen;
@@ -82,8 +83,8 @@ pub struct TargetState {
     pub origin: Origin,
     /// The tier; the lowest is preferred.
     pub priority: u32,
-    /// The reason of its maintenance, if it is in maintenance.
-    pub maintenance: Option<Arc<str>>,
+    /// The maintenance, if there is one.
+    pub maintenance: Option<Arc<Maintenance>>,
     /// The end of its last maintenance.
     pub maintenance_ended_at: Option<Instant>,
     /// The flips of its state, if there were any.

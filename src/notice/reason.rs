@@ -62,6 +62,10 @@ reasons! {
     Frozen: Decide, Warning;
     /// A freeze is over.
     Thawed: Decide, Info;
+    /// A target is in maintenance, or its maintenance has another reason or end.
+    MaintenanceBegan: Decide, Info;
+    /// The maintenance of a target is over.
+    MaintenanceEnded: Decide, Info;
 
     /// A name has other addresses.
     AddressesChanged: Resolve, Info;

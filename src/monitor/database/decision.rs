@@ -83,11 +83,13 @@ impl DatabaseMonitor {
         let before = std::mem::replace(&mut self.policy_state.notes, notes);
         let hold_ends_at = self.update_empty_hold(&plan, now);
         let kept_ends_at = self.update_kept(now);
-        self.policy_state.reevaluate_at = [reevaluate_at, hold_ends_at, kept_ends_at]
-            .into_iter()
-            .flatten()
-            .chain(self.recent_failures.next_expiry(now))
-            .min();
+        let maintenance_due_at = self.policy_state.maintenance_due_at;
+        self.policy_state.reevaluate_at =
+            [reevaluate_at, hold_ends_at, kept_ends_at, maintenance_due_at]
+                .into_iter()
+                .flatten()
+                .chain(self.recent_failures.next_expiry(now))
+                .min();
         self.announce_notes(&before, now);
         self.announce_freeze(freeze, now);
         let may_answer = self.may_answer(&plan);

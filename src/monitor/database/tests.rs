@@ -8,6 +8,7 @@ use crate::notice::{Receiver, channel};
 use std::time::Duration;
 
 mod adoption;
+mod maintenance;
 mod names;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -237,36 +238,6 @@ fn a_failback_is_asked_for_by_a_change_of_the_annotation() {
     scene.publishes("2");
     scene.annotate(None, Some("today"));
     scene.publishes("1");
-}
-
-#[test]
-fn maintenance_comes_from_the_config_and_from_the_annotation() {
-    let mut scene =
-        Scene::new("10.0.0.1, 10.0.0.2, {address: 10.0.0.3, maintenance: kernel}", "{}");
-    scene.annotate(Some("10.0.0.9=x"), None);
-    scene.sync(&[]);
-    scene.on_result("+++");
-    scene.publishes("1, 2");
-    assert_eq!(
-        scene.database.snapshot().problems,
-        ["annotation external-endpoints/maintenance: 10.0.0.9 is no address of this database"]
-    );
-    scene.annotate(Some("10.0.0.1=disk, 10.0.0.3=memory"), None);
-    scene.publishes("2");
-    let reasons = |scene: &Scene| {
-        let targets = scene.database.snapshot().targets;
-        targets
-            .iter()
-            .map(|target| target.maintenance.clone().unwrap_or_default().to_string())
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(reasons(&scene), ["disk", "", "memory"]);
-    scene.annotate(None, None);
-    scene.publishes("1, 2");
-    assert_eq!(
-        (reasons(&scene), scene.database.snapshot().problems),
-        (vec!["".into(), "".into(), "kernel".into()], vec![])
-    );
 }
 
 #[test]
