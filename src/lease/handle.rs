@@ -73,6 +73,11 @@ impl Handle {
         self.0.identity.as_ref().map(|(name, identity)| (name, identity.as_str()))
     }
 
+    /// Returns the identity of this replica; an empty one if it is the only replica.
+    pub(crate) fn replica(&self) -> &str {
+        self.identity().map_or("", |(_, identity)| identity)
+    }
+
     /// Returns the role of this replica.
     pub fn role(&self) -> Role {
         self.0.role.borrow().clone()

@@ -82,7 +82,7 @@ impl Reconciler {
     ) {
         let mut sources = Sources { observed: cache.subscribe(), cache, plan };
         let mut lease = self.lease.subscribe();
-        let mut state = ReconcileState::default();
+        let mut state = ReconcileState::new(self.lease.replica(), &self.database.id);
         while is_in_config(&sources.plan) {
             // The future is boxed, and so is the write within: each takes kilobytes, and thousands
             // of reconcilers wait most of the time.

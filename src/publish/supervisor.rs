@@ -237,6 +237,7 @@ impl Supervisor {
             databases: watched.databases.clone(),
             orphans: self.orphans.clone(),
             watches: watched.watches.clone(),
+            replica: self.lease.replica().to_owned(),
         };
         watch_namespace(&mut self.tasks, client, watched, Arc::new(cache));
     }

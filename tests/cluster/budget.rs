@@ -11,7 +11,11 @@ use crate::cluster::fixture::{Fixture, TIMEOUT, config, databases_of, replace_in
 use crate::support::{ApiProxy, Daemon, case::cases, eventually, shared};
 
 pub(crate) fn cases() -> Vec<Trial> {
-    cases![removals_are_written_before_repairs, retry_after_is_respected]
+    cases![
+        removals_are_written_before_repairs,
+        retry_after_is_respected,
+        namespaces_do_not_list_in_step_after_an_outage,
+    ]
 }
 
 /// The number of Services whose Endpoints are edited at the same time.
@@ -89,4 +93,44 @@ async fn retry_after_is_respected() {
     proxy.heal().await;
     fixture.expect_endpoints(&[1, 2]).await;
     fixture.expect_condition(&daemon, "Published").await;
+}
+
+/// The number of namespaces that are watched at the same time, with three watches each.
+const NAMESPACES: usize = 12;
+
+async fn namespaces_do_not_list_in_step_after_an_outage() {
+    let fixture = Fixture::new("in-step").await;
+    let proxy = ApiProxy::start(shared()).await;
+    let ips = fixture.ips(&[0]).join(", ");
+    let (mut yaml, mut namespaces) = (fixture.config(), Vec::new());
+    for _ in 0..NAMESPACES {
+        let namespace = shared().namespace("step").await;
+        namespace.create_service("mysql", &[("", 3306)]).await;
+        yaml += databases_of(&config(&namespace.name, &ips, "{tcp: {}}", ""));
+        namespaces.push(namespace);
+    }
+    let _daemon = Daemon::start(&yaml, &proxy.kubeconfig(), &[]).await;
+    for namespace in &namespaces {
+        eventually(TIMEOUT, "it is published", async || {
+            let found = namespace.endpoint_ips("mysql").await;
+            if found == fixture.ips(&[0]) { Ok(()) } else { Err(found.join(", ")) }
+        })
+        .await;
+    }
+    // All watches end at once, and all are asked to come back after the same time.
+    proxy.answer_in_plain_text(429, 2);
+    let watches = 3 * (NAMESPACES + 1);
+    eventually(TIMEOUT, "each has come back", async || {
+        let count = proxy.error_count();
+        if count >= 2 * watches { Ok(()) } else { Err(count) }
+    })
+    .await;
+    let times = proxy.error_times();
+    let second = &times[watches..2 * watches];
+    let window = Duration::from_millis(200);
+    let in_window = |start: &Instant| {
+        second.iter().filter(|time| (*start..*start + window).contains(*time)).count()
+    };
+    let most = second.iter().map(in_window).max().expect("a request");
+    assert!(most <= watches / 2, "{most} of {watches} requests within {window:?}");
 }

@@ -2,9 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use serde_json::json;
@@ -56,7 +55,7 @@ pub(crate) struct ApiProxy<'a> {
     plane: &'a ControlPlane,
     address: SocketAddr,
     fault: watch::Sender<Fault>,
-    errors: Arc<AtomicU32>,
+    errors: Arc<Mutex<Vec<Instant>>>,
     task: JoinHandle<()>,
 }
 
@@ -136,8 +135,13 @@ impl<'a> ApiProxy<'a> {
     }
 
     /// Returns how many requests the proxy has answered with an error.
-    pub(crate) fn error_count(&self) -> u32 {
-        self.errors.load(Ordering::Relaxed)
+    pub(crate) fn error_count(&self) -> usize {
+        self.error_times().len()
+    }
+
+    /// Returns the times of the requests that got an error.
+    pub(crate) fn error_times(&self) -> Vec<Instant> {
+        self.errors.lock().expect("no panic").clone()
     }
 
     /// Forwards everything again.
@@ -165,7 +169,7 @@ struct Proxy {
     upstream: String,
     tls: Arc<ServerConfig>,
     faults: watch::Receiver<Fault>,
-    errors: Arc<AtomicU32>,
+    errors: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl Proxy {
@@ -213,7 +217,7 @@ impl Proxy {
             match fault {
                 Fault::Answer(error) => {
                     if answer(client, tls, error).await.is_ok() {
-                        errors.fetch_add(1, Ordering::Relaxed);
+                        errors.lock().expect("no panic").push(Instant::now());
                     }
                 }
                 Fault::IgnoreRequests => {

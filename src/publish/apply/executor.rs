@@ -227,13 +227,12 @@ impl Executor<'_> {
     }
 
     fn report_error(&mut self, error: WriteError) -> Requeue {
-        let delay = self.state.backoff.next();
         let (condition, retry_after) = match error {
             WriteError::Standby(reason) => {
                 (Condition::new(ConditionKind::Standby, reason), Duration::ZERO)
             }
             WriteError::Api(error) if error.kind == ErrorKind::Conflict => {
-                return Requeue::OnChangeOr(delay);
+                return Requeue::OnChangeOr(self.state.backoff.next());
             }
             WriteError::Api(error) => {
                 let retry_after = error.retry_after;
@@ -241,9 +240,10 @@ impl Executor<'_> {
             }
         };
         self.reporter.set_condition(Some(self.inputs.serving()), condition);
+        let delay = self.state.backoff.next_after(retry_after);
         match retry_after.is_zero() {
             true => Requeue::OnChangeOr(delay),
-            false => Requeue::After(retry_after.max(delay)),
+            false => Requeue::After(delay),
         }
     }
 }

@@ -62,7 +62,7 @@ impl Pruner {
         let mut announced = BTreeMap::new();
         let mut delayed = Vec::new();
         let mut last_error = None;
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::spread_by(self.lease.replica());
         loop {
             let pruning = {
                 let orphans = changes.borrow_and_update();

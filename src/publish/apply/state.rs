@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use super::queue::Urgency;
 use super::throttle::WriteThrottle;
+use crate::config::DatabaseId;
 use crate::plan::Plan;
 use crate::publish::backoff::Backoff;
 use crate::publish::condition::ConditionKind;
 use crate::publish::decide::inputs::Inputs;
 
 /// The state that a reconciler keeps between decisions.
-#[derive(Default)]
 pub(crate) struct ReconcileState {
     /// The UID of the Endpoints that this process has written.
     pub written_uid: Option<String>,
@@ -31,6 +31,20 @@ pub(crate) struct ReconcileState {
 }
 
 impl ReconcileState {
+    /// Returns the state before the first decision about a database.
+    pub(crate) fn new(replica: &str, id: &DatabaseId) -> Self {
+        Self {
+            written_uid: None,
+            synced_plan: None,
+            backoff: Backoff::spread_by((replica, id)),
+            conflicts: 0,
+            throttle: WriteThrottle::default(),
+            batch: None,
+            delayed_warning: None,
+            local_traffic: None,
+        }
+    }
+
     /// Resets the delays that failures have caused.
     pub(crate) fn reset_failures(&mut self) {
         self.backoff.reset();

@@ -30,6 +30,10 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 /// A watch is healthy once it has run this long without an error.
 const HEALTHY_AFTER: Duration = Duration::from_secs(1);
 
+/// The least time over which the reflectors of all namespaces and replicas list again after an
+/// error that all of them had at once.
+const LIST_SPREAD: Duration = Duration::from_millis(500);
+
 /// The caches of one namespace.
 pub(crate) struct NamespaceCache {
     pub namespace: String,
@@ -37,6 +41,8 @@ pub(crate) struct NamespaceCache {
     pub databases: HashMap<String, Arc<watch::Sender<Observed>>>,
     pub orphans: Arc<watch::Sender<Orphans>>,
     pub watches: Arc<NamespaceWatches>,
+    /// The identity of this replica; empty if it is the only one.
+    pub replica: String,
 }
 
 impl NamespaceCache {
@@ -113,7 +119,8 @@ pub(crate) async fn run_reflector<K: CachedKind>(
     cache: Arc<NamespaceCache>,
     relist: Arc<Notify>,
 ) {
-    let mut backoff = Backoff::default();
+    let caller = (&cache.replica, &cache.namespace, K::PLURAL);
+    let mut backoff = Backoff::spread_by(caller).over_at_least(LIST_SPREAD);
     loop {
         let WatchEnd { error, healthy } = list_and_watch(&api, &cache, &relist).await;
         if healthy {
@@ -124,7 +131,7 @@ pub(crate) async fn run_reflector<K: CachedKind>(
             cache.set_error::<K>(Some(error.into()));
         }
         tokio::select! {
-            () = tokio::time::sleep(backoff.next().max(retry_after)) => {}
+            () = tokio::time::sleep(backoff.next_after(retry_after)) => {}
             () = relist.notified() => {}
         }
     }
