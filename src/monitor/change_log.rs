@@ -27,9 +27,9 @@ pub enum ChangeKind {
     Up,
     /// The target went down.
     Down,
-    /// Its maintenance began.
+    /// The maintenance began.
     MaintenanceBegan,
-    /// Its maintenance ended.
+    /// The maintenance ended.
     MaintenanceEnded,
     /// The cluster holds it from now on.
     Published,

@@ -16,15 +16,15 @@ use crate::publish::ConditionKind;
 /// | no | up | no | Up |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TargetMark {
-    /// Its checks fail.
+    /// Checks fail.
     Down,
-    /// It is up, but out because it flapped.
+    /// The health is up, but the target is out because it flapped.
     Flapping,
     /// Nothing is known of it yet.
     Unknown,
-    /// It is in maintenance.
+    /// A person has taken it out.
     Maintenance,
-    /// Its checks pass.
+    /// Checks pass.
     Up,
 }
 
