@@ -1,5 +1,5 @@
-//! The HTTP pages for Kubernetes, Prometheus and people: /healthz, /readyz, /metrics and
-//! /api/v1/status.
+//! The HTTP pages: /healthz and /readyz for Kubernetes, /metrics for Prometheus, /api/v1/status for
+//! programs, and / for people.
 //!
 //! Every client that reaches the port is untrusted. `server` bounds the connections and `chunked`
 //! the work for a page, so that a flood of requests affects neither the checks nor the probes of
@@ -13,28 +13,33 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chunked::{chunked, throttled};
 use encoding::Encoding;
 use guarded_body::GuardedBody;
-use serde::Serialize;
+pub(crate) use state::AppState;
+use state::{json, shutting_down};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::config::DatabaseId;
-use crate::monitor::{self, HEARTBEAT_INTERVAL, Snapshot};
+use crate::monitor::{HEARTBEAT_INTERVAL, Snapshot};
 use crate::status::{DatabaseStatus, ReplicaStatus};
-use crate::{clock, event, lease, limits, log, metrics, publish, reload, resolve};
+use crate::{clock, limits, log, metrics};
 
+mod accept;
 mod chunked;
 mod connections;
+mod database;
 mod encoding;
 mod guarded_body;
+mod overview;
 mod server;
+mod state;
 
 /// The connections for each one that may read a large page. The others are left to the small pages,
 /// which the kubelet reads.
@@ -42,17 +47,6 @@ const CONNECTIONS_PER_LARGE_PAGE: usize = 4;
 
 /// The age of the last heartbeat at which the monitor counts as hung.
 const MAX_HEARTBEAT_AGE: Duration = HEARTBEAT_INTERVAL.saturating_mul(3);
-
-/// The sources of the pages.
-#[derive(Clone)]
-pub(crate) struct AppState {
-    pub monitor: monitor::Handle,
-    pub publish: publish::Handle,
-    pub lease: lease::Handle,
-    pub config: reload::Handle,
-    pub events: event::Counts,
-    pub dns: resolve::Counts,
-}
 
 /// Listens on the address of the pages.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -71,14 +65,36 @@ fn router(state: AppState, max_large_pages: usize) -> Router {
     Router::new()
         .route("/metrics", get(metrics_page))
         .route("/api/v1/status", get(status_page))
-        .route("/api/v1/databases/{namespace}/{service}", get(database_status))
+        .route("/api/v1/databases/{namespace}/{service}", get(database::json_page))
+        .route("/", get(overview::page))
+        .route("/databases/{namespace}/{service}", get(database::html_page))
         .route_layer(middleware::from_fn_with_state(permits, limit_large_pages))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(async || {
-            (StatusCode::NOT_FOUND, "try /healthz, /readyz, /metrics or /api/v1/status\n")
+            let body = "try /, /healthz, /readyz, /metrics or /api/v1/status\n";
+            (StatusCode::NOT_FOUND, body)
         })
+        .method_not_allowed_fallback(async || {
+            (StatusCode::METHOD_NOT_ALLOWED, "the pages can only be read: use GET or HEAD\n")
+        })
+        .layer(middleware::map_response(harden))
         .with_state(state)
+}
+
+/// Adds the headers that keep a browser from taking a page for something else, from keeping it, and
+/// from showing it inside of another. A page of HTML has a policy of its own.
+async fn harden(mut response: Response) -> Response {
+    const HEADERS: [(HeaderName, &str); 4] = [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    ];
+    for (name, value) in HEADERS {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// Keeps a permit until the page has been read. Without a free permit the answer is 503.
@@ -142,23 +158,6 @@ async fn status_page(State(state): State<AppState>, encoding: Encoding) -> Respo
     }
 }
 
-/// The status of one database, with its newest changes.
-async fn database_status(
-    State(state): State<AppState>,
-    Path((namespace, service)): Path<(String, String)>,
-    encoding: Encoding,
-) -> Response {
-    let Some(snapshot) = state.monitor.snapshot().await else { return shutting_down() };
-    let id = DatabaseId { namespace, service };
-    let Some(database) = snapshot.databases.iter().find(|database| database.id == id) else {
-        let body = "the config has no such database; /api/v1/status lists all\n";
-        return (StatusCode::NOT_FOUND, body).into_response();
-    };
-    let status = DatabaseStatus::new(database, state.publish.status(&id).as_ref());
-    let page = json(&status.with_changes(database));
-    chunked("application/json", encoding, std::iter::once(page))
-}
-
 /// Returns the JSON of [`status::DaemonStatus`] in parts, one for each database.
 fn status_json(
     snapshot: Arc<Snapshot>,
@@ -178,14 +177,6 @@ fn status_json(
     std::iter::once(head).chain(databases).chain(std::iter::once("]}".to_owned()))
 }
 
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("plain data")
-}
-
-fn shutting_down() -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending\n").into_response()
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::signal::unix::{SignalKind, signal};
@@ -196,6 +187,7 @@ mod tests {
     use crate::limits::Limits;
     use crate::notice::Recorder;
     use crate::publish::Cluster;
+    use crate::{lease, monitor, publish, reload};
 
     #[tokio::test(start_paused = true)]
     async fn health_fails_after_three_intervals_without_a_heartbeat() {

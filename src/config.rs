@@ -38,6 +38,7 @@ mod yaml;
 pub use compile::Options;
 pub use dns_name::NameKind;
 pub use explain::explain;
+pub(crate) use invisible::is_invisible;
 pub use ip::AllowedNetworks;
 #[allow(unused_imports, reason = "only the tests use it yet")]
 pub(crate) use kinds::check_kinds;

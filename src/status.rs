@@ -72,6 +72,18 @@ pub enum ReplicaRole {
     DryRun,
 }
 
+impl ReplicaRole {
+    /// Returns the word for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReplicaRole::Alone => "the only replica",
+            ReplicaRole::Leader => "leader",
+            ReplicaRole::Standby => "standby, which does not write",
+            ReplicaRole::DryRun => "dry run, which writes nothing",
+        }
+    }
+}
+
 impl ReplicaStatus {
     /// Returns the status now.
     pub(crate) fn new(

@@ -28,6 +28,7 @@ const ORDER: &[&str] = &[
     "reload",
     "metrics",
     "status",
+    "page",
     "admin",
     "init",
     "run",
@@ -38,7 +39,20 @@ const ORDER: &[&str] = &[
 /// The module itself comes last, as the face of its children.
 const INNER_ORDER: &[(&str, &[&str])] = &[
     ("annotations", &["subject", "maintenance"]),
-    ("admin", &["encoding", "chunked", "connections", "guarded_body", "server"]),
+    (
+        "admin",
+        &[
+            "encoding",
+            "accept",
+            "chunked",
+            "connections",
+            "guarded_body",
+            "server",
+            "state",
+            "overview",
+            "database",
+        ],
+    ),
     ("api", &["call", "error", "deadline", "retry_after", "user_agent"]),
     (
         "cli",
@@ -141,6 +155,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
     ),
     ("names", &["lookup", "rotation"]),
     ("notice", &["reason", "log_line", "recorder"]),
+    ("page", &["text", "query", "bar", "layout", "plain", "section"]),
     (
         "plan",
         &[

@@ -44,7 +44,7 @@ impl Encoding {
 }
 
 /// Returns the weight of a parameter such as `q=0.5`: 1 for none, and 0 for any other text.
-fn parse_weight(parameter: &str) -> Option<f32> {
+pub(super) fn parse_weight(parameter: &str) -> Option<f32> {
     let parameter = parameter.trim().to_ascii_lowercase();
     if parameter.is_empty() {
         return Some(1.0);

@@ -34,7 +34,7 @@ pub(super) struct Run {
     /// Check for real and show what would be published, but write nothing. Needs no cluster
     #[arg(long)]
     dry_run: bool,
-    /// Serve /healthz, /readyz, /metrics and /api/v1/status on this address
+    /// Serve the status page, /healthz, /readyz, /metrics and /api/v1/status on this address
     #[arg(
         long,
         value_name = "IP:PORT",

@@ -221,6 +221,7 @@ fn check_kubectl(words: &[&str], place: &str) {
 /// Checks that a URL is one of the daemon's pages.
 fn check_page(url: &str, place: &str) {
     let page = url.strip_prefix("http://127.0.0.1:8080").expect(place);
+    let page = page.split('?').next().unwrap_or_default();
     let routes = fs::read_to_string(root().join("src/admin.rs")).expect("src/admin.rs");
     assert!(routes.contains(&format!("route(\"{page}\"")), "{place}: there is no page {page}");
 }

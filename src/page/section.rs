@@ -1,0 +1,298 @@
+//! A database on the page: its condition, the effects of its policy, its names and its targets.
+
+use maud::{Markup, html};
+
+use super::bar::bar;
+use super::text::{between, calendar, duration, foreign, since, until};
+use crate::health::State;
+use crate::status::{
+    ChangeStatus, DatabaseStatus, NameStatus, RejectedStatus, TargetMark, TargetStatus, Time,
+};
+
+/// The page that a section is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The page of all databases.
+    Overview,
+    /// The page of this database alone.
+    Own,
+}
+
+/// Renders a database with these of its targets.
+pub(super) fn section(
+    database: &DatabaseStatus,
+    selected: &[usize],
+    place: Place,
+    now: Time,
+) -> Markup {
+    let DatabaseStatus { namespace, service, targets, names, rejected, .. } = database;
+    let trouble = database.is_in_trouble().then_some("trouble");
+    let hidden = targets.len() - selected.len();
+    html! {
+        section id={ (namespace) "/" (service) } class=[trouble] {
+            (heading(database, place))
+            (condition(database, now))
+            (policy(database, now))
+            (lookups(names, place, now))
+            (refused(rejected))
+            @if !selected.is_empty() {
+                (table(selected.iter().map(|index| &targets[*index]), now))
+            }
+            @if hidden > 0 {
+                p class="soft" {
+                    (hidden) " more not shown here; "
+                    a href={ "databases/" (namespace) "/" (service) } { "all of " (service) }
+                }
+            }
+            p class="soft" {
+                code { "kubectl -n " (namespace) " describe service " (service) }
+                @if place == Place::Own { (links(database)) }
+            }
+        }
+    }
+}
+
+fn heading(database: &DatabaseStatus, place: Place) -> Markup {
+    let DatabaseStatus { namespace, service, .. } = database;
+    html! {
+        h2 {
+            @match place {
+                Place::Overview => {
+                    a href={ "databases/" (namespace) "/" (service) } { (namespace) "/" (service) }
+                }
+                Place::Own => { "State" }
+            }
+        }
+    }
+}
+
+fn links(database: &DatabaseStatus) -> Markup {
+    let DatabaseStatus { namespace, service, .. } = database;
+    html! {
+        " · "
+        a href={ "../../api/v1/databases/" (namespace) "/" (service) } { "JSON" }
+        " · metrics: "
+        code {
+            "external_endpoints_target_healthy{namespace=\"" (namespace) "\",service=\"" (service)
+            "\"}"
+        }
+    }
+}
+
+/// Renders the condition, and how much of the database is published.
+fn condition(database: &DatabaseStatus, now: Time) -> Markup {
+    let targets = database.targets.len();
+    html! {
+        p {
+            strong { (database.condition.as_deref().unwrap_or("Unknown")) }
+            @if let Some(time) = database.since { " for " (since(time, now)) }
+            @match &database.published {
+                Some(published) => { " · " (published.len()) " of " (targets) " published" }
+                None => { " · " (targets) " addresses; what is published is unknown or not ours" }
+            }
+            (tiers(database))
+            @if let Some(reason) = database.reason.as_deref().filter(|reason| !reason.is_empty()) {
+                " · " (foreign(reason))
+            }
+        }
+    }
+}
+
+/// Renders the tier that serves, where there is more than one.
+fn tiers(database: &DatabaseStatus) -> Markup {
+    let tiers = |published: bool| {
+        let targets = database.targets.iter().filter(move |target| !published || target.published);
+        targets.map(|target| target.tier)
+    };
+    let has_tiers = tiers(false).min() != tiers(false).max();
+    html! {
+        @if let Some(tier) = tiers(true).max().filter(|_| has_tiers) {
+            " · tier " (tier) " serves"
+        }
+    }
+}
+
+fn policy(database: &DatabaseStatus, now: Time) -> Markup {
+    let failback = database.failback_at;
+    html! {
+        @if !database.policy.is_empty() || failback.is_some() {
+            ul {
+                @for note in &database.policy { li { (foreign(note)) } }
+                @if let Some(time) = failback {
+                    li { "the preferred tier takes over in " (until(time, now)) }
+                }
+            }
+        }
+    }
+}
+
+/// Renders the names: on the page of all databases only those that do not resolve.
+fn lookups(names: &[NameStatus], place: Place, now: Time) -> Markup {
+    let is_shown = |name: &&NameStatus| place == Place::Own || name.failing_since.is_some();
+    let shown: Vec<&NameStatus> = names.iter().filter(is_shown).collect();
+    html! {
+        @if !shown.is_empty() {
+            ul {
+                @for name in shown {
+                    li {
+                        (foreign(&name.name)) ": "
+                        (foreign(name.result.as_deref().unwrap_or("not looked up yet")))
+                        @if let Some(time) = name.failing_since { ", for " (since(time, now)) }
+                        @if let Some(time) = name.next_lookup {
+                            "; asked again in " (until(time, now))
+                        }
+                        (refused(&name.refused))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn refused(rejected: &[RejectedStatus]) -> Markup {
+    html! {
+        @for RejectedStatus { address, reason } in rejected {
+            p { "Refused: " (address) ": " (foreign(reason)) }
+        }
+    }
+}
+
+/// Renders targets as a table.
+fn table<'a>(targets: impl Iterator<Item = &'a TargetStatus>, now: Time) -> Markup {
+    html! {
+        table class="targets" {
+            thead {
+                tr {
+                    th scope="col" { "Address" }
+                    th scope="col" { "State" }
+                    th scope="col" { "Published" }
+                    th scope="col" { "Tier" }
+                    th scope="col" { "Last check" }
+                    th scope="col" { "Last hour" }
+                }
+            }
+            tbody { @for target in targets { (row(target, now)) } }
+        }
+    }
+}
+
+fn row(target: &TargetStatus, now: Time) -> Markup {
+    let mark = target.mark();
+    html! {
+        tr {
+            th scope="row" {
+                (target.address)
+                @for name in [&target.name, &target.hostname].into_iter().flatten() {
+                    small { (foreign(name)) }
+                }
+            }
+            td {
+                span class={ "mark " (mark.word()) } { (mark.symbol()) " " (mark.word()) }
+                " " (since(target.since, now))
+                (why(target))
+            }
+            td { (membership(target, now)) }
+            td { (target.tier) }
+            td { (last_check(target, now)) }
+            td { (bar(&target.last_hour)) }
+        }
+    }
+}
+
+/// Renders the reasons of the state.
+fn why(target: &TargetStatus) -> Markup {
+    html! {
+        @if let Some(reason) = &target.maintenance {
+            small { (foreign(reason)) " (its checks: " (target.health.as_str()) ")" }
+        }
+        @if let Some(reason) = &target.reason { small { (foreign(reason)) } }
+        @if target.inconclusive_since.is_some() {
+            small { "its checks have been inconclusive for over a minute" }
+        }
+    }
+}
+
+/// Renders whether the cluster holds the address, and the reason why not.
+fn membership(target: &TargetStatus, now: Time) -> Markup {
+    html! {
+        @match (target.published, target.mark()) {
+            (true, _) => "yes",
+            (false, TargetMark::Maintenance) => { "no" small { "in maintenance" } }
+            (false, TargetMark::Down) => { "no" small { "its checks fail" } }
+            (false, TargetMark::Unknown) => { "no" small { "not known yet" } }
+            (false, TargetMark::Flapping) => {
+                "no"
+                small {
+                    "it flapped"
+                    @if let Some(end) = target.flapping_until { "; back in " (until(end, now)) }
+                }
+            }
+            (false, TargetMark::Up) => { "no" small { "not in the plan, see above" } }
+        }
+    }
+}
+
+fn last_check(target: &TargetStatus, now: Time) -> Markup {
+    let TargetStatus { passes, failures, .. } = target;
+    html! {
+        @match target.last_check {
+            Some(time) => {
+                (since(time, now)) " ago"
+                @if let Some(seconds) = target.last_duration_seconds {
+                    ", took " (format!("{:.1} ms", seconds * 1000.0))
+                }
+            }
+            None => "none yet",
+        }
+        @if *failures > 0 { small { (failures) " failed in a row" } }
+        @if *passes > 0 && target.health != State::Up { small { (passes) " passed in a row" } }
+    }
+}
+
+/// Renders the newest changes, the newest first.
+pub(super) fn changes(changes: &[ChangeStatus], now: Time) -> Markup {
+    html! {
+        section {
+            h2 { "Last changes" }
+            @if changes.is_empty() {
+                p { "None since this replica started." }
+            } @else {
+                table {
+                    thead {
+                        tr {
+                            th scope="col" { "Time" }
+                            th scope="col" { "Address" }
+                            th scope="col" { "Change" }
+                            th scope="col" { "Reason" }
+                        }
+                    }
+                    tbody { @for change in changes.iter().rev() { (change_row(change, now)) } }
+                }
+            }
+        }
+    }
+}
+
+fn change_row(change: &ChangeStatus, now: Time) -> Markup {
+    let past = duration(between(change.at.0, now.0));
+    html! {
+        tr {
+            td { (calendar(change.at)) small { (past) " ago" } }
+            th scope="row" { (change.address) }
+            td { (in_words(&change.change)) }
+            td { @if let Some(reason) = &change.reason { (foreign(reason)) } }
+        }
+    }
+}
+
+fn in_words(change: &str) -> &str {
+    match change {
+        "up" => "▲ up",
+        "down" => "▼ down",
+        "maintenanceBegan" => "■ maintenance began",
+        "maintenanceEnded" => "□ maintenance ended",
+        "published" => "+ published",
+        "unpublished" => "− no longer published",
+        other => other,
+    }
+}

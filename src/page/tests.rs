@@ -1,0 +1,114 @@
+use serde_json::json;
+
+use super::*;
+use crate::status::TargetStatus;
+
+/// Returns a target that is up, down or in maintenance.
+pub(super) fn target(state: &str) -> TargetStatus {
+    let value = json!({
+        "address": "10.0.0.1", "tier": 0, "health": if state == "down" { "down" } else { "up" },
+        "passes": 1, "failures": 0, "since": "2026-11-28T13:45:00.000Z",
+        "reason": if state == "down" { Some("connect: refused") } else { None },
+        "maintenance": if state == "maintenance" { Some("disk swap") } else { None },
+        "lastCheck": null, "lastDurationSeconds": null, "published": state == "up",
+        "lastHour": "pd",
+    });
+    serde_json::from_value(value).expect("a target")
+}
+
+pub(super) fn database(service: &str, targets: Vec<TargetStatus>) -> DatabaseStatus {
+    let value = json!({
+        "namespace": "prod", "service": service, "condition": "Published", "reason": "",
+        "since": "2026-11-28T13:00:00.000Z", "splitBrain": false, "planned": null,
+        "published": ["10.0.0.1"], "targets": [],
+    });
+    DatabaseStatus { targets, ..serde_json::from_value(value).expect("a database") }
+}
+
+fn replica() -> ReplicaStatus {
+    let value = json!({
+        "version": "9.0.0", "now": "2026-11-28T14:00:00.000Z", "role": "leader", "lease": null,
+        "frozen": null, "leftBehind": [],
+        "config": {"file": "c.yaml", "since": "2026-11-28T13:00:00.000Z", "problems": []},
+    });
+    serde_json::from_value(value).expect("a replica")
+}
+
+fn overview_of(query: &str, replica: ReplicaStatus, databases: &[DatabaseStatus]) -> String {
+    let query = Query::parse(query).expect("a good query");
+    let mut survey = Survey::default();
+    databases.iter().enumerate().for_each(|(index, it)| survey.add(&query, index, it));
+    overview(replica, query, survey, |index| databases[index].clone()).collect()
+}
+
+#[test]
+fn trouble_comes_first_and_is_counted() {
+    let databases =
+        [database("redis", vec![target("up")]), database("mysql", vec![target("down")])];
+    let page = overview_of("", replica(), &databases);
+    assert!(page.contains("<title>1 in trouble – external-endpoints</title>"), "{page}");
+    let place = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text} in {page}"));
+    assert!(place("id=\"prod/mysql\"") < place("id=\"prod/redis\""));
+    assert!(place("1 of 2 databases in trouble") < place("▼ 1 down"));
+    assert!(page.contains("▼ down") && page.contains("15 min") && page.ends_with("</html>\n"));
+    let page = overview_of("show=trouble", replica(), &databases);
+    assert!(page.contains("prod/mysql") && !page.contains("prod/redis"), "{page}");
+    let fine = overview_of("show=trouble", replica(), &databases[..1]);
+    assert!(fine.contains("<title>external-endpoints</title>"), "{fine}");
+    assert!(fine.contains("Nothing to show here"), "{fine}");
+}
+
+#[test]
+fn banners_say_what_concerns_all_databases() {
+    let value = json!({
+        "version": "9.0.0", "now": "2026-11-28T14:00:00.000Z", "role": "standby",
+        "lease": {"name": "infra/lease", "identity": "pod-b_2", "held": false,
+            "holder": "pod-a_1", "trouble": null},
+        "frozen": {"since": "2026-11-28T13:59:00.000Z", "until": "2026-11-28T14:09:00.000Z",
+            "failed": 7, "published": 9},
+        "config": {"file": "c.yaml", "since": "2026-11-28T13:00:00.000Z",
+            "problems": ["c.yaml:1:1: <b>"]},
+        "leftBehind": [{"namespace": "old", "service": "db", "addresses": ["10.0.0.9"]}],
+    });
+    let page = overview_of("", serde_json::from_value(value).expect("a replica"), &[]);
+    for text in [
+        "This replica does not write. ",
+        "kubectl -n infra port-forward pod/pod-a 8080",
+        "7 of 9 published targets fail together",
+        "<time datetime=\"2026-11-28T14:09:00.000Z\">9 min</time> more at the most",
+        "<bdi>c.yaml:1:1: &lt;b&gt;</bdi>",
+        "old/db: 10.0.0.9",
+    ] {
+        assert!(page.contains(text), "{text} in {page}");
+    }
+}
+
+#[test]
+fn texts_of_others_cannot_leave_their_place() {
+    let hostile = "</bdi></td><script>alert(1)</script><img src=x onerror='alert(2)'>";
+    let mut database = database("mysql", vec![target("down")]);
+    database.targets[0].reason = Some(hostile.to_owned());
+    database.targets[0].maintenance = Some(hostile.to_owned());
+    database.policy = vec![hostile.to_owned()];
+    database.reason = Some(hostile.to_owned());
+    let query =
+        format!("q={}", form_urlencoded::byte_serialize(b"\"><script>").collect::<String>());
+    let overview = overview_of(&query, replica(), &[database.clone()]);
+    let query = Query::default();
+    let own = super::database(&replica(), &query, &database);
+    for page in [overview, own] {
+        assert!(!page.contains("<script") && !page.contains("<img"), "{page}");
+    }
+}
+
+#[test]
+fn a_page_is_loaded_again_unless_it_is_paused() {
+    let (on, paused) = (Query::default(), Query::parse("refresh=off").expect("a good query"));
+    assert_eq!(refresh_interval(&on, 10), Some(10));
+    assert_eq!(refresh_interval(&on, 10_000), Some(60));
+    assert_eq!(refresh_interval(&paused, 10), None);
+    let page = overview_of("q=x&refresh=off", replica(), &[]);
+    assert!(page.contains("<a href=\"?q=x\">Continue</a>"), "{page}");
+    let page = overview_of("q=x", replica(), &[]);
+    assert!(page.contains("<a href=\"?q=x&amp;refresh=off\">Pause</a>"), "{page}");
+}
