@@ -50,7 +50,7 @@ pub(crate) use last_hour::{LastHour, Minute};
 use names::Names;
 use results::ProbeReport;
 pub(crate) use snapshot::{
-    DatabaseSnapshot, NameSnapshot, Origin, Snapshot, TargetCounters, TargetState,
+    DatabaseSnapshot, NameSnapshot, Origin, Snapshot, TargetCheck, TargetCounters, TargetState,
 };
 use snapshot_channel::SnapshotWriter;
 use start_delay::StartDelay;
@@ -256,8 +256,9 @@ impl Monitor {
 
     /// Makes a snapshot if one is requested, as much of it as a turn may.
     fn advance_snapshot(&mut self, now: Instant) {
-        let Self { databases, snapshots, check_durations, start_delay, freeze, .. } = self;
-        if !snapshots.begin_if_requested(now) || !snapshots.advance(databases) {
+        let Self { databases, schedule, snapshots, check_durations, start_delay, .. } = self;
+        let freeze = &self.freeze;
+        if !snapshots.begin_if_requested(now) || !snapshots.advance(databases, schedule) {
             return;
         }
         snapshots.publish(|fresh_until, databases| Snapshot {

@@ -35,7 +35,7 @@ use cache::orphans::Orphans;
 pub use cluster::Cluster;
 pub use condition::{Condition, ConditionKind};
 use status::DatabaseHandles;
-pub use status::PublishStatus;
+pub use status::{LastWrite, PublishStatus};
 pub use supervisor::Supervisor;
 
 mod apply;

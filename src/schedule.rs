@@ -207,6 +207,12 @@ impl Schedule {
         }
     }
 
+    /// Returns the time at which the next try of a target is due; none while one is in flight.
+    pub(crate) fn due(&self, key: TargetKey) -> Option<Instant> {
+        let entry = self.entries.get(key)?.as_ref()?;
+        entry.due.map(|due| self.instant(due))
+    }
+
     /// Returns the next thing to do.
     pub(crate) fn next(&mut self, now: Instant) -> Next {
         let now = self.nanos(now);

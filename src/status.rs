@@ -13,17 +13,21 @@ use crate::config::DatabaseId;
 use crate::freeze::Frozen;
 use crate::health::{self, State, Streak};
 use crate::lease::{self, Role};
-use crate::monitor::{DatabaseSnapshot, Snapshot, TargetState};
+use crate::monitor::{DatabaseSnapshot, Snapshot, TargetCheck, TargetState};
 use crate::plan::{self, PolicyNote};
 use crate::publish::{self, PublishStatus};
 use crate::{clock, reload};
+pub use check::{CheckStatus, WriteStatus};
 pub use history::{ChangeStatus, HourMinute, read_hour};
 pub use mark::TargetMark;
+pub use membership::MembershipStatus;
 pub use names::{NameStatus, NamedAddress, RecordStatus, RejectedStatus};
 pub use time::Time;
 
+mod check;
 mod history;
 mod mark;
+mod membership;
 mod names;
 mod time;
 
@@ -234,6 +238,9 @@ pub struct DatabaseStatus {
     pub planned: Option<Vec<String>>,
     /// The existing members; null while they are unknown or foreign.
     pub published: Option<Vec<String>>,
+    /// The newest write of members by this process, if it made any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_write: Option<WriteStatus>,
     /// The targets, in the order of the config.
     pub targets: Vec<TargetStatus>,
     /// The entries of the config that are a name.
@@ -295,6 +302,15 @@ pub struct TargetStatus {
     pub last_duration_seconds: Option<f64>,
     /// True if the cluster holds the address.
     pub published: bool,
+    /// The place in the plan, with the rule that gives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub membership: Option<MembershipStatus>,
+    /// The check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckStatus>,
+    /// The time at which the next try is due; none while one is in flight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_check: Option<Time>,
     /// A letter for each minute of the last hour, oldest first: that of [`HourMinute`].
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub last_hour: String,
@@ -325,10 +341,12 @@ impl DatabaseStatus {
             }),
             planned: planned.map(ips),
             published: members.map(ips),
+            last_write: status.and_then(|status| status.last_write.as_ref()).map(WriteStatus::new),
             targets: database
                 .targets
                 .iter()
-                .map(|target| TargetStatus::new(target, members))
+                .zip(&database.checks)
+                .map(|(target, check)| TargetStatus::new(database, target, check, members))
                 .collect(),
             names: database.names.iter().map(NameStatus::new).collect(),
             rejected: database.refused.iter().map(RejectedStatus::new).collect(),
@@ -345,7 +363,12 @@ impl DatabaseStatus {
 }
 
 impl TargetStatus {
-    fn new(target: &TargetState, members: Option<&plan::Members>) -> Self {
+    fn new(
+        database: &DatabaseSnapshot,
+        target: &TargetState,
+        TargetCheck { check, next_at }: &TargetCheck,
+        members: Option<&plan::Members>,
+    ) -> Self {
         let health: &health::Health = &target.health;
         let maintenance = target.maintenance.as_deref();
         let (passes, failures) = match health.streak() {
@@ -372,6 +395,9 @@ impl TargetStatus {
             last_check: target.last_check.map(|(at, _)| at.into()),
             last_duration_seconds: target.last_check.map(|(_, duration)| duration.as_secs_f64()),
             published: members.is_some_and(|members| members.contains(target.member.ip)),
+            membership: Some(MembershipStatus::new(database, target, check)),
+            check: Some(CheckStatus::new(check, target.member.ip)),
+            next_check: next_at.map(Time::from),
             last_hour: history::write_hour(target.last_hour.minutes(clock::now())),
         }
     }

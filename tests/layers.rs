@@ -248,7 +248,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("run", &["cluster", "election", "signals"]),
-    ("status", &["time", "history", "mark", "names"]),
+    ("status", &["time", "check", "history", "mark", "membership", "names"]),
 ];
 
 /// Names that pure modules must not use.

@@ -7,6 +7,8 @@
 //! trip through `explain`, and the generated files. `docs/contributing/architecture.md` has all
 //! steps.
 
+use std::net::IpAddr;
+
 pub(crate) mod kind;
 pub(crate) mod tls;
 
@@ -49,6 +51,17 @@ macro_rules! declare_kinds {
             pub fn name(&self) -> &'static str {
                 match self {
                     $(CheckKind::$record(_) => stringify!($module),)*
+                }
+            }
+
+            /// Returns the check of an address in a few words, without what may be secret.
+            pub(crate) fn summary(&self, ip: IpAddr) -> String {
+                let host = match ip {
+                    IpAddr::V4(ip) => ip.to_string(),
+                    IpAddr::V6(ip) => format!("[{ip}]"),
+                };
+                match self {
+                    $(CheckKind::$record(check) => $module::$record::summary(check, &host),)*
                 }
             }
 

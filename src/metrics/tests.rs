@@ -62,6 +62,7 @@ fn database(service: &str, targets: Vec<TargetState>) -> DatabaseSnapshot {
         notes: Vec::new(),
         problems: Vec::new(),
         targets,
+        checks: Vec::new(),
         names: Vec::new(),
         refused: Vec::new(),
         changes: Arc::default(),
@@ -87,6 +88,7 @@ fn lines_of(databases: Vec<DatabaseSnapshot>, start: &str) -> Vec<String> {
         ),
         synced: true,
         writes: BTreeMap::from([("success", 2)]),
+        last_write: None,
     };
     let written = DatabaseId { namespace: "prod".into(), service: "b".into() };
     let status = move |id: &DatabaseId| (*id == written).then(|| status.clone());

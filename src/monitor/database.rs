@@ -10,8 +10,8 @@ use tracing::info;
 
 use super::change_log::ChangeLog;
 use super::{
-    DatabasePlan, DatabaseSnapshot, LastHour, Minute, Origin, ProbeReport, TargetCounters,
-    TargetState,
+    DatabasePlan, DatabaseSnapshot, LastHour, Minute, Origin, ProbeReport, TargetCheck,
+    TargetCounters, TargetState,
 };
 use crate::annotations::{Maintenance, ServiceAnnotations};
 use crate::config::{Address, Database, DatabaseId};
@@ -20,7 +20,7 @@ use crate::health::{self, Health, InitialMembership, State, Transition, Verdict}
 use crate::notice::Recorder;
 use crate::plan::{KeepReason, Member, Members, Membership, Plan, PolicyNote};
 use crate::resolve;
-use crate::schedule::{Pause, TargetKey};
+use crate::schedule::{Pause, Schedule, TargetKey};
 pub(crate) use answers::ServiceFacts;
 use decision::known_to_pass;
 
@@ -169,7 +169,7 @@ impl DatabaseMonitor {
     }
 
     /// Returns a copy for readers outside the monitor.
-    pub(super) fn snapshot(&self) -> DatabaseSnapshot {
+    pub(super) fn snapshot(&self, schedule: &Schedule) -> DatabaseSnapshot {
         DatabaseSnapshot {
             id: self.database.id.clone(),
             plan: self.plan.borrow().plan.clone(),
@@ -177,10 +177,20 @@ impl DatabaseMonitor {
             notes: self.policy_state.notes.clone(),
             problems: self.policy_state.problems.clone(),
             targets: self.targets.clone(),
+            checks: self.checks(schedule),
             names: self.name_snapshots(),
             refused: self.database.rejected.clone(),
             changes: self.changes.snapshot(),
         }
+    }
+
+    /// Returns the checks of the targets, with the times of their next tries.
+    fn checks(&self, schedule: &Schedule) -> Vec<TargetCheck> {
+        let Scheduled { database, keys } = &self.scheduled;
+        let keys = keys.iter().filter(|_| Arc::ptr_eq(database, &self.database));
+        let due = keys.map(|key| schedule.due(*key)).chain(std::iter::repeat(None));
+        let checks = self.database.addresses.iter().map(|address| address.check.clone());
+        checks.zip(due).map(|(check, next_at)| TargetCheck { check, next_at }).collect()
     }
 
     /// Applies the verdict on the target numbered `index`. Returns the pause before its next try.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Change, CheckDurations, DurationHistogram, LastHour};
 use crate::annotations::Maintenance;
 use crate::clock;
-use crate::config::{DatabaseId, RejectedAddress};
+use crate::config::{Check, DatabaseId, RejectedAddress};
 use crate::freeze::Frozen;
 use crate::health::{FlapDamper, Health, State, Streak};
 use crate::names::{Backing, LookupResult};
@@ -42,6 +42,8 @@ pub struct DatabaseSnapshot {
     /// The problems of the Service's annotations.
     pub problems: Vec<String>,
     pub targets: Vec<TargetState>,
+    /// The checks of the targets, in the same order.
+    pub checks: Vec<TargetCheck>,
     /// The entries that are a name, in the order of the file.
     pub names: Vec<NameSnapshot>,
     /// The addresses that may not be published, and are no targets.
@@ -72,6 +74,14 @@ pub struct NameSnapshot {
     pub foreign_ports: Vec<String>,
 }
 
+/// The check of a target, and the time of its next try.
+#[derive(Debug, Clone)]
+pub struct TargetCheck {
+    pub check: Arc<Check>,
+    /// The time at which the next try is due; none while one is in flight or not scheduled yet.
+    pub next_at: Option<Instant>,
+}
+
 #[derive(Debug, Clone)]
 pub struct TargetState {
     pub member: Member,
@@ -91,7 +101,7 @@ pub struct TargetState {
     pub flaps: Option<Box<FlapDamper>>,
     /// The worst of each minute lately.
     pub last_hour: LastHour,
-    /// Its place in the newest plan, with the rule that gives it.
+    /// The place in the newest plan, with the rule that gives it.
     pub membership: Membership,
 }
 

@@ -16,6 +16,7 @@ use super::database::DatabaseMonitor;
 use super::snapshot::{DatabaseSnapshot, Snapshot};
 use crate::clock;
 use crate::probe::Waker;
+use crate::schedule::Schedule;
 
 /// The time for which a snapshot is fresh: this many times as long as it took to make, so that
 /// snapshots cost at most a fiftieth of the time of the checks, but at most [`MAX_AGE`].
@@ -115,14 +116,14 @@ impl SnapshotWriter {
     }
 
     /// Continues the snapshot that is being made, and returns whether all databases are in it.
-    pub(super) fn advance(&mut self, databases: &[DatabaseMonitor]) -> bool {
+    pub(super) fn advance(&mut self, databases: &[DatabaseMonitor], schedule: &Schedule) -> bool {
         let Some(Unfinished { effort, databases: made, .. }) = &mut self.unfinished else {
             return false;
         };
         let (start, mut budget) = (clock::now(), Budget::new());
         made.reserve_exact(databases.len() - made.len());
         while made.len() < databases.len() && budget.try_spend() {
-            made.push(databases[made.len()].snapshot());
+            made.push(databases[made.len()].snapshot(schedule));
         }
         *effort += clock::now().saturating_duration_since(start);
         made.len() == databases.len()
@@ -169,7 +170,8 @@ mod tests {
 
     /// Makes a snapshot that takes this long if one is requested, and returns whether it was.
     fn make_in(writer: &mut SnapshotWriter, effort: Duration) -> bool {
-        let made = writer.begin_if_requested(clock::now()) && writer.advance(&[]);
+        let made = writer.begin_if_requested(clock::now())
+            && writer.advance(&[], &Schedule::new(clock::now()));
         writer.unfinished.iter_mut().for_each(|unfinished| unfinished.effort = effort);
         writer.publish(snapshot);
         made
@@ -249,7 +251,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(1)).await;
         let mut late = Box::pin(reader.get());
         assert!((&mut late).now_or_never().is_none());
-        assert!(writer.begin_if_requested(turn) && writer.advance(&[]));
+        assert!(writer.begin_if_requested(turn) && writer.advance(&[], &Schedule::new(turn)));
         writer.publish(snapshot);
         assert!(late.now_or_never().flatten().is_some(), "it is as new as requested");
     }

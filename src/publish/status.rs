@@ -23,6 +23,19 @@ pub struct PublishStatus {
     pub synced: bool,
     /// The number of calls that write, by their result.
     pub writes: BTreeMap<&'static str, u64>,
+    /// The newest write of members that this process made, if it made any.
+    pub last_write: Option<LastWrite>,
+}
+
+/// A write of members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastWrite {
+    /// The kind and the name of the object: `Endpoints mysql`.
+    pub object: String,
+    /// The version that the object got by it.
+    pub resource_version: String,
+    /// The time of the answer.
+    pub at: Instant,
 }
 
 /// The status of one database, and the objects that it has, as they change.

@@ -210,6 +210,7 @@ impl Supervisor {
             members: None,
             synced: matches!(self.cluster, Cluster::None),
             writes: BTreeMap::new(),
+            last_write: None,
         });
         let handle = DatabaseHandle { status: status_receiver, observed: observed.subscribe() };
         let id = database.id.clone();

@@ -106,6 +106,12 @@ impl KindRecord for Exec {
         }
     }
 
+    fn summary(check: &ExecCheck, _host: &str) -> String {
+        let program = check.command.first().map_or("", String::as_str);
+        let arguments = if check.command.len() > 1 { " …" } else { "" };
+        format!("exec {program}{arguments}")
+    }
+
     fn values(check: &ExecCheck) -> Vec<&ValueSource> {
         check.env.iter().map(|(_, value)| value).collect()
     }

@@ -152,6 +152,13 @@ impl KindRecord for Http {
         }
     }
 
+    fn summary(check: &HttpCheck, host: &str) -> String {
+        let HttpCheck { scheme, method, port, path, .. } = check;
+        let path = path.split_once('?').map_or(path.clone(), |(path, _)| format!("{path}?…"));
+        let scheme = scheme.as_str();
+        format!("http {method} {scheme}://{host}:{port}{path}")
+    }
+
     fn values(check: &HttpCheck) -> Vec<&ValueSource> {
         check.headers.iter().map(|(_, value)| value).collect()
     }

@@ -24,6 +24,10 @@ pub(crate) trait KindRecord: Record + Sized {
     /// Returns the keys of a checked form, with every default written out.
     fn explain(check: &Self::Check) -> Self;
 
+    /// Returns the check of an address in a few words, without what may be secret: a query or the
+    /// arguments of a program.
+    fn summary(check: &Self::Check, host: &str) -> String;
+
     /// Returns the values that may be secrets.
     fn values(check: &Self::Check) -> Vec<&ValueSource>;
 

@@ -92,6 +92,11 @@ impl KindRecord for Tcp {
         }
     }
 
+    fn summary(check: &TcpCheck, host: &str) -> String {
+        let tls = if check.tls.is_some() { " with TLS" } else { "" };
+        format!("tcp {host}:{}{tls}", check.port)
+    }
+
     fn values(check: &TcpCheck) -> Vec<&ValueSource> {
         check.send.iter().collect()
     }

@@ -104,9 +104,13 @@ impl Scene {
         }
     }
 
+    fn snapshot(&self) -> DatabaseSnapshot {
+        self.database.snapshot(&Schedule::new(self.now))
+    }
+
     fn has_split_brain(&self) -> bool {
         let is_split_brain = |note: &PolicyNote| matches!(note, PolicyNote::SplitBrain { .. });
-        self.database.snapshot().notes.iter().any(is_split_brain)
+        self.snapshot().notes.iter().any(is_split_brain)
     }
 
     #[track_caller]
@@ -259,7 +263,7 @@ fn a_split_brain_is_over_as_soon_as_one_stops_to_pass() {
     let mut scene = Scene::new("10.0.0.1, 10.0.0.2", "{exactlyOne: true}");
     scene.sync(&[1]);
     scene.on_result("+-");
-    let split = |scene: &Scene| !scene.database.snapshot().notes.is_empty();
+    let split = |scene: &Scene| !scene.snapshot().notes.is_empty();
     assert!(!split(&scene));
     scene.on_result(" +");
     assert!(split(&scene));
@@ -303,7 +307,7 @@ fn a_published_inconclusive_target_is_reported_once() {
                 (connect: no route from this host); it stays published, dead or alive; fix the \
                 cause on the side of the daemon";
     assert_eq!(scene.events("Checks"), [note], "one that is not published is not reported");
-    assert_eq!(scene.database.snapshot().notes.len(), 1);
+    assert_eq!(scene.snapshot().notes.len(), 1);
     scene.publishes("1");
     let since = scene.database.targets[0].health.inconclusive_since();
     assert_eq!(since, Some(scene.now - SECOND * 90));
@@ -313,7 +317,7 @@ fn a_published_inconclusive_target_is_reported_once() {
         scene.events("Checks"),
         ["ChecksConclusive: the checks of all published addresses are conclusive again"]
     );
-    assert!(scene.database.snapshot().notes.is_empty());
+    assert!(scene.snapshot().notes.is_empty());
     scene.apply_for(61, "??");
     assert_eq!(scene.events("Checks"), [""; 0]);
 }
@@ -350,7 +354,7 @@ fn a_writer_that_cannot_be_tried_gives_way_to_its_successor() {
     assert_eq!(scene.database.policy_state.reevaluate_at, Some(due));
     scene.database.reevaluate_if_due(&mut scene.freeze, due);
     scene.publishes("2");
-    assert!(scene.database.snapshot().notes.is_empty(), "no split brain");
+    assert!(scene.snapshot().notes.is_empty(), "no split brain");
     // The old one passes again: reported at once, and it changes nothing.
     scene.follow(&[2]);
     scene.on_result("++");
@@ -366,10 +370,7 @@ fn a_writer_that_cannot_be_tried_stays_where_both_passed() {
     scene.apply_for(60, "?+");
     scene.database.decide(&mut scene.freeze, scene.now);
     scene.publishes("1");
-    assert!(
-        scene.database.snapshot().notes.is_empty(),
-        "no split brain: one of them is inconclusive"
-    );
+    assert!(scene.snapshot().notes.is_empty(), "no split brain: one of them is inconclusive");
     // It also stays when all verdicts are inconclusive. The next conclusive ones count at once.
     scene.apply_for(60, "??");
     scene.publishes("1");
@@ -391,7 +392,7 @@ fn changes_and_the_last_hour_are_kept_for_people() {
     scene.now += 60 * SECOND;
     scene.on_result("++");
     scene.follow(&[1, 2]);
-    let snapshot = scene.database.snapshot();
+    let snapshot = scene.snapshot();
     let reason = |reason: &Option<Arc<str>>| reason.as_deref().unwrap_or("-").to_owned();
     let changes = snapshot
         .changes

@@ -207,7 +207,7 @@ async fn a_failure_that_a_guessed_name_may_cause_takes_nothing_out() {
         let verdict = Verdict::Fail(reason.into());
         let (started, ended) = (scene.now, scene.now);
         scene.monitor.on_result(&ProbeReport { key, verdict, delay: None, started, ended });
-        scene.monitor.databases[0].snapshot().targets[0].health.state()
+        scene.monitor.databases[0].snapshot(&scene.monitor.schedule).targets[0].health.state()
     };
     assert_eq!(fail(&mut scene, "tls: the certificate is for other names"), State::Up);
     assert_eq!(fail(&mut scene, "connect: connection refused"), State::Down);

@@ -118,8 +118,11 @@ impl Scene {
     }
 
     fn target(&self, ip: &str) -> TargetState {
-        let mut targets =
-            self.monitor.databases.iter().flat_map(|database| database.snapshot().targets);
+        let mut targets = self
+            .monitor
+            .databases
+            .iter()
+            .flat_map(|database| database.snapshot(&self.monitor.schedule).targets);
         targets.find(|target| target.member.ip.to_string() == ip).expect("a target")
     }
 

@@ -155,6 +155,8 @@ impl Executor<'_> {
             return Outcome::Requeue(Requeue::After(self.state.backoff.next()));
         }
         self.announce::<K>(&name, &members);
+        let version = stored.resource_version().unwrap_or_default();
+        self.reporter.record_write(format!("{} {name}", K::kind(&())), version);
         self.apply_response(stored);
         self.state.reset_failures();
         Outcome::Written(name)

@@ -10,7 +10,7 @@ use crate::notice::{LogLine, Notice, Reason, Recorder, Regarding};
 use crate::plan::{Members, Plan};
 use crate::publish::condition::{Condition, ConditionKind};
 use crate::publish::decide::step::Step;
-use crate::publish::status::PublishStatus;
+use crate::publish::status::{LastWrite, PublishStatus};
 
 /// The message for a database whose decision is not in the cluster.
 const NOT_PUBLISHED: &str = "not published";
@@ -61,6 +61,12 @@ impl Reporter {
             status.members = members;
             true
         });
+    }
+
+    /// Records a write of members, of this object and with the version that it got.
+    pub(crate) fn record_write(&self, object: String, resource_version: String) {
+        let last_write = LastWrite { object, resource_version, at: clock::now() };
+        self.status.send_modify(|status| status.last_write = Some(last_write));
     }
 
     /// Records that the objects of the database have been listed, and emits what had to wait for

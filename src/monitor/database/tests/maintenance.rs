@@ -14,13 +14,13 @@ fn maintenance_comes_from_the_config_and_from_the_annotation() {
     scene.on_result("+++");
     scene.publishes("1, 2");
     assert_eq!(
-        scene.database.snapshot().problems,
+        scene.snapshot().problems,
         ["annotation external-endpoints/maintenance: 10.0.0.9 is no address of this database"]
     );
     scene.annotate(Some("10.0.0.1=disk, 10.0.0.3=memory"), None);
     scene.publishes("2");
     let reasons = |scene: &Scene| {
-        let targets = scene.database.snapshot().targets;
+        let targets = scene.snapshot().targets;
         targets
             .iter()
             .map(|target| target.maintenance.as_ref().map_or_else(String::new, |it| it.to_string()))
@@ -30,7 +30,7 @@ fn maintenance_comes_from_the_config_and_from_the_annotation() {
     scene.annotate(None, None);
     scene.publishes("1, 2");
     assert_eq!(
-        (reasons(&scene), scene.database.snapshot().problems),
+        (reasons(&scene), scene.snapshot().problems),
         (vec!["".into(), "".into(), "kernel (config)".into()], vec![])
     );
 }
@@ -84,7 +84,7 @@ fn an_entry_with_an_end_is_over_by_itself() {
     wait(&mut scene, 100);
     scene.publishes("1, 2");
     assert_eq!(scene.database.policy_state.reevaluate_at, None);
-    assert_eq!(scene.database.snapshot().problems, [""; 0], "an end is no mistake");
+    assert_eq!(scene.snapshot().problems, [""; 0], "an end is no mistake");
 }
 
 #[test]

@@ -458,6 +458,6 @@ fn records_that_are_left_out_have_no_tier() {
     let parts = vec![part("a.corp.example", 99, 0, 1), part("b.corp.example", 1, 1, 2)];
     scene.resolve_parts(0, parts);
     assert_eq!(scene.database.targets[0].priority, 0);
-    let names = scene.database.snapshot().names;
+    let names = scene.snapshot().names;
     assert_eq!(names[0].foreign_ports, ["a.corp.example: the database has no port 99"]);
 }
