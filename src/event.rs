@@ -4,44 +4,50 @@
 //! Events are published one at a time, and never delay a check or a write. The recorder of
 //! kube-runtime treats notices that differ only in their note as repetitions and keeps the first
 //! note: of two addresses that go down it would show one, twice. Here each address has an Event of
-//! its own, with the newest note.
+//! its own, and the newest Event always says what is so now:
+//!
+//! ```text
+//! notices --> aggregator --> client --> Events     a newer truth is written at once, in the
+//!                 ^                        |       Event that is there where it is recent
+//!                 |                        |
+//!               audit <--------------------+       Events that are no longer so, also those of a
+//!                 ^                                former leader, are corrected
+//!                 |
+//!         publish, monitor                         the state
+//! ```
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::events::v1::Event;
-use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::{Client, Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
-use serde_json::json;
+use futures::future::{BoxFuture, FutureExt as _};
+use kube::Client;
 use tracing::{info, warn};
 
-use crate::api::{ApiError, Call, ErrorKind};
+use crate::api::{ApiError, ErrorKind};
 use crate::clock;
 use crate::lease;
-use crate::notice::{Receiver, Regarding};
-use crate::publish::{self, ServiceUid};
-use aggregator::{EventAggregator, Next, Pending, Recorded};
-use object::{REPORTING_CONTROLLER, RegardingObject};
+use crate::monitor::{self, Snapshot};
+use crate::notice::{Notice, Receiver, Regarding};
+use crate::publish;
+use aggregator::{EventAggregator, EventKey, Next, Pending, Recorded};
+use audit::Audit;
+use client::{EventClient, EventError};
+use object::{REPORTING_COMPONENT, RegardingObject};
 
 mod aggregator;
+mod audit;
+mod client;
 mod object;
+mod truth;
 
-/// The time within which the API must have taken an Event.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The least time between two calls: 20 Events a second. They don't count towards the rate limit of
+/// The least time between two calls: 50 Events a second. They don't count towards the rate limit of
 /// writes.
-const CALL_INTERVAL: Duration = Duration::from_millis(50);
+const CALL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The shortest and the longest pause after a call that the API did not answer.
-const RETRY_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+const RETRY_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
 /// The time for which no Events are sent to a namespace in which a right is missing.
 const FORBIDDEN_DELAY: Duration = Duration::from_secs(60);
@@ -50,8 +56,12 @@ const FORBIDDEN_DELAY: Duration = Duration::from_secs(60);
 /// the leader was killed.
 const STANDBY_RETENTION: Duration = Duration::from_secs(20);
 
-/// The interval at which a standby replica discards notices that are older.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+/// The time for which the leader retains notices that the API does not take. The API would have
+/// deleted their Events after as long.
+const LEADER_RETENTION: Duration = Duration::from_secs(3600);
+
+/// The interval at which notices that are too old are discarded, and Events are audited.
+const AUDIT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The number of notices that are received before an Event is published.
 const RECV_BATCH: usize = 256;
@@ -79,55 +89,61 @@ impl Counts {
 
 /// Writes notices as Events, for as long as there are recorders.
 pub(crate) struct EventWriter {
-    client: Client,
-    services: publish::Handle,
+    client: EventClient,
+    monitor: monitor::Handle,
     /// Only the leader publishes, because all replicas record the same happenings.
     lease: lease::Handle,
-    /// The name of this replica.
-    instance: String,
     receiver: Receiver,
     counts: Counts,
     aggregator: EventAggregator,
+    audit: Audit,
+    /// True while this replica is known to be the leader.
+    leads: bool,
+    /// The names of the Events whose creation had no answer.
+    attempted: HashMap<EventKey, String>,
     /// The time until which no Event is sent to a namespace in which a right is missing.
     forbidden_until: HashMap<String, Instant>,
     /// The last pause after calls that failed; zero after a call that succeeded.
     backoff: Duration,
 }
 
-/// The error of an Event that is not in the cluster.
-enum EventError {
-    /// There is no object that it could regard.
-    NoObject,
-    Api(ApiError),
+/// The next thing to do.
+enum Step {
+    Call(BoxFuture<'static, Outcome>),
+    Wait(Duration),
 }
 
-impl From<ApiError> for EventError {
-    fn from(error: ApiError) -> Self {
-        Self::Api(error)
-    }
+/// The outcome of a call.
+enum Outcome {
+    Written(Box<(Pending, RegardingObject, Result<Recorded, EventError>)>),
+    Listed(String, Result<Vec<(EventKey, Recorded)>, ApiError>),
+    Snapshot(Option<Arc<Snapshot>>),
 }
 
 impl EventWriter {
     pub(crate) fn new(
         client: Client,
         services: publish::Handle,
+        monitor: monitor::Handle,
         lease: lease::Handle,
         receiver: Receiver,
     ) -> Self {
         let counts = Counts { dropped: receiver.dropped.clone(), ..Counts::default() };
         let identity = lease.identity().map(|(_, identity)| identity);
-        let instance = identity.unwrap_or(REPORTING_CONTROLLER).to_owned();
-        let (aggregator, forbidden_until, backoff) = Default::default();
+        let instance = identity.unwrap_or(REPORTING_COMPONENT).to_owned();
+        let client = EventClient { client, services, instance };
         Self {
             client,
-            services,
+            monitor,
             lease,
-            instance,
             receiver,
             counts,
-            aggregator,
-            forbidden_until,
-            backoff,
+            aggregator: EventAggregator::default(),
+            audit: Audit::default(),
+            leads: false,
+            attempted: HashMap::new(),
+            forbidden_until: HashMap::new(),
+            backoff: Duration::ZERO,
         }
     }
 
@@ -135,22 +151,34 @@ impl EventWriter {
         self.counts.clone()
     }
 
-    /// Publishes Events until the last recorder is dropped.
+    /// Publishes Events until the last recorder is dropped. Notices are received also while a call
+    /// is in flight.
     pub(crate) async fn run(mut self) {
         let mut received = Vec::new();
         let mut roles = self.lease.subscribe();
+        let mut call: Option<BoxFuture<'static, Outcome>> = None;
         let mut next_call = clock::now();
         loop {
             let now = clock::now();
-            let pause = match self.next(now) {
-                Next::Due(_) if next_call > now => Some(next_call - now),
-                Next::Due(pending) => {
-                    let pause = self.publish(*pending).await;
-                    next_call = clock::now() + pause;
-                    continue;
+            if self.update_role() {
+                call = None;
+            }
+            let pause = match &call {
+                Some(_) => AUDIT_INTERVAL,
+                None if next_call > now => next_call - now,
+                None => match self.next(now) {
+                    Step::Wait(pause) => pause,
+                    Step::Call(started) => {
+                        call = Some(started);
+                        continue;
+                    }
+                },
+            };
+            let in_flight = async {
+                match &mut call {
+                    Some(call) => call.await,
+                    None => std::future::pending().await,
                 }
-                Next::Wait(pause) => Some(pause),
-                Next::Idle => None,
             };
             tokio::select! {
                 count = self.receiver.notices.recv_many(&mut received, RECV_BATCH) => {
@@ -163,43 +191,155 @@ impl EventWriter {
                         }
                     }
                 }
+                outcome = in_flight => {
+                    call = None;
+                    next_call = clock::now() + self.apply(outcome);
+                }
                 Ok(()) = roles.changed() => {}
-                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
 
-    /// Returns what to do next. A standby replica publishes nothing. It retains notices for a while
-    /// in case that the leader is gone and this replica takes over.
-    fn next(&mut self, now: Instant) -> Next {
-        if self.lease.is_leader() {
-            return self.aggregator.next(now);
+    /// Follows the role of this replica. Returns whether a call in flight has to be given up.
+    fn update_role(&mut self) -> bool {
+        let leads = self.lease.is_leader();
+        if std::mem::replace(&mut self.leads, leads) == leads {
+            return false;
         }
-        self.aggregator.expire(STANDBY_RETENTION, now);
-        if self.aggregator.has_pending() { Next::Wait(EXPIRY_INTERVAL) } else { Next::Idle }
+        self.attempted.clear();
+        self.audit = Audit::default();
+        if leads {
+            // Another replica may have written Events since this one knew them.
+            self.aggregator.forget_events();
+            let mut namespaces = self.client.services.namespaces();
+            namespaces.extend(self.lease.identity().map(|(name, _)| name.namespace.clone()));
+            self.audit.start(namespaces);
+        }
+        true
     }
 
-    /// Publishes an Event, or discards it. Returns the time for which to make no other call.
-    async fn publish(&mut self, pending: Pending) -> Duration {
+    /// Returns what to do next. A standby replica publishes nothing. It retains notices for a while
+    /// in case that the leader is gone and this replica takes over.
+    fn next(&mut self, now: Instant) -> Step {
+        let retention = if self.leads { LEADER_RETENTION } else { STANDBY_RETENTION };
+        let expired = self.aggregator.expire(retention, now);
+        if !self.leads {
+            return Step::Wait(AUDIT_INTERVAL);
+        }
+        self.counts.failed.fetch_add(expired.into(), Ordering::Relaxed);
+        if let Some(namespace) = self.audit.next_namespace() {
+            let client = self.client.clone();
+            let list = async move {
+                let listed = client.list(&namespace).await;
+                Outcome::Listed(namespace, listed)
+            };
+            return Step::Call(list.boxed());
+        }
+        if self.audit.due_at(AUDIT_INTERVAL, now) <= now {
+            self.audit_members(now);
+            if self.audit.needs_snapshot() {
+                let monitor = self.monitor.clone();
+                return Step::Call(
+                    async move { Outcome::Snapshot(monitor.snapshot().await) }.boxed(),
+                );
+            }
+        }
+        match self.aggregator.next(now) {
+            Next::Due(pending) => match self.start_write(*pending) {
+                Some(call) => Step::Call(call),
+                None => Step::Wait(Duration::ZERO),
+            },
+            Next::Wait(pause) => Step::Wait(pause.min(AUDIT_INTERVAL)),
+            Next::Idle => Step::Wait(AUDIT_INTERVAL),
+        }
+    }
+
+    /// Adds the truth where an Event says something else about the members of a database.
+    fn audit_members(&mut self, now: Instant) {
+        let services = &self.client.services;
+        let corrections = self.audit.members(&self.aggregator, |id| services.status(id), now);
+        self.add_corrections(corrections, now);
+    }
+
+    fn add_corrections(&mut self, corrections: Vec<Notice>, now: Instant) {
+        for notice in corrections {
+            if !self.aggregator.add(notice, now) {
+                self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Starts to publish an Event, or discards it.
+    fn start_write(&mut self, pending: Pending) -> Option<BoxFuture<'static, Outcome>> {
         let Some(object) = self.object(&pending.key.regarding) else {
             self.discard(&pending, self.counts.dropped.clone());
-            return Duration::ZERO;
+            return None;
         };
         if self.forbidden_until.get(&object.namespace).is_some_and(|until| *until > clock::now()) {
             self.discard(&pending, self.counts.failed.clone());
-            return Duration::ZERO;
+            return None;
         }
-        let written = tokio::time::timeout(CALL_TIMEOUT, self.write(&pending, &object)).await;
-        let written = written.unwrap_or_else(|_| {
-            Err(ApiError::timed_out(object.event_call("create"), CALL_TIMEOUT).into())
-        });
-        match written {
-            Ok(recorded) => {
-                if !std::mem::take(&mut self.backoff).is_zero() {
-                    info!("Events are published again");
+        let name = || object::event_name(&object);
+        let name = self.attempted.entry(pending.key.clone()).or_insert_with(name).clone();
+        let client = self.client.clone();
+        let write = async move {
+            let written = client.write(&pending, &object, name).await;
+            Outcome::Written(Box::new((pending, object, written)))
+        };
+        Some(write.boxed())
+    }
+
+    /// Applies the outcome of a call. Returns the time for which to make no other.
+    fn apply(&mut self, outcome: Outcome) -> Duration {
+        let now = clock::now();
+        match outcome {
+            Outcome::Written(written) => {
+                let (pending, object, result) = *written;
+                self.on_written(pending, &object, result)
+            }
+            Outcome::Listed(namespace, Ok(found)) => {
+                for (key, recorded) in found {
+                    let age = clock::to_wall_clock(now).duration_since(recorded.shown_at);
+                    let at = now.checked_sub(age.unwrap_or_default()).unwrap_or(now);
+                    self.audit.add_found(&key);
+                    self.aggregator.on_found(key, recorded, at);
                 }
+                self.audit.on_listed(&namespace);
+                self.on_success()
+            }
+            Outcome::Listed(namespace, Err(error)) => self.on_list_error(&namespace, &error),
+            Outcome::Snapshot(None) => CALL_INTERVAL,
+            Outcome::Snapshot(Some(snapshot)) => {
+                let corrections = self.audit.others(&self.aggregator, &snapshot, now);
+                self.add_corrections(corrections, now);
+                Duration::ZERO
+            }
+        }
+    }
+
+    fn on_success(&mut self) -> Duration {
+        if !std::mem::take(&mut self.backoff).is_zero() {
+            info!("Events are published again");
+        }
+        CALL_INTERVAL
+    }
+
+    fn on_written(
+        &mut self,
+        pending: Pending,
+        object: &RegardingObject,
+        result: Result<Recorded, EventError>,
+    ) -> Duration {
+        match result {
+            Ok(recorded) => {
+                self.attempted.remove(&pending.key);
                 self.counts.published.fetch_add(pending.count.into(), Ordering::Relaxed);
                 self.aggregator.on_published(pending, recorded, clock::now());
+                self.on_success()
+            }
+            Err(EventError::Changed) => {
+                self.aggregator.forget_event(&pending.key);
                 CALL_INTERVAL
             }
             Err(EventError::NoObject) => {
@@ -207,14 +347,17 @@ impl EventWriter {
                 Duration::ZERO
             }
             Err(EventError::Api(error)) => {
-                self.discard(&pending, self.counts.failed.clone());
-                self.on_error(&object, &error)
+                if !is_outage(&error) {
+                    self.discard(&pending, self.counts.failed.clone());
+                }
+                self.on_error(object, &error)
             }
         }
     }
 
     fn discard(&mut self, pending: &Pending, count: Arc<AtomicU64>) {
         count.fetch_add(pending.count.into(), Ordering::Relaxed);
+        self.attempted.remove(&pending.key);
         self.aggregator.discard(&pending.key);
     }
 
@@ -240,39 +383,29 @@ impl EventWriter {
             }
             ErrorKind::Unauthorized | ErrorKind::Unavailable => {
                 if self.backoff.is_zero() {
-                    warn!(%namespace, kind, name, reason, "Events are not published");
+                    warn!(%namespace, kind, name, reason, "Events are not published for now");
                 }
-                self.backoff = (self.backoff * 2).clamp(RETRY_DELAYS[0], RETRY_DELAYS[1]);
-                self.backoff
+                self.next_backoff()
             }
         }
     }
 
-    /// Raises the count of an Event that exists, or creates one.
-    async fn write(
-        &self,
-        pending: &Pending,
-        object: &RegardingObject,
-    ) -> Result<Recorded, EventError> {
-        let uid = self.uid(&pending.key.regarding, object).await?;
-        let api: Api<Event> = Api::namespaced(self.client.clone(), &object.namespace);
-        if let Some(existing) = pending.existing.as_ref().filter(|existing| existing.uid == uid) {
-            let count = existing.count.saturating_add(pending.count);
-            let series = json!({"series": object::series(count, pending.notice.at)});
-            let patch = Patch::Merge(series);
-            match api.patch(&existing.name, &PatchParams::default(), &patch).await {
-                Ok(_) => return Ok(Recorded { count, ..existing.clone() }),
-                // The API deletes Events after an hour, and people may do so earlier.
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(ApiError::new(error, object.event_call("patch")).into()),
-            }
+    /// Logs why the Events of a former leader are not known. Tries again only if the API is away.
+    fn on_list_error(&mut self, namespace: &str, error: &ApiError) -> Duration {
+        if is_outage(error) {
+            return self.next_backoff();
         }
-        let event = object::event(pending, object, &uid, &self.instance);
-        let created = api
-            .create(&PostParams::default(), &event)
-            .await
-            .map_err(|error| ApiError::new(error, object.event_call("create")))?;
-        Ok(Recorded { name: created.name_any(), uid, count: pending.count })
+        self.audit.on_listed(namespace);
+        if error.kind == ErrorKind::Forbidden {
+            let reason = &*error.message;
+            warn!(namespace, reason, "Events of a former leader are not corrected");
+        }
+        CALL_INTERVAL
+    }
+
+    fn next_backoff(&mut self) -> Duration {
+        self.backoff = (self.backoff * 2).clamp(RETRY_DELAYS[0], RETRY_DELAYS[1]);
+        self.backoff
     }
 
     /// Returns the object for the Events of a notice. The daemon as a whole has none without a
@@ -288,37 +421,9 @@ impl EventWriter {
         let (namespace, name) = (namespace.clone(), name.clone());
         Some(RegardingObject { api_version, kind, namespace, name })
     }
+}
 
-    /// Returns the UID of the object. Services of the config are in the cache, and all others are
-    /// read from the API.
-    async fn uid(
-        &self,
-        regarding: &Regarding,
-        object: &RegardingObject,
-    ) -> Result<String, EventError> {
-        let uid = match regarding {
-            Regarding::Database(id) => match self.services.service_uid(id) {
-                ServiceUid::Known(uid) => Some(uid),
-                ServiceUid::Absent => None,
-                ServiceUid::NotWatched => self.read_uid::<Service>(object).await?,
-            },
-            Regarding::Daemon => self.read_uid::<Lease>(object).await?,
-        };
-        uid.ok_or(EventError::NoObject)
-    }
-
-    async fn read_uid<K>(&self, object: &RegardingObject) -> Result<Option<String>, ApiError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + DeserializeOwned
-            + Debug,
-    {
-        let RegardingObject { namespace, name, .. } = object;
-        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        let plural = K::plural(&());
-        let call = Call { verb: "get", plural: &plural, namespace, name: Some(name) };
-        let read = api.get_opt(name).await.map_err(|error| ApiError::new(error, call))?;
-        Ok(read.and_then(|object| object.uid()))
-    }
+/// Returns whether the API is away, so that a later call may succeed.
+fn is_outage(error: &ApiError) -> bool {
+    matches!(error.kind, ErrorKind::Unauthorized | ErrorKind::Unavailable)
 }

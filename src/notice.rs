@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::config::DatabaseId;
 pub(crate) use log_line::LogLine;
-pub use reason::Reason;
+pub use reason::{Reason, Topic};
 pub use recorder::Recorder;
 pub(crate) use recorder::{Receiver, channel};
 

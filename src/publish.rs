@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! condition  ownership  backoff     used by all below
+//! foreign_writer                    who made an outside change, from the managed fields
 //! installation                      whether anything was published before
 //! cache                             the objects that exist, from lists, watches and responses
 //! cluster  status                   the access to the cluster, the status that the daemon shows
@@ -15,7 +16,7 @@
 //! supervisor                        the tasks of all databases and namespaces, reload
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -31,6 +32,7 @@ use crate::monitor;
 use crate::notice::Recorder;
 use crate::plan::Members;
 pub use apply::queue::RateLimit;
+pub(crate) use apply::report::condition_note;
 use cache::orphans::Orphans;
 pub use cluster::Cluster;
 pub use condition::{Condition, ConditionKind};
@@ -44,6 +46,7 @@ mod cache;
 mod cluster;
 mod condition;
 mod decide;
+mod foreign_writer;
 mod installation;
 mod ownership;
 mod reconciler;
@@ -73,6 +76,11 @@ impl Handle {
     /// Returns the status of a database.
     pub fn status(&self, id: &DatabaseId) -> Option<PublishStatus> {
         Some(self.databases.borrow().get(id)?.status.borrow().clone())
+    }
+
+    /// Returns the namespaces of all databases.
+    pub(crate) fn namespaces(&self) -> BTreeSet<String> {
+        self.databases.borrow().keys().map(|id| id.namespace.clone()).collect()
     }
 
     /// Returns the UID of a database's Service, as the watches know it.

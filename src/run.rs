@@ -87,7 +87,7 @@ pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow:
     let (publish, mut publishing) = publish::start(&spec, &cluster, &monitor, &lease, &publishes);
     let election =
         candidate.map(|candidate| election::start(candidate, &cluster, &monitor, &publish));
-    let events = start_events(&mut publishing, &cluster, &publish, &lease, notices);
+    let events = start_events(&mut publishing, &cluster, (&publish, &monitor), &lease, notices);
     let dry_run = options.mode == Mode::DryRun;
     info!(databases = spec.databases.len(), dry_run, "checking");
     let config = reload::start(options.config, spec, recorder, hangup);
@@ -170,14 +170,15 @@ fn event_channel(mode: Mode) -> (Recorder, Option<Receiver>) {
 fn start_events(
     publishing: &mut Supervisor,
     cluster: &Cluster,
-    publish: &publish::Handle,
+    (publish, monitor): (&publish::Handle, &monitor::Handle),
     lease: &lease::Handle,
     notices: Option<Receiver>,
 ) -> event::Counts {
     let (Cluster::Write(client), Some(notices)) = (cluster, notices) else {
         return event::Counts::default();
     };
-    let writer = event::EventWriter::new(client.clone(), publish.clone(), lease.clone(), notices);
+    let (publish, monitor) = (publish.clone(), monitor.clone());
+    let writer = event::EventWriter::new(client.clone(), publish, monitor, lease.clone(), notices);
     let counts = writer.counts();
     publishing.spawn(writer.run());
     counts

@@ -10,6 +10,7 @@ mod cluster {
     pub(crate) mod coverage;
     pub(crate) mod deploy;
     pub(crate) mod events;
+    pub(crate) mod events_truth;
     pub(crate) mod examples;
     pub(crate) mod faults;
     pub(crate) mod fixture;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         cluster::slices_modes::cases(),
         cluster::names::cases(),
         cluster::events::cases(),
+        cluster::events_truth::cases(),
         cluster::lease::cases(),
         cluster::prune::cases(),
         cluster::publish::cases(),

@@ -107,7 +107,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
     ),
     ("config::yaml", &["node", "secrets", "syntax", "tree"]),
     ("endpoints", &["packing", "slices"]),
-    ("event", &["aggregator", "object"]),
+    ("event", &["aggregator", "object", "client", "truth", "audit"]),
     (
         "lease",
         &["mark", "identity", "fitness", "decision", "election", "permission", "handle", "elector"],
@@ -194,6 +194,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         &[
             "condition",
             "ownership",
+            "foreign_writer",
             "backoff",
             "installation",
             "cache",

@@ -33,7 +33,6 @@ impl Call<'_> {
     fn group(&self) -> &'static str {
         match self.plural {
             "endpointslices" => "discovery.k8s.io",
-            "events" => "events.k8s.io",
             "leases" => "coordination.k8s.io",
             _ => "",
         }
@@ -43,7 +42,7 @@ impl Call<'_> {
     fn rule(&self) -> String {
         let Call { verb, plural, .. } = *self;
         let (name, verbs) = match (self.name, plural, verb) {
-            (_, "events", _) => (None, "create, patch"),
+            (_, "events", _) => (None, "list, create, patch"),
             (Some(name), "leases", _) => (Some(name), "get, create, update"),
             // A right to create can't be limited to a name.
             (_, _, "create") => (None, "create"),
@@ -95,7 +94,7 @@ mod tests {
                 rule("update", "leases", Some("a")),
                 "resources: [leases], resourceNames: [a], verbs: [get, create, update]",
             ),
-            (rule("create", "events", None), "resources: [events], verbs: [create, patch]"),
+            (rule("create", "events", None), "resources: [events], verbs: [list, create, patch]"),
         ];
         for (rule, expected) in table {
             assert_eq!(rule, expected);

@@ -1,16 +1,34 @@
-//! The aggregation of repetitions, as client-go's EventAggregator does it: an Event is published at
-//! most once a minute, with the number of times that it happened. Pure.
+//! The aggregation of notices into Events: repetitions are counted, and a newer truth is written at
+//! once. Pure.
+//!
+//! | the notice                                                | is written                  |
+//! | ---                                                       | ---                         |
+//! | has a key without an Event                                | at once, in a new Event     |
+//! | says the same as its Event, which is the newest of its    | with the others after a     |
+//! | topic                                                     | minute, in the Event        |
+//! | says the same, but the topic has had another reason since | at once, in the Event       |
+//! | says something else within a minute                       | at once, in the Event       |
+//! | says something else later, or after the series has ended  | at once, in a new Event     |
+//!
+//! So no pause ever keeps an Event in the cluster that is no longer so. One Event is written at
+//! most once a second. The state of members goes first, then whatever contradicts another Event.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::notice::{Notice, Reason, Regarding};
+use crate::notice::{Notice, Reason, Regarding, Topic};
 
-/// The least time between two publications of the same Event.
+/// The least time between two writes of the same Event with the same note.
 const MIN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The least time between two writes of the same Event.
+const MIN_PATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The time after which a repetition starts a new Event. Kubernetes' own controllers use the same.
 const SERIES_WINDOW: Duration = Duration::from_secs(360);
+
+/// The time for which the API keeps Events, by default. Nothing older can be contradicted.
+const EVENT_TTL: Duration = Duration::from_secs(3600);
 
 /// The number of keys that are remembered.
 const CAPACITY: usize = 2048;
@@ -23,6 +41,40 @@ pub(super) struct EventKey {
     pub dedup_key: String,
 }
 
+impl EventKey {
+    fn of(notice: &Notice) -> Self {
+        Self {
+            regarding: notice.regarding.clone(),
+            reason: notice.reason,
+            dedup_key: notice.dedup_key.clone(),
+        }
+    }
+
+    /// Returns the key of all notices that this one may contradict.
+    fn topic(&self) -> TopicKey {
+        let topic = self.reason.topic();
+        TopicKey {
+            regarding: self.regarding.clone(),
+            topic,
+            reason: (topic == Topic::Alone).then_some(self.reason),
+            dedup_key: match topic {
+                Topic::Members => String::new(),
+                _ => self.dedup_key.clone(),
+            },
+        }
+    }
+}
+
+/// The key that notices share of which only the newest is true.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct TopicKey {
+    regarding: Regarding,
+    topic: Topic,
+    /// The only reason of a topic that has no other.
+    reason: Option<Reason>,
+    dedup_key: String,
+}
+
 /// Notices that wait to be published as one Event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pending {
@@ -31,8 +83,11 @@ pub(super) struct Pending {
     pub notice: Notice,
     /// The number of notices.
     pub count: u32,
-    /// The Event that has the same note and can count them.
+    /// The Event that they are written in.
     pub existing: Option<Recorded>,
+    /// The time of the topic's newest Event. This one must be younger, whatever clock the other was
+    /// written by.
+    pub newest: Option<SystemTime>,
 }
 
 /// An Event that is in the cluster.
@@ -41,8 +96,13 @@ pub(super) struct Recorded {
     pub name: String,
     /// The UID of the object that it regards.
     pub uid: String,
+    pub resource_version: Option<String>,
     /// The number of happenings that it counts.
     pub count: u32,
+    /// The note as it is stored.
+    pub note: String,
+    /// The time that it shows.
+    pub shown_at: SystemTime,
 }
 
 /// The next thing to do.
@@ -66,22 +126,33 @@ struct Entry {
 /// The last publication of a key.
 #[derive(Debug)]
 struct Published {
+    /// The note before it was truncated; that of the Event if another process has written it.
     note: String,
     recorded: Recorded,
     at: Instant,
 }
 
-impl Entry {
-    /// Returns when a notice may be published.
-    fn due(&self, now: Instant) -> Instant {
-        self.published.as_ref().map_or(now, |published| published.at + MIN_INTERVAL)
-    }
+/// The newest Event of a topic.
+#[derive(Debug)]
+struct Newest {
+    key: EventKey,
+    shown_at: SystemTime,
+    at: Instant,
 }
 
-/// The notices that wait to be published, and the Events that they may be counted in.
+/// The newest Event on a database's members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Statement<'a> {
+    pub key: &'a EventKey,
+    /// The note as it is stored.
+    pub note: &'a str,
+}
+
+/// The notices that wait to be published, and the Events that are in the cluster.
 #[derive(Debug, Default)]
 pub(super) struct EventAggregator {
     entries: HashMap<EventKey, Entry>,
+    topics: HashMap<TopicKey, Newest>,
 }
 
 impl EventAggregator {
@@ -90,11 +161,7 @@ impl EventAggregator {
         if self.entries.len() >= CAPACITY {
             self.evict(now);
         }
-        let key = EventKey {
-            regarding: notice.regarding.clone(),
-            reason: notice.reason,
-            dedup_key: notice.dedup_key.clone(),
-        };
+        let key = EventKey::of(&notice);
         if self.entries.len() >= CAPACITY && !self.entries.contains_key(&key) {
             return false;
         }
@@ -104,41 +171,60 @@ impl EventAggregator {
         true
     }
 
-    /// Returns the Event that has been due for longest, or the time until one is due.
+    /// Returns the Event to publish first, or the time until one is due.
     pub(super) fn next(&self, now: Instant) -> Next {
-        let waiting = self
-            .entries
-            .iter()
-            .filter_map(|(key, entry)| Some((entry.due(now), key, entry.pending.as_ref()?)));
-        let first = waiting.min_by_key(|(due, _, (notice, _))| ((*due).max(now), notice.at));
-        let Some((due, key, (notice, count))) = first else { return Next::Idle };
+        let waiting = self.entries.iter().filter_map(|(key, entry)| {
+            let (notice, _) = entry.pending.as_ref()?;
+            Some((self.due(key, entry, notice, now), self.rank(key), notice.at, key))
+        });
+        let first = waiting.min_by_key(|(due, rank, at, _)| ((*due).max(now), *rank, *at));
+        let Some((due, _, _, key)) = first else { return Next::Idle };
         if due > now {
             return Next::Wait(due - now);
         }
-        let published = self.entries[key].published.as_ref();
-        let repeated = published.filter(|published| {
-            published.note == notice.note && now - published.at < SERIES_WINDOW
-        });
+        let entry = &self.entries[key];
+        let Some((notice, count)) = &entry.pending else { return Next::Idle };
         Next::Due(Box::new(Pending {
             key: key.clone(),
             notice: notice.clone(),
             count: *count,
-            existing: repeated.map(|published| published.recorded.clone()),
+            existing: entry.existing(&notice.note, now).cloned(),
+            newest: self.topics.get(&key.topic()).map(|newest| newest.shown_at),
         }))
     }
 
-    /// Returns whether any notice waits to be published.
-    pub(super) fn has_pending(&self) -> bool {
-        self.entries.values().any(|entry| entry.pending.is_some())
+    /// Returns when a notice may be published.
+    fn due(&self, key: &EventKey, entry: &Entry, notice: &Notice, now: Instant) -> Instant {
+        let Some(published) = &entry.published else { return now };
+        let is_newest = self.topics.get(&key.topic()).is_none_or(|newest| newest.key == *key);
+        match published.note == notice.note && is_newest {
+            true => published.at + MIN_INTERVAL,
+            false => published.at + MIN_PATCH_INTERVAL,
+        }
     }
 
-    /// Records that the notices were published with this Event.
-    pub(super) fn on_published(&mut self, pending: Pending, recorded: Recorded, now: Instant) {
-        if let Some(entry) = self.entries.get_mut(&pending.key) {
-            let note = pending.notice.note;
-            *entry =
-                Entry { pending: None, published: Some(Published { note, recorded, at: now }) };
+    /// Returns the rank of a key among those that are due: the state of members comes first, then
+    /// whatever another Event contradicts.
+    fn rank(&self, key: &EventKey) -> u8 {
+        match self.topics.get(&key.topic()) {
+            _ if key.reason.topic() == Topic::Members => 0,
+            Some(newest) if newest.key != *key => 1,
+            _ => 2,
         }
+    }
+
+    /// Records that the notices were published with this Event. Notices that came meanwhile still
+    /// wait.
+    pub(super) fn on_published(&mut self, pending: Pending, recorded: Recorded, now: Instant) {
+        let Pending { key, notice, count, .. } = pending;
+        let newest = Newest { key: key.clone(), shown_at: recorded.shown_at, at: now };
+        self.topics.insert(key.topic(), newest);
+        let entry = self.entries.entry(key).or_default();
+        entry.published = Some(Published { note: notice.note.clone(), recorded, at: now });
+        entry.pending = entry.pending.take().and_then(|(newer, all)| {
+            let rest = all.saturating_sub(count);
+            (rest > 0 || newer != notice).then_some((newer, rest.max(1)))
+        });
     }
 
     /// Discards the notices of this key.
@@ -151,141 +237,99 @@ impl EventAggregator {
         }
     }
 
-    /// Discards the notices that are older than this.
-    pub(super) fn expire(&mut self, age: Duration, now: Instant) {
+    /// Forgets the Event of this key: it has been changed by another writer.
+    pub(super) fn forget_event(&mut self, key: &EventKey) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.published = None;
+        }
+    }
+
+    /// Discards the notices that are older than this. Returns their number.
+    pub(super) fn expire(&mut self, age: Duration, now: Instant) -> u32 {
+        let mut discarded: u32 = 0;
         self.entries.retain(|_, entry| {
-            entry.pending.take_if(|(notice, _)| now.saturating_duration_since(notice.at) > age);
+            let old =
+                |(notice, _): &mut (Notice, u32)| now.saturating_duration_since(notice.at) > age;
+            if let Some((_, count)) = entry.pending.take_if(old) {
+                discarded = discarded.saturating_add(count);
+            }
             entry.pending.is_some() || entry.published.is_some()
+        });
+        discarded
+    }
+
+    /// Forgets all Events: another replica may have written newer ones. Notices still wait.
+    pub(super) fn forget_events(&mut self) {
+        self.topics.clear();
+        self.entries.retain(|_, entry| {
+            entry.published = None;
+            entry.pending.is_some()
         });
     }
 
-    /// Forgets the Events that no repetition can be counted in any more.
+    /// Records an Event that was found in the cluster, and was written at this time.
+    pub(super) fn on_found(&mut self, key: EventKey, recorded: Recorded, at: Instant) {
+        let shown_at = recorded.shown_at;
+        let newer = self.topics.get(&key.topic()).is_some_and(|newest| newest.shown_at > shown_at);
+        if self.entries.len() >= CAPACITY && !self.entries.contains_key(&key) {
+            return;
+        }
+        if !newer {
+            self.topics.insert(key.topic(), Newest { key: key.clone(), shown_at, at });
+        }
+        let entry = self.entries.entry(key).or_default();
+        if entry.published.as_ref().is_none_or(|known| known.recorded.shown_at <= shown_at) {
+            let note = recorded.note.clone();
+            entry.published = Some(Published { note, recorded, at });
+        }
+    }
+
+    /// Returns the newest Event of each topic about which no notice waits.
+    pub(super) fn statements(&self) -> impl Iterator<Item = Statement<'_>> {
+        let pending = self.entries.iter().filter(|(_, entry)| entry.pending.is_some());
+        let waiting: HashSet<TopicKey> = pending.map(|(key, _)| key.topic()).collect();
+        let settled = self.topics.iter().filter(move |(topic, _)| !waiting.contains(topic));
+        settled.filter_map(|(_, newest)| {
+            let published = self.entries.get(&newest.key)?.published.as_ref()?;
+            Some(Statement { key: &newest.key, note: &published.recorded.note })
+        })
+    }
+
+    /// Forgets the Events that no repetition can be counted in any more and that nothing newer may
+    /// contradict. If that is not enough, the oldest go too: a notice is worth more than memory.
     fn evict(&mut self, now: Instant) {
-        self.entries.retain(|_, entry| {
-            let current = entry.published.as_ref().is_some_and(|it| now - it.at < SERIES_WINDOW);
-            entry.pending.is_some() || current
+        let topics = &mut self.topics;
+        topics.retain(|_, newest| now.saturating_duration_since(newest.at) < EVENT_TTL);
+        self.entries.retain(|key, entry| {
+            let is_newest = || topics.get(&key.topic()).is_some_and(|newest| newest.key == *key);
+            let recent = |published: &Published| {
+                now.saturating_duration_since(published.at) < SERIES_WINDOW || is_newest()
+            };
+            entry.pending.is_some() || entry.published.as_ref().is_some_and(recent)
         });
+        if self.entries.len() < CAPACITY {
+            return;
+        }
+        let idle = self.entries.iter().filter(|(_, entry)| entry.pending.is_none());
+        let mut ages: Vec<(Instant, EventKey)> = idle
+            .filter_map(|(key, entry)| Some((entry.published.as_ref()?.at, key.clone())))
+            .collect();
+        ages.sort_by_key(|(at, _)| *at);
+        for (_, key) in ages.into_iter().take(CAPACITY / 8) {
+            self.entries.remove(&key);
+        }
+    }
+}
+
+impl Entry {
+    /// Returns the Event that a notice with this note is written in; none for a new one.
+    fn existing(&self, note: &str, now: Instant) -> Option<&Recorded> {
+        let published = self.published.as_ref()?;
+        let window = if published.note == note { SERIES_WINDOW } else { MIN_INTERVAL };
+        let age = now.saturating_duration_since(published.at);
+        (age < window).then_some(&published.recorded)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock;
-    use crate::config::DatabaseId;
-
-    const MINUTE: Duration = Duration::from_secs(60);
-
-    fn notice(dedup_key: &str, note: &str, at: Instant) -> Notice {
-        let id = DatabaseId { namespace: "prod".into(), service: "mysql".into() };
-        Notice::new(Regarding::Database(id), Reason::TargetDown, note, at).with_dedup_key(dedup_key)
-    }
-
-    fn due(aggregator: &EventAggregator, now: Instant) -> Pending {
-        match aggregator.next(now) {
-            Next::Due(pending) => *pending,
-            next => panic!("nothing is due: {next:?}"),
-        }
-    }
-
-    /// Publishes what is due. Returns its note, its count, and the count of the Event before it.
-    fn publish(aggregator: &mut EventAggregator, now: Instant) -> (String, u32, Option<u32>) {
-        let pending = due(aggregator, now);
-        let existing = pending.existing.as_ref().map(|recorded| recorded.count);
-        let (note, new) = (pending.notice.note.clone(), pending.count);
-        let count = new + existing.unwrap_or_default();
-        let recorded = Recorded { name: "mysql.1".into(), uid: "uid".into(), count };
-        aggregator.on_published(pending, recorded, now);
-        (note, new, existing)
-    }
-
-    #[test]
-    fn repetitions_are_counted_once_a_minute_with_the_newest_note() {
-        let now = clock::now();
-        let mut aggregator = EventAggregator::default();
-        aggregator.add(notice("a", "refused", now), now);
-        assert_eq!(publish(&mut aggregator, now), ("refused".into(), 1, None));
-        for _ in 0..3 {
-            aggregator.add(notice("a", "refused", now), now);
-        }
-        assert_eq!(aggregator.next(now), Next::Wait(MINUTE));
-        assert_eq!(publish(&mut aggregator, now + MINUTE), ("refused".into(), 3, Some(1)));
-        aggregator.add(notice("a", "refused", now), now);
-        aggregator.add(notice("a", "silent", now), now);
-        assert_eq!(
-            publish(&mut aggregator, now + 2 * MINUTE),
-            ("silent".into(), 2, None),
-            "another note is another Event"
-        );
-        assert_eq!(aggregator.next(now + 3 * MINUTE), Next::Idle);
-    }
-
-    #[test]
-    fn different_keys_do_not_wait_and_the_oldest_goes_first() {
-        let now = clock::now();
-        let mut aggregator = EventAggregator::default();
-        let later = now + Duration::from_millis(1);
-        aggregator.add(notice("b", "b", later), later);
-        aggregator.add(notice("a", "a", now), later);
-        assert_eq!(publish(&mut aggregator, later).0, "a");
-        assert_eq!(publish(&mut aggregator, later).0, "b");
-    }
-
-    #[test]
-    fn a_repetition_after_the_window_starts_a_new_event() {
-        let now = clock::now();
-        let mut aggregator = EventAggregator::default();
-        aggregator.add(notice("a", "refused", now), now);
-        publish(&mut aggregator, now);
-        let later = now + SERIES_WINDOW;
-        aggregator.add(notice("a", "refused", later), later);
-        assert_eq!(publish(&mut aggregator, later), ("refused".into(), 1, None));
-    }
-
-    #[test]
-    fn the_capacity_is_limited_and_old_events_make_room() {
-        let now = clock::now();
-        let mut aggregator = EventAggregator::default();
-        for index in 0..CAPACITY {
-            assert!(aggregator.add(notice(&index.to_string(), "x", now), now));
-        }
-        assert!(!aggregator.add(notice("one more", "x", now), now));
-        assert!(aggregator.add(notice("0", "x", now), now), "a known key has room");
-        while let Next::Due(pending) = aggregator.next(now) {
-            let recorded = Recorded { name: "mysql.1".into(), uid: "uid".into(), count: 1 };
-            aggregator.on_published(*pending, recorded, now);
-        }
-        assert!(!aggregator.add(notice("one more", "x", now), now));
-        assert!(aggregator.add(notice("one more", "x", now), now + SERIES_WINDOW));
-        assert_eq!(aggregator.entries.len(), 1);
-    }
-
-    #[test]
-    fn a_standby_retains_notices_for_a_while() {
-        let now = clock::now();
-        let mut aggregator = EventAggregator::default();
-        aggregator.add(notice("a", "x", now), now);
-        aggregator.add(notice("b", "x", now + MINUTE), now);
-        aggregator.expire(MINUTE, now + MINUTE);
-        assert!(aggregator.has_pending());
-        assert_eq!(aggregator.entries.len(), 2);
-        aggregator.expire(MINUTE, now + MINUTE * 2);
-        assert!(aggregator.has_pending());
-        assert_eq!(due(&aggregator, now).key.dedup_key, "b");
-        aggregator.expire(MINUTE, now + MINUTE * 3);
-        assert!(!aggregator.has_pending());
-        assert!(aggregator.entries.is_empty());
-    }
-
-    #[test]
-    fn a_discarded_notice_may_come_again_at_once() {
-        let now = clock::now();
-        let mut aggregator = EventAggregator::default();
-        aggregator.add(notice("a", "x", now), now);
-        let pending = due(&aggregator, now);
-        aggregator.discard(&pending.key);
-        assert_eq!(aggregator.next(now), Next::Idle);
-        aggregator.add(notice("a", "x", now), now);
-        assert!(matches!(aggregator.next(now), Next::Due(_)));
-    }
-}
+mod tests;

@@ -21,6 +21,7 @@ use crate::notice::Recorder;
 use crate::plan::{KeepReason, Member, Members, Membership, Plan, PolicyNote};
 use crate::resolve;
 use crate::schedule::{Pause, Schedule, TargetKey};
+pub(crate) use announcements::target_note;
 pub(crate) use answers::ServiceFacts;
 use decision::known_to_pass;
 

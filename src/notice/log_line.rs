@@ -31,6 +31,8 @@ pub(crate) struct LogLine<'a> {
     pub failed_in: Option<usize>,
     /// The number of targets that are published.
     pub published: Option<usize>,
+    /// The field manager that made an outside change.
+    pub manager: Option<&'a str>,
     pub reason: Option<&'a str>,
 }
 
@@ -60,6 +62,7 @@ impl<'a> LogLine<'a> {
                     slice = self.slice,
                     members = shown(self.members),
                     changes = self.changes,
+                    manager = self.manager,
                     failed = self.failed,
                     failed_in = self.failed_in,
                     published = self.published,

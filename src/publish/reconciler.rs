@@ -208,7 +208,7 @@ impl Reconciler {
         state.synced_plan = Some(inputs.plan.clone());
         state.end_batch();
         self.feedback.send_published_members(&serving).await;
-        self.warn_of_local_traffic(inputs, state);
+        self.warn_of_local_traffic(inputs, &serving, state);
         let (condition, requeue) = settled_condition(inputs, &serving, state);
         let existing_error = inputs.existing.error().cloned();
         let condition = existing_error
@@ -256,12 +256,7 @@ impl Reconciler {
         cache: &watch::Sender<Observed>,
         state: &mut ReconcileState,
     ) -> Requeue {
-        let inputs = Inputs {
-            database: inputs.database.clone(),
-            plan: inputs.plan.clone(),
-            may_answer: inputs.may_answer.clone(),
-            existing: Existing::from(&*cache.borrow()),
-        };
+        let inputs = inputs.with_existing(Existing::from(&*cache.borrow()));
         let next = next_step(&inputs, inputs.service(), state.written_uid.as_deref());
         let is_undone = next.object_name() == Some(name.as_str());
         if next == Step::InSync {
@@ -303,12 +298,20 @@ impl Reconciler {
     }
 
     /// Warns, once for as long as it is so, that the Service's traffic policy lets nobody through.
-    fn warn_of_local_traffic(&self, inputs: &Inputs, state: &mut ReconcileState) {
+    fn warn_of_local_traffic(
+        &self,
+        inputs: &Inputs,
+        serving: &Members,
+        state: &mut ReconcileState,
+    ) {
         let service = inputs.service();
         let warning =
             service.and_then(|service| remarks::local_traffic(&self.database.id, service));
         if let Some(warning) = warning.as_ref().filter(|_| state.local_traffic != warning) {
             self.reporter.announce_local_traffic(warning);
+        }
+        if warning.is_none() && state.local_traffic.is_some() {
+            self.reporter.announce_end_of_local_traffic(serving);
         }
         state.local_traffic = warning;
     }

@@ -210,7 +210,7 @@ async fn allow(namespace: &Namespace, services: &[String]) {
             &slices,
             &["get", "create", "patch", "delete"]
         ),
-        rbac::rule("events.events.k8s.io", &["create", "patch"]),
+        rbac::rule("events", &["list", "create", "patch"]),
         rbac::rule_for_names("leases.coordination.k8s.io", &[LEASE], &["get", "create", "update"]),
     ]);
     namespace.create_object::<Role>(json!({"metadata": {"name": "replica"}, "rules": rules})).await;

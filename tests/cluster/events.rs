@@ -16,7 +16,7 @@ use crate::cluster::fixture::{
 };
 use crate::cluster::lease::replicas::{identity, pair, takes_over, up};
 use crate::cluster::ownership::merge;
-use crate::support::{ApiProxy, Daemon, Namespace, case::cases, eventually, shared};
+use crate::support::{Daemon, Namespace, case::cases, eventually, shared};
 
 pub(crate) fn cases() -> Vec<Trial> {
     cases![
@@ -29,7 +29,6 @@ pub(crate) fn cases() -> Vec<Trial> {
         a_bad_config_has_an_event_on_the_lease,
         no_event_contains_a_secret,
         without_the_right_everything_else_continues,
-        an_unreachable_api_loses_only_events,
     ]
 }
 
@@ -313,29 +312,4 @@ async fn without_the_right_everything_else_continues() {
         .filter(|line| line["message"] == "Events are not published")
         .count();
     assert_eq!(said, 1, "{:#?}", daemon.lines());
-}
-
-async fn an_unreachable_api_loses_only_events() {
-    let mut fixture = Fixture::new("unheard").await;
-    let proxy = ApiProxy::start(shared()).await;
-    let daemon = Daemon::start(&fixture.config(), &proxy.kubeconfig(), &[]).await;
-    fixture.expect_endpoints(&[0, 1, 2]).await;
-    expect_event(&fixture.namespace, "Published", "+").await;
-    proxy.answer(503);
-    fixture.databases[0].stop().await;
-    eventually(TIMEOUT, "an Event is lost", async || {
-        let failed =
-            daemon.metric("external_endpoints_events_total", &[("result", "failed")]).await;
-        if failed >= Some(1.0) { Ok(()) } else { Err(format!("{failed:?}")) }
-    })
-    .await;
-    proxy.heal().await;
-    fixture.expect_endpoints(&[1, 2]).await;
-    // And when it is back, so are they.
-    fixture.databases[1].stop().await;
-    expect_event(&fixture.namespace, "TargetDown", &fixture.ips(&[1])[0]).await;
-    assert!(
-        events(&fixture.namespace, "TargetDown").await.len() == 1,
-        "the one that was lost stays lost"
-    );
 }

@@ -8,7 +8,7 @@
 //! | `createService` | services | | create |
 //! | `prune` | endpoints | its Service | delete |
 //! | `prune` and `createService` | services | its Service | delete |
-//! | a database in the namespace, or the Lease | events | | create, patch |
+//! | a database in the namespace, or the Lease | events | | list, create, patch |
 //! | the Lease | leases | its name | get, create, update |
 //!
 //! `get` beside `list` shows nothing more. Kubernetes can't limit `create` of Services to a name.
@@ -28,7 +28,6 @@ pub(crate) type RulesByNamespace = BTreeMap<String, Vec<PolicyRule>>;
 /// The API groups of the rules.
 const CORE: &str = "";
 const DISCOVERY: &str = "discovery.k8s.io";
-const EVENTS: &str = "events.k8s.io";
 const COORDINATION: &str = "coordination.k8s.io";
 
 /// Returns the rules for a config, and for the Lease if there is one.
@@ -48,7 +47,7 @@ pub(crate) fn derive(spec: &Spec, lease: Option<&lease::Name>) -> RulesByNamespa
         home.extend(named(COORDINATION, "leases", names, &["get", "create", "update"]));
     }
     for rules in rules.values_mut() {
-        rules.push(rule(EVENTS, &["events"], &["create", "patch"]));
+        rules.push(rule(CORE, &["events"], &["list", "create", "patch"]));
     }
     rules
 }

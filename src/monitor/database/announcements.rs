@@ -1,5 +1,6 @@
 //! The log lines, Events and kept changes of a database.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use tracing::{debug, info, warn};
@@ -13,6 +14,14 @@ use crate::plan::{Members, PolicyNote};
 
 /// The note of the Event, and the message of the log line, at the end of inconclusive checks.
 const CONCLUSIVE: &str = "the checks of all published addresses are conclusive again";
+
+/// Returns the note of a target's Event: its state, and the reason for which it is down.
+pub(crate) fn target_note(ip: IpAddr, state: State, reason: Option<&str>) -> String {
+    match reason.filter(|_| state == State::Down) {
+        Some(reason) => format!("{ip} is {state}: {reason}"),
+        None => format!("{ip} is {state}"),
+    }
+}
 
 impl DatabaseMonitor {
     /// Counts a transition, logs it, and emits an Event. A target that is up when it is first
@@ -36,7 +45,8 @@ impl DatabaseMonitor {
         match to {
             State::Up => {
                 target.counts.to_up += 1;
-                let notice = self.notice(Reason::TargetUp, format!("{ip} is up"), now);
+                let note = target_note(ip, to, None);
+                let notice = self.notice(Reason::TargetUp, note, now);
                 let notice = notice.with_dedup_key(ip.to_string());
                 let line = LogLine { message: Some("target is up"), ..line };
                 match from {
@@ -47,10 +57,7 @@ impl DatabaseMonitor {
             State::Down => {
                 target.counts.to_down += 1;
                 let reason = self.targets[index].health.reason();
-                let note = match reason {
-                    Some(reason) => format!("{ip} is down: {reason}"),
-                    None => format!("{ip} is down"),
-                };
+                let note = target_note(ip, to, reason);
                 let notice = self.notice(Reason::TargetDown, note, now);
                 let (message, reason) = (Some("target is down"), reason.unwrap_or_default());
                 self.recorder.log_and_event(

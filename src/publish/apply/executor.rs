@@ -10,19 +10,20 @@ use prometheus::Histogram;
 use tokio::sync::{Notify, watch};
 
 use super::calls::{self, Applied, DEADLINE, WriteError};
-use super::report::{Cause, Reporter};
+use super::report::{Cause, Reporter, Write};
 use super::state::{ReconcileState, Requeue};
 use crate::api::{ApiError, ErrorKind};
 use crate::clock;
 use crate::endpoints;
 use crate::lease;
 use crate::plan::Members;
-use crate::publish::cache::observed::{CachedKind, Observed, apply_response};
+use crate::publish::cache::observed::{CachedKind, Existing, Observed, apply_response};
 use crate::publish::cache::orphans::ObjectKind;
 use crate::publish::condition::{Condition, ConditionKind};
 use crate::publish::decide::inputs::Inputs;
 use crate::publish::decide::next_step::next_step;
 use crate::publish::decide::step::Step;
+use crate::publish::foreign_writer::last_writer;
 
 /// The number of conflicts in a row that is reported. One or two are how others' changes show.
 const MIN_REPORTED_CONFLICTS: u32 = 3;
@@ -154,26 +155,46 @@ impl Executor<'_> {
             self.apply_response(stored);
             return Outcome::Requeue(Requeue::After(self.state.backoff.next()));
         }
-        self.announce::<K>(&name, &members);
+        // With the response in the cache, the announcement has all members that are published.
+        let existing = self.existing_object::<K>(&name);
         let version = stored.resource_version().unwrap_or_default();
         self.reporter.record_write(format!("{} {name}", K::kind(&())), version);
         self.apply_response(stored);
+        self.announce::<K>(&name, &members, existing);
         self.state.reset_failures();
         Outcome::Written(name)
     }
 
-    fn announce<K: Applied>(&self, name: &str, members: &Members) {
-        let cause = match self.state.synced_plan.as_ref() == Some(&self.inputs.plan) {
-            true => Cause::OutsideChange,
-            false => Cause::Plan,
-        };
+    // With the response in the cache, the announcement has all that is published.
+    fn existing_object<K: Applied>(&self, name: &str) -> (Members, Option<String>) {
+        let writer = |metadata| last_writer(metadata).map(str::to_owned);
         if K::KIND == ObjectKind::Endpoints {
-            let existing = self.inputs.endpoints().map(endpoints::members).unwrap_or_default();
-            self.reporter.announce_endpoints(cause, &existing, members);
-        } else {
-            let named = self.inputs.existing.slices.named();
-            let existing = named.get(name).map(|slice| slice.members()).unwrap_or_default();
-            self.reporter.announce_slice(cause, name, &existing, members);
+            let existing = self.inputs.endpoints();
+            let writer = existing.and_then(|existing| writer(&existing.metadata));
+            return (existing.map(endpoints::members).unwrap_or_default(), writer);
+        }
+        let named = self.inputs.existing.slices.named();
+        let existing = named.get(name);
+        let writer = existing.and_then(|slice| writer(&slice.metadata));
+        (existing.map(|slice| slice.members()).unwrap_or_default(), writer)
+    }
+
+    fn announce<K: Applied>(
+        &mut self,
+        name: &str,
+        members: &Members,
+        (existing, writer): (Members, Option<String>),
+    ) {
+        let serving = self.inputs.with_existing(Existing::from(&*self.observed.borrow())).serving();
+        let slice = (K::KIND != ObjectKind::Endpoints).then_some(name);
+        let write = Write { slice, existing: &existing, members, serving: &serving };
+        if self.state.synced_plan.as_ref() != Some(&self.inputs.plan) {
+            return self.reporter.announce_write(&Cause::Plan, &write);
+        }
+        let repeated = self.state.repairs.record(writer.as_deref(), clock::now());
+        self.reporter.announce_write(&Cause::OutsideChange(writer), &write);
+        if let Some(writer) = repeated {
+            self.reporter.log_repeated_repairs(&writer);
         }
     }
 

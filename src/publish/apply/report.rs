@@ -23,12 +23,24 @@ pub(crate) struct Reporter {
 }
 
 /// The origin of a difference that was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// A new plan.
     Plan,
-    /// A change that someone else made.
-    OutsideChange,
+    /// A change that someone else made; with the field manager of the writer, if it is known.
+    OutsideChange(Option<String>),
+}
+
+/// A write that the API has taken.
+pub(crate) struct Write<'a> {
+    /// The name of the EndpointSlice; none for Endpoints.
+    pub slice: Option<&'a str>,
+    /// The members that the object had before.
+    pub existing: &'a Members,
+    /// The members that the object has now.
+    pub members: &'a Members,
+    /// The members that all objects of the database have now.
+    pub serving: &'a Members,
 }
 
 /// The part of a condition that differs from the one before.
@@ -88,51 +100,64 @@ impl Reporter {
         self.status.send_modify(|status| *status.writes.entry(result).or_default() += 1);
     }
 
-    /// Announces that Endpoints were written. People must be able to find out where an edit by hand
+    /// Announces that an object was written. People must be able to find out where an edit by hand
     /// has gone.
-    pub(crate) fn announce_endpoints(&self, cause: Cause, existing: &Members, members: &Members) {
+    pub(crate) fn announce_write(&self, cause: &Cause, write: &Write<'_>) {
+        let Write { slice, existing, members, serving } = write;
         let changes = members.changes_from(existing);
-        let (reason, message, note) = match cause {
-            Cause::OutsideChange => (
-                Reason::Repaired,
-                "an outside change of the Endpoints was repaired",
-                format!("an outside change was repaired: {members} ({changes})"),
-            ),
-            Cause::Plan => {
-                (Reason::Published, "Endpoints written", format!("{members} ({changes})"))
+        let changed = match slice {
+            Some(slice) => format!("EndpointSlice {slice}: {changes}"),
+            None => changes.clone(),
+        };
+        let (reason, message, note) = match (cause, slice) {
+            (Cause::OutsideChange(writer), slice) => {
+                let by = writer.as_ref().map(|writer| format!(" by {writer}")).unwrap_or_default();
+                let message = match slice {
+                    Some(_) => "an outside change of an EndpointSlice was repaired",
+                    None => "an outside change of the Endpoints was repaired",
+                };
+                let note = format!("an outside change{by} was repaired: {serving} ({changed})");
+                (Reason::Repaired, message, note)
             }
+            (Cause::Plan, Some(_)) => {
+                (Reason::Published, "EndpointSlice written", format!("{serving} ({changed})"))
+            }
+            (Cause::Plan, None) => {
+                (Reason::Published, "Endpoints written", format!("{serving} ({changed})"))
+            }
+        };
+        let manager = match cause {
+            Cause::OutsideChange(writer) => writer.as_deref(),
+            Cause::Plan => None,
         };
         self.recorder.log_and_event(
             self.notice(reason, note),
-            &LogLine { members: Some(members), changes: Some(&changes), ..LogLine::new(message) },
+            &LogLine {
+                slice: *slice,
+                // The members of one slice say little.
+                members: slice.is_none().then_some(*members),
+                changes: Some(&changes),
+                manager,
+                ..LogLine::new(message)
+            },
         );
     }
 
-    /// Announces that a slice was written.
-    pub(crate) fn announce_slice(
-        &self,
-        cause: Cause,
-        name: &str,
-        existing: &Members,
-        members: &Members,
-    ) {
-        let changes = members.changes_from(existing);
-        let (reason, message, note) = match cause {
-            Cause::OutsideChange => (
-                Reason::Repaired,
-                "an outside change of an EndpointSlice was repaired",
-                format!("an outside change of EndpointSlice {name} was repaired ({changes})"),
-            ),
-            Cause::Plan => (
-                Reason::Published,
-                "EndpointSlice written",
-                format!("EndpointSlice {name}: {changes}"),
-            ),
-        };
-        self.recorder.log_and_event(
-            self.notice(reason, note).with_dedup_key(name),
-            &LogLine { slice: Some(name), changes: Some(&changes), ..LogLine::new(message) },
+    /// Logs which tool keeps making outside changes.
+    pub(crate) fn log_repeated_repairs(&self, writer: &str) {
+        let DatabaseId { namespace, service } = &self.id;
+        warn!(
+            %namespace, %service, writer,
+            "the same writer has changed what is published three times in a row, and it was \
+             repaired each time; stop the writer"
         );
+    }
+
+    /// Announces that no traffic policy of the Service keeps clients out any more.
+    pub(crate) fn announce_end_of_local_traffic(&self, serving: &Members) {
+        let note =
+            format!("{serving} (the traffic policy of the Service lets all clients through)");
+        self.recorder.log_and_event(self.notice(Reason::Published, note), &LogLine::default());
     }
 
     /// Announces that a traffic policy of the Service keeps clients out.
@@ -171,12 +196,11 @@ impl Reporter {
         let Some(reason) = condition.kind.event_reason() else {
             return self.log(condition, change);
         };
-        let (message, note) = match condition.kind {
-            ConditionKind::NotMirrored | ConditionKind::SlicesLeftBehind => {
-                ("published, but clients may be sent elsewhere", condition.reason.clone())
-            }
-            _ => (NOT_PUBLISHED, format!("{NOT_PUBLISHED}: {}", condition.reason)),
+        let message = match is_published_elsewhere(condition) {
+            true => "published, but clients may be sent elsewhere",
+            false => NOT_PUBLISHED,
         };
+        let note = condition_note(condition);
         let line = LogLine {
             condition: Some(reason),
             reason: Some(&condition.reason),
@@ -213,6 +237,19 @@ impl Reporter {
     fn notice(&self, reason: Reason, note: String) -> Notice {
         Notice::new(Regarding::Database(self.id.clone()), reason, note, clock::now())
     }
+}
+
+/// Returns the note of the Event of a condition.
+pub(crate) fn condition_note(condition: &Condition) -> String {
+    match is_published_elsewhere(condition) {
+        true => condition.reason.clone(),
+        false => format!("{NOT_PUBLISHED}: {}", condition.reason),
+    }
+}
+
+/// Returns whether the plan is in the cluster, beside something else that clients are sent to.
+fn is_published_elsewhere(condition: &Condition) -> bool {
+    matches!(condition.kind, ConditionKind::NotMirrored | ConditionKind::SlicesLeftBehind)
 }
 
 /// Describes the write that another replica is about to make, or that a dry run leaves out:

@@ -9,6 +9,7 @@ use crate::plan::Plan;
 use crate::publish::backoff::Backoff;
 use crate::publish::condition::ConditionKind;
 use crate::publish::decide::inputs::Inputs;
+use crate::publish::foreign_writer::Repairs;
 
 /// The state that a reconciler keeps between decisions.
 pub(crate) struct ReconcileState {
@@ -26,6 +27,8 @@ pub(crate) struct ReconcileState {
     batch: Option<(Plan, Vec<String>)>,
     /// The warning that is delayed, and the time at which its cause was found.
     pub delayed_warning: Option<(ConditionKind, Instant)>,
+    /// The repairs of outside changes.
+    pub repairs: Repairs,
     /// The warning about the Service's traffic policy that was logged last.
     pub local_traffic: Option<String>,
 }

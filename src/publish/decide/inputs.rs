@@ -24,6 +24,16 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
+    /// Returns the same inputs with other objects.
+    pub(crate) fn with_existing(&self, existing: Existing) -> Self {
+        Self {
+            database: self.database.clone(),
+            plan: self.plan.clone(),
+            may_answer: self.may_answer.clone(),
+            existing,
+        }
+    }
+
     /// Returns the Service, if it exists.
     pub(crate) fn service(&self) -> Option<&Service> {
         self.existing.service.as_deref()

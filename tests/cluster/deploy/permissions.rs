@@ -52,7 +52,7 @@ fn may(verb: &str, resource: (&str, &str), namespace: &str, name: &str) -> bool 
         (WATCHED, ("", "endpoints")) => {
             read || name == SERVICE && ["create", "patch"].contains(&verb)
         }
-        (WATCHED | HOME, ("events.k8s.io", "events")) => ["create", "patch"].contains(&verb),
+        (WATCHED | HOME, ("", "events")) => ["list", "create", "patch"].contains(&verb),
         (HOME, ("coordination.k8s.io", "leases")) => {
             name == LEASE && ["get", "create", "update"].contains(&verb)
         }

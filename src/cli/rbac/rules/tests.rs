@@ -45,14 +45,14 @@ fn a_plain_database_needs_what_is_shipped() {
             "/services,endpoints [] get,list,watch",
             "discovery.k8s.io/endpointslices [] get,list,watch",
             "/endpoints [mysql] get,create,patch",
-            "events.k8s.io/events [] create,patch",
+            "/events [] list,create,patch",
         ]
     );
     assert_eq!(
         lines(&rules, "home"),
         [
             "coordination.k8s.io/leases [external-endpoints] get,create,update",
-            "events.k8s.io/events [] create,patch",
+            "/events [] list,create,patch",
         ]
     );
     assert_eq!(rules.len(), 2);

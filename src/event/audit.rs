@@ -1,0 +1,111 @@
+//! The audit of Events: those that a former leader has left are listed, and all are compared with
+//! the state of the daemon. Pure.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use super::aggregator::{EventAggregator, EventKey};
+use super::truth::{Judgement, judge, judge_members};
+use crate::config::DatabaseId;
+use crate::monitor::Snapshot;
+use crate::notice::{Notice, Regarding, Topic};
+use crate::publish::PublishStatus;
+
+/// The audit of one term as the leader.
+#[derive(Debug, Default)]
+pub(super) struct Audit {
+    /// The namespaces whose Events have not been listed yet.
+    unlisted: BTreeSet<String>,
+    /// The Events of a former leader that have not been compared with the state yet.
+    unconfirmed: HashSet<EventKey>,
+    /// The corrections that the last audit found. A change that is on its way as a notice looks the
+    /// same for a moment, so that a correction must be found twice.
+    suspected: HashMap<DatabaseId, Notice>,
+    audited_at: Option<Instant>,
+}
+
+impl Audit {
+    /// Starts to list the Events of these namespaces.
+    pub(super) fn start(&mut self, namespaces: impl IntoIterator<Item = String>) {
+        self.unlisted = namespaces.into_iter().collect();
+    }
+
+    /// Returns a namespace whose Events have to be listed.
+    pub(super) fn next_namespace(&self) -> Option<String> {
+        self.unlisted.first().cloned()
+    }
+
+    /// Records that the Events of a namespace are known, or can't be known.
+    pub(super) fn on_listed(&mut self, namespace: &str) {
+        self.unlisted.remove(namespace);
+    }
+
+    /// Records an Event of a former leader.
+    pub(super) fn add_found(&mut self, key: &EventKey) {
+        if !matches!(key.reason.topic(), Topic::Members | Topic::Alone) {
+            self.unconfirmed.insert(key.clone());
+        }
+    }
+
+    /// Returns when Events have to be compared with the state again.
+    pub(super) fn due_at(&self, interval: Duration, now: Instant) -> Instant {
+        self.audited_at.map_or(now, |at| at + interval)
+    }
+
+    /// Returns whether Events of a former leader have to be compared with a snapshot.
+    pub(super) fn needs_snapshot(&self) -> bool {
+        !self.unconfirmed.is_empty()
+    }
+
+    /// Compares the Events about members with the state. Returns the notices that correct them.
+    pub(super) fn members(
+        &mut self,
+        events: &EventAggregator,
+        status: impl Fn(&DatabaseId) -> Option<PublishStatus>,
+        now: Instant,
+    ) -> Vec<Notice> {
+        self.audited_at = Some(now);
+        let mut suspected = HashMap::new();
+        let mut corrections = Vec::new();
+        for statement in events.statements() {
+            let Regarding::Database(id) = &statement.key.regarding else { continue };
+            if statement.key.reason.topic() != Topic::Members {
+                continue;
+            }
+            let Some(status) = status(id) else { continue };
+            let Judgement::False(notice) = judge_members(statement, &status, now) else { continue };
+            let same =
+                |before: &Notice| before.reason == notice.reason && before.note == notice.note;
+            match self.suspected.get(id).is_some_and(same) {
+                true => corrections.push(*notice),
+                false => drop(suspected.insert(id.clone(), *notice)),
+            }
+        }
+        self.suspected = suspected;
+        corrections
+    }
+
+    /// Compares the Events of a former leader with a snapshot. Returns the notices that correct
+    /// them.
+    pub(super) fn others(
+        &mut self,
+        events: &EventAggregator,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Vec<Notice> {
+        let mut undecided = HashSet::new();
+        let mut corrections = Vec::new();
+        for statement in events.statements() {
+            if !self.unconfirmed.contains(statement.key) {
+                continue;
+            }
+            match judge(statement, snapshot, now) {
+                Judgement::True => {}
+                Judgement::Undecided => drop(undecided.insert(statement.key.clone())),
+                Judgement::False(notice) => corrections.push(*notice),
+            }
+        }
+        self.unconfirmed = undecided;
+        corrections
+    }
+}
