@@ -44,6 +44,7 @@ impl ReconcileState {
             throttle: WriteThrottle::default(),
             batch: None,
             delayed_warning: None,
+            repairs: Repairs::default(),
             local_traffic: None,
         }
     }
