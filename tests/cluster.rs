@@ -10,6 +10,7 @@ mod cluster {
     pub(crate) mod coverage;
     pub(crate) mod deploy;
     pub(crate) mod events;
+    pub(crate) mod events_repaired;
     pub(crate) mod events_truth;
     pub(crate) mod examples;
     pub(crate) mod faults;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         cluster::names::cases(),
         cluster::events::cases(),
         cluster::events_truth::cases(),
+        cluster::events_repaired::cases(),
         cluster::lease::cases(),
         cluster::prune::cases(),
         cluster::publish::cases(),
