@@ -1,6 +1,6 @@
 # The commands for people and for CI. `make` alone lists them. A second run of any takes seconds.
 .DEFAULT_GOAL := help
-.PHONY: help setup control-plane build lint deny docs test chaos demo bench bench-smoke soak
+.PHONY: browser help setup control-plane build lint deny docs test chaos demo bench bench-smoke soak
 
 # The Kubernetes of the cluster tests: the newest, or that of a folder of tests/control-plane.
 export K8S ?=
@@ -40,6 +40,10 @@ soak: ## Check 2,000 targets for MINUTES=10; memory and descriptors must stay fl
 	@tests/control-plane/setup.sh bench
 	cargo build $(if $(findstring /debug/,$(DAEMON)),,--release)
 	cargo run --quiet --release $(BENCH) -- --daemon $(DAEMON) --soak --minutes $(MINUTES)
+
+browser: ## Try the status page in headless Chromium; pictures in target/browser/pictures
+	@tests/control-plane/setup.sh browser
+	cargo test --test browser
 
 test: ## Run all tests, on a real control plane (K8S=1.33 for the oldest Kubernetes)
 	@tests/control-plane/setup.sh test

@@ -81,7 +81,7 @@
 //! | `reload` | the config file, read again and again |
 //! | `metrics` | the page for Prometheus |
 //! | [`status`] | the state of the daemon as data, for programs and people |
-//! | `page` | the page for people |
+//! | [`page`] | the page for people |
 //! | `admin` | the HTTP server of all pages |
 //! | `init` | the daemon as process 1 of a container |
 //! | `run` | start, new config and end of all tasks |
@@ -138,7 +138,7 @@ mod metrics;
 
 pub mod status;
 
-mod page;
+pub mod page;
 
 mod admin;
 

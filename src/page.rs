@@ -6,9 +6,9 @@
 //! number of databases.
 
 use crate::status::{DatabaseStatus, ReplicaStatus, Time};
-pub(crate) use layout::CONTENT_SECURITY_POLICY;
+pub use layout::CONTENT_SECURITY_POLICY;
 use layout::Counts;
-pub(crate) use query::Query;
+pub use query::Query;
 use query::Refresh;
 use section::Place;
 
@@ -20,10 +20,10 @@ mod section;
 mod text;
 
 /// The media type of the pages of HTML.
-pub(crate) const CONTENT_TYPE: &str = "text/html; charset=utf-8";
+pub const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 
 /// The media type of the pages of text.
-pub(crate) const PLAIN_CONTENT_TYPE: &str = "text/plain; charset=utf-8";
+pub const PLAIN_CONTENT_TYPE: &str = "text/plain; charset=utf-8";
 
 /// The seconds after which the browser loads the page again.
 const REFRESH_INTERVAL: u32 = 10;
@@ -35,7 +35,7 @@ const MANY_TARGETS: usize = 1000;
 
 /// Returns the seconds after which the browser loads a page with this many targets again; none if
 /// that is paused.
-pub(crate) fn refresh_interval(query: &Query, targets: usize) -> Option<u32> {
+pub fn refresh_interval(query: &Query, targets: usize) -> Option<u32> {
     (query.refresh == Refresh::On).then(|| interval(targets))
 }
 
@@ -45,7 +45,7 @@ fn interval(targets: usize) -> u32 {
 
 /// The first look at all databases, from which the page is made.
 #[derive(Debug, Default)]
-pub(crate) struct Survey {
+pub struct Survey {
     counts: Counts,
     /// The databases that are shown: in trouble or not, and their indices.
     shown: Vec<(Rank, usize)>,
@@ -61,7 +61,7 @@ enum Rank {
 
 impl Survey {
     /// Adds the next database.
-    pub(crate) fn add(&mut self, query: &Query, index: usize, database: &DatabaseStatus) {
+    pub fn add(&mut self, query: &Query, index: usize, database: &DatabaseStatus) {
         let rank = if database.is_in_trouble() { Rank::Trouble } else { Rank::Fine };
         self.counts.add(database);
         if let Some(targets) = query.select(database) {
@@ -71,14 +71,14 @@ impl Survey {
     }
 
     /// Returns the number of targets that are shown.
-    pub(crate) fn shown_targets(&self) -> usize {
+    pub fn shown_targets(&self) -> usize {
         self.shown_targets
     }
 }
 
 /// Returns the parts of the page of all databases. Databases in trouble come first. `status`
 /// returns the status of the database with an index.
-pub(crate) fn overview(
+pub fn overview(
     replica: ReplicaStatus,
     query: Query,
     survey: Survey,
@@ -119,7 +119,7 @@ fn overview_head(replica: &ReplicaStatus, query: &Query, survey: &Survey) -> Str
 }
 
 /// Returns the parts of the same page as plain text.
-pub(crate) fn plain_overview(
+pub fn plain_overview(
     replica: ReplicaStatus,
     query: Query,
     survey: Survey,
@@ -138,18 +138,14 @@ pub(crate) fn plain_overview(
 }
 
 /// Returns the page of one database as plain text.
-pub(crate) fn plain_database(now: Time, database: &DatabaseStatus) -> String {
+pub fn plain_database(now: Time, database: &DatabaseStatus) -> String {
     let all = Query::default().select(database).unwrap_or_default();
     let text = plain::database(database, &all, now);
     text.trim_start().to_owned() + &plain::changes(&database.changes)
 }
 
 /// Returns the page of one database, with its newest changes.
-pub(crate) fn database(
-    replica: &ReplicaStatus,
-    query: &Query,
-    database: &DatabaseStatus,
-) -> String {
+pub fn database(replica: &ReplicaStatus, query: &Query, database: &DatabaseStatus) -> String {
     let DatabaseStatus { namespace, service, .. } = database;
     let mark = if database.is_in_trouble() { "in trouble – " } else { "" };
     let all: Vec<usize> = Query::default().select(database).unwrap_or_default();

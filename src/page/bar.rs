@@ -10,14 +10,14 @@ use crate::status::{HourMinute, read_hour};
 const MINUTES: usize = 60;
 
 /// The height of a bar, in units of a minute's width.
-const HEIGHT: u32 = 8;
+const HEIGHT: u32 = 10;
 
 /// Returns the height of a minute. Colours are not needed to read it.
 fn height(minute: HourMinute) -> u32 {
     match minute {
         HourMinute::Unchecked => 0,
         HourMinute::Passed => 1,
-        HourMinute::Failed => 4,
+        HourMinute::Failed => 5,
         HourMinute::Down => HEIGHT,
     }
 }
@@ -25,8 +25,9 @@ fn height(minute: HourMinute) -> u32 {
 /// Renders the bar of `lastHour`.
 pub(super) fn bar(letters: &str) -> Markup {
     html! {
-        svg class="bar" viewBox="0 0 60 8" preserveAspectRatio="none" role="img"
-            aria-label=(describe(letters)) { path d=(path(letters)); }
+        svg viewBox="0 0 60 10" role="img" aria-label=(describe(letters)) {
+            path d=(path(letters));
+        }
     }
 }
 
@@ -38,7 +39,7 @@ fn path(letters: &str) -> String {
     for run in minutes.chunk_by(|a, b| a == b) {
         let (width, height) = (run.len(), height(run[0]));
         if height > 0 {
-            let _ = write!(path, "M{x} 8v-{height}h{width}v{height}");
+            let _ = write!(path, "M{x} 10v-{height}h{width}v{height}");
         }
         x += width;
     }
@@ -65,10 +66,10 @@ mod tests {
 
     #[test]
     fn a_bar_has_a_rectangle_for_each_run() {
-        assert_eq!(path("ppfd"), "M56 8v-1h2v1M58 8v-4h1v4M59 8v-8h1v8");
-        assert_eq!(path(&"p".repeat(60)), "M0 8v-1h60v1");
+        assert_eq!(path("ppfd"), "M56 10v-1h2v1M58 10v-5h1v5M59 10v-10h1v10");
+        assert_eq!(path(&"p".repeat(60)), "M0 10v-1h60v1");
         assert_eq!((path(""), path("..")), (String::new(), String::new()));
-        assert_eq!(path(&"d".repeat(70)), "M0 8v-8h60v8", "of a later version");
+        assert_eq!(path(&"d".repeat(70)), "M0 10v-10h60v10", "of a later version");
     }
 
     #[test]

@@ -16,7 +16,7 @@ const STYLE: &str = include_str!("style.css");
 
 /// The policy that lets the browser use the one style of the page, and nothing else: no script, no
 /// image, no frame, and no form that leads elsewhere.
-pub(crate) static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| {
+pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
     format!(
         "default-src 'none'; style-src 'sha256-{hash}'; form-action 'self'; frame-ancestors \

@@ -11,7 +11,7 @@ const MAX_SEARCH: usize = 200;
 
 /// The databases and targets that are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Filter {
+pub enum Filter {
     /// All of them.
     #[default]
     All,
@@ -50,7 +50,7 @@ impl Filter {
 
 /// The renewal of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Refresh {
+pub enum Refresh {
     /// The browser loads the page again from time to time.
     #[default]
     On,
@@ -60,7 +60,7 @@ pub(crate) enum Refresh {
 
 /// The query of a request for the page.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Query {
+pub struct Query {
     /// The filter.
     pub filter: Filter,
     /// The text that is searched for; empty for all.
@@ -72,7 +72,7 @@ pub(crate) struct Query {
 impl Query {
     /// Reads the query of a URL. The last value of a key counts, and other keys do not. The error
     /// says what to change.
-    pub(crate) fn parse(query: &str) -> Result<Self, String> {
+    pub fn parse(query: &str) -> Result<Self, String> {
         let mut parsed = Query::default();
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*key {

@@ -9,6 +9,9 @@ use crate::status::{
     ChangeStatus, DatabaseStatus, NameStatus, RejectedStatus, TargetMark, TargetStatus, Time,
 };
 
+/// The checks that are listed on the page of a database.
+const MAX_CHECKS: usize = 10;
+
 /// The page that a section is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -34,6 +37,7 @@ pub(super) fn section(
             (condition(database, now))
             (policy(database, now))
             (lookups(names, place, now))
+            @if place == Place::Own { (details(database, now)) }
             (refused(rejected))
             @if !selected.is_empty() {
                 (table(selected.iter().map(|index| &targets[*index]), now))
@@ -95,6 +99,25 @@ fn condition(database: &DatabaseStatus, now: Time) -> Markup {
                 " · " (foreign(reason))
             }
         }
+    }
+}
+
+/// Renders the newest write, and the checks of the targets.
+fn details(database: &DatabaseStatus, now: Time) -> Markup {
+    let summaries = database.targets.iter().filter_map(|target| target.check.as_ref());
+    let mut summaries: Vec<&str> = summaries.map(|check| &*check.summary).collect();
+    summaries.sort_unstable();
+    summaries.dedup();
+    let more = summaries.len().saturating_sub(MAX_CHECKS);
+    html! {
+        @if let Some(write) = &database.last_write {
+            p {
+                "Last written " (since(write.at, now)) " ago: " (foreign(&write.object))
+                ", resourceVersion " (foreign(&write.resource_version))
+            }
+        }
+        @for summary in summaries.iter().take(MAX_CHECKS) { p { "Check: " (foreign(summary)) } }
+        @if more > 0 { p { "and " (more) " more checks" } }
     }
 }
 
@@ -189,9 +212,9 @@ fn row(target: &TargetStatus, now: Time) -> Markup {
             td {
                 span class={ "mark " (mark.word()) } { (mark.symbol()) " " (mark.word()) }
                 " " (since(target.since, now))
-                (why(target))
+                (why(target, now))
             }
-            td { (membership(target, now)) }
+            td { (membership(target)) }
             td { (target.tier) }
             td { (last_check(target, now)) }
             td { (bar(&target.last_hour)) }
@@ -199,35 +222,48 @@ fn row(target: &TargetStatus, now: Time) -> Markup {
     }
 }
 
-/// Renders the reasons of the state.
-fn why(target: &TargetStatus) -> Markup {
+/// Renders the reasons of the state, unless the sentence on the membership has them.
+fn why(target: &TargetStatus, now: Time) -> Markup {
+    let sentence = target.membership.as_ref().map_or("", |membership| &membership.why);
+    let reason = target.reason.as_deref().filter(|reason| !sentence.contains(reason));
     html! {
         @if let Some(reason) = &target.maintenance {
-            small { (foreign(reason)) " (its checks: " (target.health.as_str()) ")" }
+            small {
+                (foreign(reason))
+                @if let Some(source) = target.maintenance_source { " (by the " (source) ")" }
+                @if let Some(end) = target.maintenance_until { ", for " (until(end, now)) " more" }
+                "; its checks: " (target.health.as_str())
+            }
         }
-        @if let Some(reason) = &target.reason { small { (foreign(reason)) } }
+        @if let Some(reason) = reason { small { (foreign(reason)) } }
         @if target.inconclusive_since.is_some() {
             small { "its checks have been inconclusive for over a minute" }
         }
     }
 }
 
-/// Renders whether the cluster holds the address, and the reason why not.
-fn membership(target: &TargetStatus, now: Time) -> Markup {
+/// Renders whether the cluster holds the address, and the rule behind it unless the target is well.
+fn membership(target: &TargetStatus) -> Markup {
+    let membership = target.membership.as_ref();
+    let planned = membership.and_then(|membership| membership.planned);
+    let is_plain = target.mark() == TargetMark::Up && target.failures == 0;
     html! {
-        @match (target.published, target.mark()) {
+        @match (target.published, planned) {
+            (true, Some(false)) => "yes, to be taken out",
             (true, _) => "yes",
-            (false, TargetMark::Maintenance) => { "no" small { "in maintenance" } }
-            (false, TargetMark::Down) => { "no" small { "its checks fail" } }
-            (false, TargetMark::Unknown) => { "no" small { "not known yet" } }
-            (false, TargetMark::Flapping) => {
-                "no"
-                small {
-                    "it flapped"
-                    @if let Some(end) = target.flapping_until { "; back in " (until(end, now)) }
+            (false, Some(true)) => "no, but planned",
+            (false, _) => "no",
+        }
+        @if let Some(membership) = membership.filter(|it| !is_plain || it.reason != "healthy") {
+            small { (foreign(&membership.why)) }
+            small {
+                @match (target.published, planned) {
+                    (false, Some(false)) => "comes back when ",
+                    (_, Some(true)) => "stays until ",
+                    _ => "waits for: ",
                 }
+                (foreign(&membership.until))
             }
-            (false, TargetMark::Up) => { "no" small { "not in the plan, see above" } }
         }
     }
 }
@@ -237,13 +273,14 @@ fn last_check(target: &TargetStatus, now: Time) -> Markup {
     html! {
         @match target.last_check {
             Some(time) => {
-                (since(time, now)) " ago"
+                (duration(between(time.0, now.0))) " ago"
                 @if let Some(seconds) = target.last_duration_seconds {
                     ", took " (format!("{:.1} ms", seconds * 1000.0))
                 }
             }
             None => "none yet",
         }
+        @if let Some(time) = target.next_check { "; next in " (duration(between(now.0, time.0))) }
         @if *failures > 0 { small { (failures) " failed in a row" } }
         @if *passes > 0 && target.health != State::Up { small { (passes) " passed in a row" } }
     }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# setup.sh [lint|demo|bench|test]: installs the Debian packages that are missing for this purpose,
-# or prints the line that installs them. Without an argument it does so for all purposes.
+# setup.sh [lint|demo|browser|bench|test]: installs the Debian packages that are missing for this
+# purpose, or prints the line that installs them. Without an argument it does so for all purposes.
 set -eu
 
 say() { echo "setup: $*" >&2; }
@@ -40,7 +40,16 @@ for_bench() {
 	need haproxy haproxy
 }
 
+for_browser() {
+	for_lint
+	need chromium-headless-shell chromium-headless-shell chromium google-chrome
+	need iproute2 ip
+	need npm npm
+	need util-linux unshare
+}
+
 for_test() {
+	for_browser
 	for_demo
 	need mariadb-server mariadbd
 	need patroni patroni
@@ -56,8 +65,8 @@ for_all() {
 }
 
 case $purpose in
-	lint | demo | bench | test | all) "for_$purpose" ;;
-	*) say "there is nothing called $purpose; say lint, demo, bench or test"; exit 1 ;;
+	lint | demo | browser | bench | test | all) "for_$purpose" ;;
+	*) say "there is nothing called $purpose; say lint, demo, browser, bench or test"; exit 1 ;;
 esac
 
 # Lists the services that start at boot. A removed package may leave a link that leads nowhere; it
@@ -109,7 +118,7 @@ fi
 command -v cargo >/dev/null || { say "Rust is not installed; see https://rustup.rs"; exit 1; }
 # The build reports a Go that is too old. A missing Go is reported here, before minutes of building.
 case $purpose in
-	lint) go=no ;;
+	lint | browser) go=no ;;
 	demo | bench) [ -n "${KUBEBUILDER_ASSETS:-}" ] && go=no || go=yes ;;
 	*) go=yes ;;
 esac
