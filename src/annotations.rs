@@ -10,12 +10,14 @@
 
 use std::collections::BTreeMap;
 
+pub(crate) use edit::{entries, remove_entry, set_entry};
 pub(crate) use maintenance::{
     MAX_REASON_CHARS, Maintenance, MaintenanceAnnotation, MaintenanceEntry, MaintenanceSource,
-    parse_maintenance,
+    parse_maintenance, parse_time,
 };
 pub(crate) use subject::Subject;
 
+mod edit;
 mod maintenance;
 mod subject;
 

@@ -16,12 +16,14 @@ mod completion;
 mod console;
 mod daemon;
 mod failback;
+mod maintenance;
 mod man;
 mod output;
 mod probe;
 mod rbac;
 mod run;
 mod schema;
+mod service;
 mod validate;
 
 /// Health-checks databases outside the cluster, and keeps only the healthy ones in their Services'
@@ -45,6 +47,8 @@ enum Command {
     Probe(probe::Probe),
     /// Let a database's preferred tier serve again, without waiting for its failback delay
     Failback(failback::Failback),
+    /// Take addresses out for maintenance, and bring them back
+    Maintenance(maintenance::Maintenance),
     /// Print the least Roles that a config needs, or what the cluster lacks of them
     Rbac(rbac::Rbac),
     /// Print the config's JSON Schema
@@ -73,6 +77,7 @@ impl Command {
             Command::Validate(validate) => validate.execute(),
             Command::Probe(probe) => probe.execute(),
             Command::Failback(failback) => failback.execute(),
+            Command::Maintenance(maintenance) => maintenance.execute(),
             Command::Rbac(rbac) => rbac.execute(),
             Command::Schema => schema::execute(),
             Command::Completion(completion) => completion.execute(),

@@ -18,6 +18,7 @@ mod cluster {
     pub(crate) mod freeze;
     pub(crate) mod hostile;
     pub(crate) mod lease;
+    pub(crate) mod maintenance;
     pub(crate) mod names;
     pub(crate) mod ownership;
     pub(crate) mod policy;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         cluster::slices::cases(),
         cluster::services::cases(),
         cluster::policy::cases(),
+        cluster::maintenance::cases(),
         cluster::freeze::cases(),
         cluster::reload::cases(),
         cluster::hostile::cases(),

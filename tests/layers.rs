@@ -38,7 +38,7 @@ const ORDER: &[&str] = &[
 /// The order inside of larger modules: each child may use only the children before it.
 /// The module itself comes last, as the face of its children.
 const INNER_ORDER: &[(&str, &[&str])] = &[
-    ("annotations", &["subject", "maintenance"]),
+    ("annotations", &["subject", "maintenance", "edit"]),
     (
         "admin",
         &[
@@ -62,8 +62,10 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "output",
             "cluster",
             "daemon",
+            "service",
             "completion",
             "failback",
+            "maintenance",
             "man",
             "probe",
             "rbac",
@@ -72,6 +74,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "validate",
         ],
     ),
+    ("cli::maintenance", &["list"]),
     ("cli::rbac", &["rules", "manifests", "review"]),
     (
         "config",

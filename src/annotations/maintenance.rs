@@ -210,6 +210,17 @@ fn parse_entry(
     Some(MaintenanceEntry { subject, reason: reason.into(), until })
 }
 
+/// Returns the subject of an entry, whether it is known or not.
+pub(super) fn entry_subject(entry: &str) -> Option<Subject> {
+    let body = split_end(entry).0;
+    Subject::parse(body.split('=').next().unwrap_or_default().trim())
+}
+
+/// Parses one entry of any subject.
+pub(super) fn parse_entry_text(entry: &str) -> Option<MaintenanceEntry> {
+    parse_entry(entry, |_| true, &mut Vec::new())
+}
+
 /// Splits the end off an entry: `10.20.0.11=disk swap; until=TIME`.
 fn split_end(text: &str) -> (&str, Option<&str>) {
     let end = text.rsplit_once(';').and_then(|(reason, end)| {
@@ -230,7 +241,7 @@ pub(super) fn split_entries(text: &str, known: impl Fn(&Subject) -> bool) -> Vec
     let begins_entry = |rest: &str| {
         // The `=` of an end tells nothing: it may follow a reason with a comma.
         let entry = split_end(rest.split(',').next().unwrap_or_default()).0;
-        let is_subject = match Subject::parse(entry.split('=').next().unwrap_or_default().trim()) {
+        let is_subject = match entry_subject(entry) {
             Some(subject @ Subject::Name(_)) => known(&subject),
             subject => subject.is_some(),
         };

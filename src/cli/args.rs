@@ -128,6 +128,11 @@ pub(super) struct ServiceName {
 }
 
 impl ServiceName {
+    /// Returns whether it is the name of a Service.
+    pub(super) fn names(&self, namespace: &str, service: &str) -> bool {
+        self.service == service && self.namespace.as_ref().is_none_or(|own| own == namespace)
+    }
+
     /// Returns the Service; `default_namespace` is for a name without a namespace.
     pub(super) fn in_namespace(self, default_namespace: &str) -> DatabaseId {
         let namespace = self.namespace.unwrap_or_else(|| default_namespace.to_owned());

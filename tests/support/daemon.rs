@@ -104,6 +104,11 @@ impl Daemon {
         &self.config
     }
 
+    /// Returns the URL of its pages.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.admin.expect("a daemon that was started"))
+    }
+
     /// Fetches a page of its admin port and returns the status and the body.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         let admin = self.admin.expect("a daemon that was started");
