@@ -17,6 +17,7 @@ use crate::annotations::{
 };
 use crate::clock;
 use crate::config::DatabaseId;
+use crate::health::State;
 use crate::status::{DatabaseStatus, TargetStatus};
 
 mod list;
@@ -72,7 +73,7 @@ struct On {
     /// End it at this time, as in 2026-11-28T14:00:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_until, conflicts_with = "length")]
     until: Option<SystemTime>,
-    /// Do not ask the daemon, which refuses unknown addresses and the last one that is published
+    /// Do not ask the daemon, which refuses unknown addresses and the last one that is up
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -149,12 +150,14 @@ impl On {
                 target.name.as_deref().is_some_and(|its| its.eq_ignore_ascii_case(name))
             }
         };
-        let serves = |target: &&TargetStatus| target.published && target.maintenance.is_none();
-        let mut serving = database.targets.iter().filter(serves).peekable();
-        if serving.peek().is_some() && serving.all(is_taken) {
+        let is_left = |target: &TargetStatus| {
+            target.health == State::Up && target.maintenance.is_none() && !is_taken(target)
+        };
+        let takes_published = database.targets.iter().any(|it| it.published && is_taken(it));
+        if takes_published && !database.targets.iter().any(is_left) {
             bail!(
-                "no other address of {id} is published, so clients may be left with none (unless \
-                 the policy has minHealthy); repeat with --force if that is meant"
+                "no other address of {id} is up, so clients may be left with none (unless the \
+                 policy has minHealthy); repeat with --force if that is meant"
             );
         }
         Ok(database.clone())

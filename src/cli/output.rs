@@ -26,7 +26,13 @@ pub(super) enum Format {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct OutputArgs {
     /// The format of the output
-    #[arg(short = 'o', long = "output", value_name = "FORMAT", value_enum, default_value = "table")]
+    #[arg(
+        short = 'o',
+        long = "output",
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "table"
+    )]
     pub(super) format: Format,
     /// Print without colours, as with NO_COLOR and wherever the output is no terminal
     #[arg(long)]

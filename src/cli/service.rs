@@ -4,6 +4,8 @@
 //! The name of the field manager must not begin with `kubectl`: Flux removes from its objects what
 //! such managers have set. Nor may it be absent, because then it would be the name of the program.
 
+use std::time::Duration;
+
 use anyhow::{anyhow, bail};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
@@ -17,8 +19,8 @@ use crate::config::DatabaseId;
 /// The field manager of what commands write.
 pub(super) const FIELD_MANAGER: &str = "external-endpoints-cli";
 
-/// The attempts at a change that others make impossible by changes of their own.
-const MAX_ATTEMPTS: usize = 10;
+/// The attempts at an edit while others change the Service. The pauses between them take 10 s.
+const MAX_ATTEMPTS: u32 = 50;
 
 /// The result of an edit of an annotation.
 pub(super) enum Edit {
@@ -26,6 +28,12 @@ pub(super) enum Edit {
     Set(String),
     /// Removes the annotation.
     Remove,
+}
+
+/// Returns the pause after a conflict. Editors that meet have different ones, by their process.
+fn pause_after(attempt: u32) -> Duration {
+    let spread = u64::from(std::process::id().wrapping_mul(attempt + 1) % 41);
+    Duration::from_millis(u64::from(attempt.min(25)) * 10 + spread)
 }
 
 /// A Service of a cluster.
@@ -53,7 +61,7 @@ impl<'a> ServiceObject<'a> {
         name: &str,
         mut edit: impl FnMut(&str) -> anyhow::Result<Edit>,
     ) -> anyhow::Result<()> {
-        for _ in 0..MAX_ATTEMPTS {
+        for attempt in 0..MAX_ATTEMPTS {
             let service = self.get().await.map_err(|error| self.describe(&error))?;
             let annotations = service.metadata.annotations.unwrap_or_default();
             let version = service.metadata.resource_version;
@@ -71,7 +79,9 @@ impl<'a> ServiceObject<'a> {
                 }
             };
             match patched {
-                Err(error) if error.kind == ErrorKind::Conflict => {}
+                Err(error) if error.kind == ErrorKind::Conflict => {
+                    tokio::time::sleep(pause_after(attempt)).await;
+                }
                 patched => return patched.map_err(|error| self.describe(&error)),
             }
         }

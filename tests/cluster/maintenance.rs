@@ -198,10 +198,10 @@ async fn edits_at_the_same_time_lose_nothing() {
     let fixture = Fixture::new("cli-edits").await;
     let id = format!("{}/mysql", fixture.namespace.name);
     let addresses: Vec<String> = (1..=EDITORS).map(|last| format!("192.0.2.{last}")).collect();
-    let edits = addresses.iter().map(|address| {
-        let id = &id;
-        async move { succeed(&["maintenance", "on", id, address, "--reason", "x", "--force"]).await }
-    });
+    let on = async |address: &str| {
+        succeed(&["maintenance", "on", &id, address, "--reason", "x", "--force"]).await
+    };
+    let edits = addresses.iter().map(|address| on(address));
     let others = async {
         for round in 0..20 {
             annotate(&fixture, json!({"else/where": round.to_string()})).await;
@@ -213,10 +213,8 @@ async fn edits_at_the_same_time_lose_nothing() {
     found.sort_unstable();
     let expected: Vec<String> = addresses.iter().map(|address| format!("{address}=x")).collect();
     assert_eq!(found, expected);
-    let ends = addresses.iter().map(|address| {
-        let id = &id;
-        async move { succeed(&["maintenance", "off", id, address]).await }
-    });
+    let off = async |address: &str| succeed(&["maintenance", "off", &id, address]).await;
+    let ends = addresses.iter().map(|address| off(address));
     futures::future::join_all(ends).await;
     assert_eq!(annotation(&fixture).await, None);
 }

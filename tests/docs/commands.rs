@@ -108,7 +108,7 @@ fn run_daemon(words: &[&str], place: &str) {
     let folder = TempDir::new().expect("a temporary folder");
     let (config, expected) = match words[0] {
         "run" | "probe" => ("databases: 1\n", 78),
-        "failback" => (CONFIG, 1),
+        "failback" | "maintenance" => (CONFIG, 1),
         "rbac" if words.contains(&"--check") => (CONFIG, 1),
         _ => (CONFIG, 0),
     };
@@ -181,7 +181,7 @@ fn check_kubectl(words: &[&str], place: &str) {
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
         match *word {
-            "-n" | "-l" | "-o" | "-f" | "-k" | "-p" => {
+            "-n" | "-l" | "-o" | "-f" | "-k" | "-p" | "--field-manager" => {
                 assert!(rest.next().is_some(), "{place}: {word} takes a value");
             }
             "--prefix" | "--tail=100" if words[1..].contains(&"logs") => {}
@@ -226,23 +226,26 @@ fn check_page(url: &str, place: &str) {
     assert!(routes.contains(&format!("route(\"{page}\"")), "{place}: there is no page {page}");
 }
 
-/// Returns the daemon's commands and, for each, its help.
+/// Returns the daemon's commands and those below them and, for each, its help.
 pub(crate) fn help() -> Vec<(String, String)> {
-    let help = |arguments: &[&str]| {
-        let program = env!("CARGO_BIN_EXE_external-endpoints");
-        let output = Command::new(program).args(arguments).arg("--help").output();
-        String::from_utf8(output.expect("the program runs").stdout).expect("UTF-8")
-    };
-    let main = help(&[]);
-    let list = main.split("Commands:").nth(1).and_then(|rest| rest.split("\n\n").next());
-    let names = list.expect("a list of commands").lines();
+    let mut pages = Vec::new();
+    collect_help(String::new(), &mut pages);
+    pages
+}
+
+fn collect_help(command: String, pages: &mut Vec<(String, String)>) {
+    let program = env!("CARGO_BIN_EXE_external-endpoints");
+    let output = Command::new(program).args(command.split_whitespace()).arg("--help").output();
+    let text = String::from_utf8(output.expect("the program runs").stdout).expect("UTF-8");
+    let list = text.split("Commands:").nth(1).and_then(|rest| rest.split("\n\n").next());
+    let names = list.unwrap_or_default().lines();
     let names = names.filter_map(|line| line.split_whitespace().next());
     let names: Vec<String> = names.filter(|name| *name != "help").map(str::to_owned).collect();
-    let pages = names.into_iter().map(|name| {
-        let text = help(&[&name]);
-        (name, text)
-    });
-    std::iter::once((String::new(), main.clone())).chain(pages).collect()
+    assert!(!command.is_empty() || !names.is_empty(), "no list of commands");
+    pages.push((command.clone(), text));
+    for name in names {
+        collect_help(format!("{command} {name}").trim().to_owned(), pages);
+    }
 }
 
 /// Checks flags that stand alone or with the daemon's name; those of other tools name their tool.
