@@ -2,6 +2,8 @@
 
 #[path = "support/name_server.rs"]
 mod name_server;
+#[path = "cli/validate.rs"]
+mod validate;
 
 mod cli {
     mod rbac;

@@ -7,6 +7,8 @@ use external_endpoints::config::{LoadedConfig, Options, Problems, Spec, parse};
 
 #[path = "config/keys.rs"]
 mod keys;
+#[path = "config/manifests.rs"]
+mod manifests;
 #[path = "config/messages.rs"]
 mod messages;
 #[path = "config/names.rs"]

@@ -76,6 +76,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
     ),
     ("cli::maintenance", &["list"]),
     ("cli::rbac", &["rules", "manifests", "review"]),
+    ("cli::validate", &["files", "report"]),
     (
         "config",
         &[
@@ -98,6 +99,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "schema",
             "reference",
             "load",
+            "manifest",
         ],
     ),
     ("config::compile", &["dns", "addresses", "ports"]),

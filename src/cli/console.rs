@@ -14,7 +14,7 @@ use crate::log::{self, Format};
 use crate::reload::{ConfigFile, LoadError};
 
 /// The exit status for a bad config, `EX_CONFIG` of sysexits.h.
-const BAD_CONFIG: u8 = 78;
+pub(super) const BAD_CONFIG: u8 = 78;
 
 /// A failure that the user has been told of, and its exit status.
 #[derive(Debug)]
@@ -48,13 +48,18 @@ impl Console {
     }
 
     /// Reports what is wrong with a config. The exit status is 78.
-    fn fail_config(self, problems: &Problems) -> Reported {
+    pub(super) fn fail_config(self, problems: &Problems) -> Reported {
         match self {
             Console::Stderr if std::io::stderr().is_terminal() => log::print(&problems.report()),
             Console::Stderr => log::print(&problems.summary()),
             Console::Log => problems.to_string().lines().for_each(|line| error!("{line}")),
         }
         Reported(ExitCode::from(BAD_CONFIG))
+    }
+
+    /// Reports the warnings of a config.
+    pub(super) fn report_warnings(self, warnings: &Problems) {
+        warnings.to_string().lines().for_each(|line| self.warn(line));
     }
 
     fn warn(self, line: &str) {
@@ -83,7 +88,7 @@ impl Console {
     ) -> Result<(ConfigFile, Spec), Reported> {
         match ConfigFile::load(path.to_owned(), options) {
             Ok((file, LoadedConfig { spec, warnings })) => {
-                warnings.to_string().lines().for_each(|line| self.warn(line));
+                self.report_warnings(&warnings);
                 Ok((file, spec))
             }
             Err(LoadError::Invalid(problems)) => Err(self.fail_config(&problems)),

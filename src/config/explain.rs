@@ -10,7 +10,7 @@ use super::language::spanned::Field;
 use super::language::value::ValueSource;
 use super::policy;
 use super::problem::{Collector, Location};
-use super::records::{self, AddressEntry, Config, Priority, Reason, Zone};
+use super::records::{self, AddressEntry, ApiVersion, Config, FileKind, Priority, Reason, Zone};
 use super::spec::{Address, Check, Database, NameEntry, Port, Spec};
 
 /// The comment on top of a config with masked values.
@@ -23,6 +23,8 @@ const MASKED: &str = "# Values that may be secrets are shown as `…`; \
 pub fn explain(spec: &Spec) -> String {
     let databases = spec.databases.iter().map(|entry| Field::new(database(entry))).collect();
     let config = Config {
+        api_version: Field::new(ApiVersion::V1),
+        kind: Field::new(FileKind::Config),
         defaults: Field::Absent,
         databases: Field::new(databases),
         prune: Field::new(Bool(spec.prune)),

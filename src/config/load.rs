@@ -157,6 +157,11 @@ pub fn parse(file_name: &str, text: &str, options: &Options) -> Result<LoadedCon
 
 fn parse_spec(text: &str, options: &Options, problems: &mut Collector) -> Result<Spec, Reported> {
     let root = yaml::tree::parse(text, problems)?;
+    if root.is_config_map() {
+        let message = "this is a ConfigMap; give the path of the file that it becomes where it is \
+                       mounted (`validate` also reads a ConfigMap)";
+        return Err(problems.error(root.span, "", message));
+    }
     let config: Field<Config> = Reader::new(problems).field(&root, root.span);
     compile::compile(config.value().ok_or(Reported)?, options, problems)
 }

@@ -50,6 +50,18 @@ impl Problems {
         Problems { file: file.into(), list: vec![problem], ..Self::default() }
     }
 
+    /// Moves all problems to one place, because their lines are not those of the file.
+    pub(super) fn move_to(&mut self, place: Position) {
+        for problem in &mut self.list {
+            if let Some(Position { line, column }) = problem.position.replace(place) {
+                problem.message =
+                    format!("line {line}, column {column} of this text: {}", problem.message);
+            }
+        }
+        // An excerpt would show another line.
+        self.text = Arc::default();
+    }
+
     /// Returns the name of the file.
     pub fn file(&self) -> &str {
         &self.file

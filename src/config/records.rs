@@ -11,8 +11,8 @@ use super::dns::DnsKeys;
 use super::language::reader::{FromNode, Reader, ScalarType as _};
 use super::language::record::record;
 use super::language::scalars::{
-    Bool, DnsLabel, IpOrName, PortNumber, Protocol, PublishMode, ServiceName, non_empty_text,
-    scalar, text, whole_number,
+    Bool, DnsLabel, IpOrName, PortNumber, Protocol, PublishMode, ServiceName, keywords,
+    non_empty_text, scalar, text, whole_number,
 };
 use super::language::spanned::Field;
 use super::policy::Policy;
@@ -23,6 +23,10 @@ use crate::annotations::MAX_REASON_CHARS;
 record! {
     /// Databases outside the cluster, and how to find out which of their addresses are healthy.
     Config requires ["databases"] {
+        /// The version of this language. A file without it is read as `external-endpoints/v1`.
+        api_version: ApiVersion = ApiVersion::V1,
+        /// The kind of this file.
+        kind: FileKind = FileKind::Config,
         /// The values that apply to every database unless it has its own.
         defaults: Defaults,
         /// The databases, one for each Service.
@@ -31,6 +35,22 @@ record! {
         /// Delete the Endpoints and EndpointSlices of a database when it has been out of this file
         /// for 30 s. Without it they stay as they are.
         prune: Bool = Bool(false),
+    }
+}
+
+keywords! {
+    /// The version of the config language.
+    pub(crate) ApiVersion, "`external-endpoints/v1`, the only version that this program reads" {
+        /// The first version, which is also that of files without one.
+        V1 = "external-endpoints/v1" | "v1" | "1",
+    }
+}
+
+keywords! {
+    /// The kind of the file.
+    pub(crate) FileKind, "`Config`" {
+        /// A config.
+        Config = "Config",
     }
 }
 

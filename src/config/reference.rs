@@ -17,6 +17,8 @@ const INTRO: &str = "\
 The config is one YAML file. It lists the databases, and may hold defaults for all of them:
 
 ```yaml config
+apiVersion: external-endpoints/v1
+kind: Config
 defaults:
   check: {interval: 5s, tcp: {}}
 databases:
@@ -27,17 +29,37 @@ databases:
 ```
 
 This page lists every key. `external-endpoints validate FILE` checks a file and reports all its
-mistakes at once; with `--explain` it prints the file with every default written out. Editors
-complete and check the keys if the file begins with this comment:
+mistakes at once; with `--explain` it prints the file with every default written out. It also reads
+standard input (`-`), folders, and the manifests of ConfigMaps, whose mistakes it reports with the
+lines of the manifest. For CI there are `-o json`, `-o github` and `--deny-warnings`.
+
+Editors complete and check the keys if the file begins with this comment:
 
 ```yaml config
-# yaml-language-server: $schema=https://example.com/schema.json
+# yaml-language-server: $schema=schema.json
 databases:
 - {service: mysql, port: 3306, addresses: [10.20.0.11], check: {tcp: {}}}
 ```
 
-Replace the URL by the path or the URL of `config/schema.json`, or of the output of
-`external-endpoints schema`.
+`schema.json` is the path, relative to the file, or the URL of `config/schema.json`, or of the
+output of `external-endpoints schema`. Its `$id`, `urn:external-endpoints:config:v1`, is a name and
+no address.
+
+## Versions of the language
+
+Write `apiVersion` and `kind`: they say to people and to programs which file this is. A file without
+them is read as `external-endpoints/v1`.
+
+- Within `external-endpoints/v1`, keys and values keep their meaning, and defaults keep their value.
+  Keys may be added.
+- A key that is to go is deprecated first: it works as before for at least a year and two minor
+  versions of the program, and `validate` warns of it and says what to write instead.
+- A change that is not possible in this way makes a new version of the language. A program that
+  reads it reads the one before for at least a year, too.
+- A file of a newer version than the program reads is an error. The daemon then keeps the config in
+  force.
+
+## Rules for all keys
 
 - A duration is a number with a unit: `ms`, `s`, `m` or `h`, as in `500ms`, `5s` or `1m 30s`.
 - A number in quotes is text in YAML. Texts that look like numbers or like `true` need quotes.

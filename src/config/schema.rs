@@ -5,6 +5,10 @@ use schemars::transform::{RecursiveTransform, Transform};
 
 use super::records::Config;
 
+/// The identifier of the schema, with the version of the language. It is a name and no address:
+/// editors read the file that a modeline gives.
+const SCHEMA_ID: &str = "urn:external-endpoints:config:v1";
+
 /// Returns the JSON Schema of the config.
 pub fn schema() -> serde_json::Value {
     let mut schema = annotated_schema();
@@ -19,6 +23,7 @@ pub fn schema() -> serde_json::Value {
 /// Returns the schema with `x-type` and `x-limits`, from which the reference is written.
 pub(super) fn annotated_schema() -> Schema {
     let mut schema = schemars::schema_for!(Config);
+    schema.insert("$id".into(), SCHEMA_ID.into());
     schema.insert("title".into(), "external-endpoints config".into());
     RecursiveTransform(tidy).transform(&mut schema);
     schema

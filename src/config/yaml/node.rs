@@ -79,6 +79,22 @@ impl Node {
             _ => "",
         }
     }
+
+    /// Returns the value of a key of a mapping.
+    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
+        let NodeKind::Map(entries) = &self.kind else { return None };
+        entries.iter().find(|entry| entry.key == key).map(|entry| &*entry.value)
+    }
+
+    /// Returns the text of a key of a mapping, and an empty text if there is none.
+    pub(crate) fn text_at(&self, key: &str) -> &str {
+        self.get(key).map_or("", Node::text)
+    }
+
+    /// Returns true for a ConfigMap, which is no config itself.
+    pub(crate) fn is_config_map(&self) -> bool {
+        self.text_at("kind") == "ConfigMap" && self.get("data").is_some()
+    }
 }
 
 /// Returns the type that the core schema of YAML 1.2 gives a scalar.
