@@ -1,9 +1,8 @@
 //! The status page for people: HTML that is made on the server, without script, image or font.
 //!
 //! A page shows text that hostile databases wrote. maud escapes it, the Content-Security-Policy
-//! allows nothing but the one style, and [`text`] keeps it short and on one direction. What needs
-//! a person comes first. A page is made a database at a time, so its memory does not grow with the
-//! number of databases.
+//! allows nothing but the one style, and [`text`] keeps it short and in its place. Trouble comes
+//! first. A page is made a row at a time, so its memory does not grow with the number of rows.
 
 use crate::status::{DatabaseStatus, ReplicaStatus, Time};
 pub use layout::CONTENT_SECURITY_POLICY;
@@ -89,10 +88,10 @@ pub fn overview(
     let tail = layout::left_behind(&replica.left_behind).into_string() + layout::END;
     let mut shown = survey.shown;
     shown.sort();
-    let sections = shown.into_iter().map(move |(_, index)| {
+    let sections = shown.into_iter().flat_map(move |(_, index)| {
         let database = status(index);
         let selected = query.select(&database).unwrap_or_default();
-        section::section(&database, &selected, Place::Overview, now).into_string()
+        section::section(database, selected, Place::Overview, now)
     });
     std::iter::once(head).chain(sections).chain(std::iter::once(tail))
 }
@@ -144,11 +143,16 @@ pub fn plain_database(now: Time, database: &DatabaseStatus) -> String {
     text.trim_start().to_owned() + &plain::changes(&database.changes)
 }
 
-/// Returns the page of one database, with its newest changes.
-pub fn database(replica: &ReplicaStatus, query: &Query, database: &DatabaseStatus) -> String {
-    let DatabaseStatus { namespace, service, .. } = database;
+/// Returns the parts of the page of one database, with its newest changes.
+pub fn database(
+    replica: &ReplicaStatus,
+    query: &Query,
+    database: DatabaseStatus,
+) -> impl Iterator<Item = String> + use<> {
+    let DatabaseStatus { namespace, service, changes, .. } = &database;
+    let now = replica.now;
     let mark = if database.is_in_trouble() { "in trouble – " } else { "" };
-    let all: Vec<usize> = Query::default().select(database).unwrap_or_default();
+    let all: Vec<usize> = Query::default().select(&database).unwrap_or_default();
     let content = maud::html! {
         (layout::header(replica))
         nav aria-label="Pages" {
@@ -156,16 +160,14 @@ pub fn database(replica: &ReplicaStatus, query: &Query, database: &DatabaseStatu
             (layout::pause(query, interval(all.len())))
         }
     };
-    let sections = maud::html! {
-        h1 { (namespace) "/" (service) }
-        (section::section(database, &all, Place::Own, replica.now))
-        (section::changes(&database.changes, replica.now))
-    };
-    layout::start(&format!("{namespace}/{service} {mark}external-endpoints"))
+    let heading = maud::html! { h1 { (namespace) "/" (service) } };
+    let head = layout::start(&format!("{namespace}/{service} {mark}external-endpoints"))
         + &content.into_string()
         + "<main>"
-        + &sections.into_string()
-        + layout::END
+        + &heading.into_string();
+    let tail = section::changes(changes, now).into_string() + layout::END;
+    let section = section::section(database, all, Place::Own, now);
+    std::iter::once(head).chain(section).chain(std::iter::once(tail))
 }
 
 impl Counts {

@@ -21,6 +21,7 @@ mod cluster {
     pub(crate) mod maintenance;
     pub(crate) mod names;
     pub(crate) mod ownership;
+    pub(crate) mod page;
     pub(crate) mod policy;
     pub(crate) mod prune;
     pub(crate) mod publish;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         cluster::services::cases(),
         cluster::policy::cases(),
         cluster::maintenance::cases(),
+        cluster::page::cases(),
         cluster::freeze::cases(),
         cluster::reload::cases(),
         cluster::hostile::cases(),

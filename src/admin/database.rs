@@ -49,7 +49,7 @@ pub(super) async fn html_page(
     let interval = page::refresh_interval(&query, status.targets.len());
     match media_type {
         MediaType::Html => {
-            let page = std::iter::once_with(move || page::database(&replica, &query, &status));
+            let page = page::database(&replica, &query, status);
             as_html(chunked(page::CONTENT_TYPE, encoding, page), interval)
         }
         MediaType::Text => {

@@ -1,6 +1,6 @@
 //! A database on the page: its condition, the effects of its policy, its names and its targets.
 
-use maud::{Markup, html};
+use maud::{Markup, PreEscaped, html};
 
 use super::bar::bar;
 use super::text::{between, calendar, duration, foreign, since, until};
@@ -12,6 +12,11 @@ use crate::status::{
 /// The checks that are listed on the page of a database.
 const MAX_CHECKS: usize = 10;
 
+/// The body of the table of targets, and its ends.
+const BODY: &str = "<tbody></tbody>";
+const BODY_START: &str = "<tbody>";
+const BODY_END: &str = "</tbody>";
+
 /// The page that a section is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -21,13 +26,26 @@ pub(super) enum Place {
     Own,
 }
 
-/// Renders a database with these of its targets.
+/// Returns the parts of a database with these of its targets: a part for each row, as a database
+/// may have very many.
 pub(super) fn section(
-    database: &DatabaseStatus,
-    selected: &[usize],
+    database: DatabaseStatus,
+    selected: Vec<usize>,
     place: Place,
     now: Time,
-) -> Markup {
+) -> impl Iterator<Item = String> {
+    let frame = frame(&database, &selected, place, now).into_string();
+    // Texts of others are escaped, so they cannot have this element.
+    let (start, end) = match frame.split_once(BODY) {
+        Some((start, end)) => (start.to_owned() + BODY_START, BODY_END.to_owned() + end),
+        None => (frame, String::new()),
+    };
+    let rows = selected.into_iter().map(move |index| row(&database.targets[index], now));
+    std::iter::once(start).chain(rows.map(Markup::into_string)).chain(std::iter::once(end))
+}
+
+/// Renders all of a database but the rows of its targets.
+fn frame(database: &DatabaseStatus, selected: &[usize], place: Place, now: Time) -> Markup {
     let DatabaseStatus { namespace, service, targets, names, rejected, .. } = database;
     let trouble = database.is_in_trouble().then_some("trouble");
     let hidden = targets.len() - selected.len();
@@ -39,9 +57,7 @@ pub(super) fn section(
             (lookups(names, place, now))
             @if place == Place::Own { (details(database, now)) }
             (refused(rejected))
-            @if !selected.is_empty() {
-                (table(selected.iter().map(|index| &targets[*index]), now))
-            }
+            @if !selected.is_empty() { (table()) }
             @if hidden > 0 {
                 p class="soft" {
                     (hidden) " more not shown here; "
@@ -180,8 +196,8 @@ fn refused(rejected: &[RejectedStatus]) -> Markup {
     }
 }
 
-/// Renders targets as a table.
-fn table<'a>(targets: impl Iterator<Item = &'a TargetStatus>, now: Time) -> Markup {
+/// Renders the table of targets, without a row.
+fn table() -> Markup {
     html! {
         table class="targets" {
             thead {
@@ -194,7 +210,7 @@ fn table<'a>(targets: impl Iterator<Item = &'a TargetStatus>, now: Time) -> Mark
                     th scope="col" { "Last hour" }
                 }
             }
-            tbody { @for target in targets { (row(target, now)) } }
+            (PreEscaped(BODY))
         }
     }
 }

@@ -95,7 +95,7 @@ fn texts_of_others_cannot_leave_their_place() {
         format!("q={}", form_urlencoded::byte_serialize(b"\"><script>").collect::<String>());
     let overview = overview_of(&query, replica(), &[database.clone()]);
     let query = Query::default();
-    let own = super::database(&replica(), &query, &database);
+    let own = super::database(&replica(), &query, database).collect();
     for page in [overview, own] {
         assert!(!page.contains("<script") && !page.contains("<img"), "{page}");
     }

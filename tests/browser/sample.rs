@@ -114,9 +114,9 @@ fn pages(status: DaemonStatus) -> Vec<(String, String)> {
     let (query, mut survey) = (Query::default(), Survey::default());
     databases.iter().enumerate().for_each(|(index, it)| survey.add(&query, index, it));
     let mut pages = Vec::new();
-    for database in &databases {
+    for database in databases.clone() {
         let path = format!("/databases/{}/{}", database.namespace, database.service);
-        pages.push((path, page::database(&replica, &query, database)));
+        pages.push((path, page::database(&replica, &query, database).collect()));
     }
     let overview = page::overview(replica, query, survey, |index| databases[index].clone());
     pages.push(("/".to_owned(), overview.collect()));
