@@ -1,9 +1,11 @@
 //! The command line: a file for each subcommand, and the exit status.
 
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
 use console::{Console, Reported};
@@ -15,6 +17,7 @@ mod cluster;
 mod completion;
 mod console;
 mod daemon;
+mod explain;
 mod failback;
 mod maintenance;
 mod man;
@@ -24,6 +27,7 @@ mod rbac;
 mod run;
 mod schema;
 mod service;
+mod status;
 mod validate;
 
 /// Health-checks databases outside the cluster, and keeps only the healthy ones in their Services'
@@ -45,6 +49,10 @@ enum Command {
     Validate(validate::Validate),
     /// Check each target once and show a table; the exit status is 1 unless all pass
     Probe(probe::Probe),
+    /// Show the state of all databases; the exit status is 1 if anything needs a person
+    Status(status::Status),
+    /// Say why an address is published or not, and what changes that
+    Explain(explain::Explain),
     /// Let a database's preferred tier serve again, without waiting for its failback delay
     Failback(failback::Failback),
     /// Take addresses out for maintenance, and bring them back
@@ -62,12 +70,26 @@ enum Command {
 /// Executes the command line and returns the exit status. Everything that went wrong has been
 /// printed or logged by then.
 pub fn main() -> ExitCode {
-    let status = match Cli::try_parse() {
+    let status = match parse() {
         Ok(cli) => cli.command.execute().unwrap_or_else(|Reported(status)| status),
         Err(usage) => console::print_usage(&usage),
     };
     log::flush();
     status
+}
+
+/// The name of the program by which kubectl finds it as a plugin.
+const PLUGIN: &str = "kubectl-external_endpoints";
+
+/// Parses the command line. Help and errors of a plugin of kubectl name it as users call it.
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    let program = std::env::args_os().next().map(PathBuf::from);
+    if program.is_some_and(|program| program.file_name() == Some(OsStr::new(PLUGIN))) {
+        command = command.bin_name("kubectl external-endpoints");
+    }
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
 impl Command {
@@ -76,6 +98,8 @@ impl Command {
             Command::Run(run) => run.execute(),
             Command::Validate(validate) => validate.execute(),
             Command::Probe(probe) => probe.execute(),
+            Command::Status(status) => status.execute(),
+            Command::Explain(explain) => explain.execute(),
             Command::Failback(failback) => failback.execute(),
             Command::Maintenance(maintenance) => maintenance.execute(),
             Command::Rbac(rbac) => rbac.execute(),

@@ -29,6 +29,8 @@ mod history;
 mod mark;
 mod membership;
 mod names;
+pub(crate) mod table;
+pub(crate) mod text;
 mod time;
 
 /// The status of one replica.

@@ -64,6 +64,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "daemon",
             "service",
             "completion",
+            "explain",
             "failback",
             "maintenance",
             "man",
@@ -71,12 +72,14 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
             "rbac",
             "run",
             "schema",
+            "status",
             "validate",
         ],
     ),
     ("cli::maintenance", &["list"]),
     ("cli::rbac", &["rules", "manifests", "review"]),
     ("cli::validate", &["files", "report"]),
+    ("cli::explain", &["answer"]),
     (
         "config",
         &[
@@ -254,7 +257,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("run", &["cluster", "election", "signals"]),
-    ("status", &["time", "check", "history", "mark", "membership", "names"]),
+    ("status", &["time", "check", "history", "mark", "membership", "names", "text", "table"]),
 ];
 
 /// Names that pure modules must not use.

@@ -62,7 +62,8 @@ impl Console {
         warnings.to_string().lines().for_each(|line| self.warn(line));
     }
 
-    fn warn(self, line: &str) {
+    /// Reports a warning.
+    pub(super) fn warn(self, line: &str) {
         match self {
             Console::Stderr => log::print(&format!("warning: {line}\n")),
             Console::Log => warn!("{line}"),

@@ -25,7 +25,7 @@ use super::args::parse_lease;
 use super::cluster::{Cluster, ClusterArgs};
 use crate::api::{self, ApiError, Call, ErrorKind, UserAgent, error_message};
 use crate::lease;
-use crate::status::DaemonStatus;
+use crate::status::{DaemonStatus, Time, table};
 
 /// The namespace of the daemon and the name of its Lease, as `deploy/` has them.
 const DEPLOYED: &str = "external-endpoints";
@@ -74,8 +74,10 @@ pub(super) struct DaemonReport {
     pub(super) status: DaemonStatus,
     /// The same as the daemon wrote it, with fields that this version does not know.
     pub(super) document: Value,
-    /// The number of the daemon's Pods that are ready; none if they can't be listed.
-    pub(super) ready_replicas: Option<usize>,
+    /// The facts about the replicas that the status itself does not have.
+    pub(super) replicas: table::Replicas,
+    /// The namespace of the kubeconfig's context; none without a cluster.
+    pub(super) default_namespace: Option<String>,
     /// Warnings about the way.
     pub(super) warnings: Vec<String>,
 }
@@ -89,27 +91,25 @@ impl DaemonArgs {
             let text = get(&client, "/api/v1/status")
                 .await
                 .map_err(|error| error.context(format!("can't read the status at {url}")))?;
-            return DaemonReport::read(&text, None, Vec::new());
+            return DaemonReport::read(&text, table::Replicas::default(), Vec::new());
         }
         let cluster = self.cluster.open().await?;
         let default = lease::Name { namespace: DEPLOYED.to_owned(), name: DEPLOYED.to_owned() };
         let lease = self.lease.as_ref().unwrap_or(&default);
         let replicas = Replicas::find(&cluster, lease).await?;
-        replicas.report(&cluster).await
+        let report = replicas.report(&cluster).await?;
+        let default_namespace = Some(cluster.default_namespace().to_owned());
+        Ok(DaemonReport { default_namespace, ..report })
     }
 }
 
 impl DaemonReport {
-    fn read(
-        text: &[u8],
-        ready_replicas: Option<usize>,
-        warnings: Vec<String>,
-    ) -> anyhow::Result<Self> {
+    fn read(text: &[u8], replicas: table::Replicas, warnings: Vec<String>) -> anyhow::Result<Self> {
         const NO_STATUS: &str =
             "the answer is no status of external-endpoints; is it another program's?";
         let document: Value = serde_json::from_slice(text).context(NO_STATUS)?;
         let status = DaemonStatus::deserialize(&document).context(NO_STATUS)?;
-        Ok(Self { status, document, ready_replicas, warnings })
+        Ok(Self { status, document, replicas, default_namespace: None, warnings })
     }
 }
 
@@ -124,8 +124,7 @@ struct Replica {
 #[derive(Debug)]
 struct Replicas {
     namespace: String,
-    /// The number of Pods that are ready; none if they can't be listed.
-    ready: Option<usize>,
+    facts: table::Replicas,
     candidates: Vec<Replica>,
     /// The Pod that holds the Lease.
     holder: Option<String>,
@@ -145,7 +144,10 @@ impl Replicas {
         let params = ListParams::default().labels(POD_LABEL);
         let pods = cluster.call(call, pods.list(&params)).await;
         let pods = optional(pods, &mut warnings)?.map(|pods| pods.items);
-        let identity = found.and_then(|lease| lease.spec?.holder_identity);
+        let lease_spec = found.and_then(|lease| lease.spec);
+        let held_since = lease_spec.as_ref().and_then(|spec| spec.acquire_time.as_ref());
+        let held_since = held_since.map(|time| Time(time.0.into()));
+        let identity = lease_spec.and_then(|spec| spec.holder_identity);
         let (candidates, holder) = candidates(identity.as_deref(), pods.as_deref().unwrap_or(&[]));
         if candidates.is_empty() {
             let denied = warnings.join("; ");
@@ -159,7 +161,8 @@ impl Replicas {
         // Without a list of the Pods the answer is as good; it only lacks the number of replicas.
         warnings.retain(|_| holder.is_none());
         let ready = pods.map(|pods| pods.iter().filter(|pod| is_ready(pod)).count());
-        Ok(Self { namespace: namespace.clone(), ready, candidates, holder, warnings })
+        let facts = table::Replicas { ready, held_since };
+        Ok(Self { namespace: namespace.clone(), facts, candidates, holder, warnings })
     }
 
     /// Reads the status of the first Pod that answers.
@@ -169,7 +172,7 @@ impl Replicas {
             let (namespace, page) = (&self.namespace, "api/v1/status");
             let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{page}");
             match get(&cluster.client, &path).await {
-                Ok(text) => return DaemonReport::read(&text, self.ready, self.warnings),
+                Ok(text) => return DaemonReport::read(&text, self.facts, self.warnings),
                 Err(error) => {
                     let error = proxy_error(&error, namespace, pod);
                     if self.holder.as_ref() == Some(pod) {

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::console::{Console, Reported, print};
+use crate::status::TargetMark;
 
 /// The format of an output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -71,8 +72,6 @@ pub(super) enum Tone {
     Warning,
     /// Something is wrong.
     Bad,
-    /// A heading.
-    Heading,
 }
 
 impl Paint {
@@ -82,12 +81,35 @@ impl Paint {
             Tone::Good => anstyle::AnsiColor::Green.on_default(),
             Tone::Warning => anstyle::AnsiColor::Yellow.on_default(),
             Tone::Bad => anstyle::AnsiColor::Red.on_default(),
-            Tone::Heading => anstyle::Style::new().bold(),
         };
         match self {
             Paint::Plain => text.to_owned(),
             Paint::Colored => format!("{style}{text}{style:#}"),
         }
+    }
+}
+
+impl Paint {
+    /// Returns a text in which the marks of targets are coloured. Their shapes say the same.
+    pub(super) fn marks(self, text: &str) -> String {
+        if self == Paint::Plain {
+            return text.to_owned();
+        }
+        let mut painted = String::with_capacity(text.len());
+        for char in text.chars() {
+            let tone = match char {
+                _ if char == TargetMark::Up.symbol() => Tone::Good,
+                _ if char == TargetMark::Down.symbol() => Tone::Bad,
+                _ if char == TargetMark::Flapping.symbol() => Tone::Warning,
+                _ if char == TargetMark::Maintenance.symbol() => Tone::Warning,
+                _ => {
+                    painted.push(char);
+                    continue;
+                }
+            };
+            painted += &self.text(tone, char.encode_utf8(&mut [0; 4]));
+        }
+        painted
     }
 }
 
@@ -126,7 +148,8 @@ mod tests {
         assert_eq!(Paint::Plain.text(Tone::Bad, "down"), "down");
         let red = Paint::Colored.text(Tone::Bad, "down");
         assert!(red.starts_with('\u{1b}') && red.contains("down") && red.ends_with("\u{1b}[0m"));
-        let heading = Paint::Colored.text(Tone::Heading, "NAME");
-        assert_eq!(heading, "\u{1b}[1mNAME\u{1b}[0m");
+        assert_eq!(Paint::Plain.marks("▼ down"), "▼ down");
+        let marked = Paint::Colored.marks("▲ ▼ x");
+        assert!(marked.contains("\u{1b}[32m▲\u{1b}[0m \u{1b}[31m▼\u{1b}[0m x"), "{marked:?}");
     }
 }

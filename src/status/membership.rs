@@ -4,6 +4,7 @@
 //! [`Membership`], decided by the plan. `tests` has a row for each.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,62 @@ struct Case<'a> {
 impl Case<'_> {
     /// Returns the sentences: why, and until when.
     fn describe(&self) -> (String, String) {
+        let (why, until) = self.describe_rule();
+        let then: Vec<String> =
+            self.health_after().into_iter().chain(self.suppression()).chain(self.then()).collect();
+        match self.target.membership {
+            Membership::Down
+            | Membership::NoVerdict
+            | Membership::NotChecked
+            | Membership::Flapping { .. }
+            | Membership::Maintenance
+                if !then.is_empty() =>
+            {
+                (why, format!("{until}; and then {}", then.join(", and ")))
+            }
+            _ => (why, until),
+        }
+    }
+
+    /// Returns the passes that a target in maintenance needs besides.
+    fn health_after(&self) -> Option<String> {
+        let is_down = self.target.health.state() == State::Down;
+        let is_asked_out = self.target.membership == Membership::Maintenance;
+        (is_down && is_asked_out).then(|| self.passing_next())
+    }
+
+    /// Returns the end of the suppression that a target that is not up would have.
+    fn suppression(&self) -> Option<String> {
+        let until = self.target.out_until().filter(|until| *until > clock::now())?;
+        let is_told = matches!(self.target.membership, Membership::Flapping { .. });
+        (!is_told).then(|| format!("it stays up until {}, as it flapped", time(until)))
+    }
+
+    /// Returns the rule that would hold the target back if it were healthy.
+    fn then(&self) -> Option<String> {
+        let others = self.database.targets.iter().filter(|other| {
+            other.member.ip != self.target.member.ip && other.membership.is_in() == Some(true)
+        });
+        let mut healthy = others.filter(|other| other.health.state() == State::Up);
+        if self.database.policy.exactly_one {
+            let writer = healthy.next()?.member.ip;
+            return Some(format!("{writer} is down, as `exactlyOne` allows no second"));
+        }
+        let tier = self.target.priority;
+        let serving = healthy.map(|other| other.priority).max()?;
+        match (tier.cmp(&serving), self.database.policy.failback) {
+            (Ordering::Equal, _) => None,
+            (Ordering::Greater, _) => Some(format!("tier {serving} becomes too weak")),
+            (Ordering::Less, Failback::Manual) => {
+                Some(format!("you run `{}`", self.command("failback", "")))
+            }
+            (Ordering::Less, Failback::Delay(delay)) => {
+                Some(format!("its tier stays healthy for {}", rounded(delay)))
+            }
+        }
+    }
+
+    fn describe_rule(&self) -> (String, String) {
         match self.target.membership {
             Membership::Undecided => self.undecided(),
             Membership::Healthy => (self.passing(), self.failing_next()),

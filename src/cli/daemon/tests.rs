@@ -81,7 +81,8 @@ fn errors_of_the_proxy_say_what_to_do() {
 #[test]
 fn an_answer_of_another_program_is_no_status() {
     for text in ["", "<html>", "{}", "[]", "{\"databases\": 1}"] {
-        let error = DaemonReport::read(text.as_bytes(), None, Vec::new()).expect_err(text);
+        let error = DaemonReport::read(text.as_bytes(), table::Replicas::default(), Vec::new())
+            .expect_err(text);
         assert!(error.to_string().contains("no status of external-endpoints"), "{error}");
     }
 }

@@ -1,0 +1,85 @@
+//! Texts of others in an output for people: reasons that a database wrote, and what people wrote
+//! into annotations. They are cut, and what cannot be seen is shown as an escape, so that they
+//! change neither a terminal nor the direction of what follows them.
+
+use std::time::{Duration, SystemTime};
+
+use unicode_width::UnicodeWidthChar as _;
+
+use super::Time;
+use crate::clock;
+use crate::config::is_invisible;
+
+/// The characters of a text that are shown.
+const MAX_CHARS: usize = 300;
+
+/// The marks on one character that are shown as they are. Languages need two.
+const MAX_MARKS: usize = 2;
+
+/// Returns the start of a text, in which each character can be seen.
+pub(crate) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len().min(MAX_CHARS));
+    let mut marks = 0;
+    for (count, char) in text.chars().enumerate() {
+        if count == MAX_CHARS {
+            shown.push('…');
+            break;
+        }
+        let has_width = char.width().is_some_and(|width| width > 0);
+        marks = if has_width { 0 } else { marks + 1 };
+        if char.is_control() || is_invisible(char) || marks > MAX_MARKS {
+            shown.extend(char.escape_default());
+        } else {
+            shown.push(char);
+        }
+    }
+    shown
+}
+
+/// Returns a duration in its largest unit, rounded down.
+pub(crate) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// Returns a time of the calendar, to the second.
+pub(crate) fn calendar(time: Time) -> String {
+    clock::rfc3339_seconds(time.0)
+}
+
+/// Returns the time between two times of the calendar.
+pub(crate) fn between(from: SystemTime, to: SystemTime) -> Duration {
+    to.duration_since(from).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_character_of_a_foreign_text_can_be_seen() {
+        let table = [
+            ("connect: refused", "connect: refused"),
+            ("größe 中文 क्षि", "größe 中文 क्षि"),
+            ("a\u{202e}b\u{0}\n\u{200b}", "a\\u{202e}b\\u{0}\\n\\u{200b}"),
+            ("e\u{301}\u{302}\u{303}\u{304}", "e\u{301}\u{302}\\u{303}\\u{304}"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(visible(text), expected);
+        }
+        assert_eq!(visible(&"\u{200f}".repeat(65_536)).chars().filter(|c| *c == '…').count(), 1);
+    }
+
+    #[test]
+    fn durations_are_in_their_largest_unit() {
+        let table = [(0, "0 s"), (59, "59 s"), (60, "1 min"), (7199, "1 h"), (172_800, "2 d")];
+        for (seconds, text) in table {
+            assert_eq!(duration(Duration::from_secs(seconds)), text);
+        }
+    }
+}
