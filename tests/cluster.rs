@@ -7,6 +7,7 @@ mod support;
 
 mod cluster {
     pub(crate) mod budget;
+    pub(crate) mod commands;
     pub(crate) mod coverage;
     pub(crate) mod deploy;
     pub(crate) mod events;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         cluster::events_truth::cases(),
         cluster::events_repaired::cases(),
         cluster::lease::cases(),
+        cluster::commands::cases(),
         cluster::prune::cases(),
         cluster::publish::cases(),
         cluster::slices::cases(),

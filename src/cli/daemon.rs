@@ -286,8 +286,8 @@ fn proxy_error(error: &anyhow::Error, namespace: &str, pod: &str) -> anyhow::Err
     match status.code {
         403 => anyhow!(
             "you may not get pods/proxy in namespace {namespace}; ask for the Role in \
-             deploy/reader, or use --url with `kubectl -n {namespace} port-forward {pod} 8080` \
-             (the API says: {reply})"
+             deploy/reader.yaml, or use --url with `kubectl -n {namespace} port-forward {pod} \
+             8080` (the API says: {reply})"
         ),
         404 => anyhow!(
             "Pod {namespace}/{pod} holds the Lease, but it is gone; another replica takes over \

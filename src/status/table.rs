@@ -25,7 +25,7 @@ pub(crate) enum Detail {
     /// The targets that are out.
     #[default]
     Brief,
-    /// Also since when the condition holds, and the addresses that are published.
+    /// The same, with the age of the condition and the addresses that are published.
     Wide,
 }
 

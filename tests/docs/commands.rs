@@ -108,7 +108,7 @@ fn run_daemon(words: &[&str], place: &str) {
     let folder = TempDir::new().expect("a temporary folder");
     let (config, expected) = match words[0] {
         "run" | "probe" => ("databases: 1\n", 78),
-        "failback" | "maintenance" => (CONFIG, 1),
+        "failback" | "maintenance" | "status" | "explain" => (CONFIG, 1),
         "rbac" if words.contains(&"--check") => (CONFIG, 1),
         _ => (CONFIG, 0),
     };

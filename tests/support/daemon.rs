@@ -76,13 +76,18 @@ impl Daemon {
         let of_lease =
             |argument: &&str| argument.starts_with("--lease") || **argument == *DEFAULT_LEASE;
         let alone = if extra.iter().any(of_lease) { None } else { Some("--no-leader-election") };
+        let listen: &[&str] = match extra.contains(&"--listen") {
+            true => &[],
+            false => &["--listen", "127.0.0.1:0"],
+        };
         let extra =
             extra.iter().copied().filter(|argument| *argument != DEFAULT_LEASE).chain(alone);
         command
             .arg("run")
             .arg("--config")
             .arg(&path)
-            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(listen)
+            .args(["--log-format", "json"])
             .args(extra)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
