@@ -47,10 +47,15 @@ mod truth;
 const CALL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The shortest and the longest pause after a call that the API did not answer.
-const RETRY_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+const RETRY_DELAYS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
-/// The time for which no Events are sent to a namespace in which a right is missing.
-const FORBIDDEN_DELAY: Duration = Duration::from_secs(60);
+/// The shortest and the longest time for which no Events are sent to a namespace in which a right
+/// is missing.
+const FORBIDDEN_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+
+/// The delay from which on a missing right is reported and notices are discarded. An API server
+/// that has just started forbids everything for a moment.
+const LASTING_DELAY: Duration = Duration::from_secs(8);
 
 /// The time for which a standby replica retains notices. It is as long as a takeover may take after
 /// the leader was killed.
@@ -101,10 +106,19 @@ pub(crate) struct EventWriter {
     leads: bool,
     /// The names of the Events whose creation had no answer.
     attempted: HashMap<EventKey, String>,
-    /// The time until which no Event is sent to a namespace in which a right is missing.
-    forbidden_until: HashMap<String, Instant>,
+    /// The namespaces in which a right is missing.
+    forbidden: HashMap<String, Forbidden>,
     /// The last pause after calls that failed; zero after a call that succeeded.
     backoff: Duration,
+}
+
+/// The refusal of Events in a namespace.
+#[derive(Default)]
+struct Forbidden {
+    /// The last pause.
+    delay: Duration,
+    /// The end of the pause.
+    until: Option<Instant>,
 }
 
 /// The next thing to do.
@@ -142,7 +156,7 @@ impl EventWriter {
             audit: Audit::default(),
             leads: false,
             attempted: HashMap::new(),
-            forbidden_until: HashMap::new(),
+            forbidden: HashMap::new(),
             backoff: Duration::ZERO,
         }
     }
@@ -224,6 +238,9 @@ impl EventWriter {
     fn next(&mut self, now: Instant) -> Step {
         let retention = if self.leads { LEADER_RETENTION } else { STANDBY_RETENTION };
         let expired = self.aggregator.expire(retention, now);
+        if expired > 0 {
+            self.attempted.clear();
+        }
         if !self.leads {
             return Step::Wait(AUDIT_INTERVAL);
         }
@@ -245,7 +262,10 @@ impl EventWriter {
                 );
             }
         }
-        match self.aggregator.next(now) {
+        let held_until = |regarding: &Regarding| {
+            self.forbidden.get(namespace_of(regarding, &self.lease)?)?.until
+        };
+        match self.aggregator.next(held_until, now) {
             Next::Due(pending) => match self.start_write(*pending) {
                 Some(call) => Step::Call(call),
                 None => Step::Wait(Duration::ZERO),
@@ -276,10 +296,6 @@ impl EventWriter {
             self.discard(&pending, self.counts.dropped.clone());
             return None;
         };
-        if self.forbidden_until.get(&object.namespace).is_some_and(|until| *until > clock::now()) {
-            self.discard(&pending, self.counts.failed.clone());
-            return None;
-        }
         let name = || object::event_name(&object);
         let name = self.attempted.entry(pending.key.clone()).or_insert_with(name).clone();
         let client = self.client.clone();
@@ -334,6 +350,7 @@ impl EventWriter {
         match result {
             Ok(recorded) => {
                 self.attempted.remove(&pending.key);
+                self.on_allowed(&object.namespace);
                 self.counts.published.fetch_add(pending.count.into(), Ordering::Relaxed);
                 self.aggregator.on_published(pending, recorded, clock::now());
                 self.on_success()
@@ -347,7 +364,7 @@ impl EventWriter {
                 Duration::ZERO
             }
             Err(EventError::Api(error)) => {
-                if !is_outage(&error) {
+                if !is_outage(&error) && error.kind != ErrorKind::Forbidden {
                     self.discard(&pending, self.counts.failed.clone());
                 }
                 self.on_error(object, &error)
@@ -375,25 +392,54 @@ impl EventWriter {
                 CALL_INTERVAL
             }
             ErrorKind::Forbidden => {
-                let until = clock::now() + FORBIDDEN_DELAY;
-                if self.forbidden_until.insert(namespace.clone(), until).is_none() {
-                    warn!(%namespace, reason, "Events are not published");
-                }
+                self.on_forbidden(namespace, reason);
                 CALL_INTERVAL
             }
             ErrorKind::Unauthorized | ErrorKind::Unavailable => {
                 if self.backoff.is_zero() {
                     warn!(%namespace, kind, name, reason, "Events are not published for now");
                 }
-                self.next_backoff()
+                self.next_backoff(error)
             }
         }
     }
 
-    /// Logs why the Events of a former leader are not known. Tries again only if the API is away.
+    /// Holds back the Events of a namespace for ever longer. If that lasts, they are discarded, and
+    /// the log says once which right is missing.
+    fn on_forbidden(&mut self, namespace: &str, reason: &str) {
+        let forbidden = self.forbidden.entry(namespace.to_owned()).or_default();
+        let was_lasting = forbidden.delay >= LASTING_DELAY;
+        forbidden.delay = (forbidden.delay * 2).clamp(FORBIDDEN_DELAYS[0], FORBIDDEN_DELAYS[1]);
+        forbidden.until = Some(clock::now() + forbidden.delay);
+        if forbidden.delay < LASTING_DELAY {
+            return;
+        }
+        if !was_lasting {
+            warn!(%namespace, reason, "Events are not published");
+        }
+        let lease = &self.lease;
+        let is_here = |regarding: &Regarding| namespace_of(regarding, lease) == Some(namespace);
+        let discarded = self.aggregator.discard_all(is_here);
+        self.attempted.clear();
+        self.counts.failed.fetch_add(discarded.into(), Ordering::Relaxed);
+    }
+
+    /// Ends the refusal of Events in a namespace.
+    fn on_allowed(&mut self, namespace: &str) {
+        let before = self.forbidden.remove(namespace);
+        if before.is_some_and(|forbidden| forbidden.delay >= LASTING_DELAY) {
+            info!(%namespace, "Events are published again");
+        }
+    }
+
+    /// Logs why the Events of a former leader are not known. Tries again only if the API is away,
+    /// or has just started.
     fn on_list_error(&mut self, namespace: &str, error: &ApiError) -> Duration {
         if is_outage(error) {
-            return self.next_backoff();
+            return self.next_backoff(error);
+        }
+        if error.kind == ErrorKind::Forbidden && self.audit.may_list_again() {
+            return RETRY_DELAYS[0];
         }
         self.audit.on_listed(namespace);
         if error.kind == ErrorKind::Forbidden {
@@ -403,9 +449,9 @@ impl EventWriter {
         CALL_INTERVAL
     }
 
-    fn next_backoff(&mut self) -> Duration {
+    fn next_backoff(&mut self, error: &ApiError) -> Duration {
         self.backoff = (self.backoff * 2).clamp(RETRY_DELAYS[0], RETRY_DELAYS[1]);
-        self.backoff
+        self.backoff.max(error.retry_after)
     }
 
     /// Returns the object for the Events of a notice. The daemon as a whole has none without a
@@ -420,6 +466,14 @@ impl EventWriter {
         };
         let (namespace, name) = (namespace.clone(), name.clone());
         Some(RegardingObject { api_version, kind, namespace, name })
+    }
+}
+
+/// Returns the namespace of the Events of a notice.
+fn namespace_of<'a>(regarding: &'a Regarding, lease: &'a lease::Handle) -> Option<&'a str> {
+    match regarding {
+        Regarding::Database(id) => Some(&id.namespace),
+        Regarding::Daemon => lease.identity().map(|(name, _)| name.namespace.as_str()),
     }
 }
 

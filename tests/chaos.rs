@@ -17,7 +17,9 @@ mod chaos {
     pub(crate) mod report;
     pub(crate) mod runner;
     pub(crate) mod scenario;
+    pub(crate) mod seen_checker;
     pub(crate) mod span;
+    pub(crate) mod views;
     pub(crate) mod watch;
 }
 
@@ -86,7 +88,7 @@ async fn run(seed: u64, length: Duration) -> bool {
 /// Collects the input of the checker.
 fn record(fixture: &Fixture, log: &ActionLog) -> Record {
     let end = fixture.began.elapsed();
-    let (changes, leases) = fixture.watch.history();
+    let (changes, leases, statements) = fixture.watch.history();
     let account =
         |identity: String| fixture.replicas.accounts.get(&identity).cloned().unwrap_or(identity);
     let leases =
@@ -104,6 +106,8 @@ fn record(fixture: &Fixture, log: &ActionLog) -> Record {
         dns: fixture.dns.changes(),
         changes,
         leases: leases.collect(),
+        statements,
+        views: fixture.views.all(),
         writers: watch::writers(&fixture.plane.audit_log()),
         faults: stalls.collect(),
         end,

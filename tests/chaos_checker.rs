@@ -9,6 +9,8 @@ mod chaos {
     pub(crate) mod names_checker;
     pub(crate) mod record;
     pub(crate) mod scenario;
+    pub(crate) mod seen_checker;
+    mod seen_tests;
     pub(crate) mod span;
 }
 

@@ -171,11 +171,18 @@ impl EventAggregator {
         true
     }
 
-    /// Returns the Event to publish first, or the time until one is due.
-    pub(super) fn next(&self, now: Instant) -> Next {
+    /// Returns the Event to publish first, or the time until one is due. `held_until` returns the
+    /// time until which nothing is published about an object.
+    pub(super) fn next(
+        &self,
+        held_until: impl Fn(&Regarding) -> Option<Instant>,
+        now: Instant,
+    ) -> Next {
         let waiting = self.entries.iter().filter_map(|(key, entry)| {
             let (notice, _) = entry.pending.as_ref()?;
-            Some((self.due(key, entry, notice, now), self.rank(key), notice.at, key))
+            let due = self.due(key, entry, notice, now);
+            let due = held_until(&key.regarding).map_or(due, |until| due.max(until));
+            Some((due, self.rank(key), notice.at, key))
         });
         let first = waiting.min_by_key(|(due, rank, at, _)| ((*due).max(now), *rank, *at));
         let Some((due, _, _, key)) = first else { return Next::Idle };
@@ -235,6 +242,18 @@ impl EventAggregator {
                 self.entries.remove(key);
             }
         }
+    }
+
+    /// Discards the notices about these objects. Returns their number.
+    pub(super) fn discard_all(&mut self, regards: impl Fn(&Regarding) -> bool) -> u32 {
+        let mut discarded: u32 = 0;
+        self.entries.retain(|key, entry| {
+            if let Some((_, count)) = entry.pending.take_if(|_| regards(&key.regarding)) {
+                discarded = discarded.saturating_add(count);
+            }
+            entry.pending.is_some() || entry.published.is_some()
+        });
+        discarded
     }
 
     /// Forgets the Event of this key: it has been changed by another writer.

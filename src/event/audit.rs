@@ -22,7 +22,13 @@ pub(super) struct Audit {
     /// same for a moment, so that a correction must be found twice.
     suspected: HashMap<DatabaseId, Notice>,
     audited_at: Option<Instant>,
+    /// The number of lists that were forbidden.
+    refusals: u32,
 }
+
+/// The number of lists that may be forbidden before no more are tried. An API server that has just
+/// started forbids everything for a moment.
+const MAX_REFUSALS: u32 = 6;
 
 impl Audit {
     /// Starts to list the Events of these namespaces.
@@ -38,6 +44,12 @@ impl Audit {
     /// Records that the Events of a namespace are known, or can't be known.
     pub(super) fn on_listed(&mut self, namespace: &str) {
         self.unlisted.remove(namespace);
+    }
+
+    /// Counts a list that was forbidden. Returns whether another may be tried.
+    pub(super) fn may_list_again(&mut self) -> bool {
+        self.refusals += 1;
+        self.refusals < MAX_REFUSALS
     }
 
     /// Records an Event of a former leader.

@@ -16,8 +16,8 @@ use crate::api::{ApiError, Call};
 use crate::notice::Regarding;
 use crate::publish::{self, ServiceUid};
 
-/// The time within which the API must have taken an Event.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time within which the API must have taken an Event. A call that hangs holds up all others.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The number of Events that one call lists.
 const LIST_LIMIT: u32 = 500;

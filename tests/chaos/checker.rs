@@ -13,6 +13,8 @@
 //! | taken    | a write that takes an address away that is up, and that DNS has never replaced by |
 //! |          | another that was up                                                               |
 //!
+//! Rules event and view are in `seen_checker`.
+//!
 //! A time starts again with each flip of the target, each outside edit of its Endpoints, and each
 //! target that is added to the config of the same database. It also starts again when a fault ends
 //! that kept all replicas from writing, and for an address that comes from DNS when a server gives
@@ -27,6 +29,7 @@ use super::dns_history::{absences, news};
 use super::names_checker::names;
 use super::record::{Change, Kind, Record, Time};
 use super::scenario::ReplicaFault;
+use super::seen_checker::seen;
 use super::span::{Span, excused, uncovered};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +41,8 @@ pub(crate) enum Rule {
     Handover,
     Dropped,
     Taken,
+    Event,
+    View,
 }
 
 /// A rule that was violated.
@@ -74,6 +79,10 @@ pub(crate) struct CheckResult {
     pub worst_in: Duration,
     /// The number of these times.
     pub timed: usize,
+    /// The longest time from a change of the cluster to the Event, where there was no other cause.
+    pub worst_event: Duration,
+    /// The number of answers that were compared with the cluster.
+    pub views: usize,
     /// The total time in which no write was possible.
     pub excused: Duration,
 }
@@ -85,6 +94,7 @@ pub(crate) fn check(record: &Record) -> CheckResult {
     empties(record, &excused, &mut result);
     handovers(record, &mut result);
     names(record, &excused, &mut result);
+    seen(record, &excused, &mut result);
     for (database, ips) in record.databases.iter().enumerate() {
         for ip in ips {
             target(record, database, *ip, &excused, &mut result);
@@ -383,6 +393,9 @@ pub(crate) fn timeline(record: &Record, database: usize) -> Vec<String> {
             None => "deleted".to_owned(),
         };
         lines.push((change.at, format!("version {}: {members} by {who}", change.version)));
+    }
+    for statement in record.statements.iter().filter(|it| it.database == database) {
+        lines.push((statement.at, format!("Event {}: {}", statement.event, statement.note)));
     }
     for change in record.dns.iter().filter(|change| change.database == database) {
         let answer = match &change.answer {

@@ -16,6 +16,7 @@ use super::record::Limits;
 use super::replicas::Replicas;
 pub(crate) use super::scenario::is_named;
 use super::scenario::{keeps_last_target, uses_slice};
+use super::views::Views;
 use super::watch::{Publishes as _, Stalls, Watch};
 use crate::support::traffic::connect;
 use crate::support::{
@@ -81,6 +82,7 @@ pub(crate) struct Fixture {
     pub dns: Dns,
     pub watch: Watch,
     pub stalls: Stalls,
+    pub views: Views,
     pub began: Instant,
 }
 
@@ -108,10 +110,12 @@ impl Fixture {
         let replicas = Replicas::start(plane, &namespace, config, &names, &dns, starts).await;
         replicas.wait_until_checked().await;
         let began = Instant::now();
+        let pages = replicas.pages.clone();
         let mut fixture = Fixture {
             plane,
             watch: Watch::start(&namespace, objects(), began).await,
             stalls: Stalls::start(began),
+            views: Views::start(pages.clone(), began),
             namespace,
             databases,
             replicas,
@@ -124,6 +128,7 @@ impl Fixture {
         fixture.dns.forget_changes();
         fixture.watch = Watch::start(&fixture.namespace, objects(), fixture.began).await;
         fixture.stalls = Stalls::start(fixture.began);
+        fixture.views = Views::start(pages, fixture.began);
         fixture
     }
 

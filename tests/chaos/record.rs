@@ -31,6 +31,10 @@ pub(crate) struct Record {
     pub keep: BTreeSet<usize>,
     pub changes: Vec<Change>,
     pub leases: Vec<LeaseState>,
+    /// The Events on the members of databases, in the order in which they came.
+    pub statements: Vec<Statement>,
+    /// The answers of the replica that writes.
+    pub views: Vec<View>,
     /// The replica that made each version, from the API server's audit log.
     pub writers: BTreeMap<Version, String>,
     /// Versions that the run itself made, as a person would.
@@ -80,6 +84,40 @@ pub(crate) struct Change {
     pub members: Option<BTreeSet<IpAddr>>,
     /// The field managers of the object.
     pub managers: BTreeSet<String>,
+}
+
+/// A version of an Event on the members of a database.
+#[derive(Debug, Clone)]
+pub(crate) struct Statement {
+    /// The time when the watch delivered it.
+    pub at: Time,
+    /// The name of the Event.
+    pub event: String,
+    pub database: usize,
+    /// The time that it shows, since 1970.
+    pub shown: Duration,
+    /// The addresses that it names; none if it says that something else is published.
+    pub members: Option<BTreeSet<IpAddr>>,
+    pub note: String,
+}
+
+/// A database on the pages of the replica that writes.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    /// The time before the first page was read.
+    pub from: Time,
+    /// The time after the last page was read.
+    pub until: Time,
+    /// The identity of the replica.
+    pub replica: String,
+    pub database: usize,
+    pub published: Option<BTreeSet<IpAddr>>,
+    pub planned: Option<BTreeSet<IpAddr>>,
+    pub condition: String,
+    /// The number of published addresses by the metrics.
+    pub gauge: Option<usize>,
+    /// The condition by the metrics.
+    pub gauge_condition: Option<String>,
 }
 
 /// A change of the Lease.

@@ -4,7 +4,7 @@
 //! them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
@@ -16,11 +16,15 @@ use super::config::Config;
 use super::dns::Dns;
 use super::fixture::{DATABASES, service};
 use super::scenario::is_named;
+use super::views::Pages;
 use crate::support::daemon::log_field;
 use crate::support::{ApiProxy, ControlPlane, Daemon, Namespace, eventually, rbac};
 
 /// Far longer than anything takes without a fault.
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The number of replicas whose pages are read. One that has exited costs nothing.
+const MAX_PAGES: usize = 4;
 
 const LEASE: &str = "external-endpoints";
 
@@ -35,6 +39,8 @@ pub(crate) struct Replicas {
     tokens: Vec<(String, String)>,
     /// The ServiceAccount of each identity so far.
     pub accounts: BTreeMap<String, String>,
+    /// The addresses of the pages of the replicas.
+    pub pages: Pages,
     /// The logs of replicas that have exited.
     logs: Vec<String>,
 }
@@ -71,6 +77,7 @@ impl Replicas {
             lease,
             tokens,
             accounts: BTreeMap::new(),
+            pages: Pages::default(),
             logs: Vec::new(),
         };
         for slot in 0..2 {
@@ -97,6 +104,12 @@ impl Replicas {
         })
         .await;
         self.accounts.insert(identity.clone(), account);
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those before it have exited, but for the other replica's.
+        pages.push(daemon.admin());
+        let begin = pages.len().saturating_sub(MAX_PAGES);
+        pages.drain(..begin);
+        drop(pages);
         (daemon, identity)
     }
 

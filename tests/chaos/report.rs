@@ -80,6 +80,16 @@ pub(crate) fn print(
         ),
     );
     say(
+        "seen",
+        format!(
+            "{} versions of Events, {:.2} s at the worst after a change (limit {:.1} s); {} views",
+            record.statements.len(),
+            result.worst_event.as_secs_f64(),
+            record.limits.slack.as_secs_f64(),
+            result.views
+        ),
+    );
+    say(
         "excused",
         format!(
             "{:.0} s of {end:.0} s; the machine stalled {stalls} times",

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::core::v1::{Endpoints, Event};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, WatchEvent, WatchParams};
 use kube::{Resource, ResourceExt as _};
@@ -20,7 +20,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use super::record::{Change, LeaseState, Time, Version};
+use super::fixture::{DATABASES, service};
+use super::record::{Change, LeaseState, Statement, Time, Version};
 use crate::support::{Namespace, runtime};
 
 /// A watch that runs until it is dropped.
@@ -33,7 +34,24 @@ pub(crate) struct Watch {
 struct Seen {
     changes: Vec<Change>,
     leases: Vec<LeaseState>,
+    statements: Vec<Statement>,
 }
+
+/// The reasons of Events on the members of a database. The note of the first two names them.
+const MEMBER_REASONS: [&str; 12] = [
+    "Published",
+    "Repaired",
+    "LeftBehind",
+    "WaitingForService",
+    "ServiceHasSelector",
+    "ServiceIsExternalName",
+    "NotOurs",
+    "PortMismatch",
+    "SlicesLeftBehind",
+    "AddressesRefused",
+    "Forbidden",
+    "Rejected",
+];
 
 impl Watch {
     /// Watches changes from now on. Objects with other names are ignored.
@@ -52,7 +70,19 @@ impl Watch {
             0..0,
             first.iter().map(|lease| lease_state(lease, ObjectChange::Applied, Time::ZERO)),
         );
-        Watch { seen, tasks: vec![endpoints, slices, leases] }
+        let first: Vec<Event> =
+            namespace.api().list(&Default::default()).await.expect("listing Events").items;
+        let fill = seen.clone();
+        let events = follow::<Event>(namespace, move |event, kind| {
+            let statement = statement(&event, began.elapsed());
+            if kind == ObjectChange::Applied {
+                lock(&fill).statements.extend(statement);
+            }
+        })
+        .await;
+        let first = first.iter().filter_map(|event| statement(event, Time::ZERO));
+        lock(&seen).statements.splice(0..0, first);
+        Watch { seen, tasks: vec![endpoints, slices, leases, events] }
     }
 
     /// Returns the holder of the Lease.
@@ -61,10 +91,10 @@ impl Watch {
     }
 
     /// Returns everything seen so far. Panics if a watch has ended, as changes may be missing then.
-    pub(crate) fn history(&self) -> (Vec<Change>, Vec<LeaseState>) {
+    pub(crate) fn history(&self) -> (Vec<Change>, Vec<LeaseState>, Vec<Statement>) {
         assert!(self.tasks.iter().all(|task| !task.is_finished()), "a watch has ended");
         let seen = lock(&self.seen);
-        (seen.changes.clone(), seen.leases.clone())
+        (seen.changes.clone(), seen.leases.clone(), seen.statements.clone())
     }
 }
 
@@ -72,6 +102,35 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
+}
+
+/// Returns what an Event says of the members of a database; none if it is about something else.
+fn statement(event: &Event, at: Time) -> Option<Statement> {
+    let reason = event.reason.as_deref()?;
+    let name = event.involved_object.name.as_deref()?;
+    let database = (0..DATABASES).find(|database| service(*database) == name)?;
+    if !MEMBER_REASONS.contains(&reason) {
+        return None;
+    }
+    let note = event.message.clone().unwrap_or_default();
+    let names_members = ["Published", "Repaired"].contains(&reason);
+    let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref());
+    let shown = series.or(event.event_time.as_ref())?.0.as_nanosecond();
+    Some(Statement {
+        at,
+        event: event.name_any(),
+        database,
+        shown: Duration::from_nanos(shown.try_into().ok()?),
+        members: names_members.then(|| named_members(&note)),
+        note: format!("{reason}: {note}"),
+    })
+}
+
+/// Returns the addresses that a note names before its changes.
+fn named_members(note: &str) -> BTreeSet<IpAddr> {
+    let note = note.rsplit_once("repaired: ").map_or(note, |(_, members)| members);
+    let members = note.split(" (").next().unwrap_or_default();
+    members.split(", ").filter_map(|ip| ip.parse().ok()).collect()
 }
 
 /// A change of an object that a watch reports.
@@ -206,7 +265,10 @@ fn writer(line: &Value) -> Option<(Version, String)> {
         return None;
     }
     let version = line["responseObject"]["metadata"]["resourceVersion"].as_str()?.parse().ok()?;
+    let agent = line["userAgent"].as_str().unwrap_or_default();
     let account = line["user"]["username"].as_str()?.strip_prefix("system:serviceaccount:")?;
+    let is_ours = agent.starts_with("external-endpoints/") && agent.ends_with("; leader)");
+    assert!(is_ours, "a replica wrote with the User-Agent {agent:?}");
     Some((version, account.rsplit(':').next()?.to_owned()))
 }
 

@@ -109,14 +109,19 @@ impl Daemon {
         &self.config
     }
 
+    /// Returns the address of its admin port.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin.expect("a daemon that was started")
+    }
+
     /// Returns the URL of its pages.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.admin.expect("a daemon that was started"))
+        format!("http://{}", self.admin())
     }
 
     /// Fetches a page of its admin port and returns the status and the body.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        let admin = self.admin.expect("a daemon that was started");
+        let admin = self.admin();
         http::get(admin, path).await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 

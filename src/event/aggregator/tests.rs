@@ -16,8 +16,12 @@ fn notice(dedup_key: &str, note: &str, at: Instant) -> Notice {
     of(Reason::TargetDown, dedup_key, note, at)
 }
 
+fn next(aggregator: &EventAggregator, now: Instant) -> Next {
+    aggregator.next(|_| None, now)
+}
+
 fn due(aggregator: &EventAggregator, now: Instant) -> Pending {
-    match aggregator.next(now) {
+    match next(aggregator, now) {
         Next::Due(pending) => *pending,
         next => panic!("nothing is due: {next:?}"),
     }
@@ -57,9 +61,9 @@ fn repetitions_are_counted_once_a_minute() {
     for _ in 0..3 {
         aggregator.add(notice("a", "refused", now), now);
     }
-    assert_eq!(aggregator.next(now), Next::Wait(MINUTE));
+    assert_eq!(next(&aggregator, now), Next::Wait(MINUTE));
     assert_eq!(publish(&mut aggregator, now + MINUTE), ("refused".into(), 3, Some(1)));
-    assert_eq!(aggregator.next(now + 3 * MINUTE), Next::Idle);
+    assert_eq!(next(&aggregator, now + 3 * MINUTE), Next::Idle);
 }
 
 #[test]
@@ -71,7 +75,7 @@ fn a_newer_truth_is_written_at_once_in_the_same_event() {
     assert_eq!(publish(&mut aggregator, now), ("A, B, C".into(), 1, None));
     aggregator.add(published("A, B", now), now);
     // No more than once a second.
-    assert_eq!(aggregator.next(now), Next::Wait(SECOND));
+    assert_eq!(next(&aggregator, now), Next::Wait(SECOND));
     aggregator.add(published("A", now), now);
     assert_eq!(publish(&mut aggregator, now + SECOND), ("A".into(), 2, Some(1)));
     aggregator.add(published("A, B", now + 6 * SECOND), now);
@@ -98,7 +102,7 @@ fn no_pause_keeps_a_target_up_that_is_down_again() {
     assert_eq!(publish(&mut aggregator, again), ("b is down".into(), 1, None));
     // Now it is the newest, and repetitions wait.
     aggregator.add(notice("a", "a is down", again), again);
-    assert_eq!(aggregator.next(again), Next::Wait(MINUTE));
+    assert_eq!(next(&aggregator, again), Next::Wait(MINUTE));
 }
 
 #[test]
@@ -170,7 +174,7 @@ fn the_capacity_is_limited_and_old_events_make_room() {
     }
     assert!(!aggregator.add(notice("one more", "x", now), now));
     assert!(aggregator.add(notice("0", "x", now), now), "a known key has room");
-    while let Next::Due(pending) = aggregator.next(now) {
+    while let Next::Due(pending) = next(&aggregator, now) {
         aggregator.on_published(*pending, recorded("x", 1, now), now);
     }
     // Whatever is in the cluster already is worth less than what is not.
@@ -206,7 +210,23 @@ fn a_discarded_notice_may_come_again_at_once() {
     aggregator.add(notice("a", "x", now), now);
     let pending = due(&aggregator, now);
     aggregator.discard(&pending.key);
-    assert_eq!(aggregator.next(now), Next::Idle);
+    assert_eq!(next(&aggregator, now), Next::Idle);
     aggregator.add(notice("a", "x", now), now);
-    assert!(matches!(aggregator.next(now), Next::Due(_)));
+    assert!(matches!(next(&aggregator, now), Next::Due(_)));
+}
+
+#[test]
+fn an_object_that_is_held_waits_and_others_do_not() {
+    let now = clock::now();
+    let mut aggregator = EventAggregator::default();
+    aggregator.add(notice("a", "x", now), now);
+    let held = |regarding: &Regarding| {
+        matches!(regarding, Regarding::Database(_)).then_some(now + 4 * SECOND)
+    };
+    assert_eq!(aggregator.next(held, now), Next::Wait(4 * SECOND));
+    let config = Notice::new(Regarding::Daemon, Reason::ConfigBad, "x", now + SECOND);
+    aggregator.add(config, now);
+    assert!(matches!(aggregator.next(held, now), Next::Due(pending) if pending.notice.note == "x"));
+    assert_eq!(aggregator.discard_all(|it| *it == Regarding::Daemon), 1);
+    assert_eq!(aggregator.next(held, now), Next::Wait(4 * SECOND));
 }
