@@ -1,6 +1,7 @@
 # The commands for people and for CI. `make` alone lists them. A second run of any takes seconds.
 .DEFAULT_GOAL := help
-.PHONY: browser help setup control-plane build lint deny docs test chaos demo bench bench-smoke soak
+.PHONY: help setup control-plane build lint deny docs test browser gitops chaos demo
+.PHONY: bench bench-smoke soak
 
 # The Kubernetes of the cluster tests: the newest, or that of a folder of tests/control-plane.
 export K8S ?=
@@ -51,6 +52,11 @@ test: ## Run all tests, on a real control plane (K8S=1.33 for the oldest Kuberne
 	cargo test
 	cargo test --quiet $(BENCH)
 
+gitops: ## Deliver by Flux, Argo CD, kubectl and Helm beside a running daemon, 20 rounds each
+	@tests/control-plane/setup.sh demo
+	@tests/control-plane/build.sh gitops >/dev/null
+	cargo test --test gitops
+
 chaos: ## Inject random faults for MINUTES=10 with SEED=n, and judge by the API's history
 	@tests/control-plane/setup.sh demo
 	@tests/control-plane/build.sh control-plane >/dev/null
@@ -63,7 +69,7 @@ lint: ## Check the format, clippy's lints and rustdoc's links; a warning is an e
 # cargo fmt does not see modules that a macro declares.
 	find src -name '*.rs' -exec rustfmt --check --edition 2024 {} +
 	cargo clippy --all-targets -- -D warnings
-	cargo clippy --test demo --test chaos --test cluster_bench -- -D warnings
+	cargo clippy --test gitops --test demo --test chaos --test cluster_bench -- -D warnings
 	cargo fmt --check --manifest-path benches/Cargo.toml
 	cargo clippy $(BENCH) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items

@@ -1,7 +1,8 @@
 #!/bin/sh
-# build.sh [control-plane|all]: builds a Kubernetes control plane once, into a cache outside
-# target/. `all`, the default, also builds the stand-ins for MongoDB and for a cluster's DNS. Prints
-# the folders as NAME=VALUE lines. K8S=1.33 builds that Kubernetes beside today's.
+# build.sh [control-plane|gitops|all]: builds a Kubernetes control plane once, into a cache outside
+# target/. `all`, the default, also builds the stand-ins for MongoDB and for a cluster's DNS, and
+# `gitops` builds Helm and the engines of Flux and Argo CD. Prints the folders as NAME=VALUE lines.
+# K8S=1.33 builds that Kubernetes beside today's.
 set -eu
 what=${1:-all}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -111,8 +112,8 @@ install_mongosh() {
 }
 
 case $what in
-	control-plane | all) ;;
-	*) fail "there is nothing called $what; say control-plane or all" ;;
+	control-plane | gitops | all) ;;
+	*) fail "there is nothing called $what; say control-plane, gitops or all" ;;
 esac
 
 job=
@@ -133,7 +134,8 @@ fi
 # The folder is named even where nothing is built, so that an error names the file that is missing.
 stand_ins=$cache/stand-ins-$(cd "$stand_in_sources" &&
 	key coredns/go.sum coredns/main.go ferretdb/go.sum ferretdb/main.go mongosh/package-lock.json)
-mkdir -p "$assets" "$stand_ins"
+gitops=$cache/gitops-$(cd "$stand_in_sources/gitops" && key go.sum ./*.go)
+mkdir -p "$assets" "$stand_ins" "$gitops"
 
 # once NAME: test programs that start at the same time build once.
 once() {
@@ -155,5 +157,12 @@ if [ "$what" = all ]; then
 	install_mongosh "$stand_ins"
 fi
 
+if [ "$what" = gitops ]; then
+	once gitops
+	build "$stand_in_sources/gitops" "$gitops/gitops" .
+	build "$stand_in_sources/gitops" "$gitops/helm" helm.sh/helm/v4/cmd/helm
+fi
+
 echo "KUBEBUILDER_ASSETS=$assets"
+echo "EXTERNAL_ENDPOINTS_GITOPS=$gitops"
 echo "EXTERNAL_ENDPOINTS_STAND_INS=$stand_ins"

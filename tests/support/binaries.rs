@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Binaries {
     ControlPlane,
-    /// Everything, with the database servers and clients that Debian does not package.
+    /// The control plane and the tools that deliver manifests.
+    GitOps,
+    /// The control plane, with the database servers and clients that Debian does not package.
     All,
 }
 
@@ -19,6 +21,7 @@ pub(crate) fn build(binaries: Binaries) -> Result<Vec<(String, String)>, String>
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/control-plane/build.sh");
     let what = match binaries {
         Binaries::ControlPlane => "control-plane",
+        Binaries::GitOps => "gitops",
         Binaries::All => "all",
     };
     let output = Command::new(&script)
@@ -49,6 +52,16 @@ pub(crate) fn ferretdb() -> PathBuf {
 /// Returns the path of the DNS server of clusters: `coredns -conf COREFILE`.
 pub(crate) fn coredns() -> PathBuf {
     folder_in("EXTERNAL_ENDPOINTS_STAND_INS").join("coredns")
+}
+
+/// Returns the path of the engines of Flux and Argo CD: `gitops flux|argo MANIFESTS …`.
+pub(crate) fn gitops() -> PathBuf {
+    folder_in("EXTERNAL_ENDPOINTS_GITOPS").join("gitops")
+}
+
+/// Returns the path of Helm.
+pub(crate) fn helm() -> PathBuf {
+    folder_in("EXTERNAL_ENDPOINTS_GITOPS").join("helm")
 }
 
 /// Returns the path of MongoDB's shell, or none if npm could not install it.
