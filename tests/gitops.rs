@@ -11,6 +11,7 @@ mod fixture;
 
 mod gitops {
     pub(crate) mod manifests;
+    pub(crate) mod migration;
     pub(crate) mod rounds;
     pub(crate) mod tools;
 }
@@ -21,7 +22,8 @@ use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    let cases = gitops::rounds::cases();
+    let mut cases = gitops::rounds::cases();
+    cases.extend(gitops::migration::cases());
     if !arguments.list && cases.iter().any(|case| !arguments.is_filtered_out(case)) {
         support::sandbox::enter_with(support::binaries::Binaries::GitOps);
         support::runtime().block_on(support::control_plane::start_shared());

@@ -41,7 +41,10 @@ pub(crate) fn cases() -> Vec<Trial> {
     cases
 }
 
-fn case<F: Future<Output = ()>>(name: String, body: impl FnOnce() -> F + Send + 'static) -> Trial {
+pub(crate) fn case<F: Future<Output = ()>>(
+    name: String,
+    body: impl FnOnce() -> F + Send + 'static,
+) -> Trial {
     let what = name.clone();
     Trial::test(name, move || {
         runtime().block_on(with_timeout(CASE_TIMEOUT, &what, body()));
