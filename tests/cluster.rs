@@ -10,6 +10,7 @@ mod cluster {
     pub(crate) mod commands;
     pub(crate) mod coverage;
     pub(crate) mod deploy;
+    pub(crate) mod diagnosis;
     pub(crate) mod events;
     pub(crate) mod events_repaired;
     pub(crate) mod events_truth;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         cluster::hostile::cases(),
         cluster::faults::cases(),
         cluster::deploy::cases(),
+        cluster::diagnosis::cases(),
         cluster::rights::cases(),
         cluster::sandbox::cases(),
         cluster::budget::cases(),

@@ -31,14 +31,14 @@ enum Spare {
 }
 
 /// Three databases with two servers each. The first also has a spare server, which is down.
-struct Fleet {
-    namespace: Namespace,
+pub(crate) struct Fleet {
+    pub namespace: Namespace,
     servers: Vec<[Database; 2]>,
     spare: Database,
 }
 
 impl Fleet {
-    async fn new(prefix: &str) -> Fleet {
+    pub(crate) async fn new(prefix: &str) -> Fleet {
         let namespace = shared().namespace(prefix).await;
         let mut servers = Vec::new();
         for service in SERVICES {
@@ -50,6 +50,11 @@ impl Fleet {
         let mut spare = Database::start(addresses::allocate_one(), 3306).await;
         spare.stop().await;
         Fleet { namespace, servers, spare }
+    }
+
+    /// Returns the first address of the first Service.
+    pub(crate) fn first_ip(&self) -> String {
+        self.servers[0][0].ip.to_string()
     }
 
     fn config(&self) -> String {
@@ -67,7 +72,7 @@ impl Fleet {
         yaml
     }
 
-    async fn start(&self, extra: &[&str]) -> Daemon {
+    pub(crate) async fn start(&self, extra: &[&str]) -> Daemon {
         Daemon::start(&self.config(), &shared().kubeconfig(), extra).await
     }
 
@@ -87,7 +92,7 @@ impl Fleet {
         .await;
     }
 
-    async fn expect_all_published(&self) {
+    pub(crate) async fn expect_all_published(&self) {
         for index in 0..SERVICES.len() {
             self.expect_published(index, 2, Spare::Absent).await;
         }
@@ -101,7 +106,7 @@ impl Fleet {
         histories
     }
 
-    async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         for server in self.servers.iter_mut().flatten() {
             server.stop().await;
         }

@@ -125,6 +125,13 @@ impl Daemon {
         http::get(admin, path).await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
+    /// Fetches a page of its admin port as a browser does.
+    pub(crate) async fn get_html(&self, path: &str) -> String {
+        let admin = self.admin.expect("a daemon that was started");
+        let page = http::get_as(admin, path, "text/html").await;
+        page.unwrap_or_else(|error| panic!("GET {path}: {error}")).1
+    }
+
     /// Fetches `/api/v1/status`.
     pub(crate) async fn status(&self) -> Value {
         let (status, body) = self.get("/api/v1/status").await;

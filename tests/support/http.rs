@@ -8,8 +8,17 @@ use tokio::net::{TcpStream, ToSocketAddrs};
 
 /// Fetches a page and returns its status and body.
 pub(crate) async fn get(address: impl ToSocketAddrs, path: &str) -> io::Result<(u16, String)> {
+    get_as(address, path, "*/*").await
+}
+
+/// Fetches a page in a media type, and returns its status and body.
+pub(crate) async fn get_as(
+    address: impl ToSocketAddrs,
+    path: &str,
+    accept: &str,
+) -> io::Result<(u16, String)> {
     // In HTTP/1.0 the answer ends with the connection and has no chunks.
-    let request = format!("GET {path} HTTP/1.0\r\nhost: test\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\nhost: test\r\naccept: {accept}\r\n\r\n");
     let answer = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(request.as_bytes()).await?;
