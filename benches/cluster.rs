@@ -10,6 +10,7 @@ mod tests {
 }
 
 mod cluster {
+    pub(crate) mod bare;
     pub(crate) mod burst;
     pub(crate) mod figures;
     pub(crate) mod fixture;

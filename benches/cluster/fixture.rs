@@ -53,7 +53,7 @@ impl Fixture {
             rbac::rule("services", rbac::READ),
             rbac::rule("endpoints", rbac::READ),
             rbac::rule("endpoints", &["create", "patch"]),
-            rbac::rule("events.events.k8s.io", &["create", "patch"]),
+            rbac::rule("events", &["create", "list", "patch"]),
         ]);
         rbac::grant(&namespace, "daemon", rules).await;
         let token = namespace.token("daemon").await;

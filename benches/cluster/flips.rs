@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::bare::BareClient;
 use super::figures::Times;
 use super::fixture::{self, Fixture, TIMEOUT};
 use super::report::Row;
@@ -34,12 +35,15 @@ pub(crate) async fn measure(fixture: &Fixture, scale: Scale) -> Vec<Row> {
     let kubeconfig = fixture.plane.kubeconfig_at(&recorder.url, &token);
     let daemon = fixture.daemon(&config(&namespace.name, &ips), &kubeconfig, &[]).await;
     fixture::all_have(&namespace, services, 3).await;
+    let bare = BareClient::start(fixture, &targets, &ips, PORT).await;
     recorder.take();
 
     let victims: Vec<IpAddr> = ips.iter().map(|ips| ips[1]).collect();
-    let mut flips = turn(&targets, &recorder, &victims, Health::Down).await;
+    let both = [&recorder, &bare.recorder];
+    let [mut flips, mut floor] = turn(&targets, both, &victims, Health::Down).await;
     fixture::all_have(&namespace, services, 2).await;
-    flips.extend(turn(&targets, &recorder, &victims, Health::Up).await);
+    let [more, floor_more] = turn(&targets, both, &victims, Health::Up).await;
+    (flips.extend(more), floor.extend(floor_more));
     fixture::all_have(&namespace, services, 3).await;
 
     let whole = Times::of(flips.iter().map(|flip| flip.whole));
@@ -61,7 +65,26 @@ pub(crate) async fn measure(fixture: &Fixture, scale: Scale) -> Vec<Row> {
         "ms",
         detail,
     );
-    vec![row.invalid_if(fixture::failed_writes(&daemon.metrics().await))]
+    let mut rows = vec![row.invalid_if(fixture::failed_writes(&daemon.metrics().await))];
+    let floor_whole = Times::of(floor.iter().map(|flip| flip.whole));
+    let floor_asked = Times::of(floor.iter().map(|flip| flip.asked));
+    for percent in [50, 99] {
+        let (of_daemon, of_bare) = (whole.percentile(percent), floor_whole.percentile(percent));
+        let detail = format!(
+            "{of_daemon:.1} and {of_bare:.1} ms; of the bare client's until the API had the \
+             request: {}; of the daemon's: {}",
+            floor_asked.words(),
+            ours.words()
+        );
+        rows.push(Row::at_most(
+            (scale == Scale::Full).then_some(1.3),
+            format!("decisive verdict to the API's answer / a bare client's, p{percent}"),
+            of_daemon / of_bare,
+            "x",
+            detail,
+        ));
+    }
+    rows
 }
 
 fn config(namespace: &str, ips: &[Vec<IpAddr>]) -> String {
@@ -99,10 +122,10 @@ struct Flip {
 /// Changes one address of each Service after the other, and waits for a write for each.
 async fn turn(
     targets: &Targets,
-    recorder: &WriteRecorder,
+    recorders: [&WriteRecorder; 2],
     victims: &[IpAddr],
     to: Health,
-) -> Vec<Flip> {
+) -> [Vec<Flip>; 2] {
     let mut pace = tokio::time::interval(TURN_INTERVAL);
     for ip in victims {
         pace.tick().await;
@@ -113,10 +136,15 @@ async fn turn(
         targets.turn(*ip, to, threshold);
     }
     eventually(TIMEOUT, "a write for each Service", async || {
-        let count = recorder.count();
+        let count = recorders.map(WriteRecorder::count).into_iter().min().unwrap_or_default();
         if count >= victims.len() { Ok(()) } else { Err(count.to_string()) }
     })
     .await;
+    recorders.map(|recorder| flips(targets, recorder, victims))
+}
+
+/// Returns the durations of each transition, by the writes that a recorder has seen.
+fn flips(targets: &Targets, recorder: &WriteRecorder, victims: &[IpAddr]) -> Vec<Flip> {
     let mut writes: HashMap<String, Vec<Write>> = HashMap::new();
     for write in recorder.take() {
         writes.entry(write.service.clone()).or_default().push(write);

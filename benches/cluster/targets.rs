@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
 use crate::support::runtime;
@@ -22,6 +23,7 @@ pub(crate) enum Health {
 /// A server that runs until it is dropped.
 pub(crate) struct Targets {
     turned: Arc<Mutex<HashMap<IpAddr, Turned>>>,
+    decisions: broadcast::Sender<(IpAddr, Health)>,
     task: JoinHandle<()>,
 }
 
@@ -40,23 +42,30 @@ impl Targets {
         let listener = TcpListener::bind(("0.0.0.0", port)).await.expect("a port of our own");
         let turned: Arc<Mutex<HashMap<IpAddr, Turned>>> = Arc::default();
         let served = turned.clone();
+        let (decisions, _) = broadcast::channel(1024);
+        let decided = decisions.clone();
         let task = runtime().spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
-                let turned = served.clone();
+                let (turned, decided) = (served.clone(), decided.clone());
                 // Errors concern only the client.
                 runtime().spawn(async move {
-                    let _ = answer(stream, &turned).await;
+                    let _ = answer(stream, &turned, &decided).await;
                 });
             }
         });
-        Targets { turned, task }
+        Targets { turned, decisions, task }
     }
 
     /// Changes the health of an address. The answer with the number `threshold` is the deciding
     /// one.
     pub(crate) fn turn(&self, ip: IpAddr, to: Health, threshold: u32) {
         lock(&self.turned).insert(ip, Turned { health: to, threshold, answers: 0, decisive: None });
+    }
+
+    /// Returns the deciding answers from now on.
+    pub(crate) fn decisions(&self) -> broadcast::Receiver<(IpAddr, Health)> {
+        self.decisions.subscribe()
     }
 
     /// Returns the time when the deciding answer to a change began.
@@ -74,6 +83,7 @@ impl Drop for Targets {
 async fn answer(
     mut stream: TcpStream,
     turned: &Mutex<HashMap<IpAddr, Turned>>,
+    decided: &broadcast::Sender<(IpAddr, Health)>,
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let ip = stream.local_addr()?.ip();
@@ -83,7 +93,7 @@ async fn answer(
             return Ok(());
         }
     }
-    let status = if count(&mut lock(turned), ip) { "200 OK" } else { "500 Down" };
+    let status = if count(&mut lock(turned), ip, decided) { "200 OK" } else { "500 Down" };
     let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await
@@ -92,11 +102,17 @@ async fn answer(
 /// Counts an answer that begins now. Returns true if it is a passing one.
 ///
 /// The time is taken before the first byte is sent, so no client can have its verdict earlier.
-fn count(turned: &mut HashMap<IpAddr, Turned>, ip: IpAddr) -> bool {
+fn count(
+    turned: &mut HashMap<IpAddr, Turned>,
+    ip: IpAddr,
+    decided: &broadcast::Sender<(IpAddr, Health)>,
+) -> bool {
     let Some(turned) = turned.get_mut(&ip) else { return true };
     turned.answers += 1;
     if turned.answers == turned.threshold {
         turned.decisive = Some(Instant::now());
+        // Nobody may listen.
+        let _ = decided.send((ip, turned.health));
     }
     turned.health == Health::Up
 }

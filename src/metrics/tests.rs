@@ -69,8 +69,8 @@ fn database(service: &str, targets: Vec<TargetState>) -> DatabaseSnapshot {
     }
 }
 
-/// Returns the lines that begin with `start`, of a page of two databases. Only the second has been
-/// written.
+/// Returns the lines that begin with `start`, of a page of two databases. Only `a` has not
+/// been written.
 fn lines(start: &str) -> Vec<String> {
     let databases = vec![
         database("a", vec![target(1, None)]),
@@ -90,8 +90,7 @@ fn lines_of(databases: Vec<DatabaseSnapshot>, start: &str) -> Vec<String> {
         writes: BTreeMap::from([("success", 2)]),
         last_write: None,
     };
-    let written = DatabaseId { namespace: "prod".into(), service: "b".into() };
-    let status = move |id: &DatabaseId| (*id == written).then(|| status.clone());
+    let status = move |id: &DatabaseId| (id.service != "a").then(|| status.clone());
     let (fresh_until, start_delay) = (clock::now(), histogram(&[]));
     let mut check_durations = CheckDurations::default();
     for milliseconds in [250, 750] {
@@ -288,6 +287,41 @@ fn collectors_of_the_crate_look_as_its_own_encoder_writes_them() {
     families.iter().for_each(|family| encoder.family(family));
     let expected = prometheus::TextEncoder::new().encode_to_string(&families).expect("a page");
     assert_eq!(encoder.take_text(), expected);
+}
+
+/// Returns the page of 10,000 targets with a day of checks each, in databases of three.
+fn page_of_ten_thousand() -> String {
+    let mut chance = 1_u64;
+    let mut random = move |below: u64| {
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (chance >> 33) % below
+    };
+    let databases = (0..3334).map(|number: u32| {
+        let mut database = database(&format!("db-{number}"), Vec::new());
+        database.targets = (1..=3).map(|last| target(last, Some(Verdict::Pass))).collect();
+        for (last, target) in (0..).zip(&mut database.targets) {
+            target.member.ip = std::net::Ipv4Addr::from(0x0a14_0000 + 3 * number + last).into();
+            let fail = if random(20) == 0 { random(500) } else { 0 };
+            target.counts.pass = 17_280 - fail - random(4);
+            target.counts.fail = fail;
+            target.counts.to_up = 1 + fail / 50;
+            target.counts.to_down = fail / 50;
+        }
+        database
+    });
+    lines_of(databases.collect(), "").iter().map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn ten_thousand_targets_fit_into_450_kilobytes_of_gzip() {
+    use std::io::Write as _;
+    let page = page_of_ten_thousand();
+    // The level is that of the pages.
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(2));
+    encoder.write_all(page.as_bytes()).expect("a Vec takes all");
+    let size = encoder.finish().expect("a Vec takes all").len();
+    println!("{} bytes, {size} with gzip", page.len());
+    assert!(size < 450_000, "{size} bytes");
 }
 
 /// Reads the labels and the value of a line, as the text format defines them.

@@ -50,7 +50,7 @@ fn moved(problems: &Problems, (lines, columns): (usize, usize)) -> Vec<String> {
     each.collect()
 }
 
-/// Each config of the tests, in a manifest, has the same spec and the same problems.
+/// Reads each config of the tests in a manifest, where it has the same spec and problems.
 #[test]
 fn a_config_in_a_manifest_is_read_as_one_alone() {
     let mut compared = 0;
