@@ -42,8 +42,8 @@ const DEFAULT_PORT: u16 = 8080;
 /// The longest time that the daemon may take to answer.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The largest status that is read: that of 10,000 targets has less than a tenth.
-const MAX_STATUS_BYTES: u64 = 128 << 20;
+/// The largest status that is read: that of 10,000 targets has less than a third.
+const MAX_STATUS_BYTES: u64 = 64 << 20;
 
 /// The flags that find the daemon.
 #[derive(Debug, Clone, clap::Args)]
@@ -265,6 +265,9 @@ async fn get(client: &Client, path: &str) -> anyhow::Result<Vec<u8>> {
         let body = client.request_stream(request).await?;
         let mut text = Vec::new();
         body.take(MAX_STATUS_BYTES).read_to_end(&mut text).await?;
+        if text.len() as u64 == MAX_STATUS_BYTES {
+            bail!("the answer is longer than {} MiB, and no status", MAX_STATUS_BYTES >> 20);
+        }
         Ok(text)
     };
     match tokio::time::timeout(STATUS_TIMEOUT, read).await {

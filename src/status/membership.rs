@@ -82,11 +82,18 @@ impl Case<'_> {
         (is_down && is_asked_out).then(|| self.passing_next())
     }
 
-    /// Returns the end of the suppression that a target that is not up would have.
+    /// Returns the suppression that a target will have besides. One that is down will be suppressed
+    /// anew, for longer, when it comes up.
     fn suppression(&self) -> Option<String> {
         let until = self.target.out_until().filter(|until| *until > clock::now())?;
         let is_told = matches!(self.target.membership, Membership::Flapping { .. });
-        (!is_told).then(|| format!("it stays up until {}, as it flapped", time(until)))
+        match self.target.health.state() {
+            _ if is_told => None,
+            State::Up => Some(format!("it stays up until {}, as it flapped", time(until))),
+            State::Down | State::Unknown => {
+                Some("it stays up for some minutes, as it flapped".to_owned())
+            }
+        }
     }
 
     /// Returns the rule that would hold the target back if it were healthy.

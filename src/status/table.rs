@@ -2,7 +2,7 @@
 
 use comfy_table::{ContentArrangement, Table};
 
-use super::text::{between, calendar, duration, visible};
+use super::text::{between, calendar, duration, visible, visible_sentence};
 use super::{
     DaemonStatus, DatabaseStatus, ReplicaRole, ReplicaStatus, TargetMark, TargetStatus, Time,
 };
@@ -193,8 +193,8 @@ fn published(database: &DatabaseStatus) -> String {
 fn out(database: &DatabaseStatus, now: Time) -> String {
     let mut lines: Vec<String> = Vec::new();
     let is_published = database.condition.as_deref() == Some("Published");
-    lines.extend(database.reason.iter().filter(|_| !is_published).map(|reason| visible(reason)));
-    lines.extend(database.policy.iter().map(|note| visible(note)));
+    let reason = database.reason.iter().filter(|_| !is_published);
+    lines.extend(reason.chain(&database.policy).map(|text| visible_sentence(text)));
     let failing = database.names.iter().filter(|name| name.failing_since.is_some());
     lines.extend(failing.map(|name| {
         let result = name.result.as_deref().unwrap_or("no answer yet");
@@ -232,7 +232,7 @@ fn target_line(target: &TargetStatus, now: Time) -> String {
             target.membership.as_ref().map(|membership| membership.why.clone())
         }
     };
-    line += &reason.map(|reason| format!(": {}", visible(&reason))).unwrap_or_default();
+    line += &reason.map(|reason| format!(": {}", visible_sentence(&reason))).unwrap_or_default();
     if let Some(until) = target.maintenance_until.filter(|_| mark == TargetMark::Maintenance) {
         line += &format!(" (until {})", calendar(until));
     }

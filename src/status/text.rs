@@ -13,15 +13,27 @@ use crate::config::is_invisible;
 /// The characters of a text that are shown.
 const MAX_CHARS: usize = 300;
 
+/// The characters of a sentence of the daemon that are shown.
+const MAX_SENTENCE_CHARS: usize = 2000;
+
 /// The marks on one character that are shown as they are. Languages need two.
 const MAX_MARKS: usize = 2;
 
 /// Returns the start of a text, in which each character can be seen.
 pub(crate) fn visible(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len().min(MAX_CHARS));
+    visible_chars(text, MAX_CHARS)
+}
+
+/// Returns the same of a sentence of the daemon, which may quote others. Its end says what to do.
+pub(crate) fn visible_sentence(text: &str) -> String {
+    visible_chars(text, MAX_SENTENCE_CHARS)
+}
+
+fn visible_chars(text: &str, max_chars: usize) -> String {
+    let mut shown = String::with_capacity(text.len().min(max_chars));
     let mut marks = 0;
     for (count, char) in text.chars().enumerate() {
-        if count == MAX_CHARS {
+        if count == max_chars {
             shown.push('…');
             break;
         }
@@ -72,6 +84,9 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(visible(text), expected);
         }
+        let advice = format!("{}: do this", "x".repeat(900));
+        assert_eq!(visible_sentence(&advice), advice);
+        assert!(visible_sentence(&advice.repeat(3)).ends_with('…'));
         assert_eq!(visible(&"\u{200f}".repeat(65_536)).chars().filter(|c| *c == '…').count(), 1);
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::Selection;
 use crate::health::State;
-use crate::status::text::{between, calendar, duration, visible};
+use crate::status::text::{between, calendar, duration, visible, visible_sentence};
 use crate::status::{
     DatabaseStatus, HourMinute, NameStatus, ReplicaRole, ReplicaStatus, TargetStatus, Time,
     read_hour,
@@ -94,9 +94,9 @@ fn target_lines(
     let is_out = if is_known { !target.published } else { planned != Some(true) };
     page.headline(&headline(database, target, planned, now));
     if let Some(membership) = membership {
-        page.line("because", &visible(&membership.why));
+        page.line("because", &visible_sentence(&membership.why));
         let label = if is_out { "comes back when" } else { "leaves when" };
-        page.line(label, &visible(&membership.until));
+        page.line(label, &visible_sentence(&membership.until));
     }
     if is_known && planned.is_some_and(|planned| planned != target.published) {
         page.line("not done yet", &condition(database, now));
@@ -229,7 +229,7 @@ fn condition(database: &DatabaseStatus, now: Time) -> String {
     let age = database.since.map(|since| duration(between(since.0, now.0)));
     let age = age.map(|age| format!(" for {age}")).unwrap_or_default();
     match database.reason.as_deref().filter(|reason| !reason.is_empty()) {
-        Some(reason) => format!("{kind}{age}: {}", visible(reason)),
+        Some(reason) => format!("{kind}{age}: {}", visible_sentence(reason)),
         None => format!("{kind}{age}"),
     }
 }
@@ -257,7 +257,7 @@ fn cluster_lines(page: &mut Page, replica: &ReplicaStatus, database: &DatabaseSt
         page.line("the plan is", &list(planned));
     }
     for note in &database.policy {
-        page.line("policy", &visible(note));
+        page.line("policy", &visible_sentence(note));
     }
     if let Some(freeze) = &replica.frozen {
         let until = freeze.until.map(|until| format!(" until {} at the latest", calendar(until)));

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::publish::ConditionKind;
 use crate::status::table;
 
 fn target(changes: Value) -> Value {
@@ -114,6 +115,17 @@ fn the_headline_compares_the_plan_with_the_cluster() {
         assert_has(&text, &[expected, "condition         Forbidden for 15 min: may not patch"]);
         let differs = published.is_some_and(|it| planned.as_bool().is_some_and(|yes| yes != it));
         assert_eq!(text.contains("not done yet      Forbidden"), differs, "{text}");
+    }
+}
+
+#[test]
+fn each_condition_is_shown_with_the_step_to_take() {
+    for kind in ConditionKind::ALL {
+        let reason = format!("{} do this about it", "it is long. ".repeat(50));
+        let changes = json!({"condition": kind.to_string(), "reason": reason, "planned": []});
+        let text = answer(&status(database(changes)), Some("10.20.1.23"), None).expect("text");
+        let line = format!("condition         {kind} for 15 min: {reason}");
+        assert_has(&text, &[&line, "the plan is       no address"]);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::*;
 use crate::annotations::Maintenance;
 use crate::config::{self, DatabaseId};
-use crate::health::{self, Health, InitialMembership, Verdict};
+use crate::health::{self, FlapDamper, Health, InitialMembership, Verdict};
 use crate::monitor::{LastHour, Origin, TargetCounters};
 use crate::plan::{Member, Members, Plan, Policy};
 
@@ -193,6 +193,64 @@ fn a_target_of_another_tier_says_when_its_tier_serves() {
     let lower = TargetState { priority: 2, ..up(Membership::LowerTier { behind: 1 }) };
     let until = ["too few are healthy down to tier 1"];
     says(&plain, &lower, &["waits as tier 2 behind tier 1"], &until);
+}
+
+/// Returns a database whose other target, 10.20.1.22 of this tier, serves.
+fn beside_a_server(tier: u32, policy: Policy) -> DatabaseSnapshot {
+    let mut server = TargetState { priority: tier, ..up(Membership::Healthy) };
+    server.member.ip = [10, 20, 1, 22].into();
+    DatabaseSnapshot { targets: vec![server], policy, ..decided(Vec::new()) }
+}
+
+#[test]
+fn a_target_that_is_out_says_what_would_hold_it_back_next() {
+    let policy = Policy::default();
+    let manual = Policy { failback: Failback::Manual, ..policy.clone() };
+    let one = Policy { exactly_one: true, ..policy.clone() };
+    let tier = |priority| TargetState { priority, ..down(Membership::Down) };
+    let command = "and then you run `external-endpoints failback prod/orders`";
+    for (serving, policy, own, then) in [
+        (0, &policy, 1, "and then tier 0 becomes too weak"),
+        (1, &policy, 0, "and then its tier stays healthy for 5m"),
+        (1, &manual, 0, command),
+        (0, &one, 0, "and then 10.20.1.22 is down, as `exactlyOne` allows no second"),
+    ] {
+        let database = beside_a_server(serving, policy.clone());
+        says(&database, &tier(own), &[], &["2 checks in a row pass", then]);
+    }
+    let alike = MembershipStatus::new(&beside_a_server(0, policy), &tier(0), &check());
+    assert!(!alike.until.contains("and then"), "{}", alike.until);
+    // One that is in waits for nothing.
+    let database = beside_a_server(1, manual);
+    let inside = MembershipStatus::new(&database, &up(Membership::Healthy), &check());
+    assert_eq!(inside.until, "3 checks in a row fail");
+}
+
+#[test]
+fn a_target_in_maintenance_that_is_down_needs_passes_too() {
+    let asked = Some(maintenance(MaintenanceSource::Annotation, None));
+    let mut serviced = TargetState { maintenance: asked, ..down(Membership::Maintenance) };
+    let plain = decided(Vec::new());
+    says(&plain, &serviced, &[], &["maintenance off", "and then 2 checks in a row pass"]);
+    serviced.health = up(Membership::Maintenance).health;
+    let status = MembershipStatus::new(&plain, &serviced, &check());
+    assert!(!status.until.contains("and then"), "{}", status.until);
+}
+
+#[test]
+fn a_target_that_is_down_and_has_flapped_says_both() {
+    let mut flaps = FlapDamper::default();
+    for to in [State::Down, State::Up].into_iter().cycle().take(20) {
+        flaps.record_flip(to, 5, clock::now());
+    }
+    let flaps = Some(Box::new(flaps));
+    let target = TargetState { flaps: flaps.clone(), ..down(Membership::Down) };
+    let parts = ["2 checks in a row pass", "and then it stays up for some minutes, as it flapped"];
+    says(&decided(Vec::new()), &target, &[], &parts);
+    let asked = Some(maintenance(MaintenanceSource::Annotation, None));
+    let serviced = TargetState { flaps, maintenance: asked, ..up(Membership::Maintenance) };
+    let parts = ["maintenance off", "and then it stays up until 20"];
+    says(&decided(Vec::new()), &serviced, &[], &parts);
 }
 
 #[test]
