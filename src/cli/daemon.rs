@@ -25,6 +25,7 @@ use super::args::parse_lease;
 use super::cluster::{Cluster, ClusterArgs};
 use crate::api::{self, ApiError, Call, ErrorKind, UserAgent, error_message};
 use crate::lease;
+use crate::status::text::visible_sentence;
 use crate::status::{DaemonStatus, Time, table};
 
 /// The namespace of the daemon and the name of its Lease, as `deploy/` has them.
@@ -90,7 +91,7 @@ impl DaemonArgs {
                 .map_err(|error| anyhow!("{url}: {}", error_message(&error)))?;
             let text = get(&client, "/api/v1/status")
                 .await
-                .map_err(|error| error.context(format!("can't read the status at {url}")))?;
+                .map_err(|error| anyhow!("can't read the status at {url}: {}", cause(&error)))?;
             return DaemonReport::read(&text, table::Replicas::default(), Vec::new());
         }
         let cluster = self.cluster.open().await?;
@@ -276,16 +277,23 @@ async fn get(client: &Client, path: &str) -> anyhow::Result<Vec<u8>> {
     }
 }
 
+/// Returns why there is no answer. Whoever answered may have written anything.
+fn cause(error: &anyhow::Error) -> String {
+    match error.downcast_ref() {
+        Some(kube::Error::Api(status)) => {
+            format!("the answer was {}: {}", status.code, visible_sentence(status.message.trim()))
+        }
+        Some(error) => visible_sentence(&error_message(error)),
+        None => visible_sentence(&format!("{error:#}")),
+    }
+}
+
 /// Says what to do about a Pod that could not be asked.
 fn proxy_error(error: &anyhow::Error, namespace: &str, pod: &str) -> anyhow::Error {
-    let status = match error.downcast_ref() {
-        Some(kube::Error::Api(status)) => status,
-        Some(error) => {
-            return anyhow!("can't ask Pod {namespace}/{pod}: {}", error_message(error));
-        }
-        None => return anyhow!("can't ask Pod {namespace}/{pod}: {error:#}"),
+    let Some(kube::Error::Api(status)) = error.downcast_ref() else {
+        return anyhow!("can't ask Pod {namespace}/{pod}: {}", cause(error));
     };
-    let reply = status.message.trim();
+    let reply = visible_sentence(status.message.trim());
     match status.code {
         403 => anyhow!(
             "you may not get pods/proxy in namespace {namespace}; ask for the Role in \

@@ -74,6 +74,8 @@ fn errors_of_the_proxy_say_what_to_do() {
     assert!(error(404, "no").contains("another replica takes over"));
     let down = error(503, "error trying to reach service: connection refused");
     assert!(down.contains("connection refused; see `kubectl -n ops logs x-1`"), "{down}");
+    let hostile = error(500, "\u{1b}[2J\u{202e}x");
+    assert!(!hostile.contains(['\u{1b}', '\u{202e}']), "{hostile}");
     let other = proxy_error(&anyhow!("no answer in 15s"), "ops", "x-1").to_string();
     assert_eq!(other, "can't ask Pod ops/x-1: no answer in 15s");
 }
