@@ -185,3 +185,102 @@ fn correct(statement: Statement<'_>, reason: Reason, note: String, now: Instant)
     let notice = Notice::new(statement.key.regarding.clone(), reason, note, now);
     Judgement::False(Box::new(notice.with_dedup_key(statement.key.dedup_key.clone())))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::clock;
+    use crate::config::DatabaseId;
+    use crate::event::aggregator::EventKey;
+    use crate::plan::Member;
+    use crate::publish::Condition;
+
+    fn members(hosts: &[u8]) -> Members {
+        let member = |host: &u8| Member { ip: [10, 0, 0, *host].into(), hostname: None };
+        hosts.iter().map(member).collect()
+    }
+
+    fn status(kind: ConditionKind, hosts: Option<&[u8]>) -> PublishStatus {
+        PublishStatus {
+            condition: Condition::new(kind, "why"),
+            last_transition: clock::now(),
+            members: hosts.map(members),
+            synced: true,
+            writes: BTreeMap::new(),
+            last_write: None,
+        }
+    }
+
+    /// Judges a statement, and returns the reason and note that correct it, if any.
+    fn corrected(reason: Reason, note: &str, status: &PublishStatus) -> Option<(Reason, String)> {
+        let id = DatabaseId { namespace: "prod".into(), service: "mysql".into() };
+        let regarding = Regarding::Database(id);
+        let key = EventKey { regarding, reason, dedup_key: String::new() };
+        match judge_members(Statement { key: &key, note }, status, clock::now()) {
+            Judgement::True | Judgement::Undecided => None,
+            Judgement::False(notice) => Some((notice.reason, notice.note)),
+        }
+    }
+
+    #[test]
+    fn members_must_be_those_of_the_cluster() {
+        let holds = status(ConditionKind::Published, Some(&[1, 2]));
+        let good = [
+            (Reason::Published, "10.0.0.1, 10.0.0.2 (-10.0.0.3)"),
+            (Reason::Published, "10.0.0.1, 10.0.0.2"),
+            (Reason::Published, "10.0.0.1, 10.0…"),
+            (
+                Reason::Repaired,
+                "an outside change by x was repaired: 10.0.0.1, 10.0.0.2 (+10.0.0.1)",
+            ),
+            // A field manager may have any name.
+            (Reason::Repaired, "a change by repaired: 10.0.0.9 ( was repaired: 10.0.0.1, 10.0.0.2"),
+        ];
+        for (reason, note) in good {
+            assert_eq!(corrected(reason, note, &holds), None, "{note}");
+        }
+        let truth = Some((Reason::Published, "10.0.0.1, 10.0.0.2".to_owned()));
+        let bad = [
+            (Reason::Published, "10.0.0.1 (-10.0.0.2)"),
+            (Reason::Published, "10.0.0.1, 10.0.0.2, 10.0.0.3"),
+            (Reason::Published, "none (-10.0.0.1)"),
+            (Reason::Repaired, "an outside change was repaired: 10.0.0.1 (-10.0.0.2)"),
+            (Reason::NotOurs, "not published: why"),
+            (Reason::LeftBehind, "the config no longer has this database"),
+        ];
+        for (reason, note) in bad {
+            assert_eq!(corrected(reason, note, &holds), truth, "{note}");
+        }
+        let none = status(ConditionKind::Published, Some(&[]));
+        assert_eq!(corrected(Reason::Published, "none (-10.0.0.1)", &none), None);
+    }
+
+    #[test]
+    fn a_condition_with_an_event_is_the_newest() {
+        let not_ours = status(ConditionKind::NotOurs, None);
+        let note = "not published: why";
+        assert_eq!(corrected(Reason::NotOurs, note, &not_ours), None);
+        let truth = Some((Reason::NotOurs, note.to_owned()));
+        assert_eq!(corrected(Reason::NotOurs, "not published: before", &not_ours), truth);
+        assert_eq!(corrected(Reason::Published, "10.0.0.1", &not_ours), truth);
+        let long = "x".repeat(2000);
+        let mut rejected = status(ConditionKind::Rejected, Some(&[1]));
+        rejected.condition.reason = long.clone();
+        let stored = stored_note(&format!("not published: {long}"));
+        assert_eq!(corrected(Reason::Rejected, &stored, &rejected), None);
+    }
+
+    #[test]
+    fn what_passes_by_itself_corrects_only_members() {
+        for kind in [ConditionKind::ApiUnavailable, ConditionKind::WaitingForVerdicts] {
+            let waits = status(kind, Some(&[1]));
+            assert_eq!(corrected(Reason::NotOurs, "not published: why", &waits), None);
+            let truth = Some((Reason::Published, "10.0.0.1".to_owned()));
+            assert_eq!(corrected(Reason::Published, "10.0.0.2", &waits), truth);
+            let unknown = status(kind, None);
+            assert_eq!(corrected(Reason::Published, "10.0.0.2", &unknown), None);
+        }
+    }
+}
