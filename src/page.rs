@@ -4,7 +4,8 @@
 //! allows nothing but the one style, and [`text`] keeps it short and in its place. Trouble comes
 //! first. A page is made a row at a time, so its memory does not grow with the number of rows.
 
-use crate::status::{DatabaseStatus, ReplicaStatus, Time};
+use crate::status::table::{self, Replicas};
+use crate::status::{DaemonStatus, DatabaseStatus, ReplicaStatus, Time};
 pub use layout::CONTENT_SECURITY_POLICY;
 use layout::Counts;
 pub use query::Query;
@@ -117,23 +118,15 @@ fn overview_head(replica: &ReplicaStatus, query: &Query, survey: &Survey) -> Str
     layout::start(&title) + &content.into_string() + "<main>" + &heading.into_string()
 }
 
-/// Returns the parts of the same page as plain text.
+/// Returns the same page as plain text: the table of the command `status`.
 pub fn plain_overview(
     replica: ReplicaStatus,
-    query: Query,
     survey: Survey,
     status: impl Fn(usize) -> DatabaseStatus,
-) -> impl Iterator<Item = String> {
-    let now = replica.now;
-    let head = plain::head(&replica, survey.counts);
-    let mut shown = survey.shown;
-    shown.sort();
-    let sections = shown.into_iter().map(move |(_, index)| {
-        let database = status(index);
-        let selected = query.select(&database).unwrap_or_default();
-        plain::database(&database, &selected, now)
-    });
-    std::iter::once(head).chain(sections)
+) -> String {
+    let databases = survey.shown.into_iter().map(|(_, index)| status(index)).collect();
+    let status = DaemonStatus { replica, databases };
+    table::render(&status, Replicas::default(), table::Layout::default())
 }
 
 /// Returns the page of one database as plain text.

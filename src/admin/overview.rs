@@ -38,8 +38,8 @@ pub(super) async fn page(
             as_html(chunked(page::CONTENT_TYPE, encoding, parts), interval)
         }
         MediaType::Text => {
-            let parts = page::plain_overview(replica, query, survey, database);
-            as_text(chunked(page::PLAIN_CONTENT_TYPE, encoding, parts))
+            let page = move || page::plain_overview(replica, survey, database);
+            as_text(chunked(page::PLAIN_CONTENT_TYPE, encoding, std::iter::once_with(page)))
         }
     }
 }

@@ -1,40 +1,9 @@
-//! The page as plain text, for terminals.
+//! The page of one database as plain text, for terminals.
 
 use std::fmt::Write as _;
 
-use super::layout::Counts;
 use super::text::{between, duration, visible};
-use crate::status::{ChangeStatus, DatabaseStatus, ReplicaStatus, TargetMark, TargetStatus, Time};
-
-/// Returns the lines on the replica and on all databases together.
-pub(super) fn head(replica: &ReplicaStatus, counts: Counts) -> String {
-    let Counts { databases, trouble, targets, published, down, maintenance } = counts;
-    let ReplicaStatus { version, role, config, lease, frozen, now, .. } = replica;
-    let mut text = format!("external-endpoints {version}, {}", role.as_str());
-    if let Some(lease) = lease {
-        let _ = write!(text, ", {}", visible(&lease.identity));
-        if let Some(holder) = lease.holder.as_deref().filter(|_| !lease.held) {
-            let _ = write!(text, "; the Lease is held by {}", visible(holder));
-        }
-    }
-    let age = duration(between(config.since.0, now.0));
-    let _ = writeln!(text, "; config {} loaded {age} ago", visible(&config.file));
-    for problem in &config.problems {
-        let _ = writeln!(text, "the config file has a mistake: {}", visible(problem));
-    }
-    if let Some(freeze) = frozen {
-        let (since, failed) = (duration(between(freeze.since.0, now.0)), freeze.failed);
-        let published = freeze.published;
-        let _ =
-            writeln!(text, "frozen for {since}: {failed} of {published} published targets fail");
-    }
-    let _ = writeln!(
-        text,
-        "{trouble} of {databases} databases in trouble; {published} of {targets} addresses \
-         published, {down} down, {maintenance} in maintenance",
-    );
-    text
-}
+use crate::status::{ChangeStatus, DatabaseStatus, TargetMark, TargetStatus, Time};
 
 /// Returns the lines of a database with these of its targets.
 pub(super) fn database(database: &DatabaseStatus, selected: &[usize], now: Time) -> String {
@@ -84,4 +53,8 @@ fn target(text: &mut String, target: &TargetStatus, now: Time) {
         _ => target.reason.as_deref(),
     };
     let _ = writeln!(text, "{}", reason.map(|it| format!(": {}", visible(it))).unwrap_or_default());
+    if let Some(membership) = target.membership.as_ref().filter(|_| !target.published) {
+        let until = visible(&membership.until);
+        let _ = writeln!(text, "    {}; comes back when {until}", visible(&membership.why));
+    }
 }

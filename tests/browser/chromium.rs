@@ -104,6 +104,11 @@ impl Chromium {
 
     /// Calls a method and returns its result.
     pub(crate) fn call(&mut self, method: &str, parameters: Value) -> Value {
+        self.try_call(method, parameters).unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// Calls a method and returns its result, or the browser's error.
+    fn try_call(&mut self, method: &str, parameters: Value) -> Result<Value, Value> {
         self.last_id += 1;
         let id = self.last_id;
         let mut call = json!({"id": id, "method": method, "params": parameters});
@@ -113,8 +118,10 @@ impl Chromium {
         let text = call.to_string() + "\0";
         self.calls.write_all(text.as_bytes()).expect("the browser runs");
         let answer = self.receive(method, |message| message["id"] == id);
-        assert!(answer["error"].is_null(), "{method}: {}", answer["error"]);
-        answer["result"].clone()
+        match &answer["error"] {
+            Value::Null => Ok(answer["result"].clone()),
+            error => Err(error.clone()),
+        }
     }
 
     /// Waits for a message. Keeps the events that come before it.
@@ -173,6 +180,12 @@ impl Chromium {
         let result = self.call("Runtime.evaluate", parameters);
         assert!(result["exceptionDetails"].is_null(), "{expression:.200}: {result}");
         result["result"]["value"].clone()
+    }
+
+    /// Returns whether an expression is true, on a page that may be about to be replaced.
+    pub(crate) fn is_true(&mut self, expression: &str) -> bool {
+        let result = self.try_call("Runtime.evaluate", json!({"expression": expression}));
+        result.is_ok_and(|result| result["result"]["value"] == true)
     }
 
     /// Keeps a picture of the page for people.
