@@ -13,12 +13,15 @@ use console::{Console, Reported};
 use crate::log;
 
 mod args;
+mod check;
 mod cluster;
 mod completion;
 mod console;
 mod daemon;
+mod diff;
 mod explain;
 mod failback;
+mod import;
 mod maintenance;
 mod man;
 mod output;
@@ -49,12 +52,19 @@ enum Command {
     Validate(validate::Validate),
     /// Check each target once and show a table; the exit status is 1 unless all pass
     Probe(probe::Probe),
+    /// Look at the cluster, the rights, the config and the daemon, and say what is wrong
+    Check(check::Check),
+    /// Check the addresses and show what would change in the cluster: 0 nothing, 1 something, 2 the
+    /// comparison failed
+    Diff(diff::Diff),
     /// Show the state of all databases; the exit status is 1 if anything needs a person
     Status(status::Status),
     /// Say why an address is published or not, and what changes that
     Explain(explain::Explain),
     /// Let a database's preferred tier serve again, without waiting for its failback delay
     Failback(failback::Failback),
+    /// Write the config of what hand-written Endpoints, other controllers or HAProxy serve today
+    Import(import::Import),
     /// Take addresses out for maintenance, and bring them back
     Maintenance(maintenance::Maintenance),
     /// Print the least Roles that a config needs, or what the cluster lacks of them
@@ -98,9 +108,12 @@ impl Command {
             Command::Run(run) => run.execute(),
             Command::Validate(validate) => validate.execute(),
             Command::Probe(probe) => probe.execute(),
+            Command::Check(check) => check.execute(),
+            Command::Diff(diff) => diff.execute(),
             Command::Status(status) => status.execute(),
             Command::Explain(explain) => explain.execute(),
             Command::Failback(failback) => failback.execute(),
+            Command::Import(import) => import.execute(),
             Command::Maintenance(maintenance) => maintenance.execute(),
             Command::Rbac(rbac) => rbac.execute(),
             Command::Schema => schema::execute(),

@@ -1,7 +1,7 @@
 //! Values of Endpoints: builds them from members, reads members back, and compares the two. Pure.
 //! `slices` does the same for EndpointSlices, and `packing` spreads members over them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints};
@@ -123,6 +123,30 @@ pub fn matches(
     mirror
         && managed_by(endpoints) == Some(FIELD_MANAGER)
         && subsets_of(endpoints) == subsets(wanted, ports).as_slice()
+}
+
+/// Returns whether Endpoints send clients to exactly these members on these ports, however they are
+/// written: in any order, and in any number of subsets.
+pub fn serves(endpoints: &Endpoints, wanted: &Members, ports: &[EndpointPort]) -> bool {
+    served(subsets_of(endpoints)) == served(&subsets(wanted, ports))
+}
+
+/// An address with its DNS label, and a port with its name and protocol.
+type Served<'a> = (&'a str, Option<&'a str>, Option<&'a str>, i32, &'a str);
+
+fn served(subsets: &[EndpointSubset]) -> BTreeSet<Served<'_>> {
+    let mut served = BTreeSet::new();
+    for subset in subsets {
+        for address in subset.addresses.iter().flatten() {
+            let label = address.hostname.as_deref().filter(|label| !label.is_empty());
+            served.extend(subset.ports.iter().flatten().map(|port| {
+                let name = port.name.as_deref().filter(|name| !name.is_empty());
+                let protocol = port.protocol.as_deref().unwrap_or("TCP");
+                (&*address.ip, label, name, port.port, protocol)
+            }));
+        }
+    }
+    served
 }
 
 /// Returns whether Endpoints, as stored, have all fields that were `sent`.

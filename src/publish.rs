@@ -11,6 +11,7 @@
 //! cache                             the objects that exist, from lists, watches and responses
 //! cluster  status                   the access to the cluster, the status that the daemon shows
 //! decide                            desired against existing: the next step, pure
+//! preview                           the effect on objects that are at hand, pure
 //! apply                             the queue of writes, the calls, the reports
 //! reconciler                        one database: observe, decide, apply, wait
 //! supervisor                        the tasks of all databases and namespaces, reload
@@ -27,6 +28,7 @@ use prometheus::{Histogram, HistogramOpts};
 use tokio::sync::watch;
 
 use crate::config::{DatabaseId, Spec};
+use crate::endpoints;
 use crate::lease;
 use crate::monitor;
 use crate::notice::Recorder;
@@ -49,6 +51,7 @@ mod decide;
 mod foreign_writer;
 mod installation;
 mod ownership;
+pub(crate) mod preview;
 mod reconciler;
 mod status;
 mod supervisor;
@@ -116,11 +119,19 @@ impl Handle {
     }
 
     /// Reads from the API whether any object in the namespaces of the config has the daemon's
-    /// label.
+    /// label. Endpoints that a former holder took over may not have it, so any with addresses that
+    /// the watches know of count too.
     pub fn installation(
         &self,
         client: &Client,
     ) -> BoxFuture<'static, Result<lease::Installation, String>> {
+        let serves = |handle: &status::DatabaseHandle| {
+            let existing = handle.observed.borrow().endpoints.object.clone();
+            existing.is_some_and(|existing| !endpoints::members(&existing).is_empty())
+        };
+        if self.databases.borrow().values().any(serves) {
+            return std::future::ready(Ok(lease::Installation::Existing)).boxed();
+        }
         let namespaces = self.databases.borrow().keys().map(|id| id.namespace.clone()).collect();
         installation::read(client.clone(), namespaces).boxed()
     }

@@ -34,6 +34,7 @@ use crate::{admin, event, monitor, publish, resolve};
 
 mod cluster;
 mod election;
+pub(crate) mod rehearsal;
 mod signals;
 
 /// The settings of a run beside the config.
@@ -72,7 +73,8 @@ pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow:
     let (recorder, notices) = event_channel(options.mode);
 
     // The checks need no cluster, so they do not wait for one.
-    let (monitor, checks, resolver) = start_checks(&spec, &options, &recorder)?;
+    let (monitor, checks, resolver) =
+        start_checks(&spec, (options.limits, options.freeze), options.dns.clone(), &recorder)?;
     let agent = cluster::user_agent(options.mode);
     let cluster = match find_cluster(options.mode, &agent, &mut signals).await {
         Ok(Some(cluster)) => cluster,
@@ -91,7 +93,6 @@ pub(crate) async fn run(spec: Spec, options: Options, hangup: Signal) -> anyhow:
     let dry_run = options.mode == Mode::DryRun;
     info!(databases = spec.databases.len(), dry_run, "checking");
     let config = reload::start(options.config, spec, recorder, hangup);
-
     let dns = resolver.counts();
     let pages = {
         let (monitor, config) = (monitor.clone(), config.clone());
@@ -132,13 +133,14 @@ async fn find_cluster(
 /// Starts the checks, and the resolver that delivers the addresses of names to them.
 fn start_checks(
     spec: &Spec,
-    options: &Options,
+    (limits, freeze): (Limits, freeze::Rules),
+    dns: resolve::Settings,
     recorder: &Recorder,
 ) -> anyhow::Result<(monitor::Handle, MonitorThread, ResolverTask)> {
     let (names, commands) = resolve::channel();
-    let (monitor, checks) = monitor::start(spec, options.limits, options.freeze, recorder, names)
+    let (monitor, checks) = monitor::start(spec, limits, freeze, recorder, names)
         .context("can't start a thread for the checks")?;
-    let resolver = start_resolver(commands, options.dns.clone(), &monitor);
+    let resolver = start_resolver(commands, dns, &monitor);
     Ok((monitor, checks, resolver))
 }
 

@@ -6,6 +6,7 @@ mod name_server;
 mod validate;
 
 mod cli {
+    mod import;
     mod rbac;
     mod shells;
 }

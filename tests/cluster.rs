@@ -7,10 +7,12 @@ mod support;
 
 mod cluster {
     pub(crate) mod budget;
+    pub(crate) mod check;
     pub(crate) mod commands;
     pub(crate) mod coverage;
     pub(crate) mod deploy;
     pub(crate) mod diagnosis;
+    pub(crate) mod diff;
     pub(crate) mod events;
     pub(crate) mod events_repaired;
     pub(crate) mod events_truth;
@@ -19,6 +21,7 @@ mod cluster {
     pub(crate) mod fixture;
     pub(crate) mod freeze;
     pub(crate) mod hostile;
+    pub(crate) mod import;
     pub(crate) mod lease;
     pub(crate) mod maintenance;
     pub(crate) mod names;
@@ -72,9 +75,12 @@ fn main() -> ExitCode {
         cluster::freeze::cases(),
         cluster::reload::cases(),
         cluster::hostile::cases(),
+        cluster::import::cases(),
         cluster::faults::cases(),
+        cluster::check::cases(),
         cluster::deploy::cases(),
         cluster::diagnosis::cases(),
+        cluster::diff::cases(),
         cluster::rights::cases(),
         cluster::sandbox::cases(),
         cluster::budget::cases(),

@@ -134,6 +134,16 @@ pub(crate) fn check_endpoints(
     ))
 }
 
+/// Returns whether Endpoints that `adopt` takes over may stay as they are until they must change.
+/// Those that Kubernetes has labelled as its own may not: it could clean them up.
+pub(crate) fn may_stay_foreign(database: &Database, endpoints: &Endpoints) -> bool {
+    let manager = endpoints::managed_by(endpoints);
+    database.adopt
+        && manager != Some(endpoints::FIELD_MANAGER)
+        && manager != Some(ENDPOINTS_CONTROLLER)
+        && !endpoints::applied_by_us(&endpoints.metadata)
+}
+
 /// Returns the annotation by which leader election keeps a lock in these Endpoints, if any.
 pub(crate) fn leader_annotation(endpoints: &Endpoints) -> Option<&'static str> {
     let annotations = endpoints.metadata.annotations.as_ref()?;

@@ -107,8 +107,8 @@ fn ci_runs_the_commands_of_the_readme() {
 fn run_daemon(words: &[&str], place: &str) {
     let folder = TempDir::new().expect("a temporary folder");
     let (config, expected) = match words[0] {
-        "run" | "probe" => ("databases: 1\n", 78),
-        "failback" | "maintenance" | "status" | "explain" => (CONFIG, 1),
+        "run" | "probe" | "diff" => ("databases: 1\n", 78),
+        "check" | "explain" | "failback" | "import" | "maintenance" | "status" => (CONFIG, 1),
         "rbac" if words.contains(&"--check") => (CONFIG, 1),
         _ => (CONFIG, 0),
     };

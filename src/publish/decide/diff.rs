@@ -110,6 +110,14 @@ impl Diff<'_> {
                 Some(Step::Create(Box::new(endpoints::placeholder(&id.namespace, &id.service))))
             }
             Some(existing) if endpoints::matches(existing, members, ports, mirror) => None,
+            // Nothing is written only to take them over.
+            Some(existing)
+                if mirror == Mirror::Yes
+                    && ownership::may_stay_foreign(self.database, existing)
+                    && endpoints::serves(existing, members, ports) =>
+            {
+                None
+            }
             Some(existing) => Some(Step::Write(Box::new(endpoints::build(
                 &existing.metadata,
                 members,

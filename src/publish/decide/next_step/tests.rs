@@ -329,6 +329,29 @@ fn foreign_endpoints_need_adopt() {
 }
 
 #[test]
+fn nothing_is_written_only_to_take_endpoints_over() {
+    let step = |foreign: &Endpoints, plan: &[u8]| {
+        next_step(&database(true), &publish(plan), Some(&service()), Some(foreign), None)
+    };
+    for manager in [None, Some("someone")] {
+        assert_eq!(step(&theirs(&[1, 2], manager), &[1, 2]), Step::InSync);
+        writes(step(&theirs(&[1, 2], manager), &[1]));
+    }
+    // One subset for each address, in another order, serves the same.
+    let mut scattered = theirs(&[2], None);
+    scattered.subsets.get_or_insert_default().extend(theirs(&[1], None).subsets.unwrap());
+    assert_eq!(step(&scattered, &[1, 2]), Step::InSync);
+    // Kubernetes could clean up those that have its label, and ours keep our label.
+    writes(step(&theirs(&[1], Some("endpoint-controller")), &[1]));
+    let mut unlabelled = theirs(&[1], None);
+    unlabelled.metadata.managed_fields = applied_by(endpoints::FIELD_MANAGER, "Apply");
+    writes(step(&unlabelled, &[1]));
+    let mut other_port = theirs(&[1], None);
+    other_port.subsets.as_mut().unwrap()[0].ports.as_mut().unwrap()[0].port = 3307;
+    writes(step(&other_port, &[1]));
+}
+
+#[test]
 fn foreign_endpoints_stay_foreign_even_without_addresses() {
     let mut foreign = theirs(&[], None);
     foreign.metadata.managed_fields = applied_by("kubectl-create", "Update");
