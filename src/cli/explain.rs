@@ -11,7 +11,7 @@ use super::console::{Console, Reported, print};
 use super::daemon::{DaemonArgs, DaemonReport};
 use super::output::{Format, OutputArgs, print_document, width};
 use crate::config::DatabaseId;
-use crate::status::text::visible;
+use crate::status::text::{address_list, visible};
 use crate::status::{DaemonStatus, DatabaseStatus, NameStatus, RejectedStatus, TargetStatus};
 
 mod answer;
@@ -148,8 +148,7 @@ impl<'a> Selection<'a> {
 fn unknown_address(database: &DatabaseStatus, text: &str) -> String {
     let addresses = database.targets.iter().map(|target| &target.address);
     let names = database.names.iter().map(|name| &name.name);
-    let known: Vec<String> = addresses.chain(names).map(|text| visible(text)).collect();
-    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    let known = address_list(&addresses.chain(names).cloned().collect::<Vec<_>>());
     let published = database.published.iter().flatten().any(|address| address == text);
     let published = if published { ", though the cluster holds it" } else { "" };
     let (namespace, service) = (&database.namespace, &database.service);

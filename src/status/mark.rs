@@ -89,7 +89,7 @@ impl DatabaseStatus {
     }
 
     /// Returns whether a person should look at the condition. One of a later version counts.
-    fn has_condition_of_trouble(&self) -> bool {
+    pub(crate) fn has_condition_of_trouble(&self) -> bool {
         let Some(condition) = &self.condition else { return false };
         let known = ConditionKind::ALL.into_iter().find(|kind| kind.to_string() == *condition);
         known.is_none_or(ConditionKind::is_trouble)

@@ -2,7 +2,7 @@
 
 use comfy_table::{ContentArrangement, Table};
 
-use super::text::{between, calendar, duration, visible, visible_sentence};
+use super::text::{address_list, between, calendar, duration, visible, visible_sentence};
 use super::{
     DaemonStatus, DatabaseStatus, ReplicaRole, ReplicaStatus, TargetMark, TargetStatus, Time,
 };
@@ -169,7 +169,7 @@ fn table(databases: &[DatabaseStatus], now: Time, layout: Layout) -> String {
         if is_wide {
             let since = database.since.map(|since| duration(between(since.0, now.0)));
             row.push(since.unwrap_or_else(|| "-".to_owned()));
-            let published = database.published.as_ref().map(|ips| visible(&ips.join(", ")));
+            let published = database.published.as_ref().map(|ips| address_list(ips));
             row.push(published.unwrap_or_else(|| "-".to_owned()));
         }
         row.push(out(database, now));
@@ -193,8 +193,10 @@ fn published(database: &DatabaseStatus) -> String {
 fn out(database: &DatabaseStatus, now: Time) -> String {
     let mut lines: Vec<String> = Vec::new();
     let is_published = database.condition.as_deref() == Some("Published");
-    let reason = database.reason.iter().filter(|_| !is_published);
-    lines.extend(reason.chain(&database.policy).map(|text| visible_sentence(text)));
+    // The reason of a condition that needs nobody may list all addresses.
+    let shown = if database.has_condition_of_trouble() { visible_sentence } else { visible };
+    lines.extend(database.reason.iter().filter(|_| !is_published).map(|reason| shown(reason)));
+    lines.extend(database.policy.iter().map(|note| visible_sentence(note)));
     let failing = database.names.iter().filter(|name| name.failing_since.is_some());
     lines.extend(failing.map(|name| {
         let result = name.result.as_deref().unwrap_or("no answer yet");
@@ -203,7 +205,10 @@ fn out(database: &DatabaseStatus, now: Time) -> String {
     lines.extend(database.rejected.iter().map(|rejected| {
         format!("{} refused: {}", visible(&rejected.address), visible(&rejected.reason))
     }));
-    let is_out = |target: &&TargetStatus| !target.published || target.mark() == TargetMark::Down;
+    let is_out = |target: &&TargetStatus| {
+        let planned = target.membership.as_ref().and_then(|membership| membership.planned);
+        target.mark() == TargetMark::Down || !planned.unwrap_or(target.published)
+    };
     let mut out: Vec<&TargetStatus> = database.targets.iter().filter(is_out).collect();
     out.sort_by_key(|target| target.mark());
     let more = out.len().saturating_sub(MAX_LISTED);

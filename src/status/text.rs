@@ -16,6 +16,9 @@ const MAX_CHARS: usize = 300;
 /// The characters of a sentence of the daemon that are shown.
 const MAX_SENTENCE_CHARS: usize = 2000;
 
+/// The addresses that a list shows.
+const MAX_ADDRESSES: usize = 20;
+
 /// The marks on one character that are shown as they are. Languages need two.
 const MAX_MARKS: usize = 2;
 
@@ -56,6 +59,17 @@ pub(crate) fn duration(duration: Duration) -> String {
         60..3600 => format!("{} min", seconds / 60),
         3600..86_400 => format!("{} h", seconds / 3600),
         _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// Returns addresses as a list, the first of them if there are many.
+pub(crate) fn address_list(addresses: &[String]) -> String {
+    let shown: Vec<String> =
+        addresses.iter().take(MAX_ADDRESSES).map(|address| visible(address)).collect();
+    match addresses.len().checked_sub(MAX_ADDRESSES).filter(|more| *more > 0) {
+        _ if addresses.is_empty() => "no address".to_owned(),
+        None => shown.join(", "),
+        Some(more) => format!("{} and {more} more", shown.join(", ")),
     }
 }
 

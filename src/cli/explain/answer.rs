@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::Selection;
 use crate::health::State;
-use crate::status::text::{between, calendar, duration, visible, visible_sentence};
+use crate::status::text::{address_list, between, calendar, duration, visible, visible_sentence};
 use crate::status::{
     DatabaseStatus, HourMinute, NameStatus, ReplicaRole, ReplicaStatus, TargetStatus, Time,
     read_hour,
@@ -229,7 +229,10 @@ fn condition(database: &DatabaseStatus, now: Time) -> String {
     let age = database.since.map(|since| duration(between(since.0, now.0)));
     let age = age.map(|age| format!(" for {age}")).unwrap_or_default();
     match database.reason.as_deref().filter(|reason| !reason.is_empty()) {
-        Some(reason) => format!("{kind}{age}: {}", visible_sentence(reason)),
+        Some(reason) if database.has_condition_of_trouble() => {
+            format!("{kind}{age}: {}", visible_sentence(reason))
+        }
+        Some(reason) => format!("{kind}{age}: {}", visible(reason)),
         None => format!("{kind}{age}"),
     }
 }
@@ -254,7 +257,7 @@ fn cluster_lines(page: &mut Page, replica: &ReplicaStatus, database: &DatabaseSt
     }
     let planned = database.planned.as_ref().filter(|it| Some(*it) != database.published.as_ref());
     if let Some(planned) = planned {
-        page.line("the plan is", &list(planned));
+        page.line("the plan is", &address_list(planned));
     }
     for note in &database.policy {
         page.line("policy", &visible_sentence(note));
@@ -285,7 +288,7 @@ fn cluster_lines(page: &mut Page, replica: &ReplicaStatus, database: &DatabaseSt
 }
 
 fn holdings(database: &DatabaseStatus, holds: &[String], now: Time) -> String {
-    let holds = list(holds);
+    let holds = address_list(holds);
     match &database.last_write {
         Some(write) => format!(
             "{holds} (this daemon wrote {} {} ago, as resourceVersion {})",
@@ -294,13 +297,6 @@ fn holdings(database: &DatabaseStatus, holds: &[String], now: Time) -> String {
             visible(&write.resource_version)
         ),
         None => format!("{holds} (this daemon has found it so, and written nothing since)"),
-    }
-}
-
-fn list(addresses: &[String]) -> String {
-    match addresses {
-        [] => "no address".to_owned(),
-        addresses => addresses.iter().map(|it| visible(it)).collect::<Vec<_>>().join(", "),
     }
 }
 
@@ -316,7 +312,7 @@ fn name_lines(page: &mut Page, name: &NameStatus, now: Time) {
         .iter()
         .map(|it| format!("{} ({})", visible(&it.address), visible(&it.dns)))
         .collect();
-    page.line("addresses", &list(&addresses));
+    page.line("addresses", &address_list(&addresses));
     for refused in &name.refused {
         page.line("refused", &visible(&format!("{}: {}", refused.address, refused.reason)));
     }

@@ -121,7 +121,8 @@ fn the_headline_compares_the_plan_with_the_cluster() {
 #[test]
 fn each_condition_is_shown_with_the_step_to_take() {
     for kind in ConditionKind::ALL {
-        let reason = format!("{} do this about it", "it is long. ".repeat(50));
+        let length = if kind.is_trouble() { 50 } else { 5 };
+        let reason = format!("{} do this about it", "it is long. ".repeat(length));
         let changes = json!({"condition": kind.to_string(), "reason": reason, "planned": []});
         let text = answer(&status(database(changes)), Some("10.20.1.23"), None).expect("text");
         let line = format!("condition         {kind} for 15 min: {reason}");

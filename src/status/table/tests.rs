@@ -1,6 +1,7 @@
 //! The table, for statuses made by hand.
 
 use super::*;
+use crate::status::MembershipStatus;
 
 const STATUS: &str = r#"{
     "version": "0.4.0", "now": "2026-11-28T04:28:16.000Z", "role": "leader",
@@ -131,6 +132,34 @@ fn each_target_that_is_out_says_why() {
     }
     let many = out_of(std::iter::repeat_with(down).take(8).collect());
     assert!(many.contains("and 3 more"), "{many}");
+}
+
+#[test]
+fn a_database_of_hundreds_of_addresses_stays_a_few_lines() {
+    let membership = |planned| {
+        Some(MembershipStatus {
+            planned: Some(planned),
+            reason: "x".into(),
+            why: "y".into(),
+            until: "z".into(),
+            at: None,
+        })
+    };
+    let planned = TargetStatus { membership: membership(true), published: false, ..down() };
+    let planned = TargetStatus { health: crate::health::State::Up, ..planned };
+    let mut status = status();
+    status.databases.truncate(1);
+    let database = &mut status.databases[0];
+    database.condition = Some("DryRun".into());
+    database.reason = Some(format!("would publish {}", "198.51.100.1, ".repeat(500)));
+    database.published = Some(vec!["198.51.100.1".into(); 500]);
+    database.targets = vec![planned; 500];
+    for detail in [Detail::Brief, Detail::Wide] {
+        let text = render(&status, Replicas::default(), Layout { width: None, detail });
+        assert!(text.len() < 2000, "{text}");
+        assert!(!text.contains("10.20.1.23"), "it is no fault that a dry run writes nothing");
+        assert!(detail == Detail::Brief || text.contains("198.51.100.1 and 480 more"), "{text}");
+    }
 }
 
 #[test]
