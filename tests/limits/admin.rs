@@ -237,7 +237,7 @@ fn compressed_pages_here() {
     let (_folder, daemon) = daemon(1000, &[]);
     for (path, end, target) in [
         ("/metrics", "\n", "198.18.3.250"),
-        ("/api/v1/status", "]}", "198.18.3.250"),
+        ("/api/v1/status", "]}", "\"address\":\"198.18.3.250\""),
         ("/", "</html>\n", ">198.18.3.250<"),
     ] {
         // HTTP/1.0 has no chunks.
