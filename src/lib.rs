@@ -10,7 +10,7 @@
 //! config file --> reload --> Spec
 //!                             |
 //!                             v
-//!                          monitor ---- a check, when due ----> probe (tcp, http, exec)
+//!                          monitor ---- a check, when due ----> probe (tcp, http, …)
 //!                             |    <--------- Verdict ---------
 //!                             |  schedule: which target is checked when
 //!                             |  health:   Verdict -> Unknown, Up or Down
@@ -72,7 +72,7 @@
 //! | `api` | calls to the Kubernetes API: deadlines, pauses, one type of error |
 //! | `kubeconfig` | the client, and the daemon's own namespace |
 //! | `lease` | leader election, and the permission to write |
-//! | [`probe`] | one try of one check: `tcp`, `http`, `exec` |
+//! | [`probe`] | one try of one check: `tcp`, `http`, `exec`, or a database's own protocol |
 //! | `resolve` | DNS: asks for the addresses of names, again and again |
 //! | `schedule` | the time at which each target is due. Pure |
 //! | `monitor` | the loop that starts tries, owns all health, and decides plans |

@@ -7,14 +7,23 @@
 //!
 //! - `phase`: the phases, and the verdict on an error or a deadline in each of them.
 //! - `target`, `text`, `value`: the target, text in streams and reasons, values from files.
+//! - `credentials`: user and password, kept between probes.
+//! - `observation`: role and lag of a server, and the age of a lag that is not known.
 //! - `stream`: the TCP connection of a probe.
+//! - `conversation`: a database's own protocol without I/O, and its buffers.
 //! - `kind`: the interface of a kind of check.
-//! - `tls`, `http`, `tcp`, `exec`: the kinds, and TLS for two of them.
+//! - `tls`: TLS for several kinds.
+//! - `native`: conversations over TLS.
+//! - `http`, `tcp`, `exec`, `postgres`, `redis`: the kinds.
 //! - `fast`: the cheapest checks, thousands at once without a task each.
 //! - `registry`: the prober of each kind.
 
+mod conversation;
+mod credentials;
 mod fast;
 mod kind;
+mod native;
+mod observation;
 mod phase;
 mod registry;
 mod stream;
@@ -30,6 +39,7 @@ use crate::config::{Check, check_kinds};
 use crate::health::Verdict;
 pub use fast::{Completion, FastCheck, Reactor, Waker};
 use kind::{CheckProber, Workload};
+pub use observation::{Observation, ServerRole};
 use phase::{Progress, to_verdict};
 pub use target::Target;
 
@@ -56,18 +66,34 @@ enum Path {
 impl Prober {
     /// Makes the prober of a target. Reads no file and resolves no name.
     pub fn new(check: Arc<Check>, target: Target) -> Self {
-        let path = match FastCheck::new(&check.kind, check.timeout, &target) {
+        let timeout = check.timeout;
+        let path = match FastCheck::new(&check.kind, timeout, &target) {
             Some(fast) => Path::Fast(Arc::new(fast)),
-            None => Path::Task(registry::new_prober(&check.kind, &target)),
+            None => {
+                let prober = registry::new_prober(&check.kind, &target);
+                match prober.plain_protocol() {
+                    Some(plain) => Path::Fast(Arc::new(FastCheck::native(plain, timeout))),
+                    None => Path::Task(prober),
+                }
+            }
         };
-        Self { timeout: check.timeout, path }
+        Self { timeout, path }
     }
 
-    /// Returns the check if a [`Reactor`] can probe it.
+    /// Returns the check if a [`Reactor`] can probe it now. A probe that must read a file first
+    /// is a task.
     pub fn fast_check(&self) -> Option<&Arc<FastCheck>> {
         match &self.path {
-            Path::Fast(check) => Some(check),
+            Path::Fast(check) => Some(check).filter(|check| check.is_ready()),
             Path::Task(_) => None,
+        }
+    }
+
+    /// Returns the details that the newest passed probe has found.
+    pub fn observation(&self) -> Observation {
+        match &self.path {
+            Path::Fast(check) => check.observation(),
+            Path::Task(prober) => prober.observation(),
         }
     }
 

@@ -15,6 +15,8 @@ mod floods;
 mod hostile;
 #[path = "support/hostile_http.rs"]
 mod hostile_http;
+#[path = "probe/hostile_native.rs"]
+mod hostile_native;
 #[path = "probe/http.rs"]
 mod http;
 #[path = "probe/https.rs"]
@@ -23,6 +25,10 @@ mod https;
 mod leaks;
 #[path = "probe/names.rs"]
 mod names;
+#[path = "probe/postgres.rs"]
+mod postgres;
+#[path = "probe/redis.rs"]
+mod redis;
 #[path = "probe/router.rs"]
 mod router;
 #[path = "probe/servers.rs"]

@@ -31,7 +31,7 @@ use crate::config::{Address, Database, DatabaseId, NameEntry, Spec};
 use crate::health::Verdict;
 use crate::limits::{Limits, ReservedUses};
 use crate::names::{Families, ServiceTarget};
-use crate::probe::{Prober, Target};
+use crate::probe::{Observation, Prober, Target};
 use crate::resolve::{self, Answer, LookupOutcome, NameKey, OutcomePart, ServerSource};
 
 /// The most targets that are checked at the same time. Fewer where descriptors are scarce.
@@ -59,6 +59,7 @@ struct Row<'a> {
     /// None for a name without any address.
     ip: Option<IpAddr>,
     verdict: Verdict,
+    observation: Observation,
     duration: Duration,
 }
 
@@ -101,6 +102,7 @@ impl Probe {
             check_all(candidates, limits).await
         });
         print(&table(&rows))?;
+        notes(&rows).into_iter().try_for_each(|note| print(&format!("\nNote: {note}.\n")))?;
         let all_pass = rows.iter().all(|row| row.verdict == Verdict::Pass);
         Ok(if all_pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -194,20 +196,26 @@ async fn check_all(candidates: Vec<Candidate<'_>>, limits: Limits) -> Vec<Row<'_
     let commands = Semaphore::new(limits.max_execs);
     let commands = &commands;
     let checks = candidates.into_iter().map(async |Candidate { database, name, work }| {
-        let (ip, verdict, duration) = match work {
-            Work::None(ip, verdict) => (ip, verdict, Duration::ZERO),
+        let (ip, verdict, observation, duration) = match work {
+            Work::None(ip, verdict) => (ip, verdict, Observation::default(), Duration::ZERO),
             Work::Check(address) => {
                 let prober = Prober::new(address.check.clone(), Target::new(database, &address));
                 let _permit = if prober.is_exec() { commands.acquire().await.ok() } else { None };
                 let started = clock::now();
                 let verdict = prober.probe().await;
-                (Some(address.ip), verdict, clock::now().saturating_duration_since(started))
+                let duration = clock::now().saturating_duration_since(started);
+                (Some(address.ip), verdict, prober.observation(), duration)
             }
         };
-        Row { database: &database.id, name, ip, verdict, duration }
+        Row { database: &database.id, name, ip, verdict, observation, duration }
     });
     let max_concurrent = MAX_CONCURRENT.min(limits.max_in_flight);
     futures::stream::iter(checks).buffered(max_concurrent).collect().await
+}
+
+/// Returns the facts about the checks that people should know, each once.
+fn notes(rows: &[Row<'_>]) -> BTreeSet<&'static str> {
+    rows.iter().filter_map(|row| row.observation.note).collect()
 }
 
 /// Returns the table. It has a column of names only if the config has any.
@@ -222,7 +230,7 @@ fn table(rows: &[Row<'_>]) -> String {
     let header = ["NAMESPACE", "SERVICE", "ADDRESS"].map(str::to_owned);
     let rest = ["VERDICT", "TIME", "REASON"].map(str::to_owned);
     table.set_header(columns(header, name_column("NAME"), rest));
-    for Row { database, name, ip, verdict, duration } in rows {
+    for Row { database, name, ip, verdict, observation, duration } in rows {
         let word = match verdict {
             Verdict::Pass => "pass",
             Verdict::Fail(_) => "fail",
@@ -233,7 +241,7 @@ fn table(rows: &[Row<'_>]) -> String {
             _ => "-".to_owned(),
         };
         let ip = ip.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
-        let reason = verdict.reason().unwrap_or_default().to_owned();
+        let reason = verdict.reason().map_or_else(|| observation.to_string(), str::to_owned);
         let DatabaseId { namespace, service } = database;
         let name = name_column(if name.is_empty() { "-" } else { name });
         let first = [namespace.clone(), service.clone(), ip];

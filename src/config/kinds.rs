@@ -10,6 +10,7 @@
 use std::net::IpAddr;
 
 pub(crate) mod kind;
+pub(crate) mod role;
 pub(crate) mod tls;
 
 /// Calls a macro with one line for each kind: `MODULE => RECORD(CHECK)`. The name of the module is
@@ -21,6 +22,8 @@ macro_rules! check_kinds {
             tcp => Tcp(TcpCheck),
             http => Http(HttpCheck),
             exec => Exec(ExecCheck),
+            postgres => Postgres(PostgresCheck),
+            redis => Redis(RedisCheck),
         }
     };
 }

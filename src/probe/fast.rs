@@ -1,7 +1,8 @@
 //! Probes of the cheapest checks, thousands at once on the thread of the monitor.
 //!
-//! A fast check is a few packets and never blocks: a TCP connect, or a plain HTTP request of which
-//! only the status counts. Nearly all checks of a large installation are fast.
+//! A fast check is a few packets and never blocks: a TCP connect, a plain HTTP request of which
+//! only the status counts, or a conversation in a database's own protocol without TLS. Nearly all
+//! checks of a large installation are fast.
 //!
 //! ```text
 //!  FastCheck --start--> Reactor: one epoll instance, FastProbes, deadlines --> Completion
@@ -31,6 +32,7 @@
 mod check;
 mod deadlines;
 mod exchange;
+mod native_exchange;
 mod probe;
 mod reactor;
 mod single;

@@ -2,6 +2,11 @@
 
 use futures::future::BoxFuture;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::conversation::Protocol;
+use super::observation::Observation;
 use super::phase::{ProbeResult, Progress};
 use super::target::Target;
 
@@ -20,6 +25,22 @@ pub(crate) trait CheckProber: Send + Sync {
     fn may_fail_by_name(&self, _reason: &str) -> bool {
         false
     }
+
+    /// Returns the conversation that the reactor can have instead of a task, if there is one.
+    fn plain_protocol(&self) -> Option<PlainProtocol> {
+        None
+    }
+
+    /// Returns the details that the newest passed probe has found.
+    fn observation(&self) -> Observation {
+        Observation::default()
+    }
+}
+
+/// A protocol without TLS, and the address to speak it with.
+pub(crate) struct PlainProtocol {
+    pub address: SocketAddr,
+    pub protocol: Arc<dyn Protocol>,
 }
 
 /// The resource that a probe occupies most. It decides on the runtime and the limit of a probe.

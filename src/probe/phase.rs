@@ -76,6 +76,16 @@ pub(crate) enum Phase {
     Http,
     Body,
     Exec,
+    /// PostgreSQL has been asked for a session.
+    Startup,
+    /// The login of a database's own protocol. No text of the server is shown in this phase.
+    Auth,
+    /// Redis has been asked whether it answers at all.
+    Ping,
+    /// The server has been asked for its role.
+    Role,
+    /// The replica has been asked how far it is behind.
+    Lag,
 }
 
 impl fmt::Display for Phase {
@@ -88,6 +98,11 @@ impl fmt::Display for Phase {
             Phase::Expect | Phase::ExpectRest => "expect",
             Phase::Http | Phase::Body => "http",
             Phase::Start | Phase::Exec => "exec",
+            Phase::Startup => "startup",
+            Phase::Auth => "auth",
+            Phase::Ping => "ping",
+            Phase::Role => "role",
+            Phase::Lag => "lag",
         })
     }
 }

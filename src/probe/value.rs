@@ -13,15 +13,27 @@ use crate::config::ValueSource;
 /// mistake.
 const MAX_FILE_SIZE: u64 = 1 << 20;
 
+/// Returns the bytes of a value that is not in a file. None if it is in one, or if the variable is
+/// not set.
+pub(crate) fn bytes_at_hand(value: &ValueSource) -> Option<Vec<u8>> {
+    match value {
+        ValueSource::Literal(text) => Some(text.as_bytes().to_vec()),
+        ValueSource::Bytes(bytes) => Some(bytes.clone()),
+        ValueSource::FromEnv(name) => std::env::var_os(name).map(OsStringExt::into_vec),
+        ValueSource::File(_) => None,
+    }
+}
+
 /// Reads the current bytes of a value, unchanged. A failure is inconclusive, in `phase`.
 pub(crate) async fn read(value: &ValueSource, phase: Phase) -> ProbeResult<Vec<u8>> {
+    if let Some(bytes) = bytes_at_hand(value) {
+        return Ok(bytes);
+    }
     match value {
-        ValueSource::Literal(text) => Ok(text.as_bytes().to_vec()),
-        ValueSource::Bytes(bytes) => Ok(bytes.clone()),
-        ValueSource::FromEnv(name) => match std::env::var_os(name) {
-            Some(text) => Ok(text.into_vec()),
-            None => Err(phase.inconclusive(format_args!("environment variable {name} is not set"))),
-        },
+        ValueSource::Literal(_) | ValueSource::Bytes(_) => Ok(Vec::new()),
+        ValueSource::FromEnv(name) => {
+            Err(phase.inconclusive(format_args!("environment variable {name} is not set")))
+        }
         ValueSource::File(path) => {
             let path = path.clone();
             blocking(phase, move || {
@@ -37,13 +49,20 @@ pub(crate) async fn read(value: &ValueSource, phase: Phase) -> ProbeResult<Vec<u
 /// Reads a value like [`read`], without the line end that editors and `echo` leave in a file.
 pub(crate) async fn read_trimmed(value: &ValueSource, phase: Phase) -> ProbeResult<Vec<u8>> {
     let mut bytes = read(value, phase).await?;
-    if matches!(value, ValueSource::File(_)) && bytes.last() == Some(&b'\n') {
+    if matches!(value, ValueSource::File(_)) {
+        trim_line_end(&mut bytes);
+    }
+    Ok(bytes)
+}
+
+/// Removes the line end that editors and `echo` leave in a file.
+pub(crate) fn trim_line_end(bytes: &mut Vec<u8>) {
+    if bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {
             bytes.pop();
         }
     }
-    Ok(bytes)
 }
 
 /// Runs work that may block on a disk on a thread where it delays no other probe.

@@ -19,6 +19,7 @@ use crate::support::{
 };
 
 mod names;
+mod roles;
 mod servers;
 
 pub(crate) fn cases() -> Vec<Trial> {
@@ -30,7 +31,7 @@ pub(crate) fn cases() -> Vec<Trial> {
         test_and_prod,
         every_example_is_tried,
     ];
-    own.into_iter().chain(names::cases()).collect()
+    own.into_iter().chain(names::cases()).chain(roles::cases()).collect()
 }
 
 /// Time for the failures in a row that the examples require, on a busy machine.
@@ -115,7 +116,9 @@ async fn every_example_is_tried() {
         "mysql-singleton.yaml",
         "names-and-ips.yaml",
         "postgres-patroni.yaml",
+        "postgres-roles.yaml",
         "rds-failover.yaml",
+        "redis-sentinel.yaml",
         "test-and-prod.yaml",
     ];
     assert_eq!(there, tried);

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use external_endpoints::config::{
     Address, AllowedNetworks, Check, CheckKind, CreateService, Database, DatabaseId, ExecCheck,
-    ExpectedContent, HttpCheck, NameEntry, NameKind, Port, Protocol, PublishMode, Scheme, Spec,
-    TcpCheck, Tls, ValueSource,
+    ExpectedContent, HttpCheck, NameEntry, NameKind, Port, PostgresCheck, Protocol, PublishMode,
+    RedisCheck, Role, Scheme, Spec, TcpCheck, Tls, ValueSource,
 };
 use external_endpoints::health::Thresholds;
 use external_endpoints::names::{Families, Settings};
@@ -183,8 +183,13 @@ fn ports() -> impl Strategy<Value = Vec<Port>> {
 type AnyKind = fn() -> BoxedStrategy<CheckKind>;
 
 /// Each kind with its random checks.
-pub(crate) const KINDS: [(&str, AnyKind); 3] =
-    [("tcp", || tcp().boxed()), ("http", || http().boxed()), ("exec", || exec().boxed())];
+pub(crate) const KINDS: [(&str, AnyKind); 5] = [
+    ("tcp", || tcp().boxed()),
+    ("http", || http().boxed()),
+    ("exec", || exec().boxed()),
+    ("postgres", || postgres().boxed()),
+    ("redis", || redis().boxed()),
+];
 
 /// Returns the checks of a database's addresses, which are all of one kind.
 fn checks() -> impl Strategy<Value = Vec<Arc<Check>>> {
@@ -264,6 +269,42 @@ fn exec() -> impl Strategy<Value = CheckKind> {
                 inconclusive_statuses,
             })
         })
+}
+
+fn postgres() -> impl Strategy<Value = CheckKind> {
+    let values = (of(value()), of(value()));
+    (1_u16.., role_and_lag(1), values, text(), of(tls())).prop_map(
+        |(port, (role, max_lag), (user, password), database, tls)| {
+            let check = PostgresCheck { port, role, max_lag, user, password, database, tls };
+            CheckKind::Postgres(check)
+        },
+    )
+}
+
+fn redis() -> impl Strategy<Value = CheckKind> {
+    (1_u16.., role_and_lag(11), credentials(), of(tls())).prop_map(
+        |(port, (role, max_lag), (user, password), tls)| {
+            CheckKind::Redis(RedisCheck { port, role, max_lag, user, password, tls })
+        },
+    )
+}
+
+/// Returns roles with a lag of at least so many seconds. A primary has none.
+fn role_and_lag(lowest: u64) -> impl Strategy<Value = (Role, Option<Duration>)> {
+    let lag = of((lowest..=86_400).prop_map(Duration::from_secs));
+    prop_oneof![
+        Just((Role::Primary, None)),
+        lag.clone().prop_map(|lag| (Role::Any, lag)),
+        lag.prop_map(|lag| (Role::Replica, lag))
+    ]
+}
+
+/// Returns users and passwords. No user stands alone.
+fn credentials() -> impl Strategy<Value = (Option<ValueSource>, Option<ValueSource>)> {
+    of((of(value()), value())).prop_map(|both| match both {
+        Some((user, password)) => (user, Some(password)),
+        None => (None, None),
+    })
 }
 
 fn tls() -> impl Strategy<Value = Tls> {

@@ -193,10 +193,24 @@ impl Server {
 
     /// Puts TLS in front of this server. Answers, closes and resets pass through it.
     pub(crate) async fn in_tls(self, acceptor: TlsAcceptor) -> Self {
+        self.in_tls_after(0, b"", acceptor).await
+    }
+
+    /// Puts TLS in front of this server, which begins after a request of so many bytes and a grant.
+    pub(crate) async fn in_tls_after(
+        self,
+        request: usize,
+        grant: &'static [u8],
+        acceptor: TlsAcceptor,
+    ) -> Self {
         let inner = Arc::new(self);
-        Self::start(move |stream| {
+        Self::start(move |mut stream| {
             let (acceptor, inner) = (acceptor.clone(), inner.clone());
             async move {
+                if stream.read_exact(&mut vec![0; request]).await.is_err() {
+                    return;
+                }
+                let _ = stream.write_all(grant).await;
                 let Ok(mut outer) = acceptor.accept(stream).await else {
                     return;
                 };
@@ -284,6 +298,15 @@ pub(crate) async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     while !so() {
         assert!(start.elapsed() < Duration::from_secs(20), "not so after 20 s: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits like [`eventually`], for a condition that takes a while to find out.
+pub(crate) async fn eventually_async(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !so().await {
+        assert!(start.elapsed() < Duration::from_secs(60), "not so after 60 s: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

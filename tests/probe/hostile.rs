@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use external_endpoints::config::{CheckKind, HttpCheck, Scheme, TcpCheck, Tls};
+use external_endpoints::config::{CheckKind, HttpCheck, RedisCheck, Scheme, TcpCheck, Tls};
 use external_endpoints::health::Verdict;
 
 use crate::certificates::*;
@@ -58,7 +58,10 @@ fn secure(port: u16) -> [CheckKind; 2] {
 
 fn all(port: u16) -> Vec<CheckKind> {
     let quiet = CheckKind::Tcp(tcp(port));
-    [quiet].into_iter().chain(plain(port)).chain(secure(port)).collect()
+    let native = crate::redis::redis(port);
+    let native =
+        [None, Some(trusting())].map(|tls| CheckKind::Redis(RedisCheck { tls, ..native.clone() }));
+    [quiet].into_iter().chain(plain(port)).chain(secure(port)).chain(native).collect()
 }
 
 #[tokio::test]

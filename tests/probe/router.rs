@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use external_endpoints::config::{CheckKind, HttpCheck, Scheme, TcpCheck, Tls};
+use external_endpoints::config::{CheckKind, HttpCheck, RedisCheck, Scheme, TcpCheck, Tls};
 use external_endpoints::health::Verdict;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -96,6 +96,7 @@ fn an_icmp_error_fails_and_a_missing_route_does_not() {
 /// Returns every check that connects, in all ways.
 fn kinds() -> Vec<CheckKind> {
     let plain = http(PORT);
+    let native = crate::redis::redis(PORT);
     let tls = Tls { insecure_skip_verify: true, ..Tls::default() };
     vec![
         CheckKind::Tcp(tcp(PORT)),
@@ -107,7 +108,9 @@ fn kinds() -> Vec<CheckKind> {
         }),
         CheckKind::Http(plain.clone()),
         CheckKind::Http(HttpCheck { expected_body: Some("x".into()), ..plain.clone() }),
-        CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls, ..plain }),
+        CheckKind::Http(HttpCheck { scheme: Scheme::Https, tls: tls.clone(), ..plain }),
+        CheckKind::Redis(native.clone()),
+        CheckKind::Redis(RedisCheck { tls: Some(tls), ..native }),
     ]
 }
 
@@ -155,6 +158,8 @@ async fn behind_the_router_here() {
             CheckKind::Tcp(tcp) => tcp.expect.is_some(),
             CheckKind::Http(http) => http.scheme == Scheme::Https || http.expected_body.is_some(),
             CheckKind::Exec(_) => false,
+            // The server speaks no database's protocol.
+            _ => true,
         };
         let connected = |got: &Verdict| !format!("{got:?}").contains("connect: ");
         if got != expected && !(expected == pass() && differs(&kind) && connected(&got)) {

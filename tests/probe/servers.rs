@@ -10,10 +10,10 @@ use external_endpoints::config::{CheckKind, TcpCheck};
 use crate::fixtures::*;
 
 /// A server that ends with its test, in a folder of its own.
-struct Database {
+pub(crate) struct Database {
     child: Child,
-    folder: tempfile::TempDir,
-    port: u16,
+    pub folder: tempfile::TempDir,
+    pub port: u16,
 }
 
 impl Drop for Database {
@@ -24,12 +24,18 @@ impl Drop for Database {
 }
 
 impl Database {
-    fn log(&self) -> String {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     /// Starts the server as this user, if the tests run as root, and waits until its port answers.
-    async fn start(
+    pub(crate) async fn start(
         program: &Path,
         user: &str,
         folder: tempfile::TempDir,
@@ -54,7 +60,7 @@ impl Database {
 }
 
 /// Returns a port that the kernel does not assign by itself, so that no other test gets it first.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     loop {
         let next = TAKEN.fetch_add(1, Ordering::Relaxed) + (std::process::id() % 5000) as u16;
@@ -65,7 +71,7 @@ fn free_port() -> u16 {
 }
 
 /// Finds a program in the folders where packages put servers.
-fn find(name: &str) -> PathBuf {
+pub(crate) fn find(name: &str) -> PathBuf {
     let mut folders: Vec<PathBuf> =
         ["/usr/sbin", "/usr/bin", "/usr/local/bin"].map(PathBuf::from).into();
     if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
@@ -77,7 +83,7 @@ fn find(name: &str) -> PathBuf {
 
 /// Returns the command as another user, as database servers refuse to run as root. It ends with the
 /// test.
-fn as_user(user: &str, program: &Path) -> Command {
+pub(crate) fn as_user(user: &str, program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     if rustix::process::geteuid().is_root() {
         command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
@@ -87,7 +93,7 @@ fn as_user(user: &str, program: &Path) -> Command {
 }
 
 /// Creates a folder that the user may write to.
-fn folder_for(user: &str) -> tempfile::TempDir {
+pub(crate) fn folder_for(user: &str) -> tempfile::TempDir {
     let folder = tempfile::Builder::new().prefix("probe-").tempdir_in("/tmp").unwrap();
     if rustix::process::geteuid().is_root() {
         let status = Command::new("chown").arg(user).arg(folder.path()).status().unwrap();
@@ -212,7 +218,7 @@ async fn postgresql_logs_nothing_about_an_answered_question() {
 }
 
 /// Returns the number of connections to this port in TIME_WAIT.
-fn time_waits(port: u16) -> usize {
+pub(crate) fn time_waits(port: u16) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     // State 06 is TIME_WAIT.
     table

@@ -2,12 +2,17 @@
 //! status counts.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
 
+use crate::clock;
 use crate::config::{CheckKind, HttpCheck, Scheme, TcpCheck};
+use crate::probe::conversation::Protocol;
 use crate::probe::http::{Expectation, RequestTemplate};
+use crate::probe::kind::PlainProtocol;
+use crate::probe::observation::Observation;
 use crate::probe::target::Target;
 
 /// A check of one target, made ready to be probed many times by a [`Reactor`](super::Reactor).
@@ -25,6 +30,8 @@ pub(super) enum FastKind {
     FullHandshake,
     /// Boxed, because most checks are of the other kinds.
     Http(Box<FastHttp>),
+    /// A conversation in a database's own protocol.
+    Native(Arc<dyn Protocol>),
 }
 
 /// An HTTP request that is the same at each probe, and what its answer must be.
@@ -49,6 +56,27 @@ impl FastCheck {
             _ => return None,
         };
         Some(Self { address: SocketAddr::new(target.ip, port), timeout, kind })
+    }
+
+    /// Makes the check of a conversation.
+    pub(crate) fn native(plain: PlainProtocol, timeout: Duration) -> Self {
+        Self { address: plain.address, timeout, kind: FastKind::Native(plain.protocol) }
+    }
+
+    /// Returns whether a reactor can make the check now, because no file must be read first.
+    pub(crate) fn is_ready(&self) -> bool {
+        match &self.kind {
+            FastKind::Native(protocol) => protocol.is_ready(clock::now()),
+            _ => true,
+        }
+    }
+
+    /// Returns the details that the newest passed probe has found.
+    pub(crate) fn observation(&self) -> Observation {
+        match &self.kind {
+            FastKind::Native(protocol) => protocol.observation(),
+            _ => Observation::default(),
+        }
     }
 }
 

@@ -12,7 +12,9 @@ use rustix::net::sockopt;
 
 use super::check::{FastCheck, FastKind};
 use super::exchange::{Advance, FastExchange};
+use super::native_exchange::NativeExchange;
 use crate::health::Verdict;
+use crate::probe::conversation::Transport;
 use crate::probe::phase::{Phase, ProbeResult, to_verdict};
 use crate::probe::stream::connect;
 
@@ -31,6 +33,8 @@ pub(super) struct FastProbe {
 enum Stage {
     Connecting,
     Exchanging(FastExchange),
+    /// Boxed, because most checks are of the other kinds.
+    Conversing(Box<NativeExchange>),
 }
 
 impl FastProbe {
@@ -58,17 +62,32 @@ impl FastProbe {
             if let Err(verdict) = self.check_connected(flags, first_ephemeral_port) {
                 return Advance::Ended(Err(verdict));
             }
-            self.stage = Stage::Exchanging(FastExchange::default());
+            self.stage = match self.first_stage() {
+                Ok(stage) => stage,
+                Err(verdict) => return Advance::Ended(Err(verdict)),
+            };
         }
         match (&self.check.kind, &mut self.stage) {
             (FastKind::Http(http), Stage::Exchanging(exchange)) => {
                 exchange.advance(&self.socket, http, flags, read_buf)
             }
+            (_, Stage::Conversing(exchange)) => exchange.advance(&self.socket, flags, read_buf),
             _ => Advance::Ended(Ok(())),
         }
     }
 
-    /// Returns the verdict at the deadline.
+    /// Returns the stage that follows the connect.
+    fn first_stage(&self) -> ProbeResult<Stage> {
+        Ok(match &self.check.kind {
+            FastKind::Native(protocol) => {
+                let conversation = protocol.clone().start(Transport::Plain, self.started)?;
+                Stage::Conversing(Box::new(NativeExchange::new(conversation)))
+            }
+            _ => Stage::Exchanging(FastExchange::default()),
+        })
+    }
+
+    /// Returns the verdict at the deadline, which ends the probe.
     pub(super) fn timed_out(&self) -> Verdict {
         let timed_out = |phase: Phase| to_verdict(phase.timed_out(self.check.timeout));
         match &self.stage {
@@ -78,6 +97,9 @@ impl FastProbe {
                 Some(verdict) => to_verdict(verdict.clone()),
                 None => timed_out(Phase::Http),
             },
+            Stage::Conversing(exchange) => {
+                to_verdict(exchange.time_out(&self.socket, self.check.timeout))
+            }
         }
     }
 
@@ -105,7 +127,7 @@ fn connect(check: &FastCheck, epoll: &OwnedFd, event_data: EventData) -> ProbeRe
     }
     let events = match check.kind {
         FastKind::HalfOpen | FastKind::FullHandshake => EventFlags::OUT,
-        FastKind::Http(_) => EventFlags::OUT | EventFlags::IN,
+        FastKind::Http(_) | FastKind::Native(_) => EventFlags::OUT | EventFlags::IN,
     };
     connect::start(&socket, check.address)?;
     // Closing the socket removes it from the epoll instance.

@@ -7,14 +7,20 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::check::FastCheck;
+use super::check::{FastCheck, FastKind};
 use super::reactor::Reactor;
 use crate::clock;
 use crate::health::Verdict;
-use crate::probe::phase::Phase;
+use crate::probe::native;
+use crate::probe::phase::{Phase, to_verdict};
 
-/// Runs one probe in a reactor of its own, as a task.
+/// Runs one probe, in a reactor of its own if it needs no file.
 pub(crate) async fn run_once(check: &Arc<FastCheck>) -> Verdict {
+    if let FastKind::Native(protocol) = &check.kind
+        && protocol.needs_reading()
+    {
+        return to_verdict(native::probe_plain(check.address, protocol, check.timeout).await);
+    }
     match run(check).await {
         Ok(verdict) => verdict,
         Err(error) => Phase::Connect.local_error(&error),

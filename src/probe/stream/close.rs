@@ -9,10 +9,10 @@
 #![allow(unsafe_code, reason = "no crate has this socket option")]
 
 use std::ffi::c_int;
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsRawFd;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd};
 
-use rustix::net::sockopt;
+use rustix::net::{self, Shutdown, sockopt};
 use tokio::net::TcpStream as TokioStream;
 
 /// Closes a connection to a server that waits for its client to close.
@@ -40,9 +40,12 @@ pub(crate) fn close_with_server(stream: TokioStream) {
     }
 }
 
-fn send_fin(stream: &TcpStream) {
+/// Sends a FIN. The close of the socket then sends a reset.
+///
+/// A program that reads after both takes it as a close: Linux keeps the FIN before the reset.
+pub(crate) fn send_fin(stream: impl AsFd) {
     // An error means that the connection is gone already.
-    let _ = stream.shutdown(Shutdown::Write);
+    let _ = net::shutdown(stream, Shutdown::Write);
 }
 
 /// Makes the close send a FIN, and a reset instead of the state FIN_WAIT2. Returns false if the

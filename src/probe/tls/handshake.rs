@@ -94,8 +94,15 @@ impl TlsConnection {
     ///
     /// Waits for nothing: the message is a few bytes, and a socket that does not take them is full
     /// of data that the server has not read.
-    pub(crate) fn close(mut self) -> TcpStream {
+    pub(crate) fn close(self) -> TcpStream {
+        self.close_after(b"")
+    }
+
+    /// Ends TLS like [`close`](Self::close), after a last message of a few bytes.
+    pub(crate) fn close_after(mut self, message: &[u8]) -> TcpStream {
         let (stream, tls) = self.stream.get_mut();
+        // It can't fail: the message goes to a buffer.
+        let _ = tls.writer().write_all(message);
         tls.send_close_notify();
         while tls.wants_write() && tls.write_tls(&mut NonBlockingWriter(stream.get_ref())).is_ok() {
         }

@@ -307,6 +307,9 @@ fn the_check_is_shown_without_what_may_be_secret() {
     assert_eq!(summary("{tcp: {tls: {}}}", "2001:db8::1"), "tcp [2001:db8::1]:5432 with TLS");
     let http = summary("{http: {path: '/a?token=hunter2', scheme: https}}", "10.0.0.1");
     assert_eq!(http, "http GET https://10.0.0.1:5432/a?…");
+    let postgres = summary("{postgres: {role: primary, password: hunter2, tls: {}}}", "10.0.0.1");
+    assert_eq!(postgres, "postgres 10.0.0.1:5432 as primary with TLS");
+    assert_eq!(summary("{redis: {}}", "10.0.0.1"), "redis 10.0.0.1:5432");
     let exec = summary("{exec: {command: [psql, -W, hunter2]}}", "10.0.0.1");
     assert_eq!(exec, "exec psql …");
 }

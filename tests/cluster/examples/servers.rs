@@ -24,7 +24,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    fn start(
+    pub(super) fn start(
         name: &'static str,
         folder: &Path,
         command: impl Fn() -> Command + Send + Sync + 'static,
@@ -329,8 +329,14 @@ pub(super) async fn mongodb(ip: IpAddr) -> Server {
 
 /// Starts Redis on port 6379 of this address.
 pub(super) async fn redis(ip: IpAddr) -> Server {
+    redis_with(ip, &[]).await
+}
+
+/// Starts Redis on port 6379 of this address, with more arguments.
+pub(super) async fn redis_with(ip: IpAddr, more: &[&str]) -> Server {
     let folder = temp_dir("redis");
     let data = folder.clone();
+    let more: Vec<String> = more.iter().map(|word| (*word).to_owned()).collect();
     let command = move || {
         let mut command = Command::new("redis-server");
         command.args([
@@ -344,7 +350,7 @@ pub(super) async fn redis(ip: IpAddr) -> Server {
             "no",
             "--dir",
         ]);
-        command.arg(&data);
+        command.arg(&data).args(&more);
         command
     };
     let mut server = Server::start("redis-server", &folder, command);

@@ -1,0 +1,221 @@
+//! The conversation of one probe with a server in the server's own protocol, without any I/O.
+//!
+//! ```text
+//!  Protocol --start--> Conversation     one file for each protocol
+//!                          ^
+//!                       Exchange        buffers and limits, the same for all protocols
+//!                       ^      ^
+//!           fast::reactor      native   sockets: plain in the reactor, over TLS in a task
+//! ```
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+
+use super::observation::Observation;
+use super::phase::{Phase, ProbeResult};
+use super::text::quote;
+use crate::health::Verdict;
+
+/// The most bytes that are read in one probe.
+const MAX_RECEIVED: usize = 64 << 10;
+
+/// The size of the largest message that is read.
+pub(crate) const MAX_MESSAGE: usize = 16 << 10;
+
+/// The way in which a probe ends its connection. It decides on what the server logs and counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// A reset alone.
+    Reset,
+    /// A FIN and then a reset, for a server that logs a reset and waits for the client's close.
+    FinReset,
+    /// A last message and then a reset, for a server that would log anything else.
+    Farewell(&'static [u8]),
+}
+
+/// The kind of connection that a conversation has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Plain,
+    Tls,
+}
+
+/// A computation that takes too long for the thread of the monitor. It keeps its result where the
+/// conversation finds it.
+pub(crate) type Work = Box<dyn FnOnce() + Send>;
+
+/// The protocol of one target, which starts its conversations.
+pub(crate) trait Protocol: Send + Sync {
+    /// Returns whether all values that a conversation needs are at hand and fresh. If not, the
+    /// caller reads them: others may use what is at hand meanwhile.
+    fn is_ready(&self, now: Instant) -> bool;
+
+    /// Returns whether a probe has files to read or long computations to do, so that it is a task.
+    fn needs_reading(&self) -> bool;
+
+    /// Reads the values that a conversation needs. May read files.
+    fn prepare(&self) -> BoxFuture<'_, ProbeResult<()>>;
+
+    /// Starts a conversation, after [`prepare`](Self::prepare) or while
+    /// [`is_ready`](Self::is_ready).
+    fn start(
+        self: Arc<Self>,
+        transport: Transport,
+        now: Instant,
+    ) -> ProbeResult<Box<dyn Conversation>>;
+
+    /// Returns the request for TLS that comes before the handshake, if the protocol has one.
+    fn tls_request(&self) -> Option<TlsRequest> {
+        None
+    }
+
+    /// Returns the details that the newest passed probe has found.
+    fn observation(&self) -> Observation;
+}
+
+/// A request for TLS on a connection that begins without it, and the byte that grants it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TlsRequest {
+    pub request: &'static [u8],
+    pub granted: u8,
+    pub refused: u8,
+}
+
+/// The client's side of one conversation.
+pub(crate) trait Conversation: Send + Sync {
+    /// Appends the first message to the output.
+    fn begin(&mut self, output: &mut Vec<u8>);
+
+    /// Takes all complete messages from the front of the input, and appends answers to the output.
+    /// Returns the result once it is known.
+    fn advance(&mut self, input: &mut &[u8], output: &mut Vec<u8>) -> Option<ProbeResult<()>>;
+
+    /// Returns the phase of the message that is awaited.
+    fn phase(&self) -> Phase;
+
+    /// Returns the way in which to end the connection if it ends now.
+    fn ending(&self) -> Ending;
+
+    /// Returns a computation without which the conversation can't continue.
+    /// [`advance`](Self::advance) follows it.
+    fn take_work(&mut self) -> Option<Work> {
+        None
+    }
+}
+
+/// A conversation with its buffers and its limits.
+pub(crate) struct Exchange {
+    conversation: Box<dyn Conversation>,
+    /// The bytes to send, of which the first `sent` are sent.
+    output: Vec<u8>,
+    sent: usize,
+    /// The beginning of a message whose rest has not come.
+    rest: Vec<u8>,
+    received: usize,
+}
+
+impl Exchange {
+    pub(crate) fn new(mut conversation: Box<dyn Conversation>) -> Self {
+        let mut output = Vec::new();
+        conversation.begin(&mut output);
+        Self { conversation, output, sent: 0, rest: Vec::new(), received: 0 }
+    }
+
+    /// Returns the bytes that are still to be sent.
+    pub(crate) fn output(&self) -> &[u8] {
+        &self.output[self.sent..]
+    }
+
+    /// Removes bytes that have been sent.
+    pub(crate) fn consume_output(&mut self, bytes: usize) {
+        self.sent += bytes;
+        if self.output().is_empty() {
+            self.output.clear();
+            self.sent = 0;
+        }
+    }
+
+    /// Returns true if nothing has come yet.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.received == 0
+    }
+
+    /// Passes received bytes to the conversation. Returns its result once that is known.
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Option<ProbeResult<()>> {
+        self.received += bytes.len();
+        let Self { conversation, output, rest, .. } = self;
+        let result = if rest.is_empty() {
+            // Most answers come in whole messages, and need no copy.
+            let mut input = bytes;
+            let result = conversation.advance(&mut input, output);
+            rest.extend_from_slice(input);
+            result
+        } else {
+            rest.extend_from_slice(bytes);
+            let mut input = &rest[..];
+            let result = conversation.advance(&mut input, output);
+            let consumed = rest.len() - input.len();
+            rest.drain(..consumed);
+            result
+        };
+        result.or_else(|| self.check_limits())
+    }
+
+    fn check_limits(&self) -> Option<ProbeResult<()>> {
+        let what = match (self.rest.len() > MAX_MESSAGE, self.received > MAX_RECEIVED) {
+            (true, _) => "a message is over 16 KiB",
+            (false, true) => "the server has sent over 64 KiB",
+            (false, false) => return None,
+        };
+        Some(Err(self.phase().fail(what)))
+    }
+
+    /// Returns a computation without which the conversation can't continue.
+    pub(crate) fn take_work(&mut self) -> Option<Work> {
+        self.conversation.take_work()
+    }
+
+    /// Continues after a computation.
+    pub(crate) fn resume(&mut self) -> Option<ProbeResult<()>> {
+        self.receive(&[])
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.conversation.phase()
+    }
+
+    pub(crate) fn ending(&self) -> Ending {
+        self.conversation.ending()
+    }
+
+    /// Returns the verdict if the server closes now.
+    pub(crate) fn closed(&self) -> Verdict {
+        self.phase().connection_ended("closed")
+    }
+
+    /// Returns the verdict on an error of the connection.
+    pub(crate) fn io_error(&self, error: &io::Error) -> Verdict {
+        self.phase().io_error(error)
+    }
+
+    /// Returns the result if the deadline comes now.
+    pub(crate) fn timed_out(&self, timeout: Duration) -> ProbeResult<()> {
+        self.phase().timed_out(timeout)
+    }
+}
+
+/// Returns the verdict on an answer that is not of the protocol.
+pub(crate) fn not_of_protocol(phase: Phase, product: &str, answer: &[u8]) -> Verdict {
+    let start = String::from_utf8_lossy(&answer[..answer.len().min(64)]);
+    phase.fail(format_args!("not {product}: the answer begins {}", quote(&start, 10)))
+}
+
+/// Returns a text of the server in quotes.
+pub(crate) fn quote_server(text: &[u8]) -> String {
+    // Four bytes for each character that is shown, and one more for the mark of a cut.
+    let text = String::from_utf8_lossy(&text[..text.len().min(4 * 121)]);
+    quote(&text, 120)
+}
