@@ -240,8 +240,8 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         "publish",
         &[
             "condition",
-            "ownership",
             "foreign_writer",
+            "ownership",
             "backoff",
             "installation",
             "cache",

@@ -2,10 +2,12 @@
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::config::Database;
 use crate::endpoints::{self, slices};
 use crate::publish::condition::{Condition, ConditionKind};
+use crate::publish::foreign_writer;
 
 /// The label that names the manager of an object of any kind.
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -53,7 +55,7 @@ pub(crate) fn check_slice(database: &Database, slice: &EndpointSlice) -> Result<
     }
     let whose = match slices::managed_by(slice) {
         Some(manager) => format!("belongs to {manager}"),
-        None => "was written by someone else".to_owned(),
+        None => format!("was written by {}", writer(&slice.metadata)),
     };
     Err(Condition::new(
         ConditionKind::NotOurs,
@@ -126,7 +128,7 @@ pub(crate) fn check_endpoints(
             "were written by Kubernetes while the Service had a selector".to_owned()
         }
         Some(manager) => format!("belong to {manager} (label {})", endpoints::MANAGED_BY),
-        None => "were written by someone else".to_owned(),
+        None => format!("were written by {}", writer(&endpoints.metadata)),
     };
     not_ours(format!(
         "Endpoints {id} {whose}; set `adopt: true` on the database to take them over, or delete \
@@ -142,6 +144,14 @@ pub(crate) fn may_stay_foreign(database: &Database, endpoints: &Endpoints) -> bo
         && manager != Some(endpoints::FIELD_MANAGER)
         && manager != Some(ENDPOINTS_CONTROLLER)
         && !endpoints::applied_by_us(&endpoints.metadata)
+}
+
+/// Returns the writer of an object of others in words.
+fn writer(metadata: &ObjectMeta) -> String {
+    match foreign_writer::last_writer(metadata) {
+        Some(manager) => format!("field manager {manager}"),
+        None => "someone else".to_owned(),
+    }
 }
 
 /// Returns the annotation by which leader election keeps a lock in these Endpoints, if any.

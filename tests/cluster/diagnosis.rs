@@ -136,7 +136,7 @@ async fn foreign_endpoints_are_found() {
     let ips = [fixture.databases[0].ip];
     fixture.namespace.create_endpoints("mysql", &ips, &[("", 3306)]).await;
     let daemon = fixture.start().await;
-    let cause = &["NotOurs", "adopt: true"];
+    let cause = &["NotOurs", "field manager", "adopt: true"];
     let words = Words { describe: cause, page: cause, status: cause, explain: cause };
     place(&fixture, &daemon, 0).expect("foreign-endpoints", words).await;
 }

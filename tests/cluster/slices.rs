@@ -401,7 +401,7 @@ async fn foreign_endpoints_beside_slices_are_never_written() {
         json!({"subsets": [{"addresses": [{"ip": "192.0.2.9"}], "ports": [{"port": 3306}]}]});
     merge::<Endpoints>(&fixture, "mysql", filled).await;
     let reason = fixture.expect_condition(&daemon, "NotOurs").await;
-    assert!(reason.contains("were written by someone else"), "{reason}");
+    assert!(reason.contains("were written by field manager "), "{reason}");
     // What is ours is still kept up.
     fixture.databases[0].stop().await;
     eventually(TIMEOUT, "the dead one is out of our slice", async || {
@@ -425,7 +425,10 @@ async fn a_foreign_slice_with_our_name_is_not_written() {
     let made: EndpointSlice = fixture.namespace.create_object(slice).await;
     let daemon = fixture.start_with(SLICES).await;
     let reason = fixture.expect_condition(&daemon, "NotOurs").await;
-    assert!(reason.ends_with("was written by someone else; delete it"), "{reason}");
+    assert!(
+        reason.ends_with("; delete it") && reason.contains("was written by field manager "),
+        "{reason}"
+    );
     wait_for_checks(&daemon, 4).await;
     assert_eq!(
         own(&fixture).await.and_then(|slice| slice.resource_version()),
