@@ -32,7 +32,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use self::resp::Reply;
-use super::conversation::{Conversation, Ending, Protocol, Transport, not_of_protocol, quote_server};
+use super::conversation::{
+    Conversation, Ending, Protocol, Transport, not_of_protocol, quote_server,
+};
 use super::credentials::Credentials;
 use super::kind::{CheckProber, NewProber};
 use super::native::NativeProber;
@@ -292,8 +294,9 @@ fn unavailable(error: &[u8]) -> Option<Verdict> {
         b"MASTERDOWN" => Phase::Ping.fail("no link to its primary"),
         b"BUSY" => Phase::Ping.fail("busy with a script"),
         b"MISCONF" => Phase::Ping.fail("can't save, and takes no writes"),
-        b"DENIED" => Phase::Ping
-            .inconclusive("protected mode: Redis takes no clients from other hosts"),
+        b"DENIED" => {
+            Phase::Ping.inconclusive("protected mode: Redis takes no clients from other hosts")
+        }
         _ if error.starts_with(b"ERR max number of clients reached") => Phase::Ping.fail("full"),
         _ => return None,
     })

@@ -317,8 +317,9 @@ impl Dialog {
             Err(match refusal {
                 Refusal::Malformed => Phase::Auth.fail("the server's SCRAM message is malformed"),
                 Refusal::ForeignNonce => Phase::Auth.fail("the server answered to another login"),
-                Refusal::TooManyRounds(rounds) => Phase::Auth
-                    .inconclusive(format_args!("the server asks for {rounds} rounds")),
+                Refusal::TooManyRounds(rounds) => {
+                    Phase::Auth.inconclusive(format_args!("the server asks for {rounds} rounds"))
+                }
             })
         })?;
         let password = self.password.clone().unwrap_or_default();

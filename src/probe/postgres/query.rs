@@ -50,8 +50,7 @@ pub(super) fn text(asks_lag: bool, version: Option<u32>) -> String {
 /// Reads the row that answers the query. Returns none if it is not such a row.
 pub(super) fn read(row: &[Option<&[u8]>]) -> Option<Standing> {
     let [in_recovery, read_only, lag @ ..] = row else { return None };
-    let role =
-        if truth((*in_recovery)?)? { ServerRole::Replica } else { ServerRole::Primary };
+    let role = if truth((*in_recovery)?)? { ServerRole::Replica } else { ServerRole::Primary };
     let is_read_only = match (*read_only)? {
         b"on" => true,
         b"off" => false,

@@ -85,8 +85,7 @@ impl<'a> ServerError<'a> {
 }
 
 fn is_sqlstate(code: &[u8]) -> bool {
-    code.len() == 5
-        && code.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+    code.len() == 5 && code.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
 }
 
 /// Returns the columns of a row. A column is none if it is NULL. Returns none if the row is

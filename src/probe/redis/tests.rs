@@ -8,14 +8,7 @@ use crate::config::ValueSource;
 use crate::probe::conversation::Exchange;
 
 fn check() -> RedisCheck {
-    RedisCheck {
-        port: 6379,
-        role: Role::Any,
-        max_lag: None,
-        user: None,
-        password: None,
-        tls: None,
-    }
+    RedisCheck { port: 6379, role: Role::Any, max_lag: None, user: None, password: None, tls: None }
 }
 
 fn of_role(role: Role) -> RedisCheck {
