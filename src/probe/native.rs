@@ -149,7 +149,7 @@ impl Drop for TlsSession {
             Ending::Farewell(message) => message,
             Ending::Reset | Ending::FinReset => b"",
         };
-        close::send_fin(&connection.close_after(farewell));
+        close::send_fin(connection.close_after(farewell));
     }
 }
 

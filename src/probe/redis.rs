@@ -112,7 +112,7 @@ impl Protocol for Redis {
         if self.max_lag.is_some() {
             resp::write_command(&mut commands, [&b"INFO"[..], b"replication"]);
         }
-        if self.asks_role(phase == Phase::Auth) {
+        if self.asks_role() {
             resp::write_command(&mut commands, [&b"ROLE"[..]]);
         }
         Ok(Box::new(Dialog { redis: self, commands, now, phase, lag: Lag::NO_LINK }))
@@ -134,8 +134,8 @@ impl Redis {
     }
 
     /// Returns whether ROLE is asked for. After a login it costs nothing, and people see the role.
-    fn asks_role(&self, logs_in: bool) -> bool {
-        self.role != Role::Any || self.max_lag.is_some() || logs_in
+    fn asks_role(&self) -> bool {
+        self.role != Role::Any || self.max_lag.is_some() || self.credentials.has_password()
     }
 
     /// Checks the role and, of a replica, the lag.
@@ -244,8 +244,7 @@ impl Dialog {
     }
 
     fn after_ping(&self) -> Turn {
-        let logs_in = self.redis.credentials.has_password();
-        match self.redis.asks_role(logs_in) {
+        match self.redis.asks_role() {
             true => Turn::Next(Phase::Role),
             false => Turn::End(Ok(())),
         }

@@ -345,7 +345,7 @@ impl Dialog {
         }
         self.postgres.set_quick_if_unknown();
         let major = self.version.split('.').next().and_then(|major| major.parse().ok());
-        let query = query::text(self.postgres.max_lag.is_some(), major);
+        let query = query::text(self.postgres.max_lag, major);
         wire::write_message(output, b'Q', &[query.as_bytes(), &[0]]);
         Ok(Some(Step::Query))
     }

@@ -30,9 +30,9 @@ const NOTHING_REPLAYED: Lag = Lag::Unknown("nothing has been replayed");
 
 const ROLE: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')";
 
-/// Returns the query. PostgreSQL 10 renamed the functions for the lag.
-pub(super) fn text(asks_lag: bool, version: Option<u32>) -> String {
-    if !asks_lag {
+/// Returns the query, with the lag if that has a limit. PostgreSQL 10 renamed the functions for the lag.
+pub(super) fn text(max_lag: Option<Duration>, version: Option<u32>) -> String {
+    if max_lag.is_none() {
         return ROLE.to_owned();
     }
     let (log, place) = match version {
@@ -143,10 +143,10 @@ mod tests {
 
     #[test]
     fn old_servers_are_asked_by_their_names() {
-        assert_eq!(text(false, Some(9)), ROLE);
-        assert!(text(true, Some(9)).contains("pg_last_xlog_receive_location() IS NULL"));
+        assert_eq!(text(None, Some(9)), ROLE);
+        assert!(text(Some(Duration::ZERO), Some(9)).contains("pg_last_xlog_receive_location() IS NULL"));
         for version in [None, Some(10), Some(18)] {
-            assert!(text(true, version).contains("pg_last_wal_receive_lsn() IS NULL"));
+            assert!(text(Some(Duration::ZERO), version).contains("pg_last_wal_receive_lsn() IS NULL"));
         }
     }
 }
