@@ -180,17 +180,16 @@ pub struct LeaseStatus {
 impl LeaseStatus {
     fn new(lease: &lease::Handle) -> Option<Self> {
         let (name, identity) = lease.identity()?;
-        let (holder, trouble) = match lease.role() {
+        Some(Self::of(name.to_string(), identity, lease.role(), lease.is_leader()))
+    }
+
+    fn of(name: String, identity: &str, role: Role, held: bool) -> Self {
+        let (holder, trouble) = match role {
             Role::Standby { holder, error: trouble } => (holder, trouble),
-            _ => (Some(identity.to_owned()), None),
+            _ if held => (Some(identity.to_owned()), None),
+            _ => (None, Some("it was not renewed in time".to_owned())),
         };
-        Some(Self {
-            name: name.to_string(),
-            identity: identity.to_owned(),
-            held: lease.is_leader(),
-            holder,
-            trouble,
-        })
+        Self { name, identity: identity.to_owned(), held, holder, trouble }
     }
 }
 
@@ -421,6 +420,16 @@ fn ips(members: &plan::Members) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leader_whose_permission_has_ended_is_not_the_one_that_writes() {
+        let lease = |held| LeaseStatus::of("ops/x".into(), "me_1", Role::Leader, held);
+        let holds = lease(true);
+        assert_eq!((holds.holder.as_deref(), holds.trouble), (Some("me_1"), None));
+        let late = lease(false);
+        assert!(!late.held && late.holder.is_none(), "{late:?}");
+        assert_eq!(late.trouble.as_deref(), Some("it was not renewed in time"));
+    }
 
     #[test]
     fn a_status_of_another_version_is_read() {

@@ -10,7 +10,7 @@ use crate::annotations::Maintenance;
 use crate::clock;
 use crate::config::{Check, DatabaseId, RejectedAddress};
 use crate::freeze::Frozen;
-use crate::health::{FlapDamper, Health, State, Streak};
+use crate::health::{FlapDamper, Health, Streak};
 use crate::names::{Backing, LookupResult};
 use crate::plan::{Member, Membership, Plan, Policy, PolicyNote};
 use crate::resolve::LookupOutcome;
@@ -116,9 +116,12 @@ impl TargetState {
         self.flaps.as_ref()?.suppressed_until()
     }
 
-    /// Returns the same, but none if it is not Up or the time is over.
+    /// Returns the same, but none if that does not keep it out: a rule may put it in nevertheless.
     pub fn flapping(&self) -> Option<Instant> {
-        self.out_until().filter(|until| self.health.state() == State::Up && *until > clock::now())
+        match self.membership {
+            Membership::Flapping { until } if until > clock::now() => Some(until),
+            _ => None,
+        }
     }
 }
 

@@ -83,8 +83,11 @@ impl Case<'_> {
     }
 
     /// Returns the suppression that a target will have besides. One that is down will be suppressed
-    /// anew, for longer, when it comes up.
+    /// anew, for longer, when it comes up. `exactlyOne` suppresses none.
     fn suppression(&self) -> Option<String> {
+        if self.database.policy.exactly_one {
+            return None;
+        }
         let until = self.target.out_until().filter(|until| *until > clock::now())?;
         let is_told = matches!(self.target.membership, Membership::Flapping { .. });
         match self.target.health.state() {

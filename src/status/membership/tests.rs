@@ -264,6 +264,26 @@ fn a_target_that_flaps_says_until_when() {
 }
 
 #[test]
+fn a_target_flaps_only_while_that_keeps_it_out() {
+    let mut flaps = FlapDamper::default();
+    for to in [State::Down, State::Up].into_iter().cycle().take(20) {
+        flaps.record_flip(to, 5, clock::now());
+    }
+    let until = flaps.suppressed_until().expect("it flapped");
+    let of = |state: TargetState| TargetState { flaps: Some(Box::new(flaps.clone())), ..state };
+    assert_eq!(of(up(Membership::Flapping { until })).flapping(), Some(until));
+    assert_eq!(of(up(Membership::Flapping { until: clock::now() })).flapping(), None);
+    for inside in [Membership::Healthy, Membership::NeededDespiteFlapping { until }] {
+        assert_eq!(of(up(inside)).flapping(), None, "{inside:?}");
+    }
+    // The policy of writers suppresses none.
+    let policy = Policy { exactly_one: true, ..Policy::default() };
+    let writers = DatabaseSnapshot { policy, ..decided(Vec::new()) };
+    let status = MembershipStatus::new(&writers, &of(down(Membership::Down)), &check());
+    assert!(!status.until.contains("flapped"), "{}", status.until);
+}
+
+#[test]
 fn a_second_writer_says_which_one_is_published() {
     let (one, other) = ([10, 20, 1, 22].into(), [10, 20, 1, 23].into());
     let note = PolicyNote::SplitBrain { passing: vec![one, other], published: None, name: None };
