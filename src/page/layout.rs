@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::query::{Filter, Query, Refresh};
-use super::text::{calendar, foreign, since, until};
+use super::text::{calendar, foreign, sentence, since, until};
 use crate::status::{LeftBehind, ReplicaStatus};
 
 const STYLE: &str = include_str!("style.css");
@@ -109,8 +109,7 @@ fn standby(replica: &ReplicaStatus) -> Markup {
             p class="banner" {
                 strong { "This replica does not write. " }
                 @if let Some(trouble) = &lease.trouble {
-                    "It cannot compete for the Lease " (foreign(&lease.name)) ": "
-                    (foreign(trouble)) " "
+                    "Lease " (foreign(&lease.name)) ": " (sentence(trouble)) ". "
                 }
                 @match &lease.holder {
                     Some(holder) => {
@@ -135,7 +134,7 @@ fn config(replica: &ReplicaStatus) -> Markup {
                     "The config file has mistakes. The last good config stays in force until they "
                     "are put right:"
                 }
-                ul { @for problem in &replica.config.problems { li { (foreign(problem)) } } }
+                ul { @for problem in &replica.config.problems { li { (sentence(problem)) } } }
             }
         }
     }

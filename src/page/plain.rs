@@ -2,24 +2,27 @@
 
 use std::fmt::Write as _;
 
-use super::text::{between, duration, visible};
+use super::text::{between, duration, visible, visible_sentence};
 use crate::status::{ChangeStatus, DatabaseStatus, TargetMark, TargetStatus, Time};
 
 /// Returns the lines of a database with these of its targets.
 pub(super) fn database(database: &DatabaseStatus, selected: &[usize], now: Time) -> String {
     let DatabaseStatus { namespace, service, condition, reason, targets, .. } = database;
     let condition = condition.as_deref().unwrap_or("Unknown");
-    let published = targets.iter().filter(|target| target.published).count();
+    let published = database.published_targets();
     let mut text =
         format!("\n{namespace}/{service}: {condition}, {published} of {}", targets.len());
     let reason = reason.as_deref().filter(|reason| !reason.is_empty());
+    let shown = if database.has_condition_of_trouble() { visible_sentence } else { visible };
+    let others = database.other_published().map(|others| format!(", and also {others}"));
     let _ = writeln!(
         text,
-        " published{}",
-        reason.map(|it| format!(": {}", visible(it))).unwrap_or_default()
+        " published{}{}",
+        others.unwrap_or_default(),
+        reason.map(|reason| format!(": {}", shown(reason))).unwrap_or_default()
     );
     for note in &database.policy {
-        let _ = writeln!(text, "  {}", visible(note));
+        let _ = writeln!(text, "  {}", visible_sentence(note));
     }
     let failing = database.names.iter().filter(|name| name.failing_since.is_some());
     for name in failing {
@@ -44,7 +47,13 @@ pub(super) fn changes(changes: &[ChangeStatus]) -> String {
 fn target(text: &mut String, target: &TargetStatus, now: Time) {
     let mark = target.mark();
     let since = duration(between(target.since.0, now.0));
-    let _ = write!(text, "  {} {} {} for {since}", mark.symbol(), target.address, mark.word());
+    let _ = write!(text, "  {} {} {}", mark.symbol(), target.address, mark.word());
+    let _ = match mark {
+        TargetMark::Maintenance | TargetMark::Flapping => {
+            write!(text, ", {} for {since}", target.health)
+        }
+        TargetMark::Down | TargetMark::Unknown | TargetMark::Up => write!(text, " for {since}"),
+    };
     if !target.published {
         text.push_str(", not published");
     }
@@ -54,7 +63,10 @@ fn target(text: &mut String, target: &TargetStatus, now: Time) {
     };
     let _ = writeln!(text, "{}", reason.map(|it| format!(": {}", visible(it))).unwrap_or_default());
     if let Some(membership) = target.membership.as_ref().filter(|_| !target.published) {
-        let until = visible(&membership.until);
-        let _ = writeln!(text, "    {}; comes back when {until}", visible(&membership.why));
+        let planned =
+            if membership.planned == Some(true) { "planned, but not in yet: " } else { "" };
+        let (why, until) = (visible_sentence(&membership.why), visible_sentence(&membership.until));
+        let label = membership.until_label();
+        let _ = writeln!(text, "    {planned}{why}; {label} {until}");
     }
 }

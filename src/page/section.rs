@@ -3,7 +3,7 @@
 use maud::{Markup, PreEscaped, html};
 
 use super::bar::bar;
-use super::text::{between, calendar, duration, foreign, since, until};
+use super::text::{between, calendar, duration, foreign, sentence, since, until};
 use crate::health::State;
 use crate::status::{
     ChangeStatus, DatabaseStatus, NameStatus, RejectedStatus, TargetMark, TargetStatus, Time,
@@ -107,12 +107,17 @@ fn condition(database: &DatabaseStatus, now: Time) -> Markup {
             strong { (database.condition.as_deref().unwrap_or("Unknown")) }
             @if let Some(time) = database.since { " for " (since(time, now)) }
             @match &database.published {
-                Some(published) => { " · " (published.len()) " of " (targets) " published" }
+                Some(_) => {
+                    " · " (database.published_targets()) " of " (targets) " published"
+                    @if let Some(others) = database.other_published() { ", and also " (others) }
+                }
                 None => { " · " (targets) " addresses; what is published is unknown or not ours" }
             }
             (tiers(database))
             @if let Some(reason) = database.reason.as_deref().filter(|reason| !reason.is_empty()) {
-                " · " (foreign(reason))
+                " · "
+                @if database.has_condition_of_trouble() { (sentence(reason)) }
+                @else { (foreign(reason)) }
             }
         }
     }
@@ -156,7 +161,7 @@ fn policy(database: &DatabaseStatus, now: Time) -> Markup {
     html! {
         @if !database.policy.is_empty() || failback.is_some() {
             ul {
-                @for note in &database.policy { li { (foreign(note)) } }
+                @for note in &database.policy { li { (sentence(note)) } }
                 @if let Some(time) = failback {
                     li { "the preferred tier takes over in " (until(time, now)) }
                 }
@@ -227,7 +232,7 @@ fn row(target: &TargetStatus, now: Time) -> Markup {
             }
             td {
                 span class={ "mark " (mark.word()) } { (mark.symbol()) " " (mark.word()) }
-                " " (since(target.since, now))
+                @if !has_own_start(mark) { " " (since(target.since, now)) }
                 (why(target, now))
             }
             td { (membership(target)) }
@@ -236,6 +241,11 @@ fn row(target: &TargetStatus, now: Time) -> Markup {
             td { (bar(&target.last_hour)) }
         }
     }
+}
+
+/// Returns whether the state of a target began at another time than that of its health.
+fn has_own_start(mark: TargetMark) -> bool {
+    matches!(mark, TargetMark::Maintenance | TargetMark::Flapping)
 }
 
 /// Renders the reasons of the state, unless the sentence on the membership has them.
@@ -248,9 +258,10 @@ fn why(target: &TargetStatus, now: Time) -> Markup {
                 (foreign(reason))
                 @if let Some(source) = target.maintenance_source { " (by the " (source) ")" }
                 @if let Some(end) = target.maintenance_until { ", for " (until(end, now)) " more" }
-                "; its checks: " (target.health.as_str())
+                "; its checks: " (target.health.as_str()) " for " (since(target.since, now))
             }
         }
+        @if target.mark() == TargetMark::Flapping { small { "up for " (since(target.since, now)) } }
         @if let Some(reason) = reason { small { (foreign(reason)) } }
         @if target.inconclusive_since.is_some() {
             small { "its checks have been inconclusive for over a minute" }
@@ -271,14 +282,10 @@ fn membership(target: &TargetStatus) -> Markup {
             (false, _) => "no",
         }
         @if let Some(membership) = membership.filter(|it| !is_plain || it.reason != "healthy") {
-            small { (foreign(&membership.why)) }
+            small { (sentence(&membership.why)) }
             small {
-                @match (target.published, planned) {
-                    (false, Some(false)) => "comes back when ",
-                    (_, Some(true)) => "stays until ",
-                    _ => "waits for: ",
-                }
-                (foreign(&membership.until))
+                @if (target.published, planned) == (false, Some(true)) { "once it is in, it " }
+                (membership.until_label()) " " (sentence(&membership.until))
             }
         }
     }

@@ -101,6 +101,72 @@ fn texts_of_others_cannot_leave_their_place() {
     }
 }
 
+/// Returns the page and the text of one database.
+fn both_of(database: &DatabaseStatus) -> [String; 2] {
+    let page = super::database(&replica(), &Query::default(), database.clone()).collect();
+    [page, plain_database(replica().now, database)]
+}
+
+#[test]
+fn what_would_change_a_plan_is_not_what_the_cluster_waits_for() {
+    let membership = |planned: Option<bool>| {
+        let value = json!({
+            "planned": planned, "reason": "x", "why": "tier 1 serves", "until": "3 checks fail",
+        });
+        Some(serde_json::from_value(value).expect("a membership"))
+    };
+    for (published, planned, label) in [
+        (false, Some(false), "comes back when"),
+        (false, Some(true), "leaves when"),
+        (false, None, "is decided when"),
+        (true, Some(false), "comes back when"),
+        (true, Some(true), "leaves when"),
+        (true, None, "is decided when"),
+    ] {
+        let target = TargetStatus { published, membership: membership(planned), ..target("up") };
+        let [page, text] = both_of(&database("mysql", vec![target]));
+        let labels = ["comes back when", "leaves when", "is decided when"];
+        for other in labels {
+            assert_eq!(page.contains(other), other == label, "{other} in {page}");
+            assert_eq!(text.contains(other), other == label && !published, "{other} in {text}");
+        }
+    }
+}
+
+#[test]
+fn the_time_of_the_health_is_not_that_of_a_maintenance() {
+    let [page, text] = both_of(&database("mysql", vec![target("maintenance")]));
+    assert!(page.contains("■ maintenance</span><small>"), "{page}");
+    assert!(page.contains("its checks: up for <time"), "{page}");
+    assert!(text.contains("■ 10.0.0.1 maintenance, up for 15 min"), "{text}");
+    let [page, text] = both_of(&database("mysql", vec![target("down")]));
+    assert!(page.contains("▼ down</span> <time"), "{page}");
+    assert!(text.contains("▼ 10.0.0.1 down for 15 min"), "{text}");
+}
+
+#[test]
+fn what_is_published_beside_the_targets_is_shown() {
+    let mut database = database("mysql", vec![target("up")]);
+    for text in both_of(&database) {
+        assert!(text.contains("1 of 1 published") && !text.contains("also"), "{text}");
+    }
+    database.published = Some(vec!["10.0.0.1".into(), "10.0.0.9".into()]);
+    for text in both_of(&database) {
+        assert!(text.contains("1 of 1 published, and also 10.0.0.9"), "{text}");
+    }
+}
+
+#[test]
+fn the_step_to_take_is_not_cut_off() {
+    let long = format!("{} take this step", "it is long. ".repeat(50));
+    let mut database = database("mysql", vec![target("up")]);
+    (database.condition, database.reason) = (Some("Forbidden".into()), Some(long.clone()));
+    database.policy = vec![long];
+    for text in both_of(&database) {
+        assert_eq!(text.matches("take this step").count(), 2, "{text}");
+    }
+}
+
 #[test]
 fn a_page_is_loaded_again_unless_it_is_paused() {
     let (on, paused) = (Query::default(), Query::parse("refresh=off").expect("a good query"));

@@ -4,11 +4,16 @@
 use maud::{Markup, html};
 
 use crate::status::Time;
-pub(super) use crate::status::text::{between, duration, visible};
+pub(super) use crate::status::text::{between, duration, visible, visible_sentence};
 
 /// Renders a text of others. It cannot change the direction of what follows it.
 pub(super) fn foreign(text: &str) -> Markup {
     html! { bdi { (visible(text)) } }
+}
+
+/// Renders a sentence of the daemon, which may quote others. Its end says what to do.
+pub(super) fn sentence(text: &str) -> Markup {
+    html! { bdi { (visible_sentence(text)) } }
 }
 
 /// Renders how long ago a time was.

@@ -1,6 +1,9 @@
 //! The state of a target and of a database in one word, for people. The page and the commands use
 //! the same words.
 
+use std::collections::HashSet;
+
+use super::text::address_list;
 use super::{DatabaseStatus, TargetStatus};
 use crate::health::State;
 use crate::publish::ConditionKind;
@@ -86,6 +89,24 @@ impl DatabaseStatus {
             || self.split_brain
             || self.targets.iter().any(is_bad)
             || self.names.iter().any(|name| name.failing_since.is_some())
+    }
+
+    /// Returns the number of targets that the cluster holds.
+    pub(crate) fn published_targets(&self) -> usize {
+        self.targets.iter().filter(|target| target.published).count()
+    }
+
+    /// Returns the addresses that the cluster holds although they are no targets, as a list; none
+    /// if there are none. They have left the config or DNS, and no plan could be carried out since.
+    pub(crate) fn other_published(&self) -> Option<String> {
+        let published = self.published.as_deref().unwrap_or_default();
+        if published.len() == self.published_targets() {
+            return None;
+        }
+        let targets: HashSet<&str> = self.targets.iter().map(|target| &*target.address).collect();
+        let others = published.iter().filter(|ip| !targets.contains(&***ip)).cloned();
+        let others: Vec<String> = others.collect();
+        (!others.is_empty()).then(|| address_list(&others))
     }
 
     /// Returns whether a person should look at the condition. One of a later version counts.

@@ -48,6 +48,18 @@ impl MembershipStatus {
     }
 }
 
+impl MembershipStatus {
+    /// Returns the words that come before `until`. It is what changes the plan, so it does not say
+    /// when the cluster will be as planned.
+    pub(crate) fn until_label(&self) -> &'static str {
+        match self.planned {
+            Some(true) => "leaves when",
+            Some(false) => "comes back when",
+            None => "is decided when",
+        }
+    }
+}
+
 /// A target with what its sentences depend on.
 struct Case<'a> {
     database: &'a DatabaseSnapshot,

@@ -184,8 +184,7 @@ fn published(database: &DatabaseStatus) -> String {
     if database.published.is_none() {
         return "-".to_owned();
     }
-    let published = database.targets.iter().filter(|target| target.published).count();
-    format!("{published} of {}", database.targets.len())
+    format!("{} of {}", database.published_targets(), database.targets.len())
 }
 
 /// Returns the lines on all that is not as it should be: the condition, the policy, the names, and
@@ -196,6 +195,8 @@ fn out(database: &DatabaseStatus, now: Time) -> String {
     // The reason of a condition that needs nobody may list all addresses.
     let shown = if database.has_condition_of_trouble() { visible_sentence } else { visible };
     lines.extend(database.reason.iter().filter(|_| !is_published).map(|reason| shown(reason)));
+    let others = database.other_published();
+    lines.extend(others.map(|others| format!("published, but not checked: {others}")));
     lines.extend(database.policy.iter().map(|note| visible_sentence(note)));
     let failing = database.names.iter().filter(|name| name.failing_since.is_some());
     lines.extend(failing.map(|name| {

@@ -6,9 +6,11 @@
 //! | yes | no | is still PUBLISHED, and shall be OUT |
 //! | no | no, or undecided | is OUT |
 //! | no | yes | is OUT, and shall be PUBLISHED |
-//! | unknown | any | is the same as the plan has it, "by the plan" |
+//! | unknown, or foreign | yes | shall be PUBLISHED |
+//! | unknown, or foreign | no, or undecided | shall be OUT |
 //!
-//! Where the cluster is not as planned, the condition says why.
+//! Where the cluster is not as planned, the condition says why. It comes first if the plan has the
+//! address and the cluster has not: then no check keeps it out.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -93,12 +95,18 @@ fn target_lines(
     let is_known = database.published.is_some();
     let is_out = if is_known { !target.published } else { planned != Some(true) };
     page.headline(&headline(database, target, planned, now));
-    if let Some(membership) = membership {
-        page.line("because", &visible_sentence(&membership.why));
-        let label = if is_out { "comes back when" } else { "leaves when" };
-        page.line(label, &visible_sentence(&membership.until));
+    let is_missing = planned == Some(true) && !target.published;
+    if is_missing {
+        page.line("because", &format!("the plan is not done: {}", condition(database, now)));
     }
-    if is_known && planned.is_some_and(|planned| planned != target.published) {
+    if let Some(membership) = membership {
+        let label = if is_missing { "planned because" } else { "because" };
+        page.line(label, &visible_sentence(&membership.why));
+        if !is_missing {
+            page.line(membership.until_label(), &visible_sentence(&membership.until));
+        }
+    }
+    if is_known && planned == Some(false) && target.published {
         page.line("not done yet", &condition(database, now));
     }
     page.line("now", &streak(target, now));
@@ -142,8 +150,8 @@ fn headline(
         (Some(true), Some(false)) => format!("is still PUBLISHED in {service}, and shall be OUT"),
         (Some(false), Some(false) | None) => format!("is OUT of {service}"),
         (Some(false), Some(true)) => format!("is OUT of {service}, and shall be PUBLISHED"),
-        (None, Some(true)) => format!("is PUBLISHED in {service} by the plan"),
-        (None, Some(false) | None) => format!("is OUT of {service} by the plan"),
+        (None, Some(true)) => format!("shall be PUBLISHED in {service}"),
+        (None, Some(false) | None) => format!("shall be OUT of {service}"),
     };
     let since = target.since;
     let age = duration(between(since.0, now.0));
@@ -239,7 +247,7 @@ fn condition(database: &DatabaseStatus, now: Time) -> String {
 
 fn database_lines(page: &mut Page, replica: &ReplicaStatus, database: &DatabaseStatus) {
     let service = format!("{}/{}", visible(&database.namespace), visible(&database.service));
-    let published = database.targets.iter().filter(|target| target.published).count();
+    let published = database.published_targets();
     let targets = database.targets.len();
     page.headline(&match database.published {
         Some(_) => format!("{service}: {published} of {targets} addresses are published"),

@@ -100,8 +100,8 @@ fn the_headline_compares_the_plan_with_the_cluster() {
         (Some(false), json!(false), "is OUT of prod/orders;"),
         (Some(false), json!(null), "is OUT of prod/orders;"),
         (Some(false), json!(true), "is OUT of prod/orders, and shall be PUBLISHED;"),
-        (None, json!(true), "is PUBLISHED in prod/orders by the plan;"),
-        (None, json!(false), "is OUT of prod/orders by the plan;"),
+        (None, json!(true), "10.20.1.23 shall be PUBLISHED in prod/orders;"),
+        (None, json!(false), "10.20.1.23 shall be OUT of prod/orders;"),
     ] {
         let membership = json!({"planned": planned, "reason": "x", "why": "w", "until": "u"});
         let target =
@@ -113,8 +113,21 @@ fn the_headline_compares_the_plan_with_the_cluster() {
         }));
         let text = answer(&status(database), Some("10.20.1.23"), None).expect("an answer");
         assert_has(&text, &[expected, "condition         Forbidden for 15 min: may not patch"]);
-        let differs = published.is_some_and(|it| planned.as_bool().is_some_and(|yes| yes != it));
-        assert_eq!(text.contains("not done yet      Forbidden"), differs, "{text}");
+        let is_missing = published != Some(true) && planned == json!(true);
+        let reasons = match is_missing {
+            true => "because           the plan is not done: Forbidden for 15 min: may not patch",
+            false => "because           w\n",
+        };
+        assert_has(&text, &[reasons]);
+        let stays = published == Some(true) && planned == json!(false);
+        assert_eq!(text.contains("not done yet      Forbidden"), stays, "{text}");
+        // It is what changes the plan, whatever the cluster holds.
+        let until = match planned.as_bool() {
+            Some(true) => "leaves when       u\n",
+            Some(false) => "comes back when   u\n",
+            None => "is decided when   u\n",
+        };
+        assert_eq!(text.contains(until), !is_missing, "{text}");
     }
 }
 

@@ -49,6 +49,8 @@ fn down() -> TargetStatus {
 fn out_of(targets: Vec<TargetStatus>) -> String {
     let mut status = status();
     status.databases.truncate(1);
+    let published = targets.iter().filter(|target| target.published);
+    status.databases[0].published = Some(published.map(|target| target.address.clone()).collect());
     status.databases[0].targets = targets;
     render(&status, Replicas::default(), Layout::default())
 }
@@ -107,6 +109,15 @@ fn hostile_texts_do_not_reach_the_terminal() {
     }]);
     assert!(!text.contains(['\u{1b}', '\u{7}', '\r', '\u{202e}', '\u{200b}']), "{text:?}");
     assert_eq!(text.lines().count(), 5, "{text}");
+}
+
+#[test]
+fn an_address_that_has_left_the_config_is_shown_while_it_is_published() {
+    let mut status = status();
+    status.databases.truncate(1);
+    status.databases[0].published = Some(vec!["10.20.0.1".into(), "10.20.0.7".into()]);
+    let text = render(&status, Replicas::default(), Layout::default());
+    assert!(text.contains("1 of 1     published, but not checked: 10.20.0.7\n"), "{text}");
 }
 
 #[test]
