@@ -422,7 +422,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_leader_whose_permission_has_ended_is_not_the_one_that_writes() {
+    fn a_leader_whose_permission_has_ended_holds_no_lease() {
         let lease = |held| LeaseStatus::of("ops/x".into(), "me_1", Role::Leader, held);
         let holds = lease(true);
         assert_eq!((holds.holder.as_deref(), holds.trouble), (Some("me_1"), None));

@@ -297,7 +297,7 @@ const INNER_ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("run", &["cluster", "election", "rehearsal", "signals"]),
-    ("status", &["time", "check", "history", "mark", "membership", "names", "text", "table"]),
+    ("status", &["time", "text", "check", "history", "mark", "membership", "names", "table"]),
 ];
 
 /// Names that pure modules must not use.

@@ -112,7 +112,7 @@ fn hostile_texts_do_not_reach_the_terminal() {
 }
 
 #[test]
-fn an_address_that_has_left_the_config_is_shown_while_it_is_published() {
+fn an_address_that_nobody_checks_is_shown_while_it_is_published() {
     let mut status = status();
     status.databases.truncate(1);
     status.databases[0].published = Some(vec!["10.20.0.1".into(), "10.20.0.7".into()]);
