@@ -245,14 +245,6 @@ impl EventWriter {
             return Step::Wait(AUDIT_INTERVAL);
         }
         self.counts.failed.fetch_add(expired.into(), Ordering::Relaxed);
-        if let Some(namespace) = self.audit.next_namespace() {
-            let client = self.client.clone();
-            let list = async move {
-                let listed = client.list(&namespace).await;
-                Outcome::Listed(namespace, listed)
-            };
-            return Step::Call(list.boxed());
-        }
         if self.audit.due_at(AUDIT_INTERVAL, now) <= now {
             self.audit_members(now);
             if self.audit.needs_snapshot() {
@@ -265,7 +257,16 @@ impl EventWriter {
         let held_until = |regarding: &Regarding| {
             self.forbidden.get(namespace_of(regarding, &self.lease)?)?.until
         };
-        match self.aggregator.next(held_until, now) {
+        let next = self.aggregator.next(held_until, now);
+        if let Some(namespace) = self.namespace_to_list(&next, now) {
+            let client = self.client.clone();
+            let list = async move {
+                let listed = client.list(&namespace).await;
+                Outcome::Listed(namespace, listed)
+            };
+            return Step::Call(list.boxed());
+        }
+        match next {
             Next::Due(pending) => match self.start_write(*pending) {
                 Some(call) => Step::Call(call),
                 None => Step::Wait(Duration::ZERO),
@@ -273,6 +274,17 @@ impl EventWriter {
             Next::Wait(pause) => Step::Wait(pause.min(AUDIT_INTERVAL)),
             Next::Idle => Step::Wait(AUDIT_INTERVAL),
         }
+    }
+
+    /// Returns the namespace whose Events have to be listed first: that of the Event that is due,
+    /// which may be counted in one of a former leader, else any.
+    fn namespace_to_list(&self, next: &Next, now: Instant) -> Option<String> {
+        let namespace = match next {
+            Next::Due(pending) => namespace_of(&pending.key.regarding, &self.lease)
+                .filter(|namespace| self.audit.has_to_list(namespace, now)),
+            Next::Wait(_) | Next::Idle => self.audit.next_namespace(now),
+        };
+        namespace.map(str::to_owned)
     }
 
     /// Adds the truth where an Event says something else about the members of a database.
@@ -435,11 +447,12 @@ impl EventWriter {
     /// Logs why the Events of a former leader are not known. Tries again only if the API is away,
     /// or has just started.
     fn on_list_error(&mut self, namespace: &str, error: &ApiError) -> Duration {
+        self.audit.on_list_failed(namespace, clock::now());
         if is_outage(error) {
             return self.next_backoff(error);
         }
-        if error.kind == ErrorKind::Forbidden && self.audit.may_list_again() {
-            return RETRY_DELAYS[0];
+        if error.kind == ErrorKind::Forbidden && !self.audit.is_refused(namespace) {
+            return CALL_INTERVAL;
         }
         self.audit.on_listed(namespace);
         if error.kind == ErrorKind::Forbidden {

@@ -22,12 +22,26 @@ pub(super) struct Audit {
     /// same for a moment, so that a correction must be found twice.
     suspected: HashMap<DatabaseId, Notice>,
     audited_at: Option<Instant>,
-    /// The number of lists that were forbidden.
-    refusals: u32,
+    /// The lists that failed.
+    failed: HashMap<String, FailedList>,
 }
 
-/// The number of lists that may be forbidden before no more are tried. An API server that has just
-/// started forbids everything for a moment.
+/// The lists of one namespace that failed.
+#[derive(Debug)]
+struct FailedList {
+    attempts: u32,
+    /// The time from which on another is tried.
+    retry_at: Instant,
+}
+
+/// The delay after the first list that failed. It doubles with each further one.
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// The longest delay after a list that failed.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
+
+/// The number of lists of a namespace that may be forbidden before no more are tried. An API server
+/// that has just started forbids everything for a moment.
 const MAX_REFUSALS: u32 = 6;
 
 impl Audit {
@@ -36,9 +50,16 @@ impl Audit {
         self.unlisted = namespaces.into_iter().collect();
     }
 
-    /// Returns a namespace whose Events have to be listed.
-    pub(super) fn next_namespace(&self) -> Option<String> {
-        self.unlisted.first().cloned()
+    /// Returns a namespace whose Events have to be listed now.
+    pub(super) fn next_namespace(&self, now: Instant) -> Option<&str> {
+        self.unlisted.iter().map(String::as_str).find(|namespace| self.has_to_list(namespace, now))
+    }
+
+    /// Returns whether the Events of a namespace have to be listed now. After a list that failed
+    /// they have not for a while: one namespace must not hold up the Events of all others.
+    pub(super) fn has_to_list(&self, namespace: &str, now: Instant) -> bool {
+        let failed = self.failed.get(namespace);
+        self.unlisted.contains(namespace) && failed.is_none_or(|failed| failed.retry_at <= now)
     }
 
     /// Records that the Events of a namespace are known, or can't be known.
@@ -46,10 +67,18 @@ impl Audit {
         self.unlisted.remove(namespace);
     }
 
-    /// Counts a list that was forbidden. Returns whether another may be tried.
-    pub(super) fn may_list_again(&mut self) -> bool {
-        self.refusals += 1;
-        self.refusals < MAX_REFUSALS
+    /// Records a list that failed. Another is tried later.
+    pub(super) fn on_list_failed(&mut self, namespace: &str, now: Instant) {
+        let first = FailedList { attempts: 0, retry_at: now };
+        let failed = self.failed.entry(namespace.to_owned()).or_insert(first);
+        let delay = MIN_RETRY_DELAY * 2_u32.pow(failed.attempts.min(10));
+        failed.attempts += 1;
+        failed.retry_at = now + delay.min(MAX_RETRY_DELAY);
+    }
+
+    /// Returns whether lists of a namespace have failed so often that a refusal lasts.
+    pub(super) fn is_refused(&self, namespace: &str) -> bool {
+        self.failed.get(namespace).is_some_and(|failed| failed.attempts >= MAX_REFUSALS)
     }
 
     /// Records an Event of a former leader.
@@ -119,5 +148,34 @@ impl Audit {
         }
         self.unconfirmed = undecided;
         corrections
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn a_list_that_fails_waits_and_holds_up_no_other() {
+        let now = clock::now();
+        let mut audit = Audit::default();
+        audit.start(["a".to_owned(), "b".to_owned()]);
+        assert_eq!(audit.next_namespace(now), Some("a"));
+        audit.on_list_failed("a", now);
+        assert_eq!(audit.next_namespace(now), Some("b"));
+        audit.on_listed("b");
+        assert_eq!(audit.next_namespace(now), None);
+        assert_eq!(audit.next_namespace(now + MIN_RETRY_DELAY), Some("a"));
+        for _ in 1..MAX_REFUSALS {
+            assert!(!audit.is_refused("a"));
+            audit.on_list_failed("a", now);
+        }
+        assert!(audit.is_refused("a") && !audit.is_refused("b"));
+        for _ in 0..100 {
+            audit.on_list_failed("a", now);
+        }
+        assert!(!audit.has_to_list("a", now + MAX_RETRY_DELAY / 2));
+        assert!(audit.has_to_list("a", now + MAX_RETRY_DELAY));
     }
 }
