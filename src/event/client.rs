@@ -85,12 +85,9 @@ impl EventClient {
             }
         }
         let event = object::event(name, pending, object, &uid, &self.instance);
-        match api.create(&PostParams::default(), &event).await {
-            Ok(created) => Ok(object::recorded(&created)),
-            // An attempt before had no answer, and was stored.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(object::recorded(&event)),
-            Err(error) => Err(ApiError::new(error, object.event_call("create")).into()),
-        }
+        create(&api, &event, pending, &self.instance)
+            .await
+            .map_err(|error| ApiError::new(error, object.event_call("create")).into())
     }
 
     /// Lists the Events that this daemon or another replica of it has written in a namespace.
@@ -150,5 +147,98 @@ impl EventClient {
         let call = Call { verb: "get", plural: &plural, namespace, name: Some(name) };
         let read = api.get_opt(name).await.map_err(|error| ApiError::new(error, call))?;
         Ok(read.and_then(|object| object.uid()))
+    }
+}
+
+/// Creates an Event. If it is there, an attempt before had no answer and was stored, perhaps with an
+/// older note.
+async fn create(
+    api: &Api<Event>,
+    event: &Event,
+    pending: &Pending,
+    instance: &str,
+) -> Result<Recorded, kube::Error> {
+    match api.create(&PostParams::default(), event).await {
+        Ok(created) => Ok(object::recorded(&created)),
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            let stored = Recorded { count: 0, ..object::recorded(event) };
+            let patch = Patch::Merge(object::patch(pending, &stored, instance));
+            let patched = api.patch(&stored.name, &PatchParams::default(), &patch).await?;
+            Ok(object::recorded(&patched))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use hyper::{Method, Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::clock;
+    use crate::config::DatabaseId;
+    use crate::notice::{Notice, Reason};
+
+    /// Returns a client of an API that has all Events already, and the calls that it got.
+    fn api() -> (Client, Arc<Mutex<Vec<(Method, Value)>>>) {
+        let calls: Arc<Mutex<Vec<(Method, Value)>>> = Arc::default();
+        let seen = calls.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let seen = seen.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let sent: Value = serde_json::from_slice(&body.collect_bytes().await?)?;
+                seen.lock().expect("calls").push((head.method.clone(), sent.clone()));
+                let (code, answer) = match head.method {
+                    Method::POST => (
+                        409,
+                        json!({"kind": "Status", "code": 409, "status": "Failure",
+                        "reason": "AlreadyExists", "message": "events \"a\" already exists"}),
+                    ),
+                    _ => (
+                        200,
+                        json!({"metadata": {"name": "a", "resourceVersion": "7"},
+                        "involvedObject": {}, "message": sent["message"]}),
+                    ),
+                };
+                let answer = Response::builder()
+                    .status(code)
+                    .body(Body::from(answer.to_string().into_bytes()));
+                Ok::<_, tower::BoxError>(answer?)
+            }
+        });
+        (Client::new(service, "prod"), calls)
+    }
+
+    #[tokio::test]
+    async fn an_event_that_is_there_gets_the_newest_note() {
+        let (client, calls) = api();
+        let id = DatabaseId { namespace: "prod".into(), service: "mysql".into() };
+        let regarding = Regarding::Database(id);
+        let reason = Reason::Published;
+        let notice = Notice::new(regarding.clone(), reason, "10.0.0.1", clock::now());
+        let key = EventKey { regarding, reason, dedup_key: String::new() };
+        let pending = Pending { key, notice, count: 1, existing: None, newest: None };
+        let object = RegardingObject {
+            api_version: "v1",
+            kind: "Service",
+            namespace: "prod".into(),
+            name: "mysql".into(),
+        };
+        let event = object::event("a".into(), &pending, &object, "uid", "pod");
+        let api = Api::namespaced(client, "prod");
+        let recorded = create(&api, &event, &pending, "pod").await.expect("an Event");
+        assert_eq!(
+            (&*recorded.note, recorded.resource_version.as_deref()),
+            ("10.0.0.1", Some("7"))
+        );
+        let calls = calls.lock().expect("calls");
+        let methods: Vec<&Method> = calls.iter().map(|(method, _)| method).collect();
+        assert_eq!(methods, [Method::POST, Method::PATCH]);
+        assert_eq!((&calls[1].1["message"], &calls[1].1["count"]), (&json!("10.0.0.1"), &json!(1)));
     }
 }
