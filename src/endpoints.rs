@@ -131,18 +131,23 @@ pub fn serves(endpoints: &Endpoints, wanted: &Members, ports: &[EndpointPort]) -
     served(subsets_of(endpoints)) == served(&subsets(wanted, ports))
 }
 
-/// An address with its DNS label, and a port with its name and protocol.
-type Served<'a> = (&'a str, Option<&'a str>, Option<&'a str>, i32, &'a str);
+/// An address with its DNS label, and a port with its name and protocol. Without any port, DNS still
+/// sends the clients of a headless Service to the address.
+type Served<'a> = (&'a str, Option<&'a str>, Option<(Option<&'a str>, i32, &'a str)>);
 
 fn served(subsets: &[EndpointSubset]) -> BTreeSet<Served<'_>> {
     let mut served = BTreeSet::new();
     for subset in subsets {
         for address in subset.addresses.iter().flatten() {
             let label = address.hostname.as_deref().filter(|label| !label.is_empty());
-            served.extend(subset.ports.iter().flatten().map(|port| {
+            let ports = subset.ports.as_deref().unwrap_or_default();
+            if ports.is_empty() {
+                served.insert((&*address.ip, label, None));
+            }
+            served.extend(ports.iter().map(|port| {
                 let name = port.name.as_deref().filter(|name| !name.is_empty());
                 let protocol = port.protocol.as_deref().unwrap_or("TCP");
-                (&*address.ip, label, name, port.port, protocol)
+                (&*address.ip, label, Some((name, port.port, protocol)))
             }));
         }
     }

@@ -137,10 +137,13 @@ pub(crate) fn check_endpoints(
 }
 
 /// Returns whether Endpoints that `adopt` takes over may stay as they are until they must change.
-/// Those that Kubernetes has labelled as its own may not: it could clean them up.
+/// Those that Kubernetes has labelled as its own may not: it could clean them up. Nor may those of a
+/// database with names: after a restart, only the label tells that their addresses are published by
+/// a decision, so that they are checked even while DNS does not answer.
 pub(crate) fn may_stay_foreign(database: &Database, endpoints: &Endpoints) -> bool {
     let manager = endpoints::managed_by(endpoints);
     database.adopt
+        && database.names.is_empty()
         && manager != Some(endpoints::FIELD_MANAGER)
         && manager != Some(ENDPOINTS_CONTROLLER)
         && !endpoints::applied_by_us(&endpoints.metadata)

@@ -12,8 +12,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::*;
 use crate::config::{
-    Address, AllowedNetworks, Check, CheckKind, Database, DatabaseId, Port, Protocol, PublishMode,
-    TcpCheck,
+    self, Address, AllowedNetworks, Check, CheckKind, Database, DatabaseId, Options, Port,
+    Protocol, PublishMode, TcpCheck,
 };
 use crate::endpoints::Mirror;
 use crate::health::Thresholds;
@@ -349,6 +349,22 @@ fn nothing_is_written_only_to_take_endpoints_over() {
     let mut other_port = theirs(&[1], None);
     other_port.subsets.as_mut().unwrap()[0].ports.as_mut().unwrap()[0].port = 3307;
     writes(step(&other_port, &[1]));
+    // An address without ports still is in the DNS of a headless Service.
+    let mut portless = theirs(&[1], None);
+    let mut more = theirs(&[9], None).subsets.unwrap();
+    more[0].ports = None;
+    portless.subsets.get_or_insert_default().extend(more);
+    writes(step(&portless, &[1]));
+}
+
+#[test]
+fn endpoints_of_a_database_with_names_get_the_label_at_once() {
+    let config = "databases:
+- {service: a, namespace: b, port: 1, addresses: [a.test], check: {tcp: {}}}";
+    let parsed = config::parse("test", config, &Options::default()).unwrap().spec;
+    let named = Database { names: parsed.databases[0].names.clone(), ..database(true) };
+    let foreign = theirs(&[1], None);
+    writes(next_step(&named, &publish(&[1]), Some(&service()), Some(&foreign), None));
 }
 
 #[test]
