@@ -28,7 +28,6 @@ use prometheus::{Histogram, HistogramOpts};
 use tokio::sync::watch;
 
 use crate::config::{DatabaseId, Spec};
-use crate::endpoints;
 use crate::lease;
 use crate::monitor;
 use crate::notice::Recorder;
@@ -119,21 +118,16 @@ impl Handle {
     }
 
     /// Reads from the API whether any object in the namespaces of the config has the daemon's
-    /// label. Endpoints that a former holder took over may not have it, so any with addresses that
-    /// the watches know of count too.
+    /// label. Endpoints that a former holder took over may not have it, so any with addresses
+    /// count too, once they have been listed.
     pub fn installation(
         &self,
         client: &Client,
     ) -> BoxFuture<'static, Result<lease::Installation, String>> {
-        let serves = |handle: &status::DatabaseHandle| {
-            let existing = handle.observed.borrow().endpoints.object.clone();
-            existing.is_some_and(|existing| !endpoints::members(&existing).is_empty())
-        };
-        if self.databases.borrow().values().any(serves) {
-            return std::future::ready(Ok(lease::Installation::Existing)).boxed();
-        }
-        let namespaces = self.databases.borrow().keys().map(|id| id.namespace.clone()).collect();
-        installation::read(client.clone(), namespaces).boxed()
+        let databases = self.databases.borrow();
+        let observed = databases.values().map(|handle| handle.observed.clone()).collect();
+        let namespaces = databases.keys().map(|id| id.namespace.clone()).collect();
+        installation::find(client.clone(), observed, namespaces).boxed()
     }
 
     /// Returns the durations of calls that write, in seconds.

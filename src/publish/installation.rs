@@ -11,7 +11,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
+use super::cache::observed::{Existing, Observed};
+use super::cache::orphans::ObjectKind;
 use super::ownership;
 use crate::api;
 use crate::endpoints::{self, slices};
@@ -20,12 +23,36 @@ use crate::lease::Installation;
 /// Namespaces that are read at once.
 const MAX_CONCURRENT: usize = 8;
 
-/// Reads from the API whether anything in these namespaces bears our label. A list that names no
-/// version is as new as the call.
-pub(crate) async fn read(
+/// Finds out if any of these Endpoints have addresses, or anything in these namespaces bears our
+/// label.
+pub(crate) async fn find(
     client: Client,
+    observed: Vec<watch::Receiver<Observed>>,
     namespaces: BTreeSet<String>,
 ) -> Result<Installation, String> {
+    for mut observed in observed {
+        if serves(&mut observed).await {
+            return Ok(Installation::Existing);
+        }
+    }
+    read(client, namespaces).await
+}
+
+/// Returns whether Endpoints have addresses, as soon as they have been listed or can't be.
+async fn serves(observed: &mut watch::Receiver<Observed>) -> bool {
+    let is_known = |observed: &Observed| {
+        let existing = Existing::from(observed);
+        let watch = existing.watch(ObjectKind::Endpoints);
+        watch.synced || watch.error.is_some()
+    };
+    let Ok(observed) = observed.wait_for(is_known).await else { return false };
+    let object = observed.endpoints.object.as_ref();
+    object.is_some_and(|endpoints| !endpoints::members(endpoints).is_empty())
+}
+
+/// Reads from the API whether anything in these namespaces bears our label. A list that names no
+/// version is as new as the call.
+async fn read(client: Client, namespaces: BTreeSet<String>) -> Result<Installation, String> {
     let mut found = stream::iter(namespaces)
         .map(|namespace| {
             let client = client.clone();
