@@ -254,9 +254,9 @@ impl Serving {
 /// Returns advice on a check that asks more than a connection, for ports of well-known databases.
 fn check_hint(ports: &[PortEntry]) -> &'static str {
     match ports.first().map(|port| port.number) {
-        Some(5432) => "5432 is PostgreSQL's: an exec check with pg_isready asks more",
+        Some(5432) => "5432 is PostgreSQL's: {postgres: {}} asks more",
         Some(3306) => "3306 is MySQL's: an exec check with mysqladmin asks more",
-        Some(6379) => "6379 is Redis': {send: \"PING\\r\\n\", expect: \"+PONG\"} asks more",
+        Some(6379) => "6379 is Redis': {redis: {}} asks more",
         Some(27017) => "27017 is MongoDB's: an exec check with mongosh asks more",
         Some(9200) => "9200 is Elasticsearch's: an http check of /_cluster/health asks more",
         _ => "",

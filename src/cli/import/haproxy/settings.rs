@@ -60,9 +60,11 @@ impl Settings {
             ["default-server", rest @ ..] => self.default_server.apply(rest),
             ["option", check, ..] if check.ends_with("-check") || *check == "smtpchk" => {
                 self.kind = Kind::Connect;
-                self.remark(format!(
-                    "`option {check}` is left out; an exec check can ask the same"
-                ));
+                let equal = match *check {
+                    "pgsql-check" => "`check: {postgres: {}}` asks",
+                    _ => "an exec check can ask",
+                };
+                self.remark(format!("`option {check}` is left out; {equal} the same"));
             }
             ["option", "ssl-hello-chk", ..] => self.speaks_tls = true,
             ["http-check" | "tcp-check", other, ..] if *other != "comment" => {
