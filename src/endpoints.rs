@@ -131,8 +131,8 @@ pub fn serves(endpoints: &Endpoints, wanted: &Members, ports: &[EndpointPort]) -
     served(subsets_of(endpoints)) == served(&subsets(wanted, ports))
 }
 
-/// An address with its DNS label, and a port with its name and protocol. Without any port, DNS still
-/// sends the clients of a headless Service to the address.
+/// An address with its DNS label, and a port with its name and protocol. Without any port, DNS
+/// still sends the clients of a headless Service to the address.
 type Served<'a> = (&'a str, Option<&'a str>, Option<(Option<&'a str>, i32, &'a str)>);
 
 fn served(subsets: &[EndpointSubset]) -> BTreeSet<Served<'_>> {

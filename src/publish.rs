@@ -7,8 +7,8 @@
 //! ```text
 //! condition  ownership  backoff     used by all below
 //! foreign_writer                    who made an outside change, from the managed fields
-//! installation                      whether anything was published before
 //! cache                             the objects that exist, from lists, watches and responses
+//! installation                      whether anything was published before
 //! cluster  status                   the access to the cluster, the status that the daemon shows
 //! decide                            desired against existing: the next step, pure
 //! preview                           the effect on objects that are at hand, pure

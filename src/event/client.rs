@@ -150,8 +150,8 @@ impl EventClient {
     }
 }
 
-/// Creates an Event. If it is there, an attempt before had no answer and was stored, perhaps with an
-/// older note.
+/// Creates an Event. If it is there, an attempt before had no answer and was stored, perhaps with
+/// an older note.
 async fn create(
     api: &Api<Event>,
     event: &Event,

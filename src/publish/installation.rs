@@ -88,3 +88,30 @@ where
         format!("list {} in {namespace}: {}", K::plural(&()), api::error_message(&error))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::publish::cache::watch_state::NamespaceWatches;
+    use crate::publish::decide::next_step::tests::theirs;
+
+    #[test]
+    fn endpoints_are_waited_for_until_they_are_listed() {
+        for (addresses, expected) in [(&[1][..], true), (&[], false)] {
+            let watches = Arc::new(NamespaceWatches::default());
+            let (cache, mut observed) = watch::channel(Observed::new(watches.clone()));
+            let mut serves = Box::pin(serves(&mut observed));
+            assert_eq!(serves.as_mut().now_or_never(), None);
+            watches.begin_list(ObjectKind::Endpoints);
+            watches.complete_list(ObjectKind::Endpoints);
+            cache.send_modify(|observed| {
+                observed.endpoints.object = Some(Arc::new(theirs(addresses, None)));
+            });
+            assert_eq!(serves.as_mut().now_or_never(), Some(expected));
+        }
+    }
+}

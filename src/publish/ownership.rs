@@ -137,9 +137,9 @@ pub(crate) fn check_endpoints(
 }
 
 /// Returns whether Endpoints that `adopt` takes over may stay as they are until they must change.
-/// Those that Kubernetes has labelled as its own may not: it could clean them up. Nor may those of a
-/// database with names: after a restart, only the label tells that their addresses are published by
-/// a decision, so that they are checked even while DNS does not answer.
+/// Those that Kubernetes has labelled as its own may not: it could clean them up. Nor may those of
+/// a database with names: after a restart, only the label tells that their addresses are published
+/// by a decision, so that they are checked even while DNS does not answer.
 pub(crate) fn may_stay_foreign(database: &Database, endpoints: &Endpoints) -> bool {
     let manager = endpoints::managed_by(endpoints);
     database.adopt
