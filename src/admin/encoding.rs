@@ -65,7 +65,7 @@ impl<S: Sync> FromRequestParts<S> for Encoding {
 pub(super) enum Encoder {
     Identity,
     // The state is about 300 kB, which a page needs only while it is sent.
-    Gzip(GzEncoder<Vec<u8>>),
+    Gzip(Box<GzEncoder<Vec<u8>>>),
     /// The end of the page has been encoded.
     Ended,
 }
@@ -74,7 +74,7 @@ impl Encoder {
     pub(super) fn new(encoding: Encoding) -> Self {
         match encoding {
             Encoding::Identity => Self::Identity,
-            Encoding::Gzip => Self::Gzip(GzEncoder::new(Vec::new(), LEVEL)),
+            Encoding::Gzip => Self::Gzip(Box::new(GzEncoder::new(Vec::new(), LEVEL))),
         }
     }
 

@@ -39,9 +39,9 @@ pub(crate) fn set_entry(
     let text = entry.to_string();
     let mut texts = split_entries(value, &known);
     texts.retain(|text| !tidy(text).is_empty());
-    let is_of_subject = |text: &&str| entry_subject(text).as_ref() == Some(&entry.subject);
-    let place = texts.iter().position(|text| is_of_subject(&text)).unwrap_or(texts.len());
-    texts.retain(|text| !is_of_subject(&text));
+    let is_of_subject = |text: &str| entry_subject(text).as_ref() == Some(&entry.subject);
+    let place = texts.iter().position(|text| is_of_subject(text)).unwrap_or(texts.len());
+    texts.retain(|text| !is_of_subject(text));
     texts.insert(place.min(texts.len()), &text);
     let value = join(&texts);
     // What is written must be read again as it was meant, whatever the reason holds.

@@ -165,15 +165,18 @@ fn document(report: &DaemonReport, id: &DatabaseId, selection: &Selection) -> Va
         let names = |it: &Value| selection.names.iter().any(|one| it["name"] == one.name);
         let refused =
             |it: &Value| selection.rejected.iter().any(|one| it["address"] == one.address);
-        let keep: [(&str, &dyn Fn(&Value) -> bool); 3] =
-            [("targets", &targets), ("names", &names), ("refused", &refused)];
-        for (list, is_kept) in keep {
-            if let Some(Value::Array(entries)) = database.get_mut(list) {
-                entries.retain(is_kept);
-            }
-        }
+        retain(&mut database, "targets", targets);
+        retain(&mut database, "names", names);
+        retain(&mut database, "refused", refused);
     }
     database
+}
+
+/// Removes the entries of a list that are not kept.
+fn retain(database: &mut Value, list: &str, is_kept: impl Fn(&Value) -> bool) {
+    if let Some(Value::Array(entries)) = database.get_mut(list) {
+        entries.retain(is_kept);
+    }
 }
 
 #[cfg(test)]

@@ -96,14 +96,14 @@ impl Import {
             (Source::Haproxy(_), Some(_)) => {
                 Err(anyhow::anyhow!("--file is for manifests; give an HAProxy config by --from"))
             }
-            (Source::Haproxy(path), None) => self.from_haproxy(path),
-            (source, Some(file)) => self.from_manifests(source, file),
-            (source, None) => super::runtime(console)?.block_on(self.from_cluster(source)),
+            (Source::Haproxy(path), None) => self.read_haproxy(path),
+            (source, Some(file)) => self.read_manifests(source, file),
+            (source, None) => super::runtime(console)?.block_on(self.read_cluster(source)),
         };
         outcome.map_err(|error| console.fail(&error))
     }
 
-    fn from_haproxy(&self, path: &Path) -> anyhow::Result<(String, Vec<Found>)> {
+    fn read_haproxy(&self, path: &Path) -> anyhow::Result<(String, Vec<Found>)> {
         let text = read::text(path)?;
         let namespace = match self.namespaces.chosen() {
             Some(Namespaces::All) => bail!("an HAProxy config has no namespaces; name one by -n"),
@@ -115,7 +115,7 @@ impl Import {
     }
 
     /// Imports from manifests. `-n` and `-A` choose among their objects; without them it is all.
-    fn from_manifests(&self, source: &Source, file: &Path) -> anyhow::Result<(String, Vec<Found>)> {
+    fn read_manifests(&self, source: &Source, file: &Path) -> anyhow::Result<(String, Vec<Found>)> {
         let chosen = self.namespaces.chosen().unwrap_or(Namespaces::All);
         let default_namespace = match &chosen {
             Namespaces::One(namespace) => namespace.clone(),
@@ -140,7 +140,7 @@ impl Import {
         Ok((file.display().to_string(), found))
     }
 
-    async fn from_cluster(&self, source: &Source) -> anyhow::Result<(String, Vec<Found>)> {
+    async fn read_cluster(&self, source: &Source) -> anyhow::Result<(String, Vec<Found>)> {
         let cluster = self.cluster.open().await?;
         let namespaces = self
             .namespaces

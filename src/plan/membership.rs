@@ -155,7 +155,7 @@ pub(super) fn of_targets(
     let of_target = |target: &Candidate| {
         let is_same = |other: &&Candidate| other.member.ip == target.member.ip;
         if let Some(standing) = counted.next_if(is_same) {
-            return facts.membership(standing, target.in_maintenance);
+            return facts.membership(standing, target);
         }
         let is_late = late.next_if(is_same).is_some();
         match target.in_maintenance {
@@ -240,15 +240,15 @@ impl<'a> Facts<'a> {
         target.suppressed_until.filter(|until| *until > self.now)
     }
 
-    /// Returns the membership of a target that counts. `is_asked_out` is true if an operator put
-    /// it in maintenance.
-    fn membership(&self, target: &Candidate, is_asked_out: bool) -> Membership {
+    /// Returns the membership of a target that counts. `asked` is the same target as people asked
+    /// for it: one that is replaced counts as in maintenance, too.
+    fn membership(&self, target: &Candidate, asked: &Candidate) -> Membership {
         let ip = target.member.ip;
         if self.members.contains(ip) {
             return self.inside(target);
         }
         match target.state {
-            _ if is_asked_out => Membership::Maintenance,
+            _ if asked.in_maintenance => Membership::Maintenance,
             _ if self.replaced.contains(&ip) => Membership::Replaced,
             State::Down => Membership::Down,
             State::Unknown => Membership::NoVerdict,

@@ -227,7 +227,7 @@ fn bar(letters: &str) -> String {
         HourMinute::Failed => '▄',
         HourMinute::Down => '█',
     };
-    let bar: String = read_hour(letters).into_iter().map(column).collect();
+    let bar: String = read_hour(letters).map(column).collect();
     format!("{bar} (a column for each minute: ▁ passed, ▄ failed, █ down, · not checked)")
 }
 

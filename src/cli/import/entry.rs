@@ -161,10 +161,10 @@ impl PortEntry {
 /// Returns a check of TCP connections, to the first of these ports that has TCP.
 pub(super) fn tcp_check(ports: &[PortEntry]) -> Value {
     let mut tcp = Map::new();
-    if ports.first().is_some_and(|port| port.protocol != "TCP") {
-        if let Some(port) = ports.iter().find(|port| port.protocol == "TCP") {
-            tcp.insert("port".to_owned(), json!(port.number));
-        }
+    if ports.first().is_some_and(|port| port.protocol != "TCP")
+        && let Some(port) = ports.iter().find(|port| port.protocol == "TCP")
+    {
+        tcp.insert("port".to_owned(), json!(port.number));
     }
     json!({ "tcp": tcp })
 }

@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use super::entry::{Entry, Found, PortEntry};
 use server::Server;
 use settings::Settings;
+use tokens::Words;
 
 mod server;
 mod settings;
@@ -90,10 +91,10 @@ impl Reader<'_> {
         match words[..] {
             [] => {}
             [kind, ref rest @ ..] if SECTIONS.contains(&kind) => self.begin(kind, rest),
-            ["server", ref rest @ ..] => self.open.add_server(rest, line.has_variable),
+            ["server", ref rest @ ..] => self.open.add_server(rest, &line),
             ["server-template", prefix, _, ref rest @ ..] => {
                 let words: Vec<&str> = [prefix].iter().chain(rest).copied().collect();
-                self.open.add_server(&words, line.has_variable);
+                self.open.add_server(&words, &line);
             }
             _ => self.open.settings.apply(&words),
         }
@@ -160,8 +161,9 @@ impl Reader<'_> {
 }
 
 impl Section {
-    fn add_server(&mut self, words: &[&str], has_variable: bool) {
-        let server = match has_variable {
+    /// Adds the server that these words of a line describe.
+    fn add_server(&mut self, words: &[&str], line: &Words) {
+        let server = match line.has_variable {
             true => Err(format!(
                 "server {} has a variable of HAProxy's environment; write its value",
                 words.first().copied().unwrap_or_default()

@@ -38,7 +38,7 @@ pub(crate) fn derive(spec: &Spec, lease: Option<&lease::Name>) -> RulesByNamespa
     }
     let mut rules: RulesByNamespace = databases
         .into_iter()
-        .map(|(namespace, databases)| (namespace.to_owned(), watched(&databases, spec.prune)))
+        .map(|(namespace, databases)| (namespace.to_owned(), watched(&databases, spec)))
         .collect();
     if let Some(lease) = lease {
         let home = rules.entry(lease.namespace.clone()).or_default();
@@ -53,7 +53,7 @@ pub(crate) fn derive(spec: &Spec, lease: Option<&lease::Name>) -> RulesByNamespa
 }
 
 /// Returns the rules of a namespace that has these databases.
-fn watched(databases: &[&Database], prune: bool) -> Vec<PolicyRule> {
+fn watched(databases: &[&Database], spec: &Spec) -> Vec<PolicyRule> {
     let services = |has: &dyn Fn(&Database) -> bool| -> BTreeSet<String> {
         let having = databases.iter().filter(|database| has(database));
         having.map(|database| database.id.service.clone()).collect()
@@ -64,7 +64,7 @@ fn watched(databases: &[&Database], prune: bool) -> Vec<PolicyRule> {
         rule(CORE, &["services", "endpoints"], &["get", "list", "watch"]),
         rule(DISCOVERY, &["endpointslices"], &["get", "list", "watch"]),
     ];
-    let endpoints: &[&str] = match prune {
+    let endpoints: &[&str] = match spec.prune {
         true => &["get", "create", "patch", "delete"],
         false => &["get", "create", "patch"],
     };
@@ -73,7 +73,7 @@ fn watched(databases: &[&Database], prune: bool) -> Vec<PolicyRule> {
     rules.extend(named(DISCOVERY, "endpointslices", slices, on_slices));
     if databases.iter().any(|database| creates(database)) {
         rules.push(rule(CORE, &["services"], &["create"]));
-        if prune {
+        if spec.prune {
             rules.extend(named(CORE, "services", services(&creates), &["delete"]));
         }
     }

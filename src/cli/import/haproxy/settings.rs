@@ -48,8 +48,8 @@ impl Settings {
             ["http-check", "expect", rest @ ..] => self.apply_http_expect(rest),
             ["http-check" | "tcp-check", "connect", rest @ ..] => self.apply_connect(rest),
             ["option", "tcp-check", ..] => self.kind = Kind::TcpScript,
-            ["tcp-check", "send", text, ..] => self.apply_step(json!(text), true),
-            ["tcp-check", "send-binary", hex, ..] => self.apply_step(json!({"hex": hex}), true),
+            ["tcp-check", "send", text, ..] => self.apply_send(json!(text)),
+            ["tcp-check", "send-binary", hex, ..] => self.apply_send(json!({"hex": hex})),
             ["tcp-check", "expect", rest @ ..] => self.apply_tcp_expect(rest),
             ["option", "redis-check", ..] => {
                 self.kind = Kind::TcpScript;
@@ -144,22 +144,25 @@ impl Settings {
 
     fn apply_tcp_expect(&mut self, words: &[&str]) {
         match without_comment(words) {
-            ["string", text] => self.apply_step(json!(text), false),
-            ["binary", hex] => self.apply_step(json!({"hex": hex}), false),
+            ["string", text] => self.apply_expect(json!(text)),
+            ["binary", hex] => self.apply_expect(json!({"hex": hex})),
             other => self.remark(format!("`tcp-check expect {}` is left out", other.join(" "))),
         }
     }
 
-    /// Applies a step of a script. Only the first question and its answer are kept.
-    fn apply_step(&mut self, data: Value, is_question: bool) {
-        let (slot, word) = match is_question {
-            true => (&mut self.send, "send"),
-            false => (&mut self.expect, "expect"),
-        };
-        if slot.is_some() {
-            self.remark(format!("only the first `tcp-check {word}` is kept"));
-        } else {
-            *slot = Some(data);
+    /// Applies what a script sends. Only the first of it is kept.
+    fn apply_send(&mut self, data: Value) {
+        match self.send {
+            Some(_) => self.remark("only the first `tcp-check send` is kept".to_owned()),
+            None => self.send = Some(data),
+        }
+    }
+
+    /// Applies the answer that a script expects. Only the first one is kept.
+    fn apply_expect(&mut self, data: Value) {
+        match self.expect {
+            Some(_) => self.remark("only the first `tcp-check expect` is kept".to_owned()),
+            None => self.expect = Some(data),
         }
     }
 
@@ -179,8 +182,7 @@ impl Settings {
     pub(super) fn check(&self, server: &Parameters) -> Value {
         let mut check = match self.kind {
             Kind::Http => json!({"http": self.http(server)}),
-            Kind::TcpScript => json!({"tcp": self.tcp(server, true)}),
-            Kind::Connect => json!({"tcp": self.tcp(server, false)}),
+            Kind::TcpScript | Kind::Connect => json!({"tcp": self.tcp(server)}),
         };
         check["interval"] = json!(server.inter.as_deref().unwrap_or("2s"));
         if let Some(recheck) = &server.fastinter {
@@ -216,7 +218,7 @@ impl Settings {
         http
     }
 
-    fn tcp(&self, server: &Parameters, has_script: bool) -> Map<String, Value> {
+    fn tcp(&self, server: &Parameters) -> Map<String, Value> {
         let mut tcp = Map::new();
         let mut set = |key: &str, value: Option<Value>| {
             if let Some(value) = value {
@@ -224,7 +226,7 @@ impl Settings {
             }
         };
         set("port", server.port.or(self.port).map(|port| json!(port)));
-        if has_script {
+        if matches!(self.kind, Kind::TcpScript) {
             set("send", self.send.clone());
             set("expect", self.expect.clone());
         }
